@@ -1,0 +1,44 @@
+"""What can go wrong, one class an exit code.
+
+Each error is also the builtin that it resembles, so that library users can catch either.
+"""
+
+from __future__ import annotations
+
+
+class CellsegError(Exception):
+    """Base of every error that cellseg raises on purpose. Its text is one line for a person."""
+
+    exit_code = 1
+
+
+class SettingsError(CellsegError, ValueError):
+    """An option, a protocol or a combination of them makes no sense."""
+
+    exit_code = 2
+
+
+class PartialResultError(CellsegError, RuntimeError):
+    """Some tiles or some files failed; what could be done was done."""
+
+    exit_code = 3
+
+
+class InputError(CellsegError, OSError):
+    """A file that is missing, is no image, is cut off, or does not decode."""
+
+    exit_code = 4
+
+
+class RegionError(InputError):
+    """One region of an otherwise readable slide does not decode."""
+
+
+class OutputError(CellsegError, OSError):
+    """The result cannot be written."""
+
+    exit_code = 5
+
+
+class WeightsError(InputError):
+    """A weights file that is missing, damaged, or made for another network."""

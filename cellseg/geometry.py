@@ -1,0 +1,152 @@
+"""Boxes and the slide-wide lattice of tiles.
+
+All geometry of a run lies on one lattice of model pixels: (y, x), half-open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+STRIDE_PX = 32
+"""Tile origins are multiples of this, the largest stride of the network."""
+
+
+@dataclass(frozen=True, order=True)
+class Box:
+    """A half-open rectangle [y0, y1) × [x0, x1) in pixels."""
+
+    y0: int
+    x0: int
+    y1: int
+    x1: int
+
+    def __post_init__(self) -> None:
+        if self.y1 < self.y0 or self.x1 < self.x0:
+            raise ValueError(f"expected y0 <= y1 and x0 <= x1, got {self}")
+
+    @property
+    def height(self) -> int:
+        return self.y1 - self.y0
+
+    @property
+    def width(self) -> int:
+        return self.x1 - self.x0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.height, self.width
+
+    @property
+    def area(self) -> int:
+        return self.height * self.width
+
+    def widened(self, margin: int) -> Box:
+        """The box grown by ``margin`` px on every side (it may leave the slide)."""
+        return Box(self.y0 - margin, self.x0 - margin, self.y1 + margin, self.x1 + margin)
+
+    def intersection(self, other: Box) -> Box:
+        """The common part; an empty box of size 0 where there is none."""
+        y0, x0 = max(self.y0, other.y0), max(self.x0, other.x0)
+        return Box(
+            y0, x0, max(y0, min(self.y1, other.y1)), max(x0, min(self.x1, other.x1))
+        )
+
+    def intersects(self, other: Box) -> bool:
+        """Whether the two share at least one pixel."""
+        return (
+            self.y0 < other.y1
+            and other.y0 < self.y1
+            and self.x0 < other.x1
+            and other.x0 < self.x1
+            and self.area > 0
+            and other.area > 0
+        )
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One tile of the lattice.
+
+    Attributes
+    ----------
+    row, column : int
+        Place in the grid.
+    core : Box
+        The tile's own pixels; cores partition the slide.
+    padded : Box
+        The core and its halo, clipped to the slide; its origin is a multiple of 32 px.
+    """
+
+    row: int
+    column: int
+    core: Box
+    padded: Box
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """The tiles of a slide.
+
+    Attributes
+    ----------
+    height, width : int
+        The slide's size, lattice pixels.
+    tile : int
+        Side of a core, a multiple of 32 px; cores at the far edges are smaller.
+    halo : int
+        Width of the halo, a multiple of 32 px.
+    """
+
+    height: int
+    width: int
+    tile: int
+    halo: int
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise ValueError(f"expected a size of at least 1 × 1 px, got {self.height} × {self.width}")
+        if self.tile < STRIDE_PX or self.tile % STRIDE_PX:
+            raise ValueError(f"expected a tile that is a multiple of {STRIDE_PX} px, got {self.tile}")
+        if self.halo < 0 or self.halo % STRIDE_PX:
+            raise ValueError(f"expected a halo that is a multiple of {STRIDE_PX} px, got {self.halo}")
+
+    @property
+    def extent(self) -> Box:
+        """The whole slide."""
+        return Box(0, 0, self.height, self.width)
+
+    @property
+    def rows(self) -> int:
+        return -(-self.height // self.tile)
+
+    @property
+    def columns(self) -> int:
+        return -(-self.width // self.tile)
+
+    def __len__(self) -> int:
+        return self.rows * self.columns
+
+    def at(self, row: int, column: int) -> Tile:
+        """The tile at a place in the grid."""
+        if not (0 <= row < self.rows and 0 <= column < self.columns):
+            raise IndexError(f"no tile ({row}, {column}) in a grid of {self.rows} × {self.columns}")
+        y, x = row * self.tile, column * self.tile
+        core = Box(y, x, y + self.tile, x + self.tile).intersection(self.extent)
+        return Tile(row, column, core, core.widened(self.halo).intersection(self.extent))
+
+    def __iter__(self) -> Iterator[Tile]:
+        """All tiles in stripes of 8 columns, row by row: neighbours come close together."""
+        for first in range(0, self.columns, 8):
+            for row in range(self.rows):
+                for column in range(first, min(first + 8, self.columns)):
+                    yield self.at(row, column)
+
+    def seeing(self, box: Box) -> list[tuple[int, int]]:
+        """(row, column) of every tile whose padded box shares a pixel with ``box``."""
+        reach = box.widened(self.halo).intersection(self.extent)
+        if reach.area == 0:
+            return []
+        rows = range(reach.y0 // self.tile, (reach.y1 - 1) // self.tile + 1)
+        columns = range(reach.x0 // self.tile, (reach.x1 - 1) // self.tile + 1)
+        return [(row, column) for row in rows for column in columns]

@@ -1,0 +1,157 @@
+"""Instances: the objects of one tile or slide, as a struct of arrays."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellseg.geometry import Box
+
+
+@dataclass(frozen=True, eq=False)
+class Instances:
+    """Objects with their masks, each mask kept inside its own box.
+
+    Attributes
+    ----------
+    boxes : ndarray, int64, (N, 4)
+        (y0, x0, y1, x1), half-open, pixels: the extent of each mask crop.
+    scores : ndarray, float32, (N,)
+    classes : ndarray, int64, (N,)
+        Index into the detector's class names, from 0.
+    masks : tuple of ndarray, bool
+        Each of its box's shape, at least one pixel set.
+
+    Raises
+    ------
+    ValueError
+        If lengths or shapes clash.
+    """
+
+    boxes: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    classes: NDArray[np.int64]
+    masks: tuple[NDArray[np.bool_], ...]
+
+    def __post_init__(self) -> None:
+        count = len(self.masks)
+        if self.boxes.shape != (count, 4):
+            raise ValueError(f"expected boxes of shape ({count}, 4), got {self.boxes.shape}")
+        if self.scores.shape != (count,) or self.classes.shape != (count,):
+            raise ValueError(
+                f"expected {count} scores and classes, got {self.scores.shape} and {self.classes.shape}"
+            )
+        for box, mask in zip(self.boxes, self.masks, strict=True):
+            if mask.shape != (box[2] - box[0], box[3] - box[1]):
+                raise ValueError(f"mask of shape {mask.shape} does not fit its box {box.tolist()}")
+
+    @classmethod
+    def empty(cls) -> Instances:
+        """No objects."""
+        return cls.build([], [], [], [])
+
+    @classmethod
+    def build(
+        cls,
+        boxes: Iterable[Iterable[int]],
+        scores: Iterable[float],
+        classes: Iterable[int],
+        masks: Iterable[NDArray[np.bool_]],
+    ) -> Instances:
+        """From any iterables; dtypes are set."""
+        return cls(
+            np.array([list(box) for box in boxes], dtype=np.int64).reshape(-1, 4),
+            np.array(list(scores), dtype=np.float32),
+            np.array(list(classes), dtype=np.int64),
+            tuple(np.asarray(mask, dtype=np.bool_) for mask in masks),
+        )
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+    def box(self, index: int) -> Box:
+        """One object's box."""
+        y0, x0, y1, x1 = (int(v) for v in self.boxes[index])
+        return Box(y0, x0, y1, x1)
+
+    @property
+    def areas(self) -> NDArray[np.int64]:
+        """Pixels in each mask, int64, (N,)."""
+        return np.array([np.count_nonzero(mask) for mask in self.masks], dtype=np.int64)
+
+    def take(self, indices: Iterable[int]) -> Instances:
+        """The objects at ``indices``, in that order."""
+        chosen = np.fromiter(indices, dtype=np.int64)
+        return Instances(
+            self.boxes[chosen],
+            self.scores[chosen],
+            self.classes[chosen],
+            tuple(self.masks[index] for index in chosen),
+        )
+
+    def shifted(self, dy: int, dx: int) -> Instances:
+        """The same objects, moved."""
+        return Instances(
+            self.boxes + np.array([dy, dx, dy, dx]), self.scores, self.classes, self.masks
+        )
+
+    @staticmethod
+    def concatenate(parts: Iterable[Instances]) -> Instances:
+        """All objects of ``parts``, in order."""
+        given = list(parts)
+        if not given:
+            return Instances.empty()
+        return Instances(
+            np.concatenate([part.boxes for part in given]),
+            np.concatenate([part.scores for part in given]),
+            np.concatenate([part.classes for part in given]),
+            tuple(mask for part in given for mask in part.masks),
+        )
+
+    def to_bytes(self) -> bytes:
+        """Pack for the journal: exact, masks as bits, no pickle."""
+        bits = b"".join(np.packbits(mask).tobytes() for mask in self.masks)
+        return b"".join(
+            (
+                struct.pack("<Q", len(self)),
+                self.boxes.astype("<i8").tobytes(),
+                self.scores.astype("<f4").tobytes(),
+                self.classes.astype("<i8").tobytes(),
+                bits,
+            )
+        )
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Instances:
+        """Unpack what :meth:`to_bytes` packed.
+
+        Raises
+        ------
+        ValueError
+            If the data is cut off or too long.
+        """
+        if len(data) < 8:
+            raise ValueError(f"expected at least 8 bytes, got {len(data)}")
+        (count,) = struct.unpack_from("<Q", data)
+        position = 8 + count * (32 + 4 + 8)
+        if len(data) < position:
+            raise ValueError(f"{count} instances need {position} bytes, got {len(data)}")
+        boxes = np.frombuffer(data, "<i8", count * 4, 8).reshape(-1, 4).astype(np.int64)
+        scores = np.frombuffer(data, "<f4", count, 8 + count * 32).astype(np.float32)
+        classes = np.frombuffer(data, "<i8", count, 8 + count * 36).astype(np.int64)
+        masks = []
+        for y0, x0, y1, x1 in boxes.tolist():
+            size = (y1 - y0) * (x1 - x0)
+            packed = -(-size // 8)
+            if position + packed > len(data):
+                raise ValueError(f"mask data is cut off after {len(masks)} of {count} instances")
+            raw = np.frombuffer(data, np.uint8, packed, position)
+            masks.append(np.unpackbits(raw, count=size).astype(bool).reshape(y1 - y0, x1 - x0))
+            position += packed
+        if position != len(data):
+            raise ValueError(f"{len(data) - position} bytes too many")
+        return cls(boxes, scores, classes, tuple(masks))

@@ -1,0 +1,1 @@
+"""Networks and their weights: the tissue U-Net and the Mask R-CNN."""

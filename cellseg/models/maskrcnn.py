@@ -1,0 +1,155 @@
+"""torchvision's ResNet-50-FPN Mask R-CNN, set up for cells.
+
+The layers and their names are torchvision's ``maskrcnn_resnet50_fpn``, so that its COCO
+weights load; what differs is what has no weights: anchors (one size a level, 8 to 128 px,
+three ratios), limits on proposals and detections that follow the tile's area, no resizing
+of the input, class-agnostic suppression.
+
+Source: He et al., Mask R-CNN, ICCV 2017, https://arxiv.org/abs/1703.06870.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.rpn import RegionProposalNetwork
+from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
+
+from cellseg.models.roi_heads import CellRoIHeads
+
+STRIDE_PX = 32
+"""The largest stride of the network: tile origins are multiples of it."""
+
+ANCHOR_SIZES_PX = (8, 16, 32, 64, 128)
+ASPECT_RATIOS = (0.5, 1.0, 2.0)
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How many boxes pass each stage of the network for one image."""
+
+    pre_nms: int
+    proposals: int
+    detections: int
+
+    @classmethod
+    def for_area(cls, area_px: int) -> Limits:
+        """Limits for a tile of so many pixels: one detection per 100 px at most.
+
+        A nucleus of 12 px diameter covers 113 px, so a full tile of the smallest usual
+        cells fits; four proposals stand behind each detection.
+        """
+        detections = max(100, area_px // 100)
+        return cls(
+            pre_nms=max(2000, 4 * detections),
+            proposals=max(1000, 2 * detections),
+            detections=detections,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingLimits:
+    """Samples per image (boxes) and per batch (masks) that carry a loss."""
+
+    proposals: int = 500
+    box_samples: int = 96
+    mask_samples: int = 32
+
+
+def build_maskrcnn(
+    num_classes: int,
+    *,
+    frozen_norm: bool = True,
+    sampling_ratio: int = 2,
+    training: TrainingLimits | None = None,
+) -> MaskRCNN:
+    """Build the network with random weights.
+
+    Parameters
+    ----------
+    num_classes : int
+        Classes of cells, without the background.
+    frozen_norm : bool
+        ``FrozenBatchNorm2d`` (right with COCO weights and for counting) or trainable
+        ``BatchNorm2d`` (right from scratch). Both hold the same four arrays a layer.
+    sampling_ratio : int
+        Samples per bin and axis in RoIAlign; 1 halves the cost of its backward pass.
+    training : TrainingLimits, optional
+        Bounds on the cost of a training step.
+
+    Returns
+    -------
+    MaskRCNN
+        In training mode. Images go in as a list of float (3, H, W) in 0 … 1.
+    """
+    if num_classes < 1:
+        raise ValueError(f"expected at least one class, got {num_classes}")
+    training = training or TrainingLimits()
+    norm: type[nn.Module] = FrozenBatchNorm2d if frozen_norm else nn.BatchNorm2d
+    backbone = resnet_fpn_backbone(
+        backbone_name="resnet50", weights=None, norm_layer=norm, trainable_layers=5
+    )
+    levels = ["0", "1", "2", "3"]
+    model = MaskRCNN(
+        backbone,
+        num_classes=num_classes + 1,
+        image_mean=list(IMAGE_MEAN),
+        image_std=list(IMAGE_STD),
+        rpn_anchor_generator=AnchorGenerator(
+            tuple((size,) for size in ANCHOR_SIZES_PX), (ASPECT_RATIOS,) * len(ANCHOR_SIZES_PX)
+        ),
+        rpn_pre_nms_top_n_train=2 * training.proposals,
+        rpn_post_nms_top_n_train=training.proposals,
+        box_batch_size_per_image=training.box_samples,
+        box_roi_pool=MultiScaleRoIAlign(levels, 7, sampling_ratio),
+        mask_roi_pool=MultiScaleRoIAlign(levels, 14, sampling_ratio),
+        _skip_resize=True,
+    )
+    model.roi_heads = CellRoIHeads.from_torchvision(
+        model.roi_heads, mask_samples=training.mask_samples
+    )
+    return model
+
+
+def set_limits(model: MaskRCNN, limits: Limits, *, score: float, nms_iou: float) -> None:
+    """Set what passes each stage when the network is used for counting."""
+    rpn = cast(RegionProposalNetwork, model.rpn)
+    rpn._pre_nms_top_n = {"training": limits.pre_nms, "testing": limits.pre_nms}
+    rpn._post_nms_top_n = {"training": limits.proposals, "testing": limits.proposals}
+    heads = cast(CellRoIHeads, model.roi_heads)
+    heads.detections_per_img = limits.detections
+    heads.score_thresh = score
+    heads.nms_thresh = nms_iou
+
+
+@torch.inference_mode()
+def forward_batch(model: MaskRCNN, images: Tensor) -> list[dict[str, Tensor]]:
+    """Run the network on a batch of equally large tiles.
+
+    Parameters
+    ----------
+    model : MaskRCNN
+        In evaluation mode.
+    images : Tensor
+        (N, 3, H, W), 0 … 1, H and W multiples of 32.
+
+    Returns
+    -------
+    list of dict
+        As :meth:`CellRoIHeads.forward`, with ``proposals`` (0-d, how many there were).
+    """
+    batch, _ = model.transform(list(images))
+    features = model.backbone(batch.tensors)
+    proposals, _ = model.rpn(batch, features)
+    results, _ = model.roi_heads(features, proposals, batch.image_sizes)
+    for result, boxes in zip(results, proposals, strict=True):
+        result["proposals"] = torch.tensor(len(boxes))
+    return cast(list[dict[str, Tensor]], results)

@@ -1,0 +1,200 @@
+"""RoI heads for crowded fields: what torchvision's own heads do not offer.
+
+torchvision's :class:`~torchvision.models.detection.roi_heads.RoIHeads` suppresses per
+class, runs the mask branch on every box above a low score and trains the mask branch
+on every positive box. Counting needs class-agnostic suppression, the mask branch on the
+boxes that will be counted only, and a bounded training cost in dense fields.
+The parameters (and so the COCO weights) are the same.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.models.detection.roi_heads import (
+    RoIHeads,
+    fastrcnn_loss,
+    maskrcnn_loss,
+)
+from torchvision.ops import boxes as box_ops
+
+Target = dict[str, Tensor]
+
+
+class CellRoIHeads(RoIHeads):
+    """Box and mask heads with class-agnostic suppression and a bounded mask branch.
+
+    Attributes
+    ----------
+    mask_samples : int
+        Positive boxes per batch that train the mask branch; the rest train the boxes only.
+    """
+
+    mask_samples: int = 64
+
+    @classmethod
+    def from_torchvision(cls, heads: RoIHeads, *, mask_samples: int) -> CellRoIHeads:
+        """Take over the modules and settings of torchvision's heads."""
+        new = cls(
+            heads.box_roi_pool,
+            heads.box_head,
+            heads.box_predictor,
+            heads.proposal_matcher.high_threshold,
+            heads.proposal_matcher.low_threshold,
+            heads.fg_bg_sampler.batch_size_per_image,
+            heads.fg_bg_sampler.positive_fraction,
+            None,
+            heads.score_thresh,
+            heads.nms_thresh,
+            heads.detections_per_img,
+            heads.mask_roi_pool,
+            heads.mask_head,
+            heads.mask_predictor,
+        )
+        new.mask_samples = mask_samples
+        return new
+
+    def forward(  # type: ignore[override]
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+        targets: list[Target] | None = None,
+    ) -> tuple[list[Target], dict[str, Tensor]]:
+        """Losses while training, detections otherwise.
+
+        Parameters
+        ----------
+        features : dict of Tensor
+            Feature maps of the pyramid, each (N, C, H, W).
+        proposals : list of Tensor
+            Boxes (x1, y1, x2, y2) in pixels of the network's input, one (P, 4) an image.
+        image_shapes : list of (int, int)
+            Height and width of each image, pixels.
+        targets : list of dict, optional
+            ``boxes``, ``labels``, ``masks`` of each image; needed while training.
+
+        Returns
+        -------
+        detections : list of dict
+            ``boxes`` (D, 4), ``labels`` (D,), ``scores`` (D,), ``masks`` (D, 28, 28) of
+            probabilities inside the box, ``detections_full`` (bool, the limit was reached).
+        losses : dict of Tensor
+        """
+        if self.training:
+            return [], self._losses(features, proposals, image_shapes, targets)
+        return self._detect(features, proposals, image_shapes), {}
+
+    def _losses(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+        targets: list[Target] | None,
+    ) -> dict[str, Tensor]:
+        if targets is None:
+            raise ValueError("training needs targets")
+        proposals, matched, labels, regression = self.select_training_samples(proposals, targets)
+        box_features = self.box_head(self.box_roi_pool(features, proposals, image_shapes))
+        class_logits, box_regression = self.box_predictor(box_features)
+        loss_class, loss_box = fastrcnn_loss(class_logits, box_regression, labels, regression)
+        return {
+            "loss_classifier": loss_class,
+            "loss_box_reg": loss_box,
+            "loss_mask": self._mask_loss(
+                features, proposals, matched, labels, image_shapes, targets
+            ),
+        }
+
+    def _mask_loss(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        matched: list[Tensor],
+        labels: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+        targets: list[Target],
+    ) -> Tensor:
+        quota = max(1, self.mask_samples // len(proposals))
+        boxes, indices = [], []
+        for box, match, label in zip(proposals, matched, labels, strict=True):
+            positive = torch.where(label > 0)[0]
+            if len(positive) > quota:
+                order = torch.randperm(len(positive), device=positive.device)
+                positive = positive[order[:quota]]
+            boxes.append(box[positive])
+            indices.append(match[positive])
+        logits = self._mask_logits(features, boxes, image_shapes)
+        return maskrcnn_loss(
+            logits,
+            boxes,
+            [target["masks"] for target in targets],
+            [target["labels"] for target in targets],
+            indices,
+        )
+
+    def _mask_logits(
+        self,
+        features: dict[str, Tensor],
+        boxes: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+    ) -> Tensor:
+        pooled = self.mask_roi_pool(features, boxes, image_shapes)
+        logits: Tensor = self.mask_predictor(self.mask_head(pooled))
+        return logits
+
+    def _detect(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+    ) -> list[Target]:
+        box_features = self.box_head(self.box_roi_pool(features, proposals, image_shapes))
+        class_logits, box_regression = self.box_predictor(box_features)
+        results = self._select(class_logits, box_regression, proposals, image_shapes)
+        boxes = [result["boxes"] for result in results]
+        if sum(map(len, boxes)) == 0:
+            for result in results:
+                result["masks"] = result["boxes"].new_zeros((0, 28, 28))
+            return results
+        logits = self._mask_logits(features, boxes, image_shapes)
+        labels = torch.cat([result["labels"] for result in results])
+        masks = logits[torch.arange(len(labels), device=labels.device), labels].sigmoid()
+        for result, part in zip(results, masks.split([len(b) for b in boxes]), strict=True):
+            result["masks"] = part
+        return results
+
+    def _select(
+        self,
+        class_logits: Tensor,
+        box_regression: Tensor,
+        proposals: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+    ) -> list[Target]:
+        """Best class of each proposal, then one suppression whatever the class."""
+        counts = [len(p) for p in proposals]
+        decoded = self.box_coder.decode(box_regression, proposals)
+        scores = F.softmax(class_logits, -1)
+        results = []
+        for boxes, score, shape in zip(
+            decoded.split(counts), scores.split(counts), image_shapes, strict=True
+        ):
+            best, label = score[:, 1:].max(dim=1)
+            label = label + 1
+            box = boxes[torch.arange(len(label), device=label.device), label]
+            box = box_ops.clip_boxes_to_image(box, shape)
+            keep = torch.where(best > self.score_thresh)[0]
+            keep = keep[box_ops.remove_small_boxes(box[keep], min_size=1.0)]
+            keep = keep[box_ops.nms(box[keep], best[keep], self.nms_thresh)]
+            full = torch.tensor(len(keep) > self.detections_per_img)
+            keep = keep[: self.detections_per_img]
+            results.append(
+                {
+                    "boxes": box[keep],
+                    "labels": label[keep],
+                    "scores": best[keep],
+                    "detections_full": full,
+                }
+            )
+        return results

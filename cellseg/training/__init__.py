@@ -1,0 +1,1 @@
+"""Training: data sets, augmentation, the loop. Never imported by a counting run."""

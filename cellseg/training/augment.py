@@ -1,0 +1,134 @@
+"""Augmentation: flips, right-angle turns, scale, stain and brightness.
+
+Randomness comes in as a generator; nothing here seeds or reads global state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from skimage.color import hed_from_rgb, rgb_from_hed
+from torch import Tensor
+from torch.nn import functional as F
+
+from cellseg.normalise import Light, Normaliser
+from cellseg.training.crops import AnnotatedImage, Crop, boxes_of, cut
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """How far training images are varied.
+
+    Attributes
+    ----------
+    size : int
+        Side of a crop, pixels.
+    scale : (float, float)
+        Range of the random scale, drawn uniformly in its logarithm.
+    diameter_px : (float, float)
+        The scale is bounded so that the image's median object keeps within this range.
+    stain : float
+        Spread of the haematoxylin, eosin and DAB gains, in natural logarithms.
+    brightness : float
+        Spread of the gain, likewise.
+    gamma : float
+        Spread of the exponent, likewise.
+    noise : float
+        Largest standard deviation of added noise, in units of the white level.
+    """
+
+    size: int = 256
+    scale: tuple[float, float] = (0.6, 1.5)
+    diameter_px: tuple[float, float] = (9.0, 48.0)
+    stain: float = 0.2
+    brightness: float = 0.12
+    gamma: float = 0.2
+    noise: float = 0.03
+
+
+def random_crop(
+    image: AnnotatedImage, augmentation: Augmentation, rng: np.random.Generator
+) -> Crop:
+    """Draw one augmented crop of an image.
+
+    The intensities are normalised as in counting, on the whole image.
+    """
+    normalised = Normaliser.fit(image.pixels, image.light).apply(image.pixels)
+    size = augmentation.size
+    side = max(32, round(size / _scale(image, augmentation, rng)))
+    height, width = normalised.shape[:2]
+    origin = (_start(height, side, rng), _start(width, side, rng))
+    crop = cut(image, normalised, origin=origin, side=side, size=size)
+    return photometric(geometric(crop, rng), image.light, augmentation, rng)
+
+
+def _scale(
+    image: AnnotatedImage, augmentation: Augmentation, rng: np.random.Generator
+) -> float:
+    low, high = augmentation.scale
+    scale = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+    smallest, largest = augmentation.diameter_px
+    diameter = image.median_diameter_px
+    if diameter * scale > largest:
+        scale = largest * float(np.exp(rng.uniform(np.log(0.5), 0.0))) / diameter
+    return max(scale, smallest / diameter)
+
+
+def _start(length: int, side: int, rng: np.random.Generator) -> int:
+    if length <= side:
+        return -int(rng.integers(0, side - length + 1))
+    return int(rng.integers(0, length - side + 1))
+
+
+def geometric(crop: Crop, rng: np.random.Generator) -> Crop:
+    """One of the eight flips and right-angle turns, drawn uniformly."""
+    turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+    image, masks = crop.image.rot90(turns, (1, 2)), crop.masks.rot90(turns, (1, 2))
+    if flip:
+        image, masks = image.flip(2), masks.flip(2)
+    return Crop(image.contiguous(), boxes_of(masks), masks.contiguous(), crop.labels)
+
+
+def photometric(
+    crop: Crop, light: Light, augmentation: Augmentation, rng: np.random.Generator
+) -> Crop:
+    """Vary intensities: stain and brightness in transmitted light, contrast in fluorescence."""
+    image = crop.image
+    if light == "transmitted":
+        image = _stain(image, np.exp(rng.normal(0, augmentation.stain, 3)))
+    gain = float(np.exp(rng.normal(0, augmentation.brightness)))
+    exponent = float(np.exp(rng.normal(0, augmentation.gamma)))
+    image = (image * gain).clamp(1e-4, 1) ** exponent
+    if light == "fluorescence":
+        # Slides hold brighter and dimmer fields than their percentiles show.
+        image = image * float(rng.uniform(0.6, 1.0)) + float(rng.uniform(0, 0.06))
+    if rng.random() < 0.25:
+        sigma = float(rng.uniform(0.4, 1.2))
+        image = _blur(image, sigma)
+    if rng.random() < 0.5:
+        noise = rng.normal(0, rng.uniform(0, augmentation.noise), image.shape)
+        if light == "fluorescence":
+            noise = np.broadcast_to(noise[:1], noise.shape)
+        image = image + torch.from_numpy(noise.astype(np.float32))
+    return Crop(image.clamp(0, 1), crop.boxes, crop.masks, crop.labels)
+
+
+def _stain(image: Tensor, gains: NDArray[np.float64]) -> Tensor:
+    """Multiply the stains' optical densities (Ruifrok and Johnston 2001) by ``gains``."""
+    matrix = torch.from_numpy((hed_from_rgb @ np.diag(gains) @ rgb_from_hed).astype(np.float32))
+    density = -image.clamp_min(1e-3).log()
+    changed = torch.einsum("chw,cd->dhw", density, matrix)
+    return (-changed).exp()
+
+
+def _blur(image: Tensor, sigma: float) -> Tensor:
+    radius = max(1, round(3 * sigma))
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
+    kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
+    kernel = (kernel / kernel.sum()).to(image.dtype)
+    padded = F.pad(image[:, None], (radius,) * 4, mode="replicate")
+    rows = F.conv2d(padded, kernel.view(1, 1, -1, 1))
+    return F.conv2d(rows, kernel.view(1, 1, 1, -1))[:, 0]

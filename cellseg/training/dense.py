@@ -1,0 +1,70 @@
+"""A dense auxiliary task on the finest feature map: foreground, border, distance.
+
+From random weights a two-stage detector learns slowly: its heads get sensible boxes only
+once the backbone tells cells from background. A per-pixel task on the finest level of
+the pyramid warms up backbone and FPN first, and stays beside the detector's losses at a
+small weight. It has no part in the shipped model.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+STRIDE = 4
+
+
+class DenseHead(nn.Module):
+    """Four logits per cell of the finest level: foreground, border, two offsets to the centre."""
+
+    def __init__(self, channels: int = 256) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(channels, 64, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(64, 4, 1)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(N, C, H/4, W/4) to (N, 4, H/4, W/4)."""
+        out: Tensor = self.layers(features)
+        return out
+
+
+def dense_target(masks: Tensor) -> Tensor:
+    """Target of one crop from its masks (N, S, S), uint8: float (4, S/4, S/4).
+
+    Foreground share, border share (pixels of a mask within 1 px of another mask or of the
+    background), and the offset (y, x) to the object's centre in units of half its box.
+    """
+    side = masks.shape[-1] // STRIDE
+    if len(masks) == 0:
+        return torch.zeros((4, side, side))
+    stack = masks.to(torch.float32)
+    eroded = -F.max_pool2d(-stack[:, None], 3, 1, 1)[:, 0]
+    foreground = stack.amax(0)
+    border = (stack - eroded).amax(0)
+    small = F.avg_pool2d(stack[:, None], STRIDE)[:, 0]
+    share, owner = small.max(0)
+    grid = (torch.arange(side) + 0.5) * STRIDE
+    rows, columns = stack.amax(2), stack.amax(1)
+    line = torch.arange(stack.shape[-1], dtype=torch.float32) + 0.5
+    offsets = []
+    for profile, positions in ((rows, grid[:, None]), (columns, grid[None, :])):
+        extent = profile.sum(1).clamp_min(1)
+        centre = (profile * line).sum(1) / extent
+        offsets.append(((positions - centre[owner]) / (extent[owner] / 2)).clamp(-1.5, 1.5))
+    maps = F.avg_pool2d(torch.stack([foreground, border])[:, None], STRIDE)[:, 0]
+    inside = (share > 0.3).to(torch.float32)
+    return torch.cat([maps, torch.stack(offsets) * inside])
+
+
+def dense_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy and Dice on the two shares, L1 on the offsets inside objects."""
+    shares, goal = logits[:, :2], target[:, :2]
+    entropy = F.binary_cross_entropy_with_logits(shares, goal)
+    probability = shares.sigmoid()
+    overlap = (probability * goal).sum((0, 2, 3))
+    dice = 1 - (2 * overlap + 1) / ((probability**2 + goal**2).sum((0, 2, 3)) + 1)
+    inside = (goal[:, :1] > 0.3).to(logits.dtype)
+    offset = (F.smooth_l1_loss(logits[:, 2:], target[:, 2:], reduction="none", beta=0.2) * inside)
+    return entropy + dice.mean() + offset.sum() / (2 * inside.sum() + 1)
