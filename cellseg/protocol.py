@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
@@ -51,7 +52,7 @@ class CountProtocol(BaseModel):
     @property
     def halo_px(self) -> int:
         """Halo: the largest cell plus 8 px, or the network's context, rounded up to 32 px."""
-        wanted = max(round(self.largest_cell_um / self.mpp) + 8, self.context_px)
+        wanted = max(math.ceil(self.largest_cell_um / self.mpp - 1e-9) + 8, self.context_px)
         return -(-wanted // STRIDE_PX) * STRIDE_PX
 
     @property

@@ -19,6 +19,7 @@ from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.rpn import RegionProposalNetwork
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from cellseg.models.roi_heads import CellRoIHeads
@@ -62,6 +63,20 @@ class TrainingLimits:
     proposals: int = 500
     box_samples: int = 96
     mask_samples: int = 32
+
+
+class UnscaledTransform(GeneralizedRCNNTransform):
+    """torchvision's normalisation and batching without its resizing to 800 px.
+
+    Its own ``_skip_resize`` holds while training only, so a tile would be counted at another
+    scale than the one that was trained.
+    """
+
+    def resize(
+        self, image: Tensor, target: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """Leave the image as it is."""
+        return image, target
 
 
 def build_maskrcnn(
@@ -111,8 +126,8 @@ def build_maskrcnn(
         box_batch_size_per_image=training.box_samples,
         box_roi_pool=MultiScaleRoIAlign(levels, 7, sampling_ratio),
         mask_roi_pool=MultiScaleRoIAlign(levels, 14, sampling_ratio),
-        _skip_resize=True,
     )
+    model.transform = UnscaledTransform(800, 1333, list(IMAGE_MEAN), list(IMAGE_STD))
     model.roi_heads = CellRoIHeads.from_torchvision(
         model.roi_heads, mask_samples=training.mask_samples
     )

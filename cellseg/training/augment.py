@@ -14,7 +14,7 @@ from skimage.color import hed_from_rgb, rgb_from_hed
 from torch import Tensor
 from torch.nn import functional as F
 
-from cellseg.normalise import Light, Normaliser
+from cellseg.normalise import Light
 from cellseg.training.crops import AnnotatedImage, Crop, boxes_of, cut
 
 
@@ -27,7 +27,7 @@ class Augmentation:
     size : int
         Side of a crop, pixels.
     scale : (float, float)
-        Range of the random scale, drawn uniformly in its logarithm.
+        Range of the random scale beside the image's own zoom, uniform in its logarithm.
     diameter_px : (float, float)
         The scale is bounded so that the image's median object keeps within this range.
     stain : float
@@ -54,14 +54,18 @@ def random_crop(
 ) -> Crop:
     """Draw one augmented crop of an image.
 
-    The intensities are normalised as in counting, on the whole image.
+    The intensities are normalised as in counting, on the whole image. Where objects are so
+    sparse that most crops would be empty, the crop is drawn around one of them.
     """
-    normalised = Normaliser.fit(image.pixels, image.light).apply(image.pixels)
     size = augmentation.size
     side = max(32, round(size / _scale(image, augmentation, rng)))
-    height, width = normalised.shape[:2]
-    origin = (_start(height, side, rng), _start(width, side, rng))
-    crop = cut(image, normalised, origin=origin, side=side, size=size)
+    height, width = image.pixels.shape[:2]
+    if image.masks and len(image.masks) * side**2 < 2 * height * width:
+        y0, x0, y1, x1 = (int(v) for v in image.boxes[rng.integers(len(image.boxes))])
+        origin = (_around(y0, y1, height, side, rng), _around(x0, x1, width, side, rng))
+    else:
+        origin = (_start(height, side, rng), _start(width, side, rng))
+    crop = cut(image, origin=origin, side=side, size=size)
     return photometric(geometric(crop, rng), image.light, augmentation, rng)
 
 
@@ -69,7 +73,7 @@ def _scale(
     image: AnnotatedImage, augmentation: Augmentation, rng: np.random.Generator
 ) -> float:
     low, high = augmentation.scale
-    scale = float(np.exp(rng.uniform(np.log(low), np.log(high))))
+    scale = image.zoom * float(np.exp(rng.uniform(np.log(low), np.log(high))))
     smallest, largest = augmentation.diameter_px
     diameter = image.median_diameter_px
     if diameter * scale > largest:
@@ -81,6 +85,16 @@ def _start(length: int, side: int, rng: np.random.Generator) -> int:
     if length <= side:
         return -int(rng.integers(0, side - length + 1))
     return int(rng.integers(0, length - side + 1))
+
+
+def _around(
+    low: int, high: int, length: int, side: int, rng: np.random.Generator
+) -> int:
+    """A start for which the square holds the middle of low … high, inside the image."""
+    if length <= side:
+        return _start(length, side, rng)
+    start = (low + high) // 2 - int(rng.integers(0, side))
+    return min(max(start, 0), length - side)
 
 
 def geometric(crop: Crop, rng: np.random.Generator) -> Crop:

@@ -1,62 +1,317 @@
-"""COCO JSON to annotated images."""
+"""COCO JSON, as CVAT, LabelMe's converters and Roboflow export it, to annotated images.
+
+Every fault of a file is collected and told at once: nobody wants to mend an annotation
+project one error message at a time.
+"""
 
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from collections import defaultdict
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 from imageio.v3 import imread
 from numpy.typing import NDArray
-from pycocotools import mask as rle
+from PIL.Image import DecompressionBombError
 
+from cellseg.errors import InputError
 from cellseg.normalise import Light
 from cellseg.training.crops import AnnotatedImage
+from cellseg.training.outlines import Outline, outline_of
+
+FAULTS_SHOWN = 40
+
+_TRANSMITTED = ("histology", "brightfield", "bright field", "phase", "transmitted", "ihc", "h&e")
+_UNREADABLE = (
+    OSError, ValueError, SyntaxError, RuntimeError, EOFError, IndexError, KeyError, TypeError,
+    struct.error, zlib.error, DecompressionBombError,
+)
 
 
-def decode(segmentation: object, height: int, width: int) -> NDArray[np.bool_]:
-    if isinstance(segmentation, list):
-        code = rle.merge(rle.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        code = rle.frPyObjects(segmentation, height, width)
-    else:
-        code = segmentation
-    return rle.decode(code).astype(bool)
+@dataclass(frozen=True, eq=False)
+class DataSet:
+    """Annotated images and what was noticed while they were read.
+
+    Attributes
+    ----------
+    images : tuple of AnnotatedImage
+    classes : tuple of str
+        Index = class of an object.
+    notes : tuple of str
+        What was left out, for a person.
+    """
+
+    images: tuple[AnnotatedImage, ...]
+    classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def objects(self) -> int:
+        """How many objects are annotated."""
+        return sum(len(image.masks) for image in self.images)
 
 
 def load(path: Path) -> tuple[list[AnnotatedImage], list[str]]:
-    data = json.loads(path.read_text())
-    names = [c["name"] for c in sorted(data["categories"], key=lambda c: c["id"])]
-    index = {c["id"]: i for i, c in enumerate(sorted(data["categories"], key=lambda c: c["id"]))}
-    by_image = defaultdict(list)
-    for a in data["annotations"]:
-        if not a.get("iscrowd"):
-            by_image[a["image_id"]].append(a)
-    images = []
-    for entry in data["images"]:
-        pixels = imread(path.parent / entry["file_name"])
-        if pixels.ndim == 2:
-            pixels = pixels[..., None]
-        pixels = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., :1]
-        boxes, masks, classes = [], [], []
-        for a in by_image[entry["id"]]:
-            m = decode(a["segmentation"], entry["height"], entry["width"])
-            ys, xs = np.where(m.any(1))[0], np.where(m.any(0))[0]
-            if not len(ys):
-                continue
-            b = (ys[0], xs[0], ys[-1] + 1, xs[-1] + 1)
-            boxes.append(b)
-            masks.append(m[b[0] : b[2], b[1] : b[3]].copy())
-            classes.append(index[a["category_id"]])
-        modality = entry.get("modality") or "unknown"
-        light: Light = "fluorescence" if modality == "fluorescence" else "transmitted"
-        images.append(
-            AnnotatedImage(
-                name=entry["file_name"], pixels=pixels,
-                boxes=np.array(boxes, np.int32).reshape(-1, 4), masks=masks,
-                classes=np.array(classes, np.int64), light=light, mpp=entry.get("mpp"),
-                group=f"{path.parent.name}/{modality}",
-            )
+    """Images and class names of one file; see :func:`read_coco`."""
+    data = read_coco(path)
+    return list(data.images), list(data.classes)
+
+
+def read_coco(path: str | Path, *, images: str | Path | None = None) -> DataSet:
+    """Read a COCO JSON file and the images that it names.
+
+    Parameters
+    ----------
+    path : str or Path
+    images : str or Path, optional
+        Folder of the images; without it they are looked for beside the JSON, in ``images``
+        there, and, where the JSON lies in a folder ``annotations`` (as CVAT exports it), in
+        that folder's neighbour ``images``. A file name never leads out of these folders.
+
+    Returns
+    -------
+    DataSet
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read; with one line a fault if annotations are wrong.
+    """
+    return _Reader(Path(path), None if images is None else Path(images)).read()
+
+
+def join(sets: list[DataSet]) -> DataSet:
+    """One data set from several; classes are matched by name."""
+    classes = tuple(dict.fromkeys(name for one in sets for name in one.classes))
+    images = [image for one in sets for image in with_classes(one, classes)]
+    return DataSet(tuple(images), classes, tuple(note for one in sets for note in one.notes))
+
+
+def with_classes(data: DataSet, classes: tuple[str, ...]) -> list[AnnotatedImage]:
+    """The images of ``data``, their class indices moved to another list of names."""
+    to = np.array([classes.index(name) for name in data.classes], dtype=np.int64)
+    return [image.changed(classes=to[image.classes]) for image in data.images]
+
+
+@dataclass
+class _Reader:
+    path: Path
+    folder: Path | None
+    faults: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def read(self) -> DataSet:
+        data = self._json()
+        names = self._categories(data)
+        entries = self._entries(data)
+        by_image = self._annotations(data, names, entries)
+        images = [
+            image
+            for key, entry in entries.items()
+            if (image := self._image(entry, by_image[key], names)) is not None
+        ]
+        if self.faults:
+            shown = self.faults[:FAULTS_SHOWN]
+            if len(self.faults) > FAULTS_SHOWN:
+                shown.append(f"… and {len(self.faults) - FAULTS_SHOWN} more")
+            count = f"{len(self.faults)} fault" + "s" * (len(self.faults) > 1)
+            raise InputError(f"{self.path}: {count}:\n" + "\n".join(f"  - {f}" for f in shown))
+        if not images:
+            raise InputError(f"{self.path}: lists no images")
+        return DataSet(tuple(images), tuple(names.values()), tuple(self.notes))
+
+    def _json(self) -> dict[str, list[dict[str, object]]]:
+        try:
+            data = json.loads(self.path.read_text(encoding="utf-8-sig"))
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be read: {error.strerror or error}") from error
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{self.path}: not valid JSON: {error}") from error
+        parts = ("images", "annotations", "categories")
+        for part in parts:
+            rows = data.get(part) if isinstance(data, dict) else None
+            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+                raise InputError(
+                    f"{self.path}: no COCO annotations: expected a list '{part}' of objects"
+                )
+        return {part: data[part] for part in parts}
+
+    def _categories(self, data: dict[str, list[dict[str, object]]]) -> dict[int, str]:
+        used = {_key(a.get("category_id")) for a in data["annotations"]}
+        names: dict[int, str] = {}
+        for entry in data["categories"]:
+            key, name = _key(entry.get("id")), entry.get("name")
+            if key is None or not isinstance(name, str) or not name.strip():
+                self.faults.append(f"category {entry.get('id')!r} has no id or no name")
+            elif key in names:
+                self.faults.append(f"category id {key} stands twice")
+            elif name in names.values():
+                self.faults.append(f"category name {name!r} stands twice")
+            else:
+                names[key] = name
+        # Roboflow's supercategory and LabelMe's background: id 0, nothing annotated.
+        if len(names) > 1 and 0 in names and 0 not in used:
+            self.notes.append(f"category {names.pop(0)!r} (id 0) has no objects and is left out")
+        if not names:
+            self.faults.append("there are no categories")
+        return dict(sorted(names.items()))
+
+    def _entries(self, data: dict[str, list[dict[str, object]]]) -> dict[int, dict[str, object]]:
+        entries: dict[int, dict[str, object]] = {}
+        files: set[object] = set()
+        for entry in data["images"]:
+            key, name = _key(entry.get("id")), entry.get("file_name")
+            sides = (entry.get("height"), entry.get("width"))
+            if key is None or not isinstance(name, str) or not name:
+                self.faults.append(f"image {entry.get('id')!r} has no id or no file_name")
+            elif key in entries:
+                self.faults.append(f"image id {key} stands twice")
+            elif name in files:
+                self.faults.append(f"image file {name!r} stands twice")
+            elif any(_key(side) is None or int(str(side)) < 1 for side in sides):
+                self.faults.append(f"{name}: height and width must be whole numbers, got {sides}")
+            else:
+                entries[key] = entry
+                files.add(name)
+        return entries
+
+    def _annotations(
+        self,
+        data: dict[str, list[dict[str, object]]],
+        names: dict[int, str],
+        entries: dict[int, dict[str, object]],
+    ) -> dict[int, list[dict[str, object]]]:
+        found: dict[int, list[dict[str, object]]] = defaultdict(list)
+        seen: set[object] = set()
+        crowds = 0
+        for row in data["annotations"]:
+            label, image = f"annotation {row.get('id')!r}", _key(row.get("image_id"))
+            if repr(row.get("id")) in seen:
+                self.faults.append(f"{label} stands twice")
+            seen.add(repr(row.get("id")))
+            if image is None or image not in entries:
+                self.faults.append(f"{label} belongs to an unknown image {row.get('image_id')!r}")
+            elif row.get("iscrowd"):
+                crowds += 1
+            elif _key(row.get("category_id")) not in names:
+                self.faults.append(f"{label} has an unknown category {row.get('category_id')!r}")
+            else:
+                found[image].append(row)
+        if crowds:
+            self.notes.append(f"{crowds} crowd region{'s' * (crowds > 1)} left out")
+        return found
+
+    def _image(
+        self, entry: dict[str, object], rows: list[dict[str, object]], names: dict[int, str]
+    ) -> AnnotatedImage | None:
+        name, extent = str(entry["file_name"]), (int(str(entry["height"])), int(str(entry["width"])))
+        pixels = self._pixels(name, extent)
+        mpp = entry.get("mpp")
+        if mpp is not None and (not isinstance(mpp, int | float) or not 0.01 < mpp < 100):
+            self.faults.append(f"{name}: mpp must be µm per pixel, got {mpp!r}")
+            mpp = None
+        outlines: list[tuple[Outline, int]] = []
+        index = {key: place for place, key in enumerate(names)}
+        for row in rows:
+            try:
+                outline = outline_of(row.get("segmentation"), extent)
+            except ValueError as error:
+                self.faults.append(f"{name}: annotation {row.get('id')!r} {error}")
+            else:
+                outlines.append((outline, index[int(str(row["category_id"]))]))
+        if pixels is None:
+            return None
+        modality = str(entry.get("modality") or "unknown")
+        return AnnotatedImage(
+            name=name,
+            pixels=pixels,
+            boxes=np.array([box for (box, _), _ in outlines], np.int32).reshape(-1, 4),
+            masks=[mask for (_, mask), _ in outlines],
+            classes=np.array([place for _, place in outlines], np.int64),
+            light=light_of(modality, pixels),
+            mpp=None if mpp is None else float(mpp),
+            group=f"{self.path.parent.name}/{modality}",
         )
-    return images, names
+
+    def _pixels(self, name: str, extent: tuple[int, int]) -> NDArray[np.generic] | None:
+        path = self._find(name)
+        if path is None:
+            return None
+        try:
+            pixels = _channels_last(np.asarray(imread(path)), extent)
+        except _UNREADABLE as error:
+            text = " ".join(str(error).split())[:120]
+            self.faults.append(f"{name}: cannot be read as an image: {text}")
+            return None
+        if pixels.shape[:2] != extent:
+            self.faults.append(
+                f"{name}: is {pixels.shape[0]} × {pixels.shape[1]} px (height × width), "
+                f"the annotations say {extent[0]} × {extent[1]}"
+            )
+            return None
+        return pixels
+
+    def _find(self, name: str) -> Path | None:
+        relative = PurePosixPath(name.replace("\\", "/"))
+        if (
+            relative.is_absolute() or ".." in relative.parts or "\0" in name
+            or PureWindowsPath(name).drive
+        ):
+            self.faults.append(f"{name!r}: file names must lie below the folder of the JSON")
+            return None
+        parent = self.path.parent
+        roots = [self.folder] if self.folder is not None else [parent, parent / "images"]
+        if self.folder is None and parent.resolve().name == "annotations":
+            home = parent.resolve().parent
+            roots += [home, home / "images"]
+            roots += [home / "images" / self.path.stem.removeprefix("instances_")]
+        for root in roots:
+            path = root / relative
+            if path.is_file():
+                if path.resolve().is_relative_to(root.resolve()):
+                    return path
+                self.faults.append(f"{name}: a link that leads out of {root}")
+                return None
+        self.faults.append(f"{name}: no such image in {' or '.join(map(str, roots))}")
+        return None
+
+
+def _key(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _channels_last(pixels: NDArray[np.generic], extent: tuple[int, int]) -> NDArray[np.generic]:
+    """(H, W, 1 or 3): alpha goes, channels that come first are moved last."""
+    if pixels.dtype.kind not in "uifb":
+        raise ValueError(f"pixels of type {pixels.dtype}")
+    if pixels.dtype.kind == "b":
+        pixels = pixels.astype(np.uint8)
+    if pixels.ndim == 3 and pixels.shape[1:] == extent and pixels.shape[0] <= 4:
+        pixels = np.moveaxis(pixels, 0, -1)
+    if pixels.ndim == 2:
+        return pixels[..., None]
+    if pixels.ndim != 3 or not 1 <= pixels.shape[2] <= 4:
+        raise ValueError(f"expected one grey or colour plane, got an array of {pixels.shape}")
+    return np.ascontiguousarray(pixels[..., : 3 if pixels.shape[2] >= 3 else 1])
+
+
+def light_of(modality: str, pixels: NDArray[np.generic]) -> Light:
+    """How an image was lit: as it says, else by its background.
+
+    Fluorescence has a dark background and no stain: the median lies near the darkest
+    pixels. Stained tissue is bright or coloured.
+    """
+    said = modality.lower()
+    if "fluor" in said:
+        return "fluorescence"
+    if any(word in said for word in _TRANSMITTED):
+        return "transmitted"
+    values = pixels[:: max(1, pixels.shape[0] // 256), :: max(1, pixels.shape[1] // 256)]
+    brightest = np.nan_to_num(values.astype(np.float32)).max(axis=2)
+    low, middle, high = (float(v) for v in np.percentile(brightest, [0.5, 50, 99.8]))
+    dark = middle - min(low, middle) < 0.25 * (high - low) and middle < 0.5 * high
+    return "fluorescence" if dark else "transmitted"

@@ -38,16 +38,16 @@ def dense_target(masks: Tensor) -> Tensor:
     """
     side = masks.shape[-1] // STRIDE
     if len(masks) == 0:
-        return torch.zeros((4, side, side))
+        return torch.zeros((4, side, side), device=masks.device)
     stack = masks.to(torch.float32)
     eroded = -F.max_pool2d(-stack[:, None], 3, 1, 1)[:, 0]
     foreground = stack.amax(0)
     border = (stack - eroded).amax(0)
     small = F.avg_pool2d(stack[:, None], STRIDE)[:, 0]
     share, owner = small.max(0)
-    grid = (torch.arange(side) + 0.5) * STRIDE
+    grid = (torch.arange(side, device=masks.device) + 0.5) * STRIDE
     rows, columns = stack.amax(2), stack.amax(1)
-    line = torch.arange(stack.shape[-1], dtype=torch.float32) + 0.5
+    line = torch.arange(stack.shape[-1], dtype=torch.float32, device=masks.device) + 0.5
     offsets = []
     for profile, positions in ((rows, grid[:, None]), (columns, grid[None, :])):
         extent = profile.sum(1).clamp_min(1)

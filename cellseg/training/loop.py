@@ -1,29 +1,37 @@
-"""The training loop: time-boxed, resumable, one process."""
+"""The training loop: bounded by time or steps, resumable, one process and one device."""
 
 from __future__ import annotations
 
-import json
 import logging
 import math
-import os
+import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, cast
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from torchvision.models.detection import MaskRCNN
 
+from cellseg.errors import CellsegError, WeightsError
+from cellseg.training import checkpoint
 from cellseg.training.augment import Augmentation, random_crop
+from cellseg.training.checkpoint import State
 from cellseg.training.crops import AnnotatedImage, Crop
 from cellseg.training.dense import DenseHead, dense_loss, dense_target
 
 log = logging.getLogger(__name__)
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+BAD_STEPS = 50
+"""So many steps in a row without a finite loss end the training."""
+
+DENSE_WEIGHT = 0.3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,17 +40,23 @@ class Schedule:
 
     Attributes
     ----------
-    minutes : float
-        Time box of the whole training, over all resumed parts.
+    minutes, steps : float, int or None
+        Bounds on the whole training, over all resumed parts; what comes first ends it.
     warmup_share : float
-        Share of it that trains backbone and FPN on the dense task alone.
+        Share of it that trains backbone and FPN on the dense task alone; 0 also leaves the
+        dense task out afterwards (right for a network that was trained before).
     batch : int
         Crops a step.
     rate, backbone_rate : float
         Peak learning rates of AdamW.
+    precision : {'float32', 'bfloat16', 'float16'}
+        Of the forward pass; weights and optimiser stay in float32.
+    workers : int
+        Processes that cut crops; 0 cuts them in this one.
     """
 
-    minutes: float
+    minutes: float | None = None
+    steps: int | None = None
     warmup_share: float = 0.2
     batch: int = 4
     rate: float = 4e-4
@@ -50,15 +64,45 @@ class Schedule:
     weight_decay: float = 0.02
     average: float = 0.997
     checkpoint_minutes: float = 6.0
+    precision: Precision = "float32"
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        if self.minutes is None and self.steps is None:
+            raise ValueError("expected minutes or steps, got neither")
+        if not 0 <= self.warmup_share < 1:
+            raise ValueError(f"expected warmup_share in 0 … 1, got {self.warmup_share}")
+
+    def progress(self, state: State) -> float:
+        """Share of the training that is done, from 1 on it is finished."""
+        shares = []
+        if self.minutes is not None:
+            shares.append(state.seconds / (60 * self.minutes))
+        if self.steps is not None:
+            shares.append(state.step / self.steps)
+        return max(shares)
 
 
-@dataclass
-class State:
-    """What a resumed training must know beside the tensors."""
+def best_precision(device: torch.device) -> Precision:
+    """Mixed precision where it is faster: GPUs, and CPUs with hardware for bfloat16.
 
-    step: int = 0
-    seconds: float = 0.0
-    history: list[dict[str, float]] = field(default_factory=list)
+    Other CPUs emulate bfloat16 and are many times slower with it.
+    """
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(False) else "float16"
+    if device.type == "cpu":
+        probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+        if any(getattr(torch.cpu, probe, bool)() for probe in probes):
+            return "bfloat16"
+    return "float32"
+
+
+def group_weights(images: list[AnnotatedImage]) -> dict[str, float]:
+    """Weight of each group in sampling: the root of its number of objects."""
+    counts: dict[str, int] = {}
+    for image in images:
+        counts[image.group] = counts.get(image.group, 0) + len(image.masks)
+    return {name: math.sqrt(max(count, 1)) for name, count in counts.items()}
 
 
 class CropStream(IterableDataset[list[Crop]]):
@@ -67,7 +111,7 @@ class CropStream(IterableDataset[list[Crop]]):
     def __init__(
         self,
         images: list[AnnotatedImage],
-        weights: dict[str, float],
+        weights: dict[str, float] | None,
         augmentation: Augmentation,
         batch: int,
         seed: int,
@@ -76,15 +120,20 @@ class CropStream(IterableDataset[list[Crop]]):
         for image in images:
             self.groups.setdefault(image.group, []).append(image)
         self.names = list(self.groups)
-        raw = np.array([weights.get(name, 1.0) for name in self.names])
+        known = group_weights(images) if weights is None else weights
+        raw = np.array([known.get(name, 1.0) for name in self.names])
         self.weights = raw / raw.sum()
         self.augmentation, self.batch, self.seed = augmentation, batch, seed
 
     def __iter__(self) -> Iterator[list[Crop]]:
-        torch.set_num_threads(1)
-        rng = np.random.default_rng(self.seed)
+        worker = get_worker_info()
+        if worker is not None:
+            torch.set_num_threads(1)
+            # Ctrl-C reaches all processes; the training one decides what it means.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        rng = np.random.default_rng([self.seed, 0 if worker is None else worker.id])
         while True:
-            crops = []
+            crops: list[Crop] = []
             while len(crops) < self.batch:
                 group = self.groups[self.names[rng.choice(len(self.names), p=self.weights)]]
                 crop = random_crop(group[rng.integers(len(group))], self.augmentation, rng)
@@ -108,7 +157,8 @@ class Trainer:
 
     def __init__(self, model: MaskRCNN, schedule: Schedule, folder: Path) -> None:
         self.model, self.schedule, self.folder = model, schedule, folder
-        self.dense = DenseHead()
+        self.device = next(model.parameters()).device
+        self.dense = DenseHead().to(self.device)
         backbone = [p for p in model.backbone.body.parameters() if p.requires_grad]
         known = {id(p) for p in backbone}
         heads = [p for p in model.parameters() if id(p) not in known and p.requires_grad]
@@ -120,50 +170,90 @@ class Trainer:
             lr=schedule.rate,
             weight_decay=schedule.weight_decay,
         )
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=schedule.precision == "float16"
+        )
         self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
         self.state = State()
+        self._bad_steps = 0
+        self._fits = schedule.batch
 
     @property
     def progress(self) -> float:
-        return self.state.seconds / (60 * self.schedule.minutes)
+        """Share of the training that is done."""
+        return self.schedule.progress(self.state)
+
+    @property
+    def warming_up(self) -> bool:
+        """Whether the detector's own losses do not count yet."""
+        return self.progress < self.schedule.warmup_share
 
     def step(self, crops: list[Crop]) -> dict[str, float]:
+        """One step of the optimiser; the losses by name."""
         start = time.monotonic()
         self.model.train()
-        progress, share = self.progress, self.schedule.warmup_share
-        factor = rate_at(progress, share)
+        factor = rate_at(self.progress, self.schedule.warmup_share)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
-        losses = self._losses(crops, dense_only=progress < share)
-        total = sum(losses.values(), torch.zeros(()))
-        self.optimizer.zero_grad(set_to_none=True)
-        result = {k: float(v.detach()) for k, v in losses.items()}
-        if math.isfinite(float(total.detach())):
-            total.backward()  # type: ignore[no-untyped-call]
+        losses = self._forward_backward(crops)
+        if all(map(math.isfinite, losses.values())):
+            self._bad_steps = 0
+            self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(
                 [p for g in self.optimizer.param_groups for p in g["params"]], 5.0
             )
-            self.optimizer.step()
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
             self._update_average()
         else:
+            self._bad_steps += 1
             log.warning("step %d left out: loss is not finite", self.state.step)
+            if self._bad_steps >= BAD_STEPS:
+                raise CellsegError(f"the loss has not been finite for {BAD_STEPS} steps: stopped")
         self.state.step += 1
         self.state.seconds += time.monotonic() - start
-        return result
+        return losses
 
-    def _losses(self, crops: list[Crop], *, dense_only: bool) -> dict[str, Tensor]:
+    def _forward_backward(self, crops: list[Crop]) -> dict[str, float]:
+        """Losses of the crops that fit into memory; gradients where they are finite."""
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            try:
+                with torch.autocast(
+                    self.device.type,
+                    dtype=getattr(torch, self.schedule.precision),
+                    enabled=self.schedule.precision != "float32",
+                ):
+                    losses = self._losses([crop.to(self.device) for crop in crops[: self._fits]])
+                total = torch.stack(list(losses.values())).sum()
+                result = {k: float(v.detach()) for k, v in losses.items()}
+                if all(map(math.isfinite, result.values())):
+                    self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+                return result
+            except torch.OutOfMemoryError:
+                if self._fits == 1:
+                    raise
+            self._fits = max(1, min(self._fits, len(crops)) // 2)
+            torch.cuda.empty_cache()
+            log.warning("out of memory: going on with batches of %d", self._fits)
+
+    def _losses(self, crops: list[Crop]) -> dict[str, Tensor]:
         targets = [crop.target() for crop in crops]
         batch, targets = self.model.transform([crop.image for crop in crops], targets)
         features = self.model.backbone(
             batch.tensors.contiguous(memory_format=torch.channels_last)
         )
-        goal = torch.stack([dense_target(crop.masks) for crop in crops])
-        dense = dense_loss(self.dense(features["0"]), goal)
-        if dense_only:
-            return {"loss_dense": dense}
+        dense: dict[str, Tensor] = {}
+        if self.schedule.warmup_share > 0:
+            goal = torch.stack([dense_target(crop.masks) for crop in crops])
+            weight = 1.0 if self.warming_up else DENSE_WEIGHT
+            logits = self.dense(features["0"]).float()
+            dense["loss_dense"] = weight * dense_loss(logits, goal)
+        if self.warming_up:
+            return dense
         proposals, losses = self.model.rpn(batch, features, targets)
         _, head_losses = self.model.roi_heads(features, proposals, batch.image_sizes, targets)
-        return {**losses, **head_losses, "loss_dense": 0.3 * dense}
+        return {k: v.float() for k, v in {**losses, **head_losses, **dense}.items()}
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -175,49 +265,60 @@ class Trainer:
                 self.average[key].copy_(value)
 
     def save(self) -> None:
-        """Write ``checkpoint.safetensors`` in one piece: model, average, optimiser, state."""
-        tensors = {f"model/{k}": v for k, v in self.model.state_dict().items()}
-        tensors |= {f"average/{k}": v for k, v in self.average.items()}
-        tensors |= {f"dense/{k}": v for k, v in self.dense.state_dict().items()}
-        for index, entry in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{index}/{k}": v for k, v in entry.items()}
-        path = self.folder / "checkpoint.safetensors"
-        partial = path.with_suffix(".part")
-        save_file(
-            {k: v.detach().contiguous().clone() for k, v in tensors.items()},
-            partial,
-            {"state": json.dumps(vars(self.state))},
-        )
-        os.replace(partial, path)
+        """Write ``checkpoint.safetensors``: model, average, optimiser, state."""
+        parts: checkpoint.Parts = {
+            "model": self.model.state_dict(),
+            "average": self.average,
+            "dense": self.dense.state_dict(),
+            "optimizer": {
+                f"{index}/{name}": value
+                for index, entry in self.optimizer.state_dict()["state"].items()
+                for name, value in entry.items()
+            },
+        }
+        checkpoint.write(self.folder / checkpoint.CHECKPOINT, parts, self.state)
 
     def load(self) -> bool:
-        """Go on from ``checkpoint.safetensors`` if there is one."""
-        path = self.folder / "checkpoint.safetensors"
+        """Go on from ``checkpoint.safetensors`` if there is one.
+
+        Raises
+        ------
+        WeightsError
+            If it is damaged or belongs to another network.
+        """
+        path = self.folder / checkpoint.CHECKPOINT
         if not path.exists():
             return False
-        parts: dict[str, dict[str, Tensor]] = {}
-        with safe_open(path, "pt") as handle:
-            self.state = State(**json.loads(handle.metadata()["state"]))
-            for key in handle.keys():
-                part, name = key.split("/", 1)
-                parts.setdefault(part, {})[name] = handle.get_tensor(key)
-        self.model.load_state_dict(parts["model"])
-        self.dense.load_state_dict(parts["dense"])
-        self.average = parts["average"]
+        parts, self.state = checkpoint.read(path)
         state: dict[int, dict[str, Tensor]] = {}
-        for key, value in parts.get("optimizer", {}).items():
-            index, name = key.split("/")
-            state.setdefault(int(index), {})[name] = value
-        self.optimizer.load_state_dict(
-            {"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]}
-        )
+        try:
+            self.model.load_state_dict(parts["model"])
+            self.dense.load_state_dict(parts["dense"])
+            for key, value in parts["average"].items():
+                self.average[key].copy_(value)
+            for key, value in parts.get("optimizer", {}).items():
+                index, name = key.split("/")
+                state.setdefault(int(index), {})[name] = value
+            groups = self.optimizer.state_dict()["param_groups"]
+            self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        except (KeyError, RuntimeError, ValueError) as error:
+            line = " ".join(str(error).split())[:200]
+            raise WeightsError(f"{path}: a checkpoint of another network: {line}") from error
         return True
 
     def run(self, stream: CropStream) -> Iterator[dict[str, float]]:
-        """Train to the end of the time box, saving on the way."""
-        loader = DataLoader(stream, batch_size=None, num_workers=1, prefetch_factor=4)
+        """Train to the end of the time box, saving on the way.
+
+        The consumer may stop between steps; it then calls :meth:`save` itself.
+        """
+        if self.progress >= 1:
+            return
+        workers = self.schedule.workers
+        loader = DataLoader(
+            stream, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None
+        )
         saved = self.state.seconds
-        for crops in loader:
+        for crops in cast("Iterator[list[Crop]]", iter(loader)):
             if self.progress >= 1:
                 break
             yield {"step": self.state.step, "minutes": self.state.seconds / 60, **self.step(crops)}

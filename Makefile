@@ -1,0 +1,44 @@
+# Two commands on a fresh machine with Python 3.11 or newer: make demo, make test.
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := pyproject.toml $(shell find cellseg napari_plugin protocols -type f -not -name '*.pyc' 2>/dev/null)
+
+.PHONY: demo test lint bench clean help
+
+help:
+	@echo "make demo   set up .venv, count the example slides"
+	@echo "make test   set up .venv with what the tests need, run them"
+	@echo "make lint   ruff and mypy"
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+.venv/installed: $(SOURCES) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e .
+	@touch $@
+
+.venv/installed-test: $(SOURCES) | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -e ".[test,napari]"
+	@touch $@ .venv/installed
+
+.venv/installed-lint: pyproject.toml | .venv/installed-test
+	$(BIN)/python -m pip install --quiet -e ".[lint]"
+	@touch $@
+
+demo: .venv/installed
+	$(BIN)/python example_slides/make.py
+	$(BIN)/cellseg count example_slides/generated/ihc.tif \
+		example_slides/generated/fluorescence.ome.tif --output example_slides/results
+	$(BIN)/python example_slides/compare.py
+
+test: .venv/installed-test
+	tools/with-display.sh $(BIN)/python -m pytest
+
+lint: .venv/installed-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv example_slides/generated example_slides/results

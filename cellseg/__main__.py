@@ -1,0 +1,5 @@
+"""``python -m cellseg``."""
+
+from cellseg.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""What :mod:`cellseg.results` is made of; import from there."""

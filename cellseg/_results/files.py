@@ -1,0 +1,168 @@
+"""Files that are either whole or not there: sync, replace, swap."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import math
+import os
+import shutil
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cellseg.errors import CellsegError, InputError, OutputError
+
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+
+
+@contextmanager
+def output_errors(path: Path) -> Iterator[None]:
+    """Turn what the disk and sqlite say into one line that names ``path``.
+
+    Raises
+    ------
+    OutputError
+    """
+    try:
+        yield
+    except CellsegError:
+        raise
+    except sqlite3.Error as error:
+        raise OutputError(f"{path}: cannot be written: {error}") from error
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def is_bare_name(name: str) -> bool:
+    """Whether ``name`` is a file name that stays inside the folder it is joined to."""
+    return (
+        name not in ("", ".", "..")
+        and not any(character in name for character in '/\\:*?"<>|')
+        and name.isprintable()
+    )
+
+
+def remove(path: Path) -> None:
+    """Delete a file, a link or a whole folder; nothing where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
+    if path.is_dir() and sys.platform == "win32":
+        return
+    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR
+    handle = os.open(path, flags)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sync_tree(folder: Path) -> None:
+    """The same for everything below a folder."""
+    for root, _, names in os.walk(folder):
+        for name in names:
+            sync(Path(root, name))
+        sync(Path(root))
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside ``path`` that takes its place when the block ends well.
+
+    Yields
+    ------
+    Path
+        ``.NAME.partial`` in the same folder; deleted if the block raises.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    remove(temporary)
+    try:
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)  # noqa: PTH105 - says what it does
+        sync(path.parent)
+    finally:
+        with suppress(OSError):
+            remove(temporary)
+
+
+def swap_folder(staged: Path, final: Path, *, aside: Path) -> None:
+    """Put folder ``staged`` under the name ``final``; what was there goes to ``aside``.
+
+    On Linux the two names are exchanged in one step. Elsewhere there is a moment in which
+    ``final`` does not exist, but never one in which it is half.
+    """
+    remove(aside)
+    if not (final.exists() or final.is_symlink()):
+        staged.rename(final)
+    elif _exchange(staged, final):
+        staged.rename(aside)
+    else:
+        final.rename(aside)
+        staged.rename(final)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two names in one step; False where the system cannot."""
+    if not sys.platform.startswith("linux"):
+        return False
+    function: Callable[..., int] | None = getattr(ctypes.CDLL(None), "renameat2", None)
+    if function is None:
+        return False
+    a, b = os.fsencode(first), os.fsencode(second)
+    return function(_AT_FDCWD, a, _AT_FDCWD, b, ctypes.c_uint(_RENAME_EXCHANGE)) == 0
+
+
+def write_json(path: Path, content: Mapping[str, object]) -> None:
+    """Write an object as JSON in one step, for people to read too."""
+    with replacing(path) as temporary:
+        text = json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read an object from JSON.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, or is no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: is no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected a JSON object, got {type(content).__name__}")
+    return content
+
+
+def plain(value: object) -> object:
+    """What JSON knows; paths and other objects as text, NaN and infinities as null."""
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+        return [plain(item) for item in value]
+    return str(value)

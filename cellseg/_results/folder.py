@@ -1,0 +1,284 @@
+"""A run's way into its result folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cellseg._results import publish
+from cellseg._results.files import output_errors, plain, remove, replacing, write_json
+from cellseg._results.journal import JOURNAL_NAME, FinishedTile, Journal, TileStatus
+from cellseg._results.labels import Frame, write_labels
+from cellseg._results.lock import FolderLock
+from cellseg._results.overview import Overview, write_overview
+from cellseg._results.result import Result, is_ours, load_result
+from cellseg._results.spool import Batch, Spool
+from cellseg._results.table import TableColumn, write_table
+from cellseg.errors import OutputError
+from cellseg.instances import Instances
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Report:
+    """What a finished run knows beside its cells.
+
+    Attributes
+    ----------
+    frame : Frame
+    columns : sequence of TableColumn
+        The contract of ``cells.csv``, in order.
+    class_names : sequence of str
+    object_name : str
+        ``nucleus`` or ``cell``.
+    provenance : mapping, or callable that returns one
+        Goes into ``run.json``: versions, weights, settings, tiles, limits, time per stage. A
+        callable is asked when everything else is written.
+    overview : Overview or None
+        None: no ``overview.png``.
+    complete : bool
+        False where tiles failed.
+    """
+
+    frame: Frame
+    columns: Sequence[TableColumn]
+    class_names: Sequence[str]
+    object_name: str
+    provenance: Mapping[str, object] | Callable[[], Mapping[str, object]]
+    overview: Overview | None = None
+    complete: bool = True
+
+
+class ResultFolder:
+    """A run's way into its result folder; use :meth:`open`, and ``with``.
+
+    Attributes
+    ----------
+    path : Path
+    resumed : bool
+        Whether the journal holds tiles of an earlier, unfinished run of the same key.
+    started_afresh_because : str or None
+        Why an earlier run's tiles were thrown away.
+    already_complete : bool
+        Whether the folder holds a finished result of the same key, and every tile in it is good.
+    """
+
+    def __init__(self, path: Path, key: str, lock: FolderLock) -> None:
+        self.path = path
+        self._key = key
+        self._lock = lock
+        self._spool: Spool | None = None
+        if publish.is_ready(path):
+            publish.publish(path)
+        run = publish.published(path) or {}
+        self.already_complete = run.get("key") == key and run.get("complete") is True
+        self._staging = publish.fresh_staging(path)
+        self._journal = Journal(path / JOURNAL_NAME, key)
+        self.resumed = self._journal.resumed
+        self.started_afresh_because = self._journal.discarded_because
+
+    @classmethod
+    def open(cls, path: str | Path, *, key: str | Mapping[str, object]) -> Self:
+        """Make the folder, or go on in it.
+
+        Parameters
+        ----------
+        path : str or Path
+            Folders above it are made too.
+        key : str or mapping
+            Everything that determines the result: slide, settings, weights; or a hash of it.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written, holds other people's files, or another run is writing.
+        """
+        folder = Path(path)
+        with output_errors(folder):
+            if folder.exists() and not folder.is_dir():
+                raise OutputError(f"{folder}: is a file, expected a folder for the result")
+            folder.mkdir(parents=True, exist_ok=True)
+            if not is_ours(folder) and any(folder.iterdir()):
+                raise OutputError(f"{folder}: exists and is no result folder of cellseg")
+            lock = FolderLock(folder)
+            try:
+                return cls(folder, _digest(key), lock)
+            except BaseException:
+                lock.release()
+                raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def tile_done(
+        self,
+        row: int,
+        column: int,
+        instances: Instances,
+        *,
+        status: TileStatus = "done",
+        info: Mapping[str, object] | None = None,
+    ) -> None:
+        """Keep a finished tile, so that a later run need not compute it.
+
+        Parameters
+        ----------
+        row : int
+            Place in the grid.
+        column : int
+            The same.
+        instances : Instances
+            On the slide's lattice; empty where the tile failed.
+        status : {'done', 'failed'}
+            Failed tiles could not be decoded.
+        info : mapping, optional
+            Whatever the caller wants back, JSON-ready.
+        """
+        self._journal.add(row, column, instances, status=status, info=info)
+
+    def tiles(self) -> Iterator[FinishedTile]:
+        """Finished tiles in the order of arrival, one in memory at a time."""
+        return self._journal.tiles()
+
+    def finished_tiles(self) -> set[tuple[int, int]]:
+        """(row, column) of the tiles that need not be computed."""
+        return self._journal.places()
+
+    def add_cells(self, table: pd.DataFrame, instances: Instances) -> None:
+        """Keep cells that are final, in any order.
+
+        Parameters
+        ----------
+        table : DataFrame
+            One row an instance. ``label``, ``class`` and ``object`` may be missing; they and
+            other text are not taken from here.
+        instances : Instances
+            On the slide's lattice.
+        """
+        if self._spool is None:
+            self._spool = Spool(self._staging / "spool.sqlite")
+        given = [name for name in ("label", "class", "object") if name in table.columns]
+        self._spool.add(table.drop(columns=given), instances)
+
+    def finish(
+        self, report: Report, *, on_progress: Callable[[float], None] | None = None
+    ) -> Result:
+        """Write everything, put it in place, drop the journal and close the folder.
+
+        Parameters
+        ----------
+        report : Report
+            What the run knows beside its cells.
+        on_progress : callable, optional
+            Gets the share that is done, 0 … 1.
+
+        Raises
+        ------
+        OutputError
+            If the disk refuses. Finished tiles stay in the journal, an older result in place.
+        """
+        token = uuid.uuid4().hex
+        with output_errors(self.path):
+            self._stage(report, token, on_progress or (lambda share: None))
+            outdated = publish.exports_of(publish.published(self.path))
+            publish.mark_ready(self.path, token, outdated=outdated)
+            publish.publish(self.path)
+            self._journal.close(keep=False)
+        self.close()
+        return load_result(self.path)
+
+    def _stage(self, report: Report, token: str, on_progress: Callable[[float], None]) -> None:
+        spool = self._spool or Spool(self._staging / "spool.sqlite")
+        self._spool = spool
+        counts = _Counts(report)
+
+        def watched() -> Iterator[Batch]:
+            for batch in spool.batches():
+                counts.add(batch)
+                yield batch
+                on_progress(0.4 * float(batch.labels[-1]) / spool.count)
+
+        write_table(
+            self._staging / publish.TABLE,
+            watched(),
+            report.columns,
+            spooled=spool.columns or (),
+            class_names=report.class_names,
+            object_name=report.object_name,
+        )
+        write_labels(
+            self._staging / publish.LABELS,
+            spool,
+            report.frame,
+            token=token,
+            on_progress=lambda share: on_progress(0.4 + 0.5 * share),
+        )
+        if report.overview is not None:
+            with replacing(self._staging / publish.OVERVIEW) as temporary:
+                write_overview(temporary, report.overview, counts.image)
+        on_progress(0.95)
+        write_json(self._staging / publish.RUN, self._describe(report, token))
+        spool.close()
+
+    def _describe(self, report: Report, token: str) -> dict[str, object]:
+        given = report.provenance() if callable(report.provenance) else report.provenance
+        own: dict[str, object] = {
+            "format": publish.FORMAT,
+            "format_version": publish.FORMAT_VERSION,
+            "complete": report.complete,
+            "object": report.object_name,
+            "class_names": list(report.class_names),
+            "frame": vars(report.frame),
+            "columns": [{"name": c.name, "dtype": c.dtype} for c in report.columns],
+            "exports": [],
+            "key": self._key,
+            "result": token,
+        }
+        return {**own, **given, **own}
+
+    def close(self) -> None:
+        """Let go of the folder; finished tiles stay in the journal. A second time does nothing."""
+        if self._spool is not None:
+            self._spool.close()
+        with suppress(OSError):
+            if not publish.is_ready(self.path):
+                remove(self._staging)
+        with suppress(OSError):
+            self._journal.close()
+        self._lock.release()
+        with suppress(OSError):
+            self.path.rmdir()  # only where nothing was kept
+
+
+class _Counts:
+    """Cells per overview pixel, gathered while the table is written."""
+
+    def __init__(self, report: Report) -> None:
+        overview = report.overview
+        shape = (1, 1) if overview is None else overview.image.shape[:2]
+        self.image: NDArray[np.float64] = np.zeros(shape, dtype=np.float64)
+        self._factor = report.frame.downsample / (1 if overview is None else overview.downsample)
+
+    def add(self, batch: Batch) -> None:
+        at = ((batch.centroids + 0.5) * self._factor).astype(np.int64)
+        limit = np.array(self.image.shape) - 1
+        np.add.at(self.image, tuple(np.clip(at, 0, limit).T), 1.0)
+
+
+def _digest(key: str | Mapping[str, object]) -> str:
+    if isinstance(key, str):
+        return key
+    text = json.dumps(plain(key), sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()

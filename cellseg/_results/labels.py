@@ -1,0 +1,201 @@
+"""``labels.ome.zarr``: the label image as OME-NGFF 0.4, written chunk by chunk.
+
+zarr v2 with ``/`` between chunk indices, uint32, chunks of 1024 px, empty chunks left out, a
+pyramid by nearest neighbour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numcodecs import Blosc  # type: ignore[import-untyped]
+
+from cellseg._results.files import read_json, sync_tree
+from cellseg._results.spool import CHUNK_PX, Spool
+from cellseg.errors import InputError
+
+SMALLEST_SIDE_PX = 512
+
+LabelLevel = zarr.Array[Any]
+"""One level of the label image, (Y, X) uint32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """The slide's size, and how the lattice lies on it.
+
+    Attributes
+    ----------
+    height, width : int
+        Level-0 pixels.
+    lattice_height, lattice_width : int
+        Lattice pixels, the label image's size.
+    downsample : float
+        Level-0 pixels along a side of a lattice pixel.
+    mpp : float or None
+        µm per pixel at level 0.
+    """
+
+    height: int
+    width: int
+    lattice_height: int
+    lattice_width: int
+    downsample: float
+    mpp: float | None
+
+    def __post_init__(self) -> None:
+        if min(self.height, self.width, self.lattice_height, self.lattice_width) < 1:
+            raise ValueError(f"expected sizes of at least 1 px, got {self}")
+        if not self.downsample > 0 or (self.mpp is not None and not self.mpp > 0):
+            raise ValueError(f"expected downsample and mpp above 0, got {self}")
+
+
+def write_labels(
+    path: Path, spool: Spool, frame: Frame, *, token: str, on_progress: Callable[[float], None]
+) -> None:
+    """Paint the spooled cells, one chunk in memory at a time.
+
+    Parameters
+    ----------
+    path : Path
+        Must not exist.
+    spool : Spool
+        With labels given.
+    frame : Frame
+        The image is as large as its lattice.
+    token : str
+        Names the result that the image belongs to.
+    on_progress : callable
+        Gets the share that is done, 0 … 1.
+    """
+    shapes = _pyramid(frame.lattice_height, frame.lattice_width)
+    root = zarr.open_group(str(path), mode="w-", zarr_format=2)
+    levels = [_create(root, str(number), shape) for number, shape in enumerate(shapes)]
+    root.attrs.update(_attributes(frame, len(levels), token))
+    written = _paint(levels[0], spool, on_progress)
+    for finer, coarser in pairwise(levels):
+        written = _halve(finer, coarser, written)
+        on_progress(1.0)
+    sync_tree(path)
+
+
+def label_token(path: Path) -> str | None:
+    """The ``token`` of a label image; None where there is none."""
+    try:
+        own = read_json(path / ".zattrs").get("cellseg")
+    except InputError:
+        return None
+    token = own.get("result") if isinstance(own, dict) else None
+    return token if isinstance(token, str) else None
+
+
+def open_labels(path: Path) -> list[LabelLevel]:
+    """The pyramid's levels, (Y, X) uint32, finest first, nothing decoded yet.
+
+    Raises
+    ------
+    InputError
+        If there is no readable label image.
+    """
+    try:
+        root = zarr.open_group(str(path), mode="r", zarr_format=2)
+        count = len(root.attrs["multiscales"][0]["datasets"])  # type: ignore[index,call-overload,arg-type]
+        levels = [root[str(number)] for number in range(count)]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise InputError(f"{path}: is no label image: {error}") from error
+    arrays = [level for level in levels if isinstance(level, zarr.Array) and level.ndim == 2]
+    if not arrays or len(arrays) != count:
+        raise InputError(f"{path}: is no label image: expected two axes in each level")
+    return arrays
+
+
+def _pyramid(height: int, width: int) -> list[tuple[int, int]]:
+    shapes = [(height, width)]
+    while max(shapes[-1]) > SMALLEST_SIDE_PX:
+        shapes.append((-(-shapes[-1][0] // 2), -(-shapes[-1][1] // 2)))
+    return shapes
+
+
+def _create(root: zarr.Group, name: str, shape: tuple[int, int]) -> LabelLevel:
+    return root.create_array(
+        name,
+        shape=shape,
+        chunks=(min(CHUNK_PX, shape[0]), min(CHUNK_PX, shape[1])),
+        dtype="uint32",
+        fill_value=0,
+        compressors=Blosc(cname="zstd", clevel=5, shuffle=Blosc.SHUFFLE),
+        chunk_key_encoding={"name": "v2", "separator": "/"},
+        config={"write_empty_chunks": False},
+    )
+
+
+def _attributes(frame: Frame, levels: int, token: str) -> dict[str, Any]:
+    unit = frame.mpp or 1.0
+    axes: list[dict[str, str]] = [{"name": axis, "type": "space"} for axis in "yx"]
+    if frame.mpp is not None:
+        axes = [{**axis, "unit": "micrometer"} for axis in axes]
+    datasets = []
+    for level in range(levels):
+        # Level-0 pixel centres of the slide are at integers times mpp: a pixel that is wider
+        # has its centre further from the corner that both share.
+        side = frame.downsample * 2**level
+        scale, shift = side * unit, (side - 1) / 2 * unit
+        datasets.append(
+            {
+                "path": str(level),
+                "coordinateTransformations": [
+                    {"type": "scale", "scale": [scale, scale]},
+                    {"type": "translation", "translation": [shift, shift]},
+                ],
+            }
+        )
+    return {
+        "multiscales": [
+            {
+                "version": "0.4",
+                "name": "labels",
+                "axes": axes,
+                "datasets": datasets,
+                "type": "nearest",
+            }
+        ],
+        "image-label": {"version": "0.4"},
+        "cellseg": {"result": token},
+    }
+
+
+def _paint(
+    level: LabelLevel, spool: Spool, on_progress: Callable[[float], None]
+) -> set[tuple[int, int]]:
+    height, width = level.shape
+    rows = -(-height // CHUNK_PX)
+    written = set()
+    for row, column in spool.chunks():
+        y, x = row * CHUNK_PX, column * CHUNK_PX
+        if y >= height or x >= width:
+            raise ValueError(f"a cell at {(y, x)} lies outside the lattice of {level.shape}")
+        chunk = spool.paint(row, column)
+        level[y : y + CHUNK_PX, x : x + CHUNK_PX] = chunk[: height - y, : width - x]
+        written.add((row, column))
+        on_progress(row / rows)
+    return written
+
+
+def _halve(
+    finer: LabelLevel, coarser: LabelLevel, written: set[tuple[int, int]]
+) -> set[tuple[int, int]]:
+    """Fill the next level from the chunks that hold cells; returns its own such chunks."""
+    targets = {(row // 2, column // 2) for row, column in written}
+    for row, column in sorted(targets):
+        y, x = row * CHUNK_PX, column * CHUNK_PX
+        block = np.asarray(
+            finer[2 * y : 2 * (y + CHUNK_PX), 2 * x : 2 * (x + CHUNK_PX)], dtype=np.uint32
+        )
+        coarser[y : y + CHUNK_PX, x : x + CHUNK_PX] = block[::2, ::2]
+    return targets

@@ -1,0 +1,262 @@
+"""``overview.png``: the slide, and beside it how dense the cells lie."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
+
+MAX_PANEL_PX = 900
+MIN_PANEL_PX = 480
+_INK = (32, 32, 36)
+_MUTED = (110, 110, 118)
+_TISSUE = (0, 150, 90)
+_MARGIN = 24
+_HEADER = 64
+_BAR = 14
+# matplotlib's "viridis", CC0, every 1/8.
+_VIRIDIS = (
+    (68, 1, 84), (71, 45, 123), (59, 82, 139), (44, 114, 142), (33, 145, 140),
+    (40, 174, 128), (94, 201, 98), (173, 220, 48), (253, 231, 37),
+)  # fmt: skip
+
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Overview:
+    """What the picture is drawn on.
+
+    Attributes
+    ----------
+    image : ndarray, uint8, (H, W, 3)
+        The slide, small; about 1000 px on the longer side.
+    downsample : float
+        Level-0 pixels along a side of an overview pixel.
+    mpp : float or None
+        µm per pixel at level 0.
+    tissue : ndarray of bool, (h, w), or None
+        Where cells were looked for.
+    tissue_downsample : float
+        Level-0 pixels along a side of a pixel of ``tissue``.
+    title : str
+        Stands above the picture.
+    """
+
+    image: NDArray[np.uint8]
+    downsample: float
+    mpp: float | None = None
+    tissue: NDArray[np.bool_] | None = None
+    tissue_downsample: float = 1.0
+    title: str = ""
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
+            raise ValueError(f"expected uint8 (H, W, 3), got {self.image.dtype} {self.image.shape}")
+
+    @property
+    def mpp_overview(self) -> float | None:
+        """µm along a side of an overview pixel."""
+        return None if self.mpp is None else self.mpp * self.downsample
+
+
+def display_rgb(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Any slide's pixels as a picture: uint8 colour as it is, the rest stretched.
+
+    Parameters
+    ----------
+    pixels : ndarray, (H, W, C)
+        Each channel is stretched between its 1st and 99.8th percentile; three are red, green
+        and blue, of any other number the brightest counts.
+
+    Returns
+    -------
+    ndarray, uint8, (H, W, 3)
+    """
+    if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
+        return np.ascontiguousarray(pixels, dtype=np.uint8)
+    values = pixels.astype(np.float32)
+    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    low = np.percentile(values, 1, axis=(0, 1))
+    high = np.percentile(values, 99.8, axis=(0, 1))
+    stretched = np.clip((values - low) / np.where(high > low, high - low, 1), 0, 1)
+    if pixels.shape[2] != 3:
+        stretched = np.repeat(stretched.max(axis=2, keepdims=True), 3, axis=2)
+    return np.asarray(stretched * 255 + 0.5, dtype=np.uint8)
+
+
+def density_map(
+    counts: NDArray[np.float64], *, pixel_area: float, sigma_px: float
+) -> NDArray[np.float32]:
+    """Cells per unit of area, smoothed.
+
+    Parameters
+    ----------
+    counts : ndarray, (H, W)
+        Cells per overview pixel.
+    pixel_area : float
+        Of one overview pixel, in the unit wanted.
+    sigma_px : float
+        Of the Gaussian. At the slide's edge only what lies inside counts, so that density does
+        not fall there.
+    """
+    smooth = ndimage.gaussian_filter(counts, sigma_px, mode="constant")
+    inside = ndimage.gaussian_filter(np.ones_like(counts), sigma_px, mode="constant")
+    return np.asarray(smooth / inside / pixel_area, dtype=np.float32)
+
+
+def write_overview(path: Path, overview: Overview, counts: NDArray[np.float64]) -> None:
+    """Draw the slide and a map of its cells' density side by side, as PNG.
+
+    Parameters
+    ----------
+    path : Path
+        Overwritten.
+    overview : Overview
+        The slide.
+    counts : ndarray, float64, (H, W)
+        Cells per pixel of ``overview.image``.
+    """
+    height, width = counts.shape
+    sigma = max(1.5, max(height, width) / 90)
+    mpp = overview.mpp_overview
+    area = (mpp / 1000) ** 2 if mpp is not None else overview.downsample**2 / 1e6
+    unit = "cells / mm²" if mpp is not None else "cells / megapixel"
+    density = density_map(counts, pixel_area=area, sigma_px=sigma)
+    top = nice_ceiling(
+        float(np.percentile(density[density > density.max() / 100], 99.5))
+        if density.max() > 0
+        else 1.0
+    )
+    left = _outlined(overview)
+    right = _heated(overview.image, density / top)
+    factor = _zoom(height, width)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    panels = [
+        Image.fromarray(panel).resize(size, Image.Resampling.LANCZOS) for panel in (left, right)
+    ]
+    canvas = _lay_out(panels, overview, total=int(counts.sum()), top=top, unit=unit)
+    if mpp is not None:
+        _scale_bar(canvas, size, mpp / factor)
+    canvas.save(path, format="PNG", optimize=True)
+
+
+def nice_ceiling(value: float) -> float:
+    """The smallest of 1, 1.5, 2, 2.5, 3, 4, 5, 6, 8 × 10ⁿ that is not below ``value``."""
+    power = 10.0 ** np.floor(np.log10(value))
+    steps = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
+    return float(next(step * power for step in steps if step * power >= value * (1 - 1e-9)))
+
+
+def viridis(values: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Colours 0 … 255 of values 0 … 1; (…) becomes (…, 3)."""
+    at = np.linspace(0, 1, len(_VIRIDIS))
+    channels = [np.interp(values, at, channel) for channel in zip(*_VIRIDIS, strict=True)]
+    return np.stack(channels, axis=-1).astype(np.float32)
+
+
+def _zoom(height: int, width: int) -> float:
+    longest = max(height, width)
+    return min(1.0, MAX_PANEL_PX / longest) if longest >= MIN_PANEL_PX else MIN_PANEL_PX / longest
+
+
+def _outlined(overview: Overview) -> NDArray[np.uint8]:
+    image = overview.image.copy()
+    if overview.tissue is None or not overview.tissue.any():
+        return image
+    step = overview.downsample / overview.tissue_downsample
+    rows, columns = (
+        np.minimum(((np.arange(length) + 0.5) * step).astype(np.int64), size - 1)
+        for length, size in zip(image.shape[:2], overview.tissue.shape, strict=True)
+    )
+    tissue = overview.tissue[np.ix_(rows, columns)]
+    edge = tissue & ~ndimage.binary_erosion(tissue, iterations=2, border_value=0)
+    image[edge] = _TISSUE
+    return image
+
+
+def _heated(image: NDArray[np.uint8], level: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The density's colours over a pale slide; without cells the slide shows through."""
+    grey = image.mean(axis=2, keepdims=True, dtype=np.float32)
+    if float(np.median(grey)) < 90:  # fluorescence: dark on light, as the map's ground
+        grey = 255 - grey
+    pale = 255 - (255 - grey) * 0.35
+    weight = np.clip(level * 4, 0, 0.85)[..., None]
+    return np.asarray(pale * (1 - weight) + viridis(np.clip(level, 0, 1)) * weight, dtype=np.uint8)
+
+
+def _lay_out(
+    panels: list[Image.Image], overview: Overview, *, total: int, top: float, unit: str
+) -> Image.Image:
+    width, height = panels[0].size
+    beside = width <= 1.6 * height
+    legend = 110
+    columns, rows = (2, 1) if beside else (1, 2)
+    canvas = Image.new(
+        "RGB",
+        (
+            max(columns * (width + _MARGIN) + _MARGIN + legend, 560),
+            _HEADER + rows * (height + _MARGIN + 22) + 20,
+        ),
+        "white",
+    )
+    draw = ImageDraw.Draw(canvas)
+    places = [(_MARGIN, _HEADER + 22)]
+    places.append(
+        (_MARGIN * 2 + width, places[0][1])
+        if beside
+        else (_MARGIN, places[0][1] + height + _MARGIN + 22)
+    )
+    captions = [
+        "Slide" if overview.tissue is None else "Slide, tissue outlined",
+        f"Density, {unit}",
+    ]
+    draw.text((_MARGIN, 14), _shortened(overview.title, 70), _INK, font=_font(20))
+    draw.text((_MARGIN, 40), f"{total:,} cells", _MUTED, font=_font(15))
+    for panel, (x, y), caption in zip(panels, places, captions, strict=True):
+        draw.text((x, y - 20), caption, _INK, font=_font(14))
+        canvas.paste(panel, (x, y))
+        draw.rectangle((x - 1, y - 1, x + width, y + height), outline=(205, 205, 210))
+    x, y = places[1]
+    _colour_bar(draw, (x + width + 16, y), min(height, 420), top)
+    return canvas
+
+
+def _colour_bar(
+    draw: ImageDraw.ImageDraw, corner: tuple[int, int], height: int, top: float
+) -> None:
+    x, y = corner
+    for step, colour in enumerate(viridis(np.linspace(1, 0, height))):
+        red, green, blue = (int(channel) for channel in colour)
+        draw.line((x, y + step, x + _BAR, y + step), fill=(red, green, blue))
+    draw.rectangle((x - 1, y - 1, x + _BAR + 1, y + height), outline=_MUTED)
+    for part in (0.0, 0.25, 0.5, 0.75, 1.0):
+        at = y + round((height - 1) * (1 - part))
+        draw.line((x + _BAR + 1, at, x + _BAR + 5, at), fill=_MUTED)
+        text = f"{top * part:,.0f}" if top >= 8 else f"{top * part:.3g}"
+        draw.text((x + _BAR + 9, at), text, _INK, font=_font(13), anchor="lm")
+
+
+def _scale_bar(canvas: Image.Image, panel: tuple[int, int], um_per_px: float) -> None:
+    """Below the first panel, about a fifth of its width."""
+    width, height = panel
+    length = nice_ceiling(um_per_px * width / 5)
+    pixels = round(length / um_per_px)
+    x, y = _MARGIN, _HEADER + 22 + height + 9
+    draw = ImageDraw.Draw(canvas)
+    draw.rectangle((x, y, x + pixels, y + 4), fill=_INK)
+    text = f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} µm"
+    draw.text((x + pixels + 8, y + 2), text, _INK, font=_font(13), anchor="lm")
+
+
+def _font(size: int) -> _Font:
+    return ImageFont.load_default(size)
+
+
+def _shortened(text: str, length: int) -> str:
+    plain = "".join(character for character in text if character.isprintable())
+    return plain if len(plain) <= length else f"{plain[: length - 1]}…"

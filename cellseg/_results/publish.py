@@ -1,0 +1,93 @@
+"""From the staging folder to the final names, so that a kill at any moment does no harm.
+
+Everything is written and synced under ``.partial``; then a file ``READY`` says that the whole
+is complete; then each part goes to its final name, ``run.json`` last. A run that is killed in
+between is rolled forward by whoever opens the folder next.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from cellseg._results.files import (
+    is_bare_name,
+    read_json,
+    remove,
+    swap_folder,
+    sync,
+    write_json,
+)
+from cellseg._results.labels import label_token
+from cellseg.errors import InputError
+
+STAGING = ".partial"
+TABLE, LABELS, RUN, OVERVIEW = "cells.csv", "labels.ome.zarr", "run.json", "overview.png"
+FORMAT = "cellseg result"
+FORMAT_VERSION = 1
+
+_READY = "READY"
+_FILES = (TABLE, OVERVIEW, RUN)
+
+
+def fresh_staging(folder: Path) -> Path:
+    """An empty staging folder; what an earlier run left there is deleted."""
+    staging = folder / STAGING
+    remove(staging)
+    staging.mkdir()
+    return staging
+
+
+def mark_ready(folder: Path, token: str, *, outdated: Iterable[str]) -> None:
+    """Say that the staging folder holds a whole result; ``outdated`` exports will go."""
+    sync(folder / STAGING)
+    write_json(folder / STAGING / _READY, {"token": token, "outdated": list(outdated)})
+
+
+def is_ready(folder: Path) -> bool:
+    """Whether a whole result waits in the staging folder."""
+    staging = folder / STAGING
+    return not staging.is_symlink() and (staging / _READY).is_file()
+
+
+def publish(folder: Path) -> None:
+    """Move a whole result to its final names; may be called again after a kill."""
+    staging = folder / STAGING
+    ready = read_json(staging / _READY)
+    if label_token(folder / LABELS) != ready.get("token"):
+        swap_folder(staging / LABELS, folder / LABELS, aside=staging / f"old-{LABELS}")
+    outdated = ready.get("outdated")
+    for name in outdated if isinstance(outdated, list) else []:
+        if is_export_name(name):
+            (folder / name).unlink(missing_ok=True)
+    for name in _FILES:
+        if (staging / name).is_file():
+            os.replace(staging / name, folder / name)  # noqa: PTH105 - says what it does
+        elif name == OVERVIEW and (staging / RUN).is_file():
+            (folder / name).unlink(missing_ok=True)  # an older run's picture
+    sync(folder)
+    (staging / _READY).unlink()
+    sync(staging)
+
+
+def is_export_name(name: object) -> bool:
+    """Whether an export may have this name: a bare one, and none of the result's own."""
+    if not isinstance(name, str) or not is_bare_name(name) or name.startswith("."):
+        return False
+    return name.lower() not in (TABLE, LABELS, RUN, OVERVIEW, "journal.sqlite")
+
+
+def published(folder: Path) -> dict[str, object] | None:
+    """``run.json`` of the result under the final names; None where there is none."""
+    try:
+        run = read_json(folder / RUN)
+    except InputError:
+        return None
+    return run if run.get("format") == FORMAT else None
+
+
+def exports_of(run: dict[str, object] | None) -> list[str]:
+    """Names of the exports that ``run.json`` lists, other names left out."""
+    names = (run or {}).get("exports")
+    return [name for name in names if is_export_name(name)] if isinstance(names, list) else []

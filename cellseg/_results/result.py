@@ -1,0 +1,146 @@
+"""Reading a finished result folder, and adding exports to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cellseg._results import publish
+from cellseg._results.files import output_errors, read_json, replacing, write_json
+from cellseg._results.journal import JOURNAL_NAME, is_journal
+from cellseg._results.labels import Frame, LabelLevel, label_token, open_labels
+from cellseg._results.lock import LOCK_NAME, FolderLock
+from cellseg._results.table import read_table
+from cellseg.errors import InputError, OutputError
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A finished result folder.
+
+    Attributes
+    ----------
+    path : Path
+    run : dict
+        What ``run.json`` says.
+    frame : Frame
+    """
+
+    path: Path
+    _: KW_ONLY
+    run: dict[str, Any] = field(repr=False)
+    frame: Frame
+
+    @property
+    def is_complete(self) -> bool:
+        """False where tiles failed."""
+        return self.run.get("complete") is True
+
+    @property
+    def table_path(self) -> Path:
+        return self.path / publish.TABLE
+
+    @property
+    def labels_path(self) -> Path:
+        return self.path / publish.LABELS
+
+    @property
+    def run_path(self) -> Path:
+        return self.path / publish.RUN
+
+    @property
+    def overview_path(self) -> Path | None:
+        """None where the run drew none."""
+        path = self.path / publish.OVERVIEW
+        return path if path.is_file() else None
+
+    def table(self) -> pd.DataFrame:
+        """The cells, one row each, in the order of their labels, with the contract's types."""
+        columns = [(str(c["name"]), str(c["dtype"])) for c in self.run["columns"]]
+        return read_table(self.table_path, columns)
+
+    def labels(self) -> list[LabelLevel]:
+        """Levels of the label image, uint32 (Y, X), finest first, nothing decoded yet."""
+        return open_labels(self.labels_path)
+
+    def export(self, name: str, write: Callable[[Path], None]) -> Path:
+        """Add a file to the folder, whole or not at all, and list it in ``run.json``.
+
+        Parameters
+        ----------
+        name : str
+            A bare file name.
+        write : callable
+            Writes to the temporary path that it is given.
+
+        Raises
+        ------
+        OutputError
+            If the name leads out of the folder or is one of the result's own, if a run is
+            writing here, or if the disk refuses.
+        """
+        if not publish.is_export_name(name):
+            raise OutputError(f"{self.path}: an export cannot be called {name!r}")
+        path = self.path / name
+        with output_errors(path):
+            lock = FolderLock(self.path)
+            try:
+                with replacing(path) as temporary:
+                    write(temporary)
+                run = read_json(self.run_path)
+                names = sorted({*publish.exports_of(run), name})
+                write_json(self.run_path, {**run, "exports": names})
+            finally:
+                lock.release()
+        return path
+
+
+def load_result(folder: str | Path) -> Result:
+    """Open a finished result.
+
+    Raises
+    ------
+    InputError
+        If the folder is no result, or its run is not finished.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise InputError(
+            f"{path}: no such folder" if not path.exists() else f"{path}: is no folder"
+        )
+    unfinished = "run the same `cellseg count` again to finish it"
+    if publish.is_ready(path):
+        raise InputError(
+            f"{path}: the run was stopped while it put its files in place; {unfinished}"
+        )
+    if not (path / publish.RUN).is_file():
+        if is_ours(path):
+            raise InputError(f"{path}: the run is not finished; {unfinished}")
+        raise InputError(f"{path}: is no result of cellseg (no {publish.RUN})")
+    run = read_json(path / publish.RUN)
+    if run.get("format") != publish.FORMAT:
+        raise InputError(f"{path}: {publish.RUN} is not one of cellseg's")
+    if run.get("format_version") != publish.FORMAT_VERSION:
+        raise InputError(f"{path}: written by another version of cellseg")
+    if label_token(path / publish.LABELS) != run.get("result"):
+        raise InputError(f"{path}: {publish.LABELS} is missing or belongs to another run")
+    try:
+        frame = Frame(**run["frame"])
+        for column in run["columns"]:
+            column["name"], column["dtype"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path / publish.RUN}: is damaged: {error}") from error
+    return Result(path, run=run, frame=frame)
+
+
+def is_ours(folder: Path) -> bool:
+    """Whether a folder is a result, finished or not."""
+    return (
+        (folder / LOCK_NAME).is_file()
+        or is_journal(folder / JOURNAL_NAME)
+        or publish.published(folder) is not None
+    )

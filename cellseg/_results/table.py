@@ -1,0 +1,139 @@
+r"""``cells.csv``: how each kind of value is written, and read again.
+
+UTF-8, comma, ``\n``, one header row. Numbers with a decimal part have 4 decimals, or 4
+significant digits below 0.1 (``12.5000``, ``0.01234``, ``1.5e-06``); NaN and infinities are empty;
+booleans are ``true`` and ``false``.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cellseg._results.files import sync
+from cellseg._results.spool import Batch
+from cellseg.errors import InputError
+
+
+class TableColumn(Protocol):
+    """One column of the contract: its name and what pandas calls its type."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dtype(self) -> str: ...
+
+
+def write_table(
+    path: Path,
+    batches: Iterable[Batch],
+    columns: Sequence[TableColumn],
+    *,
+    spooled: Sequence[str],
+    class_names: Sequence[str],
+    object_name: str,
+) -> None:
+    """Stream the cells to a CSV file, in order of their labels.
+
+    Parameters
+    ----------
+    path : Path
+        Overwritten.
+    batches : iterable of Batch
+        In order of their labels.
+    columns : sequence of TableColumn
+        The contract, in order. ``label``, ``class``, ``object`` and ``score`` are filled from
+        the cells; the others must have been spooled.
+    spooled : sequence of str
+        Names of the batches' measured columns.
+    class_names : sequence of str
+        By class index.
+    object_name : str
+        ``nucleus`` or ``cell``.
+
+    Raises
+    ------
+    ValueError
+        If a column is in the contract, but was not spooled.
+    """
+    known = {name: index for index, name in enumerate(spooled)}
+    own = {"label", "class", "object", "score"}
+    missing = [column.name for column in columns if column.name not in own | known.keys()]
+    if missing and known:
+        raise ValueError(f"columns {missing} are in the contract, but were not measured")
+
+    def values(batch: Batch, column: TableColumn) -> list[str]:
+        match column.name:
+            case "label":
+                return [str(label) for label in batch.labels.tolist()]
+            case "class":
+                return [class_names[index] for index in batch.classes.tolist()]
+            case "object":
+                return [object_name] * len(batch.labels)
+            case "score":
+                return _formatter(column.dtype)(batch.scores)
+        return _formatter(column.dtype)(batch.measured[:, known[column.name]])
+
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([column.name for column in columns])
+        for batch in batches:
+            cells = [values(batch, column) for column in columns]
+            writer.writerows(zip(*cells, strict=True))
+    sync(path)
+
+
+def read_table(path: Path, columns: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """Read a CSV file of :func:`write_table`, with the contract's types.
+
+    Parameters
+    ----------
+    path : Path
+        A CSV file.
+    columns : sequence of (str, str)
+        Name and dtype.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, or its columns or values are others.
+    """
+    dtypes = dict(columns)
+    empty = {name: [""] for name, dtype in columns if dtype.startswith("float")}
+    try:
+        table = pd.read_csv(
+            path, dtype=dtypes, keep_default_na=False, na_values=empty, encoding="utf-8"
+        )
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: is no table of cells: {error}") from error
+    if list(table.columns) != list(dtypes):
+        raise InputError(f"{path}: expected columns {list(dtypes)}, got {list(table.columns)}")
+    return table
+
+
+def _formatter(dtype: str) -> Callable[[NDArray[np.float64]], list[str]]:
+    if dtype.startswith(("int", "uint")):
+        return lambda values: [str(int(value)) for value in values.tolist()]
+    if dtype == "bool":
+        return lambda values: ["true" if value else "false" for value in values.tolist()]
+    if dtype.startswith("float"):
+        return lambda values: [_decimal(value) for value in values.tolist()]
+    raise ValueError(f"expected a number or bool as dtype, got {dtype!r}")
+
+
+def _decimal(value: float) -> str:
+    if not math.isfinite(value):
+        return ""
+    if value == 0 or abs(value) >= 0.1:
+        return f"{value + 0.0:.4f}"
+    return f"{value:.4g}"

@@ -1,0 +1,231 @@
+"""Cells: what a run returns, the slide's totals and the table of its cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cellseg.measure import Scale
+
+QUANTILES_PERCENT = (5, 25, 50, 75, 95)
+
+_PLURALS = {"nucleus": "nuclei"}
+
+
+@dataclass(frozen=True)
+class AreaStatistics:
+    """How large the cells are.
+
+    Attributes
+    ----------
+    mean, std, minimum, maximum : float
+        ``std`` with divisor n.
+    quantiles : dict of int to float
+        Percent to area, for :data:`QUANTILES_PERCENT`, linear between cells.
+    """
+
+    mean: float
+    std: float
+    minimum: float
+    maximum: float
+    quantiles: dict[int, float]
+
+    @property
+    def median(self) -> float:
+        """Half of the cells are smaller."""
+        return self.quantiles[50]
+
+    @classmethod
+    def of(cls, areas: NDArray[np.float32]) -> AreaStatistics:
+        """Of at least one area; sums are made in float64."""
+        points = np.percentile(areas, QUANTILES_PERCENT)
+        return cls(
+            mean=float(areas.mean(dtype=np.float64)),
+            std=float(areas.std(dtype=np.float64)),
+            minimum=float(areas.min()),
+            maximum=float(areas.max()),
+            quantiles={
+                percent: float(point)
+                for percent, point in zip(QUANTILES_PERCENT, points, strict=True)
+            },
+        )
+
+    def times(self, factor: float) -> AreaStatistics:
+        """The same in another unit."""
+        return AreaStatistics(
+            self.mean * factor,
+            self.std * factor,
+            self.minimum * factor,
+            self.maximum * factor,
+            {percent: area * factor for percent, area in self.quantiles.items()},
+        )
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A slide's totals.
+
+    Attributes
+    ----------
+    object : str
+        What was counted: ``nucleus`` or ``cell``.
+    cells : int
+    cells_per_class : dict of str to int
+        In the model's order, classes without cells included.
+    touching_border, stitched : int
+        Cells at the slide's own edge; cells joined from parts.
+    tissue_mm2 : float or None
+        Tissue that was looked at; None without pixel size, or if nobody measured it.
+    area_px : AreaStatistics or None
+        In level-0 pixels; None without cells.
+    area_um2 : AreaStatistics or None
+        None without cells or without pixel size.
+    """
+
+    object: str
+    cells: int
+    cells_per_class: dict[str, int]
+    touching_border: int
+    stitched: int
+    tissue_mm2: float | None
+    area_px: AreaStatistics | None
+    area_um2: AreaStatistics | None
+
+    @property
+    def density_per_mm2(self) -> float | None:
+        """Cells per mm² of tissue; None where the tissue's area is unknown or 0."""
+        return self.cells / self.tissue_mm2 if self.tissue_mm2 else None
+
+    @property
+    def density_per_mm2_per_class(self) -> dict[str, float] | None:
+        """Cells of each class per mm² of tissue."""
+        tissue = self.tissue_mm2
+        if not tissue:
+            return None
+        return {name: count / tissue for name, count in self.cells_per_class.items()}
+
+    @property
+    def median_area_um2(self) -> float | None:
+        """Half of the cells are smaller."""
+        return None if self.area_um2 is None else self.area_um2.median
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON: only dicts with text keys, numbers, text and None."""
+        found: dict[str, Any] = {
+            **asdict(self),
+            "density_per_mm2": self.density_per_mm2,
+            "density_per_mm2_per_class": self.density_per_mm2_per_class,
+        }
+        for name, areas in (("area_px", self.area_px), ("area_um2", self.area_um2)):
+            if areas is not None:
+                quantiles = {str(percent): area for percent, area in areas.quantiles.items()}
+                found[name] = {**asdict(areas), "quantiles": quantiles}
+        return found
+
+    def __str__(self) -> str:
+        """One sentence for people."""
+        name = self.object if self.cells == 1 else _PLURALS.get(self.object, f"{self.object}s")
+        parts = [f"{self.cells:,} {name}"]
+        if len(self.cells_per_class) > 1:
+            counts = (f"{count:,} {which}" for which, count in self.cells_per_class.items())
+            parts[0] += f" ({', '.join(counts)})"
+        if self.area_um2 is not None:
+            parts.append(f"median area {self.area_um2.median:.1f} µm²")
+        elif self.area_px is not None:
+            parts.append(f"median area {self.area_px.median:.0f} px")
+        if self.tissue_mm2 is not None and self.density_per_mm2 is not None:
+            tissue = f"{self.tissue_mm2:.3g} mm² of tissue"
+            parts.append(f"{self.density_per_mm2:,.0f} per mm² in {tissue}")
+        return ", ".join(parts)
+
+
+class SummaryBuilder:
+    """Makes a :class:`Summary` from the table's parts as they come.
+
+    Of each cell only its area is kept, as float32: 4 MB for a million cells.
+
+    Parameters
+    ----------
+    classes : sequence of str
+        The model's class names.
+    object : str
+        What the model outlines: ``nucleus`` or ``cell``.
+    scale : Scale
+        The slide's, for areas in µm².
+    """
+
+    def __init__(self, classes: Sequence[str], *, object: str, scale: Scale) -> None:
+        self._object = object
+        self._mpp = scale.mpp
+        self._counts = dict.fromkeys(classes, 0)
+        self._touching = 0
+        self._stitched = 0
+        self._areas: list[NDArray[np.float32]] = []
+
+    def add(self, table: pd.DataFrame) -> None:
+        """Count some rows of ``cells.csv``.
+
+        Raises
+        ------
+        ValueError
+            If a row's class is none of the model's.
+        """
+        for name, count in table["class"].value_counts().items():
+            if name not in self._counts:
+                raise ValueError(f"unknown class {name!r}, expected one of {list(self._counts)}")
+            self._counts[str(name)] += int(count)
+        self._touching += int(table["touches_border"].sum())
+        self._stitched += int(table["stitched"].sum())
+        self._areas.append(table["area_px"].to_numpy(np.float32, copy=True))
+
+    def build(self, *, tissue_mm2: float | None = None) -> Summary:
+        """The totals of all rows so far."""
+        areas = np.concatenate([np.empty(0, np.float32), *self._areas])
+        in_px = AreaStatistics.of(areas) if areas.size else None
+        in_um2 = in_px.times(self._mpp**2) if in_px and self._mpp else None
+        return Summary(
+            object=self._object,
+            cells=int(areas.size),
+            cells_per_class=dict(self._counts),
+            touching_border=self._touching,
+            stitched=self._stitched,
+            tissue_mm2=tissue_mm2 if self._mpp else None,
+            area_px=in_px,
+            area_um2=in_um2,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """What a run found.
+
+    Attributes
+    ----------
+    summary : Summary
+    folder : Path
+        The result folder, with ``cells.csv``, ``labels.ome.zarr``, ``run.json``.
+    load_table : callable
+        Reads the table from the folder; called once, when :attr:`table` is first asked for.
+    warnings : tuple of str
+        What a person should know, one line each.
+    """
+
+    summary: Summary
+    folder: Path
+    load_table: Callable[[Path], pd.DataFrame] = field(repr=False)
+    warnings: tuple[str, ...] = ()
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row a cell; the columns are those of ``cells.csv``."""
+        return self.load_table(self.folder)
+
+    def __len__(self) -> int:
+        return self.summary.cells

@@ -1,0 +1,81 @@
+"""The command ``cellseg``: parse, call one library function, report.
+
+Errors become one line and an exit code here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import sys
+from types import FrameType
+
+import click
+
+from cellseg import __version__
+from cellseg.errors import CellsegError
+
+COMMANDS = ("count", "info", "train", "view")
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when it is called, so that ``--help`` is quick."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """One command, imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(
+            importlib.import_module(f"cellseg.cli.{cmd_name}"), cmd_name
+        )
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="cellseg")
+@click.option("-v", "--verbose", is_flag=True, help="Log what happens to stderr.")
+def cli(verbose: bool) -> None:
+    """Count and measure every cell on a microscope slide.
+
+    \b
+    cellseg count slide.svs           counts, measures, leaves slide.cellseg/
+    cellseg info slide.svs            what is in the file, pixel size first
+    cellseg view slide.cellseg        the masks over the slide, in napari
+    cellseg train cells.json          a model from your own annotations
+    """
+    logging.basicConfig(
+        level=logging.INFO if verbose else logging.ERROR,
+        stream=sys.stderr,
+        format="%(levelname)s %(name)s: %(message)s",
+    )
+
+
+def main() -> None:
+    """Entry point: run the command and turn errors into one line and an exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = cli(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; what is done is kept", err=True)
+        code = 130
+    except CellsegError as error:
+        click.echo(f"cellseg: {error}", err=True)
+        code = error.exit_code
+    except BrokenPipeError:
+        # The reader of stdout went away (head, less): nothing to say, nothing to flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,79 @@
+"""How a run shows itself on a terminal, or in a log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import IO
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from cellseg.pipeline import CountResult, Event, Note, Started, TileDone
+
+QUIET_SECONDS = 15.0
+
+
+class Reporter:
+    """Prints events: a bar on a terminal, a line now and then elsewhere."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self.stream = stream
+        self.live = stream.isatty()
+        self.last = time.monotonic()
+        self.bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total} tiles"),
+            TextColumn("{task.fields[cells]:,} cells so far"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=Console(file=stream),
+            transient=True,
+            disable=not self.live,
+        )
+        self.task = self.bar.add_task("reading", total=None, cells=0)
+
+    def __enter__(self) -> Reporter:
+        self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bar.stop()
+
+    def show(self, event: Event) -> None:
+        """Show one event."""
+        if isinstance(event, Note):
+            self._line(f"  {event.text}")
+        elif isinstance(event, Started):
+            self._line(f"{event.image.name}: {event.text}")
+            self.bar.update(self.task, description="counting", total=event.tiles)
+        elif isinstance(event, TileDone):
+            self.bar.update(self.task, completed=event.done, total=event.total, cells=event.cells)
+            if not self.live and time.monotonic() - self.last > QUIET_SECONDS:
+                self._line(f"  {event.done}/{event.total} tiles, {event.cells:,} cells so far")
+                self.last = time.monotonic()
+        elif isinstance(event, CountResult):
+            self._line(f"{event.image.name}: {event.cells.summary}")
+            self._line(f"  results in {event.cells.folder}")
+
+    def fail(self, image: Path, error: BaseException | None) -> None:
+        """Say that one file could not be counted."""
+        text = str(error)
+        self._line(f"cellseg: {text if str(image) in text else f'{image}: {text}'}")
+
+    def _line(self, text: str) -> None:
+        if self.live:
+            self.bar.console.print(text, highlight=False, markup=False)
+        else:
+            click.echo(text, file=self.stream if self.stream is not sys.stdout else None, err=True)

@@ -1,0 +1,143 @@
+"""``cellseg train``: a model from your own annotations."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Literal
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from cellseg.training import run
+
+LINE_SECONDS = 30.0
+"""Without a terminal: at least so long between lines about losses."""
+
+
+@click.command()
+@click.argument(
+    "data", nargs=-1, required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+@click.option("--val", type=click.Path(exists=True, dir_okay=False, path_type=Path),
+              help="COCO JSON to validate on; else a tenth of the images is held back.")
+@click.option("--images", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="Folder of the images, where it is not the JSON's.")
+@click.option("--init", default="coco", show_default=True, metavar="coco|default|none|FILE",
+              help="What to start from: torchvision's COCO weights (fetched once, 170 MB), the "
+                   "shipped model, random weights, or a model file.")
+@click.option("-o", "--output", default="trained", show_default=True,
+              type=click.Path(file_okay=False, path_type=Path),
+              help="Folder of the model and its checkpoint; a training found there goes on.")
+@click.option("--minutes", type=float, help="How long to train; 60 without --steps.")
+@click.option("--steps", type=int, help="How many steps to train.")
+@click.option("--batch", default=4, show_default=True, help="Crops a step.")
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
+@click.option("--resume/--restart", default=None,
+              help="Insist on going on with the training in the output folder, or begin anew.")
+@click.option("--object", "outlined", type=click.Choice(["nucleus", "cell"]), default="nucleus",
+              show_default=True, help="What the masks outline.")
+@click.option("--name", help="The model's name.")
+@click.option("--mpp", type=float, help="µm per pixel of images that do not say theirs.")
+@click.option("--licence", default="not stated", help="Licence of the data, for the model card.")
+def train(
+    data: tuple[Path, ...],
+    val: Path | None,
+    images: Path | None,
+    init: str,
+    output: Path,
+    minutes: float | None,
+    steps: int | None,
+    batch: int,
+    device: str,
+    resume: bool | None,
+    outlined: Literal["nucleus", "cell"],
+    name: str | None,
+    mpp: float | None,
+    licence: str,
+) -> None:
+    """Train a model on DATA: COCO JSON files with polygons or masks.
+
+    Exports of CVAT, LabelMe's converters and Roboflow are read as they are. Ctrl-C keeps what
+    is done; the same command goes on.
+
+    \b
+    cellseg train cells.json --minutes 120 --mpp 0.25
+    cellseg train cells.json --init default --output my-model
+    """
+    request = run.TrainRequest(
+        data=data, validation=val, images=images, init=init, output=output,
+        minutes=60.0 if minutes is None and steps is None else minutes, steps=steps, batch=batch,
+        device=device, resume=resume, object=outlined, name=name, mpp=mpp, licence=licence,
+    )
+    console = Console(highlight=False, soft_wrap=True)
+    with _Printer(console) as printer:
+        done = run.train(request, report=printer)
+    _finish(done)
+
+
+def _finish(done: run.Trained) -> None:
+    scores = done.card.scores
+    if scores:
+        click.echo(
+            f"validation: mask AP {scores['mask_ap']:.3f}, AP50 {scores['mask_ap50']:.3f}, "
+            f"F1 {scores['f1']:.3f}"
+        )
+    click.echo(f"model: {done.model}")
+    click.echo(f"use it: cellseg count SLIDE --model {done.model}")
+    if done.card.mpp is None:
+        click.echo(
+            f"pixel size unknown: it expects {done.card.object} diameters of about "
+            f"{done.card.diameter_px:.0f} px (--mpp tells the pixel size of your images)"
+        )
+    else:
+        click.echo(f"it expects {done.card.mpp:.3g} µm per pixel")
+
+
+class _Printer:
+    """A progress bar on a terminal, plain lines elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.bar = Progress(
+            TextColumn("step {task.fields[step]}"), BarColumn(), TextColumn("{task.percentage:.0f} %"),
+            TimeElapsedColumn(), TextColumn("{task.fields[losses]}"),
+            console=console, disable=not console.is_terminal, transient=True,
+        )
+        self.task = self.bar.add_task("train", total=1.0, step=0, losses="")
+        self.said = -LINE_SECONDS
+
+    def __enter__(self) -> _Printer:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def __call__(self, event: run.Event) -> None:
+        """Show one event."""
+        if isinstance(event, run.Note):
+            self.console.print(event.text, markup=False)
+        elif isinstance(event, run.Validated):
+            self.console.print(
+                f"step {event.step}: validation mask AP {event.scores.mask_ap:.3f}, "
+                f"F1 {event.scores.f1:.3f}" + (" (best so far)" if event.best else ""),
+                markup=False,
+            )
+        else:
+            self._progress(event)
+
+    def _progress(self, event: run.Progress) -> None:
+        losses = " ".join(
+            f"{name.removeprefix('loss_')} {value:.3f}" for name, value in event.losses.items()
+        )
+        self.bar.update(self.task, completed=event.share, step=event.step, losses=losses)
+        now = time.monotonic()
+        if not self.console.is_terminal and now - self.said >= LINE_SECONDS:
+            self.said = now
+            self.console.print(
+                f"step {event.step}, {event.minutes:.1f} min, {100 * event.share:.0f} %: {losses}",
+                markup=False,
+            )

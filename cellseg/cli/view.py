@@ -1,0 +1,117 @@
+"""``cellseg view``."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cellseg.errors import InputError, SettingsError
+
+if TYPE_CHECKING:
+    import napari
+
+_PROBE = """
+from qtpy.QtGui import QGuiApplication, QOpenGLContext
+app = QGuiApplication([])
+raise SystemExit(0 if QOpenGLContext().create() else "the display has no OpenGL")
+"""
+"""Run in a process of its own, because Qt aborts the process that it cannot serve."""
+
+_PROBE_SECONDS = 60
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  cellseg view slide.cellseg
+  cellseg view slide.svs"""
+)
+@click.argument("path", metavar="RESULT_OR_IMAGE", type=click.Path(path_type=Path))
+def view(path: Path) -> None:
+    """Show a result folder, or a slide alone, in napari.
+
+    The slide is read as you zoom, in µm; the masks lie over it, and each cell's row of the
+    table is shown under the mouse and in napari's Features table.
+    """
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    require_napari()
+    require_display()
+    import napari
+
+    open_viewer(path)
+    napari.run()
+
+
+def require_napari() -> None:
+    """Say in one line what to install.
+
+    Raises
+    ------
+    SettingsError
+        If napari, or the Qt binding that its window needs, is not installed.
+    """
+    bindings = ("PySide6", "PyQt6")
+    if importlib.util.find_spec("napari") is None or not any(
+        importlib.util.find_spec(name) for name in bindings
+    ):
+        raise SettingsError('cellseg view needs napari: pip install ".[napari]"')
+
+
+def require_display() -> None:
+    """Say in one line why no window can open, before Qt ends the process.
+
+    Raises
+    ------
+    SettingsError
+        If there is no display, or Qt or OpenGL do not work on it.
+    """
+    if sys.platform in ("darwin", "win32"):
+        return
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        raise SettingsError(
+            "cellseg view needs a display: neither DISPLAY nor WAYLAND_DISPLAY is set "
+            "(over ssh, copy the .cellseg folder and the slide to your own computer)"
+        )
+    try:
+        probe = subprocess.run(
+            [sys.executable, "-c", _PROBE],
+            capture_output=True,
+            text=True,
+            timeout=_PROBE_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise SettingsError("cellseg view: the display does not answer") from None
+    if probe.returncode:
+        lines = [line.strip() for line in probe.stderr.splitlines() if line.strip()]
+        why = lines[0] if lines else f"Qt ended with {probe.returncode}"
+        raise SettingsError(f"cellseg view cannot open a window: {why}")
+
+
+def open_viewer(path: Path) -> napari.Viewer:
+    """A napari window with a result folder's or a slide's layers.
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+    """
+    import napari
+    from cellseg_napari import read_result, read_slide
+    from napari.layers import Layer
+
+    is_result = path.is_dir() and path.suffix.lower() == ".cellseg"
+    layers = read_result(path) if is_result else read_slide(path)
+    viewer = napari.Viewer(title=path.name)
+    for data in layers:
+        viewer.add_layer(Layer.create(*data))
+    viewer.scale_bar.visible = True
+    viewer.reset_view()
+    return viewer

@@ -1,0 +1,377 @@
+"""The run: slide to tissue, tiles, cells, merged, measured, written; as events.
+
+:func:`run` is a generator: whoever drains it (the command line, a widget) decides how
+progress looks, and may stop at any event; what is done stays in the journal.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from cellseg import __version__
+from cellseg.cells import Cells
+from cellseg.detect import Detections, Detector, load_detector
+from cellseg.engine import LocalEngine, Mapped
+from cellseg.errors import CellsegError, RegionError
+from cellseg.export import check_exports, export
+from cellseg.geometry import Tile
+from cellseg.instances import Instances
+from cellseg.plan import CountRequest, Plan, fit_normaliser, make_plan, sample_boxes
+from cellseg.protocol import CountProtocol
+from cellseg.recorder import Recorder
+from cellseg.results import ResultFolder, load_result
+from cellseg.slide import Slide, open_slide
+from cellseg.tiles import TilePixels, TileSource, find_tissue, overview_step
+from cellseg.tissue import TissueFinder, TissueMask
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something a person should know."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Started:
+    """The network starts; ``tiles`` are left after the prefilter and the journal."""
+
+    image: Path
+    tiles: int
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class TileDone:
+    """A tile is done.
+
+    Attributes
+    ----------
+    tile : Tile
+    instances : Instances
+        What the detector found there, on the slide's lattice, before merging.
+    done, total : int
+        Tiles done and to do, those of an earlier, interrupted run included.
+    cells : int
+        Cells settled so far and still to be settled: an estimate until the end.
+    """
+
+    tile: Tile
+    instances: Instances
+    done: int
+    total: int
+    cells: int
+
+
+@dataclass(frozen=True, eq=False)
+class CountResult:
+    """The end of a run: everything is written."""
+
+    image: Path
+    cells: Cells
+    tiles: int
+    tiles_skipped: int
+    tiles_failed: int
+    seconds: float
+
+    def as_dict(self) -> dict[str, object]:
+        """The object that ``--json`` prints; null where unknown."""
+        summary = self.cells.summary
+        return {
+            "image": str(self.image),
+            "output": str(self.cells.folder),
+            "cells": summary.cells,
+            "cells_per_class": summary.cells_per_class,
+            "tissue_mm2": summary.tissue_mm2,
+            "density_per_mm2": summary.density_per_mm2,
+            "median_area_um2": summary.median_area_um2,
+            "tiles": self.tiles,
+            "tiles_skipped": self.tiles_skipped,
+            "tiles_failed": self.tiles_failed,
+            "seconds": round(self.seconds, 2),
+            "warnings": list(self.cells.warnings),
+        }
+
+
+Event = Note | Started | TileDone | CountResult
+
+
+def count(
+    image: str | Path,
+    *,
+    protocol: str | CountProtocol | None = None,
+    output: str | Path | None = None,
+    mpp: float | None = None,
+    model: str | Path = "default",
+    device: str = "auto",
+) -> Cells:
+    """Count the cells of one slide and wait for the end.
+
+    Parameters
+    ----------
+    image : path
+        A slide or a field, in any format that :func:`cellseg.open_slide` reads.
+    protocol : str or CountProtocol, optional
+        Chosen from the image otherwise.
+    output : path, optional
+        Folder that gets the result folder; beside the image otherwise.
+    mpp : float, optional
+        µm per pixel, where the file does not say.
+    model : str or path
+        ``"default"`` or a file of ``cellseg train``.
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``mps``.
+
+    Returns
+    -------
+    Cells
+        The summary, and the table when it is asked for.
+
+    Raises
+    ------
+    CellsegError
+        InputError, SettingsError or OutputError, each also the builtin that it resembles.
+        Tiles that do not decode are in ``Cells.warnings`` and raise nothing.
+
+    For more settings build a :class:`cellseg.plan.CountRequest` and drain :func:`run`.
+    """
+    request = CountRequest(
+        image=Path(image),
+        output=None if output is None else Path(output),
+        protocol=protocol,
+        mpp=mpp,
+        model=model,
+        device=device,
+    )
+    for event in run(request):
+        if isinstance(event, CountResult):
+            return event.cells
+    raise CellsegError(f"{image}: the run ended without a result")
+
+
+def run(
+    request: CountRequest,
+    *,
+    detector: Detector | None = None,
+    detectors: MutableMapping[object, object] | None = None,
+) -> Iterator[Event]:
+    """Count one slide, event by event.
+
+    Parameters
+    ----------
+    request : CountRequest
+    detector : Detector, optional
+        Takes the place of the Mask R-CNN that ``request.model`` names.
+    detectors : dict, optional
+        Keeps loaded models between the slides of one command.
+
+    Yields
+    ------
+    Note, Started, TileDone, and one CountResult at the end
+
+    Raises
+    ------
+    CellsegError
+        As :func:`count`; with ``strict`` also RegionError at the first damaged tile.
+    """
+    start = time.monotonic()
+    check_exports(request.export)
+    with open_slide(request.image, mpp=request.mpp, z=request.z, t=request.t) as slide:
+        yield from (Note(text) for text in slide.notes)
+        chosen = detector or _load(request, detectors)
+        plan = make_plan(slide, request, model_diameter_px=chosen.info.diameter_px)
+        if detector is None:
+            chosen = _load(request, detectors, plan)
+        yield from (Note(text) for text in plan.notes)
+        yield from _Run(slide, request, plan, chosen, start).events()
+
+
+def _load(
+    request: CountRequest,
+    detectors: MutableMapping[object, object] | None,
+    plan: Plan | None = None,
+) -> Detector:
+    """The request's Mask R-CNN, loaded once a command, set to the plan's thresholds."""
+    key = (str(request.model), request.device)
+    store: MutableMapping[object, object] = {} if detectors is None else detectors
+    if key not in store:
+        store[key] = load_detector(request.model, device=request.device)
+    loaded = store[key]
+    if plan is not None:
+        loaded.score, loaded.nms_iou = plan.protocol.score, plan.protocol.nms_iou  # type: ignore[attr-defined]
+    return loaded  # type: ignore[return-value]
+
+
+class _Run:
+    """One slide's run, from plan to result."""
+
+    def __init__(
+        self, slide: Slide, request: CountRequest, plan: Plan, detector: Detector, start: float
+    ) -> None:
+        self.slide, self.request, self.plan, self.detector = slide, request, plan, detector
+        self.start = start
+        self.seconds: dict[str, float] = {}
+        self.cells = 0
+
+    def events(self) -> Iterator[Event]:
+        folder = ResultFolder.open(self._path(), key=self._key())
+        with folder:
+            if folder.resumed:
+                yield Note("going on from an earlier, interrupted run of the same settings")
+            elif folder.started_afresh_because:
+                yield Note(f"starting afresh: {folder.started_afresh_because}")
+            tissue = self._tissue()
+            recorder, source = self._recorder(folder, tissue)
+            total = recorder.total
+            yield Started(self.request.image, total, self._about(total))
+            yield from self._replay(recorder, total)
+            yield from self._tiles(recorder, source, recorder.todo(), total)
+            yield self._finish(folder, recorder, tissue)
+
+    def _path(self) -> Path:
+        home = self.request.output or self.request.image.parent
+        name = self.request.folder_name or f"{self.request.image.name.split('.')[0]}.cellseg"
+        return home / name
+
+    def _key(self) -> str:
+        """A hash of everything that determines the result."""
+        stat = self.request.image.stat()
+        settings = {
+            "image": [self.request.image.name, stat.st_size, stat.st_mtime_ns],
+            "protocol": self.plan.protocol.model_dump(mode="json"),
+            "channels": list(self.plan.channels),
+            "downsample": self.plan.downsample,
+            "mpp": self.slide.mpp,
+            "z": self.request.z,
+            "t": self.request.t,
+            "prefilter": self.request.prefilter,
+            "model": self.detector.info.checksum,
+            "version": __version__,
+        }
+        return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+    def _tissue(self) -> TissueMask:
+        start = time.monotonic()
+        grid = self.plan.grid
+        if self.request.prefilter and self.plan.protocol.prefilter:
+            mask = find_tissue(self.slide, self.plan, TissueFinder())
+        else:
+            mask = TissueMask.everything((grid.height, grid.width), float(overview_step(self.plan)))
+        self.seconds["tissue"] = time.monotonic() - start
+        return mask
+
+    def _recorder(self, folder: ResultFolder, tissue: TissueMask) -> tuple[Recorder, TileSource]:
+        start = time.monotonic()
+        grid = self.plan.grid
+        patches = [
+            box for box in sample_boxes(grid.height, grid.width) if tissue.coverage(box) > 0
+        ]
+        normaliser = fit_normaliser(
+            self.slide, self.plan, light=self.plan.protocol.light, tissue=patches
+        )
+        self.seconds["intensities"] = time.monotonic() - start
+        source = TileSource(self.slide, self.plan, normaliser)
+        return Recorder(folder, self.slide, self.plan, source, tissue, self.detector.info), source
+
+    def _about(self, total: int) -> str:
+        grid = self.plan.grid
+        skipped = len(grid) - total
+        scale = (
+            f"{self.slide.mpp * self.plan.downsample:.3g} µm/px"
+            if self.slide.mpp
+            else "its own scale"
+        )
+        return (
+            f"{self.slide.width:,} × {self.slide.height:,} px, protocol {self.plan.protocol.name} at "
+            f"{scale}, {total:,} of {len(grid):,} tiles hold tissue, {skipped:,} skipped"
+        )
+
+    def _replay(self, recorder: Recorder, total: int) -> Iterator[Event]:
+        for tile, instances in recorder.replay():
+            yield self._done(recorder, tile, instances, total)
+
+    def _tiles(
+        self, recorder: Recorder, source: TileSource, todo: list[Tile], total: int
+    ) -> Iterator[Event]:
+        def detect(batch: list[TilePixels]) -> list[Detections]:
+            tiles = [source.network_input(pixels) for pixels in batch]
+            return self.detector.detect(tiles, fill=source.fill)
+
+        engine: LocalEngine[TilePixels, Detections] = LocalEngine(
+            batch=self.request.batch or _usual_batch(self.detector), expected=(RegionError,)
+        )
+        for mapped in engine.map(todo, source.read, detect):
+            yield self._done(recorder, mapped.tile, self._take(recorder, mapped), total)
+        self.seconds["wait for input"] = engine.clock.wait
+        self.seconds["detect"] = engine.clock.detect
+
+    def _take(
+        self, recorder: Recorder, mapped: Mapped[TilePixels, Detections]
+    ) -> Instances:
+        if mapped.found is None or mapped.read is None:
+            if self.request.strict and mapped.error is not None:
+                raise mapped.error
+            return recorder.failed(mapped.tile, str(mapped.error))
+        box = mapped.read.box
+        instances = mapped.found.instances.shifted(box.y0, box.x0)
+        return recorder.done(
+            mapped.tile,
+            instances,
+            limits=mapped.found.limits,
+            damaged=len(mapped.read.damaged),
+        )
+
+    def _done(
+        self, recorder: Recorder, tile: Tile, instances: Instances, total: int
+    ) -> TileDone:
+        core = tile.core
+        centres = (instances.boxes[:, :2] + instances.boxes[:, 2:]) / 2
+        inside = np.count_nonzero(
+            (centres[:, 0] >= core.y0)
+            & (centres[:, 0] < core.y1)
+            & (centres[:, 1] >= core.x0)
+            & (centres[:, 1] < core.x1)
+        )
+        self.cells += int(inside)
+        return TileDone(tile, instances, recorder.tiles_in, total, self.cells)
+
+    def _finish(
+        self, folder: ResultFolder, recorder: Recorder, tissue: TissueMask
+    ) -> CountResult:
+        seconds = {**self.seconds, **recorder.seconds}
+        mpp = self.slide.mpp
+        tissue_mm2 = None if mpp is None else tissue.area_mm2(mpp * self.plan.downsample)
+        summary, warnings = recorder.finish(
+            tissue_mm2=tissue_mm2, seconds=seconds, started=self.start, request=self.request
+        )
+        for name in self.request.export:
+            export(folder.path, name)
+        cells = Cells(
+            summary=summary,
+            folder=folder.path,
+            load_table=lambda path: load_result(path).table(),
+            warnings=tuple(warnings),
+        )
+        return CountResult(
+            image=self.request.image,
+            cells=cells,
+            tiles=len(self.plan.grid),
+            tiles_skipped=recorder.skipped,
+            tiles_failed=recorder.failed_tiles,
+            seconds=time.monotonic() - self.start,
+        )
+
+
+def _usual_batch(detector: Detector) -> int:
+    device = getattr(detector, "device", None)
+    return 8 if device is not None and device.type == "cuda" else 1

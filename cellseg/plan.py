@@ -1,0 +1,308 @@
+"""What is decided before a count starts: protocol, channel, scale, grid, intensities.
+
+Every choice that the user did not make is a note, said aloud.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellseg.errors import RegionError, SettingsError
+from cellseg.geometry import STRIDE_PX, Box, TileGrid
+from cellseg.normalise import Light, Normaliser
+from cellseg.protocol import CountProtocol, load_protocol
+from cellseg.slide import Slide
+
+NUCLEAR_NAMES = ("dapi", "hoechst", "draq", "dna", "nucle", "nuclei", "sytox", "topro", "h2b")
+SAMPLE_PX = 512
+SAMPLES = 48
+MIN_DOWNSAMPLE = 0.25
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountRequest:
+    """One slide to count, as the user asked for it.
+
+    Attributes
+    ----------
+    image : Path
+    output : Path or None
+        Folder that gets the result folder; None: beside the slide.
+    folder_name : str or None
+        Name of the result folder; None: the slide's stem and ``.cellseg``.
+    protocol : str, CountProtocol or None
+        Name, path or object; None: chosen from the image.
+    score, tile_px : float or int or None
+        Take the place of the protocol's.
+    model : str or Path
+        ``"default"`` or a file of ``cellseg train``.
+    mpp : float or None
+        µm per pixel at level 0, where the file does not say or is wrong.
+    diameter_px : float or None
+        Usual object's diameter in level-0 pixels, for slides without pixel size.
+    channel : str or None
+        Name or number (from 0) of the channel that shows what is counted.
+    z, t : int, str or None
+        Plane and time point.
+    prefilter : bool
+        Skip tiles without tissue (if the protocol says so too).
+    strict : bool
+        A tile that does not decode ends the run.
+    export : tuple of str
+        File names of exports, for instance ``labels.tif``.
+    device : str
+    batch : int or None
+        Tiles that go through the network together; None: by device.
+    """
+
+    image: Path
+    output: Path | None = None
+    folder_name: str | None = None
+    protocol: str | CountProtocol | None = None
+    score: float | None = None
+    tile_px: int | None = None
+    model: str | Path = "default"
+    mpp: float | None = None
+    diameter_px: float | None = None
+    channel: str | None = None
+    z: int | str | None = None
+    t: int | None = None
+    prefilter: bool = True
+    strict: bool = False
+    export: tuple[str, ...] = ()
+    device: str = "auto"
+    batch: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Settings of one run, complete.
+
+    Attributes
+    ----------
+    protocol : CountProtocol
+    channels : tuple of int
+        Channels that the network sees: one, or red, green and blue.
+    downsample : float
+        Level-0 pixels per lattice pixel.
+    grid : TileGrid
+    notes : tuple of str
+    """
+
+    protocol: CountProtocol
+    channels: tuple[int, ...]
+    downsample: float
+    grid: TileGrid
+    notes: tuple[str, ...]
+
+
+def make_plan(
+    slide: Slide, request: CountRequest, *, model_diameter_px: float | None
+) -> Plan:
+    """Decide what the user left open.
+
+    Parameters
+    ----------
+    slide : Slide
+    request : CountRequest
+    model_diameter_px : float or None
+        The model's usual object, for ``--diameter``.
+
+    Raises
+    ------
+    SettingsError
+        If a channel does not exist, or settings clash.
+    """
+    notes: list[str] = []
+    overview, _ = slide.overview(1024)
+    protocol, said = choose_protocol(slide, overview, request.protocol)
+    notes += said
+    changes: dict[str, object] = {}
+    if request.score is not None:
+        changes["score"] = request.score
+    if request.tile_px is not None:
+        changes["tile_px"] = request.tile_px
+    if changes:
+        protocol = protocol.changed(**changes)
+    channels, said = choose_channels(slide, protocol, request.channel)
+    notes += said
+    downsample, said = choose_downsample(
+        slide, protocol, request.diameter_px, model_diameter_px
+    )
+    notes += said
+    height, width = slide.lattice_shape(downsample)
+    grid = fit_grid(height, width, tile=protocol.tile_px, halo=protocol.halo_px)
+    return Plan(
+        protocol=protocol, channels=channels, downsample=downsample, grid=grid, notes=tuple(notes)
+    )
+
+
+def fit_grid(height: int, width: int, *, tile: int, halo: int) -> TileGrid:
+    """A grid whose tile is no larger than the slide needs."""
+    longest = -(-max(height, width) // STRIDE_PX) * STRIDE_PX
+    return TileGrid(height, width, min(tile, longest), halo)
+
+
+def choose_protocol(
+    slide: Slide, overview: NDArray[np.generic], wanted: str | CountProtocol | None
+) -> tuple[CountProtocol, list[str]]:
+    """The wanted protocol, or the one that fits the image's colours."""
+    if isinstance(wanted, CountProtocol):
+        return wanted, []
+    if wanted is not None:
+        return load_protocol(wanted), []
+    name = guess_stain(overview, is_rgb=slide.is_rgb)
+    reasons = {
+        "he": "bright background, pink and blue-violet stain",
+        "ihc": "bright background, brown stain",
+        "brightfield": "bright background, little colour",
+        "fluorescence": "dark background",
+    }
+    return load_protocol(name), [
+        f"protocol {name} chosen from the image ({reasons[name]}); --protocol takes another"
+    ]
+
+
+def guess_stain(overview: NDArray[np.generic], *, is_rgb: bool) -> str:
+    """Tell stains apart by an overview's colours.
+
+    Parameters
+    ----------
+    overview : ndarray, (H, W, C)
+    is_rgb : bool
+
+    Returns
+    -------
+    str
+        ``"he"``, ``"ihc"``, ``"brightfield"`` or ``"fluorescence"``.
+    """
+    values = np.asarray(overview, dtype=np.float32)
+    values = values[np.isfinite(values).all(axis=-1)]
+    if values.size == 0:
+        return "fluorescence"
+    grey = values.mean(axis=-1) if is_rgb else values[:, 0]
+    low, high = float(grey.min()), float(np.percentile(grey, 99.9))
+    level = (float(np.median(grey)) - low) / (high - low) if high > low else float(high > 0)
+    if not is_rgb:
+        # A dim nuclear channel has most of its pixels near the bottom of its range.
+        return "brightfield" if level > 0.6 else "fluorescence"
+    top = float(np.percentile(values, 99.9)) or 1.0
+    colour = np.clip(values / top, 0, 1)
+    if float(np.median(colour.max(axis=-1))) < 0.35:
+        return "fluorescence"
+    saturation = colour.max(axis=-1) - colour.min(axis=-1)
+    stained = colour[saturation > 0.08]
+    if len(stained) < 0.005 * len(colour):
+        return "brightfield"
+    brown = (stained[:, 2] < stained[:, 1] - 0.02) & (stained[:, 1] < stained[:, 0])
+    return "ihc" if float(brown.mean()) > 0.15 else "he"
+
+
+def choose_channels(
+    slide: Slide, protocol: CountProtocol, wanted: str | None
+) -> tuple[tuple[int, ...], list[str]]:
+    """The channel that shows what is counted, or all three of a colour slide."""
+    names = slide.channels
+    if wanted is not None:
+        if wanted in names:
+            return (names.index(wanted),), []
+        if wanted.isdecimal() and int(wanted) < len(names):
+            return (int(wanted),), []
+        listed = ", ".join(f"{index} {name}" for index, name in enumerate(names))
+        raise SettingsError(f"{slide.path}: no channel {wanted!r}; there are: {listed}")
+    if slide.is_rgb:
+        return (0, 1, 2), []
+    if len(names) == 1:
+        return (0,), []
+    for index, name in enumerate(names):
+        if any(hint in name.lower() for hint in NUCLEAR_NAMES):
+            return (index,), [f"channel {index} ({name}) is counted, by its name; --channel takes another"]
+    return (0,), [
+        f"channel 0 ({names[0]}) of {len(names)} is counted, as no name tells which shows nuclei; "
+        "--channel takes another"
+    ]
+
+
+def choose_downsample(
+    slide: Slide,
+    protocol: CountProtocol,
+    diameter_px: float | None,
+    model_diameter_px: float | None,
+) -> tuple[float, list[str]]:
+    """Level-0 pixels per lattice pixel: by pixel size, by diameter, or 1."""
+    if diameter_px is not None:
+        if not diameter_px > 0:
+            raise SettingsError(f"--diameter must be above 0 px, got {diameter_px:g}")
+        if model_diameter_px is None:
+            raise SettingsError("--diameter: this model does not say how large its usual object is")
+        return max(diameter_px / model_diameter_px, MIN_DOWNSAMPLE), []
+    if slide.mpp is None:
+        return 1.0, [
+            "no pixel size: counted at the image's own scale, areas in pixels only; "
+            "pass --mpp (µm per pixel), or --diameter PX of a usual object"
+        ]
+    downsample = protocol.mpp / slide.mpp
+    if abs(downsample - 1) < 0.1:
+        return 1.0, []
+    if downsample < MIN_DOWNSAMPLE:
+        raise SettingsError(
+            f"{slide.path}: {slide.mpp:g} µm/px is too coarse for cells (the protocol looks at "
+            f"{protocol.mpp:g} µm/px); is the pixel size right? --mpp sets it"
+        )
+    notes = []
+    if downsample < 0.6:
+        notes.append(
+            f"the slide's {slide.mpp:g} µm/px is coarse: enlarged {1 / downsample:.1f} times, "
+            "small cells may be missed"
+        )
+    return downsample, notes
+
+
+def fit_normaliser(
+    slide: Slide, plan: Plan, *, light: Light, tissue: Sequence[Box] | None = None
+) -> Normaliser:
+    """Fit the slide's one intensity scale on patches of the lattice.
+
+    Parameters
+    ----------
+    slide : Slide
+    plan : Plan
+    light : {'transmitted', 'fluorescence'}
+    tissue : sequence of Box, optional
+        Patches to sample (multiples of 512 px of the lattice, whatever the tile size); all
+        of the slide where it is None or empty.
+    """
+    boxes = list(tissue or sample_boxes(plan.grid.height, plan.grid.width))
+    step = max(1, math.ceil(len(boxes) / SAMPLES))
+    pixels = []
+    for box in boxes[::step]:
+        try:
+            patch = slide.read(box, downsample=plan.downsample, channels=plan.channels)
+        except RegionError:
+            continue
+        pixels.append(patch[::2, ::2].reshape(-1, 1, patch.shape[-1]))
+    if not pixels:
+        return Normaliser(0.0, 1.0, light)
+    return Normaliser.fit(np.concatenate(pixels), light)
+
+
+def sample_boxes(height: int, width: int) -> list[Box]:
+    """The lattice in patches of 512 px, whatever the tile size."""
+    extent = Box(0, 0, height, width)
+    return [
+        Box(y, x, y + SAMPLE_PX, x + SAMPLE_PX).intersection(extent)
+        for y in range(0, height, SAMPLE_PX)
+        for x in range(0, width, SAMPLE_PX)
+    ]
+
+
+def with_tile(plan: Plan, tile: int) -> Plan:
+    """The same plan with another tile size."""
+    grid = fit_grid(plan.grid.height, plan.grid.width, tile=tile, halo=plan.grid.halo)
+    return replace(plan, grid=grid, protocol=plan.protocol.changed(tile_px=tile))

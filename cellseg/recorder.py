@@ -1,0 +1,364 @@
+"""From tiles to the result folder: journal, merge, measure, spool, totals."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+import cellseg
+from cellseg.cells import Summary, SummaryBuilder
+from cellseg.detect import DetectorInfo
+from cellseg.errors import RegionError
+from cellseg.geometry import Box, Tile
+from cellseg.instances import Instances
+from cellseg.measure import Column, Scale, columns, measure
+from cellseg.merge import SeamMerger, Settled
+from cellseg.normalise import Normaliser
+from cellseg.plan import CountRequest, Plan
+from cellseg.results import Frame, Overview, Report, ResultFolder
+from cellseg.slide import Slide
+from cellseg.tiles import TileSource, overview_step
+from cellseg.tissue import TissueMask
+
+RECORDED = (
+    "torch", "torchvision", "numpy", "scipy", "scikit-image", "tifffile", "zarr", "imagecodecs", "pandas",
+)  # fmt: skip
+
+
+class Recorder:
+    """Takes tiles as they finish and leaves the result.
+
+    Attributes
+    ----------
+    total, tiles_in, skipped, failed_tiles : int
+        Tiles with tissue, those that came, those without tissue, those that did not decode.
+    seconds : dict
+        Time per stage.
+    """
+
+    def __init__(
+        self,
+        folder: ResultFolder,
+        slide: Slide,
+        plan: Plan,
+        source: TileSource,
+        tissue: TissueMask,
+        info: DetectorInfo,
+    ) -> None:
+        self.folder, self.slide, self.plan, self.source = folder, slide, plan, source
+        self.tissue, self.info = tissue, info
+        tiles = list(plan.grid)
+        self._wanted = [tile for tile in tiles if tissue.coverage(tile.core) > 0]
+        wanted = {(tile.row, tile.column) for tile in self._wanted}
+        absent = {(tile.row, tile.column) for tile in tiles} - wanted
+        self.skipped = len(absent)
+        self.total = len(self._wanted)
+        self._earlier: set[tuple[int, int]] = set()
+        self.tiles_in = self.failed_tiles = 0
+        self._limits: dict[str, int] = defaultdict(int)
+        self._damaged = 0
+        self._failures: list[dict[str, object]] = []
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.merger = SeamMerger(plan.grid, absent=absent)
+        self.scale = Scale(plan.downsample, slide.mpp)
+        self.builder = SummaryBuilder(info.classes, object=info.object, scale=self.scale)
+        self._outside = self._gated = 0
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The table's columns."""
+        return columns(
+            self._channels, stain=self.plan.protocol.stain, has_mpp=self.slide.mpp is not None
+        )
+
+    @property
+    def _channels(self) -> tuple[str, ...]:
+        return self.source.channel_names if self.plan.protocol.intensity else ()
+
+    @property
+    def _white(self) -> float | None:
+        """Raw value of full transmission, for optical densities."""
+        normaliser = self.source.normaliser
+        return normaliser.high if normaliser.light == "transmitted" else None
+
+    def todo(self) -> list[Tile]:
+        """Tiles with tissue that :meth:`replay` did not bring."""
+        return [tile for tile in self._wanted if (tile.row, tile.column) not in self._earlier]
+
+    def replay(self) -> Iterator[tuple[Tile, Instances]]:
+        """Merge what an earlier run left in the journal."""
+        wanted = {(tile.row, tile.column) for tile in self._wanted}
+        for entry in self.folder.tiles():
+            if (entry.row, entry.column) not in wanted:
+                continue
+            self._earlier.add((entry.row, entry.column))
+            tile = self.plan.grid.at(entry.row, entry.column)
+            if entry.status == "failed":
+                self._note_failure(tile, str(entry.info.get("error", "")))
+            else:
+                self._note_info(entry.info)
+            self._merge(tile, entry.instances)
+            yield tile, entry.instances
+
+    def done(
+        self, tile: Tile, instances: Instances, *, limits: tuple[str, ...], damaged: int
+    ) -> Instances:
+        """A tile's instances, on the slide's lattice."""
+        info: dict[str, object] = {"limits": list(limits), "damaged": damaged}
+        self.folder.tile_done(tile.row, tile.column, instances, status="done", info=info)
+        self._note_info(info)
+        self._merge(tile, instances)
+        return instances
+
+    def failed(self, tile: Tile, error: str) -> Instances:
+        """A tile that did not decode."""
+        nothing = Instances.empty()
+        self.folder.tile_done(
+            tile.row, tile.column, nothing, status="failed", info={"error": error}
+        )
+        self._note_failure(tile, error)
+        self._merge(tile, nothing)
+        return nothing
+
+    def _note_info(self, info: dict[str, object]) -> None:
+        for name in info.get("limits", ()):  # type: ignore[attr-defined]
+            self._limits[str(name)] += 1
+        self._damaged += int(info.get("damaged", 0) or 0)  # type: ignore[call-overload]
+
+    def _note_failure(self, tile: Tile, error: str) -> None:
+        self.failed_tiles += 1
+        core = tile.core
+        self._failures.append(
+            {"box": [core.y0, core.x0, core.y1, core.x1], "error": error[:300]}
+        )
+
+    def _merge(self, tile: Tile, instances: Instances) -> None:
+        self.tiles_in += 1
+        start = time.monotonic()
+        settled = self.merger.add(tile, instances)
+        self.seconds["merge"] += time.monotonic() - start
+        self._settle(settled)
+
+    def _settle(self, settled: Settled) -> None:
+        """Gate, measure and spool cells that are final."""
+        settled = self._gate(settled)
+        if not len(settled.instances):
+            return
+        start = time.monotonic()
+        for tile, chosen in self._by_tile(settled.instances):
+            part = settled.instances.take(chosen)
+            table = self._table(
+                part, tile, settled.stitched[chosen], settled.touches_border[chosen]
+            )
+            self.builder.add(table)
+            self.folder.add_cells(table, part)
+        self.seconds["measure"] += time.monotonic() - start
+
+    def _gate(self, settled: Settled) -> Settled:
+        """Drop what is too small, too large, or outside the tissue: asked of the cell."""
+        instances = settled.instances
+        if not len(instances):
+            return settled
+        pixel_um = self.scale.lattice_mpp or self.plan.protocol.mpp
+        area = instances.areas * pixel_um**2
+        gate = self.plan.protocol
+        sized = (area >= gate.min_area_um2) & (area <= gate.max_area_um2)
+        centres = (instances.boxes[:, :2] + instances.boxes[:, 2:]) / 2
+        inside = self.tissue.contains(centres[:, 0], centres[:, 1])
+        self._gated += int(np.count_nonzero(~sized))
+        self._outside += int(np.count_nonzero(sized & ~inside))
+        keep = np.flatnonzero(sized & inside)
+        return Settled(
+            instances.take(keep), settled.stitched[keep], settled.touches_border[keep]
+        )
+
+    def _by_tile(self, instances: Instances) -> Iterator[tuple[Tile | None, NDArray[np.int64]]]:
+        """Group cells by the tile whose padded box holds them; None for larger ones."""
+        side = self.plan.grid.tile
+        groups: dict[tuple[int, int] | None, list[int]] = defaultdict(list)
+        for index, (y0, x0, y1, x1) in enumerate(instances.boxes.tolist()):
+            place = ((y0 + y1 - 1) // 2 // side, (x0 + x1 - 1) // 2 // side)
+            padded = self.plan.grid.at(*place).padded
+            fits = y0 >= padded.y0 and x0 >= padded.x0 and y1 <= padded.y1 and x1 <= padded.x1
+            groups[place if fits else None].append(index)
+        for key, chosen in groups.items():
+            if key is None:
+                for index in chosen:
+                    yield None, np.array([index])
+            else:
+                yield self.plan.grid.at(*key), np.array(chosen)
+
+    def _table(
+        self,
+        part: Instances,
+        tile: Tile | None,
+        stitched: NDArray[np.bool_],
+        border: NDArray[np.bool_],
+    ) -> pd.DataFrame:
+        raw, origin = self._pixels(part, tile)
+        table = measure(
+            part,
+            raw,
+            origin,
+            scale=self.scale,
+            channels=self._channels,
+            stain=self.plan.protocol.stain,
+            white=self._white,
+        )
+        names = np.array(self.info.classes, dtype=object)
+        table["class"] = names[part.classes]
+        table["object"] = self.info.object
+        table["stitched"], table["touches_border"] = stitched, border
+        table["label"] = 0
+        return table[[column.name for column in self.columns]]
+
+    def _pixels(
+        self, part: Instances, tile: Tile | None
+    ) -> tuple[NDArray[np.generic] | None, tuple[int, int]]:
+        if not self._channels:
+            return None, (0, 0)
+        box = Box(
+            int(part.boxes[:, 0].min()),
+            int(part.boxes[:, 1].min()),
+            int(part.boxes[:, 2].max()),
+            int(part.boxes[:, 3].max()),
+        )
+        try:
+            if tile is not None:
+                pixels = self.source.cached(tile)
+                return pixels.raw, (pixels.box.y0, pixels.box.x0)
+            return self.source.region(box), (box.y0, box.x0)
+        except RegionError:
+            empty = np.full((*box.shape, len(self._channels)), np.nan, dtype=np.float32)
+            return empty, (box.y0, box.x0)
+
+    def finish(
+        self,
+        *,
+        tissue_mm2: float | None,
+        seconds: dict[str, float],
+        started: float,
+        request: CountRequest,
+    ) -> tuple[Summary, list[str]]:
+        """Settle the rest and write everything."""
+        self._settle(self.merger.finish())
+        summary = self.builder.build(tissue_mm2=tissue_mm2)
+        warnings = self.warnings()
+        stages = {**seconds, **self.seconds, "total before writing": time.monotonic() - started}
+        provenance = {
+            **self._record(summary, warnings, request),
+            "seconds": {name: round(took, 3) for name, took in stages.items()},
+        }
+        slide, grid = self.slide, self.plan.grid
+        self.folder.finish(
+            Report(
+                frame=Frame(
+                    height=slide.height,
+                    width=slide.width,
+                    lattice_height=grid.height,
+                    lattice_width=grid.width,
+                    downsample=self.plan.downsample,
+                    mpp=slide.mpp,
+                ),
+                columns=self.columns,
+                class_names=self.info.classes,
+                object_name=self.info.object,
+                provenance=provenance,
+                overview=self._overview(str(summary)),
+                complete=not self.failed_tiles,
+            )
+        )
+        return summary, warnings
+
+    def _overview(self, title: str) -> Overview:
+        image, downsample = self.slide.overview(1200)
+        normaliser = Normaliser.fit(image[..., list(self.plan.channels)], self.plan.protocol.light)
+        seen = normaliser.apply(image[..., list(self.plan.channels)])
+        return Overview(
+            image=np.round(seen * 255).astype(np.uint8),
+            downsample=downsample,
+            mpp=self.slide.mpp,
+            tissue=self.tissue.tissue,
+            title=title,
+        )
+
+    def warnings(self) -> list[str]:
+        """What a person should know, one line each."""
+        found = [*self.slide.notes, *self.plan.notes]
+        for name, tiles in sorted(self._limits.items()):
+            found.append(f"the limit on {name} was reached in {tiles:,} tiles: cells may be missing there")
+        if self.failed_tiles:
+            found.append(f"{self.failed_tiles:,} tiles did not decode and were left out")
+        if self._damaged:
+            found.append(f"{self._damaged:,} damaged blocks beside counted tiles were taken as background")
+        return found
+
+    def _record(
+        self, summary: Summary, warnings: list[str], request: CountRequest
+    ) -> dict[str, object]:
+        plan, grid, tissue = self.plan, self.plan.grid, self.tissue
+        area = grid.height * grid.width
+        return {
+            "cellseg": cellseg.__version__,
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "image": {"path": str(request.image.absolute()), **self.slide.describe()},
+            "model": {
+                "name": self.info.name,
+                "checksum": self.info.checksum,
+                "classes": list(self.info.classes),
+                "object": self.info.object,
+                "file": str(request.model),
+            },
+            "protocol": plan.protocol.model_dump(mode="json"),
+            "settings": {
+                "channels": [self.slide.channels[index] for index in plan.channels],
+                "z": request.z,
+                "t": request.t,
+                "device": request.device,
+                "prefilter": request.prefilter,
+                "intensity_low": self.source.normaliser.low,
+                "intensity_high": self.source.normaliser.high,
+                "tile_px": grid.tile,
+                "halo_px": grid.halo,
+            },
+            "pixel_size": {"mpp": self.slide.mpp, "source": self.slide.mpp_source},
+            "lattice_mpp": self.scale.lattice_mpp,
+            "tiles": {
+                "all": len(grid),
+                "skipped": self.skipped,
+                "failed": self._failures,
+                "limits_reached": dict(self._limits),
+                "skipped_area_share": tissue.skipped_px() / area,
+                "overview_step_px": overview_step(plan),
+            },
+            "summary": {
+                **summary.as_dict(),
+                "outside_size_gates": self._gated,
+                "outside_tissue": self._outside,
+                **{f"merge_{k}": v for k, v in _plain(self.merger.stats).items()},
+            },
+            "warnings": warnings,
+            "versions": {"python": platform.python_version(), **_versions()},
+        }
+
+
+def _plain(stats: object) -> dict[str, int]:
+    return {name: int(value) for name, value in vars(stats).items()}
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in RECORDED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,29 @@
+"""The result folder ``NAME.cellseg``: journal, resume, atomic writes, provenance.
+
+A finished folder holds ``cells.csv``, ``labels.ome.zarr``, ``run.json`` and, where the run
+drew one, ``overview.png``. While a run goes on, ``journal.sqlite`` keeps the finished tiles and
+``.partial`` what is being written; an older result stays under the final names until the new
+one takes its place.
+"""
+
+from cellseg._results.folder import Report, ResultFolder
+from cellseg._results.journal import FinishedTile, TileStatus
+from cellseg._results.labels import Frame, LabelLevel
+from cellseg._results.overview import Overview, display_rgb, write_overview
+from cellseg._results.result import Result, load_result
+from cellseg._results.table import TableColumn
+
+__all__ = [
+    "FinishedTile",
+    "Frame",
+    "LabelLevel",
+    "Overview",
+    "Report",
+    "Result",
+    "ResultFolder",
+    "TableColumn",
+    "TileStatus",
+    "display_rgb",
+    "load_result",
+    "write_overview",
+]

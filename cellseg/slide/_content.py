@@ -1,0 +1,163 @@
+"""What every reader hands to `Slide`, and the choice of planes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from cellseg.errors import SettingsError
+from cellseg.slide._pixelsize import PixelSize
+from cellseg.slide._raster import ProjectedRaster, Raster
+
+ZChoice = int | Literal["max", "mean"] | None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the caller asked for: planes and series."""
+
+    z: ZChoice = None
+    t: int | None = None
+    series: int = 0
+
+
+@dataclass(frozen=True)
+class Content:
+    """An opened file.
+
+    Attributes
+    ----------
+    format : str
+    levels : tuple of Raster
+        Pyramid, largest first; the chosen plane only.
+    channels : tuple of str
+    is_rgb : bool
+    pixel_size : PixelSize
+    size_z, size_t : int
+        How many planes the file has.
+    notes : tuple of str
+    compression : str
+    tiled : bool
+    n_series : int
+    close : callable
+    """
+
+    format: str
+    levels: tuple[Raster, ...]
+    channels: tuple[str, ...]
+    is_rgb: bool
+    pixel_size: PixelSize
+    size_z: int
+    size_t: int
+    notes: tuple[str, ...]
+    compression: str
+    tiled: bool
+    n_series: int
+    close: Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Planes:
+    """The planes to read.
+
+    Attributes
+    ----------
+    z : tuple of int
+        One plane, or all of them for a projection.
+    how : {'max', 'mean'} or None
+    t : int
+    notes : tuple of str
+        What was chosen, when there was a choice.
+    """
+
+    z: tuple[int, ...]
+    how: Literal["max", "mean"] | None
+    t: int
+    notes: tuple[str, ...]
+
+    def project(self, planes: Sequence[Raster]) -> Raster:
+        """The raster of the chosen planes."""
+        if self.how is None or len(planes) == 1:
+            return planes[0]
+        return ProjectedRaster(planes, self.how)
+
+
+def choose_planes(name: str, request: Request, size_z: int, size_t: int) -> Planes:
+    """Settle which planes are read: the middle of z and the first of t unless told.
+
+    Raises
+    ------
+    SettingsError
+        A plane that the file does not have.
+    """
+    notes: list[str] = []
+    how: Literal["max", "mean"] | None = None
+    if isinstance(request.z, str):
+        if request.z not in ("max", "mean"):
+            raise SettingsError(
+                f"{name}: expected z to be a number, max or mean, got {request.z!r}"
+            )
+        planes, how = tuple(range(size_z)), request.z
+        if size_z > 1:
+            notes.append(f"z: the {request.z} over {size_z} planes is read")
+    elif request.z is None:
+        planes = (size_z // 2,)
+        if size_z > 1:
+            notes.append(
+                f"z: plane {planes[0]} of 0 … {size_z - 1}, the middle one, is read; "
+                "choose another or a projection with z"
+            )
+    else:
+        planes = (_in_range(name, "z", request.z, size_z),)
+    t = 0 if request.t is None else _in_range(name, "t", request.t, size_t)
+    if request.t is None and size_t > 1:
+        notes.append(
+            f"t: time point 0 of 0 … {size_t - 1}, the first, is read; choose another with t"
+        )
+    return Planes(planes, how, t, tuple(notes))
+
+
+def _in_range(name: str, axis: str, value: int, size: int) -> int:
+    if not 0 <= value < size:
+        have = f"0 … {size - 1}" if size > 1 else "only 0"
+        raise SettingsError(f"{name}: no plane {axis} = {value}; the file has {have}")
+    return int(value)
+
+
+def choose_series(name: str, series: int, count: int) -> int:
+    """The number of a series, checked.
+
+    Raises
+    ------
+    SettingsError
+    """
+    if not 0 <= series < count:
+        have = f"0 … {count - 1}" if count > 1 else "only 0"
+        raise SettingsError(f"{name}: no series {series}; the file has {have}")
+    return series
+
+
+def channel_names(names: Sequence[str | None], count: int) -> tuple[str, ...]:
+    """Names of channels: those of the file where it has them, each only once."""
+    if not any(names) and count == 1:
+        return ("grey",)
+    out: list[str] = []
+    for number in range(count):
+        given = names[number] if number < len(names) else None
+        name = " ".join((given or "").split())[:60] or f"channel {number + 1}"
+        while name in out:
+            name = f"{name} ({number + 1})"
+        out.append(name)
+    return tuple(out)
+
+
+def check_kind(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype that reads return: native byte order, bool and float16 made wider."""
+    if dtype.kind == "b":
+        return np.dtype(np.uint8)
+    if dtype == np.float16:
+        return np.dtype(np.float32)
+    return dtype.newbyteorder("=")

@@ -1,0 +1,120 @@
+"""Turn whatever the decoders raise into one line for a person, and keep memory bounded."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from cellseg.errors import CellsegError, InputError
+
+WHOLE_LIMIT_BYTES = 8_000_000_000
+"""The most that a file which can only be decoded whole may need."""
+
+WHOLE_LIMIT_PX = 20_000_000_000
+"""The most pixels of a file which can only be decoded whole."""
+
+_log = logging.getLogger(__name__)
+_inside = threading.local()
+
+
+class _Hush(logging.Filter):
+    """Sends a decoder's complaints to this package's debug log while cellseg is the caller."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if getattr(_inside, "depth", 0) == 0:
+            return True
+        _log.debug("tifffile: %s", record.getMessage())
+        return False
+
+
+_hush = _Hush()
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Keep tifffile's log lines of this thread out of the user's sight.
+
+    They are logged again at debug level under this package's name. Other users of tifffile
+    in the same process are not touched.
+    """
+    logging.getLogger("tifffile").addFilter(_hush)
+    _inside.depth = getattr(_inside, "depth", 0) + 1
+    try:
+        yield
+    finally:
+        _inside.depth -= 1
+
+
+def one_line(error: BaseException, limit: int = 160) -> str:
+    """What an exception says, on one line of at most ``limit`` characters."""
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, KeyError):
+        text = f"{text} is missing"
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+@contextmanager
+def reading(
+    path: Path, what: str, *, kind: type[InputError] = InputError, advice: str = ""
+) -> Iterator[None]:
+    """Let no exception but cellseg's own leave the block.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its name starts the message.
+    what : str
+        What could not be done, such as ``"is no readable TIFF"``.
+    kind : type
+        The error to raise.
+    advice : str
+        What a person can do about it.
+    """
+    try:
+        with hushed():
+            yield
+    except CellsegError:
+        raise
+    except Exception as error:
+        tail = f"; {advice}" if advice else ""
+        raise kind(f"{path.name}: {what} ({one_line(error)}){tail}") from error
+
+
+def whole_limit_bytes() -> int:
+    """The most that may be decoded at once: 8 GB, or half of the machine's memory."""
+    try:
+        physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return WHOLE_LIMIT_BYTES
+    return min(WHOLE_LIMIT_BYTES, physical // 2) if physical > 0 else WHOLE_LIMIT_BYTES
+
+
+def check_whole(path: Path, *, pixels: int, n_bytes: int, what: str) -> None:
+    """Refuse to decode at once what does not fit.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its name starts the message.
+    pixels, n_bytes : int
+        Declared size of what must be decoded in one piece.
+    what : str
+        The piece, such as ``"the image"`` or ``"one strip"``.
+
+    Raises
+    ------
+    InputError
+    """
+    limit = whole_limit_bytes()
+    if pixels > WHOLE_LIMIT_PX or n_bytes > limit:
+        raise InputError(
+            f"{path.name}: {what} can only be decoded whole and claims {pixels:,} px "
+            f"({n_bytes / 1e9:,.1f} GB), more than the {limit / 1e9:.1f} GB that may be used; "
+            "convert the file to a tiled TIFF"
+        )

@@ -1,0 +1,141 @@
+"""Area averages and interpolation at absolute positions.
+
+A lattice pixel ``i`` covers [i·s, (i + 1)·s) of the source. Its taps depend on ``i`` and
+``s`` alone, and they are summed in a fixed order, so its value does not depend on the
+region in which it is computed, to the last bit.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellseg.slide._raster import Pixels
+from cellseg.slide._rounding import round_to
+
+_SNAP = 1e-7
+"""Positions this close to a pixel's edge lie on it (px)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Taps:
+    """Which source pixels make each output pixel along one axis.
+
+    Attributes
+    ----------
+    index : ndarray, int64, (n, K)
+        Source pixels, absolute, clamped to the source.
+    weight : ndarray, float64, (n, K)
+        Their weights; a row sums to 1, unused taps weigh 0.
+    """
+
+    index: NDArray[np.int64]
+    weight: NDArray[np.float64]
+
+    @property
+    def start(self) -> int:
+        return int(self.index.min())
+
+    @property
+    def stop(self) -> int:
+        return int(self.index.max()) + 1
+
+    @property
+    def is_identity(self) -> bool:
+        n = len(self.index)
+        return bool(
+            (self.weight[:, 0] == 1.0).all()
+            and (self.index[:, 0] == self.index[0, 0] + np.arange(n)).all()
+        )
+
+
+def taps(first: int, last: int, *, step: float, size: int) -> Taps:
+    """Taps of output pixels ``first`` … ``last - 1``.
+
+    Parameters
+    ----------
+    first, last : int
+        Output pixels, half-open.
+    step : float
+        Source pixels per output pixel; 1 or more averages, less interpolates.
+    size : int
+        Length of the source, px.
+    """
+    place = np.arange(first, last, dtype=np.float64)
+    return _area(place, step, size) if step >= 1 - 1e-9 else _linear(place, step, size)
+
+
+def _snapped(positions: NDArray[np.float64]) -> NDArray[np.float64]:
+    nearest = np.rint(positions)
+    return np.where(np.abs(positions - nearest) < _SNAP, nearest, positions)
+
+
+def _area(place: NDArray[np.float64], step: float, size: int) -> Taps:
+    start = np.minimum(_snapped(place * step), size - 1.0)
+    stop = np.minimum(_snapped((place + 1) * step), float(size))
+    start = np.minimum(start, stop - _SNAP)
+    lowest = np.floor(start).astype(np.int64)
+    index = lowest[:, None] + np.arange(math.ceil(step - _SNAP) + 1)
+    weight = np.minimum(stop[:, None], index + 1.0) - np.maximum(start[:, None], index)
+    weight = np.where(weight < _SNAP / 2, 0.0, weight)
+    weight /= weight.sum(axis=1, keepdims=True)
+    index = np.where(weight > 0, np.minimum(index, size - 1), lowest[:, None])
+    return Taps(index, weight)
+
+
+def _linear(place: NDArray[np.float64], step: float, size: int) -> Taps:
+    centre = np.clip(_snapped((place + 0.5) * step - 0.5), 0.0, size - 1.0)
+    lowest = np.floor(centre).astype(np.int64)
+    part = centre - lowest
+    index = np.stack([lowest, np.where(part > 0, np.minimum(lowest + 1, size - 1), lowest)], 1)
+    return Taps(index, np.stack([1 - part, part], 1))
+
+
+def resample(source: Pixels, origin: tuple[int, int], rows: Taps, columns: Taps) -> Pixels:
+    """Apply taps to a piece of the source.
+
+    Parameters
+    ----------
+    source : ndarray, (h, w, C)
+        The piece that the taps need.
+    origin : tuple of int
+        (y, x) of its first pixel.
+    rows : Taps
+        Along y.
+    columns : Taps
+        Along x.
+
+    Returns
+    -------
+    ndarray, (len(rows), len(columns), C), dtype of ``source``
+        Integers are rounded; a NaN spreads only to pixels that it touches.
+    """
+    if rows.is_identity and columns.is_identity:
+        y0, x0 = rows.start - origin[0], columns.start - origin[1]
+        return source[y0 : y0 + len(rows.index), x0 : x0 + len(columns.index)]
+    work = np.dtype(
+        np.float32 if source.dtype.itemsize <= 2 or source.dtype == np.float32 else np.float64
+    )
+    with np.errstate(invalid="ignore", over="ignore"):
+        half = _along_rows(source, rows, origin[0], work)
+        across = np.ascontiguousarray(half.swapaxes(0, 1))
+        full = _along_rows(across, columns, origin[1], work)
+        return round_to(np.ascontiguousarray(full.swapaxes(0, 1)), source.dtype)
+
+
+def _along_rows(source: Pixels, rows: Taps, origin: int, work: np.dtype[Any]) -> Pixels:
+    """Weighted sums of rows, tap after tap."""
+    index = rows.index - origin
+    weight = rows.weight.astype(work)[:, :, None, None]
+    total: Pixels = np.multiply(source[index[:, 0]], weight[:, 0], dtype=work)
+    for tap in range(1, index.shape[1]):
+        used = np.flatnonzero(rows.weight[:, tap] > 0)
+        if len(used) == len(index):
+            total += np.multiply(source[index[:, tap]], weight[:, tap], dtype=work)
+        elif len(used):
+            total[used] += np.multiply(source[index[used, tap]], weight[used, tap], dtype=work)
+    return total

@@ -1,0 +1,333 @@
+"""Slide: any image as a pyramid from which regions are read at a wanted scale."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellseg.errors import InputError, RegionError, SettingsError
+from cellseg.geometry import Box
+from cellseg.slide._content import Content, Request
+from cellseg.slide._guard import reading
+from cellseg.slide._pixelsize import PixelSize
+from cellseg.slide._pyramid import cells, check_downsample, halves, pyramid
+from cellseg.slide._raster import Raster
+from cellseg.slide._resample import Taps, resample, taps
+
+_SUFFIXES = (".ome.tiff", ".ome.tif", ".ome.zarr", ".tiff", ".tif", ".svs", ".ndpi", ".zarr",
+             ".png", ".jpeg", ".jpg", ".scn", ".qptiff", ".btf")  # fmt: skip
+_SOURCE_PX = 24_000_000
+"""Native pixels that one step of a read may hold; larger reads go in steps."""
+
+_NEAR = 1.01
+"""A level this little coarser than wanted still counts as fine enough."""
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of the pyramid.
+
+    Attributes
+    ----------
+    height, width : int
+        Size, px.
+    downsample : float
+        Level-0 pixels per pixel of this level, the mean of y and x.
+    chunk : tuple of int
+        (height, width) of what is decoded at once.
+    """
+
+    height: int
+    width: int
+    downsample: float
+    chunk: tuple[int, int]
+
+
+class Slide:
+    """An open image; made by `open_slide`.
+
+    Reading is safe from several threads at once. Use it as a context manager.
+
+    Attributes
+    ----------
+    path : Path
+    name : str
+        The file's name without its ending.
+    format : str
+        Such as ``"Aperio SVS"``.
+    height, width : int
+        Size of level 0, px.
+    dtype : np.dtype
+        Of what `read` returns.
+    channels : tuple of str
+    is_rgb : bool
+    mpp : float or None
+        µm per pixel at level 0.
+    mpp_source : str
+        Where ``mpp`` comes from, ``"none"`` without one.
+    levels : tuple of Level
+    notes : tuple of str
+        What a person should know: planes chosen, resolutions refused, what was converted.
+    size_z, size_t : int
+    """
+
+    def __init__(self, path: Path, content: Content, mpp: float | None = None) -> None:
+        size = content.pixel_size if mpp is None else PixelSize(mpp, "--mpp")
+        self.path = path
+        self.name = _name(path)
+        self.format = content.format
+        self._content = content
+        self._closed = False
+        self._rasters, self._scales = pyramid(content.levels)
+        base = self._rasters[0]
+        self.height, self.width = base.height, base.width
+        self.dtype: np.dtype[Any] = base.dtype
+        self.channels, self.is_rgb = content.channels, content.is_rgb
+        self.mpp, self.mpp_source = size.mpp, size.source
+        self.levels = tuple(
+            Level(raster.height, raster.width, (y * x) ** 0.5, raster.chunk)
+            for raster, (y, x) in zip(self._rasters, self._scales, strict=True)
+        )
+        self.notes = (*content.notes, *size.notes)
+        self.size_z, self.size_t = content.size_z, content.size_t
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<Slide {self.name!r}: {self.format}, {self.height} × {self.width} px>"
+
+    def close(self) -> None:
+        """Close the file; reading is an error afterwards."""
+        if not self._closed:
+            self._closed = True
+            self._content.close()
+
+    def lattice_shape(self, downsample: float) -> tuple[int, int]:
+        """(height, width) of the lattice with ``downsample`` level-0 px per lattice px."""
+        check_downsample(downsample)
+        return cells(self.height, downsample), cells(self.width, downsample)
+
+    def read(
+        self, box: Box, *, downsample: float = 1.0, channels: Sequence[int] | None = None
+    ) -> NDArray[Any]:
+        """Read a region.
+
+        A pixel's value does not depend on the box in which it is read: it is the mean of
+        the area that it covers (or, for ``downsample`` below 1, interpolated linearly), from
+        the coarsest level that is fine enough.
+
+        Parameters
+        ----------
+        box : Box
+            On the lattice of ``downsample``, inside its extent.
+        downsample : float
+            Level-0 px per lattice px.
+        channels : sequence of int, optional
+            Which channels, in which order; all by default.
+
+        Returns
+        -------
+        ndarray, (box.height, box.width, C), the slide's dtype
+            Integers are rounded; NaN and infinities stay.
+
+        Raises
+        ------
+        RegionError
+            A part of the file that the region needs is damaged.
+        SettingsError
+            A box outside the slide, or a channel that it does not have.
+        """
+        if self._closed:
+            raise InputError(f"{self.path.name}: read after it was closed")
+        bands = self._bands(channels)
+        height, width = self.lattice_shape(downsample)
+        if box.y0 < 0 or box.x0 < 0 or box.y1 > height or box.x1 > width:
+            raise SettingsError(
+                f"{self.path.name}: expected a box inside {height} × {width} lattice px, got {box}"
+            )
+        if box.area == 0:
+            return np.empty((*box.shape, len(bands)), self.dtype)
+        with reading(self.path, f"{box} cannot be read", kind=RegionError):
+            out = np.empty((*box.shape, len(bands)), self.dtype)
+            self._fill(out, box, downsample, bands)
+            return out
+
+    def overview(self, max_side: int = 1024) -> tuple[NDArray[Any], float]:
+        """The whole slide in at most ``max_side`` px a side.
+
+        Returns
+        -------
+        ndarray, (h, w, C)
+        float
+            Level-0 px per overview px, 1 or more.
+        """
+        if max_side < 1:
+            raise SettingsError(f"expected max_side of at least 1, got {max_side}")
+        downsample = max(1.0, max(self.height, self.width) / max_side)
+        height, width = self.lattice_shape(downsample)
+        return self.read(Box(0, 0, height, width), downsample=downsample), downsample
+
+    def describe(self) -> dict[str, object]:
+        """Everything that `cellseg info` says, JSON-ready."""
+        first = self.levels[0]
+        return {
+            "path": str(self.path),
+            "name": self.name,
+            "format": self.format,
+            "height_px": self.height,
+            "width_px": self.width,
+            "channels": list(self.channels),
+            "rgb": self.is_rgb,
+            "dtype": str(self.dtype),
+            "size_z": self.size_z,
+            "size_t": self.size_t,
+            "series": self._content.n_series,
+            "mpp": self.mpp,
+            "mpp_source": self.mpp_source,
+            "compression": self._content.compression,
+            "tiled": self._content.tiled,
+            "chunk_px": list(first.chunk),
+            "levels": [{**asdict(level), "chunk": list(level.chunk)} for level in self.levels],
+            "notes": list(self.notes),
+        }
+
+    def _bands(self, channels: Sequence[int] | None) -> tuple[int, ...]:
+        if channels is None:
+            return tuple(range(len(self.channels)))
+        for number in channels:
+            if not 0 <= number < len(self.channels):
+                raise SettingsError(
+                    f"{self.path.name}: no channel {number}; the file has 0 … "
+                    f"{len(self.channels) - 1} ({', '.join(self.channels)})"
+                )
+        return tuple(int(number) for number in channels)
+
+    def _level_for(self, downsample: float) -> int:
+        """The coarsest level that is not coarser than wanted."""
+        fine = [i for i, level in enumerate(self.levels) if level.downsample <= downsample * _NEAR]
+        return fine[-1] if fine else 0
+
+    def _fill(self, out: NDArray[Any], box: Box, downsample: float, bands: tuple[int, ...]) -> None:
+        """Read into ``out``, in halves when the source would be large."""
+        number = self._level_for(downsample)
+        raster, (scale_y, scale_x) = self._rasters[number], self._scales[number]
+        rows = taps(box.y0, box.y1, step=downsample / scale_y, size=raster.height)
+        columns = taps(box.x0, box.x1, step=downsample / scale_x, size=raster.width)
+        source = Box(rows.start, columns.start, rows.stop, columns.stop)
+        if source.area > _SOURCE_PX and box.area > 1:
+            for part in halves(box, source):
+                window = out[
+                    part.y0 - box.y0 : part.y1 - box.y0, part.x0 - box.x0 : part.x1 - box.x0
+                ]
+                self._fill(window, part, downsample, bands)
+            return
+        out[...] = _resampled(raster, source, (rows, columns), bands)
+
+
+def _resampled(
+    raster: Raster, source: Box, steps: tuple[Taps, Taps], bands: tuple[int, ...]
+) -> NDArray[Any]:
+    return resample(raster.region(source, bands), (source.y0, source.x0), *steps)
+
+
+def _name(path: Path) -> str:
+    lower = path.name.lower()
+    for suffix in _SUFFIXES:
+        if lower.endswith(suffix) and len(lower) > len(suffix):
+            return path.name[: -len(suffix)]
+    return path.name
+
+
+ZOption = int | Literal["max", "mean"] | None
+
+
+def open_slide(
+    path: str | Path,
+    *,
+    mpp: float | None = None,
+    z: ZOption = None,
+    t: int | None = None,
+    series: int = 0,
+) -> Slide:
+    """Open an image file or an OME-Zarr folder.
+
+    Parameters
+    ----------
+    path : str or Path
+        An image file or an OME-Zarr folder.
+    mpp : float, optional
+        µm per pixel at level 0; wins over what the file says.
+    z : int, 'max' or 'mean', optional
+        Plane (from 0) or projection; the middle plane by default.
+    t : int, optional
+        Time point (from 0); the first by default.
+    series : int
+        Which image of a file with several.
+
+    Raises
+    ------
+    InputError
+        The file is missing, no image, cut off, damaged, or of a kind that is not supported.
+    SettingsError
+        A plane or series that the file does not have, or no sensible ``mpp``.
+    """
+    if mpp is not None and not (math.isfinite(mpp) and mpp > 0):
+        raise SettingsError(f"expected a pixel size above 0 µm, got {mpp}")
+    file = Path(path)
+    return Slide(file, _opened(file, Request(z, t, series)), mpp)
+
+
+def _opened(file: Path, request: Request) -> Content:
+    """Choose the reader by what is in the file, not by its name."""
+    with reading(file, "cannot be opened"):
+        kind = _kind(file)
+    # Imported late: tifffile and zarr take longer to load than most files to open.
+    if kind == "zarr":
+        from cellseg.slide._zarr import open_zarr
+
+        return open_zarr(file, request)
+    if kind == "tiff":
+        from cellseg.slide._tiff import open_tiff
+
+        return open_tiff(file, request)
+    from cellseg.slide._fields import open_field
+
+    return open_field(file, request)
+
+
+def _kind(file: Path) -> Literal["zarr", "tiff", "field"]:
+    """What a path holds, by its first bytes."""
+    if file.is_dir():
+        return "zarr"
+    if not file.exists():
+        raise InputError(f"{file}: no such file; check the path")
+    if not file.is_file():
+        raise InputError(f"{file}: is no regular file; expected an image")
+    with file.open("rb") as stream:
+        head = stream.read(16)
+    if not head:
+        raise InputError(f"{file.name}: is empty (0 bytes); copy it again")
+    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "tiff"
+    if head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
+        return "field"
+    raise InputError(
+        f"{file.name}: is no image that cellseg reads; "
+        "expected TIFF, SVS, NDPI, OME-Zarr, PNG or JPEG"
+    )

@@ -1,0 +1,37 @@
+"""Drawn slides whose truth is known: for the examples, the tests and the benchmarks.
+
+Everything is drawn from a :class:`numpy.random.Generator` that the caller gives; nothing
+here needs torch.
+"""
+
+from __future__ import annotations
+
+from cellseg.synthetic.discs import (
+    Drawn,
+    draw_discs,
+    write_disc_slide,
+)
+from cellseg.synthetic.fluorescence import FluorescenceScene, draw_fluorescence
+from cellseg.synthetic.large import LargeScene, LargeTruth, write_large
+from cellseg.synthetic.nuclei import NucleiPlan, Placed, place_nuclei, touching
+from cellseg.synthetic.stained import StainedScene, draw_stained
+from cellseg.synthetic.tiff import PyramidLayout, write_pyramid
+
+__all__ = [
+    "Drawn",
+    "FluorescenceScene",
+    "LargeScene",
+    "LargeTruth",
+    "NucleiPlan",
+    "Placed",
+    "PyramidLayout",
+    "StainedScene",
+    "draw_discs",
+    "draw_fluorescence",
+    "draw_stained",
+    "place_nuclei",
+    "touching",
+    "write_disc_slide",
+    "write_large",
+    "write_pyramid",
+]

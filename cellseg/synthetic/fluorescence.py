@@ -1,0 +1,164 @@
+"""A DAPI-like fluorescence slide: bright nuclei on a dark, hazy, noisy ground."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from cellseg.synthetic.discs import Drawn
+from cellseg.synthetic.noise import enlarged, smooth_noise
+from cellseg.synthetic.nuclei import NucleiPlan, Outline, draw_outline, place_nuclei
+from cellseg.synthetic.paint import Chromatin, NucleusPainter
+
+_STRIP_PX = 512
+_HAZE_STEP_PX = 16
+
+
+@dataclass(frozen=True)
+class FluorescenceScene:
+    """What a fluorescence slide shows and how it was taken.
+
+    Attributes
+    ----------
+    height_px, width_px : int
+        Multiples of 16.
+    mpp : float
+        µm per pixel.
+    nuclei : int
+        How many to draw.
+    diameter_um : (float, float, float)
+        Smallest, most frequent and largest equivalent diameter.
+    island_share, clustered : float
+        As in :class:`~cellseg.synthetic.nuclei.NucleiPlan`.
+    mitotic : float
+        Share of condensed, bright nuclei.
+    debris : int
+        Specks of under 1.6 µm that are no nuclei.
+    psf_um : float
+        Standard deviation of the microscope's blur.
+    photons : float
+        Photoelectrons of a typical nucleus: the fewer, the more shot noise.
+    """
+
+    height_px: int = 4096
+    width_px: int = 4096
+    mpp: float = 0.25
+    nuclei: int = 2500
+    diameter_um: tuple[float, float, float] = (6.0, 8.6, 11.0)
+    island_share: float = 0.55
+    clustered: float = 0.3
+    mitotic: float = 0.02
+    debris: int = 60
+    psf_um: float = 0.3
+    photons: float = 260.0
+
+    def __post_init__(self) -> None:
+        if self.height_px % _HAZE_STEP_PX or self.width_px % _HAZE_STEP_PX:
+            raise ValueError(
+                f"expected sides that are multiples of {_HAZE_STEP_PX} px, "
+                f"got {self.height_px} × {self.width_px}"
+            )
+
+    def plan(self) -> NucleiPlan:
+        """Where nuclei go, in pixels."""
+        low, mode, high = (length / self.mpp for length in self.diameter_um)
+        return NucleiPlan(
+            self.height_px,
+            self.width_px,
+            self.nuclei,
+            diameter_px=(low, mode, high),
+            island_share=self.island_share,
+            island_px=150 / self.mpp,
+            clustered=self.clustered,
+        )
+
+
+def draw_fluorescence(scene: FluorescenceScene, rng: np.random.Generator) -> Drawn:
+    """Draw a slide.
+
+    Returns
+    -------
+    Drawn
+        ``image`` uint16 (H, W); ``labels`` int32 (H, W), 1 … N.
+    """
+    placed = place_nuclei(scene.plan(), rng)
+    light = np.zeros(placed.labels.shape, dtype=np.float32)
+    grain = 0.3 / scene.mpp
+    painter = NucleusPainter(rng, Chromatin(grain_px=grain, flatness=8))
+    weights = _brightness(placed.outlines, scene.mitotic, rng)
+    painter.add(light, placed.outlines, weights)
+    _add_debris(light, scene, rng)
+    ndimage.gaussian_filter(light, scene.psf_um / scene.mpp, output=light)
+    light += _haze(light, scene.mpp)
+    _add_ground(light, placed.islands, rng)
+    return Drawn(_camera(light, scene.photons, rng), placed.labels)
+
+
+def _brightness(
+    outlines: Sequence[Outline], mitotic: float, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Relative brightness: most nuclei alike, some faint, a few small ones condensed and bright."""
+    weights = rng.lognormal(0.0, 0.28, len(outlines)).clip(0.45, 1.9)
+    areas = np.array([outline.area_px for outline in outlines])
+    small = areas <= np.median(areas)
+    weights[small & (rng.random(len(outlines)) < 2 * mitotic)] *= 2.0
+    return weights
+
+
+def _add_debris(
+    light: NDArray[np.float32], scene: FluorescenceScene, rng: np.random.Generator
+) -> None:
+    """Faint specks anywhere, too small to be nuclei."""
+    specks: list[Outline] = []
+    while len(specks) < scene.debris:
+        speck = draw_outline(rng, rng.uniform(0.7, 1.6) / scene.mpp, elongation=(1.0, 1.6))
+        edge = speck.reach_px + 1
+        y = rng.uniform(edge, scene.height_px - 1 - edge)
+        x = rng.uniform(edge, scene.width_px - 1 - edge)
+        specks.append(speck.moved(y, x))
+    plain = NucleusPainter(rng, Chromatin(fine=0.0, coarse=0.0, nucleoli=0))
+    plain.add(light, specks, rng.uniform(0.1, 0.5, len(specks)))
+
+
+def _haze(light: NDArray[np.float32], mpp: float) -> NDArray[np.float32]:
+    """Out-of-focus light: two wide, weak blurs, computed on a coarse grid."""
+    step = _HAZE_STEP_PX
+    height, width = light.shape
+    small = light.reshape(height // step, step, width // step, step).mean(axis=(1, 3))
+    near = ndimage.gaussian_filter(small, 6.0 / mpp / step)
+    far = ndimage.gaussian_filter(small, 30.0 / mpp / step)
+    return enlarged(np.asarray(0.05 * near + 0.06 * far, dtype=np.float32), light.shape)
+
+
+def _add_ground(
+    light: NDArray[np.float32], islands: NDArray[np.float32], rng: np.random.Generator
+) -> None:
+    """The tissue's own faint glow, the camera's ground and uneven lighting, in place."""
+    height, width = light.shape
+    cloud = smooth_noise(rng, (height // _HAZE_STEP_PX, width // _HAZE_STEP_PX), 4.0)
+    cloud = enlarged(np.clip(1.0 + 0.35 * cloud, 0.2, None), light.shape)
+    light += 0.02 * islands * cloud
+    light += np.float32(0.02)
+    y = np.linspace(-1.0, 1.0, height, dtype=np.float32)[:, None]
+    x = np.linspace(-1.0, 1.0, width, dtype=np.float32)[None, :]
+    light *= 1.0 - 0.08 * (y**2 + x**2)
+
+
+def _camera(
+    light: NDArray[np.float32], photons: float, rng: np.random.Generator
+) -> NDArray[np.uint16]:
+    """Shot and read noise, gain and offset, strip by strip.
+
+    Shot noise is drawn as a normal variable of the same variance.
+    """
+    image = np.empty(light.shape, dtype=np.uint16)
+    for top in range(0, light.shape[0], _STRIP_PX):
+        electrons = light[top : top + _STRIP_PX] * np.float32(photons)
+        spread = np.sqrt(electrons + np.float32(2.5**2))
+        electrons += spread * rng.standard_normal(electrons.shape, dtype=np.float32)
+        image[top : top + _STRIP_PX] = np.clip(np.rint(100 + 2 * electrons), 0, 65535)
+    return image

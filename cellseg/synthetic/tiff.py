@@ -1,0 +1,142 @@
+"""Writing tiled pyramids, whole and the same for the same picture."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from cellseg.errors import OutputError
+
+
+@dataclass(frozen=True)
+class PyramidLayout:
+    """How a picture lies in its file.
+
+    Attributes
+    ----------
+    mpp : float or None
+        µm per pixel, for the resolution tags and OME-XML; None leaves it out.
+    tile_px : int
+        Side of a tile, a multiple of 16.
+    levels : int
+        Levels in all, each half of the one before, kept as SubIFDs of the first.
+    compression : str
+        What tifffile takes: 'zlib', 'lzw', 'jpeg', 'none'.
+    channel : str or None
+        A name makes the file an OME-TIFF of that one channel.
+    description : str
+        ImageDescription, ASCII, where the file is no OME-TIFF.
+    """
+
+    mpp: float | None = 0.25
+    tile_px: int = 256
+    levels: int = 3
+    compression: str = "zlib"
+    channel: str | None = None
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        if self.tile_px < 16 or self.tile_px % 16:
+            raise ValueError(f"expected a tile that is a multiple of 16 px, got {self.tile_px}")
+        if self.levels < 1:
+            raise ValueError(f"expected at least 1 level, got {self.levels}")
+
+    def tags(self) -> dict[str, Any]:
+        """What every level of the file has, as tifffile's write() takes it."""
+        tags: dict[str, Any] = {"tile": (self.tile_px, self.tile_px), "software": "cellseg"}
+        if self.compression != "none":
+            tags["compression"] = self.compression
+        if self.compression in ("zlib", "lzw"):
+            tags["predictor"] = True
+        if self.compression == "zlib":
+            tags["compressionargs"] = {"level": 4}
+        return tags
+
+    def resolution(self, downsample: int) -> dict[str, Any]:
+        """Resolution tags of one level."""
+        if self.mpp is None:
+            return {}
+        per_cm = 1e4 / (self.mpp * downsample)
+        return {"resolution": (per_cm, per_cm), "resolutionunit": "CENTIMETER"}
+
+
+def write_pyramid(path: Path, image: NDArray[np.generic], *, layout: PyramidLayout) -> None:
+    """Write a picture with its pyramid; the file appears when it is complete.
+
+    Parameters
+    ----------
+    path : Path
+        The file; its folder is made where there is none.
+    image : ndarray, (H, W) or (H, W, 3)
+        Any integer dtype.
+    layout : PyramidLayout
+        Tiles, levels, compression, metadata.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    photometric = "rgb" if image.ndim == 3 else "minisblack"
+    common = {**layout.tags(), "photometric": photometric}
+    with new_tiff(path, ome=layout.channel is not None) as tif:
+        tif.write(
+            image,
+            subifds=layout.levels - 1,
+            metadata=_ome(path, layout, image.ndim),
+            description=layout.description or None,
+            **common,
+            **layout.resolution(1),
+        )
+        for level in range(1, layout.levels):
+            image = _halved(image)
+            tif.write(image, subfiletype=1, metadata=None, **common, **layout.resolution(2**level))
+
+
+@contextmanager
+def new_tiff(path: Path, *, ome: bool = False, big: bool = False) -> Iterator[tifffile.TiffWriter]:
+    """A TIFF under a temporary name that becomes ``path`` when all went well."""
+    draft = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with tifffile.TiffWriter(draft, ome=ome, bigtiff=big) as tif:
+                yield tif
+            draft.replace(path)
+        finally:
+            draft.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error}") from error
+
+
+def _ome(path: Path, layout: PyramidLayout, ndim: int) -> dict[str, Any] | None:
+    """OME metadata; the file's identifier follows its name, so that files repeat exactly."""
+    if layout.channel is None:
+        return None
+    metadata: dict[str, Any] = {
+        "axes": "YX" if ndim == 2 else "YXS",
+        "Name": path.name.split(".")[0],
+        "UUID": str(uuid.uuid5(uuid.NAMESPACE_URL, f"cellseg/{path.name}")),
+        "Channel": {"Name": [layout.channel]},
+    }
+    if layout.mpp is not None:
+        for axis in "XY":
+            metadata[f"PhysicalSize{axis}"] = layout.mpp
+            metadata[f"PhysicalSize{axis}Unit"] = "µm"
+    return metadata
+
+
+def _halved(image: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Mean over 2 × 2 pixels, rounded; an odd last row or column is repeated."""
+    pad = [(0, side % 2) for side in image.shape[:2]] + [(0, 0)] * (image.ndim - 2)
+    even = np.pad(image, pad, mode="edge").astype(np.float32)
+    quarter = even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]
+    return np.rint(quarter / 4).astype(image.dtype)

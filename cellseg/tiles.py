@@ -1,0 +1,182 @@
+"""Pixels of tiles: read once, normalised for the network, kept for measuring."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellseg.errors import RegionError
+from cellseg.geometry import Box, Tile
+from cellseg.normalise import Normaliser
+from cellseg.plan import Plan
+from cellseg.slide import Slide
+from cellseg.tissue import OVERVIEW_STEP, TissueFinder, TissueMask, overview_features
+
+log = logging.getLogger(__name__)
+
+CACHE_BYTES = 192 * 2**20
+BLOCK_PX = 128
+FINE = 4
+
+
+@dataclass(frozen=True, eq=False)
+class TilePixels:
+    """One tile's pixels.
+
+    Attributes
+    ----------
+    box : Box
+        The padded tile, lattice pixels.
+    raw : ndarray, (h, w, C)
+        Every channel that is measured, the slide's dtype; NaN or 0 where it was damaged.
+    damaged : tuple of Box
+        Blocks of the halo that did not decode and were filled with background.
+    """
+
+    box: Box
+    raw: NDArray[np.generic]
+    damaged: tuple[Box, ...] = ()
+
+
+class TileSource:
+    """Reads tiles of a slide on the lattice.
+
+    Parameters
+    ----------
+    slide : Slide
+    plan : Plan
+    normaliser : Normaliser
+    """
+
+    def __init__(self, slide: Slide, plan: Plan, normaliser: Normaliser) -> None:
+        self.slide, self.plan, self.normaliser = slide, plan, normaliser
+        everything = tuple(range(len(slide.channels)))
+        self.measured = everything if plan.protocol.intensity else plan.channels
+        self._seen = tuple(self.measured.index(channel) for channel in plan.channels)
+        self._cache: OrderedDict[tuple[int, int], TilePixels] = OrderedDict()
+        self._cached_bytes = 0
+        self._lock = Lock()
+
+    @property
+    def fill(self) -> float:
+        """Normalised background."""
+        return 0.0 if self.normaliser.light == "fluorescence" else 1.0
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Names of the measured channels, in the order of ``raw``."""
+        return tuple(self.slide.channels[index] for index in self.measured)
+
+    def read(self, tile: Tile) -> TilePixels:
+        """Read a padded tile.
+
+        Raises
+        ------
+        RegionError
+            If any pixel of the core does not decode. Damage in the halo alone is filled
+            with background.
+        """
+        try:
+            pixels = TilePixels(tile.padded, self._region(tile.padded))
+        except RegionError:
+            pixels = self._around_damage(tile)
+        self._keep((tile.row, tile.column), pixels)
+        return pixels
+
+    def network_input(self, pixels: TilePixels) -> NDArray[np.float32]:
+        """Normalised (h, w, 3)."""
+        seen = self.normaliser.apply(pixels.raw[..., list(self._seen)])
+        for box in pixels.damaged:
+            y, x = box.y0 - pixels.box.y0, box.x0 - pixels.box.x0
+            seen[y : y + box.height, x : x + box.width] = self.fill
+        return seen
+
+    def cached(self, tile: Tile) -> TilePixels:
+        """The same as :meth:`read`, from memory where it is still there."""
+        key = (tile.row, tile.column)
+        with self._lock:
+            if key in self._cache:
+                self._cache.move_to_end(key)
+                return self._cache[key]
+        return self.read(tile)
+
+    def region(self, box: Box) -> NDArray[np.generic]:
+        """Raw pixels of any box, every measured channel."""
+        return self._region(box)
+
+    def _region(self, box: Box) -> NDArray[np.generic]:
+        return self.slide.read(box, downsample=self.plan.downsample, channels=self.measured)
+
+    def _around_damage(self, tile: Tile) -> TilePixels:
+        core = self._region(tile.core)
+        raw = np.zeros((*tile.padded.shape, core.shape[-1]), dtype=core.dtype)
+        damaged = []
+        padded = tile.padded
+        for y in range(padded.y0, padded.y1, BLOCK_PX):
+            for x in range(padded.x0, padded.x1, BLOCK_PX):
+                block = Box(y, x, y + BLOCK_PX, x + BLOCK_PX).intersection(padded)
+                part = raw[
+                    block.y0 - padded.y0 : block.y1 - padded.y0,
+                    block.x0 - padded.x0 : block.x1 - padded.x0,
+                ]
+                try:
+                    part[...] = self._region(block)
+                except RegionError:
+                    damaged.append(block)
+        y, x = tile.core.y0 - padded.y0, tile.core.x0 - padded.x0
+        raw[y : y + tile.core.height, x : x + tile.core.width] = core
+        outside = tuple(block for block in damaged if not block.intersects(tile.core))
+        log.info("tile (%d, %d): %d damaged blocks in its halo", tile.row, tile.column, len(damaged))
+        return TilePixels(padded, raw, outside)
+
+    def _keep(self, key: tuple[int, int], pixels: TilePixels) -> None:
+        with self._lock:
+            if key in self._cache:
+                return
+            self._cache[key] = pixels
+            self._cached_bytes += pixels.raw.nbytes
+            while self._cached_bytes > CACHE_BYTES and len(self._cache) > 1:
+                _, old = self._cache.popitem(last=False)
+                self._cached_bytes -= old.raw.nbytes
+
+
+def overview_step(plan: Plan) -> int:
+    """Lattice pixels per overview pixel of about 8 µm, a multiple of 4."""
+    return max(FINE, round(OVERVIEW_STEP * 0.5 / plan.protocol.mpp / FINE) * FINE)
+
+
+def find_tissue(slide: Slide, plan: Plan, finder: TissueFinder) -> TissueMask:
+    """Run the prefilter on strips of about 2 µm per pixel; memory follows the overview.
+
+    A strip that does not decode counts as tissue, so that its tiles are tried one by one.
+    """
+    light = plan.protocol.light
+    step = overview_step(plan)
+    downsample = plan.downsample * step / FINE
+    height, width = slide.lattice_shape(downsample)
+    normaliser = Normaliser.fit(_coarse_sample(slide, plan), light)
+    strips, failed = [], []
+    for y in range(0, height, 32 * FINE):
+        box = Box(y, 0, min(y + 32 * FINE, height), width)
+        try:
+            fine = normaliser.apply(slide.read(box, downsample=downsample, channels=plan.channels))
+        except RegionError:
+            fine = np.zeros((*box.shape, 3), dtype=np.float32)
+            failed.append((y // FINE, -(-box.y1 // FINE)))
+        strips.append(overview_features(fine, light, factor=FINE))
+    mask = finder.find(
+        np.concatenate(strips), extent=(plan.grid.height, plan.grid.width), step=float(step)
+    )
+    for first, last in failed:
+        mask.search[first:last] = True
+    return mask
+
+
+def _coarse_sample(slide: Slide, plan: Plan) -> NDArray[np.generic]:
+    overview, _ = slide.overview(1024)
+    return overview[..., list(plan.channels)]

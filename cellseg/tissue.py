@@ -1,0 +1,308 @@
+"""Where is tissue? A small U-Net on an overview, generous by design.
+
+The overview has about 8 µm per pixel. A lone nucleus is as small as one such pixel, and
+averaging would dim it, so each overview pixel also carries the darkest, the brightest and
+the spread of the finer pixels (about 2 µm) that it covers: :func:`overview_features`.
+Every overview pixel depends on its own fine pixels alone, so a slide can be read in strips.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from safetensors import SafetensorError, safe_open
+from scipy import ndimage
+
+from cellseg.errors import WeightsError
+from cellseg.geometry import Box
+from cellseg.models.unet import UNet
+from cellseg.normalise import Light
+
+OVERVIEW_STEP = 16
+"""Lattice pixels per overview pixel, each way, at the protocol's usual 0.5 µm/px."""
+
+FINE_FACTOR = 4
+"""Fine pixels per overview pixel, each way: the fine image has 2 µm/px."""
+
+CHANNELS = 7
+"""Mean red, green, blue; darkest; brightest; spread; light (1 in fluorescence)."""
+
+DILATION_PX = 6
+"""The search area is the tissue grown by this many overview pixels, about 50 µm."""
+
+SMALL_SIDE_PX = 32
+"""An overview with a shorter side is searched whole: there is nothing to gain."""
+
+SHIPPED_SHA256 = "a6d7d6e4e20cf869779c5e353ac98c4b8fb9710210d9cb4c9db66841b88f7b6d"
+"""Checksum of the weights that come with cellseg."""
+
+_BLOCK_PX = 512
+
+
+@dataclass(frozen=True, eq=False)
+class TissueMask:
+    """What the prefilter found on one slide.
+
+    Attributes
+    ----------
+    tissue : ndarray, bool, (h, w)
+        Tissue as it looks; for areas.
+    search : ndarray, bool, (h, w)
+        Where cells are looked for: found at a lower threshold and grown by about 50 µm.
+    step : float
+        Lattice pixels per mask pixel, each way.
+    extent : (int, int)
+        Height and width of the slide, lattice pixels; the last mask row and column may
+        stand for less than a whole step.
+    """
+
+    tissue: NDArray[np.bool_]
+    search: NDArray[np.bool_]
+    step: float
+    extent: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if self.tissue.ndim != 2 or self.tissue.shape != self.search.shape or not self.tissue.size:
+            raise ValueError(
+                "expected two equal, non-empty masks, "
+                f"got {self.tissue.shape} and {self.search.shape}"
+            )
+        if not self.step > 0:
+            raise ValueError(f"expected a positive step, got {self.step}")
+        wanted = tuple(-(-side // self.step) for side in self.extent)
+        if any(abs(a - b) > 1 for a, b in zip(self.tissue.shape, wanted, strict=True)):
+            raise ValueError(
+                f"a mask of {self.tissue.shape} with step {self.step} does not fit {self.extent}"
+            )
+
+    @classmethod
+    def everything(cls, extent: tuple[int, int], step: float = float(OVERVIEW_STEP)) -> TissueMask:
+        """A mask that keeps the whole slide, for runs without the prefilter."""
+        shape = (max(1, int(-(-extent[0] // step))), max(1, int(-(-extent[1] // step))))
+        return cls(np.ones(shape, dtype=bool), np.ones(shape, dtype=bool), step, extent)
+
+    def coverage(self, box: Box) -> float:
+        """Share of mask pixels touching ``box`` that are to be searched, 0 … 1.
+
+        It is 0 exactly where the whole box can be skipped; an empty box has 0.
+        """
+        part = box.intersection(Box(0, 0, *self.extent))
+        if part.area == 0:
+            return 0.0
+        height, width = self.search.shape
+        y0 = min(int(part.y0 // self.step), height - 1)
+        x0 = min(int(part.x0 // self.step), width - 1)
+        y1, x1 = int(-(-part.y1 // self.step)), int(-(-part.x1 // self.step))
+        return float(self.search[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)].mean())
+
+    def contains(self, y: ArrayLike, x: ArrayLike) -> NDArray[np.bool_]:
+        """Whether points (lattice pixels) lie in the search area; false outside the slide."""
+        ys, xs = np.asarray(y, dtype=np.float64), np.asarray(x, dtype=np.float64)
+        inside = (ys >= 0) & (xs >= 0) & (ys < self.extent[0]) & (xs < self.extent[1])
+        rows = np.clip(np.where(inside, ys, 0) // self.step, 0, self.search.shape[0] - 1)
+        columns = np.clip(np.where(inside, xs, 0) // self.step, 0, self.search.shape[1] - 1)
+        found: NDArray[np.bool_] = self.search[rows.astype(np.int64), columns.astype(np.int64)]
+        return found & inside
+
+    def area_px(self) -> float:
+        """Area of the tissue (not of the grown search area), lattice pixels."""
+        return self._area(self.tissue)
+
+    def skipped_px(self) -> float:
+        """Area that is not searched, lattice pixels."""
+        return self._area(~self.search)
+
+    def area_mm2(self, mpp: float) -> float:
+        """Area of the tissue in mm²; ``mpp`` is µm per lattice pixel."""
+        return self.area_px() * mpp * mpp * 1e-6
+
+    def _area(self, mask: NDArray[np.bool_]) -> float:
+        rows = _spans(mask.shape[0], self.step, self.extent[0])
+        columns = _spans(mask.shape[1], self.step, self.extent[1])
+        return float(rows @ mask.astype(np.float64) @ columns)
+
+
+def _spans(count: int, step: float, length: int) -> NDArray[np.float64]:
+    edges = np.minimum(np.arange(count + 1) * step, length)
+    edges[-1] = length
+    return np.asarray(np.maximum(np.diff(edges), 0.0), dtype=np.float64)
+
+
+def overview_features(
+    fine: NDArray[np.float32], light: Light, *, factor: int = FINE_FACTOR
+) -> NDArray[np.float32]:
+    """Turn a fine image into the network's input.
+
+    Parameters
+    ----------
+    fine : ndarray, float32, (H·k, W·k, 3)
+        After :class:`~cellseg.normalise.Normaliser`, about 2 µm/px. Sides that are no
+        multiple of k are filled up by repeating the edge.
+    light : {'transmitted', 'fluorescence'}
+        In fluorescence the square root is taken first, so that dim nuclei show.
+    factor : int
+        k; 1 takes an overview as it is.
+
+    Returns
+    -------
+    ndarray, float32, (H, W, 7)
+        Mean of each colour, darkest, brightest and spread of the grey value, light.
+        Strips of whole multiples of k rows give the same values as the whole image.
+    """
+    if fine.ndim != 3 or fine.shape[2] != 3 or not fine.size:
+        raise ValueError(f"expected (H, W, 3), got {fine.shape}")
+    if factor < 1:
+        raise ValueError(f"expected a factor of at least 1, got {factor}")
+    values = np.sqrt(np.clip(fine, 0.0, 1.0)) if light == "fluorescence" else fine
+    below, right = -fine.shape[0] % factor, -fine.shape[1] % factor
+    values = np.pad(values, ((0, below), (0, right), (0, 0)), mode="edge")
+    height, width = values.shape[0] // factor, values.shape[1] // factor
+    blocks = values.reshape(height, factor, width, factor, 3)
+    grey = blocks.mean(axis=4)
+    out = np.empty((height, width, CHANNELS), dtype=np.float32)
+    out[..., :3] = blocks.mean(axis=(1, 3))
+    out[..., 3] = grey.min(axis=(1, 3))
+    out[..., 4] = grey.max(axis=(1, 3))
+    out[..., 5] = np.minimum(4.0 * grey.std(axis=(1, 3)), 1.0)
+    out[..., 6] = 1.0 if light == "fluorescence" else 0.0
+    return out
+
+
+class TissueFinder:
+    """The prefilter's network with its thresholds.
+
+    Parameters
+    ----------
+    weights : path, optional
+        Another weights file than the shipped one.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, damaged or made for another network.
+    """
+
+    def __init__(self, weights: str | Path | None = None) -> None:
+        if weights is None:
+            path = Path(str(files("cellseg") / "weights" / "tissue.safetensors"))
+            checksum: str | None = SHIPPED_SHA256
+        else:
+            path, checksum = Path(weights), None
+        self._model, self.card = _load(path, checksum)
+        self.tissue_threshold = float(self.card["tissue_threshold"])  # type: ignore[arg-type]
+        self.search_threshold = float(self.card["search_threshold"])  # type: ignore[arg-type]
+
+    def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probability of tissue for each overview pixel.
+
+        The overview is worked through in blocks that see all their context, so memory does
+        not grow with it. Its edge is mirrored.
+
+        Parameters
+        ----------
+        features : ndarray, float32, (H, W, 7)
+            From :func:`overview_features`.
+
+        Returns
+        -------
+        ndarray, float32, (H, W)
+        """
+        if features.ndim != 3 or features.shape[2] != CHANNELS or not features.size:
+            raise ValueError(f"expected (H, W, {CHANNELS}), got {features.shape}")
+        height, width = features.shape[:2]
+        stride = self._model.stride
+        margin = -(-self._model.reach // stride) * stride
+        out = np.empty((height, width), dtype=np.float32)
+        for y in range(0, height, _BLOCK_PX):
+            for x in range(0, width, _BLOCK_PX):
+                bottom, right = min(y + _BLOCK_PX, height), min(x + _BLOCK_PX, width)
+                rows = _mirrored(y - margin, bottom + margin + -(bottom - y) % stride, height)
+                columns = _mirrored(x - margin, right + margin + -(right - x) % stride, width)
+                block = self._forward(features[rows[:, None], columns[None]])
+                out[y:bottom, x:right] = block[margin:, margin:][: bottom - y, : right - x]
+        return out
+
+    def find(
+        self,
+        features: NDArray[np.float32],
+        *,
+        extent: tuple[int, int] | None = None,
+        step: float = float(OVERVIEW_STEP),
+        small_side_px: int = SMALL_SIDE_PX,
+    ) -> TissueMask:
+        """Find the tissue of a slide.
+
+        Parameters
+        ----------
+        features : ndarray, float32, (H, W, 7)
+            From :func:`overview_features`.
+        extent : (int, int), optional
+            Size of the slide, lattice pixels; the overview's size times ``step`` otherwise.
+        step : float
+            Lattice pixels per overview pixel.
+        small_side_px : int
+            Overviews with a shorter side are searched whole.
+
+        Returns
+        -------
+        TissueMask
+        """
+        chance = self.probabilities(features)
+        tissue = chance >= self.tissue_threshold
+        if min(chance.shape) < small_side_px:
+            search = np.ones(chance.shape, dtype=bool)
+        else:
+            search = _grown(chance >= self.search_threshold, DILATION_PX)
+        if extent is None:
+            extent = (round(chance.shape[0] * step), round(chance.shape[1] * step))
+        return TissueMask(tissue, search | tissue, step, extent)
+
+    @torch.inference_mode()
+    def _forward(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+        tensor = torch.from_numpy(np.ascontiguousarray(block.transpose(2, 0, 1)))[None]
+        result: NDArray[np.float32] = torch.sigmoid(self._model(tensor))[0].numpy()
+        return result
+
+
+def _mirrored(start: int, stop: int, length: int) -> NDArray[np.int64]:
+    """Indices start … stop - 1, reflected at both ends of 0 … length - 1 as often as needed."""
+    index = np.arange(start, stop) % (2 * length)
+    return np.where(index < length, index, 2 * length - 1 - index)
+
+
+def _grown(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
+    """Grow by a disc; the distance to the nearest set pixel is at most ``radius``."""
+    if not mask.any():
+        return mask.copy()
+    grown: NDArray[np.bool_] = ndimage.distance_transform_edt(~mask) <= radius
+    return grown
+
+
+def _load(path: Path, checksum: str | None) -> tuple[UNet, dict[str, object]]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path}: the tissue weights cannot be read: {error}") from error
+    if checksum is not None and sha256(data).hexdigest() != checksum:
+        raise WeightsError(f"{path}: the tissue weights are damaged (their checksum differs)")
+    try:
+        with safe_open(path, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            state = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+        card = json.loads(metadata["card"])
+        model = UNet(int(card["channels"]), tuple(int(width) for width in card["widths"]))
+        model.load_state_dict({key: value.to(torch.float32) for key, value in state.items()})
+        thresholds = (float(card["tissue_threshold"]), float(card["search_threshold"]))
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{path}: no weights of a tissue network: {line}") from error
+    if model.channels != CHANNELS or not all(0 < value < 1 for value in thresholds):
+        raise WeightsError(f"{path}: made for {model.channels} channels, expected {CHANNELS}")
+    return model.eval(), card

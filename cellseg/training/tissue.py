@@ -1,0 +1,259 @@
+"""Train the tissue prefilter: ``python -m cellseg.training.tissue DATA_DIR... --output FILE``."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save
+from torch import Tensor
+from torch.nn import functional as F
+
+from cellseg.errors import OutputError
+from cellseg.models.unet import UNet
+from cellseg.tissue import CHANNELS, FINE_FACTOR
+from cellseg.training.tissue_data import Kind, Material, load_material
+from cellseg.training.tissue_scenes import CELL_WEIGHT, compose
+
+logger = logging.getLogger(__name__)
+
+SHARES: tuple[tuple[Kind, float], ...] = (
+    ("he", 0.35),
+    ("ihc", 0.15),
+    ("fluorescence", 0.38),
+    ("brightfield", 0.12),
+)
+"""How often each kind of scene is made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How the prefilter is trained.
+
+    Attributes
+    ----------
+    scenes : int
+        Made overviews in the pool.
+    side_px : int
+        Their side, overview pixels.
+    minutes : float
+        Time for the steps; making the scenes comes before it.
+    batch : int
+    rate : float
+        Highest learning rate.
+    missed : float
+        Weight of tissue against background in the loss.
+    tissue_threshold : float
+        Written to the weights: above it is tissue.
+    held : int
+        Scenes kept out of training, on which the threshold for searching is chosen.
+    kept : float
+        Share of cell-bearing tiles in them that the threshold must keep.
+    """
+
+    scenes: int = 440
+    side_px: int = 128
+    minutes: float = 3.5
+    batch: int = 8
+    rate: float = 4e-3
+    missed: float = 3.0
+    tissue_threshold: float = 0.6
+    held: int = 64
+    kept: float = 0.9995
+    widths: tuple[int, ...] = (8, 16, 32, 48)
+    seed: int = 7
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Scenes as tensors: float16 (N, 7, S, S), and labels and weights (N, S, S)."""
+
+    features: Tensor
+    labels: Tensor
+    weights: Tensor
+
+
+def make_pool(material: Material, settings: Settings, rng: np.random.Generator) -> Pool:
+    """Make the scenes."""
+    kinds, shares = zip(*SHARES, strict=True)
+    features, labels, weights = [], [], []
+    for _ in range(settings.scenes):
+        kind: Kind = kinds[rng.choice(len(kinds), p=shares)]
+        scene = compose(material, kind, settings.side_px * FINE_FACTOR, rng)
+        label, weight = scene.target()
+        features.append(_half(scene.features().transpose(2, 0, 1)))
+        labels.append(_half(label))
+        weights.append(_half(weight))
+    return Pool(torch.stack(features), torch.stack(labels), torch.stack(weights))
+
+
+def train(
+    pool: Pool, settings: Settings, rng: np.random.Generator
+) -> tuple[UNet, dict[str, float]]:
+    """Fit a network to the pool, on the CPU, until the time is up.
+
+    Returns
+    -------
+    UNet
+        In evaluation mode.
+    dict
+        Steps, minutes and the mean loss at the end.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(rng.integers(2**31)))
+        model = UNet(CHANNELS, settings.widths)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=settings.rate, weight_decay=1e-3)
+    start, step, losses = time.monotonic(), 0, [1.0]
+    while (share := (time.monotonic() - start) / (60 * settings.minutes)) < 1:
+        warm = min(1.0, (step + 1) / 20)
+        for group in optimiser.param_groups:
+            group["lr"] = settings.rate * warm * (0.5 + 0.5 * np.cos(np.pi * share)) + 1e-5
+        loss = _loss(model, _batch(pool, settings.batch, rng), settings.missed)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        losses.append(float(loss.detach()))
+        step += 1
+        if step % 50 == 0:
+            logger.info("step %d, loss %.4f", step, np.mean(losses[-50:]))
+    model.eval()
+    _settle_norms(model, pool)
+    last = float(np.mean(losses[-50:]))
+    return model, {"steps": step, "minutes": settings.minutes, "loss": round(last, 5)}
+
+
+def save_weights(model: UNet, card: dict[str, object], path: Path) -> str:
+    """Write the weights with their card; returns the file's SHA-256."""
+    state = {
+        key: value.contiguous()
+        for key, value in model.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
+    full = {**card, "channels": model.channels, "widths": list(model.widths)}
+    data = save(state, {"card": json.dumps(full, sort_keys=True)})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    except OSError as error:
+        raise OutputError(f"{path}: the weights cannot be written: {error}") from error
+    return sha256(data).hexdigest()
+
+
+def card_of(
+    folders: list[Path], settings: Settings, outcome: dict[str, float]
+) -> dict[str, object]:
+    """The model card: what the network is, what it was made from, and by which settings."""
+    return {
+        "name": "cellseg tissue prefilter",
+        "task": "tissue or background for each pixel of an overview of about 8 µm/px",
+        "input": "cellseg.tissue.overview_features of a 2 µm/px image",
+        "data": [*sorted(folder.name for folder in folders), "skimage.data.immunohistochemistry"],
+        "data_note": "composites of training images on made backgrounds; no real whole slide",
+        "attribution": "tnbc: Naylor et al. 2018, Zenodo 1175282, CC BY 4.0",
+        "licence": "BSD-3-Clause",
+        "trained": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "tissue_threshold": settings.tissue_threshold,
+        "settings": asdict(settings),
+        "search_threshold": outcome.get("search_threshold", 0.1),
+        "outcome": outcome,
+    }
+
+
+def _loss(model: UNet, batch: tuple[Tensor, Tensor, Tensor], missed: float) -> Tensor:
+    images, labels, weights = batch
+    logits = model(images)
+    weights = weights * torch.where(labels > 0, missed, 1.0)
+    losses = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
+    return (losses * weights).sum() / weights.sum().clamp(min=1)
+
+
+def _batch(pool: Pool, size: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    chosen = torch.from_numpy(rng.integers(0, len(pool.features), size))
+    turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+    parts = []
+    for tensor in (pool.features, pool.labels, pool.weights):
+        part = torch.rot90(tensor[chosen].float(), turns, (-2, -1))
+        parts.append(part.flip(-1) if flip else part)
+    return parts[0], parts[1], parts[2]
+
+
+@torch.no_grad()
+def _settle_norms(model: UNet, pool: Pool) -> None:
+    """Take the normalisation's statistics over many scenes, not from the last few batches."""
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    for first in range(0, min(len(pool.features), 128), 32):
+        model(pool.features[first : first + 32].float())
+    for norm in norms:
+        norm.eval()
+
+
+def _half(array: NDArray[np.float32]) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array)).to(torch.float16)
+
+
+def split(pool: Pool, held: int) -> tuple[Pool, Pool]:
+    """The pool without its last scenes, and those."""
+    cut = max(len(pool.features) - held, 1)
+    parts = [(t[:cut], t[cut:]) for t in (pool.features, pool.labels, pool.weights)]
+    return Pool(*(part[0] for part in parts)), Pool(*(part[1] for part in parts))
+
+
+@torch.no_grad()
+def search_threshold(model: UNet, held: Pool, kept: float) -> float:
+    """The highest threshold that keeps so many cell-bearing tiles of 16 overview pixels.
+
+    A tile is kept by what is found within four pixels of its cells, a little less than the
+    search area grows. The result lies between 0.02 and 0.3.
+    """
+    best = []
+    for features, weights in zip(held.features, held.weights, strict=True):
+        chance = torch.sigmoid(model(features[None].float()))[None]
+        near = F.max_pool2d(chance, 9, stride=1, padding=4)[0, 0]
+        at_cells = torch.where(weights >= CELL_WEIGHT, near, torch.zeros_like(near))
+        tiles = F.max_pool2d(at_cells[None, None], 16).flatten()
+        best.append(tiles[tiles > 0])
+    values = torch.cat(best) if best else torch.ones(1)
+    lowest = float(torch.quantile(values, 1 - kept)) if len(values) else 0.3
+    return round(min(max(lowest, 0.02), 0.3), 3)
+
+
+@click.command()
+@click.argument(
+    "folders",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+)
+@click.option("--output", required=True, type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--minutes", default=Settings.minutes, show_default=True, type=click.FloatRange(0.01))
+@click.option("--scenes", default=Settings.scenes, show_default=True, type=click.IntRange(1))
+@click.option("--seed", default=Settings.seed, show_default=True)
+def main(folders: tuple[Path, ...], output: Path, minutes: float, scenes: int, seed: int) -> None:
+    """Train the tissue prefilter on composites of annotated images in FOLDERS."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(1)
+    settings = Settings(minutes=minutes, scenes=scenes, seed=seed)
+    rng = np.random.default_rng(seed)
+    material = load_material(list(folders), "train", rng=rng)
+    pool, held = split(make_pool(material, settings, rng), settings.held)
+    model, outcome = train(pool, settings, rng)
+    outcome["search_threshold"] = search_threshold(model, held, settings.kept)
+    checksum = save_weights(model, card_of(list(folders), settings, outcome), output)
+    click.echo(f"{output}  sha256 {checksum}")
+
+
+if __name__ == "__main__":
+    main()

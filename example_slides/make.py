@@ -1,0 +1,114 @@
+"""Make the example slides: ``python example_slides/make.py [FOLDER]``.
+
+Writes a generated fluorescence slide with its truth, and a real stained image that comes
+with scikit-image. Needs no network. Files that are up to date are left alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import skimage.data
+
+from cellseg.synthetic import (
+    Drawn,
+    FluorescenceScene,
+    PyramidLayout,
+    draw_fluorescence,
+    touching,
+    write_pyramid,
+)
+
+RECIPE = 1
+SEED = 20240917
+FLUORESCENCE = "fluorescence.ome.tif"
+LABELS = "fluorescence.labels.tif"
+STAINED = "ihc.tif"
+TRUTH = "truth.json"
+IHC_DESCRIPTION = (
+    "Colonic glands, FHL2 (DAB) and haematoxylin. Acquired at the Center for Microscopy And "
+    "Molecular Imaging (CMMI). No known copyright restrictions. From scikit-image."
+)
+
+
+def make(folder: Path) -> tuple[Path, ...]:
+    """Write the slides and their truth into ``folder``; return the paths."""
+    paths = tuple(folder / name for name in (FLUORESCENCE, LABELS, STAINED, TRUTH))
+    if _up_to_date(folder):
+        return paths
+    folder.mkdir(parents=True, exist_ok=True)
+    scene = FluorescenceScene()
+    drawn = draw_fluorescence(scene, np.random.default_rng(SEED))
+    write_pyramid(
+        folder / FLUORESCENCE,
+        drawn.image,
+        layout=PyramidLayout(mpp=scene.mpp, levels=4, channel="DAPI"),
+    )
+    write_pyramid(
+        folder / LABELS, drawn.labels.astype(np.uint16), layout=PyramidLayout(scene.mpp, levels=1)
+    )
+    write_pyramid(
+        folder / STAINED,
+        skimage.data.immunohistochemistry(),
+        layout=PyramidLayout(mpp=None, levels=1, description=IHC_DESCRIPTION),
+    )
+    truth = {
+        "recipe": RECIPE,
+        "seed": SEED,
+        FLUORESCENCE: _truth(drawn, scene),
+        STAINED: {"count": None, "mpp": None, "source": IHC_DESCRIPTION},
+        "sha256": {name: _digest(folder / name) for name in (FLUORESCENCE, LABELS, STAINED)},
+    }
+    draft = folder / f".{TRUTH}.part"
+    draft.write_text(json.dumps(truth, indent=2) + "\n", encoding="utf-8")
+    draft.replace(folder / TRUTH)
+    return paths
+
+
+def _truth(drawn: Drawn, scene: FluorescenceScene) -> dict[str, object]:
+    """What lies on the fluorescence slide."""
+    areas = drawn.areas * scene.mpp**2
+    touch = int(np.count_nonzero(touching(drawn.labels)))
+    return {
+        "count": drawn.count,
+        "object": "nucleus",
+        "touching": touch,
+        "touching_share": round(touch / drawn.count, 3),
+        "mpp": scene.mpp,
+        "mean_area_um2": round(float(areas.mean()), 2),
+        "smallest_area_um2": round(float(areas.min()), 2),
+        "largest_area_um2": round(float(areas.max()), 2),
+        "specks_that_are_no_nuclei": scene.debris,
+        "labels": LABELS,
+    }
+
+
+def _up_to_date(folder: Path) -> bool:
+    """Whether all files are there, made by this recipe and not changed since."""
+    try:
+        truth = json.loads((folder / TRUTH).read_text(encoding="utf-8"))
+        if (truth["recipe"], truth["seed"]) != (RECIPE, SEED):
+            return False
+        return all(_digest(folder / name) == digest for name, digest in truth["sha256"].items())
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def main() -> None:
+    """Make the slides and print where they are."""
+    default = Path(__file__).parent / "generated"
+    for path in make(Path(sys.argv[1]) if len(sys.argv) > 1 else default):
+        print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,244 @@
+"""From a result folder or a slide to napari's layers.
+
+napari asks :func:`get_reader`; the command ``cellseg view`` calls :func:`read_result` and
+:func:`read_slide`, whose errors it can report.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellseg.errors import CellsegError, InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cellseg.results import Result
+    from cellseg.slide import Slide
+
+LayerData = tuple[Any, ...]
+"""(data, keyword arguments, layer type), or (None,): nothing, and that is no error."""
+
+PathOrPaths = str | Sequence[str]
+
+SUFFIX = ".cellseg"
+
+CONTRAST_PERCENT = (0.5, 99.8)
+"""Percentiles of the coarsest level that are shown black and bright."""
+
+COLORMAPS = ("cyan", "magenta", "yellow", "green", "red", "blue")
+"""Of a slide with more than one channel; channels beyond these begin hidden."""
+
+logger = logging.getLogger(__name__)
+
+
+def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[LayerData]] | None:
+    """napari's question: can you open this? Looks at names only.
+
+    Parameters
+    ----------
+    path : str or sequence of str
+
+    Returns
+    -------
+    callable or None
+        None unless every path is a folder named ``*.cellseg``.
+    """
+    try:
+        folders = _folders(path)
+        return _read if folders and all(_is_ours(folder) for folder in folders) else None
+    except (OSError, TypeError, ValueError):
+        return None
+
+
+def read_result(folder: Path) -> list[LayerData]:
+    """The layers of a result folder: the slide, then the cells over it.
+
+    Where the slide is gone, the folder's overview is shown instead, and napari says so.
+
+    Parameters
+    ----------
+    folder : Path
+        ``NAME.cellseg``.
+
+    Raises
+    ------
+    InputError
+        If the folder holds no finished result.
+    """
+    from cellseg.results import load_result
+
+    result = load_result(folder)
+    try:
+        images = read_slide(_slide_path(result), **_opening(result))
+    except CellsegError as error:
+        _warn(f"{error}; its overview is shown instead")
+        images = _overview_layer(result)
+    return [*images, _cells_layer(result)]
+
+
+def read_slide(path: Path, **plane: Any) -> list[LayerData]:
+    """The layers of a slide: one for RGB, otherwise one a channel. Reads one coarse level.
+
+    Parameters
+    ----------
+    path : Path
+    **plane
+        What :func:`cellseg.slide.open_slide` takes: ``mpp``, ``z``, ``t``, ``series``.
+
+    Raises
+    ------
+    InputError
+        If the file is no slide.
+    """
+    from cellseg.slide import open_slide
+    from cellseg_napari._lazy import SlideSource, slide_levels
+
+    slide = open_slide(path, **plane)
+    source = SlideSource(slide, on_damage=_warn)
+    shared = {"multiscale": True, **_placed(slide.mpp)}
+    if slide.is_rgb:
+        levels = slide_levels(source, channels=(0, 1, 2))
+        return [(levels, {"name": slide.name, "rgb": True, **shared}, "image")]
+    several = len(slide.channels) > 1
+    layers: list[LayerData] = []
+    for number, channel in enumerate(slide.channels):
+        levels = slide_levels(source, channels=(number,))
+        look = {
+            "name": f"{slide.name} {channel}" if several else slide.name,
+            "contrast_limits": contrast_limits(np.asarray(levels[-1])),
+            "colormap": COLORMAPS[number % len(COLORMAPS)] if several else "gray",
+            "blending": "additive" if several else "translucent",
+            "visible": number < len(COLORMAPS),
+        }
+        layers.append((levels, {**look, **shared}, "image"))
+    return layers
+
+
+def contrast_limits(pixels: NDArray[Any]) -> tuple[float, float]:
+    """What to show black and what bright, from a coarse image; always low < high."""
+    finite = pixels[np.isfinite(pixels)]
+    if not finite.size:
+        return 0.0, 1.0
+    low, high = (float(limit) for limit in np.percentile(finite, CONTRAST_PERCENT))
+    if low < high:
+        return low, high
+    low, high = float(finite.min()), float(finite.max())
+    return (low, high) if low < high else (low, low + 1.0)
+
+
+def features(table: pd.DataFrame) -> pd.DataFrame:
+    """The table as a Labels layer's features: ``label`` becomes napari's ``index``."""
+    return table.rename(columns={"label": "index"}).reset_index(drop=True)
+
+
+def _read(path: PathOrPaths) -> list[LayerData]:
+    """What napari calls: never raises, says in napari what it could not open."""
+    layers: list[LayerData] = []
+    for folder in _folders(path):
+        try:
+            layers += read_result(folder)
+        except CellsegError as error:
+            _warn(str(error))
+        except Exception as error:
+            logger.exception("%s", folder)
+            _warn(f"{folder}: cannot be shown: {type(error).__name__}: {error}")
+    return layers or [(None,)]
+
+
+def _folders(path: PathOrPaths) -> list[Path]:
+    paths = [path] if isinstance(path, str | Path) else path
+    return [Path(entry) for entry in paths]
+
+
+def _is_ours(folder: Path) -> bool:
+    return folder.suffix.lower() == SUFFIX and folder.is_dir()
+
+
+def _slide_path(result: Result) -> Path:
+    """Where the slide is: as recorded, or beside the folder when both were moved.
+
+    Raises
+    ------
+    InputError
+        If it is at neither place.
+    """
+    recorded = Path(str(_section(result, "image").get("path", "")))
+    beside = result.path.absolute().parent
+    for path in (recorded, beside / recorded, beside / recorded.name):
+        if recorded.name and path.exists():
+            return path
+    raise InputError(f"{recorded}: the slide of {result.path.name} is not there any more")
+
+
+def _opening(result: Result) -> dict[str, Any]:
+    """How the run opened its slide, as far as run.json says it."""
+    settings = _section(result, "settings")
+    kept = {key: settings[key] for key in ("z", "t") if settings.get(key) is not None}
+    return kept | ({} if result.frame.mpp is None else {"mpp": result.frame.mpp})
+
+
+def _section(result: Result, name: str) -> dict[str, Any]:
+    """A part of run.json; empty where there is none."""
+    section = result.run.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def _placed(mpp: float | None, *, downsample: float = 1.0) -> dict[str, Any]:
+    """Scale, shift and units of a layer whose pixels are ``downsample`` level-0 px wide.
+
+    napari puts the centre of pixel 0 at the origin; the shift keeps the corners together.
+    """
+    pixel = mpp or 1.0
+    shift = (downsample - 1.0) / 2 * pixel
+    return {
+        "scale": (pixel * downsample,) * 2,
+        "translate": (shift,) * 2,
+        "units": ("um" if mpp else "pixel",) * 2,
+        "axis_labels": ("y", "x"),
+    }
+
+
+def _cells_layer(result: Result) -> LayerData:
+    frame = result.frame
+    look = {
+        "name": f"{result.path.stem} {result.run.get('object', 'cell')}",
+        "features": features(result.table()),
+        "opacity": 0.5,
+        "metadata": {"cellseg": result.run},
+        "multiscale": True,
+        **_placed(frame.mpp, downsample=frame.downsample),
+    }
+    return result.labels(), look, "labels"
+
+
+def _overview_layer(result: Result) -> list[LayerData]:
+    """The overview, left of the cells and as high as they are; nothing where there is none.
+
+    It is a drawing with captions, so it cannot lie under the cells.
+    """
+    path = result.overview_path
+    if path is None:
+        return []
+    from skimage.io import imread
+
+    pixels = imread(path)
+    height, width = pixels.shape[:2]
+    frame = result.frame
+    pixel = frame.height / height * (frame.mpp or 1.0)
+    placed = _placed(frame.mpp) | {"scale": (pixel, pixel), "translate": (0.0, -1.05 * width * pixel)}
+    return [(pixels, {"name": f"{result.path.stem} overview", "rgb": True, **placed}, "image")]
+
+
+def _warn(message: str) -> None:
+    """One line in napari's window, or in the terminal when there is none."""
+    from napari.utils.notifications import show_warning
+
+    logger.warning("%s", message)
+    show_warning(message)

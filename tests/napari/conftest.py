@@ -1,0 +1,95 @@
+"""A slide and a result folder that the plugin's tests look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+from cellseg.instances import Instances
+from cellseg.measure import Column
+from cellseg.results import Frame, Overview, Report, ResultFolder
+
+MPP = 0.25
+CORNERS = ((10, 20), (300, 400))
+"""Corner (y, x) of each cell on the lattice, whose pixels are 2 level-0 px wide."""
+CELL = (8, 12)
+
+
+def write_slide(path: Path, *, mpp: float | None = MPP) -> Path:
+    """A tiled RGB TIFF, 1200 × 1600 px in two levels; a pixel of level 0 tells its place."""
+    y, x = np.indices((1200, 1600))
+    pixels = np.stack([y % 251, x % 241, (y + x) % 239], axis=-1).astype(np.uint8)
+    half = pixels.reshape(600, 2, 800, 2, 3).mean(axis=(1, 3)).astype(np.uint8)
+    options = {"tile": (256, 256), "photometric": "rgb"}
+    tags = {} if mpp is None else {"resolution": (1e4 / mpp,) * 2, "resolutionunit": "CENTIMETER"}
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(pixels, subifds=1, **options, **tags)
+        tiff.write(half, subfiletype=1, **options)
+    return path
+
+
+def write_result(folder: Path, slide: Path, *, mpp: float | None = MPP) -> Path:
+    """Two cells of two classes, finished."""
+    columns = [
+        Column("label", "", "int64", "its number"),
+        Column("class", "", "str", "its type"),
+        Column("score", "", "float32", "the detector's confidence"),
+        Column("area_px", "px²", "float64", "its area"),
+    ]
+    boxes = [(y, x, y + CELL[0], x + CELL[1]) for y, x in CORNERS]
+    cells = Instances.build(boxes, [0.9, 0.8], [0, 1], [np.ones(CELL, bool)] * 2)
+    report = Report(
+        frame=Frame(
+            height=1200,
+            width=1600,
+            lattice_height=600,
+            lattice_width=800,
+            downsample=2.0,
+            mpp=mpp,
+        ),
+        columns=columns,
+        class_names=["tumour", "other"],
+        object_name="nucleus",
+        provenance={"image": {"path": str(slide)}, "settings": {"z": None, "t": None}},
+        overview=Overview(image=np.full((60, 80, 3), 200, np.uint8), downsample=20.0, mpp=mpp),
+    )
+    with ResultFolder.open(folder, key="test") as result:
+        result.add_cells(pd.DataFrame({"area_px": [384.0, 384.0]}), cells)
+        result.finish(report)
+    return folder
+
+
+@pytest.fixture
+def slide(tmp_path: Path) -> Path:
+    """1200 × 1600 px RGB, 0.25 µm/px; pixel (y, x) is (y % 251, x % 241, (y + x) % 239)."""
+    return write_slide(tmp_path / "slide.tif")
+
+
+@pytest.fixture
+def result(tmp_path: Path, slide: Path) -> Path:
+    """Cells of 8 × 12 lattice px at (10, 20) and (300, 400); a lattice px is 0.5 µm wide."""
+    return write_result(tmp_path / "slide.cellseg", slide)
+
+
+@pytest.fixture
+def result_in_px(tmp_path: Path) -> Path:
+    """The same without pixel size."""
+    return write_result(
+        tmp_path / "plain.cellseg", write_slide(tmp_path / "plain.tif", mpp=None), mpp=None
+    )
+
+
+@pytest.fixture
+def messages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What napari was told to show."""
+    from napari.utils import notifications
+
+    found: list[str] = []
+    monkeypatch.setattr(notifications, "show_warning", found.append)
+    return found
+
+

@@ -1,0 +1,320 @@
+"""The plugin without a window: what the reader answers, and the layers that it makes."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+pytest.importorskip("napari", reason='napari is not installed: pip install ".[napari]"')
+pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
+
+import cellseg_napari
+from cellseg_napari import get_reader, read_result, read_slide
+from cellseg_napari._lazy import COARSEST_PX, LazyLevel, SlideSource, slide_levels
+from cellseg_napari._reader import contrast_limits
+from napari.components import ViewerModel
+from napari.layers import Layer
+from npe2 import PluginManifest
+
+from cellseg.errors import InputError, RegionError
+from cellseg.geometry import Box
+from cellseg.results import ResultFolder
+from cellseg.slide import Slide, open_slide
+
+MANIFEST = Path(cellseg_napari.__file__).parent / "napari.yaml"
+
+
+@pytest.fixture
+def viewer() -> Iterator[ViewerModel]:
+    model = ViewerModel()
+    yield model
+    model.layers.clear()
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, int]]:
+    """(downsample, pixels) of every read of a slide."""
+    found: list[tuple[float, int]] = []
+    real = Slide.read
+
+    def read(self: Slide, box: Box, *, downsample: float = 1.0, channels=None):
+        found.append((downsample, box.area))
+        return real(self, box, downsample=downsample, channels=channels)
+
+    monkeypatch.setattr(Slide, "read", read)
+    return found
+
+
+def shown(viewer: ViewerModel, path: Path) -> list[Layer]:
+    """The layers of what napari's own question and the reader's answer bring."""
+    reader = get_reader(str(path))
+    assert reader is not None
+    for data in reader(str(path)):
+        if data[0] is not None:
+            viewer.add_layer(Layer.create(*data))
+    return list(viewer.layers)
+
+
+def test_manifest_names_the_distribution_and_a_reader_that_exists() -> None:
+    manifest = PluginManifest.from_file(MANIFEST)
+    manifest.validate_imports()
+    assert manifest.name == "cellseg-slides"
+    (reader,) = manifest.contributions.readers
+    assert reader.accepts_directories
+    assert reader.filename_patterns == ["*.cellseg"]
+
+
+def test_reader_takes_result_folders_only(tmp_path: Path, result: Path, slide: Path) -> None:
+    (tmp_path / "file.cellseg").touch()
+    assert get_reader(str(result)) is not None
+    assert get_reader([str(result), str(result)]) is not None
+    for other in (slide, tmp_path, tmp_path / "file.cellseg", tmp_path / "none.cellseg"):
+        assert get_reader(str(other)) is None
+    assert get_reader([str(result), str(slide)]) is None
+    assert get_reader([]) is None
+
+
+def test_reader_never_raises_on_odd_questions() -> None:
+    for odd in ("", "\0.cellseg", "x" * 100_000 + ".cellseg", None, 7, [None]):
+        assert get_reader(odd) is None
+
+
+def test_question_does_not_look_into_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "empty.cellseg").mkdir()
+    assert get_reader(str(tmp_path / "empty.cellseg")) is not None
+
+
+def test_cells_lie_on_the_slide_in_um(viewer: ViewerModel, result: Path) -> None:
+    image, cells = shown(viewer, result)
+    assert (image.name, cells.name) == ("slide", "slide nucleus")
+    assert image.rgb
+    assert image.multiscale
+    assert cells.multiscale
+    np.testing.assert_allclose(image.scale, (0.25, 0.25))
+    np.testing.assert_allclose(cells.scale, (0.5, 0.5))
+    # Same corners: the half pixels on either side of the first centres differ.
+    np.testing.assert_allclose(image.extent.world, cells.extent.world)
+    assert {str(unit) for layer in (image, cells) for unit in layer.units} == {"micrometer"}
+    for label, (y, x) in enumerate([(14, 26), (304, 406)], start=1):
+        world = np.array([y, x]) * 0.5 + cells.translate
+        assert int(np.asarray(cells.data[0][y, x])) == label
+        level_0 = image.world_to_data(world)
+        np.testing.assert_allclose(level_0, [2 * y + 0.5, 2 * x + 0.5])
+
+
+def test_without_pixel_size_units_are_pixels(viewer: ViewerModel, result_in_px: Path) -> None:
+    image, cells = shown(viewer, result_in_px)
+    np.testing.assert_allclose(image.scale, (1, 1))
+    np.testing.assert_allclose(cells.scale, (2, 2))
+    np.testing.assert_allclose(image.extent.world, cells.extent.world)
+    assert {str(unit) for unit in (*image.units, *cells.units)} == {"pixel"}
+
+
+def test_run_wins_over_the_file_about_the_pixel_size(
+    viewer: ViewerModel, slide: Path, result_in_px: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "plain.tif").write_bytes(slide.read_bytes())
+    shutil.rmtree(result_in_px)
+    from_run = read_slide(slide, mpp=0.125)[0][1]
+    assert from_run["scale"] == (0.125, 0.125)
+
+
+def test_table_is_the_layers_features(viewer: ViewerModel, result: Path) -> None:
+    _, cells = shown(viewer, result)
+    assert list(cells.features.columns) == ["index", "class", "score", "area_px"]
+    assert cells.features["index"].tolist() == [1, 2]
+    assert cells.features["class"].tolist() == ["tumour", "other"]
+    at = np.array([14, 26]) * 0.5 + cells.translate
+    cells._set_view_slice()
+    status = cells.get_status(at, world=True)["value"]
+    assert "class: tumour" in status
+    assert "area_px: 384" in status
+
+
+def test_opening_reads_the_coarsest_level_only(
+    viewer: ViewerModel, result: Path, reads: list[tuple[float, int]]
+) -> None:
+    image, _ = shown(viewer, result)
+    assert [level.shape for level in image.data] == [(1200, 1600, 3), (600, 800, 3)]
+    assert {downsample for downsample, _ in reads} == {2.0}
+    assert sum(area for _, area in reads) == 600 * 800
+    reads.clear()
+    np.asarray(image.data[0][100:110, 700:720])
+    assert reads == [(1.0, 512 * 512)]
+    reads.clear()
+    np.asarray(image.data[0][90:120, 690:730])
+    assert not reads, "the same block again should come from memory"
+
+
+def test_moved_slide_is_found_beside_the_folder(tmp_path: Path, slide: Path, result: Path) -> None:
+    new = tmp_path / "elsewhere"
+    new.mkdir()
+    slide.rename(new / slide.name)
+    moved = result.rename(new / result.name)
+    image, _ = read_result(moved)
+    assert image[1]["name"] == "slide"
+
+
+def test_lost_slide_leaves_the_cells_and_says_so(
+    viewer: ViewerModel, slide: Path, result: Path, messages: list[str]
+) -> None:
+    slide.unlink()
+    overview, cells = shown(viewer, result)
+    assert overview.name == "slide overview"
+    assert overview.extent.world[1, 1] < cells.extent.world[0, 1], "it lies beside, not under"
+    assert cells.features["index"].tolist() == [1, 2]
+    assert len(messages) == 1
+    assert "slide.tif" in messages[0]
+
+
+def test_unfinished_folder_is_a_message(
+    viewer: ViewerModel, tmp_path: Path, messages: list[str]
+) -> None:
+    from cellseg.instances import Instances
+
+    folder = tmp_path / "going.cellseg"
+    with ResultFolder.open(folder, key="test") as going:
+        going.tile_done(0, 0, Instances.empty())
+    assert shown(viewer, folder) == []
+    assert len(messages) == 1
+    assert "going.cellseg" in messages[0]
+    assert "not finished" in messages[0]
+    with pytest.raises(InputError, match="not finished"):
+        read_result(folder)
+
+
+@pytest.mark.parametrize("damage", ["cells.csv", "run.json", "labels.ome.zarr/0/.zarray"])
+def test_damaged_folder_is_a_message(
+    viewer: ViewerModel, result: Path, messages: list[str], damage: str
+) -> None:
+    (result / damage).write_text("{]")
+    assert shown(viewer, result) == []
+    assert len(messages) == 1
+    assert "slide.cellseg" in messages[0]
+
+
+def test_channels_are_layers_with_limits_from_the_picture(
+    viewer: ViewerModel, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(1)
+    pixels = rng.integers(100, 300, (2, 700, 900)).astype(np.uint16)
+    pixels[1] += 1000
+    pixels[:, 5, 5] = 65535
+    path = tmp_path / "two.ome.tif"
+    names = {"axes": "CYX", "Channel": {"Name": ["DAPI", "CD3"]}, "PhysicalSizeX": 0.5,
+             "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.5, "PhysicalSizeYUnit": "µm"}  # fmt: skip
+    tifffile.imwrite(path, pixels, metadata=names, photometric="minisblack")
+    for data in read_slide(path):
+        viewer.add_layer(Layer.create(*data))
+    first, second = viewer.layers
+    assert (first.name, second.name) == ("two DAPI", "two CD3")
+    assert first.colormap.name != second.colormap.name
+    assert str(first.blending) == "additive"
+    np.testing.assert_allclose(first.contrast_limits, (101, 299), atol=1)
+    np.testing.assert_allclose(second.contrast_limits, (1101, 1299), atol=1)
+    np.testing.assert_array_equal(np.asarray(second.data[0][10:20, 30:50]), pixels[1, 10:20, 30:50])
+    np.testing.assert_allclose(second.scale, (0.5, 0.5))
+
+
+def test_single_channel_is_grey(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "one.tif", np.arange(4000, dtype=np.uint16).reshape(50, 80))
+    ((_, look, kind),) = read_slide(tmp_path / "one.tif")
+    assert (look["name"], look["colormap"], kind) == ("one", "gray", "image")
+
+
+@pytest.mark.parametrize(
+    ("pixels", "limits"),
+    [
+        (np.zeros((4, 4), np.uint8), (0, 1)),
+        (np.full((4, 4), 7, np.int16), (7, 8)),
+        (np.full((4, 4), np.nan, np.float32), (0, 1)),
+        (np.array([[0.0] * 999 + [5.0]], np.float32), (0, 5)),
+    ],
+)
+def test_contrast_limits_are_never_empty(pixels: np.ndarray, limits: tuple[float, float]) -> None:
+    assert contrast_limits(pixels) == limits
+
+
+@pytest.fixture
+def level(slide: Path) -> LazyLevel:
+    source = SlideSource(open_slide(slide), on_damage=pytest.fail)
+    return slide_levels(source, channels=(0, 1, 2))[0]
+
+
+def test_level_indexes_like_an_array(level: LazyLevel, slide: Path) -> None:
+    whole = tifffile.imread(slide)
+    assert (level.shape, level.ndim, level.size) == (whole.shape, 3, whole.size)
+    assert level.dtype == whole.dtype
+    np.testing.assert_array_equal(np.asarray(level), whole)
+    s = slice
+    for key in (
+        (s(500, 530), s(1000, 1050)),
+        (s(None), s(1590, None), s(0, 2)),
+        (s(0, 1200, 7), s(1600, None, -9)),
+        (s(1100, 5000), s(-20, None)),
+        (s(30, 10), s(None)),
+        (Ellipsis, 1),
+        (3, Ellipsis),
+        (np.int64(1199), -1),
+        5,
+    ):
+        np.testing.assert_array_equal(level[key], whole[key], err_msg=str(key))
+    for outside in ((1200, 0), (0, -1601), (0, 0, 0, 0)):
+        with pytest.raises(IndexError):
+            level[outside]
+
+
+def test_levels_end_small_without_a_pyramid(tmp_path: Path) -> None:
+    path = tmp_path / "flat.tif"
+    tifffile.imwrite(path, np.zeros((5000, 3000), np.uint8), tile=(256, 256))
+    source = SlideSource(open_slide(path), on_damage=pytest.fail)
+    levels = slide_levels(source, channels=(0,))
+    assert [level.shape for level in levels] == [(5000, 3000), (2500, 1500), (1250, 750), (625, 375)]
+    assert max(levels[-1].shape) <= COARSEST_PX
+
+
+def test_damaged_region_is_black_and_told_once(
+    slide: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = Box(0, 0, 100, 100)
+    real = Slide.read
+
+    def read(self: Slide, box: Box, **options: object) -> np.ndarray:
+        if box.intersects(bad):
+            raise RegionError("slide.tif: chunk at (0, 0) does not decode")
+        return real(self, box, **options)
+
+    monkeypatch.setattr(Slide, "read", read)
+    said: list[str] = []
+    source = SlideSource(open_slide(slide), on_damage=said.append)
+    level = slide_levels(source, channels=(0, 1, 2))[0]
+    pixels = level[:600, :600]
+    assert not pixels[:100, :100].any()
+    np.testing.assert_array_equal(pixels[128:, :], tifffile.imread(slide)[128:600, :600])
+    np.testing.assert_array_equal(pixels[:, 128:], tifffile.imread(slide)[:600, 128:600])
+    assert len(said) == 1
+    assert "slide.tif" in said[0]
+
+
+def test_slide_closes_with_its_last_level(slide: Path) -> None:
+    opened = open_slide(slide)
+    levels = slide_levels(SlideSource(opened, on_damage=pytest.fail), channels=(0,))
+    levels[-1][0, 0]
+    del levels
+    with pytest.raises(InputError, match="closed"):
+        opened.read(Box(0, 0, 1, 1))
+
+
+def test_real_slide_agrees_with_its_file(shared: Path, viewer: ViewerModel) -> None:
+    path = shared / "slides" / "CMU-1-Small-Region.svs"
+    for data in read_slide(path):
+        viewer.add_layer(Layer.create(*data))
+    (image,) = viewer.layers
+    np.testing.assert_allclose(image.scale, (0.499, 0.499), atol=1e-3)
+    whole = tifffile.imread(path, key=0)
+    np.testing.assert_array_equal(np.asarray(image.data[0][700:900, 900:1100]), whole[700:900, 900:1100])

@@ -1,0 +1,120 @@
+"""Boxes and the lattice of tiles."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cellseg.geometry import STRIDE_PX, Box, TileGrid
+
+EDGES = st.integers(-20, 20)
+BOXES = st.tuples(EDGES, EDGES, st.integers(0, 20), st.integers(0, 20)).map(
+    lambda v: Box(v[0], v[1], v[0] + v[2], v[1] + v[3])
+)
+GRIDS = st.builds(
+    TileGrid,
+    height=st.integers(1, 300),
+    width=st.integers(1, 300),
+    tile=st.sampled_from([32, 64, 96, 128]),
+    halo=st.sampled_from([0, 32, 64, 96]),
+)
+
+
+def pixels(box: Box) -> set[tuple[int, int]]:
+    return {(y, x) for y in range(box.y0, box.y1) for x in range(box.x0, box.x1)}
+
+
+def test_a_box_has_its_size():
+    box = Box(1, 2, 4, 9)
+    assert (box.height, box.width, box.shape, box.area) == (3, 7, (3, 7), 21)
+    assert box.widened(2) == Box(-1, 0, 6, 11)
+
+
+@pytest.mark.parametrize("corners", [(1, 0, 0, 1), (0, 1, 1, 0)])
+def test_a_box_does_not_run_backwards(corners):
+    with pytest.raises(ValueError, match="y0 <= y1"):
+        Box(*corners)
+
+
+@given(BOXES, BOXES)
+def test_intersection_has_the_common_pixels(a, b):
+    common = pixels(a) & pixels(b)
+    assert pixels(a.intersection(b)) == common
+    assert a.intersects(b) == b.intersects(a) == bool(common)
+
+
+@settings(max_examples=50, deadline=None)
+@given(GRIDS)
+def test_cores_partition_the_slide(grid):
+    owned = np.zeros((grid.height, grid.width), dtype=int)
+    places = []
+    for tile in grid:
+        core = tile.core
+        owned[core.y0 : core.y1, core.x0 : core.x1] += 1
+        places.append((tile.row, tile.column))
+        assert grid.at(tile.row, tile.column) == tile
+    assert (owned == 1).all()
+    assert len(grid) == len(places) == len(set(places)) == grid.rows * grid.columns
+
+
+@settings(max_examples=50, deadline=None)
+@given(GRIDS)
+def test_padded_tiles_start_on_the_lattice_and_stay_on_the_slide(grid):
+    for tile in grid:
+        padded = tile.padded
+        assert padded.y0 % STRIDE_PX == padded.x0 % STRIDE_PX == 0
+        assert padded == tile.core.widened(grid.halo).intersection(grid.extent)
+        assert tile.core.intersection(padded) == tile.core
+        assert padded.intersection(grid.extent) == padded
+
+
+@settings(max_examples=100, deadline=None)
+@given(GRIDS, st.data())
+def test_seeing_names_every_tile_that_sees_a_pixel_of_the_box(grid, data):
+    y0 = data.draw(st.integers(0, grid.height - 1))
+    x0 = data.draw(st.integers(0, grid.width - 1))
+    box = Box(
+        y0,
+        x0,
+        data.draw(st.integers(y0 + 1, grid.height)),
+        data.draw(st.integers(x0 + 1, grid.width)),
+    )
+    found = grid.seeing(box)
+    expected = {(tile.row, tile.column) for tile in grid if tile.padded.intersects(box)}
+    assert len(found) == len(set(found))
+    assert set(found) == expected
+
+
+def test_seeing_outside_of_the_slide_is_nobody():
+    assert TileGrid(64, 64, 32, 32).seeing(Box(200, 200, 210, 210)) == []
+
+
+def test_tiles_come_in_stripes_so_that_neighbours_are_close():
+    grid = TileGrid(96, 32 * 20, 32, 32)
+    places = [(tile.row, tile.column) for tile in grid]
+    assert places[:9] == [(0, column) for column in range(8)] + [(1, 0)]
+    assert places[24] == (0, 8)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "what"),
+    [
+        ((0, 10, 32, 0), "1 × 1"),
+        ((10, 0, 32, 0), "1 × 1"),
+        ((10, 10, 33, 0), "tile"),
+        ((10, 10, 0, 0), "tile"),
+        ((10, 10, 32, 5), "halo"),
+        ((10, 10, 32, -32), "halo"),
+    ],
+)
+def test_a_grid_that_cannot_be_is_refused(sizes, what):
+    with pytest.raises(ValueError, match=what):
+        TileGrid(*sizes)
+
+
+@pytest.mark.parametrize("place", [(-1, 0), (0, -1), (2, 0), (0, 2)])
+def test_there_is_no_tile_outside_of_the_grid(place):
+    with pytest.raises(IndexError, match="no tile"):
+        TileGrid(64, 64, 32, 32).at(*place)

@@ -1,0 +1,119 @@
+"""The shipped protocols, and what is said of bad ones."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellseg.errors import SettingsError
+from cellseg.protocol import CountProtocol, load_protocol, shipped_protocols
+
+GOOD = "name: mine\nabout: Mine.\nstain: he\nmpp: 0.5\nscore: 0.5\n"
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load_protocol(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert path.name in message
+    return message
+
+
+def test_there_is_a_protocol_for_every_stain():
+    assert shipped_protocols() == ("brightfield", "fluorescence", "he", "ihc")
+
+
+@pytest.mark.parametrize("name", shipped_protocols())
+def test_shipped_protocols_are_valid_and_tell_people_what_they_do(name):
+    protocol = load_protocol(name)
+    assert protocol.name == protocol.stain == name
+    assert len(protocol.about.split()) > 40
+    assert "  " not in protocol.about
+    assert "\n" not in protocol.about
+    assert not math.isinf(protocol.max_area_um2)
+    largest_disc_um2 = math.pi / 4 * protocol.largest_cell_um**2
+    assert protocol.min_area_um2 < 28 < protocol.max_area_um2 <= largest_disc_um2
+
+
+def test_light_follows_the_stain():
+    lights = {name: load_protocol(name).light for name in shipped_protocols()}
+    assert lights.pop("fluorescence") == "fluorescence"
+    assert set(lights.values()) == {"transmitted"}
+
+
+def test_a_file_is_read_with_the_defaults_of_what_it_leaves_out(tmp_path):
+    protocol = load_protocol(written(tmp_path, GOOD))
+    assert protocol == CountProtocol(name="mine", about="Mine.", stain="he", mpp=0.5, score=0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (GOOD + "treshold: 0.5\n", "treshold"),
+        (GOOD.replace("mpp: 0.5", "mpp: fine"), "mpp"),
+        (GOOD.replace("mpp: 0.5", "mpp: .nan"), "mpp"),
+        (GOOD.replace("mpp: 0.5\n", ""), "mpp"),
+        (GOOD.replace("score: 0.5", "score: 1.5"), "score"),
+        (GOOD.replace("stain: he", "stain: pas"), "stain"),
+        (GOOD + "min_area_um2: 50\nmax_area_um2: 20\n", "min_area_um2"),
+        (GOOD + "tile_px: 1000\n", "tile_px"),
+        ("name: [unclosed\n", "YAML"),
+        ("- a\n- list\n", "name: value"),
+        ("", "name: value"),
+    ],
+)
+def test_a_bad_file_is_refused_in_one_line(tmp_path, text, named):
+    assert named in refused(written(tmp_path, text))
+
+
+def test_every_fault_is_named_at_once(tmp_path):
+    message = refused(written(tmp_path, GOOD.replace("0.5", "-1")))
+    assert "mpp" in message
+    assert "score" in message
+
+
+def test_a_missing_file_names_the_shipped_protocols(tmp_path):
+    message = refused(tmp_path / "nowhere.yaml")
+    assert all(name in message for name in shipped_protocols())
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"\xff\xfe\x00name")
+    assert "cannot be read" in refused(path)
+
+
+def test_changed_settings_are_validated_again():
+    protocol = load_protocol("he")
+    assert protocol.changed(score=0.7).score == 0.7
+    assert protocol.score == 0.5
+    with pytest.raises(SettingsError, match="scor:"):
+        protocol.changed(scor=0.7)
+    with pytest.raises(SettingsError, match="min_area_um2"):
+        protocol.changed(min_area_um2=2000)
+
+
+@given(
+    mpp=st.floats(0.06, 4.0),
+    largest_um=st.floats(1.0, 500.0),
+    context_px=st.integers(0, 300),
+)
+def test_the_halo_holds_the_largest_cell_and_the_context(mpp, largest_um, context_px):
+    protocol = load_protocol("he").changed(
+        mpp=mpp, largest_cell_um=largest_um, context_px=context_px
+    )
+    assert protocol.halo_px % 32 == 0
+    assert protocol.halo_px >= math.floor(largest_um / mpp) + 8
+    assert protocol.halo_px >= context_px
+    assert protocol.halo_px < max(largest_um / mpp + 9, context_px) + 32

@@ -1,0 +1,728 @@
+"""The result folder: what is in it, and what a kill, a clash or a hostile file does to it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import tracemalloc
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from cellseg._results import folder as folder_module
+from cellseg._results import publish, table
+from cellseg.errors import InputError, OutputError
+from cellseg.instances import Instances
+from cellseg.results import (
+    Frame,
+    Overview,
+    Report,
+    ResultFolder,
+    display_rgb,
+    load_result,
+    write_overview,
+)
+
+GOLDEN = Path(__file__).parent / "golden" / "cells.csv"
+
+
+@dataclass(frozen=True)
+class Column:
+    name: str
+    dtype: str
+
+
+COLUMNS = (
+    Column("label", "int64"),
+    Column("class", "str"),
+    Column("object", "str"),
+    Column("score", "float32"),
+    Column("area_px", "int64"),
+    Column("area_um2", "float64"),
+    Column("eccentricity", "float64"),
+    Column("touches_border", "bool"),
+)
+FRAME = Frame(
+    height=2600, width=4800, lattice_height=1300, lattice_width=2400, downsample=2.0, mpp=0.25
+)
+REPORT = Report(
+    frame=FRAME,
+    columns=COLUMNS,
+    class_names=("tumour", "NA"),
+    object_name="nucleus",
+    provenance={"settings": {"score": np.float32(0.5), "path": Path("a.tif"), "nan": float("nan")}},
+)
+
+
+def disk(radius: int) -> np.ndarray:
+    y, x = np.ogrid[-radius : radius + 1, -radius : radius + 1]
+    return y**2 + x**2 <= radius**2
+
+
+def disks(centres: list[tuple[int, int]], radius: int = 9) -> Instances:
+    return Instances.build(
+        [(y - radius, x - radius, y + radius + 1, x + radius + 1) for y, x in centres],
+        [0.5 + (y * 7 + x) % 50 / 100 for y, x in centres],
+        [(y + x) % 2 for y, x in centres],
+        [disk(radius) for _ in centres],
+    )
+
+
+def measured(instances: Instances) -> pd.DataFrame:
+    areas = instances.areas
+    return pd.DataFrame(
+        {
+            "area_px": areas * 4,
+            "area_um2": areas * 0.25,
+            "eccentricity": np.where(instances.classes == 0, 0.0123456, np.nan),
+            "touches_border": instances.boxes[:, 0] < 100,
+        }
+    )
+
+
+CENTRES = [(40, 40), (1020, 1022), (1024, 2300), (300, 2000), (300, 60), (1250, 1500)]
+"""One across four chunks, one across two; two in the same row."""
+
+
+def fill(folder: ResultFolder, centres: list[tuple[int, int]] = CENTRES, parts: int = 2) -> None:
+    for part in range(parts):
+        instances = disks(centres[part::parts])
+        folder.add_cells(measured(instances), instances)
+
+
+def make(path: Path, centres: list[tuple[int, int]] = CENTRES, *, key: str = "k", **changes):
+    with ResultFolder.open(path, key=key) as folder:
+        fill(folder, centres)
+        return folder.finish(replace(REPORT, **changes))
+
+
+def contents(path: Path) -> list[str]:
+    return sorted(entry.name for entry in path.iterdir())
+
+
+def picture(path: Path) -> np.ndarray:
+    return np.asarray(load_result(path).labels()[0])
+
+
+# --- the table -------------------------------------------------------------------------------
+
+
+def test_the_table_is_the_golden_file_byte_by_byte(tmp_path):
+    result = make(tmp_path / "a.cellseg")
+    assert result.table_path.read_bytes() == GOLDEN.read_bytes()
+
+
+def test_the_table_comes_back_with_the_contracts_types(tmp_path):
+    found = make(tmp_path / "a.cellseg").table()
+    assert [(name, str(found[name].dtype)) for name in found] == [
+        (column.name, column.dtype) for column in COLUMNS
+    ]
+    assert found["label"].tolist() == [1, 2, 3, 4, 5, 6]
+    assert set(found["class"]) == {"tumour", "NA"}, "a class called NA is no missing value"
+    assert found["eccentricity"].isna().equals(found["class"] == "NA")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (12.5, "12.5000"), (100000.24999, "100000.2500"), (0.1, "0.1000"), (0.012344, "0.01234"),
+        (0.0, "0.0000"), (-0.0, "0.0000"), (1.5e-06, "1.5e-06"), (-3.0, "-3.0000"),
+        (float("nan"), ""), (float("inf"), ""), (float(np.float32(0.9)), "0.9000"),
+    ],
+)  # fmt: skip
+def test_numbers_are_written_as_documented(value, text):
+    assert table._decimal(value) == text
+
+
+def test_labels_follow_position_and_not_arrival(tmp_path):
+    forth, back = make(tmp_path / "a.cellseg"), make(tmp_path / "b.cellseg", CENTRES[::-1])
+    assert forth.table_path.read_bytes() == back.table_path.read_bytes()
+    assert np.array_equal(picture(forth.path), picture(back.path))
+    labels = picture(forth.path)
+    centres = sorted(CENTRES)
+    assert [labels[y, x] for y, x in centres] == [1, 2, 3, 4, 5, 6]
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.permutations(range(5)))
+def test_nested_cells_with_one_centre_are_ordered_too(order):
+    import tempfile
+
+    rings = [(40, radius) for radius in (4, 6, 8, 10, 12)]
+    with tempfile.TemporaryDirectory() as home:
+        with ResultFolder.open(Path(home) / "a.cellseg", key="k") as folder:
+            for index in order:
+                ring = disks([(40, 40)], rings[index][1])
+                folder.add_cells(measured(ring), ring)
+            found = folder.finish(REPORT).table()
+    assert found["area_px"].tolist() == sorted(found["area_px"], reverse=True)
+
+
+def test_a_slide_without_cells_has_a_table_and_labels(tmp_path):
+    with ResultFolder.open(tmp_path / "a.cellseg", key="k") as folder:
+        result = folder.finish(REPORT)
+    assert len(result.table()) == 0
+    assert str(result.table()["area_um2"].dtype) == "float64"
+    assert not np.asarray(result.labels()[-1]).any()
+
+
+def test_a_column_that_was_not_measured_is_refused(tmp_path):
+    extra = (*COLUMNS, Column("solidity", "float64"))
+    with pytest.raises(ValueError, match="solidity"):
+        make(tmp_path / "a.cellseg", columns=extra)
+
+
+def test_changing_columns_and_wrong_lengths_are_refused(tmp_path):
+    cells = disks(CENTRES)
+    with ResultFolder.open(tmp_path / "a.cellseg", key="k") as folder:
+        folder.add_cells(measured(cells), cells)
+        with pytest.raises(ValueError, match="expected columns"):
+            folder.add_cells(measured(cells).drop(columns="area_px"), cells)
+        with pytest.raises(ValueError, match="5 rows for 6"):
+            folder.add_cells(measured(cells)[:5], cells)
+
+
+# --- the label image -------------------------------------------------------------------------
+
+
+def test_the_label_image_is_painted_exactly(tmp_path):
+    expected = np.zeros((1300, 2400), np.uint32)
+    for label, (y, x) in enumerate(sorted(CENTRES), start=1):
+        expected[y - 9 : y + 10, x - 9 : x + 10][disk(9)] = label
+    result = make(tmp_path / "a.cellseg")
+    levels = result.labels()
+    assert levels[0].dtype == np.uint32
+    assert levels[0].chunks == (1024, 1024)
+    for number, level in enumerate(levels):
+        step = 2**number
+        assert np.array_equal(np.asarray(level), expected[::step, ::step])
+    assert max(levels[-1].shape) <= 512 < max(levels[-2].shape)
+
+
+def test_empty_chunks_are_not_written(tmp_path):
+    path = make(tmp_path / "a.cellseg", [(40, 40)]).labels_path
+    assert sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.name.isdecimal() and p.is_file()) == [
+        "0/0/0", "1/0/0", "2/0/0", "3/0/0",
+    ]  # fmt: skip
+
+
+def test_a_small_image_has_one_small_chunk(tmp_path):
+    frame = Frame(height=90, width=70, lattice_height=90, lattice_width=70, downsample=1.0, mpp=None)
+    levels = make(tmp_path / "a.cellseg", [(40, 40)], frame=frame).labels()
+    assert [(level.shape, level.chunks) for level in levels] == [((90, 70), (90, 70))]
+
+
+def test_a_cell_outside_the_lattice_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="outside the lattice"):
+        make(tmp_path / "a.cellseg", [(40, 5000)])
+    with pytest.raises(InputError):
+        load_result(tmp_path / "a.cellseg")
+
+
+def test_ome_zarr_py_reads_the_labels(tmp_path):
+    from ome_zarr.io import parse_url
+    from ome_zarr.reader import Reader
+
+    result = make(tmp_path / "a.cellseg")
+    location = parse_url(str(result.labels_path))
+    assert location is not None
+    nodes = list(Reader(location)())
+    levels = nodes[0].data
+    assert [level.shape for level in levels] == [level.shape for level in result.labels()]
+    assert np.array_equal(np.asarray(levels[0]), picture(result.path))
+
+
+def test_the_metadata_is_ngff_04(tmp_path):
+    path = make(tmp_path / "a.cellseg").labels_path
+    attributes = dict(zarr.open_group(path, mode="r").attrs)
+    (image,) = attributes["multiscales"]
+    assert image["version"] == attributes["image-label"]["version"] == "0.4"
+    assert image["axes"] == [
+        {"name": axis, "type": "space", "unit": "micrometer"} for axis in "yx"
+    ]
+    first, second = (entry["coordinateTransformations"] for entry in image["datasets"][:2])
+    assert first == [
+        {"type": "scale", "scale": [0.5, 0.5]},
+        {"type": "translation", "translation": [0.125, 0.125]},
+    ]
+    # Both levels begin at the slide's corner, half a level-0 pixel before its first centre.
+    for scale, shift in (first, second):
+        assert shift["translation"][0] - scale["scale"][0] / 2 == -0.125
+    store = json.loads((path / "0" / ".zarray").read_text())
+    assert (store["zarr_format"], store["dimension_separator"], store["fill_value"]) == (2, "/", 0)
+    assert store["compressor"]["cname"] == "zstd"
+
+
+def test_without_a_pixel_size_the_scale_is_in_level_0_pixels(tmp_path):
+    path = make(tmp_path / "a.cellseg", frame=replace(FRAME, mpp=None)).labels_path
+    (image,) = zarr.open_group(path, mode="r").attrs["multiscales"]
+    assert "unit" not in image["axes"][0]
+    assert image["datasets"][0]["coordinateTransformations"][0]["scale"] == [2.0, 2.0]
+
+
+def test_memory_does_not_grow_with_the_slide(tmp_path):
+    side = 60_000
+    frame = Frame(height=side, width=side, lattice_height=side, lattice_width=side, downsample=1.0, mpp=0.5)
+    centres = [(y, x) for y in range(100, side, 15_000) for x in range(100, side, 15_000)]
+    make(tmp_path / "warm.cellseg")
+    tracemalloc.start()
+    try:
+        make(tmp_path / "a.cellseg", centres, frame=frame)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # An array of the slide's size would take 14,400 MB, one row of chunks 245 MB.
+    assert peak < 80e6
+
+
+# --- run.json, overview.png ------------------------------------------------------------------
+
+
+def test_run_json_has_what_was_given_and_what_is_known(tmp_path):
+    result = make(tmp_path / "a.cellseg", provenance=lambda: {**REPORT.provenance, "format": "x"})
+    run = json.loads(result.run_path.read_text())
+    assert run["settings"] == {"score": 0.5, "path": "a.tif", "nan": None}
+    assert run["format"] == "cellseg result", "what is given cannot hide what a reader needs"
+    assert run["frame"]["downsample"] == 2.0
+    assert result.frame == FRAME
+    assert result.is_complete
+    assert not make(tmp_path / "b.cellseg", complete=False).is_complete
+
+
+def opened(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def overview(height: int = 325, width: int = 600, **changes) -> Overview:
+    image = np.full((height, width, 3), 240, np.uint8)
+    return Overview(**{"image": image, "downsample": 8.0, "mpp": 0.25, "title": "slide.tif", **changes})
+
+
+def test_the_overview_shows_where_the_cells_are(tmp_path):
+    counts = np.zeros((325, 600))
+    counts[60:80, 500:520] = 3
+    write_overview(tmp_path / "full.png", overview(), counts)
+    write_overview(tmp_path / "none.png", overview(), np.zeros((325, 600)))
+    full, none = (opened(tmp_path / f"{name}.png").astype(int) for name in ("full", "none"))
+    assert full.shape == none.shape
+    differs = np.abs(full - none).sum(2) > 60
+    differs[:64] = False  # the number of cells above
+    differs[:, 640:] = False  # the colour bar
+    rows, columns = np.nonzero(differs)
+    # The second panel stands below the first: its corner is at (64 + 22 + 325 + 24 + 22, 24).
+    assert abs(rows.mean() - (457 + 70)) < 4
+    assert abs(columns.mean() - (24 + 510)) < 4
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 900), (900, 3), (500, 500)])
+def test_overviews_of_any_shape_are_drawn(tmp_path, shape):
+    tissue = np.ones((4, 4), bool)
+    write_overview(
+        tmp_path / "a.png",
+        overview(*shape, tissue=tissue, tissue_downsample=50.0, mpp=None, title="µ" * 200 + "\n"),
+        np.ones(shape),
+    )
+    assert opened(tmp_path / "a.png").shape[1] >= 500
+
+
+def test_the_tissue_outline_lies_where_the_tissue_is(tmp_path):
+    tissue = np.zeros((41, 75), bool)
+    tissue[10:20, 30:50] = True
+    with_tissue = overview(tissue=tissue, tissue_downsample=64.0)
+    write_overview(tmp_path / "a.png", with_tissue, np.zeros((325, 600)))
+    green = np.all(opened(tmp_path / "a.png") == (0, 150, 90), axis=2)
+    rows, columns = np.nonzero(green)
+    assert (rows.min() - 86, rows.max() + 1 - 86) == (80, 160)
+    assert (columns.min() - 24, columns.max() + 1 - 24) == (240, 400)
+
+
+def test_finish_counts_cells_on_the_overview(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        folder_module, "write_overview", lambda path, over, counts: (drawn.append(counts), path.touch())
+    )
+    make(tmp_path / "a.cellseg", overview=overview())
+    (counts,) = drawn
+    assert counts.sum() == 6
+    assert counts[10, 10] == 1  # lattice (40, 40) is level-0 (81, 81)
+    assert contents(tmp_path / "a.cellseg") == ["cells.csv", "labels.ome.zarr", "overview.png", "run.json"]
+
+
+def test_any_pixels_become_a_picture():
+    colour = np.full((4, 5, 3), 77, np.uint8)
+    assert np.array_equal(display_rgb(colour), colour)
+    dim = np.linspace(1000, 1100, 20).reshape(4, 5, 1).astype(np.float32)
+    dim[0, 0] = np.nan
+    shown = display_rgb(dim)
+    assert shown.shape == (4, 5, 3)
+    assert shown.max() == 255
+
+
+# --- the journal -----------------------------------------------------------------------------
+
+
+def test_a_second_run_finds_the_tiles_of_the_first(tmp_path):
+    cells = disks(CENTRES)
+    with ResultFolder.open(tmp_path / "a.cellseg", key={"a": 1, "b": 2}) as folder:
+        assert not folder.resumed
+        folder.tile_done(1, 2, cells, info={"limits": ["queries"]})
+        folder.tile_done(0, 7, Instances.empty(), status="failed", info={"error": "bad"})
+    with ResultFolder.open(tmp_path / "a.cellseg", key={"b": 2, "a": 1}) as folder:
+        assert folder.resumed
+        assert folder.started_afresh_because is None
+        assert folder.finished_tiles() == {(1, 2), (0, 7)}
+        first, second = folder.tiles()
+    assert (first.row, first.column, first.status, first.info) == (1, 2, "done", {"limits": ["queries"]})
+    assert first.instances.to_bytes() == cells.to_bytes()
+    assert (second.status, second.info, len(second.instances)) == ("failed", {"error": "bad"}, 0)
+
+
+def test_another_key_starts_afresh_and_says_so(tmp_path):
+    with ResultFolder.open(tmp_path / "a.cellseg", key="one") as folder:
+        folder.tile_done(0, 0, Instances.empty())
+    with ResultFolder.open(tmp_path / "a.cellseg", key="two") as folder:
+        assert not folder.resumed
+        assert "settings" in (folder.started_afresh_because or "")
+        assert list(folder.tiles()) == []
+
+
+@pytest.mark.parametrize("damage", ["text", "cut", "middle"])
+def test_a_damaged_journal_is_thrown_away_with_a_warning(tmp_path, caplog, damage):
+    path = tmp_path / "a.cellseg"
+    with ResultFolder.open(path, key="k") as folder:
+        for column in range(50):
+            folder.tile_done(0, column, disks(CENTRES))
+    journal = path / "journal.sqlite"
+    data = journal.read_bytes()
+    changed = {
+        "text": b"this is no database" * 900,
+        "cut": data[: len(data) // 2],
+        "middle": data[:4096] + b"\xff" * 8192 + data[12288:],
+    }[damage]
+    journal.write_bytes(changed)
+    (path / ".cellseg.lock").touch()  # as a kill leaves it
+    with ResultFolder.open(path, key="k") as folder:
+        assert not folder.resumed
+        assert "damaged" in (folder.started_afresh_because or "")
+        folder.tile_done(0, 0, Instances.empty())
+        assert folder.finished_tiles() == {(0, 0)}
+    assert "damaged" in caplog.text
+
+
+def test_a_damaged_tile_is_done_again_and_the_others_are_kept(tmp_path, caplog):
+    path = tmp_path / "a.cellseg"
+    with ResultFolder.open(path, key="k") as folder:
+        for column in range(3):
+            folder.tile_done(0, column, disks(CENTRES))
+    with sqlite3.connect(path / "journal.sqlite") as database:
+        database.execute("UPDATE tiles SET instances = zeroblob(99) WHERE column = 1")
+    database.close()
+    with ResultFolder.open(path, key="k") as folder:
+        assert [tile.column for tile in folder.tiles()] == [0, 2]
+        assert folder.finished_tiles() == {(0, 0), (0, 2)}
+    assert "(0, 1) is damaged" in caplog.text
+
+
+def test_a_run_that_did_nothing_leaves_nothing(tmp_path):
+    with ResultFolder.open(tmp_path / "out" / "a.cellseg", key="k"):
+        pass
+    assert contents(tmp_path / "out") == []
+
+
+def test_a_finished_folder_holds_the_result_and_nothing_else(tmp_path):
+    with ResultFolder.open(tmp_path / "a.cellseg", key="k") as folder:
+        folder.tile_done(0, 0, disks(CENTRES))
+        fill(folder)
+        folder.finish(REPORT)
+    assert contents(tmp_path / "a.cellseg") == ["cells.csv", "labels.ome.zarr", "run.json"]
+    with ResultFolder.open(tmp_path / "a.cellseg", key="k") as folder:
+        assert folder.already_complete
+        assert not folder.resumed
+    with ResultFolder.open(tmp_path / "a.cellseg", key="other") as folder:
+        assert not folder.already_complete
+
+
+# --- who may write ---------------------------------------------------------------------------
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path):
+    with (
+        ResultFolder.open(tmp_path / "a.cellseg", key="k"),
+        pytest.raises(OutputError, match=f"process {os.getpid()}") as caught,
+    ):
+        ResultFolder.open(tmp_path / "a.cellseg", key="k")
+    assert "\n" not in str(caught.value)
+    ResultFolder.open(tmp_path / "a.cellseg", key="k").close()
+
+
+def test_a_folder_of_other_files_is_refused_and_untouched(tmp_path):
+    (tmp_path / "thesis.docx").write_text("years of work")
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(OutputError, match="no result folder of cellseg"):
+        ResultFolder.open(tmp_path, key="k")
+    assert contents(tmp_path) == ["run.json", "thesis.docx"]
+
+
+def test_a_file_in_the_way_is_refused(tmp_path):
+    (tmp_path / "a.cellseg").write_text("")
+    with pytest.raises(OutputError, match="is a file"):
+        ResultFolder.open(tmp_path / "a.cellseg", key="k")
+    with pytest.raises(OutputError, match=r"b\.cellseg: cannot be written"):
+        ResultFolder.open(tmp_path / "a.cellseg" / "b.cellseg", key="k")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+@pytest.mark.parametrize("name", [".partial", "journal.sqlite", "cells.csv", "labels.ome.zarr", "run.json"])
+def test_links_in_the_folder_do_not_lead_out_of_it(tmp_path, name):
+    outside, path = tmp_path / "outside", tmp_path / "a.cellseg"
+    outside.mkdir()
+    (outside / "file").write_text("mine")
+    path.mkdir()
+    (path / ".cellseg.lock").touch()
+    (path / name).symlink_to(outside if name in (".partial", "labels.ome.zarr") else outside / "file")
+    make(path)
+    assert contents(outside) == ["file"]
+    assert (outside / "file").read_text() == "mine"
+    assert picture(path).max() == 6
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links need rights there")
+def test_a_linked_lock_is_not_followed(tmp_path):
+    path = tmp_path / "a.cellseg"
+    make(path)
+    (path / ".cellseg.lock").symlink_to(tmp_path / "created")
+    with pytest.raises(OutputError):
+        ResultFolder.open(path, key="k")
+    assert not (tmp_path / "created").exists()
+
+
+# --- reading a result ------------------------------------------------------------------------
+
+
+def test_what_is_no_result_is_said(tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        load_result(tmp_path / "none")
+    with pytest.raises(InputError, match="is no result of cellseg"):
+        load_result(tmp_path)
+    (tmp_path / "run.json").write_text("[1, 2")
+    with pytest.raises(InputError, match="is no JSON"):
+        load_result(tmp_path)
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(InputError, match="not one of cellseg's"):
+        load_result(tmp_path)
+
+
+def test_an_unfinished_result_is_said(tmp_path):
+    with ResultFolder.open(tmp_path / "a.cellseg", key="k") as folder:
+        folder.tile_done(0, 0, Instances.empty())
+        with pytest.raises(InputError, match="not finished"):
+            load_result(tmp_path / "a.cellseg")
+    with pytest.raises(InputError, match="not finished"):
+        load_result(tmp_path / "a.cellseg")
+
+
+def test_labels_of_another_run_are_refused(tmp_path):
+    one, two = make(tmp_path / "a.cellseg"), make(tmp_path / "b.cellseg")
+    (two.labels_path / ".zattrs").write_bytes((one.labels_path / ".zattrs").read_bytes())
+    with pytest.raises(InputError, match="another run"):
+        load_result(two.path)
+
+
+@pytest.mark.parametrize("frame", [{}, {"height": 1}, None])
+def test_a_damaged_run_json_is_said(tmp_path, frame):
+    result = make(tmp_path / "a.cellseg")
+    result.run_path.write_text(json.dumps({**result.run, "frame": frame}))
+    with pytest.raises(InputError, match="damaged"):
+        load_result(result.path)
+
+
+@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "label\nx\n"])
+def test_a_damaged_table_is_said(tmp_path, text):
+    result = make(tmp_path / "a.cellseg")
+    result.table_path.write_text(text)
+    with pytest.raises(InputError, match=r"cells\.csv"):
+        result.table()
+
+
+# --- kills and errors ------------------------------------------------------------------------
+
+OLD, NEW = CENTRES[:3], CENTRES
+
+KILLED = textwrap.dedent(
+    """
+    import importlib, os, signal, sys
+    sys.path.insert(0, {tests!r})
+    import test_results as t
+    from cellseg.results import ResultFolder
+    module, name, call = {point!r}
+    module = importlib.import_module(module)
+    original, calls = getattr(module, name), []
+    def deadly(*given, **options):
+        calls.append(1)
+        if len(calls) == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*given, **options)
+    with ResultFolder.open({path!r}, key="new") as folder:
+        folder.tile_done(0, 0, t.disks(t.NEW))
+        setattr(module, name, deadly)
+        t.fill(folder, t.NEW)
+        folder.finish(t.REPORT)
+    """
+)
+
+POINTS = [
+    ("cellseg._results.folder", "write_table", 1),
+    ("cellseg._results.labels", "_halve", 2),
+    ("cellseg._results.labels", "sync_tree", 1),
+    ("cellseg._results.publish", "mark_ready", 1),
+    ("cellseg._results.publish", "publish", 1),
+    ("cellseg._results.publish", "swap_folder", 1),
+    ("cellseg._results.publish", "is_export_name", 1),
+    ("cellseg._results.files", "_exchange", 1),
+    ("os", "replace", 3),
+    ("os", "replace", 4),
+    ("cellseg._results.journal", "remove", 1),
+]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
+@pytest.mark.parametrize("point", POINTS, ids=lambda point: f"{point[1]}-{point[2]}")
+def test_a_killed_run_leaves_whole_files_and_goes_on(tmp_path, point):
+    path = tmp_path / "a.cellseg"
+    make(path, OLD, key="old").export("labels.tif", lambda temporary: temporary.write_bytes(b"old"))
+    before, labels_before = (path / "cells.csv").read_bytes(), picture(path)
+    reference = make(tmp_path / "b.cellseg", NEW, key="new")
+    after, labels_after = reference.table_path.read_bytes(), picture(reference.path)
+
+    script = KILLED.format(tests=str(Path(__file__).parent), point=point, path=str(path))
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+
+    assert (path / "cells.csv").read_bytes() in (before, after)
+    level = np.asarray(zarr.open_group(path / "labels.ome.zarr", mode="r")["0"])
+    assert np.array_equal(level, labels_before) or np.array_equal(level, labels_after)
+    json.loads((path / "run.json").read_text())
+    try:
+        found = load_result(path)
+    except InputError as error:
+        assert "run the same" in str(error)
+    else:
+        assert found.table_path.read_bytes() == (before if len(found.table()) == 3 else after)
+        assert len(found.table()) == picture(path).max()
+
+    with ResultFolder.open(path, key="new") as folder:
+        assert folder.resumed or folder.already_complete
+        fill(folder, NEW)
+        result = folder.finish(REPORT)
+    assert result.table_path.read_bytes() == after
+    assert np.array_equal(picture(path), labels_after)
+    assert contents(path) == ["cells.csv", "labels.ome.zarr", "run.json"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL there")
+def test_a_lock_of_a_killed_run_locks_nothing_but_that_of_a_live_one_does(tmp_path):
+    path = tmp_path / "a.cellseg"
+    script = (
+        "import sys, time; from cellseg.results import ResultFolder; from cellseg.instances import Instances\n"
+        f"folder = ResultFolder.open({str(path)!r}, key='k'); folder.tile_done(3, 4, Instances.empty())\n"
+        "print('held', flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        try:
+            with pytest.raises(OutputError, match=f"process {process.pid}"):
+                ResultFolder.open(path, key="k")
+        finally:
+            process.kill()
+            process.wait()
+    assert (path / ".cellseg.lock").exists()
+    with ResultFolder.open(path, key="k") as folder:
+        assert folder.finished_tiles() == {(3, 4)}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 0.95])
+def test_a_run_that_is_stopped_while_it_writes_keeps_the_old_result(tmp_path, share):
+    path = tmp_path / "a.cellseg"
+    make(path, OLD, key="old")
+    before = (path / "cells.csv").read_bytes()
+
+    def stop(done: float) -> None:
+        if done >= share:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), ResultFolder.open(path, key="new") as folder:
+        folder.tile_done(0, 0, disks(NEW))
+        fill(folder, NEW)
+        folder.finish(REPORT, on_progress=stop)
+    assert contents(path) == ["cells.csv", "journal.sqlite", "labels.ome.zarr", "run.json"]
+    assert (path / "cells.csv").read_bytes() == before
+    assert load_result(path).is_complete
+    with ResultFolder.open(path, key="new") as folder:
+        assert folder.resumed
+
+
+@pytest.mark.parametrize("stage", ["write_table", "write_labels", "write_json"])
+def test_a_full_disk_is_one_line_and_the_tiles_stay(tmp_path, monkeypatch, stage):
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "a.cellseg"
+    with ResultFolder.open(path, key="k") as folder:
+        folder.tile_done(0, 0, disks(CENTRES))
+        fill(folder)
+        monkeypatch.setattr(folder_module, stage, full)
+        with pytest.raises(OutputError, match=r"a\.cellseg: cannot be written: No space left") as caught:
+            folder.finish(REPORT)
+    assert "\n" not in str(caught.value)
+    assert contents(path) == ["journal.sqlite"]
+
+
+def test_folders_are_swapped_without_exchange_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("cellseg._results.files._exchange", lambda first, second: False)
+    make(tmp_path / "a.cellseg", OLD)
+    make(tmp_path / "a.cellseg", NEW)
+    assert picture(tmp_path / "a.cellseg").max() == len(NEW)
+    assert contents(tmp_path / "a.cellseg") == ["cells.csv", "labels.ome.zarr", "run.json"]
+
+
+def test_a_new_result_takes_away_what_was_made_of_the_old_one(tmp_path):
+    path = tmp_path / "a.cellseg"
+    old = make(path, OLD, overview=overview())
+    old.export("labels.tif", lambda temporary: temporary.write_bytes(b"old"))
+    (path / "notes.txt").write_text("mine")
+    make(path, NEW)
+    assert contents(path) == ["cells.csv", "labels.ome.zarr", "notes.txt", "run.json"]
+
+
+def test_names_in_run_json_delete_nothing_outside(tmp_path):
+    path = tmp_path / "a.cellseg"
+    result = make(path)
+    (tmp_path / "mine.txt").write_text("mine")
+    names = ["../mine.txt", str(tmp_path / "mine.txt"), "run.json", ".", 7]
+    result.run_path.write_text(json.dumps({**result.run, "exports": names}))
+    make(path)
+    assert (tmp_path / "mine.txt").exists()
+    assert load_result(path).is_complete
+
+
+@pytest.mark.parametrize("name", ["../a", "/a", "a/b", "a\\b", "", ".", "..", ".hidden", "Cells.csv", "run.json", "c:x", "a\0b"])
+def test_export_names_stay_in_the_folder(name):
+    assert not publish.is_export_name(name)
+    assert publish.is_export_name("labels.tif")

@@ -1,0 +1,241 @@
+"""Slide: regions, levels, planes and threads, on small files made here."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cellseg.errors import InputError, RegionError, SettingsError
+from cellseg.geometry import Box
+from cellseg.slide import Slide, open_slide
+
+RNG = np.random.default_rng(5)
+HEIGHT, WIDTH = 203, 157
+NOISE = RNG.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+
+
+def halved(image: np.ndarray) -> np.ndarray:
+    height, width = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
+    parts = image[:height, :width].reshape(height // 2, 2, width // 2, 2, -1).mean((1, 3))
+    return np.rint(parts).astype(image.dtype)
+
+
+@pytest.fixture(scope="module")
+def pyramid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiles of 32 px, three levels of noise, 0.25 µm/px."""
+    path = tmp_path_factory.mktemp("slides") / "pyramid.tif"
+    options = {"tile": (32, 32), "photometric": "rgb", "compression": "zlib"}
+    level, per_cm = NOISE, 40_000.0
+    with tifffile.TiffWriter(path) as writer:
+        for number in range(3):
+            scale = (per_cm / 2**number, per_cm / 2**number)
+            writer.write(level, subfiletype=int(number > 0), resolution=scale,
+                         resolutionunit="CENTIMETER", **options)  # fmt: skip
+            level = halved(level)
+    return path
+
+
+@pytest.fixture(scope="module")
+def slide(pyramid: Path):
+    with open_slide(pyramid) as opened:
+        yield opened
+
+
+def write(folder: Path, pixels: np.ndarray, **options: object) -> Path:
+    path = folder / "image.tif"
+    tifffile.imwrite(path, pixels, **options)
+    return path
+
+
+def whole(slide: Slide, downsample: float = 1.0) -> np.ndarray:
+    return slide.read(Box(0, 0, *slide.lattice_shape(downsample)), downsample=downsample)
+
+
+def test_level_0_comes_back_as_it_was_written(slide: Slide) -> None:
+    assert (slide.height, slide.width, slide.is_rgb) == (HEIGHT, WIDTH, True)
+    assert slide.mpp == pytest.approx(0.25)
+    np.testing.assert_array_equal(whole(slide), NOISE)
+    np.testing.assert_array_equal(slide.read(Box(31, 60, 70, 99)), NOISE[31:70, 60:99])
+
+
+def test_levels_are_found_and_used(slide: Slide) -> None:
+    assert [level.downsample for level in slide.levels] == [1.0, 2.0, 4.0]
+    stored = halved(halved(NOISE))
+    got = slide.read(Box(0, 0, 50, 39), downsample=4.0)
+    np.testing.assert_array_equal(got, stored[:50, :39])
+
+
+def test_the_mean_is_taken_between_levels(slide: Slide) -> None:
+    got = slide.read(Box(0, 0, 30, 30), downsample=3.0)
+    # 3 is 1.5 px of the level of 2; that level is stored with rounding.
+    level = halved(NOISE).astype(float)
+    first = (level[0, 0] + level[0, 1] / 2 + level[1, 0] / 2 + level[1, 1] / 4) / 2.25
+    np.testing.assert_allclose(got[0, 0], first, atol=0.51)
+
+
+def test_upsampling_interpolates(tmp_path: Path) -> None:
+    ramp = np.tile(np.arange(0, 200, 20, dtype=np.uint8), (10, 1))
+    with open_slide(write(tmp_path, ramp)) as opened:
+        got = whole(opened, 0.5)[:, :, 0]
+    assert got.shape == (20, 20)
+    np.testing.assert_array_equal(got[5, :6], [0, 5, 15, 25, 35, 45])
+
+
+@st.composite
+def nested_boxes(draw: st.DrawFn) -> tuple[float, Box, Box]:
+    downsample = draw(st.floats(0.3, 9.0) | st.sampled_from([1.0, 2.0, 3.0, 4.0, 1.002, 2.0008]))
+    height, width = (-(-size // downsample) for size in (HEIGHT, WIDTH))
+    height, width = min(int(height), 120), min(int(width), 120)
+
+    def box(y0: int, x0: int, y1: int, x1: int) -> Box:
+        top, left = draw(st.integers(y0, y1 - 1)), draw(st.integers(x0, x1 - 1))
+        return Box(top, left, draw(st.integers(top + 1, y1)), draw(st.integers(left + 1, x1)))
+
+    outer = box(0, 0, height, width)
+    return downsample, outer, box(outer.y0, outer.x0, outer.y1, outer.x1)
+
+
+@given(nested_boxes())
+@settings(max_examples=80, deadline=None)
+def test_a_pixel_does_not_depend_on_its_box(slide: Slide, drawn: tuple[float, Box, Box]) -> None:
+    downsample, outer, inner = drawn
+    around = slide.read(outer, downsample=downsample)
+    alone = slide.read(inner, downsample=downsample)
+    dy, dx = inner.y0 - outer.y0, inner.x0 - outer.x0
+    np.testing.assert_array_equal(alone, around[dy : dy + inner.height, dx : dx + inner.width])
+
+
+@given(nested_boxes())
+@settings(max_examples=40, deadline=None)
+def test_floats_with_nan_do_not_depend_on_the_box_to_the_last_bit(
+    tmp_path_factory: pytest.TempPathFactory, drawn: tuple[float, Box, Box]
+) -> None:
+    downsample, outer, inner = drawn
+    path = tmp_path_factory.getbasetemp() / "floats.tif"
+    if not path.exists():
+        values = np.random.default_rng(1).normal(size=(HEIGHT, WIDTH)).astype(np.float32)
+        values[::17, ::13], values[::29, ::31] = np.nan, np.inf
+        tifffile.imwrite(path, values)
+    with open_slide(path) as opened:
+        around = opened.read(outer, downsample=downsample)
+        alone = opened.read(inner, downsample=downsample)
+    dy, dx = inner.y0 - outer.y0, inner.x0 - outer.x0
+    np.testing.assert_array_equal(alone, around[dy : dy + inner.height, dx : dx + inner.width])
+
+
+def test_large_reads_go_in_steps_and_give_the_same(
+    slide: Slide, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = whole(slide, 1.7)
+    monkeypatch.setattr("cellseg.slide._slide._SOURCE_PX", 500)
+    np.testing.assert_array_equal(whole(slide, 1.7), expected)
+
+
+def test_nan_stays_where_it_is(tmp_path: Path) -> None:
+    values = np.ones((8, 8), np.float32)
+    values[2, 2], values[6, 6] = np.nan, np.inf
+    with open_slide(write(tmp_path, values)) as opened:
+        native, half = whole(opened)[:, :, 0], whole(opened, 2.0)[:, :, 0]
+    assert np.isnan(native[2, 2])
+    assert np.isinf(native[6, 6])
+    assert np.isnan(half).sum() == 1
+    assert np.isinf(half).sum() == 1
+
+
+def test_threads_read_the_same(slide: Slide) -> None:
+    boxes = [Box(y, x, y + 40, x + 40) for y in range(0, 160, 9) for x in range(0, 110, 11)]
+    with ThreadPoolExecutor(8) as pool:
+        for box, got in zip(boxes, pool.map(slide.read, boxes), strict=True):
+            np.testing.assert_array_equal(got, NOISE[box.y0 : box.y1, box.x0 : box.x1])
+
+
+def test_overview_is_small_and_covers_the_slide(slide: Slide) -> None:
+    picture, downsample = slide.overview(64)
+    assert max(picture.shape[:2]) == 64
+    assert picture.shape[0] * downsample >= HEIGHT
+    assert abs(float(picture.mean()) - float(NOISE.mean())) < 2
+
+
+def test_channels_can_be_chosen(slide: Slide) -> None:
+    box = Box(3, 4, 50, 60)
+    got = slide.read(box, channels=[2, 0])
+    np.testing.assert_array_equal(got, NOISE[3:50, 4:60][:, :, [2, 0]])
+
+
+@pytest.mark.parametrize(
+    ("call", "says"),
+    [
+        (lambda s: s.read(Box(0, 0, 1000, 10)), "inside 203 × 157"),
+        (lambda s: s.read(Box(-1, 0, 5, 5)), "inside"),
+        (lambda s: s.read(Box(0, 0, 5, 5), channels=[3]), "no channel 3"),
+        (lambda s: s.read(Box(0, 0, 5, 5), downsample=0.0), "above 0"),
+        (lambda s: s.lattice_shape(float("nan")), "above 0"),
+    ],
+)
+def test_nonsense_is_refused(slide: Slide, call: object, says: str) -> None:
+    with pytest.raises(SettingsError, match=says):
+        call(slide)  # type: ignore[operator]
+
+
+def test_lattice_shape_covers_the_slide(slide: Slide) -> None:
+    assert slide.lattice_shape(1.0) == (203, 157)
+    assert slide.lattice_shape(2.0) == (102, 79)
+    assert slide.lattice_shape(203 / 7) == (7, 6)
+
+
+def test_mpp_given_wins(pyramid: Path) -> None:
+    with open_slide(pyramid, mpp=0.4) as opened:
+        assert (opened.mpp, opened.mpp_source) == (0.4, "--mpp")
+    with pytest.raises(SettingsError, match="pixel size"):
+        open_slide(pyramid, mpp=-1.0)
+
+
+def test_a_damaged_tile_is_named_and_the_rest_is_read(pyramid: Path, tmp_path: Path) -> None:
+    data = bytearray(pyramid.read_bytes())
+    with tifffile.TiffFile(pyramid) as tif:
+        offset = tif.pages[0].dataoffsets[6]  # second row of tiles, x 32
+    data[offset : offset + 40] = b"\xff" * 40
+    path = tmp_path / "damaged.tif"
+    path.write_bytes(data)
+    with open_slide(path) as opened:
+        np.testing.assert_array_equal(opened.read(Box(0, 0, 32, 32)), NOISE[:32, :32])
+        with pytest.raises(RegionError, match=r"^damaged.tif: the tile at y 32, x 32 of level 0"):
+            opened.read(Box(40, 20, 60, 60))
+
+
+def test_a_slide_that_was_cut_off_reads_what_is_there(tmp_path: Path) -> None:
+    path = write(tmp_path, NOISE, tile=(32, 32), photometric="rgb")
+    with tifffile.TiffFile(path) as tif:
+        offsets = tif.pages[0].dataoffsets
+        end = offsets[len(offsets) // 2]
+    path.write_bytes(path.read_bytes()[:end])
+    with open_slide(path) as opened:
+        assert any("17 of 35" in note or "18 of 35" in note for note in opened.notes)
+        np.testing.assert_array_equal(opened.read(Box(0, 0, 60, 60)), NOISE[:60, :60])
+        with pytest.raises(RegionError, match="end of the file"):
+            opened.read(Box(180, 0, 200, 40))
+    path.write_bytes(path.read_bytes()[: offsets[0]])
+    with pytest.raises(InputError, match="cut off"):
+        open_slide(path)
+
+
+def test_reading_after_closing_says_so(pyramid: Path) -> None:
+    opened = open_slide(pyramid)
+    opened.close()
+    with pytest.raises(InputError, match="closed"):
+        opened.read(Box(0, 0, 1, 1))
+
+
+def test_a_large_strip_is_read_by_rows_without_decoding_it_all(tmp_path: Path) -> None:
+    pixels = RNG.integers(0, 60000, (3000, 1500), dtype=np.uint16)
+    path = write(tmp_path, pixels, byteorder=">", rowsperstrip=3000)
+    with open_slide(path) as opened:
+        got = opened.read(Box(1700, 30, 1900, 300))
+        assert opened.levels[0].chunk[0] < 3000
+    np.testing.assert_array_equal(got[:, :, 0], pixels[1700:1900, 30:300])

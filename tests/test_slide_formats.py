@@ -1,0 +1,334 @@
+"""What files hold, and what is said about it."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from click.testing import CliRunner
+
+from cellseg.cli.info import info
+from cellseg.errors import InputError, RegionError, SettingsError
+from cellseg.geometry import Box
+from cellseg.slide import Slide, open_slide
+from cellseg.slide import _pixelsize as sizes
+
+RNG = np.random.default_rng(7)
+GREY = RNG.integers(0, 256, (40, 50), dtype=np.uint8)
+RGB = RNG.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+
+
+def saved(folder: Path, pixels: np.ndarray, name: str = "image.tif", **options: object) -> Path:
+    path = folder / name
+    tifffile.imwrite(path, pixels, **options)
+    return path
+
+
+def whole(slide: Slide) -> np.ndarray:
+    return slide.read(Box(0, 0, slide.height, slide.width))
+
+
+def pixels_of(path: Path, **options: object) -> np.ndarray:
+    with open_slide(path, **options) as slide:
+        return whole(slide)
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_every_dtype_comes_back(tmp_path: Path, dtype: str, compression: str | None) -> None:
+    values = (RNG.random((30, 20)) * 200 - (100 if dtype[0] in "if" else 0)).astype(dtype)
+    got = pixels_of(saved(tmp_path, values, compression=compression))
+    assert got.dtype == values.dtype
+    np.testing.assert_array_equal(got[:, :, 0], values)
+
+
+def test_miniswhite_is_inverted(tmp_path: Path) -> None:
+    path = saved(tmp_path, GREY, photometric="miniswhite")
+    np.testing.assert_array_equal(pixels_of(path)[:, :, 0], 255 - GREY)
+
+
+def test_one_bit_is_black_and_white(tmp_path: Path) -> None:
+    for photometric, lit in (("minisblack", 255), ("miniswhite", 0)):
+        path = saved(tmp_path, GREY > 128, photometric=photometric)
+        expected = np.where(GREY > 128, lit, 255 - lit)
+        np.testing.assert_array_equal(pixels_of(path)[:, :, 0], expected)
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_alpha_is_dropped_and_said(tmp_path: Path, planar: str) -> None:
+    pixels = np.dstack([RGB, GREY])
+    stored = pixels if planar == "contig" else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    path = saved(tmp_path, stored, photometric="rgb", planarconfig=planar,
+                 extrasamples=["unassalpha"], compression="zlib")  # fmt: skip
+    with open_slide(path) as slide:
+        assert slide.channels == ("red", "green", "blue")
+        assert any("alpha" in note for note in slide.notes)
+        np.testing.assert_array_equal(whole(slide), RGB)
+
+
+def ramp(*columns: np.ndarray) -> np.ndarray:
+    return np.stack(columns).astype(np.uint16)
+
+
+STEPS = np.arange(256) * 257
+
+
+@pytest.mark.parametrize(
+    ("palette", "expected"),
+    [
+        (ramp(STEPS, STEPS, STEPS), GREY[..., None]),
+        (ramp(0 * STEPS, STEPS, 0 * STEPS), GREY[..., None]),
+        (ramp(STEPS[::-1], STEPS[::-1], STEPS[::-1]), 255 - GREY[..., None]),
+        (
+            ramp(STEPS, STEPS[::-1], STEPS // 2),
+            np.stack([GREY, 255 - GREY, (STEPS // 2 >> 8)[GREY].astype(np.uint8)], -1),
+        ),
+    ],
+    ids=["grey", "green ramp on grey data", "inverted grey", "colours"],
+)
+def test_palettes(tmp_path: Path, palette: np.ndarray, expected: np.ndarray) -> None:
+    path = saved(tmp_path, GREY, photometric="palette", colormap=palette)
+    with open_slide(path) as slide:
+        assert slide.is_rgb == (expected.shape[2] == 3)
+        assert any("palette" in note or "colour map" in note for note in slide.notes)
+        np.testing.assert_array_equal(whole(slide), expected)
+
+
+def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
+    inks = np.zeros((16, 16, 4), np.uint8)
+    inks[:8, :, 0] = 255  # cyan
+    got = pixels_of(saved(tmp_path, inks, photometric="separated"))
+    assert got[0, 0].tolist() == [0, 255, 255]
+    assert got[15, 0].tolist() == [255, 255, 255]
+
+
+def test_aperio_ycbcr_jpeg2000(tmp_path: Path) -> None:
+    """Compression 33003 holds YCbCr whatever the photometric tag says."""
+    red = np.full((64, 64, 3), (76, 85, 255), np.uint8)  # YCbCr of pure red
+    path = saved(tmp_path, red, photometric="rgb", tile=(64, 64), compression=33003,
+                 compressionargs={"level": 0, "mct": False})  # fmt: skip
+    np.testing.assert_allclose(pixels_of(path)[5, 5], [254, 0, 0], atol=2)
+
+
+TURNS = {
+    1: lambda a: a, 2: lambda a: a[:, ::-1], 3: lambda a: a[::-1, ::-1], 4: lambda a: a[::-1],
+    5: lambda a: a.swapaxes(0, 1), 6: lambda a: np.rot90(a, -1),
+    7: lambda a: a[::-1, ::-1].swapaxes(0, 1), 8: lambda a: np.rot90(a, 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("orientation", TURNS)
+def test_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
+    path = saved(tmp_path, RGB, photometric="rgb", extratags=[(274, 3, 1, orientation, True)])
+    with open_slide(path) as slide:
+        turned = TURNS[orientation](RGB)
+        np.testing.assert_array_equal(whole(slide), turned)
+        np.testing.assert_array_equal(slide.read(Box(3, 5, 20, 31)), turned[3:20, 5:31])
+        assert any("orientation" in note for note in slide.notes) == (orientation > 1)
+
+
+STACK = RNG.integers(0, 4000, (2, 5, 3, 24, 32), dtype=np.uint16)  # T Z C Y X
+
+
+@pytest.mark.parametrize("kind", ["ome", "imagej"])
+def test_planes_are_chosen_and_said(tmp_path: Path, kind: str) -> None:
+    options = {"imagej": True} if kind == "imagej" else {"ome": True}
+    path = saved(tmp_path, STACK, metadata={"axes": "TZCYX"}, photometric="minisblack", **options)
+    with open_slide(path) as slide:
+        assert (slide.size_z, slide.size_t, len(slide.channels)) == (5, 2, 3)
+        assert [note[:2] for note in slide.notes] == ["z:", "t:"]
+        np.testing.assert_array_equal(whole(slide), STACK[0, 2].transpose(1, 2, 0))
+    np.testing.assert_array_equal(pixels_of(path, z=4, t=1), STACK[1, 4].transpose(1, 2, 0))
+    np.testing.assert_array_equal(pixels_of(path, z="max"), STACK[0].max(0).transpose(1, 2, 0))
+    mean = np.rint(STACK[0].mean(0)).transpose(1, 2, 0)
+    np.testing.assert_array_equal(pixels_of(path, z="mean"), mean)
+
+
+@pytest.mark.parametrize("wrong", [{"z": 5}, {"t": 2}, {"z": -1}, {"series": 1}, {"z": "min"}])
+def test_missing_planes_are_refused(tmp_path: Path, wrong: dict[str, int]) -> None:
+    path = saved(tmp_path, STACK, metadata={"axes": "TZCYX"}, ome=True, photometric="minisblack")
+    with pytest.raises(SettingsError, match=r"^image.tif: "):
+        open_slide(path, **wrong)
+
+
+def test_pages_of_unknown_meaning(tmp_path: Path) -> None:
+    path = saved(tmp_path, STACK[0, :, 0], photometric="minisblack")
+    np.testing.assert_array_equal(pixels_of(path)[..., 0], STACK[0, 0, 0])
+    np.testing.assert_array_equal(pixels_of(path, z="max")[..., 0], STACK[0, :, 0].max(0))
+
+
+def test_a_channel_last_array_is_no_stack_of_rows(tmp_path: Path) -> None:
+    pixels = RNG.integers(0, 9, (40, 50, 2), dtype=np.uint16)
+    np.testing.assert_array_equal(pixels_of(saved(tmp_path, pixels)), pixels)
+
+
+def test_ome_names_sizes_and_pyramid(tmp_path: Path) -> None:
+    path = tmp_path / "named.ome.tif"
+    planes = RNG.integers(0, 500, (2, 128, 96), dtype=np.uint16)
+    metadata = {
+        "axes": "CYX", "PhysicalSizeX": 325.0, "PhysicalSizeXUnit": "nm",
+        "PhysicalSizeY": 0.325, "PhysicalSizeYUnit": "µm", "Channel": {"Name": ["DAPI", "CD3"]},
+    }  # fmt: skip
+    with tifffile.TiffWriter(path, ome=True) as writer:
+        options = {"tile": (32, 32), "photometric": "minisblack"}
+        writer.write(planes, subifds=1, metadata=metadata, **options)
+        writer.write(planes[:, ::2, ::2], subfiletype=1, **options)
+    with open_slide(path) as slide:
+        assert slide.channels == ("DAPI", "CD3")
+        assert (slide.mpp, slide.mpp_source) == (pytest.approx(0.325), "OME-XML")
+        assert [level.downsample for level in slide.levels] == [1.0, 2.0]
+        assert slide.name == "named"
+        got = slide.read(Box(0, 0, 64, 48), downsample=2.0)
+        np.testing.assert_array_equal(got, planes[:, ::2, ::2].transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize("unit", ["micron", "\\u00B5m", "um", "nm", "inch", "pixel"])
+def test_imagej_units(tmp_path: Path, unit: str) -> None:
+    um = {"nm": 1e-3, "inch": 25400.0}.get(unit, 1.0)
+    path = saved(tmp_path, GREY, imagej=True, resolution=(um / 0.3, um / 0.3),
+                 metadata={"unit": unit})  # fmt: skip
+    with open_slide(path) as slide:
+        assert slide.mpp == (None if unit == "pixel" else pytest.approx(0.3, rel=1e-3))
+
+
+@pytest.mark.parametrize(
+    ("size", "mpp", "note"),
+    [
+        (sizes.from_tags((72, 1), (72, 1), 2), None, "72 dpi"),
+        (sizes.from_tags((4800, 1), (4800, 1), 2), None, "4800 dpi"),
+        (sizes.from_tags((20000, 1), (20000, 1), 3), 0.5, ""),
+        (sizes.from_tags((20000, 1), (20000, 1), 1), None, ""),
+        (sizes.from_tags((20000, 1), (21000, 1), 3), None, "not square"),
+        (sizes.from_tags((1, 0), "x", None), None, ""),
+        (sizes.from_tags((43920, 1), (43920, 1), 3, "NDPI tags"), 10000 / 43920, ""),
+        (sizes.from_aperio("Aperio Image Library|AppMag = 20|MPP = 0.4990|Left = 1"), 0.499, ""),
+        (sizes.from_aperio("Aperio Image Library|AppMag = 20"), None, ""),
+        (sizes.from_scale(0.5, 0.5, ("", ""), "OME-Zarr scale"), None, "no unit"),
+        (sizes.from_scale(0.5, 0.502, ("micrometer",) * 2, "OME-Zarr scale"), 0.501, ""),
+        (sizes.from_scale(5e-5, 5e-5, ("mm", "mm"), "OME-XML"), 0.05, ""),
+        (sizes.from_scale(1, 1, ("pixel", "pixel"), "OME-XML"), None, ""),
+    ],
+)
+def test_pixel_sizes(size: sizes.PixelSize, mpp: float | None, note: str) -> None:
+    assert size.mpp == (None if mpp is None else pytest.approx(mpp))
+    assert note in " ".join(size.notes)
+    assert bool(size.notes) == bool(note)
+    assert (size.source == "none") == (mpp is None)
+
+
+def write_ndpi(path: Path, pixels: np.ndarray) -> None:
+    """The smallest NDPI: a TIFF with 8-byte offsets and the high halves after the tags."""
+    height, width, samples = pixels.shape
+    header = 12
+    extra = header + pixels.nbytes
+    blocks = struct.pack("<HHHHIIII", 8, 8, 8, 0, 43920, 1, 43920, 1) + b"Hamamatsu\0"
+    first = extra + len(blocks)
+    tags = [
+        (256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, extra), (259, 3, 1, 1),
+        (262, 3, 1, 2), (271, 2, 10, extra + 24), (273, 4, 1, header), (277, 3, 1, samples),
+        (278, 4, 1, height), (279, 4, 1, pixels.nbytes), (282, 5, 1, extra + 8),
+        (283, 5, 1, extra + 16), (284, 3, 1, 1), (296, 3, 1, 3), (65420, 4, 1, 1),
+        (65421, 11, 1, struct.unpack("<I", struct.pack("<f", 20.0))[0]),
+    ]  # fmt: skip
+    ifd = struct.pack("<H", len(tags)) + b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    ifd += struct.pack("<Q", 0) + bytes(4 * len(tags))
+    path.write_bytes(b"II*\0" + struct.pack("<Q", first) + pixels.tobytes() + blocks + ifd)
+
+
+def test_ndpi(tmp_path: Path) -> None:
+    path = tmp_path / "slide.ndpi"
+    write_ndpi(path, RGB)
+    with open_slide(path) as slide:
+        assert slide.format == "Hamamatsu NDPI"
+        np.testing.assert_array_equal(whole(slide), RGB)
+        assert (slide.mpp, slide.mpp_source) == (pytest.approx(0.2277, rel=1e-3), "NDPI tags")
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_ome_zarr(tmp_path: Path, version: int) -> None:
+    path = tmp_path / "cells.ome.zarr"
+    names = ["t", "c", "z", "y", "x"]
+    axes = [{"name": n, **({"type": "space", "unit": "micrometer"} if n in "zyx" else {})}
+            for n in names]  # fmt: skip
+    data = STACK.transpose(0, 2, 1, 3, 4)
+    group = zarr.open_group(str(path), mode="w", zarr_format=version)
+    datasets = []
+    for number, level in enumerate((data, data[..., ::2, ::2])):
+        array = group.create_array(
+            str(number), shape=level.shape, chunks=(1, 1, 1, 8, 8), dtype=level.dtype
+        )
+        array[...] = level
+        scale = [1, 1, 1, 0.4 * 2**number, 0.4 * 2**number]
+        datasets.append({"path": str(number),
+                         "coordinateTransformations": [{"type": "scale", "scale": scale}]})  # fmt: skip
+    multiscales = {"version": "0.4", "axes": axes, "datasets": datasets}
+    omero = {"channels": [{"label": "DAPI"}, {"label": "a"}, {"label": "a"}]}
+    entries = {"multiscales": [multiscales], "omero": omero}
+    group.attrs.update(entries if version == 2 else {"ome": {"version": "0.5", **entries}})
+    with open_slide(path) as slide:
+        assert slide.format == f"OME-Zarr 0.{version + 2}"
+        assert slide.channels == ("DAPI", "a", "a (3)")
+        assert (slide.mpp, slide.size_z, slide.size_t) == (pytest.approx(0.4), 5, 2)
+        np.testing.assert_array_equal(whole(slide), STACK[0, 2].transpose(1, 2, 0))
+        half = slide.read(Box(0, 0, 12, 16), downsample=2.0)
+        np.testing.assert_array_equal(half, STACK[0, 2, :, ::2, ::2].transpose(1, 2, 0))
+    np.testing.assert_array_equal(pixels_of(path, z=1, t=1), STACK[1, 1].transpose(1, 2, 0))
+    chunks = [file for file in (path / "0").rglob("*")
+              if file.is_file() and file.name not in (".zarray", ".zattrs", "zarr.json")]  # fmt: skip
+    for chunk in chunks:
+        chunk.write_bytes(b"no chunk")
+    with open_slide(path) as slide, pytest.raises(RegionError, match="of level 0 does not decode"):
+        whole(slide)
+
+
+def test_a_folder_without_an_image(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="without an OME-Zarr image"):
+        open_slide(tmp_path)
+
+
+def test_zarr_metadata_cannot_point_outside(tmp_path: Path) -> None:
+    path = tmp_path / "evil.zarr"
+    path.mkdir()
+    entry = {"multiscales": [{"version": "0.4", "datasets": [{"path": "../other"}]}]}
+    (path / ".zattrs").write_text(json.dumps(entry))
+    with pytest.raises(InputError, match="outside"):
+        open_slide(path)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_png_and_jpeg(tmp_path: Path, bits: int) -> None:
+    pixels = np.dstack([RGB, GREY]).astype(f"u{bits // 8}") * (257 if bits == 16 else 1)
+    path = tmp_path / "field.png"
+    path.write_bytes(imagecodecs.png_encode(pixels))
+    with open_slide(path) as slide:
+        np.testing.assert_array_equal(whole(slide), pixels[..., :3])
+        assert any("alpha" in note for note in slide.notes)
+        assert any("MB" in note for note in slide.notes)
+    smooth = np.full((30, 40, 3), (200, 60, 90), np.uint8)
+    jpeg = tmp_path / "field.jpg"
+    jpeg.write_bytes(imagecodecs.jpeg_encode(smooth, level=95))
+    np.testing.assert_allclose(pixels_of(jpeg).astype(int), smooth, atol=4)
+    jpeg.write_bytes(jpeg.read_bytes()[:-20])
+    with pytest.raises(InputError, match=r"^field.jpg: .*ends too early"):
+        open_slide(jpeg)
+
+
+def test_info_for_people_and_machines(tmp_path: Path) -> None:
+    path = saved(tmp_path, STACK, metadata={"axes": "TZCYX"}, ome=True, photometric="minisblack")
+    shown = CliRunner().invoke(info, [str(path), "--mpp", "0.5", "--z", "max"])
+    assert shown.exit_code == 0, shown.output
+    assert "32 × 24 px" in shown.output
+    assert "0.5 µm (--mpp)" in shown.output
+    assert "the max over 5 planes" in shown.output
+    listed = CliRunner().invoke(info, [str(path), "--json"])
+    (entry,) = json.loads(listed.output)
+    assert (entry["height_px"], entry["size_z"], entry["mpp"]) == (24, 5, None)
+    assert CliRunner().invoke(info, [str(path), "--z", "some"]).exit_code == 2
+    absent = CliRunner().invoke(info, [str(tmp_path / "absent.tif")])
+    assert isinstance(absent.exception, InputError)

@@ -1,0 +1,253 @@
+"""The drawn slides: their truth is what lies in the file."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from cellseg.errors import OutputError
+from cellseg.synthetic import (
+    FluorescenceScene,
+    LargeScene,
+    NucleiPlan,
+    PyramidLayout,
+    StainedScene,
+    draw_discs,
+    draw_fluorescence,
+    draw_stained,
+    place_nuclei,
+    touching,
+    write_disc_slide,
+    write_large,
+    write_pyramid,
+)
+from cellseg.synthetic.nuclei import draw_outline
+
+ROOT = Path(__file__).parents[1]
+SMALL = FluorescenceScene(640, 768, nuclei=70)
+
+
+def pieces(labels: np.ndarray) -> list[int]:
+    """Connected parts of each label."""
+    found = ndimage.find_objects(labels)
+    return [
+        ndimage.label(labels[box] == number, structure=np.ones((3, 3)))[1]
+        for number, box in enumerate(found, start=1)
+        if box is not None
+    ]
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    return draw_fluorescence(SMALL, np.random.default_rng(5))
+
+
+def load_make():
+    spec = importlib.util.spec_from_file_location("make", ROOT / "example_slides" / "make.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@given(st.floats(8.0, 60.0), st.integers(0, 2**32 - 1))
+@settings(max_examples=25, deadline=None)
+def test_an_outline_has_the_area_of_its_diameter(diameter, seed):
+    outline = draw_outline(np.random.default_rng(seed), diameter, elongation=(1.0, 2.0))
+    inside = outline.depth() <= 1.0
+    assert inside.sum() == pytest.approx(np.pi / 4 * diameter**2, rel=0.1)
+    edge = np.concatenate([inside[0], inside[-1], inside[:, 0], inside[:, -1]])
+    assert not edge.any()
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=5, deadline=None)
+def test_nuclei_are_whole_and_hardly_overlap(seed):
+    placed = place_nuclei(NucleiPlan(400, 500, 40), np.random.default_rng(seed))
+    count = len(placed.outlines)
+    assert count > 10
+    assert np.array_equal(np.unique(placed.labels), np.arange(count + 1))
+    assert pieces(placed.labels) == [1] * count
+    areas = np.bincount(placed.labels.ravel())[1:]
+    for area, outline in zip(areas, placed.outlines, strict=True):
+        assert area >= 0.97 * np.count_nonzero(outline.depth() <= 1.0)
+
+
+def test_clustering_is_what_makes_nuclei_touch():
+    def share(clustered: float) -> float:
+        plan = NucleiPlan(600, 600, 60, clustered=clustered)
+        labels = place_nuclei(plan, np.random.default_rng(2)).labels
+        return np.count_nonzero(touching(labels)) / labels.max()
+
+    assert share(0.0) == 0.0
+    assert share(0.6) > 0.6
+
+
+def test_touching_counts_corners_and_no_gaps():
+    labels = np.zeros((6, 9), dtype=np.int32)
+    labels[1, 1] = 1
+    labels[2, 2] = 2
+    labels[1, 4] = 3
+    labels[1, 6] = 4
+    labels[4, 3] = 5
+    labels[3, 4] = 6
+    assert touching(labels).tolist() == [False, True, True, False, False, True, True]
+
+
+def test_fluorescence_is_bright_where_the_truth_is(drawn):
+    assert drawn.image.dtype == np.uint16
+    assert drawn.image.shape == drawn.labels.shape == (640, 768)
+    assert drawn.count == 70
+    ground = np.median(drawn.image[drawn.labels == 0])
+    means = ndimage.mean(drawn.image, drawn.labels, np.arange(1, 71))
+    assert (means > 1.5 * ground).all()
+    areas = drawn.areas * SMALL.mpp**2
+    assert areas.min() > 0.9 * np.pi / 4 * 6**2
+    assert areas.max() < 1.1 * np.pi / 4 * 11**2
+
+
+def test_the_same_seed_draws_the_same_slide(drawn):
+    again = draw_fluorescence(SMALL, np.random.default_rng(5))
+    other = draw_fluorescence(SMALL, np.random.default_rng(6))
+    assert np.array_equal(again.image, drawn.image)
+    assert np.array_equal(again.labels, drawn.labels)
+    assert not np.array_equal(other.labels, drawn.labels)
+
+
+def test_stained_nuclei_are_bluer_and_darker_than_their_ground():
+    drawn = draw_stained(StainedScene(512, 512, nuclei=60), np.random.default_rng(1))
+    assert drawn.image.dtype == np.uint8
+    assert drawn.image.shape == (512, 512, 3)
+    inside = drawn.image[drawn.labels > 0].mean(axis=0)
+    outside = drawn.image[drawn.labels == 0].mean(axis=0)
+    assert inside.sum() < outside.sum() - 100
+    assert inside[2] > inside[0]
+    assert outside[0] > outside[1]
+
+
+@pytest.mark.parametrize("rgb", [True, False])
+def test_discs_have_the_areas_that_the_truth_says(rgb):
+    drawn = draw_discs((200, 280), np.random.default_rng(0), rgb=rgb)
+    assert drawn.count == 5 * 7
+    colour = drawn.image[..., 1] if rgb else drawn.image
+    ground = colour[0, 0]
+    found, count = ndimage.label(colour != ground)
+    assert count == drawn.count
+    assert sorted(np.bincount(found.ravel())[1:]) == sorted(drawn.areas)
+    assert not touching(drawn.labels).any()
+
+
+def test_discs_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="do not fit"):
+        draw_discs((100, 100), np.random.default_rng(0), spacing_px=20, radius_px=(6, 12))
+
+
+@pytest.mark.parametrize("rgb", [True, False])
+def test_a_disc_slide_is_a_tiled_pyramid_with_resolution(tmp_path, rgb):
+    path = tmp_path / "discs.tif"
+    drawn = write_disc_slide(path, np.random.default_rng(3), shape=(300, 410), rgb=rgb)
+    with tifffile.TiffFile(path) as tif:
+        (series,) = tif.series
+        assert [level.shape[:2] for level in series.levels] == [(300, 410), (150, 205), (75, 103)]
+        assert np.array_equal(series.levels[0].asarray(), drawn.image)
+        for factor, level in zip((1, 2, 4), series.levels, strict=True):
+            page = level.pages[0]
+            assert page.is_tiled
+            numerator, denominator = page.tags["XResolution"].value
+            assert 1e4 / (numerator / denominator) == pytest.approx(0.5 * factor, rel=1e-6)
+            assert page.tags["ResolutionUnit"].value == 3
+    assert [p.name for p in tmp_path.iterdir()] == ["discs.tif"]
+
+
+def test_levels_are_means_of_the_one_before(tmp_path):
+    image = np.random.default_rng(0).integers(0, 65536, (64, 96), dtype=np.uint16)
+    write_pyramid(tmp_path / "a.tif", image, layout=PyramidLayout(tile_px=32, levels=2))
+    half = tifffile.imread(tmp_path / "a.tif", level=1)
+    assert np.abs(half - image.reshape(32, 2, 48, 2).mean(axis=(1, 3))).max() <= 0.5
+
+
+def test_ome_files_name_channel_and_pixel_size_and_repeat_exactly(tmp_path, drawn):
+    layout = PyramidLayout(mpp=0.25, channel="DAPI")
+    for folder in ("a", "b"):
+        write_pyramid(tmp_path / folder / "x.ome.tif", drawn.image, layout=layout)
+    first, second = ((tmp_path / f / "x.ome.tif").read_bytes() for f in ("a", "b"))
+    assert first == second
+    with tifffile.TiffFile(tmp_path / "a" / "x.ome.tif") as tif:
+        assert tif.is_ome
+        assert len(tif.series[0].levels) == 3
+        assert 'PhysicalSizeX="0.25" PhysicalSizeXUnit="µm"' in tif.ome_metadata
+        assert 'Name="DAPI"' in tif.ome_metadata
+
+
+def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match=r"x\.tif: cannot be written"):
+        write_disc_slide(tmp_path / "file" / "x.tif", np.random.default_rng(0))
+
+
+def test_large_grey_slide_holds_every_disc_at_its_place(tmp_path):
+    scene = LargeScene(1100, rgb=False, seed=4)
+    truth = write_large(tmp_path / "large.tif", scene, tile_px=256)
+    with tifffile.TiffFile(tmp_path / "large.tif") as tif:
+        assert tif.is_bigtiff
+        assert [level.shape for level in tif.series[0].levels] == [(1100, 1100), (275, 275)]
+        image, small = (level.asarray() for level in tif.series[0].levels)
+    found, count = ndimage.label(image > 100)
+    assert count == truth.count == scene.cells**2
+    assert np.count_nonzero(found) == pytest.approx(truth.area_px, rel=0.01)
+    centres = np.array(ndimage.center_of_mass(found > 0, found, np.arange(1, count + 1))) + 0.5
+    told = np.concatenate([scene.row(row) for row in range(scene.cells)])[:, :2]
+    nearest = np.abs(centres[:, None] - told[None]).max(axis=2).min(axis=0)
+    assert nearest.max() < 0.5
+    agree = (small > 100) == (image[2::4, 2::4] > 100)
+    assert agree.mean() > 0.95
+
+
+def test_discs_of_a_large_slide_lie_across_its_tiles():
+    scene = LargeScene(3000)
+    discs = np.concatenate([scene.row(row) for row in range(scene.cells)])
+    crossing = np.abs((discs[:, 0] + 256) % 512 - 256) < discs[:, 2]
+    assert crossing.any()
+
+
+def test_large_rgb_slide_is_jpeg_and_purple_on_pink(tmp_path):
+    truth = write_large(tmp_path / "large.tif", LargeScene(700), tile_px=256)
+    with tifffile.TiffFile(tmp_path / "large.tif") as tif:
+        assert tif.pages[0].compression == tifffile.COMPRESSION.JPEG
+        image = tif.asarray()
+    assert image.shape == (700, 700, 3)
+    assert ndimage.label(image[..., 1] < 135)[1] == truth.count
+
+
+def test_importing_the_generators_does_not_import_torch():
+    code = "import sys, cellseg.synthetic; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_make_writes_truth_and_leaves_files_that_are_up_to_date(tmp_path, monkeypatch):
+    make = load_make()
+    monkeypatch.setattr(make, "FluorescenceScene", lambda: SMALL)
+    paths = make.make(tmp_path / "out")
+    truth = json.loads((tmp_path / "out" / "truth.json").read_text(encoding="utf-8"))
+    labels = tifffile.imread(tmp_path / "out" / "fluorescence.labels.tif")
+    told = truth["fluorescence.ome.tif"]
+    assert told["count"] == labels.max() == 70
+    assert told["touching"] == np.count_nonzero(touching(labels.astype(np.int32))) > 0
+    before = {path: path.stat().st_mtime_ns for path in paths}
+    make.make(tmp_path / "out")
+    assert {path: path.stat().st_mtime_ns for path in paths} == before
+    (tmp_path / "out" / "ihc.tif").write_bytes(b"broken")
+    make.make(tmp_path / "out")
+    with tifffile.TiffFile(tmp_path / "out" / "ihc.tif") as tif:
+        assert tif.pages[0].shape == (512, 512, 3)
+        assert tif.pages[0].is_tiled
+        assert tif.pages[0].tags["ResolutionUnit"].value == 1

@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from cellseg import tissue
+from cellseg.errors import WeightsError
+from cellseg.geometry import Box
+from cellseg.tissue import TissueFinder, TissueMask, overview_features
+
+
+@pytest.fixture(scope="module")
+def finder() -> TissueFinder:
+    return TissueFinder()
+
+
+def _mask(search: list[list[int]], extent: tuple[int, int], step: float = 16.0) -> TissueMask:
+    array = np.array(search, dtype=bool)
+    return TissueMask(array, array, step, extent)
+
+
+# --- TissueMask -------------------------------------------------------------------------
+
+
+def test_areas_count_the_partial_last_row_once() -> None:
+    mask = _mask([[1, 0], [1, 1]], (20, 32))
+    assert mask.area_px() == 16 * 16 + 4 * 16 + 4 * 16
+    assert mask.skipped_px() == 16 * 16
+    assert mask.area_mm2(0.5) == pytest.approx(mask.area_px() * 0.25e-6)
+
+
+def test_area_is_of_the_tissue_and_skipping_of_the_search() -> None:
+    small = np.zeros((4, 4), dtype=bool)
+    small[1, 1] = True
+    mask = TissueMask(small, np.ones((4, 4), dtype=bool), 16.0, (64, 64))
+    assert (mask.area_px(), mask.skipped_px()) == (256.0, 0.0)
+
+
+def test_coverage_is_zero_only_where_nothing_is_to_be_searched() -> None:
+    mask = _mask([[0, 0, 0], [0, 0, 1]], (32, 48))
+    assert mask.coverage(Box(0, 0, 32, 32)) == 0
+    assert mask.coverage(Box(15, 31, 17, 33)) == 0.25
+    assert mask.coverage(Box(0, 0, 17, 33)) > 0
+    assert mask.coverage(Box(16, 32, 300, 300)) == 1
+    assert mask.coverage(Box(5, 5, 5, 9)) == 0
+
+
+def test_contains_is_false_outside_the_slide() -> None:
+    mask = _mask([[1]], (10, 12))
+    found = mask.contains([0, 9.9, 10, -1, 5], [0, 11.9, 3, 3, 12])
+    assert found.tolist() == [True, True, False, False, False]
+
+
+@given(
+    hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=6)),
+    st.sampled_from([7.5, 16.0]),
+    st.data(),
+)
+def test_a_point_to_be_searched_is_never_in_a_tile_of_no_coverage(
+    search: NDArray[np.bool_], step: float, data: st.DataObject
+) -> None:
+    extent = tuple(max(1, int(side * step) - data.draw(st.integers(0, 6))) for side in search.shape)
+    mask = TissueMask(search, search, step, (extent[0], extent[1]))
+    y, x = (data.draw(st.integers(0, side - 1)) for side in extent)
+    box = Box(y // 5 * 5, x // 5 * 5, y // 5 * 5 + 5, x // 5 * 5 + 5)
+    if mask.contains(y, x):
+        assert mask.coverage(box) > 0
+    assert mask.area_px() + mask.skipped_px() == pytest.approx(extent[0] * extent[1])
+
+
+@pytest.mark.parametrize(
+    ("tissue_shape", "search_shape", "step", "extent", "words"),
+    [
+        ((2, 2), (2, 3), 16.0, (32, 32), "two equal"),
+        ((0, 2), (0, 2), 16.0, (32, 32), "two equal"),
+        ((2, 2), (2, 2), 0.0, (32, 32), "positive step"),
+        ((2, 2), (2, 2), 16.0, (320, 32), "does not fit"),
+    ],
+)
+def test_masks_that_make_no_sense_are_refused(
+    tissue_shape: tuple[int, int],
+    search_shape: tuple[int, int],
+    step: float,
+    extent: tuple[int, int],
+    words: str,
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        TissueMask(np.zeros(tissue_shape, bool), np.zeros(search_shape, bool), step, extent)
+
+
+def test_everything_keeps_everything() -> None:
+    mask = TissueMask.everything((100, 33))
+    assert mask.coverage(Box(96, 32, 100, 33)) == 1
+    assert (mask.area_px(), mask.skipped_px()) == (3300.0, 0.0)
+
+
+# --- overview_features ------------------------------------------------------------------
+
+
+def test_a_dim_lone_nucleus_survives_the_shrinking() -> None:
+    fine = np.zeros((8, 8, 3), dtype=np.float32)
+    fine[1, 1] = 0.25
+    features = overview_features(fine, "fluorescence")
+    assert features.shape == (2, 2, tissue.CHANNELS)
+    assert features[0, 0, 4] == pytest.approx(0.5)
+    assert features[0, 0, 0] == pytest.approx(0.5 / 16)
+    assert features[1, 1, 4] == 0
+
+
+def test_transmitted_light_is_taken_as_it_is() -> None:
+    fine = np.full((4, 4, 3), 0.25, dtype=np.float32)
+    assert overview_features(fine, "transmitted")[0, 0].tolist() == [0.25] * 5 + [0.0, 0.0]
+
+
+@given(st.integers(1, 3), st.integers(1, 21), st.integers(1, 17), st.integers(0, 99))
+def test_strips_give_what_the_whole_gives(strip: int, height: int, width: int, seed: int) -> None:
+    fine = np.random.default_rng(seed).random((height, width, 3), dtype=np.float32)
+    whole = overview_features(fine, "fluorescence")
+    rows = 4 * strip
+    parts = [overview_features(fine[y : y + rows], "fluorescence") for y in range(0, height, rows)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole)
+    assert whole.shape == (-(-height // 4), -(-width // 4), tissue.CHANNELS)
+
+
+@pytest.mark.parametrize("shape", [(4, 4), (4, 4, 1), (0, 4, 3)])
+def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        overview_features(np.zeros(shape, dtype=np.float32), "transmitted")
+
+
+# --- TissueFinder -----------------------------------------------------------------------
+
+
+def _glass(side: int) -> NDArray[np.float32]:
+    noise = np.random.default_rng(0).normal(0.95, 0.004, (side, side, 3))
+    return noise.astype(np.float32)
+
+
+def _with_tissue(side: int) -> NDArray[np.float32]:
+    """Glass with a purple, textured island in the upper left quarter."""
+    fine = _glass(side)
+    rng = np.random.default_rng(1)
+    patch = np.array([0.8, 0.55, 0.75]) * np.ones((side // 4, side // 4, 3))
+    nuclei = rng.random(patch.shape[:2]) < 0.2
+    patch[nuclei] = (0.4, 0.25, 0.55)
+    fine[side // 8 : side // 8 + side // 4, side // 8 : side // 8 + side // 4] = patch
+    return fine
+
+
+def test_glass_is_skipped_and_tissue_kept(finder: TissueFinder) -> None:
+    mask = finder.find(overview_features(_with_tissue(512), "transmitted"))
+    assert mask.search[16:48, 16:48].all()
+    assert mask.tissue[20:44, 20:44].mean() > 0.95
+    assert not mask.search[64:, 64:].any()
+    assert mask.search.sum() > mask.tissue.sum()
+    expected = (32 * 16) ** 2
+    assert mask.area_px() == pytest.approx(expected, rel=0.25)
+
+
+def test_a_pen_stroke_is_background(finder: TissueFinder) -> None:
+    fine = _glass(512)
+    fine[200:300] = (0.1, 0.2, 0.7)
+    assert finder.find(overview_features(fine, "transmitted")).search.mean() < 0.2
+
+
+def test_lone_nuclei_in_fluorescence_are_kept(finder: TissueFinder) -> None:
+    rng = np.random.default_rng(2)
+    fine = np.abs(rng.normal(0.02, 0.01, (512, 512, 1))).astype(np.float32)
+    places = [(100, 100), (300, 420), (444, 60)]
+    for y, x in places:
+        fine[y : y + 4, x : x + 4] += 0.4
+    mask = finder.find(overview_features(np.repeat(fine, 3, axis=2), "fluorescence"))
+    assert all(mask.search[y // 4, x // 4] for y, x in places)
+    assert mask.search.mean() < 0.2
+
+
+def test_small_fields_are_searched_whole(finder: TissueFinder) -> None:
+    features = overview_features(_glass(64), "transmitted")
+    assert finder.find(features).search.all()
+    assert not finder.find(features, small_side_px=0).search.all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 70), (33, 9)])
+def test_any_size_works(finder: TissueFinder, shape: tuple[int, int]) -> None:
+    fine = np.ones((4 * shape[0], 4 * shape[1], 3), dtype=np.float32)
+    features = overview_features(fine, "transmitted")
+    assert finder.find(features).search.shape == shape
+    assert np.isfinite(finder.probabilities(features)).all()
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.integers(33, 120), st.integers(33, 120))
+def test_blocks_give_what_the_whole_gives(height: int, width: int) -> None:
+    rng = np.random.default_rng(height * width)
+    features = rng.random((height, width, tissue.CHANNELS), dtype=np.float32)
+    finder = TissueFinder()
+    whole = finder.probabilities(features)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tissue, "_BLOCK_PX", 32)
+        parts = finder.probabilities(features)
+    np.testing.assert_allclose(parts, whole, atol=1e-4)
+
+
+def test_the_extent_of_the_slide_is_kept(finder: TissueFinder) -> None:
+    features = overview_features(_glass(160), "transmitted")
+    mask = finder.find(features, extent=(630, 640))
+    assert mask.area_px() + mask.skipped_px() <= 630 * 640
+    assert mask.extent == (630, 640)
+
+
+def test_the_card_says_what_the_network_is(finder: TissueFinder) -> None:
+    assert finder.card["channels"] == tissue.CHANNELS
+    assert "CC BY 4.0" in str(finder.card["attribution"])
+    assert 0 < finder.search_threshold <= finder.tissue_threshold < 1
+
+
+def test_damaged_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "tissue.safetensors"
+    path.write_bytes(b"not weights at all")
+    with pytest.raises(WeightsError, match="no weights of a tissue"):
+        TissueFinder(path)
+    with pytest.raises(WeightsError, match="cannot be read"):
+        TissueFinder(tmp_path / "absent.safetensors")
+    monkeypatch.setattr(tissue, "SHIPPED_SHA256", "0" * 64)
+    with pytest.raises(WeightsError, match="checksum"):
+        TissueFinder()
+
+
+# --- real images and training -----------------------------------------------------------
+
+
+def test_no_cell_of_a_real_section_is_skipped(finder: TissueFinder) -> None:
+    from skimage.data import immunohistochemistry
+
+    from cellseg.normalise import Normaliser
+
+    image = immunohistochemistry()
+    fine = Normaliser.fit(image, "transmitted").apply(image)
+    small = fine.reshape(128, 4, 128, 4, 3).mean(axis=(1, 3))
+    mask = finder.find(overview_features(small, "transmitted"), small_side_px=0)
+    assert mask.search.all()
+
+
+def test_training_learns_and_its_file_loads(shared: Path, tmp_path: Path) -> None:
+    from cellseg.training.tissue import Settings, card_of, make_pool, save_weights, train
+    from cellseg.training.tissue_data import load_material
+
+    folder = shared / "data" / "nucls"
+    rng = np.random.default_rng(0)
+    material = load_material([folder], "train", rng=rng, scales=(1.0,))
+    material.textures.setdefault("fluorescence", material.textures["he"])
+    material.textures.setdefault("brightfield", material.textures["he"])
+    chosen = Settings(scenes=3, side_px=32, minutes=0.03, batch=2, widths=(4, 8))
+    pool = make_pool(material, chosen, rng)
+    assert pool.features.shape == (3, 7, 32, 32)
+    model, outcome = train(pool, chosen, rng)
+    assert outcome["steps"] > 1
+    path = tmp_path / "new.safetensors"
+    save_weights(model, card_of([folder], chosen, outcome), path)
+    assert TissueFinder(path).card["settings"]["scenes"] == 3  # type: ignore[index]
