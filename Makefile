@@ -33,6 +33,7 @@ demo: .venv/installed
 	$(BIN)/python example_slides/compare.py
 
 test: .venv/installed-test
+	@tools/install-display.sh
 	tools/with-display.sh $(BIN)/python -m pytest
 
 lint: .venv/installed-lint

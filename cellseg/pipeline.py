@@ -260,10 +260,14 @@ class _Run:
         }
         return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def _prefilter(self) -> bool:
+        return self.request.prefilter and self.plan.protocol.prefilter
+
     def _tissue(self) -> TissueMask:
         start = time.monotonic()
         grid = self.plan.grid
-        if self.request.prefilter and self.plan.protocol.prefilter:
+        if self._prefilter:
             mask = find_tissue(self.slide, self.plan, TissueFinder())
         else:
             mask = TissueMask.everything((grid.height, grid.width), float(overview_step(self.plan)))
@@ -350,7 +354,8 @@ class _Run:
     ) -> CountResult:
         seconds = {**self.seconds, **recorder.seconds}
         mpp = self.slide.mpp
-        tissue_mm2 = None if mpp is None else tissue.area_mm2(mpp * self.plan.downsample)
+        # Without the prefilter nobody looked for tissue: its area is unknown, not the slide's.
+        tissue_mm2 = tissue.area_mm2(mpp * self.plan.downsample) if mpp and self._prefilter else None
         summary, warnings = recorder.finish(
             tissue_mm2=tissue_mm2, seconds=seconds, started=self.start, request=self.request
         )

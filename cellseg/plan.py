@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,8 @@ from cellseg.geometry import STRIDE_PX, Box, TileGrid
 from cellseg.normalise import Light, Normaliser
 from cellseg.protocol import CountProtocol, load_protocol
 from cellseg.slide import Slide
+
+Plane = int | Literal["max", "mean"] | None
 
 NUCLEAR_NAMES = ("dapi", "hoechst", "draq", "dna", "nucle", "nuclei", "sytox", "topro", "h2b")
 SAMPLE_PX = 512
@@ -71,7 +74,7 @@ class CountRequest:
     mpp: float | None = None
     diameter_px: float | None = None
     channel: str | None = None
-    z: int | str | None = None
+    z: Plane = None
     t: int | None = None
     prefilter: bool = True
     strict: bool = False

@@ -252,11 +252,14 @@ class Recorder:
         self._settle(self.merger.finish())
         summary = self.builder.build(tissue_mm2=tissue_mm2)
         warnings = self.warnings()
-        stages = {**seconds, **self.seconds, "total before writing": time.monotonic() - started}
-        provenance = {
-            **self._record(summary, warnings, request),
-            "seconds": {name: round(took, 3) for name, took in stages.items()},
-        }
+        writing = time.monotonic()
+
+        def provenance() -> dict[str, object]:
+            now = time.monotonic()
+            stages = {**seconds, **self.seconds, "write": now - writing, "total": now - started}
+            rounded = {name: round(took, 3) for name, took in stages.items()}
+            return {**self._record(summary, warnings, request), "seconds": rounded}
+
         slide, grid = self.slide, self.plan.grid
         self.folder.finish(
             Report(

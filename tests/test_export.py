@@ -93,8 +93,11 @@ def test_large_slides_become_bigtiff(tmp_path, monkeypatch):
         assert file.is_bigtiff
 
 
+BOXES = [(0, 0, 9, 9), (4000, 4000, 4096, 4096)]
+
+
 def test_memory_does_not_grow_with_the_slide(tmp_path):
-    result = make(tmp_path / "a.cellseg", frame(8192, 8192, downsample=2.0), [(0, 0, 9, 9), (4000, 4000, 4096, 4096)])  # fmt: skip
+    result = make(tmp_path / "a.cellseg", frame(8192, 8192, downsample=2.0), BOXES)
     tracemalloc.start()
     try:
         path = export(result.path, "labels.tif")
@@ -111,7 +114,8 @@ def test_the_export_is_listed_and_may_be_repeated(tmp_path):
     for _ in range(2):
         assert export(result.path, "labels.tif") == result.path / "labels.tif"
     assert load_result(result.path).run["exports"] == ["labels.tif"]
-    assert sorted(entry.name for entry in result.path.iterdir()) == ["cells.csv", "labels.ome.zarr", "labels.tif", "run.json"]  # fmt: skip
+    names = sorted(entry.name for entry in result.path.iterdir())
+    assert names == ["cells.csv", "labels.ome.zarr", "labels.tif", "run.json"]
 
 
 def test_a_failing_export_leaves_the_older_one(tmp_path, monkeypatch):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cellseg.geometry import STRIDE_PX, Box, TileGrid
 
+# A busy machine is no fault: no deadlines.
+CALM = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 EDGES = st.integers(-20, 20)
 BOXES = st.tuples(EDGES, EDGES, st.integers(0, 20), st.integers(0, 20)).map(
     lambda v: Box(v[0], v[1], v[0] + v[2], v[1] + v[3])
@@ -38,6 +40,7 @@ def test_a_box_does_not_run_backwards(corners):
         Box(*corners)
 
 
+@CALM
 @given(BOXES, BOXES)
 def test_intersection_has_the_common_pixels(a, b):
     common = pixels(a) & pixels(b)
@@ -45,7 +48,7 @@ def test_intersection_has_the_common_pixels(a, b):
     assert a.intersects(b) == b.intersects(a) == bool(common)
 
 
-@settings(max_examples=50, deadline=None)
+@CALM
 @given(GRIDS)
 def test_cores_partition_the_slide(grid):
     owned = np.zeros((grid.height, grid.width), dtype=int)
@@ -59,7 +62,7 @@ def test_cores_partition_the_slide(grid):
     assert len(grid) == len(places) == len(set(places)) == grid.rows * grid.columns
 
 
-@settings(max_examples=50, deadline=None)
+@CALM
 @given(GRIDS)
 def test_padded_tiles_start_on_the_lattice_and_stay_on_the_slide(grid):
     for tile in grid:
@@ -70,7 +73,7 @@ def test_padded_tiles_start_on_the_lattice_and_stay_on_the_slide(grid):
         assert padded.intersection(grid.extent) == padded
 
 
-@settings(max_examples=100, deadline=None)
+@CALM
 @given(GRIDS, st.data())
 def test_seeing_names_every_tile_that_sees_a_pixel_of_the_box(grid, data):
     y0 = data.draw(st.integers(0, grid.height - 1))

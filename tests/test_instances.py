@@ -6,13 +6,15 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from cellseg.geometry import Box
 from cellseg.instances import Instances
 
+# A busy machine is no fault: no deadlines.
+CALM = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 MASKS = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9))
 
 
@@ -38,7 +40,7 @@ def same(a: Instances, b: Instances) -> bool:
     )
 
 
-@settings(deadline=None)
+@CALM
 @given(instances())
 def test_packing_is_exact(given_):
     back = Instances.from_bytes(given_.to_bytes())
@@ -48,7 +50,7 @@ def test_packing_is_exact(given_):
     assert all(mask.dtype == bool for mask in back.masks)
 
 
-@settings(deadline=None)
+@CALM
 @given(instances(least=1), st.data())
 def test_cut_off_data_is_refused(given_, data):
     packed = given_.to_bytes()
@@ -57,6 +59,7 @@ def test_cut_off_data_is_refused(given_, data):
         Instances.from_bytes(packed[:length])
 
 
+@CALM
 @given(instances(), st.binary(min_size=1, max_size=9))
 def test_data_that_is_too_long_is_refused(given_, extra):
     with pytest.raises(ValueError, match=f"{len(extra)} bytes too many"):
@@ -75,6 +78,7 @@ def test_packed_boxes_that_run_backwards_are_refused():
         Instances.from_bytes(bytes(packed))
 
 
+@CALM
 @given(instances(), st.integers(-99, 99), st.integers(-99, 99))
 def test_shifts_round_trip(given_, dy, dx):
     moved = given_.shifted(dy, dx)
@@ -83,6 +87,7 @@ def test_shifts_round_trip(given_, dy, dx):
     assert same(moved.shifted(-dy, -dx), given_)
 
 
+@CALM
 @given(st.lists(instances(), max_size=4))
 def test_concatenated_parts_can_be_taken_out_again(parts):
     together = Instances.concatenate(parts)

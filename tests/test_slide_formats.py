@@ -265,8 +265,8 @@ def test_ome_zarr(tmp_path: Path, version: int) -> None:
         )
         array[...] = level
         scale = [1, 1, 1, 0.4 * 2**number, 0.4 * 2**number]
-        datasets.append({"path": str(number),
-                         "coordinateTransformations": [{"type": "scale", "scale": scale}]})  # fmt: skip
+        transforms = [{"type": "scale", "scale": scale}]
+        datasets.append({"path": str(number), "coordinateTransformations": transforms})
     multiscales = {"version": "0.4", "axes": axes, "datasets": datasets}
     omero = {"channels": [{"label": "DAPI"}, {"label": "a"}, {"label": "a"}]}
     entries = {"multiscales": [multiscales], "omero": omero}
@@ -279,8 +279,9 @@ def test_ome_zarr(tmp_path: Path, version: int) -> None:
         half = slide.read(Box(0, 0, 12, 16), downsample=2.0)
         np.testing.assert_array_equal(half, STACK[0, 2, :, ::2, ::2].transpose(1, 2, 0))
     np.testing.assert_array_equal(pixels_of(path, z=1, t=1), STACK[1, 1].transpose(1, 2, 0))
-    chunks = [file for file in (path / "0").rglob("*")
-              if file.is_file() and file.name not in (".zarray", ".zattrs", "zarr.json")]  # fmt: skip
+    metadata = (".zarray", ".zattrs", "zarr.json")
+    files = [file for file in (path / "0").rglob("*") if file.is_file()]
+    chunks = [file for file in files if file.name not in metadata]
     for chunk in chunks:
         chunk.write_bytes(b"no chunk")
     with open_slide(path) as slide, pytest.raises(RegionError, match="of level 0 does not decode"):

@@ -125,7 +125,7 @@ def write_overview(path: Path, overview: Overview, counts: NDArray[np.float64]) 
     sigma = max(1.5, max(height, width) / 90)
     mpp = overview.mpp_overview
     area = (mpp / 1000) ** 2 if mpp is not None else overview.downsample**2 / 1e6
-    unit = "cells / mm²" if mpp is not None else "cells / megapixel"
+    unit = "cells / mm2" if mpp is not None else "cells / megapixel"
     density = density_map(counts, pixel_area=area, sigma_px=sigma)
     top = nice_ceiling(
         float(np.percentile(density[density > density.max() / 100], 99.5))
@@ -218,12 +218,21 @@ def _lay_out(
     draw.text((_MARGIN, 14), _shortened(overview.title, 70), _INK, font=_font(20))
     draw.text((_MARGIN, 40), f"{total:,} cells", _MUTED, font=_font(15))
     for panel, (x, y), caption in zip(panels, places, captions, strict=True):
-        draw.text((x, y - 20), caption, _INK, font=_font(14))
+        _caption(draw, (x, y - 20), caption)
         canvas.paste(panel, (x, y))
         draw.rectangle((x - 1, y - 1, x + width, y + height), outline=(205, 205, 210))
     x, y = places[1]
     _colour_bar(draw, (x + width + 16, y), min(height, 420), top)
     return canvas
+
+
+def _caption(draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str) -> None:
+    """Write a caption; Pillow's own font has no ², so that the 2 is raised by hand."""
+    plain = text.removesuffix("2") if text.endswith("mm2") else text
+    draw.text(corner, plain, _INK, font=_font(14))
+    if plain != text:
+        x = corner[0] + draw.textlength(plain, font=_font(14)) + 1
+        draw.text((x, corner[1] - 2), "2", _INK, font=_font(9))
 
 
 def _colour_bar(
@@ -249,7 +258,7 @@ def _scale_bar(canvas: Image.Image, panel: tuple[int, int], um_per_px: float) ->
     x, y = _MARGIN, _HEADER + 22 + height + 9
     draw = ImageDraw.Draw(canvas)
     draw.rectangle((x, y, x + pixels, y + 4), fill=_INK)
-    text = f"{length / 1000:g} mm" if length >= 1000 else f"{length:g} µm"
+    text = f"{length / 1000:g} mm"  # Pillow's own font has no µ
     draw.text((x + pixels + 8, y + 2), text, _INK, font=_font(13), anchor="lm")
 
 

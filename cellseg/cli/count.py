@@ -7,10 +7,12 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import click
 
 from cellseg.cli._progress import Reporter
+from cellseg.cli.info import Plane
 from cellseg.errors import CellsegError, InputError, PartialResultError, SettingsError
 from cellseg.pipeline import CountResult, run
 from cellseg.plan import CountRequest
@@ -69,7 +71,7 @@ Examples:
 @click.option("--mpp", type=click.FloatRange(0.0, 100.0, min_open=True), help="µm per pixel, where the file does not say or is wrong.")
 @click.option("--diameter", type=click.FloatRange(0.0, 10_000.0, min_open=True), metavar="PX", help="Usual cell's diameter in pixels, for images without pixel size.")
 @click.option("--channel", metavar="NAME|NUMBER", help="Channel to count in (numbers from 0).")
-@click.option("--z", metavar="N|max|mean", help="Plane (from 0) or projection; the middle plane otherwise.")
+@click.option("--z", type=Plane(), metavar="N|max|mean", help="Plane (from 0) or projection; the middle plane otherwise.")
 @click.option("--t", type=click.IntRange(min=0), help="Time point (from 0); the first otherwise.")
 @click.option("--tile", type=click.IntRange(min=64), metavar="PX", help="Side of a tile, model pixels; the count does not depend on it.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
@@ -87,7 +89,7 @@ def count(
     mpp: float | None,
     diameter: float | None,
     channel: str | None,
-    z: str | None,
+    z: int | Literal["max", "mean"] | None,
     t: int | None,
     tile: int | None,
     device: str,
@@ -115,7 +117,7 @@ def count(
         mpp=mpp,
         diameter_px=diameter,
         channel=channel,
-        z=_plane(z),
+        z=z,
         t=t,
         prefilter=not no_prefilter,
         strict=strict,
@@ -139,7 +141,7 @@ def count(
 def count_all(
     requests: list[CountRequest],
 ) -> tuple[list[CountResult], list[CellsegError]]:
-    """Count each; one file's error does not stop the others, a wrong setting does."""
+    """Count each; one file's error does not stop the others."""
     results: list[CountResult] = []
     errors: list[CellsegError] = []
     detectors: dict[object, object] = {}
@@ -150,21 +152,10 @@ def count_all(
                     reporter.show(event)
                     if isinstance(event, CountResult):
                         results.append(event)
-            except SettingsError:
-                if len(requests) == 1:
-                    raise
-                reporter.fail(request.image, sys.exc_info()[1])
-                errors.append(_current())
             except CellsegError as error:
                 reporter.fail(request.image, error)
                 errors.append(error)
     return results, errors
-
-
-def _current() -> CellsegError:
-    error = sys.exc_info()[1]
-    assert isinstance(error, CellsegError)
-    return error
 
 
 def finish(results: list[CountResult], errors: list[CellsegError], *, files: int) -> None:
@@ -191,10 +182,3 @@ def table_of(results: list[CountResult]) -> str:
     lines += ["-" * len(header), f"{f'{len(results)} images':<40} {total:>9,}"]
     return "\n".join(lines)
 
-
-def _plane(z: str | None) -> int | str | None:
-    if z is None or z in ("max", "mean"):
-        return z
-    if z.isdecimal():
-        return int(z)
-    raise SettingsError(f"--z {z}: expected a number from 0, max or mean")

@@ -18,27 +18,54 @@ LINE_SECONDS = 30.0
 
 @click.command()
 @click.argument(
-    "data", nargs=-1, required=True,
+    "data",
+    nargs=-1,
+    required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
 )
-@click.option("--val", type=click.Path(exists=True, dir_okay=False, path_type=Path),
-              help="COCO JSON to validate on; else a tenth of the images is held back.")
-@click.option("--images", type=click.Path(exists=True, file_okay=False, path_type=Path),
-              help="Folder of the images, where it is not the JSON's.")
-@click.option("--init", default="coco", show_default=True, metavar="coco|default|none|FILE",
-              help="What to start from: torchvision's COCO weights (fetched once, 170 MB), the "
-                   "shipped model, random weights, or a model file.")
-@click.option("-o", "--output", default="trained", show_default=True,
-              type=click.Path(file_okay=False, path_type=Path),
-              help="Folder of the model and its checkpoint; a training found there goes on.")
+@click.option(
+    "--val",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="COCO JSON to validate on; else a tenth of the images is held back.",
+)
+@click.option(
+    "--images",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the images, where it is not the JSON's.",
+)
+@click.option(
+    "--init",
+    default="coco",
+    show_default=True,
+    metavar="coco|default|none|FILE",
+    help="What to start from: torchvision's COCO weights (fetched once, 170 MB), the "
+    "shipped model, random weights, or a model file.",
+)
+@click.option(
+    "-o",
+    "--output",
+    default="trained",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the model and its checkpoint; a training found there goes on.",
+)
 @click.option("--minutes", type=float, help="How long to train; 60 without --steps.")
 @click.option("--steps", type=int, help="How many steps to train.")
 @click.option("--batch", default=4, show_default=True, help="Crops a step.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
-@click.option("--resume/--restart", default=None,
-              help="Insist on going on with the training in the output folder, or begin anew.")
-@click.option("--object", "outlined", type=click.Choice(["nucleus", "cell"]), default="nucleus",
-              show_default=True, help="What the masks outline.")
+@click.option(
+    "--resume/--restart",
+    default=None,
+    help="Insist on going on with the training in the output folder, or begin anew.",
+)
+@click.option(
+    "--object",
+    "outlined",
+    type=click.Choice(["nucleus", "cell"]),
+    default="nucleus",
+    show_default=True,
+    help="What the masks outline.",
+)
 @click.option("--name", help="The model's name.")
 @click.option("--mpp", type=float, help="µm per pixel of images that do not say theirs.")
 @click.option("--licence", default="not stated", help="Licence of the data, for the model card.")
@@ -58,7 +85,7 @@ def train(
     mpp: float | None,
     licence: str,
 ) -> None:
-    """Train a model on DATA: COCO JSON files with polygons or masks.
+    r"""Train a model on DATA: COCO JSON files with polygons or masks.
 
     Exports of CVAT, LabelMe's converters and Roboflow are read as they are. Ctrl-C keeps what
     is done; the same command goes on.
@@ -68,9 +95,20 @@ def train(
     cellseg train cells.json --init default --output my-model
     """
     request = run.TrainRequest(
-        data=data, validation=val, images=images, init=init, output=output,
-        minutes=60.0 if minutes is None and steps is None else minutes, steps=steps, batch=batch,
-        device=device, resume=resume, object=outlined, name=name, mpp=mpp, licence=licence,
+        data=data,
+        validation=val,
+        images=images,
+        init=init,
+        output=output,
+        minutes=60.0 if minutes is None and steps is None else minutes,
+        steps=steps,
+        batch=batch,
+        device=device,
+        resume=resume,
+        object=outlined,
+        name=name,
+        mpp=mpp,
+        licence=licence,
     )
     console = Console(highlight=False, soft_wrap=True)
     with _Printer(console) as printer:
@@ -102,9 +140,14 @@ class _Printer:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.bar = Progress(
-            TextColumn("step {task.fields[step]}"), BarColumn(), TextColumn("{task.percentage:.0f} %"),
-            TimeElapsedColumn(), TextColumn("{task.fields[losses]}"),
-            console=console, disable=not console.is_terminal, transient=True,
+            TextColumn("step {task.fields[step]}"),
+            BarColumn(),
+            TextColumn("{task.percentage:.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[losses]}"),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
         )
         self.task = self.bar.add_task("train", total=1.0, step=0, losses="")
         self.said = -LINE_SECONDS

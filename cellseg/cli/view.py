@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cellseg.errors import InputError, SettingsError
+from cellseg.errors import CellsegError, InputError, SettingsError
 
 if TYPE_CHECKING:
     import napari
@@ -108,10 +108,16 @@ def open_viewer(path: Path) -> napari.Viewer:
     from napari.layers import Layer
 
     is_result = path.is_dir() and path.suffix.lower() == ".cellseg"
-    layers = read_result(path) if is_result else read_slide(path)
+    # Shown before the layers are read, so that it can show what reading them has to say.
     viewer = napari.Viewer(title=path.name)
-    for data in layers:
-        viewer.add_layer(Layer.create(*data))
-    viewer.scale_bar.visible = True
+    try:
+        for data in read_result(path) if is_result else read_slide(path):
+            viewer.add_layer(Layer.create(*data))
+    except CellsegError:
+        viewer.close()
+        raise
+    canvas = getattr(viewer, "canvas", None)  # since napari 0.9
+    scale_bar = viewer.scale_bar if canvas is None else canvas.overlays.scale_bar
+    scale_bar.visible = True
     viewer.reset_view()
     return viewer

@@ -15,8 +15,7 @@ at which tile came first):
    in the order below. A part without a partner is a cell that only one tile found. It stays if
    its centroid lies in its own tile's core, or in the core of a tile that was skipped; otherwise
    the tile that owns the centroid saw the place with a full halo around it, found no such cell,
-   and is believed. So nothing that its own tile outlines is lost, and no place is
-   counted from a tile that saw it worse.
+   and is believed. So each place is judged by the tile that saw it best, and by one tile only.
 4. Wholes, joined cells and lone parts are settled by one greedy suppression: mask IoU of 0.5 or
    more, whatever the class. Order: score (highest first), box, mask, class.
 5. In the same order each cell takes the pixels that nobody has. A cell left with under half of

@@ -9,8 +9,8 @@ unpickled but torchvision's own COCO file, after its checksum and with ``weights
 from __future__ import annotations
 
 import json
-import os
 import pickle
+from contextlib import suppress
 from hashlib import file_digest
 from importlib.resources import files
 from pathlib import Path
@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.models.detection import MaskRCNN, MaskRCNN_ResNet50_FPN_Weights
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from cellseg.errors import OutputError, WeightsError
 from cellseg.models.maskrcnn import build_maskrcnn
@@ -132,9 +133,10 @@ def save_model(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, partial, metadata)
-        os.replace(partial, path)
+        partial.replace(path)
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise OutputError(f"{path}: the model cannot be written: {error}") from error
 
 
@@ -149,8 +151,12 @@ def load_model(
         If the file is missing, damaged or no model of cellseg.
     """
     state, card = read_model(path)
-    model = build_maskrcnn(len(card.classes), frozen_norm=True)
-    _fill(model, state, _home(path))
+    # No time is lost on random numbers: the arrays of the file take their places.
+    with torch.device("meta"):
+        model = build_maskrcnn(len(card.classes), frozen_norm=True)
+    anchors = model.rpn.anchor_generator
+    model.rpn.anchor_generator = AnchorGenerator(anchors.sizes, anchors.aspect_ratios)
+    _fill(model, state, _home(path), assign=True)
     return model.to(device).eval(), card
 
 
@@ -325,7 +331,7 @@ def _dequantised(file: Path, stored: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _fill(model: MaskRCNN, state: dict[str, Tensor], file: Path) -> None:
+def _fill(model: MaskRCNN, state: dict[str, Tensor], file: Path, *, assign: bool = False) -> None:
     """Load arrays after a look at names and shapes, so that the error is one line."""
     wanted = {
         k: v.shape for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")
@@ -341,7 +347,7 @@ def _fill(model: MaskRCNN, state: dict[str, Tensor], file: Path) -> None:
             if keys
         ]
         raise WeightsError(f"{file}: made for another network: {', '.join(parts)}")
-    model.load_state_dict(state, strict=False)
+    model.load_state_dict(state, strict=False, assign=assign)
 
 
 def _line(error: BaseException) -> str:

@@ -20,6 +20,9 @@ from cellseg.slide._rounding import round_to
 _SNAP = 1e-7
 """Positions this close to a pixel's edge lie on it (px)."""
 
+_BAND_ROWS = 32
+"""Output rows that are computed at a time."""
+
 
 @dataclass(frozen=True, eq=False)
 class Taps:
@@ -117,14 +120,20 @@ def resample(source: Pixels, origin: tuple[int, int], rows: Taps, columns: Taps)
     if rows.is_identity and columns.is_identity:
         y0, x0 = rows.start - origin[0], columns.start - origin[1]
         return source[y0 : y0 + len(rows.index), x0 : x0 + len(columns.index)]
-    work = np.dtype(
-        np.float32 if source.dtype.itemsize <= 2 or source.dtype == np.float32 else np.float64
-    )
+    narrow = source.dtype.itemsize <= 2 or source.dtype == np.float32
+    work = np.dtype(np.float32 if narrow else np.float64)
+    out = np.empty((len(rows.index), len(columns.index), source.shape[2]), source.dtype)
+    source = np.ascontiguousarray(source)
     with np.errstate(invalid="ignore", over="ignore"):
-        half = _along_rows(source, rows, origin[0], work)
-        across = np.ascontiguousarray(half.swapaxes(0, 1))
-        full = _along_rows(across, columns, origin[1], work)
-        return round_to(np.ascontiguousarray(full.swapaxes(0, 1)), source.dtype)
+        # In bands that stay in the processor's cache.
+        for first in range(0, len(out), _BAND_ROWS):
+            band = Taps(
+                rows.index[first : first + _BAND_ROWS], rows.weight[first : first + _BAND_ROWS]
+            )
+            half = _along_rows(source, band, origin[0], work)
+            full = _along_columns(half, columns, origin[1], work)
+            out[first : first + _BAND_ROWS] = round_to(full, source.dtype)
+    return out
 
 
 def _along_rows(source: Pixels, rows: Taps, origin: int, work: np.dtype[Any]) -> Pixels:
@@ -139,3 +148,24 @@ def _along_rows(source: Pixels, rows: Taps, origin: int, work: np.dtype[Any]) ->
         elif len(used):
             total[used] += np.multiply(source[index[used, tap]], weight[used, tap], dtype=work)
     return total
+
+
+def _along_columns(source: Pixels, columns: Taps, origin: int, work: np.dtype[Any]) -> Pixels:
+    """Weighted sums of columns, tap after tap; pixels are flattened so that rows are long."""
+    height, _, bands = source.shape
+    index = columns.index - origin
+    weight = np.repeat(columns.weight.astype(work), bands, axis=0)
+    total: Pixels = source.take(index[:, 0], axis=1).reshape(height, -1) * weight[:, 0]
+    for tap in range(1, index.shape[1]):
+        used = np.flatnonzero(columns.weight[:, tap] > 0)
+        if len(used) == 0:
+            continue
+        part = source.take(index[used, tap], axis=1).reshape(height, -1)
+        if len(used) == len(index):
+            part *= weight[:, tap]
+            total += part
+        else:
+            flat = (used[:, None] * bands + np.arange(bands)).ravel()
+            part *= weight[flat, tap]
+            total[:, flat] += part
+    return total.reshape(height, len(index), bands)

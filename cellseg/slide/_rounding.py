@@ -13,9 +13,10 @@ def round_to(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     if dtype.kind == "f":
         return values.astype(dtype, copy=False)
     limits = np.iinfo(dtype)
-    rounded = np.clip(np.rint(values), limits.min, limits.max)
+    rounded: NDArray[Any] = np.clip(np.rint(values), limits.min, limits.max)
     if dtype.itemsize == 8:
         # 2**63 - 1 is no float: what reaches it would wrap around.
         top = rounded >= float(limits.max)
         return np.where(top, limits.max, np.where(top, 0, rounded).astype(dtype))
-    return rounded.astype(dtype)
+    whole: NDArray[Any] = rounded.astype(dtype)
+    return whole

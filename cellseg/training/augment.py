@@ -69,9 +69,7 @@ def random_crop(
     return photometric(geometric(crop, rng), image.light, augmentation, rng)
 
 
-def _scale(
-    image: AnnotatedImage, augmentation: Augmentation, rng: np.random.Generator
-) -> float:
+def _scale(image: AnnotatedImage, augmentation: Augmentation, rng: np.random.Generator) -> float:
     low, high = augmentation.scale
     scale = image.zoom * float(np.exp(rng.uniform(np.log(low), np.log(high))))
     smallest, largest = augmentation.diameter_px
@@ -87,9 +85,7 @@ def _start(length: int, side: int, rng: np.random.Generator) -> int:
     return int(rng.integers(0, length - side + 1))
 
 
-def _around(
-    low: int, high: int, length: int, side: int, rng: np.random.Generator
-) -> int:
+def _around(low: int, high: int, length: int, side: int, rng: np.random.Generator) -> int:
     """A start for which the square holds the middle of low … high, inside the image."""
     if length <= side:
         return _start(length, side, rng)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
@@ -58,9 +58,10 @@ def write(path: Path, parts: Parts, state: State) -> None:
     }
     try:
         save_file(tensors, partial, {"state": json.dumps(asdict(state))})
-        os.replace(partial, path)
+        partial.replace(path)
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise OutputError(f"{path}: the checkpoint cannot be written: {error}") from error
 
 

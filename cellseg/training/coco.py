@@ -27,8 +27,17 @@ FAULTS_SHOWN = 40
 
 _TRANSMITTED = ("histology", "brightfield", "bright field", "phase", "transmitted", "ihc", "h&e")
 _UNREADABLE = (
-    OSError, ValueError, SyntaxError, RuntimeError, EOFError, IndexError, KeyError, TypeError,
-    struct.error, zlib.error, DecompressionBombError,
+    OSError,
+    ValueError,
+    SyntaxError,
+    RuntimeError,
+    EOFError,
+    IndexError,
+    KeyError,
+    TypeError,
+    struct.error,
+    zlib.error,
+    DecompressionBombError,
 )
 
 
@@ -208,7 +217,10 @@ class _Reader:
     def _image(
         self, entry: dict[str, object], rows: list[dict[str, object]], names: dict[int, str]
     ) -> AnnotatedImage | None:
-        name, extent = str(entry["file_name"]), (int(str(entry["height"])), int(str(entry["width"])))
+        name, extent = (
+            str(entry["file_name"]),
+            (int(str(entry["height"])), int(str(entry["width"]))),
+        )
         pixels = self._pixels(name, extent)
         mpp = entry.get("mpp")
         if mpp is not None and (not isinstance(mpp, int | float) or not 0.01 < mpp < 100):
@@ -258,7 +270,9 @@ class _Reader:
     def _find(self, name: str) -> Path | None:
         relative = PurePosixPath(name.replace("\\", "/"))
         if (
-            relative.is_absolute() or ".." in relative.parts or "\0" in name
+            relative.is_absolute()
+            or ".." in relative.parts
+            or "\0" in name
             or PureWindowsPath(name).drive
         ):
             self.faults.append(f"{name!r}: file names must lie below the folder of the JSON")

@@ -185,8 +185,10 @@ def cut_objects(
     """
     boxes = image.boxes
     touching = (
-        (boxes[:, 0] < window.y1) & (boxes[:, 2] > window.y0)
-        & (boxes[:, 1] < window.x1) & (boxes[:, 3] > window.x0)
+        (boxes[:, 0] < window.y1)
+        & (boxes[:, 2] > window.y0)
+        & (boxes[:, 1] < window.x1)
+        & (boxes[:, 3] > window.x0)
     )
     found = []
     for index in np.flatnonzero(touching).tolist():

@@ -66,5 +66,5 @@ def dense_loss(logits: Tensor, target: Tensor) -> Tensor:
     overlap = (probability * goal).sum((0, 2, 3))
     dice = 1 - (2 * overlap + 1) / ((probability**2 + goal**2).sum((0, 2, 3)) + 1)
     inside = (goal[:, :1] > 0.3).to(logits.dtype)
-    offset = (F.smooth_l1_loss(logits[:, 2:], target[:, 2:], reduction="none", beta=0.2) * inside)
+    offset = F.smooth_l1_loss(logits[:, 2:], target[:, 2:], reduction="none", beta=0.2) * inside
     return entropy + dice.mean() + offset.sum() / (2 * inside.sum() + 1)

@@ -240,9 +240,7 @@ class Trainer:
     def _losses(self, crops: list[Crop]) -> dict[str, Tensor]:
         targets = [crop.target() for crop in crops]
         batch, targets = self.model.transform([crop.image for crop in crops], targets)
-        features = self.model.backbone(
-            batch.tensors.contiguous(memory_format=torch.channels_last)
-        )
+        features = self.model.backbone(batch.tensors.contiguous(memory_format=torch.channels_last))
         dense: dict[str, Tensor] = {}
         if self.schedule.warmup_share > 0:
             goal = torch.stack([dense_target(crop.masks) for crop in crops])

@@ -47,7 +47,9 @@ def outline_of(segmentation: object, extent: tuple[int, int]) -> Outline:
     return _unpacked(counts, extent)
 
 
-def encoded(box: tuple[int, ...], mask: NDArray[np.bool_], extent: tuple[int, int]) -> dict[str, object]:
+def encoded(
+    box: tuple[int, ...], mask: NDArray[np.bool_], extent: tuple[int, int]
+) -> dict[str, object]:
     """COCO's compressed run lengths of a mask inside its box.
 
     Only the columns that the box spans are written out, so this does not grow with the image.

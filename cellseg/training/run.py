@@ -5,19 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
-import logging
 import os
 import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from types import FrameType
-from typing import Literal
 
 import numpy as np
 import torch
@@ -26,160 +22,25 @@ from torchvision.models.detection import MaskRCNN
 
 from cellseg import __version__
 from cellseg.detect import pick_device
-from cellseg.errors import InputError, OutputError, SettingsError
-from cellseg.models.maskrcnn import TrainingLimits, build_maskrcnn
-from cellseg.models.weights import (
-    DataCard,
-    ModelCard,
-    coco_file,
-    load_coco,
-    load_start,
-    save_model,
-)
+from cellseg.errors import OutputError, SettingsError
+from cellseg.models.maskrcnn import build_maskrcnn
+from cellseg.models.weights import ModelCard, coco_file, load_coco, load_start, save_model
 from cellseg.training import checkpoint
 from cellseg.training.augment import Augmentation
-from cellseg.training.coco import DataSet, join, read_coco, with_classes
-from cellseg.training.crops import AnnotatedImage
 from cellseg.training.loop import CropStream, Schedule, Trainer, best_precision
-from cellseg.training.validate import Validation, Validator, free_memory, split
+from cellseg.training.prepare import Prepared, name_of, prepare
+from cellseg.training.request import (
+    Event,
+    Note,
+    Progress,
+    Report,
+    Trained,
+    TrainRequest,
+    Validated,
+)
+from cellseg.training.validate import Validator, free_memory
 
-log = logging.getLogger(__name__)
-
-DIAMETERS_PX = (12.0, 48.0)
-"""The usual object is brought into this range where the pixel size is known."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainRequest:
-    """What to train on and how.
-
-    Attributes
-    ----------
-    data : tuple of Path
-        COCO JSON files; classes are matched by name.
-    output : Path
-        Folder of the checkpoint and the model; a training found there goes on.
-    validation : Path, optional
-        COCO JSON; without it a tenth of the images is held back.
-    images : Path, optional
-        Folder of the images, where it is not the JSON's.
-    init : str
-        ``coco``, ``default``, ``none`` or a model file.
-    minutes, steps : optional
-        Bounds; what comes first ends the training.
-    batch, crop_px : int
-    device : str
-    resume : bool, optional
-        True: there must be a training to go on with; False: begin anew; None: as it is found.
-    object : {'nucleus', 'cell'}
-        What the masks outline.
-    name : str, optional
-        The model's name; the output folder's otherwise.
-    mpp : float, optional
-        µm per pixel of images that do not say theirs.
-    licence : str
-        Of the data.
-    validations : int
-        How often to validate, evenly over the training.
-    limits : TrainingLimits, optional
-        Bounds on the cost of a step.
-    """
-
-    data: tuple[Path, ...]
-    output: Path
-    validation: Path | None = None
-    images: Path | None = None
-    init: str = "coco"
-    minutes: float | None = None
-    steps: int | None = None
-    batch: int = 4
-    crop_px: int = 256
-    device: str = "auto"
-    resume: bool | None = None
-    object: Literal["nucleus", "cell"] = "nucleus"
-    name: str | None = None
-    mpp: float | None = None
-    licence: str = "not stated"
-    validations: int = 10
-    workers: int = 1
-    seed: int = 0
-    limits: TrainingLimits | None = None
-
-    def __post_init__(self) -> None:
-        if not self.data:
-            raise SettingsError("expected at least one COCO JSON file")
-        if self.minutes is None and self.steps is None:
-            raise SettingsError("give --minutes or --steps: how long to train")
-        positive = {"minutes": self.minutes, "steps": self.steps, "batch": self.batch, "mpp": self.mpp}
-        for label, value in positive.items():
-            if value is not None and not 0 < value < float("inf"):
-                raise SettingsError(f"--{label} must be above 0, got {value}")
-        if self.crop_px % 32 or self.crop_px < 32:
-            raise SettingsError(f"crops must be a multiple of 32 px, got {self.crop_px}")
-
-
-@dataclass(frozen=True)
-class Note:
-    """Something that a person should know."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Progress:
-    """One step."""
-
-    step: int
-    minutes: float
-    share: float
-    losses: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Validated:
-    """One validation; ``best`` if it is the best so far."""
-
-    step: int
-    minutes: float
-    scores: Validation
-    best: bool
-
-
-Event = Note | Progress | Validated
-Report = Callable[[Event], None]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a training leaves.
-
-    Attributes
-    ----------
-    model : Path
-        For ``cellseg count --model``.
-    card : ModelCard
-    folder : Path
-    """
-
-    model: Path
-    card: ModelCard
-    folder: Path
-
-
-@dataclass(frozen=True, eq=False)
-class _Data:
-    train: list[AnnotatedImage]
-    held: list[AnnotatedImage]
-    classes: tuple[str, ...]
-    mpp: float | None
-    cards: tuple[DataCard, ...]
-    digest: str
-    said: str
-
-    @property
-    def diameter_px(self) -> float:
-        """The usual object, pixels of the network."""
-        return _usual_diameter(self.train)
+__all__ = ["Event", "Note", "Progress", "Report", "TrainRequest", "Trained", "Validated", "train"]
 
 
 def train(request: TrainRequest, *, report: Report | None = None) -> Trained:
@@ -208,7 +69,7 @@ def train(request: TrainRequest, *, report: Report | None = None) -> Trained:
     tell: Report = report or (lambda event: None)
     device = pick_device(request.device)
     state = _found(request)
-    data = _prepare(request, tell)
+    data = prepare(request, tell)
     run = {"classes": list(data.classes), "data": data.digest, "init": str(request.init)}
     if state is not None and state.run and state.run != run:
         raise SettingsError(
@@ -244,92 +105,6 @@ def _found(request: TrainRequest) -> checkpoint.State | None:
             raise SettingsError(f"{request.output}: there is no training to go on with")
         return None
     return checkpoint.read_state(path)
-
-
-def _prepare(request: TrainRequest, tell: Report) -> _Data:
-    sets = [read_coco(path, images=request.images) for path in request.data]
-    whole = join(sets)
-    cards = tuple(
-        DataCard(
-            name=_name_of(path), images=len(one.images), objects=one.objects,
-            licence=request.licence,
-        )
-        for path, one in zip(request.data, sets, strict=True)
-    )
-    if not whole.objects:
-        raise InputError(f"{request.data[0]}: there are no annotated objects")
-    if request.validation is not None:
-        images, held, said = list(whole.images), _held(request, whole.classes), request.validation.name
-    else:
-        images, held = split(whole.images)
-        said = f"{len(held)} images held back" if held else ""
-        if not held:
-            tell(Note("only one image: nothing is held back, so there are no validation scores"))
-    for note in whole.notes:
-        tell(Note(note))
-    if request.mpp is not None:
-        images = [_with_mpp(image, request.mpp) for image in images]
-        held = [_with_mpp(image, request.mpp) for image in held]
-    mpp = network_mpp(images)
-    digest = sha256()
-    for path in (*request.data, *([request.validation] if request.validation else [])):
-        digest.update(path.read_bytes())
-    data = _Data(
-        _zoomed(images, mpp), _zoomed(held, mpp), whole.classes, mpp, cards,
-        digest.hexdigest(), said,
-    )
-    tell(Note(_summary(data)))
-    return data
-
-
-def _held(request: TrainRequest, classes: tuple[str, ...]) -> list[AnnotatedImage]:
-    assert request.validation is not None
-    data: DataSet = read_coco(request.validation, images=request.images)
-    unknown = sorted(set(data.classes) - set(classes))
-    if unknown:
-        raise InputError(
-            f"{request.validation}: classes that the training data does not have: "
-            + ", ".join(unknown)
-        )
-    return with_classes(data, classes)
-
-
-def _with_mpp(image: AnnotatedImage, mpp: float) -> AnnotatedImage:
-    return image if image.mpp is not None else image.changed(mpp=mpp)
-
-
-def network_mpp(images: list[AnnotatedImage]) -> float | None:
-    """µm per pixel for the network: the images' median, so that the usual object fits it.
-
-    None where an image does not say its own; all images are then taken as they are.
-    """
-    known = [image.mpp for image in images if image.mpp is not None]
-    if len(known) < len(images):
-        return None
-    mpp = float(np.median(known))
-    diameter = _usual_diameter(_zoomed(images, mpp))
-    return mpp * diameter / float(np.clip(diameter, *DIAMETERS_PX))
-
-
-def _zoomed(images: list[AnnotatedImage], mpp: float | None) -> list[AnnotatedImage]:
-    if mpp is None:
-        return images
-    return [image.changed(zoom=(image.mpp or mpp) / mpp) for image in images]
-
-
-def _usual_diameter(images: list[AnnotatedImage]) -> float:
-    sizes = [image.median_diameter_px * image.zoom for image in images if image.masks]
-    return float(np.median(sizes)) if sizes else 20.0
-
-
-def _summary(data: _Data) -> str:
-    objects = sum(len(image.masks) for image in data.train)
-    scale = f"{data.mpp:.3g} µm/px" if data.mpp else "unknown pixel size"
-    return (
-        f"{len(data.train)} images with {objects} objects of "
-        f"{len(data.classes)} class{'es' * (len(data.classes) > 1)} ({', '.join(data.classes)}), "
-        f"{len(data.held)} images to validate; {scale}, usual object {data.diameter_px:.0f} px"
-    )
 
 
 def _network(
@@ -369,7 +144,7 @@ def _schedule(request: TrainRequest, device: torch.device) -> Schedule:
 
 def _loop(
     request: TrainRequest,
-    data: _Data,
+    data: Prepared,
     trainer: Trainer,
     validator: Validator | None,
     tell: Report,
@@ -403,7 +178,7 @@ def _loop(
 
 
 def _next_due(trainer: Trainer, validations: int) -> float:
-    return (np.floor(trainer.progress * validations + 1e-9) + 1) / validations
+    return float(np.floor(trainer.progress * validations + 1e-9) + 1) / validations
 
 
 def _validate(trainer: Trainer, validator: Validator, tell: Report) -> None:
@@ -416,7 +191,8 @@ def _validate(trainer: Trainer, validator: Validator, tell: Report) -> None:
     if best:
         state.best = entry
         checkpoint.write(
-            trainer.folder / checkpoint.BEST, {"average": trainer.average},
+            trainer.folder / checkpoint.BEST,
+            {"average": trainer.average},
             checkpoint.State(step=state.step, seconds=state.seconds, best=entry, run=state.run),
         )
     state.history.append(entry)
@@ -446,14 +222,14 @@ def _interruptible() -> Iterator[threading.Event]:
 
 
 def _export(
-    request: TrainRequest, data: _Data, trainer: Trainer, device: torch.device
+    request: TrainRequest, data: Prepared, trainer: Trainer, device: torch.device
 ) -> Trained:
     """The best average as a model file; without validation the last one."""
     weights: dict[str, Tensor] = trainer.average
     best = trainer.state.best
     if best and (request.output / checkpoint.BEST).exists():
         weights = checkpoint.read(request.output / checkpoint.BEST)[0]["average"]
-    name = request.name or _name_of(request.output)
+    name = request.name or name_of(request.output)
     keys = ("mask_ap", "mask_ap50", "f1")
     card = ModelCard(
         name=name,
@@ -462,7 +238,7 @@ def _export(
         mpp=data.mpp,
         diameter_px=round(data.diameter_px, 2),
         data=data.cards,
-        validation=data.said if best else "",
+        validation=data.validated_on if best else "",
         scores={key: round(best[key], 4) for key in keys} if best else {},
         started_from=_started_from(request.init),
         training={
@@ -505,15 +281,9 @@ def _write(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".part")
     try:
         partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        partial.replace(path)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
-
-
-def _name_of(path: Path) -> str:
-    path = path.resolve()
-    common = path.stem in ("train", "instances_default", "_annotations.coco", "annotations")
-    return path.parent.name if common and path.suffix else path.stem or "model"
 
 
 def _file_name(name: str) -> str:

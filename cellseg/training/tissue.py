@@ -45,8 +45,8 @@ class Settings:
         Made overviews in the pool.
     side_px : int
         Their side, overview pixels.
-    minutes : float
-        Time for the steps; making the scenes comes before it.
+    steps : int
+        Batches shown to the network.
     batch : int
     rate : float
         Highest learning rate.
@@ -62,7 +62,7 @@ class Settings:
 
     scenes: int = 440
     side_px: int = 128
-    minutes: float = 3.5
+    steps: int = 500
     batch: int = 8
     rate: float = 4e-3
     missed: float = 3.0
@@ -99,21 +99,22 @@ def make_pool(material: Material, settings: Settings, rng: np.random.Generator) 
 def train(
     pool: Pool, settings: Settings, rng: np.random.Generator
 ) -> tuple[UNet, dict[str, float]]:
-    """Fit a network to the pool, on the CPU, until the time is up.
+    """Fit a network to the pool, on the CPU, for ``settings.steps`` batches.
 
     Returns
     -------
     UNet
         In evaluation mode.
     dict
-        Steps, minutes and the mean loss at the end.
+        Steps, minutes that they took, and the mean loss at the end.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(rng.integers(2**31)))
         model = UNet(CHANNELS, settings.widths)
     optimiser = torch.optim.AdamW(model.parameters(), lr=settings.rate, weight_decay=1e-3)
-    start, step, losses = time.monotonic(), 0, [1.0]
-    while (share := (time.monotonic() - start) / (60 * settings.minutes)) < 1:
+    start, losses = time.monotonic(), []
+    for step in range(settings.steps):
+        share = step / settings.steps
         warm = min(1.0, (step + 1) / 20)
         for group in optimiser.param_groups:
             group["lr"] = settings.rate * warm * (0.5 + 0.5 * np.cos(np.pi * share)) + 1e-5
@@ -122,13 +123,13 @@ def train(
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         losses.append(float(loss.detach()))
-        step += 1
-        if step % 50 == 0:
-            logger.info("step %d, loss %.4f", step, np.mean(losses[-50:]))
+        if step % 50 == 49:
+            logger.info("step %d, loss %.4f", step + 1, np.mean(losses[-50:]))
     model.eval()
     _settle_norms(model, pool)
     last = float(np.mean(losses[-50:]))
-    return model, {"steps": step, "minutes": settings.minutes, "loss": round(last, 5)}
+    minutes = round((time.monotonic() - start) / 60, 1)
+    return model, {"steps": settings.steps, "minutes": minutes, "loss": round(last, 5)}
 
 
 def save_weights(model: UNet, card: dict[str, object], path: Path) -> str:
@@ -238,14 +239,14 @@ def search_threshold(model: UNet, held: Pool, kept: float) -> float:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
 )
 @click.option("--output", required=True, type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--minutes", default=Settings.minutes, show_default=True, type=click.FloatRange(0.01))
+@click.option("--steps", default=Settings.steps, show_default=True, type=click.IntRange(1))
 @click.option("--scenes", default=Settings.scenes, show_default=True, type=click.IntRange(1))
 @click.option("--seed", default=Settings.seed, show_default=True)
-def main(folders: tuple[Path, ...], output: Path, minutes: float, scenes: int, seed: int) -> None:
+def main(folders: tuple[Path, ...], output: Path, steps: int, scenes: int, seed: int) -> None:
     """Train the tissue prefilter on composites of annotated images in FOLDERS."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(1)
-    settings = Settings(minutes=minutes, scenes=scenes, seed=seed)
+    settings = Settings(steps=steps, scenes=scenes, seed=seed)
     rng = np.random.default_rng(seed)
     material = load_material(list(folders), "train", rng=rng)
     pool, held = split(make_pool(material, settings, rng), settings.held)

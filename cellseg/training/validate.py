@@ -62,8 +62,12 @@ class Validation:
     def entry(self) -> dict[str, float]:
         """As numbers by name."""
         return {
-            "mask_ap": self.mask_ap, "mask_ap50": self.mask_ap50, "f1": self.f1,
-            "score": self.score, "images": self.images, "objects": self.objects,
+            "mask_ap": self.mask_ap,
+            "mask_ap50": self.mask_ap50,
+            "f1": self.f1,
+            "score": self.score,
+            "images": self.images,
+            "objects": self.objects,
         }
 
 
@@ -206,22 +210,36 @@ def _codes(instances: Instances, extent: tuple[int, int]) -> list[object]:
 def _precision(
     fields: Fields, found: list[list[object]], truth: list[list[object]], num_classes: int
 ) -> NDArray[np.float64]:
-    """pycocotools' precision, (10 IoU, 101 recalls, classes); -1 where nothing is annotated."""
+    """Precision of COCO, (10 IoU, 101 recalls, classes); -1 where nothing is annotated."""
     data = COCO()
-    goals, results = [], []
+    goals: list[dict[str, object]] = []
+    results: list[dict[str, object]] = []
     for number, ((f, t, _), codes, masks) in enumerate(
         zip(fields, found, truth, strict=True), start=1
     ):
         for label, code in zip(t.classes.tolist(), masks, strict=True):
             area = float(rle.area(code))
             goals.append(
-                {"id": len(goals) + 1, "image_id": number, "category_id": label + 1,
-                 "segmentation": code, "area": area, "iscrowd": 0, "ignore": 0}
+                {
+                    "id": len(goals) + 1,
+                    "image_id": number,
+                    "category_id": label + 1,
+                    "segmentation": code,
+                    "area": area,
+                    "iscrowd": 0,
+                    "ignore": 0,
+                }
             )
         for label, value, code in zip(f.classes.tolist(), f.scores.tolist(), codes, strict=True):
             results.append(
-                {"id": len(results) + 1, "image_id": number, "category_id": label + 1,
-                 "segmentation": code, "area": float(rle.area(code)), "score": value}
+                {
+                    "id": len(results) + 1,
+                    "image_id": number,
+                    "category_id": label + 1,
+                    "segmentation": code,
+                    "area": float(rle.area(code)),
+                    "score": value,
+                }
             )
     if not goals or not results:
         empty = np.zeros((10, 101, num_classes))
@@ -247,9 +265,11 @@ def _precision(
     return precision
 
 
-def _dataset(images: int, num_classes: int, annotations: list[dict[str, object]]) -> dict[str, object]:
+def _dataset(
+    images: int, num_classes: int, annotations: list[dict[str, object]]
+) -> dict[str, object]:
     return {
-        "images": [{"id": number} for number in range(1, images + 1)],
+        "images": [{"id": n, "height": 1, "width": 1} for n in range(1, images + 1)],
         "categories": [{"id": label} for label in range(1, num_classes + 1)],
         "annotations": annotations,
     }

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import math
+import operator
 import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,9 +75,7 @@ class SlideSource:
                 self._bytes -= self._blocks.popitem(last=False)[1].nbytes
         return pixels
 
-    def _read(
-        self, box: Box, downsample: float, channels: tuple[int, ...]
-    ) -> NDArray[np.generic]:
+    def _read(self, box: Box, downsample: float, channels: tuple[int, ...]) -> NDArray[np.generic]:
         """A box; where it does not decode, its quarters, so that little of it is lost."""
         try:
             return self.slide.read(box, downsample=downsample, channels=channels)
@@ -160,14 +159,14 @@ class LazyLevel:
 
     def _expanded(self, key: object) -> tuple[int | slice, ...]:
         """One integer or slice per axis."""
-        keys = list(key) if isinstance(key, tuple) else [key]
+        keys: list[Any] = list(key) if isinstance(key, tuple) else [key]
         if any(k is Ellipsis for k in keys):
             where = next(i for i, k in enumerate(keys) if k is Ellipsis)
             keys[where : where + 1] = [slice(None)] * (self.ndim - len(keys) + 1)
         keys += [slice(None)] * (self.ndim - len(keys))
         if len(keys) != self.ndim:
             raise IndexError(f"expected at most {self.ndim} indices, got {key!r}")
-        return tuple(k if isinstance(k, slice) else int(k) for k in keys)  # type: ignore[call-overload]
+        return tuple(k if isinstance(k, slice) else operator.index(k) for k in keys)
 
     def _pixels(self, wanted: Box) -> NDArray[np.generic]:
         """(h, w) or (h, w, 3) of a box, put together from blocks."""
@@ -189,7 +188,7 @@ class LazyLevel:
         if not self._is_rgb:
             return pixels[..., 0]
         if pixels.dtype == np.uint16:
-            return np.asarray(pixels >> 8)
+            return np.asarray(np.right_shift(pixels, 8))
         if pixels.dtype.kind == "f":
             return np.asarray(np.rint(np.clip(pixels, 0, 1) * 255))
         return pixels

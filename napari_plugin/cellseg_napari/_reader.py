@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from cellseg.results import Result
-    from cellseg.slide import Slide
 
 LayerData = tuple[Any, ...]
 """(data, keyword arguments, layer type), or (None,): nothing, and that is no error."""
 
 PathOrPaths = str | Sequence[str]
+
+ZOption = int | Literal["max", "mean"] | None
 
 SUFFIX = ".cellseg"
 
@@ -39,11 +40,12 @@ logger = logging.getLogger(__name__)
 
 
 def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[LayerData]] | None:
-    """napari's question: can you open this? Looks at names only.
+    """Answer whether this can be opened, by its name only.
 
     Parameters
     ----------
     path : str or sequence of str
+        What a person dropped on napari.
 
     Returns
     -------
@@ -83,14 +85,21 @@ def read_result(folder: Path) -> list[LayerData]:
     return [*images, _cells_layer(result)]
 
 
-def read_slide(path: Path, **plane: Any) -> list[LayerData]:
+def read_slide(
+    path: Path, *, mpp: float | None = None, z: ZOption = None, t: int | None = None
+) -> list[LayerData]:
     """The layers of a slide: one for RGB, otherwise one a channel. Reads one coarse level.
 
     Parameters
     ----------
     path : Path
-    **plane
-        What :func:`cellseg.slide.open_slide` takes: ``mpp``, ``z``, ``t``, ``series``.
+        An image file or an OME-Zarr folder.
+    mpp : float, optional
+        µm per pixel at level 0; wins over what the file says.
+    z : int, 'max' or 'mean', optional
+        Plane (from 0) or projection; the middle plane otherwise.
+    t : int, optional
+        Time point (from 0); the first otherwise.
 
     Raises
     ------
@@ -100,7 +109,7 @@ def read_slide(path: Path, **plane: Any) -> list[LayerData]:
     from cellseg.slide import open_slide
     from cellseg_napari._lazy import SlideSource, slide_levels
 
-    slide = open_slide(path, **plane)
+    slide = open_slide(path, mpp=mpp, z=z, t=t)
     source = SlideSource(slide, on_damage=_warn)
     shared = {"multiscale": True, **_placed(slide.mpp)}
     if slide.is_rgb:
@@ -212,10 +221,13 @@ def _cells_layer(result: Result) -> LayerData:
         "features": features(result.table()),
         "opacity": 0.5,
         "metadata": {"cellseg": result.run},
-        "multiscale": True,
         **_placed(frame.mpp, downsample=frame.downsample),
     }
-    return result.labels(), look, "labels"
+    levels = result.labels()
+    if len(levels) == 1:
+        # napari's Labels take a list of one level for one array with another axis.
+        return np.asarray(levels[0]), look, "labels"
+    return levels, {**look, "multiscale": True}, "labels"
 
 
 def _overview_layer(result: Result) -> list[LayerData]:
@@ -232,13 +244,18 @@ def _overview_layer(result: Result) -> list[LayerData]:
     height, width = pixels.shape[:2]
     frame = result.frame
     pixel = frame.height / height * (frame.mpp or 1.0)
-    placed = _placed(frame.mpp) | {"scale": (pixel, pixel), "translate": (0.0, -1.05 * width * pixel)}
-    return [(pixels, {"name": f"{result.path.stem} overview", "rgb": True, **placed}, "image")]
+    look = {
+        **_placed(frame.mpp),
+        "name": f"{result.path.stem} overview",
+        "rgb": True,
+        "scale": (pixel, pixel),
+        "translate": (0.0, -1.05 * width * pixel),
+    }
+    return [(pixels, look, "image")]
 
 
 def _warn(message: str) -> None:
     """One line in napari's window, or in the terminal when there is none."""
     from napari.utils.notifications import show_warning
 
-    logger.warning("%s", message)
     show_warning(message)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import shutil
+import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +18,19 @@ from cellseg.instances import Instances
 from cellseg.measure import Column
 from cellseg.results import Frame, Overview, Report, ResultFolder
 
+# Warnings are errors here, but what napari's own modules say while they are imported is theirs.
+with warnings.catch_warnings(), suppress(ImportError):
+    warnings.simplefilter("ignore")
+    for name in ("napari.components", "napari.layers", "napari.utils.notifications", "npe2"):
+        importlib.import_module(name)
+
 MPP = 0.25
 CORNERS = ((10, 20), (300, 400))
 """Corner (y, x) of each cell on the lattice, whose pixels are 2 level-0 px wide."""
 CELL = (8, 12)
 
 
-def write_slide(path: Path, *, mpp: float | None = MPP) -> Path:
+def _write_slide(path: Path, *, mpp: float | None = MPP) -> Path:
     """A tiled RGB TIFF, 1200 × 1600 px in two levels; a pixel of level 0 tells its place."""
     y, x = np.indices((1200, 1600))
     pixels = np.stack([y % 251, x % 241, (y + x) % 239], axis=-1).astype(np.uint8)
@@ -32,7 +43,7 @@ def write_slide(path: Path, *, mpp: float | None = MPP) -> Path:
     return path
 
 
-def write_result(folder: Path, slide: Path, *, mpp: float | None = MPP) -> Path:
+def _write_result(folder: Path, slide: Path, *, mpp: float | None = MPP) -> Path:
     """Two cells of two classes, finished."""
     columns = [
         Column("label", "", "int64", "its number"),
@@ -54,7 +65,7 @@ def write_result(folder: Path, slide: Path, *, mpp: float | None = MPP) -> Path:
         columns=columns,
         class_names=["tumour", "other"],
         object_name="nucleus",
-        provenance={"image": {"path": str(slide)}, "settings": {"z": None, "t": None}},
+        provenance={"image": {"path": slide.name}, "settings": {"z": None, "t": None}},
         overview=Overview(image=np.full((60, 80, 3), 200, np.uint8), downsample=20.0, mpp=mpp),
     )
     with ResultFolder.open(folder, key="test") as result:
@@ -64,23 +75,42 @@ def write_result(folder: Path, slide: Path, *, mpp: float | None = MPP) -> Path:
 
 
 @pytest.fixture
-def slide(tmp_path: Path) -> Path:
+def write_slide() -> Callable[..., Path]:
+    """For another pixel size."""
+    return _write_slide
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two slides with their results; a result waits for the disk, so they are made once."""
+    home = tmp_path_factory.mktemp("made")
+    for name, mpp in (("slide", MPP), ("plain", None)):
+        slide = _write_slide(home / f"{name}.tif", mpp=mpp)
+        _write_result(home / f"{name}.cellseg", slide, mpp=mpp)
+    return home
+
+
+def _copied(made_once: Path, home: Path, name: str) -> Path:
+    shutil.copy(made_once / f"{name}.tif", home)
+    return Path(shutil.copytree(made_once / f"{name}.cellseg", home / f"{name}.cellseg"))
+
+
+@pytest.fixture
+def slide(tmp_path: Path, made_once: Path) -> Path:
     """1200 × 1600 px RGB, 0.25 µm/px; pixel (y, x) is (y % 251, x % 241, (y + x) % 239)."""
-    return write_slide(tmp_path / "slide.tif")
+    return Path(shutil.copy(made_once / "slide.tif", tmp_path))
 
 
 @pytest.fixture
-def result(tmp_path: Path, slide: Path) -> Path:
+def result(tmp_path: Path, made_once: Path) -> Path:
     """Cells of 8 × 12 lattice px at (10, 20) and (300, 400); a lattice px is 0.5 µm wide."""
-    return write_result(tmp_path / "slide.cellseg", slide)
+    return _copied(made_once, tmp_path, "slide")
 
 
 @pytest.fixture
-def result_in_px(tmp_path: Path) -> Path:
+def result_in_px(tmp_path: Path, made_once: Path) -> Path:
     """The same without pixel size."""
-    return write_result(
-        tmp_path / "plain.cellseg", write_slide(tmp_path / "plain.tif", mpp=None), mpp=None
-    )
+    return _copied(made_once, tmp_path, "plain")
 
 
 @pytest.fixture
@@ -91,5 +121,3 @@ def messages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     monkeypatch.setattr(notifications, "show_warning", found.append)
     return found
-
-

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from npe2 import PluginManifest
 
 from cellseg.errors import InputError, RegionError
 from cellseg.geometry import Box
-from cellseg.results import ResultFolder
+from cellseg.results import Result, ResultFolder, load_result
 from cellseg.slide import Slide, open_slide
 
 MANIFEST = Path(cellseg_napari.__file__).parent / "napari.yaml"
@@ -58,6 +57,12 @@ def shown(viewer: ViewerModel, path: Path) -> list[Layer]:
         if data[0] is not None:
             viewer.add_layer(Layer.create(*data))
     return list(viewer.layers)
+
+
+def corners(layer: Layer) -> np.ndarray:
+    """Outer corners; napari's extent ends at the centres of the pixels there."""
+    half = np.asarray(layer.scale) / 2
+    return np.asarray(layer.extent.world) + np.array([-half, half])
 
 
 def test_manifest_names_the_distribution_and_a_reader_that_exists() -> None:
@@ -97,8 +102,7 @@ def test_cells_lie_on_the_slide_in_um(viewer: ViewerModel, result: Path) -> None
     assert cells.multiscale
     np.testing.assert_allclose(image.scale, (0.25, 0.25))
     np.testing.assert_allclose(cells.scale, (0.5, 0.5))
-    # Same corners: the half pixels on either side of the first centres differ.
-    np.testing.assert_allclose(image.extent.world, cells.extent.world)
+    np.testing.assert_allclose(corners(image), corners(cells))
     assert {str(unit) for layer in (image, cells) for unit in layer.units} == {"micrometer"}
     for label, (y, x) in enumerate([(14, 26), (304, 406)], start=1):
         world = np.array([y, x]) * 0.5 + cells.translate
@@ -111,17 +115,17 @@ def test_without_pixel_size_units_are_pixels(viewer: ViewerModel, result_in_px: 
     image, cells = shown(viewer, result_in_px)
     np.testing.assert_allclose(image.scale, (1, 1))
     np.testing.assert_allclose(cells.scale, (2, 2))
-    np.testing.assert_allclose(image.extent.world, cells.extent.world)
+    np.testing.assert_allclose(corners(image), corners(cells))
     assert {str(unit) for unit in (*image.units, *cells.units)} == {"pixel"}
 
 
-def test_run_wins_over_the_file_about_the_pixel_size(
-    viewer: ViewerModel, slide: Path, result_in_px: Path, tmp_path: Path
+def test_pixel_size_of_the_run_wins_over_the_files(
+    viewer: ViewerModel, tmp_path: Path, result: Path, write_slide: Callable[..., Path]
 ) -> None:
-    (tmp_path / "plain.tif").write_bytes(slide.read_bytes())
-    shutil.rmtree(result_in_px)
-    from_run = read_slide(slide, mpp=0.125)[0][1]
-    assert from_run["scale"] == (0.125, 0.125)
+    write_slide(tmp_path / "slide.tif", mpp=1.0)
+    assert read_slide(tmp_path / "slide.tif")[0][1]["scale"] == (1.0, 1.0)
+    image, _ = shown(viewer, result)
+    np.testing.assert_allclose(image.scale, (0.25, 0.25))
 
 
 def test_table_is_the_layers_features(viewer: ViewerModel, result: Path) -> None:
@@ -130,7 +134,6 @@ def test_table_is_the_layers_features(viewer: ViewerModel, result: Path) -> None
     assert cells.features["index"].tolist() == [1, 2]
     assert cells.features["class"].tolist() == ["tumour", "other"]
     at = np.array([14, 26]) * 0.5 + cells.translate
-    cells._set_view_slice()
     status = cells.get_status(at, world=True)["value"]
     assert "class: tumour" in status
     assert "area_px: 384" in status
@@ -198,6 +201,17 @@ def test_damaged_folder_is_a_message(
     assert "slide.cellseg" in messages[0]
 
 
+def test_labels_of_one_level(
+    viewer: ViewerModel, result: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finest = load_result(result).labels()[:1]
+    monkeypatch.setattr(Result, "labels", lambda self: finest)
+    _, cells = shown(viewer, result)
+    assert cells.ndim == 2
+    np.testing.assert_allclose(cells.scale, (0.5, 0.5))
+    assert cells.data[14, 26] == 1
+
+
 def test_channels_are_layers_with_limits_from_the_picture(
     viewer: ViewerModel, tmp_path: Path
 ) -> None:
@@ -206,8 +220,9 @@ def test_channels_are_layers_with_limits_from_the_picture(
     pixels[1] += 1000
     pixels[:, 5, 5] = 65535
     path = tmp_path / "two.ome.tif"
-    names = {"axes": "CYX", "Channel": {"Name": ["DAPI", "CD3"]}, "PhysicalSizeX": 0.5,
-             "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.5, "PhysicalSizeYUnit": "µm"}  # fmt: skip
+    names = {"axes": "CYX", "Channel": {"Name": ["DAPI", "CD3"]}}
+    names |= {f"PhysicalSize{axis}": 0.5 for axis in "XY"}
+    names |= {f"PhysicalSize{axis}Unit": "µm" for axis in "XY"}
     tifffile.imwrite(path, pixels, metadata=names, photometric="minisblack")
     for data in read_slide(path):
         viewer.add_layer(Layer.create(*data))
@@ -274,7 +289,12 @@ def test_levels_end_small_without_a_pyramid(tmp_path: Path) -> None:
     tifffile.imwrite(path, np.zeros((5000, 3000), np.uint8), tile=(256, 256))
     source = SlideSource(open_slide(path), on_damage=pytest.fail)
     levels = slide_levels(source, channels=(0,))
-    assert [level.shape for level in levels] == [(5000, 3000), (2500, 1500), (1250, 750), (625, 375)]
+    assert [level.shape for level in levels] == [
+        (5000, 3000),
+        (2500, 1500),
+        (1250, 750),
+        (625, 375),
+    ]
     assert max(levels[-1].shape) <= COARSEST_PX
 
 
@@ -317,4 +337,6 @@ def test_real_slide_agrees_with_its_file(shared: Path, viewer: ViewerModel) -> N
     (image,) = viewer.layers
     np.testing.assert_allclose(image.scale, (0.499, 0.499), atol=1e-3)
     whole = tifffile.imread(path, key=0)
-    np.testing.assert_array_equal(np.asarray(image.data[0][700:900, 900:1100]), whole[700:900, 900:1100])
+    np.testing.assert_array_equal(
+        np.asarray(image.data[0][700:900, 900:1100]), whole[700:900, 900:1100]
+    )

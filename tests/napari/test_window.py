@@ -1,0 +1,123 @@
+"""A real napari window: what a person sees. Needs a display with OpenGL, or Xvfb and Mesa."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("napari", reason='napari is not installed: pip install ".[napari]"')
+pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
+
+from cellseg.cli.view import open_viewer, require_display
+from cellseg.errors import SettingsError
+
+if TYPE_CHECKING:
+    import napari
+
+pytestmark = [
+    pytest.mark.window,
+    # Whatever napari, Qt and vispy say about themselves while a window opens is theirs.
+    pytest.mark.filterwarnings("ignore"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def display() -> None:
+    if sys.platform == "linux":
+        try:
+            require_display()
+        except SettingsError as error:
+            pytest.skip(f"{error} (tools/with-display.sh starts one)")
+
+
+@pytest.fixture
+def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Opens windows and closes them; napari's settings go to a scratch folder."""
+    monkeypatch.setenv("NAPARI_CONFIG", str(tmp_path / "napari.yaml"))
+    viewers: list[napari.Viewer] = []
+
+    def open_(path: Path) -> napari.Viewer:
+        viewers.append(open_viewer(path))
+        return viewers[-1]
+
+    yield open_
+    for viewer in viewers:
+        viewer.close()
+
+
+def picture(viewer: napari.Viewer, name: str) -> np.ndarray:
+    """The window as (H, W, 4); kept where CELLSEG_SCREENSHOTS says, for people to look at."""
+    from qtpy.QtWidgets import QApplication
+
+    for _ in range(10):
+        QApplication.processEvents()
+    pixels = viewer.screenshot(canvas_only=False, flash=False)
+    folder = os.environ.get("CELLSEG_SCREENSHOTS")
+    if folder:
+        from skimage.io import imsave
+
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        imsave(Path(folder) / f"{name}.png", pixels, check_contrast=False)
+    return np.asarray(pixels)
+
+
+def canvas(viewer: napari.Viewer) -> np.ndarray:
+    """The canvas alone, (H, W, 3), int."""
+    return np.asarray(viewer.screenshot(canvas_only=True, flash=False))[..., :3].astype(int)
+
+
+def test_result_folder_in_a_window(opened: Any, result: Path) -> None:
+    viewer = opened(result)
+    _, cells = viewer.layers
+    assert viewer.title == "slide.cellseg"
+    assert picture(viewer, "result").std() > 10
+    cells.visible = False
+    plain = canvas(viewer)
+    assert plain.std() > 10, "the slide should be drawn"
+    cells.visible = True
+    changed = np.abs(canvas(viewer) - plain).sum(axis=2) > 0
+    assert changed.any(), "the masks should be drawn"
+    assert changed.mean() < 0.05, "over the slide, not instead of it"
+
+
+def test_zooming_in_loads_the_fine_level(opened: Any, result: Path) -> None:
+    viewer = opened(result)
+    image, cells = viewer.layers
+    viewer.camera.center = (3.5, 6.5)
+    viewer.camera.zoom = 100
+    picture(viewer, "zoomed")
+    assert image.data_level == 0
+    assert cells.data_level == 0
+    # The first cell, 4 × 6 µm, is in the middle of the canvas now.
+    cells.visible = False
+    plain = canvas(viewer)
+    cells.visible = True
+    y, x = np.nonzero(np.abs(canvas(viewer) - plain).sum(axis=2))
+    height, width = plain.shape[:2]
+    # Its centre: lattice (13.5, 25.5), that is (7, 13) µm from the corner, minus half a pixel.
+    expected = np.array([6.875 - 3.5, 12.875 - 6.5]) * 100 + [height / 2, width / 2]
+    visible = (y.min(), x.min())
+    assert visible == pytest.approx((expected[0] - 200, expected[1] - 300), abs=3)
+
+
+def test_lost_slide_opens_with_a_notification(opened: Any, slide: Path, result: Path) -> None:
+    from qtpy.QtWidgets import QApplication
+
+    slide.unlink()
+    viewer = opened(result)
+    overview, _ = viewer.layers
+    assert overview.name == "slide overview"
+    assert "NapariQtNotification" in {type(w).__name__ for w in QApplication.allWidgets()}
+    picture(viewer, "lost-slide")
+
+
+def test_stained_tissue_in_a_window(opened: Any, shared: Path) -> None:
+    viewer = opened(shared / "slides" / "skimage_ihc.png")
+    assert [layer.name for layer in viewer.layers] == ["skimage_ihc"]
+    assert picture(viewer, "ihc").std() > 10

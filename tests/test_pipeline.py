@@ -1,0 +1,302 @@
+"""The whole run with a detector that needs no network."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cellseg.errors import RegionError, SettingsError
+from cellseg.pipeline import CountResult, Note, Started, TileDone, run
+from cellseg.plan import CountRequest, guess_stain
+from cellseg.protocol import load_protocol
+from cellseg.results import load_result
+from cellseg.slide import open_slide
+from cellseg.synthetic import write_disc_slide
+from cellseg.threshold import ThresholdDetector
+
+PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
+
+
+@pytest.fixture
+def slide(tmp_path):
+    path = tmp_path / "discs.tif"
+    return path, write_disc_slide(path, np.random.default_rng(7), shape=(700, 900))
+
+
+def request_for(path, **changes):
+    base = CountRequest(image=path, protocol=PROTOCOL, prefilter=False)
+    return replace(base, **changes)
+
+
+def counted(request, detector=None):
+    events = list(run(request, detector=detector or ThresholdDetector()))
+    assert isinstance(events[-1], CountResult)
+    return events[-1], events
+
+
+def test_every_disc_is_counted_with_its_area(slide):
+    path, truth = slide
+    result, events = counted(request_for(path))
+    assert len(result.cells) == truth.count
+    table = result.cells.table
+    assert sorted(table["area_px"]) == sorted(truth.areas)
+    assert np.allclose(table["area_um2"], table["area_px"] * 0.25, rtol=1e-3)
+    started = next(event for event in events if isinstance(event, Started))
+    tiles = [event for event in events if isinstance(event, TileDone)]
+    assert started.tiles == len(tiles) == 6 * 8
+    assert tiles[-1].done == tiles[-1].total
+
+
+def test_labels_show_the_drawn_discs(slide):
+    path, truth = slide
+    result, _ = counted(request_for(path))
+    labels = np.asarray(load_result(result.cells.folder).labels()[0])
+    assert labels.dtype == np.uint32
+    assert np.array_equal(labels > 0, truth.labels > 0)
+    table = result.cells.table
+    for row in table.itertuples():
+        y, x = round(row.centroid_y_px), round(row.centroid_x_px)
+        assert labels[y, x] == row.label
+
+
+@pytest.mark.parametrize("tile", [64, 192, 1024])
+def test_the_table_does_not_depend_on_the_tile(slide, tmp_path, tile):
+    path, _ = slide
+    reference, _ = counted(request_for(path, output=tmp_path / "a"))
+    other, _ = counted(request_for(path, output=tmp_path / "b", tile_px=tile))
+    first = (reference.cells.folder / "cells.csv").read_bytes()
+    assert (other.cells.folder / "cells.csv").read_bytes() == first
+
+
+def test_notes_say_what_was_chosen(tmp_path):
+    path = tmp_path / "plain.tif"
+    write_disc_slide(path, np.random.default_rng(3), shape=(200, 200))
+    _, events = counted(CountRequest(image=path, prefilter=False))
+    said = " ".join(event.text for event in events if isinstance(event, Note))
+    assert "chosen from the image" in said
+
+
+def test_run_json_records_how_it_was_made(slide):
+    path, _ = slide
+    result, _ = counted(request_for(path))
+    record = json.loads((result.cells.folder / "run.json").read_text())
+    assert record["model"]["checksum"] == ThresholdDetector().info.checksum
+    assert record["pixel_size"]["mpp"] == pytest.approx(0.5, rel=1e-3)
+    assert record["protocol"]["tile_px"] == 128
+    assert record["tiles"]["all"] == 48
+    assert record["versions"]["numpy"] == np.__version__
+    assert {"detect", "merge", "measure", "write"} <= set(record["seconds"])
+
+
+def test_no_pixel_size_means_no_um_columns(tmp_path):
+    from cellseg.synthetic import PyramidLayout
+
+    path = tmp_path / "bare.tif"
+    truth = write_disc_slide(
+        path, np.random.default_rng(1), shape=(256, 256), layout=PyramidLayout(mpp=None, levels=1)
+    )
+    result, events = counted(request_for(path))
+    assert len(result.cells) == truth.count
+    assert not [name for name in result.cells.table.columns if name.endswith(("_um", "_um2"))]
+    assert result.as_dict()["median_area_um2"] is None
+    assert any("--mpp" in event.text for event in events if isinstance(event, Note))
+
+
+class Interrupted(ThresholdDetector):
+    """Stops the run after some tiles, as Ctrl-C would."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.left = after
+
+    def detect(self, tiles, *, fill):
+        if self.left == 0:
+            raise KeyboardInterrupt
+        self.left -= 1
+        return super().detect(tiles, fill=fill)
+
+
+def test_an_interrupted_run_goes_on_from_its_journal(slide, tmp_path):
+    path, _ = slide
+    whole, _ = counted(request_for(path, output=tmp_path / "whole"))
+    request = request_for(path, output=tmp_path / "parts")
+    with pytest.raises(KeyboardInterrupt):
+        counted(request, Interrupted(after=11))
+    folder = tmp_path / "parts" / "discs.cellseg"
+    assert not (folder / "cells.csv").exists()
+    second = Interrupted(after=48 - 11)
+    result, events = counted(request, second)
+    assert second.left == 0
+    assert any("going on" in event.text for event in events if isinstance(event, Note))
+    assert (folder / "cells.csv").read_bytes() == (
+        whole.cells.folder / "cells.csv"
+    ).read_bytes()
+
+
+def test_a_changed_setting_starts_afresh_and_says_so(slide, tmp_path):
+    path, truth = slide
+    request = request_for(path, output=tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        counted(request, Interrupted(after=5))
+    changed = replace(request, tile_px=256)
+    result, events = counted(changed)
+    assert any("starting afresh" in event.text for event in events if isinstance(event, Note))
+    assert len(result.cells) == truth.count
+
+
+def test_killed_in_the_middle_the_same_command_finishes(slide, tmp_path):
+    path, truth = slide
+    script = textwrap.dedent(
+        """
+        import sys, time
+        from pathlib import Path
+        from cellseg.pipeline import TileDone, run
+        from cellseg.plan import CountRequest
+        from cellseg.protocol import load_protocol
+        from cellseg.threshold import ThresholdDetector
+
+        class Slow(ThresholdDetector):
+            def detect(self, tiles, *, fill):
+                time.sleep(0.2)
+                return super().detect(tiles, fill=fill)
+
+        protocol = load_protocol("he").changed(
+            mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0
+        )
+        request = CountRequest(image=Path(sys.argv[1]), protocol=protocol, prefilter=False)
+        for event in run(request, detector=Slow()):
+            if isinstance(event, TileDone):
+                print(event.done, flush=True)
+        """
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    done = 0
+    for line in process.stdout:
+        done = int(line)
+        if done == 7:
+            process.send_signal(signal.SIGKILL)
+            break
+    process.stdout.close()
+    process.wait()
+    folder = path.parent / "discs.cellseg"
+    assert not (folder / "cells.csv").exists()
+    assert not (folder / "labels.ome.zarr").exists()
+    rest = Interrupted(after=48)
+    result, events = counted(request_for(path), rest)
+    assert 48 - rest.left <= 48 - done + 1
+    assert len(result.cells) == truth.count
+    assert sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".")) == [
+        "cells.csv",
+        "labels.ome.zarr",
+        "overview.png",
+        "run.json",
+    ]
+
+
+class Damaged:
+    """Wraps a slide so that one region does not decode."""
+
+    def __init__(self, slide, box):
+        self._slide, self._box = slide, box
+
+    def __getattr__(self, name):
+        return getattr(self._slide, name)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *args):
+        self._slide.__exit__(*args)
+
+    def read(self, box, **options):
+        if box.intersects(self._box):
+            raise RegionError(f"{self._slide.path}: damaged at {self._box}")
+        return self._slide.read(box, **options)
+
+
+@pytest.fixture
+def damaged(monkeypatch):
+    from cellseg.geometry import Box
+
+    def opened(*args, **options):
+        return Damaged(open_slide(*args, **options), Box(300, 300, 310, 310))
+
+    monkeypatch.setattr("cellseg.pipeline.open_slide", opened)
+
+
+def test_a_damaged_tile_is_left_out_and_said(slide, damaged, tmp_path):
+    path, truth = slide
+    result, _ = counted(request_for(path, output=tmp_path))
+    assert result.tiles_failed == 1
+    assert 0 < len(result.cells) < truth.count
+    assert len(result.cells) >= truth.count * 0.9
+    assert any("did not decode" in text for text in result.cells.warnings)
+    record = json.loads((result.cells.folder / "run.json").read_text())
+    assert record["tiles"]["failed"][0]["box"] == [256, 256, 384, 384]
+    assert record["complete"] is False
+
+
+def test_strict_makes_a_damaged_tile_an_error(slide, damaged, tmp_path):
+    path, _ = slide
+    with pytest.raises(RegionError, match="damaged"):
+        counted(request_for(path, output=tmp_path, strict=True))
+
+
+def test_an_unknown_export_is_refused_before_the_run(slide):
+    path, _ = slide
+    with pytest.raises(SettingsError, match="export"):
+        next(run(request_for(path, export=("labels.png",)), detector=ThresholdDetector()))
+
+
+def test_labels_tif_has_the_slides_own_size(slide):
+    import tifffile
+
+    path, truth = slide
+    request = request_for(path, protocol=PROTOCOL.changed(mpp=1.0), export=("labels.tif",))
+    result, _ = counted(request)
+    labels = tifffile.imread(result.cells.folder / "labels.tif")
+    assert labels.shape == truth.labels.shape
+    assert labels.dtype == np.uint32
+    agreement = np.mean((labels > 0) == (truth.labels > 0))
+    assert agreement > 0.97
+
+
+@pytest.mark.parametrize(
+    ("colour", "is_rgb", "expected"),
+    [
+        ((220, 130, 190), True, "he"),
+        ((120, 80, 40), True, "ihc"),
+        ((200, 200, 200), True, "brightfield"),
+    ],
+)
+def test_stains_are_told_apart_by_colour(colour, is_rgb, expected):
+    image = np.full((64, 64, 3), 240, dtype=np.uint8)
+    image[10:40, 10:50] = colour
+    assert guess_stain(image, is_rgb=is_rgb) == expected
+
+
+def test_a_dark_ground_is_fluorescence():
+    image = np.full((64, 64, 1), 100, dtype=np.uint16)
+    image[10:20, 10:20] = 4000
+    assert guess_stain(image, is_rgb=False) == "fluorescence"
+
+
+def test_a_slide_without_cells_gives_an_empty_table(tmp_path):
+    import tifffile
+
+    path = tmp_path / "empty.tif"
+    tifffile.imwrite(path, np.full((300, 300, 3), 245, np.uint8), tile=(128, 128))
+    result, _ = counted(request_for(Path(path)))
+    assert len(result.cells) == 0
+    assert result.as_dict()["median_area_um2"] is None

@@ -1,0 +1,327 @@
+"""COCO JSON: what is read, and every fault that is told."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from imageio.v3 import imwrite
+from pycocotools import mask as rle
+
+from cellseg.errors import InputError
+from cellseg.training.coco import join, light_of, load, read_coco, with_classes
+from cellseg.training.outlines import encoded, outline_of
+
+# pycocotools' own decoder is behind NumPy 2; cellseg does not use it.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+SQUARE = [4, 5, 14, 5, 14, 12, 4, 12]
+
+
+def annotation(number=1, **changed):
+    return {
+        "id": number, "image_id": 1, "category_id": 1, "iscrowd": 0,
+        "segmentation": [SQUARE], "bbox": [4, 5, 10, 7], "area": 70, **changed,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Writes a project; keyword arguments replace its parts."""
+    imwrite(tmp_path / "a.png", np.full((32, 40), 200, np.uint8))
+
+    def write(name="cells.json", folder=None, **changed):
+        data = {
+            "images": [{"id": 1, "file_name": "a.png", "height": 32, "width": 40}],
+            "categories": [{"id": 1, "name": "nucleus"}],
+            "annotations": [annotation()],
+            **changed,
+        }
+        path = (folder or tmp_path) / name
+        path.write_text(json.dumps(data))
+        return path
+
+    return write
+
+
+def fault(path, **kwargs):
+    with pytest.raises(InputError) as caught:
+        read_coco(path, **kwargs)
+    return str(caught.value)
+
+
+def full(box, mask, extent):
+    out = np.zeros(extent, bool)
+    out[box[0] : box[2], box[1] : box[3]] = mask
+    return out
+
+
+def test_a_plain_project(project):
+    data = read_coco(project())
+    (image,) = data.images
+    assert data.classes == ("nucleus",)
+    assert data.objects == 1
+    assert image.pixels.shape == (32, 40, 1)
+    assert image.boxes.tolist() == [[5, 4, 12, 14]]
+    assert image.masks[0].all()
+    assert image.light == "transmitted"
+    images, names = load(project())
+    assert names == ["nucleus"]
+    assert len(images) == 1
+
+
+def test_polygon_and_both_run_lengths_agree(project):
+    code = rle.merge(rle.frPyObjects([SQUARE], 32, 40))
+    mask = rle.decode(code)
+    flat = np.concatenate([[0], mask.T.ravel(), [0]])
+    edges = np.flatnonzero(np.diff(flat))
+    counts = np.diff(np.concatenate([[0], edges, [32 * 40]])).tolist()
+    forms = [
+        [SQUARE],
+        {"size": [32, 40], "counts": code["counts"].decode()},
+        {"size": [32, 40], "counts": counts},
+    ]
+    for form in forms:
+        assert np.array_equal(full(*outline_of(form, (32, 40)), (32, 40)), mask.astype(bool))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_run_lengths_round_trip(data):
+    height, width = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40))
+    seed = data.draw(st.integers(0, 2**31))
+    mask = np.random.default_rng(seed).random((height, width)) < data.draw(st.floats(0.02, 1))
+    if not mask.any():
+        mask[0, 0] = True
+    theirs = rle.encode(np.asfortranarray(mask.astype(np.uint8)))
+    box, inside = outline_of(theirs, mask.shape)
+    assert np.array_equal(full(box, inside, mask.shape), mask)
+    assert np.array_equal(rle.decode(encoded(box, inside, mask.shape)), mask)
+
+
+def test_several_parts_are_one_object():
+    box, mask = outline_of([SQUARE, [20, 20, 30, 20, 30, 28, 20, 28]], (32, 40))
+    assert box == (5, 4, 28, 30)
+    assert mask.sum() == 70 + 80
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "words"),
+    [
+        (None, "only a box"),
+        ([], "only a box"),
+        ([[4, 5, 10, 7]], "three points"),
+        ([[4, 5, 10, 7, 8]], "three points"),
+        ([["4", 5, 10, 7, 8, 9]], "three points"),
+        ([[4, 5, float("nan"), 7, 8, 9]], "no numbers"),
+        ([[4, 5, 1e12, 7, 8, 9]], "leaves the image"),
+        ([[60, 5, 70, 5, 70, 12]], "leaves the image by 30 px"),
+        ([[4, 5, 4, 5, 4, 5]], "empty mask"),
+        ({"size": [32, 40], "counts": [1280]}, "empty mask"),
+        ({"size": [32, 41], "counts": [1280]}, "size"),
+        ({"size": [32, 40], "counts": [10, 5]}, "do not add up"),
+        ({"size": [32, 40], "counts": [10, -5, 1275]}, "neither"),
+        ({"size": [32, 40], "counts": [0, 10**30]}, "neither"),
+        ({"size": [32, 40], "counts": "0o"}, "damaged"),
+        ({"size": [32, 40], "counts": "é"}, "damaged"),
+        ({"size": [32, 40], "counts": "oooooooooooooooo0"}, "damaged"),
+        ({"size": [32, 40], "counts": ""}, "damaged"),
+        ({"size": [32, 40]}, "neither"),
+    ],
+)
+def test_outlines_at_fault(segmentation, words):
+    with pytest.raises(ValueError, match=words):
+        outline_of(segmentation, (32, 40))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=40))
+def test_any_run_length_string_is_refused_or_right(text):
+    try:
+        box, mask = outline_of({"size": [9, 7], "counts": text}, (9, 7))
+    except ValueError:
+        return
+    assert 0 <= box[0] < box[2] <= 9
+    assert 0 <= box[1] < box[3] <= 7
+    assert mask.any()
+
+
+def test_every_fault_is_told_at_once(project):
+    path = project(
+        images=[
+            {"id": 1, "file_name": "a.png", "height": 30, "width": 40},
+            {"id": 1, "file_name": "b.png", "height": 32, "width": 40},
+            {"id": 3, "file_name": "gone.png", "height": 32, "width": 40},
+            {"id": 4, "file_name": "c.png", "height": "tall", "width": 40},
+        ],
+        annotations=[
+            annotation(1),
+            annotation(1),
+            annotation(3, category_id=9),
+            annotation(4, image_id=77),
+            annotation(5, segmentation=[]),
+        ],
+    )
+    text = fault(path)
+    lines = text.splitlines()
+    assert lines[0].startswith(f"{path}: 8 faults")
+    assert len(lines) == 9
+    for words in (
+        "is 32 × 40 px (height × width), the annotations say 30 × 40",
+        "image id 1 stands twice",
+        "gone.png: no such image",
+        "height and width must be whole numbers",
+        "annotation 1 stands twice",
+        "unknown category 9",
+        "unknown image 77",
+        "annotation 5 has no outline",
+    ):
+        assert sum(words in line for line in lines) == 1, words
+
+
+def test_many_faults_are_cut_short(project):
+    text = fault(project(annotations=[annotation(n, segmentation=[]) for n in range(100)]))
+    assert "100 faults" in text
+    assert text.endswith("… and 60 more")
+
+
+@pytest.mark.parametrize(
+    "name", ["../a.png", "/etc/a.png", "x/../../a.png", "..\\a.png", "C:\\a.png", "C:a.png"]
+)
+def test_file_names_never_lead_out(project, tmp_path, name):
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    images = [{"id": 1, "file_name": name, "height": 32, "width": 40}]
+    assert "must lie below" in fault(project(folder=inner, images=images))
+
+
+def test_links_never_lead_out(project, tmp_path):
+    inner = tmp_path / "inner"
+    inner.mkdir()
+    (inner / "a.png").symlink_to(tmp_path / "a.png")
+    assert "leads out" in fault(project(folder=inner))
+    # The user may point there, though.
+    assert read_coco(project(folder=inner), images=tmp_path).objects == 1
+
+
+def test_broken_image_and_broken_json(project, tmp_path):
+    path = project()
+    whole = (tmp_path / "a.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(whole[:60])
+    assert "a.png: cannot be read as an image" in fault(path)
+    path.write_text('{"images": [')
+    assert "not valid JSON" in fault(path)
+    path.write_text("[" * 100_000)
+    assert "not valid JSON" in fault(path)
+    path.write_text("[]")
+    assert "no COCO annotations" in fault(path)
+    assert "cannot be read" in fault(tmp_path / "nowhere.json")
+
+
+def test_crowds_are_left_out_and_said(project):
+    crowd = annotation(2, iscrowd=1, segmentation={"size": [32, 40], "counts": [0, 1280]})
+    data = read_coco(project(annotations=[annotation(), crowd]))
+    assert data.objects == 1
+    assert data.notes == ("1 crowd region left out",)
+
+
+def test_roboflow(project):
+    """A supercategory with id 0 and no objects; the JSON lies among the images."""
+    data = read_coco(
+        project(
+            name="_annotations.coco.json",
+            categories=[
+                {"id": 0, "name": "cells", "supercategory": "none"},
+                {"id": 1, "name": "nucleus", "supercategory": "cells"},
+            ],
+        )
+    )
+    assert data.classes == ("nucleus",)
+    assert data.images[0].classes.tolist() == [0]
+
+
+def test_class_zero_with_objects_is_a_class(project):
+    data = read_coco(
+        project(
+            categories=[{"id": 0, "name": "a"}, {"id": 1, "name": "b"}],
+            annotations=[annotation(1, category_id=0), annotation(2)],
+        )
+    )
+    assert data.classes == ("a", "b")
+    assert data.images[0].classes.tolist() == [0, 1]
+
+
+def test_cvat(project, tmp_path):
+    """``annotations/instances_default.json`` beside ``images``; attributes on annotations."""
+    for name in ("annotations", "images"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a.png").rename(tmp_path / "images" / "a.png")
+    path = project(
+        name="instances_default.json",
+        folder=tmp_path / "annotations",
+        annotations=[annotation(attributes={"occluded": False})],
+        licenses=[{"name": "", "id": 0, "url": ""}],
+    )
+    assert read_coco(path).objects == 1
+
+
+def test_labelme_subfolder(project, tmp_path):
+    (tmp_path / "JPEGImages").mkdir()
+    (tmp_path / "a.png").rename(tmp_path / "JPEGImages" / "a.png")
+    images = [{"id": 1, "file_name": "JPEGImages\\a.png", "height": 32, "width": 40}]
+    assert read_coco(project(images=images)).objects == 1
+
+
+@pytest.mark.parametrize(
+    ("array", "channels"),
+    [
+        (np.zeros((32, 40, 3), np.uint8), 3),
+        (np.zeros((32, 40, 4), np.uint8), 3),
+        (np.zeros((32, 40), np.uint16), 1),
+        (np.zeros((32, 40), np.float32), 1),
+        (np.zeros((3, 32, 40), np.uint16), 3),
+    ],
+)
+def test_any_pixels(project, tmp_path, array, channels):
+    imwrite(tmp_path / "a.tif", array)
+    data = read_coco(project(images=[{"id": 1, "file_name": "a.tif", "height": 32, "width": 40}]))
+    assert data.images[0].pixels.shape == (32, 40, channels)
+    assert data.images[0].pixels.dtype == array.dtype
+
+
+def test_a_stack_is_no_image(project, tmp_path):
+    imwrite(tmp_path / "a.tif", np.zeros((7, 32, 40), np.uint8))
+    path = project(images=[{"id": 1, "file_name": "a.tif", "height": 32, "width": 40}])
+    assert "a.tif: cannot be read as an image: expected one grey" in fault(path)
+
+
+def test_light_is_said_or_seen():
+    rng = np.random.default_rng(0)
+    dark = rng.poisson(4, (64, 64, 1)).astype(np.uint8)
+    dark[20:40, 20:40] += 150
+    bright = np.full((64, 64, 3), 230, np.uint8)
+    bright[20:40, 20:40] = (120, 60, 150)
+    assert light_of("unknown", dark) == "fluorescence"
+    assert light_of("unknown", bright) == "transmitted"
+    assert light_of("Fluorescence", bright) == "fluorescence"
+    assert light_of("phase contrast", dark) == "transmitted"
+
+
+def test_classes_are_matched_by_name(project):
+    one = read_coco(project())
+    categories = [{"id": 5, "name": "cyst"}, {"id": 7, "name": "nucleus"}]
+    rows = [annotation(1, category_id=7), annotation(2, category_id=5)]
+    two = read_coco(project(categories=categories, annotations=rows))
+    both = join([one, two])
+    assert both.classes == ("nucleus", "cyst")
+    assert [image.classes.tolist() for image in both.images] == [[0], [0, 1]]
+    assert with_classes(two, ("cyst", "nucleus"))[0].classes.tolist() == [1, 0]
+
+
+def test_shared_data_has_no_faults(shared):
+    data = read_coco(shared / "data" / "nucls" / "val.json")
+    assert (len(data.images), data.objects) == (5, 182)
+    assert {image.mpp for image in data.images} == {0.25}

@@ -1,0 +1,205 @@
+"""Training end to end, in miniature: interrupted, resumed, exported, used."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from imageio.v3 import imwrite
+from safetensors import safe_open
+
+from cellseg.cli.train import train as command
+from cellseg.detect import load_detector
+from cellseg.errors import InputError, SettingsError, WeightsError
+from cellseg.models.maskrcnn import TrainingLimits
+from cellseg.models.weights import load_model
+from cellseg.training import run
+from cellseg.training.checkpoint import read_state
+from cellseg.training.prepare import network_mpp, prepare
+from cellseg.training.run import Note, Progress, TrainRequest, Validated, train
+
+SMALL = TrainingLimits(proposals=30, box_samples=16, mask_samples=4)
+
+
+def project(folder, *, images=3, classes=("round", "square"), mpp=None, side=64):
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    entries, rows = [], []
+    for number in range(1, images + 1):
+        pixels = rng.integers(215, 235, (side, side, 3)).astype(np.uint8)
+        for place in range(4):
+            y, x = 6 + 30 * (place // 2), 6 + 30 * (place % 2)
+            pixels[y : y + 18, x : x + 18] = (110, 60, 150)
+            label = place % len(classes)
+            rows.append(
+                {"id": len(rows) + 1, "image_id": number, "category_id": label + 1,
+                 "iscrowd": 0,
+                 "segmentation": [[x, y, x + 18, y, x + 18, y + 18, x, y + 18]]}
+            )  # fmt: skip
+        imwrite(folder / f"{number}.png", pixels)
+        entries.append({"id": number, "file_name": f"{number}.png", "height": side, "width": side})
+        if mpp:
+            entries[-1]["mpp"] = mpp
+    path = folder / "cells.json"
+    categories = [{"id": i + 1, "name": name} for i, name in enumerate(classes)]
+    path.write_text(json.dumps({"images": entries, "annotations": rows, "categories": categories}))
+    return path
+
+
+def small(path, output, **changed):
+    return TrainRequest(
+        **{
+            "data": (path,), "output": output, "init": "none", "steps": 3, "batch": 1,
+            "crop_px": 64, "device": "cpu", "workers": 0, "validations": 1, "limits": SMALL,
+            **changed,
+        }
+    )  # fmt: skip
+
+
+def test_interrupted_resumed_exported_used(tmp_path):
+    path, output = project(tmp_path / "data"), tmp_path / "out"
+    request = small(path, output, object="cell", name="my / model", licence="CC0", mpp=0.5)
+
+    def strike(event):
+        if isinstance(event, Progress) and event.step == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(request, report=strike)
+    assert read_state(output / "checkpoint.safetensors").step == 2
+    with safe_open(output / "checkpoint.safetensors", "pt") as stored:
+        parts = {key.split("/")[0] for key in stored.keys()}  # noqa: SIM118
+    assert parts == {"model", "average", "dense", "optimizer"}
+
+    events = []
+    done = train(request, report=events.append)
+    steps = [event.step for event in events if isinstance(event, Progress)]
+    assert steps == [3]
+    assert {"loss_mask", "loss_dense", "loss_classifier"} <= set(
+        next(event for event in events if isinstance(event, Progress)).losses
+    )
+    assert any(isinstance(event, Note) and "step 2" in event.text for event in events)
+    (validated,) = [event for event in events if isinstance(event, Validated)]
+    assert validated.best
+    assert 0 <= validated.scores.mask_ap <= 1
+
+    assert done.model == output / "my-model.safetensors"
+    assert done.model.stat().st_size <= 48 * 2**20
+    _, card = load_model(done.model)
+    assert (card.classes, card.object, card.name) == (("round", "square"), "cell", "my / model")
+    assert (card.data[0].objects, card.data[0].licence, card.mpp) == (12, "CC0", 0.5)
+    assert card.started_from == "random weights"
+    assert set(card.scores) == {"mask_ap", "mask_ap50", "f1"}
+    assert json.loads((output / "model_card.json").read_text())["classes"] == ["round", "square"]
+    assert (output / "history.csv").read_text().startswith("step,minutes,mask_ap")
+
+    detector = load_detector(done.model, device="cpu", score=0.01)
+    (found,) = detector.detect([np.ones((64, 64, 3), np.float32)], fill=1.0)
+    assert detector.info.classes == ("round", "square")
+    assert all(0 <= label < 2 for label in found.instances.classes)
+
+    # A finished training is only exported again; another one is not mixed into it.
+    again = []
+    train(request, report=again.append)
+    assert not [event for event in again if isinstance(event, Progress)]
+    other = project(tmp_path / "other", classes=("one",))
+    with pytest.raises(SettingsError, match="holds a training with other data"):
+        train(small(other, output))
+
+
+def test_from_a_model_with_other_classes(tmp_path, monkeypatch):
+    """One class, from weights of two; the norm is frozen and the backbone slow."""
+    from cellseg.models.maskrcnn import build_maskrcnn
+    from cellseg.models.weights import ModelCard, save_model
+
+    start = tmp_path / "start.safetensors"
+    before = build_maskrcnn(2).state_dict()
+    save_model(start, before, ModelCard(name="s", classes=("a", "b")), quantise=False)
+    trainers = []
+    loop = run._loop
+    monkeypatch.setattr(run, "_loop", lambda *a: (trainers.append(a[2]), loop(*a)))
+    path = project(tmp_path / "data", images=1, classes=("one",))
+    events = []
+    request = small(path, tmp_path / "out", init=str(start), steps=1, workers=1)
+    done = train(request, report=events.append)
+    (trainer,) = trainers
+    assert trainer.schedule.backbone_rate == pytest.approx(trainer.schedule.rate / 10)
+    norm = "backbone.body.layer1.0.bn1.running_mean"
+    kernel = "rpn.head.conv.0.0.weight"
+    assert torch.equal(trainer.model.state_dict()[norm], before[norm])
+    assert not torch.equal(trainer.model.state_dict()[kernel], before[kernel])
+    assert done.card.started_from == "start.safetensors"
+    assert done.card.scores == {}
+    assert any(isinstance(event, Note) and "only one image" in event.text for event in events)
+    progress = next(event for event in events if isinstance(event, Progress))
+    assert "loss_dense" not in progress.losses
+
+
+def test_requests_at_fault(tmp_path):
+    path = project(tmp_path / "data")
+    with pytest.raises(SettingsError, match="minutes or --steps"):
+        small(path, tmp_path / "out", steps=None)
+    with pytest.raises(SettingsError, match="--batch must be above 0"):
+        small(path, tmp_path / "out", batch=0)
+    with pytest.raises(SettingsError, match="multiple of 32"):
+        small(path, tmp_path / "out", crop_px=100)
+    with pytest.raises(SettingsError, match="no training to go on with"):
+        train(small(path, tmp_path / "out", resume=True))
+    with pytest.raises(WeightsError, match=r"gone\.safetensors"):
+        train(small(path, tmp_path / "out", init="gone.safetensors"))
+    (tmp_path / "out" / "checkpoint.safetensors").write_bytes(b"x" * 100)
+    with pytest.raises(WeightsError, match="damaged checkpoint"):
+        train(small(path, tmp_path / "out"))
+
+
+def test_validation_with_a_foreign_class(tmp_path):
+    one = project(tmp_path / "one", classes=("a",))
+    two = project(tmp_path / "two", classes=("a", "b"))
+    with pytest.raises(InputError, match="classes that the training data does not have: b"):
+        prepare(small(one, tmp_path / "out", validation=two), lambda event: None)
+
+
+def test_scale_of_the_network(tmp_path):
+    data = prepare(small(project(tmp_path / "a", mpp=0.5), tmp_path / "out"), lambda e: None)
+    assert data.mpp == pytest.approx(0.5)
+    assert (len(data.train), len(data.held)) == (2, 1)
+    # Known and different pixel sizes meet at their median.
+    images = [data.train[0].changed(mpp=value) for value in (0.25, 0.5, 0.5)]
+    assert network_mpp(images) == pytest.approx(0.5)
+    assert network_mpp([*images, data.train[0].changed(mpp=None)]) is not None
+    # Without any pixel size, images are taken as they are.
+    plain = prepare(small(project(tmp_path / "b"), tmp_path / "out"), lambda e: None)
+    assert plain.mpp is None
+    assert plain.train[0].zoom == 1
+    assert plain.diameter_px == pytest.approx(2 * (18 * 18 / np.pi) ** 0.5, rel=0.05)
+
+
+def test_command(tmp_path, monkeypatch):
+    """The command only parses and prints; the library call is replaced."""
+    path = project(tmp_path / "data")
+    seen = []
+    card = run.ModelCard(name="x", classes=("a",), diameter_px=20, scores={
+        "mask_ap": 0.5, "mask_ap50": 0.75, "f1": 0.8})  # fmt: skip
+
+    def fake(request, report):
+        seen.append(request)
+        report(Note("a note"))
+        report(Progress(1, 0.1, 0.5, {"loss_mask": 0.25}))
+        return run.Trained(tmp_path / "x.safetensors", card, tmp_path)
+
+    monkeypatch.setattr(run, "train", fake)
+    result = CliRunner().invoke(
+        command, [str(path), "--init", "none", "--mpp", "0.25", "--object", "cell", "-o", "out"]
+    )
+    assert result.exit_code == 0, result.output
+    (request,) = seen
+    assert (request.init, request.mpp, request.object) == ("none", 0.25, "cell")
+    assert (request.minutes, request.steps, request.resume) == (60.0, None, None)
+    assert "a note" in result.output
+    assert "mask 0.250" in result.output
+    assert f"cellseg count SLIDE --model {tmp_path / 'x.safetensors'}" in result.output
+    assert "pixel size unknown" in result.output
+    assert CliRunner().invoke(command, []).exit_code == 2

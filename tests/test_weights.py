@@ -1,0 +1,290 @@
+"""Weights at rest: small, checked, and never unpickled but for torchvision's own file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+import struct
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torchvision.models.detection import maskrcnn_resnet50_fpn
+
+from cellseg.errors import OutputError, WeightsError
+from cellseg.models import weights
+from cellseg.models.maskrcnn import build_maskrcnn
+from cellseg.models.weights import (
+    DataCard,
+    ModelCard,
+    load_coco,
+    load_model,
+    load_start,
+    quantised,
+    read_model,
+    save_model,
+)
+
+CARD = ModelCard(
+    name="test",
+    object="nucleus",
+    classes=("lymphocyte", "tumour"),
+    mpp=0.5,
+    diameter_px=17.5,
+    data=(DataCard(name="set", images=3, objects=70, licence="CC BY 4.0", attribution="A et al."),),
+    scores={"mask_ap": 0.31},
+    settings={"score": 0.4},
+)
+
+
+@pytest.fixture(scope="module")
+def network():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return build_maskrcnn(2).eval()
+
+
+@pytest.fixture(scope="module")
+def file(network, tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    save_model(path, network.state_dict(), CARD, quantise=True)
+    return path
+
+
+def test_a_full_model_is_small_and_close(network, file):
+    assert file.stat().st_size <= 48 * 2**20
+    loaded, card = load_model(file)
+    assert not loaded.training
+    assert card.checksum == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert card.model_copy(update={"checksum": ""}) == CARD
+    for name, value in loaded.state_dict().items():
+        original = network.state_dict()[name]
+        if original.ndim < 2:
+            assert torch.equal(value, original), name
+        else:
+            assert (value - original).norm() <= 0.02 * original.norm(), name
+
+
+def test_without_quantising_it_is_exact(network, tmp_path):
+    save_model(tmp_path / "m.safetensors", network.state_dict(), CARD, quantise=False)
+    state, _ = read_model(tmp_path / "m.safetensors")
+    assert all(torch.equal(state[k], v) for k, v in network.state_dict().items())
+
+
+def test_trainable_norm_is_exported(tmp_path):
+    model = build_maskrcnn(2, frozen_norm=False)
+    save_model(tmp_path / "m.safetensors", model.state_dict(), CARD, quantise=False)
+    loaded, _ = load_model(tmp_path / "m.safetensors")
+    key = "backbone.body.layer1.0.bn1.running_var"
+    assert torch.equal(loaded.state_dict()[key], model.state_dict()[key])
+
+
+def test_quantising_has_bounds():
+    generator = torch.Generator().manual_seed(1)
+    array = torch.randn((16, 300), generator=generator) * torch.logspace(-4, 2, 16)[:, None]
+    array[3] = 0
+    values, scale = quantised(array)
+    back = values * scale[:, None]
+    assert values.dtype == torch.int8
+    inside = array.abs() <= 127 * scale[:, None]
+    assert ((back - array).abs()[inside] <= (0.501 * scale[:, None]).expand_as(array)[inside]).all()
+    assert torch.equal(back[3], array[3])
+    # The choice is never worse than the plain one, the largest value at 127.
+    plain = array.abs().amax(1, keepdim=True).clamp_min(1e-12) / 127
+    error = (((array / plain).round() * plain) - array).square().sum(1)
+    assert ((back - array).square().sum(1) <= error * 1.0001 + 1e-12).all()
+    # One outlier is clipped where that serves the rest.
+    rows = torch.rand((1, 100_000), generator=generator)
+    rows[0, 0] = 1.2
+    assert float(quantised(rows)[1]) < 1.2 / 127
+
+
+def rewritten(file, path, *, metadata=None, change=None):
+    from safetensors import safe_open
+
+    with safe_open(file, "pt") as opened:
+        card = opened.metadata()
+        tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+    if change is not None:
+        change(tensors)
+    save_file(tensors, path, card if metadata is None else metadata)
+    return path
+
+
+def refused(path):
+    with pytest.raises(WeightsError) as caught:
+        load_model(path)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert str(path) in text
+    return text
+
+
+def test_missing_cut_off_and_foreign_files(file, tmp_path):
+    assert "No such file" in refused(tmp_path / "gone.safetensors")
+    data = file.read_bytes()
+    for name, content in {
+        "cut": data[: len(data) // 2],
+        "short": data[:5],
+        "empty": b"",
+        "huge": struct.pack("<Q", 2**62) + data[8:64],
+        "pickle": pickle.dumps({"a": 1}),
+    }.items():
+        path = tmp_path / f"{name}.safetensors"
+        path.write_bytes(content)
+        assert "damaged, or not a safetensors file" in refused(path)
+
+
+def test_cards_at_fault(tmp_path):
+    path = tmp_path / "m.safetensors"
+    for text, words in [
+        (None, "no model card"),
+        ("{", "not valid"),
+        ("[]", "not valid"),
+        (json.dumps({"name": "x", "classes": []}), "not valid"),
+        (json.dumps({"name": "x", "classes": ["a"] * 2000}), "not valid"),
+        (json.dumps({"format": 99}), "newer cellseg"),
+    ]:
+        save_file({"a": torch.zeros(1)}, path, {} if text is None else {"cellseg": text})
+        assert words in refused(path)
+
+
+def test_arrays_at_fault(file, tmp_path):
+    path = tmp_path / "m.safetensors"
+    bias = "rpn.head.cls_logits.bias"
+    kernel = "backbone.body.conv1.weight"
+
+    def cases():
+        yield "1 arrays missing", lambda t: t.pop(bias)
+        yield "1 arrays unknown", lambda t: t.update(extra=torch.zeros(2))
+        yield "1 arrays misshapen", lambda t: t.update({bias: torch.zeros(4)})
+        yield "not finite", lambda t: t.update({bias: torch.full((3,), float("nan"))})
+        yield "no fitting scale", lambda t: t.pop(kernel + ".scale")
+        yield "no fitting scale", lambda t: t.update({kernel + ".scale": torch.ones(3)})
+
+    for words, change in cases():
+        assert words in refused(rewritten(file, path, change=change))
+
+
+def test_other_number_of_classes(file, tmp_path):
+    card = CARD.model_copy(update={"classes": ("one",)})
+    path = rewritten(file, tmp_path / "m.safetensors", metadata={"cellseg": card.model_dump_json()})
+    assert "misshapen" in refused(path)
+
+
+def test_the_shipped_model_is_pinned(file, monkeypatch):
+    monkeypatch.setattr(weights, "_home", lambda path: file)
+    monkeypatch.setattr(weights, "DEFAULT_SHA256", "0" * 64)
+    with pytest.raises(WeightsError, match="checksum differs"):
+        read_model("default")
+    assert read_model(file)[1].name == "test"
+
+
+def test_output_that_cannot_be_written(network, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be written"):
+        save_model(tmp_path / "file" / "m.safetensors", {}, CARD, quantise=True)
+
+
+def test_start_from_a_model(file):
+    same, other = build_maskrcnn(2), build_maskrcnn(2)
+    fresh = other.roi_heads.box_predictor.cls_score.weight.detach().clone()
+    load_start(same, file, CARD.classes)
+    load_start(other, file, ("tumour", "lymphocyte"))
+    state, _ = read_model(file)
+    key = "roi_heads.box_predictor.cls_score.weight"
+    assert torch.equal(same.state_dict()[key], state[key])
+    assert torch.equal(other.state_dict()[key], fresh)
+    body = "backbone.body.conv1.weight"
+    assert torch.equal(other.state_dict()[body], state[body])
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory):
+    """A hub folder with a file like torchvision's own, and the network that it came from."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        model = maskrcnn_resnet50_fpn(weights=None, weights_backbone=None).eval()
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_var"):
+            buffer.uniform_(0.5, 1.5)
+        if name == "backbone.body.bn1.running_var":
+            buffer.uniform_(1e-6, 1e-4)  # where eps matters
+    # The reference has trainable norm; torchvision's trained one has frozen norm with eps 0.
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eps = weights.COCO_NORM_EPS
+    hub = tmp_path_factory.mktemp("hub")
+    (hub / "checkpoints").mkdir()
+    raw = hub / "raw.pth"
+    torch.save(model.state_dict(), raw)
+    prefix = hashlib.sha256(raw.read_bytes()).hexdigest()[:8]
+    name = f"maskrcnn_resnet50_fpn_coco-{prefix}.pth"
+    raw.rename(hub / "checkpoints" / name)
+    return hub, f"https://weights.invalid/models/{name}", model
+
+
+@pytest.fixture
+def hub(coco, monkeypatch):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(coco[0]))
+    monkeypatch.setattr(weights, "COCO_URL", coco[1])
+    return coco
+
+
+def test_coco_file_is_torchvisions():
+    assert weights.coco_file().name == "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth"
+    assert weights.coco_file().parent.name == "checkpoints"
+
+
+def test_coco_start_computes_what_torchvision_computes(hub):
+    _, _, theirs = hub
+    model = build_maskrcnn(3).eval()
+    own = {k: v.clone() for k, v in model.state_dict().items() if k.startswith(weights.HEAD_KEYS)}
+    load_coco(model)
+    image = torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        ours, expected = model.backbone(image), theirs.backbone(image)
+    for level, features in expected.items():
+        error = float((ours[level] - features).abs().max())
+        assert error <= 1e-3 * float(features.abs().max())
+    state = model.state_dict()
+    assert all(torch.equal(state[key], value) for key, value in own.items())
+    key = "roi_heads.box_head.fc6.weight"
+    assert torch.equal(state[key], theirs.state_dict()[key])
+
+
+def test_coco_file_with_a_wrong_checksum(hub, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    path = weights.coco_file()
+
+    class Bomb:
+        def __reduce__(self):
+            return (pytest.fail, ("unpickled",))
+
+    path.write_bytes(pickle.dumps(Bomb(), protocol=2))
+    with pytest.raises(WeightsError, match="not torchvision's file: its SHA-256 starts with"):
+        load_coco(build_maskrcnn(1))
+    # Even with the right checksum, only weights are unpickled.
+    prefix = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    monkeypatch.setattr(weights, "COCO_URL", f"https://weights.invalid/x-{prefix}.pth")
+    path.rename(weights.coco_file())
+    with pytest.raises(WeightsError, match="cannot be read"):
+        load_coco(build_maskrcnn(1))
+
+
+def test_coco_without_a_network(monkeypatch, tmp_path):
+    def offline(*args, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(WeightsError) as caught:
+        load_coco(build_maskrcnn(1))
+    text = str(caught.value)
+    place = tmp_path / "checkpoints" / "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth"
+    assert str(place) in text
+    assert "no route to host" in text
+    assert "https://download.pytorch.org/models/maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth" in text
+    assert "\n" not in text
