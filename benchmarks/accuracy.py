@@ -114,7 +114,9 @@ def main(files, model, protocol, score, mpp, limit) -> None:
                         labels = np.asarray(result.labels()[0])
             size = (entry["height"], entry["width"])
             if labels.shape != size:
-                labels = resize(labels, size, order=0, preserve_range=True, anti_aliasing=False).astype(np.uint32)
+                labels = resize(
+                    labels, size, order=0, preserve_range=True, anti_aliasing=False
+                ).astype(np.uint32)
             masks = truth_of(entry, by_image[entry["id"]])
             best = best_matches(masks, labels)
             found = len(np.unique(labels[labels > 0]))

@@ -57,6 +57,8 @@ class DetectorInfo:
         What it outlines: "nucleus" or "cell".
     diameter_px : float or None
         The usual object of the training data, pixels of the network.
+    mpp : float or None
+        µm per pixel that the model was trained at; None: any, the protocol's is taken.
     """
 
     name: str
@@ -64,6 +66,7 @@ class DetectorInfo:
     classes: tuple[str, ...]
     object: str
     diameter_px: float | None = None
+    mpp: float | None = None
 
 
 class Detector(Protocol):
@@ -71,9 +74,7 @@ class Detector(Protocol):
 
     info: DetectorInfo
 
-    def detect(
-        self, tiles: Sequence[NDArray[np.float32]], *, fill: float
-    ) -> list[Detections]:
+    def detect(self, tiles: Sequence[NDArray[np.float32]], *, fill: float) -> list[Detections]:
         """Find the objects of each tile.
 
         Parameters
@@ -107,9 +108,7 @@ class MaskRCNNDetector:
         self.model, self.info, self.score, self.nms_iou = model, info, score, nms_iou
         self.device = next(model.parameters()).device
 
-    def detect(
-        self, tiles: Sequence[NDArray[np.float32]], *, fill: float
-    ) -> list[Detections]:
+    def detect(self, tiles: Sequence[NDArray[np.float32]], *, fill: float) -> list[Detections]:
         """See :meth:`Detector.detect`; tiles of one size go through the network together."""
         found: dict[int, Detections] = {}
         shapes = [tile.shape for tile in tiles]
@@ -186,7 +185,9 @@ def pick_device(device: str) -> torch.device:
     try:
         wanted = torch.device(device)
     except RuntimeError as error:
-        raise SettingsError(f"--device {device}: not a device; use auto, cpu, cuda or mps") from error
+        raise SettingsError(
+            f"--device {device}: not a device; use auto, cpu, cuda or mps"
+        ) from error
     available = {
         "cpu": True,
         "cuda": torch.cuda.is_available(),
@@ -226,4 +227,5 @@ def info_of(card: ModelCard) -> DetectorInfo:
         classes=tuple(card.classes),
         object=card.object,
         diameter_px=card.diameter_px,
+        mpp=card.mpp,
     )

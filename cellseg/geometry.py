@@ -48,9 +48,7 @@ class Box:
     def intersection(self, other: Box) -> Box:
         """The common part; an empty box of size 0 where there is none."""
         y0, x0 = max(self.y0, other.y0), max(self.x0, other.x0)
-        return Box(
-            y0, x0, max(y0, min(self.y1, other.y1)), max(x0, min(self.x1, other.x1))
-        )
+        return Box(y0, x0, max(y0, min(self.y1, other.y1)), max(x0, min(self.x1, other.x1)))
 
     def intersects(self, other: Box) -> bool:
         """Whether the two share at least one pixel."""
@@ -105,11 +103,17 @@ class TileGrid:
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
-            raise ValueError(f"expected a size of at least 1 × 1 px, got {self.height} × {self.width}")
+            raise ValueError(
+                f"expected a size of at least 1 × 1 px, got {self.height} × {self.width}"
+            )
         if self.tile < STRIDE_PX or self.tile % STRIDE_PX:
-            raise ValueError(f"expected a tile that is a multiple of {STRIDE_PX} px, got {self.tile}")
+            raise ValueError(
+                f"expected a tile that is a multiple of {STRIDE_PX} px, got {self.tile}"
+            )
         if self.halo < 0 or self.halo % STRIDE_PX:
-            raise ValueError(f"expected a halo that is a multiple of {STRIDE_PX} px, got {self.halo}")
+            raise ValueError(
+                f"expected a halo that is a multiple of {STRIDE_PX} px, got {self.halo}"
+            )
 
     @property
     def extent(self) -> Box:

@@ -54,7 +54,9 @@ def paste(
         return None
     top, bottom = int(inside_y[0]), int(inside_y[-1]) + 1
     left, right = int(inside_x[0]), int(inside_x[-1]) + 1
-    tight = Box(int(rows[0]) + top, int(columns[0]) + left, int(rows[0]) + bottom, int(columns[0]) + right)
+    tight = Box(
+        int(rows[0]) + top, int(columns[0]) + left, int(rows[0]) + bottom, int(columns[0]) + right
+    )
     return tight, np.ascontiguousarray(mask[top:bottom, left:right])
 
 
@@ -64,9 +66,7 @@ def _pixels(low: float, high: float, length: int) -> NDArray[np.int64]:
     return np.arange(max(first, 0), min(last, length), dtype=np.int64)
 
 
-def _weights(
-    pixels: NDArray[np.int64], low: float, high: float, size: int
-) -> NDArray[np.float32]:
+def _weights(pixels: NDArray[np.int64], low: float, high: float, size: int) -> NDArray[np.float32]:
     """Linear interpolation from ``size`` bins to ``pixels``, (P, size); edges are held."""
     position = np.clip((pixels - low) / (high - low) * size - 0.5, 0, size - 1)
     left = np.minimum(position.astype(np.int64), max(size - 2, 0))

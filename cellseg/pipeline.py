@@ -189,7 +189,8 @@ def run(
     with open_slide(request.image, mpp=request.mpp, z=request.z, t=request.t) as slide:
         yield from (Note(text) for text in slide.notes)
         chosen = detector or _load(request, detectors)
-        plan = make_plan(slide, request, model_diameter_px=chosen.info.diameter_px)
+        info = chosen.info
+        plan = make_plan(slide, request, model_diameter_px=info.diameter_px, model_mpp=info.mpp)
         if detector is None:
             chosen = _load(request, detectors, plan)
         yield from (Note(text) for text in plan.notes)
@@ -277,9 +278,7 @@ class _Run:
     def _recorder(self, folder: ResultFolder, tissue: TissueMask) -> tuple[Recorder, TileSource]:
         start = time.monotonic()
         grid = self.plan.grid
-        patches = [
-            box for box in sample_boxes(grid.height, grid.width) if tissue.coverage(box) > 0
-        ]
+        patches = [box for box in sample_boxes(grid.height, grid.width) if tissue.coverage(box) > 0]
         normaliser = fit_normaliser(
             self.slide, self.plan, light=self.plan.protocol.light, tissue=patches
         )
@@ -319,9 +318,7 @@ class _Run:
         self.seconds["wait for input"] = engine.clock.wait
         self.seconds["detect"] = engine.clock.detect
 
-    def _take(
-        self, recorder: Recorder, mapped: Mapped[TilePixels, Detections]
-    ) -> Instances:
+    def _take(self, recorder: Recorder, mapped: Mapped[TilePixels, Detections]) -> Instances:
         if mapped.found is None or mapped.read is None:
             if self.request.strict and mapped.error is not None:
                 raise mapped.error
@@ -335,9 +332,7 @@ class _Run:
             damaged=len(mapped.read.damaged),
         )
 
-    def _done(
-        self, recorder: Recorder, tile: Tile, instances: Instances, total: int
-    ) -> TileDone:
+    def _done(self, recorder: Recorder, tile: Tile, instances: Instances, total: int) -> TileDone:
         core = tile.core
         centres = (instances.boxes[:, :2] + instances.boxes[:, 2:]) / 2
         inside = np.count_nonzero(
@@ -349,13 +344,13 @@ class _Run:
         self.cells += int(inside)
         return TileDone(tile, instances, recorder.tiles_in, total, self.cells)
 
-    def _finish(
-        self, folder: ResultFolder, recorder: Recorder, tissue: TissueMask
-    ) -> CountResult:
+    def _finish(self, folder: ResultFolder, recorder: Recorder, tissue: TissueMask) -> CountResult:
         seconds = {**self.seconds, **recorder.seconds}
         mpp = self.slide.mpp
         # Without the prefilter nobody looked for tissue: its area is unknown, not the slide's.
-        tissue_mm2 = tissue.area_mm2(mpp * self.plan.downsample) if mpp and self._prefilter else None
+        tissue_mm2 = (
+            tissue.area_mm2(mpp * self.plan.downsample) if mpp and self._prefilter else None
+        )
         summary, warnings = recorder.finish(
             tissue_mm2=tissue_mm2, seconds=seconds, started=self.start, request=self.request
         )

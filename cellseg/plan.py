@@ -106,7 +106,11 @@ class Plan:
 
 
 def make_plan(
-    slide: Slide, request: CountRequest, *, model_diameter_px: float | None
+    slide: Slide,
+    request: CountRequest,
+    *,
+    model_diameter_px: float | None = None,
+    model_mpp: float | None = None,
 ) -> Plan:
     """Decide what the user left open.
 
@@ -116,6 +120,8 @@ def make_plan(
     request : CountRequest
     model_diameter_px : float or None
         The model's usual object, for ``--diameter``.
+    model_mpp : float or None
+        µm per pixel at which the model was trained; takes the place of the protocol's.
 
     Raises
     ------
@@ -131,13 +137,14 @@ def make_plan(
         changes["score"] = request.score
     if request.tile_px is not None:
         changes["tile_px"] = request.tile_px
+    if model_mpp is not None and abs(model_mpp / protocol.mpp - 1) > 0.01:
+        changes["mpp"] = model_mpp
+        notes.append(f"the model was trained at {model_mpp:g} µm/px: counted at that scale")
     if changes:
         protocol = protocol.changed(**changes)
     channels, said = choose_channels(slide, protocol, request.channel)
     notes += said
-    downsample, said = choose_downsample(
-        slide, protocol, request.diameter_px, model_diameter_px
-    )
+    downsample, said = choose_downsample(slide, protocol, request.diameter_px, model_diameter_px)
     notes += said
     height, width = slide.lattice_shape(downsample)
     grid = fit_grid(height, width, tile=protocol.tile_px, halo=protocol.halo_px)
@@ -225,7 +232,9 @@ def choose_channels(
         return (0,), []
     for index, name in enumerate(names):
         if any(hint in name.lower() for hint in NUCLEAR_NAMES):
-            return (index,), [f"channel {index} ({name}) is counted, by its name; --channel takes another"]
+            return (index,), [
+                f"channel {index} ({name}) is counted, by its name; --channel takes another"
+            ]
     return (0,), [
         f"channel 0 ({names[0]}) of {len(names)} is counted, as no name tells which shows nuclei; "
         "--channel takes another"

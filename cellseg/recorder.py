@@ -136,9 +136,7 @@ class Recorder:
     def _note_failure(self, tile: Tile, error: str) -> None:
         self.failed_tiles += 1
         core = tile.core
-        self._failures.append(
-            {"box": [core.y0, core.x0, core.y1, core.x1], "error": error[:300]}
-        )
+        self._failures.append({"box": [core.y0, core.x0, core.y1, core.x1], "error": error[:300]})
 
     def _merge(self, tile: Tile, instances: Instances) -> None:
         self.tiles_in += 1
@@ -176,9 +174,7 @@ class Recorder:
         self._gated += int(np.count_nonzero(~sized))
         self._outside += int(np.count_nonzero(sized & ~inside))
         keep = np.flatnonzero(sized & inside)
-        return Settled(
-            instances.take(keep), settled.stitched[keep], settled.touches_border[keep]
-        )
+        return Settled(instances.take(keep), settled.stitched[keep], settled.touches_border[keep])
 
     def _by_tile(self, instances: Instances) -> Iterator[tuple[Tile | None, NDArray[np.int64]]]:
         """Group cells by the tile whose padded box holds them; None for larger ones."""
@@ -297,11 +293,15 @@ class Recorder:
         """What a person should know, one line each."""
         found = [*self.slide.notes, *self.plan.notes]
         for name, tiles in sorted(self._limits.items()):
-            found.append(f"the limit on {name} was reached in {tiles:,} tiles: cells may be missing there")
+            found.append(
+                f"the limit on {name} was reached in {tiles:,} tiles: cells may be missing there"
+            )
         if self.failed_tiles:
             found.append(f"{self.failed_tiles:,} tiles did not decode and were left out")
         if self._damaged:
-            found.append(f"{self._damaged:,} damaged blocks beside counted tiles were taken as background")
+            found.append(
+                f"{self._damaged:,} damaged blocks beside counted tiles were taken as background"
+            )
         return found
 
     def _record(

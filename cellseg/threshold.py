@@ -38,9 +38,7 @@ class ThresholdDetector:
             diameter_px=20.0,
         )
 
-    def detect(
-        self, tiles: Sequence[NDArray[np.float32]], *, fill: float
-    ) -> list[Detections]:
+    def detect(self, tiles: Sequence[NDArray[np.float32]], *, fill: float) -> list[Detections]:
         """See :meth:`cellseg.detect.Detector.detect`; the score is always 0.9."""
         return [self._one(tile, fill) for tile in tiles]
 

@@ -131,7 +131,9 @@ class TileSource:
         y, x = tile.core.y0 - padded.y0, tile.core.x0 - padded.x0
         raw[y : y + tile.core.height, x : x + tile.core.width] = core
         outside = tuple(block for block in damaged if not block.intersects(tile.core))
-        log.info("tile (%d, %d): %d damaged blocks in its halo", tile.row, tile.column, len(damaged))
+        log.info(
+            "tile (%d, %d): %d damaged blocks in its halo", tile.row, tile.column, len(damaged)
+        )
         return TilePixels(padded, raw, outside)
 
     def _keep(self, key: tuple[int, int], pixels: TilePixels) -> None:

@@ -14,7 +14,10 @@ def main() -> None:
     """Print one line per example."""
     truth = json.loads((HOME / "generated" / "truth.json").read_text(encoding="utf-8"))
     print()
-    for image, folder in (("ihc.tif", "ihc.cellseg"), ("fluorescence.ome.tif", "fluorescence.cellseg")):
+    for image, folder in (
+        ("ihc.tif", "ihc.cellseg"),
+        ("fluorescence.ome.tif", "fluorescence.cellseg"),
+    ):
         path = HOME / "results" / folder
         counted = len(load_result(path).table())
         known = truth[image]["count"]

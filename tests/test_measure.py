@@ -305,9 +305,7 @@ def test_nan_and_infinite_pixels_are_left_out():
     assert row[["intensity_mean_b", "intensity_std_b", "intensity_min_b"]].isna().all()
 
 
-@pytest.mark.parametrize(
-    ("stain", "second", "index"), [("he", "eosin", 1), ("ihc", "dab", 2)]
-)
+@pytest.mark.parametrize(("stain", "second", "index"), [("he", "eosin", 1), ("ihc", "dab", 2)])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float64"])
 def test_optical_densities_are_what_was_mixed(stain, second, index, dtype):
     amounts = np.zeros(3)

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
 from cellseg.geometry import Box, TileGrid
 from cellseg.instances import Instances
 from cellseg.merge import MergeRules, MergeStats, SeamMerger, Settled
+from cellseg.merge._masks import largest_piece
 
 # A busy machine is no fault: no deadlines.
 SLOW = [HealthCheck.too_slow]
@@ -383,6 +385,29 @@ def test_merging_what_was_merged_changes_nothing(case):
     twice, stats = merge(alone, {(0, 0): once.instances})
     assert described(twice, stitched=False) == described(once, stitched=False)
     assert (stats.duplicates, stats.half_lost) == (0, 0)
+
+
+@settings(deadline=None, suppress_health_check=SLOW)
+@given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=8)))
+def test_the_largest_piece_is_eight_connected_and_the_first_of_equals(mask):
+    pieces, count = ndimage.label(mask, np.ones((3, 3)))
+    sizes = np.bincount(pieces.ravel())[1:]
+    expected = pieces == 1 + np.argmax(sizes) if count else mask
+    assert np.array_equal(largest_piece(mask), expected)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_cells_alike_in_score_and_box_are_told_apart_by_their_masks(turned):
+    corner = np.ones((6, 6), dtype=bool)
+    masks = [corner.copy(), corner.copy()]
+    masks[0][0, 1] = masks[1][4, 4] = False  # the first has the smaller bytes
+    if turned:
+        masks.reverse()
+    found = Instances.build([(20, 20, 26, 26)] * 2, [0.9, 0.9], [0, 0], masks)
+    rest = {(tile.row, tile.column): Instances.empty() for tile in GRID}
+    settled, _ = merge(GRID, rest | {(0, 0): found})
+    assert len(settled) == 1
+    assert not settled.instances.masks[0][0, 1]
 
 
 # Single cases -------------------------------------------------------------------------------------

@@ -136,9 +136,7 @@ def test_an_interrupted_run_goes_on_from_its_journal(slide, tmp_path):
     result, events = counted(request, second)
     assert second.left == 0
     assert any("going on" in event.text for event in events if isinstance(event, Note))
-    assert (folder / "cells.csv").read_bytes() == (
-        whole.cells.folder / "cells.csv"
-    ).read_bytes()
+    assert (folder / "cells.csv").read_bytes() == (whole.cells.folder / "cells.csv").read_bytes()
 
 
 def test_a_changed_setting_starts_afresh_and_says_so(slide, tmp_path):

@@ -10,7 +10,14 @@ from typing import IO
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from cellseg.pipeline import CountResult, Event, Note, Started, TileDone
 
@@ -70,7 +77,7 @@ class Reporter:
     def fail(self, image: Path, error: BaseException | None) -> None:
         """Say that one file could not be counted."""
         text = str(error)
-        self._line(f"cellseg: {text if str(image) in text else f'{image}: {text}'}")
+        self._line(f"cellseg: {text if image.name in text else f'{image}: {text}'}")
 
     def _line(self, text: str) -> None:
         if self.live:

@@ -64,21 +64,74 @@ Examples:
   cellseg count scans/ --output results/ --json > counts.json
   cellseg count cells.ome.tif --channel DAPI --z max --export labels.tif"""
 )
-@click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE...")
-@click.option("--protocol", metavar="NAME|FILE", help="he, ihc, fluorescence, brightfield, or a YAML file; chosen from the image otherwise.")
-@click.option("--model", default="default", show_default=True, metavar="FILE", help="A model made by 'cellseg train'.")
-@click.option("--score", type=click.FloatRange(0.01, 1.0), help="Count cells from this score on; the protocol's otherwise.")
-@click.option("--mpp", type=click.FloatRange(0.0, 100.0, min_open=True), help="µm per pixel, where the file does not say or is wrong.")
-@click.option("--diameter", type=click.FloatRange(0.0, 10_000.0, min_open=True), metavar="PX", help="Usual cell's diameter in pixels, for images without pixel size.")
+@click.argument(
+    "images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE..."
+)
+@click.option(
+    "--protocol",
+    metavar="NAME|FILE",
+    help="he, ihc, fluorescence, brightfield, or a YAML file; chosen from the image otherwise.",
+)
+@click.option(
+    "--model",
+    default="default",
+    show_default=True,
+    metavar="FILE",
+    help="A model made by 'cellseg train'.",
+)
+@click.option(
+    "--score",
+    type=click.FloatRange(0.01, 1.0),
+    help="Count cells from this score on; the protocol's otherwise.",
+)
+@click.option(
+    "--mpp",
+    type=click.FloatRange(0.0, 100.0, min_open=True),
+    help="µm per pixel, where the file does not say or is wrong.",
+)
+@click.option(
+    "--diameter",
+    type=click.FloatRange(0.0, 10_000.0, min_open=True),
+    metavar="PX",
+    help="Usual cell's diameter in pixels, for images without pixel size.",
+)
 @click.option("--channel", metavar="NAME|NUMBER", help="Channel to count in (numbers from 0).")
-@click.option("--z", type=Plane(), metavar="N|max|mean", help="Plane (from 0) or projection; the middle plane otherwise.")
+@click.option(
+    "--z",
+    type=Plane(),
+    metavar="N|max|mean",
+    help="Plane (from 0) or projection; the middle plane otherwise.",
+)
 @click.option("--t", type=click.IntRange(min=0), help="Time point (from 0); the first otherwise.")
-@click.option("--tile", type=click.IntRange(min=64), metavar="PX", help="Side of a tile, model pixels; the count does not depend on it.")
+@click.option(
+    "--tile",
+    type=click.IntRange(min=64),
+    metavar="PX",
+    help="Side of a tile, model pixels; the count does not depend on it.",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
-@click.option("--batch", type=click.IntRange(min=1), help="Tiles that go through the network together.")
-@click.option("--output", type=click.Path(path_type=Path, file_okay=False), metavar="DIR", help="Folder for the results; beside each image otherwise.")
-@click.option("--export", "exports", multiple=True, metavar="labels.tif", help="Also write the labels as a TIFF of the slide's size.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list, one object per image, and nothing else on stdout.")
+@click.option(
+    "--batch", type=click.IntRange(min=1), help="Tiles that go through the network together."
+)
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Folder for the results; beside each image otherwise.",
+)
+@click.option(
+    "--export",
+    "exports",
+    multiple=True,
+    metavar="labels.tif",
+    help="Also write the labels as a TIFF of the slide's size.",
+)
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print a JSON list, one object per image, and nothing else on stdout.",
+)
 @click.option("--strict", is_flag=True, help="Stop at the first tile that does not decode.")
 @click.option("--no-prefilter", is_flag=True, help="Look everywhere, not only where tissue is.")
 def count(
@@ -181,4 +234,3 @@ def table_of(results: list[CountResult]) -> str:
     total = sum(len(result.cells) for result in results)
     lines += ["-" * len(header), f"{f'{len(results)} images':<40} {total:>9,}"]
     return "\n".join(lines)
-

@@ -133,9 +133,7 @@ def _batches(instances: Instances) -> Iterator[Instances]:
         first = end
 
 
-def _geometry(
-    batch: Instances, lists: PixelLists, scale: Scale
-) -> dict[str, NDArray[np.generic]]:
+def _geometry(batch: Instances, lists: PixelLists, scale: Scale) -> dict[str, NDArray[np.generic]]:
     """Place and shape, in level-0 pixels and µm."""
     step, mpp = scale.downsample, scale.mpp or np.nan
     corner = batch.boxes[:, :2]

@@ -188,8 +188,6 @@ class OverlapGraph:
         for other, _ in cell.edges:
             if other.state in (State.GONE, State.LOST):
                 continue
-            if other.part:
-                return
             if other.before(cell):
                 if other.result is None:
                     return

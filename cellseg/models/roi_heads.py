@@ -174,7 +174,9 @@ class CellRoIHeads(RoIHeads):
     ) -> list[Target]:
         """Best class of each proposal, then one suppression whatever the class."""
         counts = [len(p) for p in proposals]
-        decoded = self.box_coder.decode(box_regression, proposals)
+        # Without any proposal torchvision's decoder forgets the axis of classes.
+        classes = class_logits.shape[1]
+        decoded = self.box_coder.decode(box_regression, proposals).reshape(-1, classes, 4)
         scores = F.softmax(class_logits, -1)
         results = []
         for boxes, score, shape in zip(
