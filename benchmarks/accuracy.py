@@ -44,7 +44,8 @@ class Tally:
     def line(self, name: str) -> str:
         both = max(1, self.true + self.found)
         return (
-            f"{name:<28} images {len(self.errors or []):>3}  true {self.true:>5}  counted {self.found:>5}"
+            f"{name:<28} images {len(self.errors or []):>3}"
+            f"  true {self.true:>5}  counted {self.found:>5}"
             f"  bias {100 * (self.found - self.true) / max(1, self.true):+6.1f} %"
             f"  per image {100 * float(np.mean(self.errors or [0])):5.1f} %"
             f"  F1@.5 {2 * self.hits50 / both:.3f}  F1@.75 {2 * self.hits75 / both:.3f}"

@@ -59,6 +59,8 @@ class DetectorInfo:
         The usual object of the training data, pixels of the network.
     mpp : float or None
         µm per pixel that the model was trained at; None: any, the protocol's is taken.
+    score : float or None
+        Score at which the model counts best on its own validation; None: the protocol's.
     """
 
     name: str
@@ -67,6 +69,7 @@ class DetectorInfo:
     object: str
     diameter_px: float | None = None
     mpp: float | None = None
+    score: float | None = None
 
 
 class Detector(Protocol):
@@ -147,7 +150,7 @@ class MaskRCNNDetector:
 def _to_detections(
     result: dict[str, Tensor], extent: tuple[int, int], limits: Limits
 ) -> Detections:
-    """torchvision's (x1, y1, x2, y2) is turned here, once."""
+    """Torchvision's (x1, y1, x2, y2) is turned here, once."""
     boxes = result["boxes"].float().cpu().numpy()[:, [1, 0, 3, 2]]
     masks = result["masks"].float().cpu().numpy()
     scores = result["scores"].float().cpu().numpy()
@@ -228,4 +231,5 @@ def info_of(card: ModelCard) -> DetectorInfo:
         object=card.object,
         diameter_px=card.diameter_px,
         mpp=card.mpp,
+        score=card.settings.get("score"),
     )

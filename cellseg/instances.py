@@ -43,7 +43,8 @@ class Instances:
             raise ValueError(f"expected boxes of shape ({count}, 4), got {self.boxes.shape}")
         if self.scores.shape != (count,) or self.classes.shape != (count,):
             raise ValueError(
-                f"expected {count} scores and classes, got {self.scores.shape} and {self.classes.shape}"
+                f"expected {count} scores and classes, "
+                f"got {self.scores.shape} and {self.classes.shape}"
             )
         for box, mask in zip(self.boxes, self.masks, strict=True):
             if mask.shape != (box[2] - box[0], box[3] - box[1]):
@@ -143,7 +144,7 @@ class Instances:
         boxes = np.frombuffer(data, "<i8", count * 4, 8).reshape(-1, 4).astype(np.int64)
         scores = np.frombuffer(data, "<f4", count, 8 + count * 32).astype(np.float32)
         classes = np.frombuffer(data, "<i8", count, 8 + count * 36).astype(np.int64)
-        masks = []
+        masks: list[NDArray[np.bool_]] = []
         for y0, x0, y1, x1 in boxes.tolist():
             size = (y1 - y0) * (x1 - x0)
             packed = -(-size // 8)

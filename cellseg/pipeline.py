@@ -189,8 +189,7 @@ def run(
     with open_slide(request.image, mpp=request.mpp, z=request.z, t=request.t) as slide:
         yield from (Note(text) for text in slide.notes)
         chosen = detector or _load(request, detectors)
-        info = chosen.info
-        plan = make_plan(slide, request, model_diameter_px=info.diameter_px, model_mpp=info.mpp)
+        plan = make_plan(slide, request, chosen.info)
         if detector is None:
             chosen = _load(request, detectors, plan)
         yield from (Note(text) for text in plan.notes)
@@ -295,8 +294,9 @@ class _Run:
             else "its own scale"
         )
         return (
-            f"{self.slide.width:,} × {self.slide.height:,} px, protocol {self.plan.protocol.name} at "
-            f"{scale}, {total:,} of {len(grid):,} tiles hold tissue, {skipped:,} skipped"
+            f"{self.slide.width:,} × {self.slide.height:,} px, "
+            f"protocol {self.plan.protocol.name} at {scale}, "
+            f"{total:,} of {len(grid):,} tiles hold tissue, {skipped:,} skipped"
         )
 
     def _replay(self, recorder: Recorder, total: int) -> Iterator[Event]:

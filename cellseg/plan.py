@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cellseg.detect import DetectorInfo
 from cellseg.errors import RegionError, SettingsError
 from cellseg.geometry import STRIDE_PX, Box, TileGrid
 from cellseg.normalise import Light, Normaliser
@@ -108,9 +109,7 @@ class Plan:
 def make_plan(
     slide: Slide,
     request: CountRequest,
-    *,
-    model_diameter_px: float | None = None,
-    model_mpp: float | None = None,
+    info: DetectorInfo,
 ) -> Plan:
     """Decide what the user left open.
 
@@ -118,10 +117,8 @@ def make_plan(
     ----------
     slide : Slide
     request : CountRequest
-    model_diameter_px : float or None
-        The model's usual object, for ``--diameter``.
-    model_mpp : float or None
-        µm per pixel at which the model was trained; takes the place of the protocol's.
+    info : DetectorInfo
+        The model's own scale and score take the place of the protocol's where it has them.
 
     Raises
     ------
@@ -132,25 +129,38 @@ def make_plan(
     overview, _ = slide.overview(1024)
     protocol, said = choose_protocol(slide, overview, request.protocol)
     notes += said
-    changes: dict[str, object] = {}
+    changes, said = model_settings(protocol, info)
+    notes += said
     if request.score is not None:
         changes["score"] = request.score
     if request.tile_px is not None:
         changes["tile_px"] = request.tile_px
-    if model_mpp is not None and abs(model_mpp / protocol.mpp - 1) > 0.01:
-        changes["mpp"] = model_mpp
-        notes.append(f"the model was trained at {model_mpp:g} µm/px: counted at that scale")
     if changes:
         protocol = protocol.changed(**changes)
     channels, said = choose_channels(slide, protocol, request.channel)
     notes += said
-    downsample, said = choose_downsample(slide, protocol, request.diameter_px, model_diameter_px)
+    downsample, said = choose_downsample(slide, protocol, request.diameter_px, info.diameter_px)
     notes += said
     height, width = slide.lattice_shape(downsample)
     grid = fit_grid(height, width, tile=protocol.tile_px, halo=protocol.halo_px)
     return Plan(
         protocol=protocol, channels=channels, downsample=downsample, grid=grid, notes=tuple(notes)
     )
+
+
+def model_settings(
+    protocol: CountProtocol, info: DetectorInfo
+) -> tuple[dict[str, object], list[str]]:
+    """What a model of the user's own brings: the scale and the score it was validated at."""
+    changes: dict[str, object] = {}
+    notes = []
+    if info.mpp is not None and abs(info.mpp / protocol.mpp - 1) > 0.01:
+        changes["mpp"] = info.mpp
+        notes.append(f"the model was trained at {info.mpp:g} µm/px: counted at that scale")
+    if info.score is not None:
+        changes["score"] = info.score
+        notes.append(f"score {info.score:g}, by the model's validation; --score takes another")
+    return changes, notes
 
 
 def fit_grid(height: int, width: int, *, tile: int, halo: int) -> TileGrid:

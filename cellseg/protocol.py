@@ -43,7 +43,8 @@ class CountProtocol(BaseModel):
     def _consistent(self) -> CountProtocol:
         if self.min_area_um2 >= self.max_area_um2:
             raise ValueError(
-                f"min_area_um2 ({self.min_area_um2}) must lie below max_area_um2 ({self.max_area_um2})"
+                f"min_area_um2 ({self.min_area_um2}) must lie below "
+                f"max_area_um2 ({self.max_area_um2})"
             )
         if self.tile_px % STRIDE_PX:
             raise ValueError(f"tile_px must be a multiple of {STRIDE_PX}, got {self.tile_px}")

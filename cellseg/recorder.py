@@ -29,8 +29,16 @@ from cellseg.tiles import TileSource, overview_step
 from cellseg.tissue import TissueMask
 
 RECORDED = (
-    "torch", "torchvision", "numpy", "scipy", "scikit-image", "tifffile", "zarr", "imagecodecs", "pandas",
-)  # fmt: skip
+    "torch",
+    "torchvision",
+    "numpy",
+    "scipy",
+    "scikit-image",
+    "tifffile",
+    "zarr",
+    "imagecodecs",
+    "pandas",
+)
 
 
 class Recorder:
@@ -312,7 +320,7 @@ class Recorder:
         return {
             "cellseg": cellseg.__version__,
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
-            "image": {"path": str(request.image.absolute()), **self.slide.describe()},
+            "image": {**self.slide.describe(), "path": str(request.image.absolute())},
             "model": {
                 "name": self.info.name,
                 "checksum": self.info.checksum,

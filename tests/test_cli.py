@@ -67,7 +67,7 @@ def test_json_is_one_list_and_nothing_else(cellseg, tmp_path):
 def test_a_folder_with_a_broken_file_is_done_in_part(cellseg, tmp_path):
     discs(tmp_path / "good.tif")
     (tmp_path / "broken.tif").write_bytes(b"II*\0garbage")
-    code, out, err = cellseg("count", tmp_path, "--no-prefilter")
+    code, _, err = cellseg("count", tmp_path, "--no-prefilter")
     assert code == 3
     assert "broken.tif" in err
     assert (tmp_path / "good.cellseg" / "cells.csv").is_file()
@@ -181,6 +181,7 @@ GREY = np.zeros((96, 96), np.uint8)
 GREY[20:40, 20:40] = 200
 FLOATS = GREY.astype(np.float32)
 FLOATS[60:70, 60:70] = np.nan
+RGBA = np.dstack([GREY, GREY, GREY, np.full_like(GREY, 255)])
 MAP = np.stack([np.arange(256) * 257] * 3).astype(np.uint16)
 
 
@@ -193,7 +194,7 @@ MAP = np.stack([np.arange(256) * 257] * 3).astype(np.uint16)
         odd("12 bits in 16", GREY.astype(np.uint16) * 16),
         odd("NaN in float", FLOATS),
         odd("signed", (GREY.astype(np.int16) - 100)),
-        odd("RGBA", np.dstack([GREY, GREY, GREY, np.full_like(GREY, 255)]), photometric="rgb", extrasamples=["unassalpha"]),
+        odd("RGBA", RGBA, photometric="rgb", extrasamples=["unassalpha"]),
     ],
 )  # fmt: skip
 def test_unusual_images_are_counted(cellseg, tmp_path, write):

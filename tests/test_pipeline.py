@@ -133,7 +133,7 @@ def test_an_interrupted_run_goes_on_from_its_journal(slide, tmp_path):
     folder = tmp_path / "parts" / "discs.cellseg"
     assert not (folder / "cells.csv").exists()
     second = Interrupted(after=48 - 11)
-    result, events = counted(request, second)
+    _, events = counted(request, second)
     assert second.left == 0
     assert any("going on" in event.text for event in events if isinstance(event, Note))
     assert (folder / "cells.csv").read_bytes() == (whole.cells.folder / "cells.csv").read_bytes()
@@ -191,7 +191,7 @@ def test_killed_in_the_middle_the_same_command_finishes(slide, tmp_path):
     assert not (folder / "cells.csv").exists()
     assert not (folder / "labels.ome.zarr").exists()
     rest = Interrupted(after=48)
-    result, events = counted(request_for(path), rest)
+    result, _ = counted(request_for(path), rest)
     assert 48 - rest.left <= 48 - done + 1
     assert len(result.cells) == truth.count
     assert sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".")) == [

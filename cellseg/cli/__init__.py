@@ -41,7 +41,7 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="cellseg")
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens to stderr.")
 def cli(verbose: bool) -> None:
-    """Count and measure every cell on a microscope slide.
+    r"""Count and measure every cell on a microscope slide.
 
     \b
     cellseg count slide.svs           counts, measures, leaves slide.cellseg/

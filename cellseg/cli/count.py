@@ -13,7 +13,7 @@ import click
 
 from cellseg.cli._progress import Reporter
 from cellseg.cli.info import Plane
-from cellseg.errors import CellsegError, InputError, PartialResultError, SettingsError
+from cellseg.errors import CellsegError, InputError, PartialResultError
 from cellseg.pipeline import CountResult, run
 from cellseg.plan import CountRequest
 

@@ -65,7 +65,7 @@ class TrainingLimits:
     mask_samples: int = 32
 
 
-class UnscaledTransform(GeneralizedRCNNTransform):
+class UnscaledTransform(GeneralizedRCNNTransform):  # type: ignore[misc]
     """torchvision's normalisation and batching without its resizing to 800 px.
 
     Its own ``_skip_resize`` holds while training only, so a tile would be counted at another

@@ -22,7 +22,7 @@ from torchvision.ops import boxes as box_ops
 Target = dict[str, Tensor]
 
 
-class CellRoIHeads(RoIHeads):
+class CellRoIHeads(RoIHeads):  # type: ignore[misc]
     """Box and mask heads with class-agnostic suppression and a bounded mask branch.
 
     Attributes
@@ -55,7 +55,7 @@ class CellRoIHeads(RoIHeads):
         new.mask_samples = mask_samples
         return new
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         features: dict[str, Tensor],
         proposals: list[Tensor],
@@ -126,13 +126,14 @@ class CellRoIHeads(RoIHeads):
             boxes.append(box[positive])
             indices.append(match[positive])
         logits = self._mask_logits(features, boxes, image_shapes)
-        return maskrcnn_loss(
+        loss: Tensor = maskrcnn_loss(
             logits,
             boxes,
             [target["masks"] for target in targets],
             [target["labels"] for target in targets],
             indices,
         )
+        return loss
 
     def _mask_logits(
         self,
@@ -161,7 +162,8 @@ class CellRoIHeads(RoIHeads):
         logits = self._mask_logits(features, boxes, image_shapes)
         labels = torch.cat([result["labels"] for result in results])
         masks = logits[torch.arange(len(labels), device=labels.device), labels].sigmoid()
-        for result, part in zip(results, masks.split([len(b) for b in boxes]), strict=True):
+        parts = torch.split(masks, [len(box) for box in boxes])
+        for result, part in zip(results, parts, strict=True):
             result["masks"] = part
         return results
 
@@ -180,7 +182,7 @@ class CellRoIHeads(RoIHeads):
         scores = F.softmax(class_logits, -1)
         results = []
         for boxes, score, shape in zip(
-            decoded.split(counts), scores.split(counts), image_shapes, strict=True
+            torch.split(decoded, counts), torch.split(scores, counts), image_shapes, strict=True
         ):
             best, label = score[:, 1:].max(dim=1)
             label = label + 1
