@@ -254,6 +254,7 @@ class Recorder:
     ) -> tuple[Summary, list[str]]:
         """Settle the rest and write everything."""
         self._settle(self.merger.finish())
+        self.source.forget()
         summary = self.builder.build(tissue_mm2=tissue_mm2)
         warnings = self.warnings()
         writing = time.monotonic()
@@ -279,7 +280,9 @@ class Recorder:
                 class_names=self.info.classes,
                 object_name=self.info.object,
                 provenance=provenance,
-                overview=self._overview(str(summary)),
+                overview=self._overview(
+                    f"{slide.path.name}: {summary.cells:,} {self.info.object} masks"
+                ),
                 complete=not self.failed_tiles,
             )
         )

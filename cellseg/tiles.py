@@ -10,6 +10,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
+from cellseg.counterstain import as_hematoxylin_eosin
 from cellseg.errors import RegionError
 from cellseg.geometry import Box, Tile
 from cellseg.normalise import Normaliser
@@ -91,6 +92,8 @@ class TileSource:
     def network_input(self, pixels: TilePixels) -> NDArray[np.float32]:
         """Normalised (h, w, 3)."""
         seen = self.normaliser.apply(pixels.raw[..., list(self._seen)])
+        if self.plan.protocol.stain == "ihc" and len(self._seen) == 3:
+            seen = as_hematoxylin_eosin(seen)
         for box in pixels.damaged:
             y, x = box.y0 - pixels.box.y0, box.x0 - pixels.box.x0
             seen[y : y + box.height, x : x + box.width] = self.fill
@@ -104,6 +107,12 @@ class TileSource:
                 self._cache.move_to_end(key)
                 return self._cache[key]
         return self.read(tile)
+
+    def forget(self) -> None:
+        """Drop the tiles that are kept: nothing is to be measured any more."""
+        with self._lock:
+            self._cache.clear()
+            self._cached_bytes = 0
 
     def region(self, box: Box) -> NDArray[np.generic]:
         """Raw pixels of any box, every measured channel."""

@@ -29,6 +29,9 @@ STRIDE_PX = 32
 
 ANCHOR_SIZES_PX = (8, 16, 32, 64, 128)
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
+PROPOSAL_SCORE = 0.05
+"""Objectness below which a proposal is not looked at again: most of a tile is background."""
+
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 
@@ -137,6 +140,7 @@ def build_maskrcnn(
 def set_limits(model: MaskRCNN, limits: Limits, *, score: float, nms_iou: float) -> None:
     """Set what passes each stage when the network is used for counting."""
     rpn = cast(RegionProposalNetwork, model.rpn)
+    rpn.score_thresh = PROPOSAL_SCORE
     rpn._pre_nms_top_n = {"training": limits.pre_nms, "testing": limits.pre_nms}
     rpn._post_nms_top_n = {"training": limits.proposals, "testing": limits.proposals}
     heads = cast(CellRoIHeads, model.roi_heads)

@@ -33,6 +33,9 @@ BAD_STEPS = 50
 
 DENSE_WEIGHT = 0.3
 
+AVERAGE_EVERY = 5
+"""Steps between two updates of the weights' average: it costs a pass over all of them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
@@ -45,6 +48,9 @@ class Schedule:
     warmup_share : float
         Share of it that trains backbone and FPN on the dense task alone; 0 also leaves the
         dense task out afterwards (right for a network that was trained before).
+    norm_share : float
+        From this share on trainable batch norm holds its statistics, as it will in counting:
+        batches of few crops from unlike images would make them differ from step to step.
     batch : int
         Crops a step.
     rate, backbone_rate : float
@@ -58,6 +64,7 @@ class Schedule:
     minutes: float | None = None
     steps: int | None = None
     warmup_share: float = 0.2
+    norm_share: float = 0.35
     batch: int = 4
     rate: float = 4e-4
     backbone_rate: float = 4e-4
@@ -152,6 +159,12 @@ def rate_at(progress: float, warmup_share: float) -> float:
     return rise * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, local))))
 
 
+def _hold_norm(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
 class Trainer:
     """Holds what changes during training and knows how to save it."""
 
@@ -169,6 +182,7 @@ class Trainer:
             ],
             lr=schedule.rate,
             weight_decay=schedule.weight_decay,
+            fused=self.device.type in ("cpu", "cuda"),
         )
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=schedule.precision == "float16"
@@ -192,6 +206,8 @@ class Trainer:
         """One step of the optimiser; the losses by name."""
         start = time.monotonic()
         self.model.train()
+        if self.progress >= self.schedule.norm_share:
+            _hold_norm(self.model)
         factor = rate_at(self.progress, self.schedule.warmup_share)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
@@ -204,7 +220,8 @@ class Trainer:
             )
             self.scaler.step(self.optimizer)
             self.scaler.update()
-            self._update_average()
+            if self.state.step % AVERAGE_EVERY == 0:
+                self._update_average()
         else:
             self._bad_steps += 1
             log.warning("step %d left out: loss is not finite", self.state.step)
@@ -255,7 +272,8 @@ class Trainer:
 
     @torch.no_grad()
     def _update_average(self) -> None:
-        decay = min(self.schedule.average, (1 + self.state.step) / (10 + self.state.step))
+        updates = self.state.step // AVERAGE_EVERY
+        decay = min(self.schedule.average**AVERAGE_EVERY, (1 + updates) / (10 + updates))
         for key, value in self.model.state_dict().items():
             if value.is_floating_point():
                 self.average[key].lerp_(value, 1 - decay)

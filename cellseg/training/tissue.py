@@ -68,7 +68,7 @@ class Settings:
     missed: float = 3.0
     tissue_threshold: float = 0.6
     held: int = 64
-    kept: float = 0.9995
+    kept: float = 1.0
     widths: tuple[int, ...] = (8, 16, 32, 48)
     seed: int = 7
 
@@ -217,7 +217,7 @@ def search_threshold(model: UNet, held: Pool, kept: float) -> float:
     """The highest threshold that keeps so many cell-bearing tiles of 16 overview pixels.
 
     A tile is kept by what is found within four pixels of its cells, a little less than the
-    search area grows. The result lies between 0.02 and 0.3.
+    search area grows. The result lies between 0.01 and 0.3.
     """
     best = []
     for features, weights in zip(held.features, held.weights, strict=True):
@@ -228,7 +228,7 @@ def search_threshold(model: UNet, held: Pool, kept: float) -> float:
         best.append(tiles[tiles > 0])
     values = torch.cat(best) if best else torch.ones(1)
     lowest = float(torch.quantile(values, 1 - kept)) if len(values) else 0.3
-    return round(min(max(lowest, 0.02), 0.3), 3)
+    return round(min(max(lowest, 0.01), 0.3), 4)
 
 
 @click.command()

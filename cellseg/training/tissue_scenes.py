@@ -20,6 +20,9 @@ Mask = NDArray[np.bool_]
 CELL_WEIGHT = 4.0
 """Weight in the loss of overview pixels that hold a nucleus."""
 
+LONE_WEIGHT = 16.0
+"""The same where few others lie around: a lone cell has nothing but itself to be found by."""
+
 
 @dataclass(frozen=True, eq=False)
 class Scene:
@@ -55,7 +58,7 @@ class Scene:
     def target(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Label (0 or 1) and weight of each overview pixel.
 
-        Cells weigh more than tissue without cells. In fluorescence, what lies between
+        Cells weigh more than tissue without cells, lone cells most. In fluorescence, what lies between
         the nuclei of a field is left open: it is neither tissue nor empty.
         """
         tissue, cells, unsure = (_pooled(m) for m in (self.tissue, self.nuclei, self.unsure))
@@ -72,7 +75,8 @@ class Scene:
             rim = (tissue | ndimage.binary_dilation(cells, iterations=2)) & ~label
             weight = np.where(rim, 0.0, 1.0)
         weight = np.where(unsure & ~cells, 0.0, weight)
-        weight = np.where(cells, CELL_WEIGHT, weight)
+        lone = ndimage.uniform_filter(cells.astype(np.float32), 9) < 0.15
+        weight = np.where(cells, np.where(lone, LONE_WEIGHT, CELL_WEIGHT), weight)
         return label.astype(np.float32), weight.astype(np.float32)
 
 
