@@ -93,8 +93,9 @@ def best_matches(masks: list[NDArray[np.bool_]], labels: NDArray[np.uint32]) -> 
 @click.option("--protocol")
 @click.option("--score", type=float)
 @click.option("--mpp", type=float)
+@click.option("--no-prefilter", is_flag=True)
 @click.option("--limit", type=int, help="Only so many images of each file.")
-def main(files, model, protocol, score, mpp, limit) -> None:
+def main(files, model, protocol, score, mpp, no_prefilter, limit) -> None:
     detectors: dict = {}
     for file in files:
         data = json.loads(file.read_text())
@@ -108,6 +109,7 @@ def main(files, model, protocol, score, mpp, limit) -> None:
                 request = CountRequest(
                     image=file.parent / entry["file_name"], output=Path(folder), model=model,
                     protocol=protocol, score=score, mpp=mpp or entry.get("mpp"),
+                    prefilter=not no_prefilter,
                 )  # fmt: skip
                 for event in run(request, detectors=detectors):
                     if isinstance(event, CountResult):

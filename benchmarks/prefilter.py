@@ -26,6 +26,8 @@ from cellseg.training.tissue_scenes import Scene, compose
 FOLDERS = ("dsb2018", "tnbc", "nucls", "brca_m2c_points", "t98g_phase")
 NAMES = {"he": "H&E", "ihc": "IHC", "fluorescence": "fluorescence", "brightfield": "brightfield"}
 FIELD_KINDS = ("he", "fluorescence", "brightfield")
+SCENE_SIDE = 1024
+"""Fine pixels of a composite's side, 2 mm."""
 STEP = OVERVIEW_STEP // FINE_FACTOR
 """Lattice pixels per fine pixel."""
 
@@ -171,7 +173,9 @@ def main(
     seconds = 0.0
     for kind in NAMES:
         for index in range(scenes):
-            scene = compose(material, kind, 1024, np.random.default_rng([seed, index, len(kind)]))
+            scene = compose(
+                material, kind, SCENE_SIDE, np.random.default_rng([seed, index, len(kind)])
+            )
             start = time.perf_counter()
             tally, mask = on_scene(finder, scene, tile)
             seconds += time.perf_counter() - start
@@ -181,7 +185,7 @@ def main(
                 picture(scene, mask, pictures / f"{kind}_{index:03d}_lost{tally.lost}.png")
     report(tallies)
     each = seconds / (scenes * len(NAMES))
-    click.echo(f"\nOne slide of 2 × 2 mm takes {each:.2f} s on one thread.")
+    click.echo(f"\nOne composite of 2 × 2 mm takes {each:.2f} s on one thread.")
     if json_path is not None:
         rows = [{"images": s, "stain": k, **vars(t)} for (s, k), t in tallies.items()]
         json_path.write_text(json.dumps(rows, indent=1))

@@ -240,7 +240,7 @@ class _Run:
 
     def _path(self) -> Path:
         home = self.request.output or self.request.image.parent
-        name = self.request.folder_name or f"{self.request.image.name.split('.')[0]}.cellseg"
+        name = self.request.folder_name or f"{self.slide.name}.cellseg"
         return home / name
 
     def _key(self) -> str:
@@ -323,6 +323,7 @@ class _Run:
             if self.request.strict and mapped.error is not None:
                 raise mapped.error
             return recorder.failed(mapped.tile, str(mapped.error))
+        recorder.source.keep(mapped.tile, mapped.read)
         box = mapped.read.box
         instances = mapped.found.instances.shifted(box.y0, box.x0)
         return recorder.done(

@@ -5,7 +5,6 @@ Every choice that the user did not make is a note, said aloud.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -301,14 +300,15 @@ def fit_normaliser(
         of the slide where it is None or empty.
     """
     boxes = list(tissue or sample_boxes(plan.grid.height, plan.grid.width))
-    step = max(1, math.ceil(len(boxes) / SAMPLES))
+    # Not every n-th: where n divides the columns, that would be one strip of the slide.
+    order = np.random.default_rng(0).permutation(len(boxes))[:SAMPLES]
     pixels = []
-    for box in boxes[::step]:
+    for box in (boxes[index] for index in sorted(order.tolist())):
         try:
             patch = slide.read(box, downsample=plan.downsample, channels=plan.channels)
         except RegionError:
             continue
-        pixels.append(patch[::2, ::2].reshape(-1, 1, patch.shape[-1]))
+        pixels.append(patch[::4, ::4].reshape(-1, 1, patch.shape[-1]))
     if not pixels:
         return Normaliser(0.0, 1.0, light)
     return Normaliser.fit(np.concatenate(pixels), light)

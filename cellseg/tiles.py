@@ -20,7 +20,15 @@ from cellseg.tissue import OVERVIEW_STEP, TissueFinder, TissueMask, overview_fea
 
 log = logging.getLogger(__name__)
 
-CACHE_BYTES = 192 * 2**20
+CACHE_BYTES = 64 * 2**20
+"""Tiles that are kept for measuring, at least."""
+
+CACHE_TILES = 12
+"""Kept beyond :data:`CACHE_BYTES`: a stripe's row, until the row below has come."""
+
+CACHE_MOST_BYTES = 192 * 2**20
+"""Never more than this, however many channels a tile has."""
+
 BLOCK_PX = 128
 FINE = 4
 
@@ -86,7 +94,6 @@ class TileSource:
             pixels = TilePixels(tile.padded, self._region(tile.padded))
         except RegionError:
             pixels = self._around_damage(tile)
-        self._keep((tile.row, tile.column), pixels)
         return pixels
 
     def network_input(self, pixels: TilePixels) -> NDArray[np.float32]:
@@ -106,7 +113,25 @@ class TileSource:
             if key in self._cache:
                 self._cache.move_to_end(key)
                 return self._cache[key]
-        return self.read(tile)
+        pixels = self.read(tile)
+        self.keep(tile, pixels)
+        return pixels
+
+    def keep(self, tile: Tile, pixels: TilePixels) -> None:
+        """Keep a tile for :meth:`cached`; the least recently used ones make room."""
+        key = (tile.row, tile.column)
+        with self._lock:
+            if key in self._cache:
+                return
+            self._cache[key] = pixels
+            self._cached_bytes += pixels.raw.nbytes
+            while len(self._cache) > 1 and self._is_full():
+                _, old = self._cache.popitem(last=False)
+                self._cached_bytes -= old.raw.nbytes
+
+    def _is_full(self) -> bool:
+        usual = self._cached_bytes > CACHE_BYTES and len(self._cache) > CACHE_TILES
+        return usual or self._cached_bytes > CACHE_MOST_BYTES
 
     def forget(self) -> None:
         """Drop the tiles that are kept: nothing is to be measured any more."""
@@ -144,16 +169,6 @@ class TileSource:
             "tile (%d, %d): %d damaged blocks in its halo", tile.row, tile.column, len(damaged)
         )
         return TilePixels(padded, raw, outside)
-
-    def _keep(self, key: tuple[int, int], pixels: TilePixels) -> None:
-        with self._lock:
-            if key in self._cache:
-                return
-            self._cache[key] = pixels
-            self._cached_bytes += pixels.raw.nbytes
-            while self._cached_bytes > CACHE_BYTES and len(self._cache) > 1:
-                _, old = self._cache.popitem(last=False)
-                self._cached_bytes -= old.raw.nbytes
 
 
 def overview_step(plan: Plan) -> int:

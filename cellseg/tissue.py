@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,10 +41,10 @@ DILATION_PX = 6
 SMALL_SIDE_PX = 32
 """An overview with a shorter side is searched whole: there is nothing to gain."""
 
-SHIPPED_SHA256 = "6ecfe62fd8fefd4e8d626f6bc050bebe3d72d374bce388728cd8808679ed5dd2"
+SHIPPED_SHA256 = "416df0e66ce10b5fe87c87a7f8d8ab6ff40a53f7bab82f58ad547fb932bed98d"
 """Checksum of the weights that come with cellseg."""
 
-_BLOCK_PX = 512
+_BLOCK_PX = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,8 +197,8 @@ class TissueFinder:
         else:
             path, checksum = Path(weights), None
         self._model, self.card = _load(path, checksum)
-        self.tissue_threshold = float(self.card["tissue_threshold"])  # type: ignore[arg-type]
-        self.search_threshold = float(self.card["search_threshold"])  # type: ignore[arg-type]
+        self.tissue_threshold = float(self.card["tissue_threshold"])
+        self.search_thresholds = _search_thresholds(self.card)
 
     def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probability of tissue for each overview pixel.
@@ -255,11 +256,12 @@ class TissueFinder:
         TissueMask
         """
         chance = self.probabilities(features)
+        light: Light = "fluorescence" if features[0, 0, 6] > 0.5 else "transmitted"
         tissue = chance >= self.tissue_threshold
         if min(chance.shape) < small_side_px:
             search = np.ones(chance.shape, dtype=bool)
         else:
-            search = _grown(chance >= self.search_threshold, DILATION_PX)
+            search = _grown(chance >= self.search_thresholds[light], DILATION_PX)
         if extent is None:
             extent = (round(chance.shape[0] * step), round(chance.shape[1] * step))
         return TissueMask(tissue, search | tissue, step, extent)
@@ -285,7 +287,16 @@ def _grown(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
     return grown
 
 
-def _load(path: Path, checksum: str | None) -> tuple[UNet, dict[str, object]]:
+def _search_thresholds(card: dict[str, Any]) -> dict[Light, float]:
+    """For each kind of light, the probability from which cells are looked for."""
+    values = card["search_threshold"]
+    return {
+        "transmitted": float(values["transmitted"]),
+        "fluorescence": float(values["fluorescence"]),
+    }
+
+
+def _load(path: Path, checksum: str | None) -> tuple[UNet, dict[str, Any]]:
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -299,7 +310,7 @@ def _load(path: Path, checksum: str | None) -> tuple[UNet, dict[str, object]]:
         card = json.loads(metadata["card"])
         model = UNet(int(card["channels"]), tuple(int(width) for width in card["widths"]))
         model.load_state_dict({key: value.to(torch.float32) for key, value in state.items()})
-        thresholds = (float(card["tissue_threshold"]), float(card["search_threshold"]))
+        thresholds = (float(card["tissue_threshold"]), *_search_thresholds(card).values())
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         line = " ".join(str(error).split())[:200]
         raise WeightsError(f"{path}: no weights of a tissue network: {line}") from error

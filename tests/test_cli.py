@@ -95,6 +95,13 @@ def test_two_images_of_one_stem_do_not_share_a_folder(cellseg, tmp_path):
     }
 
 
+def test_dots_in_a_name_are_part_of_it(cellseg, tmp_path):
+    for name in ("S21.1234", "S21.1235"):
+        discs(tmp_path / f"{name}.tif")
+        assert cellseg("count", tmp_path / f"{name}.tif", "--no-prefilter")[0] == 0
+        assert (tmp_path / f"{name}.cellseg" / "cells.csv").is_file()
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

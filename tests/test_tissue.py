@@ -163,10 +163,17 @@ def test_glass_is_skipped_and_tissue_kept(finder: TissueFinder) -> None:
     assert mask.area_px() == pytest.approx(expected, rel=0.25)
 
 
-def test_a_pen_stroke_is_background(finder: TissueFinder) -> None:
+@pytest.mark.parametrize("ink", [(0.1, 0.2, 0.7), (0.06, 0.06, 0.08), (0.05, 0.45, 0.25)])
+def test_a_pen_stroke_is_background_but_for_its_edges(
+    finder: TissueFinder, ink: tuple[float, float, float]
+) -> None:
     fine = _glass(512)
-    fine[200:300] = (0.1, 0.2, 0.7)
-    assert finder.find(overview_features(fine, "transmitted")).search.mean() < 0.2
+    fine[160:360] = ink
+    mask = finder.find(overview_features(fine, "transmitted"))
+    assert not mask.search[58:72].any()
+    assert not mask.search[:25].any()
+    assert not mask.search[105:].any()
+    assert mask.tissue.mean() < 0.04
 
 
 def test_lone_nuclei_in_fluorescence_are_kept(finder: TissueFinder) -> None:
@@ -217,7 +224,19 @@ def test_the_extent_of_the_slide_is_kept(finder: TissueFinder) -> None:
 def test_the_card_says_what_the_network_is(finder: TissueFinder) -> None:
     assert finder.card["channels"] == tissue.CHANNELS
     assert "CC BY 4.0" in str(finder.card["attribution"])
-    assert 0 < finder.search_threshold <= finder.tissue_threshold < 1
+    assert set(finder.search_thresholds) == {"transmitted", "fluorescence"}
+    assert all(0 < t <= finder.tissue_threshold < 1 for t in finder.search_thresholds.values())
+
+
+def test_each_light_has_its_own_threshold(finder: TissueFinder) -> None:
+    features = np.zeros((40, 40, tissue.CHANNELS), dtype=np.float32)
+    even = np.full((40, 40), 0.35, dtype=np.float32)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(finder, "probabilities", lambda _: even)
+        patch.setattr(finder, "search_thresholds", {"transmitted": 0.4, "fluorescence": 0.3})
+        assert not finder.find(features).search.any()
+        features[..., 6] = 1.0
+        assert finder.find(features).search.all()
 
 
 def test_damaged_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,4 +282,33 @@ def test_training_learns_and_its_file_loads(shared: Path, tmp_path: Path) -> Non
     assert outcome["steps"] == 3
     path = tmp_path / "new.safetensors"
     save_weights(model, card_of([folder], chosen, outcome), path)
-    assert TissueFinder(path).card["settings"]["scenes"] == 3  # type: ignore[index]
+    assert TissueFinder(path).card["settings"]["scenes"] == 3
+
+
+def test_lone_cells_weigh_most_and_the_threshold_keeps_them_all() -> None:
+    import torch
+
+    from cellseg.models.unet import UNet
+    from cellseg.training.tissue import Pool, search_thresholds
+    from cellseg.training.tissue_scenes import CELL_WEIGHT, LONE_WEIGHT, Scene
+
+    nuclei = np.zeros((256, 256), dtype=bool)
+    nuclei[20:24, 20:24] = True
+    nuclei[128:, 128:] = True
+    empty = np.zeros_like(nuclei)
+    fine = np.zeros((256, 256, 3), dtype=np.float32)
+    scene = Scene(fine, empty, nuclei, empty.astype(np.uint8), empty, "fluorescence")
+    label, weight = scene.target()
+    assert (label[5, 5], weight[5, 5]) == (1, LONE_WEIGHT)
+    assert (label[48, 48], weight[48, 48]) == (1, CELL_WEIGHT)
+    assert (label[5, 50], weight[5, 50]) == (0, 1)
+
+    model = UNet(7, (4,)).eval()
+    with torch.no_grad():
+        model.head.weight.zero_()
+        model.head.bias.fill_(-2.0)
+    held = Pool(
+        torch.zeros(1, 7, 64, 64), torch.from_numpy(label)[None], torch.tensor(weight)[None]
+    )
+    found = search_thresholds(model, held, 1.0)
+    assert found["transmitted"] == pytest.approx(0.1192 / 2, abs=1e-4)

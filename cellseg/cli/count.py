@@ -16,6 +16,7 @@ from cellseg.cli.info import Plane
 from cellseg.errors import CellsegError, InputError, PartialResultError
 from cellseg.pipeline import CountResult, run
 from cellseg.plan import CountRequest
+from cellseg.slide import slide_name
 
 SUFFIXES = (
     ".tif", ".tiff", ".svs", ".ndpi", ".png", ".jpg", ".jpeg", ".zarr", ".btf", ".qptiff",
@@ -48,7 +49,7 @@ def find_images(paths: tuple[Path, ...]) -> list[Path]:
 
 def folder_names(images: list[Path], output: Path | None) -> list[str]:
     """``slide.cellseg``; the whole file name where two images would share it."""
-    homes = [(output or image.parent, image.name.split(".")[0]) for image in images]
+    homes = [(output or image.parent, slide_name(image)) for image in images]
     counts = Counter(homes)
     return [
         f"{home[1] if counts[home] == 1 else image.name}.cellseg"

@@ -86,7 +86,7 @@ def build_maskrcnn(
     num_classes: int,
     *,
     frozen_norm: bool = True,
-    sampling_ratio: int = 2,
+    sampling_ratio: int = 1,
     training: TrainingLimits | None = None,
 ) -> MaskRCNN:
     """Build the network with random weights.

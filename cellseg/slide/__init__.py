@@ -1,5 +1,5 @@
 """Slides: open, describe, and read a region at a wanted scale."""
 
-from cellseg.slide._slide import Level, Slide, open_slide
+from cellseg.slide._slide import Level, Slide, open_slide, slide_name
 
-__all__ = ["Level", "Slide", "open_slide"]
+__all__ = ["Level", "Slide", "open_slide", "slide_name"]

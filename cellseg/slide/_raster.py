@@ -21,7 +21,7 @@ from cellseg.slide._rounding import round_to
 
 Pixels = NDArray[Any]
 
-CACHE_BYTES = 192_000_000
+CACHE_BYTES = 128_000_000
 """Decoded chunks that a slide keeps, so that neighbouring tiles do not decode them again."""
 
 

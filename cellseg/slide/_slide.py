@@ -81,7 +81,7 @@ class Slide:
     def __init__(self, path: Path, content: Content, mpp: float | None = None) -> None:
         size = content.pixel_size if mpp is None else PixelSize(mpp, "--mpp")
         self.path = path
-        self.name = _name(path)
+        self.name = slide_name(path)
         self.format = content.format
         self._content = content
         self._closed = False
@@ -246,7 +246,8 @@ def _resampled(
     return resample(raster.region(source, bands), (source.y0, source.x0), *steps)
 
 
-def _name(path: Path) -> str:
+def slide_name(path: Path) -> str:
+    """A file's name without the ending of its format: ``S21.1234.svs`` is ``S21.1234``."""
     lower = path.name.lower()
     for suffix in _SUFFIXES:
         if lower.endswith(suffix) and len(lower) > len(suffix):

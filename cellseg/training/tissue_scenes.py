@@ -58,8 +58,8 @@ class Scene:
     def target(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Label (0 or 1) and weight of each overview pixel.
 
-        Cells weigh more than tissue without cells, lone cells most. In fluorescence, what lies between
-        the nuclei of a field is left open: it is neither tissue nor empty.
+        Cells weigh more than tissue without cells, lone cells most. In fluorescence, what
+        lies between the nuclei of a field is left open: it is neither tissue nor empty.
         """
         tissue, cells, unsure = (_pooled(m) for m in (self.tissue, self.nuclei, self.unsure))
         half = self.tissue.shape[0] // FINE_FACTOR
