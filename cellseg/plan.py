@@ -220,7 +220,7 @@ def guess_stain(overview: NDArray[np.generic], *, is_rgb: bool) -> str:
     if len(stained) < 0.005 * len(colour):
         return "brightfield"
     brown = (stained[:, 2] < stained[:, 1] - 0.02) & (stained[:, 1] < stained[:, 0])
-    return "ihc" if float(brown.mean()) > 0.15 else "he"
+    return "ihc" if float(brown.mean()) > 0.5 else "he"
 
 
 def choose_channels(

@@ -97,7 +97,7 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
 def test_changed_settings_are_validated_again():
     protocol = load_protocol("he")
     assert protocol.changed(score=0.7).score == 0.7
-    assert protocol.score == 0.5
+    assert protocol.score == load_protocol("he").score
     with pytest.raises(SettingsError, match="scor:"):
         protocol.changed(scor=0.7)
     with pytest.raises(SettingsError, match="min_area_um2"):

@@ -32,8 +32,8 @@ FORMAT = 1
 METADATA_KEY = "cellseg"
 SCALE = ".scale"
 
-DEFAULT_SHA256: str | None = None
-"""Checksum of the weights that come with cellseg; None while they are not pinned."""
+DEFAULT_SHA256: str | None = "9db5fb32414cc52ec1b178b478c661eaed1dd69ba9d0dd078e7a854039c2de03"
+"""Checksum of the weights that come with cellseg."""
 
 COCO_URL: str = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.url
 """Where torchvision keeps its COCO weights; the name ends in the start of its SHA-256."""
