@@ -11,9 +11,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cellseg.errors import SettingsError
-from cellseg.geometry import STRIDE_PX
 
 Stain = Literal["he", "ihc", "fluorescence", "brightfield"]
+
+PHASE_PX = 64
+"""Tiles and halos are multiples of this: the stride of the pyramid's coarsest map, which the
+proposals for the largest cells come from. The backbone's own largest stride is 32."""
 
 
 class CountProtocol(BaseModel):
@@ -35,7 +38,7 @@ class CountProtocol(BaseModel):
     max_area_um2: float = Field(float("inf"), gt=0.0)
     largest_cell_um: float = Field(32.0, gt=0.0, description="Length of the largest cell.")
     tile_px: int = Field(1024, ge=64, description="Side of a tile's core, model pixels.")
-    context_px: int = Field(64, ge=0, description="Context that the network needs around a cell.")
+    context_px: int = Field(128, ge=0, description="Context that the network needs around a cell.")
     prefilter: bool = Field(True, description="Skip tiles without tissue.")
     intensity: bool = Field(True, description="Measure intensities per channel.")
 
@@ -46,15 +49,15 @@ class CountProtocol(BaseModel):
                 f"min_area_um2 ({self.min_area_um2}) must lie below "
                 f"max_area_um2 ({self.max_area_um2})"
             )
-        if self.tile_px % STRIDE_PX:
-            raise ValueError(f"tile_px must be a multiple of {STRIDE_PX}, got {self.tile_px}")
+        if self.tile_px % PHASE_PX:
+            raise ValueError(f"tile_px must be a multiple of {PHASE_PX}, got {self.tile_px}")
         return self
 
     @property
     def halo_px(self) -> int:
-        """Halo: the largest cell plus 8 px, or the network's context, rounded up to 32 px."""
+        """Halo: the largest cell plus 8 px, or the network's context, rounded up to 64 px."""
         wanted = max(math.ceil(self.largest_cell_um / self.mpp - 1e-9) + 8, self.context_px)
-        return -(-wanted // STRIDE_PX) * STRIDE_PX
+        return -(-wanted // PHASE_PX) * PHASE_PX
 
     @property
     def light(self) -> Literal["transmitted", "fluorescence"]:

@@ -102,17 +102,18 @@ class Recorder:
         return [tile for tile in self._wanted if (tile.row, tile.column) not in self._earlier]
 
     def replay(self) -> Iterator[tuple[Tile, Instances]]:
-        """Merge what an earlier run left in the journal."""
+        """Merge what an earlier run left in the journal.
+
+        Tiles that did not decode then, in whole or in part, are left to be read again.
+        """
         wanted = {(tile.row, tile.column) for tile in self._wanted}
         for entry in self.folder.tiles():
-            if (entry.row, entry.column) not in wanted:
+            whole = entry.status == "done" and not entry.info.get("damaged")
+            if not whole or (entry.row, entry.column) not in wanted:
                 continue
             self._earlier.add((entry.row, entry.column))
             tile = self.plan.grid.at(entry.row, entry.column)
-            if entry.status == "failed":
-                self._note_failure(tile, str(entry.info.get("error", "")))
-            else:
-                self._note_info(entry.info)
+            self._note_info(entry.info)
             self._merge(tile, entry.instances)
             yield tile, entry.instances
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from dataclasses import dataclass
+from itertools import pairwise
 from threading import Lock
 
 import numpy as np
@@ -151,24 +152,30 @@ class TileSource:
         raw = np.zeros((*tile.padded.shape, core.shape[-1]), dtype=core.dtype)
         damaged = []
         padded = tile.padded
-        for y in range(padded.y0, padded.y1, BLOCK_PX):
-            for x in range(padded.x0, padded.x1, BLOCK_PX):
-                block = Box(y, x, y + BLOCK_PX, x + BLOCK_PX).intersection(padded)
-                part = raw[
-                    block.y0 - padded.y0 : block.y1 - padded.y0,
-                    block.x0 - padded.x0 : block.x1 - padded.x0,
-                ]
+        # Blocks end at the core's border: damage in the halo then never counts as the core's.
+        rows = _edges(padded.y0, tile.core.y0, tile.core.y1, padded.y1)
+        columns = _edges(padded.x0, tile.core.x0, tile.core.x1, padded.x1)
+        for y0, y1 in pairwise(rows):
+            for x0, x1 in pairwise(columns):
+                block = Box(y0, x0, y1, x1)
+                if block.intersects(tile.core):
+                    continue
+                part = raw[y0 - padded.y0 : y1 - padded.y0, x0 - padded.x0 : x1 - padded.x0]
                 try:
                     part[...] = self._region(block)
                 except RegionError:
                     damaged.append(block)
         y, x = tile.core.y0 - padded.y0, tile.core.x0 - padded.x0
         raw[y : y + tile.core.height, x : x + tile.core.width] = core
-        outside = tuple(block for block in damaged if not block.intersects(tile.core))
         log.info(
             "tile (%d, %d): %d damaged blocks in its halo", tile.row, tile.column, len(damaged)
         )
-        return TilePixels(padded, raw, outside)
+        return TilePixels(padded, raw, tuple(damaged))
+
+
+def _edges(*corners: int) -> list[int]:
+    """The corners, ascending, and every multiple of ``BLOCK_PX`` from the first between them."""
+    return sorted({*corners, *range(corners[0], corners[-1], BLOCK_PX)})
 
 
 def overview_step(plan: Plan) -> int:

@@ -245,6 +245,23 @@ def test_a_damaged_tile_is_left_out_and_said(slide, damaged, tmp_path):
     assert record["complete"] is False
 
 
+def test_a_tile_that_failed_before_the_interruption_is_read_again(slide, monkeypatch, tmp_path):
+    from cellseg.geometry import Box
+
+    path, truth = slide
+    request = request_for(path, output=tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "cellseg.pipeline.open_slide",
+            lambda *args, **options: Damaged(open_slide(*args, **options), Box(300, 300, 310, 310)),
+        )
+        with pytest.raises(KeyboardInterrupt):
+            counted(request, Interrupted(after=40))
+    result, _ = counted(request)
+    assert result.tiles_failed == 0
+    assert len(result.cells) == truth.count
+
+
 def test_strict_makes_a_damaged_tile_an_error(slide, damaged, tmp_path):
     path, _ = slide
     with pytest.raises(RegionError, match="damaged"):

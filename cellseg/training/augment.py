@@ -38,6 +38,8 @@ class Augmentation:
         Spread of the exponent, likewise.
     noise : float
         Largest standard deviation of added noise, in units of the white level.
+    label : float
+        Share of transmitted-light crops that are redrawn as immunohistochemistry.
     """
 
     size: int = 256
@@ -47,6 +49,7 @@ class Augmentation:
     brightness: float = 0.12
     gamma: float = 0.2
     noise: float = 0.03
+    label: float = 0.3
 
 
 def random_crop(
@@ -108,6 +111,8 @@ def photometric(
     """Vary intensities: stain and brightness in transmitted light, contrast in fluorescence."""
     image = crop.image
     if light == "transmitted":
+        if rng.random() < augmentation.label:
+            image = labelled(image, crop.masks, rng)
         image = _stain(image, np.exp(rng.normal(0, augmentation.stain, 3)))
     gain = float(np.exp(rng.normal(0, augmentation.brightness)))
     exponent = float(np.exp(rng.normal(0, augmentation.gamma)))
@@ -124,6 +129,47 @@ def photometric(
             noise = np.broadcast_to(noise[:1], noise.shape)
         image = image + torch.from_numpy(noise.astype(np.float32))
     return Crop(image.clamp(0, 1), crop.boxes, crop.masks, crop.labels)
+
+
+def labelled(image: Tensor, masks: Tensor, rng: np.random.Generator) -> Tensor:
+    """Redraw H&E as immunohistochemistry: the eosin fades, a brown label (DAB) comes.
+
+    The label lies in a random part of the nuclei, in patches of the tissue beside them, or in
+    both; what is dark in one stain stays the texture of the other.
+
+    Parameters
+    ----------
+    image : Tensor, float32, (3, S, S)
+    masks : Tensor, uint8, (N, S, S)
+    rng : Generator
+
+    Returns
+    -------
+    Tensor, float32, (3, S, S)
+    """
+    matrix = torch.from_numpy(hed_from_rgb.astype(np.float32))
+    density = -image.clamp_min(1e-3).log()
+    stains = torch.einsum("chw,cd->dhw", density, matrix).clamp_min(0)
+    blue, pink, brown = stains
+    where = int(rng.integers(3))
+    label = brown * float(rng.uniform(0, 1))
+    if where != 1:
+        chosen = masks[torch.from_numpy(rng.random(len(masks)) < rng.uniform(0.1, 0.9))]
+        inside = _blur((chosen.sum(0) > 0).to(image.dtype)[None], 0.8)[0]
+        label = label + inside * (blue + pink) * float(rng.uniform(0.6, 2.0))
+        blue = blue * (1 - inside * float(rng.uniform(0.3, 1.0)))
+    if where != 0:
+        coarse = torch.from_numpy(rng.normal(0, 1, (1, 1, *(int(rng.integers(3, 9)),) * 2)))
+        field = F.interpolate(coarse, image.shape[1:], mode="bicubic")[0, 0].to(image.dtype)
+        patch = torch.sigmoid(4 * (field - float(rng.uniform(-0.8, 1.0))))
+        outside = 1 - float(rng.uniform(0.4, 1.0)) * (masks.sum(0) > 0).to(image.dtype)
+        texture = 0.25 + pink / pink.mean().clamp_min(1e-3)
+        label = label + patch * outside * texture * float(rng.uniform(0.05, 0.4))
+    pink = pink * float(rng.uniform(0, 0.4))
+    blue = blue * float(rng.uniform(0.5, 1.1))
+    back = torch.from_numpy(rgb_from_hed.astype(np.float32))
+    changed = torch.einsum("dhw,dc->chw", torch.stack([blue, pink, label]), back)
+    return (-changed).exp().clamp(0, 1)
 
 
 def _stain(image: Tensor, gains: NDArray[np.float64]) -> Tensor:
