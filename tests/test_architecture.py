@@ -25,6 +25,8 @@ LAYERS = [
     {"tiles"},
     {"recorder", "export", "training"},
     {"pipeline"},
+    {"evaluate"},
+    {"report"},
     {"cli"},
     {"__main__"},
 ]
@@ -37,6 +39,7 @@ HOMES = {
     "pycocotools": {"training", "evaluation", "export"},
     "click": {"cli", "training"},
     "napari": {"cli"},
+    "matplotlib": {"report"},
     "dask": set(),
 }
 

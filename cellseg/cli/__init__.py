@@ -17,7 +17,7 @@ import click
 from cellseg import __version__
 from cellseg.errors import CellsegError
 
-COMMANDS = ("count", "info", "train", "view")
+COMMANDS = ("count", "evaluate", "info", "train", "view")
 
 
 class LazyGroup(click.Group):
@@ -48,6 +48,7 @@ def cli(verbose: bool) -> None:
     cellseg info slide.svs            what is in the file, pixel size first
     cellseg view slide.cellseg        the masks over the slide, in napari
     cellseg train cells.json          a model from your own annotations
+    cellseg evaluate cells.json       how good a model is on them
     """
     logging.basicConfig(
         level=logging.INFO if verbose else logging.ERROR,

@@ -221,7 +221,8 @@ class _Reader:
             str(entry["file_name"]),
             (int(str(entry["height"])), int(str(entry["width"]))),
         )
-        pixels = self._pixels(name, extent)
+        path = self._find(name)
+        pixels = None if path is None else self._pixels(path, name, extent)
         mpp = entry.get("mpp")
         if mpp is not None and (not isinstance(mpp, int | float) or not 0.01 < mpp < 100):
             self.faults.append(f"{name}: mpp must be µm per pixel, got {mpp!r}")
@@ -247,12 +248,10 @@ class _Reader:
             light=light_of(modality, pixels),
             mpp=None if mpp is None else float(mpp),
             group=f"{self.path.parent.name}/{modality}",
+            path=path,
         )
 
-    def _pixels(self, name: str, extent: tuple[int, int]) -> NDArray[np.generic] | None:
-        path = self._find(name)
-        if path is None:
-            return None
+    def _pixels(self, path: Path, name: str, extent: tuple[int, int]) -> NDArray[np.generic] | None:
         try:
             pixels = _channels_last(np.asarray(imread(path)), extent)
         except _UNREADABLE as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -36,6 +37,8 @@ class AnnotatedImage:
         The set that the image came from and its modality; sampling is balanced between groups.
     zoom : float
         Pixels of the network per pixel of the image, each way.
+    path : Path or None
+        Where the image was read from.
     """
 
     name: str
@@ -47,6 +50,7 @@ class AnnotatedImage:
     mpp: float | None
     group: str
     zoom: float = 1.0
+    path: Path | None = None
 
     def changed(
         self,

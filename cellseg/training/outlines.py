@@ -47,26 +47,6 @@ def outline_of(segmentation: object, extent: tuple[int, int]) -> Outline:
     return _unpacked(counts, extent)
 
 
-def encoded(
-    box: tuple[int, ...], mask: NDArray[np.bool_], extent: tuple[int, int]
-) -> dict[str, object]:
-    """COCO's compressed run lengths of a mask inside its box.
-
-    Only the columns that the box spans are written out, so this does not grow with the image.
-    """
-    height, width = extent
-    y0, x0, y1, x1 = (int(v) for v in box)
-    strip = np.zeros((x1 - x0, height), dtype=bool)
-    strip[:, y0:y1] = mask.T
-    flat = np.concatenate([[False], strip.ravel(), [False]])
-    edges = np.flatnonzero(flat[1:] != flat[:-1]) + x0 * height
-    counts = np.diff(np.concatenate([[0], edges, [height * width]]))
-    code: dict[str, object] = rle.frPyObjects(
-        {"size": [height, width], "counts": counts.tolist()}, height, width
-    )
-    return code
-
-
 def _counts_of(segmentation: dict[str, object], extent: tuple[int, int]) -> NDArray[np.int64]:
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if size != list(extent):

@@ -6,32 +6,24 @@ object that a window cuts is cut in the annotation as well.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from contextlib import redirect_stdout
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pycocotools import mask as rle
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 from torch import Tensor
 
 from cellseg.detect import DetectorInfo, MaskRCNNDetector
+from cellseg.evaluation.average_precision import Field, average_precision
+from cellseg.evaluation.matching import Overlaps
 from cellseg.geometry import Box
 from cellseg.instances import Instances
 from cellseg.models.maskrcnn import build_maskrcnn
 from cellseg.training.crops import AnnotatedImage, cut_objects, cut_pixels
-from cellseg.training.outlines import encoded
 
 LOWEST_SCORE = 0.05
 WINDOW_PX = 1024
-MAX_DETECTIONS = 10_000
-
-Fields = list[tuple[Instances, Instances, tuple[int, int]]]
-"""Found and annotated objects of each window, and the window's height and width."""
 
 
 @dataclass(frozen=True)
@@ -104,12 +96,12 @@ class Validator:
         detector = MaskRCNNDetector(
             self.model, DetectorInfo("training", "", self.classes, "cell"), score=LOWEST_SCORE
         )
-        fields: Fields = []
+        fields: list[Field] = []
         for image, window in self.windows:
             size = _size(image, window)
             pixels = cut_pixels(image, window, size).permute(1, 2, 0).contiguous().numpy()
             found = detector.detect([pixels], fill=image.background)[0].instances
-            fields.append((found, annotated(image, window), size))
+            fields.append(Field(found, annotated(image, window), size))
         return score(fields, len(self.classes))
 
 
@@ -135,48 +127,41 @@ def annotated(image: AnnotatedImage, window: Box) -> Instances:
     )
 
 
-def score(fields: Fields, num_classes: int) -> Validation:
+def score(fields: list[Field], num_classes: int) -> Validation:
     """COCO mask AP with no practical limit on detections, and F1.
 
     Parameters
     ----------
-    fields : list of (Instances, Instances, (int, int))
-        Found objects, annotated objects, height and width of each window.
+    fields : list of Field
+        Found and annotated objects of each window.
     num_classes : int
     """
-    found = [_codes(f, extent) for f, _, extent in fields]
-    truth = [_codes(t, extent) for _, t, extent in fields]
-    precision = _precision(fields, found, truth, num_classes)
-    hits, scores, objects = [], [], 0
-    for (f, t, _), codes, goals in zip(fields, found, truth, strict=True):
-        hits.append(matched(f, t, codes, goals))
-        scores.append(f.scores)
-        objects += len(t)
-    f1, threshold = best_f1(np.concatenate(hits), np.concatenate(scores), objects)
-    class_ap = tuple(_mean(precision[:, :, k]) for k in range(num_classes))
+    precision = average_precision(fields, num_classes)
+    hits = [matched(field.found, field.truth) for field in fields]
+    objects = sum(len(field.truth) for field in fields)
+    scores = np.concatenate([field.found.scores for field in fields])
+    f1, threshold = best_f1(np.concatenate(hits), scores, objects)
     return Validation(
-        mask_ap=_mean_of(class_ap),
-        mask_ap50=_mean_of(tuple(_mean(precision[:1, :, k]) for k in range(num_classes))),
+        mask_ap=precision.ap,
+        mask_ap50=precision.ap50,
         f1=f1,
         score=threshold,
-        class_ap=class_ap,
+        class_ap=precision.by_class,
         images=len(fields),
         objects=objects,
     )
 
 
-def matched(
-    found: Instances, truth: Instances, codes: list[object], goals: list[object]
-) -> NDArray[np.bool_]:
+def matched(found: Instances, truth: Instances) -> NDArray[np.bool_]:
     """Which found objects are right: each in order of score takes its best free partner.
 
     A partner has the same class and a mask IoU of 0.5 or more.
     """
     hit = np.zeros(len(found), dtype=bool)
-    if not len(found) or not len(truth):
-        return hit
-    overlap = np.asarray(rle.iou(codes, goals, [0] * len(goals)))
-    overlap[found.classes[:, None] != truth.classes[None, :]] = 0
+    pairs = Overlaps.of(found, truth)
+    same = found.classes[pairs.found] == truth.classes[pairs.truth]
+    overlap = np.zeros((len(found), max(1, len(truth))))
+    overlap[pairs.found[same], pairs.truth[same]] = pairs.iou[same]
     for index in np.argsort(-found.scores, kind="stable"):
         partner = int(overlap[index].argmax())
         if overlap[index, partner] >= 0.5:
@@ -198,90 +183,6 @@ def best_f1(
     if not f1[best]:
         return 0.0, 0.5
     return float(f1[best]), float(np.floor(scores[order][best] * 1000) / 1000)
-
-
-def _codes(instances: Instances, extent: tuple[int, int]) -> list[object]:
-    return [
-        encoded(tuple(box), mask, extent)
-        for box, mask in zip(instances.boxes.tolist(), instances.masks, strict=True)
-    ]
-
-
-def _precision(
-    fields: Fields, found: list[list[object]], truth: list[list[object]], num_classes: int
-) -> NDArray[np.float64]:
-    """Precision of COCO, (10 IoU, 101 recalls, classes); -1 where nothing is annotated."""
-    data = COCO()
-    goals: list[dict[str, object]] = []
-    results: list[dict[str, object]] = []
-    for number, ((f, t, _), codes, masks) in enumerate(
-        zip(fields, found, truth, strict=True), start=1
-    ):
-        for label, code in zip(t.classes.tolist(), masks, strict=True):
-            area = float(rle.area(code))
-            goals.append(
-                {
-                    "id": len(goals) + 1,
-                    "image_id": number,
-                    "category_id": label + 1,
-                    "segmentation": code,
-                    "area": area,
-                    "iscrowd": 0,
-                    "ignore": 0,
-                }
-            )
-        for label, value, code in zip(f.classes.tolist(), f.scores.tolist(), codes, strict=True):
-            results.append(
-                {
-                    "id": len(results) + 1,
-                    "image_id": number,
-                    "category_id": label + 1,
-                    "segmentation": code,
-                    "area": float(rle.area(code)),
-                    "score": value,
-                }
-            )
-    if not goals or not results:
-        empty = np.zeros((10, 101, num_classes))
-        annotated_classes = {goal["category_id"] for goal in goals}
-        for label in range(num_classes):
-            if label + 1 not in annotated_classes:
-                empty[:, :, label] = -1
-        return empty
-    # pycocotools prints its progress; nothing of it is for the user.
-    with redirect_stdout(io.StringIO()):
-        data.dataset = _dataset(len(fields), num_classes, goals)
-        data.createIndex()
-        other = COCO()
-        other.dataset = _dataset(len(fields), num_classes, results)
-        other.createIndex()
-        evaluation = COCOeval(data, other, "segm")
-        evaluation.params.maxDets = [MAX_DETECTIONS]
-        evaluation.params.areaRng = [[0, 1e10]]
-        evaluation.params.areaRngLbl = ["all"]
-        evaluation.evaluate()
-        evaluation.accumulate()
-    precision: NDArray[np.float64] = evaluation.eval["precision"][:, :, :, 0, 0]
-    return precision
-
-
-def _dataset(
-    images: int, num_classes: int, annotations: list[dict[str, object]]
-) -> dict[str, object]:
-    return {
-        "images": [{"id": n, "height": 1, "width": 1} for n in range(1, images + 1)],
-        "categories": [{"id": label} for label in range(1, num_classes + 1)],
-        "annotations": annotations,
-    }
-
-
-def _mean(precision: NDArray[np.float64]) -> float:
-    return float("nan") if (precision < 0).all() else float(precision[precision >= 0].mean())
-
-
-def _mean_of(values: tuple[float, ...]) -> float:
-    known = [value for value in values if not np.isnan(value)]
-    return float(np.mean(known)) if known else 0.0
 
 
 def _size(image: AnnotatedImage, window: Box) -> tuple[int, int]:

@@ -1,0 +1,154 @@
+"""``cellseg evaluate``: how good the counts and outlines are on annotated images."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from cellseg.errors import CellsegError
+from cellseg.evaluate import EvaluateRequest, Evaluation, ImageDone, Note
+from cellseg.evaluate import evaluate as run_evaluation
+from cellseg.evaluation.judged import Scores
+
+
+@click.command()
+@click.argument(
+    "data",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+@click.option(
+    "--images",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the images, where it is not the JSON's.",
+)
+@click.option("--model", default="default", show_default=True, metavar="default|FILE")
+@click.option("--protocol", metavar="NAME|FILE", help="Chosen from each image otherwise.")
+@click.option("--score", type=float, help="Score threshold in place of the protocol's.")
+@click.option("--mpp", type=float, help="µm per pixel of images that do not say theirs.")
+@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
+@click.option("--no-prefilter", is_flag=True, help="Look everywhere, not only at tissue.")
+@click.option(
+    "--report",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder for a page with plots and the worst images.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+def evaluate(
+    data: tuple[Path, ...],
+    images: Path | None,
+    model: str,
+    protocol: str | None,
+    score: float | None,
+    mpp: float | None,
+    device: str,
+    no_prefilter: bool,
+    report: Path | None,
+    as_json: bool,
+) -> None:
+    r"""Count the annotated images of DATA (COCO JSON files) and compare.
+
+    Every image goes through the whole of `cellseg count`. Counts, F1, accuracy, panoptic
+    quality, AJI, COCO AP and the error of sizes are printed for all images and for each modality
+    and class.
+
+    \b
+    cellseg evaluate val.json --report report
+    cellseg evaluate val.json --model trained/trained.safetensors --json
+    """
+    request = EvaluateRequest(
+        data=data,
+        images=images,
+        model=model,
+        protocol=protocol,
+        score=score,
+        mpp=mpp,
+        device=device,
+        prefilter=not no_prefilter,
+    )
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    evaluation = _drained(request, console)
+    if report is not None:
+        from cellseg.report import write_report
+
+        page = write_report(evaluation, report)
+        console.print(f"report: {page}", markup=False)
+    if as_json:
+        click.echo(json.dumps(evaluation.as_dict()))
+    else:
+        _print(evaluation)
+
+
+def _drained(request: EvaluateRequest, console: Console) -> Evaluation:
+    bar = Progress(
+        TextColumn("images"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
+    task = bar.add_task("images", total=None)
+    with bar:
+        for event in run_evaluation(request):
+            if isinstance(event, Note):
+                console.print(event.text, markup=False)
+            elif isinstance(event, ImageDone):
+                bar.update(task, completed=event.done, total=event.total)
+            else:
+                return event
+    raise CellsegError("the evaluation ended without a result")
+
+
+def _print(evaluation: Evaluation) -> None:
+    tables = evaluation.tables()
+    console = Console(highlight=False, width=None if Console().is_terminal else 140)
+    counting = Table(title=f"{evaluation.model.object} counts", title_justify="left")
+    heads = ("", "images", "annotated", "counted", "bias", "95 %", "per image", "median")
+    for head in heads:
+        counting.add_column(head, justify="left" if not head else "right")
+    for name, one in tables.items():
+        counting.add_row(*_counting(name, one))
+    console.print(counting)
+    outlines = Table(title="outlines and sizes", title_justify="left")
+    names = ("", "F1@.5", "F1@.75", "accuracy@.5", "PQ", "AJI", "mask AP", "box AP", "area bias")
+    for head in names:
+        outlines.add_column(head, justify="left" if not head else "right")
+    for name, one in tables.items():
+        outlines.add_row(*_outlines(name, one))
+    console.print(outlines)
+
+
+def _counting(name: str, one: Scores) -> tuple[str, ...]:
+    count = one.count
+    return (
+        name,
+        f"{count.images:,}",
+        f"{count.truth:,}",
+        f"{count.found:,}",
+        f"{count.bias:+.1%}",
+        f"{count.bias_interval[0]:+.1%} … {count.bias_interval[1]:+.1%}",
+        f"{count.mean_relative:.1%}",
+        f"{count.median_relative:.1%}",
+    )
+
+
+def _outlines(name: str, one: Scores) -> tuple[str, ...]:
+    return (
+        name,
+        f"{one.f1[0.5]:.3f}",
+        f"{one.f1[0.75]:.3f}",
+        f"{one.accuracy[0.5]:.3f}",
+        f"{one.panoptic_quality:.3f}",
+        f"{one.aji:.3f}",
+        f"{one.mask_ap:.3f}",
+        f"{one.box_ap:.3f}",
+        f"{one.area_bias:+.1%}",
+    )

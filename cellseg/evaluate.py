@@ -1,0 +1,324 @@
+"""``cellseg evaluate`` as one library call: annotated images through the whole of a count.
+
+Every image is counted by the pipeline, as a user's would be, once and down to a low score.
+A cell is never changed by one of a lower score (suppression and the ownership of pixels go by
+score), so what a count at a higher threshold gives is read off by leaving cells out; only cells
+larger than the halo, joined from parts, may differ.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from cellseg.detect import DetectorInfo, load_detector
+from cellseg.errors import CellsegError, InputError
+from cellseg.evaluation.judged import (
+    AtThreshold,
+    Judged,
+    Scores,
+    ap_by_density,
+    ap_by_diameter,
+    curve,
+    scores_of,
+)
+from cellseg.instances import Instances
+from cellseg.pipeline import CountResult, run
+from cellseg.plan import CountRequest, make_plan
+from cellseg.protocol import CountProtocol
+from cellseg.results import Result, load_result
+from cellseg.slide import open_slide
+from cellseg.training.coco import DataSet, join, read_coco
+from cellseg.training.crops import AnnotatedImage
+
+LOWEST_SCORE = 0.05
+DIAMETERS_PX = (12.0, 24.0, 48.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRequest:
+    """What to evaluate.
+
+    Attributes
+    ----------
+    data : tuple of Path
+        COCO JSON files.
+    images : Path, optional
+        Folder of the images, where it is not the JSON's.
+    model : str or Path
+    protocol : str, CountProtocol or None
+        None: chosen from each image, as in counting.
+    score : float, optional
+        Takes the place of the protocol's.
+    mpp : float, optional
+        µm per pixel of images that do not say theirs.
+    device : str
+    prefilter : bool
+    """
+
+    data: tuple[Path, ...]
+    images: Path | None = None
+    model: str | Path = "default"
+    protocol: str | CountProtocol | None = None
+    score: float | None = None
+    mpp: float | None = None
+    device: str = "auto"
+    prefilter: bool = True
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something that a person should know."""
+
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class ImageDone:
+    """One image is counted and compared."""
+
+    image: Judged
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """All of it.
+
+    Attributes
+    ----------
+    images : tuple of Judged
+    paths : tuple of Path
+        Of the images, in that order.
+    protocols : tuple of CountProtocol
+        That each image was counted with.
+    classes : tuple of str
+    model : DetectorInfo
+    """
+
+    images: tuple[Judged, ...]
+    paths: tuple[Path, ...]
+    protocols: tuple[CountProtocol, ...]
+    classes: tuple[str, ...]
+    model: DetectorInfo
+    notes: tuple[str, ...] = field(default=())
+
+    def groups(self) -> dict[str, list[Judged]]:
+        """The images by modality, where there is more than one."""
+        found: dict[str, list[Judged]] = {}
+        for image in self.images:
+            found.setdefault(image.group, []).append(image)
+        return found if len(found) > 1 else {}
+
+    def scores(self) -> Scores:
+        """Of all images."""
+        return scores_of(self.images, len(self.classes))
+
+    def tables(self) -> dict[str, Scores]:
+        """All, then each modality, then each class where there are several."""
+        found = {"all": self.scores()}
+        for name, images in self.groups().items():
+            found[name] = scores_of(images, len(self.classes))
+        if len(self.classes) > 1:
+            for label, name in enumerate(self.classes):
+                only = [_alone(image, label) for image in self.images]
+                found[f"class {name}"] = scores_of(only, 1)
+        return found
+
+    def curve(self) -> tuple[AtThreshold, ...]:
+        """Count and F1 against the score threshold."""
+        return curve(self.images)
+
+    def as_dict(self) -> dict[str, object]:
+        """The object that ``--json`` prints."""
+        count = len(self.classes)
+        return {
+            "model": self.model.name,
+            "checksum": self.model.checksum,
+            "object": self.model.object,
+            "classes": list(self.classes),
+            "scores": {name: scores.as_dict() for name, scores in self.tables().items()},
+            "ap_by_diameter": ap_by_diameter(self.images, count, DIAMETERS_PX),
+            "ap_by_density": ap_by_density(self.images, count),
+            "thresholds": [asdict(point) for point in self.curve()],
+            "images": [
+                {
+                    "image": str(path),
+                    "modality": image.group,
+                    "protocol": protocol.name,
+                    "score": image.score,
+                    "truth": len(image.truth),
+                    "found": int(image.counted.sum()),
+                    "f1": _known(float(image.segmentation.f1[0])),
+                    "panoptic_quality": _known(image.segmentation.panoptic_quality),
+                    "aji": _known(image.segmentation.aji),
+                }
+                for image, path, protocol in zip(
+                    self.images, self.paths, self.protocols, strict=True
+                )
+            ],
+            "notes": list(self.notes),
+        }
+
+
+Event = Note | ImageDone | Evaluation
+
+
+def evaluate(request: EvaluateRequest) -> Iterator[Event]:
+    """Count annotated images and compare.
+
+    Parameters
+    ----------
+    request : EvaluateRequest
+
+    Yields
+    ------
+    Note, ImageDone, and one Evaluation at the end
+
+    Raises
+    ------
+    CellsegError
+        InputError for annotations or images that cannot be read, SettingsError, WeightsError.
+    """
+    data = join([read_coco(path, images=request.images) for path in request.data])
+    notes = list(data.notes)
+    detectors: dict[object, object] = {}
+    detector = load_detector(request.model, device=request.device)
+    detectors[(str(request.model), request.device)] = detector
+    classes, to_model = _classes(data, detector.info)
+    if to_model is None:
+        notes.append(
+            f"the model's classes ({', '.join(detector.info.classes)}) are not the data's "
+            f"({', '.join(data.classes)}): objects are compared without their class"
+        )
+    yield from (Note(text) for text in notes)
+    judged, protocols = [], []
+    for done, image in enumerate(data.images, start=1):
+        one, protocol = _judge(image, request, detector.info, detectors, to_model)
+        judged.append(one)
+        protocols.append(protocol)
+        yield ImageDone(one, done, len(data.images))
+    yield Evaluation(
+        images=tuple(judged),
+        paths=tuple(_path(image) for image in data.images),
+        protocols=tuple(protocols),
+        classes=classes,
+        model=detector.info,
+        notes=tuple(notes),
+    )
+
+
+def _classes(data: DataSet, info: DetectorInfo) -> tuple[tuple[str, ...], dict[int, int] | None]:
+    """Class names, and the model's class of each of the data's; None: compare without classes."""
+    if len(data.classes) == len(info.classes) == 1:
+        return info.classes, {0: 0}
+    if set(data.classes) <= set(info.classes):
+        return info.classes, {k: info.classes.index(n) for k, n in enumerate(data.classes)}
+    return ("object",), None
+
+
+def _judge(
+    image: AnnotatedImage,
+    request: EvaluateRequest,
+    info: DetectorInfo,
+    detectors: dict[object, object],
+    to_model: dict[int, int] | None,
+) -> tuple[Judged, CountProtocol]:
+    path = _path(image)
+    wanted = CountRequest(
+        image=path,
+        model=request.model,
+        protocol=request.protocol,
+        score=request.score,
+        mpp=image.mpp or request.mpp,
+        device=request.device,
+        prefilter=request.prefilter,
+    )
+    with open_slide(path, mpp=wanted.mpp) as slide:
+        protocol = make_plan(slide, wanted, info).protocol
+    extent = image.pixels.shape[:2]
+    with tempfile.TemporaryDirectory(prefix="cellseg-evaluate-") as folder:
+        low = CountRequest(
+            **{
+                **vars(wanted),
+                "output": Path(folder),
+                "folder_name": "counted",
+                "score": min(LOWEST_SCORE, protocol.score),
+            }
+        )
+        found = _instances(_counted(low, detectors), (extent[0], extent[1]))
+    kinds = [to_model[k] if to_model else 0 for k in image.classes.tolist()]
+    truth = Instances.build(image.boxes.tolist(), [1.0] * len(kinds), kinds, image.masks)
+    if to_model is None:
+        found = _without_class(found)
+    group = image.group.rpartition("/")[2]
+    judged = Judged(image.name, group, found, truth, (extent[0], extent[1]), protocol.score)
+    return judged, protocol
+
+
+def _counted(request: CountRequest, detectors: dict[object, object]) -> Result:
+    for event in run(request, detectors=detectors):
+        if isinstance(event, CountResult):
+            return load_result(event.cells.folder)
+    raise CellsegError(f"{request.image}: the run ended without a result")
+
+
+def _instances(result: Result, extent: tuple[int, int]) -> Instances:
+    """A finished count's cells on the pixels of the image, (H, W) of ``extent``."""
+    labels = on_image(np.asarray(result.labels()[0]), extent)
+    table = result.table()
+    classes = {name: k for k, name in enumerate(result.run["model"]["classes"])}
+    boxes, scores, kinds, masks = [], [], [], []
+    slices = ndimage.find_objects(labels)
+    for label, score, kind in zip(table["label"], table["score"], table["class"], strict=True):
+        place = slices[int(label) - 1] if int(label) <= len(slices) else None
+        if place is None:  # under one pixel of the image
+            continue
+        rows, columns = place
+        boxes.append((rows.start, columns.start, rows.stop, columns.stop))
+        scores.append(float(score))
+        kinds.append(classes[str(kind)])
+        masks.append(labels[place] == label)
+    return Instances.build(boxes, scores, kinds, masks)
+
+
+def on_image(labels: NDArray[np.uint32], extent: tuple[int, int]) -> NDArray[np.int64]:
+    """A label image brought to another size, (H, W): each pixel takes the label at its middle."""
+    rows, columns = (
+        np.minimum(((np.arange(new) + 0.5) * old / new).astype(np.int64), old - 1)
+        for new, old in zip(extent, labels.shape, strict=True)
+    )
+    return labels[np.ix_(rows, columns)].astype(np.int64)
+
+
+def _without_class(objects: Instances) -> Instances:
+    return Instances(objects.boxes, objects.scores, np.zeros_like(objects.classes), objects.masks)
+
+
+def _alone(image: Judged, label: int) -> Judged:
+    only = image.only(label)
+    return Judged(
+        only.name,
+        only.group,
+        _without_class(only.found),
+        _without_class(only.truth),
+        only.extent,
+        only.score,
+    )
+
+
+def _path(image: AnnotatedImage) -> Path:
+    if image.path is None:
+        raise InputError(f"{image.name}: is not in a file")
+    return image.path
+
+
+def _known(value: float) -> float | None:
+    return round(value, 5) if np.isfinite(value) else None

@@ -1,0 +1,23 @@
+"""How good counts, outlines and sizes are, against annotations; reads Instances only."""
+
+from cellseg.evaluation.average_precision import AveragePrecision, Field, average_precision
+from cellseg.evaluation.counting import CountError, bootstrap, count_error
+from cellseg.evaluation.matching import Matches, Overlaps, match
+from cellseg.evaluation.segmentation import IOUS, Segmentation
+from cellseg.evaluation.sizes import SizeError, size_error
+
+__all__ = [
+    "IOUS",
+    "AveragePrecision",
+    "CountError",
+    "Field",
+    "Matches",
+    "Overlaps",
+    "Segmentation",
+    "SizeError",
+    "average_precision",
+    "bootstrap",
+    "count_error",
+    "match",
+    "size_error",
+]

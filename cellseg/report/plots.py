@@ -1,0 +1,116 @@
+"""The report's plots. matplotlib without its global state: every figure is its own object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from cellseg.evaluation.judged import AtThreshold, Judged
+from cellseg.report.outlines import COLOURS, MEANINGS, displayed, lines
+
+INK = "#0072B2"
+OTHER = "#D55E00"
+PAGE_PX = 900
+
+
+def count_by_threshold(
+    path: Path, points: Sequence[AtThreshold], truth: int, shipped: Sequence[float]
+) -> None:
+    """Pooled count and F1 against the score threshold, the thresholds in use marked."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    scores = [point.score for point in points]
+    axes.plot(scores, [point.found for point in points], "o-", color=INK, label="counted")
+    axes.axhline(truth, color="black", linewidth=1, label=f"annotated: {truth:,}")
+    for score in sorted(set(shipped)):
+        axes.axvline(score, color="grey", linestyle="--", linewidth=1)
+        axes.annotate(
+            f"in use: {score:g}",
+            (score, 0.98),
+            xycoords=("data", "axes fraction"),
+            rotation=90,
+            fontsize=8,
+            ha="right",
+            va="top",
+            color="dimgrey",
+        )
+    axes.set(xlabel="score threshold", ylabel="objects, all images", ylim=(0, None))
+    right = axes.twinx()
+    right.plot(scores, [point.f1 for point in points], "s--", color=OTHER, label="F1 at IoU 0.5")
+    right.set(ylabel="F1 at IoU 0.5", ylim=(0, 1))
+    handles = [*axes.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
+    axes.legend(handles=handles, loc="lower left", fontsize=8)
+    _save(figure, path)
+
+
+def true_and_counted(path: Path, images: Sequence[Judged]) -> None:
+    """Each image's count against its annotation, a colour a modality."""
+    figure = Figure(figsize=(5, 5), layout="constrained")
+    axes = figure.subplots()
+    groups = list(dict.fromkeys(image.group for image in images))
+    for group in groups:
+        part = [image for image in images if image.group == group]
+        axes.scatter(
+            [len(image.truth) for image in part],
+            [int(image.counted.sum()) for image in part],
+            s=18,
+            alpha=0.7,
+            label=f"{group} ({len(part)})",
+        )
+    most = max(max(len(i.truth), int(i.counted.sum())) for i in images) or 1
+    axes.plot([0, most], [0, most], color="black", linewidth=1)
+    axes.set(xlabel="annotated", ylabel="counted", aspect="equal", title="objects in each image")
+    axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def bars(path: Path, parts: Mapping[str, tuple[int, float]], title: str) -> None:
+    """AP of each part of the data, with the number of objects."""
+    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    axes = figure.subplots()
+    drawn = axes.bar(list(parts), [ap for _, ap in parts.values()], color=INK)
+    axes.bar_label(drawn, [f"{ap:.2f}\n{count:,} objects" for count, ap in parts.values()])
+    axes.set(ylabel="mask AP", ylim=(0, 1.15), title=title)
+    _save(figure, path)
+
+
+def outlined(path: Path, pixels: NDArray[np.generic], image: Judged) -> None:
+    """An image with the outlines of its objects, coloured by their fate."""
+    height, width = image.extent
+    scale = PAGE_PX / max(height, width)
+    figure = Figure(figsize=(width * scale / 100, height * scale / 100), dpi=100)
+    axes = figure.add_axes((0, 0, 1, 1))
+    draw(axes, pixels, image)
+    _save(figure, path)
+
+
+def draw(axes: Axes, pixels: NDArray[np.generic], image: Judged) -> None:
+    """The same into given axes."""
+    height, width = image.extent
+    axes.imshow(displayed(pixels), interpolation="lanczos")
+    drawn = lines(image)
+    axes.add_collection(
+        LineCollection(
+            [line for _, line in drawn], colors=[COLOURS[fate] for fate, _ in drawn], linewidths=1.4
+        )
+    )
+    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    axes.set_axis_off()
+
+
+def legend() -> list[Patch]:
+    """One patch a fate."""
+    return [Patch(color=COLOURS[fate], label=MEANINGS[fate]) for fate in COLOURS]
+
+
+def _save(figure: Figure, path: Path) -> None:
+    FigureCanvasAgg(figure)
+    figure.savefig(path, dpi=100)

@@ -1,0 +1,196 @@
+"""``cellseg evaluate``: annotated images through the whole of a count."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from imageio.v3 import imwrite
+
+from cellseg.cli.evaluate import evaluate as command
+from cellseg.detect import DetectorInfo
+from cellseg.errors import InputError
+from cellseg.evaluate import EvaluateRequest, Evaluation, ImageDone, Note, evaluate, on_image
+from cellseg.evaluation.fates import fates, tally
+from cellseg.evaluation.judged import Judged
+from cellseg.instances import Instances
+from cellseg.report import write_report
+from cellseg.report.page import worst_images
+from cellseg.threshold import ThresholdDetector
+
+WHITE, NUCLEUS = (236, 214, 228), (80, 50, 140)
+
+
+def square(y, x, side=12):
+    return [x, y, x + side, y, x + side, y + side, x, y + side]
+
+
+def write_set(folder, truths, drawn, *, classes=("nucleus",), labels=None):
+    """Images with dark squares at ``drawn`` and annotations at ``truths``."""
+    images, annotations = [], []
+    for number, (goals, squares) in enumerate(zip(truths, drawn, strict=True)):
+        picture = np.full((160, 200, 3), WHITE, np.uint8)
+        for y, x in squares:
+            picture[y : y + 12, x : x + 12] = NUCLEUS
+        imwrite(folder / f"{number}.png", picture)
+        images.append(
+            {
+                "id": number,
+                "file_name": f"{number}.png",
+                "height": 160,
+                "width": 200,
+                "mpp": 0.25,
+                "modality": ("histology", "other")[number % 2],
+            }
+        )
+        for k, (y, x) in enumerate(goals):
+            annotations.append(
+                {
+                    "id": len(annotations),
+                    "image_id": number,
+                    "category_id": 1 if labels is None else labels[k],
+                    "segmentation": [square(y, x)],
+                    "area": 144,
+                    "bbox": [x, y, 12, 12],
+                    "iscrowd": 0,
+                }
+            )
+    categories = [{"id": k, "name": name} for k, name in enumerate(classes, start=1)]
+    path = folder / "val.json"
+    path.write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": categories})
+    )
+    return path
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """A threshold in the network's place."""
+    monkeypatch.setattr("cellseg.evaluate.load_detector", lambda *_, **__: ThresholdDetector())
+
+
+PLACES = [(20, 20), (20, 60), (60, 20), (60, 90), (100, 150)]
+
+
+def ended(request):
+    events = list(evaluate(request))
+    assert isinstance(events[-1], Evaluation)
+    return events[-1], events
+
+
+def test_what_was_drawn_is_found_missed_and_invented_as_it_was_drawn(tmp_path, stand_in):
+    truths = [PLACES, [*PLACES, (120, 20)]]
+    drawn = [[*PLACES, (120, 60)], PLACES]
+    path = write_set(tmp_path, truths, drawn)
+    request = EvaluateRequest(data=(path,), protocol="he", prefilter=False)
+    evaluation, events = ended(request)
+    assert [event.done for event in events if isinstance(event, ImageDone)] == [1, 2]
+    tallies = [tally(image) for image in evaluation.images]
+    assert tallies[0] == {"found": 5, "missed": 0, "invented": 1, "merged": 0, "split": 0}
+    assert tallies[1] == {"found": 5, "missed": 1, "invented": 0, "merged": 0, "split": 0}
+    scores = evaluation.scores()
+    assert (scores.count.truth, scores.count.found, scores.count.bias) == (11, 11, 0)
+    assert scores.count.mean_relative == pytest.approx((1 / 5 + 1 / 6) / 2)
+    assert scores.f1[0.95] == pytest.approx(2 * 10 / 22)
+    assert abs(scores.area_bias) < 0.02
+    tables = evaluation.tables()
+    assert set(tables) == {"all", "histology", "other"}
+    assert tables["histology"].count.bias == pytest.approx(1 / 5)
+
+
+def test_the_same_cells_as_a_count_writes(tmp_path, stand_in):
+    from cellseg.pipeline import CountResult, run
+    from cellseg.plan import CountRequest
+
+    path = write_set(tmp_path, [PLACES], [PLACES])
+    evaluation, _ = ended(EvaluateRequest(data=(path,), protocol="he", prefilter=False))
+    request = CountRequest(image=tmp_path / "0.png", protocol="he", mpp=0.25, prefilter=False)
+    *_, last = run(request, detector=ThresholdDetector())
+    assert isinstance(last, CountResult)
+    found = evaluation.images[0].found
+    assert sorted(found.areas) == sorted(last.cells.table["area_px"])
+    boxes = last.cells.table[["bbox_y0_px", "bbox_x0_px", "bbox_y1_px", "bbox_x1_px"]]
+    assert sorted(found.boxes.tolist()) == sorted(boxes.to_numpy().astype(int).tolist())
+
+
+def test_classes_are_matched_by_name_and_told_apart(tmp_path, monkeypatch):
+    typed = ThresholdDetector()
+    typed.info = DetectorInfo("typed", "0" * 64, ("tumour", "stroma"), "nucleus")
+    monkeypatch.setattr("cellseg.evaluate.load_detector", lambda *_, **__: typed)
+    path = write_set(
+        tmp_path, [PLACES], [PLACES], classes=("stroma", "tumour"), labels=[1, 2, 2, 2, 1]
+    )
+    evaluation, _ = ended(EvaluateRequest(data=(path,), protocol="he", prefilter=False))
+    tables = evaluation.tables()
+    # The stand-in calls everything the first class.
+    assert (tables["class tumour"].count.truth, tables["class tumour"].count.found) == (3, 5)
+    assert (tables["class stroma"].count.truth, tables["class stroma"].count.found) == (2, 0)
+    assert tables["all"].f1[0.5] == 1
+
+
+def test_other_classes_are_compared_without_them_and_that_is_said(tmp_path, stand_in):
+    path = write_set(tmp_path, [PLACES], [PLACES], classes=("a", "b"), labels=[1, 2, 2, 2, 1])
+    evaluation, events = ended(EvaluateRequest(data=(path,), protocol="he", prefilter=False))
+    assert any("without their class" in e.text for e in events if isinstance(e, Note))
+    assert evaluation.scores().f1[0.5] == 1
+
+
+def test_a_wrong_annotation_file_is_refused_with_its_faults(tmp_path, stand_in):
+    path = write_set(tmp_path, [PLACES], [PLACES])
+    (tmp_path / "0.png").unlink()
+    with pytest.raises(InputError, match="no such image"):
+        ended(EvaluateRequest(data=(path,)))
+
+
+def test_the_report_shows_tables_plots_and_the_worst_images_first(tmp_path, stand_in):
+    truths = [PLACES, [*PLACES, (120, 20)], PLACES]
+    drawn = [PLACES, PLACES[:2], PLACES]
+    path = write_set(tmp_path, truths, drawn)
+    evaluation, _ = ended(EvaluateRequest(data=(path,), protocol="he", prefilter=False))
+    assert worst_images(evaluation.images)[0] == 1
+    page = write_report(evaluation, tmp_path / "report")
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"src='([^']+)'", text):
+        assert (page.parent / name).stat().st_size > 1000
+    assert "worst-03.png" in text
+    assert text.index("1.png, other: 6 annotated, 2 counted") < text.index("0.png, histology")
+    written = json.loads((page.parent / "evaluation.json").read_text())
+    assert written["scores"]["all"]["count"]["found"] == 12
+
+
+def test_the_command_prints_one_json_object_and_nothing_else(tmp_path, stand_in):
+    path = write_set(tmp_path, [PLACES, []], [PLACES, []])
+    result = CliRunner().invoke(
+        command, [str(path), "--protocol", "he", "--no-prefilter", "--json"], catch_exceptions=False
+    )
+    data = json.loads(result.stdout)
+    assert data["scores"]["all"]["f1"]["0.50"] == 1
+    assert data["scores"]["other"]["f1"]["0.50"] is None
+    assert [image["truth"] for image in data["images"]] == [5, 0]
+    plain = CliRunner().invoke(command, [str(path), "--protocol", "he", "--no-prefilter"])
+    assert "F1@.5" in plain.stdout
+
+
+def judged(found, truth):
+    def of(boxes):
+        masks = [np.ones((y1 - y0, x1 - x0), bool) for y0, x0, y1, x1 in boxes]
+        return Instances.build(boxes, [1] * len(boxes), [0] * len(boxes), masks)
+
+    return Judged("a", "b", of(found), of(truth), (100, 100), 0.5)
+
+
+def test_two_in_one_are_merged_and_one_in_two_is_split():
+    two = [(0, 0, 10, 10), (0, 10, 10, 20)]
+    one = [(0, 0, 10, 20)]
+    assert fates(judged(one, two)) == (["merged"], ["merged", "merged"])
+    assert fates(judged(two, one)) == (["split", "split"], ["split"])
+    assert fates(judged(two, two)) == (["found", "found"], ["found", "found"])
+
+
+def test_labels_are_taken_at_the_middle_of_each_pixel():
+    labels = np.arange(16, dtype=np.uint32).reshape(4, 4)
+    assert on_image(labels, (2, 2)).tolist() == [[5, 7], [13, 15]]
+    assert np.array_equal(on_image(labels, (8, 8)), np.kron(labels, np.ones((2, 2), int)))

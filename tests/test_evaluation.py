@@ -1,0 +1,241 @@
+"""Matching and metrics, against cases computed by hand and against pycocotools."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cellseg.evaluation import (
+    IOUS,
+    Field,
+    Overlaps,
+    Segmentation,
+    average_precision,
+    count_error,
+    match,
+    size_error,
+)
+from cellseg.instances import Instances
+
+
+def squares(*boxes, scores=None, classes=None):
+    """Filled boxes (y0, x0, y1, x1)."""
+    return Instances.build(
+        boxes,
+        scores or [1.0] * len(boxes),
+        classes or [0] * len(boxes),
+        [np.ones((y1 - y0, x1 - x0), bool) for y0, x0, y1, x1 in boxes],
+    )
+
+
+# Truth: A and B of 100 px each. Found: A shifted by 2 (IoU 80/120 = 2/3), one that shares 25 px
+# with B (IoU 25/175 = 1/7), and one on nothing.
+TRUTH = squares((0, 0, 10, 10), (20, 20, 30, 30))
+FOUND = squares((0, 2, 10, 12), (25, 25, 35, 35), (50, 50, 60, 60))
+
+
+def test_overlaps_hold_every_pair_that_shares_pixels():
+    pairs = Overlaps.of(FOUND, TRUTH)
+    assert list(zip(pairs.found, pairs.truth, pairs.shared, strict=True)) == [
+        (0, 0, 80),
+        (1, 1, 25),
+    ]
+    assert pairs.iou == pytest.approx([80 / 120, 25 / 175])
+
+
+def test_boxes_that_meet_without_sharing_a_pixel_are_no_pair():
+    upper = np.tri(10, dtype=bool).T & ~np.eye(10, dtype=bool)
+    lower = np.tri(10, dtype=bool)
+    found = Instances.build([(0, 0, 10, 10)], [1], [0], [upper])
+    truth = Instances.build([(0, 0, 10, 10)], [1], [0], [lower])
+    assert len(Overlaps.of(found, truth).shared) == 0
+
+
+def test_the_metrics_of_the_case_by_hand():
+    scores = Segmentation.of(Overlaps.of(FOUND, TRUTH))
+    assert (scores.found, scores.truth) == (3, 2)
+    assert scores.hits.tolist() == [1, 1, 1, 1] + [0] * 6
+    assert scores.f1[0] == pytest.approx(2 / 5)
+    assert scores.accuracy[0] == pytest.approx(1 / 4)
+    assert scores.panoptic_quality == pytest.approx((2 / 3) / (1 + 0.5 * 2 + 0.5 * 1))
+    # Shared 80 + 25, union 120 + 175, and the unused found square of 100 px.
+    assert scores.aji == pytest.approx(105 / 395)
+
+
+def test_a_perfect_result_is_one_everywhere_and_nothing_is_nan():
+    perfect = Segmentation.of(Overlaps.of(TRUTH, TRUTH))
+    assert perfect.f1 == pytest.approx(1)
+    assert perfect.accuracy == pytest.approx(1)
+    assert (perfect.panoptic_quality, perfect.aji) == (1, 1)
+    nothing = Segmentation.of(Overlaps.of(Instances.empty(), Instances.empty()))
+    assert np.isnan(nothing.f1).all()
+    assert np.isnan(nothing.aji)
+
+
+@pytest.mark.parametrize(
+    ("found", "truth", "aji"),
+    [(Instances.empty(), TRUTH, 0.0), (FOUND, Instances.empty(), 0.0)],
+)
+def test_one_empty_side_counts_as_wrong(found, truth, aji):
+    scores = Segmentation.of(Overlaps.of(found, truth))
+    assert scores.f1.tolist() == [0.0] * len(IOUS)
+    assert scores.aji == aji
+
+
+def test_pooling_adds_up_objects_and_not_ratios():
+    one = Segmentation.of(Overlaps.of(FOUND, TRUTH))
+    other = Segmentation.of(Overlaps.of(TRUTH, TRUTH))
+    pooled = Segmentation.pooled([one, other])
+    assert pooled.f1[0] == pytest.approx(2 * 3 / (5 + 4))
+    assert pooled.aji == pytest.approx((105 + 200) / (395 + 200))
+
+
+def test_a_match_is_one_to_one_and_the_best_pair_wins():
+    truth = squares((0, 0, 10, 10))
+    found = squares((0, 0, 10, 8), (0, 0, 10, 9))
+    best = match(Overlaps.of(found, truth))
+    assert best.found.tolist() == [1]
+    assert best.iou == pytest.approx([0.9])
+
+
+def test_an_iou_of_exactly_the_threshold_matches():
+    assert len(match(Overlaps.of(squares((0, 0, 10, 5)), squares((0, 0, 10, 10))), 0.5)) == 1
+    assert len(match(Overlaps.of(squares((0, 0, 10, 4)), squares((0, 0, 10, 10))), 0.5)) == 0
+
+
+def test_objects_left_out_are_as_if_not_found():
+    keep = np.array([False, True, True])
+    scores = Segmentation.of(Overlaps.of(FOUND, TRUTH), keep=keep)
+    without = Segmentation.of(Overlaps.of(FOUND.take([1, 2]), TRUTH))
+    assert (scores.found, scores.hits.tolist()) == (2, without.hits.tolist())
+    assert scores.aji == without.aji
+
+
+def test_a_thousand_against_a_thousand():
+    rng = np.random.default_rng(0)
+    corners = [(y * 32, x * 32) for y in range(32) for x in range(32)][:1000]
+
+    def moved(y, x):
+        dy, dx = (int(v) for v in rng.integers(0, 9, 2))
+        return (y + dy, x + dx, y + dy + 24, x + dx + 24)
+
+    truth = squares(*((y, x, y + 24, x + 24) for y, x in corners))
+    found = squares(*(moved(y, x) for y, x in corners))
+    scores = Segmentation.of(Overlaps.of(found, truth))
+    assert (scores.found, scores.truth) == (1000, 1000)
+    assert scores.hits[0] == sum(
+        np.prod(np.maximum(0, 24 - np.abs(a[:2] - b[:2]))) >= 2 / 3 * 576
+        for a, b in zip(found.boxes, truth.boxes, strict=True)
+    )
+
+
+def test_count_errors_of_a_case_by_hand():
+    error = count_error(np.array([10, 20, 0]), np.array([8, 24, 1]))
+    assert error.bias == pytest.approx(3 / 30)
+    assert error.mean_absolute == pytest.approx(7 / 3)
+    assert error.mean_relative == pytest.approx((0.2 + 0.2) / 2)
+    assert error.median_relative == pytest.approx(0.2)
+
+
+def test_errors_that_cancel_show_in_the_error_per_image_and_in_the_interval():
+    truth = np.full(40, 100)
+    found = np.where(np.arange(40) % 2, 50, 150)
+    error = count_error(truth, found)
+    assert error.bias == 0
+    assert error.mean_relative == pytest.approx(0.5)
+    low, high = error.bias_interval
+    # The standard error of the mean is 0.5 / sqrt(40) = 0.079.
+    assert low == pytest.approx(-1.96 * 0.079, abs=0.03)
+    assert high == pytest.approx(1.96 * 0.079, abs=0.03)
+
+
+def test_an_exact_count_has_an_interval_without_width_and_one_image_none():
+    exact = count_error(np.array([5, 7]), np.array([5, 7]))
+    assert exact.bias_interval == (0, 0)
+    assert np.isnan(count_error(np.array([5]), np.array([5])).bias_interval).all()
+
+
+def test_size_errors_of_known_areas():
+    sizes = size_error(np.array([121, 121, 121]), np.array([100, 100, 100]))
+    assert sizes.area_bias == pytest.approx(0.21)
+    assert sizes.diameter_bias == pytest.approx(0.1)
+    assert sizes.area_spread == 0
+    assert np.isnan(size_error(np.array([], int), np.array([], int)).area_bias)
+
+
+def test_average_precision_of_the_case_by_hand():
+    truth = squares((0, 0, 10, 10), (20, 20, 30, 30))
+    found = squares((0, 0, 10, 10), (50, 50, 60, 60), scores=[0.9, 0.8])
+    ap = average_precision([Field(found, truth, (64, 64))], 1)
+    # Recall 0.5 at precision 1: 51 of the 101 recall points.
+    assert ap.ap == ap.ap50 == pytest.approx(51 / 101)
+    boxes = average_precision([Field(found, truth, (64, 64))], 1, kind="bbox")
+    assert boxes.ap == pytest.approx(51 / 101)
+
+
+def test_more_than_a_hundred_detections_an_image_count():
+    many = squares(*((8 * i, 0, 8 * i + 6, 6) for i in range(150)))
+    assert average_precision([Field(many, many, (1200, 8))], 1).ap == pytest.approx(1)
+
+
+def test_average_precision_agrees_with_a_run_of_pycocotools_on_its_own(tmp_path):
+    import contextlib
+    import io
+    import json
+
+    from pycocotools import mask as rle
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    rng = np.random.default_rng(5)
+    fields, goals, results = [], [], []
+    for image in range(1, 4):
+        true = [(y, x, y + 12, x + 12) for y in range(0, 96, 16) for x in range(0, 96, 16)]
+        seen = [tuple(int(v) for v in np.array(b) + rng.integers(0, 3, 4)) for b in true[::2]]
+        scores = rng.uniform(0.1, 1, len(seen)).astype(np.float32).tolist()
+        label = rng.integers(0, 2, len(true)).tolist()
+        truth = squares(*true, classes=label)
+        found = squares(*seen, scores=scores, classes=label[::2])
+        fields.append(Field(found, truth, (128, 128)))
+        for objects, rows in ((truth, goals), (found, results)):
+            for k, (y0, x0, y1, x1) in enumerate(objects.boxes.tolist()):
+                full = np.zeros((128, 128), np.uint8, order="F")
+                full[y0:y1, x0:x1] = 1
+                code = rle.encode(full)
+                rows.append(
+                    {
+                        "id": len(rows) + 1,
+                        "image_id": image,
+                        "category_id": int(objects.classes[k]) + 1,
+                        "segmentation": {"size": [128, 128], "counts": code["counts"].decode()},
+                        "area": (y1 - y0) * (x1 - x0),
+                        "bbox": [x0, y0, x1 - x0, y1 - y0],
+                        "iscrowd": 0,
+                        "score": float(objects.scores[k]),
+                    }
+                )
+    images = [{"id": n, "height": 128, "width": 128} for n in (1, 2, 3)]
+    path = tmp_path / "truth.json"
+    path.write_text(
+        json.dumps({"images": images, "categories": [{"id": 1}, {"id": 2}], "annotations": goals})
+    )
+    with contextlib.redirect_stdout(io.StringIO()):
+        data = COCO(str(path))
+        for kind in ("segm", "bbox"):
+            rows = [
+                {k: row[k] for k in ("image_id", "category_id", "score")}
+                | (
+                    {"segmentation": row["segmentation"]}
+                    if kind == "segm"
+                    else {"bbox": row["bbox"]}
+                )
+                for row in results
+            ]
+            run = COCOeval(data, data.loadRes(rows), kind)
+            run.params.maxDets = [1, 10, 1000]
+            run.evaluate()
+            run.accumulate()
+            precision = run.eval["precision"][:, :, :, 0, 2]
+            ours = average_precision(fields, 2, kind=kind)
+            assert np.allclose(ours.precision, precision)
+            assert 0.05 < ours.ap < 0.95
