@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -87,6 +88,8 @@ class Summary:
         In level-0 pixels; None without cells.
     area_um2 : AreaStatistics or None
         None without cells or without pixel size.
+    cells_interval : (int, int) or None
+        95 % interval of the true number, where the protocol was calibrated for the model.
     """
 
     object: str
@@ -97,6 +100,7 @@ class Summary:
     tissue_mm2: float | None
     area_px: AreaStatistics | None
     area_um2: AreaStatistics | None
+    cells_interval: tuple[int, int] | None = None
 
     @property
     def density_per_mm2(self) -> float | None:
@@ -133,6 +137,8 @@ class Summary:
         """One sentence for people."""
         name = self.object if self.cells == 1 else _PLURALS.get(self.object, f"{self.object}s")
         parts = [f"{self.cells:,} {name}"]
+        if self.cells_interval is not None:
+            parts[0] += " (95 %: {:,} … {:,})".format(*self.cells_interval)
         if len(self.cells_per_class) > 1:
             counts = (f"{count:,} {which}" for which, count in self.cells_per_class.items())
             parts[0] += f" ({', '.join(counts)})"
@@ -185,8 +191,17 @@ class SummaryBuilder:
         self._stitched += int(table["stitched"].sum())
         self._areas.append(table["area_px"].to_numpy(np.float32, copy=True))
 
-    def build(self, *, tissue_mm2: float | None = None) -> Summary:
-        """The totals of all rows so far."""
+    def build(
+        self, *, tissue_mm2: float | None = None, interval: tuple[float, float] | None = None
+    ) -> Summary:
+        """The totals of all rows so far.
+
+        Parameters
+        ----------
+        tissue_mm2 : float, optional
+        interval : (float, float), optional
+            Factors between which the true number lies; see :class:`cellseg.protocol.Calibration`.
+        """
         areas = np.concatenate([np.empty(0, np.float32), *self._areas])
         in_px = AreaStatistics.of(areas) if areas.size else None
         in_um2 = in_px.times(self._mpp**2) if in_px and self._mpp else None
@@ -199,7 +214,15 @@ class SummaryBuilder:
             tissue_mm2=tissue_mm2 if self._mpp else None,
             area_px=in_px,
             area_um2=in_um2,
+            cells_interval=_times(int(areas.size), interval),
         )
+
+
+def _times(count: int, interval: tuple[float, float] | None) -> tuple[int, int] | None:
+    """Rounded outwards."""
+    if interval is None:
+        return None
+    return math.floor(count * interval[0]), math.ceil(count * interval[1])
 
 
 @dataclass(frozen=True, eq=False)

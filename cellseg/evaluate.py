@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cellseg.detect import DetectorInfo, load_detector
-from cellseg.errors import CellsegError, InputError
+from cellseg.errors import CellsegError, InputError, SettingsError
+from cellseg.evaluation.calibration import Calibrated, calibrate
 from cellseg.evaluation.judged import (
     AtThreshold,
     Judged,
@@ -31,7 +32,7 @@ from cellseg.evaluation.judged import (
 from cellseg.instances import Instances
 from cellseg.pipeline import CountResult, run
 from cellseg.plan import CountRequest, make_plan
-from cellseg.protocol import CountProtocol
+from cellseg.protocol import Calibration, CountProtocol
 from cellseg.results import Result, load_result
 from cellseg.slide import open_slide
 from cellseg.training.coco import DataSet, join, read_coco
@@ -135,6 +136,33 @@ class Evaluation:
     def curve(self) -> tuple[AtThreshold, ...]:
         """Count and F1 against the score threshold."""
         return curve(self.images)
+
+    def calibrated(self) -> tuple[CountProtocol, Calibrated]:
+        """The images' protocol with the threshold that makes their count unbiased.
+
+        Raises
+        ------
+        SettingsError
+            If the images were counted by several protocols, or are too few.
+        """
+        names = sorted({protocol.name for protocol in self.protocols})
+        if len(names) > 1:
+            raise SettingsError(
+                f"the images use several protocols ({', '.join(names)}): calibrate one at a time, "
+                "with --protocol"
+            )
+        try:
+            found = calibrate(self.images)
+        except ValueError as error:
+            raise SettingsError(f"nothing to calibrate on: {error}") from error
+        low, high = found.interval
+        calibration = Calibration(
+            model=self.model.checksum,
+            images=found.images,
+            objects=found.objects,
+            interval=(round(low, 3), round(high, 3)),
+        )
+        return self.protocols[0].changed(score=found.score, calibration=calibration), found
 
     def as_dict(self) -> dict[str, object]:
         """The object that ``--json`` prints."""

@@ -130,8 +130,8 @@ def make_plan(
     notes += said
     changes, said = model_settings(protocol, info)
     notes += said
-    if request.score is not None:
-        changes["score"] = request.score
+    if request.score is not None and request.score != protocol.score:
+        changes |= {"score": request.score, "calibration": None}
     if request.tile_px is not None:
         changes["tile_px"] = request.tile_px
     if changes:
@@ -150,9 +150,16 @@ def make_plan(
 def model_settings(
     protocol: CountProtocol, info: DetectorInfo
 ) -> tuple[dict[str, object], list[str]]:
-    """What a model of the user's own brings: the scale and the score it was validated at."""
+    """What a model of the user's own brings: the scale and the score it was validated at.
+
+    A protocol that was calibrated with the very model keeps its own.
+    """
     changes: dict[str, object] = {}
-    notes = []
+    notes: list[str] = []
+    if protocol.calibration is not None:
+        if protocol.calibration.holds_for(info.checksum):
+            return changes, notes
+        changes["calibration"] = None
     if info.mpp is not None and abs(info.mpp / protocol.mpp - 1) > 0.01:
         changes["mpp"] = info.mpp
         notes.append(f"the model was trained at {info.mpp:g} µm/px: counted at that scale")

@@ -10,13 +10,38 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from cellseg.errors import SettingsError
+from cellseg.errors import OutputError, SettingsError
 
 Stain = Literal["he", "ihc", "fluorescence", "brightfield"]
 
 PHASE_PX = 64
 """Tiles and halos are multiples of this: the stride of the pyramid's coarsest map, which the
 proposals for the largest cells come from. The backbone's own largest stride is 32."""
+
+
+class Calibration(BaseModel):
+    """What ``cellseg evaluate --calibrate`` measured: how far counts by this protocol may be off.
+
+    It holds for the weights that it was measured with, at the protocol's own score.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str = Field(min_length=12, description="Checksum of the weights, or its beginning.")
+    images: int = Field(ge=1)
+    objects: int = Field(ge=1)
+    interval: tuple[float, float] = Field(description="95 % of true / counted, held-out images.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Calibration:
+        low, high = self.interval
+        if not 0 <= low <= 1 <= high < float("inf"):
+            raise ValueError(f"interval must hold 1, got {low} … {high}")
+        return self
+
+    def holds_for(self, checksum: str) -> bool:
+        """Whether these are the weights that it was measured with."""
+        return checksum.startswith(self.model)
 
 
 class CountProtocol(BaseModel):
@@ -41,6 +66,7 @@ class CountProtocol(BaseModel):
     context_px: int = Field(128, ge=0, description="Context that the network needs around a cell.")
     prefilter: bool = Field(True, description="Skip tiles without tissue.")
     intensity: bool = Field(True, description="Measure intensities per channel.")
+    calibration: Calibration | None = Field(None, description="How far counts may be off.")
 
     @model_validator(mode="after")
     def _consistent(self) -> CountProtocol:
@@ -115,6 +141,25 @@ def load_protocol(name_or_path: str | Path) -> CountProtocol:
     if not isinstance(data, dict):
         raise SettingsError(f"{name_or_path}: expected settings as 'name: value' lines")
     return _validated(data, str(name_or_path))
+
+
+def save_protocol(protocol: CountProtocol, path: str | Path) -> None:
+    """Write a protocol as YAML, for ``cellseg count --protocol``.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written.
+    """
+    target = Path(path)
+    data = protocol.model_dump(mode="json", exclude_defaults=True)
+    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=98)
+    partial = target.with_name(target.name + ".part")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(target)
+    except OSError as error:
+        raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
 
 
 def _validated(data: dict[str, object], where: str) -> CountProtocol:

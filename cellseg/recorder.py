@@ -256,7 +256,10 @@ class Recorder:
         """Settle the rest and write everything."""
         self._settle(self.merger.finish())
         self.source.forget()
-        summary = self.builder.build(tissue_mm2=tissue_mm2)
+        calibration = self.plan.protocol.calibration
+        summary = self.builder.build(
+            tissue_mm2=tissue_mm2, interval=calibration.interval if calibration else None
+        )
         warnings = self.warnings()
         writing = time.monotonic()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ from imageio.v3 import imwrite
 
 from cellseg.cli.evaluate import evaluate as command
 from cellseg.detect import DetectorInfo
-from cellseg.errors import InputError
+from cellseg.errors import InputError, SettingsError
 from cellseg.evaluate import EvaluateRequest, Evaluation, ImageDone, Note, evaluate, on_image
 from cellseg.evaluation.fates import fates, tally
 from cellseg.evaluation.judged import Judged
 from cellseg.instances import Instances
+from cellseg.protocol import load_protocol
 from cellseg.report import write_report
 from cellseg.report.page import worst_images
 from cellseg.threshold import ThresholdDetector
@@ -194,3 +196,44 @@ def test_labels_are_taken_at_the_middle_of_each_pixel():
     labels = np.arange(16, dtype=np.uint32).reshape(4, 4)
     assert on_image(labels, (2, 2)).tolist() == [[5, 7], [13, 15]]
     assert np.array_equal(on_image(labels, (8, 8)), np.kron(labels, np.ones((2, 2), int)))
+
+
+def test_calibrate_writes_a_protocol_by_which_counts_carry_an_interval(tmp_path, stand_in):
+    from cellseg.pipeline import CountResult, run
+    from cellseg.plan import CountRequest
+
+    path = write_set(tmp_path, [PLACES] * 6, [PLACES] * 5 + [[*PLACES, (120, 60)]])
+    target = tmp_path / "mine.yaml"
+    options = ["--protocol", "he", "--no-prefilter", "--calibrate", str(target)]
+    result = CliRunner().invoke(command, [str(path), *options], catch_exceptions=False)
+    assert "count error +3.3%" in result.stderr
+    protocol = load_protocol(target)
+    assert protocol.calibration is not None
+    assert (protocol.calibration.images, protocol.calibration.objects) == (6, 30)
+    low, high = protocol.calibration.interval
+    assert low == pytest.approx(5.5 / 6.5, abs=1e-3)
+    assert high == 1
+    detector = ThresholdDetector()
+    request = CountRequest(
+        image=tmp_path / "0.png", protocol=str(target), mpp=0.25, prefilter=False
+    )
+    *_, last = run(request, detector=detector)
+    assert isinstance(last, CountResult)
+    assert last.cells.summary.cells_interval == (4, 5)
+    assert "95 %: 4 … 5" in str(last.cells.summary)
+    record = json.loads((last.cells.folder / "run.json").read_text())
+    assert record["summary"]["cells_interval"] == [4, 5]
+    # Another score or other weights: the interval does not hold.
+    for changed in ({"score": 0.9}, {}):
+        if not changed:
+            detector.info = DetectorInfo("other", "f" * 64, ("nucleus",), "nucleus")
+        *_, last = run(replace(request, **changed), detector=detector)
+        assert last.cells.summary.cells_interval is None
+
+
+def test_images_of_several_protocols_are_not_calibrated_together(tmp_path, stand_in):
+    path = write_set(tmp_path, [PLACES] * 6, [PLACES] * 6)
+    evaluation, _ = ended(EvaluateRequest(data=(path,), protocol="he", prefilter=False))
+    mixed = replace(evaluation, protocols=(load_protocol("ihc"), *evaluation.protocols[1:]))
+    with pytest.raises(SettingsError, match="several protocols"):
+        mixed.calibrated()

@@ -15,6 +15,8 @@ from cellseg.evaluation import (
     match,
     size_error,
 )
+from cellseg.evaluation.calibration import calibrate
+from cellseg.evaluation.judged import Judged
 from cellseg.instances import Instances
 
 
@@ -239,3 +241,37 @@ def test_average_precision_agrees_with_a_run_of_pycocotools_on_its_own(tmp_path)
             ours = average_precision(fields, 2, kind=kind)
             assert np.allclose(ours.precision, precision)
             assert 0.05 < ours.ap < 0.95
+
+
+def judged(truth, scores):
+    """An image with ``truth`` annotated objects and found ones of the given scores."""
+    goals = squares(*((0, 20 * k, 10, 20 * k + 10) for k in range(truth)))
+    found = squares(*((0, 20 * k, 10, 20 * k + 10) for k in range(len(scores))), scores=scores)
+    return Judged("a", "b", found, goals, (10, 400), 0.9)
+
+
+def test_calibration_finds_the_threshold_at_which_the_pooled_count_is_right():
+    # Of ten found objects, those from 0.5 on are as many as are annotated.
+    scores = [0.12, 0.22, 0.32, 0.42, 0.52, 0.62, 0.72, 0.82, 0.92, 0.95]
+    found = calibrate([judged(6, scores) for _ in range(8)])
+    assert 0.42 < found.score <= 0.52
+    assert found.bias == found.held_out_bias == 0
+    assert found.interval == (1, 1)
+    assert (found.images, found.objects) == (8, 48)
+
+
+def test_the_interval_comes_from_images_that_the_threshold_was_not_chosen_on():
+    # Half of the images ask for 0.3, half for 0.7: pooled there is no error, on each there is.
+    low = [judged(8, [0.95] * 4 + [0.5] * 4) for _ in range(6)]
+    high = [judged(4, [0.95] * 4 + [0.5] * 4) for _ in range(6)]
+    found = calibrate(low + high)
+    assert found.interval[0] <= 4.5 / 8.5 + 1e-6 or found.interval[1] >= 8.5 / 4.5 - 1e-6
+    assert found.interval[0] <= 1 <= found.interval[1]
+    assert found.interval != (1, 1)
+
+
+def test_too_little_to_calibrate_on_is_refused():
+    with pytest.raises(ValueError, match="at least 5 images"):
+        calibrate([judged(3, [0.9])] * 4)
+    with pytest.raises(ValueError, match="0 objects"):
+        calibrate([judged(0, [0.9])] * 6)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellseg.errors import SettingsError
-from cellseg.protocol import CountProtocol, load_protocol, shipped_protocols
+from cellseg.protocol import PHASE_PX, CountProtocol, load_protocol, shipped_protocols
 
 GOOD = "name: mine\nabout: Mine.\nstain: he\nmpp: 0.5\nscore: 0.5\n"
 
@@ -113,7 +113,7 @@ def test_the_halo_holds_the_largest_cell_and_the_context(mpp, largest_um, contex
     protocol = load_protocol("he").changed(
         mpp=mpp, largest_cell_um=largest_um, context_px=context_px
     )
-    assert protocol.halo_px % 32 == 0
+    assert protocol.halo_px % PHASE_PX == 0
     assert protocol.halo_px >= math.floor(largest_um / mpp) + 8
     assert protocol.halo_px >= context_px
-    assert protocol.halo_px < max(largest_um / mpp + 9, context_px) + 32
+    assert protocol.halo_px < max(largest_um / mpp + 9, context_px) + PHASE_PX

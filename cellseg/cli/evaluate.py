@@ -13,7 +13,9 @@ from rich.table import Table
 from cellseg.errors import CellsegError
 from cellseg.evaluate import EvaluateRequest, Evaluation, ImageDone, Note
 from cellseg.evaluate import evaluate as run_evaluation
+from cellseg.evaluation.calibration import Calibrated
 from cellseg.evaluation.judged import Scores
+from cellseg.protocol import save_protocol
 
 
 @click.command()
@@ -39,6 +41,12 @@ from cellseg.evaluation.judged import Scores
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for a page with plots and the worst images.",
 )
+@click.option(
+    "--calibrate",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.yaml",
+    help="Choose the score that makes the pooled count unbiased; write a protocol with it.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def evaluate(
     data: tuple[Path, ...],
@@ -50,6 +58,7 @@ def evaluate(
     device: str,
     no_prefilter: bool,
     report: Path | None,
+    calibrate: Path | None,
     as_json: bool,
 ) -> None:
     r"""Count the annotated images of DATA (COCO JSON files) and compare.
@@ -61,6 +70,7 @@ def evaluate(
     \b
     cellseg evaluate val.json --report report
     cellseg evaluate val.json --model trained/trained.safetensors --json
+    cellseg evaluate mine.json --protocol he --calibrate mine.yaml
     """
     request = EvaluateRequest(
         data=data,
@@ -79,10 +89,24 @@ def evaluate(
 
         page = write_report(evaluation, report)
         console.print(f"report: {page}", markup=False)
+    if calibrate is not None:
+        found, chosen = evaluation.calibrated()
+        save_protocol(found, calibrate)
+        console.print(_calibrated(chosen, evaluation.images[0].score, calibrate), markup=False)
     if as_json:
         click.echo(json.dumps(evaluation.as_dict()))
     else:
         _print(evaluation)
+
+
+def _calibrated(chosen: Calibrated, before: float, path: Path) -> str:
+    low, high = chosen.interval
+    return (
+        f"score {chosen.score:g} (was {before:g}): count error {chosen.bias:+.1%} on these images, "
+        f"{chosen.held_out_bias:+.1%} with each image held out; "
+        f"95 % of true / counted {low:.2f} … {high:.2f}\n"
+        f"protocol: {path} (use it: cellseg count SLIDE --protocol {path})"
+    )
 
 
 def _drained(request: EvaluateRequest, console: Console) -> Evaluation:
