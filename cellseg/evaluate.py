@@ -112,18 +112,26 @@ class Evaluation:
     notes: tuple[str, ...] = field(default=())
 
     def groups(self) -> dict[str, list[Judged]]:
-        """The images by modality, where there is more than one."""
-        found: dict[str, list[Judged]] = {}
+        """The images of each set and of each modality in it, where there is more than one."""
+        sets: dict[str, dict[str, list[Judged]]] = {}
         for image in self.images:
-            found.setdefault(image.group, []).append(image)
-        return found if len(found) > 1 else {}
+            name, _, modality = image.group.rpartition("/")
+            sets.setdefault(name, {}).setdefault(modality, []).append(image)
+        found: dict[str, list[Judged]] = {}
+        for name, parts in sets.items():
+            if len(sets) > 1:
+                found[name] = [image for part in parts.values() for image in part]
+            if len(parts) > 1:
+                prefix = f"{name}, " if len(sets) > 1 else ""
+                found |= {f"{prefix}{modality}": part for modality, part in parts.items()}
+        return found
 
     def scores(self) -> Scores:
         """Of all images."""
         return scores_of(self.images, len(self.classes))
 
     def tables(self) -> dict[str, Scores]:
-        """All, then each modality, then each class where there are several."""
+        """All, then each set, modality and class where there are several."""
         found = {"all": self.scores()}
         for name, images in self.groups().items():
             found[name] = scores_of(images, len(self.classes))
@@ -179,7 +187,7 @@ class Evaluation:
             "images": [
                 {
                     "image": str(path),
-                    "modality": image.group,
+                    "set": image.group,
                     "protocol": protocol.name,
                     "score": image.score,
                     "truth": len(image.truth),
@@ -286,8 +294,7 @@ def _judge(
     truth = Instances.build(image.boxes.tolist(), [1.0] * len(kinds), kinds, image.masks)
     if to_model is None:
         found = _without_class(found)
-    group = image.group.rpartition("/")[2]
-    judged = Judged(image.name, group, found, truth, (extent[0], extent[1]), protocol.score)
+    judged = Judged(image.name, image.group, found, truth, (extent[0], extent[1]), protocol.score)
     return judged, protocol
 
 

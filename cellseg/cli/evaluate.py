@@ -64,8 +64,8 @@ def evaluate(
     r"""Count the annotated images of DATA (COCO JSON files) and compare.
 
     Every image goes through the whole of `cellseg count`. Counts, F1, accuracy, panoptic
-    quality, AJI, COCO AP and the error of sizes are printed for all images and for each modality
-    and class.
+    quality, AJI, COCO AP and the error of sizes are printed for all images and for each set,
+    modality and class.
 
     \b
     cellseg evaluate val.json --report report

@@ -95,11 +95,10 @@ def _held_out(counts: NDArray[np.int64], truth: NDArray[np.int64]) -> NDArray[np
 
 def _interval(truth: NDArray[np.int64], found: NDArray[np.int64]) -> tuple[float, float]:
     """Weighted 2.5 and 97.5 % quantiles of true / counted; half an object keeps them finite."""
-    ratio = (truth + 0.5) / (found + 0.5)
+    ratio = np.asarray((truth + 0.5) / (found + 0.5), dtype=np.float64)
     order = np.argsort(ratio, kind="stable")
     share = np.cumsum(truth[order]) / truth.sum()
-    low, high = (
-        ratio[order][min(np.searchsorted(share, q), len(order) - 1)] for q in (0.025, 0.975)
-    )
+    rows = np.minimum(np.searchsorted(share, [0.025, 0.975]), len(order) - 1)
+    low, high = (float(value) for value in ratio[order[rows]])
     # The chosen threshold itself is inside, however small the sample.
     return min(low, 1.0), max(high, 1.0)

@@ -29,7 +29,7 @@ class Judged:
     ----------
     name : str
     group : str
-        Its modality, or whatever the scores are told apart by.
+        Its set and modality, as ``set/modality``: what the scores are told apart by.
     found : Instances
         Everything down to a low score: average precision needs it.
     truth : Instances
