@@ -20,6 +20,7 @@ from cellseg.training import run
 from cellseg.training.checkpoint import read_state
 from cellseg.training.prepare import network_mpp, prepare
 from cellseg.training.run import Note, Progress, TrainRequest, Validated, train
+from cellseg.training.validate import Validation
 
 SMALL = TrainingLimits(proposals=30, box_samples=16, mask_samples=4)
 
@@ -203,3 +204,35 @@ def test_command(tmp_path, monkeypatch):
     assert f"cellseg count SLIDE --model {tmp_path / 'x.safetensors'}" in result.output
     assert "pixel size unknown" in result.output
     assert CliRunner().invoke(command, []).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("history", "patience", "since", "stops"),
+    [
+        ([0.3, 0.2, 0.2], 2, 0, True),
+        ([0.3, 0.3, 0.3], 2, 0, True),
+        ([0.3, 0.2, 0.31], 2, 0, False),
+        ([0.3, 0.2], 2, 0, False),
+        ([0.0, 0.0, 0.0], 2, 0, False),
+        ([0.3, 0.2, 0.2], 2, 2, False),
+        ([0.3, 0.2, 0.2, 0.1], 2, 2, True),
+    ],
+)
+def test_training_ends_when_validations_get_no_better(history, patience, since, stops):
+    entries = [{"mask_ap": value} for value in history]
+    assert run._overfits(entries, patience, since) is stops
+
+
+def test_a_training_that_overfits_stops_early_and_keeps_the_best(tmp_path, monkeypatch):
+    values = iter([0.5, 0.4, 0.3, 0.2, 0.1, 0.0])
+
+    def falling(self, average):
+        return Validation(next(values), 0.5, 0.5, 0.5, (0.5,), 1, 4)
+
+    monkeypatch.setattr(run.Validator, "__call__", falling)
+    path, events = project(tmp_path / "data"), []
+    request = small(path, tmp_path / "out", init="default", steps=40, validations=40, patience=2)
+    done = train(request, report=events.append)
+    assert any(isinstance(event, Note) and "by heart" in event.text for event in events)
+    assert max(event.step for event in events if isinstance(event, Progress)) < 10
+    assert done.card.scores["mask_ap"] == 0.5

@@ -45,6 +45,9 @@ class TrainRequest:
         Of the data.
     validations : int
         How often to validate, evenly over the training.
+    patience : int
+        So many validations in a row without a better one end the training: it only learns its
+        own images by heart from there on.
     limits : TrainingLimits, optional
         Bounds on the cost of a step.
     """
@@ -65,6 +68,7 @@ class TrainRequest:
     mpp: float | None = None
     licence: str = "not stated"
     validations: int = 10
+    patience: int = 4
     workers: int = 1
     seed: int = 0
     limits: TrainingLimits | None = None

@@ -142,6 +142,12 @@ def _schedule(request: TrainRequest, device: torch.device) -> Schedule:
     )
 
 
+_STOPPED = (
+    "the last {} validations were no better: stopped before it learns its own images by heart; "
+    "the best weights are kept (--minutes prolongs it)"
+)
+
+
 def _loop(
     request: TrainRequest,
     data: Prepared,
@@ -157,6 +163,7 @@ def _loop(
         data.train, None, augmentation, request.batch, request.seed + 1000 * trainer.state.step
     )
     due = _next_due(trainer, request.validations)
+    since = len(trainer.state.history)
     with _interruptible() as stop:
         try:
             for losses in trainer.run(stream):
@@ -167,6 +174,10 @@ def _loop(
                 if validator and trainer.progress >= due and not trainer.warming_up:
                     _validate(trainer, validator, tell)
                     due = _next_due(trainer, request.validations)
+                    if _overfits(trainer.state.history, request.patience, since):
+                        tell(Note(_STOPPED.format(request.patience)))
+                        trainer.save()
+                        break
         except KeyboardInterrupt:
             trainer.save()
             raise
@@ -175,6 +186,22 @@ def _loop(
             _validate(trainer, validator, tell)
             trainer.save()
     _history(request.output / "history.csv", trainer.state.history)
+
+
+def _overfits(history: list[dict[str, float]], patience: int, since: int) -> bool:
+    """Whether the last ``patience`` validations were no better than one before them.
+
+    Parameters
+    ----------
+    history : list
+        Of all validations.
+    patience : int
+    since : int
+        Validations of earlier parts of the training: prolonging it is a wish to go on.
+    """
+    latest = [entry["mask_ap"] for entry in history[since:]][-patience:]
+    best = max((entry["mask_ap"] for entry in history[:-patience]), default=0.0)
+    return len(latest) == patience and best > 0 and max(latest) <= best
 
 
 def _next_due(trainer: Trainer, validations: int) -> float:
