@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,8 @@ class Summary:
         In level-0 pixels; None without cells.
     area_um2 : AreaStatistics or None
         None without cells or without pixel size.
+    skipped_share : float or None
+        Share of the slide's area that was skipped as background; None if nobody looked.
     cells_interval : (int, int) or None
         95 % interval of the true number, where the protocol was calibrated for the model.
     """
@@ -100,7 +102,26 @@ class Summary:
     tissue_mm2: float | None
     area_px: AreaStatistics | None
     area_um2: AreaStatistics | None
+    skipped_share: float | None = None
     cells_interval: tuple[int, int] | None = None
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Summary:
+        """Back from :meth:`as_dict`, or from the ``summary`` of a ``run.json``.
+
+        Raises
+        ------
+        KeyError, TypeError
+            If something is missing.
+        """
+        given = {field.name: found[field.name] for field in fields(cls)}
+        for name in ("area_px", "area_um2"):
+            if (areas := given[name]) is not None:
+                quantiles = {int(percent): area for percent, area in areas["quantiles"].items()}
+                given[name] = AreaStatistics(**{**areas, "quantiles": quantiles})
+        if given["cells_interval"] is not None:
+            given["cells_interval"] = tuple(given["cells_interval"])
+        return cls(**given)
 
     @property
     def density_per_mm2(self) -> float | None:
@@ -149,6 +170,8 @@ class Summary:
         if self.tissue_mm2 is not None and self.density_per_mm2 is not None:
             tissue = f"{self.tissue_mm2:.3g} mm² of tissue"
             parts.append(f"{self.density_per_mm2:,.0f} per mm² in {tissue}")
+        if self.skipped_share:
+            parts.append(f"{self.skipped_share:.1%} of the slide skipped as background")
         return ", ".join(parts)
 
 
@@ -192,13 +215,17 @@ class SummaryBuilder:
         self._areas.append(table["area_px"].to_numpy(np.float32, copy=True))
 
     def build(
-        self, *, tissue_mm2: float | None = None, interval: tuple[float, float] | None = None
+        self,
+        *,
+        tissue_mm2: float | None = None,
+        skipped_share: float | None = None,
+        interval: tuple[float, float] | None = None,
     ) -> Summary:
         """The totals of all rows so far.
 
         Parameters
         ----------
-        tissue_mm2 : float, optional
+        tissue_mm2, skipped_share : float, optional
         interval : (float, float), optional
             Factors between which the true number lies; see :class:`cellseg.protocol.Calibration`.
         """
@@ -214,6 +241,7 @@ class SummaryBuilder:
             tissue_mm2=tissue_mm2 if self._mpp else None,
             area_px=in_px,
             area_um2=in_um2,
+            skipped_share=skipped_share,
             cells_interval=_times(int(areas.size), interval),
         )
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -18,13 +18,19 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models.detection import MaskRCNN
 
-from cellseg.errors import SettingsError
+from cellseg.errors import CellsegError, SettingsError
 from cellseg.instances import Instances
 from cellseg.models.maskrcnn import STRIDE_PX, Limits, forward_batch, set_limits
 from cellseg.models.weights import ModelCard, load_model
 from cellseg.paste import paste
 
 log = logging.getLogger(__name__)
+
+CELL_OBJECTNESS = 0.3
+"""A tile whose limit on proposals left out some as good as this may lack cells. Proposals near
+:data:`cellseg.models.maskrcnn.PROPOSAL_SCORE` fill any limit and hold next to none."""
+
+_OUT_OF_MEMORY = (torch.OutOfMemoryError, RuntimeError, MemoryError)
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -61,6 +67,8 @@ class DetectorInfo:
         µm per pixel that the model was trained at; None: any, the protocol's is taken.
     score : float or None
         Score at which the model counts best on its own validation; None: the protocol's.
+    device : str
+        Where it runs, for the record.
     """
 
     name: str
@@ -70,6 +78,7 @@ class DetectorInfo:
     diameter_px: float | None = None
     mpp: float | None = None
     score: float | None = None
+    device: str = ""
 
 
 class Detector(Protocol):
@@ -126,10 +135,17 @@ class MaskRCNNDetector:
         """(N, H, W, 3) on the CPU; halved and tried again where memory runs out."""
         try:
             return self._run(batch, fill)
-        except torch.OutOfMemoryError:
-            if len(batch) == 1:
+        except _OUT_OF_MEMORY as error:
+            if not _is_out_of_memory(error):
                 raise
-        torch.cuda.empty_cache()
+            if len(batch) == 1:
+                height, width = batch.shape[1:3]
+                raise CellsegError(
+                    f"out of memory on {self.device} for one tile of {width} × {height} px; "
+                    "take a smaller --tile"
+                ) from error
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
         half = len(batch) // 2
         log.warning("out of memory on %s: going on with batches of %d", self.device, half)
         return self._batch(batch[:half], fill) + self._batch(batch[half:], fill)
@@ -145,6 +161,14 @@ class MaskRCNNDetector:
             _to_detections(result, (height, width), limits)
             for result in forward_batch(self.model, images)
         ]
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """CUDA's own error, or what MPS and the CPU's allocator say."""
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        "out of memory" in text or "can't allocate memory" in text
+    )
 
 
 def _to_detections(
@@ -166,7 +190,8 @@ def _to_detections(
         [mask for _, (_, mask) in kept],
     )
     reached = []
-    if int(result["proposals"]) >= limits.proposals:
+    full = int(result["proposals"]) >= limits.proposals
+    if full and float(result["objectness"]) >= CELL_OBJECTNESS:
         reached.append("proposals")
     if bool(result["detections_full"]):
         reached.append("detections")
@@ -219,7 +244,8 @@ def load_detector(
     """
     target = pick_device(device)
     network, card = load_model(model, target)
-    return MaskRCNNDetector(network, info_of(card), score=score, nms_iou=nms_iou)
+    info = replace(info_of(card), device=str(target))
+    return MaskRCNNDetector(network, info, score=score, nms_iou=nms_iou)
 
 
 def info_of(card: ModelCard) -> DetectorInfo:

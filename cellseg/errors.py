@@ -12,6 +12,15 @@ class CellsegError(Exception):
     exit_code = 1
 
 
+def unexpected_text(error: BaseException) -> str:
+    """One line about an error that nobody foresaw."""
+    said = " ".join(str(error).split())[:200]
+    return (
+        f"unexpected error, {type(error).__name__}{f': {said}' if said else ''} "
+        "(cellseg -v … shows where; please report it)"
+    )
+
+
 class SettingsError(CellsegError, ValueError):
     """An option, a protocol or a combination of them makes no sense."""
 

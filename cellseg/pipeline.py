@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from cellseg import __version__
-from cellseg.cells import Cells
+from cellseg.cells import Cells, Summary
 from cellseg.detect import Detections, Detector, load_detector
 from cellseg.engine import LocalEngine, Mapped
-from cellseg.errors import CellsegError, RegionError
+from cellseg.errors import CellsegError, OutputError, RegionError
 from cellseg.export import check_exports, export
 from cellseg.geometry import Tile
 from cellseg.instances import Instances
@@ -186,7 +186,9 @@ def run(
     """
     start = time.monotonic()
     check_exports(request.export)
-    with open_slide(request.image, mpp=request.mpp, z=request.z, t=request.t) as slide:
+    with open_slide(
+        request.image, mpp=request.mpp, z=request.z, t=request.t, series=request.series
+    ) as slide:
         yield from (Note(text) for text in slide.notes)
         chosen = detector or _load(request, detectors)
         plan = make_plan(slide, request, chosen.info)
@@ -224,8 +226,15 @@ class _Run:
         self.cells = 0
 
     def events(self) -> Iterator[Event]:
+        self._refuse_other_slide()
         folder = ResultFolder.open(self._path(), key=self._key())
         with folder:
+            if folder.already_complete and (earlier := _earlier(self.request.image, folder.path)):
+                yield Note("counted before with the same settings: nothing to do")
+                folder.close()
+                self._export(folder.path, missing=True)
+                yield earlier
+                return
             if folder.resumed:
                 yield Note("going on from an earlier, interrupted run of the same settings")
             elif folder.started_afresh_because:
@@ -243,6 +252,22 @@ class _Run:
         name = self.request.folder_name or f"{self.slide.name}.cellseg"
         return home / name
 
+    def _refuse_other_slide(self) -> None:
+        """Never write one slide's result over that of another one with the same name."""
+        path = self._path()
+        try:
+            other = Path(load_result(path).run["image"]["path"])
+            mine = other.samefile(self.request.image)
+        except (CellsegError, OSError, LookupError, TypeError):
+            return  # no result there, or its slide is gone: moved, perhaps to here
+        if not mine:
+            raise OutputError(f"{path}: holds the result of {other}; take another --output")
+
+    def _export(self, folder: Path, *, missing: bool = False) -> None:
+        for name in self.request.export:
+            if not (missing and (folder / name).is_file()):
+                export(folder, name)
+
     def _key(self) -> str:
         """A hash of everything that determines the result."""
         stat = self.request.image.stat()
@@ -254,6 +279,7 @@ class _Run:
             "mpp": self.slide.mpp,
             "z": self.request.z,
             "t": self.request.t,
+            "series": self.request.series,
             "prefilter": self.request.prefilter,
             "model": self.detector.info.checksum,
             "version": __version__,
@@ -355,22 +381,41 @@ class _Run:
         summary, warnings = recorder.finish(
             tissue_mm2=tissue_mm2, seconds=seconds, started=self.start, request=self.request
         )
-        for name in self.request.export:
-            export(folder.path, name)
-        cells = Cells(
-            summary=summary,
-            folder=folder.path,
-            load_table=lambda path: load_result(path).table(),
-            warnings=tuple(warnings),
-        )
+        self._export(folder.path)
         return CountResult(
             image=self.request.image,
-            cells=cells,
+            cells=_cells(summary, folder.path, warnings),
             tiles=len(self.plan.grid),
             tiles_skipped=recorder.skipped,
             tiles_failed=recorder.failed_tiles,
             seconds=time.monotonic() - self.start,
         )
+
+
+def _cells(summary: Summary, folder: Path, warnings: Iterable[str]) -> Cells:
+    return Cells(
+        summary=summary,
+        folder=folder,
+        load_table=lambda path: load_result(path).table(),
+        warnings=tuple(warnings),
+    )
+
+
+def _earlier(image: Path, folder: Path) -> CountResult | None:
+    """What an earlier run left; None where its record does not say all of it."""
+    try:
+        record = load_result(folder).run
+        tiles = record["tiles"]
+        return CountResult(
+            image=image,
+            cells=_cells(Summary.from_dict(record["summary"]), folder, record["warnings"]),
+            tiles=int(tiles["all"]),
+            tiles_skipped=int(tiles["skipped"]),
+            tiles_failed=len(tiles["failed"]),
+            seconds=float(record["seconds"]["total"]),
+        )
+    except (CellsegError, LookupError, TypeError, ValueError):
+        return None
 
 
 def _usual_batch(detector: Detector) -> int:

@@ -17,7 +17,7 @@ from cellseg.detect import DetectorInfo
 from cellseg.errors import RegionError, SettingsError
 from cellseg.geometry import STRIDE_PX, Box, TileGrid
 from cellseg.normalise import Light, Normaliser
-from cellseg.protocol import CountProtocol, load_protocol
+from cellseg.protocol import CountProtocol, load_protocol, shipped_protocols
 from cellseg.slide import Slide
 
 Plane = int | Literal["max", "mean"] | None
@@ -53,6 +53,8 @@ class CountRequest:
         Name or number (from 0) of the channel that shows what is counted.
     z, t : int, str or None
         Plane and time point.
+    series : int
+        Which image of a file with several.
     prefilter : bool
         Skip tiles without tissue (if the protocol says so too).
     strict : bool
@@ -76,6 +78,7 @@ class CountRequest:
     channel: str | None = None
     z: Plane = None
     t: int | None = None
+    series: int = 0
     prefilter: bool = True
     strict: bool = False
     export: tuple[str, ...] = ()
@@ -128,7 +131,7 @@ def make_plan(
     overview, _ = slide.overview(1024)
     protocol, said = choose_protocol(slide, overview, request.protocol)
     notes += said
-    changes, said = model_settings(protocol, info)
+    changes, said = model_settings(protocol, info, own=_is_own(request.protocol))
     notes += said
     if request.score is not None and request.score != protocol.score:
         changes |= {"score": request.score, "calibration": None}
@@ -147,19 +150,30 @@ def make_plan(
     )
 
 
+def _is_own(wanted: str | CountProtocol | None) -> bool:
+    """Whether the user wrote the protocol; the shipped ones know nothing of the user's model."""
+    return wanted is not None and str(wanted) not in shipped_protocols()
+
+
 def model_settings(
-    protocol: CountProtocol, info: DetectorInfo
+    protocol: CountProtocol, info: DetectorInfo, *, own: bool
 ) -> tuple[dict[str, object], list[str]]:
     """What a model of the user's own brings: the scale and the score it was validated at.
 
-    A protocol that was calibrated with the very model keeps its own.
+    It takes the place of a shipped protocol's. A protocol of the user's ``own`` keeps what it
+    says; a calibration for other weights is left out of either.
     """
     changes: dict[str, object] = {}
     notes: list[str] = []
-    if protocol.calibration is not None:
-        if protocol.calibration.holds_for(info.checksum):
-            return changes, notes
+    if protocol.calibration is not None and not protocol.calibration.holds_for(info.checksum):
         changes["calibration"] = None
+    if own:
+        if info.mpp is not None and abs(info.mpp / protocol.mpp - 1) > 0.1:
+            notes.append(
+                f"the model was trained at {info.mpp:g} µm/px, the protocol looks at "
+                f"{protocol.mpp:g} µm/px"
+            )
+        return changes, notes
     if info.mpp is not None and abs(info.mpp / protocol.mpp - 1) > 0.01:
         changes["mpp"] = info.mpp
         notes.append(f"the model was trained at {info.mpp:g} µm/px: counted at that scale")
@@ -269,7 +283,13 @@ def choose_downsample(
             raise SettingsError(f"--diameter must be above 0 px, got {diameter_px:g}")
         if model_diameter_px is None:
             raise SettingsError("--diameter: this model does not say how large its usual object is")
-        return max(diameter_px / model_diameter_px, MIN_DOWNSAMPLE), []
+        wanted = diameter_px / model_diameter_px
+        if wanted < MIN_DOWNSAMPLE:
+            return MIN_DOWNSAMPLE, [
+                f"--diameter {diameter_px:g} px is very small: enlarged "
+                f"{1 / MIN_DOWNSAMPLE:g} times and no more, small cells may be missed"
+            ]
+        return wanted, []
     if slide.mpp is None:
         return 1.0, [
             "no pixel size: counted at the image's own scale, areas in pixels only; "

@@ -23,7 +23,7 @@ from cellseg.measure import Column, Scale, columns, measure
 from cellseg.merge import SeamMerger, Settled
 from cellseg.normalise import Normaliser
 from cellseg.plan import CountRequest, Plan
-from cellseg.results import Frame, Overview, Report, ResultFolder
+from cellseg.results import Frame, Overview, Report, ResultFolder, readable
 from cellseg.slide import Slide
 from cellseg.tiles import TileSource, overview_step
 from cellseg.tissue import TissueMask
@@ -258,7 +258,9 @@ class Recorder:
         self.source.forget()
         calibration = self.plan.protocol.calibration
         summary = self.builder.build(
-            tissue_mm2=tissue_mm2, interval=calibration.interval if calibration else None
+            tissue_mm2=tissue_mm2,
+            skipped_share=self._skipped_share() if self._prefiltered(request) else None,
+            interval=calibration.interval if calibration else None,
         )
         warnings = self.warnings()
         writing = time.monotonic()
@@ -285,22 +287,34 @@ class Recorder:
                 object_name=self.info.object,
                 provenance=provenance,
                 overview=self._overview(
-                    f"{slide.path.name}: {summary.cells:,} {self.info.object} masks"
+                    f"{readable(slide.path.name)}: {summary.cells:,} {self.info.object} masks",
+                    tissue=self._prefiltered(request),
                 ),
                 complete=not self.failed_tiles,
             )
         )
         return summary, warnings
 
-    def _overview(self, title: str) -> Overview:
-        image, downsample = self.slide.overview(1200)
+    def _prefiltered(self, request: CountRequest) -> bool:
+        return request.prefilter and self.plan.protocol.prefilter
+
+    def _skipped_share(self) -> float:
+        return self.tissue.skipped_px() / (self.plan.grid.height * self.plan.grid.width)
+
+    def _overview(self, title: str, *, tissue: bool) -> Overview | None:
+        """The picture's ground; None where the slide no longer decodes at all."""
+        try:
+            image, downsample = self.slide.overview(1200)
+        except RegionError:
+            return None
         normaliser = Normaliser.fit(image[..., list(self.plan.channels)], self.plan.protocol.light)
         seen = normaliser.apply(image[..., list(self.plan.channels)])
         return Overview(
             image=np.round(seen * 255).astype(np.uint8),
             downsample=downsample,
             mpp=self.slide.mpp,
-            tissue=self.tissue.tissue,
+            tissue=self.tissue.tissue if tissue else None,
+            tissue_downsample=self.tissue.step * self.plan.downsample,
             title=title,
         )
 
@@ -322,8 +336,7 @@ class Recorder:
     def _record(
         self, summary: Summary, warnings: list[str], request: CountRequest
     ) -> dict[str, object]:
-        plan, grid, tissue = self.plan, self.plan.grid, self.tissue
-        area = grid.height * grid.width
+        plan, grid = self.plan, self.plan.grid
         return {
             "cellseg": cellseg.__version__,
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -340,7 +353,13 @@ class Recorder:
                 "channels": [self.slide.channels[index] for index in plan.channels],
                 "z": request.z,
                 "t": request.t,
-                "device": request.device,
+                "series": request.series,
+                "channel": request.channel,
+                "diameter_px": request.diameter_px,
+                "device": self.info.device or request.device,
+                "batch": request.batch,
+                "strict": request.strict,
+                "export": list(request.export),
                 "prefilter": request.prefilter,
                 "intensity_low": self.source.normaliser.low,
                 "intensity_high": self.source.normaliser.high,
@@ -354,7 +373,7 @@ class Recorder:
                 "skipped": self.skipped,
                 "failed": self._failures,
                 "limits_reached": dict(self._limits),
-                "skipped_area_share": tissue.skipped_px() / area,
+                "skipped_area_share": self._skipped_share(),
                 "overview_step_px": overview_step(plan),
             },
             "summary": {

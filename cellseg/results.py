@@ -6,6 +6,7 @@ drew one, ``overview.png``. While a run goes on, ``journal.sqlite`` keeps the fi
 one takes its place.
 """
 
+from cellseg._results.files import readable
 from cellseg._results.folder import Report, ResultFolder
 from cellseg._results.journal import FinishedTile, TileStatus
 from cellseg._results.labels import Frame, LabelLevel
@@ -25,5 +26,6 @@ __all__ = [
     "TileStatus",
     "display_rgb",
     "load_result",
+    "readable",
     "write_overview",
 ]

@@ -24,7 +24,8 @@ def overlay(result_folder: Path, box: Box | None = None, *, enlarge: int = 2) ->
     """Outlines of the masks over the slide, ``enlarge`` times the model's pixels."""
     result = load_result(result_folder)
     settings = result.run["settings"]
-    with open_slide(result.run["image"]["path"], z=settings["z"], t=settings["t"]) as slide:
+    planes = {name: settings[name] for name in ("z", "t", "series")}
+    with open_slide(result.run["image"]["path"], **planes) as slide:
         labels = result.labels()[0]
         whole = Box(0, 0, *labels.shape)
         part = whole if box is None else box.intersection(whole)

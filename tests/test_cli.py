@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 
 from cellseg.cli import main
+from cellseg.cli.count import folder_names
+from cellseg.errors import SettingsError
 from cellseg.synthetic import write_disc_slide
 from cellseg.threshold import ThresholdDetector
+
+count_module = importlib.import_module("cellseg.cli.count")
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +78,95 @@ def test_a_folder_with_a_broken_file_is_done_in_part(cellseg, tmp_path):
     assert "broken.tif" in err
     assert (tmp_path / "good.cellseg" / "cells.csv").is_file()
     assert not (tmp_path / "broken.cellseg").exists()
+
+
+def test_json_names_the_images_that_failed_too(cellseg, tmp_path):
+    truth = discs(tmp_path / "good.tif")
+    (tmp_path / "broken.tif").write_bytes(b"II*\0garbage")
+    code, out, _ = cellseg("count", tmp_path, "--no-prefilter", "--json")
+    broken, good = json.loads(out)
+    assert code == 3
+    assert list(broken) == list(good)
+    assert good["cells"] == truth.count
+    assert broken["cells"] is broken["output"] is None
+    assert "broken.tif" in broken["warnings"][0]
+    code, out, _ = cellseg("count", tmp_path, "--no-prefilter")
+    assert "1 images, 1 failed" in out
+    assert f"{truth.count:,}" in out
+
+
+def test_an_unforeseen_error_is_one_line_and_the_others_are_counted(cellseg, tmp_path, monkeypatch):
+    discs(tmp_path / "a.tif")
+    truth = discs(tmp_path / "b.tif", seed=6)
+    whole = count_module.run
+
+    def failing(request, **options):
+        if request.image.name == "a.tif":
+            raise ZeroDivisionError("somewhere")
+        return whole(request, **options)
+
+    monkeypatch.setattr(count_module, "run", failing)
+    code, out, err = cellseg("count", tmp_path, "--no-prefilter", "--json")
+    assert code == 3
+    assert [entry["cells"] for entry in json.loads(out)] == [None, truth.count]
+    assert "unexpected error, ZeroDivisionError: somewhere" in err
+    assert "Traceback" not in err
+
+
+def test_an_interruption_tells_what_was_done_before_it(cellseg, tmp_path, monkeypatch):
+    truth = discs(tmp_path / "a.tif")
+    discs(tmp_path / "b.tif", seed=6)
+    whole = count_module.run
+
+    def interrupted(request, **options):
+        if request.image.name == "b.tif":
+            raise KeyboardInterrupt
+        return whole(request, **options)
+
+    monkeypatch.setattr(count_module, "run", interrupted)
+    code, out, _ = cellseg("count", tmp_path, "--no-prefilter", "--json")
+    assert code == 130
+    assert [entry["cells"] for entry in json.loads(out)] == [truth.count]
+
+
+def test_results_are_not_counted_as_images(cellseg, tmp_path):
+    truth = discs(tmp_path / "a.tif")
+    assert cellseg("count", tmp_path / "a.tif", "--no-prefilter")[0] == 0
+    both = (tmp_path / "a.cellseg", tmp_path / "a.tif", tmp_path / "." / "a.tif")
+    code, out, _ = cellseg("count", *both, "--no-prefilter", "--json")
+    assert code == 0
+    assert [entry["cells"] for entry in json.loads(out)] == [truth.count]
+    code, _, err = cellseg("count", tmp_path / "a.cellseg")
+    assert code == 4
+    assert "is a result" in err
+
+
+def test_slides_of_one_name_get_folders_of_their_own(cellseg, tmp_path):
+    for name, seed in (("x", 5), ("y", 6)):
+        (tmp_path / name).mkdir()
+        discs(tmp_path / name / "s.tif", seed=seed)
+    paths = [tmp_path / name / "s.tif" for name in ("x", "y")]
+    assert folder_names(paths, tmp_path) == ["x-s.tif.cellseg", "y-s.tif.cellseg"]
+    assert folder_names(paths, None) == ["s.cellseg", "s.cellseg"]
+    with pytest.raises(SettingsError, match="2 of the images"):
+        folder_names([Path("x/s.tif"), Path("x/S.tif")], None)
+
+
+def test_a_name_that_cannot_be_is_refused_in_one_line(cellseg, tmp_path):
+    code, _, err = cellseg("count", str(tmp_path / ("a" * 300 + ".tif")))
+    assert code == 4
+    assert "Traceback" not in err
+    assert "unexpected" not in err
+
+
+def test_info_of_good_and_bad_files_is_done_in_part(cellseg, tmp_path):
+    discs(tmp_path / "good.tif")
+    (tmp_path / "bad.tif").write_bytes(b"II*\0garbage")
+    assert cellseg("info", tmp_path / "good.tif", tmp_path / "bad.tif")[0] == 3
+    assert cellseg("info", tmp_path / "bad.tif")[0] == 4
+    assert cellseg("info", tmp_path / "good.tif", "--z", "3")[0] == 2
+    _, out, _ = cellseg("info", tmp_path / "good.tif", tmp_path / "bad.tif", "--json")
+    assert ["error" in entry for entry in json.loads(out)] == [False, True]
 
 
 def test_several_images_give_a_summary_table(cellseg, tmp_path):

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
 import textwrap
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cellseg.errors import RegionError, SettingsError
+from cellseg._results.overview import _outlined
+from cellseg.errors import OutputError, RegionError, SettingsError
 from cellseg.pipeline import CountResult, Note, Started, TileDone, run
 from cellseg.plan import CountRequest, guess_stain
 from cellseg.protocol import load_protocol
@@ -21,6 +25,7 @@ from cellseg.results import load_result
 from cellseg.slide import open_slide
 from cellseg.synthetic import write_disc_slide
 from cellseg.threshold import ThresholdDetector
+from cellseg.tissue import TissueMask
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
 
@@ -200,6 +205,120 @@ def test_killed_in_the_middle_the_same_command_finishes(slide, tmp_path):
         "overview.png",
         "run.json",
     ]
+
+
+def test_counted_again_with_the_same_settings_there_is_nothing_to_do(slide, tmp_path):
+    path, _ = slide
+    request = request_for(path, output=tmp_path)
+    first, _ = counted(request)
+    untouched = Interrupted(after=0)
+    again, events = counted(replace(request, export=("labels.tif",)), untouched)
+    assert any("nothing to do" in event.text for event in events if isinstance(event, Note))
+    assert again.as_dict() == first.as_dict() | {"seconds": again.as_dict()["seconds"]}
+    assert str(again.cells.summary) == str(first.cells.summary)
+    assert again.cells.summary == first.cells.summary
+    assert (again.cells.folder / "labels.tif").is_file()
+    with pytest.raises(KeyboardInterrupt):
+        counted(replace(request, score=0.9), untouched)
+
+
+def test_another_slides_result_is_never_overwritten(slide, tmp_path):
+    path, _ = slide
+    first, _ = counted(request_for(path, output=tmp_path / "out"))
+    other = tmp_path / "elsewhere" / path.name
+    other.parent.mkdir()
+    shutil.copy(path, other)
+    with pytest.raises(OutputError, match=r"holds the result of .*discs\.tif"):
+        counted(request_for(other, output=tmp_path / "out"))
+    path.unlink()  # moved: the same slide at another place
+    again, _ = counted(request_for(other, output=tmp_path / "out"))
+    assert len(again.cells) == len(first.cells)
+
+
+def test_a_file_name_that_is_no_utf8_is_counted_like_any_other(slide, tmp_path):
+    path, truth = slide
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/sl\xe4de.tif"))
+    try:
+        shutil.copy(path, odd)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    result, _ = counted(request_for(odd))
+    assert len(result.cells) == truth.count
+    record = json.loads((result.cells.folder / "run.json").read_text())
+    assert record["image"]["path"].endswith("sl\\udce4de.tif")
+
+
+def test_the_second_image_of_a_file_is_counted_where_it_is_asked_for(tmp_path):
+    import tifffile
+
+    drawn = [
+        write_disc_slide(tmp_path / f"{n}.tif", np.random.default_rng(n), shape=(200, 260 + 40 * n))
+        for n in (0, 1)
+    ]
+    path = tmp_path / "two.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for picture in drawn:
+            writer.write(picture.image, photometric="rgb", metadata=None)
+    first, events = counted(request_for(path))
+    assert any("first of 2 images" in event.text for event in events if isinstance(event, Note))
+    assert len(first.cells) == drawn[0].count
+    second, events = counted(request_for(path, series=1))
+    assert not any("images is read" in event.text for event in events if isinstance(event, Note))
+    assert len(second.cells) == drawn[1].count
+    assert load_result(second.cells.folder).run["settings"]["series"] == 1
+
+
+def test_the_overview_shows_the_tissue_where_it_is(tmp_path, monkeypatch):
+    path = tmp_path / "discs.tif"
+    write_disc_slide(path, np.random.default_rng(7), shape=(700, 900))
+    left = TissueMask.everything((700, 900), 16.0)
+    left.tissue[:, left.tissue.shape[1] // 2 :] = False
+    monkeypatch.setattr("cellseg.pipeline.find_tissue", lambda *_: left)
+    seen = []
+    monkeypatch.setattr(
+        "cellseg._results.folder.write_overview",
+        lambda path, overview, counts: seen.append(overview),
+    )
+    monkeypatch.setattr("cellseg._results.folder.replacing", nullcontext)
+    counted(request_for(path, prefilter=True, output=tmp_path / "a"))
+    (overview,) = seen
+    edge = np.flatnonzero((_outlined(overview) != overview.image).any(axis=(0, 2)))
+    assert edge.max() == pytest.approx(overview.image.shape[1] / 2, abs=16)
+    assert edge.min() <= 2
+
+
+@pytest.mark.parametrize("levels", [1, 3])
+def test_a_tile_that_rotted_in_a_good_slide_costs_that_tile_alone(tmp_path, levels):
+    import tifffile
+
+    drawn = write_disc_slide(tmp_path / "good.tif", np.random.default_rng(7), shape=(1024, 1024))
+    path = tmp_path / "bad.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for level in range(levels):
+            writer.write(
+                drawn.image[:: 2**level, :: 2**level],
+                tile=(128, 128),
+                compression="zlib",
+                photometric="rgb",
+                subifds=levels - 1 if level == 0 else None,
+                subfiletype=1 if level else 0,
+                resolution=(20000, 20000),
+                resolutionunit="CENTIMETER",
+            )
+    with tifffile.TiffFile(path) as tif:
+        pages = [tif.pages[0], *([tif.series[0].levels[-1].keyframe] if levels > 1 else [])]
+        places = [
+            (page.dataoffsets[0 if number else 27], page.databytecounts[0 if number else 27])
+            for number, page in enumerate(pages)
+        ]
+    with path.open("r+b") as file:
+        for offset, count in places:
+            file.seek(offset)
+            file.write(b"\xff" * count)
+    result, _ = counted(request_for(path, prefilter=True))
+    assert 1 <= result.tiles_failed <= 4
+    assert 0.9 * drawn.count <= len(result.cells) < drawn.count
+    assert (result.cells.folder / "overview.png").is_file()
 
 
 class Damaged:

@@ -151,18 +151,25 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def readable(text: str) -> str:
+    """Text that any encoder takes: bytes of a file name that are no UTF-8 become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def plain(value: object) -> object:
     """What JSON knows; paths and other objects as text, NaN and infinities as null."""
     if isinstance(value, np.ndarray):
         return plain(value.tolist())
     if isinstance(value, np.generic):
         return plain(value.item())
-    if value is None or isinstance(value, (bool, int, str)):
+    if isinstance(value, str):
+        return readable(value)
+    if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {readable(str(key)): plain(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
         return [plain(item) for item in value]
-    return str(value)
+    return readable(str(value))

@@ -15,7 +15,7 @@ from types import FrameType
 import click
 
 from cellseg import __version__
-from cellseg.errors import CellsegError
+from cellseg.errors import CellsegError, unexpected_text
 
 COMMANDS = ("count", "evaluate", "info", "train", "view")
 
@@ -75,6 +75,10 @@ def main() -> None:
         # The reader of stdout went away (head, less): nothing to say, nothing to flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except Exception as error:
+        logging.getLogger(__name__).info("unexpected", exc_info=True)
+        click.echo(f"cellseg: {unexpected_text(error)}", err=True)
+        code = 1
     sys.exit(code if isinstance(code, int) else 0)
 
 

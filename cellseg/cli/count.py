@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,48 +14,112 @@ import click
 
 from cellseg.cli._progress import Reporter
 from cellseg.cli.info import Plane
-from cellseg.errors import CellsegError, InputError, PartialResultError
+from cellseg.errors import (
+    CellsegError,
+    InputError,
+    PartialResultError,
+    SettingsError,
+    unexpected_text,
+)
 from cellseg.pipeline import CountResult, run
 from cellseg.plan import CountRequest
+from cellseg.results import readable
 from cellseg.slide import slide_name
 
+log = logging.getLogger(__name__)
+
 SUFFIXES = (
-    ".tif", ".tiff", ".svs", ".ndpi", ".png", ".jpg", ".jpeg", ".zarr", ".btf", ".qptiff",
+    ".tif", ".tiff", ".svs", ".ndpi", ".scn", ".png", ".jpg", ".jpeg", ".zarr", ".btf", ".qptiff",
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Failed:
+    """An image that could not be counted."""
+
+    image: Path
+    error: CellsegError
+
+    def as_dict(self) -> dict[str, object]:
+        """An object like :meth:`CountResult.as_dict`, with the error for its only warning."""
+        unknown = (
+            "output", "cells", "cells_per_class", "tissue_mm2", "density_per_mm2",
+            "median_area_um2", "tiles", "tiles_skipped", "tiles_failed", "seconds",
+        )  # fmt: skip
+        return {"image": str(self.image), **dict.fromkeys(unknown), "warnings": [str(self.error)]}
+
+
+Outcome = CountResult | Failed
+
+
 def find_images(paths: tuple[Path, ...]) -> list[Path]:
-    """Files as they are, folders replaced by the images in them.
+    """Files, each once, folders replaced by the images in them, result folders left out.
 
     Raises
     ------
     InputError
-        If a folder holds no image.
+        If a folder holds no image, cannot be read, or if there is nothing but results.
     """
     found: list[Path] = []
+    results: list[Path] = []
     for path in paths:
-        if not path.is_dir() or path.suffix.lower() == ".zarr":
-            found.append(path)
-            continue
-        inside = sorted(
-            entry
-            for entry in path.iterdir()
-            if entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".")
-        )
-        if not inside:
-            raise InputError(f"{path}: no images in this folder ({', '.join(SUFFIXES)})")
-        found += inside
-    return found
+        try:
+            if path.suffix.lower() == ".cellseg" and path.is_dir():
+                results.append(path)
+            elif not path.is_dir() or path.suffix.lower() == ".zarr":
+                found.append(path)
+            else:
+                found += _inside(path)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if not found:
+        raise InputError(f"{results[0]}: is a result, not an image; cellseg view shows it")
+    return list({image.absolute(): image for image in found}.values())
+
+
+def _inside(folder: Path) -> list[Path]:
+    inside = sorted(
+        entry
+        for entry in folder.iterdir()
+        if entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".")
+    )
+    if not inside:
+        raise InputError(f"{folder}: no images in this folder ({', '.join(SUFFIXES)})")
+    return inside
+
+
+def _whole_name(image: Path) -> str:
+    return image.name
+
+
+def _with_folder(image: Path) -> str:
+    return f"{image.absolute().parent.name}-{image.name}"
 
 
 def folder_names(images: list[Path], output: Path | None) -> list[str]:
-    """``slide.cellseg``; the whole file name where two images would share it."""
-    homes = [(output or image.parent, slide_name(image)) for image in images]
-    counts = Counter(homes)
-    return [
-        f"{home[1] if counts[home] == 1 else image.name}.cellseg"
-        for image, home in zip(images, homes, strict=True)
-    ]
+    """``slide.cellseg``; where two images would share it, the whole file name, then its folder's.
+
+    Raises
+    ------
+    SettingsError
+        If even those are the same.
+    """
+    homes = [output or image.parent for image in images]
+    names = [slide_name(image) for image in images]
+    for longer in (_whole_name, _with_folder):
+        counts = Counter(zip(homes, (name.lower() for name in names), strict=True))
+        names = [
+            longer(image) if counts[home, name.lower()] > 1 else name
+            for image, home, name in zip(images, homes, names, strict=True)
+        ]
+    counts = Counter(zip(homes, (name.lower() for name in names), strict=True))
+    (_, name), most = counts.most_common(1)[0]
+    if most > 1:
+        raise SettingsError(
+            f"{most} of the images would share the result folder {name}.cellseg: give each image "
+            "once, or count them into different folders"
+        )
+    return [f"{name}.cellseg" for name in names]
 
 
 @click.command(
@@ -103,6 +168,9 @@ Examples:
     metavar="N|max|mean",
     help="Plane (from 0) or projection; the middle plane otherwise.",
 )
+@click.option(
+    "--series", type=click.IntRange(min=0), default=0, help="Image (from 0) of a file with several."
+)
 @click.option("--t", type=click.IntRange(min=0), help="Time point (from 0); the first otherwise.")
 @click.option(
     "--tile",
@@ -145,6 +213,7 @@ def count(
     channel: str | None,
     z: int | Literal["max", "mean"] | None,
     t: int | None,
+    series: int,
     tile: int | None,
     device: str,
     batch: int | None,
@@ -173,6 +242,7 @@ def count(
         channel=channel,
         z=z,
         t=t,
+        series=series,
         prefilter=not no_prefilter,
         strict=strict,
         export=exports,
@@ -184,20 +254,20 @@ def count(
         replace(base, image=image, folder_name=name)
         for image, name in zip(found, names, strict=True)
     ]
-    results, errors = count_all(requests)
-    if as_json:
-        click.echo(json.dumps([result.as_dict() for result in results], indent=2))
-    elif len(results) > 1:
-        click.echo(table_of(results))
-    finish(results, errors, files=len(requests))
+    outcomes: list[Outcome] = []
+    try:
+        count_all(requests, outcomes)
+    finally:
+        # Interrupted at the fiftieth slide, the other forty-nine are told all the same.
+        if as_json:
+            click.echo(json.dumps([outcome.as_dict() for outcome in outcomes], indent=2))
+        elif len(outcomes) > 1:
+            click.echo(table_of(outcomes))
+    finish(outcomes)
 
 
-def count_all(
-    requests: list[CountRequest],
-) -> tuple[list[CountResult], list[CellsegError]]:
-    """Count each; one file's error does not stop the others."""
-    results: list[CountResult] = []
-    errors: list[CellsegError] = []
+def count_all(requests: list[CountRequest], outcomes: list[Outcome]) -> None:
+    """Count each and add it to ``outcomes``; one file's error does not stop the others."""
     detectors: dict[object, object] = {}
     for request in requests:
         with Reporter(sys.stderr) as reporter:
@@ -205,33 +275,46 @@ def count_all(
                 for event in run(request, detectors=detectors):
                     reporter.show(event)
                     if isinstance(event, CountResult):
-                        results.append(event)
+                        outcomes.append(event)
             except CellsegError as error:
                 reporter.fail(request.image, error)
-                errors.append(error)
-    return results, errors
+                outcomes.append(Failed(request.image, error))
+            except Exception as error:
+                log.info("unexpected", exc_info=True)
+                unexpected = CellsegError(unexpected_text(error))
+                reporter.fail(request.image, unexpected)
+                outcomes.append(Failed(request.image, unexpected))
 
 
-def finish(results: list[CountResult], errors: list[CellsegError], *, files: int) -> None:
+def finish(outcomes: list[Outcome]) -> None:
     """Choose the exit code: nothing done, done in part, or done."""
-    if errors and not results:
-        sys.exit(errors[0].exit_code)
-    if errors or any(result.tiles_failed for result in results):
+    failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
+    if failed and len(failed) == len(outcomes):
+        sys.exit(failed[0].error.exit_code)
+    if failed or any(getattr(outcome, "tiles_failed", 0) for outcome in outcomes):
         sys.exit(PartialResultError.exit_code)
 
 
-def table_of(results: list[CountResult]) -> str:
+def table_of(outcomes: list[Outcome]) -> str:
     """A summary table for several images."""
     header = f"{'image':<40} {'cells':>9} {'per mm²':>9} {'median µm²':>11}"
     lines = [header, "-" * len(header)]
-    for result in results:
+    results = []
+    for result in outcomes:
+        if isinstance(result, Failed):
+            lines.append(f"{readable(result.image.name)[:40]:<40} {'failed':>9}")
+            continue
+        results.append(result)
         density = result.cells.summary.density_per_mm2
         median = result.cells.summary.median_area_um2
         lines.append(
-            f"{result.image.name[:40]:<40} {len(result.cells):>9,} "
+            f"{readable(result.image.name)[:40]:<40} {len(result.cells):>9,} "
             f"{'—' if density is None else f'{density:,.0f}':>9} "
             f"{'—' if median is None else f'{median:.1f}':>11}"
         )
     total = sum(len(result.cells) for result in results)
-    lines += ["-" * len(header), f"{f'{len(results)} images':<40} {total:>9,}"]
+    counted = f"{len(results)} images" + (
+        f", {len(outcomes) - len(results)} failed" if len(results) < len(outcomes) else ""
+    )
+    lines += ["-" * len(header), f"{counted:<40} {total:>9,}"]
     return "\n".join(lines)

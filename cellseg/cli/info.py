@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 
 import click
 
-from cellseg.errors import CellsegError, InputError
+from cellseg.errors import CellsegError, InputError, PartialResultError
 
 
 class Plane(click.ParamType["int | Literal['max', 'mean']"]):
@@ -60,7 +60,7 @@ def info(
         try:
             with open_slide(file, mpp=mpp, z=z, t=t, series=series) as slide:
                 described = slide.describe()
-        except InputError as error:
+        except CellsegError as error:
             failed.append(error)
             described = {"path": str(file), "error": str(error)}
             if not as_json and len(files) > 1:
@@ -71,11 +71,10 @@ def info(
     if as_json:
         click.echo(json.dumps(said, indent=2, ensure_ascii=False))
     if failed:
-        raise (
-            failed[0]
-            if len(files) == 1
-            else InputError(f"{len(failed)} of {len(files)} files could not be read")
-        )
+        if len(files) == 1:
+            raise failed[0]
+        text = f"{len(failed)} of {len(files)} files could not be read"
+        raise InputError(text) if len(failed) == len(files) else PartialResultError(text)
 
 
 def for_people(described: dict[str, Any]) -> str:

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
-from torchvision.models.detection.rpn import RegionProposalNetwork
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_prediction_layers
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
@@ -49,7 +50,7 @@ class Limits:
         """Limits for a tile of so many pixels: one detection per 100 px at most.
 
         A nucleus of 12 px diameter covers 113 px, so a full tile of the smallest usual
-        cells fits; four proposals stand behind each detection.
+        cells fits; two proposals stand behind each detection.
         """
         detections = max(100, area_px // 100)
         return cls(
@@ -163,12 +164,30 @@ def forward_batch(model: MaskRCNN, images: Tensor) -> list[dict[str, Tensor]]:
     Returns
     -------
     list of dict
-        As :meth:`CellRoIHeads.forward`, with ``proposals`` (0-d, how many there were).
+        As :meth:`CellRoIHeads.forward`, with ``proposals`` (0-d, how many there were) and
+        ``objectness`` (0-d, of the last of them, 0 … 1).
     """
     batch, _ = model.transform(list(images))
     features = model.backbone(batch.tensors)
-    proposals, _ = model.rpn(batch, features)
+    proposals, objectness = _proposals(cast(RegionProposalNetwork, model.rpn), batch, features)
     results, _ = model.roi_heads(features, proposals, batch.image_sizes)
-    for result, boxes in zip(results, proposals, strict=True):
+    for result, boxes, scores in zip(results, proposals, objectness, strict=True):
         result["proposals"] = torch.tensor(len(boxes))
+        result["objectness"] = scores.min() if len(scores) else torch.tensor(0.0)
     return cast(list[dict[str, Tensor]], results)
+
+
+def _proposals(
+    rpn: RegionProposalNetwork, batch: ImageList, features: dict[str, Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Torchvision's own forward pass of the RPN, which keeps the scores to itself."""
+    maps = list(features.values())
+    objectness, deltas = rpn.head(maps)
+    anchors = rpn.anchor_generator(batch, maps)
+    per_level = [int(level[0].numel()) for level in objectness]
+    objectness, deltas = concat_box_prediction_layers(objectness, deltas)
+    boxes = rpn.box_coder.decode(deltas.detach(), anchors).view(len(anchors), -1, 4)
+    found: tuple[list[Tensor], list[Tensor]] = rpn.filter_proposals(
+        boxes, objectness, batch.image_sizes, per_level
+    )
+    return found

@@ -41,7 +41,8 @@ class Content:
     notes : tuple of str
     compression : str
     tiled : bool
-    n_series : int
+    n_series, n_images : int
+        All that can be chosen, and those of them that are no picture of the label or the whole.
     close : callable
     """
 
@@ -56,6 +57,7 @@ class Content:
     compression: str
     tiled: bool
     n_series: int
+    n_images: int
     close: Callable[[], None]
 
 

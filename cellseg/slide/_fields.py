@@ -107,6 +107,7 @@ def open_field(path: Path, request: Request) -> Content:
         compression="deflate" if header.kind == "PNG" else "jpeg",
         tiled=False,
         n_series=1,
+        n_images=1,
         close=cache.clear,
     )
 

@@ -26,6 +26,9 @@ _SUFFIXES = (".ome.tiff", ".ome.tif", ".ome.zarr", ".tiff", ".tif", ".svs", ".nd
 _SOURCE_PX = 24_000_000
 """Native pixels that one step of a read may hold; larger reads go in steps."""
 
+_LEAST_PX = 16
+"""An overview is read around damage in parts down to this side."""
+
 _NEAR = 1.01
 """A level this little coarser than wanted still counts as fine enough."""
 
@@ -78,7 +81,9 @@ class Slide:
     size_z, size_t : int
     """
 
-    def __init__(self, path: Path, content: Content, mpp: float | None = None) -> None:
+    def __init__(
+        self, path: Path, content: Content, mpp: float | None = None, *, series: int = 0
+    ) -> None:
         size = content.pixel_size if mpp is None else PixelSize(mpp, "--mpp")
         self.path = path
         self.name = slide_name(path)
@@ -95,7 +100,7 @@ class Slide:
             Level(raster.height, raster.width, (y * x) ** 0.5, raster.chunk)
             for raster, (y, x) in zip(self._rasters, self._scales, strict=True)
         )
-        self.notes = (*content.notes, *size.notes)
+        self.notes = (*content.notes, *size.notes, *_series_note(content, series))
         self.size_z, self.size_t = content.size_z, content.size_t
 
     def __enter__(self) -> Self:
@@ -176,12 +181,40 @@ class Slide:
         ndarray, (h, w, C)
         float
             Level-0 px per overview px, 1 or more.
+
+        Raises
+        ------
+        RegionError
+            Nothing of it can be read. Where only parts are damaged, they get the median of
+            the rest.
         """
         if max_side < 1:
             raise SettingsError(f"expected max_side of at least 1, got {max_side}")
         downsample = max(1.0, max(self.height, self.width) / max_side)
-        height, width = self.lattice_shape(downsample)
-        return self.read(Box(0, 0, height, width), downsample=downsample), downsample
+        whole = Box(0, 0, *self.lattice_shape(downsample))
+        try:
+            return self.read(whole, downsample=downsample), downsample
+        except RegionError as error:
+            return self._around_damage(whole, downsample, error), downsample
+
+    def _around_damage(self, whole: Box, downsample: float, error: RegionError) -> NDArray[Any]:
+        """What can be read; the rest in the median of each channel."""
+        out = np.zeros((*whole.shape, len(self.channels)), self.dtype)
+        good = np.zeros(whole.shape, dtype=bool)
+        parts = list(halves(whole, whole))
+        while parts:
+            part = parts.pop()
+            place = (slice(part.y0, part.y1), slice(part.x0, part.x1))
+            try:
+                out[place] = self.read(part, downsample=downsample)
+                good[place] = True
+            except RegionError:
+                if max(part.shape) > _LEAST_PX:
+                    parts += halves(part, part)
+        if not good.any():
+            raise error
+        out[~good] = np.median(out[good], axis=0).astype(self.dtype)
+        return out
 
     def describe(self) -> dict[str, object]:
         """Everything that `cellseg info` says, JSON-ready."""
@@ -291,7 +324,13 @@ def open_slide(
     if mpp is not None and not (math.isfinite(mpp) and mpp > 0):
         raise SettingsError(f"expected a pixel size above 0 µm, got {mpp}")
     file = Path(path)
-    return Slide(file, _opened(file, Request(z, t, series)), mpp)
+    return Slide(file, _opened(file, Request(z, t, series)), mpp, series=series)
+
+
+def _series_note(content: Content, series: int) -> tuple[str, ...]:
+    if content.n_images < 2 or series:
+        return ()
+    return (f"the first of {content.n_images} images is read; --series N takes another, from 0",)
 
 
 def _opened(file: Path, request: Request) -> Content:

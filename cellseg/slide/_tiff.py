@@ -92,6 +92,7 @@ def _content(path: Path, tif: tifffile.TiffFile, request: Request) -> Content:
         compression=compression(key),
         tiled=bool(key.is_tiled),
         n_series=len(tif.series),
+        n_images=sum(not _is_extra(series) for series in tif.series),
         close=lambda: _close(tif, opened.cache),
     )
 
@@ -112,9 +113,14 @@ def _series(name: str, tif: tifffile.TiffFile, number: int) -> Any:  # noqa: ANN
         raise InputError(f"{name}: has no image in it; expected at least one page")
     number = choose_series(name, number, len(tif.series))
     chosen = tif.series[number]
-    if number == 0 and str(chosen.name).lower() in ("label", "macro", "thumbnail", "overview"):
+    if number == 0 and _is_extra(chosen):
         chosen = max(tif.series, key=lambda series: int(np.prod(series.shape, dtype=np.int64)))
     return chosen
+
+
+def _is_extra(series: Any) -> bool:  # noqa: ANN401
+    """Whether a series is a picture beside the slide: of its label, or of all of it."""
+    return str(series.name).lower() in ("label", "macro", "thumbnail", "overview", "map")
 
 
 def _samples(tif: tifffile.TiffFile, key: Any, layout: Layout) -> Samples:  # noqa: ANN401

@@ -142,6 +142,7 @@ def _content(path: Path, request: Request) -> Content:
         compression=_compression(arrays[0]),
         tiled=True,
         n_series=image.n_series,
+        n_images=image.n_series,
         close=cache.clear,
     )
 

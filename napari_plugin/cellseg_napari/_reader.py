@@ -86,7 +86,12 @@ def read_result(folder: Path) -> list[LayerData]:
 
 
 def read_slide(
-    path: Path, *, mpp: float | None = None, z: ZOption = None, t: int | None = None
+    path: Path,
+    *,
+    mpp: float | None = None,
+    z: ZOption = None,
+    t: int | None = None,
+    series: int = 0,
 ) -> list[LayerData]:
     """The layers of a slide: one for RGB, otherwise one a channel. Reads one coarse level.
 
@@ -100,6 +105,8 @@ def read_slide(
         Plane (from 0) or projection; the middle plane otherwise.
     t : int, optional
         Time point (from 0); the first otherwise.
+    series : int
+        Which image of a file with several.
 
     Raises
     ------
@@ -109,7 +116,7 @@ def read_slide(
     from cellseg.slide import open_slide
     from cellseg_napari._lazy import SlideSource, slide_levels
 
-    slide = open_slide(path, mpp=mpp, z=z, t=t)
+    slide = open_slide(path, mpp=mpp, z=z, t=t, series=series)
     source = SlideSource(slide, on_damage=_warn)
     shared = {"multiscale": True, **_placed(slide.mpp)}
     if slide.is_rgb:
@@ -189,7 +196,7 @@ def _slide_path(result: Result) -> Path:
 def _opening(result: Result) -> dict[str, Any]:
     """How the run opened its slide, as far as run.json says it."""
     settings = _section(result, "settings")
-    kept = {key: settings[key] for key in ("z", "t") if settings.get(key) is not None}
+    kept = {key: settings[key] for key in ("z", "t", "series") if settings.get(key) is not None}
     return kept | ({} if result.frame.mpp is None else {"mpp": result.frame.mpp})
 
 
