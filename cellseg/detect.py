@@ -26,9 +26,9 @@ from cellseg.paste import paste
 
 log = logging.getLogger(__name__)
 
-CELL_OBJECTNESS = 0.3
-"""A tile whose limit on proposals left out some as good as this may lack cells. Proposals near
-:data:`cellseg.models.maskrcnn.PROPOSAL_SCORE` fill any limit and hold next to none."""
+PROPOSALS_PER_CELL = 4
+"""A tile whose limit on proposals was reached may lack cells if fewer than this stand behind each
+found one. Any tile can fill the limit with proposals that hold nothing."""
 
 _OUT_OF_MEMORY = (torch.OutOfMemoryError, RuntimeError, MemoryError)
 
@@ -191,7 +191,7 @@ def _to_detections(
     )
     reached = []
     full = int(result["proposals"]) >= limits.proposals
-    if full and float(result["objectness"]) >= CELL_OBJECTNESS:
+    if full and len(scores) * PROPOSALS_PER_CELL > limits.proposals:
         reached.append("proposals")
     if bool(result["detections_full"]):
         reached.append("detections")

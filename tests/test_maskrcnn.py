@@ -69,7 +69,7 @@ def test_anchors_cover_cells(model):
 def test_limits_follow_the_area(side, detections):
     limits = Limits.for_area(side * side)
     assert limits.detections == detections
-    assert limits.proposals >= 2 * detections
+    assert limits.proposals >= detections
     assert limits.pre_nms >= 4 * detections
 
 

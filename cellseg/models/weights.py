@@ -32,7 +32,7 @@ FORMAT = 1
 METADATA_KEY = "cellseg"
 SCALE = ".scale"
 
-DEFAULT_SHA256: str | None = "9db5fb32414cc52ec1b178b478c661eaed1dd69ba9d0dd078e7a854039c2de03"
+DEFAULT_SHA256: str | None = "a8496e0654ef7989e7ed25a4a8eb2787f724f450fd0a640a2df25aeab7c7398d"
 """Checksum of the weights that come with cellseg."""
 
 COCO_URL: str = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.url
