@@ -171,7 +171,7 @@ class Summary:
             tissue = f"{self.tissue_mm2:.3g} mm² of tissue"
             parts.append(f"{self.density_per_mm2:,.0f} per mm² in {tissue}")
         if self.skipped_share:
-            parts.append(f"{self.skipped_share:.1%} of the slide skipped as background")
+            parts.append(f"{100 * self.skipped_share:.1f} % of the slide skipped as background")
         return ", ".join(parts)
 
 

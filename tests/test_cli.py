@@ -91,7 +91,7 @@ def test_json_names_the_images_that_failed_too(cellseg, tmp_path):
     assert broken["cells"] is broken["output"] is None
     assert "broken.tif" in broken["warnings"][0]
     code, out, _ = cellseg("count", tmp_path, "--no-prefilter")
-    assert "1 images, 1 failed" in out
+    assert "1 image, 1 failed" in out
     assert f"{truth.count:,}" in out
 
 

@@ -313,7 +313,7 @@ def table_of(outcomes: list[Outcome]) -> str:
             f"{'—' if median is None else f'{median:.1f}':>11}"
         )
     total = sum(len(result.cells) for result in results)
-    counted = f"{len(results)} images" + (
+    counted = f"{len(results)} image{'s' * (len(results) != 1)}" + (
         f", {len(outcomes) - len(results)} failed" if len(results) < len(outcomes) else ""
     )
     lines += ["-" * len(header), f"{counted:<40} {total:>9,}"]

@@ -176,4 +176,3 @@ def forward_batch(model: MaskRCNN, images: Tensor) -> list[dict[str, Tensor]]:
     for result, boxes in zip(results, proposals, strict=True):
         result["proposals"] = torch.tensor(len(boxes))
     return cast(list[dict[str, Tensor]], results)
-
