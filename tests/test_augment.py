@@ -1,4 +1,4 @@
-"""Redrawing H&E as immunohistochemistry."""
+"""Augmentation: H&E redrawn as immunohistochemistry, light turned round, objects copied."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import torch
 from skimage.color import rgb2hed
 
 from cellseg.normalise import Light
-from cellseg.training.augment import Augmentation, labelled, photometric
+from cellseg.training.augment import Augmentation, inverted, labelled, photometric
 from cellseg.training.crops import Crop, boxes_of
+from cellseg.training.paste import paste
 
 
 def tissue(side=96):
@@ -81,3 +82,76 @@ def test_only_stained_crops_are_redrawn(light: Light, changes, monkeypatch):
     crop = Crop(image, boxes_of(masks), masks, torch.ones(4, dtype=torch.int64))
     photometric(crop, light, Augmentation(label=1.0), np.random.default_rng(0))
     assert bool(calls) is changes
+
+
+def dots(side=96, light=0.9):
+    """One disc and one bar, bright on black, with labels 1 and 2."""
+    y, x = np.mgrid[:side, :side]
+    disc = (y - 40) ** 2 + (x - 40) ** 2 < 9**2
+    bar = (abs(y - 70) < 4) & (abs(x - 70) < 10)
+    masks = torch.from_numpy(np.array([disc, bar], np.uint8))
+    image = torch.zeros(3, side, side)
+    image[:, disc], image[:, bar] = light, light / 2
+    return Crop(image, boxes_of(masks), masks, torch.tensor([1, 2]))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_copies_are_whole_and_what_lies_under_them_is_theirs_no_more(seed):
+    crop = dots()
+    denser = paste(crop, 8, np.random.default_rng(seed))
+    assert len(denser.masks) == len(denser.boxes) == len(denser.labels)
+    assert len(denser.masks) > 2
+    assert int(denser.masks.sum(0).max()) == 1
+    assert torch.equal(boxes_of(denser.masks), denser.boxes)
+    # Every pixel that shines belongs to an object, and the brightness goes with the label.
+    assert not bool((denser.image[0] * (1 - denser.masks.sum(0)) > 0.5).any())
+    # The last copy lies on top, so nothing of it is hidden.
+    areas = crop.masks.sum((1, 2)).tolist()
+    last = int(denser.labels[-1])
+    assert int(denser.masks[-1].sum()) == areas[last - 1]
+    level = float(denser.image[0][denser.masks[-1] > 0].max())
+    assert level == pytest.approx(0.9 if last == 1 else 0.45, abs=0.05)
+
+
+def test_most_copies_touch_another_object():
+    touching = copies = 0
+    for seed in range(10):
+        denser = paste(dots(), 6, np.random.default_rng(seed))
+        grown = torch.nn.functional.max_pool2d(denser.masks.float(), 5, 1, 2)
+        near = (grown.sum(0) > 1).float()
+        copies += len(denser.masks) - 2
+        touching += sum(bool((mask.float() * near).any()) for mask in denser.masks[2:])
+    assert touching > 0.6 * copies > 0
+
+
+def test_a_crowded_or_empty_crop_is_left_as_it_is():
+    empty = Crop(
+        torch.zeros(3, 32, 32),
+        torch.zeros(0, 4),
+        torch.zeros(0, 32, 32, dtype=torch.uint8),
+        torch.zeros(0, dtype=torch.int64),
+    )
+    assert paste(empty, 5, np.random.default_rng(0)) is empty
+    masks = torch.zeros(1, 32, 32, dtype=torch.uint8)
+    masks[:, 2:30, 2:30] = 1
+    crowded = Crop(torch.zeros(3, 32, 32), boxes_of(masks), masks, torch.tensor([1]))
+    assert paste(crowded, 5, np.random.default_rng(0)) is crowded
+
+
+def test_turned_round_fluorescence_is_dark_on_white():
+    crop = dots()
+    turned, light = inverted(crop, "fluorescence", np.random.default_rng(0))
+    assert light == "transmitted"
+    inside = crop.masks.sum(0) > 0
+    assert float(turned.image[:, ~inside].min()) > 0.8
+    assert float(turned.image[:, inside].mean()) < float(turned.image[:, ~inside].mean()) - 0.1
+
+
+def test_turned_round_stain_is_bright_on_black():
+    image, masks = tissue()
+    crop = Crop(image, boxes_of(masks), masks, torch.ones(4, dtype=torch.int64))
+    turned, light = inverted(crop, "transmitted", np.random.default_rng(0))
+    assert light == "fluorescence"
+    assert torch.equal(turned.image[0], turned.image[2])
+    inside = masks.sum(0) > 0
+    assert float(turned.image[:, inside].mean()) > float(turned.image[:, ~inside].mean()) + 0.3

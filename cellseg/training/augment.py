@@ -1,4 +1,4 @@
-"""Augmentation: flips, right-angle turns, scale, stain and brightness.
+"""Augmentation: flips, right-angle turns, scale, density, light, stain and brightness.
 
 Randomness comes in as a generator; nothing here seeds or reads global state.
 """
@@ -6,6 +6,7 @@ Randomness comes in as a generator; nothing here seeds or reads global state.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 from cellseg.normalise import Light
 from cellseg.training.crops import AnnotatedImage, Crop, boxes_of, cut
+from cellseg.training.paste import paste
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,16 +42,23 @@ class Augmentation:
         Largest standard deviation of added noise, in units of the white level.
     label : float
         Share of transmitted-light crops that are redrawn as immunohistochemistry.
+    inversion : float
+        Share of crops whose light is turned round: fluorescence to dark objects on a bright
+        ground, a stain's density to bright objects on a dark one.
+    density : float
+        Share of crops to which copies of their own objects are added.
     """
 
     size: int = 256
-    scale: tuple[float, float] = (0.6, 1.5)
-    diameter_px: tuple[float, float] = (9.0, 48.0)
+    scale: tuple[float, float] = (0.5, 2.0)
+    diameter_px: tuple[float, float] = (9.0, 90.0)
     stain: float = 0.2
     brightness: float = 0.12
     gamma: float = 0.2
     noise: float = 0.03
     label: float = 0.3
+    inversion: float = 0.08
+    density: float = 0.25
 
 
 def random_crop(
@@ -69,7 +78,12 @@ def random_crop(
     else:
         origin = (_start(height, side, rng), _start(width, side, rng))
     crop = cut(image, origin=origin, side=side, size=size)
-    return photometric(geometric(crop, rng), image.light, augmentation, rng)
+    if rng.random() < augmentation.density:
+        crop = paste(crop, int(rng.integers(1, 13)), rng)
+    light = image.light
+    if rng.random() < augmentation.inversion:
+        crop, light = inverted(crop, light, rng)
+    return photometric(geometric(crop, rng), light, augmentation, rng)
 
 
 def _scale(image: AnnotatedImage, augmentation: Augmentation, rng: np.random.Generator) -> float:
@@ -170,6 +184,25 @@ def labelled(image: Tensor, masks: Tensor, rng: np.random.Generator) -> Tensor:
     back = torch.from_numpy(rgb_from_hed.astype(np.float32))
     changed = torch.einsum("dhw,dc->chw", torch.stack([blue, pink, label]), back)
     return (-changed).exp().clamp(0, 1)
+
+
+def inverted(crop: Crop, light: Light, rng: np.random.Generator) -> tuple[Crop, Light]:
+    """Turn the light round, so that darkness is not what makes an object.
+
+    Fluorescence becomes an absorbing dye of a random colour on a white ground; transmitted
+    light becomes the brightness of its haematoxylin on black.
+    """
+    image = crop.image
+    if light == "fluorescence":
+        depth = torch.from_numpy(rng.uniform(0.2, 1.6, (3, 1, 1)).astype(np.float32))
+        image, turned = float(rng.uniform(0.85, 1.0)) * (-depth * image).exp(), "transmitted"
+    else:
+        density = -image.clamp_min(1e-3).log()
+        weights = torch.from_numpy(hed_from_rgb[:, 0].astype(np.float32))
+        dye = torch.einsum("chw,c->hw", density, weights).clamp_min(0)
+        dye = dye / dye.quantile(0.998).clamp_min(0.05)
+        image, turned = dye.clamp(0, 1).expand_as(image).contiguous(), "fluorescence"
+    return Crop(image, crop.boxes, crop.masks, crop.labels), cast("Light", turned)
 
 
 def _stain(image: Tensor, gains: NDArray[np.float64]) -> Tensor:

@@ -157,7 +157,7 @@ def _loop(
 ) -> None:
     usual = data.diameter_px
     augmentation = Augmentation(
-        size=request.crop_px, diameter_px=(min(9.0, usual / 2), max(48.0, 1.5 * usual))
+        size=request.crop_px, diameter_px=(min(9.0, usual / 2), max(90.0, 1.5 * usual))
     )
     stream = CropStream(
         data.train, None, augmentation, request.batch, request.seed + 1000 * trainer.state.step

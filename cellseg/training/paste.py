@@ -1,0 +1,92 @@
+"""Copy-paste: a crop's own objects set down again beside one another, for crowded scenes.
+
+Ghiasi et al. 2021 (Simple Copy-Paste is a Strong Data Augmentation for Instance
+Segmentation); here the copies come from the same crop, so that focus, stain and noise fit.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cellseg.training.crops import Crop, boxes_of
+
+CROWDED = 0.5
+"""No copies are added to a crop of which objects cover this share."""
+
+COVERED = 0.25
+"""A copy may hide this share of another object at most."""
+
+
+def paste(crop: Crop, copies: int, rng: np.random.Generator) -> Crop:
+    """Add up to ``copies`` turned copies of whole objects, most of them touching another one.
+
+    Parameters
+    ----------
+    crop : Crop
+    copies : int
+        Fewer are added where there is no room.
+    rng : Generator
+
+    Returns
+    -------
+    Crop
+        The same object where nothing was added. Objects under a copy lose what it hides.
+    """
+    size = crop.image.shape[1]
+    whole = [
+        index
+        for index, (x0, y0, x1, y1) in enumerate(crop.boxes.tolist())
+        if x0 > 0 and y0 > 0 and x1 < size and y1 < size
+    ]
+    if not whole or float(crop.masks.any(0).float().mean()) > CROWDED:
+        return crop
+    image, masks, labels = crop.image.clone(), list(crop.masks.bool()), crop.labels.tolist()
+    for source in rng.choice(whole, copies).tolist():
+        turns = int(rng.integers(4))
+        pixels, mask = _lifted(crop, source, turns)
+        place = _place(masks[int(rng.integers(len(masks)))], mask, size, rng)
+        if place is None:
+            continue
+        new = torch.zeros((size, size), dtype=torch.bool)
+        y, x = place
+        window = (slice(y, y + mask.shape[0]), slice(x, x + mask.shape[1]))
+        new[window] = mask > 0.5
+        if any(bool((old & new).sum() > COVERED * old.sum()) for old in masks):
+            continue
+        image[:, window[0], window[1]] = torch.lerp(image[:, window[0], window[1]], pixels, mask)
+        masks = [old & ~new for old in masks] + [new]
+        labels.append(labels[source])
+    if len(masks) == len(crop.masks):
+        return crop
+    stacked = torch.stack(masks).to(torch.uint8)
+    return Crop(image, boxes_of(stacked), stacked, torch.tensor(labels, dtype=torch.int64))
+
+
+def _lifted(crop: Crop, index: int, turns: int) -> tuple[Tensor, Tensor]:
+    """Pixels (3, h, w) and soft mask (h, w) of one object, turned, with a margin of one pixel."""
+    x0, y0, x1, y1 = (int(v) for v in crop.boxes[index].tolist())
+    rows, columns = slice(y0 - 1, y1 + 1), slice(x0 - 1, x1 + 1)
+    hard = crop.masks[index, rows, columns].float()
+    soft = torch.nn.functional.avg_pool2d(hard[None, None], 3, 1, 1, count_include_pad=False)
+    mask = torch.maximum(0.9 * hard, soft[0, 0])
+    pixels = crop.image[:, rows, columns]
+    return pixels.rot90(turns, (1, 2)), mask.rot90(turns, (0, 1))
+
+
+def _place(
+    neighbour: Tensor, mask: Tensor, size: int, rng: np.random.Generator
+) -> tuple[int, int] | None:
+    """Corner (y, x) at which a copy touches a neighbour, None where that leaves the crop."""
+    ys, xs = torch.nonzero(neighbour, as_tuple=True)
+    if len(ys) == 0:
+        return None
+    middle = np.array([float(ys.float().mean()), float(xs.float().mean())])
+    reach = np.sqrt(len(ys) / np.pi) + np.sqrt(float((mask > 0.5).sum()) / np.pi)
+    angle = rng.uniform(0, 2 * np.pi)
+    offset = reach * rng.uniform(0.85, 1.1) * np.array([np.sin(angle), np.cos(angle)])
+    y, x = (int(v) for v in np.round(middle + offset - np.array(mask.shape) / 2))
+    if y < 0 or x < 0 or y + mask.shape[0] > size or x + mask.shape[1] > size:
+        return None
+    return y, x
