@@ -17,11 +17,12 @@ from cellseg.normalise import Normaliser
 from cellseg.results import load_result
 from cellseg.slide import open_slide
 
-OUTLINE = (255, 220, 0)
+OUTLINE = (60, 255, 60)
+WIDTH_PX = 1000
 
 
-def overlay(result_folder: Path, box: Box | None = None, *, enlarge: int = 2) -> Image.Image:
-    """Outlines of the masks over the slide, ``enlarge`` times the model's pixels."""
+def overlay(result_folder: Path, box: Box | None = None) -> Image.Image:
+    """Outlines of the masks over the slide, small parts enlarged by a whole factor."""
     result = load_result(result_folder)
     settings = result.run["settings"]
     planes = {name: settings[name] for name in ("z", "t", "series")}
@@ -31,6 +32,7 @@ def overlay(result_folder: Path, box: Box | None = None, *, enlarge: int = 2) ->
         part = whole if box is None else box.intersection(whole)
         channels = [slide.channels.index(name) for name in settings["channels"]]
         pixels = slide.read(part, downsample=result.frame.downsample, channels=channels)
+    enlarge = max(1, round(WIDTH_PX / max(pixels.shape[:2])))
     protocol = result.run["protocol"]
     light = "fluorescence" if protocol["stain"] == "fluorescence" else "transmitted"
     scale = Normaliser(settings["intensity_low"], settings["intensity_high"], light)
@@ -48,7 +50,7 @@ def main(arguments: list[str]) -> None:
     if len(arguments) == 5:
         y, x, side = (int(value) for value in arguments[2:])
         box = Box(y, x, y + side, x + side)
-    overlay(Path(arguments[0]), box).save(arguments[1])
+    overlay(Path(arguments[0]), box).save(arguments[1], quality=88)
 
 
 if __name__ == "__main__":
