@@ -176,7 +176,10 @@ def _to_detections(
 ) -> Detections:
     """Torchvision's (x1, y1, x2, y2) is turned here, once."""
     boxes = result["boxes"].float().cpu().numpy()[:, [1, 0, 3, 2]]
-    masks = result["masks"].float().cpu().numpy()
+    masks = list(result["masks"].float().cpu().numpy())
+    fine = result["fine_masks"].float().cpu().numpy()
+    for index, mask in zip(result["fine"].tolist(), fine, strict=True):
+        masks[index] = mask
     scores = result["scores"].float().cpu().numpy()
     classes = result["labels"].cpu().numpy() - 1
     pasted = [

@@ -13,8 +13,8 @@ from skimage.filters import gaussian
 
 import cellseg
 from cellseg.evaluate import EvaluateRequest, Evaluation, evaluate
-from cellseg.models.maskrcnn import TrainingLimits
 from cellseg.evaluation.run_lengths import encoded
+from cellseg.models.maskrcnn import TrainingLimits
 from cellseg.training.run import TrainRequest, train
 
 CLASSES = ("lymphocyte", "fibroblast")
@@ -73,7 +73,7 @@ def learnt(tmp_path_factory):
     )
     done = train(
         TrainRequest(
-            data=(data,), validation=data, output=folder / "out", init="default", steps=60,
+            data=(data,), validation=data, output=folder / "out", init="default", steps=170,
             batch=2, crop_px=160, device="cpu", workers=0, validations=2, seed=3,
             limits=TrainingLimits(proposals=200, box_samples=64, mask_samples=16),
         )
@@ -102,6 +102,6 @@ def test_counts_by_class(learnt):
     table = pd.read_csv(cells.folder / "cells.csv")
     assert dict(table["class"].value_counts()) == found
     # The long ones are the ones that are called fibroblasts.
-    length = table.groupby("class")["major_axis_px"].median()
+    length = table.groupby("class")["axis_major_length_px"].median()
     assert length["fibroblast"] > 1.4 * length["lymphocyte"]
     assert all(name in str(cells.summary) for name in CLASSES)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
+from cellseg.models import roi_heads
 from cellseg.models.maskrcnn import (
     Limits,
     TrainingLimits,
@@ -109,43 +110,64 @@ def test_a_full_list_is_said(model):
     assert result["detections_full"]
 
 
-def test_mask_branch_sees_only_what_is_kept(model, monkeypatch):
+def spied(heads, request):
+    """Sizes of what goes through the mask branch: (boxes, samples along a side)."""
     seen = []
-    heads = model.roi_heads
-    whole = heads._mask_logits
+    hook = heads.mask_head.register_forward_pre_hook(
+        lambda module, inputs: seen.append((inputs[0].shape[0], inputs[0].shape[3]))
+    )
+    request.addfinalizer(hook.remove)
+    return seen
 
-    def spy(features, boxes, shapes):
-        seen.append(sum(map(len, boxes)))
-        return whole(features, boxes, shapes)
 
-    monkeypatch.setattr(heads, "_mask_logits", spy)
+def test_mask_branch_sees_only_what_is_kept(model, request, monkeypatch):
+    monkeypatch.setattr(roi_heads, "FINE_FROM_PX", float("inf"))
+    seen = spied(model.roi_heads, request)
     set_limits(model, Limits(pre_nms=200, proposals=100, detections=3), score=0.0, nms_iou=0.9)
     (result,) = forward_batch(model, torch.rand(1, 3, 64, 64))
     assert int(result["proposals"]) > 3
-    assert seen == [3]
+    assert seen == [(3, 14)]
     assert result["masks"].shape == (3, 28, 28)
     set_limits(model, Limits(pre_nms=200, proposals=100, detections=3), score=1.0, nms_iou=0.9)
     (result,) = forward_batch(model, torch.rand(1, 3, 64, 64))
-    assert seen == [3]
+    assert seen == [(3, 14)]
     assert result["masks"].shape == (0, 28, 28)
+    assert result["fine_masks"].shape == (0, 56, 56)
 
 
-def test_mask_samples_bound_the_training(monkeypatch):
+def test_large_boxes_are_looked_at_twice_where_the_first_mask_is_in_doubt(
+    model, request, monkeypatch
+):
+    seen = spied(model.roi_heads, request)
+    image = torch.rand(1, 3, 192, 192)
+    set_limits(model, Limits(pre_nms=500, proposals=200, detections=40), score=0.0, nms_iou=0.9)
+    (result,) = forward_batch(model, image)
+    sides = (result["boxes"][:, 2:] - result["boxes"][:, :2]).amax(1)
+    large = torch.where(sides >= roi_heads.FINE_FROM_PX)[0]
+    assert 0 < len(large) < len(sides)
+    assert torch.equal(result["fine"], large)
+    assert seen == [(len(sides), 14), (len(large), 28)]
+    first = torch.nn.functional.interpolate(
+        result["masks"][large][:, None], (56, 56), mode="bilinear", align_corners=False
+    )[:, 0]
+    sure = (first <= roi_heads.DOUBT[0]) | (first >= roi_heads.DOUBT[1])
+    assert torch.equal(result["fine_masks"][sure], first[sure])
+    assert not torch.equal(result["fine_masks"], first)
+    # The same masks come out when nothing is in doubt; the small ones are as they were.
+    monkeypatch.setattr(roi_heads, "DOUBT", (0.5, 0.5))
+    (plain,) = forward_batch(model, image)
+    torch.testing.assert_close(plain["fine_masks"], first)
+    torch.testing.assert_close(plain["masks"], result["masks"])
+
+
+def test_mask_samples_bound_the_training(request):
     limits = TrainingLimits(proposals=60, box_samples=32, mask_samples=4)
     model = build_maskrcnn(1, sampling_ratio=1, training=limits).train()
-    heads = model.roi_heads
-    seen = []
-    whole = heads._mask_logits
-
-    def spy(features, boxes, shapes):
-        seen.append([len(box) for box in boxes])
-        return whole(features, boxes, shapes)
-
-    monkeypatch.setattr(heads, "_mask_logits", spy)
+    seen = spied(model.roi_heads, request)
     with torch.no_grad():
         losses = model([torch.rand(3, 96, 96)] * 2, [targets(12), targets(12)])
     assert set(losses) == {
         "loss_classifier", "loss_box_reg", "loss_mask", "loss_objectness", "loss_rpn_box_reg",
     }  # fmt: skip
     # Twelve annotated boxes are positives each; two masks an image are trained.
-    assert seen == [[2, 2]]
+    assert seen == [(4, 14)]

@@ -5,6 +5,10 @@ class, runs the mask branch on every box above a low score and trains the mask b
 on every positive box. Counting needs class-agnostic suppression, the mask branch on the
 boxes that will be counted only, and a bounded training cost in dense fields.
 The parameters (and so the COCO weights) are the same.
+
+Large boxes are looked at twice: 14 × 14 samples, which become the 28 × 28 mask, leave out most of
+the pyramid's cells under a box of 48 px and more. The mask branch has no fully connected layer,
+so it also runs on 28 × 28 samples, and where the first mask is in doubt the mean of both counts.
 """
 
 from __future__ import annotations
@@ -17,9 +21,16 @@ from torchvision.models.detection.roi_heads import (
     fastrcnn_loss,
     maskrcnn_loss,
 )
+from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops import boxes as box_ops
 
 Target = dict[str, Tensor]
+
+FINE_FROM_PX = 48.0
+"""Boxes with a side of so many pixels get the second look."""
+
+DOUBT = (0.15, 0.85)
+"""Mask probabilities between which the second look has a say: the border."""
 
 
 class CellRoIHeads(RoIHeads):  # type: ignore[misc]
@@ -32,6 +43,7 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
     """
 
     mask_samples: int = 64
+    fine_roi_pool: MultiScaleRoIAlign
 
     @classmethod
     def from_torchvision(cls, heads: RoIHeads, *, mask_samples: int) -> CellRoIHeads:
@@ -53,6 +65,9 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
             heads.mask_predictor,
         )
         new.mask_samples = mask_samples
+        pool = heads.mask_roi_pool
+        size = tuple(2 * side for side in pool.output_size)
+        new.fine_roi_pool = MultiScaleRoIAlign(pool.featmap_names, size, pool.sampling_ratio)
         return new
 
     def forward(
@@ -79,7 +94,8 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         -------
         detections : list of dict
             ``boxes`` (D, 4), ``labels`` (D,), ``scores`` (D,), ``masks`` (D, 28, 28) of
-            probabilities inside the box, ``detections_full`` (bool, the limit was reached).
+            probabilities inside the box, ``detections_full`` (bool, the limit was reached),
+            ``fine`` (K,) indices of the large ones and ``fine_masks`` (K, 56, 56) of them.
         losses : dict of Tensor
         """
         if self.training:
@@ -125,7 +141,8 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
                 positive = positive[order[:quota]]
             boxes.append(box[positive])
             indices.append(match[positive])
-        logits = self._mask_logits(features, boxes, image_shapes)
+        pooled = self.mask_roi_pool(features, boxes, image_shapes)
+        logits = self.mask_predictor(self.mask_head(pooled))
         loss: Tensor = maskrcnn_loss(
             logits,
             boxes,
@@ -134,16 +151,6 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
             indices,
         )
         return loss
-
-    def _mask_logits(
-        self,
-        features: dict[str, Tensor],
-        boxes: list[Tensor],
-        image_shapes: list[tuple[int, int]],
-    ) -> Tensor:
-        pooled = self.mask_roi_pool(features, boxes, image_shapes)
-        logits: Tensor = self.mask_predictor(self.mask_head(pooled))
-        return logits
 
     def _detect(
         self,
@@ -158,14 +165,41 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         if sum(map(len, boxes)) == 0:
             for result in results:
                 result["masks"] = result["boxes"].new_zeros((0, 28, 28))
+                result["fine_masks"] = result["boxes"].new_zeros((0, 56, 56))
+                result["fine"] = result["labels"].new_zeros(0)
             return results
-        logits = self._mask_logits(features, boxes, image_shapes)
-        labels = torch.cat([result["labels"] for result in results])
-        masks = logits[torch.arange(len(labels), device=labels.device), labels].sigmoid()
-        parts = torch.split(masks, [len(box) for box in boxes])
-        for result, part in zip(results, parts, strict=True):
-            result["masks"] = part
+        labels = [result["labels"] for result in results]
+        masks = self._probabilities(self.mask_roi_pool, features, boxes, labels, image_shapes)
+        fine = [torch.where((box[:, 2:] - box[:, :2]).amax(1) >= FINE_FROM_PX)[0] for box in boxes]
+        large = [box[index] for box, index in zip(boxes, fine, strict=True)]
+        kinds = [label[index] for label, index in zip(labels, fine, strict=True)]
+        again = self._probabilities(self.fine_roi_pool, features, large, kinds, image_shapes)
+        for result, mask, index, second in zip(results, masks, fine, again, strict=True):
+            first = mask[index][:, None]
+            first = F.interpolate(first, second.shape[1:], mode="bilinear", align_corners=False)
+            first = first[:, 0]
+            doubt = (first > DOUBT[0]) & (first < DOUBT[1])
+            result["masks"], result["fine"] = mask, index
+            result["fine_masks"] = torch.where(doubt, (first + second) / 2, first)
         return results
+
+    def _probabilities(
+        self,
+        pool: MultiScaleRoIAlign,
+        features: dict[str, Tensor],
+        boxes: list[Tensor],
+        labels: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+    ) -> list[Tensor]:
+        """Masks of the labelled class, (D, S, S) an image; S is twice the pool's side."""
+        counts = [len(box) for box in boxes]
+        if sum(counts) == 0:
+            side = 2 * pool.output_size[0]
+            return [box.new_zeros((0, side, side)) for box in boxes]
+        logits = self.mask_predictor(self.mask_head(pool(features, boxes, image_shapes)))
+        kinds = torch.cat(labels)
+        masks = logits[torch.arange(len(kinds), device=kinds.device), kinds].sigmoid()
+        return list(torch.split(masks, counts))
 
     def _select(
         self,
