@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from imageio.v3 import imwrite
+from imageio.v3 import imread, imwrite
 
 from cellseg.cli.evaluate import evaluate as command
 from cellseg.detect import DetectorInfo
@@ -20,7 +20,7 @@ from cellseg.evaluation.judged import Judged
 from cellseg.instances import Instances
 from cellseg.protocol import load_protocol
 from cellseg.report import write_report
-from cellseg.report.page import worst_images
+from cellseg.report.page import sample, worst_images
 from cellseg.threshold import ThresholdDetector
 
 WHITE, NUCLEUS = (236, 214, 228), (80, 50, 140)
@@ -158,6 +158,8 @@ def test_the_report_shows_tables_plots_and_the_worst_images_first(tmp_path, stan
     for name in re.findall(r"src='([^']+)'", text):
         assert (page.parent / name).stat().st_size > 1000
     assert "worst-03.png" in text
+    assert sorted(sample(evaluation.images)) == [0, 1, 2]
+    assert imread(tmp_path / "report" / "sample.jpg").ndim == 3
     assert text.index("other: 6 annotated, 2 counted") < text.index("0.png, ")
     written = json.loads((page.parent / "evaluation.json").read_text())
     assert written["scores"]["all"]["count"]["found"] == 12

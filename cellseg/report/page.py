@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
 import numpy as np
 from imageio.v3 import imread
+from numpy.typing import NDArray
 
 from cellseg.errors import OutputError
 from cellseg.evaluate import DIAMETERS_PX, Evaluation
@@ -19,6 +20,7 @@ from cellseg.report import plots
 from cellseg.report.outlines import COLOURS, MEANINGS
 
 WORST = 10
+SAMPLE = 12
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
@@ -59,6 +61,10 @@ def write_report(evaluation: Evaluation, folder: str | Path) -> Path:
         (home / "evaluation.json").write_text(text + "\n", encoding="utf-8")
         _plots(evaluation, home)
         worst = list(_worst(evaluation, home))
+        chosen = sample(evaluation.images)
+        plots.sheet(
+            home / "sample.jpg", [(_pixels(evaluation, k), evaluation.images[k]) for k in chosen]
+        )
         page = home / "report.html"
         page.write_text(_page(evaluation, worst), encoding="utf-8")
     except OSError as error:
@@ -77,25 +83,49 @@ def _plots(evaluation: Evaluation, home: Path) -> None:
     plots.bars(home / "density.png", ap_by_density(images, classes), "AP by density")
 
 
+def sample(images: Sequence[Judged]) -> list[int]:
+    """Indices of images from the worst to the best of each set and modality, at even ranks."""
+    groups: dict[str, list[int]] = {}
+    for index in _ranked(images):
+        groups.setdefault(images[index].group, []).append(index)
+    quota = dict.fromkeys(groups, 0)
+    while sum(quota.values()) < min(SAMPLE, len(images)):
+        # The group with most images for each that it shows gets the next one.
+        name = max(groups, key=lambda name: len(groups[name]) ** 0.5 / (1 + 2 * quota[name]))
+        if quota[name] == len(groups[name]):
+            name = next(name for name in groups if quota[name] < len(groups[name]))
+        quota[name] += 1
+    return [
+        members[int((k + 0.5) * len(members) / quota[name])]
+        for name, members in groups.items()
+        for k in range(quota[name])
+    ]
+
+
 def worst_images(images: Iterable[Judged]) -> list[int]:
     """Indices of the images with most objects that are wrong, relative to all, worst first."""
+    return _ranked(images)[:WORST]
 
+
+def _ranked(images: Iterable[Judged]) -> list[int]:
     def badness(image: Judged) -> float:
         score = image.segmentation.accuracy[0]
         return 1.0 if math.isnan(score) else float(score)
 
     ranked = sorted(enumerate(images), key=lambda pair: badness(pair[1]))
-    return [index for index, _ in ranked[:WORST]]
+    return [index for index, _ in ranked]
+
+
+def _pixels(evaluation: Evaluation, index: int) -> NDArray[np.generic]:
+    pixels = np.asarray(imread(evaluation.paths[index]))
+    return pixels[..., None] if pixels.ndim == 2 else pixels[..., :3]
 
 
 def _worst(evaluation: Evaluation, home: Path) -> Iterable[tuple[str, Judged]]:
     for place, index in enumerate(worst_images(evaluation.images), start=1):
         image = evaluation.images[index]
-        pixels = np.asarray(imread(evaluation.paths[index]))
         name = f"worst-{place:02}.png"
-        plots.outlined(
-            home / name, pixels[..., None] if pixels.ndim == 2 else pixels[..., :3], image
-        )
+        plots.outlined(home / name, _pixels(evaluation, index), image)
         yield name, image
 
 
@@ -114,6 +144,8 @@ def _page(evaluation: Evaluation, worst: list[tuple[str, Judged]]) -> str:
         "<figure><img src='counts.png' alt='Counted against annotated objects, by image'></figure>",
         "<figure><img src='diameter.png' alt='Average precision by diameter'>"
         "<img src='density.png' alt='Average precision by density'></figure>",
+        "<h2>From the worst to the best</h2><p>Of each set and modality, at even ranks.</p>",
+        "<figure><img src='sample.jpg' alt='Images with outlines coloured by their fate'></figure>",
         f"<h2>The {len(worst)} worst images</h2><p class='key'>",
         *(f"<span><i style='background:{COLOURS[f]}'></i>{MEANINGS[f]}</span>" for f in FATES),
         "</p>",

@@ -19,6 +19,7 @@ from cellseg.report.outlines import COLOURS, MEANINGS, displayed, lines
 INK = "#0072B2"
 OTHER = "#D55E00"
 PAGE_PX = 900
+SHEET_PX = 360
 
 
 def count_by_threshold(
@@ -92,18 +93,43 @@ def outlined(path: Path, pixels: NDArray[np.generic], image: Judged) -> None:
     _save(figure, path)
 
 
-def draw(axes: Axes, pixels: NDArray[np.generic], image: Judged) -> None:
-    """The same into given axes."""
-    height, width = image.extent
+def draw(axes: Axes, pixels: NDArray[np.generic], image: Judged, width: float = 1.4) -> None:
+    """The same into given axes, lines of so many points."""
+    height, side = image.extent
     axes.imshow(displayed(pixels), interpolation="lanczos")
     drawn = lines(image)
     axes.add_collection(
         LineCollection(
-            [line for _, line in drawn], colors=[COLOURS[fate] for fate, _ in drawn], linewidths=1.4
+            [line for _, line in drawn],
+            colors=[COLOURS[fate] for fate, _ in drawn],
+            linewidths=width,
         )
     )
-    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    axes.set(xlim=(-0.5, side - 0.5), ylim=(height - 0.5, -0.5))
     axes.set_axis_off()
+
+
+def sheet(path: Path, images: Sequence[tuple[NDArray[np.generic], Judged]]) -> None:
+    """Many images on one sheet, of each the middle, with what was annotated and counted."""
+    columns = min(4, len(images))
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(3 * columns, 3.25 * rows + 0.35), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(rows, columns)).ravel()
+    for axes in panels:
+        axes.set_axis_off()
+    for axes, (pixels, image) in zip(panels, images, strict=False):
+        draw(axes, pixels, image, width=0.9)
+        height, width = image.extent
+        reach = min(SHEET_PX, height, width) / 2
+        axes.set(
+            xlim=(width / 2 - reach, width / 2 + reach),
+            ylim=(height / 2 + reach, height / 2 - reach),
+        )
+        f1 = image.segmentation.f1[0]
+        counts = f"{len(image.truth):,} annotated, {int(image.counted.sum()):,} counted"
+        axes.set_title(f"{image.group}\n{counts}, F1 {f1:.2f}", fontsize=8)
+    figure.legend(handles=legend(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    _save(figure, path)
 
 
 def legend() -> list[Patch]:
