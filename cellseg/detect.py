@@ -6,8 +6,8 @@ A detector sees tiles and knows nothing of the slide: pixel (0, 0) is the tile's
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -52,6 +52,29 @@ class Detections:
 
 
 @dataclass(frozen=True)
+class Sizes:
+    """Between which sizes objects are believed, in pixels of the network.
+
+    Attributes
+    ----------
+    smallest_px, largest_px : float
+        Areas.
+    longest_px : float
+        Side of the box.
+    """
+
+    smallest_px: float
+    largest_px: float
+    longest_px: float
+
+    @classmethod
+    def of(cls, settings: Mapping[str, float]) -> Sizes | None:
+        """From a model card's settings, where they are there."""
+        names = [field.name for field in fields(cls)]
+        return cls(*(settings[name] for name in names)) if set(names) <= set(settings) else None
+
+
+@dataclass(frozen=True)
 class DetectorInfo:
     """Who the detector is, for the table and the record of a run.
 
@@ -67,6 +90,8 @@ class DetectorInfo:
         µm per pixel that the model was trained at; None: any, the protocol's is taken.
     score : float or None
         Score at which the model counts best on its own validation; None: the protocol's.
+    sizes : Sizes or None
+        Of the objects that it was trained on; None: the protocol's gates hold.
     device : str
         Where it runs, for the record.
     """
@@ -78,6 +103,7 @@ class DetectorInfo:
     diameter_px: float | None = None
     mpp: float | None = None
     score: float | None = None
+    sizes: Sizes | None = None
     device: str = ""
 
 
@@ -261,4 +287,5 @@ def info_of(card: ModelCard) -> DetectorInfo:
         diameter_px=card.diameter_px,
         mpp=card.mpp,
         score=card.settings.get("score"),
+        sizes=Sizes.of(card.settings),
     )

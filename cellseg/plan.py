@@ -158,7 +158,8 @@ def _is_own(wanted: str | CountProtocol | None) -> bool:
 def model_settings(
     protocol: CountProtocol, info: DetectorInfo, *, own: bool
 ) -> tuple[dict[str, object], list[str]]:
-    """What a model of the user's own brings: the scale and the score it was validated at.
+    """What a model of the user's own brings: the scale and the score it was validated at, and
+    the sizes of the objects that it knows.
 
     It takes the place of a shipped protocol's. A protocol of the user's ``own`` keeps what it
     says; a calibration for other weights is left out of either.
@@ -180,6 +181,13 @@ def model_settings(
     if info.score is not None:
         changes["score"] = info.score
         notes.append(f"score {info.score:g}, by the model's validation; --score takes another")
+    if info.sizes is not None:
+        mpp = info.mpp or protocol.mpp
+        changes |= {
+            "min_area_um2": info.sizes.smallest_px * mpp**2,
+            "max_area_um2": info.sizes.largest_px * mpp**2,
+            "largest_cell_um": info.sizes.longest_px * mpp,
+        }
     return changes, notes
 
 

@@ -12,10 +12,12 @@ from imageio.v3 import imwrite
 from safetensors import safe_open
 
 from cellseg.cli.train import train as command
-from cellseg.detect import load_detector
+from cellseg.detect import DetectorInfo, Sizes, load_detector
 from cellseg.errors import InputError, SettingsError, WeightsError
 from cellseg.models.maskrcnn import TrainingLimits
 from cellseg.models.weights import load_model
+from cellseg.plan import model_settings
+from cellseg.protocol import load_protocol
 from cellseg.training import run
 from cellseg.training.checkpoint import read_state
 from cellseg.training.prepare import network_mpp, prepare
@@ -176,6 +178,20 @@ def test_scale_of_the_network(tmp_path):
     assert plain.mpp is None
     assert plain.train[0].zoom == 1
     assert plain.diameter_px == pytest.approx(2 * (18 * 18 / np.pi) ** 0.5, rel=0.05)
+
+
+def test_a_count_believes_the_sizes_that_were_annotated(tmp_path):
+    data = prepare(small(project(tmp_path / "a", mpp=0.5), tmp_path / "out"), lambda e: None)
+    # Squares of 18 px.
+    assert data.sizes == Sizes(18 * 18 / 2, 1.5 * 18 * 18, round(1.2 * 18, 1))
+    info = DetectorInfo("m", "c" * 64, ("a",), "cell", mpp=2.0, sizes=data.sizes)
+    changes, _ = model_settings(load_protocol("he"), info, own=False)
+    assert changes["max_area_um2"] == pytest.approx(1.5 * 18 * 18 * 4)
+    assert changes["min_area_um2"] == pytest.approx(18 * 18 * 2)
+    assert changes["largest_cell_um"] == pytest.approx(43.2)
+    changes, _ = model_settings(load_protocol("he"), info, own=True)
+    assert not {"max_area_um2", "min_area_um2", "largest_cell_um"} & set(changes)
+    assert Sizes.of({"score": 0.5}) is None
 
 
 def test_command(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cellseg.detect import Sizes
 from cellseg.errors import InputError
 from cellseg.models.weights import DataCard
 from cellseg.training.coco import DataSet, join, read_coco, with_classes
@@ -48,6 +49,22 @@ class Prepared:
     def diameter_px(self) -> float:
         """The usual object, pixels of the network."""
         return _usual_diameter(self.train)
+
+    @property
+    def sizes(self) -> Sizes:
+        """What a count with the model believes: the annotated sizes, with room on either side."""
+        images = [image for image in (*self.train, *self.held) if image.masks]
+        areas = np.concatenate(
+            [[mask.sum() * image.zoom**2 for mask in image.masks] for image in images]
+        )
+        longest = max(
+            float((image.boxes[:, 2:] - image.boxes[:, :2]).max()) * image.zoom for image in images
+        )
+        # Slivers at the images' edges say nothing of the smallest whole object.
+        smallest = float(np.percentile(areas, 1)) / 2
+        return Sizes(
+            round(smallest, 1), round(1.5 * float(areas.max()), 1), round(1.2 * longest, 1)
+        )
 
 
 def prepare(request: TrainRequest, tell: Report) -> Prepared:

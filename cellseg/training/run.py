@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 
@@ -275,7 +276,7 @@ def _export(
             "crop_px": float(request.crop_px),
             "device": device.type,
         },
-        settings={"score": round(best["score"], 3) if best else 0.5},
+        settings={"score": round(best["score"], 3) if best else 0.5, **asdict(data.sizes)},
         licence=request.licence,
         made_with=f"cellseg {__version__}",
     )

@@ -1,0 +1,94 @@
+"""How many images of one's own a fine-tuning needs.
+
+    python benchmarks/finetune.py TRAIN.json VAL.json [--images 5,10,20,30] [--minutes 45]
+        [--init default] [--object cell] [--output finetune/]
+
+For each number of images, drawn evenly over TRAIN, a model is trained by ``cellseg train`` with
+its defaults (a split of its own, early stopping), and VAL is counted with it through the whole of
+``cellseg count``. The row "0" is the model that it starts from. Finished models in the output
+folder are not trained again, an interrupted training goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import numpy as np
+
+from cellseg.evaluate import EvaluateRequest, Evaluation, evaluate
+from cellseg.training.run import Note, TrainRequest, Validated, train
+
+
+def subset(data: Path, count: int, folder: Path) -> Path:
+    """The first ``count`` images of an even walk over the file, as a COCO file beside it."""
+    found = json.loads(data.read_text(encoding="utf-8"))
+    places = np.linspace(0, len(found["images"]) - 1, count).round().astype(int)
+    chosen = [found["images"][place] for place in sorted(set(places.tolist()))]
+    ids = {image["id"] for image in chosen}
+    found["images"] = chosen
+    found["annotations"] = [one for one in found["annotations"] if one["image_id"] in ids]
+    path = folder / f"{count}-images.json"
+    path.write_text(json.dumps(found), encoding="utf-8")
+    return path
+
+
+def tell(event: object) -> None:
+    """Notes and validations, for the log."""
+    if isinstance(event, Note):
+        click.echo(f"  {event.text}")
+    if isinstance(event, Validated):
+        click.echo(f"  step {event.step}, {event.minutes:.1f} min: {event.scores}")
+
+
+def row(name: str, model: str, val: Path, trained: str) -> str:
+    """One line of the table."""
+    *_, last = evaluate(EvaluateRequest(data=(val,), model=model))
+    assert isinstance(last, Evaluation)
+    scores = last.scores()
+    return (
+        f"| {name} | {trained} | {scores.accuracy[0.5]:.3f} | {scores.f1[0.5]:.3f} | "
+        f"{scores.f1[0.75]:.3f} | {100 * scores.count.bias:+.1f} % | "
+        f"{100 * scores.count.mean_relative:.1f} % |"
+    )
+
+
+@click.command()
+@click.argument("data", type=click.Path(exists=True, path_type=Path))
+@click.argument("val", type=click.Path(exists=True, path_type=Path))
+@click.option("--images", default="5,10,20,30", show_default=True)
+@click.option("--minutes", default=45.0, show_default=True, help="Of each training, at most.")
+@click.option("--init", default="default", show_default=True)
+@click.option("--object", "outlined", default="cell", type=click.Choice(["cell", "nucleus"]))
+@click.option("--output", default="finetune", type=click.Path(path_type=Path))
+def main(
+    data: Path, val: Path, images: str, minutes: float, init: str, outlined: str, output: Path
+) -> None:
+    """Train, count, print the table."""
+    output.mkdir(parents=True, exist_ok=True)
+    lines = [row("0", init, val, "–")]
+    for count in (int(part) for part in images.split(",")):
+        click.echo(f"{count} images")
+        done = train(
+            TrainRequest(
+                data=(subset(data, count, output),),
+                images=data.parent,
+                output=output / str(count),
+                init=init,
+                minutes=minutes,
+                object="cell" if outlined == "cell" else "nucleus",
+                name=f"{count}-images",
+            ),
+            report=tell,
+        )
+        took = f"{done.card.training['minutes']} min, {done.card.training['device']}"
+        lines.append(row(str(count), str(done.model), val, took))
+        click.echo(lines[-1])
+    click.echo("\n| images | training | accuracy at IoU 0.5 | F1 | F1 at 0.75 | bias | per image |")
+    click.echo("|---|---|---|---|---|---|---|")
+    click.echo("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
