@@ -3,13 +3,15 @@
     python benchmarks/points.py FOLDER [--split val] [--mpp 0.5] [--model M]
 
 FOLDER holds ``images/``, ``counts.csv`` (image, split, n_cells) and ``points.csv`` (image, x, y).
-Each image goes through the whole of a count. The table gives the error of each count; a cell is
-found if its centre lies within ``--within`` µm of a counted cell's, one-to-one.
+Each image goes through the whole of a count, down to a low score. The table gives the count's
+error at the protocol's score and at others; a cell is met if its centre lies within ``--within``
+µm of a counted cell's, one-to-one.
 """
 
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -19,19 +21,28 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
+from cellseg.detect import MaskRCNNDetector, load_detector
 from cellseg.pipeline import CountResult, run
-from cellseg.plan import CountRequest
+from cellseg.plan import CountRequest, make_plan
+from cellseg.slide import open_slide
+
+LOWEST = 0.2
+SCORES = tuple(0.2 + 0.05 * k for k in range(13))
 
 
 def centres(
-    image: Path, mpp: float, model: str, detectors: dict[object, object], folder: Path
-) -> NDArray[np.float64]:
-    """Centroids (x, y) of the counted cells, pixels of the image, (N, 2)."""
-    request = CountRequest(image=image, output=folder, mpp=mpp, model=model)
-    for event in run(request, detectors=detectors):
+    image: Path, mpp: float, detector: MaskRCNNDetector, folder: Path
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Centroids (x, y) down to a low score, pixels of the image, (N, 2); scores; the one in use."""
+    wanted = CountRequest(image=image, mpp=mpp)
+    with open_slide(image, mpp=mpp) as slide:
+        used = make_plan(slide, wanted, detector.info).protocol.score
+    request = replace(wanted, output=folder, score=min(LOWEST, used))
+    for event in run(request, detector=detector):
         if isinstance(event, CountResult):
             table = event.cells.table
-            return table[["centroid_x_px", "centroid_y_px"]].to_numpy(dtype=float)
+            places = table[["centroid_x_px", "centroid_y_px"]].to_numpy(dtype=float)
+            return places, table["score"].to_numpy(dtype=float), used
     raise SystemExit(f"{image}: the run ended without a result")
 
 
@@ -54,25 +65,30 @@ def main(folder: Path, split: str, mpp: float, within: float, model: str) -> Non
     """Print one line an image, and the totals."""
     counts = pd.read_csv(folder / "counts.csv")
     points = pd.read_csv(folder / "points.csv").groupby("image")
-    detectors: dict[object, object] = {}
-    errors, total, annotated, right = [], 0, 0, 0
-    for row in counts[counts["split"] == split].itertuples():
+    detector = load_detector(model, score=LOWEST)
+    rows: dict[str, list[tuple[int, int, int]]] = {}
+    for image in counts[counts["split"] == split].itertuples():
         with tempfile.TemporaryDirectory() as place:
-            path = folder / "images" / str(row.image)
-            found = centres(path, mpp, model, detectors, Path(place))
-        truth = points.get_group(row.image)[["x", "y"]].to_numpy(dtype=float)
-        hits = matched(found, truth, within / mpp)
-        errors.append(len(found) / row.n_cells - 1)
-        total, annotated, right = total + len(found), annotated + row.n_cells, right + hits
+            path = folder / "images" / str(image.image)
+            found, scores, used = centres(path, mpp, detector, Path(place))
+        truth = points.get_group(image.image)[["x", "y"]].to_numpy(dtype=float)
+        for name, score in [("in use", used), *((f"{s:.2f}", s) for s in SCORES)]:
+            kept = found[scores >= np.float32(score)]
+            hits = matched(kept, truth, within / mpp)
+            rows.setdefault(name, []).append((len(kept), int(image.n_cells), hits))
+        total, cells, hits = rows["in use"][-1]
+        click.echo(f"{str(image.image)[:40]:40s} {cells:5d} cells, counted {total:5d}, {hits} met")
+    click.echo("| score | images | cells | counted | bias | error per image | F1 |")
+    click.echo("|---|---|---|---|---|---|---|")
+    for name, row in rows.items():
+        counted, annotated, right = np.array(row, dtype=float).T
+        error = np.abs(counted / annotated - 1).mean()
+        bias = counted.sum() / annotated.sum() - 1
+        f1 = 2 * right.sum() / (counted.sum() + annotated.sum())
         click.echo(
-            f"{str(row.image)[:40]:40s} {row.n_cells:5d} cells, counted {len(found):5d} "
-            f"({100 * errors[-1]:+.1f} %), {hits} matched"
+            f"| {name} | {len(row)} | {annotated.sum():,.0f} | {counted.sum():,.0f} | "
+            f"{100 * bias:+.1f} % | {100 * error:.1f} % | {f1:.3f} |"
         )
-    click.echo(
-        f"{len(errors)} images, {annotated:,} cells: error per image "
-        f"{100 * np.mean(np.abs(errors)):.1f} %, bias {100 * (total / annotated - 1):+.1f} %, "
-        f"F1 within {within:g} µm {2 * right / (total + annotated):.3f}"
-    )
 
 
 if __name__ == "__main__":
