@@ -3,10 +3,10 @@
     python benchmarks/finetune.py TRAIN.json VAL.json [--images 5,10,20,30] [--minutes 45]
         [--init default] [--object cell] [--output finetune/]
 
-For each number of images, drawn evenly over TRAIN, a model is trained by ``cellseg train`` with
-its defaults (a split of its own, early stopping), and VAL is counted with it through the whole of
-``cellseg count``. The row "0" is the model that it starts from. Finished models in the output
-folder are not trained again, an interrupted training goes on.
+For each number of images, drawn evenly over TRAIN, a model is trained as by ``cellseg train
+--init INIT --minutes MINUTES --object OBJECT`` (a split of its own, early stopping), and VAL is
+counted with it through the whole of ``cellseg count``. The row "0" is the model that it starts
+from. Finished models in the output folder are not trained again, an interrupted training goes on.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def subset(data: Path, count: int, folder: Path) -> Path:
     """The first ``count`` images of an even walk over the file, as a COCO file beside it."""
     found = json.loads(data.read_text(encoding="utf-8"))
     places = np.linspace(0, len(found["images"]) - 1, count).round().astype(int)
-    chosen = [found["images"][place] for place in sorted(set(places.tolist()))]
+    chosen = [found["images"][place] for place in places.tolist()]
     ids = {image["id"] for image in chosen}
     found["images"] = chosen
     found["annotations"] = [one for one in found["annotations"] if one["image_id"] in ids]
@@ -59,22 +59,36 @@ def row(name: str, model: str, val: Path, trained: str) -> str:
 @click.argument("val", type=click.Path(exists=True, path_type=Path))
 @click.option("--images", default="5,10,20,30", show_default=True)
 @click.option("--minutes", default=45.0, show_default=True, help="Of each training, at most.")
-@click.option("--init", default="default", show_default=True)
+@click.option("--init", default="default", show_default=True, help="default, or a model file.")
+@click.option("--folder", type=click.Path(path_type=Path), help="Of the images, as --images.")
 @click.option("--object", "outlined", default="cell", type=click.Choice(["cell", "nucleus"]))
 @click.option("--output", default="finetune", type=click.Path(path_type=Path))
 def main(
-    data: Path, val: Path, images: str, minutes: float, init: str, outlined: str, output: Path
+    data: Path,
+    val: Path,
+    images: str,
+    minutes: float,
+    init: str,
+    folder: Path | None,
+    outlined: str,
+    output: Path,
 ) -> None:
     """Train, count, print the table."""
     output.mkdir(parents=True, exist_ok=True)
     lines = [row("0", init, val, "–")]
-    for count in (int(part) for part in images.split(",")):
+    available = len(json.loads(data.read_text(encoding="utf-8"))["images"])
+    for count in sorted({min(int(part), available) for part in images.split(",")}):
         click.echo(f"{count} images")
+        home = output / str(count)
+        model = home / f"{count}-images.safetensors"
+        if model.exists():
+            lines.append(row(str(count), str(model), val, "earlier"))
+            continue
         done = train(
             TrainRequest(
                 data=(subset(data, count, output),),
-                images=data.parent,
-                output=output / str(count),
+                images=folder or data.parent,
+                output=home,
                 init=init,
                 minutes=minutes,
                 object="cell" if outlined == "cell" else "nucleus",

@@ -5,7 +5,7 @@
 FOLDER holds ``images/``, ``counts.csv`` (image, split, n_cells) and ``points.csv`` (image, x, y).
 Each image goes through the whole of a count, down to a low score. The table gives the count's
 error at the protocol's score and at others; a cell is met if its centre lies within ``--within``
-µm of a counted cell's, one-to-one.
+µm of a counted cell's, one-to-one. Images without cells are left out.
 """
 
 from __future__ import annotations
@@ -26,8 +26,7 @@ from cellseg.pipeline import CountResult, run
 from cellseg.plan import CountRequest, make_plan
 from cellseg.slide import open_slide
 
-LOWEST = 0.2
-SCORES = tuple(0.2 + 0.05 * k for k in range(13))
+SCORES = tuple(0.1 + 0.05 * k for k in range(15))
 
 
 def centres(
@@ -37,7 +36,7 @@ def centres(
     wanted = CountRequest(image=image, mpp=mpp)
     with open_slide(image, mpp=mpp) as slide:
         used = make_plan(slide, wanted, detector.info).protocol.score
-    request = replace(wanted, output=folder, score=min(LOWEST, used))
+    request = replace(wanted, output=folder, score=SCORES[0])
     for event in run(request, detector=detector):
         if isinstance(event, CountResult):
             table = event.cells.table
@@ -50,9 +49,9 @@ def matched(found: NDArray[np.float64], truth: NDArray[np.float64], within: floa
     """One-to-one pairs that lie no farther apart."""
     if not len(found) or not len(truth):
         return 0
-    far = cdist(found, truth)
-    pairs = linear_sum_assignment(np.minimum(far, 10 * within))
-    return int((far[pairs] <= within).sum())
+    near = cdist(found, truth) <= within
+    pairs = linear_sum_assignment(near, maximize=True)
+    return int(near[pairs].sum())
 
 
 @click.command()
@@ -65,9 +64,9 @@ def main(folder: Path, split: str, mpp: float, within: float, model: str) -> Non
     """Print one line an image, and the totals."""
     counts = pd.read_csv(folder / "counts.csv")
     points = pd.read_csv(folder / "points.csv").groupby("image")
-    detector = load_detector(model, score=LOWEST)
+    detector = load_detector(model, score=SCORES[0])
     rows: dict[str, list[tuple[int, int, int]]] = {}
-    for image in counts[counts["split"] == split].itertuples():
+    for image in counts[(counts["split"] == split) & (counts["n_cells"] > 0)].itertuples():
         with tempfile.TemporaryDirectory() as place:
             path = folder / "images" / str(image.image)
             found, scores, used = centres(path, mpp, detector, Path(place))

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models.detection import MaskRCNN
 
-from cellseg.errors import CellsegError, SettingsError
+from cellseg.errors import CellsegError, SettingsError, WeightsError
 from cellseg.instances import Instances
 from cellseg.models.maskrcnn import STRIDE_PX, Limits, forward_batch, set_limits
 from cellseg.models.weights import ModelCard, load_model
@@ -66,6 +66,10 @@ class Sizes:
     smallest_px: float
     largest_px: float
     longest_px: float
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.smallest_px < self.largest_px < np.inf and 0 < self.longest_px < np.inf):
+            raise WeightsError(f"the model card's sizes make no sense: {self}")
 
     @classmethod
     def of(cls, settings: Mapping[str, float]) -> Sizes | None:

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.detect import DetectorInfo
+from cellseg.detect import DetectorInfo, Sizes
 from cellseg.errors import RegionError, SettingsError
 from cellseg.geometry import STRIDE_PX, Box, TileGrid
 from cellseg.normalise import Light, Normaliser
@@ -120,7 +120,8 @@ def make_plan(
     slide : Slide
     request : CountRequest
     info : DetectorInfo
-        The model's own scale and score take the place of the protocol's where it has them.
+        The model's own scale, score and sizes take the place of a shipped protocol's where it
+        has them.
 
     Raises
     ------
@@ -131,7 +132,8 @@ def make_plan(
     overview, _ = slide.overview(1024)
     protocol, said = choose_protocol(slide, overview, request.protocol)
     notes += said
-    changes, said = model_settings(protocol, info, own=_is_own(request.protocol))
+    own = _is_own(request.protocol)
+    changes, said = model_settings(protocol, info, own=own)
     notes += said
     if request.score is not None and request.score != protocol.score:
         changes |= {"score": request.score, "calibration": None}
@@ -143,6 +145,10 @@ def make_plan(
     notes += said
     downsample, said = choose_downsample(slide, protocol, request.diameter_px, info.diameter_px)
     notes += said
+    if info.sizes is not None and not own:
+        lattice_mpp = None if slide.mpp is None else slide.mpp * downsample
+        protocol, line = with_sizes(protocol, info.sizes, lattice_mpp=lattice_mpp)
+        notes.append(line)
     height, width = slide.lattice_shape(downsample)
     grid = fit_grid(height, width, tile=protocol.tile_px, halo=protocol.halo_px)
     return Plan(
@@ -158,8 +164,7 @@ def _is_own(wanted: str | CountProtocol | None) -> bool:
 def model_settings(
     protocol: CountProtocol, info: DetectorInfo, *, own: bool
 ) -> tuple[dict[str, object], list[str]]:
-    """What a model of the user's own brings: the scale and the score it was validated at, and
-    the sizes of the objects that it knows.
+    """What a model of the user's own brings: the scale and the score it was validated at.
 
     It takes the place of a shipped protocol's. A protocol of the user's ``own`` keeps what it
     says; a calibration for other weights is left out of either.
@@ -181,14 +186,35 @@ def model_settings(
     if info.score is not None:
         changes["score"] = info.score
         notes.append(f"score {info.score:g}, by the model's validation; --score takes another")
-    if info.sizes is not None:
-        mpp = info.mpp or protocol.mpp
-        changes |= {
-            "min_area_um2": info.sizes.smallest_px * mpp**2,
-            "max_area_um2": info.sizes.largest_px * mpp**2,
-            "largest_cell_um": info.sizes.longest_px * mpp,
-        }
     return changes, notes
+
+
+def with_sizes(
+    protocol: CountProtocol, sizes: Sizes, *, lattice_mpp: float | None
+) -> tuple[CountProtocol, str]:
+    """A shipped protocol with the size gates of a model of the user's own.
+
+    Parameters
+    ----------
+    protocol : CountProtocol
+    sizes : Sizes
+        In pixels of the network.
+    lattice_mpp : float or None
+        µm per pixel that the network sees; unknown, pixels are turned into µm by the protocol.
+    """
+    pixel_um = lattice_mpp or protocol.mpp
+    low, high = sizes.smallest_px * pixel_um**2, sizes.largest_px * pixel_um**2
+    changed = protocol.changed(
+        min_area_um2=low,
+        max_area_um2=high,
+        # The halo is made of it at the protocol's scale.
+        largest_cell_um=sizes.longest_px * protocol.mpp,
+    )
+    if lattice_mpp is None:
+        said = f"{sizes.smallest_px:.0f} … {sizes.largest_px:.0f} px"
+    else:
+        said = f"{low:.3g} … {high:.3g} µm²"
+    return changed, f"areas of {said} are counted, by the model's training; --protocol FILE sets it"
 
 
 def fit_grid(height: int, width: int, *, tile: int, halo: int) -> TileGrid:

@@ -7,10 +7,17 @@ import pytest
 import torch
 from skimage.color import rgb2hed
 
+from cellseg.geometry import Box
 from cellseg.normalise import Light
-from cellseg.training.augment import Augmentation, inverted, labelled, photometric
-from cellseg.training.crops import Crop, boxes_of
-from cellseg.training.paste import paste
+from cellseg.training.augment import (
+    Augmentation,
+    inverted,
+    labelled,
+    photometric,
+    random_crop,
+)
+from cellseg.training.copies import add_copies
+from cellseg.training.crops import AnnotatedImage, Crop, boxes_of
 
 
 def tissue(side=96):
@@ -84,6 +91,9 @@ def test_only_stained_crops_are_redrawn(light: Light, changes, monkeypatch):
     assert bool(calls) is changes
 
 
+WHOLE = Box(0, 0, 96, 96)
+
+
 def dots(side=96, light=0.9):
     """One disc and one bar, bright on black, with labels 1 and 2."""
     y, x = np.mgrid[:side, :side]
@@ -98,7 +108,7 @@ def dots(side=96, light=0.9):
 @pytest.mark.parametrize("seed", range(10))
 def test_copies_are_whole_and_what_lies_under_them_is_theirs_no_more(seed):
     crop = dots()
-    denser = paste(crop, 8, np.random.default_rng(seed))
+    denser = add_copies(crop, 8, np.random.default_rng(seed), inside=WHOLE)
     assert len(denser.masks) == len(denser.boxes) == len(denser.labels)
     assert len(denser.masks) > 2
     assert int(denser.masks.sum(0).max()) == 1
@@ -109,14 +119,14 @@ def test_copies_are_whole_and_what_lies_under_them_is_theirs_no_more(seed):
     areas = crop.masks.sum((1, 2)).tolist()
     last = int(denser.labels[-1])
     assert int(denser.masks[-1].sum()) == areas[last - 1]
-    level = float(denser.image[0][denser.masks[-1] > 0].max())
+    level = float(denser.image[0][denser.masks[-1] > 0].median())
     assert level == pytest.approx(0.9 if last == 1 else 0.45, abs=0.05)
 
 
 def test_most_copies_touch_another_object():
     touching = copies = 0
     for seed in range(10):
-        denser = paste(dots(), 6, np.random.default_rng(seed))
+        denser = add_copies(dots(), 6, np.random.default_rng(seed), inside=WHOLE)
         grown = torch.nn.functional.max_pool2d(denser.masks.float(), 5, 1, 2)
         near = (grown.sum(0) > 1).float()
         copies += len(denser.masks) - 2
@@ -131,11 +141,11 @@ def test_a_crowded_or_empty_crop_is_left_as_it_is():
         torch.zeros(0, 32, 32, dtype=torch.uint8),
         torch.zeros(0, dtype=torch.int64),
     )
-    assert paste(empty, 5, np.random.default_rng(0)) is empty
+    assert add_copies(empty, 5, np.random.default_rng(0), inside=WHOLE) is empty
     masks = torch.zeros(1, 32, 32, dtype=torch.uint8)
     masks[:, 2:30, 2:30] = 1
     crowded = Crop(torch.zeros(3, 32, 32), boxes_of(masks), masks, torch.tensor([1]))
-    assert paste(crowded, 5, np.random.default_rng(0)) is crowded
+    assert add_copies(crowded, 5, np.random.default_rng(0), inside=WHOLE) is crowded
 
 
 def test_turned_round_fluorescence_is_dark_on_white():
@@ -155,3 +165,46 @@ def test_turned_round_stain_is_bright_on_black():
     assert torch.equal(turned.image[0], turned.image[2])
     inside = masks.sum(0) > 0
     assert float(turned.image[:, inside].mean()) > float(turned.image[:, ~inside].mean()) + 0.3
+
+
+def test_a_brown_nucleus_is_not_lost_when_the_light_is_turned_round():
+    image, masks = tissue()
+    brown = masks[0] > 0
+    image[:, brown] = torch.tensor([0.45, 0.28, 0.15])[:, None]
+    crop = Crop(image, boxes_of(masks), masks, torch.ones(4, dtype=torch.int64))
+    turned, _ = inverted(crop, "transmitted", np.random.default_rng(0))
+    ground = masks.sum(0) == 0
+    assert float(turned.image[:, brown].mean()) > float(turned.image[:, ground].mean()) + 0.3
+
+
+def test_what_the_images_edge_cuts_is_not_copied_and_nothing_lands_beyond_it():
+    crop = dots()
+    # The image ends in the middle of the bar, so only the disc is whole.
+    inside = Box(0, 0, 96, 70)
+    for seed in range(10):
+        denser = add_copies(crop, 8, np.random.default_rng(seed), inside=inside)
+        assert set(denser.labels[2:].tolist()) <= {1}
+        assert not bool(denser.masks[2:, :, 70:].any())
+
+
+def image_of_dots(side=96):
+    crop = dots(side)
+    boxes = crop.boxes.numpy().astype(np.int32)[:, [1, 0, 3, 2]]
+    masks = [
+        mask[y0:y1, x0:x1] > 0
+        for mask, (y0, x0, y1, x1) in zip(crop.masks.numpy(), boxes, strict=True)
+    ]
+    pixels = (255 * crop.image[:1].permute(1, 2, 0).numpy()).astype(np.uint8)
+    return AnnotatedImage(
+        "dots", pixels, boxes, masks, np.array([0, 1]), "fluorescence", None, "dots"
+    )
+
+
+@pytest.mark.parametrize(("density", "inversion"), [(0, 0), (1, 0), (0, 1)])
+def test_a_random_crop_is_made_denser_or_turned_round_as_often_as_asked(density, inversion):
+    plain = Augmentation(size=96, scale=(1.0, 1.0), density=density, inversion=inversion, noise=0)
+    crops = [random_crop(image_of_dots(), plain, np.random.default_rng(k)) for k in range(8)]
+    more = sum(len(crop.masks) > 2 for crop in crops)
+    bright = sum(float(crop.image.median()) > 0.5 for crop in crops)
+    assert more >= 6 if density else more == 0
+    assert bright == 8 * inversion

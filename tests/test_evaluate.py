@@ -165,6 +165,27 @@ def test_the_report_shows_tables_plots_and_the_worst_images_first(tmp_path, stan
     assert written["scores"]["all"]["count"]["found"] == 12
 
 
+def test_the_sheet_shows_every_group_from_its_worst_to_its_best():
+    empty = Instances.empty()
+
+    def one(group, right):
+        """Four annotated squares, so many of them found."""
+        boxes = [(0, 20 * k, 10, 20 * k + 10) for k in range(4)]
+        square = np.ones((10, 10), bool)
+        truth = Instances.build(boxes, [1.0] * 4, [0] * 4, [square] * 4)
+        found = truth.take(np.arange(right)) if right else empty
+        return Judged(group, group, found, truth, (80, 80), 0.5)
+
+    images = [one("a", k % 5) for k in range(40)] + [one("b", 1), one("c", 4), one("c", 0)]
+    chosen = sample(images)
+    assert len(chosen) == len(set(chosen)) == 12
+    groups = [images[k].group for k in chosen]
+    assert (groups.count("b"), groups.count("c")) == (1, 2)
+    found = [len(images[k].found) for k in chosen if images[k].group == "a"]
+    assert found == sorted(found)
+    assert (found[0], found[-1]) == (0, 4)
+
+
 def test_the_command_prints_one_json_object_and_nothing_else(tmp_path, stand_in):
     path = write_set(tmp_path, [PLACES, []], [PLACES, []])
     result = CliRunner().invoke(

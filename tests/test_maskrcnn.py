@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
+from cellseg.detect import _to_detections
 from cellseg.models import roi_heads
 from cellseg.models.maskrcnn import (
     Limits,
@@ -121,7 +122,7 @@ def spied(heads, request):
 
 
 def test_mask_branch_sees_only_what_is_kept(model, request, monkeypatch):
-    monkeypatch.setattr(roi_heads, "FINE_FROM_PX", float("inf"))
+    monkeypatch.setattr(model.roi_heads, "fine_from_px", float("inf"))
     seen = spied(model.roi_heads, request)
     set_limits(model, Limits(pre_nms=200, proposals=100, detections=3), score=0.0, nms_iou=0.9)
     (result,) = forward_batch(model, torch.rand(1, 3, 64, 64))
@@ -138,26 +139,55 @@ def test_mask_branch_sees_only_what_is_kept(model, request, monkeypatch):
 def test_large_boxes_are_looked_at_twice_where_the_first_mask_is_in_doubt(
     model, request, monkeypatch
 ):
-    seen = spied(model.roi_heads, request)
-    image = torch.rand(1, 3, 192, 192)
+    monkeypatch.setattr(roi_heads, "MASKS_AT_ONCE", 16)
+    heads = model.roi_heads
+    images = torch.rand(2, 3, 192, 192)
+    images[1, :, 64:] = 0
     set_limits(model, Limits(pre_nms=500, proposals=200, detections=40), score=0.0, nms_iou=0.9)
-    (result,) = forward_batch(model, image)
-    sides = (result["boxes"][:, 2:] - result["boxes"][:, :2]).amax(1)
-    large = torch.where(sides >= roi_heads.FINE_FROM_PX)[0]
-    assert 0 < len(large) < len(sides)
-    assert torch.equal(result["fine"], large)
-    assert seen == [(len(sides), 14), (len(large), 28)]
-    first = torch.nn.functional.interpolate(
-        result["masks"][large][:, None], (56, 56), mode="bilinear", align_corners=False
-    )[:, 0]
-    sure = (first <= roi_heads.DOUBT[0]) | (first >= roi_heads.DOUBT[1])
-    assert torch.equal(result["fine_masks"][sure], first[sure])
-    assert not torch.equal(result["fine_masks"], first)
-    # The same masks come out when nothing is in doubt; the small ones are as they were.
-    monkeypatch.setattr(roi_heads, "DOUBT", (0.5, 0.5))
-    (plain,) = forward_batch(model, image)
-    torch.testing.assert_close(plain["fine_masks"], first)
-    torch.testing.assert_close(plain["masks"], result["masks"])
+    sides = [
+        (one["boxes"][:, 2:] - one["boxes"][:, :2]).amax(1) for one in forward_batch(model, images)
+    ]
+    monkeypatch.setattr(heads, "fine_from_px", float(torch.cat(sides).median()))
+    seen = spied(heads, request)
+    results = forward_batch(model, images)
+    assert max(boxes for boxes, _ in seen) == 16
+    assert {samples for _, samples in seen} == {14, 28}
+    # What each look says alone, from the pool and the branch themselves.
+    features = model.backbone(model.transform(list(images))[0].tensors)
+    for index, result in enumerate(results):
+        sides = (result["boxes"][:, 2:] - result["boxes"][:, :2]).amax(1)
+        large = torch.where(sides >= heads.fine_from_px)[0]
+        assert 0 < len(large) < len(sides)
+        assert torch.equal(result["fine"], large)
+        boxes = [torch.zeros(0, 4), torch.zeros(0, 4)]
+        boxes[index] = result["boxes"][large]
+        pooled = heads.fine_roi_pool(features, boxes, [(192, 192)] * 2)
+        second = heads.mask_predictor(heads.mask_head(pooled)).sigmoid()
+        second = second[torch.arange(len(large)), result["labels"][large]]
+        first = torch.nn.functional.interpolate(
+            result["masks"][large][:, None], (56, 56), mode="bilinear", align_corners=False
+        )[:, 0]
+        doubt = (first > roi_heads.DOUBT[0]) & (first < roi_heads.DOUBT[1])
+        assert bool(doubt.any())
+        expected = torch.where(doubt, (first + second) / 2, first)
+        torch.testing.assert_close(result["fine_masks"], expected, atol=1e-4, rtol=1e-3)
+
+
+def test_a_fine_mask_takes_the_place_of_its_own_box():
+    masks = torch.zeros(3, 28, 28)
+    masks[:, 4:24, 4:24] = 1
+    fine = torch.zeros(1, 56, 56)
+    fine[:, :28] = 1
+    boxes = torch.tensor([[0.0, 0, 28, 28], [40, 40, 96, 96], [100, 0, 128, 28]])
+    result = {
+        "boxes": boxes, "masks": masks, "scores": torch.tensor([0.9, 0.8, 0.7]),
+        "labels": torch.ones(3, dtype=torch.int64), "fine": torch.tensor([1]),
+        "fine_masks": fine, "proposals": torch.tensor(3), "detections_full": torch.tensor(False),
+    }  # fmt: skip
+    found = _to_detections(result, (128, 128), Limits.for_area(128 * 128)).instances
+    assert found.masks[0].shape == found.masks[2].shape
+    assert found.masks[0].shape == pytest.approx((20, 20), abs=1)
+    assert found.boxes[1].tolist() == pytest.approx([40, 40, 68, 96], abs=1)
 
 
 def test_mask_samples_bound_the_training(request):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from cellseg.detect import DetectorInfo, Sizes, load_detector
 from cellseg.errors import InputError, SettingsError, WeightsError
 from cellseg.models.maskrcnn import TrainingLimits
 from cellseg.models.weights import load_model
-from cellseg.plan import model_settings
+from cellseg.plan import CountRequest, make_plan
 from cellseg.protocol import load_protocol
+from cellseg.slide import open_slide
 from cellseg.training import run
 from cellseg.training.checkpoint import read_state
 from cellseg.training.prepare import network_mpp, prepare
@@ -183,15 +185,32 @@ def test_scale_of_the_network(tmp_path):
 def test_a_count_believes_the_sizes_that_were_annotated(tmp_path):
     data = prepare(small(project(tmp_path / "a", mpp=0.5), tmp_path / "out"), lambda e: None)
     # Squares of 18 px.
-    assert data.sizes == Sizes(18 * 18 / 2, 1.5 * 18 * 18, round(1.2 * 18, 1))
+    assert data.sizes == Sizes(162, 648, 27)
     info = DetectorInfo("m", "c" * 64, ("a",), "cell", mpp=2.0, sizes=data.sizes)
-    changes, _ = model_settings(load_protocol("he"), info, own=False)
-    assert changes["max_area_um2"] == pytest.approx(1.5 * 18 * 18 * 4)
-    assert changes["min_area_um2"] == pytest.approx(18 * 18 * 2)
-    assert changes["largest_cell_um"] == pytest.approx(43.2)
-    changes, _ = model_settings(load_protocol("he"), info, own=True)
-    assert not {"max_area_um2", "min_area_um2", "largest_cell_um"} & set(changes)
+    image = tmp_path / "a" / "1.png"
+    gates = {}
+    for name, wanted in {
+        "known": CountRequest(image=image, mpp=1.0),
+        "unknown": CountRequest(image=image),
+        "by diameter": CountRequest(image=image, mpp=1.0, diameter_px=72),
+        "own": CountRequest(image=image, mpp=1.0, protocol=load_protocol("he")),
+    }.items():
+        sized = replace(info, diameter_px=18.0)
+        with open_slide(image, mpp=wanted.mpp) as slide:
+            plan = make_plan(slide, wanted, sized)
+        protocol = plan.protocol
+        gates[name] = (protocol.min_area_um2, protocol.max_area_um2)
+        assert any("by the model's training" in note for note in plan.notes) is (name != "own")
+        if name != "own":
+            assert protocol.halo_px == 128
+    # A pixel of the network has 2 µm, unless a diameter of four times its own makes it 4 µm.
+    assert gates["known"] == pytest.approx((162 * 4, 648 * 4))
+    assert gates["by diameter"] == pytest.approx((162 * 16, 648 * 16))
+    assert gates["unknown"] == pytest.approx((162 * 4, 648 * 4))
+    assert gates["own"] == (load_protocol("he").min_area_um2, load_protocol("he").max_area_um2)
     assert Sizes.of({"score": 0.5}) is None
+    with pytest.raises(WeightsError, match="make no sense"):
+        Sizes(10, 5, 3)
 
 
 def test_command(tmp_path, monkeypatch):

@@ -6,9 +6,9 @@ on every positive box. Counting needs class-agnostic suppression, the mask branc
 boxes that will be counted only, and a bounded training cost in dense fields.
 The parameters (and so the COCO weights) are the same.
 
-Large boxes are looked at twice: 14 × 14 samples, which become the 28 × 28 mask, leave out most of
-the pyramid's cells under a box of 48 px and more. The mask branch has no fully connected layer,
-so it also runs on 28 × 28 samples, and where the first mask is in doubt the mean of both counts.
+Large boxes are looked at twice: of a box of 48 px a mask of 28 × 28 has cells of almost two
+pixels. The mask branch has no fully connected layer, so it also runs on 28 × 28 samples instead
+of 14 × 14 and then gives 56 × 56; where the first mask is in doubt the mean of both counts.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from torchvision.ops import boxes as box_ops
 
 Target = dict[str, Tensor]
 
-FINE_FROM_PX = 48.0
-"""Boxes with a side of so many pixels get the second look."""
-
 DOUBT = (0.15, 0.85)
 """Mask probabilities between which the second look has a say: the border."""
+
+MASKS_AT_ONCE = 128
+"""Boxes that go through the mask branch together when counting: what its memory grows with."""
 
 
 class CellRoIHeads(RoIHeads):  # type: ignore[misc]
@@ -40,9 +40,12 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
     ----------
     mask_samples : int
         Positive boxes per batch that train the mask branch; the rest train the boxes only.
+    fine_from_px : float
+        Boxes with a side of so many pixels get the second look when counting.
     """
 
     mask_samples: int = 64
+    fine_from_px: float = 48.0
     fine_roi_pool: MultiScaleRoIAlign
 
     @classmethod
@@ -162,15 +165,11 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         class_logits, box_regression = self.box_predictor(box_features)
         results = self._select(class_logits, box_regression, proposals, image_shapes)
         boxes = [result["boxes"] for result in results]
-        if sum(map(len, boxes)) == 0:
-            for result in results:
-                result["masks"] = result["boxes"].new_zeros((0, 28, 28))
-                result["fine_masks"] = result["boxes"].new_zeros((0, 56, 56))
-                result["fine"] = result["labels"].new_zeros(0)
-            return results
         labels = [result["labels"] for result in results]
         masks = self._probabilities(self.mask_roi_pool, features, boxes, labels, image_shapes)
-        fine = [torch.where((box[:, 2:] - box[:, :2]).amax(1) >= FINE_FROM_PX)[0] for box in boxes]
+        fine = [
+            torch.where((box[:, 2:] - box[:, :2]).amax(1) >= self.fine_from_px)[0] for box in boxes
+        ]
         large = [box[index] for box, index in zip(boxes, fine, strict=True)]
         kinds = [label[index] for label, index in zip(labels, fine, strict=True)]
         again = self._probabilities(self.fine_roi_pool, features, large, kinds, image_shapes)
@@ -192,14 +191,20 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         image_shapes: list[tuple[int, int]],
     ) -> list[Tensor]:
         """Masks of the labelled class, (D, S, S) an image; S is twice the pool's side."""
-        counts = [len(box) for box in boxes]
-        if sum(counts) == 0:
-            side = 2 * pool.output_size[0]
-            return [box.new_zeros((0, side, side)) for box in boxes]
-        logits = self.mask_predictor(self.mask_head(pool(features, boxes, image_shapes)))
-        kinds = torch.cat(labels)
-        masks = logits[torch.arange(len(kinds), device=kinds.device), kinds].sigmoid()
-        return list(torch.split(masks, counts))
+        side = 2 * pool.output_size[0]
+        found = []
+        for index, (box, label, shape) in enumerate(zip(boxes, labels, image_shapes, strict=True)):
+            of_image = {name: level[index : index + 1] for name, level in features.items()}
+            masks = [box.new_zeros((0, side, side))]
+            for start in range(0, len(box), MASKS_AT_ONCE):
+                part = slice(start, start + MASKS_AT_ONCE)
+                pooled = pool(of_image, [box[part]], [shape])
+                logits = self.mask_predictor(self.mask_head(pooled))
+                kinds = label[part]
+                rows = torch.arange(len(kinds), device=kinds.device)
+                masks.append(logits[rows, kinds].sigmoid())
+            found.append(torch.cat(masks))
+        return found
 
     def _select(
         self,

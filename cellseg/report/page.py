@@ -9,7 +9,6 @@ from html import escape
 from pathlib import Path
 
 import numpy as np
-from imageio.v3 import imread
 from numpy.typing import NDArray
 
 from cellseg.errors import OutputError
@@ -18,6 +17,7 @@ from cellseg.evaluation.fates import FATES, tally
 from cellseg.evaluation.judged import Judged, Scores, ap_by_density, ap_by_diameter
 from cellseg.report import plots
 from cellseg.report.outlines import COLOURS, MEANINGS
+from cellseg.training.coco import read_pixels
 
 WORST = 10
 SAMPLE = 12
@@ -90,11 +90,9 @@ def sample(images: Sequence[Judged]) -> list[int]:
         groups.setdefault(images[index].group, []).append(index)
     quota = dict.fromkeys(groups, 0)
     while sum(quota.values()) < min(SAMPLE, len(images)):
-        # The group with most images for each that it shows gets the next one.
-        name = max(groups, key=lambda name: len(groups[name]) ** 0.5 / (1 + 2 * quota[name]))
-        if quota[name] == len(groups[name]):
-            name = next(name for name in groups if quota[name] < len(groups[name]))
-        quota[name] += 1
+        # Seats by the root of the groups' sizes (Sainte-Laguë), so that small ones are seen.
+        free = [name for name in groups if quota[name] < len(groups[name])]
+        quota[max(free, key=lambda name: len(groups[name]) ** 0.5 / (1 + 2 * quota[name]))] += 1
     return [
         members[int((k + 0.5) * len(members) / quota[name])]
         for name, members in groups.items()
@@ -117,8 +115,7 @@ def _ranked(images: Iterable[Judged]) -> list[int]:
 
 
 def _pixels(evaluation: Evaluation, index: int) -> NDArray[np.generic]:
-    pixels = np.asarray(imread(evaluation.paths[index]))
-    return pixels[..., None] if pixels.ndim == 2 else pixels[..., :3]
+    return read_pixels(evaluation.paths[index], evaluation.images[index].extent)
 
 
 def _worst(evaluation: Evaluation, home: Path) -> Iterable[tuple[str, Judged]]:
@@ -144,7 +141,8 @@ def _page(evaluation: Evaluation, worst: list[tuple[str, Judged]]) -> str:
         "<figure><img src='counts.png' alt='Counted against annotated objects, by image'></figure>",
         "<figure><img src='diameter.png' alt='Average precision by diameter'>"
         "<img src='density.png' alt='Average precision by density'></figure>",
-        "<h2>From the worst to the best</h2><p>Of each set and modality, at even ranks.</p>",
+        "<h2>From the worst to the best</h2><p>Of each set and modality, at even ranks; "
+        "of large images the middle is shown, the figures are the whole image's.</p>",
         "<figure><img src='sample.jpg' alt='Images with outlines coloured by their fate'></figure>",
         f"<h2>The {len(worst)} worst images</h2><p class='key'>",
         *(f"<span><i style='background:{COLOURS[f]}'></i>{MEANINGS[f]}</span>" for f in FATES),

@@ -125,9 +125,10 @@ def sheet(path: Path, images: Sequence[tuple[NDArray[np.generic], Judged]]) -> N
             xlim=(width / 2 - reach, width / 2 + reach),
             ylim=(height / 2 + reach, height / 2 - reach),
         )
-        f1 = image.segmentation.f1[0]
         counts = f"{len(image.truth):,} annotated, {int(image.counted.sum()):,} counted"
-        axes.set_title(f"{image.group}\n{counts}, F1 {f1:.2f}", fontsize=8)
+        if len(image.truth):
+            counts += f", F1 {image.segmentation.f1[0]:.2f}"
+        axes.set_title(f"{image.group}\n{Path(image.name).stem[:28]}\n{counts}", fontsize=7)
     figure.legend(handles=legend(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     _save(figure, path)
 

@@ -5,6 +5,7 @@ Randomness comes in as a generator; nothing here seeds or reads global state.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import cast
 
@@ -15,9 +16,10 @@ from skimage.color import hed_from_rgb, rgb_from_hed
 from torch import Tensor
 from torch.nn import functional as F
 
+from cellseg.geometry import Box
 from cellseg.normalise import Light
+from cellseg.training.copies import add_copies
 from cellseg.training.crops import AnnotatedImage, Crop, boxes_of, cut
-from cellseg.training.paste import paste
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +81,25 @@ def random_crop(
         origin = (_start(height, side, rng), _start(width, side, rng))
     crop = cut(image, origin=origin, side=side, size=size)
     if rng.random() < augmentation.density:
-        crop = paste(crop, int(rng.integers(1, 13)), rng)
+        crop = add_copies(
+            crop, int(rng.integers(1, 13)), rng, inside=_image_in(origin, side, size, image)
+        )
     light = image.light
     if rng.random() < augmentation.inversion:
         crop, light = inverted(crop, light, rng)
     return photometric(geometric(crop, rng), light, augmentation, rng)
+
+
+def _image_in(origin: tuple[int, int], side: int, size: int, image: AnnotatedImage) -> Box:
+    """Where the image lies in a crop of ``side`` source pixels, drawn at ``size`` pixels."""
+    zoom = size / side
+    (y, x), (height, width) = origin, image.pixels.shape[:2]
+    return Box(
+        max(0, math.ceil(-y * zoom)),
+        max(0, math.ceil(-x * zoom)),
+        min(size, math.floor((height - y) * zoom)),
+        min(size, math.floor((width - x) * zoom)),
+    )
 
 
 def _scale(image: AnnotatedImage, augmentation: Augmentation, rng: np.random.Generator) -> float:
@@ -190,7 +206,8 @@ def inverted(crop: Crop, light: Light, rng: np.random.Generator) -> tuple[Crop, 
     """Turn the light round, so that darkness is not what makes an object.
 
     Fluorescence becomes an absorbing dye of a random colour on a white ground; transmitted
-    light becomes the brightness of its haematoxylin on black.
+    light becomes the brightness of its nuclear stain on black: haematoxylin or DAB, whichever
+    is stronger.
     """
     image = crop.image
     if light == "fluorescence":
@@ -198,8 +215,9 @@ def inverted(crop: Crop, light: Light, rng: np.random.Generator) -> tuple[Crop, 
         image, turned = float(rng.uniform(0.85, 1.0)) * (-depth * image).exp(), "transmitted"
     else:
         density = -image.clamp_min(1e-3).log()
-        weights = torch.from_numpy(hed_from_rgb[:, 0].astype(np.float32))
-        dye = torch.einsum("chw,c->hw", density, weights).clamp_min(0)
+        matrix = torch.from_numpy(hed_from_rgb.astype(np.float32))
+        blue, _, brown = torch.einsum("chw,cd->dhw", density, matrix)
+        dye = torch.maximum(blue, brown).clamp_min(0)
         dye = dye / dye.quantile(0.998).clamp_min(0.05)
         image, turned = dye.clamp(0, 1).expand_as(image).contiguous(), "fluorescence"
     return Crop(image, crop.boxes, crop.masks, crop.labels), cast("Light", turned)

@@ -253,7 +253,7 @@ class _Reader:
 
     def _pixels(self, path: Path, name: str, extent: tuple[int, int]) -> NDArray[np.generic] | None:
         try:
-            pixels = _channels_last(np.asarray(imread(path)), extent)
+            pixels = read_pixels(path, extent)
         except _UNREADABLE as error:
             text = " ".join(str(error).split())[:120]
             self.faults.append(f"{name}: cannot be read as an image: {text}")
@@ -295,6 +295,11 @@ class _Reader:
 
 def _key(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def read_pixels(path: Path, extent: tuple[int, int]) -> NDArray[np.generic]:
+    """An annotated image of (H, W) as (H, W, 1 or 3)."""
+    return _channels_last(np.asarray(imread(path)), extent)
 
 
 def _channels_last(pixels: NDArray[np.generic], extent: tuple[int, int]) -> NDArray[np.generic]:

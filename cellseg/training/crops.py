@@ -15,6 +15,9 @@ from torch.nn import functional as F
 from cellseg.geometry import Box
 from cellseg.normalise import Light, Normaliser
 
+MIN_AREA_PX = 12
+"""What is left of an object in a crop is annotated from this area on."""
+
 
 @dataclass(frozen=True, eq=False)
 class AnnotatedImage:
@@ -126,7 +129,7 @@ def cut(
     origin: tuple[int, int],
     side: int,
     size: int,
-    min_area_px: int = 12,
+    min_area_px: int = MIN_AREA_PX,
 ) -> Crop:
     """Cut a square of ``side`` source pixels and resample it to ``size`` pixels.
 

@@ -19,6 +19,9 @@ from cellseg.training.validate import split
 DIAMETERS_PX = (12.0, 48.0)
 """The usual object is brought into this range where the pixel size is known."""
 
+LONGEST_PX = 512.0
+"""Tiles overlap by no more than this for the sake of large objects."""
+
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
@@ -57,14 +60,13 @@ class Prepared:
         areas = np.concatenate(
             [[mask.sum() * image.zoom**2 for mask in image.masks] for image in images]
         )
-        longest = max(
-            float((image.boxes[:, 2:] - image.boxes[:, :2]).max()) * image.zoom for image in images
+        sides = np.concatenate(
+            [(image.boxes[:, 2:] - image.boxes[:, :2]).max(1) * image.zoom for image in images]
         )
-        # Slivers at the images' edges say nothing of the smallest whole object.
-        smallest = float(np.percentile(areas, 1)) / 2
-        return Sizes(
-            round(smallest, 1), round(1.5 * float(areas.max()), 1), round(1.2 * longest, 1)
-        )
+        # Percentiles: one wrong outline must not set the gates, nor how far tiles overlap.
+        smallest, largest = np.percentile(areas, [1, 99])
+        longest = min(1.5 * float(np.percentile(sides, 99)), LONGEST_PX)
+        return Sizes(round(smallest / 2, 1), round(2 * largest, 1), round(longest, 1))
 
 
 def prepare(request: TrainRequest, tell: Report) -> Prepared:
