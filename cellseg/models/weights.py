@@ -32,7 +32,7 @@ FORMAT = 1
 METADATA_KEY = "cellseg"
 SCALE = ".scale"
 
-DEFAULT_SHA256: str | None = "a8496e0654ef7989e7ed25a4a8eb2787f724f450fd0a640a2df25aeab7c7398d"
+DEFAULT_SHA256: str | None = "0d56593fa40f3dc9d62ac9b45c675663c6c9976f86bb4e640a4cc757f41da625"
 """Checksum of the weights that come with cellseg."""
 
 COCO_URL: str = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.url
