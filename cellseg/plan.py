@@ -27,6 +27,9 @@ SAMPLE_PX = 512
 SAMPLES = 48
 MIN_DOWNSAMPLE = 0.25
 
+COARSE_SCAN_MPP = 0.4
+"""Slides from here on are taken as scanned at 20×; they have a protocol of their own."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CountRequest:
@@ -232,8 +235,11 @@ def choose_protocol(
     if wanted is not None:
         return load_protocol(wanted), []
     name = guess_stain(overview, is_rgb=slide.is_rgb)
+    if name == "he" and slide.mpp is not None and slide.mpp >= COARSE_SCAN_MPP:
+        name = "he_20x"
     reasons = {
         "he": "bright background, pink and blue-violet stain",
+        "he_20x": "bright background, pink and blue-violet stain, scanned at 20×",
         "ihc": "bright background, brown stain",
         "brightfield": "bright background, little colour",
         "fluorescence": "dark background",

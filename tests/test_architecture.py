@@ -24,6 +24,7 @@ LAYERS = [
     {"results", "plan"},
     {"tiles"},
     {"recorder", "export", "training"},
+    {"corrections"},
     {"pipeline"},
     {"evaluate"},
     {"report"},
@@ -34,8 +35,8 @@ LAYERS = [
 HOMES = {
     "torch": {"models", "tissue", "detect", "training"},
     "torchvision": {"models", "detect", "training"},
-    "tifffile": {"slide", "export", "synthetic"},
-    "zarr": {"slide", "results", "_results", "export"},
+    "tifffile": {"slide", "export", "synthetic", "corrections"},
+    "zarr": {"slide", "results", "_results", "export", "corrections"},
     "pycocotools": {"training", "evaluation", "export"},
     "click": {"cli", "training"},
     "napari": {"cli"},

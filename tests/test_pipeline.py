@@ -19,7 +19,7 @@ import pytest
 from cellseg._results.overview import _outlined
 from cellseg.errors import OutputError, RegionError, SettingsError
 from cellseg.pipeline import CountResult, Note, Started, TileDone, run
-from cellseg.plan import CountRequest, guess_stain
+from cellseg.plan import CountRequest, choose_protocol, guess_stain
 from cellseg.protocol import load_protocol
 from cellseg.results import load_result
 from cellseg.slide import open_slide
@@ -418,6 +418,19 @@ def test_stains_are_told_apart_by_colour(colour, is_rgb, expected):
     image = np.full((64, 64, 3), 240, dtype=np.uint8)
     image[10:40, 10:50] = colour
     assert guess_stain(image, is_rgb=is_rgb) == expected
+
+
+@pytest.mark.parametrize(("mpp", "expected"), [(0.25, "he"), (0.5, "he_20x"), (None, "he")])
+def test_stained_tissue_of_a_20x_scan_has_its_own_score(tmp_path, mpp, expected):
+    import tifffile
+
+    image = np.full((64, 64, 3), 240, dtype=np.uint8)
+    image[10:40, 10:50] = (220, 130, 190)
+    tifffile.imwrite(tmp_path / "he.tif", image, photometric="rgb")
+    with open_slide(tmp_path / "he.tif", mpp=mpp) as slide:
+        chosen, said = choose_protocol(slide, slide.overview(64)[0], None)
+    assert chosen.name == expected
+    assert expected in said[0]
 
 
 def test_a_dark_ground_is_fluorescence():

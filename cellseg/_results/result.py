@@ -14,6 +14,7 @@ from cellseg._results.files import output_errors, read_json, replacing, write_js
 from cellseg._results.journal import JOURNAL_NAME, is_journal
 from cellseg._results.labels import Frame, LabelLevel, label_token, open_labels
 from cellseg._results.lock import LOCK_NAME, FolderLock
+from cellseg._results.rows import Rows
 from cellseg._results.table import read_table
 from cellseg.errors import InputError, OutputError
 
@@ -60,8 +61,15 @@ class Result:
 
     def table(self) -> pd.DataFrame:
         """The cells, one row each, in the order of their labels, with the contract's types."""
-        columns = [(str(c["name"]), str(c["dtype"])) for c in self.run["columns"]]
-        return read_table(self.table_path, columns)
+        return read_table(self.table_path, self._columns)
+
+    def rows(self) -> Rows:
+        """The same row by row, for tables that are too long to be read at once."""
+        return Rows(self.table_path, self._columns)
+
+    @property
+    def _columns(self) -> list[tuple[str, str]]:
+        return [(str(c["name"]), str(c["dtype"])) for c in self.run["columns"]]
 
     def labels(self) -> list[LabelLevel]:
         """Levels of the label image, uint32 (Y, X), finest first, nothing decoded yet."""

@@ -11,7 +11,7 @@ import csv
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 import numpy as np
 import pandas as pd
@@ -91,7 +91,9 @@ def write_table(
     sync(path)
 
 
-def read_table(path: Path, columns: Sequence[tuple[str, str]]) -> pd.DataFrame:
+def read_table(
+    path: Path, columns: Sequence[tuple[str, str]], *, text: IO[bytes] | None = None
+) -> pd.DataFrame:
     """Read a CSV file of :func:`write_table`, with the contract's types.
 
     Parameters
@@ -100,6 +102,8 @@ def read_table(path: Path, columns: Sequence[tuple[str, str]]) -> pd.DataFrame:
         A CSV file.
     columns : sequence of (str, str)
         Name and dtype.
+    text : file, optional
+        The header and some of the rows; the whole file otherwise.
 
     Raises
     ------
@@ -110,7 +114,7 @@ def read_table(path: Path, columns: Sequence[tuple[str, str]]) -> pd.DataFrame:
     empty = {name: [""] for name, dtype in columns if dtype.startswith("float")}
     try:
         table = pd.read_csv(
-            path, dtype=dtypes, keep_default_na=False, na_values=empty, encoding="utf-8"
+            text or path, dtype=dtypes, keep_default_na=False, na_values=empty, encoding="utf-8"
         )
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error

@@ -136,7 +136,7 @@ Examples:
 @click.option(
     "--protocol",
     metavar="NAME|FILE",
-    help="he, ihc, fluorescence, brightfield, or a YAML file; chosen from the image otherwise.",
+    help="he, he_20x, ihc, fluorescence, brightfield or a YAML file; else by the image.",
 )
 @click.option(
     "--model",

@@ -1,0 +1,120 @@
+"""``cells.csv`` row by row: any cell's row at once, columns when they are asked for.
+
+A table of a million cells takes ten seconds and half a gigabyte to read whole. What a viewer
+needs first is one row, or a few columns; where each row begins is found in a fraction of that.
+"""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cellseg._results.table import read_table
+from cellseg.errors import InputError
+
+_NEWLINE = ord("\n")
+_BLOCK_BYTES = 16 * 2**20
+
+
+class Rows:
+    """The rows of one ``cells.csv``; row ``i`` (from 0) is the cell with label ``i + 1``.
+
+    Parameters
+    ----------
+    path : Path
+    columns : sequence of (str, str)
+        Name and dtype, the contract.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or its header is another.
+    """
+
+    def __init__(self, path: Path, columns: list[tuple[str, str]]) -> None:
+        self._path = path
+        self.columns = columns
+        self._loaded: dict[str, pd.Series[Any]] = {}
+        try:
+            with path.open("rb") as file:
+                self._header = file.readline()
+                starts = _row_starts(file, len(self._header))
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+        names = [name for name, _ in columns]
+        if list(pd.read_csv(BytesIO(self._header), nrows=0).columns) != names:
+            raise InputError(f"{path}: expected the columns {names}")
+        self._starts = starts
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def take(self, indices: NDArray[np.int64] | range) -> pd.DataFrame:
+        """Whole rows, with the contract's types; those that follow each other are read at once.
+
+        Raises
+        ------
+        IndexError
+            If there is no such row.
+        """
+        wanted = np.asarray(indices, np.int64)
+        if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
+            raise IndexError(f"{self._path}: {len(self)} rows, got {wanted.min()} … {wanted.max()}")
+        text = BytesIO()
+        text.write(self._header)
+        with self._path.open("rb") as file:
+            for run in np.split(wanted, np.flatnonzero(np.diff(wanted) != 1) + 1):
+                if run.size:
+                    file.seek(int(self._starts[run[0]]))
+                    text.write(file.read(int(self._starts[run[-1] + 1] - self._starts[run[0]])))
+        text.seek(0)
+        return read_table(self._path, self.columns, text=text)
+
+    def column(self, name: str) -> pd.Series[Any]:
+        """One column of all rows; kept once it was read.
+
+        Raises
+        ------
+        KeyError
+            If there is no such column.
+        """
+        return self.load([name])[name]
+
+    def load(self, names: list[str]) -> pd.DataFrame:
+        """Some columns of all rows, read together."""
+        dtypes = dict(self.columns)
+        missing = {name: dtypes[name] for name in names if name not in self._loaded}
+        if missing:
+            empty = {name: [""] for name, dtype in missing.items() if dtype.startswith("float")}
+            try:
+                found = pd.read_csv(
+                    self._path,
+                    usecols=list(missing),
+                    dtype=missing,
+                    keep_default_na=False,
+                    na_values=empty,
+                    encoding="utf-8",
+                )
+            except OSError as error:
+                raise InputError(f"{self._path}: cannot be read: {error.strerror}") from error
+            except (ValueError, TypeError) as error:
+                raise InputError(f"{self._path}: is no table of cells: {error}") from error
+            self._loaded |= {name: found[name] for name in missing}
+        return pd.DataFrame({name: self._loaded[name] for name in names})
+
+
+def _row_starts(file: object, start: int) -> NDArray[np.int64]:
+    """Where each row begins, and where the last one ends."""
+    found = [np.array([start], np.int64)]
+    place = start
+    while block := file.read(_BLOCK_BYTES):  # type: ignore[attr-defined]
+        ends = np.flatnonzero(np.frombuffer(block, np.uint8) == _NEWLINE)
+        found.append(ends + (place + 1))
+        place += len(block)
+    starts = np.concatenate(found)
+    return starts if starts[-1] == place else np.append(starts, place)

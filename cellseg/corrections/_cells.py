@@ -1,0 +1,214 @@
+"""The cells as corrected: where each is, its row, and the totals of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cellseg.cells import Summary, SummaryBuilder
+from cellseg.corrections._edit import Edit, EditedCell
+from cellseg.corrections._pyramid import PatchedPyramid
+from cellseg.corrections._slide import Measurer, section
+from cellseg.errors import InputError, SettingsError
+from cellseg.geometry import Box
+from cellseg.measure import Scale
+from cellseg.results import Result
+
+_PLACE = ("bbox_y0_px", "bbox_x0_px", "bbox_y1_px", "bbox_x1_px")
+
+
+class CorrectedCells:
+    """The automatic cells of a result, and over them those that edits touched.
+
+    Attributes
+    ----------
+    result : Result
+    rows : Rows
+        The automatic table.
+    pyramid : PatchedPyramid
+        The label image as corrected.
+    classes : list of str
+        The model's, then those that a person added.
+    """
+
+    def __init__(self, result: Result, classes: Sequence[str]) -> None:
+        self.result = result
+        self.rows = result.rows()
+        self.pyramid = PatchedPyramid(result.labels())
+        self.classes = list(classes)
+        self._cells: dict[int, EditedCell | None] = {}
+        self._measured: dict[int, tuple[EditedCell, pd.Series[Any]]] = {}
+
+    def __len__(self) -> int:
+        """Cells as corrected."""
+        automatic = len(self.rows)
+        gone = sum(1 for label, cell in self._cells.items() if label <= automatic and cell is None)
+        new = sum(1 for label, cell in self._cells.items() if label > automatic and cell)
+        return automatic - gone + new
+
+    def __contains__(self, label: int) -> bool:
+        if label in self._cells:
+            return self._cells[label] is not None
+        return 1 <= label <= len(self.rows)
+
+    @property
+    def touched(self) -> Mapping[int, EditedCell | None]:
+        """Every label that an edit touched, and the cell it is now; None: gone."""
+        return dict(self._cells)
+
+    def labels(self) -> NDArray[np.int64]:
+        """All labels as corrected, ascending."""
+        automatic = np.arange(1, len(self.rows) + 1)
+        touched = np.array(sorted(self._cells), np.int64)
+        kept = automatic[~np.isin(automatic, touched)]
+        alive = [label for label, cell in self._cells.items() if cell is not None]
+        return np.sort(np.concatenate([kept, np.array(alive, np.int64)]))
+
+    def cell(self, label: int) -> EditedCell:
+        """A cell's mask, class and score.
+
+        Raises
+        ------
+        SettingsError
+            If there is no such cell.
+        """
+        if (found := self._cells.get(label)) is not None:
+            return found
+        if label not in self:
+            raise SettingsError(f"there is no cell {label}")
+        row = self.rows.take([label - 1]).iloc[0]  # type: ignore[arg-type]
+        return self._automatic(label, row)
+
+    def row(self, label: int) -> pd.Series[Any]:
+        """A cell's row of the table; an edited cell is measured if it was not yet.
+
+        Raises
+        ------
+        SettingsError
+            If there is no such cell.
+        """
+        if label not in self:
+            raise SettingsError(f"there is no cell {label}")
+        if label in self._cells:
+            if not self._is_measured(label):
+                self._measure([label])
+            return self._measured[label][1]
+        return self.rows.take([label - 1]).iloc[0]  # type: ignore[arg-type]
+
+    def recount(self) -> Summary:
+        """Measure the cells that changed, and only those; the totals as corrected."""
+        self._measure(
+            [n for n, cell in self._cells.items() if cell is not None and not self._is_measured(n)]
+        )
+        scale = Scale(self.result.frame.downsample, self.result.frame.mpp)
+        name = str(self.result.run.get("object", "cell"))
+        builder = SummaryBuilder(self.classes, object=name, scale=scale)
+        columns = ["class", "touches_border", "stitched", "area_px"]
+        names = {column for column, _ in self.rows.columns}
+        kept = self.rows.load([column for column in columns if column in names])
+        untouched = np.ones(len(kept), np.bool_)
+        gone = [label - 1 for label in self._cells if label <= len(kept)]
+        untouched[gone] = False
+        for column in columns:
+            if column not in kept:
+                kept[column] = False
+        builder.add(kept[untouched])
+        edited = self.edited_table()
+        if len(edited):
+            builder.add(edited.reindex(columns=columns, fill_value=False))
+        before = section(self.result, "summary")
+        return builder.build(
+            tissue_mm2=before.get("tissue_mm2"), skipped_share=before.get("skipped_share")
+        )
+
+    def edited_table(self) -> pd.DataFrame:
+        """Rows of the edited cells that are there, measured; columns as in the result's table."""
+        alive = sorted(label for label, cell in self._cells.items() if cell is not None)
+        rows = [self.row(label) for label in alive]
+        names = [name for name, _ in self.rows.columns]
+        return pd.DataFrame(rows, columns=names).reset_index(drop=True)
+
+    def batches(self, size: int = 2048) -> Iterator[tuple[pd.DataFrame, list[EditedCell]]]:
+        """All cells as corrected: rows of the table, and their masks."""
+        total = len(self.rows)
+        for first in range(0, total, size):
+            table = self.rows.take(range(first, min(first + size, total)))
+            keep = [label not in self._cells for label in table["label"].tolist()]
+            table = table[keep].reset_index(drop=True)
+            if len(table):
+                yield (
+                    table,
+                    [self._automatic(int(row["label"]), row) for _, row in table.iterrows()],
+                )
+        edited = self.edited_table()
+        if len(edited):
+            cells = [self._cells[label] for label in edited["label"].tolist()]
+            yield edited, [cell for cell in cells if cell is not None]
+
+    def _perform(self, edit: Edit) -> None:
+        box = edit.box.intersection(Box(0, 0, *self.pyramid.shape))
+        labels = self.pyramid.levels[0].read(box)
+        for change in edit.changes:
+            if change.before is not None:
+                labels[labels == change.label] = 0
+        for change in edit.changes:
+            self._cells[change.label] = change.after
+            if change.after is not None:
+                part, mask = self._clipped(
+                    (change.after.box.y0, change.after.box.x0), change.after.mask
+                )
+                window = labels[part.y0 - box.y0 : part.y1 - box.y0, part.x0 - box.x0 :]
+                window[:, : part.width][mask] = change.label
+        self.pyramid.write(box.y0, box.x0, labels)
+
+    def _automatic(self, label: int, row: pd.Series[Any]) -> EditedCell:
+        """A cell that nobody edited, its mask cut from the label image."""
+        frame = self.result.frame
+        if all(name in row.index for name in _PLACE):
+            y0, x0, y1, x1 = (float(row[name]) / frame.downsample for name in _PLACE)
+            around = Box(int(y0) - 1, int(x0) - 1, int(y1) + 2, int(x1) + 2)
+            around = around.intersection(Box(0, 0, *self.pyramid.shape))
+        else:
+            around = Box(0, 0, *self.pyramid.shape)
+        found = self.pyramid.mask_of(label, around)
+        if found is None:
+            raise InputError(f"{self.result.labels_path}: cell {label} is not where its row says")
+        return EditedCell(*found, str(row["class"]), float(row["score"]))
+
+    def _is_measured(self, label: int) -> bool:
+        return label in self._measured and self._measured[label][0] is self._cells[label]
+
+    def _measure(self, labels: Sequence[int]) -> None:
+        cells = [(label, cell) for label in labels if (cell := self._cells[label]) is not None]
+        if not cells:
+            return
+        measurer = Measurer(self.result)
+        try:
+            table = measurer.measure([cell for _, cell in cells])
+        finally:
+            measurer.close()
+        table["label"] = [label for label, _ in cells]
+        table["class"] = [cell.name for _, cell in cells]
+        table["object"] = str(self.result.run.get("object", "cell"))
+        table = table[[name for name, _ in self.rows.columns]]
+        for (label, cell), (_, row) in zip(cells, table.iterrows(), strict=True):
+            self._measured[label] = (cell, row)
+
+    def _window(self, origin: tuple[int, int], shape: tuple[int, ...]) -> Box:
+        y, x = origin
+        height, width = self.pyramid.shape
+        y0, x0 = min(max(y, 0), height), min(max(x, 0), width)
+        y1, x1 = max(y0, min(y + shape[0], height)), max(x0, min(x + shape[1], width))
+        return Box(y0, x0, y1, x1)
+
+    def _clipped(
+        self, origin: tuple[int, int], mask: NDArray[np.bool_]
+    ) -> tuple[Box, NDArray[np.bool_]]:
+        """The part of a mask that lies on the slide."""
+        box = self._window(origin, mask.shape)
+        y, x = origin
+        return box, np.asarray(mask[box.y0 - y : box.y1 - y, box.x0 - x : box.x1 - x], np.bool_)

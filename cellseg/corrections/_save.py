@@ -1,0 +1,104 @@
+"""Writing a corrected result beside the automatic one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import cellseg
+from cellseg.corrections._log import LOG_NAME, token_of
+from cellseg.corrections._slide import open_result_slide, section
+from cellseg.errors import CellsegError, OutputError
+from cellseg.instances import Instances
+from cellseg.measure import Column
+from cellseg.results import Overview, Report, Result, ResultFolder, display_rgb, readable
+
+if TYPE_CHECKING:
+    from cellseg.corrections._session import Corrections
+
+SUFFIX = ".corrected.cellseg"
+
+_OVERVIEW_PX = 1200
+
+
+def corrected_path(folder: Path) -> Path:
+    """``slide.cellseg`` to ``slide.corrected.cellseg``, beside it."""
+    return folder.with_name(folder.name.removesuffix(".cellseg") + SUFFIX)
+
+
+def save(
+    corrections: Corrections, folder: Path | None, on_progress: Callable[[float], None] | None
+) -> Result:
+    """See :meth:`Corrections.save`."""
+    result = corrections.result
+    path = folder or corrected_path(result.path)
+    if path.absolute() == result.path.absolute():
+        raise OutputError(f"{path}: is the automatic result; take another folder")
+    told = on_progress or (lambda share: None)
+    total = max(1, len(corrections))
+    done = 0
+    edits = [edit.summary() for edit in corrections.edits]
+    key = sha256("\0".join([token_of(result), *map(repr, edits)]).encode()).hexdigest()
+    summary = corrections.recount()
+    with ResultFolder.open(path, key=key) as out:
+        for table, cells in corrections.batches():
+            instances = Instances.build(
+                [(c.box.y0, c.box.x0, c.box.y1, c.box.x1) for c in cells],
+                [c.score for c in cells],
+                [corrections.classes.index(c.name) for c in cells],
+                [c.mask for c in cells],
+            )
+            out.add_cells(table, instances)
+            done += len(cells)
+            told(0.6 * done / total)
+        own = ("format", "format_version", "frame", "columns", "exports", "key", "result")
+        record = {name: value for name, value in result.run.items() if name not in own}
+        record |= {
+            "cellseg": cellseg.__version__,
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "summary": summary.as_dict(),
+            "corrected_from": {
+                "folder": readable(result.path.name),
+                "result": token_of(result),
+                "log": LOG_NAME,
+            },
+            "corrections": edits,
+        }
+        title = f"{readable(result.path.stem)}: {summary.cells:,} {summary.object} masks, corrected"
+        return out.finish(
+            Report(
+                frame=result.frame,
+                columns=[
+                    Column(str(c["name"]), "", str(c["dtype"]), "") for c in result.run["columns"]
+                ],
+                class_names=corrections.classes,
+                object_name=summary.object,
+                provenance=record,
+                overview=_overview(result, title),
+                complete=result.is_complete,
+            ),
+            on_progress=lambda share: told(0.6 + 0.4 * share),
+        )
+
+
+def _overview(result: Result, title: str) -> Overview | None:
+    """None where the slide is gone."""
+    try:
+        with open_result_slide(result) as slide:
+            image, downsample = slide.overview(_OVERVIEW_PX)
+            names = list(slide.channels)
+    except CellsegError:
+        return None
+    counted = section(result, "settings").get("channels") or names
+    places = [names.index(name) for name in counted if name in names] or [0]
+    return Overview(
+        image=display_rgb(np.asarray(image[..., places])),
+        downsample=downsample,
+        mpp=result.frame.mpp,
+        title=title,
+    )

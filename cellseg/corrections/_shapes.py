@@ -1,0 +1,126 @@
+"""Masks cut in two and joined: what splitting and merging do to pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.cluster.vq import kmeans2
+from skimage.draw import line as pixels_of_line
+from skimage.feature import peak_local_max
+from skimage.segmentation import watershed
+
+from cellseg.errors import SettingsError
+
+Mask = NDArray[np.bool_]
+Points = NDArray[np.float64]
+
+SMALLEST_PART_PX = 4
+GAP_PX = 3
+"""Cells this far from one another, or nearer, can be merged."""
+
+
+def split_in(mask: Mask, into: int) -> list[Mask]:
+    """Cut a mask by a watershed on its distance map.
+
+    Parameters
+    ----------
+    mask : ndarray, bool, (h, w)
+    into : int
+        Parts, at least 2.
+
+    Returns
+    -------
+    list of ndarray, bool, (h, w)
+
+    Raises
+    ------
+    SettingsError
+        If the mask is too small for so many parts.
+    """
+    if into < 2 or np.count_nonzero(mask) < SMALLEST_PART_PX * into:
+        raise SettingsError(f"a cell of {np.count_nonzero(mask)} px cannot be split in {into}")
+    distance = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    smooth = np.where(mask, ndimage.gaussian_filter(distance, 1.0), 0)
+    near = max(1, round(float(distance.max()) / 2))
+    seeds = peak_local_max(  # type: ignore[no-untyped-call]
+        smooth, min_distance=near, num_peaks=into, exclude_border=False, labels=mask.astype(int)
+    )
+    if len(seeds) < into:
+        # One peak only: parts of equal size, by the place of their pixels.
+        places = np.argwhere(mask).astype(np.float64)
+        _, owner = kmeans2(places, into, minit="++", rng=np.random.default_rng(0))
+        found = np.zeros(mask.shape, np.int64)
+        found[mask] = owner + 1
+    else:
+        markers = np.zeros(mask.shape, np.int64)
+        markers[tuple(seeds.T)] = np.arange(1, into + 1)
+        found = watershed(-smooth, markers, mask=mask)  # type: ignore[no-untyped-call]
+    return _parts(found, mask)
+
+
+def split_along(mask: Mask, line: Points) -> list[Mask]:
+    """Cut a mask along a drawn line, wherever the line crosses it.
+
+    Parameters
+    ----------
+    mask : ndarray, bool, (h, w)
+    line : ndarray, (P, 2)
+        (y, x) of its points, pixels of the mask.
+
+    Raises
+    ------
+    SettingsError
+        If the line leaves the mask in one piece.
+    """
+    drawn = np.zeros(mask.shape, np.bool_)
+    corners = np.rint(line).astype(int)
+    for (y0, x0), (y1, x1) in pairwise(corners):
+        ys, xs = pixels_of_line(y0, x0, y1, x1)  # type: ignore[no-untyped-call]
+        inside = (ys >= 0) & (xs >= 0) & (ys < mask.shape[0]) & (xs < mask.shape[1])
+        drawn[ys[inside], xs[inside]] = True
+    found, _ = ndimage.label(mask & ~drawn)
+    sizes = np.bincount(found.ravel())
+    for small in np.flatnonzero(sizes < SMALLEST_PART_PX):
+        found[found == small] = 0
+    if len(np.unique(found[found > 0])) < 2:
+        raise SettingsError("the line does not cut the cell in two: draw it right across")
+    return _parts(found, mask)
+
+
+def joined(masks: Sequence[Mask], free: Mask) -> Mask:
+    """Several masks as one; a narrow gap between them is filled.
+
+    Parameters
+    ----------
+    masks : sequence of ndarray, bool, all (h, w)
+    free : ndarray, bool, (h, w)
+        Pixels of no other cell.
+
+    Raises
+    ------
+    SettingsError
+        If they lie apart.
+    """
+    union = np.logical_or.reduce(list(masks))
+    whole = union
+    if ndimage.label(union)[1] > 1:
+        near = np.pad(union, GAP_PX + 1)
+        closed = ndimage.binary_closing(near, ndimage.generate_binary_structure(2, 1), GAP_PX)
+        whole = union | (closed[GAP_PX + 1 : -GAP_PX - 1, GAP_PX + 1 : -GAP_PX - 1] & free)
+    if ndimage.label(whole, np.ones((3, 3)))[1] > 1:
+        raise SettingsError(f"cells that lie more than {GAP_PX} px apart cannot be merged")
+    return np.asarray(whole, np.bool_)
+
+
+def _parts(found: NDArray[np.int64], mask: Mask) -> list[Mask]:
+    """One mask a number; pixels without number go to the nearest."""
+    nearest = ndimage.distance_transform_edt(
+        found == 0, return_distances=False, return_indices=True
+    )
+    owner = np.where(mask, found[tuple(nearest)], 0)
+    parts = [owner == number for number in np.unique(owner[owner > 0]).tolist()]
+    return sorted(parts, key=lambda part: -int(np.count_nonzero(part)))

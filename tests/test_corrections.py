@@ -1,0 +1,437 @@
+"""Correcting a result: every edit round-trips, and what comes out trains."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cellseg.corrections import (
+    LOG_NAME,
+    Corrections,
+    EditedCell,
+    PatchedPyramid,
+    corrected_path,
+    export_training,
+    find_slide,
+)
+from cellseg.corrections._shapes import joined, split_along, split_in
+from cellseg.errors import InputError, OutputError, SettingsError
+from cellseg.geometry import Box
+from cellseg.pipeline import CountResult, run
+from cellseg.plan import CountRequest
+from cellseg.protocol import load_protocol
+from cellseg.results import load_result
+from cellseg.synthetic import write_disc_slide
+from cellseg.threshold import ThresholdDetector
+from cellseg.training.coco import read_coco
+
+PROTOCOL = load_protocol("he").changed(mpp=1.0, min_area_um2=0.0, tile_px=128, largest_cell_um=40.0)
+"""The slide has 0.5 µm/px, so a lattice pixel is two of its pixels wide."""
+
+
+@pytest.fixture(scope="module")
+def counted_once(tmp_path_factory):
+    home = tmp_path_factory.mktemp("counted")
+    path = home / "discs.tif"
+    write_disc_slide(path, np.random.default_rng(7), shape=(700, 900))
+    request = CountRequest(image=path, protocol=PROTOCOL, prefilter=False)
+    *_, last = run(request, detector=ThresholdDetector())
+    assert isinstance(last, CountResult)
+    return last.cells.folder
+
+
+@pytest.fixture
+def folder(tmp_path, counted_once):
+    shutil.copy(counted_once.parent / "discs.tif", tmp_path)
+    copy = shutil.copytree(counted_once, tmp_path / "discs.cellseg")
+    record = json.loads((copy / "run.json").read_text())
+    record["image"]["path"] = "discs.tif"
+    (copy / "run.json").write_text(json.dumps(record))
+    return copy
+
+
+def image(corrections):
+    return np.asarray(corrections.pyramid.levels[0])
+
+
+def consistent(corrections):
+    """The label image, the cells and their number say the same; coarser levels follow."""
+    labels = image(corrections)
+    found = np.unique(labels[labels > 0]).tolist()
+    assert found == corrections.labels().tolist()
+    assert len(corrections) == len(found)
+    for label, cell in corrections.touched.items():
+        assert (label in corrections) == (cell is not None)
+        if cell is not None:
+            box = cell.box
+            inside = labels[box.y0 : box.y1, box.x0 : box.x1] == label
+            assert np.array_equal(inside, cell.mask)
+            assert np.count_nonzero(labels == label) == np.count_nonzero(cell.mask)
+    for number, level in enumerate(corrections.pyramid.levels):
+        assert np.array_equal(np.asarray(level), labels[:: 2**number, :: 2**number])
+
+
+def neighbours(corrections):
+    """A drawn pair of touching cells: cell 5, and a disc beside it."""
+    cell = corrections.cell(5)
+    y, x = cell.box.y0, cell.box.x1
+    mask = np.ones((cell.box.height, 6), bool)
+    return 5, corrections.add((y, x), mask).labels[0]
+
+
+def test_opened_it_is_as_counted(folder):
+    corrections = Corrections.open(folder)
+    table = load_result(folder).table()
+    assert len(corrections) == len(table)
+    consistent(corrections)
+    pd.testing.assert_series_equal(corrections.row(3), table.iloc[2], check_names=False)
+    assert corrections.recount().cells == len(table)
+    assert not (folder / LOG_NAME).exists(), "looking writes nothing"
+
+
+def test_delete_takes_a_cell_away_and_undo_brings_it_back(folder):
+    corrections = Corrections.open(folder)
+    before, count = image(corrections), len(corrections)
+    corrections.delete([4, 9])
+    assert len(corrections) == count - 2
+    assert 4 not in corrections
+    consistent(corrections)
+    assert corrections.undo().kind == "delete"
+    assert np.array_equal(image(corrections), before)
+    assert len(corrections) == count
+    corrections.redo()
+    assert 9 not in corrections
+    consistent(corrections)
+    with pytest.raises(SettingsError, match="no cell 4"):
+        corrections.row(4)
+
+
+def test_an_added_cell_leaves_others_their_pixels(folder):
+    corrections = Corrections.open(folder)
+    cell = corrections.cell(5)
+    around = cell.box.widened(3).intersection(Box(0, 0, *corrections.pyramid.shape))
+    others = image(corrections)[around.y0 : around.y1, around.x0 : around.x1] > 0
+    edit = corrections.add((around.y0, around.x0), np.ones(around.shape, bool), "mitosis")
+    (label,) = edit.labels
+    assert label == len(corrections.rows) + 1
+    assert np.count_nonzero(corrections.cell(label).mask) == np.count_nonzero(~others)
+    assert corrections.cell(label).name == "mitosis"
+    assert corrections.classes == ["nucleus", "mitosis"]
+    consistent(corrections)
+    with pytest.raises(SettingsError, match="nothing was drawn"):
+        corrections.add((around.y0, around.x0), np.ones(around.shape, bool))
+    with pytest.raises(SettingsError, match="nothing was drawn"):
+        corrections.add((-50, -50), np.ones((20, 20), bool))
+
+
+def test_split_keeps_every_pixel(folder):
+    corrections = Corrections.open(folder)
+    whole = corrections.cell(7)
+    edit = corrections.split(7)
+    assert edit.labels == (7, len(corrections.rows) + 1)
+    parts = [corrections.cell(label) for label in edit.labels]
+    assert sum(np.count_nonzero(part.mask) for part in parts) == np.count_nonzero(whole.mask)
+    consistent(corrections)
+    corrections.undo()
+    assert np.array_equal(corrections.cell(7).mask, whole.mask)
+
+
+def test_split_along_a_line(folder):
+    corrections = Corrections.open(folder)
+    cell = corrections.cell(7)
+    y, x = (cell.box.y0 + cell.box.y1) / 2, cell.box.x0
+    line = np.array([[y, x - 3], [y, cell.box.x1 + 3]])
+    edit = corrections.split(7, line=line)
+    top, bottom = sorted((corrections.cell(label) for label in edit.labels), key=lambda c: c.box.y0)
+    assert top.box.y1 == pytest.approx(y, abs=1.5)
+    assert bottom.box.y0 == pytest.approx(y, abs=1.5)
+    consistent(corrections)
+    with pytest.raises(SettingsError, match="right across"):
+        corrections.split(9, line=np.array([[0.0, 0.0], [1.0, 1.0]]))
+
+
+def test_merge_makes_one_of_two(folder):
+    corrections = Corrections.open(folder)
+    first, second = neighbours(corrections)
+    area = sum(np.count_nonzero(corrections.cell(label).mask) for label in (first, second))
+    kept, gone = corrections.merge([first, second]).labels
+    assert {kept, gone} == {first, second}
+    assert gone not in corrections
+    assert np.count_nonzero(corrections.cell(kept).mask) >= area
+    consistent(corrections)
+    with pytest.raises(SettingsError, match="apart"):
+        corrections.merge([1, len(corrections.rows)])
+    with pytest.raises(SettingsError, match="two"):
+        corrections.merge([kept, kept])
+
+
+def test_another_class(folder):
+    corrections = Corrections.open(folder)
+    corrections.classify([1, 2], "lymphocyte")
+    assert corrections.classify([1], "lymphocyte") is None
+    summary = corrections.recount()
+    assert summary.cells_per_class == {"nucleus": len(corrections) - 2, "lymphocyte": 2}
+    assert corrections.row(1)["class"] == "lymphocyte"
+    assert corrections.row(1)["score"] == pytest.approx(0.9)
+    with pytest.raises(SettingsError, match="class name"):
+        corrections.classify([1], " \n ")
+
+
+def test_painting_adds_changes_and_erases_at_once(folder):
+    corrections = Corrections.open(folder)
+    cell = corrections.cell(6)
+    window = cell.box.widened(8).intersection(Box(0, 0, *corrections.pyramid.shape))
+    painted = corrections.pyramid.levels[0].read(window).astype(np.int64)
+    assert corrections.redraw((window.y0, window.x0), painted) is None
+    grown = painted.copy()
+    grown[painted == 0] = 6
+    assert corrections.redraw((window.y0, window.x0), grown).kind == "redraw"
+    consistent(corrections)
+    fresh = np.where(grown == 6, 0, grown)
+    fresh[2:6, 2:6] = 987_654
+    edit = corrections.redraw((window.y0, window.x0), fresh)
+    assert 6 not in corrections
+    assert edit.labels[-1] == len(corrections.rows) + 1, "the painter's number is not taken"
+    consistent(corrections)
+    corrections.undo()
+    corrections.undo()
+    assert np.array_equal(corrections.cell(6).mask, cell.mask)
+
+
+def test_only_what_changed_is_measured(folder, monkeypatch):
+    from cellseg.corrections import _slide
+
+    measured = []
+    real = _slide.Measurer.measure
+
+    def counting(self, cells):
+        measured.append(len(cells))
+        return real(self, cells)
+
+    monkeypatch.setattr(_slide.Measurer, "measure", counting)
+    corrections = Corrections.open(folder)
+    corrections.split(7)
+    corrections.delete([1])
+    assert corrections.recount().cells == len(corrections)
+    corrections.classify([2], "other")
+    corrections.recount()
+    corrections.recount()
+    assert measured == [2, 1]
+
+
+def test_an_unchanged_outline_is_measured_as_the_run_did(folder):
+    corrections = Corrections.open(folder)
+    before = corrections.row(2)
+    corrections.classify([2], "other")
+    after = corrections.row(2)
+    assert after["class"] == "other"
+    for name in before.index.drop(["class", "object"]):
+        assert after[name] == pytest.approx(before[name], rel=1e-3, nan_ok=True), name
+
+
+def test_all_of_it_saved_and_reopened(folder):
+    corrections = Corrections.open(folder, who="ada")
+    first, second = neighbours(corrections)
+    corrections.delete([1])
+    corrections.merge([first, second])
+    corrections.split(7)
+    corrections.classify([8], "other")
+    corrections.delete([9])
+    corrections.undo()
+    shares = []
+    saved = corrections.save(on_progress=shares.append)
+    assert saved.path == corrected_path(folder)
+    assert saved.path.name == "discs.corrected.cellseg"
+    assert shares[-1] == 1.0 or shares[-1] > 0.9
+    again = Corrections.open(folder)
+    assert np.array_equal(image(again), image(corrections))
+    assert [str(edit) for edit in again.edits] == [str(edit) for edit in corrections.edits]
+    consistent(again)
+    # The corrected folder holds the same cells, numbered anew.
+    labels = np.asarray(saved.labels()[0])
+    assert np.array_equal(labels > 0, image(again) > 0)
+    table = saved.table()
+    assert len(table) == len(again) == int(labels.max())
+    areas = np.bincount(labels.ravel())[1:] * 4.0
+    assert table["area_px"].to_numpy() == pytest.approx(areas)
+    assert table["class"].value_counts().to_dict() == {"nucleus": len(table) - 1, "other": 1}
+    assert not table.drop(columns="orientation_deg").isna().any(axis=None)
+    assert saved.overview_path is not None
+    record = saved.run
+    assert record["corrected_from"]["folder"] == "discs.cellseg"
+    assert [entry["kind"] for entry in record["corrections"]] == [
+        "add", "delete", "merge", "split", "class",
+    ]  # fmt: skip
+    assert {entry["who"] for entry in record["corrections"]} == {"ada"}
+    assert record["summary"]["cells"] == len(table)
+    # The automatic one is as it was, and the corrected one is no ground for more corrections.
+    assert len(load_result(folder).table()) == len(again.rows)
+    with pytest.raises(InputError, match="automatic result"):
+        Corrections.open(saved.path)
+
+
+def test_saving_without_the_slide_keeps_the_shapes(folder):
+    corrections = Corrections.open(folder)
+    corrections.split(7)
+    find_slide(corrections.result).unlink()
+    table = corrections.save().table()
+    assert len(table) == len(corrections)
+    assert table["area_px"].notna().all()
+    assert table["intensity_mean_red"].isna().sum() == 2
+
+
+def test_what_was_corrected_trains(folder, tmp_path):
+    corrections = Corrections.open(folder)
+    corrections.classify([8], "other")
+    corrections.delete([1])
+    path = export_training(corrections, tmp_path / "data")
+    data = read_coco(path)
+    assert data.classes == ("nucleus", "other")
+    (field,) = data.images
+    assert field.pixels.shape[:2] == corrections.pyramid.shape
+    assert field.mpp == pytest.approx(1.0, rel=1e-3)
+    assert field.light == "transmitted"
+    assert data.objects == len(corrections)
+    drawn = np.zeros(field.pixels.shape[:2], bool)
+    for box, mask in zip(field.boxes.tolist(), field.masks, strict=True):
+        drawn[box[0] : box[2], box[1] : box[3]] |= mask
+    assert np.array_equal(drawn, image(corrections) > 0)
+    # Pixels lie where the masks say: the discs are dark.
+    grey = field.pixels.mean(axis=2)
+    assert grey[drawn].mean() < grey[~drawn].mean() - 50
+
+
+def test_only_the_regions_that_were_looked_at_go_out(folder, tmp_path):
+    corrections = Corrections.open(folder)
+    with pytest.raises(SettingsError, match="nothing"):
+        export_training(corrections, tmp_path / "data")
+    path = export_training(corrections, tmp_path / "data", regions=[Box(10, 20, 110, 180)])
+    (field,) = read_coco(path).images
+    assert field.pixels.shape[:2] == (100, 160)
+
+
+def test_a_new_count_does_not_inherit_the_old_ones_edits(folder):
+    old = Corrections.open(folder)
+    old.delete([1])
+    request = CountRequest(
+        image=folder.parent / "discs.tif",
+        protocol=PROTOCOL.changed(min_area_um2=1.0),
+        prefilter=False,
+    )
+    for _ in run(request, detector=ThresholdDetector()):
+        pass
+    with pytest.raises(OutputError, match="counted again"):
+        old.delete([2])
+    new = Corrections.open(folder)
+    assert not new.edits
+    new.delete([3])
+    kept = sorted(path.name for path in folder.glob("corrections*.json"))
+    assert len(kept) == 2, "the old edits are still there, under another name"
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        ("nonsense", "no JSON"),
+        ("{}", "no corrections"),
+        (None, "damaged"),
+    ],
+)
+def test_a_damaged_log_is_told_and_left_alone(folder, damage, said):
+    corrections = Corrections.open(folder)
+    corrections.delete([1])
+    path = folder / LOG_NAME
+    if damage is None:
+        log = json.loads(path.read_text())
+        log["edits"][0]["changes"][0]["before"]["box"] = [0, 0, -1, 4]
+        damage = json.dumps(log)
+    path.write_text(damage)
+    with pytest.raises(InputError, match=said):
+        Corrections.open(folder)
+    assert path.read_text() == damage
+
+
+def test_an_edit_that_cannot_be_kept_on_disk_is_not_lost(folder, monkeypatch):
+    from cellseg._results import files
+
+    corrections = Corrections.open(folder)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "replace", full)
+        with pytest.raises(OutputError, match="No space"):
+            corrections.delete([1])
+    assert 1 not in corrections
+    corrections.delete([2])
+    assert {1, 2}.isdisjoint(Corrections.open(folder).labels().tolist())
+
+
+def test_an_edited_cell_survives_json():
+    mask = np.random.default_rng(0).random((9, 13)) > 0.5
+    cell = EditedCell(Box(5, 6, 14, 19), mask, "a", 0.25)
+    again = EditedCell.from_dict(json.loads(json.dumps(cell.as_dict())))
+    assert again.box == cell.box
+    assert np.array_equal(again.mask, mask)
+    assert (again.name, again.score) == ("a", 0.25)
+    with pytest.raises(ValueError, match="run lengths"):
+        EditedCell.from_dict({**cell.as_dict(), "box": [0, 0, 2, 2]})
+
+
+def test_two_discs_are_split_where_they_touch():
+    y, x = np.mgrid[:30, :50]
+    left, right = np.hypot(y - 15, x - 14) < 12, np.hypot(y - 15, x - 34) < 12
+    parts = split_in(left | right, 2)
+    assert len(parts) == 2
+    for part in parts:
+        best = max(np.count_nonzero(part & disc) for disc in (left, right))
+        assert best > 0.97 * np.count_nonzero(part)
+
+
+def test_a_disc_and_a_line_of_pixels_are_split_too():
+    disc = np.hypot(*(np.mgrid[:21, :21] - 10)) < 10
+    sizes = [np.count_nonzero(part) for part in split_in(disc, 3)]
+    assert len(sizes) == 3
+    assert sum(sizes) == np.count_nonzero(disc)
+    assert min(sizes) > 0.2 * max(sizes)
+    with pytest.raises(SettingsError, match="cannot be split"):
+        split_in(np.ones((2, 2), bool), 3)
+    with pytest.raises(SettingsError, match="right across"):
+        split_along(disc, np.array([[10.0, 0.0], [10.0, 8.0]]))
+
+
+def test_a_gap_is_filled_but_not_with_others_pixels():
+    left, right = np.zeros((10, 22), bool), np.zeros((10, 22), bool)
+    left[:, :10], right[:, 12:] = True, True
+    free = ~(left | right)
+    free[5] = False
+    whole = joined([left, right], free)
+    assert whole[4, 10]
+    assert not whole[5, 10:12].any()
+
+
+def test_painting_is_seen_at_every_level_and_only_where_it_was_painted():
+    rng = np.random.default_rng(2)
+    base = rng.integers(0, 9, (2100, 1300)).astype(np.uint32)
+    levels = [base[:: 2**n, :: 2**n] for n in range(4)]
+    pyramid = PatchedPyramid(levels)
+    patch = rng.integers(10, 20, (333, 571)).astype(np.uint32)
+    pyramid.write(901, 517, patch)
+    wanted = base.copy()
+    wanted[901 : 901 + 333, 517 : 517 + 571] = patch
+    for number, level in enumerate(pyramid.levels):
+        assert np.array_equal(np.asarray(level), wanted[:: 2**number, :: 2**number])
+    assert np.array_equal(pyramid.levels[0][1000:1200:3, -20:], wanted[1000:1200:3, -20:])
+    assert pyramid.levels[0][950, 600] == wanted[950, 600]
+    assert pyramid.label_at(901, 517) == patch[0, 0]
+    assert pyramid.label_at(-1, 5) == 0
+    assert pyramid.levels[0][5:5].shape == (0, 1300)
+    empty = PatchedPyramid.empty((2100, 1300))
+    empty.write(901, 517, patch)
+    assert np.asarray(empty.levels[0]).sum() == patch.sum()
+    assert max(empty.levels[-1].shape) <= 512
