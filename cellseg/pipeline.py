@@ -20,7 +20,7 @@ from cellseg import __version__
 from cellseg.cells import Cells, Summary
 from cellseg.detect import Detections, Detector, load_detector
 from cellseg.engine import LocalEngine, Mapped
-from cellseg.errors import CellsegError, OutputError, RegionError
+from cellseg.errors import CellsegError, OutputError, RegionError, SettingsError
 from cellseg.export import check_exports, export
 from cellseg.geometry import Tile
 from cellseg.instances import Instances
@@ -239,8 +239,8 @@ class _Run:
                 yield Note("going on from an earlier, interrupted run of the same settings")
             elif folder.started_afresh_because:
                 yield Note(f"starting afresh: {folder.started_afresh_because}")
-            tissue = self._tissue()
-            recorder, source = self._recorder(folder, tissue)
+            tissue, everywhere = self._tissue()
+            recorder, source = self._recorder(folder, tissue, everywhere)
             total = recorder.total
             yield Started(self.request.image, total, self._about(total))
             yield from self._replay(recorder, total)
@@ -249,7 +249,8 @@ class _Run:
 
     def _path(self) -> Path:
         home = self.request.output or self.request.image.parent
-        name = self.request.folder_name or f"{self.slide.name}.cellseg"
+        kind = ".cellseg" if self.request.region is None else ".region.cellseg"
+        name = self.request.folder_name or f"{self.slide.name}{kind}"
         return home / name
 
     def _refuse_other_slide(self) -> None:
@@ -281,6 +282,7 @@ class _Run:
             "t": self.request.t,
             "series": self.request.series,
             "prefilter": self.request.prefilter,
+            "region": None if self.request.region is None else self.request.region.as_geojson(),
             "model": self.detector.info.checksum,
             "version": __version__,
         }
@@ -290,20 +292,30 @@ class _Run:
     def _prefilter(self) -> bool:
         return self.request.prefilter and self.plan.protocol.prefilter
 
-    def _tissue(self) -> TissueMask:
+    def _tissue(self) -> tuple[TissueMask, TissueMask]:
+        """Where cells are looked for, and what there is on the whole slide."""
         start = time.monotonic()
         grid = self.plan.grid
         if self._prefilter:
             mask = find_tissue(self.slide, self.plan, TissueFinder())
         else:
             mask = TissueMask.everything((grid.height, grid.width), float(overview_step(self.plan)))
+        region = self.request.region
+        looked = mask if region is None else mask.within(region.scaled(self.plan.downsample))
         self.seconds["tissue"] = time.monotonic() - start
-        return mask
+        if region is not None and looked.looked_at_px() <= 0:
+            raise SettingsError(f"{self.request.image}: the region lies outside of the slide")
+        return looked, mask
 
-    def _recorder(self, folder: ResultFolder, tissue: TissueMask) -> tuple[Recorder, TileSource]:
+    def _recorder(
+        self, folder: ResultFolder, tissue: TissueMask, everywhere: TissueMask
+    ) -> tuple[Recorder, TileSource]:
         start = time.monotonic()
         grid = self.plan.grid
-        patches = [box for box in sample_boxes(grid.height, grid.width) if tissue.coverage(box) > 0]
+        # Of the whole slide, so that a region's cells are those that a whole count finds there.
+        patches = [
+            box for box in sample_boxes(grid.height, grid.width) if everywhere.coverage(box) > 0
+        ]
         normaliser = fit_normaliser(
             self.slide, self.plan, light=self.plan.protocol.light, tissue=patches
         )

@@ -18,6 +18,7 @@ from cellseg.errors import RegionError, SettingsError
 from cellseg.geometry import STRIDE_PX, Box, TileGrid
 from cellseg.normalise import Light, Normaliser
 from cellseg.protocol import CountProtocol, load_protocol, shipped_protocols
+from cellseg.region import Region
 from cellseg.slide import Slide
 
 Plane = int | Literal["max", "mean"] | None
@@ -60,6 +61,8 @@ class CountRequest:
         Which image of a file with several.
     prefilter : bool
         Skip tiles without tissue (if the protocol says so too).
+    region : Region or None
+        Count only what lies in it (level-0 pixels); None: the whole slide.
     strict : bool
         A tile that does not decode ends the run.
     export : tuple of str
@@ -83,6 +86,7 @@ class CountRequest:
     t: int | None = None
     series: int = 0
     prefilter: bool = True
+    region: Region | None = None
     strict: bool = False
     export: tuple[str, ...] = ()
     device: str = "auto"

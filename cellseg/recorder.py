@@ -23,7 +23,7 @@ from cellseg.measure import Column, Scale, columns, measure
 from cellseg.merge import SeamMerger, Settled
 from cellseg.normalise import Normaliser
 from cellseg.plan import CountRequest, Plan
-from cellseg.results import Frame, Overview, Report, ResultFolder, readable
+from cellseg.results import Frame, Overview, Report, ResultFolder, readable, tissue_outline
 from cellseg.slide import Slide
 from cellseg.tiles import TileSource, overview_step
 from cellseg.tissue import TissueMask
@@ -290,6 +290,7 @@ class Recorder:
                     f"{readable(slide.path.name)}: {summary.cells:,} {self.info.object} masks",
                     tissue=self._prefiltered(request),
                 ),
+                tissue=self._outline() if self._prefiltered(request) else None,
                 complete=not self.failed_tiles,
             )
         )
@@ -299,7 +300,11 @@ class Recorder:
         return request.prefilter and self.plan.protocol.prefilter
 
     def _skipped_share(self) -> float:
-        return self.tissue.skipped_px() / (self.plan.grid.height * self.plan.grid.width)
+        return self.tissue.skipped_px() / max(1.0, self.tissue.looked_at_px())
+
+    def _outline(self) -> dict[str, object] | None:
+        step = self.tissue.step * self.plan.downsample
+        return tissue_outline(self.tissue.tissue & self.tissue.search, downsample=step)
 
     def _overview(self, title: str, *, tissue: bool) -> Overview | None:
         """The picture's ground; None where the slide no longer decodes at all."""
@@ -361,6 +366,7 @@ class Recorder:
                 "strict": request.strict,
                 "export": list(request.export),
                 "prefilter": request.prefilter,
+                "region": None if request.region is None else request.region.as_geojson(),
                 "intensity_low": self.source.normaliser.low,
                 "intensity_high": self.source.normaliser.high,
                 "tile_px": grid.tile,

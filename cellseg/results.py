@@ -1,15 +1,16 @@
 """The result folder ``NAME.cellseg``: journal, resume, atomic writes, provenance.
 
-A finished folder holds ``cells.csv``, ``labels.ome.zarr``, ``run.json`` and, where the run
-drew one, ``overview.png``. While a run goes on, ``journal.sqlite`` keeps the finished tiles and
-``.partial`` what is being written; an older result stays under the final names until the new
-one takes its place.
+A finished folder holds ``cells.csv``, ``labels.ome.zarr``, ``run.json`` and, where the run looked
+for tissue and drew a picture, ``tissue.geojson`` and ``overview.png``. While a run goes on,
+``journal.sqlite`` keeps the finished tiles and ``.partial`` what is being written; an older
+result stays under the final names until the new one takes its place.
 """
 
 from cellseg._results.files import readable
 from cellseg._results.folder import Report, ResultFolder
 from cellseg._results.journal import FinishedTile, TileStatus
 from cellseg._results.labels import Frame, LabelLevel
+from cellseg._results.outline import tissue_outline
 from cellseg._results.overview import Overview, display_rgb, write_overview
 from cellseg._results.result import Result, load_result
 from cellseg._results.table import TableColumn
@@ -27,5 +28,6 @@ __all__ = [
     "display_rgb",
     "load_result",
     "readable",
+    "tissue_outline",
     "write_overview",
 ]

@@ -9,7 +9,7 @@ Every overview pixel depends on its own fine pixels alone, so a slide can be rea
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
@@ -25,6 +25,7 @@ from cellseg.errors import WeightsError
 from cellseg.geometry import Box
 from cellseg.models.unet import UNet
 from cellseg.normalise import Light
+from cellseg.region import Region
 
 OVERVIEW_STEP = 16
 """Lattice pixels per overview pixel, each way, at the protocol's usual 0.5 µm/px."""
@@ -62,12 +63,15 @@ class TissueMask:
     extent : (int, int)
         Height and width of the slide, lattice pixels; the last mask row and column may
         stand for less than a whole step.
+    region : Region or None
+        Lattice pixels; nothing outside it is searched, counted or measured as tissue.
     """
 
     tissue: NDArray[np.bool_]
     search: NDArray[np.bool_]
     step: float
     extent: tuple[int, int]
+    region: Region | None = None
 
     def __post_init__(self) -> None:
         if self.tissue.ndim != 2 or self.tissue.shape != self.search.shape or not self.tissue.size:
@@ -88,6 +92,16 @@ class TissueMask:
         """A mask that keeps the whole slide, for runs without the prefilter."""
         shape = (max(1, int(-(-extent[0] // step))), max(1, int(-(-extent[1] // step))))
         return cls(np.ones(shape, dtype=bool), np.ones(shape, dtype=bool), step, extent)
+
+    def within(self, region: Region) -> TissueMask:
+        """The same, looked for in a region only (lattice pixels).
+
+        Tiles that the region touches are searched; of their cells those count whose centre
+        lies in it.
+        """
+        share = region.share_of_pixels((self.search.shape[0], self.search.shape[1]), self.step)
+        near = ndimage.binary_dilation(share > 0, np.ones((3, 3)))
+        return replace(self, search=self.search & near, region=region)
 
     def coverage(self, box: Box) -> float:
         """Share of mask pixels touching ``box`` that are to be searched, 0 … 1.
@@ -110,15 +124,22 @@ class TissueMask:
         rows = np.clip(np.where(inside, ys, 0) // self.step, 0, self.search.shape[0] - 1)
         columns = np.clip(np.where(inside, xs, 0) // self.step, 0, self.search.shape[1] - 1)
         found: NDArray[np.bool_] = self.search[rows.astype(np.int64), columns.astype(np.int64)]
-        return found & inside
+        found = found & inside
+        if self.region is not None:
+            found &= self.region.contains(ys, xs).reshape(found.shape)
+        return found
 
     def area_px(self) -> float:
         """Area of the tissue (not of the grown search area), lattice pixels."""
         return self._area(self.tissue)
 
     def skipped_px(self) -> float:
-        """Area that is not searched, lattice pixels."""
+        """Area that is not searched, lattice pixels; of the region, where there is one."""
         return self._area(~self.search)
+
+    def looked_at_px(self) -> float:
+        """Area of the slide, or of the region, lattice pixels."""
+        return self._area(np.ones_like(self.search))
 
     def area_mm2(self, mpp: float) -> float:
         """Area of the tissue in mm²; ``mpp`` is µm per lattice pixel."""
@@ -127,7 +148,10 @@ class TissueMask:
     def _area(self, mask: NDArray[np.bool_]) -> float:
         rows = _spans(mask.shape[0], self.step, self.extent[0])
         columns = _spans(mask.shape[1], self.step, self.extent[1])
-        return float(rows @ mask.astype(np.float64) @ columns)
+        shares = mask.astype(np.float64)
+        if self.region is not None:
+            shares *= self.region.share_of_pixels((mask.shape[0], mask.shape[1]), self.step)
+        return float(rows @ shares @ columns)
 
 
 def _spans(count: int, step: float, length: int) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ ROOT = Path(cellseg.__file__).parent
 
 LAYERS = [
     {"errors"},
-    {"geometry", "normalise", "counterstain", "_results.lock", "_results.files"},
+    {"geometry", "region", "normalise", "counterstain", "_results.lock", "_results.files"},
     {"protocol", "paste"},
     {"instances", "models", "slide", "synthetic"},
     {"merge", "measure", "tissue", "detect", "engine", "evaluation"},

@@ -21,6 +21,7 @@ from cellseg.errors import OutputError, RegionError, SettingsError
 from cellseg.pipeline import CountResult, Note, Started, TileDone, run
 from cellseg.plan import CountRequest, choose_protocol, guess_stain
 from cellseg.protocol import load_protocol
+from cellseg.region import Region
 from cellseg.results import load_result
 from cellseg.slide import open_slide
 from cellseg.synthetic import write_disc_slide
@@ -447,3 +448,43 @@ def test_a_slide_without_cells_gives_an_empty_table(tmp_path):
     result, _ = counted(request_for(Path(path)))
     assert len(result.cells) == 0
     assert result.as_dict()["median_area_um2"] is None
+
+
+def test_a_region_holds_the_cells_that_a_whole_count_finds_there(slide, tmp_path):
+    path, _ = slide
+    region = Region(
+        (
+            (
+                ((100.0, 120.0), (120.0, 700.0), (560.0, 640.0), (500.0, 90.0)),
+                ((200.0, 200.0), (200.0, 300.0), (300.0, 300.0), (300.0, 200.0)),
+            ),
+        )
+    )
+    whole, _ = counted(request_for(path, output=tmp_path))
+    part, events = counted(request_for(path, output=tmp_path, region=region))
+    assert part.cells.folder.name == "discs.region.cellseg"
+    started = next(event for event in events if isinstance(event, Started))
+    assert 0 < started.tiles < 48
+    table = whole.cells.table
+    middle = [(table[f"bbox_{axis}0_px"] + table[f"bbox_{axis}1_px"]) / 2 for axis in ("y", "x")]
+    inside = region.contains(*middle)
+    assert 20 < inside.sum() < len(table) - 20
+    columns = ["centroid_y_px", "centroid_x_px", "area_px", "intensity_mean_red"]
+    wanted = table.loc[inside, columns].reset_index(drop=True)
+    assert part.cells.table[columns].equals(wanted)
+    record = json.loads((part.cells.folder / "run.json").read_text())
+    assert record["settings"]["region"]["type"] == "MultiPolygon"
+    _, events = counted(request_for(path, output=tmp_path, region=region))
+    assert any("nothing to do" in event.text for event in events if isinstance(event, Note))
+    with pytest.raises(SettingsError, match="outside"):
+        counted(request_for(path, output=tmp_path, region=Region.box(9e4, 9e4, 9.1e4, 9.1e4)))
+
+
+def test_tissue_of_a_region_is_measured_in_the_region():
+    mask = TissueMask.everything((700, 900), 16.0)
+    region = Region.box(100.0, 120.0, 300.0, 420.0)
+    inside = mask.within(region)
+    assert inside.area_px() == pytest.approx(200 * 300, rel=0.02)
+    assert inside.looked_at_px() == pytest.approx(200 * 300, rel=0.02)
+    assert inside.skipped_px() == 0
+    assert inside.contains([200, 200], [130, 500]).tolist() == [True, False]

@@ -792,3 +792,25 @@ def test_names_in_run_json_delete_nothing_outside(tmp_path):
 def test_export_names_stay_in_the_folder(name):
     assert not publish.is_export_name(name)
     assert publish.is_export_name("labels.tif")
+
+
+def test_tissue_outlines_have_their_holes():
+    from cellseg.region import Region
+    from cellseg.results import tissue_outline
+
+    mask = np.zeros((60, 80), bool)
+    mask[10:50, 5:45] = True
+    mask[20:30, 15:25] = False
+    mask[0:4, 70:80] = True
+    outline = tissue_outline(mask, downsample=10.0)
+    assert outline is not None
+    assert sorted(len(rings) for rings in outline["coordinates"]) == [1, 2]
+    region = Region(
+        tuple(
+            tuple(tuple((y, x) for x, y in ring) for ring in rings)
+            for rings in outline["coordinates"]
+        )
+    )
+    ys, xs = (np.indices(mask.shape) * 10 + 5).reshape(2, -1)
+    assert (region.contains(ys, xs) == mask.ravel()).mean() > 0.99
+    assert tissue_outline(np.zeros((4, 4), bool), downsample=1.0) is None

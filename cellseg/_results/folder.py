@@ -45,6 +45,8 @@ class Report:
         callable is asked when everything else is written.
     overview : Overview or None
         None: no ``overview.png``.
+    tissue : mapping or None
+        GeoJSON; None: no ``tissue.geojson``.
     complete : bool
         False where tiles failed.
     """
@@ -55,6 +57,7 @@ class Report:
     object_name: str
     provenance: Mapping[str, object] | Callable[[], Mapping[str, object]]
     overview: Overview | None = None
+    tissue: Mapping[str, object] | None = None
     complete: bool = True
 
 
@@ -228,6 +231,8 @@ class ResultFolder:
         if report.overview is not None:
             with replacing(self._staging / publish.OVERVIEW) as temporary:
                 write_overview(temporary, report.overview, counts.image)
+        if report.tissue is not None:
+            write_json(self._staging / publish.TISSUE, report.tissue)
         on_progress(0.95)
         write_json(self._staging / publish.RUN, self._describe(report, token))
         spool.close()

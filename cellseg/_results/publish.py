@@ -24,11 +24,13 @@ from cellseg.errors import InputError
 
 STAGING = ".partial"
 TABLE, LABELS, RUN, OVERVIEW = "cells.csv", "labels.ome.zarr", "run.json", "overview.png"
+TISSUE = "tissue.geojson"
 FORMAT = "cellseg result"
 FORMAT_VERSION = 1
 
 _READY = "READY"
-_FILES = (TABLE, OVERVIEW, RUN)
+_OPTIONAL = (OVERVIEW, TISSUE)
+_FILES = (TABLE, *_OPTIONAL, RUN)
 
 
 def fresh_staging(folder: Path) -> Path:
@@ -64,8 +66,8 @@ def publish(folder: Path) -> None:
     for name in _FILES:
         if (staging / name).is_file():
             os.replace(staging / name, folder / name)  # noqa: PTH105 - says what it does
-        elif name == OVERVIEW and (staging / RUN).is_file():
-            (folder / name).unlink(missing_ok=True)  # an older run's picture
+        elif name in _OPTIONAL and (staging / RUN).is_file():
+            (folder / name).unlink(missing_ok=True)  # an older run's
     sync(folder)
     (staging / _READY).unlink()
     sync(staging)
@@ -75,7 +77,8 @@ def is_export_name(name: object) -> bool:
     """Whether an export may have this name: a bare one, and none of the result's own."""
     if not isinstance(name, str) or not is_bare_name(name) or name.startswith("."):
         return False
-    return name.lower() not in (TABLE, LABELS, RUN, OVERVIEW, "journal.sqlite")
+    own = (TABLE, LABELS, RUN, *_OPTIONAL, "journal.sqlite", "corrections.json")
+    return name.lower() not in own
 
 
 def published(folder: Path) -> dict[str, object] | None:

@@ -17,6 +17,7 @@ from cellseg._results.lock import LOCK_NAME, FolderLock
 from cellseg._results.rows import Rows
 from cellseg._results.table import read_table
 from cellseg.errors import InputError, OutputError
+from cellseg.region import Region, read_region
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +59,17 @@ class Result:
         """None where the run drew none."""
         path = self.path / publish.OVERVIEW
         return path if path.is_file() else None
+
+    def tissue(self) -> Region | None:
+        """The tissue that was looked at, level-0 pixels; None where nobody looked for it.
+
+        Raises
+        ------
+        InputError
+            If the file is damaged.
+        """
+        path = self.path / publish.TISSUE
+        return read_region(path) if path.is_file() else None
 
     def table(self) -> pd.DataFrame:
         """The cells, one row each, in the order of their labels, with the contract's types."""

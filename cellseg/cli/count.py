@@ -23,6 +23,7 @@ from cellseg.errors import (
 )
 from cellseg.pipeline import CountResult, run
 from cellseg.plan import CountRequest
+from cellseg.region import read_region
 from cellseg.results import readable
 from cellseg.slide import slide_name
 
@@ -96,7 +97,7 @@ def _with_folder(image: Path) -> str:
     return f"{image.absolute().parent.name}-{image.name}"
 
 
-def folder_names(images: list[Path], output: Path | None) -> list[str]:
+def folder_names(images: list[Path], output: Path | None, *, ending: str = ".cellseg") -> list[str]:
     """``slide.cellseg``; where two images would share it, the whole file name, then its folder's.
 
     Raises
@@ -119,7 +120,7 @@ def folder_names(images: list[Path], output: Path | None) -> list[str]:
             f"{most} of the images would share the result folder {name}.cellseg: give each image "
             "once, or count them into different folders"
         )
-    return [f"{name}.cellseg" for name in names]
+    return [f"{name}{ending}" for name in names]
 
 
 @click.command(
@@ -201,6 +202,12 @@ Examples:
     is_flag=True,
     help="Print a JSON list, one object per image, and nothing else on stdout.",
 )
+@click.option(
+    "--region",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="GeoJSON, as QuPath exports it: count only inside its polygons.",
+)
 @click.option("--strict", is_flag=True, help="Stop at the first tile that does not decode.")
 @click.option("--no-prefilter", is_flag=True, help="Look everywhere, not only where tissue is.")
 def count(
@@ -220,6 +227,7 @@ def count(
     output: Path | None,
     exports: tuple[str, ...],
     as_json: bool,
+    region: Path | None,
     strict: bool,
     no_prefilter: bool,
 ) -> None:
@@ -244,12 +252,15 @@ def count(
         t=t,
         series=series,
         prefilter=not no_prefilter,
+        region=None if region is None else read_region(region),
         strict=strict,
         export=exports,
         device=device,
         batch=batch,
     )
-    names = folder_names(found, output)
+    if region is not None and len(found) > 1:
+        raise SettingsError(f"--region belongs to one slide, got {len(found)} images")
+    names = folder_names(found, output, ending=".cellseg" if region is None else ".region.cellseg")
     requests = [
         replace(base, image=image, folder_name=name)
         for image, name in zip(found, names, strict=True)

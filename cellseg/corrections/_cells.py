@@ -128,6 +128,7 @@ class CorrectedCells:
     def edited_table(self) -> pd.DataFrame:
         """Rows of the edited cells that are there, measured; columns as in the result's table."""
         alive = sorted(label for label, cell in self._cells.items() if cell is not None)
+        self._measure([label for label in alive if not self._is_measured(label)])
         rows = [self.row(label) for label in alive]
         names = [name for name, _ in self.rows.columns]
         return pd.DataFrame(rows, columns=names).reset_index(drop=True)

@@ -80,10 +80,19 @@ def save(
                 object_name=summary.object,
                 provenance=record,
                 overview=_overview(result, title),
+                tissue=_tissue(result),
                 complete=result.is_complete,
             ),
             on_progress=lambda share: told(0.6 + 0.4 * share),
         )
+
+
+def _tissue(result: Result) -> dict[str, object] | None:
+    try:
+        region = result.tissue()
+    except CellsegError:
+        return None
+    return None if region is None else region.as_geojson()
 
 
 def _overview(result: Result, title: str) -> Overview | None:
