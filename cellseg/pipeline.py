@@ -27,7 +27,7 @@ from cellseg.instances import Instances
 from cellseg.plan import CountRequest, Plan, fit_normaliser, make_plan, sample_boxes
 from cellseg.protocol import CountProtocol
 from cellseg.recorder import Recorder
-from cellseg.results import ResultFolder, load_result
+from cellseg.results import Frame, ResultFolder, load_result
 from cellseg.slide import Slide, open_slide
 from cellseg.tiles import TilePixels, TileSource, find_tissue, overview_step
 from cellseg.tissue import TissueFinder, TissueMask
@@ -44,11 +44,22 @@ class Note:
 
 @dataclass(frozen=True)
 class Started:
-    """The network starts; ``tiles`` are left after the prefilter and the journal."""
+    """The network starts; ``tiles`` are left after the prefilter.
+
+    Attributes
+    ----------
+    image : Path
+    tiles : int
+    text : str
+        One line for a person.
+    frame : Frame
+        The slide's size, and how the lattice of ``TileDone`` lies on it.
+    """
 
     image: Path
     tiles: int
     text: str
+    frame: Frame
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,7 +253,7 @@ class _Run:
             tissue, everywhere = self._tissue()
             recorder, source = self._recorder(folder, tissue, everywhere)
             total = recorder.total
-            yield Started(self.request.image, total, self._about(total))
+            yield Started(self.request.image, total, self._about(total), recorder.frame)
             yield from self._replay(recorder, total)
             yield from self._tiles(recorder, source, recorder.todo(), total)
             yield self._finish(folder, recorder, tissue)

@@ -81,6 +81,18 @@ class Recorder:
         self._outside = self._gated = 0
 
     @property
+    def frame(self) -> Frame:
+        """The slide's size, and how the lattice lies on it."""
+        return Frame(
+            height=self.slide.height,
+            width=self.slide.width,
+            lattice_height=self.plan.grid.height,
+            lattice_width=self.plan.grid.width,
+            downsample=self.plan.downsample,
+            mpp=self.slide.mpp,
+        )
+
+    @property
     def columns(self) -> tuple[Column, ...]:
         """The table's columns."""
         return columns(
@@ -271,23 +283,15 @@ class Recorder:
             rounded = {name: round(took, 3) for name, took in stages.items()}
             return {**self._record(summary, warnings, request), "seconds": rounded}
 
-        slide, grid = self.slide, self.plan.grid
         self.folder.finish(
             Report(
-                frame=Frame(
-                    height=slide.height,
-                    width=slide.width,
-                    lattice_height=grid.height,
-                    lattice_width=grid.width,
-                    downsample=self.plan.downsample,
-                    mpp=slide.mpp,
-                ),
+                frame=self.frame,
                 columns=self.columns,
                 class_names=self.info.classes,
                 object_name=self.info.object,
                 provenance=provenance,
                 overview=self._overview(
-                    f"{readable(slide.path.name)}: {summary.cells:,} {self.info.object} masks",
+                    f"{readable(self.slide.path.name)}: {summary.cells:,} {self.info.object} masks",
                     tissue=self._prefiltered(request),
                 ),
                 tissue=self._outline() if self._prefiltered(request) else None,

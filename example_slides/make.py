@@ -12,27 +12,24 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import skimage.data
 
 from cellseg.synthetic import (
     Drawn,
     FluorescenceScene,
     PyramidLayout,
-    draw_fluorescence,
     touching,
+    write_fluorescence_example,
+    write_ihc_example,
     write_pyramid,
 )
+from cellseg.synthetic.examples import EXAMPLE_SEED as SEED
+from cellseg.synthetic.examples import IHC_DESCRIPTION
 
 RECIPE = 1
-SEED = 20240917
 FLUORESCENCE = "fluorescence.ome.tif"
 LABELS = "fluorescence.labels.tif"
 STAINED = "ihc.tif"
 TRUTH = "truth.json"
-IHC_DESCRIPTION = (
-    "Colonic glands, FHL2 (DAB) and haematoxylin. Acquired at the Center for Microscopy And "
-    "Molecular Imaging (CMMI). No known copyright restrictions. From scikit-image."
-)
 
 
 def make(folder: Path) -> tuple[Path, ...]:
@@ -42,20 +39,11 @@ def make(folder: Path) -> tuple[Path, ...]:
         return paths
     folder.mkdir(parents=True, exist_ok=True)
     scene = FluorescenceScene()
-    drawn = draw_fluorescence(scene, np.random.default_rng(SEED))
-    write_pyramid(
-        folder / FLUORESCENCE,
-        drawn.image,
-        layout=PyramidLayout(mpp=scene.mpp, levels=4, channel="DAPI"),
-    )
+    drawn = write_fluorescence_example(folder / FLUORESCENCE, scene)
     write_pyramid(
         folder / LABELS, drawn.labels.astype(np.uint16), layout=PyramidLayout(scene.mpp, levels=1)
     )
-    write_pyramid(
-        folder / STAINED,
-        skimage.data.immunohistochemistry(),
-        layout=PyramidLayout(mpp=None, levels=1, description=IHC_DESCRIPTION),
-    )
+    write_ihc_example(folder / STAINED)
     truth = {
         "recipe": RECIPE,
         "seed": SEED,

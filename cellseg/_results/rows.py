@@ -85,6 +85,10 @@ class Rows:
         """
         return self.load([name])[name]
 
+    def has(self, names: list[str]) -> bool:
+        """Whether columns were read already."""
+        return all(name in self._loaded for name in names)
+
     def load(self, names: list[str]) -> pd.DataFrame:
         """Some columns of all rows, read together."""
         dtypes = dict(self.columns)

@@ -10,7 +10,7 @@ from cellseg.corrections._log import LOG_NAME
 from cellseg.corrections._pyramid import PatchedLevel, PatchedPyramid
 from cellseg.corrections._save import corrected_path
 from cellseg.corrections._session import Corrections
-from cellseg.corrections._slide import find_slide, open_result_slide
+from cellseg.corrections._slide import find_slide, open_result_slide, opening
 from cellseg.corrections._training import export_training
 
 __all__ = [
@@ -25,4 +25,5 @@ __all__ = [
     "export_training",
     "find_slide",
     "open_result_slide",
+    "opening",
 ]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cellseg.cells import Summary, SummaryBuilder
 from cellseg.corrections._edit import Edit, EditedCell
-from cellseg.corrections._pyramid import PatchedPyramid
+from cellseg.corrections._pyramid import CHUNK_PX, PatchedPyramid
 from cellseg.corrections._slide import Measurer, section
 from cellseg.errors import InputError, SettingsError
 from cellseg.geometry import Box
@@ -133,7 +133,7 @@ class CorrectedCells:
         names = [name for name, _ in self.rows.columns]
         return pd.DataFrame(rows, columns=names).reset_index(drop=True)
 
-    def batches(self, size: int = 2048) -> Iterator[tuple[pd.DataFrame, list[EditedCell]]]:
+    def batches(self, size: int = 16_384) -> Iterator[tuple[pd.DataFrame, list[EditedCell]]]:
         """All cells as corrected: rows of the table, and their masks."""
         total = len(self.rows)
         for first in range(0, total, size):
@@ -141,14 +141,23 @@ class CorrectedCells:
             keep = [label not in self._cells for label in table["label"].tolist()]
             table = table[keep].reset_index(drop=True)
             if len(table):
-                yield (
-                    table,
-                    [self._automatic(int(row["label"]), row) for _, row in table.iterrows()],
-                )
+                yield table, self._masks(table)
         edited = self.edited_table()
         if len(edited):
             cells = [self._cells[label] for label in edited["label"].tolist()]
             yield edited, [cell for cell in cells if cell is not None]
+
+    def _masks(self, table: pd.DataFrame) -> list[EditedCell]:
+        """The cells of a table's rows; chunk by chunk, so that each is decoded once."""
+        order = np.arange(len(table))
+        if "bbox_x0_px" in table.columns:
+            side = CHUNK_PX * self.result.frame.downsample
+            order = np.argsort(table["bbox_x0_px"].to_numpy() // side, kind="stable")
+        found: dict[int, EditedCell] = {}
+        records = table.iloc[order]
+        for place, (_, row) in zip(order.tolist(), records.iterrows(), strict=True):
+            found[place] = self._automatic(int(row["label"]), row)
+        return [found[place] for place in range(len(table))]
 
     def _perform(self, edit: Edit) -> None:
         box = edit.box.intersection(Box(0, 0, *self.pyramid.shape))

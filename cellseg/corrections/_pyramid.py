@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import operator
+from collections import OrderedDict
 from collections.abc import Sequence
+from threading import RLock
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,6 +15,9 @@ from numpy.typing import NDArray
 from cellseg.geometry import Box
 
 CHUNK_PX = 1024
+
+DECODED = 24
+"""Chunks of a level that stay decoded: about 100 MB for the finest."""
 
 
 class Labels2D(Protocol):
@@ -36,6 +41,8 @@ class PatchedLevel:
         self._base = base
         self._store: zarr.Array[Any] | None = None
         self._painted: set[tuple[int, int]] = set()
+        self._decoded: OrderedDict[tuple[int, int], NDArray[np.uint32]] = OrderedDict()
+        self._lock = RLock()
 
     @property
     def size(self) -> int:
@@ -72,31 +79,51 @@ class PatchedLevel:
 
     def read(self, box: Box) -> NDArray[np.uint32]:
         """The labels of a box inside the image, (h, w)."""
-        if self._base is None:
-            out = np.zeros(box.shape, np.uint32)
-        else:
-            out = np.array(self._base[box.y0 : box.y1, box.x0 : box.x1], np.uint32)
+        out = np.zeros(box.shape, np.uint32)
         for row, column in self._chunks_of(box):
-            if (row, column) in self._painted:
-                part = self._chunk(row, column).intersection(box)
-                out[_inside(part, box)] = self._memory()[part.y0 : part.y1, part.x0 : part.x1]
+            chunk = self._chunk(row, column)
+            part = chunk.intersection(box)
+            out[_inside(part, box)] = self._decode(row, column)[_inside(part, chunk)]
         return out
+
+    def _decode(self, row: int, column: int) -> NDArray[np.uint32]:
+        """A chunk; the last ones stay decoded, because cells are read one by one."""
+        key = (row, column)
+        with self._lock:
+            if key in self._decoded:
+                self._decoded.move_to_end(key)
+                return self._decoded[key]
+            chunk = self._chunk(row, column)
+            found: Any
+            if key in self._painted:
+                found = self._memory()[chunk.y0 : chunk.y1, chunk.x0 : chunk.x1]
+            elif self._base is not None:
+                found = self._base[chunk.y0 : chunk.y1, chunk.x0 : chunk.x1]
+            else:
+                return np.zeros(chunk.shape, np.uint32)
+            return self._keep(key, np.asarray(found, np.uint32))
+
+    def _keep(self, key: tuple[int, int], chunk: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        self._decoded[key] = chunk
+        while len(self._decoded) > DECODED:
+            self._decoded.popitem(last=False)
+        return chunk
 
     def write(self, y0: int, x0: int, labels: NDArray[np.uint32]) -> None:
         """Paint over a part."""
         box = Box(y0, x0, y0 + labels.shape[0], x0 + labels.shape[1])
         if not box.area:
             return
-        memory = self._memory()
-        for row, column in self._chunks_of(box):
-            chunk = self._chunk(row, column)
-            if (row, column) not in self._painted:
-                if self._base is not None:
-                    memory[chunk.y0 : chunk.y1, chunk.x0 : chunk.x1] = np.asarray(
-                        self._base[chunk.y0 : chunk.y1, chunk.x0 : chunk.x1], np.uint32
-                    )
+        with self._lock:
+            memory = self._memory()
+            for row, column in self._chunks_of(box):
+                chunk = self._chunk(row, column)
+                part = chunk.intersection(box)
+                painted = np.array(self._decode(row, column))
+                painted[_inside(part, chunk)] = labels[_inside(part, box)]
+                memory[chunk.y0 : chunk.y1, chunk.x0 : chunk.x1] = painted
                 self._painted.add((row, column))
-        memory[box.y0 : box.y1, box.x0 : box.x1] = labels
+                self._keep((row, column), painted)
 
     def _memory(self) -> zarr.Array[Any]:
         if self._store is None:

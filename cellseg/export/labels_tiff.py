@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import tifffile
@@ -16,11 +17,24 @@ from numpy.typing import NDArray
 
 import cellseg
 from cellseg.errors import InputError
-from cellseg.results import Frame, LabelLevel, Result
+from cellseg.results import Frame, Result
 
 TILE_PX = 512
 _BIGTIFF_FROM_BYTES = 3 * 2**30  # classic TIFF ends at 4 GiB; zlib may add a little
 _CHUNKS_IN_MEMORY = 8
+
+
+class Labels(Protocol):
+    """As much of an array's interface as this needs."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def chunks(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, key: Any, /) -> Any: ...  # noqa: ANN401 - zarr's or our own
+
 
 _Chunk = Callable[[int, int], NDArray[np.uint32]]
 
@@ -35,11 +49,20 @@ def write(result: Result, path: Path) -> None:
     path : Path
         Overwritten.
     """
-    frame = result.frame
-    labels = result.labels()[0]
+    write_levels(result.labels()[0], result.frame, path)
+
+
+def write_levels(labels: Labels, frame: Frame, path: Path) -> None:
+    """The same from any label image on a result's lattice, uint32 (Y, X).
+
+    Raises
+    ------
+    InputError
+        If it is not as large as the lattice.
+    """
     if labels.shape != (frame.lattice_height, frame.lattice_width):
         raise InputError(
-            f"{result.labels_path}: expected {frame.lattice_height} × {frame.lattice_width} px, "
+            f"labels: expected {frame.lattice_height} × {frame.lattice_width} px, "
             f"got {' × '.join(map(str, labels.shape))}"
         )
     resolution = None if frame.mpp is None else (1e4 / frame.mpp, 1e4 / frame.mpp)
@@ -61,7 +84,7 @@ def write(result: Result, path: Path) -> None:
     )
 
 
-def _tiles(labels: LabelLevel, frame: Frame) -> Iterator[NDArray[np.uint32]]:
+def _tiles(labels: Labels, frame: Frame) -> Iterator[NDArray[np.uint32]]:
     """Tiles in the file's order; those at the far edges are filled up with 0."""
     chunk = _chunk_reader(labels)
     for y in range(0, frame.height, TILE_PX):
@@ -79,7 +102,7 @@ def _lattice(start: int, length: int, downsample: float, size: int) -> NDArray[n
     return np.minimum(((pixels + 0.5) / downsample).astype(np.int64), size - 1)
 
 
-def _chunk_reader(labels: LabelLevel) -> _Chunk:
+def _chunk_reader(labels: Labels) -> _Chunk:
     """Reads chunks; the last few stay in memory, as neighbouring tiles share them."""
     height, width = labels.chunks
 

@@ -11,6 +11,7 @@ from cellseg.synthetic.discs import (
     draw_discs,
     write_disc_slide,
 )
+from cellseg.synthetic.examples import write_fluorescence_example, write_ihc_example
 from cellseg.synthetic.fluorescence import FluorescenceScene, draw_fluorescence
 from cellseg.synthetic.large import LargeScene, LargeTruth, write_large
 from cellseg.synthetic.nuclei import NucleiPlan, Placed, place_nuclei, touching
@@ -32,6 +33,8 @@ __all__ = [
     "place_nuclei",
     "touching",
     "write_disc_slide",
+    "write_fluorescence_example",
+    "write_ihc_example",
     "write_large",
     "write_pyramid",
 ]

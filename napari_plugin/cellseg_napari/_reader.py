@@ -14,11 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.errors import CellsegError, InputError
+from cellseg.errors import CellsegError
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from cellseg.results import Result
 
 LayerData = tuple[Any, ...]
@@ -29,6 +27,13 @@ PathOrPaths = str | Sequence[str]
 ZOption = int | Literal["max", "mean"] | None
 
 SUFFIX = ".cellseg"
+
+SLIDE_KEY = "cellseg_slide"
+"""Of an image layer's ``metadata``: the file that it shows, and how it was opened."""
+
+SLIDES = (
+    ".svs", ".ndpi", ".scn", ".qptiff", ".btf", ".tif", ".tiff", ".zarr",
+)  # fmt: skip
 
 CONTRAST_PERCENT = (0.5, 99.8)
 """Percentiles of the coarsest level that are shown black and bright."""
@@ -50,11 +55,11 @@ def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[LayerData]] | 
     Returns
     -------
     callable or None
-        None unless every path is a folder named ``*.cellseg``.
+        None unless every path is a folder named ``*.cellseg``, or a slide.
     """
     try:
-        folders = _folders(path)
-        return _read if folders and all(_is_ours(folder) for folder in folders) else None
+        paths = _paths(path)
+        return _read if paths and all(_is_ours(one) or _is_slide(one) for one in paths) else None
     except (OSError, TypeError, ValueError):
         return None
 
@@ -74,15 +79,16 @@ def read_result(folder: Path) -> list[LayerData]:
     InputError
         If the folder holds no finished result.
     """
+    from cellseg.corrections import find_slide, opening
     from cellseg.results import load_result
 
     result = load_result(folder)
     try:
-        images = read_slide(_slide_path(result), **_opening(result))
+        images = read_slide(find_slide(result), **opening(result))
     except CellsegError as error:
         _warn(f"{error}; its overview is shown instead")
         images = _overview_layer(result)
-    return [*images, _cells_layer(result)]
+    return [*images, *_tissue_layer(result), *_cells_layers(result)]
 
 
 def read_slide(
@@ -118,7 +124,8 @@ def read_slide(
 
     slide = open_slide(path, mpp=mpp, z=z, t=t, series=series)
     source = SlideSource(slide, on_damage=_warn)
-    shared = {"multiscale": True, **_placed(slide.mpp)}
+    about: dict[str, Any] = {"path": str(path), "given": mpp, "series": series, "z": z, "t": t}
+    shared = {"multiscale": True, "metadata": {SLIDE_KEY: about}, **placed(slide.mpp)}
     if slide.is_rgb:
         levels = slide_levels(source, channels=(0, 1, 2))
         return [(levels, {"name": slide.name, "rgb": True, **shared}, "image")]
@@ -133,7 +140,8 @@ def read_slide(
             "blending": "additive" if several else "translucent",
             "visible": number < len(COLORMAPS),
         }
-        layers.append((levels, {**look, **shared}, "image"))
+        this = {SLIDE_KEY: about | ({"channel": str(number)} if several else {})}
+        layers.append((levels, {**look, **shared, "metadata": this}, "image"))
     return layers
 
 
@@ -149,26 +157,21 @@ def contrast_limits(pixels: NDArray[Any]) -> tuple[float, float]:
     return (low, high) if low < high else (low, low + 1.0)
 
 
-def features(table: pd.DataFrame) -> pd.DataFrame:
-    """The table as a Labels layer's features: ``label`` becomes napari's ``index``."""
-    return table.rename(columns={"label": "index"}).reset_index(drop=True)
-
-
 def _read(path: PathOrPaths) -> list[LayerData]:
     """What napari calls: never raises, says in napari what it could not open."""
     layers: list[LayerData] = []
-    for folder in _folders(path):
+    for one in _paths(path):
         try:
-            layers += read_result(folder)
+            layers += read_result(one) if _is_ours(one) else read_slide(one)
         except CellsegError as error:
             _warn(str(error))
         except Exception as error:
-            logger.exception("%s", folder)
-            _warn(f"{folder}: cannot be shown: {type(error).__name__}: {error}")
+            logger.exception("%s", one)
+            _warn(f"{one}: cannot be shown: {type(error).__name__}: {error}")
     return layers or [(None,)]
 
 
-def _folders(path: PathOrPaths) -> list[Path]:
+def _paths(path: PathOrPaths) -> list[Path]:
     paths = [path] if isinstance(path, str | Path) else path
     return [Path(entry) for entry in paths]
 
@@ -177,36 +180,12 @@ def _is_ours(folder: Path) -> bool:
     return folder.suffix.lower() == SUFFIX and folder.is_dir()
 
 
-def _slide_path(result: Result) -> Path:
-    """Where the slide is: as recorded, or beside the folder when both were moved.
-
-    Raises
-    ------
-    InputError
-        If it is at neither place.
-    """
-    recorded = Path(str(_section(result, "image").get("path", "")))
-    beside = result.path.absolute().parent
-    for path in (recorded, beside / recorded, beside / recorded.name):
-        if recorded.name and path.exists():
-            return path
-    raise InputError(f"{recorded}: the slide of {result.path.name} is not there any more")
+def _is_slide(path: Path) -> bool:
+    suffix = path.suffix.lower()
+    return suffix in SLIDES and (path.is_dir() if suffix == ".zarr" else path.is_file())
 
 
-def _opening(result: Result) -> dict[str, Any]:
-    """How the run opened its slide, as far as run.json says it."""
-    settings = _section(result, "settings")
-    kept = {key: settings[key] for key in ("z", "t", "series") if settings.get(key) is not None}
-    return kept | ({} if result.frame.mpp is None else {"mpp": result.frame.mpp})
-
-
-def _section(result: Result, name: str) -> dict[str, Any]:
-    """A part of run.json; empty where there is none."""
-    section = result.run.get(name)
-    return section if isinstance(section, dict) else {}
-
-
-def _placed(mpp: float | None, *, downsample: float = 1.0) -> dict[str, Any]:
+def placed(mpp: float | None, *, downsample: float = 1.0) -> dict[str, Any]:
     """Scale, shift and units of a layer whose pixels are ``downsample`` level-0 px wide.
 
     napari puts the centre of pixel 0 at the origin; the shift keeps the corners together.
@@ -221,20 +200,47 @@ def _placed(mpp: float | None, *, downsample: float = 1.0) -> dict[str, Any]:
     }
 
 
-def _cells_layer(result: Result) -> LayerData:
+def _cells_layers(result: Result) -> list[LayerData]:
+    """The masks; read again after a count, they are as corrected."""
+    from cellseg_napari._opened import KEY, Opened
+
+    opened = Opened(result)
+    if opened.note is not None and "corrected_from" not in result.run:
+        _warn(f"{opened.note}; shown as counted, and not to be corrected")
     frame = result.frame
-    look = {
+    look: dict[str, Any] = {
         "name": f"{result.path.stem} {result.run.get('object', 'cell')}",
-        "features": features(result.table()),
         "opacity": 0.5,
-        "metadata": {"cellseg": result.run},
-        **_placed(frame.mpp, downsample=frame.downsample),
+        "metadata": {KEY: opened, "cellseg_role": "cells", "cellseg_run": result.run},
+        **placed(frame.mpp, downsample=frame.downsample),
     }
-    levels = result.labels()
-    if len(levels) == 1:
-        # napari's Labels take a list of one level for one array with another axis.
-        return np.asarray(levels[0]), look, "labels"
-    return levels, {**look, "multiscale": True}, "labels"
+    table = opened.features()
+    if table is not None:
+        look["features"] = table
+    levels = opened.label_levels()
+    return [(levels, {**look, "multiscale": True}, "labels")]
+
+
+def _tissue_layer(result: Result) -> list[LayerData]:
+    """The outline of the tissue that was looked at; hidden where all of it is tissue."""
+    try:
+        region = result.tissue()
+    except CellsegError as error:
+        _warn(str(error))
+        return []
+    if region is None:
+        return []
+    rings = [np.array(ring) for rings in region.polygons for ring in rings]
+    look = {
+        "name": f"{result.path.stem} tissue",
+        "shape_type": "polygon",
+        "face_color": "transparent",
+        "edge_color": "#00c070",
+        "edge_width": max(result.frame.height, result.frame.width) / 600,
+        "metadata": {"cellseg_role": "tissue"},
+        **placed(result.frame.mpp),
+    }
+    return [(rings, look, "shapes")]
 
 
 def _overview_layer(result: Result) -> list[LayerData]:
@@ -252,7 +258,7 @@ def _overview_layer(result: Result) -> list[LayerData]:
     frame = result.frame
     pixel = frame.height / height * (frame.mpp or 1.0)
     look = {
-        **_placed(frame.mpp),
+        **placed(frame.mpp),
         "name": f"{result.path.stem} overview",
         "rgb": True,
         "scale": (pixel, pixel),

@@ -1,0 +1,39 @@
+"""The two example slides: one generated with known cells, one real that scikit-image brings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import skimage.data
+
+from cellseg.synthetic.discs import Drawn
+from cellseg.synthetic.fluorescence import FluorescenceScene, draw_fluorescence
+from cellseg.synthetic.tiff import PyramidLayout, write_pyramid
+
+EXAMPLE_SEED = 20240917
+
+IHC_DESCRIPTION = (
+    "Colonic glands, FHL2 (DAB) and haematoxylin. Acquired at the Center for Microscopy And "
+    "Molecular Imaging (CMMI). No known copyright restrictions. From scikit-image."
+)
+
+
+def write_fluorescence_example(path: Path, scene: FluorescenceScene) -> Drawn:
+    """Nuclei in fluorescence, channel ``DAPI``, four levels.
+
+    Returns
+    -------
+    Drawn
+        What lies on it.
+    """
+    drawn = draw_fluorescence(scene, np.random.default_rng(EXAMPLE_SEED))
+    write_pyramid(path, drawn.image, layout=PyramidLayout(mpp=scene.mpp, levels=4, channel="DAPI"))
+    return drawn
+
+
+def write_ihc_example(path: Path) -> None:
+    """An immunohistochemistry field, 512 × 512 px, without pixel size."""
+    pixels = skimage.data.immunohistochemistry()  # type: ignore[no-untyped-call]
+    layout = PyramidLayout(mpp=None, levels=1, description=IHC_DESCRIPTION)
+    write_pyramid(path, pixels, layout=layout)

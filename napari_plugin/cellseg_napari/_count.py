@@ -1,0 +1,302 @@
+"""Counting in a viewer, without a widget: what to count, and what appears while it goes on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellseg.corrections import PatchedPyramid
+from cellseg.errors import InputError, SettingsError
+from cellseg.pipeline import CountResult, Event, Started, TileDone, run
+from cellseg.plan import CountRequest
+from cellseg.region import Region
+from cellseg_napari._opened import results_in
+from cellseg_napari._reader import SLIDE_KEY, placed, read_result
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Labels, Shapes
+
+Where = Literal["the whole slide", "the current view", "drawn shapes"]
+
+REGIONS: tuple[Where, ...] = ("the whole slide", "the current view", "drawn shapes")
+
+AUTOMATIC = "chosen from the image"
+
+_ELLIPSE_POINTS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """What a person filled in.
+
+    Attributes
+    ----------
+    file : Path or None
+        Takes the place of ``layer``.
+    layer : Image or None
+    protocol : str
+        A shipped one, a YAML file, or :data:`AUTOMATIC`.
+    mpp, diameter_px : float
+        0: as the file says.
+    device : str
+    where : str
+        One of :data:`REGIONS`.
+    shapes : Shapes or None
+    output : Path or None
+        None: beside the slide.
+    """
+
+    file: Path | None = None
+    layer: Image | None = None
+    protocol: str = AUTOMATIC
+    mpp: float = 0.0
+    diameter_px: float = 0.0
+    device: str = "auto"
+    where: Where = "the whole slide"
+    shapes: Shapes | None = None
+    output: Path | None = None
+    model: str = "default"
+
+
+def request_of(form: Form) -> CountRequest:
+    """What the pipeline is to do.
+
+    Raises
+    ------
+    CellsegError
+        With one line for the person: nothing is chosen, or the region does not fit.
+    """
+    about: dict[str, Any] = {}
+    if form.file is not None:
+        image = form.file
+    elif form.layer is not None:
+        about = dict(form.layer.metadata.get(SLIDE_KEY, {}))
+        image = Path(about["path"]) if about else _written(form.layer, form.output)
+    else:
+        raise SettingsError("choose an image layer or a file to count")
+    mpp = form.mpp or about.get("given")
+    region = None
+    if form.where != "the whole slide":
+        if form.layer is None:
+            raise SettingsError(f"to count in {form.where}, choose the image as a layer")
+        region = (
+            view_of(form.layer)
+            if form.where == "the current view"
+            else region_of(form.shapes, form.layer)
+        )
+    return CountRequest(
+        image=image,
+        output=form.output,
+        protocol=None if form.protocol == AUTOMATIC else form.protocol,
+        mpp=mpp,
+        diameter_px=form.diameter_px or None,
+        device=form.device,
+        model=form.model,
+        channel=about.get("channel"),
+        z=about.get("z"),
+        t=about.get("t"),
+        series=about.get("series", 0),
+        region=region,
+    )
+
+
+def view_of(layer: Image) -> Region:
+    """What of a layer is in sight, level-0 pixels."""
+    factor = np.asarray(layer.downsample_factors[layer.data_level])[:2] if layer.multiscale else 1.0
+    corners = np.asarray(layer.corner_pixels, np.float64)[:, :2]
+    (y0, x0), (y1, x1) = (corners * factor).tolist()
+    height, width = _extent(layer)
+    y0, x0, y1, x1 = max(y0, 0), max(x0, 0), min(y1 + 1, height), min(x1 + 1, width)
+    if y1 <= y0 or x1 <= x0:
+        raise SettingsError("the image is out of sight: move it into view first")
+    return Region.box(y0 - 0.5, x0 - 0.5, y1 - 0.5, x1 - 0.5)
+
+
+def region_of(shapes: Shapes | None, layer: Image) -> Region:
+    """Polygons, rectangles and ellipses of a shapes layer, in a slide's level-0 pixels."""
+    outlines = [] if shapes is None else world_outlines(shapes)
+    if not outlines:
+        raise SettingsError("draw a rectangle, an ellipse or a polygon in a shapes layer first")
+    pixel = np.asarray(layer.scale, np.float64)[-2:]
+    origin = np.asarray(layer.translate, np.float64)[-2:]
+    return Region.of([(outline - origin) / pixel for outline in outlines])
+
+
+def world_outlines(shapes: Shapes) -> list[NDArray[np.float64]]:
+    """The shapes that have an area, each (N, 2) world (y, x)."""
+    found = []
+    for corners, kind in zip(shapes.data, shapes.shape_type, strict=True):
+        points = np.asarray(corners, np.float64)[:, -2:]
+        if kind == "ellipse":
+            middle = points.mean(axis=0)
+            first, second = (points[1] - points[0]) / 2, (points[3] - points[0]) / 2
+            turn = np.linspace(0, 2 * np.pi, _ELLIPSE_POINTS, endpoint=False)[:, None]
+            points = middle + np.cos(turn) * first + np.sin(turn) * second
+        elif kind not in ("polygon", "rectangle"):
+            continue
+        found.append(np.array([shapes.data_to_world(tuple(point))[-2:] for point in points]))
+    return found
+
+
+def _extent(layer: Image) -> tuple[int, int]:
+    shape = (layer.data[0] if layer.multiscale else layer.data).shape
+    height, width = shape[:2] if layer.rgb else shape[-2:]
+    return int(height), int(width)
+
+
+def _written(layer: Image, output: Path | None) -> Path:
+    """The file of a layer; pixels that come from nowhere are written as a TIFF first."""
+    source = getattr(layer.source, "path", None)
+    if source is not None and Path(source).exists():
+        return Path(source)
+    if output is None:
+        raise SettingsError(f"layer {layer.name!r} has no file: choose a folder for the result")
+    import tifffile
+
+    data = np.asarray(layer.data[0] if layer.multiscale else layer.data)
+    if data.ndim != (3 if layer.rgb else 2):
+        raise SettingsError(f"layer {layer.name!r} has {data.ndim} axes, expected one plane")
+    if data.dtype.kind not in "uf" or data.dtype.itemsize > 4:
+        data = data.astype(np.float32)
+    name = "".join(c if c.isalnum() or c in "-_." else "_" for c in layer.name) or "layer"
+    path = output / f"{name}.tif"
+    pixel = float(np.asarray(layer.scale)[-1])
+    known = str(layer.units[-1]) in ("micrometer", "um", "µm")
+    where: dict[str, Any] = {}
+    if known:
+        where = {"resolution": (1e4 / pixel,) * 2, "resolutionunit": "CENTIMETER"}
+    photometric = "rgb" if layer.rgb else "minisblack"
+    try:
+        pixels = data[..., :3] if layer.rgb else data
+        tifffile.imwrite(path, pixels, photometric=photometric, **where)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    return path
+
+
+class Counting:
+    """A run that can be stopped between two tiles; what is done stays in the journal."""
+
+    def __init__(self, request: CountRequest, **options: Any) -> None:  # noqa: ANN401
+        self.request = request
+        self._options = options
+        self._stop = threading.Event()
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether :meth:`stop` was called."""
+        return self._stop.is_set()
+
+    def stop(self) -> None:
+        """End after the tile that is under way."""
+        self._stop.set()
+
+    def events(self) -> Iterator[Event]:
+        """The pipeline's own events, to the end or until it is stopped."""
+        events = run(self.request, **self._options)
+        try:
+            for event in events:
+                yield event
+                if self.is_stopped:
+                    return
+        finally:
+            events.close()  # type: ignore[attr-defined]
+
+
+class Preview:
+    """Shows masks tile by tile, and the result in their place at the end.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+    """
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        self.viewer = viewer
+        self.layer: Labels | None = None
+        self._pyramid: PatchedPyramid | None = None
+        self._next = 1
+
+    def show(self, event: Event) -> None:
+        """What an event changes in the viewer."""
+        if isinstance(event, Started):
+            self._start(event)
+        elif isinstance(event, TileDone):
+            self._paint(event)
+        elif isinstance(event, CountResult):
+            self.end()
+            self._result(event.cells.folder)
+
+    def end(self) -> None:
+        """Take the preview away."""
+        if self.layer is not None and self.layer in self.viewer.layers:
+            self.viewer.layers.remove(self.layer)
+        self.layer = self._pyramid = None
+
+    def _start(self, event: Started) -> None:
+        from napari.layers import Labels
+
+        from cellseg_napari._shown import CellFilter, Halved, ShownLabels
+
+        frame = event.frame
+        self._pyramid = PatchedPyramid.empty((frame.lattice_height, frame.lattice_width))
+        everything = CellFilter()
+        levels: list[Any] = [ShownLabels(level, everything) for level in self._pyramid.levels]
+        self.layer = Labels(
+            [*levels, Halved(levels[0])] if len(levels) == 1 else levels,
+            name=f"{event.image.stem}: counting",
+            multiscale=True,
+            opacity=0.5,
+            metadata={"cellseg_role": "preview"},
+            **placed(frame.mpp, downsample=frame.downsample),
+        )
+        self.viewer.add_layer(self.layer)
+
+    def _paint(self, event: TileDone) -> None:
+        """The cells whose middle lies in the tile's own pixels; they are merged at the end."""
+        if self._pyramid is None or self.layer is None or not len(event.instances):
+            return
+        core, boxes = event.tile.core, event.instances.boxes
+        middle = (boxes[:, :2] + boxes[:, 2:]) // 2
+        own = (
+            (middle[:, 0] >= core.y0)
+            & (middle[:, 0] < core.y1)
+            & (middle[:, 1] >= core.x0)
+            & (middle[:, 1] < core.x1)
+        )
+        window = event.tile.padded
+        labels = self._pyramid.levels[0].read(window)
+        for index in np.flatnonzero(own).tolist():
+            y0, x0, y1, x1 = boxes[index].tolist()
+            part = labels[y0 - window.y0 : y1 - window.y0, x0 - window.x0 : x1 - window.x0]
+            part[event.instances.masks[index] & (part == 0)] = self._next
+            self._next += 1
+        self._pyramid.write(window.y0, window.x0, labels)
+        self.layer.refresh()
+
+    def _result(self, folder: Path) -> None:
+        from napari.layers import Layer
+
+        for layer, opened in list(results_in(self.viewer)):
+            if opened.result.path.absolute() == folder.absolute():
+                self.viewer.layers.remove(layer)
+        shown = {
+            str(Path(about["path"]).absolute())
+            for layer in self.viewer.layers
+            if (about := layer.metadata.get(SLIDE_KEY))
+        }
+        names = {layer.name for layer in self.viewer.layers}
+        for data, look, kind in read_result(folder):
+            about = look.get("metadata", {}).get(SLIDE_KEY)
+            if about and str(Path(about["path"]).absolute()) in shown:
+                continue
+            if kind == "shapes" and look["name"] in names:
+                continue
+            self.viewer.add_layer(Layer.create(data, look, kind))

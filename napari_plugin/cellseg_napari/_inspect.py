@@ -1,0 +1,315 @@
+"""Looking at a result's cells, without a widget: selection, colours, filter, totals in shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellseg.errors import CellsegError
+from cellseg.region import Region
+from cellseg_napari._count import world_outlines
+from cellseg_napari._opened import KEY, Opened, refresh
+from cellseg_napari._reader import placed
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Labels, Shapes
+
+BY_LABEL = "each cell"
+BY_CLASS = "class"
+
+CLASS_COLOURS = (
+    "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#ee8866",
+)  # fmt: skip
+"""Paul Tol's bright scheme, apart for colour-blind eyes too."""
+
+SELECTION = "selected cells"
+
+_PERCENT = (1, 99)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Of the cells that are shown, in all or inside drawn shapes.
+
+    Attributes
+    ----------
+    cells : int
+    density_per_mm2 : float or None
+        Per mm² of the shapes; None without pixel size, or without shapes.
+    median_area : float or None
+    unit : str
+        Of the area: ``µm²`` or ``px``.
+    """
+
+    cells: int
+    density_per_mm2: float | None
+    median_area: float | None
+    unit: str
+
+    def __str__(self) -> str:
+        """For a person."""
+        parts = [f"{self.cells:,} cells"]
+        if self.density_per_mm2 is not None:
+            parts.append(f"{self.density_per_mm2:,.0f} per mm²")
+        if self.median_area is not None:
+            parts.append(f"median area {self.median_area:.4g} {self.unit}")
+        return ", ".join(parts)
+
+
+class Inspector:
+    """One result's cells: which are selected, how they are coloured, which are shown.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+    layer : Labels
+        The result's masks.
+    opened : Opened
+    """
+
+    def __init__(self, viewer: ViewerModel, layer: Labels, opened: Opened) -> None:
+        self.viewer, self.layer, self.opened = viewer, layer, opened
+        self.selected: tuple[int, ...] = ()
+        self.coloured_by = BY_LABEL
+        self.column: str | None = None
+        self.range: tuple[float, float] | None = None
+        self._listeners: list[Callable[[], None]] = []
+        self._marks: Shapes | None = None
+        self._colours: Image | None = None
+
+    def on_select(self, listener: Callable[[], None]) -> None:
+        """Call it when other cells are selected."""
+        self._listeners.append(listener)
+
+    # Selecting
+
+    def click(self, world: Sequence[float], *, more: bool = False) -> int:
+        """Select the cell at a point of the world; ``more`` adds it, or takes it out again.
+
+        Returns
+        -------
+        int
+            Its label; 0 where there is none.
+        """
+        label = self.opened.label_at(np.asarray(world, np.float64))
+        if not label:
+            self.select(self.selected if more else ())
+        elif more and label in self.selected:
+            self.select([one for one in self.selected if one != label])
+        else:
+            self.select([*self.selected, label] if more else [label])
+        return label
+
+    def select(self, labels: Sequence[int]) -> None:
+        """Mark cells, and tell the listeners."""
+        self.selected = tuple(dict.fromkeys(int(label) for label in labels))
+        self._mark()
+        if self.selected:
+            self.layer.selected_label = self.selected[-1]
+        for listener in list(self._listeners):
+            listener()
+
+    def fly_to(self, label: int) -> None:
+        """Bring a cell to the middle of the canvas, large enough to judge its outline."""
+        (y, x), extent = self.opened.place_of(label)
+        self.viewer.camera.center = (0.0, y, x)
+        self.viewer.camera.zoom = max(self.viewer.camera.zoom, 120.0 / max(extent, 1e-6))
+        self.select([label])
+
+    def _mark(self) -> None:
+        """Yellow boxes around the selected cells."""
+        boxes = []
+        for label in self.selected[:200]:
+            try:
+                (y, x), extent = self.opened.place_of(label)
+            except CellsegError:
+                continue
+            half = 0.65 * extent
+            boxes.append(
+                np.array(
+                    [
+                        [y - half, x - half],
+                        [y - half, x + half],
+                        [y + half, x + half],
+                        [y + half, x - half],
+                    ]
+                )
+            )
+        if self._marks is not None and self._marks in self.viewer.layers:
+            self.viewer.layers.remove(self._marks)
+        self._marks = None
+        if not boxes:
+            return
+        from napari.layers import Shapes
+
+        active = self.viewer.layers.selection.active
+        width = 0.06 * float(np.median([box[2, 0] - box[0, 0] for box in boxes]))
+        self._marks = Shapes(
+            boxes,
+            shape_type="rectangle",
+            name=SELECTION,
+            face_color="transparent",
+            edge_color="yellow",
+            edge_width=width,
+            metadata={"cellseg_role": "selection"},
+            units=self.layer.units,
+            axis_labels=self.layer.axis_labels,
+        )
+        self.viewer.add_layer(self._marks)
+        if active is not None:
+            self.viewer.layers.selection.active = active
+
+    # Colours
+
+    def colour_by(self, what: str) -> None:
+        """Each cell by its label, its class, or a measurement.
+
+        Raises
+        ------
+        KeyError
+            If there is no such column.
+        """
+        if what == BY_LABEL:
+            self._uncolour()
+            self.coloured_by = what
+            return
+        values, look = self._class_values() if what == BY_CLASS else self._column_values(what)
+        self._uncolour()
+        from napari.layers import Image
+
+        opened, frame = self.opened, self.opened.result.frame
+        self._colours = Image(
+            opened.value_levels(opened.by_label(values)),
+            multiscale=True,
+            name=f"{opened.result.path.stem} {what}",
+            blending="translucent",
+            interpolation2d="nearest",
+            opacity=0.75,
+            metadata={KEY: opened, "cellseg_role": "colours"},
+            **look,
+            **placed(frame.mpp, downsample=frame.downsample),
+        )
+        active = self.viewer.layers.selection.active
+        place = self.viewer.layers.index(self.layer) + 1
+        self.viewer.layers.insert(place, self._colours)
+        self.layer.visible = False
+        if active is not None:
+            self.viewer.layers.selection.active = active
+        self.coloured_by = what
+
+    def _class_values(self) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        from napari.utils.colormaps import Colormap
+
+        names = self.classes()
+        place = {name: number for number, name in enumerate(names)}
+        values = np.array([place.get(name, 0) for name in self.opened.column("class")], np.float32)
+        count = max(1, len(names))
+        colours = [CLASS_COLOURS[number % len(CLASS_COLOURS)] for number in range(count)]
+        colormap = Colormap(
+            colours,
+            name="cellseg classes",
+            controls=np.linspace(0, 1, count + 1),
+            interpolation="zero",
+        )
+        return values, {"colormap": colormap, "contrast_limits": (-0.5, count - 0.5)}
+
+    def _column_values(self, name: str) -> tuple[NDArray[np.float32], dict[str, Any]]:
+        values = self.opened.column(name).astype(np.float32)
+        low, high = self.limits(values)
+        return values, {"colormap": "viridis", "contrast_limits": (low, high)}
+
+    @staticmethod
+    def limits(values: NDArray[np.float32]) -> tuple[float, float]:
+        """Percentiles between which colours spread; always low < high."""
+        finite = values[np.isfinite(values)]
+        if not finite.size:
+            return 0.0, 1.0
+        low, high = (float(v) for v in np.percentile(finite, _PERCENT))
+        return (low, high) if low < high else (low - 0.5, low + 0.5)
+
+    def _uncolour(self) -> None:
+        if self._colours is not None and self._colours in self.viewer.layers:
+            self.viewer.layers.remove(self._colours)
+        self._colours = None
+        self.layer.visible = True
+
+    def classes(self) -> list[str]:
+        """Names of the cells' classes."""
+        corrections = self.opened.corrections
+        if corrections is not None:
+            return list(corrections.classes)
+        return [str(name) for name in self.opened.result.run.get("class_names", ())]
+
+    # Filter and totals
+
+    def show_range(self, column: str | None, low: float = 0.0, high: float = 0.0) -> None:
+        """Show only the cells whose measurement lies between two values; None: all of them."""
+        self.column, self.range = column, None if column is None else (low, high)
+        self._filter()
+        refresh(self.viewer, self.opened)
+
+    def _filter(self) -> None:
+        if self.column is None or self.range is None:
+            self.opened.shown.hidden = None
+            return
+        labels, values = self.opened.labels(), self.opened.column(self.column)
+        hidden = np.zeros(int(labels.max(initial=0)) + 1, np.bool_)
+        low, high = self.range
+        # A cell without a value (NaN) is not between any two.
+        hidden[labels] = ~((values >= low) & (values <= high))
+        self.opened.shown.hidden = hidden
+
+    def shown_mask(self) -> NDArray[np.bool_]:
+        """Which of :meth:`Opened.labels` are shown."""
+        labels = self.opened.labels()
+        hidden = self.opened.shown.hidden
+        if hidden is None:
+            return np.ones(len(labels), np.bool_)
+        known = labels < len(hidden)
+        found = np.ones(len(labels), np.bool_)
+        found[known] = ~hidden[labels[known]]
+        return found
+
+    def totals(self, shapes: Shapes | None = None) -> Totals:
+        """Of the cells that are shown; with ``shapes``, of those whose centre lies in one."""
+        opened, mpp = self.opened, self.opened.result.frame.mpp
+        names = {name for name, _ in opened.rows.columns}
+        area = "area_um2" if mpp and "area_um2" in names else "area_px"
+        inside = self.shown_mask()
+        density = None
+        outlines = [] if shapes is None else world_outlines(shapes)
+        if outlines:
+            region = Region.of([outline / (mpp or 1.0) for outline in outlines])
+            y, x = opened.column("centroid_y_px"), opened.column("centroid_x_px")
+            inside &= region.contains(y, x)
+            if mpp:
+                density = float(inside.sum()) / (region.area_px * mpp**2 * 1e-6)
+        areas = opened.column(area)[inside] if area in names else np.empty(0)
+        return Totals(
+            cells=int(inside.sum()),
+            density_per_mm2=density,
+            median_area=float(np.median(areas)) if len(areas) else None,
+            unit="µm²" if area == "area_um2" else "px",
+        )
+
+    def edited(self) -> None:
+        """After an edit: filter, colours and selection again."""
+        self._filter()
+        if self.coloured_by != BY_LABEL:
+            self.colour_by(self.coloured_by)
+        corrections = self.opened.corrections
+        if corrections is not None:
+            self.select([label for label in self.selected if label in corrections])
+
+    def close(self) -> None:
+        """Take marks and colours away, show every cell again."""
+        self._uncolour()
+        self.selected = ()
+        self._mark()
+        self.opened.shown.hidden = None
+        refresh(self.viewer, self.opened)

@@ -1,0 +1,612 @@
+"""The dock widget that shows a result's cells and corrects them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import napari
+import numpy as np
+from napari.layers import Shapes
+from napari.qt.threading import create_worker
+from napari.utils.notifications import show_error, show_info, show_warning
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QGridLayout,
+    QGroupBox,
+    QLabel,
+    QPushButton,
+    QTableView,
+    QVBoxLayout,
+    QWidget,
+)
+
+from cellseg.corrections import Corrections, Edit, export_training
+from cellseg.errors import CellsegError, unexpected_text
+from cellseg.geometry import Box
+from cellseg_napari._histogram import HistogramRange
+from cellseg_napari._inspect import BY_CLASS, BY_LABEL, Inspector
+from cellseg_napari._opened import FEATURES_LIMIT, Opened, refresh, results_in
+from cellseg_napari._paint import Painter
+from cellseg_napari._table import CellTable
+
+if TYPE_CHECKING:
+    from cellseg.results import Result
+
+logger = logging.getLogger(__name__)
+
+NOTHING = "no result is open"
+EVERYWHERE = "the whole slide"
+
+_WAIT_MS = 200
+
+
+class InspectWidget(QWidget):  # type: ignore[misc]
+    """Cells of a result: table, colours, filter, totals in shapes, corrections.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self.inspector: Inspector | None = None
+        self.painter: Painter | None = None
+        self._end_listening: Callable[[], None] = lambda: None
+        self._watched: Shapes | None = None
+        self._closed = False
+        self._build()
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(_WAIT_MS)
+        self._soon.timeout.connect(self._tell_totals)
+        for event in (viewer.layers.events.inserted, viewer.layers.events.removed):
+            event.connect(self._layers_changed)
+        viewer.mouse_drag_callbacks.append(self._clicked)
+        self.destroyed.connect(self._close)
+        self._layers_changed()
+
+    # What it looks like
+
+    def _build(self) -> None:
+        self.results = QComboBox()
+        self.results.setToolTip("The result whose cells are shown here")
+        self.results.currentIndexChanged.connect(self._chosen)
+        self.colour = QComboBox()
+        self.colour.setToolTip("Colour the masks by class or by a measurement")
+        self.colour.currentTextChanged.connect(self._colour)
+        self.legend = QLabel()
+        self.measure = QComboBox()
+        self.measure.setToolTip("Histogram and filter of this measurement")
+        self.measure.currentTextChanged.connect(self._histogram_of)
+        self.histogram = HistogramRange()
+        self.histogram.range_changed.connect(self._filter)
+        self.shapes = QComboBox()
+        self.shapes.setToolTip("Totals of the cells whose centre lies in these shapes")
+        self.shapes.currentIndexChanged.connect(self._shapes_chosen)
+        self.totals = QLabel(NOTHING)
+        self.totals.setWordWrap(True)
+        self.table = QTableView()
+        self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.table.setToolTip("Click a row to fly to its cell; click a column's name to sort by it")
+        self.table.horizontalHeader().sectionClicked.connect(self._sort)
+        self.table.verticalHeader().setVisible(False)
+        self.table.verticalHeader().setDefaultSectionSize(20)
+        self.table.setMinimumHeight(120)
+        form = QFormLayout()
+        for text, field in (
+            ("result", self.results),
+            ("colour by", self.colour),
+            ("", self.legend),
+            ("filter by", self.measure),
+        ):
+            form.addRow(text, field)
+        layout = QVBoxLayout(self)
+        layout.addLayout(form)
+        layout.addWidget(self.histogram)
+        inside = QFormLayout()
+        inside.addRow("inside of", self.shapes)
+        layout.addLayout(inside)
+        layout.addWidget(self.totals)
+        layout.addWidget(self.table, stretch=1)
+        layout.addWidget(self._correcting())
+
+    def _correcting(self) -> QGroupBox:
+        box = QGroupBox("Correct the selected cells")
+        grid = QGridLayout(box)
+        self.buttons: dict[str, QPushButton] = {}
+        actions: tuple[tuple[str, str, Callable[[], object]], ...] = (
+            ("Delete", "Take the selected cells away", self.delete),
+            ("Merge", "Make one cell of the selected ones (shift-click selects more)", self.merge),
+            ("Split", "Cut the selected cell in two, or along a line drawn in the shapes layer "
+             "above", self.split),
+            ("Paint", "Draw a new cell, or change the selected one's outline, with napari's brush",
+             self.paint),
+            ("Undo", "Take the last correction back", self.undo),
+            ("Redo", "Make it again", self.redo),
+            ("Recount", "Measure what changed and renew the totals", self.recount),
+            ("Save", "Write the corrected cells into a folder of their own, beside the automatic "
+             "result", self.save),
+            ("Training data", "Write what was corrected as COCO JSON for cellseg train",
+             self.export),
+        )  # fmt: skip
+        for number, (name, tip, action) in enumerate(actions):
+            button = QPushButton(name)
+            button.setToolTip(tip)
+            button.clicked.connect(partial(self._try, action))
+            grid.addWidget(button, number // 3, number % 3)
+            self.buttons[name] = button
+        self.classes = QComboBox()
+        self.classes.setEditable(True)
+        self.classes.setToolTip("Class of new cells; type another name for a new class")
+        set_class = QPushButton("Set class")
+        set_class.setToolTip("Give the selected cells this class")
+        set_class.clicked.connect(partial(self._try, self.set_class))
+        self.buttons["Set class"] = set_class
+        grid.addWidget(self.classes, 3, 0, 1, 2)
+        grid.addWidget(set_class, 3, 2)
+        self.state = QLabel()
+        self.state.setWordWrap(True)
+        grid.addWidget(self.state, 4, 0, 1, 3)
+        return box
+
+    # Which result
+
+    def _layers_changed(self, _: object = None) -> None:
+        if self._closed:
+            return
+        found = list(results_in(self.viewer))
+        current = self.inspector.opened if self.inspector is not None else None
+        self.results.blockSignals(True)
+        self.results.clear()
+        for layer, opened in found:
+            if layer.metadata.get("cellseg_role") == "cells":
+                self.results.addItem(layer.name, (layer, opened))
+        self.results.blockSignals(False)
+        places = [self.results.itemData(n)[1] for n in range(self.results.count())]
+        if current in places:
+            self.results.blockSignals(True)
+            self.results.setCurrentIndex(places.index(current))
+            self.results.blockSignals(False)
+        else:
+            self._chosen(self.results.currentIndex())
+        self._list_shapes()
+
+    def _chosen(self, place: int) -> None:
+        """Another result."""
+        self._end_listening()
+        self._end_listening = lambda: None
+        if self.painter is not None:
+            self.painter.leave()
+        self.inspector = self.painter = None
+        data = self.results.itemData(place) if place >= 0 else None
+        if data is None:
+            self.table.setModel(None)
+            self.totals.setText(NOTHING)
+            self._enable()
+            return
+        layer, opened = data
+        self.inspector = Inspector(self.viewer, layer, opened)
+        self.inspector.on_select(self._show_selection)
+        self.painter = Painter(self.viewer, opened)
+        if opened.corrections is not None:
+            self._end_listening = opened.corrections.on_change(self._edited)
+        self.model = CellTable(opened, self)
+        self.table.setModel(self.model)
+        self.table.selectionModel().selectionChanged.connect(self._row_clicked)
+        numeric = opened.numeric_columns()
+        for box, entries in (
+            (self.colour, [BY_LABEL, BY_CLASS, *numeric]),
+            (self.measure, ["", *numeric]),
+        ):
+            box.blockSignals(True)
+            box.clear()
+            box.addItems(entries)
+            box.blockSignals(False)
+        self._list_classes()
+        self._rows()
+        self._enable()
+        self._tell_totals()
+        usual = next((name for name in ("area_um2", "area_px") if name in numeric), "")
+        if len(opened.rows) <= FEATURES_LIMIT:
+            self.measure.setCurrentText(usual)
+
+    def _enable(self) -> None:
+        can = self.inspector is not None and self.inspector.opened.corrections is not None
+        for button in self.buttons.values():
+            button.setEnabled(can)
+        note = self.inspector.opened.note if self.inspector is not None else None
+        self.state.setText(note or "")
+
+    def _list_classes(self) -> None:
+        if self.inspector is None:
+            return
+        text = self.classes.currentText()
+        names = self.inspector.classes()
+        self.classes.clear()
+        self.classes.addItems(names)
+        if text in names:
+            self.classes.setCurrentText(text)
+
+    # Reading columns
+
+    def _with(self, names: list[str], then: Callable[[], None]) -> None:
+        """Go on when columns are read: at once, or for long tables in a thread."""
+        assert self.inspector is not None
+        opened = self.inspector.opened
+        rows = opened.rows
+        names = [name for name in names if name in {known for known, _ in rows.columns}]
+        if len(rows) <= FEATURES_LIMIT or rows.has(names):
+
+            def now() -> None:
+                rows.load(names)
+                then()
+
+            self._try(now)
+            return
+        self.totals.setText("reading the table …")
+        worker = create_worker(rows.load, names)
+
+        def arrived(_: object) -> None:
+            if not self._closed and self.inspector is not None and self.inspector.opened is opened:
+                self._try(then)
+
+        worker.returned.connect(arrived)
+        worker.errored.connect(self._failed)
+        worker.start()
+
+    # Selecting
+
+    def _clicked(self, viewer: object, event: Any) -> Any:  # noqa: ANN401
+        """A click that is no drag picks the cell under it."""
+        dragged = False
+        yield
+        while event.type == "mouse_move":
+            dragged = True
+            yield
+        active = self.viewer.layers.selection.active
+        drawing = getattr(active, "mode", "pan_zoom") not in ("pan_zoom", "transform")
+        if dragged or drawing or self._closed or self.inspector is None or not self.isVisible():
+            return
+        more = "Shift" in event.modifiers
+        self._try(partial(self.inspector.click, event.position, more=more))
+
+    def _show_selection(self) -> None:
+        """The selected cell's row."""
+        if self.inspector is None or not self.inspector.selected:
+            self.table.clearSelection()
+            return
+        row = self.model.place_of(self.inspector.selected[-1])
+        selection = self.table.selectionModel()
+        selection.blockSignals(True)
+        self.table.clearSelection()
+        if row is not None:
+            self.table.selectRow(row)
+            self.table.scrollTo(self.model.index(row, 0))
+        selection.blockSignals(False)
+        self.table.viewport().update()
+        said = ", ".join(str(label) for label in self.inspector.selected[:8])
+        self.state.setText(f"selected: {said}")
+
+    def _row_clicked(self, *_: object) -> None:
+        rows = self.table.selectionModel().selectedRows()
+        if rows and self.inspector is not None:
+            label = int(self.model.labels[rows[-1].row()])
+            self._try(partial(self.inspector.fly_to, label))
+
+    def _sort(self, section: int) -> None:
+        """By a column; by the same one again, the other way round."""
+        if self.inspector is None:
+            return
+        name = self.model.columns[section]
+        falling = getattr(self, "_sorted", None) == (name, False)
+        self._with([name], partial(self._sort_by, name, falling))
+
+    def _sort_by(self, name: str, falling: bool) -> None:
+        assert self.inspector is not None
+        opened, shown = self.inspector.opened, self.inspector.shown_mask()
+        order = np.argsort(opened.column(name)[shown], kind="stable")
+        labels = opened.labels()[shown][order]
+        self._sorted = (name, falling)
+        self.model.set_labels(labels[::-1] if falling else labels)
+
+    def _rows(self) -> None:
+        if self.inspector is not None:
+            self._sorted = ("label", False)
+            self.model.set_labels(self.inspector.opened.labels()[self.inspector.shown_mask()])
+
+    # Colours, filter, totals
+
+    def _colour(self, what: str) -> None:
+        if self.inspector is None or not what:
+            return
+        needed = [] if what == BY_LABEL else ["class" if what == BY_CLASS else what]
+        self._with(needed, partial(self._colour_now, what))
+
+    def _colour_now(self, what: str) -> None:
+        assert self.inspector is not None
+        self.inspector.colour_by(what)
+        self.legend.setText(self._legend(what))
+
+    def _legend(self, what: str) -> str:
+        from cellseg_napari._inspect import CLASS_COLOURS
+
+        assert self.inspector is not None
+        if what == BY_LABEL:
+            return ""
+        if what == BY_CLASS:
+            names = enumerate(self.inspector.classes())
+            return "  ".join(
+                f'<span style="color:{CLASS_COLOURS[n % len(CLASS_COLOURS)]}">■</span> '
+                f"{name.replace('&', '&amp;').replace('<', '&lt;')}"
+                for n, name in names
+            )
+        values = self.inspector.opened.column(what).astype(np.float32)
+        low, high = self.inspector.limits(values)
+        return f"dark {low:.4g} … bright {high:.4g}"
+
+    def _histogram_of(self, name: str) -> None:
+        if self.inspector is None:
+            return
+        if not name:
+            self.inspector.show_range(None)
+            self._rows()
+            self._tell_totals()
+            return
+        self._with([name], partial(self._histogram_now, name))
+
+    def _histogram_now(self, name: str) -> None:
+        assert self.inspector is not None
+        self.histogram.set_values(self.inspector.opened.column(name), name)
+        if self.inspector.range is not None:
+            self.inspector.show_range(None)
+            self._rows()
+        self._tell_totals()
+
+    def _filter(self, low: float, high: float) -> None:
+        name = self.measure.currentText()
+        if self.inspector is None or not name:
+            return
+        everything = not (np.isfinite(low) or np.isfinite(high))
+        self.inspector.show_range(None if everything else name, low, high)
+        self._rows()
+        self._tell_totals()
+
+    def _list_shapes(self) -> None:
+        drawn = [
+            layer
+            for layer in self.viewer.layers
+            if isinstance(layer, Shapes) and not layer.metadata.get("cellseg_role")
+        ]
+        chosen = self.shapes.currentData()
+        self.shapes.blockSignals(True)
+        self.shapes.clear()
+        self.shapes.addItem(EVERYWHERE, None)
+        for layer in drawn:
+            self.shapes.addItem(layer.name, layer)
+        self.shapes.blockSignals(False)
+        # A layer that was just drawn is what the person wants to know about.
+        wanted = chosen if chosen in drawn else (drawn[-1] if drawn else None)
+        self.shapes.setCurrentIndex(drawn.index(wanted) + 1 if wanted is not None else 0)
+        self._shapes_chosen()
+
+    def _shapes_chosen(self, _: object = None) -> None:
+        if self._watched is not None:
+            self._watched.events.data.disconnect(self._later)
+        self._watched = self.shapes.currentData()
+        if self._watched is not None:
+            self._watched.events.data.connect(self._later)
+        self._later()
+
+    def _later(self, _: object = None) -> None:
+        if not self._closed:
+            self._soon.start()
+
+    def _tell_totals(self) -> None:
+        if self.inspector is None:
+            return
+        needed = ["area_um2", "area_px"]
+        if self._watched is not None:
+            needed += ["centroid_y_px", "centroid_x_px"]
+        if len(self.inspector.opened.rows) > FEATURES_LIMIT and self._watched is None:
+            self.totals.setText(f"{self.inspector.shown_mask().sum():,} cells")
+            return
+        self._with(needed, self._tell_totals_now)
+
+    def _tell_totals_now(self) -> None:
+        assert self.inspector is not None
+        self.totals.setText(str(self.inspector.totals(self._watched)))
+
+    # Correcting
+
+    @property
+    def corrections(self) -> Corrections:
+        """Of the result that is shown.
+
+        Raises
+        ------
+        CellsegError
+            If it cannot be corrected.
+        """
+        opened = self._opened()
+        if opened.corrections is None:
+            raise CellsegError(opened.note or "this result cannot be corrected")
+        return opened.corrections
+
+    def _opened(self) -> Opened:
+        if self.inspector is None:
+            raise CellsegError("open a result first")
+        return self.inspector.opened
+
+    @property
+    def selected(self) -> list[int]:
+        """Labels of the selected cells; those of several table rows too."""
+        if self.inspector is None:
+            return []
+        rows = self.table.selectionModel().selectedRows()
+        picked = [int(self.model.labels[row.row()]) for row in rows]
+        return list(dict.fromkeys([*self.inspector.selected, *picked]))
+
+    def delete(self) -> None:
+        self.corrections.delete(self.selected)
+
+    def merge(self) -> None:
+        self.corrections.merge(self.selected)
+
+    def split(self) -> None:
+        """Along a line of the chosen shapes layer that crosses the cell, else in two."""
+        if len(self.selected) != 1:
+            raise CellsegError("select the one cell to split")
+        self.corrections.split(self.selected[0], line=self._line())
+
+    def _line(self) -> Any:  # noqa: ANN401
+        if self._watched is None or self.inspector is None:
+            return None
+        for corners, kind in reversed(
+            list(zip(self._watched.data, self._watched.shape_type, strict=True))
+        ):
+            if kind in ("line", "path"):
+                world = np.array([self._watched.data_to_world(tuple(p))[-2:] for p in corners])
+                return self.inspector.opened.to_lattice(world)
+        return None
+
+    def paint(self) -> None:
+        """Start painting, or take what was painted."""
+        assert self.painter is not None
+        if self.painter.layer is None or self.painter.layer not in self.viewer.layers:
+            _ = self.corrections
+            assert self.inspector is not None
+            chosen = self.inspector.selected[-1] if self.inspector.selected else None
+            centre = self.viewer.camera.center[-2:]
+            if chosen is not None:
+                centre = self.inspector.opened.place_of(chosen)[0]
+            self.painter.begin((float(centre[0]), float(centre[1])), label=chosen)
+            self.buttons["Paint"].setText("Apply")
+            self.state.setText(
+                "paint with napari's brush, erase with its eraser; the number M gives is a new "
+                "cell. Apply takes it over"
+            )
+            return
+        self.buttons["Paint"].setText("Paint")
+        edit = self.painter.apply(self.classes.currentText() or None)
+        if edit is None:
+            self.state.setText("nothing was painted")
+
+    def set_class(self) -> None:
+        self.corrections.classify(self.selected, self.classes.currentText())
+        self._list_classes()
+
+    def undo(self) -> None:
+        if self.corrections.undo() is None:
+            show_info("nothing to take back")
+
+    def redo(self) -> None:
+        if self.corrections.redo() is None:
+            show_info("nothing to make again")
+
+    def recount(self) -> None:
+        """Measure what changed, in a thread where the table is long."""
+        corrections = self.corrections
+        self._long(corrections.recount, lambda summary: self.state.setText(str(summary)))
+
+    def save(self) -> None:
+        """Write the corrected result."""
+
+        def saved(result: Result) -> None:
+            self.state.setText(f"saved in {result.path}")
+            show_info(f"saved in {result.path}")
+
+        self.state.setText("saving …")
+        self._long(self.corrections.save, saved)
+
+    def export(self, folder: Path | None = None) -> None:
+        """Write training data: the shapes that were looked at, or the windows with edits."""
+        corrections = self.corrections
+        if not isinstance(folder, Path):
+            start = str(corrections.result.path.parent)
+            chosen = QFileDialog.getExistingDirectory(self, "Folder for training data", start)
+            if not chosen:
+                return
+            folder = Path(chosen)
+        regions = self._looked_at()
+        path = export_training(corrections, folder, regions=regions or None)
+        self.state.setText(f"cellseg train {path}")
+
+    def _looked_at(self) -> list[Box]:
+        if self._watched is None or self.inspector is None:
+            return []
+        from cellseg_napari._count import world_outlines
+
+        boxes = []
+        for outline in world_outlines(self._watched):
+            corners = self.inspector.opened.to_lattice(outline)
+            (y0, x0), (y1, x1) = np.floor(corners.min(axis=0)), np.ceil(corners.max(axis=0))
+            boxes.append(Box(max(0, int(y0)), max(0, int(x0)), max(0, int(y1)), max(0, int(x1))))
+        return [box for box in boxes if box.area]
+
+    def _edited(self, edit: Edit) -> None:
+        """After any edit: masks, colours, table and totals."""
+        if self._closed or self.inspector is None:
+            return
+        refresh(self.viewer, self.inspector.opened, edit)
+        self.inspector.edited()
+        self._list_classes()
+        self._rows()
+        self._tell_totals()
+        count = len(self.corrections.edits)
+        self.state.setText(f"{edit}; {count} correction{'s' * (count != 1)} so far")
+
+    # Faults
+
+    def _long(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """In a thread: the window stays alive. Corrections wait until it is done."""
+        for button in self.buttons.values():
+            button.setEnabled(False)
+        worker = create_worker(work)
+
+        def done(found: object) -> None:
+            if not self._closed:
+                self._enable()
+                self._tell_totals()
+                then(found)
+
+        def failed(error: Exception) -> None:
+            if not self._closed:
+                self._enable()
+            self._failed(error)
+
+        worker.returned.connect(done)
+        worker.errored.connect(failed)
+        worker.start()
+
+    def _try(self, action: Callable[[], object], *_: object) -> None:
+        """Say in napari what went wrong."""
+        try:
+            action()
+        except CellsegError as error:
+            show_warning(str(error))
+        except Exception as error:
+            logger.exception("unexpected")
+            show_error(unexpected_text(error))
+
+    def _failed(self, error: Exception) -> None:
+        if isinstance(error, CellsegError):
+            show_warning(str(error))
+        else:
+            logger.error("unexpected", exc_info=error)
+            show_error(unexpected_text(error))
+
+    def _close(self, _: object = None) -> None:
+        self._closed = True
+        self._end_listening()
+        if self._clicked in self.viewer.mouse_drag_callbacks:
+            self.viewer.mouse_drag_callbacks.remove(self._clicked)

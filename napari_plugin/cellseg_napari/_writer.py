@@ -1,0 +1,68 @@
+"""napari's save dialog: the cells' table as CSV, the masks as a TIFF of the slide's size."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+from cellseg.errors import CellsegError
+from cellseg_napari._opened import KEY, Opened
+
+logger = logging.getLogger(__name__)
+
+TABLE, MASKS = (".csv",), (".tif", ".tiff")
+
+
+def write_labels(path: str, data: object, meta: dict[str, Any]) -> list[str]:
+    """Write one mask layer of a result, as it is now, corrections included.
+
+    Parameters
+    ----------
+    path : str
+        Ends in ``.csv`` (the table) or ``.tif`` (the masks, uint32).
+    data : object
+        The layer's pixels; the result's own are taken.
+    meta : dict
+        The layer's attributes.
+
+    Returns
+    -------
+    list of str
+        What was written; empty where the layer is not cellseg's.
+    """
+    from napari.utils.notifications import show_warning
+
+    opened = meta.get("metadata", {}).get(KEY)
+    if not isinstance(opened, Opened):
+        show_warning("this layer is no result of cellseg: napari's own writers can save it")
+        return []
+    target = Path(path)
+    try:
+        if target.suffix.lower() in TABLE:
+            _write_table(opened, target)
+        else:
+            _write_masks(opened, target)
+    except (CellsegError, OSError) as error:
+        show_warning(f"{path}: cannot be written: {error}")
+        return []
+    return [path]
+
+
+def _write_table(opened: Opened, path: Path) -> None:
+    corrections = opened.corrections
+    if corrections is None or not corrections.touched:
+        shutil.copyfile(opened.result.table_path, path)
+        return
+    first = True
+    with path.open("w", encoding="utf-8", newline="") as file:
+        for table, _ in corrections.batches():
+            table.to_csv(file, index=False, header=first, lineterminator="\n")
+            first = False
+
+
+def _write_masks(opened: Opened, path: Path) -> None:
+    from cellseg.export.labels_tiff import write_levels
+
+    write_levels(opened.pyramid.levels[0], opened.result.frame, path)
