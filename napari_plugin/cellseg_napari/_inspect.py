@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cellseg.errors import CellsegError
 from cellseg.region import Region
 from cellseg_napari._count import world_outlines
-from cellseg_napari._opened import KEY, Opened, refresh
+from cellseg_napari._opened import KEY, Opened, camera_of, refresh
 from cellseg_napari._reader import placed
 
 if TYPE_CHECKING:
@@ -117,8 +117,9 @@ class Inspector:
     def fly_to(self, label: int) -> None:
         """Bring a cell to the middle of the canvas, large enough to judge its outline."""
         (y, x), extent = self.opened.place_of(label)
-        self.viewer.camera.center = (0.0, y, x)
-        self.viewer.camera.zoom = max(self.viewer.camera.zoom, 120.0 / max(extent, 1e-6))
+        camera = camera_of(self.viewer)
+        camera.center = (0.0, y, x)
+        camera.zoom = max(camera.zoom, 120.0 / max(extent, 1e-6))
         self.select([label])
 
     def _mark(self) -> None:

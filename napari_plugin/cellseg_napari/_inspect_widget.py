@@ -33,7 +33,7 @@ from cellseg.errors import CellsegError, unexpected_text
 from cellseg.geometry import Box
 from cellseg_napari._histogram import HistogramRange
 from cellseg_napari._inspect import BY_CLASS, BY_LABEL, Inspector
-from cellseg_napari._opened import FEATURES_LIMIT, Opened, refresh, results_in
+from cellseg_napari._opened import FEATURES_LIMIT, Opened, camera_of, refresh, results_in
 from cellseg_napari._paint import Painter
 from cellseg_napari._table import CellTable
 
@@ -486,7 +486,7 @@ class InspectWidget(QWidget):  # type: ignore[misc]
             _ = self.corrections
             assert self.inspector is not None
             chosen = self.inspector.selected[-1] if self.inspector.selected else None
-            centre = self.viewer.camera.center[-2:]
+            centre = camera_of(self.viewer).center[-2:]
             if chosen is not None:
                 centre = self.inspector.opened.place_of(chosen)[0]
             self.painter.begin((float(centre[0]), float(centre[1])), label=chosen)

@@ -184,3 +184,9 @@ def refresh(viewer: ViewerModel, opened: Opened, edit: Edit | None = None) -> No
             if table is not None:
                 layer.features = table
         layer.refresh()
+
+
+def camera_of(viewer: ViewerModel) -> Any:  # noqa: ANN401 - napari's
+    """The viewer's camera, which moved in napari 0.9."""
+    scene = getattr(viewer, "scene", None)
+    return viewer.camera if scene is None else scene.camera

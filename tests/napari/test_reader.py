@@ -71,16 +71,23 @@ def test_manifest_names_the_distribution_and_a_reader_that_exists() -> None:
     assert manifest.name == "cellseg-slides"
     (reader,) = manifest.contributions.readers
     assert reader.accepts_directories
-    assert reader.filename_patterns == ["*.cellseg"]
+    assert {"*.cellseg", "*.svs", "*.zarr"} <= set(reader.filename_patterns)
+    for kind in ("widgets", "writers", "sample_data"):
+        assert getattr(manifest.contributions, kind), kind
 
 
-def test_reader_takes_result_folders_only(tmp_path: Path, result: Path, slide: Path) -> None:
+def test_reader_takes_results_and_slides(tmp_path: Path, result: Path, slide: Path) -> None:
     (tmp_path / "file.cellseg").touch()
     assert get_reader(str(result)) is not None
     assert get_reader([str(result), str(result)]) is not None
-    for other in (slide, tmp_path, tmp_path / "file.cellseg", tmp_path / "none.cellseg"):
+    assert get_reader(str(slide)) is not None
+    assert get_reader([str(result), str(slide)]) is not None
+    (tmp_path / "folder.tif").mkdir()
+    (tmp_path / "notes.txt").touch()
+    others = ("", "file.cellseg", "none.cellseg", "none.tif", "folder.tif", "notes.txt")
+    for other in (tmp_path / name for name in others):
         assert get_reader(str(other)) is None
-    assert get_reader([str(result), str(slide)]) is None
+    assert get_reader([str(result), str(tmp_path / "notes.txt")]) is None
     assert get_reader([]) is None
 
 
@@ -209,7 +216,8 @@ def test_labels_of_one_level(
     _, cells = shown(viewer, result)
     assert cells.ndim == 2
     np.testing.assert_allclose(cells.scale, (0.5, 0.5))
-    assert cells.data[14, 26] == 1
+    assert cells.data[0][14, 26] == 1
+    assert cells.data[1][7, 13] == 1
 
 
 def test_channels_are_layers_with_limits_from_the_picture(

@@ -1,0 +1,205 @@
+"""Counting from napari, without a window: the request, the preview and the result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("napari", reason='napari is not installed: pip install ".[napari]"')
+pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
+
+from cellseg_napari import read_slide
+from cellseg_napari._count import Counting, Form, Preview, request_of
+from cellseg_napari._opened import results_in
+from cellseg_napari._samples import fluorescence, ihc
+from napari.components import ViewerModel
+from napari.layers import Image, Layer, Shapes
+
+from cellseg.errors import SettingsError
+from cellseg.pipeline import CountResult, Started, TileDone
+from cellseg.protocol import load_protocol
+from cellseg.results import load_result
+from cellseg.slide import open_slide
+from cellseg.synthetic import write_disc_slide
+from cellseg.threshold import ThresholdDetector
+
+PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
+
+
+@pytest.fixture
+def viewer() -> Iterator[ViewerModel]:
+    model = ViewerModel()
+    yield model
+    model.layers.clear()
+
+
+@pytest.fixture
+def discs(tmp_path: Path) -> Path:
+    path = tmp_path / "discs.tif"
+    write_disc_slide(path, np.random.default_rng(7), shape=(700, 900))
+    return path
+
+
+def image_of(viewer: ViewerModel, path: Path) -> Image:
+    for data in read_slide(path):
+        viewer.add_layer(Layer.create(*data))
+    layer = viewer.layers[-1]
+    assert isinstance(layer, Image)
+    return layer
+
+
+def counting(form: Form) -> Counting:
+    request = replace(request_of(form), protocol=PROTOCOL, prefilter=False)
+    return Counting(request, detector=ThresholdDetector())
+
+
+def test_masks_appear_tile_by_tile_and_the_result_takes_their_place(
+    viewer: ViewerModel, discs: Path
+) -> None:
+    layer = image_of(viewer, discs)
+    run, preview = counting(Form(layer=layer)), Preview(viewer)
+    seen = []
+    for event in run.events():
+        preview.show(event)
+        if isinstance(event, TileDone):
+            assert preview.layer is not None
+            labels = np.asarray(preview.layer.data[0])
+            seen.append(len(np.unique(labels)) - 1)
+            assert seen[-1] == event.cells or event.cells > seen[-1] > 0
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 10
+    assert [one.name for one in viewer.layers] == ["discs", "discs nucleus"], "the slide stays one"
+    ((cells, opened),) = results_in(viewer)
+    result = load_result(discs.with_suffix(".cellseg"))
+    assert len(opened.rows) == len(result.table())
+    assert np.array_equal(np.asarray(cells.data[0]), np.asarray(result.labels()[0]))
+    np.testing.assert_allclose(cells.scale, layer.scale)
+    # The preview had the same cells, but for those that seams cut.
+    assert seen[-1] == pytest.approx(len(opened.rows), rel=0.02)
+
+
+def test_stopped_it_goes_on_from_the_journal(viewer: ViewerModel, discs: Path) -> None:
+    layer = image_of(viewer, discs)
+    run, preview = counting(Form(layer=layer)), Preview(viewer)
+    for event in run.events():
+        preview.show(event)
+        if isinstance(event, TileDone) and event.done == 20:
+            run.stop()
+    preview.end()
+    assert [one.name for one in viewer.layers] == ["discs"]
+    again = counting(Form(layer=layer))
+    events = list(again.events())
+    assert "going on" in str(events)
+    fresh = [event for event in events if isinstance(event, TileDone)]
+    assert len(fresh) == 48
+    assert isinstance(events[-1], CountResult)
+
+
+def test_only_drawn_shapes_are_counted(viewer: ViewerModel, discs: Path) -> None:
+    layer = image_of(viewer, discs)
+    shapes = Shapes(scale=(2.0, 2.0))
+    # World: 40 … 140 µm down, 50 … 200 µm across.
+    shapes.add(np.array([[20, 25], [70, 100]]), shape_type="rectangle")
+    shapes.add(np.array([[0, 0], [5, 5]]), shape_type="line")
+    form = Form(layer=layer, where="drawn shapes", shapes=shapes)
+    (result,) = [e for e in counting(form).events() if isinstance(e, CountResult)]
+    assert result.cells.folder.name == "discs.region.cellseg"
+    table = result.cells.table
+    assert len(table) > 10
+    assert table["centroid_y_um"].between(39, 141).all()
+    assert table["centroid_x_um"].between(49, 201).all()
+    whole = [e for e in counting(Form(layer=layer)).events() if isinstance(e, CountResult)]
+    every = whole[0].cells.table
+    inside = every["centroid_y_um"].between(40.5, 139.5) & every["centroid_x_um"].between(
+        50.5, 199.5
+    )
+    assert len(table) >= inside.sum()
+
+
+def test_an_ellipse_is_a_polygon_inside_its_box(viewer: ViewerModel, discs: Path) -> None:
+    layer = image_of(viewer, discs)
+    shapes = Shapes()
+    shapes.add(np.array([[50, 60], [30, 20]]), shape_type="ellipse")
+    region = request_of(Form(layer=layer, where="drawn shapes", shapes=shapes)).region
+    assert region is not None
+    # Half axes of 30 and 20 µm, 0.5 µm/px.
+    assert region.area_px == pytest.approx(np.pi * 60 * 40, rel=0.01)
+    assert region.bounds == pytest.approx((40, 80, 160, 160), abs=1)
+
+
+def test_the_current_view_is_what_is_in_sight(viewer: ViewerModel, discs: Path) -> None:
+    layer = image_of(viewer, discs)
+    layer.corner_pixels = np.array([[100, 200], [300, 500]])
+    layer._data_level = 0
+    region = request_of(Form(layer=layer, where="the current view")).region
+    assert region is not None
+    assert region.bounds == pytest.approx((99.5, 199.5, 300.5, 500.5))
+    layer.corner_pixels = np.array([[5000, 5000], [6000, 6000]])
+    with pytest.raises(SettingsError, match="out of sight"):
+        request_of(Form(layer=layer, where="the current view"))
+
+
+def test_a_layer_without_a_file_is_written_first(viewer: ViewerModel, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 80, 3)).astype(np.uint8)
+    layer = Image(pixels, name="my cells/1", rgb=True, scale=(0.5, 0.5), units=("um", "um"))
+    with pytest.raises(SettingsError, match="choose a folder"):
+        request_of(Form(layer=layer))
+    request = request_of(Form(layer=layer, output=tmp_path))
+    assert request.image == tmp_path / "my_cells_1.tif"
+    with open_slide(request.image) as slide:
+        assert slide.mpp == pytest.approx(0.5, rel=1e-3)
+        assert slide.is_rgb
+    stack = Image(np.zeros((3, 8, 8)), name="stack")
+    with pytest.raises(SettingsError, match="expected one plane"):
+        request_of(Form(layer=stack, output=tmp_path))
+
+
+def test_what_is_missing_is_said() -> None:
+    with pytest.raises(SettingsError, match="choose an image"):
+        request_of(Form())
+    with pytest.raises(SettingsError, match="as a layer"):
+        request_of(Form(file=Path("a.tif"), where="the current view"))
+
+
+def test_settings_reach_the_pipeline(viewer: ViewerModel, discs: Path) -> None:
+    layer = image_of(viewer, discs)
+    request = request_of(Form(layer=layer, protocol="ihc", mpp=0.3, diameter_px=12.0, device="cpu"))
+    assert (request.protocol, request.mpp, request.diameter_px) == ("ihc", 0.3, 12.0)
+    assert request_of(Form(layer=layer)).protocol is None
+    assert request_of(Form(file=discs, layer=layer)).image == discs
+
+
+def test_a_channel_layer_is_counted_as_that_channel(viewer: ViewerModel, tmp_path: Path) -> None:
+    import tifffile
+
+    path = tmp_path / "two.ome.tif"
+    pixels = np.random.default_rng(1).integers(100, 300, (2, 90, 80)).astype(np.uint16)
+    names = {"axes": "CYX", "Channel": {"Name": ["CD3", "DAPI"]}}
+    tifffile.imwrite(path, pixels, ome=True, metadata=names)
+    layer = image_of(viewer, path)
+    assert layer.name == "two DAPI"
+    assert request_of(Form(layer=layer)).channel == "1"
+
+
+def test_an_already_counted_slide_opens_its_result(viewer: ViewerModel, discs: Path) -> None:
+    layer = image_of(viewer, discs)
+    for _ in range(2):
+        preview = Preview(viewer)
+        events = []
+        for event in counting(Form(layer=layer)).events():
+            preview.show(event)
+            events.append(event)
+    assert not any(isinstance(event, Started) for event in events)
+    assert len(list(results_in(viewer))) == 1, "the old layer makes room for the new one"
+
+
+def test_samples_are_the_example_slides(viewer: ViewerModel) -> None:
+    (stained,) = ihc()
+    assert stained[0][0].shape == (512, 512, 3)
+    (nuclei,) = fluorescence()
+    assert nuclei[0][0].shape == (4096, 4096)
+    assert nuclei[1]["units"] == ("um", "um")

@@ -1,0 +1,284 @@
+"""Inspecting and correcting, without a window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+
+pytest.importorskip("napari", reason='napari is not installed: pip install ".[napari]"')
+pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
+
+from cellseg_napari import read_result
+from cellseg_napari._inspect import BY_CLASS, BY_LABEL, SELECTION, Inspector
+from cellseg_napari._opened import Opened, camera_of, refresh, results_in
+from cellseg_napari._paint import NAME, Painter
+from cellseg_napari._writer import write_labels
+from napari.components import ViewerModel
+from napari.layers import Layer, Shapes
+
+from cellseg.corrections import Corrections
+from cellseg.pipeline import run
+from cellseg.plan import CountRequest
+from cellseg.protocol import load_protocol
+from cellseg.synthetic import write_disc_slide
+from cellseg.threshold import ThresholdDetector
+
+PROTOCOL = load_protocol("he").changed(mpp=1.0, min_area_um2=0.0, tile_px=256, largest_cell_um=40.0)
+"""The slide has 0.5 µm/px: a lattice pixel is two of its pixels, 1 µm, wide."""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "discs.tif"
+    write_disc_slide(path, np.random.default_rng(7), shape=(700, 900))
+    request = CountRequest(image=path, protocol=PROTOCOL, prefilter=False)
+    for _ in run(request, detector=ThresholdDetector()):
+        pass
+    return tmp_path / "discs.cellseg"
+
+
+@pytest.fixture
+def viewer() -> Iterator[ViewerModel]:
+    model = ViewerModel()
+    yield model
+    model.layers.clear()
+
+
+@pytest.fixture
+def inspector(viewer: ViewerModel, folder: Path) -> Inspector:
+    for data in read_result(folder):
+        viewer.add_layer(Layer.create(*data))
+    ((layer, opened),) = results_in(viewer)
+    found = Inspector(viewer, layer, opened)
+    assert opened.corrections is not None
+
+    def after(edit: object) -> None:
+        refresh(viewer, opened, edit)  # type: ignore[arg-type]
+        found.edited()
+
+    opened.corrections.on_change(after)
+    return found
+
+
+def corrections_of(inspector: Inspector) -> Corrections:
+    assert inspector.opened.corrections is not None
+    return inspector.opened.corrections
+
+
+def centre(inspector: Inspector, label: int) -> tuple[float, float]:
+    return inspector.opened.place_of(label)[0]
+
+
+def test_a_click_selects_the_cell_under_it(inspector: Inspector) -> None:
+    heard = []
+    inspector.on_select(lambda: heard.append(inspector.selected))
+    table = inspector.opened.rows.take(range(20))
+    for row in table.itertuples():
+        world = (row.centroid_y_um, row.centroid_x_um)
+        assert inspector.click(world) == row.label
+        assert inspector.selected == (row.label,)
+        assert inspector.layer.selected_label == row.label
+    assert len(heard) == 20
+    inspector.click(centre(inspector, 3), more=True)
+    assert inspector.selected == (20, 3)
+    inspector.click(centre(inspector, 20), more=True)
+    assert inspector.selected == (3,)
+    assert inspector.click((-50.0, -50.0)) == 0
+    assert inspector.selected == ()
+
+
+def test_selected_cells_wear_a_box(inspector: Inspector) -> None:
+    inspector.select([5, 6])
+    marks = inspector.viewer.layers[SELECTION]
+    assert len(marks.data) == 2
+    row = inspector.opened.row(5)
+    low, high = marks.data[0].min(axis=0), marks.data[0].max(axis=0)
+    assert (low < [row["centroid_y_um"], row["centroid_x_um"]]).all()
+    box = (row["bbox_y1_px"] - row["bbox_y0_px"]) * 0.5
+    assert box < high[0] - low[0] < 1.6 * box
+    inspector.select([])
+    assert SELECTION not in inspector.viewer.layers
+
+
+def test_flying_brings_the_cell_to_the_middle(inspector: Inspector) -> None:
+    inspector.fly_to(9)
+    assert camera_of(inspector.viewer).center[-2:] == pytest.approx(centre(inspector, 9))
+    assert inspector.selected == (9,)
+    zoom = camera_of(inspector.viewer).zoom
+    inspector.fly_to(10)
+    assert camera_of(inspector.viewer).zoom == pytest.approx(zoom, rel=0.5), "it does not jump about"
+
+
+def test_colours_follow_the_measurement(inspector: Inspector) -> None:
+    inspector.colour_by("area_um2")
+    colours = inspector.viewer.layers["discs area_um2"]
+    assert not inspector.layer.visible
+    values, labels = np.asarray(colours.data[0]), np.asarray(inspector.layer.data[0])
+    assert np.isnan(values[labels == 0]).all()
+    for label in (1, 17, 60):
+        shown = np.unique(values[labels == label])
+        assert shown == pytest.approx(inspector.opened.row(label)["area_um2"], rel=1e-5)
+    low, high = colours.contrast_limits
+    areas = inspector.opened.column("area_um2")
+    assert areas.min() <= low < high <= areas.max()
+    inspector.colour_by(BY_LABEL)
+    assert inspector.layer.visible
+    assert "discs area_um2" not in inspector.viewer.layers
+
+
+def test_colours_follow_the_class(inspector: Inspector) -> None:
+    corrections_of(inspector).classify([3, 4], "mitosis")
+    inspector.colour_by(BY_CLASS)
+    colours = inspector.viewer.layers["discs class"]
+    values, labels = np.asarray(colours.data[0]), np.asarray(inspector.layer.data[0])
+    assert set(values[labels == 3]) == {1.0}
+    assert set(values[labels == 7]) == {0.0}
+    first, second = colours.colormap.map(np.array([0.25, 0.75]))
+    assert not np.allclose(first, second)
+    corrections_of(inspector).undo()
+    values = np.asarray(inspector.viewer.layers["discs class"].data[0])
+    assert set(values[labels == 3]) == {0.0}
+
+
+def test_the_filter_hides_cells_and_counts_the_rest(inspector: Inspector) -> None:
+    areas = inspector.opened.column("area_um2")
+    middle = float(np.median(areas))
+    inspector.show_range("area_um2", middle, np.inf)
+    labels = np.asarray(inspector.layer.data[0])
+    left = np.flatnonzero(areas >= middle) + 1
+    assert np.array_equal(np.unique(labels[labels > 0]), left)
+    coarse = np.asarray(inspector.layer.data[1])
+    assert set(np.unique(coarse[coarse > 0])) <= set(left.tolist())
+    totals = inspector.totals()
+    assert totals.cells == len(left)
+    assert totals.median_area == pytest.approx(np.median(areas[areas >= middle]))
+    hidden = int(np.flatnonzero(areas < middle)[0]) + 1
+    assert inspector.click(centre(inspector, hidden)) == 0, "what is hidden cannot be picked"
+    inspector.show_range(None)
+    assert inspector.totals().cells == len(areas)
+
+
+def test_totals_in_shapes(inspector: Inspector) -> None:
+    shapes = Shapes([np.array([[50, 50], [150, 250]])], shape_type="rectangle")
+    totals = inspector.totals(shapes)
+    y, x = inspector.opened.column("centroid_y_um"), inspector.opened.column("centroid_x_um")
+    inside = (y > 50) & (y < 150) & (x > 50) & (x < 250)
+    assert totals.cells == inside.sum() > 10
+    assert totals.density_per_mm2 == pytest.approx(inside.sum() / 0.02, rel=1e-3)
+    assert "per mm²" in str(totals)
+    shapes.add(np.array([[50, 50], [150, 250]]) + 160, shape_type="rectangle")
+    assert inspector.totals(shapes).cells > totals.cells
+    empty = Shapes([np.array([[9000, 9000], [9010, 9010]])], shape_type="rectangle")
+    assert inspector.totals(empty).cells == 0
+    assert inspector.totals(empty).median_area is None
+
+
+def test_edits_are_seen_in_masks_features_and_totals(inspector: Inspector) -> None:
+    inspector.show_range("area_um2", 0, np.inf)
+    corrections = corrections_of(inspector)
+    count = inspector.totals().cells
+    inspector.select([2, 3])
+    corrections.delete([2])
+    assert inspector.selected == (3,)
+    assert 2 not in np.asarray(inspector.layer.data[0])
+    assert 2 not in inspector.layer.features["index"].to_numpy()
+    corrections.split(3)
+    assert inspector.totals().cells == count
+    new = len(inspector.opened.rows) + 1
+    assert new in inspector.layer.features["index"].to_numpy()
+    assert inspector.click(centre(inspector, new)) == new
+    corrections.undo()
+    corrections.undo()
+    assert inspector.totals().cells == count
+    assert np.array_equal(
+        np.asarray(inspector.layer.data[0]), np.asarray(inspector.opened.result.labels()[0])
+    )
+
+
+def test_reading_again_brings_the_corrections_back(inspector: Inspector, folder: Path) -> None:
+    corrections_of(inspector).delete([2])
+    *_, (levels, look, _) = read_result(folder)
+    assert 2 not in np.asarray(levels[0])
+    assert look["metadata"]["cellseg"].corrections.edits[0].labels == (2,)
+
+
+def test_painting_around_a_spot(inspector: Inspector, viewer: ViewerModel) -> None:
+    painter = Painter(viewer, inspector.opened)
+    layer = painter.begin(centre(inspector, 30))
+    assert layer.name == NAME
+    assert layer.data.shape[0] <= 256
+    assert layer.mode == "paint"
+    # The window lies where its cells lie.
+    where = layer.world_to_data(centre(inspector, 30))
+    assert layer.data[tuple(np.rint(where).astype(int))] == 30
+    fresh = layer.selected_label
+    assert fresh > len(inspector.opened.rows)
+    free = np.argwhere(layer.data == 0)
+    y, x = free[len(free) // 2]
+    layer.data[y : y + 3, x : x + 3][layer.data[y : y + 3, x : x + 3] == 0] = fresh
+    layer.data[layer.data == 30] = 0
+    edit = painter.apply("drawn")
+    assert edit is not None
+    assert edit.kind == "redraw"
+    assert NAME not in viewer.layers
+    corrections = corrections_of(inspector)
+    assert 30 not in corrections
+    assert corrections.row(fresh)["class"] == "drawn"
+    painter.begin(centre(inspector, 31), label=31)
+    assert viewer.layers[NAME].selected_label == 31
+    assert painter.apply() is None
+
+
+def test_saved_from_naparis_dialog(inspector: Inspector, tmp_path: Path) -> None:
+    corrections = corrections_of(inspector)
+    corrections.delete([1])
+    corrections.split(5)
+    data, meta, _ = inspector.layer.as_layer_data_tuple()
+    csv = tmp_path / "out.csv"
+    assert write_labels(str(csv), data, meta) == [str(csv)]
+    table = pd.read_csv(csv)
+    assert len(table) == len(corrections)
+    assert sorted(table["label"]) == corrections.labels().tolist()
+    tif = tmp_path / "out.tif"
+    assert write_labels(str(tif), data, meta) == [str(tif)]
+    masks = tifffile.imread(tif)
+    assert masks.shape == (700, 900)
+    assert np.array_equal(masks[::2, ::2], np.asarray(inspector.layer.data[0]))
+
+
+def test_a_layer_that_is_not_ours_is_refused(tmp_path: Path, messages: list[str]) -> None:
+    from napari.layers import Labels
+
+    data, meta, _ = Labels(np.zeros((4, 4), int)).as_layer_data_tuple()
+    assert write_labels(str(tmp_path / "out.csv"), data, meta) == []
+    assert "no result of cellseg" in messages[0]
+
+
+def test_a_corrected_result_opens_and_says_where_to_go_on(
+    inspector: Inspector, viewer: ViewerModel, messages: list[str]
+) -> None:
+    corrections = corrections_of(inspector)
+    corrections.delete([1])
+    saved = corrections.save()
+    *_, (levels, look, _) = read_result(saved.path)
+    opened = look["metadata"]["cellseg"]
+    assert isinstance(opened, Opened)
+    assert opened.corrections is None
+    assert "automatic result" in str(opened.note)
+    assert len(np.unique(np.asarray(levels[0]))) == len(corrections) + 1
+    assert opened.row(1)["label"] == 1
+    assert messages == []
+
+
+def test_a_damaged_log_does_not_hide_the_result(folder: Path, messages: list[str]) -> None:
+    (folder / "corrections.json").write_text("nonsense")
+    *_, (_, look, kind) = read_result(folder)
+    assert kind == "labels"
+    assert look["metadata"]["cellseg"].corrections is None
+    assert "corrections.json" in messages[0]
+    assert (folder / "corrections.json").read_text() == "nonsense"
