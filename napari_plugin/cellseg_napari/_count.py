@@ -182,12 +182,27 @@ def _written(layer: Image, output: Path | None) -> Path:
 
 
 class Counting:
-    """A run that can be stopped between two tiles; what is done stays in the journal."""
+    """A run that can rest or be stopped between two tiles; the journal keeps what is done."""
 
     def __init__(self, request: CountRequest, **options: Any) -> None:  # noqa: ANN401
         self.request = request
         self._options = options
         self._stop = threading.Event()
+        self._may_go_on = threading.Event()
+        self._may_go_on.set()
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it rests, or will after the tile that is under way."""
+        return not self._may_go_on.is_set()
+
+    def pause(self) -> None:
+        """Rest after the tile that is under way, until :meth:`go_on` or :meth:`stop`."""
+        self._may_go_on.clear()
+
+    def go_on(self) -> None:
+        """Rest no more."""
+        self._may_go_on.set()
 
     @property
     def is_stopped(self) -> bool:
@@ -197,6 +212,7 @@ class Counting:
     def stop(self) -> None:
         """End after the tile that is under way."""
         self._stop.set()
+        self._may_go_on.set()
 
     def events(self) -> Iterator[Event]:
         """The pipeline's own events, to the end or until it is stopped."""
@@ -204,6 +220,7 @@ class Counting:
         try:
             for event in events:
                 yield event
+                self._may_go_on.wait()
                 if self.is_stopped:
                     return
         finally:

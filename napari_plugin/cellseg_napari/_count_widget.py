@@ -18,12 +18,12 @@ from magicgui.widgets import (
     PushButton,
 )
 from napari.layers import Image, Shapes
-from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_info, show_warning
 
 from cellseg.errors import CellsegError, unexpected_text
 from cellseg.pipeline import CountResult, Event, Note, Started, TileDone
 from cellseg.protocol import shipped_protocols
+from cellseg_napari._background import Background
 from cellseg_napari._count import AUTOMATIC, REGIONS, Counting, Form, Preview, request_of
 from cellseg_napari._opened import opened_of
 
@@ -54,7 +54,7 @@ class CountWidget(Container):  # type: ignore[misc]
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         self.viewer = viewer
         self.counting: Counting | None = None
-        self.worker: Any = None
+        self._job: Background[Event] | None = None
         self._preview: Preview | None = None
         self._closed = False
         self.layer: Any = ComboBox(
@@ -178,21 +178,20 @@ class CountWidget(Container):  # type: ignore[misc]
         self._preview = Preview(self.viewer)
         self._busy(True)
         self.said.value = "looking for tissue …"
-        self.worker = create_worker(self.counting.events)
-        self.worker.yielded.connect(self._show)
-        self.worker.errored.connect(self._failed)
-        self.worker.finished.connect(self._ended)
-        self.worker.start()
+        self._job = Background(
+            self.native, self.counting.events(), each=self._show, ended=self._ended
+        )
+        self._job.start()
 
     def pause_or_go_on(self) -> None:
         """Rest between two tiles, or go on."""
-        if self.worker is None:
+        if self.counting is None:
             return
-        if self.worker.is_paused or self.pause.text == "Go on":
-            self.worker.resume()
+        if self.counting.is_paused:
+            self.counting.go_on()
             self.pause.text = "Pause"
         else:
-            self.worker.pause()
+            self.counting.pause()
             self.pause.text = "Go on"
 
     def stop(self) -> None:
@@ -200,7 +199,6 @@ class CountWidget(Container):  # type: ignore[misc]
         if self.counting is None:
             return
         self.counting.stop()
-        self.worker.resume()
         self.said.value = "stopping after this tile …"
         self.pause.enabled = self.cancel.enabled = False
 
@@ -235,9 +233,11 @@ class CountWidget(Container):  # type: ignore[misc]
             self.said.value = text
         show_error(text)
 
-    def _ended(self) -> None:
+    def _ended(self, error: Exception | None) -> None:
+        if error is not None:
+            self._failed(error)
         stopped = self.counting is not None and self.counting.is_stopped
-        self.counting = self.worker = None
+        self.counting = self._job = None
         if self._closed:
             return
         if self._preview is not None:
@@ -257,8 +257,6 @@ class CountWidget(Container):  # type: ignore[misc]
         self._closed = True
         if self.counting is not None:
             self.counting.stop()
-            if self.worker is not None:
-                self.worker.resume()
 
 
 def _path(value: object) -> Path | None:

@@ -209,7 +209,7 @@ class Inspector:
         names = self.classes()
         place = {name: number for number, name in enumerate(names)}
         values = np.array([place.get(name, 0) for name in self.opened.column("class")], np.float32)
-        count = max(1, len(names))
+        count = max(2, len(names))  # a colormap of one colour is none to vispy
         colours = [CLASS_COLOURS[number % len(CLASS_COLOURS)] for number in range(count)]
         colormap = Colormap(
             colours,

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import napari
 import numpy as np
 from napari.layers import Shapes
-from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
@@ -31,6 +30,7 @@ from qtpy.QtWidgets import (
 from cellseg.corrections import Corrections, Edit, export_training
 from cellseg.errors import CellsegError, unexpected_text
 from cellseg.geometry import Box
+from cellseg_napari._background import in_background
 from cellseg_napari._histogram import HistogramRange
 from cellseg_napari._inspect import BY_CLASS, BY_LABEL, Inspector
 from cellseg_napari._opened import FEATURES_LIMIT, Opened, camera_of, refresh, results_in
@@ -254,15 +254,14 @@ class InspectWidget(QWidget):  # type: ignore[misc]
             self._try(now)
             return
         self.totals.setText("reading the table …")
-        worker = create_worker(rows.load, names)
 
         def arrived(_: object) -> None:
             if not self._closed and self.inspector is not None and self.inspector.opened is opened:
                 self._try(then)
 
-        worker.returned.connect(arrived)
-        worker.errored.connect(self._failed)
-        worker.start()
+        self._job = in_background(
+            self, partial(rows.load, names), done=arrived, failed=self._failed
+        )
 
     # Selecting
 
@@ -571,7 +570,6 @@ class InspectWidget(QWidget):  # type: ignore[misc]
         """In a thread: the window stays alive. Corrections wait until it is done."""
         for button in self.buttons.values():
             button.setEnabled(False)
-        worker = create_worker(work)
 
         def done(found: object) -> None:
             if not self._closed:
@@ -584,9 +582,7 @@ class InspectWidget(QWidget):  # type: ignore[misc]
                 self._enable()
             self._failed(error)
 
-        worker.returned.connect(done)
-        worker.errored.connect(failed)
-        worker.start()
+        self._job = in_background(self, work, done=done, failed=failed)
 
     def _try(self, action: Callable[[], object], *_: object) -> None:
         """Say in napari what went wrong."""

@@ -1,0 +1,397 @@
+"""The dock widgets in a real window: events go on while it counts, faults are told."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("napari", reason='napari is not installed: pip install ".[napari]"')
+pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
+
+from cellseg_napari import read_slide
+from cellseg_napari._count import request_of
+from cellseg_napari._opened import results_in
+
+from cellseg.cli.view import require_display
+from cellseg.errors import SettingsError
+from cellseg.protocol import load_protocol
+from cellseg.results import load_result
+from cellseg.synthetic import write_disc_slide
+from cellseg.threshold import ThresholdDetector
+
+if TYPE_CHECKING:
+    import napari
+
+pytestmark = [
+    pytest.mark.window,
+    # Whatever napari, Qt and vispy say about themselves while a window opens is theirs.
+    pytest.mark.filterwarnings("ignore"),
+]
+
+PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
+
+
+class SlowDetector(ThresholdDetector):
+    """Takes its time, as a network does, or fails."""
+
+    def __init__(self, seconds: float = 0.05, fails_at: int = 0, with_: Exception | None = None):
+        super().__init__()
+        self.seconds, self.fails_at, self.error, self.calls = seconds, fails_at, with_, 0
+
+    def detect(self, tiles: Sequence[Any], *, fill: float) -> Any:
+        self.calls += 1
+        if self.error is not None and self.calls >= self.fails_at:
+            raise self.error
+        time.sleep(self.seconds)
+        return super().detect(tiles, fill=fill)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def display() -> None:
+    if sys.platform == "linux":
+        try:
+            require_display()
+        except SettingsError as error:
+            pytest.skip(f"{error} (tools/with-display.sh starts one)")
+
+
+@pytest.fixture
+def viewer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[napari.Viewer]:
+    import napari
+
+    monkeypatch.setenv("NAPARI_CONFIG", str(tmp_path / "napari.yaml"))
+    window = napari.Viewer()
+    window.window._qt_window.resize(1500, 1000)
+    yield window
+    window.close()
+
+
+@pytest.fixture
+def told() -> Iterator[list[str]]:
+    """What went to napari's notification area."""
+    from napari.utils.notifications import notification_manager
+
+    found: list[str] = []
+
+    def hear(notification: Any) -> None:
+        found.append(str(notification.message))
+
+    notification_manager.notification_ready.connect(hear)
+    yield found
+    notification_manager.notification_ready.disconnect(hear)
+
+
+@pytest.fixture
+def discs(tmp_path: Path) -> Path:
+    path = tmp_path / "discs.tif"
+    write_disc_slide(path, np.random.default_rng(7), shape=(700, 900))
+    return path
+
+
+def pump(until: Callable[[], bool] = lambda: False, seconds: float = 60.0) -> bool:
+    """Let Qt work until something holds."""
+    from qtpy.QtWidgets import QApplication
+
+    end = time.monotonic() + seconds
+    while not until() and time.monotonic() < end:
+        QApplication.processEvents()
+        time.sleep(0.002)
+    return until()
+
+
+def dock(viewer: napari.Viewer, name: str) -> Any:
+    """As from the Plugins menu."""
+    return viewer.window.add_plugin_dock_widget("cellseg-slides", name)[1]
+
+
+def shown(viewer: napari.Viewer, path: Path) -> None:
+    from napari.layers import Layer
+
+    for data in read_slide(path):
+        viewer.add_layer(Layer.create(*data))
+
+
+def picture(viewer: napari.Viewer, name: str) -> np.ndarray:
+    """The window; kept where CELLSEG_SCREENSHOTS says, for people to look at."""
+    pump(seconds=0.6)
+    pixels = np.asarray(viewer.screenshot(canvas_only=False, flash=False))
+    if folder := os.environ.get("CELLSEG_SCREENSHOTS"):
+        from skimage.io import imsave
+
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        imsave(Path(folder) / f"{name}.png", pixels[..., :3], check_contrast=False)
+    return pixels
+
+
+def start(widget: Any, detector: ThresholdDetector) -> None:
+    request = replace(request_of(widget.form()), protocol=PROTOCOL, prefilter=False, batch=1)
+    widget.run(request, detector=detector)
+
+
+def test_the_window_lives_while_it_counts(viewer: napari.Viewer, discs: Path) -> None:
+    from qtpy.QtCore import QTimer
+
+    shown(viewer, discs)
+    widget = dock(viewer, "Count cells")
+    assert widget.layer.value is viewer.layers[0]
+    ticks: list[float] = []
+    timer = QTimer()
+    timer.setInterval(20)
+    timer.timeout.connect(lambda: ticks.append(time.monotonic()))
+    timer.start()
+    begun = time.monotonic()
+    start(widget, SlowDetector())
+    assert not widget.start.enabled
+    assert pump(lambda: "cells so far" in widget.said.value)
+    while_counting = [layer.name for layer in viewer.layers]
+    assert pump(lambda: widget.counting is None)
+    timer.stop()
+    took = time.monotonic() - begun
+    assert took > 48 * 0.05, "the detector was slow"
+    assert while_counting == ["discs", "discs: counting"]
+    assert len(ticks) > took / 0.02 * 0.2
+    assert max(np.diff(ticks)) < 2.0, "the window never froze"
+    assert "nuclei" in widget.said.value
+    assert widget.start.enabled
+    assert [layer.name for layer in viewer.layers] == ["discs", "discs nucleus"]
+
+
+def test_pause_and_cancel(viewer: napari.Viewer, discs: Path) -> None:
+    shown(viewer, discs)
+    widget = dock(viewer, "Count cells")
+    detector = SlowDetector()
+    start(widget, detector)
+    assert pump(lambda: widget.progress.value >= 5)
+    widget.pause.native.click()
+    assert widget.pause.text == "Go on"
+    pump(seconds=1.0)
+    resting = detector.calls
+    pump(seconds=1.0)
+    assert detector.calls == resting < 48
+    widget.pause.native.click()
+    assert pump(lambda: detector.calls > resting + 3)
+    widget.pause.native.click()
+    widget.cancel.native.click()
+    assert pump(lambda: widget.counting is None), "cancelled while it rests, it ends too"
+    assert detector.calls < 48
+    assert "goes on" in widget.said.value
+    assert [layer.name for layer in viewer.layers] == ["discs"]
+    again = SlowDetector(0.0)
+    start(widget, again)
+    assert pump(lambda: widget.counting is None)
+    assert again.calls < 48, "what was done was kept"
+    assert len(list(results_in(viewer))) == 1
+
+
+def test_a_fault_is_told_and_nothing_is_lost(
+    viewer: napari.Viewer, discs: Path, told: list[str]
+) -> None:
+    shown(viewer, discs)
+    widget = dock(viewer, "Count cells")
+    start(widget, SlowDetector(0.0, 20, RuntimeError("CUDA error: out of memory")))
+    assert pump(lambda: widget.counting is None)
+    assert any("out of memory" in text for text in told)
+    assert widget.start.enabled
+    assert [layer.name for layer in viewer.layers] == ["discs"]
+    again = SlowDetector(0.0)
+    start(widget, again)
+    assert pump(lambda: widget.counting is None)
+    assert again.calls <= 48 - 15
+
+
+def test_closing_the_window_while_it_counts(tmp_path: Path, discs: Path) -> None:
+    import napari
+
+    window = napari.Viewer()
+    shown(window, discs)
+    widget = dock(window, "Count cells")
+    detector = SlowDetector()
+    start(widget, detector)
+    assert pump(lambda: widget.progress.value >= 5)
+    counting = widget.counting
+    window.close()
+    assert pump(lambda: counting.is_stopped, 10)
+    pump(seconds=1.0)
+    stopped_at = detector.calls
+    pump(seconds=0.5)
+    assert detector.calls == stopped_at < 48
+    second = napari.Viewer()
+    try:
+        shown(second, discs)
+        widget = dock(second, "Count cells")
+        again = SlowDetector(0.0)
+        start(widget, again)
+        assert pump(lambda: widget.counting is None)
+        assert again.calls < 48
+        assert load_result(discs.with_suffix(".cellseg")).is_complete
+    finally:
+        second.close()
+
+
+def test_what_the_form_lacks_is_told(viewer: napari.Viewer, told: list[str], discs: Path) -> None:
+    widget = dock(viewer, "Count cells")
+    widget.start.native.click()
+    assert "choose an image" in told[-1]
+    widget.file.value = str(discs.with_name("missing.tif"))
+    widget.start.native.click()
+    assert pump(lambda: widget.counting is None)
+    assert "missing.tif" in told[-1]
+    shown(viewer, discs)
+    widget.file.value = None
+    widget.where.value = "drawn shapes"
+    widget.start.native.click()
+    assert "draw a rectangle" in told[-1]
+
+
+@pytest.fixture
+def inspected(viewer: napari.Viewer, discs: Path) -> Any:
+    """A counted slide with the second widget open."""
+    shown(viewer, discs)
+    counter = dock(viewer, "Count cells")
+    start(counter, ThresholdDetector())
+    assert pump(lambda: counter.counting is None)
+    widget = dock(viewer, "Inspect and correct cells")
+    pump(seconds=0.3)
+    return widget
+
+
+def click(viewer: napari.Viewer, world: tuple[float, float], *modifiers: str) -> None:
+    """As napari's canvas tells a click."""
+    from types import SimpleNamespace
+
+    event = SimpleNamespace(type="mouse_press", position=world, modifiers=modifiers)
+    for callback in list(viewer.mouse_drag_callbacks):
+        steps = callback(viewer, event)
+        if steps is not None:
+            next(steps, None)
+            event.type = "mouse_release"
+            next(steps, None)
+            event.type = "mouse_press"
+
+
+def test_a_click_shows_the_row_and_a_row_flies_to_its_cell(
+    viewer: napari.Viewer, inspected: Any
+) -> None:
+    from cellseg_napari._opened import camera_of
+
+    inspector = inspected.inspector
+    click(viewer, inspector.opened.place_of(12)[0])
+    (row,) = inspected.table.selectionModel().selectedRows()
+    assert inspected.model.labels[row.row()] == 12
+    click(viewer, inspector.opened.place_of(14)[0], "Shift")
+    assert inspected.selected == [12, 14]
+    inspected.table.selectRow(inspected.model.place_of(40))
+    pump(seconds=0.2)
+    assert inspector.selected == (40,)
+    assert camera_of(viewer).center[-2:] == pytest.approx(inspector.opened.place_of(40)[0])
+    text = [
+        inspected.model.data(inspected.model.index(39, column))
+        for column in range(inspected.model.columnCount())
+    ]
+    assert text[:2] == ["40", "nucleus"]
+
+
+def test_sorting_filtering_and_colours(viewer: napari.Viewer, inspected: Any) -> None:
+    model = inspected.model
+    column = model.columns.index("area_um2")
+    areas = inspected.inspector.opened.column("area_um2")
+    inspected._sort(column)
+    assert areas[model.labels[0] - 1] == areas.min()
+    inspected._sort(column)
+    assert areas[model.labels[0] - 1] == areas.max()
+    low, high = inspected.histogram.bounds
+    assert (low, high) == pytest.approx((areas.min(), areas.max()))
+    inspected.histogram.slider.setValue(((low + high) / 2, high))
+    assert pump(lambda: inspected.inspector.range is not None, 5)
+    left = int((areas >= inspected.histogram.slider.value()[0]).sum())
+    assert inspected.totals.text().startswith(f"{left} cells")
+    assert model.rowCount() == left
+    inspected.colour.setCurrentText("eccentricity")
+    assert "discs eccentricity" in viewer.layers
+    assert "dark" in inspected.legend.text()
+    inspected.colour.setCurrentText("class")
+    assert "nucleus" in inspected.legend.text()
+
+
+def test_totals_follow_the_shapes(viewer: napari.Viewer, inspected: Any) -> None:
+    shapes = viewer.add_shapes([np.array([[50, 50], [150, 250]])], shape_type="rectangle")
+    assert pump(lambda: "per mm²" in inspected.totals.text(), 10)
+    before = inspected.totals.text()
+    shapes.data = [np.array([[50, 50], [250, 300]])]
+    assert pump(lambda: inspected.totals.text() != before, 10)
+
+
+def test_correcting_in_the_window(
+    viewer: napari.Viewer, inspected: Any, told: list[str], tmp_path: Path
+) -> None:
+    buttons = inspected.buttons
+    corrections = inspected.corrections
+    count = len(corrections)
+    buttons["Delete"].click()
+    assert "no cell is selected" in told[-1]
+    inspected.inspector.select([3])
+    buttons["Delete"].click()
+    assert 3 not in corrections
+    assert inspected.model.place_of(3) is None
+    inspected.inspector.select([5])
+    buttons["Split"].click()
+    assert len(corrections) == count
+    parts = corrections.edits[-1].labels
+    inspected.inspector.select(list(parts))
+    buttons["Merge"].click()
+    buttons["Undo"].click()
+    buttons["Undo"].click()
+    buttons["Redo"].click()
+    assert [edit.kind for edit in corrections.edits] == ["delete", "split"]
+    inspected.inspector.select([8])
+    inspected.classes.setCurrentText("mitosis")
+    buttons["Set class"].click()
+    assert corrections.row(8)["class"] == "mitosis"
+    inspected.inspector.select([20])
+    buttons["Paint"].click()
+    paint = viewer.layers["paint here"]
+    paint.data[paint.data == 20] = 0
+    buttons["Paint"].click()
+    assert 20 not in corrections
+    buttons["Recount"].click()
+    assert pump(lambda: "median area" in inspected.state.text(), 20)
+    assert "1 mitosis" in inspected.state.text()
+    buttons["Save"].click()
+    assert pump(lambda: "saved in" in inspected.state.text(), 60)
+    saved = load_result(corrections.result.path.with_name("discs.corrected.cellseg"))
+    assert len(saved.table()) == len(corrections) == count - 1
+    inspected.export(tmp_path / "data")
+    assert (tmp_path / "data" / "annotations.json").is_file()
+    assert "cellseg train" in inspected.state.text()
+    picture(viewer, "corrected")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("example", ["ihc", "fluorescence"])
+def test_the_example_slides_in_the_window(
+    viewer: napari.Viewer, told: list[str], example: str, tmp_path: Path
+) -> None:
+    """The shipped model on the sample data of napari's own menu."""
+    viewer.open_sample("cellseg-slides", example)
+    widget = dock(viewer, "Count cells")
+    widget.output.value = str(tmp_path)
+    if example == "ihc":
+        widget.diameter.value = 10.0
+    widget.start.native.click()
+    assert pump(lambda: widget.counting is None, 500)
+    if example == "ihc":
+        assert any("no pixel size" in text or "chosen" in text for text in told)
+    inspect = dock(viewer, "Inspect and correct cells")
+    pump(seconds=0.5)
+    count = len(inspect.inspector.opened.rows)
+    assert count == pytest.approx({"ihc": 233, "fluorescence": 2500}[example], rel=0.1)
+    inspect.inspector.fly_to(count // 2)
+    assert picture(viewer, f"counted-{example}").std() > 10
