@@ -36,8 +36,8 @@ Examples:
 def view(path: Path) -> None:
     """Show a result folder, or a slide alone, in napari.
 
-    The slide is read as you zoom, in µm; the masks lie over it, and each cell's row of the
-    table is shown under the mouse and in napari's Features table.
+    The slide is read as you zoom, in µm. Over a result lie its masks, and a panel beside them
+    shows, colours, filters and corrects the cells; beside a slide alone, a panel counts it.
     """
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
@@ -96,7 +96,7 @@ def require_display() -> None:
 
 
 def open_viewer(path: Path) -> napari.Viewer:
-    """A napari window with a result folder's or a slide's layers.
+    """A napari window with a result folder's or a slide's layers, and the panel that fits.
 
     Raises
     ------
@@ -116,6 +116,8 @@ def open_viewer(path: Path) -> napari.Viewer:
     except CellsegError:
         viewer.close()
         raise
+    widget = "Inspect and correct cells" if is_result else "Count cells"
+    viewer.window.add_plugin_dock_widget("cellseg-slides", widget)
     canvas = getattr(viewer, "canvas", None)  # since napari 0.9
     scale_bar = viewer.scale_bar if canvas is None else canvas.overlays.scale_bar
     scale_bar.visible = True

@@ -104,9 +104,14 @@ class PatchedLevel:
             return self._keep(key, np.asarray(found, np.uint32))
 
     def _keep(self, key: tuple[int, int], chunk: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        """Decoded, the most recent; what is painted is compressed when it has to go."""
         self._decoded[key] = chunk
+        self._decoded.move_to_end(key)
         while len(self._decoded) > DECODED:
-            self._decoded.popitem(last=False)
+            old, labels = self._decoded.popitem(last=False)
+            if old in self._painted:
+                place = self._chunk(*old)
+                self._memory()[place.y0 : place.y1, place.x0 : place.x1] = labels
         return chunk
 
     def write(self, y0: int, x0: int, labels: NDArray[np.uint32]) -> None:
@@ -115,13 +120,11 @@ class PatchedLevel:
         if not box.area:
             return
         with self._lock:
-            memory = self._memory()
             for row, column in self._chunks_of(box):
                 chunk = self._chunk(row, column)
                 part = chunk.intersection(box)
                 painted = np.array(self._decode(row, column))
                 painted[_inside(part, chunk)] = labels[_inside(part, box)]
-                memory[chunk.y0 : chunk.y1, chunk.x0 : chunk.x1] = painted
                 self._painted.add((row, column))
                 self._keep((row, column), painted)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any, Generic, TypeVar
@@ -22,6 +23,9 @@ T = TypeVar("T")
 POLL_MS = 30
 WAITING = 256
 """Events that may wait for a busy window before the thread waits for it."""
+
+BUSY_SECONDS = 0.05
+"""After which the window has its turn, whatever else waits."""
 
 _PUT_SECONDS = 0.2
 
@@ -85,8 +89,12 @@ class Background(Generic[T]):
 
     def _fetch(self) -> None:
         """What came since; the timer does not call again while it works."""
-        for _ in range(self._queue.qsize()):
-            is_end, item = self._queue.get_nowait()
+        begun = time.monotonic()
+        while time.monotonic() - begun < BUSY_SECONDS:
+            try:
+                is_end, item = self._queue.get_nowait()
+            except queue.Empty:
+                return
             if is_end:
                 self._timer.stop()
                 self._ended(item)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,9 @@ Where = Literal["the whole slide", "the current view", "drawn shapes"]
 REGIONS: tuple[Where, ...] = ("the whole slide", "the current view", "drawn shapes")
 
 AUTOMATIC = "chosen from the image"
+
+REFRESH_SECONDS = 0.5
+"""Between two drawings of the masks while it counts."""
 
 _ELLIPSE_POINTS = 64
 
@@ -240,6 +244,7 @@ class Preview:
         self.layer: Labels | None = None
         self._pyramid: PatchedPyramid | None = None
         self._next = 1
+        self._refreshed = 0.0
 
     def show(self, event: Event) -> None:
         """What an event changes in the viewer."""
@@ -296,7 +301,9 @@ class Preview:
             part[event.instances.masks[index] & (part == 0)] = self._next
             self._next += 1
         self._pyramid.write(window.y0, window.x0, labels)
-        self.layer.refresh()
+        if time.monotonic() - self._refreshed > REFRESH_SECONDS or event.done == event.total:
+            self.layer.refresh()
+            self._refreshed = time.monotonic()
 
     def _result(self, folder: Path) -> None:
         from napari.layers import Layer

@@ -110,6 +110,7 @@ class CountWidget(Container):  # type: ignore[misc]
                 self.where, self.shapes, self.output, buttons, self.progress, self.said,
             ]
         )  # fmt: skip
+        self.said.native.setWordWrap(True)
         self.start.changed.connect(self.begin)
         self.pause.changed.connect(self.pause_or_go_on)
         self.cancel.changed.connect(self.stop)

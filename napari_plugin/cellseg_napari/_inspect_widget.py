@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import napari
 import numpy as np
-from napari.layers import Shapes
+from napari.layers import Labels, Shapes
 from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import (
@@ -191,7 +191,9 @@ class InspectWidget(QWidget):  # type: ignore[misc]
         data = self.results.itemData(place) if place >= 0 else None
         if data is None:
             self.table.setModel(None)
-            self.totals.setText(NOTHING)
+            others = [layer.name for layer in self.viewer.layers if isinstance(layer, Labels)]
+            foreign = f" ({others[-1]} is no result of cellseg)" if others else ""
+            self.totals.setText(NOTHING + foreign)
             self._enable()
             return
         layer, opened = data
@@ -521,7 +523,7 @@ class InspectWidget(QWidget):  # type: ignore[misc]
         """Write the corrected result."""
 
         def saved(result: Result) -> None:
-            self.state.setText(f"saved in {result.path}")
+            self.state.setText(f"saved in {result.path.name}")
             show_info(f"saved in {result.path}")
 
         self.state.setText("saving …")
@@ -538,7 +540,8 @@ class InspectWidget(QWidget):  # type: ignore[misc]
             folder = Path(chosen)
         regions = self._looked_at()
         path = export_training(corrections, folder, regions=regions or None)
-        self.state.setText(f"cellseg train {path}")
+        self.state.setText(f"for cellseg train: {path.parent.name}/{path.name}")
+        show_info(f"cellseg train {path}")
 
     def _looked_at(self) -> list[Box]:
         if self._watched is None or self.inspector is None:

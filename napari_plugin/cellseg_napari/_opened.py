@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 KEY = "cellseg"
 """Of a layer's ``metadata``: what belongs to it."""
 
-FEATURES_LIMIT = 100_000
+FEATURES_LIMIT = 50_000
 """Tables longer than this stay on the disk; napari's Features table shows the shorter ones."""
 
 
@@ -41,6 +41,7 @@ class Opened:
         self.shown = CellFilter()
         self.corrections: Corrections | None = None
         self.note: str | None = None
+        self._table: pd.DataFrame | None = None
         try:
             self.corrections = Corrections(result)
             self.pyramid = self.corrections.pyramid
@@ -128,11 +129,14 @@ class Opened:
         """The whole table for napari's own views; None where it is too long."""
         if len(self.rows) > FEATURES_LIMIT:
             return None
-        table = self.rows.take(range(len(self.rows)))
+        if self._table is None:
+            self._table = self.rows.take(range(len(self.rows)))
+        table = self._table
         if self.corrections is not None and self.corrections.touched:
             import pandas as pd
 
-            untouched = [label not in self.corrections.touched for label in table["label"]]
+            touched = self.corrections.touched
+            untouched = ~table["label"].isin(list(touched))
             parts = [table[untouched], self.corrections.edited_table()]
             table = pd.concat([part for part in parts if len(part)], ignore_index=True)
             table = table.sort_values("label", ignore_index=True)

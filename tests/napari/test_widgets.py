@@ -157,7 +157,7 @@ def test_the_window_lives_while_it_counts(viewer: napari.Viewer, discs: Path) ->
     took = time.monotonic() - begun
     assert took > 48 * 0.05, "the detector was slow"
     assert while_counting == ["discs", "discs: counting"]
-    assert len(ticks) > took / 0.02 * 0.2
+    assert len(ticks) > took / 0.02 * 0.1
     assert max(np.diff(ticks)) < 2.0, "the window never froze"
     assert "nuclei" in widget.said.value
     assert widget.start.enabled
@@ -370,7 +370,7 @@ def test_correcting_in_the_window(
     assert len(saved.table()) == len(corrections) == count - 1
     inspected.export(tmp_path / "data")
     assert (tmp_path / "data" / "annotations.json").is_file()
-    assert "cellseg train" in inspected.state.text()
+    assert "cellseg train" in told[-1]
     picture(viewer, "corrected")
 
 
