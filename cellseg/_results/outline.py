@@ -9,7 +9,7 @@ from skimage.measure import approximate_polygon, find_contours, points_in_poly
 LONGEST_PX = 2048
 """Masks with a longer side are drawn coarser."""
 
-TOLERANCE_PX = 0.6
+TOLERANCE_PX = 0.3
 
 _Ring = NDArray[np.float64]
 

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cellseg.corrections import PatchedPyramid
 from cellseg.errors import InputError, SettingsError
-from cellseg.pipeline import CountResult, Event, Started, TileDone, run
-from cellseg.plan import CountRequest
 from cellseg.region import Region
 from cellseg_napari._opened import results_in
+from cellseg_napari._outlines import world_outlines
+from cellseg_napari._pipeline import pipeline
 from cellseg_napari._reader import SLIDE_KEY, placed, read_result
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Shapes
+
+    from cellseg.pipeline import Event, Started, TileDone
+    from cellseg.plan import CountRequest
 
 Where = Literal["the whole slide", "the current view", "drawn shapes"]
 
@@ -32,8 +34,6 @@ AUTOMATIC = "chosen from the image"
 
 REFRESH_SECONDS = 0.5
 """Between two drawings of the masks while it counts."""
-
-_ELLIPSE_POINTS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +70,13 @@ class Form:
 
 
 def request_of(form: Form) -> CountRequest:
-    """What the pipeline is to do.
+    """:func:`settings_of` as the pipeline takes it."""
+    found: CountRequest = pipeline().CountRequest(**settings_of(form))
+    return found
+
+
+def settings_of(form: Form) -> dict[str, Any]:
+    """What the pipeline is to do: the arguments of :class:`cellseg.plan.CountRequest`.
 
     Raises
     ------
@@ -95,20 +101,20 @@ def request_of(form: Form) -> CountRequest:
             if form.where == "the current view"
             else region_of(form.shapes, form.layer)
         )
-    return CountRequest(
-        image=image,
-        output=form.output,
-        protocol=None if form.protocol == AUTOMATIC else form.protocol,
-        mpp=mpp,
-        diameter_px=form.diameter_px or None,
-        device=form.device,
-        model=form.model,
-        channel=about.get("channel"),
-        z=about.get("z"),
-        t=about.get("t"),
-        series=about.get("series", 0),
-        region=region,
-    )
+    return {
+        "image": image,
+        "output": form.output,
+        "protocol": None if form.protocol == AUTOMATIC else form.protocol,
+        "mpp": mpp,
+        "diameter_px": form.diameter_px or None,
+        "device": form.device,
+        "model": form.model,
+        "channel": about.get("channel"),
+        "z": about.get("z"),
+        "t": about.get("t"),
+        "series": about.get("series", 0),
+        "region": region,
+    }
 
 
 def view_of(layer: Image) -> Region:
@@ -131,22 +137,6 @@ def region_of(shapes: Shapes | None, layer: Image) -> Region:
     pixel = np.asarray(layer.scale, np.float64)[-2:]
     origin = np.asarray(layer.translate, np.float64)[-2:]
     return Region.of([(outline - origin) / pixel for outline in outlines])
-
-
-def world_outlines(shapes: Shapes) -> list[NDArray[np.float64]]:
-    """The shapes that have an area, each (N, 2) world (y, x)."""
-    found = []
-    for corners, kind in zip(shapes.data, shapes.shape_type, strict=True):
-        points = np.asarray(corners, np.float64)[:, -2:]
-        if kind == "ellipse":
-            middle = points.mean(axis=0)
-            first, second = (points[1] - points[0]) / 2, (points[3] - points[0]) / 2
-            turn = np.linspace(0, 2 * np.pi, _ELLIPSE_POINTS, endpoint=False)[:, None]
-            points = middle + np.cos(turn) * first + np.sin(turn) * second
-        elif kind not in ("polygon", "rectangle"):
-            continue
-        found.append(np.array([shapes.data_to_world(tuple(point))[-2:] for point in points]))
-    return found
 
 
 def _extent(layer: Image) -> tuple[int, int]:
@@ -188,8 +178,12 @@ def _written(layer: Image, output: Path | None) -> Path:
 class Counting:
     """A run that can rest or be stopped between two tiles; the journal keeps what is done."""
 
-    def __init__(self, request: CountRequest, **options: Any) -> None:  # noqa: ANN401
-        self.request = request
+    def __init__(
+        self,
+        request: CountRequest | Mapping[str, Any],
+        **options: Any,  # noqa: ANN401
+    ) -> None:
+        self._request = request
         self._options = options
         self._stop = threading.Event()
         self._may_go_on = threading.Event()
@@ -220,7 +214,10 @@ class Counting:
 
     def events(self) -> Iterator[Event]:
         """The pipeline's own events, to the end or until it is stopped."""
-        events = run(self.request, **self._options)
+        made = pipeline()
+        wanted = self._request
+        request = made.CountRequest(**wanted) if isinstance(wanted, Mapping) else wanted
+        events = made.run(request, **self._options)
         try:
             for event in events:
                 yield event
@@ -228,7 +225,7 @@ class Counting:
                 if self.is_stopped:
                     return
         finally:
-            events.close()  # type: ignore[attr-defined]
+            events.close()
 
 
 class Preview:
@@ -248,11 +245,12 @@ class Preview:
 
     def show(self, event: Event) -> None:
         """What an event changes in the viewer."""
-        if isinstance(event, Started):
+        made = pipeline()
+        if isinstance(event, made.Started):
             self._start(event)
-        elif isinstance(event, TileDone):
+        elif isinstance(event, made.TileDone):
             self._paint(event)
-        elif isinstance(event, CountResult):
+        elif isinstance(event, made.CountResult):
             self.end()
             self._result(event.cells.folder)
 

@@ -21,26 +21,23 @@ from napari.layers import Image, Shapes
 from napari.utils.notifications import show_error, show_info, show_warning
 
 from cellseg.errors import CellsegError, unexpected_text
-from cellseg.pipeline import CountResult, Event, Note, Started, TileDone
 from cellseg.protocol import shipped_protocols
 from cellseg_napari._background import Background
-from cellseg_napari._count import AUTOMATIC, REGIONS, Counting, Form, Preview, request_of
+from cellseg_napari._count import AUTOMATIC, REGIONS, Counting, Form, Preview, settings_of
 from cellseg_napari._opened import opened_of
+from cellseg_napari._pipeline import pipeline
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cellseg.pipeline import Event
     from cellseg.plan import CountRequest
 
 logger = logging.getLogger(__name__)
 
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
 SUFFIXES = "Slides (*.svs *.ndpi *.tif *.tiff *.qptiff *.scn *.btf *.png *.jpg *.jpeg)"
-
-
-def _devices() -> list[str]:
-    import torch
-
-    found = ["auto", "cpu"]
-    found += ["cuda"] if torch.cuda.is_available() else []
-    return found + (["mps"] if torch.backends.mps.is_available() else [])
 
 
 class CountWidget(Container):  # type: ignore[misc]
@@ -78,7 +75,7 @@ class CountWidget(Container):  # type: ignore[misc]
             "across; 0 leaves it open",
         )  # fmt: skip
         self.device: Any = ComboBox(
-            label="device", choices=_devices(), tooltip="Where the network runs"
+            label="device", choices=list(DEVICES), tooltip="Where the network runs"
         )
         self.where: Any = ComboBox(
             label="region", choices=list(REGIONS),
@@ -167,18 +164,18 @@ class CountWidget(Container):  # type: ignore[misc]
         if self.counting is not None:
             return
         try:
-            request = request_of(self.form())
+            settings = settings_of(self.form())
         except CellsegError as error:
             show_warning(str(error))
             return
-        self.run(request)
+        self.run(settings)
 
-    def run(self, request: CountRequest, **options: Any) -> None:  # noqa: ANN401
+    def run(self, request: CountRequest | Mapping[str, Any], **options: Any) -> None:  # noqa: ANN401
         """Count in a thread; ``options`` go to :func:`cellseg.pipeline.run`."""
         self.counting = Counting(request, **options)
         self._preview = Preview(self.viewer)
         self._busy(True)
-        self.said.value = "looking for tissue …"
+        self.said.value = "loading the network …"
         self._job = Background(
             self.native, self.counting.events(), each=self._show, ended=self._ended
         )
@@ -206,17 +203,18 @@ class CountWidget(Container):  # type: ignore[misc]
     def _show(self, event: Event) -> None:
         if self._closed or self._preview is None:
             return
-        if isinstance(event, Note):
+        made = pipeline()
+        if isinstance(event, made.Note):
             show_info(event.text)
-        elif isinstance(event, Started):
+        elif isinstance(event, made.Started):
             self.progress.max = max(1, event.tiles)
             self.said.value = event.text
-        elif isinstance(event, TileDone):
+        elif isinstance(event, made.TileDone):
             self.progress.value = event.done
             self.said.value = (
                 f"{event.cells:,} cells so far, tile {event.done:,} of {event.total:,}"
             )
-        elif isinstance(event, CountResult):
+        elif isinstance(event, made.CountResult):
             self.said.value = str(event.cells.summary)
             for warning in event.cells.warnings:
                 logger.info("%s", warning)

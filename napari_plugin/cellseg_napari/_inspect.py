@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from cellseg.errors import CellsegError
 from cellseg.region import Region
-from cellseg_napari._count import world_outlines
 from cellseg_napari._opened import KEY, Opened, camera_of, refresh
+from cellseg_napari._outlines import world_outlines
 from cellseg_napari._reader import placed
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ CLASS_COLOURS = (
 """Paul Tol's bright scheme, apart for colour-blind eyes too."""
 
 SELECTION = "selected cells"
+
+MARKED = 200
+"""Selected cells that wear a box; more are selected all the same."""
 
 _PERCENT = (1, 99)
 
@@ -125,45 +128,48 @@ class Inspector:
     def _mark(self) -> None:
         """Yellow boxes around the selected cells."""
         boxes = []
-        for label in self.selected[:200]:
+        for label in self.selected[:MARKED]:
             try:
                 (y, x), extent = self.opened.place_of(label)
             except CellsegError:
                 continue
             half = 0.65 * extent
-            boxes.append(
-                np.array(
-                    [
-                        [y - half, x - half],
-                        [y - half, x + half],
-                        [y + half, x + half],
-                        [y + half, x - half],
-                    ]
-                )
+            corners = ((-half, -half), (-half, half), (half, half), (half, -half))
+            boxes.append(np.array([(y + dy, x + dx) for dy, dx in corners]))
+        if self._marks is None or self._marks not in self.viewer.layers:
+            if not boxes:
+                return
+            self._marks = self._new_marks()
+        # One layer for all selections: a new one each time would cost half a second.
+        marks = self._marks
+        marks.selected_data = set(range(len(marks.data)))
+        marks.remove_selected()
+        if boxes:
+            width = 0.06 * float(np.median([box[2, 0] - box[0, 0] for box in boxes]))
+            marks.add(
+                boxes,
+                shape_type="rectangle",
+                face_color="transparent",
+                edge_color="yellow",
+                edge_width=width,
             )
-        if self._marks is not None and self._marks in self.viewer.layers:
-            self.viewer.layers.remove(self._marks)
-        self._marks = None
-        if not boxes:
-            return
+            marks.selected_data = set()
+
+    def _new_marks(self) -> Shapes:
         from napari.layers import Shapes
 
         active = self.viewer.layers.selection.active
-        width = 0.06 * float(np.median([box[2, 0] - box[0, 0] for box in boxes]))
-        self._marks = Shapes(
-            boxes,
-            shape_type="rectangle",
+        marks = Shapes(
+            ndim=2,
             name=SELECTION,
-            face_color="transparent",
-            edge_color="yellow",
-            edge_width=width,
             metadata={"cellseg_role": "selection"},
             units=self.layer.units,
             axis_labels=self.layer.axis_labels,
         )
-        self.viewer.add_layer(self._marks)
+        self.viewer.add_layer(marks)
         if active is not None:
             self.viewer.layers.selection.active = active
+        return marks
 
     # Colours
 
@@ -311,6 +317,7 @@ class Inspector:
         """Take marks and colours away, show every cell again."""
         self._uncolour()
         self.selected = ()
-        self._mark()
+        if self._marks is not None and self._marks in self.viewer.layers:
+            self.viewer.layers.remove(self._marks)
         self.opened.shown.hidden = None
         refresh(self.viewer, self.opened)

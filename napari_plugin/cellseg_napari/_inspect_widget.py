@@ -34,6 +34,7 @@ from cellseg_napari._background import in_background
 from cellseg_napari._histogram import HistogramRange
 from cellseg_napari._inspect import BY_CLASS, BY_LABEL, Inspector
 from cellseg_napari._opened import FEATURES_LIMIT, Opened, camera_of, refresh, results_in
+from cellseg_napari._outlines import world_outlines
 from cellseg_napari._paint import Painter
 from cellseg_napari._table import CellTable
 
@@ -546,8 +547,6 @@ class InspectWidget(QWidget):  # type: ignore[misc]
     def _looked_at(self) -> list[Box]:
         if self._watched is None or self.inspector is None:
             return []
-        from cellseg_napari._count import world_outlines
-
         boxes = []
         for outline in world_outlines(self._watched):
             corners = self.inspector.opened.to_lattice(outline)

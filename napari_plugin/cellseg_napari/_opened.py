@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 KEY = "cellseg"
 """Of a layer's ``metadata``: what belongs to it."""
 
+ROWS_KEPT = 1024
+
 FEATURES_LIMIT = 50_000
 """Tables longer than this stay on the disk; napari's Features table shows the shorter ones."""
 
@@ -42,6 +44,7 @@ class Opened:
         self.corrections: Corrections | None = None
         self.note: str | None = None
         self._table: pd.DataFrame | None = None
+        self._rows: dict[int, pd.Series[Any]] = {}
         try:
             self.corrections = Corrections(result)
             self.pyramid = self.corrections.pyramid
@@ -95,8 +98,16 @@ class Opened:
 
     def row(self, label: int) -> pd.Series[Any]:
         """A cell's row."""
-        if self.corrections is not None:
-            return self.corrections.row(label)
+        corrections = self.corrections
+        if corrections is not None and (label in corrections.touched or label not in corrections):
+            return corrections.row(label)
+        if label not in self._rows:
+            if len(self._rows) >= ROWS_KEPT:
+                self._rows.clear()
+            self._rows[label] = self._automatic(label)
+        return self._rows[label]
+
+    def _automatic(self, label: int) -> pd.Series[Any]:
         if not 1 <= label <= len(self.rows):
             raise InputError(f"there is no cell {label}")
         return self.rows.take(range(label - 1, label)).iloc[0]

@@ -102,6 +102,8 @@ def test_selected_cells_wear_a_box(inspector: Inspector) -> None:
     box = (row["bbox_y1_px"] - row["bbox_y0_px"]) * 0.5
     assert box < high[0] - low[0] < 1.6 * box
     inspector.select([])
+    assert len(inspector.viewer.layers[SELECTION].data) == 0
+    inspector.close()
     assert SELECTION not in inspector.viewer.layers
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -134,6 +135,23 @@ def picture(viewer: napari.Viewer, name: str) -> np.ndarray:
 def start(widget: Any, detector: ThresholdDetector) -> None:
     request = replace(request_of(widget.form()), protocol=PROTOCOL, prefilter=False, batch=1)
     widget.run(request, detector=detector)
+
+
+def test_torch_is_loaded_when_a_count_starts_and_not_before() -> None:
+    """Loading it takes seconds, and triton's LLVM must not meet Mesa's in one process."""
+    code = (
+        "import sys, cellseg_napari._count_widget, cellseg_napari._inspect_widget\n"
+        "import cellseg_napari._samples, cellseg_napari._writer\n"
+        "assert 'torch' not in sys.modules\n"
+        "from cellseg_napari._pipeline import pipeline\n"
+        "pipeline()\n"
+        "assert 'torchvision' in sys.modules\n"
+        "assert 'triton' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_window_lives_while_it_counts(viewer: napari.Viewer, discs: Path) -> None:
