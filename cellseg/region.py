@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from skimage.measure import points_in_poly
 
 from cellseg.errors import InputError, SettingsError
 
@@ -195,4 +194,7 @@ def _area(ring: Ring) -> float:
 
 
 def _inside(points: NDArray[np.float64], ring: NDArray[np.float64]) -> NDArray[np.bool_]:
+    # Here and not above: with scipy behind it, it takes most of a second to load.
+    from skimage.measure import points_in_poly
+
     return np.asarray(points_in_poly(points, ring), np.bool_)  # type: ignore[no-untyped-call]

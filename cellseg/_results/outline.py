@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.measure import approximate_polygon, find_contours, points_in_poly
 
 LONGEST_PX = 2048
 """Masks with a longer side are drawn coarser."""
@@ -29,6 +28,9 @@ def tissue_outline(mask: NDArray[np.bool_], *, downsample: float) -> dict[str, o
         A GeoJSON MultiPolygon of (x, y) in level-0 pixels, pixel centres at integers; None for
         an empty mask.
     """
+    # Here and not above: with scipy behind it, it takes most of a second to load.
+    from skimage.measure import approximate_polygon, find_contours, points_in_poly
+
     step = -(-max(mask.shape) // LONGEST_PX)
     if step > 1:
         padded = np.pad(mask, [(0, -side % step) for side in mask.shape])

@@ -1,4 +1,7 @@
-"""Masks cut in two and joined: what splitting and merging do to pixels."""
+"""Masks cut in two and joined: what splitting and merging do to pixels.
+
+scikit-image's heavier parts are loaded when they are needed: a viewer opens results with this.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,6 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.cluster.vq import kmeans2
-from skimage.draw import line as pixels_of_line
-from skimage.feature import peak_local_max
-from skimage.segmentation import watershed
 
 from cellseg.errors import SettingsError
 
@@ -41,6 +40,10 @@ def split_in(mask: Mask, into: int) -> list[Mask]:
     SettingsError
         If the mask is too small for so many parts.
     """
+    from scipy.cluster.vq import kmeans2
+    from skimage.feature import peak_local_max
+    from skimage.segmentation import watershed
+
     if into < 2 or np.count_nonzero(mask) < SMALLEST_PART_PX * into:
         raise SettingsError(f"a cell of {np.count_nonzero(mask)} px cannot be split in {into}")
     distance = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
@@ -76,6 +79,8 @@ def split_along(mask: Mask, line: Points) -> list[Mask]:
     SettingsError
         If the line leaves the mask in one piece.
     """
+    from skimage.draw import line as pixels_of_line
+
     drawn = np.zeros(mask.shape, np.bool_)
     corners = np.rint(line).astype(int)
     for (y0, x0), (y1, x1) in pairwise(corners):
