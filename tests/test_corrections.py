@@ -21,6 +21,7 @@ from cellseg.corrections import (
 from cellseg.corrections._shapes import joined, split_along, split_in
 from cellseg.errors import InputError, OutputError, SettingsError
 from cellseg.geometry import Box
+from cellseg.models.maskrcnn import TrainingLimits
 from cellseg.pipeline import CountResult, run
 from cellseg.plan import CountRequest
 from cellseg.protocol import load_protocol
@@ -28,6 +29,7 @@ from cellseg.results import load_result
 from cellseg.synthetic import write_disc_slide
 from cellseg.threshold import ThresholdDetector
 from cellseg.training.coco import read_coco
+from cellseg.training.run import TrainRequest, train
 
 PROTOCOL = load_protocol("he").changed(mpp=1.0, min_area_um2=0.0, tile_px=128, largest_cell_um=40.0)
 """The slide has 0.5 µm/px, so a lattice pixel is two of its pixels wide."""
@@ -305,6 +307,23 @@ def test_what_was_corrected_trains(folder, tmp_path):
     assert grey[drawn].mean() < grey[~drawn].mean() - 50
 
 
+def test_a_model_learns_from_what_was_corrected(folder, tmp_path):
+    corrections = Corrections.open(folder)
+    corrections.classify([8, 9, 10], "other")
+    data = export_training(
+        corrections, tmp_path / "data", regions=[Box(0, 0, 96, 96), Box(96, 96, 192, 192)]
+    )
+    done = train(
+        TrainRequest(
+            data=(data,), output=tmp_path / "out", init="none", steps=2, batch=1, crop_px=64,
+            device="cpu", workers=0, validations=1, limits=TrainingLimits(proposals=32),
+        )
+    )  # fmt: skip
+    assert done.model.is_file()
+    assert done.card.classes == ("nucleus", "other")
+    assert done.card.training["steps"] == 2
+
+
 def test_only_the_regions_that_were_looked_at_go_out(folder, tmp_path):
     corrections = Corrections.open(folder)
     with pytest.raises(SettingsError, match="nothing"):
@@ -435,3 +454,18 @@ def test_painting_is_seen_at_every_level_and_only_where_it_was_painted():
     empty.write(901, 517, patch)
     assert np.asarray(empty.levels[0]).sum() == patch.sum()
     assert max(empty.levels[-1].shape) <= 512
+
+
+def test_what_was_painted_outlives_the_chunks_that_stay_decoded(monkeypatch):
+    from cellseg.corrections import _pyramid
+
+    monkeypatch.setattr(_pyramid, "DECODED", 2)
+    pyramid = PatchedPyramid.empty((4100, 4100))
+    rng = np.random.default_rng(5)
+    wanted = np.zeros((4100, 4100), np.uint32)
+    for label in range(1, 40):
+        y, x = rng.integers(0, 4000, 2).tolist()
+        pyramid.write(y, x, np.full((90, 90), label, np.uint32))
+        wanted[y : y + 90, x : x + 90] = label
+    for number, level in enumerate(pyramid.levels):
+        assert np.array_equal(np.asarray(level), wanted[:: 2**number, :: 2**number])
