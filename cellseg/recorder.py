@@ -41,6 +41,10 @@ RECORDED = (
 )
 
 
+GATED_SHARE, GATED_AT_LEAST = 0.05, 10
+"""More outlines than this beyond the protocol's size limits are worth a warning."""
+
+
 class Recorder:
     """Takes tiles as they finish and leaves the result.
 
@@ -78,7 +82,7 @@ class Recorder:
         self.merger = SeamMerger(plan.grid, absent=absent)
         self.scale = Scale(plan.downsample, slide.mpp)
         self.builder = SummaryBuilder(info.classes, object=info.object, scale=self.scale)
-        self._outside = self._gated = 0
+        self._outside = self._gated = self._kept = 0
 
     @property
     def frame(self) -> Frame:
@@ -195,6 +199,7 @@ class Recorder:
         self._gated += int(np.count_nonzero(~sized))
         self._outside += int(np.count_nonzero(sized & ~inside))
         keep = np.flatnonzero(sized & inside)
+        self._kept += len(keep)
         return Settled(instances.take(keep), settled.stitched[keep], settled.touches_border[keep])
 
     def _by_tile(self, instances: Instances) -> Iterator[tuple[Tile | None, NDArray[np.int64]]]:
@@ -333,6 +338,13 @@ class Recorder:
         for name, tiles in sorted(self._limits.items()):
             found.append(
                 f"the limit on {name} was reached in {tiles:,} tiles: cells may be missing there"
+            )
+        if self._gated > max(GATED_AT_LEAST, GATED_SHARE * (self._gated + self._kept)):
+            gate = self.plan.protocol
+            found.append(
+                f"{self._gated:,} outlines beside {self._kept:,} cells were left out as smaller "
+                f"than {gate.min_area_um2:.3g} or larger than {gate.max_area_um2:.3g} µm²: are the "
+                "pixel size and the protocol right?"
             )
         if self.failed_tiles:
             found.append(f"{self.failed_tiles:,} tiles did not decode and were left out")

@@ -450,6 +450,17 @@ def test_a_slide_without_cells_gives_an_empty_table(tmp_path):
     assert result.as_dict()["median_area_um2"] is None
 
 
+def test_many_outlines_beyond_the_size_limits_are_told(slide):
+    path, truth = slide
+    middle = float(np.median(truth.areas)) * 0.25
+    result, _ = counted(request_for(path, protocol=PROTOCOL.changed(max_area_um2=middle)))
+    left_out = truth.count - len(result.cells)
+    (said,) = [text for text in result.cells.warnings if "left out" in text]
+    assert f"{left_out} outlines beside {len(result.cells)} cells" in said
+    whole, _ = counted(request_for(path))
+    assert not any("left out" in text for text in whole.cells.warnings)
+
+
 def test_a_region_holds_the_cells_that_a_whole_count_finds_there(slide, tmp_path):
     path, _ = slide
     region = Region(
