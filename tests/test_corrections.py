@@ -222,7 +222,7 @@ def test_only_what_changed_is_measured(folder, monkeypatch):
     corrections.classify([2], "other")
     corrections.recount()
     corrections.recount()
-    assert measured == [2, 1]
+    assert measured == [2], "another class alone needs no measuring"
 
 
 def test_an_unchanged_outline_is_measured_as_the_run_did(folder):
@@ -343,8 +343,12 @@ def test_a_new_count_does_not_inherit_the_old_ones_edits(folder):
     )
     for _ in run(request, detector=ThresholdDetector()):
         pass
-    with pytest.raises(OutputError, match="counted again"):
+    with pytest.raises(InputError, match="changed since"):
         old.delete([2])
+    with pytest.raises(OutputError, match="counted again"):
+        old.save()
+    with pytest.raises(InputError, match="changed since"):
+        old.row(300)
     new = Corrections.open(folder)
     assert not new.edits
     new.delete([3])
@@ -469,3 +473,116 @@ def test_what_was_painted_outlives_the_chunks_that_stay_decoded(monkeypatch):
         wanted[y : y + 90, x : x + 90] = label
     for number, level in enumerate(pyramid.levels):
         assert np.array_equal(np.asarray(level), wanted[:: 2**number, :: 2**number])
+
+
+def test_a_number_that_lives_elsewhere_is_a_new_cell_here(folder):
+    corrections = Corrections.open(folder)
+    cell, far = corrections.cell(6), corrections.cell(200)
+    window = cell.box.widened(8).intersection(Box(0, 0, *corrections.pyramid.shape))
+    painted = corrections.pyramid.levels[0].read(window).astype(np.int64)
+    y, x = np.argwhere(painted == 0)[0]
+    painted[y, x] = 200
+    edit = corrections.redraw((window.y0, window.x0), painted)
+    assert edit.kind == "add"
+    assert edit.labels == (len(corrections.rows) + 1,)
+    assert corrections.cell(200).box == far.box
+
+
+def test_two_hands_on_one_result_lose_nothing(folder):
+    first, second = Corrections.open(folder), Corrections.open(folder)
+    first.delete([1])
+    with pytest.raises(OutputError, match="changed elsewhere"):
+        second.delete([3])
+    assert [edit.labels for edit in Corrections.open(folder).edits] == [(1,)]
+    first.delete([2])
+
+
+def test_cells_far_apart_are_edited_without_what_lies_between(tmp_path, monkeypatch):
+    from cellseg.corrections._cells import CorrectedCells
+    from cellseg.corrections._edit import Change, Edit
+
+    cells = CorrectedCells.__new__(CorrectedCells)
+    cells.pyramid = PatchedPyramid.empty((40_000, 40_000))
+    cells._cells = {}
+    disc = np.ones((10, 10), bool)
+    near, far = Box(5, 5, 15, 15), Box(39_000, 39_000, 39_010, 39_010)
+    changes = tuple(Change(n, None, EditedCell(box, disc, "a")) for n, box in ((1, near), (2, far)))
+    cells._perform(Edit("add", changes, "ada", "now"))
+    assert len(cells.pyramid.levels[0]._painted) == 2
+    assert cells.pyramid.label_at(39_005, 39_005) == 2
+
+
+def test_undone_a_cell_has_its_automatic_row_again(folder):
+    corrections = Corrections.open(folder)
+    find_slide(corrections.result).unlink()
+    before = corrections.row(5)
+    corrections.classify([5], "other")
+    assert corrections.row(5)["intensity_mean_red"] == before["intensity_mean_red"]
+    assert corrections.row(5)["class"] == "other"
+    corrections.undo()
+    corrections.delete([5])
+    corrections.undo()
+    assert 5 not in corrections.touched
+    pd.testing.assert_series_equal(corrections.row(5), before)
+
+
+def test_edits_wait_while_it_is_saved(folder):
+    corrections = Corrections.open(folder)
+    corrections.delete([1])
+
+    def meddle(_):
+        with pytest.raises(SettingsError, match="being saved"):
+            corrections.delete([2])
+
+    saved = corrections.save(on_progress=meddle)
+    assert len(saved.table()) == len(corrections)
+    corrections.delete([2])
+
+
+def test_no_other_result_is_written_over(folder, tmp_path):
+    corrections = Corrections.open(folder)
+    with pytest.raises(OutputError, match="automatic"):
+        corrections.save(folder / ".." / folder.name)
+    other = shutil.copytree(folder, tmp_path / "other.cellseg")
+    with pytest.raises(OutputError, match="another result"):
+        corrections.save(other)
+    corrections.save()
+    corrections.save()
+
+
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [
+        ("label", -1), ("label", 0), ("label", 2**40), ("box", [0, 0, 1e400, 5]),
+        ("box", [0, 99_000, 4, 99_004]), ("class", "unheard of"), ("score", float("nan")),
+        ("box", [0, 0, 20_000, 20_000]),
+    ],
+)  # fmt: skip
+def test_a_log_that_does_not_fit_the_slide_is_refused(folder, change, value):
+    corrections = Corrections.open(folder)
+    corrections.delete([1])
+    path = folder / LOG_NAME
+    log = json.loads(path.read_text())
+    entry = log["edits"][0]["changes"][0]
+    (entry if change == "label" else entry["before"])[change] = value
+    path.write_text(json.dumps(log))
+    with pytest.raises(InputError, match="damaged"):
+        Corrections.open(folder)
+
+
+def test_training_windows_hold_what_was_edited(folder, tmp_path, monkeypatch):
+    from cellseg.corrections import _training
+
+    monkeypatch.setattr(_training, "WHOLE_PX", 100)
+    monkeypatch.setattr(_training, "WINDOW_PX", 64)
+    corrections = Corrections.open(folder)
+    corrections.classify([1, len(corrections.rows)], "other")
+    data = read_coco(export_training(corrections, tmp_path / "data"))
+    assert sum(int((image.classes == 1).sum()) for image in data.images) >= 2
+    with pytest.raises(OutputError, match="already"):
+        export_training(corrections, tmp_path / "data")
+    twice = [Box(0, 0, 150, 101)] * 2
+    data = read_coco(export_training(corrections, tmp_path / "twice", regions=twice))
+    sides = [image.pixels.shape[:2] for image in data.images]
+    assert len(sides) == 4
+    assert all(min(side) >= 50 for side in sides)

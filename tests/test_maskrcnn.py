@@ -139,7 +139,7 @@ def test_mask_branch_sees_only_what_is_kept(model, request, monkeypatch):
 def test_large_boxes_are_looked_at_twice_where_the_first_mask_is_in_doubt(
     model, request, monkeypatch
 ):
-    monkeypatch.setattr(roi_heads, "MASKS_AT_ONCE", 16)
+    monkeypatch.setattr(roi_heads, "MASKS_AT_ONCE", 4)
     heads = model.roi_heads
     images = torch.rand(2, 3, 192, 192)
     images[1, :, 64:] = 0
@@ -150,7 +150,7 @@ def test_large_boxes_are_looked_at_twice_where_the_first_mask_is_in_doubt(
     monkeypatch.setattr(heads, "fine_from_px", float(torch.cat(sides).median()))
     seen = spied(heads, request)
     results = forward_batch(model, images)
-    assert max(boxes for boxes, _ in seen) == 16
+    assert max(boxes for boxes, _ in seen) == 4
     assert {samples for _, samples in seen} == {14, 28}
     # What each look says alone, from the pool and the branch themselves.
     features = model.backbone(model.transform(list(images))[0].tensors)

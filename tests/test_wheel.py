@@ -43,6 +43,7 @@ def test_weights_and_protocols_are_inside(site):
         "cellseg/weights/default.safetensors",
         "cellseg/weights/tissue.safetensors",
         "cellseg/protocols/he.yaml",
+        "cellseg/protocols/he_20x.yaml",
         "cellseg/protocols/ihc.yaml",
         "cellseg/protocols/fluorescence.yaml",
         "cellseg/protocols/brightfield.yaml",
@@ -60,7 +61,7 @@ def test_the_installed_package_runs_and_finds_its_protocols(site):
     )
     home, names = run(site, "-c", code).split()
     assert home.startswith(str(site))
-    assert names == "brightfield,fluorescence,he,ihc"
+    assert names == "brightfield,fluorescence,he,he_20x,ihc"
     assert "cellseg, version" in run(site, "-m", "cellseg", "--version")
 
 

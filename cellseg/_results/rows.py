@@ -39,6 +39,7 @@ class Rows:
     def __init__(self, path: Path, columns: list[tuple[str, str]]) -> None:
         self._path = path
         self.columns = columns
+        self._stat = _stat(path)
         self._loaded: dict[str, pd.Series[Any]] = {}
         try:
             with path.open("rb") as file:
@@ -62,6 +63,7 @@ class Rows:
         IndexError
             If there is no such row.
         """
+        self._refuse_changed()
         wanted = np.asarray(indices, np.int64)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise IndexError(f"{self._path}: {len(self)} rows, got {wanted.min()} … {wanted.max()}")
@@ -85,12 +87,23 @@ class Rows:
         """
         return self.load([name])[name]
 
+    def _refuse_changed(self) -> None:
+        """The places of the rows hold for the file that was opened.
+
+        Raises
+        ------
+        InputError
+        """
+        if _stat(self._path) != self._stat:
+            raise InputError(f"{self._path}: changed since it was opened; open the result again")
+
     def has(self, names: list[str]) -> bool:
         """Whether columns were read already."""
         return all(name in self._loaded for name in names)
 
     def load(self, names: list[str]) -> pd.DataFrame:
         """Some columns of all rows, read together."""
+        self._refuse_changed()
         dtypes = dict(self.columns)
         missing = {name: dtypes[name] for name in names if name not in self._loaded}
         if missing:
@@ -110,6 +123,14 @@ class Rows:
                 raise InputError(f"{self._path}: is no table of cells: {error}") from error
             self._loaded |= {name: found[name] for name in missing}
         return pd.DataFrame({name: self._loaded[name] for name in names})
+
+
+def _stat(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def _row_starts(file: object, start: int) -> NDArray[np.int64]:

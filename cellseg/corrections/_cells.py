@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cellseg.cells import Summary, SummaryBuilder
 from cellseg.corrections._edit import Edit, EditedCell
+from cellseg.corrections._log import check_token
 from cellseg.corrections._pyramid import CHUNK_PX, PatchedPyramid
 from cellseg.corrections._slide import Measurer, section
 from cellseg.errors import InputError, SettingsError
@@ -160,19 +161,22 @@ class CorrectedCells:
         return [found[place] for place in range(len(table))]
 
     def _perform(self, edit: Edit) -> None:
-        box = edit.box.intersection(Box(0, 0, *self.pyramid.shape))
-        labels = self.pyramid.levels[0].read(box)
-        for change in edit.changes:
+        """Erase what was, then paint what is; each change by its own box, however far apart."""
+        redrawn = [c for c in edit.changes if not _same_outline(c.before, c.after)]
+        for change in redrawn:
             if change.before is not None:
-                labels[labels == change.label] = 0
+                self._paint(change.before, old=change.label, new=0)
+        for change in redrawn:
+            if change.after is not None:
+                self._paint(change.after, old=None, new=change.label)
         for change in edit.changes:
             self._cells[change.label] = change.after
-            if change.after is not None:
-                part, mask = self._clipped(
-                    (change.after.box.y0, change.after.box.x0), change.after.mask
-                )
-                window = labels[part.y0 - box.y0 : part.y1 - box.y0, part.x0 - box.x0 :]
-                window[:, : part.width][mask] = change.label
+
+    def _paint(self, cell: EditedCell, *, old: int | None, new: int) -> None:
+        """Give a cell's pixels another number; with ``old``, only those that have this one."""
+        box, mask = self._clipped((cell.box.y0, cell.box.x0), cell.mask)
+        labels = self.pyramid.levels[0].read(box)
+        labels[mask if old is None else mask & (labels == old)] = new
         self.pyramid.write(box.y0, box.x0, labels)
 
     def _automatic(self, label: int, row: pd.Series[Any]) -> EditedCell:
@@ -196,6 +200,16 @@ class CorrectedCells:
         cells = [(label, cell) for label in labels if (cell := self._cells[label]) is not None]
         if not cells:
             return
+        check_token(self.result)
+        fresh = []
+        for label, cell in cells:
+            if (row := self._renamed(label, cell)) is None:
+                fresh.append((label, cell))
+            else:
+                self._measured[label] = (cell, row)
+        if not fresh:
+            return
+        cells = fresh
         measurer = Measurer(self.result)
         try:
             table = measurer.measure([cell for _, cell in cells])
@@ -222,3 +236,25 @@ class CorrectedCells:
         box = self._window(origin, mask.shape)
         y, x = origin
         return box, np.asarray(mask[box.y0 - y : box.y1 - y, box.x0 - x : box.x1 - x], np.bool_)
+
+    def _renamed(self, label: int, cell: EditedCell) -> pd.Series[Any] | None:
+        """The automatic row with another class, where the outline is still the automatic one."""
+        if label > len(self.rows):
+            return None
+        row = self.rows.take([label - 1]).iloc[0]  # type: ignore[arg-type]
+        box = cell.box.widened(1).intersection(Box(0, 0, *self.pyramid.shape))
+        before = self.pyramid.levels[0].read_base(box) == label
+        whole = round(float(row["area_px"]) / self.result.frame.downsample**2)
+        inner = before[cell.box.y0 - box.y0 :, cell.box.x0 - box.x0 :]
+        same = np.array_equal(inner[: cell.box.height, : cell.box.width], cell.mask)
+        if not same or np.count_nonzero(cell.mask) != whole:
+            return None
+        renamed = row.copy()
+        renamed["class"] = cell.name
+        return renamed
+
+
+def _same_outline(before: EditedCell | None, after: EditedCell | None) -> bool:
+    if before is None or after is None:
+        return False
+    return before.box == after.box and np.array_equal(before.mask, after.mask)

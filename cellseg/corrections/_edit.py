@@ -15,7 +15,7 @@ from cellseg.training.outlines import outline_of
 
 Kind = Literal["delete", "add", "redraw", "split", "merge", "class"]
 
-SIDE_LIMIT_PX = 20_000
+AREA_LIMIT_PX = 2**24
 """No cell's box is larger; a log that says so is damaged."""
 
 
@@ -80,11 +80,14 @@ class EditedCell:
         """
         y0, x0, y1, x1 = (int(v) for v in found["box"])
         box = Box(y0, x0, y1, x1)
-        if min(box.shape) < 1 or max(box.shape) > SIDE_LIMIT_PX or min(y0, x0) < 0:
+        if min(box.shape) < 1 or box.area > AREA_LIMIT_PX or min(y0, x0) < 0:
             raise ValueError(f"a box of {found['box']}")
         code = {"size": list(box.shape), "counts": str(found["mask"])}
         _, mask = outline_of(code, box.shape)
-        return cls(box, mask, str(found["class"]), float(found["score"]))
+        score = float(found["score"])
+        if not 0 <= score <= 1:
+            raise ValueError(f"a score of {score}")
+        return cls(box, mask, str(found["class"]), score)
 
 
 @dataclass(frozen=True, eq=False)

@@ -114,6 +114,12 @@ class PatchedLevel:
                 self._memory()[place.y0 : place.y1, place.x0 : place.x1] = labels
         return chunk
 
+    def read_base(self, box: Box) -> NDArray[np.uint32]:
+        """What is on the disk, whatever was painted over it."""
+        if self._base is None:
+            return np.zeros(box.shape, np.uint32)
+        return np.asarray(self._base[box.y0 : box.y1, box.x0 : box.x1], np.uint32)
+
     def write(self, y0: int, x0: int, labels: NDArray[np.uint32]) -> None:
         """Paint over a part."""
         box = Box(y0, x0, y0 + labels.shape[0], x0 + labels.shape[1])

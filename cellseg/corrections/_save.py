@@ -11,12 +11,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import cellseg
-from cellseg.corrections._log import LOG_NAME, token_of
+from cellseg.corrections._log import LOG_NAME, check_token, token_of
 from cellseg.corrections._slide import open_result_slide, section
-from cellseg.errors import CellsegError, OutputError
+from cellseg.errors import CellsegError, InputError, OutputError
 from cellseg.instances import Instances
 from cellseg.measure import Column
-from cellseg.results import Overview, Report, Result, ResultFolder, display_rgb, readable
+from cellseg.results import (
+    Overview,
+    Report,
+    Result,
+    ResultFolder,
+    display_rgb,
+    load_result,
+    readable,
+)
 
 if TYPE_CHECKING:
     from cellseg.corrections._session import Corrections
@@ -37,8 +45,8 @@ def save(
     """See :meth:`Corrections.save`."""
     result = corrections.result
     path = folder or corrected_path(result.path)
-    if path.absolute() == result.path.absolute():
-        raise OutputError(f"{path}: is the automatic result; take another folder")
+    check_token(result)
+    _refuse_other(path, result)
     told = on_progress or (lambda share: None)
     total = max(1, len(corrections))
     done = 0
@@ -69,6 +77,7 @@ def save(
             },
             "corrections": edits,
         }
+        check_token(result)
         title = f"{readable(result.path.stem)}: {summary.cells:,} {summary.object} masks, corrected"
         return out.finish(
             Report(
@@ -85,6 +94,20 @@ def save(
             ),
             on_progress=lambda share: told(0.6 + 0.4 * share),
         )
+
+
+def _refuse_other(path: Path, result: Result) -> None:
+    """Never write over an automatic result, nor over another slide's."""
+    if path.resolve() == result.path.resolve():
+        raise OutputError(f"{path}: is the automatic result; take another folder")
+    try:
+        there = load_result(path)
+    except InputError:
+        return
+    origin = there.run.get("corrected_from")
+    image = section(there, "image").get("path")
+    if not isinstance(origin, dict) or image != section(result, "image").get("path"):
+        raise OutputError(f"{path}: holds another result; take another folder")
 
 
 def _tissue(result: Result) -> dict[str, object] | None:

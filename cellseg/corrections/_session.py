@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from cellseg.corrections._cells import CorrectedCells
 from cellseg.corrections._edit import Change, Edit, EditedCell, Kind
-from cellseg.corrections._log import read_log, write_log
+from cellseg.corrections._log import LogFile
 from cellseg.corrections._save import save
-from cellseg.corrections._shapes import joined, split_along, split_in
+from cellseg.corrections._shapes import GAP_PX, joined, split_along, split_in
 from cellseg.errors import InputError, SettingsError
 from cellseg.geometry import Box
 from cellseg.results import Result, load_result
@@ -45,12 +45,14 @@ class Corrections(CorrectedCells):
                 f"{result.path}: holds corrected cells; open the automatic result beside it, "
                 "its corrections go on where they were left"
             )
-        edits, added = read_log(result)
+        self._log = LogFile(result)
+        edits, added = self._log.read()
         self._model_classes = [str(name) for name in result.run.get("class_names", ())]
         super().__init__(result, list(dict.fromkeys([*self._model_classes, *added])))
         self._who = who or _login()
         self._edits: list[Edit] = []
         self._undone: list[Edit] = []
+        self._saving = False
         self._listeners: list[Callable[[Edit], None]] = []
         for edit in edits:
             self._perform(edit)
@@ -123,7 +125,7 @@ class Corrections(CorrectedCells):
         origin : (int, int)
             Lattice (y, x) of the copy's corner.
         painted : ndarray, int, (h, w)
-            Labels as they should be; those that are unknown are new cells.
+            Labels as they should be; those that had no pixel there are new cells.
         name : str, optional
             Class of new cells; the first otherwise.
 
@@ -141,11 +143,13 @@ class Corrections(CorrectedCells):
         differs = wanted != now
         if not differs.any():
             return None
+        present = set(np.unique(now).tolist())
         changes, fresh = [], self._next
         for label in np.unique(np.concatenate([wanted[differs], now[differs]])).tolist():
             if label == 0:
                 continue
-            before = self.cell(label) if label in self else None
+            # A number that has no pixel here is a new cell, whoever bears it elsewhere.
+            before = self.cell(label) if label in present else None
             after = self._repainted(before, window, wanted == label, name)
             if before is None and after is None:
                 continue
@@ -197,6 +201,7 @@ class Corrections(CorrectedCells):
         cells = {label: self.cell(label) for label in dict.fromkeys(labels)}
         if len(cells) < 2:
             raise SettingsError("select at least two cells to merge")
+        _refuse_apart([cell.box for cell in cells.values()])
         frame = Box(
             min(cell.box.y0 for cell in cells.values()),
             min(cell.box.x0 for cell in cells.values()),
@@ -224,16 +229,19 @@ class Corrections(CorrectedCells):
 
     def undo(self) -> Edit | None:
         """Take the last edit back; returns it, or None where there is none."""
+        self._refuse_while_saving()
         if not self._edits:
             return None
         edit = self._edits.pop()
         self._undone.append(edit)
         back = tuple(Change(c.label, c.after, c.before) for c in edit.changes)
-        self._after(Edit(edit.kind, back, edit.who, edit.when))
+        still = {label for one in self._edits for label in one.labels}
+        self._after(Edit(edit.kind, back, edit.who, edit.when), drop=set(edit.labels) - still)
         return edit
 
     def redo(self) -> Edit | None:
         """Make an edit again that was undone; None where there is none."""
+        self._refuse_while_saving()
         if not self._undone:
             return None
         edit = self._undone.pop()
@@ -255,11 +263,20 @@ class Corrections(CorrectedCells):
         Raises
         ------
         OutputError
-            If it cannot be written.
+            If it cannot be written, if the slide was counted again meanwhile, or if ``folder``
+            holds another result.
+        SettingsError
+            If it is being saved already. Edits meanwhile are refused in the same way.
         """
-        return save(self, None if folder is None else Path(folder), on_progress)
+        self._refuse_while_saving()
+        self._saving = True
+        try:
+            return save(self, None if folder is None else Path(folder), on_progress)
+        finally:
+            self._saving = False
 
     def _make(self, kind: Kind, changes: list[Change]) -> Edit:
+        self._refuse_while_saving()
         when = datetime.now(UTC).isoformat(timespec="seconds")
         edit = Edit(kind, tuple(changes), self._who, when)
         self._undone.clear()
@@ -268,12 +285,20 @@ class Corrections(CorrectedCells):
         self._after(edit)
         return edit
 
-    def _after(self, edit: Edit) -> None:
+    def _refuse_while_saving(self) -> None:
+        if self._saving:
+            raise SettingsError("the corrections are being saved: a moment, please")
+
+    def _after(self, edit: Edit, *, drop: Iterable[int] = ()) -> None:
         """Perform, tell, and only then write: a full disk does not take the edit away."""
         self._perform(edit)
+        for label in drop:
+            # Nothing touches it any more: it is the automatic cell again, or none at all.
+            self._cells.pop(label, None)
+            self._measured.pop(label, None)
         for listener in list(self._listeners):
             listener(edit)
-        write_log(self.result, self._edits, self.classes[len(self._model_classes) :])
+        self._log.write(self._edits, self.classes[len(self._model_classes) :])
 
     def _class(self, name: str | None) -> str:
         if name is None:
@@ -305,6 +330,19 @@ class Corrections(CorrectedCells):
         )
         whole[window.y0 - y0 : window.y1 - y0, window.x0 - x0 : window.x1 - x0] = wanted
         return EditedCell.cut((y0, x0), whole, before.name) if whole.any() else None
+
+
+def _refuse_apart(boxes: Sequence[Box]) -> None:
+    """Before anything between cells that lie far apart is read.
+
+    Raises
+    ------
+    SettingsError
+    """
+    for box in boxes:
+        near = box.widened(GAP_PX + 1)
+        if not any(near.intersects(other) for other in boxes if other is not box):
+            raise SettingsError(f"cells that lie more than {GAP_PX} px apart cannot be merged")
 
 
 def _login() -> str:

@@ -63,6 +63,10 @@ def open_result_slide(result: Result) -> Slide:
     return slide
 
 
+BORDER_PX = 2
+"""A cell this near to the slide's edge touches it, as the seam rule has it."""
+
+
 class Measurer:
     """Measures single cells as the run did; without the slide, intensities are left empty.
 
@@ -119,7 +123,10 @@ class Measurer:
         table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=empty)
         height, width = frame.lattice_height, frame.lattice_width
         table["touches_border"] = [
-            c.box.y0 == 0 or c.box.x0 == 0 or c.box.y1 == height or c.box.x1 == width for c in cells
+            min(c.box.y0, c.box.x0) < BORDER_PX
+            or c.box.y1 > height - BORDER_PX
+            or c.box.x1 > width - BORDER_PX
+            for c in cells
         ]
         table["stitched"] = False
         wanted = [name for name in names if name not in ("label", "class", "object")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import tifffile
 from numpy.typing import NDArray
 
 from cellseg._results.files import is_bare_name, output_errors, replacing
+from cellseg.corrections._log import check_token
 from cellseg.corrections._session import Corrections
 from cellseg.corrections._slide import open_result_slide, section
-from cellseg.errors import SettingsError
+from cellseg.errors import OutputError, SettingsError
 from cellseg.evaluation.run_lengths import encoded
 from cellseg.geometry import Box
 from cellseg.slide import Slide
@@ -58,13 +60,17 @@ def export_training(
     InputError
         If the slide is gone or does not decode there.
     OutputError
-        If it cannot be written.
+        If it cannot be written, or the folder holds annotations already.
     """
     home = Path(folder)
     windows = _windows(corrections, regions)
     if not windows:
         raise SettingsError("nothing was corrected yet, and no region is named: nothing to export")
     result = corrections.result
+    check_token(result)
+    path = home / "annotations.json"
+    if path.exists():
+        raise OutputError(f"{path}: is there already; take another folder, train with both files")
     stain = str(section(result, "protocol").get("stain", "unknown"))
     lattice_mpp = None if result.frame.mpp is None else result.frame.mpp * result.frame.downsample
     modality = {"he": "histology", "ihc": "histology ihc"}.get(stain, stain)
@@ -99,7 +105,6 @@ def export_training(
                 for place, name in enumerate(corrections.classes or ["cell"], start=1)
             ],
         }
-        path = home / "annotations.json"
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(data) + "\n", encoding="utf-8")
     return path
@@ -110,16 +115,18 @@ def _windows(corrections: Corrections, regions: Sequence[Box] | None) -> list[Bo
     extent = Box(0, 0, height, width)
     if regions is not None:
         inside = [region.intersection(extent) for region in regions]
-        return [part for region in inside for part in _tiled(region)]
+        return list(dict.fromkeys(part for region in inside for part in _tiled(region)))
     if not corrections.edits:
         return []
     if max(height, width) <= WHOLE_PX:
         return [extent]
     places = set()
     for edit in corrections.edits:
-        middle = edit.box
-        y, x = (middle.y0 + middle.y1) // 2, (middle.x0 + middle.x1) // 2
-        places.add((min(y, height - 1) // WINDOW_PX, min(x, width - 1) // WINDOW_PX))
+        for change in edit.changes:
+            box = change.box
+            rows = range(box.y0 // WINDOW_PX, (box.y1 - 1) // WINDOW_PX + 1)
+            columns = range(box.x0 // WINDOW_PX, (box.x1 - 1) // WINDOW_PX + 1)
+            places |= {(y, x) for y in rows for x in columns}
     return [
         Box(y * WINDOW_PX, x * WINDOW_PX, (y + 1) * WINDOW_PX, (x + 1) * WINDOW_PX).intersection(
             extent
@@ -129,11 +136,15 @@ def _windows(corrections: Corrections, regions: Sequence[Box] | None) -> list[Bo
 
 
 def _tiled(region: Box) -> list[Box]:
-    """A region in pieces of at most :data:`WHOLE_PX`."""
+    """A region in equal pieces of at most :data:`WHOLE_PX`."""
+    if not region.area:
+        return []
+    rows = np.linspace(region.y0, region.y1, -(-region.height // WHOLE_PX) + 1).astype(int)
+    columns = np.linspace(region.x0, region.x1, -(-region.width // WHOLE_PX) + 1).astype(int)
     return [
-        Box(y, x, y + WHOLE_PX, x + WHOLE_PX).intersection(region)
-        for y in range(region.y0, region.y1, WHOLE_PX)
-        for x in range(region.x0, region.x1, WHOLE_PX)
+        Box(y0, x0, y1, x1)
+        for y0, y1 in pairwise(rows.tolist())
+        for x0, x1 in pairwise(columns.tolist())
     ]
 
 

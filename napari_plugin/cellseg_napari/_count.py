@@ -32,6 +32,8 @@ REGIONS: tuple[Where, ...] = ("the whole slide", "the current view", "drawn shap
 
 AUTOMATIC = "chosen from the image"
 
+OURS = "a napari layer, written by cellseg to be counted"
+
 REFRESH_SECONDS = 0.5
 """Between two drawings of the masks while it counts."""
 
@@ -94,7 +96,9 @@ def settings_of(form: Form) -> dict[str, Any]:
     mpp = form.mpp or about.get("given")
     region = None
     if form.where != "the whole slide":
-        if form.layer is None:
+        own = None if form.layer is None else form.layer.metadata.get(SLIDE_KEY, {}).get("path")
+        other = form.file is not None and (own is None or Path(own) != form.file)
+        if form.layer is None or other:
             raise SettingsError(f"to count in {form.where}, choose the image as a layer")
         region = (
             view_of(form.layer)
@@ -120,7 +124,8 @@ def settings_of(form: Form) -> dict[str, Any]:
 def view_of(layer: Image) -> Region:
     """What of a layer is in sight, level-0 pixels."""
     factor = np.asarray(layer.downsample_factors[layer.data_level])[:2] if layer.multiscale else 1.0
-    corners = np.asarray(layer.corner_pixels, np.float64)[:, :2]
+    axes = slice(0, 2) if layer.rgb else slice(-2, None)
+    corners = np.asarray(layer.corner_pixels, np.float64)[:, axes]
     (y0, x0), (y1, x1) = (corners * factor).tolist()
     height, width = _extent(layer)
     y0, x0, y1, x1 = max(y0, 0), max(x0, 0), min(y1 + 1, height), min(x1 + 1, width)
@@ -160,7 +165,9 @@ def _written(layer: Image, output: Path | None) -> Path:
     if data.dtype.kind not in "uf" or data.dtype.itemsize > 4:
         data = data.astype(np.float32)
     name = "".join(c if c.isalnum() or c in "-_." else "_" for c in layer.name) or "layer"
-    path = output / f"{name}.tif"
+    path = output / f"{name}.layer.tif"
+    if path.exists() and not _is_ours(path):
+        raise SettingsError(f"{path}: is there already; choose another folder for the result")
     pixel = float(np.asarray(layer.scale)[-1])
     known = str(layer.units[-1]) in ("micrometer", "um", "µm")
     where: dict[str, Any] = {}
@@ -169,10 +176,22 @@ def _written(layer: Image, output: Path | None) -> Path:
     photometric = "rgb" if layer.rgb else "minisblack"
     try:
         pixels = data[..., :3] if layer.rgb else data
-        tifffile.imwrite(path, pixels, photometric=photometric, **where)
+        about = {"description": OURS, "metadata": None, **where}
+        tifffile.imwrite(path, pixels, photometric=photometric, **about)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a TIFF is a layer that was written for an earlier count."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(path) as tif:
+            return tif.pages.first.description == OURS
+    except (OSError, ValueError, tifffile.TiffFileError):
+        return False
 
 
 class Counting:
@@ -266,6 +285,7 @@ class Preview:
         from cellseg_napari._shown import CellFilter, Halved, ShownLabels
 
         frame = event.frame
+        self._place_slide(event.image, frame.mpp)
         self._pyramid = PatchedPyramid.empty((frame.lattice_height, frame.lattice_width))
         everything = CellFilter()
         levels: list[Any] = [ShownLabels(level, everything) for level in self._pyramid.levels]
@@ -278,6 +298,20 @@ class Preview:
             **placed(frame.mpp, downsample=frame.downsample),
         )
         self.viewer.add_layer(self.layer)
+
+    def _place_slide(self, image: Path, mpp: float | None) -> None:
+        """A pixel size that was typed in holds for the slide's own layers too."""
+        if mpp is None:
+            return
+        where = placed(mpp)
+        for layer in self.viewer.layers:
+            about = layer.metadata.get(SLIDE_KEY)
+            if not about or Path(about["path"]).absolute() != image.absolute():
+                continue
+            if not np.allclose(np.asarray(layer.scale)[-2:], where["scale"], rtol=1e-6):
+                layer.scale, layer.translate = where["scale"], where["translate"]
+                layer.units = where["units"]
+                about["given"] = mpp
 
     def _paint(self, event: TileDone) -> None:
         """The cells whose middle lies in the tile's own pixels; they are merged at the end."""

@@ -89,6 +89,11 @@ class Inspector:
         """Call it when other cells are selected."""
         self._listeners.append(listener)
 
+    def is_visible(self) -> bool:
+        """Whether the masks, or the colours in their place, are in sight."""
+        colours = self._colours
+        return bool(self.layer.visible or (colours is not None and colours.visible))
+
     # Selecting
 
     def click(self, world: Sequence[float], *, more: bool = False) -> int:

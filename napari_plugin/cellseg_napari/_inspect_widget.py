@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,8 @@ import napari
 import numpy as np
 from napari.layers import Labels, Shapes
 from napari.utils.notifications import show_error, show_info, show_warning
-from qtpy.QtCore import QTimer
+from numpy.typing import NDArray
+from qtpy.QtCore import QEvent, QItemSelection, QItemSelectionModel, QTimer
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
@@ -32,7 +34,7 @@ from cellseg.errors import CellsegError, unexpected_text
 from cellseg.geometry import Box
 from cellseg_napari._background import in_background
 from cellseg_napari._histogram import HistogramRange
-from cellseg_napari._inspect import BY_CLASS, BY_LABEL, Inspector
+from cellseg_napari._inspect import BY_CLASS, BY_LABEL, MARKED, Inspector
 from cellseg_napari._opened import FEATURES_LIMIT, Opened, camera_of, refresh, results_in
 from cellseg_napari._outlines import world_outlines
 from cellseg_napari._paint import Painter
@@ -65,13 +67,26 @@ class InspectWidget(QWidget):  # type: ignore[misc]
         self._end_listening: Callable[[], None] = lambda: None
         self._watched: Shapes | None = None
         self._closed = False
+        # Kept: PySide holds a timer's bound method weakly, and with it all that would answer.
+        self._jobs: list[object] = []
+        self._was_docked = False
+        self._switching = False
+        self._known_shapes: list[Shapes] = []
+        self._sorted = ("label", False)
+        self._busy = False
         self._build()
+        # A timer of its own, which dies with the widget: a single shot would outlive it.
+        self._moved = QTimer(self)
+        self._moved.setSingleShot(True)
+        self._moved.setInterval(0)
+        self._moved.timeout.connect(self._orphaned)
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
         self._soon.setInterval(_WAIT_MS)
         self._soon.timeout.connect(self._tell_totals)
         for event in (viewer.layers.events.inserted, viewer.layers.events.removed):
             event.connect(self._layers_changed)
+        viewer.layers.selection.events.active.connect(self._follow)
         viewer.mouse_drag_callbacks.append(self._clicked)
         self.destroyed.connect(self._close)
         self._layers_changed()
@@ -163,7 +178,7 @@ class InspectWidget(QWidget):  # type: ignore[misc]
     # Which result
 
     def _layers_changed(self, _: object = None) -> None:
-        if self._closed:
+        if self._closed or self._switching:
             return
         found = list(results_in(self.viewer))
         current = self.inspector.opened if self.inspector is not None else None
@@ -182,13 +197,19 @@ class InspectWidget(QWidget):  # type: ignore[misc]
             self._chosen(self.results.currentIndex())
         self._list_shapes()
 
+    def _follow(self, event: Any) -> None:  # noqa: ANN401
+        """The result whose masks were clicked in the list of layers."""
+        if self._closed:
+            return
+        for place in range(self.results.count()):
+            if self.results.itemData(place)[0] is event.value:
+                self.results.setCurrentIndex(place)
+
     def _chosen(self, place: int) -> None:
         """Another result."""
         self._end_listening()
         self._end_listening = lambda: None
-        if self.painter is not None:
-            self.painter.leave()
-        self.inspector = self.painter = None
+        self._leave()
         data = self.results.itemData(place) if place >= 0 else None
         if data is None:
             self.table.setModel(None)
@@ -223,8 +244,24 @@ class InspectWidget(QWidget):  # type: ignore[misc]
         if len(opened.rows) <= FEATURES_LIMIT:
             self.measure.setCurrentText(usual)
 
+    def _leave(self) -> None:
+        """Take marks, colours, filter and paint of the result away."""
+        self._switching = True
+        try:
+            if self.painter is not None:
+                self.painter.leave()
+                self.buttons["Paint"].setText("Paint")
+            if self.inspector is not None:
+                self.inspector.close()
+        finally:
+            self._switching = False
+        self.inspector = self.painter = None
+        self._sorted = ("label", False)
+        self.legend.setText("")
+
     def _enable(self) -> None:
         can = self.inspector is not None and self.inspector.opened.corrections is not None
+        can = can and not self._busy
         for button in self.buttons.values():
             button.setEnabled(can)
         note = self.inspector.opened.note if self.inspector is not None else None
@@ -237,8 +274,7 @@ class InspectWidget(QWidget):  # type: ignore[misc]
         names = self.inspector.classes()
         self.classes.clear()
         self.classes.addItems(names)
-        if text in names:
-            self.classes.setCurrentText(text)
+        self.classes.setCurrentText(text or (names[0] if names else ""))
 
     # Reading columns
 
@@ -262,8 +298,8 @@ class InspectWidget(QWidget):  # type: ignore[misc]
             if not self._closed and self.inspector is not None and self.inspector.opened is opened:
                 self._try(then)
 
-        self._job = in_background(
-            self, partial(rows.load, names), done=arrived, failed=self._failed
+        self._jobs.append(
+            in_background(self, partial(rows.load, names), done=arrived, failed=self._failed)
         )
 
     # Selecting
@@ -279,6 +315,8 @@ class InspectWidget(QWidget):  # type: ignore[misc]
         drawing = getattr(active, "mode", "pan_zoom") not in ("pan_zoom", "transform")
         if dragged or drawing or self._closed or self.inspector is None or not self.isVisible():
             return
+        if not self.inspector.is_visible():
+            return
         more = "Shift" in event.modifiers
         self._try(partial(self.inspector.click, event.position, more=more))
 
@@ -287,30 +325,47 @@ class InspectWidget(QWidget):  # type: ignore[misc]
         if self.inspector is None or not self.inspector.selected:
             self.table.clearSelection()
             return
-        row = self.model.place_of(self.inspector.selected[-1])
         selection = self.table.selectionModel()
-        selection.blockSignals(True)
-        self.table.clearSelection()
-        if row is not None:
-            self.table.selectRow(row)
-            self.table.scrollTo(self.model.index(row, 0))
-        selection.blockSignals(False)
+        chosen = QItemSelection()
+        wide = self.model.columnCount() - 1
+        rows = [self.model.place_of(label) for label in self.inspector.selected[:MARKED]]
+        for row in rows:
+            if row is not None:
+                chosen.select(self.model.index(row, 0), self.model.index(row, wide))
+        if len(self.inspector.selected) <= MARKED:
+            selection.blockSignals(True)
+            selection.select(chosen, QItemSelectionModel.SelectionFlag.ClearAndSelect)
+            selection.blockSignals(False)
+        if rows[-1] is not None and len(rows) == 1:
+            self.table.scrollTo(self.model.index(rows[-1], 0))
         self.table.viewport().update()
         said = ", ".join(str(label) for label in self.inspector.selected[:8])
-        self.state.setText(f"selected: {said}")
+        count = len(self.inspector.selected)
+        self.state.setText(f"selected: {said}" + (f" … ({count:,})" if count > 8 else ""))
 
     def _row_clicked(self, *_: object) -> None:
-        rows = self.table.selectionModel().selectedRows()
-        if rows and self.inspector is not None:
-            label = int(self.model.labels[rows[-1].row()])
-            self._try(partial(self.inspector.fly_to, label))
+        """One row flies to its cell; several are selected where they are."""
+        if self.inspector is None:
+            return
+        labels = self._row_labels()
+        if len(labels) == 1:
+            self._try(partial(self.inspector.fly_to, labels[0]))
+        elif labels:
+            self._try(partial(self.inspector.select, labels))
+
+    def _row_labels(self) -> list[int]:
+        """Of the selected rows, by ranges: asking row by row takes minutes for a million."""
+        found: list[int] = []
+        for part in self.table.selectionModel().selection():
+            found += self.model.labels[part.top() : part.bottom() + 1].tolist()
+        return list(dict.fromkeys(found))
 
     def _sort(self, section: int) -> None:
         """By a column; by the same one again, the other way round."""
         if self.inspector is None:
             return
         name = self.model.columns[section]
-        falling = getattr(self, "_sorted", None) == (name, False)
+        falling = self._sorted == (name, False)
         self._with([name], partial(self._sort_by, name, falling))
 
     def _sort_by(self, name: str, falling: bool) -> None:
@@ -322,9 +377,17 @@ class InspectWidget(QWidget):  # type: ignore[misc]
         self.model.set_labels(labels[::-1] if falling else labels)
 
     def _rows(self) -> None:
-        if self.inspector is not None:
-            self._sorted = ("label", False)
-            self.model.set_labels(self.inspector.opened.labels()[self.inspector.shown_mask()])
+        """The rows that are shown, in the order that was asked for."""
+        if self.inspector is None:
+            return
+        name, falling = self._sorted
+        place = self.table.verticalScrollBar().value()
+        if name != "label" and self.inspector.opened.rows.has([name]):
+            self._sort_by(name, falling)
+        else:
+            labels = self.inspector.opened.labels()[self.inspector.shown_mask()]
+            self.model.set_labels(labels[::-1] if falling else labels)
+        self.table.verticalScrollBar().setValue(place)
 
     # Colours, filter, totals
 
@@ -397,7 +460,9 @@ class InspectWidget(QWidget):  # type: ignore[misc]
             self.shapes.addItem(layer.name, layer)
         self.shapes.blockSignals(False)
         # A layer that was just drawn is what the person wants to know about.
-        wanted = chosen if chosen in drawn else (drawn[-1] if drawn else None)
+        fresh = [layer for layer in drawn if layer not in self._known_shapes]
+        self._known_shapes = drawn
+        wanted = fresh[-1] if fresh else (chosen if chosen in drawn else None)
         self.shapes.setCurrentIndex(drawn.index(wanted) + 1 if wanted is not None else 0)
         self._shapes_chosen()
 
@@ -452,11 +517,7 @@ class InspectWidget(QWidget):  # type: ignore[misc]
     @property
     def selected(self) -> list[int]:
         """Labels of the selected cells; those of several table rows too."""
-        if self.inspector is None:
-            return []
-        rows = self.table.selectionModel().selectedRows()
-        picked = [int(self.model.labels[row.row()]) for row in rows]
-        return list(dict.fromkeys([*self.inspector.selected, *picked]))
+        return [] if self.inspector is None else list(self.inspector.selected)
 
     def delete(self) -> None:
         self.corrections.delete(self.selected)
@@ -468,18 +529,25 @@ class InspectWidget(QWidget):  # type: ignore[misc]
         """Along a line of the chosen shapes layer that crosses the cell, else in two."""
         if len(self.selected) != 1:
             raise CellsegError("select the one cell to split")
-        self.corrections.split(self.selected[0], line=self._line())
+        label = self.selected[0]
+        box = self.corrections.cell(label).box
+        for line in self._lines():
+            low, high = line.min(axis=0), line.max(axis=0)
+            if (low < (box.y1, box.x1)).all() and (high >= (box.y0, box.x0)).all():
+                self.corrections.split(label, line=line)
+                return
+        self.corrections.split(label)
 
-    def _line(self) -> Any:  # noqa: ANN401
+    def _lines(self) -> list[NDArray[np.float64]]:
+        """Drawn lines, lattice (y, x), the newest first."""
         if self._watched is None or self.inspector is None:
-            return None
-        for corners, kind in reversed(
-            list(zip(self._watched.data, self._watched.shape_type, strict=True))
-        ):
+            return []
+        found = []
+        for corners, kind in zip(self._watched.data, self._watched.shape_type, strict=True):
             if kind in ("line", "path"):
                 world = np.array([self._watched.data_to_world(tuple(p))[-2:] for p in corners])
-                return self.inspector.opened.to_lattice(world)
-        return None
+                found.append(self.inspector.opened.to_lattice(world))
+        return found[::-1]
 
     def paint(self) -> None:
         """Start painting, or take what was painted."""
@@ -504,6 +572,8 @@ class InspectWidget(QWidget):  # type: ignore[misc]
             self.state.setText("nothing was painted")
 
     def set_class(self) -> None:
+        if not self.selected:
+            raise CellsegError("no cell is selected")
         self.corrections.classify(self.selected, self.classes.currentText())
         self._list_classes()
 
@@ -570,21 +640,23 @@ class InspectWidget(QWidget):  # type: ignore[misc]
 
     def _long(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
         """In a thread: the window stays alive. Corrections wait until it is done."""
-        for button in self.buttons.values():
-            button.setEnabled(False)
+        self._busy = True
+        self._enable()
 
         def done(found: object) -> None:
+            self._busy = False
             if not self._closed:
                 self._enable()
                 self._tell_totals()
                 then(found)
 
         def failed(error: Exception) -> None:
+            self._busy = False
             if not self._closed:
                 self._enable()
             self._failed(error)
 
-        self._job = in_background(self, work, done=done, failed=failed)
+        self._jobs.append(in_background(self, work, done=done, failed=failed))
 
     def _try(self, action: Callable[[], object], *_: object) -> None:
         """Say in napari what went wrong."""
@@ -603,8 +675,24 @@ class InspectWidget(QWidget):  # type: ignore[misc]
             logger.error("unexpected", exc_info=error)
             show_error(unexpected_text(error))
 
+    def changeEvent(self, event: QEvent) -> None:  # noqa: N802
+        """Napari takes a closed panel out of its dock and does not delete it."""
+        super().changeEvent(event)
+        timer = getattr(self, "_moved", None)
+        if event.type() == QEvent.Type.ParentChange and timer is not None:
+            timer.start()
+
+    def _orphaned(self) -> None:
+        if not self._closed and self._was_docked and self.parent() is None:
+            self._leave()
+            self._close()
+        self._was_docked = self._was_docked or self.parent() is not None
+
     def _close(self, _: object = None) -> None:
         self._closed = True
         self._end_listening()
+        for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
+            with suppress(ValueError, RuntimeError):
+                event.disconnect(self._layers_changed)
         if self._clicked in self.viewer.mouse_drag_callbacks:
             self.viewer.mouse_drag_callbacks.remove(self._clicked)

@@ -146,6 +146,10 @@ class LazyLevel:
     ) -> NDArray[np.generic]:
         return np.asarray(self[...], dtype)
 
+    def __deepcopy__(self, memo: object) -> LazyLevel:
+        """Napari's Duplicate copies a layer's data; this is only a way to read it."""
+        return self
+
     def __getitem__(self, key: object) -> NDArray[np.generic]:
         """Basic indexing: integers, slices and ``...``; reads the blocks that are touched."""
         keys = self._expanded(key)

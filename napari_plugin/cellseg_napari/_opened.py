@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -128,6 +129,8 @@ class Opened:
         keep[[label - 1 for label in touched if label <= len(values)]] = False
         labels = np.flatnonzero(keep) + 1
         edited = self.corrections.edited_table()
+        if not len(edited):
+            return values[keep]
         every = np.concatenate([labels, edited["label"].to_numpy(np.int64)])
         order = np.argsort(every, kind="stable")
         return np.concatenate([values[keep], edited[name].to_numpy()])[order]
@@ -171,6 +174,18 @@ class Opened:
         found = np.full(int(labels.max(initial=0)) + 1, np.nan, np.float32)
         found[labels] = values
         return found
+
+
+_alive: weakref.WeakValueDictionary[tuple[str, str], Opened] = weakref.WeakValueDictionary()
+
+
+def opened_result(result: Result) -> Opened:
+    """One for each result, however often it is shown: two would write over each other's edits."""
+    key = (str(result.path.resolve()), str(result.run.get("result")))
+    found = _alive.get(key)
+    if found is None or found.corrections is None:
+        found = _alive[key] = Opened(result)
+    return found
 
 
 def opened_of(layer: Layer | None) -> Opened | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cellseg.corrections import Edit
 from cellseg.errors import SettingsError
@@ -29,6 +30,7 @@ class Painter:
         self.viewer, self.opened = viewer, opened
         self.layer: Labels | None = None
         self._window: Box | None = None
+        self._before: NDArray[np.int32] | None = None
 
     def begin(self, world: tuple[float, float], *, label: int | None = None) -> Labels:
         """Open a window around a point of the world.
@@ -75,12 +77,22 @@ class Painter:
             metadata={KEY: self.opened, "cellseg_role": "paint"},
             **where,
         )
+        self._before = pixels.copy()
         self.layer.selected_label = fresh if label is None else label
+        self.layer.bind_key("m", self._new_cell, overwrite=True)
         self.layer.brush_size = 6
         self.layer.mode = "paint"
         self.viewer.add_layer(self.layer)
         self.viewer.layers.selection.active = self.layer
         return self.layer
+
+    def _new_cell(self, layer: Labels) -> None:
+        """Napari's M takes the largest number in the window, which may live elsewhere."""
+        corrections = self.opened.corrections
+        used = [int(np.asarray(layer.data).max(initial=0))]
+        if corrections is not None:
+            used += [len(corrections.rows), *corrections.touched]
+        layer.selected_label = max(used) + 1
 
     def apply(self, name: str | None = None) -> Edit | None:
         """Take what was painted as one edit; None where nothing was."""
@@ -88,11 +100,15 @@ class Painter:
         if layer is None or window is None or corrections is None:
             raise SettingsError("nothing is being painted")
         painted = np.asarray(layer.data)
+        now = corrections.pyramid.levels[0].read(window).astype(painted.dtype)
+        # Only what the brush touched: other edits made meanwhile stand.
+        wanted = np.where(painted != self._before, painted, now)
+        edit = corrections.redraw((window.y0, window.x0), wanted, name)
         self.leave()
-        return corrections.redraw((window.y0, window.x0), painted, name)
+        return edit
 
     def leave(self) -> None:
         """Take the window away; what was painted and not applied is dropped."""
         if self.layer is not None and self.layer in self.viewer.layers:
             self.viewer.layers.remove(self.layer)
-        self.layer = self._window = None
+        self.layer = self._window = self._before = None

@@ -202,9 +202,9 @@ def placed(mpp: float | None, *, downsample: float = 1.0) -> dict[str, Any]:
 
 def _cells_layers(result: Result) -> list[LayerData]:
     """The masks; read again after a count, they are as corrected."""
-    from cellseg_napari._opened import KEY, Opened
+    from cellseg_napari._opened import KEY, opened_result
 
-    opened = Opened(result)
+    opened = opened_result(result)
     if opened.note is not None and "corrected_from" not in result.run:
         _warn(f"{opened.note}; shown as counted, and not to be corrected")
     frame = result.frame

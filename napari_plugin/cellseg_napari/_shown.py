@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,10 @@ class _Level:
 
     def __getitem__(self, key: object) -> NDArray[Any]:
         raise NotImplementedError
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Napari's Duplicate copies a layer's data; this is only a way to read it."""
+        return self
 
 
 class ShownLabels(_Level):

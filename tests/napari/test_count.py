@@ -149,10 +149,15 @@ def test_a_layer_without_a_file_is_written_first(viewer: ViewerModel, tmp_path: 
     with pytest.raises(SettingsError, match="choose a folder"):
         request_of(Form(layer=layer))
     request = request_of(Form(layer=layer, output=tmp_path))
-    assert request.image == tmp_path / "my_cells_1.tif"
+    assert request.image == tmp_path / "my_cells_1.layer.tif"
     with open_slide(request.image) as slide:
         assert slide.mpp == pytest.approx(0.5, rel=1e-3)
         assert slide.is_rgb
+    assert request_of(Form(layer=layer, output=tmp_path)).image == request.image
+    (tmp_path / "mine.layer.tif").write_bytes(b"somebody's own")
+    layer.name = "mine"
+    with pytest.raises(SettingsError, match="is there already"):
+        request_of(Form(layer=layer, output=tmp_path))
     stack = Image(np.zeros((3, 8, 8)), name="stack")
     with pytest.raises(SettingsError, match="expected one plane"):
         request_of(Form(layer=stack, output=tmp_path))
@@ -163,6 +168,30 @@ def test_what_is_missing_is_said() -> None:
         request_of(Form())
     with pytest.raises(SettingsError, match="as a layer"):
         request_of(Form(file=Path("a.tif"), where="the current view"))
+
+
+def test_a_region_of_one_slide_is_not_counted_on_another(viewer: ViewerModel, discs: Path) -> None:
+    layer = image_of(viewer, discs)
+    with pytest.raises(SettingsError, match="as a layer"):
+        request_of(Form(file=Path("other.tif"), layer=layer, where="the current view"))
+
+
+def test_a_typed_pixel_size_places_the_slide_too(viewer: ViewerModel, tmp_path: Path) -> None:
+    import tifffile
+
+    path = tmp_path / "plain.tif"
+    pixels = np.full((256, 300, 3), 240, np.uint8)
+    pixels[40:60, 50:70] = 80
+    tifffile.imwrite(path, pixels, photometric="rgb")
+    layer = image_of(viewer, path)
+    assert tuple(layer.scale) == (1.0, 1.0)
+    preview = Preview(viewer)
+    for event in counting(Form(layer=layer, mpp=0.5)).events():
+        preview.show(event)
+    ((cells, opened),) = results_in(viewer)
+    assert tuple(layer.scale) == tuple(cells.scale) == (0.5, 0.5)
+    assert layer.units == cells.units
+    assert opened.place_of(1)[0] == pytest.approx((49.5 * 0.5, 59.5 * 0.5))
 
 
 def test_settings_reach_the_pipeline(viewer: ViewerModel, discs: Path) -> None:

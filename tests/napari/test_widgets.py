@@ -269,6 +269,14 @@ def test_what_the_form_lacks_is_told(viewer: napari.Viewer, told: list[str], dis
     assert "draw a rectangle" in told[-1]
 
 
+def test_masks_that_are_not_cellsegs_are_told_apart(viewer: napari.Viewer) -> None:
+    viewer.add_labels(np.ones((20, 20), int), name="mine")
+    widget = dock(viewer, "Inspect and correct cells")
+    assert "mine is no result of cellseg" in widget.totals.text()
+    assert not widget.buttons["Delete"].isEnabled()
+    click(viewer, (5.0, 5.0))
+
+
 @pytest.fixture
 def inspected(viewer: napari.Viewer, discs: Path) -> Any:
     """A counted slide with the second widget open."""
@@ -390,6 +398,60 @@ def test_correcting_in_the_window(
     assert (tmp_path / "data" / "annotations.json").is_file()
     assert "cellseg train" in told[-1]
     picture(viewer, "corrected")
+
+
+def test_several_rows_are_several_cells(viewer: napari.Viewer, inspected: Any) -> None:
+    from qtpy.QtCore import QItemSelection, QItemSelectionModel
+
+    model, selection = inspected.model, inspected.table.selectionModel()
+    rows = QItemSelection(model.index(3, 0), model.index(6, model.columnCount() - 1))
+    selection.select(rows, QItemSelectionModel.SelectionFlag.ClearAndSelect)
+    assert inspected.selected == [4, 5, 6, 7]
+    assert len(viewer.layers["selected cells"].data) == 4
+    inspected.table.selectAll()
+    assert len(inspected.selected) == model.rowCount()
+    inspected.inspector.select([9])
+    assert [row.row() for row in selection.selectedRows()] == [8]
+
+
+def test_order_and_shapes_stay_as_they_were_chosen(viewer: napari.Viewer, inspected: Any) -> None:
+    inspected._sort(inspected.model.columns.index("area_um2"))
+    second = int(inspected.model.labels[1])
+    inspected.inspector.select([int(inspected.model.labels[0])])
+    inspected.buttons["Delete"].click()
+    assert inspected.model.labels[0] == second
+    viewer.add_shapes([np.array([[50, 50], [150, 250]])], shape_type="rectangle")
+    assert inspected.shapes.currentIndex() == 1, "what was just drawn is what is asked about"
+    inspected.shapes.setCurrentIndex(0)
+    inspected.colour.setCurrentText("eccentricity")
+    assert inspected.shapes.currentIndex() == 0
+    inspected.classes.setCurrentText("mitosis")
+    inspected.buttons["Undo"].click()
+    assert inspected.classes.currentText() == "mitosis"
+
+
+def test_a_closed_panel_leaves_nothing_behind(viewer: napari.Viewer, inspected: Any) -> None:
+    inspected.colour.setCurrentText("eccentricity")
+    inspected.inspector.select([4])
+    inspected.inspector.show_range("area_um2", 60.0, np.inf)
+    viewer.window.remove_dock_widget(inspected)
+    assert pump(lambda: inspected._closed, 10)
+    assert [layer.name for layer in viewer.layers] == ["discs", "discs nucleus"]
+    assert viewer.layers["discs nucleus"].visible
+    again = dock(viewer, "Inspect and correct cells")
+    assert again.model.rowCount() == len(again.corrections)
+    again.inspector.select([4])
+    again.buttons["Delete"].click()
+    assert again.model.place_of(4) is None
+
+
+def test_deleted_then_reopened(viewer: napari.Viewer, inspected: Any, told: list[str]) -> None:
+    inspected.inspector.select([4])
+    inspected.buttons["Delete"].click()
+    inspected.measure.setCurrentText("eccentricity")
+    assert not told
+    low, high = inspected.histogram.bounds
+    assert 0 <= low < high <= 1
 
 
 @pytest.mark.slow
