@@ -27,7 +27,7 @@ from cellseg.instances import Instances
 from cellseg.plan import CountRequest, Plan, fit_normaliser, make_plan, sample_boxes
 from cellseg.protocol import CountProtocol
 from cellseg.recorder import Recorder
-from cellseg.results import Frame, ResultFolder, load_result
+from cellseg.results import CORRECTIONS, Frame, ResultFolder, load_result
 from cellseg.slide import Slide, open_slide
 from cellseg.tiles import TilePixels, TileSource, find_tissue, overview_step
 from cellseg.tissue import TissueFinder, TissueMask
@@ -256,11 +256,16 @@ class _Run:
             yield Started(self.request.image, total, self._about(total), recorder.frame)
             yield from self._replay(recorder, total)
             yield from self._tiles(recorder, source, recorder.todo(), total)
+            if (folder.path / CORRECTIONS).is_file():
+                yield Note(
+                    f"{folder.path}: holds corrections of an earlier count; they stay as they "
+                    "are, and are not made to this one"
+                )
             yield self._finish(folder, recorder, tissue)
 
     def _path(self) -> Path:
         home = self.request.output or self.request.image.parent
-        kind = ".cellseg" if self.request.region is None else ".region.cellseg"
+        kind = ".cellseg" if self.request.region is None else self.request.region.ending
         name = self.request.folder_name or f"{self.slide.name}{kind}"
         return home / name
 
@@ -315,7 +320,10 @@ class _Run:
         looked = mask if region is None else mask.within(region.scaled(self.plan.downsample))
         self.seconds["tissue"] = time.monotonic() - start
         if region is not None and looked.looked_at_px() <= 0:
-            raise SettingsError(f"{self.request.image}: the region lies outside of the slide")
+            raise SettingsError(
+                f"{self.request.image}: the region lies outside of the slide, or is smaller "
+                "than a pixel"
+            )
         return looked, mask
 
     def _recorder(

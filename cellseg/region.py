@@ -6,11 +6,13 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cellseg._scanline import coverage
 from cellseg.errors import InputError, SettingsError
 
 Point = tuple[float, float]
@@ -107,32 +109,62 @@ class Region:
         return found
 
     def share_of_pixels(
-        self, shape: tuple[int, int], step: float, *, samples: int = 4
+        self, extent: tuple[int, int], step: float, *, samples: int = 16
     ) -> NDArray[np.float32]:
         """How much of each pixel of a coarse grid lies inside, 0 … 1.
 
         Parameters
         ----------
-        shape : (int, int)
+        extent : (int, int)
+            Height and width, in the region's pixels; the last row and column of the grid may
+            stand for less than a whole step, and their share is of what they stand for.
         step : float
             The region's pixels along a side of a coarse one.
         samples : int
-            Points that are asked along a side of a coarse pixel.
+            Lines a row of coarse pixels is looked at along; along a line shares are exact.
+
+        Returns
+        -------
+        ndarray, float32, (ceil(height / step), ceil(width / step))
         """
-        share = np.zeros(shape, np.float32)
-        y0, x0, y1, x1 = ((edge + 0.5) / step for edge in self.bounds)
-        top, left = max(0, math.floor(y0)), max(0, math.floor(x0))
-        bottom, right = min(shape[0], math.ceil(y1)), min(shape[1], math.ceil(x1))
-        if bottom <= top or right <= left:
-            return share
-        offsets = (np.arange(samples) + 0.5) / samples
-        columns = ((np.arange(left, right)[:, None] + offsets) * step - 0.5).ravel()
-        for row in range(top, bottom):
-            rows = (row + offsets) * step - 0.5
-            ys, xs = np.repeat(rows, len(columns)), np.tile(columns, samples)
-            inside = self.contains(ys, xs).reshape(samples, right - left, samples)
-            share[row, left:right] = inside.mean(axis=(0, 2))
-        return share
+        polygons = [[(np.array(ring) + 0.5) / step for ring in rings] for rings in self.polygons]
+        return coverage(polygons, (extent[0] / step, extent[1] / step), samples=samples)
+
+    def edge_pixels(self, extent: tuple[int, int], step: float) -> NDArray[np.bool_]:
+        """Which pixels of a coarse grid an outline runs through, or close by.
+
+        Parameters
+        ----------
+        extent, step
+            As for :meth:`share_of_pixels`.
+
+        Returns
+        -------
+        ndarray, bool, (ceil(height / step), ceil(width / step))
+            Those that touch one in which a point of an outline lies, too; others are inside or
+            outside as a whole.
+        """
+        from scipy import ndimage
+
+        shape = max(1, math.ceil(extent[0] / step)), max(1, math.ceil(extent[1] / step))
+        found = np.zeros(shape, np.bool_)
+        for ring in (ring for rings in self.polygons for ring in rings):
+            points = (np.array(ring) + 0.5) / step
+            steps = np.roll(points, -1, axis=0) - points
+            count = np.ceil(np.abs(steps).max(axis=1) * 2).astype(np.int64) + 1
+            edge = np.repeat(np.arange(len(points)), count)
+            along = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count)
+            at = np.floor(points[edge] + steps[edge] * (along / count[edge])[:, None])
+            at = at[((at >= -1) & (at <= shape)).all(axis=1)].astype(np.int64)
+            at = np.clip(at, 0, np.array(shape) - 1)
+            found[at[:, 0], at[:, 1]] = True
+        near = ndimage.binary_dilation(found, np.ones((3, 3), np.bool_))
+        return np.asarray(near, np.bool_)
+
+    @property
+    def ending(self) -> str:
+        """Of the folder of its result: each region of a slide has one of its own."""
+        return f".region-{sha256(json.dumps(self.as_geojson()).encode()).hexdigest()[:8]}.cellseg"
 
     def as_geojson(self) -> dict[str, object]:
         """A MultiPolygon of (x, y), as QuPath reads it."""

@@ -12,10 +12,12 @@ from cellseg._results.journal import FinishedTile, TileStatus
 from cellseg._results.labels import Frame, LabelLevel
 from cellseg._results.outline import tissue_outline
 from cellseg._results.overview import Overview, display_rgb, write_overview
+from cellseg._results.publish import CORRECTIONS
 from cellseg._results.result import Result, load_result
 from cellseg._results.table import TableColumn
 
 __all__ = [
+    "CORRECTIONS",
     "FinishedTile",
     "Frame",
     "LabelLevel",

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, replace
+from functools import cached_property
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ from cellseg.geometry import Box
 from cellseg.models.unet import UNet
 from cellseg.normalise import Light
 from cellseg.region import Region
+
+T = TypeVar("T", bound=np.generic)
 
 OVERVIEW_STEP = 16
 """Lattice pixels per overview pixel, each way, at the protocol's usual 0.5 µm/px."""
@@ -99,9 +102,11 @@ class TissueMask:
         Tiles that the region touches are searched; of their cells those count whose centre
         lies in it.
         """
-        share = region.share_of_pixels((self.search.shape[0], self.search.shape[1]), self.step)
-        near = ndimage.binary_dilation(share > 0, np.ones((3, 3)))
-        return replace(self, search=self.search & near, region=region)
+        mask = replace(self, region=region)
+        assert mask._regional is not None
+        share, edge = mask._regional
+        near = ndimage.binary_dilation((share > 0) | edge, np.ones((3, 3)))
+        return replace(mask, search=self.search & near)
 
     def coverage(self, box: Box) -> float:
         """Share of mask pixels touching ``box`` that are to be searched, 0 … 1.
@@ -125,8 +130,14 @@ class TissueMask:
         columns = np.clip(np.where(inside, xs, 0) // self.step, 0, self.search.shape[1] - 1)
         found: NDArray[np.bool_] = self.search[rows.astype(np.int64), columns.astype(np.int64)]
         found = found & inside
-        if self.region is not None:
-            found &= self.region.contains(ys, xs).reshape(found.shape)
+        if self.region is None or self._regional is None:
+            return found
+        # Away from the outlines the grid knows; there the polygons are asked, point by point.
+        share, edge = self._regional
+        rows, columns = rows.astype(np.int64), columns.astype(np.int64)
+        ask = found & edge[rows, columns]
+        found = found & (share[rows, columns] > 0) & ~ask
+        found[ask] = self.region.contains(ys[ask], xs[ask])
         return found
 
     def area_px(self) -> float:
@@ -145,13 +156,28 @@ class TissueMask:
         """Area of the tissue in mm²; ``mpp`` is µm per lattice pixel."""
         return self.area_px() * mpp * mpp * 1e-6
 
+    @cached_property
+    def _regional(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]] | None:
+        """How much of each pixel lies in the region, and which may lie in it in part."""
+        if self.region is None:
+            return None
+        share = self.region.share_of_pixels(self.extent, self.step)
+        edge = self.region.edge_pixels(self.extent, self.step)
+        return _fitted(share, self.search.shape), _fitted(edge, self.search.shape)
+
     def _area(self, mask: NDArray[np.bool_]) -> float:
         rows = _spans(mask.shape[0], self.step, self.extent[0])
         columns = _spans(mask.shape[1], self.step, self.extent[1])
         shares = mask.astype(np.float64)
-        if self.region is not None:
-            shares *= self.region.share_of_pixels((mask.shape[0], mask.shape[1]), self.step)
+        if self._regional is not None:
+            shares *= self._regional[0]
         return float(rows @ shares @ columns)
+
+
+def _fitted(grid: NDArray[T], shape: tuple[int, ...]) -> NDArray[T]:
+    """The grid, cut or padded: a mask may be a row or a column off from rounding."""
+    more = [(0, max(0, wanted - side)) for wanted, side in zip(shape, grid.shape, strict=True)]
+    return np.pad(grid, more, mode="edge")[: shape[0], : shape[1]]
 
 
 def _spans(count: int, step: float, length: int) -> NDArray[np.float64]:

@@ -15,8 +15,8 @@ ROOT = Path(cellseg.__file__).parent
 
 LAYERS = [
     {"errors"},
-    {"geometry", "region", "normalise", "counterstain", "_results.lock", "_results.files"},
-    {"protocol", "paste"},
+    {"geometry", "normalise", "counterstain", "_scanline", "_results.lock", "_results.files"},
+    {"protocol", "paste", "region"},
     {"instances", "models", "slide", "synthetic"},
     {"merge", "measure", "tissue", "detect", "engine", "evaluation"},
     {"threshold"},

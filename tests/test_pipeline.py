@@ -473,7 +473,7 @@ def test_a_region_holds_the_cells_that_a_whole_count_finds_there(slide, tmp_path
     )
     whole, _ = counted(request_for(path, output=tmp_path))
     part, events = counted(request_for(path, output=tmp_path, region=region))
-    assert part.cells.folder.name == "discs.region.cellseg"
+    assert part.cells.folder.match("discs.region-????????.cellseg")
     started = next(event for event in events if isinstance(event, Started))
     assert 0 < started.tiles < 48
     table = whole.cells.table
@@ -489,6 +489,18 @@ def test_a_region_holds_the_cells_that_a_whole_count_finds_there(slide, tmp_path
     assert any("nothing to do" in event.text for event in events if isinstance(event, Note))
     with pytest.raises(SettingsError, match="outside"):
         counted(request_for(path, output=tmp_path, region=Region.box(9e4, 9e4, 9.1e4, 9.1e4)))
+
+
+def test_a_new_count_says_that_corrections_were_of_another(slide, tmp_path):
+    path, _ = slide
+    first, events = counted(request_for(path, output=tmp_path))
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert not any("corrections" in text for text in notes)
+    (first.cells.folder / "corrections.json").write_text("{}")
+    _, events = counted(request_for(path, output=tmp_path, score=0.9))
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert any("corrections of an earlier count" in text for text in notes)
+    assert (first.cells.folder / "corrections.json").read_text() == "{}"
 
 
 def test_tissue_of_a_region_is_measured_in_the_region():

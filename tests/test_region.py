@@ -11,6 +11,7 @@ from cellseg.errors import InputError, SettingsError
 from cellseg.region import Region, read_region
 
 L_SHAPE = ((0.0, 0.0), (0.0, 30.0), (10.0, 30.0), (10.0, 10.0), (40.0, 10.0), (40.0, 0.0))
+L_SCALED = tuple((3 * y + 10, 3 * x + 10) for y, x in L_SHAPE)
 
 
 def test_inside_outside_and_in_a_hole():
@@ -24,10 +25,43 @@ def test_inside_outside_and_in_a_hole():
 
 def test_shares_of_coarse_pixels_add_up_to_the_area():
     region = Region.of([np.array(L_SHAPE) * 10 + 13])
-    share = region.share_of_pixels((60, 60), 16.0, samples=8)
-    assert share.sum() * 256 == pytest.approx(region.area_px, rel=0.01)
+    share = region.share_of_pixels((960, 960), 16.0)
+    assert share.shape == (60, 60)
+    assert share.sum() * 256 == pytest.approx(region.area_px, rel=1e-3)
     assert share.max() == 1.0
-    assert region.share_of_pixels((1, 1), 8.0).sum() == 0
+    assert region.share_of_pixels((8, 8), 8.0).sum() == 0
+
+
+def test_shares_are_what_points_say():
+    rng = np.random.default_rng(0)
+    hole = np.array([(30, 30), (30, 160), (80, 60)], float)  # runs out of the outline
+    star = rng.uniform(-20, 200, (9, 2))  # crosses itself, and the slide's border
+    region = Region((*Region.of([star]).polygons, ((*L_SCALED,), tuple(map(tuple, hole)))))
+    extent, step = (150, 130), 8.0
+    share = region.share_of_pixels(extent, step, samples=32)
+    y, x = np.mgrid[0 : extent[0] : 0.25, 0 : extent[1] : 0.25]
+    inside = region.contains(y.ravel() - 0.375, x.ravel() - 0.375).reshape(y.shape)
+    for row in range(share.shape[0]):
+        for column in range(share.shape[1]):
+            block = inside[row * 32 : row * 32 + 32, column * 32 : column * 32 + 32]
+            assert share[row, column] == pytest.approx(block.mean(), abs=0.04)
+
+
+def test_the_last_pixels_are_whole_at_the_border():
+    share = Region.box(-5, -5, 500, 500).share_of_pixels((100, 70), 16.0)
+    assert share.shape == (7, 5)
+    np.testing.assert_allclose(share, 1.0, atol=1e-5)
+
+
+def test_pixels_off_the_edge_are_inside_or_outside_as_a_whole():
+    region = Region.of([np.array(L_SHAPE) * 7 + 5])
+    share, edge = region.share_of_pixels((320, 240), 16.0), region.edge_pixels((320, 240), 16.0)
+    assert set(np.unique(share[~edge])) == {0.0, 1.0}
+    assert 0 < edge.mean() < 0.9
+    # Smaller than the distance between two lines, and seen all the same.
+    speck = Region.box(100.1, 100.1, 100.2, 100.2)
+    assert speck.share_of_pixels((320, 240), 16.0).sum() == 0
+    assert speck.edge_pixels((320, 240), 16.0)[6, 6]
 
 
 def test_corners_stay_together_on_another_lattice():

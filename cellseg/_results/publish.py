@@ -25,6 +25,7 @@ from cellseg.errors import InputError
 STAGING = ".partial"
 TABLE, LABELS, RUN, OVERVIEW = "cells.csv", "labels.ome.zarr", "run.json", "overview.png"
 TISSUE = "tissue.geojson"
+CORRECTIONS = "corrections.json"
 FORMAT = "cellseg result"
 FORMAT_VERSION = 1
 
@@ -77,7 +78,7 @@ def is_export_name(name: object) -> bool:
     """Whether an export may have this name: a bare one, and none of the result's own."""
     if not isinstance(name, str) or not is_bare_name(name) or name.startswith("."):
         return False
-    own = (TABLE, LABELS, RUN, *_OPTIONAL, "journal.sqlite", "corrections.json")
+    own = (TABLE, LABELS, RUN, *_OPTIONAL, "journal.sqlite", CORRECTIONS)
     return name.lower() not in own
 
 

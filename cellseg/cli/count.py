@@ -238,6 +238,7 @@ def count(
     command goes on where it stopped.
     """
     found = find_images(images)
+    inside = None if region is None else read_region(region)
     base = CountRequest(
         image=found[0],
         output=output,
@@ -252,7 +253,7 @@ def count(
         t=t,
         series=series,
         prefilter=not no_prefilter,
-        region=None if region is None else read_region(region),
+        region=inside,
         strict=strict,
         export=exports,
         device=device,
@@ -260,7 +261,7 @@ def count(
     )
     if region is not None and len(found) > 1:
         raise SettingsError(f"--region belongs to one slide, got {len(found)} images")
-    names = folder_names(found, output, ending=".cellseg" if region is None else ".region.cellseg")
+    names = folder_names(found, output, ending=".cellseg" if inside is None else inside.ending)
     requests = [
         replace(base, image=image, folder_name=name)
         for image, name in zip(found, names, strict=True)

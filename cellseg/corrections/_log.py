@@ -8,9 +8,9 @@ from hashlib import sha256
 from cellseg._results.files import output_errors, read_json, write_json
 from cellseg.corrections._edit import Edit
 from cellseg.errors import InputError, OutputError
-from cellseg.results import Result
+from cellseg.results import CORRECTIONS, Result
 
-LOG_NAME = "corrections.json"
+LOG_NAME = CORRECTIONS
 FORMAT = "cellseg corrections"
 
 
