@@ -58,6 +58,12 @@ def coverage(
     return np.clip(share, 0, 1)
 
 
+def length(polygons: Sequence[Rings], rows: int) -> float:
+    """Of what lies inside along the middle of each row, summed."""
+    _, start, end = _union(*_cut(polygons, rows, 1))
+    return float((end - start).sum())
+
+
 def _cut(polygons: Sequence[Rings], lines: int, samples: int) -> tuple[Ints, Floats, Floats]:
     """Inside of each polygon, as (line, from x, to x)."""
     found = []

@@ -12,13 +12,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cellseg._scanline import coverage
+from cellseg._scanline import coverage, length
 from cellseg.errors import InputError, SettingsError
 
 Point = tuple[float, float]
 Ring = tuple[Point, ...]
 
 POINTS_LIMIT = 1_000_000
+
+_LINES = 4096
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,17 @@ class Region:
             abs(_area(rings[0])) - sum(abs(_area(hole)) for hole in rings[1:])
             for rings in self.polygons
         )
+
+    @property
+    def covered_px(self) -> float:
+        """Area that lies in any of the polygons: where they overlap, counted once."""
+        top, left, bottom, _ = self.bounds
+        high = (bottom - top) / _LINES
+        polygons = [
+            [(np.array(ring) - (top, left)) / (high, 1.0) for ring in rings]
+            for rings in self.polygons
+        ]
+        return high * length(polygons, _LINES)
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:

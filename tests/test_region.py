@@ -23,6 +23,17 @@ def test_inside_outside_and_in_a_hole():
     assert region.bounds == (0.0, 0.0, 40.0, 30.0)
 
 
+def test_overlap_is_counted_once():
+    both = Region.of([[(0, 0), (0, 10), (10, 10), (10, 0)], [(5, 5), (5, 15), (15, 15), (15, 5)]])
+    assert both.area_px == 200
+    assert both.covered_px == pytest.approx(175, rel=1e-3)
+    assert Region.of([L_SHAPE]).covered_px == pytest.approx(600, rel=1e-3)
+    hole = ((2.0, 2.0), (2.0, 6.0), (6.0, 6.0), (6.0, 2.0))
+    assert Region(((L_SHAPE, hole),)).covered_px == pytest.approx(584, rel=1e-3)
+    apart = Region.box(1e5, 1e5, 1e5 + 3, 1e5 + 7)
+    assert apart.covered_px == pytest.approx(21, rel=1e-6)
+
+
 def test_shares_of_coarse_pixels_add_up_to_the_area():
     region = Region.of([np.array(L_SHAPE) * 10 + 13])
     share = region.share_of_pixels((960, 960), 16.0)

@@ -168,10 +168,9 @@ def _written(layer: Image, output: Path | None) -> Path:
     path = output / f"{name}.layer.tif"
     if path.exists() and not _is_ours(path):
         raise SettingsError(f"{path}: is there already; choose another folder for the result")
-    pixel = float(np.asarray(layer.scale)[-1])
-    known = str(layer.units[-1]) in ("micrometer", "um", "µm")
+    pixel = _um_per_pixel(layer)
     where: dict[str, Any] = {}
-    if known:
+    if pixel is not None:
         where = {"resolution": (1e4 / pixel,) * 2, "resolutionunit": "CENTIMETER"}
     photometric = "rgb" if layer.rgb else "minisblack"
     try:
@@ -181,6 +180,17 @@ def _written(layer: Image, output: Path | None) -> Path:
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path
+
+
+def _um_per_pixel(layer: Image) -> float | None:
+    """Of a layer whose unit is a length."""
+    import pint
+
+    try:
+        length = layer.units[-1] * float(np.asarray(layer.scale)[-1])
+        return float(length.to("micrometer").magnitude)
+    except (pint.PintError, AttributeError, TypeError):
+        return None
 
 
 def _is_ours(path: Path) -> bool:

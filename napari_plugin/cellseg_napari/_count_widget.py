@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from cellseg.errors import CellsegError, unexpected_text
 from cellseg.protocol import shipped_protocols
 from cellseg_napari._background import Background
 from cellseg_napari._count import AUTOMATIC, REGIONS, Counting, Form, Preview, settings_of
+from cellseg_napari._docked import WhenClosed
 from cellseg_napari._opened import opened_of
 from cellseg_napari._pipeline import pipeline
 
@@ -115,6 +117,7 @@ class CountWidget(Container):  # type: ignore[misc]
         for event in (viewer.layers.events.inserted, viewer.layers.events.removed):
             event.connect(self._layers_changed)
         self.native.destroyed.connect(self._close)
+        self._when_closed = WhenClosed(self.native, self._taken_out)
         self._layers_changed()
 
     # The form
@@ -251,9 +254,22 @@ class CountWidget(Container):  # type: ignore[misc]
         self.pause.text = "Pause"
         self.progress.value = 0
 
+    def _taken_out(self) -> None:
+        """The panel was closed, and with it the only way to stop a run: it stops."""
+        if self._closed:
+            return
+        if self.counting is not None:
+            show_info("the count stops after this tile; what is done is kept for the next start")
+        if self._preview is not None:
+            self._preview.end()
+        self._close()
+
     def _close(self, _: object = None) -> None:
         """The window goes: end after the tile under way, touch no widget any more."""
         self._closed = True
+        for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
+            with suppress(ValueError, RuntimeError):
+                event.disconnect(self._layers_changed)
         if self.counting is not None:
             self.counting.stop()
 

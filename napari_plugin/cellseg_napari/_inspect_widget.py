@@ -14,7 +14,7 @@ import numpy as np
 from napari.layers import Labels, Shapes
 from napari.utils.notifications import show_error, show_info, show_warning
 from numpy.typing import NDArray
-from qtpy.QtCore import QEvent, QItemSelection, QItemSelectionModel, QTimer
+from qtpy.QtCore import QItemSelection, QItemSelectionModel, QTimer
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
@@ -33,6 +33,7 @@ from cellseg.corrections import Corrections, Edit, export_training
 from cellseg.errors import CellsegError, unexpected_text
 from cellseg.geometry import Box
 from cellseg_napari._background import in_background
+from cellseg_napari._docked import WhenClosed
 from cellseg_napari._histogram import HistogramRange
 from cellseg_napari._inspect import BY_CLASS, BY_LABEL, MARKED, Inspector
 from cellseg_napari._opened import FEATURES_LIMIT, Opened, camera_of, refresh, results_in
@@ -47,6 +48,7 @@ logger = logging.getLogger(__name__)
 
 NOTHING = "no result is open"
 EVERYWHERE = "the whole slide"
+READING = "reading the table …"
 
 _WAIT_MS = 200
 
@@ -69,17 +71,13 @@ class InspectWidget(QWidget):  # type: ignore[misc]
         self._closed = False
         # Kept: PySide holds a timer's bound method weakly, and with it all that would answer.
         self._jobs: list[object] = []
-        self._was_docked = False
         self._switching = False
         self._known_shapes: list[Shapes] = []
         self._sorted = ("label", False)
         self._busy = False
+        self._lost: Path | None = None
         self._build()
-        # A timer of its own, which dies with the widget: a single shot would outlive it.
-        self._moved = QTimer(self)
-        self._moved.setSingleShot(True)
-        self._moved.setInterval(0)
-        self._moved.timeout.connect(self._orphaned)
+        self._when_closed = WhenClosed(self, self._taken_out)
         self._soon = QTimer(self)
         self._soon.setSingleShot(True)
         self._soon.setInterval(_WAIT_MS)
@@ -189,13 +187,23 @@ class InspectWidget(QWidget):  # type: ignore[misc]
                 self.results.addItem(layer.name, (layer, opened))
         self.results.blockSignals(False)
         places = [self.results.itemData(n)[1] for n in range(self.results.count())]
-        if current in places:
-            self.results.blockSignals(True)
-            self.results.setCurrentIndex(places.index(current))
-            self.results.blockSignals(False)
+        # Counted again, a result goes and comes back: the panel follows it.
+        back = [n for n, opened in enumerate(places) if opened.result.path == self._lost]
+        if current in places and not back:
+            self._show_choice(places.index(current))
         else:
+            if current is not None and current not in places:
+                self._lost = current.result.path
+            if back:
+                self._show_choice(back[0])
+                self._lost = None
             self._chosen(self.results.currentIndex())
         self._list_shapes()
+
+    def _show_choice(self, place: int) -> None:
+        self.results.blockSignals(True)
+        self.results.setCurrentIndex(place)
+        self.results.blockSignals(False)
 
     def _follow(self, event: Any) -> None:  # noqa: ANN401
         """The result whose masks were clicked in the list of layers."""
@@ -292,11 +300,13 @@ class InspectWidget(QWidget):  # type: ignore[misc]
 
             self._try(now)
             return
-        self.totals.setText("reading the table …")
+        self.totals.setText(READING)
 
         def arrived(_: object) -> None:
             if not self._closed and self.inspector is not None and self.inspector.opened is opened:
                 self._try(then)
+                if self.totals.text() == READING:
+                    self._tell_totals()
 
         self._jobs.append(
             in_background(self, partial(rows.load, names), done=arrived, failed=self._failed)
@@ -566,8 +576,8 @@ class InspectWidget(QWidget):  # type: ignore[misc]
                 "cell. Apply takes it over"
             )
             return
-        self.buttons["Paint"].setText("Paint")
         edit = self.painter.apply(self.classes.currentText() or None)
+        self.buttons["Paint"].setText("Paint")
         if edit is None:
             self.state.setText("nothing was painted")
 
@@ -631,6 +641,7 @@ class InspectWidget(QWidget):  # type: ignore[misc]
         refresh(self.viewer, self.inspector.opened, edit)
         self.inspector.edited()
         self._list_classes()
+        self.legend.setText(self._legend(self.inspector.coloured_by))
         self._rows()
         self._tell_totals()
         count = len(self.corrections.edits)
@@ -675,18 +686,10 @@ class InspectWidget(QWidget):  # type: ignore[misc]
             logger.error("unexpected", exc_info=error)
             show_error(unexpected_text(error))
 
-    def changeEvent(self, event: QEvent) -> None:  # noqa: N802
-        """Napari takes a closed panel out of its dock and does not delete it."""
-        super().changeEvent(event)
-        timer = getattr(self, "_moved", None)
-        if event.type() == QEvent.Type.ParentChange and timer is not None:
-            timer.start()
-
-    def _orphaned(self) -> None:
-        if not self._closed and self._was_docked and self.parent() is None:
+    def _taken_out(self) -> None:
+        if not self._closed:
             self._leave()
             self._close()
-        self._was_docked = self._was_docked or self.parent() is not None
 
     def _close(self, _: object = None) -> None:
         self._closed = True

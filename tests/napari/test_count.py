@@ -153,6 +153,12 @@ def test_a_layer_without_a_file_is_written_first(viewer: ViewerModel, tmp_path: 
     with open_slide(request.image) as slide:
         assert slide.mpp == pytest.approx(0.5, rel=1e-3)
         assert slide.is_rgb
+    layer.scale, layer.units = (500.0, 500.0), ("nm", "nm")
+    with open_slide(request_of(Form(layer=layer, output=tmp_path)).image) as slide:
+        assert slide.mpp == pytest.approx(0.5, rel=1e-3)
+    layer.units = ("pixel", "pixel")
+    with open_slide(request_of(Form(layer=layer, output=tmp_path)).image) as slide:
+        assert slide.mpp is None
     assert request_of(Form(layer=layer, output=tmp_path)).image == request.image
     (tmp_path / "mine.layer.tif").write_bytes(b"somebody's own")
     layer.name = "mine"

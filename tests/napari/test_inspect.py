@@ -173,6 +173,8 @@ def test_totals_in_shapes(inspector: Inspector) -> None:
     assert totals.cells == inside.sum() > 10
     assert totals.density_per_mm2 == pytest.approx(inside.sum() / 0.02, rel=1e-3)
     assert "per mm²" in str(totals)
+    twice = Shapes([np.array([[50, 50], [150, 250]])] * 2, shape_type="rectangle")
+    assert inspector.totals(twice).density_per_mm2 == pytest.approx(totals.density_per_mm2)
     shapes.add(np.array([[50, 50], [150, 250]]) + 160, shape_type="rectangle")
     assert inspector.totals(shapes).cells > totals.cells
     empty = Shapes([np.array([[9000, 9000], [9010, 9010]])], shape_type="rectangle")

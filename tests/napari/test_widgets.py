@@ -254,6 +254,26 @@ def test_closing_the_window_while_it_counts(tmp_path: Path, discs: Path) -> None
         second.close()
 
 
+def test_closing_the_panel_while_it_counts(
+    viewer: napari.Viewer, discs: Path, told: list[str]
+) -> None:
+    shown(viewer, discs)
+    widget = dock(viewer, "Count cells")
+    detector = SlowDetector()
+    start(widget, detector)
+    assert pump(lambda: widget.progress.value >= 5)
+    viewer.window.remove_dock_widget(widget.native)
+    assert pump(lambda: widget.counting is None, 20)
+    assert detector.calls < 48
+    assert any("what is done is kept" in text for text in told)
+    assert [layer.name for layer in viewer.layers] == ["discs"]
+    again = dock(viewer, "Count cells")
+    second = SlowDetector(0.0)
+    start(again, second)
+    assert pump(lambda: again.counting is None)
+    assert second.calls < 48, "what was done was kept"
+
+
 def test_what_the_form_lacks_is_told(viewer: napari.Viewer, told: list[str], discs: Path) -> None:
     widget = dock(viewer, "Count cells")
     widget.start.native.click()
@@ -443,6 +463,50 @@ def test_a_closed_panel_leaves_nothing_behind(viewer: napari.Viewer, inspected: 
     again.inspector.select([4])
     again.buttons["Delete"].click()
     assert again.model.place_of(4) is None
+
+
+def test_the_panel_follows_a_result_that_is_counted_again(
+    viewer: napari.Viewer, inspected: Any, discs: Path
+) -> None:
+    copy = discs.with_name("other.tif")
+    copy.write_bytes(discs.read_bytes())
+    shown(viewer, copy)
+    counter = dock(viewer, "Count cells")
+    counter.layer.value = viewer.layers["other"]
+    start(counter, ThresholdDetector())
+    assert pump(lambda: counter.counting is None)
+    names = [inspected.results.itemText(n) for n in range(inspected.results.count())]
+    assert names == ["discs nucleus", "other nucleus"]
+    inspected.results.setCurrentIndex(0)
+    counter.layer.value = viewer.layers["discs"]
+    request = replace(
+        request_of(counter.form()), protocol=PROTOCOL, prefilter=False, batch=1, score=0.9
+    )
+    counter.run(request, detector=ThresholdDetector())
+    assert pump(lambda: counter.counting is None)
+    pump(seconds=0.3)
+    opened = inspected.inspector.opened
+    assert opened.result.path.name == "discs.cellseg"
+    assert opened.result.run["result"] == load_result(opened.result.path).run["result"]
+    assert inspected.results.currentText() == "discs nucleus"
+
+
+def test_a_class_that_cannot_be_keeps_what_was_painted(
+    viewer: napari.Viewer, inspected: Any, told: list[str]
+) -> None:
+    inspected.colour.setCurrentText("class")
+    inspected.buttons["Paint"].click()
+    layer = viewer.layers["paint here"]
+    layer.data[5:15, 5:15] = layer.selected_label
+    inspected.classes.setCurrentText("two \x07 bells")
+    inspected.buttons["Paint"].click()
+    assert told
+    assert "paint here" in viewer.layers
+    assert inspected.buttons["Paint"].text() == "Apply"
+    inspected.classes.setCurrentText("mitosis")
+    inspected.buttons["Paint"].click()
+    assert "paint here" not in viewer.layers
+    assert "mitosis" in inspected.legend.text()
 
 
 def test_deleted_then_reopened(viewer: napari.Viewer, inspected: Any, told: list[str]) -> None:
