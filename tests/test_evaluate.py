@@ -159,7 +159,8 @@ def test_the_report_shows_tables_plots_and_the_worst_images_first(tmp_path, stan
         assert (page.parent / name).stat().st_size > 1000
     assert "worst-03.png" in text
     assert sorted(sample(evaluation.images)) == [0, 1, 2]
-    assert imread(tmp_path / "report" / "sample.jpg").ndim == 3
+    for name in ("sample.jpg", "worst.jpg"):
+        assert imread(tmp_path / "report" / name).ndim == 3
     assert text.index("other: 6 annotated, 2 counted") < text.index("0.png, ")
     written = json.loads((page.parent / "evaluation.json").read_text())
     assert written["scores"]["all"]["count"]["found"] == 12

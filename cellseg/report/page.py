@@ -21,6 +21,7 @@ from cellseg.training.coco import read_pixels
 
 WORST = 10
 SAMPLE = 12
+SHEET = 8
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
@@ -61,10 +62,8 @@ def write_report(evaluation: Evaluation, folder: str | Path) -> Path:
         (home / "evaluation.json").write_text(text + "\n", encoding="utf-8")
         _plots(evaluation, home)
         worst = list(_worst(evaluation, home))
-        chosen = sample(evaluation.images)
-        plots.sheet(
-            home / "sample.jpg", [(_pixels(evaluation, k), evaluation.images[k]) for k in chosen]
-        )
+        _sheet(evaluation, sample(evaluation.images), home / "sample.jpg")
+        _sheet(evaluation, worst_images(evaluation.images)[:SHEET], home / "worst.jpg")
         page = home / "report.html"
         page.write_text(_page(evaluation, worst), encoding="utf-8")
     except OSError as error:
@@ -116,6 +115,10 @@ def _ranked(images: Iterable[Judged]) -> list[int]:
 
 def _pixels(evaluation: Evaluation, index: int) -> NDArray[np.generic]:
     return read_pixels(evaluation.paths[index], evaluation.images[index].extent)
+
+
+def _sheet(evaluation: Evaluation, chosen: Iterable[int], path: Path) -> None:
+    plots.sheet(path, [(_pixels(evaluation, k), evaluation.images[k]) for k in chosen])
 
 
 def _worst(evaluation: Evaluation, home: Path) -> Iterable[tuple[str, Judged]]:
