@@ -6,18 +6,24 @@ engine (a cluster's) takes its place by offering :meth:`Engine.map`.
 
 from __future__ import annotations
 
+import queue
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from cellseg.geometry import Tile
 
 Read = TypeVar("Read")
 Found = TypeVar("Found")
+
+_LOOK_SECONDS = 0.2
+"""How often a waiting thread looks whether it is still wanted."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +33,9 @@ class Mapped(Generic[Read, Found]):
     Attributes
     ----------
     tile : Tile
-    read : object
-        What reading gave; kept so that measuring need not read again.
+    read : object or None
+        What reading gave, kept so that measuring need not read again; None where reading failed
+        or happened elsewhere.
     found : object or None
         What the network gave; None where reading failed.
     error : Exception or None
@@ -43,27 +50,17 @@ class Mapped(Generic[Read, Found]):
 
 @dataclass
 class Clock:
-    """Seconds that the run waited for input and for the network."""
+    """Seconds that the network waited for input, and that it took."""
 
     wait: float = 0.0
     detect: float = 0.0
 
 
-class Engine(Protocol[Read, Found]):
-    """Anything that maps tiles."""
-
-    def map(
-        self,
-        tiles: Iterable[Tile],
-        read: Callable[[Tile], Read],
-        detect: Callable[[list[Read]], list[Found]],
-    ) -> Iterator[Mapped[Read, Found]]:
-        """Yield each tile's result, in any order."""
-        ...
-
-
 class LocalEngine(Generic[Read, Found]):
-    """Threads read ahead while the calling thread runs the network.
+    """Threads read ahead, one runs the network, the caller has what is done.
+
+    Whatever the caller does with a tile's result (merge, measure, write) goes on beside the
+    network: torch gives the interpreter away while it computes.
 
     Parameters
     ----------
@@ -88,8 +85,59 @@ class LocalEngine(Generic[Read, Found]):
         tiles: Iterable[Tile],
         read: Callable[[Tile], Read],
         detect: Callable[[list[Read]], list[Found]],
-    ) -> Iterator[Mapped[Read, Found]]:
-        """Yield each tile's result, in the order of ``tiles`` but for failed ones."""
+    ) -> Generator[Mapped[Read, Found], None, None]:
+        """Yield each tile's result, in the order of ``tiles`` but for failed ones.
+
+        Closed before its end, it waits for the batch under way and gives it up. Whatever
+        ``detect`` raises is raised here.
+        """
+        done: queue.Queue[Mapped[Read, Found] | _End] = queue.Queue(2 * self.batch)
+        unwanted = threading.Event()
+
+        def put(item: Mapped[Read, Found] | _End) -> None:
+            while not unwanted.is_set():
+                try:
+                    done.put(item, timeout=_LOOK_SECONDS)
+                except queue.Full:
+                    continue
+                return
+
+        def work() -> None:
+            error: BaseException | None = None
+            try:
+                with closing(self._mapped(tiles, read, detect)) as results:
+                    for result in results:
+                        put(result)
+                        if unwanted.is_set():
+                            return
+            except BaseException as caught:
+                error = caught
+            put(_End(error))
+
+        thread = threading.Thread(target=work, name="cellseg-network", daemon=True)
+        thread.start()
+        try:
+            while True:
+                try:
+                    # Not for ever: on Windows nothing interrupts a lock without an end.
+                    item = done.get(timeout=_LOOK_SECONDS)
+                except queue.Empty:
+                    continue
+                if isinstance(item, _End):
+                    if item.error is not None:
+                        raise item.error
+                    return
+                yield item
+        finally:
+            unwanted.set()
+            thread.join()
+
+    def _mapped(
+        self,
+        tiles: Iterable[Tile],
+        read: Callable[[Tile], Read],
+        detect: Callable[[list[Read]], list[Found]],
+    ) -> Generator[Mapped[Read, Found], None, None]:
         source = iter(tiles)
         waiting: deque[tuple[Tile, Future[Read]]] = deque()
         with ThreadPoolExecutor(self.readers, thread_name_prefix="cellseg-read") as pool:
@@ -131,3 +179,10 @@ class LocalEngine(Generic[Read, Found]):
         self.clock.detect += time.perf_counter() - start
         for (tile, value), result in zip(ready, found, strict=True):
             yield Mapped(tile, value, result)
+
+
+@dataclass(frozen=True)
+class _End:
+    """No more tiles come."""
+
+    error: BaseException | None

@@ -10,6 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Iterator, MutableMapping
+from contextlib import closing
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 
 from cellseg import __version__
 from cellseg.cells import Cells, Summary
-from cellseg.detect import Detections, Detector, load_detector
+from cellseg.detect import Detector, load_detector
 from cellseg.engine import LocalEngine, Mapped
 from cellseg.errors import CellsegError, OutputError, RegionError, SettingsError
 from cellseg.export import check_exports, export
@@ -31,6 +32,7 @@ from cellseg.results import CORRECTIONS, Frame, ResultFolder, load_result
 from cellseg.slide import Slide, open_slide
 from cellseg.tiles import TilePixels, TileSource, find_tissue, overview_step
 from cellseg.tissue import TissueFinder, TissueMask
+from cellseg.work import TileFound, TileWork
 
 log = logging.getLogger(__name__)
 
@@ -363,31 +365,26 @@ class _Run:
     def _tiles(
         self, recorder: Recorder, source: TileSource, todo: list[Tile], total: int
     ) -> Iterator[Event]:
-        def detect(batch: list[TilePixels]) -> list[Detections]:
-            tiles = [source.network_input(pixels) for pixels in batch]
-            return self.detector.detect(tiles, fill=source.fill)
-
-        engine: LocalEngine[TilePixels, Detections] = LocalEngine(
+        work = TileWork(source, self.detector)
+        engine: LocalEngine[TilePixels, TileFound] = LocalEngine(
             batch=self.request.batch or _usual_batch(self.detector), expected=(RegionError,)
         )
-        for mapped in engine.map(todo, source.read, detect):
-            yield self._done(recorder, mapped.tile, self._take(recorder, mapped), total)
+        with closing(engine.map(todo, work.read, work.detect)) as results:
+            for mapped in results:
+                yield self._done(recorder, mapped.tile, self._take(recorder, mapped), total)
         self.seconds["wait for input"] = engine.clock.wait
         self.seconds["detect"] = engine.clock.detect
 
-    def _take(self, recorder: Recorder, mapped: Mapped[TilePixels, Detections]) -> Instances:
-        if mapped.found is None or mapped.read is None:
+    def _take(self, recorder: Recorder, mapped: Mapped[TilePixels, TileFound]) -> Instances:
+        if mapped.found is None:
             if self.request.strict and mapped.error is not None:
                 raise mapped.error
             return recorder.failed(mapped.tile, str(mapped.error))
-        recorder.source.keep(mapped.tile, mapped.read)
-        box = mapped.read.box
-        instances = mapped.found.instances.shifted(box.y0, box.x0)
+        if mapped.read is not None:
+            recorder.source.keep(mapped.tile, mapped.read)
+        found = mapped.found
         return recorder.done(
-            mapped.tile,
-            instances,
-            limits=mapped.found.limits,
-            damaged=len(mapped.read.damaged),
+            mapped.tile, found.instances, limits=found.limits, damaged=found.damaged
         )
 
     def _done(self, recorder: Recorder, tile: Tile, instances: Instances, total: int) -> TileDone:

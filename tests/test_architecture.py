@@ -23,7 +23,7 @@ LAYERS = [
     {"cells", "_results"},
     {"results", "plan"},
     {"tiles"},
-    {"recorder", "export", "training"},
+    {"recorder", "export", "training", "work"},
     {"corrections"},
     {"pipeline"},
     {"evaluate"},
