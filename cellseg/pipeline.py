@@ -283,8 +283,10 @@ class _Run:
             raise OutputError(f"{path}: holds the result of {other}; take another --output")
 
     def _export(self, folder: Path, *, missing: bool = False) -> None:
+        # A file that the result does not list is of a run that was killed before it did.
+        there = load_result(folder).run.get("exports", ()) if missing else ()
         for name in self.request.export:
-            if not (missing and (folder / name).is_file()):
+            if not (name in there and (folder / name).is_file()):
                 export(folder, name)
 
     def _key(self) -> str:

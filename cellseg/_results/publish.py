@@ -42,6 +42,12 @@ def fresh_staging(folder: Path) -> Path:
     return staging
 
 
+def remove_staging(folder: Path) -> None:
+    """Delete the staging folder, unless a whole result waits in it."""
+    if not is_ready(folder):
+        remove(folder / STAGING)
+
+
 def mark_ready(folder: Path, token: str, *, outdated: Iterable[str]) -> None:
     """Say that the staging folder holds a whole result; ``outdated`` exports will go."""
     sync(folder / STAGING)

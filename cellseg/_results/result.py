@@ -148,6 +148,8 @@ def load_result(folder: str | Path) -> Result:
         raise InputError(f"{path}: written by another version of cellseg")
     if label_token(path / publish.LABELS) != run.get("result"):
         raise InputError(f"{path}: {publish.LABELS} is missing or belongs to another run")
+    if not (path / publish.TABLE).is_file():
+        raise InputError(f"{path}: {publish.TABLE} is missing")
     try:
         frame = Frame(**run["frame"])
         for column in run["columns"]:
@@ -163,4 +165,5 @@ def is_ours(folder: Path) -> bool:
         (folder / LOCK_NAME).is_file()
         or is_journal(folder / JOURNAL_NAME)
         or publish.published(folder) is not None
+        or {entry.name for entry in folder.iterdir()} == {publish.STAGING}
     )
