@@ -279,7 +279,7 @@ def test_a_table_that_someone_took_away_is_counted_again(result, expected, count
     assert count()[0] == 0
     (result / "cells.csv").unlink()
     assert_nothing_looks_done(result)
-    code, err = count()
+    _, err = count()
     assert "nothing to do" not in err
     assert_finishes(count, result, expected, goes_on=False)
 

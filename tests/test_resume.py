@@ -134,10 +134,10 @@ def test_the_slide_has_several_tiles_and_chunks(undisturbed):
     assert {f"labels.ome.zarr/0/{y}/{x}" for y in (0, 1) for x in (0, 1)} <= names
 
 
-@pytest.mark.parametrize("place", range(16))
+@pytest.mark.parametrize("place", range(12))
 def test_killed_once_it_goes_on(runner, undisturbed, older, place):
     expected, done = undisturbed
-    name, number = drawn_moments(done["moments"], 4, seed=20)[place]
+    name, number = drawn_moments(done["moments"], 3, seed=20)[place]
     output = runner.home / f"once-{place}"
     folder = output / "discs.cellseg"
     whole = [expected]
@@ -196,6 +196,16 @@ def test_a_region_has_a_journal_of_its_own(runner, undisturbed):
     done = runner(output)
     assert ["going on" in note for note in done["notes"]] == [True]
     assert_same(output / "discs.cellseg", expected)
+
+
+def test_killed_among_the_final_names_no_file_is_lost(runner, undisturbed, older):
+    """Rolled forward, what was in place already stays."""
+    expected, done = undisturbed
+    for number in range(2, done["moments"]["publishing replace"] + 1, 2):
+        output = runner.home / f"names-{number}"
+        shutil.copytree(older, output / "discs.cellseg")
+        assert runner(output, kill=["publishing replace", number])["code"] == -9
+        assert_same(runner.finished(output), expected)
 
 
 def test_killed_before_it_drops_the_journal_nothing_stays_behind(runner, undisturbed):
