@@ -28,9 +28,10 @@ from cellseg.instances import Instances
 from cellseg.plan import CountRequest, Plan, fit_normaliser, make_plan, sample_boxes
 from cellseg.protocol import CountProtocol
 from cellseg.recorder import Recorder
+from cellseg.remaining import Remaining
 from cellseg.results import CORRECTIONS, Frame, ResultFolder, load_result
 from cellseg.slide import Slide, open_slide
-from cellseg.tiles import TilePixels, TileSource, find_tissue, overview_step
+from cellseg.tiles import TilePixels, TileSource, find_tissue, overview_step, tile_outlooks
 from cellseg.tissue import TissueFinder, TissueMask
 from cellseg.work import TileFound, TileWork
 
@@ -77,6 +78,9 @@ class TileDone:
         Tiles done and to do, those of an earlier, interrupted run included.
     cells : int
         Cells settled so far and still to be settled: an estimate until the end.
+    seconds_left : float or None
+        To the end of the run, the writing included; None until there is enough to go by.
+        :func:`cellseg.remaining.in_words` says it.
     """
 
     tile: Tile
@@ -84,6 +88,7 @@ class TileDone:
     done: int
     total: int
     cells: int
+    seconds_left: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -237,6 +242,7 @@ class _Run:
         self.start = start
         self.seconds: dict[str, float] = {}
         self.cells = 0
+        self.remaining: Remaining[Tile] = Remaining({})
 
     def events(self) -> Iterator[Event]:
         self._refuse_other_slide()
@@ -254,10 +260,12 @@ class _Run:
                 yield Note(f"starting afresh: {folder.started_afresh_because}")
             tissue, everywhere = self._tissue()
             recorder, source = self._recorder(folder, tissue, everywhere)
+            self.remaining = Remaining(tile_outlooks(source, recorder.wanted))
             total = recorder.total
             yield Started(self.request.image, total, self._about(total), recorder.frame)
             yield from self._replay(recorder, total)
-            yield from self._tiles(recorder, source, recorder.todo(), total)
+            todo = self.remaining.in_order(recorder.todo())
+            yield from self._tiles(recorder, source, todo, total)
             if (folder.path / CORRECTIONS).is_file():
                 yield Note(
                     f"{folder.path}: holds corrections of an earlier count; they stay as they "
@@ -362,6 +370,7 @@ class _Run:
 
     def _replay(self, recorder: Recorder, total: int) -> Iterator[Event]:
         for tile, instances in recorder.replay():
+            self.remaining.replayed(tile, len(instances))
             yield self._done(recorder, tile, instances, total)
 
     def _tiles(
@@ -373,7 +382,10 @@ class _Run:
         )
         with closing(engine.map(todo, work.read, work.detect)) as results:
             for mapped in results:
-                yield self._done(recorder, mapped.tile, self._take(recorder, mapped), total)
+                instances = self._take(recorder, mapped)
+                self.remaining.done(mapped.tile, len(instances))
+                yield self._done(recorder, mapped.tile, instances, total)
+                self.remaining.goes_on()
         self.seconds["wait for input"] = engine.clock.wait
         self.seconds["detect"] = engine.clock.detect
 
@@ -399,7 +411,9 @@ class _Run:
             & (centres[:, 1] < core.x1)
         )
         self.cells += int(inside)
-        return TileDone(tile, instances, recorder.tiles_in, total, self.cells)
+        measured = recorder.seconds["merge"] + recorder.seconds["measure"]
+        left = self.remaining.seconds(measured=measured)
+        return TileDone(tile, instances, recorder.tiles_in, total, self.cells, left)
 
     def _finish(self, folder: ResultFolder, recorder: Recorder, tissue: TissueMask) -> CountResult:
         seconds = {**self.seconds, **recorder.seconds}

@@ -15,7 +15,15 @@ ROOT = Path(cellseg.__file__).parent
 
 LAYERS = [
     {"errors"},
-    {"geometry", "normalise", "counterstain", "_scanline", "_results.lock", "_results.files"},
+    {
+        "geometry",
+        "normalise",
+        "counterstain",
+        "remaining",
+        "_scanline",
+        "_results.lock",
+        "_results.files",
+    },
     {"protocol", "paste", "region"},
     {"instances", "models", "slide", "synthetic"},
     {"merge", "measure", "tissue", "detect", "engine", "evaluation"},
