@@ -260,7 +260,8 @@ class _Run:
                 yield Note(f"starting afresh: {folder.started_afresh_because}")
             tissue, everywhere = self._tissue()
             recorder, source = self._recorder(folder, tissue, everywhere)
-            self.remaining = Remaining(tile_outlooks(source, recorder.wanted))
+            outlooks = tile_outlooks(source, recorder.wanted)
+            self.remaining = Remaining(outlooks, batch=self._batch)
             total = recorder.total
             yield Started(self.request.image, total, self._about(total), recorder.frame)
             yield from self._replay(recorder, total)
@@ -317,6 +318,10 @@ class _Run:
         return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
     @property
+    def _batch(self) -> int:
+        return self.request.batch or _usual_batch(self.detector)
+
+    @property
     def _prefilter(self) -> bool:
         return self.request.prefilter and self.plan.protocol.prefilter
 
@@ -370,7 +375,8 @@ class _Run:
 
     def _replay(self, recorder: Recorder, total: int) -> Iterator[Event]:
         for tile, instances in recorder.replay():
-            self.remaining.replayed(tile, len(instances))
+            cells = self._own(tile, instances)
+            self.remaining.replayed(tile, cells, settled=recorder.settled)
             yield self._done(recorder, tile, instances, total)
 
     def _tiles(
@@ -378,12 +384,13 @@ class _Run:
     ) -> Iterator[Event]:
         work = TileWork(source, self.detector)
         engine: LocalEngine[TilePixels, TileFound] = LocalEngine(
-            batch=self.request.batch or _usual_batch(self.detector), expected=(RegionError,)
+            batch=self._batch, expected=(RegionError,)
         )
         with closing(engine.map(todo, work.read, work.detect)) as results:
             for mapped in results:
                 instances = self._take(recorder, mapped)
-                self.remaining.done(mapped.tile, len(instances))
+                cells = self._own(mapped.tile, instances)
+                self.remaining.done(mapped.tile, cells, settled=recorder.settled)
                 yield self._done(recorder, mapped.tile, instances, total)
                 self.remaining.goes_on()
         self.seconds["wait for input"] = engine.clock.wait
@@ -401,7 +408,8 @@ class _Run:
             mapped.tile, found.instances, limits=found.limits, damaged=found.damaged
         )
 
-    def _done(self, recorder: Recorder, tile: Tile, instances: Instances, total: int) -> TileDone:
+    def _own(self, tile: Tile, instances: Instances) -> int:
+        """Count the cells whose middle lies in the tile's core."""
         core = tile.core
         centres = (instances.boxes[:, :2] + instances.boxes[:, 2:]) / 2
         inside = np.count_nonzero(
@@ -411,6 +419,9 @@ class _Run:
             & (centres[:, 1] < core.x1)
         )
         self.cells += int(inside)
+        return int(inside)
+
+    def _done(self, recorder: Recorder, tile: Tile, instances: Instances, total: int) -> TileDone:
         measured = recorder.seconds["merge"] + recorder.seconds["measure"]
         left = self.remaining.seconds(measured=measured)
         return TileDone(tile, instances, recorder.tiles_in, total, self.cells, left)

@@ -1,20 +1,22 @@
 """How long a run will still take: honest where tissue is uneven.
 
 Tiles per second mislead as soon as the top of a slide is denser than its bottom: a tile costs
-what its pixels cost, and what its cells cost on top. Both prices are fitted to the tiles done so
-far. How many cells wait in the others is read off how strongly an overview is stained there: a
-few tiles of every strength go first, so that the slide's bottom is known from the beginning.
+what its pixels cost, what its cells cost to find, and, a while later, what they cost to merge and
+measure. These prices are fitted to the tiles done so far. How many cells wait in the others is
+read off how strongly an overview is stained there: a few tiles of every strength go first, so
+that the slide's bottom is known from the beginning.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import nnls
 
 Tile = TypeVar("Tile", bound=Hashable)
 
@@ -33,13 +35,10 @@ SMALLEST_SHARE = 0.03
 _REST_SECONDS = 2.0
 """Whoever takes longer with an event has paused the run."""
 
-_SAME_DELIVERY = 0.2
-"""Tiles that follow within this share of a usual tile's time came with the same batch."""
-
 _OUTLIER, _OUTLIERS_FROM = 5.0, 8
 """From so many deliveries on, one counts as at most so many times what it should have taken."""
 
-_WRITE_SECONDS, _WRITE_SHARE = 1.5, 0.15
+_WRITE_SECONDS, _WRITE_SHARE = 3.0, 0.15
 """Writing takes this much, and this share of what merging and measuring took."""
 
 
@@ -71,6 +70,8 @@ class Remaining(Generic[Tile]):
     ----------
     tiles : mapping
         Every tile of the run, those of an earlier, interrupted run included.
+    batch : int
+        Tiles that come together.
     clock : callable
         Seconds, from any start.
     """
@@ -79,41 +80,53 @@ class Remaining(Generic[Tile]):
         self,
         tiles: Mapping[Tile, TileOutlook],
         *,
+        batch: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._clock = clock
+        self._batch = batch
         self._tiles = dict(tiles)
         self._left = self._fresh = sum(tile.pixels for tile in self._tiles.values())
         self._cells = _CellModel(self._tiles.values())
         self._cost = _CostModel()
-        self._counted = 0
+        self._counted = self._settled = 0
         self._rested = 0.0
         self._looked_at = clock()
-        self._open: _Delivery | None = None
+        self._open = _Delivery(None)
 
     def in_order(self, tiles: Iterable[Tile]) -> list[Tile]:
         """Tiles to do, :func:`scouts_first`."""
         return scouts_first({tile: self._tiles[tile] for tile in tiles})
 
-    def replayed(self, tile: Tile, cells: int) -> None:
+    def replayed(self, tile: Tile, cells: int, *, settled: int) -> None:
         """A tile of an earlier run: it tells how cells look, and nothing about speed."""
         self._take(tile, cells)
+        self._settled = settled
         self._fresh = self._left
 
-    def done(self, tile: Tile, cells: int) -> None:
-        """A tile has come, just now."""
+    def done(self, tile: Tile, cells: int, *, settled: int) -> None:
+        """A tile has come, just now.
+
+        Parameters
+        ----------
+        tile : Tile
+            One of those to do.
+        cells : int
+            Found in it, those of its core only.
+        settled : int
+            Cells of all tiles so far that were merged and measured.
+        """
         now = self._clock() - self._rested
         outlook = self._take(tile, cells)
-        if self._open is None:
-            # What the first delivery took is mostly start-up.
-            self._open = _Delivery(now, now, 0.0, 0.0, 0, is_first=True)
-        elif now - self._open.last > _SAME_DELIVERY * self._cost.usual_tile(self._open):
-            self._cost.add(self._open)
-            self._open = _Delivery(self._open.last, now, 0.0, 0.0, 0)
-        self._open.last = now
-        self._open.pixels += outlook.pixels
-        self._open.cells += cells
-        self._open.tiles += 1
+        delivery = self._open
+        delivery.tiles += 1
+        delivery.work += [outlook.pixels, cells, settled - self._settled]
+        self._settled = settled
+        if delivery.tiles < self._batch and self._tiles:
+            return
+        if delivery.start is not None:  # what the first one took is mostly start-up
+            self._cost.add(now - delivery.start, delivery.work)
+        self._open = _Delivery(now)
 
     def goes_on(self) -> None:
         """Whoever looks at the events asks for the next one: if late, the run was paused."""
@@ -134,9 +147,10 @@ class Remaining(Generic[Tile]):
         if self._cost.blocks < FEWEST_BLOCKS or done < SMALLEST_SHARE:
             return None
         waiting = self._cells.expected()
-        whole = (self._counted + waiting) / max(1, self._counted)
+        unsettled = max(0.0, self._counted + waiting - self._settled)
+        whole = 1 + unsettled / max(1, self._settled)
         writing = _WRITE_SECONDS + _WRITE_SHARE * measured * whole
-        return self._cost.seconds(self._left, waiting) + writing
+        return self._cost.seconds(np.array([self._left, waiting, unsettled])) + writing
 
     def _take(self, tile: Tile, cells: int) -> TileOutlook:
         outlook = self._tiles.pop(tile)
@@ -193,61 +207,39 @@ class _CellModel:
 
 @dataclass
 class _Delivery:
-    """Tiles that came together, and how long they took."""
+    """Tiles that come together: since when, and what there was to do for them."""
 
-    start: float
-    last: float
-    pixels: float
-    cells: float
-    tiles: int
-    is_first: bool = False
+    start: float | None
+    tiles: int = 0
+    work: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
 
 
 class _CostModel:
-    """Seconds = a · pixels + b · cells, neither below zero, over running sums."""
+    """Seconds for pixels, cells found and cells settled; no price is below zero."""
 
     def __init__(self) -> None:
         self.blocks = 0
-        self._tiles = 0
-        self._seconds = 0.0
-        self._squares = np.zeros((2, 2))
-        self._products = np.zeros(2)
+        # Sums over deliveries of workᵀ · work and of work · seconds.
+        self._squares = np.zeros((3, 3))
+        self._products = np.zeros(3)
 
-    def usual_tile(self, under_way: _Delivery) -> float:
-        """Seconds between two tiles, on the average."""
-        seconds = self._seconds + under_way.last - under_way.start
-        tiles = self._tiles + (0 if under_way.is_first else under_way.tiles)
-        return seconds / tiles if tiles else 0.0
-
-    def add(self, block: _Delivery) -> None:
-        if block.is_first or block.pixels <= 0:
-            return
-        took = block.last - block.start
+    def add(self, took: float, work: NDArray[np.float64]) -> None:
         if self.blocks >= _OUTLIERS_FROM:
-            took = min(took, _OUTLIER * self.seconds(block.pixels, block.cells))
+            took = min(took, _OUTLIER * self.seconds(work))
         self.blocks += 1
-        self._tiles += block.tiles
-        self._seconds += took
-        known = np.array([block.pixels, block.cells])
         # A delivery of many tiles strays more, and by itself says more.
-        self._squares += np.outer(known, known) / block.pixels
-        self._products += known * took / block.pixels
+        self._squares += np.outer(work, work) / work[0]
+        self._products += work * took / work[0]
 
-    def seconds(self, pixels: float, cells: float) -> float:
-        return float(self._prices() @ [pixels, cells])
-
-    def _prices(self) -> NDArray[np.float64]:
-        """Non-negative least squares in two unknowns: inside, or on one of the two edges."""
-        squares, products = self._squares, self._products
-        if np.linalg.det(squares) > 1e-9 * squares[0, 0] * squares[1, 1]:
-            prices = np.linalg.solve(squares, products)
-            if prices.min() >= 0:
-                return np.asarray(prices)
-        edges = [
-            np.array([products[0] / squares[0, 0], 0.0]),
-            np.array([0.0, products[1] / squares[1, 1] if squares[1, 1] > 0 else 0.0]),
-        ]
-        return min(edges, key=lambda found: float(found @ squares @ found - 2 * found @ products))
+    def seconds(self, work: NDArray[np.float64]) -> float:
+        """What some work costs: non-negative least squares over the running sums."""
+        size = np.sqrt(np.diag(self._squares))
+        size[size == 0] = np.inf
+        # Divided by their size, so that pixels and cells weigh the same in the rounding.
+        squares = self._squares / np.outer(size, size) + 1e-6 * np.eye(3)
+        root = np.linalg.cholesky(squares).T
+        prices, _ = nnls(root, np.linalg.solve(root.T, self._products / size))
+        return float((prices / size) @ work)
 
 
 def in_words(seconds: float) -> str:

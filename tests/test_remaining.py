@@ -29,11 +29,11 @@ class Slide:
     outlooks: list[TileOutlook]
     cells: list[int]
     seconds: list[float]
+    per_cell: float
     writing: float
 
-    @property
-    def total(self) -> float:
-        return sum(self.seconds) + self.writing
+    def settled(self, tiles: np.ndarray) -> int:
+        return int(np.dot(self.cells, tiles))
 
 
 def slide(density, *, share=None, per_cell=0.03, seed=0) -> Slide:
@@ -51,30 +51,42 @@ def slide(density, *, share=None, per_cell=0.03, seed=0) -> Slide:
         stain = (0.08 * tissue + 0.0012 * count) * rng.normal(1, 0.1)
         outlooks.append(TileOutlook(PIXELS, max(stain, 0.0) * PIXELS))
         cells.append(count)
-        seconds.append(max(0.1, (2.0 + per_cell * count) * rng.normal(1, 0.1)))
-    return Slide(outlooks, cells, seconds, writing=1.5 + 0.001 * sum(cells))
+        seconds.append(max(0.1, (2.0 + per_cell / 2 * count) * rng.normal(1, 0.1)))
+    return Slide(outlooks, cells, seconds, per_cell, writing=3.0 + 0.001 * sum(cells))
 
 
 def simulated(made: Slide, *, batch=1, replayed=0, start_up=30.0, pause_at=None):
-    """(share of the time, estimate, tiles per second's estimate, truth) at each tile."""
-    now, end = 0.0, start_up + made.writing
+    """(share of the time, estimate, tiles per second's estimate, truth) at each tile.
+
+    Cells cost half of their price when they are found, and half when the tiles around them are
+    in: a row later, and for scouts when their row has its turn.
+    """
+    now = start_up
     outlooks = dict(enumerate(made.outlooks))
-    remaining = Remaining(outlooks, clock=lambda: now)
+    remaining = Remaining(outlooks, batch=batch, clock=lambda: now)
+    settled = np.zeros(TILES, bool)
+    settled[: max(0, replayed - ACROSS)] = True
     for number in range(replayed):
-        remaining.replayed(number, made.cells[number])
+        remaining.replayed(number, made.cells[number], settled=made.settled(settled))
         del outlooks[number]
     order = scouts_first(outlooks)
-    end += sum(made.seconds[number] for number in order)
-    now, rested = start_up, 0.0
+    end = start_up + made.writing + sum(made.seconds[number] for number in order)
+    end += made.per_cell / 2 * (sum(made.cells) - made.settled(settled))
+    came, rested = np.arange(TILES) < replayed, 0.0
     for first in range(0, len(order), batch):
         together = order[first : first + batch]
         now += sum(made.seconds[number] for number in together)
         for done, number in enumerate(together, start=first + 1):
-            remaining.done(number, made.cells[number])
+            before = made.settled(settled)
+            came[number] = True
+            reached = int(np.argmin(came)) if not came.all() else TILES + ACROSS
+            settled[: max(0, reached - ACROSS)] = True
+            now += made.per_cell / 2 * (made.settled(settled) - before)
+            remaining.done(number, made.cells[number], settled=made.settled(settled))
             worked = now - rested
-            measured = 0.0067 * sum(made.cells) * done / len(order)
+            left = remaining.seconds(measured=0.0067 * made.settled(settled))
             naive = worked / done * (len(order) - done)
-            yield worked / end, remaining.seconds(measured=measured), naive, end - worked
+            yield worked / end, left, naive, end - worked
         if pause_at is not None and first <= pause_at < first + batch:
             now += 3600.0
             rested += 3600.0
@@ -200,8 +212,9 @@ def test_a_run_says_how_long_it_will_take(half_stained):
     tiles = tiles_of(half_stained)
     assert len(tiles) == 16 * 12
     left = [tile.seconds_left for tile in tiles]
-    assert left[0] is None
-    assert all(seconds is not None and seconds > 0 for seconds in left[len(left) // 5 :])
+    known = [seconds is not None for seconds in left]
+    assert 4 <= known.index(True) < len(left) / 10
+    assert all(seconds > 0 for seconds in left[known.index(True) :])
 
 
 def test_scouts_look_at_the_bottom_before_the_top_is_done(half_stained):
