@@ -269,9 +269,17 @@ def test_a_disk_that_is_full_at_once_leaves_a_folder_that_is_ours(tmp_path, monk
         with pytest.raises(OutputError, match="make room"):
             ResultFolder.open(path, key="k")
     assert not path.exists()
-    path.mkdir()
-    (path / ".partial").mkdir()  # of a run that could not clear up after itself
-    ResultFolder.open(path, key="k").close()
+
+
+def test_scraps_of_a_removed_folder_are_in_nobodys_way(tmp_path):
+    path = tmp_path / "a.cellseg"
+    (path / ".partial" / "labels.ome.zarr").mkdir(parents=True)
+    (path / "journal.sqlite-wal").write_bytes(b"of a journal that is gone")
+    with pytest.raises(InputError, match="not finished"):
+        load_result(path)
+    with ResultFolder.open(path, key="k") as folder:
+        assert not folder.resumed
+        assert folder.started_afresh_because is None
     assert not path.exists()
 
 
@@ -339,7 +347,9 @@ def test_a_folder_that_is_removed_ends_the_run_in_one_line(
     folder = output / "a.cellseg"
 
     def remove():
-        shutil.rmtree(output if above else folder)
+        # In one step, so that nothing that zarr's threads write at this moment is left in it.
+        (output if above else folder).rename(tmp_path / "away")
+        shutil.rmtree(tmp_path / "away")
 
     with monkeypatch.context() as patch:
         detector = at(patch, remove)

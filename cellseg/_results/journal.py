@@ -15,6 +15,8 @@ from cellseg._results.files import output_errors, remove
 from cellseg.instances import Instances
 
 JOURNAL_NAME = "journal.sqlite"
+BESIDE = ("-wal", "-shm", "-journal")
+"""Endings of what sqlite keeps beside a database."""
 
 TileStatus = Literal["done", "failed"]
 
@@ -73,6 +75,8 @@ class Journal:
         if path.is_symlink() or (path.exists() and not path.is_file()):
             remove(path)
         self._is_new = not path.exists()
+        if self._is_new:
+            self.delete()  # whatever lies beside it belonged to another
         try:
             self._database = self._open(key)
         except BaseException:
@@ -190,7 +194,7 @@ class Journal:
 
     def delete(self) -> None:
         """Remove the file and what sqlite keeps beside it."""
-        for suffix in ("", "-wal", "-shm", "-journal"):
+        for suffix in ("", *BESIDE):
             remove(self.path.with_name(self.path.name + suffix))
 
 

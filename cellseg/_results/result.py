@@ -11,7 +11,7 @@ import pandas as pd
 
 from cellseg._results import publish
 from cellseg._results.files import output_errors, read_json, replacing, write_json
-from cellseg._results.journal import JOURNAL_NAME, is_journal
+from cellseg._results.journal import BESIDE, JOURNAL_NAME, is_journal
 from cellseg._results.labels import Frame, LabelLevel, label_token, open_labels
 from cellseg._results.lock import LOCK_NAME, FolderLock
 from cellseg._results.rows import Rows
@@ -165,5 +165,12 @@ def is_ours(folder: Path) -> bool:
         (folder / LOCK_NAME).is_file()
         or is_journal(folder / JOURNAL_NAME)
         or publish.published(folder) is not None
-        or {entry.name for entry in folder.iterdir()} == {publish.STAGING}
+        or _holds_scraps(folder)
     )
+
+
+def _holds_scraps(folder: Path) -> bool:
+    """Whether there is nothing but what a run leaves whose folder was removed under it."""
+    names = {entry.name for entry in folder.iterdir()}
+    beside = {f"{JOURNAL_NAME}{suffix}" for suffix in BESIDE}
+    return bool(names) and names <= {publish.STAGING, *beside}
