@@ -26,7 +26,7 @@ from torchvision.models.detection import MaskRCNN, MaskRCNN_ResNet50_FPN_Weights
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from cellseg.errors import OutputError, WeightsError
-from cellseg.models.maskrcnn import build_maskrcnn
+from cellseg.models.maskrcnn import build_maskrcnn, mask_width_of
 
 FORMAT = 1
 METADATA_KEY = "cellseg"
@@ -153,7 +153,7 @@ def load_model(
     state, card = read_model(path)
     # No time is lost on random numbers: the arrays of the file take their places.
     with torch.device("meta"):
-        model = build_maskrcnn(len(card.classes), frozen_norm=True)
+        model = build_maskrcnn(len(card.classes), frozen_norm=True, mask_width=mask_width_of(state))
     anchors = model.rpn.anchor_generator
     model.rpn.anchor_generator = AnchorGenerator(anchors.sizes, anchors.aspect_ratios)
     _fill(model, state, _home(path), assign=True)
