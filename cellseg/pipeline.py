@@ -30,9 +30,9 @@ from cellseg.protocol import CountProtocol
 from cellseg.recorder import Recorder
 from cellseg.results import CORRECTIONS, Frame, ResultFolder, load_result
 from cellseg.slide import Slide, open_slide
-from cellseg.tiles import TilePixels, TileSource, find_tissue, overview_step
+from cellseg.tiles import TileSource, find_tissue, overview_step
 from cellseg.tissue import TissueFinder, TissueMask
-from cellseg.work import TileFound, TileWork
+from cellseg.work import TileFound, TileRead, TileWork
 
 log = logging.getLogger(__name__)
 
@@ -366,8 +366,12 @@ class _Run:
         self, recorder: Recorder, source: TileSource, todo: list[Tile], total: int
     ) -> Iterator[Event]:
         work = TileWork(source, self.detector)
-        engine: LocalEngine[TilePixels, TileFound] = LocalEngine(
-            batch=self.request.batch or _usual_batch(self.detector), expected=(RegionError,)
+        threads = getattr(self.detector, "threads", 1)
+        engine: LocalEngine[TileRead, TileFound] = LocalEngine(
+            batch=self.request.batch or _usual_batch(self.detector),
+            readers=1 + threads,
+            networks=threads,
+            expected=(RegionError,),
         )
         with closing(engine.map(todo, work.read, work.detect)) as results:
             for mapped in results:
@@ -375,13 +379,13 @@ class _Run:
         self.seconds["wait for input"] = engine.clock.wait
         self.seconds["detect"] = engine.clock.detect
 
-    def _take(self, recorder: Recorder, mapped: Mapped[TilePixels, TileFound]) -> Instances:
+    def _take(self, recorder: Recorder, mapped: Mapped[TileRead, TileFound]) -> Instances:
         if mapped.found is None:
             if self.request.strict and mapped.error is not None:
                 raise mapped.error
             return recorder.failed(mapped.tile, str(mapped.error))
         if mapped.read is not None:
-            recorder.source.keep(mapped.tile, mapped.read)
+            recorder.source.keep(mapped.tile, mapped.read.pixels)
         found = mapped.found
         return recorder.done(
             mapped.tile, found.instances, limits=found.limits, damaged=found.damaged

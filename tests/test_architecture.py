@@ -16,7 +16,7 @@ ROOT = Path(cellseg.__file__).parent
 LAYERS = [
     {"errors"},
     {"geometry", "normalise", "counterstain", "_scanline", "_results.lock", "_results.files"},
-    {"protocol", "paste", "region"},
+    {"protocol", "region"},
     {"instances", "models", "slide", "synthetic"},
     {"merge", "measure", "tissue", "detect", "engine", "evaluation"},
     {"threshold"},

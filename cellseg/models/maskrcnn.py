@@ -19,12 +19,14 @@ from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from cellseg.models.roi_heads import CellRoIHeads
+from cellseg.models.rpn import CellRPN
 
 STRIDE_PX = 32
 """The largest stride of the network: tile origins are multiples of it."""
@@ -156,6 +158,7 @@ def build_maskrcnn(
         heads.mask_head = MaskRCNNHeads(backbone.out_channels, (mask_width,) * 4, 1)
         heads.mask_predictor = MaskRCNNPredictor(mask_width, mask_width, num_classes + 1)
     model.transform = UnscaledTransform(800, 1333, list(IMAGE_MEAN), list(IMAGE_STD))
+    model.rpn = CellRPN.from_torchvision(model.rpn)
     model.roi_heads = CellRoIHeads.from_torchvision(
         model.roi_heads, mask_samples=training.mask_samples
     )
@@ -187,19 +190,21 @@ def forward_batch(model: MaskRCNN, images: Tensor) -> list[dict[str, Tensor]]:
     Parameters
     ----------
     model : MaskRCNN
-        In evaluation mode.
+        In evaluation mode; made ready by :func:`cellseg.models.counting.make_ready` or as built.
     images : Tensor
-        (N, 3, H, W), 0 … 1, H and W multiples of 32.
+        (N, 3, H, W), float32, 0 … 1, H and W multiples of 32.
 
     Returns
     -------
     list of dict
         As :meth:`CellRoIHeads.forward`, with ``proposals`` (0-d, how many there were).
     """
-    batch, _ = model.transform(list(images))
-    features = model.backbone(batch.tensors)
-    proposals, _ = model.rpn(batch, features)
-    results, _ = model.roi_heads(features, proposals, batch.image_sizes)
+    sizes = [(images.shape[2], images.shape[3])] * len(images)
+    seen = model.transform.normalize(images)
+    dtype = next(model.backbone.parameters()).dtype
+    features = model.backbone(seen.to(dtype, memory_format=torch.channels_last))
+    proposals, _ = model.rpn(ImageList(seen, sizes), features)
+    results, _ = model.roi_heads(features, proposals, sizes)
     for result, boxes in zip(results, proposals, strict=True):
         result["proposals"] = torch.tensor(len(boxes))
     return cast(list[dict[str, Tensor]], results)

@@ -161,8 +161,12 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         proposals: list[Tensor],
         image_shapes: list[tuple[int, int]],
     ) -> list[Target]:
-        box_features = self.box_head(self.box_roi_pool(features, proposals, image_shapes))
-        class_logits, box_regression = self.box_predictor(box_features)
+        # RoIAlign samples between pixels: in float32.
+        features = {name: level.float() for name, level in features.items()}
+        pooled = self.box_roi_pool(features, proposals, image_shapes)
+        dtype = next(self.box_head.parameters()).dtype
+        logits, regression = self.box_predictor(self.box_head(pooled.to(dtype)))
+        class_logits, box_regression = logits.float(), regression.float()
         results = self._select(class_logits, box_regression, proposals, image_shapes)
         boxes = [result["boxes"] for result in results]
         labels = [result["labels"] for result in results]
@@ -192,6 +196,7 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
     ) -> list[Tensor]:
         """Masks of the labelled class, (D, S, S) an image; S is twice the pool's side."""
         side = 2 * pool.output_size[0]
+        dtype = next(self.mask_head.parameters()).dtype
         found = []
         for index, (box, label, shape) in enumerate(zip(boxes, labels, image_shapes, strict=True)):
             of_image = {name: level[index : index + 1] for name, level in features.items()}
@@ -199,10 +204,11 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
             for start in range(0, len(box), MASKS_AT_ONCE):
                 part = slice(start, start + MASKS_AT_ONCE)
                 pooled = pool(of_image, [box[part]], [shape])
+                pooled = pooled.to(dtype, memory_format=torch.channels_last)
                 logits = self.mask_predictor(self.mask_head(pooled))
                 kinds = label[part]
                 rows = torch.arange(len(kinds), device=kinds.device)
-                masks.append(logits[rows, kinds].sigmoid())
+                masks.append(logits[rows, kinds].float().sigmoid())
             found.append(torch.cat(masks))
         return found
 

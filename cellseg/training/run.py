@@ -24,11 +24,12 @@ from torchvision.models.detection import MaskRCNN
 from cellseg import __version__
 from cellseg.detect import pick_device
 from cellseg.errors import OutputError, SettingsError
+from cellseg.models.counting import best_precision
 from cellseg.models.maskrcnn import build_maskrcnn
 from cellseg.models.weights import ModelCard, coco_file, load_coco, load_start, save_model
 from cellseg.training import checkpoint
 from cellseg.training.augment import Augmentation
-from cellseg.training.loop import CropStream, Schedule, Trainer, best_precision
+from cellseg.training.loop import CropStream, Schedule, Trainer
 from cellseg.training.prepare import Prepared, name_of, prepare
 from cellseg.training.request import (
     Event,
