@@ -22,6 +22,7 @@ from torchvision.models.detection import MaskRCNN
 from cellseg.errors import CellsegError, SettingsError, WeightsError
 from cellseg.instances import Instances
 from cellseg.models.counting import Precision, best_precision, make_ready, own_settings
+from cellseg.models.laps import Laps
 from cellseg.models.maskrcnn import STRIDE_PX, Limits, forward_batch, set_limits
 from cellseg.models.paste import Pasted, paste_all
 from cellseg.models.weights import ModelCard, load_model
@@ -31,6 +32,13 @@ log = logging.getLogger(__name__)
 PROPOSALS_PER_CELL = 4
 """A tile whose limit on proposals was reached may lack cells if fewer than this stand behind each
 found one. Any tile can fill the limit with proposals that hold nothing."""
+
+LARGEST_BATCH = 16
+"""More tiles at once are no faster on any card, and more is lost when memory runs out."""
+
+FREE_SHARE, BYTES_PER_PX = 0.5, 1500
+"""Of the free memory of a GPU, and what a tile's pixel takes at the peak, features and masks
+together; if it is more after all, the batch is halved."""
 
 _OUT_OF_MEMORY = (torch.OutOfMemoryError, RuntimeError, MemoryError)
 
@@ -150,6 +158,8 @@ class MaskRCNNDetector:
     threads : int
         Batches that may be under way at once: on a GPU one is computed while another is
         prepared or unpacked.
+    wait_for_stages : bool
+        On a GPU, measure each stage by itself: for benchmarks, as it costs speed.
     """
 
     def __init__(
@@ -158,7 +168,10 @@ class MaskRCNNDetector:
         self.model, self.info, self.score, self.nms_iou = model, info, score, nms_iou
         self.device = next(model.parameters()).device
         self.threads = 2 if self.device.type == "cuda" else 1
+        self.wait_for_stages = False
         self._own = threading.local()
+        self._lock = threading.Lock()
+        self._seconds: dict[str, float] = {}
 
     def detect(self, tiles: Sequence[NDArray[np.float32]], *, fill: float) -> list[Detections]:
         """See :meth:`Detector.detect`; tiles of one size go through the network together."""
@@ -193,6 +206,7 @@ class MaskRCNNDetector:
     @torch.inference_mode()
     def _run(self, batch: Tensor, fill: float) -> list[Detections]:
         height, width = batch.shape[1:3]
+        laps = Laps(self.device, wait=self.wait_for_stages)
         if self.device.type == "cuda":
             batch = batch.pin_memory()
         images = batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
@@ -203,7 +217,32 @@ class MaskRCNNDetector:
         if not hasattr(self._own, "model"):
             self._own.model = own_settings(self.model)
         set_limits(self._own.model, limits, score=self.score, nms_iou=self.nms_iou)
-        return _to_detections(forward_batch(self._own.model, images), (height, width), limits)
+        results = forward_batch(self._own.model, images, laps)
+        found = _to_detections(results, (height, width), limits)
+        laps("paste")
+        self._add(laps)
+        return found
+
+    def _add(self, laps: Laps) -> None:
+        if self.device.type == "cuda" and not self.wait_for_stages:
+            return
+        with self._lock:
+            for name, took in laps.seconds.items():
+                self._seconds[name] = self._seconds.get(name, 0.0) + took
+
+    def take_seconds(self) -> dict[str, float]:
+        """Seconds by stage since the last call; on a GPU only with ``wait_for_stages``."""
+        with self._lock:
+            found, self._seconds = self._seconds, {}
+        return found
+
+    def batch_for(self, area_px: int) -> int:
+        """How many tiles of an area go through the network together, by the free memory."""
+        if self.device.type != "cuda":
+            return 1
+        free, _ = torch.cuda.mem_get_info(self.device)
+        fitting = int(FREE_SHARE * free / (BYTES_PER_PX * area_px * self.threads))
+        return max(1, min(LARGEST_BATCH, fitting))
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

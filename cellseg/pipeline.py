@@ -211,16 +211,22 @@ def run(
         yield from _Run(slide, request, plan, chosen, start).events()
 
 
+def detector_key(model: str | Path, device: str, precision: str = "auto") -> tuple[str, str, str]:
+    """Where :func:`run` looks for a model in ``detectors``."""
+    return str(model), device, precision
+
+
 def _load(
     request: CountRequest,
     detectors: MutableMapping[object, object] | None,
     plan: Plan | None = None,
 ) -> Detector:
     """The request's Mask R-CNN, loaded once a command, set to the plan's thresholds."""
-    key = (str(request.model), request.device)
+    key = detector_key(request.model, request.device, request.precision)
     store: MutableMapping[object, object] = {} if detectors is None else detectors
     if key not in store:
-        store[key] = load_detector(request.model, device=request.device)
+        precision = None if request.precision == "auto" else request.precision
+        store[key] = load_detector(request.model, device=request.device, precision=precision)
     loaded = store[key]
     if plan is not None:
         loaded.score, loaded.nms_iou = plan.protocol.score, plan.protocol.nms_iou  # type: ignore[attr-defined]
@@ -366,9 +372,11 @@ class _Run:
         self, recorder: Recorder, source: TileSource, todo: list[Tile], total: int
     ) -> Iterator[Event]:
         work = TileWork(source, self.detector)
+        stages = getattr(self.detector, "take_seconds", dict)
+        stages()  # what an interrupted run of another slide left
         threads = getattr(self.detector, "threads", 1)
         engine: LocalEngine[TileRead, TileFound] = LocalEngine(
-            batch=self.request.batch or _usual_batch(self.detector),
+            batch=self.request.batch or self._usual_batch(),
             readers=1 + threads,
             networks=threads,
             expected=(RegionError,),
@@ -378,6 +386,13 @@ class _Run:
                 yield self._done(recorder, mapped.tile, self._take(recorder, mapped), total)
         self.seconds["wait for input"] = engine.clock.wait
         self.seconds["detect"] = engine.clock.detect
+        self.seconds["read"], self.seconds["normalise"] = work.seconds
+        self.seconds.update(stages())
+
+    def _usual_batch(self) -> int:
+        side = self.plan.grid.tile + 2 * self.plan.grid.halo
+        fitting = getattr(self.detector, "batch_for", None)
+        return 1 if fitting is None else int(fitting(side * side))
 
     def _take(self, recorder: Recorder, mapped: Mapped[TileRead, TileFound]) -> Instances:
         if mapped.found is None:
@@ -448,8 +463,3 @@ def _earlier(image: Path, folder: Path) -> CountResult | None:
         )
     except (CellsegError, LookupError, TypeError, ValueError):
         return None
-
-
-def _usual_batch(detector: Detector) -> int:
-    device = getattr(detector, "device", None)
-    return 8 if device is not None and device.type == "cuda" else 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +60,8 @@ class TileWork:
 
     def __init__(self, source: TileSource, detector: Detector) -> None:
         self.source, self.detector = source, detector
+        self._lock = threading.Lock()
+        self._seconds = [0.0, 0.0]
 
     def read(self, tile: Tile) -> TileRead:
         """A padded tile, read and normalised; safe from several threads.
@@ -67,8 +71,19 @@ class TileWork:
         RegionError
             If any pixel of the core does not decode.
         """
+        start = time.perf_counter()
         pixels = self.source.read(tile)
-        return TileRead(pixels, self.source.network_input(pixels))
+        middle = time.perf_counter()
+        seen = self.source.network_input(pixels)
+        with self._lock:
+            self._seconds[0] += middle - start
+            self._seconds[1] += time.perf_counter() - middle
+        return TileRead(pixels, seen)
+
+    @property
+    def seconds(self) -> tuple[float, float]:
+        """Spent on reading and on normalising, over all threads."""
+        return self._seconds[0], self._seconds[1]
 
     def detect(self, batch: list[TileRead]) -> list[TileFound]:
         """The objects of each tile, in order."""

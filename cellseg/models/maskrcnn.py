@@ -25,6 +25,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
+from cellseg.models.laps import Lap, no_lap
 from cellseg.models.roi_heads import CellRoIHeads
 from cellseg.models.rpn import CellRPN
 
@@ -184,7 +185,7 @@ def set_limits(model: MaskRCNN, limits: Limits, *, score: float, nms_iou: float)
 
 
 @torch.inference_mode()
-def forward_batch(model: MaskRCNN, images: Tensor) -> list[dict[str, Tensor]]:
+def forward_batch(model: MaskRCNN, images: Tensor, lap: Lap = no_lap) -> list[dict[str, Tensor]]:
     """Run the network on a batch of equally large tiles.
 
     Parameters
@@ -193,6 +194,8 @@ def forward_batch(model: MaskRCNN, images: Tensor) -> list[dict[str, Tensor]]:
         In evaluation mode; made ready by :func:`cellseg.models.counting.make_ready` or as built.
     images : Tensor
         (N, 3, H, W), float32, 0 … 1, H and W multiples of 32.
+    lap : callable
+        Told the name of each stage at its end.
 
     Returns
     -------
@@ -202,8 +205,13 @@ def forward_batch(model: MaskRCNN, images: Tensor) -> list[dict[str, Tensor]]:
     sizes = [(images.shape[2], images.shape[3])] * len(images)
     seen = model.transform.normalize(images)
     dtype = next(model.backbone.parameters()).dtype
-    features = model.backbone(seen.to(dtype, memory_format=torch.channels_last))
+    seen = seen.to(dtype, memory_format=torch.channels_last)
+    lap("preprocess")
+    features = model.backbone(seen)
+    lap("backbone")
     proposals, _ = model.rpn(ImageList(seen, sizes), features)
+    lap("proposals")
+    cast(CellRoIHeads, model.roi_heads).lap = lap
     results, _ = model.roi_heads(features, proposals, sizes)
     for result, boxes in zip(results, proposals, strict=True):
         result["proposals"] = torch.tensor(len(boxes))

@@ -24,6 +24,8 @@ from torchvision.models.detection.roi_heads import (
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops import boxes as box_ops
 
+from cellseg.models.laps import Lap, no_lap
+
 Target = dict[str, Tensor]
 
 DOUBT = (0.15, 0.85)
@@ -44,6 +46,7 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         Boxes with a side of so many pixels get the second look when counting.
     """
 
+    lap: Lap = staticmethod(no_lap)
     mask_samples: int = 64
     fine_from_px: float = 48.0
     fine_roi_pool: MultiScaleRoIAlign
@@ -168,6 +171,7 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         logits, regression = self.box_predictor(self.box_head(pooled.to(dtype)))
         class_logits, box_regression = logits.float(), regression.float()
         results = self._select(class_logits, box_regression, proposals, image_shapes)
+        self.lap("boxes")
         boxes = [result["boxes"] for result in results]
         labels = [result["labels"] for result in results]
         masks = self._probabilities(self.mask_roi_pool, features, boxes, labels, image_shapes)
@@ -184,6 +188,7 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
             doubt = (first > DOUBT[0]) & (first < DOUBT[1])
             result["masks"], result["fine"] = mask, index
             result["fine_masks"] = torch.where(doubt, (first + second) / 2, first)
+        self.lap("masks")
         return results
 
     def _probabilities(
