@@ -51,6 +51,8 @@ costs more than everything before it."""
 MASK_KEYS = ("roi_heads.mask_head.", "roi_heads.mask_predictor.")
 """The arrays of the mask branch."""
 
+MASK_FIRST = "roi_heads.mask_head.0.0.weight"
+
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 
@@ -168,7 +170,7 @@ def build_maskrcnn(
 
 def mask_width_of(state: Mapping[str, Tensor]) -> int:
     """Channels of the mask branch whose arrays these are; torchvision's where they are not."""
-    first = state.get("roi_heads.mask_head.0.0.weight")
+    first = state.get(MASK_FIRST)
     return MASK_WIDTH if first is None or first.ndim != 4 else len(first)
 
 
