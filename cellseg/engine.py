@@ -80,6 +80,11 @@ class LocalEngine(Generic[Read, Found]):
         self.batch, self.readers, self.expected = batch, readers, expected
         self.clock = Clock()
 
+    @property
+    def stages(self) -> dict[str, float]:
+        """Seconds for the record of a run."""
+        return {"wait for input": self.clock.wait, "detect": self.clock.detect}
+
     def map(
         self,
         tiles: Iterable[Tile],
