@@ -84,7 +84,8 @@ def _local_cluster() -> Any:  # noqa: ANN401
     from distributed import Nanny, Scheduler, SpecCluster
 
     gpus = gpu_count()
-    shared: dict[str, Any] = {"memory_limit": None, "dashboard": False}
+    keys: dict[str, Any] = {"security": _security(), "protocol": "tls"}
+    shared: dict[str, Any] = {**keys, "host": "127.0.0.1", "memory_limit": None}
     workers: dict[int, dict[str, Any]] = {}
     for number in range(gpus or _cpu_workers()):
         # Two threads a GPU: one reads while the other's tiles are in the network.
@@ -96,9 +97,15 @@ def _local_cluster() -> Any:  # noqa: ANN401
         workers=workers,
         scheduler={
             "cls": Scheduler,
-            "options": {"host": "127.0.0.1", "port": 0, "dashboard": False},
+            "options": {
+                "host": "127.0.0.1",
+                "port": 0,
+                "dashboard": False,
+                "dashboard_address": "127.0.0.1:0",
+                **keys,
+            },
         },
-        security=_security(),
+        security=keys["security"],
         silence_logs=False if log.isEnabledFor(logging.INFO) else logging.CRITICAL,
         name="cellseg",
     )
