@@ -27,7 +27,7 @@ _CHANGES = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated",
 """Under which name a storage says that a file was changed; the first that is there counts."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RemotePath:
     """A file or folder behind a URL.
 
@@ -48,6 +48,9 @@ class RemotePath:
         ):
             return self.url
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    def __repr__(self) -> str:
+        return f"RemotePath({str(self)!r})"
 
     @property
     def _path(self) -> PurePosixPath:

@@ -122,7 +122,7 @@ class RemoteResult:
         earlier = _read_run(fs, path).get("exports") if _RUN in names else None
         outdated = [name for name in earlier or [] if is_export_name(name)]
         # run.json first: from here on nobody takes the folder for a whole result.
-        for name in (_RUN, *RESULT_FILES, *outdated):
+        for name in dict.fromkeys((_RUN, *RESULT_FILES, *outdated)):
             if name in names:
                 fs.rm(f"{path}/{name}", recursive=name == _LABELS)
         files = [name for name in _files(self.local) if name not in (_RUN, CORRECTIONS)]

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from cellseg.detect import gpu_count
-from cellseg.errors import SettingsError
+from cellseg.errors import CellsegError, SettingsError
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def connected(scheduler: str | None) -> Iterator[Any]:
     with ExitStack() as stack:
         stack.enter_context(_quiet())
         if scheduler is None:
-            cluster = _local_cluster()
+            cluster = _started()
             stack.callback(_close, cluster)
             client = _client(cluster, "the local cluster")
         else:
@@ -79,13 +79,29 @@ def _client(target: Any, name: str) -> Any:  # noqa: ANN401
         raise SettingsError(f"{name}: cannot be connected to ({said})") from error
 
 
+def _started() -> Any:  # noqa: ANN401
+    try:
+        return _local_cluster()
+    except CellsegError:
+        raise
+    except Exception as error:
+        said = " ".join(str(error).split())[:200]
+        raise CellsegError(f"no workers could be started on this machine ({said})") from error
+
+
 def _local_cluster() -> Any:  # noqa: ANN401
     """A worker a GPU; without one, a worker of one thread a core, as far as memory goes."""
     from distributed import Nanny, Scheduler, SpecCluster
 
     gpus = gpu_count()
     keys: dict[str, Any] = {"security": _security(), "protocol": "tls"}
-    shared: dict[str, Any] = {**keys, "host": "127.0.0.1", "memory_limit": None}
+    silent = None if _wants_logs() else logging.CRITICAL
+    shared: dict[str, Any] = {
+        **keys,
+        "host": "127.0.0.1",
+        "memory_limit": None,
+        "silence_logs": silent,
+    }
     workers: dict[int, dict[str, Any]] = {}
     for number in range(gpus or _cpu_workers()):
         # Two threads a GPU: one reads while the other's tiles are in the network.
@@ -106,7 +122,7 @@ def _local_cluster() -> Any:  # noqa: ANN401
             },
         },
         security=keys["security"],
-        silence_logs=False if log.isEnabledFor(logging.INFO) else logging.CRITICAL,
+        silence_logs=silent or False,
         name="cellseg",
     )
 
@@ -142,13 +158,28 @@ def _security() -> Any:  # noqa: ANN401
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Dask's log lines are for those who asked for logs; what goes wrong is said in one line."""
-    if log.isEnabledFor(logging.INFO):
-        yield
-        return
-    from distributed.utils import silence_logging_cmgr
+    import distributed
 
-    with silence_logging_cmgr(logging.CRITICAL):
+    levels = {
+        logger: logger.level
+        for name, logger in logging.root.manager.loggerDict.items()
+        if isinstance(logger, logging.Logger)
+        and name.partition(".")[0] == distributed.__name__
+        and (logger.level or name == distributed.__name__)
+    }
+    if _wants_logs():
+        levels = {}
+    for logger in levels:
+        logger.setLevel(logging.CRITICAL)
+    try:
         yield
+    finally:
+        for logger, level in levels.items():
+            logger.setLevel(level)
+
+
+def _wants_logs() -> bool:
+    return log.isEnabledFor(logging.INFO)
 
 
 def _close(thing: Any) -> None:  # noqa: ANN401

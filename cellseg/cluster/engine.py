@@ -28,7 +28,7 @@ from cellseg.work import TileFound
 
 log = logging.getLogger(__name__)
 
-BATCH = 8
+BATCH = 4
 """Tiles of one task, where a slide has enough of them."""
 
 AHEAD = 2
