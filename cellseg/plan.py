@@ -75,7 +75,7 @@ class CountRequest:
         Where tiles are read and detected: in this process, or on a Dask cluster. The result is
         the same.
     scheduler : str or None
-        Address of the cluster; None: one that is started on this machine.
+        Address of the cluster, or its scheduler file; None: one that is started on this machine.
     """
 
     image: Location

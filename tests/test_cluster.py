@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import pickle
@@ -272,6 +273,19 @@ def test_no_scheduler_there(slide, monkeypatch, tmp_path):
         next(run(request_for(path, scheduler="tcp://127.0.0.1:9"), detector=ThresholdDetector()))
 
 
+def test_the_schedulers_own_file_is_its_address(slide, threads, tmp_path):
+    path, truth = slide
+    file = tmp_path / "scheduler.json"
+    request = on(threads, path, output=tmp_path)
+    for text in ("", "[]", '{"id": 1}'):
+        file.write_text(text)
+        with pytest.raises(SettingsError, match="scheduler-file"):
+            counted(replace(request, scheduler=str(file)))
+    file.write_text(json.dumps(threads.scheduler.identity()))
+    result, _ = counted(replace(request, scheduler=str(file)))
+    assert len(result.cells) == truth.count
+
+
 @pytest.mark.parametrize("package", ["distributed", "cloudpickle"])
 def test_the_package_is_missing(slide, monkeypatch, package):
     path, _ = slide
@@ -442,17 +456,17 @@ def test_an_open_slide_is_not_closed_under_its_reader(slide, tmp_path):
 
     bench = Bench()
     first = sealed("0")
-    with bench.using(first.digest, first.body) as (_, work):
-        with bench.using(first.digest, first.body) as (_, again):
-            assert again is work
+    with bench.using(first.digest, first.body) as kept:
+        with bench.using(first.digest, first.body) as again:
+            assert again is kept
         for number in range(1, KEPT + 1):
             other = sealed(str(number))
             with bench.using(other.digest, other.body):
                 pass
-        tile = work.source.plan.grid.at(0, 0)
-        assert work.read(tile).raw.any()
+        tile = kept.recipe.plan.grid.at(0, 0)
+        assert kept.source.read(tile).raw.any()
     with pytest.raises(InputError, match="closed"):
-        work.read(tile)
+        kept.source.read(tile)
     bench.clear()
 
 

@@ -228,8 +228,8 @@ Examples:
 )
 @click.option(
     "--scheduler",
-    metavar="ADDRESS",
-    help="Of the Dask cluster, such as tcp://host:8786; else --engine dask starts one here.",
+    metavar="ADDRESS|FILE",
+    help="The Dask cluster: tcp://host:8786 or its scheduler file; else one is started here.",
 )
 @click.option("--strict", is_flag=True, help="Stop at the first tile that does not decode.")
 @click.option("--no-prefilter", is_flag=True, help="Look everywhere, not only where tissue is.")

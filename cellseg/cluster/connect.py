@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from cellseg.detect import gpu_count
@@ -45,7 +47,8 @@ def connected(scheduler: str | None) -> Iterator[Any]:
     Parameters
     ----------
     scheduler : str or None
-        Address such as ``tcp://10.0.0.5:8786``; None: workers on this machine.
+        Address such as ``tcp://10.0.0.5:8786``, or the file that ``dask scheduler
+        --scheduler-file`` wrote; None: workers on this machine.
 
     Raises
     ------
@@ -59,9 +62,26 @@ def connected(scheduler: str | None) -> Iterator[Any]:
             stack.callback(_close, cluster)
             client = _client(cluster, "the local cluster")
         else:
-            client = _client(scheduler, f"--scheduler {scheduler}")
+            client = _client(_address(scheduler), f"--scheduler {scheduler}")
         stack.callback(_close, client)
         yield client
+
+
+def _address(scheduler: str) -> str:
+    """The address, from the scheduler's own file where one is given.
+
+    Raises
+    ------
+    SettingsError
+    """
+    if not scheduler.endswith(".json"):
+        return scheduler
+    try:
+        return str(json.loads(Path(scheduler).read_text(encoding="utf-8"))["address"])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise SettingsError(
+            f"--scheduler {scheduler}: is no file of `dask scheduler --scheduler-file` ({error})"
+        ) from error
 
 
 def _client(target: Any, name: str) -> Any:  # noqa: ANN401

@@ -27,7 +27,7 @@ from cellseg.slide import Slide
 from cellseg.tiles import TilePixels
 from cellseg.work import TileFound
 
-MOST_BYTES = 16 * 2**20
+MOST_BYTES = 4 * 2**20
 """A recipe goes with every batch: a detector object larger than this does not belong in it."""
 
 _KINDS: dict[str, type[CellsegError]] = {

@@ -7,11 +7,11 @@ works for one of them at a time.
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,14 +36,22 @@ class OneAtATime:
     detector : Detector
     lock : threading.Lock
         Shared by all detectors with the same network, whose thresholds are its attributes.
+
+    Attributes
+    ----------
+    waited : float
+        Seconds spent waiting for the others.
     """
 
     def __init__(self, detector: Detector, lock: threading.Lock) -> None:
         self.detector, self.info, self._lock = detector, detector.info, lock
+        self.waited = 0.0
 
     def detect(self, tiles: Sequence[NDArray[np.float32]], *, fill: float) -> list[Detections]:
         """See :meth:`cellseg.detect.Detector.detect`."""
+        asked = time.perf_counter()
         with self._lock:
+            self.waited += time.perf_counter() - asked
             return self.detector.detect(tiles, fill=fill)
 
 
@@ -52,8 +60,10 @@ class _Kept:
     """A slide, its detector, and how many threads are at it."""
 
     slide: Slide
-    work: TileWork
+    source: TileSource
     recipe: Recipe
+    detector: Detector
+    lock: threading.Lock
     users: int = 0
     dropped: bool = False
 
@@ -70,8 +80,8 @@ class Bench:
     )
 
     @contextmanager
-    def using(self, digest: str, body: bytes) -> Iterator[tuple[Recipe, TileWork]]:
-        """The work of a recipe, made when it is not there; not closed while it is used."""
+    def using(self, digest: str, body: bytes) -> Iterator[_Kept]:
+        """What a recipe makes, made when it is not there; not closed while it is used."""
         with self._loading:
             if digest not in self._kept:
                 self._keep(digest, self._made(body))
@@ -80,7 +90,7 @@ class Bench:
                 self._kept.move_to_end(digest)
                 kept.users += 1
         try:
-            yield kept.recipe, kept.work
+            yield kept
         finally:
             with self._lock:
                 kept.users -= 1
@@ -113,14 +123,14 @@ class Bench:
         slide = _opened(recipe)
         try:
             source = TileSource(slide, recipe.plan, recipe.normaliser)
-            return _Kept(slide, TileWork(source, self._detector(recipe)), recipe)
+            return _Kept(slide, source, recipe, *self._detector(recipe))
         except BaseException:
             slide.close()
             raise
 
-    def _detector(self, recipe: Recipe) -> Detector:
+    def _detector(self, recipe: Recipe) -> tuple[Detector, threading.Lock]:
         if recipe.detector is not None:
-            return OneAtATime(recipe.detector, threading.Lock())
+            return recipe.detector, threading.Lock()
         key = (recipe.checksum, recipe.device)
         if key not in self._models:
             loaded = load_detector(recipe.model, device=recipe.device)
@@ -138,7 +148,7 @@ class Bench:
         own = MaskRCNNDetector(
             loaded.model, loaded.info, score=protocol.score, nms_iou=protocol.nms_iou
         )
-        return OneAtATime(own, lock)
+        return own, lock
 
 
 BENCH = Bench()
@@ -148,26 +158,28 @@ BENCH = Bench()
 def answer(digest: str, body: bytes, places: Sequence[tuple[int, int]]) -> Answer:
     """Read and detect a batch; what cellseg itself refuses is part of the answer."""
     try:
-        with BENCH.using(digest, body) as (recipe, work):
-            return _mapped(recipe, work, places)
+        with BENCH.using(digest, body) as kept:
+            return _mapped(kept, places)
     except CellsegError as error:
         return {"refused": (type(error).__name__, str(error))}
 
 
-def _mapped(recipe: Recipe, work: TileWork, places: Sequence[tuple[int, int]]) -> Answer:
-    tiles = [recipe.plan.grid.at(row, column) for row, column in places]
-    device = str(getattr(getattr(work.detector, "info", None), "device", ""))
+def _mapped(kept: _Kept, places: Sequence[tuple[int, int]]) -> Answer:
+    recipe = kept.recipe
+    detector = OneAtATime(kept.detector, kept.lock)
+    work = TileWork(kept.source, detector)
+    device = detector.info.device
     batch = recipe.batch or (8 if device.startswith("cuda") else 1)
     engine: LocalEngine[TilePixels, TileFound] = LocalEngine(batch=batch, expected=(RegionError,))
+    tiles = [recipe.plan.grid.at(row, column) for row, column in places]
     with closing(engine.map(tiles, work.read, work.detect)) as results:
-        packed: list[Any] = [(mapped.tile, pack(mapped)) for mapped in results]
-    # Failed tiles come out of turn.
-    order = {(tile.row, tile.column): data for tile, data in packed}
+        # Failed tiles come out of turn.
+        packed = {(mapped.tile.row, mapped.tile.column): pack(mapped) for mapped in results}
     return {
         "device": device,
         "wait": engine.clock.wait,
-        "detect": engine.clock.detect,
-        "tiles": [order[place] for place in places],
+        "detect": engine.clock.detect - detector.waited,
+        "tiles": [packed[place] for place in places],
     }
 
 
