@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Generator, Iterable, Iterator, MutableMapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -32,14 +32,13 @@ from cellseg.protocol import CountProtocol
 from cellseg.recorder import Recorder
 from cellseg.results import CORRECTIONS, Frame, ResultFolder, load_result
 from cellseg.slide import Slide, open_slide, slide_name
-from cellseg.tiles import TilePixels, TileSource, find_tissue, overview_step
+from cellseg.tiles import TileSource, find_tissue, overview_step
 from cellseg.tissue import TissueFinder, TissueMask
 from cellseg.upload import RemoteResult
-from cellseg.work import TileFound, TileWork
+from cellseg.work import TileFound, TileRead, TileWork
 
 if TYPE_CHECKING:
     from cellseg.cluster.engine import DaskEngine
-    from cellseg.cluster.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
@@ -273,6 +272,11 @@ def _cluster(request: CountRequest) -> DaskEngine | None:
     return engine
 
 
+def detector_key(model: str | Path, device: str, precision: str = "auto") -> tuple[str, str, str]:
+    """Where :func:`run` looks for a model in ``detectors``."""
+    return str(model), device, precision
+
+
 def _load(
     request: CountRequest,
     detectors: MutableMapping[object, object] | None,
@@ -280,11 +284,13 @@ def _load(
 ) -> Detector:
     """The request's Mask R-CNN, loaded once a command, set to the plan's thresholds."""
     # On a cluster this machine only asks the model what it is; it may lack the workers' device.
-    device = request.device if request.engine == "local" else "cpu"
-    key = (str(request.model), device)
+    here = request.engine == "local"
+    device = request.device if here else "cpu"
+    key = detector_key(request.model, device, request.precision)
     store: MutableMapping[object, object] = {} if detectors is None else detectors
     if key not in store:
-        store[key] = load_detector(request.model, device=device)
+        precision = None if request.precision == "auto" or not here else request.precision
+        store[key] = load_detector(request.model, device=device, precision=precision)
     loaded = store[key]
     if plan is not None:
         loaded.score, loaded.nms_iou = plan.protocol.score, plan.protocol.nms_iou  # type: ignore[attr-defined]
@@ -435,28 +441,40 @@ class _Run:
     def _tiles(
         self, recorder: Recorder, source: TileSource, todo: list[Tile], total: int
     ) -> Iterator[Event]:
-        engine: LocalEngine[TilePixels, TileFound] | DaskEngine
-        if self.cluster is not None:
-            engine = self.cluster
-            results = engine.map(self._recipe(source), todo)
-        else:
-            work = TileWork(source, self.detector)
-            engine = LocalEngine(
-                batch=self.request.batch or _usual_batch(self.detector), expected=(RegionError,)
-            )
-            results = engine.map(todo, work.read, work.detect)
-        with closing(results):
-            for mapped in results:
-                yield self._done(recorder, mapped.tile, self._take(recorder, mapped), total)
-        self.seconds |= engine.stages
-        if self.cluster is not None:
-            devices = ", ".join(sorted(self.cluster.devices))
-            recorder.info = replace(recorder.info, device=devices)
+        mapped = self._here if self.cluster is None else self._there
+        with closing(mapped(recorder, source, todo)) as results:
+            for result in results:
+                yield self._done(recorder, result.tile, self._take(recorder, result), total)
 
-    def _recipe(self, source: TileSource) -> Recipe:
+    def _here(
+        self, recorder: Recorder, source: TileSource, todo: list[Tile]
+    ) -> Generator[Mapped[TileRead, TileFound], None, None]:
+        """Tiles mapped in this process."""
+        work = TileWork(source, self.detector)
+        stages = getattr(self.detector, "take_seconds", dict)
+        stages()  # what an interrupted run of another slide left
+        threads = getattr(self.detector, "threads", 1)
+        engine: LocalEngine[TileRead, TileFound] = LocalEngine(
+            batch=self.request.batch or self._usual_batch(),
+            readers=1 + threads,
+            networks=threads,
+            expected=(RegionError,),
+        )
+        with closing(engine.map(todo, work.read, work.detect)) as results:
+            yield from results
+        self.seconds["wait for input"] = engine.clock.wait
+        self.seconds["detect"] = engine.clock.detect
+        self.seconds["read"], self.seconds["normalise"] = work.seconds
+        self.seconds.update(stages())
+
+    def _there(
+        self, recorder: Recorder, source: TileSource, todo: list[Tile]
+    ) -> Generator[Mapped[TileRead, TileFound], None, None]:
+        """Tiles mapped on the cluster."""
         from cellseg.cluster.recipe import Recipe
 
-        return Recipe.of(
+        assert self.cluster is not None
+        recipe = Recipe.of(
             self.request,
             self.slide,
             self.plan,
@@ -465,14 +483,24 @@ class _Run:
             version=json.dumps(fingerprint(self.request.image)),
             detector=self.detector if self.own else None,
         )
+        with closing(self.cluster.map(recipe, todo)) as results:
+            yield from results
+        self.seconds |= self.cluster.stages
+        devices = ", ".join(sorted(self.cluster.devices))
+        recorder.info = replace(recorder.info, device=devices)
 
-    def _take(self, recorder: Recorder, mapped: Mapped[TilePixels, TileFound]) -> Instances:
+    def _usual_batch(self) -> int:
+        side = self.plan.grid.tile + 2 * self.plan.grid.halo
+        fitting = getattr(self.detector, "batch_for", None)
+        return 1 if fitting is None else int(fitting(side * side))
+
+    def _take(self, recorder: Recorder, mapped: Mapped[TileRead, TileFound]) -> Instances:
         if mapped.found is None:
             if self.request.strict and mapped.error is not None:
                 raise mapped.error
             return recorder.failed(mapped.tile, str(mapped.error))
         if mapped.read is not None:
-            recorder.source.keep(mapped.tile, mapped.read)
+            recorder.source.keep(mapped.tile, mapped.read.pixels)
         found = mapped.found
         return recorder.done(
             mapped.tile, found.instances, limits=found.limits, damaged=found.damaged
@@ -535,8 +563,3 @@ def _earlier(image: Location, folder: Path) -> CountResult | None:
         )
     except (CellsegError, LookupError, TypeError, ValueError):
         return None
-
-
-def _usual_batch(detector: Detector) -> int:
-    device = getattr(detector, "device", None)
-    return 8 if device is not None and device.type == "cuda" else 1

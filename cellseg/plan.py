@@ -69,6 +69,8 @@ class CountRequest:
     export : tuple of str
         File names of exports, for instance ``labels.tif``.
     device : str
+    precision : {'auto', 'float32', 'bfloat16', 'float16'}
+        Of the network; ``auto``: half where the device is faster with it.
     batch : int or None
         Tiles that go through the network together; None: by device.
     engine : {'local', 'dask'}
@@ -96,6 +98,7 @@ class CountRequest:
     strict: bool = False
     export: tuple[str, ...] = ()
     device: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     batch: int | None = None
     engine: Literal["local", "dask"] = "local"
     scheduler: str | None = None

@@ -24,7 +24,7 @@ LAYERS = [
         "_results.lock",
         "_results.files",
     },
-    {"protocol", "paste", "region"},
+    {"protocol", "region"},
     {"instances", "models", "slide", "synthetic"},
     {"merge", "measure", "tissue", "detect", "engine", "evaluation"},
     {"threshold"},

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from cellseg.errors import CellsegError, InputError, RegionError, SettingsError
-from cellseg.pipeline import CountResult, Note, TileDone, run
+from cellseg.pipeline import CountResult, Note, TileDone, detector_key, run
 from cellseg.plan import CountRequest
 from cellseg.protocol import load_protocol
 from cellseg.results import load_result
@@ -352,8 +352,8 @@ def test_weights_are_loaded_once_a_worker(slide, threads, monkeypatch, tmp_path)
     write_disc_slide(other, np.random.default_rng(8), shape=(300, 300))
     loads, scores = [], []
 
-    def load(model, *, device):
-        loads.append((model, device))
+    def load(model, *, device, precision):
+        loads.append((model, device, precision))
         return Model()
 
     def again(model, info, *, score, nms_iou):
@@ -362,23 +362,26 @@ def test_weights_are_loaded_once_a_worker(slide, threads, monkeypatch, tmp_path)
 
     monkeypatch.setattr("cellseg.cluster.worker.load_detector", load)
     monkeypatch.setattr("cellseg.cluster.worker.MaskRCNNDetector", again)
-    store = {("default", "cpu"): Model()}
+    store = {detector_key("default", "cpu"): Model()}
     first = on(threads, path, output=tmp_path)
     second = on(threads, other, output=tmp_path, score=0.7)
     events = [*run(first, detectors=store), *run(second, detectors=store)]
     results = [event for event in events if isinstance(event, CountResult)]
     assert len(results[0].cells) == truth.count
-    assert loads == [("default", "auto")]
+    assert loads == [("default", "auto", None)]
     assert scores == [PROTOCOL.score, 0.7]
 
 
 def test_a_worker_with_other_weights(slide, threads, monkeypatch, tmp_path):
     path, _ = slide
-    monkeypatch.setattr(
-        "cellseg.cluster.worker.load_detector", lambda model, *, device: Model("other")
-    )
+    monkeypatch.setattr("cellseg.cluster.worker.load_detector", lambda model, **_: Model("other"))
     with pytest.raises(SettingsError, match="weights default are others"):
-        list(run(on(threads, path, output=tmp_path), detectors={("default", "cpu"): Model()}))
+        list(
+            run(
+                on(threads, path, output=tmp_path),
+                detectors={detector_key("default", "cpu"): Model()},
+            )
+        )
 
 
 def test_a_fault_on_a_worker_is_one_line(slide, threads, tmp_path):

@@ -192,6 +192,13 @@ Examples:
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 @click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+    help="Of the network; auto: half where the device is faster with it.",
+)
+@click.option(
     "--batch", type=click.IntRange(min=1), help="Tiles that go through the network together."
 )
 @click.option(
@@ -246,6 +253,7 @@ def count(
     series: int,
     tile: int | None,
     device: str,
+    precision: Literal["auto", "float32", "bfloat16", "float16"],
     batch: int | None,
     output: Location | None,
     exports: tuple[str, ...],
@@ -282,6 +290,7 @@ def count(
         strict=strict,
         export=exports,
         device=device,
+        precision=precision,
         batch=batch,
         engine=engine,
         scheduler=scheduler,

@@ -20,11 +20,10 @@ import cellseg
 from cellseg.cluster.connect import check_installed, connected
 from cellseg.cluster.recipe import Answer, Recipe, Sealed, refusal, unpack
 from cellseg.cluster.task import run_tiles
-from cellseg.engine import Clock, Mapped
+from cellseg.engine import Mapped
 from cellseg.errors import CellsegError, SettingsError, unexpected_text
 from cellseg.geometry import Tile
-from cellseg.tiles import TilePixels
-from cellseg.work import TileFound
+from cellseg.work import TileFound, TileRead
 
 log = logging.getLogger(__name__)
 
@@ -63,8 +62,8 @@ class DaskEngine:
 
     Attributes
     ----------
-    clock : Clock
-        Seconds of all workers together.
+    wait, detect : float
+        Seconds that the workers' networks waited for input and took, all of them together.
     devices : set of str
         Where the workers' networks ran.
     """
@@ -72,7 +71,7 @@ class DaskEngine:
     def __init__(self, scheduler: str | None, *, batch: int | None = None) -> None:
         check_installed()
         self.scheduler, self.batch = scheduler, batch or BATCH
-        self.clock = Clock()
+        self.wait = self.detect = 0.0
         self.devices: set[str] = set()
         self._waited = 0.0
         self._threads, self._counted = 0, float("-inf")
@@ -83,8 +82,8 @@ class DaskEngine:
         """Seconds for the record of a run."""
         return {
             "wait for the cluster": self._waited,
-            "wait for input, all workers": self.clock.wait,
-            "detect": self.clock.detect,
+            "wait for input, all workers": self.wait,
+            "detect": self.detect,
         }
 
     def check(self) -> None:
@@ -100,7 +99,7 @@ class DaskEngine:
 
     def map(
         self, recipe: Recipe, tiles: list[Tile]
-    ) -> Generator[Mapped[TilePixels, TileFound], None, None]:
+    ) -> Generator[Mapped[TileRead, TileFound], None, None]:
         """Yield each tile's result, in any order.
 
         Closed before its end it cancels what is under way.
@@ -121,7 +120,7 @@ class DaskEngine:
         client: Any,  # noqa: ANN401
         sealed: Sealed,
         tiles: list[Tile],
-    ) -> Generator[Mapped[TilePixels, TileFound], None, None]:
+    ) -> Generator[Mapped[TileRead, TileFound], None, None]:
         self._last_worker = time.monotonic()
         window = _Window()
         batches = self._batches(client, tiles)
@@ -214,8 +213,8 @@ class DaskEngine:
         if refused is not None:
             raise refused
         self.devices |= {answer["device"]} - {""}
-        self.clock.wait += answer["wait"]
-        self.clock.detect += answer["detect"]
+        self.wait += answer["wait"]
+        self.detect += answer["detect"]
         return answer
 
     def _failure(self, future: Any) -> CellsegError:  # noqa: ANN401

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 
@@ -24,8 +24,7 @@ from cellseg.location import Location, file_size
 from cellseg.normalise import Normaliser
 from cellseg.plan import CountRequest, Plan
 from cellseg.slide import Slide
-from cellseg.tiles import TilePixels
-from cellseg.work import TileFound
+from cellseg.work import TileFound, TileRead
 
 MOST_BYTES = 4 * 2**20
 """A recipe goes with every batch: a detector object larger than this does not belong in it."""
@@ -82,7 +81,7 @@ class Recipe:
         ``"default"`` or a file that every machine has.
     checksum : str
         Of the weights.
-    device : str
+    device, precision : str
     batch : int or None
         Tiles that go through the network together; None: by the worker's device.
     detector : Detector or None
@@ -101,6 +100,7 @@ class Recipe:
     model: str
     checksum: str
     device: str
+    precision: Literal["auto", "float32", "bfloat16", "float16"]
     batch: int | None
     detector: Detector | None
 
@@ -131,6 +131,7 @@ class Recipe:
             model=str(model) if str(model) == "default" else _absolute(str(model)),
             checksum=checksum,
             device=request.device,
+            precision=request.precision,
             batch=request.batch,
             detector=detector,
         )
@@ -189,7 +190,7 @@ class Answer(TypedDict, total=False):
     tiles: list[tuple[int, int, bytes, tuple[str, ...], int, str | None]]
 
 
-def pack(mapped: Mapped[TilePixels, TileFound]) -> tuple[Any, ...]:
+def pack(mapped: Mapped[TileRead, TileFound]) -> tuple[Any, ...]:
     """One tile's result, without its pixels."""
     tile, found = mapped.tile, mapped.found
     if found is None:
@@ -198,7 +199,7 @@ def pack(mapped: Mapped[TilePixels, TileFound]) -> tuple[Any, ...]:
     return (tile.row, tile.column, data, found.limits, found.damaged, None)
 
 
-def unpack(packed: tuple[Any, ...], tile: Tile) -> Mapped[TilePixels, TileFound]:
+def unpack(packed: tuple[Any, ...], tile: Tile) -> Mapped[TileRead, TileFound]:
     """The same on the other side.
 
     Raises

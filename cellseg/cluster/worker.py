@@ -1,7 +1,7 @@
 """On a worker: the slide opened once, the weights loaded once, batch after batch of tiles.
 
 A worker may have several threads. They read at the same time; the network of one model
-works for one of them at a time.
+works for as many of them as it bears: two on a GPU, otherwise one.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from cellseg.detect import Detections, Detector, MaskRCNNDetector, load_detector
 from cellseg.engine import LocalEngine
 from cellseg.errors import CellsegError, InputError, RegionError, SettingsError
 from cellseg.slide import Slide, open_slide
-from cellseg.tiles import TilePixels, TileSource
-from cellseg.work import TileFound, TileWork
+from cellseg.tiles import TileSource
+from cellseg.work import TileFound, TileRead, TileWork
 
 KEPT = 2
 """Slides that a worker keeps open, and models that it keeps loaded."""
 
 
-class OneAtATime:
+class InTurn:
     """A detector that several threads may call.
 
     Parameters
     ----------
     detector : Detector
-    lock : threading.Lock
-        Shared by all detectors with the same network, whose thresholds are its attributes.
+    turns : threading.Semaphore
+        As many as the network bears at once; shared by all detectors with the same network.
 
     Attributes
     ----------
@@ -43,14 +43,14 @@ class OneAtATime:
         Seconds spent waiting for the others.
     """
 
-    def __init__(self, detector: Detector, lock: threading.Lock) -> None:
-        self.detector, self.info, self._lock = detector, detector.info, lock
+    def __init__(self, detector: Detector, turns: threading.Semaphore) -> None:
+        self.detector, self.info, self._turns = detector, detector.info, turns
         self.waited = 0.0
 
     def detect(self, tiles: Sequence[NDArray[np.float32]], *, fill: float) -> list[Detections]:
         """See :meth:`cellseg.detect.Detector.detect`."""
         asked = time.perf_counter()
-        with self._lock:
+        with self._turns:
             self.waited += time.perf_counter() - asked
             return self.detector.detect(tiles, fill=fill)
 
@@ -63,7 +63,7 @@ class _Kept:
     source: TileSource
     recipe: Recipe
     detector: Detector
-    lock: threading.Lock
+    turns: threading.Semaphore
     users: int = 0
     dropped: bool = False
 
@@ -75,8 +75,8 @@ class Bench:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _loading: threading.Lock = field(default_factory=threading.Lock)
     _kept: OrderedDict[str, _Kept] = field(default_factory=OrderedDict)
-    _models: OrderedDict[tuple[str, str], tuple[MaskRCNNDetector, threading.Lock]] = field(
-        default_factory=OrderedDict
+    _models: OrderedDict[tuple[str, str, str], tuple[MaskRCNNDetector, threading.Semaphore]] = (
+        field(default_factory=OrderedDict)
     )
 
     @contextmanager
@@ -128,27 +128,29 @@ class Bench:
             slide.close()
             raise
 
-    def _detector(self, recipe: Recipe) -> tuple[Detector, threading.Lock]:
+    def _detector(self, recipe: Recipe) -> tuple[Detector, threading.Semaphore]:
         if recipe.detector is not None:
-            return recipe.detector, threading.Lock()
-        key = (recipe.checksum, recipe.device)
+            return recipe.detector, threading.Semaphore(1)
+        key = (recipe.checksum, recipe.device, recipe.precision)
         if key not in self._models:
-            loaded = load_detector(recipe.model, device=recipe.device)
+            precision = None if recipe.precision == "auto" else recipe.precision
+            loaded = load_detector(recipe.model, device=recipe.device, precision=precision)
             if loaded.info.checksum != recipe.checksum:
                 raise SettingsError(
                     f"the weights {recipe.model} are others than where the run was started "
                     f"(checksum {loaded.info.checksum[:12]}…, expected {recipe.checksum[:12]}…)"
                 )
-            self._models[key] = (loaded, threading.Lock())
+            threads = getattr(loaded, "threads", 1)
+            self._models[key] = (loaded, threading.Semaphore(threads))
             while len(self._models) > KEPT:
                 self._models.popitem(last=False)
-        loaded, lock = self._models[key]
+        loaded, turns = self._models[key]
         self._models.move_to_end(key)
         protocol = recipe.plan.protocol
         own = MaskRCNNDetector(
             loaded.model, loaded.info, score=protocol.score, nms_iou=protocol.nms_iou
         )
-        return own, lock
+        return own, turns
 
 
 BENCH = Bench()
@@ -166,11 +168,13 @@ def answer(digest: str, body: bytes, places: Sequence[tuple[int, int]]) -> Answe
 
 def _mapped(kept: _Kept, places: Sequence[tuple[int, int]]) -> Answer:
     recipe = kept.recipe
-    detector = OneAtATime(kept.detector, kept.lock)
+    detector = InTurn(kept.detector, kept.turns)
     work = TileWork(kept.source, detector)
     device = detector.info.device
-    batch = recipe.batch or (8 if device.startswith("cuda") else 1)
-    engine: LocalEngine[TilePixels, TileFound] = LocalEngine(batch=batch, expected=(RegionError,))
+    fitting = getattr(kept.detector, "batch_for", None)
+    side = recipe.plan.grid.tile + 2 * recipe.plan.grid.halo
+    batch = recipe.batch or (1 if fitting is None else int(fitting(side * side)))
+    engine: LocalEngine[TileRead, TileFound] = LocalEngine(batch=batch, expected=(RegionError,))
     tiles = [recipe.plan.grid.at(row, column) for row, column in places]
     with closing(engine.map(tiles, work.read, work.detect)) as results:
         # Failed tiles come out of turn.
