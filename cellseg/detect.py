@@ -335,6 +335,11 @@ def pick_device(device: str) -> torch.device:
     return wanted
 
 
+def gpu_count() -> int:
+    """CUDA devices that this process may use."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 def load_detector(
     model: str | Path = "default",
     *,

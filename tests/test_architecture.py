@@ -15,7 +15,15 @@ ROOT = Path(cellseg.__file__).parent
 
 LAYERS = [
     {"errors"},
-    {"geometry", "normalise", "counterstain", "_scanline", "_results.lock", "_results.files"},
+    {
+        "geometry",
+        "normalise",
+        "counterstain",
+        "location",
+        "_scanline",
+        "_results.lock",
+        "_results.files",
+    },
     {"protocol", "region"},
     {"instances", "models", "slide", "synthetic"},
     {"merge", "measure", "tissue", "detect", "engine", "evaluation"},
@@ -24,7 +32,7 @@ LAYERS = [
     {"results", "plan"},
     {"tiles"},
     {"recorder", "export", "training", "work"},
-    {"corrections"},
+    {"corrections", "cluster", "upload"},
     {"pipeline"},
     {"evaluate"},
     {"report"},
@@ -42,6 +50,9 @@ HOMES = {
     "napari": {"cli"},
     "matplotlib": {"report"},
     "dask": set(),
+    "distributed": {"cluster"},
+    "cloudpickle": {"cluster"},
+    "fsspec": {"location"},
 }
 
 

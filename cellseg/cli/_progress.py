@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 from types import TracebackType
 from typing import IO
 
@@ -19,6 +18,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from cellseg.location import Location
 from cellseg.pipeline import CountResult, Event, Note, Started, TileDone
 
 QUIET_SECONDS = 15.0
@@ -72,9 +72,9 @@ class Reporter:
                 self.last = time.monotonic()
         elif isinstance(event, CountResult):
             self._line(f"{event.image.name}: {event.cells.summary}")
-            self._line(f"  results in {event.cells.folder}")
+            self._line(f"  results in {event.uploaded or event.cells.folder}")
 
-    def fail(self, image: Path, error: BaseException | None) -> None:
+    def fail(self, image: Location, error: BaseException | None) -> None:
         """Say that one file could not be counted."""
         text = str(error)
         self._line(f"cellseg: {text if image.name in text else f'{image}: {text}'}")
