@@ -26,8 +26,8 @@ from cellseg.detect import load_detector
 from cellseg.evaluate import EvaluateRequest, Evaluation, evaluate
 from cellseg.evaluation.judged import Judged
 from cellseg.geometry import Box
+from cellseg.models.paste import paste_all
 from cellseg.models.roi_heads import CellRoIHeads
-from cellseg.paste import paste
 
 DIAMETERS_PX = (0, 12, 24, 36, 48, 72, 1000)
 
@@ -64,8 +64,9 @@ def sampled(box: Box, mask: Mask, extent: tuple[int, int]) -> tuple[Box, Mask] |
     """An annotated mask through the mask branch's 28 × 28 target and back."""
     pixels = torch.from_numpy(np.pad(mask, 1).astype(np.float32))[None, None]
     place = torch.tensor([[0, 1, 1, 1 + box.width, 1 + box.height]], dtype=torch.float32)
-    target = roi_align(pixels, place, 28, 1.0)[0, 0].numpy()
-    return paste(target, (box.y0, box.x0, box.y1, box.x1), extent)
+    target = roi_align(pixels, place, 28, 1.0)[0]
+    corners = torch.tensor([[box.x0, box.y0, box.x1, box.y1]], dtype=torch.float32)
+    return paste_all(target, corners, torch.tensor(extent))[0]
 
 
 Row = tuple[float, float, float]

@@ -38,10 +38,11 @@ from torch.nn import functional as F
 from torchvision.models import resnet50
 
 from cellseg.evaluate import EvaluateRequest, Evaluation, evaluate
+from cellseg.models.counting import best_precision
 from cellseg.training.augment import Augmentation
 from cellseg.training.coco import join, read_coco
 from cellseg.training.crops import AnnotatedImage, Crop
-from cellseg.training.loop import CropStream, best_precision, rate_at
+from cellseg.training.loop import CropStream, rate_at
 from cellseg.training.validate import split
 
 BINS = (0.1, 0.3, 0.6)

@@ -1,10 +1,12 @@
-"""Peak memory of counting a small and a large slide: it must not grow with the slide.
+"""Peak memory and time of counting slides of several sizes.
 
-    python benchmarks/memory.py [--small 5000] [--large 20000] [--folder SLIDES]
+    python benchmarks/memory.py [--sides 5000,20000] [--spacing 60] [--folder SLIDES] [--plot OUT]
+    python benchmarks/memory.py --sides 10000,31600,100000 --spacing 100 --plot scaling.png
 
-Writes two slides of separate discs, counts each in a process of its own with a threshold in
-the network's place (the protocol and all settings as they come), and compares. Fails where the
-large slide takes 300 MB more than the small one, or where a count is not the truth.
+Writes slides of separate discs, counts each in a process of its own with a threshold in the
+network's place (the protocol and all settings as they come), and compares. Memory must not grow
+with the slide, and time no faster than it: fails where the largest slide takes 300 MB more than the
+smallest or more than 2 GB, or where a count is not the truth.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ import click
 
 from cellseg.synthetic import LargeScene, write_large
 
-LIMIT_MB = 300.0
+LIMIT_MB, MOST_MB = 300.0, 2000.0
 PEAK_BYTES = 1 if sys.platform == "darwin" else 1024
 """Unit of ``ru_maxrss``."""
 
@@ -75,10 +77,9 @@ def count_one(slide: Path) -> None:
     )
 
 
-def measured(folder: Path, side: int) -> Figures:
+def measured(folder: Path, scene: LargeScene) -> Figures:
     """Write a slide where it is not there yet, and count it in a fresh process."""
-    scene = LargeScene(side)
-    slide = folder / f"discs-{side}.tif"
+    slide = folder / f"discs-{scene.side_px}-{scene.spacing_px}.tif"
     if not slide.exists():
         unfinished = slide.with_suffix(".part")
         write_large(unfinished, scene)
@@ -88,48 +89,77 @@ def measured(folder: Path, side: int) -> Figures:
     if finished.returncode:
         raise click.ClickException(f"counting {slide} ended with {finished.returncode}")
     found = json.loads(finished.stdout.splitlines()[-1])
-    return Figures(side=side, truth=scene.cells**2, **found)
+    return Figures(side=scene.side_px, truth=scene.cells**2, **found)
 
 
-def compared(folder: Path, small: int, large: int) -> list[str]:
+def compared(folder: Path, scenes: list[LargeScene], plot: Path | None) -> list[str]:
     """Print the table; what is wrong."""
     figures = []
-    for side in (small, large):
-        figures.append(measured(folder, side))
+    for scene in scenes:
+        figures.append(measured(folder, scene))
         click.echo(figures[-1].line)
-    more = figures[1].peak_mb - figures[0].peak_mb
-    click.echo(f"the large slide takes {more:+,.0f} MB (limit {LIMIT_MB:,.0f} MB)")
+    more = figures[-1].peak_mb - figures[0].peak_mb
+    click.echo(f"the largest slide takes {more:+,.0f} MB (limit {LIMIT_MB:,.0f} MB)")
     for one in figures:
         stages = ", ".join(f"{name} {took:.1f} s" for name, took in one.stages.items())
         click.echo(f"{one.side:>7,}² px  {stages}")
+    if plot is not None:
+        draw(figures, plot)
     faults = [
         f"{one.side:,}² px: counted {one.counted:,}, expected {one.truth:,}"
         for one in figures
         if one.counted != one.truth
     ]
-    return faults + ([f"{more:,.0f} MB more for the large slide"] if more > LIMIT_MB else [])
+    faults += [
+        f"{one.side:,}² px: {one.peak_mb:,.0f} MB" for one in figures if one.peak_mb > MOST_MB
+    ]
+    return faults + ([f"{more:,.0f} MB more for the largest"] if more > LIMIT_MB else [])
+
+
+def draw(figures: list[Figures], path: Path) -> None:
+    """Time and memory against the slide's pixels, both axes logarithmic."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    time_axes, memory_axes = figure.subplots(1, 2)
+    pixels = [one.side**2 for one in figures]
+    seconds = [one.seconds for one in figures]
+    time_axes.loglog(pixels, seconds, "o-", label="counted")
+    linear = [seconds[-1] * count / pixels[-1] for count in pixels]
+    time_axes.loglog(pixels, linear, ":", color="grey", label="linear through the largest")
+    time_axes.set(xlabel="pixels of the slide", ylabel="seconds")
+    time_axes.legend()
+    memory_axes.semilogx(pixels, [one.peak_mb for one in figures], "o-")
+    memory_axes.set(xlabel="pixels of the slide", ylabel="peak memory, MB", ylim=(0, MOST_MB))
+    figure.savefig(path, dpi=120)
 
 
 @click.command()
-@click.option("--small", default=5_000, show_default=True, help="Side of the small slide, px.")
-@click.option("--large", default=20_000, show_default=True, help="Side of the large slide, px.")
+@click.option("--sides", default="5000,20000", show_default=True, help="Of the slides, px.")
+@click.option("--spacing", default=60, show_default=True, help="Between two discs, px.")
 @click.option(
     "--folder",
     type=click.Path(path_type=Path, file_okay=False),
     help="Keeps the slides for the next time; a temporary folder otherwise.",
 )
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--one", type=click.Path(exists=True, path_type=Path), hidden=True)
-def main(small: int, large: int, folder: Path | None, one: Path | None) -> None:
-    """Compare the peak memory of counting a small and a large slide."""
+def main(
+    sides: str, spacing: int, folder: Path | None, plot: Path | None, one: Path | None
+) -> None:
+    """Compare memory and time of counting slides of several sizes."""
     if one is not None:
         count_one(one)
         return
+    scenes = [LargeScene(int(side), spacing_px=spacing) for side in sides.split(",")]
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        faults = compared(folder, small, large)
+        faults = compared(folder, scenes, plot)
     else:
         with tempfile.TemporaryDirectory() as temporary:
-            faults = compared(Path(temporary), small, large)
+            faults = compared(Path(temporary), scenes, plot)
     if faults:
         raise click.ClickException("; ".join(faults))
 

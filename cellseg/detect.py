@@ -6,6 +6,7 @@ A detector sees tiles and knows nothing of the slide: pixel (0, 0) is the tile's
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -20,15 +21,24 @@ from torchvision.models.detection import MaskRCNN
 
 from cellseg.errors import CellsegError, SettingsError, WeightsError
 from cellseg.instances import Instances
+from cellseg.models.counting import Precision, best_precision, make_ready, own_settings
+from cellseg.models.laps import Laps
 from cellseg.models.maskrcnn import STRIDE_PX, Limits, forward_batch, set_limits
+from cellseg.models.paste import Pasted, paste_all
 from cellseg.models.weights import ModelCard, load_model
-from cellseg.paste import paste
 
 log = logging.getLogger(__name__)
 
 PROPOSALS_PER_CELL = 4
 """A tile whose limit on proposals was reached may lack cells if fewer than this stand behind each
 found one. Any tile can fill the limit with proposals that hold nothing."""
+
+LARGEST_BATCH = 16
+"""More tiles at once are no faster on any card, and more is lost when memory runs out."""
+
+FREE_SHARE, BYTES_PER_PX = 0.5, 1500
+"""Of the free memory of a GPU, and what a tile's pixel takes at the peak, features and masks
+together; if it is more after all, the batch is halved."""
 
 _OUT_OF_MEMORY = (torch.OutOfMemoryError, RuntimeError, MemoryError)
 
@@ -142,6 +152,14 @@ class MaskRCNNDetector:
         Objects below it are not returned (the mask branch does not see them either).
     nms_iou : float
         Box overlap that suppresses.
+
+    Attributes
+    ----------
+    threads : int
+        Batches that may be under way at once: on a GPU one is computed while another is
+        prepared or unpacked.
+    wait_for_stages : bool
+        On a GPU, measure each stage by itself: for benchmarks, as it costs speed.
     """
 
     def __init__(
@@ -149,6 +167,11 @@ class MaskRCNNDetector:
     ) -> None:
         self.model, self.info, self.score, self.nms_iou = model, info, score, nms_iou
         self.device = next(model.parameters()).device
+        self.threads = 2 if self.device.type == "cuda" else 1
+        self.wait_for_stages = False
+        self._own = threading.local()
+        self._lock = threading.Lock()
+        self._seconds: dict[str, float] = {}
 
     def detect(self, tiles: Sequence[NDArray[np.float32]], *, fill: float) -> list[Detections]:
         """See :meth:`Detector.detect`; tiles of one size go through the network together."""
@@ -180,17 +203,46 @@ class MaskRCNNDetector:
         log.warning("out of memory on %s: going on with batches of %d", self.device, half)
         return self._batch(batch[:half], fill) + self._batch(batch[half:], fill)
 
+    @torch.inference_mode()
     def _run(self, batch: Tensor, fill: float) -> list[Detections]:
         height, width = batch.shape[1:3]
-        images = batch.permute(0, 3, 1, 2).to(self.device)
+        laps = Laps(self.device, wait=self.wait_for_stages)
+        if self.device.type == "cuda":
+            batch = batch.pin_memory()
+        images = batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         pad = (0, -width % STRIDE_PX, 0, -height % STRIDE_PX)
         images = F.pad(images, pad, value=fill)
         limits = Limits.for_area(height * width)
-        set_limits(self.model, limits, score=self.score, nms_iou=self.nms_iou)
-        return [
-            _to_detections(result, (height, width), limits)
-            for result in forward_batch(self.model, images)
-        ]
+        # Of this thread alone: another one may have tiles of another size under way.
+        if not hasattr(self._own, "model"):
+            self._own.model = own_settings(self.model)
+        set_limits(self._own.model, limits, score=self.score, nms_iou=self.nms_iou)
+        results = forward_batch(self._own.model, images, laps)
+        found = _to_detections(results, (height, width), limits)
+        laps("paste")
+        self._add(laps)
+        return found
+
+    def _add(self, laps: Laps) -> None:
+        if self.device.type == "cuda" and not self.wait_for_stages:
+            return
+        with self._lock:
+            for name, took in laps.seconds.items():
+                self._seconds[name] = self._seconds.get(name, 0.0) + took
+
+    def take_seconds(self) -> dict[str, float]:
+        """Seconds by stage since the last call; on a GPU only with ``wait_for_stages``."""
+        with self._lock:
+            found, self._seconds = self._seconds, {}
+        return found
+
+    def batch_for(self, area_px: int) -> int:
+        """How many tiles of an area go through the network together, by the free memory."""
+        if self.device.type != "cuda":
+            return 1
+        free, _ = torch.cuda.mem_get_info(self.device)
+        fitting = int(FREE_SHARE * free / (BYTES_PER_PX * area_px * self.threads))
+        return max(1, min(LARGEST_BATCH, fitting))
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
@@ -202,33 +254,57 @@ def _is_out_of_memory(error: BaseException) -> bool:
 
 
 def _to_detections(
-    result: dict[str, Tensor], extent: tuple[int, int], limits: Limits
-) -> Detections:
-    """Torchvision's (x1, y1, x2, y2) is turned here, once."""
-    boxes = result["boxes"].float().cpu().numpy()[:, [1, 0, 3, 2]]
-    masks = list(result["masks"].float().cpu().numpy())
-    fine = result["fine_masks"].float().cpu().numpy()
-    for index, mask in zip(result["fine"].tolist(), fine, strict=True):
-        masks[index] = mask
-    scores = result["scores"].float().cpu().numpy()
-    classes = result["labels"].cpu().numpy() - 1
-    pasted = [
-        paste(mask, tuple(box.tolist()), extent) for mask, box in zip(masks, boxes, strict=True)
-    ]
-    kept = [(index, item) for index, item in enumerate(pasted) if item is not None]
-    instances = Instances.build(
-        [(b.y0, b.x0, b.y1, b.x1) for _, (b, _) in kept],
-        [float(scores[index]) for index, _ in kept],
-        [int(classes[index]) for index, _ in kept],
-        [mask for _, (_, mask) in kept],
+    results: list[dict[str, Tensor]], extent: tuple[int, int], limits: Limits
+) -> list[Detections]:
+    """Paste the masks of a batch together, then give each tile its own."""
+    boxes = torch.cat([result["boxes"].float() for result in results])
+    masks = torch.cat([result["masks"] for result in results])
+    counts = [len(result["boxes"]) for result in results]
+    starts = np.cumsum([0, *counts])
+    large = torch.cat(
+        [result["fine"] + int(start) for result, start in zip(results, starts, strict=False)]
     )
+    inside = torch.tensor(extent, device=boxes.device)
+    small = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
+    small[large] = False
+    plain = small.nonzero()[:, 0]
+    pasted: list[Pasted | None] = [None] * len(boxes)
+    fine = torch.cat([result["fine_masks"] for result in results])
+    for index, chosen in ((plain, masks[plain]), (large, fine)):
+        for place, one in zip(index.tolist(), paste_all(chosen, boxes[index], inside), strict=True):
+            pasted[place] = one
+    scores = torch.cat([result["scores"].float() for result in results]).tolist()
+    classes = (torch.cat([result["labels"] for result in results]) - 1).tolist()
+    return [
+        Detections(
+            _instances(pasted[start:end], scores[start:end], classes[start:end]),
+            _reached(result, end - start, limits),
+        )
+        for result, start, end in zip(results, starts[:-1], starts[1:], strict=True)
+    ]
+
+
+def _instances(
+    pasted: Sequence[Pasted | None], scores: Sequence[float], classes: Sequence[int]
+) -> Instances:
+    kept = [(place, *one) for place, one in enumerate(pasted) if one is not None]
+    return Instances.build(
+        [(box.y0, box.x0, box.y1, box.x1) for _, box, _ in kept],
+        [scores[place] for place, _, _ in kept],
+        [classes[place] for place, _, _ in kept],
+        [mask for _, _, mask in kept],
+    )
+
+
+def _reached(result: dict[str, Tensor], found: int, limits: Limits) -> tuple[str, ...]:
+    """Names of the limits that may have cost cells."""
     reached = []
     full = int(result["proposals"]) >= limits.proposals
-    if full and len(scores) * PROPOSALS_PER_CELL > limits.proposals:
+    if full and found * PROPOSALS_PER_CELL > limits.proposals:
         reached.append("proposals")
     if bool(result["detections_full"]):
         reached.append("detections")
-    return Detections(instances, tuple(reached))
+    return tuple(reached)
 
 
 def pick_device(device: str) -> torch.device:
@@ -259,14 +335,31 @@ def pick_device(device: str) -> torch.device:
     return wanted
 
 
+def gpu_count() -> int:
+    """CUDA devices that this process may use."""
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
 def load_detector(
     model: str | Path = "default",
     *,
     device: str = "auto",
     score: float = 0.5,
     nms_iou: float = 0.5,
+    precision: Precision | None = None,
 ) -> MaskRCNNDetector:
     """Load a detector from the shipped weights or from a file of ``cellseg train``.
+
+    Parameters
+    ----------
+    model : str or Path
+        ``"default"`` or a file.
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    score, nms_iou : float
+        As for :class:`MaskRCNNDetector`.
+    precision : {'float32', 'bfloat16', 'float16'}, optional
+        By default half precision where the device is faster with it.
 
     Raises
     ------
@@ -277,8 +370,9 @@ def load_detector(
     """
     target = pick_device(device)
     network, card = load_model(model, target)
-    info = replace(info_of(card), device=str(target))
-    return MaskRCNNDetector(network, info, score=score, nms_iou=nms_iou)
+    chosen = precision or best_precision(target)
+    info = replace(info_of(card), device=f"{target}, {chosen}")
+    return MaskRCNNDetector(make_ready(network, chosen), info, score=score, nms_iou=nms_iou)
 
 
 def info_of(card: ModelCard) -> DetectorInfo:

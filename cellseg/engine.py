@@ -1,7 +1,7 @@
 """Where tiles are mapped: in this process, with reading ahead of the network.
 
 An engine turns tiles into results; it knows nothing of cells, merging or files. Another
-engine (a cluster's) takes its place by offering :meth:`Engine.map`.
+engine (a cluster's) takes its place by offering :meth:`LocalEngine.map`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -48,16 +48,54 @@ class Mapped(Generic[Read, Found]):
     error: Exception | None = None
 
 
-@dataclass
 class Clock:
-    """Seconds that the network waited for input, and that it took."""
+    """Where the time of the network's threads goes; the mean of them, seconds.
 
-    wait: float = 0.0
-    detect: float = 0.0
+    Attributes
+    ----------
+    detect : float
+        In the network, with what belongs to it.
+    idle : float
+        With nothing to do.
+    blocked : float
+        While nobody took what was done: of ``idle``, what is not for want of input.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
+        self._detect = self._idle = self.blocked = 0.0
+        self._lock = threading.Lock()
+        self._last = threading.local()
+        self._start = time.perf_counter()
+
+    def timed(self, work: Callable[[], Found]) -> Found:
+        """Do it, in a thread of the network."""
+        start = time.perf_counter()
+        try:
+            return work()
+        finally:
+            end = time.perf_counter()
+            with self._lock:
+                self._idle += start - getattr(self._last, "time", self._start)
+                self._detect += end - start
+            self._last.time = end
+
+    @property
+    def detect(self) -> float:
+        return self._detect / self._threads
+
+    @property
+    def idle(self) -> float:
+        return self._idle / self._threads
+
+    @property
+    def wait(self) -> float:
+        """For input."""
+        return max(0.0, self.idle - self.blocked)
 
 
 class LocalEngine(Generic[Read, Found]):
-    """Threads read ahead, one runs the network, the caller has what is done.
+    """Threads read ahead, others run the network, the caller has what is done.
 
     Whatever the caller does with a tile's result (merge, measure, write) goes on beside the
     network: torch gives the interpreter away while it computes.
@@ -68,17 +106,27 @@ class LocalEngine(Generic[Read, Found]):
         Tiles that go through the network together.
     readers : int
         Reading threads.
+    networks : int
+        Batches in the network at once, each in a thread of its own; ``detect`` must bear it.
     expected : tuple of exception types
         Errors of reading that fail the tile and not the run.
     """
 
     def __init__(
-        self, *, batch: int = 1, readers: int = 2, expected: tuple[type[Exception], ...] = ()
+        self,
+        *,
+        batch: int = 1,
+        readers: int = 2,
+        networks: int = 1,
+        expected: tuple[type[Exception], ...] = (),
     ) -> None:
-        if batch < 1 or readers < 1:
-            raise ValueError(f"expected at least 1, got batch={batch}, readers={readers}")
-        self.batch, self.readers, self.expected = batch, readers, expected
-        self.clock = Clock()
+        if batch < 1 or readers < 1 or networks < 1:
+            raise ValueError(
+                f"expected at least 1, got batch={batch}, readers={readers}, networks={networks}"
+            )
+        self.batch, self.readers, self.networks = batch, readers, networks
+        self.expected = expected
+        self.clock = Clock(networks)
 
     def map(
         self,
@@ -88,19 +136,21 @@ class LocalEngine(Generic[Read, Found]):
     ) -> Generator[Mapped[Read, Found], None, None]:
         """Yield each tile's result, in the order of ``tiles`` but for failed ones.
 
-        Closed before its end, it waits for the batch under way and gives it up. Whatever
+        Closed before its end, it waits for the batches under way and gives them up. Whatever
         ``detect`` raises is raised here.
         """
         done: queue.Queue[Mapped[Read, Found] | _End] = queue.Queue(2 * self.batch)
         unwanted = threading.Event()
 
         def put(item: Mapped[Read, Found] | _End) -> None:
+            start = time.perf_counter()
             while not unwanted.is_set():
                 try:
                     done.put(item, timeout=_LOOK_SECONDS)
                 except queue.Full:
                     continue
-                return
+                break
+            self.clock.blocked += time.perf_counter() - start
 
         def work() -> None:
             error: BaseException | None = None
@@ -114,7 +164,7 @@ class LocalEngine(Generic[Read, Found]):
                 error = caught
             put(_End(error))
 
-        thread = threading.Thread(target=work, name="cellseg-network", daemon=True)
+        thread = threading.Thread(target=work, name="cellseg-engine", daemon=True)
         thread.start()
         try:
             while True:
@@ -138,6 +188,32 @@ class LocalEngine(Generic[Read, Found]):
         read: Callable[[Tile], Read],
         detect: Callable[[list[Read]], list[Found]],
     ) -> Generator[Mapped[Read, Found], None, None]:
+        under_way: deque[tuple[_Batch[Read], Future[list[Found]]]] = deque()
+        with ThreadPoolExecutor(self.networks, thread_name_prefix="cellseg-network") as pool:
+
+            def submit(batch: _Batch[Read]) -> Future[list[Found]]:
+                values = [value for _, value in batch]
+                return pool.submit(self.clock.timed, lambda: detect(values))
+
+            try:
+                with closing(self._batches(tiles, read)) as batches:
+                    for batch, failed in batches:
+                        yield from failed
+                        if batch:
+                            under_way.append((batch, submit(batch)))
+                        # One more than the threads, so that none waits for its next.
+                        while len(under_way) > self.networks:
+                            yield from _unpacked(*under_way.popleft())
+                while under_way:
+                    yield from _unpacked(*under_way.popleft())
+            finally:
+                for _, future in under_way:
+                    future.cancel()
+
+    def _batches(
+        self, tiles: Iterable[Tile], read: Callable[[Tile], Read]
+    ) -> Generator[tuple[_Batch[Read], list[Mapped[Read, Found]]], None, None]:
+        """Tiles that were read, ``batch`` at a time, and those that could not be."""
         source = iter(tiles)
         waiting: deque[tuple[Tile, Future[Read]]] = deque()
         with ThreadPoolExecutor(self.readers, thread_name_prefix="cellseg-read") as pool:
@@ -145,40 +221,23 @@ class LocalEngine(Generic[Read, Found]):
                 for tile in islice(source, self.batch + self.readers):
                     waiting.append((tile, pool.submit(read, tile)))
                 while waiting:
-                    ready: list[tuple[Tile, Read]] = []
+                    ready: _Batch[Read] = []
+                    failed: list[Mapped[Read, Found]] = []
                     while waiting and len(ready) < self.batch:
                         tile, future = waiting.popleft()
                         for following in islice(source, 1):
                             waiting.append((following, pool.submit(read, following)))
-                        value, error = self._result(future)
-                        if error is not None or value is None:
-                            yield Mapped(tile, None, None, error)
-                        else:
-                            ready.append((tile, value))
-                    yield from self._detect(ready, detect)
+                        try:
+                            ready.append((tile, future.result()))
+                        except self.expected as error:
+                            failed.append(Mapped(tile, None, None, error))
+                    yield ready, failed
             finally:
                 for _, future in waiting:
                     future.cancel()
 
-    def _result(self, future: Future[Read]) -> tuple[Read | None, Exception | None]:
-        start = time.perf_counter()
-        try:
-            return future.result(), None
-        except self.expected as error:
-            return None, error
-        finally:
-            self.clock.wait += time.perf_counter() - start
 
-    def _detect(
-        self, ready: list[tuple[Tile, Read]], detect: Callable[[list[Read]], list[Found]]
-    ) -> Iterator[Mapped[Read, Found]]:
-        if not ready:
-            return
-        start = time.perf_counter()
-        found = detect([value for _, value in ready])
-        self.clock.detect += time.perf_counter() - start
-        for (tile, value), result in zip(ready, found, strict=True):
-            yield Mapped(tile, value, result)
+_Batch = list[tuple[Tile, Read]]
 
 
 @dataclass(frozen=True)
@@ -186,3 +245,10 @@ class _End:
     """No more tiles come."""
 
     error: BaseException | None
+
+
+def _unpacked(
+    batch: _Batch[Read], future: Future[list[Found]]
+) -> Generator[Mapped[Read, Found], None, None]:
+    for (tile, value), found in zip(batch, future.result(), strict=True):
+        yield Mapped(tile, value, found)

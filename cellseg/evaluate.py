@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ from cellseg.evaluation.judged import (
     scores_of,
 )
 from cellseg.instances import Instances
-from cellseg.pipeline import CountResult, run
+from cellseg.pipeline import CountResult, detector_key, run
 from cellseg.plan import CountRequest, make_plan
 from cellseg.protocol import Calibration, CountProtocol
 from cellseg.results import Result, load_result
@@ -60,6 +61,7 @@ class EvaluateRequest:
     mpp : float, optional
         µm per pixel of images that do not say theirs.
     device : str
+    precision : {'auto', 'float32', 'bfloat16', 'float16'}
     prefilter : bool
     """
 
@@ -70,6 +72,7 @@ class EvaluateRequest:
     score: float | None = None
     mpp: float | None = None
     device: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     prefilter: bool = True
 
 
@@ -226,8 +229,10 @@ def evaluate(request: EvaluateRequest) -> Iterator[Event]:
     data = join([read_coco(path, images=request.images) for path in request.data])
     notes = list(data.notes)
     detectors: dict[object, object] = {}
-    detector = load_detector(request.model, device=request.device)
-    detectors[(str(request.model), request.device)] = detector
+    precision = None if request.precision == "auto" else request.precision
+    detector = load_detector(request.model, device=request.device, precision=precision)
+    key = detector_key(request.model, request.device, request.precision)
+    detectors[key] = detector
     classes, to_model = _classes(data, detector.info)
     if to_model is None:
         notes.append(
@@ -275,6 +280,7 @@ def _judge(
         score=request.score,
         mpp=image.mpp or request.mpp,
         device=request.device,
+        precision=request.precision,
         prefilter=request.prefilter,
     )
     with open_slide(path, mpp=wanted.mpp) as slide:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Generator, Iterable, Iterator, MutableMapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,17 +26,25 @@ from cellseg.errors import CellsegError, OutputError, RegionError, SettingsError
 from cellseg.export import check_exports, export
 from cellseg.geometry import Tile
 from cellseg.instances import Instances
+from cellseg.location import Location, RemotePath, as_location, fingerprint, is_another
 from cellseg.plan import CountRequest, Plan, fit_normaliser, make_plan, sample_boxes
 from cellseg.protocol import CountProtocol
 from cellseg.recorder import Recorder
 from cellseg.remaining import Remaining
 from cellseg.results import CORRECTIONS, Frame, ResultFolder, load_result
-from cellseg.slide import Slide, open_slide
-from cellseg.tiles import TilePixels, TileSource, find_tissue, overview_step, tile_outlooks
+from cellseg.slide import Slide, open_slide, slide_name
+from cellseg.tiles import TileSource, find_tissue, overview_step, tile_outlooks
 from cellseg.tissue import TissueFinder, TissueMask
-from cellseg.work import TileFound, TileWork
+from cellseg.upload import RemoteResult
+from cellseg.work import TileFound, TileRead, TileWork
+
+if TYPE_CHECKING:
+    from cellseg.cluster.engine import DaskEngine
 
 log = logging.getLogger(__name__)
+
+CLUSTER_TILES = 16
+"""Tiles of a cluster that are timed together: they come in no order, some at once."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,7 @@ class Started:
 
     Attributes
     ----------
-    image : Path
+    image : Path or RemotePath
     tiles : int
     text : str
         One line for a person.
@@ -59,7 +68,7 @@ class Started:
         The slide's size, and how the lattice of ``TileDone`` lies on it.
     """
 
-    image: Path
+    image: Location
     tiles: int
     text: str
     frame: Frame
@@ -93,21 +102,28 @@ class TileDone:
 
 @dataclass(frozen=True, eq=False)
 class CountResult:
-    """The end of a run: everything is written."""
+    """The end of a run: everything is written.
 
-    image: Path
+    Attributes
+    ----------
+    uploaded : RemotePath or None
+        Where the result folder is, if its place is a URL.
+    """
+
+    image: Location
     cells: Cells
     tiles: int
     tiles_skipped: int
     tiles_failed: int
     seconds: float
+    uploaded: RemotePath | None = None
 
     def as_dict(self) -> dict[str, object]:
         """The object that ``--json`` prints; null where unknown."""
         summary = self.cells.summary
         return {
             "image": str(self.image),
-            "output": str(self.cells.folder),
+            "output": str(self.uploaded or self.cells.folder),
             "cells": summary.cells,
             "cells_per_class": summary.cells_per_class,
             "tissue_mm2": summary.tissue_mm2,
@@ -125,10 +141,10 @@ Event = Note | Started | TileDone | CountResult
 
 
 def count(
-    image: str | Path,
+    image: str | Location,
     *,
     protocol: str | CountProtocol | None = None,
-    output: str | Path | None = None,
+    output: str | Location | None = None,
     mpp: float | None = None,
     model: str | Path = "default",
     device: str = "auto",
@@ -137,11 +153,11 @@ def count(
 
     Parameters
     ----------
-    image : path
+    image : path or URL
         A slide or a field, in any format that :func:`cellseg.open_slide` reads.
     protocol : str or CountProtocol, optional
         Chosen from the image otherwise.
-    output : path, optional
+    output : path or URL, optional
         Folder that gets the result folder; beside the image otherwise.
     mpp : float, optional
         µm per pixel, where the file does not say.
@@ -164,8 +180,8 @@ def count(
     For more settings build a :class:`cellseg.plan.CountRequest` and drain :func:`run`.
     """
     request = CountRequest(
-        image=Path(image),
-        output=None if output is None else Path(output),
+        image=as_location(image),
+        output=None if output is None else as_location(output),
         protocol=protocol,
         mpp=mpp,
         model=model,
@@ -202,8 +218,41 @@ def run(
     CellsegError
         As :func:`count`; with ``strict`` also RegionError at the first damaged tile.
     """
-    start = time.monotonic()
     check_exports(request.export)
+    home = request.output or request.image.parent
+    if not isinstance(home, RemotePath):
+        yield from _events(request, detector, detectors)
+        return
+    if request.output is None:
+        raise SettingsError(f"{request.image}: --output must say where its result goes")
+    remote = RemoteResult.at(home / result_name(request))
+    remote.prepare(request.image, whole=bool(request.export))
+    here = replace(request, output=remote.local.parent, folder_name=remote.local.name)
+    for event in _events(here, detector, detectors):
+        if isinstance(event, CountResult):
+            if (remote.local / "cells.csv").is_file():
+                yield Note(f"uploading to {remote.url}")
+            remote.finish()
+            cells = replace(event.cells, load_table=lambda _: remote.table())
+            yield replace(event, cells=cells, uploaded=remote.url)
+        else:
+            yield event
+
+
+def result_name(request: CountRequest) -> str:
+    """Name of the result folder."""
+    kind = ".cellseg" if request.region is None else request.region.ending
+    return request.folder_name or f"{slide_name(request.image)}{kind}"
+
+
+def _events(
+    request: CountRequest,
+    detector: Detector | None,
+    detectors: MutableMapping[object, object] | None,
+) -> Iterator[Event]:
+    """A run whose result goes to a disk."""
+    start = time.monotonic()
+    cluster = _cluster(request)
     with open_slide(
         request.image, mpp=request.mpp, z=request.z, t=request.t, series=request.series
     ) as slide:
@@ -213,7 +262,27 @@ def run(
         if detector is None:
             chosen = _load(request, detectors, plan)
         yield from (Note(text) for text in plan.notes)
-        yield from _Run(slide, request, plan, chosen, start).events()
+        own = detector is not None
+        yield from _Run(slide, request, plan, chosen, start, cluster=cluster, own=own).events()
+
+
+def _cluster(request: CountRequest) -> DaskEngine | None:
+    """The cluster's engine, if the request asks for one; its scheduler has answered."""
+    if request.engine == "local":
+        if request.scheduler is not None:
+            raise SettingsError("--scheduler is the address of a Dask cluster: add --engine dask")
+        return None
+    # Imported late: only a run on a cluster needs it.
+    from cellseg.cluster.engine import DaskEngine
+
+    engine = DaskEngine(request.scheduler, batch=request.batch)
+    engine.check()
+    return engine
+
+
+def detector_key(model: str | Path, device: str, precision: str = "auto") -> tuple[str, str, str]:
+    """Where :func:`run` looks for a model in ``detectors``."""
+    return str(model), device, precision
 
 
 def _load(
@@ -222,10 +291,14 @@ def _load(
     plan: Plan | None = None,
 ) -> Detector:
     """The request's Mask R-CNN, loaded once a command, set to the plan's thresholds."""
-    key = (str(request.model), request.device)
+    # On a cluster this machine only asks the model what it is; it may lack the workers' device.
+    here = request.engine == "local"
+    device = request.device if here else "cpu"
+    key = detector_key(request.model, device, request.precision)
     store: MutableMapping[object, object] = {} if detectors is None else detectors
     if key not in store:
-        store[key] = load_detector(request.model, device=request.device)
+        precision = None if request.precision == "auto" or not here else request.precision
+        store[key] = load_detector(request.model, device=device, precision=precision)
     loaded = store[key]
     if plan is not None:
         loaded.score, loaded.nms_iou = plan.protocol.score, plan.protocol.nms_iou  # type: ignore[attr-defined]
@@ -236,8 +309,17 @@ class _Run:
     """One slide's run, from plan to result."""
 
     def __init__(
-        self, slide: Slide, request: CountRequest, plan: Plan, detector: Detector, start: float
+        self,
+        slide: Slide,
+        request: CountRequest,
+        plan: Plan,
+        detector: Detector,
+        start: float,
+        *,
+        cluster: DaskEngine | None = None,
+        own: bool = False,
     ) -> None:
+        self.cluster, self.own = cluster, own
         self.slide, self.request, self.plan, self.detector = slide, request, plan, detector
         self.start = start
         self.seconds: dict[str, float] = {}
@@ -261,7 +343,7 @@ class _Run:
             tissue, everywhere = self._tissue()
             recorder, source = self._recorder(folder, tissue, everywhere)
             outlooks = tile_outlooks(source, recorder.wanted)
-            self.remaining = Remaining(outlooks, batch=self._batch)
+            self.remaining = Remaining(outlooks, batch=self._together)
             total = recorder.total
             yield Started(self.request.image, total, self._about(total), recorder.frame)
             yield from self._replay(recorder, total)
@@ -275,20 +357,18 @@ class _Run:
             yield self._finish(folder, recorder, tissue)
 
     def _path(self) -> Path:
-        home = self.request.output or self.request.image.parent
-        kind = ".cellseg" if self.request.region is None else self.request.region.ending
-        name = self.request.folder_name or f"{self.slide.name}{kind}"
-        return home / name
+        return Path(str(self.request.output or self.request.image.parent)) / result_name(
+            self.request
+        )
 
     def _refuse_other_slide(self) -> None:
         """Never write one slide's result over that of another one with the same name."""
         path = self._path()
         try:
-            other = Path(load_result(path).run["image"]["path"])
-            mine = other.samefile(self.request.image)
-        except (CellsegError, OSError, LookupError, TypeError):
-            return  # no result there, or its slide is gone: moved, perhaps to here
-        if not mine:
+            other = str(load_result(path).run["image"]["path"])
+        except (CellsegError, LookupError, TypeError):
+            return  # no result there
+        if is_another(other, self.request.image):
             raise OutputError(f"{path}: holds the result of {other}; take another --output")
 
     def _export(self, folder: Path, *, missing: bool = False) -> None:
@@ -300,9 +380,8 @@ class _Run:
 
     def _key(self) -> str:
         """A hash of everything that determines the result."""
-        stat = self.request.image.stat()
         settings = {
-            "image": [self.request.image.name, stat.st_size, stat.st_mtime_ns],
+            "image": fingerprint(self.request.image),
             "protocol": self.plan.protocol.model_dump(mode="json"),
             "channels": list(self.plan.channels),
             "downsample": self.plan.downsample,
@@ -319,7 +398,22 @@ class _Run:
 
     @property
     def _batch(self) -> int:
-        return self.request.batch or _usual_batch(self.detector)
+        """Tiles that go through the network together."""
+        if self.request.batch:
+            return self.request.batch
+        side = self.plan.grid.tile + 2 * self.plan.grid.halo
+        fitting = getattr(self.detector, "batch_for", None)
+        return 1 if fitting is None else int(fitting(side * side))
+
+    @property
+    def _networks(self) -> int:
+        """Batches in the network at once."""
+        return int(getattr(self.detector, "threads", 1))
+
+    @property
+    def _together(self) -> int:
+        """Tiles that are under way at once, and so tend to come together."""
+        return self._batch * self._networks if self.cluster is None else CLUSTER_TILES
 
     @property
     def _prefilter(self) -> bool:
@@ -382,27 +476,64 @@ class _Run:
     def _tiles(
         self, recorder: Recorder, source: TileSource, todo: list[Tile], total: int
     ) -> Iterator[Event]:
+        mapped = self._here if self.cluster is None else self._there
+        with closing(mapped(recorder, source, todo)) as results:
+            for result in results:
+                instances = self._take(recorder, result)
+                cells = self._own(result.tile, instances)
+                self.remaining.done(result.tile, cells, settled=recorder.settled)
+                yield self._done(recorder, result.tile, instances, total)
+                self.remaining.goes_on()
+
+    def _here(
+        self, recorder: Recorder, source: TileSource, todo: list[Tile]
+    ) -> Generator[Mapped[TileRead, TileFound], None, None]:
+        """Tiles mapped in this process."""
         work = TileWork(source, self.detector)
-        engine: LocalEngine[TilePixels, TileFound] = LocalEngine(
-            batch=self._batch, expected=(RegionError,)
+        stages = getattr(self.detector, "take_seconds", dict)
+        stages()  # what an interrupted run of another slide left
+        engine: LocalEngine[TileRead, TileFound] = LocalEngine(
+            batch=self._batch,
+            readers=1 + self._networks,
+            networks=self._networks,
+            expected=(RegionError,),
         )
         with closing(engine.map(todo, work.read, work.detect)) as results:
-            for mapped in results:
-                instances = self._take(recorder, mapped)
-                cells = self._own(mapped.tile, instances)
-                self.remaining.done(mapped.tile, cells, settled=recorder.settled)
-                yield self._done(recorder, mapped.tile, instances, total)
-                self.remaining.goes_on()
+            yield from results
         self.seconds["wait for input"] = engine.clock.wait
         self.seconds["detect"] = engine.clock.detect
+        self.seconds["read"], self.seconds["normalise"] = work.seconds
+        self.seconds.update(stages())
 
-    def _take(self, recorder: Recorder, mapped: Mapped[TilePixels, TileFound]) -> Instances:
+    def _there(
+        self, recorder: Recorder, source: TileSource, todo: list[Tile]
+    ) -> Generator[Mapped[TileRead, TileFound], None, None]:
+        """Tiles mapped on the cluster."""
+        from cellseg.cluster.recipe import Recipe
+
+        assert self.cluster is not None
+        recipe = Recipe.of(
+            self.request,
+            self.slide,
+            self.plan,
+            source.normaliser,
+            checksum=self.detector.info.checksum,
+            version=json.dumps(fingerprint(self.request.image)),
+            detector=self.detector if self.own else None,
+        )
+        with closing(self.cluster.map(recipe, todo)) as results:
+            yield from results
+        self.seconds |= self.cluster.stages
+        devices = ", ".join(sorted(self.cluster.devices))
+        recorder.info = replace(recorder.info, device=devices)
+
+    def _take(self, recorder: Recorder, mapped: Mapped[TileRead, TileFound]) -> Instances:
         if mapped.found is None:
             if self.request.strict and mapped.error is not None:
                 raise mapped.error
             return recorder.failed(mapped.tile, str(mapped.error))
         if mapped.read is not None:
-            recorder.source.keep(mapped.tile, mapped.read)
+            recorder.source.keep(mapped.tile, mapped.read.pixels)
         found = mapped.found
         return recorder.done(
             mapped.tile, found.instances, limits=found.limits, damaged=found.damaged
@@ -456,7 +587,7 @@ def _cells(summary: Summary, folder: Path, warnings: Iterable[str]) -> Cells:
     )
 
 
-def _earlier(image: Path, folder: Path) -> CountResult | None:
+def _earlier(image: Location, folder: Path) -> CountResult | None:
     """What an earlier run left; None where its record does not say all of it."""
     try:
         record = load_result(folder).run
@@ -471,8 +602,3 @@ def _earlier(image: Path, folder: Path) -> CountResult | None:
         )
     except (CellsegError, LookupError, TypeError, ValueError):
         return None
-
-
-def _usual_batch(detector: Detector) -> int:
-    device = getattr(detector, "device", None)
-    return 8 if device is not None and device.type == "cuda" else 1

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cellseg.detect import DetectorInfo, Sizes
 from cellseg.errors import RegionError, SettingsError
 from cellseg.geometry import STRIDE_PX, Box, TileGrid
+from cellseg.location import Location
 from cellseg.normalise import Light, Normaliser
 from cellseg.protocol import CountProtocol, load_protocol, shipped_protocols
 from cellseg.region import Region
@@ -38,8 +39,8 @@ class CountRequest:
 
     Attributes
     ----------
-    image : Path
-    output : Path or None
+    image : Path or RemotePath
+    output : Path, RemotePath or None
         Folder that gets the result folder; None: beside the slide.
     folder_name : str or None
         Name of the result folder; None: the slide's stem and ``.cellseg``.
@@ -68,12 +69,19 @@ class CountRequest:
     export : tuple of str
         File names of exports, for instance ``labels.tif``.
     device : str
+    precision : {'auto', 'float32', 'bfloat16', 'float16'}
+        Of the network; ``auto``: half where the device is faster with it.
     batch : int or None
         Tiles that go through the network together; None: by device.
+    engine : {'local', 'dask'}
+        Where tiles are read and detected: in this process, or on a Dask cluster. The result is
+        the same.
+    scheduler : str or None
+        Address of the cluster, or its scheduler file; None: one that is started on this machine.
     """
 
-    image: Path
-    output: Path | None = None
+    image: Location
+    output: Location | None = None
     folder_name: str | None = None
     protocol: str | CountProtocol | None = None
     score: float | None = None
@@ -90,7 +98,10 @@ class CountRequest:
     strict: bool = False
     export: tuple[str, ...] = ()
     device: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     batch: int | None = None
+    engine: Literal["local", "dask"] = "local"
+    scheduler: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -386,6 +386,7 @@ class Recorder:
                 "diameter_px": request.diameter_px,
                 "device": self.info.device or request.device,
                 "batch": request.batch,
+                "engine": request.engine,
                 "strict": request.strict,
                 "export": list(request.export),
                 "prefilter": request.prefilter,

@@ -12,13 +12,14 @@ from cellseg._results.journal import FinishedTile, TileStatus
 from cellseg._results.labels import Frame, LabelLevel
 from cellseg._results.outline import tissue_outline
 from cellseg._results.overview import Overview, display_rgb, write_overview
-from cellseg._results.publish import CORRECTIONS
+from cellseg._results.publish import CORRECTIONS, RESULT_FILES, is_export_name
 from cellseg._results.report import Report
 from cellseg._results.result import Result, load_result
 from cellseg._results.table import TableColumn
 
 __all__ = [
     "CORRECTIONS",
+    "RESULT_FILES",
     "FinishedTile",
     "Frame",
     "LabelLevel",
@@ -29,6 +30,7 @@ __all__ = [
     "TableColumn",
     "TileStatus",
     "display_rgb",
+    "is_export_name",
     "load_result",
     "readable",
     "tissue_outline",

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from cellseg.detect import Detector
 from cellseg.geometry import Tile
@@ -29,6 +34,21 @@ class TileFound:
     damaged: int = 0
 
 
+@dataclass(frozen=True, eq=False)
+class TileRead:
+    """A tile as it was read, and as the network sees it.
+
+    Attributes
+    ----------
+    pixels : TilePixels
+    seen : ndarray, float32, (h, w, 3)
+        Normalised.
+    """
+
+    pixels: TilePixels
+    seen: NDArray[np.float32]
+
+
 class TileWork:
     """Reading and detecting, as an engine maps them over tiles.
 
@@ -40,27 +60,39 @@ class TileWork:
 
     def __init__(self, source: TileSource, detector: Detector) -> None:
         self.source, self.detector = source, detector
+        self._lock = threading.Lock()
+        self._seconds = [0.0, 0.0]
 
-    def read(self, tile: Tile) -> TilePixels:
-        """A padded tile's pixels; safe from several threads.
+    def read(self, tile: Tile) -> TileRead:
+        """A padded tile, read and normalised; safe from several threads.
 
         Raises
         ------
         RegionError
             If any pixel of the core does not decode.
         """
-        return self.source.read(tile)
+        start = time.perf_counter()
+        pixels = self.source.read(tile)
+        middle = time.perf_counter()
+        seen = self.source.network_input(pixels)
+        with self._lock:
+            self._seconds[0] += middle - start
+            self._seconds[1] += time.perf_counter() - middle
+        return TileRead(pixels, seen)
 
-    def detect(self, batch: list[TilePixels]) -> list[TileFound]:
+    @property
+    def seconds(self) -> tuple[float, float]:
+        """Spent on reading and on normalising, over all threads."""
+        return self._seconds[0], self._seconds[1]
+
+    def detect(self, batch: list[TileRead]) -> list[TileFound]:
         """The objects of each tile, in order."""
-        tiles = [self.source.network_input(pixels) for pixels in batch]
+        detections = self.detector.detect([read.seen for read in batch], fill=self.source.fill)
         return [
             TileFound(
-                found.instances.shifted(pixels.box.y0, pixels.box.x0),
+                found.instances.shifted(read.pixels.box.y0, read.pixels.box.x0),
                 found.limits,
-                len(pixels.damaged),
+                len(read.pixels.damaged),
             )
-            for pixels, found in zip(
-                batch, self.detector.detect(tiles, fill=self.source.fill), strict=True
-            )
+            for read, found in zip(batch, detections, strict=True)
         ]

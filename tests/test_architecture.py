@@ -20,11 +20,12 @@ LAYERS = [
         "normalise",
         "counterstain",
         "remaining",
+        "location",
         "_scanline",
         "_results.lock",
         "_results.files",
     },
-    {"protocol", "paste", "region"},
+    {"protocol", "region"},
     {"instances", "models", "slide", "synthetic"},
     {"merge", "measure", "tissue", "detect", "engine", "evaluation"},
     {"threshold"},
@@ -32,7 +33,7 @@ LAYERS = [
     {"results", "plan"},
     {"tiles"},
     {"recorder", "export", "training", "work"},
-    {"corrections"},
+    {"corrections", "cluster", "upload"},
     {"pipeline"},
     {"evaluate"},
     {"report"},
@@ -50,6 +51,9 @@ HOMES = {
     "napari": {"cli"},
     "matplotlib": {"report"},
     "dask": set(),
+    "distributed": {"cluster"},
+    "cloudpickle": {"cluster"},
+    "fsspec": {"location"},
 }
 
 

@@ -23,9 +23,7 @@ count_module = importlib.import_module("cellseg.cli.count")
 @pytest.fixture(autouse=True)
 def _stand_in(monkeypatch):
     """Count without the network's weights."""
-    monkeypatch.setattr(
-        "cellseg.pipeline.load_detector", lambda model, *, device: ThresholdDetector()
-    )
+    monkeypatch.setattr("cellseg.pipeline.load_detector", lambda model, **_: ThresholdDetector())
 
 
 @pytest.fixture
@@ -321,7 +319,7 @@ def test_ctrl_c_keeps_what_is_done(cellseg, tmp_path, monkeypatch):
 
     args = ("count", tmp_path / "a.tif", "--tile", "128", "--no-prefilter")
     with monkeypatch.context() as patch:
-        patch.setattr("cellseg.pipeline.load_detector", lambda model, *, device: Stopped())
+        patch.setattr("cellseg.pipeline.load_detector", lambda model, **_: Stopped())
         code, _, err = cellseg(*args)
     assert code == 130
     assert "interrupted" in err

@@ -21,13 +21,15 @@ def detect(batch):
     return [value + 1000 for value in batch]
 
 
+@pytest.mark.parametrize("networks", [1, 2])
 @pytest.mark.parametrize("batch", [1, 4, 100])
-def test_results_come_in_order(batch):
-    engine = LocalEngine(batch=batch, readers=3)
+def test_results_come_in_order(batch, networks):
+    engine = LocalEngine(batch=batch, readers=3, networks=networks)
     found = list(engine.map(GRID, read, detect))
     assert [one.tile for one in found] == list(GRID)
     assert all(one.found == read(one.tile) + 1000 and one.read == read(one.tile) for one in found)
     assert engine.clock.detect > 0
+    assert engine.clock.wait >= 0
 
 
 def test_a_tile_that_cannot_be_read_fails_alone():
@@ -73,6 +75,17 @@ def test_the_network_goes_on_while_the_caller_works():
     results.close()
 
 
+def test_two_networks_run_at_once():
+    met = threading.Barrier(2, timeout=20)
+
+    def both(batch):
+        if batch[0] in (0, 1):
+            met.wait()  # in one thread nobody else would come
+        return detect(batch)
+
+    assert len(list(LocalEngine(networks=2).map(GRID, read, both))) == len(GRID)
+
+
 def test_no_more_is_mapped_than_the_caller_takes():
     seen = []
 
@@ -83,7 +96,7 @@ def test_no_more_is_mapped_than_the_caller_takes():
     results = LocalEngine(batch=2).map(GRID, read, counted)
     next(results)
     threading.Event().wait(0.3)
-    assert len(seen) <= 10, "memory is bounded"
+    assert len(seen) <= 12, "memory is bounded"
     results.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("cellseg")]
     before = len(seen)

@@ -50,7 +50,7 @@ def count(tmp_path, monkeypatch, capsys):
 
     def call(*args, detector=None):
         monkeypatch.setattr(
-            "cellseg.pipeline.load_detector", lambda model, *, device: detector or Disturbed()
+            "cellseg.pipeline.load_detector", lambda model, **_: detector or Disturbed()
         )
         image = tmp_path / "a.tif"
         monkeypatch.setattr(sys, "argv", ["cellseg", "count", str(image), *ARGUMENTS, *args])
@@ -154,7 +154,7 @@ SIGNALLED = textwrap.dedent(
     if where == "labels":
         folder.write_labels = labels
     folder.write_overview = lambda path, overview, counts: path.touch()
-    cellseg.pipeline.load_detector = lambda model, *, device: Signalled()
+    cellseg.pipeline.load_detector = lambda model, **_: Signalled()
     main()
     """
 )

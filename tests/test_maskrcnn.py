@@ -184,7 +184,10 @@ def test_a_fine_mask_takes_the_place_of_its_own_box():
         "labels": torch.ones(3, dtype=torch.int64), "fine": torch.tensor([1]),
         "fine_masks": fine, "proposals": torch.tensor(3), "detections_full": torch.tensor(False),
     }  # fmt: skip
-    found = _to_detections(result, (128, 128), Limits.for_area(128 * 128)).instances
+    limits = Limits.for_area(128 * 128)
+    first, second = _to_detections([result, result], (128, 128), limits)
+    found = first.instances
+    assert second.instances.to_bytes() == found.to_bytes()
     assert found.masks[0].shape == found.masks[2].shape
     assert found.masks[0].shape == pytest.approx((20, 20), abs=1)
     assert found.boxes[1].tolist() == pytest.approx([40, 40, 68, 96], abs=1)

@@ -27,6 +27,9 @@ STAGING = ".partial"
 TABLE, LABELS, RUN, OVERVIEW = "cells.csv", "labels.ome.zarr", "run.json", "overview.png"
 TISSUE = "tissue.geojson"
 CORRECTIONS = "corrections.json"
+RESULT_FILES = (TABLE, LABELS, OVERVIEW, TISSUE, RUN)
+"""What a run itself leaves; exports and corrections come beside it."""
+
 FORMAT = "cellseg result"
 FORMAT_VERSION = 1
 

@@ -148,7 +148,8 @@ def load_result(folder: str | Path) -> Result:
         raise InputError(f"{path}: written by another version of cellseg")
     if label_token(path / publish.LABELS) != run.get("result"):
         raise InputError(f"{path}: {publish.LABELS} is missing or belongs to another run")
-    if not (path / publish.TABLE).is_file():
+    # Of a result behind a URL only the record is fetched to begin with, without any pixels.
+    if (path / publish.LABELS / "0").is_dir() and not (path / publish.TABLE).is_file():
         raise InputError(f"{path}: {publish.TABLE} is missing")
     try:
         frame = Frame(**run["frame"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 from types import TracebackType
 from typing import IO
 
@@ -18,6 +17,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from cellseg.location import Location
 from cellseg.pipeline import CountResult, Event, Note, Started, TileDone
 from cellseg.remaining import in_words
 
@@ -68,7 +68,7 @@ class Reporter:
             self._tile(event)
         elif isinstance(event, CountResult):
             self._line(f"{event.image.name}: {event.cells.summary}")
-            self._line(f"  results in {event.cells.folder}")
+            self._line(f"  results in {event.uploaded or event.cells.folder}")
 
     def _tile(self, event: TileDone) -> None:
         left = "" if event.seconds_left is None else in_words(event.seconds_left)
@@ -85,7 +85,7 @@ class Reporter:
             self._line(f"{said}, {left}" if left else said)
             self.last = time.monotonic()
 
-    def fail(self, image: Path, error: BaseException | None) -> None:
+    def fail(self, image: Location, error: BaseException | None) -> None:
         """Say that one file could not be counted."""
         text = str(error)
         self._line(f"cellseg: {text if image.name in text else f'{image}: {text}'}")

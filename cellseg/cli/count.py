@@ -13,7 +13,7 @@ from typing import Literal
 import click
 
 from cellseg.cli._progress import Reporter
-from cellseg.cli.info import Plane
+from cellseg.cli.info import Place, Plane
 from cellseg.errors import (
     CellsegError,
     InputError,
@@ -21,6 +21,7 @@ from cellseg.errors import (
     SettingsError,
     unexpected_text,
 )
+from cellseg.location import Location, RemotePath
 from cellseg.pipeline import CountResult, run
 from cellseg.plan import CountRequest
 from cellseg.region import read_region
@@ -38,7 +39,7 @@ SUFFIXES = (
 class Failed:
     """An image that could not be counted."""
 
-    image: Path
+    image: Location
     error: CellsegError
 
     def as_dict(self) -> dict[str, object]:
@@ -53,7 +54,7 @@ class Failed:
 Outcome = CountResult | Failed
 
 
-def find_images(paths: tuple[Path, ...]) -> list[Path]:
+def find_images(paths: tuple[Location, ...]) -> list[Location]:
     """Files, each once, folders replaced by the images in them, result folders left out.
 
     Raises
@@ -61,11 +62,14 @@ def find_images(paths: tuple[Path, ...]) -> list[Path]:
     InputError
         If a folder holds no image, cannot be read, or if there is nothing but results.
     """
-    found: list[Path] = []
-    results: list[Path] = []
+    found: list[Location] = []
+    results: list[Location] = []
     for path in paths:
         try:
-            if path.suffix.lower() == ".cellseg" and path.is_dir():
+            if isinstance(path, RemotePath) and _has_image_ending(path):
+                # What lies there is asked when it is opened.
+                found.append(path)
+            elif path.suffix.lower() == ".cellseg" and path.is_dir():
                 results.append(path)
             elif not path.is_dir() or path.suffix.lower() == ".zarr":
                 found.append(path)
@@ -78,26 +82,33 @@ def find_images(paths: tuple[Path, ...]) -> list[Path]:
     return list({image.absolute(): image for image in found}.values())
 
 
-def _inside(folder: Path) -> list[Path]:
-    inside = sorted(
+def _has_image_ending(path: Location) -> bool:
+    return path.suffix.lower() in SUFFIXES
+
+
+def _inside(folder: Location) -> list[Location]:
+    inside: list[Location] = [
         entry
         for entry in folder.iterdir()
-        if entry.suffix.lower() in SUFFIXES and not entry.name.startswith(".")
-    )
+        if _has_image_ending(entry) and not entry.name.startswith(".")
+    ]
+    inside.sort(key=str)
     if not inside:
         raise InputError(f"{folder}: no images in this folder ({', '.join(SUFFIXES)})")
     return inside
 
 
-def _whole_name(image: Path) -> str:
+def _whole_name(image: Location) -> str:
     return image.name
 
 
-def _with_folder(image: Path) -> str:
+def _with_folder(image: Location) -> str:
     return f"{image.absolute().parent.name}-{image.name}"
 
 
-def folder_names(images: list[Path], output: Path | None, *, ending: str = ".cellseg") -> list[str]:
+def folder_names(
+    images: list[Location], output: Location | None, *, ending: str = ".cellseg"
+) -> list[str]:
     """``slide.cellseg``; where two images would share it, the whole file name, then its folder's.
 
     Raises
@@ -129,11 +140,11 @@ Examples:
   cellseg count slide.svs
   cellseg count field.png --mpp 0.5 --protocol fluorescence
   cellseg count scans/ --output results/ --json > counts.json
-  cellseg count cells.ome.tif --channel DAPI --z max --export labels.tif"""
+  cellseg count cells.ome.tif --channel DAPI --z max --export labels.tif
+  cellseg count slide.svs --engine dask --scheduler tcp://10.0.0.5:8786
+  cellseg count s3://scans/slide.svs --output s3://scans/results"""
 )
-@click.argument(
-    "images", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE..."
-)
+@click.argument("images", nargs=-1, required=True, type=Place(), metavar="IMAGE...")
 @click.option(
     "--protocol",
     metavar="NAME|FILE",
@@ -181,12 +192,19 @@ Examples:
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 @click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+    help="Of the network; auto: half where the device is faster with it.",
+)
+@click.option(
     "--batch", type=click.IntRange(min=1), help="Tiles that go through the network together."
 )
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    metavar="DIR",
+    type=Place(folder=True),
+    metavar="DIR|URL",
     help="Folder for the results; beside each image otherwise.",
 )
 @click.option(
@@ -208,10 +226,22 @@ Examples:
     metavar="FILE",
     help="GeoJSON, as QuPath exports it: count only inside its polygons.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "dask"]),
+    default="local",
+    show_default=True,
+    help="dask: read and detect on a Dask cluster; the result is the same.",
+)
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS|FILE",
+    help="The Dask cluster: tcp://host:8786 or its scheduler file; else one is started here.",
+)
 @click.option("--strict", is_flag=True, help="Stop at the first tile that does not decode.")
 @click.option("--no-prefilter", is_flag=True, help="Look everywhere, not only where tissue is.")
 def count(
-    images: tuple[Path, ...],
+    images: tuple[Location, ...],
     protocol: str | None,
     model: str,
     score: float | None,
@@ -223,11 +253,14 @@ def count(
     series: int,
     tile: int | None,
     device: str,
+    precision: Literal["auto", "float32", "bfloat16", "float16"],
     batch: int | None,
-    output: Path | None,
+    output: Location | None,
     exports: tuple[str, ...],
     as_json: bool,
     region: Path | None,
+    engine: Literal["local", "dask"],
+    scheduler: str | None,
     strict: bool,
     no_prefilter: bool,
 ) -> None:
@@ -235,7 +268,7 @@ def count(
 
     Leaves IMAGE's name with .cellseg as a folder: cells.csv (a row a cell), labels.ome.zarr
     (masks), run.json (how it was made), overview.png (a density map). Interrupted, the same
-    command goes on where it stopped.
+    command goes on where it stopped. IMAGE and --output may be URLs, such as s3://bucket/a.svs.
     """
     found = find_images(images)
     inside = None if region is None else read_region(region)
@@ -257,7 +290,10 @@ def count(
         strict=strict,
         export=exports,
         device=device,
+        precision=precision,
         batch=batch,
+        engine=engine,
+        scheduler=scheduler,
     )
     if region is not None and len(found) > 1:
         raise SettingsError(f"--region belongs to one slide, got {len(found)} images")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import click
 from rich.console import Console
@@ -35,6 +36,13 @@ from cellseg.protocol import save_protocol
 @click.option("--score", type=float, help="Score threshold in place of the protocol's.")
 @click.option("--mpp", type=float, help="µm per pixel of images that do not say theirs.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+    default="auto",
+    show_default=True,
+    help="Of the network; auto: half where the device is faster with it.",
+)
 @click.option("--no-prefilter", is_flag=True, help="Look everywhere, not only at tissue.")
 @click.option(
     "--report",
@@ -56,6 +64,7 @@ def evaluate(
     score: float | None,
     mpp: float | None,
     device: str,
+    precision: Literal["auto", "float32", "bfloat16", "float16"],
     no_prefilter: bool,
     report: Path | None,
     calibrate: Path | None,
@@ -80,6 +89,7 @@ def evaluate(
         score=score,
         mpp=mpp,
         device=device,
+        precision=precision,
         prefilter=not no_prefilter,
     )
     console = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast
 import click
 
 from cellseg.errors import CellsegError, InputError, PartialResultError
+from cellseg.location import Location, as_location
 
 
 class Plane(click.ParamType["int | Literal['max', 'mean']"]):
@@ -33,17 +34,36 @@ class Plane(click.ParamType["int | Literal['max', 'mean']"]):
             self.fail(f"{value!r} is no plane: expected a number from 0, max or mean", param, ctx)
 
 
+class Place(click.ParamType["Location"]):
+    """A path, or a URL such as ``s3://bucket/slide.svs``."""
+
+    name = "PATH|URL"
+
+    def __init__(self, *, folder: bool = False) -> None:
+        self.folder = folder
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Location:
+        """Turn the argument's text into a place."""
+        place = as_location(value)
+        if self.folder and isinstance(place, Path) and place.exists() and not place.is_dir():
+            self.fail(f"{value!r} is a file, expected a folder", param, ctx)
+        return place
+
+
 @click.command()
-@click.argument(
-    "files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE..."
-)
+@click.argument("files", nargs=-1, required=True, type=Place(), metavar="FILE...")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list, one entry a file.")
 @click.option("--mpp", type=float, help="µm per pixel, instead of what the file says.")
 @click.option("--z", type=Plane(), help="Plane from 0, or max or mean over all planes.")
 @click.option("--t", type=int, help="Time point, from 0.")
 @click.option("--series", type=int, default=0, help="Which image of a file with several.")
 def info(
-    files: tuple[Path, ...],
+    files: tuple[Location, ...],
     *,
     as_json: bool,
     mpp: float | None,

@@ -24,6 +24,8 @@ from torchvision.models.detection.roi_heads import (
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops import boxes as box_ops
 
+from cellseg.models.laps import Lap, no_lap
+
 Target = dict[str, Tensor]
 
 DOUBT = (0.15, 0.85)
@@ -44,6 +46,7 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         Boxes with a side of so many pixels get the second look when counting.
     """
 
+    lap: Lap = staticmethod(no_lap)
     mask_samples: int = 64
     fine_from_px: float = 48.0
     fine_roi_pool: MultiScaleRoIAlign
@@ -161,9 +164,14 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         proposals: list[Tensor],
         image_shapes: list[tuple[int, int]],
     ) -> list[Target]:
-        box_features = self.box_head(self.box_roi_pool(features, proposals, image_shapes))
-        class_logits, box_regression = self.box_predictor(box_features)
+        # RoIAlign samples between pixels: in float32.
+        features = {name: level.float() for name, level in features.items()}
+        pooled = self.box_roi_pool(features, proposals, image_shapes)
+        dtype = next(self.box_head.parameters()).dtype
+        logits, regression = self.box_predictor(self.box_head(pooled.to(dtype)))
+        class_logits, box_regression = logits.float(), regression.float()
         results = self._select(class_logits, box_regression, proposals, image_shapes)
+        self.lap("boxes")
         boxes = [result["boxes"] for result in results]
         labels = [result["labels"] for result in results]
         masks = self._probabilities(self.mask_roi_pool, features, boxes, labels, image_shapes)
@@ -180,6 +188,7 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
             doubt = (first > DOUBT[0]) & (first < DOUBT[1])
             result["masks"], result["fine"] = mask, index
             result["fine_masks"] = torch.where(doubt, (first + second) / 2, first)
+        self.lap("masks")
         return results
 
     def _probabilities(
@@ -192,6 +201,7 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
     ) -> list[Tensor]:
         """Masks of the labelled class, (D, S, S) an image; S is twice the pool's side."""
         side = 2 * pool.output_size[0]
+        dtype = next(self.mask_head.parameters()).dtype
         found = []
         for index, (box, label, shape) in enumerate(zip(boxes, labels, image_shapes, strict=True)):
             of_image = {name: level[index : index + 1] for name, level in features.items()}
@@ -199,10 +209,11 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
             for start in range(0, len(box), MASKS_AT_ONCE):
                 part = slice(start, start + MASKS_AT_ONCE)
                 pooled = pool(of_image, [box[part]], [shape])
+                pooled = pooled.to(dtype, memory_format=torch.channels_last)
                 logits = self.mask_predictor(self.mask_head(pooled))
                 kinds = label[part]
                 rows = torch.arange(len(kinds), device=kinds.device)
-                masks.append(logits[rows, kinds].sigmoid())
+                masks.append(logits[rows, kinds].float().sigmoid())
             found.append(torch.cat(masks))
         return found
 

@@ -26,7 +26,7 @@ from torchvision.models.detection import MaskRCNN, MaskRCNN_ResNet50_FPN_Weights
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from cellseg.errors import OutputError, WeightsError
-from cellseg.models.maskrcnn import build_maskrcnn
+from cellseg.models.maskrcnn import MASK_FIRST, build_maskrcnn, mask_width_of
 
 FORMAT = 1
 METADATA_KEY = "cellseg"
@@ -153,11 +153,28 @@ def load_model(
     state, card = read_model(path)
     # No time is lost on random numbers: the arrays of the file take their places.
     with torch.device("meta"):
-        model = build_maskrcnn(len(card.classes), frozen_norm=True)
+        model = build_maskrcnn(len(card.classes), frozen_norm=True, mask_width=mask_width_of(state))
     anchors = model.rpn.anchor_generator
     model.rpn.anchor_generator = AnchorGenerator(anchors.sizes, anchors.aspect_ratios)
     _fill(model, state, _home(path), assign=True)
     return model.to(device).eval(), card
+
+
+def network_of(state: dict[str, Tensor], num_classes: int, origin: Path) -> MaskRCNN:
+    """A network for counting around these arrays, which it does not change.
+
+    Raises
+    ------
+    WeightsError
+        If they belong to another network; ``origin`` is named.
+    """
+    # No time is lost on random numbers: the arrays given take their places.
+    with torch.device("meta"):
+        model = build_maskrcnn(num_classes, frozen_norm=True, mask_width=mask_width_of(state))
+    anchors = model.rpn.anchor_generator
+    model.rpn.anchor_generator = AnchorGenerator(anchors.sizes, anchors.aspect_ratios)
+    _fill(model, state, origin, assign=True)
+    return model.eval()
 
 
 def read_model(path: str | Path) -> tuple[dict[str, Tensor], ModelCard]:
@@ -267,6 +284,23 @@ def load_start(model: MaskRCNN, path: str | Path, classes: tuple[str, ...]) -> M
         state |= {k: v for k, v in own.items() if k.startswith(HEAD_KEYS)}
     _fill(model, state, _home(path))
     return card
+
+
+def mask_width_in(path: str | Path, *, part: str = "") -> int:
+    """Channels of the mask branch in a model file, or in a ``part/`` of a checkpoint.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing or damaged.
+    """
+    file = _home(path)
+    try:
+        with safe_open(file, framework="pt") as opened:
+            shape = opened.get_slice(f"{part}{MASK_FIRST}").get_shape()
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{file}: no model that can be read: {_line(error)}") from error
+    return int(shape[0])
 
 
 def _coco_hash() -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import imagecodecs
 import numpy as np
 
 from cellseg.errors import InputError
+from cellseg.location import Location, file_size
 from cellseg.slide import _pixelsize as sizes
 from cellseg.slide._content import Content, Request, channel_names, choose_planes, choose_series
 from cellseg.slide._guard import check_whole, reading
@@ -47,7 +47,7 @@ class _Header:
 class _FieldRaster(ChunkedRaster):
     """The whole picture as one chunk."""
 
-    def __init__(self, path: Path, header: _Header, cache: ChunkCache) -> None:
+    def __init__(self, path: Location, header: _Header, cache: ChunkCache) -> None:
         dtype = np.dtype(np.uint16 if header.bits > 8 else np.uint8)
         size = (header.height, header.width)
         super().__init__((*size, header.samples), dtype, size, cache=cache, pin=True)
@@ -68,7 +68,7 @@ class _FieldRaster(ChunkedRaster):
             return pixels
 
 
-def open_field(path: Path, request: Request) -> Content:
+def open_field(path: Location, request: Request) -> Content:
     """Open a PNG or a JPEG.
 
     Raises
@@ -76,7 +76,7 @@ def open_field(path: Path, request: Request) -> Content:
     InputError, SettingsError
     """
     with reading(path, "is no readable picture, is cut off or damaged", advice=_ADVICE):
-        size = path.stat().st_size
+        size = file_size(path)
         check_whole(path, pixels=0, n_bytes=size, what="the file")
         data = path.read_bytes()
         header = _png(data) if data.startswith(PNG_MAGIC) else _jpeg(data)

@@ -7,9 +7,9 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 from cellseg.errors import CellsegError, InputError
+from cellseg.location import Location
 
 WHOLE_LIMIT_BYTES = 8_000_000_000
 """The most that a file which can only be decoded whole may need."""
@@ -61,13 +61,13 @@ def one_line(error: BaseException, limit: int = 160) -> str:
 
 @contextmanager
 def reading(
-    path: Path, what: str, *, kind: type[InputError] = InputError, advice: str = ""
+    path: Location, what: str, *, kind: type[InputError] = InputError, advice: str = ""
 ) -> Iterator[None]:
     """Let no exception but cellseg's own leave the block.
 
     Parameters
     ----------
-    path : Path
+    path : Location
         The file; its name starts the message.
     what : str
         What could not be done, such as ``"is no readable TIFF"``.
@@ -95,12 +95,12 @@ def whole_limit_bytes() -> int:
     return min(WHOLE_LIMIT_BYTES, physical // 2) if physical > 0 else WHOLE_LIMIT_BYTES
 
 
-def check_whole(path: Path, *, pixels: int, n_bytes: int, what: str) -> None:
+def check_whole(path: Location, *, pixels: int, n_bytes: int, what: str) -> None:
     """Refuse to decode at once what does not fit.
 
     Parameters
     ----------
-    path : Path
+    path : Location
         The file; its name starts the message.
     pixels, n_bytes : int
         Declared size of what must be decoded in one piece.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from cellseg.errors import InputError, RegionError, SettingsError
 from cellseg.geometry import Box
+from cellseg.location import Location, as_location
 from cellseg.slide._content import Content, Request
 from cellseg.slide._guard import reading
 from cellseg.slide._pixelsize import PixelSize
@@ -60,7 +60,7 @@ class Slide:
 
     Attributes
     ----------
-    path : Path
+    path : Path or RemotePath
     name : str
         The file's name without its ending.
     format : str
@@ -82,7 +82,7 @@ class Slide:
     """
 
     def __init__(
-        self, path: Path, content: Content, mpp: float | None = None, *, series: int = 0
+        self, path: Location, content: Content, mpp: float | None = None, *, series: int = 0
     ) -> None:
         size = content.pixel_size if mpp is None else PixelSize(mpp, "--mpp")
         self.path = path
@@ -279,7 +279,7 @@ def _resampled(
     return resample(raster.region(source, bands), (source.y0, source.x0), *steps)
 
 
-def slide_name(path: Path) -> str:
+def slide_name(path: Location) -> str:
     """A file's name without the ending of its format: ``S21.1234.svs`` is ``S21.1234``."""
     lower = path.name.lower()
     for suffix in _SUFFIXES:
@@ -292,7 +292,7 @@ ZOption = int | Literal["max", "mean"] | None
 
 
 def open_slide(
-    path: str | Path,
+    path: str | Location,
     *,
     mpp: float | None = None,
     z: ZOption = None,
@@ -303,8 +303,8 @@ def open_slide(
 
     Parameters
     ----------
-    path : str or Path
-        An image file or an OME-Zarr folder.
+    path : str, Path or RemotePath
+        An image file or an OME-Zarr folder, or its URL.
     mpp : float, optional
         µm per pixel at level 0; wins over what the file says.
     z : int, 'max' or 'mean', optional
@@ -323,7 +323,7 @@ def open_slide(
     """
     if mpp is not None and not (math.isfinite(mpp) and mpp > 0):
         raise SettingsError(f"expected a pixel size above 0 µm, got {mpp}")
-    file = Path(path)
+    file = as_location(path)
     return Slide(file, _opened(file, Request(z, t, series)), mpp, series=series)
 
 
@@ -333,7 +333,7 @@ def _series_note(content: Content, series: int) -> tuple[str, ...]:
     return (f"the first of {content.n_images} images is read; --series N takes another, from 0",)
 
 
-def _opened(file: Path, request: Request) -> Content:
+def _opened(file: Location, request: Request) -> Content:
     """Choose the reader by what is in the file, not by its name."""
     with reading(file, "cannot be opened"):
         kind = _kind(file)
@@ -351,7 +351,7 @@ def _opened(file: Path, request: Request) -> Content:
     return open_field(file, request)
 
 
-def _kind(file: Path) -> Literal["zarr", "tiff", "field"]:
+def _kind(file: Location) -> Literal["zarr", "tiff", "field"]:
     """What a path holds, by its first bytes."""
     if file.is_dir():
         return "zarr"

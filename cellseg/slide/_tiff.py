@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import tifffile
 
 from cellseg.errors import InputError
+from cellseg.location import Location, RemotePath
 from cellseg.slide._colour import Colour, Samples, interpret
 from cellseg.slide._content import (
     Content,
@@ -48,7 +48,7 @@ _BAD = "is no readable TIFF, is cut off or damaged"
 _ADVICE = "try to open it in the program that wrote it and save it again"
 
 
-def open_tiff(path: Path, request: Request) -> Content:
+def open_tiff(path: Location, request: Request) -> Content:
     """Open a TIFF of any kind.
 
     Raises
@@ -56,16 +56,31 @@ def open_tiff(path: Path, request: Request) -> Content:
     InputError, SettingsError
     """
     with reading(path, _BAD, advice=_ADVICE):
-        tif = tifffile.TiffFile(path)
+        tif, file = _opened(path)
     try:
         with reading(path, _BAD, advice=_ADVICE):
-            return _content(path, tif, request)
+            return _content(path, tif, request, file)
     except BaseException:
-        tif.close()
+        _close(tif, file)
         raise
 
 
-def _content(path: Path, tif: tifffile.TiffFile, request: Request) -> Content:
+def _opened(path: Location) -> tuple[tifffile.TiffFile, IO[bytes] | None]:
+    """The TIFF and, where it is not on a disk, the file that it reads, to be closed after it."""
+    if not isinstance(path, RemotePath):
+        return tifffile.TiffFile(path), None
+    file = path.open()
+    try:
+        # Of a set of files only this one: the others' names mean paths on this machine.
+        return tifffile.TiffFile(file, name=path.name, _multifile=False), file
+    except BaseException:
+        file.close()
+        raise
+
+
+def _content(
+    path: Location, tif: tifffile.TiffFile, request: Request, file: IO[bytes] | None
+) -> Content:
     series = _series(path.name, tif, request.series)
     key = series.keyframe
     if not isinstance(getattr(key, "dtype", None), np.dtype):
@@ -93,13 +108,16 @@ def _content(path: Path, tif: tifffile.TiffFile, request: Request) -> Content:
         tiled=bool(key.is_tiled),
         n_series=len(tif.series),
         n_images=sum(not _is_extra(series) for series in tif.series),
-        close=lambda: _close(tif, opened.cache),
+        close=lambda: _close(tif, file, opened.cache),
     )
 
 
-def _close(tif: tifffile.TiffFile, cache: ChunkCache) -> None:
-    cache.clear()
+def _close(tif: tifffile.TiffFile, file: IO[bytes] | None, cache: ChunkCache | None = None) -> None:
+    if cache is not None:
+        cache.clear()
     tif.close()
+    if file is not None:
+        file.close()
 
 
 def _series(name: str, tif: tifffile.TiffFile, number: int) -> Any:  # noqa: ANN401

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tifffile
 
 from cellseg.errors import InputError
+from cellseg.location import Location
 from cellseg.slide._colour import Colour
 from cellseg.slide._content import Planes
 from cellseg.slide._guard import check_whole
@@ -26,7 +26,7 @@ _CUT = "cut off: its pixel data reach beyond the end of the file; copy it again"
 class OpenTiff:
     """An open file and what is read of it."""
 
-    path: Path
+    path: Location
     tif: tifffile.TiffFile
     series: Any
     layout: Layout

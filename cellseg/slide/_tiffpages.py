@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cellseg.errors import RegionError
+from cellseg.location import Location
 from cellseg.slide._guard import reading
 from cellseg.slide._raster import CACHE_BYTES, ChunkCache, ChunkedRaster, Pixels
 
@@ -28,7 +28,7 @@ class Place:
 
     Attributes
     ----------
-    path : Path
+    path : Location
     lock : threading.RLock
         Held while the file's position is used.
     cache : ChunkCache
@@ -38,7 +38,7 @@ class Place:
         Value of tiles that the file leaves out on purpose.
     """
 
-    path: Path
+    path: Location
     lock: threading.RLock
     cache: ChunkCache
     level: int

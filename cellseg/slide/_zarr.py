@@ -6,13 +6,13 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
 
 from cellseg.errors import InputError, RegionError
+from cellseg.location import Location, RemotePath, inside
 from cellseg.slide import _pixelsize as sizes
 from cellseg.slide._content import (
     Content,
@@ -53,7 +53,7 @@ class ZarrRaster(ChunkedRaster):
         axes: tuple[str, ...],
         planes: tuple[int, int],
         *,
-        place: tuple[Path, int],
+        place: tuple[Location, int],
         cache: ChunkCache,
     ) -> None:
         size = dict(zip(axes, array.shape, strict=True))
@@ -94,7 +94,7 @@ def _part(chunk: int) -> int:
 class _Image:
     """One image of a store: its folder, its multiscales and its other metadata."""
 
-    folder: Path
+    folder: Location
     multiscales: Mapping[str, Any]
     omero: Mapping[str, Any]
     ome: OmeImage
@@ -102,7 +102,7 @@ class _Image:
     version: str
 
 
-def open_zarr(path: Path, request: Request) -> Content:
+def open_zarr(path: Location, request: Request) -> Content:
     """Open an OME-Zarr folder.
 
     Raises
@@ -115,7 +115,7 @@ def open_zarr(path: Path, request: Request) -> Content:
         return _content(path, request)
 
 
-def _content(path: Path, request: Request) -> Content:
+def _content(path: Location, request: Request) -> Content:
     image = _image(path, request.series)
     datasets = image.multiscales.get("datasets") or []
     arrays = [_array(path, image.folder, entry) for entry in datasets]
@@ -148,7 +148,7 @@ def _content(path: Path, request: Request) -> Content:
 
 
 def _level(
-    path: Path,
+    path: Location,
     array: Any,  # noqa: ANN401
     axes: tuple[str, ...],
     planes: Planes,
@@ -161,7 +161,7 @@ def _level(
     ])  # fmt: skip
 
 
-def _attributes(folder: Path) -> dict[str, Any]:
+def _attributes(folder: Location) -> dict[str, Any]:
     """A group's attributes, of either Zarr version; NGFF 0.5's are unwrapped."""
     for name in (".zattrs", "zarr.json"):
         file = folder / name
@@ -174,12 +174,12 @@ def _attributes(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _image(path: Path, series: int) -> _Image:
+def _image(path: Location, series: int) -> _Image:
     attributes = _attributes(path)
     if not attributes:
-        inside = [child for child in path.iterdir() if child.suffix == ".zarr"]
-        if len(inside) == 1:
-            return _image(inside[0], series)
+        stores = [child for child in path.iterdir() if child.suffix == ".zarr"]
+        if len(stores) == 1:
+            return _image(stores[0], series)
     if "plate" in attributes or "well" in attributes:
         raise InputError(f"{path.name}: is a plate; pass the folder of one field inside it")
     folder, count, xml = path, 1, NO_IMAGE
@@ -199,7 +199,7 @@ def _image(path: Path, series: int) -> _Image:
     return _Image(folder, multiscales, attributes.get("omero") or {}, xml, count, version.strip())
 
 
-def _companion(path: Path, series: int) -> OmeImage:
+def _companion(path: Location, series: int) -> OmeImage:
     """The OME-XML that bioformats2raw writes beside the images."""
     for file in (path / "OME" / "METADATA.ome.xml", path.parent / "METADATA.ome.xml"):
         if file.is_file():
@@ -207,11 +207,12 @@ def _companion(path: Path, series: int) -> OmeImage:
     return NO_IMAGE
 
 
-def _array(path: Path, folder: Path, entry: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    inside = (folder / str(entry["path"])).resolve()
-    if not inside.is_relative_to(folder.resolve()):
-        raise InputError(f"{path.name}: its metadata point outside of it; not read")
-    return zarr.open_array(str(inside), mode="r")
+def _array(path: Location, folder: Location, entry: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    found = inside(folder, str(entry["path"]))
+    if isinstance(found, RemotePath):
+        store = zarr.storage.FsspecStore.from_url(found.url, read_only=True)
+        return zarr.open_array(store, mode="r")
+    return zarr.open_array(str(found), mode="r")
 
 
 def _axes(name: str, multiscales: Mapping[str, Any], ndim: int) -> tuple[str, ...]:
@@ -227,7 +228,7 @@ def _axes(name: str, multiscales: Mapping[str, Any], ndim: int) -> tuple[str, ..
     return axes
 
 
-def _check_arrays(path: Path, arrays: Sequence[Any], axes: tuple[str, ...]) -> None:
+def _check_arrays(path: Location, arrays: Sequence[Any], axes: tuple[str, ...]) -> None:
     for array in arrays:
         if array.ndim != len(axes) or 0 in array.shape:
             raise InputError(f"{path.name}: an array of shape {array.shape} holds no image")

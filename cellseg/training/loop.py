@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from torchvision.models.detection import MaskRCNN
 
 from cellseg.errors import CellsegError, WeightsError
+from cellseg.models.counting import Precision
 from cellseg.training import checkpoint
 from cellseg.training.augment import Augmentation, random_crop
 from cellseg.training.checkpoint import State
@@ -25,8 +26,6 @@ from cellseg.training.crops import AnnotatedImage, Crop
 from cellseg.training.dense import DenseHead, dense_loss, dense_target
 
 log = logging.getLogger(__name__)
-
-Precision = Literal["float32", "bfloat16", "float16"]
 
 BAD_STEPS = 50
 """So many steps in a row without a finite loss end the training."""
@@ -88,20 +87,6 @@ class Schedule:
         if self.steps is not None:
             shares.append(state.step / self.steps)
         return max(shares)
-
-
-def best_precision(device: torch.device) -> Precision:
-    """Mixed precision where it is faster: GPUs, and CPUs with hardware for bfloat16.
-
-    Other CPUs emulate bfloat16 and are many times slower with it.
-    """
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported(False) else "float16"
-    if device.type == "cpu":
-        probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-        if any(getattr(torch.cpu, probe, bool)() for probe in probes):
-            return "bfloat16"
-    return "float32"
 
 
 def group_weights(images: list[AnnotatedImage]) -> dict[str, float]:

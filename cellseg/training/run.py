@@ -24,11 +24,19 @@ from torchvision.models.detection import MaskRCNN
 from cellseg import __version__
 from cellseg.detect import pick_device
 from cellseg.errors import OutputError, SettingsError
-from cellseg.models.maskrcnn import build_maskrcnn
-from cellseg.models.weights import ModelCard, coco_file, load_coco, load_start, save_model
+from cellseg.models.counting import best_precision
+from cellseg.models.maskrcnn import MASK_WIDTH, SLIM_MASK_WIDTH, build_maskrcnn
+from cellseg.models.weights import (
+    ModelCard,
+    coco_file,
+    load_coco,
+    load_start,
+    mask_width_in,
+    save_model,
+)
 from cellseg.training import checkpoint
 from cellseg.training.augment import Augmentation
-from cellseg.training.loop import CropStream, Schedule, Trainer, best_precision
+from cellseg.training.loop import CropStream, Schedule, Trainer
 from cellseg.training.prepare import Prepared, name_of, prepare
 from cellseg.training.request import (
     Event,
@@ -117,7 +125,11 @@ def _network(
     tell: Report,
 ) -> MaskRCNN:
     model = build_maskrcnn(
-        len(classes), frozen_norm=request.init != "none", sampling_ratio=1, training=request.limits
+        len(classes),
+        frozen_norm=request.init != "none",
+        sampling_ratio=1,
+        mask_width=_mask_width(request, resumed=resumed),
+        training=request.limits,
     )
     if not resumed and request.init == "coco":
         if not coco_file().is_file():
@@ -127,6 +139,15 @@ def _network(
         load_start(model, request.init, classes)
     moved: MaskRCNN = model.to(device, memory_format=torch.channels_last)
     return moved
+
+
+def _mask_width(request: TrainRequest, *, resumed: bool) -> int:
+    """As wide as what the network gets its arrays from; slim where it gets none."""
+    if resumed:
+        return mask_width_in(request.output / checkpoint.CHECKPOINT, part="model/")
+    if request.init == "none":
+        return SLIM_MASK_WIDTH
+    return MASK_WIDTH if request.init == "coco" else mask_width_in(request.init)
 
 
 def _schedule(request: TrainRequest, device: torch.device) -> Schedule:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,7 +20,8 @@ from cellseg.evaluation.average_precision import Field, average_precision
 from cellseg.evaluation.matching import Overlaps
 from cellseg.geometry import Box
 from cellseg.instances import Instances
-from cellseg.models.maskrcnn import build_maskrcnn
+from cellseg.models.counting import best_precision, make_ready
+from cellseg.models.weights import network_of
 from cellseg.training.crops import AnnotatedImage, cut_objects, cut_pixels
 
 LOWEST_SCORE = 0.05
@@ -86,15 +88,16 @@ class Validator:
         windows = [(image, window) for image in images for window in windows_of(image)]
         step = max(1.0, len(windows) / most_windows)
         self.windows = [windows[int(i * step)] for i in range(int(len(windows) / step))]
-        self.classes = classes
-        self.model = build_maskrcnn(len(classes), frozen_norm=True).to(device).eval()
+        self.classes, self.device = classes, device
 
     def __call__(self, average: dict[str, Tensor]) -> Validation:
         """Scores of these weights."""
         state = {k: v for k, v in average.items() if not k.endswith("num_batches_tracked")}
-        self.model.load_state_dict(state)
+        model = network_of(state, len(self.classes), Path("training")).to(self.device)
         detector = MaskRCNNDetector(
-            self.model, DetectorInfo("training", "", self.classes, "cell"), score=LOWEST_SCORE
+            make_ready(model, best_precision(self.device)),
+            DetectorInfo("training", "", self.classes, "cell"),
+            score=LOWEST_SCORE,
         )
         fields: list[Field] = []
         for image, window in self.windows:

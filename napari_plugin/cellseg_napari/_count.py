@@ -295,13 +295,13 @@ class Preview:
         from cellseg_napari._shown import CellFilter, Halved, ShownLabels
 
         frame = event.frame
-        self._place_slide(event.image, frame.mpp)
+        self._place_slide(Path(str(event.image)), frame.mpp)
         self._pyramid = PatchedPyramid.empty((frame.lattice_height, frame.lattice_width))
         everything = CellFilter()
         levels: list[Any] = [ShownLabels(level, everything) for level in self._pyramid.levels]
         self.layer = Labels(
             [*levels, Halved(levels[0])] if len(levels) == 1 else levels,
-            name=f"{event.image.stem}: counting",
+            name=f"{Path(event.image.name).stem}: counting",
             multiscale=True,
             opacity=0.5,
             metadata={"cellseg_role": "preview"},

@@ -1,0 +1,1 @@
+"""Many machines: tiles mapped over a Dask cluster, the user's own or one on this machine."""

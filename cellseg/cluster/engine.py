@@ -1,0 +1,262 @@
+"""The engine that maps tiles over a Dask cluster.
+
+Dask does what it is good at: it holds the queue, notices dead workers and gives their tiles
+to others. A window of batches is under way at a time, so that neither the cluster nor this
+process ever holds more than that of a slide.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+import cellseg
+from cellseg.cluster.connect import check_installed, connected
+from cellseg.cluster.recipe import Answer, Recipe, Sealed, refusal, unpack
+from cellseg.cluster.task import run_tiles
+from cellseg.engine import Mapped
+from cellseg.errors import CellsegError, SettingsError, unexpected_text
+from cellseg.geometry import Tile
+from cellseg.work import TileFound, TileRead
+
+log = logging.getLogger(__name__)
+
+BATCH = 4
+"""Tiles of one task, where a slide has enough of them."""
+
+AHEAD = 2
+"""Tasks under way for each thread of the cluster."""
+
+PATIENCE_SECONDS = 300.0
+"""How long a cluster may be without any worker."""
+
+_LOOK_SECONDS = 1.0
+_COUNT_SECONDS = 5.0
+
+_GOES_ON = "what is done is kept, the same command goes on"
+
+
+@dataclass(eq=False)
+class _Window:
+    """Batches under way, and those that have arrived."""
+
+    under_way: dict[str, tuple[Any, list[Tile]]] = field(default_factory=dict)
+    arrived: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
+
+
+class DaskEngine:
+    """Maps tiles over the workers of a cluster.
+
+    Parameters
+    ----------
+    scheduler : str or None
+        Address of the user's cluster, which is left as it was; None: one on this machine.
+    batch : int or None
+        Tiles of one task; None: :data:`BATCH`.
+
+    Attributes
+    ----------
+    wait, detect : float
+        Seconds that the workers' networks waited for input and took, all of them together.
+    devices : set of str
+        Where the workers' networks ran.
+    """
+
+    def __init__(self, scheduler: str | None, *, batch: int | None = None) -> None:
+        check_installed()
+        self.scheduler, self.batch = scheduler, batch or BATCH
+        self.wait = self.detect = 0.0
+        self.devices: set[str] = set()
+        self._waited = 0.0
+        self._threads, self._counted = 0, float("-inf")
+        self._last_worker = time.monotonic()
+
+    @property
+    def stages(self) -> dict[str, float]:
+        """Seconds for the record of a run."""
+        return {
+            "wait for the cluster": self._waited,
+            "wait for input, all workers": self.wait,
+            "detect": self.detect,
+        }
+
+    def check(self) -> None:
+        """See that there is a scheduler, before any work is done.
+
+        Raises
+        ------
+        SettingsError
+        """
+        if self.scheduler is not None:
+            with connected(self.scheduler):
+                pass
+
+    def map(
+        self, recipe: Recipe, tiles: list[Tile]
+    ) -> Generator[Mapped[TileRead, TileFound], None, None]:
+        """Yield each tile's result, in any order.
+
+        Closed before its end it cancels what is under way.
+
+        Raises
+        ------
+        CellsegError
+            What a worker refused, or that the cluster is gone.
+        """
+        if not tiles:
+            return
+        sealed = recipe.sealed()
+        with connected(self.scheduler) as client, closing(self._run(client, sealed, tiles)) as out:
+            yield from out
+
+    def _run(
+        self,
+        client: Any,  # noqa: ANN401
+        sealed: Sealed,
+        tiles: list[Tile],
+    ) -> Generator[Mapped[TileRead, TileFound], None, None]:
+        self._last_worker = time.monotonic()
+        window = _Window()
+        batches = self._batches(client, tiles)
+        try:
+            self._fill(client, window, sealed, batches)
+            while window.under_way:
+                future = self._next(client, window)
+                _, given = window.under_way[future.key]
+                answer = self._answer(client, future)
+                del window.under_way[future.key]
+                self._fill(client, window, sealed, batches)
+                for tile, packed in zip(given, answer["tiles"], strict=True):
+                    yield unpack(packed, tile)
+        finally:
+            _cancel(client, [future for future, _ in window.under_way.values()])
+
+    def _batches(self, client: Any, tiles: list[Tile]) -> Iterator[list[Tile]]:  # noqa: ANN401
+        """Batches in the tiles' order; small ones where there are few tiles for many workers."""
+        source = iter(tiles)
+        threads = max(1, self._count(client))
+        size = max(1, min(self.batch, -(-len(tiles) // (AHEAD * threads))))
+        while batch := list(islice(source, size)):
+            yield batch
+
+    def _fill(
+        self,
+        client: Any,  # noqa: ANN401
+        window: _Window,
+        sealed: Sealed,
+        batches: Iterator[list[Tile]],
+    ) -> None:
+        room = AHEAD * max(1, self._count(client)) - len(window.under_way)
+        for batch in islice(batches, max(0, room)):
+            places = [(tile.row, tile.column) for tile in batch]
+            future = client.submit(
+                run_tiles, cellseg.__version__, sealed.digest, sealed.body, places, pure=False
+            )
+            window.under_way[future.key] = (future, batch)
+            future.add_done_callback(window.arrived.put)
+
+    def _count(self, client: Any) -> int:  # noqa: ANN401
+        """Threads of the cluster, asked for now and then: workers come and go."""
+        now = time.monotonic()
+        if now - self._counted > _COUNT_SECONDS or not self._threads:
+            with self._talking():
+                self._threads = sum(client.nthreads().values())
+            self._counted = now
+        return self._threads
+
+    def _next(self, client: Any, window: _Window) -> Any:  # noqa: ANN401
+        start = time.monotonic()
+        try:
+            while True:
+                try:
+                    future = window.arrived.get(timeout=_LOOK_SECONDS)
+                except queue.Empty:
+                    self._check_alive(client)
+                    continue
+                if future.key in window.under_way:
+                    return future
+        finally:
+            self._waited += time.monotonic() - start
+
+    def _check_alive(self, client: Any) -> None:  # noqa: ANN401
+        """Give up where nothing can come any more."""
+        now = time.monotonic()
+        with self._talking():
+            if client.status not in ("running", "connecting"):
+                raise self._gone()
+            if client.nthreads():
+                self._last_worker = now
+        if now - self._last_worker > PATIENCE_SECONDS:
+            raise CellsegError(f"{self._name}: no worker for {PATIENCE_SECONDS:.0f} s; {_GOES_ON}")
+
+    def _answer(self, client: Any, future: Any) -> Answer:  # noqa: ANN401
+        """A batch's answer; asked for again where its worker died before it was fetched."""
+        while True:
+            if future.status in ("error", "cancelled", "lost"):
+                raise self._failure(future)
+            try:
+                answer: Answer = future.result(timeout=_LOOK_SECONDS)
+                break
+            except TimeoutError:
+                self._check_alive(client)
+            except Exception as error:
+                if future.status == "error":
+                    continue
+                raise self._gone() from error
+        refused = refusal(answer)
+        if refused is not None:
+            raise refused
+        self.devices |= {answer["device"]} - {""}
+        self.wait += answer["wait"]
+        self.detect += answer["detect"]
+        return answer
+
+    def _failure(self, future: Any) -> CellsegError:  # noqa: ANN401
+        """What went wrong with a task, in one line."""
+        from distributed import KilledWorker
+
+        if future.status != "error":
+            return self._gone()
+        with self._talking():
+            error = future.exception(timeout=PATIENCE_SECONDS)
+        log.info("a task failed", exc_info=error)
+        if isinstance(error, KilledWorker):
+            return CellsegError(
+                f"{self._name}: several workers died over the same tiles; have they too little "
+                f"memory? {_GOES_ON}"
+            )
+        if isinstance(error, ImportError):
+            return SettingsError(
+                f"{self._name}: a worker cannot run cellseg ({error}); install "
+                f"cellseg {cellseg.__version__} on every machine"
+            )
+        return CellsegError(f"{self._name}: on a worker: {unexpected_text(error)}")
+
+    @property
+    def _name(self) -> str:
+        return self.scheduler or "the local cluster"
+
+    def _gone(self) -> CellsegError:
+        return CellsegError(f"{self._name}: the cluster is gone or was restarted; {_GOES_ON}")
+
+    @contextmanager
+    def _talking(self) -> Iterator[None]:
+        try:
+            yield
+        except CellsegError:
+            raise
+        except Exception as error:
+            raise self._gone() from error
+
+
+def _cancel(client: Any, futures: list[Any]) -> None:  # noqa: ANN401
+    """Take back what is not done; a cluster that is gone needs none of it."""
+    if futures and client.status == "running":
+        with suppress(Exception):
+            client.cancel(futures)

@@ -1,0 +1,272 @@
+"""Where files lie: on a disk, or behind a URL that fsspec reads.
+
+A :class:`RemotePath` offers the few methods of :class:`pathlib.Path` that reading a slide
+needs, so that readers do not ask which of the two they were given.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO, Any
+from urllib.parse import urlsplit
+
+from cellseg.errors import CellsegError, InputError, SettingsError
+
+BLOCK_BYTES = 2**20
+"""What is fetched at once of a remote file."""
+
+KEPT_BLOCKS = 64
+"""Blocks of one open file that are kept."""
+
+_CHANGES = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "md5Hash",
+            "created")  # fmt: skip
+"""Under which name a storage says that a file was changed; the first that is there counts."""
+
+
+@dataclass(frozen=True, repr=False)
+class RemotePath:
+    """A file or folder behind a URL.
+
+    Attributes
+    ----------
+    url : str
+        Such as ``s3://bucket/slide.svs``. Credentials and endpoints are the storage's own
+        business: its environment variables, or fsspec's configuration.
+    """
+
+    url: str
+
+    def __str__(self) -> str:
+        """The URL without what may be a secret: user, password, signature."""
+        parts = urlsplit(self.url)
+        if "::" in self.url or not parts.scheme.startswith(
+            ("http", "ftp", "sftp", "ssh", "webdav")
+        ):
+            return self.url
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    def __repr__(self) -> str:
+        return f"RemotePath({str(self)!r})"
+
+    @property
+    def _path(self) -> PurePosixPath:
+        plain = self.url if "::" in self.url else str(self)
+        return PurePosixPath(plain.partition("://")[2])
+
+    @property
+    def name(self) -> str:
+        return self._path.name
+
+    @property
+    def suffix(self) -> str:
+        return self._path.suffix
+
+    @property
+    def parent(self) -> RemotePath:
+        return RemotePath(self.url.rstrip("/").rpartition("/")[0])
+
+    def __truediv__(self, inside: str) -> RemotePath:
+        """A file below this folder.
+
+        Raises
+        ------
+        InputError
+            If ``inside`` leads out of it, or to another storage.
+        """
+        parts = inside.replace("\\", "/").split("/")
+        if inside.startswith("/") or ".." in parts or any(c in inside for c in (":", "?", "#")):
+            raise InputError(f"{self}: its metadata point outside of it; not read")
+        return RemotePath(f"{self.url.rstrip('/')}/{inside}")
+
+    def absolute(self) -> RemotePath:
+        """Itself."""
+        return self
+
+    def filesystem(self) -> tuple[Any, str]:
+        """Fsspec's file system, and the path on it.
+
+        Raises
+        ------
+        SettingsError
+            If there is no such storage, or the package that reads it is not installed.
+        """
+        try:
+            from fsspec.core import url_to_fs
+
+            fs, path = url_to_fs(self.url)
+        except ImportError as error:
+            raise SettingsError(
+                f"{self}: {_line(error)}; pip install 'cellseg-slides[remote]' reads URLs, "
+                "s3:// among them"
+            ) from error
+        except ValueError as error:
+            raise SettingsError(f"{self}: cannot be understood ({_line(error)})") from error
+        return fs, path
+
+    @contextmanager
+    def reached(self, what: str = "cannot be read") -> Iterator[tuple[Any, str]]:
+        """The file system and the path; what the storage raises becomes one line.
+
+        Raises
+        ------
+        InputError
+        """
+        try:
+            yield self.filesystem()
+        except CellsegError:
+            raise
+        except FileNotFoundError as error:
+            raise InputError(f"{self}: no such file; check the URL") from error
+        except Exception as error:
+            raise InputError(f"{self}: {what} ({_line(error)})") from error
+
+    def info(self) -> dict[str, Any]:
+        """What the storage says about it.
+
+        Raises
+        ------
+        InputError
+            If there is nothing, or the storage refuses.
+        """
+        with self.reached() as (fs, path):
+            found: dict[str, Any] = fs.info(path)
+            return found
+
+    def exists(self) -> bool:
+        """Whether there is a file or a folder; a storage that refuses is an error."""
+        with self.reached() as (fs, path):
+            try:
+                fs.info(path)
+            except FileNotFoundError:
+                return False
+            return True
+
+    def is_file(self) -> bool:
+        return self.exists() and self.info().get("type") == "file"
+
+    def is_dir(self) -> bool:
+        """Also where a storage has no folders, but the name is that of one."""
+        if self.suffix.lower() == ".zarr":
+            return True
+        return self.exists() and self.info().get("type") == "directory"
+
+    def iterdir(self) -> Iterator[RemotePath]:
+        """What lies in the folder."""
+        with self.reached("cannot be listed") as (fs, path):
+            names = [PurePosixPath(entry).name for entry in fs.ls(path, detail=False)]
+        here = PurePosixPath(path).name
+        yield from (self / name for name in sorted(names) if name != here and ":" not in name)
+
+    def read_bytes(self) -> bytes:
+        with self.reached() as (fs, path):
+            data: bytes = fs.cat_file(path)
+            return data
+
+    def read_text(self, encoding: str = "utf-8") -> str:
+        return self.read_bytes().decode(encoding)
+
+    def open(self, mode: str = "rb") -> IO[bytes]:
+        """The file for reading anywhere in it, a block at a time."""
+        with self.reached() as (fs, path):
+            file = fs.open(
+                path,
+                mode,
+                block_size=BLOCK_BYTES,
+                cache_type="blockcache",
+                cache_options={"maxblocks": KEPT_BLOCKS},
+            )
+            # fsspec's files in memory are one object for all who open them: one position.
+            opened: IO[bytes] = (
+                io.BytesIO(file.getvalue()) if isinstance(file, io.BytesIO) else file
+            )
+            return opened
+
+
+Location = Path | RemotePath
+
+
+def as_location(place: str | Location) -> Location:
+    r"""A path, or what lies behind a URL; ``file://`` is a path.
+
+    Parameters
+    ----------
+    place : str, Path or RemotePath
+        A Windows path such as ``C:\slides`` is no URL.
+    """
+    if not isinstance(place, str):
+        return place
+    scheme, found, rest = place.partition("://")
+    if not found or not scheme.replace("::", "").replace("+", "").isalnum():
+        return Path(place)
+    if scheme in ("file", "local"):
+        return Path(rest)
+    return RemotePath(place)
+
+
+def inside(folder: Location, relative: str) -> Location:
+    """A file that a folder's own metadata name.
+
+    Raises
+    ------
+    InputError
+        If it lies elsewhere.
+    """
+    if isinstance(folder, RemotePath):
+        return folder / relative
+    found = (folder / relative).resolve()
+    if not found.is_relative_to(folder.resolve()):
+        raise InputError(f"{folder.name}: its metadata point outside of it; not read")
+    return found
+
+
+def file_size(place: Location) -> int:
+    """Bytes; 0 for folders.
+
+    Raises
+    ------
+    InputError, OSError
+    """
+    if isinstance(place, RemotePath):
+        return int(place.info().get("size") or 0)
+    return 0 if place.is_dir() else place.stat().st_size
+
+
+def fingerprint(place: Location) -> list[str | int]:
+    """Name, size and what changes when the file does: tells one slide from another.
+
+    Raises
+    ------
+    InputError, OSError
+    """
+    if not isinstance(place, RemotePath):
+        stat = place.stat()
+        return [place.name, stat.st_size, stat.st_mtime_ns]
+    marks = (place / ".zattrs", place / "zarr.json") if place.is_dir() else ()
+    file = next((mark for mark in marks if mark.is_file()), place)
+    with file.reached() as (fs, path):
+        fs.invalidate_cache()
+        found = fs.info(path)
+    changed = next((str(found[name]) for name in _CHANGES if found.get(name)), "")
+    return [place.name, int(found.get("size") or 0), changed]
+
+
+def is_another(recorded: str, image: Location) -> bool:
+    """Whether a recorded place holds another slide than ``image``.
+
+    A place where there is nothing any more does not: its slide was moved, perhaps to here.
+    """
+    other = as_location(recorded)
+    try:
+        if isinstance(other, RemotePath) or isinstance(image, RemotePath):
+            return str(other.absolute()) != str(image.absolute()) and other.exists()
+        return not other.samefile(image)
+    except (CellsegError, OSError):
+        return False
+
+
+def _line(error: BaseException) -> str:
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]

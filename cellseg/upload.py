@@ -1,0 +1,209 @@
+"""A result folder behind a URL: counted in a scratch folder, uploaded when it is whole.
+
+The journal needs a disk that knows locks and small writes; object storage knows neither. So
+a run works in a folder on this machine, named after the URL, and the finished folder goes up
+file by file, ``run.json`` last: whoever finds it there finds a whole result.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cellseg.errors import CellsegError, OutputError
+from cellseg.location import Location, RemotePath, is_another
+from cellseg.results import CORRECTIONS, RESULT_FILES, is_export_name, load_result
+
+MARK = "uploading.json"
+"""Lies in the remote folder while files of it are exchanged."""
+
+_TABLE, _LABELS, _RUN = "cells.csv", "labels.ome.zarr", "run.json"
+_ATTRIBUTES = f"{_LABELS}/.zattrs"
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class RemoteResult:
+    """A result folder, there and here.
+
+    Attributes
+    ----------
+    url : RemotePath
+    local : Path
+        The scratch folder; gone once everything is uploaded.
+    """
+
+    url: RemotePath
+    local: Path
+
+    @classmethod
+    def at(cls, url: RemotePath) -> RemoteResult:
+        """The result folder of a URL; always the same scratch folder on a machine."""
+        digest = sha256(url.url.encode()).hexdigest()[:16]
+        return cls(url, scratch_home() / digest / url.name)
+
+    def prepare(self, image: Location, *, whole: bool) -> None:
+        """Fetch what tells whether the slide was counted before.
+
+        Parameters
+        ----------
+        image : Path or RemotePath
+        whole : bool
+            Fetch all of an earlier result, because something is to be added to it.
+
+        Raises
+        ------
+        OutputError
+            If the folder holds something else, or another slide's result.
+        """
+        with _output_errors(self.url):
+            fs, path = self.url.filesystem()
+            fs.invalidate_cache()
+            names = _listed(fs, path)
+            if names and _RUN not in names and MARK not in names:
+                raise OutputError(f"{self.url}: exists and is no result folder of cellseg")
+            if _RUN not in names or MARK in names:
+                return
+            run = _read_run(fs, path)
+            recorded = run.get("image")
+            place = recorded.get("path") if isinstance(recorded, dict) else None
+            if isinstance(place, str) and is_another(place, image):
+                raise OutputError(f"{self.url}: holds the result of {place}; take another --output")
+            if not (self.local / _RUN).exists():
+                self._fetch(fs, path, names, whole=whole)
+
+    def _fetch(self, fs: Any, path: str, names: set[str], *, whole: bool) -> None:  # noqa: ANN401
+        self.local.mkdir(parents=True, exist_ok=True)
+        if whole:
+            fs.get(f"{path}/{_LABELS}/", f"{self.local / _LABELS}{os.sep}", recursive=True)
+            wanted = [name for name in names if name == _TABLE or is_export_name(name)]
+        else:
+            (self.local / _LABELS).mkdir(exist_ok=True)
+            wanted = [_ATTRIBUTES]
+        if CORRECTIONS in names:
+            wanted.append(CORRECTIONS)
+        for name in (*wanted, _RUN):
+            fs.get_file(f"{path}/{name}", str(self.local / name))
+
+    def finish(self) -> bool:
+        """Upload the finished folder and delete the scratch; False where there was nothing new.
+
+        Raises
+        ------
+        OutputError
+            If the storage refuses; the folder stays here, and the same command uploads it.
+        """
+        new = (self.local / _TABLE).is_file()
+        if new:
+            kept = f"; the result is kept in {self.local}, the same command uploads it"
+            with _output_errors(self.url, kept):
+                self._upload()
+        shutil.rmtree(self.local, ignore_errors=True)
+        _remove_empty(self.local.parent)
+        return new
+
+    def _upload(self) -> None:
+        fs, path = self.url.filesystem()
+        fs.invalidate_cache()
+        names = _listed(fs, path)
+        fs.makedirs(path, exist_ok=True)
+        fs.pipe_file(f"{path}/{MARK}", json.dumps({"format": "cellseg upload"}).encode())
+        earlier = _read_run(fs, path).get("exports") if _RUN in names else None
+        outdated = [name for name in earlier or [] if is_export_name(name)]
+        # run.json first: from here on nobody takes the folder for a whole result.
+        for name in dict.fromkeys((_RUN, *RESULT_FILES, *outdated)):
+            if name in names:
+                fs.rm(f"{path}/{name}", recursive=name == _LABELS)
+        files = [name for name in _files(self.local) if name not in (_RUN, CORRECTIONS)]
+        for first in range(0, len(files), _AT_ONCE):
+            part = files[first : first + _AT_ONCE]
+            fs.put([str(self.local / name) for name in part], [f"{path}/{name}" for name in part])
+        fs.put_file(str(self.local / _RUN), f"{path}/{_RUN}")
+        fs.rm_file(f"{path}/{MARK}")
+
+    def table(self) -> pd.DataFrame:
+        """The uploaded table.
+
+        Raises
+        ------
+        InputError
+        """
+        with self.url.reached() as (fs, path), tempfile.TemporaryDirectory() as folder:
+            here = Path(folder)
+            (here / _LABELS).mkdir()
+            for name in (_TABLE, _ATTRIBUTES, _RUN):
+                fs.get_file(f"{path}/{name}", str(here / name))
+            return load_result(here).table()
+
+
+def scratch_home() -> Path:
+    """Where scratch folders lie: ``CELLSEG_SCRATCH``, or the user's cache folder."""
+    given = os.environ.get("CELLSEG_SCRATCH")
+    if given:
+        return Path(given)
+    if sys.platform == "win32":
+        cache = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    elif sys.platform == "darwin":
+        cache = Path.home() / "Library" / "Caches"
+    else:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "cellseg" / "scratch"
+
+
+def _listed(fs: Any, path: str) -> set[str]:  # noqa: ANN401
+    """Names in a remote folder; none where there is no such folder."""
+    try:
+        found = fs.ls(path, detail=False, refresh=True)
+    except FileNotFoundError:
+        return set()
+    names = {str(entry).rstrip("/").rpartition("/")[2] for entry in found}
+    # Some storages list an empty folder as itself.
+    return names - {"", path.rstrip("/").rpartition("/")[2]}
+
+
+def _read_run(fs: Any, path: str) -> dict[str, Any]:  # noqa: ANN401
+    try:
+        found = json.loads(fs.cat_file(f"{path}/{_RUN}"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or found.get("format") != "cellseg result":
+        raise OutputError(f"{path}: exists and is no result folder of cellseg")
+    return found
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """Files of a finished result, as names below it; what is the run's own business stays."""
+    for file in sorted(folder.rglob("*")):
+        name = file.relative_to(folder).as_posix()
+        hidden = name.startswith(".") or name.startswith("journal.sqlite")
+        if file.is_file() and not file.is_symlink() and not hidden:
+            yield name
+
+
+def _remove_empty(folder: Path) -> None:
+    try:
+        folder.rmdir()
+    except OSError:
+        return
+
+
+@contextmanager
+def _output_errors(url: RemotePath, more: str = "") -> Iterator[None]:
+    try:
+        yield
+    except CellsegError:
+        raise
+    except Exception as error:
+        said = (" ".join(str(error).split()) or type(error).__name__)[:200]
+        raise OutputError(f"{url}: cannot be written ({said}){more}") from error

@@ -1,0 +1,486 @@
+"""Counting on a Dask cluster: the same result, whatever happens to the workers."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from cellseg.errors import CellsegError, InputError, RegionError, SettingsError
+from cellseg.pipeline import CountResult, Note, TileDone, detector_key, run
+from cellseg.plan import CountRequest
+from cellseg.protocol import load_protocol
+from cellseg.results import load_result
+from cellseg.synthetic import write_disc_slide
+from cellseg.threshold import ThresholdDetector
+
+distributed = pytest.importorskip("distributed")
+cloudpickle = pytest.importorskip("cloudpickle")
+
+PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
+TILES = 3 * 4
+
+
+@pytest.fixture
+def slide(tmp_path):
+    path = tmp_path / "discs.tif"
+    return path, write_disc_slide(path, np.random.default_rng(7), shape=(350, 450))
+
+
+@pytest.fixture(autouse=True)
+def clean_bench():
+    from cellseg.cluster.worker import BENCH
+
+    yield
+    BENCH.clear()
+
+
+@pytest.fixture(scope="module")
+def threads():
+    """A scheduler and two workers of two threads, all in this process."""
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0",
+        protocol="tcp", host="127.0.0.1",
+    ) as cluster:  # fmt: skip
+        yield cluster
+
+
+def request_for(path, **changes):
+    return replace(CountRequest(image=path, protocol=PROTOCOL, prefilter=False), **changes)
+
+
+def on(cluster, path, **changes):
+    return request_for(path, engine="dask", scheduler=cluster.scheduler_address, **changes)
+
+
+def counted(request, detector=None):
+    events = list(run(request, detector=detector or ThresholdDetector()))
+    assert isinstance(events[-1], CountResult)
+    return events[-1], events
+
+
+def same(first, second):
+    a, b = first.cells.folder, second.cells.folder
+    assert (a / "cells.csv").read_bytes() == (b / "cells.csv").read_bytes()
+    for one, other in zip(load_result(a).labels(), load_result(b).labels(), strict=True):
+        assert np.array_equal(np.asarray(one), np.asarray(other))
+
+
+def test_the_result_is_that_of_one_process(slide, threads, tmp_path):
+    path, truth = slide
+    serial, _ = counted(request_for(path, output=tmp_path / "serial"))
+    clustered, events = counted(on(threads, path, output=tmp_path / "dask", batch=3))
+    assert len(serial.cells) == truth.count
+    same(serial, clustered)
+    done = [event for event in events if isinstance(event, TileDone)]
+    assert sorted(event.done for event in done) == list(range(1, TILES + 1))
+    record = load_result(clustered.cells.folder).run
+    assert record["settings"]["engine"] == "dask"
+    assert {"detect", "merge", "measure", "write", "wait for the cluster"} <= set(record["seconds"])
+
+
+class Stubborn(ThresholdDetector):
+    """Kills its process in the middle, unless there is a file that says that it did already."""
+
+    def __init__(self, flag):
+        super().__init__()
+        self.flag, self.seen = str(flag), 0
+
+    def detect(self, tiles, *, fill):
+        self.seen += len(tiles)
+        if self.seen > 2:
+            try:
+                os.close(os.open(self.flag, os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                pass
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return super().detect(tiles, fill=fill)
+
+
+class Deadly(ThresholdDetector):
+    """Raises what the scheduler says of a task that many workers died over."""
+
+    def detect(self, tiles, *, fill):
+        raise distributed.KilledWorker("tiles", SimpleNamespace(address="tcp://x"), 3)
+
+
+class Faulty(ThresholdDetector):
+    def detect(self, tiles, *, fill):
+        raise ZeroDivisionError("no such luck")
+
+
+@pytest.fixture
+def travelling():
+    """This file's classes go to other processes, which cannot import it."""
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+
+
+def test_dask_alone_starts_workers_here_and_survives_their_death(
+    slide, travelling, tmp_path, monkeypatch
+):
+    path, _ = slide
+    monkeypatch.setattr("cellseg.cluster.connect._cpu_workers", lambda: 2)
+    serial, _ = counted(request_for(path, output=tmp_path / "serial"))
+    flag = tmp_path / "killed"
+    request = request_for(path, output=tmp_path / "dask", engine="dask", batch=1)
+    clustered, _ = counted(request, Stubborn(flag))
+    assert flag.exists(), "a worker was killed in the middle"
+    same(serial, clustered)
+
+
+def test_tiles_that_kill_every_worker_end_the_run(slide, threads, tmp_path):
+    path, _ = slide
+    with pytest.raises(CellsegError, match="several workers died") as caught:
+        counted(on(threads, path, output=tmp_path), Deadly())
+    assert "\n" not in str(caught.value)
+
+
+def test_an_interrupted_run_goes_on_here_or_there_and_leaves_the_cluster_usable(
+    slide, threads, tmp_path
+):
+    path, _ = slide
+    whole, _ = counted(request_for(path, output=tmp_path / "whole"))
+    request = on(threads, path, output=tmp_path / "parts", batch=1)
+    events = run(request, detector=ThresholdDetector())
+    for event in events:
+        if isinstance(event, TileDone) and event.done == 3:
+            break
+    events.close()
+    with distributed.Client(threads, set_as_default=False) as client:
+        assert client.submit(sum, [1, 2]).result(timeout=30) == 3
+    wait_until(lambda: not threads.scheduler.tasks)
+    folder = tmp_path / "parts" / "discs.cellseg"
+    assert (folder / "journal.sqlite").is_file()
+    assert not (folder / "cells.csv").exists()
+    elsewhere = replace(request, engine="local", scheduler=None)
+    finished, events = counted(elsewhere)
+    first = next(event for event in events if isinstance(event, TileDone))
+    assert any("going on" in event.text for event in events if isinstance(event, Note))
+    assert first.done == 1
+    same(whole, finished)
+    _, events = counted(request)
+    assert any("nothing to do" in event.text for event in events if isinstance(event, Note))
+
+
+def wait_until(condition):
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not happen in 30 s")
+
+
+def rotten(tmp_path):
+    """A slide of which one TIFF tile does not decode."""
+    import tifffile
+
+    drawn = write_disc_slide(tmp_path / "good.tif", np.random.default_rng(7), shape=(350, 450))
+    path = tmp_path / "bad.tif"
+    tifffile.imwrite(
+        path, drawn.image, tile=(128, 128), compression="zlib", photometric="rgb",
+        resolution=(20000, 20000), resolutionunit="CENTIMETER",
+    )  # fmt: skip
+    with tifffile.TiffFile(path) as tif:
+        offset, count = tif.pages[0].dataoffsets[5], tif.pages[0].databytecounts[5]
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\xff" * count)
+    return path
+
+
+def test_a_damaged_tile_fails_alone_and_strict_makes_it_an_error(threads, tmp_path):
+    path = rotten(tmp_path)
+    serial, _ = counted(request_for(path, output=tmp_path / "serial"))
+    clustered, _ = counted(on(threads, path, output=tmp_path / "dask"))
+    assert serial.tiles_failed == clustered.tiles_failed > 0
+    same(serial, clustered)
+    with pytest.raises(RegionError, match="does not decode"):
+        counted(on(threads, path, output=tmp_path / "strict", strict=True))
+
+
+def test_no_more_is_under_way_than_the_window(slide, threads, tmp_path, monkeypatch):
+    from cellseg.cluster.engine import AHEAD, DaskEngine
+
+    path, _ = slide
+    seen = []
+    fill = DaskEngine._fill
+
+    def watched(self, client, window, sealed, batches):
+        fill(self, client, window, sealed, batches)
+        seen.append(sum(len(batch) for _, batch in window.under_way.values()))
+
+    monkeypatch.setattr(DaskEngine, "_fill", watched)
+    counted(on(threads, path, output=tmp_path, batch=1))
+    assert max(seen) == AHEAD * 4 < TILES
+
+
+def test_few_tiles_are_shared_by_all_workers(slide, threads, tmp_path, monkeypatch):
+    from cellseg.cluster.engine import DaskEngine
+
+    path, _ = slide
+    sizes = []
+    batches = DaskEngine._batches
+
+    def watched(self, client, tiles):
+        for batch in batches(self, client, tiles):
+            sizes.append(len(batch))
+            yield batch
+
+    monkeypatch.setattr(DaskEngine, "_batches", watched)
+    counted(on(threads, path, output=tmp_path, batch=100))
+    assert sizes == [2] * 6
+
+
+def test_what_travels_is_small(slide):
+    from cellseg.cluster.recipe import pack
+    from cellseg.engine import Mapped
+    from cellseg.geometry import TileGrid
+    from cellseg.work import TileFound
+
+    _, truth = slide
+    (found,) = ThresholdDetector().detect(
+        [np.repeat(truth.image[..., :1] / np.float32(255), 3, axis=2)], fill=1.0
+    )
+    assert len(found.instances) > 20
+    tile = TileGrid(350, 450, 512, 0).at(0, 0)
+    packed = pickle.dumps(pack(Mapped(tile, object(), TileFound(found.instances))))
+    assert len(packed) < truth.image.nbytes / 50
+
+
+def test_no_scheduler_there(slide, monkeypatch, tmp_path):
+    path, _ = slide
+    monkeypatch.setattr("cellseg.cluster.connect.CONNECT_SECONDS", 1)
+    for address in ("tcp://127.0.0.1:9", "127.0.0.1:9", "nonsense", "http://x:1", ""):
+        request = request_for(path, output=tmp_path, engine="dask", scheduler=address)
+        with pytest.raises(SettingsError, match="--scheduler") as caught:
+            next(run(request, detector=ThresholdDetector()))
+        assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("*.cellseg"))
+    with pytest.raises(SettingsError, match="--engine dask"):
+        next(run(request_for(path, scheduler="tcp://127.0.0.1:9"), detector=ThresholdDetector()))
+
+
+def test_the_schedulers_own_file_is_its_address(slide, threads, tmp_path):
+    path, truth = slide
+    file = tmp_path / "scheduler.json"
+    request = on(threads, path, output=tmp_path)
+    for text in ("", "[]", '{"id": 1}'):
+        file.write_text(text)
+        with pytest.raises(SettingsError, match="scheduler-file"):
+            counted(replace(request, scheduler=str(file)))
+    file.write_text(json.dumps(threads.scheduler.identity()))
+    result, _ = counted(replace(request, scheduler=str(file)))
+    assert len(result.cells) == truth.count
+
+
+@pytest.mark.parametrize("package", ["distributed", "cloudpickle"])
+def test_the_package_is_missing(slide, monkeypatch, package):
+    path, _ = slide
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(SettingsError, match=r"pip install 'cellseg-slides\[cluster\]'"):
+        next(run(request_for(path, engine="dask"), detector=ThresholdDetector()))
+
+
+def test_a_worker_that_cannot_reach_the_slide(slide, threads, monkeypatch, tmp_path):
+    path, _ = slide
+
+    def absent(place, **_):
+        raise InputError(f"{place}: no such file; check the path")
+
+    monkeypatch.setattr("cellseg.cluster.worker.open_slide", absent)
+    with pytest.raises(
+        InputError, match=r"worker tcp://.*no such file.*every worker must"
+    ) as caught:
+        counted(on(threads, path, output=tmp_path))
+    assert caught.value.exit_code == 4
+
+
+def test_a_worker_with_another_file_under_the_same_path(slide, threads, monkeypatch, tmp_path):
+    from cellseg.slide import open_slide
+
+    path, _ = slide
+    other = tmp_path / "other.tif"
+    write_disc_slide(other, np.random.default_rng(8), shape=(350, 450))
+    monkeypatch.setattr(
+        "cellseg.cluster.worker.open_slide", lambda _, **options: open_slide(other, **options)
+    )
+    with pytest.raises(InputError, match="is another file there"):
+        counted(on(threads, path, output=tmp_path))
+
+
+def test_a_slide_that_was_replaced_is_opened_again(slide, threads, tmp_path):
+    path, truth = slide
+    first, _ = counted(on(threads, path, output=tmp_path))
+    assert len(first.cells) == truth.count
+    again = write_disc_slide(path, np.random.default_rng(9), shape=(350, 450))
+    second, _ = counted(on(threads, path, output=tmp_path))
+    assert sorted(second.cells.table["area_px"]) == sorted(again.areas) != sorted(truth.areas)
+
+
+def test_a_worker_with_another_version(slide, threads, monkeypatch, tmp_path):
+    path, _ = slide
+    monkeypatch.setattr("cellseg.cluster.engine.cellseg", SimpleNamespace(__version__="9.9"))
+    with pytest.raises(SettingsError, match=r"has cellseg .* started with 9\.9"):
+        counted(on(threads, path, output=tmp_path))
+
+
+class Model(ThresholdDetector):
+    """Has a name and a checksum, as weights do."""
+
+    def __init__(self, checksum="abc"):
+        super().__init__()
+        self.info = replace(self.info, checksum=checksum)
+        self.model, self.score, self.nms_iou = self, 0.5, 0.5
+
+
+def test_weights_are_loaded_once_a_worker(slide, threads, monkeypatch, tmp_path):
+    path, truth = slide
+    other = tmp_path / "other.tif"
+    write_disc_slide(other, np.random.default_rng(8), shape=(300, 300))
+    loads, scores = [], []
+
+    def load(model, *, device, precision):
+        loads.append((model, device, precision))
+        return Model()
+
+    def again(model, info, *, score, nms_iou):
+        scores.append(score)
+        return model
+
+    monkeypatch.setattr("cellseg.cluster.worker.load_detector", load)
+    monkeypatch.setattr("cellseg.cluster.worker.MaskRCNNDetector", again)
+    store = {detector_key("default", "cpu"): Model()}
+    first = on(threads, path, output=tmp_path)
+    second = on(threads, other, output=tmp_path, score=0.7)
+    events = [*run(first, detectors=store), *run(second, detectors=store)]
+    results = [event for event in events if isinstance(event, CountResult)]
+    assert len(results[0].cells) == truth.count
+    assert loads == [("default", "auto", None)]
+    assert scores == [PROTOCOL.score, 0.7]
+
+
+def test_a_worker_with_other_weights(slide, threads, monkeypatch, tmp_path):
+    path, _ = slide
+    monkeypatch.setattr("cellseg.cluster.worker.load_detector", lambda model, **_: Model("other"))
+    with pytest.raises(SettingsError, match="weights default are others"):
+        list(
+            run(
+                on(threads, path, output=tmp_path),
+                detectors={detector_key("default", "cpu"): Model()},
+            )
+        )
+
+
+def test_a_fault_on_a_worker_is_one_line(slide, threads, tmp_path):
+    path, _ = slide
+    with pytest.raises(CellsegError, match="ZeroDivisionError: no such luck") as caught:
+        counted(on(threads, path, output=tmp_path), Faulty())
+    assert "\n" not in str(caught.value)
+
+
+def test_a_detector_that_cannot_travel(slide, threads, monkeypatch, tmp_path):
+    path, _ = slide
+    locked = ThresholdDetector()
+    locked.lock = threading.Lock()
+    with pytest.raises(SettingsError, match="cannot be sent"):
+        counted(on(threads, path, output=tmp_path), locked)
+    monkeypatch.setattr("cellseg.cluster.recipe.MOST_BYTES", 10)
+    with pytest.raises(SettingsError, match="weights from a file"):
+        counted(on(threads, path, output=tmp_path))
+
+
+def test_a_cluster_without_workers_is_not_waited_for_for_ever(slide, monkeypatch, tmp_path):
+    path, _ = slide
+    monkeypatch.setattr("cellseg.cluster.engine.PATIENCE_SECONDS", 0.5)
+    with (
+        distributed.LocalCluster(
+            n_workers=0,
+            processes=False,
+            dashboard_address="127.0.0.1:0",
+            protocol="tcp",
+            host="127.0.0.1",
+        ) as empty,
+        pytest.raises(CellsegError, match=r"no worker for .* the same command goes on"),
+    ):
+        counted(on(empty, path, output=tmp_path))
+
+
+def test_a_scheduler_that_goes_away(slide, monkeypatch, tmp_path):
+    path, _ = slide
+    cluster = distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0",
+        protocol="tcp", host="127.0.0.1", silence_logs=logging.CRITICAL,
+    )  # fmt: skip
+    monkeypatch.setattr("cellseg.cluster.connect.CONNECT_SECONDS", 2)
+    monkeypatch.setattr("cellseg.cluster.engine.PATIENCE_SECONDS", 4.0)
+    events = run(on(cluster, path, output=tmp_path, batch=1), detector=ThresholdDetector())
+    try:
+        for event in events:
+            if isinstance(event, TileDone):
+                break
+    finally:
+        cluster.close()
+    with pytest.raises(CellsegError, match=r"the same command goes on"):
+        list(events)
+    result, _ = counted(request_for(path, output=tmp_path))
+    assert result.tiles_failed == 0
+
+
+def test_an_open_slide_is_not_closed_under_its_reader(slide, tmp_path):
+    from cellseg.cluster.recipe import Recipe
+    from cellseg.cluster.worker import KEPT, Bench
+    from cellseg.normalise import Normaliser
+    from cellseg.plan import make_plan
+    from cellseg.slide import open_slide
+
+    path, _ = slide
+    detector = ThresholdDetector()
+
+    def sealed(version):
+        with open_slide(path) as opened:
+            plan = make_plan(opened, request_for(path), detector.info)
+            return Recipe.of(
+                request_for(path), opened, plan, Normaliser(0.0, 255.0, "transmitted"),
+                checksum="", version=version, detector=detector,
+            ).sealed()  # fmt: skip
+
+    bench = Bench()
+    first = sealed("0")
+    with bench.using(first.digest, first.body) as kept:
+        with bench.using(first.digest, first.body) as again:
+            assert again is kept
+        for number in range(1, KEPT + 1):
+            other = sealed(str(number))
+            with bench.using(other.digest, other.body):
+                pass
+        tile = kept.recipe.plan.grid.at(0, 0)
+        assert kept.source.read(tile).raw.any()
+    with pytest.raises(InputError, match="closed"):
+        kept.source.read(tile)
+    bench.clear()
+
+
+def test_a_gpu_each(monkeypatch):
+    from cellseg.cluster import connect
+
+    made = {}
+    monkeypatch.setattr(connect, "gpu_count", lambda: 2)
+    monkeypatch.setattr(distributed, "SpecCluster", lambda **options: made.update(options))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    connect._local_cluster()
+    seen = [one["options"]["env"]["CUDA_VISIBLE_DEVICES"] for one in made["workers"].values()]
+    assert seen == ["3", "5"]
+    assert made["security"].require_encryption

@@ -1,0 +1,365 @@
+"""Slides and results behind URLs, on fsspec's file system in memory."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from cellseg.cli.count import count as count_command
+from cellseg.errors import InputError, OutputError, SettingsError
+from cellseg.location import RemotePath, as_location, fingerprint
+from cellseg.pipeline import CountResult, Note, TileDone, run
+from cellseg.plan import CountRequest
+from cellseg.protocol import load_protocol
+from cellseg.results import load_result
+from cellseg.slide import open_slide
+from cellseg.synthetic import write_disc_slide
+from cellseg.threshold import ThresholdDetector
+from cellseg.upload import MARK, RemoteResult
+
+PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
+
+
+@pytest.fixture
+def memory(monkeypatch, tmp_path):
+    """An empty storage, and scratch folders that are this test's."""
+    monkeypatch.setenv("CELLSEG_SCRATCH", str(tmp_path / "scratch"))
+    storage = fsspec.filesystem("memory")
+    storage.store.clear()
+    storage.pseudo_dirs[:] = [""]
+    yield storage
+    storage.store.clear()
+    storage.pseudo_dirs[:] = [""]
+
+
+@pytest.fixture
+def slide(memory, tmp_path):
+    """The same slide on the disk and behind a URL."""
+    path = tmp_path / "discs.tif"
+    drawn = write_disc_slide(path, np.random.default_rng(7), shape=(300, 400))
+    memory.pipe_file("/scans/discs.tif", path.read_bytes())
+    return path, RemotePath("memory://scans/discs.tif"), drawn
+
+
+def request_for(path, **changes):
+    return replace(CountRequest(image=path, protocol=PROTOCOL, prefilter=False), **changes)
+
+
+def counted(request):
+    events = list(run(request, detector=ThresholdDetector()))
+    assert isinstance(events[-1], CountResult)
+    return events[-1], [event.text for event in events if isinstance(event, Note)]
+
+
+def zarr_of(image, folder):
+    import zarr
+
+    group = zarr.open_group(folder, mode="w", zarr_format=2)
+    group.create_array("0", data=image.transpose(2, 0, 1), chunks=(3, 128, 128))
+    axes = [{"name": "c", "type": "channel"}, *({"name": n, "type": "space"} for n in "yx")]
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": [{"path": "0"}]}]
+
+
+@pytest.mark.parametrize("kind", ["tif", "png", "zarr"])
+def test_a_slide_behind_a_url_is_the_same_slide(memory, slide, tmp_path, kind):
+    from skimage.io import imsave
+
+    tif, _, drawn = slide
+    local = tmp_path / f"same.{kind}"
+    if kind == "tif":
+        local.write_bytes(tif.read_bytes())
+    elif kind == "png":
+        imsave(local, drawn.image)
+    else:
+        zarr_of(drawn.image, local)
+    memory.put(str(local), f"/scans/same.{kind}", recursive=True)
+    with open_slide(local) as here, open_slide(f"memory://scans/same.{kind}") as there:
+        assert there.describe() | {"path": ""} == here.describe() | {"path": ""}
+        assert there.name == "same"
+        first, second = here.overview(4096)[0], there.overview(4096)[0]
+        assert first.max() > first.min()
+        assert np.array_equal(first, second)
+
+
+def files_of(storage, folder):
+    return {
+        path.removeprefix(f"{folder}/"): storage.cat_file(path) for path in storage.find(folder)
+    }
+
+
+def names_in(folder):
+    return {
+        file.relative_to(folder).as_posix() for file in Path(folder).rglob("*") if file.is_file()
+    } - {".cellseg.lock"}
+
+
+def test_slide_and_result_behind_urls(memory, slide, tmp_path, monkeypatch):
+    path, url, drawn = slide
+    local, _ = counted(request_for(path, output=tmp_path / "local", export=("labels.tif",)))
+    order = []
+    put_file = type(memory).put_file
+    monkeypatch.setattr(
+        type(memory),
+        "put_file",
+        lambda self, here, there, **rest: (
+            order.append(there) or put_file(self, here, there, **rest)
+        ),
+    )
+    home = as_location("memory://results/one")
+    result, notes = counted(request_for(url, output=home, export=("labels.tif",)))
+    assert any("uploading to memory://results/one/discs.cellseg" in text for text in notes)
+    assert result.as_dict()["output"] == "memory://results/one/discs.cellseg"
+    there = files_of(memory, "/results/one/discs.cellseg")
+    assert set(there) == names_in(local.cells.folder)
+    assert there["cells.csv"] == (local.cells.folder / "cells.csv").read_bytes()
+    assert order[-1].endswith("run.json")
+    assert json.loads(there["run.json"])["image"]["path"] == "memory://scans/discs.tif"
+    assert not list((tmp_path / "scratch").rglob("*")), "the scratch folder is gone"
+    assert len(result.cells) == drawn.count
+    assert result.cells.table.equals(local.cells.table)
+    memory.get("/results/one/discs.cellseg", str(tmp_path / "fetched"), recursive=True)
+    labels = [load_result(f).labels()[0] for f in (local.cells.folder, tmp_path / "fetched")]
+    assert np.array_equal(*(np.asarray(level) for level in labels))
+
+
+def test_counted_before_nothing_is_done_and_nothing_uploaded(memory, slide, tmp_path):
+    _, url, _ = slide
+    request = request_for(url, output=as_location("memory://results"))
+    first, _ = counted(request)
+    before = {name: memory.modified(f"/results/{name}") for name in files_of(memory, "/results")}
+    again, notes = counted(request)
+    assert any("nothing to do" in text for text in notes)
+    assert not any("uploading" in text for text in notes)
+    assert before == {name: memory.modified(f"/results/{name}") for name in before}
+    assert again.cells.summary == first.cells.summary
+    assert again.cells.table.equals(first.cells.table)
+    assert not list((tmp_path / "scratch").rglob("*"))
+
+
+def test_an_export_is_added_to_a_result_behind_a_url(memory, slide):
+    _, url, _ = slide
+    request = request_for(url, output=as_location("memory://results"))
+    counted(request)
+    memory.pipe_file("/results/discs.cellseg/corrections.json", b"{}")
+    _, notes = counted(replace(request, export=("labels.tif",)))
+    assert any("nothing to do" in text for text in notes)
+    there = files_of(memory, "/results/discs.cellseg")
+    assert {"labels.tif", "cells.csv", "labels.ome.zarr/.zattrs", "corrections.json"} <= set(there)
+    assert json.loads(there["run.json"])["exports"] == ["labels.tif"]
+
+
+def test_another_count_takes_the_place_of_the_first_whole(memory, slide):
+    _, url, _ = slide
+    request = request_for(url, output=as_location("memory://results"), export=("labels.tif",))
+    counted(request)
+    memory.pipe_file("/results/discs.cellseg/corrections.json", b"{}")
+    memory.pipe_file("/results/discs.cellseg/labels.ome.zarr/0/9.9", b"of the first count")
+    few = PROTOCOL.changed(min_area_um2=690.0)
+    result, notes = counted(replace(request, protocol=few, export=()))
+    assert len(result.cells) == 0
+    assert any("corrections of an earlier count" in text for text in notes)
+    there = files_of(memory, "/results/discs.cellseg")
+    assert "labels.ome.zarr/0/9.9" not in there
+    assert "labels.tif" not in there
+    assert there["corrections.json"] == b"{}"
+    assert MARK not in there
+
+
+def test_an_interrupted_run_goes_on_from_its_scratch_folder(memory, slide, tmp_path):
+    _, url, drawn = slide
+    request = request_for(url, output=as_location("memory://results"))
+    events = run(request, detector=ThresholdDetector())
+    for event in events:
+        if isinstance(event, TileDone) and event.done == 3:
+            break
+    events.close()
+    assert not memory.exists("/results")
+    assert list((tmp_path / "scratch").rglob("journal.sqlite"))
+    result, notes = counted(request)
+    assert any("going on" in text for text in notes)
+    assert len(result.cells) == drawn.count
+
+
+@pytest.mark.parametrize("breaks_at", ["cells.csv", "run.json"])
+def test_an_upload_that_breaks_off_is_done_again(memory, slide, tmp_path, monkeypatch, breaks_at):
+    _, url, drawn = slide
+    request = request_for(url, output=as_location("memory://results"))
+    counted(replace(request, score=0.6))
+    put_file = type(memory).put_file
+
+    def broken(self, here, there, **rest):
+        if there.endswith(breaks_at):
+            raise ConnectionError("the line is dead")
+        return put_file(self, here, there, **rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(memory), "put_file", broken)
+        with pytest.raises(OutputError, match=r"line is dead.*the same command uploads it"):
+            counted(request)
+    assert not memory.exists("/results/discs.cellseg/run.json"), "half a result is none"
+    result, notes = counted(request)
+    assert any("nothing to do" in text for text in notes)
+    assert any("uploading" in text for text in notes)
+    assert len(result.cells.table) == drawn.count
+    assert not memory.exists(f"/results/discs.cellseg/{MARK}")
+
+
+def test_what_is_not_ours_is_left_alone(memory, slide, tmp_path):
+    path, url, _ = slide
+    request = request_for(url, output=as_location("memory://results"))
+    memory.pipe_file("/results/discs.cellseg/diary.txt", b"dear diary")
+    with pytest.raises(OutputError, match="no result folder"):
+        counted(request)
+    memory.pipe_file("/results/discs.cellseg/run.json", b'{"format": "marathon"}')
+    with pytest.raises(OutputError, match="no result folder"):
+        counted(request)
+    assert set(files_of(memory, "/results/discs.cellseg")) == {"diary.txt", "run.json"}
+    memory.rm("/results", recursive=True)
+    counted(request)
+    memory.pipe_file("/other/discs.tif", path.read_bytes())
+    with pytest.raises(
+        OutputError, match=r"results/discs.cellseg: holds the result of memory://scans"
+    ):
+        counted(replace(request, image=RemotePath("memory://other/discs.tif")))
+    memory.rm("/scans/discs.tif")  # moved
+    counted(replace(request, image=RemotePath("memory://other/discs.tif")))
+
+
+def test_a_remote_slide_needs_an_output(slide):
+    _, url, _ = slide
+    with pytest.raises(SettingsError, match="--output"):
+        counted(request_for(url))
+
+
+def test_a_remote_slide_with_a_result_on_the_disk(slide, tmp_path):
+    path, url, drawn = slide
+    result, _ = counted(request_for(url, output=tmp_path / "a"))
+    assert len(result.cells) == drawn.count
+    assert result.uploaded is None
+    with pytest.raises(OutputError, match="holds the result of memory://scans"):
+        counted(request_for(path, output=tmp_path / "a"))
+
+
+def test_a_changed_file_is_another_slide(memory):
+    place = RemotePath("memory://scans/a.tif")
+    memory.pipe_file("/scans/a.tif", b"II*\0one")
+    first = fingerprint(place)
+    assert first == fingerprint(place)
+    memory.pipe_file("/scans/a.tif", b"II*\0two")
+    assert first[:2] == fingerprint(place)[:2]
+    assert first != fingerprint(place)
+
+
+@pytest.mark.parametrize(
+    ("url", "error", "said"),
+    [
+        ("memory://scans/absent.tif", InputError, "no such file"),
+        ("memory://scans/absent.zarr", InputError, "absent.zarr"),
+        ("nosuch://scans/a.tif", SettingsError, "nosuch"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(memory, url, error, said):
+    with pytest.raises(error, match=said) as caught:
+        open_slide(url)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_package_that_is_missing_is_named(memory, monkeypatch):
+    def missing(url):
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", missing)
+    with pytest.raises(SettingsError, match=r"s3fs.*pip install 'cellseg-slides\[remote\]'"):
+        open_slide("s3://scans/a.tif")
+
+
+def test_a_storage_that_refuses_is_no_missing_file(memory, slide, monkeypatch):
+    def refused(self, path, **_):
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(type(memory), "info", refused)
+    with pytest.raises(InputError, match=r"discs.tif: cannot be read \(Access Denied\)"):
+        open_slide("memory://scans/discs.tif")
+
+
+def test_a_storages_metadata_lead_nowhere_else(memory, slide, tmp_path):
+    _, _, drawn = slide
+    zarr_of(drawn.image, tmp_path / "a.zarr")
+    memory.put(str(tmp_path / "a.zarr"), "/scans/a.zarr", recursive=True)
+    good = json.loads(memory.cat_file("/scans/a.zarr/.zattrs"))
+    for path in ("../b.zarr/0", "/etc", "x::file:///etc", "file:///etc", "0?x", "..\\b"):
+        good["multiscales"][0]["datasets"][0]["path"] = path
+        memory.pipe_file("/scans/a.zarr/.zattrs", json.dumps(good).encode())
+        with pytest.raises(InputError, match="outside"):
+            open_slide("memory://scans/a.zarr")
+
+
+def test_places():
+    url = as_location("s3://bucket/folder/S21.1.svs")
+    assert isinstance(url, RemotePath)
+    assert (url.name, url.suffix, url.parent.url) == ("S21.1.svs", ".svs", "s3://bucket/folder")
+    assert (url.parent / "a.csv").url == "s3://bucket/folder/a.csv"
+    assert copy.deepcopy(url) == url
+    assert as_location("file:///data/a.svs") == Path("/data/a.svs")
+    assert as_location("scans/a.svs") == Path("scans/a.svs")
+    assert as_location("C:\\scans\\a.svs") == Path("C:\\scans\\a.svs")
+
+
+def test_secrets_are_not_written_down():
+    signed = RemotePath("https://me:secret@host.org:8080/a/b.tif?X-Signature=secret#secret")
+    assert str(signed) == "https://host.org:8080/a/b.tif"
+    assert signed.name == "b.tif"
+    assert "secret" not in repr(signed)
+
+
+def test_the_command_takes_urls_and_folders_of_urls(memory, slide, monkeypatch):
+    monkeypatch.setattr("cellseg.pipeline._load", lambda *_: ThresholdDetector())
+    memory.pipe_file("/scans/notes.txt", b"not an image")
+    arguments = ["memory://scans", "--output", "memory://out", "--json", "--mpp", "0.5",
+                 "--protocol", "brightfield", "--no-prefilter"]  # fmt: skip
+    done = CliRunner().invoke(count_command, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    (one,) = json.loads(done.stdout)
+    assert one["image"] == "memory://scans/discs.tif"
+    assert one["output"] == "memory://out/discs.cellseg"
+    assert memory.exists("/out/discs.cellseg/cells.csv")
+
+
+def test_workers_read_the_url_themselves(memory, slide, tmp_path, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    from cellseg.cluster import worker
+
+    path, url, _ = slide
+    opened = []
+    monkeypatch.setattr(
+        worker,
+        "open_slide",
+        lambda place, **rest: opened.append(place) or open_slide(place, **rest),
+    )
+    serial, _ = counted(request_for(path, output=tmp_path / "serial"))
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, protocol="tcp", host="127.0.0.1",
+        dashboard_address="127.0.0.1:0",
+    ) as cluster:  # fmt: skip
+        clustered, _ = counted(
+            request_for(
+                url, output=tmp_path / "dask", engine="dask", scheduler=cluster.scheduler_address
+            )
+        )
+    worker.BENCH.clear()
+    assert opened == [url]
+    tables = [result.cells.folder / "cells.csv" for result in (serial, clustered)]
+    assert tables[0].read_bytes() == tables[1].read_bytes()
+
+
+def test_a_scratch_folder_is_the_same_for_the_same_url(memory):
+    url = RemotePath("s3://bucket/a.cellseg")
+    assert RemoteResult.at(url) == RemoteResult.at(RemotePath("s3://bucket/a.cellseg"))
+    assert RemoteResult.at(url).local != RemoteResult.at(RemotePath("s3://b/a.cellseg")).local
