@@ -30,9 +30,10 @@ from cellseg.location import Location, RemotePath, as_location, fingerprint, is_
 from cellseg.plan import CountRequest, Plan, fit_normaliser, make_plan, sample_boxes
 from cellseg.protocol import CountProtocol
 from cellseg.recorder import Recorder
+from cellseg.remaining import Remaining
 from cellseg.results import CORRECTIONS, Frame, ResultFolder, load_result
 from cellseg.slide import Slide, open_slide, slide_name
-from cellseg.tiles import TileSource, find_tissue, overview_step
+from cellseg.tiles import TileSource, find_tissue, overview_step, tile_outlooks
 from cellseg.tissue import TissueFinder, TissueMask
 from cellseg.upload import RemoteResult
 from cellseg.work import TileFound, TileRead, TileWork
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from cellseg.cluster.engine import DaskEngine
 
 log = logging.getLogger(__name__)
+
+CLUSTER_TILES = 16
+"""Tiles of a cluster that are timed together: they come in no order, some at once."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,9 @@ class TileDone:
         Tiles done and to do, those of an earlier, interrupted run included.
     cells : int
         Cells settled so far and still to be settled: an estimate until the end.
+    seconds_left : float or None
+        To the end of the run, the writing included; None until there is enough to go by.
+        :func:`cellseg.remaining.in_words` says it.
     """
 
     tile: Tile
@@ -90,6 +97,7 @@ class TileDone:
     done: int
     total: int
     cells: int
+    seconds_left: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -316,6 +324,7 @@ class _Run:
         self.start = start
         self.seconds: dict[str, float] = {}
         self.cells = 0
+        self.remaining: Remaining[Tile] = Remaining({})
 
     def events(self) -> Iterator[Event]:
         self._refuse_other_slide()
@@ -333,10 +342,13 @@ class _Run:
                 yield Note(f"starting afresh: {folder.started_afresh_because}")
             tissue, everywhere = self._tissue()
             recorder, source = self._recorder(folder, tissue, everywhere)
+            outlooks = tile_outlooks(source, recorder.wanted)
+            self.remaining = Remaining(outlooks, batch=self._together)
             total = recorder.total
             yield Started(self.request.image, total, self._about(total), recorder.frame)
             yield from self._replay(recorder, total)
-            yield from self._tiles(recorder, source, recorder.todo(), total)
+            todo = self.remaining.in_order(recorder.todo())
+            yield from self._tiles(recorder, source, todo, total)
             if (folder.path / CORRECTIONS).is_file():
                 yield Note(
                     f"{folder.path}: holds corrections of an earlier count; they stay as they "
@@ -360,8 +372,10 @@ class _Run:
             raise OutputError(f"{path}: holds the result of {other}; take another --output")
 
     def _export(self, folder: Path, *, missing: bool = False) -> None:
+        # A file that the result does not list is of a run that was killed before it did.
+        there = load_result(folder).run.get("exports", ()) if missing else ()
         for name in self.request.export:
-            if not (missing and (folder / name).is_file()):
+            if not (name in there and (folder / name).is_file()):
                 export(folder, name)
 
     def _key(self) -> str:
@@ -381,6 +395,25 @@ class _Run:
             "version": __version__,
         }
         return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def _batch(self) -> int:
+        """Tiles that go through the network together."""
+        if self.request.batch:
+            return self.request.batch
+        side = self.plan.grid.tile + 2 * self.plan.grid.halo
+        fitting = getattr(self.detector, "batch_for", None)
+        return 1 if fitting is None else int(fitting(side * side))
+
+    @property
+    def _networks(self) -> int:
+        """Batches in the network at once."""
+        return int(getattr(self.detector, "threads", 1))
+
+    @property
+    def _together(self) -> int:
+        """Tiles that are under way at once, and so tend to come together."""
+        return self._batch * self._networks if self.cluster is None else CLUSTER_TILES
 
     @property
     def _prefilter(self) -> bool:
@@ -436,6 +469,8 @@ class _Run:
 
     def _replay(self, recorder: Recorder, total: int) -> Iterator[Event]:
         for tile, instances in recorder.replay():
+            cells = self._own(tile, instances)
+            self.remaining.replayed(tile, cells, settled=recorder.settled)
             yield self._done(recorder, tile, instances, total)
 
     def _tiles(
@@ -444,7 +479,11 @@ class _Run:
         mapped = self._here if self.cluster is None else self._there
         with closing(mapped(recorder, source, todo)) as results:
             for result in results:
-                yield self._done(recorder, result.tile, self._take(recorder, result), total)
+                instances = self._take(recorder, result)
+                cells = self._own(result.tile, instances)
+                self.remaining.done(result.tile, cells, settled=recorder.settled)
+                yield self._done(recorder, result.tile, instances, total)
+                self.remaining.goes_on()
 
     def _here(
         self, recorder: Recorder, source: TileSource, todo: list[Tile]
@@ -453,11 +492,10 @@ class _Run:
         work = TileWork(source, self.detector)
         stages = getattr(self.detector, "take_seconds", dict)
         stages()  # what an interrupted run of another slide left
-        threads = getattr(self.detector, "threads", 1)
         engine: LocalEngine[TileRead, TileFound] = LocalEngine(
-            batch=self.request.batch or self._usual_batch(),
-            readers=1 + threads,
-            networks=threads,
+            batch=self._batch,
+            readers=1 + self._networks,
+            networks=self._networks,
             expected=(RegionError,),
         )
         with closing(engine.map(todo, work.read, work.detect)) as results:
@@ -489,11 +527,6 @@ class _Run:
         devices = ", ".join(sorted(self.cluster.devices))
         recorder.info = replace(recorder.info, device=devices)
 
-    def _usual_batch(self) -> int:
-        side = self.plan.grid.tile + 2 * self.plan.grid.halo
-        fitting = getattr(self.detector, "batch_for", None)
-        return 1 if fitting is None else int(fitting(side * side))
-
     def _take(self, recorder: Recorder, mapped: Mapped[TileRead, TileFound]) -> Instances:
         if mapped.found is None:
             if self.request.strict and mapped.error is not None:
@@ -506,7 +539,8 @@ class _Run:
             mapped.tile, found.instances, limits=found.limits, damaged=found.damaged
         )
 
-    def _done(self, recorder: Recorder, tile: Tile, instances: Instances, total: int) -> TileDone:
+    def _own(self, tile: Tile, instances: Instances) -> int:
+        """Count the cells whose middle lies in the tile's core."""
         core = tile.core
         centres = (instances.boxes[:, :2] + instances.boxes[:, 2:]) / 2
         inside = np.count_nonzero(
@@ -516,7 +550,12 @@ class _Run:
             & (centres[:, 1] < core.x1)
         )
         self.cells += int(inside)
-        return TileDone(tile, instances, recorder.tiles_in, total, self.cells)
+        return int(inside)
+
+    def _done(self, recorder: Recorder, tile: Tile, instances: Instances, total: int) -> TileDone:
+        measured = recorder.seconds["merge"] + recorder.seconds["measure"]
+        left = self.remaining.seconds(measured=measured)
+        return TileDone(tile, instances, recorder.tiles_in, total, self.cells, left)
 
     def _finish(self, folder: ResultFolder, recorder: Recorder, tissue: TissueMask) -> CountResult:
         seconds = {**self.seconds, **recorder.seconds}

@@ -50,6 +50,8 @@ class Recorder:
 
     Attributes
     ----------
+    wanted : list of Tile
+        Tiles with tissue.
     total, tiles_in, skipped, failed_tiles : int
         Tiles with tissue, those that came, those without tissue, those that did not decode.
     seconds : dict
@@ -68,11 +70,11 @@ class Recorder:
         self.folder, self.slide, self.plan, self.source = folder, slide, plan, source
         self.tissue, self.info = tissue, info
         tiles = list(plan.grid)
-        self._wanted = [tile for tile in tiles if tissue.coverage(tile.core) > 0]
-        wanted = {(tile.row, tile.column) for tile in self._wanted}
+        self.wanted = [tile for tile in tiles if tissue.coverage(tile.core) > 0]
+        wanted = {(tile.row, tile.column) for tile in self.wanted}
         absent = {(tile.row, tile.column) for tile in tiles} - wanted
         self.skipped = len(absent)
-        self.total = len(self._wanted)
+        self.total = len(self.wanted)
         self._earlier: set[tuple[int, int]] = set()
         self.tiles_in = self.failed_tiles = 0
         self._limits: dict[str, int] = defaultdict(int)
@@ -113,16 +115,21 @@ class Recorder:
         normaliser = self.source.normaliser
         return normaliser.high if normaliser.light == "transmitted" else None
 
+    @property
+    def settled(self) -> int:
+        """Cells that were merged and looked at so far, those left out included."""
+        return self._kept + self._gated + self._outside
+
     def todo(self) -> list[Tile]:
         """Tiles with tissue that :meth:`replay` did not bring."""
-        return [tile for tile in self._wanted if (tile.row, tile.column) not in self._earlier]
+        return [tile for tile in self.wanted if (tile.row, tile.column) not in self._earlier]
 
     def replay(self) -> Iterator[tuple[Tile, Instances]]:
         """Merge what an earlier run left in the journal.
 
         Tiles that did not decode then, in whole or in part, are left to be read again.
         """
-        wanted = {(tile.row, tile.column) for tile in self._wanted}
+        wanted = {(tile.row, tile.column) for tile in self.wanted}
         for entry in self.folder.tiles():
             whole = entry.status == "done" and not entry.info.get("damaged")
             if not whole or (entry.row, entry.column) not in wanted:

@@ -7,12 +7,13 @@ result stays under the final names until the new one takes its place.
 """
 
 from cellseg._results.files import readable
-from cellseg._results.folder import Report, ResultFolder
+from cellseg._results.folder import ResultFolder
 from cellseg._results.journal import FinishedTile, TileStatus
 from cellseg._results.labels import Frame, LabelLevel
 from cellseg._results.outline import tissue_outline
 from cellseg._results.overview import Overview, display_rgb, write_overview
 from cellseg._results.publish import CORRECTIONS, RESULT_FILES, is_export_name
+from cellseg._results.report import Report
 from cellseg._results.result import Result, load_result
 from cellseg._results.table import TableColumn
 

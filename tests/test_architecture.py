@@ -19,6 +19,7 @@ LAYERS = [
         "geometry",
         "normalise",
         "counterstain",
+        "remaining",
         "location",
         "_scanline",
         "_results.lock",

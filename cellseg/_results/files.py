@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import math
 import os
@@ -20,6 +21,8 @@ from cellseg.errors import CellsegError, InputError, OutputError
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextmanager
@@ -35,9 +38,23 @@ def output_errors(path: Path) -> Iterator[None]:
     except CellsegError:
         raise
     except sqlite3.Error as error:
-        raise OutputError(f"{path}: cannot be written: {error}") from error
+        raise OutputError(f"{path}: cannot be written: {_said(error)}") from error
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise OutputError(f"{path}: cannot be written: {_said(error)}") from error
+
+
+def _said(error: sqlite3.Error | OSError) -> str:
+    """What went wrong, and what to do about it where that is known."""
+    full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    number = errno.ENOSPC if full else getattr(error, "errno", None)
+    text = os.strerror(errno.ENOSPC) if full else getattr(error, "strerror", None) or str(error)
+    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_CANTOPEN:
+        return f"{text}; may its folder be written to?"  # sqlite does not pass on why not
+    if number in _FULL:
+        return f"{text}; make room and run the same again: what is done is kept"
+    if number in _FORBIDDEN:
+        return f"{text}; allow it, or write to another folder"
+    return text
 
 
 def is_bare_name(name: str) -> bool:

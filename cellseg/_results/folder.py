@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sqlite3
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -16,49 +16,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellseg._results import publish
-from cellseg._results.files import output_errors, plain, remove, replacing, write_json
+from cellseg._results.files import output_errors, plain, replacing, write_json
 from cellseg._results.journal import JOURNAL_NAME, FinishedTile, Journal, TileStatus
-from cellseg._results.labels import Frame, write_labels
-from cellseg._results.lock import FolderLock
-from cellseg._results.overview import Overview, write_overview
+from cellseg._results.labels import write_labels
+from cellseg._results.lock import LOCK_NAME, FolderLock
+from cellseg._results.overview import write_overview
+from cellseg._results.report import Report
 from cellseg._results.result import Result, is_ours, load_result
 from cellseg._results.spool import Batch, Spool
-from cellseg._results.table import TableColumn, write_table
+from cellseg._results.table import write_table
 from cellseg.errors import OutputError
 from cellseg.instances import Instances
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Report:
-    """What a finished run knows beside its cells.
-
-    Attributes
-    ----------
-    frame : Frame
-    columns : sequence of TableColumn
-        The contract of ``cells.csv``, in order.
-    class_names : sequence of str
-    object_name : str
-        ``nucleus`` or ``cell``.
-    provenance : mapping, or callable that returns one
-        Goes into ``run.json``: versions, weights, settings, tiles, limits, time per stage. A
-        callable is asked when everything else is written.
-    overview : Overview or None
-        None: no ``overview.png``.
-    tissue : mapping or None
-        GeoJSON; None: no ``tissue.geojson``.
-    complete : bool
-        False where tiles failed.
-    """
-
-    frame: Frame
-    columns: Sequence[TableColumn]
-    class_names: Sequence[str]
-    object_name: str
-    provenance: Mapping[str, object] | Callable[[], Mapping[str, object]]
-    overview: Overview | None = None
-    tissue: Mapping[str, object] | None = None
-    complete: bool = True
 
 
 class ResultFolder:
@@ -86,6 +54,7 @@ class ResultFolder:
         self.already_complete = run.get("key") == key and run.get("complete") is True
         self._staging = publish.fresh_staging(path)
         self._journal = Journal(path / JOURNAL_NAME, key)
+        self._worked = False
         self.resumed = self._journal.resumed
         self.started_afresh_because = self._journal.discarded_because
 
@@ -116,7 +85,9 @@ class ResultFolder:
             try:
                 return cls(folder, _digest(key), lock)
             except BaseException:
-                lock.release()
+                with suppress(OSError):
+                    publish.remove_staging(folder)
+                _let_go(folder, lock)
                 raise
 
     def __enter__(self) -> Self:
@@ -149,7 +120,9 @@ class ResultFolder:
         info : mapping, optional
             Whatever the caller wants back, JSON-ready.
         """
-        self._journal.add(row, column, instances, status=status, info=info)
+        self._worked = True
+        with self._writing():
+            self._journal.add(row, column, instances, status=status, info=info)
 
     def tiles(self) -> Iterator[FinishedTile]:
         """Finished tiles in the order of arrival, one in memory at a time."""
@@ -170,10 +143,27 @@ class ResultFolder:
         instances : Instances
             On the slide's lattice.
         """
-        if self._spool is None:
-            self._spool = Spool(self._staging / "spool.sqlite")
         given = [name for name in ("label", "class", "object") if name in table.columns]
-        self._spool.add(table.drop(columns=given), instances)
+        with self._writing():
+            if self._spool is None:
+                self._spool = Spool(self._staging / "spool.sqlite")
+            self._spool.add(table.drop(columns=given), instances)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """The disk's errors as one line; that the folder is gone explains any of them.
+
+        Raises
+        ------
+        OutputError
+        """
+        try:
+            with output_errors(self.path):
+                yield
+        except Exception:
+            self._lock.check()
+            raise
+        self._lock.check()
 
     def finish(
         self, report: Report, *, on_progress: Callable[[float], None] | None = None
@@ -193,8 +183,9 @@ class ResultFolder:
             If the disk refuses. Finished tiles stay in the journal, an older result in place.
         """
         token = uuid.uuid4().hex
-        with output_errors(self.path):
+        with self._writing():
             self._stage(report, token, on_progress or (lambda share: None))
+            self._lock.check()  # before anything half could look whole
             outdated = publish.exports_of(publish.published(self.path))
             publish.mark_ready(self.path, token, outdated=outdated)
             publish.publish(self.path)
@@ -257,14 +248,33 @@ class ResultFolder:
         """Let go of the folder; finished tiles stay in the journal. A second time does nothing."""
         if self._spool is not None:
             self._spool.close()
+        if not self._lock.is_held:
+            self._journal.abandon()
+            self._lock.release()
+            _forget_removed(self.path)
+            return
         with suppress(OSError):
-            if not publish.is_ready(self.path):
-                remove(self._staging)
-        with suppress(OSError):
-            self._journal.close()
-        self._lock.release()
-        with suppress(OSError):
-            self.path.rmdir()  # only where nothing was kept
+            publish.remove_staging(self.path)
+        with suppress(OSError, sqlite3.Error):
+            # A run that was killed between its last two steps left the journal of a result
+            # that is whole.
+            self._journal.close(keep=self._worked or not self.already_complete)
+        _let_go(self.path, self._lock)
+
+
+def _let_go(folder: Path, lock: FolderLock) -> None:
+    lock.release()
+    with suppress(OSError):
+        folder.rmdir()  # only where nothing was kept
+
+
+def _forget_removed(folder: Path) -> None:
+    """Take away what was made anew, piece by piece, after someone removed the folder."""
+    if (folder / LOCK_NAME).exists():
+        return  # it is another run's by now
+    with suppress(OSError):
+        publish.remove_staging(folder)
+        folder.rmdir()
 
 
 class _Counts:

@@ -15,6 +15,8 @@ from cellseg._results.files import output_errors, remove
 from cellseg.instances import Instances
 
 JOURNAL_NAME = "journal.sqlite"
+BESIDE = ("-wal", "-shm", "-journal")
+"""Endings of what sqlite keeps beside a database."""
 
 TileStatus = Literal["done", "failed"]
 
@@ -72,15 +74,25 @@ class Journal:
         self._closed = False
         if path.is_symlink() or (path.exists() and not path.is_file()):
             remove(path)
-        existing = path.exists()
+        self._is_new = not path.exists()
+        if self._is_new:
+            self.delete()  # whatever lies beside it belonged to another
         try:
-            self._database = self._connect(key)
+            self._database = self._open(key)
+        except BaseException:
+            if self._is_new:
+                self.delete()  # it holds nothing, and nobody would know whose it is
+            raise
+        self.resumed = self.count() > 0
+
+    def _open(self, key: str) -> sqlite3.Connection:
+        try:
+            return self._connect(key)
         except (sqlite3.DatabaseError, _OtherJournalError) as error:
-            if not existing or isinstance(error, sqlite3.OperationalError):
+            if self._is_new or isinstance(error, sqlite3.OperationalError):
                 raise
             self._discard(error)
-            self._database = self._connect(key)
-        self.resumed = self.count() > 0
+            return self._connect(key)
 
     def _discard(self, error: Exception) -> None:
         if isinstance(error, _OtherJournalError):
@@ -89,19 +101,21 @@ class Journal:
             self.discarded_because = f"its journal was damaged ({error})"
             _logger.warning("%s: damaged (%s), starting afresh", self.path, error)
         self.delete()
+        self._is_new = True
 
     def _connect(self, key: str) -> sqlite3.Connection:
         database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         try:
             # Exclusive first: WAL then needs no shared memory and works on network drives.
             database.execute("PRAGMA locking_mode=EXCLUSIVE")
-            database.execute("PRAGMA journal_mode=WAL")
-            database.execute("PRAGMA synchronous=NORMAL")
             (health,) = database.execute("PRAGMA quick_check(1)").fetchone()
             if health != "ok":
                 raise sqlite3.DatabaseError(health.splitlines()[-1])
             if database.execute("PRAGMA user_version").fetchone() == (0,):
                 _create(database, key)
+            # Not before it is made: the file's own header then says from the start whose it is.
+            database.execute("PRAGMA journal_mode=WAL")
+            database.execute("PRAGMA synchronous=NORMAL")
             _check(database, key)
         except BaseException:
             database.close()
@@ -133,11 +147,12 @@ class Journal:
         """
         last = -1
         while True:
-            found = self._database.execute(
-                "SELECT id, row, column, status, info, checksum, instances FROM tiles"
-                " WHERE id > ? ORDER BY id LIMIT 1",
-                (last,),
-            ).fetchone()
+            with output_errors(self.path):
+                found = self._database.execute(
+                    "SELECT id, row, column, status, info, checksum, instances FROM tiles"
+                    " WHERE id > ? ORDER BY id LIMIT 1",
+                    (last,),
+                ).fetchone()
             if found is None:
                 return
             last = found[0]
@@ -165,17 +180,21 @@ class Journal:
         """
         if self._closed:
             return
-        self._closed = True
         try:
             keep = keep and self.count() > 0
         finally:
-            self._database.close()
+            self.abandon()
         if not keep:
             self.delete()
 
+    def abandon(self) -> None:
+        """Close the file and touch nothing that now stands under its name."""
+        self._closed = True
+        self._database.close()
+
     def delete(self) -> None:
         """Remove the file and what sqlite keeps beside it."""
-        for suffix in ("", "-wal", "-shm", "-journal"):
+        for suffix in ("", *BESIDE):
             remove(self.path.with_name(self.path.name + suffix))
 
 

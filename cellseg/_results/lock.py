@@ -68,24 +68,56 @@ class FolderLock:
             # Some network drives have no locks: better to run than to refuse.
             _logger.warning("%s: this drive has no locks (%s)", folder, error.strerror)
         try:
-            if not os.path.samestat(os.fstat(handle), self._path.stat()):
-                raise FileNotFoundError
-        except FileNotFoundError:
+            if not self._is_at(handle):
+                os.close(handle)
+                return -1
+            os.ftruncate(handle, 0)
+            os.lseek(handle, 0, os.SEEK_SET)
+            os.write(handle, f"{os.getpid()}\n".encode())
+        except OSError:
             os.close(handle)
-            return -1
-        os.ftruncate(handle, 0)
-        os.lseek(handle, 0, os.SEEK_SET)
-        os.write(handle, f"{os.getpid()}\n".encode())
+            raise
         return handle
 
+    def _is_at(self, handle: int) -> bool:
+        """Whether the open file is the one that stands under the lock's name."""
+        try:
+            return os.path.samestat(os.fstat(handle), self._path.stat())
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+    def check(self) -> None:
+        """Refuse to go on in a folder that is no longer this run's.
+
+        An open database takes whatever is written to it after its folder was removed, and
+        zarr makes missing folders anew: without this a run would end well and leave nothing.
+
+        Raises
+        ------
+        OutputError
+            If the folder was removed, or another one stands under its name.
+        """
+        if not self.is_held:
+            raise OutputError(
+                f"{self._path.parent}: was removed while the run was writing into it; "
+                "run the same again, it starts afresh"
+            )
+
+    @property
+    def is_held(self) -> bool:
+        """Whether the folder is still there and still this run's."""
+        return self._handle >= 0 and self._is_at(self._handle)
+
     def release(self) -> None:
-        """Let go; a second time does nothing."""
+        """Let go; a second time does nothing, and so does a folder that must not be changed."""
         if self._handle < 0:
             return
+        handle, self._handle = self._handle, -1
         if sys.platform != "win32":
-            self._path.unlink(missing_ok=True)
-        os.close(self._handle)
-        self._handle = -1
+            with suppress(OSError):
+                if self._is_at(handle):  # not the lock of a run that came after a removal
+                    self._path.unlink()
+        os.close(handle)
         with suppress(OSError):  # Windows deletes no open file; someone may have it by now.
             if sys.platform == "win32":
                 self._path.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from cellseg._results.files import (
     is_bare_name,
@@ -45,10 +46,18 @@ def fresh_staging(folder: Path) -> Path:
     return staging
 
 
+def remove_staging(folder: Path) -> None:
+    """Delete the staging folder, unless a whole result waits in it."""
+    if not is_ready(folder):
+        remove(folder / STAGING)
+
+
 def mark_ready(folder: Path, token: str, *, outdated: Iterable[str]) -> None:
     """Say that the staging folder holds a whole result; ``outdated`` exports will go."""
-    sync(folder / STAGING)
-    write_json(folder / STAGING / _READY, {"token": token, "outdated": list(outdated)})
+    staging = folder / STAGING
+    sync(staging)
+    absent = [name for name in _OPTIONAL if not (staging / name).is_file()]
+    write_json(staging / _READY, {"token": token, "outdated": list(outdated), "absent": absent})
 
 
 def is_ready(folder: Path) -> bool:
@@ -63,18 +72,22 @@ def publish(folder: Path) -> None:
     ready = read_json(staging / _READY)
     if label_token(folder / LABELS) != ready.get("token"):
         swap_folder(staging / LABELS, folder / LABELS, aside=staging / f"old-{LABELS}")
-    outdated = ready.get("outdated")
-    for name in outdated if isinstance(outdated, list) else []:
+    for name in _names(ready, "outdated"):
         if is_export_name(name):
             (folder / name).unlink(missing_ok=True)
     for name in _FILES:
         if (staging / name).is_file():
             os.replace(staging / name, folder / name)  # noqa: PTH105 - says what it does
-        elif name in _OPTIONAL and (staging / RUN).is_file():
+        elif name in _OPTIONAL and name in _names(ready, "absent"):
             (folder / name).unlink(missing_ok=True)  # an older run's
     sync(folder)
     (staging / _READY).unlink()
     sync(staging)
+
+
+def _names(ready: dict[str, Any], key: str) -> list[str]:
+    names = ready.get(key)
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def is_export_name(name: object) -> bool:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from cellseg._results import publish
 from cellseg._results.files import output_errors, read_json, replacing, write_json
-from cellseg._results.journal import JOURNAL_NAME, is_journal
+from cellseg._results.journal import BESIDE, JOURNAL_NAME, is_journal
 from cellseg._results.labels import Frame, LabelLevel, label_token, open_labels
 from cellseg._results.lock import LOCK_NAME, FolderLock
 from cellseg._results.rows import Rows
@@ -148,6 +148,9 @@ def load_result(folder: str | Path) -> Result:
         raise InputError(f"{path}: written by another version of cellseg")
     if label_token(path / publish.LABELS) != run.get("result"):
         raise InputError(f"{path}: {publish.LABELS} is missing or belongs to another run")
+    # Of a result behind a URL only the record is fetched to begin with, without any pixels.
+    if (path / publish.LABELS / "0").is_dir() and not (path / publish.TABLE).is_file():
+        raise InputError(f"{path}: {publish.TABLE} is missing")
     try:
         frame = Frame(**run["frame"])
         for column in run["columns"]:
@@ -163,4 +166,12 @@ def is_ours(folder: Path) -> bool:
         (folder / LOCK_NAME).is_file()
         or is_journal(folder / JOURNAL_NAME)
         or publish.published(folder) is not None
+        or _holds_scraps(folder)
     )
+
+
+def _holds_scraps(folder: Path) -> bool:
+    """Whether there is nothing but what a run leaves whose folder was removed under it."""
+    names = {entry.name for entry in folder.iterdir()}
+    beside = {f"{JOURNAL_NAME}{suffix}" for suffix in BESIDE}
+    return bool(names) and names <= {publish.STAGING, *beside}

@@ -66,6 +66,9 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
+        # Whoever asks again means it: no more waiting for threads, and no traceback of theirs.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         click.echo("interrupted; what is done is kept", err=True)
         code = 130
     except CellsegError as error:

@@ -15,11 +15,11 @@ from rich.progress import (
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
-    TimeRemainingColumn,
 )
 
 from cellseg.location import Location
 from cellseg.pipeline import CountResult, Event, Note, Started, TileDone
+from cellseg.remaining import in_words
 
 QUIET_SECONDS = 15.0
 
@@ -38,13 +38,12 @@ class Reporter:
             TextColumn("{task.completed}/{task.total} tiles"),
             TextColumn("{task.fields[cells]:,} cells so far"),
             TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
+            TextColumn("{task.fields[left]}"),
             console=Console(file=stream),
             transient=True,
             disable=not self.live,
         )
-        self.task = self.bar.add_task("reading", total=None, cells=0)
+        self.task = self.bar.add_task("reading", total=None, cells=0, left="")
 
     def __enter__(self) -> Reporter:
         self.bar.start()
@@ -66,13 +65,25 @@ class Reporter:
             self._line(f"{event.image.name}: {event.text}")
             self.bar.update(self.task, description="counting", total=event.tiles)
         elif isinstance(event, TileDone):
-            self.bar.update(self.task, completed=event.done, total=event.total, cells=event.cells)
-            if not self.live and time.monotonic() - self.last > QUIET_SECONDS:
-                self._line(f"  {event.done}/{event.total} tiles, {event.cells:,} cells so far")
-                self.last = time.monotonic()
+            self._tile(event)
         elif isinstance(event, CountResult):
             self._line(f"{event.image.name}: {event.cells.summary}")
             self._line(f"  results in {event.uploaded or event.cells.folder}")
+
+    def _tile(self, event: TileDone) -> None:
+        left = "" if event.seconds_left is None else in_words(event.seconds_left)
+        self.bar.update(
+            self.task,
+            description="counting" if event.done < event.total else "writing",
+            completed=event.done,
+            total=event.total,
+            cells=event.cells,
+            left=left,
+        )
+        if not self.live and time.monotonic() - self.last > QUIET_SECONDS:
+            said = f"  {event.done}/{event.total} tiles, {event.cells:,} cells so far"
+            self._line(f"{said}, {left}" if left else said)
+            self.last = time.monotonic()
 
     def fail(self, image: Location, error: BaseException | None) -> None:
         """Say that one file could not be counted."""

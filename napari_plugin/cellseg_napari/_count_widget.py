@@ -23,6 +23,7 @@ from napari.utils.notifications import show_error, show_info, show_warning
 
 from cellseg.errors import CellsegError, unexpected_text
 from cellseg.protocol import shipped_protocols
+from cellseg.remaining import in_words
 from cellseg_napari._background import Background
 from cellseg_napari._count import AUTOMATIC, REGIONS, Counting, Form, Preview, settings_of
 from cellseg_napari._docked import WhenClosed
@@ -32,7 +33,7 @@ from cellseg_napari._pipeline import pipeline
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cellseg.pipeline import Event
+    from cellseg.pipeline import Event, TileDone
     from cellseg.plan import CountRequest
 
 logger = logging.getLogger(__name__)
@@ -214,9 +215,7 @@ class CountWidget(Container):  # type: ignore[misc]
             self.said.value = event.text
         elif isinstance(event, made.TileDone):
             self.progress.value = event.done
-            self.said.value = (
-                f"{event.cells:,} cells so far, tile {event.done:,} of {event.total:,}"
-            )
+            self.said.value = _so_far(event)
         elif isinstance(event, made.CountResult):
             self.said.value = str(event.cells.summary)
             for warning in event.cells.warnings:
@@ -272,6 +271,12 @@ class CountWidget(Container):  # type: ignore[misc]
                 event.disconnect(self._layers_changed)
         if self.counting is not None:
             self.counting.stop()
+
+
+def _so_far(event: TileDone) -> str:
+    said = f"{event.cells:,} cells so far, tile {event.done:,} of {event.total:,}"
+    left = event.seconds_left
+    return said if left is None else f"{said}, {in_words(left)}"
 
 
 def _path(value: object) -> Path | None:

@@ -1,0 +1,43 @@
+"""What a finished run knows beside its cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cellseg._results.labels import Frame
+from cellseg._results.overview import Overview
+from cellseg._results.table import TableColumn
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Report:
+    """What a finished run knows beside its cells.
+
+    Attributes
+    ----------
+    frame : Frame
+    columns : sequence of TableColumn
+        The contract of ``cells.csv``, in order.
+    class_names : sequence of str
+    object_name : str
+        ``nucleus`` or ``cell``.
+    provenance : mapping, or callable that returns one
+        Goes into ``run.json``: versions, weights, settings, tiles, limits, time per stage. A
+        callable is asked when everything else is written.
+    overview : Overview or None
+        None: no ``overview.png``.
+    tissue : mapping or None
+        GeoJSON; None: no ``tissue.geojson``.
+    complete : bool
+        False where tiles failed.
+    """
+
+    frame: Frame
+    columns: Sequence[TableColumn]
+    class_names: Sequence[str]
+    object_name: str
+    provenance: Mapping[str, object] | Callable[[], Mapping[str, object]]
+    overview: Overview | None = None
+    tissue: Mapping[str, object] | None = None
+    complete: bool = True

@@ -1,0 +1,220 @@
+"""Counts slides in forked children, each of which may be told when to kill itself.
+
+Reads one job a line from stdin, writes what became of it to stdout, both JSON. A job names the
+slide, the output folder and, if wanted, a moment: ``["writing labels", 3]`` is the third time
+that the run is about to write a label chunk, has half written it, or has just written it. Forked
+before any thread exists, as starting Python and torch anew for each run takes seconds.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import importlib
+import json
+import os
+import signal
+import sqlite3
+import sys
+import threading
+import time
+import traceback
+import types
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import zarr.storage._local as zarr_files
+
+from cellseg._results import folder, publish, table
+from cellseg._results.journal import Journal
+from cellseg.pipeline import CountResult, Note, run
+from cellseg.plan import CountRequest
+from cellseg.protocol import load_protocol
+from cellseg.recorder import Recorder
+from cellseg.region import Region
+from cellseg.threshold import ThresholdDetector
+
+CALLS = [
+    ("cellseg.threshold", "ThresholdDetector.detect", "detect"),
+    ("cellseg.recorder", "SeamMerger.add", "merge"),
+    ("cellseg.recorder", "SeamMerger.finish", "merge"),
+    ("cellseg.recorder", "measure", "measure"),
+    ("cellseg._results.files", "_exchange", "rename"),
+    ("pathlib", "Path.rename", "rename"),
+    ("os", "fsync", "sync"),
+    ("os", "replace", "replace"),
+    ("os", "unlink", "unlink"),
+    ("os", "mkdir", "mkdir"),
+    ("os", "rmdir", "rmdir"),
+]
+"""What counts as a moment, before and after the call."""
+
+
+class Moments:
+    """Counts moments by stage and name, and kills the process at one of them."""
+
+    def __init__(self, deadly: tuple[str, int] | None) -> None:
+        self.deadly = deadly
+        self.stage = "counting"
+        self.counts: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def passed(self, name: str) -> None:
+        with self._lock:
+            moment = f"{self.stage} {name}"
+            self.counts[moment] += 1
+            if self.deadly == (moment, self.counts[moment]):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def begins(self, owner: object, attribute: str, stage: str, *, after: str) -> None:
+        """With a call of this a stage begins, if it is the next one."""
+        original = getattr(owner, attribute)
+
+        @functools.wraps(original)
+        def watched(*given, **options):
+            self.stage = stage if self.stage == after else self.stage
+            return original(*given, **options)
+
+        setattr(owner, attribute, watched)
+
+    def watch(self, module: str, path: str, name: str) -> None:
+        owner = importlib.import_module(module)
+        *classes, attribute = path.split(".")
+        for part in classes:
+            owner = getattr(owner, part)
+        original = getattr(owner, attribute)
+
+        @functools.wraps(original)
+        def watched(*given, **options):
+            self.passed(name)
+            result = original(*given, **options)
+            self.passed(name)
+            return result
+
+        setattr(owner, attribute, watched)
+
+    def watch_databases(self) -> None:
+        connect, passed = sqlite3.connect, self.passed
+
+        class Watched(sqlite3.Connection):
+            name = ""
+
+            def execute(self, *given):
+                passed(self.name)
+                result = super().execute(*given)
+                passed(self.name)
+                return result
+
+        def watched(path, **options):
+            database = connect(path, factory=Watched, **options)
+            database.name = Path(path).stem
+            return database
+
+        sqlite3.connect = watched
+
+    def watch_table(self) -> None:
+        moments = self
+
+        class Writer:
+            def __init__(self, file, **options):
+                self._file, self._rows = file, csv.writer(file, **options)
+                self.writerow = self._rows.writerow
+
+            def writerows(self, rows):
+                rows = list(rows)
+                moments.passed("table")
+                self._rows.writerows(rows[: len(rows) // 2])
+                self._file.write("half a n")
+                self._file.flush()
+                moments.passed("table")
+                self._file.seek(self._file.tell() - len("half a n"))
+                self._rows.writerows(rows[len(rows) // 2 :])
+                moments.passed("table")
+
+        table.csv = types.SimpleNamespace(writer=Writer)
+
+    def watch_labels(self) -> None:
+        put = zarr_files._put
+
+        def watched(path, value, exclusive=False):
+            self.passed("labels")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            whole = bytes(value.as_buffer_like())
+            path.write_bytes(whole[: len(whole) // 2])
+            self.passed("labels")
+            path.unlink()
+            written = put(path, value, exclusive)
+            self.passed("labels")
+            return written
+
+        zarr_files._put = watched
+
+
+def request_of(job: dict) -> CountRequest:
+    protocol = load_protocol("he").changed(
+        mpp=0.5, min_area_um2=0.0, tile_px=320, largest_cell_um=20.0, intensity=False
+    )
+    request = CountRequest(
+        image=Path(job["image"]),
+        output=Path(job["output"]),
+        protocol=protocol,
+        prefilter=False,
+        batch=2,
+        export=tuple(job.get("export", ())),
+    )
+    if "region" in job:
+        request = replace(request, region=Region.box(*job["region"]))
+    return replace(request, score=job.get("score"))
+
+
+def child(job: dict, answer: int) -> None:
+    """One run; what it said and how often each moment came, to the pipe."""
+    # The picture takes longer than all the rest, and its drawing is not what is killed here.
+    folder.write_overview = lambda path, overview, counts: path.write_bytes(counts.tobytes())
+    moments = Moments(tuple(job["kill"]) if job.get("kill") else None)
+    moments.begins(Recorder, "finish", "writing", after="counting")
+    moments.begins(publish, "mark_ready", "publishing", after="writing")
+    moments.begins(Journal, "delete", "clearing", after="publishing")
+    for call in CALLS:
+        moments.watch(*call)
+    moments.watch_databases()
+    moments.watch_table()
+    moments.watch_labels()
+    notes, cells = [], None
+    detector = ThresholdDetector(level=job.get("level", 0.35))
+    for event in run(request_of(job), detector=detector):
+        if isinstance(event, Note):
+            notes.append(event.text)
+        elif isinstance(event, CountResult):
+            cells = len(event.cells)
+    os.write(answer, json.dumps([notes, cells, moments.counts]).encode())
+
+
+def main() -> None:
+    for line in sys.stdin:
+        job = json.loads(line)
+        reading, writing = os.pipe()
+        start = time.monotonic()
+        process = os.fork()
+        if process == 0:
+            try:
+                child(job, writing)
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        os.close(writing)
+        if "after" in job:
+            time.sleep(job["after"])
+            os.kill(process, signal.SIGKILL)
+        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        said = os.read(reading, 1 << 16)
+        os.close(reading)
+        notes, cells, counts = json.loads(said) if said else ([], None, {})
+        about = {"code": code, "notes": notes, "cells": cells, "moments": counts}
+        print(json.dumps({**about, "seconds": time.monotonic() - start}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

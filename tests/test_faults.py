@@ -1,0 +1,443 @@
+"""What the command line does when the world fails: signals, full disks, folders that vanish."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr.storage._local as zarr_files
+
+from cellseg._results import folder as folder_module
+from cellseg._results import journal as journal_module
+from cellseg._results import publish
+from cellseg._results import spool as spool_module
+from cellseg.cli import main
+from cellseg.errors import InputError, OutputError
+from cellseg.results import ResultFolder, load_result
+from cellseg.synthetic import write_disc_slide
+from cellseg.threshold import ThresholdDetector
+
+ARGUMENTS = ("--tile", "128", "--no-prefilter", "--protocol", "he_20x", "--mpp", "0.25")
+TILES = 16
+
+
+class Disturbed(ThresholdDetector):
+    """Does something when a tile comes."""
+
+    def __init__(self, at=0, disturb=None):
+        super().__init__()
+        self.at, self.disturb, self.calls = at, disturb, 0
+
+    def detect(self, tiles, *, fill):
+        self.calls += 1
+        if self.calls == self.at:
+            self.disturb()
+        return super().detect(tiles, fill=fill)
+
+
+@pytest.fixture
+def count(tmp_path, monkeypatch, capsys):
+    """Run ``cellseg count a.tif`` in this process: (exit code, stderr)."""
+
+    def call(*args, detector=None):
+        monkeypatch.setattr(
+            "cellseg.pipeline.load_detector", lambda model, **_: detector or Disturbed()
+        )
+        image = tmp_path / "a.tif"
+        monkeypatch.setattr(sys, "argv", ["cellseg", "count", str(image), *ARGUMENTS, *args])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        _, err = capsys.readouterr()
+        assert "Traceback" not in err
+        assert "unexpected" not in err
+        return ended.value.code or 0, err
+
+    return call
+
+
+@pytest.fixture(autouse=True)
+def _no_picture(monkeypatch):
+    """Drawing the picture takes longer than all the rest."""
+    monkeypatch.setattr(
+        folder_module, "write_overview", lambda path, overview, counts: path.touch()
+    )
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory):
+    path = tmp_path_factory.mktemp("slide") / "a.tif"
+    write_disc_slide(path, np.random.default_rng(5), shape=(500, 500))
+    return path
+
+
+@pytest.fixture
+def result(tmp_path, slide):
+    """The folder that ``cellseg count a.tif`` writes."""
+    shutil.copy2(slide, tmp_path)
+    return tmp_path / "a.cellseg"
+
+
+@pytest.fixture
+def expected(slide, result, count):
+    """The table of an undisturbed run."""
+    kept = slide.with_name("expected.csv")
+    if not kept.exists():
+        assert count()[0] == 0
+        shutil.copy(result / "cells.csv", kept)
+        shutil.rmtree(result)
+    return kept.read_bytes()
+
+
+def the_line(err: str) -> str:
+    """The one line that says what went wrong, the last one."""
+    lines = err.strip().splitlines()
+    assert [line for line in lines if line.startswith("cellseg:")] == lines[-1:]
+    return lines[-1]
+
+
+def assert_nothing_looks_done(folder: Path) -> None:
+    with pytest.raises(InputError):
+        load_result(folder)
+    assert not (folder / "cells.csv").exists()
+
+
+def assert_finishes(count, result: Path, expected: bytes, *, goes_on: bool | None) -> None:
+    code, err = count()
+    assert code == 0
+    if goes_on is not None:
+        assert ("going on" in err) == goes_on
+    assert (result / "cells.csv").read_bytes() == expected
+    names = {entry.name for entry in result.iterdir()}
+    assert names == {"cells.csv", "labels.ome.zarr", "overview.png", "run.json"}
+
+
+# --- signals ---------------------------------------------------------------------------------
+
+SIGNALLED = textwrap.dedent(
+    """
+    import os, signal, sys, time
+    import cellseg._results.folder as folder
+    import cellseg.pipeline
+    from cellseg.cli import main
+    from cellseg.threshold import ThresholdDetector
+
+    where, *names = sys.argv.pop(1).split()
+    numbers = [getattr(signal, name) for name in names]
+
+    def send():
+        while numbers:
+            os.kill(os.getpid(), numbers.pop(0))
+            time.sleep(0.5)
+
+    class Signalled(ThresholdDetector):
+        calls = 0
+        def detect(self, tiles, *, fill):
+            self.calls += 1
+            if where == "detect" and self.calls == 7:
+                send()
+            return super().detect(tiles, fill=fill)
+
+    def labels(*given, **options):
+        send()
+        write(*given, **options)
+
+    write = folder.write_labels
+    if where == "labels":
+        folder.write_labels = labels
+    folder.write_overview = lambda path, overview, counts: path.touch()
+    cellseg.pipeline.load_detector = lambda model, **_: Signalled()
+    main()
+    """
+)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals there")
+@pytest.mark.parametrize("signals", ["detect SIGINT", "detect SIGTERM SIGINT", "labels SIGTERM"])
+def test_an_interrupted_command_says_so_and_goes_on(tmp_path, result, expected, count, signals):
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, signals, "count", str(tmp_path / "a.tif"), *ARGUMENTS],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr
+    said = done.stderr.strip().splitlines()
+    assert said[-1] == "interrupted; what is done is kept"
+    assert [entry.name for entry in result.iterdir()] == ["journal.sqlite"]
+    left = Disturbed()
+    code, err = count(detector=left)
+    assert code == 0
+    assert "going on" in err
+    assert left.calls <= (TILES - 4 if signals.startswith("detect") else 0)
+    assert (result / "cells.csv").read_bytes() == expected
+
+
+# --- a full disk -----------------------------------------------------------------------------
+
+
+def pages(module, most):
+    """Databases of a module that are full after some pages: sqlite's own refusal."""
+
+    def full(monkeypatch):
+        connect = sqlite3.connect
+
+        def connected(path, **options):
+            database = connect(path, **options)
+            database.execute(f"PRAGMA max_page_count={most}")
+            return database
+
+        fake = type("Sqlite", (), {**vars(sqlite3), "connect": staticmethod(connected)})
+        monkeypatch.setattr(module, "sqlite3", fake)
+
+    return full
+
+
+def no_space(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def full_labels(monkeypatch):
+    monkeypatch.setattr(zarr_files, "_put", no_space)
+
+
+def full_overview(monkeypatch):
+    monkeypatch.setattr(folder_module, "write_overview", no_space)
+
+
+def full_sync(monkeypatch):
+    monkeypatch.setattr(os, "fsync", no_space)
+
+
+def full_staging(monkeypatch):
+    monkeypatch.setattr(publish, "fresh_staging", no_space)
+
+
+def full_table(monkeypatch):
+    """The device that is always full takes the table's place."""
+    opened = Path.open
+
+    def full(self, *given, **options):
+        return opened(Path("/dev/full") if self.name == "cells.csv" else self, *given, **options)
+
+    monkeypatch.setattr(Path, "open", full)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full there")
+@pytest.mark.parametrize(
+    ("full", "goes_on"),
+    [
+        pytest.param(full_staging, False, id="first folder"),
+        pytest.param(pages(journal_module, 1), False, id="new journal"),
+        pytest.param(pages(journal_module, 10), True, id="journal"),
+        pytest.param(pages(spool_module, 12), True, id="spool"),
+        pytest.param(full_table, True, id="table"),
+        pytest.param(full_labels, True, id="labels"),
+        pytest.param(full_overview, True, id="overview"),
+        pytest.param(full_sync, True, id="sync"),
+    ],
+)
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
+    result, expected, count, monkeypatch, full, goes_on
+):
+    with monkeypatch.context() as patch:
+        full(patch)
+        code, err = count()
+    assert code == 5
+    said = the_line(err)
+    assert "a.cellseg" in said
+    assert "make room" in said
+    assert_nothing_looks_done(result)
+    assert_finishes(count, result, expected, goes_on=goes_on)
+
+
+def test_a_disk_that_is_full_at_once_leaves_a_folder_that_is_ours(tmp_path, monkeypatch):
+    path = tmp_path / "a.cellseg"
+    with monkeypatch.context() as patch:
+        pages(journal_module, 1)(patch)
+        with pytest.raises(OutputError, match="make room"):
+            ResultFolder.open(path, key="k")
+    assert not path.exists()
+
+
+def test_scraps_of_a_removed_folder_are_in_nobodys_way(tmp_path):
+    path = tmp_path / "a.cellseg"
+    (path / ".partial" / "labels.ome.zarr").mkdir(parents=True)
+    (path / "journal.sqlite-wal").write_bytes(b"of a journal that is gone")
+    with pytest.raises(InputError, match="not finished"):
+        load_result(path)
+    with ResultFolder.open(path, key="k") as folder:
+        assert not folder.resumed
+        assert folder.started_afresh_because is None
+    assert not path.exists()
+
+
+def test_a_table_that_someone_took_away_is_counted_again(result, expected, count):
+    assert count()[0] == 0
+    (result / "cells.csv").unlink()
+    assert_nothing_looks_done(result)
+    _, err = count()
+    assert "nothing to do" not in err
+    assert_finishes(count, result, expected, goes_on=False)
+
+
+# --- a folder that vanishes ------------------------------------------------------------------
+
+
+def during(module, name):
+    """Before a function of the writing is called."""
+
+    def at(monkeypatch, disturb):
+        original = getattr(module, name)
+
+        def disturbed(*given, **options):
+            disturb()
+            return original(*given, **options)
+
+        monkeypatch.setattr(module, name, disturbed)
+
+    return at
+
+
+def seventh_tile(monkeypatch, disturb):
+    return Disturbed(7, disturb)
+
+
+def second_chunk(monkeypatch, disturb):
+    """zarr makes folders that are missing: nothing fails by itself."""
+    put, calls = zarr_files._put, []
+
+    def disturbed(path, *given, **options):
+        calls.append(path)
+        if len(calls) == 4:
+            disturb()
+        return put(path, *given, **options)
+
+    monkeypatch.setattr(zarr_files, "_put", disturbed)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be removed there")
+@pytest.mark.parametrize("above", [False, True], ids=["result", "output"])
+@pytest.mark.parametrize(
+    "at",
+    [
+        pytest.param(seventh_tile, id="tile"),
+        pytest.param(during(folder_module, "write_table"), id="table"),
+        pytest.param(during(folder_module, "write_labels"), id="labels"),
+        pytest.param(second_chunk, id="chunk"),
+        pytest.param(during(publish, "mark_ready"), id="ready"),
+        pytest.param(during(publish, "swap_folder"), id="swap"),
+    ],
+)
+def test_a_folder_that_is_removed_ends_the_run_in_one_line(
+    tmp_path, result, expected, count, monkeypatch, at, above
+):
+    output = tmp_path / "out"
+    folder = output / "a.cellseg"
+
+    def remove():
+        # In one step, so that nothing that zarr's threads write at this moment is left in it.
+        (output if above else folder).rename(tmp_path / "away")
+        shutil.rmtree(tmp_path / "away")
+
+    with monkeypatch.context() as patch:
+        detector = at(patch, remove)
+        code, err = count("--output", str(output), detector=detector)
+    assert code == 5
+    assert "was removed" in the_line(err)
+    assert str(folder) in err
+    assert_nothing_looks_done(folder)
+    if detector is not None:
+        assert detector.calls < TILES, "the rest was not counted in vain"
+    code, err = count("--output", str(output))
+    assert code == 0
+    assert "going on" not in err
+    assert (folder / "cells.csv").read_bytes() == expected
+
+
+def test_a_run_whose_folder_was_removed_leaves_its_successor_alone(tmp_path):
+    path = tmp_path / "a.cellseg"
+    first = ResultFolder.open(path, key="k")
+    shutil.rmtree(path)
+    with ResultFolder.open(path, key="k") as second:
+        first.close()
+        with pytest.raises(OutputError, match="another run"):
+            ResultFolder.open(path, key="k")
+        assert second.path.joinpath(".partial").is_dir()
+        assert second.path.joinpath("journal.sqlite").is_file()
+
+
+# --- a folder that must not be written to ----------------------------------------------------
+
+
+@pytest.fixture
+def permissions_hold():
+    """The superuser may write anywhere; without these capabilities no more than others."""
+    if sys.platform == "win32":
+        pytest.skip("no such permissions there")
+    if os.geteuid() != 0:
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    if not hasattr(libc, "capget") or libc.capget(header, sets) != 0:
+        pytest.skip("the superuser's capabilities cannot be taken away there")
+    before = sets[0]
+    sets[0] = before & ~0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    assert libc.capset(header, sets) == 0
+    yield
+    sets[0] = before
+    assert libc.capset(header, sets) == 0
+
+
+@pytest.mark.parametrize(
+    "at",
+    [
+        pytest.param(seventh_tile, id="tile"),
+        pytest.param(during(folder_module, "write_labels"), id="labels"),
+        pytest.param(during(publish, "publish"), id="publish"),
+    ],
+)
+@pytest.mark.parametrize("deep", [False, True], ids=["folder", "all in it"])
+def test_a_folder_that_becomes_read_only_is_one_line_and_goes_on_later(
+    result, expected, count, monkeypatch, permissions_hold, at, deep
+):
+    def folders():
+        return [result, *(one for one in result.rglob("*") if deep and one.is_dir())]
+
+    def protect():
+        for folder in reversed(folders()):
+            folder.chmod(0o555)
+
+    with monkeypatch.context() as patch:
+        code, err = count(detector=at(patch, protect))
+    assert code == 5
+    said = the_line(err)
+    assert "Permission denied; allow it" in said or "may its folder be written to" in said
+    assert "a.cellseg" in said
+    assert_nothing_looks_done(result)
+    for folder in folders():
+        folder.chmod(0o755)
+    assert_finishes(count, result, expected, goes_on=None)
+
+
+def test_a_place_that_is_read_only_from_the_start_is_one_line(
+    tmp_path, result, count, permissions_hold
+):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o555)
+    code, err = count("--output", str(closed))
+    assert code == 5
+    assert "Permission denied" in the_line(err)
+    assert not list(closed.iterdir())

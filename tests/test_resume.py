@@ -1,0 +1,219 @@
+"""Killed at any moment, the same command goes on, and the result is that of an undisturbed run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cellseg.errors import InputError
+from cellseg.results import load_result
+from cellseg.synthetic import PyramidLayout, draw_discs, write_pyramid
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL and no fork there")
+
+STAGES = {
+    "detecting": r"counting detect",
+    "merging": r"counting (merge|measure|journal|spool)",
+    "writing": r"writing .*",
+    "publishing": r"(publishing|clearing) .*",
+}
+"""Moments of each, as :mod:`killed_run` calls them."""
+
+FINISHED = ["cells.csv", "labels.ome.zarr", "overview.png", "run.json"]
+
+
+class Runner:
+    """Runs of one slide in processes of their own, each killed where it is told."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.image = home / "discs.tif"
+        drawn = draw_discs((1130, 1130), np.random.default_rng(1), spacing_px=80)
+        write_pyramid(self.image, drawn.image, layout=PyramidLayout(mpp=0.5, tile_px=128))
+        root = Path(__file__).parents[1]
+        self._process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("killed_run.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        )
+
+    def __call__(self, output: Path, **job):
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        job = {"image": str(self.image), "output": str(output), **job}
+        self._process.stdin.write(json.dumps(job) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
+
+    def finished(self, output: Path, **job) -> Path:
+        """Run to the end."""
+        done = self(output, **job)
+        assert done["code"] == 0
+        return output / "discs.cellseg"
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+@pytest.fixture(scope="module")
+def runner(tmp_path_factory):
+    runner = Runner(tmp_path_factory.mktemp("runs"))
+    yield runner
+    runner.close()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(runner):
+    """What a run leaves that nobody disturbs, and how often each moment came in it."""
+    output = runner.home / "undisturbed"
+    done = runner(output)
+    assert done["code"] == 0
+    return output / "discs.cellseg", done
+
+
+@pytest.fixture(scope="module")
+def older(runner):
+    """A result of other settings, with an export, that the new run takes the place of."""
+    return runner.finished(runner.home / "older", level=0.9, export=["labels.tif"])
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """The table and every chunk of the labels."""
+    chunks = [
+        path
+        for path in (folder / "labels.ome.zarr").rglob("*")
+        if path.is_file() and path.name not in (".zattrs", ".zmetadata")
+    ]
+    return {
+        str(path.relative_to(folder)): path.read_bytes() for path in [folder / "cells.csv", *chunks]
+    }
+
+
+def assert_same(folder: Path, expected: Path) -> None:
+    assert files(folder) == files(expected)
+    assert sorted(entry.name for entry in folder.iterdir()) == FINISHED
+
+
+def assert_whole_or_unfinished(folder: Path, *whole: Path) -> None:
+    """A folder that can be opened holds one of the ``whole`` results, nothing in between."""
+    try:
+        load_result(folder)
+    except InputError as error:
+        assert "run the same" in str(error) or "no such folder" in str(error)  # noqa: PT017
+        return
+    assert files(folder) in [files(one) for one in whole]
+
+
+def drawn_moments(counts: dict[str, int], each: int, *, seed: int) -> list[tuple[str, int]]:
+    """``each`` moments of every stage, spread over all that the stage has."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for pattern in STAGES.values():
+        names = [name for name in sorted(counts) if re.fullmatch(pattern, name)]
+        moments = [(name, n) for name in names for n in range(1, counts[name] + 1)]
+        parts = np.array_split(np.arange(len(moments)), each)
+        found += [moments[rng.choice(part)] for part in parts]
+    return found
+
+
+def test_the_slide_has_several_tiles_and_chunks(undisturbed):
+    folder, done = undisturbed
+    assert done["cells"] == 196
+    assert done["moments"]["counting detect"] == 2 * 8
+    names = set(files(folder))
+    assert {f"labels.ome.zarr/0/{y}/{x}" for y in (0, 1) for x in (0, 1)} <= names
+
+
+@pytest.mark.parametrize("place", range(12))
+def test_killed_once_it_goes_on(runner, undisturbed, older, place):
+    expected, done = undisturbed
+    name, number = drawn_moments(done["moments"], 3, seed=20)[place]
+    output = runner.home / f"once-{place}"
+    folder = output / "discs.cellseg"
+    whole = [expected]
+    if place % 2:
+        shutil.copytree(older, folder)
+        whole.append(older)
+    assert runner(output, kill=[name, number])["code"] == -9
+    assert_whole_or_unfinished(folder, *whole)
+    assert_same(runner.finished(output), expected)
+
+
+def test_killed_again_and_again_it_goes_on(runner, undisturbed):
+    expected, _ = undisturbed
+    output = runner.home / "often"
+    rng = np.random.default_rng(8)
+    early = ("counting detect", "counting journal", "counting merge")
+    moments = [(name, int(rng.integers(3, 9))) for name in early]
+    moments += [("counting spool", 200), ("writing table", 2), ("writing labels", 20)]
+    for moment in moments:
+        assert runner(output, kill=moment)["code"] == -9, moment
+        assert_whole_or_unfinished(output / "discs.cellseg", expected)
+    last = runner(output)
+    assert last["code"] == 0
+    assert last["moments"].get("counting detect", 0) == 0, "every tile was in the journal"
+    assert_same(output / "discs.cellseg", expected)
+
+
+def test_killed_at_random_times_it_goes_on(runner, undisturbed):
+    expected, done = undisturbed
+    output = runner.home / "times"
+    for share in np.random.default_rng(5).uniform(0.05, 0.9, size=4):
+        runner(output, after=float(share) * done["seconds"])
+        assert_whole_or_unfinished(output / "discs.cellseg", expected)
+    assert_same(runner.finished(output), expected)
+
+
+@pytest.mark.parametrize("changed", [{"score": 0.6}, {"level": 0.3}], ids=["score", "weights"])
+def test_a_changed_setting_starts_afresh_and_says_so(runner, undisturbed, changed):
+    output = runner.home / f"changed-{next(iter(changed))}"
+    assert runner(output, kill=["counting detect", 9])["code"] == -9
+    done = runner(output, **changed)
+    assert done["code"] == 0
+    assert ["starting afresh" in note for note in done["notes"]] == [True]
+    assert done["moments"]["counting detect"] == undisturbed[1]["moments"]["counting detect"]
+
+
+def test_a_region_has_a_journal_of_its_own(runner, undisturbed):
+    expected, _ = undisturbed
+    output, region = runner.home / "region", [100.0, 100.0, 700.0, 900.0]
+    assert runner(output, kill=["counting detect", 9])["code"] == -9
+    assert runner(output, region=region, kill=["counting detect", 5])["code"] == -9
+    part = runner(output, region=region)
+    assert part["code"] == 0
+    assert 0 < part["cells"] < 196
+    assert ["going on" in note for note in part["notes"]] == [True]
+    done = runner(output)
+    assert ["going on" in note for note in done["notes"]] == [True]
+    assert_same(output / "discs.cellseg", expected)
+
+
+def test_killed_among_the_final_names_no_file_is_lost(runner, undisturbed, older):
+    """Rolled forward, what was in place already stays."""
+    expected, done = undisturbed
+    for number in range(2, done["moments"]["publishing replace"] + 1, 2):
+        output = runner.home / f"names-{number}"
+        shutil.copytree(older, output / "discs.cellseg")
+        assert runner(output, kill=["publishing replace", number])["code"] == -9
+        assert_same(runner.finished(output), expected)
+
+
+def test_killed_before_it_drops_the_journal_nothing_stays_behind(runner, undisturbed):
+    """The result is whole and counted as done, so that no later run opens the journal again."""
+    expected, _ = undisturbed
+    output = runner.home / "dropped"
+    assert runner(output, kill=["clearing unlink", 1])["code"] == -9
+    assert (output / "discs.cellseg" / "journal.sqlite").is_file()
+    again = runner(output)
+    assert ["nothing to do" in note for note in again["notes"]] == [True]
+    assert_same(output / "discs.cellseg", expected)
