@@ -274,7 +274,7 @@ def test_the_overview_shows_the_tissue_where_it_is(tmp_path, monkeypatch):
     write_disc_slide(path, np.random.default_rng(7), shape=(700, 900))
     left = TissueMask.everything((700, 900), 16.0)
     left.tissue[:, left.tissue.shape[1] // 2 :] = False
-    monkeypatch.setattr("cellseg.pipeline.find_tissue", lambda *_: left)
+    monkeypatch.setattr("cellseg.slide_run.find_tissue", lambda *_: left)
     seen = []
     monkeypatch.setattr(
         "cellseg._results.folder.write_overview",

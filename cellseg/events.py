@@ -1,0 +1,104 @@
+"""What a run says while it goes on, and at its end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cellseg.cells import Cells
+from cellseg.geometry import Tile
+from cellseg.instances import Instances
+from cellseg.location import Location, RemotePath
+from cellseg.results import Frame
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something a person should know."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Started:
+    """The network starts; ``tiles`` are left after the prefilter.
+
+    Attributes
+    ----------
+    image : Path or RemotePath
+    tiles : int
+    text : str
+        One line for a person.
+    frame : Frame
+        The slide's size, and how the lattice of ``TileDone`` lies on it.
+    """
+
+    image: Location
+    tiles: int
+    text: str
+    frame: Frame
+
+
+@dataclass(frozen=True, eq=False)
+class TileDone:
+    """A tile is done.
+
+    Attributes
+    ----------
+    tile : Tile
+    instances : Instances
+        What the detector found there, on the slide's lattice, before merging.
+    done, total : int
+        Tiles done and to do, those of an earlier, interrupted run included.
+    cells : int
+        Cells settled so far and still to be settled: an estimate until the end.
+    seconds_left : float or None
+        To the end of the run, the writing included; None until there is enough to go by.
+        :func:`cellseg.remaining.in_words` says it.
+    """
+
+    tile: Tile
+    instances: Instances
+    done: int
+    total: int
+    cells: int
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class CountResult:
+    """The end of a run: everything is written.
+
+    Attributes
+    ----------
+    uploaded : RemotePath or None
+        Where the result folder is, if its place is a URL.
+    """
+
+    image: Location
+    cells: Cells
+    tiles: int
+    tiles_skipped: int
+    tiles_failed: int
+    seconds: float
+    uploaded: RemotePath | None = None
+
+    def as_dict(self) -> dict[str, object]:
+        """The object that ``--json`` prints; null where unknown."""
+        summary = self.cells.summary
+        return {
+            "image": str(self.image),
+            "output": str(self.uploaded or self.cells.folder),
+            "cells": summary.cells,
+            "cells_per_class": summary.cells_per_class,
+            "tissue_mm2": summary.tissue_mm2,
+            "density_per_mm2": summary.density_per_mm2,
+            "median_area_um2": summary.median_area_um2,
+            "tiles": self.tiles,
+            "tiles_skipped": self.tiles_skipped,
+            "tiles_failed": self.tiles_failed,
+            "seconds": round(self.seconds, 2),
+            "warnings": list(self.cells.warnings),
+        }
+
+
+Event = Note | Started | TileDone | CountResult
