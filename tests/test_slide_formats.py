@@ -333,3 +333,41 @@ def test_info_for_people_and_machines(tmp_path: Path) -> None:
     assert CliRunner().invoke(info, [str(path), "--z", "some"]).exit_code == 2
     absent = CliRunner().invoke(info, [str(tmp_path / "absent.tif")])
     assert isinstance(absent.exception, InputError)
+
+
+OME_SET = """<?xml version="1.0" encoding="UTF-8"?>
+<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:1">
+<Image ID="Image:0" Name="set"><Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="uint8"
+ SizeX="40" SizeY="30" SizeC="2" SizeZ="1" SizeT="1">
+<Channel ID="Channel:0:0" SamplesPerPixel="1"/><Channel ID="Channel:0:1" SamplesPerPixel="1"/>
+<TiffData FirstC="0" IFD="0" PlaneCount="1">
+<UUID FileName="first.ome.tif">urn:uuid:1</UUID></TiffData>
+<TiffData FirstC="1" IFD="0" PlaneCount="1">
+<UUID FileName="{second}">urn:uuid:2</UUID></TiffData>
+</Pixels></Image></OME>"""
+
+
+@pytest.mark.parametrize(
+    ("second", "place", "read"),
+    [
+        ("second.ome.tif", "second.ome.tif", True),
+        ("../second.ome.tif", "../second.ome.tif", False),
+        ("..&#47;second.ome.tif", "../second.ome.tif", False),
+    ],
+)
+def test_files_of_a_set_are_neighbours(tmp_path: Path, second: str, place: str, read: bool) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    names = {"first.ome.tif": ("urn:uuid:1", 10), place: ("urn:uuid:2", 200)}
+    for name, (uuid, value) in names.items():
+        xml = OME_SET.format(second=second).replace('UUID="urn:uuid:1"', f'UUID="{uuid}"', 1)
+        pixels = np.full((30, 40), value, np.uint8)
+        tifffile.imwrite(folder / name, pixels, description=xml, metadata=None)
+    try:
+        with open_slide(folder / "first.ome.tif") as slide:
+            seen = slide.read(Box(0, 0, 30, 40))
+    except InputError:
+        assert not read
+        return
+    assert (200 in seen) is read
+    assert seen[..., 0].max() == 10

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
@@ -43,6 +45,7 @@ from cellseg.slide._tifftags import (
     pixel_size,
 )
 
+_OME_FILE = re.compile(r"""FileName\s*=\s*["']([^"']*)["']""")
 _CONTIGUOUS_BYTES = 4_000_000
 _BAD = "is no readable TIFF, is cut off or damaged"
 _ADVICE = "try to open it in the program that wrote it and save it again"
@@ -68,7 +71,7 @@ def open_tiff(path: Location, request: Request) -> Content:
 def _opened(path: Location) -> tuple[tifffile.TiffFile, IO[bytes] | None]:
     """The TIFF and, where it is not on a disk, the file that it reads, to be closed after it."""
     if not isinstance(path, RemotePath):
-        return tifffile.TiffFile(path), None
+        return _on_disk(path), None
     file = path.open()
     try:
         # Of a set of files only this one: the others' names mean paths on this machine.
@@ -76,6 +79,23 @@ def _opened(path: Location) -> tuple[tifffile.TiffFile, IO[bytes] | None]:
     except BaseException:
         file.close()
         raise
+
+
+def _on_disk(path: Path) -> tifffile.TiffFile:
+    """A TIFF with the other files of its OME set, if they are named as neighbours of it.
+
+    A file's content never leads out of its folder.
+    """
+    tif = tifffile.TiffFile(path, _multifile=False)
+    try:
+        others = set(_OME_FILE.findall(tif.ome_metadata or "")) - {path.name}
+    except BaseException:
+        tif.close()
+        raise
+    if not others or any(set(name) & set("/\\:&") or name in (".", "..") for name in others):
+        return tif
+    tif.close()
+    return tifffile.TiffFile(path)
 
 
 def _content(
