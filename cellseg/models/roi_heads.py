@@ -164,8 +164,9 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         proposals: list[Tensor],
         image_shapes: list[tuple[int, int]],
     ) -> list[Target]:
-        # RoIAlign samples between pixels: in float32.
-        features = {name: level.float() for name, level in features.items()}
+        # RoIAlign samples between pixels, in float32, and wants its channels first: turned round
+        # once here and not at each call.
+        features = {name: level.float().contiguous() for name, level in features.items()}
         pooled = self.box_roi_pool(features, proposals, image_shapes)
         dtype = next(self.box_head.parameters()).dtype
         logits, regression = self.box_predictor(self.box_head(pooled.to(dtype)))
