@@ -144,10 +144,11 @@ def standard_network(model: str, tile_px: int, limit: int):
     from torchvision.models.detection import maskrcnn_resnet50_fpn
     from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-    from cellseg.models.maskrcnn import ANCHOR_SIZES_PX, ASPECT_RATIOS
+    from cellseg.models.maskrcnn import ANCHOR_SIZES_PX, ASPECT_RATIOS, Limits
     from cellseg.models.weights import read_model
 
     state, card = read_model(model)
+    limits = Limits.for_area(tile_px * tile_px)
     anchors = AnchorGenerator(
         tuple((size,) for size in ANCHOR_SIZES_PX), (ASPECT_RATIOS,) * len(ANCHOR_SIZES_PX)
     )
@@ -158,7 +159,9 @@ def standard_network(model: str, tile_px: int, limit: int):
         rpn_anchor_generator=anchors,
         min_size=tile_px,
         max_size=tile_px,
-        box_detections_per_img=limit,
+        rpn_pre_nms_top_n_test=limits.pre_nms,
+        rpn_post_nms_top_n_test=limits.proposals,
+        box_detections_per_img=limits.detections,
     )
     own = network.state_dict()
     for name, value in state.items():
@@ -174,6 +177,7 @@ def standard_network(model: str, tile_px: int, limit: int):
 def prepared(task: Task):
     """The plan of a count, and the whole slide as the network sees it: not timed."""
     from cellseg.detect import info_of
+    from cellseg.geometry import Box
     from cellseg.models.weights import read_model
     from cellseg.plan import CountRequest, fit_normaliser, make_plan
     from cellseg.slide import open_slide
@@ -183,7 +187,9 @@ def prepared(task: Task):
         request = CountRequest(image=task.slide, protocol="he")
         plan = make_plan(slide, request, info_of(card))
         normaliser = fit_normaliser(slide, plan, light=plan.protocol.light)
-        pixels, _ = slide.overview(max(slide.height, slide.width))
+        # On the protocol's scale, as cellseg sees it.
+        whole = Box(0, 0, plan.grid.height, plan.grid.width)
+        pixels = slide.read(whole, downsample=plan.downsample, channels=plan.channels)
     return plan, normaliser.apply(pixels)
 
 
@@ -193,7 +199,7 @@ def by_loop(task: Task) -> dict[str, object]:
 
     plan, pixels = prepared(task)
     side = plan.grid.tile + 2 * plan.grid.halo
-    network = standard_network(task.model, side, side * side // 100).to(task.device)
+    network = standard_network(task.model, side).to(task.device)
     cells = 0
     with torch.inference_mode():
         network([torch.ones(3, 256, 256, device=task.device)])
@@ -222,7 +228,7 @@ def by_sahi(task: Task) -> dict[str, object]:
 
     plan, pixels = prepared(task)
     side = plan.grid.tile + 2 * plan.grid.halo
-    network = standard_network(task.model, side, side * side // 100)
+    network = standard_network(task.model, side)
     model = TorchVisionDetectionModel(
         model=network,
         confidence_threshold=plan.protocol.score,
