@@ -34,11 +34,11 @@ PROPOSALS_PER_CELL = 4
 found one. Any tile can fill the limit with proposals that hold nothing."""
 
 LARGEST_BATCH = 16
-"""More tiles at once are no faster on any card, and more is lost when memory runs out."""
+"""More tiles at once lose more when memory runs out; the number is not measured yet."""
 
 FREE_SHARE, BYTES_PER_PX = 0.5, 1500
 """Of the free memory of a GPU, and what a tile's pixel takes at the peak, features and masks
-together; if it is more after all, the batch is halved."""
+together: reckoned, not measured; if it is more after all, the batch is halved."""
 
 _OUT_OF_MEMORY = (torch.OutOfMemoryError, RuntimeError, MemoryError)
 

@@ -106,7 +106,9 @@ class TissueMask:
         assert mask._regional is not None
         share, edge = mask._regional
         near = ndimage.binary_dilation((share > 0) | edge, np.ones((3, 3)))
-        return replace(mask, search=self.search & near)
+        looked = replace(mask, search=self.search & near)
+        looked.__dict__["_regional"] = mask._regional  # of the same region: not made twice
+        return looked
 
     def coverage(self, box: Box) -> float:
         """Share of mask pixels touching ``box`` that are to be searched, 0 … 1.

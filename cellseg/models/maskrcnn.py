@@ -36,7 +36,7 @@ ANCHOR_SIZES_PX = (8, 16, 32, 64, 128)
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
 PROPOSAL_SCORE = 0.3
 """Objectness below which a proposal is not looked at again: most of a tile is background. At 0.05
-crowded fields had more than twice as many proposals, and one cell in a thousand more."""
+crowded fields had more than twice as many proposals, and two cells in a thousand more."""
 
 PROPOSAL_NMS = 0.5
 """Overlap at which one proposal suppresses another when counting. torchvision's 0.7 is made for
@@ -46,8 +46,8 @@ MASK_WIDTH = 256
 """Channels of torchvision's mask branch: with COCO's weights, and to teach a slim one."""
 
 SLIM_MASK_WIDTH = 64
-"""Enough for cells, for a tenth of the arithmetic: in dense tissue the mask branch of 256 channels
-costs more than everything before it."""
+"""A tenth of the arithmetic of 256 channels, whose branch is the largest stage in dense tissue. What
+it costs in outlines is not measured yet."""
 
 MASK_KEYS = ("roi_heads.mask_head.", "roi_heads.mask_predictor.")
 """The arrays of the mask branch."""
