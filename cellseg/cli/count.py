@@ -12,6 +12,7 @@ from typing import Literal
 
 import click
 
+from cellseg.cli._options import precision_option
 from cellseg.cli._progress import Reporter
 from cellseg.cli.info import Place, Plane
 from cellseg.errors import (
@@ -191,13 +192,7 @@ Examples:
     help="Side of a tile, model pixels; the count does not depend on it.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-    default="auto",
-    show_default=True,
-    help="Of the network; auto: half where the device is faster with it.",
-)
+@precision_option
 @click.option(
     "--batch", type=click.IntRange(min=1), help="Tiles that go through the network together."
 )

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from cellseg.cli._options import precision_option
 from cellseg.errors import CellsegError
 from cellseg.evaluate import EvaluateRequest, Evaluation, ImageDone, Note
 from cellseg.evaluate import evaluate as run_evaluation
@@ -36,13 +37,7 @@ from cellseg.protocol import save_protocol
 @click.option("--score", type=float, help="Score threshold in place of the protocol's.")
 @click.option("--mpp", type=float, help="µm per pixel of images that do not say theirs.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-    default="auto",
-    show_default=True,
-    help="Of the network; auto: half where the device is faster with it.",
-)
+@precision_option
 @click.option("--no-prefilter", is_flag=True, help="Look everywhere, not only at tissue.")
 @click.option(
     "--report",

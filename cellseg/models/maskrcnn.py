@@ -46,8 +46,8 @@ MASK_WIDTH = 256
 """Channels of torchvision's mask branch: with COCO's weights, and to teach a slim one."""
 
 SLIM_MASK_WIDTH = 64
-"""A tenth of the arithmetic of 256 channels, whose branch is the largest stage in dense tissue. What
-it costs in outlines is not measured yet."""
+"""A tenth of the arithmetic of 256 channels, whose branch is the largest stage in dense tissue.
+What it costs in outlines is not measured yet."""
 
 MASK_KEYS = ("roi_heads.mask_head.", "roi_heads.mask_predictor.")
 """The arrays of the mask branch."""
