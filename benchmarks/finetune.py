@@ -1,12 +1,12 @@
 """How many images of one's own a fine-tuning needs.
 
-    python benchmarks/finetune.py TRAIN.json VAL.json [--images 5,10,20,30] [--minutes 45]
+    python benchmarks/finetune.py TRAIN.json VAL.json [--images 0,5,10,20,30] [--minutes 45]
         [--init default] [--object cell] [--output finetune/]
 
 For each number of images, drawn evenly over TRAIN, a model is trained as by ``cellseg train
 --init INIT --minutes MINUTES --object OBJECT`` (a split of its own, early stopping), and VAL is
 counted with it through the whole of ``cellseg count``. The row "0" is the model that it starts
-from. Finished models in the output folder are not trained again, an interrupted training goes on.
+from. Finished rows in the output folder are not made again, an interrupted training goes on.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def row(name: str, model: str, val: Path, trained: str) -> str:
 @click.command()
 @click.argument("data", type=click.Path(exists=True, path_type=Path))
 @click.argument("val", type=click.Path(exists=True, path_type=Path))
-@click.option("--images", default="5,10,20,30", show_default=True)
+@click.option("--images", default="0,5,10,20,30", show_default=True)
 @click.option("--minutes", default=45.0, show_default=True, help="Of each training, at most.")
 @click.option("--init", default="default", show_default=True, help="default, or a model file.")
 @click.option("--folder", type=click.Path(path_type=Path), help="Of the images, as --images.")
@@ -75,33 +75,35 @@ def main(
 ) -> None:
     """Train, count, print the table."""
     output.mkdir(parents=True, exist_ok=True)
-    lines = [row("0", init, val, "–")]
+    store = output / "rows.json"
+    rows = json.loads(store.read_text(encoding="utf-8")) if store.exists() else {}
     available = len(json.loads(data.read_text(encoding="utf-8"))["images"])
     for count in sorted({min(int(part), available) for part in images.split(",")}):
-        click.echo(f"{count} images")
-        home = output / str(count)
-        model = home / f"{count}-images.safetensors"
-        if model.exists():
-            lines.append(row(str(count), str(model), val, "earlier"))
+        if str(count) in rows:
             continue
-        done = train(
-            TrainRequest(
-                data=(subset(data, count, output),),
-                images=folder or data.parent,
-                output=home,
-                init=init,
-                minutes=minutes,
-                object="cell" if outlined == "cell" else "nucleus",
-                name=f"{count}-images",
-            ),
-            report=tell,
-        )
-        took = f"{done.card.training['minutes']} min, {done.card.training['device']}"
-        lines.append(row(str(count), str(done.model), val, took))
-        click.echo(lines[-1])
+        click.echo(f"{count} images")
+        if count == 0:
+            rows["0"] = row("0", init, val, "–")
+        else:
+            done = train(
+                TrainRequest(
+                    data=(subset(data, count, output),),
+                    images=folder or data.parent,
+                    output=output / str(count),
+                    init=init,
+                    minutes=minutes,
+                    object="cell" if outlined == "cell" else "nucleus",
+                    name=f"{count}-images",
+                ),
+                report=tell,
+            )
+            took = f"{done.card.training['minutes']} min, {done.card.training['device']}"
+            rows[str(count)] = row(str(count), str(done.model), val, took)
+        click.echo(rows[str(count)])
+        store.write_text(json.dumps(rows), encoding="utf-8")
     click.echo("\n| images | training | accuracy at IoU 0.5 | F1 | F1 at 0.75 | bias | per image |")
     click.echo("|---|---|---|---|---|---|---|")
-    click.echo("\n".join(lines))
+    click.echo("\n".join(rows[key] for key in sorted(rows, key=int)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Count fields of which only the cells' centres are annotated.
 
-    python benchmarks/points.py FOLDER [--split val] [--mpp 0.5] [--model M]
+    python benchmarks/points.py FOLDER [--split val] [--mpp 0.5] [--model M] [--protocol P]
 
 FOLDER holds ``images/``, ``counts.csv`` (image, split, n_cells) and ``points.csv`` (image, x, y).
 Each image goes through the whole of a count, down to a low score. The table gives the count's
@@ -24,16 +24,21 @@ from scipy.spatial.distance import cdist
 from cellseg.detect import MaskRCNNDetector, load_detector
 from cellseg.pipeline import CountResult, run
 from cellseg.plan import CountRequest, make_plan
+from cellseg.protocol import CountProtocol
 from cellseg.slide import open_slide
 
 SCORES = tuple(0.1 + 0.05 * k for k in range(15))
 
 
 def centres(
-    image: Path, mpp: float, detector: MaskRCNNDetector, folder: Path
+    image: Path,
+    mpp: float,
+    detector: MaskRCNNDetector,
+    folder: Path,
+    protocol: str | CountProtocol | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
     """Centroids (x, y) down to a low score, pixels of the image, (N, 2); scores; the one in use."""
-    wanted = CountRequest(image=image, mpp=mpp)
+    wanted = CountRequest(image=image, mpp=mpp, protocol=protocol)
     with open_slide(image, mpp=mpp) as slide:
         used = make_plan(slide, wanted, detector.info).protocol.score
     request = replace(wanted, output=folder, score=SCORES[0])
@@ -60,7 +65,10 @@ def matched(found: NDArray[np.float64], truth: NDArray[np.float64], within: floa
 @click.option("--mpp", default=0.5, show_default=True)
 @click.option("--within", default=6.0, show_default=True, help="µm.")
 @click.option("--model", default="default", show_default=True)
-def main(folder: Path, split: str, mpp: float, within: float, model: str) -> None:
+@click.option("--protocol", help="Name or file; chosen from each image if left out.")
+def main(
+    folder: Path, split: str, mpp: float, within: float, model: str, protocol: str | None
+) -> None:
     """Print one line an image, and the totals."""
     counts = pd.read_csv(folder / "counts.csv")
     points = pd.read_csv(folder / "points.csv").groupby("image")
@@ -69,7 +77,7 @@ def main(folder: Path, split: str, mpp: float, within: float, model: str) -> Non
     for image in counts[(counts["split"] == split) & (counts["n_cells"] > 0)].itertuples():
         with tempfile.TemporaryDirectory() as place:
             path = folder / "images" / str(image.image)
-            found, scores, used = centres(path, mpp, detector, Path(place))
+            found, scores, used = centres(path, mpp, detector, Path(place), protocol)
         truth = points.get_group(image.image)[["x", "y"]].to_numpy(dtype=float)
         for name, score in [("in use", used), *((f"{s:.2f}", s) for s in SCORES)]:
             kept = found[scores >= np.float32(score)]

@@ -100,8 +100,7 @@ class RemotePath:
             fs, path = url_to_fs(self.url)
         except ImportError as error:
             raise SettingsError(
-                f"{self}: {_line(error)}; pip install 'cellseg-slides[remote]' reads URLs, "
-                "s3:// among them"
+                f'{self}: {_line(error)}; URLs, s3:// among them, need: pip install ".[remote]"'
             ) from error
         except ValueError as error:
             raise SettingsError(f"{self}: cannot be understood ({_line(error)})") from error

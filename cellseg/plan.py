@@ -18,7 +18,7 @@ from cellseg.errors import RegionError, SettingsError
 from cellseg.geometry import STRIDE_PX, Box, TileGrid
 from cellseg.location import Location
 from cellseg.normalise import Light, Normaliser
-from cellseg.protocol import CountProtocol, load_protocol, shipped_protocols
+from cellseg.protocol import PHASE_PX, CountProtocol, load_protocol, shipped_protocols
 from cellseg.region import Region
 from cellseg.slide import Slide
 
@@ -31,6 +31,9 @@ MIN_DOWNSAMPLE = 0.25
 
 COARSE_SCAN_MPP = 0.4
 """Slides from here on are taken as scanned at 20×; they have a protocol of their own."""
+
+UNKNOWN_SCALE = 2.0
+"""How far off, either way, a protocol's scale may be for an image without a pixel size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +159,8 @@ def make_plan(
     if request.score is not None and request.score != protocol.score:
         changes |= {"score": request.score, "calibration": None}
     if request.tile_px is not None:
+        if request.tile_px % PHASE_PX:
+            raise SettingsError(f"--tile must be a multiple of {PHASE_PX}, got {request.tile_px}")
         changes["tile_px"] = request.tile_px
     if changes:
         protocol = protocol.changed(**changes)
@@ -167,6 +172,8 @@ def make_plan(
         lattice_mpp = None if slide.mpp is None else slide.mpp * downsample
         protocol, line = with_sizes(protocol, info.sizes, lattice_mpp=lattice_mpp)
         notes.append(line)
+    elif slide.mpp is None and not own:
+        protocol = with_wider_gates(protocol)
     height, width = slide.lattice_shape(downsample)
     grid = fit_grid(height, width, tile=protocol.tile_px, halo=protocol.halo_px)
     return Plan(
@@ -233,6 +240,18 @@ def with_sizes(
     else:
         said = f"{low:.3g} … {high:.3g} µm²"
     return changed, f"areas of {said} are counted, by the model's training; --protocol FILE sets it"
+
+
+def with_wider_gates(protocol: CountProtocol) -> CountProtocol:
+    """A shipped protocol for an image whose pixel size nobody knows.
+
+    Its size gates are in µm², and pixels are taken to have its scale: they may be half as wide,
+    or twice.
+    """
+    return protocol.changed(
+        min_area_um2=protocol.min_area_um2 / UNKNOWN_SCALE**2,
+        max_area_um2=protocol.max_area_um2 * UNKNOWN_SCALE**2,
+    )
 
 
 def fit_grid(height: int, width: int, *, tile: int, halo: int) -> TileGrid:

@@ -348,10 +348,16 @@ class Recorder:
             )
         if self._gated > max(GATED_AT_LEAST, GATED_SHARE * (self._gated + self._kept)):
             gate = self.plan.protocol
+            pixel_um2 = self.plan.protocol.mpp**2 if self.scale.lattice_mpp is None else 1.0
+            unit, right = (
+                ("px", "is --diameter or --mpp missing?")
+                if self.scale.lattice_mpp is None
+                else ("µm²", "are the pixel size and the protocol right?")
+            )
             found.append(
                 f"{self._gated:,} outlines beside {self._kept:,} cells were left out as smaller "
-                f"than {gate.min_area_um2:.3g} or larger than {gate.max_area_um2:.3g} µm²: are the "
-                "pixel size and the protocol right?"
+                f"than {gate.min_area_um2 / pixel_um2:.3g} or larger than "
+                f"{gate.max_area_um2 / pixel_um2:,.0f} {unit}: {right}"
             )
         if self.failed_tiles:
             found.append(f"{self.failed_tiles:,} tiles did not decode and were left out")

@@ -257,11 +257,21 @@ def test_a_score_out_of_range_is_a_usage_error(cellseg, tmp_path, score):
     assert cellseg("count", tmp_path / "a.tif", "--score", score)[0] == 2
 
 
-def test_help_has_examples(cellseg):
-    code, out, _ = cellseg("count", "--help")
+@pytest.mark.parametrize("command", ["", "count", "view", "train", "evaluate"])
+def test_help_has_examples_a_line_each(cellseg, command):
+    code, out, _ = cellseg(*command.split(), "--help")
     assert code == 0
-    assert "Examples" in out
-    assert "--export labels.tif" in out
+    assert "\\b" not in out
+    examples = out.partition("Examples:")[2].strip().splitlines()
+    assert len(examples) >= 2
+    assert all(line.strip().startswith(f"cellseg {command}".strip()) for line in examples)
+
+
+def test_a_tile_that_does_not_fit_the_network_is_named(cellseg, tmp_path):
+    write_disc_slide(tmp_path / "a.tif", np.random.default_rng(0), shape=(64, 64))
+    code, _, err = cellseg("count", tmp_path / "a.tif", "--tile", 100)
+    assert code == 2
+    assert "--tile must be a multiple of 64, got 100" in err
 
 
 def test_version(cellseg):

@@ -290,7 +290,7 @@ def test_the_schedulers_own_file_is_its_address(slide, threads, tmp_path):
 def test_the_package_is_missing(slide, monkeypatch, package):
     path, _ = slide
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(SettingsError, match=r"pip install 'cellseg-slides\[cluster\]'"):
+    with pytest.raises(SettingsError, match=r'pip install "\.\[cluster\]"'):
         next(run(request_for(path, engine="dask"), detector=ThresholdDetector()))
 
 

@@ -461,6 +461,33 @@ def test_many_outlines_beyond_the_size_limits_are_told(slide):
     assert not any("left out" in text for text in whole.cells.warnings)
 
 
+@pytest.mark.parametrize(
+    ("protocol", "mpp", "expected"),
+    [("he", None, [25, 900, 14400]), ("he", 0.25, [900]), (load_protocol("he"), None, [900])],
+)
+def test_without_a_pixel_size_a_shipped_protocol_allows_half_and_twice_the_width(
+    tmp_path, protocol, mpp, expected
+):
+    import tifffile
+
+    image = np.full((256, 256, 3), 240, dtype=np.uint8)
+    for place, side in ((20, 5), (60, 30), (120, 120), (4, 3)):
+        image[place : place + side, place : place + side] = (90, 60, 140)
+    tifffile.imwrite(tmp_path / "squares.tif", image, photometric="rgb")
+    result, _ = counted(request_for(tmp_path / "squares.tif", protocol=protocol, mpp=mpp))
+    assert sorted(result.cells.table["area_px"]) == expected
+
+
+def test_without_a_pixel_size_the_limits_are_told_in_pixels(tmp_path):
+    from cellseg.synthetic import PyramidLayout
+
+    path = tmp_path / "bare.tif"
+    write_disc_slide(path, np.random.default_rng(7), layout=PyramidLayout(mpp=None, levels=1))
+    result, _ = counted(request_for(path, protocol=PROTOCOL.changed(max_area_um2=25.0)))
+    (said,) = [text for text in result.cells.warnings if "left out" in text]
+    assert "smaller than 0 or larger than 100 px: " in said
+
+
 def test_a_region_holds_the_cells_that_a_whole_count_finds_there(slide, tmp_path):
     path, _ = slide
     region = Region(

@@ -118,3 +118,18 @@ def test_the_halo_holds_the_largest_cell_and_the_context(mpp, largest_um, contex
     assert protocol.halo_px >= math.floor(largest_um / mpp) + 8
     assert protocol.halo_px >= context_px
     assert protocol.halo_px < max(largest_um / mpp + 9, context_px) + PHASE_PX
+
+
+def test_the_page_about_protocols_names_every_setting_and_its_default():
+    page = (Path(__file__).parents[1] / "docs" / "protocols.md").read_text(encoding="utf-8")
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| `")]
+    told = {cells[1].strip(" `"): cells[3].strip() for cells in rows}
+    fields = CountProtocol.model_fields
+    assert list(told) == list(fields)
+    for name, field in fields.items():
+        if field.is_required():
+            assert told[name] == "–"
+        elif field.default in (None, float("inf")):
+            assert told[name] == "none"
+        else:
+            assert told[name] == str(field.default).lower().removesuffix(".0")

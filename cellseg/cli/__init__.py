@@ -37,19 +37,21 @@ class LazyGroup(click.Group):
         return command
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""\b
+Examples:
+  cellseg count slide.svs           counts, measures, leaves slide.cellseg/
+  cellseg info slide.svs            what is in the file, pixel size first
+  cellseg view slide.cellseg        the masks over the slide, in napari
+  cellseg train cells.json          a model from your own annotations
+  cellseg evaluate cells.json       how good a model is on them""",
+)
 @click.version_option(__version__, prog_name="cellseg")
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens to stderr.")
 def cli(verbose: bool) -> None:
-    r"""Count and measure every cell on a microscope slide.
-
-    \b
-    cellseg count slide.svs           counts, measures, leaves slide.cellseg/
-    cellseg info slide.svs            what is in the file, pixel size first
-    cellseg view slide.cellseg        the masks over the slide, in napari
-    cellseg train cells.json          a model from your own annotations
-    cellseg evaluate cells.json       how good a model is on them
-    """
+    """Count and measure every cell on a microscope slide."""
     logging.basicConfig(
         level=logging.INFO if verbose else logging.ERROR,
         stream=sys.stderr,

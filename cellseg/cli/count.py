@@ -155,8 +155,8 @@ Examples:
     "--model",
     default="default",
     show_default=True,
-    metavar="FILE",
-    help="A model made by 'cellseg train'.",
+    metavar="default|FILE",
+    help="The shipped model, or one made by 'cellseg train'.",
 )
 @click.option(
     "--score",
@@ -172,7 +172,7 @@ Examples:
     "--diameter",
     type=click.FloatRange(0.0, 10_000.0, min_open=True),
     metavar="PX",
-    help="Usual cell's diameter in pixels, for images without pixel size.",
+    help="Usual cell's diameter, pixels of the image: sets the scale in place of the pixel size.",
 )
 @click.option("--channel", metavar="NAME|NUMBER", help="Channel to count in (numbers from 0).")
 @click.option(
@@ -189,7 +189,7 @@ Examples:
     "--tile",
     type=click.IntRange(min=64),
     metavar="PX",
-    help="Side of a tile, model pixels; the count does not depend on it.",
+    help="Side of a tile, model pixels, a multiple of 64; the count hardly depends on it.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
 @precision_option

@@ -20,7 +20,13 @@ from cellseg.evaluation.judged import Scores
 from cellseg.protocol import save_protocol
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  cellseg evaluate val.json --report report
+  cellseg evaluate val.json --model trained/trained.safetensors --json
+  cellseg evaluate mine.json --protocol he --calibrate mine.yaml"""
+)
 @click.argument(
     "data",
     nargs=-1,
@@ -65,16 +71,11 @@ def evaluate(
     calibrate: Path | None,
     as_json: bool,
 ) -> None:
-    r"""Count the annotated images of DATA (COCO JSON files) and compare.
+    """Count the annotated images of DATA (COCO JSON files) and compare.
 
     Every image goes through the whole of `cellseg count`. Counts, F1, accuracy, panoptic
     quality, AJI, COCO AP and the error of sizes are printed for all images and for each set,
     modality and class.
-
-    \b
-    cellseg evaluate val.json --report report
-    cellseg evaluate val.json --model trained/trained.safetensors --json
-    cellseg evaluate mine.json --protocol he --calibrate mine.yaml
     """
     request = EvaluateRequest(
         data=data,

@@ -16,7 +16,12 @@ LINE_SECONDS = 30.0
 """Without a terminal: at least so long between lines about losses."""
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  cellseg train cells.json --minutes 120 --mpp 0.25
+  cellseg train cells.json --init default --output my-model"""
+)
 @click.argument(
     "data",
     nargs=-1,
@@ -85,14 +90,10 @@ def train(
     mpp: float | None,
     licence: str,
 ) -> None:
-    r"""Train a model on DATA: COCO JSON files with polygons or masks.
+    """Train a model on DATA: COCO JSON files with polygons or masks.
 
     Exports of CVAT, LabelMe's converters and Roboflow are read as they are. Ctrl-C keeps what
     is done; the same command goes on.
-
-    \b
-    cellseg train cells.json --minutes 120 --mpp 0.25
-    cellseg train cells.json --init default --output my-model
     """
     request = run.TrainRequest(
         data=data,

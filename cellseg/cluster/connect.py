@@ -35,7 +35,7 @@ def check_installed() -> None:
     except ImportError as error:
         raise SettingsError(
             f"--engine dask needs a package that is not installed ({error}); "
-            "pip install 'cellseg-slides[cluster]'"
+            'pip install ".[cluster]"'
         ) from error
     log.debug("distributed %s, cloudpickle %s", distributed.__version__, cloudpickle.__version__)
 
@@ -171,7 +171,7 @@ def _security() -> Any:  # noqa: ANN401
     except ImportError as error:
         raise SettingsError(
             f"--engine dask without --scheduler needs a package that is not installed ({error}); "
-            "pip install 'cellseg-slides[cluster]'"
+            'pip install ".[cluster]"'
         ) from error
 
 

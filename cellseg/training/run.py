@@ -164,6 +164,9 @@ def _schedule(request: TrainRequest, device: torch.device) -> Schedule:
     )
 
 
+REST = 4.0
+"""At least so many times as long as a validation took are steps, before the next one."""
+
 _STOPPED = (
     "the last {} validations were no better: stopped before it learns its own images by heart; "
     "the best weights are kept (--minutes prolongs it)"
@@ -184,7 +187,7 @@ def _loop(
     stream = CropStream(
         data.train, None, augmentation, request.batch, request.seed + 1000 * trainer.state.step
     )
-    due = _next_due(trainer, request.validations)
+    due, rested = _next_due(trainer, request.validations), 0.0
     since = len(trainer.state.history)
     with _interruptible() as stop:
         try:
@@ -193,8 +196,10 @@ def _loop(
                 tell(Progress(step + 1, minutes, min(1.0, trainer.progress), losses))
                 if stop.is_set():
                     raise KeyboardInterrupt
-                if validator and trainer.progress >= due and not trainer.warming_up:
-                    _validate(trainer, validator, tell)
+                late = trainer.progress >= due and time.monotonic() >= rested
+                if validator and late and not trainer.warming_up:
+                    took = _validate(trainer, validator, tell)
+                    rested = time.monotonic() + REST * took
                     due = _next_due(trainer, request.validations)
                     if _overfits(trainer.state.history, request.patience, since):
                         tell(Note(_STOPPED.format(request.patience)))
@@ -230,7 +235,8 @@ def _next_due(trainer: Trainer, validations: int) -> float:
     return float(np.floor(trainer.progress * validations + 1e-9) + 1) / validations
 
 
-def _validate(trainer: Trainer, validator: Validator, tell: Report) -> None:
+def _validate(trainer: Trainer, validator: Validator, tell: Report) -> float:
+    """Score the average weights and keep the best; how long it took, in seconds."""
     start = time.monotonic()
     state = trainer.state
     scores = validator(trainer.average)
@@ -245,8 +251,10 @@ def _validate(trainer: Trainer, validator: Validator, tell: Report) -> None:
             checkpoint.State(step=state.step, seconds=state.seconds, best=entry, run=state.run),
         )
     state.history.append(entry)
-    state.seconds += time.monotonic() - start
+    took = time.monotonic() - start
+    state.seconds += took
     tell(Validated(state.step, state.seconds / 60, scores, best))
+    return took
 
 
 @contextmanager

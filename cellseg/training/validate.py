@@ -94,6 +94,8 @@ class Validator:
         """Scores of these weights."""
         state = {k: v for k, v in average.items() if not k.endswith("num_batches_tracked")}
         model = network_of(state, len(self.classes), Path("training")).to(self.device)
+        # What is compared here is weights; the second look costs as much as all else.
+        model.roi_heads.fine_from_px = float("inf")
         detector = MaskRCNNDetector(
             make_ready(model, best_precision(self.device)),
             DetectorInfo("training", "", self.classes, "cell"),

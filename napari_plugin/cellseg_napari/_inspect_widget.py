@@ -2,49 +2,35 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import napari
 import numpy as np
 from napari.layers import Labels, Shapes
-from napari.utils.notifications import show_error, show_info, show_warning
-from numpy.typing import NDArray
 from qtpy.QtCore import QItemSelection, QItemSelectionModel, QTimer
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QComboBox,
-    QFileDialog,
     QFormLayout,
-    QGridLayout,
-    QGroupBox,
     QLabel,
-    QPushButton,
     QTableView,
     QVBoxLayout,
     QWidget,
 )
 
-from cellseg.corrections import Corrections, Edit, export_training
-from cellseg.errors import CellsegError, unexpected_text
-from cellseg.geometry import Box
+from cellseg.corrections import Edit
+from cellseg_napari._attempt import attempt, tell
 from cellseg_napari._background import in_background
+from cellseg_napari._correct_box import CorrectBox
 from cellseg_napari._docked import WhenClosed
 from cellseg_napari._histogram import HistogramRange
-from cellseg_napari._inspect import BY_CLASS, BY_LABEL, MARKED, Inspector
-from cellseg_napari._opened import FEATURES_LIMIT, Opened, camera_of, refresh, results_in
-from cellseg_napari._outlines import world_outlines
-from cellseg_napari._paint import Painter
+from cellseg_napari._inspect import BY_CLASS, BY_LABEL, CLASS_COLOURS, MARKED, Inspector
+from cellseg_napari._opened import FEATURES_LIMIT, refresh, results_in
 from cellseg_napari._table import CellTable
-
-if TYPE_CHECKING:
-    from cellseg.results import Result
-
-logger = logging.getLogger(__name__)
 
 NOTHING = "no result is open"
 EVERYWHERE = "the whole slide"
@@ -65,7 +51,6 @@ class InspectWidget(QWidget):  # type: ignore[misc]
         super().__init__()
         self.viewer = viewer
         self.inspector: Inspector | None = None
-        self.painter: Painter | None = None
         self._end_listening: Callable[[], None] = lambda: None
         self._watched: Shapes | None = None
         self._closed = False
@@ -74,8 +59,9 @@ class InspectWidget(QWidget):  # type: ignore[misc]
         self._switching = False
         self._known_shapes: list[Shapes] = []
         self._sorted = ("label", False)
-        self._busy = False
         self._lost: Path | None = None
+        self.correct = CorrectBox(viewer)
+        self.correct.measured.connect(self._tell_totals)
         self._build()
         self._when_closed = WhenClosed(self, self._taken_out)
         self._soon = QTimer(self)
@@ -132,46 +118,7 @@ class InspectWidget(QWidget):  # type: ignore[misc]
         layout.addLayout(inside)
         layout.addWidget(self.totals)
         layout.addWidget(self.table, stretch=1)
-        layout.addWidget(self._correcting())
-
-    def _correcting(self) -> QGroupBox:
-        box = QGroupBox("Correct the selected cells")
-        grid = QGridLayout(box)
-        self.buttons: dict[str, QPushButton] = {}
-        actions: tuple[tuple[str, str, Callable[[], object]], ...] = (
-            ("Delete", "Take the selected cells away", self.delete),
-            ("Merge", "Make one cell of the selected ones (shift-click selects more)", self.merge),
-            ("Split", "Cut the selected cell in two, or along a line drawn in the shapes layer "
-             "above", self.split),
-            ("Paint", "Draw a new cell, or change the selected one's outline, with napari's brush",
-             self.paint),
-            ("Undo", "Take the last correction back", self.undo),
-            ("Redo", "Make it again", self.redo),
-            ("Recount", "Measure what changed and renew the totals", self.recount),
-            ("Save", "Write the corrected cells into a folder of their own, beside the automatic "
-             "result", self.save),
-            ("Training data", "Write what was corrected as COCO JSON for cellseg train",
-             self.export),
-        )  # fmt: skip
-        for number, (name, tip, action) in enumerate(actions):
-            button = QPushButton(name)
-            button.setToolTip(tip)
-            button.clicked.connect(partial(self._try, action))
-            grid.addWidget(button, number // 3, number % 3)
-            self.buttons[name] = button
-        self.classes = QComboBox()
-        self.classes.setEditable(True)
-        self.classes.setToolTip("Class of new cells; type another name for a new class")
-        set_class = QPushButton("Set class")
-        set_class.setToolTip("Give the selected cells this class")
-        set_class.clicked.connect(partial(self._try, self.set_class))
-        self.buttons["Set class"] = set_class
-        grid.addWidget(self.classes, 3, 0, 1, 2)
-        grid.addWidget(set_class, 3, 2)
-        self.state = QLabel()
-        self.state.setWordWrap(True)
-        grid.addWidget(self.state, 4, 0, 1, 3)
-        return box
+        layout.addWidget(self.correct)
 
     # Which result
 
@@ -224,12 +171,12 @@ class InspectWidget(QWidget):  # type: ignore[misc]
             others = [layer.name for layer in self.viewer.layers if isinstance(layer, Labels)]
             foreign = f" ({others[-1]} is no result of cellseg)" if others else ""
             self.totals.setText(NOTHING + foreign)
-            self._enable()
+            self.correct.enable()
             return
         layer, opened = data
         self.inspector = Inspector(self.viewer, layer, opened)
         self.inspector.on_select(self._show_selection)
-        self.painter = Painter(self.viewer, opened)
+        self.correct.show_result(self.inspector)
         if opened.corrections is not None:
             self._end_listening = opened.corrections.on_change(self._edited)
         self.model = CellTable(opened, self)
@@ -244,9 +191,7 @@ class InspectWidget(QWidget):  # type: ignore[misc]
             box.clear()
             box.addItems(entries)
             box.blockSignals(False)
-        self._list_classes()
         self._rows()
-        self._enable()
         self._tell_totals()
         usual = next((name for name in ("area_um2", "area_px") if name in numeric), "")
         if len(opened.rows) <= FEATURES_LIMIT:
@@ -256,33 +201,14 @@ class InspectWidget(QWidget):  # type: ignore[misc]
         """Take marks, colours, filter and paint of the result away."""
         self._switching = True
         try:
-            if self.painter is not None:
-                self.painter.leave()
-                self.buttons["Paint"].setText("Paint")
+            self.correct.leave()
             if self.inspector is not None:
                 self.inspector.close()
         finally:
             self._switching = False
-        self.inspector = self.painter = None
+        self.inspector = None
         self._sorted = ("label", False)
         self.legend.setText("")
-
-    def _enable(self) -> None:
-        can = self.inspector is not None and self.inspector.opened.corrections is not None
-        can = can and not self._busy
-        for button in self.buttons.values():
-            button.setEnabled(can)
-        note = self.inspector.opened.note if self.inspector is not None else None
-        self.state.setText(note or "")
-
-    def _list_classes(self) -> None:
-        if self.inspector is None:
-            return
-        text = self.classes.currentText()
-        names = self.inspector.classes()
-        self.classes.clear()
-        self.classes.addItems(names)
-        self.classes.setCurrentText(text or (names[0] if names else ""))
 
     # Reading columns
 
@@ -298,19 +224,17 @@ class InspectWidget(QWidget):  # type: ignore[misc]
                 rows.load(names)
                 then()
 
-            self._try(now)
+            attempt(now)
             return
         self.totals.setText(READING)
 
         def arrived(_: object) -> None:
             if not self._closed and self.inspector is not None and self.inspector.opened is opened:
-                self._try(then)
+                attempt(then)
                 if self.totals.text() == READING:
                     self._tell_totals()
 
-        self._jobs.append(
-            in_background(self, partial(rows.load, names), done=arrived, failed=self._failed)
-        )
+        self._jobs.append(in_background(self, partial(rows.load, names), done=arrived, failed=tell))
 
     # Selecting
 
@@ -328,7 +252,7 @@ class InspectWidget(QWidget):  # type: ignore[misc]
         if not self.inspector.is_visible():
             return
         more = "Shift" in event.modifiers
-        self._try(partial(self.inspector.click, event.position, more=more))
+        attempt(partial(self.inspector.click, event.position, more=more))
 
     def _show_selection(self) -> None:
         """The selected cell's row."""
@@ -351,7 +275,7 @@ class InspectWidget(QWidget):  # type: ignore[misc]
         self.table.viewport().update()
         said = ", ".join(str(label) for label in self.inspector.selected[:8])
         count = len(self.inspector.selected)
-        self.state.setText(f"selected: {said}" + (f" … ({count:,})" if count > 8 else ""))
+        self.correct.state.setText(f"selected: {said}" + (f" … ({count:,})" if count > 8 else ""))
 
     def _row_clicked(self, *_: object) -> None:
         """One row flies to its cell; several are selected where they are."""
@@ -359,9 +283,9 @@ class InspectWidget(QWidget):  # type: ignore[misc]
             return
         labels = self._row_labels()
         if len(labels) == 1:
-            self._try(partial(self.inspector.fly_to, labels[0]))
+            attempt(partial(self.inspector.fly_to, labels[0]))
         elif labels:
-            self._try(partial(self.inspector.select, labels))
+            attempt(partial(self.inspector.select, labels))
 
     def _row_labels(self) -> list[int]:
         """Of the selected rows, by ranges: asking row by row takes minutes for a million."""
@@ -413,8 +337,6 @@ class InspectWidget(QWidget):  # type: ignore[misc]
         self.legend.setText(self._legend(what))
 
     def _legend(self, what: str) -> str:
-        from cellseg_napari._inspect import CLASS_COLOURS
-
         assert self.inspector is not None
         if what == BY_LABEL:
             return ""
@@ -480,6 +402,7 @@ class InspectWidget(QWidget):  # type: ignore[misc]
         if self._watched is not None:
             self._watched.events.data.disconnect(self._later)
         self._watched = self.shapes.currentData()
+        self.correct.drawn = self._watched
         if self._watched is not None:
             self._watched.events.data.connect(self._later)
         self._later()
@@ -503,188 +426,16 @@ class InspectWidget(QWidget):  # type: ignore[misc]
         assert self.inspector is not None
         self.totals.setText(str(self.inspector.totals(self._watched)))
 
-    # Correcting
-
-    @property
-    def corrections(self) -> Corrections:
-        """Of the result that is shown.
-
-        Raises
-        ------
-        CellsegError
-            If it cannot be corrected.
-        """
-        opened = self._opened()
-        if opened.corrections is None:
-            raise CellsegError(opened.note or "this result cannot be corrected")
-        return opened.corrections
-
-    def _opened(self) -> Opened:
-        if self.inspector is None:
-            raise CellsegError("open a result first")
-        return self.inspector.opened
-
-    @property
-    def selected(self) -> list[int]:
-        """Labels of the selected cells; those of several table rows too."""
-        return [] if self.inspector is None else list(self.inspector.selected)
-
-    def delete(self) -> None:
-        self.corrections.delete(self.selected)
-
-    def merge(self) -> None:
-        self.corrections.merge(self.selected)
-
-    def split(self) -> None:
-        """Along a line of the chosen shapes layer that crosses the cell, else in two."""
-        if len(self.selected) != 1:
-            raise CellsegError("select the one cell to split")
-        label = self.selected[0]
-        box = self.corrections.cell(label).box
-        for line in self._lines():
-            low, high = line.min(axis=0), line.max(axis=0)
-            if (low < (box.y1, box.x1)).all() and (high >= (box.y0, box.x0)).all():
-                self.corrections.split(label, line=line)
-                return
-        self.corrections.split(label)
-
-    def _lines(self) -> list[NDArray[np.float64]]:
-        """Drawn lines, lattice (y, x), the newest first."""
-        if self._watched is None or self.inspector is None:
-            return []
-        found = []
-        for corners, kind in zip(self._watched.data, self._watched.shape_type, strict=True):
-            if kind in ("line", "path"):
-                world = np.array([self._watched.data_to_world(tuple(p))[-2:] for p in corners])
-                found.append(self.inspector.opened.to_lattice(world))
-        return found[::-1]
-
-    def paint(self) -> None:
-        """Start painting, or take what was painted."""
-        assert self.painter is not None
-        if self.painter.layer is None or self.painter.layer not in self.viewer.layers:
-            _ = self.corrections
-            assert self.inspector is not None
-            chosen = self.inspector.selected[-1] if self.inspector.selected else None
-            centre = camera_of(self.viewer).center[-2:]
-            if chosen is not None:
-                centre = self.inspector.opened.place_of(chosen)[0]
-            self.painter.begin((float(centre[0]), float(centre[1])), label=chosen)
-            self.buttons["Paint"].setText("Apply")
-            self.state.setText(
-                "paint with napari's brush, erase with its eraser; the number M gives is a new "
-                "cell. Apply takes it over"
-            )
-            return
-        edit = self.painter.apply(self.classes.currentText() or None)
-        self.buttons["Paint"].setText("Paint")
-        if edit is None:
-            self.state.setText("nothing was painted")
-
-    def set_class(self) -> None:
-        if not self.selected:
-            raise CellsegError("no cell is selected")
-        self.corrections.classify(self.selected, self.classes.currentText())
-        self._list_classes()
-
-    def undo(self) -> None:
-        if self.corrections.undo() is None:
-            show_info("nothing to take back")
-
-    def redo(self) -> None:
-        if self.corrections.redo() is None:
-            show_info("nothing to make again")
-
-    def recount(self) -> None:
-        """Measure what changed, in a thread where the table is long."""
-        corrections = self.corrections
-        self._long(corrections.recount, lambda summary: self.state.setText(str(summary)))
-
-    def save(self) -> None:
-        """Write the corrected result."""
-
-        def saved(result: Result) -> None:
-            self.state.setText(f"saved in {result.path.name}")
-            show_info(f"saved in {result.path}")
-
-        self.state.setText("saving …")
-        self._long(self.corrections.save, saved)
-
-    def export(self, folder: Path | None = None) -> None:
-        """Write training data: the shapes that were looked at, or the windows with edits."""
-        corrections = self.corrections
-        if not isinstance(folder, Path):
-            start = str(corrections.result.path.parent)
-            chosen = QFileDialog.getExistingDirectory(self, "Folder for training data", start)
-            if not chosen:
-                return
-            folder = Path(chosen)
-        regions = self._looked_at()
-        path = export_training(corrections, folder, regions=regions or None)
-        self.state.setText(f"for cellseg train: {path.parent.name}/{path.name}")
-        show_info(f"cellseg train {path}")
-
-    def _looked_at(self) -> list[Box]:
-        if self._watched is None or self.inspector is None:
-            return []
-        boxes = []
-        for outline in world_outlines(self._watched):
-            corners = self.inspector.opened.to_lattice(outline)
-            (y0, x0), (y1, x1) = np.floor(corners.min(axis=0)), np.ceil(corners.max(axis=0))
-            boxes.append(Box(max(0, int(y0)), max(0, int(x0)), max(0, int(y1)), max(0, int(x1))))
-        return [box for box in boxes if box.area]
-
     def _edited(self, edit: Edit) -> None:
         """After any edit: masks, colours, table and totals."""
         if self._closed or self.inspector is None:
             return
         refresh(self.viewer, self.inspector.opened, edit)
         self.inspector.edited()
-        self._list_classes()
         self.legend.setText(self._legend(self.inspector.coloured_by))
         self._rows()
         self._tell_totals()
-        count = len(self.corrections.edits)
-        self.state.setText(f"{edit}; {count} correction{'s' * (count != 1)} so far")
-
-    # Faults
-
-    def _long(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        """In a thread: the window stays alive. Corrections wait until it is done."""
-        self._busy = True
-        self._enable()
-
-        def done(found: object) -> None:
-            self._busy = False
-            if not self._closed:
-                self._enable()
-                self._tell_totals()
-                then(found)
-
-        def failed(error: Exception) -> None:
-            self._busy = False
-            if not self._closed:
-                self._enable()
-            self._failed(error)
-
-        self._jobs.append(in_background(self, work, done=done, failed=failed))
-
-    def _try(self, action: Callable[[], object], *_: object) -> None:
-        """Say in napari what went wrong."""
-        try:
-            action()
-        except CellsegError as error:
-            show_warning(str(error))
-        except Exception as error:
-            logger.exception("unexpected")
-            show_error(unexpected_text(error))
-
-    def _failed(self, error: Exception) -> None:
-        if isinstance(error, CellsegError):
-            show_warning(str(error))
-        else:
-            logger.error("unexpected", exc_info=error)
-            show_error(unexpected_text(error))
+        self.correct.tell_edit(edit)
 
     def _taken_out(self) -> None:
         if not self._closed:
@@ -693,6 +444,7 @@ class InspectWidget(QWidget):  # type: ignore[misc]
 
     def _close(self, _: object = None) -> None:
         self._closed = True
+        self.correct.close_box()
         self._end_listening()
         for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
             with suppress(ValueError, RuntimeError):

@@ -293,7 +293,7 @@ def test_masks_that_are_not_cellsegs_are_told_apart(viewer: napari.Viewer) -> No
     viewer.add_labels(np.ones((20, 20), int), name="mine")
     widget = dock(viewer, "Inspect and correct cells")
     assert "mine is no result of cellseg" in widget.totals.text()
-    assert not widget.buttons["Delete"].isEnabled()
+    assert not widget.correct.buttons["Delete"].isEnabled()
     click(viewer, (5.0, 5.0))
 
 
@@ -333,7 +333,7 @@ def test_a_click_shows_the_row_and_a_row_flies_to_its_cell(
     (row,) = inspected.table.selectionModel().selectedRows()
     assert inspected.model.labels[row.row()] == 12
     click(viewer, inspector.opened.place_of(14)[0], "Shift")
-    assert inspected.selected == [12, 14]
+    assert inspected.correct.selected == [12, 14]
     inspected.table.selectRow(inspected.model.place_of(40))
     pump(seconds=0.2)
     assert inspector.selected == (40,)
@@ -378,8 +378,8 @@ def test_totals_follow_the_shapes(viewer: napari.Viewer, inspected: Any) -> None
 def test_correcting_in_the_window(
     viewer: napari.Viewer, inspected: Any, told: list[str], tmp_path: Path
 ) -> None:
-    buttons = inspected.buttons
-    corrections = inspected.corrections
+    buttons = inspected.correct.buttons
+    corrections = inspected.correct.corrections
     count = len(corrections)
     buttons["Delete"].click()
     assert "no cell is selected" in told[-1]
@@ -398,7 +398,7 @@ def test_correcting_in_the_window(
     buttons["Redo"].click()
     assert [edit.kind for edit in corrections.edits] == ["delete", "split"]
     inspected.inspector.select([8])
-    inspected.classes.setCurrentText("mitosis")
+    inspected.correct.classes.setCurrentText("mitosis")
     buttons["Set class"].click()
     assert corrections.row(8)["class"] == "mitosis"
     inspected.inspector.select([20])
@@ -408,13 +408,13 @@ def test_correcting_in_the_window(
     buttons["Paint"].click()
     assert 20 not in corrections
     buttons["Recount"].click()
-    assert pump(lambda: "median area" in inspected.state.text(), 20)
-    assert "1 mitosis" in inspected.state.text()
+    assert pump(lambda: "median area" in inspected.correct.state.text(), 20)
+    assert "1 mitosis" in inspected.correct.state.text()
     buttons["Save"].click()
-    assert pump(lambda: "saved in" in inspected.state.text(), 60)
+    assert pump(lambda: "saved in" in inspected.correct.state.text(), 60)
     saved = load_result(corrections.result.path.with_name("discs.corrected.cellseg"))
     assert len(saved.table()) == len(corrections) == count - 1
-    inspected.export(tmp_path / "data")
+    inspected.correct.export(tmp_path / "data")
     assert (tmp_path / "data" / "annotations.json").is_file()
     assert "cellseg train" in told[-1]
     picture(viewer, "corrected")
@@ -426,10 +426,10 @@ def test_several_rows_are_several_cells(viewer: napari.Viewer, inspected: Any) -
     model, selection = inspected.model, inspected.table.selectionModel()
     rows = QItemSelection(model.index(3, 0), model.index(6, model.columnCount() - 1))
     selection.select(rows, QItemSelectionModel.SelectionFlag.ClearAndSelect)
-    assert inspected.selected == [4, 5, 6, 7]
+    assert inspected.correct.selected == [4, 5, 6, 7]
     assert len(viewer.layers["selected cells"].data) == 4
     inspected.table.selectAll()
-    assert len(inspected.selected) == model.rowCount()
+    assert len(inspected.correct.selected) == model.rowCount()
     inspected.inspector.select([9])
     assert [row.row() for row in selection.selectedRows()] == [8]
 
@@ -438,16 +438,16 @@ def test_order_and_shapes_stay_as_they_were_chosen(viewer: napari.Viewer, inspec
     inspected._sort(inspected.model.columns.index("area_um2"))
     second = int(inspected.model.labels[1])
     inspected.inspector.select([int(inspected.model.labels[0])])
-    inspected.buttons["Delete"].click()
+    inspected.correct.buttons["Delete"].click()
     assert inspected.model.labels[0] == second
     viewer.add_shapes([np.array([[50, 50], [150, 250]])], shape_type="rectangle")
     assert inspected.shapes.currentIndex() == 1, "what was just drawn is what is asked about"
     inspected.shapes.setCurrentIndex(0)
     inspected.colour.setCurrentText("eccentricity")
     assert inspected.shapes.currentIndex() == 0
-    inspected.classes.setCurrentText("mitosis")
-    inspected.buttons["Undo"].click()
-    assert inspected.classes.currentText() == "mitosis"
+    inspected.correct.classes.setCurrentText("mitosis")
+    inspected.correct.buttons["Undo"].click()
+    assert inspected.correct.classes.currentText() == "mitosis"
 
 
 def test_a_closed_panel_leaves_nothing_behind(viewer: napari.Viewer, inspected: Any) -> None:
@@ -459,9 +459,9 @@ def test_a_closed_panel_leaves_nothing_behind(viewer: napari.Viewer, inspected: 
     assert [layer.name for layer in viewer.layers] == ["discs", "discs nucleus"]
     assert viewer.layers["discs nucleus"].visible
     again = dock(viewer, "Inspect and correct cells")
-    assert again.model.rowCount() == len(again.corrections)
+    assert again.model.rowCount() == len(again.correct.corrections)
     again.inspector.select([4])
-    again.buttons["Delete"].click()
+    again.correct.buttons["Delete"].click()
     assert again.model.place_of(4) is None
 
 
@@ -495,23 +495,23 @@ def test_a_class_that_cannot_be_keeps_what_was_painted(
     viewer: napari.Viewer, inspected: Any, told: list[str]
 ) -> None:
     inspected.colour.setCurrentText("class")
-    inspected.buttons["Paint"].click()
+    inspected.correct.buttons["Paint"].click()
     layer = viewer.layers["paint here"]
     layer.data[5:15, 5:15] = layer.selected_label
-    inspected.classes.setCurrentText("two \x07 bells")
-    inspected.buttons["Paint"].click()
+    inspected.correct.classes.setCurrentText("two \x07 bells")
+    inspected.correct.buttons["Paint"].click()
     assert told
     assert "paint here" in viewer.layers
-    assert inspected.buttons["Paint"].text() == "Apply"
-    inspected.classes.setCurrentText("mitosis")
-    inspected.buttons["Paint"].click()
+    assert inspected.correct.buttons["Paint"].text() == "Apply"
+    inspected.correct.classes.setCurrentText("mitosis")
+    inspected.correct.buttons["Paint"].click()
     assert "paint here" not in viewer.layers
     assert "mitosis" in inspected.legend.text()
 
 
 def test_deleted_then_reopened(viewer: napari.Viewer, inspected: Any, told: list[str]) -> None:
     inspected.inspector.select([4])
-    inspected.buttons["Delete"].click()
+    inspected.correct.buttons["Delete"].click()
     inspected.measure.setCurrentText("eccentricity")
     assert not told
     low, high = inspected.histogram.bounds
