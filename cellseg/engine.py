@@ -27,15 +27,12 @@ _LOOK_SECONDS = 0.2
 
 
 @dataclass(frozen=True, eq=False)
-class Mapped(Generic[Read, Found]):
+class Mapped(Generic[Found]):
     """One tile's result.
 
     Attributes
     ----------
     tile : Tile
-    read : object or None
-        What reading gave, kept so that measuring need not read again; None where reading failed
-        or happened elsewhere.
     found : object or None
         What the network gave; None where reading failed.
     error : Exception or None
@@ -43,7 +40,6 @@ class Mapped(Generic[Read, Found]):
     """
 
     tile: Tile
-    read: Read | None
     found: Found | None
     error: Exception | None = None
 
@@ -133,16 +129,16 @@ class LocalEngine(Generic[Read, Found]):
         tiles: Iterable[Tile],
         read: Callable[[Tile], Read],
         detect: Callable[[list[Read]], list[Found]],
-    ) -> Generator[Mapped[Read, Found], None, None]:
+    ) -> Generator[Mapped[Found], None, None]:
         """Yield each tile's result, in the order of ``tiles`` but for failed ones.
 
         Closed before its end, it waits for the batches under way and gives them up. Whatever
         ``detect`` raises is raised here.
         """
-        done: queue.Queue[Mapped[Read, Found] | _End] = queue.Queue(2 * self.batch)
+        done: queue.Queue[Mapped[Found] | _End] = queue.Queue(2 * self.batch)
         unwanted = threading.Event()
 
-        def put(item: Mapped[Read, Found] | _End) -> None:
+        def put(item: Mapped[Found] | _End) -> None:
             start = time.perf_counter()
             while not unwanted.is_set():
                 try:
@@ -187,8 +183,8 @@ class LocalEngine(Generic[Read, Found]):
         tiles: Iterable[Tile],
         read: Callable[[Tile], Read],
         detect: Callable[[list[Read]], list[Found]],
-    ) -> Generator[Mapped[Read, Found], None, None]:
-        under_way: deque[tuple[_Batch[Read], Future[list[Found]]]] = deque()
+    ) -> Generator[Mapped[Found], None, None]:
+        under_way: deque[tuple[list[Tile], Future[list[Found]]]] = deque()
         with ThreadPoolExecutor(self.networks, thread_name_prefix="cellseg-network") as pool:
 
             def submit(batch: _Batch[Read]) -> Future[list[Found]]:
@@ -200,7 +196,8 @@ class LocalEngine(Generic[Read, Found]):
                     for batch, failed in batches:
                         yield from failed
                         if batch:
-                            under_way.append((batch, submit(batch)))
+                            # What was read is let go of with the network's last look at it.
+                            under_way.append(([tile for tile, _ in batch], submit(batch)))
                         # One more than the threads, so that none waits for its next.
                         while len(under_way) > self.networks:
                             yield from _unpacked(*under_way.popleft())
@@ -212,7 +209,7 @@ class LocalEngine(Generic[Read, Found]):
 
     def _batches(
         self, tiles: Iterable[Tile], read: Callable[[Tile], Read]
-    ) -> Generator[tuple[_Batch[Read], list[Mapped[Read, Found]]], None, None]:
+    ) -> Generator[tuple[_Batch[Read], list[Mapped[Found]]], None, None]:
         """Tiles that were read, ``batch`` at a time, and those that could not be."""
         source = iter(tiles)
         waiting: deque[tuple[Tile, Future[Read]]] = deque()
@@ -222,7 +219,7 @@ class LocalEngine(Generic[Read, Found]):
                     waiting.append((tile, pool.submit(read, tile)))
                 while waiting:
                     ready: _Batch[Read] = []
-                    failed: list[Mapped[Read, Found]] = []
+                    failed: list[Mapped[Found]] = []
                     while waiting and len(ready) < self.batch:
                         tile, future = waiting.popleft()
                         for following in islice(source, 1):
@@ -230,7 +227,7 @@ class LocalEngine(Generic[Read, Found]):
                         try:
                             ready.append((tile, future.result()))
                         except self.expected as error:
-                            failed.append(Mapped(tile, None, None, error))
+                            failed.append(Mapped(tile, None, error))
                     yield ready, failed
             finally:
                 for _, future in waiting:
@@ -248,7 +245,7 @@ class _End:
 
 
 def _unpacked(
-    batch: _Batch[Read], future: Future[list[Found]]
-) -> Generator[Mapped[Read, Found], None, None]:
-    for (tile, value), found in zip(batch, future.result(), strict=True):
-        yield Mapped(tile, value, found)
+    tiles: list[Tile], future: Future[list[Found]]
+) -> Generator[Mapped[Found], None, None]:
+    for tile, found in zip(tiles, future.result(), strict=True):
+        yield Mapped(tile, found)

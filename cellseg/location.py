@@ -7,12 +7,12 @@ needs, so that readers do not ask which of the two they were given.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
-from urllib.parse import urlsplit
 
 from cellseg.errors import CellsegError, InputError, SettingsError
 
@@ -21,6 +21,27 @@ BLOCK_BYTES = 2**20
 
 KEPT_BLOCKS = 64
 """Blocks of one open file that are kept."""
+
+PLAIN_SCHEMES = frozenset(
+    (
+        "abfs",
+        "abfss",
+        "adl",
+        "az",
+        "file",
+        "gcs",
+        "gs",
+        "local",
+        "memory",
+        "oci",
+        "oss",
+        "s3",
+        "s3a",
+    )
+)
+"""URLs without users: in them "@", "?" and "#" belong to the name."""
+
+_URL = re.compile(r"[A-Za-z][\w+.-]*(?:::[\w+.-]+)*://[^\s'\"<>()\[\]]+")
 
 _CHANGES = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "md5Hash",
             "created")  # fmt: skip
@@ -42,20 +63,14 @@ class RemotePath:
 
     def __str__(self) -> str:
         """The URL without what may be a secret: user, password, signature."""
-        parts = urlsplit(self.url)
-        if "::" in self.url or not parts.scheme.startswith(
-            ("http", "ftp", "sftp", "ssh", "webdav")
-        ):
-            return self.url
-        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        return "::".join(_without_secrets(part) for part in self.url.split("::"))
 
     def __repr__(self) -> str:
         return f"RemotePath({str(self)!r})"
 
     @property
     def _path(self) -> PurePosixPath:
-        plain = self.url if "::" in self.url else str(self)
-        return PurePosixPath(plain.partition("://")[2])
+        return PurePosixPath(str(self).partition("://")[2])
 
     @property
     def name(self) -> str:
@@ -81,6 +96,18 @@ class RemotePath:
         if inside.startswith("/") or ".." in parts or any(c in inside for c in (":", "?", "#")):
             raise InputError(f"{self}: its metadata point outside of it; not read")
         return RemotePath(f"{self.url.rstrip('/')}/{inside}")
+
+    def child(self, name: str) -> RemotePath:
+        """What lies in this folder under a name that the storage, or a person, gave.
+
+        Raises
+        ------
+        InputError
+            If it is no name.
+        """
+        if name in ("", ".", "..") or "/" in name or "\\" in name:
+            raise InputError(f"{self}: {name!r} is no name of a file")
+        return RemotePath(f"{self.url.rstrip('/')}/{name}")
 
     def absolute(self) -> RemotePath:
         """Itself."""
@@ -119,6 +146,8 @@ class RemotePath:
         except CellsegError:
             raise
         except FileNotFoundError as error:
+            if (status := _refused(error)) is not None:
+                raise InputError(f"{self}: {what} (the server answers {status})") from error
             raise InputError(f"{self}: no such file; check the URL") from error
         except Exception as error:
             raise InputError(f"{self}: {what} ({_line(error)})") from error
@@ -140,7 +169,9 @@ class RemotePath:
         with self.reached() as (fs, path):
             try:
                 fs.info(path)
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                if _refused(error) is not None:
+                    raise
                 return False
             return True
 
@@ -158,7 +189,7 @@ class RemotePath:
         with self.reached("cannot be listed") as (fs, path):
             names = [PurePosixPath(entry).name for entry in fs.ls(path, detail=False)]
         here = PurePosixPath(path).name
-        yield from (self / name for name in sorted(names) if name != here and ":" not in name)
+        yield from (self.child(name) for name in sorted(names) if name not in ("", here))
 
     def read_bytes(self) -> bytes:
         with self.reached() as (fs, path):
@@ -267,5 +298,29 @@ def is_another(recorded: str, image: Location) -> bool:
         return False
 
 
+def _refused(error: FileNotFoundError) -> int | None:
+    """The status of a server that is out of order: fsspec calls any failure "not found".
+
+    403 is what many servers say of files that are not there.
+    """
+    status = getattr(error.__cause__, "status", None)
+    return status if isinstance(status, int) and status >= 500 else None
+
+
+def _without_secrets(part: str) -> str:
+    """One part of a chained URL, without user, password, query and fragment."""
+    scheme, found, rest = part.partition("://")
+    if not found or scheme in PLAIN_SCHEMES:
+        return part
+    rest = rest.partition("?")[0].partition("#")[0]
+    host, slash, path = rest.partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+
+
+def scrubbed(text: str) -> str:
+    """A message of another library, its URLs without what may be a secret."""
+    return _URL.sub(lambda found: str(RemotePath(found[0])), text)
+
+
 def _line(error: BaseException) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:200]
+    return (scrubbed(" ".join(str(error).split())) or type(error).__name__)[:200]

@@ -125,14 +125,14 @@ def run(
         return
     if request.output is None:
         raise SettingsError(f"{request.image}: --output must say where its result goes")
-    remote = RemoteResult.at(home / result_name(request))
+    remote = RemoteResult.at(home.child(result_name(request)))
     remote.prepare(request.image, whole=bool(request.export))
     here = replace(request, output=remote.local.parent, folder_name=remote.local.name)
     for event in _events(here, detector, detectors):
         if isinstance(event, CountResult):
             if (remote.local / "cells.csv").is_file():
                 yield Note(f"uploading to {remote.url}")
-            remote.finish()
+            remote.finish(request.image)
             cells = replace(event.cells, load_table=lambda _: remote.table())
             yield replace(event, cells=cells, uploaded=remote.url)
         else:

@@ -150,7 +150,7 @@ def make_plan(
         If a channel does not exist, or settings clash.
     """
     notes: list[str] = []
-    overview, _ = slide.overview(1024)
+    overview, _ = slide.overview()
     protocol, said = choose_protocol(slide, overview, request.protocol)
     notes += said
     own = _is_own(request.protocol)

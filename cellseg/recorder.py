@@ -84,7 +84,7 @@ class Recorder:
         self.merger = SeamMerger(plan.grid, absent=absent)
         self.scale = Scale(plan.downsample, slide.mpp)
         self.builder = SummaryBuilder(info.classes, object=info.object, scale=self.scale)
-        self._outside = self._gated = self._kept = 0
+        self._outside = self._gated = self._kept = self._unmeasured = 0
 
     @property
     def frame(self) -> Frame:
@@ -266,6 +266,7 @@ class Recorder:
                 return pixels.raw, (pixels.box.y0, pixels.box.x0)
             return self.source.region(box), (box.y0, box.x0)
         except RegionError:
+            self._unmeasured += len(part)
             empty = np.full((*box.shape, len(self._channels)), np.nan, dtype=np.float32)
             return empty, (box.y0, box.x0)
 
@@ -325,7 +326,7 @@ class Recorder:
     def _overview(self, title: str, *, tissue: bool) -> Overview | None:
         """The picture's ground; None where the slide no longer decodes at all."""
         try:
-            image, downsample = self.slide.overview(1200)
+            image, downsample = self.slide.overview()
         except RegionError:
             return None
         normaliser = Normaliser.fit(image[..., list(self.plan.channels)], self.plan.protocol.light)
@@ -364,6 +365,11 @@ class Recorder:
         if self._damaged:
             found.append(
                 f"{self._damaged:,} damaged blocks beside counted tiles were taken as background"
+            )
+        if self._unmeasured:
+            found.append(
+                f"{self._unmeasured:,} cells have no intensities: the slide could not be read "
+                "again there"
             )
         return found
 

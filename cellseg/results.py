@@ -8,7 +8,7 @@ result stays under the final names until the new one takes its place.
 
 from cellseg._results.files import readable
 from cellseg._results.folder import ResultFolder
-from cellseg._results.journal import FinishedTile, TileStatus
+from cellseg._results.journal import JOURNAL_NAME, FinishedTile, TileStatus
 from cellseg._results.labels import Frame, LabelLevel
 from cellseg._results.outline import tissue_outline
 from cellseg._results.overview import Overview, display_rgb, write_overview
@@ -19,6 +19,7 @@ from cellseg._results.table import TableColumn
 
 __all__ = [
     "CORRECTIONS",
+    "JOURNAL_NAME",
     "RESULT_FILES",
     "FinishedTile",
     "Frame",

@@ -30,7 +30,7 @@ from cellseg.results import CORRECTIONS, ResultFolder, load_result
 from cellseg.slide import Slide, slide_name
 from cellseg.tiles import TileSource, find_tissue, overview_step, tile_outlooks
 from cellseg.tissue import TissueFinder, TissueMask
-from cellseg.work import TileFound, TileRead, TileWork
+from cellseg.work import TileFound, TileRead, TileWork, tiles_together
 
 if TYPE_CHECKING:
     from cellseg.cluster.engine import DaskEngine
@@ -68,7 +68,7 @@ class SlideRun:
 
     def events(self) -> Iterator[Event]:
         self._refuse_other_slide()
-        folder = ResultFolder.open(self._path(), key=self._key())
+        folder = ResultFolder.open(self._path(), key=self._key(), image=self.request.image)
         with folder:
             if folder.already_complete and (earlier := _earlier(self.request.image, folder.path)):
                 yield Note("counted before with the same settings: nothing to do")
@@ -83,7 +83,7 @@ class SlideRun:
             tissue, everywhere = self._tissue()
             recorder, source = self._recorder(folder, tissue, everywhere)
             outlooks = tile_outlooks(source, recorder.wanted)
-            self.remaining = Remaining(outlooks, batch=self._together)
+            self.remaining = Remaining(outlooks, batch=self._together(source))
             total = recorder.total
             yield Started(self.request.image, total, self._about(total), recorder.frame)
             yield from self._replay(recorder, total)
@@ -134,26 +134,22 @@ class SlideRun:
             "model": self.detector.info.checksum,
             "version": __version__,
         }
+        if self.request.precision != "auto":
+            settings["precision"] = self.request.precision
         return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-    @property
-    def _batch(self) -> int:
-        """Tiles that go through the network together."""
-        if self.request.batch:
-            return self.request.batch
-        side = self.plan.grid.tile + 2 * self.plan.grid.halo
-        fitting = getattr(self.detector, "batch_for", None)
-        return 1 if fitting is None else int(fitting(side * side))
 
     @property
     def _networks(self) -> int:
         """Batches in the network at once."""
         return int(getattr(self.detector, "threads", 1))
 
-    @property
-    def _together(self) -> int:
+    def _batch(self, source: TileSource) -> int:
+        """Tiles that go through the network together."""
+        return tiles_together(source, self.detector, self.request.batch)
+
+    def _together(self, source: TileSource) -> int:
         """Tiles that are under way at once, and so tend to come together."""
-        return self._batch * self._networks if self.cluster is None else CLUSTER_TILES
+        return self._batch(source) * self._networks if self.cluster is None else CLUSTER_TILES
 
     @property
     def _prefilter(self) -> bool:
@@ -227,13 +223,13 @@ class SlideRun:
 
     def _here(
         self, recorder: Recorder, source: TileSource, todo: list[Tile]
-    ) -> Generator[Mapped[TileRead, TileFound], None, None]:
+    ) -> Generator[Mapped[TileFound], None, None]:
         """Tiles mapped in this process."""
         work = TileWork(source, self.detector)
         stages = getattr(self.detector, "take_seconds", dict)
         stages()  # what an interrupted run of another slide left
         engine: LocalEngine[TileRead, TileFound] = LocalEngine(
-            batch=self._batch,
+            batch=self._batch(source),
             readers=1 + self._networks,
             networks=self._networks,
             expected=(RegionError,),
@@ -247,7 +243,7 @@ class SlideRun:
 
     def _there(
         self, recorder: Recorder, source: TileSource, todo: list[Tile]
-    ) -> Generator[Mapped[TileRead, TileFound], None, None]:
+    ) -> Generator[Mapped[TileFound], None, None]:
         """Tiles mapped on the cluster."""
         from cellseg.cluster.recipe import Recipe
 
@@ -267,14 +263,14 @@ class SlideRun:
         devices = ", ".join(sorted(self.cluster.devices))
         recorder.info = replace(recorder.info, device=devices)
 
-    def _take(self, recorder: Recorder, mapped: Mapped[TileRead, TileFound]) -> Instances:
+    def _take(self, recorder: Recorder, mapped: Mapped[TileFound]) -> Instances:
         if mapped.found is None:
             if self.request.strict and mapped.error is not None:
                 raise mapped.error
             return recorder.failed(mapped.tile, str(mapped.error))
-        if mapped.read is not None:
-            recorder.source.keep(mapped.tile, mapped.read.pixels)
         found = mapped.found
+        if found.pixels is not None:
+            recorder.source.keep(mapped.tile, found.pixels)
         return recorder.done(
             mapped.tile, found.instances, limits=found.limits, damaged=found.damaged
         )

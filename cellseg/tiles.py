@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from threading import Lock
@@ -20,7 +20,7 @@ from cellseg.normalise import Normaliser
 from cellseg.plan import Plan
 from cellseg.remaining import TileOutlook
 from cellseg.slide import Slide
-from cellseg.tissue import OVERVIEW_STEP, TissueFinder, TissueMask, overview_features
+from cellseg.tissue import CHANNELS, OVERVIEW_STEP, TissueFinder, TissueMask, overview_features
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,9 @@ CACHE_MOST_BYTES = 192 * 2**20
 """Never more than this, however many channels a tile has."""
 
 BLOCK_PX = 128
+STRIP_ROWS = 32
+"""Overview rows that are read together."""
+
 FINE = 4
 
 
@@ -79,6 +82,11 @@ class TileSource:
     def fill(self) -> float:
         """Normalised background."""
         return 0.0 if self.normaliser.light == "fluorescence" else 1.0
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Of a pixel of ``raw``."""
+        return len(self.measured) * self.slide.dtype.itemsize
 
     @property
     def channel_names(self) -> tuple[str, ...]:
@@ -186,6 +194,34 @@ def overview_step(plan: Plan) -> int:
     return max(FINE, round(OVERVIEW_STEP * 0.5 / plan.protocol.mpp / FINE) * FINE)
 
 
+class Strips:
+    """Features of a slide's overview, read strip by strip as they are asked for.
+
+    Parameters
+    ----------
+    shape : (int, int, int)
+        Of all of them, (H, W, 7).
+    strip : callable
+        Makes the strip with a number: :data:`STRIP_ROWS` rows, the last one fewer.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], strip: Callable[[int], NDArray[np.float32]]
+    ) -> None:
+        self.shape, self._strip = shape, strip
+        self._kept: dict[int, NDArray[np.float32]] = {}
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Rows in any order, (R, W, 7); strips that none of them lies in are forgotten."""
+        numbers = rows // STRIP_ROWS
+        self._kept = {
+            number: self._kept[number] if number in self._kept else self._strip(number)
+            for number in np.unique(numbers).tolist()
+        }
+        places = zip(numbers.tolist(), (rows % STRIP_ROWS).tolist(), strict=True)
+        return np.stack([self._kept[number][row] for number, row in places])
+
+
 def find_tissue(slide: Slide, plan: Plan, finder: TissueFinder) -> TissueMask:
     """Run the prefilter on strips of about 2 µm per pixel; memory follows the overview.
 
@@ -196,18 +232,20 @@ def find_tissue(slide: Slide, plan: Plan, finder: TissueFinder) -> TissueMask:
     downsample = plan.downsample * step / FINE
     height, width = slide.lattice_shape(downsample)
     normaliser = Normaliser.fit(_coarse_sample(slide, plan), light)
-    strips, failed = [], []
-    for y in range(0, height, 32 * FINE):
-        box = Box(y, 0, min(y + 32 * FINE, height), width)
+    failed = []
+
+    def strip(number: int) -> NDArray[np.float32]:
+        y = number * STRIP_ROWS * FINE
+        box = Box(y, 0, min(y + STRIP_ROWS * FINE, height), width)
         try:
             fine = normaliser.apply(slide.read(box, downsample=downsample, channels=plan.channels))
         except RegionError:
             fine = np.zeros((*box.shape, 3), dtype=np.float32)
             failed.append((y // FINE, -(-box.y1 // FINE)))
-        strips.append(overview_features(fine, light, factor=FINE))
-    mask = finder.find(
-        np.concatenate(strips), extent=(plan.grid.height, plan.grid.width), step=float(step)
-    )
+        return overview_features(fine, light, factor=FINE)
+
+    strips = Strips((-(-height // FINE), -(-width // FINE), CHANNELS), strip)
+    mask = finder.find(strips, extent=(plan.grid.height, plan.grid.width), step=float(step))
     for first, last in failed:
         mask.search[first:last] = True
     return mask
@@ -234,7 +272,7 @@ def tile_outlooks(source: TileSource, tiles: Iterable[Tile]) -> dict[Tile, TileO
 def _stain_sums(source: TileSource) -> tuple[NDArray[np.float64], float]:
     """Running sums of an overview's stain, and lattice pixels along a side of its pixels."""
     try:
-        image, downsample = source.slide.overview(1024)
+        image, downsample = source.slide.overview()
     except RegionError:
         return np.zeros((2, 2)), float("inf")
     seen = source.normaliser.apply(image[..., list(source.plan.channels)])
@@ -245,5 +283,5 @@ def _stain_sums(source: TileSource) -> tuple[NDArray[np.float64], float]:
 
 
 def _coarse_sample(slide: Slide, plan: Plan) -> NDArray[np.generic]:
-    overview, _ = slide.overview(1024)
+    overview, _ = slide.overview()
     return overview[..., list(plan.channels)]

@@ -14,7 +14,7 @@ from functools import cached_property
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -170,10 +170,14 @@ class TissueMask:
     def _area(self, mask: NDArray[np.bool_]) -> float:
         rows = _spans(mask.shape[0], self.step, self.extent[0])
         columns = _spans(mask.shape[1], self.step, self.extent[1])
-        shares = mask.astype(np.float64)
-        if self._regional is not None:
-            shares *= self._regional[0]
-        return float(rows @ shares @ columns)
+        share = None if self._regional is None else self._regional[0]
+        area = 0.0
+        for y in range(0, len(mask), _BLOCK_PX):
+            part = mask[y : y + _BLOCK_PX].astype(np.float64)
+            if share is not None:
+                part *= share[y : y + _BLOCK_PX]
+            area += float(rows[y : y + _BLOCK_PX] @ part @ columns)
+        return area
 
 
 def _fitted(grid: NDArray[T], shape: tuple[int, ...]) -> NDArray[T]:
@@ -228,6 +232,17 @@ def overview_features(
     return out
 
 
+class Features(Protocol):
+    """What :func:`overview_features` would give of a whole slide, made as it is asked for."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, 7)."""
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Rows in any order, (R, W, 7); later calls ask for rows further down."""
+
+
 class TissueFinder:
     """The prefilter's network with its thresholds.
 
@@ -252,39 +267,41 @@ class TissueFinder:
         self.tissue_threshold = float(self.card["tissue_threshold"])
         self.search_thresholds = _search_thresholds(self.card)
 
-    def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    def probabilities(self, features: NDArray[np.float32] | Features) -> NDArray[np.float32]:
         """Probability of tissue for each overview pixel.
 
-        The overview is worked through in blocks that see all their context, so memory does
-        not grow with it. Its edge is mirrored.
+        The overview is worked through in blocks that see all their context: of its features
+        a band of rows is asked for at a time. Its edge is mirrored.
 
         Parameters
         ----------
-        features : ndarray, float32, (H, W, 7)
+        features : ndarray, float32, (H, W, 7), or Features
             From :func:`overview_features`.
 
         Returns
         -------
         ndarray, float32, (H, W)
         """
-        if features.ndim != 3 or features.shape[2] != CHANNELS or not features.size:
+        if len(features.shape) != 3 or features.shape[2] != CHANNELS or 0 in features.shape:
             raise ValueError(f"expected (H, W, {CHANNELS}), got {features.shape}")
         height, width = features.shape[:2]
         stride = self._model.stride
         margin = -(-self._model.reach // stride) * stride
         out = np.empty((height, width), dtype=np.float32)
         for y in range(0, height, _BLOCK_PX):
+            bottom = min(y + _BLOCK_PX, height)
+            rows = _mirrored(y - margin, bottom + margin + -(bottom - y) % stride, height)
+            band = features[rows]
             for x in range(0, width, _BLOCK_PX):
-                bottom, right = min(y + _BLOCK_PX, height), min(x + _BLOCK_PX, width)
-                rows = _mirrored(y - margin, bottom + margin + -(bottom - y) % stride, height)
+                right = min(x + _BLOCK_PX, width)
                 columns = _mirrored(x - margin, right + margin + -(right - x) % stride, width)
-                block = self._forward(features[rows[:, None], columns[None]])
+                block = self._forward(band[:, columns])
                 out[y:bottom, x:right] = block[margin:, margin:][: bottom - y, : right - x]
         return out
 
     def find(
         self,
-        features: NDArray[np.float32],
+        features: NDArray[np.float32] | Features,
         *,
         extent: tuple[int, int] | None = None,
         step: float = float(OVERVIEW_STEP),
@@ -294,7 +311,7 @@ class TissueFinder:
 
         Parameters
         ----------
-        features : ndarray, float32, (H, W, 7)
+        features : ndarray, float32, (H, W, 7), or Features
             From :func:`overview_features`.
         extent : (int, int), optional
             Size of the slide, lattice pixels; the overview's size times ``step`` otherwise.
@@ -308,7 +325,9 @@ class TissueFinder:
         TissueMask
         """
         chance = self.probabilities(features)
-        light: Light = "fluorescence" if features[0, 0, 6] > 0.5 else "transmitted"
+        light: Light = (
+            "fluorescence" if features[np.zeros(1, np.int64)][0, 0, 6] > 0.5 else "transmitted"
+        )
         tissue = chance >= self.tissue_threshold
         if min(chance.shape) < small_side_px:
             search = np.ones(chance.shape, dtype=bool)
@@ -333,9 +352,14 @@ def _mirrored(start: int, stop: int, length: int) -> NDArray[np.int64]:
 
 def _grown(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
     """Grow by a disc; the distance to the nearest set pixel is at most ``radius``."""
-    if not mask.any():
-        return mask.copy()
-    grown: NDArray[np.bool_] = ndimage.distance_transform_edt(~mask) <= radius
+    grown = mask.copy()
+    # In bands with what reaches into them: a distance takes 40 times a mask's memory.
+    for y in range(0, len(mask), _BLOCK_PX):
+        first = max(0, y - radius)
+        part = mask[first : y + _BLOCK_PX + radius]
+        if part.any():
+            near = ndimage.distance_transform_edt(~part) <= radius
+            grown[y : y + _BLOCK_PX] = near[y - first :][: len(grown[y : y + _BLOCK_PX])]
     return grown
 
 

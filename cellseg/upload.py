@@ -23,7 +23,7 @@ import pandas as pd
 
 from cellseg.errors import CellsegError, OutputError
 from cellseg.location import Location, RemotePath, is_another
-from cellseg.results import CORRECTIONS, RESULT_FILES, is_export_name, load_result
+from cellseg.results import CORRECTIONS, JOURNAL_NAME, RESULT_FILES, is_export_name, load_result
 
 MARK = "uploading.json"
 """Lies in the remote folder while files of it are exchanged."""
@@ -67,6 +67,10 @@ class RemoteResult:
         OutputError
             If the folder holds something else, or another slide's result.
         """
+        # What an interrupted repeat had fetched says nothing of what lies there now.
+        if not (self.local / _TABLE).is_file():
+            (self.local / _RUN).unlink(missing_ok=True)
+            shutil.rmtree(self.local / _LABELS, ignore_errors=True)
         with _output_errors(self.url):
             fs, path = self.url.filesystem()
             fs.invalidate_cache()
@@ -75,13 +79,16 @@ class RemoteResult:
                 raise OutputError(f"{self.url}: exists and is no result folder of cellseg")
             if _RUN not in names or MARK in names:
                 return
-            run = _read_run(fs, path)
-            recorded = run.get("image")
-            place = recorded.get("path") if isinstance(recorded, dict) else None
-            if isinstance(place, str) and is_another(place, image):
-                raise OutputError(f"{self.url}: holds the result of {place}; take another --output")
+            self._refuse_other(_read_run(fs, path), image)
             if not (self.local / _RUN).exists():
                 self._fetch(fs, path, names, whole=whole)
+
+    def _refuse_other(self, run: dict[str, Any], image: Location) -> None:
+        """Never write one slide's result over that of another one with the same name."""
+        recorded = run.get("image")
+        place = recorded.get("path") if isinstance(recorded, dict) else None
+        if isinstance(place, str) and is_another(place, image):
+            raise OutputError(f"{self.url}: holds the result of {place}; take another --output")
 
     def _fetch(self, fs: Any, path: str, names: set[str], *, whole: bool) -> None:  # noqa: ANN401
         self.local.mkdir(parents=True, exist_ok=True)
@@ -96,31 +103,39 @@ class RemoteResult:
         for name in (*wanted, _RUN):
             fs.get_file(f"{path}/{name}", str(self.local / name))
 
-    def finish(self) -> bool:
-        """Upload the finished folder and delete the scratch; False where there was nothing new.
+    def finish(self, image: Location) -> bool:
+        """Upload the finished folder and empty the scratch; False where there was nothing new.
 
         Raises
         ------
         OutputError
-            If the storage refuses; the folder stays here, and the same command uploads it.
+            If the storage refuses, or another slide's result lies there by now; the folder
+            stays here, and the same command uploads it.
         """
         new = (self.local / _TABLE).is_file()
         if new:
             kept = f"; the result is kept in {self.local}, the same command uploads it"
             with _output_errors(self.url, kept):
-                self._upload()
-        shutil.rmtree(self.local, ignore_errors=True)
+                self._upload(image)
+        for entry in list(self.local.iterdir()) if self.local.is_dir() else ():
+            # A journal that the run left is of a slide some of whose tiles did not decode.
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            elif not entry.name.startswith(JOURNAL_NAME):
+                entry.unlink(missing_ok=True)
+        _remove_empty(self.local)
         _remove_empty(self.local.parent)
         return new
 
-    def _upload(self) -> None:
+    def _upload(self, image: Location) -> None:
         fs, path = self.url.filesystem()
         fs.invalidate_cache()
         names = _listed(fs, path)
+        earlier = _read_run(fs, path) if _RUN in names else {}
+        self._refuse_other(earlier, image)  # another run may have come first
         fs.makedirs(path, exist_ok=True)
         fs.pipe_file(f"{path}/{MARK}", json.dumps({"format": "cellseg upload"}).encode())
-        earlier = _read_run(fs, path).get("exports") if _RUN in names else None
-        outdated = [name for name in earlier or [] if is_export_name(name)]
+        outdated = [name for name in earlier.get("exports") or [] if is_export_name(name)]
         # run.json first: from here on nobody takes the folder for a whole result.
         for name in dict.fromkeys((_RUN, *RESULT_FILES, *outdated)):
             if name in names:
@@ -186,7 +201,7 @@ def _files(folder: Path) -> Iterator[str]:
     """Files of a finished result, as names below it; what is the run's own business stays."""
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
-        hidden = name.startswith(".") or name.startswith("journal.sqlite")
+        hidden = name.startswith(".") or name.startswith(JOURNAL_NAME)
         if file.is_file() and not file.is_symlink() and not hidden:
             yield name
 

@@ -17,7 +17,7 @@ from cellseg.tiles import TilePixels, TileSource
 
 @dataclass(frozen=True, eq=False)
 class TileFound:
-    """What the network found in a tile: all that a cluster sends back.
+    """What the network found in a tile.
 
     Attributes
     ----------
@@ -27,11 +27,14 @@ class TileFound:
         Limits of the detector that were reached.
     damaged : int
         Blocks of the halo that did not decode.
+    pixels : TilePixels or None
+        As it was read, for measuring; None where it was read elsewhere.
     """
 
     instances: Instances
     limits: tuple[str, ...] = ()
     damaged: int = 0
+    pixels: TilePixels | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +50,35 @@ class TileRead:
 
     pixels: TilePixels
     seen: NDArray[np.float32]
+
+
+SEEN_BYTES = 12
+"""Of a pixel as the network sees it."""
+
+BATCH_BYTES = 400_000_000
+"""Of a batch's tiles, as they were read and as the network sees them. Some six batches are under
+way in a run."""
+
+
+def tiles_together(source: TileSource, detector: Detector, wanted: int | None) -> int:
+    """Tiles that go through the network together: as many as it bears, and as memory does.
+
+    Parameters
+    ----------
+    source : TileSource
+    detector : Detector
+    wanted : int or None
+        What the user asked for; it stands.
+    """
+    if wanted:
+        return wanted
+    fitting = getattr(detector, "batch_for", None)
+    if fitting is None:
+        return 1
+    grid = source.plan.grid
+    area = (grid.tile + 2 * grid.halo) ** 2
+    most = BATCH_BYTES // (area * (source.pixel_bytes + SEEN_BYTES))
+    return max(1, min(int(fitting(area)), most))
 
 
 class TileWork:
@@ -93,6 +125,7 @@ class TileWork:
                 found.instances.shifted(read.pixels.box.y0, read.pixels.box.x0),
                 found.limits,
                 len(read.pixels.damaged),
+                read.pixels,
             )
             for read, found in zip(batch, detections, strict=True)
         ]

@@ -256,7 +256,7 @@ def test_what_travels_is_small(slide):
     )
     assert len(found.instances) > 20
     tile = TileGrid(350, 450, 512, 0).at(0, 0)
-    packed = pickle.dumps(pack(Mapped(tile, object(), TileFound(found.instances))))
+    packed = pickle.dumps(pack(Mapped(tile, TileFound(found.instances))))
     assert len(packed) < truth.image.nbytes / 50
 
 
@@ -484,3 +484,35 @@ def test_a_gpu_each(monkeypatch):
     seen = [one["options"]["env"]["CUDA_VISIBLE_DEVICES"] for one in made["workers"].values()]
     assert seen == ["3", "5"]
     assert made["security"].require_encryption
+
+
+def test_a_worker_that_dies_with_answers_that_nobody_fetched(slide, tmp_path):
+    """Its tiles are done and lost: Dask makes them again, and the run waits for that."""
+    path, _ = slide
+    serial, _ = counted(request_for(path, output=tmp_path / "serial"))
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
+        protocol="tcp", host="127.0.0.1", silence_logs=logging.CRITICAL,
+    ) as cluster:  # fmt: skip
+        tasks, workers = cluster.scheduler.tasks, cluster.scheduler.workers
+        request = on(cluster, path, output=tmp_path / "dask", batch=1)
+        events = run(request, detector=ThresholdDetector())
+        next(event for event in events if isinstance(event, TileDone))
+        wait_until(lambda: all(task.state == "memory" for task in tasks.values()))
+        dead = next(worker.address for task in tasks.values() for worker in task.who_has)
+        with distributed.Client(cluster, set_as_default=False) as client:
+            pids = client.run(os.getpid)
+        os.kill(pids[dead], signal.SIGKILL)
+        wait_until(lambda: dead not in workers)
+        *_, last = events
+    assert isinstance(last, CountResult)
+    same(serial, last)
+
+
+def test_ctrl_c_is_not_the_workers_business(monkeypatch):
+    from cellseg.cluster.connect import connected
+
+    monkeypatch.setattr("cellseg.cluster.connect._cpu_workers", lambda: 1)
+    with connected(None) as client:
+        (handler,) = client.run(lambda: str(signal.getsignal(signal.SIGINT))).values()
+    assert handler == str(signal.SIG_IGN)

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -48,12 +49,12 @@ class Disturbed(ThresholdDetector):
 def count(tmp_path, monkeypatch, capsys):
     """Run ``cellseg count a.tif`` in this process: (exit code, stderr)."""
 
-    def call(*args, detector=None):
+    def call(*args, detector=None, without_image=False):
         monkeypatch.setattr(
             "cellseg.pipeline.load_detector", lambda model, **_: detector or Disturbed()
         )
-        image = tmp_path / "a.tif"
-        monkeypatch.setattr(sys, "argv", ["cellseg", "count", str(image), *ARGUMENTS, *args])
+        images = [] if without_image else [str(tmp_path / "a.tif")]
+        monkeypatch.setattr(sys, "argv", ["cellseg", "count", *images, *ARGUMENTS, *args])
         with pytest.raises(SystemExit) as ended:
             main()
         _, err = capsys.readouterr()
@@ -441,3 +442,82 @@ def test_a_place_that_is_read_only_from_the_start_is_one_line(
     assert code == 5
     assert "Permission denied" in the_line(err)
     assert not list(closed.iterdir())
+
+
+def failing_reads(monkeypatch, error, *, after):
+    """From a read on, the slide's file or its machine gives this error."""
+    import cellseg.slide._slide as slide_module
+
+    calls, good = [0], slide_module._resampled
+
+    def resampled(*args):
+        calls[0] += 1
+        if calls[0] > after:
+            raise error
+        return good(*args)
+
+    monkeypatch.setattr(slide_module, "_resampled", resampled)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(errno.ESTALE, "Stale file handle"), TimeoutError("no answer"), MemoryError()],
+)
+def test_an_outage_is_not_a_slide_full_of_damage(count, result, expected, monkeypatch, error):
+    """The storage or the memory failed: thousands of tiles would "not decode" in a moment."""
+    with monkeypatch.context() as patch:
+        failing_reads(patch, error, after=10)
+        code, err = count()
+    assert code == 4
+    assert "cannot be read any more" in the_line(err)
+    assert_nothing_looks_done(result)
+    assert_finishes(count, result, expected, goes_on=True)
+
+
+def test_a_bad_block_of_the_disk_is_damage(count, result, expected, monkeypatch):
+    with monkeypatch.context() as patch:
+        failing_reads(patch, OSError(errno.EIO, "Input/output error"), after=10)
+        code, err = count()
+    assert code == 3
+    assert "did not decode" in err
+    # What did decode is not read again: another try may know more of the rest.
+    assert_finishes(count, result, expected, goes_on=True)
+
+
+def test_cells_that_could_not_be_read_again_are_told(count, result, expected, monkeypatch):
+    from cellseg.errors import RegionError
+    from cellseg.tiles import TileSource
+
+    def gone(self, tile):
+        raise RegionError("a.tif: the tile does not decode")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TileSource, "cached", gone)
+        code, err = count()
+    assert code == 0
+    assert "cells have no intensities" in err
+    table = load_result(result).table()
+    assert len(table) == expected.count(b"\n") - 1
+    assert table.filter(like="intensity").isna().all(axis=None)
+
+
+def test_another_slides_unfinished_count_is_not_thrown_away(count, result, expected, tmp_path):
+    detector = Disturbed(at=9, disturb=lambda: signal.raise_signal(signal.SIGINT))
+    assert count(detector=detector)[0] == 130
+    mine = tmp_path / "a.tif"
+    other = tmp_path / "other" / "a.tif"
+    other.parent.mkdir()
+    write_disc_slide(other, np.random.default_rng(6), shape=(300, 300))
+    code, err = count(str(other), "--output", str(tmp_path), without_image=True)
+    assert code == 5
+    assert f"holds an unfinished count of {mine}" in the_line(err)
+    assert_finishes(count, result, expected, goes_on=True)
+
+
+def test_another_precision_is_another_count(count, result, expected):
+    assert count("--precision", "float32")[0] == 0
+    code, err = count("--precision", "float32")
+    assert "nothing to do" in err
+    code, err = count("--precision", "bfloat16")
+    assert code == 0
+    assert "nothing to do" not in err

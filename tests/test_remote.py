@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from cellseg.cli.count import count as count_command
-from cellseg.errors import InputError, OutputError, SettingsError
-from cellseg.location import RemotePath, as_location, fingerprint
+from cellseg.errors import InputError, OutputError, RegionError, SettingsError
+from cellseg.location import RemotePath, as_location, fingerprint, scrubbed
 from cellseg.pipeline import CountResult, Note, TileDone, run
 from cellseg.plan import CountRequest
 from cellseg.protocol import load_protocol
@@ -363,3 +363,146 @@ def test_a_scratch_folder_is_the_same_for_the_same_url(memory):
     url = RemotePath("s3://bucket/a.cellseg")
     assert RemoteResult.at(url) == RemoteResult.at(RemotePath("s3://bucket/a.cellseg"))
     assert RemoteResult.at(url).local != RemoteResult.at(RemotePath("s3://b/a.cellseg")).local
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("simplecache::https://me:secret@h/a.svs?X=secret", "simplecache::https://h/a.svs"),
+        ("smb://user:secret@server/share/a.svs", "smb://server/share/a.svs"),
+        ("webhdfs://user:secret@namenode/a.svs", "webhdfs://namenode/a.svs"),
+        ("abfs://container@account.dfs.core/a.svs", "abfs://container@account.dfs.core/a.svs"),
+        ("s3://bucket/slide #3?.svs", "s3://bucket/slide #3?.svs"),
+    ],
+)
+def test_no_scheme_tells_secrets(url, said):
+    assert str(RemotePath(url)) == said
+
+
+def test_secrets_in_what_others_say_are_left_out():
+    text = "503, message='no', url='https://me:secret@h/a.svs?X-Amz-Signature=secret' (s3://b/a#1)"
+    assert scrubbed(text) == "503, message='no', url='https://h/a.svs' (s3://b/a#1)"
+
+
+def test_a_server_that_is_out_of_order_is_no_missing_file(memory, monkeypatch):
+    class AnswerError(Exception):
+        status = 503
+
+    def refused(self, path, **_):
+        raise FileNotFoundError(path) from AnswerError()
+
+    monkeypatch.setattr(type(memory), "info", refused)
+    for look in (RemotePath.exists, RemotePath.info):
+        with pytest.raises(InputError, match="the server answers 503"):
+            look(RemotePath("memory://scans/a.tif"))
+    AnswerError.status = 403
+    assert not RemotePath("memory://scans/a.tif").exists()
+
+
+def test_a_storage_that_goes_away_ends_the_run_and_keeps_what_is_done(
+    memory, slide, tmp_path, monkeypatch
+):
+    """Not one damaged tile after another until the end of the slide."""
+    path, url, _ = slide
+    whole, _ = counted(request_for(path, output=tmp_path / "local"))
+
+    class ClientResponseError(Exception):
+        """As aiohttp's, which is no OSError."""
+
+    ClientResponseError.__module__ = "aiohttp.client_exceptions"
+    request = request_for(url, output=tmp_path / "remote", batch=1)
+    events = run(request, detector=ThresholdDetector())
+    until(events, 3)
+    error = ClientResponseError("503, url='https://h/a.tif?signature=secret'")
+    with monkeypatch.context() as patch:
+        patch.setattr("cellseg.slide._slide._resampled", raising(error))
+        with pytest.raises(InputError, match="any more") as caught:
+            list(events)
+    assert "secret" not in str(caught.value)
+    result, notes = counted(request)
+    assert any("going on" in text for text in notes)
+    assert result.cells.table.equals(whole.cells.table)
+
+
+def until(events, done):
+    """So far that this many tiles are done."""
+    for event in events:
+        if isinstance(event, TileDone) and event.done == done:
+            return
+
+
+def raising(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
+
+
+def test_names_that_a_storage_allows(memory, slide, tmp_path):
+    path, _, drawn = slide
+    memory.pipe_file("/scans/slide #3 (a).tif", path.read_bytes())
+    (found,) = [p for p in RemotePath("memory://scans").iterdir() if "#3" in p.name]
+    result, _ = counted(request_for(found, output=as_location("memory://results")))
+    assert str(result.uploaded) == "memory://results/slide #3 (a).cellseg"
+    assert len(result.cells) == drawn.count
+
+
+def test_a_repeat_that_was_interrupted_leaves_nothing_that_is_believed(memory, slide):
+    _, url, _ = slide
+    request = request_for(url, output=as_location("memory://results"))
+    counted(request)
+    home = RemoteResult.at(RemotePath("memory://results/discs.cellseg"))
+    home.prepare(url, whole=False)  # as far as an interrupted command comes
+    assert (home.local / "run.json").exists()
+    result, _ = counted(replace(request, export=("labels.tif",)))
+    assert memory.exists("/results/discs.cellseg/labels.tif")
+    home.prepare(url, whole=False)
+    memory.rm("/results/discs.cellseg", recursive=True)
+    result, notes = counted(request)
+    assert not any("nothing to do" in text for text in notes)
+    assert memory.exists("/results/discs.cellseg/cells.csv")
+    assert result.uploaded is not None
+
+
+def test_another_slides_result_that_came_first_is_kept(memory, slide):
+    """Two runs at the same time: both found the place empty."""
+    path, url, _ = slide
+    memory.pipe_file("/other/discs.tif", path.read_bytes())
+    request = request_for(url, output=as_location("memory://results"))
+    other = replace(request, image=RemotePath("memory://other/discs.tif"))
+    events = run(request, detector=ThresholdDetector())
+    until(events, 3)
+    home = RemoteResult.at(RemotePath("memory://results/discs.cellseg")).local.parent
+    home.rename(home.with_name("aside"))  # the other run's scratch is on another machine
+    counted(other)
+    home.with_name("aside").rename(home)
+    with pytest.raises(OutputError, match=r"holds the result of memory://other/discs.tif"):
+        list(events)
+    assert json.loads(memory.cat_file("/results/discs.cellseg/run.json"))["image"]["path"] == (
+        "memory://other/discs.tif"
+    )
+
+
+def test_tiles_that_failed_are_tried_again_behind_a_url_too(memory, slide, monkeypatch):
+    _, url, drawn = slide
+    request = request_for(url, output=as_location("memory://results"), batch=1)
+    with monkeypatch.context() as patch:
+        from cellseg.tiles import TileSource
+
+        read = TileSource.read
+
+        def broken(self, tile):
+            if (tile.row, tile.column) == (0, 0):
+                raise RegionError("discs.tif: damaged")
+            return read(self, tile)
+
+        patch.setattr(TileSource, "read", broken)
+        result, _ = counted(request)
+    assert result.tiles_failed == 1
+    result, notes = counted(request)
+    assert any("going on" in text for text in notes)
+    assert result.tiles_failed == 0
+    assert len(result.cells) == drawn.count
+    assert not list(
+        RemoteResult.at(RemotePath("memory://results/discs.cellseg")).local.parent.glob("*")
+    )

@@ -239,3 +239,20 @@ def test_a_large_strip_is_read_by_rows_without_decoding_it_all(tmp_path: Path) -
         got = opened.read(Box(1700, 30, 1900, 300))
         assert opened.levels[0].chunk[0] < 3000
     np.testing.assert_array_equal(got[:, :, 0], pixels[1700:1900, 30:300])
+
+
+def test_a_whole_slide_is_read_once_for_its_overview(pyramid, monkeypatch):
+    import cellseg.slide._slide as slide_module
+
+    calls = []
+    good = slide_module._resampled
+    monkeypatch.setattr(slide_module, "_resampled", lambda *args: calls.append(1) or good(*args))
+    with open_slide(pyramid) as opened:
+        first, _ = opened.overview(64)
+        again, _ = opened.overview(64)
+        assert np.array_equal(first, again)
+        assert len(calls) == 1
+        assert not again.flags.writeable
+        assert opened.overview(32)[0].shape != first.shape
+    with pytest.raises(InputError, match="closed"):
+        opened.overview(32)

@@ -312,3 +312,37 @@ def test_lone_cells_weigh_most_and_the_threshold_keeps_them_all() -> None:
     )
     found = search_thresholds(model, held, 1.0)
     assert found["transmitted"] == pytest.approx(0.1192 / 2, abs=1e-4)
+
+
+@pytest.mark.parametrize("height", [5, 33, 150])
+def test_a_slide_read_in_strips_gives_what_the_whole_gives(
+    finder: TissueFinder, monkeypatch: pytest.MonkeyPatch, height: int
+) -> None:
+    from cellseg.tiles import STRIP_ROWS, Strips
+
+    monkeypatch.setattr(tissue, "_BLOCK_PX", 32)
+    features = np.random.default_rng(height).random((height, 70, tissue.CHANNELS), dtype=np.float32)
+    made: list[int] = []
+
+    def strip(number: int) -> NDArray[np.float32]:
+        made.append(number)
+        return features[number * STRIP_ROWS : (number + 1) * STRIP_ROWS]
+
+    got = finder.find(Strips(features.shape, strip), small_side_px=0)
+    expected = finder.find(features, small_side_px=0)
+    assert (got.tissue == expected.tissue).all()
+    assert (got.search == expected.search).all()
+    # The first is asked for the kind of light besides.
+    assert sorted(made) in (sorted(set(made)), sorted([*set(made), 0]))
+
+
+@pytest.mark.parametrize("side", [1, 20, 90])
+def test_growing_in_bands_is_growing(monkeypatch: pytest.MonkeyPatch, side: int) -> None:
+    from scipy import ndimage
+
+    mask = np.random.default_rng(side).random((side, 50)) > 0.99
+    mask[side // 2, 7] = True
+    expected = ndimage.distance_transform_edt(~mask) <= 6
+    monkeypatch.setattr(tissue, "_BLOCK_PX", 16)
+    assert (tissue._grown(mask, 6) == expected).all()
+    assert not tissue._grown(np.zeros((40, 40), bool), 6).any()

@@ -27,6 +27,7 @@ from cellseg._results.spool import Batch, Spool
 from cellseg._results.table import write_table
 from cellseg.errors import OutputError
 from cellseg.instances import Instances
+from cellseg.location import Location
 
 
 class ResultFolder:
@@ -43,7 +44,9 @@ class ResultFolder:
         Whether the folder holds a finished result of the same key, and every tile in it is good.
     """
 
-    def __init__(self, path: Path, key: str, lock: FolderLock) -> None:
+    def __init__(
+        self, path: Path, key: str, lock: FolderLock, image: Location | None = None
+    ) -> None:
         self.path = path
         self._key = key
         self._lock = lock
@@ -53,13 +56,19 @@ class ResultFolder:
         run = publish.published(path) or {}
         self.already_complete = run.get("key") == key and run.get("complete") is True
         self._staging = publish.fresh_staging(path)
-        self._journal = Journal(path / JOURNAL_NAME, key)
+        self._journal = Journal(path / JOURNAL_NAME, key, image)
         self._worked = False
         self.resumed = self._journal.resumed
         self.started_afresh_because = self._journal.discarded_because
 
     @classmethod
-    def open(cls, path: str | Path, *, key: str | Mapping[str, object]) -> Self:
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        key: str | Mapping[str, object],
+        image: Location | None = None,
+    ) -> Self:
         """Make the folder, or go on in it.
 
         Parameters
@@ -68,11 +77,14 @@ class ResultFolder:
             Folders above it are made too.
         key : str or mapping
             Everything that determines the result: slide, settings, weights; or a hash of it.
+        image : Path or RemotePath, optional
+            The slide: an unfinished run of another one is not thrown away.
 
         Raises
         ------
         OutputError
-            If it cannot be written, holds other people's files, or another run is writing.
+            If it cannot be written, holds other people's files or another slide's unfinished
+            run, or another run is writing.
         """
         folder = Path(path)
         with output_errors(folder):
@@ -83,7 +95,7 @@ class ResultFolder:
                 raise OutputError(f"{folder}: exists and is no result folder of cellseg")
             lock = FolderLock(folder)
             try:
-                return cls(folder, _digest(key), lock)
+                return cls(folder, _digest(key), lock, image)
             except BaseException:
                 with suppress(OSError):
                     publish.remove_staging(folder)
@@ -189,7 +201,8 @@ class ResultFolder:
             outdated = publish.exports_of(publish.published(self.path))
             publish.mark_ready(self.path, token, outdated=outdated)
             publish.publish(self.path)
-            self._journal.close(keep=False)
+            # Of tiles that did not decode another try may know more; the others are kept for it.
+            self._journal.close(keep=not report.complete)
         self.close()
         return load_result(self.path)
 

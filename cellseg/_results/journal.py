@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cellseg._results.files import output_errors, remove
+from cellseg.errors import OutputError
 from cellseg.instances import Instances
+from cellseg.location import Location, is_another
 
 JOURNAL_NAME = "journal.sqlite"
 BESIDE = ("-wal", "-shm", "-journal")
@@ -20,7 +22,7 @@ BESIDE = ("-wal", "-shm", "-journal")
 
 TileStatus = Literal["done", "failed"]
 
-_FORMAT = 1
+_FORMAT = 2
 _APPLICATION_ID = 0x43454C4C
 _HEADER_BYTES = 72
 _logger = logging.getLogger(__name__)
@@ -59,6 +61,12 @@ class Journal:
     path : Path
     key : str
         Names everything that determines the tiles; a journal with another key is discarded.
+    image : Path or RemotePath, optional
+        The slide. The journal of another one is no waste: it is refused, not discarded.
+
+    Raises
+    ------
+    OutputError
 
     Attributes
     ----------
@@ -68,8 +76,8 @@ class Journal:
         Why an older journal was thrown away.
     """
 
-    def __init__(self, path: Path, key: str) -> None:
-        self.path = path
+    def __init__(self, path: Path, key: str, image: Location | None = None) -> None:
+        self.path, self._image = path, image
         self.discarded_because: str | None = None
         self._closed = False
         if path.is_symlink() or (path.exists() and not path.is_file()):
@@ -91,8 +99,17 @@ class Journal:
         except (sqlite3.DatabaseError, _OtherJournalError) as error:
             if self._is_new or isinstance(error, sqlite3.OperationalError):
                 raise
+            self._refuse_other_slide(error)
             self._discard(error)
             return self._connect(key)
+
+    def _refuse_other_slide(self, error: Exception) -> None:
+        other = error.image if isinstance(error, _OtherJournalError) else None
+        if other and self._image is not None and is_another(other, self._image):
+            raise OutputError(
+                f"{self.path.parent}: holds an unfinished count of {other}; finish that one first, "
+                "or take another --output"
+            ) from error
 
     def _discard(self, error: Exception) -> None:
         if isinstance(error, _OtherJournalError):
@@ -112,7 +129,7 @@ class Journal:
             if health != "ok":
                 raise sqlite3.DatabaseError(health.splitlines()[-1])
             if database.execute("PRAGMA user_version").fetchone() == (0,):
-                _create(database, key)
+                _create(database, key, self._image)
             # Not before it is made: the file's own header then says from the start whose it is.
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("PRAGMA synchronous=NORMAL")
@@ -211,13 +228,18 @@ def is_journal(path: Path) -> bool:
 class _OtherJournalError(Exception):
     """A good journal, but of another run. Never leaves this module."""
 
+    def __init__(self, text: str, image: str | None = None) -> None:
+        super().__init__(text)
+        self.image = image
 
-def _create(database: sqlite3.Connection, key: str) -> None:
+
+def _create(database: sqlite3.Connection, key: str, image: Location | None) -> None:
     database.execute("BEGIN")
     database.execute(f"PRAGMA application_id={_APPLICATION_ID}")
     database.execute(f"PRAGMA user_version={_FORMAT}")
-    database.execute("CREATE TABLE run (key TEXT NOT NULL)")
-    database.execute("INSERT INTO run VALUES (?)", (key,))
+    database.execute("CREATE TABLE run (key TEXT NOT NULL, image TEXT)")
+    place = None if image is None else str(image.absolute())
+    database.execute("INSERT INTO run VALUES (?, ?)", (key, place))
     database.execute(
         "CREATE TABLE tiles (id INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL,"
         " column INTEGER NOT NULL, status TEXT NOT NULL, info TEXT NOT NULL,"
@@ -230,8 +252,9 @@ def _check(database: sqlite3.Connection, key: str) -> None:
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if version != _FORMAT:
         raise _OtherJournalError("another version of cellseg wrote its journal")
-    if database.execute("SELECT key FROM run").fetchone() != (key,):
-        raise _OtherJournalError("the unfinished run had another slide, settings or weights")
+    found, image = database.execute("SELECT key, image FROM run").fetchone()
+    if found != key:
+        raise _OtherJournalError("the unfinished run had another slide, settings or weights", image)
 
 
 def _unpack(

@@ -31,6 +31,7 @@ class Reporter:
         self.stream = stream
         self.live = stream.isatty()
         self.last = time.monotonic()
+        self.said: set[str] = set()
         self.bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -60,6 +61,7 @@ class Reporter:
     def show(self, event: Event) -> None:
         """Show one event."""
         if isinstance(event, Note):
+            self.said.add(event.text)
             self._line(f"  {event.text}")
         elif isinstance(event, Started):
             self._line(f"{event.image.name}: {event.text}")
@@ -68,6 +70,9 @@ class Reporter:
             self._tile(event)
         elif isinstance(event, CountResult):
             self._line(f"{event.image.name}: {event.cells.summary}")
+            for text in event.cells.warnings:
+                if text not in self.said:
+                    self._line(f"  {text}")
             self._line(f"  results in {event.uploaded or event.cells.folder}")
 
     def _tile(self, event: TileDone) -> None:

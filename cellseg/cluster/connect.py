@@ -121,6 +121,8 @@ def _local_cluster() -> Any:  # noqa: ANN401
         "host": "127.0.0.1",
         "memory_limit": None,
         "silence_logs": silent,
+        # Ctrl-C goes to all of the terminal's processes; this one ends the workers in order.
+        "preload": ["cellseg.cluster.uninterrupted"],
     }
     workers: dict[int, dict[str, Any]] = {}
     for number in range(gpus or _cpu_workers()):

@@ -23,7 +23,7 @@ from cellseg.cluster.task import run_tiles
 from cellseg.engine import Mapped
 from cellseg.errors import CellsegError, SettingsError, unexpected_text
 from cellseg.geometry import Tile
-from cellseg.work import TileFound, TileRead
+from cellseg.work import TileFound
 
 log = logging.getLogger(__name__)
 
@@ -97,9 +97,7 @@ class DaskEngine:
             with connected(self.scheduler):
                 pass
 
-    def map(
-        self, recipe: Recipe, tiles: list[Tile]
-    ) -> Generator[Mapped[TileRead, TileFound], None, None]:
+    def map(self, recipe: Recipe, tiles: list[Tile]) -> Generator[Mapped[TileFound], None, None]:
         """Yield each tile's result, in any order.
 
         Closed before its end it cancels what is under way.
@@ -120,7 +118,7 @@ class DaskEngine:
         client: Any,  # noqa: ANN401
         sealed: Sealed,
         tiles: list[Tile],
-    ) -> Generator[Mapped[TileRead, TileFound], None, None]:
+    ) -> Generator[Mapped[TileFound], None, None]:
         self._last_worker = time.monotonic()
         window = _Window()
         batches = self._batches(client, tiles)
@@ -198,7 +196,7 @@ class DaskEngine:
     def _answer(self, client: Any, future: Any) -> Answer:  # noqa: ANN401
         """A batch's answer; asked for again where its worker died before it was fetched."""
         while True:
-            if future.status in ("error", "cancelled", "lost"):
+            if future.status in ("error", "cancelled"):
                 raise self._failure(future)
             try:
                 answer: Answer = future.result(timeout=_LOOK_SECONDS)

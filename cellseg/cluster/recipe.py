@@ -24,7 +24,7 @@ from cellseg.location import Location, file_size
 from cellseg.normalise import Normaliser
 from cellseg.plan import CountRequest, Plan
 from cellseg.slide import Slide
-from cellseg.work import TileFound, TileRead
+from cellseg.work import TileFound
 
 MOST_BYTES = 4 * 2**20
 """A recipe goes with every batch: a detector object larger than this does not belong in it."""
@@ -190,7 +190,7 @@ class Answer(TypedDict, total=False):
     tiles: list[tuple[int, int, bytes, tuple[str, ...], int, str | None]]
 
 
-def pack(mapped: Mapped[TileRead, TileFound]) -> tuple[Any, ...]:
+def pack(mapped: Mapped[TileFound]) -> tuple[Any, ...]:
     """One tile's result, without its pixels."""
     tile, found = mapped.tile, mapped.found
     if found is None:
@@ -199,7 +199,7 @@ def pack(mapped: Mapped[TileRead, TileFound]) -> tuple[Any, ...]:
     return (tile.row, tile.column, data, found.limits, found.damaged, None)
 
 
-def unpack(packed: tuple[Any, ...], tile: Tile) -> Mapped[TileRead, TileFound]:
+def unpack(packed: tuple[Any, ...], tile: Tile) -> Mapped[TileFound]:
     """The same on the other side.
 
     Raises
@@ -211,8 +211,8 @@ def unpack(packed: tuple[Any, ...], tile: Tile) -> Mapped[TileRead, TileFound]:
     if (row, column) != (tile.row, tile.column):
         raise CellsegError(f"a worker sent tile ({row}, {column}) for ({tile.row}, {tile.column})")
     if error is not None:
-        return Mapped(tile, None, None, RegionError(error))
-    return Mapped(tile, None, TileFound(Instances.from_bytes(data), tuple(limits), int(damaged)))
+        return Mapped(tile, None, RegionError(error))
+    return Mapped(tile, TileFound(Instances.from_bytes(data), tuple(limits), int(damaged)))
 
 
 def refusal(answer: Answer) -> CellsegError | None:

@@ -22,7 +22,7 @@ from cellseg.engine import LocalEngine
 from cellseg.errors import CellsegError, InputError, RegionError, SettingsError
 from cellseg.slide import Slide, open_slide
 from cellseg.tiles import TileSource
-from cellseg.work import TileFound, TileRead, TileWork
+from cellseg.work import TileFound, TileRead, TileWork, tiles_together
 
 KEPT = 2
 """Slides that a worker keeps open, and models that it keeps loaded."""
@@ -171,9 +171,7 @@ def _mapped(kept: _Kept, places: Sequence[tuple[int, int]]) -> Answer:
     detector = InTurn(kept.detector, kept.turns)
     work = TileWork(kept.source, detector)
     device = detector.info.device
-    fitting = getattr(kept.detector, "batch_for", None)
-    side = recipe.plan.grid.tile + 2 * recipe.plan.grid.halo
-    batch = recipe.batch or (1 if fitting is None else int(fitting(side * side)))
+    batch = tiles_together(kept.source, kept.detector, recipe.batch)
     engine: LocalEngine[TileRead, TileFound] = LocalEngine(batch=batch, expected=(RegionError,))
     tiles = [recipe.plan.grid.at(row, column) for row, column in places]
     with closing(engine.map(tiles, work.read, work.detect)) as results:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from cellseg.errors import CellsegError, InputError
-from cellseg.location import Location
+from cellseg.errors import CellsegError, InputError, RegionError
+from cellseg.location import Location, RemotePath, scrubbed
 
 WHOLE_LIMIT_BYTES = 8_000_000_000
 """The most that a file which can only be decoded whole may need."""
 
 WHOLE_LIMIT_PX = 20_000_000_000
 """The most pixels of a file which can only be decoded whole."""
+
+STORAGE_PACKAGES = frozenset(
+    ("adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs",
+     "google", "requests", "s3fs", "urllib3")
+)  # fmt: skip
+"""Whose errors, of a remote file, are the storage's."""
 
 _log = logging.getLogger(__name__)
 _inside = threading.local()
@@ -53,7 +60,7 @@ def one_line(error: BaseException, limit: int = 160) -> str:
     """What an exception says, on one line of at most ``limit`` characters."""
     if isinstance(error, MemoryError):
         return "not enough memory"
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = scrubbed(" ".join(str(error).split())) or type(error).__name__
     if isinstance(error, KeyError):
         text = f"{text} is missing"
     return text if len(text) <= limit else text[: limit - 1] + "…"
@@ -82,8 +89,28 @@ def reading(
     except CellsegError:
         raise
     except Exception as error:
+        if kind is RegionError and is_outage(error, path):
+            raise InputError(
+                f"{path.name}: cannot be read any more ({one_line(error)}); what is done is kept, "
+                "the same command goes on"
+            ) from error
         tail = f"; {advice}" if advice else ""
         raise kind(f"{path.name}: {what} ({one_line(error)}){tail}") from error
+
+
+def is_outage(error: BaseException, path: Location) -> bool:
+    """Whether the place failed and not the file: then no other part of it would be read either.
+
+    Decoders say that data are damaged by errors of their own, or by an OSError without a number.
+    """
+    if isinstance(error, MemoryError | TimeoutError | ConnectionError):
+        return True
+    remote = isinstance(path, RemotePath)
+    if isinstance(error, OSError) and error.errno is not None:
+        return remote or error.errno != errno.EIO
+    package = type(error).__module__.partition(".")[0]
+    plain = package == "builtins" and isinstance(error, OSError)
+    return remote and (plain or package in STORAGE_PACKAGES)
 
 
 def whole_limit_bytes() -> int:

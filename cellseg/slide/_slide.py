@@ -26,6 +26,9 @@ _SUFFIXES = (".ome.tiff", ".ome.tif", ".ome.zarr", ".tiff", ".tif", ".svs", ".nd
 _SOURCE_PX = 24_000_000
 """Native pixels that one step of a read may hold; larger reads go in steps."""
 
+_KEPT_OVERVIEW_BYTES = 64_000_000
+"""Of an overview that is kept, at most."""
+
 _LEAST_PX = 16
 """An overview is read around damage in parts down to this side."""
 
@@ -90,6 +93,7 @@ class Slide:
         self.format = content.format
         self._content = content
         self._closed = False
+        self._overview: tuple[float, NDArray[Any]] | None = None
         self._rasters, self._scales = pyramid(content.levels)
         base = self._rasters[0]
         self.height, self.width = base.height, base.width
@@ -121,6 +125,7 @@ class Slide:
         """Close the file; reading is an error afterwards."""
         if not self._closed:
             self._closed = True
+            self._overview = None
             self._content.close()
 
     def lattice_shape(self, downsample: float) -> tuple[int, int]:
@@ -179,6 +184,7 @@ class Slide:
         Returns
         -------
         ndarray, (h, w, C)
+            Read-only: the last one is kept, because a file without a pyramid is read whole for it.
         float
             Level-0 px per overview px, 1 or more.
 
@@ -191,11 +197,17 @@ class Slide:
         if max_side < 1:
             raise SettingsError(f"expected max_side of at least 1, got {max_side}")
         downsample = max(1.0, max(self.height, self.width) / max_side)
+        if self._overview is not None and self._overview[0] == downsample:
+            return self._overview[1], downsample
         whole = Box(0, 0, *self.lattice_shape(downsample))
         try:
-            return self.read(whole, downsample=downsample), downsample
+            found = self.read(whole, downsample=downsample)
         except RegionError as error:
-            return self._around_damage(whole, downsample, error), downsample
+            found = self._around_damage(whole, downsample, error)
+        found.setflags(write=False)
+        if found.nbytes <= _KEPT_OVERVIEW_BYTES:
+            self._overview = downsample, found
+        return found, downsample
 
     def _around_damage(self, whole: Box, downsample: float, error: RegionError) -> NDArray[Any]:
         """What can be read; the rest in the median of each channel."""
