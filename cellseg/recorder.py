@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import platform
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-import cellseg
 from cellseg.cells import Summary, SummaryBuilder
 from cellseg.detect import DetectorInfo
 from cellseg.errors import RegionError
@@ -23,26 +19,11 @@ from cellseg.measure import Column, Scale, columns, measure
 from cellseg.merge import SeamMerger, Settled
 from cellseg.normalise import Normaliser
 from cellseg.plan import CountRequest, Plan
+from cellseg.provenance import Provenance, Tally
 from cellseg.results import Frame, Overview, Report, ResultFolder, readable, tissue_outline
 from cellseg.slide import Slide
 from cellseg.tiles import TileSource, overview_step
 from cellseg.tissue import TissueMask
-
-RECORDED = (
-    "torch",
-    "torchvision",
-    "numpy",
-    "scipy",
-    "scikit-image",
-    "tifffile",
-    "zarr",
-    "imagecodecs",
-    "pandas",
-)
-
-
-GATED_SHARE, GATED_AT_LEAST = 0.05, 10
-"""More outlines than this beyond the protocol's size limits are worth a warning."""
 
 
 class Recorder:
@@ -52,8 +33,9 @@ class Recorder:
     ----------
     wanted : list of Tile
         Tiles with tissue.
-    total, tiles_in, skipped, failed_tiles : int
-        Tiles with tissue, those that came, those without tissue, those that did not decode.
+    total, tiles_in : int
+        Tiles with tissue, and those that came.
+    tally : Tally
     seconds : dict
         Time per stage.
     """
@@ -73,18 +55,14 @@ class Recorder:
         self.wanted = [tile for tile in tiles if tissue.coverage(tile.core) > 0]
         wanted = {(tile.row, tile.column) for tile in self.wanted}
         absent = {(tile.row, tile.column) for tile in tiles} - wanted
-        self.skipped = len(absent)
+        self.tally = Tally(skipped=len(absent))
         self.total = len(self.wanted)
         self._earlier: set[tuple[int, int]] = set()
-        self.tiles_in = self.failed_tiles = 0
-        self._limits: dict[str, int] = defaultdict(int)
-        self._damaged = 0
-        self._failures: list[dict[str, object]] = []
+        self.tiles_in = 0
         self.seconds: dict[str, float] = defaultdict(float)
         self.merger = SeamMerger(plan.grid, absent=absent)
         self.scale = Scale(plan.downsample, slide.mpp)
         self.builder = SummaryBuilder(info.classes, object=info.object, scale=self.scale)
-        self._outside = self._gated = self._kept = self._unmeasured = 0
 
     @property
     def frame(self) -> Frame:
@@ -118,7 +96,7 @@ class Recorder:
     @property
     def settled(self) -> int:
         """Cells that were merged and looked at so far, those left out included."""
-        return self._kept + self._gated + self._outside
+        return self.tally.settled
 
     def todo(self) -> list[Tile]:
         """Tiles with tissue that :meth:`replay` did not bring."""
@@ -136,7 +114,7 @@ class Recorder:
                 continue
             self._earlier.add((entry.row, entry.column))
             tile = self.plan.grid.at(entry.row, entry.column)
-            self._note_info(entry.info)
+            self.tally.tile(entry.info)
             self._merge(tile, entry.instances)
             yield tile, entry.instances
 
@@ -146,7 +124,7 @@ class Recorder:
         """A tile's instances, on the slide's lattice."""
         info: dict[str, object] = {"limits": list(limits), "damaged": damaged}
         self.folder.tile_done(tile.row, tile.column, instances, status="done", info=info)
-        self._note_info(info)
+        self.tally.tile(info)
         self._merge(tile, instances)
         return instances
 
@@ -156,19 +134,9 @@ class Recorder:
         self.folder.tile_done(
             tile.row, tile.column, nothing, status="failed", info={"error": error}
         )
-        self._note_failure(tile, error)
+        self.tally.failure(tile, error)
         self._merge(tile, nothing)
         return nothing
-
-    def _note_info(self, info: dict[str, object]) -> None:
-        for name in info.get("limits", ()):  # type: ignore[attr-defined]
-            self._limits[str(name)] += 1
-        self._damaged += int(info.get("damaged", 0) or 0)  # type: ignore[call-overload]
-
-    def _note_failure(self, tile: Tile, error: str) -> None:
-        self.failed_tiles += 1
-        core = tile.core
-        self._failures.append({"box": [core.y0, core.x0, core.y1, core.x1], "error": error[:300]})
 
     def _merge(self, tile: Tile, instances: Instances) -> None:
         self.tiles_in += 1
@@ -203,10 +171,10 @@ class Recorder:
         sized = (area >= gate.min_area_um2) & (area <= gate.max_area_um2)
         centres = (instances.boxes[:, :2] + instances.boxes[:, 2:]) / 2
         inside = self.tissue.contains(centres[:, 0], centres[:, 1])
-        self._gated += int(np.count_nonzero(~sized))
-        self._outside += int(np.count_nonzero(sized & ~inside))
+        self.tally.gated += int(np.count_nonzero(~sized))
+        self.tally.outside += int(np.count_nonzero(sized & ~inside))
         keep = np.flatnonzero(sized & inside)
-        self._kept += len(keep)
+        self.tally.kept += len(keep)
         return Settled(instances.take(keep), settled.stitched[keep], settled.touches_border[keep])
 
     def _by_tile(self, instances: Instances) -> Iterator[tuple[Tile | None, NDArray[np.int64]]]:
@@ -266,7 +234,7 @@ class Recorder:
                 return pixels.raw, (pixels.box.y0, pixels.box.x0)
             return self.source.region(box), (box.y0, box.x0)
         except RegionError:
-            self._unmeasured += len(part)
+            self.tally.unmeasured += len(part)
             empty = np.full((*box.shape, len(self._channels)), np.nan, dtype=np.float32)
             return empty, (box.y0, box.x0)
 
@@ -294,7 +262,7 @@ class Recorder:
             now = time.monotonic()
             stages = {**seconds, **self.seconds, "write": now - writing, "total": now - started}
             rounded = {name: round(took, 3) for name, took in stages.items()}
-            return {**self._record(summary, warnings, request), "seconds": rounded}
+            return {**self._provenance(request).record(summary, warnings), "seconds": rounded}
 
         self.folder.finish(
             Report(
@@ -308,7 +276,7 @@ class Recorder:
                     tissue=self._prefiltered(request),
                 ),
                 tissue=self._outline() if self._prefiltered(request) else None,
-                complete=not self.failed_tiles,
+                complete=not self.tally.failures,
             )
         )
         return summary, warnings
@@ -342,102 +310,21 @@ class Recorder:
 
     def warnings(self) -> list[str]:
         """What a person should know, one line each."""
-        found = [*self.slide.notes, *self.plan.notes]
-        for name, tiles in sorted(self._limits.items()):
-            found.append(
-                f"the limit on {name} was reached in {tiles:,} tiles: cells may be missing there"
-            )
-        if self._gated > max(GATED_AT_LEAST, GATED_SHARE * (self._gated + self._kept)):
-            gate = self.plan.protocol
-            pixel_um2 = self.plan.protocol.mpp**2 if self.scale.lattice_mpp is None else 1.0
-            unit, right = (
-                ("px", "is --diameter or --mpp missing?")
-                if self.scale.lattice_mpp is None
-                else ("µm²", "are the pixel size and the protocol right?")
-            )
-            found.append(
-                f"{self._gated:,} outlines beside {self._kept:,} cells were left out as smaller "
-                f"than {gate.min_area_um2 / pixel_um2:.3g} or larger than "
-                f"{gate.max_area_um2 / pixel_um2:,.0f} {unit}: {right}"
-            )
-        if self.failed_tiles:
-            found.append(f"{self.failed_tiles:,} tiles did not decode and were left out")
-        if self._damaged:
-            found.append(
-                f"{self._damaged:,} damaged blocks beside counted tiles were taken as background"
-            )
-        if self._unmeasured:
-            found.append(
-                f"{self._unmeasured:,} cells have no intensities: the slide could not be read "
-                "again there"
-            )
-        return found
+        told = self.tally.warnings(self.plan.protocol, self.scale.lattice_mpp)
+        return [*self.slide.notes, *self.plan.notes, *told]
 
-    def _record(
-        self, summary: Summary, warnings: list[str], request: CountRequest
-    ) -> dict[str, object]:
-        plan, grid = self.plan, self.plan.grid
-        return {
-            "cellseg": cellseg.__version__,
-            "made": datetime.now(UTC).isoformat(timespec="seconds"),
-            "image": {**self.slide.describe(), "path": str(request.image.absolute())},
-            "model": {
-                "name": self.info.name,
-                "checksum": self.info.checksum,
-                "classes": list(self.info.classes),
-                "object": self.info.object,
-                "file": str(request.model),
-            },
-            "protocol": plan.protocol.model_dump(mode="json"),
-            "settings": {
-                "channels": [self.slide.channels[index] for index in plan.channels],
-                "z": request.z,
-                "t": request.t,
-                "series": request.series,
-                "channel": request.channel,
-                "diameter_px": request.diameter_px,
-                "device": self.info.device or request.device,
-                "batch": request.batch,
-                "engine": request.engine,
-                "strict": request.strict,
-                "export": list(request.export),
-                "prefilter": request.prefilter,
-                "region": None if request.region is None else request.region.as_geojson(),
-                "intensity_low": self.source.normaliser.low,
-                "intensity_high": self.source.normaliser.high,
-                "tile_px": grid.tile,
-                "halo_px": grid.halo,
-            },
-            "pixel_size": {"mpp": self.slide.mpp, "source": self.slide.mpp_source},
-            "lattice_mpp": self.scale.lattice_mpp,
-            "tiles": {
-                "all": len(grid),
-                "skipped": self.skipped,
-                "failed": self._failures,
-                "limits_reached": dict(self._limits),
+    def _provenance(self, request: CountRequest) -> Provenance:
+        return Provenance(
+            slide=self.slide,
+            plan=self.plan,
+            request=request,
+            info=self.info,
+            normaliser=self.source.normaliser,
+            lattice_mpp=self.scale.lattice_mpp,
+            tally=self.tally,
+            tiles={
                 "skipped_area_share": self._skipped_share(),
-                "overview_step_px": overview_step(plan),
+                "overview_step_px": overview_step(self.plan),
             },
-            "summary": {
-                **summary.as_dict(),
-                "outside_size_gates": self._gated,
-                "outside_tissue": self._outside,
-                **{f"merge_{k}": v for k, v in _plain(self.merger.stats).items()},
-            },
-            "warnings": warnings,
-            "versions": {"python": platform.python_version(), **_versions()},
-        }
-
-
-def _plain(stats: object) -> dict[str, int]:
-    return {name: int(value) for name, value in vars(stats).items()}
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in RECORDED:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+            merging={name: int(value) for name, value in vars(self.merger.stats).items()},
+        )

@@ -308,8 +308,8 @@ class SlideRun:
             image=self.request.image,
             cells=_cells(summary, folder.path, warnings),
             tiles=len(self.plan.grid),
-            tiles_skipped=recorder.skipped,
-            tiles_failed=recorder.failed_tiles,
+            tiles_skipped=recorder.tally.skipped,
+            tiles_failed=len(recorder.tally.failures),
             seconds=time.monotonic() - self.start,
         )
 

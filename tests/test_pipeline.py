@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 
 from cellseg._results.overview import _outlined
+from cellseg.choice import choose_protocol, guess_stain
 from cellseg.errors import OutputError, RegionError, SettingsError
 from cellseg.pipeline import CountResult, Note, Started, TileDone, run
-from cellseg.plan import CountRequest, choose_protocol, guess_stain
+from cellseg.plan import CountRequest
 from cellseg.protocol import load_protocol
 from cellseg.region import Region
 from cellseg.results import load_result

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sqlite3
 import zlib
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cellseg._results.files import output_errors, remove
+from cellseg._results.files import output_errors, readable, remove
 from cellseg.errors import OutputError
 from cellseg.instances import Instances
 from cellseg.location import Location, is_another
@@ -107,8 +108,8 @@ class Journal:
         other = error.image if isinstance(error, _OtherJournalError) else None
         if other and self._image is not None and is_another(other, self._image):
             raise OutputError(
-                f"{self.path.parent}: holds an unfinished count of {other}; finish that one first, "
-                "or take another --output"
+                f"{self.path.parent}: holds an unfinished count of {readable(other)}; "
+                "finish that one first, or take another --output"
             ) from error
 
     def _discard(self, error: Exception) -> None:
@@ -237,8 +238,9 @@ def _create(database: sqlite3.Connection, key: str, image: Location | None) -> N
     database.execute("BEGIN")
     database.execute(f"PRAGMA application_id={_APPLICATION_ID}")
     database.execute(f"PRAGMA user_version={_FORMAT}")
-    database.execute("CREATE TABLE run (key TEXT NOT NULL, image TEXT)")
-    place = None if image is None else str(image.absolute())
+    database.execute("CREATE TABLE run (key TEXT NOT NULL, image BLOB)")
+    # As bytes: a name need not be text.
+    place = None if image is None else os.fsencode(str(image.absolute()))
     database.execute("INSERT INTO run VALUES (?, ?)", (key, place))
     database.execute(
         "CREATE TABLE tiles (id INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL,"
@@ -254,7 +256,8 @@ def _check(database: sqlite3.Connection, key: str) -> None:
         raise _OtherJournalError("another version of cellseg wrote its journal")
     found, image = database.execute("SELECT key, image FROM run").fetchone()
     if found != key:
-        raise _OtherJournalError("the unfinished run had another slide, settings or weights", image)
+        other = None if image is None else os.fsdecode(image)
+        raise _OtherJournalError("the unfinished run had another slide, settings or weights", other)
 
 
 def _unpack(
