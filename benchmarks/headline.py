@@ -186,7 +186,7 @@ def maps(model: SemanticUNet, image: AnnotatedImage) -> NDArray[np.float32]:
     """Foreground share and distance of a whole image, (2, H, W)."""
     height, width = image.pixels.shape[:2]
     device = next(model.parameters()).device
-    seen = torch.from_numpy(image.normaliser.apply(image.pixels)).permute(2, 0, 1)[None].to(device)
+    seen = torch.tensor(image.normaliser.apply(image.pixels)).permute(2, 0, 1)[None].to(device)
     padded = F.pad(seen, (0, -width % 32, 0, -height % 32), value=image.background)
     out = model(padded)[0, :, :height, :width].float()
     return np.stack([out[0].sigmoid().cpu().numpy(), out[1].cpu().numpy()])

@@ -27,7 +27,7 @@ from cellseg.results import ResultFolder, load_result
 from cellseg.synthetic import write_disc_slide
 from cellseg.threshold import ThresholdDetector
 
-ARGUMENTS = ("--tile", "128", "--no-prefilter", "--protocol", "he_20x", "--mpp", "0.25")
+ARGUMENTS = ("--tile", "128", "--no-prefilter", "--protocol", "he", "--mpp", "0.25")
 TILES = 16
 
 

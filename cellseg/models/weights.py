@@ -32,7 +32,7 @@ FORMAT = 1
 METADATA_KEY = "cellseg"
 SCALE = ".scale"
 
-DEFAULT_SHA256: str | None = "0d56593fa40f3dc9d62ac9b45c675663c6c9976f86bb4e640a4cc757f41da625"
+DEFAULT_SHA256: str | None = "426ac8d974de7995c4dddf1cad48f048ab1aa7fca81ccb20ceb0b3a150227ad9"
 """Checksum of the weights that come with cellseg."""
 
 COCO_URL: str = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.url
