@@ -22,7 +22,7 @@ from typing import Any
 import pandas as pd
 
 from cellseg.errors import CellsegError, OutputError
-from cellseg.location import Location, RemotePath, is_another
+from cellseg.location import Location, RemotePath, is_another, scrubbed
 from cellseg.results import CORRECTIONS, JOURNAL_NAME, RESULT_FILES, is_export_name, load_result
 
 MARK = "uploading.json"
@@ -220,5 +220,5 @@ def _output_errors(url: RemotePath, more: str = "") -> Iterator[None]:
     except CellsegError:
         raise
     except Exception as error:
-        said = (" ".join(str(error).split()) or type(error).__name__)[:200]
+        said = (scrubbed(" ".join(str(error).split())) or type(error).__name__)[:200]
         raise OutputError(f"{url}: cannot be written ({said}){more}") from error
