@@ -265,6 +265,8 @@ def test_a_training_that_overfits_stops_early_and_keeps_the_best(tmp_path, monke
         return Validation(next(values), 0.5, 0.5, 0.5, (0.5,), 1, 4)
 
     monkeypatch.setattr(run.Validator, "__call__", falling)
+    # A validation waits for its share of the time: on a busy machine, longer than some steps.
+    monkeypatch.setattr(run, "REST", 0.0)
     path, events = project(tmp_path / "data"), []
     request = small(path, tmp_path / "out", init="default", steps=40, validations=40, patience=2)
     done = train(request, report=events.append)
