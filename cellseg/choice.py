@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cellseg.detect import DetectorInfo, Sizes
 from cellseg.errors import SettingsError
 from cellseg.geometry import STRIDE_PX, TileGrid
-from cellseg.protocol import CountProtocol, load_protocol
+from cellseg.protocol import PHASE_PX, CountProtocol, load_protocol
 from cellseg.slide import Slide
 
 NUCLEAR_NAMES = ("dapi", "hoechst", "draq", "dna", "nucle", "nuclei", "sytox", "topro", "h2b")
@@ -92,10 +92,40 @@ def with_wider_gates(protocol: CountProtocol) -> CountProtocol:
     )
 
 
-def fit_grid(height: int, width: int, *, tile: int, halo: int) -> TileGrid:
-    """A grid whose tile is no larger than the slide needs."""
+def fit_grid(height: int, width: int, *, tile: int, halo: int, exact: bool = True) -> TileGrid:
+    """A grid whose tile is no larger than the slide needs.
+
+    Parameters
+    ----------
+    height, width : int
+        Of the slide, lattice pixels.
+    tile, halo : int
+        Side of a core and width of the halo, pixels.
+    exact : bool
+        Otherwise the tile is the one with which the network sees the fewest pixels in all, padded
+        to ``tile + 2 * halo`` at most: a field of 1,040 px takes one tile, not one and a sliver.
+    """
     longest = -(-max(height, width) // STRIDE_PX) * STRIDE_PX
-    return TileGrid(height, width, min(tile, longest), halo)
+    sides = [min(tile, longest)]
+    if not exact:
+        most = tile + 2 * halo
+        sides += [longest] if longest <= most else []
+        sides += range(PHASE_PX, min(most, longest) + 1, PHASE_PX)
+        sides = [side for side in sides if 2 * side >= min(tile, longest)]
+
+    def cost(side: int) -> tuple[bool, int, int]:
+        down, across = _padded(height, side, halo), _padded(width, side, halo)
+        too_large = max(down + across) > tile + 2 * halo
+        return too_large, sum(down) * sum(across), -side
+
+    return TileGrid(height, width, min(sides, key=cost), halo)
+
+
+def _padded(length: int, side: int, halo: int) -> list[int]:
+    """How long each padded tile is, along one axis."""
+    return [
+        min(length, start + side + halo) - max(0, start - halo) for start in range(0, length, side)
+    ]
 
 
 def choose_protocol(

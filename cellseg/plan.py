@@ -175,7 +175,13 @@ def make_plan(
     elif slide.mpp is None and not own:
         protocol = with_wider_gates(protocol)
     height, width = slide.lattice_shape(downsample)
-    grid = fit_grid(height, width, tile=protocol.tile_px, halo=protocol.halo_px)
+    grid = fit_grid(
+        height,
+        width,
+        tile=protocol.tile_px,
+        halo=protocol.halo_px,
+        exact=own or request.tile_px is not None,
+    )
     return Plan(
         protocol=protocol, channels=channels, downsample=downsample, grid=grid, notes=tuple(notes)
     )

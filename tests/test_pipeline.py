@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from cellseg._results.overview import _outlined
-from cellseg.choice import choose_protocol, guess_stain
+from cellseg.choice import choose_protocol, fit_grid, guess_stain
 from cellseg.errors import OutputError, RegionError, SettingsError
 from cellseg.pipeline import CountResult, Note, Started, TileDone, run
 from cellseg.plan import CountRequest
@@ -539,3 +539,26 @@ def test_tissue_of_a_region_is_measured_in_the_region():
     assert inside.looked_at_px() == pytest.approx(200 * 300, rel=0.02)
     assert inside.skipped_px() == 0
     assert inside.contains([200, 200], [130, 500]).tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "tiles"),
+    [
+        (700, 500, 1),
+        (1040, 1040, 1),
+        (1280, 900, 1),
+        (1281, 900, 2),
+        (1040, 1388, 2),
+        (2300, 1040, 2),
+        (100_000, 80_000, None),
+    ],
+)
+def test_tiles_fit_the_slide_without_slivers(height, width, tiles):
+    usual = fit_grid(height, width, tile=1024, halo=128)
+    fitted = fit_grid(height, width, tile=1024, halo=128, exact=False)
+    assert usual.tile == min(1024, -(-max(height, width) // 32) * 32)
+    assert tiles is None or len(fitted) == tiles
+    seen = [sum(one.padded.area for one in grid) for grid in (fitted, usual)]
+    assert seen[0] <= seen[1]
+    sides = [max(one.padded.height, one.padded.width) for one in fitted]
+    assert max(sides) <= 1024 + 2 * 128, "memory is planned for padded tiles of that size"
