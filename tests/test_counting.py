@@ -7,29 +7,30 @@ import threading
 import numpy as np
 import pytest
 import torch
-from torchvision.ops import FrozenBatchNorm2d, roi_align
+from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, roi_align
 
 from cellseg.detect import DetectorInfo, MaskRCNNDetector, load_detector
 from cellseg.models.counting import best_precision, fold_norms, make_ready, own_settings
 from cellseg.models.maskrcnn import (
     MASK_KEYS,
     Limits,
+    Widths,
     build_maskrcnn,
     forward_batch,
-    mask_width_of,
     set_limits,
 )
 from cellseg.models.paste import paste_all
-from cellseg.models.weights import ModelCard, load_model, save_model
+from cellseg.models.pooling import roi_align as sampled
+from cellseg.models.weights import ModelCard, load_model, save_model, widths_in
 
 INFO = DetectorInfo(name="random", checksum="", classes=("cell",), object="cell")
 
 
-def network(seed=0, width=16):
+def network(seed=0, width=16, rank=None):
     """Random weights, and batch norms that do something."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = build_maskrcnn(1, mask_width=width).eval()
+        model = build_maskrcnn(1, widths=Widths(mask=width, box=rank)).eval()
         for module in model.modules():
             if isinstance(module, FrozenBatchNorm2d):
                 module.weight.uniform_(0.5, 1.0)
@@ -59,8 +60,9 @@ def test_folded_norms_compute_the_same(image):
     assert plain.backbone.body.conv1.bias is None
 
 
-def test_ready_for_counting_it_finds_the_same(image):
-    plain, ready = network(), make_ready(network())
+@pytest.mark.parametrize("rank", [None, 24])
+def test_ready_for_counting_it_finds_the_same(image, rank):
+    plain, ready = network(rank=rank), make_ready(make_ready(network(rank=rank)))
     found = []
     for model in (plain, ready):
         set_limits(model, Limits.for_area(128 * 96), score=0.1, nms_iou=0.5)
@@ -128,9 +130,48 @@ def test_two_threads_find_what_one_finds():
     assert [found[number] for number in range(4)] == alone
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("side", [7, 14])
+def test_samples_are_those_of_torchvision(side, memory_format):
+    generator = torch.Generator().manual_seed(5)
+    shapes, names = [(96, 128), (96, 128)], ["0", "1", "2", "3"]
+    features = {
+        name: torch.rand(2, 6, 24 >> k, 32 >> k, generator=generator).to(
+            memory_format=memory_format
+        )
+        for k, name in enumerate(names)
+    }
+    corners = torch.rand(60, 2, 2, generator=generator) * torch.tensor([128.0, 96.0])
+    boxes = torch.cat([corners.amin(1), corners.amax(1)], 1)
+    # Beyond the edge, on it, without extent, and so large that it belongs to another level.
+    odd = torch.tensor(
+        [[-9.0, -7, 3, 5], [120, 90, 140, 110], [0, 0, 128, 96], [5, 5, 5, 5], [127.9, 1, 128, 96]]
+    )
+    huge = torch.tensor([[-200.0, -200, 300, 300], [-500, -500, 600, 600]])
+    lists = [torch.cat([boxes, odd]), torch.cat([huge, boxes[:9]])]
+    pool = MultiScaleRoIAlign(names, side, 1)
+    for chosen in (lists, [lists[0], boxes[:0]], [boxes[:0], boxes[:0]]):
+        expected = pool(features, chosen, shapes)
+        found = sampled(pool, features, chosen, shapes)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_slim_box_head_is_saved_and_loaded(tmp_path):
+    model = network(rank=24)
+    path = tmp_path / "slim.safetensors"
+    save_model(path, model.state_dict(), ModelCard(name="slim", classes=("cell",)), quantise=False)
+    assert widths_in(path) == Widths(mask=16, box=24)
+    loaded, _ = load_model(path)
+    assert loaded.roi_heads.box_head.fc6[0].weight.shape == (24, 12544)
+    theirs = loaded.state_dict()
+    for name, value in model.state_dict().items():
+        if "box_head" in name:
+            assert torch.equal(theirs[name], value)
+
+
 def test_a_slim_mask_branch_is_saved_and_loaded(tmp_path):
     model = network(width=16)
-    assert mask_width_of(model.state_dict()) == 16
+    assert model.roi_heads.mask_predictor.conv5_mask.in_channels == 16
     path = tmp_path / "slim.safetensors"
     save_model(path, model.state_dict(), ModelCard(name="slim", classes=("cell",)), quantise=False)
     loaded, _ = load_model(path)

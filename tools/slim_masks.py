@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.roi_heads import project_masks_on_boxes
 
-from cellseg.models.maskrcnn import MASK_KEYS, SLIM_MASK_WIDTH, build_maskrcnn
+from cellseg.models.maskrcnn import MASK_KEYS, SLIM_MASK_WIDTH, Widths, build_maskrcnn
 from cellseg.models.weights import load_model, read_model, save_model
 from cellseg.training.augment import Augmentation
 from cellseg.training.coco import join, read_coco
@@ -118,7 +118,7 @@ def main(
     torch.manual_seed(0)
     wide, card = load_model(model)
     wide = wide.to(memory_format=torch.channels_last)
-    slim = build_maskrcnn(len(card.classes), mask_width=width)
+    slim = build_maskrcnn(len(card.classes), widths=Widths(mask=width))
     teacher, student = Branch(wide).eval(), Branch(slim).to(memory_format=torch.channels_last)
     state, step = output.with_suffix(".state.safetensors"), 0
     if state.exists():

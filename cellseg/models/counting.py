@@ -47,11 +47,14 @@ def make_ready(model: MaskRCNN, precision: Precision = "float32") -> MaskRCNN:
         The same object; it cannot be trained or saved any more.
     """
     fold_norms(model.backbone)
+    heads = cast(CellRoIHeads, model.roi_heads)
+    if next(heads.parameters()).device.type == "cpu":
+        heads.put_bins_first()
     dtype = getattr(torch, precision)
     for part in (
         model.backbone,
         cast(RegionProposalNetwork, model.rpn).head,
-        cast(CellRoIHeads, model.roi_heads),
+        heads,
     ):
         part.to(dtype=dtype, memory_format=torch.channels_last)
     return model

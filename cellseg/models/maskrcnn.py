@@ -10,7 +10,7 @@ Source: He et al., Mask R-CNN, ICCV 2017, https://arxiv.org/abs/1703.06870.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -47,12 +47,16 @@ MASK_WIDTH = 256
 
 SLIM_MASK_WIDTH = 64
 """A tenth of the arithmetic of 256 channels, whose branch is the largest stage in dense tissue.
-What it costs in outlines is not measured yet."""
+Taught by the wide branch it costs nothing in mask AP: docs/tried.md."""
+
+BOX_CHANNELS = 1024
+"""Of torchvision's box head."""
 
 MASK_KEYS = ("roi_heads.mask_head.", "roi_heads.mask_predictor.")
 """The arrays of the mask branch."""
 
 MASK_FIRST = "roi_heads.mask_head.0.0.weight"
+BOX_FIRST = "roi_heads.box_head.fc6"
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
@@ -78,6 +82,32 @@ class Limits:
             pre_nms=max(2000, 4 * detections),
             proposals=max(1000, detections),
             detections=detections,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Widths:
+    """Where a network may be slimmer than torchvision's.
+
+    Attributes
+    ----------
+    mask : int
+        Channels of the mask branch: :data:`SLIM_MASK_WIDTH`, or torchvision's 256.
+    box : int, optional
+        Rank of the box head's first layer, then two smaller ones (Girshick, Fast R-CNN, ICCV
+        2015, section 3.1); None: one layer, as torchvision's.
+    """
+
+    mask: int = MASK_WIDTH
+    box: int | None = None
+
+    @classmethod
+    def of(cls, shapes: Mapping[str, Sequence[int]]) -> Widths:
+        """Of the network whose arrays have these shapes; torchvision's where they tell nothing."""
+        mask, box = shapes.get(MASK_FIRST, ()), shapes.get(f"{BOX_FIRST}.0.weight", ())
+        return cls(
+            mask=int(mask[0]) if len(mask) == 4 else MASK_WIDTH,
+            box=int(box[0]) if len(box) == 2 else None,
         )
 
 
@@ -109,7 +139,7 @@ def build_maskrcnn(
     *,
     frozen_norm: bool = True,
     sampling_ratio: int = 1,
-    mask_width: int = MASK_WIDTH,
+    widths: Widths | None = None,
     training: TrainingLimits | None = None,
 ) -> MaskRCNN:
     """Build the network with random weights.
@@ -123,8 +153,8 @@ def build_maskrcnn(
         ``BatchNorm2d`` (right from scratch). Both hold the same four arrays a layer.
     sampling_ratio : int
         Samples per bin and axis in RoIAlign; 1 halves the cost of its backward pass.
-    mask_width : int
-        Channels of the mask branch: :data:`SLIM_MASK_WIDTH`, or torchvision's 256.
+    widths : Widths, optional
+        Torchvision's where not given.
     training : TrainingLimits, optional
         Bounds on the cost of a training step.
 
@@ -133,11 +163,11 @@ def build_maskrcnn(
     MaskRCNN
         In training mode. Images go in as a list of float (3, H, W) in 0 … 1.
     """
-    if num_classes < 1 or mask_width < 1:
+    training, widths = training or TrainingLimits(), widths or Widths()
+    if num_classes < 1 or widths.mask < 1 or (widths.box is not None and widths.box < 1):
         raise ValueError(
-            f"expected at least one class and one channel, got {num_classes} and {mask_width}"
+            f"expected at least one class and one channel, got {num_classes} and {widths}"
         )
-    training = training or TrainingLimits()
     norm: type[nn.Module] = FrozenBatchNorm2d if frozen_norm else nn.BatchNorm2d
     backbone = resnet_fpn_backbone(
         backbone_name="resnet50", weights=None, norm_layer=norm, trainable_layers=5
@@ -157,22 +187,21 @@ def build_maskrcnn(
         box_roi_pool=MultiScaleRoIAlign(levels, 7, sampling_ratio),
         mask_roi_pool=MultiScaleRoIAlign(levels, 14, sampling_ratio),
     )
-    if mask_width != MASK_WIDTH:
-        heads = model.roi_heads
-        heads.mask_head = MaskRCNNHeads(backbone.out_channels, (mask_width,) * 4, 1)
-        heads.mask_predictor = MaskRCNNPredictor(mask_width, mask_width, num_classes + 1)
+    heads = model.roi_heads
+    if widths.mask != MASK_WIDTH:
+        heads.mask_head = MaskRCNNHeads(backbone.out_channels, (widths.mask,) * 4, 1)
+        heads.mask_predictor = MaskRCNNPredictor(widths.mask, widths.mask, num_classes + 1)
+    if widths.box is not None:
+        samples = heads.box_head.fc6.in_features
+        heads.box_head.fc6 = nn.Sequential(
+            nn.Linear(samples, widths.box, bias=False), nn.Linear(widths.box, BOX_CHANNELS)
+        )
     model.transform = UnscaledTransform(800, 1333, list(IMAGE_MEAN), list(IMAGE_STD))
     model.rpn = CellRPN.from_torchvision(model.rpn)
     model.roi_heads = CellRoIHeads.from_torchvision(
         model.roi_heads, mask_samples=training.mask_samples
     )
     return model
-
-
-def mask_width_of(state: Mapping[str, Tensor]) -> int:
-    """Channels of the mask branch whose arrays these are; torchvision's where they are not."""
-    first = state.get(MASK_FIRST)
-    return MASK_WIDTH if first is None or first.ndim != 4 else len(first)
 
 
 def set_limits(model: MaskRCNN, limits: Limits, *, score: float, nms_iou: float) -> None:

@@ -13,8 +13,10 @@ of 14 × 14 and then gives 56 × 56; where the first mask is in doubt the mean o
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.roi_heads import (
     RoIHeads,
@@ -25,11 +27,15 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops import boxes as box_ops
 
 from cellseg.models.laps import Lap, no_lap
+from cellseg.models.pooling import roi_align
 
 Target = dict[str, Tensor]
 
 DOUBT = (0.15, 0.85)
 """Mask probabilities between which the second look has a say: the border."""
+
+BOXES_AT_ONCE = 1024
+"""Proposals that go through the box head together when counting: 12,544 samples of each wait."""
 
 MASKS_AT_ONCE = 128
 """Boxes that go through the mask branch together when counting: what its memory grows with."""
@@ -44,12 +50,15 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         Positive boxes per batch that train the mask branch; the rest train the boxes only.
     fine_from_px : float
         Boxes with a side of so many pixels get the second look when counting.
+    bins_first : bool
+        The box head takes its samples bin by bin (:meth:`put_bins_first`).
     """
 
     lap: Lap = staticmethod(no_lap)
     mask_samples: int = 64
     fine_from_px: float = 48.0
     fine_roi_pool: MultiScaleRoIAlign
+    bins_first: bool = False
 
     @classmethod
     def from_torchvision(cls, heads: RoIHeads, *, mask_samples: int) -> CellRoIHeads:
@@ -75,6 +84,18 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         size = tuple(2 * side for side in pool.output_size)
         new.fine_roi_pool = MultiScaleRoIAlign(pool.featmap_names, size, pool.sampling_ratio)
         return new
+
+    def put_bins_first(self) -> None:
+        """Let the box head take samples as RoIAlign on a CPU leaves them: without a copy."""
+        if self.bins_first:
+            return
+        layer = self.box_head.fc6
+        first = cast(nn.Linear, layer[0] if isinstance(layer, nn.Sequential) else layer)
+        side = self.box_roi_pool.output_size[0]
+        weight = first.weight.detach()
+        weight = weight.reshape(len(weight), -1, side, side).permute(0, 2, 3, 1)
+        first.weight = nn.Parameter(weight.flatten(1).contiguous(), requires_grad=False)
+        self.bins_first = True
 
     def forward(
         self,
@@ -164,13 +185,12 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         proposals: list[Tensor],
         image_shapes: list[tuple[int, int]],
     ) -> list[Target]:
-        # RoIAlign samples between pixels, in float32, and wants its channels first: turned round
-        # once here and not at each call.
-        features = {name: level.float().contiguous() for name, level in features.items()}
-        pooled = self.box_roi_pool(features, proposals, image_shapes)
-        dtype = next(self.box_head.parameters()).dtype
-        logits, regression = self.box_predictor(self.box_head(pooled.to(dtype)))
-        class_logits, box_regression = logits.float(), regression.float()
+        # RoIAlign samples between pixels, in float32; that for GPUs wants its channels first:
+        # turned round once here and not at each call.
+        features = {name: level.float() for name, level in features.items()}
+        if next(iter(features.values())).device.type != "cpu":
+            features = {name: level.contiguous() for name, level in features.items()}
+        class_logits, box_regression = self._boxes(features, proposals, image_shapes)
         results = self._select(class_logits, box_regression, proposals, image_shapes)
         self.lap("boxes")
         boxes = [result["boxes"] for result in results]
@@ -192,6 +212,27 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         self.lap("masks")
         return results
 
+    def _boxes(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+    ) -> tuple[Tensor, Tensor]:
+        """Class logits (P, classes) and regression (P, 4 * classes) of all proposals, float32."""
+        dtype = next(self.box_head.parameters()).dtype
+        logits, regression = [], []
+        for index, (box, shape) in enumerate(zip(proposals, image_shapes, strict=True)):
+            of_image = {name: level[index : index + 1] for name, level in features.items()}
+            for start in range(0, max(1, len(box)), BOXES_AT_ONCE):
+                part = box[start : start + BOXES_AT_ONCE]
+                seen = roi_align(self.box_roi_pool, of_image, [part], [shape]).to(dtype)
+                if self.bins_first:
+                    seen = seen.permute(0, 2, 3, 1)
+                score, shift = self.box_predictor(self.box_head(seen))
+                logits.append(score.float())
+                regression.append(shift.float())
+        return torch.cat(logits), torch.cat(regression)
+
     def _probabilities(
         self,
         pool: MultiScaleRoIAlign,
@@ -209,9 +250,9 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
             masks = [box.new_zeros((0, side, side))]
             for start in range(0, len(box), MASKS_AT_ONCE):
                 part = slice(start, start + MASKS_AT_ONCE)
-                pooled = pool(of_image, [box[part]], [shape])
-                pooled = pooled.to(dtype, memory_format=torch.channels_last)
-                logits = self.mask_predictor(self.mask_head(pooled))
+                seen = roi_align(pool, of_image, [box[part]], [shape])
+                seen = seen.to(dtype, memory_format=torch.channels_last)
+                logits = self.mask_predictor(self.mask_head(seen))
                 kinds = label[part]
                 rows = torch.arange(len(kinds), device=kinds.device)
                 masks.append(logits[rows, kinds].float().sigmoid())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import file_digest
 from importlib.resources import files
@@ -26,13 +27,13 @@ from torchvision.models.detection import MaskRCNN, MaskRCNN_ResNet50_FPN_Weights
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from cellseg.errors import OutputError, WeightsError
-from cellseg.models.maskrcnn import MASK_FIRST, build_maskrcnn, mask_width_of
+from cellseg.models.maskrcnn import Widths, build_maskrcnn
 
 FORMAT = 1
 METADATA_KEY = "cellseg"
 SCALE = ".scale"
 
-DEFAULT_SHA256: str | None = "426ac8d974de7995c4dddf1cad48f048ab1aa7fca81ccb20ceb0b3a150227ad9"
+DEFAULT_SHA256: str | None = "91cf871457814b3c216cfd8c630264b4a9a5f63de2e4a6a44a8a5373f2f6ac65"
 """Checksum of the weights that come with cellseg."""
 
 COCO_URL: str = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.url
@@ -153,7 +154,7 @@ def load_model(
     state, card = read_model(path)
     # No time is lost on random numbers: the arrays of the file take their places.
     with torch.device("meta"):
-        model = build_maskrcnn(len(card.classes), frozen_norm=True, mask_width=mask_width_of(state))
+        model = build_maskrcnn(len(card.classes), frozen_norm=True, widths=_widths(state))
     anchors = model.rpn.anchor_generator
     model.rpn.anchor_generator = AnchorGenerator(anchors.sizes, anchors.aspect_ratios)
     _fill(model, state, _home(path), assign=True)
@@ -170,7 +171,7 @@ def network_of(state: dict[str, Tensor], num_classes: int, origin: Path) -> Mask
     """
     # No time is lost on random numbers: the arrays given take their places.
     with torch.device("meta"):
-        model = build_maskrcnn(num_classes, frozen_norm=True, mask_width=mask_width_of(state))
+        model = build_maskrcnn(num_classes, frozen_norm=True, widths=_widths(state))
     anchors = model.rpn.anchor_generator
     model.rpn.anchor_generator = AnchorGenerator(anchors.sizes, anchors.aspect_ratios)
     _fill(model, state, origin, assign=True)
@@ -286,8 +287,8 @@ def load_start(model: MaskRCNN, path: str | Path, classes: tuple[str, ...]) -> M
     return card
 
 
-def mask_width_in(path: str | Path, *, part: str = "") -> int:
-    """Channels of the mask branch in a model file, or in a ``part/`` of a checkpoint.
+def widths_in(path: str | Path, *, part: str = "") -> Widths:
+    """Of the network in a model file, or in a ``part/`` of a checkpoint.
 
     Raises
     ------
@@ -297,10 +298,18 @@ def mask_width_in(path: str | Path, *, part: str = "") -> int:
     file = _home(path)
     try:
         with safe_open(file, framework="pt") as opened:
-            shape = opened.get_slice(f"{part}{MASK_FIRST}").get_shape()
+            shapes = {
+                key.removeprefix(part): opened.get_slice(key).get_shape()
+                for key in opened.keys()  # noqa: SIM118
+                if key.startswith(part)
+            }
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{file}: no model that can be read: {_line(error)}") from error
-    return int(shape[0])
+    return Widths.of(shapes)
+
+
+def _widths(state: Mapping[str, Tensor]) -> Widths:
+    return Widths.of({key: value.shape for key, value in state.items()})
 
 
 def _coco_hash() -> str:

@@ -25,14 +25,14 @@ from cellseg import __version__
 from cellseg.detect import pick_device
 from cellseg.errors import OutputError, SettingsError
 from cellseg.models.counting import best_precision
-from cellseg.models.maskrcnn import MASK_WIDTH, SLIM_MASK_WIDTH, build_maskrcnn
+from cellseg.models.maskrcnn import SLIM_MASK_WIDTH, Widths, build_maskrcnn
 from cellseg.models.weights import (
     ModelCard,
     coco_file,
     load_coco,
     load_start,
-    mask_width_in,
     save_model,
+    widths_in,
 )
 from cellseg.training import checkpoint
 from cellseg.training.augment import Augmentation
@@ -128,7 +128,7 @@ def _network(
         len(classes),
         frozen_norm=request.init != "none",
         sampling_ratio=1,
-        mask_width=_mask_width(request, resumed=resumed),
+        widths=_widths(request, resumed=resumed),
         training=request.limits,
     )
     if not resumed and request.init == "coco":
@@ -137,17 +137,17 @@ def _network(
         load_coco(model)
     elif not resumed and request.init != "none":
         load_start(model, request.init, classes)
-    moved: MaskRCNN = model.to(device, memory_format=torch.channels_last)
+    moved: MaskRCNN = model.to(device)
     return moved
 
 
-def _mask_width(request: TrainRequest, *, resumed: bool) -> int:
-    """As wide as what the network gets its arrays from; slim where it gets none."""
+def _widths(request: TrainRequest, *, resumed: bool) -> Widths:
+    """Those of what the network gets its arrays from; slim where it gets none."""
     if resumed:
-        return mask_width_in(request.output / checkpoint.CHECKPOINT, part="model/")
+        return widths_in(request.output / checkpoint.CHECKPOINT, part="model/")
     if request.init == "none":
-        return SLIM_MASK_WIDTH
-    return MASK_WIDTH if request.init == "coco" else mask_width_in(request.init)
+        return Widths(mask=SLIM_MASK_WIDTH)
+    return Widths() if request.init == "coco" else widths_in(request.init)
 
 
 def _schedule(request: TrainRequest, device: torch.device) -> Schedule:
@@ -157,8 +157,8 @@ def _schedule(request: TrainRequest, device: torch.device) -> Schedule:
         steps=request.steps,
         warmup_share=0.2 if scratch else 0.0,
         batch=request.batch,
-        rate=4e-4 if scratch else 2e-4,
-        backbone_rate=4e-4 if scratch else 2e-5,
+        rate=4e-4 if scratch else 5e-4,
+        backbone_rate=4e-4 if scratch else 1e-4,
         precision=best_precision(device),
         workers=request.workers,
     )

@@ -1,0 +1,118 @@
+"""RoIAlign of channels-last features on a CPU, several times faster than torchvision's.
+
+torchvision's kernel wants channels first and walks through memory a pixel at a time for each
+channel. A sample between four pixels is a weighted sum of four rows of a (pixels, channels) table,
+which is what :func:`torch.nn.functional.embedding_bag` is made for.
+
+Source: He et al., Mask R-CNN, ICCV 2017, https://arxiv.org/abs/1703.06870; the arithmetic is that
+of ``torchvision.ops.roi_align`` with ``aligned=False`` and one sample a bin.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops.poolers import _setup_scales
+
+
+def roi_align(
+    pool: MultiScaleRoIAlign,
+    features: dict[str, Tensor],
+    boxes: list[Tensor],
+    image_shapes: list[tuple[int, int]],
+) -> Tensor:
+    """What ``pool`` gives, in channels-last memory where it was made so.
+
+    Parameters
+    ----------
+    pool : MultiScaleRoIAlign
+    features : dict of Tensor
+        Feature maps of the pyramid, float32, each (N, C, H, W).
+    boxes : list of Tensor
+        Boxes (x1, y1, x2, y2) in pixels of the network's input, one (P, 4) an image.
+    image_shapes : list of (int, int)
+        Height and width of each image, pixels.
+
+    Returns
+    -------
+    Tensor, float32, (sum of P, C, S, S)
+    """
+    levels = [features[name] for name in pool.featmap_names]
+    if levels[0].device.type != "cpu" or pool.sampling_ratio != 1:
+        return cast(Tensor, pool(features, boxes, image_shapes))
+    scales, mapper = _setup_scales(levels, image_shapes, pool.canonical_scale, pool.canonical_level)
+    side, channels = pool.output_size[0], levels[0].shape[1]
+    every = torch.cat(boxes)
+    image = torch.repeat_interleave(
+        torch.arange(len(boxes)), torch.tensor([len(part) for part in boxes])
+    )
+    level_of = mapper(boxes)
+    result = every.new_empty((len(every), side * side, channels))
+    for index, (level, scale) in enumerate(zip(levels, scales, strict=True)):
+        chosen = torch.where(level_of == index)[0]
+        if len(chosen):
+            found = _samples(level, every[chosen] * scale, image[chosen], side)
+            if len(chosen) == len(every):
+                result = found
+                break
+            result[chosen] = found
+    return result.view(len(every), side, side, channels).permute(0, 3, 1, 2)
+
+
+def _samples(level: Tensor, boxes: Tensor, image: Tensor, side: int) -> Tensor:
+    """One bilinear sample in the middle of each bin: (B, side², C).
+
+    Parameters
+    ----------
+    level : Tensor, (N, C, H, W)
+    boxes : Tensor, (B, 4)
+        In pixels of the level.
+    image : Tensor, (B,)
+        Which of the N each box lies in.
+    side : int
+    """
+    height, width = level.shape[2:]
+    # Without a copy where the features are channels-last.
+    table = level.permute(0, 2, 3, 1).reshape(-1, level.shape[1])
+    x, x_weight = _taps(boxes[:, 0], boxes[:, 2], side, width)
+    y, y_weight = _taps(boxes[:, 1], boxes[:, 3], side, height)
+    y = y + (image * height)[:, None, None]
+    rows = y[:, :, None, :, None] * width + x[:, None, :, None, :]
+    weight = y_weight[:, :, None, :, None] * x_weight[:, None, :, None, :]
+    found = F.embedding_bag(
+        rows.reshape(-1, 4), table, mode="sum", per_sample_weights=weight.reshape(-1, 4)
+    )
+    return found.view(len(boxes), side * side, -1)
+
+
+def _taps(low: Tensor, high: Tensor, side: int, size: int) -> tuple[Tensor, Tensor]:
+    """Along one axis, the two pixels about the middle of each bin, and their weights.
+
+    Parameters
+    ----------
+    low, high : Tensor, (B,)
+        Edges of the boxes, pixels.
+    side : int
+        Bins.
+    size : int
+        Pixels along the axis.
+
+    Returns
+    -------
+    pixels : Tensor, int64, (B, side, 2)
+    weights : Tensor, (B, side, 2)
+        Nought for samples more than a pixel outside.
+    """
+    bins = (high - low).clamp(min=1.0) / side
+    # In torchvision's order: a sample may lie on the limit.
+    at = low[:, None] + bins[:, None] * torch.arange(side) + 0.5 * bins[:, None]
+    inside = (at >= -1) & (at <= size)
+    at = at.clamp(0, size - 1)
+    first = at.floor()
+    share = at - first
+    pixels = torch.stack((first, (first + 1).clamp(max=size - 1)), -1).long()
+    return pixels, torch.stack((1 - share, share), -1) * inside[..., None]
