@@ -131,7 +131,7 @@ def test_from_a_model_with_other_classes(tmp_path, monkeypatch):
     request = small(path, tmp_path / "out", init=str(start), steps=1, workers=1)
     done = train(request, report=events.append)
     (trainer,) = trainers
-    assert trainer.schedule.backbone_rate == pytest.approx(trainer.schedule.rate / 10)
+    assert trainer.schedule.backbone_rate == pytest.approx(trainer.schedule.rate / 5)
     norm = "backbone.body.layer1.0.bn1.running_mean"
     kernel = "rpn.head.conv.0.0.weight"
     assert torch.equal(trainer.model.state_dict()[norm], before[norm])
