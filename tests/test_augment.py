@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
-from skimage.color import rgb2hed
+from skimage.color import rgb2hed, rgb_from_hed
 
 from cellseg.geometry import Box
 from cellseg.normalise import Light
 from cellseg.training.augment import (
     Augmentation,
+    _stain,
+    geometric,
     inverted,
     labelled,
     photometric,
@@ -18,6 +22,7 @@ from cellseg.training.augment import (
 )
 from cellseg.training.copies import add_copies
 from cellseg.training.crops import AnnotatedImage, Crop, boxes_of
+from cellseg.training.negatives import add_bubbles
 
 
 def tissue(side=96):
@@ -86,7 +91,7 @@ def test_only_stained_crops_are_redrawn(light: Light, changes, monkeypatch):
         "cellseg.training.augment.labelled",
         lambda image, masks, rng: (calls.append(1), image)[1],
     )
-    crop = Crop(image, boxes_of(masks), masks, torch.ones(4, dtype=torch.int64))
+    crop = Crop.of(image, masks, torch.ones(4, dtype=torch.int64))
     photometric(crop, light, Augmentation(label=1.0), np.random.default_rng(0))
     assert bool(calls) is changes
 
@@ -102,7 +107,7 @@ def dots(side=96, light=0.9):
     masks = torch.from_numpy(np.array([disc, bar], np.uint8))
     image = torch.zeros(3, side, side)
     image[:, disc], image[:, bar] = light, light / 2
-    return Crop(image, boxes_of(masks), masks, torch.tensor([1, 2]))
+    return Crop.of(image, masks, torch.tensor([1, 2]))
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -135,16 +140,15 @@ def test_most_copies_touch_another_object():
 
 
 def test_a_crowded_or_empty_crop_is_left_as_it_is():
-    empty = Crop(
+    empty = Crop.of(
         torch.zeros(3, 32, 32),
-        torch.zeros(0, 4),
         torch.zeros(0, 32, 32, dtype=torch.uint8),
         torch.zeros(0, dtype=torch.int64),
     )
     assert add_copies(empty, 5, np.random.default_rng(0), inside=WHOLE) is empty
     masks = torch.zeros(1, 32, 32, dtype=torch.uint8)
     masks[:, 2:30, 2:30] = 1
-    crowded = Crop(torch.zeros(3, 32, 32), boxes_of(masks), masks, torch.tensor([1]))
+    crowded = Crop.of(torch.zeros(3, 32, 32), masks, torch.tensor([1]))
     assert add_copies(crowded, 5, np.random.default_rng(0), inside=WHOLE) is crowded
 
 
@@ -159,7 +163,7 @@ def test_turned_round_fluorescence_is_dark_on_white():
 
 def test_turned_round_stain_is_bright_on_black():
     image, masks = tissue()
-    crop = Crop(image, boxes_of(masks), masks, torch.ones(4, dtype=torch.int64))
+    crop = Crop.of(image, masks, torch.ones(4, dtype=torch.int64))
     turned, light = inverted(crop, "transmitted", np.random.default_rng(0))
     assert light == "fluorescence"
     assert torch.equal(turned.image[0], turned.image[2])
@@ -171,7 +175,7 @@ def test_a_brown_nucleus_is_not_lost_when_the_light_is_turned_round():
     image, masks = tissue()
     brown = masks[0] > 0
     image[:, brown] = torch.tensor([0.45, 0.28, 0.15])[:, None]
-    crop = Crop(image, boxes_of(masks), masks, torch.ones(4, dtype=torch.int64))
+    crop = Crop.of(image, masks, torch.ones(4, dtype=torch.int64))
     turned, _ = inverted(crop, "transmitted", np.random.default_rng(0))
     ground = masks.sum(0) == 0
     assert float(turned.image[:, brown].mean()) > float(turned.image[:, ground].mean()) + 0.3
@@ -208,3 +212,40 @@ def test_a_random_crop_is_made_denser_or_turned_round_as_often_as_asked(density,
     bright = sum(float(crop.image.median()) > 0.5 for crop in crops)
     assert more >= 6 if density else more == 0
     assert bright == 8 * inversion
+
+
+def test_the_unknown_turns_with_the_image():
+    masks = torch.zeros(1, 32, 32, dtype=torch.uint8)
+    masks[0, 4:10, 2:20] = 1
+    crop = replace(Crop.of(masks[0].expand(3, 32, 32).float(), masks, torch.tensor([1])),
+                   outlined=torch.tensor([False]), ignored=masks[0].clone())  # fmt: skip
+    for seed in range(8):
+        turned = geometric(crop, np.random.default_rng(seed))
+        assert torch.equal(turned.ignored, turned.masks[0])
+        assert torch.equal(turned.unknown.float(), turned.image[0])
+
+
+def test_boxes_without_an_outline_are_not_copied():
+    crop = dots()
+    boxes = replace(crop, outlined=torch.zeros(len(crop.masks), dtype=torch.bool))
+    assert add_copies(boxes, 8, np.random.default_rng(0), inside=WHOLE) is boxes
+
+
+def test_bubbles_are_drawn_beside_objects_only():
+    crop = dots()
+    drawn = add_bubbles(crop, 30, np.random.default_rng(0))
+    inside = crop.masks.amax(0) > 0
+    assert torch.allclose(drawn.image[:, inside], crop.image[:, inside].clamp(1e-3, 1), atol=0.05)
+    assert (drawn.image - crop.image).abs().amax(0)[~inside].max() > 0.2
+
+
+def test_a_stains_colour_moves_and_keeps_its_density():
+    """Pure haematoxylin becomes another colour; without a shift it stays."""
+    colour = torch.from_numpy(rgb_from_hed[0].astype(np.float32))
+    image = (-colour).exp()[:, None, None].expand(3, 4, 4)
+    gains, shift = np.ones(3), np.zeros((3, 3))
+    assert torch.allclose(_stain(image, gains, shift), image, atol=1e-4)
+    shift[0] = (0.2, -0.1, 0.0)
+    moved = -_stain(image, gains, shift)[:, 0, 0].log()
+    assert float(moved.norm()) == pytest.approx(float(colour.norm()), rel=1e-3)
+    assert float(moved @ colour) < 0.98 * float(moved.norm() * colour.norm())

@@ -7,30 +7,33 @@ import threading
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, roi_align
 
 from cellseg.detect import DetectorInfo, MaskRCNNDetector, load_detector
+from cellseg.models.backbones import BACKBONES
 from cellseg.models.counting import best_precision, fold_norms, make_ready, own_settings
 from cellseg.models.maskrcnn import (
     MASK_KEYS,
+    Architecture,
     Limits,
-    Widths,
     build_maskrcnn,
     forward_batch,
     set_limits,
 )
 from cellseg.models.paste import paste_all
 from cellseg.models.pooling import roi_align as sampled
-from cellseg.models.weights import ModelCard, load_model, save_model, widths_in
+from cellseg.models.weights import ModelCard, architecture_in, load_model, save_model
 
 INFO = DetectorInfo(name="random", checksum="", classes=("cell",), object="cell")
 
 
-def network(seed=0, width=16, rank=None):
+def network(seed=0, **architecture):
     """Random weights, and batch norms that do something."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = build_maskrcnn(1, widths=Widths(mask=width, box=rank)).eval()
+        chosen = Architecture(**{"mask": 16, **architecture})
+        model = build_maskrcnn(1, architecture=chosen).eval()
         for module in model.modules():
             if isinstance(module, FrozenBatchNorm2d):
                 module.weight.uniform_(0.5, 1.0)
@@ -47,8 +50,9 @@ def image():
     return torch.rand(1, 3, 128, 96, generator=torch.Generator().manual_seed(1))
 
 
-def test_folded_norms_compute_the_same(image):
-    plain, folded = network(), network()
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_folded_norms_compute_the_same(image, backbone):
+    plain, folded = network(backbone=backbone), network(backbone=backbone)
     fold_norms(folded.backbone)
     assert any(isinstance(m, FrozenBatchNorm2d) for m in plain.modules())
     assert not any(isinstance(m, FrozenBatchNorm2d) for m in folded.modules())
@@ -57,12 +61,16 @@ def test_folded_norms_compute_the_same(image):
         for a, b in levels:
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4 * float(a.abs().max()))
     # The original is left as it was.
-    assert plain.backbone.body.conv1.bias is None
+    assert next(m for m in plain.modules() if isinstance(m, nn.Conv2d)).bias is None
 
 
-@pytest.mark.parametrize("rank", [None, 24])
-def test_ready_for_counting_it_finds_the_same(image, rank):
-    plain, ready = network(rank=rank), make_ready(make_ready(network(rank=rank)))
+@pytest.mark.parametrize(
+    "chosen",
+    [{}, {"box_rank": 24}, {"backbone": "efficientnet_lite0", "pyramid": 128, "box": 256}],
+    ids=["torchvision's", "low rank", "small"],
+)
+def test_ready_for_counting_it_finds_the_same(image, chosen):
+    plain, ready = network(**chosen), make_ready(make_ready(network(**chosen)))
     found = []
     for model in (plain, ready):
         set_limits(model, Limits.for_area(128 * 96), score=0.1, nms_iou=0.5)
@@ -73,8 +81,9 @@ def test_ready_for_counting_it_finds_the_same(image, rank):
     torch.testing.assert_close(first["masks"], second["masks"], rtol=0, atol=0.01)
 
 
-def test_in_half_precision_boxes_stay_exact(image):
-    model = make_ready(network(), "bfloat16")
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_in_half_precision_boxes_stay_exact(image, backbone):
+    model = make_ready(network(backbone=backbone), "bfloat16")
     assert next(model.backbone.parameters()).dtype == torch.bfloat16
     set_limits(model, Limits.for_area(128 * 96), score=0.1, nms_iou=0.5)
     with torch.inference_mode():
@@ -157,10 +166,10 @@ def test_samples_are_those_of_torchvision(side, memory_format):
 
 
 def test_a_slim_box_head_is_saved_and_loaded(tmp_path):
-    model = network(rank=24)
+    model = network(box_rank=24)
     path = tmp_path / "slim.safetensors"
     save_model(path, model.state_dict(), ModelCard(name="slim", classes=("cell",)), quantise=False)
-    assert widths_in(path) == Widths(mask=16, box=24)
+    assert architecture_in(path) == Architecture(mask=16, box_rank=24)
     loaded, _ = load_model(path)
     assert loaded.roi_heads.box_head.fc6[0].weight.shape == (24, 12544)
     theirs = loaded.state_dict()
@@ -170,7 +179,7 @@ def test_a_slim_box_head_is_saved_and_loaded(tmp_path):
 
 
 def test_a_slim_mask_branch_is_saved_and_loaded(tmp_path):
-    model = network(width=16)
+    model = network(mask=16)
     assert model.roi_heads.mask_predictor.conv5_mask.in_channels == 16
     path = tmp_path / "slim.safetensors"
     save_model(path, model.state_dict(), ModelCard(name="slim", classes=("cell",)), quantise=False)

@@ -13,7 +13,9 @@ from pycocotools import mask as rle
 
 from cellseg.errors import InputError
 from cellseg.evaluation.run_lengths import encoded
+from cellseg.geometry import Box
 from cellseg.training.coco import join, light_of, load, read_coco, with_classes
+from cellseg.training.crops import cut
 from cellseg.training.outlines import outline_of
 
 # pycocotools' own decoder is behind NumPy 2; cellseg does not use it.
@@ -112,8 +114,8 @@ def test_several_parts_are_one_object():
 @pytest.mark.parametrize(
     ("segmentation", "words"),
     [
-        (None, "only a box"),
-        ([], "only a box"),
+        (None, "no outline"),
+        ([], "no outline"),
         ([[4, 5, 10, 7]], "three points"),
         ([[4, 5, 10, 7, 8]], "three points"),
         ([["4", 5, 10, 7, 8, 9]], "three points"),
@@ -163,7 +165,7 @@ def test_every_fault_is_told_at_once(project):
             annotation(1),
             annotation(3, category_id=9),
             annotation(4, image_id=77),
-            annotation(5, segmentation=[]),
+            annotation(5, segmentation=[], bbox=None),
         ],
     )
     text = fault(path)
@@ -178,13 +180,15 @@ def test_every_fault_is_told_at_once(project):
         "annotation 1 stands twice",
         "unknown category 9",
         "unknown image 77",
-        "annotation 5 has no outline",
+        "annotation 5 has neither an outline nor a box",
     ):
         assert sum(words in line for line in lines) == 1, words
 
 
 def test_many_faults_are_cut_short(project):
-    text = fault(project(annotations=[annotation(n, segmentation=[]) for n in range(100)]))
+    text = fault(
+        project(annotations=[annotation(n, segmentation=[], bbox=None) for n in range(100)])
+    )
     assert "100 faults" in text
     assert text.endswith("… and 60 more")
 
@@ -222,11 +226,48 @@ def test_broken_image_and_broken_json(project, tmp_path):
     assert "cannot be read" in fault(tmp_path / "nowhere.json")
 
 
-def test_crowds_are_left_out_and_said(project):
+def test_crowds_are_regions_to_ignore(project):
     crowd = annotation(2, iscrowd=1, segmentation={"size": [32, 40], "counts": [0, 1280]})
     data = read_coco(project(annotations=[annotation(), crowd]))
     assert data.objects == 1
-    assert data.notes == ("1 crowd region left out",)
+    ((box, mask),) = data.images[0].ignored
+    assert (box, mask.all()) == (Box(0, 0, 32, 40), True)
+    only = read_coco(project(annotations=[crowd]))
+    assert only.objects == 0
+    assert "nothing is annotated but regions to ignore" in only.notes[0]
+
+
+def test_boxes_without_an_outline_are_kept_as_boxes(project):
+    rows = [
+        annotation(),
+        annotation(2, segmentation=[], bbox=[20, 4.4, 6, 5]),
+        annotation(3, iscrowd=1, box_only=True, bbox=[30, 20, 20, 20]),
+    ]
+    data = read_coco(project(annotations=rows))
+    (image,) = data.images
+    assert image.outlined.tolist() == [True, False, False]
+    assert image.boxes.tolist()[1:] == [[4, 20, 9, 26], [20, 30, 32, 40]]
+    assert all(mask.all() for mask in image.masks[1:])
+    assert not image.ignored
+    assert data.notes == ("2 objects have a box and no outline: they teach no outlines",)
+    crop = cut(image, origin=(0, 0), side=32, size=32)
+    assert crop.outlined.tolist() == [True, False, False]
+    assert crop.unknown.sum() == 5 * 6 + 12 * 2
+
+
+@pytest.mark.parametrize(
+    ("bbox", "words"),
+    [
+        (None, "neither an outline nor a box"),
+        ([1, 2, 3], "neither an outline nor a box"),
+        ([1, 2, "3", 4], "neither an outline nor a box"),
+        ([1, 2, float("nan"), 4], "neither an outline nor a box"),
+        ([50, 50, 4, 4], "box without pixels"),
+        ([5, 5, -4, 4], "box without pixels"),
+    ],
+)
+def test_boxes_that_make_no_sense(project, bbox, words):
+    assert words in fault(project(annotations=[annotation(segmentation=[], bbox=bbox)]))
 
 
 def test_roboflow(project):

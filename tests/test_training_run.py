@@ -111,8 +111,11 @@ def test_interrupted_resumed_exported_used(tmp_path):
     train(request, report=again.append)
     assert not [event for event in again if isinstance(event, Progress)]
     other = project(tmp_path / "other", classes=("one",))
-    with pytest.raises(SettingsError, match="holds a training with other data"):
+    with pytest.raises(SettingsError, match="holds a training with other classes"):
         train(small(other, output))
+    more = []
+    train(replace(request, data=(path, project(tmp_path / "more", images=1))), report=more.append)
+    assert any(isinstance(event, Note) and "data have changed" in event.text for event in more)
 
 
 def test_from_a_model_with_other_classes(tmp_path, monkeypatch):

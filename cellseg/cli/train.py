@@ -20,7 +20,7 @@ LINE_SECONDS = 30.0
     epilog="""\b
 Examples:
   cellseg train cells.json --minutes 120 --mpp 0.25
-  cellseg train cells.json --init default --output my-model"""
+  cellseg train cells.json --init imagenet --output my-model"""
 )
 @click.argument(
     "data",
@@ -40,11 +40,11 @@ Examples:
 )
 @click.option(
     "--init",
-    default="coco",
+    default="default",
     show_default=True,
-    metavar="coco|default|none|FILE",
-    help="What to start from: torchvision's COCO weights (fetched once, 170 MB), the "
-    "shipped model, random weights, or a model file.",
+    metavar="default|coco|imagenet|none|FILE",
+    help="What to start from: the shipped model, torchvision's COCO weights (fetched once, "
+    "170 MB), ImageNet's (of the extra 'train'), random weights, or a model file.",
 )
 @click.option(
     "-o",

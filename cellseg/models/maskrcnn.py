@@ -1,9 +1,9 @@
-"""torchvision's ResNet-50-FPN Mask R-CNN, set up for cells.
+"""torchvision's Mask R-CNN, set up for cells, over any backbone.
 
-The layers and their names are torchvision's ``maskrcnn_resnet50_fpn``, so that its COCO
-weights load; what differs is what has no weights: anchors (one size a level, 8 to 128 px,
-three ratios), limits on proposals and detections that follow the tile's area, no resizing
-of the input, class-agnostic suppression.
+With ``resnet50`` and its usual widths the layers and their names are torchvision's
+``maskrcnn_resnet50_fpn``, so that its COCO weights load; what differs is what has no weights:
+anchors (one size a level, 8 to 128 px, three ratios), limits on proposals and detections that
+follow the tile's area, no resizing of the input, class-agnostic suppression.
 
 Source: He et al., Mask R-CNN, ICCV 2017, https://arxiv.org/abs/1703.06870.
 """
@@ -18,13 +18,14 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
+from cellseg.models.backbones import BACKBONES, with_pyramid
 from cellseg.models.laps import Lap, no_lap
 from cellseg.models.roi_heads import CellRoIHeads
 from cellseg.models.rpn import CellRPN
@@ -42,24 +43,11 @@ PROPOSAL_NMS = 0.5
 """Overlap at which one proposal suppresses another when counting. torchvision's 0.7 is made for
 objects that hide one another; nuclei do not, and a third of its proposals said the same twice."""
 
-MASK_WIDTH = 256
-"""Channels of torchvision's mask branch: with COCO's weights, and to teach a slim one."""
-
-SLIM_MASK_WIDTH = 64
-"""A tenth of the arithmetic of 256 channels, whose branch is the largest stage in dense tissue.
-Taught by the wide branch it costs nothing in mask AP: docs/tried.md."""
-
-BOX_CHANNELS = 1024
-"""Of torchvision's box head."""
-
 MASK_KEYS = ("roi_heads.mask_head.", "roi_heads.mask_predictor.")
 """The arrays of the mask branch."""
 
-MASK_FIRST = "roi_heads.mask_head.0.0.weight"
+BODY = "backbone.body."
 BOX_FIRST = "roi_heads.box_head.fc6"
-
-IMAGE_MEAN = (0.485, 0.456, 0.406)
-IMAGE_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,29 +74,58 @@ class Limits:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Widths:
-    """Where a network may be slimmer than torchvision's.
+class Architecture:
+    """Which network: as torchvision's where nothing is said.
 
     Attributes
     ----------
+    backbone : str
+        Of :data:`~cellseg.models.backbones.BACKBONES`.
+    pyramid : int
+        Channels of the feature pyramid, and so of the region proposals.
     mask : int
-        Channels of the mask branch: :data:`SLIM_MASK_WIDTH`, or torchvision's 256.
-    box : int, optional
+        Channels of the mask branch, whose arithmetic grows with their square.
+    box : int
+        Of the box head's two layers.
+    box_rank : int, optional
         Rank of the box head's first layer, then two smaller ones (Girshick, Fast R-CNN, ICCV
         2015, section 3.1); None: one layer, as torchvision's.
     """
 
-    mask: int = MASK_WIDTH
-    box: int | None = None
+    backbone: str = "resnet50"
+    pyramid: int = 256
+    mask: int = 256
+    box: int = 1024
+    box_rank: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.backbone not in BACKBONES:
+            raise ValueError(f"no backbone {self.backbone!r}; known: {', '.join(BACKBONES)}")
+        widths = (self.pyramid, self.mask, self.box, self.box_rank or 1)
+        if min(widths) < 1:
+            raise ValueError(f"expected at least one channel everywhere, got {self}")
 
     @classmethod
-    def of(cls, shapes: Mapping[str, Sequence[int]]) -> Widths:
+    def of(cls, shapes: Mapping[str, Sequence[int]]) -> Architecture:
         """Of the network whose arrays have these shapes; torchvision's where they tell nothing."""
-        mask, box = shapes.get(MASK_FIRST, ()), shapes.get(f"{BOX_FIRST}.0.weight", ())
+        usual = cls()
+
+        def width(array: str, axes: int, otherwise: int) -> int:
+            shape = shapes.get(array, ())
+            return max(1, int(shape[0])) if len(shape) == axes else otherwise
+
+        named = [name for name, entry in BACKBONES.items() if BODY + entry.first in shapes]
         return cls(
-            mask=int(mask[0]) if len(mask) == 4 else MASK_WIDTH,
-            box=int(box[0]) if len(box) == 2 else None,
+            backbone=named[0] if named else usual.backbone,
+            pyramid=width("backbone.fpn.layer_blocks.0.0.weight", 4, usual.pyramid),
+            mask=width("roi_heads.mask_head.0.0.weight", 4, usual.mask),
+            box=width("roi_heads.box_head.fc7.weight", 2, usual.box),
+            box_rank=width(f"{BOX_FIRST}.0.weight", 2, 0) or None,
         )
+
+
+SMALL = Architecture(backbone="efficientnet_lite0", pyramid=128, mask=64, box=256)
+"""The network of the shipped model, and of a training that starts without one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +156,7 @@ def build_maskrcnn(
     *,
     frozen_norm: bool = True,
     sampling_ratio: int = 1,
-    widths: Widths | None = None,
+    architecture: Architecture | None = None,
     training: TrainingLimits | None = None,
 ) -> MaskRCNN:
     """Build the network with random weights.
@@ -153,7 +170,7 @@ def build_maskrcnn(
         ``BatchNorm2d`` (right from scratch). Both hold the same four arrays a layer.
     sampling_ratio : int
         Samples per bin and axis in RoIAlign; 1 halves the cost of its backward pass.
-    widths : Widths, optional
+    architecture : Architecture, optional
         Torchvision's where not given.
     training : TrainingLimits, optional
         Bounds on the cost of a training step.
@@ -163,21 +180,16 @@ def build_maskrcnn(
     MaskRCNN
         In training mode. Images go in as a list of float (3, H, W) in 0 … 1.
     """
-    training, widths = training or TrainingLimits(), widths or Widths()
-    if num_classes < 1 or widths.mask < 1 or (widths.box is not None and widths.box < 1):
-        raise ValueError(
-            f"expected at least one class and one channel, got {num_classes} and {widths}"
-        )
+    training, wanted = training or TrainingLimits(), architecture or Architecture()
+    if num_classes < 1:
+        raise ValueError(f"expected at least one class, got {num_classes}")
     norm: type[nn.Module] = FrozenBatchNorm2d if frozen_norm else nn.BatchNorm2d
-    backbone = resnet_fpn_backbone(
-        backbone_name="resnet50", weights=None, norm_layer=norm, trainable_layers=5
-    )
+    backbone = with_pyramid(wanted.backbone, wanted.pyramid, norm)
+    mean, std = list(BACKBONES[wanted.backbone].mean), list(BACKBONES[wanted.backbone].std)
     levels = ["0", "1", "2", "3"]
     model = MaskRCNN(
         backbone,
         num_classes=num_classes + 1,
-        image_mean=list(IMAGE_MEAN),
-        image_std=list(IMAGE_STD),
         rpn_anchor_generator=AnchorGenerator(
             tuple((size,) for size in ANCHOR_SIZES_PX), (ASPECT_RATIOS,) * len(ANCHOR_SIZES_PX)
         ),
@@ -188,15 +200,16 @@ def build_maskrcnn(
         mask_roi_pool=MultiScaleRoIAlign(levels, 14, sampling_ratio),
     )
     heads = model.roi_heads
-    if widths.mask != MASK_WIDTH:
-        heads.mask_head = MaskRCNNHeads(backbone.out_channels, (widths.mask,) * 4, 1)
-        heads.mask_predictor = MaskRCNNPredictor(widths.mask, widths.mask, num_classes + 1)
-    if widths.box is not None:
-        samples = heads.box_head.fc6.in_features
+    heads.mask_head = MaskRCNNHeads(wanted.pyramid, (wanted.mask,) * 4, 1)
+    heads.mask_predictor = MaskRCNNPredictor(wanted.mask, wanted.mask, num_classes + 1)
+    samples = heads.box_head.fc6.in_features
+    heads.box_head = TwoMLPHead(samples, wanted.box)
+    heads.box_predictor = FastRCNNPredictor(wanted.box, num_classes + 1)
+    if wanted.box_rank is not None:
         heads.box_head.fc6 = nn.Sequential(
-            nn.Linear(samples, widths.box, bias=False), nn.Linear(widths.box, BOX_CHANNELS)
+            nn.Linear(samples, wanted.box_rank, bias=False), nn.Linear(wanted.box_rank, wanted.box)
         )
-    model.transform = UnscaledTransform(800, 1333, list(IMAGE_MEAN), list(IMAGE_STD))
+    model.transform = UnscaledTransform(800, 1333, mean, std)
     model.rpn = CellRPN.from_torchvision(model.rpn)
     model.roi_heads = CellRoIHeads.from_torchvision(
         model.roi_heads, mask_samples=training.mask_samples

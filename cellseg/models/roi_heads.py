@@ -28,6 +28,7 @@ from torchvision.ops import boxes as box_ops
 
 from cellseg.models.laps import Lap, no_lap
 from cellseg.models.pooling import roi_align
+from cellseg.models.rpn import MOSTLY, ignored_share
 
 Target = dict[str, Tensor]
 
@@ -115,7 +116,9 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         image_shapes : list of (int, int)
             Height and width of each image, pixels.
         targets : list of dict, optional
-            ``boxes``, ``labels``, ``masks`` of each image; needed while training.
+            ``boxes``, ``labels``, ``masks`` of each image; needed while training. Optional:
+            ``outlined``, bool (N,), which of the masks are outlines, and ``ignored``, uint8 (H, W),
+            where what is found is neither right nor wrong.
 
         Returns
         -------
@@ -138,6 +141,10 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
     ) -> dict[str, Tensor]:
         if targets is None:
             raise ValueError("training needs targets")
+        proposals = [
+            boxes[ignored_share(boxes, target) < MOSTLY]
+            for boxes, target in zip(proposals, targets, strict=True)
+        ]
         proposals, matched, labels, regression = self.select_training_samples(proposals, targets)
         box_features = self.box_head(self.box_roi_pool(features, proposals, image_shapes))
         class_logits, box_regression = self.box_predictor(box_features)
@@ -161,8 +168,10 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
     ) -> Tensor:
         quota = max(1, self.mask_samples // len(proposals))
         boxes, indices = [], []
-        for box, match, label in zip(proposals, matched, labels, strict=True):
+        for box, match, label, target in zip(proposals, matched, labels, targets, strict=True):
             positive = torch.where(label > 0)[0]
+            if "outlined" in target:
+                positive = positive[target["outlined"][match[positive]]]
             if len(positive) > quota:
                 order = torch.randperm(len(positive), device=positive.device)
                 positive = positive[order[:quota]]

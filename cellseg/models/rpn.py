@@ -2,9 +2,32 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_prediction_layers
+
+MOSTLY = 0.5
+"""A box of which such a share is ignored counts neither as an object nor as background."""
+
+
+def ignored_share(boxes: Tensor, target: dict[str, Tensor]) -> Tensor:
+    """Share of each box (x1, y1, x2, y2), (B, 4), that the target's ignored regions cover, (B,).
+
+    The target may lack ``ignored``, uint8 (H, W): then nothing is. Boxes are widened to whole
+    pixels and cut at the image's edge.
+    """
+    ignored = target.get("ignored")
+    if ignored is None or not bool(ignored.any()):
+        return boxes.new_zeros(len(boxes))
+    height, width = ignored.shape
+    sums = torch.nn.functional.pad(ignored.long().cumsum(0).cumsum(1), (1, 0, 1, 0))
+    x1, y1 = boxes[:, :2].floor().long().unbind(1)
+    x2, y2 = boxes[:, 2:].ceil().long().unbind(1)
+    x1, x2 = x1.clamp(0, width), x2.clamp(0, width)
+    y1, y2 = y1.clamp(0, height), y2.clamp(0, height)
+    covered = sums[y2, x2] - sums[y1, x2] - sums[y2, x1] + sums[y1, x1]
+    return covered / ((x2 - x1) * (y2 - y1)).clamp_min(1)
 
 
 class CellRPN(RegionProposalNetwork):  # type: ignore[misc]
@@ -58,6 +81,8 @@ class CellRPN(RegionProposalNetwork):  # type: ignore[misc]
         if targets is None:
             raise ValueError("training needs targets")
         labels, matched = self.assign_targets_to_anchors(anchors, targets)
+        for label, places, target in zip(labels, anchors, targets, strict=True):
+            label[(label == 0) & (ignored_share(places, target) >= MOSTLY)] = -1
         goal = self.box_coder.encode(matched, anchors)
         loss_score, loss_box = self.compute_loss(objectness, regression, labels, goal)
         return proposals, {"loss_objectness": loss_score, "loss_rpn_box_reg": loss_box}

@@ -27,9 +27,12 @@ from torchvision.models.detection import MaskRCNN, MaskRCNN_ResNet50_FPN_Weights
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from cellseg.errors import OutputError, WeightsError
-from cellseg.models.maskrcnn import Widths, build_maskrcnn
+from cellseg.models.backbones import BACKBONES
+from cellseg.models.maskrcnn import Architecture, build_maskrcnn
 
-FORMAT = 1
+FORMAT = 2
+"""1: always a ResNet-50 under a pyramid of 256 channels. 2: as its card says."""
+
 METADATA_KEY = "cellseg"
 SCALE = ".scale"
 
@@ -68,6 +71,10 @@ class ModelCard(BaseModel):
     ----------
     object : {'nucleus', 'cell'}
         What the masks outline.
+    backbone : str
+        Of :data:`~cellseg.models.backbones.BACKBONES`.
+    pyramid : int
+        Channels of the feature pyramid.
     mpp : float or None
         µm per pixel at which the network expects the image.
     diameter_px : float or None
@@ -85,6 +92,8 @@ class ModelCard(BaseModel):
     format: int = FORMAT
     name: str = Field(min_length=1, max_length=200)
     object: Literal["nucleus", "cell"] = "nucleus"
+    backbone: str = "resnet50"
+    pyramid: int = 256
     classes: tuple[str, ...] = Field(min_length=1, max_length=1000)
     mpp: float | None = Field(None, gt=0)
     diameter_px: float | None = Field(None, gt=0)
@@ -110,9 +119,10 @@ def save_model(
     state_dict : dict of Tensor
         Of the network, with frozen or trainable batch norm.
     card : ModelCard
+        Its network is told from the arrays.
     quantise : bool
-        Convolutions and linear layers as int8 with a scale per output channel (42 MiB);
-        everything in float32 (169 MiB) otherwise.
+        Convolutions and linear layers as int8 with a scale per output channel; everything in
+        float32, four times as large, otherwise.
 
     Raises
     ------
@@ -129,6 +139,8 @@ def save_model(
             tensors[name], tensors[name + SCALE] = quantised(array)
         else:
             tensors[name] = array.clone()
+    network = _architecture(state_dict)
+    card = card.model_copy(update={"backbone": network.backbone, "pyramid": network.pyramid})
     metadata = {METADATA_KEY: card.model_dump_json(exclude={"checksum"})}
     partial = path.with_name(path.name + ".part")
     try:
@@ -152,13 +164,7 @@ def load_model(
         If the file is missing, damaged or no model of cellseg.
     """
     state, card = read_model(path)
-    # No time is lost on random numbers: the arrays of the file take their places.
-    with torch.device("meta"):
-        model = build_maskrcnn(len(card.classes), frozen_norm=True, widths=_widths(state))
-    anchors = model.rpn.anchor_generator
-    model.rpn.anchor_generator = AnchorGenerator(anchors.sizes, anchors.aspect_ratios)
-    _fill(model, state, _home(path), assign=True)
-    return model.to(device).eval(), card
+    return network_of(state, len(card.classes), _home(path)).to(device), card
 
 
 def network_of(state: dict[str, Tensor], num_classes: int, origin: Path) -> MaskRCNN:
@@ -171,7 +177,7 @@ def network_of(state: dict[str, Tensor], num_classes: int, origin: Path) -> Mask
     """
     # No time is lost on random numbers: the arrays given take their places.
     with torch.device("meta"):
-        model = build_maskrcnn(num_classes, frozen_norm=True, widths=_widths(state))
+        model = build_maskrcnn(num_classes, frozen_norm=True, architecture=_architecture(state))
     anchors = model.rpn.anchor_generator
     model.rpn.anchor_generator = AnchorGenerator(anchors.sizes, anchors.aspect_ratios)
     _fill(model, state, origin, assign=True)
@@ -287,7 +293,7 @@ def load_start(model: MaskRCNN, path: str | Path, classes: tuple[str, ...]) -> M
     return card
 
 
-def widths_in(path: str | Path, *, part: str = "") -> Widths:
+def architecture_in(path: str | Path, *, part: str = "") -> Architecture:
     """Of the network in a model file, or in a ``part/`` of a checkpoint.
 
     Raises
@@ -305,11 +311,11 @@ def widths_in(path: str | Path, *, part: str = "") -> Widths:
             }
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{file}: no model that can be read: {_line(error)}") from error
-    return Widths.of(shapes)
+    return Architecture.of(shapes)
 
 
-def _widths(state: Mapping[str, Tensor]) -> Widths:
-    return Widths.of({key: value.shape for key, value in state.items()})
+def _architecture(state: Mapping[str, Tensor]) -> Architecture:
+    return Architecture.of({key: value.shape for key, value in state.items()})
 
 
 def _coco_hash() -> str:
@@ -352,9 +358,15 @@ def _card(file: Path, metadata: dict[str, str]) -> ModelCard:
         number = json.loads(text).get("format")
         if isinstance(number, int) and number > FORMAT:
             raise WeightsError(f"{file}: made by a newer cellseg (format {number}); update cellseg")
-        return ModelCard.model_validate_json(text)
+        card = ModelCard.model_validate_json(text)
     except (ValidationError, ValueError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{file}: its model card is not valid: {_line(error)}") from error
+    if card.backbone not in BACKBONES:
+        raise WeightsError(
+            f"{file}: its backbone {card.backbone!r} is unknown to this cellseg "
+            f"(known: {', '.join(BACKBONES)}); update cellseg"
+        )
+    return card
 
 
 def _dequantised(file: Path, stored: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -6,11 +6,12 @@ Randomness comes in as a generator; nothing here seeds or reads global state.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 import torch
+from imagecodecs import jpeg8_decode, jpeg8_encode
 from numpy.typing import NDArray
 from skimage.color import hed_from_rgb, rgb_from_hed
 from torch import Tensor
@@ -20,6 +21,7 @@ from cellseg.geometry import Box
 from cellseg.normalise import Light
 from cellseg.training.copies import add_copies
 from cellseg.training.crops import AnnotatedImage, Crop, boxes_of, cut
+from cellseg.training.negatives import add_bubbles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,10 +38,19 @@ class Augmentation:
         The scale is bounded so that the image's median object keeps within this range.
     stain : float
         Spread of the haematoxylin, eosin and DAB gains, in natural logarithms.
+    hue : float
+        Spread of each component of the stains' colour vectors (of length 1): other scanners and
+        other dyes.
+    tint : float
+        Largest share of a colour that the glass takes away, in a third of the stained crops.
     brightness : float
         Spread of the gain, likewise.
     gamma : float
         Spread of the exponent, likewise.
+    softness : float
+        Share of crops that are seen coarser, by up to 2.5 times, and enlarged again.
+    compression : float
+        Share of crops that went through a JPEG of quality 30 to 95.
     noise : float
         Largest standard deviation of added noise, in units of the white level.
     label : float
@@ -49,18 +60,25 @@ class Augmentation:
         ground, a stain's density to bright objects on a dark one.
     density : float
         Share of crops to which copies of their own objects are added.
+    bubbles : float
+        Share of stained crops into which vacuoles and the like are drawn.
     """
 
     size: int = 256
     scale: tuple[float, float] = (0.5, 2.0)
     diameter_px: tuple[float, float] = (9.0, 90.0)
-    stain: float = 0.2
+    stain: float = 0.3
+    hue: float = 0.06
+    tint: float = 0.12
     brightness: float = 0.12
     gamma: float = 0.2
+    softness: float = 0.15
+    compression: float = 0.25
     noise: float = 0.03
     label: float = 0.3
     inversion: float = 0.08
     density: float = 0.25
+    bubbles: float = 0.1
 
 
 def random_crop(
@@ -85,6 +103,8 @@ def random_crop(
             crop, int(rng.integers(1, 13)), rng, inside=_image_in(origin, side, size, image)
         )
     light = image.light
+    if light == "transmitted" and rng.random() < augmentation.bubbles:
+        crop = add_bubbles(crop, int(rng.integers(1, 9)), rng)
     if rng.random() < augmentation.inversion:
         crop, light = inverted(crop, light, rng)
     return photometric(geometric(crop, rng), light, augmentation, rng)
@@ -129,10 +149,19 @@ def _around(low: int, high: int, length: int, side: int, rng: np.random.Generato
 def geometric(crop: Crop, rng: np.random.Generator) -> Crop:
     """One of the eight flips and right-angle turns, drawn uniformly."""
     turns, flip = int(rng.integers(4)), bool(rng.integers(2))
-    image, masks = crop.image.rot90(turns, (1, 2)), crop.masks.rot90(turns, (1, 2))
-    if flip:
-        image, masks = image.flip(2), masks.flip(2)
-    return Crop(image.contiguous(), boxes_of(masks), masks.contiguous(), crop.labels)
+
+    def turned(pixels: Tensor) -> Tensor:
+        pixels = pixels.rot90(turns, (-2, -1))
+        return (pixels.flip(-1) if flip else pixels).contiguous()
+
+    masks = turned(crop.masks)
+    return replace(
+        crop,
+        image=turned(crop.image),
+        boxes=boxes_of(masks),
+        masks=masks,
+        ignored=turned(crop.ignored),
+    )
 
 
 def photometric(
@@ -143,7 +172,11 @@ def photometric(
     if light == "transmitted":
         if rng.random() < augmentation.label:
             image = labelled(image, crop.masks, rng)
-        image = _stain(image, np.exp(rng.normal(0, augmentation.stain, 3)))
+        gains = np.exp(rng.normal(0, augmentation.stain, 3))
+        image = _stain(image, gains, rng.normal(0, augmentation.hue, (3, 3)))
+        if rng.random() < 1 / 3:
+            glass = 1 - rng.uniform(0, augmentation.tint, (3, 1, 1))
+            image = image * torch.from_numpy(glass.astype(np.float32))
     gain = float(np.exp(rng.normal(0, augmentation.brightness)))
     exponent = float(np.exp(rng.normal(0, augmentation.gamma)))
     image = (image * gain).clamp(1e-4, 1) ** exponent
@@ -153,12 +186,16 @@ def photometric(
     if rng.random() < 0.25:
         sigma = float(rng.uniform(0.4, 1.2))
         image = _blur(image, sigma)
+    if rng.random() < augmentation.softness:
+        image = _coarser(image, float(rng.uniform(1, 2.5)))
     if rng.random() < 0.5:
         noise = rng.normal(0, rng.uniform(0, augmentation.noise), image.shape)
         if light == "fluorescence":
             noise = np.broadcast_to(noise[:1], noise.shape)
         image = image + torch.from_numpy(noise.astype(np.float32))
-    return Crop(image.clamp(0, 1), crop.boxes, crop.masks, crop.labels)
+    if rng.random() < augmentation.compression:
+        image = _compressed(image, int(rng.integers(30, 96)))
+    return replace(crop, image=image.clamp(0, 1))
 
 
 def labelled(image: Tensor, masks: Tensor, rng: np.random.Generator) -> Tensor:
@@ -220,15 +257,35 @@ def inverted(crop: Crop, light: Light, rng: np.random.Generator) -> tuple[Crop, 
         dye = torch.maximum(blue, brown).clamp_min(0)
         dye = dye / dye.quantile(0.998).clamp_min(0.05)
         image, turned = dye.clamp(0, 1).expand_as(image).contiguous(), "fluorescence"
-    return Crop(image, crop.boxes, crop.masks, crop.labels), cast("Light", turned)
+    return replace(crop, image=image), cast("Light", turned)
 
 
-def _stain(image: Tensor, gains: NDArray[np.float64]) -> Tensor:
-    """Multiply the stains' optical densities (Ruifrok and Johnston 2001) by ``gains``."""
-    matrix = torch.from_numpy((hed_from_rgb @ np.diag(gains) @ rgb_from_hed).astype(np.float32))
+def _stain(image: Tensor, gains: NDArray[np.float64], shift: NDArray[np.float64]) -> Tensor:
+    """Multiply the stains' optical densities (Ruifrok and Johnston 2001) by ``gains``.
+
+    ``shift``, (3, 3), is added to the stains' colour vectors, which keep their length.
+    """
+    colours = np.clip(rgb_from_hed + shift, 0.01, None)
+    colours *= np.linalg.norm(rgb_from_hed, axis=1, keepdims=True) / np.linalg.norm(
+        colours, axis=1, keepdims=True
+    )
+    matrix = torch.from_numpy((hed_from_rgb @ np.diag(gains) @ colours).astype(np.float32))
     density = -image.clamp_min(1e-3).log()
     changed = torch.einsum("chw,cd->dhw", density, matrix)
     return (-changed).exp()
+
+
+def _coarser(image: Tensor, factor: float) -> Tensor:
+    size = image.shape[1:]
+    small = [max(8, round(side / factor)) for side in size]
+    shrunk = F.interpolate(image[None], small, mode="bilinear", antialias=True)
+    return F.interpolate(shrunk, size, mode="bilinear")[0]
+
+
+def _compressed(image: Tensor, quality: int) -> Tensor:
+    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+    decoded = jpeg8_decode(jpeg8_encode(pixels.numpy(), quality))
+    return torch.from_numpy(decoded).permute(2, 0, 1).to(image.dtype) / 255
 
 
 def _blur(image: Tensor, sigma: float) -> Tensor:

@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from PIL.Image import DecompressionBombError
 
 from cellseg.errors import InputError
+from cellseg.geometry import Box
 from cellseg.normalise import Light
 from cellseg.training.crops import AnnotatedImage
-from cellseg.training.outlines import Outline, outline_of
+from cellseg.training.outlines import Outline, filled, outline_of
 
 FAULTS_SHOWN = 40
 
@@ -123,6 +124,9 @@ class _Reader:
             for key, entry in entries.items()
             if (image := self._image(entry, by_image[key], names)) is not None
         ]
+        boxes = sum(len(image.masks) - len(image.outlines) for image in images)
+        if boxes:
+            self.notes.append(f"{boxes} objects have a box and no outline: they teach no outlines")
         if self.faults:
             shown = self.faults[:FAULTS_SHOWN]
             if len(self.faults) > FAULTS_SHOWN:
@@ -196,7 +200,6 @@ class _Reader:
     ) -> dict[int, list[dict[str, object]]]:
         found: dict[int, list[dict[str, object]]] = defaultdict(list)
         seen: set[object] = set()
-        crowds = 0
         for row in data["annotations"]:
             label, image = f"annotation {row.get('id')!r}", _key(row.get("image_id"))
             if repr(row.get("id")) in seen:
@@ -204,14 +207,10 @@ class _Reader:
             seen.add(repr(row.get("id")))
             if image is None or image not in entries:
                 self.faults.append(f"{label} belongs to an unknown image {row.get('image_id')!r}")
-            elif row.get("iscrowd"):
-                crowds += 1
-            elif _key(row.get("category_id")) not in names:
+            elif not _ignored(row) and _key(row.get("category_id")) not in names:
                 self.faults.append(f"{label} has an unknown category {row.get('category_id')!r}")
             else:
                 found[image].append(row)
-        if crowds:
-            self.notes.append(f"{crowds} crowd region{'s' * (crowds > 1)} left out")
         return found
 
     def _image(
@@ -227,24 +226,36 @@ class _Reader:
         if mpp is not None and (not isinstance(mpp, int | float) or not 0.01 < mpp < 100):
             self.faults.append(f"{name}: mpp must be µm per pixel, got {mpp!r}")
             mpp = None
-        outlines: list[tuple[Outline, int]] = []
+        outlines: list[tuple[Outline, int, bool]] = []
+        ignored: list[tuple[Box, NDArray[np.bool_]]] = []
         index = {key: place for place, key in enumerate(names)}
         for row in rows:
+            known = not row.get("box_only") and bool(row.get("segmentation"))
             try:
-                outline = outline_of(row.get("segmentation"), extent)
+                if known or _ignored(row):
+                    outline = outline_of(row.get("segmentation"), extent)
+                else:
+                    outline = filled(row.get("bbox"), extent)
             except ValueError as error:
                 self.faults.append(f"{name}: annotation {row.get('id')!r} {error}")
+                continue
+            if _ignored(row):
+                ignored.append((Box(*outline[0]), outline[1]))
             else:
-                outlines.append((outline, index[int(str(row["category_id"]))]))
+                outlines.append((outline, index[int(str(row["category_id"]))], known))
         if pixels is None:
             return None
+        if ignored and not outlines:
+            self.notes.append(f"{name}: nothing is annotated but regions to ignore")
         modality = str(entry.get("modality") or "unknown")
         return AnnotatedImage(
             name=name,
             pixels=pixels,
-            boxes=np.array([box for (box, _), _ in outlines], np.int32).reshape(-1, 4),
-            masks=[mask for (_, mask), _ in outlines],
-            classes=np.array([place for _, place in outlines], np.int64),
+            boxes=np.array([box for (box, _), _, _ in outlines], np.int32).reshape(-1, 4),
+            masks=[mask for (_, mask), _, _ in outlines],
+            classes=np.array([place for _, place, _ in outlines], np.int64),
+            outlined=np.array([known for _, _, known in outlines], bool),
+            ignored=tuple(ignored),
             light=light_of(modality, pixels),
             mpp=None if mpp is None else float(mpp),
             group=f"{self.path.parent.name}/{modality}",
@@ -291,6 +302,11 @@ class _Reader:
                 return None
         self.faults.append(f"{name}: no such image in {' or '.join(map(str, roots))}")
         return None
+
+
+def _ignored(row: dict[str, object]) -> bool:
+    """Whether what lies there is to be left out of account: COCO's crowds, but not lone boxes."""
+    return bool(row.get("iscrowd")) and not row.get("box_only")
 
 
 def _key(value: object) -> int | None:

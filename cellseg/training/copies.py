@@ -6,6 +6,8 @@ Segmentation); here the copies come from the same crop, so that focus, stain and
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -43,12 +45,16 @@ def add_copies(crop: Crop, copies: int, rng: np.random.Generator, *, inside: Box
     whole = [
         index
         for index, (x0, y0, x1, y1) in enumerate(crop.boxes.tolist())
-        if x0 > inside.x0 and y0 > inside.y0 and x1 < inside.x1 and y1 < inside.y1
+        if x0 > inside.x0
+        and y0 > inside.y0
+        and x1 < inside.x1
+        and y1 < inside.y1
+        and crop.outlined[index]
     ]
     if not whole or float(crop.masks.any(0).float().mean()) > CROWDED:
         return crop
     image, masks, labels = crop.image.clone(), list(crop.masks.bool()), crop.labels.tolist()
-    areas = [int(mask.sum()) for mask in masks]
+    areas, outlined = [int(mask.sum()) for mask in masks], crop.outlined.tolist()
     for source in rng.choice(whole, copies).tolist():
         pixels, mask = _lifted(crop, source, turns=int(rng.integers(4)))
         place = _place(masks[int(rng.integers(len(masks)))], mask, inside, rng)
@@ -68,10 +74,18 @@ def add_copies(crop: Crop, copies: int, rng: np.random.Generator, *, inside: Box
         masks = [old & ~new for old in masks] + [new]
         areas.append(int(new.sum()))
         labels.append(labels[source])
+        outlined.append(True)
     if len(masks) == len(crop.masks):
         return crop
     stacked = torch.stack(masks).to(torch.uint8)
-    return Crop(image, boxes_of(stacked), stacked, torch.tensor(labels, dtype=torch.int64))
+    return replace(
+        crop,
+        image=image,
+        boxes=boxes_of(stacked),
+        masks=stacked,
+        labels=torch.tensor(labels, dtype=torch.int64),
+        outlined=torch.tensor(outlined),
+    )
 
 
 def _lifted(crop: Crop, index: int, *, turns: int) -> tuple[Tensor, Tensor]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -33,6 +34,10 @@ class AnnotatedImage:
         Each of its box's shape.
     classes : ndarray, int64, (N,)
         From 0.
+    outlined : ndarray, bool, (N,), optional
+        False: only the box is known, and the mask fills it. All are outlined where left out.
+    ignored : list of (box, mask)
+        Regions of which nothing is known: what is found there is neither right nor wrong.
     light : {'transmitted', 'fluorescence'}
     mpp : float or None
         µm per pixel.
@@ -54,6 +59,8 @@ class AnnotatedImage:
     group: str
     zoom: float = 1.0
     path: Path | None = None
+    outlined: NDArray[np.bool_] | None = None
+    ignored: tuple[tuple[Box, NDArray[np.bool_]], ...] = ()
 
     def changed(
         self,
@@ -75,12 +82,19 @@ class AnnotatedImage:
         """The scale of the whole image, as in counting; fitted once."""
         return Normaliser.fit(self.pixels, self.light)
 
+    @property
+    def outlines(self) -> list[NDArray[np.bool_]]:
+        """The masks of objects that have an outline."""
+        if self.outlined is None:
+            return self.masks
+        return [mask for mask, known in zip(self.masks, self.outlined, strict=True) if known]
+
     @cached_property
     def median_diameter_px(self) -> float:
         """Median equivalent diameter of the objects, pixels; 20 where there are none."""
-        if not self.masks:
+        areas = [float(mask.sum()) for mask in self.outlines]
+        if not areas:
             return 20.0
-        areas = [float(mask.sum()) for mask in self.masks]
         return float(2 * np.sqrt(np.median(areas) / np.pi))
 
     @property
@@ -102,25 +116,51 @@ class Crop:
     masks : Tensor, uint8, (N, S, S)
     labels : Tensor, int64, (N,)
         From 1; 0 is torchvision's background.
+    outlined : Tensor, bool, (N,)
+        False: the mask is the filled box, and no outline is learned from it.
+    ignored : Tensor, uint8, (S, S)
+        Set where nothing is known.
     """
 
     image: Tensor
     boxes: Tensor
     masks: Tensor
     labels: Tensor
+    outlined: Tensor
+    ignored: Tensor
+
+    @classmethod
+    def of(cls, image: Tensor, masks: Tensor, labels: Tensor) -> Crop:
+        """A crop of which everything is known."""
+        return cls(
+            image,
+            boxes_of(masks),
+            masks,
+            labels,
+            torch.ones(len(masks), dtype=torch.bool),
+            torch.zeros(image.shape[1:], dtype=torch.uint8),
+        )
 
     def target(self) -> dict[str, Tensor]:
-        """As torchvision's detection models want it."""
-        return {"boxes": self.boxes, "masks": self.masks, "labels": self.labels}
+        """As torchvision's detection models want it, and what they do not know."""
+        return {
+            "boxes": self.boxes,
+            "masks": self.masks,
+            "labels": self.labels,
+            "outlined": self.outlined,
+            "ignored": self.ignored,
+        }
+
+    @property
+    def unknown(self) -> Tensor:
+        """Pixels, uint8 (S, S), of which it is not known whether they are an object's."""
+        boxes = self.masks[~self.outlined]
+        return torch.cat([self.ignored[None], boxes]).amax(0)
 
     def to(self, device: torch.device) -> Crop:
         """The same crop on a device."""
-        return Crop(
-            self.image.to(device, non_blocking=True),
-            self.boxes.to(device, non_blocking=True),
-            self.masks.to(device, non_blocking=True),
-            self.labels.to(device, non_blocking=True),
-        )
+        parts = (getattr(self, field.name) for field in fields(self))
+        return Crop(*(part.to(device, non_blocking=True) for part in parts))
 
 
 def cut(
@@ -147,21 +187,31 @@ def cut(
     y, x = origin
     window = Box(y, x, y + side, x + side)
     pixels = cut_pixels(image, window, (size, size))
+    outlined = np.ones(len(image.masks), bool) if image.outlined is None else image.outlined
     objects = [
         item
         for item in cut_objects(image, window, (size, size))
-        if np.count_nonzero(item[1]) >= min_area_px
+        if np.count_nonzero(item.mask) >= min_area_px
     ]
     masks = torch.zeros((len(objects), size, size), dtype=torch.uint8)
-    for row, (box, mask, _) in enumerate(objects):
-        masks[row, box.y0 : box.y1, box.x0 : box.x1] = torch.from_numpy(mask.astype(np.uint8))
-    boxes = [(box.x0, box.y0, box.x1, box.y1) for box, _, _ in objects]
-    labels = [label + 1 for _, _, label in objects]
+    for row, item in enumerate(objects):
+        box, mask = item.box, torch.from_numpy(item.mask.astype(np.uint8))
+        masks[row, box.y0 : box.y1, box.x0 : box.x1] = mask
+    ignored = torch.zeros((size, size), dtype=torch.uint8)
+    for region, inside in image.ignored:
+        seen = _resampled(region, inside, window, (size, size))
+        if seen is not None:
+            box, part = seen
+            ignored[box.y0 : box.y1, box.x0 : box.x1] |= torch.from_numpy(part.astype(np.uint8))
+    boxes = [(item.box.x0, item.box.y0, item.box.x1, item.box.y1) for item in objects]
+    indices = [item.number for item in objects]
     return Crop(
         pixels,
         torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
         masks,
-        torch.tensor(labels, dtype=torch.int64),
+        torch.from_numpy(image.classes[indices] + 1),
+        torch.from_numpy(outlined[indices]),
+        ignored,
     )
 
 
@@ -180,15 +230,18 @@ def cut_pixels(image: AnnotatedImage, window: Box, size: tuple[int, int]) -> Ten
     return pixels[0].clamp(0, 1).contiguous()
 
 
-def cut_objects(
-    image: AnnotatedImage, window: Box, size: tuple[int, int]
-) -> list[tuple[Box, NDArray[np.bool_], int]]:
+class CutObject(NamedTuple):
+    """One object in a window: which of the image's, its tight box and the mask in it."""
+
+    number: int
+    box: Box
+    mask: NDArray[np.bool_]
+
+
+def cut_objects(image: AnnotatedImage, window: Box, size: tuple[int, int]) -> list[CutObject]:
     """Objects that reach into a window, on the lattice of ``size`` pixels that it is resampled to.
 
-    Returns
-    -------
-    list of (Box, ndarray of bool, int)
-        Tight box, mask in it, class. A pixel is set where the mask covers half of its area.
+    A pixel is set where the mask covers half of its area.
     """
     boxes = image.boxes
     touching = (
@@ -199,17 +252,25 @@ def cut_objects(
     )
     found = []
     for index in np.flatnonzero(touching).tolist():
-        y0, x0, y1, x1 = (int(v) for v in boxes[index])
-        rows, top = _cover(y0, y1, window.y0, window.height, size[0])
-        columns, left = _cover(x0, x1, window.x0, window.width, size[1])
-        mask = (rows @ image.masks[index].astype(np.float32) @ columns.T) >= 0.5 - 1e-6
-        ys, xs = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        if len(ys):
-            a, b, c, d = int(ys[0]), int(xs[0]), int(ys[-1]) + 1, int(xs[-1]) + 1
-            tight = np.ascontiguousarray(mask[a:c, b:d])
-            box = Box(top + a, left + b, top + c, left + d)
-            found.append((box, tight, int(image.classes[index])))
+        box = Box(*(int(v) for v in boxes[index]))
+        seen = _resampled(box, image.masks[index], window, size)
+        if seen is not None:
+            found.append(CutObject(index, *seen))
     return found
+
+
+def _resampled(
+    box: Box, mask: NDArray[np.bool_], window: Box, size: tuple[int, int]
+) -> tuple[Box, NDArray[np.bool_]] | None:
+    """A mask on a window's lattice, in its tight box; None where nothing is left of it."""
+    rows, top = _cover(box.y0, box.y1, window.y0, window.height, size[0])
+    columns, left = _cover(box.x0, box.x1, window.x0, window.width, size[1])
+    seen = (rows @ mask.astype(np.float32) @ columns.T) >= 0.5 - 1e-6
+    ys, xs = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
+    if not len(ys):
+        return None
+    a, b, c, d = int(ys[0]), int(xs[0]), int(ys[-1]) + 1, int(xs[-1]) + 1
+    return Box(top + a, left + b, top + c, left + d), np.ascontiguousarray(seen[a:c, b:d])
 
 
 def boxes_of(masks: Tensor) -> Tensor:

@@ -58,13 +58,25 @@ def dense_target(masks: Tensor) -> Tensor:
     return torch.cat([maps, torch.stack(offsets) * inside])
 
 
-def dense_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy and Dice on the two shares, L1 on the offsets inside objects."""
-    shares, goal = logits[:, :2], target[:, :2]
-    entropy = F.binary_cross_entropy_with_logits(shares, goal)
-    probability = shares.sigmoid()
+def dense_known(unknown: Tensor) -> Tensor:
+    """Share of each cell of the finest level that is known: (1, S/4, S/4) of uint8 (S, S)."""
+    return 1 - F.avg_pool2d(unknown[None].to(torch.float32), STRIDE)
+
+
+def dense_loss(logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    """Cross-entropy and Dice on the two shares, L1 on the offsets inside objects.
+
+    Parameters
+    ----------
+    logits, target : Tensor, (N, 4, H, W)
+    known : Tensor, (N, 1, H, W)
+        Weight of each place, 0 where nothing is known.
+    """
+    shares, goal = logits[:, :2], target[:, :2] * known
+    entropy = F.binary_cross_entropy_with_logits(shares, goal, known.expand_as(goal))
+    probability = shares.sigmoid() * known
     overlap = (probability * goal).sum((0, 2, 3))
     dice = 1 - (2 * overlap + 1) / ((probability**2 + goal**2).sum((0, 2, 3)) + 1)
-    inside = (goal[:, :1] > 0.3).to(logits.dtype)
+    inside = (target[:, :1] * known > 0.3).to(logits.dtype)
     offset = F.smooth_l1_loss(logits[:, 2:], target[:, 2:], reduction="none", beta=0.2) * inside
     return entropy + dice.mean() + offset.sum() / (2 * inside.sum() + 1)

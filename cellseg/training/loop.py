@@ -23,7 +23,7 @@ from cellseg.training import checkpoint
 from cellseg.training.augment import Augmentation, random_crop
 from cellseg.training.checkpoint import State
 from cellseg.training.crops import AnnotatedImage, Crop
-from cellseg.training.dense import DenseHead, dense_loss, dense_target
+from cellseg.training.dense import DenseHead, dense_known, dense_loss, dense_target
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ class Trainer:
         self.device = next(model.parameters()).device
         self.memory_format = memory_format(self.device, schedule.precision)
         model.to(memory_format=self.memory_format)
-        self.dense = DenseHead().to(self.device)
+        self.dense = DenseHead(model.backbone.out_channels).to(self.device)
         backbone = [p for p in model.backbone.body.parameters() if p.requires_grad]
         known = {id(p) for p in backbone}
         heads = [p for p in model.parameters() if id(p) not in known and p.requires_grad]
@@ -256,7 +256,8 @@ class Trainer:
             goal = torch.stack([dense_target(crop.masks) for crop in crops])
             weight = 1.0 if self.warming_up else DENSE_WEIGHT
             logits = self.dense(features["0"]).float()
-            dense["loss_dense"] = weight * dense_loss(logits, goal)
+            known = torch.stack([dense_known(crop.unknown) for crop in crops])
+            dense["loss_dense"] = weight * dense_loss(logits, goal, known)
         if self.warming_up:
             return dense
         proposals, losses = self.model.rpn(batch, features, targets)

@@ -43,8 +43,30 @@ def outline_of(segmentation: object, extent: tuple[int, int]) -> Outline:
     elif isinstance(segmentation, list) and segmentation:
         counts = _drawn(segmentation, extent)
     else:
-        raise ValueError("has no outline (only a box?): masks or polygons are needed")
+        raise ValueError("has no outline: masks or polygons are needed")
     return _unpacked(counts, extent)
+
+
+def filled(bbox: object, extent: tuple[int, int]) -> Outline:
+    """The mask that fills a COCO ``bbox`` (x, y, width, height), cut at the image's edge.
+
+    Raises
+    ------
+    ValueError
+        With what is wrong, for a person.
+    """
+    if (
+        not isinstance(bbox, list)
+        or len(bbox) != 4
+        or not all(type(v) in (int, float) and abs(v) < 2**40 for v in bbox)
+    ):
+        raise ValueError("has neither an outline nor a box of four numbers x, y, width, height")
+    x, y, width, height = (float(v) for v in bbox)
+    top, bottom = (round(min(max(v, 0), extent[0])) for v in (y, y + height))
+    left, right = (round(min(max(v, 0), extent[1])) for v in (x, x + width))
+    if bottom <= top or right <= left:
+        raise ValueError("has a box without pixels in the image")
+    return (top, left, bottom, right), np.ones((bottom - top, right - left), dtype=bool)
 
 
 def _counts_of(segmentation: dict[str, object], extent: tuple[int, int]) -> NDArray[np.int64]:

@@ -56,9 +56,9 @@ class Prepared:
     @property
     def sizes(self) -> Sizes:
         """What a count with the model believes: the annotated sizes, with room on either side."""
-        images = [image for image in (*self.train, *self.held) if image.masks]
+        images = [image for image in (*self.train, *self.held) if image.outlines]
         areas = np.concatenate(
-            [[mask.sum() * image.zoom**2 for mask in image.masks] for image in images]
+            [[mask.sum() * image.zoom**2 for mask in image.outlines] for image in images]
         )
         sides = np.concatenate(
             [(image.boxes[:, 2:] - image.boxes[:, :2]).max(1) * image.zoom for image in images]
@@ -88,8 +88,9 @@ def prepare(request: TrainRequest, tell: Report) -> Prepared:
         )
         for path, one in zip(request.data, sets, strict=True)
     )
-    if not whole.objects:
-        raise InputError(f"{request.data[0]}: there are no annotated objects")
+    if not any(image.outlines for image in whole.images):
+        what = "objects have boxes but no outlines" if whole.objects else "are no annotated objects"
+        raise InputError(f"{request.data[0]}: there {what}")
     if request.validation is not None:
         images, held, said = (
             list(whole.images),
@@ -97,7 +98,7 @@ def prepare(request: TrainRequest, tell: Report) -> Prepared:
             request.validation.name,
         )
     else:
-        images, held = split(whole.images)
+        images, held = split(whole.images, request.held_share)
         said = f"{len(held)} images held back" if held else ""
         if not held:
             tell(Note("only one image: nothing is held back, so there are no validation scores"))
@@ -159,7 +160,7 @@ def _zoomed(images: list[AnnotatedImage], mpp: float | None) -> list[AnnotatedIm
 
 
 def _usual_diameter(images: list[AnnotatedImage]) -> float:
-    sizes = [image.median_diameter_px * image.zoom for image in images if image.masks]
+    sizes = [image.median_diameter_px * image.zoom for image in images if image.outlines]
     return float(np.median(sizes)) if sizes else 20.0
 
 

@@ -28,7 +28,7 @@ class TrainRequest:
     images : Path, optional
         Folder of the images, where it is not the JSON's.
     init : str
-        ``coco``, ``default``, ``none`` or a model file.
+        ``default``, ``coco``, ``imagenet``, ``none`` or a model file.
     minutes, steps : optional
         Bounds; what comes first ends the training.
     batch, crop_px : int
@@ -45,6 +45,8 @@ class TrainRequest:
         Of the data.
     validations : int
         How often to validate, evenly over the training.
+    held_share : float
+        Share of each set's images that is held back where there is no ``validation``.
     patience : int
         So many validations in a row without a better one end the training: it only learns its
         own images by heart from there on.
@@ -56,7 +58,7 @@ class TrainRequest:
     output: Path
     validation: Path | None = None
     images: Path | None = None
-    init: str = "coco"
+    init: str = "default"
     minutes: float | None = None
     steps: int | None = None
     batch: int = 4
@@ -68,6 +70,7 @@ class TrainRequest:
     mpp: float | None = None
     licence: str = "not stated"
     validations: int = 10
+    held_share: float = 0.1
     patience: int = 4
     workers: int = 1
     seed: int = 0

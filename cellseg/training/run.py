@@ -24,15 +24,16 @@ from torchvision.models.detection import MaskRCNN
 from cellseg import __version__
 from cellseg.detect import pick_device
 from cellseg.errors import OutputError, SettingsError
+from cellseg.models.backbones import load_imagenet
 from cellseg.models.counting import best_precision
-from cellseg.models.maskrcnn import SLIM_MASK_WIDTH, Widths, build_maskrcnn
+from cellseg.models.maskrcnn import SMALL, Architecture, build_maskrcnn
 from cellseg.models.weights import (
     ModelCard,
+    architecture_in,
     coco_file,
     load_coco,
     load_start,
     save_model,
-    widths_in,
 )
 from cellseg.training import checkpoint
 from cellseg.training.augment import Augmentation
@@ -50,6 +51,10 @@ from cellseg.training.request import (
 from cellseg.training.validate import Validator, free_memory
 
 __all__ = ["Event", "Note", "Progress", "Report", "TrainRequest", "Trained", "Validated", "train"]
+
+
+FRESH = ("imagenet", "none")
+"""Starts without a detector: the norm is trained, and a dense task warms up the pyramid."""
 
 
 def train(request: TrainRequest, *, report: Report | None = None) -> Trained:
@@ -80,11 +85,14 @@ def train(request: TrainRequest, *, report: Report | None = None) -> Trained:
     state = _found(request)
     data = prepare(request, tell)
     run = {"classes": list(data.classes), "data": data.digest, "init": str(request.init)}
-    if state is not None and state.run and state.run != run:
+    known = state.run if state is not None and state.run else run
+    if (known.get("classes"), known.get("init")) != (run["classes"], run["init"]):
         raise SettingsError(
-            f"{request.output}: holds a training with other data, classes or --init; "
+            f"{request.output}: holds a training with other classes or another --init; "
             "choose another --output, or --restart to begin anew"
         )
+    if known.get("data") != run["data"]:
+        tell(Note("the data have changed since this training began"))
     # A resumed network gets its arrays from the checkpoint; what it started from is on record.
     model = _network(request, data.classes, device, resumed=state is not None, tell=tell)
     trainer = Trainer(model, _schedule(request, device), request.output)
@@ -126,36 +134,38 @@ def _network(
 ) -> MaskRCNN:
     model = build_maskrcnn(
         len(classes),
-        frozen_norm=request.init != "none",
+        frozen_norm=request.init not in FRESH,
         sampling_ratio=1,
-        widths=_widths(request, resumed=resumed),
+        architecture=_architecture(request, resumed=resumed),
         training=request.limits,
     )
     if not resumed and request.init == "coco":
         if not coco_file().is_file():
             tell(Note(f"fetching torchvision's COCO weights (170 MB) to {coco_file()}"))
         load_coco(model)
+    elif not resumed and request.init == "imagenet":
+        load_imagenet(model.backbone.body)
     elif not resumed and request.init != "none":
         load_start(model, request.init, classes)
     moved: MaskRCNN = model.to(device)
     return moved
 
 
-def _widths(request: TrainRequest, *, resumed: bool) -> Widths:
-    """Those of what the network gets its arrays from; slim where it gets none."""
+def _architecture(request: TrainRequest, *, resumed: bool) -> Architecture:
+    """That of what the network gets its arrays from; small where it gets none."""
     if resumed:
-        return widths_in(request.output / checkpoint.CHECKPOINT, part="model/")
-    if request.init == "none":
-        return Widths(mask=SLIM_MASK_WIDTH)
-    return Widths() if request.init == "coco" else widths_in(request.init)
+        return architecture_in(request.output / checkpoint.CHECKPOINT, part="model/")
+    if request.init in FRESH:
+        return SMALL
+    return Architecture() if request.init == "coco" else architecture_in(request.init)
 
 
 def _schedule(request: TrainRequest, device: torch.device) -> Schedule:
-    scratch = request.init == "none"
+    scratch = request.init in FRESH
     return Schedule(
         minutes=request.minutes,
         steps=request.steps,
-        warmup_share=0.2 if scratch else 0.0,
+        warmup_share=0.12 if scratch else 0.0,
         batch=request.batch,
         rate=4e-4 if scratch else 5e-4,
         backbone_rate=4e-4 if scratch else 1e-4,
@@ -320,6 +330,7 @@ def _started_from(init: str) -> str:
     named = {
         "coco": "torchvision Mask R-CNN ResNet-50 FPN, COCO_V1",
         "default": "the default model of cellseg",
+        "imagenet": "EfficientNet-Lite0 on ImageNet (TensorFlow's weights, Apache-2.0)",
         "none": "random weights",
     }
     return named.get(init, Path(init).name)

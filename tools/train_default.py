@@ -1,0 +1,87 @@
+"""Train the default model: the data, the schedule, and nothing that is not said here.
+
+    python tools/train_default.py DATA --output FOLDER --minutes 720 [--device cuda]
+
+DATA holds the sets' folders, each with ``train.json``; those that are not there are left out and
+named. A training found in the output folder goes on; interrupted, it saves. ``--minutes`` is the
+length of the whole schedule, over all parts.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+import torch
+
+from cellseg.training import run
+from cellseg.training.prepare import name_of
+
+SETS = (
+    "dsb2018", "tnbc", "nucls", "nuinsseg", "nucls_mixed", "ihc_synth", "brca_m2c_outlined",
+)  # fmt: skip
+LICENCE = "CC0 and CC BY 4.0; see docs/model-card.md"
+
+
+@click.command()
+@click.argument("data", nargs=-1, type=click.Path(exists=True, path_type=Path), required=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@click.option("--minutes", type=float, required=True)
+@click.option("--init", default="imagenet", show_default=True)
+@click.option("--name", default="cellseg-nuclei-6", show_default=True)
+@click.option("--batch", default=4, show_default=True)
+@click.option("--workers", default=1, show_default=True)
+@click.option("--validations", default=4, show_default=True)
+@click.option("--device", default="auto", show_default=True)
+def main(
+    data: tuple[Path, ...],
+    output: Path,
+    minutes: float,
+    init: str,
+    name: str,
+    batch: int,
+    workers: int,
+    validations: int,
+    device: str,
+) -> None:
+    """Train on the sets below DATA (one folder or several)."""
+    if device == "cpu":
+        torch.set_num_threads(1)
+    found = [root / each / "train.json" for root in data for each in SETS]
+    files = tuple(path for path in found if path.is_file())
+    missing = set(SETS) - {name_of(path) for path in files}
+    if missing:
+        click.echo(f"not there: {', '.join(sorted(missing))}")
+    last = time.monotonic()
+
+    def report(event: run.Event) -> None:
+        nonlocal last
+        if isinstance(event, run.Note):
+            click.echo(event.text)
+        elif isinstance(event, run.Validated):
+            click.echo(f"step {event.step}, {event.minutes:.1f} min: {event.scores}")
+        elif time.monotonic() - last > 60:
+            last = time.monotonic()
+            losses = ", ".join(f"{key} {value:.3f}" for key, value in event.losses.items())
+            click.echo(f"step {event.step}, {event.minutes:.1f} min: {losses}")
+
+    request = run.TrainRequest(
+        data=files,
+        output=output,
+        init=init,
+        minutes=minutes,
+        batch=batch,
+        workers=workers,
+        validations=validations,
+        patience=validations,
+        held_share=0.04,
+        device=device,
+        name=name,
+        licence=LICENCE,
+    )
+    click.echo(run.train(request, report=report).model)
+
+
+if __name__ == "__main__":
+    main()
