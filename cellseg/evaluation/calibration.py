@@ -13,6 +13,8 @@ from cellseg.evaluation.judged import Judged
 GRID: tuple[float, ...] = tuple(round(0.1 + 0.01 * k, 2) for k in range(81))
 FEWEST_IMAGES = 5
 MOST_FOLDS = 20
+LARGEST_BIAS = 0.02
+"""Of the pooled count, within which the error per image decides."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Calibrated:
     Attributes
     ----------
     score : float
-        Where the pooled count comes nearest to the truth.
+        By :func:`best_threshold`.
     bias : float
         Relative error of the pooled count at that threshold, on the same images.
     held_out_bias : float
@@ -62,7 +64,7 @@ def calibrate(images: Sequence[Judged]) -> Calibrated:
             f"with {int(truth.sum())} objects"
         )
     counts = np.array([[int(image.at(score).sum()) for image in images] for score in GRID])
-    best = _best(counts, truth)
+    best = best_threshold(counts, truth)
     held_out = _held_out(counts, truth)
     return Calibrated(
         score=GRID[best],
@@ -74,10 +76,23 @@ def calibrate(images: Sequence[Judged]) -> Calibrated:
     )
 
 
-def _best(counts: NDArray[np.int64], truth: NDArray[np.int64]) -> int:
-    """Row of the grid with the smallest pooled error; of equal ones the middle."""
+def best_threshold(counts: NDArray[np.int64], truth: NDArray[np.int64]) -> int:
+    """The threshold that counts right: row of ``counts``.
+
+    The one with the least relative error per image, of those whose pooled count is off by no more
+    than :data:`LARGEST_BIAS`, or where there are none by the least; of equal ones the middle.
+
+    Parameters
+    ----------
+    counts : ndarray, int64, (T, I)
+        What each image counts at each threshold.
+    truth : ndarray, int64, (I,)
+        Not all 0.
+    """
     off = np.abs(counts.sum(axis=1) - truth.sum())
-    rows = np.flatnonzero(off == off.min())
+    allowed = off <= max(int(off.min()), LARGEST_BIAS * truth.sum())
+    error = (np.abs(counts - truth) / np.maximum(truth, 1)).mean(axis=1)
+    rows = np.flatnonzero(allowed & (error == error[allowed].min()))
     return int(rows[len(rows) // 2])
 
 
@@ -89,7 +104,7 @@ def _held_out(counts: NDArray[np.int64], truth: NDArray[np.int64]) -> NDArray[np
     held_out = np.empty_like(truth)
     for number in np.unique(fold):
         inside = fold == number
-        held_out[inside] = counts[_best(counts[:, ~inside], truth[~inside])][inside]
+        held_out[inside] = counts[best_threshold(counts[:, ~inside], truth[~inside])][inside]
     return held_out
 
 

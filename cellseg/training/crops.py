@@ -199,7 +199,7 @@ def cut(
         masks[row, box.y0 : box.y1, box.x0 : box.x1] = mask
     ignored = torch.zeros((size, size), dtype=torch.uint8)
     for region, inside in image.ignored:
-        seen = _resampled(region, inside, window, (size, size))
+        seen = resampled(region, inside, window, (size, size))
         if seen is not None:
             box, part = seen
             ignored[box.y0 : box.y1, box.x0 : box.x1] |= torch.from_numpy(part.astype(np.uint8))
@@ -253,13 +253,13 @@ def cut_objects(image: AnnotatedImage, window: Box, size: tuple[int, int]) -> li
     found = []
     for index in np.flatnonzero(touching).tolist():
         box = Box(*(int(v) for v in boxes[index]))
-        seen = _resampled(box, image.masks[index], window, size)
+        seen = resampled(box, image.masks[index], window, size)
         if seen is not None:
             found.append(CutObject(index, *seen))
     return found
 
 
-def _resampled(
+def resampled(
     box: Box, mask: NDArray[np.bool_], window: Box, size: tuple[int, int]
 ) -> tuple[Box, NDArray[np.bool_]] | None:
     """A mask on a window's lattice, in its tight box; None where nothing is left of it."""

@@ -40,9 +40,12 @@ def dense_target(masks: Tensor) -> Tensor:
     if len(masks) == 0:
         return torch.zeros((4, side, side), device=masks.device)
     stack = masks.to(torch.float32)
-    eroded = -F.max_pool2d(-stack[:, None], 3, 1, 1)[:, 0]
-    foreground = stack.amax(0)
-    border = (stack - eroded).amax(0)
+    numbers = torch.arange(1, len(masks) + 1, dtype=torch.int16, device=masks.device)
+    label = (masks * numbers[:, None, None]).amax(0).to(torch.float32)[None]
+    foreground = (label[0] > 0).to(torch.float32)
+    # One image of labels: eroding each mask by itself took an eighth of a training step.
+    alike = F.max_pool2d(label, 3, 1, 1) == -F.max_pool2d(-label, 3, 1, 1)
+    border = foreground * ~alike[0]
     small = F.avg_pool2d(stack[:, None], STRIDE)[:, 0]
     share, owner = small.max(0)
     grid = (torch.arange(side, device=masks.device) + 0.5) * STRIDE

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import re
 import signal
@@ -24,6 +25,7 @@ from torchvision.models.detection import MaskRCNN
 from cellseg import __version__
 from cellseg.detect import pick_device
 from cellseg.errors import OutputError, SettingsError
+from cellseg.evaluation.calibration import FEWEST_IMAGES
 from cellseg.models.backbones import load_imagenet
 from cellseg.models.counting import best_precision
 from cellseg.models.maskrcnn import SMALL, Architecture, build_maskrcnn
@@ -102,7 +104,7 @@ def train(request: TrainRequest, *, report: Report | None = None) -> Trained:
     trainer.state.run = dict(run)
     validator = Validator(data.held, data.classes, device) if data.held else None
     _loop(request, data, trainer, validator, tell)
-    return _export(request, data, trainer, device)
+    return _export(request, data, trainer, device, tell)
 
 
 def _found(request: TrainRequest) -> checkpoint.State | None:
@@ -177,6 +179,10 @@ def _schedule(request: TrainRequest, device: torch.device) -> Schedule:
 REST = 4.0
 """At least so many times as long as a validation took are steps, before the next one."""
 
+_FEW = (
+    f"fewer than {FEWEST_IMAGES} images with objects are held back: too few to tell at which score "
+    "the model counts right; the protocol's holds (cellseg evaluate … --calibrate finds one)"
+)
 _STOPPED = (
     "the last {} validations were no better: stopped before it learns its own images by heart; "
     "the best weights are kept (--minutes prolongs it)"
@@ -289,13 +295,16 @@ def _interruptible() -> Iterator[threading.Event]:
 
 
 def _export(
-    request: TrainRequest, data: Prepared, trainer: Trainer, device: torch.device
+    request: TrainRequest, data: Prepared, trainer: Trainer, device: torch.device, tell: Report
 ) -> Trained:
     """The best average as a model file; without validation the last one."""
     weights: dict[str, Tensor] = trainer.average
     best = trainer.state.best
     if best and (request.output / checkpoint.BEST).exists():
         weights = checkpoint.read(request.output / checkpoint.BEST)[0]["average"]
+    score = {"score": best["score"]} if best and math.isfinite(best["score"]) else {}
+    if not score:
+        tell(Note(_FEW))
     name = request.name or name_of(request.output)
     keys = ("mask_ap", "mask_ap50", "f1")
     card = ModelCard(
@@ -315,7 +324,7 @@ def _export(
             "crop_px": float(request.crop_px),
             "device": device.type,
         },
-        settings={"score": round(best["score"], 3) if best else 0.5, **asdict(data.sizes)},
+        settings=score | asdict(data.sizes),
         licence=request.licence,
         made_with=f"cellseg {__version__}",
     )

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cellseg.detect import DetectorInfo, MaskRCNNDetector
 from cellseg.evaluation.average_precision import Field, average_precision
+from cellseg.evaluation.calibration import FEWEST_IMAGES, GRID, best_threshold
 from cellseg.evaluation.matching import Overlaps
 from cellseg.geometry import Box
 from cellseg.instances import Instances
@@ -39,7 +40,7 @@ class Validation:
     f1 : float
         At mask IoU 0.5 and the best score threshold, with the right class.
     score : float
-        That threshold.
+        The threshold that counts right; nan where too few images are held back to tell.
     class_ap : tuple of float
         ``mask_ap`` of each class; nan where none is annotated.
     images, objects : int
@@ -145,12 +146,11 @@ def score(fields: list[Field], num_classes: int) -> Validation:
     hits = [matched(field.found, field.truth) for field in fields]
     objects = sum(len(field.truth) for field in fields)
     scores = np.concatenate([field.found.scores for field in fields])
-    f1, threshold = best_f1(np.concatenate(hits), scores, objects)
     return Validation(
         mask_ap=precision.ap,
         mask_ap50=precision.ap50,
-        f1=f1,
-        score=threshold,
+        f1=best_f1(np.concatenate(hits), scores, objects),
+        score=counting_score(fields),
         class_ap=precision.by_class,
         images=len(fields),
         objects=objects,
@@ -175,19 +175,21 @@ def matched(found: Instances, truth: Instances) -> NDArray[np.bool_]:
     return hit
 
 
-def best_f1(
-    hits: NDArray[np.bool_], scores: NDArray[np.float32], objects: int
-) -> tuple[float, float]:
-    """Highest F1 over all score thresholds, and that threshold; (0, 0.5) where there is none."""
+def best_f1(hits: NDArray[np.bool_], scores: NDArray[np.float32], objects: int) -> float:
+    """Highest F1 over all score thresholds."""
     if not len(hits) or not objects:
-        return 0.0, 0.5
-    order = np.argsort(-scores, kind="stable")
-    right = np.cumsum(hits[order])
-    f1 = 2 * right / (np.arange(1, len(hits) + 1) + objects)
-    best = int(f1.argmax())
-    if not f1[best]:
-        return 0.0, 0.5
-    return float(f1[best]), float(np.floor(scores[order][best] * 1000) / 1000)
+        return 0.0
+    right = np.cumsum(hits[np.argsort(-scores, kind="stable")])
+    return float((2 * right / (np.arange(1, len(hits) + 1) + objects)).max())
+
+
+def counting_score(fields: list[Field]) -> float:
+    """The threshold at which the fields are counted right; nan where too few hold objects."""
+    truth = np.array([len(field.truth) for field in fields], np.int64)
+    if np.count_nonzero(truth) < FEWEST_IMAGES:
+        return float("nan")
+    counts = [[np.count_nonzero(f.found.scores >= score) for f in fields] for score in GRID]
+    return GRID[best_threshold(np.array(counts, np.int64), truth)]
 
 
 def _size(image: AnnotatedImage, window: Box) -> tuple[int, int]:
