@@ -15,7 +15,7 @@ from cellseg.evaluation import (
     match,
     size_error,
 )
-from cellseg.evaluation.calibration import calibrate
+from cellseg.evaluation.calibration import best_threshold, calibrate
 from cellseg.evaluation.judged import Judged
 from cellseg.instances import Instances
 
@@ -275,3 +275,18 @@ def test_too_little_to_calibrate_on_is_refused():
         calibrate([judged(3, [0.9])] * 4)
     with pytest.raises(ValueError, match="0 objects"):
         calibrate([judged(0, [0.9])] * 6)
+
+
+@pytest.mark.parametrize(
+    ("counts", "row"),
+    [
+        # Unbiased in the pool by errors that cancel, and right in each image.
+        ([[150, 50], [100, 98], [60, 60]], 1),
+        # None is within two per cent: the nearest.
+        ([[80, 80], [95, 95], [120, 110]], 1),
+        # Equal ones: the middle.
+        ([[100, 100], [100, 100], [100, 100], [90, 90]], 1),
+    ],
+)
+def test_the_threshold_that_counts_right(counts, row):
+    assert best_threshold(np.array(counts), np.array([100, 100])) == row
