@@ -29,19 +29,20 @@ GROUND_SHARE = 0.1
 
 Phase contrast and DIC have a mid-grey ground, and fewer pixels at either end."""
 
-STAINED, BROWN_STAINED = 0.08, 0.2
-"""Optical density, the mean of three channels: of any stain, and of DAB.
+STAINED, PALE_BROWN, BROWN = 0.04, 0.12, 0.2
+"""Optical density, the mean of three channels: of any stain, of DAB without eosin, and beside it.
 
 Saffron, blood and yellowed collagen are brownish where they are pale, DAB where it is dark."""
 
 BROWN_SHARE = 0.0005
-"""Of the pixels."""
+"""Of the pixels: one positive nucleus in a field of a thousand."""
 
 BROWN_PER_EOSIN = 0.1
 """A section with eosin is H&E, whatever pigment or blood it holds, until brown is this much of it."""
 
-NO_EOSIN = 0.01
-"""Of the stained pixels: with fewer in eosin's colour, the blue is a counterstain alone."""
+EOSIN_SHARE, PINK_SHARE = 0.002, 0.01
+"""Of the stained pixels: with fewer in eosin's colour, and in its mixtures with haematoxylin, there
+is no eosin."""
 
 
 @dataclass(frozen=True)
@@ -108,32 +109,37 @@ def _white(values: NDArray[np.float32], top: float) -> NDArray[np.float32]:
 
 def _by_dye(patches: Sequence[NDArray[np.float32]], white: NDArray[np.float32]) -> Seen:
     """Eosin, DAB or haematoxylin alone, by the direction of their optical density."""
-    pixels = stained = brown = pink = blue = 0
+    pixels = stained = brown = pale = eosin = pink = blue = 0
     for patch in patches:
         density = -np.log10(np.clip(patch / white, 1 / 255, 1))
         mean = density.mean(axis=-1)
         red, green, violet = np.moveaxis(density, -1, 0)
+        like_dab = (violet > 1.05 * green) & (green > red) & (red > 0.3 * violet)
+        like_dab &= violet > 1.15 * red
         dyed = mean > STAINED
-        is_brown = (
-            (mean > BROWN_STAINED)
-            & (violet > 1.05 * green)
-            & (green > red)
-            & (red > 0.3 * violet)
-            & (violet > 1.15 * red)
-        )
+        reddish = dyed & (green > 1.2 * violet)
         pixels += mean.size
         stained += int(dyed.sum())
-        # Two by two pixels and more: edges are coloured by the lens, one pixel wide.
-        brown += int(ndimage.binary_opening(is_brown, np.ones((2, 2))).sum())
-        pink += int((dyed & (green > violet) & (red < 0.7 * green)).sum())
-        blue += int((dyed & (red > 0.7 * green) & (violet < green)).sum())
-    if brown >= BROWN_SHARE * pixels and brown >= BROWN_PER_EOSIN * pink:
-        return Seen("ihc", f"bright background, brown stain in {brown / pixels:.1%} of the pixels")
-    if pink >= NO_EOSIN * stained and pink:
+        brown += _solid(like_dab & (mean > BROWN))
+        pale += _solid(like_dab & (mean > PALE_BROWN))
+        eosin += int((reddish & (red < 0.6 * green)).sum())
+        pink += int((reddish & (red < 0.7 * green)).sum())
+        blue += int((dyed & (red > 0.7 * green) & (green > violet)).sum())
+    least, reason = BROWN_SHARE * pixels, "brown stain in {:.1%} of the pixels"
+    if brown >= max(least, BROWN_PER_EOSIN * pink):
+        return Seen("ihc", f"bright background, {reason.format(brown / pixels)}")
+    if eosin < EOSIN_SHARE * stained and pale >= least:
+        return Seen("ihc", f"bright background, {reason.format(pale / pixels)}")
+    if eosin >= EOSIN_SHARE * stained or pink >= PINK_SHARE * stained:
         return Seen("he", "bright background, pink and blue-violet stain")
-    if blue > 0.5 * stained:
+    if blue > stained / 2:
         return Seen("ihc", "bright background, blue counterstain without eosin")
     return Seen("brightfield", "bright background, neither eosin nor brown nor blue stain")
+
+
+def _solid(mask: NDArray[np.bool_]) -> int:
+    """Pixels in areas of two by two and more: a lens colours edges, one pixel wide."""
+    return int(ndimage.binary_opening(mask, np.ones((2, 2))).sum())
 
 
 def _by_ground(patches: Sequence[NDArray[np.float32]], dtype: np.dtype[np.generic]) -> Seen:
