@@ -57,9 +57,7 @@ def sample(slide: Slide) -> list[NDArray[np.generic]]:
     return patches or [overview]
 
 
-def _lively(
-    overview: NDArray[np.generic], side: float, shape: tuple[int, int]
-) -> list[Box]:
+def _lively(overview: NDArray[np.generic], side: float, shape: tuple[int, int]) -> list[Box]:
     """Patches that hold something, evenly from the faintest to the strongest of them.
 
     Parameters

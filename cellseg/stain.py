@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,7 @@ BROWN_SHARE = 0.0005
 """Of the pixels: one positive nucleus in a field of a thousand."""
 
 BROWN_PER_EOSIN = 0.1
-"""A section with eosin is H&E, whatever pigment or blood it holds, until brown is this much of it."""
+"""A section with eosin is H&E, whatever pigment it holds, until brown is this much of the pink."""
 
 EOSIN_SHARE, PINK_SHARE = 0.002, 0.01
 """Of the stained pixels: with fewer in eosin's colour, and in its mixtures with haematoxylin, there
@@ -63,7 +63,9 @@ class Seen:
 
 FLUORESCENCE = Seen("fluorescence", "dark background")
 BRIGHTFIELD = Seen("brightfield", "bright background, little colour")
-NEITHER = Seen(None, "a mid-grey ground with brighter and darker edges, as in phase contrast or DIC")
+NEITHER = Seen(
+    None, "a mid-grey ground with brighter and darker edges, as in phase contrast or DIC"
+)
 
 
 def guess_stain(patches: Sequence[NDArray[np.generic]]) -> Seen:
@@ -89,7 +91,8 @@ def guess_stain(patches: Sequence[NDArray[np.generic]]) -> Seen:
             return FLUORESCENCE
         ground = np.median(values, axis=0)
         # A lamp's own tint lies over every pixel alike.
-        if _is_coloured(values / np.maximum(ground, 0.01 * top) * (ground.max() / top)):
+        balance = (ground.max() / top) / np.maximum(ground, 0.01 * top)
+        if _is_coloured(values * balance.astype(np.float32)):
             return _by_dye(floats, _white(values, top))
     return _by_ground([patch.mean(axis=-1) for patch in floats], patches[0].dtype)
 
@@ -142,7 +145,7 @@ def _solid(mask: NDArray[np.bool_]) -> int:
     return int(ndimage.binary_opening(mask, np.ones((2, 2))).sum())
 
 
-def _by_ground(patches: Sequence[NDArray[np.float32]], dtype: np.dtype[np.generic]) -> Seen:
+def _by_ground(patches: Sequence[NDArray[np.float32]], dtype: np.dtype[Any]) -> Seen:
     """Grey pictures: cells are brighter than a dark ground, or darker than a bright one."""
     smooth = np.concatenate([ndimage.gaussian_filter(patch, 1).ravel() for patch in patches])
     low, high = (float(value) for value in np.percentile(smooth, [0.5, 99.5]))
@@ -159,7 +162,7 @@ def _by_ground(patches: Sequence[NDArray[np.float32]], dtype: np.dtype[np.generi
     return FLUORESCENCE if dark >= bright else BRIGHTFIELD
 
 
-def _empty(level: float, dtype: np.dtype[np.generic]) -> Seen:
+def _empty(level: float, dtype: np.dtype[Any]) -> Seen:
     """A picture of nothing, by the level of its ground."""
     full = float(np.iinfo(dtype).max) if dtype.kind in "ui" else 1.0
     return BRIGHTFIELD if level > full / 4 else FLUORESCENCE
