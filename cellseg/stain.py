@@ -24,10 +24,10 @@ COLOURED_SHARE = 0.002
 DARK = 0.3
 """Half of a coloured picture below this share of its white: a dark ground."""
 
-GROUND_SHARE = 0.1
+GROUND_SHARE = 0.2
 """Of the pixels that lie in the lowest, or highest, fifth of the range: a dark, or bright, ground.
 
-Phase contrast and DIC have a mid-grey ground, and fewer pixels at either end."""
+Phase contrast and DIC have a mid-grey ground, and a tenth at most at either end."""
 
 STAINED, PALE_BROWN, BROWN = 0.04, 0.12, 0.2
 """Optical density, the mean of three channels: of any stain, of DAB without eosin, and beside it.
@@ -97,7 +97,7 @@ def guess_stain(patches: Sequence[NDArray[np.generic]]) -> Seen:
     return _by_ground([patch.mean(axis=-1) for patch in floats], patches[0].dtype)
 
 
-def _is_coloured(colours: NDArray[np.float32]) -> bool:
+def _is_coloured(colours: NDArray[np.floating]) -> bool:
     apart = np.clip(colours, 0, 1).max(axis=1) - np.clip(colours, 0, 1).min(axis=1)
     return float((apart > COLOURED).mean()) > COLOURED_SHARE
 

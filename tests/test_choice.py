@@ -86,7 +86,7 @@ def stained(brown, *, side=512, dye=HAEMATOXYLIN, wanted=DAB):
 def over(image, colour, share):
     """A blot of one colour over a share of the pixels."""
     blotted = image.copy()
-    blotted[: int(round(image.shape[0] * share))] = colour
+    blotted[: round(image.shape[0] * share)] = colour
     return blotted
 
 
@@ -225,10 +225,10 @@ PLANS = {
     "the model's scale and score": (
         [nuclei], None, 0.25, None, 1.0, 0.4, ("fluorescence", (0,), 4.0, 0.4),
     ),
-    "H&E at 40×": (he, None, 0.25, None, None, None, ("he", (0, 1, 2), 2.0, None)),
-    "H&E at 20×": (he, None, 0.5, None, None, None, ("he_20x", (0, 1, 2), 1.0, None)),
+    "H&E at 40×": (he, None, 0.25, None, None, None, ("he", (0, 1, 2), 1.0, None)),
+    "H&E at 20×": (he, None, 0.5, None, None, None, ("he_20x", (0, 1, 2), 0.7, None)),
     "IHC, brown in 0.5 % of the pixels": (
-        lambda: stained(0.005), None, 0.5, None, None, None, ("ihc", (0, 1, 2), 1.0, None),
+        lambda: stained(0.005), None, 0.25, None, None, None, ("ihc", (0, 1, 2), 1.0, None),
     ),
 }  # fmt: skip
 
