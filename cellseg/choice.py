@@ -1,9 +1,11 @@
-"""What is chosen for an image where the user left it open: protocol, gates, channels, scale.
+"""What is chosen for an image where the user left it open: protocol, gates, scale.
 
 Every choice comes with the lines that say it aloud.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +13,10 @@ from numpy.typing import NDArray
 from cellseg.detect import DetectorInfo, Sizes
 from cellseg.errors import SettingsError
 from cellseg.geometry import STRIDE_PX, TileGrid
-from cellseg.protocol import PHASE_PX, CountProtocol, load_protocol
+from cellseg.protocol import PHASE_PX, CountProtocol, load_protocol, shipped_protocols
 from cellseg.slide import Slide
+from cellseg.stain import guess_stain
 
-NUCLEAR_NAMES = ("dapi", "hoechst", "draq", "dna", "nucle", "nuclei", "sytox", "topro", "h2b")
 MIN_DOWNSAMPLE = 0.25
 
 COARSE_SCAN_MPP = 0.4
@@ -129,87 +131,39 @@ def _padded(length: int, side: int, halo: int) -> list[int]:
 
 
 def choose_protocol(
-    slide: Slide, overview: NDArray[np.generic], wanted: str | CountProtocol | None
+    slide: Slide,
+    look: Callable[[], Sequence[NDArray[np.generic]]],
+    wanted: str | CountProtocol | None,
 ) -> tuple[CountProtocol, list[str]]:
-    """The wanted protocol, or the one that fits the image's colours."""
+    """The wanted protocol, or the one that fits what is to be counted.
+
+    Parameters
+    ----------
+    slide : Slide
+    look : callable
+        Gives patches (H, W, C) of the channels that are counted; asked only without a wish.
+    wanted : str, CountProtocol or None
+
+    Raises
+    ------
+    SettingsError
+        If no protocol fits: nothing is guessed then.
+    """
     if isinstance(wanted, CountProtocol):
         return wanted, []
     if wanted is not None:
         return load_protocol(wanted), []
-    name = guess_stain(overview, is_rgb=slide.is_rgb)
+    seen = guess_stain(look())
+    if seen.protocol is None:
+        raise SettingsError(
+            f"{slide.path}: {seen.reason}: no protocol is made for it; "
+            f"name one with --protocol ({', '.join(shipped_protocols())} or a YAML file)"
+        )
+    name, reason = str(seen.protocol), seen.reason
     if name == "he" and slide.mpp is not None and slide.mpp >= COARSE_SCAN_MPP:
-        name = "he_20x"
-    reasons = {
-        "he": "bright background, pink and blue-violet stain",
-        "he_20x": "bright background, pink and blue-violet stain, scanned at 20×",
-        "ihc": "bright background, brown stain",
-        "brightfield": "bright background, little colour",
-        "fluorescence": "dark background",
-    }
+        name, reason = "he_20x", f"{reason}, scanned at 20×"
     return load_protocol(name), [
-        f"protocol {name} chosen from the image ({reasons[name]}); --protocol takes another"
-    ]
-
-
-def guess_stain(overview: NDArray[np.generic], *, is_rgb: bool) -> str:
-    """Tell stains apart by an overview's colours.
-
-    Parameters
-    ----------
-    overview : ndarray, (H, W, C)
-    is_rgb : bool
-
-    Returns
-    -------
-    str
-        ``"he"``, ``"ihc"``, ``"brightfield"`` or ``"fluorescence"``.
-    """
-    values = np.asarray(overview, dtype=np.float32)
-    values = values[np.isfinite(values).all(axis=-1)]
-    if values.size == 0:
-        return "fluorescence"
-    grey = values.mean(axis=-1) if is_rgb else values[:, 0]
-    low, high = float(grey.min()), float(np.percentile(grey, 99.9))
-    level = (float(np.median(grey)) - low) / (high - low) if high > low else float(high > 0)
-    if not is_rgb:
-        # A dim nuclear channel has most of its pixels near the bottom of its range.
-        return "brightfield" if level > 0.6 else "fluorescence"
-    top = float(np.percentile(values, 99.9)) or 1.0
-    colour = np.clip(values / top, 0, 1)
-    if float(np.median(colour.max(axis=-1))) < 0.35:
-        return "fluorescence"
-    saturation = colour.max(axis=-1) - colour.min(axis=-1)
-    stained = colour[saturation > 0.08]
-    if len(stained) < 0.005 * len(colour):
-        return "brightfield"
-    brown = (stained[:, 2] < stained[:, 1] - 0.02) & (stained[:, 1] < stained[:, 0])
-    return "ihc" if float(brown.mean()) > 0.5 else "he"
-
-
-def choose_channels(
-    slide: Slide, protocol: CountProtocol, wanted: str | None
-) -> tuple[tuple[int, ...], list[str]]:
-    """The channel that shows what is counted, or all three of a colour slide."""
-    names = slide.channels
-    if wanted is not None:
-        if wanted in names:
-            return (names.index(wanted),), []
-        if wanted.isdecimal() and int(wanted) < len(names):
-            return (int(wanted),), []
-        listed = ", ".join(f"{index} {name}" for index, name in enumerate(names))
-        raise SettingsError(f"{slide.path}: no channel {wanted!r}; there are: {listed}")
-    if slide.is_rgb:
-        return (0, 1, 2), []
-    if len(names) == 1:
-        return (0,), []
-    for index, name in enumerate(names):
-        if any(hint in name.lower() for hint in NUCLEAR_NAMES):
-            return (index,), [
-                f"channel {index} ({name}) is counted, by its name; --channel takes another"
-            ]
-    return (0,), [
-        f"channel 0 ({names[0]}) of {len(names)} is counted, as no name tells which shows nuclei; "
-        "--channel takes another"
+        f"protocol {name} chosen from the image ({reason}); --protocol takes another"
     ]
 
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from cellseg.channel import choose_channels
 from cellseg.choice import (
-    choose_channels,
     choose_downsample,
     choose_protocol,
     fit_grid,
@@ -28,6 +29,7 @@ from cellseg.location import Location
 from cellseg.normalise import Light, Normaliser
 from cellseg.protocol import PHASE_PX, CountProtocol, shipped_protocols
 from cellseg.region import Region
+from cellseg.sample import sample
 from cellseg.slide import Slide
 
 Plane = int | Literal["max", "mean"] | None
@@ -58,7 +60,7 @@ class CountRequest:
     diameter_px : float or None
         Usual object's diameter in level-0 pixels, for slides without pixel size.
     channel : str or None
-        Name or number (from 0) of the channel that shows what is counted.
+        Number (from 0) or name of the channel that shows what is counted.
     z, t : int, str or None
         Plane and time point.
     series : int
@@ -147,11 +149,15 @@ def make_plan(
     Raises
     ------
     SettingsError
-        If a channel does not exist, or settings clash.
+        If a channel does not exist, no protocol fits, or settings clash.
     """
     notes: list[str] = []
-    overview, _ = slide.overview()
-    protocol, said = choose_protocol(slide, overview, request.protocol)
+    look = cache(partial(sample, slide))
+    channels, said = choose_channels(slide, look, request.channel)
+    notes += said
+    protocol, said = choose_protocol(
+        slide, lambda: [patch[..., channels] for patch in look()], request.protocol
+    )
     notes += said
     own = _is_own(request.protocol)
     changes, said = model_settings(protocol, info, own=own)
@@ -164,8 +170,6 @@ def make_plan(
         changes["tile_px"] = request.tile_px
     if changes:
         protocol = protocol.changed(**changes)
-    channels, said = choose_channels(slide, protocol, request.channel)
-    notes += said
     downsample, said = choose_downsample(slide, protocol, request.diameter_px, info.diameter_px)
     notes += said
     if info.sizes is not None and not own:

@@ -233,6 +233,35 @@ def test_a_missing_channel_names_those_that_exist(cellseg, tmp_path):
     assert "red" in err
 
 
+def test_what_fits_no_protocol_is_one_line_and_the_usage_exit_code(cellseg, tmp_path):
+    """A mid-grey ground with bright and dark edges, as phase contrast has."""
+    path = tmp_path / "phase.tif"
+    y, x = np.indices((300, 400))
+    waves = (
+        25 * np.sin(np.hypot(y % 50 - 25, x % 50 - 25)) * (np.hypot(y % 50 - 25, x % 50 - 25) < 9)
+    )
+    tifffile.imwrite(path, (100 + waves).astype(np.uint8))
+    code, _, err = cellseg("count", path)
+    assert code == 2
+    (line,) = [line for line in err.splitlines() if line.strip()]
+    assert "--protocol" in line
+    assert "phase.tif" in line
+
+
+def test_channels_have_one_number_everywhere(cellseg, tmp_path):
+    for names, listed in (
+        (None, "channel 0, channel 1 (uint16)"),
+        (["CD3", "DAPI"], "0 CD3, 1 DAPI (uint16)"),
+    ):
+        path = tmp_path / "two.ome.tif"
+        about = {"axes": "CYX"} | ({"Channel": {"Name": names}} if names else {})
+        tifffile.imwrite(path, np.zeros((2, 90, 80), np.uint16), ome=True, metadata=about)
+        assert listed in cellseg("info", path)[1]
+        code, _, err = cellseg("count", path, "--channel", "7")
+        assert code == 2
+        assert listed.removesuffix(" (uint16)") in err
+
+
 def test_a_bad_protocol_is_a_usage_error(cellseg, tmp_path):
     discs(tmp_path / "a.tif")
     bad = tmp_path / "bad.yaml"

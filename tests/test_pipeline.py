@@ -11,19 +11,21 @@ import sys
 import textwrap
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cellseg._results.overview import _outlined
-from cellseg.choice import choose_protocol, fit_grid, guess_stain
+from cellseg.choice import choose_protocol, fit_grid
 from cellseg.errors import OutputError, RegionError, SettingsError
 from cellseg.pipeline import CountResult, Note, Started, TileDone, run
 from cellseg.plan import CountRequest
 from cellseg.protocol import load_protocol
 from cellseg.region import Region
 from cellseg.results import load_result
+from cellseg.sample import sample
 from cellseg.slide import open_slide
 from cellseg.synthetic import write_disc_slide
 from cellseg.threshold import ThresholdDetector
@@ -408,20 +410,6 @@ def test_labels_tif_has_the_slides_own_size(slide):
     assert agreement > 0.97
 
 
-@pytest.mark.parametrize(
-    ("colour", "is_rgb", "expected"),
-    [
-        ((220, 130, 190), True, "he"),
-        ((120, 80, 40), True, "ihc"),
-        ((200, 200, 200), True, "brightfield"),
-    ],
-)
-def test_stains_are_told_apart_by_colour(colour, is_rgb, expected):
-    image = np.full((64, 64, 3), 240, dtype=np.uint8)
-    image[10:40, 10:50] = colour
-    assert guess_stain(image, is_rgb=is_rgb) == expected
-
-
 @pytest.mark.parametrize(("mpp", "expected"), [(0.25, "he"), (0.5, "he_20x"), (None, "he")])
 def test_stained_tissue_of_a_20x_scan_has_its_own_score(tmp_path, mpp, expected):
     import tifffile
@@ -430,15 +418,9 @@ def test_stained_tissue_of_a_20x_scan_has_its_own_score(tmp_path, mpp, expected)
     image[10:40, 10:50] = (220, 130, 190)
     tifffile.imwrite(tmp_path / "he.tif", image, photometric="rgb")
     with open_slide(tmp_path / "he.tif", mpp=mpp) as slide:
-        chosen, said = choose_protocol(slide, slide.overview(64)[0], None)
+        chosen, said = choose_protocol(slide, partial(sample, slide), None)
     assert chosen.name == expected
     assert expected in said[0]
-
-
-def test_a_dark_ground_is_fluorescence():
-    image = np.full((64, 64, 1), 100, dtype=np.uint16)
-    image[10:20, 10:20] = 4000
-    assert guess_stain(image, is_rgb=False) == "fluorescence"
 
 
 def test_a_slide_without_cells_gives_an_empty_table(tmp_path):

@@ -174,7 +174,9 @@ Examples:
     metavar="PX",
     help="Usual cell's diameter, pixels of the image: sets the scale in place of the pixel size.",
 )
-@click.option("--channel", metavar="NAME|NUMBER", help="Channel to count in (numbers from 0).")
+@click.option(
+    "--channel", metavar="NUMBER|NAME", help="Channel to count in, as cellseg info lists them."
+)
 @click.option(
     "--z",
     type=Plane(),

@@ -121,7 +121,7 @@ def _rows(described: dict[str, Any]) -> list[tuple[str, str]]:
         ("format", f"{described['format']}, {described['compression']}, {chunks}"),
         ("size", _size(described)),
         ("pixel size", _pixel_size(described)),
-        ("channels", f"{', '.join(described['channels'])} ({described['dtype']})"),
+        ("channels", f"{', '.join(_channels(described))} ({described['dtype']})"),
     ]
     if len(described["levels"]) > 1:
         steps = ", ".join(f"{level['downsample']:.4g}" for level in described["levels"])
@@ -131,6 +131,13 @@ def _rows(described: dict[str, Any]) -> list[tuple[str, str]]:
     if described["series"] > 1:
         rows.append(("series", f"{described['series']}, choose with --series"))
     return rows
+
+
+def _channels(described: dict[str, Any]) -> tuple[str, ...]:
+    from cellseg.slide import numbered
+
+    names: tuple[str, ...] = tuple(described["channels"])
+    return names if len(names) == 1 or described["rgb"] else numbered(names)
 
 
 def _size(described: dict[str, Any]) -> str:

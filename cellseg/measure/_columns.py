@@ -103,10 +103,10 @@ def channel_slugs(channels: Sequence[str]) -> tuple[str, ...]:
     """Channel names as they stand in column names: only ``a-z``, ``0-9`` and ``_``, no two alike.
 
     >>> channel_slugs(["DAPI", "Alexa Fluor 488", "dapi", "µ"])
-    ('dapi', 'alexa_fluor_488', 'dapi_2', 'channel_4')
+    ('dapi', 'alexa_fluor_488', 'dapi_2', 'channel_3')
     """
     slugs: list[str] = []
-    for number, channel in enumerate(channels, start=1):
+    for number, channel in enumerate(channels):
         ascii_only = unicodedata.normalize("NFKD", channel).encode("ascii", "ignore").decode()
         base = re.sub("[^a-z0-9]+", "_", ascii_only.lower()).strip("_") or f"channel_{number}"
         slug, repeat = base, 1

@@ -143,17 +143,29 @@ def choose_series(name: str, series: int, count: int) -> int:
 
 
 def channel_names(names: Sequence[str | None], count: int) -> tuple[str, ...]:
-    """Names of channels: those of the file where it has them, each only once."""
+    """Names of channels: those of the file where it has them, each only once; else their number."""
     if not any(names) and count == 1:
         return ("grey",)
     out: list[str] = []
     for number in range(count):
         given = names[number] if number < len(names) else None
-        name = " ".join((given or "").split())[:60] or f"channel {number + 1}"
+        name = " ".join((given or "").split())[:60] or f"channel {number}"
         while name in out:
-            name = f"{name} ({number + 1})"
+            name = f"{name} ({number})"
         out.append(name)
     return tuple(out)
+
+
+def numbered(names: Sequence[str]) -> tuple[str, ...]:
+    """Channels as people read them: the number that ``--channel`` takes, and the name.
+
+    >>> numbered(["DAPI", "channel 1"])
+    ('0 DAPI', 'channel 1')
+    """
+    return tuple(
+        name if name == f"channel {number}" else f"{number} {name}"
+        for number, name in enumerate(names)
+    )
 
 
 def check_kind(name: str, dtype: np.dtype[Any]) -> np.dtype[Any]:

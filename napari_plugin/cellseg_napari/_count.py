@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +17,7 @@ from cellseg.region import Region
 from cellseg_napari._opened import results_in
 from cellseg_napari._outlines import world_outlines
 from cellseg_napari._pipeline import pipeline
-from cellseg_napari._reader import SLIDE_KEY, placed, read_result
+from cellseg_napari._reader import COUNTED_KEY, SLIDE_KEY, placed, read_result
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -69,6 +69,32 @@ class Form:
     shapes: Shapes | None = None
     output: Path | None = None
     model: str = "default"
+
+
+def offered(images: Sequence[Image], current: Image | None) -> tuple[Image, str]:
+    """The layer that is filled in: of a slide's channels the one that a count takes by itself.
+
+    Parameters
+    ----------
+    images : sequence of Image
+        At least one.
+    current : Image or None
+        Whose slide it is; None: the last one's.
+
+    Returns
+    -------
+    Image
+    str
+        Why this one; empty where there is no choice.
+    """
+    one = images[-1] if current is None else current
+    path = one.metadata.get(SLIDE_KEY, {}).get("path")
+    for layer in images:
+        about = layer.metadata.get(SLIDE_KEY, {})
+        if COUNTED_KEY in about and about["path"] == path:
+            why = str(about[COUNTED_KEY]).partition(";")[0]
+            return layer, f"{why}; choose another layer to take another channel"
+    return one, ""
 
 
 def request_of(form: Form) -> CountRequest:

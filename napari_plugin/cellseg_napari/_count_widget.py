@@ -25,7 +25,15 @@ from cellseg.errors import CellsegError, unexpected_text
 from cellseg.protocol import shipped_protocols
 from cellseg.remaining import in_words
 from cellseg_napari._background import Background
-from cellseg_napari._count import AUTOMATIC, REGIONS, Counting, Form, Preview, settings_of
+from cellseg_napari._count import (
+    AUTOMATIC,
+    REGIONS,
+    Counting,
+    Form,
+    Preview,
+    offered,
+    settings_of,
+)
 from cellseg_napari._docked import WhenClosed
 from cellseg_napari._opened import opened_of
 from cellseg_napari._pipeline import pipeline
@@ -57,6 +65,7 @@ class CountWidget(Container):  # type: ignore[misc]
         self._job: Background[Event] | None = None
         self._preview: Preview | None = None
         self._closed = False
+        self._offered: Image | None = None
         self.layer: Any = ComboBox(
             label="image", nullable=True, choices=self._images, tooltip="A layer to count"
         )
@@ -139,8 +148,13 @@ class CountWidget(Container):  # type: ignore[misc]
             return
         self.layer.reset_choices()
         self.shapes.reset_choices()
-        if self.layer.value is None and (images := self._images(None)):
-            self.layer.value = images[-1]
+        images = self._images(None)
+        if images and self.layer.value in (None, self._offered):
+            # A slide's channels come one by one; what a person chose stays.
+            self._offered, why = offered(images, self.layer.value)
+            self.layer.value = self._offered
+            if self.counting is None and why:
+                self.said.value = why
         if self.shapes.value is None and (drawn := self._shapes(None)):
             self.shapes.value = drawn[-1]
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.errors import CellsegError
+from cellseg.errors import CellsegError, RegionError
 
 if TYPE_CHECKING:
     from cellseg.results import Result
+    from cellseg.slide import Slide
 
 LayerData = tuple[Any, ...]
 """(data, keyword arguments, layer type), or (None,): nothing, and that is no error."""
@@ -30,6 +32,9 @@ SUFFIX = ".cellseg"
 
 SLIDE_KEY = "cellseg_slide"
 """Of an image layer's ``metadata``: the file that it shows, and how it was opened."""
+
+COUNTED_KEY = "counted"
+"""In it, for the channel that is counted unless another is chosen: why this one."""
 
 SLIDES = (
     ".svs", ".ndpi", ".scn", ".qptiff", ".btf", ".tif", ".tiff", ".zarr",
@@ -130,6 +135,7 @@ def read_slide(
         levels = slide_levels(source, channels=(0, 1, 2))
         return [(levels, {"name": slide.name, "rgb": True, **shared}, "image")]
     several = len(slide.channels) > 1
+    (counted,), why = _counted_channel(slide)
     layers: list[LayerData] = []
     for number, channel in enumerate(slide.channels):
         levels = slide_levels(source, channels=(number,))
@@ -141,8 +147,21 @@ def read_slide(
             "visible": number < len(COLORMAPS),
         }
         this = {SLIDE_KEY: about | ({"channel": str(number)} if several else {})}
+        if number == counted and why:
+            this[SLIDE_KEY][COUNTED_KEY] = why[0]
         layers.append((levels, {**look, **shared, "metadata": this}, "image"))
     return layers
+
+
+def _counted_channel(slide: Slide) -> tuple[tuple[int, ...], list[str]]:
+    """The channel that a count takes by itself; none is told where nothing can be read."""
+    from cellseg.channel import choose_channels
+    from cellseg.sample import sample
+
+    try:
+        return choose_channels(slide, partial(sample, slide), None)
+    except RegionError:
+        return (0,), []
 
 
 def contrast_limits(pixels: NDArray[Any]) -> tuple[float, float]:

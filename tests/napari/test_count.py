@@ -4,27 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
+from scipy import ndimage
 
 pytest.importorskip("napari", reason='napari is not installed: pip install ".[napari]"')
 pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
 
 from cellseg_napari import read_slide
-from cellseg_napari._count import Counting, Form, Preview, request_of
+from cellseg_napari._count import Counting, Form, Preview, offered, request_of
 from cellseg_napari._opened import results_in
 from cellseg_napari._samples import fluorescence, ihc
 from napari.components import ViewerModel
 from napari.layers import Image, Layer, Shapes
 
+from cellseg.channel import choose_channels
 from cellseg.errors import SettingsError
 from cellseg.pipeline import CountResult, Started, TileDone
 from cellseg.protocol import load_protocol
 from cellseg.results import load_result
+from cellseg.sample import sample
 from cellseg.slide import open_slide
-from cellseg.synthetic import write_disc_slide
+from cellseg.synthetic import draw_discs, write_disc_slide
 from cellseg.threshold import ThresholdDetector
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
@@ -218,6 +223,30 @@ def test_a_channel_layer_is_counted_as_that_channel(viewer: ViewerModel, tmp_pat
     layer = image_of(viewer, path)
     assert layer.name == "two DAPI"
     assert request_of(Form(layer=layer)).channel == "1"
+
+
+def test_the_channel_that_shows_nuclei_is_filled_in(viewer: ViewerModel, tmp_path: Path) -> None:
+    """napari and the command line count the same channel."""
+    nuclei = draw_discs((256, 256), np.random.default_rng(7), rgb=False)
+    inside = nuclei.labels > 0
+    rims = (inside ^ ndimage.binary_erosion(inside)) * np.uint8(200)
+    for order in ((rims, nuclei.image), (nuclei.image, rims)):
+        path = tmp_path / "two.ome.tif"
+        tifffile.imwrite(path, np.stack(order), ome=True, metadata={"axes": "CYX"})
+        viewer.layers.clear()
+        image_of(viewer, path)
+        images = [layer for layer in viewer.layers if isinstance(layer, Image)]
+        for current in (None, *images):
+            layer, why = offered(images, current)
+            assert layer.data[0][:].max() == nuclei.image.max()
+            assert "nuclei" in why
+            assert "another layer" in why
+        with open_slide(path) as slide:
+            (chosen,), _ = choose_channels(slide, partial(sample, slide), None)
+        assert request_of(Form(layer=layer)).channel == str(chosen)
+        assert layer.name == f"two channel {chosen}"
+    plain = Image(np.zeros((9, 9)))
+    assert offered([plain], None) == (plain, "")
 
 
 def test_an_already_counted_slide_opens_its_result(viewer: ViewerModel, discs: Path) -> None:
