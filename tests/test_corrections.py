@@ -340,6 +340,7 @@ def test_a_new_count_does_not_inherit_the_old_ones_edits(folder):
         image=folder.parent / "discs.tif",
         protocol=PROTOCOL.changed(min_area_um2=1.0),
         prefilter=False,
+        overwrite=True,
     )
     for _ in run(request, detector=ThresholdDetector()):
         pass

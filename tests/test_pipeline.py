@@ -221,7 +221,7 @@ def test_counted_again_with_the_same_settings_there_is_nothing_to_do(slide, tmp_
     assert again.cells.summary == first.cells.summary
     assert (again.cells.folder / "labels.tif").is_file()
     with pytest.raises(KeyboardInterrupt):
-        counted(replace(request, score=0.9), untouched)
+        counted(replace(request, score=0.9, overwrite=True), untouched)
 
 
 def test_another_slides_result_is_never_overwritten(slide, tmp_path):
@@ -525,7 +525,7 @@ def test_a_new_count_says_that_corrections_were_of_another(slide, tmp_path):
     notes = [event.text for event in events if isinstance(event, Note)]
     assert not any("corrections" in text for text in notes)
     (first.cells.folder / "corrections.json").write_text("{}")
-    _, events = counted(request_for(path, output=tmp_path, score=0.9))
+    _, events = counted(request_for(path, output=tmp_path, score=0.9, overwrite=True))
     notes = [event.text for event in events if isinstance(event, Note)]
     assert any("corrections of an earlier count" in text for text in notes)
     assert (first.cells.folder / "corrections.json").read_text() == "{}"

@@ -57,6 +57,8 @@ class Form:
     shapes : Shapes or None
     output : Path or None
         None: beside the slide.
+    overwrite : bool
+        A result of other settings may be replaced.
     """
 
     file: Path | None = None
@@ -69,6 +71,7 @@ class Form:
     shapes: Shapes | None = None
     output: Path | None = None
     model: str = "default"
+    overwrite: bool = False
 
 
 def request_of(form: Form) -> CountRequest:
@@ -113,6 +116,7 @@ def settings_of(form: Form) -> dict[str, Any]:
         "diameter_px": form.diameter_px or None,
         "device": form.device,
         "model": form.model,
+        "overwrite": form.overwrite,
         "channel": about.get("channel"),
         "z": about.get("z"),
         "t": about.get("t"),
