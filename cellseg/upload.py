@@ -96,10 +96,13 @@ class RemoteResult:
             self._refuse_other(run, image)
             if (self.local / _RUN).exists() or _TABLE not in names or _LABELS not in names:
                 return
-            if (file := _changed(fs, path, run)) is None:
-                self._fetch(fs, path, names, whole=whole)
-            elif not overwrite:
+            file = _changed(fs, path, run)
+            if file is not None and not overwrite:
                 raise self._refusal(f"a count whose {file} was changed since", names)
+            self._fetch(fs, path, names, whole=whole and file is None)
+            if file is not None:
+                # The record alone, so that what lies beside it is known: it is not gone on from.
+                (self.local / _RUN).write_text(json.dumps({**run, "complete": False}))
 
     def _refusal(self, why: str, names: set[str]) -> ExistingResultError:
         return ExistingResultError(why, place=self.url, has_corrections=CORRECTIONS in names)

@@ -312,7 +312,7 @@ def _is_done(folder: Path, key: str, *, overwrite: bool) -> bool:
     except InputError:
         return False
     if there.run.get("key") != key:
-        why = "a count with other settings, or by another version"
+        why = "a count with other settings, or of another version of the slide or of cellseg"
     elif (name := there.changed()) is not None:
         why = f"a count whose {name} was changed since"
     else:
