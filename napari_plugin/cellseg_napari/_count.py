@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -180,7 +181,11 @@ def _written(layer: Image, output: Path | None) -> Path:
     try:
         pixels = data[..., :3] if layer.rgb else data
         about = {"description": OURS, "metadata": None, **where}
-        tifffile.imwrite(path, pixels, photometric=photometric, **about)
+        content = BytesIO()
+        tifffile.imwrite(content, pixels, photometric=photometric, **about)
+        # Written anew it would be another slide: its count would neither go on nor be known.
+        if not path.exists() or path.read_bytes() != content.getvalue():
+            path.write_bytes(content.getvalue())
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path
