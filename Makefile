@@ -35,9 +35,9 @@ $(BIN)/python:
 
 demo: .venv/installed
 	$(BIN)/python example_slides/make.py
-	$(BIN)/cellseg count example_slides/generated/fluorescence.ome.tif --output example_slides/results
+	$(BIN)/cellseg count example_slides/generated/fluorescence.ome.tif --output example_slides/results --overwrite
 	@# The file does not say its pixel size: how large a nucleus is, in pixels, sets the scale.
-	$(BIN)/cellseg count example_slides/generated/ihc.tif --diameter 10 --output example_slides/results
+	$(BIN)/cellseg count example_slides/generated/ihc.tif --diameter 10 --output example_slides/results --overwrite
 	$(BIN)/python example_slides/compare.py
 
 test: .venv/installed-test

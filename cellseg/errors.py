@@ -49,5 +49,30 @@ class OutputError(CellsegError, OSError):
     exit_code = 5
 
 
+class ExistingResultError(OutputError):
+    """A result that would have to be replaced, and nobody said that it may be.
+
+    Parameters
+    ----------
+    why : str
+        What is there.
+    place : object
+        The result folder, as the user knows it.
+    has_corrections : bool
+        Whether a person corrected it.
+    """
+
+    def __init__(self, why: str, *, place: object, has_corrections: bool = False) -> None:
+        self.why, self.has_corrections = why, has_corrections
+        corrected = " and corrections of it" if has_corrections else ""
+        super().__init__(
+            f"{place}: holds {why}{corrected}; --overwrite replaces it, another --output keeps it"
+        )
+
+    def at(self, place: object) -> ExistingResultError:
+        """The same of a folder under another name."""
+        return ExistingResultError(self.why, place=place, has_corrections=self.has_corrections)
+
+
 class WeightsError(InputError):
     """A weights file that is missing, damaged, or made for another network."""

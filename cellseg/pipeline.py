@@ -17,7 +17,7 @@ from cellseg.detect import Detector, load_detector
 from cellseg.errors import CellsegError, SettingsError
 from cellseg.events import CountResult, Event, Note, Started, TileDone
 from cellseg.export import check_exports
-from cellseg.location import Location, RemotePath, as_location
+from cellseg.location import Location, RemotePath, as_location, fingerprint
 from cellseg.plan import CountRequest, Plan, make_plan
 from cellseg.protocol import CountProtocol
 from cellseg.slide import open_slide
@@ -48,6 +48,7 @@ def count(
     mpp: float | None = None,
     model: str | Path = "default",
     device: str = "auto",
+    overwrite: bool = False,
 ) -> Cells:
     """Count the cells of one slide and wait for the end.
 
@@ -65,6 +66,8 @@ def count(
         ``"default"`` or a file of ``cellseg train``.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    overwrite : bool
+        Replace a result of other settings, or one that was changed since; otherwise refused.
 
     Returns
     -------
@@ -86,6 +89,7 @@ def count(
         mpp=mpp,
         model=model,
         device=device,
+        overwrite=overwrite,
     )
     for event in run(request):
         if isinstance(event, CountResult):
@@ -126,13 +130,14 @@ def run(
     if request.output is None:
         raise SettingsError(f"{request.image}: --output must say where its result goes")
     remote = RemoteResult.at(home.child(result_name(request)))
-    remote.prepare(request.image, whole=bool(request.export))
+    whole = bool(request.export)
+    remote.prepare(request.image, whole=whole, overwrite=request.overwrite)
     here = replace(request, output=remote.local.parent, folder_name=remote.local.name)
-    for event in _events(here, detector, detectors):
+    for event in _events(here, detector, detectors, place=remote.url):
         if isinstance(event, CountResult):
             if (remote.local / "cells.csv").is_file():
                 yield Note(f"uploading to {remote.url}")
-            remote.finish(request.image)
+            remote.finish(request.image, overwrite=request.overwrite)
             cells = replace(event.cells, load_table=lambda _: remote.table())
             yield replace(event, cells=cells, uploaded=remote.url)
         else:
@@ -143,13 +148,16 @@ def _events(
     request: CountRequest,
     detector: Detector | None,
     detectors: MutableMapping[object, object] | None,
+    *,
+    place: Location | None = None,
 ) -> Iterator[Event]:
-    """A run whose result goes to a disk."""
+    """A run whose result goes to a disk; ``place`` is what the user calls its folder."""
     start = time.monotonic()
     cluster = _cluster(request)
     with open_slide(
         request.image, mpp=request.mpp, z=request.z, t=request.t, series=request.series
     ) as slide:
+        identity = fingerprint(request.image)
         yield from (Note(text) for text in slide.notes)
         chosen = detector or _load(request, detectors)
         plan = make_plan(slide, request, chosen.info)
@@ -157,7 +165,17 @@ def _events(
             chosen = _load(request, detectors, plan)
         yield from (Note(text) for text in plan.notes)
         own = detector is not None
-        yield from SlideRun(slide, request, plan, chosen, start, cluster=cluster, own=own).events()
+        yield from SlideRun(
+            slide,
+            request,
+            plan,
+            chosen,
+            start,
+            identity=identity,
+            cluster=cluster,
+            own=own,
+            place=place,
+        ).events()
 
 
 def _cluster(request: CountRequest) -> DaskEngine | None:

@@ -6,12 +6,13 @@ Every choice that the user did not make is a note, said aloud.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from pydantic_core import to_jsonable_python
 
 from cellseg.channel import choose_channels
 from cellseg.choice import (
@@ -71,6 +72,9 @@ class CountRequest:
         Count only what lies in it (level-0 pixels); None: the whole slide.
     strict : bool
         A tile that does not decode ends the run.
+    overwrite : bool
+        A result of other settings, or one that was changed since it was counted, is replaced;
+        otherwise refused.
     export : tuple of str
         File names of exports, for instance ``labels.tif``.
     device : str
@@ -101,6 +105,7 @@ class CountRequest:
     prefilter: bool = True
     region: Region | None = None
     strict: bool = False
+    overwrite: bool = False
     export: tuple[str, ...] = ()
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -111,24 +116,54 @@ class CountRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Settings of one run, complete.
+    """Settings of one run, complete: all that determines its tiles and its cells.
+
+    Two plans that are equal lead to the same result from the same slide.
 
     Attributes
     ----------
+    model : str
+        Checksum of the weights.
     protocol : CountProtocol
     channels : tuple of int
         Channels that the network sees: one, or red, green and blue.
+    z, t, series
+        As in :class:`CountRequest`.
+    mpp : float or None
+        µm per pixel at level 0.
     downsample : float
         Level-0 pixels per lattice pixel.
     grid : TileGrid
+    prefilter : bool
+        Skip tiles without tissue.
+    region : Region or None
+        Count only what lies in it.
+    precision : str
     notes : tuple of str
+        What was chosen, for a person; no setting.
     """
 
+    model: str
     protocol: CountProtocol
     channels: tuple[int, ...]
+    z: Plane
+    t: int | None
+    series: int
+    mpp: float | None
     downsample: float
     grid: TileGrid
-    notes: tuple[str, ...]
+    prefilter: bool
+    region: Region | None
+    precision: str
+    notes: tuple[str, ...] = field(compare=False)
+
+    def settings(self) -> dict[str, object]:
+        """Every field that tells one plan from another, ready for JSON."""
+        return {
+            one.name: to_jsonable_python(getattr(self, one.name))
+            for one in fields(self)
+            if one.compare
+        }
 
 
 def make_plan(
@@ -187,7 +222,19 @@ def make_plan(
         exact=own or request.tile_px is not None,
     )
     return Plan(
-        protocol=protocol, channels=channels, downsample=downsample, grid=grid, notes=tuple(notes)
+        model=info.checksum,
+        protocol=protocol,
+        channels=channels,
+        z=request.z,
+        t=request.t,
+        series=request.series,
+        mpp=slide.mpp,
+        downsample=downsample,
+        grid=grid,
+        prefilter=request.prefilter and protocol.prefilter,
+        region=request.region,
+        precision=request.precision,
+        notes=tuple(notes),
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
 from cellseg.cells import Summary, SummaryBuilder
 from cellseg.detect import DetectorInfo
@@ -20,10 +21,51 @@ from cellseg.merge import SeamMerger, Settled
 from cellseg.normalise import Normaliser
 from cellseg.plan import CountRequest, Plan
 from cellseg.provenance import Provenance, Tally
-from cellseg.results import Frame, Overview, Report, ResultFolder, readable, tissue_outline
+from cellseg.results import (
+    FinishedTile,
+    Frame,
+    Overview,
+    Report,
+    ResultFolder,
+    readable,
+    tissue_outline,
+)
 from cellseg.slide import Slide
 from cellseg.tiles import TileSource, overview_step
 from cellseg.tissue import TissueMask
+
+
+class TileInfo(BaseModel):
+    """What the journal keeps beside a tile's instances."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    limits: list[str] = []
+    damaged: int = Field(default=0, ge=0)
+    error: str | None = None
+
+
+def check_tile(tile: FinishedTile, plan: Plan, info: DetectorInfo) -> None:
+    """That a tile out of a journal can be one of this run.
+
+    Raises
+    ------
+    ValueError
+    """
+    TileInfo.model_validate(tile.info)
+    found, grid = tile.instances, plan.grid
+    if not (0 <= tile.row < grid.rows and 0 <= tile.column < grid.columns):
+        raise ValueError(f"there is no tile ({tile.row}, {tile.column})")
+    padded = grid.at(tile.row, tile.column).padded
+    low, high = [padded.y0, padded.x0], [padded.y1, padded.x1]
+    if (found.boxes[:, :2] < low).any() or (found.boxes[:, 2:] > high).any():
+        raise ValueError(f"a box outside of its tile ({tile.row}, {tile.column})")
+    if not all(mask.any() for mask in found.masks):
+        raise ValueError("an empty mask")
+    if not ((found.scores >= 0) & (found.scores <= 1)).all():
+        raise ValueError("a score that is none")
+    if ((found.classes < 0) | (found.classes >= len(info.classes))).any():
+        raise ValueError("a class that the model does not have")
 
 
 class Recorder:
@@ -252,7 +294,7 @@ class Recorder:
         calibration = self.plan.protocol.calibration
         summary = self.builder.build(
             tissue_mm2=tissue_mm2,
-            skipped_share=self._skipped_share() if self._prefiltered(request) else None,
+            skipped_share=self._skipped_share() if self.plan.prefilter else None,
             interval=calibration.interval if calibration else None,
         )
         warnings = self.warnings()
@@ -273,16 +315,13 @@ class Recorder:
                 provenance=provenance,
                 overview=self._overview(
                     f"{readable(self.slide.path.name)}: {summary.cells:,} {self.info.object} masks",
-                    tissue=self._prefiltered(request),
+                    tissue=self.plan.prefilter,
                 ),
-                tissue=self._outline() if self._prefiltered(request) else None,
+                tissue=self._outline() if self.plan.prefilter else None,
                 complete=not self.tally.failures,
             )
         )
         return summary, warnings
-
-    def _prefiltered(self, request: CountRequest) -> bool:
-        return request.prefilter and self.plan.protocol.prefilter
 
     def _skipped_share(self) -> float:
         return self.tissue.skipped_px() / max(1.0, self.tissue.looked_at_px())

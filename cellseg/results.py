@@ -12,13 +12,20 @@ from cellseg._results.journal import JOURNAL_NAME, FinishedTile, TileStatus
 from cellseg._results.labels import Frame, LabelLevel
 from cellseg._results.outline import tissue_outline
 from cellseg._results.overview import Overview, display_rgb, write_overview
-from cellseg._results.publish import CORRECTIONS, RESULT_FILES, is_export_name
+from cellseg._results.publish import (
+    CORRECTIONS,
+    FETCHED,
+    RESULT_FILES,
+    changed_files,
+    is_export_name,
+)
 from cellseg._results.report import Report
 from cellseg._results.result import Result, load_result
 from cellseg._results.table import TableColumn
 
 __all__ = [
     "CORRECTIONS",
+    "FETCHED",
     "JOURNAL_NAME",
     "RESULT_FILES",
     "FinishedTile",
@@ -30,6 +37,7 @@ __all__ = [
     "ResultFolder",
     "TableColumn",
     "TileStatus",
+    "changed_files",
     "display_rgb",
     "is_export_name",
     "load_result",

@@ -7,7 +7,6 @@ import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,14 +16,21 @@ from cellseg import __version__
 from cellseg.cells import Cells, Summary
 from cellseg.detect import Detector
 from cellseg.engine import LocalEngine, Mapped
-from cellseg.errors import CellsegError, OutputError, RegionError, SettingsError
+from cellseg.errors import (
+    CellsegError,
+    ExistingResultError,
+    InputError,
+    OutputError,
+    RegionError,
+    SettingsError,
+)
 from cellseg.events import CountResult, Event, Note, Started, TileDone
 from cellseg.export import export
 from cellseg.geometry import Tile
 from cellseg.instances import Instances
 from cellseg.location import Location, fingerprint, is_another
 from cellseg.plan import CountRequest, Plan, fit_normaliser, sample_boxes
-from cellseg.recorder import Recorder
+from cellseg.recorder import Recorder, check_tile
 from cellseg.remaining import Remaining
 from cellseg.results import CORRECTIONS, ResultFolder, load_result
 from cellseg.slide import Slide, slide_name
@@ -56,11 +62,14 @@ class SlideRun:
         detector: Detector,
         start: float,
         *,
+        identity: list[str | int],
         cluster: DaskEngine | None = None,
         own: bool = False,
+        place: Location | None = None,
     ) -> None:
-        self.cluster, self.own = cluster, own
+        self.identity, self.cluster, self.own = identity, cluster, own
         self.slide, self.request, self.plan, self.detector = slide, request, plan, detector
+        self.place = place or self._path()
         self.start = start
         self.seconds: dict[str, float] = {}
         self.cells = 0
@@ -68,8 +77,7 @@ class SlideRun:
 
     def events(self) -> Iterator[Event]:
         self._refuse_other_slide()
-        folder = ResultFolder.open(self._path(), key=self._key(), image=self.request.image)
-        with folder:
+        with self._open() as folder:
             if folder.already_complete and (earlier := _earlier(self.request.image, folder.path)):
                 yield Note("counted before with the same settings: nothing to do")
                 folder.close()
@@ -79,7 +87,7 @@ class SlideRun:
             if folder.resumed:
                 yield Note("going on from an earlier, interrupted run of the same settings")
             elif folder.started_afresh_because:
-                yield Note(f"starting afresh: {folder.started_afresh_because}")
+                yield Note(f"{folder.started_afresh_because}: starting afresh")
             tissue, everywhere = self._tissue()
             recorder, source = self._recorder(folder, tissue, everywhere)
             outlooks = tile_outlooks(source, recorder.wanted)
@@ -94,12 +102,26 @@ class SlideRun:
                     f"{folder.path}: holds corrections of an earlier count; they stay as they "
                     "are, and are not made to this one"
                 )
+            self._refuse_replaced(folder)
             yield self._finish(folder, recorder, tissue)
 
     def _path(self) -> Path:
         return Path(str(self.request.output or self.request.image.parent)) / result_name(
             self.request
         )
+
+    def _open(self) -> ResultFolder:
+        """The result folder; a refusal names it as the user knows it."""
+        try:
+            return ResultFolder.open(
+                self._path(),
+                key=self._key(),
+                image=self.request.image,
+                sound=lambda tile: check_tile(tile, self.plan, self.detector.info),
+                overwrite=self.request.overwrite,
+            )
+        except ExistingResultError as error:
+            raise error.at(self.place) from error
 
     def _refuse_other_slide(self) -> None:
         """Never write one slide's result over that of another one with the same name."""
@@ -113,30 +135,28 @@ class SlideRun:
 
     def _export(self, folder: Path, *, missing: bool = False) -> None:
         # A file that the result does not list is of a run that was killed before it did.
-        there = load_result(folder).run.get("exports", ()) if missing else ()
+        there = load_result(folder)
         for name in self.request.export:
-            if not (name in there and (folder / name).is_file()):
+            if not (missing and there.has_export(name)):
                 export(folder, name)
 
-    def _key(self) -> str:
-        """A hash of everything that determines the result."""
-        settings = {
-            "image": fingerprint(self.request.image),
-            "protocol": self.plan.protocol.model_dump(mode="json"),
-            "channels": list(self.plan.channels),
-            "downsample": self.plan.downsample,
-            "mpp": self.slide.mpp,
-            "z": self.request.z,
-            "t": self.request.t,
-            "series": self.request.series,
-            "prefilter": self.request.prefilter,
-            "region": None if self.request.region is None else self.request.region.as_geojson(),
-            "model": self.detector.info.checksum,
-            "version": __version__,
-        }
-        if self.request.precision != "auto":
-            settings["precision"] = self.request.precision
-        return sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+    def _key(self) -> dict[str, object]:
+        """Everything that determines the result."""
+        return {"slide": self.identity, "plan": self.plan.settings(), "version": __version__}
+
+    def _refuse_replaced(self, folder: ResultFolder) -> None:
+        """What was read of two slides is no result of either.
+
+        Raises
+        ------
+        InputError
+        """
+        if fingerprint(self.request.image) != self.identity:
+            folder.forget_tiles()
+            raise InputError(
+                f"{self.request.image}: was replaced or changed while it was counted; nothing was "
+                "written, count it again"
+            )
 
     @property
     def _networks(self) -> int:
@@ -151,19 +171,15 @@ class SlideRun:
         """Tiles that are under way at once, and so tend to come together."""
         return self._batch(source) * self._networks if self.cluster is None else CLUSTER_TILES
 
-    @property
-    def _prefilter(self) -> bool:
-        return self.request.prefilter and self.plan.protocol.prefilter
-
     def _tissue(self) -> tuple[TissueMask, TissueMask]:
         """Where cells are looked for, and what there is on the whole slide."""
         start = time.monotonic()
         grid = self.plan.grid
-        if self._prefilter:
+        if self.plan.prefilter:
             mask = find_tissue(self.slide, self.plan, TissueFinder())
         else:
             mask = TissueMask.everything((grid.height, grid.width), float(overview_step(self.plan)))
-        region = self.request.region
+        region = self.plan.region
         looked = mask if region is None else mask.within(region.scaled(self.plan.downsample))
         self.seconds["tissue"] = time.monotonic() - start
         if region is not None and looked.looked_at_px() <= 0:
@@ -254,7 +270,7 @@ class SlideRun:
             self.plan,
             source.normaliser,
             checksum=self.detector.info.checksum,
-            version=json.dumps(fingerprint(self.request.image)),
+            version=json.dumps(self.identity),
             detector=self.detector if self.own else None,
         )
         with closing(self.cluster.map(recipe, todo)) as results:
@@ -298,7 +314,7 @@ class SlideRun:
         mpp = self.slide.mpp
         # Without the prefilter nobody looked for tissue: its area is unknown, not the slide's.
         tissue_mm2 = (
-            tissue.area_mm2(mpp * self.plan.downsample) if mpp and self._prefilter else None
+            tissue.area_mm2(mpp * self.plan.downsample) if mpp and self.plan.prefilter else None
         )
         summary, warnings = recorder.finish(
             tissue_mm2=tissue_mm2, seconds=seconds, started=self.start, request=self.request

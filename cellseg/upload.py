@@ -21,9 +21,17 @@ from typing import Any
 
 import pandas as pd
 
-from cellseg.errors import CellsegError, OutputError
+from cellseg.errors import CellsegError, ExistingResultError, OutputError
 from cellseg.location import Location, RemotePath, is_another, scrubbed
-from cellseg.results import CORRECTIONS, JOURNAL_NAME, RESULT_FILES, is_export_name, load_result
+from cellseg.results import (
+    CORRECTIONS,
+    FETCHED,
+    JOURNAL_NAME,
+    RESULT_FILES,
+    changed_files,
+    is_export_name,
+    load_result,
+)
 
 MARK = "uploading.json"
 """Lies in the remote folder while files of it are exchanged."""
@@ -53,7 +61,7 @@ class RemoteResult:
         digest = sha256(url.url.encode()).hexdigest()[:16]
         return cls(url, scratch_home() / digest / url.name)
 
-    def prepare(self, image: Location, *, whole: bool) -> None:
+    def prepare(self, image: Location, *, whole: bool, overwrite: bool = False) -> None:
         """Fetch what tells whether the slide was counted before.
 
         Parameters
@@ -61,15 +69,20 @@ class RemoteResult:
         image : Path or RemotePath
         whole : bool
             Fetch all of an earlier result, because something is to be added to it.
+        overwrite : bool
+            A result that was changed since it was counted may be replaced.
 
         Raises
         ------
+        ExistingResultError
+            If there is a result that was changed, and it may not be replaced.
         OutputError
             If the folder holds something else, or another slide's result.
         """
         # What an interrupted repeat had fetched says nothing of what lies there now.
         if not (self.local / _TABLE).is_file():
-            (self.local / _RUN).unlink(missing_ok=True)
+            for name in (_RUN, FETCHED):
+                (self.local / name).unlink(missing_ok=True)
             shutil.rmtree(self.local / _LABELS, ignore_errors=True)
         with _output_errors(self.url):
             fs, path = self.url.filesystem()
@@ -79,9 +92,20 @@ class RemoteResult:
                 raise OutputError(f"{self.url}: exists and is no result folder of cellseg")
             if _RUN not in names or MARK in names:
                 return
-            self._refuse_other(_read_run(fs, path), image)
-            if not (self.local / _RUN).exists():
-                self._fetch(fs, path, names, whole=whole)
+            run = _read_run(fs, path)
+            self._refuse_other(run, image)
+            if (self.local / _RUN).exists() or _TABLE not in names or _LABELS not in names:
+                return
+            file = _changed(fs, path, run)
+            if file is not None and not overwrite:
+                raise self._refusal(f"a count whose {file} was changed since", names)
+            self._fetch(fs, path, names, whole=whole and file is None)
+            if file is not None:
+                # The record alone, so that what lies beside it is known: it is not gone on from.
+                (self.local / _RUN).write_text(json.dumps({**run, "complete": False}))
+
+    def _refusal(self, why: str, names: set[str]) -> ExistingResultError:
+        return ExistingResultError(why, place=self.url, has_corrections=CORRECTIONS in names)
 
     def _refuse_other(self, run: dict[str, Any], image: Location) -> None:
         """Never write one slide's result over that of another one with the same name."""
@@ -94,29 +118,31 @@ class RemoteResult:
         self.local.mkdir(parents=True, exist_ok=True)
         if whole:
             fs.get(f"{path}/{_LABELS}/", f"{self.local / _LABELS}{os.sep}", recursive=True)
-            wanted = [name for name in names if name == _TABLE or is_export_name(name)]
+            own = {*RESULT_FILES} - {_LABELS, _RUN}
+            wanted = [name for name in names if name in own or is_export_name(name)]
         else:
             (self.local / _LABELS).mkdir(exist_ok=True)
+            (self.local / FETCHED).touch()
             wanted = [_ATTRIBUTES]
         if CORRECTIONS in names:
             wanted.append(CORRECTIONS)
         for name in (*wanted, _RUN):
             fs.get_file(f"{path}/{name}", str(self.local / name))
 
-    def finish(self, image: Location) -> bool:
+    def finish(self, image: Location, *, overwrite: bool = False) -> bool:
         """Upload the finished folder and empty the scratch; False where there was nothing new.
 
         Raises
         ------
         OutputError
-            If the storage refuses, or another slide's result lies there by now; the folder
-            stays here, and the same command uploads it.
+            If the storage refuses, or another result lies there by now that may not be
+            replaced; the folder stays here, and the same command uploads it.
         """
         new = (self.local / _TABLE).is_file()
         if new:
             kept = f"; the result is kept in {self.local}, the same command uploads it"
             with _output_errors(self.url, kept):
-                self._upload(image)
+                self._upload(image, overwrite=overwrite)
         for entry in list(self.local.iterdir()) if self.local.is_dir() else ():
             # A journal that the run left is of a slide some of whose tiles did not decode.
             if entry.is_dir() and not entry.is_symlink():
@@ -127,12 +153,14 @@ class RemoteResult:
         _remove_empty(self.local.parent)
         return new
 
-    def _upload(self, image: Location) -> None:
+    def _upload(self, image: Location, *, overwrite: bool) -> None:
         fs, path = self.url.filesystem()
         fs.invalidate_cache()
         names = _listed(fs, path)
         earlier = _read_run(fs, path) if _RUN in names else {}
         self._refuse_other(earlier, image)  # another run may have come first
+        if earlier and not overwrite and earlier.get("key") != load_result(self.local).run["key"]:
+            raise self._refusal("a count with other settings by now", names)
         fs.makedirs(path, exist_ok=True)
         fs.pipe_file(f"{path}/{MARK}", json.dumps({"format": "cellseg upload"}).encode())
         outdated = [name for name in earlier.get("exports") or [] if is_export_name(name)]
@@ -195,6 +223,23 @@ def _read_run(fs: Any, path: str) -> dict[str, Any]:  # noqa: ANN401
     if not isinstance(found, dict) or found.get("format") != "cellseg result":
         raise OutputError(f"{path}: exists and is no result folder of cellseg")
     return found
+
+
+def _changed(fs: Any, path: str, run: dict[str, Any]) -> str | None:  # noqa: ANN401
+    """What of a remote result is not as it was published; None where all is."""
+    sizes = {
+        str(name)[len(path.rstrip("/")) + 1 :]: int(info.get("size") or 0)
+        for name, info in fs.find(path, detail=True).items()
+    }
+
+    def checksum(name: str) -> str:
+        with fs.open(f"{path}/{name}") as file:
+            digest = sha256()
+            while block := file.read(2**20):
+                digest.update(block)
+            return digest.hexdigest()
+
+    return changed_files(run, sizes, checksum)
 
 
 def _files(folder: Path) -> Iterator[str]:

@@ -40,7 +40,6 @@ CALLS = [
     ("cellseg.recorder", "SeamMerger.add", "merge"),
     ("cellseg.recorder", "SeamMerger.finish", "merge"),
     ("cellseg.recorder", "measure", "measure"),
-    ("cellseg._results.files", "_exchange", "rename"),
     ("pathlib", "Path.rename", "rename"),
     ("os", "fsync", "sync"),
     ("os", "replace", "replace"),
@@ -161,6 +160,7 @@ def request_of(job: dict) -> CountRequest:
         protocol=protocol,
         prefilter=False,
         batch=2,
+        overwrite=True,
         export=tuple(job.get("export", ())),
     )
     if "region" in job:

@@ -167,6 +167,14 @@ def test_info_of_good_and_bad_files_is_done_in_part(cellseg, tmp_path):
     assert ["error" in entry for entry in json.loads(out)] == [False, True]
 
 
+def test_a_folder_without_images_is_one_plain_line(cellseg, tmp_path):
+    (tmp_path / "empty").mkdir()
+    code, _, err = cellseg("count", tmp_path / "empty")
+    assert code == 4
+    assert err.count(str(tmp_path / "empty")) == 1
+    assert "cannot be read" not in err
+
+
 def test_several_images_give_a_summary_table(cellseg, tmp_path):
     counts = [
         discs(tmp_path / f"{name}.tif", seed=seed).count for name, seed in (("a", 1), ("b", 2))

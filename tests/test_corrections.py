@@ -340,6 +340,7 @@ def test_a_new_count_does_not_inherit_the_old_ones_edits(folder):
         image=folder.parent / "discs.tif",
         protocol=PROTOCOL.changed(min_area_um2=1.0),
         prefilter=False,
+        overwrite=True,
     )
     for _ in run(request, detector=ThresholdDetector()):
         pass
@@ -360,8 +361,9 @@ def test_a_new_count_does_not_inherit_the_old_ones_edits(folder):
     ("damage", "said"),
     [
         ("nonsense", "no JSON"),
+        ("[1]", "expected a JSON object"),
         ("{}", "no corrections"),
-        (None, "damaged"),
+        (None, "box"),
     ],
 )
 def test_a_damaged_log_is_told_and_left_alone(folder, damage, said):
@@ -373,9 +375,39 @@ def test_a_damaged_log_is_told_and_left_alone(folder, damage, said):
         log["edits"][0]["changes"][0]["before"]["box"] = [0, 0, -1, 4]
         damage = json.dumps(log)
     path.write_text(damage)
-    with pytest.raises(InputError, match=said):
-        Corrections.open(folder)
+    for _ in range(2):
+        with pytest.raises(InputError, match=rf"^{path}: is damaged: .*{said}.*a copy is kept"):
+            Corrections.open(folder)
     assert path.read_text() == damage
+    (kept,) = folder.glob("corrections-damaged-*.json")
+    assert kept.read_text() == damage
+    path.unlink()
+    assert not Corrections.open(folder).edits
+
+
+def test_one_more_edit_does_not_write_out_the_masks_of_the_others_again(folder, monkeypatch):
+    from cellseg.corrections import _edit
+
+    before = Corrections.open(folder)
+    for label in range(1, 20):
+        before.delete([label])
+    encoded, calls = _edit.encoded, []
+    monkeypatch.setattr(_edit, "encoded", lambda *given: calls.append(1) or encoded(*given))
+    corrections = Corrections.open(folder)
+    assert len(corrections.edits) == 19
+    corrections.delete([30])
+    corrections.delete([31])
+    corrections.undo()
+    assert len(calls) == 2
+    assert Corrections.open(folder).labels().tolist() == corrections.labels().tolist()
+
+
+def test_a_table_whose_rows_are_gone_is_not_corrected(folder):
+    path = folder / "cells.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([lines[0], *lines[2:]]))
+    with pytest.raises(InputError, match=r"cells\.csv was changed"):
+        Corrections.open(folder)
 
 
 def test_an_edit_that_cannot_be_kept_on_disk_is_not_lost(folder, monkeypatch):
@@ -555,7 +587,8 @@ def test_no_other_result_is_written_over(folder, tmp_path):
     [
         ("label", -1), ("label", 0), ("label", 2**40), ("box", [0, 0, 1e400, 5]),
         ("box", [0, 99_000, 4, 99_004]), ("class", "unheard of"), ("score", float("nan")),
-        ("box", [0, 0, 20_000, 20_000]),
+        ("box", [0, 0, 20_000, 20_000]), ("box", "0000"), ("box", None), ("mask", 7),
+        ("class", "a\0b"), ("class", 7), ("score", "0.5"), ("label", "1"), ("label", 1.5),
     ],
 )  # fmt: skip
 def test_a_log_that_does_not_fit_the_slide_is_refused(folder, change, value):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import json
 import os
 import shutil
 import sqlite3
@@ -337,7 +338,7 @@ def second_chunk(monkeypatch, disturb):
         pytest.param(during(folder_module, "write_labels"), id="labels"),
         pytest.param(second_chunk, id="chunk"),
         pytest.param(during(publish, "mark_ready"), id="ready"),
-        pytest.param(during(publish, "swap_folder"), id="swap"),
+        pytest.param(during(publish, "_exists"), id="swap"),
     ],
 )
 def test_a_folder_that_is_removed_ends_the_run_in_one_line(
@@ -521,5 +522,35 @@ def test_another_precision_is_another_count(count, result, expected):
     code, err = count("--precision", "float32")
     assert "nothing to do" in err
     code, err = count("--precision", "bfloat16")
+    assert code == 5
+    assert "--overwrite" in the_line(err)
+    code, err = count("--precision", "bfloat16", "--overwrite")
     assert code == 0
     assert "nothing to do" not in err
+
+
+def test_a_slide_that_is_replaced_while_it_is_counted_gives_no_result(
+    result, expected, count, tmp_path
+):
+    image, aside = tmp_path / "a.tif", tmp_path / "aside.tif"
+
+    def replaced():
+        image.rename(aside)
+        write_disc_slide(image, np.random.default_rng(6), shape=(500, 500))
+
+    code, err = count(detector=Disturbed(at=9, disturb=replaced))
+    assert code == 4
+    assert "was replaced or changed while it was counted" in the_line(err)
+    assert_nothing_looks_done(result)
+    aside.rename(image)
+    assert_finishes(count, result, expected, goes_on=False)
+
+
+def test_a_record_with_an_impossible_path_is_in_nobodys_way(result, expected, count):
+    assert count()[0] == 0
+    record = json.loads((result / "run.json").read_text())
+    record["image"]["path"] = "a\0b"
+    (result / "run.json").write_text(json.dumps(record))
+    code, err = count()
+    assert code == 0
+    assert "nothing to do" in err

@@ -6,12 +6,15 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
+import zlib
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +23,9 @@ import pytest
 from cellseg._results.overview import _outlined
 from cellseg.choice import choose_protocol, fit_grid
 from cellseg.errors import OutputError, RegionError, SettingsError
+from cellseg.instances import Instances
 from cellseg.pipeline import CountResult, Note, Started, TileDone, run
-from cellseg.plan import CountRequest
+from cellseg.plan import CountRequest, Plan, make_plan
 from cellseg.protocol import load_protocol
 from cellseg.region import Region
 from cellseg.results import load_result
@@ -166,7 +170,7 @@ def test_killed_in_the_middle_the_same_command_finishes(slide, tmp_path):
         import sys, time
         from pathlib import Path
         from cellseg.pipeline import TileDone, run
-        from cellseg.plan import CountRequest
+        from cellseg.plan import CountRequest, Plan, make_plan
         from cellseg.protocol import load_protocol
         from cellseg.threshold import ThresholdDetector
 
@@ -222,8 +226,108 @@ def test_counted_again_with_the_same_settings_there_is_nothing_to_do(slide, tmp_
     assert str(again.cells.summary) == str(first.cells.summary)
     assert again.cells.summary == first.cells.summary
     assert (again.cells.folder / "labels.tif").is_file()
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(OutputError, match=r"discs\.cellseg: holds a count with other.*--overwrite"):
         counted(replace(request, score=0.9), untouched)
+    assert (again.cells.folder / "labels.tif").is_file()
+    with pytest.raises(KeyboardInterrupt):
+        counted(replace(request, score=0.9, overwrite=True), untouched)
+    (again.cells.folder / "labels.tif").write_bytes(b"cut off")
+    counted(replace(request, export=("labels.tif",)), untouched)
+    assert (again.cells.folder / "labels.tif").stat().st_size > 1000
+
+
+def test_every_field_of_a_plan_is_in_the_resume_key(slide):
+    path, _ = slide
+    with open_slide(path) as opened:
+        plan = make_plan(opened, request_for(path), ThresholdDetector().info)
+    settings = plan.settings()
+    assert set(settings) == {one.name for one in fields(Plan)} - {"notes"}
+    assert json.loads(json.dumps(settings)) == settings
+    assert replace(plan, notes=("chosen by hand",)).settings() == settings
+    region = replace(plan, region=Region.box(0.0, 0.0, 9.0, 9.0))
+    assert region.settings() != settings
+
+
+def test_another_grid_of_the_same_tile_size_is_another_count(tmp_path):
+    """A shipped protocol's tiles are fitted to the slide, those of --tile are not."""
+    path = tmp_path / "discs.tif"
+    write_disc_slide(path, np.random.default_rng(7), shape=(1100, 1150))
+    fitted = CountRequest(image=path, protocol="he", mpp=0.25, prefilter=False)
+    given = replace(fitted, tile_px=load_protocol("he").tile_px)
+    with open_slide(path) as opened:
+        plans = [make_plan(opened, one, ThresholdDetector().info) for one in (fitted, given)]
+    assert plans[0].protocol == plans[1].protocol
+    assert plans[0].grid != plans[1].grid
+    with pytest.raises(KeyboardInterrupt):
+        counted(given, Interrupted(after=1))
+    result, events = counted(fitted)
+    assert any("starting afresh" in event.text for event in events if isinstance(event, Note))
+    undisturbed, _ = counted(replace(fitted, output=tmp_path / "undisturbed"))
+    assert result.cells.table.equals(undisturbed.cells.table)
+
+
+def zarr_of(image, folder):
+    import zarr
+
+    group = zarr.open_group(folder, mode="w", zarr_format=2)
+    array = group.create_array("0", data=image.transpose(2, 0, 1), chunks=(3, 128, 128))
+    axes = [{"name": "c", "type": "channel"}, *({"name": n, "type": "space"} for n in "yx")]
+    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": [{"path": "0"}]}]
+    return array
+
+
+def test_a_zarr_whose_chunks_are_written_anew_is_another_slide(slide, tmp_path):
+    _, drawn = slide
+    path = tmp_path / "a.zarr"
+    array = zarr_of(drawn.image, path)
+    request = request_for(path, mpp=0.5, output=tmp_path / "out")
+    first, _ = counted(request)
+    before = path.stat().st_mtime_ns
+    array[:, :350] = 235  # half of the discs are gone
+    os.utime(path / "0" / "0.0.0", ns=(1, 1))  # whatever the clock's grain
+    assert path.stat().st_mtime_ns == before
+    with pytest.raises(OutputError, match="another version of the slide"):
+        counted(request)
+    again, _ = counted(replace(request, overwrite=True))
+    assert len(again.cells) < len(first.cells)
+
+
+def test_an_instance_that_the_run_cannot_have_made_is_no_part_of_it(slide, tmp_path):
+    path, truth = slide
+    request = request_for(path, output=tmp_path)
+    for damage in ("class", "score", "box", "tile", "info"):
+        with pytest.raises(KeyboardInterrupt):
+            counted(request, Interrupted(after=5))
+        tamper(tmp_path / "discs.cellseg" / "journal.sqlite", damage)
+        events = run(request, detector=ThresholdDetector())
+        said = [event.text for event in takewhile(lambda e: isinstance(e, Note), events)]
+        events.close()
+        assert "the journal is damaged: starting afresh" in said, damage
+    result, _ = counted(request)
+    assert len(result.cells) == truth.count
+
+
+def tamper(journal, damage):
+    """Change a tile that has instances, its checksum with it."""
+    with sqlite3.connect(journal) as database:
+        rows = database.execute("SELECT id, instances FROM tiles").fetchall()
+        number, found = next((n, Instances.from_bytes(d)) for n, d in rows if len(d) > 8)
+        if damage == "class":
+            found = replace(found, classes=found.classes + 99)
+        elif damage == "score":
+            found = replace(found, scores=found.scores * np.nan)
+        elif damage == "box":
+            found = replace(found, boxes=found.boxes + 100_000)
+        elif damage == "tile":
+            database.execute("UPDATE tiles SET row = 4000 WHERE id = ?", (number,))
+        elif damage == "info":
+            database.execute('UPDATE tiles SET info = \'{"damaged": "many"}\'')
+        data = found.to_bytes()
+        database.execute(
+            "UPDATE tiles SET instances = ?, checksum = ? WHERE id = ?",
+            (data, zlib.crc32(data), number),
+        )
+    database.close()
 
 
 def test_another_slides_result_is_never_overwritten(slide, tmp_path):
@@ -231,7 +335,7 @@ def test_another_slides_result_is_never_overwritten(slide, tmp_path):
     first, _ = counted(request_for(path, output=tmp_path / "out"))
     other = tmp_path / "elsewhere" / path.name
     other.parent.mkdir()
-    shutil.copy(path, other)
+    shutil.copy2(path, other)
     with pytest.raises(OutputError, match=r"holds the result of .*discs\.tif"):
         counted(request_for(other, output=tmp_path / "out"))
     path.unlink()  # moved: the same slide at another place
@@ -507,7 +611,7 @@ def test_a_new_count_says_that_corrections_were_of_another(slide, tmp_path):
     notes = [event.text for event in events if isinstance(event, Note)]
     assert not any("corrections" in text for text in notes)
     (first.cells.folder / "corrections.json").write_text("{}")
-    _, events = counted(request_for(path, output=tmp_path, score=0.9))
+    _, events = counted(request_for(path, output=tmp_path, score=0.9, overwrite=True))
     notes = [event.text for event in events if isinstance(event, Note)]
     assert any("corrections of an earlier count" in text for text in notes)
     assert (first.cells.folder / "corrections.json").read_text() == "{}"

@@ -146,13 +146,43 @@ def test_counted_before_nothing_is_done_and_nothing_uploaded(memory, slide, tmp_
 def test_an_export_is_added_to_a_result_behind_a_url(memory, slide):
     _, url, _ = slide
     request = request_for(url, output=as_location("memory://results"))
+    request = replace(request, prefilter=True)
     counted(request)
     memory.pipe_file("/results/discs.cellseg/corrections.json", b"{}")
+    before = files_of(memory, "/results/discs.cellseg")
+    assert {"overview.png", "tissue.geojson"} <= set(before)
     _, notes = counted(replace(request, export=("labels.tif",)))
     assert any("nothing to do" in text for text in notes)
     there = files_of(memory, "/results/discs.cellseg")
-    assert {"labels.tif", "cells.csv", "labels.ome.zarr/.zattrs", "corrections.json"} <= set(there)
+    assert set(there) == {*before, "labels.tif"}
+    assert {name for name in before if there[name] != before[name]} == {"run.json"}
     assert json.loads(there["run.json"])["exports"] == ["labels.tif"]
+
+
+def test_a_result_behind_a_url_that_was_changed_is_not_vouched_for(memory, slide):
+    _, url, _ = slide
+    request = request_for(url, output=as_location("memory://results"))
+    counted(request)
+    table = memory.cat_file("/results/discs.cellseg/cells.csv")
+    memory.pipe_file("/results/discs.cellseg/cells.csv", table.replace(b",nucleus", b",nuclei "))
+    with pytest.raises(OutputError, match=r"^memory://results/.*cells\.csv was changed.*--over"):
+        counted(request)
+    _, notes = counted(replace(request, overwrite=True))
+    assert not any("nothing to do" in text for text in notes)
+    assert memory.cat_file("/results/discs.cellseg/cells.csv") == table
+    memory.rm("/results/discs.cellseg/labels.ome.zarr/0/0", recursive=True)
+    with pytest.raises(OutputError, match=r"labels\.ome\.zarr was changed"):
+        counted(request)
+
+
+def test_a_zarr_behind_a_url_whose_chunks_were_changed_is_another_slide(memory, tmp_path):
+    zarr_of(np.zeros((300, 300, 3), np.uint8), tmp_path / "a.zarr")
+    memory.put(str(tmp_path / "a.zarr"), "/scans/a.zarr", recursive=True)
+    memory.pipe_file("/scans/a.zarr/0/0.0.0", b"one")
+    first = fingerprint(RemotePath("memory://scans/a.zarr"))
+    assert fingerprint(RemotePath("memory://scans/a.zarr")) == first
+    memory.pipe_file("/scans/a.zarr/0/0.0.0", b"two")
+    assert fingerprint(RemotePath("memory://scans/a.zarr")) != first
 
 
 def test_another_count_takes_the_place_of_the_first_whole(memory, slide):
@@ -162,7 +192,9 @@ def test_another_count_takes_the_place_of_the_first_whole(memory, slide):
     memory.pipe_file("/results/discs.cellseg/corrections.json", b"{}")
     memory.pipe_file("/results/discs.cellseg/labels.ome.zarr/0/9.9", b"of the first count")
     few = PROTOCOL.changed(min_area_um2=690.0)
-    result, notes = counted(replace(request, protocol=few, export=()))
+    with pytest.raises(OutputError, match=r"^memory://results/discs.cellseg: .*--overwrite"):
+        counted(replace(request, protocol=few, export=()))
+    result, notes = counted(replace(request, protocol=few, export=(), overwrite=True))
     assert len(result.cells) == 0
     assert any("corrections of an earlier count" in text for text in notes)
     there = files_of(memory, "/results/discs.cellseg")
@@ -192,6 +224,7 @@ def test_an_upload_that_breaks_off_is_done_again(memory, slide, tmp_path, monkey
     _, url, drawn = slide
     request = request_for(url, output=as_location("memory://results"))
     counted(replace(request, score=0.6))
+    request = replace(request, overwrite=True)
     put_file = type(memory).put_file
 
     def broken(self, here, there, **rest):
@@ -229,7 +262,8 @@ def test_what_is_not_ours_is_left_alone(memory, slide, tmp_path):
     ):
         counted(replace(request, image=RemotePath("memory://other/discs.tif")))
     memory.rm("/scans/discs.tif")  # moved
-    counted(replace(request, image=RemotePath("memory://other/discs.tif")))
+    moved = replace(request, image=RemotePath("memory://other/discs.tif"), overwrite=True)
+    counted(moved)
 
 
 def test_a_remote_slide_needs_an_output(slide):

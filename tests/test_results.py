@@ -621,11 +621,13 @@ POINTS = [
     ("cellseg._results.labels", "sync_tree", 1),
     ("cellseg._results.publish", "mark_ready", 1),
     ("cellseg._results.publish", "publish", 1),
-    ("cellseg._results.publish", "swap_folder", 1),
     ("cellseg._results.publish", "is_export_name", 1),
-    ("cellseg._results.files", "_exchange", 1),
+    ("os", "rename", 1),
+    ("os", "rename", 2),
+    ("os", "rename", 3),
     ("os", "replace", 3),
     ("os", "replace", 4),
+    ("os", "replace", 5),
     ("cellseg._results.journal", "remove", 1),
 ]
 
@@ -668,10 +670,14 @@ def test_a_killed_run_leaves_whole_files_and_goes_on(killed, number):
     path = killed.home / str(number) / "a.cellseg"
     before, after = ((at / "cells.csv").read_bytes() for at in (killed.old, killed.new))
     labels_before, labels_after = picture(killed.old), picture(killed.new)
-    assert (path / "cells.csv").read_bytes() in (before, after)
-    level = np.asarray(zarr.open_group(path / "labels.ome.zarr", mode="r")["0"])
-    assert np.array_equal(level, labels_before) or np.array_equal(level, labels_after)
-    json.loads((path / "run.json").read_text())
+    if (path / "run.json").exists():  # then all beside it belongs to it
+        run = json.loads((path / "run.json").read_text())
+        assert publish.changed(path, run) is None
+        assert (path / "cells.csv").read_bytes() in (before, after)
+        level = np.asarray(zarr.open_group(path / "labels.ome.zarr", mode="r")["0"])
+        assert np.array_equal(level, labels_before) or np.array_equal(level, labels_after)
+    else:
+        assert publish.is_ready(path)
     if publish.is_ready(path):
         with pytest.raises(InputError, match="run the same"):
             load_result(path)
@@ -757,12 +763,158 @@ def test_a_full_disk_is_one_line_and_the_tiles_stay(tmp_path, monkeypatch, stage
     assert contents(path) == ["journal.sqlite"]
 
 
-def test_folders_are_swapped_without_exchange_too(tmp_path, monkeypatch):
-    monkeypatch.setattr("cellseg._results.files._exchange", lambda first, second: False)
-    make(tmp_path / "a.cellseg", OLD)
-    make(tmp_path / "a.cellseg", NEW)
-    assert picture(tmp_path / "a.cellseg").max() == len(NEW)
-    assert contents(tmp_path / "a.cellseg") == ["cells.csv", "labels.ome.zarr", "run.json"]
+@pytest.mark.parametrize("call", ["replace", "rename"])
+@pytest.mark.parametrize("name", ["cells.csv", "labels.ome.zarr", "overview.png", "labels.tif"])
+def test_a_file_that_cannot_be_replaced_leaves_the_old_result_whole(
+    tmp_path, monkeypatch, name, call
+):
+    """As a table that is open in a spreadsheet, on Windows."""
+    path = tmp_path / "a.cellseg"
+    make(path, OLD, key="old", overview=overview())
+    load_result(path).export("labels.tif", lambda temporary: temporary.write_bytes(b"old"))
+    whole = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
+    original, refused = getattr(os, call), []
+
+    def locked(source, target, **rest):
+        at = source if call == "rename" else target
+        if Path(at) == path / name and not refused:
+            refused.append(name)
+            raise PermissionError(errno.EACCES, "is being used by another process")
+        return original(source, target, **rest)
+
+    with ResultFolder.open(path, key="new") as folder:
+        folder.tile_done(0, 0, disks(NEW))
+        fill(folder, NEW)
+        with monkeypatch.context() as patch:
+            patch.setattr(os, call, locked)
+            if (call, name) == ("replace", "labels.tif"):
+                return  # an export is not put in place of another
+            with pytest.raises(OutputError, match="used by another process"):
+                folder.finish(replace(REPORT, overview=overview(title="new")))
+    assert refused
+    found = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
+    assert found.pop(path / "journal.sqlite")
+    assert found == whole
+    assert load_result(path).changed() is None
+    with ResultFolder.open(path, key="new") as folder:
+        assert folder.resumed
+        fill(folder, NEW)
+        assert len(folder.finish(REPORT).table()) == len(NEW)
+    assert contents(path) == ["cells.csv", "labels.ome.zarr", "run.json"]
+
+
+def empty_table(path):
+    (path / "cells.csv").write_text("")
+
+
+def fewer_rows(path):
+    lines = (path / "cells.csv").read_text().splitlines(keepends=True)
+    (path / "cells.csv").write_text("".join(lines[:-1]))
+
+
+def other_class(path):
+    text = (path / "cells.csv").read_text()
+    (path / "cells.csv").write_text(text.replace("tumour", "normal", 1))
+
+
+def chunk_gone(path):
+    (path / "labels.ome.zarr" / "0" / "0" / "0").unlink()
+
+
+def chunk_cut(path):
+    chunk = path / "labels.ome.zarr" / "0" / "0" / "0"
+    chunk.write_bytes(chunk.read_bytes()[:-1])
+
+
+def picture_gone(path):
+    (path / "overview.png").unlink()
+
+
+@pytest.mark.parametrize(
+    "change", [empty_table, fewer_rows, other_class, chunk_gone, chunk_cut, picture_gone]
+)
+def test_a_result_that_was_changed_is_not_vouched_for(tmp_path, change):
+    path = tmp_path / "a.cellseg"
+    result = make(path, overview=overview())
+    assert json.loads(result.run_path.read_text())["files"]["cells.csv"]["rows"] == len(CENTRES)
+    (path / "labels.ome.zarr" / ".DS_Store").touch()  # a file manager's
+    with ResultFolder.open(path, key="k", overwrite=False) as folder:
+        assert folder.already_complete
+    change(path)
+    with pytest.raises(OutputError, match=r"was changed since; --overwrite") as caught:
+        ResultFolder.open(path, key="k", overwrite=False)
+    assert "\n" not in str(caught.value)
+    with ResultFolder.open(path, key="k") as folder:
+        assert not folder.already_complete
+
+
+def test_other_settings_replace_a_result_only_where_they_may(tmp_path):
+    path = tmp_path / "a.cellseg"
+    make(path, OLD, key="old")
+    (path / "corrections.json").write_text("{}")
+    with pytest.raises(OutputError, match=r"other settings.* corrections of it; --overwrite"):
+        ResultFolder.open(path, key="new", overwrite=False)
+    assert len(load_result(path).table()) == len(OLD)
+    with ResultFolder.open(path, key="new") as folder:
+        folder.tile_done(0, 0, disks(NEW))
+    with pytest.raises(OutputError, match="--overwrite"):
+        ResultFolder.open(path, key="third", overwrite=False)
+    with ResultFolder.open(path, key="new") as folder:
+        assert folder.resumed, "a refusal throws no unfinished run away"
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"token": 7}', '{"token": "another"}'])
+def test_a_damaged_note_of_what_waits_is_in_nobodys_way(tmp_path, damage):
+    path = tmp_path / "a.cellseg"
+    make(path, OLD)
+    (path / ".partial").mkdir()
+    (path / ".partial" / "READY").write_text(damage)
+    assert len(load_result(path).table()) == len(OLD)
+    assert len(make(path, NEW).table()) == len(NEW)
+
+
+TAMPERED = {
+    "text": "UPDATE tiles SET info = CAST(x'ff00ff' AS TEXT)",
+    "number": "UPDATE tiles SET info = 7.5",
+    "list": "UPDATE tiles SET info = '[1]'",
+    "deep": f"UPDATE tiles SET info = '{'[' * 100_000}'",
+    "status": "UPDATE tiles SET status = 'excellent'",
+    "row": "UPDATE tiles SET row = 'first'",
+    "key": "UPDATE run SET key = x'00ff'",
+    "no owner": "DELETE FROM run",
+    "no tiles": "DROP TABLE tiles",
+    "no table": "DROP TABLE run",
+    "trigger": "CREATE TRIGGER t AFTER INSERT ON tiles BEGIN DELETE FROM tiles; END",
+    "view": "ALTER TABLE tiles RENAME TO t; CREATE VIEW tiles AS SELECT * FROM t",
+    "column": "ALTER TABLE tiles DROP COLUMN info",
+}
+
+
+@pytest.mark.parametrize("sql", TAMPERED.values(), ids=TAMPERED)
+def test_a_journal_that_was_tampered_with_is_thrown_away(tmp_path, sql):
+    path = tmp_path / "a.cellseg"
+    with ResultFolder.open(path, key="k") as folder:
+        folder.tile_done(0, 0, disks(CENTRES))
+    with sqlite3.connect(path / "journal.sqlite") as database:
+        database.executescript(sql)
+    database.close()
+    with ResultFolder.open(path, key="k") as folder:
+        assert folder.started_afresh_because == "the journal is damaged"
+        folder.tile_done(0, 0, disks(CENTRES))
+        assert folder.finished_tiles() == {(0, 0)}
+
+
+def test_a_tile_that_cannot_be_this_runs_is_no_part_of_it(tmp_path):
+    path = tmp_path / "a.cellseg"
+    with ResultFolder.open(path, key="k") as folder:
+        folder.tile_done(0, 0, disks(CENTRES))
+
+    def unsound(tile):
+        raise ValueError("a class that the model does not have")
+
+    with ResultFolder.open(path, key="k", sound=unsound) as folder:
+        assert folder.started_afresh_because == "the journal is damaged"
+        assert not folder.resumed
 
 
 def test_a_new_result_takes_away_what_was_made_of_the_old_one(tmp_path):

@@ -1,16 +1,16 @@
-"""Files that are either whole or not there: sync, replace, swap."""
+"""Files that are either whole or not there: sync, replace."""
 
 from __future__ import annotations
 
-import ctypes
 import errno
+import hashlib
 import json
 import math
 import os
 import shutil
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,6 @@ import numpy as np
 
 from cellseg.errors import CellsegError, InputError, OutputError
 
-_AT_FDCWD = -100
-_RENAME_EXCHANGE = 2
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -115,31 +113,10 @@ def replacing(path: Path) -> Iterator[Path]:
             remove(temporary)
 
 
-def swap_folder(staged: Path, final: Path, *, aside: Path) -> None:
-    """Put folder ``staged`` under the name ``final``; what was there goes to ``aside``.
-
-    On Linux the two names are exchanged in one step. Elsewhere there is a moment in which
-    ``final`` does not exist, but never one in which it is half.
-    """
-    remove(aside)
-    if not (final.exists() or final.is_symlink()):
-        staged.rename(final)
-    elif _exchange(staged, final):
-        staged.rename(aside)
-    else:
-        final.rename(aside)
-        staged.rename(final)
-
-
-def _exchange(first: Path, second: Path) -> bool:
-    """Exchange two names in one step; False where the system cannot."""
-    if not sys.platform.startswith("linux"):
-        return False
-    function: Callable[..., int] | None = getattr(ctypes.CDLL(None), "renameat2", None)
-    if function is None:
-        return False
-    a, b = os.fsencode(first), os.fsencode(second)
-    return function(_AT_FDCWD, a, _AT_FDCWD, b, ctypes.c_uint(_RENAME_EXCHANGE)) == 0
+def sha256_of(path: Path) -> str:
+    """Of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:

@@ -25,7 +25,7 @@ from cellseg._results.report import Report
 from cellseg._results.result import Result, is_ours, load_result
 from cellseg._results.spool import Batch, Spool
 from cellseg._results.table import write_table
-from cellseg.errors import OutputError
+from cellseg.errors import ExistingResultError, InputError, OutputError
 from cellseg.instances import Instances
 from cellseg.location import Location
 
@@ -41,11 +41,19 @@ class ResultFolder:
     started_afresh_because : str or None
         Why an earlier run's tiles were thrown away.
     already_complete : bool
-        Whether the folder holds a finished result of the same key, and every tile in it is good.
+        Whether the folder holds a finished result of the same key, every tile in it is good, and
+        nothing in it was changed since.
     """
 
     def __init__(
-        self, path: Path, key: str, lock: FolderLock, image: Location | None = None
+        self,
+        path: Path,
+        key: str,
+        lock: FolderLock,
+        *,
+        image: Location | None = None,
+        sound: Callable[[FinishedTile], None] | None = None,
+        overwrite: bool = True,
     ) -> None:
         self.path = path
         self._key = key
@@ -53,10 +61,9 @@ class ResultFolder:
         self._spool: Spool | None = None
         if publish.is_ready(path):
             publish.publish(path)
-        run = publish.published(path) or {}
-        self.already_complete = run.get("key") == key and run.get("complete") is True
+        self.already_complete = _is_done(path, key, overwrite=overwrite)
         self._staging = publish.fresh_staging(path)
-        self._journal = Journal(path / JOURNAL_NAME, key, image)
+        self._journal = Journal(path / JOURNAL_NAME, key, image, sound)
         self._worked = False
         self.resumed = self._journal.resumed
         self.started_afresh_because = self._journal.discarded_because
@@ -68,6 +75,8 @@ class ResultFolder:
         *,
         key: str | Mapping[str, object],
         image: Location | None = None,
+        sound: Callable[[FinishedTile], None] | None = None,
+        overwrite: bool = True,
     ) -> Self:
         """Make the folder, or go on in it.
 
@@ -79,9 +88,15 @@ class ResultFolder:
             Everything that determines the result: slide, settings, weights; or a hash of it.
         image : Path or RemotePath, optional
             The slide: an unfinished run of another one is not thrown away.
+        sound : callable, optional
+            Raises ValueError for a finished tile that cannot be this run's.
+        overwrite : bool
+            A result of another key, or one that was changed since, may be replaced.
 
         Raises
         ------
+        ExistingResultError
+            If there is such a result, and it may not be replaced.
         OutputError
             If it cannot be written, holds other people's files or another slide's unfinished
             run, or another run is writing.
@@ -95,7 +110,9 @@ class ResultFolder:
                 raise OutputError(f"{folder}: exists and is no result folder of cellseg")
             lock = FolderLock(folder)
             try:
-                return cls(folder, _digest(key), lock, image)
+                return cls(
+                    folder, _digest(key), lock, image=image, sound=sound, overwrite=overwrite
+                )
             except BaseException:
                 with suppress(OSError):
                     publish.remove_staging(folder)
@@ -143,6 +160,12 @@ class ResultFolder:
     def finished_tiles(self) -> set[tuple[int, int]]:
         """(row, column) of the tiles that need not be computed."""
         return self._journal.places()
+
+    def forget_tiles(self) -> None:
+        """Finished tiles are not this run's: nothing of them is kept."""
+        with self._writing():
+            self._journal.forget()
+        self._worked = True
 
     def add_cells(self, table: pd.DataFrame, instances: Instances) -> None:
         """Keep cells that are final, in any order.
@@ -238,10 +261,10 @@ class ResultFolder:
         if report.tissue is not None:
             write_json(self._staging / publish.TISSUE, report.tissue)
         on_progress(0.95)
-        write_json(self._staging / publish.RUN, self._describe(report, token))
+        write_json(self._staging / publish.RUN, self._describe(report, token, spool.count))
         spool.close()
 
-    def _describe(self, report: Report, token: str) -> dict[str, object]:
+    def _describe(self, report: Report, token: str, rows: int) -> dict[str, object]:
         given = report.provenance() if callable(report.provenance) else report.provenance
         own: dict[str, object] = {
             "format": publish.FORMAT,
@@ -252,6 +275,7 @@ class ResultFolder:
             "frame": vars(report.frame),
             "columns": [{"name": c.name, "dtype": c.dtype} for c in report.columns],
             "exports": [],
+            "files": publish.inventory(self._staging, rows=rows),
             "key": self._key,
             "result": token,
         }
@@ -273,6 +297,30 @@ class ResultFolder:
             # that is whole.
             self._journal.close(keep=self._worked or not self.already_complete)
         _let_go(self.path, self._lock)
+
+
+def _is_done(folder: Path, key: str, *, overwrite: bool) -> bool:
+    """Whether nothing is left to do.
+
+    Raises
+    ------
+    ExistingResultError
+        Where a result would be replaced that may not be.
+    """
+    try:
+        there = load_result(folder)
+    except InputError:
+        return False
+    if there.run.get("key") != key:
+        why = "a count with other settings, or of another version of the slide or of cellseg"
+    elif (name := there.changed()) is not None:
+        why = f"a count whose {name} was changed since"
+    else:
+        return there.is_complete
+    if overwrite:
+        return False
+    corrected = (folder / publish.CORRECTIONS).is_file()
+    raise ExistingResultError(why, place=folder, has_corrections=corrected)
 
 
 def _let_go(folder: Path, lock: FolderLock) -> None:

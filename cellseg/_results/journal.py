@@ -7,7 +7,7 @@ import logging
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -64,6 +64,8 @@ class Journal:
         Names everything that determines the tiles; a journal with another key is discarded.
     image : Path or RemotePath, optional
         The slide. The journal of another one is no waste: it is refused, not discarded.
+    sound : callable, optional
+        Raises ValueError for a tile that cannot be this run's: the journal was tampered with.
 
     Raises
     ------
@@ -77,8 +79,14 @@ class Journal:
         Why an older journal was thrown away.
     """
 
-    def __init__(self, path: Path, key: str, image: Location | None = None) -> None:
-        self.path, self._image = path, image
+    def __init__(
+        self,
+        path: Path,
+        key: str,
+        image: Location | None = None,
+        sound: Callable[[FinishedTile], None] | None = None,
+    ) -> None:
+        self.path, self._image, self._sound = path, image, sound
         self.discarded_because: str | None = None
         self._closed = False
         if path.is_symlink() or (path.exists() and not path.is_file()):
@@ -97,8 +105,8 @@ class Journal:
     def _open(self, key: str) -> sqlite3.Connection:
         try:
             return self._connect(key)
-        except (sqlite3.DatabaseError, _OtherJournalError) as error:
-            if self._is_new or isinstance(error, sqlite3.OperationalError):
+        except (sqlite3.DatabaseError, ValueError, RecursionError, _OtherJournalError) as error:
+            if self._is_new or _is_outage(error):
                 raise
             self._refuse_other_slide(error)
             self._discard(error)
@@ -116,7 +124,7 @@ class Journal:
         if isinstance(error, _OtherJournalError):
             self.discarded_because = str(error)
         else:
-            self.discarded_because = f"its journal was damaged ({error})"
+            self.discarded_because = "the journal is damaged"
             _logger.warning("%s: damaged (%s), starting afresh", self.path, error)
         self.delete()
         self._is_new = True
@@ -124,6 +132,7 @@ class Journal:
     def _connect(self, key: str) -> sqlite3.Connection:
         database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         try:
+            database.execute("PRAGMA trusted_schema=OFF")
             # Exclusive first: WAL then needs no shared memory and works on network drives.
             database.execute("PRAGMA locking_mode=EXCLUSIVE")
             (health,) = database.execute("PRAGMA quick_check(1)").fetchone()
@@ -135,10 +144,27 @@ class Journal:
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("PRAGMA synchronous=NORMAL")
             _check(database, key)
+            self._look_through(database)
         except BaseException:
             database.close()
             raise
         return database
+
+    def _look_through(self, database: sqlite3.Connection) -> None:
+        """Every tile before any is believed; those that rotted on the disk are done again.
+
+        Raises
+        ------
+        ValueError, sqlite3.DatabaseError
+            If somebody else wrote in the file.
+        """
+        for number, tile in _rows(database):
+            if isinstance(tile, FinishedTile):
+                if self._sound is not None:
+                    self._sound(tile)
+                continue
+            _logger.warning("%s: tile %s is damaged, done again", self.path, tile)
+            database.execute("DELETE FROM tiles WHERE id = ?", (number,))
 
     def add(
         self,
@@ -159,28 +185,9 @@ class Journal:
             )
 
     def tiles(self) -> Iterator[FinishedTile]:
-        """Every finished tile in the order of arrival, one in memory at a time.
-
-        A tile whose data is damaged is dropped with a warning: it is computed again.
-        """
-        last = -1
-        while True:
-            with output_errors(self.path):
-                found = self._database.execute(
-                    "SELECT id, row, column, status, info, checksum, instances FROM tiles"
-                    " WHERE id > ? ORDER BY id LIMIT 1",
-                    (last,),
-                ).fetchone()
-            if found is None:
-                return
-            last = found[0]
-            try:
-                yield _unpack(*found[1:])
-            except ValueError as error:
-                _logger.warning(
-                    "%s: tile (%d, %d) is damaged (%s), done again", self.path, *found[1:3], error
-                )
-                self._database.execute("DELETE FROM tiles WHERE id = ?", (last,))
+        """Every finished tile in the order of arrival, one in memory at a time."""
+        with output_errors(self.path):
+            yield from (tile for _, tile in _rows(self._database) if isinstance(tile, FinishedTile))
 
     def places(self) -> set[tuple[int, int]]:
         """(row, column) of every kept tile."""
@@ -190,6 +197,11 @@ class Journal:
         """How many tiles are kept."""
         (count,) = self._database.execute("SELECT count(*) FROM tiles").fetchone()
         return int(count)
+
+    def forget(self) -> None:
+        """Keep no tile."""
+        with output_errors(self.path):
+            self._database.execute("DELETE FROM tiles")
 
     def close(self, *, keep: bool = True) -> None:
         """Close the file, and delete it if nothing in it is worth keeping.
@@ -234,19 +246,23 @@ class _OtherJournalError(Exception):
         self.image = image
 
 
+_TABLES = (
+    "CREATE TABLE run (key TEXT NOT NULL, image BLOB)",
+    "CREATE TABLE tiles (id INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL,"
+    " column INTEGER NOT NULL, status TEXT NOT NULL, info TEXT NOT NULL,"
+    " checksum INTEGER NOT NULL, instances BLOB NOT NULL, UNIQUE (row, column))",
+)
+
+
 def _create(database: sqlite3.Connection, key: str, image: Location | None) -> None:
     database.execute("BEGIN")
     database.execute(f"PRAGMA application_id={_APPLICATION_ID}")
     database.execute(f"PRAGMA user_version={_FORMAT}")
-    database.execute("CREATE TABLE run (key TEXT NOT NULL, image BLOB)")
+    for table in _TABLES:
+        database.execute(table)
     # As bytes: a name need not be text.
     place = None if image is None else os.fsencode(str(image.absolute()))
     database.execute("INSERT INTO run VALUES (?, ?)", (key, place))
-    database.execute(
-        "CREATE TABLE tiles (id INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL,"
-        " column INTEGER NOT NULL, status TEXT NOT NULL, info TEXT NOT NULL,"
-        " checksum INTEGER NOT NULL, instances BLOB NOT NULL, UNIQUE (row, column))"
-    )
     database.execute("COMMIT")
 
 
@@ -254,15 +270,64 @@ def _check(database: sqlite3.Connection, key: str) -> None:
     (version,) = database.execute("PRAGMA user_version").fetchone()
     if version != _FORMAT:
         raise _OtherJournalError("another version of cellseg wrote its journal")
-    found, image = database.execute("SELECT key, image FROM run").fetchone()
+    tables = database.execute(
+        "SELECT sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+    )
+    if sorted(sql or "" for (sql,) in tables) != sorted(_TABLES):
+        raise ValueError("its tables are not those of a journal")
+    match database.execute("SELECT key, image FROM run").fetchall():
+        case [(str(found), bytes() | None as image)]:
+            pass
+        case _:
+            raise ValueError("it does not say whose it is")
     if found != key:
         other = None if image is None else os.fsdecode(image)
         raise _OtherJournalError("the unfinished run had another slide, settings or weights", other)
 
 
-def _unpack(
-    row: int, column: int, status: TileStatus, info: str, checksum: int, data: bytes
-) -> FinishedTile:
-    if zlib.crc32(data) != checksum:
-        raise ValueError("checksum differs")
-    return FinishedTile(row, column, status, json.loads(info), Instances.from_bytes(data))
+def _is_outage(error: Exception) -> bool:
+    """Whether the disk, or another process, is to blame, and not what stands in the file."""
+    if not isinstance(error, sqlite3.OperationalError):
+        return False
+    # Python itself raises the error about text that is no UTF-8, without a code.
+    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF != sqlite3.SQLITE_ERROR
+
+
+def _rows(database: sqlite3.Connection) -> Iterator[tuple[int, FinishedTile | _RottenError]]:
+    """Each tile and its number; where the bytes are not those that were written, the error.
+
+    Raises
+    ------
+    ValueError
+        If a row is none that this module wrote.
+    """
+    last = 0
+    while found := database.execute(
+        "SELECT id, row, column, status, info, checksum, instances FROM tiles"
+        " WHERE id > ? ORDER BY id LIMIT 1",
+        (last,),
+    ).fetchone():
+        last = found[0]
+        match found[1:]:
+            case [
+                int(row),
+                int(column),
+                "done" | "failed" as status,
+                str(info),
+                int(checksum),
+                bytes(data),
+            ]:
+                pass
+            case _:
+                raise ValueError("a tile of other types")
+        about = json.loads(info)
+        if not isinstance(about, dict):
+            raise ValueError("a tile of other types")
+        if zlib.crc32(data) != checksum:
+            yield last, _RottenError(f"({row}, {column})")
+        else:
+            yield last, FinishedTile(row, column, status, about, Instances.from_bytes(data))
+
+
+class _RottenError(Exception):
+    """A tile whose bytes are not those that were written. Never leaves this module."""

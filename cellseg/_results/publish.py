@@ -1,14 +1,16 @@
 """From the staging folder to the final names, so that a kill at any moment does no harm.
 
 Everything is written and synced under ``.partial``; then a file ``READY`` says that the whole
-is complete; then each part goes to its final name, ``run.json`` last. A run that is killed in
-between is rolled forward by whoever opens the folder next.
+is complete; then an older result steps aside, ``run.json`` first, and each part goes to its final
+name, ``run.json`` last: where it stands, all that stands beside it belongs to it. A run that is
+killed in between is rolled forward by whoever opens the folder next; one whose disk refuses (a
+table that is open in a spreadsheet, on Windows) puts the older result back.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +18,11 @@ from cellseg._results.files import (
     is_bare_name,
     read_json,
     remove,
-    swap_folder,
+    sha256_of,
     sync,
     write_json,
 )
+from cellseg._results.inventory import file_entry, first_change, folder_entry, sizes_below
 from cellseg._results.labels import label_token
 from cellseg.errors import InputError
 
@@ -30,10 +33,16 @@ CORRECTIONS = "corrections.json"
 RESULT_FILES = (TABLE, LABELS, OVERVIEW, TISSUE, RUN)
 """What a run itself leaves; exports and corrections come beside it."""
 
+CHECKED = (TABLE, LABELS, OVERVIEW, TISSUE)
+"""Of these, sizes and checksums stand in ``run.json``."""
+
 FORMAT = "cellseg result"
 FORMAT_VERSION = 1
 
-_READY = "READY"
+FETCHED = ".fetched"
+"""Lies beside the record of a result behind a URL, whose pixels and table were not fetched."""
+
+_READY, _OLD = "READY", "old"
 _OPTIONAL = (OVERVIEW, TISSUE)
 _FILES = (TABLE, *_OPTIONAL, RUN)
 
@@ -62,27 +71,67 @@ def mark_ready(folder: Path, token: str, *, outdated: Iterable[str]) -> None:
 
 def is_ready(folder: Path) -> bool:
     """Whether a whole result waits in the staging folder."""
+    return _ready(folder) is not None
+
+
+def _ready(folder: Path) -> dict[str, Any] | None:
+    """What :func:`mark_ready` wrote; None where nothing whole waits."""
     staging = folder / STAGING
-    return not staging.is_symlink() and (staging / _READY).is_file()
+    if staging.is_symlink() or not (staging / _READY).is_file():
+        return None
+    try:
+        ready = read_json(staging / _READY)
+    except InputError:
+        return None
+    tokens = {label_token(staging / LABELS), label_token(folder / LABELS)}
+    return ready if ready.get("token") in tokens - {None} else None
 
 
 def publish(folder: Path) -> None:
-    """Move a whole result to its final names; may be called again after a kill."""
-    staging = folder / STAGING
-    ready = read_json(staging / _READY)
-    if label_token(folder / LABELS) != ready.get("token"):
-        swap_folder(staging / LABELS, folder / LABELS, aside=staging / f"old-{LABELS}")
-    for name in _names(ready, "outdated"):
-        if is_export_name(name):
-            (folder / name).unlink(missing_ok=True)
-    for name in _FILES:
-        if (staging / name).is_file():
-            os.replace(staging / name, folder / name)  # noqa: PTH105 - says what it does
-        elif name in _OPTIONAL and name in _names(ready, "absent"):
-            (folder / name).unlink(missing_ok=True)  # an older run's
+    """Move a whole result to its final names; may be called again after a kill.
+
+    Raises
+    ------
+    OSError
+        If the disk refuses. An older result is whole again then, and the new one is dropped.
+    """
+    staging, old = folder / STAGING, folder / STAGING / _OLD
+    ready = _ready(folder) or {}
+    going = {*_names(ready, "absent"), *_names(ready, "outdated")}
+    gone = [name for name in going if name in _OPTIONAL or is_export_name(name)]
+    try:
+        old.mkdir(exist_ok=True)
+        (folder / FETCHED).unlink(missing_ok=True)
+        for name in (RUN, TABLE, LABELS, *_OPTIONAL, *gone):
+            if _exists(folder / name) and (_exists(staging / name) or name in gone):
+                (folder / name).rename(old / name)
+        for name in (LABELS, *_FILES):
+            if _exists(staging / name):
+                os.replace(staging / name, folder / name)  # noqa: PTH105 - says what it does
+    except OSError:
+        if _exists(old / RUN):
+            _put_back(folder, gone)
+        raise
     sync(folder)
     (staging / _READY).unlink()
+    remove(old)
     sync(staging)
+
+
+def _put_back(folder: Path, gone: Iterable[str]) -> None:
+    """The older result under its names again, ``run.json`` last; then the new one is not ready."""
+    staging, old = folder / STAGING, folder / STAGING / _OLD
+    for name in (*gone, *_OPTIONAL, LABELS, TABLE, RUN):
+        if _exists(folder / name) and not _exists(staging / name) and name not in gone:
+            (folder / name).rename(staging / name)
+        if _exists(old / name):
+            (old / name).rename(folder / name)
+    sync(folder)
+    (staging / _READY).unlink()
+
+
+def _exists(path: Path) -> bool:
+    return os.path.lexists(path)
 
 
 def _names(ready: dict[str, Any], key: str) -> list[str]:
@@ -105,6 +154,41 @@ def published(folder: Path) -> dict[str, object] | None:
     except InputError:
         return None
     return run if run.get("format") == FORMAT else None
+
+
+def inventory(folder: Path, *, rows: int) -> dict[str, dict[str, object]]:
+    """Sizes and checksums of a whole result, for its ``run.json``."""
+    found = {name: file_entry(folder / name) for name in _FILES if (folder / name).is_file()}
+    found[TABLE]["rows"] = rows
+    return {**found, LABELS: folder_entry(sizes_below(folder / LABELS))}
+
+
+def changed(folder: Path, run: Mapping[str, object], *, table_only: bool = False) -> str | None:
+    """What of a result is not as ``run.json`` says it was published; None where all is."""
+    sizes = {name: (folder / name).stat().st_size for name in _FILES if (folder / name).is_file()}
+    if not table_only:
+        sizes |= {f"{LABELS}/{name}": n for name, n in sizes_below(folder / LABELS).items()}
+
+    return changed_files(
+        run, sizes, lambda name: sha256_of(folder / name), names=(TABLE,) if table_only else CHECKED
+    )
+
+
+def changed_files(
+    run: Mapping[str, object],
+    sizes: Mapping[str, int],
+    checksum: Callable[[str], str],
+    *,
+    names: Iterable[str] = CHECKED,
+) -> str | None:
+    """The same of a result wherever it lies: see :func:`first_change`."""
+    return first_change(names, files_of(run), sizes, checksum)
+
+
+def files_of(run: Mapping[str, object]) -> dict[str, Any]:
+    """Sizes and checksums that ``run.json`` lists."""
+    found = run.get("files")
+    return found if isinstance(found, dict) else {}
 
 
 def exports_of(run: dict[str, object] | None) -> list[str]:

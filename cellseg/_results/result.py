@@ -11,6 +11,7 @@ import pandas as pd
 
 from cellseg._results import publish
 from cellseg._results.files import output_errors, read_json, replacing, write_json
+from cellseg._results.inventory import file_entry
 from cellseg._results.journal import BESIDE, JOURNAL_NAME, is_journal
 from cellseg._results.labels import Frame, LabelLevel, label_token, open_labels
 from cellseg._results.lock import LOCK_NAME, FolderLock
@@ -41,6 +42,16 @@ class Result:
     def is_complete(self) -> bool:
         """False where tiles failed."""
         return self.run.get("complete") is True
+
+    def changed(self, *, table_only: bool = False) -> str | None:
+        """What is not as it was published, by its name; None where all is.
+
+        The table and the pictures are read for it; of the label image, names and sizes of the
+        chunks are compared.
+        """
+        if (self.path / publish.FETCHED).is_file() or "files" not in self.run:
+            return None  # compared where it lies; or counted before checksums were kept
+        return publish.changed(self.path, self.run, table_only=table_only)
 
     @property
     def table_path(self) -> Path:
@@ -87,6 +98,13 @@ class Result:
         """Levels of the label image, uint32 (Y, X), finest first, nothing decoded yet."""
         return open_labels(self.labels_path)
 
+    def has_export(self, name: str) -> bool:
+        """Whether a file was added, and is as large as it was then."""
+        path, entry = self.path / name, publish.files_of(self.run).get(name)
+        if name not in publish.exports_of(self.run) or not isinstance(entry, dict):
+            return False
+        return path.is_file() and path.stat().st_size == entry.get("bytes")
+
     def export(self, name: str, write: Callable[[Path], None]) -> Path:
         """Add a file to the folder, whole or not at all, and list it in ``run.json``.
 
@@ -113,7 +131,8 @@ class Result:
                     write(temporary)
                 run = read_json(self.run_path)
                 names = sorted({*publish.exports_of(run), name})
-                write_json(self.run_path, {**run, "exports": names})
+                files = {**publish.files_of(run), name: file_entry(path)}
+                write_json(self.run_path, {**run, "exports": names, "files": files})
             finally:
                 lock.release()
         return path
@@ -149,7 +168,8 @@ def load_result(folder: str | Path) -> Result:
     if label_token(path / publish.LABELS) != run.get("result"):
         raise InputError(f"{path}: {publish.LABELS} is missing or belongs to another run")
     # Of a result behind a URL only the record is fetched to begin with, without any pixels.
-    if (path / publish.LABELS / "0").is_dir() and not (path / publish.TABLE).is_file():
+    whole = not (path / publish.FETCHED).is_file()
+    if whole and not (path / publish.TABLE).is_file():
         raise InputError(f"{path}: {publish.TABLE} is missing")
     try:
         frame = Frame(**run["frame"])

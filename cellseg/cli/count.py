@@ -76,6 +76,8 @@ def find_images(paths: tuple[Location, ...]) -> list[Location]:
                 found.append(path)
             else:
                 found += _inside(path)
+        except CellsegError:
+            raise
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     if not found:
@@ -236,6 +238,11 @@ Examples:
     help="The Dask cluster: tcp://host:8786 or its scheduler file; else one is started here.",
 )
 @click.option("--strict", is_flag=True, help="Stop at the first tile that does not decode.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace a result of other settings, or one that was changed since; otherwise refused.",
+)
 @click.option("--no-prefilter", is_flag=True, help="Look everywhere, not only where tissue is.")
 def count(
     images: tuple[Location, ...],
@@ -259,6 +266,7 @@ def count(
     engine: Literal["local", "dask"],
     scheduler: str | None,
     strict: bool,
+    overwrite: bool,
     no_prefilter: bool,
 ) -> None:
     """Count and measure the cells on each IMAGE (files or folders).
@@ -285,6 +293,7 @@ def count(
         prefilter=not no_prefilter,
         region=inside,
         strict=strict,
+        overwrite=overwrite,
         export=exports,
         device=device,
         precision=precision,

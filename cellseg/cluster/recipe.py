@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypedDict
 
 import numpy as np
@@ -126,7 +126,7 @@ class Recipe:
             series=request.series,
             facts=Facts.of(slide),
             version=version,
-            plan=plan,
+            plan=replace(plan, region=None),  # workers look at whole tiles
             normaliser=normaliser,
             model=str(model) if str(model) == "default" else _absolute(str(model)),
             checksum=checksum,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from functools import cached_property
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt
 
 from cellseg.evaluation.run_lengths import encoded
 from cellseg.geometry import Box
@@ -17,6 +20,48 @@ Kind = Literal["delete", "add", "redraw", "split", "merge", "class"]
 
 AREA_LIMIT_PX = 2**24
 """No cell's box is larger; a log that says so is damaged."""
+
+
+def _printable(name: str) -> str:
+    if not name or not name.isprintable():
+        raise ValueError("no name that can be shown")
+    return name
+
+
+ClassName = Annotated[str, AfterValidator(_printable)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class _CellRecord(_Record):
+    box: list[NonNegativeInt] = Field(min_length=4, max_length=4)
+    mask: str
+    name: ClassName = Field(alias="class")
+    score: float = Field(ge=0, le=1, allow_inf_nan=False)
+
+
+class _ChangeRecord(_Record):
+    label: int = Field(ge=1, lt=2**32)
+    before: _CellRecord | None
+    after: _CellRecord | None
+
+
+class _EditRecord(_Record):
+    kind: Kind
+    who: str
+    when: str
+    changes: list[_ChangeRecord] = Field(min_length=1)
+
+
+class LogRecord(_Record):
+    """What ``corrections.json`` holds, whoever wrote it."""
+
+    format: Literal["cellseg corrections"]
+    result: str
+    classes: list[ClassName]
+    edits: list[_EditRecord]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,23 +116,20 @@ class EditedCell:
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> EditedCell:
-        """Back from :meth:`as_dict`.
+        """Back from :meth:`as_dict`, as far as a :class:`LogRecord` allows.
 
         Raises
         ------
-        ValueError, KeyError, TypeError
+        ValueError
             If it is damaged.
         """
-        y0, x0, y1, x1 = (int(v) for v in found["box"])
+        y0, x0, y1, x1 = found["box"]
         box = Box(y0, x0, y1, x1)
-        if min(box.shape) < 1 or box.area > AREA_LIMIT_PX or min(y0, x0) < 0:
+        if min(box.shape) < 1 or box.area > AREA_LIMIT_PX:
             raise ValueError(f"a box of {found['box']}")
-        code = {"size": list(box.shape), "counts": str(found["mask"])}
+        code = {"size": list(box.shape), "counts": found["mask"]}
         _, mask = outline_of(code, box.shape)
-        score = float(found["score"])
-        if not 0 <= score <= 1:
-            raise ValueError(f"a score of {score}")
-        return cls(box, mask, str(found["class"]), score)
+        return cls(box, mask, found["class"], float(found["score"]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,24 +230,29 @@ class Edit:
             ],
         }
 
+    @cached_property
+    def text(self) -> str:
+        """:meth:`as_dict` as one line of JSON; made once, for a log is written after each edit."""
+        return json.dumps(self.as_dict())
+
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Edit:
-        """Back from :meth:`as_dict`.
+        """Back from :meth:`as_dict`, as far as a :class:`LogRecord` allows.
 
         Raises
         ------
-        ValueError, KeyError, TypeError
+        ValueError
             If it is damaged.
         """
-        if found["kind"] not in get_args(Kind):
-            raise ValueError(f"an edit of kind {found['kind']!r}")
         changes = tuple(
-            Change(int(change["label"]), _cell(change["before"]), _cell(change["after"]))
+            Change(change["label"], _cell(change["before"]), _cell(change["after"]))
             for change in found["changes"]
         )
-        if not changes or any(c.before is None and c.after is None for c in changes):
+        if any(c.before is None and c.after is None for c in changes):
             raise ValueError("an edit that changes nothing")
-        return cls(found["kind"], changes, str(found["who"]), str(found["when"]))
+        edit = cls(found["kind"], changes, found["who"], found["when"])
+        vars(edit)["text"] = json.dumps(found)
+        return edit
 
 
 def _cell(found: Mapping[str, Any] | None) -> EditedCell | None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
 from hashlib import sha256
 
-from cellseg._results.files import output_errors, read_json, write_json
-from cellseg.corrections._edit import Edit
+from pydantic import ValidationError
+
+from cellseg._results.files import output_errors, read_json, replacing, sha256_of
+from cellseg.corrections._edit import Edit, LogRecord
 from cellseg.errors import InputError, OutputError
 from cellseg.results import CORRECTIONS, Result
 
@@ -49,6 +53,7 @@ class LogFile:
         self._result = result
         self._path = result.path / LOG_NAME
         self._seen = self._digest()
+        self._of: str | None = None  # the earlier count whose edits are there
 
     def read(self) -> tuple[list[Edit], list[str]]:
         """The edits made so far, and class names that a person added; none without a log.
@@ -56,22 +61,38 @@ class LogFile:
         Raises
         ------
         InputError
-            If the log is damaged. It is left as it is.
+            If the log is damaged. It is left as it is, and a copy of it is kept.
         """
         if not self._path.exists():
             return [], []
-        found = read_json(self._path)
-        if found.get("format") != FORMAT:
-            raise InputError(f"{self._path}: holds no corrections of cellseg")
-        if found.get("result") != token_of(self._result):
-            return [], []
         try:
-            classes = [str(name) for name in found["classes"]]
+            found = read_json(self._path)
+            if found.get("format") != FORMAT:
+                raise ValueError("no corrections of cellseg")
+            if found.get("result") != token_of(self._result):
+                self._of = str(found.get("result"))
+                return [], []
+            record = LogRecord.model_validate(found)
             edits = [Edit.from_dict(entry) for entry in found["edits"]]
-            self._check(edits, {*map(str, self._result.run.get("class_names", ())), *classes})
-        except (LookupError, TypeError, ValueError, ArithmeticError) as error:
-            raise InputError(f"{self._path}: is damaged: {error}") from error
-        return edits, classes
+            self._check(edits, {*map(str, self._result.run["class_names"]), *record.classes})
+        except ValidationError as error:
+            fault = error.errors()[0]
+            where = ".".join(str(part) for part in fault["loc"])
+            raise self._damaged(f"{where}: {fault['msg']}") from error
+        except (InputError, ValueError) as error:
+            raise self._damaged(str(error).removeprefix(f"{self._path}: ")) from error
+        return edits, record.classes
+
+    def _damaged(self, why: str) -> InputError:
+        kept = f"corrections-damaged-{(self._seen or '')[:8]}.json"
+        try:
+            shutil.copyfile(self._path, self._path.with_name(kept))
+        except OSError:
+            return InputError(f"{self._path}: is damaged: {why}")
+        return InputError(
+            f"{self._path}: is damaged: {why}; a copy is kept as {kept}: mend the file, or move it "
+            "away to start anew"
+        )
 
     def write(self, edits: Sequence[Edit], classes: Sequence[str]) -> None:
         """Write all edits in one step; edits of an earlier count are kept under another name.
@@ -84,30 +105,26 @@ class LogFile:
         """
         check_token(self._result)
         path = self._path
+        about = {"format": FORMAT, "result": token_of(self._result), "classes": list(classes)}
+        lines = ",\n".join(edit.text for edit in edits)
+        content = f'{json.dumps(about)[:-1]}, "edits": [\n{lines}\n]}}\n'.encode("ascii")
         with output_errors(path):
             if self._digest() != self._seen:
                 raise OutputError(
                     f"{path}: was changed elsewhere, in another window or by somebody else; "
                     "open the result again to go on"
                 )
-            if path.exists() and read_json(path).get("result") != token_of(self._result):
-                earlier = str(read_json(path).get("result"))[:8]
-                safe = "".join(letter for letter in earlier if letter.isalnum()) or "earlier"
+            if self._of is not None:
+                safe = "".join(letter for letter in self._of[:8] if letter.isalnum()) or "earlier"
                 path.rename(path.with_name(f"corrections-{safe}.json"))
-            write_json(
-                path,
-                {
-                    "format": FORMAT,
-                    "result": token_of(self._result),
-                    "classes": list(classes),
-                    "edits": [edit.as_dict() for edit in edits],
-                },
-            )
-            self._seen = self._digest()
+                self._of, self._seen = None, None
+            with replacing(path) as temporary:
+                temporary.write_bytes(content)
+            self._seen = sha256(content).hexdigest()
 
     def _digest(self) -> str | None:
         try:
-            return sha256(self._path.read_bytes()).hexdigest()
+            return sha256_of(self._path)
         except OSError:
             return None
 
@@ -123,8 +140,6 @@ class LogFile:
             if len(set(edit.labels)) < len(edit.labels):
                 raise ValueError("an edit that changes a cell twice")
             for change in edit.changes:
-                if not 1 <= change.label < 2**32:
-                    raise ValueError(f"a cell with the number {change.label}")
                 for cell in (change.before, change.after):
                     if cell is None:
                         continue

@@ -36,7 +36,7 @@ class Corrections(CorrectedCells):
     Raises
     ------
     InputError
-        If the result has no label image, or its log is damaged.
+        If the result has no label image, its table was changed, or its log is damaged.
     """
 
     def __init__(self, result: Result, *, who: str | None = None) -> None:
@@ -44,6 +44,11 @@ class Corrections(CorrectedCells):
             raise InputError(
                 f"{result.path}: holds corrected cells; open the automatic result beside it, "
                 "its corrections go on where they were left"
+            )
+        if (name := result.changed(table_only=True)) is not None:
+            raise InputError(
+                f"{result.path}: its {name} was changed since it was counted, so that rows and "
+                "masks do not belong together; --overwrite counts it again"
             )
         self._log = LogFile(result)
         edits, added = self._log.read()

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -57,6 +58,8 @@ class Form:
     shapes : Shapes or None
     output : Path or None
         None: beside the slide.
+    overwrite : bool
+        A result of other settings may be replaced.
     """
 
     file: Path | None = None
@@ -69,6 +72,7 @@ class Form:
     shapes: Shapes | None = None
     output: Path | None = None
     model: str = "default"
+    overwrite: bool = False
 
 
 def offered(images: Sequence[Image], current: Image | None) -> tuple[Image, str]:
@@ -139,6 +143,7 @@ def settings_of(form: Form) -> dict[str, Any]:
         "diameter_px": form.diameter_px or None,
         "device": form.device,
         "model": form.model,
+        "overwrite": form.overwrite,
         "channel": about.get("channel"),
         "z": about.get("z"),
         "t": about.get("t"),
@@ -202,7 +207,11 @@ def _written(layer: Image, output: Path | None) -> Path:
     try:
         pixels = data[..., :3] if layer.rgb else data
         about = {"description": OURS, "metadata": None, **where}
-        tifffile.imwrite(path, pixels, photometric=photometric, **about)
+        content = BytesIO()
+        tifffile.imwrite(content, pixels, photometric=photometric, **about)
+        # Written anew it would be another slide: its count would neither go on nor be known.
+        if not path.exists() or path.read_bytes() != content.getvalue():
+            path.write_bytes(content.getvalue())
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import napari
 from magicgui.types import FileDialogMode
 from magicgui.widgets import (
+    CheckBox,
     ComboBox,
     Container,
     FileEdit,
@@ -101,6 +102,10 @@ class CountWidget(Container):  # type: ignore[misc]
             label="results in", mode=FileDialogMode.EXISTING_DIRECTORY, nullable=True,
             tooltip="Folder for the result; beside the slide if left empty",
         )  # fmt: skip
+        self.overwrite: Any = CheckBox(
+            text="overwrite", value=False,
+            tooltip="Replace a result of other settings (--overwrite); otherwise it is refused",
+        )  # fmt: skip
         self.start: Any = PushButton(text="Count", tooltip="Start, or go on where it stopped")
         self.pause: Any = PushButton(
             text="Pause", enabled=False, tooltip="Rest after the tile that is under way"
@@ -116,7 +121,8 @@ class CountWidget(Container):  # type: ignore[misc]
         super().__init__(
             widgets=[
                 self.layer, self.file, self.protocol, self.mpp, self.diameter, self.device,
-                self.where, self.shapes, self.output, buttons, self.progress, self.said,
+                self.where, self.shapes, self.output, self.overwrite,
+                buttons, self.progress, self.said,
             ]
         )  # fmt: skip
         self.said.native.setWordWrap(True)
@@ -173,6 +179,7 @@ class CountWidget(Container):  # type: ignore[misc]
             where=self.where.value,
             shapes=self.shapes.value,
             output=_path(self.output.value),
+            overwrite=self.overwrite.value,
         )
 
     # The run
