@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from pathlib import Path
@@ -11,13 +10,12 @@ import numpy as np
 import pytest
 import tifffile
 
+from cellseg import pipeline
 from cellseg.cli import main
 from cellseg.cli.count import folder_names
 from cellseg.errors import SettingsError
 from cellseg.synthetic import write_disc_slide
 from cellseg.threshold import ThresholdDetector
-
-count_module = importlib.import_module("cellseg.cli.count")
 
 
 @pytest.fixture(autouse=True)
@@ -96,14 +94,14 @@ def test_json_names_the_images_that_failed_too(cellseg, tmp_path):
 def test_an_unforeseen_error_is_one_line_and_the_others_are_counted(cellseg, tmp_path, monkeypatch):
     discs(tmp_path / "a.tif")
     truth = discs(tmp_path / "b.tif", seed=6)
-    whole = count_module.run
+    whole = pipeline.run
 
     def failing(request, **options):
         if request.image.name == "a.tif":
             raise ZeroDivisionError("somewhere")
         return whole(request, **options)
 
-    monkeypatch.setattr(count_module, "run", failing)
+    monkeypatch.setattr(pipeline, "run", failing)
     code, out, err = cellseg("count", tmp_path, "--no-prefilter", "--json")
     assert code == 3
     assert [entry["cells"] for entry in json.loads(out)] == [None, truth.count]
@@ -114,14 +112,14 @@ def test_an_unforeseen_error_is_one_line_and_the_others_are_counted(cellseg, tmp
 def test_an_interruption_tells_what_was_done_before_it(cellseg, tmp_path, monkeypatch):
     truth = discs(tmp_path / "a.tif")
     discs(tmp_path / "b.tif", seed=6)
-    whole = count_module.run
+    whole = pipeline.run
 
     def interrupted(request, **options):
         if request.image.name == "b.tif":
             raise KeyboardInterrupt
         return whole(request, **options)
 
-    monkeypatch.setattr(count_module, "run", interrupted)
+    monkeypatch.setattr(pipeline, "run", interrupted)
     code, out, _ = cellseg("count", tmp_path, "--no-prefilter", "--json")
     assert code == 130
     assert [entry["cells"] for entry in json.loads(out)] == [truth.count]
