@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -23,7 +24,10 @@ class Number(click.FloatRange):
         """Turn the option's text into a number."""
         if isinstance(value, str) and "," in value:
             self.fail(f"{value!r} has a comma: write decimals with a point, as 0.25", param, ctx)
-        return float(super().convert(value, param, ctx))
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number", param, ctx)
+        return number
 
 
 PIXEL_SIZE = Number(0.001, 100.0)

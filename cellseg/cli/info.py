@@ -86,8 +86,12 @@ def _rows(described: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("levels", f"{len(described['levels'])}, downsampled by {steps}"))
     planes = {"z planes": described["size_z"], "time points": described["size_t"]}
     rows += [(label, str(count)) for label, count in planes.items() if count > 1]
-    if described["series"] > 1:
-        rows.append(("series", f"{described['series']}, choose with --series"))
+    pictures = described["pictures"]
+    if (images := described["series"] - len(pictures)) > 1:
+        rows.append(("series", f"{images}, choose with --series"))
+    if pictures:
+        named = ", ".join(f"{name} (--series {number})" for number, name in pictures.items())
+        rows.append(("beside it", named))
     return rows
 
 

@@ -44,6 +44,8 @@ class Content:
     n_series, n_images : int
         All that can be chosen, and those of them that are no picture of the label or the whole.
     close : callable
+    pictures : tuple of (int, str)
+        Series and name of each of the label, or of the whole.
     """
 
     format: str
@@ -59,6 +61,7 @@ class Content:
     n_series: int
     n_images: int
     close: Callable[[], None]
+    pictures: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True)
