@@ -15,7 +15,7 @@ from cellseg._results.overview import Overview, display_rgb, write_overview
 from cellseg._results.publish import CORRECTIONS, RESULT_FILES, is_export_name
 from cellseg._results.report import Report
 from cellseg._results.result import Result, load_result
-from cellseg._results.table import TableColumn
+from cellseg._results.table import TableColumn, with_texts
 
 __all__ = [
     "CORRECTIONS",
@@ -35,5 +35,6 @@ __all__ = [
     "load_result",
     "readable",
     "tissue_outline",
+    "with_texts",
     "write_overview",
 ]

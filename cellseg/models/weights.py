@@ -15,11 +15,11 @@ from contextlib import suppress
 from hashlib import file_digest
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlparse
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -28,6 +28,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from cellseg.errors import OutputError, WeightsError
 from cellseg.models.maskrcnn import Widths, build_maskrcnn
+from cellseg.text import visible
 
 FORMAT = 1
 METADATA_KEY = "cellseg"
@@ -61,6 +62,10 @@ class DataCard(BaseModel):
     attribution: str = ""
 
 
+Shown = Annotated[str, AfterValidator(visible)]
+"""A name of anybody's choice, its control characters shown as such."""
+
+
 class ModelCard(BaseModel):
     """What is known of a model; it travels in the file's metadata.
 
@@ -83,9 +88,9 @@ class ModelCard(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     format: int = FORMAT
-    name: str = Field(min_length=1, max_length=200)
+    name: Shown = Field(min_length=1, max_length=200)
     object: Literal["nucleus", "cell"] = "nucleus"
-    classes: tuple[str, ...] = Field(min_length=1, max_length=1000)
+    classes: tuple[Shown, ...] = Field(min_length=1, max_length=1000)
     mpp: float | None = Field(None, gt=0)
     diameter_px: float | None = Field(None, gt=0)
     data: tuple[DataCard, ...] = ()

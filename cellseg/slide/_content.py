@@ -11,6 +11,7 @@ import numpy as np
 from cellseg.errors import SettingsError
 from cellseg.slide._pixelsize import PixelSize
 from cellseg.slide._raster import ProjectedRaster, Raster
+from cellseg.text import visible
 
 ZChoice = int | Literal["max", "mean"] | None
 
@@ -152,7 +153,7 @@ def channel_names(names: Sequence[str | None], count: int) -> tuple[str, ...]:
     out: list[str] = []
     for number in range(count):
         given = names[number] if number < len(names) else None
-        name = " ".join((given or "").split())[:60] or f"channel {number + 1}"
+        name = visible(" ".join((given or "").split())[:60]) or f"channel {number + 1}"
         while name in out:
             name = f"{name} ({number + 1})"
         out.append(name)

@@ -20,6 +20,7 @@ from PIL.Image import DecompressionBombError
 
 from cellseg.errors import InputError
 from cellseg.normalise import Light
+from cellseg.text import visible
 from cellseg.training.crops import AnnotatedImage
 from cellseg.training.outlines import Outline, outline_of
 
@@ -154,7 +155,8 @@ class _Reader:
         names: dict[int, str] = {}
         for entry in data["categories"]:
             key, name = _key(entry.get("id")), entry.get("name")
-            if key is None or not isinstance(name, str) or not name.strip():
+            name = visible(name) if isinstance(name, str) else ""
+            if key is None or not name.strip():
                 self.faults.append(f"category {entry.get('id')!r} has no id or no name")
             elif key in names:
                 self.faults.append(f"category id {key} stands twice")
