@@ -138,12 +138,25 @@ def save_model(
     partial = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial, metadata)
+        write_tensors(partial, tensors, metadata)
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise OutputError(f"{path}: the model cannot be written: {error}") from error
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """A safetensors file with the permissions of any other: safetensors lets only its owner read.
+
+    Raises
+    ------
+    OSError, SafetensorError
+    """
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, path, metadata)
+    path.chmod(mode)
 
 
 def load_model(
