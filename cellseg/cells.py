@@ -166,7 +166,7 @@ class Summary:
         if self.area_um2 is not None:
             parts.append(f"median area {self.area_um2.median:.1f} µm²")
         elif self.area_px is not None:
-            parts.append(f"median area {self.area_px.median:.0f} px")
+            parts.append(f"median area {self.area_px.median:.0f} px²")
         if self.tissue_mm2 is not None and self.density_per_mm2 is not None:
             tissue = f"{self.tissue_mm2:.3g} mm² of tissue"
             parts.append(f"{self.density_per_mm2:,.0f} per mm² in {tissue}")

@@ -6,16 +6,19 @@ Every choice comes with the lines that say it aloud.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.detect import DetectorInfo, Sizes
 from cellseg.errors import SettingsError
 from cellseg.geometry import STRIDE_PX, TileGrid
 from cellseg.protocol import PHASE_PX, CountProtocol, load_protocol, shipped_protocols
 from cellseg.slide import Slide
 from cellseg.stain import guess_stain
+
+if TYPE_CHECKING:
+    from cellseg.detect import DetectorInfo, Sizes
 
 MIN_DOWNSAMPLE = 0.25
 
@@ -55,7 +58,7 @@ def model_settings(
 
 
 def with_sizes(
-    protocol: CountProtocol, sizes: Sizes, *, lattice_mpp: float | None
+    protocol: CountProtocol, sizes: Sizes, *, mpp: float | None, downsample: float
 ) -> tuple[CountProtocol, str]:
     """A shipped protocol with the size gates of a model of the user's own.
 
@@ -64,10 +67,12 @@ def with_sizes(
     protocol : CountProtocol
     sizes : Sizes
         In pixels of the network.
-    lattice_mpp : float or None
-        µm per pixel that the network sees; unknown, pixels are turned into µm by the protocol.
+    mpp : float or None
+        µm per pixel of the image; unknown, pixels of the network are taken to have the protocol's.
+    downsample : float
+        Pixels of the image along a side of one of the network.
     """
-    pixel_um = lattice_mpp or protocol.mpp
+    pixel_um = protocol.mpp if mpp is None else mpp * downsample
     low, high = sizes.smallest_px * pixel_um**2, sizes.largest_px * pixel_um**2
     changed = protocol.changed(
         min_area_um2=low,
@@ -75,11 +80,15 @@ def with_sizes(
         # The halo is made of it at the protocol's scale.
         largest_cell_um=sizes.longest_px * protocol.mpp,
     )
-    if lattice_mpp is None:
-        said = f"{sizes.smallest_px:.0f} … {sizes.largest_px:.0f} px"
+    if mpp is None:
+        said = (
+            f"{sizes.smallest_px * downsample**2:.0f} … {sizes.largest_px * downsample**2:.0f} px²"
+        )
     else:
         said = f"{low:.3g} … {high:.3g} µm²"
-    return changed, f"areas of {said} are counted, by the model's training; --protocol FILE sets it"
+    return changed, (
+        f"areas of {said} are counted, by the model's training; --min-area and --max-area set it"
+    )
 
 
 def with_wider_gates(protocol: CountProtocol) -> CountProtocol:
@@ -92,6 +101,39 @@ def with_wider_gates(protocol: CountProtocol) -> CountProtocol:
         min_area_um2=protocol.min_area_um2 / UNKNOWN_SCALE**2,
         max_area_um2=protocol.max_area_um2 * UNKNOWN_SCALE**2,
     )
+
+
+def with_limits(
+    protocol: CountProtocol, low: float | None, high: float | None, *, unit_um2: float
+) -> CountProtocol:
+    """A protocol with the user's own size gates; None leaves what it says.
+
+    Parameters
+    ----------
+    protocol : CountProtocol
+    low, high : float or None
+        Areas.
+    unit_um2 : float
+        What an area of 1 is in the protocol's µm².
+
+    Raises
+    ------
+    SettingsError
+        If no area lies between them.
+    """
+    gates = {"min_area_um2": low, "max_area_um2": high}
+    own = {name: area * unit_um2 for name, area in gates.items() if area is not None}
+    if not own:
+        return protocol
+    smallest = own.get("min_area_um2", protocol.min_area_um2)
+    largest = own.get("max_area_um2", protocol.max_area_um2)
+    if smallest >= largest:
+        raise SettingsError(
+            f"no area is above {smallest / unit_um2:.4g} and below {largest / unit_um2:.4g}: "
+            "are --min-area and --max-area right?"
+        )
+    # It was calibrated with its own gates.
+    return protocol.changed(**own, calibration=None)
 
 
 def fit_grid(height: int, width: int, *, tile: int, halo: int, exact: bool = True) -> TileGrid:

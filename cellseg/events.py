@@ -50,7 +50,8 @@ class TileDone:
     done, total : int
         Tiles done and to do, those of an earlier, interrupted run included.
     cells : int
-        Cells settled so far and still to be settled: an estimate until the end.
+        Cells that are settled so far: merged with those of the tiles around, and counted. It only
+        grows, and never beyond the result.
     seconds_left : float or None
         To the end of the run, the writing included; None until there is enough to go by.
         :func:`cellseg.remaining.in_words` says it.

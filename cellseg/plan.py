@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from pydantic_core import to_jsonable_python
@@ -20,10 +20,10 @@ from cellseg.choice import (
     choose_protocol,
     fit_grid,
     model_settings,
+    with_limits,
     with_sizes,
     with_wider_gates,
 )
-from cellseg.detect import DetectorInfo
 from cellseg.errors import RegionError, SettingsError
 from cellseg.geometry import Box, TileGrid
 from cellseg.location import Location
@@ -32,6 +32,9 @@ from cellseg.protocol import PHASE_PX, CountProtocol, shipped_protocols
 from cellseg.region import Region
 from cellseg.sample import sample
 from cellseg.slide import Slide
+
+if TYPE_CHECKING:
+    from cellseg.detect import DetectorInfo
 
 Plane = int | Literal["max", "mean"] | None
 
@@ -60,6 +63,9 @@ class CountRequest:
         µm per pixel at level 0, where the file does not say or is wrong.
     diameter_px : float or None
         Usual object's diameter in level-0 pixels, for slides without pixel size.
+    min_area, max_area : float or None
+        Smaller and larger cells are left out, in place of the protocol's or the model's limits:
+        µm², or px² of the image where it has no pixel size.
     channel : str or None
         Number (from 0) or name of the channel that shows what is counted.
     z, t : int, str or None
@@ -98,6 +104,8 @@ class CountRequest:
     model: str | Path = "default"
     mpp: float | None = None
     diameter_px: float | None = None
+    min_area: float | None = None
+    max_area: float | None = None
     channel: str | None = None
     z: Plane = None
     t: int | None = None
@@ -208,11 +216,13 @@ def make_plan(
     downsample, said = choose_downsample(slide, protocol, request.diameter_px, info.diameter_px)
     notes += said
     if info.sizes is not None and not own:
-        lattice_mpp = None if slide.mpp is None else slide.mpp * downsample
-        protocol, line = with_sizes(protocol, info.sizes, lattice_mpp=lattice_mpp)
+        protocol, line = with_sizes(protocol, info.sizes, mpp=slide.mpp, downsample=downsample)
         notes.append(line)
     elif slide.mpp is None and not own:
         protocol = with_wider_gates(protocol)
+    # Without a pixel size the lattice's pixels are taken to have the protocol's.
+    unit_um2 = 1.0 if slide.mpp is not None else (protocol.mpp / downsample) ** 2
+    protocol = with_limits(protocol, request.min_area, request.max_area, unit_um2=unit_um2)
     height, width = slide.lattice_shape(downsample)
     grid = fit_grid(
         height,

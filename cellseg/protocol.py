@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from cellseg.errors import OutputError, SettingsError
+from cellseg.text import visible
 
 Stain = Literal["he", "ihc", "fluorescence", "brightfield"]
 
 PHASE_PX = 64
 """Tiles and halos are multiples of this: the stride of the pyramid's coarsest map, which the
 proposals for the largest cells come from. The backbone's own largest stride is 32."""
+
+
+PROTOCOL_BYTES = 100_000
+"""The most that a file of settings may hold."""
+
+NESTED = 3
+"""Settings in it, in one of them, and a list there."""
 
 
 class Calibration(BaseModel):
@@ -53,7 +69,9 @@ class CountProtocol(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(min_length=1, description="What the protocol is called.")
+    name: Annotated[str, AfterValidator(visible)] = Field(
+        min_length=1, max_length=200, description="What the protocol is called."
+    )
     about: str = Field(description="A paragraph for people: when to use it, what it does.")
     stain: Stain
     mpp: float = Field(gt=0.05, le=4.0, description="µm per pixel at which the network looks.")
@@ -61,9 +79,13 @@ class CountProtocol(BaseModel):
     nms_iou: float = Field(0.5, gt=0.0, le=1.0, description="Box overlap that suppresses.")
     min_area_um2: float = Field(0.0, ge=0.0)
     max_area_um2: float = Field(float("inf"), gt=0.0)
-    largest_cell_um: float = Field(32.0, gt=0.0, description="Length of the largest cell.")
-    tile_px: int = Field(1024, ge=64, description="Side of a tile's core, model pixels.")
-    context_px: int = Field(128, ge=0, description="Context that the network needs around a cell.")
+    largest_cell_um: float = Field(
+        32.0, gt=0.0, le=1000.0, description="Length of the largest cell."
+    )
+    tile_px: int = Field(1024, ge=64, le=16_384, description="Side of a tile's core, model pixels.")
+    context_px: int = Field(
+        128, ge=0, le=4096, description="Context that the network needs around a cell."
+    )
     prefilter: bool = Field(True, description="Skip tiles without tissue.")
     intensity: bool = Field(True, description="Measure intensities per channel.")
     calibration: Calibration | None = Field(None, description="How far counts may be off.")
@@ -124,23 +146,72 @@ def load_protocol(name_or_path: str | Path) -> CountProtocol:
         text = (folder / f"{name_or_path}.yaml").read_text(encoding="utf-8")
     else:
         path = Path(name_or_path)
-        if not path.is_file():
-            raise SettingsError(
-                f"{name_or_path}: no such protocol; give a YAML file or one of "
-                + ", ".join(shipped_protocols())
-            )
         try:
+            if not path.is_file():
+                raise SettingsError(
+                    f"{name_or_path}: no such protocol; give a YAML file or one of "
+                    + ", ".join(shipped_protocols())
+                )
+            if path.stat().st_size > PROTOCOL_BYTES:
+                raise SettingsError(f"{path}: is no protocol: over {PROTOCOL_BYTES:,} bytes")
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"{path}: the protocol cannot be read: {error}") from error
+    data, lines = _settings(text, str(name_or_path))
+    return _validated(data, str(name_or_path), lines)
+
+
+def _settings(text: str, where: str) -> tuple[dict[str, object], dict[str, int]]:
+    """A file's settings, and in which line each stands.
+
+    Values are plain text, lists and mappings, whatever YAML's tags say: which is a number and
+    which a name is the protocol's own business.
+
+    Raises
+    ------
+    SettingsError
+    """
     try:
-        data = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        line = " ".join(str(error).split())
-        raise SettingsError(f"{name_or_path}: not valid YAML: {line}") from error
-    if not isinstance(data, dict):
-        raise SettingsError(f"{name_or_path}: expected settings as 'name: value' lines")
-    return _validated(data, str(name_or_path))
+        root = _composed(text)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = "" if mark is None else f"line {mark.line + 1}: "
+        raise SettingsError(f"{where}: {line}not valid YAML: {error.problem}") from error
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        said = " ".join(str(error).split())[:200]
+        raise SettingsError(f"{where}: not valid YAML: {said}") from error
+    if not isinstance(root, yaml.MappingNode):
+        raise SettingsError(f"{where}: expected settings as 'name: value' lines")
+    data: dict[str, object] = {}
+    lines: dict[str, int] = {}
+    for key, value in root.value:
+        name, line = str(key.value)[:80], key.start_mark.line + 1
+        if name in data:
+            raise SettingsError(f"{where}: line {line}: {name} stands twice")
+        data[name], lines[name] = _plain(value), line
+    return data, lines
+
+
+def _composed(text: str) -> yaml.Node | None:
+    """A file's nodes; its depth is looked at first, for composing goes down by recursion."""
+    depth = 0
+    for event in yaml.parse(text, yaml.BaseLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > NESTED or isinstance(event, yaml.AliasEvent):
+            line = "" if event.start_mark is None else f"line {event.start_mark.line + 1}: "
+            raise ValueError(f"{line}expected 'name: value', got lists in lists, or an alias")
+    return yaml.compose(text, yaml.BaseLoader)
+
+
+def _plain(node: yaml.Node) -> object:
+    if isinstance(node, yaml.MappingNode):
+        return {str(key.value): _plain(value) for key, value in node.value}
+    if isinstance(node, yaml.SequenceNode):
+        return [_plain(value) for value in node.value]
+    text = str(node.value)
+    quoted = getattr(node, "style", None) is not None
+    return text if quoted else {"": None, "~": None, "null": None, ".inf": "inf"}.get(text, text)
 
 
 def save_protocol(protocol: CountProtocol, path: str | Path) -> None:
@@ -162,12 +233,19 @@ def save_protocol(protocol: CountProtocol, path: str | Path) -> None:
         raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
 
 
-def _validated(data: dict[str, object], where: str) -> CountProtocol:
+def _validated(
+    data: dict[str, object], where: str, lines: Mapping[str, int] | None = None
+) -> CountProtocol:
     try:
         return CountProtocol.model_validate(data)
     except ValidationError as error:
         faults = "; ".join(
-            f"{'.'.join(str(part) for part in fault['loc']) or 'protocol'}: {fault['msg']}"
-            for fault in error.errors()
+            _place(fault["loc"], lines or {}) + f": {fault['msg']}" for fault in error.errors()
         )
         raise SettingsError(f"{where}: {faults}") from error
+
+
+def _place(names: tuple[int | str, ...], lines: Mapping[str, int]) -> str:
+    """Which setting is wrong, and in which line it stands."""
+    name = ".".join(map(str, names)) or "protocol"
+    return f"line {lines[str(names[0])]}: {name}" if names and names[0] in lines else name

@@ -13,6 +13,7 @@ import cellseg
 from cellseg.cells import Summary
 from cellseg.detect import DetectorInfo
 from cellseg.geometry import Tile
+from cellseg.measure import Scale
 from cellseg.normalise import Normaliser
 from cellseg.plan import CountRequest, Plan
 from cellseg.protocol import CountProtocol
@@ -78,14 +79,14 @@ class Tally:
         """Merged outlines that were looked at."""
         return self.kept + self.gated + self.outside
 
-    def warnings(self, protocol: CountProtocol, lattice_mpp: float | None) -> list[str]:
+    def warnings(self, protocol: CountProtocol, scale: Scale) -> list[str]:
         """What a person should know, one line each."""
         found = [
             f"the limit on {name} was reached in {tiles:,} tiles: cells may be missing there"
             for name, tiles in sorted(self.limits.items())
         ]
         if self.gated > max(GATED_AT_LEAST, GATED_SHARE * (self.gated + self.kept)):
-            found.append(self._gated(protocol, lattice_mpp))
+            found.append(self._gated(protocol, scale))
         if self.failures:
             found.append(f"{len(self.failures):,} tiles did not decode and were left out")
         if self.damaged:
@@ -99,15 +100,16 @@ class Tally:
             )
         return found
 
-    def _gated(self, protocol: CountProtocol, lattice_mpp: float | None) -> str:
-        if lattice_mpp is None:
-            pixel_um2, unit, right = protocol.mpp**2, "px", "is --diameter or --mpp missing?"
+    def _gated(self, protocol: CountProtocol, scale: Scale) -> str:
+        if scale.mpp is None:
+            unit_um2 = (protocol.mpp / scale.downsample) ** 2
+            unit, right = "px²", "is --diameter or --mpp missing?"
         else:
-            pixel_um2, unit, right = 1.0, "µm²", "are the pixel size and the protocol right?"
-        low, high = protocol.min_area_um2 / pixel_um2, protocol.max_area_um2 / pixel_um2
+            unit_um2, unit, right = 1.0, "µm²", "are the pixel size and the protocol right?"
+        low, high = protocol.min_area_um2 / unit_um2, protocol.max_area_um2 / unit_um2
         return (
             f"{self.gated:,} outlines beside {self.kept:,} cells were left out as smaller "
-            f"than {low:.3g} or larger than {high:,.0f} {unit}: {right}"
+            f"than {low:.3g} or larger than {high:,.0f} {unit}: {right} (--min-area, --max-area)"
         )
 
 
@@ -185,6 +187,8 @@ class Provenance:
             "series": request.series,
             "channel": request.channel,
             "diameter_px": request.diameter_px,
+            "min_area": request.min_area,
+            "max_area": request.max_area,
             "device": self.info.device or request.device,
             "precision": request.precision,
             "batch": request.batch,

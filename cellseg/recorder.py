@@ -349,7 +349,7 @@ class Recorder:
 
     def warnings(self) -> list[str]:
         """What a person should know, one line each."""
-        told = self.tally.warnings(self.plan.protocol, self.scale.lattice_mpp)
+        told = self.tally.warnings(self.plan.protocol, self.scale)
         return [*self.slide.notes, *self.plan.notes, *told]
 
     def _provenance(self, request: CountRequest) -> Provenance:

@@ -20,6 +20,9 @@ Ring = tuple[Point, ...]
 
 POINTS_LIMIT = 1_000_000
 
+REACH_PX = 1e8
+"""No slide is as wide as this: a point beyond is in other units, or a mistake."""
+
 _LINES = 4096
 
 
@@ -36,7 +39,7 @@ class Region:
     Raises
     ------
     SettingsError
-        If there is no polygon, or one without area.
+        If there is no polygon, one without area, or a point that is no pixel.
     """
 
     polygons: tuple[tuple[Ring, ...], ...]
@@ -45,11 +48,16 @@ class Region:
         if not self.polygons:
             raise SettingsError("a region needs at least one outline")
         points = [point for rings in self.polygons for ring in rings for point in ring]
-        if any(not (math.isfinite(y) and math.isfinite(x)) for y, x in points):
-            raise SettingsError("a region's points must be numbers")
+        for y, x in points:
+            if not (-REACH_PX <= y <= REACH_PX and -REACH_PX <= x <= REACH_PX):
+                raise SettingsError(
+                    "a region's points must be numbers, pixels of the slide, "
+                    f"got ({x:.6g}, {y:.6g})"
+                )
         if any(len(ring) < 3 for rings in self.polygons for ring in rings):
             raise SettingsError("an outline of a region needs at least three points")
-        if self.area_px <= 0:
+        # An outline that crosses itself, as an 8 does, may have halves that cancel out.
+        if self.area_px <= 0 and not self.covered_px > 0:
             raise SettingsError("a region needs an area")
 
     @classmethod
@@ -66,7 +74,10 @@ class Region:
 
     @property
     def area_px(self) -> float:
-        """Of the outlines less their holes; where outlines overlap, counted twice."""
+        """Of the outlines less their holes; where outlines overlap, counted twice.
+
+        Of an outline that crosses itself, what is turned round is taken off; see `covered_px`.
+        """
         return sum(
             abs(_area(rings[0])) - sum(abs(_area(hole)) for hole in rings[1:])
             for rings in self.polygons
@@ -77,6 +88,8 @@ class Region:
         """Area that lies in any of the polygons: where they overlap, counted once."""
         top, left, bottom, _ = self.bounds
         high = (bottom - top) / _LINES
+        if not high:
+            return 0.0
         polygons = [
             [(np.array(ring) - (top, left)) / (high, 1.0) for ring in rings]
             for rings in self.polygons
@@ -163,7 +176,7 @@ class Region:
         found = np.zeros(shape, np.bool_)
         for ring in (ring for rings in self.polygons for ring in rings):
             points = (np.array(ring) + 0.5) / step
-            steps = np.roll(points, -1, axis=0) - points
+            points, steps = _near(points, np.roll(points, -1, axis=0), shape)
             count = np.ceil(np.abs(steps).max(axis=1) * 2).astype(np.int64) + 1
             edge = np.repeat(np.arange(len(points)), count)
             along = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count)
@@ -204,7 +217,9 @@ def read_region(path: str | Path) -> Region:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     except SettingsError as error:
         raise InputError(f"{path}: {error}") from error
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except (
+        ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError
+    ) as error:  # fmt: skip
         raise InputError(f"{path}: no GeoJSON with polygons: {error}") from error
 
 
@@ -236,6 +251,23 @@ def _rings(found: list[list[list[float]]]) -> tuple[Ring, ...]:
 def _area(ring: Ring) -> float:
     y, x = np.array(ring).T
     return float(np.dot(y, np.roll(x, -1)) - np.dot(x, np.roll(y, -1))) / 2
+
+
+def _near(
+    starts: NDArray[np.float64], ends: NDArray[np.float64], shape: tuple[int, int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Starts and steps of what of each edge, (N, 2), lies within 2 pixels of a grid.
+
+    Edges are cut as `Liang and Barsky, ACM Transactions on Graphics 3 (1984)` do.
+    """
+    steps = ends - starts
+    with np.errstate(divide="ignore", invalid="ignore"):
+        to_low, to_high = (-2.0 - starts) / steps, (np.array(shape) + 2.0 - starts) / steps
+    enters = np.where(steps == 0, 0.0, np.minimum(to_low, to_high)).max(axis=1).clip(0)
+    leaves = np.where(steps == 0, 1.0, np.maximum(to_low, to_high)).min(axis=1).clip(max=1)
+    some = enters <= leaves
+    first = starts + steps * enters[:, None]
+    return first[some], (steps * (leaves - enters)[:, None])[some]
 
 
 def _inside(points: NDArray[np.float64], ring: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -21,7 +21,7 @@ from cellseg._results.publish import (
 )
 from cellseg._results.report import Report
 from cellseg._results.result import Result, load_result
-from cellseg._results.table import TableColumn
+from cellseg._results.table import TableColumn, with_texts
 
 __all__ = [
     "CORRECTIONS",
@@ -43,5 +43,6 @@ __all__ = [
     "load_result",
     "readable",
     "tissue_outline",
+    "with_texts",
     "write_overview",
 ]

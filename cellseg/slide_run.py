@@ -72,7 +72,6 @@ class SlideRun:
         self.place = place or self._path()
         self.start = start
         self.seconds: dict[str, float] = {}
-        self.cells = 0
         self.remaining: Remaining[Tile] = Remaining({})
 
     def events(self) -> Iterator[Event]:
@@ -295,19 +294,19 @@ class SlideRun:
         """Count the cells whose middle lies in the tile's core."""
         core = tile.core
         centres = (instances.boxes[:, :2] + instances.boxes[:, 2:]) / 2
-        inside = np.count_nonzero(
-            (centres[:, 0] >= core.y0)
-            & (centres[:, 0] < core.y1)
-            & (centres[:, 1] >= core.x0)
-            & (centres[:, 1] < core.x1)
+        return int(
+            np.count_nonzero(
+                (centres[:, 0] >= core.y0)
+                & (centres[:, 0] < core.y1)
+                & (centres[:, 1] >= core.x0)
+                & (centres[:, 1] < core.x1)
+            )
         )
-        self.cells += int(inside)
-        return int(inside)
 
     def _done(self, recorder: Recorder, tile: Tile, instances: Instances, total: int) -> TileDone:
         measured = recorder.seconds["merge"] + recorder.seconds["measure"]
         left = self.remaining.seconds(measured=measured)
-        return TileDone(tile, instances, recorder.tiles_in, total, self.cells, left)
+        return TileDone(tile, instances, recorder.tiles_in, total, recorder.tally.kept, left)
 
     def _finish(self, folder: ResultFolder, recorder: Recorder, tissue: TissueMask) -> CountResult:
         seconds = {**self.seconds, **recorder.seconds}

@@ -14,7 +14,7 @@ import cellseg
 ROOT = Path(cellseg.__file__).parent
 
 LAYERS = [
-    {"errors"},
+    {"errors", "text"},
     {
         "geometry",
         "normalise",

@@ -97,7 +97,7 @@ def test_sentence_says_what_was_counted():
     builder = SummaryBuilder(["x"], object="cell", scale=Scale(1.0, None))
     assert str(builder.build()) == "0 cells"
     builder.add(rows([10.0], "x"))
-    assert str(builder.build()) == "1 cell, median area 10 px"
+    assert str(builder.build()) == "1 cell, median area 10 px²"
 
 
 def test_table_is_read_once_and_only_when_asked_for():

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
 
-from cellseg.cli import main
+from cellseg import pipeline
+from cellseg.cli import _progress, main
 from cellseg.cli.count import folder_names
 from cellseg.errors import SettingsError
+from cellseg.plan import CountRequest
+from cellseg.results import load_result
 from cellseg.synthetic import write_disc_slide
 from cellseg.threshold import ThresholdDetector
-
-count_module = importlib.import_module("cellseg.cli.count")
 
 
 @pytest.fixture(autouse=True)
@@ -96,14 +97,14 @@ def test_json_names_the_images_that_failed_too(cellseg, tmp_path):
 def test_an_unforeseen_error_is_one_line_and_the_others_are_counted(cellseg, tmp_path, monkeypatch):
     discs(tmp_path / "a.tif")
     truth = discs(tmp_path / "b.tif", seed=6)
-    whole = count_module.run
+    whole = pipeline.run
 
     def failing(request, **options):
         if request.image.name == "a.tif":
             raise ZeroDivisionError("somewhere")
         return whole(request, **options)
 
-    monkeypatch.setattr(count_module, "run", failing)
+    monkeypatch.setattr(pipeline, "run", failing)
     code, out, err = cellseg("count", tmp_path, "--no-prefilter", "--json")
     assert code == 3
     assert [entry["cells"] for entry in json.loads(out)] == [None, truth.count]
@@ -114,14 +115,14 @@ def test_an_unforeseen_error_is_one_line_and_the_others_are_counted(cellseg, tmp
 def test_an_interruption_tells_what_was_done_before_it(cellseg, tmp_path, monkeypatch):
     truth = discs(tmp_path / "a.tif")
     discs(tmp_path / "b.tif", seed=6)
-    whole = count_module.run
+    whole = pipeline.run
 
     def interrupted(request, **options):
         if request.image.name == "b.tif":
             raise KeyboardInterrupt
         return whole(request, **options)
 
-    monkeypatch.setattr(count_module, "run", interrupted)
+    monkeypatch.setattr(pipeline, "run", interrupted)
     code, out, _ = cellseg("count", tmp_path, "--no-prefilter", "--json")
     assert code == 130
     assert [entry["cells"] for entry in json.loads(out)] == [truth.count]
@@ -373,3 +374,92 @@ def test_ctrl_c_keeps_what_is_done(cellseg, tmp_path, monkeypatch):
     code, _, err = cellseg(*args)
     assert code == 0
     assert "going on" in err
+
+
+@pytest.mark.parametrize("option", ["--mpp", "--score", "--diameter", "--min-area"])
+def test_a_decimal_comma_is_explained(cellseg, tmp_path, option):
+    discs(tmp_path / "a.tif")
+    code, _, err = cellseg("count", tmp_path / "a.tif", option, "0,25")
+    assert code == 2
+    assert "'0,25' has a comma: write decimals with a point" in err
+
+
+@pytest.mark.parametrize("command", ["count", "info"])
+@pytest.mark.parametrize("mpp", ["1e-300", "0", "-1", "nan", "inf", "1e9"])
+def test_a_pixel_size_of_no_microscope_is_a_usage_error(cellseg, tmp_path, command, mpp):
+    discs(tmp_path / "a.tif")
+    code, _, err = cellseg(command, tmp_path / "a.tif", "--mpp", mpp)
+    assert code == 2
+    assert "--mpp" in err
+
+
+def unsized(path):
+    discs(path)
+    tifffile.imwrite(path, tifffile.imread(path), photometric="rgb")
+
+
+@pytest.mark.parametrize(("given", "unit"), [((), "area_px"), (("--mpp", "0.4"), "area_um2")])
+def test_cells_beyond_the_area_limits_are_left_out(cellseg, tmp_path, given, unit):
+    unsized(tmp_path / "a.tif")
+    args = ("count", tmp_path / "a.tif", "--no-prefilter", *given)
+    code, _, err = cellseg(*args, "--output", tmp_path / "all", "--min-area", 0, "--max-area", 1e6)
+    assert code == 0, err
+    every = load_result(tmp_path / "all" / "a.cellseg").table()[unit]
+    low, high = every.quantile(0.3), every.quantile(0.7)
+    code, _, err = cellseg(*args, "--min-area", low, "--max-area", high)
+    assert code == 0, err
+    result = load_result(tmp_path / "a.cellseg")
+    assert sorted(result.table()[unit]) == sorted(every[(every >= low) & (every <= high)])
+    assert result.run["settings"]["min_area"] == pytest.approx(low)
+    assert "px²" in err if unit == "area_px" else "µm²" in err
+
+
+def test_area_limits_without_a_pixel_size_are_the_images_pixels(cellseg, tmp_path):
+    unsized(tmp_path / "a.tif")
+    args = ("count", tmp_path / "a.tif", "--no-prefilter", "--diameter", "10")
+    assert cellseg(*args, "--output", tmp_path / "all", "--min-area", 0, "--max-area", 1e6)[0] == 0
+    every = load_result(tmp_path / "all" / "a.cellseg").table()["area_px"]
+    code, _, err = cellseg(*args, "--min-area", every.median() + 0.1, "--max-area", 1e6)
+    assert code == 0, err
+    found = load_result(tmp_path / "a.cellseg").table()["area_px"]
+    assert sorted(found) == sorted(every[every > every.median() + 0.1])
+
+
+def test_area_limits_that_leave_nothing_are_a_usage_error(cellseg, tmp_path):
+    discs(tmp_path / "a.tif")
+    args = ("--mpp", "0.5", "--min-area", "50", "--max-area", "40")
+    code, _, err = cellseg("count", tmp_path / "a.tif", *args)
+    assert code == 2
+    assert "no area is above 50 and below 40" in err
+
+
+def test_progress_has_no_tiles_before_they_are_known_and_no_cell_too_many(tmp_path):
+    truth = discs(tmp_path / "a.tif", shape=(700, 700))
+    request = CountRequest(image=tmp_path / "a.tif", tile_px=128, prefilter=False)
+    stream = StringIO()
+    with _progress.Reporter(stream) as reporter:
+        shown = [reporter.bar.tasks[0].fields["so_far"]]
+        so_far = []
+        for event in pipeline.run(request, detector=ThresholdDetector()):
+            reporter.show(event)
+            if isinstance(event, pipeline.TileDone):
+                so_far.append(event.cells)
+    assert shown == [""]
+    assert so_far == sorted(so_far)
+    assert 0 < so_far[-2] <= so_far[-1] <= truth.count
+
+
+def test_pictures_beside_a_slide_are_called_by_their_names(cellseg, tmp_path):
+    about = "Aperio Image Library v1\r\n96x96 [0,0 96x96] (64x64) {} |AppMag = 20|MPP = 0.5"
+    with tifffile.TiffWriter(tmp_path / "a.svs") as file:
+        rgb = {"photometric": "rgb", "metadata": None}
+        file.write(np.full((96, 96, 3), 200, np.uint8), tile=(64, 64), description=about, **rgb)
+        file.write(np.full((24, 24, 3), 200, np.uint8), description=about, **rgb)
+        file.write(np.zeros((8, 8, 3), np.uint8), description="Aperio\r\nlabel 8x8", **rgb)
+        file.write(
+            np.zeros((8, 16, 3), np.uint8), description="Aperio\r\nmacro 16x8", subfiletype=9, **rgb
+        )
+    code, out, _ = cellseg("info", tmp_path / "a.svs")
+    assert code == 0
+    assert "thumbnail (--series 1), label (--series 2), macro (--series 3)" in out
+    assert "choose with --series" not in out

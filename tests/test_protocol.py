@@ -69,7 +69,23 @@ def test_a_file_is_read_with_the_defaults_of_what_it_leaves_out(tmp_path):
         (GOOD.replace("stain: he", "stain: pas"), "stain"),
         (GOOD + "min_area_um2: 50\nmax_area_um2: 20\n", "min_area_um2"),
         (GOOD + "tile_px: 1000\n", "tile_px"),
-        ("name: [unclosed\n", "YAML"),
+        ("name: [unclosed\n", "line 2: not valid YAML"),
+        (GOOD + "tile_px: !!int abc\n", "line 6: tile_px"),
+        (GOOD + "min_area_um2: !!float ten\n", "line 6: min_area_um2"),
+        (GOOD + "prefilter: !!bool zz\n", "line 6: prefilter"),
+        (GOOD + "tile_px: !!timestamp 2024-13-01\n", "line 6: tile_px"),
+        (GOOD + "tile_px: 2024-13-01\n", "line 6: tile_px"),
+        (GOOD + f"tile_px: {'9' * 6000}\n", "line 6: tile_px"),
+        (GOOD + f"tile_px: {'9' * 40}\n", "line 6: tile_px"),
+        (GOOD + "largest_cell_um: .inf\n", "line 6: largest_cell_um"),
+        (GOOD + "tile_px: .inf\n", "line 6: tile_px"),
+        (GOOD + "calibration: " + "[" * 50_000, "line 6: "),
+        (GOOD + "calibration: " + "{a: " * 20_000, "line 6: "),
+        (GOOD + "intensity: &a [*a]\n", "line 6: "),
+        (GOOD + "mpp: 0.25\n", "line 6: mpp stands twice"),
+        (GOOD + '"\\UFFFFFFFF": 1\n', "YAML"),
+        (GOOD + "? [a, b]\n: 1\n", "line 6: "),
+        (GOOD + "#" * 200_000, "over 100,000 bytes"),
         ("- a\n- list\n", "name: value"),
         ("", "name: value"),
     ],
@@ -133,3 +149,21 @@ def test_the_page_about_protocols_names_every_setting_and_its_default():
             assert told[name] == "none"
         else:
             assert told[name] == str(field.default).lower().removesuffix(".0")
+
+
+def test_no_setting_is_needed_that_yaml_calls_a_number(tmp_path):
+    more = "max_area_um2: .inf\nprefilter: no\nintensity: True\ncalibration: ~\ntile_px: 512\n"
+    protocol = load_protocol(written(tmp_path, GOOD.replace("mine", "2024-13-01") + more))
+    assert protocol.name == "2024-13-01"
+    assert (protocol.prefilter, protocol.intensity, protocol.tile_px) == (False, True, 512)
+    assert (protocol.max_area_um2, protocol.calibration) == (math.inf, None)
+
+
+def test_a_name_that_is_too_long_for_a_file_is_no_protocol():
+    with pytest.raises(SettingsError, match="protocol"):
+        load_protocol("x" * 5000)
+
+
+def test_a_protocols_name_shows_its_control_characters(tmp_path):
+    path = written(tmp_path, GOOD.replace("name: mine", 'name: "\\e[2Jmine"'))
+    assert load_protocol(path).name == "\\u001b[2Jmine"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -117,3 +118,47 @@ def test_nothing_is_no_region():
         Region(())
     with pytest.raises(SettingsError, match="numbers"):
         Region.of([[(0, 0), (0, float("nan")), (1, 1)]])
+
+
+BOW_TIE = ((10.0, 10.0), (50.0, 50.0), (10.0, 50.0), (50.0, 10.0))
+
+
+def test_an_outline_that_crosses_itself_has_the_area_of_both_halves():
+    region = Region(((BOW_TIE,),))
+    assert region.covered_px == pytest.approx(800, rel=1e-3)
+    assert region.share_of_pixels((60, 60), 4.0).sum() * 16 == pytest.approx(800, rel=0.02)
+    assert region.contains([15, 15, 45], [30, 12, 30]).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("ring", [BOW_TIE[:2] + BOW_TIE[:1], ((0, 0), (0, 9), (0, 4))])
+def test_a_line_has_no_area(ring):
+    with pytest.raises(SettingsError, match="needs an area"):
+        Region(((ring,),))
+
+
+@pytest.mark.parametrize("far", ["1e12", "1e150", "1e300", "-1e12", "9" * 400, "9" * 5000, "1e999"])
+def test_points_that_lie_on_no_slide_are_refused(tmp_path, far):
+    path = tmp_path / "far.geojson"
+    path.write_text(f'{{"type": "Polygon", "coordinates": [[[0, 0], [{far}, 0], [5, 5]]]}}')
+    with pytest.raises(InputError, match=r"far\.geojson"):
+        read_region(path)
+
+
+def test_edges_far_beyond_the_slide_are_not_walked_along():
+    far = Region.of([[(-9e7, 50.0), (9e7, 50.0), (9e7, 9e7)]])
+    seen = far.edge_pixels((100, 100), 1.0)
+    tracemalloc.start()
+    again = far.edge_pixels((100, 100), 1.0)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert np.array_equal(seen, again)
+    assert seen.any()
+    assert most < 5_000_000
+
+
+def test_edges_are_found_where_shares_are_neither_0_nor_1():
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        region = Region.of([rng.uniform(-60, 160, (5, 2))])
+        share = region.share_of_pixels((100, 100), 4.0, samples=64)
+        assert region.edge_pixels((100, 100), 4.0)[(share > 0.02) & (share < 0.98)].all()

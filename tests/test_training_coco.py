@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -183,6 +184,39 @@ def test_every_fault_is_told_at_once(project):
         "annotation 5 has neither an outline nor a box",
     ):
         assert sum(words in line for line in lines) == 1, words
+
+
+@pytest.mark.parametrize("side", [40_000, 100_000, 2**70, 10**400])
+@pytest.mark.parametrize("outline", ["polygon", "run lengths"])
+def test_a_size_that_the_image_has_not_takes_no_memory(project, side, outline):
+    runs = {"size": [side, side], "counts": [0, side * side]}
+    drawn = [[0, 0, side, 0, side, side, 0, side]]
+    path = project(
+        images=[{"id": 1, "file_name": "a.png", "height": side, "width": side}],
+        annotations=[annotation(segmentation=drawn if outline == "polygon" else runs)],
+    )
+    tracemalloc.start()
+    text = fault(path)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert f"the annotations say {side} × {side}" in text
+    assert most < 10_000_000
+
+
+def test_names_and_points_beyond_anything_are_faults(project):
+    images = [
+        {"id": 1, "file_name": "a.png", "height": 32, "width": 40},
+        {"id": 2, "file_name": "x" * 5000 + ".png", "height": 32, "width": 40},
+    ]
+    far = [annotation(segmentation=[[0, 0, 10**400, 0, 5, 5]])]
+    text = fault(project(images=images, annotations=far))
+    assert "xxx…: File name too long" in text
+    assert "annotation 1 has a polygon with points that lie on no image" in text
+
+
+def test_a_class_name_shows_its_control_characters(project):
+    data = read_coco(project(categories=[{"id": 1, "name": "a\x1b[2J"}]))
+    assert data.classes == ("a\\u001b[2J",)
 
 
 def test_many_faults_are_cut_short(project):

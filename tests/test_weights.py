@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import pickle
 import struct
 
@@ -288,3 +289,12 @@ def test_coco_without_a_network(monkeypatch, tmp_path):
     assert "no route to host" in text
     assert "https://download.pytorch.org/models/maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth" in text
     assert "\n" not in text
+
+
+def test_others_may_read_a_model_as_far_as_the_umask_lets_them(network, tmp_path):
+    old = os.umask(0o027)
+    try:
+        save_model(tmp_path / "m.safetensors", network.state_dict(), CARD, quantise=True)
+    finally:
+        os.umask(old)
+    assert (tmp_path / "m.safetensors").stat().st_mode & 0o777 == 0o640

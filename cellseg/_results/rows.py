@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellseg._results.table import read_table
+from cellseg._results.table import read_table, with_texts
 from cellseg.errors import InputError
+from cellseg.text import from_cell
 
 _NEWLINE = ord("\n")
 _BLOCK_BYTES = 16 * 2**20
@@ -121,6 +122,7 @@ class Rows:
                 raise InputError(f"{self._path}: cannot be read: {error.strerror}") from error
             except (ValueError, TypeError) as error:
                 raise InputError(f"{self._path}: is no table of cells: {error}") from error
+            found = with_texts(found, from_cell)
             self._loaded |= {name: found[name] for name in missing}
         return pd.DataFrame({name: self._loaded[name] for name in names})
 

@@ -2,7 +2,8 @@ r"""``cells.csv``: how each kind of value is written, and read again.
 
 UTF-8, comma, ``\n``, one header row. Numbers with a decimal part have 4 decimals, or 4
 significant digits below 0.1 (``12.5000``, ``0.01234``, ``1.5e-06``); NaN and infinities are empty;
-booleans are ``true`` and ``false``.
+booleans are ``true`` and ``false``; text that a spreadsheet would take for a formula begins with an
+apostrophe (:func:`cellseg.text.as_cell`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from cellseg._results.files import sync
 from cellseg._results.spool import Batch
 from cellseg.errors import InputError
+from cellseg.text import as_cell, from_cell
 
 
 class TableColumn(Protocol):
@@ -66,6 +68,7 @@ def write_table(
     """
     known = {name: index for index, name in enumerate(spooled)}
     own = {"label", "class", "object", "score"}
+    names = [as_cell(name) for name in class_names]
     missing = [column.name for column in columns if column.name not in own | known.keys()]
     if missing and known:
         raise ValueError(f"columns {missing} are in the contract, but were not measured")
@@ -75,9 +78,9 @@ def write_table(
             case "label":
                 return [str(label) for label in batch.labels.tolist()]
             case "class":
-                return [class_names[index] for index in batch.classes.tolist()]
+                return [names[index] for index in batch.classes.tolist()]
             case "object":
-                return [object_name] * len(batch.labels)
+                return [as_cell(object_name)] * len(batch.labels)
             case "score":
                 return _formatter(column.dtype)(batch.scores)
         return _formatter(column.dtype)(batch.measured[:, known[column.name]])
@@ -122,6 +125,16 @@ def read_table(
         raise InputError(f"{path}: is no table of cells: {error}") from error
     if list(table.columns) != list(dtypes):
         raise InputError(f"{path}: expected columns {list(dtypes)}, got {list(table.columns)}")
+    return with_texts(table, from_cell)
+
+
+def with_texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """A table whose texts are changed: :func:`as_cell` before it is written, or back."""
+    for name in table.columns:
+        if pd.api.types.is_string_dtype(table[name].dtype):
+            new = {text: change(text) for text in table[name].unique()}
+            if any(old != text for old, text in new.items()):
+                table = table.assign(**{name: table[name].map(new).astype(table[name].dtype)})
     return table
 
 

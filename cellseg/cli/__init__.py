@@ -5,23 +5,33 @@ Errors become one line and an exit code here and nowhere else.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
 import signal
 import sys
+from io import StringIO
 from types import FrameType
 
 import click
 
 from cellseg import __version__
-from cellseg.errors import CellsegError, unexpected_text
+from cellseg.cli._say import say
+from cellseg.errors import CellsegError, OutputError, unexpected_text
 
-COMMANDS = ("count", "evaluate", "info", "train", "view")
+COMMANDS = {
+    "count": "Count and measure the cells on each IMAGE.",
+    "evaluate": "Count the annotated images of DATA, and compare.",
+    "info": "Say what an image is: size, channels, pixel size.",
+    "train": "Train a model on DATA: COCO JSON, polygons or masks.",
+    "view": "Show a result folder, or a slide alone, in napari.",
+}
+"""Each in its module, and what it is for: known without the import of any."""
 
 
 class LazyGroup(click.Group):
-    """Imports a command's module when it is called, so that ``--help`` is quick."""
+    """Imports a command's module when it is called: most need libraries that take seconds."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """All commands."""
@@ -35,6 +45,11 @@ class LazyGroup(click.Group):
             importlib.import_module(f"cellseg.cli.{cmd_name}"), cmd_name
         )
         return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list of commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
 
 
 @click.group(
@@ -65,26 +80,41 @@ def main() -> None:
     try:
         code = cli(standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        with StringIO() as said:
+            error.show(said)
+            say(said.getvalue().rstrip("\n"), err=True)
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         # Whoever asks again means it: no more waiting for threads, and no traceback of theirs.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        click.echo("interrupted; what is done is kept", err=True)
+        say("interrupted; what is done is kept", err=True)
         code = 130
     except CellsegError as error:
-        click.echo(f"cellseg: {error}", err=True)
+        say(f"cellseg: {error}", err=True)
         code = error.exit_code
     except BrokenPipeError:
         # The reader of stdout went away (head, less): nothing to say, nothing to flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()
         code = 0
     except Exception as error:
-        logging.getLogger(__name__).info("unexpected", exc_info=True)
-        click.echo(f"cellseg: {unexpected_text(error)}", err=True)
-        code = 1
+        if isinstance(error, OSError) and error.errno in _FULL:
+            _drop_stdout()
+            say(f"cellseg: the output cannot be written: {error.strerror}", err=True)
+            code = OutputError.exit_code
+        else:
+            logging.getLogger(__name__).info("unexpected", exc_info=True)
+            say(f"cellseg: {unexpected_text(error)}", err=True)
+            code = 1
     sys.exit(code if isinstance(code, int) else 0)
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def _drop_stdout() -> None:
+    """What is still to be flushed at the end goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

@@ -2,7 +2,88 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+from typing import Any, Literal, cast
+
 import click
+
+from cellseg.errors import InputError, OutputError
+from cellseg.location import Location, as_location
+
+
+class Number(click.FloatRange):
+    """A number with a decimal point; a comma is explained."""
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> float:
+        """Turn the option's text into a number."""
+        if isinstance(value, str) and "," in value:
+            self.fail(f"{value!r} has a comma: write decimals with a point, as 0.25", param, ctx)
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no number", param, ctx)
+        return number
+
+
+PIXEL_SIZE = Number(0.001, 100.0)
+"""µm per pixel of any microscope."""
+
+
+class Plane(click.ParamType["int | Literal['max', 'mean']"]):
+    """A z plane: a number from 0, ``max`` or ``mean``."""
+
+    name = "PLANE"
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> int | Literal["max", "mean"]:
+        """Turn the option's text into a plane."""
+        if isinstance(value, int):
+            return value
+        if value in ("max", "mean"):
+            return cast("Literal['max', 'mean']", value)
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r} is no plane: expected a number from 0, max or mean", param, ctx)
+
+
+class Place(click.ParamType["Location"]):
+    """A path, or a URL such as ``s3://bucket/slide.svs``."""
+
+    name = "PATH|URL"
+
+    def __init__(self, *, folder: bool = False) -> None:
+        self.folder = folder
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Location:
+        """Turn the argument's text into a place."""
+        place = as_location(value)
+        if not isinstance(place, Path):
+            return place
+        try:
+            is_file = place.exists() and not place.is_dir()
+        except OSError as error:  # a name that is too long, a folder that is closed
+            kind = OutputError if self.folder else InputError
+            said = "cannot be written" if self.folder else "cannot be read"
+            raise kind(f"{place}: {said}: {error.strerror or error}") from error
+        if self.folder and is_file:
+            self.fail(f"{value!r} is a file, expected a folder", param, ctx)
+        return place
+
 
 precision_option = click.option(
     "--precision",

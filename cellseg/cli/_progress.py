@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from types import TracebackType
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
-import click
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -17,9 +15,11 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from cellseg.cli._say import say
 from cellseg.location import Location
-from cellseg.pipeline import CountResult, Event, Note, Started, TileDone
-from cellseg.remaining import in_words
+
+if TYPE_CHECKING:
+    from cellseg.events import Event, TileDone
 
 QUIET_SECONDS = 15.0
 
@@ -36,15 +36,14 @@ class Reporter:
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed}/{task.total} tiles"),
-            TextColumn("{task.fields[cells]:,} cells so far"),
+            TextColumn("{task.fields[so_far]}"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"),
             console=Console(file=stream),
             transient=True,
             disable=not self.live,
         )
-        self.task = self.bar.add_task("reading", total=None, cells=0, left="")
+        self.task = self.bar.add_task("reading", total=None, so_far="", left="")
 
     def __enter__(self) -> Reporter:
         self.bar.start()
@@ -60,34 +59,39 @@ class Reporter:
 
     def show(self, event: Event) -> None:
         """Show one event."""
+        # Here and not above: what makes events takes seconds to load.
+        from cellseg.events import CountResult, Note, Started
+
         if isinstance(event, Note):
             self.said.add(event.text)
             self._line(f"  {event.text}")
         elif isinstance(event, Started):
             self._line(f"{event.image.name}: {event.text}")
             self.bar.update(self.task, description="counting", total=event.tiles)
-        elif isinstance(event, TileDone):
-            self._tile(event)
         elif isinstance(event, CountResult):
             self._line(f"{event.image.name}: {event.cells.summary}")
             for text in event.cells.warnings:
                 if text not in self.said:
                     self._line(f"  {text}")
             self._line(f"  results in {event.uploaded or event.cells.folder}")
+        else:
+            self._tile(event)
 
     def _tile(self, event: TileDone) -> None:
+        from cellseg.remaining import in_words
+
         left = "" if event.seconds_left is None else in_words(event.seconds_left)
+        so_far = f"{event.done:,}/{event.total:,} tiles, {event.cells:,} cells so far"
         self.bar.update(
             self.task,
             description="counting" if event.done < event.total else "writing",
             completed=event.done,
             total=event.total,
-            cells=event.cells,
+            so_far=so_far,
             left=left,
         )
         if not self.live and time.monotonic() - self.last > QUIET_SECONDS:
-            said = f"  {event.done}/{event.total} tiles, {event.cells:,} cells so far"
-            self._line(f"{said}, {left}" if left else said)
+            self._line(f"  {so_far}, {left}" if left else f"  {so_far}")
             self.last = time.monotonic()
 
     def fail(self, image: Location, error: BaseException | None) -> None:
@@ -96,7 +100,4 @@ class Reporter:
         self._line(f"cellseg: {text if image.name in text else f'{image}: {text}'}")
 
     def _line(self, text: str) -> None:
-        if self.live:
-            self.bar.console.print(text, highlight=False, markup=False)
-        else:
-            click.echo(text, file=self.stream if self.stream is not sys.stdout else None, err=True)
+        say(text, err=True, console=self.bar.console if self.live else None)

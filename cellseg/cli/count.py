@@ -8,13 +8,13 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import click
 
-from cellseg.cli._options import precision_option
+from cellseg.cli._options import PIXEL_SIZE, Number, Place, Plane, precision_option
 from cellseg.cli._progress import Reporter
-from cellseg.cli.info import Place, Plane
+from cellseg.cli._say import say
 from cellseg.errors import (
     CellsegError,
     InputError,
@@ -23,11 +23,13 @@ from cellseg.errors import (
     unexpected_text,
 )
 from cellseg.location import Location, RemotePath
-from cellseg.pipeline import CountResult, run
 from cellseg.plan import CountRequest
 from cellseg.region import read_region
-from cellseg.results import readable
 from cellseg.slide import slide_name
+from cellseg.text import visible
+
+if TYPE_CHECKING:
+    from cellseg.pipeline import CountResult
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +54,7 @@ class Failed:
         return {"image": str(self.image), **dict.fromkeys(unknown), "warnings": [str(self.error)]}
 
 
-Outcome = CountResult | Failed
+Outcome: TypeAlias = "CountResult | Failed"
 
 
 def find_images(paths: tuple[Location, ...]) -> list[Location]:
@@ -162,23 +164,30 @@ Examples:
 )
 @click.option(
     "--score",
-    type=click.FloatRange(0.01, 1.0),
+    type=Number(0.01, 1.0),
     help="Count cells from this score on; the protocol's otherwise.",
 )
 @click.option(
     "--mpp",
-    type=click.FloatRange(0.0, 100.0, min_open=True),
+    type=PIXEL_SIZE,
     help="µm per pixel, where the file does not say or is wrong.",
 )
 @click.option(
     "--diameter",
-    type=click.FloatRange(0.0, 10_000.0, min_open=True),
+    type=Number(0.1, 10_000.0),
     metavar="PX",
     help="Usual cell's diameter, pixels of the image: sets the scale in place of the pixel size.",
 )
 @click.option(
     "--channel", metavar="NUMBER|NAME", help="Channel to count in, as cellseg info lists them."
 )
+@click.option(
+    "--min-area",
+    type=Number(0.0),
+    metavar="AREA",
+    help="Leave out smaller cells: µm², or px² of an image without pixel size.",
+)
+@click.option("--max-area", type=Number(0.0, min_open=True), metavar="AREA", help="Larger cells.")
 @click.option(
     "--z",
     type=Plane(),
@@ -251,6 +260,8 @@ def count(
     score: float | None,
     mpp: float | None,
     diameter: float | None,
+    min_area: float | None,
+    max_area: float | None,
     channel: str | None,
     z: int | Literal["max", "mean"] | None,
     t: int | None,
@@ -286,6 +297,8 @@ def count(
         model=model,
         mpp=mpp,
         diameter_px=diameter,
+        min_area=min_area,
+        max_area=max_area,
         channel=channel,
         z=z,
         t=t,
@@ -314,9 +327,9 @@ def count(
     finally:
         # Interrupted at the fiftieth slide, the other forty-nine are told all the same.
         if as_json:
-            click.echo(json.dumps([outcome.as_dict() for outcome in outcomes], indent=2))
+            say(json.dumps([outcome.as_dict() for outcome in outcomes], indent=2))
         elif len(outcomes) > 1:
-            click.echo(table_of(outcomes))
+            say(table_of(outcomes))
     finish(outcomes)
 
 
@@ -326,6 +339,10 @@ def count_all(requests: list[CountRequest], outcomes: list[Outcome]) -> None:
     for request in requests:
         with Reporter(sys.stderr) as reporter:
             try:
+                refuse_missing(request.image)
+                # Here and not above: torch takes seconds to load.
+                from cellseg.pipeline import CountResult, run
+
                 for event in run(request, detectors=detectors):
                     reporter.show(event)
                     if isinstance(event, CountResult):
@@ -338,6 +355,17 @@ def count_all(requests: list[CountRequest], outcomes: list[Outcome]) -> None:
                 unexpected = CellsegError(unexpected_text(error))
                 reporter.fail(request.image, unexpected)
                 outcomes.append(Failed(request.image, unexpected))
+
+
+def refuse_missing(image: Location) -> None:
+    """Say so before anything is loaded; what lies behind a URL is asked when it is opened.
+
+    Raises
+    ------
+    InputError
+    """
+    if isinstance(image, Path) and not image.exists():
+        raise InputError(f"{image}: no such file; check the path")
 
 
 def finish(outcomes: list[Outcome]) -> None:
@@ -356,13 +384,13 @@ def table_of(outcomes: list[Outcome]) -> str:
     results = []
     for result in outcomes:
         if isinstance(result, Failed):
-            lines.append(f"{readable(result.image.name)[:40]:<40} {'failed':>9}")
+            lines.append(f"{visible(result.image.name)[:40]:<40} {'failed':>9}")
             continue
         results.append(result)
         density = result.cells.summary.density_per_mm2
         median = result.cells.summary.median_area_um2
         lines.append(
-            f"{readable(result.image.name)[:40]:<40} {len(result.cells):>9,} "
+            f"{visible(result.image.name)[:40]:<40} {len(result.cells):>9,} "
             f"{'—' if density is None else f'{density:,.0f}':>9} "
             f"{'—' if median is None else f'{median:.1f}':>11}"
         )

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cellseg.cli._options import precision_option
+from cellseg.cli._options import PIXEL_SIZE, Number, precision_option
+from cellseg.cli._say import say
 from cellseg.errors import CellsegError
-from cellseg.evaluate import EvaluateRequest, Evaluation, ImageDone, Note
-from cellseg.evaluate import evaluate as run_evaluation
-from cellseg.evaluation.calibration import Calibrated
-from cellseg.evaluation.judged import Scores
-from cellseg.protocol import save_protocol
+from cellseg.text import visible
+
+if TYPE_CHECKING:
+    from cellseg.evaluate import EvaluateRequest, Evaluation
+    from cellseg.evaluation.calibration import Calibrated
+    from cellseg.evaluation.judged import Scores
 
 
 @click.command(
@@ -40,8 +43,8 @@ Examples:
 )
 @click.option("--model", default="default", show_default=True, metavar="default|FILE")
 @click.option("--protocol", metavar="NAME|FILE", help="Chosen from each image otherwise.")
-@click.option("--score", type=float, help="Score threshold in place of the protocol's.")
-@click.option("--mpp", type=float, help="µm per pixel of images that do not say theirs.")
+@click.option("--score", type=Number(0.01, 1.0), help="Score threshold in place of the protocol's.")
+@click.option("--mpp", type=PIXEL_SIZE, help="µm per pixel of images that do not say theirs.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
 @precision_option
 @click.option("--no-prefilter", is_flag=True, help="Look everywhere, not only at tissue.")
@@ -77,6 +80,10 @@ def evaluate(
     quality, AJI, COCO AP and the error of sizes are printed for all images and for each set,
     modality and class.
     """
+    # Here and not above: torch takes seconds to load.
+    from cellseg.evaluate import EvaluateRequest
+    from cellseg.protocol import save_protocol
+
     request = EvaluateRequest(
         data=data,
         images=images,
@@ -94,13 +101,13 @@ def evaluate(
         from cellseg.report import write_report
 
         page = write_report(evaluation, report)
-        console.print(f"report: {page}", markup=False)
+        say(f"report: {page}", console=console)
     if calibrate is not None:
         found, chosen = evaluation.calibrated()
         save_protocol(found, calibrate)
-        console.print(_calibrated(chosen, evaluation.images[0].score, calibrate), markup=False)
+        say(_calibrated(chosen, evaluation.images[0].score, calibrate), console=console)
     if as_json:
-        click.echo(json.dumps(evaluation.as_dict()))
+        say(json.dumps(evaluation.as_dict()))
     else:
         _print(evaluation)
 
@@ -116,6 +123,9 @@ def _calibrated(chosen: Calibrated, before: float, path: Path) -> str:
 
 
 def _drained(request: EvaluateRequest, console: Console) -> Evaluation:
+    from cellseg.evaluate import ImageDone, Note
+    from cellseg.evaluate import evaluate as run_evaluation
+
     bar = Progress(
         TextColumn("images"),
         BarColumn(),
@@ -129,7 +139,7 @@ def _drained(request: EvaluateRequest, console: Console) -> Evaluation:
     with bar:
         for event in run_evaluation(request):
             if isinstance(event, Note):
-                console.print(event.text, markup=False)
+                say(event.text, console=console)
             elif isinstance(event, ImageDone):
                 bar.update(task, completed=event.done, total=event.total)
             else:
@@ -145,14 +155,14 @@ def _print(evaluation: Evaluation) -> None:
     for head in heads:
         counting.add_column(head, justify="left" if not head else "right")
     for name, one in tables.items():
-        counting.add_row(*_counting(name, one))
+        counting.add_row(*_counting(escape(visible(name)), one))
     console.print(counting)
     outlines = Table(title="outlines and sizes", title_justify="left")
     names = ("", "F1@.5", "F1@.75", "accuracy@.5", "PQ", "AJI", "mask AP", "box AP", "area bias")
     for head in names:
         outlines.add_column(head, justify="left" if not head else "right")
     for name, one in tables.items():
-        outlines.add_row(*_outlines(name, one))
+        outlines.add_row(*_outlines(escape(visible(name)), one))
     console.print(outlines)
 
 

@@ -3,62 +3,20 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import click
 
+from cellseg.cli._options import PIXEL_SIZE, Place, Plane
+from cellseg.cli._say import say
 from cellseg.errors import CellsegError, InputError, PartialResultError
-from cellseg.location import Location, as_location
-
-
-class Plane(click.ParamType["int | Literal['max', 'mean']"]):
-    """A z plane: a number from 0, ``max`` or ``mean``."""
-
-    name = "PLANE"
-
-    def convert(
-        self,
-        value: Any,  # noqa: ANN401
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> int | Literal["max", "mean"]:
-        """Turn the option's text into a plane."""
-        if isinstance(value, int):
-            return value
-        if value in ("max", "mean"):
-            return cast("Literal['max', 'mean']", value)
-        try:
-            return int(value)
-        except ValueError:
-            self.fail(f"{value!r} is no plane: expected a number from 0, max or mean", param, ctx)
-
-
-class Place(click.ParamType["Location"]):
-    """A path, or a URL such as ``s3://bucket/slide.svs``."""
-
-    name = "PATH|URL"
-
-    def __init__(self, *, folder: bool = False) -> None:
-        self.folder = folder
-
-    def convert(
-        self,
-        value: Any,  # noqa: ANN401
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> Location:
-        """Turn the argument's text into a place."""
-        place = as_location(value)
-        if self.folder and isinstance(place, Path) and place.exists() and not place.is_dir():
-            self.fail(f"{value!r} is a file, expected a folder", param, ctx)
-        return place
+from cellseg.location import Location
 
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=Place(), metavar="FILE...")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list, one entry a file.")
-@click.option("--mpp", type=float, help="µm per pixel, instead of what the file says.")
+@click.option("--mpp", type=PIXEL_SIZE, help="µm per pixel, instead of what the file says.")
 @click.option("--z", type=Plane(), help="Plane from 0, or max or mean over all planes.")
 @click.option("--t", type=int, help="Time point, from 0.")
 @click.option("--series", type=int, default=0, help="Which image of a file with several.")
@@ -84,12 +42,12 @@ def info(
             failed.append(error)
             described = {"path": str(file), "error": str(error)}
             if not as_json and len(files) > 1:
-                click.echo(f"Error: {error}", err=True)
+                say(f"Error: {error}", err=True)
         said.append(described)
         if not as_json and "error" not in described:
-            click.echo(("\n" if number else "") + for_people(described))
+            say(("\n" if number else "") + for_people(described))
     if as_json:
-        click.echo(json.dumps(said, indent=2, ensure_ascii=False))
+        say(json.dumps(said, indent=2, ensure_ascii=False))
     if failed:
         if len(files) == 1:
             raise failed[0]
@@ -128,8 +86,12 @@ def _rows(described: dict[str, Any]) -> list[tuple[str, str]]:
         rows.append(("levels", f"{len(described['levels'])}, downsampled by {steps}"))
     planes = {"z planes": described["size_z"], "time points": described["size_t"]}
     rows += [(label, str(count)) for label, count in planes.items() if count > 1]
-    if described["series"] > 1:
-        rows.append(("series", f"{described['series']}, choose with --series"))
+    pictures = described["pictures"]
+    if (images := described["series"] - len(pictures)) > 1:
+        rows.append(("series", f"{images}, choose with --series"))
+    if pictures:
+        named = ", ".join(f"{name} (--series {number})" for number, name in pictures.items())
+        rows.append(("beside it", named))
     return rows
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cellseg.training import run
+from cellseg.cli._options import PIXEL_SIZE, Number
+from cellseg.cli._say import say
+
+if TYPE_CHECKING:
+    from cellseg.training import run
 
 LINE_SECONDS = 30.0
 """Without a terminal: at least so long between lines about losses."""
@@ -54,7 +58,7 @@ Examples:
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder of the model and its checkpoint; a training found there goes on.",
 )
-@click.option("--minutes", type=float, help="How long to train; 60 without --steps.")
+@click.option("--minutes", type=Number(0.0), help="How long to train; 60 without --steps.")
 @click.option("--steps", type=int, help="How many steps to train.")
 @click.option("--batch", default=4, show_default=True, help="Crops a step.")
 @click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
@@ -72,7 +76,7 @@ Examples:
     help="What the masks outline.",
 )
 @click.option("--name", help="The model's name.")
-@click.option("--mpp", type=float, help="µm per pixel of images that do not say theirs.")
+@click.option("--mpp", type=PIXEL_SIZE, help="µm per pixel of images that do not say theirs.")
 @click.option("--licence", default="not stated", help="Licence of the data, for the model card.")
 def train(
     data: tuple[Path, ...],
@@ -95,6 +99,9 @@ def train(
     Exports of CVAT, LabelMe's converters and Roboflow are read as they are. Ctrl-C keeps what
     is done; the same command goes on.
     """
+    # Here and not above: torch takes seconds to load.
+    from cellseg.training import run
+
     request = run.TrainRequest(
         data=data,
         validation=val,
@@ -120,19 +127,19 @@ def train(
 def _finish(done: run.Trained) -> None:
     scores = done.card.scores
     if scores:
-        click.echo(
+        say(
             f"validation: mask AP {scores['mask_ap']:.3f}, AP50 {scores['mask_ap50']:.3f}, "
             f"F1 {scores['f1']:.3f}"
         )
-    click.echo(f"model: {done.model}")
-    click.echo(f"use it: cellseg count SLIDE --model {done.model}")
+    say(f"model: {done.model}")
+    say(f"use it: cellseg count SLIDE --model {done.model}")
     if done.card.mpp is None:
-        click.echo(
+        say(
             f"pixel size unknown: it expects {done.card.object} diameters of about "
             f"{done.card.diameter_px:.0f} px (--mpp tells the pixel size of your images)"
         )
     else:
-        click.echo(f"it expects {done.card.mpp:.3g} µm per pixel")
+        say(f"it expects {done.card.mpp:.3g} µm per pixel")
 
 
 class _Printer:
@@ -162,13 +169,15 @@ class _Printer:
 
     def __call__(self, event: run.Event) -> None:
         """Show one event."""
+        from cellseg.training import run
+
         if isinstance(event, run.Note):
-            self.console.print(event.text, markup=False)
+            say(event.text, console=self.console)
         elif isinstance(event, run.Validated):
-            self.console.print(
+            say(
                 f"step {event.step}: validation mask AP {event.scores.mask_ap:.3f}, "
                 f"F1 {event.scores.f1:.3f}" + (" (best so far)" if event.best else ""),
-                markup=False,
+                console=self.console,
             )
         else:
             self._progress(event)
@@ -181,7 +190,7 @@ class _Printer:
         now = time.monotonic()
         if not self.console.is_terminal and now - self.said >= LINE_SECONDS:
             self.said = now
-            self.console.print(
+            say(
                 f"step {event.step}, {event.minutes:.1f} min, {100 * event.share:.0f} %: {losses}",
-                markup=False,
+                console=self.console,
             )

@@ -15,11 +15,11 @@ from contextlib import suppress
 from hashlib import file_digest
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlparse
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -29,6 +29,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from cellseg.errors import OutputError, WeightsError
 from cellseg.models.backbones import BACKBONES
 from cellseg.models.maskrcnn import Architecture, build_maskrcnn
+from cellseg.text import visible
 
 FORMAT = 2
 """1: always a ResNet-50 under a pyramid of 256 channels. 2: as its card says."""
@@ -64,6 +65,10 @@ class DataCard(BaseModel):
     attribution: str = ""
 
 
+Shown = Annotated[str, AfterValidator(visible)]
+"""A name of anybody's choice, its control characters shown as such."""
+
+
 class ModelCard(BaseModel):
     """What is known of a model; it travels in the file's metadata.
 
@@ -90,11 +95,11 @@ class ModelCard(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     format: int = FORMAT
-    name: str = Field(min_length=1, max_length=200)
+    name: Shown = Field(min_length=1, max_length=200)
     object: Literal["nucleus", "cell"] = "nucleus"
     backbone: str = "resnet50"
     pyramid: int = 256
-    classes: tuple[str, ...] = Field(min_length=1, max_length=1000)
+    classes: tuple[Shown, ...] = Field(min_length=1, max_length=1000)
     mpp: float | None = Field(None, gt=0)
     diameter_px: float | None = Field(None, gt=0)
     data: tuple[DataCard, ...] = ()
@@ -145,12 +150,25 @@ def save_model(
     partial = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial, metadata)
+        write_tensors(partial, tensors, metadata)
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise OutputError(f"{path}: the model cannot be written: {error}") from error
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """A safetensors file with the permissions of any other: safetensors lets only its owner read.
+
+    Raises
+    ------
+    OSError, SafetensorError
+    """
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(tensors, path, metadata)
+    path.chmod(mode)
 
 
 def load_model(

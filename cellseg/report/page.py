@@ -17,6 +17,7 @@ from cellseg.evaluation.fates import FATES, tally
 from cellseg.evaluation.judged import Judged, Scores, ap_by_density, ap_by_diameter
 from cellseg.report import plots
 from cellseg.report.outlines import COLOURS, MEANINGS
+from cellseg.text import visible
 from cellseg.training.coco import read_pixels
 
 WORST = 10
@@ -133,12 +134,12 @@ def _page(evaluation: Evaluation, worst: list[tuple[str, Judged]]) -> str:
     model = evaluation.model
     parts = [
         "<!doctype html><html lang='en'><meta charset='utf-8'>",
-        f"<title>cellseg evaluate: {escape(model.name)}</title><style>{_STYLE}</style>",
-        f"<h1>{escape(model.name)} on {len(evaluation.images):,} images</h1>",
-        f"<p>What is outlined: {escape(model.object)}. Weights {escape(model.checksum[:12])}. "
+        f"<title>cellseg evaluate: {_safe(model.name)}</title><style>{_STYLE}</style>",
+        f"<h1>{_safe(model.name)} on {len(evaluation.images):,} images</h1>",
+        f"<p>What is outlined: {_safe(model.object)}. Weights {_safe(model.checksum[:12])}. "
         "Every image went through the whole of a count, with its own protocol. Intervals are 95 % "
         "over resampled images.</p>",
-        *(f"<p>{escape(note)}</p>" for note in evaluation.notes),
+        *(f"<p>{_safe(note)}</p>" for note in evaluation.notes),
         _tables(evaluation.tables()),
         "<figure><img src='threshold.png' alt='Count and F1 against the score threshold'></figure>",
         "<figure><img src='counts.png' alt='Counted against annotated objects, by image'></figure>",
@@ -159,8 +160,8 @@ def _page(evaluation: Evaluation, worst: list[tuple[str, Judged]]) -> str:
 def _figure(name: str, image: Judged) -> str:
     fates = ", ".join(f"{MEANINGS[fate]} {count:,}" for fate, count in tally(image).items())
     return (
-        f"<figure><img src='{name}' alt=''><figcaption>{escape(image.name)}, "
-        f"{escape(image.group)}: {len(image.truth):,} annotated, "
+        f"<figure><img src='{name}' alt=''><figcaption>{_safe(image.name)}, "
+        f"{_safe(image.group)}: {len(image.truth):,} annotated, "
         f"{int(image.counted.sum()):,} counted; {fates}</figcaption></figure>"
     )
 
@@ -170,7 +171,7 @@ def _tables(scores: dict[str, Scores]) -> str:
         ["", "images", "annotated", "counted", "bias", "95 %", "per image", "median"],
         [
             [
-                escape(name),
+                _safe(name),
                 f"{one.count.images:,}",
                 f"{one.count.truth:,}",
                 f"{one.count.found:,}",
@@ -187,7 +188,7 @@ def _tables(scores: dict[str, Scores]) -> str:
          "area bias", "spread", "diameter bias"],
         [
             [
-                escape(name),
+                _safe(name),
                 number(one.f1[0.5]),
                 "{} … {}".format(*(number(v) for v in one.f1_interval)),
                 number(one.f1[0.75]),
@@ -211,6 +212,11 @@ def _table(head: list[str], rows: list[list[str]]) -> str:
     cells = "".join(f"<th>{name}</th>" for name in head)
     lines = "".join("<tr>" + "".join(f"<td>{v}</td>" for v in row) + "</tr>" for row in rows)
     return f"<table><tr>{cells}</tr>{lines}</table>"
+
+
+def _safe(text: str) -> str:
+    """A name in a page: no markup, no control characters."""
+    return escape(visible(text))
 
 
 def percent(value: float, *, sign: bool = False) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from cellseg.errors import SettingsError
 from cellseg.slide._pixelsize import PixelSize
 from cellseg.slide._raster import ProjectedRaster, Raster
+from cellseg.text import visible
 
 ZChoice = int | Literal["max", "mean"] | None
 
@@ -44,6 +45,8 @@ class Content:
     n_series, n_images : int
         All that can be chosen, and those of them that are no picture of the label or the whole.
     close : callable
+    pictures : tuple of (int, str)
+        Series and name of each of the label, or of the whole.
     """
 
     format: str
@@ -59,6 +62,7 @@ class Content:
     n_series: int
     n_images: int
     close: Callable[[], None]
+    pictures: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,7 @@ def channel_names(names: Sequence[str | None], count: int) -> tuple[str, ...]:
     out: list[str] = []
     for number in range(count):
         given = names[number] if number < len(names) else None
-        name = " ".join((given or "").split())[:60] or f"channel {number}"
+        name = visible(" ".join((given or "").split())[:60]) or f"channel {number}"
         while name in out:
             name = f"{name} ({number})"
         out.append(name)

@@ -243,6 +243,7 @@ class Slide:
             "size_z": self.size_z,
             "size_t": self.size_t,
             "series": self._content.n_series,
+            "pictures": {str(number): name for number, name in self._content.pictures},
             "mpp": self.mpp,
             "mpp_source": self.mpp_source,
             "compression": self._content.compression,

@@ -129,6 +129,11 @@ def _content(
         n_series=len(tif.series),
         n_images=sum(not _is_extra(series) for series in tif.series),
         close=lambda: _close(tif, file, opened.cache),
+        pictures=tuple(
+            (number, str(one.name).lower())
+            for number, one in enumerate(tif.series)
+            if _is_extra(one)
+        ),
     )
 
 

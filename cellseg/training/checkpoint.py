@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from cellseg.errors import OutputError, WeightsError
+from cellseg.models.weights import write_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
 BEST = "best.safetensors"
@@ -57,7 +57,7 @@ def write(path: Path, parts: Parts, state: State) -> None:
         for name, value in values.items()
     }
     try:
-        save_file(tensors, partial, {"state": json.dumps(asdict(state))})
+        write_tensors(partial, tensors, {"state": json.dumps(asdict(state))})
         partial.replace(path)
     except (OSError, SafetensorError) as error:
         with suppress(OSError):

@@ -21,10 +21,14 @@ from PIL.Image import DecompressionBombError
 from cellseg.errors import InputError
 from cellseg.geometry import Box
 from cellseg.normalise import Light
+from cellseg.text import visible
 from cellseg.training.crops import AnnotatedImage
 from cellseg.training.outlines import Outline, filled, outline_of
 
 FAULTS_SHOWN = 40
+
+UNSEEN_PX = 100_000_000
+"""Outlines on images that are not there, or of another size, are looked at up to this size."""
 
 _TRANSMITTED = ("histology", "brightfield", "bright field", "phase", "transmitted", "ihc", "h&e")
 _UNREADABLE = (
@@ -158,7 +162,8 @@ class _Reader:
         names: dict[int, str] = {}
         for entry in data["categories"]:
             key, name = _key(entry.get("id")), entry.get("name")
-            if key is None or not isinstance(name, str) or not name.strip():
+            name = visible(name) if isinstance(name, str) else ""
+            if key is None or not name.strip():
                 self.faults.append(f"category {entry.get('id')!r} has no id or no name")
             elif key in names:
                 self.faults.append(f"category id {key} stands twice")
@@ -222,6 +227,8 @@ class _Reader:
         )
         path = self._find(name)
         pixels = None if path is None else self._pixels(path, name, extent)
+        if pixels is None and extent[0] * extent[1] > UNSEEN_PX:
+            return None
         mpp = entry.get("mpp")
         if mpp is not None and (not isinstance(mpp, int | float) or not 0.01 < mpp < 100):
             self.faults.append(f"{name}: mpp must be µm per pixel, got {mpp!r}")
@@ -295,7 +302,12 @@ class _Reader:
             roots += [home / "images" / self.path.stem.removeprefix("instances_")]
         for root in roots:
             path = root / relative
-            if path.is_file():
+            try:
+                there = path.is_file()
+            except OSError as error:  # a name that is too long for any file
+                self.faults.append(f"{name[:80]}…: {error.strerror}")
+                return None
+            if there:
                 if path.resolve().is_relative_to(root.resolve()):
                     return path
                 self.faults.append(f"{name}: a link that leads out of {root}")

@@ -111,7 +111,10 @@ def _drawn(polygons: list[object], extent: tuple[int, int]) -> NDArray[np.int64]
             or not all(isinstance(v, int | float) and not isinstance(v, bool) for v in polygon)
         ):
             raise ValueError("has a polygon that is not at least three points x, y, x, y, …")
-        points = np.array(polygon, dtype=np.float64).reshape(-1, 2)
+        try:
+            points = np.array(polygon, dtype=np.float64).reshape(-1, 2)
+        except OverflowError as error:
+            raise ValueError("has a polygon with points that lie on no image") from error
         if not np.isfinite(points).all():
             raise ValueError("has a polygon with points that are no numbers")
         beyond = float(max(-points.min(), (points - [width, height]).max()))

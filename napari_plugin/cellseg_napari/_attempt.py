@@ -8,6 +8,7 @@ from collections.abc import Callable
 from napari.utils.notifications import show_error, show_warning
 
 from cellseg.errors import CellsegError, unexpected_text
+from cellseg.text import visible_lines
 
 logger = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ def attempt(action: Callable[[], object], *_: object) -> None:
 def tell(error: Exception) -> None:
     """In napari's corner; what nobody foresaw goes into the log as well."""
     if isinstance(error, CellsegError):
-        show_warning(str(error))
+        show_warning(visible_lines(str(error)))
     else:
         logger.error("unexpected", exc_info=error)
-        show_error(unexpected_text(error))
+        show_error(visible_lines(unexpected_text(error)))

@@ -25,6 +25,7 @@ from napari.utils.notifications import show_error, show_info, show_warning
 from cellseg.errors import CellsegError, unexpected_text
 from cellseg.protocol import shipped_protocols
 from cellseg.remaining import in_words
+from cellseg.text import visible_lines
 from cellseg_napari._background import Background
 from cellseg_napari._count import (
     AUTOMATIC,
@@ -191,7 +192,7 @@ class CountWidget(Container):  # type: ignore[misc]
         try:
             settings = settings_of(self.form())
         except CellsegError as error:
-            show_warning(str(error))
+            show_warning(visible_lines(str(error)))
             return
         self.run(settings)
 
@@ -230,10 +231,10 @@ class CountWidget(Container):  # type: ignore[misc]
             return
         made = pipeline()
         if isinstance(event, made.Note):
-            show_info(event.text)
+            show_info(visible_lines(event.text))
         elif isinstance(event, made.Started):
             self.progress.max = max(1, event.tiles)
-            self.said.value = event.text
+            self.said.value = visible_lines(event.text)
         elif isinstance(event, made.TileDone):
             self.progress.value = event.done
             self.said.value = _so_far(event)
@@ -244,13 +245,15 @@ class CountWidget(Container):  # type: ignore[misc]
         try:
             self._preview.show(event)
         except CellsegError as error:
-            show_error(str(error))
+            show_error(visible_lines(str(error)))
 
     def _failed(self, error: Exception) -> None:
         """What went wrong, in one line; finished tiles are in the journal."""
         if not isinstance(error, CellsegError):
             logger.error("counting failed", exc_info=error)
-        text = str(error) if isinstance(error, CellsegError) else unexpected_text(error)
+        text = visible_lines(
+            str(error) if isinstance(error, CellsegError) else unexpected_text(error)
+        )
         if not self._closed:
             self.said.value = text
         show_error(text)

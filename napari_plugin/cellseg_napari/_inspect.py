@@ -46,7 +46,7 @@ class Totals:
         Per mm² of the shapes; None without pixel size, or without shapes.
     median_area : float or None
     unit : str
-        Of the area: ``µm²`` or ``px``.
+        Of the area: ``µm²`` or ``px²``.
     """
 
     cells: int
@@ -306,7 +306,7 @@ class Inspector:
             cells=int(inside.sum()),
             density_per_mm2=density,
             median_area=float(np.median(areas)) if len(areas) else None,
-            unit="µm²" if area == "area_um2" else "px",
+            unit="µm²" if area == "area_um2" else "px²",
         )
 
     def edited(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from qtpy.QtWidgets import (
 )
 
 from cellseg.corrections import Edit
+from cellseg.text import visible
 from cellseg_napari._attempt import attempt, tell
 from cellseg_napari._background import in_background
 from cellseg_napari._correct_box import CorrectBox
@@ -344,7 +346,7 @@ class InspectWidget(QWidget):  # type: ignore[misc]
             names = enumerate(self.inspector.classes())
             return "  ".join(
                 f'<span style="color:{CLASS_COLOURS[n % len(CLASS_COLOURS)]}">■</span> '
-                f"{name.replace('&', '&amp;').replace('<', '&lt;')}"
+                f"{escape(visible(name), quote=False)}"
                 for n, name in names
             )
         values = self.inspector.opened.column(what).astype(np.float32)

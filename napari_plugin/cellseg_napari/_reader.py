@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.errors import CellsegError, RegionError
+from cellseg.text import visible, visible_lines
 
 if TYPE_CHECKING:
     from cellseg.results import Result
@@ -133,14 +134,14 @@ def read_slide(
     shared = {"multiscale": True, "metadata": {SLIDE_KEY: about}, **placed(slide.mpp)}
     if slide.is_rgb:
         levels = slide_levels(source, channels=(0, 1, 2))
-        return [(levels, {"name": slide.name, "rgb": True, **shared}, "image")]
+        return [(levels, {"name": visible(slide.name), "rgb": True, **shared}, "image")]
     several = len(slide.channels) > 1
     (counted,), why = _counted_channel(slide)
     layers: list[LayerData] = []
     for number, channel in enumerate(slide.channels):
         levels = slide_levels(source, channels=(number,))
         look = {
-            "name": f"{slide.name} {channel}" if several else slide.name,
+            "name": visible(f"{slide.name} {channel}" if several else slide.name),
             "contrast_limits": contrast_limits(np.asarray(levels[-1])),
             "colormap": COLORMAPS[number % len(COLORMAPS)] if several else "gray",
             "blending": "additive" if several else "translucent",
@@ -228,7 +229,7 @@ def _cells_layers(result: Result) -> list[LayerData]:
         _warn(f"{opened.note}; shown as counted, and not to be corrected")
     frame = result.frame
     look: dict[str, Any] = {
-        "name": f"{result.path.stem} {result.run.get('object', 'cell')}",
+        "name": visible(f"{result.path.stem} {result.run.get('object', 'cell')}"),
         "opacity": 0.5,
         "metadata": {KEY: opened, "cellseg_role": "cells", "cellseg_run": result.run},
         **placed(frame.mpp, downsample=frame.downsample),
@@ -251,7 +252,7 @@ def _tissue_layer(result: Result) -> list[LayerData]:
         return []
     rings = [np.array(ring) for rings in region.polygons for ring in rings]
     look = {
-        "name": f"{result.path.stem} tissue",
+        "name": visible(f"{result.path.stem} tissue"),
         "shape_type": "polygon",
         "face_color": "transparent",
         "edge_color": "#00c070",
@@ -278,7 +279,7 @@ def _overview_layer(result: Result) -> list[LayerData]:
     pixel = frame.height / height * (frame.mpp or 1.0)
     look = {
         **placed(frame.mpp),
-        "name": f"{result.path.stem} overview",
+        "name": visible(f"{result.path.stem} overview"),
         "rgb": True,
         "scale": (pixel, pixel),
         "translate": (0.0, -1.05 * width * pixel),
@@ -290,4 +291,4 @@ def _warn(message: str) -> None:
     """One line in napari's window, or in the terminal when there is none."""
     from napari.utils.notifications import show_warning
 
-    show_warning(message)
+    show_warning(visible_lines(message))

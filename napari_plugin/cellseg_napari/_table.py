@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, QObject, Qt
 
+from cellseg.text import visible
 from cellseg_napari._opened import Opened
 
 PAGE = 64
@@ -89,4 +90,4 @@ def _text(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, float | np.floating):
         return "" if np.isnan(value) else f"{value:.5g}"
-    return str(value)
+    return visible(str(value))

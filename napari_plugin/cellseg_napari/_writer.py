@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cellseg.errors import CellsegError
+from cellseg.text import as_cell, visible
 from cellseg_napari._opened import KEY, Opened
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def write_labels(path: str, data: object, meta: dict[str, Any]) -> list[str]:
         else:
             _write_masks(opened, target)
     except (CellsegError, OSError) as error:
-        show_warning(f"{path}: cannot be written: {error}")
+        show_warning(visible(f"{path}: cannot be written: {error}"))
         return []
     return [path]
 
@@ -55,10 +56,12 @@ def _write_table(opened: Opened, path: Path) -> None:
     if corrections is None or not corrections.touched:
         shutil.copyfile(opened.result.table_path, path)
         return
+    from cellseg.results import with_texts
+
     first = True
     with path.open("w", encoding="utf-8", newline="") as file:
         for table, _ in corrections.batches():
-            table.to_csv(file, index=False, header=first, lineterminator="\n")
+            with_texts(table, as_cell).to_csv(file, index=False, header=first, lineterminator="\n")
             first = False
 
 

@@ -242,12 +242,14 @@ def test_saved_from_naparis_dialog(inspector: Inspector, tmp_path: Path) -> None
     corrections = corrections_of(inspector)
     corrections.delete([1])
     corrections.split(5)
+    corrections.classify([2], "=1+1")
     data, meta, _ = inspector.layer.as_layer_data_tuple()
     csv = tmp_path / "out.csv"
     assert write_labels(str(csv), data, meta) == [str(csv)]
     table = pd.read_csv(csv)
     assert len(table) == len(corrections)
     assert sorted(table["label"]) == corrections.labels().tolist()
+    assert set(table["class"]) == {"nucleus", "'=1+1"}
     tif = tmp_path / "out.tif"
     assert write_labels(str(tif), data, meta) == [str(tif)]
     masks = tifffile.imread(tif)

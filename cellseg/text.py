@@ -1,0 +1,51 @@
+"""Names that come from files, where people see them: on a terminal, in a page, in a spreadsheet."""
+
+from __future__ import annotations
+
+import re
+
+_HIDDEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""Controls (C0, C1), line and paragraph separators, what turns the direction of text, and bytes
+of a file name that are no UTF-8."""
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
+_GUARDED = re.compile(r"'+[=+\-@\t\r\n]")
+
+
+def visible(text: str) -> str:
+    r"""Text whose control characters are shown as such and no longer act.
+
+    They become escapes as in JSON, so that a JSON text stays one with the same content.
+
+    >>> visible("DAPI\x1b[2J")
+    'DAPI\\u001b[2J'
+    """
+    return _HIDDEN.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def visible_lines(text: str) -> str:
+    """The same of a text of several lines: their ends stay."""
+    return "\n".join(visible(line) for line in text.split("\n"))
+
+
+def as_cell(text: str) -> str:
+    """Text for a cell of a table that no spreadsheet takes for a formula.
+
+    An apostrophe is put before what begins with ``=``, ``+``, ``-``, ``@``, a tab or a line's end
+    (`OWASP, CSV injection`); :func:`from_cell` takes it away again.
+
+    >>> as_cell("=1+1"), as_cell("tumour")
+    ("'=1+1", 'tumour')
+    """
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def from_cell(text: str) -> str:
+    """What :func:`as_cell` was given.
+
+    >>> from_cell("'=1+1"), from_cell("'quoted'")
+    ('=1+1', "'quoted'")
+    """
+    return text[1:] if _GUARDED.match(text) else text

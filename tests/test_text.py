@@ -1,0 +1,137 @@
+"""Names from files: what a spreadsheet, a terminal or a page would obey is only shown."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellseg.cli import main
+from cellseg.corrections import Corrections
+from cellseg.models.weights import ModelCard
+from cellseg.pipeline import run
+from cellseg.plan import CountRequest
+from cellseg.results import load_result
+from cellseg.slide import open_slide
+from cellseg.synthetic import write_disc_slide
+from cellseg.text import as_cell, from_cell, visible, visible_lines
+from cellseg.threshold import ThresholdDetector
+
+LINK = '=HYPERLINK("http://x")'
+FORMULAS = [LINK, "+", "-1", "@SUM(A1)", "\t=1", "\r=1", "'=1", "plain", "'s"]
+NASTY = "\x1b]0;owned\x07\x9b2J\u202egnp"
+
+
+@given(st.text() | st.sampled_from(FORMULAS))
+def test_a_cell_never_begins_a_formula_and_is_read_again(text):
+    assert not as_cell(text).startswith(("=", "+", "-", "@", "\t", "\r", "\n"))
+    assert from_cell(as_cell(text)) == text
+
+
+@given(st.text(), st.text())
+def test_control_characters_are_shown(before, after):
+    shown = visible(before + NASTY + after)
+    assert shown.encode("utf-8", "surrogatepass").decode("utf-8", "strict") == shown
+    assert not {c for c in shown if ord(c) < 32 or 127 <= ord(c) < 160 or c == "\u202e"}
+    assert visible_lines(f"{before}\n{after}") == visible_lines(before) + "\n" + visible_lines(
+        after
+    )
+
+
+def test_a_json_text_keeps_its_content():
+    for text in (json.dumps([NASTY], ensure_ascii=False), json.dumps([NASTY])):
+        assert json.loads(visible_lines(text)) == [NASTY]
+
+
+class Formulas(ThresholdDetector):
+    def __init__(self):
+        super().__init__()
+        self.info = type(self.info)(**{**vars(self.info), "classes": (LINK,)})
+
+
+@pytest.fixture
+def counted(tmp_path):
+    write_disc_slide(tmp_path / "a.tif", np.random.default_rng(0), shape=(200, 200))
+    *_, last = run(CountRequest(image=tmp_path / "a.tif", prefilter=False), detector=Formulas())
+    return load_result(last.cells.folder)
+
+
+def column(path, name="class"):
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row[name] for row in csv.DictReader(file)]
+
+
+def test_a_class_that_is_a_formula_is_text_in_the_table(counted):
+    assert set(column(counted.table_path)) == {f"'{LINK}"}
+    assert set(counted.table()["class"]) == {LINK}
+    assert set(counted.rows().column("class")) == {LINK}
+    assert set(counted.rows().take(range(2))["class"]) == {LINK}
+    assert list(counted.run["summary"]["cells_per_class"]) == [LINK]
+
+
+def test_so_is_a_class_that_a_person_gave(counted):
+    corrections = Corrections(counted)
+    corrections.classify([1], "@SUM(A1)")
+    saved = corrections.save()
+    assert sorted(set(column(saved.table_path))) == [f"'{LINK}", "'@SUM(A1)"]
+    assert set(saved.table()["class"]) == {LINK, "@SUM(A1)"}
+
+
+def test_a_models_names_show_their_control_characters():
+    card = ModelCard(name=NASTY, classes=(NASTY, "b"))
+    assert (card.name, card.classes) == (visible(NASTY), (visible(NASTY), "b"))
+
+
+def test_a_channels_name_shows_its_control_characters(tmp_path):
+    path = tmp_path / "a.ome.tif"
+    names = ["DAPI\u202e", "b\x9b"]
+    pixels = np.zeros((2, 64, 64), np.uint8)
+    tifffile.imwrite(path, pixels, metadata={"axes": "CYX", "Channel": {"Name": names}})
+    with open_slide(path) as slide:
+        assert slide.channels == ("DAPI\\u202e", "b\\u009b")
+
+
+def called(monkeypatch, capsys, *args):
+    monkeypatch.setattr(sys, "argv", ["cellseg", *map(str, args)])
+    with pytest.raises(SystemExit):
+        main()
+    out, err = capsys.readouterr()
+    return out + err
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("info", "{0}.tif"),
+        ("info", "--json", "{0}.tif"),
+        ("count", "{0}.tif"),
+        ("count", "a.tif", "--protocol", "{0}"),
+        ("count", "a.tif", "--channel", "{0}"),
+        ("count", "a.tif", "--mpp", "{0}"),
+        ("view", "a.tif", "{0}"),
+        ("train", "{0}.json"),
+        ("{0}",),
+        ("count", "--{0}"),
+    ],
+)
+def test_nothing_that_is_typed_or_named_steers_the_terminal(monkeypatch, capsys, tmp_path, args):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("cellseg.pipeline.load_detector", lambda model, **_: ThresholdDetector())
+    write_disc_slide(tmp_path / "a.tif", np.random.default_rng(0), shape=(100, 100))
+    said = called(monkeypatch, capsys, *(part.format(NASTY) for part in args))
+    assert said
+    assert not {c for c in said if visible_lines(c) != c}
+    if args[0] == "info":
+        assert "\\u001b" in said
+
+
+def test_a_page_shows_them_too():
+    from cellseg.report import page
+
+    assert page._safe(f"<b>{NASTY}") == f"&lt;b&gt;{visible(NASTY)}"
