@@ -326,7 +326,7 @@ def test_a_slide_that_was_replaced_is_opened_again(slide, threads, tmp_path):
     first, _ = counted(on(threads, path, output=tmp_path))
     assert len(first.cells) == truth.count
     again = write_disc_slide(path, np.random.default_rng(9), shape=(350, 450))
-    second, _ = counted(on(threads, path, output=tmp_path))
+    second, _ = counted(on(threads, path, output=tmp_path, overwrite=True))
     assert sorted(second.cells.table["area_px"]) == sorted(again.areas) != sorted(truth.areas)
 
 

@@ -370,7 +370,7 @@ def test_the_second_image_of_a_file_is_counted_where_it_is_asked_for(tmp_path):
     first, events = counted(request_for(path))
     assert any("first of 2 images" in event.text for event in events if isinstance(event, Note))
     assert len(first.cells) == drawn[0].count
-    second, events = counted(request_for(path, series=1))
+    second, events = counted(request_for(path, series=1, overwrite=True))
     assert not any("images is read" in event.text for event in events if isinstance(event, Note))
     assert len(second.cells) == drawn[1].count
     assert load_result(second.cells.folder).run["settings"]["series"] == 1
@@ -544,7 +544,7 @@ def test_many_outlines_beyond_the_size_limits_are_told(slide):
     left_out = truth.count - len(result.cells)
     (said,) = [text for text in result.cells.warnings if "left out" in text]
     assert f"{left_out} outlines beside {len(result.cells)} cells" in said
-    whole, _ = counted(request_for(path))
+    whole, _ = counted(request_for(path, overwrite=True))
     assert not any("left out" in text for text in whole.cells.warnings)
 
 

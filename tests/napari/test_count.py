@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -158,6 +159,9 @@ def test_a_layer_without_a_file_is_written_first(viewer: ViewerModel, tmp_path: 
     with open_slide(request.image) as slide:
         assert slide.mpp == pytest.approx(0.5, rel=1e-3)
         assert slide.is_rgb
+    os.utime(request.image, ns=(1, 1))
+    assert request_of(Form(layer=layer, output=tmp_path, overwrite=True)).overwrite
+    assert request.image.stat().st_mtime_ns == 1, "the same pixels are the same slide"
     layer.scale, layer.units = (500.0, 500.0), ("nm", "nm")
     with open_slide(request_of(Form(layer=layer, output=tmp_path)).image) as slide:
         assert slide.mpp == pytest.approx(0.5, rel=1e-3)
