@@ -14,11 +14,14 @@ import tifffile
 from cellseg import pipeline
 from cellseg.cli import _progress, main
 from cellseg.cli.count import folder_names
+from cellseg.cli.train import _finish
 from cellseg.errors import SettingsError
+from cellseg.models.weights import ModelCard
 from cellseg.plan import CountRequest
 from cellseg.results import load_result
 from cellseg.synthetic import write_disc_slide
 from cellseg.threshold import ThresholdDetector
+from cellseg.training.run import Trained
 
 
 @pytest.fixture(autouse=True)
@@ -463,3 +466,49 @@ def test_pictures_beside_a_slide_are_called_by_their_names(cellseg, tmp_path):
     assert code == 0
     assert "thumbnail (--series 1), label (--series 2), macro (--series 3)" in out
     assert "choose with --series" not in out
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        (("count", "a.tif", "--output", LONG), 5),
+        (("count", "a.tif", "--output", f"{'y' * 200}/{LONG}"), 5),
+        (("count", LONG), 4),
+        (("info", LONG), 4),
+        (("count", "a.tif", "--protocol", LONG), 2),
+        (("count", "a.tif", "--model", LONG), 4),
+        (("count", "a.tif", "--region", LONG), 4),
+        (("count", "a.tif", "--scheduler", LONG), 2),
+        (("view", LONG), 4),
+        (("train", LONG), 2),
+        (("train", "a.json", "--output", LONG), 5),
+        (("evaluate", "a.json", "--report", LONG), 5),
+    ],
+)
+def test_a_name_that_is_too_long_is_one_line(cellseg, tmp_path, monkeypatch, args, expected):
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    discs(tmp_path / "a.tif", shape=(100, 100))
+    image = {"id": 1, "file_name": "a.tif", "height": 100, "width": 100}
+    square = {"id": 1, "image_id": 1, "category_id": 1, "segmentation": [[9, 9, 30, 9, 30, 30]]}
+    data = {"images": [image], "categories": [{"id": 1, "name": "n"}], "annotations": [square]}
+    (tmp_path / "a.json").write_text(json.dumps(data))
+    code, _, err = cellseg(*args)
+    assert "unexpected" not in err
+    assert code == expected, err
+
+
+def test_a_useless_training_is_not_recommended(capsys):
+    card = ModelCard(
+        name="m", classes=("n",), mpp=0.5, scores={"mask_ap": 0.0, "mask_ap50": 0.0, "f1": 0.01}
+    )
+    _finish(Trained(Path("m.safetensors"), card, Path()))
+    said = capsys.readouterr().out
+    assert "do not count with it" in said
+    assert "use it" not in said
+    good = card.model_copy(update={"scores": {**card.scores, "f1": 0.7}})
+    _finish(Trained(Path("m.safetensors"), good, Path()))
+    assert "use it: cellseg count SLIDE --model m.safetensors" in capsys.readouterr().out

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import logging
 import os
 import pickle
 import signal
+import socketserver
 import sys
 import threading
 import time
@@ -16,6 +18,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from cellseg.cluster.connect import connected
 from cellseg.errors import CellsegError, InputError, RegionError, SettingsError
 from cellseg.pipeline import CountResult, Note, TileDone, detector_key, run
 from cellseg.plan import CountRequest
@@ -271,6 +274,40 @@ def test_no_scheduler_there(slide, monkeypatch, tmp_path):
     assert not list(tmp_path.glob("*.cellseg"))
     with pytest.raises(SettingsError, match="--engine dask"):
         next(run(request_for(path, scheduler="tcp://127.0.0.1:9"), detector=ThresholdDetector()))
+
+
+class Web(http.server.BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+class Silent(socketserver.BaseRequestHandler):
+    def handle(self):
+        self.request.recv(1)
+
+
+@pytest.fixture(params=[Web, Silent])
+def another_server(request):
+    """A web server, and one that never answers."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), request.param) as server:
+        server.daemon_threads = True
+        server.block_on_close = False
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("scheme", ["", "tcp://", "http://"])
+def test_no_client_is_made_for_what_is_no_scheduler(another_server, scheme, monkeypatch, capfd):
+    """A client that got no answer takes half a minute to close, and leaves a traceback."""
+    monkeypatch.setattr("cellseg.cluster.connect.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("cellseg.cluster.connect._client", lambda *_: pytest.fail("a client"))
+    with (
+        pytest.raises(SettingsError, match=f"--scheduler {scheme}{another_server}: "),
+        connected(scheme + another_server),
+    ):
+        pass
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_schedulers_own_file_is_its_address(slide, threads, tmp_path):

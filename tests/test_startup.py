@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ HEAVY = {"torch", "torchvision", "pandas", "skimage", "matplotlib", "zarr", "sci
 
 LOADED = """
 import sys
+from pathlib import Path
 sys.argv = ["cellseg", *sys.argv[1:]]
 from cellseg.cli import main
 try:
@@ -77,3 +80,17 @@ def test_info_of_a_tiff_is_light(tmp_path):
     assert ended == "0"
     assert "64 × 64 px" in said
     assert not modules & HEAVY
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("args", [["--help"], ["info", "a.tif"], ["info", "--json", "a.tif"]])
+def test_an_output_that_is_full_is_one_line(tmp_path, args):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((64, 64), np.uint8))
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "cellseg", *args],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False, cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )  # fmt: skip
+    assert done.stderr == "cellseg: the output cannot be written: No space left on device\n"
+    assert done.returncode == 5

@@ -16,6 +16,9 @@ from cellseg.cli._say import say
 if TYPE_CHECKING:
     from cellseg.training import run
 
+USELESS_F1 = 0.2
+"""Models below this on the validation images are not recommended."""
+
 LINE_SECONDS = 30.0
 """Without a terminal: at least so long between lines about losses."""
 
@@ -132,6 +135,12 @@ def _finish(done: run.Trained) -> None:
             f"F1 {scores['f1']:.3f}"
         )
     say(f"model: {done.model}")
+    if scores and scores["f1"] < USELESS_F1:
+        say(
+            "it finds next to nothing of what is annotated, so do not count with it: train longer "
+            "(--minutes), start from --init default, or look whether the masks fit the images"
+        )
+        return
     say(f"use it: cellseg count SLIDE --model {done.model}")
     if done.card.mpp is None:
         say(

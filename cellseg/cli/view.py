@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from cellseg.cli._options import Place
 from cellseg.errors import CellsegError, InputError, SettingsError
+from cellseg.location import Location
 
 if TYPE_CHECKING:
     import napari
@@ -32,14 +34,14 @@ Examples:
   cellseg view slide.cellseg
   cellseg view slide.svs"""
 )
-@click.argument("path", metavar="RESULT_OR_IMAGE", type=click.Path(path_type=Path))
-def view(path: Path) -> None:
+@click.argument("path", metavar="RESULT_OR_IMAGE", type=Place())
+def view(path: Location) -> None:
     """Show a result folder, or a slide alone, in napari.
 
     The slide is read as you zoom, in µm. Over a result lie its masks, and a panel beside them
     shows, colours, filters and corrects the cells; beside a slide alone, a panel counts it.
     """
-    if not path.exists():
+    if not isinstance(path, Path) or not path.exists():
         raise InputError(f"{path}: no such file or folder")
     require_napari()
     require_display()
