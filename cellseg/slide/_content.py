@@ -146,13 +146,13 @@ def channel_names(names: Sequence[str | None], count: int) -> tuple[str, ...]:
     """Names of channels: those of the file where it has them, each only once."""
     if not any(names) and count == 1:
         return ("grey",)
-    out: list[str] = []
+    out: dict[str, None] = {}
     for number in range(count):
         given = names[number] if number < len(names) else None
         name = " ".join((given or "").split())[:60] or f"channel {number + 1}"
         while name in out:
             name = f"{name} ({number + 1})"
-        out.append(name)
+        out[name] = None
     return tuple(out)
 
 

@@ -14,6 +14,7 @@ from cellseg.location import Location, file_size
 from cellseg.slide import _pixelsize as sizes
 from cellseg.slide._content import Content, Request, channel_names, choose_planes, choose_series
 from cellseg.slide._guard import check_whole, reading
+from cellseg.slide._limits import check_plane
 from cellseg.slide._raster import (
     ChunkCache,
     ChunkedRaster,
@@ -82,6 +83,7 @@ def open_field(path: Location, request: Request) -> Content:
         header = _png(data) if data.startswith(PNG_MAGIC) else _jpeg(data)
         if header.height < 1 or header.width < 1:
             raise InputError(f"{path.name}: the image has no pixels; nothing to read")
+        check_plane(path.name, header.height, header.width, (header.height, header.width))
         choose_series(path.name, request.series, 1)
         planes = choose_planes(path.name, request, 1, 1)
         pixels = header.height * header.width

@@ -182,8 +182,8 @@ def read_bytes(file: Any, lock: threading.RLock, offset: int, count: int) -> byt
     return data
 
 
-def missing_segments(page: Any, size: int) -> tuple[int, int, int]:  # noqa: ANN401
-    """How many strips or tiles of a page there should be, are cut off, and are left out.
+def missing_segments(page: Any, size: int) -> tuple[int, int, int, int]:  # noqa: ANN401
+    """How many strips or tiles there should be, are cut off, and are left out; the others' bytes.
 
     Parameters
     ----------
@@ -199,4 +199,5 @@ def missing_segments(page: Any, size: int) -> tuple[int, int, int]:  # noqa: ANN
     offsets, counts = offsets[:known], counts[:known]
     sparse = (offsets == 0) & (counts == 0)
     cut = ~sparse & ((offsets + counts > size) | (offsets <= 0) | (counts <= 0))
-    return wanted, int(cut.sum()) + wanted - known, int(sparse.sum())
+    stored = int(counts[~sparse & ~cut].sum())
+    return wanted, int(cut.sum()) + wanted - known, int(sparse.sum()), stored
