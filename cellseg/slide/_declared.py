@@ -36,7 +36,7 @@ def check_declared(name: str, tif: tifffile.TiffFile) -> Element | None:
         for page in _described(tif):
             _check_shape(name, page)
     if tif.is_mmstack:
-        _check_stack(name, tif.micromanager_metadata)
+        _check_stack(name, tif.micromanager_metadata or {})
     if not tif.is_ome:
         return None
     root = read_xml(name, tif.ome_metadata or "")
@@ -102,21 +102,19 @@ def _is_beside(path: Path, name: str) -> bool:
         return False
     folder = path.resolve().parent
     found = (folder / name).resolve()
-    return found.parent == folder and (
-        not found.exists() or stat.S_ISREG(found.stat().st_mode)
-    )
+    return found.parent == folder and (not found.exists() or stat.S_ISREG(found.stat().st_mode))
 
 
 def _described(tif: tifffile.TiffFile) -> Iterable[Any]:
     """The pages from whose description tifffile makes series."""
     number = 0
     while number < len(tif.pages):
-        page = tif.pages[number]
+        page: Any = tif.pages[number]
         if page.shaped_description is None:
             return
         yield page
         if page.subifds:
-            yield from page.pages
+            yield from page.pages or ()
         shape = tifffile.tifffile.shaped_description_metadata(page.shaped_description)["shape"]
         number += max(1, math.prod(shape) // max(1, math.prod(page.shape)))
 
@@ -134,7 +132,5 @@ def _check_stack(name: str, metadata: Mapping[str, Any]) -> None:
     summary, places = metadata["Summary"], metadata["IndexMap"]
     keys = ("Channels", "Slices", "Frames", "Positions")
     found = (np.max(places[:, :4], axis=0).astype(object) + 1).tolist()
-    most = (
-        max(known, int(summary.get(key, 1))) for known, key in zip(found, keys, strict=True)
-    )
+    most = (max(known, int(summary.get(key, 1))) for known, key in zip(found, keys, strict=True))
     check_count(name, "planes", math.prod(most), MAX_PLANES)

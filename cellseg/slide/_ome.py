@@ -79,7 +79,10 @@ def check_claims(name: str, root: Element, pages: int) -> None:
     claimed = (
         sum(count)
         for count in (
-            [math.prod(_whole(e, f"Size{axis}", 1) for axis in "ZCT") for e in _all(root, "Pixels")],
+            [
+                math.prod(_whole(e, f"Size{axis}", 1) for axis in "ZCT")
+                for e in _all(root, "Pixels")
+            ],
             [_planes(e, pages) for e in _all(root, "TiffData")],
             [_labels(e) for e in root.iter() if e.tag[:-1].endswith("Along")],
         )

@@ -152,8 +152,11 @@ def _is_numeric(codec: Any) -> bool:  # noqa: ANN401
 
 def _codec_3(name: str, codec: Any) -> Any:  # noqa: ANN401
     if isinstance(codec, ShardingCodec):
-        return replace(codec, codecs=[_codec_3(name, inner) for inner in codec.codecs],
-                       index_codecs=[_codec_3(name, inner) for inner in codec.index_codecs])  # fmt: skip
+        inner, index = (
+            tuple(_codec_3(name, one) for one in codecs)
+            for codecs in (codec.codecs, codec.index_codecs)
+        )
+        return replace(codec, codecs=inner, index_codecs=index)
     given = str(codec.to_dict()["name"])
     if given in _BOUNDED_3:
         return _BOUNDED_3[given].from_dict(codec.to_dict())
@@ -176,15 +179,15 @@ class _Bounded3:
         return await asyncio.to_thread(self._decode_sync, chunk_bytes, chunk_spec)
 
 
-class _Gzip(_Bounded3, GzipCodec):  # type: ignore[misc]
+class _Gzip(_Bounded3, GzipCodec):
     kind = "gzip"
 
 
-class _Zstd(_Bounded3, ZstdCodec):  # type: ignore[misc]
+class _Zstd(_Bounded3, ZstdCodec):
     kind = "zstd"
 
 
-class _Blosc(_Bounded3, BloscCodec):  # type: ignore[misc]
+class _Blosc(_Bounded3, BloscCodec):
     kind = "blosc"
 
 
@@ -223,17 +226,14 @@ def _lzma(data: bytes, limit: int, codec: Any) -> bytes:  # noqa: ANN401
     if most > MAX_METADATA_BYTES:
         raise ValueError(_too_much(limit))
     memory = None if codec.format == lzma.FORMAT_RAW else 8 * MAX_METADATA_BYTES
-    return _streams(
-        data, limit, lambda: lzma.LZMADecompressor(codec.format, memory, codec.filters)
-    )
+    return _streams(data, limit, lambda: lzma.LZMADecompressor(codec.format, memory, codec.filters))
 
 
 def _zstd(data: bytes, limit: int, codec: Any) -> bytes:  # noqa: ANN401
     try:
-        packed: bytes = imagecodecs.zstd_decode(data, out=limit)
+        return bytes(imagecodecs.zstd_decode(data, out=limit))
     except imagecodecs.ZstdError as error:
         raise ValueError(_too_much(limit) if "too small" in str(error) else str(error)) from error
-    return packed
 
 
 def _lz4(data: bytes, limit: int, codec: Any) -> bytes:  # noqa: ANN401
