@@ -151,7 +151,14 @@ def test_slides_of_one_name_get_folders_of_their_own(cellseg, tmp_path):
     assert folder_names(paths, tmp_path) == ["x-s.tif.cellseg", "y-s.tif.cellseg"]
     assert folder_names(paths, None) == ["s.cellseg", "s.cellseg"]
     with pytest.raises(SettingsError, match="2 of the images"):
-        folder_names([Path("x/s.tif"), Path("x/S.tif")], None)
+        folder_names([Path("x/s.tif"), Path("x/s.tif")], None)
+
+
+def test_names_that_differ_in_capitals_alone_get_folders_of_their_own():
+    names = folder_names([Path("x/s.tif"), Path("x/S.tif"), Path("x/t.tif")], None)
+    assert len({name.lower() for name in names}) == 3
+    assert [name[:7] for name in names] == ["x-s.tif", "x-S.tif", "t.cells"]
+    assert names == folder_names([Path("x/s.tif"), Path("x/S.tif"), Path("x/t.tif")], None)
 
 
 def test_a_name_that_cannot_be_is_refused_in_one_line(cellseg, tmp_path):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import zarr
-from numcodecs import Blosc  # type: ignore[import-untyped]
+from numcodecs import Blosc
 
 from cellseg._results.files import read_json, sync_tree
 from cellseg._results.spool import CHUNK_PX, Spool

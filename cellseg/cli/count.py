@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import zlib
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -111,10 +112,17 @@ def _with_folder(image: Location) -> str:
     return f"{image.absolute().parent.name}-{image.name}"
 
 
+def _with_its_letters(image: Location) -> str:
+    """Two names that differ in capitals alone are one on many disks."""
+    return f"{_with_folder(image)}-{zlib.crc32(image.name.encode()):08x}"
+
+
 def folder_names(
     images: list[Location], output: Location | None, *, ending: str = ".cellseg"
 ) -> list[str]:
     """``slide.cellseg``; where two images would share it, the whole file name, then its folder's.
+
+    What still differs in capitals alone gets a number made of them.
 
     Raises
     ------
@@ -123,7 +131,7 @@ def folder_names(
     """
     homes = [output or image.parent for image in images]
     names = [slide_name(image) for image in images]
-    for longer in (_whole_name, _with_folder):
+    for longer in (_whole_name, _with_folder, _with_its_letters):
         counts = Counter(zip(homes, (name.lower() for name in names), strict=True))
         names = [
             longer(image) if counts[home, name.lower()] > 1 else name

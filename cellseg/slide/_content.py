@@ -150,13 +150,13 @@ def channel_names(names: Sequence[str | None], count: int) -> tuple[str, ...]:
     """Names of channels: those of the file where it has them, each only once; else their number."""
     if not any(names) and count == 1:
         return ("grey",)
-    out: list[str] = []
+    out: dict[str, None] = {}
     for number in range(count):
         given = names[number] if number < len(names) else None
         name = visible(" ".join((given or "").split())[:60]) or f"channel {number}"
         while name in out:
             name = f"{name} ({number})"
-        out.append(name)
+        out[name] = None
     return tuple(out)
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import imagecodecs
 import numpy as np
 
-from cellseg.errors import InputError
+from cellseg.errors import InputError, RegionError
 from cellseg.location import Location, file_size
 from cellseg.slide import _pixelsize as sizes
 from cellseg.slide._content import Content, Request, channel_names, choose_planes, choose_series
 from cellseg.slide._guard import check_whole, reading
+from cellseg.slide._jpeg import check_jpeg, markers
+from cellseg.slide._limits import check_plane
 from cellseg.slide._raster import (
     ChunkCache,
     ChunkedRaster,
@@ -55,8 +56,10 @@ class _FieldRaster(ChunkedRaster):
 
     def decode(self, row: int, column: int) -> Pixels:
         """The picture, (height, width, samples)."""
-        with reading(self._path, "does not decode", advice=_ADVICE):
+        with reading(self._path, "does not decode", kind=RegionError, advice=_ADVICE):
             data = self._path.read_bytes()
+            if self._kind == "JPEG":
+                check_jpeg(data, (self.height, self.width))
             decode = imagecodecs.png_decode if self._kind == "PNG" else imagecodecs.jpeg_decode
             pixels: Pixels = np.asarray(decode(data))
             pixels = pixels if pixels.ndim == 3 else pixels[..., None]
@@ -82,6 +85,7 @@ def open_field(path: Location, request: Request) -> Content:
         header = _png(data) if data.startswith(PNG_MAGIC) else _jpeg(data)
         if header.height < 1 or header.width < 1:
             raise InputError(f"{path.name}: the image has no pixels; nothing to read")
+        check_plane(path.name, header.height, header.width, (header.height, header.width))
         choose_series(path.name, request.series, 1)
         planes = choose_planes(path.name, request, 1, 1)
         pixels = header.height * header.width
@@ -163,7 +167,7 @@ def _png(data: bytes) -> _Header:
 def _jpeg(data: bytes) -> _Header:
     frame: tuple[int, int, int, int] | None = None
     resolution, unit, orientation = (0.0, 0.0), 1, 1
-    for marker, body in _markers(data):
+    for marker, body in markers(data):
         if marker in (0xC0, 0xC1, 0xC2, 0xC3):
             bits, height, width, samples = struct.unpack(">BHHB", body[:6])
             frame = (height, width, samples, bits)
@@ -177,23 +181,6 @@ def _jpeg(data: bytes) -> _Header:
     if b"\xff\xd9" not in data[-65536:]:
         raise ValueError("it ends too early")
     return _Header("JPEG", *frame, False, resolution, unit, orientation)
-
-
-def _markers(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Segments up to the first scan."""
-    at = 2
-    while at + 4 <= len(data):
-        if data[at] != 0xFF:
-            return
-        marker = data[at + 1]
-        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD7:
-            at += 1 if marker == 0xFF else 2
-            continue
-        if marker in (0xD9, 0xDA):
-            return
-        size = int.from_bytes(data[at + 2 : at + 4], "big")
-        yield marker, data[at + 4 : at + 2 + size]
-        at += 2 + max(2, size)
 
 
 def _exif_orientation(data: bytes) -> int:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, ParseError
 
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+
+from cellseg.errors import InputError
+from cellseg.slide._limits import MAX_PLANES, check_count
 from cellseg.slide._pixelsize import NO_SIZE, PixelSize, from_scale
 
 
@@ -29,19 +36,90 @@ class OmeImage:
 NO_IMAGE = OmeImage((), (), NO_SIZE)
 
 
-def parse_ome(xml: str | bytes, image: int) -> OmeImage:
+def read_xml(name: str, xml: str | bytes) -> Element | None:
+    """The root of an OME-XML document; None where it cannot be read.
+
+    A document type is refused: its defaults and entities put words into the document.
+
+    Raises
+    ------
+    InputError
+    """
+    try:
+        root: Element = fromstring(xml, forbid_dtd=True)
+    except DefusedXmlException as error:
+        raise InputError(
+            f"{name}: its OME-XML declares a document type or entities, which OME has not; not read"
+        ) from error
+    except (ParseError, ValueError):
+        return None
+    return root
+
+
+def file_names(root: Element) -> set[str]:
+    """The files of a set, as its document names them."""
+    return {name for e in root.iter() if _tag(e) == "UUID" and (name := e.get("FileName"))}
+
+
+def check_claims(name: str, root: Element, pages: int) -> None:
+    """Refuse more planes than can be meant, before anything is made for each of them.
+
+    Parameters
+    ----------
+    name : str
+        The file's, for messages.
+    root : Element
+    pages : int
+        How many the file has.
+
+    Raises
+    ------
+    InputError
+    """
+    claimed = (
+        sum(count)
+        for count in (
+            [
+                math.prod(_whole(e, f"Size{axis}", 1) for axis in "ZCT")
+                for e in _all(root, "Pixels")
+            ],
+            [_planes(e, pages) for e in _all(root, "TiffData")],
+            [_labels(e) for e in root.iter() if e.tag[:-1].endswith("Along")],
+        )
+    )
+    check_count(name, "planes", max(claimed), MAX_PLANES)
+
+
+def _all(root: Element, tag: str) -> Iterator[Element]:
+    return (element for element in root.iter() if element.tag.endswith(tag))
+
+
+def _whole(element: Element, key: str, default: int) -> int:
+    return abs(int(element.get(key, default)))
+
+
+def _planes(data: Element, pages: int) -> int:
+    count = _whole(data, "NumPlanes", 1 if "IFD" in data.attrib else 0)
+    return _whole(data, "PlaneCount", count) or pages
+
+
+def _labels(along: Element) -> int:
+    start, end, step = (float(along.get(key, 1)) for key in ("Start", "End", "Step"))
+    count = abs(end - start) / abs(step) if step else math.inf
+    return int(min(count, 1e18)) if count == count else 0
+
+
+def parse_ome(root: Element | None, image: int) -> OmeImage:
     """Read one image's entry; a document that cannot be read says nothing.
 
     Parameters
     ----------
-    xml : str or bytes
-        The whole document.
+    root : Element or None
+        Of the whole document.
     image : int
         Number of the Image element.
     """
-    try:
-        root = ElementTree.fromstring(xml)
-    except (ElementTree.ParseError, ValueError):
+    if root is None:
         return NO_IMAGE
     images = [element for element in root if _tag(element) == "Image"]
     if not 0 <= image < len(images):
@@ -60,7 +138,7 @@ def parse_ome(xml: str | bytes, image: int) -> OmeImage:
     return OmeImage(tuple(channel.get("Name") for channel in channels), samples, size)
 
 
-def _tag(element: ElementTree.Element) -> str:
+def _tag(element: Element) -> str:
     return element.tag.rpartition("}")[2]
 
 

@@ -26,6 +26,9 @@ _SUFFIXES = (".ome.tiff", ".ome.tif", ".ome.zarr", ".tiff", ".tif", ".svs", ".nd
 _SOURCE_PX = 24_000_000
 """Native pixels that one step of a read may hold; larger reads go in steps."""
 
+_SOURCE_BYTES = 200_000_000
+"""The same in bytes, for many channels."""
+
 _KEPT_OVERVIEW_BYTES = 64_000_000
 """Of an overview that is kept, at most."""
 
@@ -276,7 +279,8 @@ class Slide:
         rows = taps(box.y0, box.y1, step=downsample / scale_y, size=raster.height)
         columns = taps(box.x0, box.x1, step=downsample / scale_x, size=raster.width)
         source = Box(rows.start, columns.start, rows.stop, columns.stop)
-        if source.area > _SOURCE_PX and box.area > 1:
+        pixel_bytes = len(bands) * self.dtype.itemsize
+        if source.area > min(_SOURCE_PX, _SOURCE_BYTES // pixel_bytes) and box.area > 1:
             for part in halves(box, source):
                 window = out[
                     part.y0 - box.y0 : part.y1 - box.y0, part.x0 - box.x0 : part.x1 - box.x0

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from pathlib import Path
 from typing import IO, Any
+from xml.etree.ElementTree import Element
 
 import numpy as np
 import tifffile
@@ -20,8 +20,10 @@ from cellseg.slide._content import (
     choose_planes,
     choose_series,
 )
+from cellseg.slide._declared import alone, are_neighbours, check_declared
 from cellseg.slide._guard import reading
-from cellseg.slide._ome import OmeImage
+from cellseg.slide._limits import check_plane
+from cellseg.slide._ome import OmeImage, parse_ome
 from cellseg.slide._raster import (
     ChunkCache,
     Raster,
@@ -40,12 +42,10 @@ from cellseg.slide._tifftags import (
     compression,
     first_page,
     format_name,
-    ome_image,
     orientation,
     pixel_size,
 )
 
-_OME_FILE = re.compile(r"""FileName\s*=\s*["']([^"']*)["']""")
 _CONTIGUOUS_BYTES = 4_000_000
 _BAD = "is no readable TIFF, is cut off or damaged"
 _ADVICE = "try to open it in the program that wrote it and save it again"
@@ -71,7 +71,7 @@ def open_tiff(path: Location, request: Request) -> Content:
 def _opened(path: Location) -> tuple[tifffile.TiffFile, IO[bytes] | None]:
     """The TIFF and, where it is not on a disk, the file that it reads, to be closed after it."""
     if not isinstance(path, RemotePath):
-        return _on_disk(path), None
+        return tifffile.TiffFile(path, _multifile=False), None
     file = path.open()
     try:
         # Of a set of files only this one: the others' names mean paths on this machine.
@@ -81,26 +81,24 @@ def _opened(path: Location) -> tuple[tifffile.TiffFile, IO[bytes] | None]:
         raise
 
 
-def _on_disk(path: Path) -> tifffile.TiffFile:
-    """A TIFF with the other files of its OME set, if they are named as neighbours of it.
+def _described(path: Location, tif: tifffile.TiffFile) -> tuple[Element | None, tuple[str, ...]]:
+    """The OME-XML, checked, and notes on other files; from then on series can be made.
 
-    A file's content never leads out of its folder.
+    Of an OME set the files that are neighbours of this one are read, and no others: a file's
+    content never leads out of its folder.
     """
-    tif = tifffile.TiffFile(path, _multifile=False)
-    try:
-        others = set(_OME_FILE.findall(tif.ome_metadata or "")) - {path.name}
-    except BaseException:
-        tif.close()
-        raise
-    if not others or any(set(name) & set("/\\:&") or name in (".", "..") for name in others):
-        return tif
-    tif.close()
-    return tifffile.TiffFile(path)
+    root = check_declared(path.name, tif)
+    if not isinstance(path, Path):
+        return root, ()
+    notes = alone(path.resolve(), tif)
+    tif._multifile = are_neighbours(path.resolve(), root)
+    return root, notes
 
 
 def _content(
     path: Location, tif: tifffile.TiffFile, request: Request, file: IO[bytes] | None
 ) -> Content:
+    root, told = _described(path, tif)
     series = _series(path.name, tif, request.series)
     key = series.keyframe
     if not isinstance(getattr(key, "dtype", None), np.dtype):
@@ -113,7 +111,7 @@ def _content(
         ChunkCache(),
     )  # fmt: skip
     levels, notes = _levels(opened)
-    ome = ome_image(tif, request.series)
+    ome = parse_ome(root, request.series)
     names, is_rgb = _channels(opened, levels[0].bands, ome)
     return Content(
         format=format_name(tif, key),
@@ -123,7 +121,7 @@ def _content(
         pixel_size=pixel_size(tif, key, ome),
         size_z=layout.size("z"),
         size_t=layout.size("t"),
-        notes=(*layout.notes, *planes.notes, *opened.colour.notes, *notes),
+        notes=(*told, *layout.notes, *planes.notes, *opened.colour.notes, *notes),
         compression=compression(key),
         tiled=bool(key.is_tiled),
         n_series=len(tif.series),
@@ -188,6 +186,7 @@ def _levels(opened: OpenTiff) -> tuple[tuple[Raster, ...], list[str]]:
         key = series.keyframe
         if number and (0 in key.shaped or key.dtype != opened.key.dtype):
             continue
+        _check_size(opened, series)
         place = Place(opened.path, opened.lock, opened.cache, number,
                       _blank(opened.colour, key.dtype))  # fmt: skip
         planes = [
@@ -202,6 +201,17 @@ def _levels(opened: OpenTiff) -> tuple[tuple[Raster, ...], list[str]]:
     if orientation(opened.key) != 1:
         notes.append(f"orientation {orientation(opened.key)}: turned upright")
     return tuple(levels), notes
+
+
+def _check_size(opened: OpenTiff, series: Any) -> None:  # noqa: ANN401
+    """Refuse a level that claims too much."""
+    key = series.keyframe
+    height, width = int(key.shaped[2]), int(key.shaped[3])
+    whole = key.is_contiguous and not key.is_tiled
+    chunk = (key.tilelength, key.tilewidth) if key.is_tiled else (key.rowsperstrip, width)
+    if opened.layout.interleaved:
+        height, width = int(series.shape[0]), height
+    check_plane(opened.path.name, height, width, (height, width) if whole else chunk)
 
 
 def _blank(colour: Colour, dtype: np.dtype[Any]) -> int:

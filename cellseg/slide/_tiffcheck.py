@@ -14,6 +14,7 @@ from cellseg.location import Location
 from cellseg.slide._colour import Colour
 from cellseg.slide._content import Planes
 from cellseg.slide._guard import check_whole
+from cellseg.slide._limits import MAX_REUSE, check_count
 from cellseg.slide._raster import ChunkCache
 from cellseg.slide._tifflayout import Layout
 from cellseg.slide._tiffpages import LARGE_CHUNK_BYTES, missing_segments
@@ -50,12 +51,15 @@ def check_data(opened: OpenTiff) -> list[str]:
             raise InputError(f"{name}: {_CUT}")
         return []
     _check_codec(name, key)
-    wanted = cut = sparse = 0
+    wanted = cut = sparse = stored = 0
     for page in _pages(opened):
         counts = missing_segments(page, page.parent.filehandle.size)
-        wanted, cut, sparse = (a + b for a, b in zip((wanted, cut, sparse), counts, strict=True))
+        wanted, cut, sparse, stored = (
+            a + b for a, b in zip((wanted, cut, sparse, stored), counts, strict=True)
+        )
     if cut >= wanted - sparse and cut > 0:
         raise InputError(f"{name}: {_CUT}")
+    check_count(name, f"bytes of pixels in a file of {size:,}", stored, size * MAX_REUSE)
     kind = "tiles" if key.is_tiled else "strips"
     notes: list[str] = []
     if cut:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from cellseg.errors import InputError
+from cellseg.slide._limits import MAX_CHANNELS, MAX_PLANES, check_count
 
 _UNKNOWN = "IQ"
 
@@ -44,13 +44,13 @@ class Layout:
     def size(self, role: str) -> int:
         """How many there are along a role."""
         sizes = [n for axis, n in zip(self.axes, self.shape, strict=True) if axis == role]
-        pages = int(np.prod(sizes)) if sizes else 1
+        pages = math.prod(sizes)
         return pages * self.depth if role == "z" else pages
 
     @property
     def pages(self) -> int:
         """How many pages there should be."""
-        return int(np.prod(self.shape)) if self.shape else 1
+        return math.prod(self.shape)
 
     def page(self, *, z: int, t: int, c: int) -> tuple[int, int]:
         """Number of the page and the z plane inside it."""
@@ -63,7 +63,7 @@ class Layout:
     def _step(self, wanted: dict[str, int], axis: str, place: int) -> int:
         """A role can own several axes; the last one varies fastest."""
         later = [self.shape[i] for i in range(place + 1, len(self.axes)) if self.axes[i] == axis]
-        return wanted[axis] // int(np.prod(later, initial=1)) % self.shape[place]
+        return wanted[axis] // math.prod(later) % self.shape[place]
 
 
 def lay_out(name: str, series: Any, *, z_asked: bool) -> Layout:  # noqa: ANN401
@@ -98,7 +98,10 @@ def lay_out(name: str, series: Any, *, z_asked: bool) -> Layout:  # noqa: ANN401
             f"{width} channels",
         ))  # fmt: skip
     roles, notes = _roles(axes, shape, z_asked=z_asked, has_z="Z" in axes or depth > 1)
-    return Layout(roles, shape, depth, separate, separate * contig, notes=notes)
+    layout = Layout(roles, shape, depth, separate, separate * contig, notes=notes)
+    check_count(name, "planes", layout.pages * depth, MAX_PLANES)
+    check_count(name, "channels", layout.size("c") * layout.samples, MAX_CHANNELS)
+    return layout
 
 
 def _is_interleaved(

@@ -12,6 +12,7 @@ import numpy as np
 from cellseg.errors import RegionError
 from cellseg.location import Location
 from cellseg.slide._guard import reading
+from cellseg.slide._jpeg import check_jpeg, joined
 from cellseg.slide._raster import CACHE_BYTES, ChunkCache, ChunkedRaster, Pixels
 
 _ROWS_BYTES = 2_000_000
@@ -69,6 +70,8 @@ class PageRaster(ChunkedRaster):
             (height, width, bands), np.dtype(key.dtype), tile, cache=place.cache, pin=pinned
         )
         self._page, self._place = page, place
+        # Writers round a tile up to whole blocks, and a strip to whole rows of them.
+        self._most = (tile[0] + 64, tile[1] + 64)
         self._depth = depth % key.tiledepth if key.is_tiled else 0
         layers, layer = key.shaped[1], depth
         if key.is_tiled:
@@ -90,10 +93,10 @@ class PageRaster(ChunkedRaster):
                 return np.full(size, self._place.blank, self.dtype)
             extra: dict[str, Any] = {}
             if self._page.keyframe.compression in _JPEG:
-                extra = {
-                    "jpegtables": self._page.jpegtables,
-                    "jpegheader": self._page.keyframe.jpegheader,
-                }
+                tables, header = self._page.jpegtables, self._page.keyframe.jpegheader
+                extra = {"jpegtables": tables, "jpegheader": header}
+                if header is None:
+                    check_jpeg(joined(data, tables), self._most)
             decoded, _, _ = self._page.keyframe.decode(data, index, **extra)
             chunk: Pixels = decoded[min(self._depth, decoded.shape[0] - 1)]
             self._check(chunk, row, column)
@@ -182,8 +185,8 @@ def read_bytes(file: Any, lock: threading.RLock, offset: int, count: int) -> byt
     return data
 
 
-def missing_segments(page: Any, size: int) -> tuple[int, int, int]:  # noqa: ANN401
-    """How many strips or tiles of a page there should be, are cut off, and are left out.
+def missing_segments(page: Any, size: int) -> tuple[int, int, int, int]:  # noqa: ANN401
+    """How many strips or tiles there should be, are cut off, and are left out; the others' bytes.
 
     Parameters
     ----------
@@ -199,4 +202,5 @@ def missing_segments(page: Any, size: int) -> tuple[int, int, int]:  # noqa: ANN
     offsets, counts = offsets[:known], counts[:known]
     sparse = (offsets == 0) & (counts == 0)
     cut = ~sparse & ((offsets + counts > size) | (offsets <= 0) | (counts <= 0))
-    return wanted, int(cut.sum()) + wanted - known, int(sparse.sum())
+    stored = int(counts[~sparse & ~cut].sum())
+    return wanted, int(cut.sum()) + wanted - known, int(sparse.sum()), stored

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import tifffile
 
 from cellseg.slide import _pixelsize as sizes
-from cellseg.slide._ome import NO_IMAGE, OmeImage, parse_ome
+from cellseg.slide._ome import OmeImage
 
 
 def first_page(tif: tifffile.TiffFile) -> int:
@@ -16,12 +16,6 @@ def first_page(tif: tifffile.TiffFile) -> int:
     tif.filehandle.seek(start)
     order: Literal["little", "big"] = "big" if tif.byteorder == ">" else "little"
     return int.from_bytes(tif.filehandle.read(length), order)
-
-
-def ome_image(tif: tifffile.TiffFile, series: int) -> OmeImage:
-    """The OME-XML of a series, empty when the file has none."""
-    xml = tif.ome_metadata if tif.is_ome else None
-    return parse_ome(xml, series) if xml else NO_IMAGE
 
 
 def pixel_size(tif: tifffile.TiffFile, key: Any, ome: OmeImage) -> sizes.PixelSize:  # noqa: ANN401

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import zarr
 
 from cellseg.errors import InputError, RegionError
-from cellseg.location import Location, RemotePath, inside
+from cellseg.location import Location, file_size, inside
 from cellseg.slide import _pixelsize as sizes
 from cellseg.slide._content import (
     Content,
@@ -24,8 +23,16 @@ from cellseg.slide._content import (
     choose_series,
 )
 from cellseg.slide._guard import check_whole, reading
-from cellseg.slide._ome import NO_IMAGE, OmeImage, parse_ome
+from cellseg.slide._limits import (
+    MAX_CHANNELS,
+    MAX_LEVELS,
+    MAX_METADATA_BYTES,
+    check_count,
+    check_plane,
+)
+from cellseg.slide._ome import NO_IMAGE, OmeImage, parse_ome, read_xml
 from cellseg.slide._raster import ChunkCache, ChunkedRaster, Pixels, Raster
+from cellseg.slide._zarrstore import open_array
 
 _BAD = "is no readable OME-Zarr"
 _ADVICE = "expected a folder with the metadata of one image (multiscales)"
@@ -118,7 +125,8 @@ def open_zarr(path: Location, request: Request) -> Content:
 def _content(path: Location, request: Request) -> Content:
     image = _image(path, request.series)
     datasets = image.multiscales.get("datasets") or []
-    arrays = [_array(path, image.folder, entry) for entry in datasets]
+    check_count(path.name, "levels", len(datasets), MAX_LEVELS)
+    arrays = [open_array(inside(image.folder, str(entry["path"])), path) for entry in datasets]
     if not arrays:
         raise InputError(f"{path.name}: lists no pixel data; the copy is not complete")
     axes = _axes(path.name, image.multiscales, arrays[0].ndim)
@@ -138,7 +146,7 @@ def _content(path: Location, request: Request) -> Content:
         pixel_size=_pixel_size(image, axes),
         size_z=size.get("z", 1),
         size_t=size.get("t", 1),
-        notes=(*planes.notes, *notes),
+        notes=(*planes.notes, *_unread(axes, arrays[0].shape), *notes),
         compression=_compression(arrays[0]),
         tiled=True,
         n_series=image.n_series,
@@ -164,9 +172,10 @@ def _level(
 def _attributes(folder: Location) -> dict[str, Any]:
     """A group's attributes, of either Zarr version; NGFF 0.5's are unwrapped."""
     for name in (".zattrs", "zarr.json"):
-        file = folder / name
+        file = inside(folder, name)
         if not file.is_file():
             continue
+        check_count(folder.name, f"bytes of {name}", file_size(file), MAX_METADATA_BYTES)
         found = json.loads(file.read_text(encoding="utf-8"))
         attributes = found.get("attributes", {}) if name == "zarr.json" else found
         inner = attributes.get("ome")
@@ -179,7 +188,7 @@ def _image(path: Location, series: int) -> _Image:
     if not attributes:
         stores = [child for child in path.iterdir() if child.suffix == ".zarr"]
         if len(stores) == 1:
-            return _image(stores[0], series)
+            return _image(inside(path, stores[0].name), series)
     if "plate" in attributes or "well" in attributes:
         raise InputError(f"{path.name}: is a plate; pass the folder of one field inside it")
     folder, count, xml = path, 1, NO_IMAGE
@@ -201,18 +210,22 @@ def _image(path: Location, series: int) -> _Image:
 
 def _companion(path: Location, series: int) -> OmeImage:
     """The OME-XML that bioformats2raw writes beside the images."""
-    for file in (path / "OME" / "METADATA.ome.xml", path.parent / "METADATA.ome.xml"):
+    for folder, name in ((path, "OME/METADATA.ome.xml"), (path.parent, "METADATA.ome.xml")):
+        file = inside(folder, name)
         if file.is_file():
-            return parse_ome(file.read_bytes(), series)
+            check_count(path.name, f"bytes of {file.name}", file_size(file), MAX_METADATA_BYTES)
+            return parse_ome(read_xml(path.name, file.read_bytes()), series)
     return NO_IMAGE
 
 
-def _array(path: Location, folder: Location, entry: Mapping[str, Any]) -> Any:  # noqa: ANN401
-    found = inside(folder, str(entry["path"]))
-    if isinstance(found, RemotePath):
-        store = zarr.storage.FsspecStore.from_url(found.url, read_only=True)
-        return zarr.open_array(store, mode="r")
-    return zarr.open_array(str(found), mode="r")
+def _unread(axes: tuple[str, ...], shape: tuple[int, ...]) -> tuple[str, ...]:
+    """What is said of axes that a count does not know."""
+    sizes = zip(axes, shape, strict=True)
+    return tuple(
+        f"axis {axis} of {size}: the first is read"
+        for axis, size in sizes
+        if axis not in "tczyx" and size > 1
+    )
 
 
 def _axes(name: str, multiscales: Mapping[str, Any], ndim: int) -> tuple[str, ...]:
@@ -237,7 +250,10 @@ def _check_arrays(path: Location, arrays: Sequence[Any], axes: tuple[str, ...]) 
                 f"{path.name}: pixels of {array.dtype} are not supported; "
                 "expected integers or floats, the same in all levels"
             )
+        size = dict(zip(axes, array.shape, strict=True))
         chunk = dict(zip(axes, array.chunks, strict=True))
+        check_count(path.name, "channels", size.get("c", 1), MAX_CHANNELS)
+        check_plane(path.name, size["y"], size["x"], (chunk["y"], chunk["x"]))
         n_bytes = int(np.prod(array.chunks, dtype=object)) * array.dtype.itemsize
         check_whole(path, pixels=chunk["y"] * chunk["x"], n_bytes=n_bytes, what="one chunk")
 
@@ -287,5 +303,5 @@ def _pixel_size(image: _Image, axes: tuple[str, ...]) -> sizes.PixelSize:
 
 def _compression(array: Any) -> str:  # noqa: ANN401
     codecs = getattr(array, "compressors", ()) or ()
-    names = [str(getattr(c, "codec_id", type(c).__name__.removesuffix("Codec"))) for c in codecs]
+    names = [str(getattr(c, "codec_id", None) or c.to_dict()["name"]) for c in codecs]
     return ", ".join(name.lower() for name in names) or "none"

@@ -1,0 +1,93 @@
+"""How much a file may claim: beyond these it is refused before anything is made of the claim.
+
+They lie far above what microscopes write, and low enough that a file of a few kilobytes cannot
+take the machine's memory or hours of its time. docs/limits.md lists them for people.
+"""
+
+from __future__ import annotations
+
+from cellseg.errors import InputError
+
+MAX_PX = 100_000_000_000
+"""Pixels of a plane: a glass slide of 75 × 25 mm at 0.14 µm per pixel."""
+
+MAX_SIDE_PX = 4_000_000
+"""Of a plane's longer side, px."""
+
+THIN_PX, MAX_THIN_PX = 16, 100_000
+"""An image thinner than the one may not be longer than the other."""
+
+MAX_CHANNELS = 512
+"""Channels, or samples of a pixel."""
+
+MAX_PLANES = 1_000_000
+"""Planes of z, t and channels together, over all images of a file."""
+
+MAX_AXES = 16
+"""Dimensions of an array."""
+
+MAX_LEVELS = 64
+"""Of a pyramid."""
+
+SMALL_CHUNK_PX, MAX_SMALL_CHUNKS = 256, 20_000
+"""Chunks (tiles, strips) of fewer pixels than the one are read one by one up to the other."""
+
+MAX_REUSE = 8
+"""How often over a file's bytes may serve as tiles, on average: many tiles may share one place."""
+
+MAX_METADATA_BYTES = 64_000_000
+"""Of one JSON or XML document."""
+
+SPARE_BYTES = 1_000_000
+"""What a packed or an unpacked chunk may take beyond twice its pixels."""
+
+
+def chunk_limit(n_bytes: int) -> int:
+    """The most bytes that a chunk of ``n_bytes`` of pixels may take, packed or half unpacked."""
+    return 2 * n_bytes + SPARE_BYTES
+
+
+def check_count(name: str, what: str, count: int, limit: int) -> None:
+    """Refuse a claim beyond a limit.
+
+    Raises
+    ------
+    InputError
+    """
+    if count > limit:
+        raise InputError(
+            f"{name}: claims {_short(count)} {what}; at most {limit:,} are read "
+            "(damaged, or made to overload)"
+        )
+
+
+def check_plane(name: str, height: int, width: int, chunk: tuple[int, int]) -> None:
+    """Refuse a plane that is too large, too thin, or in too many pieces.
+
+    Parameters
+    ----------
+    name : str
+        For the message.
+    height, width : int
+        px.
+    chunk : tuple of int
+        (height, width) of what is decoded at once, px.
+
+    Raises
+    ------
+    InputError
+    """
+    check_count(name, f"pixels ({_short(height)} × {_short(width)})", height * width, MAX_PX)
+    check_count(name, "pixels along a side", max(height, width), MAX_SIDE_PX)
+    if min(height, width) < THIN_PX:
+        check_count(
+            name, f"pixels in one line of {min(height, width)}", max(height, width), MAX_THIN_PX
+        )
+    chunk_px = min(chunk[0], height) * min(chunk[1], width)
+    if chunk_px < SMALL_CHUNK_PX:
+        chunks = -(-height // max(1, chunk[0])) * -(-width // max(1, chunk[1]))
+        check_count(name, f"tiles of {chunk_px} px", chunks, MAX_SMALL_CHUNKS)
+
+
+def _short(count: int) -> str:
+    return f"{count:,}" if count < 10**15 else f"{float(min(count, 10**300)):.0e}"

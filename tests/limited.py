@@ -1,0 +1,68 @@
+"""Dangerous files are opened in a child process that may not take much."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+PROBE = """
+import sys
+from cellseg.errors import CellsegError
+from cellseg.geometry import Box
+from cellseg.slide import open_slide
+try:
+    with open_slide(sys.argv[1]) as slide:
+        height, width = slide.lattice_shape(1.0)
+        slide.read(Box(0, 0, min(height, 64), min(width, 64)))
+        slide.overview(128)
+        print("read")
+except CellsegError as error:
+    print(error)
+    raise SystemExit(error.exit_code)
+"""
+"""Opens a file, reads a corner and an overview; what is refused is printed."""
+
+IDLE = "import cellseg.slide, tifffile, zarr, imagecodecs, simplejpeg"
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a child: exit code, what it said, CPU seconds, most memory in bytes."""
+
+    code: int
+    said: str
+    cpu_s: float
+    peak_bytes: int
+
+
+def limited(*arguments: str, memory: int = 6_000_000_000, wall_s: float = 25) -> Outcome:
+    """Run Python with arguments; its address space is limited, and it is killed when it hangs."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    paths = f"{ROOT}{os.pathsep}{ROOT / 'napari_plugin'}"
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    with tempfile.TemporaryFile() as said:
+        child = subprocess.Popen(
+            [sys.executable, *arguments], stdout=said, stderr=subprocess.STDOUT,
+            preexec_fn=limit, cwd=ROOT, env=environment,
+        )  # fmt: skip
+        killer = threading.Timer(wall_s, child.kill)
+        killer.start()
+        _, status, usage = os.wait4(child.pid, 0)
+        killer.cancel()
+        child.returncode = os.waitstatus_to_exitcode(status)
+        said.seek(0)
+        text = said.read().decode(errors="replace")
+    cpu = usage.ru_utime + usage.ru_stime
+    return Outcome(child.returncode, text, cpu, usage.ru_maxrss * 1024)

@@ -1,0 +1,553 @@
+"""Small files that claim much, lead elsewhere, or are damaged where decoders keep silent."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import io
+import json
+import os
+import pickle
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+import zarr
+from limited import IDLE, PROBE, limited
+
+from cellseg.errors import InputError, RegionError, SettingsError
+from cellseg.geometry import Box
+from cellseg.slide import open_slide
+
+SECRET = 201
+SHORT, LONG, ASCII = 3, 4, 2
+GREY = np.arange(30 * 40, dtype=np.uint8).reshape(30, 40) % 100
+
+
+def tiff(path: Path, tags: dict[int, tuple[int, list[int] | bytes]], body: bytes = b"") -> Path:
+    """A TIFF of one page from its tags; ``body`` lies from byte 8 on, the index behind it."""
+    kinds = {ASCII: "B", SHORT: "H", LONG: "I"}
+    tags = {258: (SHORT, [8]), 259: (SHORT, [1]), 262: (SHORT, [1]), 277: (SHORT, [1]), **tags}
+    entries, out = [], io.BytesIO(b"II*\0\0\0\0\0" + body)
+    out.seek(0, os.SEEK_END)
+    for code, (kind, values) in sorted(tags.items()):
+        packed = struct.pack(f"<{len(values)}{kinds[kind]}", *values)
+        place = packed.ljust(4, b"\0")
+        if len(packed) > 4:
+            out.write(b"\0" * (out.tell() % 2))
+            place = struct.pack("<I", out.tell())
+            out.write(packed)
+        entries.append(struct.pack("<HHI", code, kind, len(values)) + place)
+    out.write(b"\0" * (out.tell() % 2))
+    index = out.tell()
+    out.write(struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4))
+    data = bytearray(out.getvalue())
+    data[4:8] = struct.pack("<I", index)
+    path.write_bytes(data)
+    return path
+
+
+def page(height: int, width: int, **more: Any) -> dict[int, tuple[int, list[int] | bytes]]:
+    """Tags of an uncompressed page whose only strip is the body."""
+    tags = {256: (LONG, [width]), 257: (LONG, [height]), 278: (LONG, [height]),
+            273: (LONG, [8]), 279: (LONG, [height * width])}  # fmt: skip
+    return {**tags, **{int(code[1:]): value for code, value in more.items()}}
+
+
+def tiled(
+    size: tuple[int, int], tile: tuple[int, int], offsets: list[int], counts: list[int]
+) -> dict[int, tuple[int, list[int] | bytes]]:
+    return {256: (LONG, [size[1]]), 257: (LONG, [size[0]]), 322: (LONG, [tile[1]]),
+            323: (LONG, [tile[0]]), 324: (LONG, offsets), 325: (LONG, counts)}  # fmt: skip
+
+
+def ome(pixels: str, image: str = "", head: str = "", uuid: str = "urn:uuid:1") -> str:
+    return (
+        f'<?xml version="1.0" encoding="UTF-8"?>{head}'
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
+        f'UUID="{uuid}"><Image ID="Image:0">{image}<Pixels ID="Pixels:0" '
+        f'DimensionOrder="XYCZT" Type="uint8" SizeX="40" SizeY="30" {pixels}</Pixels></Image></OME>'
+    )
+
+
+def ome_file(path: Path, xml: str, value: int | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = GREY if value is None else np.full_like(GREY, value)
+    tifffile.imwrite(path, pixels, description=xml.encode(), metadata=None)
+    return path
+
+
+def ome_zarr(
+    path: Path,
+    shape: tuple[int, ...] = (30, 40),
+    chunks: tuple[int, ...] = (30, 40),
+    axes: str = "yx",
+    **array: Any,
+) -> Path:
+    """A Zarr 2 store without chunks."""
+    (path / "0").mkdir(parents=True)
+    entry = {"version": "0.4", "axes": [{"name": a} for a in axes], "datasets": [{"path": "0"}]}
+    (path / ".zattrs").write_text(json.dumps({"multiscales": [entry]}))
+    given = {"zarr_format": 2, "shape": shape, "chunks": chunks, "dtype": "|u1", "fill_value": 0,
+             "compressor": None, "filters": None, "order": "C"}  # fmt: skip
+    (path / "0" / ".zarray").write_text(json.dumps({**given, **array}))
+    return path
+
+
+def seen(path: Path) -> np.ndarray:
+    with open_slide(path) as slide:
+        return slide.read(Box(0, 0, slide.height, slide.width))
+
+
+# --- A file's content never leads out of its folder.
+
+SET = (
+    'SizeC="2" SizeZ="1" SizeT="1"><Channel ID="C:0" SamplesPerPixel="1"/>'
+    '<Channel ID="C:1" SamplesPerPixel="1"/><TiffData FirstC="0" IFD="0" PlaneCount="1">'
+    '<UUID FileName="first.ome.tif">urn:uuid:1</UUID></TiffData>'
+    '<TiffData FirstC="1" IFD="0" PlaneCount="1"><UUID {name}>urn:uuid:2</UUID></TiffData>'
+)
+
+
+def leads_by_a_quote(folder: Path, secret: Path) -> Path:
+    (folder / "x'").mkdir()
+    name = f'''FileName="x'/../../{secret.name}"'''
+    return ome_file(folder / "first.ome.tif", ome(SET.format(name=name)))
+
+
+def leads_by_a_default(folder: Path, secret: Path, name: str = "") -> Path:
+    """A neighbour is named, so that the set is read; the third file's name is the default."""
+    head = f'<!DOCTYPE OME [<!ATTLIST UUID FileName CDATA "{name or f"../{secret.name}"}">]>'
+    third = (
+        '<TiffData FirstZ="1" IFD="0" PlaneCount="1"><UUID>urn:uuid:2</UUID></TiffData>'
+        '<TiffData FirstC="1" FirstZ="1" IFD="0" PlaneCount="1"><UUID>urn:uuid:2</UUID></TiffData>'
+    )
+    named = SET.format(name='FileName="second.ome.tif"').replace("uuid:2", "uuid:3")
+    named = named.replace('SizeZ="1"', 'SizeZ="2"') + third
+    ome_file(folder / "second.ome.tif", ome(SET.format(name=""), uuid="urn:uuid:3"), 5)
+    return ome_file(folder / "first.ome.tif", ome(named, head=head))
+
+
+def leads_by_an_absolute_default(folder: Path, secret: Path) -> Path:
+    return leads_by_a_default(folder, secret, str(secret))
+
+
+def leads_by_a_link(folder: Path, secret: Path) -> Path:
+    (folder / "second.ome.tif").symlink_to(secret)
+    return ome_file(folder / "first.ome.tif", ome(SET.format(name='FileName="second.ome.tif"')))
+
+
+def ndtiff(path: Path, value: int) -> Path:
+    summary = b"{}"
+    head = struct.pack("<IIII", 483729, 2, 2355492, len(summary)) + summary
+    tags = page(30, 40, _273=(LONG, [8 + len(head)]), _51123=(ASCII, b'{"Width": 40}\0'))
+    return tiff(path, tags, head + bytes([value]) * 1200)
+
+
+def ndtiff_index(folder: Path, entries: list[tuple[dict[str, int], str]]) -> None:
+    with (folder / "NDTiff.index").open("wb") as file:
+        for axes, name in entries:
+            text = json.dumps(axes).encode()
+            file.write(struct.pack("<I", len(text)) + text)
+            file.write(struct.pack("<I", len(name)) + name.encode())
+            file.write(struct.pack("<IiiiiIii", 26, 40, 30, 0, 0, 0, 0, 0))
+
+
+def leads_by_an_index(folder: Path, secret: Path) -> Path:
+    ndtiff(secret, SECRET)
+    ndtiff_index(folder, [({"z": 0}, "s.tif"), ({"z": 1}, f"../{secret.name}")])
+    return ndtiff(folder / "s.tif", 7)
+
+
+def leads_by_a_chunk(folder: Path, secret: Path) -> Path:
+    secret.write_bytes(bytes([SECRET]) * 1200)
+    path = ome_zarr(folder / "s.zarr")
+    (path / "0" / "0.0").symlink_to(secret)
+    return path
+
+
+def leads_by_a_folder_of_chunks(folder: Path, secret: Path) -> Path:
+    (secret.parent / "chunks").mkdir()
+    (secret.parent / "chunks" / "0").write_bytes(bytes([SECRET]) * 1200)
+    path = ome_zarr(folder / "s.zarr", dimension_separator="/")
+    (path / "0" / "0").symlink_to(secret.parent / "chunks")
+    return path
+
+
+@pytest.mark.parametrize(
+    "make",
+    [leads_by_a_quote, leads_by_a_default, leads_by_an_absolute_default, leads_by_a_link,
+     leads_by_an_index, leads_by_a_chunk, leads_by_a_folder_of_chunks],
+)  # fmt: skip
+def test_a_file_never_leads_out_of_its_folder(
+    tmp_path: Path, make: Callable[[Path, Path], Path]
+) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    secret = ome_file(
+        tmp_path / "secret.ome.tif", ome(SET.format(name=""), uuid="urn:uuid:2"), SECRET
+    )
+    path = make(folder, secret)
+    for z in (None, 1):
+        with contextlib.suppress(InputError, SettingsError), open_slide(path, z=z) as slide:
+            assert SECRET not in slide.read(Box(0, 0, 30, 40))
+
+
+def test_an_index_of_one_file_is_followed(tmp_path: Path) -> None:
+    ndtiff_index(tmp_path, [({"z": 0}, "s.tif"), ({"z": 1}, "s.tif")])
+    with open_slide(ndtiff(tmp_path / "s.tif", 7)) as slide:
+        assert slide.size_z == 2
+        assert (slide.read(Box(0, 0, 30, 40)) == 7).all()
+
+
+def test_chunks_behind_links_inside_the_store_are_read(tmp_path: Path) -> None:
+    path = ome_zarr(tmp_path / "s.zarr")
+    (path / "elsewhere").write_bytes(bytes([9]) * 1200)
+    (path / "0" / "0.0").symlink_to(path / "elsewhere")
+    assert (seen(path) == 9).all()
+
+
+class Touch:
+    """Unpickled, it makes a file."""
+
+    def __init__(self, made: Path) -> None:
+        self.made = made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.made,)
+
+
+def test_a_zarr_chunk_is_never_unpickled(tmp_path: Path) -> None:
+    path = ome_zarr(tmp_path / "s.zarr", compressor={"id": "pickle", "protocol": 5})
+    (path / "0" / "0.0").write_bytes(pickle.dumps(Touch(tmp_path / "made")))
+    with contextlib.suppress(InputError):
+        seen(path)
+    assert not (tmp_path / "made").exists()
+
+
+# --- Claims: refused within seconds and a gigabyte.
+
+HUGE = 10**9
+
+
+def claims_z(folder: Path) -> Path:
+    xml = ome(f'SizeC="1" SizeZ="{HUGE}" SizeT="1"><TiffData/>')
+    return ome_file(folder / "s.ome.tif", xml)
+
+
+def claims_c(folder: Path) -> Path:
+    xml = ome(f'SizeC="{HUGE}" SizeZ="1" SizeT="1"><TiffData/>')
+    return ome_file(folder / "s.ome.tif", xml)
+
+
+def claims_planes(folder: Path) -> Path:
+    xml = ome(f'SizeC="1" SizeZ="1" SizeT="1"><TiffData IFD="0" PlaneCount="{HUGE}"/>')
+    return ome_file(folder / "s.ome.tif", xml)
+
+
+def claims_modulo(folder: Path) -> Path:
+    xml = ome('SizeC="1" SizeZ="1" SizeT="1"><TiffData/>', '<AnnotationRef ID="A:0"/>')
+    modulo = (
+        '<StructuredAnnotations><XMLAnnotation ID="A:0" Namespace="openmicroscopy.org/omero/'
+        'dimension/modulo"><Value><Modulo namespace="http://www.openmicroscopy.org/Schemas/'
+        f'Additions/2011-09"><ModuloAlongT Type="phase" Start="0" End="{2 * HUGE}"/></Modulo>'
+        "</Value></XMLAnnotation></StructuredAnnotations></OME>"
+    )
+    return ome_file(folder / "s.ome.tif", xml.replace("</OME>", modulo))
+
+
+def claims_many_images(folder: Path) -> Path:
+    xml = ome('SizeC="1" SizeZ="900000" SizeT="1"><TiffData/>')
+    image = xml[xml.index("<Image") : xml.index("</OME>")]
+    return ome_file(folder / "s.ome.tif", xml.replace("</OME>", image * 400 + "</OME>"))
+
+
+def claims_planes_by_index(folder: Path) -> Path:
+    ndtiff_index(folder, [({"z": 0}, "s.tif"), ({"z": 2 * 10**8}, "s.tif")])
+    return ndtiff(folder / "s.tif", 7)
+
+
+def claims_planes_of_a_stack(folder: Path) -> Path:
+    """Micro-Manager's stack of one plane whose summary knows of more."""
+    summary = json.dumps({"MicroManagerVersion": "1", "Frames": HUGE}).encode()
+    at = 40 + len(summary)
+    places = struct.pack("<7I", 3453623, 1, 0, 0, 0, 0, 8)
+    head = struct.pack("<8I", 54773648, at, 0, 0, 0, 0, 2355492, len(summary)) + summary + places
+    tags = page(30, 40, _273=(LONG, [8 + len(head)]), _51123=(ASCII, b'{"Width": 40}\0'))
+    return tiff(folder / "s.tif", tags, head + bytes(1200))
+
+
+def claims_axes(folder: Path) -> Path:
+    text = json.dumps({"shape": [1] * 100_000 + [30, 40]}).encode() + b"\0"
+    return tiff(folder / "s.tif", page(30, 40, _270=(ASCII, text)), bytes(1200))
+
+
+def claims_samples(folder: Path) -> Path:
+    count = 65_535
+    tags = page(2, 2, _277=(SHORT, [count]), _258=(SHORT, [8] * count), _279=(LONG, [4 * count]))
+    return tiff(folder / "s.tif", tags, bytes(4 * count))
+
+
+def claims_pixels_of_tiles(folder: Path) -> Path:
+    return tiff(folder / "s.tif", tiled((HUGE, HUGE), (16, 16), [8], [256]), bytes(256))
+
+
+def one_place_for_all_tiles(folder: Path) -> Path:
+    count = 256 * 256
+    packed = zlib.compress(bytes(256 * 256))
+    tags = tiled((65_536, 65_536), (256, 256), [8] * count, [len(packed)] * count)
+    return tiff(folder / "s.tif", {**tags, 259: (SHORT, [8])}, packed)
+
+
+def tiles_of_one_pixel(folder: Path) -> Path:
+    count = 400 * 400
+    tags = tiled((400, 400), (1, 1), list(range(8, 8 + count)), [1] * count)
+    return tiff(folder / "s.tif", tags, bytes(count))
+
+
+def claims_pixels_of_chunks(folder: Path) -> Path:
+    return ome_zarr(folder / "s.zarr", (HUGE, HUGE), (1024, 1024))
+
+
+def chunks_of_one_pixel(folder: Path) -> Path:
+    return ome_zarr(folder / "s.zarr", (4096, 4096), (1, 1))
+
+
+def claims_chunk_channels(folder: Path) -> Path:
+    return ome_zarr(folder / "s.zarr", (100_000, 8, 8), (1000, 8, 8), "cyx")
+
+
+def claims_chunk_axes(folder: Path) -> Path:
+    names = [f"a{n}" for n in range(60_000)]
+    path = ome_zarr(folder / "s.zarr", (1,) * 60_000 + (30, 40), (1,) * 60_000 + (30, 40))
+    entry = {"version": "0.4", "axes": [*names, "y", "x"], "datasets": [{"path": "0"}]}
+    (path / ".zattrs").write_text(json.dumps({"multiscales": [entry]}))
+    return path
+
+
+def unpacks_zlib(folder: Path) -> Path:
+    large = (1200, 1200)
+    path = ome_zarr(folder / "s.zarr", large, large, compressor={"id": "zlib", "level": 9})
+    (path / "0" / "0.0").write_bytes(zeros_by_zlib())
+    return path
+
+
+def zeros_by_zlib() -> bytes:
+    """Three gigabytes of zeros, without an end."""
+    packer = zlib.compressobj(9)
+    head = packer.compress(b"") + packer.flush(zlib.Z_FULL_FLUSH)
+    return head + (packer.compress(bytes(10_000_000)) + packer.flush(zlib.Z_FULL_FLUSH)) * 300
+
+
+def unpacks_zlib_twice(folder: Path) -> Path:
+    zip_ = {"id": "zlib", "level": 9}
+    path = ome_zarr(folder / "s.zarr", compressor=zip_, filters=[zip_])
+    (path / "0" / "0.0").write_bytes(zlib.compress(zeros_by_zlib(), 9))
+    return path
+
+
+def unpacks_bz2(folder: Path) -> Path:
+    path = ome_zarr(folder / "s.zarr", compressor={"id": "bz2", "level": 9})
+    (path / "0" / "0.0").write_bytes(bz2.compress(bytes(100_000_000)) * 30)
+    return path
+
+
+def unpacks_zarr_3(folder: Path, codec: dict[str, Any], data: bytes) -> Path:
+    path = folder / "s.zarr"
+    array = zarr.create_array(
+        str(path / "0"),
+        shape=(1200, 1200),
+        chunks=(1200, 1200),
+        dtype="u1",
+        zarr_format=3,
+        compressors=[],
+    )
+    array[...] = 1
+    meta = json.loads((path / "0" / "zarr.json").read_text())
+    meta["codecs"].append(codec)
+    (path / "0" / "zarr.json").write_text(json.dumps(meta))
+    (path / "0" / "c" / "0" / "0").write_bytes(data)
+    entry = {"axes": [{"name": "y"}, {"name": "x"}], "datasets": [{"path": "0"}]}
+    group = {"zarr_format": 3, "node_type": "group",
+             "attributes": {"ome": {"version": "0.5", "multiscales": [entry]}}}  # fmt: skip
+    (path / "zarr.json").write_text(json.dumps(group))
+    return path
+
+
+def unpacks_gzip_3(folder: Path) -> Path:
+    data = gzip.compress(bytes(100_000_000)) * 30
+    return unpacks_zarr_3(folder, {"name": "gzip", "configuration": {"level": 5}}, data)
+
+
+def unpacks_zstd_3(folder: Path) -> Path:
+    data = imagecodecs.zstd_encode(bytes(2_000_000_000), level=3)
+    codec = {"name": "zstd", "configuration": {"level": 0, "checksum": False}}
+    return unpacks_zarr_3(folder, codec, data)
+
+
+def a_pipe_for_a_chunk(folder: Path) -> Path:
+    path = ome_zarr(folder / "s.zarr")
+    os.mkfifo(path / "0" / "0.0")
+    return path
+
+
+def a_pipe_for_metadata(folder: Path) -> Path:
+    path = ome_zarr(folder / "s.zarr")
+    (path / "0" / ".zarray").unlink()
+    os.mkfifo(path / "0" / ".zarray")
+    return path
+
+
+def a_thin_png(folder: Path) -> Path:
+    path = folder / "s.png"
+    path.write_bytes(imagecodecs.png_encode(np.full((1, 1_000_000), 200, np.uint8)))
+    return path
+
+
+def a_tile_of_a_huge_jpeg(folder: Path) -> Path:
+    data = bytearray(imagecodecs.jpeg_encode(GREY))
+    at = data.index(b"\xff\xc0")
+    data[at + 5 : at + 9] = struct.pack(">HH", 65_500, 65_500)
+    tags = tiled((16, 16), (16, 16), [8], [len(data)])
+    return tiff(folder / "s.tif", {**tags, 259: (SHORT, [7])}, bytes(data))
+
+
+@pytest.fixture(scope="module")
+def idle_bytes() -> int:
+    """What the program takes before it opens a file."""
+    return limited("-c", IDLE).peak_bytes
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (claims_z, "1,000,000,000 planes"),
+        (claims_c, "1,000,000,000 planes"),
+        (claims_planes, "1,000,000,000 planes"),
+        (claims_modulo, "2,000,000,000 planes"),
+        (claims_many_images, "360,900,000 planes"),
+        (claims_planes_by_index, "200,000,001 planes"),
+        (claims_planes_of_a_stack, "1,000,000,000 planes"),
+        (claims_axes, "100,002 dimensions"),
+        (claims_samples, "65,535 channels"),
+        (claims_pixels_of_tiles, "pixels (1,000,000,000 × 1,000,000,000)"),
+        (one_place_for_all_tiles, "bytes of pixels in a file of"),
+        (tiles_of_one_pixel, "160,000 tiles of 1 px"),
+        (claims_pixels_of_chunks, "pixels (1,000,000,000 × 1,000,000,000)"),
+        (chunks_of_one_pixel, "tiles of 1 px"),
+        (claims_chunk_channels, "100,000 channels"),
+        (claims_chunk_axes, "60,002 dimensions"),
+        (unpacks_zlib, "unpacks to more"),
+        (unpacks_zlib_twice, "unpacks to more"),
+        (unpacks_bz2, "unpacks to more"),
+        (unpacks_gzip_3, "unpacks to more"),
+        (unpacks_zstd_3, "unpacks to more"),
+        (a_pipe_for_a_chunk, "no regular file"),
+        (a_pipe_for_metadata, "no regular file"),
+        (a_thin_png, "pixels in one line"),
+        (a_tile_of_a_huge_jpeg, "does not decode"),
+    ],
+)
+def test_a_small_file_takes_little(
+    tmp_path: Path, idle_bytes: int, make: Callable[[Path], Path], says: str
+) -> None:
+    path = make(tmp_path)
+    done = limited("-c", PROBE, str(path))
+    assert done.code == 4, done
+    assert done.said.startswith(path.name), done.said
+    assert says in done.said
+    assert len(done.said.splitlines()) == 1
+    assert done.cpu_s < 10
+    assert done.peak_bytes < idle_bytes + 1e9
+
+
+# --- Damaged JPEG data.
+
+
+def tissue(side: int = 512) -> np.ndarray:
+    """Something that is no flat field: smooth blobs and a little noise."""
+    rng = np.random.default_rng(4)
+    y, x = np.mgrid[:side, :side]
+    waves = np.sin(y / 9.0) * np.sin(x / 7.0)
+    pixels = 180 + 50 * waves[..., None] * [1.0, 0.7, 0.4] + rng.normal(0, 6, (side, side, 3))
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def zeroed(data: bytes) -> bytes:
+    return data[: len(data) // 2] + bytes(400) + data[len(data) // 2 + 400 :]
+
+
+def half(data: bytes) -> bytes:
+    return data[: len(data) // 2] + bytes(len(data) - len(data) // 2 - 2) + data[-2:]
+
+
+def half_to_the_end(data: bytes) -> bytes:
+    return data[: len(data) // 2] + bytes(len(data) - len(data) // 2)
+
+
+def scrambled(data: bytes) -> bytes:
+    noise = np.random.default_rng(1).integers(0, 255, 400, dtype=np.uint8).tobytes()
+    return data[: len(data) // 2] + noise + data[len(data) // 2 + 400 :]
+
+
+JPEGS = [{}, {"optimize": True}, {"subsampling": "444"}, {"subsampling": "422", "level": 60}]
+
+
+@pytest.mark.parametrize("damage", [zeroed, half, scrambled])
+@pytest.mark.parametrize("how", JPEGS, ids=str)
+def test_a_damaged_jpeg_is_not_read(
+    tmp_path: Path, damage: Callable[[bytes], bytes], how: dict[str, Any]
+) -> None:
+    good = imagecodecs.jpeg_encode(tissue(), **how)
+    path = tmp_path / "field.jpg"
+    path.write_bytes(good)
+    assert seen(path).std() > 0
+    path.write_bytes(damage(good))
+    with pytest.raises(RegionError, match=r"^field.jpg: does not decode \(damaged JPEG data"):
+        seen(path)
+
+
+@pytest.mark.parametrize("damage", [zeroed, half, half_to_the_end, scrambled])
+def test_a_damaged_jpeg_tile_is_named_and_the_rest_is_read(
+    tmp_path: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, tissue(), tile=(256, 256), compression="jpeg", photometric="rgb")
+    with tifffile.TiffFile(path) as tif:
+        offset, count = (
+            values[1] for values in (tif.pages[0].dataoffsets, tif.pages[0].databytecounts)
+        )
+    data = path.read_bytes()
+    with open_slide(path) as slide:
+        whole = slide.read(Box(0, 0, 512, 512))
+    path.write_bytes(data[:offset] + damage(data[offset : offset + count]) + data[offset + count :])
+    with open_slide(path) as slide:
+        np.testing.assert_array_equal(slide.read(Box(256, 0, 512, 512)), whole[256:])
+        with pytest.raises(RegionError, match=r"tile at y 0, x 256 .*damaged JPEG data"):
+            slide.read(Box(0, 200, 100, 300))
+
+
+def test_flat_and_padded_jpegs_are_whole(tmp_path: Path) -> None:
+    """Zero bits mean nothing in a flat image, and some scanners pad."""
+    flat = imagecodecs.jpeg_encode(np.full((512, 512, 3), 240, np.uint8), optimize=True)
+    good = imagecodecs.jpeg_encode(tissue())
+    for data in (flat, good[:-2] + bytes(3) + good[-2:], good + bytes(500)):
+        path = tmp_path / "field.jpg"
+        path.write_bytes(data)
+        assert seen(path).shape == (512, 512, 3)
+
+
+# --- Axes.
+
+
+def test_an_unknown_axis_is_said(tmp_path: Path) -> None:
+    path = ome_zarr(tmp_path / "s.zarr", (3, 30, 40), (3, 30, 40), "ayx")
+    with open_slide(path) as slide:
+        assert "axis a of 3: the first is read" in slide.notes
