@@ -1,1 +1,0 @@
-"""What :mod:`cellseg.results` is made of; import from there."""
