@@ -4,7 +4,7 @@
 
 Every image goes through the whole of a count, as in ``cellseg evaluate``. Tables are Markdown, for
 the model card. The last one gives for each protocol the score that counts right
-(:func:`cellseg.evaluation.calibration.best_threshold`).
+(:func:`cellseg.metrics.calibration.best_threshold`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import click
 import numpy as np
 
 from cellseg.evaluate import EvaluateRequest, Evaluation, evaluate
-from cellseg.evaluation.calibration import GRID, best_threshold
-from cellseg.evaluation.judged import Judged, scores_of
-from cellseg.evaluation.sizes import size_error
+from cellseg.metrics.calibration import GRID, best_threshold
+from cellseg.metrics.judged import Judged, scores_of
+from cellseg.metrics.sizes import size_error
 
 DIAMETERS_PX = (0.0, 12.0, 24.0, 48.0, np.inf)
 

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torchvision.ops import roi_align
 
-from cellseg.detect import load_detector
+from cellseg.detect.maskrcnn import load_detector
 from cellseg.evaluate import EvaluateRequest, Evaluation, evaluate
-from cellseg.evaluation.judged import Judged
 from cellseg.geometry import Box
+from cellseg.metrics.judged import Judged
 from cellseg.models.paste import paste_all
 from cellseg.models.roi_heads import CellRoIHeads
 

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-import cellseg.cluster.connect as connect
-import cellseg.cluster.engine as engine
-from cellseg.pipeline import CountResult, TileDone, run
-from cellseg.plan import CountRequest
+import cellseg.counting.dask.connect as connect
+import cellseg.counting.dask.engine as engine
+from cellseg.counting.plan import CountRequest
+from cellseg.counting.run import CountResult, TileDone, run
 from cellseg.synthetic import write_disc_slide
 
 

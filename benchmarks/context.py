@@ -14,13 +14,13 @@ from pathlib import Path
 import click
 import numpy as np
 
-from cellseg.detect import load_detector
+from cellseg.counting.plan import CountRequest, fit_normaliser, make_plan
+from cellseg.counting.tiles import TilePixels, TileSource
+from cellseg.detect.maskrcnn import load_detector
 from cellseg.geometry import Box
 from cellseg.instances import Instances
-from cellseg.normalise import Normaliser
-from cellseg.plan import CountRequest, fit_normaliser, make_plan
+from cellseg.intensity.normalise import Normaliser
 from cellseg.slide import open_slide
-from cellseg.tiles import TilePixels, TileSource
 
 HALOS = (32, 64, 96, 128, 160, 192)
 WIDEST = 256

@@ -37,11 +37,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import resnet50
 
+from cellseg.annotations.coco import join, read_coco
+from cellseg.annotations.image import AnnotatedImage
 from cellseg.evaluate import EvaluateRequest, Evaluation, evaluate
 from cellseg.models.counting import best_precision
 from cellseg.training.augment import Augmentation
-from cellseg.training.coco import join, read_coco
-from cellseg.training.crops import AnnotatedImage, Crop
+from cellseg.training.crops import Crop
 from cellseg.training.loop import CropStream, rate_at
 from cellseg.training.validate import split
 

@@ -53,9 +53,9 @@ def count_one(slide: Path) -> None:
     """In the child: count, print one line of JSON."""
     # Imported here: a parent without torch stays smaller than any child. (Linux hands the
     # peak of the process that starts another down to it.)
-    from cellseg.pipeline import CountResult, run
-    from cellseg.plan import CountRequest
-    from cellseg.threshold import ThresholdDetector
+    from cellseg.counting.plan import CountRequest
+    from cellseg.counting.run import CountResult, run
+    from cellseg.detect.threshold import ThresholdDetector
 
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=slide.parent) as folder:

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from cellseg.detect import MaskRCNNDetector, load_detector
-from cellseg.pipeline import CountResult, run
-from cellseg.plan import CountRequest, make_plan
+from cellseg.counting.plan import CountRequest, make_plan
+from cellseg.counting.run import CountResult, run
+from cellseg.detect.maskrcnn import MaskRCNNDetector, load_detector
 from cellseg.protocol import CountProtocol
 from cellseg.slide import open_slide
 

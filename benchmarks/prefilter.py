@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from PIL import Image
 from scipy.stats import beta
+from tissue_training.data import Material, Texture, load_material
+from tissue_training.scenes import Scene, compose
 
 from cellseg.geometry import Box
 from cellseg.tissue import FINE_FACTOR, OVERVIEW_STEP, TissueFinder, TissueMask, overview_features
-from cellseg.training.tissue_data import Material, Texture, load_material
-from cellseg.training.tissue_scenes import Scene, compose
 
 FOLDERS = ("dsb2018", "tnbc", "nucls", "brca_m2c_points", "t98g_phase")
 NAMES = {"he": "H&E", "ihc": "IHC", "fluorescence": "fluorescence", "brightfield": "brightfield"}

@@ -22,12 +22,12 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from cellseg.counting.plan import CountRequest
+from cellseg.counting.run import CountResult, run
 from cellseg.detect import Detector
+from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import CellsegError
-from cellseg.pipeline import CountResult, run
-from cellseg.plan import CountRequest
 from cellseg.results import Result, load_result
-from cellseg.threshold import ThresholdDetector
 
 COUNT_LIMIT = 0.003
 UNMATCHED_LIMIT = 0.01

@@ -69,7 +69,7 @@ def tissue_field(image: Path | None, mpp: float) -> NDArray[np.uint8]:
     if image is None:
         import skimage.data
 
-        from cellseg.counterstain import as_hematoxylin_eosin
+        from cellseg.intensity.counterstain import as_hematoxylin_eosin
 
         pixels = skimage.data.immunohistochemistry().astype(np.float32) / 255
         # Nuclei of 10 px, as if they were of 7 µm.
@@ -117,9 +117,9 @@ class Task:
 
 def by_cellseg(task: Task) -> dict[str, object]:
     """The whole command, but for loading the model."""
-    from cellseg.detect import load_detector
-    from cellseg.pipeline import CountResult, detector_key, run
-    from cellseg.plan import CountRequest
+    from cellseg.counting.plan import CountRequest
+    from cellseg.counting.run import CountResult, detector_key, run
+    from cellseg.detect.maskrcnn import load_detector
 
     detectors: dict[object, object] = {}
     detector = load_detector(task.model, device=task.device)
@@ -197,10 +197,10 @@ def standard_network(model: str, tile_px: int, nms_iou: float):
 
 def prepared(task: Task):
     """Settings, the rivals' grid, and the whole slide as the network sees it: not timed."""
-    from cellseg.detect import info_of
+    from cellseg.counting.plan import CountRequest, fit_normaliser, make_plan
+    from cellseg.detect.maskrcnn import info_of
     from cellseg.geometry import Box, TileGrid
     from cellseg.models.weights import read_model
-    from cellseg.plan import CountRequest, fit_normaliser, make_plan
     from cellseg.slide import open_slide
 
     _, card = read_model(task.model)

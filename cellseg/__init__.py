@@ -14,17 +14,17 @@ __version__ = "0.1.0"
 __all__ = ["Cells", "CountProtocol", "__version__", "count", "load_detector", "open_slide"]
 
 if TYPE_CHECKING:
-    from cellseg.cells import Cells
-    from cellseg.detect import load_detector
-    from cellseg.pipeline import count
+    from cellseg.counting.run import count
+    from cellseg.detect.maskrcnn import load_detector
+    from cellseg.measure.summary import Cells
     from cellseg.protocol import CountProtocol
     from cellseg.slide import open_slide
 
 _HOMES = {
-    "Cells": "cells",
+    "Cells": "measure.summary",
     "CountProtocol": "protocol",
-    "count": "pipeline",
-    "load_detector": "detect",
+    "count": "counting.run",
+    "load_detector": "detect.maskrcnn",
     "open_slide": "slide",
 }
 

@@ -18,10 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cellseg.detect import DetectorInfo, load_detector
+from cellseg.annotations.coco import DataSet, join, read_coco
+from cellseg.annotations.image import AnnotatedImage
+from cellseg.counting.plan import CountRequest, make_plan
+from cellseg.counting.run import CountResult, detector_key, run
+from cellseg.detect import DetectorInfo
+from cellseg.detect.maskrcnn import load_detector
 from cellseg.errors import CellsegError, InputError, SettingsError
-from cellseg.evaluation.calibration import Calibrated, calibrate
-from cellseg.evaluation.judged import (
+from cellseg.instances import Instances
+from cellseg.metrics.calibration import Calibrated, calibrate
+from cellseg.metrics.judged import (
     AtThreshold,
     Judged,
     Scores,
@@ -30,14 +36,9 @@ from cellseg.evaluation.judged import (
     curve,
     scores_of,
 )
-from cellseg.instances import Instances
-from cellseg.pipeline import CountResult, detector_key, run
-from cellseg.plan import CountRequest, make_plan
 from cellseg.protocol import Calibration, CountProtocol
 from cellseg.results import Result, load_result
 from cellseg.slide import open_slide
-from cellseg.training.coco import DataSet, join, read_coco
-from cellseg.training.crops import AnnotatedImage
 
 LOWEST_SCORE = 0.05
 DIAMETERS_PX = (12.0, 24.0, 48.0)

@@ -22,11 +22,11 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError, safe_open
 from scipy import ndimage
 
+from cellseg.annotations.region import Region
 from cellseg.errors import WeightsError
 from cellseg.geometry import Box
+from cellseg.intensity.normalise import Light
 from cellseg.models.unet import UNet
-from cellseg.normalise import Light
-from cellseg.region import Region
 
 T = TypeVar("T", bound=np.generic)
 
@@ -200,7 +200,7 @@ def overview_features(
     Parameters
     ----------
     fine : ndarray, float32, (H·k, W·k, 3)
-        After :class:`~cellseg.normalise.Normaliser`, about 2 µm/px. Sides that are no
+        After :class:`~cellseg.intensity.normalise.Normaliser`, about 2 µm/px. Sides that are no
         multiple of k are filled up by repeating the edge.
     light : {'transmitted', 'fluorescence'}
         In fluorescence the square root is taken first, so that dim nuclei show.

@@ -13,7 +13,7 @@ from PIL import Image
 from skimage.segmentation import find_boundaries
 
 from cellseg.geometry import Box
-from cellseg.normalise import Normaliser
+from cellseg.intensity.normalise import Normaliser
 from cellseg.results import load_result
 from cellseg.slide import open_slide
 

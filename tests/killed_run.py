@@ -26,20 +26,20 @@ from pathlib import Path
 
 import zarr.storage._local as zarr_files
 
-from cellseg._results import folder, publish, table
-from cellseg._results.journal import Journal
-from cellseg.pipeline import CountResult, Note, run
-from cellseg.plan import CountRequest
+from cellseg.annotations.region import Region
+from cellseg.counting.plan import CountRequest
+from cellseg.counting.recorder import Recorder
+from cellseg.counting.run import CountResult, Note, run
+from cellseg.detect.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
-from cellseg.recorder import Recorder
-from cellseg.region import Region
-from cellseg.threshold import ThresholdDetector
+from cellseg.results import folder, publish, table
+from cellseg.results.journal import Journal
 
 CALLS = [
-    ("cellseg.threshold", "ThresholdDetector.detect", "detect"),
-    ("cellseg.recorder", "SeamMerger.add", "merge"),
-    ("cellseg.recorder", "SeamMerger.finish", "merge"),
-    ("cellseg.recorder", "measure", "measure"),
+    ("cellseg.detect.threshold", "ThresholdDetector.detect", "detect"),
+    ("cellseg.counting.recorder", "SeamMerger.add", "merge"),
+    ("cellseg.counting.recorder", "SeamMerger.finish", "merge"),
+    ("cellseg.counting.recorder", "measure", "measure"),
     ("pathlib", "Path.rename", "rename"),
     ("os", "fsync", "sync"),
     ("os", "replace", "replace"),

@@ -1,4 +1,4 @@
-"""Imports run one way, and heavy libraries live in one place each."""
+"""The house: rooms on floors, imports that run down, heavy libraries in one place each."""
 
 from __future__ import annotations
 
@@ -12,92 +12,148 @@ import pytest
 import cellseg
 
 ROOT = Path(cellseg.__file__).parent
+PLUGIN = ROOT.parent / "napari_plugin" / "cellseg_napari"
 
-LAYERS = [
-    {"errors", "text"},
-    {
-        "geometry",
-        "normalise",
-        "counterstain",
-        "stain",
-        "remaining",
-        "location",
-        "_scanline",
-        "_results.lock",
-        "_results.files",
-    },
-    {"protocol", "region"},
-    {"instances", "models", "slide", "synthetic"},
-    {"sample", "channel", "merge", "measure", "tissue", "detect", "engine", "evaluation"},
-    {"threshold"},
-    {"cells", "_results", "choice"},
-    {"results", "plan"},
-    {"tiles", "provenance"},
-    {"recorder", "export", "training", "work", "events"},
-    {"corrections", "cluster", "upload"},
-    {"slide_run"},
-    {"pipeline"},
+FLOORS = [
+    {"errors", "geometry", "intensity", "text"},
+    {"annotations", "instances", "models", "protocol", "storage", "synthetic"},
+    {"detect", "measure", "merge", "metrics", "slide", "tissue"},
+    {"results", "training"},
+    {"export"},
+    {"counting"},
     {"evaluate"},
-    {"report"},
+    {"report", "cellseg_napari"},
     {"cli"},
     {"__main__"},
 ]
+"""From the ground up. A room is a folder or a module beside it; it imports from lower floors."""
+
+MOST_ROOMS, MOST_FLOORS = 30, 10
 
 HOMES = {
     "torch": {"models", "tissue", "detect", "training"},
     "torchvision": {"models", "detect", "training"},
-    "tifffile": {"slide", "export", "synthetic", "corrections"},
-    "zarr": {"slide", "results", "_results", "export", "corrections"},
-    "pycocotools": {"training", "evaluation", "export"},
-    "click": {"cli", "training"},
-    "napari": {"cli"},
-    "matplotlib": {"report"},
+    "tifffile": {"slide", "export", "synthetic", "results", "cellseg_napari"},
+    "zarr": {"slide", "results", "export"},
+    "pycocotools": {"annotations", "metrics", "export"},
+    "click": {"cli"},
+    "napari": {"cli", "cellseg_napari"},
+    "matplotlib": {"report", "cellseg_napari"},
     "dask": set(),
-    "distributed": {"cluster"},
-    "cloudpickle": {"cluster"},
-    "fsspec": {"location"},
+    "distributed": {"counting"},
+    "cloudpickle": {"counting"},
+    "fsspec": {"storage"},
 }
 
+Import = tuple[str, str]
+"""A module, and a name in it; the name is empty for ``import module``."""
 
-def modules():
-    for path in sorted(ROOT.rglob("*.py")):
-        parts = path.relative_to(ROOT).with_suffix("").parts
+
+def modules(root=ROOT, plugin=PLUGIN):
+    """Each file with the room that it belongs to."""
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
         if parts != ("__init__",):
-            yield pytest.param(path, parts[0], id=".".join(parts))
+            yield path, parts[0]
+    for path in sorted(plugin.rglob("*.py")):
+        yield path, plugin.name
 
 
-def imports(path):
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
+def imports(path) -> list[Import]:
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [(alias.name, "") for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
+            found += [(node.module, alias.name) for alias in node.names]
+    return found
 
 
-def layer_of(room):
-    for number, rooms in enumerate(LAYERS):
-        if room in rooms:
-            return number
-    raise AssertionError(f"{room} has no layer")
+def room_of(module, name):
+    """The room that an import leads to; None outside of the house."""
+    package, *rest = module.split(".")
+    if package == PLUGIN.name:
+        return package
+    if package != "cellseg":
+        return None
+    if rest:
+        return rest[0]
+    if not name:
+        return None
+    return name if (ROOT / name).is_dir() or (ROOT / f"{name}.py").is_file() else None
 
 
-@pytest.mark.parametrize(("path", "room"), list(modules()))
-def test_imports_run_one_way(path, room):
-    for name in imports(path):
-        if not name.startswith("cellseg."):
+def floor_of(room):
+    numbers = [number for number, rooms in enumerate(FLOORS) if room in rooms]
+    assert len(numbers) == 1, f"{room} stands on {len(numbers)} floors"
+    return numbers[0]
+
+
+def faults(found, room):
+    """What is wrong with a room's imports, a line each."""
+    lines = []
+    for module, name in found:
+        other = room_of(module, name)
+        if other is None or other == room:
             continue
-        other = name.split(".")[1]
-        if other != room:
-            assert layer_of(other) < layer_of(room), f"{room} imports {other}"
+        if floor_of(other) >= floor_of(room):
+            lines.append(f"{room} imports {other}, which does not lie lower")
+        parts = [*module.split(".")[2:], name]
+        if any(part.startswith("_") and not part.startswith("__") for part in parts):
+            lines.append(f"{room} imports {module}.{name}, which is private to {other}")
+    return lines
 
 
-@pytest.mark.parametrize(("path", "room"), list(modules()))
+def named(path):
+    return path.relative_to(ROOT.parent).as_posix()
+
+
+@pytest.mark.parametrize(("path", "room"), list(modules()), ids=lambda value: Path(value).stem)
+def test_imports_run_down_and_to_public_names(path, room):
+    assert not faults(imports(path), room), named(path)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "word"),
+    [
+        ("cellseg.counting.run", "run", "does not lie lower"),
+        ("cellseg.results", "load_result", ""),
+        ("cellseg.results.lock", "_held", "private"),
+        ("cellseg.slide._tiff", "TiffSlide", "private"),
+        ("cellseg.evaluate", "evaluate", "does not lie lower"),
+        ("torch", "nn", ""),
+    ],
+)
+def test_the_rule_can_fail(module, name, word):
+    (line,) = faults([(module, name)], "counting" if word != "does not lie lower" else "slide") or [
+        ""
+    ]
+    assert word in line
+    assert bool(word) == bool(line)
+
+
+def test_few_rooms_on_few_floors(record_property):
+    there = {room for _, room in modules()}
+    assert set().union(*FLOORS) == there
+    arrows = {
+        (room, other)
+        for path, room in modules()
+        for module, name in imports(path)
+        if (other := room_of(module, name)) not in (None, room)
+    }
+    figures = f"{len(there)} rooms on {len(FLOORS)} floors, {len(arrows)} arrows"
+    record_property("house", figures)
+    print(figures)
+    assert len(there) <= MOST_ROOMS
+    assert len(FLOORS) <= MOST_FLOORS
+
+
+@pytest.mark.parametrize(("path", "room"), list(modules()), ids=lambda value: Path(value).stem)
 def test_heavy_libraries_live_in_one_place(path, room):
-    for name in imports(path):
-        library = name.split(".")[0]
+    for module, _ in imports(path):
+        library = module.split(".")[0]
         if library in HOMES:
-            assert room in HOMES[library], f"{room} imports {library}"
+            assert room in HOMES[library], f"{named(path)} imports {library}"
 
 
 def test_importing_cellseg_does_not_import_torch():

@@ -9,8 +9,9 @@ import pytest
 import torch
 from skimage.color import rgb2hed, rgb_from_hed
 
+from cellseg.annotations.image import AnnotatedImage
 from cellseg.geometry import Box
-from cellseg.normalise import Light
+from cellseg.intensity.normalise import Light
 from cellseg.training.augment import (
     Augmentation,
     _stain,
@@ -21,7 +22,7 @@ from cellseg.training.augment import (
     random_crop,
 )
 from cellseg.training.copies import add_copies
-from cellseg.training.crops import AnnotatedImage, Crop, boxes_of
+from cellseg.training.crops import Crop, boxes_of
 from cellseg.training.negatives import add_bubbles
 
 

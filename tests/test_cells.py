@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellseg.cells import Cells, SummaryBuilder
 from cellseg.measure import Scale
+from cellseg.measure.summary import Cells, SummaryBuilder
 
 SCALE = Scale(2.0, 0.5)
 

@@ -7,13 +7,13 @@ import pytest
 import tifffile
 from scipy import ndimage
 
-from cellseg.channel import choose_channels, nuclear_score
+from cellseg.counting.channel import choose_channels, nuclear_score
+from cellseg.counting.plan import CountRequest, make_plan
+from cellseg.counting.sample import sample
 from cellseg.detect import DetectorInfo
 from cellseg.errors import SettingsError
-from cellseg.plan import CountRequest, make_plan
-from cellseg.sample import sample
+from cellseg.intensity.stain import guess_stain
 from cellseg.slide import open_slide
-from cellseg.stain import guess_stain
 from cellseg.synthetic import (
     FluorescenceScene,
     StainedScene,

@@ -18,14 +18,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from cellseg.cluster.connect import connected
+from cellseg.counting.dask.connect import connected
+from cellseg.counting.plan import CountRequest
+from cellseg.counting.run import CountResult, Note, TileDone, detector_key, run
+from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import CellsegError, InputError, RegionError, SettingsError
-from cellseg.pipeline import CountResult, Note, TileDone, detector_key, run
-from cellseg.plan import CountRequest
 from cellseg.protocol import load_protocol
 from cellseg.results import load_result
 from cellseg.synthetic import write_disc_slide
-from cellseg.threshold import ThresholdDetector
 
 distributed = pytest.importorskip("distributed")
 cloudpickle = pytest.importorskip("cloudpickle")
@@ -42,7 +42,7 @@ def slide(tmp_path):
 
 @pytest.fixture(autouse=True)
 def clean_bench():
-    from cellseg.cluster.worker import BENCH
+    from cellseg.counting.dask.worker import BENCH
 
     yield
     BENCH.clear()
@@ -135,7 +135,7 @@ def test_dask_alone_starts_workers_here_and_survives_their_death(
     slide, travelling, tmp_path, monkeypatch
 ):
     path, _ = slide
-    monkeypatch.setattr("cellseg.cluster.connect._cpu_workers", lambda: 2)
+    monkeypatch.setattr("cellseg.counting.dask.connect._cpu_workers", lambda: 2)
     serial, _ = counted(request_for(path, output=tmp_path / "serial"))
     flag = tmp_path / "killed"
     request = request_for(path, output=tmp_path / "dask", engine="dask", batch=1)
@@ -215,7 +215,7 @@ def test_a_damaged_tile_fails_alone_and_strict_makes_it_an_error(threads, tmp_pa
 
 
 def test_no_more_is_under_way_than_the_window(slide, threads, tmp_path, monkeypatch):
-    from cellseg.cluster.engine import AHEAD, DaskEngine
+    from cellseg.counting.dask.engine import AHEAD, DaskEngine
 
     path, _ = slide
     seen = []
@@ -231,7 +231,7 @@ def test_no_more_is_under_way_than_the_window(slide, threads, tmp_path, monkeypa
 
 
 def test_few_tiles_are_shared_by_all_workers(slide, threads, tmp_path, monkeypatch):
-    from cellseg.cluster.engine import DaskEngine
+    from cellseg.counting.dask.engine import DaskEngine
 
     path, _ = slide
     sizes = []
@@ -248,10 +248,10 @@ def test_few_tiles_are_shared_by_all_workers(slide, threads, tmp_path, monkeypat
 
 
 def test_what_travels_is_small(slide):
-    from cellseg.cluster.recipe import pack
-    from cellseg.engine import Mapped
+    from cellseg.counting.dask.recipe import pack
+    from cellseg.counting.local import Mapped
+    from cellseg.counting.work import TileFound
     from cellseg.geometry import TileGrid
-    from cellseg.work import TileFound
 
     _, truth = slide
     (found,) = ThresholdDetector().detect(
@@ -265,7 +265,7 @@ def test_what_travels_is_small(slide):
 
 def test_no_scheduler_there(slide, monkeypatch, tmp_path):
     path, _ = slide
-    monkeypatch.setattr("cellseg.cluster.connect.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("cellseg.counting.dask.connect.CONNECT_SECONDS", 1)
     for address in ("tcp://127.0.0.1:9", "127.0.0.1:9", "nonsense", "http://x:1", ""):
         request = request_for(path, output=tmp_path, engine="dask", scheduler=address)
         with pytest.raises(SettingsError, match="--scheduler") as caught:
@@ -300,8 +300,8 @@ def another_server(request):
 @pytest.mark.parametrize("scheme", ["", "tcp://", "http://"])
 def test_no_client_is_made_for_what_is_no_scheduler(another_server, scheme, monkeypatch, capfd):
     """A client that got no answer takes half a minute to close, and leaves a traceback."""
-    monkeypatch.setattr("cellseg.cluster.connect.CONNECT_SECONDS", 1)
-    monkeypatch.setattr("cellseg.cluster.connect._client", lambda *_: pytest.fail("a client"))
+    monkeypatch.setattr("cellseg.counting.dask.connect.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("cellseg.counting.dask.connect._client", lambda *_: pytest.fail("a client"))
     with (
         pytest.raises(SettingsError, match=f"--scheduler {scheme}{another_server}: "),
         connected(scheme + another_server),
@@ -337,7 +337,7 @@ def test_a_worker_that_cannot_reach_the_slide(slide, threads, monkeypatch, tmp_p
     def absent(place, **_):
         raise InputError(f"{place}: no such file; check the path")
 
-    monkeypatch.setattr("cellseg.cluster.worker.open_slide", absent)
+    monkeypatch.setattr("cellseg.counting.dask.worker.open_slide", absent)
     with pytest.raises(
         InputError, match=r"worker tcp://.*no such file.*every worker must"
     ) as caught:
@@ -352,7 +352,7 @@ def test_a_worker_with_another_file_under_the_same_path(slide, threads, monkeypa
     other = tmp_path / "other.tif"
     write_disc_slide(other, np.random.default_rng(8), shape=(350, 450))
     monkeypatch.setattr(
-        "cellseg.cluster.worker.open_slide", lambda _, **options: open_slide(other, **options)
+        "cellseg.counting.dask.worker.open_slide", lambda _, **options: open_slide(other, **options)
     )
     with pytest.raises(InputError, match="is another file there"):
         counted(on(threads, path, output=tmp_path))
@@ -369,7 +369,7 @@ def test_a_slide_that_was_replaced_is_opened_again(slide, threads, tmp_path):
 
 def test_a_worker_with_another_version(slide, threads, monkeypatch, tmp_path):
     path, _ = slide
-    monkeypatch.setattr("cellseg.cluster.engine.cellseg", SimpleNamespace(__version__="9.9"))
+    monkeypatch.setattr("cellseg.counting.dask.engine.cellseg", SimpleNamespace(__version__="9.9"))
     with pytest.raises(SettingsError, match=r"has cellseg .* started with 9\.9"):
         counted(on(threads, path, output=tmp_path))
 
@@ -397,8 +397,8 @@ def test_weights_are_loaded_once_a_worker(slide, threads, monkeypatch, tmp_path)
         scores.append(score)
         return model
 
-    monkeypatch.setattr("cellseg.cluster.worker.load_detector", load)
-    monkeypatch.setattr("cellseg.cluster.worker.MaskRCNNDetector", again)
+    monkeypatch.setattr("cellseg.counting.dask.worker.load_detector", load)
+    monkeypatch.setattr("cellseg.counting.dask.worker.MaskRCNNDetector", again)
     store = {detector_key("default", "cpu"): Model()}
     first = on(threads, path, output=tmp_path)
     second = on(threads, other, output=tmp_path, score=0.7)
@@ -411,7 +411,9 @@ def test_weights_are_loaded_once_a_worker(slide, threads, monkeypatch, tmp_path)
 
 def test_a_worker_with_other_weights(slide, threads, monkeypatch, tmp_path):
     path, _ = slide
-    monkeypatch.setattr("cellseg.cluster.worker.load_detector", lambda model, **_: Model("other"))
+    monkeypatch.setattr(
+        "cellseg.counting.dask.worker.load_detector", lambda model, **_: Model("other")
+    )
     with pytest.raises(SettingsError, match="weights default are others"):
         list(
             run(
@@ -434,14 +436,14 @@ def test_a_detector_that_cannot_travel(slide, threads, monkeypatch, tmp_path):
     locked.lock = threading.Lock()
     with pytest.raises(SettingsError, match="cannot be sent"):
         counted(on(threads, path, output=tmp_path), locked)
-    monkeypatch.setattr("cellseg.cluster.recipe.MOST_BYTES", 10)
+    monkeypatch.setattr("cellseg.counting.dask.recipe.MOST_BYTES", 10)
     with pytest.raises(SettingsError, match="weights from a file"):
         counted(on(threads, path, output=tmp_path))
 
 
 def test_a_cluster_without_workers_is_not_waited_for_for_ever(slide, monkeypatch, tmp_path):
     path, _ = slide
-    monkeypatch.setattr("cellseg.cluster.engine.PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("cellseg.counting.dask.engine.PATIENCE_SECONDS", 0.5)
     with (
         distributed.LocalCluster(
             n_workers=0,
@@ -461,8 +463,8 @@ def test_a_scheduler_that_goes_away(slide, monkeypatch, tmp_path):
         n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0",
         protocol="tcp", host="127.0.0.1", silence_logs=logging.CRITICAL,
     )  # fmt: skip
-    monkeypatch.setattr("cellseg.cluster.connect.CONNECT_SECONDS", 2)
-    monkeypatch.setattr("cellseg.cluster.engine.PATIENCE_SECONDS", 4.0)
+    monkeypatch.setattr("cellseg.counting.dask.connect.CONNECT_SECONDS", 2)
+    monkeypatch.setattr("cellseg.counting.dask.engine.PATIENCE_SECONDS", 4.0)
     events = run(on(cluster, path, output=tmp_path, batch=1), detector=ThresholdDetector())
     try:
         for event in events:
@@ -477,10 +479,10 @@ def test_a_scheduler_that_goes_away(slide, monkeypatch, tmp_path):
 
 
 def test_an_open_slide_is_not_closed_under_its_reader(slide, tmp_path):
-    from cellseg.cluster.recipe import Recipe
-    from cellseg.cluster.worker import KEPT, Bench
-    from cellseg.normalise import Normaliser
-    from cellseg.plan import make_plan
+    from cellseg.counting.dask.recipe import Recipe
+    from cellseg.counting.dask.worker import KEPT, Bench
+    from cellseg.counting.plan import make_plan
+    from cellseg.intensity.normalise import Normaliser
     from cellseg.slide import open_slide
 
     path, _ = slide
@@ -511,7 +513,7 @@ def test_an_open_slide_is_not_closed_under_its_reader(slide, tmp_path):
 
 
 def test_a_gpu_each(monkeypatch):
-    from cellseg.cluster import connect
+    from cellseg.counting.dask import connect
 
     made = {}
     monkeypatch.setattr(connect, "gpu_count", lambda: 2)
@@ -547,9 +549,9 @@ def test_a_worker_that_dies_with_answers_that_nobody_fetched(slide, tmp_path):
 
 
 def test_ctrl_c_is_not_the_workers_business(monkeypatch):
-    from cellseg.cluster.connect import connected
+    from cellseg.counting.dask.connect import connected
 
-    monkeypatch.setattr("cellseg.cluster.connect._cpu_workers", lambda: 1)
+    monkeypatch.setattr("cellseg.counting.dask.connect._cpu_workers", lambda: 1)
     with connected(None) as client:
         (handler,) = client.run(lambda: str(signal.getsignal(signal.SIGINT))).values()
     assert handler == str(signal.SIG_IGN)

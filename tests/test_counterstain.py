@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skimage.color import hed2rgb, rgb_from_hed
 
-from cellseg.counterstain import HEMATOXYLIN_GAIN, as_hematoxylin_eosin
+from cellseg.intensity.counterstain import HEMATOXYLIN_GAIN, as_hematoxylin_eosin
 
 
 def stained(amounts):

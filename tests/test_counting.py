@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, roi_align
 
-from cellseg.detect import DetectorInfo, MaskRCNNDetector, load_detector
+from cellseg.detect import DetectorInfo
+from cellseg.detect.maskrcnn import MaskRCNNDetector, load_detector
 from cellseg.models.backbones import BACKBONES
 from cellseg.models.counting import best_precision, fold_norms, make_ready, own_settings
 from cellseg.models.maskrcnn import (

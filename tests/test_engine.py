@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from cellseg.engine import LocalEngine
+from cellseg.counting.local import LocalEngine
 from cellseg.errors import RegionError
 from cellseg.geometry import TileGrid
 
@@ -110,8 +110,8 @@ def test_no_more_is_mapped_than_the_caller_takes():
 def test_a_batch_is_bounded_by_the_bytes_of_its_tiles(channels, wanted, expected):
     from types import SimpleNamespace
 
+    from cellseg.counting.work import tiles_together
     from cellseg.geometry import TileGrid
-    from cellseg.work import tiles_together
 
     source = SimpleNamespace(
         plan=SimpleNamespace(grid=TileGrid(9000, 9000, 1024, 128)),

@@ -13,15 +13,15 @@ from imageio.v3 import imread, imwrite
 
 from cellseg.cli.evaluate import evaluate as command
 from cellseg.detect import DetectorInfo
+from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import InputError, SettingsError
 from cellseg.evaluate import EvaluateRequest, Evaluation, ImageDone, Note, evaluate, on_image
-from cellseg.evaluation.fates import fates, tally
-from cellseg.evaluation.judged import Judged
 from cellseg.instances import Instances
+from cellseg.metrics.fates import fates, tally
+from cellseg.metrics.judged import Judged
 from cellseg.protocol import load_protocol
 from cellseg.report import write_report
 from cellseg.report.page import sample, worst_images
-from cellseg.threshold import ThresholdDetector
 
 WHITE, NUCLEUS = (236, 214, 228), (80, 50, 140)
 
@@ -104,8 +104,8 @@ def test_what_was_drawn_is_found_missed_and_invented_as_it_was_drawn(tmp_path, s
 
 
 def test_the_same_cells_as_a_count_writes(tmp_path, stand_in):
-    from cellseg.pipeline import CountResult, run
-    from cellseg.plan import CountRequest
+    from cellseg.counting.plan import CountRequest
+    from cellseg.counting.run import CountResult, run
 
     path = write_set(tmp_path, [PLACES], [PLACES])
     evaluation, _ = ended(EvaluateRequest(data=(path,), protocol="he", prefilter=False))
@@ -223,8 +223,8 @@ def test_labels_are_taken_at_the_middle_of_each_pixel():
 
 
 def test_calibrate_writes_a_protocol_by_which_counts_carry_an_interval(tmp_path, stand_in):
-    from cellseg.pipeline import CountResult, run
-    from cellseg.plan import CountRequest
+    from cellseg.counting.plan import CountRequest
+    from cellseg.counting.run import CountResult, run
 
     path = write_set(tmp_path, [PLACES] * 6, [PLACES] * 5 + [[*PLACES, (120, 60)]])
     target = tmp_path / "mine.yaml"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cellseg.evaluation import (
+from cellseg.instances import Instances
+from cellseg.metrics import (
     IOUS,
     Field,
     Overlaps,
@@ -15,9 +16,8 @@ from cellseg.evaluation import (
     match,
     size_error,
 )
-from cellseg.evaluation.calibration import best_threshold, calibrate
-from cellseg.evaluation.judged import Judged
-from cellseg.instances import Instances
+from cellseg.metrics.calibration import best_threshold, calibrate
+from cellseg.metrics.judged import Judged
 
 
 def squares(*boxes, scores=None, classes=None):

@@ -17,15 +17,14 @@ import numpy as np
 import pytest
 import zarr.storage._local as zarr_files
 
-from cellseg._results import folder as folder_module
-from cellseg._results import journal as journal_module
-from cellseg._results import publish
-from cellseg._results import spool as spool_module
 from cellseg.cli import main
+from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import InputError, OutputError
-from cellseg.results import ResultFolder, load_result
+from cellseg.results import ResultFolder, load_result, publish
+from cellseg.results import folder as folder_module
+from cellseg.results import journal as journal_module
+from cellseg.results import spool as spool_module
 from cellseg.synthetic import write_disc_slide
-from cellseg.threshold import ThresholdDetector
 
 ARGUMENTS = ("--tile", "128", "--no-prefilter", "--protocol", "he", "--mpp", "0.25")
 TILES = 16
@@ -51,7 +50,7 @@ def count(tmp_path, monkeypatch, capsys):
 
     def call(*args, detector=None, without_image=False):
         monkeypatch.setattr(
-            "cellseg.pipeline.load_detector", lambda model, **_: detector or Disturbed()
+            "cellseg.counting.run.load_detector", lambda model, **_: detector or Disturbed()
         )
         images = [] if without_image else [str(tmp_path / "a.tif")]
         monkeypatch.setattr(sys, "argv", ["cellseg", "count", *images, *ARGUMENTS, *args])
@@ -126,10 +125,10 @@ def assert_finishes(count, result: Path, expected: bytes, *, goes_on: bool | Non
 SIGNALLED = textwrap.dedent(
     """
     import os, signal, sys, time
-    import cellseg._results.folder as folder
-    import cellseg.pipeline
+    import cellseg.results.folder as folder
+    import cellseg.counting.run
     from cellseg.cli import main
-    from cellseg.threshold import ThresholdDetector
+    from cellseg.detect.threshold import ThresholdDetector
 
     where, *names = sys.argv.pop(1).split()
     numbers = [getattr(signal, name) for name in names]
@@ -155,7 +154,7 @@ SIGNALLED = textwrap.dedent(
     if where == "labels":
         folder.write_labels = labels
     folder.write_overview = lambda path, overview, counts: path.touch()
-    cellseg.pipeline.load_detector = lambda model, **_: Signalled()
+    cellseg.counting.run.load_detector = lambda model, **_: Signalled()
     main()
     """
 )
@@ -485,8 +484,8 @@ def test_a_bad_block_of_the_disk_is_damage(count, result, expected, monkeypatch)
 
 
 def test_cells_that_could_not_be_read_again_are_told(count, result, expected, monkeypatch):
+    from cellseg.counting.tiles import TileSource
     from cellseg.errors import RegionError
-    from cellseg.tiles import TileSource
 
     def gone(self, tile):
         raise RegionError("a.tif: the tile does not decode")

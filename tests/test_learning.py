@@ -12,8 +12,8 @@ from skimage.draw import ellipse
 from skimage.filters import gaussian
 
 import cellseg
+from cellseg.annotations.run_lengths import encoded
 from cellseg.evaluate import EvaluateRequest, Evaluation, evaluate
-from cellseg.evaluation.run_lengths import encoded
 from cellseg.models.maskrcnn import TrainingLimits
 from cellseg.training.run import TrainRequest, train
 

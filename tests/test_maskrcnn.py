@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
-from cellseg.detect import _to_detections
+from cellseg.detect.maskrcnn import _to_detections
 from cellseg.models import roi_heads
 from cellseg.models.maskrcnn import (
     Limits,

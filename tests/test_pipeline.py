@@ -20,19 +20,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cellseg._results.overview import _outlined
-from cellseg.choice import choose_protocol, fit_grid
+from cellseg.annotations.region import Region
+from cellseg.counting.choice import choose_protocol, fit_grid
+from cellseg.counting.plan import CountRequest, Plan, make_plan
+from cellseg.counting.run import CountResult, Note, Started, TileDone, run
+from cellseg.counting.sample import sample
+from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import OutputError, RegionError, SettingsError
 from cellseg.instances import Instances
-from cellseg.pipeline import CountResult, Note, Started, TileDone, run
-from cellseg.plan import CountRequest, Plan, make_plan
 from cellseg.protocol import load_protocol
-from cellseg.region import Region
 from cellseg.results import load_result
-from cellseg.sample import sample
+from cellseg.results.overview import _outlined
 from cellseg.slide import open_slide
 from cellseg.synthetic import write_disc_slide
-from cellseg.threshold import ThresholdDetector
 from cellseg.tissue import TissueMask
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
@@ -169,10 +169,10 @@ def test_killed_in_the_middle_the_same_command_finishes(slide, tmp_path):
         """
         import sys, time
         from pathlib import Path
-        from cellseg.pipeline import TileDone, run
-        from cellseg.plan import CountRequest, Plan, make_plan
+        from cellseg.counting.run import TileDone, run
+        from cellseg.counting.plan import CountRequest, Plan, make_plan
         from cellseg.protocol import load_protocol
-        from cellseg.threshold import ThresholdDetector
+        from cellseg.detect.threshold import ThresholdDetector
 
         class Slow(ThresholdDetector):
             def detect(self, tiles, *, fill):
@@ -381,13 +381,13 @@ def test_the_overview_shows_the_tissue_where_it_is(tmp_path, monkeypatch):
     write_disc_slide(path, np.random.default_rng(7), shape=(700, 900))
     left = TissueMask.everything((700, 900), 16.0)
     left.tissue[:, left.tissue.shape[1] // 2 :] = False
-    monkeypatch.setattr("cellseg.slide_run.find_tissue", lambda *_: left)
+    monkeypatch.setattr("cellseg.counting.slide_run.find_tissue", lambda *_: left)
     seen = []
     monkeypatch.setattr(
-        "cellseg._results.folder.write_overview",
+        "cellseg.results.folder.write_overview",
         lambda path, overview, counts: seen.append(overview),
     )
-    monkeypatch.setattr("cellseg._results.folder.replacing", nullcontext)
+    monkeypatch.setattr("cellseg.results.folder.replacing", nullcontext)
     counted(request_for(path, prefilter=True, output=tmp_path / "a"))
     (overview,) = seen
     edge = np.flatnonzero((_outlined(overview) != overview.image).any(axis=(0, 2)))
@@ -457,7 +457,7 @@ def damaged(monkeypatch):
     def opened(*args, **options):
         return Damaged(open_slide(*args, **options), Box(300, 300, 310, 310))
 
-    monkeypatch.setattr("cellseg.pipeline.open_slide", opened)
+    monkeypatch.setattr("cellseg.counting.run.open_slide", opened)
 
 
 def test_a_damaged_tile_is_left_out_and_said(slide, damaged, tmp_path):
@@ -479,7 +479,7 @@ def test_a_tile_that_failed_before_the_interruption_is_read_again(slide, monkeyp
     request = request_for(path, output=tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(
-            "cellseg.pipeline.open_slide",
+            "cellseg.counting.run.open_slide",
             lambda *args, **options: Damaged(open_slide(*args, **options), Box(300, 300, 310, 310)),
         )
         with pytest.raises(KeyboardInterrupt):

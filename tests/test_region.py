@@ -8,8 +8,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from cellseg.annotations.region import Region, read_region
 from cellseg.errors import InputError, SettingsError
-from cellseg.region import Region, read_region
 
 L_SHAPE = ((0.0, 0.0), (0.0, 30.0), (10.0, 30.0), (10.0, 10.0), (40.0, 10.0), (40.0, 0.0))
 L_SCALED = tuple((3 * y + 10, 3 * x + 10) for y, x in L_SHAPE)

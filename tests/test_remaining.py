@@ -9,14 +9,20 @@ import numpy as np
 import pytest
 
 from cellseg.cli import _progress
-from cellseg.pipeline import TileDone, run
-from cellseg.plan import CountRequest, fit_normaliser, make_plan
+from cellseg.counting.plan import CountRequest, fit_normaliser, make_plan
+from cellseg.counting.remaining import (
+    TILES_PER_SCOUT,
+    Remaining,
+    TileOutlook,
+    in_words,
+    scouts_first,
+)
+from cellseg.counting.run import TileDone, run
+from cellseg.counting.tiles import TileSource, tile_outlooks
+from cellseg.detect.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
-from cellseg.remaining import TILES_PER_SCOUT, Remaining, TileOutlook, in_words, scouts_first
 from cellseg.slide import open_slide
 from cellseg.synthetic import PyramidLayout, draw_discs, write_pyramid
-from cellseg.threshold import ThresholdDetector
-from cellseg.tiles import TileSource, tile_outlooks
 
 TILES, ACROSS = 600, 20
 PIXELS = 1e6

@@ -13,16 +13,16 @@ import pytest
 from click.testing import CliRunner
 
 from cellseg.cli.count import count as count_command
+from cellseg.counting.plan import CountRequest
+from cellseg.counting.run import CountResult, Note, TileDone, run
+from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import InputError, OutputError, RegionError, SettingsError
-from cellseg.location import RemotePath, as_location, fingerprint, scrubbed
-from cellseg.pipeline import CountResult, Note, TileDone, run
-from cellseg.plan import CountRequest
 from cellseg.protocol import load_protocol
 from cellseg.results import load_result
+from cellseg.results.upload import MARK, RemoteResult
 from cellseg.slide import open_slide
+from cellseg.storage import RemotePath, as_location, fingerprint, scrubbed
 from cellseg.synthetic import write_disc_slide
-from cellseg.threshold import ThresholdDetector
-from cellseg.upload import MARK, RemoteResult
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
 
@@ -354,7 +354,7 @@ def test_secrets_are_not_written_down():
 
 
 def test_the_command_takes_urls_and_folders_of_urls(memory, slide, monkeypatch):
-    monkeypatch.setattr("cellseg.pipeline._load", lambda *_: ThresholdDetector())
+    monkeypatch.setattr("cellseg.counting.run._load", lambda *_: ThresholdDetector())
     memory.pipe_file("/scans/notes.txt", b"not an image")
     arguments = ["memory://scans", "--output", "memory://out", "--json", "--mpp", "0.5",
                  "--protocol", "brightfield", "--no-prefilter"]  # fmt: skip
@@ -368,7 +368,7 @@ def test_the_command_takes_urls_and_folders_of_urls(memory, slide, monkeypatch):
 
 def test_workers_read_the_url_themselves(memory, slide, tmp_path, monkeypatch):
     distributed = pytest.importorskip("distributed")
-    from cellseg.cluster import worker
+    from cellseg.counting.dask import worker
 
     path, url, _ = slide
     opened = []
@@ -521,7 +521,7 @@ def test_tiles_that_failed_are_tried_again_behind_a_url_too(memory, slide, monke
     _, url, drawn = slide
     request = request_for(url, output=as_location("memory://results"), batch=1)
     with monkeypatch.context() as patch:
-        from cellseg.tiles import TileSource
+        from cellseg.counting.tiles import TileSource
 
         read = TileSource.read
 

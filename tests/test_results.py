@@ -24,8 +24,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from cellseg._results import folder as folder_module
-from cellseg._results import publish, table
 from cellseg.errors import InputError, OutputError
 from cellseg.instances import Instances
 from cellseg.results import (
@@ -35,8 +33,11 @@ from cellseg.results import (
     ResultFolder,
     display_rgb,
     load_result,
+    publish,
+    table,
     write_overview,
 )
+from cellseg.results import folder as folder_module
 
 GOLDEN = Path(__file__).parent / "golden" / "cells.csv"
 
@@ -616,19 +617,19 @@ KILLED = textwrap.dedent(
 )
 
 POINTS = [
-    ("cellseg._results.folder", "write_table", 1),
-    ("cellseg._results.labels", "_halve", 2),
-    ("cellseg._results.labels", "sync_tree", 1),
-    ("cellseg._results.publish", "mark_ready", 1),
-    ("cellseg._results.publish", "publish", 1),
-    ("cellseg._results.publish", "is_export_name", 1),
+    ("cellseg.results.folder", "write_table", 1),
+    ("cellseg.results.labels", "_halve", 2),
+    ("cellseg.results.labels", "sync_tree", 1),
+    ("cellseg.results.publish", "mark_ready", 1),
+    ("cellseg.results.publish", "publish", 1),
+    ("cellseg.results.publish", "is_export_name", 1),
     ("os", "rename", 1),
     ("os", "rename", 2),
     ("os", "rename", 3),
     ("os", "replace", 3),
     ("os", "replace", 4),
     ("os", "replace", 5),
-    ("cellseg._results.journal", "remove", 1),
+    ("cellseg.results.journal", "remove", 1),
 ]
 
 
@@ -947,7 +948,7 @@ def test_export_names_stay_in_the_folder(name):
 
 
 def test_tissue_outlines_have_their_holes():
-    from cellseg.region import Region
+    from cellseg.annotations.region import Region
     from cellseg.results import tissue_outline
 
     mask = np.zeros((60, 80), bool)

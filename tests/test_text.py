@@ -13,15 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellseg.cli import main
-from cellseg.corrections import Corrections
+from cellseg.counting.plan import CountRequest
+from cellseg.counting.run import run
+from cellseg.detect.threshold import ThresholdDetector
 from cellseg.models.weights import ModelCard
-from cellseg.pipeline import run
-from cellseg.plan import CountRequest
 from cellseg.results import load_result
+from cellseg.results.corrections import Corrections
 from cellseg.slide import open_slide
 from cellseg.synthetic import write_disc_slide
 from cellseg.text import as_cell, from_cell, visible, visible_lines
-from cellseg.threshold import ThresholdDetector
 
 LINK = '=HYPERLINK("http://x")'
 FORMULAS = [LINK, "+", "-1", "@SUM(A1)", "\t=1", "\r=1", "'=1", "plain", "'s"]
@@ -122,7 +122,9 @@ def called(monkeypatch, capsys, *args):
 )
 def test_nothing_that_is_typed_or_named_steers_the_terminal(monkeypatch, capsys, tmp_path, args):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("cellseg.pipeline.load_detector", lambda model, **_: ThresholdDetector())
+    monkeypatch.setattr(
+        "cellseg.counting.run.load_detector", lambda model, **_: ThresholdDetector()
+    )
     write_disc_slide(tmp_path / "a.tif", np.random.default_rng(0), shape=(100, 100))
     said = called(monkeypatch, capsys, *(part.format(NASTY) for part in args))
     assert said

@@ -257,7 +257,7 @@ def test_damaged_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_no_cell_of_a_real_section_is_skipped(finder: TissueFinder) -> None:
     from skimage.data import immunohistochemistry
 
-    from cellseg.normalise import Normaliser
+    from cellseg.intensity.normalise import Normaliser
 
     image = immunohistochemistry()
     fine = Normaliser.fit(image, "transmitted").apply(image)
@@ -267,8 +267,8 @@ def test_no_cell_of_a_real_section_is_skipped(finder: TissueFinder) -> None:
 
 
 def test_training_learns_and_its_file_loads(shared: Path, tmp_path: Path) -> None:
-    from cellseg.training.tissue import Settings, card_of, make_pool, save_weights, train
-    from cellseg.training.tissue_data import load_material
+    from tissue_training.data import load_material
+    from tissue_training.train import Settings, card_of, make_pool, save_weights, train
 
     folder = shared / "data" / "nucls"
     rng = np.random.default_rng(0)
@@ -287,10 +287,10 @@ def test_training_learns_and_its_file_loads(shared: Path, tmp_path: Path) -> Non
 
 def test_lone_cells_weigh_most_and_the_threshold_keeps_them_all() -> None:
     import torch
+    from tissue_training.scenes import CELL_WEIGHT, LONE_WEIGHT, Scene
+    from tissue_training.train import Pool, search_thresholds
 
     from cellseg.models.unet import UNet
-    from cellseg.training.tissue import Pool, search_thresholds
-    from cellseg.training.tissue_scenes import CELL_WEIGHT, LONE_WEIGHT, Scene
 
     nuclei = np.zeros((256, 256), dtype=bool)
     nuclei[20:24, 20:24] = True
@@ -318,7 +318,7 @@ def test_lone_cells_weigh_most_and_the_threshold_keeps_them_all() -> None:
 def test_a_slide_read_in_strips_gives_what_the_whole_gives(
     finder: TissueFinder, monkeypatch: pytest.MonkeyPatch, height: int
 ) -> None:
-    from cellseg.tiles import STRIP_ROWS, Strips
+    from cellseg.counting.tiles import STRIP_ROWS, Strips
 
     monkeypatch.setattr(tissue, "_BLOCK_PX", 32)
     features = np.random.default_rng(height).random((height, 70, tissue.CHANNELS), dtype=np.float32)

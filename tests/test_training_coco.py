@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from imageio.v3 import imwrite
 from pycocotools import mask as rle
 
+from cellseg.annotations.coco import join, light_of, load, read_coco, with_classes
+from cellseg.annotations.outlines import outline_of
+from cellseg.annotations.run_lengths import encoded
 from cellseg.errors import InputError
-from cellseg.evaluation.run_lengths import encoded
 from cellseg.geometry import Box
-from cellseg.training.coco import join, light_of, load, read_coco, with_classes
 from cellseg.training.crops import cut
-from cellseg.training.outlines import outline_of
 
 # pycocotools' own decoder is behind NumPy 2; cellseg does not use it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -13,11 +13,12 @@ from imageio.v3 import imwrite
 from safetensors import safe_open
 
 from cellseg.cli.train import train as command
-from cellseg.detect import DetectorInfo, Sizes, load_detector
+from cellseg.counting.plan import CountRequest, make_plan
+from cellseg.detect import DetectorInfo, Sizes
+from cellseg.detect.maskrcnn import load_detector
 from cellseg.errors import InputError, SettingsError, WeightsError
 from cellseg.models.maskrcnn import TrainingLimits
 from cellseg.models.weights import load_model
-from cellseg.plan import CountRequest, make_plan
 from cellseg.protocol import load_protocol
 from cellseg.slide import open_slide
 from cellseg.training import run

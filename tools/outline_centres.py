@@ -18,13 +18,14 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from cellseg.detect import load_detector
+from cellseg.annotations.coco import read_pixels
+from cellseg.annotations.image import AnnotatedImage
+from cellseg.annotations.run_lengths import encoded
+from cellseg.detect.maskrcnn import load_detector
 from cellseg.errors import InputError
-from cellseg.evaluation.run_lengths import encoded
 from cellseg.geometry import Box
 from cellseg.instances import Instances
-from cellseg.training.coco import read_pixels
-from cellseg.training.crops import AnnotatedImage, cut_pixels, resampled
+from cellseg.training.crops import cut_pixels, resampled
 
 NETWORK_MPP = 0.25
 RADIUS_UM = 3.5

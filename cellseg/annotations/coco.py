@@ -18,12 +18,12 @@ from imageio.v3 import imread
 from numpy.typing import NDArray
 from PIL.Image import DecompressionBombError
 
+from cellseg.annotations.image import AnnotatedImage
+from cellseg.annotations.outlines import Outline, filled, outline_of
 from cellseg.errors import InputError
 from cellseg.geometry import Box
-from cellseg.normalise import Light
+from cellseg.intensity.normalise import Light
 from cellseg.text import visible
-from cellseg.training.crops import AnnotatedImage
-from cellseg.training.outlines import Outline, filled, outline_of
 
 FAULTS_SHOWN = 40
 

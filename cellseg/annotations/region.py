@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cellseg._scanline import coverage, length
+from cellseg.annotations.scanline import coverage, length
 from cellseg.errors import InputError, SettingsError
 
 Point = tuple[float, float]

@@ -9,7 +9,7 @@ from typing import Any, Literal, cast
 import click
 
 from cellseg.errors import InputError, OutputError
-from cellseg.location import Location, as_location
+from cellseg.storage import Location, as_location
 
 
 class Number(click.FloatRange):

@@ -16,10 +16,10 @@ from rich.progress import (
 )
 
 from cellseg.cli._say import say
-from cellseg.location import Location
+from cellseg.storage import Location
 
 if TYPE_CHECKING:
-    from cellseg.events import Event, TileDone
+    from cellseg.counting.events import Event, TileDone
 
 QUIET_SECONDS = 15.0
 
@@ -60,7 +60,7 @@ class Reporter:
     def show(self, event: Event) -> None:
         """Show one event."""
         # Here and not above: what makes events takes seconds to load.
-        from cellseg.events import CountResult, Note, Started
+        from cellseg.counting.events import CountResult, Note, Started
 
         if isinstance(event, Note):
             self.said.add(event.text)
@@ -78,7 +78,7 @@ class Reporter:
             self._tile(event)
 
     def _tile(self, event: TileDone) -> None:
-        from cellseg.remaining import in_words
+        from cellseg.counting.remaining import in_words
 
         left = "" if event.seconds_left is None else in_words(event.seconds_left)
         so_far = f"{event.done:,}/{event.total:,} tiles, {event.cells:,} cells so far"

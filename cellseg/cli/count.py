@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import click
 
+from cellseg.annotations.region import read_region
 from cellseg.cli._options import PIXEL_SIZE, Number, Place, Plane, precision_option
 from cellseg.cli._progress import Reporter
 from cellseg.cli._say import say
+from cellseg.counting.plan import CountRequest
 from cellseg.errors import (
     CellsegError,
     InputError,
@@ -23,14 +25,12 @@ from cellseg.errors import (
     SettingsError,
     unexpected_text,
 )
-from cellseg.location import Location, RemotePath
-from cellseg.plan import CountRequest
-from cellseg.region import read_region
 from cellseg.slide import slide_name
+from cellseg.storage import Location, RemotePath
 from cellseg.text import visible
 
 if TYPE_CHECKING:
-    from cellseg.pipeline import CountResult
+    from cellseg.counting.run import CountResult
 
 log = logging.getLogger(__name__)
 
@@ -349,7 +349,7 @@ def count_all(requests: list[CountRequest], outcomes: list[Outcome]) -> None:
             try:
                 refuse_missing(request.image)
                 # Here and not above: torch takes seconds to load.
-                from cellseg.pipeline import CountResult, run
+                from cellseg.counting.run import CountResult, run
 
                 for event in run(request, detectors=detectors):
                     reporter.show(event)

@@ -19,8 +19,8 @@ from cellseg.text import visible
 
 if TYPE_CHECKING:
     from cellseg.evaluate import EvaluateRequest, Evaluation
-    from cellseg.evaluation.calibration import Calibrated
-    from cellseg.evaluation.judged import Scores
+    from cellseg.metrics.calibration import Calibrated
+    from cellseg.metrics.judged import Scores
 
 
 @click.command(

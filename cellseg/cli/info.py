@@ -10,7 +10,7 @@ import click
 from cellseg.cli._options import PIXEL_SIZE, Place, Plane
 from cellseg.cli._say import say
 from cellseg.errors import CellsegError, InputError, PartialResultError
-from cellseg.location import Location
+from cellseg.storage import Location
 
 
 @click.command()

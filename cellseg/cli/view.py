@@ -13,7 +13,7 @@ import click
 
 from cellseg.cli._options import Place
 from cellseg.errors import CellsegError, InputError, SettingsError
-from cellseg.location import Location
+from cellseg.storage import Location
 
 if TYPE_CHECKING:
     import napari

@@ -10,8 +10,8 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 
 from cellseg.errors import SettingsError
+from cellseg.intensity.stain import guess_stain
 from cellseg.slide import Slide, numbered
-from cellseg.stain import guess_stain
 
 NUCLEAR_NAMES = ("dapi", "hoechst", "draq", "dna", "nucle", "nuclei", "sytox", "topro", "h2b")
 
@@ -39,7 +39,7 @@ def choose_channels(
     ----------
     slide : Slide
     look : callable
-        Gives what :func:`cellseg.sample.sample` does; asked only where names do not tell.
+        Gives what :func:`cellseg.counting.sample.sample` does; asked only where names do not tell.
     wanted : str or None
         A number as ``cellseg info`` prints it, or a name; None: open.
 
@@ -106,7 +106,7 @@ def nuclear_score(pixels: Patches) -> float:
     Parameters
     ----------
     pixels : sequence of ndarray, (H, W)
-        Patches of one channel, from :func:`cellseg.sample.sample`.
+        Patches of one channel, from :func:`cellseg.counting.sample.sample`.
 
     Returns
     -------

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cellseg.cells import Cells
 from cellseg.geometry import Tile
 from cellseg.instances import Instances
-from cellseg.location import Location, RemotePath
+from cellseg.measure.summary import Cells
 from cellseg.results import Frame
+from cellseg.storage import Location, RemotePath
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class TileDone:
         grows, and never beyond the result.
     seconds_left : float or None
         To the end of the run, the writing included; None until there is enough to go by.
-        :func:`cellseg.remaining.in_words` says it.
+        :func:`cellseg.counting.remaining.in_words` says it.
     """
 
     tile: Tile

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic_core import to_jsonable_python
 
-from cellseg.channel import choose_channels
-from cellseg.choice import (
+from cellseg.annotations.region import Region
+from cellseg.counting.channel import choose_channels
+from cellseg.counting.choice import (
     choose_downsample,
     choose_protocol,
     fit_grid,
@@ -24,14 +25,13 @@ from cellseg.choice import (
     with_sizes,
     with_wider_gates,
 )
+from cellseg.counting.sample import sample
 from cellseg.errors import RegionError, SettingsError
 from cellseg.geometry import Box, TileGrid
-from cellseg.location import Location
-from cellseg.normalise import Light, Normaliser
+from cellseg.intensity.normalise import Light, Normaliser
 from cellseg.protocol import PHASE_PX, CountProtocol, shipped_protocols
-from cellseg.region import Region
-from cellseg.sample import sample
 from cellseg.slide import Slide
+from cellseg.storage import Location
 
 if TYPE_CHECKING:
     from cellseg.detect import DetectorInfo

@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
 import cellseg
-from cellseg.cells import Summary
+from cellseg.counting.plan import CountRequest, Plan
 from cellseg.detect import DetectorInfo
 from cellseg.geometry import Tile
+from cellseg.intensity.normalise import Normaliser
 from cellseg.measure import Scale
-from cellseg.normalise import Normaliser
-from cellseg.plan import CountRequest, Plan
+from cellseg.measure.summary import Summary
 from cellseg.protocol import CountProtocol
 from cellseg.slide import Slide
 

@@ -11,16 +11,17 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from cellseg.cells import Summary, SummaryBuilder
+from cellseg.counting.plan import CountRequest, Plan
+from cellseg.counting.provenance import Provenance, Tally
+from cellseg.counting.tiles import TileSource, overview_step
 from cellseg.detect import DetectorInfo
 from cellseg.errors import RegionError
 from cellseg.geometry import Box, Tile
 from cellseg.instances import Instances
+from cellseg.intensity.normalise import Normaliser
 from cellseg.measure import Column, Scale, columns, measure
+from cellseg.measure.summary import Summary, SummaryBuilder
 from cellseg.merge import SeamMerger, Settled
-from cellseg.normalise import Normaliser
-from cellseg.plan import CountRequest, Plan
-from cellseg.provenance import Provenance, Tally
 from cellseg.results import (
     FinishedTile,
     Frame,
@@ -31,7 +32,6 @@ from cellseg.results import (
     tissue_outline,
 )
 from cellseg.slide import Slide
-from cellseg.tiles import TileSource, overview_step
 from cellseg.tissue import TissueMask
 
 

@@ -12,20 +12,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cellseg.cells import Cells
-from cellseg.detect import Detector, load_detector
+from cellseg.counting.events import CountResult, Event, Note, Started, TileDone
+from cellseg.counting.plan import CountRequest, Plan, make_plan
+from cellseg.counting.slide_run import SlideRun, result_name
+from cellseg.detect import Detector
+from cellseg.detect.maskrcnn import load_detector
 from cellseg.errors import CellsegError, SettingsError
-from cellseg.events import CountResult, Event, Note, Started, TileDone
 from cellseg.export import check_exports
-from cellseg.location import Location, RemotePath, as_location, fingerprint
-from cellseg.plan import CountRequest, Plan, make_plan
+from cellseg.measure.summary import Cells
 from cellseg.protocol import CountProtocol
+from cellseg.results.upload import RemoteResult
 from cellseg.slide import open_slide
-from cellseg.slide_run import SlideRun, result_name
-from cellseg.upload import RemoteResult
+from cellseg.storage import Location, RemotePath, as_location, fingerprint
 
 if TYPE_CHECKING:
-    from cellseg.cluster.engine import DaskEngine
+    from cellseg.counting.dask.engine import DaskEngine
 
 __all__ = [
     "CountRequest",
@@ -80,7 +81,7 @@ def count(
         InputError, SettingsError or OutputError, each also the builtin that it resembles.
         Tiles that do not decode are in ``Cells.warnings`` and raise nothing.
 
-    For more settings build a :class:`cellseg.plan.CountRequest` and drain :func:`run`.
+    For more settings build a :class:`cellseg.counting.plan.CountRequest` and drain :func:`run`.
     """
     request = CountRequest(
         image=as_location(image),
@@ -185,7 +186,7 @@ def _cluster(request: CountRequest) -> DaskEngine | None:
             raise SettingsError("--scheduler is the address of a Dask cluster: add --engine dask")
         return None
     # Imported late: only a run on a cluster needs it.
-    from cellseg.cluster.engine import DaskEngine
+    from cellseg.counting.dask.engine import DaskEngine
 
     engine = DaskEngine(request.scheduler, batch=request.batch)
     engine.check()

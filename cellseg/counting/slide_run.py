@@ -13,9 +13,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from cellseg import __version__
-from cellseg.cells import Cells, Summary
+from cellseg.counting.events import CountResult, Event, Note, Started, TileDone
+from cellseg.counting.local import LocalEngine, Mapped
+from cellseg.counting.plan import CountRequest, Plan, fit_normaliser, sample_boxes
+from cellseg.counting.recorder import Recorder, check_tile
+from cellseg.counting.remaining import Remaining
+from cellseg.counting.tiles import TileSource, find_tissue, overview_step, tile_outlooks
+from cellseg.counting.work import TileFound, TileRead, TileWork, tiles_together
 from cellseg.detect import Detector
-from cellseg.engine import LocalEngine, Mapped
 from cellseg.errors import (
     CellsegError,
     ExistingResultError,
@@ -24,22 +29,17 @@ from cellseg.errors import (
     RegionError,
     SettingsError,
 )
-from cellseg.events import CountResult, Event, Note, Started, TileDone
 from cellseg.export import export
 from cellseg.geometry import Tile
 from cellseg.instances import Instances
-from cellseg.location import Location, fingerprint, is_another
-from cellseg.plan import CountRequest, Plan, fit_normaliser, sample_boxes
-from cellseg.recorder import Recorder, check_tile
-from cellseg.remaining import Remaining
+from cellseg.measure.summary import Cells, Summary
 from cellseg.results import CORRECTIONS, ResultFolder, load_result
 from cellseg.slide import Slide, slide_name
-from cellseg.tiles import TileSource, find_tissue, overview_step, tile_outlooks
+from cellseg.storage import Location, fingerprint, is_another
 from cellseg.tissue import TissueFinder, TissueMask
-from cellseg.work import TileFound, TileRead, TileWork, tiles_together
 
 if TYPE_CHECKING:
-    from cellseg.cluster.engine import DaskEngine
+    from cellseg.counting.dask.engine import DaskEngine
 
 CLUSTER_TILES = 16
 """Tiles of a cluster that are timed together: they come in no order, some at once."""
@@ -260,7 +260,7 @@ class SlideRun:
         self, recorder: Recorder, source: TileSource, todo: list[Tile]
     ) -> Generator[Mapped[TileFound], None, None]:
         """Tiles mapped on the cluster."""
-        from cellseg.cluster.recipe import Recipe
+        from cellseg.counting.dask.recipe import Recipe
 
         assert self.cluster is not None
         recipe = Recipe.of(

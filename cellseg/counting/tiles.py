@@ -13,12 +13,12 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.counterstain import as_hematoxylin_eosin
+from cellseg.counting.plan import Plan
+from cellseg.counting.remaining import TileOutlook
 from cellseg.errors import RegionError
 from cellseg.geometry import Box, Tile
-from cellseg.normalise import Normaliser
-from cellseg.plan import Plan
-from cellseg.remaining import TileOutlook
+from cellseg.intensity.counterstain import as_hematoxylin_eosin
+from cellseg.intensity.normalise import Normaliser
 from cellseg.slide import Slide
 from cellseg.tissue import CHANNELS, OVERVIEW_STEP, TissueFinder, TissueMask, overview_features
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cellseg.counting.tiles import TilePixels, TileSource
 from cellseg.detect import Detector
 from cellseg.geometry import Tile
 from cellseg.instances import Instances
-from cellseg.tiles import TilePixels, TileSource
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,16 +1,13 @@
-"""The Detector protocol, and the Mask R-CNN behind it.
-
-A detector sees tiles and knows nothing of the slide: pixel (0, 0) is the tile's corner.
-"""
+"""The shipped detector: a Mask R-CNN, and what is around it."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.models.detection import MaskRCNN
 
-from cellseg.errors import CellsegError, SettingsError, WeightsError
+from cellseg.detect.protocol import Detections, DetectorInfo, Sizes
+from cellseg.errors import CellsegError, SettingsError
 from cellseg.instances import Instances
 from cellseg.models.counting import Precision, best_precision, make_ready, own_settings
 from cellseg.models.laps import Laps
@@ -43,101 +41,6 @@ together: reckoned, not measured; if it is more after all, the batch is halved."
 _OUT_OF_MEMORY = (torch.OutOfMemoryError, RuntimeError, MemoryError)
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
-
-
-@dataclass(frozen=True, eq=False)
-class Detections:
-    """What a detector found in one tile.
-
-    Attributes
-    ----------
-    instances : Instances
-        In pixels of the tile.
-    limits : tuple of str
-        Limits of the detector that were reached: ``"proposals"``, ``"detections"``.
-    """
-
-    instances: Instances
-    limits: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """Between which sizes objects are believed, in pixels of the network.
-
-    Attributes
-    ----------
-    smallest_px, largest_px : float
-        Areas.
-    longest_px : float
-        Side of the box.
-    """
-
-    smallest_px: float
-    largest_px: float
-    longest_px: float
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.smallest_px < self.largest_px < np.inf and 0 < self.longest_px < np.inf):
-            raise WeightsError(f"the model card's sizes make no sense: {self}")
-
-    @classmethod
-    def of(cls, settings: Mapping[str, float]) -> Sizes | None:
-        """From a model card's settings, where they are there."""
-        names = [field.name for field in fields(cls)]
-        return cls(*(settings[name] for name in names)) if set(names) <= set(settings) else None
-
-
-@dataclass(frozen=True)
-class DetectorInfo:
-    """Who the detector is, for the table and the record of a run.
-
-    Attributes
-    ----------
-    name, checksum : str
-    classes : tuple of str
-    object : str
-        What it outlines: "nucleus" or "cell".
-    diameter_px : float or None
-        The usual object of the training data, pixels of the network.
-    mpp : float or None
-        µm per pixel that the model was trained at; None: any, the protocol's is taken.
-    score : float or None
-        Score at which the model counts best on its own validation; None: the protocol's.
-    sizes : Sizes or None
-        Of the objects that it was trained on; None: the protocol's gates hold.
-    device : str
-        Where it runs, for the record.
-    """
-
-    name: str
-    checksum: str
-    classes: tuple[str, ...]
-    object: str
-    diameter_px: float | None = None
-    mpp: float | None = None
-    score: float | None = None
-    sizes: Sizes | None = None
-    device: str = ""
-
-
-class Detector(Protocol):
-    """Anything that finds objects in tiles."""
-
-    info: DetectorInfo
-
-    def detect(self, tiles: Sequence[NDArray[np.float32]], *, fill: float) -> list[Detections]:
-        """Find the objects of each tile.
-
-        Parameters
-        ----------
-        tiles : sequence of ndarray, float32, (H, W, 3)
-            Normalised to 0 … 1.
-        fill : float
-            What lies beyond a tile's edge where the detector needs more pixels: the
-            background, 0 in fluorescence and 1 in transmitted light.
-        """
-        ...
 
 
 class MaskRCNNDetector:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cellseg.detect import Detections, DetectorInfo
+from cellseg.detect.protocol import Detections, DetectorInfo
 from cellseg.instances import Instances
 
 
@@ -39,7 +39,7 @@ class ThresholdDetector:
         )
 
     def detect(self, tiles: Sequence[NDArray[np.float32]], *, fill: float) -> list[Detections]:
-        """See :meth:`cellseg.detect.Detector.detect`; the score is always 0.9."""
+        """See :meth:`cellseg.detect.maskrcnn.Detector.detect`; the score is always 0.9."""
         return [self._one(tile, fill) for tile in tiles]
 
     def _one(self, tile: NDArray[np.float32], fill: float) -> Detections:

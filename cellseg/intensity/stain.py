@@ -74,8 +74,8 @@ def guess_stain(patches: Sequence[NDArray[np.generic]]) -> Seen:
     Parameters
     ----------
     patches : sequence of ndarray, (H, W, C)
-        What is to be counted in, from :func:`cellseg.sample.sample`: red, green and blue, or
-        one channel. NaN and infinities count as dark.
+        What is to be counted in: red, green and blue, or one channel. NaN and infinities count as
+        dark.
     """
     floats = [
         np.nan_to_num(np.asarray(patch, dtype=np.float32), posinf=0, neginf=0) for patch in patches

@@ -1,10 +1,10 @@
 """How good counts, outlines and sizes are, against annotations; reads Instances only."""
 
-from cellseg.evaluation.average_precision import AveragePrecision, Field, average_precision
-from cellseg.evaluation.counting import CountError, bootstrap, count_error
-from cellseg.evaluation.matching import Matches, Overlaps, match
-from cellseg.evaluation.segmentation import IOUS, Segmentation
-from cellseg.evaluation.sizes import SizeError, size_error
+from cellseg.metrics.average_precision import AveragePrecision, Field, average_precision
+from cellseg.metrics.counting import CountError, bootstrap, count_error
+from cellseg.metrics.matching import Matches, Overlaps, match
+from cellseg.metrics.segmentation import IOUS, Segmentation
+from cellseg.metrics.sizes import SizeError, size_error
 
 __all__ = [
     "IOUS",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.evaluation.judged import Judged
+from cellseg.metrics.judged import Judged
 
 GRID: tuple[float, ...] = tuple(round(0.1 + 0.01 * k, 2) for k in range(81))
 FEWEST_IMAGES = 5

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.evaluation.judged import Judged
+from cellseg.metrics.judged import Judged
 
 Fate = Literal["found", "missed", "invented", "merged", "split"]
 

@@ -11,12 +11,12 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.evaluation.average_precision import Field, average_precision
-from cellseg.evaluation.counting import CountError, bootstrap, count_error
-from cellseg.evaluation.matching import Matches, Overlaps, match
-from cellseg.evaluation.segmentation import IOUS, Segmentation
-from cellseg.evaluation.sizes import size_error
 from cellseg.instances import Instances
+from cellseg.metrics.average_precision import Field, average_precision
+from cellseg.metrics.counting import CountError, bootstrap, count_error
+from cellseg.metrics.matching import Matches, Overlaps, match
+from cellseg.metrics.segmentation import IOUS, Segmentation
+from cellseg.metrics.sizes import size_error
 
 THRESHOLDS: tuple[float, ...] = tuple(round(0.1 + 0.05 * k, 2) for k in range(17))
 

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.measure import find_contours
 
-from cellseg.evaluation.fates import Fate, fates
-from cellseg.evaluation.judged import Judged
 from cellseg.instances import Instances
+from cellseg.metrics.fates import Fate, fates
+from cellseg.metrics.judged import Judged
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 COLOURS: dict[Fate, str] = {

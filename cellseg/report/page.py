@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cellseg.annotations.coco import read_pixels
 from cellseg.errors import OutputError
 from cellseg.evaluate import DIAMETERS_PX, Evaluation
-from cellseg.evaluation.fates import FATES, tally
-from cellseg.evaluation.judged import Judged, Scores, ap_by_density, ap_by_diameter
+from cellseg.metrics.fates import FATES, tally
+from cellseg.metrics.judged import Judged, Scores, ap_by_density, ap_by_diameter
 from cellseg.report import plots
 from cellseg.report.outlines import COLOURS, MEANINGS
 from cellseg.text import visible
-from cellseg.training.coco import read_pixels
 
 WORST = 10
 SAMPLE = 12

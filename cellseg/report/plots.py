@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from cellseg.evaluation.judged import AtThreshold, Judged
+from cellseg.metrics.judged import AtThreshold, Judged
 from cellseg.report.outlines import COLOURS, MEANINGS, displayed, lines
 
 INK = "#0072B2"

@@ -6,22 +6,22 @@ for tissue and drew a picture, ``tissue.geojson`` and ``overview.png``. While a 
 result stays under the final names until the new one takes its place.
 """
 
-from cellseg._results.files import readable
-from cellseg._results.folder import ResultFolder
-from cellseg._results.journal import JOURNAL_NAME, FinishedTile, TileStatus
-from cellseg._results.labels import Frame, LabelLevel
-from cellseg._results.outline import tissue_outline
-from cellseg._results.overview import Overview, display_rgb, write_overview
-from cellseg._results.publish import (
+from cellseg.results.files import readable
+from cellseg.results.folder import ResultFolder
+from cellseg.results.journal import JOURNAL_NAME, FinishedTile, TileStatus
+from cellseg.results.labels import Frame, LabelLevel
+from cellseg.results.outline import tissue_outline
+from cellseg.results.overview import Overview, display_rgb, write_overview
+from cellseg.results.publish import (
     CORRECTIONS,
     FETCHED,
     RESULT_FILES,
     changed_files,
     is_export_name,
 )
-from cellseg._results.report import Report
-from cellseg._results.result import Result, load_result
-from cellseg._results.table import TableColumn, with_texts
+from cellseg.results.report import Report
+from cellseg.results.result import Result, load_result
+from cellseg.results.table import TableColumn, with_texts
 
 __all__ = [
     "CORRECTIONS",

@@ -15,19 +15,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellseg._results import publish
-from cellseg._results.files import output_errors, plain, replacing, write_json
-from cellseg._results.journal import JOURNAL_NAME, FinishedTile, Journal, TileStatus
-from cellseg._results.labels import write_labels
-from cellseg._results.lock import LOCK_NAME, FolderLock
-from cellseg._results.overview import write_overview
-from cellseg._results.report import Report
-from cellseg._results.result import Result, is_ours, load_result
-from cellseg._results.spool import Batch, Spool
-from cellseg._results.table import write_table
 from cellseg.errors import ExistingResultError, InputError, OutputError
 from cellseg.instances import Instances
-from cellseg.location import Location
+from cellseg.results import publish
+from cellseg.results.files import output_errors, plain, replacing, write_json
+from cellseg.results.journal import JOURNAL_NAME, FinishedTile, Journal, TileStatus
+from cellseg.results.labels import write_labels
+from cellseg.results.lock import LOCK_NAME, FolderLock
+from cellseg.results.overview import write_overview
+from cellseg.results.report import Report
+from cellseg.results.result import Result, is_ours, load_result
+from cellseg.results.spool import Batch, Spool
+from cellseg.results.table import write_table
+from cellseg.storage import Location
 
 
 class ResultFolder:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from cellseg._results.files import sha256_of
+from cellseg.results.files import sha256_of
 
 _OF_ZARR = (".zattrs", ".zgroup", ".zarray", ".zmetadata")
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cellseg._results.files import output_errors, readable, remove
 from cellseg.errors import OutputError
 from cellseg.instances import Instances
-from cellseg.location import Location, is_another
+from cellseg.results.files import output_errors, readable, remove
+from cellseg.storage import Location, is_another
 
 JOURNAL_NAME = "journal.sqlite"
 BESIDE = ("-wal", "-shm", "-journal")

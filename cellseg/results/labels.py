@@ -16,9 +16,9 @@ import numpy as np
 import zarr
 from numcodecs import Blosc
 
-from cellseg._results.files import read_json, sync_tree
-from cellseg._results.spool import CHUNK_PX, Spool
 from cellseg.errors import InputError
+from cellseg.results.files import read_json, sync_tree
+from cellseg.results.spool import CHUNK_PX, Spool
 
 SMALLEST_SIDE_PX = 512
 

@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from cellseg._results.files import (
+from cellseg.errors import InputError
+from cellseg.results.files import (
     is_bare_name,
     read_json,
     remove,
@@ -22,9 +23,8 @@ from cellseg._results.files import (
     sync,
     write_json,
 )
-from cellseg._results.inventory import file_entry, first_change, folder_entry, sizes_below
-from cellseg._results.labels import label_token
-from cellseg.errors import InputError
+from cellseg.results.inventory import file_entry, first_change, folder_entry, sizes_below
+from cellseg.results.labels import label_token
 
 STAGING = ".partial"
 TABLE, LABELS, RUN, OVERVIEW = "cells.csv", "labels.ome.zarr", "run.json", "overview.png"

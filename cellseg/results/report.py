@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cellseg._results.labels import Frame
-from cellseg._results.overview import Overview
-from cellseg._results.table import TableColumn
+from cellseg.results.labels import Frame
+from cellseg.results.overview import Overview
+from cellseg.results.table import TableColumn
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -9,16 +9,16 @@ from typing import Any
 
 import pandas as pd
 
-from cellseg._results import publish
-from cellseg._results.files import output_errors, read_json, replacing, write_json
-from cellseg._results.inventory import file_entry
-from cellseg._results.journal import BESIDE, JOURNAL_NAME, is_journal
-from cellseg._results.labels import Frame, LabelLevel, label_token, open_labels
-from cellseg._results.lock import LOCK_NAME, FolderLock
-from cellseg._results.rows import Rows
-from cellseg._results.table import read_table
+from cellseg.annotations.region import Region, read_region
 from cellseg.errors import InputError, OutputError
-from cellseg.region import Region, read_region
+from cellseg.results import publish
+from cellseg.results.files import output_errors, read_json, replacing, write_json
+from cellseg.results.inventory import file_entry
+from cellseg.results.journal import BESIDE, JOURNAL_NAME, is_journal
+from cellseg.results.labels import Frame, LabelLevel, label_token, open_labels
+from cellseg.results.lock import LOCK_NAME, FolderLock
+from cellseg.results.rows import Rows
+from cellseg.results.table import read_table
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellseg._results.table import read_table, with_texts
 from cellseg.errors import InputError
+from cellseg.results.table import read_table, with_texts
 from cellseg.text import from_cell
 
 _NEWLINE = ord("\n")

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellseg._results.files import output_errors
 from cellseg.instances import Instances
+from cellseg.results.files import output_errors
 
 CHUNK_PX = 1024
 """Side of the label image's chunks, lattice pixels."""

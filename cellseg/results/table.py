@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellseg._results.files import sync
-from cellseg._results.spool import Batch
 from cellseg.errors import InputError
+from cellseg.results.files import sync
+from cellseg.results.spool import Batch
 from cellseg.text import as_cell, from_cell
 
 

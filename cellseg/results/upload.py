@@ -22,7 +22,6 @@ from typing import Any
 import pandas as pd
 
 from cellseg.errors import CellsegError, ExistingResultError, OutputError
-from cellseg.location import Location, RemotePath, is_another, scrubbed
 from cellseg.results import (
     CORRECTIONS,
     FETCHED,
@@ -32,6 +31,7 @@ from cellseg.results import (
     is_export_name,
     load_result,
 )
+from cellseg.storage import Location, RemotePath, is_another, scrubbed
 
 MARK = "uploading.json"
 """Lies in the remote folder while files of it are exchanged."""

@@ -9,7 +9,6 @@ import imagecodecs
 import numpy as np
 
 from cellseg.errors import InputError, RegionError
-from cellseg.location import Location, file_size
 from cellseg.slide import _pixelsize as sizes
 from cellseg.slide._content import Content, Request, channel_names, choose_planes, choose_series
 from cellseg.slide._guard import check_whole, reading
@@ -23,6 +22,7 @@ from cellseg.slide._raster import (
     RecolouredRaster,
     TurnedRaster,
 )
+from cellseg.storage import Location, file_size
 
 PNG_MAGIC, JPEG_MAGIC = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _ADVICE = "copy it again or export it as TIFF"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cellseg.errors import CellsegError, InputError, RegionError
-from cellseg.location import Location, RemotePath, scrubbed
+from cellseg.storage import Location, RemotePath, scrubbed
 
 WHOLE_LIMIT_BYTES = 8_000_000_000
 """The most that a file which can only be decoded whole may need."""

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from cellseg.errors import InputError, RegionError, SettingsError
 from cellseg.geometry import Box
-from cellseg.location import Location, as_location
 from cellseg.slide._content import Content, Request
 from cellseg.slide._guard import reading
 from cellseg.slide._pixelsize import PixelSize
 from cellseg.slide._pyramid import cells, check_downsample, halves, pyramid
 from cellseg.slide._raster import Raster
 from cellseg.slide._resample import Taps, resample, taps
+from cellseg.storage import Location, as_location
 
 _SUFFIXES = (".ome.tiff", ".ome.tif", ".ome.zarr", ".tiff", ".tif", ".svs", ".ndpi", ".zarr",
              ".png", ".jpeg", ".jpg", ".scn", ".qptiff", ".btf")  # fmt: skip

@@ -11,7 +11,6 @@ import numpy as np
 import tifffile
 
 from cellseg.errors import InputError
-from cellseg.location import Location, RemotePath
 from cellseg.slide._colour import Colour, Samples, interpret
 from cellseg.slide._content import (
     Content,
@@ -45,6 +44,7 @@ from cellseg.slide._tifftags import (
     orientation,
     pixel_size,
 )
+from cellseg.storage import Location, RemotePath
 
 _CONTIGUOUS_BYTES = 4_000_000
 _BAD = "is no readable TIFF, is cut off or damaged"

@@ -10,7 +10,6 @@ import numpy as np
 import tifffile
 
 from cellseg.errors import InputError
-from cellseg.location import Location
 from cellseg.slide._colour import Colour
 from cellseg.slide._content import Planes
 from cellseg.slide._guard import check_whole
@@ -19,6 +18,7 @@ from cellseg.slide._raster import ChunkCache
 from cellseg.slide._tifflayout import Layout
 from cellseg.slide._tiffpages import LARGE_CHUNK_BYTES, missing_segments
 from cellseg.slide._tifftags import compression
+from cellseg.storage import Location
 
 _CUT = "cut off: its pixel data reach beyond the end of the file; copy it again"
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from cellseg.errors import RegionError
-from cellseg.location import Location
 from cellseg.slide._guard import reading
 from cellseg.slide._jpeg import check_jpeg, joined
 from cellseg.slide._raster import CACHE_BYTES, ChunkCache, ChunkedRaster, Pixels
+from cellseg.storage import Location
 
 _ROWS_BYTES = 2_000_000
 """About how much of an uncompressed page is read at once."""

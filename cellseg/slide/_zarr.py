@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from cellseg.errors import InputError, RegionError
-from cellseg.location import Location, file_size, inside
 from cellseg.slide import _pixelsize as sizes
 from cellseg.slide._content import (
     Content,
@@ -33,6 +32,7 @@ from cellseg.slide._limits import (
 from cellseg.slide._ome import NO_IMAGE, OmeImage, parse_ome, read_xml
 from cellseg.slide._raster import ChunkCache, ChunkedRaster, Pixels, Raster
 from cellseg.slide._zarrstore import open_array
+from cellseg.storage import Location, file_size, inside
 
 _BAD = "is no readable OME-Zarr"
 _ADVICE = "expected a folder with the metadata of one image (multiscales)"

@@ -23,8 +23,8 @@ from zarr.codecs import BloscCodec, GzipCodec, ShardingCodec, ZstdCodec
 from zarr.storage import FsspecStore, LocalStore
 
 from cellseg.errors import InputError
-from cellseg.location import Location, RemotePath
 from cellseg.slide._limits import MAX_AXES, MAX_METADATA_BYTES, check_count, chunk_limit
+from cellseg.storage import Location, RemotePath
 
 _PLAIN_CODECS = frozenset(
     ("adler32", "astype", "bitround", "crc32", "crc32c", "delta", "fixedscaleoffset", "fletcher32",

@@ -17,10 +17,11 @@ from skimage.color import hed_from_rgb, rgb_from_hed
 from torch import Tensor
 from torch.nn import functional as F
 
+from cellseg.annotations.image import AnnotatedImage
 from cellseg.geometry import Box
-from cellseg.normalise import Light
+from cellseg.intensity.normalise import Light
 from cellseg.training.copies import add_copies
-from cellseg.training.crops import AnnotatedImage, Crop, boxes_of, cut
+from cellseg.training.crops import Crop, boxes_of, cut
 from cellseg.training.negatives import add_bubbles
 
 

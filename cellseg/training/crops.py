@@ -1,10 +1,8 @@
-"""Annotated images in memory, and windows of them at a chosen scale."""
+"""Windows of annotated images at a chosen scale, ready for the network."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
-from functools import cached_property
-from pathlib import Path
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -13,94 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from cellseg.annotations.image import AnnotatedImage
 from cellseg.geometry import Box
-from cellseg.normalise import Light, Normaliser
 
 MIN_AREA_PX = 12
 """What is left of an object in a crop is annotated from this area on."""
-
-
-@dataclass(frozen=True, eq=False)
-class AnnotatedImage:
-    """One image with its objects, each mask kept inside its own box.
-
-    Attributes
-    ----------
-    pixels : ndarray, (H, W, C)
-        Raw intensities as read, one or three channels.
-    boxes : ndarray, int32, (N, 4)
-        (y0, x0, y1, x1), half-open, pixels.
-    masks : list of ndarray, bool
-        Each of its box's shape.
-    classes : ndarray, int64, (N,)
-        From 0.
-    outlined : ndarray, bool, (N,), optional
-        False: only the box is known, and the mask fills it. All are outlined where left out.
-    ignored : list of (box, mask)
-        Regions of which nothing is known: what is found there is neither right nor wrong.
-    light : {'transmitted', 'fluorescence'}
-    mpp : float or None
-        µm per pixel.
-    group : str
-        The set that the image came from and its modality; sampling is balanced between groups.
-    zoom : float
-        Pixels of the network per pixel of the image, each way.
-    path : Path or None
-        Where the image was read from.
-    """
-
-    name: str
-    pixels: NDArray[np.generic]
-    boxes: NDArray[np.int32]
-    masks: list[NDArray[np.bool_]]
-    classes: NDArray[np.int64]
-    light: Light
-    mpp: float | None
-    group: str
-    zoom: float = 1.0
-    path: Path | None = None
-    outlined: NDArray[np.bool_] | None = None
-    ignored: tuple[tuple[Box, NDArray[np.bool_]], ...] = ()
-
-    def changed(
-        self,
-        *,
-        classes: NDArray[np.int64] | None = None,
-        mpp: float | None = None,
-        zoom: float | None = None,
-    ) -> AnnotatedImage:
-        """A copy with other classes, pixel size or zoom; arrays are shared."""
-        return replace(
-            self,
-            classes=self.classes if classes is None else classes,
-            mpp=self.mpp if mpp is None else mpp,
-            zoom=self.zoom if zoom is None else zoom,
-        )
-
-    @cached_property
-    def normaliser(self) -> Normaliser:
-        """The scale of the whole image, as in counting; fitted once."""
-        return Normaliser.fit(self.pixels, self.light)
-
-    @property
-    def outlines(self) -> list[NDArray[np.bool_]]:
-        """The masks of objects that have an outline."""
-        if self.outlined is None:
-            return self.masks
-        return [mask for mask, known in zip(self.masks, self.outlined, strict=True) if known]
-
-    @cached_property
-    def median_diameter_px(self) -> float:
-        """Median equivalent diameter of the objects, pixels; 20 where there are none."""
-        areas = [float(mask.sum()) for mask in self.outlines]
-        if not areas:
-            return 20.0
-        return float(2 * np.sqrt(np.median(areas) / np.pi))
-
-    @property
-    def background(self) -> float:
-        """What lies beyond the image's edge, normalised: 0 in fluorescence, 1 otherwise."""
-        return 0.0 if self.light == "fluorescence" else 1.0
 
 
 @dataclass(frozen=True, eq=False)

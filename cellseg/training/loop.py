@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from torchvision.models.detection import MaskRCNN
 
+from cellseg.annotations.image import AnnotatedImage
 from cellseg.errors import CellsegError, WeightsError
 from cellseg.models.counting import Precision
 from cellseg.training import checkpoint
 from cellseg.training.augment import Augmentation, random_crop
 from cellseg.training.checkpoint import State
-from cellseg.training.crops import AnnotatedImage, Crop
+from cellseg.training.crops import Crop
 from cellseg.training.dense import DenseHead, dense_known, dense_loss, dense_target
 
 log = logging.getLogger(__name__)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from cellseg.annotations.coco import DataSet, join, read_coco, with_classes
+from cellseg.annotations.image import AnnotatedImage
 from cellseg.detect import Sizes
 from cellseg.errors import InputError
 from cellseg.models.weights import DataCard
-from cellseg.training.coco import DataSet, join, read_coco, with_classes
-from cellseg.training.crops import AnnotatedImage
 from cellseg.training.request import Note, Report, TrainRequest
 from cellseg.training.validate import split
 

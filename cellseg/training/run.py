@@ -23,9 +23,9 @@ from torch import Tensor
 from torchvision.models.detection import MaskRCNN
 
 from cellseg import __version__
-from cellseg.detect import pick_device
+from cellseg.detect.maskrcnn import pick_device
 from cellseg.errors import OutputError, SettingsError
-from cellseg.evaluation.calibration import FEWEST_IMAGES
+from cellseg.metrics.calibration import FEWEST_IMAGES
 from cellseg.models.backbones import load_imagenet
 from cellseg.models.counting import best_precision
 from cellseg.models.maskrcnn import SMALL, Architecture, build_maskrcnn

@@ -15,15 +15,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cellseg.detect import DetectorInfo, MaskRCNNDetector
-from cellseg.evaluation.average_precision import Field, average_precision
-from cellseg.evaluation.calibration import FEWEST_IMAGES, GRID, best_threshold
-from cellseg.evaluation.matching import Overlaps
+from cellseg.annotations.image import AnnotatedImage
+from cellseg.detect import DetectorInfo
+from cellseg.detect.maskrcnn import MaskRCNNDetector
 from cellseg.geometry import Box
 from cellseg.instances import Instances
+from cellseg.metrics.average_precision import Field, average_precision
+from cellseg.metrics.calibration import FEWEST_IMAGES, GRID, best_threshold
+from cellseg.metrics.matching import Overlaps
 from cellseg.models.counting import best_precision, make_ready
 from cellseg.models.weights import network_of
-from cellseg.training.crops import AnnotatedImage, cut_objects, cut_pixels
+from cellseg.training.crops import cut_objects, cut_pixels
 
 LOWEST_SCORE = 0.05
 WINDOW_PX = 1024

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QGridLayout, QGroupBox, QLabel, QPushButton
 
-from cellseg.corrections import Corrections, Edit, export_training
 from cellseg.errors import CellsegError
 from cellseg.geometry import Box
+from cellseg.results.corrections import Corrections, Edit, export_training
 from cellseg_napari._attempt import attempt, tell
 from cellseg_napari._background import in_background
 from cellseg_napari._inspect import Inspector

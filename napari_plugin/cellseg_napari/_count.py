@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from cellseg.corrections import PatchedPyramid
+from cellseg.annotations.region import Region
 from cellseg.errors import InputError, SettingsError
-from cellseg.region import Region
+from cellseg.results.corrections import PatchedPyramid
 from cellseg_napari._opened import results_in
 from cellseg_napari._outlines import world_outlines
 from cellseg_napari._pipeline import pipeline
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Shapes
 
-    from cellseg.pipeline import Event, Started, TileDone
-    from cellseg.plan import CountRequest
+    from cellseg.counting.plan import CountRequest
+    from cellseg.counting.run import Event, Started, TileDone
 
 Where = Literal["the whole slide", "the current view", "drawn shapes"]
 
@@ -108,7 +108,7 @@ def request_of(form: Form) -> CountRequest:
 
 
 def settings_of(form: Form) -> dict[str, Any]:
-    """What the pipeline is to do: the arguments of :class:`cellseg.plan.CountRequest`.
+    """What the pipeline is to do: the arguments of :class:`cellseg.counting.plan.CountRequest`.
 
     Raises
     ------

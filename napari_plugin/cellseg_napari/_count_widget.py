@@ -22,9 +22,9 @@ from magicgui.widgets import (
 from napari.layers import Image, Shapes
 from napari.utils.notifications import show_error, show_info, show_warning
 
+from cellseg.counting.remaining import in_words
 from cellseg.errors import CellsegError, unexpected_text
 from cellseg.protocol import shipped_protocols
-from cellseg.remaining import in_words
 from cellseg.text import visible_lines
 from cellseg_napari._background import Background
 from cellseg_napari._count import (
@@ -43,8 +43,8 @@ from cellseg_napari._pipeline import pipeline
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cellseg.pipeline import Event, TileDone
-    from cellseg.plan import CountRequest
+    from cellseg.counting.plan import CountRequest
+    from cellseg.counting.run import Event, TileDone
 
 logger = logging.getLogger(__name__)
 
@@ -197,7 +197,7 @@ class CountWidget(Container):  # type: ignore[misc]
         self.run(settings)
 
     def run(self, request: CountRequest | Mapping[str, Any], **options: Any) -> None:  # noqa: ANN401
-        """Count in a thread; ``options`` go to :func:`cellseg.pipeline.run`."""
+        """Count in a thread; ``options`` go to :func:`cellseg.counting.run.run`."""
         self.counting = Counting(request, **options)
         self._preview = Preview(self.viewer)
         self._busy(True)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cellseg.annotations.region import Region
 from cellseg.errors import CellsegError
-from cellseg.region import Region
 from cellseg_napari._opened import KEY, Opened, camera_of, refresh
 from cellseg_napari._outlines import world_outlines
 from cellseg_napari._reader import placed

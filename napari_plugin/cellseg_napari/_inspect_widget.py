@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from cellseg.corrections import Edit
+from cellseg.results.corrections import Edit
 from cellseg.text import visible
 from cellseg_napari._attempt import attempt, tell
 from cellseg_napari._background import in_background

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.corrections import Corrections, Edit, PatchedPyramid
 from cellseg.errors import CellsegError, InputError
 from cellseg.results import Result
+from cellseg.results.corrections import Corrections, Edit, PatchedPyramid
 from cellseg_napari._shown import CellFilter, Halved, ShownLabels, ShownValues
 
 if TYPE_CHECKING:

@@ -85,8 +85,8 @@ def read_result(folder: Path) -> list[LayerData]:
     InputError
         If the folder holds no finished result.
     """
-    from cellseg.corrections import find_slide, opening
     from cellseg.results import load_result
+    from cellseg.results.corrections import find_slide, opening
 
     result = load_result(folder)
     try:
@@ -156,8 +156,8 @@ def read_slide(
 
 def _counted_channel(slide: Slide) -> tuple[tuple[int, ...], list[str]]:
     """The channel that a count takes by itself; none is told where nothing can be read."""
-    from cellseg.channel import choose_channels
-    from cellseg.sample import sample
+    from cellseg.counting.channel import choose_channels
+    from cellseg.counting.sample import sample
 
     try:
         return choose_channels(slide, partial(sample, slide), None)

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.corrections import PatchedLevel
+from cellseg.results.corrections import PatchedLevel
 
 
 class CellFilter:

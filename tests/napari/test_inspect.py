@@ -21,12 +21,12 @@ from cellseg_napari._writer import write_labels
 from napari.components import ViewerModel
 from napari.layers import Layer, Shapes
 
-from cellseg.corrections import Corrections
-from cellseg.pipeline import run
-from cellseg.plan import CountRequest
+from cellseg.counting.plan import CountRequest
+from cellseg.counting.run import run
+from cellseg.detect.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
+from cellseg.results.corrections import Corrections
 from cellseg.synthetic import write_disc_slide
-from cellseg.threshold import ThresholdDetector
 
 PROTOCOL = load_protocol("he").changed(mpp=1.0, min_area_um2=0.0, tile_px=256, largest_cell_um=40.0)
 """The slide has 0.5 µm/px: a lattice pixel is two of its pixels, 1 µm, wide."""

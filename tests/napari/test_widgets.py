@@ -22,11 +22,11 @@ from cellseg_napari._count import request_of
 from cellseg_napari._opened import results_in
 
 from cellseg.cli.view import require_display
+from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import SettingsError
 from cellseg.protocol import load_protocol
 from cellseg.results import load_result
 from cellseg.synthetic import write_disc_slide
-from cellseg.threshold import ThresholdDetector
 
 if TYPE_CHECKING:
     import napari

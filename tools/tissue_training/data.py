@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch.nn import functional as F
 
+from cellseg.annotations.coco import load
+from cellseg.annotations.image import AnnotatedImage
 from cellseg.errors import InputError
-from cellseg.normalise import Light, Normaliser
-from cellseg.training.coco import load
-from cellseg.training.crops import AnnotatedImage
+from cellseg.intensity.normalise import Light, Normaliser
 
 Kind = Literal["he", "ihc", "fluorescence", "brightfield"]
 Split = Literal["train", "val"]

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cellseg.normalise import Light, Normaliser
+from cellseg.intensity.normalise import Light, Normaliser
 from cellseg.tissue import FINE_FACTOR, overview_features
 from cellseg.training import tissue_debris as debris
-from cellseg.training.tissue_data import Kind, Material, Texture
+from tissue_training.data import Kind, Material, Texture
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]

@@ -1,4 +1,4 @@
-"""Train the tissue prefilter: ``python -m cellseg.training.tissue DATA_DIR... --output FILE``."""
+"""Train the tissue prefilter: ``python -m tissue_training.train DATA_DIR... --output FILE``."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cellseg.errors import OutputError
+from cellseg.intensity.normalise import Light
 from cellseg.models.unet import UNet
-from cellseg.normalise import Light
 from cellseg.tissue import CHANNELS, DILATION_PX, FINE_FACTOR
-from cellseg.training.tissue_data import Kind, Material, load_material
-from cellseg.training.tissue_scenes import CELL_WEIGHT, compose
+from tissue_training.data import Kind, Material, load_material
+from tissue_training.scenes import CELL_WEIGHT, compose
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from cellseg.detect import gpu_count
+from cellseg.detect.maskrcnn import gpu_count
 from cellseg.errors import CellsegError, SettingsError
 
 log = logging.getLogger(__name__)
@@ -164,7 +164,7 @@ def _local_cluster() -> Any:  # noqa: ANN401
         "memory_limit": None,
         "silence_logs": silent,
         # Ctrl-C goes to all of the terminal's processes; this one ends the workers in order.
-        "preload": ["cellseg.cluster.uninterrupted"],
+        "preload": ["cellseg.counting.dask.uninterrupted"],
     }
     workers: dict[int, dict[str, Any]] = {}
     for number in range(gpus or _cpu_workers()):

@@ -17,13 +17,13 @@ from itertools import islice
 from typing import Any
 
 import cellseg
-from cellseg.cluster.connect import check_installed, connected
-from cellseg.cluster.recipe import Answer, Recipe, Sealed, refusal, unpack
-from cellseg.cluster.task import run_tiles
-from cellseg.engine import Mapped
+from cellseg.counting.dask.connect import check_installed, connected
+from cellseg.counting.dask.recipe import Answer, Recipe, Sealed, refusal, unpack
+from cellseg.counting.dask.task import run_tiles
+from cellseg.counting.local import Mapped
+from cellseg.counting.work import TileFound
 from cellseg.errors import CellsegError, SettingsError, unexpected_text
 from cellseg.geometry import Tile
-from cellseg.work import TileFound
 
 log = logging.getLogger(__name__)
 

@@ -8,8 +8,10 @@ from typing import Any, Literal, TypedDict
 
 import numpy as np
 
+from cellseg.counting.local import Mapped
+from cellseg.counting.plan import CountRequest, Plan
+from cellseg.counting.work import TileFound
 from cellseg.detect import Detector
-from cellseg.engine import Mapped
 from cellseg.errors import (
     CellsegError,
     InputError,
@@ -20,11 +22,9 @@ from cellseg.errors import (
 )
 from cellseg.geometry import Tile
 from cellseg.instances import Instances
-from cellseg.location import Location, file_size
-from cellseg.normalise import Normaliser
-from cellseg.plan import CountRequest, Plan
+from cellseg.intensity.normalise import Normaliser
 from cellseg.slide import Slide
-from cellseg.work import TileFound
+from cellseg.storage import Location, file_size
 
 MOST_BYTES = 4 * 2**20
 """A recipe goes with every batch: a detector object larger than this does not belong in it."""

@@ -25,7 +25,7 @@ def run_tiles(
     Returns
     -------
     dict
-        A :class:`cellseg.cluster.recipe.Answer`.
+        A :class:`cellseg.counting.dask.recipe.Answer`.
     """
     if version != cellseg.__version__:
         text = (
@@ -33,7 +33,7 @@ def run_tiles(
             "install the same on every machine"
         )
         return {"worker": worker_name(), "refused": ("SettingsError", text)}
-    from cellseg.cluster.worker import answer
+    from cellseg.counting.dask.worker import answer
 
     return {"worker": worker_name(), **answer(digest, body, places)}
 

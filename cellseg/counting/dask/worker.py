@@ -16,13 +16,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.cluster.recipe import Answer, Facts, Recipe, pack
-from cellseg.detect import Detections, Detector, MaskRCNNDetector, load_detector
-from cellseg.engine import LocalEngine
+from cellseg.counting.dask.recipe import Answer, Facts, Recipe, pack
+from cellseg.counting.local import LocalEngine
+from cellseg.counting.tiles import TileSource
+from cellseg.counting.work import TileFound, TileRead, TileWork, tiles_together
+from cellseg.detect import Detections, Detector
+from cellseg.detect.maskrcnn import MaskRCNNDetector, load_detector
 from cellseg.errors import CellsegError, InputError, RegionError, SettingsError
 from cellseg.slide import Slide, open_slide
-from cellseg.tiles import TileSource
-from cellseg.work import TileFound, TileRead, TileWork, tiles_together
 
 KEPT = 2
 """Slides that a worker keeps open, and models that it keeps loaded."""
@@ -48,7 +49,7 @@ class InTurn:
         self.waited = 0.0
 
     def detect(self, tiles: Sequence[NDArray[np.float32]], *, fill: float) -> list[Detections]:
-        """See :meth:`cellseg.detect.Detector.detect`."""
+        """See :meth:`cellseg.detect.maskrcnn.Detector.detect`."""
         asked = time.perf_counter()
         with self._turns:
             self.waited += time.perf_counter() - asked

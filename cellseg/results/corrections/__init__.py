@@ -5,13 +5,13 @@ one, as they are made; saved, they leave a second result, ``NAME.corrected.cells
 :func:`export_training` turns both into data for ``cellseg train``.
 """
 
-from cellseg.corrections._edit import Change, Edit, EditedCell
-from cellseg.corrections._log import LOG_NAME
-from cellseg.corrections._pyramid import PatchedLevel, PatchedPyramid
-from cellseg.corrections._save import corrected_path
-from cellseg.corrections._session import Corrections
-from cellseg.corrections._slide import find_slide, open_result_slide, opening
-from cellseg.corrections._training import export_training
+from cellseg.results.corrections._edit import Change, Edit, EditedCell
+from cellseg.results.corrections._log import LOG_NAME
+from cellseg.results.corrections._pyramid import PatchedLevel, PatchedPyramid
+from cellseg.results.corrections._save import corrected_path
+from cellseg.results.corrections._session import Corrections
+from cellseg.results.corrections._slide import find_slide, open_result_slide, opening
+from cellseg.results.corrections._training import export_training
 
 __all__ = [
     "LOG_NAME",

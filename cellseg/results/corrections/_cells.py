@@ -9,15 +9,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellseg.cells import Summary, SummaryBuilder
-from cellseg.corrections._edit import Edit, EditedCell
-from cellseg.corrections._log import check_token
-from cellseg.corrections._pyramid import CHUNK_PX, PatchedPyramid
-from cellseg.corrections._slide import Measurer, section
 from cellseg.errors import InputError, SettingsError
 from cellseg.geometry import Box
 from cellseg.measure import Scale
+from cellseg.measure.summary import Summary, SummaryBuilder
 from cellseg.results import Result
+from cellseg.results.corrections._edit import Edit, EditedCell
+from cellseg.results.corrections._log import check_token
+from cellseg.results.corrections._pyramid import CHUNK_PX, PatchedPyramid
+from cellseg.results.corrections._slide import Measurer, section
 
 _PLACE = ("bbox_y0_px", "bbox_x0_px", "bbox_y1_px", "bbox_x1_px")
 

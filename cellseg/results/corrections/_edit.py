@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt
 
-from cellseg.evaluation.run_lengths import encoded
+from cellseg.annotations.outlines import outline_of
+from cellseg.annotations.run_lengths import encoded
 from cellseg.geometry import Box
-from cellseg.training.outlines import outline_of
 
 Kind = Literal["delete", "add", "redraw", "split", "merge", "class"]
 

@@ -9,10 +9,10 @@ from hashlib import sha256
 
 from pydantic import ValidationError
 
-from cellseg._results.files import output_errors, read_json, replacing, sha256_of
-from cellseg.corrections._edit import Edit, LogRecord
 from cellseg.errors import InputError, OutputError
 from cellseg.results import CORRECTIONS, Result
+from cellseg.results.corrections._edit import Edit, LogRecord
+from cellseg.results.files import output_errors, read_json, replacing, sha256_of
 
 LOG_NAME = CORRECTIONS
 FORMAT = "cellseg corrections"

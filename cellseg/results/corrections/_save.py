@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 import cellseg
-from cellseg.corrections._log import LOG_NAME, check_token, token_of
-from cellseg.corrections._slide import open_result_slide, section
 from cellseg.errors import CellsegError, InputError, OutputError
 from cellseg.instances import Instances
 from cellseg.measure import Column
@@ -25,9 +23,11 @@ from cellseg.results import (
     load_result,
     readable,
 )
+from cellseg.results.corrections._log import LOG_NAME, check_token, token_of
+from cellseg.results.corrections._slide import open_result_slide, section
 
 if TYPE_CHECKING:
-    from cellseg.corrections._session import Corrections
+    from cellseg.results.corrections._session import Corrections
 
 SUFFIX = ".corrected.cellseg"
 

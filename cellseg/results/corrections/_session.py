@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.corrections._cells import CorrectedCells
-from cellseg.corrections._edit import Change, Edit, EditedCell, Kind
-from cellseg.corrections._log import LogFile
-from cellseg.corrections._save import save
-from cellseg.corrections._shapes import GAP_PX, joined, split_along, split_in
 from cellseg.errors import InputError, SettingsError
 from cellseg.geometry import Box
 from cellseg.results import Result, load_result
+from cellseg.results.corrections._cells import CorrectedCells
+from cellseg.results.corrections._edit import Change, Edit, EditedCell, Kind
+from cellseg.results.corrections._log import LogFile
+from cellseg.results.corrections._save import save
+from cellseg.results.corrections._shapes import GAP_PX, joined, split_along, split_in
 
 
 class Corrections(CorrectedCells):

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cellseg.corrections._edit import EditedCell
 from cellseg.errors import CellsegError, InputError
 from cellseg.geometry import Box
 from cellseg.instances import Instances
 from cellseg.measure import Scale, columns, measure
 from cellseg.protocol import Stain
 from cellseg.results import Result
+from cellseg.results.corrections._edit import EditedCell
 from cellseg.slide import Slide, open_slide
 
 

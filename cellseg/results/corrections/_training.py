@@ -12,13 +12,13 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from cellseg._results.files import is_bare_name, output_errors, replacing
-from cellseg.corrections._log import check_token
-from cellseg.corrections._session import Corrections
-from cellseg.corrections._slide import open_result_slide, section
+from cellseg.annotations.run_lengths import encoded
 from cellseg.errors import OutputError, SettingsError
-from cellseg.evaluation.run_lengths import encoded
 from cellseg.geometry import Box
+from cellseg.results.corrections._log import check_token
+from cellseg.results.corrections._session import Corrections
+from cellseg.results.corrections._slide import open_result_slide, section
+from cellseg.results.files import is_bare_name, output_errors, replacing
 from cellseg.slide import Slide
 
 WINDOW_PX = 512

@@ -1,0 +1,1 @@
+"""What people drew: COCO JSON, run lengths, outlines and GeoJSON, in and out."""

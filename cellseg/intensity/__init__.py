@@ -1,0 +1,1 @@
+"""Intensities and stains: one scale a slide, dyes told apart and recoloured."""
