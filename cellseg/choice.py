@@ -164,7 +164,7 @@ def guess_stain(overview: NDArray[np.generic], *, is_rgb: bool) -> str:
     str
         ``"he"``, ``"ihc"``, ``"brightfield"`` or ``"fluorescence"``.
     """
-    values = np.asarray(overview, dtype=np.float32)
+    values = np.asarray(overview, dtype=np.float64)
     values = values[np.isfinite(values).all(axis=-1)]
     if values.size == 0:
         return "fluorescence"

@@ -5,7 +5,8 @@ Every choice that the user did not make is a note, said aloud.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -21,6 +22,7 @@ from cellseg.choice import (
     with_sizes,
     with_wider_gates,
 )
+from cellseg.contrast import Look, look_at
 from cellseg.detect import DetectorInfo
 from cellseg.errors import RegionError, SettingsError
 from cellseg.geometry import Box, TileGrid
@@ -34,6 +36,9 @@ Plane = int | Literal["max", "mean"] | None
 
 SAMPLE_PX = 512
 SAMPLES = 48
+
+FAINT = 12.0
+"""A range of fewer standard deviations of the noise is looked at again: noise alone has 5 to 8."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,12 +210,18 @@ def fit_normaliser(
     tissue : sequence of Box, optional
         Patches to sample (multiples of 512 px of the lattice, whatever the tile size); all
         of the slide where it is None or empty.
+
+    Returns
+    -------
+    Normaliser
+        ``blank`` where no patch shows anything beyond noise: only then are all of them read.
+        Where the range is hardly wider than the noise, it reaches up to what stands out.
     """
     boxes = list(tissue or sample_boxes(plan.grid.height, plan.grid.width))
     # Not every n-th: where n divides the columns, that would be one strip of the slide.
-    order = np.random.default_rng(0).permutation(len(boxes))[:SAMPLES]
+    order = np.random.default_rng(0).permutation(len(boxes))
     pixels = []
-    for box in (boxes[index] for index in sorted(order.tolist())):
+    for box in (boxes[index] for index in sorted(order[:SAMPLES].tolist())):
         try:
             patch = slide.read(box, downsample=plan.downsample, channels=plan.channels)
         except RegionError:
@@ -218,7 +229,26 @@ def fit_normaliser(
         pixels.append(patch[::4, ::4].reshape(-1, 1, patch.shape[-1]))
     if not pixels:
         return Normaliser(0.0, 1.0, light)
-    return Normaliser.fit(np.concatenate(pixels), light)
+    fitted = Normaliser.fit(np.concatenate(pixels), light)
+    shuffled = [boxes[index] for index in order.tolist()]
+    first = next((look for look in _looks(slide, plan, shuffled) if look.objects), None)
+    if first is None:
+        return replace(fitted, blank=True)
+    if light == "transmitted" or fitted.high - fitted.low >= FAINT * first.noise:
+        return fitted
+    # Few or faint objects: noise must not be stretched to where they are.
+    levels = [first.level, *(look.level for look in _looks(slide, plan, shuffled[:SAMPLES]))]
+    known = [level for level in levels if np.isfinite(level)] or [fitted.high]
+    return replace(fitted, high=max(fitted.high, float(np.median(known))))
+
+
+def _looks(slide: Slide, plan: Plan, boxes: Sequence[Box]) -> Iterator[Look]:
+    """What each patch shows; patches that do not decode are passed over."""
+    light, stained = plan.protocol.light, plan.protocol.stain in ("he", "ihc")
+    for box in boxes:
+        with suppress(RegionError):
+            patch = slide.read(box, downsample=plan.downsample, channels=plan.channels)
+            yield look_at(patch, light, stained=stained)
 
 
 def sample_boxes(height: int, width: int) -> list[Box]:
