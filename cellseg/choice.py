@@ -169,7 +169,8 @@ def guess_stain(overview: NDArray[np.generic], *, is_rgb: bool) -> str:
     if values.size == 0:
         return "fluorescence"
     grey = values.mean(axis=-1) if is_rgb else values[:, 0]
-    low, high = float(grey.min()), float(np.percentile(grey, 99.9))
+    # Symmetric, so that noise alone lies in the middle.
+    low, high = (float(level) for level in np.percentile(grey, [0.1, 99.9]))
     level = (float(np.median(grey)) - low) / (high - low) if high > low else float(high > 0)
     if not is_rgb:
         # A dim nuclear channel has most of its pixels near the bottom of its range.

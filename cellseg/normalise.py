@@ -63,8 +63,9 @@ class Normaliser:
         if values.size == 0:
             return cls(0.0, 1.0, light)
         if light == "transmitted":
-            low, high = (float(v) for v in np.percentile(values, [0.1, 99.9]))
-            low = min(0.0, low)  # black, but in images of negative numbers
+            high = float(np.percentile(values, 99.9))
+            # Black is 0 but in images of negative numbers.
+            low = min(0.0, float(np.percentile(values, 0.1)))
             return cls(low, high if high > low else low + 1.0, light)
         low, high = (float(v) for v in np.percentile(values, [LOW_PERCENTILE, HIGH_PERCENTILE]))
         return cls(low, high if high > low else low + 1.0, light)
