@@ -37,6 +37,8 @@ GRAINY = 1.6
 STEPS = 0.25
 """Spread that rounding may hide, in steps of the grey values."""
 
+FEWEST_LEVELS = 8
+
 STAINED, FAINTLY_STAINED = 0.015, 0.01
 """Contrast of nuclei to their surroundings, of white: alone, and where it is outstanding too.
 Of 115 fields of tissue the lowest was 0.028, twelve pixels out of focus the usual is 0.01."""
@@ -94,7 +96,8 @@ def look_at(
     noise = _quiet(values) * span
     if min(values.shape) < SMALLEST_PX:
         return Look(objects=True, noise=noise, level=np.nan)
-    step = float(np.diff(np.unique(values)).min())
+    # A picture of two grey values has an edge between them, and no step to be lost in.
+    step = min(float(np.diff(np.unique(values)).min()), 1 / FEWEST_LEVELS)
     seen = ndimage.median_filter(_levelled(values), 3)
     blurred = {scale: ndimage.gaussian_filter(seen, scale) for scale in (2, 4, 8, 16)}
     bands_of = {scale: blurred[scale] - blurred[2 * scale] for scale in SCALES_PX}
@@ -106,7 +109,7 @@ def look_at(
         if np.count_nonzero(np.abs(off) > least) > 2 * scale**2:
             stands_out = True
             bright |= off > least
-    level = float(np.median(plane[bright])) if bright.any() else np.nan
+    level = low + span * float(np.median(values[bright])) if bright.any() else np.nan
     if stained:
         white = float(np.percentile(plane, 99.9))
         contrast = float(np.sort(np.abs(bands_of[2]), axis=None)[-8]) * span

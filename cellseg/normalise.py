@@ -76,7 +76,7 @@ class Normaliser:
         Parameters
         ----------
         image : ndarray, (H, W, C)
-            Raw intensities, one or three channels; NaN becomes background.
+            Raw intensities, one or three channels; NaN and infinities become background.
 
         Returns
         -------
@@ -90,7 +90,7 @@ class Normaliser:
             values = values.max(axis=2, keepdims=True)
         scaled = (values - self.low) / values.dtype.type(self.high - self.low)
         background = 0.0 if self.light == "fluorescence" else 1.0
-        scaled = np.nan_to_num(scaled, nan=background, posinf=1.0, neginf=0.0)
+        scaled = np.nan_to_num(scaled, nan=background, posinf=background, neginf=background)
         scaled = np.clip(scaled, 0.0, 1.0, out=scaled).astype(np.float32, copy=False)
         return np.ascontiguousarray(np.broadcast_to(scaled, (*scaled.shape[:2], 3)))
 

@@ -31,7 +31,7 @@ FITS = {
     "NaN is white in transmitted light": (NAN, "transmitted", (0, 999), [np.nan], [1]),
     "infinities": (
         np.where(RAMP == 1000, np.inf, RAMP), "fluorescence", (9.99, 997), [np.inf, -np.inf],
-        [1, 0],
+        [0, 0],
     ),
     "nothing finite": (RAMP * np.nan, "fluorescence", (0, 1), [np.nan], [0]),
     "one value": (RAMP * 0 + 7, "fluorescence", (7, 8), [7], [0]),
