@@ -46,7 +46,7 @@ Of 115 fields of tissue the lowest was 0.028, twelve pixels out of focus the usu
 SMALLEST_PX = 32
 """A patch with a shorter side is not judged: it is taken to show something if it varies."""
 
-BLOCK_PX, QUIET_PERCENTILE = 16, 25
+BLOCK_PX, QUIET_PERCENTILE = 16, 10
 
 
 @dataclass(frozen=True)
@@ -59,13 +59,10 @@ class Look:
         Something stands out of the noise, or two levels of brightness are told apart.
     noise : float
         Standard deviation in the quieter parts, grey values.
-    level : float
-        Median grey value of what is outstandingly bright; NaN where nothing is.
     """
 
     objects: bool
     noise: float
-    level: float
 
 
 def look_at(
@@ -86,38 +83,35 @@ def look_at(
     plane = bands.max(axis=2) if light == "fluorescence" else bands[..., 0]
     known = np.isfinite(plane)
     if not known.any():
-        return Look(objects=False, noise=0.0, level=np.nan)
+        return Look(objects=False, noise=0.0)
     plane = np.where(known, plane, np.median(plane[known]))
     # One scale for all: neither 2^31 nor 10^300 costs a digit.
     low, span = float(plane.min()), float(np.ptp(plane))
     if span == 0:
-        return Look(objects=False, noise=0.0, level=np.nan)
+        return Look(objects=False, noise=0.0)
     values = (plane - low) / span
     noise = _quiet(values) * span
     if min(values.shape) < SMALLEST_PX:
-        return Look(objects=True, noise=noise, level=np.nan)
+        return Look(objects=True, noise=noise)
     # A picture of two grey values has an edge between them, and no step to be lost in.
     step = min(float(np.diff(np.unique(values)).min()), 1 / FEWEST_LEVELS)
     seen = ndimage.median_filter(_levelled(values), 3)
     blurred = {scale: ndimage.gaussian_filter(seen, scale) for scale in (2, 4, 8, 16)}
     bands_of = {scale: blurred[scale] - blurred[2 * scale] for scale in SCALES_PX}
-    stands_out, bright = False, np.zeros(values.shape, dtype=np.bool_)
+    stands_out = False
     for scale, band in bands_of.items():
-        off = band - np.median(band)
-        least = OUTSTANDING * max(1.4826 * float(np.median(np.abs(off))), STEPS * step)
+        off = np.abs(band - np.median(band))
+        least = OUTSTANDING * max(1.4826 * float(np.median(off)), STEPS * step)
         # A few pixels are chance; an object of this scale has more.
-        if np.count_nonzero(np.abs(off) > least) > 2 * scale**2:
-            stands_out = True
-            bright |= off > least
-    level = low + span * float(np.median(values[bright])) if bright.any() else np.nan
+        stands_out |= int(np.count_nonzero(off > least)) > 2 * scale**2
     if stained:
         white = float(np.percentile(plane, 99.9))
         contrast = float(np.sort(np.abs(bands_of[2]), axis=None)[-8]) * span
         grainy = bands_of[2].std() > GRAINY * bands_of[4].std()
         least = FAINTLY_STAINED if stands_out else np.inf if grainy else STAINED
-        return Look(objects=contrast >= least * white > 0, noise=noise, level=level)
+        return Look(objects=contrast >= least * white > 0, noise=noise)
     objects = stands_out or _has_two_levels(blurred, bands_of, step)
-    return Look(objects=objects, noise=noise, level=level)
+    return Look(objects=objects, noise=noise)
 
 
 def _quiet(values: Floats) -> float:

@@ -133,7 +133,7 @@ def test_nuclei_in_correlated_noise_are_seen(snr):
 
 
 def test_a_single_nucleus_is_counted_alone(tmp_path):
-    """Its brightness ends the range: percentiles of the whole field would be noise."""
+    """Its field is noise by its percentiles, which must not be stretched to full contrast."""
     rng = np.random.default_rng(3)
     y, x = np.mgrid[:768, :768]
     nucleus = ndimage.gaussian_filter((np.hypot(y - 300, x - 500) < 9).astype(float), 1)
@@ -143,7 +143,7 @@ def test_a_single_nucleus_is_counted_alone(tmp_path):
     result = counted(path)
     assert len(result.cells) == 1
     settings = load_result(result.cells.folder).run["settings"]
-    assert settings["intensity_high"] > 350
+    assert settings["intensity_high"] > 220
 
 
 def test_a_slide_that_is_empty_but_for_one_corner_is_not_empty(tmp_path):

@@ -50,7 +50,7 @@ TIFFS = {
     "one pixel": (GREY[:1, :1], {}, 0),
     "one row": (GREY[:1], {}, 0),
     "one column": (GREY[:, :1], {}, 0),
-    "boolean": (GREY > GREY.min(), {}, MANY),
+    "boolean": (np.greater(GREY, GREY.min()), {}, MANY),
     "complex": (GREY.astype(np.complex64), {}, "expected integers or floats"),
     "signed": (GREY.astype(np.int16) - 300, {}, MANY),
     "uint32 with an offset": (GREY.astype(np.uint32) + np.uint32(2**31), {}, MANY),

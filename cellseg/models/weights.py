@@ -217,7 +217,7 @@ def _content(card: str, tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         array = tensors[name].contiguous()
         digest.update(f"\n{name} {array.dtype} {tuple(array.shape)}\n".encode())
-        digest.update(array.view(-1).view(torch.uint8).numpy())
+        digest.update(array.view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
