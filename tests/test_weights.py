@@ -105,7 +105,7 @@ def rewritten(file, path, *, metadata=None, change=None):
     from safetensors import safe_open
 
     with safe_open(file, "pt") as opened:
-        card = opened.metadata()
+        card = {"cellseg": opened.metadata()["cellseg"]}
         tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
     if change is not None:
         change(tensors)
@@ -166,6 +166,35 @@ def test_arrays_at_fault(file, tmp_path):
 
     for words, change in cases():
         assert words in refused(rewritten(file, path, change=change))
+
+
+def test_one_byte_flipped(file, tmp_path):
+    path = tmp_path / "m.safetensors"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    assert "checksum differs" in refused(path)
+    older = rewritten(file, path)
+    assert read_model(older)[1].name == "test"
+
+
+def test_weights_that_overflow_are_refused_in_one_line(file, tmp_path):
+    from cellseg.detect import load_detector
+
+    for part in ("rpn.head.cls_logits.bias", "roi_heads.box_predictor.cls_score.bias"):
+        huge = rewritten(
+            file,
+            tmp_path / "m.safetensors",
+            change=lambda t, part=part: t.update(
+                {
+                    "backbone.fpn.layer_blocks.0.0.bias": torch.full((256,), 3e38),
+                    part: torch.full_like(t[part], -3e38),
+                }
+            ),
+        )
+        with pytest.raises(WeightsError, match=r"no finite numbers$") as caught:
+            load_detector(huge, device="cpu")
+        assert str(huge) in str(caught.value)
 
 
 def test_other_number_of_classes(file, tmp_path):

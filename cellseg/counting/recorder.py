@@ -94,7 +94,8 @@ class Recorder:
         self.folder, self.slide, self.plan, self.source = folder, slide, plan, source
         self.tissue, self.info = tissue, info
         tiles = list(plan.grid)
-        self.wanted = [tile for tile in tiles if tissue.coverage(tile.core) > 0]
+        searched = [] if source.normaliser.blank else tiles
+        self.wanted = [tile for tile in searched if tissue.coverage(tile.core) > 0]
         wanted = {(tile.row, tile.column) for tile in self.wanted}
         absent = {(tile.row, tile.column) for tile in tiles} - wanted
         self.tally = Tally(skipped=len(absent))
@@ -350,6 +351,10 @@ class Recorder:
     def warnings(self) -> list[str]:
         """What a person should know, one line each."""
         told = self.tally.warnings(self.plan.protocol, self.scale)
+        if self.source.normaliser.blank:
+            told.append("no contrast beyond noise was found: nothing is counted")
+        elif not self.wanted:
+            told.append("no tissue was found: nothing is counted; --no-prefilter looks everywhere")
         return [*self.slide.notes, *self.plan.notes, *told]
 
     def _provenance(self, request: CountRequest) -> Provenance:

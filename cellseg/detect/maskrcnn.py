@@ -12,12 +12,12 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection import MaskRCNN
 
 from cellseg.detect.protocol import Detections, DetectorInfo, Sizes
-from cellseg.errors import CellsegError, SettingsError
+from cellseg.errors import CellsegError, SettingsError, WeightsError
 from cellseg.instances import Instances
 from cellseg.models.counting import Precision, best_precision, make_ready, own_settings
 from cellseg.models.laps import Laps
@@ -267,7 +267,7 @@ def load_detector(
     Raises
     ------
     WeightsError
-        If the weights are missing, damaged or made for another network.
+        If the weights are missing, damaged, made for another network, or give nothing finite.
     SettingsError
         If there is no such device.
     """
@@ -275,7 +275,37 @@ def load_detector(
     network, card = load_model(model, target)
     chosen = precision or best_precision(target)
     info = replace(info_of(card), device=f"{target}, {chosen}")
-    return MaskRCNNDetector(make_ready(network, chosen), info, score=score, nms_iou=nms_iou)
+    ready = make_ready(network, chosen)
+    _refuse_overflow(ready, str(model))
+    return MaskRCNNDetector(ready, info, score=score, nms_iou=nms_iou)
+
+
+@torch.inference_mode()
+def _refuse_overflow(network: MaskRCNN, path: str) -> None:
+    """A small grey ramp through the network: numbers that overflow would be no cells, unsaid."""
+
+    def look(_: nn.Module, __: object, output: object) -> None:
+        if not all(bool(torch.isfinite(part).all()) for part in _tensors(output)):
+            raise WeightsError(f"{path}: the model's weights give no finite numbers")
+
+    # Wherever objects come from, it is these two that score them.
+    watched = (network.rpn.head, network.roi_heads.box_predictor)
+    hooks = [part.register_forward_hook(look) for part in watched]
+    device = next(network.parameters()).device
+    ramp = torch.linspace(0, 1, 128, device=device).expand(1, 3, 128, 128)
+    try:
+        forward_batch(network, ramp)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _tensors(output: object) -> list[Tensor]:
+    """All tensors in nested lists and tuples."""
+    if isinstance(output, Tensor):
+        return [output]
+    parts = output if isinstance(output, list | tuple) else ()
+    return [tensor for part in parts for tensor in _tensors(part)]
 
 
 def info_of(card: ModelCard) -> DetectorInfo:

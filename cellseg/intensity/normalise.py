@@ -31,11 +31,15 @@ class Normaliser:
         ``transmitted``: bright background (stained or unstained), the offset is 0 and the
         colours' ratio is kept. ``fluorescence``: dark background, channels are reduced to
         their maximum and the background's level goes to 0.
+    blank : bool
+        The slide shows nothing beyond noise (:mod:`cellseg.intensity.contrast`): nothing is to be
+        counted.
     """
 
     low: float
     high: float
     light: Light
+    blank: bool = False
 
     def __post_init__(self) -> None:
         if not self.high > self.low:
@@ -53,7 +57,7 @@ class Normaliser:
             white in transmitted light.
         light : {'transmitted', 'fluorescence'}
         """
-        values = np.asarray(pixels, dtype=np.float32)
+        values = _floats(pixels)
         if light == "fluorescence" and values.ndim >= 3:
             values = values.max(axis=-1)
         values = values[np.isfinite(values)]
@@ -61,7 +65,9 @@ class Normaliser:
             return cls(0.0, 1.0, light)
         if light == "transmitted":
             high = float(np.percentile(values, 99.9))
-            return cls(0.0, high if high > 0 else 1.0, light)
+            # Black is 0 but in images of negative numbers.
+            low = min(0.0, float(np.percentile(values, 0.1)))
+            return cls(low, high if high > low else low + 1.0, light)
         low, high = (float(v) for v in np.percentile(values, [LOW_PERCENTILE, HIGH_PERCENTILE]))
         return cls(low, high if high > low else low + 1.0, light)
 
@@ -71,20 +77,27 @@ class Normaliser:
         Parameters
         ----------
         image : ndarray, (H, W, C)
-            Raw intensities, one or three channels; NaN becomes background.
+            Raw intensities, one or three channels; NaN and infinities become background.
 
         Returns
         -------
         ndarray, float32, (H, W, 3)
             In 0 … 1, a single channel repeated three times.
         """
-        values = np.asarray(image, dtype=np.float32)
+        values = _floats(image)
         if values.ndim != 3 or values.shape[2] not in (1, 3):
             raise ValueError(f"expected (H, W, 1 or 3), got {values.shape}")
         if self.light == "fluorescence" and values.shape[2] > 1:
             values = values.max(axis=2, keepdims=True)
-        scaled = (values - self.low) / np.float32(self.high - self.low)
+        scaled = (values - self.low) / values.dtype.type(self.high - self.low)
         background = 0.0 if self.light == "fluorescence" else 1.0
-        scaled = np.nan_to_num(scaled, nan=background, posinf=1.0, neginf=0.0)
+        scaled = np.nan_to_num(scaled, nan=background, posinf=background, neginf=background)
         scaled = np.clip(scaled, 0.0, 1.0, out=scaled).astype(np.float32, copy=False)
         return np.ascontiguousarray(np.broadcast_to(scaled, (*scaled.shape[:2], 3)))
+
+
+def _floats(pixels: ArrayLike) -> NDArray[np.floating]:
+    """As they are shifted and scaled: in float32 only where that holds every value."""
+    values = np.asarray(pixels)
+    exact = values.dtype.itemsize <= 2 or values.dtype == np.float32
+    return values.astype(np.float32 if exact else np.float64, copy=False)

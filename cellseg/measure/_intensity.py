@@ -48,9 +48,12 @@ def statistics(values: NDArray[np.generic], pixels: PixelLists) -> dict[str, Flo
         off[~finite] = 0.0
         low, high = np.where(finite, known, np.inf), np.where(finite, known, -np.inf)
     empty = np.isnan(count)
+    # Squares of values beyond 10^154 have no place in a float.
+    unit = float(np.abs(off).max(initial=0.0)) or 1.0
+    off /= unit
     return {
         "mean": mean,
-        "std": np.sqrt(pixels.sums(off * off) / count),
+        "std": unit * np.sqrt(pixels.sums(off * off) / count),
         "min": np.where(empty, np.nan, np.minimum.reduceat(low, pixels.starts)),
         "max": np.where(empty, np.nan, np.maximum.reduceat(high, pixels.starts)),
     }

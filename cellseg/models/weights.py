@@ -12,7 +12,7 @@ import json
 import pickle
 from collections.abc import Mapping
 from contextlib import suppress
-from hashlib import file_digest
+from hashlib import file_digest, sha256
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Literal
@@ -36,6 +36,9 @@ FORMAT = 2
 
 METADATA_KEY = "cellseg"
 SCALE = ".scale"
+
+CONTENT_KEY = "cellseg_sha256"
+"""Of the card and the arrays, as :func:`_content` takes it; older files have none."""
 
 DEFAULT_SHA256: str | None = "91cf871457814b3c216cfd8c630264b4a9a5f63de2e4a6a44a8a5373f2f6ac65"
 """Checksum of the weights that come with cellseg."""
@@ -147,6 +150,7 @@ def save_model(
     network = _architecture(state_dict)
     card = card.model_copy(update={"backbone": network.backbone, "pyramid": network.pyramid})
     metadata = {METADATA_KEY: card.model_dump_json(exclude={"checksum"})}
+    metadata[CONTENT_KEY] = _content(metadata[METADATA_KEY], tensors)
     partial = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -226,7 +230,19 @@ def read_model(path: str | Path) -> tuple[dict[str, Tensor], ModelCard]:
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{file}: damaged, or not a safetensors file: {_line(error)}") from error
     card = _card(file, metadata).model_copy(update={"checksum": checksum})
+    if metadata.get(CONTENT_KEY) not in (None, _content(metadata[METADATA_KEY], stored)):
+        raise WeightsError(f"{file}: the model is damaged (its checksum differs)")
     return _dequantised(file, stored), card
+
+
+def _content(card: str, tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a card's text and of arrays: names, types, shapes and bytes, by name."""
+    digest = sha256(card.encode())
+    for name in sorted(tensors):
+        array = tensors[name].contiguous()
+        digest.update(f"\n{name} {array.dtype} {tuple(array.shape)}\n".encode())
+        digest.update(array.view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def quantised(array: Tensor) -> tuple[Tensor, Tensor]:

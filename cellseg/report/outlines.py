@@ -47,7 +47,7 @@ def lines(image: Judged) -> list[tuple[Fate, Line]]:
 
 def displayed(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
     """Any image as RGB for the eye: dark ones are stretched by their percentiles."""
-    values = np.nan_to_num(np.asarray(pixels, np.float32))
+    values = np.nan_to_num(np.asarray(pixels, np.float64), posinf=0.0, neginf=0.0)
     if values.shape[2] == 1:
         values = np.repeat(values, 3, axis=2)
     if pixels.dtype != np.uint8 or values.mean() < 100:

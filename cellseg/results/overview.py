@@ -83,7 +83,7 @@ def display_rgb(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
     """
     if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
         return np.ascontiguousarray(pixels, dtype=np.uint8)
-    values = pixels.astype(np.float32)
+    values = pixels.astype(np.float64)
     values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
     low = np.percentile(values, 1, axis=(0, 1))
     high = np.percentile(values, 99.8, axis=(0, 1))

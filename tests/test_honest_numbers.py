@@ -1,0 +1,156 @@
+"""Files of every kind of number: the right count, or a refusal that says why."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from cellseg.counting.run import CountRequest, CountResult, run
+from cellseg.detect.threshold import ThresholdDetector
+from cellseg.errors import CellsegError, InputError
+from cellseg.geometry import Box
+from cellseg.results import load_result
+from cellseg.slide import open_slide
+from cellseg.synthetic import draw_discs
+
+DISCS = draw_discs((160, 240), np.random.default_rng(1), rgb=False)
+COLOURED = draw_discs((160, 240), np.random.default_rng(1))
+GREY, RGB = DISCS.image, COLOURED.image
+MANY = DISCS.count
+"""24: four rows of six."""
+
+NOTHING = "no contrast beyond noise"
+
+
+def with_holes(value):
+    pixels = GREY.astype(np.float32)
+    pixels[:, :3] = value
+    return pixels
+
+
+def channels(count):
+    """The discs are in the first one."""
+    return np.stack([GREY, *[np.full_like(GREY, 9)] * (count - 1)])
+
+
+# Pixels, how tifffile writes them, and the count or what the error says.
+TIFFS = {
+    "8 bit": (GREY, {}, MANY),
+    "all black": (GREY * 0, {}, 0),
+    "all white": (GREY * 0 + 255, {}, 0),
+    "all white, 16 bit": (np.full((99, 99), 65535, np.uint16), {}, 0),
+    "black colour": (RGB * 0, {"photometric": "rgb"}, 0),
+    "white colour": (RGB * 0 + 255, {"photometric": "rgb"}, 0),
+    "NaN at an edge": (with_holes(np.nan), {}, MANY),
+    "infinity at an edge": (with_holes(np.inf), {}, MANY),
+    "minus infinity at an edge": (with_holes(-np.inf), {}, MANY),
+    "nothing but NaN": (with_holes(0) * np.nan, {}, 0),
+    "one pixel": (GREY[:1, :1], {}, 0),
+    "one row": (GREY[:1], {}, 0),
+    "one column": (GREY[:, :1], {}, 0),
+    "boolean": (np.greater(GREY, GREY.min()), {}, MANY),
+    "complex": (GREY.astype(np.complex64), {}, "expected integers or floats"),
+    "signed": (GREY.astype(np.int16) - 300, {}, MANY),
+    "uint32 with an offset": (GREY.astype(np.uint32) + np.uint32(2**31), {}, MANY),
+    "float16": (GREY.astype(np.float16), {}, MANY),
+    "float64 with an offset": (GREY + 1e12, {}, MANY),
+    "float64, huge": (GREY * 1e300, {}, MANY),
+    "float64, tiny": (GREY * 1e-300, {}, MANY),
+    "white is zero": (255 - GREY, {"photometric": "miniswhite"}, MANY),
+    "17 channels": (channels(17), {"metadata": {"axes": "CYX"}, "ome": True}, MANY),
+    "two channels": (channels(2), {"metadata": {"axes": "CYX"}, "ome": True}, MANY),
+    "colour": (RGB, {"photometric": "rgb"}, MANY),
+    "16-bit colour": (RGB.astype(np.uint16) * 257, {"photometric": "rgb"}, MANY),
+    "colour of floats": (RGB.astype(np.float32) / 255, {"photometric": "rgb"}, MANY),
+    "CMYK": (
+        np.concatenate([255 - RGB, RGB[..., :1] * 0], axis=2), {"photometric": "separated"}, MANY,
+    ),
+}  # fmt: skip
+
+
+def count(path):
+    # An image of noiseless discs has no scale of its own to be looked for tissue at.
+    request = CountRequest(image=path, prefilter=False)
+    *_, result = run(request, detector=ThresholdDetector())
+    assert isinstance(result, CountResult)
+    return result
+
+
+@pytest.mark.filterwarnings("ignore:.*complex:UserWarning")
+@pytest.mark.parametrize("name", TIFFS)
+def test_the_count_or_the_refusal(tmp_path, name):
+    pixels, how, expected = TIFFS[name]
+    path = tmp_path / "image.tif"
+    tifffile.imwrite(path, pixels, **{"photometric": "minisblack", **how})
+    if isinstance(expected, str):
+        with pytest.raises(InputError, match=expected) as caught:
+            count(path)
+        assert "\n" not in str(caught.value)
+        return
+    result = count(path)
+    assert len(result.cells) == expected
+    assert any(NOTHING in text for text in result.cells.warnings) == (expected == 0)
+    if expected:
+        table = load_result(result.cells.folder).table()
+        assert sorted(table["area_px"]) == sorted(DISCS.areas)
+        measured = table[[name for name in table if name.startswith("intensity_")]]
+        assert np.isfinite(measured.to_numpy(dtype=float)).all()
+
+
+def palette(image, *, inverted):
+    """Indices with a palette, the first colour being the brightest where it is inverted."""
+    ramp = np.arange(256)[:: -1 if inverted else 1]
+    drawn = Image.fromarray(255 - image if inverted else image, mode="P")
+    drawn.putpalette(np.repeat(ramp, 3).astype(np.uint8).tobytes())
+    return drawn
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+@pytest.mark.parametrize("ending", ["tif", "png"])
+def test_palettes_show_what_a_viewer_shows(tmp_path, ending, inverted):
+    path = tmp_path / f"palette.{ending}"
+    palette(GREY, inverted=inverted).save(path)
+    with open_slide(path) as slide:
+        shown = slide.read(Box(0, 0, slide.height, slide.width))
+    viewer = np.asarray(Image.open(path).convert("L"))
+    np.testing.assert_array_equal(shown[..., 0], viewer)
+    np.testing.assert_array_equal(viewer, GREY)
+    assert len(count(path).cells) == MANY
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_a_turned_jpeg_is_counted_as_it_is_shown(tmp_path, turn):
+    path = tmp_path / "turned.jpg"
+    picture = Image.fromarray(RGB)
+    exif = picture.getexif()
+    exif[0x0112] = turn
+    picture.save(path, quality=95, exif=exif)
+    from PIL import ImageOps
+
+    shown = np.asarray(ImageOps.exif_transpose(Image.open(path))).astype(int)
+    with open_slide(path) as slide:
+        read = slide.read(Box(0, 0, slide.height, slide.width)).astype(int)
+    assert read.shape == shown.shape
+    assert np.abs(read - shown).mean() < 2
+    result = count(path)
+    assert len(result.cells) == MANY
+    labels = np.asarray(load_result(result.cells.folder).labels()[0])
+    assert labels.shape == shown.shape[:2]
+    darker = shown[..., 1] < (shown[..., 1].max() + shown[..., 1].min()) / 2
+    assert ((labels > 0) == darker).mean() > 0.99
+
+
+def test_a_cmyk_jpeg_is_counted(tmp_path):
+    path = tmp_path / "inks.jpg"
+    Image.fromarray(RGB).convert("CMYK").save(path, quality=95)
+    assert len(count(path).cells) == MANY
+
+
+@pytest.mark.parametrize("content", [b"", b"II*\0", b"not an image"])
+def test_no_image_is_refused(tmp_path, content):
+    path = tmp_path / "image.tif"
+    path.write_bytes(content)
+    with pytest.raises(CellsegError, match=r"image\.tif"):
+        count(path)
