@@ -572,7 +572,7 @@ def test_without_a_pixel_size_the_limits_are_told_in_pixels(tmp_path):
     write_disc_slide(path, np.random.default_rng(7), layout=PyramidLayout(mpp=None, levels=1))
     result, _ = counted(request_for(path, protocol=PROTOCOL.changed(max_area_um2=25.0)))
     (said,) = [text for text in result.cells.warnings if "left out" in text]
-    assert "smaller than 0 or larger than 100 px: " in said
+    assert "smaller than 0 or larger than 100 px²: " in said
 
 
 def test_a_region_holds_the_cells_that_a_whole_count_finds_there(slide, tmp_path):
