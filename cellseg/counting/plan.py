@@ -319,9 +319,3 @@ def sample_boxes(height: int, width: int) -> list[Box]:
         for y in range(0, height, SAMPLE_PX)
         for x in range(0, width, SAMPLE_PX)
     ]
-
-
-def with_tile(plan: Plan, tile: int) -> Plan:
-    """The same plan with another tile size."""
-    grid = fit_grid(plan.grid.height, plan.grid.width, tile=tile, halo=plan.grid.halo)
-    return replace(plan, grid=grid, protocol=plan.protocol.changed(tile_px=tile))

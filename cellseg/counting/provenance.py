@@ -74,11 +74,6 @@ class Tally:
         core = tile.core
         self.failures.append({"box": [core.y0, core.x0, core.y1, core.x1], "error": error[:300]})
 
-    @property
-    def settled(self) -> int:
-        """Merged outlines that were looked at."""
-        return self.kept + self.gated + self.outside
-
     def warnings(self, protocol: CountProtocol, scale: Scale) -> list[str]:
         """What a person should know, one line each."""
         found = [
@@ -109,7 +104,8 @@ class Tally:
         low, high = protocol.min_area_um2 / unit_um2, protocol.max_area_um2 / unit_um2
         return (
             f"{self.gated:,} outlines beside {self.kept:,} cells were left out as smaller "
-            f"than {low:.3g} or larger than {high:,.0f} {unit}: {right} --min-area and --max-area set it"
+            f"than {low:.3g} or larger than {high:,.0f} {unit}: {right} "
+            "--min-area and --max-area set it"
         )
 
 

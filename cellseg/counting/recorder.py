@@ -136,11 +136,6 @@ class Recorder:
         normaliser = self.source.normaliser
         return normaliser.high if normaliser.light == "transmitted" else None
 
-    @property
-    def settled(self) -> int:
-        """Cells that were merged and looked at so far, those left out included."""
-        return self.tally.settled
-
     def todo(self) -> list[Tile]:
         """Tiles with tissue that :meth:`replay` did not bring."""
         return [tile for tile in self.wanted if (tile.row, tile.column) not in self._earlier]

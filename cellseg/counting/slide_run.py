@@ -10,15 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from cellseg import __version__
 from cellseg.counting.events import CountResult, Event, Note, Started, TileDone
 from cellseg.counting.local import LocalEngine, Mapped
 from cellseg.counting.plan import CountRequest, Plan, fit_normaliser, sample_boxes
 from cellseg.counting.recorder import Recorder, check_tile
 from cellseg.counting.remaining import Remaining
-from cellseg.counting.tiles import TileSource, find_tissue, overview_step, tile_outlooks
+from cellseg.counting.tiles import TileSource, find_tissue, overview_step
 from cellseg.counting.work import TileFound, TileRead, TileWork, tiles_together
 from cellseg.detect import Detector
 from cellseg.errors import (
@@ -40,9 +38,6 @@ from cellseg.tissue import TissueFinder, TissueMask
 
 if TYPE_CHECKING:
     from cellseg.counting.dask.engine import DaskEngine
-
-CLUSTER_TILES = 16
-"""Tiles of a cluster that are timed together: they come in no order, some at once."""
 
 
 def result_name(request: CountRequest) -> str:
@@ -89,13 +84,13 @@ class SlideRun:
                 yield Note(f"{folder.started_afresh_because}: starting afresh")
             tissue, everywhere = self._tissue()
             recorder, source = self._recorder(folder, tissue, everywhere)
-            outlooks = tile_outlooks(source, recorder.wanted)
-            self.remaining = Remaining(outlooks, batch=self._together(source))
+            self.remaining = Remaining(
+                {tile: tissue.coverage(tile.core) * tile.core.area for tile in recorder.wanted}
+            )
             total = recorder.total
             yield Started(self.request.image, total, self._about(total), recorder.frame)
             yield from self._replay(recorder, total)
-            todo = self.remaining.in_order(recorder.todo())
-            yield from self._tiles(recorder, source, todo, total)
+            yield from self._tiles(recorder, source, recorder.todo(), total)
             if (folder.path / CORRECTIONS).is_file():
                 yield Note(
                     f"{folder.path}: holds corrections of an earlier count; they stay as they "
@@ -166,10 +161,6 @@ class SlideRun:
         """Tiles that go through the network together."""
         return tiles_together(source, self.detector, self.request.batch)
 
-    def _together(self, source: TileSource) -> int:
-        """Tiles that are under way at once, and so tend to come together."""
-        return self._batch(source) * self._networks if self.cluster is None else CLUSTER_TILES
-
     def _tissue(self) -> tuple[TissueMask, TissueMask]:
         """Where cells are looked for, and what there is on the whole slide."""
         start = time.monotonic()
@@ -220,8 +211,7 @@ class SlideRun:
 
     def _replay(self, recorder: Recorder, total: int) -> Iterator[Event]:
         for tile, instances in recorder.replay():
-            cells = self._own(tile, instances)
-            self.remaining.replayed(tile, cells, settled=recorder.settled)
+            self.remaining.replayed(tile)
             yield self._done(recorder, tile, instances, total)
 
     def _tiles(
@@ -231,8 +221,7 @@ class SlideRun:
         with closing(mapped(recorder, source, todo)) as results:
             for result in results:
                 instances = self._take(recorder, result)
-                cells = self._own(result.tile, instances)
-                self.remaining.done(result.tile, cells, settled=recorder.settled)
+                self.remaining.done(result.tile)
                 yield self._done(recorder, result.tile, instances, total)
                 self.remaining.goes_on()
 
@@ -290,22 +279,8 @@ class SlideRun:
             mapped.tile, found.instances, limits=found.limits, damaged=found.damaged
         )
 
-    def _own(self, tile: Tile, instances: Instances) -> int:
-        """Count the cells whose middle lies in the tile's core."""
-        core = tile.core
-        centres = (instances.boxes[:, :2] + instances.boxes[:, 2:]) / 2
-        return int(
-            np.count_nonzero(
-                (centres[:, 0] >= core.y0)
-                & (centres[:, 0] < core.y1)
-                & (centres[:, 1] >= core.x0)
-                & (centres[:, 1] < core.x1)
-            )
-        )
-
     def _done(self, recorder: Recorder, tile: Tile, instances: Instances, total: int) -> TileDone:
-        measured = recorder.seconds["merge"] + recorder.seconds["measure"]
-        left = self.remaining.seconds(measured=measured)
+        left = self.remaining.seconds()
         return TileDone(tile, instances, recorder.tiles_in, total, recorder.tally.kept, left)
 
     def _finish(self, folder: ResultFolder, recorder: Recorder, tissue: TissueMask) -> CountResult:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from threading import Lock
@@ -14,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.counting.plan import Plan
-from cellseg.counting.remaining import TileOutlook
 from cellseg.errors import RegionError
 from cellseg.geometry import Box, Tile
 from cellseg.intensity.counterstain import as_hematoxylin_eosin
@@ -249,37 +247,6 @@ def find_tissue(slide: Slide, plan: Plan, finder: TissueFinder) -> TissueMask:
     for first, last in failed:
         mask.search[first:last] = True
     return mask
-
-
-def tile_outlooks(source: TileSource, tiles: Iterable[Tile]) -> dict[Tile, TileOutlook]:
-    """How much there is to look at in each tile, and how strongly an overview is stained there.
-
-    Of a stained slide the red light counts: haematoxylin takes it away and eosin does not.
-    """
-    sums, scale = _stain_sums(source)
-    found = {}
-    for tile in tiles:
-        box = tile.padded
-        y0, x0 = int(box.y0 / scale), int(box.x0 / scale)
-        y1, x1 = max(y0 + 1, math.ceil(box.y1 / scale)), max(x0 + 1, math.ceil(box.x1 / scale))
-        ys, xs = np.clip([y0, y1], 0, sums.shape[0] - 1), np.clip([x0, x1], 0, sums.shape[1] - 1)
-        (a, b), (c, d) = sums[np.ix_(ys, xs)].tolist()
-        seen = max(1, int(np.diff(ys)[0] * np.diff(xs)[0]))
-        found[tile] = TileOutlook(float(box.area), (d - b - c + a) / seen * box.area)
-    return found
-
-
-def _stain_sums(source: TileSource) -> tuple[NDArray[np.float64], float]:
-    """Running sums of an overview's stain, and lattice pixels along a side of its pixels."""
-    try:
-        image, downsample = source.slide.overview()
-    except RegionError:
-        return np.zeros((2, 2)), float("inf")
-    seen = source.normaliser.apply(image[..., list(source.plan.channels)])
-    dark = source.normaliser.light == "fluorescence"
-    stain = seen.mean(axis=2) if dark else 1.0 - seen[..., 0]
-    sums = np.pad(np.clip(stain, 0, 1).astype(np.float64), ((1, 0), (1, 0))).cumsum(0).cumsum(1)
-    return sums, downsample / source.plan.downsample
 
 
 def _coarse_sample(slide: Slide, plan: Plan) -> NDArray[np.generic]:
