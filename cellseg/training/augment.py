@@ -232,7 +232,13 @@ def labelled(image: Tensor, masks: Tensor, rng: np.random.Generator) -> Tensor:
         patch = torch.sigmoid(4 * (field - float(rng.uniform(-0.8, 1.0))))
         outside = 1 - float(rng.uniform(0.4, 1.0)) * (masks.sum(0) > 0).to(image.dtype)
         texture = 0.25 + pink / pink.mean().clamp_min(1e-3)
-        label = label + patch * outside * texture * float(rng.uniform(0.05, 0.4))
+        if rng.random() < 0.5:  # membranes and cytoplasm: about the nuclei, and darkest there
+            reach = 2 * int(rng.integers(2, 8)) + 1
+            near = F.max_pool2d(
+                masks.sum(0, keepdim=True).clamp(max=1).float(), reach, 1, reach // 2
+            )
+            patch = patch * (0.3 + near[0])
+        label = label + patch * outside * texture * float(np.exp(rng.uniform(-2.5, 0.7)))
     pink = pink * float(rng.uniform(0, 0.4))
     blue = blue * float(rng.uniform(0.5, 1.1))
     back = torch.from_numpy(rgb_from_hed.astype(np.float32))
