@@ -22,7 +22,7 @@ from cellseg.annotations.coco import DataSet, join, read_coco
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.counting.plan import CountRequest, make_plan
 from cellseg.counting.run import CountResult, detector_key, run
-from cellseg.detect import DetectorInfo
+from cellseg.detect import Detector, DetectorInfo
 from cellseg.detect.maskrcnn import load_detector
 from cellseg.errors import CellsegError, InputError, SettingsError
 from cellseg.instances import Instances
@@ -229,7 +229,7 @@ def evaluate(request: EvaluateRequest) -> Iterator[Event]:
     """
     data = join([read_coco(path, images=request.images) for path in request.data])
     notes = list(data.notes)
-    detectors: dict[object, object] = {}
+    detectors: dict[object, Detector] = {}
     precision = None if request.precision == "auto" else request.precision
     detector = load_detector(request.model, device=request.device, precision=precision)
     key = detector_key(request.model, request.device, request.precision)
@@ -270,7 +270,7 @@ def _judge(
     image: AnnotatedImage,
     request: EvaluateRequest,
     info: DetectorInfo,
-    detectors: dict[object, object],
+    detectors: dict[object, Detector],
     to_model: dict[int, int] | None,
 ) -> tuple[Judged, CountProtocol]:
     path = _path(image)
@@ -305,7 +305,7 @@ def _judge(
     return judged, protocol
 
 
-def _counted(request: CountRequest, detectors: dict[object, object]) -> Result:
+def _counted(request: CountRequest, detectors: dict[object, Detector]) -> Result:
     for event in run(request, detectors=detectors):
         if isinstance(event, CountResult):
             return load_result(event.cells.folder)

@@ -380,25 +380,24 @@ class Model(ThresholdDetector):
     def __init__(self, checksum="abc"):
         super().__init__()
         self.info = replace(self.info, checksum=checksum)
-        self.model, self.score, self.nms_iou = self, 0.5, 0.5
+        self.scores = []
+
+    def with_thresholds(self, *, score, nms_iou):
+        self.scores.append(score)
+        return self
 
 
 def test_weights_are_loaded_once_a_worker(slide, threads, monkeypatch, tmp_path):
     path, truth = slide
     other = tmp_path / "other.tif"
     write_disc_slide(other, np.random.default_rng(8), shape=(300, 300))
-    loads, scores = [], []
+    loads, loaded = [], Model()
 
     def load(model, *, device, precision):
         loads.append((model, device, precision))
-        return Model()
-
-    def again(model, info, *, score, nms_iou):
-        scores.append(score)
-        return model
+        return loaded
 
     monkeypatch.setattr("cellseg.counting.dask.worker.load_detector", load)
-    monkeypatch.setattr("cellseg.counting.dask.worker.MaskRCNNDetector", again)
     store = {detector_key("default", "cpu"): Model()}
     first = on(threads, path, output=tmp_path)
     second = on(threads, other, output=tmp_path, score=0.7)
@@ -406,7 +405,7 @@ def test_weights_are_loaded_once_a_worker(slide, threads, monkeypatch, tmp_path)
     results = [event for event in events if isinstance(event, CountResult)]
     assert len(results[0].cells) == truth.count
     assert loads == [("default", "auto", None)]
-    assert scores == [PROTOCOL.score, 0.7]
+    assert loaded.scores == [PROTOCOL.score, 0.7]
 
 
 def test_a_worker_with_other_weights(slide, threads, monkeypatch, tmp_path):

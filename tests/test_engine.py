@@ -111,6 +111,7 @@ def test_a_batch_is_bounded_by_the_bytes_of_its_tiles(channels, wanted, expected
     from types import SimpleNamespace
 
     from cellseg.counting.work import tiles_together
+    from cellseg.detect.threshold import ThresholdDetector
     from cellseg.geometry import TileGrid
 
     source = SimpleNamespace(
@@ -119,4 +120,4 @@ def test_a_batch_is_bounded_by_the_bytes_of_its_tiles(channels, wanted, expected
     )
     roomy = SimpleNamespace(batch_for=lambda area: 14)
     assert tiles_together(source, roomy, wanted) == expected
-    assert tiles_together(source, SimpleNamespace(), None) == 1
+    assert tiles_together(source, ThresholdDetector(), None) == 1

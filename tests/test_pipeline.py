@@ -14,7 +14,7 @@ import zlib
 from contextlib import nullcontext
 from dataclasses import fields, replace
 from functools import partial
-from itertools import takewhile
+from itertools import takewhile, zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,7 @@ import pytest
 from cellseg.annotations.region import Region
 from cellseg.counting.choice import choose_protocol, fit_grid
 from cellseg.counting.plan import CountRequest, Plan, make_plan
-from cellseg.counting.run import CountResult, Note, Started, TileDone, run
+from cellseg.counting.run import CountResult, Note, Started, TileDone, detector_key, run
 from cellseg.counting.sample import sample
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import OutputError, RegionError, SettingsError
@@ -121,6 +121,28 @@ def test_no_pixel_size_means_no_um_columns(tmp_path):
     assert not [name for name in result.cells.table.columns if name.endswith(("_um", "_um2"))]
     assert result.as_dict()["median_area_um2"] is None
     assert any("--mpp" in event.text for event in events if isinstance(event, Note))
+
+
+class Graded(ThresholdDetector):
+    """Its score is the area from which a component is an object, in thousands of pixels."""
+
+    def with_thresholds(self, *, score, nms_iou):
+        return Graded(min_area_px=round(1000 * score))
+
+
+def test_two_slides_at_once_keep_their_thresholds(slide, tmp_path):
+    path, truth = slide
+    middle = int(np.median(truth.areas))
+    requests = [
+        request_for(path, output=tmp_path / name, score=score)
+        for name, score in (("all", 0.02), ("large", middle / 1000))
+    ]
+    store = {detector_key("default", "auto"): Graded()}
+    both = zip_longest(*(run(request, detectors=store) for request in requests))
+    results = [event for pair in both for event in pair if isinstance(event, CountResult)]
+    every, large = (len(result.cells) for result in results)
+    assert every == truth.count
+    assert large == sum(area >= middle for area in truth.areas) < truth.count
 
 
 class Interrupted(ThresholdDetector):

@@ -31,6 +31,7 @@ from cellseg.text import visible
 
 if TYPE_CHECKING:
     from cellseg.counting.run import CountResult
+    from cellseg.detect import Detector
 
 log = logging.getLogger(__name__)
 
@@ -343,7 +344,7 @@ def count(
 
 def count_all(requests: list[CountRequest], outcomes: list[Outcome]) -> None:
     """Count each and add it to ``outcomes``; one file's error does not stop the others."""
-    detectors: dict[object, object] = {}
+    detectors: dict[object, Detector] = {}
     for request in requests:
         with Reporter(sys.stderr) as reporter:
             try:

@@ -102,7 +102,7 @@ def run(
     request: CountRequest,
     *,
     detector: Detector | None = None,
-    detectors: MutableMapping[object, object] | None = None,
+    detectors: MutableMapping[object, Detector] | None = None,
 ) -> Iterator[Event]:
     """Count one slide, event by event.
 
@@ -148,7 +148,7 @@ def run(
 def _events(
     request: CountRequest,
     detector: Detector | None,
-    detectors: MutableMapping[object, object] | None,
+    detectors: MutableMapping[object, Detector] | None,
     *,
     place: Location | None = None,
 ) -> Iterator[Event]:
@@ -200,7 +200,7 @@ def detector_key(model: str | Path, device: str, precision: str = "auto") -> tup
 
 def _load(
     request: CountRequest,
-    detectors: MutableMapping[object, object] | None,
+    detectors: MutableMapping[object, Detector] | None,
     plan: Plan | None = None,
 ) -> Detector:
     """The request's Mask R-CNN, loaded once a command, set to the plan's thresholds."""
@@ -208,11 +208,11 @@ def _load(
     here = request.engine == "local"
     device = request.device if here else "cpu"
     key = detector_key(request.model, device, request.precision)
-    store: MutableMapping[object, object] = {} if detectors is None else detectors
+    store: MutableMapping[object, Detector] = {} if detectors is None else detectors
     if key not in store:
         precision = None if request.precision == "auto" or not here else request.precision
         store[key] = load_detector(request.model, device=device, precision=precision)
     loaded = store[key]
-    if plan is not None:
-        loaded.score, loaded.nms_iou = plan.protocol.score, plan.protocol.nms_iou  # type: ignore[attr-defined]
-    return loaded  # type: ignore[return-value]
+    if plan is None:
+        return loaded
+    return loaded.with_thresholds(score=plan.protocol.score, nms_iou=plan.protocol.nms_iou)

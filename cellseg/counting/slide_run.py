@@ -155,7 +155,7 @@ class SlideRun:
     @property
     def _networks(self) -> int:
         """Batches in the network at once."""
-        return int(getattr(self.detector, "threads", 1))
+        return self.detector.threads
 
     def _batch(self, source: TileSource) -> int:
         """Tiles that go through the network together."""
@@ -230,8 +230,7 @@ class SlideRun:
     ) -> Generator[Mapped[TileFound], None, None]:
         """Tiles mapped in this process."""
         work = TileWork(source, self.detector)
-        stages = getattr(self.detector, "take_seconds", dict)
-        stages()  # what an interrupted run of another slide left
+        self.detector.take_seconds()  # what an interrupted run of another slide left
         engine: LocalEngine[TileRead, TileFound] = LocalEngine(
             batch=self._batch(source),
             readers=1 + self._networks,
@@ -243,7 +242,7 @@ class SlideRun:
         self.seconds["wait for input"] = engine.clock.wait
         self.seconds["detect"] = engine.clock.detect
         self.seconds["read"], self.seconds["normalise"] = work.seconds
-        self.seconds.update(stages())
+        self.seconds.update(self.detector.take_seconds())
 
     def _there(
         self, recorder: Recorder, source: TileSource, todo: list[Tile]

@@ -72,13 +72,10 @@ def tiles_together(source: TileSource, detector: Detector, wanted: int | None) -
     """
     if wanted:
         return wanted
-    fitting = getattr(detector, "batch_for", None)
-    if fitting is None:
-        return 1
     grid = source.plan.grid
     area = (grid.tile + 2 * grid.halo) ** 2
     most = BATCH_BYTES // (area * (source.pixel_bytes + SEEN_BYTES))
-    return max(1, min(int(fitting(area)), most))
+    return max(1, min(detector.batch_for(area), most))
 
 
 class TileWork:

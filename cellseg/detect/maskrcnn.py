@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection import MaskRCNN
 
-from cellseg.detect.protocol import Detections, DetectorInfo, Sizes
+from cellseg.detect.protocol import Detections, Detector, DetectorInfo, Sizes
 from cellseg.errors import CellsegError, SettingsError, WeightsError
 from cellseg.instances import Instances
 from cellseg.models.counting import Precision, best_precision, make_ready, own_settings
@@ -43,7 +43,7 @@ _OUT_OF_MEMORY = (torch.OutOfMemoryError, RuntimeError, MemoryError)
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
-class MaskRCNNDetector:
+class MaskRCNNDetector(Detector):
     """The shipped detector: torchvision's Mask R-CNN with cellseg's heads and pasting.
 
     Parameters
@@ -75,6 +75,10 @@ class MaskRCNNDetector:
         self._own = threading.local()
         self._lock = threading.Lock()
         self._seconds: dict[str, float] = {}
+
+    def with_thresholds(self, *, score: float, nms_iou: float) -> MaskRCNNDetector:
+        """See :meth:`Detector.with_thresholds`; the network is shared."""
+        return MaskRCNNDetector(self.model, self.info, score=score, nms_iou=nms_iou)
 
     def detect(self, tiles: Sequence[NDArray[np.float32]], *, fill: float) -> list[Detections]:
         """See :meth:`Detector.detect`; tiles of one size go through the network together."""

@@ -93,9 +93,20 @@ class DetectorInfo:
 
 
 class Detector(Protocol):
-    """Anything that finds objects in tiles."""
+    """Anything that finds objects in tiles.
+
+    Derived from this class, a detector needs ``info`` and :meth:`detect`; the rest does for one
+    that takes a tile at a time.
+
+    Attributes
+    ----------
+    info : DetectorInfo
+    threads : int
+        Batches that may be under way at once.
+    """
 
     info: DetectorInfo
+    threads: int = 1
 
     def detect(self, tiles: Sequence[NDArray[np.float32]], *, fill: float) -> list[Detections]:
         """Find the objects of each tile.
@@ -109,3 +120,23 @@ class Detector(Protocol):
             background, 0 in fluorescence and 1 in transmitted light.
         """
         ...
+
+    def with_thresholds(self, *, score: float, nms_iou: float) -> Detector:
+        """One for a run with these thresholds; what others use stays as it is.
+
+        Parameters
+        ----------
+        score : float
+            Objects below it are not wanted.
+        nms_iou : float
+            Box overlap that suppresses.
+        """
+        return self
+
+    def batch_for(self, area_px: int) -> int:
+        """How many tiles of an area go through the network together."""
+        return 1
+
+    def take_seconds(self) -> dict[str, float]:
+        """Seconds by stage since the last call, where they are measured."""
+        return {}

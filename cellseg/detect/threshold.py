@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cellseg.detect.protocol import Detections, DetectorInfo
+from cellseg.detect.protocol import Detections, Detector, DetectorInfo
 from cellseg.instances import Instances
 
 
-class ThresholdDetector:
+class ThresholdDetector(Detector):
     """Every connected component of pixels away from the background is one object.
 
     Parameters

@@ -29,7 +29,7 @@ KEPT = 2
 """Slides that a worker keeps open, and models that it keeps loaded."""
 
 
-class InTurn:
+class InTurn(Detector):
     """A detector that several threads may call.
 
     Parameters
@@ -141,17 +141,13 @@ class Bench:
                     f"the weights {recipe.model} are others than where the run was started "
                     f"(checksum {loaded.info.checksum[:12]}…, expected {recipe.checksum[:12]}…)"
                 )
-            threads = getattr(loaded, "threads", 1)
-            self._models[key] = (loaded, threading.Semaphore(threads))
+            self._models[key] = (loaded, threading.Semaphore(loaded.threads))
             while len(self._models) > KEPT:
                 self._models.popitem(last=False)
         loaded, turns = self._models[key]
         self._models.move_to_end(key)
         protocol = recipe.plan.protocol
-        own = MaskRCNNDetector(
-            loaded.model, loaded.info, score=protocol.score, nms_iou=protocol.nms_iou
-        )
-        return own, turns
+        return loaded.with_thresholds(score=protocol.score, nms_iou=protocol.nms_iou), turns
 
 
 BENCH = Bench()
