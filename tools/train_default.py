@@ -4,7 +4,8 @@
 
 DATA holds the sets' folders, each with ``train.json``; those that are not there are left out and
 named. A training found in the output folder goes on; interrupted, it saves. ``--minutes`` is the
-length of the whole schedule, over all parts.
+length of the whole schedule, over all parts. It leaves ``default.safetensors`` for
+``cellseg/weights/``, whose checksum stands in ``cellseg/models/weights.py``.
 """
 
 from __future__ import annotations
@@ -15,13 +16,20 @@ from pathlib import Path
 import click
 import torch
 
+from cellseg.models.weights import read_model, save_model
 from cellseg.training import run
 from cellseg.training.prepare import name_of
 
-SETS = (
-    "dsb2018", "tnbc", "nucls", "nuinsseg", "nucls_mixed", "ihc_synth", "brca_m2c_outlined",
-)  # fmt: skip
-LICENCE = "CC0 and CC BY 4.0; see docs/model-card.md"
+SETS = {
+    "dsb2018": ("CC0-1.0", "2018 Data Science Bowl, stage1_train, lopuhin's mask fixes"),
+    "tnbc": ("CC-BY-4.0", "Naylor, Laé, Reyal, Walter 2018, Zenodo 1175282"),
+    "nucls": ("CC0-1.0", "NuCLS, Amgad et al. 2022"),
+    "nuinsseg": ("CC-BY-4.0", "Mahbod et al. 2024, doi 10.1038/s41597-024-03117-2"),
+    "nucls_mixed": ("CC0-1.0", "NuCLS, Amgad et al. 2022; boxes for some nuclei"),
+    "ihc_synth": ("CC-BY-4.0 and CC0-1.0", "made from dsb2018, tnbc, nucls and nuinsseg"),
+    "brca_m2c_outlined": ("BSD-3-Clause", "centres of BRCA-M2C, Abousamra et al. 2021, outlined"),
+}
+"""Licence and attribution; the last one's outlines are made by tools/outline_centres.py."""
 
 
 @click.command()
@@ -78,9 +86,16 @@ def main(
         held_share=0.04,
         device=device,
         name=name,
-        licence=LICENCE,
     )
-    click.echo(run.train(request, report=report).model)
+    state, card = read_model(run.train(request, report=report).model)
+    # The shipped protocols hold its score and sizes.
+    cards = [
+        one.model_copy(update={"licence": SETS[one.name][0], "attribution": SETS[one.name][1]})
+        for one in card.data
+    ]
+    card = card.model_copy(update={"data": tuple(cards), "settings": {}})
+    save_model(output / "default.safetensors", state, card, quantise=True)
+    click.echo(output / "default.safetensors")
 
 
 if __name__ == "__main__":
