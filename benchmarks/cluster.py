@@ -21,7 +21,7 @@ import numpy as np
 
 import cellseg.counting.dask.connect as connect
 import cellseg.counting.dask.engine as engine
-from cellseg.counting.plan import CountRequest
+from cellseg.counting.request import CountRequest
 from cellseg.counting.run import CountResult, TileDone, run
 from cellseg.synthetic import write_disc_slide
 

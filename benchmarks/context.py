@@ -14,7 +14,8 @@ from pathlib import Path
 import click
 import numpy as np
 
-from cellseg.counting.plan import CountRequest, fit_normaliser, make_plan
+from cellseg.counting.plan import fit_normaliser, make_plan
+from cellseg.counting.request import CountRequest
 from cellseg.counting.tiles import TilePixels, TileSource
 from cellseg.detect.maskrcnn import load_detector
 from cellseg.geometry import Box

@@ -53,7 +53,7 @@ def count_one(slide: Path) -> None:
     """In the child: count, print one line of JSON."""
     # Imported here: a parent without torch stays smaller than any child. (Linux hands the
     # peak of the process that starts another down to it.)
-    from cellseg.counting.plan import CountRequest
+    from cellseg.counting.request import CountRequest
     from cellseg.counting.run import CountResult, run
     from cellseg.detect.threshold import ThresholdDetector
 

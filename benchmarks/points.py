@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from cellseg.counting.plan import CountRequest, make_plan
+from cellseg.counting.plan import make_plan
+from cellseg.counting.request import CountRequest
 from cellseg.counting.run import CountResult, run
 from cellseg.detect.maskrcnn import MaskRCNNDetector, load_detector
 from cellseg.protocol import CountProtocol

@@ -22,7 +22,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.counting.plan import CountRequest
+from cellseg.counting.request import CountRequest
 from cellseg.counting.run import CountResult, run
 from cellseg.detect import Detector
 from cellseg.detect.threshold import ThresholdDetector

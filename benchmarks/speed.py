@@ -117,7 +117,7 @@ class Task:
 
 def by_cellseg(task: Task) -> dict[str, object]:
     """The whole command, but for loading the model."""
-    from cellseg.counting.plan import CountRequest
+    from cellseg.counting.request import CountRequest
     from cellseg.counting.run import CountResult, detector_key, run
     from cellseg.detect.maskrcnn import load_detector
 
@@ -197,7 +197,8 @@ def standard_network(model: str, tile_px: int, nms_iou: float):
 
 def prepared(task: Task):
     """Settings, the rivals' grid, and the whole slide as the network sees it: not timed."""
-    from cellseg.counting.plan import CountRequest, fit_normaliser, make_plan
+    from cellseg.counting.plan import fit_normaliser, make_plan
+    from cellseg.counting.request import CountRequest
     from cellseg.detect.maskrcnn import info_of
     from cellseg.geometry import Box, TileGrid
     from cellseg.models.weights import read_model

@@ -20,7 +20,8 @@ from scipy import ndimage
 
 from cellseg.annotations.coco import DataSet, join, read_coco
 from cellseg.annotations.image import AnnotatedImage
-from cellseg.counting.plan import CountRequest, make_plan
+from cellseg.counting.plan import make_plan
+from cellseg.counting.request import CountRequest
 from cellseg.counting.run import CountResult, detector_key, run
 from cellseg.detect import Detector, DetectorInfo
 from cellseg.detect.maskrcnn import load_detector

@@ -27,8 +27,8 @@ from pathlib import Path
 import zarr.storage._local as zarr_files
 
 from cellseg.annotations.region import Region
-from cellseg.counting.plan import CountRequest
 from cellseg.counting.recorder import Recorder
+from cellseg.counting.request import CountRequest
 from cellseg.counting.run import CountResult, Note, run
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol

@@ -8,7 +8,8 @@ import tifffile
 from scipy import ndimage
 
 from cellseg.counting.channel import choose_channels, nuclear_score
-from cellseg.counting.plan import CountRequest, make_plan
+from cellseg.counting.plan import make_plan
+from cellseg.counting.request import CountRequest
 from cellseg.counting.sample import sample
 from cellseg.detect import DetectorInfo
 from cellseg.errors import SettingsError

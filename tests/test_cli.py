@@ -15,7 +15,7 @@ from cellseg.cli import _progress, main
 from cellseg.cli.count import folder_names
 from cellseg.cli.train import _finish
 from cellseg.counting import run as pipeline
-from cellseg.counting.plan import CountRequest
+from cellseg.counting.request import CountRequest
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import SettingsError
 from cellseg.models.weights import ModelCard

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from cellseg.counting.dask.connect import connected
-from cellseg.counting.plan import CountRequest
+from cellseg.counting.request import CountRequest
 from cellseg.counting.run import CountResult, Note, TileDone, detector_key, run
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import CellsegError, InputError, RegionError, SettingsError

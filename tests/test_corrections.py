@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from cellseg.annotations.coco import read_coco
-from cellseg.counting.plan import CountRequest
+from cellseg.counting.request import CountRequest
 from cellseg.counting.run import CountResult, run
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import InputError, OutputError, SettingsError

@@ -22,7 +22,8 @@ import pytest
 
 from cellseg.annotations.region import Region
 from cellseg.counting.choice import choose_protocol, fit_grid
-from cellseg.counting.plan import CountRequest, Plan, make_plan
+from cellseg.counting.plan import Plan, make_plan
+from cellseg.counting.request import CountRequest
 from cellseg.counting.run import CountResult, Note, Started, TileDone, detector_key, run
 from cellseg.counting.sample import sample
 from cellseg.detect.threshold import ThresholdDetector
@@ -192,7 +193,8 @@ def test_killed_in_the_middle_the_same_command_finishes(slide, tmp_path):
         import sys, time
         from pathlib import Path
         from cellseg.counting.run import TileDone, run
-        from cellseg.counting.plan import CountRequest, Plan, make_plan
+        from cellseg.counting.request import CountRequest
+        from cellseg.counting.plan import Plan, make_plan
         from cellseg.protocol import load_protocol
         from cellseg.detect.threshold import ThresholdDetector
 

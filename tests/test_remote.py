@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from cellseg.cli.count import count as count_command
-from cellseg.counting.plan import CountRequest
+from cellseg.counting.request import CountRequest
 from cellseg.counting.run import CountResult, Note, TileDone, run
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import InputError, OutputError, RegionError, SettingsError

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellseg.cli import main
-from cellseg.counting.plan import CountRequest
+from cellseg.counting.request import CountRequest
 from cellseg.counting.run import run
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.models.weights import ModelCard

@@ -13,7 +13,8 @@ from imageio.v3 import imwrite
 from safetensors import safe_open
 
 from cellseg.cli.train import train as command
-from cellseg.counting.plan import CountRequest, make_plan
+from cellseg.counting.plan import make_plan
+from cellseg.counting.request import CountRequest
 from cellseg.detect import DetectorInfo, Sizes
 from cellseg.detect.maskrcnn import load_detector
 from cellseg.errors import InputError, SettingsError, WeightsError

@@ -179,7 +179,7 @@ def test_one_byte_flipped(file, tmp_path):
 
 
 def test_weights_that_overflow_are_refused_in_one_line(file, tmp_path):
-    from cellseg.detect import load_detector
+    from cellseg.detect.maskrcnn import load_detector
 
     for part in ("rpn.head.cls_logits.bias", "roi_heads.box_predictor.cls_score.bias"):
         huge = rewritten(

@@ -17,7 +17,7 @@ from cellseg.annotations.region import read_region
 from cellseg.cli._options import PIXEL_SIZE, Number, Place, Plane, precision_option
 from cellseg.cli._progress import Reporter
 from cellseg.cli._say import say
-from cellseg.counting.plan import CountRequest
+from cellseg.counting.request import CountRequest
 from cellseg.errors import (
     CellsegError,
     InputError,

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
 import cellseg
-from cellseg.counting.plan import CountRequest, Plan
+from cellseg.counting.plan import Plan
+from cellseg.counting.request import CountRequest
 from cellseg.detect import DetectorInfo
 from cellseg.geometry import Tile
 from cellseg.intensity.normalise import Normaliser

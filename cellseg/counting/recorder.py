@@ -11,8 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from cellseg.counting.plan import CountRequest, Plan
+from cellseg.counting.plan import Plan
 from cellseg.counting.provenance import Provenance, Tally
+from cellseg.counting.request import CountRequest
 from cellseg.counting.tiles import TileSource, overview_step
 from cellseg.detect import DetectorInfo
 from cellseg.errors import RegionError

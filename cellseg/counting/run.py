@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cellseg.counting.events import CountResult, Event, Note, Started, TileDone
-from cellseg.counting.plan import CountRequest, Plan, make_plan
+from cellseg.counting.plan import Plan, make_plan
+from cellseg.counting.request import CountRequest
 from cellseg.counting.slide_run import SlideRun, result_name
 from cellseg.detect import Detector
 from cellseg.detect.maskrcnn import load_detector
@@ -81,7 +82,7 @@ def count(
         InputError, SettingsError or OutputError, each also the builtin that it resembles.
         Tiles that do not decode are in ``Cells.warnings`` and raise nothing.
 
-    For more settings build a :class:`cellseg.counting.plan.CountRequest` and drain :func:`run`.
+    For more settings build a :class:`cellseg.counting.request.CountRequest` and drain :func:`run`.
     """
     request = CountRequest(
         image=as_location(image),

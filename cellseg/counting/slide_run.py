@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from cellseg import __version__
 from cellseg.counting.events import CountResult, Event, Note, Started, TileDone
 from cellseg.counting.local import LocalEngine, Mapped
-from cellseg.counting.plan import CountRequest, Plan, fit_normaliser, sample_boxes
+from cellseg.counting.plan import Plan, fit_normaliser, sample_boxes
 from cellseg.counting.recorder import Recorder, check_tile
 from cellseg.counting.remaining import Remaining
+from cellseg.counting.request import CountRequest
 from cellseg.counting.tiles import TileSource, find_tissue, overview_step
 from cellseg.counting.work import TileFound, TileRead, TileWork, tiles_together
 from cellseg.detect import Detector

@@ -15,6 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from cellseg.intensity.contrast import look_at
+
+Floats = NDArray[np.float64]
+
 COLOURED = 0.08
 """Difference between a pixel's largest and smallest channel, of white, that is a colour."""
 
@@ -33,6 +37,10 @@ STAINED, PALE_BROWN, BROWN = 0.04, 0.12, 0.2
 """Optical density, the mean of three channels: of any stain, of DAB without eosin, and beside it.
 
 Saffron, blood and yellowed collagen are brownish where they are pale, DAB where it is dark."""
+
+LONE = 3.0
+"""Times as far as the darkest pixel below the ground, and the brightest above it is a lone object
+on noise. In phase contrast cells and their halos lie on either side, 1.7 times as far at most."""
 
 BROWN_SHARE = 0.0005
 """Of the pixels: one positive nucleus in a field of a thousand."""
@@ -77,11 +85,14 @@ def guess_stain(patches: Sequence[NDArray[np.generic]]) -> Seen:
         What is to be counted in: red, green and blue, or one channel. NaN and infinities count as
         dark.
     """
-    floats = [
-        np.nan_to_num(np.asarray(patch, dtype=np.float32), posinf=0, neginf=0) for patch in patches
+    whole = [
+        np.nan_to_num(np.asarray(patch, dtype=np.float64), posinf=0, neginf=0) for patch in patches
     ]
+    # One scale for all: neither 2^31 nor 10^300 costs a digit.
+    scale = max(float(np.abs(patch).max()) for patch in whole) or 1.0
+    floats = [patch / scale for patch in whole]
     if floats[0].shape[-1] != 3:
-        return _by_ground([patch[..., 0] for patch in floats], patches[0].dtype)
+        return _by_ground([patch[..., 0] for patch in floats], patches[0].dtype, scale)
     values = np.concatenate([patch.reshape(-1, 3) for patch in floats])
     top = float(np.percentile(values, 99.9))
     if top <= 0:
@@ -92,9 +103,9 @@ def guess_stain(patches: Sequence[NDArray[np.generic]]) -> Seen:
         ground = np.median(values, axis=0)
         # A lamp's own tint lies over every pixel alike.
         balance = (ground.max() / top) / np.maximum(ground, 0.01 * top)
-        if _is_coloured(values * balance.astype(np.float32)):
+        if _is_coloured(values * balance):
             return _by_dye(floats, _white(values, top))
-    return _by_ground([patch.mean(axis=-1) for patch in floats], patches[0].dtype)
+    return _by_ground([patch.mean(axis=-1) for patch in floats], patches[0].dtype, scale)
 
 
 def _is_coloured(colours: NDArray[np.floating]) -> bool:
@@ -102,15 +113,15 @@ def _is_coloured(colours: NDArray[np.floating]) -> bool:
     return float((apart > COLOURED).mean()) > COLOURED_SHARE
 
 
-def _white(values: NDArray[np.float32], top: float) -> NDArray[np.float32]:
+def _white(values: Floats, top: float) -> Floats:
     """The light without a stain: the brightest pixels, unless they are stained themselves."""
     grey = values.mean(axis=1)
-    white: NDArray[np.float32] = np.median(values[grey >= np.percentile(grey, 99)], axis=0)
+    white: Floats = np.median(values[grey >= np.percentile(grey, 99)], axis=0)
     neutral = white.max() - white.min() < 0.15 * white.max()
-    return white if neutral else np.full(3, top, dtype=np.float32)
+    return white if neutral else np.full(3, top)
 
 
-def _by_dye(patches: Sequence[NDArray[np.float32]], white: NDArray[np.float32]) -> Seen:
+def _by_dye(patches: Sequence[Floats], white: Floats) -> Seen:
     """Eosin, DAB or haematoxylin alone, by the direction of their optical density."""
     pixels = stained = brown = pale = eosin = pink = blue = 0
     for patch in patches:
@@ -145,7 +156,7 @@ def _solid(mask: NDArray[np.bool_]) -> int:
     return int(ndimage.binary_opening(mask, np.ones((2, 2))).sum())
 
 
-def _by_ground(patches: Sequence[NDArray[np.float32]], dtype: np.dtype[Any]) -> Seen:
+def _by_ground(patches: Sequence[Floats], dtype: np.dtype[Any], scale: float) -> Seen:
     """Grey pictures: cells are brighter than a dark ground, or darker than a bright one."""
     smooth = np.concatenate([ndimage.gaussian_filter(patch, 1).ravel() for patch in patches])
     low, high = (float(value) for value in np.percentile(smooth, [0.5, 99.5]))
@@ -154,10 +165,17 @@ def _by_ground(patches: Sequence[NDArray[np.float32]], dtype: np.dtype[Any]) -> 
     )
     # Noise of deviation s, smoothed, keeps 0.28 s: its percentiles lie 1.5 s apart.
     if high - low < 2 * 1.5 * 1.48 * float(np.median(rough)) or high == low:
-        return _empty(float(np.median(smooth)), dtype)
+        return _empty(float(np.median(smooth)) * scale, dtype)
     place = (smooth - low) / (high - low)
     dark, bright = float((place < 0.2).mean()), float((place > 0.8).mean())
     if max(dark, bright) < GROUND_SHARE:
+        middle = float(np.median(smooth))
+        up, down = float(smooth.max()) - middle, middle - float(smooth.min())
+        if max(up, down) > LONE * min(up, down):
+            return FLUORESCENCE if up > down else BRIGHTFIELD
+        if not any(look_at(patch[..., None], "fluorescence", stained=False).objects
+                   for patch in patches):  # fmt: skip
+            return _empty(middle * scale, dtype)
         return NEITHER
     return FLUORESCENCE if dark >= bright else BRIGHTFIELD
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Shapes
 
-    from cellseg.counting.plan import CountRequest
+    from cellseg.counting.request import CountRequest
     from cellseg.counting.run import Event, Started, TileDone
 
 Where = Literal["the whole slide", "the current view", "drawn shapes"]
@@ -108,7 +108,7 @@ def request_of(form: Form) -> CountRequest:
 
 
 def settings_of(form: Form) -> dict[str, Any]:
-    """What the pipeline is to do: the arguments of :class:`cellseg.counting.plan.CountRequest`.
+    """What the pipeline is to do: the arguments of :class:`cellseg.counting.request.CountRequest`.
 
     Raises
     ------

@@ -43,7 +43,7 @@ from cellseg_napari._pipeline import pipeline
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cellseg.counting.plan import CountRequest
+    from cellseg.counting.request import CountRequest
     from cellseg.counting.run import Event, TileDone
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from cellseg_napari._writer import write_labels
 from napari.components import ViewerModel
 from napari.layers import Layer, Shapes
 
-from cellseg.counting.plan import CountRequest
+from cellseg.counting.request import CountRequest
 from cellseg.counting.run import run
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol

@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from cellseg.intensity.normalise import Light, Normaliser
 from cellseg.tissue import FINE_FACTOR, overview_features
-from cellseg.training import tissue_debris as debris
+from tissue_training import debris
 from tissue_training.data import Kind, Material, Texture
 
 Image = NDArray[np.float32]

@@ -9,7 +9,8 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 
 from cellseg.counting.local import Mapped
-from cellseg.counting.plan import CountRequest, Plan
+from cellseg.counting.plan import Plan
+from cellseg.counting.request import CountRequest
 from cellseg.counting.work import TileFound
 from cellseg.detect import Detector
 from cellseg.errors import (

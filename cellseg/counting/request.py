@@ -1,0 +1,93 @@
+"""What a count is asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cellseg.annotations.region import Region
+from cellseg.protocol import CountProtocol
+from cellseg.storage import Location
+
+Plane = int | Literal["max", "mean"] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountRequest:
+    """One slide to count, as the user asked for it.
+
+    Attributes
+    ----------
+    image : Path or RemotePath
+    output : Path, RemotePath or None
+        Folder that gets the result folder; None: beside the slide.
+    folder_name : str or None
+        Name of the result folder; None: the slide's stem and ``.cellseg``.
+    protocol : str, CountProtocol or None
+        Name, path or object; None: chosen from the image.
+    score, tile_px : float or int or None
+        Take the place of the protocol's.
+    model : str or Path
+        ``"default"`` or a file of ``cellseg train``.
+    mpp : float or None
+        µm per pixel at level 0, where the file does not say or is wrong.
+    diameter_px : float or None
+        Usual object's diameter in level-0 pixels, for slides without pixel size.
+    min_area, max_area : float or None
+        Smaller and larger cells are left out, in place of the protocol's or the model's limits:
+        µm², or px² of the image where it has no pixel size.
+    channel : str or None
+        Number (from 0) or name of the channel that shows what is counted.
+    z, t : int, str or None
+        Plane and time point.
+    series : int
+        Which image of a file with several.
+    prefilter : bool
+        Skip tiles without tissue (if the protocol says so too).
+    region : Region or None
+        Count only what lies in it (level-0 pixels); None: the whole slide.
+    strict : bool
+        A tile that does not decode ends the run.
+    overwrite : bool
+        A result of other settings, or one that was changed since it was counted, is replaced;
+        otherwise refused.
+    export : tuple of str
+        File names of exports, for instance ``labels.tif``.
+    device : str
+    precision : {'auto', 'float32', 'bfloat16', 'float16'}
+        Of the network; ``auto``: half where the device is faster with it.
+    batch : int or None
+        Tiles that go through the network together; None: by device.
+    engine : {'local', 'dask'}
+        Where tiles are read and detected: in this process, or on a Dask cluster. The result is
+        the same.
+    scheduler : str or None
+        Address of the cluster, or its scheduler file; None: one that is started on this machine.
+    """
+
+    image: Location
+    output: Location | None = None
+    folder_name: str | None = None
+    protocol: str | CountProtocol | None = None
+    score: float | None = None
+    tile_px: int | None = None
+    model: str | Path = "default"
+    mpp: float | None = None
+    diameter_px: float | None = None
+    min_area: float | None = None
+    max_area: float | None = None
+    channel: str | None = None
+    z: Plane = None
+    t: int | None = None
+    series: int = 0
+    prefilter: bool = True
+    region: Region | None = None
+    strict: bool = False
+    overwrite: bool = False
+    export: tuple[str, ...] = ()
+    device: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    batch: int | None = None
+    engine: Literal["local", "dask"] = "local"
+    scheduler: str | None = None
