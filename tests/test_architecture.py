@@ -17,6 +17,7 @@ LAYERS = [
     {"errors"},
     {
         "geometry",
+        "contrast",
         "normalise",
         "counterstain",
         "remaining",
