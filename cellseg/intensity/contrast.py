@@ -22,7 +22,7 @@ SCALES_PX = (2, 4)
 
 OUTSTANDING = 6.5
 """Robust standard deviations. Noise of many kinds reached 5.8; the faintest of 541 fluorescent
-fields with nuclei, 8.5 (``benchmarks/faint.py``)."""
+fields with nuclei, 8.5."""
 
 ONE_PEAK = 2.3
 """Kurtosis less squared skewness: 3 of Gaussian noise, 1 of two grey values. Crowded nuclei of one
