@@ -188,7 +188,7 @@ def test_a_region_has_a_journal_of_its_own(runner, undisturbed):
     expected, _ = undisturbed
     output, region = runner.home / "region", [100.0, 100.0, 700.0, 900.0]
     assert runner(output, kill=["counting detect", 9])["code"] == -9
-    assert runner(output, region=region, kill=["counting detect", 5])["code"] == -9
+    assert runner(output, region=region, kill=["counting merge", 5])["code"] == -9
     part = runner(output, region=region)
     assert part["code"] == 0
     assert 0 < part["cells"] < 196
