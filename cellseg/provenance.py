@@ -109,7 +109,8 @@ class Tally:
         low, high = protocol.min_area_um2 / unit_um2, protocol.max_area_um2 / unit_um2
         return (
             f"{self.gated:,} outlines beside {self.kept:,} cells were left out as smaller "
-            f"than {low:.3g} or larger than {high:,.0f} {unit}: {right} --min-area and --max-area set it"
+            f"than {low:.3g} or larger than {high:,.0f} {unit}: {right} "
+            "--min-area and --max-area set it"
         )
 
 
