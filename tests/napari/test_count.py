@@ -69,7 +69,7 @@ def test_masks_appear_tile_by_tile_and_the_result_takes_their_place(
             assert preview.layer is not None
             labels = np.asarray(preview.layer.data[0])
             seen.append(len(np.unique(labels)) - 1)
-            assert seen[-1] == event.cells or event.cells > seen[-1] > 0
+            assert event.cells <= seen[-1], "settled cells were seen before"
     assert seen == sorted(seen)
     assert len(set(seen)) > 10
     assert [one.name for one in viewer.layers] == ["discs", "discs nucleus"], "the slide stays one"
