@@ -12,9 +12,8 @@ its model loaded and warm:
   by a fifth; a box counts where its centre lies in the tile's core. Pixels are in memory already.
 - ``sahi``: SAHI's sliced prediction around the same network, float32 (``pip install sahi``).
 
-The rivals' network is torchvision's standard one, with a mask branch of 256 channels and a box head
-of one large layer; slimmer ones of the shipped weights are embedded in it (with zeros, multiplied
-out), so that boxes and masks are the same. What decides on cells is the same for all: score, size
+The rivals' network is torchvision's class around the same backbone and heads, with the same
+weights; what differs is how it is run. What decides on cells is the same for all: score, size
 limits, overlap at which proposals and boxes suppress one another (torchvision's own 0.7 of
 proposals finds a twentieth more here, and is slower). Counts must agree. The background is timed
 apart, so that skipping it does not flatter the ratio. The table goes to stdout, everything to
@@ -148,30 +147,41 @@ def by_cellseg(task: Task) -> dict[str, object]:
 
 
 def standard_network(model: str, tile_px: int, nms_iou: float):
-    """torchvision's own Mask R-CNN with the same weights."""
-    import torch
-    from torchvision.models.detection import maskrcnn_resnet50_fpn
+    """torchvision's own Mask R-CNN around the same backbone and heads, with the same weights."""
+    from torch import nn
+    from torchvision.models.detection import MaskRCNN
     from torchvision.models.detection.anchor_utils import AnchorGenerator
+    from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+    from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+    from torchvision.ops import FrozenBatchNorm2d
 
+    from cellseg.models.backbones import BACKBONES, with_pyramid
     from cellseg.models.maskrcnn import (
         ANCHOR_SIZES_PX,
         ASPECT_RATIOS,
-        BOX_FIRST,
         PROPOSAL_NMS,
+        Architecture,
         Limits,
     )
     from cellseg.models.weights import read_model
 
     state, card = read_model(model)
+    chosen = Architecture.of({name: value.shape for name, value in state.items()})
+    classes, backbone = len(card.classes) + 1, BACKBONES[chosen.backbone]
     limits = Limits.for_area(tile_px * tile_px)
-    anchors = AnchorGenerator(
-        tuple((size,) for size in ANCHOR_SIZES_PX), (ASPECT_RATIOS,) * len(ANCHOR_SIZES_PX)
-    )
-    network = maskrcnn_resnet50_fpn(
-        weights=None,
-        weights_backbone=None,
-        num_classes=len(card.classes) + 1,
-        rpn_anchor_generator=anchors,
+    head = TwoMLPHead(chosen.pyramid * 7 * 7, chosen.box)
+    if chosen.box_rank is not None:
+        head.fc6 = nn.Sequential(
+            nn.Linear(chosen.pyramid * 7 * 7, chosen.box_rank, bias=False),
+            nn.Linear(chosen.box_rank, chosen.box),
+        )
+    network = MaskRCNN(
+        with_pyramid(chosen.backbone, chosen.pyramid, FrozenBatchNorm2d),
+        image_mean=list(backbone.mean),
+        image_std=list(backbone.std),
+        rpn_anchor_generator=AnchorGenerator(
+            tuple((size,) for size in ANCHOR_SIZES_PX), (ASPECT_RATIOS,) * len(ANCHOR_SIZES_PX)
+        ),
         min_size=tile_px,
         max_size=tile_px,
         rpn_pre_nms_top_n_test=limits.pre_nms,
@@ -179,19 +189,12 @@ def standard_network(model: str, tile_px: int, nms_iou: float):
         rpn_nms_thresh=PROPOSAL_NMS,
         box_nms_thresh=nms_iou,
         box_detections_per_img=limits.detections,
+        box_head=head,
+        box_predictor=FastRCNNPredictor(chosen.box, classes),
+        mask_head=MaskRCNNHeads(chosen.pyramid, (chosen.mask,) * 4, 1),
+        mask_predictor=MaskRCNNPredictor(chosen.mask, chosen.mask, classes),
     )
-    own, first = network.state_dict(), BOX_FIRST
-    if f"{first}.0.weight" in state:  # two small layers of the box head, in one large one
-        state[f"{first}.weight"] = state[f"{first}.1.weight"] @ state.pop(f"{first}.0.weight")
-        state[f"{first}.bias"] = state.pop(f"{first}.1.bias")
-        del state[f"{first}.1.weight"]
-    for name, value in state.items():
-        if own[name].shape != value.shape:  # a slim mask branch, in one corner of the wide one
-            wide = torch.zeros_like(own[name])
-            wide[tuple(slice(side) for side in value.shape)] = value
-            value = wide
-        own[name] = value
-    network.load_state_dict(own)
+    network.load_state_dict(state)
     return network.eval()
 
 

@@ -19,13 +19,13 @@ from cellseg_napari._samples import fluorescence, ihc
 from napari.components import ViewerModel
 from napari.layers import Image, Layer, Shapes
 
+from cellseg.counting.run import CountResult, Started, TileDone
+from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import SettingsError
-from cellseg.pipeline import CountResult, Started, TileDone
 from cellseg.protocol import load_protocol
 from cellseg.results import load_result
 from cellseg.slide import open_slide
 from cellseg.synthetic import write_disc_slide
-from cellseg.threshold import ThresholdDetector
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
 
