@@ -43,7 +43,7 @@ LEAST_PX = 900
 """Smaller fields are enlarged, by a whole factor, up to about this."""
 
 _MOST_ZOOM = 8
-_DARK, _LIGHT, _UNREAD = (20, 20, 24), (226, 206, 220), 128
+_DARK, _LIGHT, _UNREAD = (20, 20, 24), (98, 84, 116), 128
 _ROWS = 100_000
 
 

@@ -24,7 +24,7 @@ _CASING = 0.35
 """What is left of the ground's light on the line around an outline."""
 
 _PX_PER_WIDTH = 20
-"""Of a usual object's diameter, for each pixel of its outline's width."""
+"""Of a usual object's diameter, for each further pixel of its outline's width."""
 
 
 def colours(number: int) -> list[RGB]:
@@ -58,7 +58,7 @@ def line_width(labels: NDArray[np.integer]) -> int:
     """Width of outlines that suits the objects' usual size, px."""
     areas = np.unique(labels[labels != 0], return_counts=True)[1]
     usual = float(np.median(areas)) ** 0.5 if areas.size else 0.0
-    return int(np.clip(round(usual / _PX_PER_WIDTH), 1, 4))
+    return int(np.clip(round(usual / _PX_PER_WIDTH + 0.5), 1, 4))
 
 
 def outlined(
