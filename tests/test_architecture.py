@@ -16,10 +16,10 @@ PLUGIN = ROOT.parent / "napari_plugin" / "cellseg_napari"
 
 FLOORS = [
     {"errors", "geometry", "intensity", "text"},
-    {"annotations", "instances", "models", "protocol", "storage", "synthetic"},
+    {"annotations", "instances", "models", "picture", "protocol", "storage", "synthetic"},
     {"detect", "measure", "merge", "metrics", "slide", "tissue"},
     {"results", "training"},
-    {"export"},
+    {"export", "overlay"},
     {"counting"},
     {"evaluate"},
     {"report", "cellseg_napari"},
@@ -38,7 +38,7 @@ HOMES = {
     "pycocotools": {"annotations", "metrics", "export"},
     "click": {"cli"},
     "napari": {"cli", "cellseg_napari"},
-    "matplotlib": {"report", "cellseg_napari"},
+    "matplotlib": {"report", "picture", "cellseg_napari"},
     "dask": set(),
     "distributed": {"counting"},
     "cloudpickle": {"counting"},

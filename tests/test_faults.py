@@ -117,7 +117,7 @@ def assert_finishes(count, result: Path, expected: bytes, *, goes_on: bool | Non
         assert ("going on" in err) == goes_on
     assert (result / "cells.csv").read_bytes() == expected
     names = {entry.name for entry in result.iterdir()}
-    assert names == {"cells.csv", "labels.ome.zarr", "overview.png", "run.json"}
+    assert names == {"cells.csv", "labels.ome.zarr", "outlines.png", "overview.png", "run.json"}
 
 
 # --- signals ---------------------------------------------------------------------------------
@@ -216,6 +216,10 @@ def full_overview(monkeypatch):
     monkeypatch.setattr(folder_module, "write_overview", no_space)
 
 
+def full_outlines(monkeypatch):
+    monkeypatch.setattr(folder_module, "draw_outlines", no_space)
+
+
 def full_sync(monkeypatch):
     monkeypatch.setattr(os, "fsync", no_space)
 
@@ -245,6 +249,7 @@ def full_table(monkeypatch):
         pytest.param(full_table, True, id="table"),
         pytest.param(full_labels, True, id="labels"),
         pytest.param(full_overview, True, id="overview"),
+        pytest.param(full_outlines, True, id="outlines"),
         pytest.param(full_sync, True, id="sync"),
     ],
 )

@@ -234,6 +234,7 @@ def test_killed_in_the_middle_the_same_command_finishes(slide, tmp_path):
     assert sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".")) == [
         "cells.csv",
         "labels.ome.zarr",
+        "outlines.png",
         "overview.png",
         "run.json",
     ]

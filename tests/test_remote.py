@@ -150,7 +150,7 @@ def test_an_export_is_added_to_a_result_behind_a_url(memory, slide):
     counted(request)
     memory.pipe_file("/results/discs.cellseg/corrections.json", b"{}")
     before = files_of(memory, "/results/discs.cellseg")
-    assert {"overview.png", "tissue.geojson"} <= set(before)
+    assert {"overview.png", "outlines.png", "tissue.geojson"} <= set(before)
     _, notes = counted(replace(request, export=("labels.tif",)))
     assert any("nothing to do" in text for text in notes)
     there = files_of(memory, "/results/discs.cellseg")

@@ -38,6 +38,7 @@ from cellseg.results import (
     write_overview,
 )
 from cellseg.results import folder as folder_module
+from cellseg.results.overview import _kernel, density_map, spacing_px
 
 GOLDEN = Path(__file__).parent / "golden" / "cells.csv"
 
@@ -344,6 +345,28 @@ def test_overviews_of_any_shape_are_drawn(tmp_path, shape):
         np.ones(shape),
     )
     assert opened(tmp_path / "a.png").shape[1] >= 500
+
+
+@pytest.mark.parametrize("apart", [2, 5, 20, 60])
+def test_the_density_of_even_cells_is_even(apart):
+    counts = np.zeros((360, 600))
+    counts[apart // 2 :: apart, apart // 2 :: apart] = 1
+    assert spacing_px(counts) == pytest.approx(apart, rel=0.25)
+    assert spacing_px(np.pad(counts, ((0, 0), (0, 600)))) == pytest.approx(apart, rel=0.25)
+    sigma, said = _kernel(counts, overview(360, 600, mpp=0.25))
+    assert said == f"{sigma * 2:,.6g} µm"
+    density = density_map(counts, pixel_area=1, sigma_px=sigma)[60:-60, 60:-60]
+    assert density.std() < 0.1 * density.mean(), "no blob a cell"
+    assert density.mean() == pytest.approx(apart**-2, rel=0.2)
+
+
+@pytest.mark.parametrize(("cells", "share"), [(0, 1 / 90), (1, 1 / 8), (200_000, 1 / 90)])
+def test_the_densitys_kernel_fits_the_field(cells, share):
+    counts = np.zeros((400, 800))
+    counts.reshape(-1)[np.linspace(0, counts.size - 1, cells).astype(int)] = 1
+    sigma, said = _kernel(counts, overview(400, 800, mpp=None))
+    assert sigma == pytest.approx(800 * share, rel=0.06)
+    assert said.endswith(" px")
 
 
 def test_the_tissue_outline_lies_where_the_tissue_is(tmp_path):

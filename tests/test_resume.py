@@ -27,7 +27,7 @@ STAGES = {
 }
 """Moments of each, as :mod:`killed_run` calls them."""
 
-FINISHED = ["cells.csv", "labels.ome.zarr", "overview.png", "run.json"]
+FINISHED = ["cells.csv", "labels.ome.zarr", "outlines.png", "overview.png", "run.json"]
 
 
 class Runner:

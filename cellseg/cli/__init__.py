@@ -24,6 +24,7 @@ COMMANDS = {
     "count": "Count and measure the cells on each IMAGE.",
     "evaluate": "Count the annotated images of DATA, and compare.",
     "info": "Say what an image is: size, channels, pixel size.",
+    "overlay": "Draw a result's outlines over its slide, anywhere.",
     "train": "Train a model on DATA: COCO JSON, polygons or masks.",
     "view": "Show a result folder, or a slide alone, in napari.",
 }
@@ -60,6 +61,7 @@ Examples:
   cellseg count slide.svs           counts, measures, leaves slide.cellseg/
   cellseg info slide.svs            what is in the file, pixel size first
   cellseg view slide.cellseg        the masks over the slide, in napari
+  cellseg overlay slide.cellseg     their outlines as a picture, without napari
   cellseg train cells.json          a model from your own annotations
   cellseg evaluate cells.json       how good a model is on them""",
 )

@@ -26,6 +26,7 @@ from cellseg.merge import SeamMerger, Settled
 from cellseg.results import (
     FinishedTile,
     Frame,
+    Ground,
     Overview,
     Report,
     ResultFolder,
@@ -303,6 +304,7 @@ class Recorder:
             rounded = {name: round(took, 3) for name, took in stages.items()}
             return {**self._provenance(request).record(summary, warnings), "seconds": rounded}
 
+        title = f"{readable(self.slide.path.name)}: {summary.cells:,} {self.info.object} masks"
         self.folder.finish(
             Report(
                 frame=self.frame,
@@ -310,9 +312,12 @@ class Recorder:
                 class_names=self.info.classes,
                 object_name=self.info.object,
                 provenance=provenance,
-                overview=self._overview(
-                    f"{readable(self.slide.path.name)}: {summary.cells:,} {self.info.object} masks",
-                    tissue=self.plan.prefilter,
+                overview=self._overview(title, tissue=self.plan.prefilter),
+                ground=Ground(
+                    slide=self.slide,
+                    channels=self.plan.channels,
+                    normaliser=self.source.normaliser,
+                    title=title,
                 ),
                 tissue=self._outline() if self.plan.prefilter else None,
                 complete=not self.tally.failures,

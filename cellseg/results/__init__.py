@@ -1,9 +1,9 @@
 """The result folder ``NAME.cellseg``: journal, resume, atomic writes, provenance.
 
 A finished folder holds ``cells.csv``, ``labels.ome.zarr``, ``run.json`` and, where the run looked
-for tissue and drew a picture, ``tissue.geojson`` and ``overview.png``. While a run goes on,
-``journal.sqlite`` keeps the finished tiles and ``.partial`` what is being written; an older
-result stays under the final names until the new one takes its place.
+for tissue and drew pictures, ``tissue.geojson``, ``overview.png`` and ``outlines.png``. While
+a run goes on, ``journal.sqlite`` keeps the finished tiles and ``.partial`` what is being written;
+an older result stays under the final names until the new one takes its place.
 """
 
 from cellseg.results.files import readable
@@ -11,10 +11,12 @@ from cellseg.results.folder import ResultFolder
 from cellseg.results.journal import JOURNAL_NAME, FinishedTile, TileStatus
 from cellseg.results.labels import Frame, LabelLevel
 from cellseg.results.outline import tissue_outline
-from cellseg.results.overview import Overview, display_rgb, write_overview
+from cellseg.results.outlined import Ground, Masks, draw_outlines, recorded_ground
+from cellseg.results.overview import PNG_LEVEL, Overview, display_rgb, write_overview
 from cellseg.results.publish import (
     CORRECTIONS,
     FETCHED,
+    OUTLINES,
     RESULT_FILES,
     changed_files,
     is_export_name,
@@ -27,10 +29,14 @@ __all__ = [
     "CORRECTIONS",
     "FETCHED",
     "JOURNAL_NAME",
+    "OUTLINES",
+    "PNG_LEVEL",
     "RESULT_FILES",
     "FinishedTile",
     "Frame",
+    "Ground",
     "LabelLevel",
+    "Masks",
     "Overview",
     "Report",
     "Result",
@@ -39,9 +45,11 @@ __all__ = [
     "TileStatus",
     "changed_files",
     "display_rgb",
+    "draw_outlines",
     "is_export_name",
     "load_result",
     "readable",
+    "recorded_ground",
     "tissue_outline",
     "with_texts",
     "write_overview",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -20,14 +21,17 @@ from cellseg.instances import Instances
 from cellseg.results import publish
 from cellseg.results.files import output_errors, plain, replacing, write_json
 from cellseg.results.journal import JOURNAL_NAME, FinishedTile, Journal, TileStatus
-from cellseg.results.labels import write_labels
+from cellseg.results.labels import open_labels, write_labels
 from cellseg.results.lock import LOCK_NAME, FolderLock
-from cellseg.results.overview import write_overview
+from cellseg.results.outlined import Masks, draw_outlines
+from cellseg.results.overview import PNG_LEVEL, write_overview
 from cellseg.results.report import Report
 from cellseg.results.result import Result, is_ours, load_result
 from cellseg.results.spool import Batch, Spool
 from cellseg.results.table import write_table
 from cellseg.storage import Location
+
+log = logging.getLogger(__name__)
 
 
 class ResultFolder:
@@ -260,9 +264,30 @@ class ResultFolder:
                 write_overview(temporary, report.overview, counts.image)
         if report.tissue is not None:
             write_json(self._staging / publish.TISSUE, report.tissue)
+        on_progress(0.92)
+        if report.ground is not None:
+            self._outline(report)
         on_progress(0.95)
         write_json(self._staging / publish.RUN, self._describe(report, token, spool.count))
         spool.close()
+
+    def _outline(self, report: Report) -> None:
+        """``outlines.png``; none where the slide does not decode any more."""
+        assert report.ground is not None
+        masks = Masks(
+            frame=report.frame,
+            levels=open_labels(self._staging / publish.LABELS),
+            table=self._staging / publish.TABLE,
+            class_names=report.class_names,
+            object_name=report.object_name,
+        )
+        try:
+            picture = draw_outlines(report.ground, masks)
+        except InputError as error:
+            log.warning("%s: no %s: %s", self.path, publish.OUTLINES, error)
+            return
+        with replacing(self._staging / publish.OUTLINES) as temporary:
+            picture.save(temporary, format="PNG", compress_level=PNG_LEVEL)
 
     def _describe(self, report: Report, token: str, rows: int) -> dict[str, object]:
         given = report.provenance() if callable(report.provenance) else report.provenance

@@ -1,4 +1,9 @@
-"""``overview.png``: the slide, and beside it how dense the cells lie."""
+"""``overview.png``: the slide, and beside it how dense the cells lie.
+
+Density is smoothed by a Gaussian whose σ is :data:`KERNEL_SPACINGS` times the distance at which
+neighbours lie where there are cells, so that the map shows groups of cells and not each of them;
+at least a 90th of the longer side, which is as fine as the map can show, at most an eighth.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +12,22 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from scipy import ndimage
+
+from cellseg.picture import draw_bar, font, scale_bar, shortened
 
 MAX_PANEL_PX = 900
 MIN_PANEL_PX = 480
 
 PNG_LEVEL = 4
 """Of zlib: two fifths of level 9's time for a file 2 % larger (2,000 × 1,000 px of tissue)."""
+
+KERNEL_SPACINGS = 1.0
+"""About 13 evenly spread cells then make up each value (4πσ² times their density)."""
+
+_FINEST, _WIDEST = 1 / 90, 1 / 8
+_BLOCKS, _IN_BLOCK = (32, 16, 8, 4, 2, 1), 4
 
 _INK = (32, 32, 36)
 _MUTED = (110, 110, 118)
@@ -27,8 +40,6 @@ _VIRIDIS = (
     (68, 1, 84), (71, 45, 123), (59, 82, 139), (44, 114, 142), (33, 145, 140),
     (40, 174, 128), (94, 201, 98), (173, 220, 48), (253, 231, 37),
 )  # fmt: skip
-
-_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -126,10 +137,10 @@ def write_overview(path: Path, overview: Overview, counts: NDArray[np.float64]) 
         Cells per pixel of ``overview.image``.
     """
     height, width = counts.shape
-    sigma = max(1.5, max(height, width) / 90)
     mpp = overview.mpp_overview
+    sigma, kernel = _kernel(counts, overview)
     area = (mpp / 1000) ** 2 if mpp is not None else overview.downsample**2 / 1e6
-    unit = "cells / mm2" if mpp is not None else "cells / megapixel"
+    unit = "cells / mm²" if mpp is not None else "cells / megapixel"
     density = density_map(counts, pixel_area=area, sigma_px=sigma)
     top = nice_ceiling(
         float(np.percentile(density[density > density.max() / 100], 99.5))
@@ -143,10 +154,43 @@ def write_overview(path: Path, overview: Overview, counts: NDArray[np.float64]) 
     panels = [
         Image.fromarray(panel).resize(size, Image.Resampling.LANCZOS) for panel in (left, right)
     ]
-    canvas = _lay_out(panels, overview, total=int(counts.sum()), top=top, unit=unit)
-    if mpp is not None:
-        _scale_bar(canvas, size, mpp / factor)
+    said = f"Density, {unit}; Gaussian, σ = {kernel}"
+    canvas = _lay_out(panels, overview, total=int(counts.sum()), top=top, said=said)
+    bar = scale_bar(max(20, size[0] / 4), pixel=overview.downsample / factor, mpp=overview.mpp)
+    corner = (_MARGIN, _HEADER + 22 + size[1] + 9)
+    draw_bar(ImageDraw.Draw(canvas), corner, bar, ink=_INK)
     canvas.save(path, format="PNG", compress_level=PNG_LEVEL)
+
+
+def spacing_px(counts: NDArray[np.float64]) -> float:
+    """How far apart neighbours lie, where there are cells: √(area that holds cells / cells).
+
+    Parameters
+    ----------
+    counts : ndarray, float64, (H, W)
+        Cells per pixel. The area is that of blocks with cells: of the smallest, 32, 16, 8, 4, 2
+        or 1 along the longer side, that hold four cells or more on average.
+    """
+    total, spacing = float(counts.sum()), 0.0
+    for number in _BLOCKS if total else ():
+        side = -(-max(counts.shape) // number)
+        tops, lefts = (np.arange(0, length, side) for length in counts.shape)
+        blocks = np.add.reduceat(np.add.reduceat(counts, tops, axis=0), lefts, axis=1)
+        each = total / np.count_nonzero(blocks)
+        spacing = side / each**0.5
+        if each >= _IN_BLOCK:
+            break
+    return float(spacing)
+
+
+def _kernel(counts: NDArray[np.float64], overview: Overview) -> tuple[float, str]:
+    """σ of the Gaussian, overview pixels, and the same for people, in two digits."""
+    longest = max(counts.shape)
+    wanted = np.clip(KERNEL_SPACINGS * spacing_px(counts), _FINEST * longest, _WIDEST * longest)
+    mpp = overview.mpp_overview
+    pixel, unit = (overview.downsample, "px") if mpp is None else (mpp, "µm")
+    rounded = float(f"{wanted * pixel:.2g}")
+    return rounded / pixel, f"{rounded:,.6g} {unit}"
 
 
 def nice_ceiling(value: float) -> float:
@@ -194,16 +238,19 @@ def _heated(image: NDArray[np.uint8], level: NDArray[np.float32]) -> NDArray[np.
 
 
 def _lay_out(
-    panels: list[Image.Image], overview: Overview, *, total: int, top: float, unit: str
+    panels: list[Image.Image], overview: Overview, *, total: int, top: float, said: str
 ) -> Image.Image:
     width, height = panels[0].size
     beside = width <= 1.6 * height
     legend = 110
-    columns, rows = (2, 1) if beside else (1, 2)
+    captions = ["Slide" if overview.tissue is None else "Slide, tissue outlined", said]
+    first, second = (round(font(14).getlength(caption)) for caption in captions)
+    right = _MARGIN * 2 + max(width, first) if beside else _MARGIN
+    rows = 1 if beside else 2
     canvas = Image.new(
         "RGB",
         (
-            max(columns * (width + _MARGIN) + _MARGIN + legend, 560),
+            max(right + max(width + legend, second) + _MARGIN, 560),
             _HEADER + rows * (height + _MARGIN + 22) + 20,
         ),
         "white",
@@ -211,32 +258,18 @@ def _lay_out(
     draw = ImageDraw.Draw(canvas)
     places = [(_MARGIN, _HEADER + 22)]
     places.append(
-        (_MARGIN * 2 + width, places[0][1])
-        if beside
-        else (_MARGIN, places[0][1] + height + _MARGIN + 22)
+        (right, places[0][1]) if beside else (_MARGIN, places[0][1] + height + _MARGIN + 22)
     )
-    captions = [
-        "Slide" if overview.tissue is None else "Slide, tissue outlined",
-        f"Density, {unit}",
-    ]
-    draw.text((_MARGIN, 14), _shortened(overview.title, 70), _INK, font=_font(20))
-    draw.text((_MARGIN, 40), f"{total:,} cells", _MUTED, font=_font(15))
+    title = shortened(overview.title, canvas.width - 2 * _MARGIN, 20)
+    draw.text((_MARGIN, 12), title, _INK, font=font(20))
+    draw.text((_MARGIN, 40), f"{total:,} cells", _MUTED, font=font(15))
     for panel, (x, y), caption in zip(panels, places, captions, strict=True):
-        _caption(draw, (x, y - 20), caption)
+        draw.text((x, y - 20), caption, _INK, font=font(14))
         canvas.paste(panel, (x, y))
         draw.rectangle((x - 1, y - 1, x + width, y + height), outline=(205, 205, 210))
     x, y = places[1]
     _colour_bar(draw, (x + width + 16, y), min(height, 420), top)
     return canvas
-
-
-def _caption(draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str) -> None:
-    """Write a caption; Pillow's own font has no ², so that the 2 is raised by hand."""
-    plain = text.removesuffix("2") if text.endswith("mm2") else text
-    draw.text(corner, plain, _INK, font=_font(14))
-    if plain != text:
-        x = corner[0] + draw.textlength(plain, font=_font(14)) + 1
-        draw.text((x, corner[1] - 2), "2", _INK, font=_font(9))
 
 
 def _colour_bar(
@@ -251,25 +284,4 @@ def _colour_bar(
         at = y + round((height - 1) * (1 - part))
         draw.line((x + _BAR + 1, at, x + _BAR + 5, at), fill=_MUTED)
         text = f"{top * part:,.0f}" if top >= 8 else f"{top * part:.3g}"
-        draw.text((x + _BAR + 9, at), text, _INK, font=_font(13), anchor="lm")
-
-
-def _scale_bar(canvas: Image.Image, panel: tuple[int, int], um_per_px: float) -> None:
-    """Below the first panel, about a fifth of its width."""
-    width, height = panel
-    length = nice_ceiling(um_per_px * width / 5)
-    pixels = round(length / um_per_px)
-    x, y = _MARGIN, _HEADER + 22 + height + 9
-    draw = ImageDraw.Draw(canvas)
-    draw.rectangle((x, y, x + pixels, y + 4), fill=_INK)
-    text = f"{length / 1000:g} mm"  # Pillow's own font has no µ
-    draw.text((x + pixels + 8, y + 2), text, _INK, font=_font(13), anchor="lm")
-
-
-def _font(size: int) -> _Font:
-    return ImageFont.load_default(size)
-
-
-def _shortened(text: str, length: int) -> str:
-    plain = "".join(character for character in text if character.isprintable())
-    return plain if len(plain) <= length else f"{plain[: length - 1]}…"
+        draw.text((x + _BAR + 9, at), text, _INK, font=font(13), anchor="lm")

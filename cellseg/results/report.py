@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cellseg.results.labels import Frame
+from cellseg.results.outlined import Ground
 from cellseg.results.overview import Overview
 from cellseg.results.table import TableColumn
 
@@ -27,6 +28,8 @@ class Report:
         callable is asked when everything else is written.
     overview : Overview or None
         None: no ``overview.png``.
+    ground : Ground or None
+        None: no ``outlines.png``.
     tissue : mapping or None
         GeoJSON; None: no ``tissue.geojson``.
     complete : bool
@@ -39,5 +42,6 @@ class Report:
     object_name: str
     provenance: Mapping[str, object] | Callable[[], Mapping[str, object]]
     overview: Overview | None = None
+    ground: Ground | None = None
     tissue: Mapping[str, object] | None = None
     complete: bool = True

@@ -71,6 +71,12 @@ class Result:
         path = self.path / publish.OVERVIEW
         return path if path.is_file() else None
 
+    @property
+    def outlines_path(self) -> Path | None:
+        """None where the slide could not be drawn any more."""
+        path = self.path / publish.OUTLINES
+        return path if path.is_file() else None
+
     def tissue(self) -> Region | None:
         """The tissue that was looked at, level-0 pixels; None where nobody looked for it.
 
@@ -111,7 +117,7 @@ class Result:
         Parameters
         ----------
         name : str
-            A bare file name.
+            A bare file name; or ``outlines.png``, which is drawn anew.
         write : callable
             Writes to the temporary path that it is given.
 
@@ -121,7 +127,8 @@ class Result:
             If the name leads out of the folder or is one of the result's own, if a run is
             writing here, or if the disk refuses.
         """
-        if not publish.is_export_name(name):
+        own = name == publish.OUTLINES
+        if not own and not publish.is_export_name(name):
             raise OutputError(f"{self.path}: an export cannot be called {name!r}")
         path = self.path / name
         with output_errors(path):
@@ -130,7 +137,7 @@ class Result:
                 with replacing(path) as temporary:
                     write(temporary)
                 run = read_json(self.run_path)
-                names = sorted({*publish.exports_of(run), name})
+                names = sorted({*publish.exports_of(run), *(() if own else (name,))})
                 files = {**publish.files_of(run), name: file_entry(path)}
                 write_json(self.run_path, {**run, "exports": names, "files": files})
             finally:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -15,6 +17,7 @@ from cellseg.errors import CellsegError, InputError, OutputError
 from cellseg.instances import Instances
 from cellseg.measure import Column
 from cellseg.results import (
+    Ground,
     Overview,
     Report,
     Result,
@@ -22,6 +25,7 @@ from cellseg.results import (
     display_rgb,
     load_result,
     readable,
+    recorded_ground,
 )
 from cellseg.results.corrections._log import LOG_NAME, check_token, token_of
 from cellseg.results.corrections._slide import open_result_slide, section
@@ -79,21 +83,23 @@ def save(
         }
         check_token(result)
         title = f"{readable(result.path.stem)}: {summary.cells:,} {summary.object} masks, corrected"
-        return out.finish(
-            Report(
-                frame=result.frame,
-                columns=[
-                    Column(str(c["name"]), "", str(c["dtype"]), "") for c in result.run["columns"]
-                ],
-                class_names=corrections.classes,
-                object_name=summary.object,
-                provenance=record,
-                overview=_overview(result, title),
-                tissue=_tissue(result),
-                complete=result.is_complete,
-            ),
-            on_progress=lambda share: told(0.6 + 0.4 * share),
+        report = Report(
+            frame=result.frame,
+            columns=[
+                Column(str(c["name"]), "", str(c["dtype"]), "") for c in result.run["columns"]
+            ],
+            class_names=corrections.classes,
+            object_name=summary.object,
+            provenance=record,
+            overview=_overview(result, title),
+            tissue=_tissue(result),
+            complete=result.is_complete,
         )
+        with _ground(result, title) as ground:
+            return out.finish(
+                replace(report, ground=ground),
+                on_progress=lambda share: told(0.6 + 0.4 * share),
+            )
 
 
 def _refuse_other(path: Path, result: Result) -> None:
@@ -116,6 +122,18 @@ def _tissue(result: Result) -> dict[str, object] | None:
     except CellsegError:
         return None
     return None if region is None else region.as_geojson()
+
+
+@contextmanager
+def _ground(result: Result, title: str) -> Iterator[Ground | None]:
+    """None where the slide is gone, or the record does not say how it was counted."""
+    with ExitStack() as stack:
+        try:
+            slide = stack.enter_context(open_result_slide(result))
+            ground = replace(recorded_ground(result.run, slide), title=title)
+        except CellsegError:
+            ground = None
+        yield ground
 
 
 def _overview(result: Result, title: str) -> Overview | None:

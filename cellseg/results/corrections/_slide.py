@@ -17,6 +17,7 @@ from cellseg.protocol import Stain
 from cellseg.results import Result
 from cellseg.results.corrections._edit import EditedCell
 from cellseg.slide import Slide, open_slide
+from cellseg.storage import Location
 
 
 def section(result: Result, name: str) -> dict[str, Any]:
@@ -48,15 +49,21 @@ def opening(result: Result) -> dict[str, Any]:
     return kept | ({} if result.frame.mpp is None else {"mpp": result.frame.mpp})
 
 
-def open_result_slide(result: Result) -> Slide:
+def open_result_slide(result: Result, image: Location | None = None) -> Slide:
     """The result's slide, opened as the run opened it.
+
+    Parameters
+    ----------
+    result : Result
+    image : Path or RemotePath, optional
+        Where the slide is by now; looked for otherwise.
 
     Raises
     ------
     InputError
         If it is gone, or is another one by now.
     """
-    slide = open_slide(find_slide(result), **opening(result))
+    slide = open_slide(image or find_slide(result), **opening(result))
     if (slide.height, slide.width) != (result.frame.height, result.frame.width):
         slide.close()
         raise InputError(f"{slide.path}: is not the slide that {result.path.name} was counted on")

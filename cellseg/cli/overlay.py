@@ -1,0 +1,54 @@
+"""``cellseg overlay``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cellseg.cli._options import Place
+from cellseg.cli._say import say
+from cellseg.errors import InputError
+from cellseg.storage import Location
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  cellseg overlay slide.cellseg
+  cellseg overlay slide.cellseg --box 10240 5120 10752 5632
+  cellseg overlay slide.cellseg --image /mnt/archive/slide.svs -o slide.png"""
+)
+@click.argument("path", metavar="RESULT", type=Place())
+@click.option(
+    "--box",
+    type=int,
+    nargs=4,
+    metavar="Y0 X0 Y1 X1",
+    help="This place, in pixels of the slide; otherwise the field, or crops of a larger slide.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.png",
+    help="The picture; otherwise one in the result folder.",
+)
+@click.option("--image", type=Place(), help="Where the slide is by now, if it was moved.")
+def overlay(
+    path: Location,
+    box: tuple[int, int, int, int] | None,
+    output: Path | None,
+    image: Location | None,
+) -> None:
+    """Draw the outlines of a RESULT folder over its slide, as a PNG with a legend.
+
+    Cells are outlined by class, under a legend with their numbers and a scale bar.
+    """
+    if not isinstance(path, Path):
+        raise InputError(f"{path}: is behind a URL; copy the result folder to a disk first")
+    # Imported late: it takes seconds, and --help needs none of it.
+    from cellseg.overlay import overlay as draw
+    from cellseg.results import load_result
+
+    say(str(draw(load_result(path), box=box, image=image, output=output)))

@@ -1,0 +1,99 @@
+"""A finished count as a picture: its cells outlined on its slide, anywhere, without napari."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cellseg.errors import InputError, OutputError, SettingsError
+from cellseg.geometry import Box
+from cellseg.results import (
+    OUTLINES,
+    PNG_LEVEL,
+    Masks,
+    Result,
+    draw_outlines,
+    recorded_ground,
+)
+from cellseg.results.corrections import find_slide, open_result_slide
+from cellseg.storage import Location
+
+
+def overlay(
+    result: Result,
+    *,
+    box: tuple[int, int, int, int] | None = None,
+    image: Location | None = None,
+    output: Path | None = None,
+) -> Path:
+    """Draw a result's outlines, and say where the picture is.
+
+    Parameters
+    ----------
+    result : Result
+    box : (int, int, int, int), optional
+        y0, x0, y1, x1, level-0 pixels, half-open; otherwise what ``outlines.png`` shows: the
+        whole field, or crops of a larger slide.
+    image : Path or RemotePath, optional
+        Where the slide is by now, if it was moved.
+    output : Path, optional
+        A PNG file, overwritten; otherwise one in the result folder, listed in its ``run.json``.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such box on the slide, or ``output`` is no name of a picture.
+    InputError
+        If the slide was moved, is another one, or cannot be read there.
+    OutputError
+        If the picture cannot be written.
+    """
+    place = None if box is None else _box(box, result)
+    if output is not None and output.suffix.lower() != ".png":
+        raise SettingsError(f"{output}: expected a name that ends in .png")
+    if image is None:
+        try:
+            image = find_slide(result)
+        except InputError as error:
+            raise InputError(f"{error}; say where it is with --image PATH") from error
+    if output is not None and output.absolute() == image.absolute():
+        raise SettingsError(f"{output}: is the slide itself; take another name")
+    masks = Masks(
+        frame=result.frame,
+        levels=result.labels(),
+        table=result.table_path,
+        class_names=[str(name) for name in result.run.get("class_names", ())],
+        object_name=str(result.run.get("object", "cell")),
+    )
+    with open_result_slide(result, image) as slide:
+        picture = draw_outlines(recorded_ground(result.run, slide), masks, place)
+
+    def write(path: Path) -> None:
+        picture.save(path, format="PNG", compress_level=PNG_LEVEL)
+
+    if output is None:
+        return result.export(_name(place), write)
+    try:
+        write(output)
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be written: {error.strerror or error}") from error
+    return output
+
+
+def _box(corners: tuple[int, int, int, int], result: Result) -> Box:
+    y0, x0, y1, x1 = corners
+    said = f"box {y0} {x0} {y1} {x1}"
+    if y1 <= y0 or x1 <= x0:
+        raise SettingsError(f"{said}: is empty; expected Y0 X0 Y1 X1 with Y0 < Y1 and X0 < X1")
+    frame = result.frame
+    if y0 < 0 or x0 < 0 or y1 > frame.height or x1 > frame.width:
+        raise SettingsError(
+            f"{said}: reaches beyond the slide, which is "
+            f"0 0 {frame.height} {frame.width} (Y0 X0 Y1 X1, level-0 pixels)"
+        )
+    return Box(y0, x0, y1, x1)
+
+
+def _name(box: Box | None) -> str:
+    if box is None:
+        return OUTLINES
+    return f"outlines-{box.y0}-{box.x0}-{box.y1}-{box.x1}.png"

@@ -1,0 +1,27 @@
+"""Pictures for people: outlines by class, crops chosen by a rule, legends, scale bars."""
+
+from cellseg.picture._outlines import OTHER, PALETTE, borders, colours, outlined
+from cellseg.picture._places import Places, choose
+from cellseg.picture._scalebar import ScaleBar, draw_bar, scale_bar
+from cellseg.picture._sheet import Entry, Legend, Panel, sheet
+from cellseg.picture._text import font, shortened, wrapped
+
+__all__ = [
+    "OTHER",
+    "PALETTE",
+    "Entry",
+    "Legend",
+    "Panel",
+    "Places",
+    "ScaleBar",
+    "borders",
+    "choose",
+    "colours",
+    "draw_bar",
+    "font",
+    "outlined",
+    "scale_bar",
+    "sheet",
+    "shortened",
+    "wrapped",
+]

@@ -1,0 +1,316 @@
+"""``outlines.png``: the cells of a count, outlined on their slide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from PIL import Image
+
+from cellseg.errors import InputError, RegionError
+from cellseg.geometry import Box
+from cellseg.intensity.normalise import Light, Normaliser
+from cellseg.picture import (
+    Entry,
+    Legend,
+    Panel,
+    Places,
+    choose,
+    colours,
+    outlined,
+    scale_bar,
+    sheet,
+)
+from cellseg.results.labels import Frame
+from cellseg.slide import Slide
+from cellseg.text import from_cell, visible
+
+CROPS = 12
+
+CROP_PX = 512
+"""Side of a crop in the picture."""
+
+WHOLE_PX = 2048
+"""Slides with no side longer than this are fields, drawn whole; nothing is drawn larger."""
+
+LEAST_PX = 900
+"""Smaller fields are enlarged, by a whole factor, up to about this."""
+
+_MOST_ZOOM = 8
+_DARK, _LIGHT, _UNREAD = (20, 20, 24), (98, 84, 116), 128
+_ROWS = 100_000
+
+
+class LabelImage(Protocol):
+    """A level of the label image: (Y, X) integers, read where it is sliced."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, key: tuple[slice, slice]) -> Any: ...  # noqa: ANN401
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Ground:
+    """The slide under the outlines, as the run saw it.
+
+    Attributes
+    ----------
+    slide : Slide
+        Read crop by crop.
+    channels : tuple of int
+        That were counted.
+    normaliser : Normaliser
+        The run's scale of intensities.
+    title : str
+        Stands above the picture.
+    """
+
+    slide: Slide
+    channels: tuple[int, ...]
+    normaliser: Normaliser
+    title: str = ""
+
+    @property
+    def is_dark(self) -> bool:
+        return self.normaliser.light == "fluorescence"
+
+    def read(self, box: Box, pixel: float) -> NDArray[np.uint8]:
+        """(H, W, 3) of a box on the lattice of ``pixel`` level-0 px a pixel."""
+        raw = self.slide.read(box, downsample=pixel, channels=self.channels)
+        return np.round(self.normaliser.apply(raw) * 255).astype(np.uint8)
+
+
+def recorded_ground(run: Mapping[str, Any], slide: Slide) -> Ground:
+    """What a finished run counted on, from its record.
+
+    Raises
+    ------
+    InputError
+        If ``run.json`` does not say it, or says what the slide does not have.
+    """
+    try:
+        settings, summary = run["settings"], run["summary"]
+        light: Light = (
+            "fluorescence" if run["protocol"]["stain"] == "fluorescence" else "transmitted"
+        )
+        return Ground(
+            slide=slide,
+            channels=tuple(slide.channels.index(name) for name in settings["channels"]),
+            normaliser=Normaliser(
+                float(settings["intensity_low"]), float(settings["intensity_high"]), light
+            ),
+            title=f"{slide.path.name}: {int(summary['cells']):,} {run['object']} masks",
+        )
+    except (LookupError, TypeError, ValueError) as error:
+        raise InputError(
+            f"run.json does not say how {slide.path.name} was shown: {error}"
+        ) from error
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Masks:
+    """The cells of a count.
+
+    Attributes
+    ----------
+    frame : Frame
+    levels : sequence of LabelImage
+        Finest first.
+    table : Path
+        ``cells.csv``.
+    class_names : sequence of str
+    object_name : str
+    """
+
+    frame: Frame
+    levels: Sequence[LabelImage]
+    table: Path
+    class_names: Sequence[str]
+    object_name: str
+
+
+def draw_outlines(ground: Ground, masks: Masks, box: Box | None = None) -> Image.Image:
+    """Draw a field, a few crops of a larger slide, or any place.
+
+    Parameters
+    ----------
+    ground : Ground
+    masks : Masks
+    box : Box, optional
+        Level-0 pixels, inside the slide; chosen by the rule otherwise.
+
+    Raises
+    ------
+    InputError
+        If nothing of it can be read.
+    """
+    places, pixel = _layout(masks.frame, box)
+    tally = _Tally.of(masks, places)
+    palette = colours(len(masks.class_names))
+    panels, unread = [], []
+    for number, place in enumerate(choose(tally.counts, CROPS)):
+        at = places.box(*place)
+        caption = "" if places.is_one else _caption(number, at, tally.counts[place], masks)
+        lattice = _on_lattice(at, pixel, ground.slide.lattice_shape(pixel))
+        try:
+            seen = ground.read(lattice, pixel)
+        except RegionError as error:
+            unread.append(error)
+            seen = np.full((*lattice.shape, 3), _UNREAD, dtype=np.uint8)
+            caption += " (cannot be read)"
+        labels = _labels(masks, lattice, pixel)
+        panels.append(Panel(outlined(seen, labels, tally.classes, palette), caption))
+    if len(unread) == len(panels):
+        raise unread[0]
+    counted = tally.inside if box is not None else tally.total
+    legend = Legend(
+        title=ground.title,
+        entries=[
+            Entry(colour, f"{visible(name)}: {count:,}")
+            for colour, name, count in zip(palette, masks.class_names, counted, strict=True)
+        ],
+        ground=_DARK if ground.is_dark else _LIGHT,
+        bar=scale_bar(max(40, panels[0].image.shape[1] / 4), pixel=pixel, mpp=masks.frame.mpp),
+        said=_said(masks, places, tally, box, shown=len(panels), pixel=pixel),
+    )
+    return sheet(panels, legend)
+
+
+def _layout(frame: Frame, box: Box | None) -> tuple[Places, float]:
+    """Where to look, and level-0 pixels along a side of the picture's pixels."""
+    if box is None and max(frame.height, frame.width) > WHOLE_PX:
+        enlarged = _enlarged(frame)
+        return Places.grid((frame.height, frame.width), CROP_PX // enlarged), 1 / enlarged
+    one = box or Box(0, 0, frame.height, frame.width)
+    return Places.one(one), _pixel(frame, max(one.shape))
+
+
+def _enlarged(frame: Frame) -> int:
+    """A whole factor, so that a picture's pixels are about as fine as the masks'."""
+    return int(np.clip(math.ceil(1 / frame.downsample - 0.1), 1, _MOST_ZOOM))
+
+
+def _pixel(frame: Frame, side: int) -> float:
+    """Level-0 pixels along a side of the picture's pixels, for a single place."""
+    if side > WHOLE_PX:
+        return side / WHOLE_PX
+    wanted = min(max(_enlarged(frame), LEAST_PX // side), _MOST_ZOOM)
+    return 1 / max(1, min(wanted, WHOLE_PX // side))
+
+
+def _on_lattice(box: Box, pixel: float, shape: tuple[int, int]) -> Box:
+    """A level-0 box in pixels of the picture, at least one."""
+    y0, x0 = round(box.y0 / pixel), round(box.x0 / pixel)
+    y1, x1 = round(box.y1 / pixel), round(box.x1 / pixel)
+    return Box(y0, x0, min(max(y1, y0 + 1), shape[0]), min(max(x1, x0 + 1), shape[1]))
+
+
+def _labels(masks: Masks, box: Box, pixel: float) -> NDArray[np.uint32]:
+    """The label at the centre of each pixel of the picture."""
+    level = 0
+    while level + 1 < len(masks.levels) and masks.frame.downsample * 2 ** (level + 1) <= pixel:
+        level += 1
+    image = masks.levels[level]
+    step = pixel / (masks.frame.downsample * 2**level)
+    rows, columns = (
+        np.minimum(((np.arange(first, last) + 0.5) * step).astype(np.int64), size - 1)
+        for first, last, size in zip((box.y0, box.x0), (box.y1, box.x1), image.shape, strict=True)
+    )
+    part = np.asarray(image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], np.uint32)
+    return part[np.ix_(rows - rows[0], columns - columns[0])]
+
+
+@dataclass(frozen=True, eq=False)
+class _Tally:
+    """The table's cells, by place and by class."""
+
+    counts: NDArray[np.int64]
+    classes: NDArray[np.uint16]
+    total: NDArray[np.int64]
+    inside: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, masks: Masks, places: Places) -> _Tally:
+        """Read in parts; of each cell its class is kept, two bytes.
+
+        Raises
+        ------
+        InputError
+        """
+        names = {name: number for number, name in enumerate(masks.class_names)}
+        counts = np.zeros(places.shape, dtype=np.int64)
+        total, inside = np.zeros((2, len(masks.class_names)), dtype=np.int64)
+        classes: list[NDArray[np.uint16]] = [np.zeros(1, dtype=np.uint16)]
+        for part in _parts(masks.table):
+            number = part["class"].map(from_cell).map(names)
+            if number.isna().any():
+                raise InputError(f"{masks.table}: classes that run.json does not list")
+            at = places.holding(part["centroid_y_px"], part["centroid_x_px"])
+            classes.append(number.to_numpy().astype(np.uint16))
+            held = at >= 0
+            np.add.at(counts.reshape(-1), at[held], 1)
+            np.add.at(total, classes[-1], 1)
+            np.add.at(inside, classes[-1][held], 1)
+        return cls(counts, np.concatenate(classes), total, inside)
+
+
+def _parts(table: Path) -> Iterator[pd.DataFrame]:
+    wanted = {"class": "str", "centroid_y_px": "float64", "centroid_x_px": "float64"}
+    try:
+        with pd.read_csv(
+            table,
+            usecols=list(wanted),
+            dtype=wanted,
+            keep_default_na=False,
+            encoding="utf-8",
+            chunksize=_ROWS,
+        ) as parts:
+            yield from parts
+    except OSError as error:
+        raise InputError(f"{table}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{table}: is no table of cells: {error}") from error
+
+
+def _caption(number: int, box: Box, count: int, masks: Masks) -> str:
+    which = {0: ", the densest", 1: ", the sparsest"}.get(number, "") if count else ""
+    return f"box {box.y0} {box.x0} {box.y1} {box.x1}: {count:,} {masks.object_name} masks{which}"
+
+
+def _said(
+    masks: Masks, places: Places, tally: _Tally, box: Box | None, *, shown: int, pixel: float
+) -> str:
+    """What is shown, and why."""
+    if pixel > 1:
+        scale = f"{pixel:.3g} pixels of the slide along a side of each pixel here"
+    elif pixel < 1:
+        scale = f"enlarged {1 / pixel:.0f} times"
+    else:
+        scale = "full scale"
+    outline = f"Each {masks.object_name} mask has its outline just inside"
+    if box is not None:
+        corners = f"{box.y0} {box.x0} {box.y1} {box.x1}"
+        held = f"{int(tally.inside.sum()):,} masks have their centre in it"
+        return f"Box {corners} (level-0 pixels Y0 X0 Y1 X1), {scale}; {held}. {outline}."
+    if places.is_one:
+        return f"The whole field, {scale}. {outline}."
+    holding = int(np.count_nonzero(tally.counts)) or tally.counts.size
+    which = "hold masks" if tally.counts.any() else "there are; no masks were found"
+    rule = (
+        ""
+        if shown == holding
+        else (": the densest, the sparsest, and others as far as can be from those chosen before")
+    )
+    return (
+        f"{shown} of the {holding:,} places of {places.width} × {places.height} px, on a regular "
+        f"grid, that {which}{rule}. {scale.capitalize()}. Boxes are Y0 X0 Y1 X1 in level-0 pixels, "
+        f"as --box of cellseg overlay takes them; counts in a box are of masks with their centre "
+        f"in it. {outline}."
+    )

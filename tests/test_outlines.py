@@ -1,0 +1,552 @@
+"""Outlines of a count as pictures: where they lie, what is chosen, what the legend says."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tracemalloc
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from skimage.segmentation import find_boundaries
+
+from cellseg.cli import main
+from cellseg.counting.plan import CountRequest
+from cellseg.counting.run import CountResult, Note, run
+from cellseg.detect import Detections
+from cellseg.detect.threshold import ThresholdDetector
+from cellseg.errors import RegionError
+from cellseg.geometry import Box
+from cellseg.intensity.normalise import Normaliser
+from cellseg.overlay import overlay
+from cellseg.picture import PALETTE, Places, borders, choose, scale_bar, sheet
+from cellseg.protocol import load_protocol
+from cellseg.results import Frame, Ground, Masks, draw_outlines, load_result
+from cellseg.results.corrections import Corrections
+from cellseg.synthetic import PyramidLayout, write_disc_slide, write_pyramid
+
+PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=512, largest_cell_um=20.0)
+MARGIN = 24
+INK = (32, 32, 36)
+
+
+class TwoClasses(ThresholdDetector):
+    """Large discs are tumour, small ones stroma."""
+
+    def __init__(self):
+        super().__init__()
+        self.info = replace(self.info, classes=("tumour", "stroma"))
+
+    def detect(self, tiles, *, fill):
+        return [
+            Detections(replace(d.instances, classes=(d.instances.areas < 250).astype(np.int64)))
+            for d in super().detect(tiles, fill=fill)
+        ]
+
+
+def counted(path, **changes):
+    request = CountRequest(image=path, protocol=PROTOCOL, prefilter=False)
+    events = list(run(replace(request, **changes), detector=TwoClasses()))
+    assert isinstance(events[-1], CountResult)
+    return events[-1].cells.folder
+
+
+def opened(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def panel(picture, height, width):
+    """The lowest, leftmost one."""
+    return picture[-MARGIN - height : -MARGIN, MARGIN : MARGIN + width]
+
+
+def is_colour(picture, colour):
+    return (picture == np.array(colour)).all(axis=2)
+
+
+@pytest.fixture(scope="module")
+def field(tmp_path_factory):
+    path = tmp_path_factory.mktemp("field") / "discs.tif"
+    drawn = write_disc_slide(path, np.random.default_rng(7), shape=(300, 400))
+    return path, drawn, counted(path)
+
+
+def dense_corner(shape):
+    """Discs everywhere but in the middle; more of them in the lower right quarter."""
+    labels = np.zeros(shape, np.int32)
+    y, x = np.indices((13, 13)) - 6
+    disc = np.hypot(y, x) <= 6
+    number = 0
+    for top in range(10, shape[0] - 30, 30):
+        for left in range(10, shape[1] - 30, 30):
+            dense = top > shape[0] / 2 and left > shape[1] / 2
+            middle = abs(top - shape[0] / 2) < 560 and abs(left - shape[1] / 2) < 560
+            if not middle and (dense or (top % 60 == 10 and left % 60 == 10)):
+                number += 1
+                labels[top : top + 13, left : left + 13][disc] = number
+    return labels
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    """A slide that is too large to be shown whole."""
+    path = tmp_path_factory.mktemp("large") / "large.tif"
+    labels = dense_corner((2100, 2600))
+    image = np.where(labels[..., None] > 0, (96, 60, 140), (236, 214, 228)).astype(np.uint8)
+    write_pyramid(path, image, layout=PyramidLayout(mpp=0.5, tile_px=256))
+    return path, labels, counted(path)
+
+
+# --- lines -----------------------------------------------------------------------------------
+
+
+def test_borders_are_the_outermost_pixels_of_each_label():
+    labels = np.kron(np.random.default_rng(1).integers(0, 3, (9, 9)), np.ones((7, 7), int))
+    one, two = borders(labels, 1), borders(labels, 2)
+    assert np.array_equal(one, find_boundaries(labels, mode="inner"))
+    again = borders(np.where(one, 0, labels), 1)
+    assert np.array_equal(two, one | again)
+    assert not borders(np.full((5, 5), 3), 2).any(), "a cell that goes on beyond has no end there"
+
+
+def test_outlines_lie_where_the_labels_borders_are(field):
+    _, drawn, folder = field
+    seen = panel(opened(folder / "outlines.png"), 600, 800)
+    labels = drawn.labels.repeat(2, 0).repeat(2, 1)
+    lines = is_colour(seen, PALETTE[0]) | is_colour(seen, PALETTE[1])
+    (width,) = {n for n in (1, 2, 3) if np.array_equal(lines, borders(labels, n))}
+    assert width == 2
+    small = np.isin(labels, np.flatnonzero(drawn.areas < 250) + 1)
+    assert not (is_colour(seen, PALETTE[0]) & small).any()
+    assert not (is_colour(seen, PALETTE[1]) & ~small).any()
+    # Inside, the slide is as it is; the lines differ from it.
+    inside = (labels > 0) & ~lines
+    assert np.ptp(seen[inside].astype(int), axis=0).max() <= 1
+
+
+def test_outlines_where_the_masks_are_coarser_than_the_slide(tmp_path):
+    path = tmp_path / "discs.tif"
+    write_disc_slide(path, np.random.default_rng(7), shape=(1000, 1100))
+    folder = counted(path, protocol=PROTOCOL.changed(mpp=1.0))
+    result = load_result(folder)
+    seen = panel(opened(folder / "outlines.png"), 1000, 1100)
+    labels = np.asarray(result.labels()[0]).repeat(2, 0).repeat(2, 1)[:1000, :1100]
+    lines = is_colour(seen, PALETTE[0]) | is_colour(seen, PALETTE[1])
+    assert any(np.array_equal(lines, borders(labels, n)) for n in (1, 2))
+
+
+def test_fluorescence_is_shown_at_the_runs_own_scale(tmp_path):
+    path = tmp_path / "dapi.tif"
+    image = np.full((1000, 1000), 500, np.uint16)
+    image[200:220, 300:330], image[600:630, 600:630] = 3000, 8000
+    write_pyramid(path, image, layout=PyramidLayout(mpp=0.5, tile_px=256))
+    folder = counted(path, protocol=load_protocol("fluorescence").changed(min_area_um2=0.0))
+    settings = load_result(folder).run["settings"]
+    low, high = settings["intensity_low"], settings["intensity_high"]
+    seen = panel(opened(folder / "outlines.png"), 1000, 1000)
+    for y, x in ((210, 315), (615, 615), (50, 50)):
+        shown = round(float(np.clip((image[y, x] - low) / (high - low), 0, 1)) * 255)
+        assert seen[y, x].tolist() == [shown] * 3
+
+
+# --- the scale bar ---------------------------------------------------------------------------
+
+
+@given(
+    st.floats(40, 5000),
+    st.floats(0.01, 50),
+    st.one_of(st.none(), st.floats(0.02, 10)),
+)
+def test_a_scale_bar_has_a_usual_length_and_is_right_to_the_pixel(longest, pixel, mpp):
+    bar = scale_bar(longest, pixel=pixel, mpp=mpp)
+    number, unit = bar.text.replace(",", "").split()
+    digits = f"{float(number):e}"
+    assert digits[0] in "125"
+    assert set(digits[1 : digits.index("e")]) <= {".", "0"}
+    factor = {"px": 1 / pixel, "µm": 1 / (pixel * (mpp or 1)), "mm": 1e3 / (pixel * (mpp or 1))}
+    assert abs(bar.pixels - float(number) * factor[unit]) <= 0.5 + 1e-6
+    assert longest / 2.6 - 1 <= bar.pixels <= longest + 1
+    assert (unit == "px") == (mpp is None)
+
+
+def bar_in(picture):
+    """Length of the longest run of ink beside the left margin, above the pictures."""
+    rows = is_colour(picture[:140, MARGIN:], INK)
+    ends = [np.argmin(row) if not row.all() else len(row) for row in rows]
+    return max(int(end) for end in ends)
+
+
+def test_the_scale_bar_of_a_picture(field, tmp_path):
+    _, drawn, folder = field
+    assert bar_in(opened(folder / "outlines.png")) == 200, "50 µm of 0.25 µm a pixel"
+    plain = tmp_path / "plain.tif"
+    write_pyramid(plain, drawn.image, layout=PyramidLayout(mpp=None, tile_px=128))
+    assert bar_in(opened(counted(plain) / "outlines.png")) == 200, "100 px, enlarged 2 times"
+
+
+# --- crops -----------------------------------------------------------------------------------
+
+
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 1000), st.integers(2, 14))
+def test_the_densest_and_the_sparsest_places_are_chosen(rows, columns, seed, most):
+    counts = np.random.default_rng(seed).poisson(0.8, (rows, columns))
+    chosen = choose(counts, most)
+    assert chosen == choose(counts, most)
+    assert len(set(chosen)) == len(chosen)
+    if counts.any():
+        held = counts[counts > 0]
+        assert len(chosen) == min(most, len(held))
+        assert counts[chosen[0]] == held.max()
+        assert counts[chosen[1 if len(chosen) > 1 else 0]] == held.min()
+        assert all(counts[place] > 0 for place in chosen)
+    else:
+        assert len(chosen) == min(most, rows * columns)
+
+
+def test_the_other_places_are_spread():
+    counts = np.full((30, 30), 5)
+    counts[0, 1], counts[0, 0] = 9, 1
+    chosen = choose(counts, 12)
+    assert chosen[:2] == [(0, 1), (0, 0)]
+    assert chosen[2:] == sorted(chosen[2:])
+    assert {(0, 29), (29, 0), (29, 29)} <= set(chosen)
+    others = np.array(chosen[2:])
+    apart = np.hypot(*(others[:, None] - others[None]).transpose(2, 0, 1))
+    assert apart[~np.eye(10, dtype=bool)].min() >= 7
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 600), st.integers(0, 99))
+def test_places_lie_on_the_slide_and_hold_what_lies_in_them(height, width, side, seed):
+    places = Places.grid((height, width), side)
+    assert places.tops[0] >= 0
+    assert places.tops[-1] + places.height <= height
+    assert places.lefts[-1] + places.width <= width
+    assert (np.diff(places.tops) >= places.height).all()
+    rng = np.random.default_rng(seed)
+    y, x = rng.uniform(-0.5, height - 0.5, 30), rng.uniform(-0.5, width - 0.5, 30)
+    for index, (a, b) in zip(places.holding(y, x).tolist(), zip(y, x, strict=True), strict=True):
+        within = [
+            row * places.shape[1] + column
+            for row in np.flatnonzero(
+                (places.tops <= a + 0.5) & (a + 0.5 < places.tops + places.height)
+            )
+            for column in np.flatnonzero(
+                (places.lefts <= b + 0.5) & (b + 0.5 < places.lefts + places.width)
+            )
+        ]
+        assert within == ([index] if index >= 0 else [])
+
+
+def watched(monkeypatch):
+    """The panels' captions and the legend of each sheet that is drawn."""
+    drawn = []
+
+    def keep(panels, legend):
+        drawn.append((list(panels), legend))
+        return sheet(panels, legend)
+
+    monkeypatch.setattr("cellseg.results.outlined.sheet", keep)
+    return drawn
+
+
+def test_of_a_slide_crops_are_shown_by_the_rule(large, monkeypatch, tmp_path):
+    _, labels, folder = large
+    drawn = watched(monkeypatch)
+    result = load_result(folder)
+    overlay(result, output=tmp_path / "a.png")
+    overlay(result, output=tmp_path / "b.png")
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert (tmp_path / "a.png").read_bytes() == (folder / "outlines.png").read_bytes()
+    panels, legend = drawn[0]
+    assert len(panels) == 12
+    assert "12 of the 18 places of 512 × 512 px" in legend.said
+    assert "the densest, the sparsest" in legend.said
+    assert "Full scale" in legend.said
+    table = result.table()
+    for number, one in enumerate(panels):
+        y0, x0, y1, x1 = (int(word.strip(":")) for word in one.caption.split()[1:5])
+        inside = table[
+            table["centroid_y_px"].between(y0 - 0.5, y1 - 0.5, inclusive="left")
+            & table["centroid_x_px"].between(x0 - 0.5, x1 - 0.5, inclusive="left")
+        ]
+        assert f": {len(inside)} nucleus masks" in one.caption
+        lines = is_colour(one.image, PALETTE[0]) | is_colour(one.image, PALETTE[1])
+        assert np.array_equal(lines, borders(labels[y0:y1, x0:x1], 1))
+        assert ("the densest" in one.caption) == (number == 0)
+        assert ("the sparsest" in one.caption) == (number == 1)
+        if number == 0:
+            assert y0 > 1000
+            assert x0 > 1000
+    total = table["class"].value_counts()
+    assert [entry.text for entry in legend.entries] == [
+        f"{name}: {total.get(name, 0):,}" for name in ("tumour", "stroma")
+    ]
+
+
+def test_only_the_crops_are_read(tmp_path):
+    """A slide of 100,000 px a side: what is read and held does not grow with it."""
+    side, reads, windows = 100_000, [], []
+
+    class Labels:
+        shape = (side, side)
+
+        def __getitem__(self, key):
+            y, x = np.arange(side)[key[0]], np.arange(side)[key[1]]
+            windows.append((len(y), len(x)))
+            return (np.add.outer(y // 20, x // 20) % 2).astype(np.uint32)
+
+    def read(box, *, downsample, channels):
+        reads.append(box)
+        return np.full((*box.shape, 3), 200, np.uint8)
+
+    slide = SimpleNamespace(read=read, lattice_shape=lambda downsample: (side, side))
+    table = tmp_path / "cells.csv"
+    at = np.random.default_rng(1).uniform(0, side, (20_000, 2))
+    rows = "".join(f"tumour,{y:.4f},{x:.4f}\n" for y, x in at)
+    table.write_text(f"class,centroid_y_px,centroid_x_px\n{rows}")
+    ground = Ground(slide=slide, channels=(0, 1, 2), normaliser=Normaliser(0, 255, "transmitted"))
+    masks = Masks(
+        frame=Frame(
+            height=side,
+            width=side,
+            lattice_height=side,
+            lattice_width=side,
+            downsample=1.0,
+            mpp=0.25,
+        ),
+        levels=[Labels()],
+        table=table,
+        class_names=["tumour"],
+        object_name="nucleus",
+    )
+    tracemalloc.start()
+    try:
+        draw_outlines(ground, masks)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert [box.shape for box in reads] == windows == [(512, 512)] * 12
+    assert peak < 120e6
+    reads.clear()
+    windows.clear()
+    draw_outlines(ground, masks, Box(70_000, 20_000, 70_300, 20_400))
+    assert reads == [Box(140_000, 40_000, 140_600, 40_800)]
+    assert windows == [(300, 400)]
+
+
+# --- what cannot be drawn --------------------------------------------------------------------
+
+
+def test_a_slide_that_does_not_decode_any_more_is_counted_all_the_same(tmp_path, monkeypatch):
+    path = tmp_path / "discs.tif"
+    drawn = write_disc_slide(path, np.random.default_rng(7), shape=(300, 400))
+
+    def broken(self, box, pixel):
+        raise RegionError("the slide is gone")
+
+    monkeypatch.setattr(Ground, "read", broken)
+    folder = counted(path)
+    result = load_result(folder)
+    assert len(result.table()) == drawn.count
+    assert result.outlines_path is None
+    assert result.changed() is None
+
+
+def test_a_crop_that_does_not_decode_costs_that_crop(large, monkeypatch):
+    _, _, folder = large
+    drawn, read = watched(monkeypatch), Ground.read
+    seen = []
+
+    def rotten(self, box, pixel):
+        seen.append(box)
+        if len(seen) == 3:
+            raise RegionError("damaged")
+        return read(self, box, pixel)
+
+    monkeypatch.setattr(Ground, "read", rotten)
+    overlay(load_result(folder), output=folder.parent / "a.png")
+    (panels, _), = drawn  # fmt: skip
+    unread = ["cannot be read" in one.caption for one in panels]
+    assert unread == [number == 2 for number in range(12)]
+
+
+def test_a_result_without_cells(tmp_path, monkeypatch):
+    drawn = watched(monkeypatch)
+    for name, shape in (("field", (90, 80)), ("slide", (2100, 700))):
+        path = tmp_path / f"{name}.tif"
+        image = np.full((*shape, 3), 230, np.uint8)
+        write_pyramid(path, image, layout=PyramidLayout(mpp=0.5, tile_px=128))
+        assert (counted(path) / "outlines.png").is_file()
+    assert len(drawn[0][0]) == 1
+    panels, legend = drawn[1]
+    assert len(panels) == 4
+    assert "no masks were found" in legend.said
+    assert not any("densest" in one.caption for one in panels)
+
+
+# --- the file in its folder, and the command -------------------------------------------------
+
+
+@pytest.fixture
+def copy(field, tmp_path):
+    """A field and its result, to be spoiled."""
+    shutil.copy(field[0], tmp_path)
+    folder = shutil.copytree(field[2], tmp_path / "discs.cellseg")
+    record = (folder / "run.json").read_text()
+    (folder / "run.json").write_text(record.replace(str(field[0]), str(tmp_path / "discs.tif")))
+    return folder
+
+
+@pytest.fixture
+def cellseg(monkeypatch, capsys):
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["cellseg", *map(str, args)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return ended.value.code or 0, out, err
+
+    return call
+
+
+def test_the_picture_is_part_of_the_result(copy):
+    assert "outlines.png" in load_result(copy).run["files"]
+    (copy / "outlines.png").write_bytes(b"other")
+    assert load_result(copy).changed() == "outlines.png"
+
+
+def test_the_default_picture_is_drawn_anew(copy, cellseg):
+    first = (copy / "outlines.png").read_bytes()
+    (copy / "outlines.png").unlink()
+    code, out, _ = cellseg("overlay", copy)
+    assert (code, out.strip()) == (0, str(copy / "outlines.png"))
+    assert (copy / "outlines.png").read_bytes() == first
+    result = load_result(copy)
+    assert result.changed() is None
+    assert result.run["exports"] == []
+
+
+def test_a_result_of_before_gets_its_picture_and_counts_as_unchanged(copy, cellseg):
+    record = json.loads((copy / "run.json").read_text())
+    del record["files"]["outlines.png"]
+    (copy / "run.json").write_text(json.dumps(record))
+    (copy / "outlines.png").unlink()
+    assert load_result(copy).changed() is None
+    assert cellseg("overlay", copy)[0] == 0
+    assert (copy / "outlines.png").is_file()
+    assert load_result(copy).changed() is None
+
+
+def test_counted_again_there_is_nothing_to_draw(tmp_path, monkeypatch):
+    path = tmp_path / "discs.tif"
+    write_disc_slide(path, np.random.default_rng(7), shape=(200, 200))
+    folder = counted(path)
+    before = (folder / "outlines.png").stat().st_mtime_ns
+    monkeypatch.setattr(Ground, "read", None)
+    request = CountRequest(image=path, protocol=PROTOCOL, prefilter=False)
+    events = list(run(request, detector=TwoClasses()))
+    assert any("nothing to do" in event.text for event in events if isinstance(event, Note))
+    assert (folder / "outlines.png").stat().st_mtime_ns == before
+
+
+def test_any_place_is_drawn(field, copy, cellseg, monkeypatch, tmp_path):
+    drawn = watched(monkeypatch)
+    code, out, _ = cellseg("overlay", copy, "--box", 40, 60, 140, 260, "-o", tmp_path / "a.png")
+    assert (code, out.strip()) == (0, str(tmp_path / "a.png"))
+    (panels, legend), = drawn  # fmt: skip
+    assert panels[0].image.shape == (400, 800, 3)
+    labels = field[1].labels[40:140, 60:260].repeat(4, 0).repeat(4, 1)
+    lines = is_colour(panels[0].image, PALETTE[0]) | is_colour(panels[0].image, PALETTE[1])
+    assert any(np.array_equal(lines, borders(labels, n)) for n in (2, 3, 4))
+    table = load_result(copy).table()
+    y, x = table["centroid_y_px"] + 0.5, table["centroid_x_px"] + 0.5
+    inside = (y >= 40) & (y < 140) & (x >= 60) & (x < 260)
+    assert 0 < inside.sum() < len(table)
+    assert f"{inside.sum()} masks have their centre in it" in legend.said
+    assert sum(int(entry.text.rpartition(" ")[2]) for entry in legend.entries) == inside.sum()
+    code, out, _ = cellseg("overlay", copy, "--box", 0, 0, 1, 1)
+    assert (code, out.strip()) == (0, str(copy / "outlines-0-0-1-1.png"))
+    assert load_result(copy).run["exports"] == ["outlines-0-0-1-1.png"]
+    assert load_result(copy).changed() is None
+
+
+def test_a_place_larger_than_a_picture_is_drawn_smaller(large, monkeypatch, tmp_path):
+    drawn = watched(monkeypatch)
+    overlay(load_result(large[2]), box=(0, 0, 2100, 2600), output=tmp_path / "a.png")
+    (panels, legend), = drawn  # fmt: skip
+    assert max(panels[0].image.shape) == 2048
+    assert "1.27 pixels of the slide" in legend.said
+
+
+@pytest.mark.parametrize(
+    ("box", "said"),
+    [
+        ((10, 10, 10, 20), "is empty"),
+        ((10, 30, 20, 20), "is empty"),
+        ((-1, 0, 10, 10), "beyond the slide"),
+        ((0, 0, 301, 10), "0 0 300 400"),
+        ((900, 900, 950, 950), "beyond the slide"),
+    ],
+)
+def test_a_bad_box_is_one_line(copy, cellseg, box, said):
+    before = {entry.name for entry in copy.iterdir()}
+    code, out, err = cellseg("overlay", copy, "--box", *box)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert len(err.strip().splitlines()) == 1
+    assert {entry.name for entry in copy.iterdir()} == before
+
+
+def test_a_box_of_words_is_a_wrong_usage(copy, cellseg):
+    assert cellseg("overlay", copy, "--box", 1, 2, 3, "four")[0] == 2
+    assert cellseg("overlay", copy, "--box", 1, 2, 3)[0] == 2
+
+
+def test_a_slide_that_was_moved_is_asked_for(copy, cellseg):
+    slide = copy.parent / "discs.tif"
+    archive = copy.parent / "archive"
+    archive.mkdir()
+    slide.rename(archive / "moved.tif")
+    code, _, err = cellseg("overlay", copy)
+    assert code == 4
+    assert len(err.strip().splitlines()) == 1
+    assert "--image PATH" in err
+    assert cellseg("overlay", copy, "--image", archive / "moved.tif")[0] == 0
+    write_disc_slide(archive / "other.tif", np.random.default_rng(7), shape=(200, 200))
+    code, _, err = cellseg("overlay", copy, "--image", archive / "other.tif")
+    assert code == 4
+    assert "is not the slide" in err
+
+
+def test_names_that_are_no_pictures(copy, cellseg, tmp_path):
+    assert cellseg("overlay", copy, "-o", tmp_path / "a.jpg")[0] == 2
+    assert cellseg("overlay", copy, "-o", tmp_path / "none" / "a.png")[0] == 5
+    (copy.parent / "discs.tif").rename(copy.parent / "field.png")
+    field = copy.parent / "field.png"
+    before = field.read_bytes()
+    code, _, err = cellseg("overlay", copy, "--image", field, "-o", field)
+    assert code == 2
+    assert "is the slide itself" in err
+    assert field.read_bytes() == before
+    assert cellseg("overlay", tmp_path / "nothing.cellseg")[0] == 4
+    assert cellseg("overlay", "s3://bucket/a.cellseg")[0] == 4
+
+
+def test_a_corrected_result_has_its_own_picture(copy):
+    corrections = Corrections.open(copy)
+    corrections.delete([1])
+    saved = corrections.save()
+    assert saved.outlines_path is not None
+    assert saved.outlines_path.read_bytes() != (copy / "outlines.png").read_bytes()
+    labels = np.asarray(saved.labels()[0]).repeat(2, 0).repeat(2, 1)
+    seen = panel(opened(saved.outlines_path), 600, 800)
+    lines = is_colour(seen, PALETTE[0]) | is_colour(seen, PALETTE[1])
+    assert np.array_equal(lines, borders(labels, 2))
