@@ -67,8 +67,7 @@ def tissue_field(image: Path | None, mpp: float) -> NDArray[np.uint8]:
 
     if image is None:
         import skimage.data
-
-        from cellseg.intensity.counterstain import as_hematoxylin_eosin
+        from counterstain import as_hematoxylin_eosin
 
         pixels = skimage.data.immunohistochemistry().astype(np.float32) / 255
         # Nuclei of 10 px, as if they were of 7 µm.

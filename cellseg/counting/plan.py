@@ -221,11 +221,11 @@ def fit_normaliser(
 
 def _looks(slide: Slide, plan: Plan, boxes: Sequence[Box]) -> Iterator[Look]:
     """What each patch shows; patches that do not decode are passed over."""
-    light, stained = plan.protocol.light, plan.protocol.stain in ("he", "ihc")
+    light = plan.protocol.light
     for box in boxes:
         with suppress(RegionError):
             patch = slide.read(box, downsample=plan.downsample, channels=plan.channels)
-            yield look_at(patch, light, stained=stained)
+            yield look_at(patch, light, stained=light == "transmitted")
 
 
 def sample_boxes(height: int, width: int) -> list[Box]:

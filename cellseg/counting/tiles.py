@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from cellseg.counting.plan import Plan
 from cellseg.errors import RegionError
 from cellseg.geometry import Box, Tile
-from cellseg.intensity.counterstain import as_hematoxylin_eosin
 from cellseg.intensity.normalise import Normaliser
 from cellseg.slide import Slide
 from cellseg.tissue import CHANNELS, OVERVIEW_STEP, TissueFinder, TissueMask, overview_features
@@ -109,8 +108,6 @@ class TileSource:
     def network_input(self, pixels: TilePixels) -> NDArray[np.float32]:
         """Normalised (h, w, 3)."""
         seen = self.normaliser.apply(pixels.raw[..., list(self._seen)])
-        if self.plan.protocol.stain == "ihc" and len(self._seen) == 3:
-            seen = as_hematoxylin_eosin(seen)
         for box in pixels.damaged:
             y, x = box.y0 - pixels.box.y0, box.x0 - pixels.box.x0
             seen[y : y + box.height, x : x + box.width] = self.fill

@@ -77,7 +77,7 @@ def look_at(
         channel counts; otherwise the first one, as red light is what haematoxylin takes away.
     light : {'transmitted', 'fluorescence'}
     stained : bool
-        A transmitted-light colour picture: contrast is then held against white as well.
+        Transmitted light: contrast is then held against white as well.
     """
     bands = np.asarray(pixels, dtype=np.float64)
     plane = bands.max(axis=2) if light == "fluorescence" else bands[..., 0]

@@ -1,10 +1,7 @@
-"""Immunohistochemistry as the network knows tissue: DAB becomes a weak eosin.
+"""Immunohistochemistry as if it were H&E: a field of dense stained tissue for benchmarks.
 
-The default model was trained on H&E. In immunohistochemistry the nuclei carry the same
-haematoxylin, but a brown label lies over and beside them. The stains are told apart by
-their colours (Ruifrok and Johnston 2001), and the picture is put together again with the
-haematoxylin stronger and the DAB drawn in the colour of eosin. Every pixel is turned on
-its own, so tiles agree.
+The stains are told apart by their colours (Ruifrok and Johnston 2001), and the picture is put
+together again with the haematoxylin stronger and the DAB drawn as a weak eosin.
 """
 
 from __future__ import annotations

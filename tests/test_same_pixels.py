@@ -1,0 +1,51 @@
+"""A network is trained, validated and used on the same pixels, whatever the protocol."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from imageio.v3 import imwrite
+from skimage.data import immunohistochemistry
+
+from cellseg.annotations.image import AnnotatedImage
+from cellseg.counting.request import CountRequest
+from cellseg.counting.run import run
+from cellseg.detect import Detections
+from cellseg.detect.threshold import ThresholdDetector
+from cellseg.geometry import Box
+from cellseg.instances import Instances
+from cellseg.training.crops import cut_pixels
+
+
+class Onlooker(ThresholdDetector):
+    """Keeps what it is shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def detect(self, tiles, *, fill):
+        self.seen += tiles
+        return [Detections(Instances.empty())] * len(tiles)
+
+
+@pytest.mark.parametrize("protocol", ["he", "ihc", "brightfield"])
+def test_training_sees_what_counting_sees(protocol, tmp_path):
+    """Brown over blue: recoloured for one of the two, a model of one's own would count amiss."""
+    pixels = immunohistochemistry()[:256, :256]
+    imwrite(tmp_path / "field.png", pixels)
+    onlooker = Onlooker()
+    request = CountRequest(
+        image=tmp_path / "field.png", protocol=protocol, diameter_px=20.0, prefilter=False
+    )
+    list(run(request, detector=onlooker))
+    (tile,) = onlooker.seen
+    image = AnnotatedImage(
+        "field", pixels, np.zeros((0, 4), np.int32), [], np.zeros(0, np.int64), "transmitted",
+        None, "set",
+    )  # fmt: skip
+    trained = cut_pixels(image, Box(0, 0, 256, 256), (256, 256)).permute(1, 2, 0).numpy()
+    seen = tile[:256, :256]
+    assert seen.shape == trained.shape
+    # The white level of a count is that of a sample of the field.
+    assert np.abs(seen / seen.max() - trained / trained.max()).max() < 0.02
