@@ -210,16 +210,18 @@ def test_the_densest_and_the_sparsest_places_are_chosen(rows, columns, seed, mos
         assert len(chosen) == min(most, rows * columns)
 
 
-def test_the_other_places_are_spread():
-    counts = np.full((30, 30), 5)
-    counts[0, 1], counts[0, 0] = 9, 1
-    chosen = choose(counts, 12)
-    assert chosen[:2] == [(0, 1), (0, 0)]
-    assert chosen[2:] == sorted(chosen[2:])
-    assert {(0, 29), (29, 0), (29, 29)} <= set(chosen)
-    others = np.array(chosen[2:])
-    apart = np.hypot(*(others[:, None] - others[None]).transpose(2, 0, 1))
-    assert apart[~np.eye(10, dtype=bool)].min() >= 7
+def test_the_other_places_stand_for_equal_parts_of_the_cells():
+    counts = np.ones((20, 30), int)
+    counts[0, 0] = 99
+    counts[10:, :] = 9
+    densest, sparsest, *others = choose(counts, 12)
+    assert (densest, sparsest) == ((0, 0), (9, 29))
+    assert others == sorted(others)
+    assert [y < 10 for y, _ in others].count(True) == 1, "a tenth of the cells lies in its half"
+    total = counts.sum() - 100
+    before = [counts.ravel()[1 : y * 30 + x].sum() for y, x in others]
+    assert np.allclose(before, (np.arange(10) + 0.5) / 10 * total, atol=9)
+    assert choose(np.array([[1, 90, 1, 1, 1]]), 4)[2:] == [(0, 0), (0, 2)]
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 600), st.integers(0, 99))

@@ -1,6 +1,6 @@
 """Pictures for people: outlines by class, crops chosen by a rule, legends, scale bars."""
 
-from cellseg.picture._outlines import OTHER, PALETTE, borders, colours, outlined
+from cellseg.picture._outlines import OTHER, PALETTE, borders, colours, line_width, outlined
 from cellseg.picture._places import Places, choose
 from cellseg.picture._scalebar import ScaleBar, draw_bar, scale_bar
 from cellseg.picture._sheet import Entry, Legend, Panel, sheet
@@ -19,6 +19,7 @@ __all__ = [
     "colours",
     "draw_bar",
     "font",
+    "line_width",
     "outlined",
     "scale_bar",
     "sheet",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -54,11 +56,13 @@ def borders(labels: NDArray[np.integer], width: int) -> NDArray[np.bool_]:
     return np.asarray((labels != 0) & (inner == 0))
 
 
-def line_width(labels: NDArray[np.integer]) -> int:
-    """Width of outlines that suits the objects' usual size, px."""
-    areas = np.unique(labels[labels != 0], return_counts=True)[1]
+def line_width(images: Iterable[NDArray[np.integer]]) -> int:
+    """Width of outlines that suits the usual size of all images' objects, px."""
+    areas = np.concatenate(
+        [np.unique(labels[labels != 0], return_counts=True)[1] for labels in images]
+    )
     usual = float(np.median(areas)) ** 0.5 if areas.size else 0.0
-    return int(np.clip(round(usual / _PX_PER_WIDTH + 0.5), 1, 4))
+    return int(np.clip(round(usual / _PX_PER_WIDTH + 0.7), 1, 4))
 
 
 def outlined(
@@ -67,7 +71,7 @@ def outlined(
     classes: NDArray[np.integer],
     palette: list[RGB],
     *,
-    width: int | None = None,
+    width: int,
 ) -> NDArray[np.uint8]:
     """An image with its cells outlined.
 
@@ -79,15 +83,15 @@ def outlined(
         Class of each label, by the label.
     palette : list of (red, green, blue)
         By class.
-    width : int, optional
-        Of the line, px; one that suits the cells otherwise.
+    width : int
+        Of the line, px.
 
     Returns
     -------
     ndarray, uint8, (H, W, 3)
         The line lies inside each cell; a dark one around it keeps it apart from a bright ground.
     """
-    line = borders(labels, line_width(labels) if width is None else width)
+    line = borders(labels, width)
     ground = labels == 0
     casing = ground & borders(ground.astype(np.uint8), 1)
     out = image.copy()

@@ -68,7 +68,7 @@ class Places:
 
 
 def choose(counts: NDArray[np.int64], most: int) -> list[tuple[int, int]]:
-    """The densest place, the sparsest, and others as far from all chosen ones as can be.
+    """The densest place, the sparsest, and others evenly spread over the cells.
 
     Parameters
     ----------
@@ -80,25 +80,24 @@ def choose(counts: NDArray[np.int64], most: int) -> list[tuple[int, int]]:
     Returns
     -------
     list of (int, int)
-        Row and column: the densest, the sparsest, then the others row by row. Of equally dense
-        places the first counts, of equally sparse ones the last, of equally far ones the first.
+        Row and column: the densest, the sparsest, then the others row by row: each stands for an
+        equal part of the cells, counted in that order. (Spread over the area instead, most would
+        lie at the tissue's edges and hold next to nothing.) Of equally dense places the first
+        counts, of equally sparse ones the last.
     """
     found = np.argwhere(counts > 0) if counts.any() else np.argwhere(counts >= 0)
     here = counts[found[:, 0], found[:, 1]]
-    densest, sparsest = int(np.argmax(here)), len(here) - 1 - int(np.argmin(here[::-1]))
-    chosen = list(dict.fromkeys([densest, sparsest]))
-    nearest = np.full(len(found), np.inf)
-    for index in chosen:
-        nearest = np.minimum(nearest, _distances(found, index))
-    others: list[int] = []
-    while len(chosen) + len(others) < min(most, len(found)):
-        others.append(int(np.argmax(nearest)))
-        nearest = np.minimum(nearest, _distances(found, others[-1]))
-    return [(int(found[index, 0]), int(found[index, 1])) for index in [*chosen, *sorted(others)]]
-
-
-def _distances(found: NDArray[np.int64], index: int) -> NDArray[np.float64]:
-    return np.asarray(((found - found[index]) ** 2).sum(axis=1), dtype=np.float64)
+    ends = dict.fromkeys([int(np.argmax(here)), len(here) - 1 - int(np.argmin(here[::-1]))])
+    rest = np.array([index for index in range(len(found)) if index not in ends], dtype=np.int64)
+    steps = np.arange(min(most - len(ends), len(rest)))
+    if not len(steps):
+        return [(int(found[index, 0]), int(found[index, 1])) for index in ends]
+    reached = np.cumsum(np.maximum(here[rest], 1))
+    at = np.searchsorted(reached, (steps + 0.5) / len(steps) * reached[-1])
+    # No place twice, where one holds more than its part.
+    at = np.minimum(np.maximum.accumulate(at - steps), len(rest) - len(steps)) + steps
+    chosen = [*ends, *rest[at].tolist()]
+    return [(int(found[index, 0]), int(found[index, 1])) for index in chosen]
 
 
 def _spread(size: int, side: int) -> tuple[NDArray[np.int64], int]:

@@ -61,8 +61,9 @@ def draw_bar(
     bar: ScaleBar,
     *,
     ink: tuple[int, int, int],
+    size: int = 14,
 ) -> None:
     """The bar from its upper left corner (x, y), and what it says to the right of it."""
     x, y = corner
     draw.rectangle((x, y, x + bar.pixels - 1, y + BAR_PX - 1), fill=ink)
-    draw.text((x + bar.pixels + 8, y + BAR_PX / 2), bar.text, ink, font=font(14), anchor="lm")
+    draw.text((x + bar.pixels + 8, y + BAR_PX / 2), bar.text, ink, font=font(size), anchor="lm")

@@ -23,6 +23,7 @@ from cellseg.picture import (
     Places,
     choose,
     colours,
+    line_width,
     outlined,
     scale_bar,
     sheet,
@@ -154,7 +155,7 @@ def draw_outlines(ground: Ground, masks: Masks, box: Box | None = None) -> Image
     places, pixel = _layout(masks.frame, box)
     tally = _Tally.of(masks, places)
     palette = colours(len(masks.class_names))
-    panels, unread = [], []
+    parts, unread = [], []
     for number, place in enumerate(choose(tally.counts, CROPS)):
         at = places.box(*place)
         caption = "" if places.is_one else _caption(number, at, tally.counts[place], masks)
@@ -165,10 +166,14 @@ def draw_outlines(ground: Ground, masks: Masks, box: Box | None = None) -> Image
             unread.append(error)
             seen = np.full((*lattice.shape, 3), _UNREAD, dtype=np.uint8)
             caption += " (cannot be read)"
-        labels = _labels(masks, lattice, pixel)
-        panels.append(Panel(outlined(seen, labels, tally.classes, palette), caption))
-    if len(unread) == len(panels):
+        parts.append((seen, _labels(masks, lattice, pixel), caption))
+    if len(unread) == len(parts):
         raise unread[0]
+    width = line_width(labels for _, labels, _ in parts)
+    panels = [
+        Panel(outlined(seen, labels, tally.classes, palette, width=width), caption)
+        for seen, labels, caption in parts
+    ]
     counted = tally.inside if box is not None else tally.total
     legend = Legend(
         title=ground.title,
@@ -303,14 +308,14 @@ def _said(
         return f"The whole field, {scale}. {outline}."
     holding = int(np.count_nonzero(tally.counts)) or tally.counts.size
     which = "hold masks" if tally.counts.any() else "there are; no masks were found"
-    rule = (
-        ""
-        if shown == holding
-        else (": the densest, the sparsest, and others as far as can be from those chosen before")
-    )
+    if shown < holding and tally.counts.any():
+        which += (
+            ": the densest, the sparsest, and others that each stand for an equal part of the "
+            "masks, row by row"
+        )
     return (
         f"{shown} of the {holding:,} places of {places.width} × {places.height} px, on a regular "
-        f"grid, that {which}{rule}. {scale.capitalize()}. Boxes are Y0 X0 Y1 X1 in level-0 pixels, "
+        f"grid, that {which}. {scale.capitalize()}. Boxes are Y0 X0 Y1 X1 in level-0 pixels, "
         f"as --box of cellseg overlay takes them; counts in a box are of masks with their centre "
         f"in it. {outline}."
     )
