@@ -3,19 +3,44 @@
 from __future__ import annotations
 
 import errno
+import gzip
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
 import tracemalloc
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import ZipFile
 
 import numpy as np
+import openpyxl
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
+import roifile
+import shapely
 import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from PIL import Image
+from pycocotools.coco import COCO
+from pycocotools.mask import toBbox
+from scipy.ndimage import gaussian_filter
+from scipy.ndimage import label as label_image
 
+from cellseg.cli import main
 from cellseg.errors import InputError, OutputError, SettingsError
-from cellseg.export import EXPORTS, check_exports, export, labels_tiff
+from cellseg.export import EXPORTS, _cells, cells_xlsx, check_exports, export, labels_tiff
+from cellseg.export._outlines import outlines
 from cellseg.instances import Instances
+from cellseg.measure import Scale, columns, measure
 from cellseg.results import Frame, Report, Result, ResultFolder, load_result
+from cellseg.training.coco import read_coco
 
 
 @dataclass(frozen=True)
@@ -165,3 +190,441 @@ def test_a_folder_in_use_is_not_exported_to(tmp_path):
         pytest.raises(OutputError, match="another run"),
     ):
         export(result.path, "labels.tif")
+
+
+# Every export is read back by its own ecosystem's package.
+
+CLASSES = ["tumour", "=HYPERLINK(1)", "näiv/../\U0001f600"]
+
+
+def blob(radius_y: float, radius_x: float) -> np.ndarray:
+    side_y, side_x = int(np.ceil(radius_y)), int(np.ceil(radius_x))
+    y, x = np.mgrid[-side_y : side_y + 1, -side_x : side_x + 1]
+    return (y / radius_y) ** 2 + (x / radius_x) ** 2 <= 1
+
+
+def masks_of_all_kinds() -> list[tuple[int, int, np.ndarray]]:
+    """(y, x, mask): plain ones, one with a hole, one of two parts with a part in a hole's place."""
+    ring = blob(12, 14)
+    ring[8:15, 9:16] = False
+    target = ring.copy()
+    target[10:13, 11:14] = True
+    apart = np.zeros((20, 60), bool)
+    apart[2:18, 0:20] = apart[5:9, 40:60] = True
+    plain = [
+        (41 * row, 43 * column, blob(9 + row, 14 - column))
+        for row in range(5)
+        for column in range(6)
+    ]
+    return [
+        *plain,
+        (1000, 1010, ring),
+        (1015, 1050, target),
+        (1100, 900, apart),
+        (1250, 1295, np.ones((6, 5), bool)),
+        (1200, 20, np.ones((1, 1), bool)),
+        (1203, 40, np.eye(5, dtype=bool)),
+    ]
+
+
+def counted(
+    path: Path,
+    masks: list[tuple[int, int, np.ndarray]] | None = None,
+    *,
+    downsample: float = 1.0,
+    mpp: float | None = 0.25,
+    classes: list[str] | None = None,
+    image: str = "/slides/slide.png",
+) -> Result:
+    """A result as a run leaves it, of drawn masks on a lattice of 1300 × 1300 px."""
+    masks = masks_of_all_kinds() if masks is None else masks
+    classes = CLASSES if classes is None else classes
+    side = round(1300 * downsample)
+    where = frame(side, side, downsample=downsample, mpp=mpp)
+    boxes = [(y, x, y + mask.shape[0], x + mask.shape[1]) for y, x, mask in masks]
+    numbers = [number % len(classes) for number in range(len(masks))]
+    instances = Instances.build(boxes, [0.9] * len(boxes), numbers, [mask for *_, mask in masks])
+    table = measure(
+        instances, None, (0, 0), scale=Scale(downsample, mpp), channels=[], stain="he"
+    ).assign(touches_border=False, stitched=False)
+    report = Report(
+        frame=where,
+        columns=columns([], stain="he", has_mpp=mpp is not None),
+        class_names=classes,
+        object_name="nucleus",
+        provenance={
+            "image": {"path": image},
+            "protocol": {"stain": "he"},
+            "settings": {"channels": ["red", "green", "blue"]},
+        },
+    )
+    with ResultFolder.open(path, key="k") as folder:
+        if masks:
+            folder.add_cells(table[[c.name for c in report.columns if c.name in table]], instances)
+        return folder.finish(report)
+
+
+@pytest.fixture(scope="module", params=[1.0, 2.0, 0.6])
+def cells(request, tmp_path_factory) -> Result:
+    path = tmp_path_factory.mktemp(f"at-{request.param}") / "slide.cellseg"
+    return counted(path, downsample=request.param)
+
+
+def areas_of(result: Result) -> dict[int, float]:
+    """Level-0 area of each cell, from the label image."""
+    labels = np.asarray(result.labels()[0])
+    pixel = result.frame.downsample**2
+    return {
+        label: count * pixel for label, count in enumerate(np.bincount(labels.ravel())) if label
+    }
+
+
+def classes_of(result: Result) -> dict[int, str]:
+    table = result.table()
+    return dict(zip(table["label"].tolist(), table["class"].tolist(), strict=True))
+
+
+def test_every_file_in_the_folder_is_an_export_by_its_name():
+    assert EXPORTS["cells.geojson.gz"] == "cells_geojson_gz"
+    assert {"labels.tif", "labels.tiff", "cells.coco.json", "cells.parquet", "rois.zip"} <= {
+        *EXPORTS
+    }
+    for name, module in EXPORTS.items():
+        assert callable(importlib.import_module(f"cellseg.export.{module}").write), name
+    assert not [name for name in EXPORTS if name.startswith(".")]
+
+
+@pytest.mark.parametrize("name", ["cells.geojson", "cells.geojson.gz"])
+def test_geojson_for_qupath(cells, name):
+    path = export(cells.path, name)
+    data = gzip.decompress(path.read_bytes()) if name.endswith(".gz") else path.read_bytes()
+    collection = json.loads(data)
+    assert collection["type"] == "FeatureCollection"
+    areas, classes = areas_of(cells), classes_of(cells)
+    table = cells.table().set_index("label")
+    assert sorted(int(f["properties"]["name"]) for f in collection["features"]) == sorted(areas)
+    colours = {}
+    for feature in collection["features"]:
+        properties = feature["properties"]
+        label = int(properties["name"])
+        outline = shapely.geometry.shape(feature["geometry"])
+        assert outline.is_valid
+        assert outline.area == pytest.approx(areas[label], rel=0.005)
+        first = outline if outline.geom_type == "Polygon" else outline.geoms[0]
+        assert first.exterior.is_ccw
+        assert properties["objectType"] == "detection"
+        assert properties["classification"]["name"] == classes[label]
+        colours[classes[label]] = tuple(properties["classification"]["color"])
+        assert properties["measurements"]["area_um2"] == table.loc[label, "area_um2"]
+        assert properties["measurements"]["score"] == 0.9
+        assert properties["measurements"]["stitched"] == 0
+        assert all(type(v) in (int, float) for v in properties["measurements"].values())
+        y, x = outline.centroid.y - 0.5, outline.centroid.x - 0.5
+        assert (y, x) == pytest.approx(
+            tuple(table.loc[label, ["centroid_y_px", "centroid_x_px"]]), abs=0.3
+        )
+    assert len({*colours.values()}) == 3
+    kinds = Counter(f["geometry"]["type"] for f in collection["features"])
+    assert kinds["MultiPolygon"] == 3, "two parts, a part in a hole, pixels that touch at corners"
+    assert len(data.splitlines()) == len(areas) + 2, "feature by feature, a line each"
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_coco_json_by_pycocotools(cells):
+    coco = COCO(export(cells.path, "cells.coco.json"))
+    assert coco.imgs[1]["file_name"] == "slide.png"
+    assert (coco.imgs[1]["height"], coco.imgs[1]["width"]) == (
+        cells.frame.height,
+        cells.frame.width,
+    )
+    assert coco.imgs[1]["mpp"] == 0.25
+    areas, classes = areas_of(cells), classes_of(cells)
+    assert {*coco.anns} == {*areas}
+    drawn = {label: coco.annToMask(one) for label, one in coco.anns.items()}
+    total = sum(int(mask.sum()) for mask in drawn.values())
+    assert total == pytest.approx(sum(areas.values()), rel=0.005)
+    with tifffile.TiffFile(export(cells.path, "labels.tif")) as file:
+        labels = file.asarray()
+    for label, one in coco.anns.items():
+        if (labels == label).any():  # a lattice pixel may lie between the slide's pixels
+            assert np.array_equal(drawn[label].astype(bool), labels == label)
+        assert one["area"] == drawn[label].sum() >= 1
+        assert one["bbox"] == pytest.approx(toBbox(one["segmentation"]).tolist())
+        assert coco.cats[one["category_id"]]["name"] == classes[label]
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_coco_json_trains_as_it_is(tmp_path, beside):
+    side = 1300
+    Image.fromarray(np.full((side, side, 3), 200, np.uint8)).save(tmp_path / "slide.png")
+    result = counted(tmp_path / "slide.cellseg", classes=["tumour", "stroma"])
+    data = read_coco(export(result.path, "cells.coco.json"), images=None if beside else tmp_path)
+    (image,) = data.images
+    assert len(image.masks) == len(result.rows())
+    assert data.classes == ("tumour", "stroma")
+    assert image.mpp == 0.25
+    assert image.light == "transmitted"
+    assert image.outlined.all()
+    assert sum(int(mask.sum()) for mask in image.masks) == sum(areas_of(result).values())
+
+
+def test_a_slide_beyond_cocos_run_lengths_is_told_of(tmp_path):
+    result = counted(tmp_path / "a.cellseg")
+    text = result.run_path.read_text()
+    text = text.replace('"height": 1300', '"height": 70000', 1).replace(
+        '"width": 1300', '"width": 70000', 1
+    )
+    result.run_path.write_text(text)
+    with pytest.raises(SettingsError, match=r"at most 4,294,967,295 px.*cells\.geojson"):
+        export(result.path, "cells.coco.json")
+    assert not list(result.path.glob("*coco*"))
+
+
+def test_rois_by_roifile(cells):
+    path = export(cells.path, "rois.zip")
+    areas, classes = areas_of(cells), classes_of(cells)
+    rois = roifile.roiread(path)
+    assert len(rois) == len(areas)
+    total = 0.0
+    for roi in rois:
+        label = int(roi.name.split("-")[0])
+        area = shapely.Polygon()
+        for ring in roi.coordinates(multi=True):  # ImageJ: even-odd
+            area = area.symmetric_difference(shapely.Polygon(ring))
+        assert area.area == pytest.approx(areas[label], rel=0.005)
+        total += area.area
+        assert roi.properties["class"] == classes[label].replace("\U0001f600", "_")
+        assert roi.group == CLASSES.index(classes[label]) + 1
+        assert roi.composite == (len(roi.coordinates(multi=True)) > 1)
+    assert total == pytest.approx(sum(areas.values()), rel=0.005)
+    names = ZipFile(path).namelist()
+    assert len({*names}) == len(names)
+    assert not [name for name in names if "/" in name or "\\" in name or ":" in name]
+
+
+def test_parquet_by_pyarrow(cells):
+    file = pq.ParquetFile(export(cells.path, "cells.parquet"))
+    units = {f.name: f.metadata[b"unit"].decode() for f in file.schema_arrow}
+    assert (units["area_um2"], units["perimeter_px"], units["class"]) == ("µm²", "px", "")
+    expected = cells.table()
+    found = file.read().to_pandas()
+    assert list(found.columns) == list(expected.columns)
+    assert found["class"].tolist() == expected["class"].tolist()
+    numbers = expected.select_dtypes(["number", "bool"])
+    pd.testing.assert_frame_equal(found[numbers.columns], numbers)
+    file.close()
+
+
+def test_parquet_is_written_by_row_groups(tmp_path, monkeypatch):
+    monkeypatch.setattr(_cells, "ROWS", 10)
+    result = counted(tmp_path / "a.cellseg")
+    with pq.ParquetFile(export(result.path, "cells.parquet")) as file:
+        assert file.num_row_groups == 4
+        assert file.read()["label"].to_pylist() == list(range(1, 37))
+
+
+def test_xlsx_by_openpyxl(cells, monkeypatch):
+    monkeypatch.setattr(cells_xlsx, "SHEET_ROWS", 21)
+    book = openpyxl.load_workbook(export(cells.path, "cells.xlsx"), read_only=True)
+    assert book.sheetnames == ["cells", "cells 2", "columns"]
+    rows = [
+        dict(zip(names, row, strict=True))
+        for sheet in ("cells", "cells 2")
+        for names, *values in [list(book[sheet].values)]
+        for row in values
+    ]
+    expected = cells.table()
+    assert [row["label"] for row in rows] == expected["label"].tolist()
+    assert sum(row["area_px"] for row in rows) == pytest.approx(
+        sum(areas_of(cells).values()), rel=1e-6
+    )
+    assert {row["class"] for row in rows} == {"tumour", "'=HYPERLINK(1)", CLASSES[2]}
+    assert rows[0]["stitched"] is False
+    assert ("area_um2", "µm²", "Area of the mask, holes left out.") in list(book["columns"].values)
+    book.close()
+
+
+OTHERS = [name for name in EXPORTS if not name.startswith("labels")]
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_result_without_cells_is_exported(tmp_path, name):
+    result = counted(tmp_path / "a.cellseg", [])
+    assert export(result.path, name).stat().st_size > 0
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_without_a_pixel_size(tmp_path, name):
+    result = counted(tmp_path / "a.cellseg", mpp=None)
+    text = export(result.path, name).read_bytes()
+    assert b"area_um2" not in text
+    assert name != "cells.coco.json" or b'"mpp"' not in text
+
+
+@settings(deadline=None)
+@given(
+    mask=npst.arrays(
+        bool, npst.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=14)
+    ).filter(np.any),
+    downsample=st.sampled_from([1.0, 2.5, 0.37]),
+)
+def test_outlines_keep_area_and_pixels(mask, downsample):
+    (outline,) = outlines([_cells.Mask(7, 100, mask)], downsample=downsample)
+    assert outline.is_valid
+    assert outline.area == pytest.approx(mask.sum() * downsample**2, rel=0.005)
+    y, x = np.indices(mask.shape) + 0.5
+    again = shapely.contains_xy(outline, (x + 100) * downsample, (y + 7) * downsample)
+    assert np.mean(again != mask) <= 0.04
+    assert all(part.exterior.is_ccw for part in outline.geoms)
+
+
+def test_outlines_of_smooth_cells_are_the_mask_again_and_short():
+    """Simplified: half the points and fewer, and still every pixel on its side."""
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        noise = gaussian_filter(rng.normal(size=(60, 60)), 4)
+        labels, _ = label_image(noise > 0.05)
+        for number in range(1, labels.max() + 1):
+            mask = labels == number
+            (outline,) = outlines([_cells.Mask(0, 0, mask)], downsample=1.0)
+            y, x = np.mgrid[:60, :60] + 0.5
+            wrong = np.count_nonzero(shapely.contains_xy(outline, x, y) != mask)
+            assert wrong <= 0.01 * mask.sum() + 1
+            edges = np.count_nonzero(np.diff(np.pad(mask, 1), axis=0)) + np.count_nonzero(
+                np.diff(np.pad(mask, 1), axis=1)
+            )
+            if mask.sum() > 100:
+                assert len(shapely.get_coordinates(outline)) < edges / 2
+
+
+def test_memory_does_not_grow_with_the_cells(tmp_path, monkeypatch):
+    """Ten times the slide and the cells, the same peak but for some tens of bytes a cell."""
+    monkeypatch.setattr(_cells, "BLOCK_PX", 200)
+    monkeypatch.setattr(_cells, "ROWS", 100)
+    peaks = {}
+    for rows in (3, 15):
+        masks = [(22 * i, 22 * j, blob(8, 8)) for i in range(rows) for j in range(58)]
+        result = counted(tmp_path / f"{rows}.cellseg", masks)
+        for name in ("cells.geojson", "cells.parquet"):
+            export(result.path, name)  # once before: imports
+            tracemalloc.start()
+            try:
+                export(result.path, name)
+                peaks[name, rows] = tracemalloc.get_traced_memory()[1]
+            finally:
+                tracemalloc.stop()
+    for name in ("cells.geojson", "cells.parquet"):
+        assert peaks[name, 15] - peaks[name, 3] < 300 * 12 * 58, peaks
+
+
+# Bad input.
+
+
+@pytest.fixture
+def said(monkeypatch, capsys):
+    """Exit code and text of ``cellseg export``."""
+
+    def run(*arguments: object) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["cellseg", "export", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        shown = capsys.readouterr()
+        return ended.value.code, shown.out + shown.err
+
+    return run
+
+
+def test_the_command(tmp_path, said):
+    result = counted(tmp_path / "a.cellseg")
+    code, text = said(result.path, "--to", "cells.parquet", "--to", "cells.geojson")
+    assert code == 0
+    assert text.splitlines() == [str(result.path / n) for n in ("cells.parquet", "cells.geojson")]
+    assert load_result(result.path).run["exports"] == ["cells.geojson", "cells.parquet"]
+    code, text = said(result.path, "--to", "cells.parquet", "--to", "cells.doc")
+    assert code == 2
+    assert text.count("\n") == 1
+    assert all(name in text for name in EXPORTS)
+    code, text = said(tmp_path, "--to", "cells.parquet")
+    assert (code, text.count("\n")) == (4, 1)
+    assert "is no result of cellseg" in text
+    code, text = said(tmp_path / "nowhere", "--to", "cells.parquet")
+    assert (code, text.count("\n")) == (4, 1)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_full_disk_is_one_line_and_no_partial_file(tmp_path, name):
+    """RLIMIT_FSIZE: writing further fails, as on a full disk."""
+    result = counted(
+        tmp_path / "a.cellseg", [(22 * i, 22 * j, blob(8, 8)) for i in range(59) for j in range(59)]
+    )
+    code = (
+        "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
+        f"import sys; sys.argv = ['cellseg', 'export', {str(result.path)!r}, '--to', {name!r}]; "
+        "from cellseg.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 5, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert f"{name}: cannot be written" in done.stderr
+    names = {entry.name for entry in result.path.iterdir()}
+    assert names == {"cells.csv", "labels.ome.zarr", "run.json"}
+    assert load_result(result.path).run["exports"] == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_an_unwritable_folder_is_one_line(tmp_path):
+    result = counted(tmp_path / "a.cellseg")
+    result.path.chmod(0o555)
+    try:
+        with pytest.raises(OutputError, match="cannot be written"):
+            export(result.path, "cells.geojson")
+    finally:
+        result.path.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "extra"),
+    [
+        ("rois.zip", "roifile", "export"),
+        ("cells.parquet", "pyarrow", "export"),
+        ("cells.xlsx", "xlsxwriter", "export"),
+    ],
+)
+def test_a_missing_package_is_told_with_its_extra_before_a_run(monkeypatch, name, package, extra):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, f"cellseg.export.{EXPORTS[name]}", raising=False)
+    with pytest.raises(SettingsError) as caught:
+        check_exports((name,))
+    assert str(caught.value) == f'{name} needs {package}: pip install ".[{extra}]"'
+
+
+def test_a_label_image_that_lacks_a_cell_is_told(tmp_path):
+    result = counted(tmp_path / "a.cellseg")
+    shutil.rmtree(result.labels_path / "0" / "1")
+    with pytest.raises(InputError, match=r"labels\.ome\.zarr: lacks cell"):
+        export(result.path, "cells.geojson")
+    assert sorted(p.name for p in result.path.iterdir()) == [
+        "cells.csv",
+        "labels.ome.zarr",
+        "run.json",
+    ]
+
+
+def test_a_damaged_chunk_is_an_input_error(tmp_path):
+    result = counted(tmp_path / "a.cellseg")
+    (result.labels_path / "0" / "0" / "0").write_bytes(b"no blosc")
+    with pytest.raises(InputError, match="cannot be read"):
+        export(result.path, "rois.zip")
+
+
+@pytest.mark.parametrize("box", ["0,0,0,0", "0,0,9000000000,9", "9999,9999,10010,10010"])
+def test_a_table_with_impossible_boxes_is_an_input_error(tmp_path, box):
+    result = counted(tmp_path / "a.cellseg")
+    lines = result.table_path.read_text().splitlines()
+    first = lines[0].split(",").index("bbox_y0_px")
+    row = lines[1].split(",")
+    row[first : first + 4] = box.split(",")
+    result.table_path.write_text("\n".join([lines[0], ",".join(row), *lines[2:]]) + "\n")
+    with pytest.raises(InputError, match="row 1 is none on this slide"):
+        export(result.path, "cells.geojson")

@@ -84,7 +84,8 @@ def read_coco(path: str | Path, *, images: str | Path | None = None) -> DataSet:
     images : str or Path, optional
         Folder of the images; without it they are looked for beside the JSON, in ``images``
         there, and, where the JSON lies in a folder ``annotations`` (as CVAT exports it), in
-        that folder's neighbour ``images``. A file name never leads out of these folders.
+        that folder's neighbour ``images``; of a JSON in a result folder also beside that. A
+        file name never leads out of these folders.
 
     Returns
     -------
@@ -300,6 +301,8 @@ class _Reader:
             home = parent.resolve().parent
             roots += [home, home / "images"]
             roots += [home / "images" / self.path.stem.removeprefix("instances_")]
+        if self.folder is None and parent.resolve().suffix == ".cellseg":
+            roots += [parent.resolve().parent]
         for root in roots:
             path = root / relative
             try:

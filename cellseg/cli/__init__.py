@@ -23,6 +23,7 @@ from cellseg.errors import CellsegError, OutputError, unexpected_text
 COMMANDS = {
     "count": "Count and measure the cells on each IMAGE.",
     "evaluate": "Count the annotated images of DATA, and compare.",
+    "export": "Write a result for QuPath, ImageJ, spreadsheets or training.",
     "info": "Say what an image is: size, channels, pixel size.",
     "overlay": "Draw a result's outlines over its slide, anywhere.",
     "train": "Train a model on DATA: COCO JSON, polygons or masks.",

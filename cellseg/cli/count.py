@@ -228,8 +228,8 @@ Examples:
     "--export",
     "exports",
     multiple=True,
-    metavar="labels.tif",
-    help="Also write the labels as a TIFF of the slide's size.",
+    metavar="NAME",
+    help="Also write labels.tif, cells.geojson, rois.zip, …; cellseg export --help lists them.",
 )
 @click.option(
     "--json",

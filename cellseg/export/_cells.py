@@ -1,0 +1,148 @@
+"""The cells of a result, some at a time: their rows, and their masks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cellseg.errors import InputError
+from cellseg.results import LabelLevel, Result
+
+BLOCK_PX = 1024
+"""Side of the part of the label image whose cells are taken together: that of its chunks."""
+
+ROWS = 16_384
+"""Rows that are taken together where no masks are wanted."""
+
+LARGEST_CELL_PX = 4096
+"""Longer cells are damage, not cells; lattice pixels."""
+
+COLOURS = (
+    (0, 158, 115), (213, 94, 0), (86, 180, 233), (204, 121, 167), (240, 228, 66), (230, 159, 0),
+    (0, 114, 178),
+)  # fmt: skip
+"""Okabe and Ito's, told apart by colour-blind readers too: RGB by class, again from the first."""
+
+_BOX = ["bbox_y0_px", "bbox_x0_px", "bbox_y1_px", "bbox_x1_px"]
+
+
+@dataclass(frozen=True, eq=False)
+class Mask:
+    """One cell's pixels.
+
+    Attributes
+    ----------
+    y0, x0 : int
+        Lattice pixel of ``pixels[0, 0]``.
+    pixels : ndarray, bool, (h, w)
+        Not empty; may have background around it.
+    """
+
+    y0: int
+    x0: int
+    pixels: NDArray[np.bool_]
+
+
+class Classes:
+    """Numbers (from 0) and colours of the classes: as the model lists them, then as they come."""
+
+    def __init__(self, result: Result) -> None:
+        self._names: dict[str, int] = {}
+        for name in result.run.get("class_names") or []:
+            self.number(str(name))
+
+    def number(self, name: str) -> int:
+        """The class's place."""
+        return self._names.setdefault(name, len(self._names))
+
+    def colour(self, name: str) -> tuple[int, int, int]:
+        """Red, green and blue, 0 … 255."""
+        return COLOURS[self.number(name) % len(COLOURS)]
+
+    @property
+    def names(self) -> list[str]:
+        """All that are known by now, in the order of their numbers."""
+        return list(self._names)
+
+
+def tables(result: Result) -> Iterator[pd.DataFrame]:
+    """All rows in the order of their labels, :data:`ROWS` at most together; none where no cell."""
+    rows = result.rows()
+    for start in range(0, len(rows), ROWS):
+        yield rows.take(range(start, min(start + ROWS, len(rows))))
+
+
+def blocks(result: Result) -> Iterator[tuple[pd.DataFrame, list[Mask]]]:
+    """All cells, those of one part of the slide together.
+
+    Yields
+    ------
+    table : DataFrame
+        Rows of ``cells.csv``.
+    masks : list of Mask
+        One for each row.
+
+    Raises
+    ------
+    InputError
+        If the label image does not decode, or lacks a cell that the table has.
+    """
+    rows, level = result.rows(), result.labels()[0]
+    boxes = _boxes(result)
+    places = boxes[:, 0] // BLOCK_PX * (level.shape[1] // BLOCK_PX + 1) + boxes[:, 1] // BLOCK_PX
+    order = np.argsort(places, kind="stable")
+    for some in np.split(order, np.flatnonzero(np.diff(places[order])) + 1):
+        if some.size:
+            table = rows.take(some)
+            yield table, _masks(result, level, boxes[some], table["label"].tolist())
+
+
+def _boxes(result: Result) -> NDArray[np.int32]:
+    """(y0, x0, y1, x1) of all cells, lattice pixels, at most a pixel too wide on each side.
+
+    Raises
+    ------
+    InputError
+        If the table has none, or some that lie nowhere in the lattice.
+    """
+    frame = result.frame
+    try:
+        edges = result.rows().load(_BOX).to_numpy() / frame.downsample
+    except KeyError as error:
+        raise InputError(f"{result.table_path}: has no column {error}") from error
+    # A hair of tolerance, as where they were measured.
+    extent = (frame.lattice_height, frame.lattice_width)
+    low = np.maximum(np.floor(edges[:, :2] + 1e-6), 0)
+    high = np.ceil(edges[:, 2:] - 1e-6)
+    wrong = (low >= extent) | (high <= low) | (high - low > LARGEST_CELL_PX)
+    if wrong.any():
+        row = int(np.flatnonzero(wrong.any(axis=1))[0])
+        raise InputError(
+            f"{result.table_path}: the box of the cell in row {row + 1} is none on this slide"
+        )
+    return np.concatenate([low, np.minimum(high, extent)], axis=1).astype(np.int32)
+
+
+def _masks(
+    result: Result, level: LabelLevel, boxes: NDArray[np.int32], labels: list[int]
+) -> list[Mask]:
+    top, left = (int(v) for v in boxes[:, :2].min(axis=0))
+    bottom, right = (int(v) for v in boxes[:, 2:].max(axis=0))
+    try:
+        seen = np.asarray(level[top:bottom, left:right])
+    except Exception as error:  # whatever zarr's codecs raise
+        said = " ".join(str(error).split())[:200]
+        raise InputError(f"{result.labels_path}: cannot be read: {said}") from error
+    found = []
+    for label, (y0, x0, y1, x1) in zip(labels, boxes.tolist(), strict=True):
+        pixels = seen[y0 - top : y1 - top, x0 - left : x1 - left] == label
+        if not pixels.any():
+            raise InputError(
+                f"{result.labels_path}: lacks cell {label}, which {result.table_path.name} lists"
+            )
+        found.append(Mask(y0, x0, pixels))
+    return found

@@ -1,0 +1,30 @@
+"""What the columns of a result's table mean, and their units."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from cellseg.measure import Column, columns
+from cellseg.protocol import Stain
+from cellseg.results import Result
+
+
+def described(result: Result) -> list[Column]:
+    """The columns of ``cells.csv``, in order; unit and meaning are empty where measure knows none.
+
+    The dtype is the table's.
+    """
+    settings, protocol = (result.run.get(name) or {} for name in ("settings", "protocol"))
+    known = {
+        column.name: column
+        for column in columns(
+            settings.get("channels") or [],
+            stain=cast("Stain", protocol.get("stain", "fluorescence")),
+            has_mpp=True,
+        )
+    }
+    found = []
+    for name, dtype in ((str(c["name"]), str(c["dtype"])) for c in result.run["columns"]):
+        column = known.get(name, Column(name, "", dtype, ""))
+        found.append(Column(name, column.unit, dtype, column.meaning))
+    return found

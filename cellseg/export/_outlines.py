@@ -1,0 +1,103 @@
+"""Masks as polygons."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from skimage.measure import find_contours
+
+from cellseg.export._cells import Mask
+
+TOLERANCE_PX = 0.3
+"""Points of an outline may be left out where it moves by less; neighbouring strands of a mask's
+outline are 0.7 px apart at least."""
+
+LARGEST_CORRECTION = 0.02
+"""Where leaving points out changes the area by a larger share, they stay."""
+
+
+def outlines(masks: Sequence[Mask], *, downsample: float) -> list[shapely.MultiPolygon]:
+    """The outlines of some masks, holes and several parts included.
+
+    They run through the middle between pixel centres of the mask and of the background, so that
+    the pixels whose centres lie inside are the mask again; then each part is scaled by a hair, so
+    that its area is that of its pixels. Pixels that touch at a corner are not joined.
+
+    Parameters
+    ----------
+    masks : sequence of Mask
+    downsample : float
+        Level-0 pixels along a side of a lattice pixel.
+
+    Returns
+    -------
+    list of shapely.MultiPolygon
+        One for each mask: (x, y) in level-0 pixels, 0 at the corner of the first pixel, so that
+        pixel centres lie at halves; outer rings counter-clockwise by RFC 7946's reckoning, holes
+        the other way round.
+    """
+    owner: list[int] = []
+    parts: list[shapely.Polygon] = []
+    for number, mask in enumerate(masks):
+        found = _parts(mask)
+        owner += [number] * len(found)
+        parts += found
+    exact = np.array(parts, dtype=object)
+    # Halfway between centres each corner of the pixels' edges is cut: 1/8 px² is lost where it is
+    # convex and won where it is concave, and around any ring there are four more convex ones.
+    area = shapely.area(exact) + 0.5 * (1 - shapely.get_num_interior_rings(exact))
+    simple = shapely.simplify(exact, TOLERANCE_PX, preserve_topology=False)
+    good = (
+        shapely.is_valid(simple)
+        & (shapely.get_type_id(simple) == shapely.GeometryType.POLYGON)
+        & (shapely.get_num_interior_rings(simple) == shapely.get_num_interior_rings(exact))
+        & (np.abs(shapely.area(simple) / area - 1) < LARGEST_CORRECTION)
+    )
+    chosen = np.where(good, simple, exact)
+    grown = np.sqrt(area / shapely.area(chosen))
+    centres = shapely.get_coordinates(shapely.centroid(chosen))
+    points, of = shapely.get_coordinates(chosen, return_index=True)
+    points = (centres[of] + (points - centres[of]) * grown[of, None]) * downsample
+    # A thousandth of a pixel, or of a lattice pixel where that is smaller.
+    decimals = 3 + max(0, int(np.ceil(-np.log10(downsample))))
+    placed = shapely.orient_polygons(shapely.set_coordinates(chosen, np.round(points, decimals)))
+    whole: list[shapely.MultiPolygon] = shapely.multipolygons(placed, indices=owner).tolist()
+    return whole
+
+
+def rings(outline: shapely.MultiPolygon) -> list[NDArray[np.float64]]:
+    """All rings of an outline, (N, 2), each closed: of every part the outer one, then its holes."""
+    return [
+        shapely.get_coordinates(ring)
+        for part in outline.geoms
+        for ring in (part.exterior, *part.interiors)
+    ]
+
+
+def _parts(mask: Mask) -> list[shapely.Polygon]:
+    """Polygons halfway between the pixels' centres, lattice pixels."""
+    contours = find_contours(np.pad(mask.pixels, 1).astype(np.float32), 0.5)  # type: ignore[no-untyped-call]
+    # The first pixel's centre has index 1 in the padded array and lies at a half.
+    corner = np.array([mask.x0, mask.y0]) - 0.5
+    found = [shapely.linearrings(contour[:, ::-1] + corner) for contour in contours]
+    if len(found) == 1:
+        return [shapely.polygons(found[0])]
+    # find_contours goes round the mask one way, and round its holes the other way.
+    ccw = shapely.is_ccw(found)
+    outers = sorted(
+        (shapely.polygons(ring) for ring, outer in zip(found, ccw, strict=True) if outer),
+        key=lambda part: float(part.area),
+    )
+    holes: list[list[shapely.LinearRing]] = [[] for _ in outers]
+    for ring, outer in zip(found, ccw, strict=True):
+        if not outer:
+            # The smallest part around it: there may be a part in a hole of another.
+            point = shapely.points(ring.coords[0])
+            holes[next(n for n, part in enumerate(outers) if part.contains(point))].append(ring)
+    return [
+        shapely.polygons(part.exterior, own) if own else part
+        for part, own in zip(outers, holes, strict=True)
+    ]

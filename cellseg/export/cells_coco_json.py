@@ -1,0 +1,135 @@
+"""``cells.coco.json``: annotations to train on, or to correct in an annotation program.
+
+One image, the slide at its own size, and a run-length mask for each cell: at each level-0 pixel
+what ``labels.tif`` has there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellseg.errors import SettingsError
+from cellseg.evaluation.run_lengths import encoded
+from cellseg.export._cells import Classes, Mask, blocks
+from cellseg.results import Frame, Result, readable
+
+LARGEST_PX = 2**32 - 1
+"""COCO's run lengths go no further."""
+
+_MODALITIES = {"he": "histology", "ihc": "histology ihc"}
+
+
+def write(result: Result, path: Path) -> None:
+    """Write the cells of a result.
+
+    Parameters
+    ----------
+    result : Result
+        Finished.
+    path : Path
+        Overwritten.
+
+    Raises
+    ------
+    SettingsError
+        If the slide is too large for COCO's run lengths.
+    """
+    frame = result.frame
+    if frame.height * frame.width > LARGEST_PX:
+        raise SettingsError(
+            f"{path.parent}: COCO JSON is for images of at most {LARGEST_PX:,} px, this slide has "
+            f"{frame.height * frame.width:,}; cells.geojson holds its outlines"
+        )
+    classes = Classes(result)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        head = {"description": f"{result.path.name}, counted by cellseg"}
+        file.write(f'{{"info":{_json(head)},"images":[{_json(_image(result))}],"annotations":[')
+        before = "\n"
+        for annotation in _annotations(result, classes):
+            file.write(f"{before}{_json(annotation)}")
+            before = ",\n"
+        categories = [
+            {"id": place, "name": readable(name)}
+            for place, name in enumerate(classes.names or ["cell"], start=1)
+        ]
+        file.write(f'\n],"categories":{_json(categories)}}}\n')
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _image(result: Result) -> dict[str, object]:
+    """The entry that ``cellseg train`` reads."""
+    frame = result.frame
+    path = str(_section(result, "image").get("path") or result.path.stem)
+    stain = str(_section(result, "protocol").get("stain") or "unknown")
+    return {
+        "id": 1,
+        "file_name": readable(PurePosixPath(path.replace("\\", "/")).name),
+        "height": frame.height,
+        "width": frame.width,
+        "modality": _MODALITIES.get(stain, stain),
+        **({} if frame.mpp is None else {"mpp": frame.mpp}),
+    }
+
+
+def _section(result: Result, name: str) -> dict[str, Any]:
+    found = result.run.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _annotations(result: Result, classes: Classes) -> Iterator[dict[str, object]]:
+    extent = (result.frame.height, result.frame.width)
+    for table, masks in blocks(result):
+        for label, name, mask in zip(
+            table["label"].tolist(), table["class"].tolist(), masks, strict=True
+        ):
+            (y0, x0), pixels = _at_level_0(mask, result.frame)
+            y1, x1 = y0 + pixels.shape[0], x0 + pixels.shape[1]
+            code = encoded((y0, x0, y1, x1), pixels, extent)
+            counts = code["counts"]
+            yield {
+                "id": label,
+                "image_id": 1,
+                "category_id": classes.number(name) + 1,
+                "segmentation": {
+                    "size": list(extent),
+                    "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts,
+                },
+                "bbox": [x0, y0, x1 - x0, y1 - y0],
+                "area": int(np.count_nonzero(pixels)),
+                "iscrowd": 0,
+            }
+
+
+def _at_level_0(mask: Mask, frame: Frame) -> tuple[tuple[int, int], NDArray[np.bool_]]:
+    """First pixel (y, x) and tight mask; one pixel at least, where the lattice is the finer one."""
+    ys, rows = _level_0(mask.y0, mask.pixels.shape[0], frame.downsample, frame.height)
+    xs, columns = _level_0(mask.x0, mask.pixels.shape[1], frame.downsample, frame.width)
+    pixels = mask.pixels[np.ix_(rows, columns)]
+    if not pixels.any():
+        y, x = np.argwhere(mask.pixels).mean(axis=0) + np.array([mask.y0, mask.x0]) + 0.5
+        at = int(y * frame.downsample), int(x * frame.downsample)
+        corner = min(at[0], frame.height - 1), min(at[1], frame.width - 1)
+        return corner, np.ones((1, 1), bool)
+    ins, across = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
+    tight = pixels[ins[0] : ins[-1] + 1, across[0] : across[-1] + 1]
+    return (int(ys[ins[0]]), int(xs[across[0]])), tight
+
+
+def _level_0(
+    start: int, length: int, downsample: float, size: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Level-0 pixels along one axis, and in which pixel of the mask each lies."""
+    first = max(0, int(start * downsample) - 1)
+    pixels = np.arange(first, min(size, int((start + length) * downsample) + 2))
+    inside = ((pixels + 0.5) / downsample).astype(np.int64) - start
+    kept = (inside >= 0) & (inside < length)
+    return pixels[kept], inside[kept]

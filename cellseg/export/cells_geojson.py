@@ -1,0 +1,85 @@
+"""``cells.geojson``: a detection a cell, for QuPath 0.5 and later.
+
+A FeatureCollection, feature by feature: the outline in level-0 pixels, the class with its colour,
+and every number of ``cells.csv`` as a measurement under its column's name; empty ones are left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import pandas as pd
+import shapely
+
+from cellseg.export._cells import Classes, blocks
+from cellseg.export._outlines import outlines
+from cellseg.results import Result, readable
+
+
+def write(result: Result, path: Path) -> None:
+    """Write the cells of a result.
+
+    Parameters
+    ----------
+    result : Result
+        Finished.
+    path : Path
+        Overwritten.
+    """
+    with path.open("w", encoding="utf-8", newline="") as file:
+        write_to(result, file)
+
+
+def write_to(result: Result, file: IO[str]) -> None:
+    """The same to an open file."""
+    file.write('{"type":"FeatureCollection","features":[')
+    before = "\n"
+    for feature in _features(result):
+        file.write(before)
+        file.write(json.dumps(feature, ensure_ascii=False, separators=(",", ":")))
+        before = ",\n"
+    file.write("\n]}\n")
+
+
+def _features(result: Result) -> Iterator[dict[str, object]]:
+    classes = Classes(result)
+    for table, masks in blocks(result):
+        drawn = outlines(masks, downsample=result.frame.downsample)
+        for label, name, outline, measured in zip(
+            table["label"].tolist(),
+            table["class"].tolist(),
+            drawn,
+            _measurements(table),
+            strict=True,
+        ):
+            yield {
+                "type": "Feature",
+                "geometry": shapely.geometry.mapping(_simplest(outline)),
+                "properties": {
+                    "objectType": "detection",
+                    "name": str(label),
+                    "classification": {"name": readable(name), "color": classes.colour(name)},
+                    "measurements": measured,
+                },
+            }
+
+
+def _simplest(outline: shapely.MultiPolygon) -> shapely.Polygon | shapely.MultiPolygon:
+    return outline.geoms[0] if len(outline.geoms) == 1 else outline
+
+
+def _measurements(table: pd.DataFrame) -> Iterator[dict[str, float]]:
+    """Numbers by their columns' names; yes and no are 1 and 0."""
+    numbers = table.drop(columns="label").select_dtypes(["number", "bool"])
+    columns = []
+    for name in numbers:
+        column = numbers[name]
+        if column.dtype == "float32":
+            column = column.astype("float64").round(6)
+        columns.append((column.astype("int64") if column.dtype == "bool" else column).tolist())
+    names = [str(name) for name in numbers]
+    for row in zip(*columns, strict=True):
+        yield {name: value for name, value in zip(names, row, strict=True) if value == value}

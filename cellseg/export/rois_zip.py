@@ -1,0 +1,85 @@
+"""``rois.zip``: regions of interest for the ROI manager of ImageJ and Fiji.
+
+One a cell, called ``LABEL-CLASS``, outlined in level-0 pixels, coloured and grouped by class; the
+class stands in its properties too. Those with holes or of several parts are composite.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from roifile import ROI_OPTIONS, ROI_TYPE, ImagejRoi
+
+from cellseg.export._cells import Classes, blocks
+from cellseg.export._outlines import outlines, rings
+from cellseg.results import Result
+from cellseg.text import visible
+
+_OUTSIDE_NAMES = re.compile(r"[^\w .+-]")
+_ASTRAL = re.compile("[\U00010000-\U0010ffff]")
+"""Two characters each in ImageJ's files, which count them as one."""
+
+_LONGEST_NAME = 60
+_MOVE, _LINE, _CLOSE = 0.0, 1.0, 4.0
+
+
+def write(result: Result, path: Path) -> None:
+    """Write the cells of a result.
+
+    Parameters
+    ----------
+    result : Result
+        Finished.
+    path : Path
+        Overwritten.
+    """
+    classes = Classes(result)
+    with ZipFile(path, "w", ZIP_DEFLATED, compresslevel=4) as archive:
+        for table, masks in blocks(result):
+            drawn = outlines(masks, downsample=result.frame.downsample)
+            names = table["class"].tolist()
+            for label, name, outline in zip(table["label"].tolist(), names, drawn, strict=True):
+                shown = _ASTRAL.sub("_", visible(name))
+                roi = _roi(outline)
+                roi.name = f"{label:07d}-{_OUTSIDE_NAMES.sub('_', shown)[:_LONGEST_NAME]}"
+                roi.properties = {"class": shown}
+                roi.group = classes.number(name) % 255 + 1
+                roi.stroke_color = bytes((255, *classes.colour(name)))
+                entry = ZipInfo(f"{roi.name}.roi")
+                entry.compress_type = ZIP_DEFLATED
+                archive.writestr(entry, roi.tobytes())
+
+
+def _roi(outline: shapely.MultiPolygon) -> ImagejRoi:
+    """A polygon, or a composite of all rings: ImageJ fills them by the even-odd rule."""
+    lines = rings(outline)
+    roi = ImagejRoi.frompoints(lines[0][:-1].astype(np.float32))
+    roi.roitype = ROI_TYPE.POLYGON
+    if len(lines) == 1:
+        return roi
+    left, top, right, bottom = outline.bounds
+    return ImagejRoi(
+        roitype=ROI_TYPE.RECT,
+        options=roi.options & ~ROI_OPTIONS.SUB_PIXEL_RESOLUTION,
+        left=int(left),
+        top=int(top),
+        right=int(np.ceil(right)),
+        bottom=int(np.ceil(bottom)),
+        multi_coordinates=(path := _path(lines)),
+        shape_roi_size=len(path),
+    )
+
+
+def _path(lines: list[NDArray[np.float64]]) -> NDArray[np.float32]:
+    """Steps of a pen: move, lines, close; for each ring."""
+    steps: list[NDArray[np.float64]] = []
+    for line in lines:
+        commands = np.insert(line[:-1], 0, _LINE, axis=1)
+        commands[0, 0] = _MOVE
+        steps += [commands.ravel(), np.array([_CLOSE])]
+    return np.concatenate(steps).astype(np.float32)
