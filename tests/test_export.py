@@ -33,6 +33,7 @@ from pycocotools.mask import toBbox
 from scipy.ndimage import gaussian_filter
 from scipy.ndimage import label as label_image
 
+from cellseg.annotations.coco import read_coco
 from cellseg.cli import main
 from cellseg.errors import InputError, OutputError, SettingsError
 from cellseg.export import EXPORTS, _cells, cells_xlsx, check_exports, export, labels_tiff
@@ -40,7 +41,6 @@ from cellseg.export._outlines import outlines
 from cellseg.instances import Instances
 from cellseg.measure import Scale, columns, measure
 from cellseg.results import Frame, Report, Result, ResultFolder, load_result
-from cellseg.training.coco import read_coco
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cellseg.annotations.run_lengths import encoded
 from cellseg.errors import SettingsError
-from cellseg.evaluation.run_lengths import encoded
 from cellseg.export._cells import Classes, Mask, blocks
 from cellseg.results import Frame, Result, readable
 
