@@ -27,9 +27,9 @@ Examples:
     help=f"{', '.join(EXPORTS)}; may be given several times.",
 )
 def export(result: Path, names: tuple[str, ...]) -> None:
-    """Write other files into a RESULT folder, for other programs.
+    """Write a result for QuPath, ImageJ, spreadsheets or training.
 
-    What each is for: docs/exports.md.
+    The files go into the RESULT folder; what each is for: docs/exports.md.
     """
     check_exports(names)
     for name in dict.fromkeys(names):
