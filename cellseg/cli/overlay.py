@@ -41,9 +41,10 @@ def overlay(
     output: Path | None,
     image: Location | None,
 ) -> None:
-    """Draw the outlines of a RESULT folder over its slide, as a PNG with a legend.
+    """Draw a result's outlines over its slide, anywhere, as a PNG.
 
-    Cells are outlined by class, under a legend with their numbers and a scale bar.
+    Cells are outlined by class, under a legend with their numbers and a scale bar. A slide that
+    was moved is named with --image.
     """
     if not isinstance(path, Path):
         raise InputError(f"{path}: is behind a URL; copy the result folder to a disk first")
