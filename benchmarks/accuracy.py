@@ -20,7 +20,7 @@ import numpy as np
 
 from cellseg.evaluate import EvaluateRequest, Evaluation, evaluate
 from cellseg.metrics.calibration import GRID, best_threshold
-from cellseg.metrics.judged import Judged, scores_of
+from cellseg.metrics.judged import Judged, curve, scores_of
 from cellseg.metrics.sizes import size_error
 
 DIAMETERS_PX = (0.0, 12.0, 24.0, 48.0, np.inf)
@@ -86,10 +86,7 @@ def thresholds(evaluation: Evaluation) -> None:
         counts = np.array([[int(image.at(score).sum()) for image in images] for score in GRID])
         score = GRID[best_threshold(counts, truth)]
         there = scores_of([replace(image, score=score) for image in images], 1)
-        best = max(
-            (scores_of([replace(image, score=s) for image in images], 1).f1[0.5], s)
-            for s in GRID[::5]
-        )
+        best = max((point.f1, point.score) for point in curve(images))
         click.echo(
             f"| {name} | {len(images)} | {images[0].score:g} | {score:g} | "
             f"{there.count.bias:+.1%} | {there.count.mean_relative:.1%} | "

@@ -40,7 +40,7 @@ SCALE = ".scale"
 CONTENT_KEY = "cellseg_sha256"
 """Of the card and the arrays, as :func:`_content` takes it; older files have none."""
 
-DEFAULT_SHA256: str | None = "91cf871457814b3c216cfd8c630264b4a9a5f63de2e4a6a44a8a5373f2f6ac65"
+DEFAULT_SHA256: str | None = "3e5b3211d7c2f3c39f0f2a7598f5b38a78d8fd52ea0b75eb950b8b5e286366f1"
 """Checksum of the weights that come with cellseg."""
 
 COCO_URL: str = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.url
