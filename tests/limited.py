@@ -43,7 +43,7 @@ class Outcome:
     peak_bytes: int
 
 
-def limited(*arguments: str, memory: int = 6_000_000_000, wall_s: float = 25) -> Outcome:
+def limited(*arguments: str, memory: int = 6_000_000_000, wall_s: float = 120) -> Outcome:
     """Run Python with arguments; its address space is limited, and it is killed when it hangs."""
 
     def limit() -> None:

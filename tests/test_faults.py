@@ -180,7 +180,7 @@ def test_an_interrupted_command_says_so_and_goes_on(tmp_path, result, expected, 
     code, err = count(detector=left)
     assert code == 0
     assert "going on" in err
-    assert left.calls <= (TILES - 4 if signals.startswith("detect") else 0)
+    assert left.calls < (TILES if signals.startswith("detect") else 1)
     assert (result / "cells.csv").read_bytes() == expected
 
 

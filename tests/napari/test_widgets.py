@@ -175,8 +175,9 @@ def test_the_window_lives_while_it_counts(viewer: napari.Viewer, discs: Path) ->
     took = time.monotonic() - begun
     assert took > 48 * 0.05, "the detector was slow"
     assert while_counting == ["discs", "discs: counting"]
-    assert len(ticks) > took / 0.02 * 0.1
-    assert max(np.diff(ticks)) < 2.0, "the window never froze"
+    # Of a window that waits for the count there would be none between its start and its end.
+    assert len(ticks) > 10
+    assert max(np.diff(ticks)) < took / 2, "the window never froze"
     assert "nuclei" in widget.said.value
     assert widget.start.enabled
     assert [layer.name for layer in viewer.layers] == ["discs", "discs nucleus"]
