@@ -130,6 +130,8 @@ SIGNALLED = textwrap.dedent(
     from cellseg.cli import main
     from cellseg.detect.threshold import ThresholdDetector
 
+    # A runner in the background has its children ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     where, *names = sys.argv.pop(1).split()
     numbers = [getattr(signal, name) for name in names]
 

@@ -80,6 +80,8 @@ def cli(verbose: bool) -> None:
 def main() -> None:
     """Entry point: run the command and turn errors into one line and an exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
+    # Of several chunks that zarr asks for at once one error is told, not those that came after it.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
         code = cli(standalone_mode=False)
     except click.ClickException as error:
