@@ -1,7 +1,7 @@
 """How many cell-bearing tiles does the tissue prefilter keep, and how much glass does it skip?
 
-``PYTHONPATH=tools python benchmarks/prefilter.py DATA_DIR`` where DATA_DIR holds dsb2018, tnbc, nucls,
-brca_m2c_points and t98g_phase. Only images of the validation splits are used.
+``PYTHONPATH=tools python benchmarks/prefilter.py DATA_DIR`` where DATA_DIR holds dsb2018, tnbc,
+nucls, brca_m2c_points and t98g_phase. Only images of the validation splits are used.
 """
 
 from __future__ import annotations
