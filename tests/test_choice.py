@@ -14,6 +14,7 @@ from cellseg.counting.sample import sample
 from cellseg.detect import DetectorInfo
 from cellseg.errors import SettingsError
 from cellseg.intensity.stain import guess_stain
+from cellseg.protocol import load_protocol
 from cellseg.slide import open_slide
 from cellseg.synthetic import (
     FluorescenceScene,
@@ -23,6 +24,7 @@ from cellseg.synthetic import (
     draw_stained,
 )
 
+FLUORESCENCE, BRIGHTFIELD = (load_protocol(n).score for n in ("fluorescence", "brightfield"))
 INFO = DetectorInfo("drawn", "0" * 12, ("nucleus",), "nucleus", diameter_px=16.0)
 
 HAEMATOXYLIN, DAB = np.array([0.65, 0.70, 0.29]), np.array([0.27, 0.57, 0.78])
@@ -212,17 +214,21 @@ PLANS = {
     # picture or channels, names, mpp; channel wanted; model's mpp, score → the plan
     "the channel comes first": (
         [bright, nuclei], ["Brightfield", "DAPI"], 0.5, "DAPI", None, None,
-        ("fluorescence", (1,), 1.0, 0.15),
+        ("fluorescence", (1,), 1.0, FLUORESCENCE),
     ),
     "and the other one has its own": (
         [bright, nuclei], ["Brightfield", "DAPI"], 0.5, "0", None, None,
-        ("brightfield", (0,), 1.0, 0.3),
+        ("brightfield", (0,), 1.0, BRIGHTFIELD),
     ),
     "two channels without names": (
-        [membranes, nuclei], None, 0.5, None, None, None, ("fluorescence", (1,), 1.0, 0.15),
+        [membranes, nuclei], None, 0.5, None, None, None, ("fluorescence", (1,), 1.0, FLUORESCENCE),
     ),
-    "finer pixels": ([nuclei], None, 0.25, None, None, None, ("fluorescence", (0,), 2.0, 0.15)),
-    "no pixel size": ([nuclei], None, None, None, None, None, ("fluorescence", (0,), 1.0, 0.15)),
+    "finer pixels": (
+        [nuclei], None, 0.25, None, None, None, ("fluorescence", (0,), 2.0, FLUORESCENCE),
+    ),
+    "no pixel size": (
+        [nuclei], None, None, None, None, None, ("fluorescence", (0,), 1.0, FLUORESCENCE),
+    ),
     "the model's scale and score": (
         [nuclei], None, 0.25, None, 1.0, 0.4, ("fluorescence", (0,), 4.0, 0.4),
     ),
