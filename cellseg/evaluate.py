@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cellseg.annotations.coco import DataSet, join, read_coco
+from cellseg.annotations.coco import DataSet, join, judgeable, read_coco
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.counting.plan import make_plan
 from cellseg.counting.request import CountRequest
@@ -228,7 +228,7 @@ def evaluate(request: EvaluateRequest) -> Iterator[Event]:
     CellsegError
         InputError for annotations or images that cannot be read, SettingsError, WeightsError.
     """
-    data = join([read_coco(path, images=request.images) for path in request.data])
+    data = judgeable(join([read_coco(path, images=request.images) for path in request.data]))
     notes = list(data.notes)
     detectors: dict[object, Detector] = {}
     precision = None if request.precision == "auto" else request.precision

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from imageio.v3 import imwrite
 from pycocotools import mask as rle
 
-from cellseg.annotations.coco import join, light_of, load, read_coco, with_classes
+from cellseg.annotations.coco import join, judgeable, light_of, load, read_coco, with_classes
 from cellseg.annotations.outlines import outline_of
 from cellseg.annotations.run_lengths import encoded
 from cellseg.errors import InputError
 from cellseg.geometry import Box
 from cellseg.training.crops import cut
+from cellseg.training.validate import split
 
 # pycocotools' own decoder is behind NumPy 2; cellseg does not use it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -287,6 +288,22 @@ def test_boxes_without_an_outline_are_kept_as_boxes(project):
     crop = cut(image, origin=(0, 0), side=32, size=32)
     assert crop.outlined.tolist() == [True, False, False]
     assert crop.unknown.sum() == 5 * 6 + 12 * 2
+
+
+def test_images_known_in_part_are_learned_from_and_not_judged_by(project):
+    crowd = annotation(2, iscrowd=1, segmentation={"size": [32, 40], "counts": [0, 1280]})
+    whole = read_coco(project())
+    part = read_coco(project(annotations=[annotation(), crowd]))
+    assert not whole.images[0].known_in_part
+    assert part.images[0].known_in_part
+    both = judgeable(join([whole, part]))
+    assert [image.known_in_part for image in both.images] == [False]
+    assert "1 images are annotated in part" in both.notes[-1]
+    with pytest.raises(InputError, match="no image is annotated whole"):
+        judgeable(part)
+    train, held = split([*part.images, *whole.images, *part.images])
+    assert [image.known_in_part for image in held] == [False]
+    assert len(train) == 2
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import json
 import struct
 import zlib
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
@@ -104,6 +104,23 @@ def join(sets: list[DataSet]) -> DataSet:
     classes = tuple(dict.fromkeys(name for one in sets for name in one.classes))
     images = [image for one in sets for image in with_classes(one, classes)]
     return DataSet(tuple(images), classes, tuple(note for one in sets for note in one.notes))
+
+
+def judgeable(data: DataSet) -> DataSet:
+    """The images that are annotated whole: a find in a region that is ignored is neither right
+    nor wrong, and a box is no outline.
+
+    Raises
+    ------
+    InputError
+        If there are none.
+    """
+    whole = tuple(image for image in data.images if not image.known_in_part)
+    left = len(data.images) - len(whole)
+    if not whole:
+        raise InputError("no image is annotated whole: all have regions to ignore or boxes alone")
+    said = f"{left} images are annotated in part (ignored regions, boxes alone): not judged by"
+    return replace(data, images=whole, notes=(*data.notes, *([said] if left else [])))
 
 
 def with_classes(data: DataSet, classes: tuple[str, ...]) -> list[AnnotatedImage]:

@@ -82,6 +82,11 @@ class AnnotatedImage:
             return self.masks
         return [mask for mask, known in zip(self.masks, self.outlined, strict=True) if known]
 
+    @property
+    def known_in_part(self) -> bool:
+        """Whether it has regions to ignore or boxes alone: to learn from, not to judge by."""
+        return bool(self.ignored) or len(self.outlines) < len(self.masks)
+
     @cached_property
     def median_diameter_px(self) -> float:
         """Median equivalent diameter of the objects, pixels; 20 where there are none."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cellseg.annotations.coco import DataSet, join, read_coco, with_classes
+from cellseg.annotations.coco import DataSet, join, judgeable, read_coco, with_classes
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.detect import Sizes
 from cellseg.errors import InputError
@@ -126,7 +126,7 @@ def prepare(request: TrainRequest, tell: Report) -> Prepared:
 
 def _held(request: TrainRequest, classes: tuple[str, ...]) -> list[AnnotatedImage]:
     assert request.validation is not None
-    data: DataSet = read_coco(request.validation, images=request.images)
+    data: DataSet = judgeable(read_coco(request.validation, images=request.images))
     unknown = sorted(set(data.classes) - set(classes))
     if unknown:
         raise InputError(

@@ -206,8 +206,8 @@ def split(
 ) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
     """Training and validation images: the same split for the same images.
 
-    Each group gives its share, rounded; there is at least one validation image where there
-    are two images or more.
+    Each group gives its share, rounded, of images that are annotated whole; there is at least one
+    validation image where there are two images or more, and one of them is such.
     """
     rng = np.random.default_rng(seed)
     groups: dict[str, list[int]] = {}
@@ -215,12 +215,14 @@ def split(
         groups.setdefault(image.group, []).append(index)
     held: set[int] = set()
     for members in groups.values():
+        whole = [index for index in members if not images[index].known_in_part]
         count = min(round(len(members) * share), len(members) - 1)
-        held.update(rng.permutation(members)[:count].tolist())
+        held.update(rng.permutation(np.array(whole, np.int64))[:count].tolist())
     if not held and len(images) > 1:
         most = max(groups.values(), key=len)
-        candidates = [i for i in most if images[i].masks] or most
-        held.add(int(rng.choice(candidates)))
+        whole = [i for i in most if not images[i].known_in_part]
+        if whole:
+            held.add(int(rng.choice([i for i in whole if images[i].masks] or whole)))
     train = [image for index, image in enumerate(images) if index not in held]
     return train, [image for index, image in enumerate(images) if index in held]
 
