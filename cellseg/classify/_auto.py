@@ -1,9 +1,10 @@
 """A threshold from the histogram, or the reason why there is none.
 
-Two normal distributions are fitted to the values (EM on a fine histogram); the threshold is where
-a value belongs to either with the same probability. It is proposed only where the distribution has
-two humps: between the two means the fitted density must fall well below the lower hump, the means
-must lie apart, and there must be enough cells on either side.
+The threshold is the lowest point of the histogram, smoothed, between two humps. Whether there are
+two says a mixture of two normal distributions (EM on a fine histogram): their means must lie apart,
+the cells' own density must fall well below either hump, and there must be enough cells on either
+side. The mixture itself gives no threshold: positive cells spread far wider than a normal
+distribution, and its upper one reaches down among the negative cells.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from cellseg.classify._histogram import histogram
 from cellseg.errors import SettingsError
 
-METHOD = "two normal distributions, equal probability"
+METHOD = "lowest point between two humps"
 
 LEAST_CELLS, LEAST_SHARE = 50, 0.005
 """Measured cells, and the share of them on the smaller side, without which nothing is proposed."""
@@ -29,6 +30,9 @@ DEEPEST_VALLEY = 0.75
 """The cells' density in the valley, of the lower hump's: above it the humps are chance."""
 
 CHANCE = 4.0
+
+SMOOTH = 1 / 20
+"""Deviation of the Gaussian that smooths the histogram, of the distance of the means."""
 
 _BINS, _ROUNDS, _FINE = 512, 500, 1024
 
@@ -86,7 +90,7 @@ def propose(values: ArrayLike, name: str = "the measurement") -> Proposal:
         )
     weights, means, deviations = _fit(seen.centres, seen.counts.astype(np.float64))
     apart = float(abs(means[1] - means[0]) / np.sqrt((deviations**2).mean()))
-    threshold = _crossing(weights, means, deviations)
+    threshold = _lowest(seen.centres, seen.counts, means)
     valley = _valley(seen.centres, seen.counts, means, deviations)
     if min(weights) < LEAST_SHARE:
         why = f"{100 * (1 - min(weights)):.1f} % of the cells are of one kind"
@@ -153,28 +157,30 @@ def _densities(at: Floats, weights: Floats, means: Floats, deviations: Floats) -
     )
 
 
-def _crossing(weights: Floats, means: Floats, deviations: Floats) -> float:
-    """Where both distributions have the same density, between the means."""
-    at = np.linspace(means[0], means[1], _FINE)
-    lower, upper = _densities(at, weights, means, deviations)
-    return float(at[int(np.argmax(upper >= lower))])
+def _lowest(at: Floats, counts: NDArray[np.int64], means: Floats) -> float:
+    """Where fewest cells lie between the means; the middle, where that is a stretch."""
+    between = np.linspace(means[0], means[1], _FINE)
+    width = max(SMOOTH * float(means[1] - means[0]), at[1] - at[0])
+    density = np.exp(-(((between[:, None] - at) / width) ** 2) / 2) @ counts
+    return float(between[density <= density.min() + 1e-6 * counts.sum()].mean())
 
 
 def _valley(at: Floats, counts: NDArray[np.int64], means: Floats, deviations: Floats) -> float:
     """Of the cells themselves: the fall of their density between the two humps.
 
-    Cells are counted in a window as wide as the narrower hump; a fall that chance may make (below
-    :data:`CHANCE` standard deviations of the two counts) is none.
+    For either hump cells are counted in windows as wide as its standard deviation; a fall that
+    chance may make (below :data:`CHANCE` standard deviations of the two counts) is none.
     """
-    half = max(1, round(float(deviations.min()) / (at[1] - at[0])))
+    first, second = (int(np.argmin(abs(at - mean))) for mean in means)
     total = np.concatenate([[0], np.cumsum(counts)])
     ends = np.arange(len(at))
-    low, high = np.maximum(ends - half, 0), np.minimum(ends + half + 1, len(at))
-    seen = (total[high] - total[low]) / (high - low) * (2 * half + 1)
-    first, second = (int(np.argmin(abs(at - mean))) for mean in means)
-    if second <= first:
-        return 1.0
-    bottom = first + int(np.argmin(seen[first : second + 1]))
-    hump = min(seen[: bottom + 1].max(), seen[bottom:].max())
-    certain = hump - seen[bottom] > CHANCE * np.sqrt(hump + seen[bottom])
-    return float(seen[bottom] / hump) if certain else 1.0
+    falls = []
+    for below, deviation in zip((True, False), deviations.tolist(), strict=True):
+        half = round(deviation / (at[1] - at[0]) / 2)
+        low, high = np.maximum(ends - half, 0), np.minimum(ends + half + 1, len(at))
+        seen = (total[high] - total[low]) / (high - low) * (2 * half + 1)
+        bottom = first + int(np.argmin(seen[first : max(first, second) + 1]))
+        least, most = seen[bottom], (seen[: bottom + 1] if below else seen[bottom:]).max()
+        certain = most - least > CHANCE * np.sqrt(most + least)
+        falls.append(float(least / most) if certain else 1.0)
+    return max(falls)

@@ -19,7 +19,7 @@ UNMEASURED = -1
 
 _POSITIVE, _GRADED = ("negative", "positive"), ("negative", "1+", "2+", "3+")
 _SIGNS = {"negative": "-", "positive": "+"}
-_AFFIXES = re.compile("^((nucleus|cytoplasm|cell)_)?intensity_(mean|std|min|max)_|_od_mean$")
+_AFFIXES = re.compile("^((nucleus|cytoplasm|cell)_)?(intensity_(mean|std|min|max)_)?|_od_mean$")
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +93,11 @@ def named(marker: Marker) -> str:
 
     >>> named(Marker(measure="intensity_mean_cd3", threshold=400))
     'cd3'
+    >>> named(Marker(measure="dab_od_mean", threshold=0.2))
+    'DAB'
     """
-    return marker.name or _AFFIXES.sub("", marker.measure) or marker.measure
+    short = _AFFIXES.sub("", marker.measure) or marker.measure
+    return marker.name or ("DAB" if short == "dab" else short)
 
 
 def measurement(name: str, columns: Mapping[str, str] | Sequence[tuple[str, str]]) -> str:
@@ -124,7 +127,8 @@ def measurement(name: str, columns: Mapping[str, str] | Sequence[tuple[str, str]
     # What someone most probably looks for comes first, and a person can read the line.
     numbers.sort(key=lambda column: not column.endswith("_od_mean") and "_mean_" not in column)
     why = "holds no measured numbers" if name in dtypes else "is no measurement of this result"
-    raise SettingsError(f"{name!r} {why}; there are: {', '.join(numbers)}")
+    hint = "; DAB is measured by the protocol ihc" if "dab" in name.lower() else ""
+    raise SettingsError(f"{name!r} {why}{hint}; there are: {', '.join(numbers)}")
 
 
 def _words(marker: Marker) -> tuple[str, ...]:

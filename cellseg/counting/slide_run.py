@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cellseg import __version__
+from cellseg.classify import measurement
+from cellseg.counting.classified import classify_result
 from cellseg.counting.events import CountResult, Event, Note, Started, TileDone
 from cellseg.counting.local import LocalEngine, Mapped
 from cellseg.counting.plan import Plan, fit_normaliser, sample_boxes
@@ -76,8 +78,9 @@ class SlideRun:
             if folder.already_complete and (earlier := _earlier(self.request.image, folder.path)):
                 yield Note("counted before with the same settings: nothing to do")
                 folder.close()
+                yield from self._classify(folder.path, missing=True)
                 self._export(folder.path, missing=True)
-                yield earlier
+                yield _earlier(self.request.image, folder.path) or earlier
                 return
             if folder.resumed:
                 yield Note("going on from an earlier, interrupted run of the same settings")
@@ -98,7 +101,7 @@ class SlideRun:
                     "are, and are not made to this one"
                 )
             self._refuse_replaced(folder)
-            yield self._finish(folder, recorder, tissue)
+            yield from self._finish(folder, recorder, tissue)
 
     def _path(self) -> Path:
         return Path(str(self.request.output or self.request.image.parent)) / result_name(
@@ -127,6 +130,17 @@ class SlideRun:
             return  # no result there
         if is_another(other, self.request.image):
             raise OutputError(f"{path}: holds the result of {other}; take another --output")
+
+    def _classify(self, folder: Path, *, missing: bool = False) -> Iterator[Note]:
+        """Classes by the protocol's thresholds; without any to propose there are none."""
+        markers = self.plan.protocol.classify
+        if not markers or (missing and "classification" in load_result(folder).run):
+            return
+        try:
+            notes = classify_result(folder, markers, image=self.request.image).notes
+        except SettingsError as error:
+            notes = (f"{error}: cells keep the model's class",)
+        yield from (Note(note) for note in notes)
 
     def _export(self, folder: Path, *, missing: bool = False) -> None:
         # A file that the result does not list is of a run that was killed before it did.
@@ -194,7 +208,10 @@ class SlideRun:
         )
         self.seconds["intensities"] = time.monotonic() - start
         source = TileSource(self.slide, self.plan, normaliser)
-        return Recorder(folder, self.slide, self.plan, source, tissue, self.detector.info), source
+        recorder = Recorder(folder, self.slide, self.plan, source, tissue, self.detector.info)
+        for marker in self.plan.protocol.classify:  # before the network, not after it
+            measurement(marker.measure, [(one.name, one.dtype) for one in recorder.columns])
+        return recorder, source
 
     def _about(self, total: int) -> str:
         grid = self.plan.grid
@@ -283,7 +300,9 @@ class SlideRun:
         left = self.remaining.seconds()
         return TileDone(tile, instances, recorder.tiles_in, total, recorder.tally.kept, left)
 
-    def _finish(self, folder: ResultFolder, recorder: Recorder, tissue: TissueMask) -> CountResult:
+    def _finish(
+        self, folder: ResultFolder, recorder: Recorder, tissue: TissueMask
+    ) -> Iterator[Event]:
         seconds = {**self.seconds, **recorder.seconds}
         mpp = self.slide.mpp
         # Without the prefilter nobody looked for tissue: its area is unknown, not the slide's.
@@ -293,8 +312,11 @@ class SlideRun:
         summary, warnings = recorder.finish(
             tissue_mm2=tissue_mm2, seconds=seconds, started=self.start, request=self.request
         )
+        yield from self._classify(folder.path)
         self._export(folder.path)
-        return CountResult(
+        if self.plan.protocol.classify:
+            summary = Summary.from_dict(load_result(folder.path).run["summary"])
+        yield CountResult(
             image=self.request.image,
             cells=_cells(summary, folder.path, warnings),
             tiles=len(self.plan.grid),

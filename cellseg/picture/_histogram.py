@@ -46,6 +46,7 @@ def draw_histograms(path: Path, cuttings: Sequence[Cutting]) -> None:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # late: it takes a second to load
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(8, 0.4 + 3.6 * len(cuttings)), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
@@ -53,12 +54,12 @@ def draw_histograms(path: Path, cuttings: Sequence[Cutting]) -> None:
                              strict=True):  # fmt: skip
         middles = (cutting.edges[1:] + cutting.edges[:-1]) / 2
         grade = np.searchsorted(cutting.thresholds, middles, side="right")
-        palette = [tuple(part / 255 for part in rgb) for rgb in colours(len(cutting.thresholds) + 1)]
+        rgb = np.array(colours(len(cutting.thresholds) + 1)) / 255
         axes.bar(
             middles,
             cutting.counts,
             width=np.diff(cutting.edges),
-            color=[palette[place] for place in grade],
+            color=rgb[grade],
             edgecolor=_INK,
             linewidth=0.2,
         )
@@ -67,6 +68,7 @@ def draw_histograms(path: Path, cuttings: Sequence[Cutting]) -> None:
             axes.annotate(f" {limit:g}", (limit, 0.96), xycoords=("data", "axes fraction"),
                           va="top", fontsize=9)  # fmt: skip
         axes.set_yscale("function", functions=(np.sqrt, np.square))
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylim(0, max(1, int(cutting.counts.max())) * 1.15)
         axes.set_ylabel("cells (root scale)")
         # Names come from files; a dollar sign would be taken for a formula.

@@ -180,4 +180,3 @@ class Classification(BaseModel):
             for name in column.unique()
             if name != ""
         }
-

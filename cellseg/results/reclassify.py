@@ -96,7 +96,7 @@ def _classified(
         if marker.threshold == "auto":
             found = propose(values, marker.measure)
             method = found.method
-            marker = marker.model_copy(update={"threshold": found.threshold})  # noqa: PLW2901
+            marker = marker.model_copy(update={"threshold": found.threshold})
             notes.append(
                 f"{named(marker)}: threshold {found.threshold:g}, {method}; the means are "
                 f"{found.means[0]:.3g} and {found.means[1]:.3g}"
@@ -113,10 +113,11 @@ def _classified(
 
 
 def _cutting(marker: Marker, values: np.ndarray[Any, np.dtype[np.float64]], method: str) -> Cutting:
-    seen = histogram(values)
+    seen = histogram(values, int(np.clip(2 * np.sqrt(values.size), 32, 256)))
     limits = np.atleast_1d(np.asarray(marker.threshold, np.float64))
-    said = ", ".join(f"{np.count_nonzero(values >= limit):,} at or above {limit:g}" for limit in limits)
-    beyond = f"; {seen.below + seen.above:,} beyond this picture" if seen.below + seen.above else ""
+    said = ", ".join(f"{(values >= limit).sum():,} at or above {limit:g}" for limit in limits)
+    outside = seen.below + seen.above
+    beyond = f"; {outside:,} beyond this picture" if outside else ""
     return Cutting(
         title=f"{named(marker)}: {marker.measure} of {seen.counts.sum():,} cells",
         counts=seen.counts,
@@ -250,7 +251,8 @@ def _with_field(line: str, place: int, text: str) -> str:
         parts[place] = text
         return ",".join(parts)
     fields = next(csv.reader([line]))
-    return ",".join([*map(_quoted, fields[:place]), text, *map(_quoted, fields[place + 1 :])]) + "\n"
+    before, after = map(_quoted, fields[:place]), map(_quoted, fields[place + 1 :])
+    return ",".join([*before, text, *after]) + "\n"
 
 
 def _quoted(text: str) -> str:

@@ -131,9 +131,7 @@ class CorrectedCells:
         if self._made is None:
             return summary
         cells = pd.concat([kept[untouched], edited.reindex(columns=kept.columns)])
-        return replace(
-            summary, labelling=tuple(self._made.scores(cells, self.result.frame.mpp))
-        )
+        return replace(summary, labelling=tuple(self._made.scores(cells, self.result.frame.mpp)))
 
     def edited_table(self) -> pd.DataFrame:
         """Rows of the edited cells that are there, measured; columns as in the result's table."""
