@@ -93,7 +93,7 @@ def main() -> int:
         ready()
         tallies = {name: Tally() for name in ("kept", *names)}
         folder = Path(home, "case")
-        for case in sorted(ODD.iterdir()):
+        for case in sorted(ODD.glob("*/")):
             _one(case.name, kept(case), folder, asked.keep, tallies["kept"])
         start, number = time.monotonic(), 0
         while _goes_on(asked, time.monotonic() - start, number):
