@@ -38,9 +38,9 @@ class Runner:
         self.image = home / "discs.tif"
         drawn = draw_discs((1130, 1130), np.random.default_rng(1), spacing_px=80)
         write_pyramid(self.image, drawn.image, layout=PyramidLayout(mpp=0.5, tile_px=128))
-        root = Path(__file__).parents[1]
+        root = Path(__file__).parents[2]
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("killed_run.py"))],
+            [sys.executable, str(Path(__file__).parents[1] / "killed_run.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -63,7 +63,7 @@ def test_fuzzed_files_under_limits(shared: Path) -> None:
     files = sorted((shared / "odd" / "fuzz").iterdir())
     done = subprocess.run(
         [sys.executable, "-c", PROBE, *map(str, files)],
-        capture_output=True, text=True, timeout=60, check=False, cwd=Path(__file__).parents[1],
+        capture_output=True, text=True, timeout=60, check=False, cwd=Path(__file__).parents[2],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-1500:]
     assert len(done.stdout.splitlines()) == len(files)

@@ -33,7 +33,7 @@ from cellseg.synthetic import (
 )
 from cellseg.synthetic.nuclei import draw_outline
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SMALL = FluorescenceScene(640, 768, nuclei=70)
 
 

@@ -171,7 +171,7 @@ def test_an_interrupted_command_says_so_and_goes_on(tmp_path, result, expected, 
         capture_output=True,
         text=True,
         timeout=120,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     assert done.returncode == 130
     assert "Traceback" not in done.stderr

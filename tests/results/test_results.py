@@ -675,7 +675,7 @@ def killed(tmp_path_factory) -> Killed:
     new = make(home / "new" / "a.cellseg", NEW, key="new")
     for number in range(len(POINTS)):
         shutil.copytree(old.path, home / str(number) / "a.cellseg")
-    root = str(Path(__file__).parents[1])
+    root = str(Path(__file__).parents[2])
     done = subprocess.run(
         [sys.executable, "-c", KILLED.format(tests=str(Path(__file__).parent), home=str(home))],
         check=True,
@@ -732,7 +732,7 @@ def test_a_lock_of_a_killed_run_locks_nothing_but_that_of_a_live_one_does(tmp_pa
     with subprocess.Popen(
         [sys.executable, "-c", script],
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"

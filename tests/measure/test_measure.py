@@ -411,7 +411,7 @@ def test_units_stand_in_the_names():
 
 
 def test_documentation_says_what_the_code_does():
-    page = (Path(__file__).parents[1] / "docs" / "cells-csv.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "docs" / "cells-csv.md").read_text(encoding="utf-8")
     written = re.findall(r"^\| `(\S+)` \| (.*?) \| (\S+) \| (.+) \|$", page, flags=re.MULTILINE)
     he = columns((*RGB,), stain="he", has_mpp=True)
     ihc = columns((*RGB,), stain="ihc", has_mpp=True)
