@@ -34,6 +34,7 @@ EXPORTS = {
 
 _EXTRAS = {
     "anndata": "scverse",
+    "h5py": "scverse",
     "pyarrow": "export",
     "roifile": "export",
     "spatialdata": "scverse",

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
+
+import h5py
+from anndata.io import write_elem
 
 from cellseg.export._anndata import anndata_of
 from cellseg.results import Result
@@ -20,4 +24,8 @@ def write(result: Result, path: Path) -> None:
     path : Path
         Overwritten.
     """
-    anndata_of(result).write_h5ad(path, compression="gzip")
+    # In memory first: where a disk is full, HDF5 takes the process down with it.
+    packed = BytesIO()
+    with h5py.File(packed, "w") as file:
+        write_elem(file, "/", anndata_of(result), dataset_kwargs={"compression": "gzip"})
+    path.write_bytes(packed.getbuffer())
