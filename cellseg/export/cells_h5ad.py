@@ -5,8 +5,8 @@ from __future__ import annotations
 from io import BytesIO
 from pathlib import Path
 
-import h5py
 from anndata.io import write_elem
+from h5py import File
 
 from cellseg.export._anndata import anndata_of
 from cellseg.results import Result
@@ -26,6 +26,6 @@ def write(result: Result, path: Path) -> None:
     """
     # In memory first: where a disk is full, HDF5 takes the process down with it.
     packed = BytesIO()
-    with h5py.File(packed, "w") as file:
+    with File(packed, "w") as file:
         write_elem(file, "/", anndata_of(result), dataset_kwargs={"compression": "gzip"})
     path.write_bytes(packed.getbuffer())

@@ -621,7 +621,6 @@ def test_an_unwritable_folder_is_one_line(tmp_path):
         ("rois.zip", "roifile", "export"),
         ("cells.parquet", "pyarrow", "export"),
         ("cells.xlsx", "xlsxwriter", "export"),
-        ("cells.h5ad", "anndata", "scverse"),
     ],
 )
 def test_a_missing_package_is_told_with_its_extra_before_a_run(monkeypatch, name, package, extra):
