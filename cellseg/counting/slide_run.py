@@ -309,16 +309,14 @@ class SlideRun:
         tissue_mm2 = (
             tissue.area_mm2(mpp * self.plan.downsample) if mpp and self.plan.prefilter else None
         )
-        summary, warnings = recorder.finish(
+        recorder.finish(
             tissue_mm2=tissue_mm2, seconds=seconds, started=self.start, request=self.request
         )
         yield from self._classify(folder.path)
         self._export(folder.path)
-        if self.plan.protocol.classify:
-            summary = Summary.from_dict(load_result(folder.path).run["summary"])
         yield CountResult(
             image=self.request.image,
-            cells=Cells(summary, folder.path, warnings=tuple(warnings)),
+            cells=Cells.of(load_result(folder.path)),
             tiles=len(self.plan.grid),
             tiles_skipped=recorder.tally.skipped,
             tiles_failed=len(recorder.tally.failures),
