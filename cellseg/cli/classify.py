@@ -93,8 +93,8 @@ def classify(
     if not isinstance(path, Path):
         raise InputError(f"{path}: is behind a URL; copy the result folder to a disk first")
     # Imported late: it takes seconds, and --help needs none of it.
-    from cellseg.counting.classified import classify_result
     from cellseg.measure.summary import Summary
+    from cellseg.pipeline.classified import classify_result
 
     done = classify_result(path, _markers(measures, thresholds, names), image=image)
     summary = done.result.run["summary"]
@@ -128,8 +128,9 @@ def _markers(
     found = []
     for measure, limits, name in zip_longest(measures, thresholds, names, fillvalue=""):
         threshold = limits[0] if len(limits) == 1 else limits
+        settings = {"measure": measure, "threshold": threshold, "name": name}
         try:
-            found.append(Marker(measure=measure, threshold=threshold, name=name))
+            found.append(Marker.model_validate(settings))
         except ValidationError as error:
             raise SettingsError(f"--threshold: {error.errors()[0]['msg']}") from error
     return found

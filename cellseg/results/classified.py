@@ -102,7 +102,7 @@ class Classification(BaseModel):
         table : DataFrame, (N, …)
         types : sequence of str, (N,)
         """
-        found = classify(table, self.markers)
+        found = classify({m.measure: table[m.measure] for m in self.markers}, self.markers)
         return [
             one if code < 0 else self.name(one, found.names[code])
             for one, code in zip(types, found.codes.tolist(), strict=True)
@@ -165,7 +165,7 @@ class Classification(BaseModel):
     def _grades(self, codes: NDArray[np.int64], number: int) -> tuple[NDArray[np.int64], int]:
         shape = [4 if isinstance(marker.threshold, tuple) else 2 for marker in self.markers]
         grades = np.array(list(product(*map(range, shape))), np.int64)[:, number]
-        return np.where(codes < 0, -1, grades[codes]), shape[number]
+        return np.where(codes < 0, np.int64(-1), grades[codes]).astype(np.int64), shape[number]
 
     def _groups(self, table: pd.DataFrame) -> dict[tuple[str, str], NDArray[np.bool_]]:
         kinds: dict[str, pd.Series[Any]] = {}

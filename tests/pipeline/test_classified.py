@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cellseg.counting.classified import classify_result
 from cellseg.counting.request import CountRequest
-from cellseg.counting.run import CountResult, run
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import InputError, SettingsError
 from cellseg.export import export
+from cellseg.pipeline.classified import classify_result
+from cellseg.pipeline.run import CountResult, run
 from cellseg.protocol import Marker, load_protocol
 from cellseg.results import load_result, publish
 from cellseg.results.corrections import Corrections

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cellseg.errors import CellsegError
+from cellseg.classify import measurement
+from cellseg.counting.stages import SlideCount
+from cellseg.errors import CellsegError, SettingsError
 from cellseg.export import EXPORTS, export
 from cellseg.overlay import overlay
+from cellseg.pipeline.events import Note
 from cellseg.protocol import Marker
 from cellseg.results import OUTLINES, Result, load_result, reclassify
 from cellseg.results.classified import Classification
@@ -66,3 +69,30 @@ def classify_result(
         else:
             notes.append(f"{name} still shows the classes before; make it again")
     return Classified(load_result(folder), tuple(notes))
+
+
+def check_markers(count: SlideCount) -> None:
+    """Refuse a measurement that the table will not have, before the network rather than after it.
+
+    Raises
+    ------
+    SettingsError
+    """
+    for marker in count.plan.protocol.classify:
+        measurement(marker.measure, [(column.name, column.dtype) for column in count.cells.columns])
+
+
+def classify_count(
+    folder: Path, markers: Sequence[Marker], *, image: Location, missing: bool = False
+) -> Iterator[Note]:
+    """What a protocol's markers make of a count; cells keep the model's class where none can be.
+
+    ``missing``: only where an interrupted run did not come so far.
+    """
+    if not markers or (missing and "classification" in load_result(folder).run):
+        return
+    try:
+        notes = classify_result(folder, markers, image=image).notes
+    except SettingsError as error:
+        notes = (f"{error}; cells keep the model's class",)
+    yield from (Note(note) for note in notes)
