@@ -216,4 +216,5 @@ def _load(
     loaded = store[key]
     if plan is None:
         return loaded
-    return loaded.with_thresholds(score=plan.protocol.score, nms_iou=plan.protocol.nms_iou)
+    protocol = plan.protocol
+    return loaded.for_run(score=protocol.score, nms_iou=protocol.nms_iou, types=protocol.cell_types)
