@@ -14,16 +14,16 @@ __version__ = "0.1.0"
 __all__ = ["Cells", "CountProtocol", "__version__", "count", "load_detector", "open_slide"]
 
 if TYPE_CHECKING:
-    from cellseg.counting.run import count
     from cellseg.detect.maskrcnn import load_detector
     from cellseg.measure.summary import Cells
     from cellseg.protocol import CountProtocol
+    from cellseg.run import count
     from cellseg.slide import open_slide
 
 _HOMES = {
     "Cells": "measure.summary",
     "CountProtocol": "protocol",
-    "count": "counting.run",
+    "count": "run",
     "load_detector": "detect.maskrcnn",
     "open_slide": "slide",
 }

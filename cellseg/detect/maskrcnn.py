@@ -80,10 +80,9 @@ class MaskRCNNDetector(Detector):
         nms_iou: float = 0.5,
         types: bool = False,
     ) -> None:
-        self.types, self._untyped = types and bool(info.types), info
-        if self.types:
-            info = replace(info, classes=info.classes + info.types)
-        self.model, self.info, self.score, self.nms_iou = model, info, score, nms_iou
+        self.types, self._untyped = types, info
+        self.model, self.info = model, info.sorting(types)
+        self.score, self.nms_iou = score, nms_iou
         self.device = next(model.parameters()).device
         self.threads = 2 if self.device.type == "cuda" else 1
         self.wait_for_stages = False

@@ -6,7 +6,7 @@ A detector sees tiles and knows nothing of the slide: pixel (0, 0) is the tile's
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 import numpy as np
@@ -96,6 +96,10 @@ class DetectorInfo:
     types: tuple[str, ...] = ()
     types_from: str = ""
     device: str = ""
+
+    def sorting(self, wanted: bool) -> DetectorInfo:
+        """With the cell types behind the classes, where they are wanted and there are any."""
+        return replace(self, classes=self.classes + self.types) if wanted else self
 
 
 class Detector(Protocol):

@@ -25,6 +25,7 @@ from napari.utils.notifications import show_error, show_info, show_warning
 from cellseg.counting.remaining import in_words
 from cellseg.errors import CellsegError, unexpected_text
 from cellseg.protocol import shipped_protocols
+from cellseg.slide.formats import ENDINGS
 from cellseg.text import visible_lines
 from cellseg_napari._background import Background
 from cellseg_napari._count import (
@@ -44,13 +45,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cellseg.counting.request import CountRequest
-    from cellseg.counting.run import Event, TileDone
+    from cellseg.run import Event, TileDone
 
 logger = logging.getLogger(__name__)
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
-SUFFIXES = "Slides (*.svs *.ndpi *.tif *.tiff *.qptiff *.scn *.btf *.png *.jpg *.jpeg)"
+SUFFIXES = f"Slides ({' '.join(f'*{ending}' for ending in ENDINGS)})"
 
 
 class CountWidget(Container):  # type: ignore[misc]
@@ -197,7 +198,7 @@ class CountWidget(Container):  # type: ignore[misc]
         self.run(settings)
 
     def run(self, request: CountRequest | Mapping[str, Any], **options: Any) -> None:  # noqa: ANN401
-        """Count in a thread; ``options`` go to :func:`cellseg.counting.run.run`."""
+        """Count in a thread; ``options`` go to :func:`cellseg.run.run`."""
         self.counting = Counting(request, **options)
         self._preview = Preview(self.viewer)
         self._busy(True)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import tifffile
 
+from cellseg import run as pipeline
 from cellseg.cli import _progress, main
 from cellseg.cli.count import folder_names
 from cellseg.cli.train import _finish
-from cellseg.counting import run as pipeline
 from cellseg.counting.request import CountRequest
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import SettingsError
@@ -27,9 +27,7 @@ from cellseg.training.run import Trained
 @pytest.fixture(autouse=True)
 def _stand_in(monkeypatch):
     """Count without the network's weights."""
-    monkeypatch.setattr(
-        "cellseg.counting.run.load_detector", lambda model, **_: ThresholdDetector()
-    )
+    monkeypatch.setattr("cellseg.run.load_detector", lambda model, **_: ThresholdDetector())
 
 
 @pytest.fixture
@@ -379,7 +377,7 @@ def test_ctrl_c_keeps_what_is_done(cellseg, tmp_path, monkeypatch):
 
     args = ("count", tmp_path / "a.tif", "--tile", "128", "--no-prefilter")
     with monkeypatch.context() as patch:
-        patch.setattr("cellseg.counting.run.load_detector", lambda model, **_: Stopped())
+        patch.setattr("cellseg.run.load_detector", lambda model, **_: Stopped())
         code, _, err = cellseg(*args)
     assert code == 130
     assert "interrupted" in err

@@ -11,7 +11,6 @@ import pytest
 
 from cellseg.annotations.coco import read_coco
 from cellseg.counting.request import CountRequest
-from cellseg.counting.run import CountResult, run
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import InputError, OutputError, SettingsError
 from cellseg.geometry import Box
@@ -28,6 +27,7 @@ from cellseg.results.corrections import (
     find_slide,
 )
 from cellseg.results.corrections._shapes import joined, split_along, split_in
+from cellseg.run import CountResult, run
 from cellseg.synthetic import write_disc_slide
 from cellseg.training.run import TrainRequest, train
 
