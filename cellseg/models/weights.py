@@ -242,7 +242,8 @@ def read_model(path: str | Path) -> tuple[dict[str, Tensor], ModelCard]:
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{file}: damaged, or not a safetensors file: {_line(error)}") from error
     card = _card(file, metadata).model_copy(update={"checksum": checksum})
-    if card.types and (len(card.classes) > 1 or len(card.types) != _architecture(stored).types):
+    types = len(card.types)
+    if types != _architecture(stored).types or (types and len(card.classes) > 1):
         raise WeightsError(f"{file}: its cell types are not those of its card")
     if metadata.get(CONTENT_KEY) not in (None, _content(metadata[METADATA_KEY], stored)):
         raise WeightsError(f"{file}: the model is damaged (its checksum differs)")
