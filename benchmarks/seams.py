@@ -26,8 +26,8 @@ from cellseg.counting.request import CountRequest
 from cellseg.detect import Detector
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import CellsegError
+from cellseg.pipeline.run import CountResult, run
 from cellseg.results import Result, load_result
-from cellseg.run import CountResult, run
 
 COUNT_LIMIT = 0.003
 UNMATCHED_LIMIT = 0.01

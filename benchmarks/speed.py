@@ -117,7 +117,7 @@ def by_cellseg(task: Task) -> dict[str, object]:
     """The whole command, but for loading the model."""
     from cellseg.counting.request import CountRequest
     from cellseg.detect.maskrcnn import load_detector
-    from cellseg.run import CountResult, detector_key, run
+    from cellseg.pipeline.run import CountResult, detector_key, run
 
     detectors: dict[object, object] = {}
     detector = load_detector(task.model, device=task.device)

@@ -29,17 +29,17 @@ import zarr.storage._local as zarr_files
 from cellseg.annotations.region import Region
 from cellseg.counting.request import CountRequest
 from cellseg.detect.threshold import ThresholdDetector
+from cellseg.pipeline.run import CountResult, Note, run
 from cellseg.protocol import load_protocol
 from cellseg.results import folder, publish, table
 from cellseg.results.journal import Journal
 from cellseg.results.recording import Recording
-from cellseg.run import CountResult, Note, run
 
 CALLS = [
     ("cellseg.detect.threshold", "ThresholdDetector.detect", "detect"),
     ("cellseg.counting.stages", "SeamMerger.add", "merge"),
     ("cellseg.counting.stages", "SeamMerger.finish", "merge"),
-    ("cellseg.counting.cells", "measure", "measure"),
+    ("cellseg.counting.measured", "measure", "measure"),
     ("pathlib", "Path.rename", "rename"),
     ("os", "fsync", "sync"),
     ("os", "replace", "replace"),

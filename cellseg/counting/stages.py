@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
-from cellseg.counting.cells import CellMeasurer, MeasuredCells
 from cellseg.counting.local import LocalEngine, Mapped
+from cellseg.counting.measured import CellMeasurer, MeasuredCells
 from cellseg.counting.plan import Plan, fit_normaliser, sample_boxes
 from cellseg.counting.tally import Tally
 from cellseg.counting.tiles import TileSource, find_tissue, overview_step

@@ -22,9 +22,9 @@ from cellseg.counting.dask.connect import connected
 from cellseg.counting.request import CountRequest
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import CellsegError, InputError, RegionError, SettingsError
+from cellseg.pipeline.run import CountResult, Note, TileDone, detector_key, run
 from cellseg.protocol import load_protocol
 from cellseg.results import load_result
-from cellseg.run import CountResult, Note, TileDone, detector_key, run
 from cellseg.synthetic import write_disc_slide
 
 distributed = pytest.importorskip("distributed")

@@ -12,8 +12,8 @@ from scipy import ndimage
 
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.intensity.contrast import look_at
+from cellseg.pipeline.run import CountRequest, CountResult, run
 from cellseg.results import load_result
-from cellseg.run import CountRequest, CountResult, run
 from cellseg.synthetic import FluorescenceScene, draw_fluorescence
 from cellseg.synthetic.stained import StainedScene, draw_stained
 

@@ -10,8 +10,8 @@ from PIL import Image
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import CellsegError, InputError
 from cellseg.geometry import Box
+from cellseg.pipeline.run import CountRequest, CountResult, run
 from cellseg.results import load_result
-from cellseg.run import CountRequest, CountResult, run
 from cellseg.slide import open_slide
 from cellseg.synthetic import draw_discs
 

@@ -28,10 +28,10 @@ from cellseg.counting.sample import sample
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import OutputError, RegionError, SettingsError
 from cellseg.instances import Instances
+from cellseg.pipeline.run import CountResult, Note, Started, TileDone, detector_key, run
 from cellseg.protocol import load_protocol
 from cellseg.results import load_result
 from cellseg.results.overview import _outlined
-from cellseg.run import CountResult, Note, Started, TileDone, detector_key, run
 from cellseg.slide import open_slide
 from cellseg.synthetic import write_disc_slide
 from cellseg.tissue import TissueMask
@@ -192,7 +192,7 @@ def test_killed_in_the_middle_the_same_command_finishes(slide, tmp_path):
         """
         import sys, time
         from pathlib import Path
-        from cellseg.run import TileDone, run
+        from cellseg.pipeline.run import TileDone, run
         from cellseg.counting.request import CountRequest
         from cellseg.counting.plan import Plan, make_plan
         from cellseg.protocol import load_protocol
@@ -482,7 +482,7 @@ def damaged(monkeypatch):
     def opened(*args, **options):
         return Damaged(open_slide(*args, **options), Box(300, 300, 310, 310))
 
-    monkeypatch.setattr("cellseg.run.open_slide", opened)
+    monkeypatch.setattr("cellseg.pipeline.run.open_slide", opened)
 
 
 def test_a_damaged_tile_is_left_out_and_said(slide, damaged, tmp_path):
@@ -504,7 +504,7 @@ def test_a_tile_that_failed_before_the_interruption_is_read_again(slide, monkeyp
     request = request_for(path, output=tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(
-            "cellseg.run.open_slide",
+            "cellseg.pipeline.run.open_slide",
             lambda *args, **options: Damaged(open_slide(*args, **options), Box(300, 300, 310, 310)),
         )
         with pytest.raises(KeyboardInterrupt):

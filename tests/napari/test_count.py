@@ -21,9 +21,9 @@ from napari.layers import Image, Layer, Shapes
 
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import SettingsError
+from cellseg.pipeline.run import CountResult, Started, TileDone
 from cellseg.protocol import load_protocol
 from cellseg.results import load_result
-from cellseg.run import CountResult, Started, TileDone
 from cellseg.slide import open_slide
 from cellseg.synthetic import write_disc_slide
 

@@ -15,6 +15,7 @@ from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import InputError, OutputError, SettingsError
 from cellseg.geometry import Box
 from cellseg.models.maskrcnn import TrainingLimits
+from cellseg.pipeline.run import CountResult, run
 from cellseg.protocol import load_protocol
 from cellseg.results import load_result
 from cellseg.results.corrections import (
@@ -27,7 +28,6 @@ from cellseg.results.corrections import (
     find_slide,
 )
 from cellseg.results.corrections._shapes import joined, split_along, split_in
-from cellseg.run import CountResult, run
 from cellseg.synthetic import write_disc_slide
 from cellseg.training.run import TrainRequest, train
 

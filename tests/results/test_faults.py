@@ -49,7 +49,9 @@ def count(tmp_path, monkeypatch, capsys):
     """Run ``cellseg count a.tif`` in this process: (exit code, stderr)."""
 
     def call(*args, detector=None, without_image=False):
-        monkeypatch.setattr("cellseg.run.load_detector", lambda model, **_: detector or Disturbed())
+        monkeypatch.setattr(
+            "cellseg.pipeline.run.load_detector", lambda model, **_: detector or Disturbed()
+        )
         images = [] if without_image else [str(tmp_path / "a.tif")]
         monkeypatch.setattr(sys, "argv", ["cellseg", "count", *images, *ARGUMENTS, *args])
         with pytest.raises(SystemExit) as ended:
@@ -124,7 +126,7 @@ SIGNALLED = textwrap.dedent(
     """
     import os, signal, sys, time
     import cellseg.results.folder as folder
-    import cellseg.run
+    import cellseg.pipeline.run
     from cellseg.cli import main
     from cellseg.detect.threshold import ThresholdDetector
 
@@ -154,7 +156,7 @@ SIGNALLED = textwrap.dedent(
     if where == "labels":
         folder.write_labels = labels
     folder.write_overview = lambda path, overview, counts: path.touch()
-    cellseg.run.load_detector = lambda model, **_: Signalled()
+    cellseg.pipeline.run.load_detector = lambda model, **_: Signalled()
     main()
     """
 )

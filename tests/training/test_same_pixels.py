@@ -13,7 +13,7 @@ from cellseg.detect import Detections
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.geometry import Box
 from cellseg.instances import Instances
-from cellseg.run import run
+from cellseg.pipeline.run import run
 from cellseg.training.crops import cut_pixels
 
 

@@ -7,13 +7,12 @@ event; what is done stays in the journal.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 from cellseg import __version__
-from cellseg.counting.events import CountResult, Event, Note, Started, TileDone
 from cellseg.counting.plan import Plan, make_plan
 from cellseg.counting.remaining import Remaining
 from cellseg.counting.request import CountRequest
@@ -22,13 +21,13 @@ from cellseg.detect import Detector, DetectorInfo
 from cellseg.detect.maskrcnn import load_detector
 from cellseg.errors import CellsegError, ExistingResultError, InputError, SettingsError
 from cellseg.export import check_exports, export
-from cellseg.measure.summary import Cells, Summary
-from cellseg.protocol import CountProtocol
+from cellseg.pipeline.cells import Cells
+from cellseg.pipeline.events import CountResult, Event, Note, Started, TileDone
 from cellseg.results import CORRECTIONS, ResultFolder, load_result
 from cellseg.results.recording import Recording, check_tile
 from cellseg.results.upload import RemoteResult
 from cellseg.slide import open_slide, slide_name
-from cellseg.storage import Location, RemotePath, as_location, fingerprint
+from cellseg.storage import Location, RemotePath, fingerprint
 
 __all__ = [
     "CountRequest",
@@ -37,67 +36,9 @@ __all__ = [
     "Note",
     "Started",
     "TileDone",
-    "count",
     "detector_key",
     "run",
 ]
-
-
-def count(
-    image: str | Location,
-    *,
-    protocol: str | CountProtocol | None = None,
-    output: str | Location | None = None,
-    mpp: float | None = None,
-    model: str | Path = "default",
-    device: str = "auto",
-    overwrite: bool = False,
-) -> Cells:
-    """Count the cells of one slide and wait for the end.
-
-    Parameters
-    ----------
-    image : path or URL
-        A slide or a field, in any format that :func:`cellseg.open_slide` reads.
-    protocol : str or CountProtocol, optional
-        Chosen from the image otherwise.
-    output : path or URL, optional
-        Folder that gets the result folder; beside the image otherwise.
-    mpp : float, optional
-        µm per pixel, where the file does not say.
-    model : str or path
-        ``"default"`` or a file of ``cellseg train``.
-    device : str
-        ``auto``, ``cpu``, ``cuda`` or ``mps``.
-    overwrite : bool
-        Replace a result of other settings, or one that was changed since; otherwise refused.
-
-    Returns
-    -------
-    Cells
-        The summary, and the table when it is asked for.
-
-    Raises
-    ------
-    CellsegError
-        InputError, SettingsError or OutputError, each also the builtin that it resembles.
-        Tiles that do not decode are in ``Cells.warnings`` and raise nothing.
-
-    For more settings build a :class:`cellseg.counting.request.CountRequest` and drain :func:`run`.
-    """
-    request = CountRequest(
-        image=as_location(image),
-        output=None if output is None else as_location(output),
-        protocol=protocol,
-        mpp=mpp,
-        model=model,
-        device=device,
-        overwrite=overwrite,
-    )
-    for event in run(request):
-        if isinstance(event, CountResult):
-            return event.cells
-    raise CellsegError(f"{image}: the run ended without a result")
 
 
 def run(
@@ -123,7 +64,8 @@ def run(
     Raises
     ------
     CellsegError
-        As :func:`count`; with ``strict`` also RegionError at the first damaged tile.
+        InputError, SettingsError or OutputError, each also the builtin that it resembles; with
+        ``strict`` also RegionError at the first damaged tile.
     """
     check_exports(request.export)
     home = request.output or request.image.parent
@@ -198,7 +140,7 @@ def _events(
             _export(request, folder.path)
             yield CountResult(
                 image=request.image,
-                cells=_cells(summary, folder.path, warnings),
+                cells=Cells(summary, folder.path, warnings=tuple(warnings)),
                 tiles=len(plan.grid),
                 tiles_skipped=count.tally.skipped,
                 tiles_failed=len(count.tally.failures),
@@ -283,23 +225,15 @@ def _export(request: CountRequest, folder: Path, *, missing: bool = False) -> No
             export(folder, name)
 
 
-def _cells(summary: Summary, folder: Path, warnings: Iterable[str]) -> Cells:
-    return Cells(
-        summary=summary,
-        folder=folder,
-        load_table=lambda path: load_result(path).table(),
-        warnings=tuple(warnings),
-    )
-
-
 def _earlier(image: Location, folder: Path) -> CountResult | None:
     """What an earlier run left; None where its record does not say all of it."""
     try:
-        record = load_result(folder).run
+        result = load_result(folder)
+        record = result.run
         tiles = record["tiles"]
         return CountResult(
             image=image,
-            cells=_cells(Summary.from_dict(record["summary"]), folder, record["warnings"]),
+            cells=Cells.of(result),
             tiles=int(tiles["all"]),
             tiles_skipped=int(tiles["skipped"]),
             tiles_failed=len(tiles["failed"]),
