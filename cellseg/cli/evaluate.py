@@ -19,7 +19,7 @@ from cellseg.text import visible
 
 if TYPE_CHECKING:
     from cellseg.evaluate import EvaluateRequest, Evaluation
-    from cellseg.evaluate_points import PointEvaluation
+    from cellseg.evaluate.points import PointEvaluation
     from cellseg.metrics.calibration import Calibrated
     from cellseg.metrics.judged import Scores
 
@@ -142,7 +142,7 @@ def _calibrated(chosen: Calibrated, before: float, path: Path) -> str:
 def _evaluate_centres(
     request: EvaluateRequest, within: float | None, console: Console, *, as_json: bool
 ) -> None:
-    from cellseg.evaluate_points import WITHIN_UM, PointEvaluation, evaluate_points
+    from cellseg.evaluate.points import WITHIN_UM, PointEvaluation, evaluate_points
 
     for event in evaluate_points(request, WITHIN_UM if within is None else within):
         if not isinstance(event, PointEvaluation):
