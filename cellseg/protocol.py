@@ -24,6 +24,11 @@ from cellseg.text import visible
 
 Stain = Literal["he", "ihc", "fluorescence", "brightfield"]
 
+_DYES: dict[str, tuple[str, str]] = {
+    "he": ("hematoxylin", "eosin"),
+    "ihc": ("hematoxylin", "dab"),
+}
+
 PHASE_PX = 64
 """Tiles and halos are multiples of this: the stride of the pyramid's coarsest map, which the
 proposals for the largest cells come from. The backbone's own largest stride is 32."""
@@ -121,6 +126,9 @@ class CountProtocol(BaseModel):
     intensity: bool = Field(True, description="Measure intensities per channel.")
     cell_types: bool = Field(False, description="Sort nuclei by cell type, where the model can.")
     calibration: Calibration | None = Field(None, description="How far counts may be off.")
+    dyes: Literal["fixed", "macenko"] | dict[str, tuple[float, float, float]] = Field(
+        "fixed", description="Directions of the stains' densities: published, estimated, given."
+    )
     classify: Markers = Field((), description="Positive and negative, by measurements.")
 
     @model_validator(mode="after")
@@ -130,6 +138,12 @@ class CountProtocol(BaseModel):
                 f"min_area_um2 ({self.min_area_um2}) must lie below "
                 f"max_area_um2 ({self.max_area_um2})"
             )
+        if isinstance(self.dyes, dict) and (
+            set(self.dyes) != set(_DYES.get(self.stain, ()))
+            or not all(any(vector) for vector in self.dyes.values())
+        ):
+            wanted = " and ".join(_DYES.get(self.stain, ("none",)))
+            raise ValueError(f"dyes of stain {self.stain} are: {wanted}; not {list(self.dyes)}")
         if self.tile_px % PHASE_PX:
             raise ValueError(f"tile_px must be a multiple of {PHASE_PX}, got {self.tile_px}")
         return self

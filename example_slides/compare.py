@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from cellseg.classify import h_score
 from cellseg.results import load_result
 
 HOME = Path(__file__).parent
@@ -17,13 +18,22 @@ def main() -> None:
     for image, folder in (
         ("ihc.tif", "ihc.cellseg"),
         ("fluorescence.ome.tif", "fluorescence.cellseg"),
+        ("positive.tif", "positive.cellseg"),
     ):
         path = HOME / "results" / folder
-        counted = len(load_result(path).table())
+        result = load_result(path)
+        counted = len(result.table())
         known = truth[image]["count"]
         line = f"{image}: {counted:,} nuclei counted"
         if known:
             line += f", {known:,} drawn: {100 * (counted - known) / known:+.1f} %"
+        if grades := truth[image].get("grades"):
+            (found,) = result.run["summary"]["labelling"]
+            index, score = 100 * sum(grades[1:]) / known, h_score(tuple(grades))
+            line += (
+                f"; positive {100 * found['index']:.1f} %, drawn {index:.1f} %; "
+                f"H-score {found['h_score']:.1f}, drawn {score:.1f}"
+            )
         print(f"{line}\n  look: {path / 'overview.png'}, table: {path / 'cells.csv'}")
 
 

@@ -14,9 +14,12 @@ from pathlib import Path
 import numpy as np
 
 from cellseg.synthetic import (
+    DAB_THRESHOLDS,
     Drawn,
     FluorescenceScene,
+    ImmunoScene,
     PyramidLayout,
+    draw_immuno,
     touching,
     write_fluorescence_example,
     write_ihc_example,
@@ -25,16 +28,17 @@ from cellseg.synthetic import (
 from cellseg.synthetic.examples import EXAMPLE_SEED as SEED
 from cellseg.synthetic.examples import IHC_DESCRIPTION
 
-RECIPE = 1
+RECIPE = 2
 FLUORESCENCE = "fluorescence.ome.tif"
 LABELS = "fluorescence.labels.tif"
 STAINED = "ihc.tif"
+POSITIVE = "positive.tif"
 TRUTH = "truth.json"
 
 
 def make(folder: Path) -> tuple[Path, ...]:
     """Write the slides and their truth into ``folder``; return the paths."""
-    paths = tuple(folder / name for name in (FLUORESCENCE, LABELS, STAINED, TRUTH))
+    paths = tuple(folder / name for name in (FLUORESCENCE, LABELS, STAINED, POSITIVE, TRUTH))
     if _up_to_date(folder):
         return paths
     folder.mkdir(parents=True, exist_ok=True)
@@ -44,12 +48,23 @@ def make(folder: Path) -> tuple[Path, ...]:
         folder / LABELS, drawn.labels.astype(np.uint16), layout=PyramidLayout(scene.mpp, levels=1)
     )
     write_ihc_example(folder / STAINED)
+    immuno_scene = ImmunoScene()
+    immuno = draw_immuno(immuno_scene, np.random.default_rng(SEED))
+    write_pyramid(folder / POSITIVE, immuno.image, layout=PyramidLayout(immuno_scene.mpp, levels=2))
     truth = {
         "recipe": RECIPE,
         "seed": SEED,
         FLUORESCENCE: _truth(drawn, scene),
+        POSITIVE: {
+            "count": immuno.count,
+            "grades": np.bincount(immuno.grades, minlength=4).tolist(),
+            "thresholds": list(DAB_THRESHOLDS),
+            "mpp": immuno_scene.mpp,
+        },
         STAINED: {"count": None, "mpp": None, "source": IHC_DESCRIPTION},
-        "sha256": {name: _digest(folder / name) for name in (FLUORESCENCE, LABELS, STAINED)},
+        "sha256": {
+            name: _digest(folder / name) for name in (FLUORESCENCE, LABELS, STAINED, POSITIVE)
+        },
     }
     draft = folder / f".{TRUTH}.part"
     draft.write_text(json.dumps(truth, indent=2) + "\n", encoding="utf-8")

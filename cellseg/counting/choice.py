@@ -205,7 +205,8 @@ def choose_protocol(
     ----------
     slide : Slide
     look : callable
-        Gives patches (H, W, C) of the channels that are counted; asked only without a wish.
+        Gives patches (H, W, C) of the channels that are counted; asked without a wish, and where
+        DAB is to be measured.
     wanted : str, CountProtocol or None
 
     Raises
@@ -213,10 +214,9 @@ def choose_protocol(
     SettingsError
         If no protocol fits: nothing is guessed then.
     """
-    if isinstance(wanted, CountProtocol):
-        return wanted, []
     if wanted is not None:
-        return load_protocol(wanted), []
+        named = wanted if isinstance(wanted, CountProtocol) else load_protocol(wanted)
+        return named, _unlike_dab(named, look)
     seen = guess_stain(look())
     if seen.protocol is None:
         raise SettingsError(
@@ -228,6 +228,24 @@ def choose_protocol(
         name, reason = "he_20x", f"{reason}, scanned at 20×"
     return load_protocol(name), [
         f"protocol {name} chosen from the image ({reason}); --protocol takes another"
+    ]
+
+
+def _unlike_dab(
+    protocol: CountProtocol, look: Callable[[], Sequence[NDArray[np.generic]]]
+) -> list[str]:
+    """That a picture is none of immunohistochemistry: its amounts of DAB mean nothing."""
+    if protocol.stain != "ihc":
+        return []
+    patches = look()
+    if not patches or patches[0].shape[-1] != 3:
+        return ["the stain is ihc, but there are no red, green and blue: DAB is not measured"]
+    seen = guess_stain(patches)
+    if seen.protocol == "ihc":
+        return []
+    return [
+        f"the stain is ihc, but the image shows none of DAB ({seen.reason}): "
+        "what is measured as DAB is something else"
     ]
 
 

@@ -16,6 +16,7 @@ from cellseg.detect import DetectorInfo
 from cellseg.errors import RegionError
 from cellseg.geometry import Box, Tile
 from cellseg.instances import Instances
+from cellseg.intensity.dyes import DARKEST, Dyes
 from cellseg.measure import Column, Scale, columns, measure
 from cellseg.merge import Settled
 from cellseg.tissue import TissueMask
@@ -48,12 +49,24 @@ class CellMeasurer:
         Cells outside of it are left out.
     tally : Tally
         Is told what was left out.
+    dyes : Dyes, optional
+        The slide's own, in place of the published ones.
     """
 
     def __init__(
-        self, source: TileSource, info: DetectorInfo, tissue: TissueMask, tally: Tally
+        self,
+        source: TileSource,
+        info: DetectorInfo,
+        tissue: TissueMask,
+        tally: Tally,
+        *,
+        dyes: Dyes | None = None,
     ) -> None:
         self._source, self._info, self._tissue, self._tally = source, info, tissue, tally
+        normaliser = source.normaliser
+        # Of full transmission, for optical densities.
+        high = normaliser.high if normaliser.light == "transmitted" else None
+        self._white: float | Dyes | None = dyes or high
         self._protocol, self._grid = source.plan.protocol, source.plan.grid
         self.scale = Scale(source.plan.downsample, source.slide.mpp)
         self._channels = source.channel_names if self._protocol.intensity else ()
@@ -102,7 +115,7 @@ class CellMeasurer:
 
     def _table(self, part: Settled, tile: Tile | None) -> pd.DataFrame:
         raw, origin = self._pixels(part.instances, tile)
-        normaliser = self._source.normaliser
+        self._look_at_limit(part.instances, raw, origin)
         table = measure(
             part.instances,
             raw,
@@ -110,10 +123,22 @@ class CellMeasurer:
             scale=self.scale,
             channels=self._channels,
             stain=self._protocol.stain,
-            # Raw value of full transmission, for optical densities.
-            white=normaliser.high if normaliser.light == "transmitted" else None,
+            white=self._white,
         )
         return self.with_names(table, part)
+
+    def _look_at_limit(
+        self, part: Instances, raw: NDArray[np.generic] | None, origin: tuple[int, int]
+    ) -> None:
+        """Count pixels too dark for the sensor to tell how much DAB there is."""
+        if raw is None or self._protocol.stain != "ihc" or raw.shape[-1] != 3:
+            return
+        normaliser = self._source.normaliser
+        limit = normaliser.low + DARKEST * (normaliser.high - normaliser.low)
+        blue = raw[..., 2] <= limit
+        for (y0, x0, y1, x1), mask in zip(part.boxes - np.tile(origin, 2), part.masks, strict=True):
+            self._tally.pixels += int(np.count_nonzero(mask))
+            self._tally.at_limit += int(np.count_nonzero(blue[y0:y1, x0:x1] & mask))
 
     def with_names(self, table: pd.DataFrame, settled: Settled) -> pd.DataFrame:
         """What pixels do not tell: class, object, how the cell lies; all columns, in order."""

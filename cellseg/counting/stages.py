@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
+from cellseg.counting.dyes import fit_dyes
 from cellseg.counting.local import LocalEngine, Mapped
 from cellseg.counting.measured import CellMeasurer, MeasuredCells
 from cellseg.counting.plan import Plan, fit_normaliser, sample_boxes
@@ -139,6 +140,8 @@ class SlideCount:
     seconds : dict of str to float
         Time per stage.
     cells : CellMeasurer
+    dyes : Dyes or None
+        Where the protocol does not take the published ones.
     """
 
     def __init__(
@@ -165,7 +168,9 @@ class SlideCount:
         absent = {(tile.row, tile.column) for tile in plan.grid} - places
         self.tally = Tally(skipped=len(absent))
         self.merger = SeamMerger(plan.grid, absent=absent)
-        self.cells = CellMeasurer(self.source, self.detector.info, self.tissue, self.tally)
+        self.cells = CellMeasurer(
+            self.source, self.detector.info, self.tissue, self.tally, dyes=self.dyes
+        )
 
     def steps(self, earlier: Iterable[Mapped[TileFound]] = ()) -> Generator[Step, None, None]:
         """Count, tile by tile.
@@ -248,6 +253,7 @@ class SlideCount:
             patches = [box for box in boxes if everywhere.coverage(box) > 0]
             light = plan.protocol.light
             normaliser = fit_normaliser(self.slide, plan, light=light, tissue=patches)
+            self.dyes = fit_dyes(self.slide, plan, patches)
         return TileSource(self.slide, plan, normaliser)
 
     @cached_property
@@ -270,6 +276,8 @@ class SlideCount:
     def warnings(self) -> list[str]:
         """What a person should know, one line each."""
         told = self.tally.warnings(self.plan.protocol, self.cells.scale)
+        if self.dyes is not None and self.dyes.note:
+            told.append(self.dyes.note)
         if self.source.normaliser.blank:
             told.append("no contrast beyond noise was found: nothing is counted")
         elif not self.wanted:

@@ -14,6 +14,10 @@ GATED_SHARE, GATED_AT_LEAST = 0.05, 10
 """More outlines than this beyond the protocol's size limits are worth a warning."""
 
 
+SATURATED_SHARE = 0.005
+"""Of the pixels in immunohistochemistry: more at the sensor's limit are worth a warning."""
+
+
 @dataclass(eq=False)
 class Tally:
     """What a run came across that its table of cells does not tell.
@@ -32,6 +36,8 @@ class Tally:
         Merged outlines: counted, beyond the size limits, outside of the tissue.
     unmeasured : int
         Cells whose pixels could not be read again.
+    pixels, at_limit : int
+        Of measured cells in immunohistochemistry: all, and those as dark as the sensor can tell.
     """
 
     skipped: int = 0
@@ -42,6 +48,8 @@ class Tally:
     gated: int = 0
     outside: int = 0
     unmeasured: int = 0
+    pixels: int = 0
+    at_limit: int = 0
 
     def found(self, found: TileFound) -> None:
         """A tile that is done."""
@@ -71,6 +79,11 @@ class Tally:
             found.append(
                 f"{self.unmeasured:,} cells have no intensities: the slide could not be read "
                 "again there"
+            )
+        if self.pixels and self.at_limit >= SATURATED_SHARE * self.pixels:
+            found.append(
+                f"{100 * self.at_limit / self.pixels:.1f} % of the counted objects' pixels are at "
+                "the sensor's limit: there is more DAB than the values say"
             )
         return found
 

@@ -104,7 +104,7 @@ def guess_stain(patches: Sequence[NDArray[np.generic]]) -> Seen:
         # A lamp's own tint lies over every pixel alike.
         balance = (ground.max() / top) / np.maximum(ground, 0.01 * top)
         if _is_coloured(values * balance):
-            return _by_dye(floats, _white(values, top))
+            return _by_dye(floats, white_light(values, top))
     return _by_ground([patch.mean(axis=-1) for patch in floats], patches[0].dtype, scale)
 
 
@@ -113,8 +113,16 @@ def _is_coloured(colours: NDArray[np.floating]) -> bool:
     return float((apart > COLOURED).mean()) > COLOURED_SHARE
 
 
-def _white(values: Floats, top: float) -> Floats:
-    """The light without a stain: the brightest pixels, unless they are stained themselves."""
+def white_light(values: Floats, top: float | None = None) -> Floats:
+    """The light without a stain: the brightest pixels, unless they are stained themselves.
+
+    Parameters
+    ----------
+    values : ndarray, float64, (M, 3)
+    top : float, optional
+        Of white where the brightest pixels are stained; their 99.9th percentile otherwise.
+    """
+    top = float(np.percentile(values, 99.9)) if top is None else top
     grey = values.mean(axis=1)
     white: Floats = np.median(values[grey >= np.percentile(grey, 99)], axis=0)
     neutral = white.max() - white.min() < 0.15 * white.max()

@@ -10,10 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.color import hed_from_rgb
 
+from cellseg.intensity.dyes import DARKEST, Dyes
 from cellseg.measure._pixels import Floats, PixelLists
-
-DARKEST = 1 / 255
-"""Transmission below which a pixel is taken as saturated: an optical density of 2.41."""
 
 _STAINS = ("hematoxylin", "eosin", "dab")
 
@@ -65,7 +63,7 @@ def white_of(dtype: np.dtype[Any]) -> float:
 
 
 def stain_densities(
-    rgb: NDArray[np.generic], pixels: PixelLists, stains: Sequence[str], *, white: float
+    rgb: NDArray[np.generic], pixels: PixelLists, stains: Sequence[str], *, white: float | Dyes
 ) -> dict[str, Floats]:
     """Mean optical density of stains over each cell.
 
@@ -77,8 +75,8 @@ def stain_densities(
         Which cell each pixel belongs to.
     stains : sequence of str
         Some of ``hematoxylin``, ``eosin``, ``dab``.
-    white : float
-        The raw value of full transmission.
+    white : float or Dyes
+        The raw value of full transmission; or the slide's own dyes with their white.
 
     Returns
     -------
@@ -98,12 +96,16 @@ def stain_densities(
     """
     means = []
     whole = np.isfinite(rgb).all(axis=1) if np.issubdtype(rgb.dtype, np.floating) else None
-    for channel in rgb.T:
-        density = _density(channel, white)
+    whites = white.white if isinstance(white, Dyes) else (white,) * 3
+    for channel, full in zip(rgb.T, whites, strict=True):
+        density = _density(channel, full)
         if whole is not None:
             density[~whole] = np.nan
         means.append(statistics(density, pixels)["mean"])
-    unmixed = np.stack(means, axis=1) @ hed_from_rgb
+    mixed = np.stack(means, axis=1)
+    if isinstance(white, Dyes):
+        return white.unmixed(mixed)
+    unmixed = mixed @ hed_from_rgb
     return {stain: unmixed[:, _STAINS.index(stain)] for stain in stains}
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellseg.instances import Instances
+from cellseg.intensity.dyes import Dyes
 from cellseg.measure._columns import Scale, channel_slugs, columns, densities
 from cellseg.measure._intensity import stain_densities, statistics, white_of
 from cellseg.measure._pixels import PixelLists, flatten
@@ -39,7 +40,7 @@ def measure(
     scale: Scale,
     channels: Sequence[str],
     stain: Stain,
-    white: float | None = None,
+    white: float | Dyes | None = None,
 ) -> pd.DataFrame:
     """Measure every instance.
 
@@ -58,9 +59,9 @@ def measure(
         Empty where intensities are not wanted.
     stain : str
         ``he``, ``ihc``, ``fluorescence`` or ``brightfield``.
-    white : float, optional
-        Raw value of full transmission, for optical densities; by default the largest value
-        of an integer type, and 1 for floats.
+    white : float or Dyes, optional
+        Raw value of full transmission, for optical densities, or the slide's own dyes; by default
+        the largest value of an integer type, and 1 for floats.
 
     Returns
     -------
@@ -172,7 +173,7 @@ def _intensities(
     lists: PixelLists,
     channels: Sequence[str],
     stain: Stain,
-    white: float | None,
+    white: float | Dyes | None,
 ) -> dict[str, NDArray[np.generic]]:
     found: dict[str, NDArray[np.generic]] = {}
     for slug, channel in zip(channel_slugs(channels), values.T, strict=True):

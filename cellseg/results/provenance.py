@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
@@ -65,6 +66,7 @@ def record(
         "summary": {
             **summary.as_dict(),
             "outside_size_gates": tally.gated,
+            "saturated_share": tally.at_limit / tally.pixels if tally.pixels else None,
             "outside_tissue": tally.outside,
             **{f"merge_{name}": value for name, value in vars(count.merger.stats).items()},
         },
@@ -94,6 +96,7 @@ def _settings(count: SlideCount, request: CountRequest) -> dict[str, object]:
         "region": None if request.region is None else request.region.as_geojson(),
         "intensity_low": normaliser.low,
         "intensity_high": normaliser.high,
+        "dyes": None if count.dyes is None else asdict(count.dyes),
         "tile_px": plan.grid.tile,
         "halo_px": plan.grid.halo,
     }

@@ -13,14 +13,18 @@ from cellseg.synthetic.discs import (
 )
 from cellseg.synthetic.examples import write_fluorescence_example, write_ihc_example
 from cellseg.synthetic.fluorescence import FluorescenceScene, draw_fluorescence
+from cellseg.synthetic.immuno import DAB_THRESHOLDS, Immuno, ImmunoScene, draw_immuno
 from cellseg.synthetic.large import LargeScene, LargeTruth, write_large
 from cellseg.synthetic.nuclei import NucleiPlan, Placed, place_nuclei, touching
 from cellseg.synthetic.stained import StainedScene, draw_stained
 from cellseg.synthetic.tiff import PyramidLayout, write_pyramid
 
 __all__ = [
+    "DAB_THRESHOLDS",
     "Drawn",
     "FluorescenceScene",
+    "Immuno",
+    "ImmunoScene",
     "LargeScene",
     "LargeTruth",
     "NucleiPlan",
@@ -29,6 +33,7 @@ __all__ = [
     "StainedScene",
     "draw_discs",
     "draw_fluorescence",
+    "draw_immuno",
     "draw_stained",
     "place_nuclei",
     "touching",

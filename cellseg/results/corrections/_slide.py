@@ -12,6 +12,7 @@ import pandas as pd
 from cellseg.errors import CellsegError, InputError
 from cellseg.geometry import Box
 from cellseg.instances import Instances
+from cellseg.intensity.dyes import Dyes
 from cellseg.measure import Scale, columns, measure
 from cellseg.protocol import Stain
 from cellseg.results import Result
@@ -114,6 +115,9 @@ class Measurer:
             [c.mask for c in cells],
         )
         settings = section(self._result, "settings")
+        white = None if stain == "fluorescence" else settings.get("intensity_high")
+        if settings.get("dyes"):
+            white = Dyes.from_dict(settings["dyes"])
         parts = [
             measure(
                 instances.take([index]),
@@ -122,7 +126,7 @@ class Measurer:
                 scale=scale,
                 channels=channels,
                 stain=stain,
-                white=None if stain == "fluorescence" else settings.get("intensity_high"),
+                white=white,
             )
             for index, cell in enumerate(cells)
         ]
