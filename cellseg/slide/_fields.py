@@ -141,7 +141,7 @@ def _header(data: bytes) -> _Header:
     # Behind the end there may be a camera's preview.
     if (b"IEND" if is_png else b"\xff\xd9") not in data[-65536:]:
         raise ValueError("it ends too early")
-    stored = picture.tile[0].args
+    stored = picture.tile[0].args or ""
     kind, _, rest = (stored if isinstance(stored, str) else stored[0]).partition(";")
     info = picture.info
     turn = picture.getexif().get(ExifTags.Base.Orientation, 1) if "exif" in info else 1
