@@ -8,8 +8,9 @@ import pytest
 from microscopes import CELLS, COLOUR, GREYS
 
 from cellseg.counting.request import CountRequest
-from cellseg.counting.run import CountResult, run
 from cellseg.detect.threshold import ThresholdDetector
+from cellseg.pipeline.events import CountResult
+from cellseg.pipeline.run import run
 
 
 @pytest.mark.parametrize("form", [*COLOUR, *(f"{form}, dyes" for form in GREYS)])
