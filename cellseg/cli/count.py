@@ -25,7 +25,8 @@ from cellseg.errors import (
     SettingsError,
     unexpected_text,
 )
-from cellseg.slide.formats import ENDINGS, has_ending, is_image_folder, slide_name
+from cellseg.slide.formats import ENDINGS, has_ending, home_of, is_image_folder, slide_name
+from cellseg.slide.plates import is_plate, read_plate
 from cellseg.storage import Location, RemotePath
 from cellseg.text import visible
 
@@ -69,11 +70,11 @@ def find_images(paths: tuple[Location, ...]) -> list[Location]:
         try:
             if isinstance(path, RemotePath) and has_ending(path):
                 # What lies there is asked when it is opened.
-                found.append(path)
+                found += _fields(path)
             elif path.suffix.lower() == ".cellseg" and path.is_dir():
                 results.append(path)
             elif not path.is_dir() or is_image_folder(path):
-                found.append(path)
+                found += _fields(path)
             else:
                 found += _inside(path)
         except CellsegError:
@@ -83,6 +84,21 @@ def find_images(paths: tuple[Location, ...]) -> list[Location]:
     if not found:
         raise InputError(f"{results[0]}: is a result, not an image; cellseg view shows it")
     return list({image.absolute(): image for image in found}.values())
+
+
+def _fields(image: Location) -> list[Location]:
+    """The fields of a plate; any other image is itself."""
+    try:
+        if not is_plate(image):
+            return [image]
+    except InputError:
+        return [image]  # told when it is opened, and the others are counted
+    plate = read_plate(image)
+    if plate.missing:
+        wells = visible(", ".join(plate.missing[:5])) + (", …" if len(plate.missing) > 5 else "")
+        say(f"{image.name}: {len(plate.missing)} of its wells or fields are not there: {wells}",
+            err=True)  # fmt: skip
+    return [field.path for field in plate.fields]
 
 
 def _inside(folder: Location) -> list[Location]:
@@ -120,7 +136,7 @@ def folder_names(
     SettingsError
         If even those are the same.
     """
-    homes = [output or image.parent for image in images]
+    homes = [output or home_of(image) for image in images]
     names = [slide_name(image) for image in images]
     for longer in (_whole_name, _with_folder, _with_its_letters):
         counts = Counter(zip(homes, (name.lower() for name in names), strict=True))
