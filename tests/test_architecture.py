@@ -20,7 +20,7 @@ FLOORS = [
     {"detect", "measure", "merge", "metrics", "slide", "tissue"},
     {"results", "training"},
     {"export", "overlay"},
-    {"counting"},
+    {"counting", "study"},
     {"evaluate"},
     {"report", "cellseg_napari"},
     {"cli"},

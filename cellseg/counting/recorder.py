@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from cellseg.counting.expected import expected_sizes
 from cellseg.counting.plan import Plan
 from cellseg.counting.provenance import Provenance, Tally
 from cellseg.counting.request import CountRequest
@@ -21,6 +22,7 @@ from cellseg.geometry import Box, Tile
 from cellseg.instances import Instances
 from cellseg.intensity.normalise import Normaliser
 from cellseg.measure import Column, Scale, columns, measure
+from cellseg.measure.doubts import doubts
 from cellseg.measure.summary import Summary, SummaryBuilder
 from cellseg.merge import SeamMerger, Settled
 from cellseg.results import (
@@ -34,6 +36,7 @@ from cellseg.results import (
     tissue_outline,
 )
 from cellseg.slide import Slide
+from cellseg.text import visible
 from cellseg.tissue import TissueMask
 
 
@@ -252,7 +255,7 @@ class Recorder:
         )
         names = np.array(self.info.classes, dtype=object)
         table["class"] = names[part.classes]
-        table["object"] = self.info.object
+        table["image"], table["object"] = "", self.info.object
         table["stitched"], table["touches_border"] = stitched, border
         table["label"] = 0
         return table[[column.name for column in self.columns]]
@@ -295,14 +298,18 @@ class Recorder:
             skipped_share=self._skipped_share() if self.plan.prefilter else None,
             interval=calibration.interval if calibration else None,
         )
-        warnings = self.warnings()
+        sizes = expected_sizes(self.plan, request, self.info)
+        common = self.builder.most_common_area_px()
+        suspect = doubts(summary, common, sizes) if self.wanted else []
+        warnings = [*self.warnings(), *suspect]
         writing = time.monotonic()
 
         def provenance() -> dict[str, object]:
             now = time.monotonic()
             stages = {**seconds, **self.seconds, "write": now - writing, "total": now - started}
             rounded = {name: round(took, 3) for name, took in stages.items()}
-            return {**self._provenance(request).record(summary, warnings), "seconds": rounded}
+            record = self._provenance(request).record(summary, warnings)
+            return {**record, "doubts": suspect, "seconds": rounded}
 
         title = f"{readable(self.slide.path.name)}: {summary.cells:,} {self.info.object} masks"
         self.folder.finish(
@@ -311,6 +318,7 @@ class Recorder:
                 columns=self.columns,
                 class_names=self.info.classes,
                 object_name=self.info.object,
+                image_name=visible(readable(self.slide.path.name)),
                 provenance=provenance,
                 overview=self._overview(title, tissue=self.plan.prefilter),
                 ground=Ground(

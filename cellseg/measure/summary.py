@@ -19,6 +19,18 @@ QUANTILES_PERCENT = (5, 25, 50, 75, 95)
 
 _PLURALS = {"nucleus": "nuclei"}
 
+_STEPS = 4.0
+"""Of areas, to a factor of two, when the most common one is looked for."""
+
+
+def plural(name: str) -> str:
+    """Of what is counted.
+
+    >>> plural("nucleus"), plural("cell")
+    ('nuclei', 'cells')
+    """
+    return _PLURALS.get(name, f"{name}s")
+
 
 @dataclass(frozen=True)
 class AreaStatistics:
@@ -156,7 +168,7 @@ class Summary:
 
     def __str__(self) -> str:
         """One sentence for people."""
-        name = self.object if self.cells == 1 else _PLURALS.get(self.object, f"{self.object}s")
+        name = self.object if self.cells == 1 else plural(self.object)
         parts = [f"{self.cells:,} {name}"]
         if self.cells_interval is not None:
             parts[0] += " (95 %: {:,} … {:,})".format(*self.cells_interval)
@@ -213,6 +225,15 @@ class SummaryBuilder:
         self._touching += int(table["touches_border"].sum())
         self._stitched += int(table["stitched"].sum())
         self._areas.append(table["area_px"].to_numpy(np.float32, copy=True))
+
+    def most_common_area_px(self) -> float | None:
+        """Where areas lie densest, on a scale of ratios, to about a tenth; None without cells."""
+        areas = np.concatenate([np.empty(0, np.float32), *self._areas])
+        areas = areas[areas > 0]
+        if not areas.size:
+            return None
+        steps, counts = np.unique(np.round(np.log2(areas) * _STEPS), return_counts=True)
+        return float(2 ** (steps[counts.argmax()] / _STEPS))
 
     def build(
         self,

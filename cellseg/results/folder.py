@@ -177,12 +177,12 @@ class ResultFolder:
         Parameters
         ----------
         table : DataFrame
-            One row an instance. ``label``, ``class`` and ``object`` may be missing; they and
-            other text are not taken from here.
+            One row an instance. ``label``, ``image``, ``class`` and ``object`` may be missing;
+            they and other text are not taken from here.
         instances : Instances
             On the slide's lattice.
         """
-        given = [name for name in ("label", "class", "object") if name in table.columns]
+        given = [name for name in ("label", "image", "class", "object") if name in table.columns]
         with self._writing():
             if self._spool is None:
                 self._spool = Spool(self._staging / "spool.sqlite")
@@ -250,7 +250,7 @@ class ResultFolder:
             report.columns,
             spooled=spool.columns or (),
             class_names=report.class_names,
-            object_name=report.object_name,
+            texts={"image": report.image_name, "object": report.object_name},
         )
         write_labels(
             self._staging / publish.LABELS,

@@ -217,6 +217,7 @@ class CorrectedCells:
             measurer.close()
         table["label"] = [label for label, _ in cells]
         table["class"] = [cell.name for _, cell in cells]
+        table["image"] = self.result.image_name
         table["object"] = str(self.result.run.get("object", "cell"))
         table = table[[name for name, _ in self.rows.columns]]
         for (label, cell), (_, row) in zip(cells, table.iterrows(), strict=True):
