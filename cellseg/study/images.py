@@ -9,12 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from cellseg.errors import InputError, SettingsError
-from cellseg.slide import slide_name
+from cellseg.slide.formats import ENDINGS, has_ending, slide_name
 from cellseg.storage import Location, RemotePath
-
-SUFFIXES = (
-    ".tif", ".tiff", ".svs", ".ndpi", ".scn", ".png", ".jpg", ".jpeg", ".zarr", ".btf", ".qptiff",
-)  # fmt: skip
 
 RESULT = ".cellseg"
 """Ending of result folders; they are no images, and nothing is looked for in them."""
@@ -78,7 +74,7 @@ def find_images(paths: Sequence[Location], *, recursive: bool = False) -> Found:
     found = Found([], [])
     results: list[Location] = []
     for path in paths:
-        if isinstance(path, RemotePath) and _has_image_ending(path):
+        if isinstance(path, RemotePath) and has_ending(path):
             found.images.append(Image(path))  # what lies there is asked when it is opened
         elif not _is_folder(path) or path.suffix.lower() == ".zarr":
             found.images.append(Image(path))
@@ -110,7 +106,7 @@ def _search(folder: Location, top: PurePosixPath, found: Found, *, recursive: bo
     if len(found.images) == before:
         below = " or in those below it" if recursive else ""
         hint = "; --recursive looks into its folders too" if nested and not recursive else ""
-        endings = ", ".join(SUFFIXES)
+        endings = ", ".join(ENDINGS)
         raise InputError(f"{folder}: no images in this folder{below} ({endings}){hint}")
 
 
@@ -119,7 +115,7 @@ def _look_into(folder: Location, below: PurePosixPath, found: Found, *, recursiv
     try:
         entries = sorted(folder.iterdir(), key=str)
         visible = [entry for entry in entries if not entry.name.startswith(".")]
-        found.images.extend(Image(e, below) for e in visible if _has_image_ending(e))
+        found.images.extend(Image(e, below) for e in visible if has_ending(e))
         inner = [entry for entry in visible if _is_searched(entry)]
     except InputError as error:
         found.unread.append((folder, error))
@@ -133,7 +129,7 @@ def _look_into(folder: Location, below: PurePosixPath, found: Found, *, recursiv
 
 
 def _is_searched(entry: Location) -> bool:
-    if _has_image_ending(entry) or entry.suffix.lower() == RESULT:
+    if has_ending(entry) or entry.suffix.lower() == RESULT:
         return False
     is_link = isinstance(entry, Path) and entry.is_symlink()  # may lead back up
     return not is_link and entry.is_dir()
@@ -150,10 +146,6 @@ def _is_folder(path: Location) -> bool:
 
 def _unreadable(path: Location, error: OSError) -> InputError:
     return InputError(f"{path}: cannot be read: {error.strerror or error}")
-
-
-def _has_image_ending(path: Location) -> bool:
-    return path.suffix.lower() in SUFFIXES
 
 
 def _whole_name(image: Location) -> str:
