@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cellseg.measure.summary import AreaStatistics, Summary, plural
+from cellseg.measure.summary import AreaStatistics, Summary
 
 FEWEST = 20
 """Sizes of fewer cells say nothing."""
@@ -76,8 +76,8 @@ def doubts(summary: Summary, most_common_px: float | None, expected: Expected) -
     areas = summary.area_px
     if areas is None or most_common_px is None or summary.cells < FEWEST:
         return []
-    found = list(_far(summary.object, areas, expected))
-    found += _at_limits(summary.object, areas, expected)
+    found = list(_far(summary, areas, expected))
+    found += _at_limits(summary, areas, expected)
     usual = expected.usual_px
     if not found and usual is not None:
         times = most_common_px / (math.pi / 4 * usual**2)
@@ -89,25 +89,25 @@ def doubts(summary: Summary, most_common_px: float | None, expected: Expected) -
     return found
 
 
-def _far(name: str, areas: AreaStatistics, expected: Expected) -> Iterator[str]:
+def _far(summary: Summary, areas: AreaStatistics, expected: Expected) -> Iterator[str]:
     """A median size that is no nucleus's, or far from the model's usual object."""
     diameter, mpp, usual = _diameter(areas.median), expected.mpp, expected.usual_px
     if usual is not None:
         low, high = usual / FAR, usual * FAR
-        said = f"the model's usual {name} is {expected.length(usual)}"
-    elif name == "nucleus" and mpp is not None:
+        said = f"the model's usual {summary.object} is {expected.length(usual)}"
+    elif summary.object == "nucleus" and mpp is not None:
         low, high = NUCLEUS_UM[0] / mpp, NUCLEUS_UM[1] / mpp
         said = "those of nuclei lie between {:g} and {:g} µm".format(*NUCLEUS_UM)
     else:
         return
     if not low <= diameter <= high:
         yield (
-            f"the median diameter of the {plural(name)} is {expected.length(diameter)}, {said}: "
+            f"the median diameter of the {summary.plural} is {expected.length(diameter)}, {said}: "
             f"{_scale(expected)}"
         )
 
 
-def _at_limits(name: str, areas: AreaStatistics, expected: Expected) -> Iterator[str]:
+def _at_limits(summary: Summary, areas: AreaStatistics, expected: Expected) -> Iterator[str]:
     """Half of the cells at one of the limits of size."""
     low, high = expected.limits_px
     sides = (
@@ -117,7 +117,7 @@ def _at_limits(name: str, areas: AreaStatistics, expected: Expected) -> Iterator
     for holds, limit, which, option, what in sides:
         if holds:
             yield (
-                f"half of the {plural(name)} are about as large as the {which} that are counted "
+                f"half of the {summary.plural} are about as large as the {which} that are counted "
                 f"({expected.area(limit)}), they may be {what}: {_scale(expected)}, {option} the "
                 "limit"
             )
