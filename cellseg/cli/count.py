@@ -26,7 +26,7 @@ from cellseg.study.images import RESULT, find_images, result_names
 Examples:
   cellseg count slide.svs
   cellseg count field.png --mpp 0.5 --protocol fluorescence
-  cellseg count scans/ --recursive --output results/ --parquet
+  cellseg count scans/ --recursive --output results/ --report
   cellseg count scans/ --output results/ --json > counts.json
   cellseg count cells.ome.tif --channel DAPI --z max --export labels.tif
   cellseg count slide.svs --engine dask --scheduler tcp://10.0.0.5:8786
@@ -108,6 +108,7 @@ Examples:
 @click.option(
     "--recursive", is_flag=True, help="Folders in folders too; results lie as the images do."
 )
+@click.option("--report", is_flag=True, help="Also report.html: tables and pictures of all images.")
 @click.option("--parquet", is_flag=True, help="Also cells.parquet: the cells of all images.")
 @click.option(
     "--json",
@@ -160,6 +161,7 @@ def count(
     output: Location | None,
     exports: tuple[str, ...],
     recursive: bool,
+    report: bool,
     parquet: bool,
     as_json: bool,
     region: Path | None,
@@ -213,7 +215,7 @@ def count(
             found.images, result_names(found.images, output, ending=ending), strict=True
         )
     ]
-    left = Left.of(images, found.images, output, report=False, parquet=parquet)
+    left = Left.of(images, found.images, output, report=report, parquet=parquet)
     outcomes: list[Outcome] = [Failed(*unread) for unread in found.unread]
     for unread in outcomes:
         say(f"cellseg: {unread.error}", err=True)

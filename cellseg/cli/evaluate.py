@@ -98,7 +98,7 @@ def evaluate(
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     evaluation = _drained(request, console)
     if report is not None:
-        from cellseg.report import write_report
+        from cellseg.report.evaluation import write_report
 
         page = write_report(evaluation, report)
         say(f"report: {page}", console=console)

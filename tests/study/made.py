@@ -56,7 +56,7 @@ def made(
     table = pd.DataFrame(
         {
             "area_px": instances.areas.astype(float),
-            **dict.fromkeys(areas_um2, instances.areas * mpp**2),
+            **dict.fromkeys(areas_um2, instances.areas * (mpp or 1.0) ** 2),
             f"intensity_mean_{channel}": np.arange(len(cells), dtype=float),
             "touches_border": False,
             "stitched": False,
