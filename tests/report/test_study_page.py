@@ -21,7 +21,7 @@ from cellseg.report.study import PICTURES_BYTES, write_study
 from cellseg.study.folder import Study, load_study
 from cellseg.study.rows import Row
 
-NASTY = "<script>window.ran=1</script>.tif"
+NASTY = "<script>window.ran=1<script>.tif"
 ARGUMENTS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
