@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from cellseg.cli import main
-from cellseg.counting import run as pipeline
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.measure.doubts import FEWEST
+from cellseg.pipeline import run as pipeline
 from cellseg.synthetic import write_disc_slide
 
 
@@ -19,7 +19,7 @@ from cellseg.synthetic import write_disc_slide
 def _stand_in(monkeypatch):
     """Count without the network's weights."""
     monkeypatch.setattr(
-        "cellseg.counting.run.load_detector", lambda model, **_: ThresholdDetector()
+        "cellseg.pipeline.run.load_detector", lambda model, **_: ThresholdDetector()
     )
 
 
