@@ -38,7 +38,9 @@ def browser():
         pytest.skip("no Chromium here: on Debian, apt-get install chromium")
     sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
     with sync_api.sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=chromium, args=list(ARGUMENTS))
+        found = playwright.chromium.launch(
+            executable_path=chromium, args=list(ARGUMENTS), timeout=300_000
+        )
         yield found
         found.close()
 
@@ -47,6 +49,7 @@ def browser():
 def opened(browser):
     """Open a page from the disk; it may fetch nothing but itself, and say no error."""
     context = browser.new_context()
+    context.set_default_timeout(300_000)  # of a machine that does much else
     asked, said = [], []
 
     def call(path):
