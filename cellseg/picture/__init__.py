@@ -1,5 +1,6 @@
 """Pictures for people: outlines by class, crops chosen by a rule, legends, scale bars."""
 
+from cellseg.picture._histogram import Cutting, draw_histograms
 from cellseg.picture._outlines import OTHER, PALETTE, borders, colours, line_width, outlined
 from cellseg.picture._parts import SCALE_KEY, Part, keep_parts, parts_of, write_png
 from cellseg.picture._places import Places, choose
@@ -11,6 +12,7 @@ __all__ = [
     "OTHER",
     "PALETTE",
     "SCALE_KEY",
+    "Cutting",
     "Entry",
     "Legend",
     "Panel",
@@ -21,6 +23,7 @@ __all__ = [
     "choose",
     "colours",
     "draw_bar",
+    "draw_histograms",
     "font",
     "keep_parts",
     "line_width",
