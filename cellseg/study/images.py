@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from cellseg.errors import InputError, SettingsError
-from cellseg.slide.formats import ENDINGS, has_ending, slide_name
+from cellseg.slide.formats import ENDINGS, has_ending, is_image_folder, slide_name
 from cellseg.storage import Location, RemotePath
 
 RESULT = ".cellseg"
@@ -76,7 +76,7 @@ def find_images(paths: Sequence[Location], *, recursive: bool = False) -> Found:
     for path in paths:
         if isinstance(path, RemotePath) and has_ending(path):
             found.images.append(Image(path))  # what lies there is asked when it is opened
-        elif not _is_folder(path) or path.suffix.lower() == ".zarr":
+        elif not _is_folder(path) or _is_image_folder(path):
             found.images.append(Image(path))
         elif path.suffix.lower() == RESULT:
             results.append(path)
@@ -115,7 +115,7 @@ def _look_into(folder: Location, below: PurePosixPath, found: Found, *, recursiv
     try:
         entries = sorted(folder.iterdir(), key=str)
         visible = [entry for entry in entries if not entry.name.startswith(".")]
-        found.images.extend(Image(e, below) for e in visible if has_ending(e))
+        found.images.extend(Image(e, below) for e in visible if _is_image(e))
         inner = [entry for entry in visible if _is_searched(entry)]
     except InputError as error:
         found.unread.append((folder, error))
@@ -129,10 +129,23 @@ def _look_into(folder: Location, below: PurePosixPath, found: Found, *, recursiv
 
 
 def _is_searched(entry: Location) -> bool:
-    if has_ending(entry) or entry.suffix.lower() == RESULT:
+    if _is_image(entry) or entry.suffix.lower() == RESULT:
         return False
     is_link = isinstance(entry, Path) and entry.is_symlink()  # may lead back up
     return not is_link and entry.is_dir()
+
+
+def _is_image(entry: Location) -> bool:
+    """A file, or a folder that is one image."""
+    return has_ending(entry) or _is_image_folder(entry)
+
+
+def _is_image_folder(entry: Location) -> bool:
+    """False where one cannot look: that is told when its files are looked for."""
+    try:
+        return entry.is_dir() and is_image_folder(entry)
+    except OSError:
+        return False
 
 
 def _is_folder(path: Location) -> bool:
