@@ -21,7 +21,7 @@ FLOORS = [
     {"counting", "training"},
     {"evaluate", "results"},
     {"export", "overlay"},
-    {"pipeline"},
+    {"pipeline", "study"},
     {"cellseg_napari", "report"},
     {"cli"},
     {"__main__"},

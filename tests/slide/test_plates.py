@@ -5,37 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import zarr
+from microscopes import plate
 
-from cellseg.cli.count import find_images, folder_names
 from cellseg.errors import InputError
 from cellseg.slide import open_slide, slide_name
 from cellseg.slide.formats import home_of
 from cellseg.slide.plates import is_plate, read_plate
-
-AXES = [{"name": axis, "unit": "micrometer"} for axis in "yx"]
-
-
-def plate(path: Path, version: int = 2) -> Path:
-    """Wells A01 (two fields), B03 (the second field missing) and C07 (missing)."""
-    group = zarr.open_group(str(path), mode="w", zarr_format=version)
-
-    def said(where: str, entry: dict[str, object]) -> None:
-        one = group.require_group(where) if where else group
-        one.attrs.update({"ome": {"version": "0.5", **entry}} if version == 3 else entry)
-
-    said("", {"plate": {"wells": [{"path": p} for p in ("A/01", "B/03", "C/07")]}})
-    for well, fields in (("A/01", (0, 1)), ("B/03", (0,))):
-        said(well, {"well": {"images": [{"path": "0"}, {"path": "1"}]}})
-        for field in fields:
-            value = 10 * ord(well[0]) % 256 + field
-            group.create_array(f"{well}/{field}/0", data=np.full((20, 30), value, np.uint8))
-            said(f"{well}/{field}", {"multiscales": [
-                {"version": "0.4", "axes": AXES, "datasets": [{"path": "0"}]}
-            ]})  # fmt: skip
-    return path
 
 
 @pytest.mark.parametrize("version", [2, 3])
@@ -52,18 +29,6 @@ def test_fields_by_well_and_holes(tmp_path: Path, version: int) -> None:
         assert slide.overview()[0].max() == 660 % 256
     with pytest.raises(InputError, match="is a plate"):
         open_slide(path)
-
-
-def test_the_command_counts_the_fields_and_names_the_holes(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = plate(tmp_path / "screen.zarr")
-    images = find_images((path,))
-    assert folder_names(images, None) == [
-        "screen-A01-0.cellseg", "screen-A01-1.cellseg", "screen-B03-0.cellseg",
-    ]  # fmt: skip
-    assert {home_of(image) for image in images} == {tmp_path}
-    assert "2 of its wells or fields are not there: B03/1, C07" in capsys.readouterr().err
 
 
 def test_what_is_no_plate(tmp_path: Path) -> None:
