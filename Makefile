@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyproject.toml $(shell find cellseg napari_plugin protocols -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: demo test lint bench clean help
+.PHONY: demo test lint bench dist clean help
 
 help:
 	@echo "make demo   set up .venv, count the example slides"
 	@echo "make test   set up .venv with what the tests need, run them"
 	@echo "make lint   ruff and mypy"
 	@echo "make bench  speed against SAHI and a plain loop, about ten minutes"
+	@echo "make dist   wheel and sdist, the same bytes each time, checked"
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
@@ -52,5 +53,13 @@ lint: .venv/installed-lint
 bench: .venv/installed-bench
 	$(BIN)/python benchmarks/speed.py
 
+# The date of the last change in place of today's: who builds it again gets the same bytes.
+dist: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet build twine check-wheel-contents
+	rm -rf dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --quiet
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
+
 clean:
-	rm -rf .venv example_slides/generated example_slides/results
+	rm -rf .venv dist example_slides/generated example_slides/results
