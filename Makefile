@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyproject.toml $(shell find cellseg napari_plugin protocols -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: demo test lint bench dist clean help
+.PHONY: demo test lint bench fuzz dist clean help
 
 help:
 	@echo "make demo   set up .venv, count the example slides"
 	@echo "make test   set up .venv with what the tests need, run them"
 	@echo "make lint   ruff and mypy"
 	@echo "make bench  speed against SAHI and a plain loop, about ten minutes"
+	@echo "make fuzz   damaged and hostile files, for MINUTES=30"
 	@echo "make dist   wheel and sdist, the same bytes each time, checked"
 
 $(BIN)/python:
@@ -52,6 +53,9 @@ lint: .venv/installed-lint
 
 bench: .venv/installed-bench
 	$(BIN)/python benchmarks/speed.py
+
+fuzz: .venv/installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.fuzz --minutes $(or $(MINUTES),30)
 
 # The date of the last change in place of today's: who builds it again gets the same bytes.
 dist: | $(BIN)/python
