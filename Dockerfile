@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # docker build -t cellseg .                      a CPU is enough
 # docker build -t cellseg:cuda --target cuda .   NVIDIA GPUs (docker run --gpus all …)
 #
@@ -6,25 +5,31 @@
 
 FROM python:3.12-slim-bookworm AS base
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
-    MPLCONFIGDIR=/tmp/matplotlib NUMBA_CACHE_DIR=/tmp/numba HOME=/tmp
-RUN useradd --create-home --uid 1000 cellseg
+    PIP_CONSTRAINT=/src/requirements.lock HOME=/tmp MPLCONFIGDIR=/tmp/matplotlib
+RUN useradd --uid 1000 cellseg
 WORKDIR /src
+COPY requirements.lock .
 
+# The lock has the versions: hadolint does not see them.
 FROM base AS cuda
-RUN pip install "torch>=2.5" "torchvision>=0.20"
+# hadolint ignore=DL3013
+RUN pip install torch torchvision
 COPY . .
-RUN pip install ".[export,remote,cluster]" && rm -rf /src/*
-USER cellseg
+# hadolint ignore=DL3013
+RUN pip install ".[export,remote,cluster]"
+USER 1000
 WORKDIR /data
 HEALTHCHECK --interval=5m --timeout=2m CMD ["cellseg", "doctor", "--no-window"]
 ENTRYPOINT ["cellseg"]
 CMD ["--help"]
 
 FROM base AS cpu
-RUN pip install "torch>=2.5" "torchvision>=0.20" --index-url https://download.pytorch.org/whl/cpu
+# hadolint ignore=DL3013
+RUN pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu
 COPY . .
-RUN pip install ".[export,remote,cluster]" && rm -rf /src/*
-USER cellseg
+# hadolint ignore=DL3013
+RUN pip install ".[export,remote,cluster]"
+USER 1000
 WORKDIR /data
 HEALTHCHECK --interval=5m --timeout=2m CMD ["cellseg", "doctor", "--no-window"]
 ENTRYPOINT ["cellseg"]

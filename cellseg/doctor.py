@@ -58,9 +58,7 @@ def checks(*, window: bool) -> Iterator[Check]:
     window : bool
         Open and close a napari window, in a process of its own.
     """
-    yield Check(
-        "cellseg", "ok", f"{cellseg.__version__} in {Path(cellseg.__file__).parent}"
-    )
+    yield Check("cellseg", "ok", f"{cellseg.__version__} in {Path(cellseg.__file__).parent}")
     yield Check(
         "system",
         "ok",
@@ -117,9 +115,7 @@ def _memory() -> Check:
 def _network() -> Iterator[Check]:
     """The model's checksum, the device it would run on, and a tile through it."""
     try:
-        import torch
-
-        from cellseg.detect.maskrcnn import load_detector
+        from cellseg.detect.maskrcnn import gpu_count, load_detector
 
         detector = load_detector()
     except (CellsegError, ImportError, OSError, RuntimeError) as error:
@@ -128,13 +124,8 @@ def _network() -> Iterator[Check]:
     info = detector.info
     yield Check("model", "ok", f"{info.name}, checksum {info.checksum[:12]}… holds")
     batch = detector.batch_for(TILE_PX**2)
-    named = detector.device.type
-    if named == "cuda":
-        named = torch.cuda.get_device_name(detector.device)
-    text = f"{info.device} ({named}), tiles at once: {batch}"
-    if detector.device.type == "cpu":
-        built = "no GPU that this torch can use" if torch.version.cuda else "torch without CUDA"
-        text += f"; {built}"
+    gpus = gpu_count() or "none"
+    text = f"{info.device}, tiles at once: {batch}; CUDA GPUs that torch can use: {gpus}"
     try:
         detector.detect([np.ones((256, 256, 3), np.float32)], fill=1.0)
     except (CellsegError, RuntimeError) as error:
@@ -162,7 +153,11 @@ def _napari(*, window: bool) -> Check:
         return Check("napari", "ok", f"{found}; no window was tried")
     try:
         done = subprocess.run(
-            [sys.executable, "-c", OPENS], capture_output=True, text=True, timeout=WAIT_S, check=False
+            [sys.executable, "-c", OPENS],
+            capture_output=True,
+            text=True,
+            timeout=WAIT_S,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return Check("napari", "fault", f"{found} opens no window within {WAIT_S} s")
