@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from cellseg.cli._progress import Reporter
 from cellseg.counting.request import CountRequest
 from cellseg.errors import CellsegError, InputError, PartialResultError, unexpected_text
+from cellseg.slide.formats import image_name
 from cellseg.storage import Location
 from cellseg.text import visible
 
@@ -91,13 +92,13 @@ def table_of(outcomes: list[Outcome]) -> str:
     results = []
     for result in outcomes:
         if isinstance(result, Failed):
-            lines.append(f"{visible(result.image.name)[:40]:<40} {'failed':>9}")
+            lines.append(f"{visible(image_name(result.image))[:40]:<40} {'failed':>9}")
             continue
         results.append(result)
         density = result.cells.summary.density_per_mm2
         median = result.cells.summary.median_area_um2
         lines.append(
-            f"{visible(result.image.name)[:40]:<40} {len(result.cells):>9,} "
+            f"{visible(image_name(result.image))[:40]:<40} {len(result.cells):>9,} "
             f"{'—' if density is None else f'{density:,.0f}':>9} "
             f"{'—' if median is None else f'{median:.1f}':>11}"
         )
