@@ -69,8 +69,8 @@ def _body(study: Study, page: Path) -> Iterator[str]:
     yield _counts(study)
     yield from _size_tables(study)
     yield "<h2>Slides</h2><p class='muted'>Left: outlines at the densest place of a slide, or of a "
-    yield "field. Right: where the cells lie, dark blue for none. The pictures in the result "
-    yield "folders show more.</p><div class='slides'>"
+    yield "field. Right: how dense the cells lie, pale where there are none. The pictures "
+    yield "in the result folders show more.</p><div class='slides'>"
     share = PICTURES_BYTES // max(1, len(study.counted))
     each = min(max(share, _LEAST_EACH), _MOST_EACH)
     for number, one in enumerate(study.counted):
