@@ -55,10 +55,10 @@ from cellseg.training.validate import Validator, free_memory
 __all__ = ["Event", "Note", "Progress", "Report", "TrainRequest", "Trained", "Validated", "train"]
 
 
-FRESH = ("imagenet", "none")
-
 CARD = "model_card.json"
 """Lies in the folder of a finished training."""
+
+FRESH = ("imagenet", "none")
 """Starts without a detector: the norm is trained, and a dense task warms up the pyramid."""
 
 
