@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from cellseg.errors import InputError, SettingsError
-from cellseg.study.images import Image, find_images, result_names
+from cellseg.report.study.images import Image, find_images, result_names
 
 
 def touched(*paths):

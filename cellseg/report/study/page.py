@@ -9,12 +9,12 @@ from urllib.parse import quote
 
 from cellseg.errors import CellsegError, OutputError
 from cellseg.report.page import Cell, document, safe, sortable
-from cellseg.report.pictures import Pictures, pictures
-from cellseg.report.sizes import Axis, drawn, hexes, histograms
+from cellseg.report.study.folder import Counted, Study
+from cellseg.report.study.pictures import Pictures, pictures
+from cellseg.report.study.rows import Row
+from cellseg.report.study.sizes import Axis, drawn, hexes, histograms
 from cellseg.results import OUTLINES
 from cellseg.results.files import output_errors, replacing
-from cellseg.study.folder import Counted, Study
-from cellseg.study.rows import Row
 
 REPORT, OVERVIEW = "report.html", "overview.png"
 
