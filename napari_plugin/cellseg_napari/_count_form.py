@@ -14,6 +14,7 @@ from napari.layers import Image, Shapes
 from cellseg.errors import CellsegError
 from cellseg.protocol import shipped_protocols
 from cellseg.slide import open_slide
+from cellseg.slide.formats import ENDINGS
 from cellseg_napari._count import AS_SHOWN, AUTOMATIC, REGIONS, Form, offered
 from cellseg_napari._opened import opened_of
 from cellseg_napari._reader import SLIDE_KEY
@@ -21,7 +22,7 @@ from cellseg_napari._words import FIELDS
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
-SUFFIXES = "Slides (*.svs *.ndpi *.tif *.tiff *.qptiff *.scn *.btf *.png *.jpg *.jpeg)"
+SUFFIXES = f"Slides ({' '.join(f'*{ending}' for ending in ENDINGS)})"
 
 
 class CountForm(Container):  # type: ignore[misc]
