@@ -60,7 +60,7 @@ class LookBox(QWidget):  # type: ignore[misc]
         self.measure.setToolTip("Histogram and filter of this measurement")
         self.measure.currentIndexChanged.connect(self._histogram_of)
         self.histogram = HistogramRange()
-        self.histogram.range_changed.connect(self._filter)
+        self.histogram.settled.connect(self._filter)
         self.shapes = QComboBox()
         self.shapes.setToolTip("Totals of the cells whose centre lies in these shapes")
         self.shapes.currentIndexChanged.connect(self._shapes_chosen)
@@ -152,15 +152,16 @@ class LookBox(QWidget):  # type: ignore[misc]
     def _histogram_now(self, name: str) -> None:
         if self.inspector is None:
             return
-        self.histogram.set_values(self.inspector.opened.column(name), self.measure.currentText())
+        self.histogram.set_values(self.inspector.opened.column(name))
         if self.inspector.range is not None:
             self.inspector.show_range(None)
             self.filtered.emit()
 
-    def _filter(self, low: float, high: float) -> None:
+    def _filter(self, _: object) -> None:
         name = self.measure.currentData()
         if self.inspector is None or not name:
             return
+        low, high = self.histogram.range
         everything = not (np.isfinite(low) or np.isfinite(high))
         self.inspector.show_range(None if everything else name, low, high)
         self.filtered.emit()

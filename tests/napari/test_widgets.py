@@ -97,7 +97,7 @@ def discs(tmp_path: Path) -> Path:
     return path
 
 
-def pump(until: Callable[[], bool] = lambda: False, seconds: float = 60.0) -> bool:
+def pump(until: Callable[[], bool] = lambda: False, seconds: float = 300.0) -> bool:
     """Let Qt work until something holds."""
     from qtpy.QtWidgets import QApplication
 
