@@ -6,10 +6,11 @@ a run goes on, ``journal.sqlite`` keeps the finished tiles and ``.partial`` what
 an older result stays under the final names until the new one takes its place.
 """
 
+from cellseg.geometry import Frame
 from cellseg.results.files import readable
 from cellseg.results.folder import ResultFolder
 from cellseg.results.journal import JOURNAL_NAME, FinishedTile, TileStatus
-from cellseg.results.labels import Frame, LabelLevel
+from cellseg.results.labels import LabelLevel
 from cellseg.results.outline import tissue_outline
 from cellseg.results.outlined import Ground, Masks, draw_outlines, recorded_ground
 from cellseg.results.overview import PNG_LEVEL, Overview, display_rgb, write_overview
@@ -21,6 +22,7 @@ from cellseg.results.publish import (
     changed_files,
     is_export_name,
 )
+from cellseg.results.reclassify import reclassify
 from cellseg.results.report import Report
 from cellseg.results.result import Result, load_result
 from cellseg.results.table import TableColumn, with_texts
@@ -49,6 +51,7 @@ __all__ = [
     "is_export_name",
     "load_result",
     "readable",
+    "reclassify",
     "recorded_ground",
     "tissue_outline",
     "with_texts",

@@ -11,11 +11,12 @@ import pandas as pd
 
 from cellseg.annotations.region import Region, read_region
 from cellseg.errors import InputError, OutputError
+from cellseg.geometry import Frame
 from cellseg.results import publish
 from cellseg.results.files import output_errors, read_json, replacing, write_json
 from cellseg.results.inventory import file_entry
 from cellseg.results.journal import BESIDE, JOURNAL_NAME, is_journal
-from cellseg.results.labels import Frame, LabelLevel, label_token, open_labels
+from cellseg.results.labels import LabelLevel, label_token, open_labels
 from cellseg.results.lock import LOCK_NAME, FolderLock
 from cellseg.results.rows import Rows
 from cellseg.results.table import read_table
@@ -139,7 +140,10 @@ class Result:
                 run = read_json(self.run_path)
                 names = sorted({*publish.exports_of(run), *(() if own else (name,))})
                 files = {**publish.files_of(run), name: file_entry(path)}
-                write_json(self.run_path, {**run, "exports": names, "files": files})
+                # What is made now shows the classes of now.
+                old = [other for other in run.get("stale") or () if other != name]
+                changes = {"exports": names, "files": files, "stale": old}
+                write_json(self.run_path, {**run, **changes})
             finally:
                 lock.release()
         return path

@@ -9,7 +9,7 @@ import napari
 from magicgui.widgets import Container, Label, ProgressBar, PushButton
 from napari.utils.notifications import show_info
 
-from cellseg.counting.events import CountResult, Note, Started, TileDone
+from cellseg.pipeline.events import CountResult, Note, Started, TileDone
 from cellseg.counting.remaining import in_words
 from cellseg.errors import CellsegError
 from cellseg_napari._attempt import tell
@@ -22,7 +22,7 @@ from cellseg_napari._preview import Preview
 from cellseg_napari._words import in_fields
 
 if TYPE_CHECKING:
-    from cellseg.counting.events import Event
+    from cellseg.pipeline.events import Event
     from cellseg.counting.request import CountRequest
     from cellseg.detect import Detector
 

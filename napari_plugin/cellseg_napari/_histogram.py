@@ -14,6 +14,9 @@ from superqt import QLabeledDoubleRangeSlider
 BINS = 64
 WAIT_MS = 150
 
+SLIDER_PX = 52
+"""Its height with the numbers above the handles, which it does not ask for itself."""
+
 RGB = tuple[int, int, int]
 
 BRIGHT, DIM = (76, 155, 232), (90, 98, 108)
@@ -68,6 +71,7 @@ class Histogram(QWidget):  # type: ignore[misc]
         self._bars = _Bars()
         self._bars.dragged.connect(self._drag)
         self.slider = QLabeledDoubleRangeSlider(Qt.Orientation.Horizontal)
+        self.slider.setMinimumHeight(SLIDER_PX)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._bars)

@@ -15,7 +15,7 @@ from cellseg.picture import colours
 from cellseg.text import visible
 from cellseg_napari._opened import KEY, Opened, camera_of, refresh
 from cellseg_napari._outlines import world_outlines
-from cellseg_napari._reader import placed
+from cellseg_napari._reader import OUTLINED, placed
 from cellseg_napari._shown import Values
 from cellseg_napari._words import counted, measurement
 
@@ -39,6 +39,9 @@ SELECTION = "selected cells"
 
 MARKED = 200
 """Selected cells that wear a box; more are selected all the same."""
+
+FILLED = 0.6
+"""Opacity of filled masks; the tissue is to be seen under them."""
 
 _PERCENT = (1, 99)
 
@@ -216,8 +219,10 @@ class Inspector:
     def show_outlines(self, outlines: bool) -> None:
         """Outlines, or filled masks."""
         self.layer.contour = int(outlines)
+        self.layer.opacity = OUTLINED if outlines else FILLED
         self._values.outlines = outlines
         if self._colours is not None:
+            self._colours.opacity = self.layer.opacity
             self._colours.refresh()
 
     def colour_by(self, what: str) -> None:
@@ -293,7 +298,7 @@ class Inspector:
             contrast_limits=span,
             blending="translucent",
             interpolation2d="nearest",
-            opacity=0.8,
+            opacity=self.layer.opacity,
             metadata={KEY: opened, "cellseg_role": "colours"},
             **placed(frame.mpp, downsample=frame.downsample),
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellseg.counting.events import CountResult, Started, TileDone
+from cellseg.pipeline.events import CountResult, Started, TileDone
 from cellseg.results.corrections import PatchedPyramid
 from cellseg_napari._layer_file import PLACED_KEY, file_of
 from cellseg_napari._opened import results_in
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Layer
 
-    from cellseg.counting.events import Event
+    from cellseg.pipeline.events import Event
 
 REFRESH_SECONDS = 0.5
 """Between two drawings of the masks while it counts."""

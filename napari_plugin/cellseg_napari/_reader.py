@@ -50,6 +50,9 @@ CONTRAST_PERCENT = (0.5, 99.8)
 COLORMAPS = ("cyan", "magenta", "yellow", "green", "red", "blue")
 """Of a slide with more than one channel; channels beyond these begin hidden."""
 
+OUTLINED = 1.0
+"""Opacity of outlines."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -258,7 +261,7 @@ def _cells_layers(result: Result) -> list[LayerData]:
     frame = result.frame
     look: dict[str, Any] = {
         "name": visible(f"{result.path.stem} {result.run.get('object', 'cell')}"),
-        "opacity": 0.8,
+        "opacity": OUTLINED,
         "metadata": {KEY: opened, "cellseg_role": "cells", "cellseg_run": result.run},
         **placed(frame.mpp, downsample=frame.downsample),
     }
