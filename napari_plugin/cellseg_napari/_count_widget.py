@@ -9,9 +9,9 @@ import napari
 from magicgui.widgets import Container, Label, ProgressBar, PushButton
 from napari.utils.notifications import show_info
 
-from cellseg.pipeline.events import CountResult, Note, Started, TileDone
 from cellseg.counting.remaining import in_words
 from cellseg.errors import CellsegError
+from cellseg.pipeline.events import CountResult, Note, Started, TileDone
 from cellseg_napari._attempt import tell
 from cellseg_napari._background import Background
 from cellseg_napari._count import request_of
@@ -22,9 +22,9 @@ from cellseg_napari._preview import Preview
 from cellseg_napari._words import in_fields
 
 if TYPE_CHECKING:
-    from cellseg.pipeline.events import Event
     from cellseg.counting.request import CountRequest
     from cellseg.detect import Detector
+    from cellseg.pipeline.events import Event
 
 
 class CountWidget(CountForm):

@@ -45,7 +45,8 @@ def said_in(room: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "room", ["counting", "pipeline", "slide", "results", "detect", "errors.py", "protocol.py", "tissue.py"]
+    "room",
+    ["counting", "pipeline", "slide", "results", "classify", "detect", "errors.py", "protocol.py"],
 )
 def test_every_option_in_a_message_has_a_field(room: str) -> None:
     assert said_in(room) <= set(FIELDS) | ONLY_ON_THE_COMMAND_LINE
