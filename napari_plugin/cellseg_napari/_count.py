@@ -56,6 +56,8 @@ class Form:
     min_area, max_area : float
         µm², or px² without pixel size.
     tissue_only : bool
+    cell_types : bool
+        False leaves out the types that the model tells apart.
     device : str
     """
 
@@ -74,6 +76,7 @@ class Form:
     min_area: float = 0.0
     max_area: float = 0.0
     tissue_only: bool = True
+    cell_types: bool = True
     device: str = "auto"
 
 
@@ -134,6 +137,7 @@ def request_of(form: Form) -> CountRequest:
         min_area=form.min_area or None,
         max_area=form.max_area or None,
         prefilter=form.tissue_only,
+        cell_types=None if form.cell_types else False,
         device=form.device,
         channel=about.get("channel"),
         z=about.get("z") if form.z == AS_SHOWN else form.z,  # type: ignore[arg-type]

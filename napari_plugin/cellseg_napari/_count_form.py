@@ -100,11 +100,16 @@ class CountForm(Container):  # type: ignore[misc]
             text=FIELDS["no-prefilter"], value=True,
             tooltip="Skip what a first look takes for background",
         )  # fmt: skip
+        self.cell_types: Any = CheckBox(
+            text=FIELDS["types"], value=True,
+            tooltip="Tell types apart (lymphocyte, tumour, …) where the model has learned them",
+        )  # fmt: skip
         self.device: Any = ComboBox(
             label=FIELDS["device"], choices=list(DEVICES), tooltip="Where the network runs"
         )
         self._further = [
-            self.model, self.score, self.min_area, self.max_area, self.tissue_only, self.device,
+            self.model, self.score, self.min_area, self.max_area, self.tissue_only,
+            self.cell_types, self.device,
         ]  # fmt: skip
         super().__init__(
             widgets=[
@@ -181,6 +186,7 @@ class CountForm(Container):  # type: ignore[misc]
             min_area=self.min_area.value,
             max_area=self.max_area.value,
             tissue_only=self.tissue_only.value,
+            cell_types=self.cell_types.value,
             device=self.device.value,
         )
 

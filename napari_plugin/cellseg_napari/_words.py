@@ -21,6 +21,8 @@ FIELDS = {
     "min-area": "smallest area",
     "max-area": "largest area",
     "no-prefilter": "tissue only",
+    "types": "cell types",
+    "no-types": "cell types",
     "device": "device",
     "threshold": "threshold",
 }
@@ -32,6 +34,7 @@ _SENTENCES = (
     ("another --output", "another folder in --output"),
     ("--channel takes another of", "another layer as --channel takes another of"),
     ("--no-prefilter looks", "--no-prefilter switched off looks"),
+    ("--no-types leaves", "--no-types switched off leaves"),
     ("; --overwrite ", "; the box --overwrite "),
     ("run the same `cellseg count` again", "count it again"),
 )
