@@ -21,6 +21,7 @@ from cellseg.cli._say import say
 from cellseg.errors import CellsegError, OutputError, unexpected_text
 
 COMMANDS = {
+    "annotations": "Turn outlines from QuPath or ImageJ into training data.",
     "count": "Count and measure the cells on each IMAGE.",
     "evaluate": "Count the annotated images of DATA, and compare.",
     "export": "Write a result for QuPath, ImageJ, spreadsheets or training.",

@@ -13,7 +13,7 @@ from cellseg.annotations.region import Region, read_region
 from cellseg.errors import InputError, OutputError
 from cellseg.results import publish
 from cellseg.results.files import output_errors, read_json, replacing, write_json
-from cellseg.results.inventory import file_entry
+from cellseg.results.inventory import entry_of, folder_entry, sizes_below
 from cellseg.results.journal import BESIDE, JOURNAL_NAME, is_journal
 from cellseg.results.labels import Frame, LabelLevel, label_token, open_labels
 from cellseg.results.lock import LOCK_NAME, FolderLock
@@ -109,10 +109,12 @@ class Result:
         path, entry = self.path / name, publish.files_of(self.run).get(name)
         if name not in publish.exports_of(self.run) or not isinstance(entry, dict):
             return False
+        if path.is_dir():
+            return folder_entry(sizes_below(path)) == entry
         return path.is_file() and path.stat().st_size == entry.get("bytes")
 
     def export(self, name: str, write: Callable[[Path], None]) -> Path:
-        """Add a file to the folder, whole or not at all, and list it in ``run.json``.
+        """Add a file or a folder, whole or not at all, and list it in ``run.json``.
 
         Parameters
         ----------
@@ -138,7 +140,7 @@ class Result:
                     write(temporary)
                 run = read_json(self.run_path)
                 names = sorted({*publish.exports_of(run), *(() if own else (name,))})
-                files = {**publish.files_of(run), name: file_entry(path)}
+                files = {**publish.files_of(run), name: entry_of(path)}
                 write_json(self.run_path, {**run, "exports": names, "files": files})
             finally:
                 lock.release()
