@@ -190,7 +190,7 @@ class _Maker:
                     faults.append(f"{one.said}: {error}")
                     continue
                 if outline is None:
-                    left_out["outlines around no pixel's centre"] += 1
+                    left_out["outlines smaller than a pixel"] += 1
                 else:
                     yield one, outline
 

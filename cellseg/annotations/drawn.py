@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from cellseg.annotations.filled import filled
 from cellseg.annotations.outlines import LEEWAY_PX, Outline
 from cellseg.text import visible
 
@@ -42,7 +43,7 @@ class Drawn:
     is_found: bool = False
 
     def mask(self, extent: tuple[int, int]) -> Outline | None:
-        """The pixels whose centres lie inside, cut at the image's edge; None where there are none.
+        """The pixels of which most lies inside, cut at the image's edge; None where there are none.
 
         Parameters
         ----------
@@ -54,9 +55,6 @@ class Drawn:
         ValueError
             If it leaves the image by more than :data:`LEEWAY_PX`.
         """
-        # Here and not above: scikit-image takes half a second to load.
-        from skimage.draw import polygon
-
         points = np.concatenate(self.rings)
         low, high = points.min(axis=0), points.max(axis=0)
         beyond = float(max(-low.min(), (high - extent[::-1]).max()))
@@ -67,9 +65,7 @@ class Drawn:
             )
         x0, y0 = np.clip(np.floor(low), 0, extent[::-1]).astype(int).tolist()
         x1, y1 = np.clip(np.ceil(high), 0, extent[::-1]).astype(int).tolist()
-        inside = np.zeros((y1 - y0, x1 - x0), dtype=bool)
-        for ring in self.rings:
-            inside[polygon(ring[:, 1] - 0.5 - y0, ring[:, 0] - 0.5 - x0, inside.shape)] ^= True  # type: ignore[no-untyped-call]
+        inside = filled([ring - (x0, y0) for ring in self.rings], (y1 - y0, x1 - x0))
         return tight((y0, x0), inside)
 
 

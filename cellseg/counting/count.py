@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from pathlib import Path
 
 from cellseg.annotations.region import Region, read_region
 from cellseg.counting.cells import Cells
 from cellseg.counting.events import CountResult
+from cellseg.counting.page import in_python
 from cellseg.counting.progress import ProgressLine
 from cellseg.counting.request import CountRequest, Plane
 from cellseg.counting.run import run
 from cellseg.errors import CellsegError, CountWarning
 from cellseg.protocol import CountProtocol
 from cellseg.storage import Location, as_location
-
-_OPTION = re.compile(r"--([a-z][a-z-]*)(?: (?=[A-Z]{2,}))?")
 
 
 def count(
@@ -127,12 +125,3 @@ def _region(given: Region | str | Path | tuple[float, float, float, float] | Non
     if given is None or isinstance(given, Region):
         return given
     return Region.box(*given) if isinstance(given, tuple) else read_region(given)
-
-
-def in_python(text: str) -> str:
-    """A message of the command line, with its options called as the arguments are.
-
-    >>> in_python("--min-area and --mpp set it")
-    'min_area= and mpp= set it'
-    """
-    return _OPTION.sub(lambda found: f"{found[1].replace('-', '_')}=", text)

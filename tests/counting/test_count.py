@@ -22,7 +22,7 @@ from PIL import Image
 import cellseg
 import cellseg.counting.run
 from cellseg.annotations.region import Region
-from cellseg.counting.count import in_python
+from cellseg.counting.page import in_python
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import CountWarning, ExistingResultError, InputError
 from cellseg.synthetic import write_disc_slide
@@ -174,7 +174,7 @@ def test_a_notebook_shows_picture_numbers_and_warnings(cells):
     page = Page(cells._repr_html_())
     text = "".join(page.texts)
     assert str(cells.summary) in text
-    assert all(warning in text for warning in cells.warnings)
+    assert all(in_python(warning) in text for warning in cells.warnings)
     assert f"{len(cells):,}" in page.texts
     (picture,) = page.pictures
     with Image.open(io.BytesIO(picture)) as image:
