@@ -30,8 +30,8 @@ from cellseg.storage import Location, RemotePath
 from cellseg.text import visible
 
 if TYPE_CHECKING:
-    from cellseg.counting.run import CountResult
     from cellseg.detect import Detector
+    from cellseg.pipeline.run import CountResult
 
 log = logging.getLogger(__name__)
 
@@ -167,6 +167,12 @@ Examples:
     help="Count cells from this score on; the protocol's otherwise.",
 )
 @click.option(
+    "--types/--no-types",
+    "cell_types",
+    default=None,
+    help="Sort nuclei by cell type, where the model can; the protocol's choice otherwise.",
+)
+@click.option(
     "--mpp",
     type=PIXEL_SIZE,
     help="µm per pixel, where the file does not say or is wrong.",
@@ -257,6 +263,7 @@ def count(
     protocol: str | None,
     model: str,
     score: float | None,
+    cell_types: bool | None,
     mpp: float | None,
     diameter: float | None,
     min_area: float | None,
@@ -292,6 +299,7 @@ def count(
         output=output,
         protocol=protocol,
         score=score,
+        cell_types=cell_types,
         tile_px=tile,
         model=model,
         mpp=mpp,
@@ -340,7 +348,7 @@ def count_all(requests: list[CountRequest], outcomes: list[Outcome]) -> None:
             try:
                 refuse_missing(request.image)
                 # Here and not above: torch takes seconds to load.
-                from cellseg.counting.run import CountResult, run
+                from cellseg.pipeline.run import CountResult, run
 
                 for event in run(request, detectors=detectors):
                     reporter.show(event)

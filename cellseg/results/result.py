@@ -11,11 +11,12 @@ import pandas as pd
 
 from cellseg.annotations.region import Region, read_region
 from cellseg.errors import InputError, OutputError
+from cellseg.geometry import Frame
 from cellseg.results import publish
 from cellseg.results.files import output_errors, read_json, replacing, write_json
 from cellseg.results.inventory import entry_of, folder_entry, sizes_below
 from cellseg.results.journal import BESIDE, JOURNAL_NAME, is_journal
-from cellseg.results.labels import Frame, LabelLevel, label_token, open_labels
+from cellseg.results.labels import LabelLevel, label_token, open_labels
 from cellseg.results.lock import LOCK_NAME, FolderLock
 from cellseg.results.rows import Rows
 from cellseg.results.table import read_table
