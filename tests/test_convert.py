@@ -80,7 +80,7 @@ def test_qupaths_annotations_pixel_by_pixel(tmp_path):
         "type": "MultiPolygon",
         "coordinates": [[square(100, 20)], [square(120, 20, 4)]],
     }
-    derived = feature(square(60.5, 60.5), kind="")
+    derived = feature(square(60.25, 60.25), kind="")
     derived["properties"]["classification"] = {"names": ["a", "positive"]}
     drawn(
         tmp_path / "slide.geojson",
@@ -130,14 +130,14 @@ def test_nuclei_or_whole_cells(tmp_path):
 
 def test_regions_are_cut_out_and_their_surroundings_ignored(tmp_path):
     path = picture(tmp_path / "slide.png")
-    triangle = [[0, 0], [80, 0], [0, 80], [0, 0]]
+    slanted = [[0, 0], [80, 0], [80, 10], [10, 80], [0, 80], [0, 0]]
     drawn(
         tmp_path / "slide.geojson",
-        feature(triangle, kind="Region*"),
+        feature(slanted, kind="Region*"),
         feature(square(100, 100, 50), kind="Region*"),
         feature(square(140, 140, 10), kind="Ignore*"),
         feature(square(10, 10), kind="a"),
-        feature(square(35, 35), kind="a"),
+        feature(square(40, 40), kind="a"),
         feature(square(60, 60), kind="a"),
         feature(square(95, 110), kind="b"),
     )
@@ -150,13 +150,13 @@ def test_regions_are_cut_out_and_their_surroundings_ignored(tmp_path):
     pixels = np.asarray(Image.open(path))
     assert np.array_equal(first.pixels, pixels[:80, :80])
     assert np.array_equal(second.pixels, pixels[100:150, 100:150])
-    assert first.boxes.tolist() == [[10, 10, 20, 20], [35, 35, 45, 45]]
+    assert first.boxes.tolist() == [[10, 10, 20, 20], [40, 40, 50, 50]]
     ((box, mask),) = first.ignored
     ignored = np.zeros((80, 80), bool)
     ignored[box.y0 : box.y1, box.x0 : box.x1] = mask
     y, x = np.mgrid[:80, :80] + 0.5
-    outside = x + y > 80
-    outside[35:45, 35:45] = False  # a cell across the edge stays whole
+    outside = x + y > 90
+    outside[40:50, 40:50] = False  # a cell across the edge stays whole
     assert np.mean(ignored != outside) < 0.02
     assert second.boxes.tolist() == [[10, 0, 20, 5]]
     assert [box for box, _ in second.ignored] == [(40, 40, 50, 50)] or second.ignored[0][1].all()
