@@ -17,11 +17,11 @@ PLUGIN = ROOT.parent / "napari_plugin" / "cellseg_napari"
 FLOORS = [
     {"errors", "geometry", "intensity", "text"},
     {"annotations", "instances", "models", "picture", "protocol", "storage", "synthetic"},
-    {"detect", "measure", "merge", "metrics", "slide", "tissue"},
+    {"classify", "detect", "measure", "merge", "metrics", "slide", "tissue"},
     {"counting", "training"},
     {"evaluate", "results"},
-    {"convert", "export", "overlay"},
-    {"pipeline"},
+    {"export", "overlay"},
+    {"pipeline", "study"},
     {"cellseg_napari", "report"},
     {"cli"},
     {"__main__"},
@@ -33,7 +33,7 @@ MOST_ROOMS, MOST_FLOORS = 30, 10
 HOMES = {
     "torch": {"models", "tissue", "detect", "training"},
     "torchvision": {"models", "detect", "training"},
-    "tifffile": {"convert", "slide", "export", "synthetic", "results", "cellseg_napari"},
+    "tifffile": {"slide", "export", "synthetic", "results", "training", "cellseg_napari"},
     "zarr": {"slide", "results", "export"},
     "pycocotools": {"annotations", "metrics", "export"},
     "anndata": {"export", "pipeline"},

@@ -82,7 +82,7 @@ def convert(
     as background.
     """
     # Imported late: what reads slides takes a second to load, and --help needs none of it.
-    from cellseg.convert import ConvertRequest, convert
+    from cellseg.training.convert import ConvertRequest, convert
 
     made = convert(
         ConvertRequest(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +26,6 @@ from cellseg.annotations.rois import read_rois
 from cellseg.annotations.run_lengths import annotation
 from cellseg.errors import InputError, OutputError, SettingsError
 from cellseg.geometry import Box
-from cellseg.results.files import output_errors, replacing
 from cellseg.slide import Slide, open_slide, slide_name
 from cellseg.slide.formats import has_ending
 
@@ -114,8 +114,6 @@ def convert(request: ConvertRequest) -> Converted:
     pairs = list(zip(request.inputs, _pictures(request), strict=True))
     drawings = [_read(path, request) for path, _ in pairs]
     made = _Maker(request)
-    with output_errors(request.output):
-        (request.output.parent / "images").mkdir(parents=True, exist_ok=True)
     for (path, picture), drawing in zip(pairs, drawings, strict=True):
         with open_slide(picture, mpp=request.mpp) as slide:
             made.add(path, drawing, slide)
@@ -269,7 +267,7 @@ class _Maker:
             name = f"{name.removesuffix('.tif')}-{len(self.images) + 1}.tif"
         pixels = slide.read(place, channels=_channels(slide, self.request.channel))
         path = self.request.output.parent / "images" / name
-        with output_errors(path), replacing(path) as temporary:
+        with _whole(path) as temporary:
             tifffile.imwrite(
                 temporary,
                 pixels if pixels.shape[2] == 3 else pixels[..., 0],
@@ -301,9 +299,30 @@ class _Maker:
                 for name, number in (self.classes or {self.request.kind: 1}).items()
             ],
         }
-        with output_errors(self.request.output), replacing(self.request.output) as temporary:
+        with _whole(self.request.output) as temporary:
             temporary.write_text(json.dumps(data, ensure_ascii=False) + "\n", encoding="utf-8")
         return self.made
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A temporary name that takes the place of ``path`` when the block ends well.
+
+    Raises
+    ------
+    OutputError
+        If the disk refuses.
+    """
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def _channels(slide: Slide, wanted: str | None) -> list[int]:

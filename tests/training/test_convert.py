@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 
 from cellseg.annotations.coco import read_coco
 from cellseg.cli import main
-from cellseg.convert import ConvertRequest, convert
+from cellseg.training.convert import ConvertRequest, convert
 from cellseg.export import export
 from cellseg.instances import Instances
 from cellseg.measure import Scale, columns, measure
