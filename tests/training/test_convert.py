@@ -16,11 +16,11 @@ from pycocotools.coco import COCO
 
 from cellseg.annotations.coco import read_coco
 from cellseg.cli import main
-from cellseg.training.convert import ConvertRequest, convert
 from cellseg.export import export
 from cellseg.instances import Instances
 from cellseg.measure import Scale, columns, measure
 from cellseg.results import Frame, Report, Result, ResultFolder
+from cellseg.training.convert import ConvertRequest, convert
 
 SIDE = 200
 
