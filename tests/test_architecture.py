@@ -22,7 +22,7 @@ FLOORS = [
     {"evaluate", "results"},
     {"export", "overlay"},
     {"pipeline", "study"},
-    {"cellseg_napari", "report"},
+    {"cellseg_napari", "doctor", "report"},
     {"cli"},
     {"__main__"},
 ]

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import zarr
 
-from cellseg.cli.count import find_images
 from cellseg.errors import InputError
 from cellseg.geometry import Box
 from cellseg.slide import open_slide, slide_name
 from cellseg.slide.formats import ENDINGS, FORMATS
+from cellseg.study.images import find_images
 
 
 def test_a_folder_gives_files_of_every_ending(tmp_path: Path) -> None:
     for ending in ENDINGS:
         (tmp_path / f"a{ending}").touch()
     (tmp_path / "a.txt").touch()
-    assert {image.suffix for image in find_images((tmp_path,))} == set(ENDINGS)
+    assert {image.path.suffix for image in find_images([tmp_path]).images} == set(ENDINGS)
 
 
 @pytest.mark.parametrize("ending", [e for one in FORMATS for e in one.endings])
