@@ -21,7 +21,7 @@ FLOORS = [
     {"counting", "training"},
     {"evaluate", "results"},
     {"export", "overlay"},
-    {"pipeline", "study"},
+    {"pipeline"},
     {"cellseg_napari", "doctor", "report"},
     {"cli"},
     {"__main__"},
