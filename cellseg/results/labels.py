@@ -7,7 +7,6 @@ pyramid by nearest neighbour.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,10 @@ from numcodecs import Blosc
 from numpy.typing import NDArray
 
 from cellseg.errors import InputError
+from cellseg.geometry import Frame
 from cellseg.results.files import read_json, sync_tree
 from cellseg.results.spool import CHUNK_PX, Spool
-from cellseg.slide.limits import MAX_LEVELS, MAX_SIDE_PX
+from cellseg.slide.limits import MAX_LEVELS
 from cellseg.slide.zarrstore import open_array
 
 SMALLEST_SIDE_PX = 512
@@ -64,38 +64,6 @@ class LabelLevel:
         self, dtype: np.dtype[np.generic] | None = None, copy: bool | None = None
     ) -> NDArray[np.generic]:
         return np.asarray(self[...], dtype)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Frame:
-    """The slide's size, and how the lattice lies on it.
-
-    Attributes
-    ----------
-    height, width : int
-        Level-0 pixels.
-    lattice_height, lattice_width : int
-        Lattice pixels, the label image's size.
-    downsample : float
-        Level-0 pixels along a side of a lattice pixel.
-    mpp : float or None
-        µm per pixel at level 0.
-    """
-
-    height: int
-    width: int
-    lattice_height: int
-    lattice_width: int
-    downsample: float
-    mpp: float | None
-
-    def __post_init__(self) -> None:
-        if min(self.height, self.width, self.lattice_height, self.lattice_width) < 1:
-            raise ValueError(f"expected sizes of at least 1 px, got {self}")
-        if max(self.height, self.width, self.lattice_height, self.lattice_width) > MAX_SIDE_PX:
-            raise ValueError(f"expected sides of at most {MAX_SIDE_PX:,} px, got {self}")
-        if not self.downsample > 0 or (self.mpp is not None and not self.mpp > 0):
-            raise ValueError(f"expected downsample and mpp above 0, got {self}")
 
 
 def write_labels(

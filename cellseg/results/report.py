@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cellseg.results.labels import Frame
+from cellseg.geometry import Frame
 from cellseg.results.outlined import Ground
 from cellseg.results.overview import Overview
 from cellseg.results.table import TableColumn

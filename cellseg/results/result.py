@@ -11,14 +11,16 @@ import pandas as pd
 
 from cellseg.annotations.region import Region, read_region
 from cellseg.errors import InputError, OutputError
+from cellseg.geometry import Frame
 from cellseg.results import publish
 from cellseg.results.files import output_errors, read_json, replacing, write_json
 from cellseg.results.inventory import file_entry
 from cellseg.results.journal import BESIDE, JOURNAL_NAME, is_journal
-from cellseg.results.labels import Frame, LabelLevel, label_token, open_labels
+from cellseg.results.labels import LabelLevel, label_token, open_labels
 from cellseg.results.lock import LOCK_NAME, FolderLock
 from cellseg.results.rows import Rows
 from cellseg.results.table import read_table
+from cellseg.slide.limits import MAX_SIDE_PX
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,6 +182,8 @@ def load_result(folder: str | Path) -> Result:
         raise InputError(f"{path}: {publish.TABLE} is missing")
     try:
         frame = Frame(**run["frame"])
+        if max(frame.height, frame.width, frame.lattice_height, frame.lattice_width) > MAX_SIDE_PX:
+            raise ValueError(f"expected sides of at most {MAX_SIDE_PX:,} px, got {frame}")
         for column in run["columns"]:
             column["name"], column["dtype"]
     except (KeyError, TypeError, ValueError) as error:

@@ -14,9 +14,9 @@ import pytest
 
 from cellseg.cli import main
 from cellseg.counting.request import CountRequest
-from cellseg.counting.run import run
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import InputError
+from cellseg.pipeline.run import run
 from cellseg.results import load_result
 from cellseg.results.corrections import Corrections
 from cellseg.synthetic import write_disc_slide

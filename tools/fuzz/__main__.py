@@ -56,8 +56,8 @@ def ready() -> None:
     import cellseg.cli.export
     import cellseg.cli.info
     import cellseg.cli.overlay
-    import cellseg.counting.run as counting
     import cellseg.evaluate as evaluation
+    import cellseg.pipeline.run as counting
     import cellseg.results.corrections
     import cellseg.slide._fields
     import cellseg.slide._tiff

@@ -80,8 +80,8 @@ def prepare(folder: Path) -> None:
 
     def counted() -> None:
         from cellseg.counting.request import CountRequest
-        from cellseg.counting.run import TileDone, run
         from cellseg.detect.threshold import ThresholdDetector
+        from cellseg.pipeline.run import TileDone, run
         from cellseg.results.corrections import Corrections
 
         for home in _homes:

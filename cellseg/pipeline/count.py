@@ -7,12 +7,12 @@ import warnings
 from pathlib import Path
 
 from cellseg.annotations.region import Region, read_region
-from cellseg.counting.cells import Cells
-from cellseg.counting.events import CountResult
-from cellseg.counting.progress import ProgressLine
 from cellseg.counting.request import CountRequest, Plane
-from cellseg.counting.run import run
 from cellseg.errors import CellsegError, CountWarning
+from cellseg.pipeline.cells import Cells
+from cellseg.pipeline.events import CountResult
+from cellseg.pipeline.progress import ProgressLine
+from cellseg.pipeline.run import run
 from cellseg.protocol import CountProtocol
 from cellseg.storage import Location, as_location
 
@@ -86,7 +86,7 @@ def count(
         InputError, SettingsError or OutputError, each also the builtin that it resembles.
 
     For more settings build a :class:`cellseg.counting.request.CountRequest` and drain
-    :func:`cellseg.counting.run.run`.
+    :func:`cellseg.pipeline.run.run`.
     """
     request = CountRequest(
         image=as_location(image),
