@@ -23,7 +23,7 @@ from cellseg.errors import (
     InputError,
     PartialResultError,
     SettingsError,
-    unexpected_text,
+    unforeseen,
 )
 from cellseg.slide.formats import ENDINGS, has_ending, slide_name
 from cellseg.storage import Location, RemotePath
@@ -351,9 +351,8 @@ def count_all(requests: list[CountRequest], outcomes: list[Outcome]) -> None:
                 outcomes.append(Failed(request.image, error))
             except Exception as error:
                 log.info("unexpected", exc_info=True)
-                unexpected = CellsegError(unexpected_text(error))
-                reporter.fail(request.image, unexpected)
-                outcomes.append(Failed(request.image, unexpected))
+                reporter.fail(request.image, unforeseen(error))
+                outcomes.append(Failed(request.image, unforeseen(error)))
 
 
 def refuse_missing(image: Location) -> None:
