@@ -17,6 +17,9 @@ QUANTILES_PERCENT = (5, 25, 50, 75, 95)
 
 _PLURALS = {"nucleus": "nuclei"}
 
+_STEPS = 4.0
+"""Of areas, to a factor of two, when the most common one is looked for."""
+
 
 @dataclass(frozen=True)
 class AreaStatistics:
@@ -90,6 +93,9 @@ class Summary:
         Share of the slide's area that was skipped as background; None if nobody looked.
     cells_interval : (int, int) or None
         95 % interval of the true number, where the protocol was calibrated for the model.
+    labelling : tuple of mapping
+        For each marker: its thresholds, positive cells, index, H-score; none without classes by
+        measurement. See ``cellseg.results.classified``.
     """
 
     object: str
@@ -102,6 +108,7 @@ class Summary:
     area_um2: AreaStatistics | None
     skipped_share: float | None = None
     cells_interval: tuple[int, int] | None = None
+    labelling: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Summary:
@@ -112,7 +119,8 @@ class Summary:
         KeyError, TypeError
             If something is missing.
         """
-        given = {field.name: found[field.name] for field in fields(cls)}
+        given = {field.name: found[field.name] for field in fields(cls) if field.name in found}
+        given["labelling"] = tuple(given.get("labelling") or ())
         for name in ("area_px", "area_um2"):
             if (areas := given[name]) is not None:
                 quantiles = {int(percent): area for percent, area in areas["quantiles"].items()}
@@ -164,8 +172,9 @@ class Summary:
         if self.cells_interval is not None:
             parts[0] += " (95 %: {:,} … {:,})".format(*self.cells_interval)
         if len(self.cells_per_class) > 1:
-            counts = (f"{count:,} {which}" for which, count in self.cells_per_class.items())
+            counts = [f"{count:,} {which}" for which, count in self.cells_per_class.items()]
             parts[0] += f" ({', '.join(counts)})"
+        parts += [_labelled(marker) for marker in self.labelling]
         if self.area_um2 is not None:
             parts.append(f"median area {self.area_um2.median:.1f} µm²")
         elif self.area_px is not None:
@@ -217,6 +226,15 @@ class SummaryBuilder:
         self._stitched += int(table["stitched"].sum())
         self._areas.append(table["area_px"].to_numpy(np.float32, copy=True))
 
+    def most_common_area_px(self) -> float | None:
+        """Where areas lie densest, on a scale of ratios, to about a tenth; None without cells."""
+        areas = np.concatenate([np.empty(0, np.float32), *self._areas])
+        areas = areas[areas > 0]
+        if not areas.size:
+            return None
+        steps, counts = np.unique(np.round(np.log2(areas) * _STEPS), return_counts=True)
+        return float(2 ** (steps[counts.argmax()] / _STEPS))
+
     def build(
         self,
         *,
@@ -247,6 +265,18 @@ class SummaryBuilder:
             skipped_share=skipped_share,
             cells_interval=_times(int(areas.size), interval),
         )
+
+
+def _labelled(marker: Mapping[str, Any]) -> str:
+    """What a person reads of one marker."""
+    if marker["index"] is None:
+        return f"{marker['name']}: no cell was measured"
+    said = f"{marker['name']} {100 * marker['index']:.1f} % positive"
+    if marker["index_interval"] is not None:
+        said += " (95 %: {:.1f} … {:.1f} %)".format(*(100 * v for v in marker["index_interval"]))
+    if marker["h_score"] is not None:
+        said += f", H-score {marker['h_score']:.0f}, Allred {marker['allred']}"
+    return said
 
 
 def _times(count: int, interval: tuple[float, float] | None) -> tuple[int, int] | None:

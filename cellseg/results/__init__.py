@@ -13,7 +13,7 @@ from cellseg.results.journal import JOURNAL_NAME, FinishedTile, TileStatus
 from cellseg.results.labels import LabelLevel
 from cellseg.results.outline import tissue_outline
 from cellseg.results.outlined import Ground, Masks, draw_outlines, recorded_ground
-from cellseg.results.overview import PNG_LEVEL, Overview, display_rgb, write_overview
+from cellseg.results.overview import Overview, display_rgb, write_overview
 from cellseg.results.publish import (
     CORRECTIONS,
     FETCHED,
@@ -22,6 +22,7 @@ from cellseg.results.publish import (
     changed_files,
     is_export_name,
 )
+from cellseg.results.reclassify import reclassify
 from cellseg.results.report import Report
 from cellseg.results.result import Result, load_result
 from cellseg.results.table import TableColumn, with_texts
@@ -31,7 +32,6 @@ __all__ = [
     "FETCHED",
     "JOURNAL_NAME",
     "OUTLINES",
-    "PNG_LEVEL",
     "RESULT_FILES",
     "FinishedTile",
     "Frame",
@@ -50,6 +50,7 @@ __all__ = [
     "is_export_name",
     "load_result",
     "readable",
+    "reclassify",
     "recorded_ground",
     "tissue_outline",
     "with_texts",
