@@ -21,8 +21,8 @@ FLOORS = [
     {"counting", "training"},
     {"evaluate", "results"},
     {"export", "overlay"},
-    {"pipeline", "study"},
-    {"cellseg_napari", "report"},
+    {"pipeline"},
+    {"cellseg_napari", "doctor", "report"},
     {"cli"},
     {"__main__"},
 ]

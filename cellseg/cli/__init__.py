@@ -23,6 +23,7 @@ from cellseg.errors import CellsegError, OutputError, SettingsError, unforeseen
 COMMANDS = {
     "classify": "Part a result's cells into positive and negative.",
     "count": "Count and measure the cells on each IMAGE.",
+    "doctor": "Say what is installed, where a count would run, what is not well.",
     "evaluate": "Count the annotated images of DATA, and compare.",
     "export": "Write a result for QuPath, ImageJ, spreadsheets or training.",
     "info": "Say what an image is: size, channels, pixel size.",

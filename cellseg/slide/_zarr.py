@@ -189,7 +189,7 @@ def _image(path: Location, series: int) -> _Image:
         if len(stores) == 1:
             return _image(inside(path, stores[0].name), series)
     if "plate" in attributes or "well" in attributes:
-        raise InputError(f"{path.name}: is a plate; pass the folder of one field inside it")
+        raise InputError(f"{path.name}: is a plate, not one image; cellseg count takes each field")
     folder, count, xml = path, 1, NO_IMAGE
     if "multiscales" not in attributes:
         numbers = [child for child in path.iterdir() if child.name.isdecimal()]
