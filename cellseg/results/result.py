@@ -20,6 +20,7 @@ from cellseg.results.labels import LabelLevel, label_token, open_labels
 from cellseg.results.lock import LOCK_NAME, FolderLock
 from cellseg.results.rows import Rows
 from cellseg.results.table import read_table
+from cellseg.slide.limits import MAX_SIDE_PX
 from cellseg.text import visible
 
 
@@ -194,6 +195,8 @@ def load_result(folder: str | Path) -> Result:
         raise InputError(f"{path}: {publish.TABLE} is missing")
     try:
         frame = Frame(**run["frame"])
+        if max(frame.height, frame.width, frame.lattice_height, frame.lattice_width) > MAX_SIDE_PX:
+            raise ValueError(f"expected sides of at most {MAX_SIDE_PX:,} px, got {frame}")
         for column in run["columns"]:
             column["name"], column["dtype"]
     except (KeyError, TypeError, ValueError) as error:
