@@ -61,6 +61,7 @@ class Reporter:
         """Show one event."""
         # Here and not above: what makes events takes seconds to load.
         from cellseg.counting.events import CountResult, Note, Started
+        from cellseg.measure.regions import lines
 
         if isinstance(event, Note):
             self.said.add(event.text)
@@ -70,6 +71,8 @@ class Reporter:
             self.bar.update(self.task, description="counting", total=event.tiles)
         elif isinstance(event, CountResult):
             self._line(f"{event.image.name}: {event.cells.summary}")
+            for text in lines(event.cells.summary.regions, event.cells.summary.object):
+                self._line(f"  {text}")
             for text in event.cells.warnings:
                 if text not in self.said:
                     self._line(f"  {text}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import click
 
-from cellseg.annotations.region import read_region
+from cellseg.annotations.region_file import read_regions
 from cellseg.cli._options import PIXEL_SIZE, Number, Place, Plane, precision_option
 from cellseg.cli._progress import Reporter
 from cellseg.cli._say import say
@@ -51,7 +51,7 @@ class Failed:
         """An object like :meth:`CountResult.as_dict`, with the error for its only warning."""
         unknown = (
             "output", "cells", "cells_per_class", "tissue_mm2", "density_per_mm2",
-            "median_area_um2", "tiles", "tiles_skipped", "tiles_failed", "seconds",
+            "median_area_um2", "regions", "tiles", "tiles_skipped", "tiles_failed", "seconds",
         )  # fmt: skip
         return {"image": str(self.image), **dict.fromkeys(unknown), "warnings": [str(self.error)]}
 
@@ -118,9 +118,7 @@ def _with_its_letters(image: Location) -> str:
     return f"{_with_folder(image)}-{zlib.crc32(image.name.encode()):08x}"
 
 
-def folder_names(
-    images: list[Location], output: Location | None, *, ending: str = ".cellseg"
-) -> list[str]:
+def folder_names(images: list[Location], output: Location | None) -> list[str]:
     """``slide.cellseg``; where two images would share it, the whole file name, then its folder's.
 
     What still differs in capitals alone gets a number made of them.
@@ -145,7 +143,7 @@ def folder_names(
             f"{most} of the images would share the result folder {name}.cellseg: give each image "
             "once, or count them into different folders"
         )
-    return [f"{name}{ending}" for name in names]
+    return [f"{name}.cellseg" for name in names]
 
 
 @click.command(
@@ -241,7 +239,7 @@ Examples:
     "--region",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="GeoJSON, as QuPath exports it: count only inside its polygons.",
+    help="GeoJSON, as QuPath exports it: count only in its regions, and each for itself.",
 )
 @click.option(
     "--engine",
@@ -296,7 +294,6 @@ def count(
     command goes on where it stopped. IMAGE and --output may be URLs, such as s3://bucket/a.svs.
     """
     found = find_images(images)
-    inside = None if region is None else read_region(region)
     base = CountRequest(
         image=found[0],
         output=output,
@@ -313,7 +310,7 @@ def count(
         t=t,
         series=series,
         prefilter=not no_prefilter,
-        region=inside,
+        regions=None if region is None else read_regions(region),
         strict=strict,
         overwrite=overwrite,
         export=exports,
@@ -325,7 +322,7 @@ def count(
     )
     if region is not None and len(found) > 1:
         raise SettingsError(f"--region belongs to one slide, got {len(found)} images")
-    names = folder_names(found, output, ending=".cellseg" if inside is None else inside.ending)
+    names = folder_names(found, output)
     requests = [
         replace(base, image=image, folder_name=name)
         for image, name in zip(found, names, strict=True)

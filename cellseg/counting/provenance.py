@@ -18,6 +18,7 @@ from cellseg.intensity.normalise import Normaliser
 from cellseg.measure import Scale
 from cellseg.measure.summary import Summary
 from cellseg.protocol import CountProtocol
+from cellseg.results import REGIONS
 from cellseg.slide import Slide
 
 RECORDED = (
@@ -193,7 +194,7 @@ class Provenance:
             "strict": request.strict,
             "export": list(request.export),
             "prefilter": request.prefilter,
-            "region": None if request.region is None else request.region.as_geojson(),
+            "regions": None if request.regions is None else REGIONS,
             "intensity_low": self.normaliser.low,
             "intensity_high": self.normaliser.high,
             "tile_px": plan.grid.tile,

@@ -20,7 +20,7 @@ from cellseg.errors import RegionError
 from cellseg.geometry import Box, Tile
 from cellseg.instances import Instances
 from cellseg.intensity.normalise import Normaliser
-from cellseg.measure import Column, Scale, columns, measure
+from cellseg.measure import REGION, Column, Scale, columns, measure
 from cellseg.measure.summary import Summary, SummaryBuilder
 from cellseg.merge import SeamMerger, Settled
 from cellseg.results import (
@@ -107,7 +107,9 @@ class Recorder:
         self.seconds: dict[str, float] = defaultdict(float)
         self.merger = SeamMerger(plan.grid, absent=absent)
         self.scale = Scale(plan.downsample, slide.mpp)
-        self.builder = SummaryBuilder(info.classes, object=info.object, scale=self.scale)
+        self.builder = SummaryBuilder(
+            info.classes, object=info.object, scale=self.scale, regions=plan.regions
+        )
 
     @property
     def frame(self) -> Frame:
@@ -125,7 +127,10 @@ class Recorder:
     def columns(self) -> tuple[Column, ...]:
         """The table's columns."""
         return columns(
-            self._channels, stain=self.plan.protocol.stain, has_mpp=self.slide.mpp is not None
+            self._channels,
+            stain=self.plan.protocol.stain,
+            has_mpp=self.slide.mpp is not None,
+            has_regions=self.plan.regions is not None,
         )
 
     @property
@@ -196,6 +201,11 @@ class Recorder:
             table = self._table(
                 part, tile, settled.stitched[chosen], settled.touches_border[chosen]
             )
+            if self.plan.regions is not None:
+                place = table["centroid_y_px"], table["centroid_x_px"]
+                held = np.unique(self.plan.regions.holding(*place)[0])
+                table, part = table.iloc[held], part.take(held)
+            self.tally.kept += len(part)
             self.builder.add(table)
             self.folder.add_cells(table, part)
         self.seconds["measure"] += time.monotonic() - start
@@ -214,7 +224,6 @@ class Recorder:
         self.tally.gated += int(np.count_nonzero(~sized))
         self.tally.outside += int(np.count_nonzero(sized & ~inside))
         keep = np.flatnonzero(sized & inside)
-        self.tally.kept += len(keep)
         return Settled(instances.take(keep), settled.stitched[keep], settled.touches_border[keep])
 
     def _by_tile(self, instances: Instances) -> Iterator[tuple[Tile | None, NDArray[np.int64]]]:
@@ -255,7 +264,7 @@ class Recorder:
         table["object"] = self.info.object
         table["stitched"], table["touches_border"] = stitched, border
         table["label"] = 0
-        return table[[column.name for column in self.columns]]
+        return table[[column.name for column in self.columns if column.name != REGION]]
 
     def _pixels(
         self, part: Instances, tile: Tile | None
@@ -281,17 +290,29 @@ class Recorder:
     def finish(
         self,
         *,
-        tissue_mm2: float | None,
+        tissue_mm2: tuple[float | None, list[float] | None],
         seconds: dict[str, float],
         started: float,
         request: CountRequest,
     ) -> tuple[Summary, list[str]]:
-        """Settle the rest and write everything."""
+        """Settle the rest and write everything.
+
+        Parameters
+        ----------
+        tissue_mm2 : (float or None, list of float or None)
+            Tissue that was looked at, and in each region; None where nobody measured it.
+        seconds : dict
+            Time per stage so far.
+        started : float
+            When the run began, by :func:`time.monotonic`.
+        request : CountRequest
+        """
         self._settle(self.merger.finish())
         self.source.forget()
         calibration = self.plan.protocol.calibration
         summary = self.builder.build(
-            tissue_mm2=tissue_mm2,
+            tissue_mm2=tissue_mm2[0],
+            tissue_mm2_in_regions=tissue_mm2[1],
             skipped_share=self._skipped_share() if self.plan.prefilter else None,
             interval=calibration.interval if calibration else None,
         )
@@ -320,6 +341,7 @@ class Recorder:
                     title=title,
                 ),
                 tissue=self._outline() if self.plan.prefilter else None,
+                regions=request.regions,
                 complete=not self.tally.failures,
             )
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cellseg.annotations.region import Region
+from cellseg.annotations.region import Regions
 from cellseg.protocol import CountProtocol
 from cellseg.storage import Location
 
@@ -45,8 +45,8 @@ class CountRequest:
         Which image of a file with several.
     prefilter : bool
         Skip tiles without tissue (if the protocol says so too).
-    region : Region or None
-        Count only what lies in it (level-0 pixels); None: the whole slide.
+    regions : Regions or None
+        Count only what lies in any of them, and each for itself; None: the whole slide.
     strict : bool
         A tile that does not decode ends the run.
     overwrite : bool
@@ -82,7 +82,7 @@ class CountRequest:
     t: int | None = None
     series: int = 0
     prefilter: bool = True
-    region: Region | None = None
+    regions: Regions | None = None
     strict: bool = False
     overwrite: bool = False
     export: tuple[str, ...] = ()

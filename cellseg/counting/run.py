@@ -12,6 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cellseg.annotations.region import Region, Regions
+from cellseg.annotations.region_file import read_regions
 from cellseg.counting.events import CountResult, Event, Note, Started, TileDone
 from cellseg.counting.plan import Plan, make_plan
 from cellseg.counting.request import CountRequest
@@ -49,6 +51,7 @@ def count(
     output: str | Location | None = None,
     mpp: float | None = None,
     model: str | Path = "default",
+    region: str | Path | Region | Regions | None = None,
     device: str = "auto",
     overwrite: bool = False,
 ) -> Cells:
@@ -66,6 +69,9 @@ def count(
         µm per pixel, where the file does not say.
     model : str or path
         ``"default"`` or a file of ``cellseg train``.
+    region : path, Region or Regions, optional
+        GeoJSON as QuPath exports it, or :mod:`cellseg.annotations.region`: only what lies in it
+        is counted, and each region for itself (``summary.regions``).
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
     overwrite : bool
@@ -90,6 +96,7 @@ def count(
         protocol=protocol,
         mpp=mpp,
         model=model,
+        regions=_regions(region),
         device=device,
         overwrite=overwrite,
     )
@@ -97,6 +104,12 @@ def count(
         if isinstance(event, CountResult):
             return event.cells
     raise CellsegError(f"{image}: the run ended without a result")
+
+
+def _regions(region: str | Path | Region | Regions | None) -> Regions | None:
+    if isinstance(region, str | Path):
+        return read_regions(region)
+    return Regions.of([region]) if isinstance(region, Region) else region
 
 
 def run(

@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import shapely
+
 from cellseg import __version__
 from cellseg.counting.events import CountResult, Event, Note, Started, TileDone
 from cellseg.counting.local import LocalEngine, Mapped
@@ -26,7 +28,6 @@ from cellseg.errors import (
     InputError,
     OutputError,
     RegionError,
-    SettingsError,
 )
 from cellseg.export import export
 from cellseg.geometry import Tile
@@ -43,8 +44,7 @@ if TYPE_CHECKING:
 
 def result_name(request: CountRequest) -> str:
     """Name of the result folder."""
-    kind = ".cellseg" if request.region is None else request.region.ending
-    return request.folder_name or f"{slide_name(request.image)}{kind}"
+    return request.folder_name or f"{slide_name(request.image)}.cellseg"
 
 
 class SlideRun:
@@ -170,15 +170,22 @@ class SlideRun:
             mask = find_tissue(self.slide, self.plan, TissueFinder())
         else:
             mask = TissueMask.everything((grid.height, grid.width), float(overview_step(self.plan)))
-        region = self.plan.region
-        looked = mask if region is None else mask.within(region.scaled(self.plan.downsample))
+        regions = self.plan.regions
+        looked = mask if regions is None else mask.within(self._on_lattice(regions.union))
         self.seconds["tissue"] = time.monotonic() - start
-        if region is not None and looked.looked_at_px() <= 0:
-            raise SettingsError(
-                f"{self.request.image}: the region lies outside of the slide, or is smaller "
-                "than a pixel"
-            )
         return looked, mask
+
+    def _on_lattice(self, shape: shapely.MultiPolygon) -> shapely.MultiPolygon:
+        return shapely.transform(shape, lambda points: points / self.plan.downsample)
+
+    def _tissue_mm2(self, tissue: TissueMask) -> tuple[float | None, list[float] | None]:
+        """Tissue that was looked at, and in each region; None where nobody looked for any."""
+        mpp, regions = self.slide.mpp, self.plan.regions
+        if mpp is None or not self.plan.prefilter:
+            return None, None  # unknown, not the slide's
+        unit = (mpp * self.plan.downsample / 1000) ** 2
+        inside = [tissue.area_in(self._on_lattice(region.shape)) * unit for region in regions or ()]
+        return tissue.area_px() * unit, inside
 
     def _recorder(
         self, folder: ResultFolder, tissue: TissueMask, everywhere: TissueMask
@@ -204,10 +211,13 @@ class SlideRun:
             if self.slide.mpp
             else "its own scale"
         )
+        where = f"{total:,} of {len(grid):,} tiles hold tissue, {skipped:,} skipped"
+        if self.plan.regions is not None:
+            number = len(self.plan.regions)
+            where = f"{number:,} region{'s' * (number > 1)}, {total:,} tiles to look at"
         return (
             f"{self.slide.width:,} × {self.slide.height:,} px, "
-            f"protocol {self.plan.protocol.name} at {scale}, "
-            f"{total:,} of {len(grid):,} tiles hold tissue, {skipped:,} skipped"
+            f"protocol {self.plan.protocol.name} at {scale}, {where}"
         )
 
     def _replay(self, recorder: Recorder, total: int) -> Iterator[Event]:
@@ -285,13 +295,11 @@ class SlideRun:
 
     def _finish(self, folder: ResultFolder, recorder: Recorder, tissue: TissueMask) -> CountResult:
         seconds = {**self.seconds, **recorder.seconds}
-        mpp = self.slide.mpp
-        # Without the prefilter nobody looked for tissue: its area is unknown, not the slide's.
-        tissue_mm2 = (
-            tissue.area_mm2(mpp * self.plan.downsample) if mpp and self.plan.prefilter else None
-        )
         summary, warnings = recorder.finish(
-            tissue_mm2=tissue_mm2, seconds=seconds, started=self.start, request=self.request
+            tissue_mm2=self._tissue_mm2(tissue),
+            seconds=seconds,
+            started=self.start,
+            request=self.request,
         )
         self._export(folder.path)
         return CountResult(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from cellseg.errors import ExistingResultError, InputError, OutputError
 from cellseg.instances import Instances
+from cellseg.measure import REGION
 from cellseg.results import publish
 from cellseg.results.files import output_errors, plain, replacing, write_json
 from cellseg.results.journal import JOURNAL_NAME, FinishedTile, Journal, TileStatus
@@ -177,12 +178,12 @@ class ResultFolder:
         Parameters
         ----------
         table : DataFrame
-            One row an instance. ``label``, ``class`` and ``object`` may be missing; they and
-            other text are not taken from here.
+            One row an instance. ``label``, ``class``, ``object`` and ``region`` may be missing;
+            they are not taken from here.
         instances : Instances
             On the slide's lattice.
         """
-        given = [name for name in ("label", "class", "object") if name in table.columns]
+        given = [name for name in ("label", "class", "object", REGION) if name in table.columns]
         with self._writing():
             if self._spool is None:
                 self._spool = Spool(self._staging / "spool.sqlite")
@@ -251,6 +252,7 @@ class ResultFolder:
             spooled=spool.columns or (),
             class_names=report.class_names,
             object_name=report.object_name,
+            regions=report.regions,
         )
         write_labels(
             self._staging / publish.LABELS,
@@ -264,6 +266,8 @@ class ResultFolder:
                 write_overview(temporary, report.overview, counts.image)
         if report.tissue is not None:
             write_json(self._staging / publish.TISSUE, report.tissue)
+        if report.regions is not None:
+            write_json(self._staging / publish.REGIONS, report.regions.as_geojson())
         on_progress(0.92)
         if report.ground is not None:
             self._outline(report)

@@ -28,12 +28,12 @@ from cellseg.results.labels import label_token
 
 STAGING = ".partial"
 TABLE, LABELS, RUN, OVERVIEW = "cells.csv", "labels.ome.zarr", "run.json", "overview.png"
-TISSUE, OUTLINES = "tissue.geojson", "outlines.png"
+TISSUE, OUTLINES, REGIONS = "tissue.geojson", "outlines.png", "regions.geojson"
 CORRECTIONS = "corrections.json"
-RESULT_FILES = (TABLE, LABELS, OVERVIEW, OUTLINES, TISSUE, RUN)
+RESULT_FILES = (TABLE, LABELS, OVERVIEW, OUTLINES, TISSUE, REGIONS, RUN)
 """What a run itself leaves; exports and corrections come beside it."""
 
-CHECKED = (TABLE, LABELS, OVERVIEW, OUTLINES, TISSUE)
+CHECKED = (TABLE, LABELS, OVERVIEW, OUTLINES, TISSUE, REGIONS)
 """Of these, sizes and checksums stand in ``run.json``."""
 
 FORMAT = "cellseg result"
@@ -43,7 +43,7 @@ FETCHED = ".fetched"
 """Lies beside the record of a result behind a URL, whose pixels and table were not fetched."""
 
 _READY, _OLD = "READY", "old"
-_OPTIONAL = (OVERVIEW, OUTLINES, TISSUE)
+_OPTIONAL = (OVERVIEW, OUTLINES, TISSUE, REGIONS)
 _FILES = (TABLE, *_OPTIONAL, RUN)
 
 

@@ -18,7 +18,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cellseg.annotations.region import Regions
 from cellseg.errors import InputError
+from cellseg.measure import REGION
 from cellseg.results.files import sync
 from cellseg.results.spool import Batch
 from cellseg.text import as_cell, from_cell
@@ -42,6 +44,7 @@ def write_table(
     spooled: Sequence[str],
     class_names: Sequence[str],
     object_name: str,
+    regions: Regions | None = None,
 ) -> None:
     """Stream the cells to a CSV file, in order of their labels.
 
@@ -60,6 +63,8 @@ def write_table(
         By class index.
     object_name : str
         ``nucleus`` or ``cell``.
+    regions : Regions, optional
+        For the column ``region``, by the measured centroids.
 
     Raises
     ------
@@ -67,7 +72,7 @@ def write_table(
         If a column is in the contract, but was not spooled.
     """
     known = {name: index for index, name in enumerate(spooled)}
-    own = {"label", "class", "object", "score"}
+    own = {"label", "class", "object", "score", *([] if regions is None else [REGION])}
     names = [as_cell(name) for name in class_names]
     missing = [column.name for column in columns if column.name not in own | known.keys()]
     if missing and known:
@@ -81,6 +86,9 @@ def write_table(
                 return [names[index] for index in batch.classes.tolist()]
             case "object":
                 return [as_cell(object_name)] * len(batch.labels)
+            case "region" if regions is not None:
+                y, x = (batch.measured[:, known[f"centroid_{axis}_px"]] for axis in "yx")
+                return [as_cell(names) for names in regions.names_at(y, x)]
             case "score":
                 return _formatter(column.dtype)(batch.scores)
         return _formatter(column.dtype)(batch.measured[:, known[column.name]])

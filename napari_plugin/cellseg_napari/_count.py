@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from cellseg.annotations.region import Region
+from cellseg.annotations.region import Region, Regions
 from cellseg.errors import InputError, SettingsError
 from cellseg.results.corrections import PatchedPyramid
 from cellseg_napari._opened import results_in
@@ -124,16 +124,16 @@ def settings_of(form: Form) -> dict[str, Any]:
     else:
         raise SettingsError("choose an image layer or a file to count")
     mpp = form.mpp or about.get("given")
-    region = None
+    regions = None
     if form.where != "the whole slide":
         own = None if form.layer is None else form.layer.metadata.get(SLIDE_KEY, {}).get("path")
         other = form.file is not None and (own is None or Path(own) != form.file)
         if form.layer is None or other:
             raise SettingsError(f"to count in {form.where}, choose the image as a layer")
-        region = (
-            view_of(form.layer)
+        regions = (
+            Regions.of([view_of(form.layer)])
             if form.where == "the current view"
-            else region_of(form.shapes, form.layer)
+            else regions_of(form.shapes, form.layer)
         )
     return {
         "image": image,
@@ -148,7 +148,7 @@ def settings_of(form: Form) -> dict[str, Any]:
         "z": about.get("z"),
         "t": about.get("t"),
         "series": about.get("series", 0),
-        "region": region,
+        "regions": regions,
     }
 
 
@@ -162,17 +162,17 @@ def view_of(layer: Image) -> Region:
     y0, x0, y1, x1 = max(y0, 0), max(x0, 0), min(y1 + 1, height), min(x1 + 1, width)
     if y1 <= y0 or x1 <= x0:
         raise SettingsError("the image is out of sight: move it into view first")
-    return Region.box(y0 - 0.5, x0 - 0.5, y1 - 0.5, x1 - 0.5)
+    return Region.box(y0 - 0.5, x0 - 0.5, y1 - 0.5, x1 - 0.5, name="view")
 
 
-def region_of(shapes: Shapes | None, layer: Image) -> Region:
-    """Polygons, rectangles and ellipses of a shapes layer, in a slide's level-0 pixels."""
+def regions_of(shapes: Shapes | None, layer: Image) -> Regions:
+    """Polygons, rectangles and ellipses of a shapes layer, a region each."""
     outlines = [] if shapes is None else world_outlines(shapes)
     if not outlines:
         raise SettingsError("draw a rectangle, an ellipse or a polygon in a shapes layer first")
     pixel = np.asarray(layer.scale, np.float64)[-2:]
     origin = np.asarray(layer.translate, np.float64)[-2:]
-    return Region.of([(outline - origin) / pixel for outline in outlines])
+    return Regions.of(Region.of([(outline - origin) / pixel]) for outline in outlines)
 
 
 def _extent(layer: Image) -> tuple[int, int]:

@@ -300,7 +300,7 @@ class Inspector:
             y, x = opened.column("centroid_y_px"), opened.column("centroid_x_px")
             inside &= region.contains(y, x)
             if mpp:
-                density = float(inside.sum()) / (region.covered_px * mpp**2 * 1e-6)
+                density = float(inside.sum()) / (region.area_px * mpp**2 * 1e-6)
         areas = opened.column(area)[inside] if area in names else np.empty(0)
         return Totals(
             cells=int(inside.sum()),

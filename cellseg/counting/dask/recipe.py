@@ -127,7 +127,7 @@ class Recipe:
             series=request.series,
             facts=Facts.of(slide),
             version=version,
-            plan=replace(plan, region=None),  # workers look at whole tiles
+            plan=replace(plan, regions=None),  # workers look at whole tiles
             normaliser=normaliser,
             model=str(model) if str(model) == "default" else _absolute(str(model)),
             checksum=checksum,

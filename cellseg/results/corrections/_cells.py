@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cellseg.errors import InputError, SettingsError
 from cellseg.geometry import Box
-from cellseg.measure import Scale
+from cellseg.measure import REGION, Scale
 from cellseg.measure.summary import Summary, SummaryBuilder
 from cellseg.results import Result
 from cellseg.results.corrections._edit import Edit, EditedCell
@@ -19,6 +19,7 @@ from cellseg.results.corrections._log import check_token
 from cellseg.results.corrections._pyramid import CHUNK_PX, PatchedPyramid
 from cellseg.results.corrections._slide import Measurer, section
 
+_CENTROID = ("centroid_y_px", "centroid_x_px")
 _PLACE = ("bbox_y0_px", "bbox_x0_px", "bbox_y1_px", "bbox_x1_px")
 
 
@@ -30,6 +31,8 @@ class CorrectedCells:
     result : Result
     rows : Rows
         The automatic table.
+    regions : Regions or None
+        What was counted in.
     pyramid : PatchedPyramid
         The label image as corrected.
     classes : list of str
@@ -39,6 +42,7 @@ class CorrectedCells:
     def __init__(self, result: Result, classes: Sequence[str]) -> None:
         self.result = result
         self.rows = result.rows()
+        self.regions = result.regions()
         self.pyramid = PatchedPyramid(result.labels())
         self.classes = list(classes)
         self._cells: dict[int, EditedCell | None] = {}
@@ -107,8 +111,10 @@ class CorrectedCells:
         )
         scale = Scale(self.result.frame.downsample, self.result.frame.mpp)
         name = str(self.result.run.get("object", "cell"))
-        builder = SummaryBuilder(self.classes, object=name, scale=scale)
-        columns = ["class", "touches_border", "stitched", "area_px"]
+        frame, before = self.result.frame, section(self.result, "summary")
+        regions = None if self.regions is None else self.regions.on(frame.height, frame.width)
+        builder = SummaryBuilder(self.classes, object=name, scale=scale, regions=regions)
+        columns = ["class", "touches_border", "stitched", "area_px", *_CENTROID]
         names = {column for column, _ in self.rows.columns}
         kept = self.rows.load([column for column in columns if column in names])
         untouched = np.ones(len(kept), np.bool_)
@@ -121,9 +127,10 @@ class CorrectedCells:
         edited = self.edited_table()
         if len(edited):
             builder.add(edited.reindex(columns=columns, fill_value=False))
-        before = section(self.result, "summary")
         return builder.build(
-            tissue_mm2=before.get("tissue_mm2"), skipped_share=before.get("skipped_share")
+            tissue_mm2=before.get("tissue_mm2"),
+            skipped_share=before.get("skipped_share"),
+            tissue_mm2_in_regions=[one["tissue_mm2"] for one in before.get("regions", ())],
         )
 
     def edited_table(self) -> pd.DataFrame:
@@ -218,6 +225,8 @@ class CorrectedCells:
         table["label"] = [label for label, _ in cells]
         table["class"] = [cell.name for _, cell in cells]
         table["object"] = str(self.result.run.get("object", "cell"))
+        if self.regions is not None:
+            table[REGION] = self.regions.names_at(*(table[name] for name in _CENTROID))
         table = table[[name for name, _ in self.rows.columns]]
         for (label, cell), (_, row) in zip(cells, table.iterrows(), strict=True):
             self._measured[label] = (cell, row)
