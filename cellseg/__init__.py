@@ -11,20 +11,35 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-__all__ = ["Cells", "CountProtocol", "__version__", "count", "load_detector", "open_slide"]
+__all__ = [
+    "Cells",
+    "CountProtocol",
+    "CountWarning",
+    "Region",
+    "__version__",
+    "count",
+    "load_detector",
+    "load_result",
+    "open_slide",
+]
 
 if TYPE_CHECKING:
-    from cellseg.counting.run import count
+    from cellseg.annotations.region import Region
+    from cellseg.counting.cells import Cells, load_result
+    from cellseg.counting.count import count
     from cellseg.detect.maskrcnn import load_detector
-    from cellseg.measure.summary import Cells
+    from cellseg.errors import CountWarning
     from cellseg.protocol import CountProtocol
     from cellseg.slide import open_slide
 
 _HOMES = {
-    "Cells": "measure.summary",
+    "Cells": "counting.cells",
     "CountProtocol": "protocol",
-    "count": "counting.run",
+    "CountWarning": "errors",
+    "Region": "annotations.region",
+    "count": "counting.count",
     "load_detector": "detect.maskrcnn",
+    "load_result": "counting.cells",
     "open_slide": "slide",
 }
 
@@ -33,3 +48,8 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'cellseg' has no attribute {name!r}")
     return getattr(import_module(f"cellseg.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """What there is for people, without the rooms that were imported so far."""
+    return sorted(__all__)

@@ -76,3 +76,7 @@ class ExistingResultError(OutputError):
 
 class WeightsError(InputError):
     """A weights file that is missing, damaged, or made for another network."""
+
+
+class CountWarning(UserWarning):
+    """What a person should know about a count, one line; :func:`cellseg.count` warns with it."""

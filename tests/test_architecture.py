@@ -36,6 +36,8 @@ HOMES = {
     "tifffile": {"slide", "export", "synthetic", "results", "cellseg_napari"},
     "zarr": {"slide", "results", "export"},
     "pycocotools": {"annotations", "metrics", "export"},
+    "anndata": {"counting", "export"},
+    "spatialdata": {"export"},
     "click": {"cli"},
     "napari": {"cli", "cellseg_napari"},
     "matplotlib": {"report", "picture", "cellseg_napari"},

@@ -25,7 +25,7 @@ from cellseg.errors import (
     SettingsError,
     unexpected_text,
 )
-from cellseg.slide import slide_name
+from cellseg.slide.formats import ENDINGS, has_ending, slide_name
 from cellseg.storage import Location, RemotePath
 from cellseg.text import visible
 
@@ -34,10 +34,6 @@ if TYPE_CHECKING:
     from cellseg.detect import Detector
 
 log = logging.getLogger(__name__)
-
-SUFFIXES = (
-    ".tif", ".tiff", ".svs", ".ndpi", ".scn", ".png", ".jpg", ".jpeg", ".zarr", ".btf", ".qptiff",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ def find_images(paths: tuple[Location, ...]) -> list[Location]:
     results: list[Location] = []
     for path in paths:
         try:
-            if isinstance(path, RemotePath) and _has_image_ending(path):
+            if isinstance(path, RemotePath) and has_ending(path):
                 # What lies there is asked when it is opened.
                 found.append(path)
             elif path.suffix.lower() == ".cellseg" and path.is_dir():
@@ -89,19 +85,13 @@ def find_images(paths: tuple[Location, ...]) -> list[Location]:
     return list({image.absolute(): image for image in found}.values())
 
 
-def _has_image_ending(path: Location) -> bool:
-    return path.suffix.lower() in SUFFIXES
-
-
 def _inside(folder: Location) -> list[Location]:
     inside: list[Location] = [
-        entry
-        for entry in folder.iterdir()
-        if _has_image_ending(entry) and not entry.name.startswith(".")
+        entry for entry in folder.iterdir() if has_ending(entry) and not entry.name.startswith(".")
     ]
     inside.sort(key=str)
     if not inside:
-        raise InputError(f"{folder}: no images in this folder ({', '.join(SUFFIXES)})")
+        raise InputError(f"{folder}: no images in this folder ({', '.join(ENDINGS)})")
     return inside
 
 

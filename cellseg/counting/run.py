@@ -12,21 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cellseg.annotations.region import Region, Regions
-from cellseg.annotations.region_file import read_regions
 from cellseg.counting.events import CountResult, Event, Note, Started, TileDone
 from cellseg.counting.plan import Plan, make_plan
 from cellseg.counting.request import CountRequest
 from cellseg.counting.slide_run import SlideRun, result_name
 from cellseg.detect import Detector
 from cellseg.detect.maskrcnn import load_detector
-from cellseg.errors import CellsegError, SettingsError
+from cellseg.errors import SettingsError
 from cellseg.export import check_exports
-from cellseg.measure.summary import Cells
-from cellseg.protocol import CountProtocol
 from cellseg.results.upload import RemoteResult
 from cellseg.slide import open_slide
-from cellseg.storage import Location, RemotePath, as_location, fingerprint
+from cellseg.storage import Location, RemotePath, fingerprint
 
 if TYPE_CHECKING:
     from cellseg.counting.dask.engine import DaskEngine
@@ -38,78 +34,9 @@ __all__ = [
     "Note",
     "Started",
     "TileDone",
-    "count",
     "detector_key",
     "run",
 ]
-
-
-def count(
-    image: str | Location,
-    *,
-    protocol: str | CountProtocol | None = None,
-    output: str | Location | None = None,
-    mpp: float | None = None,
-    model: str | Path = "default",
-    region: str | Path | Region | Regions | None = None,
-    device: str = "auto",
-    overwrite: bool = False,
-) -> Cells:
-    """Count the cells of one slide and wait for the end.
-
-    Parameters
-    ----------
-    image : path or URL
-        A slide or a field, in any format that :func:`cellseg.open_slide` reads.
-    protocol : str or CountProtocol, optional
-        Chosen from the image otherwise.
-    output : path or URL, optional
-        Folder that gets the result folder; beside the image otherwise.
-    mpp : float, optional
-        µm per pixel, where the file does not say.
-    model : str or path
-        ``"default"`` or a file of ``cellseg train``.
-    region : path, Region or Regions, optional
-        GeoJSON as QuPath exports it, or :mod:`cellseg.annotations.region`: only what lies in it
-        is counted, and each region for itself (``summary.regions``).
-    device : str
-        ``auto``, ``cpu``, ``cuda`` or ``mps``.
-    overwrite : bool
-        Replace a result of other settings, or one that was changed since; otherwise refused.
-
-    Returns
-    -------
-    Cells
-        The summary, and the table when it is asked for.
-
-    Raises
-    ------
-    CellsegError
-        InputError, SettingsError or OutputError, each also the builtin that it resembles.
-        Tiles that do not decode are in ``Cells.warnings`` and raise nothing.
-
-    For more settings build a :class:`cellseg.counting.request.CountRequest` and drain :func:`run`.
-    """
-    request = CountRequest(
-        image=as_location(image),
-        output=None if output is None else as_location(output),
-        protocol=protocol,
-        mpp=mpp,
-        model=model,
-        regions=_regions(region),
-        device=device,
-        overwrite=overwrite,
-    )
-    for event in run(request):
-        if isinstance(event, CountResult):
-            return event.cells
-    raise CellsegError(f"{image}: the run ended without a result")
-
-
-def _regions(region: str | Path | Region | Regions | None) -> Regions | None:
-    if isinstance(region, str | Path):
-        return read_regions(region)
-    return Regions.of([region]) if isinstance(region, Region) else region
 
 
 def run(
@@ -135,7 +62,8 @@ def run(
     Raises
     ------
     CellsegError
-        As :func:`count`; with ``strict`` also RegionError at the first damaged tile.
+        InputError, SettingsError or OutputError, each also the builtin that it resembles; with
+        ``strict`` also RegionError at the first damaged tile.
     """
     check_exports(request.export)
     home = request.output or request.image.parent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import shapely
 
 from cellseg import __version__
+from cellseg.counting.cells import Cells
 from cellseg.counting.events import CountResult, Event, Note, Started, TileDone
 from cellseg.counting.local import LocalEngine, Mapped
 from cellseg.counting.plan import Plan, fit_normaliser, sample_boxes
@@ -32,7 +33,6 @@ from cellseg.errors import (
 from cellseg.export import export
 from cellseg.geometry import Tile
 from cellseg.instances import Instances
-from cellseg.measure.summary import Cells, Summary
 from cellseg.results import CORRECTIONS, ResultFolder, load_result
 from cellseg.slide import Slide, slide_name
 from cellseg.storage import Location, fingerprint, is_another
@@ -304,7 +304,7 @@ class SlideRun:
         self._export(folder.path)
         return CountResult(
             image=self.request.image,
-            cells=_cells(summary, folder.path, warnings),
+            cells=Cells(summary, folder.path, warnings=tuple(warnings)),
             tiles=len(self.plan.grid),
             tiles_skipped=recorder.tally.skipped,
             tiles_failed=len(recorder.tally.failures),
@@ -312,23 +312,15 @@ class SlideRun:
         )
 
 
-def _cells(summary: Summary, folder: Path, warnings: Iterable[str]) -> Cells:
-    return Cells(
-        summary=summary,
-        folder=folder,
-        load_table=lambda path: load_result(path).table(),
-        warnings=tuple(warnings),
-    )
-
-
 def _earlier(image: Location, folder: Path) -> CountResult | None:
     """What an earlier run left; None where its record does not say all of it."""
     try:
-        record = load_result(folder).run
+        result = load_result(folder)
+        record = result.run
         tiles = record["tiles"]
         return CountResult(
             image=image,
-            cells=_cells(Summary.from_dict(record["summary"]), folder, record["warnings"]),
+            cells=Cells.of(result),
             tiles=int(tiles["all"]),
             tiles_skipped=int(tiles["skipped"]),
             tiles_failed=len(tiles["failed"]),

@@ -12,10 +12,18 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from cellseg.errors import SettingsError
 
-__all__ = ["EXPORTS", "check_exports", "export"]
+if TYPE_CHECKING:
+    import numpy as np
+    from anndata import AnnData
+    from numpy.typing import NDArray
+
+    from cellseg.results import Result
+
+__all__ = ["EXPORTS", "anndata_of", "check_exports", "export", "outlines_of"]
 
 EXPORTS = {
     found.name.replace("_", "."): found.name
@@ -24,7 +32,14 @@ EXPORTS = {
 }
 """File names that can be exported, and the module of each."""
 
-_EXTRAS = {"roifile": "export", "pyarrow": "export", "xlsxwriter": "export"}
+_EXTRAS = {
+    "anndata": "scverse",
+    "h5py": "scverse",
+    "pyarrow": "export",
+    "roifile": "export",
+    "spatialdata": "scverse",
+    "xlsxwriter": "export",
+}
 """Packages that not everyone installs, and the extra that brings each."""
 
 
@@ -69,6 +84,38 @@ def export(folder: str | Path, name: str) -> Path:
     module = _module(name)
     result = load_result(folder)
     return result.export(name, lambda path: module.write(result, path))
+
+
+def anndata_of(result: Result) -> AnnData:
+    """The table of a result as scverse has it: what ``cells.h5ad`` holds.
+
+    Raises
+    ------
+    SettingsError
+        If anndata is not installed.
+    InputError
+        If the result is damaged.
+    """
+    found: AnnData = _module("cells.h5ad").anndata_of(result)
+    return found
+
+
+def outlines_of(result: Result) -> NDArray[np.object_]:
+    """The outlines of all cells of a result, in the order of their labels.
+
+    Returns
+    -------
+    ndarray, shapely.Polygon or shapely.MultiPolygon, (N,)
+        As the exports have them: (x, y) in level-0 pixels, 0 at the corner of the first pixel.
+
+    Raises
+    ------
+    InputError
+        If the result is damaged.
+    """
+    from cellseg.export._outlines import all_outlines
+
+    return all_outlines(result)
 
 
 def _module(name: str) -> ModuleType:

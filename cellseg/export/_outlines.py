@@ -9,7 +9,8 @@ import shapely
 from numpy.typing import NDArray
 from skimage.measure import find_contours
 
-from cellseg.export._cells import Mask
+from cellseg.export._cells import Mask, blocks
+from cellseg.results import Result
 
 TOLERANCE_PX = 0.3
 """Points of an outline may be left out where it moves by less; neighbouring strands of a mask's
@@ -66,6 +67,20 @@ def outlines(masks: Sequence[Mask], *, downsample: float) -> list[shapely.MultiP
     placed = shapely.orient_polygons(shapely.set_coordinates(chosen, np.round(points, decimals)))
     whole: list[shapely.MultiPolygon] = shapely.multipolygons(placed, indices=owner).tolist()
     return whole
+
+
+def all_outlines(result: Result) -> NDArray[np.object_]:
+    """Those of all cells, in the order of the table's rows; (N,)."""
+    found = np.empty(len(result.rows()), dtype=object)
+    for table, masks in blocks(result):
+        drawn = outlines(masks, downsample=result.frame.downsample)
+        found[table["label"].to_numpy() - 1] = [simplest(outline) for outline in drawn]
+    return found
+
+
+def simplest(outline: shapely.MultiPolygon) -> shapely.Polygon | shapely.MultiPolygon:
+    """A polygon where there is one part."""
+    return outline.geoms[0] if len(outline.geoms) == 1 else outline
 
 
 def rings(outline: shapely.MultiPolygon) -> list[NDArray[np.float64]]:

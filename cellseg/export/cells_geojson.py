@@ -15,7 +15,7 @@ import pandas as pd
 import shapely
 
 from cellseg.export._cells import Classes, blocks
-from cellseg.export._outlines import outlines
+from cellseg.export._outlines import outlines, simplest
 from cellseg.results import Result, readable
 
 
@@ -57,7 +57,7 @@ def _features(result: Result) -> Iterator[dict[str, object]]:
         ):
             yield {
                 "type": "Feature",
-                "geometry": shapely.geometry.mapping(_simplest(outline)),
+                "geometry": shapely.geometry.mapping(simplest(outline)),
                 "properties": {
                     "objectType": "detection",
                     "name": str(label),
@@ -65,10 +65,6 @@ def _features(result: Result) -> Iterator[dict[str, object]]:
                     "measurements": measured,
                 },
             }
-
-
-def _simplest(outline: shapely.MultiPolygon) -> shapely.Polygon | shapely.MultiPolygon:
-    return outline.geoms[0] if len(outline.geoms) == 1 else outline
 
 
 def _measurements(table: pd.DataFrame) -> Iterator[dict[str, float]]:

@@ -168,7 +168,12 @@ def lines(regions: Sequence[RegionSummary], object: str) -> list[str]:
 
 def counted(number: int, object: str) -> str:
     """``231 nuclei``."""
-    return f"{number:,} {object if number == 1 else _PLURALS.get(object, f'{object}s')}"
+    return f"{number:,} {object if number == 1 else plural(object)}"
+
+
+def plural(object: str) -> str:
+    """More than one of what was counted."""
+    return _PLURALS.get(object, f"{object}s")
 
 
 def by_class(counts: Mapping[str, int]) -> str:

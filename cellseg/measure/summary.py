@@ -1,12 +1,10 @@
-"""Cells: what a run returns, the slide's totals and the table of its cells."""
+"""A slide's totals, made from the table's parts as they come."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,7 @@ from numpy.typing import NDArray
 from cellseg.annotations.region import Regions
 from cellseg.measure import Scale
 from cellseg.measure.areas import AreaStatistics
-from cellseg.measure.regions import RegionSummary, RegionTotals, by_class, counted
+from cellseg.measure.regions import RegionSummary, RegionTotals, by_class, counted, plural
 
 
 @dataclass(frozen=True)
@@ -105,6 +103,11 @@ class Summary:
             found[name] = None if areas is None else areas.as_dict()
         found["regions"] = [region.as_dict() for region in self.regions]
         return found
+
+    @property
+    def plural(self) -> str:
+        """What was counted, more than one of it."""
+        return plural(self.object)
 
     def __str__(self) -> str:
         """One sentence for people."""
@@ -217,32 +220,3 @@ def _times(count: int, interval: tuple[float, float] | None) -> tuple[int, int] 
     if interval is None:
         return None
     return math.floor(count * interval[0]), math.ceil(count * interval[1])
-
-
-@dataclass(frozen=True, eq=False)
-class Cells:
-    """What a run found.
-
-    Attributes
-    ----------
-    summary : Summary
-    folder : Path
-        The result folder, with ``cells.csv``, ``labels.ome.zarr``, ``run.json``.
-    load_table : callable
-        Reads the table from the folder; called once, when :attr:`table` is first asked for.
-    warnings : tuple of str
-        What a person should know, one line each.
-    """
-
-    summary: Summary
-    folder: Path
-    load_table: Callable[[Path], pd.DataFrame] = field(repr=False)
-    warnings: tuple[str, ...] = ()
-
-    @cached_property
-    def table(self) -> pd.DataFrame:
-        """One row a cell; the columns are those of ``cells.csv``."""
-        return self.load_table(self.folder)
-
-    def __len__(self) -> int:
-        return self.summary.cells

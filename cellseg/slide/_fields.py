@@ -71,7 +71,7 @@ class _FieldRaster(ChunkedRaster):
             return pixels
 
 
-def open_field(path: Location, request: Request) -> Content:
+def open_content(path: Location, request: Request) -> Content:
     """Open a PNG or a JPEG.
 
     Raises

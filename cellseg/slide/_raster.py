@@ -202,6 +202,11 @@ class StackedRaster:
         return out
 
 
+def stacked(rasters: Sequence[Raster]) -> Raster:
+    """Rasters of one size as one."""
+    return rasters[0] if len(rasters) == 1 else StackedRaster(rasters)
+
+
 class ProjectedRaster:
     """The maximum or the mean of several planes of one size."""
 

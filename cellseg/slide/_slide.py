@@ -19,10 +19,9 @@ from cellseg.slide._pixelsize import PixelSize
 from cellseg.slide._pyramid import cells, check_downsample, halves, pyramid
 from cellseg.slide._raster import Raster
 from cellseg.slide._resample import Taps, resample, taps
+from cellseg.slide.formats import recognised, slide_name
 from cellseg.storage import Location, as_location
 
-_SUFFIXES = (".ome.tiff", ".ome.tif", ".ome.zarr", ".tiff", ".tif", ".svs", ".ndpi", ".zarr",
-             ".png", ".jpeg", ".jpg", ".scn", ".qptiff", ".btf")  # fmt: skip
 _SOURCE_PX = 24_000_000
 """Native pixels that one step of a read may hold; larger reads go in steps."""
 
@@ -296,15 +295,6 @@ def _resampled(
     return resample(raster.region(source, bands), (source.y0, source.x0), *steps)
 
 
-def slide_name(path: Location) -> str:
-    """A file's name without the ending of its format: ``S21.1234.svs`` is ``S21.1234``."""
-    lower = path.name.lower()
-    for suffix in _SUFFIXES:
-        if lower.endswith(suffix) and len(lower) > len(suffix):
-            return path.name[: -len(suffix)]
-    return path.name
-
-
 ZOption = int | Literal["max", "mean"] | None
 
 
@@ -341,50 +331,13 @@ def open_slide(
     if mpp is not None and not (math.isfinite(mpp) and mpp > 0):
         raise SettingsError(f"expected a pixel size above 0 µm, got {mpp}")
     file = as_location(path)
-    return Slide(file, _opened(file, Request(z, t, series)), mpp, series=series)
+    with reading(file, "cannot be opened"):
+        form = recognised(file)
+    content = form.open_content()(file, Request(z, t, series))
+    return Slide(file, content, mpp, series=series)
 
 
 def _series_note(content: Content, series: int) -> tuple[str, ...]:
     if content.n_images < 2 or series:
         return ()
     return (f"the first of {content.n_images} images is read; --series N takes another, from 0",)
-
-
-def _opened(file: Location, request: Request) -> Content:
-    """Choose the reader by what is in the file, not by its name."""
-    with reading(file, "cannot be opened"):
-        kind = _kind(file)
-    # Imported late: tifffile and zarr take longer to load than most files to open.
-    if kind == "zarr":
-        from cellseg.slide._zarr import open_zarr
-
-        return open_zarr(file, request)
-    if kind == "tiff":
-        from cellseg.slide._tiff import open_tiff
-
-        return open_tiff(file, request)
-    from cellseg.slide._fields import open_field
-
-    return open_field(file, request)
-
-
-def _kind(file: Location) -> Literal["zarr", "tiff", "field"]:
-    """What a path holds, by its first bytes."""
-    if file.is_dir():
-        return "zarr"
-    if not file.exists():
-        raise InputError(f"{file}: no such file; check the path")
-    if not file.is_file():
-        raise InputError(f"{file}: is no regular file; expected an image")
-    with file.open("rb") as stream:
-        head = stream.read(16)
-    if not head:
-        raise InputError(f"{file.name}: is empty (0 bytes); copy it again")
-    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-        return "tiff"
-    if head.startswith((b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")):
-        return "field"
-    raise InputError(
-        f"{file.name}: is no image that cellseg reads; "
-        "expected TIFF, SVS, NDPI, OME-Zarr, PNG or JPEG"
-    )

@@ -27,8 +27,8 @@ from cellseg.slide._raster import (
     ChunkCache,
     Raster,
     RecolouredRaster,
-    StackedRaster,
     TurnedRaster,
+    stacked,
 )
 from cellseg.slide._tiffcheck import OpenTiff, check_data
 from cellseg.slide._tifflayout import Layout, lay_out
@@ -51,7 +51,7 @@ _BAD = "is no readable TIFF, is cut off or damaged"
 _ADVICE = "try to open it in the program that wrote it and save it again"
 
 
-def open_tiff(path: Location, request: Request) -> Content:
+def open_content(path: Location, request: Request) -> Content:
     """Open a TIFF of any kind.
 
     Raises
@@ -190,7 +190,7 @@ def _levels(opened: OpenTiff) -> tuple[tuple[Raster, ...], list[str]]:
         place = Place(opened.path, opened.lock, opened.cache, number,
                       _blank(opened.colour, key.dtype))  # fmt: skip
         planes = [
-            _stacked([
+            stacked([
                 _coloured(_page_rasters(opened, series, place, z, channel), opened.colour)
                 for channel in range(opened.layout.size("c"))
             ])
@@ -219,13 +219,9 @@ def _blank(colour: Colour, dtype: np.dtype[Any]) -> int:
     return int(np.iinfo(dtype).max) if colour.is_rgb and dtype.kind == "u" else 0
 
 
-def _stacked(rasters: list[Raster]) -> Raster:
-    return rasters[0] if len(rasters) == 1 else StackedRaster(rasters)
-
-
 def _coloured(rasters: list[Raster], colour: Colour) -> Raster:
     """The bands of one page."""
-    raster = _stacked(rasters)
+    raster = stacked(rasters)
     if colour.recolour is None and colour.samples == tuple(range(raster.bands)):
         return raster
     return RecolouredRaster(

@@ -14,7 +14,6 @@ from cellseg.errors import InputError, RegionError
 from cellseg.slide import _pixelsize as sizes
 from cellseg.slide._content import (
     Content,
-    Planes,
     Request,
     channel_names,
     check_kind,
@@ -30,7 +29,7 @@ from cellseg.slide._limits import (
     check_plane,
 )
 from cellseg.slide._ome import NO_IMAGE, OmeImage, parse_ome, read_xml
-from cellseg.slide._raster import ChunkCache, ChunkedRaster, Pixels, Raster
+from cellseg.slide._raster import ChunkCache, ChunkedRaster, Pixels, stacked
 from cellseg.slide._zarrstore import open_array
 from cellseg.storage import Location, file_size, inside
 
@@ -41,7 +40,7 @@ _PART_PX = 512
 
 
 class ZarrRaster(ChunkedRaster):
-    """One z and t of a Zarr array, its channels as bands.
+    """One z and t of a Zarr array, some of its channels as bands.
 
     Parameters
     ----------
@@ -49,6 +48,7 @@ class ZarrRaster(ChunkedRaster):
     axes : tuple of str
     planes : tuple of int
         (z, t).
+    channels : range
     place : tuple
         (path of the file, number of the level).
     cache : ChunkCache
@@ -59,6 +59,7 @@ class ZarrRaster(ChunkedRaster):
         array: Any,  # noqa: ANN401
         axes: tuple[str, ...],
         planes: tuple[int, int],
+        channels: range,
         *,
         place: tuple[Location, int],
         cache: ChunkCache,
@@ -66,10 +67,11 @@ class ZarrRaster(ChunkedRaster):
         size = dict(zip(axes, array.shape, strict=True))
         chunk = dict(zip(axes, array.chunks, strict=True))
         grid = (_part(chunk["y"]), _part(chunk["x"]))
-        shape = (size["y"], size["x"], size.get("c", 1))
+        shape = (size["y"], size["x"], len(channels))
         super().__init__(shape, check_kind(place[0].name, array.dtype), grid, cache=cache)
         self._array, self._axes, self._place = array, axes, place
         self._fixed = {"z": planes[0], "t": planes[1]}
+        self._channels = slice(channels.start, channels.stop)
 
     def decode(self, row: int, column: int) -> Pixels:
         """One chunk (or a few small ones), (h, w, bands)."""
@@ -79,7 +81,7 @@ class ZarrRaster(ChunkedRaster):
         window = {
             "y": slice(y, min(y + height, self.height)),
             "x": slice(x, min(x + width, self.width)),
-            "c": slice(None),
+            "c": self._channels,
         }
         with reading(self._place[0], where, kind=RegionError):
             index = tuple(window.get(axis, self._fixed.get(axis, 0)) for axis in self._axes)
@@ -109,7 +111,7 @@ class _Image:
     version: str
 
 
-def open_zarr(path: Location, request: Request) -> Content:
+def open_content(path: Location, request: Request) -> Content:
     """Open an OME-Zarr folder.
 
     Raises
@@ -134,10 +136,21 @@ def _content(path: Location, request: Request) -> Content:
     size = dict(zip(axes, arrays[0].shape, strict=True))
     planes = choose_planes(path.name, request, size.get("z", 1), size.get("t", 1))
     cache = ChunkCache()
+    bands = size.get("c", 1)
+    names, is_rgb, notes = _channels(image, bands, check_kind(path.name, arrays[0].dtype))
+    # Channels are decoded one at a time where chunks hold one; colour is always wanted whole.
+    step = bands if is_rgb or "c" not in axes else arrays[0].chunks[axes.index("c")]
+    groups = [range(first, min(first + step, bands)) for first in range(0, bands, step)]
     levels = tuple(
-        _level(path, array, axes, planes, (number, cache)) for number, array in enumerate(arrays)
-    )
-    names, is_rgb, notes = _channels(image, levels[0])
+        planes.project([
+            stacked([
+                ZarrRaster(array, axes, (z, planes.t), group, place=(path, number), cache=cache)
+                for group in groups
+            ])
+            for z in planes.z
+        ])
+        for number, array in enumerate(arrays)
+    )  # fmt: skip
     return Content(
         format=f"OME-Zarr {image.version}",
         levels=levels,
@@ -153,20 +166,6 @@ def _content(path: Location, request: Request) -> Content:
         n_images=image.n_series,
         close=cache.clear,
     )
-
-
-def _level(
-    path: Location,
-    array: Any,  # noqa: ANN401
-    axes: tuple[str, ...],
-    planes: Planes,
-    rest: tuple[int, ChunkCache],
-) -> Raster:
-    number, cache = rest
-    return planes.project([
-        ZarrRaster(array, axes, (z, planes.t), place=(path, number), cache=cache)
-        for z in planes.z
-    ])  # fmt: skip
 
 
 def _attributes(folder: Location) -> dict[str, Any]:
@@ -258,21 +257,23 @@ def _check_arrays(path: Location, arrays: Sequence[Any], axes: tuple[str, ...]) 
         check_whole(path, pixels=chunk["y"] * chunk["x"], n_bytes=n_bytes, what="one chunk")
 
 
-def _channels(image: _Image, raster: Raster) -> tuple[tuple[str, ...], bool, tuple[str, ...]]:
+def _channels(
+    image: _Image, bands: int, dtype: np.dtype[Any]
+) -> tuple[tuple[str, ...], bool, tuple[str, ...]]:
     given = image.omero.get("channels") or []
     names = [str(c["label"]) if c.get("label") is not None else None for c in given]
     names = names or list(image.ome.channels)
-    if raster.bands == 3 and raster.dtype in (np.uint8, np.uint16):
+    if bands == 3 and dtype in (np.uint8, np.uint16):
         colours = [str(c.get("color", "")).upper() for c in given]
         spoken = [(name or "").lower()[:1] for name in names]
         if colours == ["FF0000", "00FF00", "0000FF"] and spoken in ([], ["r", "g", "b"], [""] * 3):
             return ("red", "green", "blue"), True, ()
         if [(name or "").lower() for name in names] in (["red", "green", "blue"], list("rgb")):
             return ("red", "green", "blue"), True, ()
-        if not any(names) and not any(colours) and raster.dtype == np.uint8:
+        if not any(names) and not any(colours) and dtype == np.uint8:
             note = "3 unnamed channels of 8 bits: taken as red, green and blue"
             return ("red", "green", "blue"), True, (note,)
-    return channel_names(names, raster.bands), False, ()
+    return channel_names(names, bands), False, ()
 
 
 def _pixel_size(image: _Image, axes: tuple[str, ...]) -> sizes.PixelSize:

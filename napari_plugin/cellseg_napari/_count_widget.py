@@ -25,6 +25,7 @@ from napari.utils.notifications import show_error, show_info, show_warning
 from cellseg.counting.remaining import in_words
 from cellseg.errors import CellsegError, unexpected_text
 from cellseg.protocol import shipped_protocols
+from cellseg.slide.formats import ENDINGS
 from cellseg.text import visible_lines
 from cellseg_napari._background import Background
 from cellseg_napari._count import (
@@ -50,7 +51,7 @@ logger = logging.getLogger(__name__)
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
-SUFFIXES = "Slides (*.svs *.ndpi *.tif *.tiff *.qptiff *.scn *.btf *.png *.jpg *.jpeg)"
+SUFFIXES = f"Slides ({' '.join(f'*{ending}' for ending in ENDINGS)})"
 
 
 class CountWidget(Container):  # type: ignore[misc]

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.errors import CellsegError, RegionError
+from cellseg.slide.formats import ENDINGS
 from cellseg.text import visible, visible_lines
 
 if TYPE_CHECKING:
@@ -37,9 +38,8 @@ SLIDE_KEY = "cellseg_slide"
 COUNTED_KEY = "counted"
 """In it, for the channel that is counted unless another is chosen: why this one."""
 
-SLIDES = (
-    ".svs", ".ndpi", ".scn", ".qptiff", ".btf", ".tif", ".tiff", ".zarr",
-)  # fmt: skip
+SLIDES = tuple(ending for ending in ENDINGS if ending not in (".png", ".jpg", ".jpeg"))
+"""What the manifest lists; the others napari opens itself."""
 
 CONTRAST_PERCENT = (0.5, 99.8)
 """Percentiles of the coarsest level that are shown black and bright."""

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cellseg.counting.cells import Cells
 from cellseg.measure import Scale
-from cellseg.measure.summary import Cells, SummaryBuilder
+from cellseg.measure.summary import SummaryBuilder
 
 SCALE = Scale(2.0, 0.5)
 
@@ -107,7 +108,12 @@ def test_table_is_read_once_and_only_when_asked_for():
         read.append(folder)
         return rows([10.0, 20.0])
 
-    cells = Cells(summary_of(rows([10.0, 20.0])), Path("x.cellseg"), load, ("no pixel size",))
+    cells = Cells(
+        summary_of(rows([10.0, 20.0])),
+        Path("x.cellseg"),
+        load_table=load,
+        warnings=("no pixel size",),
+    )
     assert len(cells) == 2
     assert read == []
     assert cells.table is cells.table

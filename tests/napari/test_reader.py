@@ -14,8 +14,9 @@ pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
 
 import cellseg_napari
 from cellseg_napari import get_reader, read_result, read_slide
+from cellseg_napari._count_widget import SUFFIXES
 from cellseg_napari._lazy import COARSEST_PX, LazyLevel, SlideSource, slide_levels
-from cellseg_napari._reader import contrast_limits
+from cellseg_napari._reader import SLIDES, contrast_limits
 from napari.components import ViewerModel
 from napari.layers import Layer
 from npe2 import PluginManifest
@@ -24,6 +25,7 @@ from cellseg.errors import InputError, RegionError
 from cellseg.geometry import Box
 from cellseg.results import Result, ResultFolder, load_result
 from cellseg.slide import Slide, open_slide
+from cellseg.slide.formats import ENDINGS
 
 MANIFEST = Path(cellseg_napari.__file__).parent / "napari.yaml"
 
@@ -74,6 +76,16 @@ def test_manifest_names_the_distribution_and_a_reader_that_exists() -> None:
     assert {"*.cellseg", "*.svs", "*.zarr"} <= set(reader.filename_patterns)
     for kind in ("widgets", "writers", "sample_data"):
         assert getattr(manifest.contributions, kind), kind
+
+
+def test_the_manifest_lists_what_napari_itself_does_not_open() -> None:
+    (reader,) = PluginManifest.from_file(MANIFEST).contributions.readers
+    assert set(reader.filename_patterns) == {"*.cellseg", *(f"*{ending}" for ending in SLIDES)}
+    assert set(ENDINGS) - set(SLIDES) == {".png", ".jpg", ".jpeg"}
+
+
+def test_the_file_dialog_offers_every_ending() -> None:
+    assert all(f"*{ending}" in SUFFIXES for ending in ENDINGS)
 
 
 def test_reader_takes_results_and_slides(tmp_path: Path, result: Path, slide: Path) -> None:

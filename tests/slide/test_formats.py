@@ -1,0 +1,68 @@
+"""The table of formats, and who shares it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from cellseg.cli.count import find_images
+from cellseg.errors import InputError
+from cellseg.geometry import Box
+from cellseg.slide import open_slide, slide_name
+from cellseg.slide.formats import ENDINGS, FORMATS
+
+
+def test_a_folder_gives_files_of_every_ending(tmp_path: Path) -> None:
+    for ending in ENDINGS:
+        (tmp_path / f"a{ending}").touch()
+    (tmp_path / "a.txt").touch()
+    assert {image.suffix for image in find_images((tmp_path,))} == set(ENDINGS)
+
+
+@pytest.mark.parametrize("ending", [e for one in FORMATS for e in one.endings])
+def test_endings_are_no_part_of_a_slide_s_name(ending: str) -> None:
+    assert slide_name(Path(f"S21.12{ending.upper()}")) == "S21.12"
+
+
+def test_what_is_no_image_is_told_what_would_be(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(b"hello")
+    with pytest.raises(InputError, match=", ".join(one.name for one in FORMATS)):
+        open_slide(tmp_path / "a.tif")
+
+
+def plane(folder: Path, chunk: int) -> Path:
+    """An OME-Zarr of three stained channels."""
+    path = folder / "stains.ome.zarr"
+    group = zarr.open_group(str(path), mode="w", zarr_format=2)
+    array = group.create_array("0", shape=(3, 64, 64), chunks=(chunk, 32, 32), dtype="u2")
+    array[...] = np.arange(3 * 64 * 64).reshape(3, 64, 64)
+    group.attrs["multiscales"] = [
+        {"version": "0.4", "axes": [{"name": a} for a in "cyx"], "datasets": [{"path": "0"}]}
+    ]
+    return path
+
+
+@pytest.mark.parametrize(("chunk", "decoded"), [(1, 1), (3, 3)])
+def test_one_channel_of_an_ome_zarr_decodes_one(
+    tmp_path: Path, chunk: int, decoded: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = 0
+    whole = zarr.Array.__getitem__
+
+    def counted(array: zarr.Array, index: object) -> np.ndarray:
+        nonlocal values
+        found = whole(array, index)
+        values += found.size
+        return found
+
+    with open_slide(plane(tmp_path, chunk)) as slide:
+        monkeypatch.setattr(zarr.Array, "__getitem__", counted)
+        pixels = slide.read(Box(0, 0, 64, 64), channels=[1])
+        assert values == decoded * 64 * 64
+        np.testing.assert_array_equal(
+            pixels[..., 0], np.arange(64 * 64, 2 * 64 * 64).reshape(64, 64)
+        )
+        assert slide.read(Box(10, 10, 12, 12), channels=[2, 0])[0, 0].tolist() == [8842, 650]
