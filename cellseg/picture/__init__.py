@@ -1,5 +1,6 @@
 """Pictures for people: outlines by class, crops chosen by a rule, legends, scale bars."""
 
+from cellseg.picture._borders import draw_borders
 from cellseg.picture._outlines import OTHER, PALETTE, borders, colours, line_width, outlined
 from cellseg.picture._places import Places, choose
 from cellseg.picture._scalebar import ScaleBar, draw_bar, scale_bar
@@ -18,6 +19,7 @@ __all__ = [
     "choose",
     "colours",
     "draw_bar",
+    "draw_borders",
     "font",
     "line_width",
     "outlined",

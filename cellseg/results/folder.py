@@ -263,7 +263,7 @@ class ResultFolder:
         )
         if report.overview is not None:
             with replacing(self._staging / publish.OVERVIEW) as temporary:
-                write_overview(temporary, report.overview, counts.image)
+                write_overview(temporary, report.overview, counts.image, report.regions)
         if report.tissue is not None:
             write_json(self._staging / publish.TISSUE, report.tissue)
         if report.regions is not None:
@@ -284,6 +284,7 @@ class ResultFolder:
             table=self._staging / publish.TABLE,
             class_names=report.class_names,
             object_name=report.object_name,
+            regions=report.regions,
         )
         try:
             picture = draw_outlines(report.ground, masks)

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from cellseg.picture import draw_bar, font, scale_bar, shortened
+from cellseg.annotations.region import Regions
+from cellseg.picture import draw_bar, draw_borders, font, scale_bar, shortened
 
 MAX_PANEL_PX = 900
 MIN_PANEL_PX = 480
@@ -124,7 +125,9 @@ def density_map(
     return np.asarray(smooth / inside / pixel_area, dtype=np.float32)
 
 
-def write_overview(path: Path, overview: Overview, counts: NDArray[np.float64]) -> None:
+def write_overview(
+    path: Path, overview: Overview, counts: NDArray[np.float64], regions: Regions | None = None
+) -> None:
     """Draw the slide and a map of its cells' density side by side, as PNG.
 
     Parameters
@@ -135,6 +138,8 @@ def write_overview(path: Path, overview: Overview, counts: NDArray[np.float64]) 
         The slide.
     counts : ndarray, float64, (H, W)
         Cells per pixel of ``overview.image``.
+    regions : Regions, optional
+        What was counted in: bordered and named.
     """
     height, width = counts.shape
     mpp = overview.mpp_overview
@@ -154,6 +159,9 @@ def write_overview(path: Path, overview: Overview, counts: NDArray[np.float64]) 
     panels = [
         Image.fromarray(panel).resize(size, Image.Resampling.LANCZOS) for panel in (left, right)
     ]
+    if regions is not None:
+        for panel in panels:
+            draw_borders(panel, *regions.drawn, pixel=overview.downsample / factor)
     said = f"Density, {unit}; Gaussian, σ = {kernel}"
     canvas = _lay_out(panels, overview, total=int(counts.sum()), top=top, said=said)
     bar = scale_bar(max(20, size[0] / 4), pixel=overview.downsample / factor, mpp=overview.mpp)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import io
+import json
 import re
 import sys
 import types
@@ -101,7 +102,7 @@ def test_each_argument_reaches_the_run(slide, monkeypatch):
 def test_a_region_from_a_file(slide):
     path, truth = slide
     half = path.with_name("half.geojson")
-    half.write_text(str(Region.box(0, 0, 5000, 320).as_geojson()).replace("'", '"'))
+    half.write_text(json.dumps(Region.box(0, 0, 5000, 320).as_geojson()))
     found = cellseg.count(path, protocol="he", region=half)
     assert 0 < len(found) < truth.count
     assert found.table["centroid_x_px"].max() < 320

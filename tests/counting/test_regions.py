@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from dataclasses import replace
@@ -9,15 +10,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import shapely
+from PIL import Image
 
 from cellseg.annotations.region import Region, Regions
+from cellseg.cli._progress import Reporter
 from cellseg.counting.count import count
 from cellseg.counting.request import CountRequest
 from cellseg.counting.run import CountResult, Note, Started, run
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import ExistingResultError, SettingsError
+from cellseg.export import export
+from cellseg.measure.regions import lines
+from cellseg.overlay import overlay
 from cellseg.protocol import load_protocol
 from cellseg.results import load_result
+from cellseg.results.corrections import Corrections
 from cellseg.synthetic import write_disc_slide
 from cellseg.tissue import TissueMask
 
@@ -207,3 +214,83 @@ def test_thousands_of_regions_have_their_tissue_measured_together(slide, tmp_pat
         len(names.split("; ")) for names in result.cells.table["region"]
     )
     assert any("…) lie" in event.text for event in events if isinstance(event, Note))
+
+
+def free_place(truth, region):
+    """Corner of 8 × 8 px without a cell, whose middle lies in a region, or in none."""
+    for y in range(0, 690, 9):
+        for x in range(0, 890, 9):
+            names = [one.name for one in REGIONS if one.contains([y + 3.5], [x + 3.5])[0]]
+            if names == region and not truth.labels[y : y + 8, x : x + 8].any():
+                return y, x
+    raise AssertionError("no room")
+
+
+def test_corrected_cells_get_their_regions_anew(slide, tmp_path):
+    _, truth = slide
+    result, _ = counted(request_for(slide, tmp_path))
+    before = {one.name: one for one in result.cells.summary.regions}
+    corrections = Corrections.open(result.cells.folder)
+    in_ring = result.cells.table.query("region == 'ring'")["label"].tolist()[:2]
+    corrections.delete(in_ring)
+    square = np.ones((8, 8), bool)  # no drawn disc fills its box
+    corrections.add(free_place(truth, ["ring", "nested"]), square)
+    corrections.add(free_place(truth, []), square)
+    after = {one.name: one for one in corrections.recount().regions}
+    assert after["ring"].cells == before["ring"].cells - 1
+    assert after["nested"].cells == before["nested"].cells + 1
+    assert after["nested"].area_mm2 == before["nested"].area_mm2
+    saved = corrections.save()
+    drawn = saved.table().query("extent == 1")
+    assert sorted(drawn["region"]) == ["", "ring; nested"]
+    assert saved.regions() == REGIONS
+    kept = saved.table().query("extent != 1")["region"].value_counts()
+    wanted = result.cells.table.query("label not in @in_ring")["region"].value_counts()
+    assert kept.to_dict() == wanted.to_dict()
+    assert [one["cells"] for one in saved.run["summary"]["regions"]] == [
+        one.cells for one in after.values()
+    ]
+
+
+def test_exports_carry_the_regions(part):
+    table = part[0].cells.table
+    folder = part[0].cells.folder
+    features = json.loads(export(folder, "cells.geojson").read_text())["features"]
+    told = {one["properties"]["name"]: one["properties"]["metadata"]["region"] for one in features}
+    assert told == dict(zip(table["label"].astype(str), table["region"], strict=True))
+    pq = pytest.importorskip("pyarrow.parquet")
+    assert (
+        pq.read_table(export(folder, "cells.parquet"))["region"].to_pylist()
+        == table["region"].tolist()
+    )
+    openpyxl = pytest.importorskip("openpyxl")
+    sheet = openpyxl.load_workbook(export(folder, "cells.xlsx"))["cells"]
+    last = [row[-1] for row in sheet.iter_rows(values_only=True)]
+    assert last == ["region", *table["region"]]
+
+
+def test_pictures_show_the_borders(part):
+    folder = part[0].cells.folder
+    # Of the nested box the left border, 320 … 450 px down at x = 320.5, and nothing further left.
+    picture = overlay(load_result(folder), box=(360, 300, 400, 340))
+    with Image.open(picture) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    white = (pixels == 255).all(axis=2)
+    dark = (pixels == (20, 20, 24)).all(axis=2)
+    assert white[-300:].any(axis=0).sum() > 0
+    columns = np.flatnonzero(dark[-300:-60].sum(axis=0) > 150)
+    assert 2 <= len(columns) <= 8
+    assert (folder / "overview.png").stat().st_size > 10_000
+
+
+def test_the_screen_speaks_of_regions(part):
+    stream = io.StringIO()
+    with Reporter(stream) as reporter:
+        for event in part[1]:
+            reporter.show(event)
+    said = stream.getvalue()
+    nested = part[0].cells.summary.regions[1]
+    assert f"  in region nested: {nested.cells} nuclei, {nested.density_per_mm2:,.0f} /mm²" in said
+    assert "  in region beside: 0 nuclei\n" in said
+    assert "skipped" not in said
+    assert len(lines([nested] * 10_000, "nucleus")) == 21
