@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyproject.toml $(shell find cellseg napari_plugin protocols -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: demo test lint bench clean help
+.PHONY: demo test lint bench fuzz clean help
 
 help:
 	@echo "make demo   set up .venv, count the example slides"
 	@echo "make test   set up .venv with what the tests need, run them"
 	@echo "make lint   ruff and mypy"
 	@echo "make bench  speed against SAHI and a plain loop, about ten minutes"
+	@echo "make fuzz   damaged and hostile files, for MINUTES=30"
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
@@ -51,6 +52,9 @@ lint: .venv/installed-lint
 
 bench: .venv/installed-bench
 	$(BIN)/python benchmarks/speed.py
+
+fuzz: .venv/installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python -m tools.fuzz --minutes $(or $(MINUTES),30)
 
 clean:
 	rm -rf .venv example_slides/generated example_slides/results

@@ -23,8 +23,8 @@ from scipy.spatial.distance import cdist
 
 from cellseg.counting.plan import make_plan
 from cellseg.counting.request import CountRequest
-from cellseg.counting.run import CountResult, run
 from cellseg.detect.maskrcnn import MaskRCNNDetector, load_detector
+from cellseg.pipeline.run import CountResult, run
 from cellseg.protocol import CountProtocol
 from cellseg.slide import open_slide
 

@@ -23,10 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.counting.request import CountRequest
-from cellseg.counting.run import CountResult, run
 from cellseg.detect import Detector
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import CellsegError
+from cellseg.pipeline.run import CountResult, run
 from cellseg.results import Result, load_result
 
 COUNT_LIMIT = 0.003

@@ -116,8 +116,8 @@ class Task:
 def by_cellseg(task: Task) -> dict[str, object]:
     """The whole command, but for loading the model."""
     from cellseg.counting.request import CountRequest
-    from cellseg.counting.run import CountResult, detector_key, run
     from cellseg.detect.maskrcnn import load_detector
+    from cellseg.pipeline.run import CountResult, detector_key, run
 
     detectors: dict[object, object] = {}
     detector = load_detector(task.model, device=task.device)

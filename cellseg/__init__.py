@@ -25,21 +25,21 @@ __all__ = [
 
 if TYPE_CHECKING:
     from cellseg.annotations.region import Region
-    from cellseg.counting.cells import Cells, load_result
-    from cellseg.counting.count import count
     from cellseg.detect.maskrcnn import load_detector
     from cellseg.errors import CountWarning
+    from cellseg.pipeline.cells import Cells, load_result
+    from cellseg.pipeline.count import count
     from cellseg.protocol import CountProtocol
     from cellseg.slide import open_slide
 
 _HOMES = {
-    "Cells": "counting.cells",
+    "Cells": "pipeline.cells",
     "CountProtocol": "protocol",
     "CountWarning": "errors",
     "Region": "annotations.region",
-    "count": "counting.count",
+    "count": "pipeline.count",
     "load_detector": "detect.maskrcnn",
-    "load_result": "counting.cells",
+    "load_result": "pipeline.cells",
     "open_slide": "slide",
 }
 

@@ -8,9 +8,8 @@ larger than the halo, joined from parts, may differ.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,10 +21,11 @@ from cellseg.annotations.coco import DataSet, join, judgeable, read_coco
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.counting.plan import make_plan
 from cellseg.counting.request import CountRequest
-from cellseg.counting.run import CountResult, detector_key, run
+from cellseg.counting.stages import SlideCount
 from cellseg.detect import Detector, DetectorInfo
 from cellseg.detect.maskrcnn import load_detector
-from cellseg.errors import CellsegError, InputError, SettingsError
+from cellseg.errors import InputError, SettingsError
+from cellseg.geometry import Frame
 from cellseg.instances import Instances
 from cellseg.metrics.calibration import Calibrated, calibrate
 from cellseg.metrics.judged import (
@@ -38,7 +38,6 @@ from cellseg.metrics.judged import (
     scores_of,
 )
 from cellseg.protocol import Calibration, CountProtocol
-from cellseg.results import Result, load_result
 from cellseg.slide import open_slide
 
 LOWEST_SCORE = 0.05
@@ -230,11 +229,8 @@ def evaluate(request: EvaluateRequest) -> Iterator[Event]:
     """
     data = judgeable(join([read_coco(path, images=request.images) for path in request.data]))
     notes = list(data.notes)
-    detectors: dict[object, Detector] = {}
     precision = None if request.precision == "auto" else request.precision
     detector = load_detector(request.model, device=request.device, precision=precision)
-    key = detector_key(request.model, request.device, request.precision)
-    detectors[key] = detector
     classes, to_model = _classes(data, detector.info)
     if to_model is None:
         notes.append(
@@ -244,7 +240,7 @@ def evaluate(request: EvaluateRequest) -> Iterator[Event]:
     yield from (Note(text) for text in notes)
     judged, protocols = [], []
     for done, image in enumerate(data.images, start=1):
-        one, protocol = _judge(image, request, detector.info, detectors, to_model)
+        one, protocol = _judge(image, request, detector, to_model)
         judged.append(one)
         protocols.append(protocol)
         yield ImageDone(one, done, len(data.images))
@@ -270,66 +266,51 @@ def _classes(data: DataSet, info: DetectorInfo) -> tuple[tuple[str, ...], dict[i
 def _judge(
     image: AnnotatedImage,
     request: EvaluateRequest,
-    info: DetectorInfo,
-    detectors: dict[object, Detector],
+    detector: Detector,
     to_model: dict[int, int] | None,
 ) -> tuple[Judged, CountProtocol]:
     path = _path(image)
     wanted = CountRequest(
         image=path,
-        model=request.model,
         protocol=request.protocol,
         score=request.score,
         mpp=image.mpp or request.mpp,
-        device=request.device,
         precision=request.precision,
         prefilter=request.prefilter,
     )
+    extent = (image.pixels.shape[0], image.pixels.shape[1])
     with open_slide(path, mpp=wanted.mpp) as slide:
-        protocol = make_plan(slide, wanted, info).protocol
-    extent = image.pixels.shape[:2]
-    with tempfile.TemporaryDirectory(prefix="cellseg-evaluate-") as folder:
-        low = CountRequest(
-            **{
-                **vars(wanted),
-                "output": Path(folder),
-                "folder_name": "counted",
-                "score": min(LOWEST_SCORE, protocol.score),
-            }
-        )
-        found = _instances(_counted(low, detectors), (extent[0], extent[1]))
+        plan = make_plan(slide, wanted, detector.info)
+        protocol = plan.protocol
+        low = protocol.changed(score=min(LOWEST_SCORE, protocol.score), intensity=False)
+        count = SlideCount(slide, replace(plan, protocol=low), detector)
+        cells = [part.instances for step in count.steps() for part in step.cells]
+        found = _on_image(Instances.concatenate(cells), count.frame, extent)
     kinds = [to_model[k] if to_model else 0 for k in image.classes.tolist()]
     truth = Instances.build(image.boxes.tolist(), [1.0] * len(kinds), kinds, image.masks)
     if to_model is None:
         found = _without_class(found)
-    judged = Judged(image.name, image.group, found, truth, (extent[0], extent[1]), protocol.score)
+    judged = Judged(image.name, image.group, found, truth, extent, protocol.score)
     return judged, protocol
 
 
-def _counted(request: CountRequest, detectors: dict[object, Detector]) -> Result:
-    for event in run(request, detectors=detectors):
-        if isinstance(event, CountResult):
-            return load_result(event.cells.folder)
-    raise CellsegError(f"{request.image}: the run ended without a result")
-
-
-def _instances(result: Result, extent: tuple[int, int]) -> Instances:
-    """A finished count's cells on the pixels of the image, (H, W) of ``extent``."""
-    labels = on_image(np.asarray(result.labels()[0]), extent)
-    table = result.table()
-    classes = {name: k for k, name in enumerate(result.run["model"]["classes"])}
-    boxes, scores, kinds, masks = [], [], [], []
-    slices = ndimage.find_objects(labels)
-    for label, score, kind in zip(table["label"], table["score"], table["class"], strict=True):
-        place = slices[int(label) - 1] if int(label) <= len(slices) else None
+def _on_image(cells: Instances, frame: Frame, extent: tuple[int, int]) -> Instances:
+    """Cells of a count on the pixels of the image, (H, W) of ``extent``."""
+    lattice = np.zeros((frame.lattice_height, frame.lattice_width), dtype=np.uint32)
+    for label, ((y0, x0, y1, x1), mask) in enumerate(
+        zip(cells.boxes.tolist(), cells.masks, strict=True), start=1
+    ):
+        lattice[y0:y1, x0:x1][mask] = label
+    labels = on_image(lattice, extent)
+    boxes, masks, kept = [], [], []
+    for index, place in enumerate(ndimage.find_objects(labels)):
         if place is None:  # under one pixel of the image
             continue
         rows, columns = place
         boxes.append((rows.start, columns.start, rows.stop, columns.stop))
-        scores.append(float(score))
-        kinds.append(classes[str(kind)])
-        masks.append(labels[place] == label)
-    return Instances.build(boxes, scores, kinds, masks)
+        masks.append(labels[place] == index + 1)
+        kept.append(index)
+    return Instances.build(boxes, cells.scores[kept].tolist(), cells.classes[kept].tolist(), masks)
 
 
 def on_image(labels: NDArray[np.uint32], extent: tuple[int, int]) -> NDArray[np.int64]:

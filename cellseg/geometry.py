@@ -154,3 +154,33 @@ class TileGrid:
         rows = range(reach.y0 // self.tile, (reach.y1 - 1) // self.tile + 1)
         columns = range(reach.x0 // self.tile, (reach.x1 - 1) // self.tile + 1)
         return [(row, column) for row in rows for column in columns]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """The slide's size, and how the lattice lies on it.
+
+    Attributes
+    ----------
+    height, width : int
+        Level-0 pixels.
+    lattice_height, lattice_width : int
+        Lattice pixels, the label image's size.
+    downsample : float
+        Level-0 pixels along a side of a lattice pixel.
+    mpp : float or None
+        µm per pixel at level 0.
+    """
+
+    height: int
+    width: int
+    lattice_height: int
+    lattice_width: int
+    downsample: float
+    mpp: float | None
+
+    def __post_init__(self) -> None:
+        if min(self.height, self.width, self.lattice_height, self.lattice_width) < 1:
+            raise ValueError(f"expected sizes of at least 1 px, got {self}")
+        if not self.downsample > 0 or (self.mpp is not None and not self.mpp > 0):
+            raise ValueError(f"expected downsample and mpp above 0, got {self}")

@@ -27,19 +27,19 @@ from pathlib import Path
 import zarr.storage._local as zarr_files
 
 from cellseg.annotations.region import Region, Regions
-from cellseg.counting.recorder import Recorder
 from cellseg.counting.request import CountRequest
-from cellseg.counting.run import CountResult, Note, run
 from cellseg.detect.threshold import ThresholdDetector
+from cellseg.pipeline.run import CountResult, Note, run
 from cellseg.protocol import load_protocol
 from cellseg.results import folder, publish, table
 from cellseg.results.journal import Journal
+from cellseg.results.recording import Recording
 
 CALLS = [
     ("cellseg.detect.threshold", "ThresholdDetector.detect", "detect"),
-    ("cellseg.counting.recorder", "SeamMerger.add", "merge"),
-    ("cellseg.counting.recorder", "SeamMerger.finish", "merge"),
-    ("cellseg.counting.recorder", "measure", "measure"),
+    ("cellseg.counting.stages", "SeamMerger.add", "merge"),
+    ("cellseg.counting.stages", "SeamMerger.finish", "merge"),
+    ("cellseg.counting.measured", "measure", "measure"),
     ("pathlib", "Path.rename", "rename"),
     ("os", "fsync", "sync"),
     ("os", "replace", "replace"),
@@ -173,7 +173,7 @@ def child(job: dict, answer: int) -> None:
     # The picture takes longer than all the rest, and its drawing is not what is killed here.
     folder.write_overview = lambda path, overview, counts: path.write_bytes(counts.tobytes())
     moments = Moments(tuple(job["kill"]) if job.get("kill") else None)
-    moments.begins(Recorder, "finish", "writing", after="counting")
+    moments.begins(Recording, "finish", "writing", after="counting")
     moments.begins(publish, "mark_ready", "publishing", after="writing")
     moments.begins(Journal, "delete", "clearing", after="publishing")
     for call in CALLS:

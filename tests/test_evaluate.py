@@ -105,7 +105,7 @@ def test_what_was_drawn_is_found_missed_and_invented_as_it_was_drawn(tmp_path, s
 
 def test_the_same_cells_as_a_count_writes(tmp_path, stand_in):
     from cellseg.counting.request import CountRequest
-    from cellseg.counting.run import CountResult, run
+    from cellseg.pipeline.run import CountResult, run
 
     path = write_set(tmp_path, [PLACES], [PLACES])
     evaluation, _ = ended(EvaluateRequest(data=(path,), protocol="he", prefilter=False))
@@ -224,7 +224,7 @@ def test_labels_are_taken_at_the_middle_of_each_pixel():
 
 def test_calibrate_writes_a_protocol_by_which_counts_carry_an_interval(tmp_path, stand_in):
     from cellseg.counting.request import CountRequest
-    from cellseg.counting.run import CountResult, run
+    from cellseg.pipeline.run import CountResult, run
 
     path = write_set(tmp_path, [PLACES] * 6, [PLACES] * 5 + [[*PLACES, (120, 60)]])
     target = tmp_path / "mine.yaml"

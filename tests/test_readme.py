@@ -58,7 +58,7 @@ def test_the_python_examples_run(tmp_path, monkeypatch, capsys):
     """In one namespace and one after the other, with a detector that needs no network."""
     import numpy as np
 
-    import cellseg.counting.run
+    import cellseg.pipeline.run
     from cellseg.annotations.region import Region
     from cellseg.detect.threshold import ThresholdDetector
     from cellseg.synthetic import write_disc_slide
@@ -67,7 +67,7 @@ def test_the_python_examples_run(tmp_path, monkeypatch, capsys):
     truth = write_disc_slide(Path("slide.svs"), np.random.default_rng(1))
     region = Region.box(0, 0, 512, 320).as_geojson()
     Path("tumour.geojson").write_text(json.dumps(region), encoding="utf-8")
-    monkeypatch.setattr(cellseg.counting.run, "load_detector", lambda *_, **__: ThresholdDetector())
+    monkeypatch.setattr(cellseg.pipeline.run, "load_detector", lambda *_, **__: ThresholdDetector())
     names: dict[str, object] = {}
     for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
         exec(compile(block, "README.md", "exec"), names)  # noqa: S102 (our own README)

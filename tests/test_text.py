@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from cellseg.cli import main
 from cellseg.counting.request import CountRequest
-from cellseg.counting.run import run
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.models.weights import ModelCard
+from cellseg.pipeline.run import run
 from cellseg.results import load_result
 from cellseg.results.corrections import Corrections
 from cellseg.slide import open_slide
@@ -123,7 +123,7 @@ def called(monkeypatch, capsys, *args):
 def test_nothing_that_is_typed_or_named_steers_the_terminal(monkeypatch, capsys, tmp_path, args):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        "cellseg.counting.run.load_detector", lambda model, **_: ThresholdDetector()
+        "cellseg.pipeline.run.load_detector", lambda model, **_: ThresholdDetector()
     )
     write_disc_slide(tmp_path / "a.tif", np.random.default_rng(0), shape=(100, 100))
     said = called(monkeypatch, capsys, *(part.format(NASTY) for part in args))

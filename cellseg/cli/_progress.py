@@ -19,7 +19,7 @@ from cellseg.cli._say import say
 from cellseg.storage import Location
 
 if TYPE_CHECKING:
-    from cellseg.counting.events import Event, TileDone
+    from cellseg.pipeline.events import Event, TileDone
 
 QUIET_SECONDS = 15.0
 
@@ -60,8 +60,8 @@ class Reporter:
     def show(self, event: Event) -> None:
         """Show one event."""
         # Here and not above: what makes events takes seconds to load.
-        from cellseg.counting.events import CountResult, Note, Started
         from cellseg.measure.regions import lines
+        from cellseg.pipeline.events import CountResult, Note, Started
 
         if isinstance(event, Note):
             self.said.add(event.text)

@@ -30,8 +30,8 @@ from cellseg.storage import Location, RemotePath
 from cellseg.text import visible
 
 if TYPE_CHECKING:
-    from cellseg.counting.run import CountResult
     from cellseg.detect import Detector
+    from cellseg.pipeline.run import CountResult
 
 log = logging.getLogger(__name__)
 
@@ -337,7 +337,7 @@ def count_all(requests: list[CountRequest], outcomes: list[Outcome]) -> None:
             try:
                 refuse_missing(request.image)
                 # Here and not above: torch takes seconds to load.
-                from cellseg.counting.run import CountResult, run
+                from cellseg.pipeline.run import CountResult, run
 
                 for event in run(request, detectors=detectors):
                     reporter.show(event)

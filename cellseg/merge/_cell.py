@@ -97,6 +97,12 @@ class Settled:
     def __len__(self) -> int:
         return len(self.instances)
 
+    def take(self, chosen: NDArray[np.integer]) -> Settled:
+        """Only some of them, by their indices."""
+        return Settled(
+            self.instances.take(chosen), self.stitched[chosen], self.touches_border[chosen]
+        )
+
 
 class State(Enum):
     """Where an instance stands."""

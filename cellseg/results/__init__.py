@@ -7,10 +7,11 @@ a run goes on, ``journal.sqlite`` keeps the finished tiles and ``.partial`` what
 an older result stays under the final names until the new one takes its place.
 """
 
+from cellseg.geometry import Frame
 from cellseg.results.files import readable
 from cellseg.results.folder import ResultFolder
 from cellseg.results.journal import JOURNAL_NAME, FinishedTile, TileStatus
-from cellseg.results.labels import Frame, LabelLevel
+from cellseg.results.labels import LabelLevel
 from cellseg.results.outline import tissue_outline
 from cellseg.results.outlined import Ground, Masks, draw_outlines, recorded_ground
 from cellseg.results.overview import PNG_LEVEL, Overview, display_rgb, write_overview

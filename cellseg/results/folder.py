@@ -30,7 +30,7 @@ from cellseg.results.report import Report
 from cellseg.results.result import Result, is_ours, load_result
 from cellseg.results.spool import Batch, Spool
 from cellseg.results.table import write_table
-from cellseg.storage import Location
+from cellseg.storage import Location, is_another
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class ResultFolder:
         self._spool: Spool | None = None
         if publish.is_ready(path):
             publish.publish(path)
-        self.already_complete = _is_done(path, key, overwrite=overwrite)
+        self.already_complete = _is_done(path, key, image, overwrite=overwrite)
         self._staging = publish.fresh_staging(path)
         self._journal = Journal(path / JOURNAL_NAME, key, image, sound)
         self._worked = False
@@ -329,18 +329,23 @@ class ResultFolder:
         _let_go(self.path, self._lock)
 
 
-def _is_done(folder: Path, key: str, *, overwrite: bool) -> bool:
+def _is_done(folder: Path, key: str, image: Location | None, *, overwrite: bool) -> bool:
     """Whether nothing is left to do.
 
     Raises
     ------
     ExistingResultError
         Where a result would be replaced that may not be.
+    OutputError
+        Where it is of another slide with the same name.
     """
     try:
         there = load_result(folder)
     except InputError:
         return False
+    match there.run.get("image"):
+        case {"path": str(other)} if image is not None and is_another(other, image):
+            raise OutputError(f"{folder}: holds the result of {other}; take another --output")
     if there.run.get("key") != key:
         why = "a count with other settings, or of another version of the slide or of cellseg"
     elif (name := there.changed()) is not None:

@@ -7,7 +7,6 @@ pyramid by nearest neighbour.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import zarr
 from numcodecs import Blosc
 
 from cellseg.errors import InputError
+from cellseg.geometry import Frame
 from cellseg.results.files import read_json, sync_tree
 from cellseg.results.spool import CHUNK_PX, Spool
 
@@ -24,36 +24,6 @@ SMALLEST_SIDE_PX = 512
 
 LabelLevel = zarr.Array[Any]
 """One level of the label image, (Y, X) uint32."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Frame:
-    """The slide's size, and how the lattice lies on it.
-
-    Attributes
-    ----------
-    height, width : int
-        Level-0 pixels.
-    lattice_height, lattice_width : int
-        Lattice pixels, the label image's size.
-    downsample : float
-        Level-0 pixels along a side of a lattice pixel.
-    mpp : float or None
-        µm per pixel at level 0.
-    """
-
-    height: int
-    width: int
-    lattice_height: int
-    lattice_width: int
-    downsample: float
-    mpp: float | None
-
-    def __post_init__(self) -> None:
-        if min(self.height, self.width, self.lattice_height, self.lattice_width) < 1:
-            raise ValueError(f"expected sizes of at least 1 px, got {self}")
-        if not self.downsample > 0 or (self.mpp is not None and not self.mpp > 0):
-            raise ValueError(f"expected downsample and mpp above 0, got {self}")
 
 
 def write_labels(

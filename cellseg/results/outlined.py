@@ -15,7 +15,7 @@ from PIL import Image
 
 from cellseg.annotations.region import Regions
 from cellseg.errors import InputError, RegionError
-from cellseg.geometry import Box
+from cellseg.geometry import Box, Frame
 from cellseg.intensity.normalise import Light, Normaliser
 from cellseg.picture import (
     Entry,
@@ -30,7 +30,6 @@ from cellseg.picture import (
     scale_bar,
     sheet,
 )
-from cellseg.results.labels import Frame
 from cellseg.slide import Slide
 from cellseg.text import from_cell, visible
 

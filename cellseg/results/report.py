@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cellseg.annotations.region import Regions
-from cellseg.results.labels import Frame
+from cellseg.geometry import Frame
 from cellseg.results.outlined import Ground
 from cellseg.results.overview import Overview
 from cellseg.results.table import TableColumn

@@ -12,11 +12,12 @@ import pandas as pd
 from cellseg.annotations.region import Region, Regions
 from cellseg.annotations.region_file import read_regions
 from cellseg.errors import InputError, OutputError
+from cellseg.geometry import Frame
 from cellseg.results import publish
 from cellseg.results.files import output_errors, read_json, replacing, write_json
 from cellseg.results.inventory import file_entry
 from cellseg.results.journal import BESIDE, JOURNAL_NAME, is_journal
-from cellseg.results.labels import Frame, LabelLevel, label_token, open_labels
+from cellseg.results.labels import LabelLevel, label_token, open_labels
 from cellseg.results.lock import LOCK_NAME, FolderLock
 from cellseg.results.rows import Rows
 from cellseg.results.table import read_table

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from napari.layers import Image, Labels, Shapes
 
     from cellseg.counting.request import CountRequest
-    from cellseg.counting.run import Event, Started, TileDone
+    from cellseg.pipeline.run import Event, Started, TileDone
 
 Where = Literal["the whole slide", "the current view", "drawn shapes"]
 

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cellseg.counting.request import CountRequest
-    from cellseg.counting.run import Event, TileDone
+    from cellseg.pipeline.run import Event, TileDone
 
 logger = logging.getLogger(__name__)
 
@@ -198,7 +198,7 @@ class CountWidget(Container):  # type: ignore[misc]
         self.run(settings)
 
     def run(self, request: CountRequest | Mapping[str, Any], **options: Any) -> None:  # noqa: ANN401
-        """Count in a thread; ``options`` go to :func:`cellseg.counting.run.run`."""
+        """Count in a thread; ``options`` go to :func:`cellseg.pipeline.run.run`."""
         self.counting = Counting(request, **options)
         self._preview = Preview(self.viewer)
         self._busy(True)

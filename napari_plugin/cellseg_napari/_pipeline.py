@@ -14,20 +14,20 @@ _lock = Lock()
 
 
 def pipeline() -> ModuleType:
-    """:mod:`cellseg.counting.run`.
+    """:mod:`cellseg.pipeline.run`.
 
     torchvision pulls in triton, and triton brings an LLVM of its own. Where OpenGL is drawn by
     Mesa, its LLVM is in the process by then, and loading the second one crashes it. cellseg
     compiles nothing, so triton is kept out while torch is imported; who wants it later gets it.
     """
     with _lock:
-        if "cellseg.counting.run" in sys.modules:
-            return sys.modules["cellseg.counting.run"]
+        if "cellseg.pipeline.run" in sys.modules:
+            return sys.modules["cellseg.pipeline.run"]
         kept_out = "triton" not in sys.modules
         if kept_out:
             sys.modules["triton"] = None  # type: ignore[assignment]
         try:
-            return import_module("cellseg.counting.run")
+            return import_module("cellseg.pipeline.run")
         finally:
             if kept_out:
                 sys.modules.pop("triton", None)

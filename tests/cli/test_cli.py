@@ -14,11 +14,11 @@ import tifffile
 from cellseg.cli import _progress, main
 from cellseg.cli.count import folder_names
 from cellseg.cli.train import _finish
-from cellseg.counting import run as pipeline
 from cellseg.counting.request import CountRequest
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import SettingsError
 from cellseg.models.weights import ModelCard
+from cellseg.pipeline import run as pipeline
 from cellseg.results import load_result
 from cellseg.synthetic import write_disc_slide
 from cellseg.training.run import Trained
@@ -28,7 +28,7 @@ from cellseg.training.run import Trained
 def _stand_in(monkeypatch):
     """Count without the network's weights."""
     monkeypatch.setattr(
-        "cellseg.counting.run.load_detector", lambda model, **_: ThresholdDetector()
+        "cellseg.pipeline.run.load_detector", lambda model, **_: ThresholdDetector()
     )
 
 
@@ -379,7 +379,7 @@ def test_ctrl_c_keeps_what_is_done(cellseg, tmp_path, monkeypatch):
 
     args = ("count", tmp_path / "a.tif", "--tile", "128", "--no-prefilter")
     with monkeypatch.context() as patch:
-        patch.setattr("cellseg.counting.run.load_detector", lambda model, **_: Stopped())
+        patch.setattr("cellseg.pipeline.run.load_detector", lambda model, **_: Stopped())
         code, _, err = cellseg(*args)
     assert code == 130
     assert "interrupted" in err

@@ -20,9 +20,9 @@ import pytest
 
 from cellseg.counting.dask.connect import connected
 from cellseg.counting.request import CountRequest
-from cellseg.counting.run import CountResult, Note, TileDone, detector_key, run
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import CellsegError, InputError, RegionError, SettingsError
+from cellseg.pipeline.run import CountResult, Note, TileDone, detector_key, run
 from cellseg.protocol import load_protocol
 from cellseg.results import load_result
 from cellseg.synthetic import write_disc_slide
@@ -481,6 +481,7 @@ def test_an_open_slide_is_not_closed_under_its_reader(slide, tmp_path):
     from cellseg.counting.dask.recipe import Recipe
     from cellseg.counting.dask.worker import KEPT, Bench
     from cellseg.counting.plan import make_plan
+    from cellseg.counting.tiles import TileSource
     from cellseg.intensity.normalise import Normaliser
     from cellseg.slide import open_slide
 
@@ -490,10 +491,10 @@ def test_an_open_slide_is_not_closed_under_its_reader(slide, tmp_path):
     def sealed(version):
         with open_slide(path) as opened:
             plan = make_plan(opened, request_for(path), detector.info)
+            source = TileSource(opened, plan, Normaliser(0.0, 255.0, "transmitted"))
             return Recipe.of(
-                request_for(path), opened, plan, Normaliser(0.0, 255.0, "transmitted"),
-                checksum="", version=version, detector=detector,
-            ).sealed()  # fmt: skip
+                request_for(path), source, checksum="", version=version, detector=detector
+            ).sealed()
 
     bench = Bench()
     first = sealed("0")

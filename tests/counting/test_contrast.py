@@ -10,9 +10,9 @@ import tifffile
 from PIL import Image
 from scipy import ndimage
 
-from cellseg.counting.run import CountRequest, CountResult, run
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.intensity.contrast import look_at
+from cellseg.pipeline.run import CountRequest, CountResult, run
 from cellseg.results import load_result
 from cellseg.synthetic import FluorescenceScene, draw_fluorescence
 from cellseg.synthetic.stained import StainedScene, draw_stained

@@ -7,10 +7,10 @@ import pytest
 import tifffile
 from PIL import Image
 
-from cellseg.counting.run import CountRequest, CountResult, run
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import CellsegError, InputError
 from cellseg.geometry import Box
+from cellseg.pipeline.run import CountRequest, CountResult, run
 from cellseg.results import load_result
 from cellseg.slide import open_slide
 from cellseg.synthetic import draw_discs

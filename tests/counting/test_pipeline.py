@@ -24,11 +24,11 @@ from cellseg.annotations.region import Region, Regions
 from cellseg.counting.choice import choose_protocol, fit_grid
 from cellseg.counting.plan import Plan, make_plan
 from cellseg.counting.request import CountRequest
-from cellseg.counting.run import CountResult, Note, Started, TileDone, detector_key, run
 from cellseg.counting.sample import sample
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import OutputError, RegionError, SettingsError
 from cellseg.instances import Instances
+from cellseg.pipeline.run import CountResult, Note, Started, TileDone, detector_key, run
 from cellseg.protocol import load_protocol
 from cellseg.results import load_result
 from cellseg.results.overview import _outlined
@@ -192,7 +192,7 @@ def test_killed_in_the_middle_the_same_command_finishes(slide, tmp_path):
         """
         import sys, time
         from pathlib import Path
-        from cellseg.counting.run import TileDone, run
+        from cellseg.pipeline.run import TileDone, run
         from cellseg.counting.request import CountRequest
         from cellseg.counting.plan import Plan, make_plan
         from cellseg.protocol import load_protocol
@@ -406,7 +406,7 @@ def test_the_overview_shows_the_tissue_where_it_is(tmp_path, monkeypatch):
     write_disc_slide(path, np.random.default_rng(7), shape=(700, 900))
     left = TissueMask.everything((700, 900), 16.0)
     left.tissue[:, left.tissue.shape[1] // 2 :] = False
-    monkeypatch.setattr("cellseg.counting.slide_run.find_tissue", lambda *_: left)
+    monkeypatch.setattr("cellseg.counting.stages.find_tissue", lambda *_: left)
     seen = []
     monkeypatch.setattr(
         "cellseg.results.folder.write_overview",
@@ -482,7 +482,7 @@ def damaged(monkeypatch):
     def opened(*args, **options):
         return Damaged(open_slide(*args, **options), Box(300, 300, 310, 310))
 
-    monkeypatch.setattr("cellseg.counting.run.open_slide", opened)
+    monkeypatch.setattr("cellseg.pipeline.run.open_slide", opened)
 
 
 def test_a_damaged_tile_is_left_out_and_said(slide, damaged, tmp_path):
@@ -504,7 +504,7 @@ def test_a_tile_that_failed_before_the_interruption_is_read_again(slide, monkeyp
     request = request_for(path, output=tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(
-            "cellseg.counting.run.open_slide",
+            "cellseg.pipeline.run.open_slide",
             lambda *args, **options: Damaged(open_slide(*args, **options), Box(300, 300, 310, 310)),
         )
         with pytest.raises(KeyboardInterrupt):

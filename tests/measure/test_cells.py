@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellseg.counting.cells import Cells
 from cellseg.measure import Scale
 from cellseg.measure.summary import SummaryBuilder
+from cellseg.pipeline.cells import Cells
 
 SCALE = Scale(2.0, 0.5)
 

@@ -19,9 +19,9 @@ from cellseg_napari._samples import fluorescence, ihc
 from napari.components import ViewerModel
 from napari.layers import Image, Layer, Shapes
 
-from cellseg.counting.run import CountResult, Started, TileDone
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import SettingsError
+from cellseg.pipeline.run import CountResult, Started, TileDone
 from cellseg.protocol import load_protocol
 from cellseg.results import load_result
 from cellseg.slide import open_slide

@@ -22,8 +22,8 @@ from napari.components import ViewerModel
 from napari.layers import Layer, Shapes
 
 from cellseg.counting.request import CountRequest
-from cellseg.counting.run import run
 from cellseg.detect.threshold import ThresholdDetector
+from cellseg.pipeline.run import run
 from cellseg.protocol import load_protocol
 from cellseg.results.corrections import Corrections
 from cellseg.synthetic import write_disc_slide

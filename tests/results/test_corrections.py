@@ -11,11 +11,11 @@ import pytest
 
 from cellseg.annotations.coco import read_coco
 from cellseg.counting.request import CountRequest
-from cellseg.counting.run import CountResult, run
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import InputError, OutputError, SettingsError
 from cellseg.geometry import Box
 from cellseg.models.maskrcnn import TrainingLimits
+from cellseg.pipeline.run import CountResult, run
 from cellseg.protocol import load_protocol
 from cellseg.results import load_result
 from cellseg.results.corrections import (

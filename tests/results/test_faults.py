@@ -50,7 +50,7 @@ def count(tmp_path, monkeypatch, capsys):
 
     def call(*args, detector=None, without_image=False):
         monkeypatch.setattr(
-            "cellseg.counting.run.load_detector", lambda model, **_: detector or Disturbed()
+            "cellseg.pipeline.run.load_detector", lambda model, **_: detector or Disturbed()
         )
         images = [] if without_image else [str(tmp_path / "a.tif")]
         monkeypatch.setattr(sys, "argv", ["cellseg", "count", *images, *ARGUMENTS, *args])
@@ -126,7 +126,7 @@ SIGNALLED = textwrap.dedent(
     """
     import os, signal, sys, time
     import cellseg.results.folder as folder
-    import cellseg.counting.run
+    import cellseg.pipeline.run
     from cellseg.cli import main
     from cellseg.detect.threshold import ThresholdDetector
 
@@ -156,7 +156,7 @@ SIGNALLED = textwrap.dedent(
     if where == "labels":
         folder.write_labels = labels
     folder.write_overview = lambda path, overview, counts: path.touch()
-    cellseg.counting.run.load_detector = lambda model, **_: Signalled()
+    cellseg.pipeline.run.load_detector = lambda model, **_: Signalled()
     main()
     """
 )

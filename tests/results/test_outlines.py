@@ -18,7 +18,6 @@ from skimage.segmentation import find_boundaries
 
 from cellseg.cli import main
 from cellseg.counting.plan import CountRequest
-from cellseg.counting.run import CountResult, Note, run
 from cellseg.detect import Detections
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import RegionError
@@ -26,6 +25,7 @@ from cellseg.geometry import Box
 from cellseg.intensity.normalise import Normaliser
 from cellseg.overlay import overlay
 from cellseg.picture import PALETTE, Places, borders, choose, scale_bar, sheet
+from cellseg.pipeline.run import CountResult, Note, run
 from cellseg.protocol import load_protocol
 from cellseg.results import Frame, Ground, Masks, draw_outlines, load_result
 from cellseg.results.corrections import Corrections

@@ -14,9 +14,9 @@ from click.testing import CliRunner
 
 from cellseg.cli.count import count as count_command
 from cellseg.counting.request import CountRequest
-from cellseg.counting.run import CountResult, Note, TileDone, run
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import InputError, OutputError, RegionError, SettingsError
+from cellseg.pipeline.run import CountResult, Note, TileDone, run
 from cellseg.protocol import load_protocol
 from cellseg.results import load_result
 from cellseg.results.upload import MARK, RemoteResult
@@ -354,7 +354,7 @@ def test_secrets_are_not_written_down():
 
 
 def test_the_command_takes_urls_and_folders_of_urls(memory, slide, monkeypatch):
-    monkeypatch.setattr("cellseg.counting.run._load", lambda *_: ThresholdDetector())
+    monkeypatch.setattr("cellseg.pipeline.run._load", lambda *_: ThresholdDetector())
     memory.pipe_file("/scans/notes.txt", b"not an image")
     arguments = ["memory://scans", "--output", "memory://out", "--json", "--mpp", "0.5",
                  "--protocol", "brightfield", "--no-prefilter"]  # fmt: skip

@@ -9,11 +9,11 @@ from skimage.data import immunohistochemistry
 
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.counting.request import CountRequest
-from cellseg.counting.run import run
 from cellseg.detect import Detections
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.geometry import Box
 from cellseg.instances import Instances
+from cellseg.pipeline.run import run
 from cellseg.training.crops import cut_pixels
 
 

@@ -7,6 +7,7 @@ process ever holds more than that of a slide.
 
 from __future__ import annotations
 
+import json
 import logging
 import queue
 import time
@@ -21,9 +22,13 @@ from cellseg.counting.dask.connect import check_installed, connected
 from cellseg.counting.dask.recipe import Answer, Recipe, Sealed, refusal, unpack
 from cellseg.counting.dask.task import run_tiles
 from cellseg.counting.local import Mapped
+from cellseg.counting.request import CountRequest
+from cellseg.counting.tiles import TileSource
 from cellseg.counting.work import TileFound
+from cellseg.detect import Detector
 from cellseg.errors import CellsegError, SettingsError, unexpected_text
 from cellseg.geometry import Tile
+from cellseg.storage import fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -251,6 +256,46 @@ class DaskEngine:
             raise
         except Exception as error:
             raise self._gone() from error
+
+
+class There:
+    """A :class:`~cellseg.counting.stages.TileMapper` on a cluster.
+
+    Parameters
+    ----------
+    request : CountRequest
+    detector : Detector or None
+        Of the caller's own; None: workers load the request's model.
+
+    Raises
+    ------
+    SettingsError
+        If no scheduler answers.
+    """
+
+    def __init__(self, request: CountRequest, detector: Detector | None) -> None:
+        self._request, self._detector = request, detector
+        self._engine = DaskEngine(request.scheduler, batch=request.batch)
+        self._engine.check()
+        self.seconds: dict[str, float] = {}
+        self.device = ""
+
+    def map(
+        self, source: TileSource, detector: Detector, tiles: list[Tile]
+    ) -> Generator[Mapped[TileFound], None, None]:
+        """See :class:`~cellseg.counting.stages.TileMapper`."""
+        recipe = Recipe.of(
+            self._request,
+            source,
+            checksum=detector.info.checksum,
+            # With another version of the slide's file no worker goes on with an older one.
+            version=json.dumps(fingerprint(self._request.image)),
+            detector=self._detector,
+        )
+        with closing(self._engine.map(recipe, tiles)) as results:
+            yield from results
+        self.seconds = self._engine.stages
+        self.device = ", ".join(sorted(self._engine.devices))
 
 
 def _cancel(client: Any, futures: list[Any]) -> None:  # noqa: ANN401

@@ -11,6 +11,7 @@ import numpy as np
 from cellseg.counting.local import Mapped
 from cellseg.counting.plan import Plan
 from cellseg.counting.request import CountRequest
+from cellseg.counting.tiles import TileSource
 from cellseg.counting.work import TileFound
 from cellseg.detect import Detector
 from cellseg.errors import (
@@ -109,9 +110,7 @@ class Recipe:
     def of(
         cls,
         request: CountRequest,
-        slide: Slide,
-        plan: Plan,
-        normaliser: Normaliser,
+        source: TileSource,
         *,
         checksum: str,
         version: str,
@@ -125,10 +124,10 @@ class Recipe:
             z=request.z,
             t=request.t,
             series=request.series,
-            facts=Facts.of(slide),
+            facts=Facts.of(source.slide),
             version=version,
-            plan=replace(plan, regions=None),  # workers look at whole tiles
-            normaliser=normaliser,
+            plan=replace(source.plan, regions=None),  # workers look at whole tiles
+            normaliser=source.normaliser,
             model=str(model) if str(model) == "default" else _absolute(str(model)),
             checksum=checksum,
             device=request.device,

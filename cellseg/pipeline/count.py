@@ -8,12 +8,12 @@ from pathlib import Path
 
 from cellseg.annotations.region import Region, Regions
 from cellseg.annotations.region_file import read_regions
-from cellseg.counting.cells import Cells
-from cellseg.counting.events import CountResult
-from cellseg.counting.progress import ProgressLine
 from cellseg.counting.request import CountRequest, Plane
-from cellseg.counting.run import run
 from cellseg.errors import CellsegError, CountWarning
+from cellseg.pipeline.cells import Cells
+from cellseg.pipeline.events import CountResult
+from cellseg.pipeline.progress import ProgressLine
+from cellseg.pipeline.run import run
 from cellseg.protocol import CountProtocol
 from cellseg.storage import Location, as_location
 
@@ -88,7 +88,7 @@ def count(
         InputError, SettingsError or OutputError, each also the builtin that it resembles.
 
     For more settings build a :class:`cellseg.counting.request.CountRequest` and drain
-    :func:`cellseg.counting.run.run`.
+    :func:`cellseg.pipeline.run.run`.
     """
     request = CountRequest(
         image=as_location(image),

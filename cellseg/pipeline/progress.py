@@ -9,8 +9,8 @@ from html import escape
 from types import TracebackType
 from typing import Any
 
-from cellseg.counting.events import Event, Started, TileDone
 from cellseg.counting.remaining import in_words
+from cellseg.pipeline.events import Event, Started, TileDone
 from cellseg.text import visible
 
 

@@ -21,18 +21,18 @@ import tifffile
 from PIL import Image
 
 import cellseg
-import cellseg.counting.run
+import cellseg.pipeline.run
 from cellseg.annotations.region import Region, Regions
-from cellseg.counting.count import in_python
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import CountWarning, ExistingResultError, InputError
+from cellseg.pipeline.count import in_python
 from cellseg.synthetic import write_disc_slide
 
 
 @pytest.fixture
 def slide(tmp_path, monkeypatch):
     """A slide of discs and its truth; found by a threshold, so that no network is needed."""
-    monkeypatch.setattr(cellseg.counting.run, "load_detector", lambda *_, **__: ThresholdDetector())
+    monkeypatch.setattr(cellseg.pipeline.run, "load_detector", lambda *_, **__: ThresholdDetector())
     truth = write_disc_slide(tmp_path / "slide.svs", np.random.default_rng(1))
     return tmp_path / "slide.svs", truth
 
@@ -82,7 +82,7 @@ def test_each_argument_reaches_the_run(slide, monkeypatch):
         asked.append(request)
         raise InputError("--max-area and --diameter PX: stop")
 
-    monkeypatch.setattr("cellseg.counting.count.run", run)
+    monkeypatch.setattr("cellseg.pipeline.count.run", run)
     with pytest.raises(InputError, match=r"^max_area= and diameter=PX: stop$"):
         cellseg.count(
             slide[0], protocol="ihc", channel=2, z="max", mpp=0.5, diameter=9, score=0.7,
@@ -247,7 +247,7 @@ def test_progress_in_a_notebook_and_nowhere_else(slide, monkeypatch, capsys):
 
 @pytest.mark.filterwarnings("ignore::cellseg.CountWarning")
 def test_a_channel_by_its_number(tmp_path, monkeypatch):
-    monkeypatch.setattr(cellseg.counting.run, "load_detector", lambda *_, **__: ThresholdDetector())
+    monkeypatch.setattr(cellseg.pipeline.run, "load_detector", lambda *_, **__: ThresholdDetector())
     pixels = np.zeros((2, 128, 128), np.uint8)
     pixels[1, 40:52, 60:72] = 200
     tifffile.imwrite(tmp_path / "two.ome.tif", pixels, metadata={"axes": "CYX"})

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.counting.page import page_of
 from cellseg.errors import InputError
 from cellseg.export import anndata_of, outlines_of
 from cellseg.measure.summary import Summary
+from cellseg.pipeline.page import page_of
 from cellseg.results import Result
 from cellseg.results import load_result as load_folder
 

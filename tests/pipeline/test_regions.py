@@ -14,14 +14,14 @@ from PIL import Image
 
 from cellseg.annotations.region import Region, Regions
 from cellseg.cli._progress import Reporter
-from cellseg.counting.count import count
 from cellseg.counting.request import CountRequest
-from cellseg.counting.run import CountResult, Note, Started, run
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import ExistingResultError, SettingsError
 from cellseg.export import export
 from cellseg.measure.regions import lines
 from cellseg.overlay import overlay
+from cellseg.pipeline.count import count
+from cellseg.pipeline.run import CountResult, Note, Started, run
 from cellseg.protocol import load_protocol
 from cellseg.results import load_result
 from cellseg.results.corrections import Corrections
@@ -176,7 +176,7 @@ def test_the_cells_of_regions_do_not_depend_on_the_tile(slide, part, tmp_path, t
 
 
 def test_from_python(slide, tmp_path, monkeypatch):
-    monkeypatch.setattr("cellseg.counting.run.load_detector", lambda *_, **__: ThresholdDetector())
+    monkeypatch.setattr("cellseg.pipeline.run.load_detector", lambda *_, **__: ThresholdDetector())
     path, _ = slide
     drawn = tmp_path / "tumour.geojson"
     drawn.write_text(json.dumps(REGIONS.as_geojson()))

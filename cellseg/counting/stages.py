@@ -1,0 +1,280 @@
+"""One slide's cells, tile by tile: found, merged, gated, measured.
+
+:class:`SlideCount` knows no folder, no progress bar and no network storage: whoever drains it
+(the result folder, ``evaluate``) does with the cells what it likes, and may stop at any step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import shapely
+
+from cellseg.counting.local import LocalEngine, Mapped
+from cellseg.counting.measured import CellMeasurer, MeasuredCells
+from cellseg.counting.plan import Plan, fit_normaliser, sample_boxes
+from cellseg.counting.tally import Tally
+from cellseg.counting.tiles import TileSource, find_tissue, overview_step
+from cellseg.counting.work import TileFound, TileRead, TileWork, tiles_together
+from cellseg.detect import Detector
+from cellseg.errors import RegionError
+from cellseg.geometry import Frame, Tile
+from cellseg.instances import Instances
+from cellseg.merge import SeamMerger, Settled
+from cellseg.slide import Slide
+from cellseg.tissue import TissueFinder, TissueMask
+
+
+class TileMapper(Protocol):
+    """Where tiles are read and detected: threads of this process, or a cluster.
+
+    Attributes
+    ----------
+    seconds : dict of str to float
+        Where the time went, by stage, once all tiles have come.
+    device : str
+        What the network ran on.
+    """
+
+    seconds: dict[str, float]
+    device: str
+
+    def map(
+        self, source: TileSource, detector: Detector, tiles: list[Tile]
+    ) -> Generator[Mapped[TileFound], None, None]:
+        """Each tile's result, in any order; closed before its end, it gives the rest up."""
+        ...
+
+
+class Here:
+    """Threads of this process.
+
+    Parameters
+    ----------
+    batch : int, optional
+        Tiles that go through the network together; None: as many as the device takes.
+    """
+
+    def __init__(self, batch: int | None = None) -> None:
+        self._batch = batch
+        self.seconds: dict[str, float] = {}
+        self.device = ""
+
+    def map(
+        self, source: TileSource, detector: Detector, tiles: list[Tile]
+    ) -> Generator[Mapped[TileFound], None, None]:
+        """See :class:`TileMapper`."""
+        self.device = detector.info.device
+        work = TileWork(source, detector)
+        detector.take_seconds()  # what an interrupted run of another slide left
+        engine: LocalEngine[TileRead, TileFound] = LocalEngine(
+            batch=tiles_together(source, detector, self._batch),
+            readers=1 + detector.threads,
+            networks=detector.threads,
+            expected=(RegionError,),
+        )
+        with closing(engine.map(tiles, work.read, work.detect)) as results:
+            yield from results
+        self.seconds = {"wait for input": engine.clock.wait, "detect": engine.clock.detect}
+        self.seconds["read"], self.seconds["normalise"] = work.seconds
+        self.seconds |= detector.take_seconds()
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What one tile brought.
+
+    Attributes
+    ----------
+    mapped : Mapped or None
+        The tile and what the detector found in it, or why it did not decode; None for the last
+        step of all, in which the rest is settled.
+    cells : tuple of MeasuredCells
+        Those that became final with it.
+    is_new : bool
+        False for a tile of an earlier, interrupted run.
+    """
+
+    mapped: Mapped[TileFound] | None
+    cells: tuple[MeasuredCells, ...]
+    is_new: bool = True
+
+    @property
+    def instances(self) -> Instances:
+        """What the detector found, on the slide's lattice, before merging."""
+        found = self.mapped.found if self.mapped else None
+        return found.instances if found else Instances.empty()
+
+
+class SlideCount:
+    """The cells of one slide, by one plan.
+
+    Parameters
+    ----------
+    slide : Slide
+    plan : Plan
+    detector : Detector
+    mapper : TileMapper, optional
+        Where tiles are read and detected; None: here.
+    strict : bool
+        A tile that does not decode is an error.
+
+    Attributes
+    ----------
+    tissue : TissueMask
+        Where cells are looked for.
+    source : TileSource
+    wanted : list of Tile
+        Tiles with tissue.
+    tally : Tally
+    seconds : dict of str to float
+        Time per stage.
+    cells : CellMeasurer
+    """
+
+    def __init__(
+        self,
+        slide: Slide,
+        plan: Plan,
+        detector: Detector,
+        *,
+        mapper: TileMapper | None = None,
+        strict: bool = False,
+    ) -> None:
+        self.slide, self.plan = slide, plan
+        protocol = plan.protocol
+        self.detector = detector.with_thresholds(score=protocol.score, nms_iou=protocol.nms_iou)
+        self.mapper, self._strict = mapper or Here(), strict
+        self.seconds: dict[str, float] = defaultdict(float)
+        self.tissue, everywhere = self._find_tissue()
+        self.source = self._source(everywhere)
+        tiles = [] if self.source.normaliser.blank else list(plan.grid)
+        self.wanted = [tile for tile in tiles if self.tissue.coverage(tile.core) > 0]
+        places = {(tile.row, tile.column) for tile in self.wanted}
+        absent = {(tile.row, tile.column) for tile in plan.grid} - places
+        self.tally = Tally(skipped=len(absent))
+        self.merger = SeamMerger(plan.grid, absent=absent)
+        self.cells = CellMeasurer(self.source, detector.info, self.tissue, self.tally)
+
+    def steps(self, earlier: Iterable[Mapped[TileFound]] = ()) -> Generator[Step, None, None]:
+        """Count, tile by tile.
+
+        Parameters
+        ----------
+        earlier : iterable of Mapped
+            Tiles that an interrupted run of the same plan found; they are not detected again.
+
+        Yields
+        ------
+        Step
+            For each tile with tissue, and a last one.
+
+        Raises
+        ------
+        RegionError
+            With ``strict``, at the first tile that does not decode.
+        """
+        todo = {(tile.row, tile.column): tile for tile in self.wanted}
+        for mapped in earlier:
+            if todo.pop((mapped.tile.row, mapped.tile.column), None):
+                yield self._step(mapped, is_new=False)
+        with closing(self.mapper.map(self.source, self.detector, list(todo.values()))) as results:
+            for mapped in results:
+                if self._strict and mapped.error is not None:
+                    raise mapped.error
+                if mapped.found is not None and mapped.found.pixels is not None:
+                    self.source.keep(mapped.tile, mapped.found.pixels)
+                yield self._step(mapped)
+        self.seconds |= self.mapper.seconds
+        rest = self.merger.finish()
+        yield Step(None, self._measured(rest))
+        self.source.forget()
+
+    def _step(self, mapped: Mapped[TileFound], *, is_new: bool = True) -> Step:
+        if mapped.found is None:
+            self.tally.failure(mapped.tile, str(mapped.error))
+        else:
+            self.tally.found(mapped.found)
+        found = mapped.found.instances if mapped.found else Instances.empty()
+        with self._timed("merge"):
+            settled = self.merger.add(mapped.tile, found)
+        return Step(mapped, self._measured(settled), is_new)
+
+    def _measured(self, settled: Settled) -> tuple[MeasuredCells, ...]:
+        if not len(settled):
+            return ()
+        with self._timed("measure"):
+            return tuple(self.cells.measured(self.cells.gated(settled)))
+
+    @contextmanager
+    def _timed(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] += time.perf_counter() - start
+
+    def _find_tissue(self) -> tuple[TissueMask, TissueMask]:
+        """Where cells are looked for, and what there is on the whole slide."""
+        plan, regions = self.plan, self.plan.regions
+        with self._timed("tissue"):
+            if plan.prefilter:
+                mask = find_tissue(self.slide, plan, TissueFinder())
+            else:
+                extent = plan.grid.height, plan.grid.width
+                mask = TissueMask.everything(extent, float(overview_step(plan)))
+            looked = mask if regions is None else mask.within(self._on_lattice(regions.union))
+        return looked, mask
+
+    def _on_lattice(self, shape: shapely.MultiPolygon) -> shapely.MultiPolygon:
+        return shapely.transform(shape, lambda points: points / self.plan.downsample)
+
+    def _source(self, everywhere: TissueMask) -> TileSource:
+        plan = self.plan
+        with self._timed("intensities"):
+            # Of the whole slide, so that a region's cells are those that a whole count finds.
+            boxes = sample_boxes(plan.grid.height, plan.grid.width)
+            patches = [box for box in boxes if everywhere.coverage(box) > 0]
+            light = plan.protocol.light
+            normaliser = fit_normaliser(self.slide, plan, light=light, tissue=patches)
+        return TileSource(self.slide, plan, normaliser)
+
+    @cached_property
+    def frame(self) -> Frame:
+        """The slide's size, and how the lattice lies on it."""
+        return Frame(
+            height=self.slide.height,
+            width=self.slide.width,
+            lattice_height=self.plan.grid.height,
+            lattice_width=self.plan.grid.width,
+            downsample=self.plan.downsample,
+            mpp=self.slide.mpp,
+        )
+
+    @property
+    def skipped_share(self) -> float:
+        """Share of what was looked at that holds no tissue."""
+        return self.tissue.skipped_px() / max(1.0, self.tissue.looked_at_px())
+
+    def tissue_mm2(self) -> tuple[float | None, list[float] | None]:
+        """Tissue that was looked at, and in each region; None where nobody looked for any."""
+        pixel_um = self.cells.scale.lattice_mpp
+        if pixel_um is None or not self.plan.prefilter:
+            return None, None  # unknown, not the slide's
+        unit = (pixel_um / 1000) ** 2
+        shapes = [self._on_lattice(region.shape) for region in self.plan.regions or ()]
+        inside = [self.tissue.area_in(shape) * unit for shape in shapes]
+        return self.tissue.area_mm2(pixel_um), inside
+
+    def warnings(self) -> list[str]:
+        """What a person should know, one line each."""
+        told = self.tally.warnings(self.plan.protocol, self.cells.scale)
+        if self.source.normaliser.blank:
+            told.append("no contrast beyond noise was found: nothing is counted")
+        elif not self.wanted:
+            told.append("no tissue was found: nothing is counted; --no-prefilter looks everywhere")
+        return [*self.slide.notes, *self.plan.notes, *told]

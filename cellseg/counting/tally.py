@@ -1,0 +1,88 @@
+"""What a count came across beside its cells."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from cellseg.counting.work import TileFound
+from cellseg.geometry import Tile
+from cellseg.measure import Scale
+from cellseg.protocol import CountProtocol
+
+GATED_SHARE, GATED_AT_LEAST = 0.05, 10
+"""More outlines than this beyond the protocol's size limits are worth a warning."""
+
+
+@dataclass(eq=False)
+class Tally:
+    """What a run came across that its table of cells does not tell.
+
+    Attributes
+    ----------
+    skipped : int
+        Tiles without tissue.
+    failures : list of dict
+        Box of each tile that did not decode, and why.
+    damaged : int
+        Blocks beside counted tiles that did not decode.
+    limits : Counter
+        Tiles in which a limit of the detector was reached, by its name.
+    kept, gated, outside : int
+        Merged outlines: counted, beyond the size limits, outside of the tissue.
+    unmeasured : int
+        Cells whose pixels could not be read again.
+    """
+
+    skipped: int = 0
+    failures: list[dict[str, object]] = field(default_factory=list)
+    damaged: int = 0
+    limits: Counter[str] = field(default_factory=Counter)
+    kept: int = 0
+    gated: int = 0
+    outside: int = 0
+    unmeasured: int = 0
+
+    def found(self, found: TileFound) -> None:
+        """A tile that is done."""
+        self.limits.update(found.limits)
+        self.damaged += found.damaged
+
+    def failure(self, tile: Tile, error: str) -> None:
+        """A tile that did not decode."""
+        core = tile.core
+        self.failures.append({"box": [core.y0, core.x0, core.y1, core.x1], "error": error[:300]})
+
+    def warnings(self, protocol: CountProtocol, scale: Scale) -> list[str]:
+        """What a person should know, one line each."""
+        found = [
+            f"the limit on {name} was reached in {tiles:,} tiles: cells may be missing there"
+            for name, tiles in sorted(self.limits.items())
+        ]
+        if self.gated > max(GATED_AT_LEAST, GATED_SHARE * (self.gated + self.kept)):
+            found.append(self._gated(protocol, scale))
+        if self.failures:
+            found.append(f"{len(self.failures):,} tiles did not decode and were left out")
+        if self.damaged:
+            found.append(
+                f"{self.damaged:,} damaged blocks beside counted tiles were taken as background"
+            )
+        if self.unmeasured:
+            found.append(
+                f"{self.unmeasured:,} cells have no intensities: the slide could not be read "
+                "again there"
+            )
+        return found
+
+    def _gated(self, protocol: CountProtocol, scale: Scale) -> str:
+        if scale.mpp is None:
+            unit_um2 = (protocol.mpp / scale.downsample) ** 2
+            unit, right = "px²", "is --diameter or --mpp missing?"
+        else:
+            unit_um2, unit, right = 1.0, "µm²", "are the pixel size and the protocol right?"
+        low, high = protocol.min_area_um2 / unit_um2, protocol.max_area_um2 / unit_um2
+        return (
+            f"{self.gated:,} outlines beside {self.kept:,} cells were left out as smaller "
+            f"than {low:.3g} or larger than {high:,.0f} {unit}: {right} "
+            "--min-area and --max-area set it"
+        )

@@ -1,0 +1,1 @@
+"""A count from the request to the finished result folder, told as events."""
