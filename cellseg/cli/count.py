@@ -25,7 +25,7 @@ from cellseg.errors import (
     SettingsError,
     unexpected_text,
 )
-from cellseg.slide.formats import ENDINGS, has_ending, slide_name
+from cellseg.slide.formats import ENDINGS, has_ending, is_image_folder, slide_name
 from cellseg.storage import Location, RemotePath
 from cellseg.text import visible
 
@@ -72,7 +72,7 @@ def find_images(paths: tuple[Location, ...]) -> list[Location]:
                 found.append(path)
             elif path.suffix.lower() == ".cellseg" and path.is_dir():
                 results.append(path)
-            elif not path.is_dir() or path.suffix.lower() == ".zarr":
+            elif not path.is_dir() or is_image_folder(path):
                 found.append(path)
             else:
                 found += _inside(path)

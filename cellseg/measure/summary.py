@@ -42,6 +42,9 @@ class Summary:
         95 % interval of the true number, where the protocol was calibrated for the model.
     regions : tuple of RegionSummary
         The totals of each region, where the count was of some.
+    labelling : tuple of mapping
+        For each marker: its thresholds, positive cells, index, H-score; none without classes by
+        measurement. See ``cellseg.results.classified``.
     """
 
     object: str
@@ -55,6 +58,7 @@ class Summary:
     skipped_share: float | None = None
     cells_interval: tuple[int, int] | None = None
     regions: tuple[RegionSummary, ...] = ()
+    labelling: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Summary:
@@ -65,10 +69,10 @@ class Summary:
         KeyError, TypeError
             If something is missing.
         """
-        given = {field.name: found[field.name] for field in fields(cls) if field.name != "regions"}
+        given = {field.name: found[field.name] for field in fields(cls) if field.name in found}
+        given["labelling"] = tuple(given.get("labelling") or ())
         given["area_px"] = AreaStatistics.from_dict(found["area_px"])
         given["area_um2"] = AreaStatistics.from_dict(found["area_um2"])
-        # A record from before there were regions has none.
         given["regions"] = tuple(map(RegionSummary.from_dict, found.get("regions", ())))
         if given["cells_interval"] is not None:
             given["cells_interval"] = tuple(given["cells_interval"])
@@ -115,6 +119,7 @@ class Summary:
         if self.cells_interval is not None:
             parts[0] += " (95 %: {:,} … {:,})".format(*self.cells_interval)
         parts[0] += by_class(self.cells_per_class)
+        parts += [_labelled(marker) for marker in self.labelling]
         if self.area_um2 is not None:
             parts.append(f"median area {self.area_um2.median:.1f} µm²")
         elif self.area_px is not None:
@@ -213,6 +218,18 @@ class SummaryBuilder:
             cells_interval=_times(int(areas.size), interval),
             regions=() if self._regions is None else self._regions.build(tissue_mm2_in_regions),
         )
+
+
+def _labelled(marker: Mapping[str, Any]) -> str:
+    """What a person reads of one marker."""
+    if marker["index"] is None:
+        return f"{marker['name']}: no cell was measured"
+    said = f"{marker['name']} {100 * marker['index']:.1f} % positive"
+    if marker["index_interval"] is not None:
+        said += " (95 %: {:.1f} … {:.1f} %)".format(*(100 * v for v in marker["index_interval"]))
+    if marker["h_score"] is not None:
+        said += f", H-score {marker['h_score']:.0f}, Allred {marker['allred']}"
+    return said
 
 
 def _times(count: int, interval: tuple[float, float] | None) -> tuple[int, int] | None:
