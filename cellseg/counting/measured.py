@@ -18,6 +18,7 @@ from cellseg.geometry import Box, Tile
 from cellseg.instances import Instances
 from cellseg.measure import REGION, Column, Scale, columns, measure
 from cellseg.merge import Settled
+from cellseg.text import visible
 from cellseg.tissue import TissueMask
 
 
@@ -130,9 +131,10 @@ class CellMeasurer:
         return self.with_names(table, part)
 
     def with_names(self, table: pd.DataFrame, settled: Settled) -> pd.DataFrame:
-        """What pixels do not tell: class, object, how the cell lies; all columns, in order."""
+        """What pixels do not tell: names, and how the cell lies; all columns, in order."""
         names = np.array(self._info.classes, dtype=object)
         table["class"] = names[settled.instances.classes]
+        table["image"] = visible(self._source.slide.path.name)
         table["object"] = self._info.object
         table["stitched"], table["touches_border"] = settled.stitched, settled.touches_border
         table["label"] = 0

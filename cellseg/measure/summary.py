@@ -16,6 +16,9 @@ from cellseg.measure import Scale
 from cellseg.measure.areas import AreaStatistics
 from cellseg.measure.regions import RegionSummary, RegionTotals, by_class, counted, plural
 
+_STEPS = 4.0
+"""Of areas, to a factor of two, when the most common one is looked for."""
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -183,6 +186,15 @@ class SummaryBuilder:
         self._areas.append(table["area_px"].to_numpy(np.float32, copy=True))
         if self._regions is not None:
             self._regions.add(table)
+
+    def most_common_area_px(self) -> float | None:
+        """Where areas lie densest, on a scale of ratios, to about a tenth; None without cells."""
+        areas = np.concatenate([np.empty(0, np.float32), *self._areas])
+        areas = areas[areas > 0]
+        if not areas.size:
+            return None
+        steps, counts = np.unique(np.round(np.log2(areas) * _STEPS), return_counts=True)
+        return float(2 ** (steps[counts.argmax()] / _STEPS))
 
     def build(
         self,

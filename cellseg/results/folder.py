@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from cellseg.errors import ExistingResultError, InputError, OutputError
 from cellseg.instances import Instances
 from cellseg.measure import REGION
+from cellseg.picture import write_png
 from cellseg.results import publish
 from cellseg.results.files import output_errors, plain, replacing, write_json
 from cellseg.results.journal import JOURNAL_NAME, FinishedTile, Journal, TileStatus
 from cellseg.results.labels import open_labels, write_labels
 from cellseg.results.lock import LOCK_NAME, FolderLock
 from cellseg.results.outlined import Masks, draw_outlines
-from cellseg.results.overview import PNG_LEVEL, write_overview
+from cellseg.results.overview import write_overview
 from cellseg.results.report import Report
 from cellseg.results.result import Result, is_ours, load_result
 from cellseg.results.spool import Batch, Spool
@@ -178,12 +179,13 @@ class ResultFolder:
         Parameters
         ----------
         table : DataFrame
-            One row an instance. ``label``, ``class``, ``object`` and ``region`` may be missing;
-            they are not taken from here.
+            One row an instance. ``label``, ``image``, ``class``, ``object`` and ``region`` may be
+            missing; they and other text are not taken from here.
         instances : Instances
             On the slide's lattice.
         """
-        given = [name for name in ("label", "class", "object", REGION) if name in table.columns]
+        later = ("label", "image", "class", "object", REGION)
+        given = [name for name in later if name in table.columns]
         with self._writing():
             if self._spool is None:
                 self._spool = Spool(self._staging / "spool.sqlite")
@@ -251,7 +253,7 @@ class ResultFolder:
             report.columns,
             spooled=spool.columns or (),
             class_names=report.class_names,
-            object_name=report.object_name,
+            texts={"image": report.image_name, "object": report.object_name},
             regions=report.regions,
         )
         write_labels(
@@ -292,7 +294,7 @@ class ResultFolder:
             log.warning("%s: no %s: %s", self.path, publish.OUTLINES, error)
             return
         with replacing(self._staging / publish.OUTLINES) as temporary:
-            picture.save(temporary, format="PNG", compress_level=PNG_LEVEL)
+            write_png(picture, temporary)
 
     def _describe(self, report: Report, token: str, rows: int) -> dict[str, object]:
         given = report.provenance() if callable(report.provenance) else report.provenance

@@ -24,6 +24,8 @@ class Report:
     class_names : sequence of str
     object_name : str
         ``nucleus`` or ``cell``.
+    image_name : str
+        Of the slide's file, for the column ``image``.
     provenance : mapping, or callable that returns one
         Goes into ``run.json``: versions, weights, settings, tiles, limits, time per stage. A
         callable is asked when everything else is written.
@@ -49,3 +51,4 @@ class Report:
     tissue: Mapping[str, object] | None = None
     regions: Regions | None = None
     complete: bool = True
+    image_name: str = ""

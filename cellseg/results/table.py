@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -43,7 +43,7 @@ def write_table(
     *,
     spooled: Sequence[str],
     class_names: Sequence[str],
-    object_name: str,
+    texts: Mapping[str, str],
     regions: Regions | None = None,
 ) -> None:
     """Stream the cells to a CSV file, in order of their labels.
@@ -55,14 +55,14 @@ def write_table(
     batches : iterable of Batch
         In order of their labels.
     columns : sequence of TableColumn
-        The contract, in order. ``label``, ``class``, ``object`` and ``score`` are filled from
-        the cells; the others must have been spooled.
+        The contract, in order. ``label``, ``class`` and ``score`` are filled from the cells,
+        ``texts`` are the same in each row; the others must have been spooled.
     spooled : sequence of str
         Names of the batches' measured columns.
     class_names : sequence of str
         By class index.
-    object_name : str
-        ``nucleus`` or ``cell``.
+    texts : mapping of str
+        What stands in ``image`` and ``object`` in every row.
     regions : Regions, optional
         For the column ``region``, by the measured centroids.
 
@@ -72,7 +72,7 @@ def write_table(
         If a column is in the contract, but was not spooled.
     """
     known = {name: index for index, name in enumerate(spooled)}
-    own = {"label", "class", "object", "score", *([] if regions is None else [REGION])}
+    own = {"label", "class", "score", *texts, *([] if regions is None else [REGION])}
     names = [as_cell(name) for name in class_names]
     missing = [column.name for column in columns if column.name not in own | known.keys()]
     if missing and known:
@@ -84,13 +84,13 @@ def write_table(
                 return [str(label) for label in batch.labels.tolist()]
             case "class":
                 return [names[index] for index in batch.classes.tolist()]
-            case "object":
-                return [as_cell(object_name)] * len(batch.labels)
             case "region" if regions is not None:
                 y, x = (batch.measured[:, known[f"centroid_{axis}_px"]] for axis in "yx")
                 return [as_cell(names) for names in regions.names_at(y, x)]
             case "score":
                 return _formatter(column.dtype)(batch.scores)
+        if column.name in texts:
+            return [as_cell(texts[column.name])] * len(batch.labels)
         return _formatter(column.dtype)(batch.measured[:, known[column.name]])
 
     with path.open("w", encoding="utf-8", newline="") as file:

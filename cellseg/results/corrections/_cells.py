@@ -251,6 +251,7 @@ class CorrectedCells:
             measurer.close()
         table["label"] = [label for label, _ in cells]
         table["class"] = self._by_measurement(cells, table)
+        table["image"] = self.result.image_name
         table["object"] = str(self.result.run.get("object", "cell"))
         if self.regions is not None:
             table[REGION] = self.regions.names_at(*(table[name] for name in _CENTROID))

@@ -136,7 +136,8 @@ class Measurer:
             for c in cells
         ]
         table["stitched"] = False
-        wanted = [name for name in names if name not in ("label", "class", "object", REGION)]
+        later = ("label", "image", "class", "object", REGION)
+        wanted = [name for name in names if name not in later]
         return table.reindex(columns=wanted, fill_value=np.nan)
 
     def _pixels(self, box: Box) -> np.ndarray[Any, np.dtype[Any]]:
