@@ -108,6 +108,7 @@ class Summary:
         }
         for name, areas in (("area_px", self.area_px), ("area_um2", self.area_um2)):
             found[name] = None if areas is None else areas.as_dict()
+        found["labelling"] = list(self.labelling)
         found["regions"] = [region.as_dict() for region in self.regions]
         return found
 

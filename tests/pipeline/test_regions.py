@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
+import sys
 import warnings
 from dataclasses import replace
 
@@ -283,12 +283,11 @@ def test_pictures_show_the_borders(part):
     assert (folder / "overview.png").stat().st_size > 10_000
 
 
-def test_the_screen_speaks_of_regions(part):
-    stream = io.StringIO()
-    with Reporter(stream) as reporter:
+def test_the_screen_speaks_of_regions(part, capsys):
+    with Reporter(sys.stderr) as reporter:
         for event in part[1]:
             reporter.show(event)
-    said = stream.getvalue()
+    said = capsys.readouterr().err
     nested = part[0].cells.summary.regions[1]
     assert f"  in region nested: {nested.cells} nuclei, {nested.density_per_mm2:,.0f} /mm²" in said
     assert "  in region beside: 0 nuclei\n" in said
