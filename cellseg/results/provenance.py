@@ -12,6 +12,7 @@ from cellseg.counting.request import CountRequest
 from cellseg.counting.stages import SlideCount
 from cellseg.counting.tiles import overview_step
 from cellseg.measure.summary import Summary
+from cellseg.results.publish import REGIONS
 
 RECORDED = (
     "torch",
@@ -19,6 +20,7 @@ RECORDED = (
     "numpy",
     "scipy",
     "scikit-image",
+    "shapely",
     "tifffile",
     "zarr",
     "imagecodecs",
@@ -93,7 +95,7 @@ def _settings(count: SlideCount, request: CountRequest) -> dict[str, object]:
         "strict": request.strict,
         "export": list(request.export),
         "prefilter": request.prefilter,
-        "region": None if request.region is None else request.region.as_geojson(),
+        "regions": None if request.regions is None else REGIONS,
         "intensity_low": normaliser.low,
         "intensity_high": normaliser.high,
         "dyes": None if count.dyes is None else asdict(count.dyes),
