@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cellseg.counting.local import Mapped
 from cellseg.counting.tally import Tally
 from cellseg.counting.tiles import TileSource
+from cellseg.counting.work import TileFound
 from cellseg.detect import DetectorInfo
 from cellseg.errors import RegionError
 from cellseg.geometry import Box, Tile
 from cellseg.instances import Instances
-from cellseg.measure import Column, Scale, columns, measure
+from cellseg.measure import Column, Scale, channel_slugs, columns, measure
 from cellseg.merge import Settled
 from cellseg.tissue import TissueMask
+
+_NAMES = ("label", "class", "object")
+"""Columns of the table that are text, or known at the end alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +37,27 @@ class MeasuredCells:
         On the slide's lattice.
     table : DataFrame, N rows
         The columns of ``cells.csv``; ``label`` is 0, as only the whole run can number the cells.
+    is_new : bool
+        False where an interrupted run had measured them.
     """
 
     instances: Instances
     table: pd.DataFrame
+    is_new: bool = True
+
+
+class Earlier(Protocol):
+    """What an interrupted run of the same plan found and measured."""
+
+    def tiles(self) -> Iterator[Mapped[TileFound]]:
+        """Its tiles; they are not read again."""
+        ...
+
+    def recall(
+        self, instances: Instances, columns: Sequence[str]
+    ) -> Mapping[int, NDArray[np.float64]]:
+        """The rows of those cells that it measured, by their index; text columns left out."""
+        ...
 
 
 class CellMeasurer:
@@ -78,8 +101,30 @@ class CellMeasurer:
         self._tally.kept += len(kept)
         return settled.take(kept)
 
+    def recalled(
+        self, settled: Settled, earlier: Earlier
+    ) -> tuple[tuple[MeasuredCells, ...], Settled]:
+        """The cells that were measured before, and the others."""
+        kept = [column for column in self.columns if column.name not in _NAMES]
+        rows = earlier.recall(settled.instances, [column.name for column in kept])
+        if not rows:
+            return (), settled
+        known = np.array(sorted(rows))
+        values = np.stack([rows[index] for index in known.tolist()])
+        table = pd.DataFrame(
+            {c.name: values[:, k].astype(c.dtype) for k, c in enumerate(kept)}, copy=False
+        )
+        part = settled.take(known)
+        new = np.setdiff1d(np.arange(len(settled)), known)
+        if self._channels:
+            first = f"intensity_mean_{channel_slugs(self._channels)[0]}"
+            self._tally.unmeasured += int(table[first].isna().sum())
+        return (
+            MeasuredCells(part.instances, self._named(table, part), is_new=False),
+        ), settled.take(new)
+
     def measured(self, settled: Settled) -> Iterator[MeasuredCells]:
-        """The cells with their rows, those of a tile together, so that it is read once."""
+        """The cells with their rows, those of a tile together."""
         for tile, chosen in self._by_tile(settled.instances):
             part = settled.take(chosen)
             yield MeasuredCells(part.instances, self._table(part, tile))
@@ -113,9 +158,9 @@ class CellMeasurer:
             # Raw value of full transmission, for optical densities.
             white=normaliser.high if normaliser.light == "transmitted" else None,
         )
-        return self.with_names(table, part)
+        return self._named(table, part)
 
-    def with_names(self, table: pd.DataFrame, settled: Settled) -> pd.DataFrame:
+    def _named(self, table: pd.DataFrame, settled: Settled) -> pd.DataFrame:
         """What pixels do not tell: class, object, how the cell lies; all columns, in order."""
         names = np.array(self._info.classes, dtype=object)
         table["class"] = names[settled.instances.classes]
@@ -129,13 +174,13 @@ class CellMeasurer:
     ) -> tuple[NDArray[np.generic] | None, tuple[int, int]]:
         if not self._channels:
             return None, (0, 0)
+        pixels = None if tile is None else self._source.kept(tile)
+        if pixels is not None:
+            return pixels.raw, (pixels.box.y0, pixels.box.x0)
         y0, x0 = part.boxes[:, :2].min(axis=0).tolist()
         y1, x1 = part.boxes[:, 2:].max(axis=0).tolist()
         box = Box(y0, x0, y1, x1)
         try:
-            if tile is not None:
-                pixels = self._source.cached(tile)
-                return pixels.raw, (pixels.box.y0, pixels.box.x0)
             return self._source.region(box), (y0, x0)
         except RegionError:
             self._tally.unmeasured += len(part)

@@ -19,8 +19,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellseg.errors import InputError
+from cellseg.results.cellstore import Batch
 from cellseg.results.files import sync
-from cellseg.results.spool import Batch
 from cellseg.text import as_cell, from_cell
 
 
@@ -39,7 +39,7 @@ def write_table(
     batches: Iterable[Batch],
     columns: Sequence[TableColumn],
     *,
-    spooled: Sequence[str],
+    measured: Sequence[str],
     class_names: Sequence[str],
     object_name: str,
 ) -> None:
@@ -53,8 +53,8 @@ def write_table(
         In order of their labels.
     columns : sequence of TableColumn
         The contract, in order. ``label``, ``class``, ``object`` and ``score`` are filled from
-        the cells; the others must have been spooled.
-    spooled : sequence of str
+        the cells; the others must have been measured.
+    measured : sequence of str
         Names of the batches' measured columns.
     class_names : sequence of str
         By class index.
@@ -64,9 +64,9 @@ def write_table(
     Raises
     ------
     ValueError
-        If a column is in the contract, but was not spooled.
+        If a column is in the contract, but was not measured.
     """
-    known = {name: index for index, name in enumerate(spooled)}
+    known = {name: index for index, name in enumerate(measured)}
     own = {"label", "class", "object", "score"}
     names = [as_cell(name) for name in class_names]
     missing = [column.name for column in columns if column.name not in own | known.keys()]
