@@ -88,6 +88,7 @@ class CountProtocol(BaseModel):
     )
     prefilter: bool = Field(True, description="Skip tiles without tissue.")
     intensity: bool = Field(True, description="Measure intensities per channel.")
+    cell_types: bool = Field(False, description="Sort nuclei by cell type, where the model can.")
     calibration: Calibration | None = Field(None, description="How far counts may be off.")
 
     @model_validator(mode="after")

@@ -167,6 +167,12 @@ Examples:
     help="Count cells from this score on; the protocol's otherwise.",
 )
 @click.option(
+    "--types/--no-types",
+    "cell_types",
+    default=None,
+    help="Sort nuclei by cell type, where the model can; the protocol's choice otherwise.",
+)
+@click.option(
     "--mpp",
     type=PIXEL_SIZE,
     help="µm per pixel, where the file does not say or is wrong.",
@@ -257,6 +263,7 @@ def count(
     protocol: str | None,
     model: str,
     score: float | None,
+    cell_types: bool | None,
     mpp: float | None,
     diameter: float | None,
     min_area: float | None,
@@ -292,6 +299,7 @@ def count(
         output=output,
         protocol=protocol,
         score=score,
+        cell_types=cell_types,
         tile_px=tile,
         model=model,
         mpp=mpp,

@@ -14,11 +14,12 @@ from rich.table import Table
 
 from cellseg.cli._options import PIXEL_SIZE, Number, precision_option
 from cellseg.cli._say import say
-from cellseg.errors import CellsegError
+from cellseg.errors import CellsegError, SettingsError
 from cellseg.text import visible
 
 if TYPE_CHECKING:
     from cellseg.evaluate import EvaluateRequest, Evaluation
+    from cellseg.evaluate.points import PointEvaluation
     from cellseg.metrics.calibration import Calibrated
     from cellseg.metrics.judged import Scores
 
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 Examples:
   cellseg evaluate val.json --report report
   cellseg evaluate val.json --model trained/trained.safetensors --json
-  cellseg evaluate mine.json --protocol he --calibrate mine.yaml"""
+  cellseg evaluate mine.json --protocol he --calibrate mine.yaml
+  cellseg evaluate centres.csv --mpp 0.5 --within 3"""
 )
 @click.argument(
     "data",
@@ -59,6 +61,11 @@ Examples:
     metavar="FILE.yaml",
     help="Choose the score that makes the pooled count unbiased; write a protocol with it.",
 )
+@click.option(
+    "--within",
+    type=Number(0.0, min_open=True),
+    help="For centres: how far apart, µm, is the same cell.  [default: 3]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def evaluate(
     data: tuple[Path, ...],
@@ -72,13 +79,15 @@ def evaluate(
     no_prefilter: bool,
     report: Path | None,
     calibrate: Path | None,
+    within: float | None,
     as_json: bool,
 ) -> None:
-    """Count the annotated images of DATA (COCO JSON files) and compare.
+    """Count the annotated images of DATA (COCO JSON files, or CSV tables of centres) and compare.
 
     Every image goes through the whole of `cellseg count`. Counts, F1, accuracy, panoptic
     quality, AJI, COCO AP and the error of sizes are printed for all images and for each set,
-    modality and class.
+    modality and class. Of centres (columns image, x, y, class): counts, F1 and, where the model
+    tells them apart, classes.
     """
     # Here and not above: torch takes seconds to load.
     from cellseg.evaluate import EvaluateRequest
@@ -96,6 +105,14 @@ def evaluate(
         prefilter=not no_prefilter,
     )
     console = Console(stderr=True, highlight=False, soft_wrap=True)
+    tables = {path.suffix.lower() == ".csv" for path in data}
+    if tables == {True}:
+        if report or calibrate:
+            raise SettingsError("--report and --calibrate want outlines (COCO JSON), not centres")
+        _evaluate_centres(request, within, console, as_json=as_json)
+        return
+    if len(tables) > 1 or within is not None:
+        raise SettingsError("--within is for centres (CSV), which stand alone")
     evaluation = _drained(request, console)
     if report is not None:
         from cellseg.report import write_report
@@ -120,6 +137,49 @@ def _calibrated(chosen: Calibrated, before: float, path: Path) -> str:
         f"95 % of true / counted {low:.2f} … {high:.2f}\n"
         f"protocol: {path} (use it: cellseg count SLIDE --protocol {path})"
     )
+
+
+def _evaluate_centres(
+    request: EvaluateRequest, within: float | None, console: Console, *, as_json: bool
+) -> None:
+    from cellseg.evaluate.points import WITHIN_UM, PointEvaluation, evaluate_points
+
+    for event in evaluate_points(request, WITHIN_UM if within is None else within):
+        if not isinstance(event, PointEvaluation):
+            console.print(
+                f"{event.done} of {event.total}", end="\r" if event.done < event.total else "\n"
+            )
+        elif as_json:
+            say(json.dumps(event.as_dict()))
+        else:
+            _print_centres(event)
+
+
+def _print_centres(evaluation: PointEvaluation) -> None:
+    scores, classes = evaluation.scores, evaluation.classes
+    console = Console(highlight=False, width=None if Console().is_terminal else 140)
+    table = Table(title=f"centres within {evaluation.within_px:g} px", title_justify="left")
+    heads = ("", "annotated", "counted", "bias", "F1", *(f"found as {name}" for name in classes))
+    for head in (*heads, *(["no class"] if classes else [])):
+        table.add_column(escape(visible(head)), justify="left" if not head else "right")
+    rows = [("all", scores.truth, scores.found, scores.f1, [])] + [
+        (name, int(truth), int(found), float(f1), confused.tolist())
+        for name, truth, found, f1, confused in zip(
+            classes,
+            scores.class_truth,
+            scores.class_found,
+            scores.class_f1,
+            scores.confusion,
+            strict=True,
+        )
+    ]
+    for name, truth, found, f1, confused in rows:
+        bias = f"{found / truth - 1:+.1%}" if truth else "–"
+        cells = [f"{truth:,}", f"{found:,}", bias, f"{f1:.3f}", *map(str, confused)]
+        table.add_row(escape(visible(name)), *cells)
+    console.print(table)
+    mean = f"; mean F1 of the classes {scores.class_f1.mean():.3f}" if classes else ""
+    console.print(f"{scores.images} images, error per image {scores.error:.1%}{mean}")
 
 
 def _drained(request: EvaluateRequest, console: Console) -> Evaluation:

@@ -57,6 +57,28 @@ def model_settings(
     return changes, notes
 
 
+def choose_types(
+    protocol: CountProtocol, wanted: bool | None, info: DetectorInfo
+) -> tuple[dict[str, object], list[str]]:
+    """Whether nuclei are sorted by cell type: where the user or the protocol wants it.
+
+    Raises
+    ------
+    SettingsError
+        If the user wants types of a model that has none.
+    """
+    if wanted and not info.types:
+        raise SettingsError(f"--types: the model {info.name} tells no cell types apart")
+    chosen = bool(info.types) and (protocol.cell_types if wanted is None else wanted)
+    notes = []
+    if chosen:
+        names = ", ".join(info.types)
+        notes.append(
+            f"cell types ({names}) as learned from {info.types_from}; --no-types leaves them out"
+        )
+    return {"cell_types": chosen}, notes
+
+
 def with_sizes(
     protocol: CountProtocol, sizes: Sizes, *, mpp: float | None, downsample: float
 ) -> tuple[CountProtocol, str]:

@@ -19,6 +19,7 @@ from cellseg.counting.channel import choose_channels
 from cellseg.counting.choice import (
     choose_downsample,
     choose_protocol,
+    choose_types,
     fit_grid,
     model_settings,
     with_limits,
@@ -135,6 +136,9 @@ def make_plan(
         if request.tile_px % PHASE_PX:
             raise SettingsError(f"--tile must be a multiple of {PHASE_PX}, got {request.tile_px}")
         changes["tile_px"] = request.tile_px
+    types, said = choose_types(protocol, request.cell_types, info)
+    notes += said
+    changes |= types
     if changes:
         protocol = protocol.changed(**changes)
     downsample, said = choose_downsample(slide, protocol, request.diameter_px, info.diameter_px)

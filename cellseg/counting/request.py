@@ -43,6 +43,8 @@ class CountRequest:
         Plane and time point.
     series : int
         Which image of a file with several.
+    cell_types : bool or None
+        Sort nuclei by cell type; None: as the protocol says.
     prefilter : bool
         Skip tiles without tissue (if the protocol says so too).
     region : Region or None
@@ -81,6 +83,7 @@ class CountRequest:
     z: Plane = None
     t: int | None = None
     series: int = 0
+    cell_types: bool | None = None
     prefilter: bool = True
     region: Region | None = None
     strict: bool = False

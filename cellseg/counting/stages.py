@@ -152,7 +152,9 @@ class SlideCount:
     ) -> None:
         self.slide, self.plan = slide, plan
         protocol = plan.protocol
-        self.detector = detector.with_thresholds(score=protocol.score, nms_iou=protocol.nms_iou)
+        self.detector = detector.for_run(
+            score=protocol.score, nms_iou=protocol.nms_iou, types=protocol.cell_types
+        )
         self.mapper, self._strict = mapper or Here(), strict
         self.seconds: dict[str, float] = defaultdict(float)
         self.tissue, everywhere = self._find_tissue()
@@ -163,7 +165,7 @@ class SlideCount:
         absent = {(tile.row, tile.column) for tile in plan.grid} - places
         self.tally = Tally(skipped=len(absent))
         self.merger = SeamMerger(plan.grid, absent=absent)
-        self.cells = CellMeasurer(self.source, detector.info, self.tissue, self.tally)
+        self.cells = CellMeasurer(self.source, self.detector.info, self.tissue, self.tally)
 
     def steps(self, earlier: Earlier | None = None) -> Generator[Step, None, None]:
         """Count, tile by tile.

@@ -38,6 +38,9 @@ FREE_SHARE, BYTES_PER_PX = 0.5, 1500
 """Of the free memory of a GPU, and what a tile's pixel takes at the peak, features and masks
 together: reckoned, not measured; if it is more after all, the batch is halved."""
 
+SURE = 0.4
+"""Probability from which a nucleus gets a cell type."""
+
 _OUT_OF_MEMORY = (torch.OutOfMemoryError, RuntimeError, MemoryError)
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -55,6 +58,9 @@ class MaskRCNNDetector(Detector):
         Objects below it are not returned (the mask branch does not see them either).
     nms_iou : float
         Box overlap that suppresses.
+    types : bool
+        Nuclei get a cell type, if the model has any: of class ``len(classes) + type``, where one
+        is surer than :data:`SURE`.
 
     Attributes
     ----------
@@ -66,9 +72,17 @@ class MaskRCNNDetector(Detector):
     """
 
     def __init__(
-        self, model: MaskRCNN, info: DetectorInfo, *, score: float = 0.5, nms_iou: float = 0.5
+        self,
+        model: MaskRCNN,
+        info: DetectorInfo,
+        *,
+        score: float = 0.5,
+        nms_iou: float = 0.5,
+        types: bool = False,
     ) -> None:
-        self.model, self.info, self.score, self.nms_iou = model, info, score, nms_iou
+        self.types, self._untyped = types, info
+        self.model, self.info = model, info.sorting(types)
+        self.score, self.nms_iou = score, nms_iou
         self.device = next(model.parameters()).device
         self.threads = 2 if self.device.type == "cuda" else 1
         self.wait_for_stages = False
@@ -76,9 +90,11 @@ class MaskRCNNDetector(Detector):
         self._lock = threading.Lock()
         self._seconds: dict[str, float] = {}
 
-    def with_thresholds(self, *, score: float, nms_iou: float) -> MaskRCNNDetector:
-        """See :meth:`Detector.with_thresholds`; the network is shared."""
-        return MaskRCNNDetector(self.model, self.info, score=score, nms_iou=nms_iou)
+    def for_run(self, *, score: float, nms_iou: float, types: bool) -> MaskRCNNDetector:
+        """See :meth:`Detector.for_run`; the network is shared."""
+        return MaskRCNNDetector(
+            self.model, self._untyped, score=score, nms_iou=nms_iou, types=types
+        )
 
     def detect(self, tiles: Sequence[NDArray[np.float32]], *, fill: float) -> list[Detections]:
         """See :meth:`Detector.detect`; tiles of one size go through the network together."""
@@ -124,6 +140,7 @@ class MaskRCNNDetector(Detector):
         if not hasattr(self._own, "model"):
             self._own.model = own_settings(self.model)
         set_limits(self._own.model, limits, score=self.score, nms_iou=self.nms_iou)
+        self._own.model.roi_heads.wants_types = self.types
         results = forward_batch(self._own.model, images, laps)
         found = _to_detections(results, (height, width), limits)
         laps("paste")
@@ -181,7 +198,7 @@ def _to_detections(
         for place, one in zip(index.tolist(), paste_all(chosen, boxes[index], inside), strict=True):
             pasted[place] = one
     scores = torch.cat([result["scores"].float() for result in results]).tolist()
-    classes = (torch.cat([result["labels"] for result in results]) - 1).tolist()
+    classes = torch.cat([_classes(result) for result in results]).tolist()
     return [
         Detections(
             _instances(pasted[start:end], scores[start:end], classes[start:end]),
@@ -189,6 +206,15 @@ def _to_detections(
         )
         for result, start, end in zip(results, starts[:-1], starts[1:], strict=True)
     ]
+
+
+def _classes(result: dict[str, Tensor]) -> Tensor:
+    """(D,) from 0; types stand behind the classes, of which a model with types has one."""
+    kinds = result["labels"] - 1
+    if "types" not in result:
+        return kinds
+    surest, kind = result["types"].max(1)
+    return torch.where(surest >= SURE, kind + 1, kinds)
 
 
 def _instances(
@@ -318,6 +344,8 @@ def info_of(card: ModelCard) -> DetectorInfo:
         name=card.name,
         checksum=card.checksum,
         classes=tuple(card.classes),
+        types=tuple(card.types),
+        types_from=card.types_from,
         object=card.object,
         diameter_px=card.diameter_px,
         mpp=card.mpp,

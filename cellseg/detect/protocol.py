@@ -6,7 +6,7 @@ A detector sees tiles and knows nothing of the slide: pixel (0, 0) is the tile's
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 import numpy as np
@@ -77,6 +77,10 @@ class DetectorInfo:
         Score at which the model counts best on its own validation; None: the protocol's.
     sizes : Sizes or None
         Of the objects that it was trained on; None: the protocol's gates hold.
+    types : tuple of str
+        Cell types that it can tell apart besides its classes, where a run wants them.
+    types_from : str
+        The tissue that they were learned from.
     device : str
         Where it runs, for the record.
     """
@@ -89,7 +93,13 @@ class DetectorInfo:
     mpp: float | None = None
     score: float | None = None
     sizes: Sizes | None = None
+    types: tuple[str, ...] = ()
+    types_from: str = ""
     device: str = ""
+
+    def sorting(self, wanted: bool) -> DetectorInfo:
+        """With the cell types behind the classes, where they are wanted and there are any."""
+        return replace(self, classes=self.classes + self.types) if wanted else self
 
 
 class Detector(Protocol):
@@ -121,8 +131,8 @@ class Detector(Protocol):
         """
         ...
 
-    def with_thresholds(self, *, score: float, nms_iou: float) -> Detector:
-        """One for a run with these thresholds; what others use stays as it is.
+    def for_run(self, *, score: float, nms_iou: float, types: bool) -> Detector:
+        """One for a run with these settings; what others use stays as it is.
 
         Parameters
         ----------
@@ -130,6 +140,8 @@ class Detector(Protocol):
             Objects below it are not wanted.
         nms_iou : float
             Box overlap that suppresses.
+        types : bool
+            Cell types are wanted, if it tells any apart: they join its ``info.classes``.
         """
         return self
 

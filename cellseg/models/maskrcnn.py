@@ -29,6 +29,7 @@ from cellseg.models.backbones import BACKBONES, with_pyramid
 from cellseg.models.laps import Lap, no_lap
 from cellseg.models.roi_heads import CellRoIHeads
 from cellseg.models.rpn import CellRPN
+from cellseg.models.types import TypeHead
 
 STRIDE_PX = 32
 """The largest stride of the network: tile origins are multiples of it."""
@@ -48,6 +49,7 @@ MASK_KEYS = ("roi_heads.mask_head.", "roi_heads.mask_predictor.")
 
 BODY = "backbone.body."
 BOX_FIRST = "roi_heads.box_head.fc6"
+TYPE_KEYS = "roi_heads.type_head."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,8 @@ class Architecture:
     box_rank : int, optional
         Rank of the box head's first layer, then two smaller ones (Girshick, Fast R-CNN, ICCV
         2015, section 3.1); None: one layer, as torchvision's.
+    types : int
+        Cell types that found nuclei are sorted into; 0: none.
     """
 
     backbone: str = "resnet50"
@@ -97,6 +101,7 @@ class Architecture:
     mask: int = 256
     box: int = 1024
     box_rank: int | None = None
+    types: int = 0
 
     def __post_init__(self) -> None:
         if self.backbone not in BACKBONES:
@@ -121,6 +126,7 @@ class Architecture:
             mask=width("roi_heads.mask_head.0.0.weight", 4, usual.mask),
             box=width("roi_heads.box_head.fc7.weight", 2, usual.box),
             box_rank=width(f"{BOX_FIRST}.0.weight", 2, 0) or None,
+            types=width(f"{TYPE_KEYS}logits.weight", 2, 0),
         )
 
 
@@ -214,6 +220,8 @@ def build_maskrcnn(
     model.roi_heads = CellRoIHeads.from_torchvision(
         model.roi_heads, mask_samples=training.mask_samples
     )
+    if wanted.types:
+        model.roi_heads.type_head = TypeHead(wanted.pyramid, wanted.types)
     return model
 
 

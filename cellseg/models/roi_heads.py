@@ -29,6 +29,7 @@ from torchvision.ops import boxes as box_ops
 from cellseg.models.laps import Lap, no_lap
 from cellseg.models.pooling import roi_align
 from cellseg.models.rpn import MOSTLY, ignored_share
+from cellseg.models.types import TypeHead
 
 Target = dict[str, Tensor]
 
@@ -53,6 +54,8 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         Boxes with a side of so many pixels get the second look when counting.
     bins_first : bool
         The box head takes its samples bin by bin (:meth:`put_bins_first`).
+    type_head : TypeHead or None
+        Sorts what is found, when counting, if ``wants_types``.
     """
 
     lap: Lap = staticmethod(no_lap)
@@ -60,6 +63,8 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
     fine_from_px: float = 48.0
     fine_roi_pool: MultiScaleRoIAlign
     bins_first: bool = False
+    type_head: TypeHead | None
+    wants_types: bool = True
 
     @classmethod
     def from_torchvision(cls, heads: RoIHeads, *, mask_samples: int) -> CellRoIHeads:
@@ -80,7 +85,7 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
             heads.mask_head,
             heads.mask_predictor,
         )
-        new.mask_samples = mask_samples
+        new.mask_samples, new.type_head = mask_samples, None
         pool = heads.mask_roi_pool
         size = tuple(2 * side for side in pool.output_size)
         new.fine_roi_pool = MultiScaleRoIAlign(pool.featmap_names, size, pool.sampling_ratio)
@@ -125,7 +130,8 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         detections : list of dict
             ``boxes`` (D, 4), ``labels`` (D,), ``scores`` (D,), ``masks`` (D, 28, 28) of
             probabilities inside the box, ``detections_full`` (bool, the limit was reached),
-            ``fine`` (K,) indices of the large ones and ``fine_masks`` (K, 56, 56) of them.
+            ``fine`` (K,) indices of the large ones and ``fine_masks`` (K, 56, 56) of them;
+            ``types`` (D, T), probabilities, where the model has them and they are wanted.
         losses : dict of Tensor
         """
         if self.training:
@@ -203,6 +209,10 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         results = self._select(class_logits, box_regression, proposals, image_shapes)
         self.lap("boxes")
         boxes = [result["boxes"] for result in results]
+        if self.type_head is not None and self.wants_types:
+            for result, types in zip(results, self.type_head(features, boxes), strict=True):
+                result["types"] = types
+            self.lap("types")
         labels = [result["labels"] for result in results]
         masks = self._probabilities(self.mask_roi_pool, features, boxes, labels, image_shapes)
         fine = [

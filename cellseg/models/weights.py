@@ -28,7 +28,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 
 from cellseg.errors import OutputError, WeightsError
 from cellseg.models.backbones import BACKBONES
-from cellseg.models.maskrcnn import Architecture, build_maskrcnn
+from cellseg.models.maskrcnn import TYPE_KEYS, Architecture, build_maskrcnn
 from cellseg.text import visible
 
 FORMAT = 2
@@ -87,6 +87,10 @@ class ModelCard(BaseModel):
         µm per pixel at which the network expects the image.
     diameter_px : float or None
         The usual object, pixels of the network.
+    types : tuple of str
+        Cell types that it tells apart besides, in slides stained as those it learned them from.
+    types_from : str
+        What tissue that was.
     scores : dict
         What it reached on ``validation``: ``mask_ap``, ``mask_ap50``, ``f1``, ….
     settings : dict
@@ -105,6 +109,8 @@ class ModelCard(BaseModel):
     classes: tuple[Shown, ...] = Field(min_length=1, max_length=1000)
     mpp: float | None = Field(None, gt=0)
     diameter_px: float | None = Field(None, gt=0)
+    types: tuple[Shown, ...] = Field((), max_length=100)
+    types_from: Shown = ""
     data: tuple[DataCard, ...] = ()
     validation: str = ""
     scores: dict[str, float] = {}
@@ -118,7 +124,7 @@ class ModelCard(BaseModel):
 
 def save_model(
     path: str | Path, state_dict: dict[str, Tensor], card: ModelCard, *, quantise: bool
-) -> None:
+) -> ModelCard:
     """Write a model file, in one piece.
 
     Parameters
@@ -131,6 +137,11 @@ def save_model(
     quantise : bool
         Convolutions and linear layers as int8 with a scale per output channel; everything in
         float32, four times as large, otherwise.
+
+    Returns
+    -------
+    ModelCard
+        As it stands in the file.
 
     Raises
     ------
@@ -160,6 +171,7 @@ def save_model(
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise OutputError(f"{path}: the model cannot be written: {error}") from error
+    return card
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -230,6 +242,9 @@ def read_model(path: str | Path) -> tuple[dict[str, Tensor], ModelCard]:
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{file}: damaged, or not a safetensors file: {_line(error)}") from error
     card = _card(file, metadata).model_copy(update={"checksum": checksum})
+    types = len(card.types)
+    if types != _architecture(stored).types or (types and len(card.classes) > 1):
+        raise WeightsError(f"{file}: its cell types are not those of its card")
     if metadata.get(CONTENT_KEY) not in (None, _content(metadata[METADATA_KEY], stored)):
         raise WeightsError(f"{file}: the model is damaged (its checksum differs)")
     return _dequantised(file, stored), card
@@ -314,11 +329,14 @@ def coco_file() -> Path:
 def load_start(model: MaskRCNN, path: str | Path, classes: tuple[str, ...]) -> ModelCard:
     """Fill a network from another model; heads are kept where the classes are the same.
 
+    Cell types go: they were learned on features that training is about to change.
+
     Raises
     ------
     WeightsError
     """
     state, card = read_model(path)
+    state = {k: v for k, v in state.items() if not k.startswith(TYPE_KEYS)}
     if card.classes != classes:
         state = {k: v for k, v in state.items() if not k.startswith(HEAD_KEYS)}
         own = model.state_dict()

@@ -114,7 +114,9 @@ def _events(
         plan = make_plan(slide, request, chosen.info)
         yield from (Note(text) for text in plan.notes)
         key = {"slide": identity, "plan": plan.settings(), "version": __version__}
-        with _open(request, key, plan, chosen.info, place) as folder:
+        with _open(
+            request, key, plan, chosen.info.sorting(plan.protocol.cell_types), place
+        ) as folder:
             if folder.already_complete and (earlier := _earlier(request.image, folder.path)):
                 yield Note("counted before with the same settings: nothing to do")
                 folder.close()

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 
@@ -159,7 +159,8 @@ def _architecture(request: TrainRequest, *, resumed: bool) -> Architecture:
         return architecture_in(request.output / checkpoint.CHECKPOINT, part="model/")
     if request.init in FRESH:
         return SMALL
-    return Architecture() if request.init == "coco" else architecture_in(request.init)
+    known = Architecture() if request.init == "coco" else architecture_in(request.init)
+    return replace(known, types=0)
 
 
 def _schedule(request: TrainRequest, device: torch.device) -> Schedule:
@@ -329,7 +330,7 @@ def _export(
         made_with=f"cellseg {__version__}",
     )
     path = request.output / f"{_file_name(name)}.safetensors"
-    save_model(path, weights, card, quantise=True)
+    card = save_model(path, weights, card, quantise=True)
     text = json.dumps(card.model_dump(mode="json", exclude={"checksum"}), indent=2)
     _write(request.output / "model_card.json", text + "\n")
     return Trained(path, card, request.output)

@@ -382,7 +382,7 @@ class Model(ThresholdDetector):
         self.info = replace(self.info, checksum=checksum)
         self.scores = []
 
-    def with_thresholds(self, *, score, nms_iou):
+    def for_run(self, *, score, nms_iou, types):
         self.scores.append(score)
         return self
 

@@ -127,7 +127,7 @@ def test_no_pixel_size_means_no_um_columns(tmp_path):
 class Graded(ThresholdDetector):
     """Its score is the area from which a component is an object, in thousands of pixels."""
 
-    def with_thresholds(self, *, score, nms_iou):
+    def for_run(self, *, score, nms_iou, types):
         return Graded(min_area_px=round(1000 * score))
 
 

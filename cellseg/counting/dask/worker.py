@@ -147,7 +147,10 @@ class Bench:
         loaded, turns = self._models[key]
         self._models.move_to_end(key)
         protocol = recipe.plan.protocol
-        return loaded.with_thresholds(score=protocol.score, nms_iou=protocol.nms_iou), turns
+        ready = loaded.for_run(
+            score=protocol.score, nms_iou=protocol.nms_iou, types=protocol.cell_types
+        )
+        return ready, turns
 
 
 BENCH = Bench()

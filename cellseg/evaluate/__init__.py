@@ -277,6 +277,7 @@ def _judge(
         mpp=image.mpp or request.mpp,
         precision=request.precision,
         prefilter=request.prefilter,
+        cell_types=False,
     )
     extent = (image.pixels.shape[0], image.pixels.shape[1])
     with open_slide(path, mpp=wanted.mpp) as slide:

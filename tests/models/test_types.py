@@ -1,0 +1,142 @@
+"""Cell types: they come with a model's file, stand behind its classes, and go before training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from cellseg.counting.plan import make_plan
+from cellseg.counting.request import CountRequest
+from cellseg.detect import DetectorInfo
+from cellseg.detect.maskrcnn import load_detector
+from cellseg.errors import SettingsError, WeightsError
+from cellseg.models.maskrcnn import SMALL, TYPE_KEYS, build_maskrcnn
+from cellseg.models.types import TypeHead
+from cellseg.models.weights import ModelCard, load_start, read_model, save_model
+from cellseg.protocol import load_protocol
+from cellseg.slide import open_slide
+
+TYPES = ("lymphocyte", "stromal")
+INFO = DetectorInfo("typed", "0" * 12, ("nucleus",), "nucleus", types=TYPES, types_from="breast")
+
+
+@pytest.fixture(scope="module")
+def typed(tmp_path_factory):
+    """The shipped model, with two types: brighter than grey is the second."""
+    state, card = read_model("default")
+    state = {key: value for key, value in state.items() if not key.startswith(TYPE_KEYS)}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = TypeHead(SMALL.pyramid, len(TYPES)).state_dict()
+    state |= {f"{TYPE_KEYS}{key}": value for key, value in head.items()}
+    path = tmp_path_factory.mktemp("typed") / "typed.safetensors"
+    save_model(path, state, card.model_copy(update={"types": TYPES}), quantise=True)
+    return path
+
+
+def discs():
+    """Dark nuclei on a bright ground, float32 (256, 256, 3)."""
+    y, x = np.mgrid[:256, :256]
+    dark = ((y % 64 - 32) ** 2 + (x % 64 - 32) ** 2 < 144)[..., None]
+    return np.where(dark, (0.35, 0.25, 0.55), (0.9, 0.8, 0.88)).astype(np.float32)
+
+
+def test_the_mean_feature_of_a_box_decides():
+    head = TypeHead(2, 2)
+    with torch.no_grad():
+        for part in (head.hidden, head.logits):
+            part.weight.zero_()
+            part.bias.zero_()
+        head.hidden.weight[0, 0] = 1.0  # channel 0 of the finest level
+        head.logits.weight[1, 0] = 10.0
+    features = {str(k): torch.zeros(1, 2, 64 >> k, 64 >> k) for k in range(3)}
+    features["0"][0, 0, :, 32:] = 1.0
+    boxes = torch.tensor([[20.0, 20.0, 60.0, 60.0], [160.0, 20.0, 200.0, 60.0]])
+    (found,) = head.requires_grad_(False)(features, [boxes])
+    assert found.sum(1).tolist() == pytest.approx([1, 1])
+    assert found.argmax(1).tolist() == [0, 1]
+    assert [len(part) for part in head(features, [boxes, boxes[:0]])] == [2, 0]
+
+
+def test_types_stand_behind_the_classes(typed):
+    detector = load_detector(typed, device="cpu", score=0.2)
+    assert detector.info.classes == ("nucleus",)
+    assert detector.info.types == TYPES
+    (plain,) = detector.detect([discs()], fill=1.0)
+    assert len(plain.instances) > 8
+    assert set(plain.instances.classes.tolist()) == {0}
+    sorted_ = detector.for_run(score=0.2, nms_iou=0.5, types=True)
+    assert sorted_.info.classes == ("nucleus", *TYPES)
+    (found,) = sorted_.detect([discs()], fill=1.0)
+    assert found.instances.boxes.tolist() == plain.instances.boxes.tolist()
+    assert set(found.instances.classes.tolist()) <= {0, 1, 2} != {0}
+    assert set(found.instances.classes.tolist()) & {1, 2}
+    # Neither is the other's: the network is shared, what is wanted is not.
+    (again,) = detector.detect([discs()], fill=1.0)
+    assert set(again.instances.classes.tolist()) == {0}
+    assert sorted_.for_run(score=0.2, nms_iou=0.5, types=False).info.classes == ("nucleus",)
+
+
+def test_a_card_of_other_types_is_refused(typed, tmp_path):
+    state, card = read_model(typed)
+    path = tmp_path / "other.safetensors"
+    for types in ((), ("a", "b", "c")):
+        save_model(path, state, card.model_copy(update={"types": types}), quantise=True)
+        with pytest.raises(WeightsError, match="cell types are not those of its card"):
+            read_model(path)
+
+
+def test_training_starts_without_types(typed):
+    model = build_maskrcnn(1, architecture=SMALL)
+    load_start(model, typed, ("nucleus",))
+    assert not any(key.startswith(TYPE_KEYS) for key in model.state_dict())
+
+
+def test_the_card_in_a_folder_is_that_of_the_file(tmp_path):
+    state = build_maskrcnn(1, architecture=SMALL).state_dict()
+    card = save_model(
+        tmp_path / "m.safetensors", state, ModelCard(name="m", classes=("a",)), quantise=True
+    )
+    assert (card.backbone, card.pyramid) == (SMALL.backbone, SMALL.pyramid)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "info", "protocol", "classes"),
+    [
+        (None, INFO, "he", True),
+        (None, INFO, "he_20x", True),
+        (None, INFO, "ihc", False),
+        (False, INFO, "he", False),
+        (True, INFO, "ihc", True),
+        (None, replace(INFO, types=()), "he", False),
+    ],
+)
+def test_when_nuclei_are_sorted(wanted, info, protocol, classes, tmp_path):
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, (255 * discs()).astype(np.uint8))
+    request = CountRequest(image=path, mpp=0.25, protocol=protocol, cell_types=wanted)
+    with open_slide(path, mpp=0.25) as slide:
+        plan = make_plan(slide, request, info)
+    assert plan.protocol.cell_types is classes
+    assert any("breast" in note for note in plan.notes) is classes
+
+
+def test_types_of_a_model_without_any(tmp_path):
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, (255 * discs()).astype(np.uint8))
+    request = CountRequest(image=path, mpp=0.25, protocol="he", cell_types=True)
+    with (
+        open_slide(path, mpp=0.25) as slide,
+        pytest.raises(SettingsError, match="tells no cell types apart"),
+    ):
+        make_plan(slide, request, replace(INFO, types=()))
+
+
+def test_only_stained_tissue_asks_for_types():
+    wanting = {name for name in ("he", "he_20x", "ihc", "fluorescence", "brightfield")
+               if load_protocol(name).cell_types}  # fmt: skip
+    assert wanting == {"he", "he_20x"}

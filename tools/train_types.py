@@ -1,0 +1,160 @@
+"""Teach a model cell types from annotated centres, on features that stay as they are.
+
+    python tools/train_types.py FOLDER --model default -o MODEL.safetensors
+
+FOLDER holds ``images/``, ``counts.csv`` (image, split) and ``points.csv`` (image, x, y, class).
+Every field is looked at several times: at the scales of the protocols ``he_20x`` and ``he``, as it
+is and in other colours. A found nucleus has the type of the centre that is its own:
+one-to-one, by least total distance, at most 6 px of the field away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import click
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cellseg.annotations.coco import read_pixels
+from cellseg.annotations.image import AnnotatedImage
+from cellseg.geometry import Box
+from cellseg.metrics.points import matched
+from cellseg.models.counting import best_precision, make_ready
+from cellseg.models.maskrcnn import (
+    TYPE_KEYS,
+    Architecture,
+    Limits,
+    build_maskrcnn,
+    forward_batch,
+    set_limits,
+)
+from cellseg.models.types import HIDDEN
+from cellseg.models.weights import network_of, read_model, save_model
+from cellseg.training.augment import Augmentation, photometric
+from cellseg.training.crops import Crop, cut_pixels
+
+SCALES_MPP = (0.35, 0.25)
+LOOKS = 3
+"""How often a field is looked at, at each scale; first in its own colours."""
+
+SCORE, WITHIN_PX = 0.2, 6.0
+STEPS, RATE, DECAY, DROPOUT = 800, 2e-3, 1e-2, 0.3
+
+
+def looks(path: Path, mpp: float, rng: np.random.Generator) -> Iterator[tuple[Tensor, float]]:
+    """Of a field: images float32 (3, H, W), and their pixels along a side of one of the field's."""
+    pixels = read_pixels(path, (0, 0))
+    height, width = pixels.shape[:2]
+    no = np.zeros((0, 4), np.int32)
+    field = AnnotatedImage("", pixels, no, [], np.zeros(0, np.int64), "transmitted", mpp, "")
+    for scale in SCALES_MPP:
+        size = (round(height * mpp / scale), round(width * mpp / scale))
+        plain = cut_pixels(field, Box(0, 0, height, width), size)
+        none = torch.zeros(0)
+        for number in range(LOOKS):
+            crop = Crop(plain, none, none, none, none, none)
+            if number:
+                crop = photometric(crop, "transmitted", Augmentation(label=0), rng)
+            yield crop.image, mpp / scale
+
+
+class Features:
+    """Boxes that the network finds, and what the type head sees of each."""
+
+    def __init__(self, model: str, types: int) -> None:
+        state, self.card = read_model(model)
+        self.state = {k: v for k, v in state.items() if not k.startswith(TYPE_KEYS)}
+        architecture = Architecture.of({k: v.shape for k, v in self.state.items()})
+        network = build_maskrcnn(1, architecture=replace(architecture, types=types))
+        head = network.roi_heads.type_head
+        blank = {f"{TYPE_KEYS}{name}": value for name, value in head.state_dict().items()}
+        self.network = network_of({**self.state, **blank}, 1, Path(model))
+        make_ready(self.network, best_precision(torch.device("cpu")))
+        self.network.roi_heads.type_head.float()
+        self.network.roi_heads.type_head.hidden.register_forward_pre_hook(self._see)
+        self.seen = torch.zeros(0)
+
+    def _see(self, _: nn.Module, seen: tuple[Tensor]) -> None:
+        self.seen = seen[0]
+
+    def of(self, image: Tensor) -> tuple[NDArray[np.float64], Tensor]:
+        """Centres (x, y), (D, 2), and features (D, F)."""
+        height, width = image.shape[1:]
+        set_limits(self.network, Limits.for_area(height * width), score=SCORE, nms_iou=0.5)
+        padded = F.pad(image, (0, -width % 32, 0, -height % 32), value=1.0)
+        (found,) = forward_batch(self.network, padded[None])
+        boxes = found["boxes"].double().numpy()
+        return (boxes[:, :2] + boxes[:, 2:]) / 2, self.seen
+
+
+def learned(seen: Tensor, kinds: Tensor, types: int) -> dict[str, Tensor]:
+    """Arrays of a type head: features made alike in size for learning, which then is undone."""
+    mean, spread = seen.mean(0), seen.std(0) + 1e-3
+    hidden, logits = nn.Linear(seen.shape[1], HIDDEN), nn.Linear(HIDDEN, types)
+    layers = nn.Sequential(nn.Dropout(DROPOUT), hidden, nn.ReLU(), nn.Dropout(DROPOUT), logits)
+    # Half-way between all cells alike and all types alike.
+    weight = torch.bincount(kinds, minlength=types).clamp_min(1).float() ** -0.5
+    optimiser = torch.optim.AdamW(layers.parameters(), RATE, weight_decay=DECAY)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, STEPS)
+    seen = (seen - mean) / spread
+    for _ in range(STEPS):
+        rows = torch.randint(len(seen), (512,))
+        loss = F.cross_entropy(
+            layers(seen[rows]), kinds[rows], weight / weight.mean(), label_smoothing=0.05
+        )
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    with torch.no_grad():
+        weight = hidden.weight / spread
+        return {
+            f"{TYPE_KEYS}hidden.weight": weight,
+            f"{TYPE_KEYS}hidden.bias": hidden.bias - weight @ mean,
+            f"{TYPE_KEYS}logits.weight": logits.weight.clone(),
+            f"{TYPE_KEYS}logits.bias": logits.bias.clone(),
+        }
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, path_type=Path))
+@click.option("--model", default="default", show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@click.option("--split", default="train", show_default=True)
+@click.option("--mpp", default=0.5, show_default=True)
+@click.option("--tissue", default="H&E of the breast (BRCA-M2C)", show_default=True)
+def main(folder: Path, model: str, output: Path, split: str, mpp: float, tissue: str) -> None:
+    """Write the model with types."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    rng = np.random.default_rng(0)
+    table = pd.read_csv(folder / "counts.csv")
+    points = pd.read_csv(folder / "points.csv")
+    names = tuple(sorted(points["class"].unique()))
+    by_image = points.groupby("image")
+    features = Features(model, len(names))
+    seen, kinds = [], []
+    for image in table.loc[(table["split"] == split) & (table["n_cells"] > 0), "image"]:
+        truth = by_image.get_group(image)
+        for pixels, zoom in looks(folder / "images" / image, mpp, rng):
+            centres, values = features.of(pixels)
+            there = truth[["x", "y"]].to_numpy(dtype=float) + 0.5
+            rows, columns = matched(centres / zoom, there, WITHIN_PX)
+            seen.append(values[rows])
+            kinds += [names.index(kind) for kind in truth["class"].to_numpy()[columns]]
+        click.echo(f"{image[:40]}: {len(kinds):,} nuclei so far")
+    arrays = learned(torch.cat(seen), torch.tensor(kinds), len(names))
+    card = features.card.model_copy(update={"types": names, "types_from": tissue})
+    save_model(output, {**features.state, **arrays}, card, quantise=True)
+    click.echo(output)
+
+
+if __name__ == "__main__":
+    main()
