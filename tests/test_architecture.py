@@ -44,6 +44,7 @@ HOMES = {
     "dask": set(),
     "distributed": {"counting"},
     "cloudpickle": {"counting"},
+    "filelock": {"results"},
     "fsspec": {"storage"},
 }
 
