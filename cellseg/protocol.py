@@ -12,6 +12,7 @@ import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -31,8 +32,8 @@ proposals for the largest cells come from. The backbone's own largest stride is 
 PROTOCOL_BYTES = 100_000
 """The most that a file of settings may hold."""
 
-NESTED = 3
-"""Settings in it, in one of them, and a list there."""
+NESTED = 4
+"""Settings in it, in one of them, one of a list of those, and a list there."""
 
 
 class Calibration(BaseModel):
@@ -58,6 +59,36 @@ class Calibration(BaseModel):
     def holds_for(self, checksum: str) -> bool:
         """Whether these are the weights that it was measured with."""
         return checksum.startswith(self.model)
+
+
+class Marker(BaseModel):
+    """One measurement, and where it parts the cells into classes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    measure: str = Field(min_length=1, max_length=200, description="A column of cells.csv.")
+    threshold: Literal["auto"] | float | tuple[float, float, float] = Field(
+        description="Cells at or above it are positive; three give 1+, 2+, 3+; auto proposes one."
+    )
+    name: Annotated[str, AfterValidator(visible)] = Field(
+        "", max_length=80, description="In class names where there are several; else the measure's."
+    )
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Marker:
+        if isinstance(self.threshold, tuple) and sorted(set(self.threshold)) != [*self.threshold]:
+            raise ValueError(f"three thresholds must ascend, got {self.threshold}")
+        return self
+
+
+MOST_MARKERS = 6
+"""Their combinations are 64 classes."""
+
+Markers = Annotated[
+    tuple[Marker, ...],
+    BeforeValidator(lambda given: given if isinstance(given, (list, tuple)) else (given,)),
+    Field(max_length=MOST_MARKERS),
+]
 
 
 class CountProtocol(BaseModel):
@@ -90,6 +121,7 @@ class CountProtocol(BaseModel):
     intensity: bool = Field(True, description="Measure intensities per channel.")
     cell_types: bool = Field(False, description="Sort nuclei by cell type, where the model can.")
     calibration: Calibration | None = Field(None, description="How far counts may be off.")
+    classify: Markers = Field((), description="Positive and negative, by measurements.")
 
     @model_validator(mode="after")
     def _consistent(self) -> CountProtocol:

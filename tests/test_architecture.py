@@ -17,7 +17,7 @@ PLUGIN = ROOT.parent / "napari_plugin" / "cellseg_napari"
 FLOORS = [
     {"errors", "geometry", "intensity", "text"},
     {"annotations", "instances", "models", "picture", "protocol", "storage", "synthetic"},
-    {"detect", "measure", "merge", "metrics", "slide", "tissue"},
+    {"classify", "detect", "measure", "merge", "metrics", "slide", "tissue"},
     {"counting", "training"},
     {"evaluate", "results"},
     {"export", "overlay"},

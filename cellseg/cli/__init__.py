@@ -21,6 +21,7 @@ from cellseg.cli._say import say
 from cellseg.errors import CellsegError, OutputError, unexpected_text
 
 COMMANDS = {
+    "classify": "Part a result's cells into positive and negative.",
     "count": "Count and measure the cells on each IMAGE.",
     "evaluate": "Count the annotated images of DATA, and compare.",
     "export": "Write a result for QuPath, ImageJ, spreadsheets or training.",
@@ -62,6 +63,7 @@ Examples:
   cellseg count slide.svs           counts, measures, leaves slide.cellseg/
   cellseg info slide.svs            what is in the file, pixel size first
   cellseg view slide.cellseg        the masks over the slide, in napari
+  cellseg classify slide.cellseg --measure dab_od_mean --threshold 0.2
   cellseg overlay slide.cellseg     their outlines as a picture, without napari
   cellseg train cells.json          a model from your own annotations
   cellseg evaluate cells.json       how good a model is on them""",

@@ -90,6 +90,9 @@ class Summary:
         Share of the slide's area that was skipped as background; None if nobody looked.
     cells_interval : (int, int) or None
         95 % interval of the true number, where the protocol was calibrated for the model.
+    labelling : tuple of mapping
+        For each marker: its thresholds, positive cells, index, H-score; none without classes by
+        measurement. See ``cellseg.results.classified``.
     """
 
     object: str
@@ -102,6 +105,7 @@ class Summary:
     area_um2: AreaStatistics | None
     skipped_share: float | None = None
     cells_interval: tuple[int, int] | None = None
+    labelling: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Summary:
@@ -112,7 +116,8 @@ class Summary:
         KeyError, TypeError
             If something is missing.
         """
-        given = {field.name: found[field.name] for field in fields(cls)}
+        given = {field.name: found[field.name] for field in fields(cls) if field.name in found}
+        given["labelling"] = tuple(given.get("labelling") or ())
         for name in ("area_px", "area_um2"):
             if (areas := given[name]) is not None:
                 quantiles = {int(percent): area for percent, area in areas["quantiles"].items()}
@@ -164,8 +169,9 @@ class Summary:
         if self.cells_interval is not None:
             parts[0] += " (95 %: {:,} … {:,})".format(*self.cells_interval)
         if len(self.cells_per_class) > 1:
-            counts = (f"{count:,} {which}" for which, count in self.cells_per_class.items())
+            counts = [f"{count:,} {which}" for which, count in self.cells_per_class.items()]
             parts[0] += f" ({', '.join(counts)})"
+        parts += [_labelled(marker) for marker in self.labelling]
         if self.area_um2 is not None:
             parts.append(f"median area {self.area_um2.median:.1f} µm²")
         elif self.area_px is not None:
@@ -247,6 +253,18 @@ class SummaryBuilder:
             skipped_share=skipped_share,
             cells_interval=_times(int(areas.size), interval),
         )
+
+
+def _labelled(marker: Mapping[str, Any]) -> str:
+    """What a person reads of one marker."""
+    if marker["index"] is None:
+        return f"{marker['name']}: no cell was measured"
+    said = f"{marker['name']} {100 * marker['index']:.1f} % positive"
+    if marker["index_interval"] is not None:
+        said += " (95 %: {:.1f} … {:.1f} %)".format(*(100 * v for v in marker["index_interval"]))
+    if marker["h_score"] is not None:
+        said += f", H-score {marker['h_score']:.0f}, Allred {marker['allred']}"
+    return said
 
 
 def _times(count: int, interval: tuple[float, float] | None) -> tuple[int, int] | None:

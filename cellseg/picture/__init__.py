@@ -1,5 +1,6 @@
 """Pictures for people: outlines by class, crops chosen by a rule, legends, scale bars."""
 
+from cellseg.picture._histogram import Cutting, draw_histograms
 from cellseg.picture._outlines import OTHER, PALETTE, borders, colours, line_width, outlined
 from cellseg.picture._places import Places, choose
 from cellseg.picture._scalebar import ScaleBar, draw_bar, scale_bar
@@ -9,6 +10,7 @@ from cellseg.picture._text import font, shortened, wrapped
 __all__ = [
     "OTHER",
     "PALETTE",
+    "Cutting",
     "Entry",
     "Legend",
     "Panel",
@@ -18,6 +20,7 @@ __all__ = [
     "choose",
     "colours",
     "draw_bar",
+    "draw_histograms",
     "font",
     "line_width",
     "outlined",

@@ -22,6 +22,7 @@ from cellseg.detect.maskrcnn import load_detector
 from cellseg.errors import CellsegError, ExistingResultError, InputError, SettingsError
 from cellseg.export import check_exports, export
 from cellseg.pipeline.cells import Cells
+from cellseg.pipeline.classified import check_markers, classify_count
 from cellseg.pipeline.events import CountResult, Event, Note, Started, TileDone
 from cellseg.results import CORRECTIONS, ResultFolder, load_result
 from cellseg.results.recording import Recording, check_tile
@@ -120,14 +121,17 @@ def _events(
             if folder.already_complete and (earlier := _earlier(request.image, folder.path)):
                 yield Note("counted before with the same settings: nothing to do")
                 folder.close()
+                markers = plan.protocol.classify
+                yield from classify_count(folder.path, markers, image=request.image, missing=True)
                 _export(request, folder.path, missing=True)
-                yield earlier
+                yield _earlier(request.image, folder.path) or earlier
                 return
             if folder.resumed:
                 yield Note("going on from an earlier, interrupted run of the same settings")
             elif folder.started_afresh_because:
                 yield Note(f"{folder.started_afresh_because}: starting afresh")
             count = SlideCount(slide, plan, chosen, mapper=mapper, strict=request.strict)
+            check_markers(count)
             recording = Recording(folder, count, request)
             yield from _tiles(recording)
             if (folder.path / CORRECTIONS).is_file():
@@ -136,11 +140,12 @@ def _events(
                     "are, and are not made to this one"
                 )
             _refuse_replaced(request, identity, folder)
-            summary, warnings = recording.finish(started=started)
+            recording.finish(started=started)
+            yield from classify_count(folder.path, plan.protocol.classify, image=request.image)
             _export(request, folder.path)
             yield CountResult(
                 image=request.image,
-                cells=Cells(summary, folder.path, warnings=tuple(warnings)),
+                cells=Cells.of(load_result(folder.path)),
                 tiles=len(plan.grid),
                 tiles_skipped=count.tally.skipped,
                 tiles_failed=len(count.tally.failures),

@@ -22,6 +22,7 @@ from cellseg.results.publish import (
     changed_files,
     is_export_name,
 )
+from cellseg.results.reclassify import reclassify
 from cellseg.results.report import Report
 from cellseg.results.result import Result, load_result
 from cellseg.results.table import TableColumn, with_texts
@@ -50,6 +51,7 @@ __all__ = [
     "is_export_name",
     "load_result",
     "readable",
+    "reclassify",
     "recorded_ground",
     "tissue_outline",
     "with_texts",

@@ -28,12 +28,12 @@ from cellseg.results.labels import label_token
 
 STAGING = ".partial"
 TABLE, LABELS, RUN, OVERVIEW = "cells.csv", "labels.ome.zarr", "run.json", "overview.png"
-TISSUE, OUTLINES = "tissue.geojson", "outlines.png"
+TISSUE, OUTLINES, HISTOGRAM = "tissue.geojson", "outlines.png", "histogram.png"
 CORRECTIONS = "corrections.json"
-RESULT_FILES = (TABLE, LABELS, OVERVIEW, OUTLINES, TISSUE, RUN)
+RESULT_FILES = (TABLE, LABELS, OVERVIEW, OUTLINES, HISTOGRAM, TISSUE, RUN)
 """What a run itself leaves; exports and corrections come beside it."""
 
-CHECKED = (TABLE, LABELS, OVERVIEW, OUTLINES, TISSUE)
+CHECKED = (TABLE, LABELS, OVERVIEW, OUTLINES, HISTOGRAM, TISSUE)
 """Of these, sizes and checksums stand in ``run.json``."""
 
 FORMAT = "cellseg result"
@@ -43,7 +43,7 @@ FETCHED = ".fetched"
 """Lies beside the record of a result behind a URL, whose pixels and table were not fetched."""
 
 _READY, _OLD = "READY", "old"
-_OPTIONAL = (OVERVIEW, OUTLINES, TISSUE)
+_OPTIONAL = (OVERVIEW, OUTLINES, HISTOGRAM, TISSUE)
 _FILES = (TABLE, *_OPTIONAL, RUN)
 
 
@@ -61,12 +61,28 @@ def remove_staging(folder: Path) -> None:
         remove(folder / STAGING)
 
 
-def mark_ready(folder: Path, token: str, *, outdated: Iterable[str]) -> None:
-    """Say that the staging folder holds a whole result; ``outdated`` exports will go."""
+def mark_ready(
+    folder: Path, token: str, *, outdated: Iterable[str], absent: Iterable[str] | None = None
+) -> None:
+    """Say that the staging folder holds a whole result.
+
+    Parameters
+    ----------
+    folder : Path
+    token : str
+        Of its label image; of the one under the final name, where only other parts are new.
+    outdated : iterable of str
+        Exports that will go.
+    absent : iterable of str, optional
+        Parts that will go; by default those that a run may leave out and did.
+    """
     staging = folder / STAGING
     sync(staging)
-    absent = [name for name in _OPTIONAL if not (staging / name).is_file()]
-    write_json(staging / _READY, {"token": token, "outdated": list(outdated), "absent": absent})
+    if absent is None:
+        absent = [name for name in _OPTIONAL if not (staging / name).is_file()]
+    parts = [name for name in (LABELS, *_FILES) if _exists(staging / name)]
+    ready = {"token": token, "outdated": list(outdated), "absent": list(absent), "parts": parts}
+    write_json(staging / _READY, ready)
 
 
 def is_ready(folder: Path) -> bool:
@@ -110,7 +126,7 @@ def publish(folder: Path) -> None:
                 os.replace(staging / name, folder / name)  # noqa: PTH105 - says what it does
     except OSError:
         if _exists(old / RUN):
-            _put_back(folder, gone)
+            _put_back(folder, gone, _names(ready, "parts"))
         raise
     sync(folder)
     (staging / _READY).unlink()
@@ -118,11 +134,15 @@ def publish(folder: Path) -> None:
     sync(staging)
 
 
-def _put_back(folder: Path, gone: Iterable[str]) -> None:
-    """The older result under its names again, ``run.json`` last; then the new one is not ready."""
+def _put_back(folder: Path, gone: Iterable[str], parts: Iterable[str]) -> None:
+    """The older result under its names again, ``run.json`` last; then the new one is not ready.
+
+    What was not among the new one's ``parts`` never moved.
+    """
     staging, old = folder / STAGING, folder / STAGING / _OLD
     for name in (*gone, *_OPTIONAL, LABELS, TABLE, RUN):
-        if _exists(folder / name) and not _exists(staging / name) and name not in gone:
+        arrived = name in parts and not _exists(staging / name) and name not in gone
+        if arrived and _exists(folder / name):
             (folder / name).rename(staging / name)
         if _exists(old / name):
             (old / name).rename(folder / name)

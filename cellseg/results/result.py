@@ -134,7 +134,10 @@ class Result:
                 run = read_json(self.run_path)
                 names = sorted({*publish.exports_of(run), *(() if own else (name,))})
                 files = {**publish.files_of(run), name: file_entry(path)}
-                write_json(self.run_path, {**run, "exports": names, "files": files})
+                # What is made now shows the classes of now.
+                old = [other for other in run.get("stale") or () if other != name]
+                changes = {"exports": names, "files": files, "stale": old}
+                write_json(self.run_path, {**run, **changes})
             finally:
                 lock.release()
         return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from cellseg.geometry import Box
 from cellseg.measure import Scale
 from cellseg.measure.summary import Summary, SummaryBuilder
 from cellseg.results import Result
+from cellseg.results.classified import NEEDED, REGION, Classification
 from cellseg.results.corrections._edit import Edit, EditedCell
 from cellseg.results.corrections._log import check_token
 from cellseg.results.corrections._pyramid import CHUNK_PX, PatchedPyramid
@@ -41,6 +43,7 @@ class CorrectedCells:
         self.rows = result.rows()
         self.pyramid = PatchedPyramid(result.labels())
         self.classes = list(classes)
+        self._made = Classification.of(result.run)
         self._cells: dict[int, EditedCell | None] = {}
         self._measured: dict[int, tuple[EditedCell, pd.Series[Any]]] = {}
 
@@ -108,23 +111,27 @@ class CorrectedCells:
         scale = Scale(self.result.frame.downsample, self.result.frame.mpp)
         name = str(self.result.run.get("object", "cell"))
         builder = SummaryBuilder(self.classes, object=name, scale=scale)
-        columns = ["class", "touches_border", "stitched", "area_px"]
+        columns = [*NEEDED, REGION, "touches_border", "stitched"]
         names = {column for column, _ in self.rows.columns}
         kept = self.rows.load([column for column in columns if column in names])
         untouched = np.ones(len(kept), np.bool_)
         gone = [label - 1 for label in self._cells if label <= len(kept)]
         untouched[gone] = False
-        for column in columns:
+        for column in ("touches_border", "stitched"):
             if column not in kept:
                 kept[column] = False
         builder.add(kept[untouched])
         edited = self.edited_table()
         if len(edited):
-            builder.add(edited.reindex(columns=columns, fill_value=False))
+            builder.add(edited.reindex(columns=kept.columns, fill_value=False))
         before = section(self.result, "summary")
-        return builder.build(
+        summary = builder.build(
             tissue_mm2=before.get("tissue_mm2"), skipped_share=before.get("skipped_share")
         )
+        if self._made is None:
+            return summary
+        cells = pd.concat([kept[untouched], edited.reindex(columns=kept.columns)])
+        return replace(summary, labelling=tuple(self._made.scores(cells, self.result.frame.mpp)))
 
     def edited_table(self) -> pd.DataFrame:
         """Rows of the edited cells that are there, measured; columns as in the result's table."""
@@ -193,6 +200,26 @@ class CorrectedCells:
             raise InputError(f"{self.result.labels_path}: cell {label} is not where its row says")
         return EditedCell(*found, str(row["class"]), float(row["score"]))
 
+    def _by_measurement(
+        self, cells: Sequence[tuple[int, EditedCell]], table: pd.DataFrame
+    ) -> list[str]:
+        """Classes of cells just measured: what a person said, else what the thresholds say."""
+        named = [cell.name for _, cell in cells]
+        if self._made is None:
+            return named
+        told = self.named_by_hand()
+        types = self._made.type_of([*self._made.earlier, *self._made.names])
+        found = self._made.classes(table, [types.get(name, name) for name in named])
+        own = {*self.classes} - types.keys()
+        return [
+            name if label in told or name in own else measured
+            for (label, _), name, measured in zip(cells, named, found, strict=True)
+        ]
+
+    def named_by_hand(self) -> set[int]:
+        """Labels of cells whose class a person gave."""
+        return set()
+
     def _is_measured(self, label: int) -> bool:
         return label in self._measured and self._measured[label][0] is self._cells[label]
 
@@ -216,7 +243,7 @@ class CorrectedCells:
         finally:
             measurer.close()
         table["label"] = [label for label, _ in cells]
-        table["class"] = [cell.name for _, cell in cells]
+        table["class"] = self._by_measurement(cells, table)
         table["object"] = str(self.result.run.get("object", "cell"))
         table = table[[name for name, _ in self.rows.columns]]
         for (label, cell), (_, row) in zip(cells, table.iterrows(), strict=True):
@@ -250,7 +277,8 @@ class CorrectedCells:
         if not same or np.count_nonzero(cell.mask) != whole:
             return None
         renamed = row.copy()
-        renamed["class"] = cell.name
+        if self._made is None or label in self.named_by_hand():
+            renamed["class"] = cell.name
         return renamed
 
 

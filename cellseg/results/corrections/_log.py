@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from cellseg.errors import InputError, OutputError
 from cellseg.results import CORRECTIONS, Result
+from cellseg.results.classified import Classification
 from cellseg.results.corrections._edit import Edit, LogRecord
 from cellseg.results.files import output_errors, read_json, replacing, sha256_of
 
@@ -74,7 +75,7 @@ class LogFile:
                 return [], []
             record = LogRecord.model_validate(found)
             edits = [Edit.from_dict(entry) for entry in found["edits"]]
-            self._check(edits, {*map(str, self._result.run["class_names"]), *record.classes})
+            self._check(edits, {*self._known_classes(), *record.classes})
         except ValidationError as error:
             fault = error.errors()[0]
             where = ".".join(str(part) for part in fault["loc"])
@@ -82,6 +83,12 @@ class LogFile:
         except (InputError, ValueError) as error:
             raise self._damaged(str(error).removeprefix(f"{self._path}: ")) from error
         return edits, record.classes
+
+    def _known_classes(self) -> list[str]:
+        """Those that the result has or had: edits may be older than its classes by measurement."""
+        run = self._result.run
+        made = Classification.of(run)
+        return [*map(str, run["class_names"]), *(made.earlier if made else ())]
 
     def _damaged(self, why: str) -> InputError:
         kept = f"corrections-damaged-{(self._seen or '')[:8]}.json"

@@ -62,7 +62,7 @@ def save(
             instances = Instances.build(
                 [(c.box.y0, c.box.x0, c.box.y1, c.box.x1) for c in cells],
                 [c.score for c in cells],
-                [corrections.classes.index(c.name) for c in cells],
+                [corrections.classes.index(name) for name in table["class"]],
                 [c.mask for c in cells],
             )
             out.add_cells(table, instances)

@@ -81,6 +81,10 @@ class Corrections(CorrectedCells):
         """In the order in which they were made, undone ones left out."""
         return tuple(self._edits)
 
+    def named_by_hand(self) -> set[int]:
+        """Labels of cells whose class a person gave."""
+        return {label for edit in self._edits if edit.kind == "class" for label in edit.labels}
+
     def on_change(self, listener: Callable[[Edit], None]) -> Callable[[], None]:
         """Call ``listener`` after each edit, undone and redone ones too; returns what ends it."""
         self._listeners.append(listener)

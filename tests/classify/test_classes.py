@@ -1,0 +1,163 @@
+"""Classes, scores, intervals and proposed thresholds, from plain columns."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import ndimage
+
+from cellseg.classify import (
+    Blocks,
+    allred,
+    classify,
+    h_score,
+    histogram,
+    measurement,
+    propose,
+    share_interval,
+    spatial_blocks,
+)
+from cellseg.errors import SettingsError
+from cellseg.protocol import Marker
+
+
+def test_a_value_at_the_threshold_is_positive():
+    found = classify({"od": [0.1, 0.2, 0.3, np.nan]}, [Marker(measure="od", threshold=0.2)])
+    assert found.names == ("negative", "positive")
+    assert found.codes.tolist() == [0, 1, 1, -1]
+    assert found.counts == {"negative": 1, "positive": 2}
+
+
+def test_three_thresholds_give_grades():
+    marker = Marker(measure="od", threshold=(0.1, 0.2, 0.3))
+    found = classify(pd.DataFrame({"od": [0.0, 0.1, 0.25, 9.0]}), [marker])
+    assert [found.names[code] for code in found.codes] == ["negative", "1+", "2+", "3+"]
+
+
+def test_several_markers_give_combinations():
+    markers = [
+        Marker(measure="intensity_mean_cd3", threshold=10, name="CD3"),
+        Marker(measure="intensity_mean_cd8", threshold=(5, 6, 7)),
+    ]
+    table = {"intensity_mean_cd3": [9, 10, 10, 1], "intensity_mean_cd8": [0, 4, 6.5, np.nan]}
+    found = classify(table, markers)
+    assert len(found.names) == 8
+    assert [found.names[code] for code in found.codes[:3]] == [
+        "CD3- cd8-",
+        "CD3+ cd8-",
+        "CD3+ cd8 2+",
+    ]
+    assert found.codes[3] == -1
+
+
+def test_a_measurement_that_is_not_there_is_named_with_those_that_are():
+    columns = [("class", "str"), ("dab_od_mean", "float64"), ("area_um2", "float64")]
+    assert measurement("nucleus_dab_od_mean", columns) == "dab_od_mean"
+    with pytest.raises(SettingsError, match=r"'dab'.*there are: dab_od_mean, area_um2"):
+        measurement("dab", columns)
+    with pytest.raises(SettingsError, match="no measured numbers"):
+        measurement("class", columns)
+
+
+@pytest.mark.parametrize(
+    ("grades", "score", "both"),
+    [
+        ((100, 0, 0, 0), 0, 0),
+        ((0, 0, 0, 10), 300, 8),
+        ((50, 20, 20, 10), 90, 6),
+        ((999, 1, 0, 0), 0.1, 2),
+        ((90, 10), None, None),
+        ((0, 0, 0, 0), None, None),
+    ],
+)
+def test_h_score_and_allred(grades, score, both):
+    assert h_score(grades) == (None if score is None else pytest.approx(score))
+    assert allred(grades) == both
+
+
+def _patchy(rng, *, side_um=4000.0, cells=6000, grain_um=60.0):
+    """Cells whose chance to be positive varies over the slide, 20 % on the whole."""
+    grid = ndimage.gaussian_filter(rng.standard_normal((200, 200)), grain_um / 20, mode="wrap")
+    chance = 0.2 + 0.12 * np.clip(grid / grid.std(), -1.6, 1.6)
+    places = rng.uniform(0, side_um, (cells, 2))
+    at = (places / side_um * 200).astype(int)
+    return places, rng.random(cells) < chance[at[:, 0], at[:, 1]]
+
+
+def test_the_interval_covers_what_it_says_and_cells_by_themselves_do_not():
+    rng = np.random.default_rng(3)
+    runs, held, alone = 120, 0, 0
+    for _ in range(runs):
+        places, positive = _patchy(rng)
+        blocks = spatial_blocks(places, mpp=1.0)
+        low, high = share_interval(positive, blocks)
+        held += low <= 0.2 <= high
+        half = 1.96 * (positive.mean() * (1 - positive.mean()) / len(positive)) ** 0.5
+        alone += abs(positive.mean() - 0.2) <= half
+    assert 0.91 <= held / runs <= 0.99
+    assert alone / runs < 0.85
+
+
+def test_no_interval_from_a_handful_of_blocks_and_one_where_no_cell_is_positive():
+    nothing = np.zeros(500, np.bool_)
+    few = Blocks(np.arange(500) % 9, 9, 100.0)
+    assert share_interval(nothing, few) is None
+    low, high = share_interval(nothing, Blocks(np.arange(500) % 50, 50, 100.0))
+    assert low == 0
+    assert 0.001 < high < 0.02
+
+
+def test_blocks_shrink_until_there_are_enough():
+    rng = np.random.default_rng(0)
+    places = rng.uniform(0, 10_000, (5000, 2))
+    assert spatial_blocks(places, mpp=1.0).side_px == 1000
+    assert spatial_blocks(places, mpp=0.25).side_px == 350 / 0.25
+    assert spatial_blocks(places, mpp=None, usual_px=32).side_px == pytest.approx(350 / 0.25)
+    assert spatial_blocks(places[:0], mpp=1.0).number == 0
+
+
+@pytest.mark.parametrize("share", [0.03, 0.2, 0.5, 0.8])
+def test_a_threshold_is_proposed_between_two_humps(share):
+    rng = np.random.default_rng(1)
+    cells, positive = 4000, int(4000 * share)
+    values = np.concatenate(
+        [rng.normal(0.05, 0.03, cells - positive), rng.normal(0.45, 0.12, positive)]
+    )
+    found = propose(values)
+    assert 0.1 < found.threshold < 0.25
+    assert (values >= found.threshold).mean() == pytest.approx(share, abs=0.01)
+    assert found.share == pytest.approx(share, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        lambda rng: rng.normal(0.2, 0.05, 5000),
+        lambda rng: rng.lognormal(-2, 0.6, 5000),
+        lambda rng: rng.uniform(0, 1, 5000),
+        lambda rng: rng.exponential(0.1, 5000),
+        lambda rng: rng.gamma(2, 0.1, 300),
+        lambda rng: np.full(5000, 0.3),
+        lambda rng: np.concatenate([rng.normal(0.2, 0.05, 5000), [5.0, 6.0]]),
+        lambda rng: rng.normal(0.2, 0.05, 20),
+        lambda rng: np.full(300, np.nan),
+    ],
+)
+def test_nothing_is_proposed_without_reason(values):
+    for seed in range(5):
+        with pytest.raises(SettingsError, match="no threshold is proposed"):
+            propose(values(np.random.default_rng(seed)))
+
+
+def test_the_histogram_holds_every_cell():
+    rng = np.random.default_rng(0)
+    values = np.concatenate([rng.normal(0, 1, 10_000), [1e6, -1e6, np.nan, np.inf]])
+    found = histogram(values)
+    assert found.counts.sum() + found.below + found.above + found.missing == len(values)
+    assert 1 <= found.below <= 5
+    assert 1 <= found.above <= 5
+    assert found.missing == 2
+    assert found.edges[-1] < 10
+    assert histogram([]).counts.sum() == 0
+    assert histogram([3.0]).counts.sum() == 1

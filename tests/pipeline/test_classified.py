@@ -1,0 +1,227 @@
+"""Classes by measurement on finished results: table, record, pictures, exports, corrections."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cellseg.counting.request import CountRequest
+from cellseg.detect.threshold import ThresholdDetector
+from cellseg.errors import InputError, SettingsError
+from cellseg.export import export
+from cellseg.pipeline.classified import classify_result
+from cellseg.pipeline.run import CountResult, run
+from cellseg.protocol import Marker, load_protocol
+from cellseg.results import load_result, publish
+from cellseg.results.corrections import Corrections
+from cellseg.synthetic import PyramidLayout, draw_discs, write_pyramid
+
+PROTOCOL = load_protocol("ihc").changed(
+    mpp=1.0, min_area_um2=0.0, tile_px=128, largest_cell_um=40.0
+)
+BROWN = (120, 80, 50)
+RED = "intensity_mean_red"
+
+
+def count(path, **settings):
+    request = CountRequest(image=path, protocol=PROTOCOL.changed(**settings), prefilter=False)
+    *_, last = run(request, detector=ThresholdDetector())
+    assert isinstance(last, CountResult)
+    return last.cells.folder
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory):
+    """Discs, every fifth of them brown."""
+    path = tmp_path_factory.mktemp("discs") / "discs.tif"
+    drawn = draw_discs((700, 900), np.random.default_rng(7))
+    image = drawn.image.copy()
+    image[(drawn.labels > 0) & (drawn.labels % 5 == 0)] = BROWN
+    write_pyramid(path, image, layout=PyramidLayout(mpp=0.5, tile_px=128))
+    return path
+
+
+@pytest.fixture(scope="module")
+def counted_once(slide):
+    folder = count(slide)
+    for name in ("cells.geojson", "cells.coco.json"):
+        export(folder, name)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path, slide, counted_once):
+    shutil.copy(slide, tmp_path)
+    copy = shutil.copytree(counted_once, tmp_path / "discs.cellseg")
+    record = json.loads((copy / "run.json").read_text())
+    record["image"]["path"] = "discs.tif"
+    (copy / "run.json").write_text(json.dumps(record))
+    return copy
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+def one(threshold, **more):
+    return [Marker(measure="nucleus_dab_od_mean", threshold=threshold, **more)]
+
+
+def test_positive_and_negative_everywhere(folder):
+    before = load_result(folder)
+    table = before.table()
+    outlines = pixels(before.outlines_path)
+    done = classify_result(folder, one("auto", name="DAB"))
+    result = done.result
+    after = result.table()
+    positive = (np.arange(1, len(table) + 1) % 5 == 0).sum()
+    assert after["class"].value_counts()["positive"] == positive
+    assert after.drop(columns="class").equals(table.drop(columns="class"))
+    assert result.changed() is None
+    assert result.run["class_names"] == ["negative", "positive"]
+    summary = result.run["summary"]
+    assert summary["cells_per_class"] == {"negative": len(table) - positive, "positive": positive}
+    (scored,) = summary["labelling"]
+    assert scored["index"] == positive / len(table)
+    low, high = scored["index_interval"]
+    assert low < 0.2 < high
+    assert scored["name"] == "DAB"
+    assert scored["block_um"] >= 60
+    assert result.run["stale"] == []
+    for name in ("cells.geojson", "cells.coco.json"):
+        assert "positive" in (folder / name).read_text()
+        assert result.has_export(name)
+    assert not np.array_equal(outlines, pixels(result.outlines_path))
+    assert pixels(folder / "histogram.png").shape[1] > 500
+    assert any("lowest point" in note for note in done.notes)
+
+
+def test_classified_again_and_again(folder):
+    once = classify_result(folder, one((0.05, 0.1, 0.15))).result
+    assert once.run["class_names"] == ["negative", "1+", "2+", "3+"]
+    table = once.table()
+    for thresholds in (0.1, (0.05, 0.1, 0.15)):
+        again = classify_result(folder, one(thresholds)).result
+    assert again.table().equals(table)
+    (first,), (second,) = (r.run["summary"]["labelling"] for r in (once, again))
+    assert first == second
+    assert first["h_score"] > 0
+    assert first["allred"] >= 2
+
+
+def test_combinations_of_markers_are_counted(folder):
+    markers = [*one(0.1, name="DAB"), Marker(measure=RED, threshold=110.0)]
+    result = classify_result(folder, markers).result
+    counts = result.run["summary"]["cells_per_class"]
+    assert list(counts) == ["DAB- red-", "DAB- red+", "DAB+ red-", "DAB+ red+"]
+    assert sum(counts.values()) == len(result.table())
+    assert [marker["name"] for marker in result.run["summary"]["labelling"]] == ["DAB", "red"]
+    assert counts["DAB+ red+"] == result.run["summary"]["labelling"][0]["positive"]
+
+
+def test_a_measurement_that_is_not_there_changes_nothing(folder):
+    before = (folder / "run.json").read_bytes()
+    with pytest.raises(SettingsError, match=r"'ki67'.*dab_od_mean"):
+        classify_result(folder, [Marker(measure="ki67", threshold=1)])
+    with pytest.raises(SettingsError, match="no threshold is proposed"):
+        classify_result(folder, [Marker(measure="score", threshold="auto")])
+    assert (folder / "run.json").read_bytes() == before
+
+
+def test_a_threshold_beyond_the_values_is_said(folder):
+    done = classify_result(folder, one(9.0))
+    assert any("above all" in note for note in done.notes)
+    assert done.result.run["classification"]["notes"] == list(done.notes)
+
+
+def test_a_table_that_was_edited_is_refused(folder):
+    path = folder / "cells.csv"
+    path.write_text(path.read_text().replace("nucleus", "nukleus", 1))
+    with pytest.raises(InputError, match=r"cells\.csv was changed"):
+        classify_result(folder, one(0.1))
+
+
+def test_without_the_slide_the_old_picture_is_marked(folder):
+    (folder.parent / "discs.tif").unlink()
+    done = classify_result(folder, one(0.1))
+    assert done.result.run["stale"] == ["outlines.png"]
+    assert any("outlines.png still shows" in note for note in done.notes)
+    assert done.result.changed() is None
+
+
+@pytest.mark.parametrize("step", ["cells.csv", "run.json"])
+def test_killed_while_it_publishes_it_is_whole_afterwards(folder, step, monkeypatch):
+    real = publish.os.replace
+
+    def killed(source, target):
+        if str(target).endswith(step) and ".partial" in str(source):
+            raise KeyboardInterrupt
+        real(source, target)
+
+    monkeypatch.setattr(publish.os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        classify_result(folder, one(0.1))
+    monkeypatch.undo()
+    result = classify_result(folder, one(0.1)).result
+    assert result.changed() is None
+    assert (result.table()["class"] == "positive").any()
+
+
+def test_a_disk_that_refuses_leaves_the_classes_as_they_were(folder, monkeypatch):
+    before = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
+    real = publish.os.replace
+
+    def full(source, target):
+        if str(target).endswith("run.json") and ".partial/run.json" in str(source):
+            raise OSError(28, "No space left on device")
+        real(source, target)
+
+    monkeypatch.setattr(publish.os, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        classify_result(folder, one(0.1))
+    monkeypatch.undo()
+    result = load_result(folder)
+    assert result.changed() is None
+    assert {p.name: p.stat().st_size for p in folder.iterdir() if p.is_file()} == before
+
+
+def test_corrections_from_before_and_after(folder):
+    density = load_result(folder).table()["dab_od_mean"]
+    brown, blue = (np.flatnonzero(density > 0.1) + 1).tolist(), np.flatnonzero(density < 0.1) + 1
+    corrections = Corrections.open(folder)
+    corrections.delete(brown[:1])
+    corrections.classify(blue[:1].tolist(), "mitosis")
+    corrections.split(brown[5])
+    classify_result(folder, one(0.1))
+    again = Corrections.open(folder)
+    again.classify(blue[1:2].tolist(), "positive")
+    summary = again.recount()
+    saved = again.save()
+    table = saved.table()
+    classes = table["class"].value_counts()
+    automatic = load_result(folder).run["summary"]["cells_per_class"]["positive"]
+    # A brown disc deleted, one split in two, one cell called positive by hand.
+    assert classes["positive"] == automatic - 1 + 1 + 1
+    assert classes["mitosis"] == 1
+    assert summary.labelling[0]["positive"] == classes["positive"]
+    assert saved.run["summary"]["labelling"][0]["positive"] == classes["positive"]
+    other = classify_result(saved.path, one(9.0)).result
+    assert set(other.table()["class"]) == {"negative", "mitosis: negative"}
+
+
+def test_a_protocol_classifies_and_an_interrupted_run_does_it_later(slide, tmp_path):
+    path = shutil.copy(slide, tmp_path / "other.tif")
+    rule = {"measure": "dab_od_mean", "threshold": "auto"}
+    folder = count(path, classify=rule)
+    run_json = json.loads((folder / "run.json").read_text())
+    assert run_json["summary"]["labelling"][0]["positive"] > 0
+    # As it is left by a kill between the last file of the count and the classes.
+    del run_json["classification"]
+    (folder / "run.json").write_text(json.dumps(run_json))
+    count(path, classify=rule)
+    assert load_result(folder).run["classification"]["markers"][0]["measure"] == "dab_od_mean"
