@@ -120,19 +120,13 @@ class Recording:
             tile.row, tile.column, step.instances, status=status, info=info, cells=new
         )
 
-    def finish(self, *, started: float) -> tuple[Summary, list[str]]:
+    def finish(self, *, started: float) -> None:
         """Write everything.
 
         Parameters
         ----------
         started : float
             When the run began, by ``time.monotonic()``.
-
-        Returns
-        -------
-        Summary
-        list of str
-            What a person should know.
         """
         count, prefilter = self.count, self.count.plan.prefilter
         info, calibration = count.detector.info, count.plan.protocol.calibration
@@ -164,7 +158,6 @@ class Recording:
                 complete=not count.tally.failures,
             )
         )
-        return summary, warnings
 
     def _provenance(
         self, summary: Summary, warnings: list[str], started: float
