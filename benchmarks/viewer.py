@@ -47,7 +47,7 @@ def write_result(folder: Path, slide: Path, side: int, cells: int) -> None:
     frame = Frame(
         height=side, width=side, lattice_height=side, lattice_width=side, downsample=1.0, mpp=MPP
     )
-    given = [c for c in wanted if c.name not in ("label", "class", "object", "score")]
+    given = [c for c in wanted if c.name not in ("label", "image", "class", "object", "score")]
     with ResultFolder.open(folder, key=f"viewer {side} {cells}") as out:
         for row in range(per_side):
             middle_y = int((row + 0.5) * pitch)

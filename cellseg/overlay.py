@@ -6,9 +6,9 @@ from pathlib import Path
 
 from cellseg.errors import InputError, OutputError, SettingsError
 from cellseg.geometry import Box
+from cellseg.picture import write_png
 from cellseg.results import (
     OUTLINES,
-    PNG_LEVEL,
     Masks,
     Result,
     draw_outlines,
@@ -68,7 +68,7 @@ def overlay(
         picture = draw_outlines(recorded_ground(result.run, slide), masks, place)
 
     def write(path: Path) -> None:
-        picture.save(path, format="PNG", compress_level=PNG_LEVEL)
+        write_png(picture, path)
 
     if output is None:
         return result.export(_name(place), write)

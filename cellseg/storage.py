@@ -4,6 +4,9 @@ A :class:`RemotePath` offers the few methods of :class:`pathlib.Path` that readi
 needs, so that readers do not ask which of the two they were given.
 """
 
+# Not universal-pathlib: its names and suffixes keep a URL's signature, its texts the password,
+# and "..", "?" and an outage would have to be caught around each of its methods all the same.
+
 from __future__ import annotations
 
 import io

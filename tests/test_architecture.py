@@ -21,8 +21,8 @@ FLOORS = [
     {"counting", "training"},
     {"evaluate", "results"},
     {"export", "overlay"},
-    {"pipeline"},
-    {"cellseg_napari", "report"},
+    {"pipeline", "study"},
+    {"cellseg_napari", "doctor", "report"},
     {"cli"},
     {"__main__"},
 ]

@@ -136,4 +136,4 @@ def test_nothing_that_is_typed_or_named_steers_the_terminal(monkeypatch, capsys,
 def test_a_page_shows_them_too():
     from cellseg.report import page
 
-    assert page._safe(f"<b>{NASTY}") == f"&lt;b&gt;{visible(NASTY)}"
+    assert page.safe(f"<b>{NASTY}") == f"&lt;b&gt;{visible(NASTY)}"

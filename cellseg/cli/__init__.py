@@ -23,10 +23,12 @@ from cellseg.errors import CellsegError, OutputError, unexpected_text
 COMMANDS = {
     "classify": "Part a result's cells into positive and negative.",
     "count": "Count and measure the cells on each IMAGE.",
+    "doctor": "Say what is installed, where a count would run, what is not well.",
     "evaluate": "Count the annotated images of DATA, and compare.",
     "export": "Write a result for QuPath, ImageJ, spreadsheets or training.",
     "info": "Say what an image is: size, channels, pixel size.",
     "overlay": "Draw a result's outlines over its slide, anywhere.",
+    "report": "Summarise all results below FOLDER as a page and a table.",
     "train": "Train a model on DATA: COCO JSON, polygons or masks.",
     "view": "Show a result folder, or a slide alone, in napari.",
 }
@@ -65,6 +67,7 @@ Examples:
   cellseg view slide.cellseg        the masks over the slide, in napari
   cellseg classify slide.cellseg --measure dab_od_mean --threshold 0.2
   cellseg overlay slide.cellseg     their outlines as a picture, without napari
+  cellseg report results/           all results in a folder, as a page and a table
   cellseg train cells.json          a model from your own annotations
   cellseg evaluate cells.json       how good a model is on them""",
 )

@@ -115,7 +115,7 @@ def evaluate(
         raise SettingsError("--within is for centres (CSV), which stand alone")
     evaluation = _drained(request, console)
     if report is not None:
-        from cellseg.report import write_report
+        from cellseg.report.evaluation import write_report
 
         page = write_report(evaluation, report)
         say(f"report: {page}", console=console)

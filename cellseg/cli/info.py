@@ -76,7 +76,10 @@ def _rows(described: dict[str, Any]) -> list[tuple[str, str]]:
     if (height, width) == (described["height_px"], described["width_px"]):
         chunks = "in one piece"
     rows = [
-        ("format", f"{described['format']}, {described['compression']}, {chunks}"),
+        (
+            "format",
+            ", ".join(filter(None, (described["format"], described["compression"], chunks))),
+        ),
         ("size", _size(described)),
         ("pixel size", _pixel_size(described)),
         ("channels", f"{', '.join(_channels(described))} ({described['dtype']})"),

@@ -21,10 +21,8 @@ from cellseg.geometry import Box, Tile
 from cellseg.instances import Instances
 from cellseg.measure import Column, Scale, channel_slugs, columns, measure
 from cellseg.merge import Settled
+from cellseg.text import visible
 from cellseg.tissue import TissueMask
-
-_NAMES = ("label", "class", "object")
-"""Columns of the table that are text, or known at the end alone."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +103,7 @@ class CellMeasurer:
         self, settled: Settled, earlier: Earlier
     ) -> tuple[tuple[MeasuredCells, ...], Settled]:
         """The cells that were measured before, and the others."""
-        kept = [column for column in self.columns if column.name not in _NAMES]
+        kept = [c for c in self.columns if c.dtype != "str" and c.name != "label"]
         rows = earlier.recall(settled.instances, [column.name for column in kept])
         if not rows:
             return (), settled
@@ -161,9 +159,10 @@ class CellMeasurer:
         return self._named(table, part)
 
     def _named(self, table: pd.DataFrame, settled: Settled) -> pd.DataFrame:
-        """What pixels do not tell: class, object, how the cell lies; all columns, in order."""
+        """What pixels do not tell: names, and how the cell lies; all columns, in order."""
         names = np.array(self._info.classes, dtype=object)
         table["class"] = names[settled.instances.classes]
+        table["image"] = visible(self._source.slide.path.name)
         table["object"] = self._info.object
         table["stitched"], table["touches_border"] = settled.stitched, settled.touches_border
         table["label"] = 0

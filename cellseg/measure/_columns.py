@@ -126,6 +126,7 @@ def _lengths(name: str, meaning: str) -> tuple[Column, Column]:
 
 _IDENTITY = (
     Column("label", "", "int64", "The cell's number in `labels.ome.zarr`, from 1."),
+    Column("image", "", "str", "Name of the image's file."),
     Column("class", "", "str", "The cell's type, by the model."),
     Column("object", "", "str", "What the model outlines: `nucleus` or `cell`."),
     Column("score", "", "float32", "The detector's confidence, 0 … 1."),

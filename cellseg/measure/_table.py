@@ -15,7 +15,7 @@ from cellseg.measure._pixels import PixelLists, flatten
 from cellseg.measure._shape import bounds, shapes
 from cellseg.protocol import Stain
 
-ADDED_LATER = ("label", "class", "object", "touches_border", "stitched")
+ADDED_LATER = ("label", "image", "class", "object", "touches_border", "stitched")
 """Columns that only the whole run knows."""
 
 BATCH_PX = 1_000_000
@@ -66,8 +66,7 @@ def measure(
     -------
     DataFrame
         One row an instance, in order. The columns are those of :func:`columns`, in that order,
-        but for ``label``, ``class``, ``object``, ``touches_border`` and ``stitched``, which
-        the run adds.
+        but for :data:`ADDED_LATER`, which the run adds.
 
     Raises
     ------

@@ -17,6 +17,9 @@ QUANTILES_PERCENT = (5, 25, 50, 75, 95)
 
 _PLURALS = {"nucleus": "nuclei"}
 
+_STEPS = 4.0
+"""Of areas, to a factor of two, when the most common one is looked for."""
+
 
 @dataclass(frozen=True)
 class AreaStatistics:
@@ -222,6 +225,15 @@ class SummaryBuilder:
         self._touching += int(table["touches_border"].sum())
         self._stitched += int(table["stitched"].sum())
         self._areas.append(table["area_px"].to_numpy(np.float32, copy=True))
+
+    def most_common_area_px(self) -> float | None:
+        """Where areas lie densest, on a scale of ratios, to about a tenth; None without cells."""
+        areas = np.concatenate([np.empty(0, np.float32), *self._areas])
+        areas = areas[areas > 0]
+        if not areas.size:
+            return None
+        steps, counts = np.unique(np.round(np.log2(areas) * _STEPS), return_counts=True)
+        return float(2 ** (steps[counts.argmax()] / _STEPS))
 
     def build(
         self,

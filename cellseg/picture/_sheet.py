@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from cellseg.picture._outlines import RGB
+from cellseg.picture._parts import keep_parts
 from cellseg.picture._scalebar import ScaleBar, draw_bar
 from cellseg.picture._text import font, shortened, wrapped
 
@@ -92,6 +93,7 @@ def sheet(panels: Sequence[Panel], legend: Legend) -> Image.Image:
     for number, line in enumerate(lines):
         at = (_MARGIN, bar_y + round((20 + 20 * number) * big))
         draw.text(at, line, MUTED, font=font(small))
+    parts = []
     for number, panel in enumerate(panels):
         x = _MARGIN + number % columns * (width + _GAP)
         y = top + number // columns * (caption + height + _GAP)
@@ -99,6 +101,8 @@ def sheet(panels: Sequence[Panel], legend: Legend) -> Image.Image:
             draw.text((x, y), shortened(panel.caption, width, 15), INK, font=font(15))
         canvas.paste(Image.fromarray(panel.image), (x, y + caption))
         draw.rectangle((x - 1, y + caption - 1, x + width, y + caption + height), outline=FRAME)
+        parts.append((x, y + caption, x + width, y + caption + height))
+    keep_parts(canvas, parts)
     return canvas
 
 

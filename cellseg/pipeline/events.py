@@ -71,6 +71,8 @@ class CountResult:
 
     Attributes
     ----------
+    counted_before : bool
+        Nothing was left to do.
     uploaded : RemotePath or None
         Where the result folder is, if its place is a URL.
     """
@@ -82,6 +84,7 @@ class CountResult:
     tiles_failed: int
     seconds: float
     uploaded: RemotePath | None = None
+    counted_before: bool = False
 
     def as_dict(self) -> dict[str, object]:
         """The object that ``--json`` prints; null where unknown."""

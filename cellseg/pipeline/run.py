@@ -243,6 +243,7 @@ def _earlier(image: Location, folder: Path) -> CountResult | None:
             tiles_skipped=int(tiles["skipped"]),
             tiles_failed=len(tiles["failed"]),
             seconds=float(record["seconds"]["total"]),
+            counted_before=True,
         )
     except (CellsegError, LookupError, TypeError, ValueError):
         return None

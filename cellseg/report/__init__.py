@@ -1,5 +1,1 @@
-"""The report of an evaluation: a folder with a page, plots and outlined images."""
-
-from cellseg.report.page import write_report
-
-__all__ = ["write_report"]
+"""Pages that people look at: a study, and an evaluation with its plots and outlined images."""

@@ -1,231 +1,126 @@
-"""The page: tables, plots, and the worst images."""
+"""What all pages share: one file without a network, its style, tables, escaped texts."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterable, Sequence
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
 from html import escape
-from pathlib import Path
+from importlib.resources import files
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cellseg.annotations.coco import read_pixels
-from cellseg.errors import OutputError
-from cellseg.evaluate import DIAMETERS_PX, Evaluation
-from cellseg.metrics.fates import FATES, tally
-from cellseg.metrics.judged import Judged, Scores, ap_by_density, ap_by_diameter
-from cellseg.report import plots
-from cellseg.report.outlines import COLOURS, MEANINGS
+from cellseg import __version__
 from cellseg.text import visible
 
-WORST = 10
-SAMPLE = 12
-SHEET = 8
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
-table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
-td, th { padding: .25rem .7rem; border-bottom: 1px solid #ccc; text-align: right; }
-td:first-child, th:first-child { text-align: left; }
-img { max-width: 100%; height: auto; }
-figure { margin: 1.5rem 0; }
-.key span { display: inline-block; margin-right: 1.2rem; }
-.key i { display: inline-block; width: 1em; height: 1em; vertical-align: -.1em; }
-.key i { margin-right: .3em; }
-"""
+GENERATOR = f"cellseg {__version__}"
 
 
-def write_report(evaluation: Evaluation, folder: str | Path) -> Path:
-    """Write ``report.html``, ``evaluation.json`` and the pictures.
+def document(title: str, body: Sequence[str], *, pictures: str = "data:") -> str:
+    """A whole page.
+
+    Nothing is fetched, and no script runs but the page's own: the browser is told so, whatever
+    a name in it may hold.
 
     Parameters
     ----------
-    evaluation : Evaluation
-    folder : str or Path
-        Made if it is missing; files of an earlier report there are replaced.
-
-    Returns
-    -------
-    Path
-        The page.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written.
+    title : str
+        Plain text.
+    body : sequence of str
+        HTML.
+    pictures : str
+        Where pictures may come from, as a content security policy says it.
     """
-    home = Path(folder)
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(evaluation.as_dict(), indent=1)
-        (home / "evaluation.json").write_text(text + "\n", encoding="utf-8")
-        _plots(evaluation, home)
-        worst = list(_worst(evaluation, home))
-        _sheet(evaluation, sample(evaluation.images), home / "sample.jpg")
-        _sheet(evaluation, worst_images(evaluation.images)[:SHEET], home / "worst.jpg")
-        page = home / "report.html"
-        page.write_text(_page(evaluation, worst), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{home}: cannot be written: {error.strerror or error}") from error
-    return page
-
-
-def _plots(evaluation: Evaluation, home: Path) -> None:
-    images, classes = evaluation.images, len(evaluation.classes)
-    truth = sum(len(image.truth) for image in images)
-    shipped = [image.score for image in images]
-    plots.count_by_threshold(home / "threshold.png", evaluation.curve(), truth, shipped)
-    plots.true_and_counted(home / "counts.png", images)
-    by_diameter = ap_by_diameter(images, classes, DIAMETERS_PX)
-    plots.bars(home / "diameter.png", by_diameter, "AP by diameter")
-    plots.bars(home / "density.png", ap_by_density(images, classes), "AP by density")
-
-
-def sample(images: Sequence[Judged]) -> list[int]:
-    """Indices of images from the worst to the best of each set and modality, at even ranks."""
-    groups: dict[str, list[int]] = {}
-    for index in _ranked(images):
-        groups.setdefault(images[index].group, []).append(index)
-    quota = dict.fromkeys(groups, 0)
-    while sum(quota.values()) < min(SAMPLE, len(images)):
-        # Seats by the root of the groups' sizes (Sainte-Laguë), so that small ones are seen.
-        free = [name for name in groups if quota[name] < len(groups[name])]
-        quota[max(free, key=lambda name: len(groups[name]) ** 0.5 / (1 + 2 * quota[name]))] += 1
-    return [
-        members[int((k + 0.5) * len(members) / quota[name])]
-        for name, members in groups.items()
-        for k in range(quota[name])
-    ]
-
-
-def worst_images(images: Iterable[Judged]) -> list[int]:
-    """Indices of the images with most objects that are wrong, relative to all, worst first."""
-    return _ranked(images)[:WORST]
-
-
-def _ranked(images: Iterable[Judged]) -> list[int]:
-    def badness(image: Judged) -> float:
-        score = image.segmentation.accuracy[0]
-        return 1.0 if math.isnan(score) else float(score)
-
-    ranked = sorted(enumerate(images), key=lambda pair: badness(pair[1]))
-    return [index for index, _ in ranked]
-
-
-def _pixels(evaluation: Evaluation, index: int) -> NDArray[np.generic]:
-    return read_pixels(evaluation.paths[index], evaluation.images[index].extent)
-
-
-def _sheet(evaluation: Evaluation, chosen: Iterable[int], path: Path) -> None:
-    plots.sheet(path, [(_pixels(evaluation, k), evaluation.images[k]) for k in chosen])
-
-
-def _worst(evaluation: Evaluation, home: Path) -> Iterable[tuple[str, Judged]]:
-    for place, index in enumerate(worst_images(evaluation.images), start=1):
-        image = evaluation.images[index]
-        name = f"worst-{place:02}.png"
-        plots.outlined(home / name, _pixels(evaluation, index), image)
-        yield name, image
-
-
-def _page(evaluation: Evaluation, worst: list[tuple[str, Judged]]) -> str:
-    model = evaluation.model
+    style, script = (
+        files("cellseg.report").joinpath(name).read_text(encoding="utf-8")
+        for name in ("page.css", "page.js")
+    )
+    digest = b64encode(sha256(script.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; img-src {pictures}; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'"
+    )
     parts = [
-        "<!doctype html><html lang='en'><meta charset='utf-8'>",
-        f"<title>cellseg evaluate: {_safe(model.name)}</title><style>{_STYLE}</style>",
-        f"<h1>{_safe(model.name)} on {len(evaluation.images):,} images</h1>",
-        f"<p>What is outlined: {_safe(model.object)}. Weights {_safe(model.checksum[:12])}. "
-        "Every image went through the whole of a count, with its own protocol. Intervals are 95 % "
-        "over resampled images.</p>",
-        *(f"<p>{_safe(note)}</p>" for note in evaluation.notes),
-        _tables(evaluation.tables()),
-        "<figure><img src='threshold.png' alt='Count and F1 against the score threshold'></figure>",
-        "<figure><img src='counts.png' alt='Counted against annotated objects, by image'></figure>",
-        "<figure><img src='diameter.png' alt='Average precision by diameter'>"
-        "<img src='density.png' alt='Average precision by density'></figure>",
-        "<h2>From the worst to the best</h2><p>Of each set and modality, at even ranks; "
-        "of large images the middle is shown, the figures are the whole image's.</p>",
-        "<figure><img src='sample.jpg' alt='Images with outlines coloured by their fate'></figure>",
-        f"<h2>The {len(worst)} worst images</h2><p class='key'>",
-        *(f"<span><i style='background:{COLOURS[f]}'></i>{MEANINGS[f]}</span>" for f in FATES),
-        "</p>",
-        *(_figure(name, image) for name, image in worst),
-        "</html>",
+        "<!doctype html>",
+        '<html lang="en">',
+        '<head><meta charset="utf-8">',
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+        f'<meta name="generator" content="{GENERATOR}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        f"<title>{safe(title)}</title>",
+        f"<style>{style}</style></head>",
+        "<body>",
+        *body,
+        f"<script>{script}</script>",
+        "</body></html>",
     ]
     return "\n".join(parts) + "\n"
 
 
-def _figure(name: str, image: Judged) -> str:
-    fates = ", ".join(f"{MEANINGS[fate]} {count:,}" for fate, count in tally(image).items())
-    return (
-        f"<figure><img src='{name}' alt=''><figcaption>{_safe(image.name)}, "
-        f"{_safe(image.group)}: {len(image.truth):,} annotated, "
-        f"{int(image.counted.sum()):,} counted; {fates}</figcaption></figure>"
-    )
-
-
-def _tables(scores: dict[str, Scores]) -> str:
-    counting = _table(
-        ["", "images", "annotated", "counted", "bias", "95 %", "per image", "median"],
-        [
-            [
-                _safe(name),
-                f"{one.count.images:,}",
-                f"{one.count.truth:,}",
-                f"{one.count.found:,}",
-                percent(one.count.bias, sign=True),
-                "{} … {}".format(*(percent(v, sign=True) for v in one.count.bias_interval)),
-                percent(one.count.mean_relative),
-                percent(one.count.median_relative),
-            ]
-            for name, one in scores.items()
-        ],
-    )
-    outlines = _table(
-        ["", "F1 @.5", "95 %", "@.75", "accuracy @.5", "PQ", "AJI", "mask AP", "AP50", "box AP",
-         "area bias", "spread", "diameter bias"],
-        [
-            [
-                _safe(name),
-                number(one.f1[0.5]),
-                "{} … {}".format(*(number(v) for v in one.f1_interval)),
-                number(one.f1[0.75]),
-                number(one.accuracy[0.5]),
-                number(one.panoptic_quality),
-                number(one.aji),
-                number(one.mask_ap),
-                number(one.mask_ap50),
-                number(one.box_ap),
-                percent(one.area_bias, sign=True),
-                percent(one.area_spread),
-                percent(one.diameter_bias, sign=True),
-            ]
-            for name, one in scores.items()
-        ],
-    )  # fmt: skip
-    return f"<h2>Counts</h2>{counting}<h2>Outlines and sizes</h2>{outlines}"
-
-
-def _table(head: list[str], rows: list[list[str]]) -> str:
-    cells = "".join(f"<th>{name}</th>" for name in head)
-    lines = "".join("<tr>" + "".join(f"<td>{v}</td>" for v in row) + "</tr>" for row in rows)
-    return f"<table><tr>{cells}</tr>{lines}</table>"
-
-
-def _safe(text: str) -> str:
+def safe(text: str) -> str:
     """A name in a page: no markup, no control characters."""
     return escape(visible(text))
 
 
-def percent(value: float, *, sign: bool = False) -> str:
-    """In per cent for a person; a dash where there is no figure."""
-    if math.isnan(value):
-        return "–"
-    return f"{100 * value:+.1f} %" if sign else f"{100 * value:.1f} %"
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A plain table of HTML texts, the first column its rows' names."""
+    cells = "".join(f"<th scope='col'>{name}</th>" for name in head)
+    lines = "".join("<tr>" + "".join(f"<td>{v}</td>" for v in row) + "</tr>" for row in rows)
+    return (
+        f"<div class='wide' tabindex='0'><table><thead><tr>{cells}</tr></thead>"
+        f"<tbody>{lines}</tbody></table></div>"
+    )
 
 
-def number(value: float) -> str:
-    """With three digits; a dash where there is no figure."""
-    return "–" if math.isnan(value) else f"{value:.3f}"
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a table that can be sorted.
+
+    Attributes
+    ----------
+    shown : str
+        HTML.
+    value : str, float or None
+        By which rows are sorted; None stays at the end.
+    """
+
+    shown: str
+    value: str | float | None
+
+
+def sortable(caption: str, head: Sequence[tuple[str, bool]], rows: Sequence[Sequence[Cell]]) -> str:
+    """A table with a button in each column's head.
+
+    Parameters
+    ----------
+    caption : str
+        Plain text.
+    head : sequence of (str, bool)
+        A column's name, plain text, and whether it holds numbers.
+    rows : sequence of sequence of Cell
+        The first of each is the row's name.
+    """
+    heads = "".join(
+        f"<th scope='col' data-kind='{'number' if number else 'text'}'"
+        f"{'' if number else ' class=text'}><button type='button'>{safe(name)}</button></th>"
+        for name, number in head
+    )
+    lines = []
+    for row in rows:
+        cells = "".join(
+            _cell(cell, number, first=not place)
+            for place, (cell, (_, number)) in enumerate(zip(row, head, strict=True))
+        )
+        lines.append(f"<tr>{cells}</tr>")
+    return (
+        f"<div class='wide' tabindex='0' role='region' aria-label='{safe(caption)}'>"
+        f"<table class='sortable'><caption class='muted'>{safe(caption)}</caption>"
+        f"<thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+    )
+
+
+def _cell(cell: Cell, number: bool, *, first: bool) -> str:
+    value = "" if cell.value is None else safe(str(cell.value))
+    data = f" data-value='{value}'"
+    if first:
+        return f"<th scope='row'{data}>{cell.shown}</th>"
+    return f"<td{data}{'' if number else ' class=text'}>{cell.shown}</td>"

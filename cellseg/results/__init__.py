@@ -13,7 +13,7 @@ from cellseg.results.journal import JOURNAL_NAME, FinishedTile, TileStatus
 from cellseg.results.labels import LabelLevel
 from cellseg.results.outline import tissue_outline
 from cellseg.results.outlined import Ground, Masks, draw_outlines, recorded_ground
-from cellseg.results.overview import PNG_LEVEL, Overview, display_rgb, write_overview
+from cellseg.results.overview import Overview, display_rgb, write_overview
 from cellseg.results.publish import (
     CORRECTIONS,
     FETCHED,
@@ -32,7 +32,6 @@ __all__ = [
     "FETCHED",
     "JOURNAL_NAME",
     "OUTLINES",
-    "PNG_LEVEL",
     "RESULT_FILES",
     "FinishedTile",
     "Frame",

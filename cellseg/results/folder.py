@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from cellseg.errors import ExistingResultError, InputError, OutputError
 from cellseg.instances import Instances
+from cellseg.picture import write_png
 from cellseg.results import publish
 from cellseg.results.cellstore import Batch
 from cellseg.results.files import output_errors, plain, replacing, write_json
@@ -25,16 +26,13 @@ from cellseg.results.journal import JOURNAL_NAME, FinishedTile, Journal, TileSta
 from cellseg.results.labels import open_labels, write_labels
 from cellseg.results.lock import LOCK_NAME, FolderLock
 from cellseg.results.outlined import Masks, draw_outlines
-from cellseg.results.overview import PNG_LEVEL, write_overview
+from cellseg.results.overview import write_overview
 from cellseg.results.report import Report
 from cellseg.results.result import Result, is_ours, load_result
 from cellseg.results.table import write_table
 from cellseg.storage import Location, is_another
 
 log = logging.getLogger(__name__)
-
-_NAMES = ("label", "class", "object")
-"""Columns of a table that are filled in when it is written."""
 
 
 class ResultFolder:
@@ -175,9 +173,8 @@ class ResultFolder:
 
         Those that this run does not ask for are not in the result.
         """
-        names = tuple(name for name in columns if name not in _NAMES)
         with self._writing(), self._journal.together():
-            return self._journal.cells.recall(instances, names)
+            return self._journal.cells.recall(instances, tuple(columns))
 
     def forget_tiles(self) -> None:
         """Finished tiles are not this run's: nothing of them is kept."""
@@ -191,8 +188,7 @@ class ResultFolder:
         Parameters
         ----------
         table : DataFrame
-            One row an instance. ``label``, ``class`` and ``object`` may be missing; they and
-            other text are not taken from here.
+            One row an instance. ``label`` and text are not taken from here.
         instances : Instances
             On the slide's lattice.
         """
@@ -200,8 +196,8 @@ class ResultFolder:
             self._add(table, instances)
 
     def _add(self, table: pd.DataFrame, instances: Instances) -> None:
-        given = [name for name in _NAMES if name in table.columns]
-        self._journal.cells.add(table.drop(columns=given), instances)
+        numbers = table.select_dtypes(["number", "bool"]).drop(columns="label", errors="ignore")
+        self._journal.cells.add(numbers, instances)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -264,7 +260,7 @@ class ResultFolder:
             report.columns,
             measured=cells.columns or (),
             class_names=report.class_names,
-            object_name=report.object_name,
+            texts={"image": report.image_name, "object": report.object_name},
         )
         write_labels(
             self._staging / publish.LABELS,
@@ -300,7 +296,7 @@ class ResultFolder:
             log.warning("%s: no %s: %s", self.path, publish.OUTLINES, error)
             return
         with replacing(self._staging / publish.OUTLINES) as temporary:
-            picture.save(temporary, format="PNG", compress_level=PNG_LEVEL)
+            write_png(picture, temporary)
 
     def _describe(self, report: Report, token: str, rows: int) -> dict[str, object]:
         given = report.provenance() if callable(report.provenance) else report.provenance

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from cellseg.counting.expected import expected_sizes
 from cellseg.counting.local import Mapped
 from cellseg.counting.plan import Plan
 from cellseg.counting.request import CountRequest
@@ -19,6 +20,7 @@ from cellseg.detect import DetectorInfo
 from cellseg.errors import RegionError
 from cellseg.instances import Instances
 from cellseg.intensity.normalise import Normaliser
+from cellseg.measure.doubts import doubts
 from cellseg.measure.summary import Summary, SummaryBuilder
 from cellseg.results.files import readable
 from cellseg.results.folder import ResultFolder
@@ -28,6 +30,7 @@ from cellseg.results.outlined import Ground
 from cellseg.results.overview import Overview
 from cellseg.results.provenance import record
 from cellseg.results.report import Report
+from cellseg.text import visible
 
 
 class TileInfo(BaseModel):
@@ -137,7 +140,10 @@ class Recording:
             skipped_share=count.skipped_share if prefilter else None,
             interval=calibration.interval if calibration else None,
         )
-        warnings = count.warnings()
+        sizes = expected_sizes(count.plan, self.request, info)
+        common = self._summary.most_common_area_px()
+        suspect = doubts(summary, common, sizes) if count.wanted else []
+        warnings = [*count.warnings(), *suspect]
         title = f"{readable(count.slide.path.name)}: {summary.cells:,} {info.object} masks"
         ground = Ground(
             slide=count.slide,
@@ -151,7 +157,8 @@ class Recording:
                 columns=count.cells.columns,
                 class_names=info.classes,
                 object_name=info.object,
-                provenance=self._provenance(summary, warnings, started),
+                image_name=visible(count.slide.path.name),
+                provenance=self._provenance(summary, warnings, suspect, started),
                 overview=self._overview(title),
                 ground=ground,
                 tissue=self._outline() if prefilter else None,
@@ -160,7 +167,7 @@ class Recording:
         )
 
     def _provenance(
-        self, summary: Summary, warnings: list[str], started: float
+        self, summary: Summary, warnings: list[str], suspect: list[str], started: float
     ) -> Callable[[], dict[str, object]]:
         """The record of the run, asked for when all else is written."""
         writing = time.monotonic()
@@ -169,7 +176,8 @@ class Recording:
             now = time.monotonic()
             stages = {**self.count.seconds, "write": now - writing, "total": now - started}
             rounded = {name: round(took, 3) for name, took in stages.items()}
-            return {**record(self.count, self.request, summary, warnings), "seconds": rounded}
+            made = record(self.count, self.request, summary, warnings)
+            return {**made, "doubts": suspect, "seconds": rounded}
 
         return provenance
 

@@ -23,6 +23,8 @@ class Report:
     class_names : sequence of str
     object_name : str
         ``nucleus`` or ``cell``.
+    image_name : str
+        Of the slide's file, for the column ``image``.
     provenance : mapping, or callable that returns one
         Goes into ``run.json``: versions, weights, settings, tiles, limits, time per stage. A
         callable is asked when everything else is written.
@@ -45,3 +47,4 @@ class Report:
     ground: Ground | None = None
     tissue: Mapping[str, object] | None = None
     complete: bool = True
+    image_name: str = ""

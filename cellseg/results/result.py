@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pandas as pd
@@ -20,6 +20,7 @@ from cellseg.results.labels import LabelLevel, label_token, open_labels
 from cellseg.results.lock import LOCK_NAME, FolderLock
 from cellseg.results.rows import Rows
 from cellseg.results.table import read_table
+from cellseg.text import visible
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +44,13 @@ class Result:
     def is_complete(self) -> bool:
         """False where tiles failed."""
         return self.run.get("complete") is True
+
+    @property
+    def image_name(self) -> str:
+        """Of the slide's file, as a table shows it; empty where ``run.json`` does not say it."""
+        image = self.run.get("image")
+        path = image.get("path") if isinstance(image, dict) else None
+        return visible(PurePath(path).name) if isinstance(path, str) else ""
 
     def changed(self, *, table_only: bool = False) -> str | None:
         """What is not as it was published, by its name; None where all is.

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -41,7 +41,7 @@ def write_table(
     *,
     measured: Sequence[str],
     class_names: Sequence[str],
-    object_name: str,
+    texts: Mapping[str, str],
 ) -> None:
     """Stream the cells to a CSV file, in order of their labels.
 
@@ -52,14 +52,14 @@ def write_table(
     batches : iterable of Batch
         In order of their labels.
     columns : sequence of TableColumn
-        The contract, in order. ``label``, ``class``, ``object`` and ``score`` are filled from
-        the cells; the others must have been measured.
+        The contract, in order. ``label``, ``class`` and ``score`` are filled from the cells,
+        ``texts`` are the same in each row; the others must have been measured.
     measured : sequence of str
         Names of the batches' measured columns.
     class_names : sequence of str
         By class index.
-    object_name : str
-        ``nucleus`` or ``cell``.
+    texts : mapping of str
+        What stands in ``image`` and ``object`` in every row.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def write_table(
         If a column is in the contract, but was not measured.
     """
     known = {name: index for index, name in enumerate(measured)}
-    own = {"label", "class", "object", "score"}
+    own = {"label", "class", "score", *texts}
     names = [as_cell(name) for name in class_names]
     missing = [column.name for column in columns if column.name not in own | known.keys()]
     if missing and known:
@@ -79,10 +79,10 @@ def write_table(
                 return [str(label) for label in batch.labels.tolist()]
             case "class":
                 return [names[index] for index in batch.classes.tolist()]
-            case "object":
-                return [as_cell(object_name)] * len(batch.labels)
             case "score":
                 return _formatter(column.dtype)(batch.scores)
+        if column.name in texts:
+            return [as_cell(texts[column.name])] * len(batch.labels)
         return _formatter(column.dtype)(batch.measured[:, known[column.name]])
 
     with path.open("w", encoding="utf-8", newline="") as file:

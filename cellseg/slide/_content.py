@@ -41,6 +41,7 @@ class Content:
         How many planes the file has.
     notes : tuple of str
     compression : str
+        Empty where the library that reads the file does not say.
     tiled : bool
     n_series, n_images : int
         All that can be chosen, and those of them that are no picture of the label or the whole.

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import struct
+import io
 from dataclasses import dataclass
 
 import imagecodecs
 import numpy as np
+from PIL import ExifTags, ImageMode
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 
 from cellseg.errors import InputError, RegionError
 from cellseg.slide import _pixelsize as sizes
 from cellseg.slide._content import Content, Request, channel_names, choose_planes, choose_series
 from cellseg.slide._guard import check_whole, reading
-from cellseg.slide._jpeg import check_jpeg, markers
+from cellseg.slide._jpeg import check_jpeg
 from cellseg.slide._limits import check_plane
 from cellseg.slide._raster import (
     ChunkCache,
@@ -24,25 +27,22 @@ from cellseg.slide._raster import (
 )
 from cellseg.storage import Location, file_size
 
-PNG_MAGIC, JPEG_MAGIC = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _ADVICE = "copy it again or export it as TIFF"
-_PNG_SAMPLES = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 
 
 @dataclass(frozen=True)
 class _Header:
-    """What a file says before it is decoded; ``unit`` is TIFF's (2: inch, 3: cm)."""
+    """What a file says before it is decoded."""
 
     kind: str
     height: int
     width: int
     samples: int
     bits: int
-    alpha: bool = False
-    resolution: tuple[float, float] = (0.0, 0.0)
-    unit: int = 1
-    orientation: int = 1
-    notes: tuple[str, ...] = ()
+    alpha: bool
+    dpi: tuple[float, float]
+    orientation: int
+    notes: tuple[str, ...]
 
 
 class _FieldRaster(ChunkedRaster):
@@ -82,7 +82,7 @@ def open_content(path: Location, request: Request) -> Content:
         size = file_size(path)
         check_whole(path, pixels=0, n_bytes=size, what="the file")
         data = path.read_bytes()
-        header = _png(data) if data.startswith(PNG_MAGIC) else _jpeg(data)
+        header = _header(data)
         if header.height < 1 or header.width < 1:
             raise InputError(f"{path.name}: the image has no pixels; nothing to read")
         check_plane(path.name, header.height, header.width, (header.height, header.width))
@@ -97,14 +97,13 @@ def open_content(path: Location, request: Request) -> Content:
         raster = TurnedRaster(raster, header.orientation)
         notes.append(f"orientation {header.orientation}: turned upright")
     is_rgb = raster.bands == 3
-    x, y = header.resolution
     cost = f"decoded whole: {n_bytes / 1e6:.1f} MB of memory while it is open"
     return Content(
         format=header.kind,
         levels=(raster,),
         channels=("red", "green", "blue") if is_rgb else channel_names((), raster.bands),
         is_rgb=is_rgb,
-        pixel_size=sizes.from_tags(x, y, header.unit, f"{header.kind} resolution"),
+        pixel_size=sizes.from_tags(*header.dpi, 2, f"{header.kind} resolution"),
         size_z=1,
         size_t=1,
         notes=(*planes.notes, *header.notes, *notes, cost),
@@ -134,67 +133,34 @@ def _bands(raster: Raster, header: _Header) -> tuple[Raster, list[str]]:
     return shown, ["alpha dropped"]
 
 
-def _png(data: bytes) -> _Header:
-    width, height, bits, colour = struct.unpack(">IIBB", data[16:26])
-    if data[12:16] != b"IHDR" or colour not in _PNG_SAMPLES:
-        raise ValueError("no image header")
-    resolution, unit, orientation, alpha, ended = (0.0, 0.0), 1, 1, colour in (4, 6), False
-    at = 8
-    while at + 12 <= len(data):
-        size, name = struct.unpack(">I4s", data[at : at + 8])
-        body = data[at + 8 : at + 8 + size]
-        if name == b"pHYs" and len(body) == 9 and body[8] == 1:
-            per_m = struct.unpack(">II", body[:8])
-            resolution, unit = (per_m[0] / 100, per_m[1] / 100), 3
-        elif name == b"tRNS" and colour == 3:
-            alpha = True
-        elif name == b"eXIf":
-            orientation = _exif_orientation(body)
-        ended = ended or name == b"IEND"
-        at += 12 + size
-    if not ended:
+def _header(data: bytes) -> _Header:
+    """What Pillow finds before the pixels; it does not know 16-bit colour, so it never decodes."""
+    # Not by Image.open, whose limit of pixels belongs to the whole process.
+    is_png = data.startswith(b"\x89PNG")
+    picture = (PngImageFile if is_png else JpegImageFile)(io.BytesIO(data))
+    # Behind the end there may be a camera's preview.
+    if (b"IEND" if is_png else b"\xff\xd9") not in data[-65536:]:
         raise ValueError("it ends too early")
-    samples = _PNG_SAMPLES[colour]
-    palette = ("a palette of colours: expanded to RGB",) if colour == 3 else ()
-    # Transparent palettes come out as RGBA, of which the decoder's caller keeps RGB.
-    alpha_note = ("alpha dropped",) if colour == 3 and alpha else ()
+    stored = picture.tile[0].args or ""
+    kind, _, rest = (stored if isinstance(stored, str) else stored[0]).partition(";")
+    info = picture.info
+    turn = picture.getexif().get(ExifTags.Base.Orientation, 1) if "exif" in info else 1
     return _Header(
-        "PNG", height, width, samples, bits, alpha and colour != 3, resolution, unit, orientation,
-        (*palette, *alpha_note),
-    )  # fmt: skip
+        kind="PNG" if is_png else "JPEG",
+        height=picture.height,
+        width=picture.width,
+        samples=3 if kind == "P" else len(ImageMode.getmode(kind).bands),
+        bits=16 if "16" in rest else 8,
+        alpha=kind in ("LA", "RGBA"),
+        # Without a unit Pillow makes up 72 dpi.
+        dpi=info["dpi"] if "dpi" in info and (is_png or info.get("jfif_unit")) else (0, 0),
+        orientation=turn if turn in range(1, 9) else 1,
+        notes=_notes(kind, "transparency" in info),
+    )
 
 
-def _jpeg(data: bytes) -> _Header:
-    frame: tuple[int, int, int, int] | None = None
-    resolution, unit, orientation = (0.0, 0.0), 1, 1
-    for marker, body in markers(data):
-        if marker in (0xC0, 0xC1, 0xC2, 0xC3):
-            bits, height, width, samples = struct.unpack(">BHHB", body[:6])
-            frame = (height, width, samples, bits)
-        elif marker == 0xE0 and body[:5] == b"JFIF\0" and body[7] in (1, 2):
-            per = struct.unpack(">HH", body[8:12])
-            resolution, unit = (float(per[0]), float(per[1])), body[7] + 1
-        elif marker == 0xE1 and body[:6] == b"Exif\0\0":
-            orientation = _exif_orientation(body[6:])
-    if frame is None or frame[2] not in (1, 3, 4):
-        raise ValueError("no image header")
-    if b"\xff\xd9" not in data[-65536:]:
-        raise ValueError("it ends too early")
-    return _Header("JPEG", *frame, False, resolution, unit, orientation)
-
-
-def _exif_orientation(data: bytes) -> int:
-    """Tag 274 of an EXIF block, 1 when it is absent or damaged."""
-    try:
-        order = {b"II": "<", b"MM": ">"}[data[:2]]
-        (first,) = struct.unpack(f"{order}I", data[4:8])
-        (count,) = struct.unpack(f"{order}H", data[first : first + 2])
-        for number in range(min(count, 512)):
-            at = first + 2 + 12 * number
-            tag, kind = struct.unpack(f"{order}HH", data[at : at + 4])
-            if tag == 274 and kind == 3:
-                (value,) = struct.unpack(f"{order}H", data[at + 8 : at + 10])
-                return value if 1 <= value <= 8 else 1
-    except (KeyError, struct.error):
-        pass
-    return 1
+def _notes(kind: str, transparent: bool) -> tuple[str, ...]:
+    if kind != "P":
+        return ()
+    # Transparent palettes come out as RGBA, of which the decoder's caller keeps RGB.
+    return ("a palette of colours: expanded to RGB", *(["alpha dropped"] if transparent else []))

@@ -118,6 +118,15 @@ def from_aperio(description: str) -> PixelSize:
     return judged(side, side, "Aperio tag")
 
 
+def from_philips(xml: str) -> PixelSize:
+    """From the first ``DICOM_PIXEL_SPACING``, level 0's, in mm: y, then x."""
+    found = re.search(r'Name="DICOM_PIXEL_SPACING"[^>]*>([^<]*)', xml)
+    sides = re.findall(r"[0-9.eE+-]+", found[1]) if found else []
+    if len(sides) != 2:
+        return NO_SIZE
+    return from_scale(sides[0], sides[1], ("mm", "mm"), "Philips tags")
+
+
 def from_imagej(metadata: Mapping[str, Any], x: object, y: object) -> PixelSize:
     """From ImageJ's ``unit`` and the resolution tags, which then are px per that unit."""
     side_um = micrometres(metadata.get("unit", ""))

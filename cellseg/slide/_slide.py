@@ -333,7 +333,7 @@ def open_slide(
     file = as_location(path)
     with reading(file, "cannot be opened"):
         form = recognised(file)
-    content = form.open_content()(file, Request(z, t, series))
+    content = form.open_content(file, Request(z, t, series))
     return Slide(file, content, mpp, series=series)
 
 

@@ -41,9 +41,11 @@ from cellseg.slide._tifftags import (
     compression,
     first_page,
     format_name,
+    is_stitched,
     orientation,
     pixel_size,
 )
+from cellseg.slide.formats import OPENSLIDE
 from cellseg.storage import Location, RemotePath
 
 _CONTIGUOUS_BYTES = 4_000_000
@@ -60,6 +62,9 @@ def open_content(path: Location, request: Request) -> Content:
     """
     with reading(path, _BAD, advice=_ADVICE):
         tif, file = _opened(path)
+    if is_stitched(tif):
+        _close(tif, file)
+        return OPENSLIDE.open_content(path, request)
     try:
         with reading(path, _BAD, advice=_ADVICE):
             return _content(path, tif, request, file)

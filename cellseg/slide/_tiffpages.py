@@ -1,5 +1,8 @@
 """Rasters over the strips and tiles of TIFF pages, decoded one at a time."""
 
+# Not by tifffile's aszarr: it hands out decoded pixels, so that JPEG data are not looked at for
+# damage (400 zeroed bytes of a tile pass in silence), and an uncompressed page is one chunk.
+
 from __future__ import annotations
 
 import math

@@ -27,7 +27,17 @@ def pixel_size(tif: tifffile.TiffFile, key: Any, ome: OmeImage) -> sizes.PixelSi
         return sizes.from_aperio(str(key.description))
     if tif.is_ndpi:
         return sizes.from_tags(x, y, unit, "NDPI tags")
+    if tif.is_philips:
+        return sizes.from_philips(tif.philips_metadata or "")
     return sizes.first_known(ome.pixel_size, sizes.from_tags(x, y, unit))
+
+
+def is_stitched(tif: tifffile.TiffFile) -> bool:
+    """Whether its tiles overlap, as those of Ventana and Trestle: OpenSlide puts them in place."""
+    if len(tif.pages) == 0:
+        return False
+    page: Any = tif.pages[0]
+    return bool(tif.is_bif) or str(page.tags.valueof(305, default="")).startswith("MedScan")
 
 
 def orientation(key: Any) -> int:  # noqa: ANN401

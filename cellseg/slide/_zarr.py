@@ -168,7 +168,7 @@ def _content(path: Location, request: Request) -> Content:
     )
 
 
-def _attributes(folder: Location) -> dict[str, Any]:
+def attributes_of(folder: Location) -> dict[str, Any]:
     """A group's attributes, of either Zarr version; NGFF 0.5's are unwrapped."""
     for name in (".zattrs", "zarr.json"):
         file = inside(folder, name)
@@ -183,7 +183,7 @@ def _attributes(folder: Location) -> dict[str, Any]:
 
 
 def _image(path: Location, series: int) -> _Image:
-    attributes = _attributes(path)
+    attributes = attributes_of(path)
     if not attributes:
         stores = [child for child in path.iterdir() if child.suffix == ".zarr"]
         if len(stores) == 1:
@@ -194,12 +194,12 @@ def _image(path: Location, series: int) -> _Image:
     if "multiscales" not in attributes:
         numbers = [child for child in path.iterdir() if child.name.isdecimal()]
         numbers.sort(key=lambda child: int(child.name))
-        images = [child for child in numbers if "multiscales" in _attributes(child)]
+        images = [child for child in numbers if "multiscales" in attributes_of(child)]
         if not images:
             raise InputError(f"{path.name}: is a folder without an OME-Zarr image; {_ADVICE}")
         count = len(images)
         folder = images[choose_series(path.name, series, count)]
-        attributes, xml = _attributes(folder), _companion(path, series)
+        attributes, xml = attributes_of(folder), _companion(path, series)
     else:
         choose_series(path.name, series, 1)
     multiscales = attributes["multiscales"][0]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cellseg.errors import InputError
-from cellseg.storage import Location
+from cellseg.errors import InputError, SettingsError
+from cellseg.storage import Location, RemotePath
 
 if TYPE_CHECKING:
     from cellseg.slide._content import Content, Request
@@ -30,24 +30,55 @@ class Format:
         The module of this package whose ``open_content`` reads it. Imported late: readers'
         libraries take longer to load than most files to open.
     starts : tuple of bytes
-        First bytes, one of which each file has.
-    is_folder : bool
+        First bytes, one of which each file has; none: it is told by its ending, as a MIRAX,
+        which begins like the JPEG that its first file is.
+    at : int
+        Where they lie.
+    extra : str
+        Of the package, with the reader's library; such libraries read from a disk only.
     """
 
     name: str
     endings: tuple[str, ...]
     reader: str
     starts: tuple[bytes, ...] = ()
-    is_folder: bool = False
+    at: int = 0
+    extra: str = ""
 
-    def open_content(self) -> Callable[[Location, Request], Content]:
-        """The function that reads it."""
-        found: Callable[[Location, Request], Content] = import_module(
-            f"cellseg.slide.{self.reader}"
-        ).open_content
-        return found
+    def open_content(self, file: Location, request: Request) -> Content:
+        """Open a file of this kind.
+
+        Raises
+        ------
+        InputError, SettingsError
+            Such as of an extra that is not installed.
+        """
+        if self.extra and isinstance(file, RemotePath):
+            raise InputError(f"{file}: {self.name} is read from a disk only; copy it there first")
+        try:
+            read = import_module(f"cellseg.slide.{self.reader}").open_content
+        except ImportError as error:
+            if not self.extra:
+                raise
+            raise SettingsError(
+                f"{file.name}: {self.name} is read by {error.name}, which is not installed: "
+                f'pip install "cellseg-slides[{self.extra}]"'
+            ) from error
+        content: Content = read(file, request)
+        return content
 
 
+_JP2 = b"\0\0\0\x0cjP  "
+"""Of older ND2."""
+
+OME_ZARR = Format("OME-Zarr", (".ome.zarr", ".zarr"), "_zarr")
+DICOM = Format("DICOM", (".dcm",), "_dicom", (b"DICM",), at=128, extra="dicom")
+OPENSLIDE = Format(
+    "MIRAX, Ventana, Trestle, Sakura or Hamamatsu VMS",
+    (".mrxs", ".bif", ".svslide", ".vms", ".vmu"),
+    "_openslide",
+    extra="openslide",
+)
 FORMATS = (
     Format(
         "TIFF",
@@ -55,9 +86,14 @@ FORMATS = (
         "_tiff",
         (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
     ),
-    Format("OME-Zarr", (".ome.zarr", ".zarr"), "_zarr", is_folder=True),
+    OME_ZARR,
     Format("PNG", (".png",), "_fields", (b"\x89PNG\r\n\x1a\n",)),
     Format("JPEG", (".jpg", ".jpeg"), "_fields", (b"\xff\xd8\xff",)),
+    DICOM,
+    Format("Zeiss CZI", (".czi",), "_czi", (b"ZISRAWFILE",), extra="czi"),
+    Format("Nikon ND2", (".nd2",), "_nd2", (b"\xda\xce\xbe\x0a", _JP2), extra="nd2"),
+    Format("Leica LIF", (".lif",), "_lif", (b"\x70\0\0\0",), extra="lif"),
+    OPENSLIDE,
 )
 
 ENDINGS = tuple(ending for one in FORMATS for ending in one.endings if ending.count(".") == 1)
@@ -67,6 +103,18 @@ ENDINGS = tuple(ending for one in FORMATS for ending in one.endings if ending.co
 def has_ending(place: Location) -> bool:
     """Whether a name is that of an image."""
     return place.suffix.lower() in ENDINGS
+
+
+def is_image_folder(folder: Location) -> bool:
+    """Whether a folder is one image: an OME-Zarr by its name, or DICOM files and no others."""
+    return folder.suffix.lower() in OME_ZARR.endings or _is_dicom_folder(folder)
+
+
+def _is_dicom_folder(folder: Location) -> bool:
+    if not isinstance(folder, Path):
+        return False
+    endings = {entry.suffix.lower() for entry in folder.iterdir()}
+    return endings & set(ENDINGS) == set(DICOM.endings)
 
 
 def slide_name(path: Location) -> str:
@@ -87,7 +135,7 @@ def recognised(file: Location) -> Format:
         There is nothing, or nothing that is read.
     """
     if file.is_dir():
-        return next(one for one in FORMATS if one.is_folder)
+        return DICOM if _is_dicom_folder(file) else OME_ZARR
     if not file.exists():
         raise InputError(f"{file}: no such file; check the path")
     if not file.is_file():
@@ -96,8 +144,10 @@ def recognised(file: Location) -> Format:
         head = stream.read(_HEAD_BYTES)
     if not head:
         raise InputError(f"{file.name}: is empty (0 bytes); copy it again")
+    if file.suffix.lower() in OPENSLIDE.endings:
+        return OPENSLIDE
     for one in FORMATS:
-        if head.startswith(one.starts):
+        if head.startswith(one.starts, one.at):
             return one
     raise InputError(
         f"{file.name}: is no image that cellseg reads; "

@@ -12,11 +12,9 @@ import pytest
 import tifffile
 
 from cellseg.cli import _progress, main
-from cellseg.cli.count import folder_names
 from cellseg.cli.train import _finish
 from cellseg.counting.request import CountRequest
 from cellseg.detect.threshold import ThresholdDetector
-from cellseg.errors import SettingsError
 from cellseg.models.weights import ModelCard
 from cellseg.pipeline import run as pipeline
 from cellseg.results import load_result
@@ -143,24 +141,6 @@ def test_results_are_not_counted_as_images(cellseg, tmp_path):
     code, _, err = cellseg("count", tmp_path / "a.cellseg")
     assert code == 4
     assert "is a result" in err
-
-
-def test_slides_of_one_name_get_folders_of_their_own(cellseg, tmp_path):
-    for name, seed in (("x", 5), ("y", 6)):
-        (tmp_path / name).mkdir()
-        discs(tmp_path / name / "s.tif", seed=seed)
-    paths = [tmp_path / name / "s.tif" for name in ("x", "y")]
-    assert folder_names(paths, tmp_path) == ["x-s.tif.cellseg", "y-s.tif.cellseg"]
-    assert folder_names(paths, None) == ["s.cellseg", "s.cellseg"]
-    with pytest.raises(SettingsError, match="2 of the images"):
-        folder_names([Path("x/s.tif"), Path("x/s.tif")], None)
-
-
-def test_names_that_differ_in_capitals_alone_get_folders_of_their_own():
-    names = folder_names([Path("x/s.tif"), Path("x/S.tif"), Path("x/t.tif")], None)
-    assert len({name.lower() for name in names}) == 3
-    assert [name[:7] for name in names] == ["x-s.tif", "x-S.tif", "t.cells"]
-    assert names == folder_names([Path("x/s.tif"), Path("x/S.tif"), Path("x/t.tif")], None)
 
 
 def test_a_name_that_cannot_be_is_refused_in_one_line(cellseg, tmp_path):

@@ -20,8 +20,7 @@ from cellseg.instances import Instances
 from cellseg.metrics.fates import fates, tally
 from cellseg.metrics.judged import Judged
 from cellseg.protocol import load_protocol
-from cellseg.report import write_report
-from cellseg.report.page import sample, worst_images
+from cellseg.report.evaluation import sample, worst_images, write_report
 
 WHITE, NUCLEUS = (236, 214, 228), (80, 50, 140)
 

@@ -363,7 +363,7 @@ def test_channels_must_match_the_pixels():
 
 # The contract
 
-ADDED = {"label", "class", "object", "touches_border", "stitched"}
+ADDED = {"label", "image", "class", "object", "touches_border", "stitched"}
 
 
 @pytest.mark.parametrize("count", [0, 3])
@@ -387,7 +387,7 @@ def test_table_has_the_columns_of_the_contract(count, stain, mpp):
 def test_golden_columns():
     names = [column.name for column in columns(("DAPI",), stain="fluorescence", has_mpp=True)]
     assert " ".join(names) == (
-        "label class object score centroid_y_px centroid_x_px centroid_y_um centroid_x_um "
+        "label image class object score centroid_y_px centroid_x_px centroid_y_um centroid_x_um "
         "bbox_y0_px bbox_x0_px bbox_y1_px bbox_x1_px area_px area_um2 perimeter_px perimeter_um "
         "axis_major_length_px axis_major_length_um axis_minor_length_px axis_minor_length_um "
         "feret_diameter_max_px feret_diameter_max_um equivalent_diameter_area_px "

@@ -231,7 +231,8 @@ def test_an_unchanged_outline_is_measured_as_the_run_did(folder):
     corrections.classify([2], "other")
     after = corrections.row(2)
     assert after["class"] == "other"
-    for name in before.index.drop(["class", "object"]):
+    assert after["image"] == before["image"] == "discs.tif"
+    for name in before.index.drop(["class", "image", "object"]):
         assert after[name] == pytest.approx(before[name], rel=1e-3, nan_ok=True), name
 
 

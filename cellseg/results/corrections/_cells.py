@@ -244,6 +244,7 @@ class CorrectedCells:
             measurer.close()
         table["label"] = [label for label, _ in cells]
         table["class"] = self._by_measurement(cells, table)
+        table["image"] = self.result.image_name
         table["object"] = str(self.result.run.get("object", "cell"))
         table = table[[name for name, _ in self.rows.columns]]
         for (label, cell), (_, row) in zip(cells, table.iterrows(), strict=True):

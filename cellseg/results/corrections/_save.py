@@ -90,6 +90,7 @@ def save(
             ],
             class_names=corrections.classes,
             object_name=summary.object,
+            image_name=result.image_name,
             provenance=record,
             overview=_overview(result, title),
             tissue=_tissue(result),

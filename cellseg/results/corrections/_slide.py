@@ -136,7 +136,7 @@ class Measurer:
             for c in cells
         ]
         table["stitched"] = False
-        wanted = [name for name in names if name not in ("label", "class", "object")]
+        wanted = [name for name in names if name not in ("label", "image", "class", "object")]
         return table.reindex(columns=wanted, fill_value=np.nan)
 
     def _pixels(self, box: Box) -> np.ndarray[Any, np.dtype[Any]]:

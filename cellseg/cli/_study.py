@@ -1,0 +1,145 @@
+"""What counting a folder, or several images, leaves beside their results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cellseg.cli._many import Failed, Outcome
+from cellseg.cli._say import say
+from cellseg.errors import InputError, SettingsError
+from cellseg.storage import Location
+from cellseg.study.images import Image
+from cellseg.text import visible
+
+if TYPE_CHECKING:
+    from cellseg.study.folder import Study
+    from cellseg.study.rows import Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Left:
+    """The tables and pages of a study.
+
+    Attributes
+    ----------
+    home : Path or None
+        The folder that gets them; None: there is no study.
+    report, parquet : bool
+        Whether they are wanted.
+    """
+
+    home: Path | None
+    report: bool
+    parquet: bool
+
+    @classmethod
+    def of(
+        cls,
+        given: Sequence[Location],
+        images: Sequence[Image],
+        output: Location | None,
+        *,
+        report: bool,
+        parquet: bool,
+    ) -> Left:
+        """What the command's arguments ask for.
+
+        Raises
+        ------
+        SettingsError
+            If something is wanted that has no place.
+        """
+        home = _home(given, images, output)
+        wanted = [name for name, on in (("--report", report), ("--parquet", parquet)) if on]
+        if home is None and wanted:
+            raise SettingsError(
+                f"{' and '.join(wanted)}: give a folder on a disk with --output, for the images "
+                "do not lie in one"
+            )
+        one = len(images) == 1 and images[0].path == given[0]
+        return cls(home=None if one and not wanted else home, report=report, parquet=parquet)
+
+    def summarise(self, outcomes: Sequence[Outcome]) -> Study | None:
+        """Write ``summary.csv``; returns what it is of, None where there are no results."""
+        if self.home is None:
+            return None
+        # Here and not above: it takes a second to load.
+        from cellseg.study.folder import load_study
+        from cellseg.study.summary import with_failures
+
+        try:
+            study = load_study(self.home)
+        except InputError:
+            return None
+        attempted = [_path(outcome.image) for outcome in outcomes]
+        failed = [_failed(outcome) for outcome in outcomes if isinstance(outcome, Failed)]
+        study = with_failures(study, failed, attempted=attempted)
+        summarise(study)
+        return study
+
+    def write(self, outcomes: Sequence[Outcome]) -> None:
+        """Write all that is wanted."""
+        before = [getattr(outcome, "counted_before", False) for outcome in outcomes]
+        if len(before) > 1 and all(before):
+            say(
+                f"nothing to do: all {len(before):,} images were counted before with the same "
+                "settings",
+                err=True,
+            )
+        study = self.summarise(outcomes)
+        if study is not None:
+            leave(study, report=self.report, parquet=self.parquet)
+
+
+def summarise(study: Study) -> None:
+    """Write a study's ``summary.csv``, and say where it is and what could not be read."""
+    from cellseg.study.summary import write_summary
+
+    for line in study.unread:
+        say(f"cellseg: {line}", err=True)
+    count = len(study.counted)
+    of = f"{count:,} result{'s' * (count != 1)}"
+    say(f"summary of {of}: {write_summary(study)}", err=True)
+
+
+def leave(study: Study, *, report: bool, parquet: bool, page: Path | None = None) -> None:
+    """Write a study's page and its table of cells, and say where they are."""
+    if parquet:
+        from cellseg.study.cells import write_cells
+
+        say(f"cells of all images: {write_cells(study)}", err=True)
+    if report:
+        from cellseg.report.study import write_study
+
+        say(f"report: {write_study(study, page)}", err=True)
+
+
+def _home(
+    given: Sequence[Location], images: Sequence[Image], output: Location | None
+) -> Path | None:
+    """The output, or the one folder that all images lie in."""
+    if output is not None:
+        return output if isinstance(output, Path) else None
+    if len(given) == 1 and images[0].path != given[0]:
+        return given[0] if isinstance(given[0], Path) else None
+    homes = {image.path.parent for image in images}
+    home = homes.pop()
+    return home if isinstance(home, Path) and not homes else None
+
+
+def _path(image: Location) -> str:
+    return visible(str(image.absolute()))
+
+
+def _failed(outcome: Failed) -> Row:
+    from cellseg.study.rows import Row
+
+    return Row(
+        image=visible(outcome.image.name),
+        path=_path(outcome.image),
+        status="failed",
+        warnings=(visible(str(outcome.error)),),
+    )

@@ -1,0 +1,45 @@
+"""``cellseg report``: a page and a table of all results in a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cellseg.cli._study import leave, summarise
+from cellseg.errors import InputError, PartialResultError
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  cellseg report results/
+  cellseg report results/ --parquet
+  cellseg report results/ -o ~/study.html"""
+)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.html",
+    help="The page; report.html in the folder otherwise.",
+)
+@click.option("--parquet", is_flag=True, help="Also cells.parquet: the cells of all images.")
+def report(folder: Path, output: Path | None, parquet: bool) -> None:
+    """Summarise all results below FOLDER as a page and a table.
+
+    Leaves report.html, one file that opens without a network, and summary.csv, a row an image,
+    made anew from the result folders, however they were counted.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: {'is no folder' if folder.exists() else 'no such folder'}")
+    # Imported late: it takes seconds, and --help needs none of it.
+    from cellseg.study.folder import load_study
+    from cellseg.study.summary import with_failures
+
+    study = with_failures(load_study(folder))
+    summarise(study)
+    leave(study, report=True, parquet=parquet, page=output)
+    if study.unread:
+        raise PartialResultError(f"{len(study.unread)} of the results could not be read")

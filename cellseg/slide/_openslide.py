@@ -1,0 +1,100 @@
+"""What OpenSlide reads and no other library of this room: MIRAX, Ventana, Trestle and the like."""
+
+from __future__ import annotations
+
+import threading
+from functools import partial
+
+import numpy as np
+import openslide
+
+from cellseg.geometry import Box
+from cellseg.slide import _pixelsize as sizes
+from cellseg.slide._content import Content, Request, choose_planes, choose_series
+from cellseg.slide._guard import reading
+from cellseg.slide._raster import ChunkCache, Pixels
+from cellseg.slide._window import CHUNK_PX, Place, WindowRaster
+from cellseg.storage import Location
+
+_VENDORS = {
+    "mirax": "MIRAX", "ventana": "Ventana BIF", "trestle": "Trestle TIFF", "sakura": "Sakura",
+    "hamamatsu": "Hamamatsu VMS", "philips": "Philips TIFF", "dicom": "DICOM",
+}  # fmt: skip
+
+
+class _Handle:
+    """An open slide that is opened anew after an error: OpenSlide then answers nothing more."""
+
+    def __init__(self, path: Location) -> None:
+        self._path = str(path)
+        self._lock = threading.Lock()
+        self.slide = openslide.OpenSlide(self._path)
+
+    def read(self, level: int, box: Box) -> Pixels:
+        """Pixels of a box of a level, on the slide's background, (h, w, 3)."""
+        slide = self.slide
+        scale = slide.level_downsamples[level]
+        corner = (round(box.x0 * scale), round(box.y0 * scale))
+        try:
+            picture = slide.read_region(corner, level, (box.width, box.height))
+        except openslide.OpenSlideError:
+            with self._lock:
+                if self.slide is slide:
+                    self.slide = openslide.OpenSlide(self._path)
+            raise
+        pixels = np.asarray(picture)
+        colour = slide.properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
+        out: Pixels = pixels[..., :3].copy()
+        # Where nothing was scanned, alpha is 0.
+        out[pixels[..., 3] == 0] = tuple(bytes.fromhex(colour))
+        return out
+
+
+def open_content(path: Location, request: Request) -> Content:
+    """Open a slide through OpenSlide.
+
+    Raises
+    ------
+    InputError, SettingsError
+    """
+    with reading(path, "is no slide that OpenSlide reads, or is damaged"):
+        choose_series(path.name, request.series, 1)
+        planes = choose_planes(path.name, request, 1, 1)
+        handle, cache = _Handle(path), ChunkCache()
+        slide = handle.slide
+        said = slide.properties
+        levels = tuple(
+            WindowRaster(
+                Place(path, level, cache),
+                (height, width, 3),
+                np.dtype(np.uint8),
+                partial(handle.read, level),
+                (
+                    int(said.get(f"openslide.level[{level}].tile-height", CHUNK_PX)),
+                    int(said.get(f"openslide.level[{level}].tile-width", CHUNK_PX)),
+                ),
+            )
+            for level, (width, height) in enumerate(slide.level_dimensions)
+        )
+
+    def close() -> None:
+        cache.clear()
+        handle.slide.close()
+
+    vendor = said.get(openslide.PROPERTY_NAME_VENDOR, "")
+    mpp = (said.get(openslide.PROPERTY_NAME_MPP_X), said.get(openslide.PROPERTY_NAME_MPP_Y))
+    return Content(
+        format=_VENDORS.get(vendor, vendor),
+        levels=levels,
+        channels=("red", "green", "blue"),
+        is_rgb=True,
+        pixel_size=sizes.from_scale(mpp[1], mpp[0], ("µm", "µm"), "OpenSlide"),
+        size_z=1,
+        size_t=1,
+        notes=planes.notes,
+        compression="",
+        tiled=True,
+        n_series=1,
+        n_images=1,
+        close=close,
+    )

@@ -1,0 +1,131 @@
+"""Counting a folder: what is left beside the results, and what is said."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cellseg.cli import main
+from cellseg.detect.threshold import ThresholdDetector
+from cellseg.measure.doubts import FEWEST
+from cellseg.pipeline import run as pipeline
+from cellseg.synthetic import write_disc_slide
+
+
+@pytest.fixture(autouse=True)
+def _stand_in(monkeypatch):
+    """Count without the network's weights."""
+    monkeypatch.setattr(
+        "cellseg.pipeline.run.load_detector", lambda model, **_: ThresholdDetector()
+    )
+
+
+@pytest.fixture
+def cellseg(monkeypatch, capsys):
+    """Run ``cellseg ARGS`` in this process: (exit code, stderr)."""
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["cellseg", *map(str, args)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        err = capsys.readouterr().err
+        assert "Traceback" not in err
+        return ended.value.code or 0, err
+
+    return call
+
+
+def discs(path, seed=5, side=200):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return write_disc_slide(path, np.random.default_rng(seed), shape=(side, side)).count
+
+
+def summary(folder):
+    return pd.read_csv(folder / "summary.csv", dtype=str, keep_default_na=False)
+
+
+def test_a_study_of_good_and_broken_files(cellseg, tmp_path):
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    names = ["=1+1.tif", "-x.tif", 'a "b".tif', "sub/🙂.tif", "sub/-x.tif"]
+    counts = {name: discs(scans / name, seed) for seed, name in enumerate(names)}
+    (scans / "broken.tif").write_bytes(b"II*\0garbage")
+    (scans / "sub" / "letter.jpg").write_bytes(b"Dear Sir")
+    (scans / "notes.txt").write_text("other people's")
+    args = ("count", scans, "--recursive", "--output", out, "--no-prefilter", "--parquet")
+    code, err = cellseg(*args)
+    assert code == 3
+    assert len([line for line in err.splitlines() if "broken.tif" in line]) == 1
+    assert len([line for line in err.splitlines() if "letter.jpg" in line]) == 1
+    rows = summary(out).set_index("path")
+    for name, count in counts.items():
+        row = rows.loc[str(scans / name)]
+        assert (int(row["cells"]), row["status"]) == (count, "complete")
+        assert (out / row["result"].removeprefix("'") / "cells.csv").is_file()
+    assert set(rows["result"]) == {
+        "'=1+1.cellseg", "'-x.cellseg", 'a "b".cellseg', "sub/🙂.cellseg", "sub/-x.cellseg", "",
+    }  # fmt: skip
+    failed = rows[rows["status"] == "failed"]
+    assert sorted(failed["image"]) == ["broken.tif", "letter.jpg"]
+    cells = pd.read_parquet(out / "cells.parquet")
+    assert cells.groupby("result").size().sum() == sum(counts.values())
+    assert set(cells["image"]) == {"=1+1.tif", "-x.tif", 'a "b".tif', "🙂.tif"}
+
+
+def test_an_unchanged_study_has_nothing_to_do(cellseg, tmp_path):
+    for seed, name in enumerate(("a.tif", "x/b.tif")):
+        discs(tmp_path / name, seed)
+    args = ("count", tmp_path, "--recursive", "--no-prefilter")
+    code, err = cellseg(*args)
+    assert code == 0
+    assert "nothing to do" not in err
+    before = (tmp_path / "summary.csv").stat().st_mtime_ns
+    code, err = cellseg(*args)
+    assert code == 0
+    assert "nothing to do: all 2 images were counted before" in err
+    assert (tmp_path / "summary.csv").stat().st_mtime_ns == before
+    discs(tmp_path / "c.tif", 7)
+    code, err = cellseg(*args)
+    assert "nothing to do: all" not in err
+    assert len(summary(tmp_path)) == 3
+
+
+def test_an_interrupted_study_is_summarised_and_gone_on_with(cellseg, tmp_path, monkeypatch):
+    for seed, name in enumerate(("a.tif", "b.tif")):
+        discs(tmp_path / name, seed)
+    whole = pipeline.run
+
+    def interrupted(request, **options):
+        if request.image.name == "b.tif":
+            raise KeyboardInterrupt
+        return whole(request, **options)
+
+    monkeypatch.setattr(pipeline, "run", interrupted)
+    code, _ = cellseg("count", tmp_path, "--no-prefilter")
+    assert code == 130
+    assert list(summary(tmp_path)["image"]) == ["a.tif"]
+    monkeypatch.setattr(pipeline, "run", whole)
+    code, err = cellseg("count", tmp_path, "--no-prefilter")
+    assert code == 0
+    assert err.count("nothing to do") == 1
+    assert list(summary(tmp_path)["image"]) == ["a.tif", "b.tif"]
+
+
+def test_one_image_is_no_study(cellseg, tmp_path):
+    discs(tmp_path / "a.tif")
+    code, err = cellseg("count", tmp_path / "a.tif", "--no-prefilter")
+    assert code == 0
+    assert not (tmp_path / "summary.csv").exists()
+    assert "summary" not in err
+
+
+def test_a_count_that_cannot_be_right_is_said_everywhere(cellseg, tmp_path):
+    assert discs(tmp_path / "a.tif", side=320) >= FEWEST
+    code, err = cellseg("count", tmp_path, "--no-prefilter", "--diameter", "8", "--max-area", "1e4")
+    assert code == 0
+    said = "the model's usual nucleus is"
+    assert said in err
+    assert said in summary(tmp_path)["doubts"][0]
+    assert said in (tmp_path / "a.cellseg" / "run.json").read_text(encoding="utf-8")

@@ -1,0 +1,102 @@
+"""Counts that cannot be right are said to be so, and the others are not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cellseg.measure import Scale
+from cellseg.measure.doubts import Expected, doubts
+from cellseg.measure.summary import SummaryBuilder
+
+
+def said(diameters_px, *, mpp=0.25, usual_px=None, limits_um2=(4.0, 700.0), **more):
+    """Doubts about cells of these diameters; the table comes in parts of 50."""
+    areas = np.pi / 4 * np.asarray(diameters_px, float) ** 2
+    object_name = more.pop("object", "nucleus")
+    builder = SummaryBuilder(["cell"], object=object_name, scale=Scale(1.0, mpp))
+    for start in range(0, len(areas), 50):
+        part = areas[start : start + 50]
+        builder.add(
+            pd.DataFrame(
+                {"class": "cell", "area_px": part, "touches_border": False, "stitched": False}
+            )
+        )
+    pixel_um2 = (mpp or 0.5) ** 2
+    expected = Expected(
+        limits_px=(limits_um2[0] / pixel_um2, limits_um2[1] / pixel_um2),
+        usual_px=usual_px,
+        mpp=mpp,
+        own_model=more.pop("own_model", False),
+    )
+    return doubts(builder.build(), builder.most_common_area_px(), expected)
+
+
+def spread(middle, count=200, seed=1):
+    """Diameters as real nuclei have them: log-normal, a quarter wide."""
+    return middle * np.exp(np.random.default_rng(seed).normal(0, 0.25, count))
+
+
+@pytest.mark.parametrize("middle_um", [5.5, 7.0, 10.0, 16.0])
+def test_nuclei_of_usual_sizes_are_believed(middle_um):
+    assert said(spread(middle_um / 0.25)) == []
+
+
+@pytest.mark.parametrize(("mpp", "shown"), [(0.05, "µm"), (2.0, "µm")])
+def test_a_median_that_is_no_nucleus_is_said(mpp, shown):
+    (line,) = said(spread(28.0), mpp=mpp, limits_um2=(0.1, 1e6))
+    assert "those of nuclei lie between 4 and 20 µm" in line
+    assert "--mpp" in line
+    assert shown in line
+
+
+def test_without_a_pixel_size_the_models_usual_object_counts():
+    assert said(spread(30.0), mpp=None, usual_px=24.0) == []
+    (line,) = said(spread(80.0), mpp=None, usual_px=24.0, limits_um2=(0.1, 1e6))
+    assert "the model's usual nucleus is 24 px" in line
+    assert "--diameter PX" in line
+    assert "µm" not in line
+
+
+def test_a_whole_cell_may_be_large_unless_the_model_says_otherwise():
+    assert said(spread(120.0), object="cell", limits_um2=(4, 1e5)) == []
+    (line,) = said(spread(120.0), object="cell", usual_px=40.0, limits_um2=(4, 1e5))
+    assert "the model's usual cell is 10 µm" in line
+
+
+def test_half_of_the_cells_at_a_limit_are_said():
+    small = np.concatenate([np.full(110, 28.6), np.full(90, 40.0)])
+    (line,) = said(small, limits_um2=(38.0, 700.0))
+    assert "the smallest that are counted (38 µm²)" in line
+    assert "--min-area" in line
+    (line,) = said(np.full(100, 44.0), limits_um2=(4.0, 100.0))
+    assert "the largest that are counted (100 µm²)" in line
+    assert "--max-area" in line
+
+
+def test_fewer_than_half_at_a_limit_are_not():
+    small = np.concatenate([np.full(90, 28.6), np.full(110, 40.0)])
+    assert said(small, limits_um2=(38.0, 700.0)) == []
+
+
+def test_a_most_common_cell_of_several_is_said():
+    # The median is near the usual size: small ones of many sizes beside equal blobs.
+    blobs = np.concatenate([np.full(90, 44.0), np.linspace(16, 34, 110)])
+    (line,) = said(blobs, mpp=None, usual_px=24.0, limits_um2=(4.0, 1e4))
+    assert "the most common nucleus has 3." in line
+    assert "--diameter PX" in line
+    alike = np.concatenate([np.full(90, 26.0), np.linspace(16, 34, 110)])
+    assert said(alike, mpp=None, usual_px=24.0) == []
+
+
+def test_nothing_from_a_model_of_ones_own_is_said_and_from_the_shipped_one_not():
+    assert said([]) == []
+    (line,) = said([], own_model=True)
+    assert "found no nucleus at all" in line
+    assert "cellseg evaluate" in line
+
+
+def test_a_few_cells_say_nothing():
+    assert said([3.0] * 19) == []
+    assert said([3.0] * 20, limits_um2=(0.1, 1e4)) != []

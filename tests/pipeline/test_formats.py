@@ -1,0 +1,25 @@
+"""The same picture counts the same, whatever the file's format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from microscopes import CELLS, COLOUR, GREYS
+
+from cellseg.counting.request import CountRequest
+from cellseg.detect.threshold import ThresholdDetector
+from cellseg.pipeline.events import CountResult
+from cellseg.pipeline.run import run
+
+
+@pytest.mark.parametrize("form", [*COLOUR, *(f"{form}, dyes" for form in GREYS)])
+def test_each_format_counts_the_same(form: str, tmp_path: Path) -> None:
+    name, _, dyes = form.partition(", ")
+    path = (GREYS if dyes else COLOUR)[name](tmp_path)
+    request = CountRequest(
+        image=path, diameter_px=20.0, prefilter=False, protocol="fluorescence" if dyes else "he"
+    )
+    *_, done = run(request, detector=ThresholdDetector())
+    assert isinstance(done, CountResult)
+    assert done.cells.summary.cells == CELLS

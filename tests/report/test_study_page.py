@@ -1,0 +1,222 @@
+"""A study's page: what it says, and what it does in a real browser."""
+
+from __future__ import annotations
+
+import base64
+import re
+import shutil
+from dataclasses import replace
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+from study.made import made
+
+from cellseg.errors import OutputError
+from cellseg.picture import SCALE_KEY, keep_parts, parts_of, write_png
+from cellseg.report.page import document
+from cellseg.report.pictures import pictures
+from cellseg.report.study import PICTURES_BYTES, write_study
+from cellseg.study.folder import Study, load_study
+from cellseg.study.rows import Row
+
+NASTY = "<script>window.ran=1<script>.tif"
+ARGUMENTS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium."""
+    chromium = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
+    if chromium is None:
+        pytest.skip("no Chromium here: on Debian, apt-get install chromium")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(
+            executable_path=chromium, args=list(ARGUMENTS), timeout=300_000
+        )
+        yield found
+        found.close()
+
+
+@pytest.fixture
+def opened(browser):
+    """Open a page from the disk; it may fetch nothing but itself, and say no error."""
+    context = browser.new_context()
+    context.set_default_timeout(300_000)  # of a machine that does much else
+    asked, said = [], []
+
+    def call(path):
+        page = context.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(path.as_uri())
+        return page
+
+    yield call
+    context.close()
+    assert all(url.startswith(("file:", "data:")) for url in asked)
+    assert said == []
+
+
+def painted(folder, *, outline="red", density="blue", side=200):
+    """Pictures of two and two parts, as a count leaves them: only one part of each is shown."""
+    for name, colours in (("outlines.png", (outline, "grey")), ("overview.png", ("grey", density))):
+        image = Image.new("RGB", (2 * side + 30, side + 20), "white")
+        parts = [
+            (10 + place * (side + 10), 10, 10 + place * (side + 10) + side, 10 + side)
+            for place in (0, 1)
+        ]
+        for part, colour in zip(parts, colours, strict=True):
+            image.paste(colour, part)
+        keep_parts(image, parts)
+        image.info[SCALE_KEY] = "1,500 cells / mm²"
+        write_png(image, folder / name)
+
+
+@pytest.fixture
+def study(tmp_path):
+    """Three slides, one with a nasty name, one without pixel size; and one that failed."""
+    made(
+        tmp_path / "a.cellseg",
+        image="/scans/a10.tif",
+        radii=(5, 6, 7),
+        classes=("tumour", "stroma"),
+    )
+    made(
+        tmp_path / "b.cellseg",
+        image=f"/scans/{NASTY}",
+        radii=(5,),
+        mpp=None,
+        doubts=["is <b>small</b>"],
+    )
+    made(tmp_path / "x" / "c.cellseg", image="/scans/a9.tif", radii=range(4, 12))
+    painted(tmp_path / "a.cellseg")
+    failed = Row(image="d.tif", status="failed", warnings=("is <i>no</i> image",))
+    return replace(load_study(tmp_path), failed=(failed,))
+
+
+def test_the_picture_says_where_its_parts_are(tmp_path):
+    painted(tmp_path)
+    with Image.open(tmp_path / "outlines.png") as image:
+        image.load()
+        assert parts_of(image) == [(10, 10, 210, 210), (220, 10, 420, 210)]
+    seen = pictures(tmp_path / "outlines.png", tmp_path / "overview.png", most_bytes=10**6)
+    for data, colour in ((seen.outlines, (255, 0, 0)), (seen.density, (0, 0, 255))):
+        found = Image.open(BytesIO(base64.b64decode(data.partition(",")[2]))).convert("RGB")
+        assert np.abs(np.asarray(found).mean((0, 1)) - colour).max() < 8
+    assert seen.scale == "1,500 cells / mm²"
+
+
+def test_damaged_pictures_are_left_out(tmp_path):
+    (tmp_path / "outlines.png").write_bytes(b"no picture")
+    seen = pictures(tmp_path / "outlines.png", tmp_path / "none.png", most_bytes=10**6)
+    assert seen.outlines is seen.density is None
+
+
+def test_tables_are_sorted_from_the_keyboard(opened, study):
+    page = opened(write_study(study))
+    names = (
+        "() => [...document.querySelectorAll('table.sortable tbody th')].map(e => e.textContent)"
+    )
+    page.get_by_role("button", name="Cells", exact=True).focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate(names) == [NASTY, "a10.tif", "a9.tif", "d.tif"]
+    assert page.locator("th[aria-sort]").inner_text().startswith("Cells")
+    page.keyboard.press("Enter")
+    assert page.evaluate(names) == ["a9.tif", "a10.tif", NASTY, "d.tif"], (
+        "what is unknown stays last"
+    )
+    assert page.locator("th[aria-sort]").get_attribute("aria-sort") == "descending"
+    page.get_by_role("button", name="Image", exact=True).click()
+    assert page.evaluate(names)[1:] == ["a9.tif", "a10.tif", "d.tif"], "9 comes before 10"
+
+
+def test_a_slides_name_stays_text(opened, study):
+    page = opened(write_study(study))
+    assert page.evaluate("window.ran") is None
+    assert page.evaluate("document.scripts.length") == 1
+    assert page.locator("#slide-1 h3").inner_text() == NASTY
+    assert "is <b>small</b>" in page.locator("section.warnings").inner_text()
+    assert "is <i>no</i> image" in page.locator("section.warnings").inner_text()
+
+
+def test_pictures_are_there_and_named(opened, study):
+    page = opened(write_study(study))
+    seen = page.evaluate("[...document.images].map(e => [e.complete && e.naturalWidth, e.alt])")
+    assert [width for width, _ in seen] == [200, 200]
+    assert all("a10.tif" in alt for _, alt in seen)
+    assert "brightest: 1,500 cells / mm²" in page.locator("#slide-0").inner_text()
+    assert page.locator(".sizes svg[role=img]").count() == 3
+    links = page.evaluate("[...document.querySelectorAll('#slide-2 a')].map(e => e.href)")
+    assert links == [(study.folder / "x" / "c.cellseg" / "cells.csv").as_uri()]
+
+
+def test_warnings_come_first(study):
+    text = write_study(study).read_text(encoding="utf-8")
+    places = [
+        text.index(part) for part in ("To look at first", "<h2>Counts", "<h2>Sizes", "<h2>Slides")
+    ]
+    assert places == sorted(places)
+    calm = replace(study, counted=study.counted[:1], failed=())
+    assert "Nothing was found that speaks against" in write_study(calm).read_text(encoding="utf-8")
+
+
+def test_a_narrow_screen_a_dark_one_and_paper(opened, study):
+    page = opened(write_study(study))
+    page.set_viewport_size({"width": 400, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    ground = "getComputedStyle(document.body).backgroundColor"
+    assert page.evaluate(ground) == "rgb(255, 255, 255)"
+    page.emulate_media(color_scheme="dark")
+    assert page.evaluate(ground) == "rgb(23, 23, 27)"
+    page.emulate_media(color_scheme="dark", media="print")
+    assert page.evaluate(ground) == "rgb(255, 255, 255)"
+    assert page.pdf(format="A4").startswith(b"%PDF")
+
+
+def test_a_hundred_slides_stay_below_five_megabytes(tmp_path):
+    folder = made(tmp_path / "a.cellseg").path
+    noise = np.random.default_rng(0).integers(0, 256, (500, 1000, 3), dtype=np.uint8)
+    for name in ("outlines.png", "overview.png"):
+        image = Image.fromarray(noise)
+        keep_parts(image, [(0, 0, 500, 500), (500, 0, 1000, 500)])
+        write_png(image, folder / name)
+    each = pictures(
+        folder / "outlines.png", folder / "overview.png", most_bytes=PICTURES_BYTES // 100
+    )
+    assert each.outlines
+    assert each.density
+    assert each.bytes <= PICTURES_BYTES // 100
+    (one,) = load_study(tmp_path).counted
+    row = replace(one.whole, warnings=("protocol he chosen from the image " * 3,) * 4)
+    many = [replace(one, rows=[replace(row, image=f"{n} {'long ' * 10}.tif")]) for n in range(100)]
+    for name in ("outlines.png", "overview.png"):
+        (folder / name).unlink()
+    size = write_study(Study(tmp_path, tuple(many))).stat().st_size
+    assert size + PICTURES_BYTES < 5_000_000
+
+
+def test_other_peoples_page_is_not_replaced(study, tmp_path):
+    write_study(study)
+    write_study(study)
+    (tmp_path / "report.html").write_text("<h1>mine</h1>")
+    with pytest.raises(OutputError, match="is no page of cellseg"):
+        write_study(study)
+    assert (tmp_path / "report.html").read_text() == "<h1>mine</h1>"
+
+
+def test_a_page_with_pictures_beside_it_shows_them(opened, tmp_path):
+    Image.new("RGB", (30, 20), "red").save(tmp_path / "a.png")
+    text = document("t", ["<img src='a.png' alt=''>"], pictures="'self' file:")
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
+    page = opened(tmp_path / "page.html")
+    assert page.evaluate("document.images[0].naturalWidth") == 30
+    assert re.search("default-src 'none'", text)

@@ -1,0 +1,171 @@
+"""Formats of other libraries: the same picture counts the same in each."""
+
+from __future__ import annotations
+
+import builtins
+from pathlib import Path
+
+import microscopes
+import numpy as np
+import pytest
+import tifffile
+from click.testing import CliRunner
+from microscopes import COLOUR, DYES, GREYS, PICTURE, wsidicom_pyramid
+
+from cellseg.cli.count import find_images
+from cellseg.cli.info import info
+from cellseg.errors import CellsegError, InputError, RegionError, SettingsError
+from cellseg.geometry import Box
+from cellseg.slide import Slide, open_slide
+from cellseg.slide._content import Request
+from cellseg.slide._openslide import open_content as through_openslide
+from cellseg.slide.formats import FORMATS
+
+SHARED = Path("/work/shared/slides")
+
+
+def whole(slide: Slide) -> np.ndarray:
+    return slide.read(Box(0, 0, slide.height, slide.width))
+
+
+@pytest.mark.parametrize("form", COLOUR)
+def test_colour_is_the_same_in_each_format(form: str, tmp_path: Path) -> None:
+    path = COLOUR[form](tmp_path)
+    with open_slide(path) as slide:
+        np.testing.assert_array_equal(whole(slide), PICTURE)
+        assert slide.mpp == pytest.approx(microscopes.MPP)
+        assert slide.is_rgb
+        overview, _ = slide.overview(200)
+        np.testing.assert_allclose(overview.mean((0, 1)), PICTURE.mean((0, 1)), atol=3)
+
+
+@pytest.mark.parametrize("form", GREYS)
+def test_dyes_are_the_same_in_each_format(form: str, tmp_path: Path) -> None:
+    path = GREYS[form](tmp_path)
+    with open_slide(path) as slide:
+        np.testing.assert_array_equal(whole(slide), DYES.transpose(1, 2, 0))
+        assert slide.mpp == pytest.approx(microscopes.MPP)
+        assert slide.channels[1] == {"czi": "dye 1", "nd2": "dye 1"}.get(form, "channel 1")
+
+
+def test_openslide_and_tifffile_agree_on_a_philips_tiff(tmp_path: Path) -> None:
+    path = microscopes.philips(tmp_path / "a.tiff", PICTURE)
+    with Slide(path, through_openslide(path, Request(None, None, 0))) as slide:
+        assert slide.format == "Philips TIFF"
+        assert slide.mpp == pytest.approx(microscopes.MPP)
+        np.testing.assert_array_equal(whole(slide), PICTURE)
+
+
+@pytest.mark.parametrize("form", [one for one in FORMATS if one.extra], ids=lambda one: one.extra)
+def test_without_the_extra_the_error_names_it(
+    form, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = {"openslide": "openslide", "dicom": "wsidicom", "czi": "pylibCZIrw", "nd2": "nd2",
+               "lif": "liffile"}[form.extra]  # fmt: skip
+    path = tmp_path / f"a{form.endings[0]}"
+    path.write_bytes(bytes(form.at) + (form.starts or (b"a",))[0] + bytes(200))
+    found = builtins.__import__
+
+    def without(name: str, *rest: object, **named: object) -> object:
+        if name.partition(".")[0] == library:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+        return found(name, *rest, **named)
+
+    monkeypatch.delitem(__import__("sys").modules, f"cellseg.slide.{form.reader}", raising=False)
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(SettingsError, match=rf"{library}.*cellseg-slides\[{form.extra}\]") as told:
+        open_slide(path)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("form", [one for one in FORMATS if one.extra], ids=lambda one: one.extra)
+def test_a_remote_file_of_such_a_format_is_told_in_a_line(form) -> None:
+    import fsspec
+
+    place = f"memory://formats/a{form.endings[0]}"
+    head = bytes(form.at) + (form.starts or (b"a",))[0] + bytes(200)
+    fsspec.filesystem("memory").pipe(place.removeprefix("memory:/"), head)
+    with pytest.raises(InputError, match="copy it"):
+        open_slide(place)
+
+
+@pytest.mark.parametrize("form", ["dicom", "czi", "trestle", "nd2", "lif"])
+@pytest.mark.parametrize("kept", [0.02, 0.4, 0.999])
+def test_a_file_that_is_cut_off_is_told_in_a_line(form: str, kept: float, tmp_path: Path) -> None:
+    path = {**COLOUR, **GREYS}[form](tmp_path)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(kept * len(data))])
+    with pytest.raises(CellsegError) as told:  # noqa: SIM117
+        with open_slide(path) as slide:
+            whole(slide)
+    assert str(told.value).startswith(path.name)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("form", ["jpeg 2000", "jpeg xl", "trestle"])
+def test_a_damaged_tile_costs_itself(form: str, tmp_path: Path) -> None:
+    path = COLOUR[form](tmp_path)
+    with tifffile.TiffFile(path) as tif:
+        page = tif.pages[0]
+        start, size = page.dataoffsets[6], page.databytecounts[6]
+    data = bytearray(path.read_bytes())
+    data[start : start + size] = bytes(size)
+    path.write_bytes(data)
+    with open_slide(path) as slide:
+        with pytest.raises(RegionError):
+            slide.read(Box(130, 130, 140, 140))
+        np.testing.assert_array_equal(slide.read(Box(0, 0, 128, 530)), PICTURE[:128])
+        np.testing.assert_array_equal(slide.read(Box(256, 0, 400, 530)), PICTURE[256:])
+
+
+def test_a_dicom_file_brings_its_series_along(tmp_path: Path) -> None:
+    folder = wsidicom_pyramid(tmp_path)
+    files = sorted(folder.iterdir())
+    assert len(files) > 1
+    for file in files:
+        with open_slide(file) as slide:
+            assert (slide.height, slide.width) == (400, 530)
+            assert len(slide.levels) == len(files)
+
+
+def test_a_folder_with_two_dicom_slides_is_refused(tmp_path: Path) -> None:
+    microscopes.dicom(tmp_path / "a.dcm", PICTURE)
+    microscopes.dicom(tmp_path / "b.dcm", PICTURE[:200], series="1.2.3.5")
+    with pytest.raises(InputError, match=r"holds 2 DICOM series; .*\(a.dcm, b.dcm"):
+        open_slide(tmp_path)
+    assert find_images((tmp_path,)) == [tmp_path]
+    with open_slide(tmp_path / "b.dcm") as slide:
+        assert slide.height == 200
+
+
+def test_scenes_of_a_czi_are_series(tmp_path: Path) -> None:
+    path = microscopes.czi(tmp_path / "a.czi", PICTURE, corners=((0, 0), (1000, -700)))
+    with open_slide(path) as slide:
+        assert any("the first of 2 images" in note for note in slide.notes)
+    with open_slide(path, series=1) as slide:
+        np.testing.assert_array_equal(whole(slide), PICTURE)
+    with pytest.raises(SettingsError, match="no series 2; the file has 0 … 1"):
+        open_slide(path, series=2)
+
+
+def test_images_of_a_lif_are_series(tmp_path: Path) -> None:
+    path = microscopes.lif(tmp_path / "a.lif", {"first": DYES, "second": DYES[:, :100] + 1})
+    with open_slide(path, series=1) as slide:
+        np.testing.assert_array_equal(whole(slide), (DYES[:, :100] + 1).transpose(1, 2, 0))
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no {SHARED}")
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("czi/RGB-8bit.czi", "924 × 624 px"),
+        ("czi/mosaic_test.czi", "EGFP"),
+        ("czi/s_1_t_1_c_1_z_1.czi", "1.083"),
+        ("dicom/boxes_0.dcm", "0.499 µm (DICOM pixel spacing)"),
+        ("dicom", "16 × 16 px"),
+    ],
+)
+def test_files_of_microscopes(name: str, said: str) -> None:
+    shown = CliRunner().invoke(info, [str(SHARED / name)])
+    assert shown.exit_code == 0, shown.output
+    assert said in shown.output

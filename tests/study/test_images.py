@@ -1,0 +1,107 @@
+"""Which images a study holds, and where their results go."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+
+import pytest
+
+from cellseg.errors import InputError, SettingsError
+from cellseg.study.images import Image, find_images, result_names
+
+
+def touched(*paths):
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return paths
+
+
+def test_a_tree_is_searched_and_mirrored(tmp_path):
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    touched(
+        scans / "b.tif", scans / "x" / "a.svs", scans / "x" / "y" / "a.svs",
+        scans / "notes.txt", scans / ".hidden" / "c.tif", scans / "x" / ".a.tif",
+        scans / "x" / "a.cellseg" / "outlines.png", scans / "z.ome.zarr" / "0" / "c.png",
+    )  # fmt: skip
+    found = find_images([scans], recursive=True).images
+    places = [str(image.path.relative_to(scans)) for image in found]
+    assert places == ["b.tif", "z.ome.zarr", "x/a.svs", "x/y/a.svs"]
+    names = result_names(found, out)
+    homes = [
+        image.home(out).relative_to(out) / name for image, name in zip(found, names, strict=True)
+    ]
+    assert [str(home) for home in homes] == [
+        "b.cellseg", "z.cellseg", "x/a.cellseg", "x/y/a.cellseg",
+    ]  # fmt: skip
+    assert [image.home(None) for image in found] == [image.path.parent for image in found]
+
+
+def test_without_recursion_only_the_folder_itself(tmp_path):
+    touched(tmp_path / "a.tif", tmp_path / "x" / "b.tif")
+    assert [image.path.name for image in find_images([tmp_path]).images] == ["a.tif"]
+    (tmp_path / "a.tif").unlink()
+    with pytest.raises(InputError, match="--recursive looks into its folders too"):
+        find_images([tmp_path])
+
+
+def test_several_folders_have_places_of_their_own(tmp_path):
+    touched(tmp_path / "one" / "x" / "a.tif", tmp_path / "two" / "x" / "a.tif")
+    found = find_images([tmp_path / "one", tmp_path / "two"], recursive=True).images
+    assert [str(image.below) for image in found] == ["one/x", "two/x"]
+
+
+def test_a_link_that_leads_back_up_ends_nothing(tmp_path):
+    touched(tmp_path / "x" / "a.tif")
+    (tmp_path / "x" / "up").symlink_to(tmp_path, target_is_directory=True)
+    assert len(find_images([tmp_path], recursive=True).images) == 1
+
+
+def test_a_closed_folder_is_told_and_the_others_are_searched(tmp_path, monkeypatch):
+    touched(tmp_path / "a.tif", tmp_path / "closed" / "b.tif", tmp_path / "open" / "c.tif")
+    whole = Path.iterdir
+
+    def iterdir(self):
+        if self.name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return whole(self)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    found = find_images([tmp_path], recursive=True)
+    assert [image.path.name for image in found.images] == ["a.tif", "c.tif"]
+    ((folder, error),) = found.unread
+    assert folder == tmp_path / "closed"
+    assert "Permission denied" in str(error)
+    with pytest.raises(InputError, match="Permission denied"):
+        find_images([tmp_path / "closed"], recursive=True)
+
+
+def named(*paths, output=None):
+    return result_names([Image(Path(path)) for path in paths], output)
+
+
+def test_slides_of_one_name_get_folders_of_their_own(tmp_path):
+    assert named("x/s.tif", "y/s.tif", output=tmp_path) == ["x-s.tif.cellseg", "y-s.tif.cellseg"]
+    assert named("x/s.tif", "y/s.tif") == ["s.cellseg", "s.cellseg"]
+    with pytest.raises(SettingsError, match="2 of the images"):
+        named("x/s.tif", "x/s.tif")
+
+
+def test_names_that_differ_in_capitals_or_endings_get_folders_of_their_own():
+    names = named("x/s.tif", "x/S.tif", "x/t.tif")
+    assert len({name.lower() for name in names}) == 3
+    assert [name[:7] for name in names] == ["x-s.tif", "x-S.tif", "t.cells"]
+    assert names == named("x/s.tif", "x/S.tif", "x/t.tif")
+    assert named("x/s.tif", "x/s.png") == ["s.tif.cellseg", "s.png.cellseg"]
+
+
+def test_folders_that_differ_in_capitals_alone_may_be_one(tmp_path):
+    images = [Image(Path(f"{name}/s.tif"), PurePosixPath(name)) for name in ("x", "X")]
+    assert result_names(images, tmp_path)[0] != result_names(images, tmp_path)[1]
+
+
+@pytest.mark.parametrize("name", ["=1+1.tif", "-rf.tif", "a b.tif", "🙂 ü.tif", "a'b\"c.tif"])
+def test_any_name_is_found(tmp_path, name):
+    touched(tmp_path / name)
+    (image,) = find_images([tmp_path], recursive=True).images
+    assert named(image.path) == [f"{name[:-4]}.cellseg"]
