@@ -1,4 +1,4 @@
-"""The README's pictures of napari, from the real window: ``python docs/napari_pictures.py FOLDER``.
+"""The docs' pictures of napari, from the real window: ``python docs/napari_pictures.py FOLDER``.
 
 Opens the immunohistochemistry field of napari's sample menu, counts it with the panel's own
 button, selects and colours cells, and saves the window twice. Needs a display:
@@ -47,10 +47,7 @@ def main(folder: Path, results: Path) -> None:
     count.output.value = str(results)
     count.start.native.click()
     wait(lambda: count.counting is None)
-    viewer.layers["ihc nucleus"].contour = 1
-    viewer.layers["ihc nucleus"].opacity = 1.0
     save(viewer, folder / "napari-count.png")
-    viewer.layers["ihc nucleus"].contour = 0
     viewer.window.remove_dock_widget("all")
     _, cells = viewer.window.add_plugin_dock_widget("cellseg-slides", "Inspect and correct cells")
     viewer.add_shapes(
@@ -61,7 +58,8 @@ def main(folder: Path, results: Path) -> None:
         edge_width=2,
         name="my region",
     )
-    cells.colour.setCurrentText("eccentricity")
+    cells.look.outlines.setChecked(False)
+    cells.look.colour.setCurrentText("eccentricity")
     cells.inspector.select([120])
     save(viewer, folder / "napari-inspect.png")
     viewer.close()

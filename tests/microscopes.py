@@ -292,3 +292,26 @@ def _grey_tiff(path: Path) -> Path:
     size = {f"PhysicalSize{a}": MPP for a in "XY"}
     tifffile.imwrite(path, DYES, metadata={"axes": "CYX", **size}, photometric="minisblack")
     return path
+
+
+AXES = [{"name": axis, "unit": "micrometer"} for axis in "yx"]
+
+
+def plate(path: Path, version: int = 2) -> Path:
+    """Wells A01 (two fields), B03 (the second field missing) and C07 (missing)."""
+    group = zarr.open_group(str(path), mode="w", zarr_format=version)
+
+    def said(where: str, entry: dict[str, object]) -> None:
+        one = group.require_group(where) if where else group
+        one.attrs.update({"ome": {"version": "0.5", **entry}} if version == 3 else entry)
+
+    said("", {"plate": {"wells": [{"path": p} for p in ("A/01", "B/03", "C/07")]}})
+    for well, fields in (("A/01", (0, 1)), ("B/03", (0,))):
+        said(well, {"well": {"images": [{"path": "0"}, {"path": "1"}]}})
+        for field in fields:
+            value = 10 * ord(well[0]) % 256 + field
+            group.create_array(f"{well}/{field}/0", data=np.full((20, 30), value, np.uint8))
+            said(f"{well}/{field}", {"multiscales": [
+                {"version": "0.4", "axes": AXES, "datasets": [{"path": "0"}]}
+            ]})  # fmt: skip
+    return path

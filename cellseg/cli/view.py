@@ -106,15 +106,13 @@ def open_viewer(path: Path) -> napari.Viewer:
         If it is neither.
     """
     import napari
-    from cellseg_napari import read_result, read_slide
-    from napari.layers import Layer
+    from cellseg_napari import add_layers, read_result, read_slide
 
     is_result = path.is_dir() and path.suffix.lower() == ".cellseg"
     # Shown before the layers are read, so that it can show what reading them has to say.
     viewer = napari.Viewer(title=path.name)
     try:
-        for data in read_result(path) if is_result else read_slide(path):
-            viewer.add_layer(Layer.create(*data))
+        add_layers(viewer, read_result(path) if is_result else read_slide(path))
     except CellsegError:
         viewer.close()
         raise

@@ -28,6 +28,7 @@ from cellseg.results import CORRECTIONS, ResultFolder, load_result
 from cellseg.results.recording import Recording, check_tile
 from cellseg.results.upload import RemoteResult
 from cellseg.slide import open_slide, slide_name
+from cellseg.slide.formats import home_of
 from cellseg.storage import Location, RemotePath, fingerprint
 
 __all__ = [
@@ -69,7 +70,7 @@ def run(
         ``strict`` also RegionError at the first damaged tile.
     """
     check_exports(request.export)
-    home = request.output or request.image.parent
+    home = request.output or home_of(request.image)
     if not isinstance(home, RemotePath):
         yield from _events(request, detector, detectors)
         return
@@ -191,7 +192,7 @@ def _open(
     place: Location | None,
 ) -> ResultFolder:
     """The result folder; a refusal names it as the user knows it."""
-    path = Path(str(request.output or request.image.parent)) / result_name(request)
+    path = Path(str(request.output or home_of(request.image))) / result_name(request)
     try:
         return ResultFolder.open(
             path,

@@ -21,16 +21,16 @@ from cellseg.slide._content import (
     choose_series,
 )
 from cellseg.slide._guard import check_whole, reading
-from cellseg.slide._limits import (
+from cellseg.slide._ome import NO_IMAGE, OmeImage, parse_ome, read_xml
+from cellseg.slide._raster import ChunkCache, ChunkedRaster, Pixels, stacked
+from cellseg.slide.limits import (
     MAX_CHANNELS,
     MAX_LEVELS,
     MAX_METADATA_BYTES,
     check_count,
     check_plane,
 )
-from cellseg.slide._ome import NO_IMAGE, OmeImage, parse_ome, read_xml
-from cellseg.slide._raster import ChunkCache, ChunkedRaster, Pixels, stacked
-from cellseg.slide._zarrstore import open_array
+from cellseg.slide.zarrstore import open_array
 from cellseg.storage import Location, file_size, inside
 
 _BAD = "is no readable OME-Zarr"
@@ -189,7 +189,7 @@ def _image(path: Location, series: int) -> _Image:
         if len(stores) == 1:
             return _image(inside(path, stores[0].name), series)
     if "plate" in attributes or "well" in attributes:
-        raise InputError(f"{path.name}: is a plate; pass the folder of one field inside it")
+        raise InputError(f"{path.name}: is a plate, not one image; cellseg count takes each field")
     folder, count, xml = path, 1, NO_IMAGE
     if "multiscales" not in attributes:
         numbers = [child for child in path.iterdir() if child.name.isdecimal()]

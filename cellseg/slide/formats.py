@@ -117,8 +117,28 @@ def _is_dicom_folder(folder: Location) -> bool:
     return endings & set(ENDINGS) == set(DICOM.endings)
 
 
+def _plate_of(path: Location) -> Location | None:
+    """The plate of a path that reads like a field's: ``PLATE.zarr/ROW/COLUMN/FIELD``."""
+    plate = path.parent.parent.parent
+    is_field = plate.suffix.lower() in OME_ZARR.endings and not path.suffix
+    return plate if is_field else None
+
+
+def home_of(path: Location) -> Location:
+    """The folder beside an image: of a plate's field, the one beside the plate."""
+    return (_plate_of(path) or path).parent
+
+
 def slide_name(path: Location) -> str:
-    """A file's name without the ending of its format: ``S21.1234.svs`` is ``S21.1234``."""
+    """A file's name without the ending of its format: ``S21.1234.svs`` is ``S21.1234``.
+
+    A plate's field has the plate's name, its well's and its own: ``plate.zarr/B/03/0`` is
+    ``plate-B03-0``.
+    """
+    plate = _plate_of(path)
+    if plate is not None:
+        column = path.parent
+        return f"{slide_name(plate)}-{column.parent.name}{column.name}-{path.name}"
     lower = path.name.lower()
     for ending in sorted((e for one in FORMATS for e in one.endings), key=len, reverse=True):
         if lower.endswith(ending) and len(lower) > len(ending):

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from cellseg import __version__
 
-__all__ = ["__version__", "get_reader", "read_result", "read_slide"]
+__all__ = ["__version__", "add_layers", "get_reader", "read_result", "read_slide"]
 
 if TYPE_CHECKING:
-    from cellseg_napari._reader import get_reader, read_result, read_slide
+    from cellseg_napari._reader import add_layers, get_reader, read_result, read_slide
 
 
 def __getattr__(name: str) -> object:

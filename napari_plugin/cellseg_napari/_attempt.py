@@ -8,7 +8,7 @@ from collections.abc import Callable
 from napari.utils.notifications import show_error, show_warning
 
 from cellseg.errors import CellsegError, unexpected_text
-from cellseg.text import visible_lines
+from cellseg_napari._words import in_fields
 
 logger = logging.getLogger(__name__)
 
@@ -21,10 +21,13 @@ def attempt(action: Callable[[], object], *_: object) -> None:
         tell(error)
 
 
-def tell(error: Exception) -> None:
-    """In napari's corner; what nobody foresaw goes into the log as well."""
+def tell(error: Exception) -> str:
+    """In napari's corner; what nobody foresaw goes into the log as well. Returns what was said."""
     if isinstance(error, CellsegError):
-        show_warning(visible_lines(str(error)))
+        said = in_fields(str(error))
+        show_warning(said)
     else:
         logger.error("unexpected", exc_info=error)
-        show_error(visible_lines(unexpected_text(error)))
+        said = in_fields(unexpected_text(error))
+        show_error(said)
+    return said

@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any, Generic, TypeVar
 
-from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QWidget
+from qtpy.QtCore import QObject, QTimer
 
 T = TypeVar("T")
 
@@ -35,7 +34,7 @@ class Background(Generic[T]):
 
     Parameters
     ----------
-    owner : QWidget
+    owner : QObject
         Once it is deleted, nothing more is handed over.
     items : iterator
         A generator: closed in its own thread, whatever happens.
@@ -47,7 +46,7 @@ class Background(Generic[T]):
 
     def __init__(
         self,
-        owner: QWidget,
+        owner: QObject,
         items: Iterator[T],
         *,
         each: Callable[[T], object],
@@ -103,7 +102,7 @@ class Background(Generic[T]):
 
 
 def in_background(
-    owner: QWidget,
+    owner: QObject,
     work: Callable[[], T],
     *,
     done: Callable[[T], object],

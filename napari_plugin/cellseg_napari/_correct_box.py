@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import napari
 import numpy as np
-from napari.layers import Shapes
 from napari.utils.notifications import show_info
 from numpy.typing import NDArray
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QFileDialog, QGridLayout, QGroupBox, QLabel, QPushButton
+from qtpy.QtWidgets import QComboBox, QFileDialog, QGridLayout, QLabel, QPushButton, QWidget
 
 from cellseg.errors import CellsegError
 from cellseg.geometry import Box
@@ -21,39 +20,41 @@ from cellseg.results.corrections import Corrections, Edit, export_training
 from cellseg_napari._attempt import attempt, tell
 from cellseg_napari._background import in_background
 from cellseg_napari._inspect import Inspector
+from cellseg_napari._look_box import LookBox
 from cellseg_napari._opened import Opened, camera_of
 from cellseg_napari._outlines import world_outlines
 from cellseg_napari._paint import Painter
+from cellseg_napari._shortcuts import KEYS
+from cellseg_napari._words import counted, in_fields
 
 if TYPE_CHECKING:
     from cellseg.results import Result
 
 
-class CorrectBox(QGroupBox):  # type: ignore[misc]
+class CorrectBox(QWidget):  # type: ignore[misc]
     """Delete, merge, split, paint, rename, undo; measure again, save, export.
 
     Parameters
     ----------
     viewer : napari.Viewer
+    look : LookBox
+        Lines in the shapes that it names cut cells; its shapes say what was looked at.
 
     Attributes
     ----------
     inspector : Inspector or None
         Of the result that is shown; its selected cells are corrected.
-    drawn : Shapes or None
-        Lines in it cut cells, its shapes say what was looked at.
     measured : Signal
         Something that took long is done; totals may differ now.
     """
 
     measured = Signal()
 
-    def __init__(self, viewer: napari.viewer.Viewer) -> None:
-        super().__init__("Correct the selected cells")
-        self.viewer = viewer
+    def __init__(self, viewer: napari.viewer.Viewer, look: LookBox) -> None:
+        super().__init__()
+        self.viewer, self._look = viewer, look
         self.inspector: Inspector | None = None
         self.painter: Painter | None = None
-        self.drawn: Shapes | None = None
         self._busy = self._closed = False
         # Kept: PySide holds a timer's bound method weakly, and with it all that would answer.
         self._jobs: list[object] = []
@@ -62,23 +63,33 @@ class CorrectBox(QGroupBox):  # type: ignore[misc]
     def _build(self) -> None:
         grid = QGridLayout(self)
         self.buttons: dict[str, QPushButton] = {}
-        actions: tuple[tuple[str, str, Callable[[], object]], ...] = (
-            ("Delete", "Take the selected cells away", self.delete),
-            ("Merge", "Make one cell of the selected ones (shift-click selects more)", self.merge),
-            ("Split", "Cut the selected cell in two, or along a line drawn in the shapes layer "
-             "above", self.split),
-            ("Paint", "Draw a new cell, or change the selected one's outline, with napari's brush",
-             self.paint),
-            ("Undo", "Take the last correction back", self.undo),
-            ("Redo", "Make it again", self.redo),
-            ("Recount", "Measure what changed and renew the totals", self.recount),
-            ("Save", "Write the corrected cells into a folder of their own, beside the automatic "
-             "result", self.save),
-            ("Training data", "Write what was corrected as COCO JSON for cellseg train",
-             self.export),
+        rows: tuple[tuple[tuple[str, str, Callable[[], object]], ...], ...] = (
+            (
+                ("Delete", "Take the selected cells away", self.delete),
+                ("Merge", "Make one cell of the selected ones (shift-click selects more)",
+                 self.merge),
+                ("Split", "Cut the selected cell in two, or along a line drawn in the shapes "
+                 "that Look names", self.split),
+            ),
+            (
+                ("Paint", "Draw a new cell, or change the selected one's outline, with napari's "
+                 "brush", self.paint),
+                ("Undo", "Take the last correction back", self.undo),
+                ("Redo", "Make it again", self.redo),
+            ),
+            (
+                ("Measure again", "Measure the cells that you changed (area, shape, intensities), "
+                 "and only those, and tell the totals; the network does not look again",
+                 self.measure_again),
+                ("Save", "Write the corrected cells into a folder of their own, beside the "
+                 "automatic result", self.save),
+                ("Training data", "Write what was corrected as COCO JSON for cellseg train",
+                 self.export),
+            ),
         )  # fmt: skip
-        for number, (name, tip, action) in enumerate(actions):
-            grid.addWidget(self._button(name, tip, action), number // 3, number % 3)
+        for row, buttons in enumerate(rows):
+            for column, (name, tip, action) in enumerate(buttons):
+                grid.addWidget(self._button(name, tip, action), row, column)
         self.classes = QComboBox()
         self.classes.setEditable(True)
         self.classes.setToolTip("Class of new cells; type another name for a new class")
@@ -88,10 +99,17 @@ class CorrectBox(QGroupBox):  # type: ignore[misc]
         self.state = QLabel()
         self.state.setWordWrap(True)
         grid.addWidget(self.state, 4, 0, 1, 3)
+        grid.setRowStretch(5, 1)
+
+    @property
+    def actions(self) -> dict[str, Callable[[], object]]:
+        """What the buttons do, by their first names; nothing where they are grey."""
+        return {name: button.click for name, button in self.buttons.items()}
 
     def _button(self, name: str, tip: str, action: Callable[[], object]) -> QPushButton:
         button = QPushButton(name)
-        button.setToolTip(tip)
+        key = f" ({KEYS[name][0]})" if name in KEYS else ""
+        button.setToolTip(f"{tip}{key}")
         button.clicked.connect(partial(attempt, action))
         self.buttons[name] = button
         return button
@@ -122,7 +140,11 @@ class CorrectBox(QGroupBox):  # type: ignore[misc]
         can = opened is not None and opened.corrections is not None and not self._busy
         for button in self.buttons.values():
             button.setEnabled(can)
-        self.state.setText((opened.note if opened is not None else None) or "")
+        self.say(in_fields(opened.note) if opened is not None and opened.note else "")
+
+    def say(self, text: str) -> None:
+        """One line under the buttons."""
+        self.state.setText(text)
 
     def list_classes(self) -> None:
         """Those of the result; the name that was typed stays."""
@@ -138,7 +160,7 @@ class CorrectBox(QGroupBox):  # type: ignore[misc]
         """What was just corrected, and how many corrections there are."""
         self.list_classes()
         count = len(self.corrections.edits)
-        self.state.setText(f"{edit}; {count} correction{'s' * (count != 1)} so far")
+        self.say(f"{edit}; {count} correction{'s' * (count != 1)} so far")
 
     @property
     def corrections(self) -> Corrections:
@@ -187,12 +209,12 @@ class CorrectBox(QGroupBox):  # type: ignore[misc]
 
     def _lines(self) -> list[NDArray[np.float64]]:
         """Drawn lines, lattice (y, x), the newest first."""
-        if self.drawn is None or self.inspector is None:
+        if self._look.drawn is None or self.inspector is None:
             return []
         found = []
-        for corners, kind in zip(self.drawn.data, self.drawn.shape_type, strict=True):
+        for corners, kind in zip(self._look.drawn.data, self._look.drawn.shape_type, strict=True):
             if kind in ("line", "path"):
-                world = np.array([self.drawn.data_to_world(tuple(p))[-2:] for p in corners])
+                world = np.array([self._look.drawn.data_to_world(tuple(p))[-2:] for p in corners])
                 found.append(self.inspector.opened.to_lattice(world))
         return found[::-1]
 
@@ -208,7 +230,7 @@ class CorrectBox(QGroupBox):  # type: ignore[misc]
                 centre = self.inspector.opened.place_of(chosen)[0]
             self.painter.begin((float(centre[0]), float(centre[1])), label=chosen)
             self.buttons["Paint"].setText("Apply")
-            self.state.setText(
+            self.say(
                 "paint with napari's brush, erase with its eraser; the number M gives is a new "
                 "cell. Apply takes it over"
             )
@@ -216,7 +238,7 @@ class CorrectBox(QGroupBox):  # type: ignore[misc]
         edit = self.painter.apply(self.classes.currentText() or None)
         self.buttons["Paint"].setText("Paint")
         if edit is None:
-            self.state.setText("nothing was painted")
+            self.say("nothing was painted")
 
     def set_class(self) -> None:
         if not self.selected:
@@ -225,26 +247,34 @@ class CorrectBox(QGroupBox):  # type: ignore[misc]
         self.list_classes()
 
     def undo(self) -> None:
-        if self.corrections.undo() is None:
+        """The last stroke of the brush while something is painted, else the last correction."""
+        if self.painter is not None and self.painter.layer is not None:
+            self.painter.layer.undo()
+        elif self.corrections.undo() is None:
             show_info("nothing to take back")
 
     def redo(self) -> None:
-        if self.corrections.redo() is None:
+        """What was undone last."""
+        if self.painter is not None and self.painter.layer is not None:
+            self.painter.layer.redo()
+        elif self.corrections.redo() is None:
             show_info("nothing to make again")
 
-    def recount(self) -> None:
+    def measure_again(self) -> None:
         """Measure what changed, in a thread where the table is long."""
         corrections = self.corrections
-        self._long(corrections.recount, lambda summary: self.state.setText(str(summary)))
+        changed = sum(cell is not None for cell in corrections.touched.values())
+        said = f"measured {counted(changed, 'changed cell')} again: "
+        self._long(corrections.recount, lambda summary: self.say(f"{said}{summary}"))
 
     def save(self) -> None:
         """Write the corrected result."""
 
         def saved(result: Result) -> None:
-            self.state.setText(f"saved in {result.path.name}")
+            self.say(f"saved in {result.path.name}")
             show_info(f"saved in {result.path}")
 
-        self.state.setText("saving …")
+        self.say("saving …")
         self._long(self.corrections.save, saved)
 
     def export(self, folder: Path | None = None) -> None:
@@ -258,14 +288,14 @@ class CorrectBox(QGroupBox):  # type: ignore[misc]
             folder = Path(chosen)
         regions = self._looked_at()
         path = export_training(corrections, folder, regions=regions or None)
-        self.state.setText(f"for cellseg train: {path.parent.name}/{path.name}")
+        self.say(f"for cellseg train: {path.parent.name}/{path.name}")
         show_info(f"cellseg train {path}")
 
     def _looked_at(self) -> list[Box]:
-        if self.drawn is None or self.inspector is None:
+        if self._look.drawn is None or self.inspector is None:
             return []
         boxes = []
-        for outline in world_outlines(self.drawn):
+        for outline in world_outlines(self._look.drawn):
             corners = self.inspector.opened.to_lattice(outline)
             (y0, x0), (y1, x1) = np.floor(corners.min(axis=0)), np.ceil(corners.max(axis=0))
             boxes.append(Box(max(0, int(y0)), max(0, int(x0)), max(0, int(y1)), max(0, int(x1))))

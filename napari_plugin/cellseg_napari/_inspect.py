@@ -11,28 +11,54 @@ from numpy.typing import NDArray
 
 from cellseg.annotations.region import Region
 from cellseg.errors import CellsegError
+from cellseg.picture import colours
+from cellseg.text import visible
 from cellseg_napari._opened import KEY, Opened, camera_of, refresh
 from cellseg_napari._outlines import world_outlines
-from cellseg_napari._reader import placed
+from cellseg_napari._reader import OUTLINED, placed
+from cellseg_napari._shown import Values
+from cellseg_napari._words import counted, measurement
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Shapes
+    from napari.utils.colormaps import Colormap
+
+RGB = tuple[int, int, int]
 
 BY_LABEL = "each cell"
 BY_CLASS = "class"
 
-CLASS_COLOURS = (
-    "#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#ee8866",
-)  # fmt: skip
-"""Paul Tol's bright scheme, apart for colour-blind eyes too."""
+GRADES: dict[str, RGB] = {
+    "negative": (86, 180, 233), "positive": (213, 94, 0),
+    "1+": (240, 228, 66), "2+": (230, 159, 0), "3+": (213, 94, 0),
+}  # fmt: skip
+"""Blue to red, as of a counterstain and its marker; told apart by colour-blind readers too."""
 
 SELECTION = "selected cells"
 
 MARKED = 200
 """Selected cells that wear a box; more are selected all the same."""
 
+FILLED = 0.6
+"""Opacity of filled masks; the tissue is to be seen under them."""
+
 _PERCENT = (1, 99)
+
+
+def class_colours(names: Sequence[str]) -> list[RGB]:
+    """One for each class: grades have their own, others those of every picture."""
+    plain = colours(len(names))
+    return [GRADES.get(name, plain[number]) for number, name in enumerate(names)]
+
+
+def limits(values: NDArray[np.float32]) -> tuple[float, float]:
+    """Percentiles between which colours spread; always low < high."""
+    finite = values[np.isfinite(values)]
+    if not finite.size:
+        return 0.0, 1.0
+    low, high = (float(v) for v in np.percentile(finite, _PERCENT))
+    return (low, high) if low < high else (low - 0.5, low + 0.5)
 
 
 @dataclass(frozen=True)
@@ -42,23 +68,29 @@ class Totals:
     Attributes
     ----------
     cells : int
+    object : str
+        What they are: ``nucleus`` or ``cell``.
     density_per_mm2 : float or None
-        Per mm² of the shapes; None without pixel size, or without shapes.
+        None without pixel size, or where nobody knows the area.
+    per : str
+        Of what the density's mm² are.
     median_area : float or None
     unit : str
         Of the area: ``µm²`` or ``px²``.
     """
 
     cells: int
+    object: str
     density_per_mm2: float | None
+    per: str
     median_area: float | None
     unit: str
 
     def __str__(self) -> str:
         """For a person."""
-        parts = [f"{self.cells:,} cells"]
+        parts = [counted(self.cells, self.object)]
         if self.density_per_mm2 is not None:
-            parts.append(f"{self.density_per_mm2:,.0f} per mm²")
+            parts.append(f"{self.density_per_mm2:,.0f} per mm² of {self.per}")
         if self.median_area is not None:
             parts.append(f"median area {self.median_area:.4g} {self.unit}")
         return ", ".join(parts)
@@ -84,6 +116,7 @@ class Inspector:
         self._listeners: list[Callable[[], None]] = []
         self._marks: Shapes | None = None
         self._colours: Image | None = None
+        self._values = Values(np.empty(1, np.float32))
 
     def on_select(self, listener: Callable[[], None]) -> None:
         """Call it when other cells are selected."""
@@ -178,6 +211,20 @@ class Inspector:
 
     # Colours
 
+    @property
+    def outlines(self) -> bool:
+        """Whether masks are shown as outlines, or filled."""
+        return bool(self.layer.contour)
+
+    def show_outlines(self, outlines: bool) -> None:
+        """Outlines, or filled masks."""
+        self.layer.contour = int(outlines)
+        self.layer.opacity = OUTLINED if outlines else FILLED
+        self._values.outlines = outlines
+        if self._colours is not None:
+            self._colours.opacity = self.layer.opacity
+            self._colours.refresh()
+
     def colour_by(self, what: str) -> None:
         """Each cell by its label, its class, or a measurement.
 
@@ -188,61 +235,78 @@ class Inspector:
         """
         if what == BY_LABEL:
             self._uncolour()
-            self.coloured_by = what
-            return
-        values, look = self._class_values() if what == BY_CLASS else self._column_values(what)
-        self._uncolour()
-        from napari.layers import Image
-
-        opened, frame = self.opened, self.opened.result.frame
-        self._colours = Image(
-            opened.value_levels(opened.by_label(values)),
-            multiscale=True,
-            name=f"{opened.result.path.stem} {what}",
-            blending="translucent",
-            interpolation2d="nearest",
-            opacity=0.75,
-            metadata={KEY: opened, "cellseg_role": "colours"},
-            **look,
-            **placed(frame.mpp, downsample=frame.downsample),
-        )
-        active = self.viewer.layers.selection.active
-        place = self.viewer.layers.index(self.layer) + 1
-        self.viewer.layers.insert(place, self._colours)
-        self.layer.visible = False
-        if active is not None:
-            self.viewer.layers.selection.active = active
+        elif what == BY_CLASS:
+            names = self.classes()
+            place = {name: number for number, name in enumerate(names)}
+            codes = np.array([place.get(name, 0) for name in self.opened.column("class")])
+            self.show_codes(codes, class_colours(names), "class")
+        else:
+            values = self.opened.column(what).astype(np.float32)
+            self._show_values(values, "viridis", limits(values), measurement(what))
         self.coloured_by = what
 
-    def _class_values(self) -> tuple[NDArray[np.float32], dict[str, Any]]:
+    def show_codes(
+        self, codes: NDArray[np.integer[Any]], colours: Sequence[RGB], title: str
+    ) -> None:
+        """Each cell in the colour of its number.
+
+        Parameters
+        ----------
+        codes : ndarray, int, (N,)
+            In the order of :meth:`Opened.labels`; negative ones are transparent.
+        colours : sequence of (int, int, int)
+        title : str
+            For the list of layers.
+        """
         from napari.utils.colormaps import Colormap
 
-        names = self.classes()
-        place = {name: number for number, name in enumerate(names)}
-        values = np.array([place.get(name, 0) for name in self.opened.column("class")], np.float32)
-        count = max(2, len(names))  # a colormap of one colour is none to vispy
-        colours = [CLASS_COLOURS[number % len(CLASS_COLOURS)] for number in range(count)]
+        count = max(2, len(colours))  # a colormap of one colour is none to vispy
         colormap = Colormap(
-            colours,
+            [tuple(c / 255 for c in colours[min(n, len(colours) - 1)]) for n in range(count)],
             name="cellseg classes",
             controls=np.linspace(0, 1, count + 1),
             interpolation="zero",
         )
-        return values, {"colormap": colormap, "contrast_limits": (-0.5, count - 0.5)}
+        values = np.where(codes >= 0, codes, np.nan).astype(np.float32)
+        self._show_values(values, colormap, (-0.5, count - 0.5), title)
 
-    def _column_values(self, name: str) -> tuple[NDArray[np.float32], dict[str, Any]]:
-        values = self.opened.column(name).astype(np.float32)
-        low, high = self.limits(values)
-        return values, {"colormap": "viridis", "contrast_limits": (low, high)}
+    def _show_values(
+        self,
+        values: NDArray[np.float32],
+        colormap: Colormap | str,
+        span: tuple[float, float],
+        title: str,
+    ) -> None:
+        opened, frame = self.opened, self.opened.result.frame
+        self._values.by_label = opened.by_label(values)
+        self._values.outlines = self.outlines
+        name = visible(f"{opened.result.path.stem}: {title}")
+        layer = self._colours
+        if layer is not None and layer in self.viewer.layers:
+            if layer.name != name:
+                layer.name = name
+            layer.colormap, layer.contrast_limits = colormap, span
+            layer.refresh()
+            return
+        from napari.layers import Image
 
-    @staticmethod
-    def limits(values: NDArray[np.float32]) -> tuple[float, float]:
-        """Percentiles between which colours spread; always low < high."""
-        finite = values[np.isfinite(values)]
-        if not finite.size:
-            return 0.0, 1.0
-        low, high = (float(v) for v in np.percentile(finite, _PERCENT))
-        return (low, high) if low < high else (low - 0.5, low + 0.5)
+        self._colours = Image(
+            opened.value_levels(self._values),
+            multiscale=True,
+            name=name,
+            colormap=colormap,
+            contrast_limits=span,
+            blending="translucent",
+            interpolation2d="nearest",
+            opacity=self.layer.opacity,
+            metadata={KEY: opened, "cellseg_role": "colours"},
+            **placed(frame.mpp, downsample=frame.downsample),
+        )
+        active = self.viewer.layers.selection.active
+        self.viewer.layers.insert(self.viewer.layers.index(self.layer) + 1, self._colours)
+        self.layer.visible = False
+        if active is not None:
+            self.viewer.layers.selection.active = active
 
     def _uncolour(self) -> None:
         if self._colours is not None and self._colours in self.viewer.layers:
@@ -293,18 +357,20 @@ class Inspector:
         names = {name for name, _ in opened.rows.columns}
         area = "area_um2" if mpp and "area_um2" in names else "area_px"
         inside = self.shown_mask()
-        density = None
+        area_mm2 = (opened.result.run.get("summary") or {}).get("tissue_mm2")
         outlines = [] if shapes is None else world_outlines(shapes)
         if outlines:
             region = Region.of([outline / (mpp or 1.0) for outline in outlines])
             y, x = opened.column("centroid_y_px"), opened.column("centroid_x_px")
             inside &= region.contains(y, x)
-            if mpp:
-                density = float(inside.sum()) / (region.covered_px * mpp**2 * 1e-6)
+            area_mm2 = region.covered_px * mpp**2 * 1e-6 if mpp else None
         areas = opened.column(area)[inside] if area in names else np.empty(0)
+        cells = int(inside.sum())
         return Totals(
-            cells=int(inside.sum()),
-            density_per_mm2=density,
+            cells=cells,
+            object=str(opened.result.run.get("object", "cell")),
+            density_per_mm2=cells / area_mm2 if area_mm2 else None,
+            per="these shapes" if outlines else "tissue",
             median_area=float(np.median(areas)) if len(areas) else None,
             unit="µm²" if area == "area_um2" else "px²",
         )

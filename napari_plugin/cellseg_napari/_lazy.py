@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
-import operator
 import threading
 import weakref
 from collections import OrderedDict
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 
 from cellseg.errors import CellsegError
 from cellseg.geometry import Box
+from cellseg_napari._array_like import ArrayLike
 
 if TYPE_CHECKING:
     from cellseg.slide import Slide
@@ -98,8 +97,8 @@ class SlideSource:
             self._on_damage(f"{what} (shown black)")
 
 
-class LazyLevel:
-    """One level of a slide with as much of an array's interface as napari asks for.
+class LazyLevel(ArrayLike):
+    """One level of a slide.
 
     Parameters
     ----------
@@ -117,52 +116,13 @@ class LazyLevel:
         self._channels = channels
         self.downsample = downsample
         self._extent = source.slide.lattice_shape(downsample)
-        self._is_rgb = len(channels) > 1
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (*self._extent, len(self._channels)) if self._is_rgb else self._extent
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def dtype(self) -> np.dtype[np.generic]:
-        return np.dtype(np.uint8) if self._is_rgb else self._source.slide.dtype
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """What napari rounds its requests to."""
-        sides = tuple(min(BLOCK_PX, side) for side in self._extent)
-        return (*sides, len(self._channels)) if self._is_rgb else sides
-
-    def __array__(
-        self, dtype: np.dtype[np.generic] | None = None, copy: bool | None = None
-    ) -> NDArray[np.generic]:
-        return np.asarray(self[...], dtype)
-
-    def __deepcopy__(self, memo: object) -> LazyLevel:
-        """Napari's Duplicate copies a layer's data; this is only a way to read it."""
-        return self
+        colours = (len(channels),) if len(channels) > 1 else ()
+        self.shape = (*self._extent, *colours)
+        self.chunks = (*(min(BLOCK_PX, side) for side in self._extent), *colours)
+        self.dtype = np.dtype(np.uint8) if colours else source.slide.dtype
 
     def __getitem__(self, key: object) -> NDArray[np.generic]:
         """Basic indexing: integers, slices and ``...``; reads the blocks that are touched."""
-        keys = self._expanded(key)
-        spans = [_span(k, side) for k, side in zip(keys, self._extent, strict=False)]
-        pixels = self._pixels(Box(spans[0][0], spans[1][0], spans[0][1], spans[1][1]))
-        inner = [
-            _relative(k, side, start)
-            for k, side, (start, _) in zip(keys, self._extent, spans, strict=False)
-        ]
-        return np.asarray(pixels[(*inner, *keys[2:])])
-
-    def _expanded(self, key: object) -> tuple[int | slice, ...]:
-        """One integer or slice per axis."""
         keys: list[Any] = list(key) if isinstance(key, tuple) else [key]
         if any(k is Ellipsis for k in keys):
             where = next(i for i, k in enumerate(keys) if k is Ellipsis)
@@ -170,7 +130,13 @@ class LazyLevel:
         keys += [slice(None)] * (self.ndim - len(keys))
         if len(keys) != self.ndim:
             raise IndexError(f"expected at most {self.ndim} indices, got {key!r}")
-        return tuple(k if isinstance(k, slice) else operator.index(k) for k in keys)
+        y, x = (np.arange(side)[k] for k, side in zip(keys, self._extent, strict=False))
+        if not (y.size and x.size):
+            return np.asarray(np.broadcast_to(np.zeros((), self.dtype), self.shape)[tuple(keys)])
+        y0, x0 = int(y.min()), int(x.min())
+        pixels = self._pixels(Box(y0, x0, int(y.max()) + 1, int(x.max()) + 1))
+        pixels = np.take(np.take(pixels, x - x0, axis=1), y - y0, axis=0)
+        return np.asarray(pixels[(..., *keys[2:])])
 
     def _pixels(self, wanted: Box) -> NDArray[np.generic]:
         """(h, w) or (h, w, 3) of a box, put together from blocks."""
@@ -189,7 +155,7 @@ class LazyLevel:
 
     def _shown(self, pixels: NDArray[np.generic]) -> NDArray[np.generic]:
         """One channel without its axis; colours of more than 8 bits as 8 bits."""
-        if not self._is_rgb:
+        if len(self._channels) == 1:
             return pixels[..., 0]
         if pixels.dtype == np.uint16:
             return np.asarray(np.right_shift(pixels, 8))
@@ -211,29 +177,6 @@ def slide_levels(source: SlideSource, *, channels: tuple[int, ...]) -> list[Lazy
     while max(slide.lattice_shape(downsamples[-1])) > COARSEST_PX:
         downsamples.append(downsamples[-1] * 2)
     return [LazyLevel(source, downsample=d, channels=channels) for d in downsamples]
-
-
-def _span(key: int | slice, side: int) -> tuple[int, int]:
-    """First and one past the last pixel that an index touches."""
-    if isinstance(key, slice):
-        touched = range(*key.indices(side))
-        if not len(touched):
-            return 0, 0
-        return min(touched[0], touched[-1]), max(touched[0], touched[-1]) + 1
-    if not -side <= key < side:
-        raise IndexError(f"index {key} is outside of {side} pixels")
-    return key % side, key % side + 1
-
-
-def _relative(key: int | slice, side: int, start: int) -> int | slice:
-    """The same index, counted from ``start``."""
-    if not isinstance(key, slice):
-        return 0
-    touched = range(*key.indices(side))
-    if not len(touched):
-        return slice(0, 0)
-    last = touched[-1] - start + (1 if touched.step > 0 else -1)
-    return slice(touched[0] - start, last if last >= 0 else None, touched.step)
 
 
 def _slices(box: Box, origin: Box) -> tuple[slice, slice]:

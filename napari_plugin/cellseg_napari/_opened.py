@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from cellseg.errors import CellsegError, InputError
 from cellseg.results import Result
 from cellseg.results.corrections import Corrections, Edit, PatchedPyramid
-from cellseg_napari._shown import CellFilter, Halved, ShownLabels, ShownValues
+from cellseg_napari._array_like import ArrayLike
+from cellseg_napari._shown import CellFilter, ShownLabels, ShownValues, Values, multiscale
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -135,10 +136,6 @@ class Opened:
         order = np.argsort(every, kind="stable")
         return np.concatenate([values[keep], edited[name].to_numpy()])[order]
 
-    def numeric_columns(self) -> list[str]:
-        """Measurements, by the order of the table."""
-        return [name for name, dtype in self.rows.columns if dtype.startswith("float")]
-
     def features(self) -> pd.DataFrame | None:
         """The whole table for napari's own views; None where it is too long."""
         if len(self.rows) > FEATURES_LIMIT:
@@ -158,15 +155,13 @@ class Opened:
 
     # What napari shows
 
-    def label_levels(self) -> list[Any]:
+    def label_levels(self) -> list[ArrayLike]:
         """The pyramid as corrected and filtered, finest first."""
-        levels = [ShownLabels(level, self.shown) for level in self.pyramid.levels]
-        return [*levels, Halved(levels[0])] if len(levels) == 1 else levels
+        return multiscale([ShownLabels(level, self.shown) for level in self.pyramid.levels])
 
-    def value_levels(self, values: NDArray[np.float32]) -> list[Any]:
-        """The pyramid with ``values[label]`` for each cell."""
-        levels = [ShownValues(level, self.shown, values) for level in self.pyramid.levels]
-        return [*levels, Halved(levels[0])] if len(levels) == 1 else levels
+    def value_levels(self, values: Values) -> list[ArrayLike]:
+        """The same with a number for each cell."""
+        return multiscale([ShownValues(level, self.shown, values) for level in self.pyramid.levels])
 
     def by_label(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """Values in the order of :meth:`labels` as an array that is indexed by label."""

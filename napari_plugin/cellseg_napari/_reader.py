@@ -7,7 +7,7 @@ napari asks :func:`get_reader`; the command ``cellseg view`` calls :func:`read_r
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 
 from cellseg.errors import CellsegError, RegionError
 from cellseg.slide.formats import ENDINGS
-from cellseg.text import visible, visible_lines
+from cellseg.text import visible
 
 if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Layer
+
     from cellseg.results import Result
     from cellseg.slide import Slide
 
@@ -46,6 +49,9 @@ CONTRAST_PERCENT = (0.5, 99.8)
 
 COLORMAPS = ("cyan", "magenta", "yellow", "green", "red", "blue")
 """Of a slide with more than one channel; channels beyond these begin hidden."""
+
+OUTLINED = 1.0
+"""Opacity of outlines."""
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +136,9 @@ def read_slide(
 
     slide = open_slide(path, mpp=mpp, z=z, t=t, series=series)
     source = SlideSource(slide, on_damage=_warn)
-    about: dict[str, Any] = {"path": str(path), "given": mpp, "series": series, "z": z, "t": t}
+    about: dict[str, Any] = {
+        "path": str(path), "given": mpp, "series": series, "z": z, "t": t, "planes": slide.size_z,
+    }  # fmt: skip
     shared = {"multiscale": True, "metadata": {SLIDE_KEY: about}, **placed(slide.mpp)}
     if slide.is_rgb:
         levels = slide_levels(source, channels=(0, 1, 2))
@@ -177,8 +185,31 @@ def contrast_limits(pixels: NDArray[Any]) -> tuple[float, float]:
     return (low, high) if low < high else (low, low + 1.0)
 
 
+def add_layers(viewer: ViewerModel, found: Iterable[LayerData]) -> None:
+    """Show what was read; masks as outlines, for what lies under a filled one is not seen."""
+    from napari.layers import Layer
+
+    for data in found:
+        layer = Layer.create(*data)
+        viewer.add_layer(layer)
+        _outline(layer)
+
+
+def _outline(layer: Layer) -> None:
+    if layer.metadata.get("cellseg_role") == "cells":
+        layer.contour = 1
+
+
+def _inserted(event: Any) -> None:  # noqa: ANN401 - napari's
+    _outline(event.value)
+
+
 def _read(path: PathOrPaths) -> list[LayerData]:
     """What napari calls: never raises, says in napari what it could not open."""
+    from napari import current_viewer
+
+    if (viewer := current_viewer()) is not None:  # napari adds the layers itself
+        viewer.layers.events.inserted.connect(_inserted)
     layers: list[LayerData] = []
     for one in _paths(path):
         try:
@@ -230,15 +261,14 @@ def _cells_layers(result: Result) -> list[LayerData]:
     frame = result.frame
     look: dict[str, Any] = {
         "name": visible(f"{result.path.stem} {result.run.get('object', 'cell')}"),
-        "opacity": 0.5,
+        "opacity": OUTLINED,
         "metadata": {KEY: opened, "cellseg_role": "cells", "cellseg_run": result.run},
         **placed(frame.mpp, downsample=frame.downsample),
     }
     table = opened.features()
     if table is not None:
         look["features"] = table
-    levels = opened.label_levels()
-    return [(levels, {**look, "multiscale": True}, "labels")]
+    return [(opened.label_levels(), {**look, "multiscale": True}, "labels")]
 
 
 def _tissue_layer(result: Result) -> list[LayerData]:
@@ -291,4 +321,6 @@ def _warn(message: str) -> None:
     """One line in napari's window, or in the terminal when there is none."""
     from napari.utils.notifications import show_warning
 
-    show_warning(visible_lines(message))
+    from cellseg_napari._words import in_fields
+
+    show_warning(in_fields(message))

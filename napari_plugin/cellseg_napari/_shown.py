@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cellseg.picture import borders
 from cellseg.results.corrections import PatchedLevel
+from cellseg_napari._array_like import ArrayLike
+
+OUTLINE_PX = 2
+"""Width of outlines, pixels of the level that is shown."""
 
 
 class CellFilter:
@@ -26,72 +32,63 @@ class CellFilter:
         return np.where(gone, np.uint32(0), labels)
 
 
-class _Level:
-    """As much of an array's interface as napari asks for."""
-
-    ndim = 2
-    dtype: np.dtype[Any]
-
-    def __init__(self, level: PatchedLevel, shown: CellFilter) -> None:
-        self._level, self._shown = level, shown
-        self.shape, self.chunks, self.size = level.shape, level.chunks, level.size
-
-    def __array__(
-        self, dtype: np.dtype[Any] | None = None, copy: bool | None = None
-    ) -> NDArray[Any]:
-        return np.asarray(self[...], dtype)
-
-    def __getitem__(self, key: object) -> NDArray[Any]:
-        raise NotImplementedError
-
-    def __deepcopy__(self, memo: object) -> Self:
-        """Napari's Duplicate copies a layer's data; this is only a way to read it."""
-        return self
-
-
-class ShownLabels(_Level):
+class ShownLabels(ArrayLike):
     """Labels, hidden ones left out."""
 
     dtype = np.dtype(np.uint32)
+
+    def __init__(self, level: PatchedLevel, shown: CellFilter) -> None:
+        self._level, self._shown = level, shown
+        self.shape, self.chunks = level.shape, level.chunks
 
     def __getitem__(self, key: object) -> NDArray[np.uint32]:
         return self._shown.apply(np.asarray(self._level[key]))
 
 
-class ShownValues(_Level):
-    """A number for each pixel of a cell, float32; NaN, and so transparent, elsewhere."""
+class Values:
+    """A number for each cell, and whether its whole mask shows it or only its outline.
+
+    Attributes
+    ----------
+    by_label : ndarray, float32
+        Indexed by label; NaN, and labels beyond it, are transparent.
+    outlines : bool
+    """
+
+    def __init__(self, by_label: NDArray[np.float32], *, outlines: bool = False) -> None:
+        self.by_label, self.outlines = by_label, outlines
+
+
+class ShownValues(ShownLabels):
+    """A number for each pixel of a cell, float32; NaN elsewhere."""
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, level: PatchedLevel, shown: CellFilter, values: NDArray[np.float32]) -> None:
+    def __init__(self, level: PatchedLevel, shown: CellFilter, values: Values) -> None:
         super().__init__(level, shown)
         self._values = values
 
-    def __getitem__(self, key: object) -> NDArray[np.float32]:
-        labels = self._shown.apply(np.asarray(self._level[key]))
-        known = np.minimum(labels, len(self._values) - 1)
-        inside = (labels > 0) & (labels < len(self._values))
-        return np.where(inside, self._values[known], np.float32(np.nan))
+    def __getitem__(self, key: object) -> NDArray[Any]:
+        labels, values = super().__getitem__(key), self._values.by_label
+        inside = (labels > 0) & (labels < len(values))
+        if self._values.outlines and labels.ndim == 2:
+            inside &= borders(labels, OUTLINE_PX)
+        known = np.minimum(labels, len(values) - 1)
+        return np.where(inside, values[known], np.float32(np.nan))
 
 
-class Halved:
-    """Every second pixel of a level that has no coarser one.
+class Halved(ArrayLike):
+    """Every second pixel of a level that has no coarser one."""
 
-    napari takes a list of one level for one array with another axis.
-    """
-
-    ndim = 2
-
-    def __init__(self, level: _Level) -> None:
+    def __init__(self, level: ArrayLike) -> None:
         self._level = level
         self.dtype = level.dtype
-        self.shape = tuple(-(-side // 2) for side in level.shape)
-        self.chunks, self.size = self.shape, self.shape[0] * self.shape[1]
-
-    def __array__(
-        self, dtype: np.dtype[Any] | None = None, copy: bool | None = None
-    ) -> NDArray[Any]:
-        return np.asarray(self[...], dtype)
+        self.shape = self.chunks = tuple(-(-side // 2) for side in level.shape)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:  # noqa: ANN401 - numpy's
         return np.asarray(np.asarray(self._level)[::2, ::2][key])
+
+
+def multiscale(levels: Sequence[ArrayLike]) -> list[ArrayLike]:
+    """At least two levels: napari takes a list of one for one array with another axis."""
+    return [*levels, Halved(levels[0])] if len(levels) == 1 else list(levels)

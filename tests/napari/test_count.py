@@ -13,8 +13,10 @@ pytest.importorskip("napari", reason='napari is not installed: pip install ".[na
 pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
 
 from cellseg_napari import read_slide
-from cellseg_napari._count import Counting, Form, Preview, request_of
+from cellseg_napari._count import Form, request_of
 from cellseg_napari._opened import results_in
+from cellseg_napari._pipeline import Counting
+from cellseg_napari._preview import Preview
 from cellseg_napari._samples import fluorescence, ihc
 from napari.components import ViewerModel
 from napari.layers import Image, Layer, Shapes
@@ -218,6 +220,51 @@ def test_a_channel_layer_is_counted_as_that_channel(viewer: ViewerModel, tmp_pat
     layer = image_of(viewer, path)
     assert layer.name == "two DAPI"
     assert request_of(Form(layer=layer)).channel == "1"
+
+
+def test_every_setting_of_the_form_reaches_the_request(viewer: ViewerModel, discs: Path) -> None:
+    form = Form(
+        layer=image_of(viewer, discs), model="mine.safetensors", score=0.4, z="max",
+        min_area=20.0, max_area=300.0, tissue_only=False,
+    )  # fmt: skip
+    request = request_of(form)
+    assert (request.model, request.score, request.z) == ("mine.safetensors", 0.4, "max")
+    assert (request.min_area, request.max_area, request.prefilter) == (20.0, 300.0, False)
+    plain = request_of(Form(layer=image_of(viewer, discs)))
+    assert (plain.model, plain.score, plain.z, plain.min_area) == ("default", None, None, None)
+
+
+def test_a_counted_layer_is_not_opened_twice(viewer: ViewerModel, tmp_path: Path) -> None:
+    """Whoever opened it: here napari's own reader, or a script that holds the pixels."""
+    import tifffile
+
+    path = tmp_path / "plain.tif"
+    pixels = np.full((256, 300, 3), 240, np.uint8)
+    pixels[40:60, 50:70] = 80
+    tifffile.imwrite(path, pixels, photometric="rgb")
+    layer = Image(pixels, rgb=True, name="by a script")
+    viewer.add_layer(layer)
+    for _ in range(2):
+        preview = Preview(viewer, layer)
+        for event in counting(Form(layer=layer, mpp=0.5, output=tmp_path)).events():
+            preview.show(event)
+        assert [type(one).__name__ for one in viewer.layers] == ["Image", "Labels"]
+        cells = viewer.layers[1]
+        assert tuple(layer.scale) == tuple(cells.scale) == (0.5, 0.5)
+        assert layer.units == cells.units
+        assert cells.contour == 1, "masks open as outlines"
+
+
+def test_a_layer_that_lies_elsewhere_is_left_there(viewer: ViewerModel, tmp_path: Path) -> None:
+    pixels = np.full((256, 300, 3), 240, np.uint8)
+    pixels[40:60, 50:70] = 80
+    layer = Image(pixels, rgb=True, name="mosaic", translate=(900.0, 0.0))
+    viewer.add_layer(layer)
+    preview = Preview(viewer, layer)
+    for event in counting(Form(layer=layer, mpp=0.5, output=tmp_path)).events():
+        preview.show(event)
+    assert tuple(layer.translate) == (900.0, 0.0)
+    assert [one.name for one in viewer.layers][1] == "mosaic.layer", "the cells lie on a slide"
 
 
 def test_an_already_counted_slide_opens_its_result(viewer: ViewerModel, discs: Path) -> None:

@@ -118,7 +118,7 @@ def test_flying_brings_the_cell_to_the_middle(inspector: Inspector) -> None:
 
 def test_colours_follow_the_measurement(inspector: Inspector) -> None:
     inspector.colour_by("area_um2")
-    colours = inspector.viewer.layers["discs area_um2"]
+    colours = inspector.viewer.layers["discs: area (µm²)"]
     assert not inspector.layer.visible
     values, labels = np.asarray(colours.data[0]), np.asarray(inspector.layer.data[0])
     assert np.isnan(values[labels == 0]).all()
@@ -130,21 +130,46 @@ def test_colours_follow_the_measurement(inspector: Inspector) -> None:
     assert areas.min() <= low < high <= areas.max()
     inspector.colour_by(BY_LABEL)
     assert inspector.layer.visible
-    assert "discs area_um2" not in inspector.viewer.layers
+    assert "discs: area (µm²)" not in inspector.viewer.layers
 
 
 def test_colours_follow_the_class(inspector: Inspector) -> None:
     corrections_of(inspector).classify([3, 4], "mitosis")
     inspector.colour_by(BY_CLASS)
-    colours = inspector.viewer.layers["discs class"]
+    colours = inspector.viewer.layers["discs: class"]
     values, labels = np.asarray(colours.data[0]), np.asarray(inspector.layer.data[0])
     assert set(values[labels == 3]) == {1.0}
     assert set(values[labels == 7]) == {0.0}
     first, second = colours.colormap.map(np.array([0.25, 0.75]))
     assert not np.allclose(first, second)
     corrections_of(inspector).undo()
-    values = np.asarray(inspector.viewer.layers["discs class"].data[0])
+    values = np.asarray(inspector.viewer.layers["discs: class"].data[0])
     assert set(values[labels == 3]) == {0.0}
+
+
+def test_colours_are_outlines_or_filled(inspector: Inspector) -> None:
+    inspector.show_outlines(True)
+    inspector.colour_by("area_um2")
+    colours = inspector.viewer.layers["discs: area (µm²)"]
+    labels = np.asarray(inspector.opened.result.labels()[0])
+    outlined = np.isfinite(np.asarray(colours.data[0]))
+    assert not outlined[labels == 0].any()
+    assert 0.2 < outlined[labels > 0].mean() < 0.8, "their borders, not their middles"
+    middle = tuple(np.rint(inspector.opened.to_lattice(np.array(centre(inspector, 9)))).astype(int))
+    assert not outlined[middle]
+    inspector.show_outlines(False)
+    assert np.isfinite(np.asarray(colours.data[0]))[labels > 0].all()
+    assert inspector.layer.contour == 0
+
+
+def test_totals_tell_the_density_of_the_tissue(inspector: Inspector) -> None:
+    assert inspector.totals().density_per_mm2 is None, "nobody looked for tissue"
+    inspector.opened.result.run["summary"] |= {"tissue_mm2": 0.1}
+    totals = inspector.totals()
+    assert totals.density_per_mm2 == pytest.approx(totals.cells / 0.1)
+    said = str(totals)
+    assert said.startswith(f"{totals.cells} nuclei, ")
+    assert f"{totals.cells * 10:,} per mm² of tissue" in said
 
 
 def test_the_filter_hides_cells_and_counts_the_rest(inspector: Inspector) -> None:

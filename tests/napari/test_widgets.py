@@ -97,7 +97,7 @@ def discs(tmp_path: Path) -> Path:
     return path
 
 
-def pump(until: Callable[[], bool] = lambda: False, seconds: float = 60.0) -> bool:
+def pump(until: Callable[[], bool] = lambda: False, seconds: float = 300.0) -> bool:
     """Let Qt work until something holds."""
     from qtpy.QtWidgets import QApplication
 
@@ -181,6 +181,46 @@ def test_the_window_lives_while_it_counts(viewer: napari.Viewer, discs: Path) ->
     assert "nuclei" in widget.said.value
     assert widget.start.enabled
     assert [layer.name for layer in viewer.layers] == ["discs", "discs nucleus"]
+
+
+def test_fields_appear_when_they_matter(viewer: napari.Viewer, tmp_path: Path) -> None:
+    import tifffile
+
+    widget = dock(viewer, "Count cells")
+    assert not widget.model.visible
+    widget.more.value = True
+    assert widget.model.visible
+    assert widget.score.native.text() == "the protocol's"
+    assert not widget.z.visible, "there is no stack"
+    path = tmp_path / "stack.ome.tif"
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 64, 80)).astype(np.uint8)
+    tifffile.imwrite(path, pixels, ome=True, metadata={"axes": "ZYX"})
+    shown(viewer, path)
+    assert widget.z.visible
+    assert widget.z.choices == ("as shown", "max", "mean", 0, 1, 2)
+    assert request_of(widget.form()).z is None
+    widget.z.value = "max"
+    widget.score.value = 0.6
+    widget.model.value = str(tmp_path / "mine.safetensors")
+    request = request_of(widget.form())
+    assert (request.z, request.score) == ("max", 0.6)
+    assert request.model == str(tmp_path / "mine.safetensors")
+    picture(viewer, "count-panel")
+
+
+def test_messages_speak_of_fields(viewer: napari.Viewer, discs: Path, told: list[str]) -> None:
+    shown(viewer, discs)
+    widget = dock(viewer, "Count cells")
+    start(widget, ThresholdDetector())
+    assert pump(lambda: widget.counting is None)
+    request = replace(
+        request_of(widget.form()), protocol=PROTOCOL, prefilter=False, batch=1, score=0.9
+    )
+    widget.run(request, ThresholdDetector())
+    assert pump(lambda: widget.counting is None)
+    assert "the box “overwrite” replaces it" in told[-1]
+    assert widget.said.value == told[-1]
+    assert not any("--" in text for text in told)
 
 
 def test_pause_and_cancel(viewer: napari.Viewer, discs: Path) -> None:
@@ -310,6 +350,31 @@ def inspected(viewer: napari.Viewer, discs: Path) -> Any:
     return widget
 
 
+def choose(box: Any, text: str) -> None:
+    """As a person does in a list."""
+    place = box.findText(text)
+    assert place >= 0, [box.itemText(n) for n in range(box.count())]
+    box.setCurrentIndex(place)
+
+
+def press(viewer: napari.Viewer, key: str) -> None:
+    """A key, while the canvas has the focus."""
+    from qtpy.QtCore import Qt
+    from qtpy.QtTest import QTest
+
+    window = viewer.window._qt_window
+    window.activateWindow()
+    canvas = window._qt_viewer.canvas.native
+    canvas.setFocus()
+    *modifiers, letter = key.split("+")
+    held = Qt.KeyboardModifier.NoModifier
+    for name in modifiers:
+        one = {"Shift": "ShiftModifier", "Ctrl": "ControlModifier"}[name]
+        held |= getattr(Qt.KeyboardModifier, one)
+    QTest.keyClick(canvas, getattr(Qt.Key, f"Key_{letter}"), held)
+    pump(seconds=0.05)
+
+
 def click(viewer: napari.Viewer, world: tuple[float, float], *modifiers: str) -> None:
     """As napari's canvas tells a click."""
     from types import SimpleNamespace
@@ -332,40 +397,41 @@ def test_a_click_shows_the_row_and_a_row_flies_to_its_cell(
     inspector = inspected.inspector
     click(viewer, inspector.opened.place_of(12)[0])
     (row,) = inspected.table.selectionModel().selectedRows()
-    assert inspected.model.labels[row.row()] == 12
+    assert inspected.table.cells.labels[row.row()] == 12
     click(viewer, inspector.opened.place_of(14)[0], "Shift")
     assert inspected.correct.selected == [12, 14]
-    inspected.table.selectRow(inspected.model.place_of(40))
+    inspected.table.selectRow(inspected.table.cells.place_of(40))
     pump(seconds=0.2)
     assert inspector.selected == (40,)
     assert camera_of(viewer).center[-2:] == pytest.approx(inspector.opened.place_of(40)[0])
     text = [
-        inspected.model.data(inspected.model.index(39, column))
-        for column in range(inspected.model.columnCount())
+        inspected.table.cells.data(inspected.table.cells.index(39, column))
+        for column in range(inspected.table.cells.columnCount())
     ]
     assert text[:2] == ["40", "nucleus"]
 
 
 def test_sorting_filtering_and_colours(viewer: napari.Viewer, inspected: Any) -> None:
-    model = inspected.model
+    model = inspected.table.cells
     column = model.columns.index("area_um2")
     areas = inspected.inspector.opened.column("area_um2")
-    inspected._sort(column)
+    inspected.table.sort(column)
     assert areas[model.labels[0] - 1] == areas.min()
-    inspected._sort(column)
+    inspected.table.sort(column)
     assert areas[model.labels[0] - 1] == areas.max()
-    low, high = inspected.histogram.bounds
+    low, high = inspected.look.histogram.bounds
     assert (low, high) == pytest.approx((areas.min(), areas.max()))
-    inspected.histogram.slider.setValue(((low + high) / 2, high))
+    inspected.look.histogram.slider.setValue(((low + high) / 2, high))
     assert pump(lambda: inspected.inspector.range is not None, 5)
-    left = int((areas >= inspected.histogram.slider.value()[0]).sum())
-    assert inspected.totals.text().startswith(f"{left} cells")
+    left = int((areas >= inspected.look.histogram.slider.value()[0]).sum())
+    assert inspected.totals.text().startswith(f"{left} nuclei")
     assert model.rowCount() == left
-    inspected.colour.setCurrentText("eccentricity")
-    assert "discs eccentricity" in viewer.layers
-    assert "dark" in inspected.legend.text()
-    inspected.colour.setCurrentText("class")
-    assert "nucleus" in inspected.legend.text()
+    choose(inspected.look.colour, "eccentricity")
+    assert "discs: eccentricity" in viewer.layers
+    shown_at = [number.text() for number in inspected.look.bar.numbers]
+    assert [float(text) for text in shown_at] == sorted(float(text) for text in shown_at)
+    choose(inspected.look.colour, "class")
+    assert "nucleus" in inspected.look.bar.classes.text()
 
 
 def test_totals_follow_the_shapes(viewer: napari.Viewer, inspected: Any) -> None:
@@ -387,7 +453,7 @@ def test_correcting_in_the_window(
     inspected.inspector.select([3])
     buttons["Delete"].click()
     assert 3 not in corrections
-    assert inspected.model.place_of(3) is None
+    assert inspected.table.cells.place_of(3) is None
     inspected.inspector.select([5])
     buttons["Split"].click()
     assert len(corrections) == count
@@ -408,7 +474,7 @@ def test_correcting_in_the_window(
     paint.data[paint.data == 20] = 0
     buttons["Paint"].click()
     assert 20 not in corrections
-    buttons["Recount"].click()
+    buttons["Measure again"].click()
     assert pump(lambda: "median area" in inspected.correct.state.text(), 20)
     assert "1 mitosis" in inspected.correct.state.text()
     buttons["Save"].click()
@@ -421,10 +487,71 @@ def test_correcting_in_the_window(
     picture(viewer, "corrected")
 
 
+def test_keys_do_what_their_tooltip_says(viewer: napari.Viewer, inspected: Any) -> None:
+    from cellseg_napari._shortcuts import KEYS
+
+    said = inspected.keys.toolTip()
+    assert all(f"{key}: {what}" in said for key, what in KEYS.values())
+    assert "(Shift+D)" in inspected.correct.buttons["Delete"].toolTip()
+    inspector, corrections = inspected.inspector, inspected.correct.corrections
+    press(viewer, "N")
+    assert inspector.selected == (1,)
+    press(viewer, "N")
+    press(viewer, "N")
+    press(viewer, "Shift+N")
+    assert inspector.selected == (2,)
+    press(viewer, "Shift+D")
+    assert 2 not in corrections
+    press(viewer, "Ctrl+Z")
+    assert 2 in corrections
+    press(viewer, "Ctrl+Shift+Z")
+    assert 2 not in corrections
+    inspector.select([5])
+    press(viewer, "Shift+S")
+    parts = corrections.edits[-1].labels
+    assert len(parts) == 2
+    inspector.select(list(parts))
+    press(viewer, "Shift+M")
+    assert corrections.edits[-1].kind == "merge"
+    inspector.select([20])
+    press(viewer, "Shift+B")
+    paint = viewer.layers["paint here"]
+    paint.data[paint.data == 20] = 0
+    press(viewer, "Shift+B")
+    assert 20 not in corrections
+
+
+def test_measurements_are_named_for_people(inspected: Any) -> None:
+    look = inspected.look
+    names = [look.measure.itemText(n) for n in range(look.measure.count())]
+    assert names[:2] == ["", "area (µm²)"]
+    assert look.measure.currentText() == "area (µm²)"
+    assert not any("_" in name for name in names)
+    assert not any(name.endswith("px²)") for name in names), "one unit is enough"
+
+
+def test_masks_open_as_outlines_with_a_switch(viewer: napari.Viewer, inspected: Any) -> None:
+    cells = viewer.layers["discs nucleus"]
+    assert cells.contour == 1
+    assert inspected.look.outlines.isChecked()
+    inspected.look.outlines.click()
+    assert cells.contour == 0
+
+
+def test_masks_that_napari_itself_opens_are_outlines(viewer: napari.Viewer, discs: Path) -> None:
+    shown(viewer, discs)
+    counter = dock(viewer, "Count cells")
+    start(counter, ThresholdDetector())
+    assert pump(lambda: counter.counting is None)
+    viewer.layers.clear()
+    viewer.open(discs.with_suffix(".cellseg"), plugin="cellseg-slides")
+    assert viewer.layers["discs nucleus"].contour == 1
+
+
 def test_several_rows_are_several_cells(viewer: napari.Viewer, inspected: Any) -> None:
     from qtpy.QtCore import QItemSelection, QItemSelectionModel
 
-    model, selection = inspected.model, inspected.table.selectionModel()
+    model, selection = inspected.table.cells, inspected.table.selectionModel()
     rows = QItemSelection(model.index(3, 0), model.index(6, model.columnCount() - 1))
     selection.select(rows, QItemSelectionModel.SelectionFlag.ClearAndSelect)
     assert inspected.correct.selected == [4, 5, 6, 7]
@@ -436,23 +563,23 @@ def test_several_rows_are_several_cells(viewer: napari.Viewer, inspected: Any) -
 
 
 def test_order_and_shapes_stay_as_they_were_chosen(viewer: napari.Viewer, inspected: Any) -> None:
-    inspected._sort(inspected.model.columns.index("area_um2"))
-    second = int(inspected.model.labels[1])
-    inspected.inspector.select([int(inspected.model.labels[0])])
+    inspected.table.sort(inspected.table.cells.columns.index("area_um2"))
+    second = int(inspected.table.cells.labels[1])
+    inspected.inspector.select([int(inspected.table.cells.labels[0])])
     inspected.correct.buttons["Delete"].click()
-    assert inspected.model.labels[0] == second
+    assert inspected.table.cells.labels[0] == second
     viewer.add_shapes([np.array([[50, 50], [150, 250]])], shape_type="rectangle")
-    assert inspected.shapes.currentIndex() == 1, "what was just drawn is what is asked about"
-    inspected.shapes.setCurrentIndex(0)
-    inspected.colour.setCurrentText("eccentricity")
-    assert inspected.shapes.currentIndex() == 0
+    assert inspected.look.shapes.currentIndex() == 1, "what was just drawn is what is asked about"
+    inspected.look.shapes.setCurrentIndex(0)
+    choose(inspected.look.colour, "eccentricity")
+    assert inspected.look.shapes.currentIndex() == 0
     inspected.correct.classes.setCurrentText("mitosis")
     inspected.correct.buttons["Undo"].click()
     assert inspected.correct.classes.currentText() == "mitosis"
 
 
 def test_a_closed_panel_leaves_nothing_behind(viewer: napari.Viewer, inspected: Any) -> None:
-    inspected.colour.setCurrentText("eccentricity")
+    choose(inspected.look.colour, "eccentricity")
     inspected.inspector.select([4])
     inspected.inspector.show_range("area_um2", 60.0, np.inf)
     viewer.window.remove_dock_widget(inspected)
@@ -460,10 +587,10 @@ def test_a_closed_panel_leaves_nothing_behind(viewer: napari.Viewer, inspected: 
     assert [layer.name for layer in viewer.layers] == ["discs", "discs nucleus"]
     assert viewer.layers["discs nucleus"].visible
     again = dock(viewer, "Inspect and correct cells")
-    assert again.model.rowCount() == len(again.correct.corrections)
+    assert again.table.cells.rowCount() == len(again.correct.corrections)
     again.inspector.select([4])
     again.correct.buttons["Delete"].click()
-    assert again.model.place_of(4) is None
+    assert again.table.cells.place_of(4) is None
 
 
 def test_the_panel_follows_a_result_that_is_counted_again(
@@ -495,7 +622,7 @@ def test_the_panel_follows_a_result_that_is_counted_again(
 def test_a_class_that_cannot_be_keeps_what_was_painted(
     viewer: napari.Viewer, inspected: Any, told: list[str]
 ) -> None:
-    inspected.colour.setCurrentText("class")
+    choose(inspected.look.colour, "class")
     inspected.correct.buttons["Paint"].click()
     layer = viewer.layers["paint here"]
     layer.data[5:15, 5:15] = layer.selected_label
@@ -507,15 +634,15 @@ def test_a_class_that_cannot_be_keeps_what_was_painted(
     inspected.correct.classes.setCurrentText("mitosis")
     inspected.correct.buttons["Paint"].click()
     assert "paint here" not in viewer.layers
-    assert "mitosis" in inspected.legend.text()
+    assert "mitosis" in inspected.look.bar.classes.text()
 
 
 def test_deleted_then_reopened(viewer: napari.Viewer, inspected: Any, told: list[str]) -> None:
     inspected.inspector.select([4])
     inspected.correct.buttons["Delete"].click()
-    inspected.measure.setCurrentText("eccentricity")
+    choose(inspected.look.measure, "eccentricity")
     assert not told
-    low, high = inspected.histogram.bounds
+    low, high = inspected.look.histogram.bounds
     assert 0 <= low < high <= 1
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import zarr
 
-from cellseg.cli.count import find_images
 from cellseg.errors import InputError
 from cellseg.geometry import Box
+from cellseg.report.study.images import find_images
 from cellseg.slide import open_slide, slide_name
 from cellseg.slide.formats import ENDINGS, FORMATS
 
@@ -19,7 +19,7 @@ def test_a_folder_gives_files_of_every_ending(tmp_path: Path) -> None:
     for ending in ENDINGS:
         (tmp_path / f"a{ending}").touch()
     (tmp_path / "a.txt").touch()
-    assert {image.suffix for image in find_images((tmp_path,))} == set(ENDINGS)
+    assert {image.path.suffix for image in find_images([tmp_path]).images} == set(ENDINGS)
 
 
 @pytest.mark.parametrize("ending", [e for one in FORMATS for e in one.endings])

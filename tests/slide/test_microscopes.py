@@ -12,10 +12,10 @@ import tifffile
 from click.testing import CliRunner
 from microscopes import COLOUR, DYES, GREYS, PICTURE, wsidicom_pyramid
 
-from cellseg.cli.count import find_images
 from cellseg.cli.info import info
 from cellseg.errors import CellsegError, InputError, RegionError, SettingsError
 from cellseg.geometry import Box
+from cellseg.report.study.images import find_images
 from cellseg.slide import Slide, open_slide
 from cellseg.slide._content import Request
 from cellseg.slide._openslide import open_content as through_openslide
@@ -133,7 +133,7 @@ def test_a_folder_with_two_dicom_slides_is_refused(tmp_path: Path) -> None:
     microscopes.dicom(tmp_path / "b.dcm", PICTURE[:200], series="1.2.3.5")
     with pytest.raises(InputError, match=r"holds 2 DICOM series; .*\(a.dcm, b.dcm"):
         open_slide(tmp_path)
-    assert find_images((tmp_path,)) == [tmp_path]
+    assert [image.path for image in find_images([tmp_path]).images] == [tmp_path]
     with open_slide(tmp_path / "b.dcm") as slide:
         assert slide.height == 200
 

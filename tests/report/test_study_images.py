@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 
 import pytest
+from microscopes import plate
 
 from cellseg.errors import InputError, SettingsError
-from cellseg.study.images import Image, find_images, result_names
+from cellseg.report.study.images import Image, find_images, result_names
 
 
 def touched(*paths):
@@ -35,6 +36,19 @@ def test_a_tree_is_searched_and_mirrored(tmp_path):
         "b.cellseg", "z.cellseg", "x/a.cellseg", "x/y/a.cellseg",
     ]  # fmt: skip
     assert [image.home(None) for image in found] == [image.path.parent for image in found]
+
+
+def test_a_plate_gives_its_fields_beside_it_and_tells_of_holes(tmp_path):
+    path = plate(tmp_path / "screens" / "one.zarr")
+    found = find_images([tmp_path], recursive=True)
+    assert result_names(found.images, None) == [
+        "one-A01-0.cellseg", "one-A01-1.cellseg", "one-B03-0.cellseg",
+    ]  # fmt: skip
+    assert {image.home(None) for image in found.images} == {tmp_path / "screens"}
+    assert {image.home(tmp_path / "out") for image in found.images} == {tmp_path / "out/screens"}
+    ((place, error),) = found.unread
+    assert place == path
+    assert str(error) == "one.zarr: 2 of its wells or fields are not there: B03/1, C07"
 
 
 def test_without_recursion_only_the_folder_itself(tmp_path):

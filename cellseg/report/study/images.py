@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from cellseg.errors import InputError, SettingsError
-from cellseg.slide.formats import ENDINGS, has_ending, is_image_folder, slide_name
+from cellseg.slide.formats import ENDINGS, has_ending, home_of, is_image_folder, slide_name
+from cellseg.slide.plates import is_plate, read_plate
 from cellseg.storage import Location, RemotePath
+from cellseg.text import visible
 
 RESULT = ".cellseg"
 """Ending of result folders; they are no images, and nothing is looked for in them."""
@@ -33,7 +35,7 @@ class Image:
     def home(self, output: Location | None) -> Location:
         """The folder that gets the result folder: a place in ``output`` that mirrors the input."""
         if output is None:
-            return self.path.parent
+            return home_of(self.path)
         if isinstance(output, Path):
             return output / self.below
         for name in self.below.parts:
@@ -48,9 +50,9 @@ class Found:
     Attributes
     ----------
     images : list of Image
-        Each once, folder by folder, in the order of their names.
+        Each once, folder by folder, in the order of their names; of a plate, its fields.
     unread : list of (Path or RemotePath, InputError)
-        Folders that could not be looked into.
+        Folders that could not be looked into, and plates with holes.
     """
 
     images: list[Image]
@@ -88,7 +90,23 @@ def find_images(paths: Sequence[Location], *, recursive: bool = False) -> Found:
     if not found.images:
         raise InputError(f"{results[0]}: is a result, not an image; cellseg view shows it")
     once = {image.path.absolute(): image for image in found.images}
-    return Found(list(once.values()), found.unread)
+    images = [each for image in once.values() for each in _fields(image, found)]
+    return Found(images, found.unread)
+
+
+def _fields(image: Image, found: Found) -> list[Image]:
+    """The fields of a plate, whose holes are noted; any other image is itself."""
+    try:
+        if not is_plate(image.path):
+            return [image]
+        plate = read_plate(image.path)
+    except InputError:
+        return [image]  # told when it is opened, and the others are counted
+    if plate.missing:
+        first = ", ".join(plate.missing[:5]) + (", …" if len(plate.missing) > 5 else "")
+        said = f"{len(plate.missing)} of its wells or fields are not there: {visible(first)}"
+        found.unread.append((image.path, InputError(f"{image.path.name}: {said}")))
+    return [Image(one.path, image.below) for one in plate.fields]
 
 
 def _search(folder: Location, top: PurePosixPath, found: Found, *, recursive: bool) -> None:

@@ -1,0 +1,152 @@
+"""What a viewer shows while a count goes on, and at its end."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cellseg.pipeline.events import CountResult, Started, TileDone
+from cellseg.results.corrections import PatchedPyramid
+from cellseg_napari._layer_file import PLACED_KEY, file_of
+from cellseg_napari._opened import results_in
+from cellseg_napari._reader import SLIDE_KEY, add_layers, placed, read_result
+from cellseg_napari._shown import CellFilter, ShownLabels, multiscale
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Labels, Layer
+
+    from cellseg.pipeline.events import Event
+
+REFRESH_SECONDS = 0.5
+"""Between two drawings of the masks while it counts."""
+
+
+class Preview:
+    """Shows masks tile by tile, and the result in their place at the end.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+    counted : Image, optional
+        The layer that is counted: it shows the slide, whoever opened it.
+    """
+
+    def __init__(self, viewer: ViewerModel, counted: Image | None = None) -> None:
+        self.viewer = viewer
+        self.layer: Labels | None = None
+        self._counted = counted
+        self._pyramid: PatchedPyramid | None = None
+        self._next = 1
+        self._refreshed = 0.0
+
+    def show(self, event: Event) -> None:
+        """What an event changes in the viewer."""
+        if isinstance(event, Started):
+            self._start(event)
+        elif isinstance(event, TileDone):
+            self._paint(event)
+        elif isinstance(event, CountResult):
+            self.end()
+            self._result(event.cells.folder)
+
+    def end(self) -> None:
+        """Take the preview away."""
+        if self.layer is not None and self.layer in self.viewer.layers:
+            self.viewer.layers.remove(self.layer)
+        self.layer = self._pyramid = None
+
+    def _start(self, event: Started) -> None:
+        from napari.layers import Labels
+
+        frame = event.frame
+        if frame.mpp is not None:
+            self._place_slide(Path(str(event.image)), placed(frame.mpp))
+        self._pyramid = PatchedPyramid.empty((frame.lattice_height, frame.lattice_width))
+        everything = CellFilter()
+        self.layer = Labels(
+            multiscale([ShownLabels(level, everything) for level in self._pyramid.levels]),
+            name=f"{Path(event.image.name).stem}: counting",
+            multiscale=True,
+            opacity=0.5,
+            metadata={"cellseg_role": "preview"},
+            **placed(frame.mpp, downsample=frame.downsample),
+        )
+        self.viewer.add_layer(self.layer)
+
+    def _paint(self, event: TileDone) -> None:
+        """The cells whose middle lies in the tile's own pixels; they are merged at the end."""
+        if self._pyramid is None or self.layer is None or not len(event.instances):
+            return
+        core, boxes = event.tile.core, event.instances.boxes
+        middle = (boxes[:, :2] + boxes[:, 2:]) // 2
+        own = ((middle >= (core.y0, core.x0)) & (middle < (core.y1, core.x1))).all(axis=1)
+        window = event.tile.padded
+        labels = self._pyramid.levels[0].read(window)
+        for index in np.flatnonzero(own).tolist():
+            y0, x0, y1, x1 = boxes[index].tolist()
+            part = labels[y0 - window.y0 : y1 - window.y0, x0 - window.x0 : x1 - window.x0]
+            part[event.instances.masks[index] & (part == 0)] = self._next
+            self._next += 1
+        self._pyramid.write(window.y0, window.x0, labels)
+        if time.monotonic() - self._refreshed > REFRESH_SECONDS or event.done == event.total:
+            self.layer.refresh()
+            self._refreshed = time.monotonic()
+
+    def _result(self, folder: Path) -> None:
+        """The result's layers, but those of the slide and the tissue that are there already."""
+        for layer, opened in list(results_in(self.viewer)):
+            if opened.result.path.absolute() == folder.absolute():
+                self.viewer.layers.remove(layer)
+        names = {layer.name for layer in self.viewer.layers}
+        is_shown = None
+        fresh = []
+        for data, look, kind in read_result(folder):
+            about = look.get("metadata", {}).get(SLIDE_KEY)
+            if about:
+                if is_shown is None:  # asked once: a slide's channels are layers of their own
+                    is_shown = self._place_slide(Path(about["path"]), look, z=about.get("z"))
+                if is_shown:
+                    continue
+            elif kind == "shapes" and look["name"] in names:
+                continue
+            fresh.append((data, look, kind))
+        add_layers(self.viewer, fresh)
+
+    def _place_slide(self, image: Path, where: dict[str, Any], **same: object) -> bool:
+        """Put the slide's own layers where its result lies: a pixel size may have been typed in.
+
+        Returns
+        -------
+        bool
+            Whether any layer shows the slide, in the place where the result lies.
+        """
+        found = False
+        for layer in self.viewer.layers:
+            about = layer.metadata.get(SLIDE_KEY, {})
+            if not self._shows(layer, image) or any(about.get(k, v) != v for k, v in same.items()):
+                continue
+            scale, shift = np.asarray(layer.scale)[-2:], np.asarray(layer.translate)[-2:]
+            agrees = np.allclose((*scale, *shift), (*where["scale"], *where["translate"]), 1e-6)
+            if not agrees and (about or ((scale == 1).all() and not shift.any())):
+                layer.scale = (*layer.scale[:-2], *where["scale"])
+                layer.translate = (*layer.translate[:-2], *where["translate"])
+                layer.units = (*layer.units[:-2], *where["units"])
+                if about:
+                    about["given"] = layer.scale[-1]
+                else:
+                    layer.metadata[PLACED_KEY] = layer.scale[-1]
+                agrees = True
+            found |= agrees
+        return found
+
+    def _shows(self, layer: Layer, image: Path) -> bool:
+        about = layer.metadata.get(SLIDE_KEY)
+        path = Path(about["path"]) if about else file_of(layer)
+        if about is None and layer is self._counted:
+            return True
+        is_image = type(layer).__name__ == "Image"
+        return is_image and path is not None and path.absolute() == image.absolute()

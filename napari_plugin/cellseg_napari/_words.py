@@ -1,0 +1,134 @@
+"""Words for people: fields where the library speaks of options, names for columns."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from cellseg.text import visible_lines
+
+FIELDS = {
+    "channel": "image",
+    "protocol": "protocol",
+    "mpp": "µm per pixel",
+    "diameter": "diameter, px",
+    "region": "region",
+    "output": "results in",
+    "overwrite": "overwrite",
+    "model": "model",
+    "score": "score",
+    "z": "z plane",
+    "min-area": "smallest area",
+    "max-area": "largest area",
+    "no-prefilter": "tissue only",
+    "types": "cell types",
+    "no-types": "cell types",
+    "device": "device",
+    "threshold": "threshold",
+}
+"""What the panels call the command line's options."""
+
+_SENTENCES = (
+    ("pass --mpp (µm per pixel), or --diameter PX", "fill in --mpp, or --diameter"),
+    ("pass --", "fill in --"),
+    ("another --output", "another folder in --output"),
+    ("--channel takes another of", "another layer as --channel takes another of"),
+    ("--no-prefilter looks", "--no-prefilter switched off looks"),
+    ("--no-types leaves", "--no-types switched off leaves"),
+    ("; --overwrite ", "; the box --overwrite "),
+    ("run the same `cellseg count` again", "count it again"),
+)
+
+_OPTION = re.compile(r"(?<![\w./\\-])--([a-z][a-z-]*)(?: (?:PX|N)\b)?")
+
+
+def in_fields(text: str) -> str:
+    """A message of the library, safe to show, about the panels' fields instead of options.
+
+    >>> in_fields("no pixel size; pass --mpp if you know it")
+    'no pixel size; fill in “µm per pixel” if you know it'
+    """
+    for of_options, of_fields in _SENTENCES:
+        text = text.replace(of_options, of_fields)
+    return visible_lines(_OPTION.sub(_field, text))
+
+
+def _field(found: re.Match[str]) -> str:
+    name = FIELDS.get(found[1])
+    return f"“{name}”" if name else f"`{found[0]}` of the command line"
+
+
+_UNITS = {"px": "px", "um": "µm", "um2": "µm²", "deg": "°"}
+
+_NAMES = {
+    "axis major length": "long axis",
+    "axis minor length": "short axis",
+    "feret diameter max": "largest diameter",
+    "equivalent diameter area": "diameter of the disc of this area",
+    "orientation": "angle of the long axis",
+    "centroid y": "place, down",
+    "centroid x": "place, across",
+}
+
+_PARTS = re.compile("^(nucleus|cytoplasm|cell)_")
+_STAINS = {"dab": "DAB", "hematoxylin": "haematoxylin"}
+_STATISTICS = {"mean": "mean", "std": "spread", "min": "lowest", "max": "highest"}
+
+
+def measurement(column: str) -> str:
+    """A column's name as a person reads it, with its unit.
+
+    >>> measurement("area_um2"), measurement("cytoplasm_dab_od_mean")
+    ('area (µm²)', 'DAB, optical density (cytoplasm)')
+    """
+    part = _PARTS.match(column)
+    name = column[part.end() :] if part else column
+    stem, _, end = name.rpartition("_")
+    unit = _UNITS.get(end) if stem else None
+    if unit is not None:
+        if end == "px" and stem == "area":
+            unit = "px²"
+        words = stem.replace("_", " ")
+        said = f"{_NAMES.get(words, words)} ({unit})"
+    elif name.startswith("intensity_"):
+        _, statistic, channel = name.split("_", 2)
+        said = f"{channel.replace('_', ' ')}, {_STATISTICS.get(statistic, statistic)} intensity"
+    elif name.endswith("_od_mean"):
+        stain = name.removesuffix("_od_mean")
+        said = f"{_STAINS.get(stain, stain.replace('_', ' '))}, optical density"
+    else:
+        said = name.replace("_", " ")
+    return f"{said} ({part[1]})" if part else said
+
+
+def menu(columns: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Measurements to choose from: (shown, column), area first, each in one unit.
+
+    Parameters
+    ----------
+    columns : iterable of (str, str)
+        Name and dtype, as in the table; lengths in pixels are left out where µm are known.
+    """
+    names = [name for name, dtype in columns if dtype.startswith("float")]
+    kept = [name for name in names if not _twin(name, names)]
+    kept.sort(key=lambda name: (not _is_area(name), name.startswith(("centroid_", "score"))))
+    return [(measurement(name), name) for name in kept]
+
+
+def _is_area(name: str) -> bool:
+    return _PARTS.sub("", name) in ("area_um2", "area_px")
+
+
+def _twin(name: str, names: Sequence[str]) -> bool:
+    stem = name.removesuffix("_px")
+    return stem != name and any(f"{stem}_{unit}" in names for unit in ("um", "um2"))
+
+
+def counted(number: int, thing: str) -> str:
+    """A number and what it counts.
+
+    >>> counted(1, "nucleus"), counted(1200, "nucleus")
+    ('1 nucleus', '1,200 nuclei')
+    """
+    several = "nuclei" if thing == "nucleus" else f"{thing}s"
+    return f"{number:,} {thing if number == 1 else several}"

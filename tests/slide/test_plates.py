@@ -1,0 +1,53 @@
+"""Plates: fields by well, and holes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import zarr
+from microscopes import plate
+
+from cellseg.errors import InputError
+from cellseg.slide import open_slide, slide_name
+from cellseg.slide.formats import home_of
+from cellseg.slide.plates import is_plate, read_plate
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_fields_by_well_and_holes(tmp_path: Path, version: int) -> None:
+    path = plate(tmp_path / "screen.ome.zarr", version)
+    assert is_plate(path)
+    found = read_plate(path)
+    assert [(field.well, field.number) for field in found.fields] == [
+        ("A01", 0), ("A01", 1), ("B03", 0),
+    ]  # fmt: skip
+    assert found.missing == ("B03/1", "C07")
+    with open_slide(found.fields[2].path) as slide:
+        assert slide.name == "screen-B03-0"
+        assert slide.overview()[0].max() == 660 % 256
+    with pytest.raises(InputError, match="is a plate"):
+        open_slide(path)
+
+
+def test_what_is_no_plate(tmp_path: Path) -> None:
+    assert not is_plate(tmp_path)
+    empty = tmp_path / "empty.zarr"
+    zarr.open_group(str(empty), mode="w", zarr_format=2)
+    assert not is_plate(empty)
+    (empty / ".zattrs").write_text(json.dumps({"plate": {"wells": [{"path": "A/1"}]}}))
+    with pytest.raises(InputError, match="without a field"):
+        read_plate(empty)
+    (empty / ".zattrs").write_text(json.dumps({"plate": {"wells": [{"path": "../../A/1"}]}}))
+    with pytest.raises(InputError, match="outside"):
+        read_plate(empty)
+    (empty / ".zattrs").write_text(json.dumps({"plate": {"wells": "none"}}))
+    with pytest.raises(InputError, match="no readable plate"):
+        read_plate(empty)
+
+
+def test_names_that_only_look_alike() -> None:
+    assert slide_name(Path("a/b/c/S21.12.tif")) == "S21.12"
+    assert slide_name(Path("plate.zarr/B/03/0")) == "plate-B03-0"
+    assert home_of(Path("slides/a.tif")) == Path("slides")
