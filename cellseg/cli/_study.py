@@ -11,6 +11,7 @@ from cellseg.cli._many import Failed, Outcome
 from cellseg.cli._say import say
 from cellseg.errors import InputError, SettingsError
 from cellseg.report.study.images import Image
+from cellseg.slide.formats import is_image_folder
 from cellseg.storage import Location
 from cellseg.text import visible
 
@@ -123,9 +124,9 @@ def _home(
     """The output, or the one folder that all images lie in."""
     if output is not None:
         return output if isinstance(output, Path) else None
-    if len(given) == 1 and images[0].path != given[0]:
+    if len(given) == 1 and images[0].path != given[0] and not is_image_folder(given[0]):
         return given[0] if isinstance(given[0], Path) else None
-    homes = {image.path.parent for image in images}
+    homes = {image.home(None) for image in images}
     home = homes.pop()
     return home if isinstance(home, Path) and not homes else None
 

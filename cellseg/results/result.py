@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -20,6 +20,7 @@ from cellseg.results.labels import LabelLevel, label_token, open_labels
 from cellseg.results.lock import LOCK_NAME, FolderLock
 from cellseg.results.rows import Rows
 from cellseg.results.table import read_table
+from cellseg.slide.formats import image_name
 from cellseg.slide.limits import MAX_SIDE_PX
 from cellseg.text import visible
 
@@ -51,7 +52,7 @@ class Result:
         """Of the slide's file, as a table shows it; empty where ``run.json`` does not say it."""
         image = self.run.get("image")
         path = image.get("path") if isinstance(image, dict) else None
-        return visible(PurePath(path).name) if isinstance(path, str) else ""
+        return visible(image_name(Path(path))) if isinstance(path, str) else ""
 
     def changed(self, *, table_only: bool = False) -> str | None:
         """What is not as it was published, by its name; None where all is.
