@@ -19,7 +19,7 @@ from cellseg.detect import DetectorInfo
 from cellseg.errors import RegionError
 from cellseg.geometry import Box, Tile
 from cellseg.instances import Instances
-from cellseg.measure import Column, Scale, channel_slugs, columns, measure
+from cellseg.measure import REGION, Column, Scale, channel_slugs, columns, measure
 from cellseg.merge import Settled
 from cellseg.text import visible
 from cellseg.tissue import TissueMask
@@ -34,7 +34,8 @@ class MeasuredCells:
     instances : Instances, N
         On the slide's lattice.
     table : DataFrame, N rows
-        The columns of ``cells.csv``; ``label`` is 0, as only the whole run can number the cells.
+        The columns of ``cells.csv`` but for ``region``; ``label`` is 0, as only the whole run can
+        number the cells.
     is_new : bool
         False where an interrupted run had measured them.
     """
@@ -76,14 +77,19 @@ class CellMeasurer:
     ) -> None:
         self._source, self._info, self._tissue, self._tally = source, info, tissue, tally
         self._protocol, self._grid = source.plan.protocol, source.plan.grid
+        self._regions = source.plan.regions
         self.scale = Scale(source.plan.downsample, source.slide.mpp)
         self._channels = source.channel_names if self._protocol.intensity else ()
 
     @property
     def columns(self) -> tuple[Column, ...]:
         """The table's columns."""
-        has_mpp = self.scale.mpp is not None
-        return columns(self._channels, stain=self._protocol.stain, has_mpp=has_mpp)
+        return columns(
+            self._channels,
+            stain=self._protocol.stain,
+            has_mpp=self.scale.mpp is not None,
+            has_regions=self._regions is not None,
+        )
 
     def gated(self, settled: Settled) -> Settled:
         """Without what is too small, too large, or outside the tissue: asked of the cell."""
@@ -96,7 +102,6 @@ class CellMeasurer:
         kept = np.flatnonzero(sized & inside)
         self._tally.gated += int(np.count_nonzero(~sized))
         self._tally.outside += int(np.count_nonzero(sized & ~inside))
-        self._tally.kept += len(kept)
         return settled.take(kept)
 
     def recalled(
@@ -113,6 +118,7 @@ class CellMeasurer:
             {c.name: values[:, k].astype(c.dtype) for k, c in enumerate(kept)}, copy=False
         )
         part = settled.take(known)
+        self._tally.kept += len(part)
         new = np.setdiff1d(np.arange(len(settled)), known)
         if self._channels:
             first = f"intensity_mean_{channel_slugs(self._channels)[0]}"
@@ -122,10 +128,19 @@ class CellMeasurer:
         ), settled.take(new)
 
     def measured(self, settled: Settled) -> Iterator[MeasuredCells]:
-        """The cells with their rows, those of a tile together."""
+        """The cells with their rows, those of a tile together.
+
+        Of a count in regions without those whose centroid lies in none.
+        """
         for tile, chosen in self._by_tile(settled.instances):
             part = settled.take(chosen)
-            yield MeasuredCells(part.instances, self._table(part, tile))
+            table = self._table(part, tile)
+            if self._regions is not None:
+                place = table["centroid_y_px"], table["centroid_x_px"]
+                held = np.unique(self._regions.holding(*place)[0])
+                table, part = table.iloc[held], part.take(held)
+            self._tally.kept += len(part)
+            yield MeasuredCells(part.instances, table)
 
     def _by_tile(self, instances: Instances) -> Iterator[tuple[Tile | None, NDArray[np.int64]]]:
         """Group cells by the tile whose padded box holds them; None for larger ones."""
@@ -166,7 +181,7 @@ class CellMeasurer:
         table["object"] = self._info.object
         table["stitched"], table["touches_border"] = settled.stitched, settled.touches_border
         table["label"] = 0
-        return table[[column.name for column in self.columns]]
+        return table[[column.name for column in self.columns if column.name != REGION]]
 
     def _pixels(
         self, part: Instances, tile: Tile | None

@@ -261,6 +261,7 @@ class ResultFolder:
             measured=cells.columns or (),
             class_names=report.class_names,
             texts={"image": report.image_name, "object": report.object_name},
+            regions=report.regions,
         )
         write_labels(
             self._staging / publish.LABELS,
@@ -271,9 +272,11 @@ class ResultFolder:
         )
         if report.overview is not None:
             with replacing(self._staging / publish.OVERVIEW) as temporary:
-                write_overview(temporary, report.overview, counts.image)
+                write_overview(temporary, report.overview, counts.image, report.regions)
         if report.tissue is not None:
             write_json(self._staging / publish.TISSUE, report.tissue)
+        if report.regions is not None:
+            write_json(self._staging / publish.REGIONS, report.regions.as_geojson())
         on_progress(0.92)
         if report.ground is not None:
             self._outline(report)
@@ -289,6 +292,7 @@ class ResultFolder:
             table=self._staging / publish.TABLE,
             class_names=report.class_names,
             object_name=report.object_name,
+            regions=report.regions,
         )
         try:
             picture = draw_outlines(report.ground, masks)
