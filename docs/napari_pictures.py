@@ -1,7 +1,7 @@
-"""The README's pictures of napari, from the real window: ``python docs/napari_pictures.py FOLDER``.
+"""The docs' pictures of napari, from the real window: ``python docs/napari_pictures.py FOLDER``.
 
 Opens the immunohistochemistry field of napari's sample menu, counts it with the panel's own
-button, selects and colours cells, and saves the window twice. Needs a display:
+button, selects and colours cells, drags a threshold, and saves the window each time. Needs a display:
 ``tools/with-display.sh .venv/bin/python docs/napari_pictures.py docs/images``.
 """
 
@@ -38,7 +38,7 @@ def save(viewer: napari.Viewer, path: Path) -> None:
 
 
 def main(folder: Path, results: Path) -> None:
-    """Count, inspect, save both pictures."""
+    """Count, classify, inspect; a picture of each."""
     viewer = napari.Viewer()
     viewer.window.resize(1400, 900)
     viewer.open_sample("cellseg-slides", "ihc")
@@ -47,12 +47,15 @@ def main(folder: Path, results: Path) -> None:
     count.output.value = str(results)
     count.start.native.click()
     wait(lambda: count.counting is None)
-    viewer.layers["ihc nucleus"].contour = 1
-    viewer.layers["ihc nucleus"].opacity = 1.0
     save(viewer, folder / "napari-count.png")
-    viewer.layers["ihc nucleus"].contour = 0
     viewer.window.remove_dock_widget("all")
     _, cells = viewer.window.add_plugin_dock_widget("cellseg-slides", "Inspect and correct cells")
+    cells.tabs.setCurrentWidget(cells.classify)
+    cells.look.outlines.setChecked(False)
+    wait(seconds=1.0)
+    cells.classify.histogram.slider.setValue((0.3,))
+    save(viewer, folder / "napari-positive.png")
+    cells.tabs.setCurrentWidget(cells.look)
     viewer.add_shapes(
         [np.array([[60.0, 60.0], [240.0, 330.0]])],
         shape_type="rectangle",
@@ -61,7 +64,7 @@ def main(folder: Path, results: Path) -> None:
         edge_width=2,
         name="my region",
     )
-    cells.colour.setCurrentText("eccentricity")
+    cells.look.colour.setCurrentText("eccentricity")
     cells.inspector.select([120])
     save(viewer, folder / "napari-inspect.png")
     viewer.close()

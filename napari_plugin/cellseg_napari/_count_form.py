@@ -116,6 +116,7 @@ class CountForm(Container):  # type: ignore[misc]
             field.changed.connect(self._show_fields)
         for field in (self.layer, self.file):
             field.changed.connect(self._another_image)
+        self._show_fields()
 
     def _images(self, _: object) -> list[Image]:
         layers = self.viewer.layers
@@ -188,6 +189,7 @@ def _number(label: str, nothing: str, most: float, step: float, tooltip: str) ->
     """A number that may be left open: at 0 it says what holds then."""
     field = FloatSpinBox(label=label, min=0.0, max=most, step=step, value=0.0, tooltip=tooltip)
     field.native.setSpecialValueText(nothing)
+    field.native.setDecimals(4 if step < 1 else 0)  # pixel sizes have four digits
     return field
 
 

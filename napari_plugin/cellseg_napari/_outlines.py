@@ -15,8 +15,17 @@ _ELLIPSE_POINTS = 64
 
 def world_outlines(shapes: Shapes) -> list[NDArray[np.float64]]:
     """The shapes that have an area, each (N, 2) world (y, x)."""
+    return [outline for _, outline in named_outlines(shapes)]
+
+
+def named_outlines(shapes: Shapes) -> list[tuple[str, NDArray[np.float64]]]:
+    """The same with their names: from the column ``name`` of the layer's features, else its own.
+
+    Shapes of one layer may have one name; whoever needs to tell them apart numbers them.
+    """
+    given = shapes.features.get("name")
     found = []
-    for corners, kind in zip(shapes.data, shapes.shape_type, strict=True):
+    for number, (corners, kind) in enumerate(zip(shapes.data, shapes.shape_type, strict=True)):
         points = np.asarray(corners, np.float64)[:, -2:]
         if kind == "ellipse":
             middle = points.mean(axis=0)
@@ -25,5 +34,8 @@ def world_outlines(shapes: Shapes) -> list[NDArray[np.float64]]:
             points = middle + np.cos(turn) * first + np.sin(turn) * second
         elif kind not in ("polygon", "rectangle"):
             continue
-        found.append(np.array([shapes.data_to_world(tuple(point))[-2:] for point in points]))
+        own = "" if given is None else str(given.iloc[number]).strip()
+        name = own if own and own != "nan" else shapes.name
+        outline = np.array([shapes.data_to_world(tuple(point))[-2:] for point in points])
+        found.append((name, outline))
     return found

@@ -11,6 +11,7 @@ import pytest
 pytest.importorskip("napari", reason='napari is not installed: pip install ".[napari]"')
 pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
 
+from cellseg_napari._shortcuts import KEYS
 from cellseg_napari._words import FIELDS, counted, in_fields, measurement, menu
 
 import cellseg
@@ -83,6 +84,12 @@ def test_every_column_has_a_readable_name() -> None:
     in_px = menu((c.name, c.dtype) for c in found if not c.unit.startswith("µm"))
     assert in_px[0] == ("area (px²)", "area_px")
     assert measurement("cell_intensity_mean_cd3") == "cd3, mean intensity (cell)"
+
+
+def test_the_docs_list_every_key() -> None:
+    text = (HOME.parent / "docs" / "napari.md").read_text(encoding="utf-8")
+    for key, what in KEYS.values():
+        assert f"| {key} | {what} |" in text
 
 
 def test_numbers_with_what_they_count() -> None:
