@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from cellseg.cli._progress import Reporter
 from cellseg.counting.request import CountRequest
-from cellseg.errors import CellsegError, InputError, PartialResultError, unexpected_text
+from cellseg.errors import CellsegError, InputError, PartialResultError, unforeseen
+from cellseg.slide.formats import image_name
 from cellseg.storage import Location
 from cellseg.text import visible
 
@@ -59,7 +60,7 @@ def count_all(requests: list[CountRequest], outcomes: list[Outcome]) -> None:
                 outcomes.append(Failed(request.image, error))
             except Exception as error:
                 log.info("unexpected", exc_info=True)
-                unexpected = CellsegError(unexpected_text(error))
+                unexpected = unforeseen(error)
                 reporter.fail(request.image, unexpected)
                 outcomes.append(Failed(request.image, unexpected))
 
@@ -86,20 +87,21 @@ def finish(outcomes: list[Outcome]) -> None:
 
 def table_of(outcomes: list[Outcome]) -> str:
     """A summary table for several images."""
-    header = f"{'image':<40} {'cells':>9} {'per mm²':>9} {'median µm²':>11}"
+    header = f"{'image':<40} {'cells':>9} {'per mm²':>9} {'median area':>12}"
     lines = [header, "-" * len(header)]
     results = []
     for result in outcomes:
         if isinstance(result, Failed):
-            lines.append(f"{visible(result.image.name)[:40]:<40} {'failed':>9}")
+            lines.append(f"{visible(image_name(result.image))[:40]:<40} {'failed':>9}")
             continue
         results.append(result)
         density = result.cells.summary.density_per_mm2
-        median = result.cells.summary.median_area_um2
+        summary = result.cells.summary
+        areas, unit = (summary.area_um2, "µm²") if summary.area_um2 else (summary.area_px, "px²")
         lines.append(
-            f"{visible(result.image.name)[:40]:<40} {len(result.cells):>9,} "
+            f"{visible(image_name(result.image))[:40]:<40} {len(result.cells):>9,} "
             f"{'—' if density is None else f'{density:,.0f}':>9} "
-            f"{'—' if median is None else f'{median:.1f}':>11}"
+            f"{'—' if areas is None else f'{areas.median:.1f} {unit}':>12}"
         )
     total = sum(len(result.cells) for result in results)
     counted = f"{len(results)} image{'s' * (len(results) != 1)}" + (

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from cellseg.cli._many import Failed, Outcome
 from cellseg.cli._say import say
 from cellseg.errors import InputError, SettingsError
+from cellseg.report.study.images import Image
+from cellseg.slide.formats import is_image_folder
 from cellseg.storage import Location
-from cellseg.study.images import Image
 from cellseg.text import visible
 
 if TYPE_CHECKING:
-    from cellseg.study.folder import Study
-    from cellseg.study.rows import Row
+    from cellseg.report.study.folder import Study
+    from cellseg.report.study.rows import Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +68,8 @@ class Left:
         if self.home is None:
             return None
         # Here and not above: it takes a second to load.
-        from cellseg.study.folder import load_study
-        from cellseg.study.summary import with_failures
+        from cellseg.report.study.folder import load_study
+        from cellseg.report.study.summary import with_failures
 
         try:
             study = load_study(self.home)
@@ -96,7 +97,7 @@ class Left:
 
 def summarise(study: Study) -> None:
     """Write a study's ``summary.csv``, and say where it is and what could not be read."""
-    from cellseg.study.summary import write_summary
+    from cellseg.report.study.summary import write_summary
 
     for line in study.unread:
         say(f"cellseg: {line}", err=True)
@@ -108,11 +109,11 @@ def summarise(study: Study) -> None:
 def leave(study: Study, *, report: bool, parquet: bool, page: Path | None = None) -> None:
     """Write a study's page and its table of cells, and say where they are."""
     if parquet:
-        from cellseg.study.cells import write_cells
+        from cellseg.report.study.cells import write_cells
 
         say(f"cells of all images: {write_cells(study)}", err=True)
     if report:
-        from cellseg.report.study import write_study
+        from cellseg.report.study.page import write_study
 
         say(f"report: {write_study(study, page)}", err=True)
 
@@ -123,9 +124,9 @@ def _home(
     """The output, or the one folder that all images lie in."""
     if output is not None:
         return output if isinstance(output, Path) else None
-    if len(given) == 1 and images[0].path != given[0]:
+    if len(given) == 1 and images[0].path != given[0] and not is_image_folder(given[0]):
         return given[0] if isinstance(given[0], Path) else None
-    homes = {image.path.parent for image in images}
+    homes = {image.home(None) for image in images}
     home = homes.pop()
     return home if isinstance(home, Path) and not homes else None
 
@@ -135,7 +136,7 @@ def _path(image: Location) -> str:
 
 
 def _failed(outcome: Failed) -> Row:
-    from cellseg.study.rows import Row
+    from cellseg.report.study.rows import Row
 
     return Row(
         image=visible(outcome.image.name),

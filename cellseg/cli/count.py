@@ -17,8 +17,8 @@ from cellseg.cli._say import say
 from cellseg.cli._study import Left
 from cellseg.counting.request import CountRequest
 from cellseg.errors import CellsegError, SettingsError
+from cellseg.report.study.images import RESULT, find_images, result_names
 from cellseg.storage import Location
-from cellseg.study.images import RESULT, find_images, result_names
 
 
 @click.command(

@@ -35,8 +35,8 @@ def report(folder: Path, output: Path | None, parquet: bool) -> None:
     if not folder.is_dir():
         raise InputError(f"{folder}: {'is no folder' if folder.exists() else 'no such folder'}")
     # Imported late: it takes seconds, and --help needs none of it.
-    from cellseg.study.folder import load_study
-    from cellseg.study.summary import with_failures
+    from cellseg.report.study.folder import load_study
+    from cellseg.report.study.summary import with_failures
 
     study = with_failures(load_study(folder))
     summarise(study)

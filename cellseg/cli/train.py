@@ -59,7 +59,7 @@ Examples:
     default="trained",
     show_default=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the model and its checkpoint; a training found there goes on.",
+    help="Folder of the model; an unfinished training found there goes on.",
 )
 @click.option("--minutes", type=Number(0.0), help="How long to train; 60 without --steps.")
 @click.option("--steps", type=int, help="How many steps to train.")
@@ -69,6 +69,11 @@ Examples:
     "--resume/--restart",
     default=None,
     help="Insist on going on with the training in the output folder, or begin anew.",
+)
+@click.option(
+    "--keep-checkpoint",
+    is_flag=True,
+    help="Keep a finished training's checkpoint, so that a larger --minutes prolongs it.",
 )
 @click.option(
     "--object",
@@ -92,6 +97,7 @@ def train(
     batch: int,
     device: str,
     resume: bool | None,
+    keep_checkpoint: bool,
     outlined: Literal["nucleus", "cell"],
     name: str | None,
     mpp: float | None,
@@ -103,7 +109,7 @@ def train(
     is done; the same command goes on.
     """
     # Here and not above: torch takes seconds to load.
-    from cellseg.training import run
+    from cellseg.training import checkpoint, run
 
     request = run.TrainRequest(
         data=data,
@@ -124,10 +130,13 @@ def train(
     console = Console(highlight=False, soft_wrap=True)
     with _Printer(console) as printer:
         done = run.train(request, report=printer)
-    _finish(done)
+    is_useful = _finish(done)
+    if is_useful and not keep_checkpoint:
+        checkpoint.forget(output)
 
 
-def _finish(done: run.Trained) -> None:
+def _finish(done: run.Trained) -> bool:
+    """Say what came of it, and whether it is of use."""
     scores = done.card.scores
     if scores:
         say(
@@ -140,7 +149,7 @@ def _finish(done: run.Trained) -> None:
             "it finds next to nothing of what is annotated, so do not count with it: train longer "
             "(--minutes), start from --init default, or look whether the masks fit the images"
         )
-        return
+        return False
     say(f"use it: cellseg count SLIDE --model {done.model}")
     if done.card.mpp is None:
         say(
@@ -149,6 +158,7 @@ def _finish(done: run.Trained) -> None:
         )
     else:
         say(f"it expects {done.card.mpp:.3g} µm per pixel")
+    return True
 
 
 class _Printer:

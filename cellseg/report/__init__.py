@@ -1,1 +1,1 @@
-"""Pages that people look at: a study, and an evaluation with its plots and outlined images."""
+"""What people look at: a study with its tables, an evaluation with its plots."""

@@ -28,6 +28,7 @@ from cellseg.results.outlined import Ground
 from cellseg.results.overview import Overview
 from cellseg.results.provenance import record
 from cellseg.results.report import Report
+from cellseg.slide.formats import image_name
 from cellseg.text import visible
 
 
@@ -152,7 +153,7 @@ class Recording:
                 columns=count.cells.columns,
                 class_names=info.classes,
                 object_name=info.object,
-                image_name=visible(count.slide.path.name),
+                image_name=visible(image_name(count.slide.path)),
                 provenance=self._provenance(summary, warnings, suspect, started),
                 overview=self._overview(title),
                 ground=ground,

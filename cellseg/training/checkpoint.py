@@ -65,6 +65,13 @@ def write(path: Path, parts: Parts, state: State) -> None:
         raise OutputError(f"{path}: the checkpoint cannot be written: {error}") from error
 
 
+def forget(folder: Path) -> None:
+    """Delete the checkpoints of a finished training: some hundred MB that nothing else needs."""
+    with suppress(OSError):
+        for name in (CHECKPOINT, BEST):
+            (folder / name).unlink(missing_ok=True)
+
+
 def read(path: Path) -> tuple[Parts, State]:
     """Read what :func:`write` wrote.
 

@@ -55,6 +55,9 @@ from cellseg.training.validate import Validator, free_memory
 __all__ = ["Event", "Note", "Progress", "Report", "TrainRequest", "Trained", "Validated", "train"]
 
 
+CARD = "model_card.json"
+"""Lies in the folder of a finished training."""
+
 FRESH = ("imagenet", "none")
 """Starts without a detector: the norm is trained, and a dense task warms up the pyramid."""
 
@@ -122,6 +125,11 @@ def _found(request: TrainRequest) -> checkpoint.State | None:
     if not path.exists():
         if request.resume:
             raise SettingsError(f"{request.output}: there is no training to go on with")
+        if request.resume is None and (request.output / CARD).exists():
+            raise SettingsError(
+                f"{request.output}: holds a finished training without a checkpoint; --restart "
+                "begins anew, another --output keeps it"
+            )
         return None
     return checkpoint.read_state(path)
 
@@ -332,7 +340,7 @@ def _export(
     path = request.output / f"{_file_name(name)}.safetensors"
     card = save_model(path, weights, card, quantise=True)
     text = json.dumps(card.model_dump(mode="json", exclude={"checksum"}), indent=2)
-    _write(request.output / "model_card.json", text + "\n")
+    _write(request.output / CARD, text + "\n")
     return Trained(path, card, request.output)
 
 

@@ -11,15 +11,15 @@ from io import BytesIO
 import numpy as np
 import pytest
 from PIL import Image
-from study.made import made
+from report.made import made
 
 from cellseg.errors import OutputError
 from cellseg.picture import SCALE_KEY, keep_parts, parts_of, write_png
 from cellseg.report.page import document
-from cellseg.report.pictures import pictures
-from cellseg.report.study import PICTURES_BYTES, write_study
-from cellseg.study.folder import Study, load_study
-from cellseg.study.rows import Row
+from cellseg.report.study.folder import Study, load_study
+from cellseg.report.study.page import PICTURES_BYTES, write_study
+from cellseg.report.study.pictures import pictures
+from cellseg.report.study.rows import Row
 
 NASTY = "<script>window.ran=1<script>.tif"
 ARGUMENTS = (

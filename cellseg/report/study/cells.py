@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from cellseg.export import check_exports
+from cellseg.report.study.folder import Study
 from cellseg.results.files import output_errors, replacing
-from cellseg.study.folder import Study
 
 CELLS = "cells.parquet"
 

@@ -22,7 +22,7 @@ STEPS = (
 )
 """Sides of the outlines and of the density map, and the quality, from the best on."""
 
-_WHOLE_PX = 960
+_WHOLE_PX = 600
 """Of a field that is larger the middle is shown, so that outlines stay visible."""
 
 _UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)

@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from cellseg.errors import OutputError
+from cellseg.report.study.folder import Study
+from cellseg.report.study.rows import PERCENT, Row
 from cellseg.results.files import output_errors, replacing
-from cellseg.study.folder import Study
-from cellseg.study.rows import PERCENT, Row
 from cellseg.text import as_cell, from_cell, visible
 
 SUMMARY = "summary.csv"

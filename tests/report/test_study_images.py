@@ -8,7 +8,7 @@ import pytest
 from microscopes import plate
 
 from cellseg.errors import InputError, SettingsError
-from cellseg.study.images import Image, find_images, result_names
+from cellseg.report.study.images import Image, find_images, result_names
 
 
 def touched(*paths):

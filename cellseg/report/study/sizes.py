@@ -88,7 +88,8 @@ def drawn(
         if name in counts:
             parts.append(
                 f"<path d='{_outline(counts[name], top)}' fill='{palette[name]}' "
-                f"fill-opacity='.45' stroke='{palette[name]}' vector-effect='non-scaling-stroke'/>"
+                "fill-opacity='.75' stroke='currentColor' stroke-opacity='.4' "
+                "vector-effect='non-scaling-stroke'/>"
             )
     x = _WIDTH * min(max(axis.place(median), 0), 1)
     parts.append(

@@ -9,17 +9,20 @@ from urllib.parse import quote
 
 from cellseg.errors import CellsegError, OutputError
 from cellseg.report.page import Cell, document, safe, sortable
-from cellseg.report.pictures import Pictures, pictures
-from cellseg.report.sizes import Axis, drawn, hexes, histograms
+from cellseg.report.study.folder import Counted, Study
+from cellseg.report.study.pictures import Pictures, pictures
+from cellseg.report.study.rows import Row
+from cellseg.report.study.sizes import Axis, drawn, hexes, histograms
 from cellseg.results import OUTLINES
 from cellseg.results.files import output_errors, replacing
-from cellseg.study.folder import Counted, Study
-from cellseg.study.rows import Row
 
 REPORT, OVERVIEW = "report.html", "overview.png"
 
 PICTURES_BYTES = 4_400_000
 """All pictures together: with its tables a page of a hundred slides stays under 5 MB."""
+
+_SHOWN = (50, 5, 95)
+"""Quantiles of areas, per cent."""
 
 _MOST_EACH, _LEAST_EACH = 200_000, 4_000
 _MARK = 'name="generator" content="cellseg '
@@ -66,8 +69,8 @@ def _body(study: Study, page: Path) -> Iterator[str]:
     yield _counts(study)
     yield from _size_tables(study)
     yield "<h2>Slides</h2><p class='muted'>Left: outlines at the densest place of a slide, or of a "
-    yield "field. Right: where the cells lie, dark blue for none. The pictures in the result "
-    yield "folders show more.</p><div class='slides'>"
+    yield "field. Right: how dense the cells lie, pale where there are none. The pictures "
+    yield "in the result folders show more.</p><div class='slides'>"
     share = PICTURES_BYTES // max(1, len(study.counted))
     each = min(max(share, _LEAST_EACH), _MOST_EACH)
     for number, one in enumerate(study.counted):
@@ -113,6 +116,8 @@ def _counts(study: Study) -> str:
     several = classes if len(classes) > 1 else []
     has_regions = any(row.region or row.region_class for row in rows)
     in_um = any(row.areas_um2 for row in rows)
+    # Slides without a pixel size have their sizes in pixels alone.
+    in_px = any(row.areas_px and not row.areas_um2 for row in rows)
     numbers = {id(one.whole): number for number, one in enumerate(study.counted)}
     head = [
         ("Image", False),
@@ -121,9 +126,8 @@ def _counts(study: Study) -> str:
         *((name, True) for name in several),
         ("per mm²", True),
         ("Tissue, mm²", True),
-        (f"Median area, {'µm²' if in_um else 'px²'}", True),
-        ("5 %", True),
-        ("95 %", True),
+        *_area_heads("µm²", in_um),
+        *_area_heads("px²", in_px),
         ("µm/px", True),
         ("Protocol", False),
         ("Model", False),
@@ -132,7 +136,6 @@ def _counts(study: Study) -> str:
     ]
     table = []
     for row in rows:
-        areas = row.areas_um2 if in_um else row.areas_px
         at = numbers.get(id(row))
         name = safe(row.image)
         table.append(
@@ -143,9 +146,8 @@ def _counts(study: Study) -> str:
                 *(_number(row.cells_per_class.get(name), ",.0f") for name in several),
                 _number(row.density_per_mm2, ",.0f"),
                 _number(row.tissue_mm2, ".3g"),
-                _number(areas.get(50), ",.1f"),
-                _number(areas.get(5), ",.1f"),
-                _number(areas.get(95), ",.1f"),
+                *(_number(row.areas_um2.get(percent), ",.1f") for percent in _SHOWN if in_um),
+                *(_number(row.areas_px.get(percent), ",.0f") for percent in _SHOWN if in_px),
                 _number(row.mpp, ".4g"),
                 _text(row.protocol),
                 _text(row.model),
@@ -154,6 +156,10 @@ def _counts(study: Study) -> str:
             ]
         )
     return sortable("A row an image; a head's button sorts by its column.", head, table)
+
+
+def _area_heads(unit: str, wanted: bool) -> list[tuple[str, bool]]:
+    return [(f"{name}, {unit}", True) for name in ("Median area", "5 %", "95 %") if wanted]
 
 
 def _region(row: Row) -> Cell:

@@ -8,13 +8,13 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from openpyxl import load_workbook
-from study.made import edit, made
+from report.made import edit, made
 
 from cellseg.errors import InputError, OutputError
-from cellseg.study.cells import write_cells
-from cellseg.study.folder import load_study
-from cellseg.study.rows import Row
-from cellseg.study.summary import with_failures, write_summary
+from cellseg.report.study.cells import write_cells
+from cellseg.report.study.folder import load_study
+from cellseg.report.study.rows import Row
+from cellseg.report.study.summary import with_failures, write_summary
 from cellseg.text import from_cell
 
 

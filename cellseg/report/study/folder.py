@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cellseg.errors import CellsegError, InputError
+from cellseg.report.study.images import RESULT
+from cellseg.report.study.rows import Row, rows_of
 from cellseg.results import Result, load_result
-from cellseg.study.images import RESULT
-from cellseg.study.rows import Row, rows_of
 from cellseg.text import visible
 
 
