@@ -184,8 +184,12 @@ class RemotePath:
         return self.exists() and self.info().get("type") == "file"
 
     def is_dir(self) -> bool:
-        """Also where a storage has no folders, but the name is that of one."""
-        if self.suffix.lower() == ".zarr":
+        """Also where a storage has no folders, but the name is that of an OME-Zarr or lies in one.
+
+        Of what lies in one, only folders of images are asked for so.
+        """
+        in_zarr = any(part.lower().endswith(".zarr") for part in self._path.parts)
+        if in_zarr and self.suffix.lower() in ("", ".zarr"):
             return True
         return self.exists() and self.info().get("type") == "directory"
 
