@@ -88,3 +88,15 @@ def test_a_plate(server: str, tmp_path: Path) -> None:
     )  # fmt: skip
     with open_slide(found.fields[2].path) as slide:
         assert (slide.name, slide.height) == ("screen-B03-0", 20)
+
+
+# fsspec leaves the file of its cache to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_fsspec_s_cache_keeps_on_the_disk_what_was_fetched(server: str, tmp_path: Path) -> None:
+    microscopes.COLOUR["tiff"](tmp_path)
+    fetched = []
+    for _ in range(2):
+        with open_slide(f"blockcache::{server}/a.tif") as slide:
+            np.testing.assert_array_equal(slide.read(Box(0, 0, 400, 530)), microscopes.PICTURE)
+        fetched.append(Ranges.sent)
+    assert fetched[0] == fetched[1] > 0
