@@ -21,6 +21,26 @@ def unexpected_text(error: BaseException) -> str:
     )
 
 
+def unforeseen(error: BaseException) -> CellsegError:
+    """The same as an error to be told; where memory ran out it says so, with its exit code."""
+    if isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY):
+        return NoMemoryError(
+            "not enough memory; what is done is kept, the same command goes on: give it more "
+            "(--max-memory, where that was set), or take a smaller --tile or --batch"
+        )
+    return CellsegError(unexpected_text(error))
+
+
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "can't start new thread")
+"""What torch, and Python's threads, say in a RuntimeError."""
+
+
+class NoMemoryError(CellsegError, MemoryError):
+    """The machine, or ``--max-memory``, gives no more."""
+
+    exit_code = 4
+
+
 class SettingsError(CellsegError, ValueError):
     """An option, a protocol or a combination of them makes no sense."""
 

@@ -18,9 +18,10 @@ import click
 
 from cellseg import __version__
 from cellseg.cli._say import say
-from cellseg.errors import CellsegError, OutputError, unexpected_text
+from cellseg.errors import CellsegError, OutputError, SettingsError, unforeseen
 
 COMMANDS = {
+    "annotations": "Turn outlines from QuPath or ImageJ into training data.",
     "classify": "Part a result's cells into positive and negative.",
     "count": "Count and measure the cells on each IMAGE.",
     "doctor": "Say what is installed, where a count would run, what is not well.",
@@ -73,8 +74,16 @@ Examples:
 )
 @click.version_option(__version__, prog_name="cellseg")
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens to stderr.")
-def cli(verbose: bool) -> None:
+@click.option(
+    "--max-memory",
+    type=click.FloatRange(min=0.5),
+    metavar="GB",
+    help="Stop in one line rather than take more memory than this; for servers.",
+)
+def cli(verbose: bool, max_memory: float | None) -> None:
     """Count and measure every cell on a microscope slide."""
+    if max_memory is not None:
+        _limit_memory(int(max_memory * 1e9))
     logging.basicConfig(
         level=logging.INFO if verbose else logging.ERROR,
         stream=sys.stderr,
@@ -114,9 +123,26 @@ def main() -> None:
             code = OutputError.exit_code
         else:
             logging.getLogger(__name__).info("unexpected", exc_info=True)
-            say(f"cellseg: {unexpected_text(error)}", err=True)
-            code = 1
+            told = unforeseen(error)
+            say(f"cellseg: {told}", err=True)
+            code = told.exit_code
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _limit_memory(n_bytes: int) -> None:
+    """Have the system refuse this process, and those that it starts, more memory of their own.
+
+    Raises
+    ------
+    SettingsError
+        On a system that cannot.
+    """
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_DATA, (n_bytes, n_bytes))
+    except (ImportError, OSError, ValueError) as error:
+        raise SettingsError(f"--max-memory: this system sets no such limit ({error})") from error
 
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)

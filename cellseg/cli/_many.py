@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from cellseg.cli._progress import Reporter
 from cellseg.counting.request import CountRequest
-from cellseg.errors import CellsegError, InputError, PartialResultError, unexpected_text
+from cellseg.errors import CellsegError, InputError, PartialResultError, unforeseen
 from cellseg.storage import Location
 from cellseg.text import visible
 
@@ -59,7 +59,7 @@ def count_all(requests: list[CountRequest], outcomes: list[Outcome]) -> None:
                 outcomes.append(Failed(request.image, error))
             except Exception as error:
                 log.info("unexpected", exc_info=True)
-                unexpected = CellsegError(unexpected_text(error))
+                unexpected = unforeseen(error)
                 reporter.fail(request.image, unexpected)
                 outcomes.append(Failed(request.image, unexpected))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from pathlib import Path
 
@@ -11,12 +10,11 @@ from cellseg.counting.request import CountRequest, Plane
 from cellseg.errors import CellsegError, CountWarning
 from cellseg.pipeline.cells import Cells
 from cellseg.pipeline.events import CountResult
+from cellseg.pipeline.page import in_python
 from cellseg.pipeline.progress import ProgressLine
 from cellseg.pipeline.run import run
 from cellseg.protocol import CountProtocol
 from cellseg.storage import Location, as_location
-
-_OPTION = re.compile(r"--([a-z][a-z-]*)(?: (?=[A-Z]{2,}))?")
 
 
 def count(
@@ -127,12 +125,3 @@ def _region(given: Region | str | Path | tuple[float, float, float, float] | Non
     if given is None or isinstance(given, Region):
         return given
     return Region.box(*given) if isinstance(given, tuple) else read_region(given)
-
-
-def in_python(text: str) -> str:
-    """A message of the command line, with its options called as the arguments are.
-
-    >>> in_python("--min-area and --mpp set it")
-    'min_area= and mpp= set it'
-    """
-    return _OPTION.sub(lambda found: f"{found[1].replace('-', '_')}=", text)

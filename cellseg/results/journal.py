@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import BaseModel, ConfigDict, Json, NonNegativeInt
+
 from cellseg.errors import OutputError
 from cellseg.instances import Instances
 from cellseg.results.files import output_errors, readable, remove
@@ -275,13 +277,12 @@ def _check(database: sqlite3.Connection, key: str) -> None:
     )
     if sorted(sql or "" for (sql,) in tables) != sorted(_TABLES):
         raise ValueError("its tables are not those of a journal")
-    match database.execute("SELECT key, image FROM run").fetchall():
-        case [(str(found), bytes() | None as image)]:
-            pass
-        case _:
-            raise ValueError("it does not say whose it is")
-    if found != key:
-        other = None if image is None else os.fsdecode(image)
+    rows = database.execute("SELECT key, image FROM run").fetchall()
+    if len(rows) != 1:
+        raise ValueError("it does not say whose it is")
+    run = _Run(key=rows[0][0], image=rows[0][1])
+    if run.key != key:
+        other = None if run.image is None else os.fsdecode(run.image)
         raise _OtherJournalError("the unfinished run had another slide, settings or weights", other)
 
 
@@ -308,25 +309,33 @@ def _rows(database: sqlite3.Connection) -> Iterator[tuple[int, FinishedTile | _R
         (last,),
     ).fetchone():
         last = found[0]
-        match found[1:]:
-            case [
-                int(row),
-                int(column),
-                "done" | "failed" as status,
-                str(info),
-                int(checksum),
-                bytes(data),
-            ]:
-                pass
-            case _:
-                raise ValueError("a tile of other types")
-        about = json.loads(info)
-        if not isinstance(about, dict):
-            raise ValueError("a tile of other types")
-        if zlib.crc32(data) != checksum:
-            yield last, _RottenError(f"({row}, {column})")
+        tile = _Tile.model_validate(dict(zip(_Tile.model_fields, found, strict=True)))
+        if zlib.crc32(tile.instances) != tile.checksum:
+            yield last, _RottenError(f"({tile.row}, {tile.column})")
         else:
-            yield last, FinishedTile(row, column, status, about, Instances.from_bytes(data))
+            instances = Instances.from_bytes(tile.instances)
+            yield last, FinishedTile(tile.row, tile.column, tile.status, tile.info, instances)
+
+
+class _Row(BaseModel):
+    """What stands in the database, whoever wrote it. pydantic's errors are ValueErrors."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class _Run(_Row):
+    key: str
+    image: bytes | None
+
+
+class _Tile(_Row):
+    id: int
+    row: NonNegativeInt
+    column: NonNegativeInt
+    status: TileStatus
+    info: Json[dict[str, Any]]
+    checksum: int
+    instances: bytes
 
 
 class _RottenError(Exception):

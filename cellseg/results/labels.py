@@ -14,16 +14,56 @@ from typing import Any
 import numpy as np
 import zarr
 from numcodecs import Blosc
+from numpy.typing import NDArray
 
 from cellseg.errors import InputError
 from cellseg.geometry import Frame
 from cellseg.results.files import read_json, sync_tree
 from cellseg.results.spool import CHUNK_PX, Spool
+from cellseg.slide.limits import MAX_LEVELS
+from cellseg.slide.zarrstore import open_array
 
 SMALLEST_SIDE_PX = 512
 
-LabelLevel = zarr.Array[Any]
-"""One level of the label image, (Y, X) uint32."""
+
+class LabelLevel:
+    """One level of the label image, (Y, X) uint32; a part is decoded when it is asked for.
+
+    Parameters
+    ----------
+    path : Path
+        Of the whole label image, for messages.
+    array : zarr.Array
+    """
+
+    ndim = 2
+    dtype = np.dtype(np.uint32)
+
+    def __init__(self, path: Path, array: Any) -> None:  # noqa: ANN401
+        self._path, self._array = path, array
+        self.shape: tuple[int, int] = array.shape
+        self.chunks: tuple[int, int] = array.chunks
+
+    def __getitem__(self, key: Any) -> NDArray[np.uint32]:  # noqa: ANN401 - as zarr indexes
+        """Pixels of a part.
+
+        Raises
+        ------
+        InputError
+            If they do not decode.
+        """
+        try:
+            return np.asarray(self._array[key], np.uint32)
+        except IndexError:
+            raise
+        except Exception as error:  # whatever codecs raise
+            said = " ".join(str(error).split())[:200]
+            raise InputError(f"{self._path}: cannot be read: {said}") from error
+
+    def __array__(
+        self, dtype: np.dtype[np.generic] | None = None, copy: bool | None = None
+    ) -> NDArray[np.generic]:
+        return np.asarray(self[...], dtype)
 
 
 def write_labels(
@@ -74,15 +114,14 @@ def open_labels(path: Path) -> list[LabelLevel]:
         If there is no readable label image.
     """
     try:
-        root = zarr.open_group(str(path), mode="r", zarr_format=2)
-        count = len(root.attrs["multiscales"][0]["datasets"])  # type: ignore[index,call-overload,arg-type]
-        levels = [root[str(number)] for number in range(count)]
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise InputError(f"{path}: is no label image: {error}") from error
-    arrays = [level for level in levels if isinstance(level, zarr.Array) and level.ndim == 2]
-    if not arrays or len(arrays) != count:
-        raise InputError(f"{path}: is no label image: expected two axes in each level")
-    return arrays
+        count = len(read_json(path / ".zattrs")["multiscales"][0]["datasets"])
+        # Results are given away, too: nothing is unpickled or followed out of the folder.
+        arrays = [open_array(path / str(number), path) for number in range(min(count, MAX_LEVELS))]
+    except Exception as error:  # whatever zarr raises of what somebody else wrote
+        raise InputError(f"{path}: is no label image: {' '.join(str(error).split())}") from error
+    if not arrays or any(array.ndim != 2 or array.dtype != np.uint32 for array in arrays):
+        raise InputError(f"{path}: is no label image: expected (y, x) of 32 bits in each level")
+    return [LabelLevel(path, array) for array in arrays]
 
 
 def _pyramid(height: int, width: int) -> list[tuple[int, int]]:
@@ -92,7 +131,7 @@ def _pyramid(height: int, width: int) -> list[tuple[int, int]]:
     return shapes
 
 
-def _create(root: zarr.Group, name: str, shape: tuple[int, int]) -> LabelLevel:
+def _create(root: zarr.Group, name: str, shape: tuple[int, int]) -> zarr.Array[Any]:
     return root.create_array(
         name,
         shape=shape,
@@ -141,7 +180,7 @@ def _attributes(frame: Frame, levels: int, token: str) -> dict[str, Any]:
 
 
 def _paint(
-    level: LabelLevel, spool: Spool, on_progress: Callable[[float], None]
+    level: zarr.Array[Any], spool: Spool, on_progress: Callable[[float], None]
 ) -> set[tuple[int, int]]:
     height, width = level.shape
     rows = -(-height // CHUNK_PX)
@@ -158,7 +197,7 @@ def _paint(
 
 
 def _halve(
-    finer: LabelLevel, coarser: LabelLevel, written: set[tuple[int, int]]
+    finer: zarr.Array[Any], coarser: zarr.Array[Any], written: set[tuple[int, int]]
 ) -> set[tuple[int, int]]:
     """Fill the next level from the chunks that hold cells; returns its own such chunks."""
     targets = {(row // 2, column // 2) for row, column in written}

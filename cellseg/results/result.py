@@ -14,12 +14,13 @@ from cellseg.errors import InputError, OutputError
 from cellseg.geometry import Frame
 from cellseg.results import publish
 from cellseg.results.files import output_errors, read_json, replacing, write_json
-from cellseg.results.inventory import file_entry
+from cellseg.results.inventory import entry_of, folder_entry, sizes_below
 from cellseg.results.journal import BESIDE, JOURNAL_NAME, is_journal
 from cellseg.results.labels import LabelLevel, label_token, open_labels
 from cellseg.results.lock import LOCK_NAME, FolderLock
 from cellseg.results.rows import Rows
 from cellseg.results.table import read_table
+from cellseg.slide.limits import MAX_SIDE_PX
 from cellseg.text import visible
 
 
@@ -118,10 +119,12 @@ class Result:
         path, entry = self.path / name, publish.files_of(self.run).get(name)
         if name not in publish.exports_of(self.run) or not isinstance(entry, dict):
             return False
+        if path.is_dir():
+            return folder_entry(sizes_below(path)) == entry
         return path.is_file() and path.stat().st_size == entry.get("bytes")
 
     def export(self, name: str, write: Callable[[Path], None]) -> Path:
-        """Add a file to the folder, whole or not at all, and list it in ``run.json``.
+        """Add a file or a folder, whole or not at all, and list it in ``run.json``.
 
         Parameters
         ----------
@@ -147,7 +150,7 @@ class Result:
                     write(temporary)
                 run = read_json(self.run_path)
                 names = sorted({*publish.exports_of(run), *(() if own else (name,))})
-                files = {**publish.files_of(run), name: file_entry(path)}
+                files = {**publish.files_of(run), name: entry_of(path)}
                 # What is made now shows the classes of now.
                 old = [other for other in run.get("stale") or () if other != name]
                 changes = {"exports": names, "files": files, "stale": old}
@@ -192,6 +195,8 @@ def load_result(folder: str | Path) -> Result:
         raise InputError(f"{path}: {publish.TABLE} is missing")
     try:
         frame = Frame(**run["frame"])
+        if max(frame.height, frame.width, frame.lattice_height, frame.lattice_width) > MAX_SIDE_PX:
+            raise ValueError(f"expected sides of at most {MAX_SIDE_PX:,} px, got {frame}")
         for column in run["columns"]:
             column["name"], column["dtype"]
     except (KeyError, TypeError, ValueError) as error:

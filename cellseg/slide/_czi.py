@@ -19,9 +19,9 @@ from cellseg.slide._content import (
     choose_series,
 )
 from cellseg.slide._guard import reading
-from cellseg.slide._limits import MAX_CHANNELS, MAX_PLANES, check_count
 from cellseg.slide._raster import ChunkCache, Pixels, Raster, stacked
 from cellseg.slide._window import Place, WindowRaster
+from cellseg.slide.limits import MAX_CHANNELS, MAX_PLANES, check_count
 from cellseg.storage import Location
 
 _BAD = "is no readable CZI, is cut off or damaged"

@@ -12,8 +12,8 @@ from xml.etree.ElementTree import Element
 import numpy as np
 import tifffile
 
-from cellseg.slide._limits import MAX_AXES, MAX_METADATA_BYTES, MAX_PLANES, check_count
 from cellseg.slide._ome import check_claims, file_names, read_xml
+from cellseg.slide.limits import MAX_AXES, MAX_METADATA_BYTES, MAX_PLANES, check_count
 
 
 def check_declared(name: str, tif: tifffile.TiffFile) -> Element | None:

@@ -16,7 +16,6 @@ from cellseg.slide import _pixelsize as sizes
 from cellseg.slide._content import Content, Request, channel_names, choose_planes, choose_series
 from cellseg.slide._guard import check_whole, reading
 from cellseg.slide._jpeg import check_jpeg
-from cellseg.slide._limits import check_plane
 from cellseg.slide._raster import (
     ChunkCache,
     ChunkedRaster,
@@ -25,6 +24,7 @@ from cellseg.slide._raster import (
     RecolouredRaster,
     TurnedRaster,
 )
+from cellseg.slide.limits import check_plane
 from cellseg.storage import Location, file_size
 
 _ADVICE = "copy it again or export it as TIFF"

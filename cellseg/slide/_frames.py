@@ -11,9 +11,9 @@ import numpy as np
 from cellseg.errors import InputError, RegionError
 from cellseg.slide._content import Content, Request, channel_names, check_kind, choose_planes
 from cellseg.slide._guard import check_whole, reading
-from cellseg.slide._limits import MAX_CHANNELS, MAX_PLANES, check_count, check_plane
 from cellseg.slide._pixelsize import PixelSize
 from cellseg.slide._raster import ChunkCache, ChunkedRaster, Pixels, Raster, stacked
+from cellseg.slide.limits import MAX_CHANNELS, MAX_PLANES, check_count, check_plane
 from cellseg.storage import Location
 
 

@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from cellseg.errors import CellsegError, InputError, RegionError
 from cellseg.storage import Location, RemotePath, scrubbed
@@ -114,12 +114,18 @@ def is_outage(error: BaseException, path: Location) -> bool:
 
 
 def whole_limit_bytes() -> int:
-    """The most that may be decoded at once: 8 GB, or half of the machine's memory."""
-    try:
-        physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return WHOLE_LIMIT_BYTES
-    return min(WHOLE_LIMIT_BYTES, physical // 2) if physical > 0 else WHOLE_LIMIT_BYTES
+    """The most that may be decoded at once: 8 GB, or half of the memory that there is.
+
+    That is the machine's, or what this process may take (``--max-memory``, ``ulimit -d``).
+    """
+    known = [2 * WHOLE_LIMIT_BYTES]
+    with suppress(AttributeError, OSError, ValueError):
+        known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    with suppress(ImportError, OSError):
+        import resource
+
+        known.append(resource.getrlimit(resource.RLIMIT_DATA)[0])
+    return min(limit for limit in known if limit > 0) // 2
 
 
 def check_whole(path: Location, *, pixels: int, n_bytes: int, what: str) -> None:

@@ -11,8 +11,8 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from cellseg.errors import InputError
-from cellseg.slide._limits import MAX_PLANES, check_count
 from cellseg.slide._pixelsize import NO_SIZE, PixelSize, from_scale
+from cellseg.slide.limits import MAX_PLANES, check_count
 
 
 @dataclass(frozen=True)

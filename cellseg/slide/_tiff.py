@@ -21,7 +21,6 @@ from cellseg.slide._content import (
 )
 from cellseg.slide._declared import alone, are_neighbours, check_declared
 from cellseg.slide._guard import reading
-from cellseg.slide._limits import check_plane
 from cellseg.slide._ome import OmeImage, parse_ome
 from cellseg.slide._raster import (
     ChunkCache,
@@ -46,6 +45,7 @@ from cellseg.slide._tifftags import (
     pixel_size,
 )
 from cellseg.slide.formats import OPENSLIDE
+from cellseg.slide.limits import check_plane
 from cellseg.storage import Location, RemotePath
 
 _CONTIGUOUS_BYTES = 4_000_000

@@ -13,11 +13,11 @@ from cellseg.errors import InputError
 from cellseg.slide._colour import Colour
 from cellseg.slide._content import Planes
 from cellseg.slide._guard import check_whole
-from cellseg.slide._limits import MAX_REUSE, check_count
 from cellseg.slide._raster import ChunkCache
 from cellseg.slide._tifflayout import Layout
 from cellseg.slide._tiffpages import LARGE_CHUNK_BYTES, missing_segments
 from cellseg.slide._tifftags import compression
+from cellseg.slide.limits import MAX_REUSE, check_count
 from cellseg.storage import Location
 
 _CUT = "cut off: its pixel data reach beyond the end of the file; copy it again"

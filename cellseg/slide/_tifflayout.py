@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cellseg.errors import InputError
-from cellseg.slide._limits import MAX_CHANNELS, MAX_PLANES, check_count
+from cellseg.slide.limits import MAX_CHANNELS, MAX_PLANES, check_count
 
 _UNKNOWN = "IQ"
 

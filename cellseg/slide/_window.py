@@ -10,8 +10,8 @@ import numpy as np
 from cellseg.errors import RegionError
 from cellseg.geometry import Box
 from cellseg.slide._guard import reading
-from cellseg.slide._limits import check_plane
 from cellseg.slide._raster import ChunkCache, ChunkedRaster, Pixels
+from cellseg.slide.limits import check_plane
 from cellseg.storage import Location
 
 CHUNK_PX = 512

@@ -21,16 +21,16 @@ from cellseg.slide._content import (
     choose_series,
 )
 from cellseg.slide._guard import check_whole, reading
-from cellseg.slide._limits import (
+from cellseg.slide._ome import NO_IMAGE, OmeImage, parse_ome, read_xml
+from cellseg.slide._raster import ChunkCache, ChunkedRaster, Pixels, stacked
+from cellseg.slide.limits import (
     MAX_CHANNELS,
     MAX_LEVELS,
     MAX_METADATA_BYTES,
     check_count,
     check_plane,
 )
-from cellseg.slide._ome import NO_IMAGE, OmeImage, parse_ome, read_xml
-from cellseg.slide._raster import ChunkCache, ChunkedRaster, Pixels, stacked
-from cellseg.slide._zarrstore import open_array
+from cellseg.slide.zarrstore import open_array
 from cellseg.storage import Location, file_size, inside
 
 _BAD = "is no readable OME-Zarr"

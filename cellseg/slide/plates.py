@@ -7,8 +7,8 @@ from typing import Any
 
 from cellseg.errors import InputError
 from cellseg.slide._guard import reading
-from cellseg.slide._limits import MAX_PLANES, check_count
 from cellseg.slide._zarr import attributes_of
+from cellseg.slide.limits import MAX_PLANES, check_count
 from cellseg.storage import Location, inside
 
 _BAD = "is no readable plate"

@@ -24,7 +24,7 @@ import cellseg.pipeline.run
 from cellseg.annotations.region import Region
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import CountWarning, ExistingResultError, InputError
-from cellseg.pipeline.count import in_python
+from cellseg.pipeline.page import in_python
 from cellseg.synthetic import write_disc_slide
 
 
@@ -174,7 +174,7 @@ def test_a_notebook_shows_picture_numbers_and_warnings(cells):
     page = Page(cells._repr_html_())
     text = "".join(page.texts)
     assert str(cells.summary) in text
-    assert all(warning in text for warning in cells.warnings)
+    assert all(in_python(warning) in text for warning in cells.warnings)
     assert f"{len(cells):,}" in page.texts
     (picture,) = page.pictures
     with Image.open(io.BytesIO(picture)) as image:

@@ -23,7 +23,7 @@ from zarr.codecs import BloscCodec, GzipCodec, ShardingCodec, ZstdCodec
 from zarr.storage import FsspecStore, LocalStore
 
 from cellseg.errors import InputError
-from cellseg.slide._limits import MAX_AXES, MAX_METADATA_BYTES, check_count, chunk_limit
+from cellseg.slide.limits import MAX_AXES, MAX_METADATA_BYTES, check_count, chunk_limit
 from cellseg.storage import Location, RemotePath
 
 _PLAIN_CODECS = frozenset(
