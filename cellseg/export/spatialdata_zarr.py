@@ -7,6 +7,7 @@ written chunk by chunk; the table annotates it.
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import dask.array
@@ -45,4 +46,7 @@ def write(result: Result, path: Path) -> None:
     table.obs[_KEY] = _ELEMENT
     table.obs[_KEY] = table.obs[_KEY].astype("category")
     table = TableModel.parse(table, region=_ELEMENT, region_key=_KEY, instance_key="label")
-    SpatialData(labels={_ELEMENT: labels}, tables={"table": table}).write(path)
+    with warnings.catch_warnings():
+        # What zarr and ome-zarr will change one day, once for each array: nothing for our users.
+        warnings.simplefilter("ignore")
+        SpatialData(labels={_ELEMENT: labels}, tables={"table": table}).write(path)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from cellseg.annotations.region import Region, read_region
+from cellseg.annotations.region import Region, Regions
+from cellseg.annotations.region_file import read_regions
 from cellseg.errors import InputError, OutputError
 from cellseg.geometry import Frame
 from cellseg.results import publish
@@ -20,6 +21,7 @@ from cellseg.results.labels import LabelLevel, label_token, open_labels
 from cellseg.results.lock import LOCK_NAME, FolderLock
 from cellseg.results.rows import Rows
 from cellseg.results.table import read_table
+from cellseg.slide.formats import image_name
 from cellseg.slide.limits import MAX_SIDE_PX
 from cellseg.text import visible
 
@@ -51,7 +53,7 @@ class Result:
         """Of the slide's file, as a table shows it; empty where ``run.json`` does not say it."""
         image = self.run.get("image")
         path = image.get("path") if isinstance(image, dict) else None
-        return visible(PurePath(path).name) if isinstance(path, str) else ""
+        return visible(image_name(Path(path))) if isinstance(path, str) else ""
 
     def changed(self, *, table_only: bool = False) -> str | None:
         """What is not as it was published, by its name; None where all is.
@@ -88,7 +90,7 @@ class Result:
         return path if path.is_file() else None
 
     def tissue(self) -> Region | None:
-        """The tissue that was looked at, level-0 pixels; None where nobody looked for it.
+        """The tissue that was looked at; None where nobody looked for it.
 
         Raises
         ------
@@ -96,7 +98,18 @@ class Result:
             If the file is damaged.
         """
         path = self.path / publish.TISSUE
-        return read_region(path) if path.is_file() else None
+        return read_regions(path).each[0] if path.is_file() else None
+
+    def regions(self) -> Regions | None:
+        """The regions that were counted in, as drawn; None of a whole slide.
+
+        Raises
+        ------
+        InputError
+            If the file is damaged.
+        """
+        path = self.path / publish.REGIONS
+        return read_regions(path) if path.is_file() else None
 
     def table(self) -> pd.DataFrame:
         """The cells, one row each, in the order of their labels, with the contract's types."""

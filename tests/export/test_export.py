@@ -466,7 +466,7 @@ def test_ome_tiff_by_tifffile(tmp_path, downsample):
         assert half.sum() == pytest.approx((flat > 0).sum() / 4, rel=0.03)
 
 
-@pytest.mark.filterwarnings("default::DeprecationWarning", "default::FutureWarning")
+@pytest.mark.filterwarnings("default")  # of spatialdata and what it is built on
 @pytest.mark.skipif("spatialdata.zarr" in MISSING, reason="no spatialdata here")
 @pytest.mark.parametrize("mpp", [0.25, None])
 def test_spatialdata_by_spatialdata(tmp_path, mpp):
@@ -522,7 +522,7 @@ OTHERS = [
 ]
 
 
-@pytest.mark.filterwarnings("default::DeprecationWarning", "default::FutureWarning")
+@pytest.mark.filterwarnings("default")  # of spatialdata and what it is built on
 @pytest.mark.parametrize("name", [name for name in EXPORTS if name not in MISSING])
 def test_a_result_without_cells_is_exported(tmp_path, name):
     result = counted(tmp_path / "a.cellseg", [])

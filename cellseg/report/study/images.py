@@ -200,9 +200,7 @@ def _with_its_letters(image: Location) -> str:
 _LONGER: tuple[Callable[[Location], str], ...] = (_whole_name, _with_folder, _with_its_letters)
 
 
-def result_names(
-    images: Sequence[Image], output: Location | None, *, ending: str = RESULT
-) -> list[str]:
+def result_names(images: Sequence[Image], output: Location | None) -> list[str]:
     """``slide.cellseg``; where two images would share it, the whole file name, then its folder's.
 
     What still differs in capitals alone gets a number made of them.
@@ -226,7 +224,7 @@ def result_names(
             f"{most} of the images would share the result folder {name}.cellseg: give each image "
             "once, or count them into different folders"
         )
-    return [f"{name}{ending}" for name in names]
+    return [f"{name}{RESULT}" for name in names]
 
 
 def _shared(homes: Sequence[str], names: Sequence[str]) -> Counter[tuple[str, str]]:
