@@ -33,7 +33,7 @@ class Failed:
         """An object like :meth:`CountResult.as_dict`, with the error for its only warning."""
         unknown = (
             "output", "cells", "cells_per_class", "tissue_mm2", "density_per_mm2",
-            "median_area_um2", "tiles", "tiles_skipped", "tiles_failed", "seconds",
+            "median_area_um2", "regions", "tiles", "tiles_skipped", "tiles_failed", "seconds",
         )  # fmt: skip
         return {"image": str(self.image), **dict.fromkeys(unknown), "warnings": [str(self.error)]}
 

@@ -61,6 +61,7 @@ class Reporter:
     def show(self, event: Event) -> None:
         """Show one event."""
         # Here and not above: what makes events takes seconds to load.
+        from cellseg.measure.regions import lines
         from cellseg.pipeline.events import CountResult, Note, Started
 
         if isinstance(event, Note):
@@ -71,6 +72,8 @@ class Reporter:
             self.bar.update(self.task, description="counting", total=event.tiles)
         elif isinstance(event, CountResult):
             self._line(f"{image_name(event.image)}: {event.cells.summary}")
+            for text in lines(event.cells.summary.regions, event.cells.summary.object):
+                self._line(f"  {text}")
             for text in event.cells.warnings:
                 if text not in self.said:
                     self._line(f"  {text}")

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from cellseg.measure.summary import AreaStatistics, Summary
+from cellseg.measure.areas import AreaStatistics
+from cellseg.measure.summary import Summary
 from cellseg.results import OUTLINES, readable
 from cellseg.text import visible
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from cellseg.annotations.region import Region, read_region
+from cellseg.annotations.region import Region, Regions
+from cellseg.annotations.region_file import read_regions
 from cellseg.errors import InputError, OutputError
 from cellseg.geometry import Frame
 from cellseg.results import publish
@@ -89,7 +90,7 @@ class Result:
         return path if path.is_file() else None
 
     def tissue(self) -> Region | None:
-        """The tissue that was looked at, level-0 pixels; None where nobody looked for it.
+        """The tissue that was looked at; None where nobody looked for it.
 
         Raises
         ------
@@ -97,7 +98,18 @@ class Result:
             If the file is damaged.
         """
         path = self.path / publish.TISSUE
-        return read_region(path) if path.is_file() else None
+        return read_regions(path).each[0] if path.is_file() else None
+
+    def regions(self) -> Regions | None:
+        """The regions that were counted in, as drawn; None of a whole slide.
+
+        Raises
+        ------
+        InputError
+            If the file is damaged.
+        """
+        path = self.path / publish.REGIONS
+        return read_regions(path) if path.is_file() else None
 
     def table(self) -> pd.DataFrame:
         """The cells, one row each, in the order of their labels, with the contract's types."""
