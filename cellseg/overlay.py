@@ -63,6 +63,7 @@ def overlay(
         table=result.table_path,
         class_names=[str(name) for name in result.run.get("class_names", ())],
         object_name=str(result.run.get("object", "cell")),
+        regions=result.regions(),
     )
     with open_result_slide(result, image) as slide:
         picture = draw_outlines(recorded_ground(result.run, slide), masks, place)

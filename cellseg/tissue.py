@@ -9,26 +9,24 @@ Every overview pixel depends on its own fine pixels alone, so a slide can be rea
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
-from functools import cached_property
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import numpy as np
+import shapely
 import torch
 from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError, safe_open
 from scipy import ndimage
 
-from cellseg.annotations.region import Region
 from cellseg.errors import WeightsError
 from cellseg.geometry import Box
 from cellseg.intensity.normalise import Light
 from cellseg.models.unet import UNet
-
-T = TypeVar("T", bound=np.generic)
 
 OVERVIEW_STEP = 16
 """Lattice pixels per overview pixel, each way, at the protocol's usual 0.5 µm/px."""
@@ -48,6 +46,12 @@ SMALL_SIDE_PX = 32
 SHIPPED_SHA256 = "416df0e66ce10b5fe87c87a7f8d8ab6ff40a53f7bab82f58ad547fb932bed98d"
 """Checksum of the weights that come with cellseg."""
 
+NEAR_PX = 32
+"""Tiles are searched that lie no farther from a region, lattice pixels."""
+
+POINTS = 2_500
+"""At which the box around a region is asked for tissue, at least."""
+
 _BLOCK_PX = 256
 
 
@@ -66,15 +70,16 @@ class TissueMask:
     extent : (int, int)
         Height and width of the slide, lattice pixels; the last mask row and column may
         stand for less than a whole step.
-    region : Region or None
-        Lattice pixels; nothing outside it is searched, counted or measured as tissue.
+    region : shapely.MultiPolygon or None
+        (x, y) in lattice pixels, 0 at the corner of the first one; nothing far from it is
+        searched, nothing outside it measured as tissue.
     """
 
     tissue: NDArray[np.bool_]
     search: NDArray[np.bool_]
     step: float
     extent: tuple[int, int]
-    region: Region | None = None
+    region: shapely.MultiPolygon | None = None
 
     def __post_init__(self) -> None:
         if self.tissue.ndim != 2 or self.tissue.shape != self.search.shape or not self.tissue.size:
@@ -96,19 +101,19 @@ class TissueMask:
         shape = (max(1, int(-(-extent[0] // step))), max(1, int(-(-extent[1] // step))))
         return cls(np.ones(shape, dtype=bool), np.ones(shape, dtype=bool), step, extent)
 
-    def within(self, region: Region) -> TissueMask:
-        """The same, looked for in a region only (lattice pixels).
+    def within(self, region: shapely.MultiPolygon) -> TissueMask:
+        """The same, looked for in a region only.
 
-        Tiles that the region touches are searched; of their cells those count whose centre
-        lies in it.
+        Of the slide's tiles those are searched that come near it; which cells lie in it is asked
+        of each cell's centroid, not here.
+
+        Parameters
+        ----------
+        region : shapely.MultiPolygon
+            Valid; (x, y) in lattice pixels, 0 at the corner of the first one.
         """
-        mask = replace(self, region=region)
-        assert mask._regional is not None
-        share, edge = mask._regional
-        near = ndimage.binary_dilation((share > 0) | edge, np.ones((3, 3)))
-        looked = replace(mask, search=self.search & near)
-        looked.__dict__["_regional"] = mask._regional  # of the same region: not made twice
-        return looked
+        shapely.prepare(region)
+        return replace(self, region=region)
 
     def coverage(self, box: Box) -> float:
         """Share of mask pixels touching ``box`` that are to be searched, 0 … 1.
@@ -116,7 +121,7 @@ class TissueMask:
         It is 0 exactly where the whole box can be skipped; an empty box has 0.
         """
         part = box.intersection(Box(0, 0, *self.extent))
-        if part.area == 0:
+        if part.area == 0 or not self._is_near(part):
             return 0.0
         height, width = self.search.shape
         y0 = min(int(part.y0 // self.step), height - 1)
@@ -131,16 +136,7 @@ class TissueMask:
         rows = np.clip(np.where(inside, ys, 0) // self.step, 0, self.search.shape[0] - 1)
         columns = np.clip(np.where(inside, xs, 0) // self.step, 0, self.search.shape[1] - 1)
         found: NDArray[np.bool_] = self.search[rows.astype(np.int64), columns.astype(np.int64)]
-        found = found & inside
-        if self.region is None or self._regional is None:
-            return found
-        # Away from the outlines the grid knows; there the polygons are asked, point by point.
-        share, edge = self._regional
-        rows, columns = rows.astype(np.int64), columns.astype(np.int64)
-        ask = found & edge[rows, columns]
-        found = found & (share[rows, columns] > 0) & ~ask
-        found[ask] = self.region.contains(ys[ask], xs[ask])
-        return found
+        return found & inside
 
     def area_px(self) -> float:
         """Area of the tissue (not of the grown search area), lattice pixels."""
@@ -152,38 +148,81 @@ class TissueMask:
 
     def looked_at_px(self) -> float:
         """Area of the slide, or of the region, lattice pixels."""
-        return self._area(np.ones_like(self.search))
+        if self.region is not None:
+            return float(self.region.area)
+        return float(self.extent[0]) * self.extent[1]
+
+    def area_in(self, region: shapely.MultiPolygon) -> float:
+        """Area of the tissue in a region, lattice pixels.
+
+        Parameters
+        ----------
+        region : shapely.MultiPolygon
+            As for :meth:`within`.
+        """
+        return float(region.area) * self._share(self.tissue, region)
 
     def area_mm2(self, mpp: float) -> float:
         """Area of the tissue in mm²; ``mpp`` is µm per lattice pixel."""
         return self.area_px() * mpp * mpp * 1e-6
 
-    @cached_property
-    def _regional(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]] | None:
-        """How much of each pixel lies in the region, and which may lie in it in part."""
-        if self.region is None:
-            return None
-        share = self.region.share_of_pixels(self.extent, self.step)
-        edge = self.region.edge_pixels(self.extent, self.step)
-        return _fitted(share, self.search.shape), _fitted(edge, self.search.shape)
+    def _is_near(self, box: Box) -> bool:
+        """Whether a box comes near the region, where there is one.
+
+        Near: what overlaps a cell at the region's edge may decide whether that cell is kept.
+        """
+        near = box.widened(NEAR_PX)
+        return self.region is None or bool(
+            shapely.intersects(self.region, shapely.box(near.x0, near.y0, near.x1, near.y1))
+        )
 
     def _area(self, mask: NDArray[np.bool_]) -> float:
+        if self.region is not None:
+            return float(self.region.area) * self._share(mask, self.region)
         rows = _spans(mask.shape[0], self.step, self.extent[0])
         columns = _spans(mask.shape[1], self.step, self.extent[1])
-        share = None if self._regional is None else self._regional[0]
-        area = 0.0
-        for y in range(0, len(mask), _BLOCK_PX):
-            part = mask[y : y + _BLOCK_PX].astype(np.float64)
-            if share is not None:
-                part *= share[y : y + _BLOCK_PX]
-            area += float(rows[y : y + _BLOCK_PX] @ part @ columns)
-        return area
+        return float(
+            sum(
+                rows[y : y + _BLOCK_PX] @ mask[y : y + _BLOCK_PX].astype(np.float64) @ columns
+                for y in range(0, len(mask), _BLOCK_PX)
+            )
+        )
+
+    def _share(self, mask: NDArray[np.bool_], region: shapely.MultiPolygon) -> float:
+        """Share of a region in which a mask is set, asked at points of a regular grid.
+
+        The grid is as fine as the mask's pixels, in small regions finer: :data:`POINTS` in the
+        box around it.
+        """
+        if region.is_empty or mask.all() or not mask.any():
+            return float(mask.any())
+        shapely.prepare(region)
+        left, top, right, bottom = region.bounds
+        spacing = min(self.step, math.sqrt((right - left) * (bottom - top) / POINTS))
+        xs, ys = _midpoints(left, right, spacing), _midpoints(top, bottom, spacing)
+        inside = found = 0
+        for y in range(0, len(ys), _BLOCK_PX):
+            points = np.meshgrid(xs, ys[y : y + _BLOCK_PX])
+            chosen = shapely.contains_xy(region, *points)
+            inside += int(np.count_nonzero(chosen))
+            found += int(np.count_nonzero(self._at(mask, points[1][chosen], points[0][chosen])))
+        if not inside:  # thinner than the grid
+            point = region.representative_point()
+            return float(self._at(mask, np.array([point.y]), np.array([point.x]))[0])
+        return found / inside
+
+    def _at(
+        self, mask: NDArray[np.bool_], y: NDArray[np.float64], x: NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
+        rows = np.clip(y // self.step, 0, mask.shape[0] - 1).astype(np.int64)
+        columns = np.clip(x // self.step, 0, mask.shape[1] - 1).astype(np.int64)
+        return np.asarray(mask[rows, columns])
 
 
-def _fitted(grid: NDArray[T], shape: tuple[int, ...]) -> NDArray[T]:
-    """The grid, cut or padded: a mask may be a row or a column off from rounding."""
-    more = [(0, max(0, wanted - side)) for wanted, side in zip(shape, grid.shape, strict=True)]
-    return np.pad(grid, more, mode="edge")[: shape[0], : shape[1]]
+def _midpoints(start: float, stop: float, spacing: float) -> NDArray[np.float64]:
+    """The middles of equal parts, none longer than ``spacing``."""
+    edges = np.linspace(start, stop, max(1, math.ceil((stop - start) / spacing)) + 1)
+    return np.asarray((edges[1:] + edges[:-1]) / 2)
 
 
 def _spans(count: int, step: float, length: int) -> NDArray[np.float64]:

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import zarr.storage._local as zarr_files
 
-from cellseg.annotations.region import Region
+from cellseg.annotations.region import Region, Regions
 from cellseg.counting.request import CountRequest
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.pipeline.run import CountResult, Note, run
@@ -164,7 +164,7 @@ def request_of(job: dict) -> CountRequest:
         export=tuple(job.get("export", ())),
     )
     if "region" in job:
-        request = replace(request, region=Region.box(*job["region"]))
+        request = replace(request, regions=Regions.of([Region.box(*job["region"])]))
     return replace(request, score=job.get("score"))
 
 

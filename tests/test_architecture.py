@@ -33,7 +33,7 @@ MOST_ROOMS, MOST_FLOORS = 30, 10
 HOMES = {
     "torch": {"models", "tissue", "detect", "training"},
     "torchvision": {"models", "detect", "training"},
-    "tifffile": {"slide", "export", "synthetic", "results", "cellseg_napari"},
+    "tifffile": {"slide", "export", "synthetic", "results", "training", "cellseg_napari"},
     "zarr": {"slide", "results", "export"},
     "pycocotools": {"annotations", "metrics", "export"},
     "anndata": {"export", "pipeline"},
@@ -41,7 +41,7 @@ HOMES = {
     "click": {"cli"},
     "napari": {"cli", "cellseg_napari"},
     "matplotlib": {"report", "picture", "cellseg_napari"},
-    "dask": set(),
+    "dask": {"export"},
     "distributed": {"counting"},
     "cloudpickle": {"counting"},
     "fsspec": {"storage"},

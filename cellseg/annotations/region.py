@@ -1,277 +1,308 @@
-"""A region of a slide: polygons drawn by hand, in level-0 pixels."""
+"""Regions of a slide: polygons that a person drew, with their names and classes."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
-from pathlib import Path
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Self
 
 import numpy as np
+import shapely
 from numpy.typing import ArrayLike, NDArray
 
-from cellseg.annotations.scanline import coverage, length
-from cellseg.errors import InputError, SettingsError
-
-Point = tuple[float, float]
-Ring = tuple[Point, ...]
-
-POINTS_LIMIT = 1_000_000
+from cellseg.errors import SettingsError
+from cellseg.text import visible
 
 REACH_PX = 1e8
 """No slide is as wide as this: a point beyond is in other units, or a mistake."""
 
-_LINES = 4096
+NAME_LENGTH = 100
+"""Longer names are cut: they stand in the row of every cell."""
+
+SEPARATOR = "; "
+"""Between the names of several regions that hold a cell."""
 
 
 @dataclass(frozen=True)
 class Region:
-    """Where to count: what lies in any of the polygons.
+    """One region: what its polygons enclose.
 
     Attributes
     ----------
-    polygons : tuple of polygon
-        Each a tuple of rings, the outline and its holes; each ring a tuple of (y, x), level-0
-        pixels with pixel centres at integers.
+    shape : shapely.MultiPolygon
+        Valid; (x, y) in level-0 pixels, 0 at the corner of the first pixel, as QuPath has it.
+        Empty where a region lies beside the slide.
+    name, kind : str
+        What it is called, and its class; empty where nobody said.
+    """
+
+    shape: shapely.MultiPolygon
+    name: str = ""
+    kind: str = ""
+
+    @classmethod
+    def of(
+        cls, outlines: Iterable[Iterable[Sequence[float]]], *, name: str = "", kind: str = ""
+    ) -> Region:
+        """What any of some outlines encloses.
+
+        Parameters
+        ----------
+        outlines : iterable of (N, 2) array
+            Level-0 (y, x) with pixel centres at integers, as measured centroids and napari.
+        name, kind : str
+
+        Raises
+        ------
+        SettingsError
+            If a point is no pixel, or nothing is enclosed.
+        """
+        rings = [np.array([*outline], np.float64).reshape(-1, 2) for outline in outlines]
+        try:
+            with np.errstate(invalid="ignore"):  # NaN is refused below, with a line
+                polygons = [shapely.Polygon(ring[:, ::-1] + 0.5) for ring in rings]
+        except (ValueError, shapely.GEOSException) as error:
+            raise SettingsError("an outline of a region needs at least three points") from error
+        return cls(enclosed(shapely.MultiPolygon(polygons)), name, kind)
+
+    @classmethod
+    def box(cls, y0: float, x0: float, y1: float, x1: float, *, name: str = "") -> Region:
+        """A rectangle; pixel centres are integers."""
+        return cls.of([[(y0, x0), (y0, x1), (y1, x1), (y1, x0)]], name=name)
+
+    @property
+    def area_px(self) -> float:
+        """Level-0 px²; where outlines overlap, counted once."""
+        return float(self.shape.area)
+
+    @property
+    def outlines(self) -> list[NDArray[np.float64]]:
+        """Closed rings, holes among them, (N, 2) of level-0 (y, x), pixel centres at integers."""
+        return [
+            shapely.get_coordinates(ring)[:, ::-1] - 0.5
+            for polygon in self.shape.geoms
+            for ring in (polygon.exterior, *polygon.interiors)
+        ]
+
+    def contains(self, y: ArrayLike, x: ArrayLike) -> NDArray[np.bool_]:
+        """Whether points lie inside or on the edge, (N,); level-0, pixel centres at integers."""
+        shapely.prepare(self.shape)
+        ys, xs = (np.asarray(place, np.float64) + 0.5 for place in (y, x))
+        return np.asarray(shapely.intersects_xy(self.shape, xs, ys), np.bool_)
+
+    def as_geojson(self) -> dict[str, object]:
+        """A Feature, as QuPath writes and reads annotations."""
+        about: dict[str, object] = {"objectType": "annotation", "name": self.name}
+        if self.kind:
+            about["classification"] = {"name": self.kind}
+        geometry = shapely.geometry.mapping(self.shape)
+        return {"type": "Feature", "geometry": geometry, "properties": about}
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Where to count: what lies in any of some regions, which may overlap.
+
+    Attributes
+    ----------
+    each : tuple of Region
+        At least one; no two have the same name, see :meth:`of`.
+    notes : tuple of str
+        What a person should know about them, one line each.
 
     Raises
     ------
     SettingsError
-        If there is no polygon, one without area, or a point that is no pixel.
+        If there is none.
     """
 
-    polygons: tuple[tuple[Ring, ...], ...]
+    each: tuple[Region, ...]
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
-        if not self.polygons:
-            raise SettingsError("a region needs at least one outline")
-        points = [point for rings in self.polygons for ring in rings for point in ring]
-        for y, x in points:
-            if not (-REACH_PX <= y <= REACH_PX and -REACH_PX <= x <= REACH_PX):
-                raise SettingsError(
-                    "a region's points must be numbers, pixels of the slide, "
-                    f"got ({x:.6g}, {y:.6g})"
-                )
-        if any(len(ring) < 3 for rings in self.polygons for ring in rings):
-            raise SettingsError("an outline of a region needs at least three points")
-        # An outline that crosses itself, as an 8 does, may have halves that cancel out.
-        if self.area_px <= 0 and not self.covered_px > 0:
-            raise SettingsError("a region needs an area")
+        if not self.each:
+            raise SettingsError("a count in regions needs at least one")
 
     @classmethod
-    def of(cls, outlines: Iterable[Iterable[Sequence[float]]]) -> Region:
-        """From outlines without holes, each an (N, 2) array of (y, x)."""
+    def of(cls, regions: Iterable[Region], *, notes: Iterable[str] = ()) -> Self:
+        """Regions with names that tell them apart and fit in a table.
+
+        Those without a name become ``region 1``, ``region 2``, …; a name that was there before
+        gets a number; controls and line ends are taken out, ``;`` becomes a comma.
+        """
+        found, said = [*regions], [*notes]
+        clean = [_clean(region.name) for region in found]
+        if cut := sum(len(name) > NAME_LENGTH for name in clean):
+            said.append(f"{cut:,} names of regions were cut to {NAME_LENGTH} characters")
+        names = _distinct([_cut(name) for name in clean])
+        kinds = [_cut(_clean(region.kind)) for region in found]
         return cls(
-            tuple((tuple((float(p[0]), float(p[1])) for p in outline),) for outline in outlines)
-        )
-
-    @classmethod
-    def box(cls, y0: float, x0: float, y1: float, x1: float) -> Region:
-        """A rectangle."""
-        return cls.of([[(y0, x0), (y0, x1), (y1, x1), (y1, x0)]])
-
-    @property
-    def area_px(self) -> float:
-        """Of the outlines less their holes; where outlines overlap, counted twice.
-
-        Of an outline that crosses itself, what is turned round is taken off; see `covered_px`.
-        """
-        return sum(
-            abs(_area(rings[0])) - sum(abs(_area(hole)) for hole in rings[1:])
-            for rings in self.polygons
-        )
-
-    @property
-    def covered_px(self) -> float:
-        """Area that lies in any of the polygons: where they overlap, counted once."""
-        top, left, bottom, _ = self.bounds
-        high = (bottom - top) / _LINES
-        if not high:
-            return 0.0
-        polygons = [
-            [(np.array(ring) - (top, left)) / (high, 1.0) for ring in rings]
-            for rings in self.polygons
-        ]
-        return high * length(polygons, _LINES)
-
-    @property
-    def bounds(self) -> tuple[float, float, float, float]:
-        """(y0, x0, y1, x1) around everything."""
-        points = np.array([point for rings in self.polygons for point in rings[0]])
-        (y0, x0), (y1, x1) = points.min(axis=0), points.max(axis=0)
-        return float(y0), float(x0), float(y1), float(x1)
-
-    def scaled(self, downsample: float) -> Region:
-        """The same on a lattice whose pixels are ``downsample`` level-0 pixels wide."""
-        return Region(
             tuple(
-                tuple(
-                    tuple(
-                        ((y + 0.5) / downsample - 0.5, (x + 0.5) / downsample - 0.5)
-                        for y, x in ring
-                    )
-                    for ring in rings
-                )
-                for rings in self.polygons
-            )
+                replace(region, name=name, kind=kind)
+                for region, name, kind in zip(found, names, kinds, strict=True)
+            ),
+            tuple(said),
         )
 
-    def contains(self, y: ArrayLike, x: ArrayLike) -> NDArray[np.bool_]:
-        """Whether points lie inside; (N,)."""
-        points = np.stack([np.ravel(y), np.ravel(x)], axis=1).astype(np.float64)
-        found = np.zeros(len(points), np.bool_)
-        for rings in self.polygons:
-            outer = np.array(rings[0])
-            low, high = outer.min(axis=0), outer.max(axis=0)
-            near = np.flatnonzero(((points >= low) & (points <= high)).all(axis=1) & ~found)
-            if not near.size:
-                continue
-            inside = _inside(points[near], outer)
-            for hole in rings[1:]:
-                inside &= ~_inside(points[near], np.array(hole))
-            found[near] |= inside
-        return found
+    def __len__(self) -> int:
+        return len(self.each)
 
-    def share_of_pixels(
-        self, extent: tuple[int, int], step: float, *, samples: int = 16
-    ) -> NDArray[np.float32]:
-        """How much of each pixel of a coarse grid lies inside, 0 … 1.
-
-        Parameters
-        ----------
-        extent : (int, int)
-            Height and width, in the region's pixels; the last row and column of the grid may
-            stand for less than a whole step, and their share is of what they stand for.
-        step : float
-            The region's pixels along a side of a coarse one.
-        samples : int
-            Lines a row of coarse pixels is looked at along; along a line shares are exact.
-
-        Returns
-        -------
-        ndarray, float32, (ceil(height / step), ceil(width / step))
-        """
-        polygons = [[(np.array(ring) + 0.5) / step for ring in rings] for rings in self.polygons]
-        return coverage(polygons, (extent[0] / step, extent[1] / step), samples=samples)
-
-    def edge_pixels(self, extent: tuple[int, int], step: float) -> NDArray[np.bool_]:
-        """Which pixels of a coarse grid an outline runs through, or close by.
-
-        Parameters
-        ----------
-        extent, step
-            As for :meth:`share_of_pixels`.
-
-        Returns
-        -------
-        ndarray, bool, (ceil(height / step), ceil(width / step))
-            Those that touch one in which a point of an outline lies, too; others are inside or
-            outside as a whole.
-        """
-        from scipy import ndimage
-
-        shape = max(1, math.ceil(extent[0] / step)), max(1, math.ceil(extent[1] / step))
-        found = np.zeros(shape, np.bool_)
-        for ring in (ring for rings in self.polygons for ring in rings):
-            points = (np.array(ring) + 0.5) / step
-            points, steps = _near(points, np.roll(points, -1, axis=0), shape)
-            count = np.ceil(np.abs(steps).max(axis=1) * 2).astype(np.int64) + 1
-            edge = np.repeat(np.arange(len(points)), count)
-            along = np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count)
-            at = np.floor(points[edge] + steps[edge] * (along / count[edge])[:, None])
-            at = at[((at >= -1) & (at <= shape)).all(axis=1)].astype(np.int64)
-            at = np.clip(at, 0, np.array(shape) - 1)
-            found[at[:, 0], at[:, 1]] = True
-        near = ndimage.binary_dilation(found, np.ones((3, 3), np.bool_))
-        return np.asarray(near, np.bool_)
+    def __iter__(self) -> Iterator[Region]:
+        return iter(self.each)
 
     @property
-    def ending(self) -> str:
-        """Of the folder of its result: each region of a slide has one of its own."""
-        return f".region-{sha256(json.dumps(self.as_geojson()).encode()).hexdigest()[:8]}.cellseg"
+    def drawn(self) -> tuple[list[shapely.MultiPolygon], list[str]]:
+        """Shapes and names, for a picture."""
+        return [region.shape for region in self.each], [region.name for region in self.each]
+
+    @cached_property
+    def union(self) -> shapely.MultiPolygon:
+        """What lies in any of them, (x, y) as in :class:`Region`."""
+        return polygons_of(shapely.union_all([region.shape for region in self.each]))
+
+    def holding(self, y: ArrayLike, x: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Which regions hold which points.
+
+        Parameters
+        ----------
+        y, x : array_like, (N,)
+            Level-0 pixels, pixel centres at integers. A point on an edge is inside.
+
+        Returns
+        -------
+        points, regions : ndarray, int64, (P,)
+            Pairs of indices, ordered by point, then by region.
+        """
+        ys, xs = (np.asarray(place, np.float64) + 0.5 for place in (y, x))
+        shapes, tree = self._index
+        points, regions = tree.query(shapely.points(xs, ys))
+        inside = shapely.intersects_xy(shapes[regions], xs[points], ys[points])
+        points, regions = points[inside], regions[inside]
+        order = np.lexsort((regions, points))
+        return points[order].astype(np.int64), regions[order].astype(np.int64)
+
+    def names_at(self, y: ArrayLike, x: ArrayLike) -> list[str]:
+        """For each point the names of all regions that hold it, as the column ``region``."""
+        names: list[list[str]] = [[] for _ in range(np.size(y))]
+        for point, region in zip(*self.holding(y, x), strict=True):
+            names[point].append(self.each[region].name)
+        return [SEPARATOR.join(some) for some in names]
+
+    def on(self, height: int, width: int) -> Self:
+        """The same, cut at a slide's edges.
+
+        Raises
+        ------
+        SettingsError
+            If all lie beside it.
+        """
+        extent = shapely.box(0, 0, width, height)
+        shapes = np.array([region.shape for region in self.each], dtype=object)
+        within = shapely.covered_by(shapes, extent)
+        cut = [
+            region if whole else replace(region, shape=polygons_of(region.shape & extent))
+            for region, whole in zip(self.each, within, strict=True)
+        ]
+        beside = [region.name for region in cut if region.shape.is_empty]
+        across = [
+            region.name
+            for region, whole in zip(cut, within, strict=True)
+            if not whole and not region.shape.is_empty
+        ]
+        size = f"the slide, which is {width:,} × {height:,} px"
+        if len(beside) == len(cut):
+            raise SettingsError(f"{some(beside, 'region')} outside of {size}")
+        said = [*self.notes]
+        if beside:
+            said.append(f"{some(beside, 'region')} outside of {size}: nothing is counted there")
+        if across:
+            said.append(f"{some(across, 'region')} in part outside of {size}: cut at its edges")
+        return type(self)(tuple(cut), tuple(said))
 
     def as_geojson(self) -> dict[str, object]:
-        """A MultiPolygon of (x, y), as QuPath reads it."""
+        """A FeatureCollection, as QuPath writes and reads annotations."""
         return {
-            "type": "MultiPolygon",
-            "coordinates": [
-                [[[x, y] for y, x in (*ring, ring[0])] for ring in rings] for rings in self.polygons
-            ],
+            "type": "FeatureCollection",
+            "features": [region.as_geojson() for region in self.each],
         }
 
+    @cached_property
+    def _index(self) -> tuple[NDArray[np.object_], shapely.STRtree]:
+        shapes = np.array([region.shape for region in self.each], dtype=object)
+        shapely.prepare(shapes)
+        return shapes, shapely.STRtree(shapes)
 
-def read_region(path: str | Path) -> Region:
-    """Polygons of a GeoJSON file, as QuPath exports annotations: (x, y) in level-0 pixels.
+
+def enclosed(shape: shapely.Geometry) -> shapely.MultiPolygon:
+    """What polygons enclose, as valid ones: both halves of an 8, overlapping parts as one.
 
     Raises
     ------
-    InputError
-        If the file cannot be read, is no GeoJSON, or holds no polygon.
+    SettingsError
+        If a point lies on no slide, or nothing is enclosed.
     """
-    try:
-        data = json.loads(Path(path).read_text(encoding="utf-8-sig"))
-        return Region(tuple(_polygons(data)))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except SettingsError as error:
-        raise InputError(f"{path}: {error}") from error
-    except (
-        ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError
-    ) as error:  # fmt: skip
-        raise InputError(f"{path}: no GeoJSON with polygons: {error}") from error
+    places = shapely.get_coordinates(shape)
+    wrong = places[~(np.abs(places) <= REACH_PX).all(axis=1)]
+    if len(wrong):
+        x, y = wrong[0]
+        raise SettingsError(
+            f"a region's points must be numbers, pixels of the slide, got ({x:.6g}, {y:.6g})"
+        )
+    flat = shapely.force_2d(shape)
+    if not flat.is_valid:
+        flat = shapely.make_valid(flat, method="structure", keep_collapsed=False)
+    found = polygons_of(flat)
+    if not found.area > 0:
+        raise SettingsError("a region needs an area")
+    return found
 
 
-def _polygons(data: object) -> list[tuple[Ring, ...]]:
-    if isinstance(data, list):
-        return [polygon for entry in data for polygon in _polygons(entry)]
-    if not isinstance(data, dict):
-        raise ValueError(f"expected an object, got {type(data).__name__}")
-    match data.get("type"):
-        case "FeatureCollection":
-            return _polygons(data["features"])
-        case "Feature":
-            return _polygons(data["geometry"])
-        case "GeometryCollection":
-            return _polygons(data["geometries"])
-        case "Polygon":
-            return [_rings(data["coordinates"])]
-        case "MultiPolygon":
-            return [_rings(rings) for rings in data["coordinates"]]
-    return []  # points and lines have no area
+def polygons_of(shape: shapely.Geometry) -> shapely.MultiPolygon:
+    """The polygons among the parts of a geometry; points and lines are left out."""
+    parts = shapely.get_parts(shapely.get_parts(shape))
+    kinds = shapely.get_type_id(parts)
+    return shapely.MultiPolygon([*parts[kinds == shapely.GeometryType.POLYGON]])
 
 
-def _rings(found: list[list[list[float]]]) -> tuple[Ring, ...]:
-    if sum(len(ring) for ring in found) > POINTS_LIMIT:
-        raise ValueError(f"an outline of more than {POINTS_LIMIT:,} points")
-    return tuple(tuple((float(p[1]), float(p[0])) for p in ring) for ring in found)
+def title(name: str, kind: str) -> str:
+    """A region's name and class for a person.
 
-
-def _area(ring: Ring) -> float:
-    y, x = np.array(ring).T
-    return float(np.dot(y, np.roll(x, -1)) - np.dot(x, np.roll(y, -1))) / 2
-
-
-def _near(
-    starts: NDArray[np.float64], ends: NDArray[np.float64], shape: tuple[int, int]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Starts and steps of what of each edge, (N, 2), lies within 2 pixels of a grid.
-
-    Edges are cut as `Liang and Barsky, ACM Transactions on Graphics 3 (1984)` do.
+    >>> title("left", "Tumor"), title("region 2", "")
+    ('region left (Tumor)', 'region 2')
     """
-    steps = ends - starts
-    with np.errstate(divide="ignore", invalid="ignore"):
-        to_low, to_high = (-2.0 - starts) / steps, (np.array(shape) + 2.0 - starts) / steps
-    enters = np.where(steps == 0, 0.0, np.minimum(to_low, to_high)).max(axis=1).clip(0)
-    leaves = np.where(steps == 0, 1.0, np.maximum(to_low, to_high)).min(axis=1).clip(max=1)
-    some = enters <= leaves
-    first = starts + steps * enters[:, None]
-    return first[some], (steps * (leaves - enters)[:, None])[some]
+    said = name if re.match(r"region\b", name) else f"region {name}"
+    return f"{said} ({kind})" if kind and kind != name else said
 
 
-def _inside(points: NDArray[np.float64], ring: NDArray[np.float64]) -> NDArray[np.bool_]:
-    # Here and not above: with scipy behind it, it takes most of a second to load.
-    from skimage.measure import points_in_poly
+def some(names: Sequence[str], what: str) -> str:
+    """``2 regions (tumour, stroma) lie``, of many the first three."""
+    shown = ", ".join([*names[:3], *(["…"] if len(names) > 3 else [])])
+    one = len(names) == 1
+    return f"{len(names):,} {what}{'' if one else 's'} ({shown}) {'lies' if one else 'lie'}"
 
-    return np.asarray(points_in_poly(points, ring), np.bool_)  # type: ignore[no-untyped-call]
+
+def _clean(name: str) -> str:
+    return visible(" ".join(name.split())).replace(";", ",")
+
+
+def _cut(name: str) -> str:
+    return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
+
+
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Names that are there once stay; numbers make the others new."""
+    taken = set(names)
+    given: set[str] = set()
+    numbers: dict[str, int] = {}
+    found = []
+    for name in names:
+        chosen = name
+        while not chosen or chosen in given:
+            numbers[name] = numbers.get(name, 1 if name else 0) + 1
+            trial = f"{name} ({numbers[name]})" if name else f"region {numbers[name]}"
+            chosen = "" if trial in taken else trial
+        given.add(chosen)
+        found.append(chosen)
+    return found

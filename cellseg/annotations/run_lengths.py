@@ -1,4 +1,4 @@
-"""Masks in their boxes to COCO's run lengths."""
+"""Masks in their boxes to COCO's annotations."""
 
 from __future__ import annotations
 
@@ -25,3 +25,28 @@ def encoded(
         {"size": [height, width], "counts": counts.tolist()}, height, width
     )
     return code
+
+
+def annotation(
+    box: tuple[int, ...], mask: NDArray[np.bool_], extent: tuple[int, int]
+) -> dict[str, object]:
+    """What a COCO annotation says of a mask, ready for JSON: outline, box, area; no crowd.
+
+    Parameters
+    ----------
+    box : (y0, x0, y1, x1)
+    mask : ndarray, bool, of the box's shape
+    extent : (int, int)
+        Height and width of the image.
+    """
+    y0, x0, y1, x1 = box
+    counts = encoded(box, mask, extent)["counts"]
+    return {
+        "segmentation": {
+            "size": list(extent),
+            "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts,
+        },
+        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "area": int(np.count_nonzero(mask)),
+        "iscrowd": 0,
+    }

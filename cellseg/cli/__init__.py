@@ -21,6 +21,7 @@ from cellseg.cli._say import say
 from cellseg.errors import CellsegError, OutputError, SettingsError, unforeseen
 
 COMMANDS = {
+    "annotations": "Turn outlines from QuPath or ImageJ into training data.",
     "classify": "Part a result's cells into positive and negative.",
     "count": "Count and measure the cells on each IMAGE.",
     "doctor": "Say what is installed, where a count would run, what is not well.",

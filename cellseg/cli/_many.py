@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from cellseg.cli._progress import Reporter
 from cellseg.counting.request import CountRequest
 from cellseg.errors import CellsegError, InputError, PartialResultError, unforeseen
+from cellseg.slide.formats import image_name
 from cellseg.storage import Location
 from cellseg.text import visible
 
@@ -32,7 +33,7 @@ class Failed:
         """An object like :meth:`CountResult.as_dict`, with the error for its only warning."""
         unknown = (
             "output", "cells", "cells_per_class", "tissue_mm2", "density_per_mm2",
-            "median_area_um2", "tiles", "tiles_skipped", "tiles_failed", "seconds",
+            "median_area_um2", "regions", "tiles", "tiles_skipped", "tiles_failed", "seconds",
         )  # fmt: skip
         return {"image": str(self.image), **dict.fromkeys(unknown), "warnings": [str(self.error)]}
 
@@ -91,14 +92,14 @@ def table_of(outcomes: list[Outcome]) -> str:
     results = []
     for result in outcomes:
         if isinstance(result, Failed):
-            lines.append(f"{visible(result.image.name)[:40]:<40} {'failed':>9}")
+            lines.append(f"{visible(image_name(result.image))[:40]:<40} {'failed':>9}")
             continue
         results.append(result)
         density = result.cells.summary.density_per_mm2
         summary = result.cells.summary
         areas, unit = (summary.area_um2, "µm²") if summary.area_um2 else (summary.area_px, "px²")
         lines.append(
-            f"{visible(result.image.name)[:40]:<40} {len(result.cells):>9,} "
+            f"{visible(image_name(result.image))[:40]:<40} {len(result.cells):>9,} "
             f"{'—' if density is None else f'{density:,.0f}':>9} "
             f"{'—' if areas is None else f'{areas.median:.1f} {unit}':>12}"
         )

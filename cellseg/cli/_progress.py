@@ -16,6 +16,7 @@ from rich.progress import (
 )
 
 from cellseg.cli._say import say
+from cellseg.slide.formats import image_name
 from cellseg.storage import Location
 
 if TYPE_CHECKING:
@@ -60,16 +61,19 @@ class Reporter:
     def show(self, event: Event) -> None:
         """Show one event."""
         # Here and not above: what makes events takes seconds to load.
+        from cellseg.measure.regions import lines
         from cellseg.pipeline.events import CountResult, Note, Started
 
         if isinstance(event, Note):
             self.said.add(event.text)
             self._line(f"  {event.text}")
         elif isinstance(event, Started):
-            self._line(f"{event.image.name}: {event.text}")
+            self._line(f"{image_name(event.image)}: {event.text}")
             self.bar.update(self.task, description="counting", total=event.tiles)
         elif isinstance(event, CountResult):
-            self._line(f"{event.image.name}: {event.cells.summary}")
+            self._line(f"{image_name(event.image)}: {event.cells.summary}")
+            for text in lines(event.cells.summary.regions, event.cells.summary.object):
+                self._line(f"  {text}")
             for text in event.cells.warnings:
                 if text not in self.said:
                     self._line(f"  {text}")

@@ -10,14 +10,14 @@ from typing import Literal
 
 import click
 
-from cellseg.annotations.region import read_region
+from cellseg.annotations.region_file import read_regions
 from cellseg.cli._many import Failed, Outcome, count_all, finish, table_of
 from cellseg.cli._options import PIXEL_SIZE, Number, Place, Plane, precision_option
 from cellseg.cli._say import say
 from cellseg.cli._study import Left
 from cellseg.counting.request import CountRequest
 from cellseg.errors import CellsegError, SettingsError
-from cellseg.report.study.images import RESULT, find_images, result_names
+from cellseg.report.study.images import find_images, result_names
 from cellseg.storage import Location
 
 
@@ -126,7 +126,7 @@ Examples:
     "--region",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="GeoJSON, as QuPath exports it: count only inside its polygons.",
+    help="GeoJSON, as QuPath exports it: count only in its regions, and each for itself.",
 )
 @click.option(
     "--engine",
@@ -186,7 +186,6 @@ def count(
     Folders and several images also leave summary.csv, a row an image.
     """
     found = find_images(images, recursive=recursive)
-    inside = None if region is None else read_region(region)
     base = CountRequest(
         image=found.images[0].path,
         output=output,
@@ -204,7 +203,7 @@ def count(
         t=t,
         series=series,
         prefilter=not no_prefilter,
-        region=inside,
+        regions=None if region is None else read_regions(region),
         strict=strict,
         overwrite=overwrite,
         export=exports,
@@ -216,12 +215,9 @@ def count(
     )
     if region is not None and len(found.images) > 1:
         raise SettingsError(f"--region belongs to one slide, got {len(found.images)} images")
-    ending = RESULT if inside is None else inside.ending
     requests = [
         replace(base, image=image.path, output=output and image.home(output), folder_name=name)
-        for image, name in zip(
-            found.images, result_names(found.images, output, ending=ending), strict=True
-        )
+        for image, name in zip(found.images, result_names(found.images, output), strict=True)
     ]
     left = Left.of(images, found.images, output, report=report, parquet=parquet)
     outcomes: list[Outcome] = [Failed(*unread) for unread in found.unread]

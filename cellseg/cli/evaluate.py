@@ -146,9 +146,8 @@ def _evaluate_centres(
 
     for event in evaluate_points(request, WITHIN_UM if within is None else within):
         if not isinstance(event, PointEvaluation):
-            console.print(
-                f"{event.done} of {event.total}", end="\r" if event.done < event.total else "\n"
-            )
+            if console.is_terminal:
+                console.print(f"{event.done} of {event.total} images", end="\r")
         elif as_json:
             say(json.dumps(event.as_dict()))
         else:

@@ -7,14 +7,26 @@ from pathlib import Path
 import click
 
 from cellseg.cli._say import say
-from cellseg.export import EXPORTS, check_exports
+from cellseg.export import check_exports
 from cellseg.export import export as export_one
 
 
 @click.command(
     epilog="""\b
+Files:
+  cells.geojson     QuPath: outlines, classes, measurements; also cells.geojson.gz
+  rois.zip          ImageJ, Fiji: outlines for the ROI manager
+  cells.xlsx        Excel, LibreOffice: the table, and a sheet with the units
+  cells.parquet     R, pandas and databases: the table
+  cells.h5ad        scanpy, squidpy: the table with the cells' places (AnnData)
+  spatialdata.zarr  SpatialData: masks and table
+  cells.coco.json   cellseg train and annotation programs: masks
+  labels.tif        masks as a picture, as large as the slide; also labels.tiff
+  labels.ome.tif    the same with a pyramid, for QuPath, OMERO and other viewers
+
+\b
 Examples:
-  cellseg export slide.cellseg --to cells.geojson        outlines, for QuPath
+  cellseg export slide.cellseg --to cells.geojson
   cellseg export slide.cellseg --to rois.zip --to cells.parquet"""
 )
 @click.argument("result", type=click.Path(path_type=Path))
@@ -24,12 +36,12 @@ Examples:
     multiple=True,
     required=True,
     metavar="NAME",
-    help=f"{', '.join(EXPORTS)}; may be given several times.",
+    help="A file of the list below; may be given several times.",
 )
 def export(result: Path, names: tuple[str, ...]) -> None:
     """Write a result for QuPath, ImageJ, spreadsheets or training.
 
-    The files go into the RESULT folder; what each is for: docs/exports.md.
+    RESULT is a folder that cellseg count left, and gets the files.
     """
     check_exports(names)
     for name in dict.fromkeys(names):

@@ -16,7 +16,7 @@ from cellseg.detect import DetectorInfo
 from cellseg.errors import RegionError
 from cellseg.geometry import Box, Tile
 from cellseg.instances import Instances
-from cellseg.measure import Column, Scale, columns, measure
+from cellseg.measure import REGION, Column, Scale, columns, measure
 from cellseg.merge import Settled
 from cellseg.text import visible
 from cellseg.tissue import TissueMask
@@ -31,7 +31,8 @@ class MeasuredCells:
     instances : Instances, N
         On the slide's lattice.
     table : DataFrame, N rows
-        The columns of ``cells.csv``; ``label`` is 0, as only the whole run can number the cells.
+        The columns of ``cells.csv`` but for ``region``; ``label`` is 0, as only the whole run can
+        number the cells.
     """
 
     instances: Instances
@@ -56,14 +57,19 @@ class CellMeasurer:
     ) -> None:
         self._source, self._info, self._tissue, self._tally = source, info, tissue, tally
         self._protocol, self._grid = source.plan.protocol, source.plan.grid
+        self._regions = source.plan.regions
         self.scale = Scale(source.plan.downsample, source.slide.mpp)
         self._channels = source.channel_names if self._protocol.intensity else ()
 
     @property
     def columns(self) -> tuple[Column, ...]:
         """The table's columns."""
-        has_mpp = self.scale.mpp is not None
-        return columns(self._channels, stain=self._protocol.stain, has_mpp=has_mpp)
+        return columns(
+            self._channels,
+            stain=self._protocol.stain,
+            has_mpp=self.scale.mpp is not None,
+            has_regions=self._regions is not None,
+        )
 
     def gated(self, settled: Settled) -> Settled:
         """Without what is too small, too large, or outside the tissue: asked of the cell."""
@@ -76,14 +82,22 @@ class CellMeasurer:
         kept = np.flatnonzero(sized & inside)
         self._tally.gated += int(np.count_nonzero(~sized))
         self._tally.outside += int(np.count_nonzero(sized & ~inside))
-        self._tally.kept += len(kept)
         return settled.take(kept)
 
     def measured(self, settled: Settled) -> Iterator[MeasuredCells]:
-        """The cells with their rows, those of a tile together, so that it is read once."""
+        """The cells with their rows, those of a tile together, so that it is read once.
+
+        Of a count in regions without those whose centroid lies in none.
+        """
         for tile, chosen in self._by_tile(settled.instances):
             part = settled.take(chosen)
-            yield MeasuredCells(part.instances, self._table(part, tile))
+            table = self._table(part, tile)
+            if self._regions is not None:
+                place = table["centroid_y_px"], table["centroid_x_px"]
+                held = np.unique(self._regions.holding(*place)[0])
+                table, part = table.iloc[held], part.take(held)
+            self._tally.kept += len(part)
+            yield MeasuredCells(part.instances, table)
 
     def _by_tile(self, instances: Instances) -> Iterator[tuple[Tile | None, NDArray[np.int64]]]:
         """Group cells by the tile whose padded box holds them; None for larger ones."""
@@ -124,7 +138,7 @@ class CellMeasurer:
         table["object"] = self._info.object
         table["stitched"], table["touches_border"] = settled.stitched, settled.touches_border
         table["label"] = 0
-        return table[[column.name for column in self.columns]]
+        return table[[column.name for column in self.columns if column.name != REGION]]
 
     def _pixels(
         self, part: Instances, tile: Tile | None

@@ -12,9 +12,10 @@ from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
+import shapely
 from pydantic_core import to_jsonable_python
 
-from cellseg.annotations.region import Region
+from cellseg.annotations.region import Regions
 from cellseg.counting.channel import choose_channels
 from cellseg.counting.choice import (
     choose_downsample,
@@ -69,8 +70,8 @@ class Plan:
     grid : TileGrid
     prefilter : bool
         Skip tiles without tissue.
-    region : Region or None
-        Count only what lies in it.
+    regions : Regions or None
+        Count only what lies in them, as far as it lies on the slide.
     precision : str
     notes : tuple of str
         What was chosen, for a person; no setting.
@@ -86,14 +87,14 @@ class Plan:
     downsample: float
     grid: TileGrid
     prefilter: bool
-    region: Region | None
+    regions: Regions | None
     precision: str
     notes: tuple[str, ...] = field(compare=False)
 
     def settings(self) -> dict[str, object]:
         """Every field that tells one plan from another, ready for JSON."""
         return {
-            one.name: to_jsonable_python(getattr(self, one.name))
+            one.name: to_jsonable_python(getattr(self, one.name), fallback=shapely.to_wkt)
             for one in fields(self)
             if one.compare
         }
@@ -151,6 +152,8 @@ def make_plan(
     # Without a pixel size the lattice's pixels are taken to have the protocol's.
     unit_um2 = 1.0 if slide.mpp is not None else (protocol.mpp / downsample) ** 2
     protocol = with_limits(protocol, request.min_area, request.max_area, unit_um2=unit_um2)
+    regions = None if request.regions is None else request.regions.on(slide.height, slide.width)
+    notes += () if regions is None else regions.notes
     height, width = slide.lattice_shape(downsample)
     grid = fit_grid(
         height,
@@ -170,7 +173,7 @@ def make_plan(
         downsample=downsample,
         grid=grid,
         prefilter=request.prefilter and protocol.prefilter,
-        region=request.region,
+        regions=regions,
         precision=request.precision,
         notes=tuple(notes),
     )

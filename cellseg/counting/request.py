@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cellseg.annotations.region import Region
+from cellseg.annotations.region import Regions
 from cellseg.protocol import CountProtocol
 from cellseg.storage import Location
 
@@ -47,8 +47,8 @@ class CountRequest:
         Sort nuclei by cell type; None: as the protocol says.
     prefilter : bool
         Skip tiles without tissue (if the protocol says so too).
-    region : Region or None
-        Count only what lies in it (level-0 pixels); None: the whole slide.
+    regions : Regions or None
+        Count only what lies in any of them, and each for itself; None: the whole slide.
     strict : bool
         A tile that does not decode ends the run.
     overwrite : bool
@@ -85,7 +85,7 @@ class CountRequest:
     series: int = 0
     cell_types: bool | None = None
     prefilter: bool = True
-    region: Region | None = None
+    regions: Regions | None = None
     strict: bool = False
     overwrite: bool = False
     export: tuple[str, ...] = ()

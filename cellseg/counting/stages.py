@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
+import shapely
+
 from cellseg.counting.local import LocalEngine, Mapped
 from cellseg.counting.measured import CellMeasurer, MeasuredCells
 from cellseg.counting.plan import Plan, fit_normaliser, sample_boxes
@@ -21,7 +23,7 @@ from cellseg.counting.tally import Tally
 from cellseg.counting.tiles import TileSource, find_tissue, overview_step
 from cellseg.counting.work import TileFound, TileRead, TileWork, tiles_together
 from cellseg.detect import Detector
-from cellseg.errors import RegionError, SettingsError
+from cellseg.errors import RegionError
 from cellseg.geometry import Frame, Tile
 from cellseg.instances import Instances
 from cellseg.merge import SeamMerger, Settled
@@ -123,11 +125,6 @@ class SlideCount:
     strict : bool
         A tile that does not decode is an error.
 
-    Raises
-    ------
-    SettingsError
-        If the plan's region lies outside of the slide.
-
     Attributes
     ----------
     tissue : TissueMask
@@ -225,20 +222,18 @@ class SlideCount:
 
     def _find_tissue(self) -> tuple[TissueMask, TissueMask]:
         """Where cells are looked for, and what there is on the whole slide."""
-        plan, region = self.plan, self.plan.region
+        plan, regions = self.plan, self.plan.regions
         with self._timed("tissue"):
             if plan.prefilter:
                 mask = find_tissue(self.slide, plan, TissueFinder())
             else:
                 extent = plan.grid.height, plan.grid.width
                 mask = TissueMask.everything(extent, float(overview_step(plan)))
-            looked = mask if region is None else mask.within(region.scaled(plan.downsample))
-        if region is not None and looked.looked_at_px() <= 0:
-            raise SettingsError(
-                f"{self.slide.path}: the region lies outside of the slide, or is smaller "
-                "than a pixel"
-            )
+            looked = mask if regions is None else mask.within(self._on_lattice(regions.union))
         return looked, mask
+
+    def _on_lattice(self, shape: shapely.MultiPolygon) -> shapely.MultiPolygon:
+        return shapely.transform(shape, lambda points: points / self.plan.downsample)
 
     def _source(self, everywhere: TissueMask) -> TileSource:
         plan = self.plan
@@ -266,6 +261,16 @@ class SlideCount:
     def skipped_share(self) -> float:
         """Share of what was looked at that holds no tissue."""
         return self.tissue.skipped_px() / max(1.0, self.tissue.looked_at_px())
+
+    def tissue_mm2(self) -> tuple[float | None, list[float] | None]:
+        """Tissue that was looked at, and in each region; None where nobody looked for any."""
+        pixel_um = self.cells.scale.lattice_mpp
+        if pixel_um is None or not self.plan.prefilter:
+            return None, None  # unknown, not the slide's
+        unit = (pixel_um / 1000) ** 2
+        shapes = [self._on_lattice(region.shape) for region in self.plan.regions or ()]
+        inside = [self.tissue.area_in(shape) * unit for shape in shapes]
+        return self.tissue.area_mm2(pixel_um), inside
 
     def warnings(self) -> list[str]:
         """What a person should know, one line each."""

@@ -1,9 +1,9 @@
 """Exports: other files made from a result folder, one module a format.
 
-Each puts one file into the result folder, whole or not at all. A module is found by the file that
-it writes: ``cells.geojson`` by ``cells_geojson.py``, which has ``write(result, path)``; modules
-that begin with an underscore are what they share. Memory does not grow with the slide, and by
-some tens of bytes with each cell.
+Each puts one file (or folder, as Zarr has it) into the result folder, whole or not at all. A module
+is found by the file that it writes: ``cells.geojson`` by ``cells_geojson.py``, which has
+``write(result, path)``; modules that begin with an underscore are what they share. Memory does not
+grow with the slide, and by some tens of bytes with each cell (``cells.h5ad``: some hundreds).
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ EXPORTS = {
 
 _EXTRAS = {
     "anndata": "scverse",
+    "dask": "scverse",
     "h5py": "scverse",
     "pyarrow": "export",
     "roifile": "export",

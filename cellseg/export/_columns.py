@@ -21,6 +21,7 @@ def described(result: Result) -> list[Column]:
             settings.get("channels") or [],
             stain=cast("Stain", protocol.get("stain", "fluorescence")),
             has_mpp=True,
+            has_regions=True,
         )
     }
     found = []

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.annotations.run_lengths import encoded
+from cellseg.annotations.run_lengths import annotation
 from cellseg.errors import SettingsError
 from cellseg.export._cells import Classes, Mask, blocks
 from cellseg.results import Frame, Result, readable
@@ -92,20 +92,12 @@ def _annotations(result: Result, classes: Classes) -> Iterator[dict[str, object]
             table["label"].tolist(), table["class"].tolist(), masks, strict=True
         ):
             (y0, x0), pixels = _at_level_0(mask, result.frame)
-            y1, x1 = y0 + pixels.shape[0], x0 + pixels.shape[1]
-            code = encoded((y0, x0, y1, x1), pixels, extent)
-            counts = code["counts"]
+            box = (y0, x0, y0 + pixels.shape[0], x0 + pixels.shape[1])
             yield {
                 "id": label,
                 "image_id": 1,
                 "category_id": classes.number(name) + 1,
-                "segmentation": {
-                    "size": list(extent),
-                    "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts,
-                },
-                "bbox": [x0, y0, x1 - x0, y1 - y0],
-                "area": int(np.count_nonzero(pixels)),
-                "iscrowd": 0,
+                **annotation(box, pixels, extent),
             }
 
 

@@ -2,6 +2,7 @@
 
 A FeatureCollection, feature by feature: the outline in level-0 pixels, the class with its colour,
 and every number of ``cells.csv`` as a measurement under its column's name; empty ones are left out.
+Of a count in regions their names are in ``metadata``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import shapely
 
 from cellseg.export._cells import Classes, blocks
 from cellseg.export._outlines import outlines, simplest
+from cellseg.measure import REGION
 from cellseg.results import Result, readable
 
 
@@ -48,9 +50,11 @@ def _features(result: Result) -> Iterator[dict[str, object]]:
     classes = Classes(result)
     for table, masks in blocks(result):
         drawn = outlines(masks, downsample=result.frame.downsample)
-        for label, name, outline, measured in zip(
+        regions = table[REGION].tolist() if REGION in table else [""] * len(table)
+        for label, name, region, outline, measured in zip(
             table["label"].tolist(),
             table["class"].tolist(),
+            regions,
             drawn,
             _measurements(table),
             strict=True,
@@ -63,6 +67,7 @@ def _features(result: Result) -> Iterator[dict[str, object]]:
                     "name": str(label),
                     "classification": {"name": readable(name), "color": classes.colour(name)},
                     "measurements": measured,
+                    **({"metadata": {REGION: region}} if region else {}),
                 },
             }
 

@@ -1,7 +1,8 @@
 """``rois.zip``: regions of interest for the ROI manager of ImageJ and Fiji.
 
 One a cell, called ``LABEL-CLASS``, outlined in level-0 pixels, coloured and grouped by class; the
-class stands in its properties too. Those with holes or of several parts are composite.
+class, and the regions that hold it, stand in its properties. Those with holes or of several parts
+are composite.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from roifile import ROI_OPTIONS, ROI_TYPE, ImagejRoi
 
 from cellseg.export._cells import Classes, blocks
 from cellseg.export._outlines import outlines, rings
+from cellseg.measure import REGION
 from cellseg.results import Result
 from cellseg.text import visible
 
@@ -43,11 +45,16 @@ def write(result: Result, path: Path) -> None:
         for table, masks in blocks(result):
             drawn = outlines(masks, downsample=result.frame.downsample)
             names = table["class"].tolist()
-            for label, name, outline in zip(table["label"].tolist(), names, drawn, strict=True):
+            regions = table[REGION].tolist() if REGION in table else [""] * len(table)
+            for label, name, region, outline in zip(
+                table["label"].tolist(), names, regions, drawn, strict=True
+            ):
                 shown = _ASTRAL.sub("_", visible(name))
                 roi = _roi(outline)
                 roi.name = f"{label:07d}-{_OUTSIDE_NAMES.sub('_', shown)[:_LONGEST_NAME]}"
                 roi.properties = {"class": shown}
+                if region:
+                    roi.properties[REGION] = _ASTRAL.sub("_", visible(region))
                 roi.group = classes.number(name) % 255 + 1
                 roi.stroke_color = bytes((255, *classes.colour(name)))
                 entry = ZipInfo(f"{roi.name}.roi")

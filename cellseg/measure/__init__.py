@@ -4,7 +4,7 @@ Inside a run all geometry lies on the lattice of model pixels; level-0 pixels an
 here, once. The columns are documented for people in ``docs/cells-csv.md``.
 """
 
-from cellseg.measure._columns import Column, Scale, channel_slugs, columns
+from cellseg.measure._columns import REGION, Column, Scale, channel_slugs, columns
 from cellseg.measure._table import measure
 
-__all__ = ["Column", "Scale", "channel_slugs", "columns", "measure"]
+__all__ = ["REGION", "Column", "Scale", "channel_slugs", "columns", "measure"]

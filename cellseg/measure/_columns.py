@@ -10,6 +10,9 @@ from dataclasses import dataclass
 
 from cellseg.protocol import Stain
 
+REGION = "region"
+"""Name of the column that says in which regions a cell lies."""
+
 RGB = ("red", "green", "blue")
 """The channels from which stains can be told apart."""
 
@@ -63,7 +66,9 @@ class Column:
     meaning: str
 
 
-def columns(channels: Sequence[str], *, stain: Stain, has_mpp: bool) -> tuple[Column, ...]:
+def columns(
+    channels: Sequence[str], *, stain: Stain, has_mpp: bool, has_regions: bool = False
+) -> tuple[Column, ...]:
     """All columns of ``cells.csv``, in order.
 
     Parameters
@@ -74,6 +79,8 @@ def columns(channels: Sequence[str], *, stain: Stain, has_mpp: bool) -> tuple[Co
         Red, green and blue channels of ``he`` and ``ihc`` also give stains' optical densities.
     has_mpp : bool
         Without a pixel size the columns in µm and µm² are left out.
+    has_regions : bool
+        Of a count in regions the last column names those that hold the cell.
 
     Returns
     -------
@@ -86,6 +93,7 @@ def columns(channels: Sequence[str], *, stain: Stain, has_mpp: bool) -> tuple[Co
         *(column for slug in channel_slugs(channels) for column in _intensity(slug)),
         *(_density(name) for name in densities(channels, stain=stain)),
         *_FLAGS,
+        *(_REGION if has_regions else ()),
     )
     return tuple(column for column in found if has_mpp or not column.unit.startswith("µm"))
 
@@ -167,6 +175,16 @@ _SHAPE = (
 _FLAGS = (
     Column("touches_border", "", "bool", "The cell touches the slide's own edge."),
     Column("stitched", "", "bool", "The cell was joined from the parts that several tiles saw."),
+)
+
+_REGION = (
+    Column(
+        REGION,
+        "",
+        "str",
+        "Names of all regions that hold the cell's centroid, joined by `; `; empty where a "
+        "corrected cell lies in none.",
+    ),
 )
 
 

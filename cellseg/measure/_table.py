@@ -9,13 +9,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellseg.instances import Instances
-from cellseg.measure._columns import Scale, channel_slugs, columns, densities
+from cellseg.measure._columns import REGION, Scale, channel_slugs, columns, densities
 from cellseg.measure._intensity import stain_densities, statistics, white_of
 from cellseg.measure._pixels import PixelLists, flatten
 from cellseg.measure._shape import bounds, shapes
 from cellseg.protocol import Stain
 
-ADDED_LATER = ("label", "image", "class", "object", "touches_border", "stitched")
+ADDED_LATER = ("label", "image", "class", "object", "touches_border", "stitched", REGION)
 """Columns that only the whole run knows."""
 
 BATCH_PX = 1_000_000

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cellseg.measure.summary import AreaStatistics, Summary
+from cellseg.measure.areas import AreaStatistics
+from cellseg.measure.summary import Summary
 
 FEWEST = 20
 """Sizes of fewer cells say nothing."""

@@ -11,63 +11,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cellseg.annotations.region import Regions
 from cellseg.measure import Scale
-
-QUANTILES_PERCENT = (5, 25, 50, 75, 95)
-
-_PLURALS = {"nucleus": "nuclei"}
+from cellseg.measure.areas import AreaStatistics
+from cellseg.measure.regions import RegionSummary, RegionTotals, by_class, counted, plural
 
 _STEPS = 4.0
 """Of areas, to a factor of two, when the most common one is looked for."""
-
-
-@dataclass(frozen=True)
-class AreaStatistics:
-    """How large the cells are.
-
-    Attributes
-    ----------
-    mean, std, minimum, maximum : float
-        ``std`` with divisor n.
-    quantiles : dict of int to float
-        Percent to area, for :data:`QUANTILES_PERCENT`, linear between cells.
-    """
-
-    mean: float
-    std: float
-    minimum: float
-    maximum: float
-    quantiles: dict[int, float]
-
-    @property
-    def median(self) -> float:
-        """Half of the cells are smaller."""
-        return self.quantiles[50]
-
-    @classmethod
-    def of(cls, areas: NDArray[np.float32]) -> AreaStatistics:
-        """Of at least one area; sums are made in float64."""
-        points = np.percentile(areas, QUANTILES_PERCENT)
-        return cls(
-            mean=float(areas.mean(dtype=np.float64)),
-            std=float(areas.std(dtype=np.float64)),
-            minimum=float(areas.min()),
-            maximum=float(areas.max()),
-            quantiles={
-                percent: float(point)
-                for percent, point in zip(QUANTILES_PERCENT, points, strict=True)
-            },
-        )
-
-    def times(self, factor: float) -> AreaStatistics:
-        """The same in another unit."""
-        return AreaStatistics(
-            self.mean * factor,
-            self.std * factor,
-            self.minimum * factor,
-            self.maximum * factor,
-            {percent: area * factor for percent, area in self.quantiles.items()},
-        )
 
 
 @dataclass(frozen=True)
@@ -93,6 +43,8 @@ class Summary:
         Share of the slide's area that was skipped as background; None if nobody looked.
     cells_interval : (int, int) or None
         95 % interval of the true number, where the protocol was calibrated for the model.
+    regions : tuple of RegionSummary
+        The totals of each region, where the count was of some.
     labelling : tuple of mapping
         For each marker: its thresholds, positive cells, index, H-score; none without classes by
         measurement. See ``cellseg.results.classified``.
@@ -108,6 +60,7 @@ class Summary:
     area_um2: AreaStatistics | None
     skipped_share: float | None = None
     cells_interval: tuple[int, int] | None = None
+    regions: tuple[RegionSummary, ...] = ()
     labelling: tuple[Mapping[str, Any], ...] = ()
 
     @classmethod
@@ -121,10 +74,9 @@ class Summary:
         """
         given = {field.name: found[field.name] for field in fields(cls) if field.name in found}
         given["labelling"] = tuple(given.get("labelling") or ())
-        for name in ("area_px", "area_um2"):
-            if (areas := given[name]) is not None:
-                quantiles = {int(percent): area for percent, area in areas["quantiles"].items()}
-                given[name] = AreaStatistics(**{**areas, "quantiles": quantiles})
+        given["area_px"] = AreaStatistics.from_dict(found["area_px"])
+        given["area_um2"] = AreaStatistics.from_dict(found["area_um2"])
+        given["regions"] = tuple(map(RegionSummary.from_dict, found.get("regions", ())))
         if given["cells_interval"] is not None:
             given["cells_interval"] = tuple(given["cells_interval"])
         return cls(**given)
@@ -155,25 +107,22 @@ class Summary:
             "density_per_mm2_per_class": self.density_per_mm2_per_class,
         }
         for name, areas in (("area_px", self.area_px), ("area_um2", self.area_um2)):
-            if areas is not None:
-                quantiles = {str(percent): area for percent, area in areas.quantiles.items()}
-                found[name] = {**asdict(areas), "quantiles": quantiles}
+            found[name] = None if areas is None else areas.as_dict()
+        found["labelling"] = list(self.labelling)
+        found["regions"] = [region.as_dict() for region in self.regions]
         return found
 
     @property
     def plural(self) -> str:
         """What was counted, more than one of it."""
-        return _PLURALS.get(self.object, f"{self.object}s")
+        return plural(self.object)
 
     def __str__(self) -> str:
         """One sentence for people."""
-        name = self.object if self.cells == 1 else self.plural
-        parts = [f"{self.cells:,} {name}"]
+        parts = [counted(self.cells, self.object)]
         if self.cells_interval is not None:
             parts[0] += " (95 %: {:,} … {:,})".format(*self.cells_interval)
-        if len(self.cells_per_class) > 1:
-            counts = [f"{count:,} {which}" for which, count in self.cells_per_class.items()]
-            parts[0] += f" ({', '.join(counts)})"
+        parts[0] += by_class(self.cells_per_class)
         parts += [_labelled(marker) for marker in self.labelling]
         if self.area_um2 is not None:
             parts.append(f"median area {self.area_um2.median:.1f} µm²")
@@ -183,7 +132,8 @@ class Summary:
             tissue = f"{self.tissue_mm2:.3g} mm² of tissue"
             parts.append(f"{self.density_per_mm2:,.0f} per mm² in {tissue}")
         if self.skipped_share:
-            parts.append(f"{100 * self.skipped_share:.1f} % of the slide skipped as background")
+            where = "regions" if self.regions else "slide"
+            parts.append(f"{100 * self.skipped_share:.1f} % of the {where} skipped as background")
         return ", ".join(parts)
 
 
@@ -200,9 +150,19 @@ class SummaryBuilder:
         What the model outlines: ``nucleus`` or ``cell``.
     scale : Scale
         The slide's, for areas in µm².
+    regions : Regions, optional
+        Cut at the slide's edges; each gets totals of its own.
     """
 
-    def __init__(self, classes: Sequence[str], *, object: str, scale: Scale) -> None:
+    def __init__(
+        self,
+        classes: Sequence[str],
+        *,
+        object: str,
+        scale: Scale,
+        regions: Regions | None = None,
+    ) -> None:
+        self._regions = None if regions is None else RegionTotals(regions, classes, mpp=scale.mpp)
         self._object = object
         self._mpp = scale.mpp
         self._counts = dict.fromkeys(classes, 0)
@@ -225,6 +185,8 @@ class SummaryBuilder:
         self._touching += int(table["touches_border"].sum())
         self._stitched += int(table["stitched"].sum())
         self._areas.append(table["area_px"].to_numpy(np.float32, copy=True))
+        if self._regions is not None:
+            self._regions.add(table)
 
     def most_common_area_px(self) -> float | None:
         """Where areas lie densest, on a scale of ratios, to about a tenth; None without cells."""
@@ -241,6 +203,7 @@ class SummaryBuilder:
         tissue_mm2: float | None = None,
         skipped_share: float | None = None,
         interval: tuple[float, float] | None = None,
+        tissue_mm2_in_regions: Sequence[float | None] | None = None,
     ) -> Summary:
         """The totals of all rows so far.
 
@@ -249,6 +212,8 @@ class SummaryBuilder:
         tissue_mm2, skipped_share : float, optional
         interval : (float, float), optional
             Factors between which the true number lies; see :class:`cellseg.protocol.Calibration`.
+        tissue_mm2_in_regions : sequence of float, optional
+            Of each region; None where nobody measured it.
         """
         areas = np.concatenate([np.empty(0, np.float32), *self._areas])
         in_px = AreaStatistics.of(areas) if areas.size else None
@@ -264,6 +229,7 @@ class SummaryBuilder:
             area_um2=in_um2,
             skipped_share=skipped_share,
             cells_interval=_times(int(areas.size), interval),
+            regions=() if self._regions is None else self._regions.build(tissue_mm2_in_regions),
         )
 
 

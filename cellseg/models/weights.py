@@ -40,7 +40,7 @@ SCALE = ".scale"
 CONTENT_KEY = "cellseg_sha256"
 """Of the card and the arrays, as :func:`_content` takes it; older files have none."""
 
-DEFAULT_SHA256: str | None = "3e5b3211d7c2f3c39f0f2a7598f5b38a78d8fd52ea0b75eb950b8b5e286366f1"
+DEFAULT_SHA256: str | None = "f5674dc6340f200554a1fd366d7fdc544ac0fa3c611dc904d6f135f59ff27449"
 """Checksum of the weights that come with cellseg."""
 
 COCO_URL: str = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.url

@@ -1,5 +1,6 @@
 """Pictures for people: outlines by class, crops chosen by a rule, legends, scale bars."""
 
+from cellseg.picture._borders import draw_borders
 from cellseg.picture._histogram import Cutting, draw_histograms
 from cellseg.picture._outlines import OTHER, PALETTE, borders, colours, line_width, outlined
 from cellseg.picture._parts import SCALE_KEY, Part, keep_parts, parts_of, write_png
@@ -23,6 +24,7 @@ __all__ = [
     "choose",
     "colours",
     "draw_bar",
+    "draw_borders",
     "draw_histograms",
     "font",
     "keep_parts",

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from pathlib import Path
 
-from cellseg.annotations.region import Region, read_region
+from cellseg.annotations.region import Region, Regions
+from cellseg.annotations.region_file import read_regions
 from cellseg.counting.request import CountRequest, Plane
 from cellseg.errors import CellsegError, CountWarning
 from cellseg.pipeline.cells import Cells
 from cellseg.pipeline.events import CountResult
+from cellseg.pipeline.page import in_python
 from cellseg.pipeline.progress import ProgressLine
 from cellseg.pipeline.run import run
 from cellseg.protocol import CountProtocol
 from cellseg.storage import Location, as_location
-
-_OPTION = re.compile(r"--([a-z][a-z-]*)(?: (?=[A-Z]{2,}))?")
 
 
 def count(
@@ -27,7 +26,7 @@ def count(
     z: Plane = None,
     mpp: float | None = None,
     diameter: float | None = None,
-    region: Region | str | Path | tuple[float, float, float, float] | None = None,
+    region: Regions | Region | str | Path | tuple[float, float, float, float] | None = None,
     score: float | None = None,
     min_area: float | None = None,
     max_area: float | None = None,
@@ -53,8 +52,9 @@ def count(
         µm per pixel, where the file does not say or is wrong.
     diameter : float, optional
         A usual nucleus's diameter, pixels of the image: sets the scale in place of the pixel size.
-    region : Region, path or (y0, x0, y1, x1), optional
-        Count only inside: polygons, a GeoJSON file of QuPath, or a box; level-0 pixels.
+    region : Regions, Region, path or (y0, x0, y1, x1), optional
+        Count only inside, and each region for itself (``summary.regions``): polygons, a GeoJSON
+        file of QuPath, or a box; level-0 pixels.
     score : float, optional
         Count cells from this score on; the protocol's otherwise.
     min_area, max_area : float, optional
@@ -96,7 +96,7 @@ def count(
         z=z,
         mpp=mpp,
         diameter_px=diameter,
-        region=_region(region),
+        regions=_regions(region),
         score=score,
         min_area=min_area,
         max_area=max_area,
@@ -123,16 +123,11 @@ def _drained(request: CountRequest, *, progress: bool) -> Cells:
     raise CellsegError(f"{request.image}: the run ended without a result")
 
 
-def _region(given: Region | str | Path | tuple[float, float, float, float] | None) -> Region | None:
-    if given is None or isinstance(given, Region):
+def _regions(
+    given: Regions | Region | str | Path | tuple[float, float, float, float] | None,
+) -> Regions | None:
+    if given is None or isinstance(given, Regions):
         return given
-    return Region.box(*given) if isinstance(given, tuple) else read_region(given)
-
-
-def in_python(text: str) -> str:
-    """A message of the command line, with its options called as the arguments are.
-
-    >>> in_python("--min-area and --mpp set it")
-    'min_area= and mpp= set it'
-    """
-    return _OPTION.sub(lambda found: f"{found[1].replace('-', '_')}=", text)
+    if isinstance(given, str | Path):
+        return read_regions(given)
+    return Regions.of([given if isinstance(given, Region) else Region.box(*given)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from contextlib import suppress
 from html import escape
@@ -10,9 +11,12 @@ from pathlib import Path
 
 from PIL import Image
 
-from cellseg.measure.summary import AreaStatistics, Summary
+from cellseg.measure.areas import AreaStatistics
+from cellseg.measure.summary import Summary
 from cellseg.results import OUTLINES, readable
 from cellseg.text import visible
+
+_OPTION = re.compile(r"--([a-z][a-z-]*)(?: (?=[A-Z]{2,}))?")
 
 PICTURE_PX = 1000
 """Longest side of the picture; the whole of it lies in the result folder."""
@@ -42,7 +46,7 @@ def page_of(summary: Summary, folder: Path, warnings: tuple[str, ...]) -> str:
         + "</tr>"
         for name, count, per_mm2 in rows
     )
-    listed = "".join(f"<li>{_text(warning)}</li>" for warning in warnings)
+    listed = "".join(f"<li>{_text(in_python(warning))}</li>" for warning in warnings)
     return (
         f"<div><b>{_text(str(summary))}</b>{_picture(folder / OUTLINES)}"
         f"<table><tr>{header}</tr>{table}</table>{_sizes(summary)}"
@@ -76,3 +80,12 @@ def _picture(path: Path) -> str:
         source = f"data:image/jpeg;base64,{b64encode(packed.getvalue()).decode()}"
         return f'<br><img alt="outlines" style="max-width: 100%" src="{source}">'
     return ""
+
+
+def in_python(text: str) -> str:
+    """A message of the command line, with its options called as the arguments are.
+
+    >>> in_python("--min-area and --mpp set it")
+    'min_area= and mpp= set it'
+    """
+    return _OPTION.sub(lambda found: f"{found[1].replace('-', '_')}=", text)

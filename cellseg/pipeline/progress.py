@@ -62,7 +62,7 @@ def _in_notebook() -> _Write | None:
         return None
     from IPython.display import display
 
-    handle: Any = display({"text/plain": ""}, raw=True, display_id=True)
+    handle: Any = display({"text/plain": ""}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
 
     def write(text: str, share: float | None) -> None:
         bar = "" if share is None else f'<progress value="{share:.3f}"></progress> '

@@ -93,8 +93,7 @@ def run(
 
 def result_name(request: CountRequest) -> str:
     """Name of the result folder."""
-    kind = ".cellseg" if request.region is None else request.region.ending
-    return request.folder_name or f"{slide_name(request.image)}{kind}"
+    return request.folder_name or f"{slide_name(request.image)}.cellseg"
 
 
 def _events(
@@ -177,10 +176,15 @@ def _about(count: SlideCount) -> str:
     """What will be counted, in one line."""
     slide, plan, pixel_um = count.slide, count.plan, count.cells.scale.lattice_mpp
     scale = f"{pixel_um:.3g} µm/px" if pixel_um else "its own scale"
-    return (
-        f"{slide.width:,} × {slide.height:,} px, protocol {plan.protocol.name} at {scale}, "
+    where = (
         f"{len(count.wanted):,} of {len(plan.grid):,} tiles hold tissue, "
         f"{count.tally.skipped:,} skipped"
+    )
+    if (regions := plan.regions) is not None:
+        number = f"{len(regions):,} region{'s' * (len(regions) > 1)}"
+        where = f"{number}, {len(count.wanted):,} tiles to look at"
+    return (
+        f"{slide.width:,} × {slide.height:,} px, protocol {plan.protocol.name} at {scale}, {where}"
     )
 
 

@@ -1,7 +1,8 @@
 """The result folder ``NAME.cellseg``: journal, resume, atomic writes, provenance.
 
 A finished folder holds ``cells.csv``, ``labels.ome.zarr``, ``run.json`` and, where the run looked
-for tissue and drew pictures, ``tissue.geojson``, ``overview.png`` and ``outlines.png``. While
+for tissue, in regions, and drew pictures, ``tissue.geojson``, ``regions.geojson``,
+``overview.png`` and ``outlines.png``. While
 a run goes on, ``journal.sqlite`` keeps the finished tiles and ``.partial`` what is being written;
 an older result stays under the final names until the new one takes its place.
 """
@@ -18,6 +19,7 @@ from cellseg.results.publish import (
     CORRECTIONS,
     FETCHED,
     OUTLINES,
+    REGIONS,
     RESULT_FILES,
     changed_files,
     is_export_name,
@@ -32,6 +34,7 @@ __all__ = [
     "FETCHED",
     "JOURNAL_NAME",
     "OUTLINES",
+    "REGIONS",
     "RESULT_FILES",
     "FinishedTile",
     "Frame",

@@ -11,16 +11,15 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from cellseg.annotations.region import SEPARATOR
 from cellseg.classify import classify, labelling, spatial_blocks
 from cellseg.classify import named as marker_name
 from cellseg.errors import InputError
+from cellseg.measure import REGION
 from cellseg.protocol import MOST_MARKERS, Marker
 
 NEEDED = ("class", "centroid_y_px", "centroid_x_px", "area_px")
 """Columns beside the measurements themselves."""
-
-REGION = "region"
-"""The column that says in which of several regions a cell lies, where there are several."""
 
 
 class Classification(BaseModel):
@@ -172,11 +171,14 @@ class Classification(BaseModel):
         if len(self.types) > 1:
             types = self.type_of([str(name) for name in table["class"].unique()])
             kinds["types"] = table["class"].map(types)
-        if REGION in table:
-            kinds["regions"] = table[REGION]
-        return {
+        found = {
             (kind, str(name)): (column == name).to_numpy(np.bool_)
             for kind, column in kinds.items()
             for name in column.unique()
             if name != ""
         }
+        if REGION in table:
+            held = table[REGION].reset_index(drop=True).str.split(SEPARATOR).explode()
+            for name in held[held != ""].unique():
+                found["regions", str(name)] = (held == name).groupby(level=0).any().to_numpy()
+        return found

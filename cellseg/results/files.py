@@ -99,13 +99,17 @@ def replacing(path: Path) -> Iterator[Path]:
     Yields
     ------
     Path
-        ``.NAME.partial`` in the same folder; deleted if the block raises.
+        ``.NAME.partial`` in the same folder, for a file or a folder; deleted if the block raises.
     """
     temporary = path.with_name(f".{path.name}.partial")
     remove(temporary)
     try:
         yield temporary
-        sync(temporary)
+        if temporary.is_dir():
+            sync_tree(temporary)
+            remove(path)  # a folder takes the place of nothing but an empty one
+        else:
+            sync(temporary)
         os.replace(temporary, path)  # noqa: PTH105 - says what it does
         sync(path.parent)
     finally:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from cellseg.errors import ExistingResultError, InputError, OutputError
 from cellseg.instances import Instances
+from cellseg.measure import REGION
 from cellseg.picture import write_png
 from cellseg.results import publish
 from cellseg.results.files import output_errors, plain, replacing, write_json
@@ -178,12 +179,13 @@ class ResultFolder:
         Parameters
         ----------
         table : DataFrame
-            One row an instance. ``label``, ``image``, ``class`` and ``object`` may be missing;
-            they and other text are not taken from here.
+            One row an instance. ``label``, ``image``, ``class``, ``object`` and ``region`` may be
+            missing; they and other text are not taken from here.
         instances : Instances
             On the slide's lattice.
         """
-        given = [name for name in ("label", "image", "class", "object") if name in table.columns]
+        later = ("label", "image", "class", "object", REGION)
+        given = [name for name in later if name in table.columns]
         with self._writing():
             if self._spool is None:
                 self._spool = Spool(self._staging / "spool.sqlite")
@@ -252,6 +254,7 @@ class ResultFolder:
             spooled=spool.columns or (),
             class_names=report.class_names,
             texts={"image": report.image_name, "object": report.object_name},
+            regions=report.regions,
         )
         write_labels(
             self._staging / publish.LABELS,
@@ -262,9 +265,11 @@ class ResultFolder:
         )
         if report.overview is not None:
             with replacing(self._staging / publish.OVERVIEW) as temporary:
-                write_overview(temporary, report.overview, counts.image)
+                write_overview(temporary, report.overview, counts.image, report.regions)
         if report.tissue is not None:
             write_json(self._staging / publish.TISSUE, report.tissue)
+        if report.regions is not None:
+            write_json(self._staging / publish.REGIONS, report.regions.as_geojson())
         on_progress(0.92)
         if report.ground is not None:
             self._outline(report)
@@ -281,6 +286,7 @@ class ResultFolder:
             table=self._staging / publish.TABLE,
             class_names=report.class_names,
             object_name=report.object_name,
+            regions=report.regions,
         )
         try:
             picture = draw_outlines(report.ground, masks)

@@ -39,6 +39,11 @@ def folder_entry(sizes: Mapping[str, int]) -> dict[str, object]:
     }
 
 
+def entry_of(path: Path) -> dict[str, object]:
+    """Of a file or a folder."""
+    return folder_entry(sizes_below(path)) if path.is_dir() else file_entry(path)
+
+
 def sizes_below(folder: Path) -> dict[str, int]:
     """Bytes of every file below a folder, by its name there."""
     found = {}

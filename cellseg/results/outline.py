@@ -25,8 +25,8 @@ def tissue_outline(mask: NDArray[np.bool_], *, downsample: float) -> dict[str, o
     Returns
     -------
     dict or None
-        A GeoJSON MultiPolygon of (x, y) in level-0 pixels, pixel centres at integers; None for
-        an empty mask.
+        A GeoJSON MultiPolygon of (x, y) in level-0 pixels, 0 at the corner of the first pixel,
+        as QuPath has it; None for an empty mask.
     """
     # Here and not above: with scipy behind it, it takes most of a second to load.
     from skimage.measure import approximate_polygon, find_contours, points_in_poly
@@ -61,7 +61,7 @@ def tissue_outline(mask: NDArray[np.bool_], *, downsample: float) -> dict[str, o
     return {
         "type": "MultiPolygon",
         "coordinates": [
-            [np.round((ring[:, ::-1] + 0.5) * pixel - 0.5, 1).tolist() for ring in polygon]
+            [np.round((ring[:, ::-1] + 0.5) * pixel, 1).tolist() for ring in polygon]
             for polygon in polygons
         ],
     }

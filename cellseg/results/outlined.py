@@ -13,6 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
+from cellseg.annotations.region import Regions
 from cellseg.errors import InputError, RegionError
 from cellseg.geometry import Box, Frame
 from cellseg.intensity.normalise import Light, Normaliser
@@ -23,6 +24,7 @@ from cellseg.picture import (
     Places,
     choose,
     colours,
+    draw_borders,
     line_width,
     outlined,
     scale_bar,
@@ -127,6 +129,8 @@ class Masks:
         ``cells.csv``.
     class_names : sequence of str
     object_name : str
+    regions : Regions or None
+        What was counted in: bordered and named.
     """
 
     frame: Frame
@@ -134,6 +138,7 @@ class Masks:
     table: Path
     class_names: Sequence[str]
     object_name: str
+    regions: Regions | None = None
 
 
 def draw_outlines(ground: Ground, masks: Masks, box: Box | None = None) -> Image.Image:
@@ -165,14 +170,14 @@ def draw_outlines(ground: Ground, masks: Masks, box: Box | None = None) -> Image
             unread.append(error)
             seen = np.full((*lattice.shape, 3), _UNREAD, dtype=np.uint8)
             caption += " (cannot be read)"
-        parts.append((seen, _labels(masks, lattice, pixel), caption))
+        parts.append((seen, lattice, _labels(masks, lattice, pixel), caption))
     if len(unread) == len(parts):
         raise unread[0]
-    width = line_width(labels for _, labels, _ in parts)
-    panels = [
-        Panel(outlined(seen, labels, tally.classes, palette, width=width), caption)
-        for seen, labels, caption in parts
-    ]
+    width = line_width(labels for _, _, labels, _ in parts)
+    panels = []
+    for seen, lattice, labels, caption in parts:
+        picture = outlined(seen, labels, tally.classes, palette, width=width)
+        panels.append(Panel(_bordered(picture, masks.regions, lattice, pixel), caption))
     counted = tally.inside if box is not None else tally.total
     legend = Legend(
         title=ground.title,
@@ -185,6 +190,18 @@ def draw_outlines(ground: Ground, masks: Masks, box: Box | None = None) -> Image
         said=_said(masks, places, tally, box, shown=len(panels), pixel=pixel),
     )
     return sheet(panels, legend)
+
+
+def _bordered(
+    picture: NDArray[np.uint8], regions: Regions | None, lattice: Box, pixel: float
+) -> NDArray[np.uint8]:
+    """With the borders of the regions; ``lattice`` is its place in its own pixels."""
+    if regions is None:
+        return picture
+    image = Image.fromarray(picture)
+    corner = (lattice.y0 * pixel, lattice.x0 * pixel)
+    draw_borders(image, *regions.drawn, corner=corner, pixel=pixel)
+    return np.asarray(image)
 
 
 def _layout(frame: Frame, box: Box | None) -> tuple[Places, float]:
@@ -285,7 +302,10 @@ def _parts(table: Path) -> Iterator[pd.DataFrame]:
 
 def _caption(number: int, box: Box, count: int, masks: Masks) -> str:
     which = {0: ", the densest", 1: ", the sparsest"}.get(number, "") if count else ""
-    return f"box {box.y0} {box.x0} {box.y1} {box.x1}: {count:,} {masks.object_name} masks{which}"
+    said = f"box {box.y0} {box.x0} {box.y1} {box.x1}: {count:,} {masks.object_name} masks{which}"
+    middle = [(box.y0 + box.y1) / 2], [(box.x0 + box.x1) / 2]
+    names = "" if masks.regions is None else masks.regions.names_at(*middle)[0]
+    return f"{said}, in {names}" if names else said
 
 
 def _said(
@@ -299,6 +319,8 @@ def _said(
     else:
         scale = "full scale"
     outline = f"Each {masks.object_name} mask has its outline just inside"
+    if masks.regions is not None:
+        outline += "; white lines are borders of regions, cells outside of them are not counted"
     if box is not None:
         corners = f"{box.y0} {box.x0} {box.y1} {box.x1}"
         held = f"{int(tally.inside.sum()):,} masks have their centre in it"

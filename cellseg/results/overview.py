@@ -15,9 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from cellseg.annotations.region import Regions
 from cellseg.picture import (
     SCALE_KEY,
     draw_bar,
+    draw_borders,
     font,
     keep_parts,
     scale_bar,
@@ -129,7 +131,9 @@ def density_map(
     return np.asarray(smooth / inside / pixel_area, dtype=np.float32)
 
 
-def write_overview(path: Path, overview: Overview, counts: NDArray[np.float64]) -> None:
+def write_overview(
+    path: Path, overview: Overview, counts: NDArray[np.float64], regions: Regions | None = None
+) -> None:
     """Draw the slide and a map of its cells' density side by side, as PNG.
 
     Parameters
@@ -140,6 +144,8 @@ def write_overview(path: Path, overview: Overview, counts: NDArray[np.float64]) 
         The slide.
     counts : ndarray, float64, (H, W)
         Cells per pixel of ``overview.image``.
+    regions : Regions, optional
+        What was counted in: bordered and named.
     """
     height, width = counts.shape
     mpp = overview.mpp_overview
@@ -159,6 +165,9 @@ def write_overview(path: Path, overview: Overview, counts: NDArray[np.float64]) 
     panels = [
         Image.fromarray(panel).resize(size, Image.Resampling.LANCZOS) for panel in (left, right)
     ]
+    if regions is not None:
+        for panel in panels:
+            draw_borders(panel, *regions.drawn, pixel=overview.downsample / factor)
     said = f"Density, {unit}; Gaussian, σ = {kernel}"
     canvas = _lay_out(panels, overview, total=int(counts.sum()), top=top, said=said)
     bar = scale_bar(max(20, size[0] / 4), pixel=overview.downsample / factor, mpp=overview.mpp)

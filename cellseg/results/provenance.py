@@ -11,6 +11,7 @@ from cellseg.counting.request import CountRequest
 from cellseg.counting.stages import SlideCount
 from cellseg.counting.tiles import overview_step
 from cellseg.measure.summary import Summary
+from cellseg.results.publish import REGIONS
 
 RECORDED = (
     "torch",
@@ -18,6 +19,7 @@ RECORDED = (
     "numpy",
     "scipy",
     "scikit-image",
+    "shapely",
     "tifffile",
     "zarr",
     "imagecodecs",
@@ -91,7 +93,7 @@ def _settings(count: SlideCount, request: CountRequest) -> dict[str, object]:
         "strict": request.strict,
         "export": list(request.export),
         "prefilter": request.prefilter,
-        "region": None if request.region is None else request.region.as_geojson(),
+        "regions": None if request.regions is None else REGIONS,
         "intensity_low": normaliser.low,
         "intensity_high": normaliser.high,
         "tile_px": plan.grid.tile,

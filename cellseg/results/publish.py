@@ -29,11 +29,11 @@ from cellseg.results.labels import label_token
 STAGING = ".partial"
 TABLE, LABELS, RUN, OVERVIEW = "cells.csv", "labels.ome.zarr", "run.json", "overview.png"
 TISSUE, OUTLINES, HISTOGRAM = "tissue.geojson", "outlines.png", "histogram.png"
-CORRECTIONS = "corrections.json"
-RESULT_FILES = (TABLE, LABELS, OVERVIEW, OUTLINES, HISTOGRAM, TISSUE, RUN)
+REGIONS, CORRECTIONS = "regions.geojson", "corrections.json"
+RESULT_FILES = (TABLE, LABELS, OVERVIEW, OUTLINES, HISTOGRAM, TISSUE, REGIONS, RUN)
 """What a run itself leaves; exports and corrections come beside it."""
 
-CHECKED = (TABLE, LABELS, OVERVIEW, OUTLINES, HISTOGRAM, TISSUE)
+CHECKED = (TABLE, LABELS, OVERVIEW, OUTLINES, HISTOGRAM, TISSUE, REGIONS)
 """Of these, sizes and checksums stand in ``run.json``."""
 
 FORMAT = "cellseg result"
@@ -43,7 +43,7 @@ FETCHED = ".fetched"
 """Lies beside the record of a result behind a URL, whose pixels and table were not fetched."""
 
 _READY, _OLD = "READY", "old"
-_OPTIONAL = (OVERVIEW, OUTLINES, HISTOGRAM, TISSUE)
+_OPTIONAL = (OVERVIEW, OUTLINES, HISTOGRAM, TISSUE, REGIONS)
 _FILES = (TABLE, *_OPTIONAL, RUN)
 
 

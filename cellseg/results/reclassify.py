@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cellseg.annotations.region import SEPARATOR
 from cellseg.classify import histogram, measurement, named, propose
 from cellseg.errors import InputError, SettingsError
+from cellseg.measure import REGION
 from cellseg.picture import Cutting, draw_histograms
 from cellseg.protocol import Marker
 from cellseg.results import publish
-from cellseg.results.classified import NEEDED, REGION, Classification
+from cellseg.results.classified import NEEDED, Classification
 from cellseg.results.files import output_errors, read_json, replacing, sync, write_json
 from cellseg.results.inventory import file_entry
 from cellseg.results.lock import FolderLock
@@ -202,6 +204,18 @@ def _publish(
             {name: n / tissue for name, n in summary["cells_per_class"].items()} if tissue else None
         )
         summary["labelling"] = made.scores(table, result.frame.mpp)
+        if REGION in table:
+            held = table.assign(**{REGION: table[REGION].str.split(SEPARATOR)})
+            found = held.explode(REGION, ignore_index=True).groupby([REGION, "class"]).size()
+            summary["regions"] = [
+                {
+                    **one,
+                    "cells_per_class": {
+                        name: int(found.get((one["name"], name), 0)) for name in made.names
+                    },
+                }
+                for one in summary.get("regions", ())
+            ]
         files = dict(publish.files_of(run))
         files[publish.TABLE] = {**file_entry(staging / publish.TABLE), "rows": len(table)}
         files[publish.HISTOGRAM] = file_entry(staging / publish.HISTOGRAM)

@@ -28,6 +28,7 @@ from cellseg.results.outlined import Ground
 from cellseg.results.overview import Overview
 from cellseg.results.provenance import record
 from cellseg.results.report import Report
+from cellseg.slide.formats import image_name
 from cellseg.text import visible
 
 
@@ -78,7 +79,12 @@ class Recording:
     def __init__(self, folder: ResultFolder, count: SlideCount, request: CountRequest) -> None:
         self.folder, self.count, self.request = folder, count, request
         info = count.detector.info
-        self._summary = SummaryBuilder(info.classes, object=info.object, scale=count.cells.scale)
+        self._summary = SummaryBuilder(
+            info.classes,
+            object=info.object,
+            scale=count.cells.scale,
+            regions=count.plan.regions,
+        )
 
     def steps(self) -> Generator[Step, None, None]:
         """The count's steps, each kept before it is handed on."""
@@ -128,10 +134,10 @@ class Recording:
         """
         count, prefilter = self.count, self.count.plan.prefilter
         info, calibration = count.detector.info, count.plan.protocol.calibration
-        pixel_um = count.cells.scale.lattice_mpp
+        tissue_mm2, in_regions = count.tissue_mm2()
         summary = self._summary.build(
-            # Without the prefilter nobody looked for tissue: its area is unknown, not the slide's.
-            tissue_mm2=count.tissue.area_mm2(pixel_um) if pixel_um and prefilter else None,
+            tissue_mm2=tissue_mm2,
+            tissue_mm2_in_regions=in_regions,
             skipped_share=count.skipped_share if prefilter else None,
             interval=calibration.interval if calibration else None,
         )
@@ -152,11 +158,12 @@ class Recording:
                 columns=count.cells.columns,
                 class_names=info.classes,
                 object_name=info.object,
-                image_name=visible(count.slide.path.name),
+                image_name=visible(image_name(count.slide.path)),
                 provenance=self._provenance(summary, warnings, suspect, started),
                 overview=self._overview(title),
                 ground=ground,
                 tissue=self._outline() if prefilter else None,
+                regions=self.request.regions,
                 complete=not count.tally.failures,
             )
         )

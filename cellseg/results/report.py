@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from cellseg.annotations.region import Regions
 from cellseg.geometry import Frame
 from cellseg.results.outlined import Ground
 from cellseg.results.overview import Overview
@@ -34,6 +35,8 @@ class Report:
         None: no ``outlines.png``.
     tissue : mapping or None
         GeoJSON; None: no ``tissue.geojson``.
+    regions : Regions or None
+        What was counted in, as drawn; None: no ``regions.geojson``.
     complete : bool
         False where tiles failed.
     """
@@ -46,5 +49,6 @@ class Report:
     overview: Overview | None = None
     ground: Ground | None = None
     tissue: Mapping[str, object] | None = None
+    regions: Regions | None = None
     complete: bool = True
     image_name: str = ""

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from cellseg.annotations.region import Region, read_region
+from cellseg.annotations.region import Region, Regions
+from cellseg.annotations.region_file import read_regions
 from cellseg.errors import InputError, OutputError
 from cellseg.geometry import Frame
 from cellseg.results import publish
 from cellseg.results.files import output_errors, read_json, replacing, write_json
-from cellseg.results.inventory import file_entry
+from cellseg.results.inventory import entry_of, folder_entry, sizes_below
 from cellseg.results.journal import BESIDE, JOURNAL_NAME, is_journal
 from cellseg.results.labels import LabelLevel, label_token, open_labels
 from cellseg.results.lock import LOCK_NAME, FolderLock
 from cellseg.results.rows import Rows
 from cellseg.results.table import read_table
+from cellseg.slide.formats import image_name
 from cellseg.slide.limits import MAX_SIDE_PX
 from cellseg.text import visible
 
@@ -51,7 +53,7 @@ class Result:
         """Of the slide's file, as a table shows it; empty where ``run.json`` does not say it."""
         image = self.run.get("image")
         path = image.get("path") if isinstance(image, dict) else None
-        return visible(PurePath(path).name) if isinstance(path, str) else ""
+        return visible(image_name(Path(path))) if isinstance(path, str) else ""
 
     def changed(self, *, table_only: bool = False) -> str | None:
         """What is not as it was published, by its name; None where all is.
@@ -88,7 +90,7 @@ class Result:
         return path if path.is_file() else None
 
     def tissue(self) -> Region | None:
-        """The tissue that was looked at, level-0 pixels; None where nobody looked for it.
+        """The tissue that was looked at; None where nobody looked for it.
 
         Raises
         ------
@@ -96,7 +98,18 @@ class Result:
             If the file is damaged.
         """
         path = self.path / publish.TISSUE
-        return read_region(path) if path.is_file() else None
+        return read_regions(path).each[0] if path.is_file() else None
+
+    def regions(self) -> Regions | None:
+        """The regions that were counted in, as drawn; None of a whole slide.
+
+        Raises
+        ------
+        InputError
+            If the file is damaged.
+        """
+        path = self.path / publish.REGIONS
+        return read_regions(path) if path.is_file() else None
 
     def table(self) -> pd.DataFrame:
         """The cells, one row each, in the order of their labels, with the contract's types."""
@@ -119,10 +132,12 @@ class Result:
         path, entry = self.path / name, publish.files_of(self.run).get(name)
         if name not in publish.exports_of(self.run) or not isinstance(entry, dict):
             return False
+        if path.is_dir():
+            return folder_entry(sizes_below(path)) == entry
         return path.is_file() and path.stat().st_size == entry.get("bytes")
 
     def export(self, name: str, write: Callable[[Path], None]) -> Path:
-        """Add a file to the folder, whole or not at all, and list it in ``run.json``.
+        """Add a file or a folder, whole or not at all, and list it in ``run.json``.
 
         Parameters
         ----------
@@ -148,7 +163,7 @@ class Result:
                     write(temporary)
                 run = read_json(self.run_path)
                 names = sorted({*publish.exports_of(run), *(() if own else (name,))})
-                files = {**publish.files_of(run), name: file_entry(path)}
+                files = {**publish.files_of(run), name: entry_of(path)}
                 # What is made now shows the classes of now.
                 old = [other for other in run.get("stale") or () if other != name]
                 changes = {"exports": names, "files": files, "stale": old}

@@ -18,7 +18,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cellseg.annotations.region import Regions
 from cellseg.errors import InputError
+from cellseg.measure import REGION
 from cellseg.results.files import sync
 from cellseg.results.spool import Batch
 from cellseg.text import as_cell, from_cell
@@ -42,6 +44,7 @@ def write_table(
     spooled: Sequence[str],
     class_names: Sequence[str],
     texts: Mapping[str, str],
+    regions: Regions | None = None,
 ) -> None:
     """Stream the cells to a CSV file, in order of their labels.
 
@@ -60,6 +63,8 @@ def write_table(
         By class index.
     texts : mapping of str
         What stands in ``image`` and ``object`` in every row.
+    regions : Regions, optional
+        For the column ``region``, by the measured centroids.
 
     Raises
     ------
@@ -67,7 +72,7 @@ def write_table(
         If a column is in the contract, but was not spooled.
     """
     known = {name: index for index, name in enumerate(spooled)}
-    own = {"label", "class", "score", *texts}
+    own = {"label", "class", "score", *texts, *([] if regions is None else [REGION])}
     names = [as_cell(name) for name in class_names]
     missing = [column.name for column in columns if column.name not in own | known.keys()]
     if missing and known:
@@ -79,6 +84,9 @@ def write_table(
                 return [str(label) for label in batch.labels.tolist()]
             case "class":
                 return [names[index] for index in batch.classes.tolist()]
+            case "region" if regions is not None:
+                y, x = (batch.measured[:, known[f"centroid_{axis}_px"]] for axis in "yx")
+                return [as_cell(names) for names in regions.names_at(y, x)]
             case "score":
                 return _formatter(column.dtype)(batch.scores)
         if column.name in texts:

@@ -129,6 +129,11 @@ def home_of(path: Location) -> Location:
     return (_plate_of(path) or path).parent
 
 
+def image_name(path: Location) -> str:
+    """What an image is called: its file's name, of a plate's field the plate's, well's and its."""
+    return path.name if _plate_of(path) is None else slide_name(path)
+
+
 def slide_name(path: Location) -> str:
     """A file's name without the ending of its format: ``S21.1234.svs`` is ``S21.1234``.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from cellseg.annotations.region import Region
+from cellseg.annotations.region import Region, Regions
 from cellseg.counting.request import CountRequest, Plane
 from cellseg.errors import SettingsError
 from cellseg_napari._layer_file import PLACED_KEY, WRITTEN, written
@@ -130,7 +130,7 @@ def request_of(form: Form) -> CountRequest:
         protocol=None if form.protocol == AUTOMATIC else form.protocol,
         mpp=form.mpp or about.get("given"),
         diameter_px=form.diameter_px or None,
-        region=_region(form),
+        regions=_regions(form),
         overwrite=form.overwrite,
         model=form.model,
         score=form.score or None,
@@ -146,7 +146,7 @@ def request_of(form: Form) -> CountRequest:
     )
 
 
-def _region(form: Form) -> Region | None:
+def _regions(form: Form) -> Regions | None:
     if form.where == "the whole slide":
         return None
     own = None if form.layer is None else form.layer.metadata.get(SLIDE_KEY, {}).get("path")
@@ -154,8 +154,8 @@ def _region(form: Form) -> Region | None:
     if form.layer is None or other:
         raise SettingsError(f"to count in {form.where}, choose the image as a layer")
     if form.where == "the current view":
-        return view_of(form.layer)
-    return region_of(form.shapes, form.layer)
+        return Regions.of([view_of(form.layer)])
+    return regions_of(form.shapes, form.layer)
 
 
 def view_of(layer: Image) -> Region:
@@ -167,14 +167,14 @@ def view_of(layer: Image) -> Region:
     (y0, x0), (y1, x1) = np.clip(corners * factor + [[0], [1]], 0, shape).tolist()
     if y1 <= y0 or x1 <= x0:
         raise SettingsError("the image is out of sight: move it into view first")
-    return Region.box(y0 - 0.5, x0 - 0.5, y1 - 0.5, x1 - 0.5)
+    return Region.box(y0 - 0.5, x0 - 0.5, y1 - 0.5, x1 - 0.5, name="view")
 
 
-def region_of(shapes: Shapes | None, layer: Image) -> Region:
-    """Polygons, rectangles and ellipses of a shapes layer, in a slide's level-0 pixels."""
+def regions_of(shapes: Shapes | None, layer: Image) -> Regions:
+    """Polygons, rectangles and ellipses of a shapes layer, a region each."""
     outlines = [] if shapes is None else world_outlines(shapes)
     if not outlines:
         raise SettingsError("draw a rectangle, an ellipse or a polygon in a shapes layer first")
     pixel = np.asarray(layer.scale, np.float64)[-2:]
     origin = np.asarray(layer.translate, np.float64)[-2:]
-    return Region.of([(outline - origin) / pixel for outline in outlines])
+    return Regions.of(Region.of([(outline - origin) / pixel]) for outline in outlines)

@@ -363,7 +363,7 @@ class Inspector:
             region = Region.of([outline / (mpp or 1.0) for outline in outlines])
             y, x = opened.column("centroid_y_px"), opened.column("centroid_x_px")
             inside &= region.contains(y, x)
-            area_mm2 = region.covered_px * mpp**2 * 1e-6 if mpp else None
+            area_mm2 = region.area_px * mpp**2 * 1e-6 if mpp else None
         areas = opened.column(area)[inside] if area in names else np.empty(0)
         cells = int(inside.sum())
         return Totals(

@@ -280,7 +280,6 @@ def _tissue_layer(result: Result) -> list[LayerData]:
         return []
     if region is None:
         return []
-    rings = [np.array(ring) for rings in region.polygons for ring in rings]
     look = {
         "name": visible(f"{result.path.stem} tissue"),
         "shape_type": "polygon",
@@ -290,7 +289,7 @@ def _tissue_layer(result: Result) -> list[LayerData]:
         "metadata": {"cellseg_role": "tissue"},
         **placed(result.frame.mpp),
     }
-    return [(rings, look, "shapes")]
+    return [(region.outlines, look, "shapes")]
 
 
 def _overview_layer(result: Result) -> list[LayerData]:

@@ -1,139 +1,199 @@
-"""Regions: what lies inside, and QuPath's files."""
+"""Regions: what lies inside, their names, and QuPath's files."""
 
 from __future__ import annotations
 
 import json
-import tracemalloc
 
 import numpy as np
 import pytest
+import shapely
 
-from cellseg.annotations.region import Region, read_region
+from cellseg.annotations.region import NAME_LENGTH, Region, Regions
+from cellseg.annotations.region_file import read_regions
 from cellseg.errors import InputError, SettingsError
 
-L_SHAPE = ((0.0, 0.0), (0.0, 30.0), (10.0, 30.0), (10.0, 10.0), (40.0, 10.0), (40.0, 0.0))
-L_SCALED = tuple((3 * y + 10, 3 * x + 10) for y, x in L_SHAPE)
+SQUARE = [[10, 20], [110, 20], [110, 70], [10, 70], [10, 20]]
+L_SHAPE = [(0, 0), (0, 30), (10, 30), (10, 10), (40, 10), (40, 0)]
+BOW_TIE = [(10, 10), (50, 50), (10, 50), (50, 10)]
 
 
-def test_inside_outside_and_in_a_hole():
-    hole = ((2.0, 2.0), (2.0, 6.0), (6.0, 6.0), (6.0, 2.0))
-    region = Region(((L_SHAPE, hole),))
+def feature(coordinates, kind="Polygon", **about):
+    geometry = {"type": kind, "coordinates": coordinates}
+    return {"type": "Feature", "geometry": geometry, "properties": about}
+
+
+def written(tmp_path, *features):
+    path = tmp_path / "drawn.geojson"
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    return path
+
+
+def test_inside_outside_and_in_a_hole(tmp_path):
+    ring = [[x, y] for y, x in L_SHAPE]
+    hole = [[2, 2], [6, 2], [6, 6], [2, 6], [2, 2]]
+    (region,) = read_regions(written(tmp_path, feature([ring, hole])))
     assert region.area_px == 300 + 300 - 16
-    inside = region.contains([5, 5, 20, 20, 4, 100], [8, 25, 5, 20, 4, 5])
-    assert inside.tolist() == [True, True, True, False, False, False]
-    assert region.bounds == (0.0, 0.0, 40.0, 30.0)
+    # Of points in pixels whose centres are integers: the first pixel's centre is (0.5, 0.5) here.
+    inside = region.contains([5, 5, 20, 20, 4, 100, -0.5, -0.6], [8, 25, 5, 20, 4, 5, 5, 5])
+    assert inside.tolist() == [True, True, True, False, False, False, True, False]
 
 
-def test_overlap_is_counted_once():
+def test_overlap_is_counted_once_and_both_halves_of_an_8():
     both = Region.of([[(0, 0), (0, 10), (10, 10), (10, 0)], [(5, 5), (5, 15), (15, 15), (15, 5)]])
-    assert both.area_px == 200
-    assert both.covered_px == pytest.approx(175, rel=1e-3)
-    assert Region.of([L_SHAPE]).covered_px == pytest.approx(600, rel=1e-3)
-    hole = ((2.0, 2.0), (2.0, 6.0), (6.0, 6.0), (6.0, 2.0))
-    assert Region(((L_SHAPE, hole),)).covered_px == pytest.approx(584, rel=1e-3)
-    apart = Region.box(1e5, 1e5, 1e5 + 3, 1e5 + 7)
-    assert apart.covered_px == pytest.approx(21, rel=1e-6)
+    assert both.area_px == pytest.approx(175)
+    tie = Region.of([BOW_TIE])
+    assert tie.area_px == pytest.approx(800)
+    assert tie.contains([15, 15, 45], [30, 12, 30]).tolist() == [False, True, False]
 
 
-def test_shares_of_coarse_pixels_add_up_to_the_area():
-    region = Region.of([np.array(L_SHAPE) * 10 + 13])
-    share = region.share_of_pixels((960, 960), 16.0)
-    assert share.shape == (60, 60)
-    assert share.sum() * 256 == pytest.approx(region.area_px, rel=1e-3)
-    assert share.max() == 1.0
-    assert region.share_of_pixels((8, 8), 8.0).sum() == 0
+def test_a_hole_that_leaves_its_outline_is_cut_there(tmp_path):
+    hole = [[100, 30], [130, 30], [130, 40], [100, 40], [100, 30]]
+    (region,) = read_regions(written(tmp_path, feature([SQUARE, hole])))
+    assert region.area_px == pytest.approx(5000 - 100)
 
 
-def test_shares_are_what_points_say():
+def test_points_find_their_regions_as_each_region_says():
     rng = np.random.default_rng(0)
-    hole = np.array([(30, 30), (30, 160), (80, 60)], float)  # runs out of the outline
-    star = rng.uniform(-20, 200, (9, 2))  # crosses itself, and the slide's border
-    region = Region((*Region.of([star]).polygons, ((*L_SCALED,), tuple(map(tuple, hole)))))
-    extent, step = (150, 130), 8.0
-    share = region.share_of_pixels(extent, step, samples=32)
-    y, x = np.mgrid[0 : extent[0] : 0.25, 0 : extent[1] : 0.25]
-    inside = region.contains(y.ravel() - 0.375, x.ravel() - 0.375).reshape(y.shape)
-    for row in range(share.shape[0]):
-        for column in range(share.shape[1]):
-            block = inside[row * 32 : row * 32 + 32, column * 32 : column * 32 + 32]
-            assert share[row, column] == pytest.approx(block.mean(), abs=0.04)
+    regions = Regions.of([Region.of([rng.uniform(-20, 200, (7, 2))]) for _ in range(30)])
+    y, x = rng.uniform(-30, 210, (2, 500))
+    points, held = regions.holding(y, x)
+    found = np.zeros((500, 30), bool)
+    found[points, held] = True
+    assert np.array_equal(found, np.stack([region.contains(y, x) for region in regions], axis=1))
+    names = regions.names_at(y, x)
+    busiest = int(found.sum(axis=1).argmax())
+    assert names[busiest] == "; ".join(f"region {n + 1}" for n in np.flatnonzero(found[busiest]))
+    assert names[int(found.sum(axis=1).argmin())] == ""
+    assert regions.names_at([], []) == []
 
 
-def test_the_last_pixels_are_whole_at_the_border():
-    share = Region.box(-5, -5, 500, 500).share_of_pixels((100, 70), 16.0)
-    assert share.shape == (7, 5)
-    np.testing.assert_allclose(share, 1.0, atol=1e-5)
+def test_a_cell_on_a_shared_border_lies_in_both():
+    regions = Regions.of([Region.box(0, 0, 9, 9), Region.box(0, 9, 9, 19)])
+    assert regions.names_at([5], [9]) == ["region 1; region 2"]
 
 
-def test_pixels_off_the_edge_are_inside_or_outside_as_a_whole():
-    region = Region.of([np.array(L_SHAPE) * 7 + 5])
-    share, edge = region.share_of_pixels((320, 240), 16.0), region.edge_pixels((320, 240), 16.0)
-    assert set(np.unique(share[~edge])) == {0.0, 1.0}
-    assert 0 < edge.mean() < 0.9
-    # Smaller than the distance between two lines, and seen all the same.
-    speck = Region.box(100.1, 100.1, 100.2, 100.2)
-    assert speck.share_of_pixels((320, 240), 16.0).sum() == 0
-    assert speck.edge_pixels((320, 240), 16.0)[6, 6]
+def test_what_qupath_writes(tmp_path):
+    drawn = feature(
+        [SQUARE],
+        objectType="annotation",
+        name="left lobe",
+        classification={"name": "Tumor", "color": [200, 0, 0]},
+        isLocked=True,
+    )
+    derived = feature([SQUARE], objectType="annotation", classification={"names": ["A", "B"]})
+    two = [[SQUARE], [[[x + 200, y] for x, y in SQUARE]]]
+    plain = feature(two, "MultiPolygon", objectType="annotation")
+    cell = feature([SQUARE], objectType="cell")
+    point = feature([1, 2], "Point", objectType="annotation", name="here")
+    line = feature([[1, 2], [3, 4]], "LineString")
+    regions = read_regions(written(tmp_path, drawn, derived, cell, plain, point, line))
+    assert [region.name for region in regions] == ["left lobe", "region 1", "region 2"]
+    assert [region.kind for region in regions] == ["Tumor", "A: B", ""]
+    assert [region.area_px for region in regions] == [5000, 5000, 10000]
+    assert regions.union.area == 10000
+    assert regions.notes == (
+        "drawn.geojson: 1 detections and tiles beside annotations are left out",
+        "drawn.geojson: 2 points and lines are left out",
+    )
+    path = tmp_path / "again.geojson"
+    path.write_text(json.dumps(regions.as_geojson()))
+    assert read_regions(path) == regions
 
 
-def test_corners_stay_together_on_another_lattice():
-    # A region of whole pixels keeps its corners: from −0.5 to 7.5 is four pixels by two.
-    scaled = Region.box(-0.5, -0.5, 7.5, 7.5).scaled(2.0)
-    assert scaled.bounds == (-0.5, -0.5, 3.5, 3.5)
+def test_detections_are_regions_where_there_is_nothing_else(tmp_path):
+    assert len(read_regions(written(tmp_path, feature([SQUARE], objectType="tile")))) == 1
+    path = tmp_path / "bare.geojson"
+    path.write_text(json.dumps([{"type": "Polygon", "coordinates": [SQUARE]}] * 2))
+    assert [region.name for region in read_regions(path)] == ["region 1", "region 2"]
 
 
-def test_qupath_files(tmp_path):
-    path = tmp_path / "annotations.geojson"
-    square = [[[10, 20], [110, 20], [110, 70], [10, 70], [10, 20]]]
-    feature = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": square}}
-    point = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]}}
-    path.write_text(json.dumps({"type": "FeatureCollection", "features": [feature, point]}))
-    region = read_region(path)
-    assert region.bounds == (20.0, 10.0, 70.0, 110.0)
-    path.write_text(json.dumps(region.as_geojson()))
-    assert read_region(path).area_px == 5000
-    path.write_text(json.dumps([feature, feature]))
-    assert len(read_region(path).polygons) == 2
+def test_names_are_told_apart_and_fit_in_a_table(tmp_path):
+    given = [
+        "a",
+        "",
+        "a",
+        "region 1",
+        "a (2)",
+        "a",
+        "x" * 5000,
+        "x" * 5000,
+        "=1+1",
+        "b;c\nd\x1b[2J",
+    ]
+    regions = read_regions(written(tmp_path, *(feature([SQUARE], name=name) for name in given)))
+    names = [region.name for region in regions]
+    assert names[:6] == ["a", "region 2", "a (3)", "region 1", "a (2)", "a (4)"]
+    assert [len(name) for name in names[6:8]] == [NAME_LENGTH, NAME_LENGTH + 4]
+    assert names[8:] == ["=1+1", r"b,c d\u001b[2J"]
+    assert len(set(names)) == len(names)
+    assert regions.notes == (f"2 names of regions were cut to {NAME_LENGTH} characters",)
+
+
+def test_ten_thousand_of_one_name_are_numbered():
+    box = Region.box(0, 0, 9, 9, name="a").shape
+    names = [region.name for region in Regions.of([Region(box, "a")] * 10_000)]
+    assert names[:2] == ["a", "a (2)"]
+    assert names[-1] == "a (10000)"
+
+
+def test_at_the_slides_edge_they_are_cut():
+    beside, across = Region.box(500, 0, 600, 9, name="off"), Region.box(-50, -0.5, 49.5, 9.5)
+    whole = Region.box(0, 0, 9, 9, name="on")
+    cut = Regions.of([beside, across, whole]).on(100, 200)
+    assert [region.area_px for region in cut] == [0, 50 * 10, 81]
+    assert [region.name for region in cut] == ["off", "region 1", "on"]
+    size = "outside of the slide, which is 200 × 100 px"
+    assert cut.notes == (
+        f"1 region (off) lies {size}: nothing is counted there",
+        f"1 region (region 1) lies in part {size}: cut at its edges",
+    )
+    assert cut.names_at([5], [5]) == ["region 1; on"]
+    with pytest.raises(
+        SettingsError, match=r"2 regions \(off, off \(2\)\) lie outside of the slide"
+    ):
+        Regions.of([beside, beside]).on(100, 200)
+
+
+def test_a_region_without_an_area_is_left_out_beside_others(tmp_path):
+    flat = feature([[[1, 1], [2, 2], [3, 3], [1, 1]]], name="flat")
+    regions = read_regions(written(tmp_path, flat, feature([[[x, y] for y, x in BOW_TIE]])))
+    assert [region.area_px for region in regions] == [800]
+    assert regions.notes == (
+        "drawn.geojson: 1 regions without an area are left out",
+        "drawn.geojson: 1 outlines cross or overlap: what they enclose is counted once",
+    )
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "3", '{"type": "Polygon"}', '{"type": "Polygon", "coordinates": [[[1, 2]]]}',
+    ["", "[]", "3", "[3]", '{"type": "Polygon"}', '{"features": 1, "type": "FeatureCollection"}',
+     '{"type": "Polygon", "coordinates": [[[1, 2]]]}',
      '{"type": "Polygon", "coordinates": [[[1, 2], [3, 4], [5, "x"]]]}',
+     '{"type": "Polygon", "coordinates": [[[1, 2], [3, 4], [5, NaN]]]}',
      '{"type": "Polygon", "coordinates": [[[1, 1], [2, 2], [3, 3]]]}',
-     '{"type": "Point", "coordinates": [1, 2]}'],
+     '{"type": "Polygon", "coordinates": "abc"}', '{"type": "Feature"}',
+     '{"type": "Feature", "geometry": {"type": "Ball", "coordinates": []}}',
+     '{"type": "Point", "coordinates": [1, 2]}', "[" * 100_000],
 )  # fmt: skip
 def test_other_files_get_one_line(tmp_path, text):
     path = tmp_path / "wrong.geojson"
     path.write_text(text)
     with pytest.raises(InputError, match=r"wrong\.geojson: ") as caught:
-        read_region(path)
+        read_regions(path)
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="No such file"):
-        read_region(tmp_path / "missing.geojson")
+        read_regions(tmp_path / "missing.geojson")
 
 
 def test_nothing_is_no_region():
     with pytest.raises(SettingsError, match="at least one"):
-        Region(())
+        Regions.of([])
     with pytest.raises(SettingsError, match="numbers"):
         Region.of([[(0, 0), (0, float("nan")), (1, 1)]])
-
-
-BOW_TIE = ((10.0, 10.0), (50.0, 50.0), (10.0, 50.0), (50.0, 10.0))
-
-
-def test_an_outline_that_crosses_itself_has_the_area_of_both_halves():
-    region = Region(((BOW_TIE,),))
-    assert region.covered_px == pytest.approx(800, rel=1e-3)
-    assert region.share_of_pixels((60, 60), 4.0).sum() * 16 == pytest.approx(800, rel=0.02)
-    assert region.contains([15, 15, 45], [30, 12, 30]).tolist() == [False, True, False]
-
-
-@pytest.mark.parametrize("ring", [BOW_TIE[:2] + BOW_TIE[:1], ((0, 0), (0, 9), (0, 4))])
-def test_a_line_has_no_area(ring):
+    with pytest.raises(SettingsError, match="three points"):
+        Region.of([[(0, 0), (0, 1)]])
     with pytest.raises(SettingsError, match="needs an area"):
-        Region(((ring,),))
+        Region.of([[(0, 0), (0, 9), (0, 4)]])
 
 
 @pytest.mark.parametrize("far", ["1e12", "1e150", "1e300", "-1e12", "9" * 400, "9" * 5000, "1e999"])
@@ -141,24 +201,12 @@ def test_points_that_lie_on_no_slide_are_refused(tmp_path, far):
     path = tmp_path / "far.geojson"
     path.write_text(f'{{"type": "Polygon", "coordinates": [[[0, 0], [{far}, 0], [5, 5]]]}}')
     with pytest.raises(InputError, match=r"far\.geojson"):
-        read_region(path)
+        read_regions(path)
 
 
-def test_edges_far_beyond_the_slide_are_not_walked_along():
-    far = Region.of([[(-9e7, 50.0), (9e7, 50.0), (9e7, 9e7)]])
-    seen = far.edge_pixels((100, 100), 1.0)
-    tracemalloc.start()
-    again = far.edge_pixels((100, 100), 1.0)
-    _, most = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert np.array_equal(seen, again)
-    assert seen.any()
-    assert most < 5_000_000
-
-
-def test_edges_are_found_where_shares_are_neither_0_nor_1():
-    rng = np.random.default_rng(3)
-    for _ in range(20):
-        region = Region.of([rng.uniform(-60, 160, (5, 2))])
-        share = region.share_of_pixels((100, 100), 4.0, samples=64)
-        assert region.edge_pixels((100, 100), 4.0)[(share > 0.02) & (share < 0.98)].all()
+def test_outlines_are_those_that_were_given():
+    ring = np.array([*L_SHAPE, L_SHAPE[0]], float)
+    (outline,) = Region.of([ring]).outlines
+    np.testing.assert_array_equal(outline, ring)
+    hole = shapely.Polygon([(0, 0), (9, 0), (9, 9)], [[(5, 1), (6, 1), (6, 2)]])
+    assert len(Region(shapely.MultiPolygon([hole])).outlines) == 2

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cellseg.annotations.region import Region
+from cellseg.annotations.region import Region, Regions
 from cellseg.counting.choice import choose_protocol, fit_grid
 from cellseg.counting.plan import Plan, make_plan
 from cellseg.counting.request import CountRequest
@@ -269,7 +269,7 @@ def test_every_field_of_a_plan_is_in_the_resume_key(slide):
     assert set(settings) == {one.name for one in fields(Plan)} - {"notes"}
     assert json.loads(json.dumps(settings)) == settings
     assert replace(plan, notes=("chosen by hand",)).settings() == settings
-    region = replace(plan, region=Region.box(0.0, 0.0, 9.0, 9.0))
+    region = replace(plan, regions=Regions.of([Region.box(0.0, 0.0, 9.0, 9.0)]))
     assert region.settings() != settings
 
 
@@ -600,36 +600,6 @@ def test_without_a_pixel_size_the_limits_are_told_in_pixels(tmp_path):
     assert "smaller than 0 or larger than 100 px²: " in said
 
 
-def test_a_region_holds_the_cells_that_a_whole_count_finds_there(slide, tmp_path):
-    path, _ = slide
-    region = Region(
-        (
-            (
-                ((100.0, 120.0), (120.0, 700.0), (560.0, 640.0), (500.0, 90.0)),
-                ((200.0, 200.0), (200.0, 300.0), (300.0, 300.0), (300.0, 200.0)),
-            ),
-        )
-    )
-    whole, _ = counted(request_for(path, output=tmp_path))
-    part, events = counted(request_for(path, output=tmp_path, region=region))
-    assert part.cells.folder.match("discs.region-????????.cellseg")
-    started = next(event for event in events if isinstance(event, Started))
-    assert 0 < started.tiles < 48
-    table = whole.cells.table
-    middle = [(table[f"bbox_{axis}0_px"] + table[f"bbox_{axis}1_px"]) / 2 for axis in ("y", "x")]
-    inside = region.contains(*middle)
-    assert 20 < inside.sum() < len(table) - 20
-    columns = ["centroid_y_px", "centroid_x_px", "area_px", "intensity_mean_red"]
-    wanted = table.loc[inside, columns].reset_index(drop=True)
-    assert part.cells.table[columns].equals(wanted)
-    record = json.loads((part.cells.folder / "run.json").read_text())
-    assert record["settings"]["region"]["type"] == "MultiPolygon"
-    _, events = counted(request_for(path, output=tmp_path, region=region))
-    assert any("nothing to do" in event.text for event in events if isinstance(event, Note))
-    with pytest.raises(SettingsError, match="outside"):
-        counted(request_for(path, output=tmp_path, region=Region.box(9e4, 9e4, 9.1e4, 9.1e4)))
-
-
 def test_a_new_count_says_that_corrections_were_of_another(slide, tmp_path):
     path, _ = slide
     first, events = counted(request_for(path, output=tmp_path))
@@ -640,16 +610,6 @@ def test_a_new_count_says_that_corrections_were_of_another(slide, tmp_path):
     notes = [event.text for event in events if isinstance(event, Note)]
     assert any("corrections of an earlier count" in text for text in notes)
     assert (first.cells.folder / "corrections.json").read_text() == "{}"
-
-
-def test_tissue_of_a_region_is_measured_in_the_region():
-    mask = TissueMask.everything((700, 900), 16.0)
-    region = Region.box(100.0, 120.0, 300.0, 420.0)
-    inside = mask.within(region)
-    assert inside.area_px() == pytest.approx(200 * 300, rel=0.02)
-    assert inside.looked_at_px() == pytest.approx(200 * 300, rel=0.02)
-    assert inside.skipped_px() == 0
-    assert inside.contains([200, 200], [130, 500]).tolist() == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -450,6 +450,49 @@ def test_xlsx_by_openpyxl(cells, monkeypatch):
     book.close()
 
 
+@pytest.mark.parametrize("downsample", [1.0, 0.6])
+def test_ome_tiff_by_tifffile(tmp_path, downsample):
+    result = counted(tmp_path / "a.cellseg", downsample=downsample)
+    flat = tifffile.imread(export(result.path, "labels.tif"))
+    with tifffile.TiffFile(export(result.path, "labels.ome.tif")) as file:
+        assert file.is_ome
+        assert 'PhysicalSizeX="0.25"' in file.ome_metadata
+        (series,) = file.series
+        sides = [level.shape[0] for level in series.levels]
+        assert sides == [1300, 650, 325] if downsample == 1 else sides == [780, 390]
+        assert np.array_equal(series.levels[0].asarray(), flat)
+        assert np.isin(series.levels[-1].asarray(), flat).all()
+        half = series.levels[1].asarray() > 0
+        assert half.sum() == pytest.approx((flat > 0).sum() / 4, rel=0.03)
+
+
+@pytest.mark.filterwarnings("default")  # of spatialdata and what it is built on
+@pytest.mark.skipif("spatialdata.zarr" in MISSING, reason="no spatialdata here")
+@pytest.mark.parametrize("mpp", [0.25, None])
+def test_spatialdata_by_spatialdata(tmp_path, mpp):
+    import spatialdata
+
+    result = counted(tmp_path / "a.cellseg", downsample=2.0, mpp=mpp)
+    for _ in range(2):  # a folder takes the place of the one before
+        path = export(result.path, "spatialdata.zarr")
+    assert load_result(result.path).has_export("spatialdata.zarr")
+    found = spatialdata.read_zarr(path)
+    labels = np.asarray(found.labels["cells"])
+    assert np.array_equal(labels, np.asarray(result.labels()[0]))
+    table = found.tables["table"]
+    assert table.obs["label"].tolist() == result.table()["label"].tolist()
+    assert table.obs["class"].astype(str).tolist() == result.table()["class"].tolist()
+    systems = {"global": 1.0} if mpp is None else {"global": 1.0, "um": mpp}
+    assert {*found.coordinate_systems} == {*systems}
+    for system, pixel in systems.items():
+        extent = spatialdata.get_extent(found, coordinate_system=system)
+        assert extent["x"] == pytest.approx((0, 2600 * pixel))
+        scale = spatialdata.transformations.get_transformation(found.labels["cells"], system)
+        (one,) = {*np.diag(scale.to_affine_matrix(("x", "y"), ("x", "y")))[:2].tolist()}
+        areas = np.bincount(labels.ravel())[1:] * one**2
+        assert areas.tolist() == pytest.approx([a * pixel**2 for a in areas_of(result).values()])
+
+
 @pytest.mark.skipif("cells.h5ad" in MISSING, reason="no anndata here")
 @pytest.mark.parametrize("mpp", [0.25, None])
 def test_h5ad_by_anndata(tmp_path, mpp):
@@ -475,11 +518,12 @@ OTHERS = [
         name, marks=pytest.mark.skipif(name in MISSING, reason=f"no {SCVERSE.get(name)} here")
     )
     for name in EXPORTS
-    if not name.startswith("labels")
+    if not name.startswith("labels") and name != "spatialdata.zarr"
 ]
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.filterwarnings("default")  # of spatialdata and what it is built on
+@pytest.mark.parametrize("name", [name for name in EXPORTS if name not in MISSING])
 def test_a_result_without_cells_is_exported(tmp_path, name):
     result = counted(tmp_path / "a.cellseg", [])
     assert export(result.path, name).stat().st_size > 0
@@ -581,6 +625,12 @@ def test_the_command(tmp_path, said):
     assert "is no result of cellseg" in text
     code, text = said(tmp_path / "nowhere", "--to", "cells.parquet")
     assert (code, text.count("\n")) == (4, 1)
+
+
+def test_the_help_lists_every_export(said):
+    code, text = said("--help")
+    assert code == 0
+    assert [name for name in EXPORTS if name not in text] == []
 
 
 @pytest.mark.parametrize("name", OTHERS)

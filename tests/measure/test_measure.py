@@ -415,9 +415,9 @@ def test_documentation_says_what_the_code_does():
     written = re.findall(r"^\| `(\S+)` \| (.*?) \| (\S+) \| (.+) \|$", page, flags=re.MULTILINE)
     he = columns((*RGB,), stain="he", has_mpp=True)
     ihc = columns((*RGB,), stain="ihc", has_mpp=True)
-    one = columns(("channel",), stain="fluorescence", has_mpp=True)
+    one = columns(("channel",), stain="fluorescence", has_mpp=True, has_regions=True)
     densities = {c.name: c for c in (*he, *ihc) if "_od_" in c.name}
-    wanted = [*one[:-2], *densities.values(), *one[-2:]]
+    wanted = [*one[:-3], *densities.values(), *one[-3:]]
     assert written == [
         (
             re.sub("_channel$", "_<channel>", column.name),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import io
+import json
 import re
 import sys
 import types
@@ -21,10 +22,10 @@ from PIL import Image
 
 import cellseg
 import cellseg.pipeline.run
-from cellseg.annotations.region import Region
+from cellseg.annotations.region import Region, Regions
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import CountWarning, ExistingResultError, InputError
-from cellseg.pipeline.count import in_python
+from cellseg.pipeline.page import in_python
 from cellseg.synthetic import write_disc_slide
 
 
@@ -93,7 +94,7 @@ def test_each_argument_reaches_the_run(slide, monkeypatch):
     assert (request.protocol, request.model, request.device) == ("ihc", "m", "cpu")
     assert (request.channel, request.z, request.mpp, request.diameter_px) == ("2", "max", 0.5, 9)
     assert (request.score, request.min_area, request.max_area) == (0.7, 3, 90)
-    assert request.region == Region.box(0, 10, 20, 30)
+    assert request.regions == Regions.of([Region.box(0, 10, 20, 30)])
     assert request.overwrite
 
 
@@ -101,7 +102,7 @@ def test_each_argument_reaches_the_run(slide, monkeypatch):
 def test_a_region_from_a_file(slide):
     path, truth = slide
     half = path.with_name("half.geojson")
-    half.write_text(str(Region.box(0, 0, 5000, 320).as_geojson()).replace("'", '"'))
+    half.write_text(json.dumps(Region.box(0, 0, 5000, 320).as_geojson()))
     found = cellseg.count(path, protocol="he", region=half)
     assert 0 < len(found) < truth.count
     assert found.table["centroid_x_px"].max() < 320
@@ -174,7 +175,7 @@ def test_a_notebook_shows_picture_numbers_and_warnings(cells):
     page = Page(cells._repr_html_())
     text = "".join(page.texts)
     assert str(cells.summary) in text
-    assert all(warning in text for warning in cells.warnings)
+    assert all(in_python(warning) in text for warning in cells.warnings)
     assert f"{len(cells):,}" in page.texts
     (picture,) = page.pictures
     with Image.open(io.BytesIO(picture)) as image:

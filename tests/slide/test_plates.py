@@ -11,7 +11,7 @@ from microscopes import plate
 
 from cellseg.errors import InputError
 from cellseg.slide import open_slide, slide_name
-from cellseg.slide.formats import home_of
+from cellseg.slide.formats import home_of, image_name
 from cellseg.slide.plates import is_plate, read_plate
 
 
@@ -50,4 +50,6 @@ def test_what_is_no_plate(tmp_path: Path) -> None:
 def test_names_that_only_look_alike() -> None:
     assert slide_name(Path("a/b/c/S21.12.tif")) == "S21.12"
     assert slide_name(Path("plate.zarr/B/03/0")) == "plate-B03-0"
+    assert image_name(Path("plate.zarr/B/03/0")) == "plate-B03-0"
+    assert image_name(Path("S21.12.tif")) == "S21.12.tif"
     assert home_of(Path("slides/a.tif")) == Path("slides")

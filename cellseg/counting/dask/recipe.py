@@ -126,7 +126,7 @@ class Recipe:
             series=request.series,
             facts=Facts.of(source.slide),
             version=version,
-            plan=replace(source.plan, region=None),  # workers look at whole tiles
+            plan=replace(source.plan, regions=None),  # workers look at whole tiles
             normaliser=source.normaliser,
             model=str(model) if str(model) == "default" else _absolute(str(model)),
             checksum=checksum,

@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 
 from cellseg.errors import InputError, SettingsError
 from cellseg.slide.formats import ENDINGS, has_ending, home_of, is_image_folder, slide_name
-from cellseg.slide.plates import is_plate, read_plate
 from cellseg.storage import Location, RemotePath
 from cellseg.text import visible
 
@@ -96,6 +95,11 @@ def find_images(paths: Sequence[Location], *, recursive: bool = False) -> Found:
 
 def _fields(image: Image, found: Found) -> list[Image]:
     """The fields of a plate, whose holes are noted; any other image is itself."""
+    if image.path.suffix.lower() != ".zarr":
+        return [image]
+    # Here and not above: what reads them takes long to load.
+    from cellseg.slide.plates import is_plate, read_plate
+
     try:
         if not is_plate(image.path):
             return [image]
@@ -196,9 +200,7 @@ def _with_its_letters(image: Location) -> str:
 _LONGER: tuple[Callable[[Location], str], ...] = (_whole_name, _with_folder, _with_its_letters)
 
 
-def result_names(
-    images: Sequence[Image], output: Location | None, *, ending: str = RESULT
-) -> list[str]:
+def result_names(images: Sequence[Image], output: Location | None) -> list[str]:
     """``slide.cellseg``; where two images would share it, the whole file name, then its folder's.
 
     What still differs in capitals alone gets a number made of them.
@@ -222,7 +224,7 @@ def result_names(
             f"{most} of the images would share the result folder {name}.cellseg: give each image "
             "once, or count them into different folders"
         )
-    return [f"{name}{ending}" for name in names]
+    return [f"{name}{RESULT}" for name in names]
 
 
 def _shared(homes: Sequence[str], names: Sequence[str]) -> Counter[tuple[str, str]]:

@@ -12,15 +12,16 @@ from numpy.typing import NDArray
 
 from cellseg.errors import InputError, SettingsError
 from cellseg.geometry import Box
-from cellseg.measure import Scale
+from cellseg.measure import REGION, Scale
 from cellseg.measure.summary import Summary, SummaryBuilder
 from cellseg.results import Result
-from cellseg.results.classified import NEEDED, REGION, Classification
+from cellseg.results.classified import NEEDED, Classification
 from cellseg.results.corrections._edit import Edit, EditedCell
 from cellseg.results.corrections._log import check_token
 from cellseg.results.corrections._pyramid import CHUNK_PX, PatchedPyramid
 from cellseg.results.corrections._slide import Measurer, section
 
+_CENTROID = ("centroid_y_px", "centroid_x_px")
 _PLACE = ("bbox_y0_px", "bbox_x0_px", "bbox_y1_px", "bbox_x1_px")
 
 
@@ -32,6 +33,8 @@ class CorrectedCells:
     result : Result
     rows : Rows
         The automatic table.
+    regions : Regions or None
+        What was counted in.
     pyramid : PatchedPyramid
         The label image as corrected.
     classes : list of str
@@ -41,6 +44,7 @@ class CorrectedCells:
     def __init__(self, result: Result, classes: Sequence[str]) -> None:
         self.result = result
         self.rows = result.rows()
+        self.regions = result.regions()
         self.pyramid = PatchedPyramid(result.labels())
         self.classes = list(classes)
         self._made = Classification.of(result.run)
@@ -110,7 +114,9 @@ class CorrectedCells:
         )
         scale = Scale(self.result.frame.downsample, self.result.frame.mpp)
         name = str(self.result.run.get("object", "cell"))
-        builder = SummaryBuilder(self.classes, object=name, scale=scale)
+        frame, before = self.result.frame, section(self.result, "summary")
+        regions = None if self.regions is None else self.regions.on(frame.height, frame.width)
+        builder = SummaryBuilder(self.classes, object=name, scale=scale, regions=regions)
         columns = [*NEEDED, REGION, "touches_border", "stitched"]
         names = {column for column, _ in self.rows.columns}
         kept = self.rows.load([column for column in columns if column in names])
@@ -124,9 +130,10 @@ class CorrectedCells:
         edited = self.edited_table()
         if len(edited):
             builder.add(edited.reindex(columns=kept.columns, fill_value=False))
-        before = section(self.result, "summary")
         summary = builder.build(
-            tissue_mm2=before.get("tissue_mm2"), skipped_share=before.get("skipped_share")
+            tissue_mm2=before.get("tissue_mm2"),
+            skipped_share=before.get("skipped_share"),
+            tissue_mm2_in_regions=[one["tissue_mm2"] for one in before.get("regions", ())],
         )
         if self._made is None:
             return summary
@@ -246,6 +253,8 @@ class CorrectedCells:
         table["class"] = self._by_measurement(cells, table)
         table["image"] = self.result.image_name
         table["object"] = str(self.result.run.get("object", "cell"))
+        if self.regions is not None:
+            table[REGION] = self.regions.names_at(*(table[name] for name in _CENTROID))
         table = table[[name for name, _ in self.rows.columns]]
         for (label, cell), (_, row) in zip(cells, table.iterrows(), strict=True):
             self._measured[label] = (cell, row)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import shapely
 
 import cellseg
 from cellseg.errors import CellsegError, InputError, OutputError
@@ -94,6 +95,7 @@ def save(
             provenance=record,
             overview=_overview(result, title),
             tissue=_tissue(result),
+            regions=corrections.regions,
             complete=result.is_complete,
         )
         with _ground(result, title) as ground:
@@ -117,12 +119,12 @@ def _refuse_other(path: Path, result: Result) -> None:
         raise OutputError(f"{path}: holds another result; take another folder")
 
 
-def _tissue(result: Result) -> dict[str, object] | None:
+def _tissue(result: Result) -> Mapping[str, object] | None:
     try:
-        region = result.tissue()
+        tissue = result.tissue()
     except CellsegError:
         return None
-    return None if region is None else region.as_geojson()
+    return None if tissue is None else shapely.geometry.mapping(tissue.shape)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import pandas as pd
 from cellseg.errors import CellsegError, InputError
 from cellseg.geometry import Box
 from cellseg.instances import Instances
-from cellseg.measure import Scale, columns, measure
+from cellseg.measure import REGION, Scale, columns, measure
 from cellseg.protocol import Stain
 from cellseg.results import Result
 from cellseg.results.corrections._edit import EditedCell
@@ -136,7 +136,8 @@ class Measurer:
             for c in cells
         ]
         table["stitched"] = False
-        wanted = [name for name in names if name not in ("label", "image", "class", "object")]
+        later = ("label", "image", "class", "object", REGION)
+        wanted = [name for name in names if name not in later]
         return table.reindex(columns=wanted, fill_value=np.nan)
 
     def _pixels(self, box: Box) -> np.ndarray[Any, np.dtype[Any]]:

@@ -12,7 +12,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from cellseg.annotations.run_lengths import encoded
+from cellseg.annotations.run_lengths import annotation
 from cellseg.errors import OutputError, SettingsError
 from cellseg.geometry import Box
 from cellseg.results.corrections._log import check_token
@@ -177,20 +177,12 @@ def _annotations(
         ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         box = (int(ys[0]), int(xs[0]), int(ys[-1]) + 1, int(xs[-1]) + 1)
         cut = mask[box[0] : box[2], box[1] : box[3]]
-        code = encoded(box, cut, window.shape)
-        counts = code["counts"]
         found.append(
             {
                 "id": first + len(found),
                 "image_id": image,
                 "category_id": corrections.classes.index(corrections.cell(label).name) + 1,
-                "segmentation": {
-                    "size": list(window.shape),
-                    "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts,
-                },
-                "bbox": [box[1], box[0], box[3] - box[1], box[2] - box[0]],
-                "area": area,
-                "iscrowd": 0,
+                **annotation(box, cut, window.shape),
             }
         )
     return found

@@ -1,0 +1,139 @@
+"""What was outlined in another program: QuPath's GeoJSON, ImageJ's ROIs."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cellseg.annotations.filled import filled
+from cellseg.annotations.outlines import LEEWAY_PX, Outline
+from cellseg.text import visible
+
+Ring = NDArray[np.float64]
+"""(N, 2) of (x, y), level-0 pixels, 0 at the corner of the first pixel."""
+
+_SPECIAL = re.compile(r"\s*(region|ignore)\s*\*", re.IGNORECASE)
+"""QuPath's classes ``Region*`` and ``Ignore*``; ImageJ numbers names that stand twice."""
+
+
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """One outlined object.
+
+    Attributes
+    ----------
+    rings : tuple of Ring
+        All rings of all parts: what lies in an odd number of them is inside.
+    kind : str
+        Its class; empty where it has none.
+    said : str
+        Which one it is, for messages.
+    is_found : bool
+        A program found it, in place of a person.
+    """
+
+    rings: tuple[Ring, ...]
+    kind: str
+    said: str
+    is_found: bool = False
+
+    def mask(self, extent: tuple[int, int]) -> Outline | None:
+        """The pixels of which most lies inside, cut at the image's edge; None where there are none.
+
+        Parameters
+        ----------
+        extent : (int, int)
+            Height and width of the image.
+
+        Raises
+        ------
+        ValueError
+            If it leaves the image by more than :data:`LEEWAY_PX`.
+        """
+        points = np.concatenate(self.rings)
+        low, high = points.min(axis=0), points.max(axis=0)
+        beyond = float(max(-low.min(), (high - extent[::-1]).max()))
+        if beyond > LEEWAY_PX:
+            raise ValueError(
+                f"leaves the image of {extent[0]} × {extent[1]} px (height × width) by "
+                f"{beyond:,.0f} px: is it another image, or are these no pixels of the whole image?"
+            )
+        x0, y0 = np.clip(np.floor(low), 0, extent[::-1]).astype(int).tolist()
+        x1, y1 = np.clip(np.ceil(high), 0, extent[::-1]).astype(int).tolist()
+        inside = filled([ring - (x0, y0) for ring in self.rings], (y1 - y0, x1 - x0))
+        return tight((y0, x0), inside)
+
+
+def tight(corner: tuple[int, int], inside: NDArray[np.bool_]) -> Outline | None:
+    """A mask that begins at ``corner`` without the background around it; None where it is empty."""
+    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+    if not rows.size:
+        return None
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    left, right = int(columns[0]), int(columns[-1]) + 1
+    box = (corner[0] + top, corner[1] + left, corner[0] + bottom, corner[1] + right)
+    return box, inside[top:bottom, left:right]
+
+
+@dataclass(eq=False)
+class Drawing:
+    """All that one file holds.
+
+    Attributes
+    ----------
+    objects : list of Drawn
+    regions : list of Drawn
+        Of class ``Region*``: here everything was outlined, and nowhere else.
+    ignored : list of Drawn
+        Of class ``Ignore*``: nothing is known of what lies here.
+    left_out : Counter of str
+        What is no outline of an object, and how often.
+    faults : list of str
+        What is wrong with the file, one line each.
+    """
+
+    objects: list[Drawn] = field(default_factory=list)
+    regions: list[Drawn] = field(default_factory=list)
+    ignored: list[Drawn] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+
+    def add(
+        self,
+        rings: Iterable[ArrayLike],
+        *,
+        kind: str,
+        name: str,
+        said: str,
+        is_found: bool = False,
+    ) -> None:
+        """Take one outline; its class, or else its name, may say that it is no object."""
+        try:
+            checked = tuple(_checked(ring) for ring in rings)
+        except (ValueError, TypeError, OverflowError) as error:
+            self.faults.append(f"{said}: {' '.join(str(error).split())[:200]}")
+            return
+        if not checked:
+            self.left_out["outlines without points"] += 1
+            return
+        found = Drawn(checked, visible(kind).strip(), said, is_found)
+        special = _SPECIAL.match(kind) or (None if kind else _SPECIAL.match(name))
+        if special is None:
+            self.objects.append(found)
+        else:
+            (self.regions if special[1].lower() == "region" else self.ignored).append(found)
+
+
+def _checked(ring: ArrayLike) -> Ring:
+    points = np.asarray(ring, dtype=np.float64)
+    if points.ndim != 2 or points.shape[1] < 2 or len(points) < 3:
+        raise ValueError("an outline needs at least three points x, y")
+    points = points[:, :2]
+    if not np.isfinite(points).all():
+        raise ValueError("an outline has points that are no numbers")
+    return points

@@ -1,0 +1,68 @@
+"""Outlines from ImageJ: a ``.roi``, or a ``.zip`` of the ROI manager."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+from zipfile import BadZipFile
+
+from cellseg.annotations.drawn import Drawing
+from cellseg.errors import InputError, SettingsError
+
+_DAMAGED = (
+    ValueError, TypeError, LookupError, RuntimeError, AttributeError, NotImplementedError,
+    EOFError, struct.error, zlib.error, BadZipFile,
+)  # fmt: skip
+
+
+def read_rois(path: Path) -> Drawing:
+    """Read areas: polygons, freehand and traced outlines, rectangles, ovals, composites.
+
+    An object's class is its property ``class``, which cellseg's own ``rois.zip`` has, or else
+    ``group N`` where it was put into one of ImageJ's groups.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or its objects lie on several planes of a stack.
+    SettingsError
+        If roifile is not installed.
+    """
+    try:
+        from roifile import ROI_TYPE, roiread
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f'{path}: ROIs of ImageJ need roifile: pip install ".[export]"'
+        ) from error
+    areas = {ROI_TYPE.POLYGON, ROI_TYPE.FREEHAND, ROI_TYPE.TRACED, ROI_TYPE.RECT, ROI_TYPE.OVAL}
+    try:
+        read = roiread(path)
+        rois = read if isinstance(read, list) else [read]
+        planes = {
+            plane
+            for roi in rois
+            if any(plane := (roi.position, roi.c_position, roi.z_position, roi.t_position))
+        }
+        if len(planes) > 1:
+            raise InputError(
+                f"{path}: its ROIs lie on {len(planes)} planes of a stack; save those of one plane"
+            )
+        found = Drawing()
+        for number, roi in enumerate(rois, start=1):
+            if roi.roitype not in areas:
+                found.left_out["points and lines"] += 1
+                continue
+            kind = (roi.properties or {}).get("class") or (f"group {roi.group}" * bool(roi.group))
+            found.add(
+                roi.coordinates(multi=True), kind=str(kind), name=roi.name,
+                said=f"ROI {number}" + (f" ({roi.name})" if roi.name else ""),
+            )  # fmt: skip
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except _DAMAGED as error:
+        said = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: no ROIs of ImageJ: {said}") from error
+    return found

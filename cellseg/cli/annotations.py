@@ -1,0 +1,101 @@
+"""``cellseg annotations``: what was outlined in other programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cellseg.cli._options import PIXEL_SIZE
+from cellseg.cli._say import say
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.group(no_args_is_help=True)
+def annotations() -> None:
+    """Turn outlines from QuPath or ImageJ into training data."""
+
+
+@annotations.command(
+    epilog="""\b
+Examples:
+  cellseg annotations convert slide.geojson --image slide.svs -o training/cells.json
+  cellseg annotations convert RoiSet.zip --image field.tif -o training/cells.json
+  cellseg annotations convert drawn/*.geojson --image slides/ -o training/cells.json
+  cellseg train training/cells.json"""
+)
+@click.argument("inputs", nargs=-1, required=True, type=_PATH, metavar="FILE...")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE.json",
+    help="The training data; its pictures go into a folder images/ beside it.",
+)
+@click.option(
+    "--image",
+    "images",
+    multiple=True,
+    type=_PATH,
+    metavar="SLIDE|FOLDER",
+    help="The slide that was drawn on: once for each FILE, in the same order; or a folder, in "
+    "which slides are called as the FILEs are. Without it they lie beside the FILEs.",
+)
+@click.option("--mpp", type=PIXEL_SIZE, help="µm per pixel, where the slide does not say.")
+@click.option(
+    "--channel", metavar="NUMBER|NAME", help="The channel to learn from, of a slide with several."
+)
+@click.option(
+    "--class",
+    "kind",
+    default="cell",
+    show_default=True,
+    metavar="NAME",
+    help="What objects without a class are called.",
+)
+@click.option(
+    "--whole-cells",
+    is_flag=True,
+    help="Of QuPath's cells take the cell's outline; otherwise its nucleus's.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace FILE.json if it is there already.")
+def convert(
+    inputs: tuple[Path, ...],
+    output: Path,
+    images: tuple[Path, ...],
+    mpp: float | None,
+    channel: str | None,
+    kind: str,
+    whole_cells: bool,
+    overwrite: bool,
+) -> None:
+    """Turn FILEs of outlines into training data for cellseg train.
+
+    FILE is a GeoJSON that QuPath exported (.geojson, .geojson.gz) or what ImageJ's ROI manager
+    saved (.zip, .roi).
+
+    Outline every cell, or mark where you outlined every cell: in QuPath as annotations of class
+    Region*, in ImageJ as ROIs whose name begins with Region*. Each region is then cut out and
+    learned from alone. What lies in annotations of class Ignore* is neither learned as a cell nor
+    as background.
+    """
+    # Imported late: what reads slides takes a second to load, and --help needs none of it.
+    from cellseg.training.convert import ConvertRequest, convert
+
+    made = convert(
+        ConvertRequest(
+            inputs=inputs,
+            output=output,
+            images=images,
+            mpp=mpp,
+            channel=channel,
+            kind=kind,
+            whole_cells=whole_cells,
+            overwrite=overwrite,
+        )
+    )
+    for note in made.notes:
+        say(note, err=True)
+    say(f"{made.output}: {made.objects:,} objects on {made.pictures:,} pictures")

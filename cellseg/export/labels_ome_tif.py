@@ -1,0 +1,57 @@
+"""``labels.ome.tif``: the label image at the slide's own size as an OME-TIFF with a pyramid.
+
+Like ``labels.tif``, and each further level half as large, by nearest neighbour, down to a tile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from cellseg.export.labels_tiff import TILE_PX, _tiles
+from cellseg.results import Frame, Result
+
+
+def write(result: Result, path: Path) -> None:
+    """Write the labels of a result.
+
+    Parameters
+    ----------
+    result : Result
+        Finished.
+    path : Path
+        Overwritten.
+    """
+    labels, base = result.labels()[0], result.frame
+    levels = [base]
+    while max(levels[-1].height, levels[-1].width) > TILE_PX:
+        levels.append(_halved(levels[-1]))
+    size = {} if base.mpp is None else {f"PhysicalSize{axis}": base.mpp for axis in "XY"}
+    with tifffile.TiffWriter(path, ome=True, bigtiff=True) as file:
+        for number, level in enumerate(levels):
+            file.write(
+                _tiles(labels, level),
+                shape=(level.height, level.width),
+                dtype=np.uint32,
+                tile=(TILE_PX, TILE_PX),
+                compression="zlib",
+                compressionargs={"level": 4},
+                photometric="minisblack",
+                subifds=None if number else len(levels) - 1,
+                subfiletype=1 if number else 0,
+                metadata=None if number else {"axes": "YX", "Name": "labels", **size},
+                maxworkers=1,
+            )
+
+
+def _halved(frame: Frame) -> Frame:
+    """A level's frame as if it were the slide's: each pixel is as wide as two."""
+    return replace(
+        frame,
+        height=-(-frame.height // 2),
+        width=-(-frame.width // 2),
+        downsample=frame.downsample / 2,
+    )

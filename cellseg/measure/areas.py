@@ -1,0 +1,80 @@
+"""How large the cells are, in a few numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+QUANTILES_PERCENT = (5, 25, 50, 75, 95)
+
+
+@dataclass(frozen=True)
+class AreaStatistics:
+    """How large the cells are.
+
+    Attributes
+    ----------
+    mean, std, minimum, maximum : float
+        ``std`` with divisor n.
+    quantiles : dict of int to float
+        Percent to area, for :data:`QUANTILES_PERCENT`, linear between cells.
+    """
+
+    mean: float
+    std: float
+    minimum: float
+    maximum: float
+    quantiles: dict[int, float]
+
+    @property
+    def median(self) -> float:
+        """Half of the cells are smaller."""
+        return self.quantiles[50]
+
+    @classmethod
+    def of(cls, areas: NDArray[np.float32]) -> AreaStatistics:
+        """Of at least one area; sums are made in float64."""
+        points = np.percentile(areas, QUANTILES_PERCENT)
+        return cls(
+            mean=float(areas.mean(dtype=np.float64)),
+            std=float(areas.std(dtype=np.float64)),
+            minimum=float(areas.min()),
+            maximum=float(areas.max()),
+            quantiles={
+                percent: float(point)
+                for percent, point in zip(QUANTILES_PERCENT, points, strict=True)
+            },
+        )
+
+    def times(self, factor: float) -> AreaStatistics:
+        """The same in another unit."""
+        return AreaStatistics(
+            self.mean * factor,
+            self.std * factor,
+            self.minimum * factor,
+            self.maximum * factor,
+            {percent: area * factor for percent, area in self.quantiles.items()},
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON."""
+        quantiles = {str(percent): area for percent, area in self.quantiles.items()}
+        return {**asdict(self), "quantiles": quantiles}
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any] | None) -> AreaStatistics | None:
+        """Back from :meth:`as_dict`; None of None.
+
+        Raises
+        ------
+        KeyError, TypeError
+            If something is missing.
+        """
+        if found is None:
+            return None
+        quantiles = {int(percent): area for percent, area in found["quantiles"].items()}
+        return cls(**{**found, "quantiles": quantiles})

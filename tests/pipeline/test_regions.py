@@ -1,0 +1,295 @@
+"""Counting in regions: known cells, a detector that finds them all, and regions around some."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import shapely
+from PIL import Image
+
+from cellseg.annotations.region import Region, Regions
+from cellseg.cli._progress import Reporter
+from cellseg.counting.request import CountRequest
+from cellseg.detect.threshold import ThresholdDetector
+from cellseg.errors import ExistingResultError, SettingsError
+from cellseg.export import export
+from cellseg.measure.regions import lines
+from cellseg.overlay import overlay
+from cellseg.pipeline.count import count
+from cellseg.pipeline.run import CountResult, Note, Started, run
+from cellseg.protocol import load_protocol
+from cellseg.results import load_result
+from cellseg.results.corrections import Corrections
+from cellseg.synthetic import write_disc_slide
+from cellseg.tissue import TissueMask
+
+PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
+MPP = 0.5
+
+RING = Region(
+    shapely.MultiPolygon([(((60, 40), (700, 60), (640, 560), (90, 500)), [
+        ((200, 200), (300, 200), (300, 300), (200, 300))])]), "ring", "Tumor",
+)  # fmt: skip
+NESTED = Region.box(320, 320, 450, 600, name="nested")
+APART = Region.of(
+    [[(600, 10), (600, 200), (690, 200)], [(10, 750), (10, 890), (90, 890), (90, 750)]],
+)
+BESIDE = Region.box(2000, 2000, 2100, 2100, name="beside")
+ACROSS = Region.box(600, 800, 1500, 1500, name="across")
+EMPTY = Region.box(1, 1, 3, 3, name="=empty")
+REGIONS = Regions.of([RING, NESTED, APART, BESIDE, ACROSS, EMPTY])
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory):
+    path = tmp_path_factory.mktemp("regions") / "discs.tif"
+    return path, write_disc_slide(path, np.random.default_rng(7), shape=(700, 900))
+
+
+def request_for(slide, home, **changes):
+    path, _ = slide
+    base = CountRequest(image=path, protocol=PROTOCOL, prefilter=False, output=home)
+    return replace(base, regions=REGIONS, **changes)
+
+
+def counted(request):
+    events = list(run(request, detector=ThresholdDetector()))
+    assert isinstance(events[-1], CountResult)
+    return events[-1], events
+
+
+@pytest.fixture(scope="module")
+def whole(slide, tmp_path_factory):
+    request = request_for(slide, tmp_path_factory.mktemp("whole"))
+    return counted(replace(request, regions=None))[0]
+
+
+@pytest.fixture(scope="module")
+def part(slide, tmp_path_factory):
+    return counted(request_for(slide, tmp_path_factory.mktemp("part")))
+
+
+def centred_in(table, region):
+    """One point at a time, without the index."""
+    return np.array(
+        [
+            shapely.intersects_xy(region.shape, x + 0.5, y + 0.5)
+            for y, x in table[["centroid_y_px", "centroid_x_px"]].to_numpy()
+        ]
+    )
+
+
+def test_each_region_holds_the_cells_that_a_whole_count_finds_there(slide, whole, part):
+    _, truth = slide
+    result, _ = part
+    everything = whole.cells.table
+    assert len(everything) == truth.count
+    held = np.stack([centred_in(everything, region) for region in REGIONS])
+    assert (held[0] & held[1]).sum() > 5, "some cells lie in two regions"
+    assert 20 < held.any(axis=0).sum() < len(everything) - 20
+    columns = [name for name in everything.columns if name != "label"]
+    wanted = everything.loc[held.any(axis=0), columns].reset_index(drop=True)
+    table = result.cells.table
+    assert table[columns].equals(wanted)
+    assert table.columns[-1] == "region"
+    assert "region" not in everything
+    names = [region.name for region in REGIONS]
+    assert table["region"].tolist() == [
+        "; ".join(name for name, inside in zip(names, cell, strict=True) if inside)
+        for cell in held.T[held.any(axis=0)]
+    ]
+    assert [region.cells for region in result.cells.summary.regions] == held.sum(axis=1).tolist()
+
+
+def test_areas_and_densities_are_those_of_the_region(part):
+    result, _ = part
+    regions = {region.name: region for region in result.cells.summary.regions}
+    assert list(regions) == ["ring", "nested", "region 1", "beside", "across", "=empty"]
+    # The slide is 700 × 900 px; boxes are given by pixel centres.
+    wanted = {"nested": 130 * 280, "beside": 0, "across": 99.5 * 99.5, "=empty": 4,
+              "ring": RING.shape.area, "region 1": 190 * 90 / 2 + 80 * 140}  # fmt: skip
+    for name, area in wanted.items():
+        assert regions[name].region_px2 == pytest.approx(area)
+        assert regions[name].area_mm2 == pytest.approx(area * (MPP / 1000) ** 2)
+    nested = regions["nested"]
+    assert nested.density_per_mm2 == pytest.approx(nested.cells / (130 * 280 * 0.25e-6))
+    assert nested.area_um2.median == pytest.approx(nested.area_px.median * MPP**2)
+    table = result.cells.table
+    inside = table[table["region"].str.contains("nested")]
+    assert nested.area_px.quantiles[50] == pytest.approx(inside["area_px"].median())
+    assert nested.cells_per_class == {"nucleus": len(inside)}
+    assert regions["ring"].kind == "Tumor"
+    assert (regions["beside"].density_per_mm2, regions["beside"].area_px) == (None, None)
+    assert regions["=empty"].density_per_mm2 == 0
+
+
+def test_what_is_said_and_written(slide, part):
+    result, events = part
+    folder = result.cells.folder
+    assert folder.name == "discs.cellseg"
+    started = next(event for event in events if isinstance(event, Started))
+    assert "6 regions, " in started.text
+    assert "skipped" not in started.text
+    notes = [event.text for event in events if isinstance(event, Note)]
+    assert any("(beside) lies outside of the slide" in text for text in notes)
+    assert any("(across) lies in part outside" in text for text in notes)
+    record = json.loads((folder / "run.json").read_text())
+    assert [one["class"] for one in record["summary"]["regions"]] == ["Tumor", *[""] * 5]
+    assert record["summary"]["regions"][1]["area_um2"]["quantiles"]["50"] > 0
+    assert record["settings"]["regions"] == "regions.geojson"
+    assert "regions.geojson" in record["files"]
+    assert load_result(folder).regions() == REGIONS
+    said = result.cells.summary.regions[0].said("nucleus")
+    density = result.cells.summary.regions[0].density_per_mm2
+    number = result.cells.summary.regions[0].cells
+    assert said.startswith(f"in region ring (Tumor): {number} nuclei, {density:,.0f} /mm² in 0.0")
+    assert "'=empty" not in (folder / "cells.csv").read_text()
+
+
+def test_counted_again_there_is_nothing_to_do_and_another_region_is_refused(slide, tmp_path):
+    request = request_for(slide, tmp_path)
+    first, _ = counted(request)
+    again, events = counted(request)
+    assert any("nothing to do" in event.text for event in events if isinstance(event, Note))
+    assert again.cells.summary == first.cells.summary
+    with pytest.raises(ExistingResultError):
+        counted(replace(request, regions=None))
+    with pytest.raises(ExistingResultError):
+        counted(replace(request, regions=Regions.of([RING])))
+    with pytest.raises(SettingsError, match=r"1 region \(beside\) lies outside of the slide"):
+        counted(replace(request, regions=Regions.of([BESIDE])))
+    assert (first.cells.folder / "cells.csv").is_file()
+
+
+@pytest.mark.parametrize("tile", [64, 1024])
+def test_the_cells_of_regions_do_not_depend_on_the_tile(slide, part, tmp_path, tile):
+    other, _ = counted(request_for(slide, tmp_path, tile_px=tile))
+    for name in ("cells.csv", "regions.geojson"):
+        assert (other.cells.folder / name).read_bytes() == (
+            part[0].cells.folder / name
+        ).read_bytes()
+
+
+def test_from_python(slide, tmp_path, monkeypatch):
+    monkeypatch.setattr("cellseg.pipeline.run.load_detector", lambda *_, **__: ThresholdDetector())
+    path, _ = slide
+    drawn = tmp_path / "tumour.geojson"
+    drawn.write_text(json.dumps(REGIONS.as_geojson()))
+    for number, region in enumerate((drawn, str(drawn), REGIONS, NESTED)):
+        with warnings.catch_warnings(action="ignore"):
+            cells = count(path, protocol=PROTOCOL, output=tmp_path / str(number), region=region)
+        assert "nested" in [one.name for one in cells.summary.regions]
+        assert cells.table["region"].str.contains("nested").any()
+
+
+def test_tissue_of_a_region_is_measured_in_the_region():
+    tissue = np.zeros((44, 57), bool)
+    tissue[10:20, 5:40] = True  # lattice pixels 160 … 320, 80 … 640
+    mask = TissueMask(tissue, tissue | True, 16.0, (700, 900))
+    region = shapely.MultiPolygon([shapely.box(40, 100, 440, 420)])
+    inside = mask.within(region)
+    assert inside.looked_at_px() == 400 * 320
+    assert inside.skipped_px() == 0
+    assert inside.area_px() == pytest.approx(360 * 160, rel=0.02)
+    assert mask.area_in(region) == inside.area_px()
+    assert mask.area_in(shapely.MultiPolygon([shapely.box(200, 200, 210, 203)])) == 30
+    assert mask.area_in(shapely.MultiPolygon([shapely.box(0, 0, 10, 3)])) == 0
+    sliver = shapely.MultiPolygon([shapely.Polygon([(100, 200), (600, 300), (600, 300.001)])])
+    assert mask.area_in(sliver) == pytest.approx(sliver.area)
+    assert mask.area_in(shapely.MultiPolygon()) == 0
+
+
+def test_thousands_of_regions_have_their_tissue_measured_together(slide, tmp_path):
+    rng = np.random.default_rng(1)
+    many = [Region.box(y, x, y + 40, x + 40) for y, x in rng.uniform(0, 700, (2_000, 2))]
+    result, events = counted(replace(request_for(slide, tmp_path), regions=Regions.of(many)))
+    regions = result.cells.summary.regions
+    assert len(regions) == 2_000
+    assert sum(region.cells for region in regions) == sum(
+        len(names.split("; ")) for names in result.cells.table["region"]
+    )
+    assert any("…) lie" in event.text for event in events if isinstance(event, Note))
+
+
+def free_place(truth, region):
+    """Corner of 8 × 8 px without a cell, whose middle lies in a region, or in none."""
+    for y in range(0, 690, 9):
+        for x in range(0, 890, 9):
+            names = [one.name for one in REGIONS if one.contains([y + 3.5], [x + 3.5])[0]]
+            if names == region and not truth.labels[y : y + 8, x : x + 8].any():
+                return y, x
+    raise AssertionError("no room")
+
+
+def test_corrected_cells_get_their_regions_anew(slide, tmp_path):
+    _, truth = slide
+    result, _ = counted(request_for(slide, tmp_path))
+    before = {one.name: one for one in result.cells.summary.regions}
+    corrections = Corrections.open(result.cells.folder)
+    in_ring = result.cells.table.query("region == 'ring'")["label"].tolist()[:2]
+    corrections.delete(in_ring)
+    square = np.ones((8, 8), bool)  # no drawn disc fills its box
+    corrections.add(free_place(truth, ["ring", "nested"]), square)
+    corrections.add(free_place(truth, []), square)
+    after = {one.name: one for one in corrections.recount().regions}
+    assert after["ring"].cells == before["ring"].cells - 1
+    assert after["nested"].cells == before["nested"].cells + 1
+    assert after["nested"].area_mm2 == before["nested"].area_mm2
+    saved = corrections.save()
+    drawn = saved.table().query("extent == 1")
+    assert sorted(drawn["region"]) == ["", "ring; nested"]
+    assert saved.regions() == REGIONS
+    kept = saved.table().query("extent != 1")["region"].value_counts()
+    wanted = result.cells.table.query("label not in @in_ring")["region"].value_counts()
+    assert kept.to_dict() == wanted.to_dict()
+    assert [one["cells"] for one in saved.run["summary"]["regions"]] == [
+        one.cells for one in after.values()
+    ]
+
+
+def test_exports_carry_the_regions(part):
+    table = part[0].cells.table
+    folder = part[0].cells.folder
+    features = json.loads(export(folder, "cells.geojson").read_text())["features"]
+    told = {one["properties"]["name"]: one["properties"]["metadata"]["region"] for one in features}
+    assert told == dict(zip(table["label"].astype(str), table["region"], strict=True))
+    pq = pytest.importorskip("pyarrow.parquet")
+    assert (
+        pq.read_table(export(folder, "cells.parquet"))["region"].to_pylist()
+        == table["region"].tolist()
+    )
+    openpyxl = pytest.importorskip("openpyxl")
+    sheet = openpyxl.load_workbook(export(folder, "cells.xlsx"))["cells"]
+    last = [row[-1] for row in sheet.iter_rows(values_only=True)]
+    assert last == ["region", *table["region"]]
+
+
+def test_pictures_show_the_borders(part):
+    folder = part[0].cells.folder
+    # Of the nested box the left border, 320 … 450 px down at x = 320.5, and nothing further left.
+    picture = overlay(load_result(folder), box=(360, 300, 400, 340))
+    with Image.open(picture) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    white = (pixels == 255).all(axis=2)
+    dark = (pixels == (20, 20, 24)).all(axis=2)
+    assert white[-300:].any(axis=0).sum() > 0
+    columns = np.flatnonzero(dark[-300:-60].sum(axis=0) > 150)
+    assert 2 <= len(columns) <= 8
+    assert (folder / "overview.png").stat().st_size > 10_000
+
+
+def test_the_screen_speaks_of_regions(part, capsys):
+    with Reporter(sys.stderr) as reporter:
+        for event in part[1]:
+            reporter.show(event)
+    said = capsys.readouterr().err
+    nested = part[0].cells.summary.regions[1]
+    assert f"  in region nested: {nested.cells} nuclei, {nested.density_per_mm2:,.0f} /mm²" in said
+    assert "  in region beside: 0 nuclei\n" in said
+    assert "skipped" not in said
+    assert len(lines([nested] * 10_000, "nucleus")) == 21
