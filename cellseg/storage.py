@@ -166,14 +166,14 @@ class RemotePath:
             If there is nothing, or the storage refuses.
         """
         with self.reached() as (fs, path):
-            found: dict[str, Any] = fs.info(path)
+            found: dict[str, Any] = _behind(fs).info(path)
             return found
 
     def exists(self) -> bool:
         """Whether there is a file or a folder; a storage that refuses is an error."""
         with self.reached() as (fs, path):
             try:
-                fs.info(path)
+                _behind(fs).info(path)
             except FileNotFoundError as error:
                 if _refused(error) is not None:
                     raise
@@ -184,8 +184,12 @@ class RemotePath:
         return self.exists() and self.info().get("type") == "file"
 
     def is_dir(self) -> bool:
-        """Also where a storage has no folders, but the name is that of one."""
-        if self.suffix.lower() == ".zarr":
+        """Also where a storage has no folders, but the name is that of an OME-Zarr or lies in one.
+
+        Of what lies in one, only folders of images are asked for so.
+        """
+        in_zarr = any(part.lower().endswith(".zarr") for part in self._path.parts)
+        if in_zarr and self.suffix.lower() in ("", ".zarr"):
             return True
         return self.exists() and self.info().get("type") == "directory"
 
@@ -207,13 +211,12 @@ class RemotePath:
     def open(self, mode: str = "rb") -> IO[bytes]:
         """The file for reading anywhere in it, a block at a time."""
         with self.reached() as (fs, path):
-            file = fs.open(
-                path,
-                mode,
-                block_size=BLOCK_BYTES,
-                cache_type="blockcache",
-                cache_options={"maxblocks": KEPT_BLOCKS},
-            )
+            cache: dict[str, Any] = {
+                "cache_type": "blockcache",
+                "cache_options": {"maxblocks": KEPT_BLOCKS},
+            }
+            is_kept = _behind(fs) is not fs  # then by fsspec's own cache on the disk
+            file = fs.open(path, mode, block_size=BLOCK_BYTES, **({} if is_kept else cache))
             # fsspec's files in memory are one object for all who open them: one position.
             opened: IO[bytes] = (
                 io.BytesIO(file.getvalue()) if isinstance(file, io.BytesIO) else file
@@ -321,8 +324,15 @@ def _remote_files(place: RemotePath) -> list[tuple[str, int, str | int]]:
         if not found:
             marks = [f"{path}/.zattrs", f"{path}/zarr.json"] if place.is_dir() else []
             mark = next((mark for mark in marks if fs.isfile(mark)), path)
-            return [("", *_marks(fs.info(mark)))]
+            return [("", *_marks(_behind(fs).info(mark)))]
         return [(str(name), *_marks(info)) for name, info in found.items()]
+
+
+def _behind(fs: Any) -> Any:  # noqa: ANN401
+    """The storage itself behind a cache, which would list a folder to tell of a file."""
+    from fsspec.implementations.cached import CachingFileSystem
+
+    return fs.fs if isinstance(fs, CachingFileSystem) else fs
 
 
 def _marks(info: dict[str, Any]) -> tuple[int, str]:

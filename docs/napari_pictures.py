@@ -38,7 +38,7 @@ def save(viewer: napari.Viewer, path: Path) -> None:
 
 
 def main(folder: Path, results: Path) -> None:
-    """Count, inspect, save both pictures."""
+    """Count, classify, inspect; a picture of each."""
     viewer = napari.Viewer()
     viewer.window.resize(1400, 900)
     viewer.open_sample("cellseg-slides", "ihc")
@@ -50,6 +50,11 @@ def main(folder: Path, results: Path) -> None:
     save(viewer, folder / "napari-count.png")
     viewer.window.remove_dock_widget("all")
     _, cells = viewer.window.add_plugin_dock_widget("cellseg-slides", "Inspect and correct cells")
+    cells.tabs.setCurrentWidget(cells.classify)
+    wait(lambda: cells.classify.parted is not None)
+    cells.classify.histogram.slider.setValue((0.3,))
+    save(viewer, folder / "napari-positive.png")
+    cells.tabs.setCurrentWidget(cells.look)
     viewer.add_shapes(
         [np.array([[60.0, 60.0], [240.0, 330.0]])],
         shape_type="rectangle",

@@ -105,6 +105,12 @@ class Moments:
                 passed(self.name)
                 return result
 
+            def executemany(self, *given):
+                passed(self.name)
+                result = super().executemany(*given)
+                passed(self.name)
+                return result
+
         def watched(path, **options):
             database = connect(path, factory=Watched, **options)
             database.name = Path(path).stem

@@ -44,6 +44,7 @@ HOMES = {
     "dask": {"export"},
     "distributed": {"counting"},
     "cloudpickle": {"counting"},
+    "filelock": {"results"},
     "fsspec": {"storage"},
 }
 

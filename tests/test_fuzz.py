@@ -70,3 +70,11 @@ def test_what_goes_wrong_is_noticed(tmp_path: Path) -> None:
         "runs": "os.system", "quits": "exit code 1",
     }  # fmt: skip
     assert {way: words[way] for way in faults if words[way] in faults[way]} == words, faults
+
+
+@pytest.mark.slow
+def test_counts_killed_at_random_moments_come_to_the_same() -> None:
+    """A part of ``python -m tools.kills``."""
+    done = python("-m", "tools.kills", "--kills", "4", "--seed", "3")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "all the same" in done.stdout

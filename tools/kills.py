@@ -89,12 +89,16 @@ def campaign(kills: int, seed: int, home: Path) -> tuple[Counter[str], list[str]
     expected = files(home / "undisturbed" / "discs.cellseg")
     found, wrong, done = Counter[str](), [], 0
     while done < kills:
-        output = home / f"{done}"
+        output = home / f"{sum(found.values())}"
         for _ in range(min(dice.randint(1, IN_A_ROW), kills - done)):
             kind = dice.choice((signal.SIGKILL, signal.SIGTERM))
-            code = end(start(image, output), dice.uniform(0, 1.1) * seconds, kind)
-            found[f"{kind.name}: {'it was done' if code == 0 else f'exit code {code}'}"] += 1
-            if code not in (0, -signal.SIGKILL, -signal.SIGTERM, 130):
+            code = end(start(image, output), dice.uniform(0, 1) * seconds, kind)
+            if code == 0:
+                found["done before the signal came, not among the kills"] += 1
+                seconds *= 0.8  # the machine is faster than it was
+                break
+            found[f"{kind.name}: exit code {code}"] += 1
+            if code not in (-signal.SIGKILL, -signal.SIGTERM, 130):
                 wrong.append(f"{output.name}: {kind.name}, exit code {code}")
             done += 1
         code = end(start(image, output), None, signal.SIGTERM)
@@ -103,7 +107,7 @@ def campaign(kills: int, seed: int, home: Path) -> tuple[Counter[str], list[str]
         if not same:
             said = output.with_suffix(".txt").read_text(encoding="utf-8")
             wrong.append(f"{output.name}: exit code {code}, another result\n{said}")
-        print(f"{done} of {kills}", flush=True)
+        print(f"{done} of {kills} kills", flush=True)
         shutil.rmtree(output)
     return found, wrong
 

@@ -93,9 +93,7 @@ def main(
         one.model_copy(update={"licence": SETS[one.name][0], "attribution": SETS[one.name][1]})
         for one in card.data
     ]
-    card = card.model_copy(
-        update={"data": tuple(cards), "settings": {}, "licence": "BSD-3-Clause"}
-    )
+    card = card.model_copy(update={"data": tuple(cards), "settings": {}, "licence": "BSD-3-Clause"})
     save_model(output / "default.safetensors", state, card, quantise=True)
     click.echo(output / "default.safetensors")
 

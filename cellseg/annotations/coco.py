@@ -7,6 +7,7 @@ project one error message at a time.
 from __future__ import annotations
 
 import json
+import math
 import struct
 import zlib
 from collections import defaultdict
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
-from imageio.v3 import imread
+from imageio.v3 import improps, imread
 from numpy.typing import NDArray
 from PIL.Image import DecompressionBombError
 
@@ -347,6 +348,9 @@ def _key(value: object) -> int | None:
 
 def read_pixels(path: Path, extent: tuple[int, int]) -> NDArray[np.generic]:
     """An annotated image of (H, W) as (H, W, 1 or 3)."""
+    claimed = improps(path).shape
+    if math.prod(claimed) > 4 * math.prod(extent):
+        raise ValueError(f"claims an array of {claimed}, more than four channels of {extent}")
     return _channels_last(np.asarray(imread(path)), extent)
 
 

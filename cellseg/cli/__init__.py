@@ -24,7 +24,7 @@ COMMANDS = {
     "annotations": "Turn outlines from QuPath or ImageJ into training data.",
     "classify": "Part a result's cells into positive and negative.",
     "count": "Count and measure the cells on each IMAGE.",
-    "doctor": "Say what is installed, where a count would run, what is not well.",
+    "doctor": "Say what is installed, where a count would run.",
     "evaluate": "Count the annotated images of DATA, and compare.",
     "export": "Write a result for QuPath, ImageJ, spreadsheets or training.",
     "info": "Say what an image is: size, channels, pixel size.",

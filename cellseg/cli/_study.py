@@ -11,7 +11,6 @@ from cellseg.cli._many import Failed, Outcome
 from cellseg.cli._say import say
 from cellseg.errors import InputError, SettingsError
 from cellseg.report.study.images import Image
-from cellseg.slide.formats import is_image_folder
 from cellseg.storage import Location
 from cellseg.text import visible
 
@@ -121,14 +120,14 @@ def leave(study: Study, *, report: bool, parquet: bool, page: Path | None = None
 def _home(
     given: Sequence[Location], images: Sequence[Image], output: Location | None
 ) -> Path | None:
-    """The output, or the one folder that all images lie in."""
-    if output is not None:
-        return output if isinstance(output, Path) else None
-    if len(given) == 1 and images[0].path != given[0] and not is_image_folder(given[0]):
-        return given[0] if isinstance(given[0], Path) else None
-    homes = {image.home(None) for image in images}
-    home = homes.pop()
-    return home if isinstance(home, Path) and not homes else None
+    """The output, the folder that was searched, or the one that all results lie in."""
+    home = output
+    if home is None and len(given) == 1 and any(image.below.parts for image in images):
+        home = given[0]
+    if home is None:
+        homes = {image.home(None) for image in images}
+        home = homes.pop() if len(homes) == 1 else None
+    return home if isinstance(home, Path) else None
 
 
 def _path(image: Location) -> str:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cellseg.counting.local import Mapped
 from cellseg.counting.tally import Tally
 from cellseg.counting.tiles import TileSource
+from cellseg.counting.work import TileFound
 from cellseg.detect import DetectorInfo
 from cellseg.errors import RegionError
 from cellseg.geometry import Box, Tile
 from cellseg.instances import Instances
 from cellseg.intensity.dyes import DARKEST, Dyes
-from cellseg.measure import REGION, Column, Scale, columns, measure
+from cellseg.measure import REGION, Column, Scale, channel_slugs, columns, measure
 from cellseg.merge import Settled
 from cellseg.text import visible
 from cellseg.tissue import TissueMask
@@ -34,10 +37,27 @@ class MeasuredCells:
     table : DataFrame, N rows
         The columns of ``cells.csv`` but for ``region``; ``label`` is 0, as only the whole run can
         number the cells.
+    is_new : bool
+        False where an interrupted run had measured them.
     """
 
     instances: Instances
     table: pd.DataFrame
+    is_new: bool = True
+
+
+class Earlier(Protocol):
+    """What an interrupted run of the same plan found and measured."""
+
+    def tiles(self) -> Iterator[Mapped[TileFound]]:
+        """Its tiles; they are not read again."""
+        ...
+
+    def recall(
+        self, instances: Instances, columns: Sequence[str]
+    ) -> Mapping[int, NDArray[np.float64]]:
+        """The rows of those cells that it measured, by their index; text columns left out."""
+        ...
 
 
 class CellMeasurer:
@@ -97,8 +117,31 @@ class CellMeasurer:
         self._tally.outside += int(np.count_nonzero(sized & ~inside))
         return settled.take(kept)
 
+    def recalled(
+        self, settled: Settled, earlier: Earlier
+    ) -> tuple[tuple[MeasuredCells, ...], Settled]:
+        """The cells that were measured before, and the others."""
+        kept = [c for c in self.columns if c.dtype != "str" and c.name != "label"]
+        rows = earlier.recall(settled.instances, [column.name for column in kept])
+        if not rows:
+            return (), settled
+        known = np.array(sorted(rows))
+        values = np.stack([rows[index] for index in known.tolist()])
+        table = pd.DataFrame(
+            {c.name: values[:, k].astype(c.dtype) for k, c in enumerate(kept)}, copy=False
+        )
+        part = settled.take(known)
+        self._tally.kept += len(part)
+        new = np.setdiff1d(np.arange(len(settled)), known)
+        if self._channels:
+            first = f"intensity_mean_{channel_slugs(self._channels)[0]}"
+            self._tally.unmeasured += int(table[first].isna().sum())
+        return (
+            MeasuredCells(part.instances, self._named(table, part), is_new=False),
+        ), settled.take(new)
+
     def measured(self, settled: Settled) -> Iterator[MeasuredCells]:
-        """The cells with their rows, those of a tile together, so that it is read once.
+        """The cells with their rows, those of a tile together.
 
         Of a count in regions without those whose centroid lies in none.
         """
@@ -140,7 +183,7 @@ class CellMeasurer:
             stain=self._protocol.stain,
             white=self._white,
         )
-        return self.with_names(table, part)
+        return self._named(table, part)
 
     def _look_at_limit(
         self, part: Instances, raw: NDArray[np.generic] | None, origin: tuple[int, int]
@@ -155,7 +198,7 @@ class CellMeasurer:
             self._tally.pixels += int(np.count_nonzero(mask))
             self._tally.at_limit += int(np.count_nonzero(blue[y0:y1, x0:x1] & mask))
 
-    def with_names(self, table: pd.DataFrame, settled: Settled) -> pd.DataFrame:
+    def _named(self, table: pd.DataFrame, settled: Settled) -> pd.DataFrame:
         """What pixels do not tell: names, and how the cell lies; all columns, in order."""
         names = np.array(self._info.classes, dtype=object)
         table["class"] = names[settled.instances.classes]
@@ -170,13 +213,13 @@ class CellMeasurer:
     ) -> tuple[NDArray[np.generic] | None, tuple[int, int]]:
         if not self._channels:
             return None, (0, 0)
+        pixels = None if tile is None else self._source.kept(tile)
+        if pixels is not None:
+            return pixels.raw, (pixels.box.y0, pixels.box.x0)
         y0, x0 = part.boxes[:, :2].min(axis=0).tolist()
         y1, x1 = part.boxes[:, 2:].max(axis=0).tolist()
         box = Box(y0, x0, y1, x1)
         try:
-            if tile is not None:
-                pixels = self._source.cached(tile)
-                return pixels.raw, (pixels.box.y0, pixels.box.x0)
             return self._source.region(box), (y0, x0)
         except RegionError:
             self._tally.unmeasured += len(part)

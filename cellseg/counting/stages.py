@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +18,7 @@ import shapely
 
 from cellseg.counting.dyes import fit_dyes
 from cellseg.counting.local import LocalEngine, Mapped
-from cellseg.counting.measured import CellMeasurer, MeasuredCells
+from cellseg.counting.measured import CellMeasurer, Earlier, MeasuredCells
 from cellseg.counting.plan import Plan, fit_normaliser, sample_boxes
 from cellseg.counting.tally import Tally
 from cellseg.counting.tiles import TileSource, find_tissue, overview_step
@@ -169,13 +169,14 @@ class SlideCount:
             self.source, self.detector.info, self.tissue, self.tally, dyes=self.dyes
         )
 
-    def steps(self, earlier: Iterable[Mapped[TileFound]] = ()) -> Generator[Step, None, None]:
+    def steps(self, earlier: Earlier | None = None) -> Generator[Step, None, None]:
         """Count, tile by tile.
 
         Parameters
         ----------
-        earlier : iterable of Mapped
-            Tiles that an interrupted run of the same plan found; they are not detected again.
+        earlier : Earlier, optional
+            What an interrupted run of the same plan left: its tiles are not read again, and its
+            cells not measured again.
 
         Yields
         ------
@@ -188,9 +189,9 @@ class SlideCount:
             With ``strict``, at the first tile that does not decode.
         """
         todo = {(tile.row, tile.column): tile for tile in self.wanted}
-        for mapped in earlier:
+        for mapped in earlier.tiles() if earlier else ():
             if todo.pop((mapped.tile.row, mapped.tile.column), None):
-                yield self._step(mapped, is_new=False)
+                yield self._step(mapped, earlier)
         with closing(self.mapper.map(self.source, self.detector, list(todo.values()))) as results:
             for mapped in results:
                 if self._strict and mapped.error is not None:
@@ -203,7 +204,7 @@ class SlideCount:
         yield Step(None, self._measured(rest))
         self.source.forget()
 
-    def _step(self, mapped: Mapped[TileFound], *, is_new: bool = True) -> Step:
+    def _step(self, mapped: Mapped[TileFound], earlier: Earlier | None = None) -> Step:
         if mapped.found is None:
             self.tally.failure(mapped.tile, str(mapped.error))
         else:
@@ -211,13 +212,19 @@ class SlideCount:
         found = mapped.found.instances if mapped.found else Instances.empty()
         with self._timed("merge"):
             settled = self.merger.add(mapped.tile, found)
-        return Step(mapped, self._measured(settled), is_new)
+        return Step(mapped, self._measured(settled, earlier), is_new=earlier is None)
 
-    def _measured(self, settled: Settled) -> tuple[MeasuredCells, ...]:
+    def _measured(
+        self, settled: Settled, earlier: Earlier | None = None
+    ) -> tuple[MeasuredCells, ...]:
         if not len(settled):
             return ()
+        known: tuple[MeasuredCells, ...] = ()
         with self._timed("measure"):
-            return tuple(self.cells.measured(self.cells.gated(settled)))
+            settled = self.cells.gated(settled)
+            if earlier is not None:
+                known, settled = self.cells.recalled(settled, earlier)
+            return known + tuple(self.cells.measured(settled))
 
     @contextmanager
     def _timed(self, stage: str) -> Iterator[None]:

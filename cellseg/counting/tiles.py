@@ -113,19 +113,16 @@ class TileSource:
             seen[y : y + box.height, x : x + box.width] = self.fill
         return seen
 
-    def cached(self, tile: Tile) -> TilePixels:
-        """The same as :meth:`read`, from memory where it is still there."""
+    def kept(self, tile: Tile) -> TilePixels | None:
+        """A tile out of memory, if it is still there."""
         key = (tile.row, tile.column)
         with self._lock:
             if key in self._cache:
                 self._cache.move_to_end(key)
-                return self._cache[key]
-        pixels = self.read(tile)
-        self.keep(tile, pixels)
-        return pixels
+            return self._cache.get(key)
 
     def keep(self, tile: Tile, pixels: TilePixels) -> None:
-        """Keep a tile for :meth:`cached`; the least recently used ones make room."""
+        """Keep a tile for :meth:`kept`; the least recently used ones make room."""
         key = (tile.row, tile.column)
         with self._lock:
             if key in self._cache:

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -42,8 +41,6 @@ SURE = 0.4
 """Probability from which a nucleus gets a cell type."""
 
 _OUT_OF_MEMORY = (torch.OutOfMemoryError, RuntimeError, MemoryError)
-
-Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
 class MaskRCNNDetector(Detector):

@@ -42,11 +42,15 @@ def write(result: Result, path: Path) -> None:
             system: Scale([side, side], axes=("x", "y")) for system, side in sides.items()
         },
     )
-    table = anndata_of(result)
-    table.obs[_KEY] = _ELEMENT
-    table.obs[_KEY] = table.obs[_KEY].astype("category")
-    table = TableModel.parse(table, region=_ELEMENT, region_key=_KEY, instance_key="label")
+    tables = {}
+    if len(result.rows()):  # spatialdata knows no table without rows
+        table = anndata_of(result)
+        table.obs[_KEY] = _ELEMENT
+        table.obs[_KEY] = table.obs[_KEY].astype("category")
+        tables["table"] = TableModel.parse(
+            table, region=_ELEMENT, region_key=_KEY, instance_key="label"
+        )
     with warnings.catch_warnings():
         # What zarr and ome-zarr will change one day, once for each array: nothing for our users.
         warnings.simplefilter("ignore")
-        SpatialData(labels={_ELEMENT: labels}, tables={"table": table}).write(path)
+        SpatialData(labels={_ELEMENT: labels}, tables=tables).write(path)

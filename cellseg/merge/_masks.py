@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 Corners = tuple[int, int, int, int]
 """(y0, x0, y1, x1), half-open: a box without the cost of one."""
 
 Mask = NDArray[np.bool_]
+
+_EIGHT = np.ones((3, 3), dtype=np.bool_)
 
 
 def tightened(box: Corners, mask: Mask) -> tuple[Corners, Mask] | None:
@@ -81,51 +84,10 @@ def meeting_pairs(boxes: NDArray[np.int64], first: int) -> NDArray[np.int64]:
 def largest_piece(mask: Mask) -> Mask:
     """The largest 8-connected piece of a mask; of equal ones the first in reading order.
 
-    Returns ``mask`` itself where it is one piece. Rows are cut into runs of set pixels, and runs
-    that touch a run of the row above are united.
+    Returns ``mask`` itself where it is one piece.
     """
-    height, width = mask.shape
-    framed = np.zeros((height, width + 2), dtype=np.bool_)
-    framed[:, 1:-1] = mask
-    edges = np.flatnonzero(framed[:, 1:] != framed[:, :-1])  # start, end, start, end, …
-    rows, starts = np.divmod(edges[::2], width + 1)
-    ends = edges[1::2] - rows * (width + 1)
-    if len(rows) < 2 or _one_chain(rows, starts, ends):
+    labels, pieces = ndimage.label(mask, _EIGHT)
+    if pieces < 2:
         return mask
-    piece = _pieces(rows.tolist(), starts.tolist(), ends.tolist())
-    sizes = np.bincount(piece, weights=ends - starts)
-    kept = piece == np.argmax(sizes)
-    if kept.all():
-        return mask
-    alone = np.zeros_like(mask)
-    for row, start, end in zip(rows[kept], starts[kept], ends[kept], strict=True):
-        alone[row, start:end] = True
-    return alone
-
-
-def _one_chain(rows: NDArray[np.int64], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> bool:
-    """Whether each row has one run and each touches the one above: the usual cell."""
-    touches = (starts[1:] <= ends[:-1]) & (starts[:-1] <= ends[1:]) & (rows[1:] == rows[:-1] + 1)
-    return bool(touches.all())
-
-
-def _pieces(rows: list[int], starts: list[int], ends: list[int]) -> NDArray[np.int64]:
-    """The first run (in reading order) of the piece that each run belongs to."""
-    parent = list(range(len(rows)))
-
-    def root(run: int) -> int:
-        while parent[run] != run:
-            parent[run] = parent[parent[run]]
-            run = parent[run]
-        return run
-
-    above = 0
-    for run, row in enumerate(rows):
-        while rows[above] < row - 1 or (rows[above] == row - 1 and ends[above] < starts[run]):
-            above += 1
-        other = above
-        while rows[other] == row - 1 and starts[other] <= ends[run]:
-            first, second = sorted((root(run), root(other)))
-            parent[second] = first
-            other += 1
-    return np.array([root(run) for run in range(len(rows))], dtype=np.int64)
+    largest: Mask = labels == 1 + np.argmax(np.bincount(labels.ravel())[1:])
+    return largest

@@ -59,11 +59,6 @@ class SeamMerger:
         """What became of the instances so far."""
         return replace(self._graph.stats)
 
-    @property
-    def pending(self) -> int:
-        """Instances that are held in memory because a tile is missing."""
-        return len(self._graph.open.union(*self._waiting.values()))
-
     def add(self, tile: Tile, instances: Instances) -> Settled:
         """Take in one tile.
 

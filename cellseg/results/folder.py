@@ -7,7 +7,7 @@ import json
 import logging
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from cellseg.errors import ExistingResultError, InputError, OutputError
 from cellseg.instances import Instances
-from cellseg.measure import REGION
 from cellseg.picture import write_png
 from cellseg.results import publish
+from cellseg.results.cellstore import Batch
 from cellseg.results.files import output_errors, plain, replacing, write_json
 from cellseg.results.journal import JOURNAL_NAME, FinishedTile, Journal, TileStatus
 from cellseg.results.labels import open_labels, write_labels
@@ -29,7 +29,6 @@ from cellseg.results.outlined import Masks, draw_outlines
 from cellseg.results.overview import write_overview
 from cellseg.results.report import Report
 from cellseg.results.result import Result, is_ours, load_result
-from cellseg.results.spool import Batch, Spool
 from cellseg.results.table import write_table
 from cellseg.storage import Location, is_another
 
@@ -64,7 +63,6 @@ class ResultFolder:
         self.path = path
         self._key = key
         self._lock = lock
-        self._spool: Spool | None = None
         if publish.is_ready(path):
             publish.publish(path)
         self.already_complete = _is_done(path, key, image, overwrite=overwrite)
@@ -139,33 +137,44 @@ class ResultFolder:
         *,
         status: TileStatus = "done",
         info: Mapping[str, object] | None = None,
+        cells: Iterable[tuple[pd.DataFrame, Instances]] = (),
     ) -> None:
         """Keep a finished tile, so that a later run need not compute it.
 
         Parameters
         ----------
-        row : int
+        row, column : int
             Place in the grid.
-        column : int
-            The same.
         instances : Instances
             On the slide's lattice; empty where the tile failed.
         status : {'done', 'failed'}
             Failed tiles could not be decoded.
         info : mapping, optional
             Whatever the caller wants back, JSON-ready.
+        cells : iterable of (DataFrame, Instances)
+            Those that became final with it, as :meth:`add_cells` takes them: all of it is kept,
+            or nothing.
         """
         self._worked = True
-        with self._writing():
-            self._journal.add(row, column, instances, status=status, info=info)
+        tile = FinishedTile(row, column, status, dict(info or {}), instances)
+        with self._writing(), self._journal.together():
+            self._journal.add(tile)
+            for table, settled in cells:
+                self._add(table, settled)
 
     def tiles(self) -> Iterator[FinishedTile]:
         """Finished tiles in the order of arrival, one in memory at a time."""
         return self._journal.tiles()
 
-    def finished_tiles(self) -> set[tuple[int, int]]:
-        """(row, column) of the tiles that need not be computed."""
-        return self._journal.places()
+    def recall(
+        self, instances: Instances, columns: Sequence[str]
+    ) -> dict[int, NDArray[np.float64]]:
+        """What an earlier run measured of cells: see :meth:`CellStore.recall`.
+
+        Those that this run does not ask for are not in the result.
+        """
+        with self._writing(), self._journal.together():
+            return self._journal.cells.recall(instances, tuple(columns))
 
     def forget_tiles(self) -> None:
         """Finished tiles are not this run's: nothing of them is kept."""
@@ -179,17 +188,16 @@ class ResultFolder:
         Parameters
         ----------
         table : DataFrame
-            One row an instance. ``label``, ``image``, ``class``, ``object`` and ``region`` may be
-            missing; they and other text are not taken from here.
+            One row an instance. ``label`` and text are not taken from here.
         instances : Instances
             On the slide's lattice.
         """
-        later = ("label", "image", "class", "object", REGION)
-        given = [name for name in later if name in table.columns]
-        with self._writing():
-            if self._spool is None:
-                self._spool = Spool(self._staging / "spool.sqlite")
-            self._spool.add(table.drop(columns=given), instances)
+        with self._writing(), self._journal.together():
+            self._add(table, instances)
+
+    def _add(self, table: pd.DataFrame, instances: Instances) -> None:
+        numbers = table.select_dtypes(["number", "bool"]).drop(columns="label", errors="ignore")
+        self._journal.cells.add(numbers, instances)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -237,28 +245,27 @@ class ResultFolder:
         return load_result(self.path)
 
     def _stage(self, report: Report, token: str, on_progress: Callable[[float], None]) -> None:
-        spool = self._spool or Spool(self._staging / "spool.sqlite")
-        self._spool = spool
+        cells = self._journal.cells
         counts = _Counts(report)
 
         def watched() -> Iterator[Batch]:
-            for batch in spool.batches():
+            for batch in cells.batches():
                 counts.add(batch)
                 yield batch
-                on_progress(0.4 * float(batch.labels[-1]) / spool.count)
+                on_progress(0.4 * float(batch.labels[-1]) / cells.count)
 
         write_table(
             self._staging / publish.TABLE,
             watched(),
             report.columns,
-            spooled=spool.columns or (),
+            measured=cells.columns or (),
             class_names=report.class_names,
             texts={"image": report.image_name, "object": report.object_name},
             regions=report.regions,
         )
         write_labels(
             self._staging / publish.LABELS,
-            spool,
+            cells,
             report.frame,
             token=token,
             on_progress=lambda share: on_progress(0.4 + 0.5 * share),
@@ -274,8 +281,7 @@ class ResultFolder:
         if report.ground is not None:
             self._outline(report)
         on_progress(0.95)
-        write_json(self._staging / publish.RUN, self._describe(report, token, spool.count))
-        spool.close()
+        write_json(self._staging / publish.RUN, self._describe(report, token, cells.count))
 
     def _outline(self, report: Report) -> None:
         """``outlines.png``; none where the slide does not decode any more."""
@@ -315,8 +321,6 @@ class ResultFolder:
 
     def close(self) -> None:
         """Let go of the folder; finished tiles stay in the journal. A second time does nothing."""
-        if self._spool is not None:
-            self._spool.close()
         if not self._lock.is_held:
             self._journal.abandon()
             self._lock.release()

@@ -1,4 +1,4 @@
-"""The journal: tiles that are done, kept on disk while a run goes on."""
+"""The journal: tiles that are done and cells that are final, on disk while a run goes on."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import logging
 import os
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Json, NonNegativeInt
 
 from cellseg.errors import OutputError
 from cellseg.instances import Instances
+from cellseg.results.cellstore import TABLES, CellStore
 from cellseg.results.files import output_errors, readable, remove
 from cellseg.storage import Location, is_another
 
@@ -25,7 +27,7 @@ BESIDE = ("-wal", "-shm", "-journal")
 
 TileStatus = Literal["done", "failed"]
 
-_FORMAT = 2
+_FORMAT = 3
 _APPLICATION_ID = 0x43454C4C
 _HEADER_BYTES = 72
 _logger = logging.getLogger(__name__)
@@ -41,7 +43,7 @@ class FinishedTile:
         Place in the grid.
     status : {'done', 'failed'}
     info : dict
-        What :meth:`Journal.add` was given.
+        Whatever the run wants back, ready for JSON.
     instances : Instances
         On the slide's lattice.
     """
@@ -79,6 +81,8 @@ class Journal:
         Whether there were finished tiles.
     discarded_because : str or None
         Why an older journal was thrown away.
+    cells : CellStore
+        Cells that became final, with what was measured of them.
     """
 
     def __init__(
@@ -103,6 +107,7 @@ class Journal:
                 self.delete()  # it holds nothing, and nobody would know whose it is
             raise
         self.resumed = self.count() > 0
+        self.cells = CellStore(self._database)
 
     def _open(self, key: str) -> sqlite3.Connection:
         try:
@@ -168,32 +173,26 @@ class Journal:
             _logger.warning("%s: tile %s is damaged, done again", self.path, tile)
             database.execute("DELETE FROM tiles WHERE id = ?", (number,))
 
-    def add(
-        self,
-        row: int,
-        column: int,
-        instances: Instances,
-        *,
-        status: TileStatus = "done",
-        info: Mapping[str, object] | None = None,
-    ) -> None:
-        """Keep a finished tile; a second time takes the first's place."""
-        data = instances.to_bytes()
-        with output_errors(self.path):
-            self._database.execute(
-                "INSERT OR REPLACE INTO tiles (row, column, status, info, checksum, instances)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                (row, column, status, json.dumps(dict(info or {})), zlib.crc32(data), data),
-            )
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is added meanwhile is kept as one, or not at all."""
+        with output_errors(self.path), self._database:
+            self._database.execute("BEGIN")
+            yield
+
+    def add(self, tile: FinishedTile) -> None:
+        """Keep a finished tile, in :meth:`together`; a second time takes the first's place."""
+        data = tile.instances.to_bytes()
+        self._database.execute(
+            "INSERT OR REPLACE INTO tiles (row, column, status, info, checksum, instances)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (tile.row, tile.column, tile.status, json.dumps(tile.info), zlib.crc32(data), data),
+        )
 
     def tiles(self) -> Iterator[FinishedTile]:
         """Every finished tile in the order of arrival, one in memory at a time."""
         with output_errors(self.path):
             yield from (tile for _, tile in _rows(self._database) if isinstance(tile, FinishedTile))
-
-    def places(self) -> set[tuple[int, int]]:
-        """(row, column) of every kept tile."""
-        return set(self._database.execute("SELECT row, column FROM tiles"))
 
     def count(self) -> int:
         """How many tiles are kept."""
@@ -201,9 +200,10 @@ class Journal:
         return int(count)
 
     def forget(self) -> None:
-        """Keep no tile."""
-        with output_errors(self.path):
+        """Keep no tile and no cell."""
+        with self.together():
             self._database.execute("DELETE FROM tiles")
+            self._database.execute("DELETE FROM cells")
 
     def close(self, *, keep: bool = True) -> None:
         """Close the file, and delete it if nothing in it is worth keeping.
@@ -253,6 +253,7 @@ _TABLES = (
     "CREATE TABLE tiles (id INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL,"
     " column INTEGER NOT NULL, status TEXT NOT NULL, info TEXT NOT NULL,"
     " checksum INTEGER NOT NULL, instances BLOB NOT NULL, UNIQUE (row, column))",
+    *TABLES,
 )
 
 

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from cellseg.errors import InputError
 from cellseg.geometry import Frame
+from cellseg.results.cellstore import CHUNK_PX, CellStore
 from cellseg.results.files import read_json, sync_tree
-from cellseg.results.spool import CHUNK_PX, Spool
 from cellseg.slide.limits import MAX_LEVELS
 from cellseg.slide.zarrstore import open_array
 
@@ -67,15 +67,15 @@ class LabelLevel:
 
 
 def write_labels(
-    path: Path, spool: Spool, frame: Frame, *, token: str, on_progress: Callable[[float], None]
+    path: Path, cells: CellStore, frame: Frame, *, token: str, on_progress: Callable[[float], None]
 ) -> None:
-    """Paint the spooled cells, one chunk in memory at a time.
+    """Paint the cells, one chunk in memory at a time.
 
     Parameters
     ----------
     path : Path
         Must not exist.
-    spool : Spool
+    cells : CellStore
         With labels given.
     frame : Frame
         The image is as large as its lattice.
@@ -88,7 +88,7 @@ def write_labels(
     root = zarr.open_group(str(path), mode="w-", zarr_format=2)
     levels = [_create(root, str(number), shape) for number, shape in enumerate(shapes)]
     root.attrs.update(_attributes(frame, len(levels), token))
-    written = _paint(levels[0], spool, on_progress)
+    written = _paint(levels[0], cells, on_progress)
     for finer, coarser in pairwise(levels):
         written = _halve(finer, coarser, written)
         on_progress(1.0)
@@ -180,16 +180,16 @@ def _attributes(frame: Frame, levels: int, token: str) -> dict[str, Any]:
 
 
 def _paint(
-    level: zarr.Array[Any], spool: Spool, on_progress: Callable[[float], None]
+    level: zarr.Array[Any], cells: CellStore, on_progress: Callable[[float], None]
 ) -> set[tuple[int, int]]:
     height, width = level.shape
     rows = -(-height // CHUNK_PX)
     written = set()
-    for row, column in spool.chunks():
+    for row, column in cells.chunks():
         y, x = row * CHUNK_PX, column * CHUNK_PX
         if y >= height or x >= width:
             raise ValueError(f"a cell at {(y, x)} lies outside the lattice of {level.shape}")
-        chunk = spool.paint(row, column)
+        chunk = cells.paint(row, column)
         level[y : y + CHUNK_PX, x : x + CHUNK_PX] = chunk[: height - y, : width - x]
         written.add((row, column))
         on_progress(row / rows)

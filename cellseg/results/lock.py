@@ -5,30 +5,17 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import sys
 from contextlib import suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from cellseg.errors import OutputError
 
 LOCK_NAME = ".cellseg.lock"
 
-_BUSY = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP)
 _logger = logging.getLogger(__name__)
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _take(handle: int) -> None:
-        # Far behind the text, so that others may read who holds the lock.
-        os.lseek(handle, 1 << 20, os.SEEK_SET)
-        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-
-else:
-    import fcntl
-
-    def _take(handle: int) -> None:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class FolderLock:
@@ -50,41 +37,22 @@ class FolderLock:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / LOCK_NAME
-        self._handle = -1
-        while self._handle < 0:
-            self._handle = self._try(folder)
-
-    def _try(self, folder: Path) -> int:
-        """The locked handle, or -1 if the file was deleted meanwhile by its last holder."""
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
-        handle = os.open(self._path, flags, 0o666)
+        self._lock = FileLock(self._path, blocking=False, thread_local=False)
         try:
-            _take(handle)
+            self._lock.acquire()
+        except Timeout as error:
+            raise OutputError(
+                f"{folder}: another run{_holder(self._path)} is writing here"
+            ) from error
         except OSError as error:
-            if error.errno in _BUSY:
-                holder = _holder(handle)
-                os.close(handle)
-                raise OutputError(f"{folder}: another run{holder} is writing here") from error
+            if error.errno not in _NO_LOCKS:
+                raise
             # Some network drives have no locks: better to run than to refuse.
             _logger.warning("%s: this drive has no locks (%s)", folder, error.strerror)
-        try:
-            if not self._is_at(handle):
-                os.close(handle)
-                return -1
-            os.ftruncate(handle, 0)
-            os.lseek(handle, 0, os.SEEK_SET)
-            os.write(handle, f"{os.getpid()}\n".encode())
-        except OSError:
-            os.close(handle)
-            raise
-        return handle
-
-    def _is_at(self, handle: int) -> bool:
-        """Whether the open file is the one that stands under the lock's name."""
-        try:
-            return os.path.samestat(os.fstat(handle), self._path.stat())
-        except (FileNotFoundError, NotADirectoryError):
-            return False
+            self._path.touch()
+        self._file: os.stat_result | None = self._path.stat()
+        with suppress(PermissionError):  # on Windows nobody else writes in a locked file
+            self._path.write_text(f"{os.getpid()}\n")
 
     def check(self) -> None:
         """Refuse to go on in a folder that is no longer this run's.
@@ -106,24 +74,21 @@ class FolderLock:
     @property
     def is_held(self) -> bool:
         """Whether the folder is still there and still this run's."""
-        return self._handle >= 0 and self._is_at(self._handle)
+        try:
+            return self._file is not None and os.path.samestat(self._file, self._path.stat())
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
     def release(self) -> None:
         """Let go; a second time does nothing, and so does a folder that must not be changed."""
-        if self._handle < 0:
-            return
-        handle, self._handle = self._handle, -1
-        if sys.platform != "win32":
-            with suppress(OSError):
-                if self._is_at(handle):  # not the lock of a run that came after a removal
-                    self._path.unlink()
-        os.close(handle)
-        with suppress(OSError):  # Windows deletes no open file; someone may have it by now.
-            if sys.platform == "win32":
-                self._path.unlink(missing_ok=True)
+        ours, self._file = self.is_held, None
+        with suppress(OSError):  # Windows deletes no open file: the library does it afterwards
+            if ours:  # not the lock of a run that came after a removal
+                self._path.unlink()
+        self._lock.release()
 
 
-def _holder(handle: int) -> str:
-    os.lseek(handle, 0, os.SEEK_SET)
-    process = os.read(handle, 20).decode("ascii", "replace").strip()
-    return f" (process {process})" if process.isdecimal() else ""
+def _holder(path: Path) -> str:
+    with suppress(OSError, ValueError):
+        return f" (process {int(path.read_text())})"
+    return ""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from cellseg.counting.expected import expected_sizes
@@ -17,12 +18,13 @@ from cellseg.counting.stages import SlideCount, Step
 from cellseg.counting.work import TileFound
 from cellseg.detect import DetectorInfo
 from cellseg.errors import RegionError
+from cellseg.instances import Instances
 from cellseg.intensity.normalise import Normaliser
 from cellseg.measure.doubts import doubts
 from cellseg.measure.summary import Summary, SummaryBuilder
 from cellseg.results.files import readable
 from cellseg.results.folder import ResultFolder
-from cellseg.results.journal import FinishedTile
+from cellseg.results.journal import FinishedTile, TileStatus
 from cellseg.results.outline import tissue_outline
 from cellseg.results.outlined import Ground
 from cellseg.results.overview import Overview
@@ -88,13 +90,13 @@ class Recording:
 
     def steps(self) -> Generator[Step, None, None]:
         """The count's steps, each kept before it is handed on."""
-        with closing(self.count.steps(self._earlier())) as steps:
+        with closing(self.count.steps(self)) as steps:
             for step in steps:
                 self._keep(step)
                 yield step
 
-    def _earlier(self) -> Iterator[Mapped[TileFound]]:
-        """What an earlier run left in the journal.
+    def tiles(self) -> Iterator[Mapped[TileFound]]:
+        """What an earlier run left in the journal: see :class:`cellseg.counting.measured.Earlier`.
 
         Tiles that did not decode then, in whole or in part, are left to be read again.
         """
@@ -104,33 +106,36 @@ class Recording:
                 limits = tuple(entry.info.get("limits", ()))
                 yield Mapped(tile, TileFound(entry.instances, limits))
 
+    def recall(
+        self, instances: Instances, columns: Sequence[str]
+    ) -> Mapping[int, NDArray[np.float64]]:
+        """See :class:`cellseg.counting.measured.Earlier`."""
+        return self.folder.recall(instances, columns)
+
     def _keep(self, step: Step) -> None:
-        if step.mapped is not None and step.is_new:
-            tile, found = step.mapped.tile, step.mapped.found
-            info: dict[str, object] = (
-                {"error": str(step.mapped.error)}
-                if found is None
-                else {"limits": list(found.limits), "damaged": found.damaged}
-            )
-            status = "failed" if found is None else "done"
-            self.folder.tile_done(tile.row, tile.column, step.instances, status=status, info=info)
         for cells in step.cells:
             self._summary.add(cells.table)
-            self.folder.add_cells(cells.table, cells.instances)
+        new = [(cells.table, cells.instances) for cells in step.cells if cells.is_new]
+        if step.mapped is None or not step.is_new:
+            for table, instances in new:
+                self.folder.add_cells(table, instances)
+            return
+        tile, found = step.mapped.tile, step.mapped.found
+        info: dict[str, object] = {"error": str(step.mapped.error)}
+        if found is not None:
+            info = {"limits": list(found.limits), "damaged": found.damaged}
+        status: TileStatus = "failed" if found is None else "done"
+        self.folder.tile_done(
+            tile.row, tile.column, step.instances, status=status, info=info, cells=new
+        )
 
-    def finish(self, *, started: float) -> tuple[Summary, list[str]]:
+    def finish(self, *, started: float) -> None:
         """Write everything.
 
         Parameters
         ----------
         started : float
             When the run began, by ``time.monotonic()``.
-
-        Returns
-        -------
-        Summary
-        list of str
-            What a person should know.
         """
         count, prefilter = self.count, self.count.plan.prefilter
         info, calibration = count.detector.info, count.plan.protocol.calibration
@@ -167,7 +172,6 @@ class Recording:
                 complete=not count.tally.failures,
             )
         )
-        return summary, warnings
 
     def _provenance(
         self, summary: Summary, warnings: list[str], suspect: list[str], started: float

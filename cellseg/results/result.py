@@ -83,12 +83,6 @@ class Result:
         path = self.path / publish.OVERVIEW
         return path if path.is_file() else None
 
-    @property
-    def outlines_path(self) -> Path | None:
-        """None where the slide could not be drawn any more."""
-        path = self.path / publish.OUTLINES
-        return path if path.is_file() else None
-
     def tissue(self) -> Region | None:
         """The tissue that was looked at; None where nobody looked for it.
 

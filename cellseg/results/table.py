@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from cellseg.annotations.region import Regions
 from cellseg.errors import InputError
 from cellseg.measure import REGION
+from cellseg.results.cellstore import Batch
 from cellseg.results.files import sync
-from cellseg.results.spool import Batch
 from cellseg.text import as_cell, from_cell
 
 
@@ -41,7 +41,7 @@ def write_table(
     batches: Iterable[Batch],
     columns: Sequence[TableColumn],
     *,
-    spooled: Sequence[str],
+    measured: Sequence[str],
     class_names: Sequence[str],
     texts: Mapping[str, str],
     regions: Regions | None = None,
@@ -56,8 +56,8 @@ def write_table(
         In order of their labels.
     columns : sequence of TableColumn
         The contract, in order. ``label``, ``class`` and ``score`` are filled from the cells,
-        ``texts`` are the same in each row; the others must have been spooled.
-    spooled : sequence of str
+        ``texts`` are the same in each row; the others must have been measured.
+    measured : sequence of str
         Names of the batches' measured columns.
     class_names : sequence of str
         By class index.
@@ -69,9 +69,9 @@ def write_table(
     Raises
     ------
     ValueError
-        If a column is in the contract, but was not spooled.
+        If a column is in the contract, but was not measured.
     """
-    known = {name: index for index, name in enumerate(spooled)}
+    known = {name: index for index, name in enumerate(measured)}
     own = {"label", "class", "score", *texts, *([] if regions is None else [REGION])}
     names = [as_cell(name) for name in class_names]
     missing = [column.name for column in columns if column.name not in own | known.keys()]

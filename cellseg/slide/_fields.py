@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from dataclasses import dataclass
 
 import imagecodecs
@@ -137,14 +138,17 @@ def _header(data: bytes) -> _Header:
     """What Pillow finds before the pixels; it does not know 16-bit colour, so it never decodes."""
     # Not by Image.open, whose limit of pixels belongs to the whole process.
     is_png = data.startswith(b"\x89PNG")
-    picture = (PngImageFile if is_png else JpegImageFile)(io.BytesIO(data))
+    with warnings.catch_warnings():
+        # Damaged EXIF says so on the terminal, several lines long; here it says nothing.
+        warnings.simplefilter("ignore")
+        picture = (PngImageFile if is_png else JpegImageFile)(io.BytesIO(data))
+        turn = picture.getexif().get(ExifTags.Base.Orientation, 1) if "exif" in picture.info else 1
     # Behind the end there may be a camera's preview.
     if (b"IEND" if is_png else b"\xff\xd9") not in data[-65536:]:
         raise ValueError("it ends too early")
     stored = picture.tile[0].args or ""
     kind, _, rest = (stored if isinstance(stored, str) else stored[0]).partition(";")
     info = picture.info
-    turn = picture.getexif().get(ExifTags.Base.Orientation, 1) if "exif" in info else 1
     return _Header(
         kind="PNG" if is_png else "JPEG",
         height=picture.height,

@@ -109,9 +109,11 @@ class Histogram(QWidget):  # type: ignore[misc]
         self._bars.setToolTip(f"{low:.4g} … {high:.4g}")
         self._middles, self._parts = (edges[1:] + edges[:-1]) / 2, parts
         self.slider.blockSignals(True)
-        self.slider.setDecimals(max(0, int(np.ceil(2 - np.log10(high - low)))))
+        decimals = max(0, int(np.ceil(2 - np.log10(high - low))))
+        self.slider.setDecimals(decimals)
         self.slider.setRange(low, high)
         self.slider.setValue(tuple(min(max(one, low), high) for one in handles))
+        self.slider.setDecimals(decimals)  # of handles that are new, too
         self.slider.blockSignals(False)
         self._shade()
 

@@ -28,12 +28,7 @@ RGB = tuple[int, int, int]
 
 BY_LABEL = "each cell"
 BY_CLASS = "class"
-
-GRADES: dict[str, RGB] = {
-    "negative": (86, 180, 233), "positive": (213, 94, 0),
-    "1+": (240, 228, 66), "2+": (230, 159, 0), "3+": (213, 94, 0),
-}  # fmt: skip
-"""Blue to red, as of a counterstain and its marker; told apart by colour-blind readers too."""
+BY_THRESHOLD = "thresholds"
 
 SELECTION = "selected cells"
 
@@ -44,12 +39,6 @@ FILLED = 0.6
 """Opacity of filled masks; the tissue is to be seen under them."""
 
 _PERCENT = (1, 99)
-
-
-def class_colours(names: Sequence[str]) -> list[RGB]:
-    """One for each class: grades have their own, others those of every picture."""
-    plain = colours(len(names))
-    return [GRADES.get(name, plain[number]) for number, name in enumerate(names)]
 
 
 def limits(values: NDArray[np.float32]) -> tuple[float, float]:
@@ -239,7 +228,7 @@ class Inspector:
             names = self.classes()
             place = {name: number for number, name in enumerate(names)}
             codes = np.array([place.get(name, 0) for name in self.opened.column("class")])
-            self.show_codes(codes, class_colours(names), "class")
+            self.show_codes(codes, colours(len(names)), "class")
         else:
             values = self.opened.column(what).astype(np.float32)
             self._show_values(values, "viridis", limits(values), measurement(what))
@@ -269,6 +258,7 @@ class Inspector:
         )
         values = np.where(codes >= 0, codes, np.nan).astype(np.float32)
         self._show_values(values, colormap, (-0.5, count - 0.5), title)
+        self.coloured_by = BY_THRESHOLD
 
     def _show_values(
         self,
@@ -378,7 +368,7 @@ class Inspector:
     def edited(self) -> None:
         """After an edit: filter, colours and selection again."""
         self._filter()
-        if self.coloured_by != BY_LABEL:
+        if self.coloured_by not in (BY_LABEL, BY_THRESHOLD):
             self.colour_by(self.coloured_by)
         corrections = self.opened.corrections
         if corrections is not None:

@@ -15,12 +15,14 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QTabWidget, QVBoxLayo
 from cellseg.results.corrections import Edit
 from cellseg_napari._attempt import attempt
 from cellseg_napari._cell_table import CellTableView
+from cellseg_napari._classify_box import ClassifyBox
 from cellseg_napari._columns import ColumnReader
 from cellseg_napari._correct_box import CorrectBox
 from cellseg_napari._docked import WhenClosed
 from cellseg_napari._inspect import Inspector
 from cellseg_napari._look_box import LookBox
 from cellseg_napari._opened import FEATURES_LIMIT, refresh, results_in
+from cellseg_napari._preview import Preview
 from cellseg_napari._shortcuts import add_shortcuts
 from cellseg_napari._words import counted
 
@@ -48,6 +50,8 @@ class InspectWidget(QWidget):  # type: ignore[misc]
         self.look = LookBox(viewer, self.columns)
         self.look.filtered.connect(self._filtered)
         self.look.moved.connect(self._tell_totals)
+        self.classify = ClassifyBox(self.columns)
+        self.classify.saved.connect(self._read_again)
         self.correct = CorrectBox(viewer, self.look)
         self.correct.measured.connect(self._tell_totals)
         self.table = CellTableView(self.columns)
@@ -72,6 +76,8 @@ class InspectWidget(QWidget):  # type: ignore[misc]
                 self,
                 {
                     **self.correct.actions,
+                    "Undo": partial(self._back, "undo"),
+                    "Redo": partial(self._back, "redo"),
                     "Next": partial(self.table.step, 1),
                     "Previous": partial(self.table.step, -1),
                 },
@@ -79,7 +85,9 @@ class InspectWidget(QWidget):  # type: ignore[misc]
         )
         self.tabs = QTabWidget()
         self.tabs.addTab(self.look, "Look")
+        self.tabs.addTab(self.classify, "Positive cells")
         self.tabs.addTab(self.correct, "Correct")
+        self.tabs.currentChanged.connect(self._tab_changed)
         self.tabs.setCornerWidget(self.keys)
         form = QFormLayout()
         form.addRow("result", self.results)
@@ -146,7 +154,7 @@ class InspectWidget(QWidget):  # type: ignore[misc]
         self.columns.opened = opened
         if opened.corrections is not None:
             self._end_listening = opened.corrections.on_change(self._edited)
-        for box in (self.table, self.correct, self.look):
+        for box in (self.table, self.correct, self.look, self.classify):
             box.show_result(self.inspector)
         self._tell_totals()
 
@@ -154,13 +162,27 @@ class InspectWidget(QWidget):  # type: ignore[misc]
         """Take marks, colours, filter and paint of the result away."""
         self._switching = True
         try:
-            for box in (self.table, self.correct, self.look):
+            for box in (self.table, self.correct, self.look, self.classify):
                 box.leave()
             if self.inspector is not None:
                 self.inspector.close()
         finally:
             self._switching = False
         self.inspector = self.columns.opened = None
+
+    def _tab_changed(self, _: int) -> None:
+        """Cells are coloured by the thresholds while these are in sight."""
+        shown = self.classify if self.tabs.currentWidget() is self.classify else self.look
+        attempt(shown.begin)
+
+    def _read_again(self, folder: Path) -> None:
+        """A result whose table was written anew."""
+        Preview(self.viewer).show_result(folder)
+
+    def _back(self, what: str) -> None:
+        """Undo and redo are those of the thresholds while these are in sight."""
+        classifies = self.tabs.currentWidget() is self.classify
+        getattr(self.classify if classifies else self.correct, what)()
 
     # Selecting
 
@@ -228,6 +250,8 @@ class InspectWidget(QWidget):  # type: ignore[misc]
         self.inspector.edited()
         self.look.tell_colours()
         self._filtered()
+        if self.tabs.currentWidget() is self.classify:
+            self.classify.edited()
         self.correct.tell_edit(edit)
 
     def _taken_out(self) -> None:

@@ -10,10 +10,11 @@ from napari.layers import Shapes
 from qtpy.QtCore import QTimer, Signal
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QWidget
 
+from cellseg.picture import colours
 from cellseg_napari._colour_bar import ColourBar
 from cellseg_napari._columns import ColumnReader
 from cellseg_napari._histogram import HistogramRange
-from cellseg_napari._inspect import BY_CLASS, BY_LABEL, Inspector, class_colours, limits
+from cellseg_napari._inspect import BY_CLASS, BY_LABEL, BY_THRESHOLD, Inspector, limits
 from cellseg_napari._opened import FEATURES_LIMIT
 from cellseg_napari._words import menu
 
@@ -113,7 +114,12 @@ class LookBox(QWidget):  # type: ignore[misc]
         if self.inspector is not None:
             self.inspector.show_outlines(outlines)
 
-    def _colour(self, _: int) -> None:
+    def begin(self) -> None:
+        """Colour the cells by what is chosen here."""
+        if self.inspector is not None and self.inspector.coloured_by == BY_THRESHOLD:
+            self._colour()
+
+    def _colour(self, _: int = 0) -> None:
         what = self.colour.currentData()
         if self.inspector is None or what is None:
             return
@@ -132,8 +138,8 @@ class LookBox(QWidget):  # type: ignore[misc]
         what = inspector.coloured_by
         if what == BY_CLASS:
             names = inspector.classes()
-            self.bar.show_classes(list(zip(names, class_colours(names), strict=True)))
-        elif what == BY_LABEL:
+            self.bar.show_classes(list(zip(names, colours(len(names)), strict=True)))
+        elif what in (BY_LABEL, BY_THRESHOLD):
             self.bar.clear()
         else:
             self.bar.show_span(*limits(inspector.opened.column(what).astype(np.float32)))

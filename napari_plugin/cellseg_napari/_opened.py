@@ -171,14 +171,14 @@ class Opened:
         return found
 
 
-_alive: weakref.WeakValueDictionary[tuple[str, str], Opened] = weakref.WeakValueDictionary()
+_alive: weakref.WeakValueDictionary[str, Opened] = weakref.WeakValueDictionary()
 
 
 def opened_result(result: Result) -> Opened:
     """One for each result, however often it is shown: two would write over each other's edits."""
-    key = (str(result.path.resolve()), str(result.run.get("result")))
+    key = str(result.path.resolve())
     found = _alive.get(key)
-    if found is None or found.corrections is None:
+    if found is None or found.corrections is None or found.result.run != result.run:
         found = _alive[key] = Opened(result)
     return found
 

@@ -51,7 +51,7 @@ class Preview:
             self._paint(event)
         elif isinstance(event, CountResult):
             self.end()
-            self._result(event.cells.folder)
+            self.show_result(event.cells.folder)
 
     def end(self) -> None:
         """Take the preview away."""
@@ -96,7 +96,7 @@ class Preview:
             self.layer.refresh()
             self._refreshed = time.monotonic()
 
-    def _result(self, folder: Path) -> None:
+    def show_result(self, folder: Path) -> None:
         """The result's layers, but those of the slide and the tissue that are there already."""
         for layer, opened in list(results_in(self.viewer)):
             if opened.result.path.absolute() == folder.absolute():

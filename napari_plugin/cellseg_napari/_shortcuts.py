@@ -18,7 +18,7 @@ KEYS = {
     "Split": ("Shift+S", "cut the selected cell"),
     "Paint": ("Shift+B", "paint a cell, and take over what was painted"),
     "Set class": ("Shift+C", "give the selected cells the class that stands in the box"),
-    "Undo": ("Ctrl+Z", "take the last correction back"),
+    "Undo": ("Ctrl+Z", "take the last correction back, or the last threshold"),
     "Redo": ("Ctrl+Shift+Z", "make it again"),
 }
 """Of each action: its key, and what it does."""

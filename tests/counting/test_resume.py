@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL and 
 
 STAGES = {
     "detecting": r"counting detect",
-    "merging": r"counting (merge|measure|journal|spool)",
+    "merging": r"counting (merge|measure|journal)",
     "writing": r"writing .*",
     "publishing": r"(publishing|clearing) .*",
 }
@@ -155,13 +155,14 @@ def test_killed_again_and_again_it_goes_on(runner, undisturbed):
     rng = np.random.default_rng(8)
     early = ("counting detect", "counting journal", "counting merge")
     moments = [(name, int(rng.integers(3, 9))) for name in early]
-    moments += [("counting spool", 200), ("writing table", 2), ("writing labels", 20)]
+    moments += [("counting journal", 200), ("writing table", 2), ("writing labels", 20)]
     for moment in moments:
         assert runner(output, kill=moment)["code"] == -9, moment
         assert_whole_or_unfinished(output / "discs.cellseg", expected)
     last = runner(output)
     assert last["code"] == 0
     assert last["moments"].get("counting detect", 0) == 0, "every tile was in the journal"
+    assert last["moments"].get("counting measure", 0) == 0, "and so was every cell"
     assert_same(output / "discs.cellseg", expected)
 
 

@@ -667,3 +667,75 @@ def test_the_example_slides_in_the_window(
     assert count == pytest.approx({"ihc": 182, "fluorescence": 2500}[example], rel=0.1)
     inspect.inspector.fly_to(count // 2)
     assert picture(viewer, f"counted-{example}").std() > 10
+
+
+def test_a_dragged_threshold_colours_and_counts_at_once(
+    viewer: napari.Viewer, inspected: Any
+) -> None:
+    from qtpy.QtCore import QPoint, Qt
+    from qtpy.QtTest import QTest
+
+    box, opened = inspected.classify, inspected.inspector.opened
+    inspected.tabs.setCurrentWidget(box)
+    assert box.measure.currentText() == "haematoxylin, optical density"
+    values = opened.column("hematoxylin_od_mean")
+    first = box.parted.thresholds
+    box.histogram.slider.setValue((float(np.median(values)),))
+    (threshold,) = box.parted.thresholds
+    positive = values >= threshold
+    assert 0 < positive.sum() < len(values)
+    assert f"{positive.sum():,} positive" in box.counts.text()
+    colours = viewer.layers["discs: haematoxylin, optical density, classes"]
+    shown_, labels = np.asarray(colours.data[0]), np.asarray(opened.result.labels()[0])
+    for label in (1, int(np.flatnonzero(positive)[0]) + 1, int(np.flatnonzero(~positive)[0]) + 1):
+        found = shown_[labels == label]
+        assert set(found[np.isfinite(found)]) == {float(positive[label - 1])}
+    picture(viewer, "positive")
+    pump(seconds=0.3)
+    box.buttons["Back"].click()
+    assert box.parted.thresholds == first
+    press(viewer, "Ctrl+Shift+Z")
+    assert box.parted.thresholds == (threshold,)
+    bars = box.histogram.layout().itemAt(0).widget()
+    QTest.mouseClick(bars, Qt.MouseButton.LeftButton, pos=QPoint(bars.width() // 4, 5))
+    low, high = box.histogram.bounds
+    assert box.parted.thresholds[0] == pytest.approx(low + (high - low) / 4, abs=(high - low) / 20)
+    inspected.tabs.setCurrentWidget(inspected.look)
+    assert "discs: haematoxylin, optical density, classes" not in viewer.layers
+    assert viewer.layers["discs nucleus"].visible
+
+
+def test_classes_are_saved_with_the_result(
+    viewer: napari.Viewer, inspected: Any, told: list[str]
+) -> None:
+    box, folder = inspected.classify, inspected.inspector.opened.result.path
+    inspected.tabs.setCurrentWidget(box)
+    box.kind.setCurrentIndex(1)
+    assert len(box.parted.thresholds) == 3
+    thresholds, grades = box.parted.thresholds, box.parted.scored.grades
+    box.buttons["Save classes"].click()
+    assert pump(lambda: any("classes saved" in text for text in told), 60)
+    result = load_result(folder)
+    classes = result.table()["class"]
+    assert tuple((classes == name).sum() for name in ("negative", "1+", "2+", "3+")) == grades
+    opened = inspected.inspector.opened
+    assert opened.result.run["classification"]["markers"][0]["threshold"] == list(thresholds)
+    assert opened.column("class").tolist() == classes.tolist(), "the panel shows what was saved"
+    assert [layer.name for layer in viewer.layers if "nucleus" in layer.name] == ["discs nucleus"]
+    assert box.buttons["Save classes"].isEnabled()
+    inspected.tabs.setCurrentWidget(inspected.look)
+    choose(inspected.look.colour, "class")
+    assert "3+" in inspected.look.bar.classes.text()
+
+
+def test_a_threshold_is_proposed_or_the_reason_told(
+    viewer: napari.Viewer, inspected: Any, told: list[str]
+) -> None:
+    box = inspected.classify
+    inspected.tabs.setCurrentWidget(box)
+    choose(box.measure, "solidity")
+    before = box.parted.thresholds
+    box.buttons["Propose"].click()
+    assert "no threshold is proposed" in told[-1]
+    assert "--" not in told[-1]
+    assert box.parted.thresholds == before

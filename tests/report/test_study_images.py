@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 from microscopes import plate
 
+from cellseg.cli._study import Left
 from cellseg.errors import InputError, SettingsError
 from cellseg.report.study.images import Image, find_images, result_names
 
@@ -119,3 +120,30 @@ def test_any_name_is_found(tmp_path, name):
     touched(tmp_path / name)
     (image,) = find_images([tmp_path], recursive=True).images
     assert named(image.path) == [f"{name[:-4]}.cellseg"]
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "home"),
+    [
+        (["one"], {}, "one"),
+        (["one"], {"recursive": True}, "one"),
+        (["tree"], {"recursive": True}, "tree"),
+        (["one/a.tif", "one/b.tif"], {}, "one"),
+        (["one/a.tif", "tree/x/c.tif"], {}, None),
+        (["one/a.tif"], {}, None),
+    ],
+)
+def test_where_a_summary_goes_without_an_output(tmp_path, given, options, home):
+    touched(tmp_path / "one" / "a.tif", tmp_path / "one" / "b.tif", tmp_path / "tree/x/c.tif")
+    paths = [tmp_path / name for name in given]
+    found = find_images(paths, **options).images
+    left = Left.of(paths, found, None, report=False, parquet=False)
+    assert left.home == (None if home is None else tmp_path / home)
+    assert Left.of(paths, found, tmp_path, report=True, parquet=False).home == tmp_path
+
+
+def test_a_page_without_a_place_is_refused(tmp_path):
+    touched(tmp_path / "one" / "a.tif", tmp_path / "two" / "b.tif")
+    paths = [tmp_path / "one" / "a.tif", tmp_path / "two" / "b.tif"]
+    with pytest.raises(SettingsError, match="--report: give a folder on a disk with --output"):
+        Left.of(paths, find_images(paths).images, None, report=True, parquet=False)

@@ -23,7 +23,6 @@ from cellseg.errors import InputError, OutputError
 from cellseg.results import ResultFolder, load_result, publish
 from cellseg.results import folder as folder_module
 from cellseg.results import journal as journal_module
-from cellseg.results import spool as spool_module
 from cellseg.synthetic import write_disc_slide
 
 ARGUMENTS = ("--tile", "128", "--no-prefilter", "--protocol", "he", "--mpp", "0.25")
@@ -246,8 +245,7 @@ def full_table(monkeypatch):
     [
         pytest.param(full_staging, False, id="first folder"),
         pytest.param(pages(journal_module, 1), False, id="new journal"),
-        pytest.param(pages(journal_module, 10), True, id="journal"),
-        pytest.param(pages(spool_module, 12), True, id="spool"),
+        pytest.param(pages(journal_module, 14), True, id="journal"),
         pytest.param(full_table, True, id="table"),
         pytest.param(full_labels, True, id="labels"),
         pytest.param(full_overview, True, id="overview"),

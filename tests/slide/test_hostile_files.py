@@ -21,6 +21,7 @@ import pytest
 import tifffile
 import zarr
 from limited import IDLE, PROBE, limited
+from PIL import Image
 
 from cellseg.errors import InputError, RegionError, SettingsError
 from cellseg.geometry import Box
@@ -551,3 +552,18 @@ def test_an_unknown_axis_is_said(tmp_path: Path) -> None:
     path = ome_zarr(tmp_path / "s.zarr", (3, 30, 40), (3, 30, 40), "ayx")
     with open_slide(path) as slide:
         assert "axis a of 3: the first is read" in slide.notes
+
+
+def test_damaged_exif_is_no_news(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """A picture's camera data may be cut off: it is read unturned, and nothing is printed."""
+    drawn = Image.fromarray(GREY)
+    exif = drawn.getexif()
+    exif[0x0112] = 6
+    drawn.save(tmp_path / "whole.jpg", exif=exif)
+    data = bytearray((tmp_path / "whole.jpg").read_bytes())
+    entry = data.index(struct.pack(">HH", 0x0112, 3))
+    data[entry + 4 : entry + 8] = struct.pack(">I", 2**31)
+    (tmp_path / "cut.jpg").write_bytes(data)
+    assert seen(tmp_path / "whole.jpg").shape[:2] == GREY.shape[::-1]
+    assert seen(tmp_path / "cut.jpg").shape[:2] == GREY.shape
+    assert not recwarn.list

@@ -10,7 +10,6 @@ from pathlib import Path, PurePosixPath
 
 from cellseg.errors import InputError, SettingsError
 from cellseg.slide.formats import ENDINGS, has_ending, home_of, is_image_folder, slide_name
-from cellseg.slide.plates import is_plate, read_plate
 from cellseg.storage import Location, RemotePath
 from cellseg.text import visible
 
@@ -96,6 +95,11 @@ def find_images(paths: Sequence[Location], *, recursive: bool = False) -> Found:
 
 def _fields(image: Image, found: Found) -> list[Image]:
     """The fields of a plate, whose holes are noted; any other image is itself."""
+    if image.path.suffix.lower() != ".zarr":
+        return [image]
+    # Here and not above: what reads them takes long to load.
+    from cellseg.slide.plates import is_plate, read_plate
+
     try:
         if not is_plate(image.path):
             return [image]

@@ -1,0 +1,102 @@
+"""What a run keeps while it goes on: a resume reads and measures nothing twice."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+
+import numpy as np
+import pytest
+
+from cellseg.counting.measured import CellMeasurer
+from cellseg.counting.request import CountRequest
+from cellseg.counting.tiles import TileSource
+from cellseg.detect.threshold import ThresholdDetector
+from cellseg.geometry import Box
+from cellseg.pipeline.run import CountResult, TileDone, run
+from cellseg.protocol import load_protocol
+from cellseg.synthetic import write_disc_slide
+
+PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
+STOPPED_AFTER = 9
+"""Of 4 × 5 tiles: one row of them, and most of the next."""
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory):
+    path = tmp_path_factory.mktemp("slide") / "discs.tif"
+    write_disc_slide(path, np.random.default_rng(7), shape=(500, 600))
+    return path
+
+
+def stopped(slide, output):
+    """An interrupted run; the tiles that it finished."""
+    request = CountRequest(image=slide, output=output, protocol=PROTOCOL, prefilter=False)
+    finished = []
+    with closing(run(request, detector=ThresholdDetector())) as events:
+        for event in events:
+            if isinstance(event, TileDone):
+                finished.append(event.tile)
+            if len(finished) == STOPPED_AFTER:
+                break
+    return request, finished
+
+
+def table(request):
+    *_, last = run(request, detector=ThresholdDetector())
+    assert isinstance(last, CountResult)
+    return (last.cells.folder / "cells.csv").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def expected(slide, tmp_path_factory):
+    output = tmp_path_factory.mktemp("whole")
+    return table(CountRequest(image=slide, output=output, protocol=PROTOCOL, prefilter=False))
+
+
+def test_no_finished_tile_is_read_or_measured_again(slide, expected, tmp_path, monkeypatch):
+    request, finished = stopped(slide, tmp_path)
+    with sqlite3.connect(tmp_path / "discs.cellseg" / "journal.sqlite") as journal:
+        (kept,) = journal.execute("SELECT count(*) FROM cells").fetchone()
+    journal.close()
+    read, strips, measured = [], [], []
+    whole, part, rows = TileSource.read, TileSource.region, CellMeasurer.measured
+
+    def reading(self, tile):
+        read.append(tile)
+        return whole(self, tile)
+
+    def reading_part(self, box):
+        strips.append(box)
+        return part(self, box)
+
+    def measuring(self, settled):
+        measured.append(len(settled))
+        return rows(self, settled)
+
+    monkeypatch.setattr(TileSource, "read", reading)
+    monkeypatch.setattr(TileSource, "region", reading_part)
+    monkeypatch.setattr(CellMeasurer, "measured", measuring)
+    assert table(request) == expected
+    places = {(tile.row, tile.column) for tile in read}
+    assert not places & {(tile.row, tile.column) for tile in finished}
+    assert len(read) == 4 * 5 - STOPPED_AFTER
+    assert kept > 20
+    assert sum(measured) == expected.count(b"\n") - 1 - kept
+    # What waited for a tile that had not come is measured now: of those before, edges are read.
+    open_tiles = [tile.padded for tile in read]
+    assert all(any(touches(box, tile) for tile in open_tiles) for box in strips)
+
+
+def touches(box: Box, other: Box) -> bool:
+    return box.y0 < other.y1 and other.y0 < box.y1 and box.x0 < other.x1 and other.x0 < box.x1
+
+
+def test_a_row_that_rotted_is_measured_again(slide, expected, tmp_path):
+    request, _ = stopped(slide, tmp_path)
+    with sqlite3.connect(tmp_path / "discs.cellseg" / "journal.sqlite") as journal:
+        journal.execute("UPDATE cells SET measured = zeroblob(length(measured)) WHERE id = 3")
+        journal.execute("UPDATE cells SET cy = cy + 1 WHERE id = 5")
+        journal.execute("UPDATE cells SET mask = zeroblob(length(mask)) WHERE id = 7")
+    journal.close()
+    assert table(request) == expected
