@@ -8,7 +8,6 @@ from cellseg.errors import InputError, OutputError, SettingsError
 from cellseg.geometry import Box
 from cellseg.picture import write_png
 from cellseg.results import (
-    OUTLINES,
     Masks,
     Result,
     draw_outlines,
@@ -24,6 +23,7 @@ def overlay(
     box: tuple[int, int, int, int] | None = None,
     image: Location | None = None,
     output: Path | None = None,
+    cells: bool = False,
 ) -> Path:
     """Draw a result's outlines, and say where the picture is.
 
@@ -37,6 +37,8 @@ def overlay(
         Where the slide is by now, if it was moved.
     output : Path, optional
         A PNG file, overwritten; otherwise one in the result folder, listed in its ``run.json``.
+    cells : bool
+        Outline the cells that grew around the nuclei, of an expanded result.
 
     Raises
     ------
@@ -59,7 +61,7 @@ def overlay(
         raise SettingsError(f"{output}: is the slide itself; take another name")
     masks = Masks(
         frame=result.frame,
-        levels=result.labels(),
+        levels=result.labels("cells" if cells else "nuclei"),
         table=result.table_path,
         class_names=[str(name) for name in result.run.get("class_names", ())],
         object_name=str(result.run.get("object", "cell")),
@@ -72,7 +74,7 @@ def overlay(
         write_png(picture, path)
 
     if output is None:
-        return result.export(_name(place), write)
+        return result.export(_name(place, cells=cells), write)
     try:
         write(output)
     except OSError as error:
@@ -94,7 +96,8 @@ def _box(corners: tuple[int, int, int, int], result: Result) -> Box:
     return Box(y0, x0, y1, x1)
 
 
-def _name(box: Box | None) -> str:
+def _name(box: Box | None, *, cells: bool) -> str:
+    stem = "cells" if cells else "outlines"
     if box is None:
-        return OUTLINES
-    return f"outlines-{box.y0}-{box.x0}-{box.y1}-{box.x1}.png"
+        return f"{stem}.png"
+    return f"{stem}-{box.y0}-{box.x0}-{box.y1}-{box.x1}.png"

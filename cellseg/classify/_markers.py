@@ -19,7 +19,7 @@ UNMEASURED = -1
 
 _POSITIVE, _GRADED = ("negative", "positive"), ("negative", "1+", "2+", "3+")
 _SIGNS = {"negative": "-", "positive": "+"}
-_AFFIXES = re.compile("^((nucleus|cytoplasm|cell)_)?(intensity_(mean|std|min|max)_)?|_od_mean$")
+_AFFIXES = re.compile("^((nucleus|cytoplasm|cell)_)?(intensity_(mean|std|min|max)_)?|(_od)?_mean$")
 
 
 @dataclass(frozen=True, eq=False)

@@ -112,6 +112,12 @@ Examples:
     help="Also write labels.tif, cells.geojson, rois.zip, …; cellseg export --help lists them.",
 )
 @click.option(
+    "--expand",
+    type=float,
+    metavar="DISTANCE",
+    help="Also grow nuclei into cells by so many µm, and measure these, as cellseg expand does.",
+)
+@click.option(
     "--recursive", is_flag=True, help="Folders in folders too; results lie as the images do."
 )
 @click.option("--report", is_flag=True, help="Also report.html: tables and pictures of all images.")
@@ -167,6 +173,7 @@ def count(
     batch: int | None,
     output: Location | None,
     exports: tuple[str, ...],
+    expand: float | None,
     recursive: bool,
     report: bool,
     parquet: bool,
@@ -207,6 +214,7 @@ def count(
         strict=strict,
         overwrite=overwrite,
         export=exports,
+        expand=expand,
         device=device,
         precision=precision,
         batch=batch,

@@ -34,11 +34,13 @@ Examples:
     metavar="FILE.png",
     help="The picture; otherwise one in the result folder.",
 )
+@click.option("--cells", is_flag=True, help="The cells that cellseg expand grew around the nuclei.")
 @click.option("--image", type=Place(), help="Where the slide is by now, if it was moved.")
 def overlay(
     path: Location,
     box: tuple[int, int, int, int] | None,
     output: Path | None,
+    cells: bool,
     image: Location | None,
 ) -> None:
     """Draw a result's outlines over its slide, anywhere, as a PNG.
@@ -52,4 +54,4 @@ def overlay(
     from cellseg.overlay import overlay as draw
     from cellseg.results import load_result
 
-    say(str(draw(load_result(path), box=box, image=image, output=output)))
+    say(str(draw(load_result(path), box=box, image=image, output=output, cells=cells)))

@@ -56,6 +56,8 @@ class CountRequest:
         otherwise refused.
     export : tuple of str
         File names of exports, for instance ``labels.tif``.
+    expand : float or None
+        Grow nuclei into cells by this, µm or pixels of an image without pixel size.
     device : str
     precision : {'auto', 'float32', 'bfloat16', 'float16'}
         Of the network; ``auto``: half where the device is faster with it.
@@ -89,6 +91,7 @@ class CountRequest:
     strict: bool = False
     overwrite: bool = False
     export: tuple[str, ...] = ()
+    expand: float | None = None
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     batch: int | None = None

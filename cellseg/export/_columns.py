@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from cellseg.measure import Column, columns
+from cellseg.measure.around import around_columns
 from cellseg.protocol import Stain
 from cellseg.results import Result
 
@@ -15,13 +16,13 @@ def described(result: Result) -> list[Column]:
     The dtype is the table's.
     """
     settings, protocol = (result.run.get(name) or {} for name in ("settings", "protocol"))
+    channels = settings.get("channels") or []
+    stain = cast("Stain", protocol.get("stain", "fluorescence"))
     known = {
         column.name: column
-        for column in columns(
-            settings.get("channels") or [],
-            stain=cast("Stain", protocol.get("stain", "fluorescence")),
-            has_mpp=True,
-            has_regions=True,
+        for column in (
+            *columns(channels, stain=stain, has_mpp=True, has_regions=True),
+            *around_columns(channels, stain=stain, has_mpp=True),
         )
     }
     found = []

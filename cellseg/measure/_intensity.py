@@ -94,19 +94,27 @@ def stain_densities(
     .. [1] A. C. Ruifrok and D. A. Johnston, "Quantification of histochemical staining by color
        deconvolution", Anal. Quant. Cytol. Histol. 23(4), 2001, 291-299.
     """
-    means = []
-    whole = np.isfinite(rgb).all(axis=1) if np.issubdtype(rgb.dtype, np.floating) else None
+    mixed = [statistics(channel, pixels)["mean"] for channel in optical_densities(rgb, white).T]
+    return unmixed(np.stack(mixed, axis=1), stains, white)
+
+
+def optical_densities(rgb: NDArray[np.generic], white: float | Dyes) -> Floats:
+    """Optical density of red, green and blue, (M, 3); NaN for pixels that lack one."""
     whites = white.white if isinstance(white, Dyes) else (white,) * 3
-    for channel, full in zip(rgb.T, whites, strict=True):
-        density = _density(channel, full)
-        if whole is not None:
-            density[~whole] = np.nan
-        means.append(statistics(density, pixels)["mean"])
-    mixed = np.stack(means, axis=1)
+    found = np.empty(rgb.shape, np.float64)
+    for number, full in enumerate(whites):
+        found[:, number] = _density(rgb[:, number], full)
+    if np.issubdtype(rgb.dtype, np.floating):
+        found[~np.isfinite(rgb).all(axis=1)] = np.nan
+    return found
+
+
+def unmixed(mixed: Floats, stains: Sequence[str], white: float | Dyes) -> dict[str, Floats]:
+    """Densities of red, green and blue, (N, 3), as amounts of the stains, (N,) each."""
     if isinstance(white, Dyes):
         return white.unmixed(mixed)
-    unmixed = mixed @ hed_from_rgb
-    return {stain: unmixed[:, _STAINS.index(stain)] for stain in stains}
+    amounts = mixed @ hed_from_rgb
+    return {stain: amounts[:, _STAINS.index(stain)] for stain in stains}
 
 
 def _density(values: NDArray[np.generic], white: float) -> Floats:

@@ -10,6 +10,7 @@ from cellseg.classify import measurement
 from cellseg.counting.stages import SlideCount
 from cellseg.errors import CellsegError, SettingsError
 from cellseg.export import EXPORTS, export
+from cellseg.measure.around import around_columns
 from cellseg.overlay import overlay
 from cellseg.pipeline.events import Note
 from cellseg.protocol import Marker
@@ -19,7 +20,7 @@ from cellseg.storage import Location
 
 
 @dataclass(frozen=True, eq=False)
-class Classified:
+class Remade:
     """What came of it.
 
     Attributes
@@ -36,7 +37,7 @@ class Classified:
 
 def classify_result(
     folder: Path, markers: Sequence[Marker], *, image: Location | None = None
-) -> Classified:
+) -> Remade:
     """Classify the cells of a finished count, without its network and without measuring again.
 
     Parameters
@@ -57,29 +58,42 @@ def classify_result(
         If the disk refuses.
     """
     result = reclassify(folder, markers)
-    notes = list(Classification.of(result.run).notes)  # type: ignore[union-attr]
+    notes = Classification.of(result.run).notes  # type: ignore[union-attr]
+    done = remake(result, image)
+    return Remade(done.result, (*notes, *done.notes))
+
+
+def remake(result: Result, image: Location | None) -> Remade:
+    """Make exports and pictures anew that show a result as it was before."""
+    notes = []
     for name in result.run.get("stale", ()):
         if name in EXPORTS:
-            export(folder, name)
+            export(result.path, name)
         elif name == OUTLINES:
             try:
                 overlay(result, image=image)
             except CellsegError as error:
-                notes.append(f"{name} still shows the classes before: {error}")
+                notes.append(f"{name} still shows the result before: {error}")
         else:
-            notes.append(f"{name} still shows the classes before; make it again")
-    return Classified(load_result(folder), tuple(notes))
+            notes.append(f"{name} still shows the result before; make it again")
+    return Remade(load_result(result.path), tuple(notes))
 
 
-def check_markers(count: SlideCount) -> None:
+def check_markers(count: SlideCount, *, expanded: bool) -> None:
     """Refuse a measurement that the table will not have, before the network rather than after it.
 
     Raises
     ------
     SettingsError
     """
-    for marker in count.plan.protocol.classify:
-        measurement(marker.measure, [(column.name, column.dtype) for column in count.cells.columns])
+    protocol, there = count.plan.protocol, list(count.cells.columns)
+    if expanded:
+        channels = count.slide.channels if protocol.intensity else ()
+        there += around_columns(
+            channels, stain=protocol.stain, has_mpp=count.cells.scale.mpp is not None
+        )
+    for marker in protocol.classify:
+        measurement(marker.measure, [(column.name, column.dtype) for column in there])
 
 
 def classify_count(

@@ -24,7 +24,9 @@ from cellseg.export import check_exports, export
 from cellseg.pipeline.cells import Cells
 from cellseg.pipeline.classified import check_markers, classify_count
 from cellseg.pipeline.events import CountResult, Event, Note, Started, TileDone
+from cellseg.pipeline.expanded import expand_count
 from cellseg.results import CORRECTIONS, ResultFolder, load_result
+from cellseg.results.expand import lattice_distance
 from cellseg.results.recording import Recording, check_tile
 from cellseg.results.upload import RemoteResult
 from cellseg.slide import open_slide, slide_name
@@ -77,7 +79,7 @@ def run(
     if request.output is None:
         raise SettingsError(f"{request.image}: --output must say where its result goes")
     remote = RemoteResult.at(home.child(result_name(request)))
-    whole = bool(request.export)
+    whole = bool(request.export) or request.expand is not None
     remote.prepare(request.image, whole=whole, overwrite=request.overwrite)
     here = replace(request, output=remote.local.parent, folder_name=remote.local.name)
     for event in _events(here, detector, detectors, place=remote.url):
@@ -121,6 +123,7 @@ def _events(
             if folder.already_complete and (earlier := _earlier(request.image, folder.path)):
                 yield Note("counted before with the same settings: nothing to do")
                 folder.close()
+                yield from expand_count(folder.path, request.expand, image=request.image)
                 markers = plan.protocol.classify
                 yield from classify_count(folder.path, markers, image=request.image, missing=True)
                 _export(request, folder.path, missing=True)
@@ -131,7 +134,9 @@ def _events(
             elif folder.started_afresh_because:
                 yield Note(f"{folder.started_afresh_because}: starting afresh")
             count = SlideCount(slide, plan, chosen, mapper=mapper, strict=request.strict)
-            check_markers(count)
+            if request.expand is not None:
+                lattice_distance(request.expand, count.frame)  # before the network, not after it
+            check_markers(count, expanded=request.expand is not None)
             recording = Recording(folder, count, request)
             yield from _tiles(recording)
             if (folder.path / CORRECTIONS).is_file():
@@ -141,6 +146,7 @@ def _events(
                 )
             _refuse_replaced(request, identity, folder)
             recording.finish(started=started)
+            yield from expand_count(folder.path, request.expand, image=request.image)
             yield from classify_count(folder.path, plan.protocol.classify, image=request.image)
             _export(request, folder.path)
             yield CountResult(

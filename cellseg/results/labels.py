@@ -6,7 +6,7 @@ pyramid by nearest neighbour.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from numcodecs import Blosc
 from numpy.typing import NDArray
 
 from cellseg.errors import InputError
-from cellseg.geometry import Frame
+from cellseg.geometry import Box, Frame
 from cellseg.results.cellstore import CHUNK_PX, CellStore
 from cellseg.results.files import read_json, sync_tree
 from cellseg.slide.limits import MAX_LEVELS
@@ -84,14 +84,47 @@ def write_labels(
     on_progress : callable
         Gets the share that is done, 0 … 1.
     """
+    levels = _new(path, frame, token)
+    written = _paint(levels[0], cells, on_progress)
+    _finish(path, levels, written)
+    on_progress(1.0)
+
+
+def write_label_blocks(
+    path: Path, blocks: Iterable[tuple[Box, NDArray[np.uint32]]], frame: Frame, *, token: str
+) -> None:
+    """Write an image that comes in blocks, each inside one chunk; the rest is background.
+
+    Parameters
+    ----------
+    path : Path
+        Must not exist.
+    blocks : iterable of (Box, ndarray)
+        Place and labels, lattice pixels.
+    frame : Frame
+    token : str
+        Names the result that the image belongs to.
+    """
+    levels = _new(path, frame, token)
+    written = set()
+    for box, labels in blocks:
+        levels[0][box.y0 : box.y1, box.x0 : box.x1] = labels
+        written.add((box.y0 // CHUNK_PX, box.x0 // CHUNK_PX))
+    _finish(path, levels, written)
+
+
+def _new(path: Path, frame: Frame, token: str) -> list[zarr.Array[Any]]:
     shapes = _pyramid(frame.lattice_height, frame.lattice_width)
     root = zarr.open_group(str(path), mode="w-", zarr_format=2)
     levels = [_create(root, str(number), shape) for number, shape in enumerate(shapes)]
     root.attrs.update(_attributes(frame, len(levels), token))
-    written = _paint(levels[0], cells, on_progress)
+    return levels
+
+
+def _finish(path: Path, levels: list[zarr.Array[Any]], written: set[tuple[int, int]]) -> None:
+    """The coarser levels, and onto the disk."""
     for finer, coarser in pairwise(levels):
         written = _halve(finer, coarser, written)
-        on_progress(1.0)
     sync_tree(path)
 
 

@@ -30,10 +30,13 @@ STAGING = ".partial"
 TABLE, LABELS, RUN, OVERVIEW = "cells.csv", "labels.ome.zarr", "run.json", "overview.png"
 TISSUE, OUTLINES, HISTOGRAM = "tissue.geojson", "outlines.png", "histogram.png"
 REGIONS, CORRECTIONS = "regions.geojson", "corrections.json"
-RESULT_FILES = (TABLE, LABELS, OVERVIEW, OUTLINES, HISTOGRAM, TISSUE, REGIONS, RUN)
+CELLS = "cells.ome.zarr"
+"""The cells around the nuclei, of an expanded result."""
+
+RESULT_FILES = (TABLE, LABELS, CELLS, OVERVIEW, OUTLINES, HISTOGRAM, TISSUE, REGIONS, RUN)
 """What a run itself leaves; exports and corrections come beside it."""
 
-CHECKED = (TABLE, LABELS, OVERVIEW, OUTLINES, HISTOGRAM, TISSUE, REGIONS)
+CHECKED = (TABLE, LABELS, CELLS, OVERVIEW, OUTLINES, HISTOGRAM, TISSUE, REGIONS)
 """Of these, sizes and checksums stand in ``run.json``."""
 
 FORMAT = "cellseg result"
@@ -43,7 +46,7 @@ FETCHED = ".fetched"
 """Lies beside the record of a result behind a URL, whose pixels and table were not fetched."""
 
 _READY, _OLD = "READY", "old"
-_OPTIONAL = (OVERVIEW, OUTLINES, HISTOGRAM, TISSUE, REGIONS)
+_OPTIONAL = (OVERVIEW, OUTLINES, HISTOGRAM, TISSUE, REGIONS, CELLS)
 _FILES = (TABLE, *_OPTIONAL, RUN)
 
 
@@ -79,7 +82,7 @@ def mark_ready(
     staging = folder / STAGING
     sync(staging)
     if absent is None:
-        absent = [name for name in _OPTIONAL if not (staging / name).is_file()]
+        absent = [name for name in _OPTIONAL if not _exists(staging / name)]
     parts = [name for name in (LABELS, *_FILES) if _exists(staging / name)]
     ready = {"token": token, "outdated": list(outdated), "absent": list(absent), "parts": parts}
     write_json(staging / _READY, ready)
@@ -187,7 +190,8 @@ def changed(folder: Path, run: Mapping[str, object], *, table_only: bool = False
     """What of a result is not as ``run.json`` says it was published; None where all is."""
     sizes = {name: (folder / name).stat().st_size for name in _FILES if (folder / name).is_file()}
     if not table_only:
-        sizes |= {f"{LABELS}/{name}": n for name, n in sizes_below(folder / LABELS).items()}
+        for part in (LABELS, CELLS):
+            sizes |= {f"{part}/{name}": n for name, n in sizes_below(folder / part).items()}
 
     return changed_files(
         run, sizes, lambda name: sha256_of(folder / name), names=(TABLE,) if table_only else CHECKED

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -117,9 +117,40 @@ class Result:
     def _columns(self) -> list[tuple[str, str]]:
         return [(str(c["name"]), str(c["dtype"])) for c in self.run["columns"]]
 
-    def labels(self) -> list[LabelLevel]:
-        """Levels of the label image, uint32 (Y, X), finest first, nothing decoded yet."""
-        return open_labels(self.labels_path)
+    @property
+    def expanded_columns(self) -> list[str]:
+        """Names of the columns that measure the cells around the nuclei; none without them."""
+        found = self.run.get("expansion")
+        return [str(name) for name in found["columns"]] if isinstance(found, dict) else []
+
+    @property
+    def found_columns(self) -> list[dict[str, Any]]:
+        """The table's columns but for :attr:`expanded_columns`."""
+        added = {*self.expanded_columns}
+        return [column for column in self.run["columns"] if column["name"] not in added]
+
+    def labels(self, of: Literal["nuclei", "cells"] = "nuclei") -> list[LabelLevel]:
+        """Levels of a label image, uint32 (Y, X), finest first, nothing decoded yet.
+
+        Parameters
+        ----------
+        of : {'nuclei', 'cells'}
+            What the model outlines; or, of an expanded result, the cells around the nuclei, with
+            the same labels.
+
+        Raises
+        ------
+        InputError
+            If there is no such image, or it does not belong to the result.
+        """
+        if of == "nuclei":
+            return open_labels(self.labels_path)
+        path = self.path / publish.CELLS
+        if label_token(path) != self.run.get("result"):
+            raise InputError(
+                f"{self.path}: has no {publish.CELLS}; `cellseg expand` makes it around the nuclei"
+            )
+        return open_labels(path)
 
     def has_export(self, name: str) -> bool:
         """Whether a file was added, and is as large as it was then."""

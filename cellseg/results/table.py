@@ -88,10 +88,10 @@ def write_table(
                 y, x = (batch.measured[:, known[f"centroid_{axis}_px"]] for axis in "yx")
                 return [as_cell(names) for names in regions.names_at(y, x)]
             case "score":
-                return _formatter(column.dtype)(batch.scores)
+                return formatter(column.dtype)(batch.scores)
         if column.name in texts:
             return [as_cell(texts[column.name])] * len(batch.labels)
-        return _formatter(column.dtype)(batch.measured[:, known[column.name]])
+        return formatter(column.dtype)(batch.measured[:, known[column.name]])
 
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -146,7 +146,8 @@ def with_texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFram
     return table
 
 
-def _formatter(dtype: str) -> Callable[[NDArray[np.float64]], list[str]]:
+def formatter(dtype: str) -> Callable[[NDArray[np.float64]], list[str]]:
+    """How the values of a column are written."""
     if dtype.startswith(("int", "uint")):
         return lambda values: [str(int(value)) for value in values.tolist()]
     if dtype == "bool":

@@ -37,6 +37,7 @@ MARK = "uploading.json"
 """Lies in the remote folder while files of it are exchanged."""
 
 _TABLE, _LABELS, _RUN = "cells.csv", "labels.ome.zarr", "run.json"
+_FOLDERS = (_LABELS, "cells.ome.zarr")
 _ATTRIBUTES = f"{_LABELS}/.zattrs"
 _AT_ONCE = 500
 
@@ -117,8 +118,9 @@ class RemoteResult:
     def _fetch(self, fs: Any, path: str, names: set[str], *, whole: bool) -> None:  # noqa: ANN401
         self.local.mkdir(parents=True, exist_ok=True)
         if whole:
-            fs.get(f"{path}/{_LABELS}/", f"{self.local / _LABELS}{os.sep}", recursive=True)
-            own = {*RESULT_FILES} - {_LABELS, _RUN}
+            for name in names & {*_FOLDERS}:
+                fs.get(f"{path}/{name}/", f"{self.local / name}{os.sep}", recursive=True)
+            own = {*RESULT_FILES} - {*_FOLDERS, _RUN}
             wanted = [name for name in names if name in own or is_export_name(name)]
         else:
             (self.local / _LABELS).mkdir(exist_ok=True)
@@ -167,7 +169,7 @@ class RemoteResult:
         # run.json first: from here on nobody takes the folder for a whole result.
         for name in dict.fromkeys((_RUN, *RESULT_FILES, *outdated)):
             if name in names:
-                fs.rm(f"{path}/{name}", recursive=name == _LABELS)
+                fs.rm(f"{path}/{name}", recursive=name in _FOLDERS)
         files = [name for name in _files(self.local) if name not in (_RUN, CORRECTIONS)]
         for first in range(0, len(files), _AT_ONCE):
             part = files[first : first + _AT_ONCE]

@@ -271,7 +271,8 @@ class CorrectBox(QWidget):  # type: ignore[misc]
         """Write the corrected result."""
 
         def saved(result: Result) -> None:
-            self.say(f"saved in {result.path.name}")
+            left_out = result.run["corrected_from"].get("left_out")
+            self.say("; ".join(filter(None, [f"saved in {result.path.name}", left_out])))
             show_info(f"saved in {result.path}")
 
         self.say("saving …")

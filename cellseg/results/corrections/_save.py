@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 
 SUFFIX = ".corrected.cellseg"
 
+LEFT_OUT = (
+    "the cells around the nuclei are left out, since corrections change their neighbours' too; "
+    "cellseg expand makes them of the corrected result"
+)
+
 _OVERVIEW_PX = 1200
 
 
@@ -69,7 +74,16 @@ def save(
             out.add_cells(table, instances)
             done += len(cells)
             told(0.6 * done / total)
-        own = ("format", "format_version", "frame", "columns", "exports", "key", "result")
+        own = (
+            "format",
+            "format_version",
+            "frame",
+            "columns",
+            "exports",
+            "key",
+            "result",
+            "expansion",
+        )
         record = {name: value for name, value in result.run.items() if name not in own}
         record |= {
             "cellseg": cellseg.__version__,
@@ -79,6 +93,7 @@ def save(
                 "folder": readable(result.path.name),
                 "result": token_of(result),
                 "log": LOG_NAME,
+                **({"left_out": LEFT_OUT} if result.expanded_columns else {}),
             },
             "corrections": edits,
         }
@@ -86,9 +101,7 @@ def save(
         title = f"{readable(result.path.stem)}: {summary.cells:,} {summary.object} masks, corrected"
         report = Report(
             frame=result.frame,
-            columns=[
-                Column(str(c["name"]), "", str(c["dtype"]), "") for c in result.run["columns"]
-            ],
+            columns=[Column(str(c["name"]), "", str(c["dtype"]), "") for c in result.found_columns],
             class_names=corrections.classes,
             object_name=summary.object,
             image_name=result.image_name,

@@ -1,0 +1,48 @@
+"""``cellseg expand``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cellseg.cli._options import Place
+from cellseg.cli._say import say
+from cellseg.errors import InputError
+from cellseg.storage import Location
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  cellseg expand slide.cellseg --by 5
+  cellseg expand slide.cellseg --by 5 --image /mnt/archive/slide.svs
+  cellseg classify slide.cellseg --measure cytoplasm_dab_od_mean --threshold 0.2"""
+)
+@click.argument("path", metavar="RESULT", type=Place())
+@click.option(
+    "--by",
+    type=float,
+    required=True,
+    metavar="DISTANCE",
+    help="µm, or pixels of an image without a pixel size; up to 50 µm or 200 px.",
+)
+@click.option("--image", type=Place(), help="Where the slide is by now, if it was moved.")
+def expand(path: Location, by: float, image: Location | None) -> None:
+    """Grow a result's nuclei into cells, and measure these and their cytoplasm.
+
+    Each nucleus grows until it meets its neighbour or the distance. cells.csv gets columns
+    cell_… and cytoplasm_…, and cells.ome.zarr has the cells' masks; exports that were made are
+    made again. Without the slide's pixels areas alone are measured.
+    """
+    if not isinstance(path, Path):
+        raise InputError(f"{path}: is behind a URL; copy the result folder to a disk first")
+    # Imported late: it takes seconds, and --help needs none of it.
+    from cellseg.pipeline.expanded import expand_result
+
+    done = expand_result(path, by, image=image)
+    for note in done.notes:
+        say(note, err=True)
+    found = done.result.run["expansion"]
+    say(f"grown by {by:g} {found['unit']}; new columns: {', '.join(found['columns'])}")
+    say(f"look: cellseg overlay --cells {done.result.path}")

@@ -1,0 +1,75 @@
+"""Cells around nuclei: exact distances, ties, and blocks of any size."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from cellseg.measure.grow import OUTLINE_PX, grow, grown_blocks
+
+SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 40))
+SPARSE = st.sampled_from([0] * 12 + [1, 2, 3, 7, 2**32 - 1])
+
+
+def by_force(labels, distance):
+    """Every pixel against every labelled pixel."""
+    found = np.zeros_like(labels)
+    ys, xs = np.nonzero(labels)
+    for y, x in np.ndindex(labels.shape):
+        pairs = zip((ys - y) ** 2 + (xs - x) ** 2, labels[ys, xs], strict=True)
+        near = [(d, n) for d, n in pairs if d <= (distance + OUTLINE_PX) ** 2]
+        found[y, x] = min(near, default=(0, 0))[1]
+    return found
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.tuples(st.integers(1, 14), st.integers(1, 14)).flatmap(
+    lambda shape: arrays(np.uint32, shape, elements=SPARSE)), st.floats(1, 9))  # fmt: skip
+def test_nearest_label_and_of_two_the_smaller(labels, distance):
+    np.testing.assert_array_equal(grow(labels, distance), by_force(labels, distance))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    SHAPES.flatmap(lambda shape: arrays(np.uint32, shape, elements=SPARSE)),
+    st.floats(1, 12),
+    st.integers(1, 45),
+)
+def test_blocks_of_any_size_give_the_same(labels, distance, block):
+    whole = np.zeros_like(labels)
+    for box, before, grown in grown_blocks(labels, distance, block_px=block):
+        part = np.s_[box.y0 : box.y1, box.x0 : box.x1]
+        np.testing.assert_array_equal(before, labels[part])
+        whole[part] = grown
+    np.testing.assert_array_equal(whole, grow(labels, distance))
+
+
+def disc(shape, centre, radius):
+    y, x = np.indices(shape)
+    return (y - centre[0]) ** 2 + (x - centre[1]) ** 2 <= radius**2
+
+
+@pytest.mark.parametrize(("radius", "distance"), [(8, 10), (10, 10), (12, 20), (20, 10)])
+def test_a_disc_grows_by_the_distance(radius, distance):
+    rng = np.random.default_rng(radius)
+    areas = []
+    for _ in range(10):
+        labels = disc((90, 90), 45 + rng.random(2), radius).astype(np.uint32)
+        areas.append(np.count_nonzero(grow(labels, distance)))
+    truth = np.pi * (radius + distance) ** 2
+    assert np.mean(areas) == pytest.approx(truth, rel=0.01)
+    assert areas == pytest.approx([truth] * 10, rel=0.025)
+
+
+def test_neighbours_share_the_space_evenly():
+    labels = disc((60, 101), (30, 30), 10).astype(np.uint32)
+    labels[disc((60, 101), (30, 70), 10)] = 2
+    grown = grow(labels, 20)
+    assert (grown[:, :50] != 2).all()
+    assert (grown[:, 51:] != 1).all()
+    assert grown[30, 50] == 1  # as far from both
+    one, two = (np.count_nonzero(grown[:, s] == n) for n, s in ((1, np.s_[:50]), (2, np.s_[51:])))
+    assert one == two

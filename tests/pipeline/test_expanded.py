@@ -1,0 +1,213 @@
+"""Cells around the nuclei of finished results: areas, means, labels, exports, corrections."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cellseg.counting.request import CountRequest
+from cellseg.detect.threshold import ThresholdDetector
+from cellseg.errors import InputError, SettingsError
+from cellseg.export import export
+from cellseg.geometry import Box
+from cellseg.overlay import overlay
+from cellseg.pipeline.classified import classify_result
+from cellseg.pipeline.expanded import expand_result
+from cellseg.pipeline.run import CountResult, run
+from cellseg.protocol import Marker, load_protocol
+from cellseg.results import expand as expanding
+from cellseg.results import load_result
+from cellseg.results.corrections import Corrections, open_result_slide
+from cellseg.synthetic import PyramidLayout, write_pyramid
+
+PROTOCOL = load_protocol("ihc").changed(
+    mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=30.0
+)
+RADIUS, BY_PX, HALO = 10, 10, 6
+GLASS, BLUE = (240, 240, 240), (70, 70, 160)
+SHAPE = (600, 800)
+ALONE = [(y, x) for y in (60, 180, 300, 420) for x in range(70, 800, 110)]
+PAIRS = [(540, x) for x in range(70, 700, 140)]
+
+
+def discs(centres, radius):
+    y, x = np.indices(SHAPE)
+    found = np.zeros(SHAPE, bool)
+    for cy, cx in centres:
+        found |= (y - cy) ** 2 + (x - cx) ** 2 <= radius**2
+    return found
+
+
+def count(path, **settings):
+    request = CountRequest(image=path, protocol=PROTOCOL, prefilter=False, **settings)
+    *_, last = run(request, detector=ThresholdDetector())
+    assert isinstance(last, CountResult)
+    return last.cells.folder
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    """Nuclei alone, on a grid, and in pairs; around every second alone a pink ring."""
+    path = tmp_path_factory.mktemp("rings") / "rings.tif"
+    image = np.full((*SHAPE, 3), GLASS, np.uint8)
+    image[discs(ALONE[::2], RADIUS + HALO)] = (235, 215, 205)
+    partners = [(y, x + 30) for y, x in PAIRS]
+    image[discs([*ALONE, *PAIRS, *partners], RADIUS)] = BLUE
+    write_pyramid(path, image, layout=PyramidLayout(mpp=0.5, tile_px=128))
+    folder = count(path)
+    assert len(load_result(folder).table()) == len(ALONE) + 2 * len(PAIRS)
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path, counted):
+    shutil.copy(counted.parent / "rings.tif", tmp_path)
+    copy = shutil.copytree(counted, tmp_path / "rings.cellseg")
+    record = json.loads((copy / "run.json").read_text())
+    record["image"]["path"] = "rings.tif"
+    (copy / "run.json").write_text(json.dumps(record))
+    return copy
+
+
+def test_areas_means_and_labels(folder):
+    before = load_result(folder)
+    old_table, lines = before.table(), before.table_path.read_text().splitlines()
+    result = expand_result(folder, BY_PX * 0.5).result
+    table = result.table()
+    assert result.changed() is None
+    pd.testing.assert_frame_equal(table[list(old_table)], old_table)
+    new = result.table_path.read_text().splitlines()
+    assert all(line.startswith(f"{old},") for line, old in zip(new, lines, strict=True))
+
+    alone = table["centroid_y_px"] < 480
+    truth = np.pi * (RADIUS + BY_PX) ** 2
+    np.testing.assert_allclose(table.loc[alone, "cell_area_px"], truth, rtol=0.02)
+    np.testing.assert_allclose(table["cell_area_um2"], table["cell_area_px"] / 4, rtol=1e-4)
+    np.testing.assert_allclose(
+        table["cell_area_px"] - table["cytoplasm_area_px"], table["area_px"], atol=1e-3
+    )
+    paired = table.loc[~alone].sort_values("centroid_x_px")["cell_area_px"].to_numpy()
+    assert (paired < 0.95 * truth).all()
+    np.testing.assert_allclose(paired[::2], paired[1::2], rtol=0.03)
+
+    nuclei, cells = result.labels()[0][...], result.labels("cells")[0][...]
+    np.testing.assert_array_equal(cells[nuclei > 0], nuclei[nuclei > 0])
+    counts = np.bincount(cells.ravel(), minlength=len(table) + 1)[1:]
+    np.testing.assert_array_equal(counts, table["cell_area_px"])
+    pixels = read_pixels(folder)
+    ring = (cells == 1) & (nuclei != 1)
+    for number, name in enumerate(("red", "green", "blue")):
+        assert table.loc[0, f"cytoplasm_{name}_mean"] == pytest.approx(
+            pixels[ring][:, number].mean(), abs=1e-3
+        )
+        assert table.loc[0, f"cell_{name}_mean"] == pytest.approx(
+            pixels[cells == 1][:, number].mean(), abs=1e-3
+        )
+    weight = table["area_px"] / table["cell_area_px"]
+    np.testing.assert_allclose(
+        table["cell_dab_od_mean"],
+        weight * table["dab_od_mean"] + (1 - weight) * table["cytoplasm_dab_od_mean"],
+        atol=2e-4,
+    )
+
+
+def read_pixels(folder):
+    result = load_result(folder)
+    frame = result.frame
+    with open_result_slide(result) as slide:
+        return slide.read(
+            Box(0, 0, frame.lattice_height, frame.lattice_width), downsample=frame.downsample
+        )
+
+
+def test_the_same_whatever_the_blocks_and_twice(folder, monkeypatch):
+    first = expand_result(folder, 5).result
+    table, cells = first.table(), first.labels("cells")[0][...]
+    for block in (64, 256):
+        monkeypatch.setattr(expanding, "BLOCK_PX", block)
+        again = expand_result(folder, 5).result
+        pd.testing.assert_frame_equal(again.table(), table)
+        np.testing.assert_array_equal(again.labels("cells")[0][...], cells)
+    assert again.changed() is None
+    assert len(expand_result(folder, 2).result.run["columns"]) == len(first.run["columns"])
+
+
+def test_with_a_count_exports_classes_and_again(folder, monkeypatch):
+    slide = folder.parent / "rings.tif"
+    shutil.rmtree(folder)
+    marker = Marker(measure="cytoplasm_red_mean", threshold=236.5)
+    settings = {"expand": 5.0, "export": ("cells.geojson",)}
+    monkeypatch.setattr(f"{__name__}.PROTOCOL", PROTOCOL.changed(classify=(marker,)))
+    there = count(slide, **settings)
+    table = load_result(there).table()
+    assert set(table["class"]) == {"positive"}  # glass is in every ring
+    told = json.loads((there / "cells.geojson").read_text())
+    features = told if isinstance(told, list) else told["features"]
+    assert "cytoplasm_dab_od_mean" in json.dumps(features[0])
+    stamp = (there / "cells.csv").stat().st_mtime_ns
+    assert count(slide, **settings) == there
+    assert (there / "cells.csv").stat().st_mtime_ns == stamp
+    # Another distance, of the same count: classes by the cytoplasm are given anew.
+    assert count(slide, **{**settings, "expand": 2.0}) == there
+    again = load_result(there)
+    assert again.run["expansion"]["by"] == 2.0
+    assert (again.table()["class"] == "negative").sum() == len(ALONE) / 2
+
+
+def test_classes_and_stale_exports(folder):
+    export(folder, "cells.geojson")
+    expand_result(folder, 5)
+    assert "cell_area_um2" in (folder / "cells.geojson").read_text()
+    done = classify_result(folder, [Marker(measure="cell_area_um2", threshold=305)])
+    assert set(done.result.table()["class"]) == {"positive", "negative"}
+    assert done.result.labels("cells")[0].shape == done.result.labels()[0].shape
+    assert overlay(done.result, cells=True).name == "cells.png"
+
+
+def test_corrections_leave_the_cells_out_and_say_so(folder):
+    result = expand_result(folder, 5).result
+    corrections = Corrections(result)
+    corrections.delete([1])
+    saved = corrections.save()
+    assert "cell_area_um2" not in saved.table()
+    assert "left out" in saved.run["corrected_from"]["left_out"]
+    with pytest.raises(InputError, match="cellseg expand"):
+        saved.labels("cells")
+    again = expand_result(saved.path, 5).result
+    assert len(again.table()) == len(result.table()) - 1
+    assert again.table()["cell_area_um2"].notna().all()
+
+
+def test_without_the_slide_areas_alone(folder):
+    (folder.parent / "rings.tif").unlink()
+    done = expand_result(folder, 5)
+    assert done.result.run["expansion"]["columns"] == [
+        "cell_area_px", "cell_area_um2", "cytoplasm_area_px", "cytoplasm_area_um2"
+    ]  # fmt: skip
+    assert "areas alone" in done.notes[0]
+
+
+@pytest.mark.parametrize("by", [-1, 0, float("nan"), float("inf"), 1e9, 51, 0.1])
+def test_distances_that_are_none(folder, by):
+    before = (folder / "cells.csv").read_bytes()
+    with pytest.raises(SettingsError, match="µm"):
+        expand_result(folder, by)
+    assert (folder / "cells.csv").read_bytes() == before
+
+
+def test_results_that_cannot_be_expanded(folder, tmp_path):
+    with pytest.raises(InputError, match="no such folder"):
+        expand_result(tmp_path / "nothing", 5)
+    run_path = folder / "run.json"
+    record = json.loads(run_path.read_text())
+    run_path.write_text(json.dumps({**record, "format_version": 0}))
+    with pytest.raises(InputError, match="another version"):
+        expand_result(folder, 5)
+    run_path.write_text(json.dumps(record))
+    shutil.rmtree(folder / "labels.ome.zarr")
+    with pytest.raises(InputError, match="is missing"):
+        expand_result(folder, 5)
