@@ -67,9 +67,7 @@ def api() -> str:
     """The public names, each with its docstring."""
     names = [name for name in cellseg.__all__ if not name.startswith("_")]
     where = {name: getattr(cellseg, name) for name in names}
-    parts = [
-        "# Python\n\nWhat `import cellseg` offers; a whole analysis stands in `docs/notebook.ipynb`.\n"
-    ]
+    parts = ["# Python\n\nWhat `import cellseg` offers. A whole analysis: `docs/notebook.ipynb`.\n"]
     for name, thing in where.items():
         module = getattr(thing, "__module__", "cellseg")
         parts.append(f"## cellseg.{name}\n\n::: {module}.{name}\n")
