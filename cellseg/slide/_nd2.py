@@ -68,4 +68,4 @@ def _frames(path: Location, file: ND2File, series: int) -> Frames:
 
 def _is_calibrated(file: ND2File) -> bool:
     channels = file.metadata.channels or ()
-    return bool(channels) and all(channels[0].volume.axesCalibrated[:2])
+    return bool(channels) and all(tuple[bool, ...](channels[0].volume.axesCalibrated)[:2])
