@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib
 import json
 import re
-import warnings
 import shlex
+import warnings
 from pathlib import Path
 
 import click
