@@ -490,11 +490,12 @@ def test_cells_that_could_not_be_read_again_are_told(count, result, expected, mo
     from cellseg.counting.tiles import TileSource
     from cellseg.errors import RegionError
 
-    def gone(self, tile):
+    def gone(self, box):
         raise RegionError("a.tif: the tile does not decode")
 
     with monkeypatch.context() as patch:
-        patch.setattr(TileSource, "cached", gone)
+        patch.setattr(TileSource, "kept", lambda self, tile: None)
+        patch.setattr(TileSource, "region", gone)
         code, err = count()
     assert code == 0
     assert "cells have no intensities" in err
