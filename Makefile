@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyproject.toml $(shell find cellseg napari_plugin protocols -type f -not -name '*.pyc' 2>/dev/null)
 
-.PHONY: demo test lint bench fuzz dist clean help
+.PHONY: demo test lint bench docs fuzz dist clean help
 
 help:
 	@echo "make demo   set up .venv, count the example slides"
@@ -11,6 +11,7 @@ help:
 	@echo "make lint   ruff and mypy"
 	@echo "make bench  speed against SAHI and a plain loop, about ten minutes"
 	@echo "make fuzz   damaged and hostile files, for MINUTES=30"
+	@echo "make docs   the site, into site/: open site/index.html"
 	@echo "make dist   wheel and sdist, the same bytes each time, checked"
 
 $(BIN)/python:
@@ -60,6 +61,10 @@ bench: .venv/installed-bench
 fuzz: .venv/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m tools.fuzz --minutes $(or $(MINUTES),30)
 
+docs: .venv/installed
+	$(BIN)/python -m pip install --quiet -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 # The date of the last change in place of today's: who builds it again gets the same bytes.
 dist: | $(BIN)/python
 	$(BIN)/python -m pip install --quiet build twine check-wheel-contents
@@ -69,4 +74,4 @@ dist: | $(BIN)/python
 	$(BIN)/check-wheel-contents dist/*.whl
 
 clean:
-	rm -rf .venv dist example_slides/generated example_slides/results
+	rm -rf .venv dist site example_slides/generated example_slides/results

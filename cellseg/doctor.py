@@ -82,8 +82,7 @@ def _packages() -> Iterator[Check]:
     for extra, faults in extras.items():
         wrong = ", ".join(filter(None, faults))
         if not extra:
-            state, text = ("fault", wrong) if wrong else ("ok", _versions())
-            yield Check("packages", state, text)
+            yield Check("packages", "fault" if wrong else "ok", wrong or _versions())
         elif extra not in ("test", "lint", "bench"):
             text = f"not complete ({wrong}): pip install 'cellseg-slides[{extra}]'"
             yield Check(f"[{extra}]", "note" if wrong else "ok", text if wrong else "installed")

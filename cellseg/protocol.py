@@ -76,7 +76,9 @@ class Marker(BaseModel):
         description="Cells at or above it are positive; three give 1+, 2+, 3+; auto proposes one."
     )
     name: Annotated[str, AfterValidator(visible)] = Field(
-        "", max_length=80, description="In class names where there are several; else the measure's."
+        default="",
+        max_length=80,
+        description="In class names where there are several; else the measure's.",
     )
 
     @model_validator(mode="after")

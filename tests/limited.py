@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROBE = """
+import logging
 import sys
+logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # as the command line does
 from cellseg.errors import CellsegError
 from cellseg.geometry import Box
 from cellseg.slide import open_slide

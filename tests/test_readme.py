@@ -6,6 +6,7 @@ import importlib
 import json
 import re
 import shlex
+import warnings
 from pathlib import Path
 
 import click
@@ -61,6 +62,7 @@ def test_the_python_examples_run(tmp_path, monkeypatch, capsys):
     import cellseg.pipeline.run
     from cellseg.annotations.region import Region
     from cellseg.detect.threshold import ThresholdDetector
+    from cellseg.errors import CountWarning
     from cellseg.synthetic import write_disc_slide
 
     monkeypatch.chdir(tmp_path)
@@ -69,6 +71,7 @@ def test_the_python_examples_run(tmp_path, monkeypatch, capsys):
     Path("tumour.geojson").write_text(json.dumps(region), encoding="utf-8")
     monkeypatch.setattr(cellseg.pipeline.run, "load_detector", lambda *_, **__: ThresholdDetector())
     names: dict[str, object] = {}
+    warnings.simplefilter("ignore", CountWarning)  # what a count says of its choices
     for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
         exec(compile(block, "README.md", "exec"), names)  # noqa: S102 (our own README)
     assert f"{truth.count} nuclei" in capsys.readouterr().out

@@ -1,7 +1,5 @@
 """``cellseg annotations``: what was outlined in other programs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

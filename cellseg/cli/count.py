@@ -228,9 +228,10 @@ def count(
         for image, name in zip(found.images, result_names(found.images, output), strict=True)
     ]
     left = Left.of(images, found.images, output, report=report, parquet=parquet)
-    outcomes: list[Outcome] = [Failed(*unread) for unread in found.unread]
-    for unread in outcomes:
-        say(f"cellseg: {unread.error}", err=True)
+    unread = [Failed(*one) for one in found.unread]
+    for folder in unread:
+        say(f"cellseg: {folder.error}", err=True)
+    outcomes: list[Outcome] = [*unread]
     try:
         count_all(requests, outcomes)
     except BaseException:

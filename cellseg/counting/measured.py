@@ -193,7 +193,7 @@ class CellMeasurer:
             return
         normaliser = self._source.normaliser
         limit = normaliser.low + DARKEST * (normaliser.high - normaliser.low)
-        blue = raw[..., 2] <= limit
+        blue = np.less_equal(raw[..., 2], limit)
         for (y0, x0, y1, x1), mask in zip(part.boxes - np.tile(origin, 2), part.masks, strict=True):
             self._tally.pixels += int(np.count_nonzero(mask))
             self._tally.at_limit += int(np.count_nonzero(blue[y0:y1, x0:x1] & mask))

@@ -36,7 +36,7 @@ def write(result: Result, path: Path) -> None:
     if frame.mpp is not None:
         sides["um"] = frame.downsample * frame.mpp
     labels = Labels2DModel.parse(
-        dask.array.from_array(result.labels()[0]),
+        dask.array.from_array(result.labels()[0]),  # type: ignore[no-untyped-call]
         dims=("y", "x"),
         transformations={
             system: Scale([side, side], axes=("x", "y")) for system, side in sides.items()

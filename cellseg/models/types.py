@@ -48,4 +48,4 @@ class TypeHead(nn.Module):
         ]
         seen = torch.cat(parts, 1).to(self.hidden.weight.dtype)
         found = cast(Tensor, self.logits(self.hidden(seen).relu())).float().softmax(1)
-        return list(found.split([len(box) for box in boxes]))
+        return list(torch.split(found, [len(box) for box in boxes]))

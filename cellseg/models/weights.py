@@ -109,7 +109,7 @@ class ModelCard(BaseModel):
     classes: tuple[Shown, ...] = Field(min_length=1, max_length=1000)
     mpp: float | None = Field(None, gt=0)
     diameter_px: float | None = Field(None, gt=0)
-    types: tuple[Shown, ...] = Field((), max_length=100)
+    types: tuple[Shown, ...] = Field(default=(), max_length=100)
     types_from: Shown = ""
     data: tuple[DataCard, ...] = ()
     validation: str = ""

@@ -159,7 +159,7 @@ class Classification(BaseModel):
             for one in self.types
             for place, code in enumerate(self.codes)
         }
-        return classes.map(places).fillna(-1).to_numpy(np.int64)
+        return np.asarray(classes.map(places).fillna(-1), dtype=np.int64)
 
     def _grades(self, codes: NDArray[np.int64], number: int) -> tuple[NDArray[np.int64], int]:
         shape = [4 if isinstance(marker.threshold, tuple) else 2 for marker in self.markers]

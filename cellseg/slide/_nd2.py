@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nd2 import ND2File
 
 from cellseg.slide import _pixelsize as sizes
@@ -67,5 +69,5 @@ def _frames(path: Location, file: ND2File, series: int) -> Frames:
 
 
 def _is_calibrated(file: ND2File) -> bool:
-    channels = file.metadata.channels or ()
+    channels: Any = file.metadata.channels or ()
     return bool(channels) and all(channels[0].volume.axesCalibrated[:2])

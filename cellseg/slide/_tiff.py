@@ -62,15 +62,15 @@ def open_content(path: Location, request: Request) -> Content:
     """
     with reading(path, _BAD, advice=_ADVICE):
         tif, file = _opened(path)
-    if is_stitched(tif):
-        _close(tif, file)
-        return OPENSLIDE.open_content(path, request)
     try:
         with reading(path, _BAD, advice=_ADVICE):
-            return _content(path, tif, request, file)
+            if not is_stitched(tif):
+                return _content(path, tif, request, file)
     except BaseException:
         _close(tif, file)
         raise
+    _close(tif, file)
+    return OPENSLIDE.open_content(path, request)
 
 
 def _opened(path: Location) -> tuple[tifffile.TiffFile, IO[bytes] | None]:

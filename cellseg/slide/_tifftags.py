@@ -34,9 +34,10 @@ def pixel_size(tif: tifffile.TiffFile, key: Any, ome: OmeImage) -> sizes.PixelSi
 
 def is_stitched(tif: tifffile.TiffFile) -> bool:
     """Whether its tiles overlap, as those of Ventana and Trestle: OpenSlide puts them in place."""
-    if len(tif.pages) == 0:
+    try:
+        page: Any = tif.pages[0]
+    except IndexError:
         return False
-    page: Any = tif.pages[0]
     return bool(tif.is_bif) or str(page.tags.valueof(305, default="")).startswith("MedScan")
 
 

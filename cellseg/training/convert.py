@@ -197,8 +197,9 @@ class _Maker:
         ignored = [outline for _, outline in masks(drawing.ignored)]
         self.faults += [f"{path}: {fault}" for fault in faults]
         if not self.faults:
-            whole = Box(0, 0, *extent), None
-            places = [(Box(*box), mask) for box, mask in regions] or [whole]
+            places: list[tuple[Box, NDArray[np.bool_] | None]]
+            places = [(Box(*box), mask) for box, mask in regions]
+            places = places or [(Box(0, 0, *extent), None)]
             for place, known in places:
                 self._picture(slide, place, known, objects, ignored)
             outside = sum(not any(_meet(o, r) for r in regions) for _, o in objects)
@@ -230,7 +231,7 @@ class _Maker:
                 continue
             box, mask = inside
             at = slice(box[0], box[2]), slice(box[1], box[3])
-            if np.count_nonzero(mask) < min(SMALLEST_PX, np.count_nonzero(outline[1])):
+            if int(mask.sum()) < min(SMALLEST_PX, int(outline[1].sum())):
                 unknown[at] |= mask
                 continue
             unknown[at] &= ~mask

@@ -13,7 +13,7 @@ from cellseg.annotations.region import Region, Regions
 from cellseg.counting.request import CountRequest, Plane
 from cellseg.errors import SettingsError
 from cellseg_napari._layer_file import PLACED_KEY, WRITTEN, written
-from cellseg_napari._outlines import world_outlines
+from cellseg_napari._outlines import drawn_in
 from cellseg_napari._reader import COUNTED_KEY, SLIDE_KEY
 
 if TYPE_CHECKING:
@@ -171,10 +171,12 @@ def view_of(layer: Image) -> Region:
 
 
 def regions_of(shapes: Shapes | None, layer: Image) -> Regions:
-    """Polygons, rectangles and ellipses of a shapes layer, a region each."""
-    outlines = [] if shapes is None else world_outlines(shapes)
-    if not outlines:
+    """Polygons, rectangles and ellipses of a shapes layer, a region each, named as they are."""
+    drawn = [] if shapes is None else drawn_in(shapes)
+    if not drawn:
         raise SettingsError("draw a rectangle, an ellipse or a polygon in a shapes layer first")
     pixel = np.asarray(layer.scale, np.float64)[-2:]
     origin = np.asarray(layer.translate, np.float64)[-2:]
-    return Regions.of(Region.of([(outline - origin) / pixel]) for outline in outlines)
+    return Regions.of(
+        Region.of([(one.outline - origin) / pixel], name=one.name, kind=one.kind) for one in drawn
+    )

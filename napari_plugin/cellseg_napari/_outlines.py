@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,29 +14,52 @@ if TYPE_CHECKING:
 _ELLIPSE_POINTS = 64
 
 
+_UNNAMED = re.compile(r"Shapes( \[\d+\])?")
+"""What napari calls a layer that nobody named."""
+
+
+class Drawn(NamedTuple):
+    """A shape that has an area.
+
+    Attributes
+    ----------
+    outline : ndarray, float64, (N, 2)
+        World (y, x).
+    name, kind : str
+        From the columns ``name`` and ``class`` of the layer's features; without a name the
+        layer's, if a person gave it one. Shapes may share a name.
+    """
+
+    outline: NDArray[np.float64]
+    name: str
+    kind: str
+
+
 def world_outlines(shapes: Shapes) -> list[NDArray[np.float64]]:
     """The shapes that have an area, each (N, 2) world (y, x)."""
-    return [outline for _, outline in named_outlines(shapes)]
+    return [one.outline for one in drawn_in(shapes)]
 
 
-def named_outlines(shapes: Shapes) -> list[tuple[str, NDArray[np.float64]]]:
-    """The same with their names: from the column ``name`` of the layer's features, else its own.
-
-    Shapes of one layer may have one name; whoever needs to tell them apart numbers them.
-    """
-    given = shapes.features.get("name")
+def drawn_in(shapes: Shapes) -> list[Drawn]:
+    """Polygons, rectangles and ellipses of a layer."""
+    layer = "" if _UNNAMED.fullmatch(shapes.name) else shapes.name
     found = []
-    for number, (corners, kind) in enumerate(zip(shapes.data, shapes.shape_type, strict=True)):
+    for number, (corners, shape) in enumerate(zip(shapes.data, shapes.shape_type, strict=True)):
         points = np.asarray(corners, np.float64)[:, -2:]
-        if kind == "ellipse":
+        if shape == "ellipse":
             middle = points.mean(axis=0)
             first, second = (points[1] - points[0]) / 2, (points[3] - points[0]) / 2
             turn = np.linspace(0, 2 * np.pi, _ELLIPSE_POINTS, endpoint=False)[:, None]
             points = middle + np.cos(turn) * first + np.sin(turn) * second
-        elif kind not in ("polygon", "rectangle"):
+        elif shape not in ("polygon", "rectangle"):
             continue
-        own = "" if given is None else str(given.iloc[number]).strip()
-        name = own if own and own != "nan" else shapes.name
         outline = np.array([shapes.data_to_world(tuple(point))[-2:] for point in points])
-        found.append((name, outline))
+        name, kind = (_feature(shapes, column, number) for column in ("name", "class"))
+        found.append(Drawn(outline, name or layer, kind))
     return found
+
+
+def _feature(shapes: Shapes, column: str, number: int) -> str:
+    """A text of the features; empty where there is none, which napari may have as a text."""
+    text = str(shapes.features[column].iloc[number]).strip() if column in shapes.features else ""
+    return "" if text in ("nan", "None", "<NA>") else text

@@ -100,7 +100,7 @@ def read_result(folder: Path) -> list[LayerData]:
     except CellsegError as error:
         _warn(f"{error}; its overview is shown instead")
         images = _overview_layer(result)
-    return [*images, *_tissue_layer(result), *_cells_layers(result)]
+    return [*images, *_tissue_layer(result), *_regions_layer(result), *_cells_layers(result)]
 
 
 def read_slide(
@@ -280,16 +280,47 @@ def _tissue_layer(result: Result) -> list[LayerData]:
         return []
     if region is None:
         return []
+    return [(region.outlines, _outlined(result, "tissue", "#00c070"), "shapes")]
+
+
+def _regions_layer(result: Result) -> list[LayerData]:
+    """The regions that were counted in, each with its name at its first outline."""
+    try:
+        regions = result.regions()
+    except CellsegError as error:
+        _warn(str(error))
+        return []
+    if regions is None:
+        return []
+    rings = [(region, place, ring) for region in regions
+             for place, ring in enumerate(region.outlines)]  # fmt: skip
     look = {
-        "name": visible(f"{result.path.stem} tissue"),
+        **_outlined(result, "regions", "#3878ff"),
+        "features": {
+            "name": [region.name for region, _, _ in rings],
+            "class": [region.kind for region, _, _ in rings],
+        },
+        "text": {
+            "string": ["" if place else region.name for region, place, _ in rings],
+            "color": "#3878ff",
+            "size": 10,
+            "anchor": "upper_left",
+        },
+    }
+    return [([ring for _, _, ring in rings], look, "shapes")]
+
+
+def _outlined(result: Result, role: str, colour: str) -> dict[str, Any]:
+    """How polygons of a result look."""
+    return {
+        "name": visible(f"{result.path.stem} {role}"),
         "shape_type": "polygon",
         "face_color": "transparent",
-        "edge_color": "#00c070",
+        "edge_color": colour,
         "edge_width": max(result.frame.height, result.frame.width) / 600,
-        "metadata": {"cellseg_role": "tissue"},
+        "metadata": {"cellseg_role": role},
         **placed(result.frame.mpp),
     }
-    return [(region.outlines, look, "shapes")]
 
 
 def _overview_layer(result: Result) -> list[LayerData]:

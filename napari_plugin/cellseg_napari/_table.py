@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +10,9 @@ from qtpy.QtCore import QAbstractTableModel, QModelIndex, QObject, Qt
 
 from cellseg.text import visible
 from cellseg_napari._opened import Opened
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PAGE = 64
 KEPT = 4096
@@ -29,7 +32,8 @@ class CellTable(QAbstractTableModel):  # type: ignore[misc]
     def __init__(self, opened: Opened, parent: QObject | None = None) -> None:
         super().__init__(parent)
         self._opened = opened
-        self.columns = [name for name, _ in opened.rows.columns]
+        # The image's name is the same for all of them.
+        self.columns = [name for name, _ in opened.rows.columns if name != "image"]
         self.labels: NDArray[np.int64] = np.empty(0, np.int64)
         self._known: dict[int, list[str]] = {}
 
@@ -79,10 +83,13 @@ class CellTable(QAbstractTableModel):  # type: ignore[misc]
         plain = np.array([n for n in wanted.tolist() if n not in touched], np.int64)
         if plain.size:
             for _, found in self._opened.rows.take(np.sort(plain) - 1).iterrows():
-                self._known[int(found["label"])] = [_text(value) for value in found]
+                self._known[int(found["label"])] = self._texts(found)
         for label in wanted.tolist():
             if label in touched:
-                self._known[label] = [_text(value) for value in self._opened.row(label)]
+                self._known[label] = self._texts(self._opened.row(label))
+
+    def _texts(self, row: pd.Series[Any]) -> list[str]:
+        return [_text(row[name]) for name in self.columns]
 
 
 def _text(value: object) -> str:

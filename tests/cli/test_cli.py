@@ -68,7 +68,8 @@ def test_json_is_one_list_and_nothing_else(cellseg, tmp_path):
     assert [entry["cells"] for entry in data] == [first.count, second.count]
     assert list(data[0]) == [
         "image", "output", "cells", "cells_per_class", "tissue_mm2", "density_per_mm2",
-        "median_area_um2", "tiles", "tiles_skipped", "tiles_failed", "seconds", "warnings",
+        "median_area_um2", "regions", "tiles", "tiles_skipped", "tiles_failed", "seconds",
+        "warnings",
     ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shapely
 
 pytest.importorskip("napari", reason='napari is not installed: pip install ".[napari]"')
 pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
@@ -17,10 +18,12 @@ from cellseg_napari._count import Form, request_of
 from cellseg_napari._opened import results_in
 from cellseg_napari._pipeline import Counting
 from cellseg_napari._preview import Preview
+from cellseg_napari._reader import read_result
 from cellseg_napari._samples import fluorescence, ihc
 from napari.components import ViewerModel
 from napari.layers import Image, Layer, Shapes
 
+from cellseg.annotations.region import Region, Regions
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import SettingsError
 from cellseg.pipeline.run import CountResult, Started, TileDone
@@ -134,6 +137,50 @@ def test_an_ellipse_is_a_polygon_inside_its_box(viewer: ViewerModel, discs: Path
     # Half axes of 30 and 20 µm, 0.5 µm/px.
     assert region.area_px == pytest.approx(np.pi * 60 * 40, rel=0.01)
     assert region.shape.bounds == pytest.approx((80, 40, 160, 160), abs=1)
+
+
+def test_drawn_regions_have_names(viewer: ViewerModel, discs: Path) -> None:
+    """Of a column of the features, else of the layer, if a person named it."""
+    corners = [np.array([[n, n], [n + 10, n + 20]]) for n in (10, 40, 70)]
+    shapes = Shapes(
+        corners,
+        name="Shapes [1]",
+        shape_type="rectangle",
+        features={"name": ["front", " ", np.nan], "class": ["Tumor", "", np.nan]},
+    )
+    form = Form(layer=image_of(viewer, discs), where="drawn shapes", shapes=shapes)
+    regions = request_of(form).regions
+    assert regions is not None
+    found = [(region.name, region.kind) for region in regions]
+    assert found == [("front", "Tumor"), ("region 1", ""), ("region 2", "")]
+    shapes.name = "stroma"
+    regions = request_of(form).regions
+    assert regions is not None
+    assert [region.name for region in regions] == ["front", "stroma", "stroma (2)"]
+
+
+def test_the_regions_of_a_result_are_shown_with_their_names(
+    viewer: ViewerModel, discs: Path
+) -> None:
+    holed = shapely.box(40, 20, 240, 120) - shapely.box(100, 50, 140, 80)
+    regions = Regions.of(
+        [Region(shapely.MultiPolygon([holed]), "front", "Tumor"), Region.box(200, 300, 400, 500)]
+    )
+    request = request_of(Form(layer=image_of(viewer, discs)))
+    request = replace(request, protocol=PROTOCOL, prefilter=False, regions=regions)
+    run = Counting(request, detector=ThresholdDetector())
+    (done,) = [e for e in run.events() if isinstance(e, CountResult)]
+    layers = [Layer.create(*data) for data in read_result(done.cells.folder)]
+    (layer,) = [layer for layer in layers if layer.name == "discs regions"]
+    assert isinstance(layer, Shapes)
+    assert layer.features["name"].tolist() == ["front", "front", "region 1"]
+    assert layer.features["class"].tolist() == ["Tumor", "Tumor", ""]
+    assert layer.text.values.tolist() == ["front", "", "region 1"]
+    world = [layer.data_to_world(point) for point in layer.data[0]]
+    expected = np.array([20, 40, 120, 240]) * 0.5 - 0.25
+    assert [*np.min(world, axis=0), *np.max(world, axis=0)] == pytest.approx(expected)
+    (done.cells.folder / "regions.geojson").write_text("{")
+    assert "discs regions" not in [data[1]["name"] for data in read_result(done.cells.folder)]
 
 
 def test_the_current_view_is_what_is_in_sight(viewer: ViewerModel, discs: Path) -> None:

@@ -14,7 +14,7 @@ pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
 
 import cellseg_napari
 from cellseg_napari import get_reader, read_result, read_slide
-from cellseg_napari._count_widget import SUFFIXES
+from cellseg_napari._count_form import SUFFIXES
 from cellseg_napari._lazy import COARSEST_PX, LazyLevel, SlideSource, slide_levels
 from cellseg_napari._reader import SLIDES, contrast_limits
 from napari.components import ViewerModel

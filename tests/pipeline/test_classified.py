@@ -75,7 +75,7 @@ def one(threshold, **more):
 def test_positive_and_negative_everywhere(folder):
     before = load_result(folder)
     table = before.table()
-    outlines = pixels(before.outlines_path)
+    outlines = pixels(before.path / "outlines.png")
     done = classify_result(folder, one("auto", name="DAB"))
     result = done.result
     after = result.table()
@@ -96,7 +96,7 @@ def test_positive_and_negative_everywhere(folder):
     for name in ("cells.geojson", "cells.coco.json"):
         assert "positive" in (folder / name).read_text()
         assert result.has_export(name)
-    assert not np.array_equal(outlines, pixels(result.outlines_path))
+    assert not np.array_equal(outlines, pixels(result.path / "outlines.png"))
     assert pixels(folder / "histogram.png").shape[1] > 500
     assert any("lowest point" in note for note in done.notes)
 

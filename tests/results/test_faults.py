@@ -66,9 +66,7 @@ def count(tmp_path, monkeypatch, capsys):
 @pytest.fixture(autouse=True)
 def _no_picture(monkeypatch):
     """Drawing the picture takes longer than all the rest."""
-    monkeypatch.setattr(
-        folder_module, "write_overview", lambda path, overview, counts: path.touch()
-    )
+    monkeypatch.setattr(folder_module, "write_overview", lambda path, *_, **__: path.touch())
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +152,7 @@ SIGNALLED = textwrap.dedent(
     write = folder.write_labels
     if where == "labels":
         folder.write_labels = labels
-    folder.write_overview = lambda path, overview, counts: path.touch()
+    folder.write_overview = lambda path, *_: path.touch()
     cellseg.pipeline.run.load_detector = lambda model, **_: Signalled()
     main()
     """
@@ -492,11 +490,12 @@ def test_cells_that_could_not_be_read_again_are_told(count, result, expected, mo
     from cellseg.counting.tiles import TileSource
     from cellseg.errors import RegionError
 
-    def gone(self, tile):
+    def gone(self, box):
         raise RegionError("a.tif: the tile does not decode")
 
     with monkeypatch.context() as patch:
-        patch.setattr(TileSource, "cached", gone)
+        patch.setattr(TileSource, "kept", lambda self, tile: None)
+        patch.setattr(TileSource, "region", gone)
         code, err = count()
     assert code == 0
     assert "cells have no intensities" in err

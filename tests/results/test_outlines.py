@@ -359,7 +359,7 @@ def test_a_slide_that_does_not_decode_any_more_is_counted_all_the_same(tmp_path,
     folder = counted(path)
     result = load_result(folder)
     assert len(result.table()) == drawn.count
-    assert result.outlines_path is None
+    assert not (result.path / "outlines.png").exists()
     assert result.changed() is None
 
 
@@ -548,9 +548,8 @@ def test_a_corrected_result_has_its_own_picture(copy):
     corrections = Corrections.open(copy)
     corrections.delete([1])
     saved = corrections.save()
-    assert saved.outlines_path is not None
-    assert saved.outlines_path.read_bytes() != (copy / "outlines.png").read_bytes()
+    assert (saved.path / "outlines.png").read_bytes() != (copy / "outlines.png").read_bytes()
     labels = np.asarray(saved.labels()[0]).repeat(2, 0).repeat(2, 1)
-    seen = panel(opened(saved.outlines_path), 600, 800)
+    seen = panel(opened(saved.path / "outlines.png"), 600, 800)
     lines = is_colour(seen, PALETTE[0]) | is_colour(seen, PALETTE[1])
     assert np.array_equal(lines, borders(labels, 2))

@@ -385,7 +385,7 @@ def test_finish_counts_cells_on_the_overview(tmp_path, monkeypatch):
     monkeypatch.setattr(
         folder_module,
         "write_overview",
-        lambda path, over, counts: (drawn.append(counts), path.touch()),
+        lambda path, over, counts, regions: (drawn.append(counts), path.touch()),
     )
     make(tmp_path / "a.cellseg", overview=overview())
     (counts,) = drawn

@@ -94,6 +94,7 @@ def test_four_images_are_learnt_by_heart(learnt):
 
 
 @pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore::cellseg.CountWarning")
 def test_counts_by_class(learnt):
     folder, _, done = learnt
     cells = cellseg.count(folder / "1.png", model=str(done.model), mpp=0.4, device="cpu")

@@ -135,7 +135,7 @@ def _search(folder: Location, top: PurePosixPath, found: Found, *, recursive: bo
 def _look_into(folder: Location, below: PurePosixPath, found: Found, *, recursive: bool) -> bool:
     """Add what lies in a folder; returns whether there are folders to search in it."""
     try:
-        entries = sorted(folder.iterdir(), key=str)
+        entries: list[Location] = sorted(folder.iterdir(), key=str)
         visible = [entry for entry in entries if not entry.name.startswith(".")]
         found.images.extend(Image(e, below) for e in visible if _is_image(e))
         inner = [entry for entry in visible if _is_searched(entry)]
