@@ -15,6 +15,7 @@ from skimage.measure import regionprops
 from cellseg.instances import Instances
 from cellseg.measure import Scale, channel_slugs, columns, measure
 from cellseg.measure import _table as table_module
+from cellseg.measure.around import around_columns
 
 UNIT = Scale(1.0, None)
 RGB = ("red", "green", "blue")
@@ -417,10 +418,17 @@ def test_documentation_says_what_the_code_does():
     ihc = columns((*RGB,), stain="ihc", has_mpp=True)
     one = columns(("channel",), stain="fluorescence", has_mpp=True, has_regions=True)
     densities = {c.name: c for c in (*he, *ihc) if "_od_" in c.name}
-    wanted = [*one[:-3], *densities.values(), *one[-3:]]
+    around = [
+        *around_columns(("channel",), stain="fluorescence", has_mpp=True),
+        *around_columns(RGB, stain="he", has_mpp=True),
+        *around_columns(RGB, stain="ihc", has_mpp=True),
+    ]
+    cells = {c.name: c for c in around if "_channel" in c.name or "_area_" in c.name}
+    cells |= {c.name: c for c in around if "_od_" in c.name}
+    wanted = [*one[:-3], *densities.values(), *one[-3:], *cells.values()]
     assert written == [
         (
-            re.sub("_channel$", "_<channel>", column.name),
+            re.sub("_channel(_mean)?$", r"_<channel>\1", column.name),
             column.unit,
             column.dtype,
             column.meaning.replace("`channel`", "`<channel>`"),
