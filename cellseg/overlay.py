@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from cellseg.errors import InputError, OutputError, SettingsError
@@ -64,11 +65,14 @@ def overlay(
         levels=result.labels("cells" if cells else "nuclei"),
         table=result.table_path,
         class_names=[str(name) for name in result.run.get("class_names", ())],
-        object_name=str(result.run.get("object", "cell")),
+        object_name="cell" if cells else str(result.run.get("object", "cell")),
         regions=result.regions(),
     )
     with open_result_slide(result, image) as slide:
-        picture = draw_outlines(recorded_ground(result.run, slide), masks, place)
+        ground = recorded_ground(result.run, slide)
+        if cells:
+            ground = replace(ground, title=f"{ground.title}, grown into cells")
+        picture = draw_outlines(ground, masks, place)
 
     def write(path: Path) -> None:
         write_png(picture, path)
