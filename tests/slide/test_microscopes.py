@@ -21,8 +21,6 @@ from cellseg.slide._content import Request
 from cellseg.slide._openslide import open_content as through_openslide
 from cellseg.slide.formats import FORMATS
 
-SHARED = Path("/work/shared/slides")
-
 
 def whole(slide: Slide) -> np.ndarray:
     return slide.read(Box(0, 0, slide.height, slide.width))
@@ -154,7 +152,6 @@ def test_images_of_a_lif_are_series(tmp_path: Path) -> None:
         np.testing.assert_array_equal(whole(slide), (DYES[:, :100] + 1).transpose(1, 2, 0))
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no {SHARED}")
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -165,7 +162,7 @@ def test_images_of_a_lif_are_series(tmp_path: Path) -> None:
         ("dicom", "16 × 16 px"),
     ],
 )
-def test_files_of_microscopes(name: str, said: str) -> None:
-    shown = CliRunner().invoke(info, [str(SHARED / name)])
+def test_files_of_microscopes(shared: Path, name: str, said: str) -> None:
+    shown = CliRunner().invoke(info, [str(shared / "slides" / name)])
     assert shown.exit_code == 0, shown.output
     assert said in shown.output
