@@ -23,12 +23,12 @@ from cellseg.measure import Scale
 from cellseg.measure.around import AroundSums, Seen, around_columns
 from cellseg.measure.grow import BLOCK_PX, grown_blocks
 from cellseg.results import publish
+from cellseg.results.changing import changing
 from cellseg.results.corrections import open_result_slide
 from cellseg.results.corrections._slide import section
-from cellseg.results.files import output_errors, read_json, sync, write_json
+from cellseg.results.files import read_json, sync, write_json
 from cellseg.results.inventory import file_entry, folder_entry, sizes_below
 from cellseg.results.labels import write_label_blocks
-from cellseg.results.lock import FolderLock
 from cellseg.results.result import Result, load_result
 from cellseg.results.table import formatter
 from cellseg.slide import Slide
@@ -75,29 +75,15 @@ def expand(
     OutputError
         If the disk refuses, or a run is writing there; the result stays as it was.
     """
-    with output_errors(folder):
-        if not folder.is_dir():
-            load_result(folder)  # says what it is
-        lock = FolderLock(folder)
+    with changing(folder) as result, ExitStack() as stack:
+        distance = lattice_distance(by, result.frame)
+        slide, notes = None, []
         try:
-            if publish.is_ready(folder):
-                publish.publish(folder)
-            result = load_result(folder)
-            distance = lattice_distance(by, result.frame)
-            if (name := result.changed(table_only=True)) is not None:
-                raise InputError(
-                    f"{folder}: its {name} was changed since it was counted; count the slide again"
-                )
-            with ExitStack() as stack:
-                slide, notes = None, []
-                try:
-                    slide = stack.enter_context(open_result_slide(result, image))
-                except CellsegError as error:
-                    notes.append(f"{error}; cells have areas alone, say where it is with --image")
-                work = _Expansion(result, slide, by, distance, notes)
-                work.publish(on_progress or (lambda share: None))
-        finally:
-            lock.release()
+            slide = stack.enter_context(open_result_slide(result, image))
+        except CellsegError as error:
+            notes.append(f"{error}; cells have areas alone, say where it is with --image")
+        work = _Expansion(result, slide, by, distance, notes)
+        work.publish(on_progress or (lambda share: None))
     return load_result(folder)
 
 

@@ -21,10 +21,10 @@ from cellseg.measure import REGION
 from cellseg.picture import Cutting, draw_histograms
 from cellseg.protocol import Marker
 from cellseg.results import publish
+from cellseg.results.changing import changing
 from cellseg.results.classified import NEEDED, Classification
-from cellseg.results.files import output_errors, read_json, replacing, sync, write_json
+from cellseg.results.files import read_json, replacing, sync, write_json
 from cellseg.results.inventory import file_entry
-from cellseg.results.lock import FolderLock
 from cellseg.results.result import Result, load_result
 from cellseg.text import as_cell
 
@@ -56,21 +56,8 @@ def reclassify(folder: Path, markers: Sequence[Marker]) -> Result:
     OutputError
         If the disk refuses, or a run is writing there; the classes stay as they were.
     """
-    with output_errors(folder):
-        if not folder.is_dir():
-            load_result(folder)  # says what it is
-        lock = FolderLock(folder)
-        try:
-            if publish.is_ready(folder):
-                publish.publish(folder)
-            result = load_result(folder)
-            if (name := result.changed(table_only=True)) is not None:
-                raise InputError(
-                    f"{folder}: its {name} was changed since it was counted; count the slide again"
-                )
-            _publish(result, *_classified(result, markers))
-        finally:
-            lock.release()
+    with changing(folder) as result:
+        _publish(result, *_classified(result, markers))
     return load_result(folder)
 
 
