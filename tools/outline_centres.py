@@ -16,9 +16,9 @@ import click
 import numpy as np
 import pandas as pd
 import torch
+from imageio.v3 import imread
 from numpy.typing import NDArray
 
-from cellseg.annotations.coco import read_pixels
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.annotations.run_lengths import encoded
 from cellseg.detect.maskrcnn import load_detector
@@ -71,7 +71,7 @@ def main(folder: Path, model: str, output: Path, split: str, mpp: float, score: 
     points = pd.read_csv(folder / "points.csv").groupby("image")
     images, rows, taken, total = [], [], 0, 0
     for name in table.loc[table["split"] == split, "image"]:
-        pixels = read_pixels(folder / "images" / name, (0, 0))
+        pixels = imread(folder / "images" / name)[..., :3]
         height, width = pixels.shape[:2]
         none = np.zeros(0, np.int64)
         field = AnnotatedImage(

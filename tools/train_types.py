@@ -18,11 +18,11 @@ import click
 import numpy as np
 import pandas as pd
 import torch
+from imageio.v3 import imread
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cellseg.annotations.coco import read_pixels
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.geometry import Box
 from cellseg.metrics.points import matched
@@ -50,7 +50,7 @@ STEPS, RATE, DECAY, DROPOUT = 800, 2e-3, 1e-2, 0.3
 
 def looks(path: Path, mpp: float, rng: np.random.Generator) -> Iterator[tuple[Tensor, float]]:
     """Of a field: images float32 (3, H, W), and their pixels along a side of one of the field's."""
-    pixels = read_pixels(path, (0, 0))
+    pixels = imread(path)[..., :3]
     height, width = pixels.shape[:2]
     no = np.zeros((0, 4), np.int32)
     field = AnnotatedImage("", pixels, no, [], np.zeros(0, np.int64), "transmitted", mpp, "")
