@@ -30,7 +30,6 @@ class CorrectedCells:
 
     Attributes
     ----------
-    result : Result
     rows : Rows
         The automatic table.
     regions : Regions or None
