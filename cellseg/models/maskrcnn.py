@@ -26,9 +26,9 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from cellseg.models.backbones import BACKBONES, with_pyramid
-from cellseg.models.laps import Lap, no_lap
 from cellseg.models.roi_heads import CellRoIHeads
 from cellseg.models.rpn import CellRPN
+from cellseg.models.timer import Lap, no_lap
 from cellseg.models.types import TypeHead
 
 STRIDE_PX = 32
