@@ -51,7 +51,7 @@ def overlay(
     if not isinstance(path, Path):
         raise InputError(f"{path}: is behind a URL; copy the result folder to a disk first")
     # Imported late: it takes seconds, and --help needs none of it.
-    from cellseg.overlay import overlay as draw
     from cellseg.results import load_result
+    from cellseg.results.overlay import overlay as draw
 
     say(str(draw(load_result(path), box=box, image=image, output=output, cells=cells)))
