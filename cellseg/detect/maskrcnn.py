@@ -207,7 +207,7 @@ def _instances(
 ) -> Instances:
     kept = [(place, *one) for place, one in enumerate(pasted) if one is not None]
     return Instances.build(
-        [(box.y0, box.x0, box.y1, box.x1) for _, box, _ in kept],
+        [box.corners for _, box, _ in kept],
         [scores[place] for place, _, _ in kept],
         [classes[place] for place, _, _ in kept],
         [mask for _, _, mask in kept],

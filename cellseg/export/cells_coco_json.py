@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from cellseg.annotations.run_lengths import annotation
 from cellseg.errors import SettingsError
 from cellseg.export._cells import Classes, Mask, blocks
+from cellseg.geometry import box_of
 from cellseg.results import Frame, Result, readable
 
 LARGEST_PX = 2**32 - 1
@@ -106,14 +107,12 @@ def _at_level_0(mask: Mask, frame: Frame) -> tuple[tuple[int, int], NDArray[np.b
     ys, rows = _level_0(mask.y0, mask.pixels.shape[0], frame.downsample, frame.height)
     xs, columns = _level_0(mask.x0, mask.pixels.shape[1], frame.downsample, frame.width)
     pixels = mask.pixels[np.ix_(rows, columns)]
-    if not pixels.any():
+    if (box := box_of(pixels)) is None:
         y, x = np.argwhere(mask.pixels).mean(axis=0) + np.array([mask.y0, mask.x0]) + 0.5
         at = int(y * frame.downsample), int(x * frame.downsample)
         corner = min(at[0], frame.height - 1), min(at[1], frame.width - 1)
         return corner, np.ones((1, 1), bool)
-    ins, across = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
-    tight = pixels[ins[0] : ins[-1] + 1, across[0] : across[-1] + 1]
-    return (int(ys[ins[0]]), int(xs[across[0]])), tight
+    return (int(ys[box.y0]), int(xs[box.x0])), pixels[box.pixels]
 
 
 def _level_0(

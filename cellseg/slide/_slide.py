@@ -280,10 +280,7 @@ class Slide:
         pixel_bytes = len(bands) * self.dtype.itemsize
         if source.area > min(_SOURCE_PX, _SOURCE_BYTES // pixel_bytes) and box.area > 1:
             for part in halves(box, source):
-                window = out[
-                    part.y0 - box.y0 : part.y1 - box.y0, part.x0 - box.x0 : part.x1 - box.x0
-                ]
-                self._fill(window, part, downsample, bands)
+                self._fill(out[part.inside(box)], part, downsample, bands)
             return
         out[...] = _resampled(raster, source, (rows, columns), bands)
 

@@ -217,11 +217,10 @@ class _Maker:
     ) -> None:
         """One region, or the whole; what in its box is not ``known`` is to be ignored."""
         number, extent = len(self.images) + 1, place.shape
-        corners = (place.y0, place.x0, place.y1, place.x1)
         unknown = np.zeros(extent, bool) if known is None else ~known
         own: list[tuple[int, Outline]] = []
         for kind, outline in objects:
-            if known is not None and not _meet(outline, (corners, known)):
+            if known is not None and not _meet(outline, (place.corners, known)):
                 continue
             inside = _inside(outline, place)
             if inside is None:
@@ -319,12 +318,9 @@ def _channels(slide: Slide, wanted: str | None) -> list[int]:
 
 def _inside(outline: Outline, place: Box) -> Outline | None:
     """What of an outline lies in a box, from the box's corner on."""
-    (y0, x0, y1, x1), mask = outline
-    shared = Box(y0, x0, y1, x1).intersection(place)
-    if not shared.area:
-        return None
-    part = mask[shared.y0 - y0 : shared.y1 - y0, shared.x0 - x0 : shared.x1 - x0]
-    return tight((shared.y0 - place.y0, shared.x0 - place.x0), part)
+    box, mask = Box(*outline[0]), outline[1]
+    shared = box.intersection(place)
+    return tight((shared.y0 - place.y0, shared.x0 - place.x0), mask[shared.inside(box)])
 
 
 def _meet(one: Outline, other: Outline) -> bool:

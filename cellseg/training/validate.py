@@ -124,7 +124,7 @@ def annotated(image: AnnotatedImage, window: Box) -> Instances:
     """The annotated objects of a window, on the network's lattice, each with score 1."""
     objects = cut_objects(image, window, _size(image, window))
     return Instances.build(
-        [(item.box.y0, item.box.x0, item.box.y1, item.box.x1) for item in objects],
+        [item.box.corners for item in objects],
         [1.0] * len(objects),
         [int(image.classes[item.number]) for item in objects],
         [item.mask for item in objects],

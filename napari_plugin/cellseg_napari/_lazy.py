@@ -87,7 +87,7 @@ class SlideSource:
         for y0, y1 in ((box.y0, middle_y), (middle_y, box.y1)):
             for x0, x1 in ((box.x0, middle_x), (middle_x, box.x1)):
                 part = Box(y0, x0, y1, x1)
-                out[_slices(part, box)] = self._read(part, downsample, channels)
+                out[part.inside(box)] = self._read(part, downsample, channels)
         return out
 
     def _tell(self, what: str) -> None:
@@ -149,7 +149,7 @@ class LazyLevel(ArrayLike):
                 pixels = self._source.block(
                     block, downsample=self.downsample, channels=self._channels
                 )
-                out[_slices(common, wanted)] = self._shown(pixels[_slices(common, block)])
+                out[common.inside(wanted)] = self._shown(pixels[common.inside(block)])
         return out
 
     def _shown(self, pixels: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -176,11 +176,3 @@ def slide_levels(source: SlideSource, *, channels: tuple[int, ...]) -> list[Lazy
     while max(slide.lattice_shape(downsamples[-1])) > COARSEST_PX:
         downsamples.append(downsamples[-1] * 2)
     return [LazyLevel(source, downsample=d, channels=channels) for d in downsamples]
-
-
-def _slices(box: Box, origin: Box) -> tuple[slice, slice]:
-    """Where a box lies in an array that begins at another box's corner."""
-    return (
-        slice(box.y0 - origin.y0, box.y1 - origin.y0),
-        slice(box.x0 - origin.x0, box.x1 - origin.x0),
-    )

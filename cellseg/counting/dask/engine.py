@@ -109,7 +109,8 @@ class DaskEngine:
 
         self._last_worker = time.monotonic()
         batches = self._batches(client, tiles)
-        done, under_way = as_completed(loop=client.loop), {}
+        done = as_completed(loop=client.loop)
+        under_way: dict[Any, list[Tile]] = {}
         try:
             while True:
                 for future, batch in self._submitted(client, sealed, batches, len(under_way)):

@@ -258,20 +258,12 @@ class CorrectedCells:
         for (label, cell), (_, row) in zip(cells, table.iterrows(), strict=True):
             self._measured[label] = (cell, row)
 
-    def _window(self, origin: tuple[int, int], shape: tuple[int, ...]) -> Box:
+    def _clipped(self, origin: tuple[int, int], pixels: NDArray[Any]) -> tuple[Box, NDArray[Any]]:
+        """The part of a picture, (h, w), that lies on the slide."""
         y, x = origin
-        height, width = self.pyramid.shape
-        y0, x0 = min(max(y, 0), height), min(max(x, 0), width)
-        y1, x1 = max(y0, min(y + shape[0], height)), max(x0, min(x + shape[1], width))
-        return Box(y0, x0, y1, x1)
-
-    def _clipped(
-        self, origin: tuple[int, int], mask: NDArray[np.bool_]
-    ) -> tuple[Box, NDArray[np.bool_]]:
-        """The part of a mask that lies on the slide."""
-        box = self._window(origin, mask.shape)
-        y, x = origin
-        return box, np.asarray(mask[box.y0 - y : box.y1 - y, box.x0 - x : box.x1 - x], np.bool_)
+        whole = Box(y, x, y + pixels.shape[0], x + pixels.shape[1])
+        box = whole.intersection(Box(0, 0, *self.pyramid.shape))
+        return box, pixels[box.inside(whole)]
 
     def _renamed(self, label: int, cell: EditedCell) -> pd.Series[Any] | None:
         """The automatic row with another class, where the outline is still the automatic one."""

@@ -66,7 +66,7 @@ def save(
     with ResultFolder.open(path, key=key) as out:
         for table, cells in corrections.batches():
             instances = Instances.build(
-                [(c.box.y0, c.box.x0, c.box.y1, c.box.x1) for c in cells],
+                [c.box.corners for c in cells],
                 [c.score for c in cells],
                 [corrections.classes.index(name) for name in table["class"]],
                 [c.mask for c in cells],

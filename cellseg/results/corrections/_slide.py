@@ -108,7 +108,7 @@ class Measurer:
         if self._slide is not None and protocol.get("intensity"):
             channels = tuple(self._slide.channels)
         instances = Instances.build(
-            [(c.box.y0, c.box.x0, c.box.y1, c.box.x1) for c in cells],
+            [c.box.corners for c in cells],
             [c.score for c in cells],
             [0] * len(cells),
             [c.mask for c in cells],

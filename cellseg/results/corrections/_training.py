@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cellseg.annotations.run_lengths import annotation
 from cellseg.errors import OutputError, SettingsError
-from cellseg.geometry import Box
+from cellseg.geometry import Box, box_of
 from cellseg.results.corrections._log import check_token
 from cellseg.results.corrections._session import Corrections
 from cellseg.results.corrections._slide import open_result_slide, section
@@ -119,18 +119,11 @@ def _windows(corrections: Corrections, regions: Sequence[Box] | None) -> list[Bo
         return []
     if max(height, width) <= WHOLE_PX:
         return [extent]
-    places = set()
-    for edit in corrections.edits:
-        for change in edit.changes:
-            box = change.box
-            rows = range(box.y0 // WINDOW_PX, (box.y1 - 1) // WINDOW_PX + 1)
-            columns = range(box.x0 // WINDOW_PX, (box.x1 - 1) // WINDOW_PX + 1)
-            places |= {(y, x) for y in rows for x in columns}
+    changes = [change for edit in corrections.edits for change in edit.changes]
+    places = {place for change in changes for place in change.box.chunks(WINDOW_PX, WINDOW_PX)}
+    window = Box(0, 0, WINDOW_PX, WINDOW_PX)
     return [
-        Box(y * WINDOW_PX, x * WINDOW_PX, (y + 1) * WINDOW_PX, (x + 1) * WINDOW_PX).intersection(
-            extent
-        )
-        for y, x in sorted(places)
+        window.shifted(y * WINDOW_PX, x * WINDOW_PX).intersection(extent) for y, x in sorted(places)
     ]
 
 
@@ -170,18 +163,15 @@ def _annotations(
     found: list[dict[str, object]] = []
     for label in np.unique(labels[labels > 0]).tolist():
         mask = labels == label
-        area = int(np.count_nonzero(mask))
-        if area < SMALLEST_PX:
+        box = box_of(mask)
+        if box is None or np.count_nonzero(mask) < SMALLEST_PX:
             continue
-        ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        box = (int(ys[0]), int(xs[0]), int(ys[-1]) + 1, int(xs[-1]) + 1)
-        cut = mask[box[0] : box[2], box[1] : box[3]]
         found.append(
             {
                 "id": first + len(found),
                 "image_id": image,
                 "category_id": corrections.classes.index(corrections.cell(label).name) + 1,
-                **annotation(box, cut, window.shape),
+                **annotation(box.corners, mask[box.pixels], window.shape),
             }
         )
     return found
