@@ -263,7 +263,7 @@ def _validate(trainer: Trainer, validator: Validator, tell: Report) -> float:
     state = trainer.state
     scores = validator(trainer.average)
     free_memory(trainer.device)
-    entry = {"step": state.step, "minutes": state.seconds / 60, **scores.entry()}
+    entry = {"step": state.step, "minutes": state.seconds / 60, **asdict(scores)}
     best = not state.best or scores.mask_ap >= state.best["mask_ap"]
     if best:
         state.best = entry
