@@ -87,9 +87,9 @@ def writing(path: Path, *kinds: type[Exception]) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         temporary.replace(path)
-    except CellsegError:
-        raise
-    except (OSError, *kinds) as error:
+    except Exception as error:
+        if isinstance(error, CellsegError) or not isinstance(error, (OSError, *kinds)):
+            raise
         said = getattr(error, "strerror", None) or error
         raise OutputError(f"{path}: cannot be written: {said}") from error
     finally:
