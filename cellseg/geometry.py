@@ -5,8 +5,10 @@ All geometry of a run lies on one lattice of model pixels: (y, x), half-open.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import operator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,6 +104,38 @@ def box_of(mask: NDArray[np.bool_]) -> Box | None:
     if not rows.size:
         return None
     return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+
+
+def indexed(
+    key: object, shape: tuple[int, ...], read: Callable[[Box], NDArray[Any]]
+) -> NDArray[Any]:
+    """Basic indexing (integers, slices, ``...``) of pixels that are read box by box.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (H, W), or (H, W, C).
+    read : callable
+        Gives the pixels of a box inside the image, (h, w) or (h, w, C).
+    """
+    keys: list[Any] = list(key) if isinstance(key, tuple) else [key]
+    at = next((place for place, k in enumerate(keys) if k is ...), len(keys))
+    keys[at : at + 1] = [slice(None)] * (len(shape) - len(keys) + (at < len(keys)))
+    if len(keys) != len(shape):
+        raise IndexError(f"expected at most {len(shape)} indices, got {key!r}")
+    low, high, inner = [], [], []
+    for k, side in zip(keys, shape[:2], strict=False):
+        touched = range(side)[k if isinstance(k, slice) else operator.index(k)]
+        if isinstance(touched, range):
+            first, last = sorted((touched[0], touched[-1])) if touched else (0, -1)
+            low.append(first)
+            high.append(last + 1)
+            inner.append(slice(None, None, touched.step))
+        else:
+            low.append(touched)
+            high.append(touched + 1)
+            inner.append(0)
+    return np.asarray(read(Box(*low, *high))[(*inner, *keys[2:])])
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections import OrderedDict
 from collections.abc import Sequence
 from threading import RLock
@@ -12,7 +11,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from cellseg.geometry import Box, box_of
+from cellseg.geometry import Box, box_of, indexed
 
 CHUNK_PX = 1024
 
@@ -55,27 +54,7 @@ class PatchedLevel:
 
     def __getitem__(self, key: object) -> NDArray[np.uint32]:
         """Basic indexing: integers, slices and ``...``."""
-        keys: list[Any] = [k for k in (key if isinstance(key, tuple) else (key,)) if k is not ...]
-        keys += [slice(None)] * (2 - len(keys))
-        bounds, inner = [], []
-        for k, side in zip(keys, self.shape, strict=True):
-            if isinstance(k, slice):
-                touched = range(*k.indices(side))
-                if not len(touched):
-                    bounds.append((0, 0))
-                    inner.append(slice(None))
-                    continue
-                low, high = min(touched[0], touched[-1]), max(touched[0], touched[-1]) + 1
-                bounds.append((low, high))
-                inner.append(slice(None, None, touched.step))
-            else:
-                place = operator.index(k)
-                if not -side <= place < side:
-                    raise IndexError(f"index {place} is outside of {side} pixels")
-                bounds.append((place % side, place % side + 1))
-                inner.append(0)  # type: ignore[arg-type]
-        (y0, y1), (x0, x1) = bounds
-        return np.asarray(self.read(Box(y0, x0, y1, x1))[tuple(inner)])
+        return indexed(key, self.shape, self.read)
 
     def read(self, box: Box) -> NDArray[np.uint32]:
         """The labels of a box inside the image, (h, w)."""
