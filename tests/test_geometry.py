@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cellseg.geometry import Box, TileGrid, box_of, indexed
+from cellseg.geometry import STRIDE_PX, Box, TileGrid, box_of, indexed
 
 # A busy machine is no fault: no deadlines.
 CALM = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])

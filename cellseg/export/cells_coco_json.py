@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,13 +27,6 @@ _MODALITIES = {"he": "histology", "ihc": "histology ihc"}
 
 def write(result: Result, path: Path) -> None:
     """Write the cells of a result.
-
-    Parameters
-    ----------
-    result : Result
-        Finished.
-    path : Path
-        Overwritten.
 
     Raises
     ------
@@ -69,8 +61,8 @@ def _json(value: object) -> str:
 def _image(result: Result) -> dict[str, object]:
     """The entry that ``cellseg train`` reads."""
     frame = result.frame
-    path = str(_section(result, "image").get("path") or result.path.stem)
-    stain = str(_section(result, "protocol").get("stain") or "unknown")
+    path = str(result.section("image").get("path") or result.path.stem)
+    stain = str(result.section("protocol").get("stain") or "unknown")
     return {
         "id": 1,
         "file_name": readable(PurePosixPath(path.replace("\\", "/")).name),
@@ -79,11 +71,6 @@ def _image(result: Result) -> dict[str, object]:
         "modality": _MODALITIES.get(stain, stain),
         **({} if frame.mpp is None else {"mpp": frame.mpp}),
     }
-
-
-def _section(result: Result, name: str) -> dict[str, Any]:
-    found = result.run.get(name)
-    return found if isinstance(found, dict) else {}
 
 
 def _annotations(result: Result, classes: Classes) -> Iterator[dict[str, object]]:

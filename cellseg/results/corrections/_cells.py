@@ -19,7 +19,7 @@ from cellseg.results.classified import NEEDED, Classification
 from cellseg.results.corrections._edit import Edit, EditedCell
 from cellseg.results.corrections._log import check_token
 from cellseg.results.corrections._pyramid import CHUNK_PX, PatchedPyramid
-from cellseg.results.corrections._slide import Measurer, section
+from cellseg.results.corrections._slide import Measurer
 
 _CENTROID = ("centroid_y_px", "centroid_x_px")
 _PLACE = ("bbox_y0_px", "bbox_x0_px", "bbox_y1_px", "bbox_x1_px")
@@ -113,7 +113,7 @@ class CorrectedCells:
         )
         scale = Scale(self.result.frame.downsample, self.result.frame.mpp)
         name = str(self.result.run.get("object", "cell"))
-        frame, before = self.result.frame, section(self.result, "summary")
+        frame, before = self.result.frame, self.result.section("summary")
         regions = None if self.regions is None else self.regions.on(frame.height, frame.width)
         builder = SummaryBuilder(self.classes, object=name, scale=scale, regions=regions)
         columns = [*NEEDED, REGION, "touches_border", "stitched"]

@@ -29,7 +29,7 @@ from cellseg.results import (
     recorded_ground,
 )
 from cellseg.results.corrections._log import LOG_NAME, check_token, token_of
-from cellseg.results.corrections._slide import open_result_slide, section
+from cellseg.results.corrections._slide import open_result_slide
 
 if TYPE_CHECKING:
     from cellseg.results.corrections._session import Corrections
@@ -127,8 +127,8 @@ def _refuse_other(path: Path, result: Result) -> None:
     except InputError:
         return
     origin = there.run.get("corrected_from")
-    image = section(there, "image").get("path")
-    if not isinstance(origin, dict) or image != section(result, "image").get("path"):
+    image = there.section("image").get("path")
+    if not isinstance(origin, dict) or image != result.section("image").get("path"):
         raise OutputError(f"{path}: holds another result; take another folder")
 
 
@@ -160,7 +160,7 @@ def _overview(result: Result, title: str) -> Overview | None:
             names = list(slide.channels)
     except CellsegError:
         return None
-    counted = section(result, "settings").get("channels") or names
+    counted = result.section("settings").get("channels") or names
     places = [names.index(name) for name in counted if name in names] or [0]
     return Overview(
         image=display_rgb(np.asarray(image[..., places])),

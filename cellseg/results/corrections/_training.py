@@ -17,7 +17,7 @@ from cellseg.errors import OutputError, SettingsError
 from cellseg.geometry import Box, box_of
 from cellseg.results.corrections._log import check_token
 from cellseg.results.corrections._session import Corrections
-from cellseg.results.corrections._slide import open_result_slide, section
+from cellseg.results.corrections._slide import open_result_slide
 from cellseg.results.files import is_bare_name, output_errors, replacing
 from cellseg.slide import Slide
 
@@ -70,7 +70,7 @@ def export_training(
     path = home / "annotations.json"
     if path.exists():
         raise OutputError(f"{path}: is there already; take another folder, train with both files")
-    stain = str(section(result, "protocol").get("stain", "unknown"))
+    stain = str(result.section("protocol").get("stain", "unknown"))
     lattice_mpp = None if result.frame.mpp is None else result.frame.mpp * result.frame.downsample
     modality = {"he": "histology", "ihc": "histology ihc"}.get(stain, stain)
     images: list[dict[str, object]] = []
@@ -143,7 +143,7 @@ def _tiled(region: Box) -> list[Box]:
 def _pixels(slide: Slide, corrections: Corrections, window: Box) -> NDArray[Any]:
     """What the network saw: one channel, or red, green and blue; (h, w) or (h, w, 3)."""
     names = list(slide.channels)
-    counted = section(corrections.result, "settings").get("channels") or names
+    counted = corrections.result.section("settings").get("channels") or names
     places = [names.index(name) for name in counted if name in names] or list(range(len(names)))
     pixels = slide.read(window, downsample=corrections.result.frame.downsample, channels=places[:3])
     if pixels.shape[2] == 3:
