@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch.nn import functional as F
 
+from cellseg.annotations.coco import read_coco
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.errors import InputError
 from cellseg.intensity.normalise import Light, Normaliser
