@@ -123,7 +123,9 @@ def indexed(
     keys[at : at + 1] = [slice(None)] * (len(shape) - len(keys) + (at < len(keys)))
     if len(keys) != len(shape):
         raise IndexError(f"expected at most {len(shape)} indices, got {key!r}")
-    low, high, inner = [], [], []
+    low: list[int] = []
+    high: list[int] = []
+    inner: list[int | slice] = []
     for k, side in zip(keys, shape[:2], strict=False):
         touched = range(side)[k if isinstance(k, slice) else operator.index(k)]
         if isinstance(touched, range):
