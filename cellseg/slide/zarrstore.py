@@ -90,6 +90,7 @@ def open_array(folder: Location, outermost: Location) -> Any:  # noqa: ANN401
     """
     if isinstance(folder, RemotePath):
         return _bounded(outermost.name, zarr.open_array(_remote_store(folder), mode="r"))
+    assert isinstance(outermost, Path)  # what lies in it does
     local = Store(folder, outermost)
     array = _bounded(outermost.name, zarr.open_array(local, mode="r"))
     pixels = math.prod(getattr(array, "shards", None) or array.chunks)
