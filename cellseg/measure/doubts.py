@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from cellseg.measure.areas import AreaStatistics
 from cellseg.measure.summary import Summary
@@ -47,6 +48,24 @@ class Expected:
     usual_px: float | None
     mpp: float | None
     own_model: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON, as ``expected_sizes`` of ``run.json``."""
+        return {**asdict(self), "limits_px": list(self.limits_px)}
+
+    @classmethod
+    def of(cls, run: Mapping[str, Any]) -> Expected | None:
+        """Of a finished run; None where its record does not say it, or is damaged."""
+        try:
+            found = run["expected_sizes"]
+            low, high = (float(limit) for limit in found["limits_px"])
+            usual, mpp = (
+                None if found[name] is None else float(found[name]) for name in ("usual_px", "mpp")
+            )
+            own = found["own_model"] is True
+        except (LookupError, TypeError, ValueError):
+            return None
+        return cls(limits_px=(low, high), usual_px=usual, mpp=mpp, own_model=own)
 
     def length(self, diameter_px: float) -> str:
         """For a person."""
