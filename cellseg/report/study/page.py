@@ -11,7 +11,7 @@ from cellseg.errors import CellsegError, OutputError
 from cellseg.report.page import Cell, document, safe, sortable
 from cellseg.report.study.folder import Counted, Study
 from cellseg.report.study.pictures import Pictures, pictures
-from cellseg.report.study.rows import Row
+from cellseg.report.study.rows import Labelled, Row
 from cellseg.report.study.sizes import Axis, drawn, hexes, histograms
 from cellseg.results import OUTLINES
 from cellseg.results.files import output_errors, replacing
@@ -115,15 +115,19 @@ def _counts(study: Study) -> str:
     classes = list(dict.fromkeys(name for row in rows for name in row.cells_per_class))
     several = classes if len(classes) > 1 else []
     has_regions = any(row.region or row.region_class for row in rows)
+    markers = list(_scored(rows))
+    wells = any(row.well for row in rows)
     in_um = any(row.areas_um2 for row in rows)
     # Slides without a pixel size have their sizes in pixels alone.
     in_px = any(row.areas_px and not row.areas_um2 for row in rows)
     numbers = {id(one.whole): number for number, one in enumerate(study.counted)}
     head = [
         ("Image", False),
+        *([("Well", False)] if wells else []),
         *([("Region", False)] if has_regions else []),
         ("Cells", True),
         *((name, True) for name in several),
+        *((title, True) for title, _, _ in markers),
         ("per mm²", True),
         ("Tissue, mm²", True),
         *_area_heads("µm²", in_um),
@@ -141,9 +145,11 @@ def _counts(study: Study) -> str:
         table.append(
             [
                 Cell(name if at is None else f"<a href='#slide-{at}'>{name}</a>", row.image),
+                *([_text(row.well)] if wells else []),
                 *([_region(row)] if has_regions else []),
                 _number(row.cells, ",.0f"),
                 *(_number(row.cells_per_class.get(name), ",.0f") for name in several),
+                *(_score(row.labelling.get(name), kind) for _, name, kind in markers),
                 _number(row.density_per_mm2, ",.0f"),
                 _number(row.tissue_mm2, ".3g"),
                 *(_number(row.areas_um2.get(percent), ",.1f") for percent in _SHOWN if in_um),
@@ -165,6 +171,28 @@ def _area_heads(unit: str, wanted: bool) -> list[tuple[str, bool]]:
 def _region(row: Row) -> Cell:
     text = " · ".join(part for part in (row.region, row.region_class) if part)
     return Cell(safe(text), text or None)
+
+
+_KINDS = {"positive": "{}, % positive (95 %)", "h_score": "{}, H-score", "allred": "{}, Allred"}
+
+
+def _scored(rows: list[Row]) -> Iterator[tuple[str, str, str]]:
+    """Columns of the markers: title, marker, and which figure of it; none that is always empty."""
+    for name in dict.fromkeys(name for row in rows for name in row.labelling):
+        found = [row.labelling[name] for row in rows if name in row.labelling]
+        for kind, title in _KINDS.items():
+            if any(getattr(one, kind) is not None for one in found):
+                yield title.format(name), name, kind
+
+
+def _score(found: Labelled | None, kind: str) -> Cell:
+    value = None if found is None else getattr(found, kind)
+    if found is None or value is None:
+        return Cell("–", None)
+    if kind != "positive":
+        return _number(value, ".0f")
+    between = "" if found.interval is None else " ({:.1f} … {:.1f})".format(*found.interval)
+    return Cell(f"{value:.1f}{between}", value)
 
 
 def _number(value: float | None, spec: str) -> Cell:
@@ -220,6 +248,9 @@ def _slide(number: int, one: Counted, page: Path, most_bytes: int) -> str:
     said = [f"{row.cells or 0:,} {row.object or 'cell'} masks"]
     if row.density_per_mm2 is not None:
         said.append(f"{row.density_per_mm2:,.0f} per mm²")
+    for name, found in row.labelling.items():
+        if found.positive is not None:
+            said.append(f"{name} {found.positive:.1f} % positive")
     notes = "".join(f"<li>{safe(text)}</li>" for text in row.warnings)
     return (
         f"<article class='slide' id='slide-{number}'><h3>{safe(row.image)}</h3>"
@@ -237,7 +268,12 @@ def _links(folder: Path, page: Path) -> str:
         home = Path(os.path.relpath(folder.absolute(), page.absolute().parent)).as_posix()
     except ValueError:  # on another drive
         home = folder.absolute().as_posix()
-    names = {OUTLINES: "outlines", OVERVIEW: "overview", "cells.csv": "table"}
+    names = {
+        OUTLINES: "outlines",
+        OVERVIEW: "overview",
+        "histogram.png": "histogram",
+        "cells.csv": "table",
+    }
     return ", ".join(
         f"<a href='{quote(f'./{home}/{name}')}'>{text}</a>"
         for name, text in names.items()
