@@ -15,6 +15,7 @@ from cellseg.report.study.rows import Labelled, Row
 from cellseg.report.study.sizes import Axis, drawn, hexes, histograms
 from cellseg.results import OUTLINES
 from cellseg.results.files import output_errors, replacing
+from cellseg.storage import Location
 
 REPORT, OVERVIEW = "report.html", "overview.png"
 
@@ -28,7 +29,7 @@ _MOST_EACH, _LEAST_EACH = 200_000, 4_000
 _MARK = 'name="generator" content="cellseg '
 
 
-def write_study(study: Study, path: Path | None = None) -> Path:
+def write_study(study: Study, path: Path | None = None) -> Location:
     """Write the page.
 
     Parameters
@@ -39,7 +40,7 @@ def write_study(study: Study, path: Path | None = None) -> Path:
 
     Returns
     -------
-    Path
+    Path or RemotePath
         Of the page.
 
     Raises
@@ -50,11 +51,13 @@ def write_study(study: Study, path: Path | None = None) -> Path:
     target = path or study.folder / REPORT
     with output_errors(target):
         if target.exists() and _MARK not in target.read_text("utf-8", "replace")[:4000]:
-            raise OutputError(f"{target}: is no page of cellseg; move it away, or take another -o")
+            raise OutputError(
+                f"{study.shown(target)}: is no page of cellseg; move it away, or take another -o"
+            )
         text = document(f"{_name(study)}: cells counted", list(_body(study, target)))
         with replacing(target) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    return target
+    return study.left(target)
 
 
 def _name(study: Study) -> str:
@@ -73,8 +76,10 @@ def _body(study: Study, page: Path) -> Iterator[str]:
     yield "in the result folders show more.</p><div class='slides'>"
     share = PICTURES_BYTES // max(1, len(study.counted))
     each = min(max(share, _LEAST_EACH), _MOST_EACH)
+    # A page on the disk does not lead to results behind a URL.
+    linked = study.place is None or page.parent == study.folder
     for number, one in enumerate(study.counted):
-        yield _slide(number, one, page, each)
+        yield _slide(number, one, page if linked else None, each)
     yield "</div>"
 
 
@@ -242,7 +247,7 @@ def _sizes(some: list[tuple[int, Counted]], axis: Axis, quantiles: list[dict[int
     )
 
 
-def _slide(number: int, one: Counted, page: Path, most_bytes: int) -> str:
+def _slide(number: int, one: Counted, page: Path | None, most_bytes: int) -> str:
     row = one.whole
     seen = pictures(one.folder / OUTLINES, one.folder / OVERVIEW, most_bytes=most_bytes)
     said = [f"{row.cells or 0:,} {row.object or 'cell'} masks"]
@@ -251,10 +256,11 @@ def _slide(number: int, one: Counted, page: Path, most_bytes: int) -> str:
     for name, found in row.labelling.items():
         if found.positive is not None:
             said.append(f"{name} {found.positive:.1f} % positive")
+    links = [_links(one.folder, page)] if page is not None else []
     notes = "".join(f"<li>{safe(text)}</li>" for text in row.warnings)
     return (
         f"<article class='slide' id='slide-{number}'><h3>{safe(row.image)}</h3>"
-        f"<p class='muted'>{safe(', '.join(said))} · {_links(one.folder, page)}</p>"
+        f"<p class='muted'>{' · '.join([safe(', '.join(said)), *links])}</p>"
         + "".join(f"<p class='doubt'>{safe(doubt)}</p>" for doubt in row.doubts)
         + _figures(row, seen)
         + (f"<details><summary>Notes</summary><ul>{notes}</ul></details>" if notes else "")

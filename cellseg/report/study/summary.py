@@ -13,6 +13,7 @@ from cellseg.errors import OutputError
 from cellseg.report.study.folder import Study
 from cellseg.report.study.rows import PERCENT, Row
 from cellseg.results.files import output_errors, replacing
+from cellseg.storage import Location
 from cellseg.text import as_cell, from_cell, visible
 
 SUMMARY = "summary.csv"
@@ -32,7 +33,7 @@ _LABELLED = (
 )
 
 
-def write_summary(study: Study) -> Path:
+def write_summary(study: Study) -> Location:
     """Write the table, if what it says has changed.
 
     Parameters
@@ -41,7 +42,7 @@ def write_summary(study: Study) -> Path:
 
     Returns
     -------
-    Path
+    Path or RemotePath
         Of the table, in the study's folder.
 
     Raises
@@ -53,11 +54,14 @@ def write_summary(study: Study) -> Path:
     text = _text(study.rows)
     with output_errors(path):
         if path.exists() and _header(path)[: len(_FIRST)] != list(_FIRST):
-            raise OutputError(f"{path}: is no summary of cellseg; move it away and run it again")
+            raise OutputError(
+                f"{study.shown(path)}: is no summary of cellseg; move it away and run it again"
+            )
         if not path.exists() or path.read_bytes() != text.encode():
             with replacing(path) as temporary:
                 temporary.write_bytes(text.encode())
-    return path
+            return study.left(path)
+    return study.shown(path)
 
 
 def with_failures(
