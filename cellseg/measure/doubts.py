@@ -83,10 +83,8 @@ def doubts(summary: Summary, most_common_px: float | None, expected: Expected) -
 
     Parameters
     ----------
-    summary : Summary
     most_common_px : float or None
         The most common area, level-0 px²; see :meth:`SummaryBuilder.most_common_area_px`.
-    expected : Expected
     """
     if not summary.cells and expected.own_model:
         return [

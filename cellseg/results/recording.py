@@ -75,8 +75,6 @@ class Recording:
     ----------
     folder : ResultFolder
         Open; its journal holds what an interrupted run found.
-    count : SlideCount
-    request : CountRequest
     """
 
     def __init__(self, folder: ResultFolder, count: SlideCount, request: CountRequest) -> None:

@@ -32,10 +32,8 @@ class Result:
 
     Attributes
     ----------
-    path : Path
     run : dict
         What ``run.json`` says.
-    frame : Frame
     """
 
     path: Path

@@ -48,7 +48,6 @@ class RemoteResult:
 
     Attributes
     ----------
-    url : RemotePath
     local : Path
         The scratch folder; gone once everything is uploaded.
     """
@@ -67,7 +66,6 @@ class RemoteResult:
 
         Parameters
         ----------
-        image : Path or RemotePath
         whole : bool
             Fetch all of an earlier result, because something is to be added to it.
         overwrite : bool

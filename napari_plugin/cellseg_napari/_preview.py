@@ -30,7 +30,6 @@ class Preview:
 
     Parameters
     ----------
-    viewer : ViewerModel
     counted : Image, optional
         The layer that is counted: it shows the slide, whoever opened it.
     """

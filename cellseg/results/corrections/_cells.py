@@ -31,7 +31,6 @@ class CorrectedCells:
 
     Attributes
     ----------
-    result : Result
     rows : Rows
         The automatic table.
     regions : Regions or None

@@ -43,12 +43,7 @@ def check_token(result: Result) -> None:
 
 
 class LogFile:
-    """The log of one result, read once and written by one hand.
-
-    Parameters
-    ----------
-    result : Result
-    """
+    """The log of one result, read once and written by one hand."""
 
     def __init__(self, result: Result) -> None:
         self._result = result
