@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from cellseg.errors import CellsegError, OutputError
+from cellseg.measure.regions import counted
 from cellseg.report.page import Cell, document, safe, sortable
 from cellseg.report.study.folder import Counted, Study
 from cellseg.report.study.pictures import Pictures, pictures
@@ -90,7 +91,7 @@ def _totals(study: Study) -> str:
         parts.append(f"{len(study.failed):,} not")
     for name in dict.fromkeys(row.object for row in wholes):
         cells = sum(row.cells or 0 for row in wholes if row.object == name)
-        parts.append(f"{cells:,} × {name or 'cell'}")
+        parts.append(counted(cells, name or "cell"))
     tissue = sum(row.tissue_mm2 or 0 for row in wholes)
     if tissue:
         parts.append(f"{tissue:.3g} mm² of tissue")
@@ -250,7 +251,7 @@ def _sizes(some: list[tuple[int, Counted]], axis: Axis, quantiles: list[dict[int
 def _slide(number: int, one: Counted, page: Path | None, most_bytes: int) -> str:
     row = one.whole
     seen = pictures(one.folder / OUTLINES, one.folder / OVERVIEW, most_bytes=most_bytes)
-    said = [f"{row.cells or 0:,} {row.object or 'cell'} masks"]
+    said = [counted(row.cells or 0, row.object or "cell")]
     if row.density_per_mm2 is not None:
         said.append(f"{row.density_per_mm2:,.0f} per mm²")
     for name, found in row.labelling.items():
