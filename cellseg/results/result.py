@@ -21,7 +21,7 @@ from cellseg.results.labels import LabelLevel, label_token, open_labels
 from cellseg.results.lock import LOCK_NAME, FolderLock
 from cellseg.results.rows import Rows
 from cellseg.results.table import read_table
-from cellseg.slide.formats import image_name
+from cellseg.slide.formats import image_name, well_of
 from cellseg.slide.limits import MAX_SIDE_PX
 from cellseg.text import visible
 
@@ -49,8 +49,19 @@ class Result:
     @property
     def image_name(self) -> str:
         """Of the slide's file, as a table shows it; empty where ``run.json`` does not say it."""
+        path = self._image
+        return "" if path is None else visible(image_name(path))
+
+    @property
+    def well(self) -> str:
+        """Of the plate whose field the slide is, such as ``B03``; empty of any other."""
+        path = self._image
+        return "" if path is None else visible(well_of(path))
+
+    @property
+    def _image(self) -> Path | None:
         path = self.section("image").get("path")
-        return visible(image_name(Path(path))) if isinstance(path, str) else ""
+        return Path(path) if isinstance(path, str) else None
 
     def section(self, name: str) -> dict[str, Any]:
         """A part of ``run.json``; empty where there is none."""
