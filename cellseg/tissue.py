@@ -133,10 +133,7 @@ class TissueMask:
         """Whether points (lattice pixels) lie in the search area; false outside the slide."""
         ys, xs = np.asarray(y, dtype=np.float64), np.asarray(x, dtype=np.float64)
         inside = (ys >= 0) & (xs >= 0) & (ys < self.extent[0]) & (xs < self.extent[1])
-        rows = np.clip(np.where(inside, ys, 0) // self.step, 0, self.search.shape[0] - 1)
-        columns = np.clip(np.where(inside, xs, 0) // self.step, 0, self.search.shape[1] - 1)
-        found: NDArray[np.bool_] = self.search[rows.astype(np.int64), columns.astype(np.int64)]
-        return found & inside
+        return self._at(self.search, np.where(inside, ys, 0), np.where(inside, xs, 0)) & inside
 
     def area_px(self) -> float:
         """Area of the tissue (not of the grown search area), lattice pixels."""
