@@ -21,7 +21,7 @@ from PIL.Image import DecompressionBombError
 
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.annotations.outlines import Outline, filled, outline_of
-from cellseg.errors import InputError
+from cellseg.errors import InputError, line_of
 from cellseg.geometry import Box
 from cellseg.intensity.normalise import Light
 from cellseg.text import visible
@@ -284,8 +284,7 @@ class _Reader:
         try:
             pixels = read_pixels(path, extent)
         except _UNREADABLE as error:
-            text = " ".join(str(error).split())[:120]
-            self.faults.append(f"{name}: cannot be read as an image: {text}")
+            self.faults.append(f"{name}: cannot be read as an image: {line_of(error)}")
             return None
         if pixels.shape[:2] != extent:
             self.faults.append(
