@@ -22,7 +22,7 @@ FLOORS = [
     {"evaluate", "results"},
     {"export", "overlay"},
     {"pipeline"},
-    {"cellseg_napari", "doctor", "report"},
+    {"cellseg_napari", "report", "serve"},
     {"cli"},
     {"__main__"},
 ]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -24,6 +24,8 @@ from cellseg.measure import REGION
 from cellseg.results.cellstore import Batch
 from cellseg.results.files import sync
 from cellseg.text import as_cell, from_cell
+
+PART_ROWS = 100_000
 
 
 class TableColumn(Protocol):
@@ -134,6 +136,37 @@ def read_table(
     if list(table.columns) != list(dtypes):
         raise InputError(f"{path}: expected columns {list(dtypes)}, got {list(table.columns)}")
     return with_texts(table, from_cell)
+
+
+def read_parts(path: Path, wanted: Mapping[str, str]) -> Iterator[pd.DataFrame]:
+    """Some columns of a long table, a part of its rows at a time; texts as they are written.
+
+    Parameters
+    ----------
+    path : Path
+        A CSV file.
+    wanted : mapping of str
+        Name to dtype.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, or a column is, or a value is another.
+    """
+    try:
+        with pd.read_csv(
+            path,
+            usecols=list(wanted),
+            dtype=dict(wanted),
+            keep_default_na=False,
+            encoding="utf-8",
+            chunksize=PART_ROWS,
+        ) as parts:
+            yield from parts
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: is no table of cells: {error}") from error
 
 
 def with_texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:

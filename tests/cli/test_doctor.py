@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import pytest
 from click.testing import CliRunner
 
-from cellseg import doctor
+from cellseg.cli import _doctor as doctor
 from cellseg.cli.doctor import doctor as command
 from cellseg.models import weights
 
