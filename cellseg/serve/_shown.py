@@ -94,7 +94,7 @@ class Shown:
         if not (self.result.path / CORRECTIONS).is_file() or "corrected_from" in self.result.run:
             return None
         try:
-            found = Corrections(self.result)
+            found = Corrections(self.result, only_look=True)
         except CellsegError as error:
             self._say(f"{error}; shown as counted")
             return None

@@ -19,6 +19,7 @@ from serve import served
 
 from cellseg.errors import SettingsError
 from cellseg.geometry import Box, Frame
+from cellseg.pipeline.expanded import expand_result
 from cellseg.results import load_result
 from cellseg.results.corrections import Corrections
 from cellseg.serve import Server, Viewer, _ground, _masks, _viewer, read_results
@@ -401,6 +402,46 @@ def test_what_a_person_corrected_is_shown(counted, tmp_path, table):
         path.name for path in before.keys() | after.keys() if before.get(path) != after.get(path)
     }
     assert changed <= {"corrections.json"}
+
+
+def test_damaged_corrections_are_told_and_left_alone(counted, tmp_path):
+    folder = served.copied(counted, tmp_path)
+    (folder / "corrections.json").write_text("{")
+    names = {path.name for path in folder.iterdir()}
+    with served.serving(folder) as client:
+        about = client.ask("0/about").json
+        assert any("is damaged" in note and "as counted" in note for note in about["notes"])
+        assert not about["corrected"]
+    assert {path.name for path in folder.iterdir()} == names
+
+
+def test_a_result_without_cells(counted, tmp_path):
+    folder = served.copied(counted, tmp_path)
+    header = (folder / "cells.csv").read_text().splitlines()[0]
+    (folder / "cells.csv").write_text(header + "\n")
+    with served.serving(folder) as client:
+        assert client.ask("0/counts").json == {"cells": 0, "per_class": [0, 0], "unit": "um2"}
+        assert client.ask("0/box?y0=0&x0=0&y1=9&x1=9").json["cells"] == 0
+        assert not pixels(client.ask("0/nuclei/0/0/0?shown=3"))[..., 3].any()
+
+
+def test_cells_grown_around_nuclei(counted, tmp_path):
+    folder = served.copied(counted, tmp_path)
+    expand_result(folder, 3)
+    with served.serving(folder) as client:
+        assert client.ask("0/about").json["grown"]
+        nuclei, cells = (
+            pixels(client.ask(f"0/{of}/0/0/0?shown=3"))[..., 3] == 255 for of in ("nuclei", "cells")
+        )
+        assert cells.sum() > nuclei.sum()
+        row = load_result(folder).table().iloc[0]
+        y, x = row["bbox_y0_px"] - 2, row["centroid_x_px"]
+        found = client.ask(f"0/at?y={y}&x={x:.1f}&of=cells").json
+        assert found["label"] == row["label"]
+        assert client.ask(f"0/at?y={y}&x={x:.1f}").json is None
+    with served.serving(counted) as client:
+        assert client.ask("0/nuclei/0/0/0?shown=1").status == 200
+        assert client.ask("0/cells/0/0/0?shown=1").status == 409
 
 
 def test_a_result_that_goes_away(counted, tmp_path):
