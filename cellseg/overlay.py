@@ -30,7 +30,6 @@ def overlay(
 
     Parameters
     ----------
-    result : Result
     box : (int, int, int, int), optional
         y0, x0, y1, x1, level-0 pixels, half-open; otherwise what ``outlines.png`` shows: the
         whole field, or crops of a larger slide.

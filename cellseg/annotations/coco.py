@@ -53,7 +53,6 @@ class DataSet:
 
     Attributes
     ----------
-    images : tuple of AnnotatedImage
     classes : tuple of str
         Index = class of an object.
     notes : tuple of str
@@ -81,7 +80,6 @@ def read_coco(path: str | Path, *, images: str | Path | None = None) -> DataSet:
 
     Parameters
     ----------
-    path : str or Path
     images : str or Path, optional
         Folder of the images; without it they are looked for beside the JSON, in ``images``
         there, and, where the JSON lies in a folder ``annotations`` (as CVAT exports it), in

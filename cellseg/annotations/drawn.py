@@ -86,7 +86,6 @@ class Drawing:
 
     Attributes
     ----------
-    objects : list of Drawn
     regions : list of Drawn
         Of class ``Region*``: here everything was outlined, and nowhere else.
     ignored : list of Drawn

@@ -38,7 +38,6 @@ class Check:
 
     Attributes
     ----------
-    name : str
     state : {'ok', 'note', 'fault'}
         A note is something that is not there and need not be.
     text : str

@@ -37,7 +37,6 @@ def choose_channels(
 
     Parameters
     ----------
-    slide : Slide
     look : callable
         Gives what :func:`cellseg.counting.sample.sample` does; asked only where names do not tell.
     wanted : str or None

@@ -86,7 +86,6 @@ def with_sizes(
 
     Parameters
     ----------
-    protocol : CountProtocol
     sizes : Sizes
         In pixels of the network.
     mpp : float or None
@@ -132,7 +131,6 @@ def with_limits(
 
     Parameters
     ----------
-    protocol : CountProtocol
     low, high : float or None
         Areas.
     unit_um2 : float
@@ -203,11 +201,9 @@ def choose_protocol(
 
     Parameters
     ----------
-    slide : Slide
     look : callable
         Gives patches (H, W, C) of the channels that are counted; asked without a wish, and where
         DAB is to be measured.
-    wanted : str, CountProtocol or None
 
     Raises
     ------

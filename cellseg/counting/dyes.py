@@ -20,8 +20,6 @@ def fit_dyes(slide: Slide, plan: Plan, patches: Sequence[Box]) -> Dyes | None:
 
     Parameters
     ----------
-    slide : Slide
-    plan : Plan
     patches : sequence of Box
         On the lattice; a few from all over them are read.
     """

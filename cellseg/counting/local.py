@@ -32,7 +32,6 @@ class Mapped(Generic[Found]):
 
     Attributes
     ----------
-    tile : Tile
     found : object or None
         What the network gave; None where reading failed.
     error : Exception or None

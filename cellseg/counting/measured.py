@@ -65,8 +65,6 @@ class CellMeasurer:
 
     Parameters
     ----------
-    source : TileSource
-    info : DetectorInfo
     tissue : TissueMask
         Cells outside of it are left out.
     tally : Tally

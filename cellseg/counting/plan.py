@@ -58,7 +58,6 @@ class Plan:
     ----------
     model : str
         Checksum of the weights.
-    protocol : CountProtocol
     channels : tuple of int
         Channels that the network sees: one, or red, green and blue.
     z, t, series
@@ -67,12 +66,10 @@ class Plan:
         µm per pixel at level 0.
     downsample : float
         Level-0 pixels per lattice pixel.
-    grid : TileGrid
     prefilter : bool
         Skip tiles without tissue.
     regions : Regions or None
         Count only what lies in them, as far as it lies on the slide.
-    precision : str
     notes : tuple of str
         What was chosen, for a person; no setting.
     """
@@ -109,8 +106,6 @@ def make_plan(
 
     Parameters
     ----------
-    slide : Slide
-    request : CountRequest
     info : DetectorInfo
         The model's own scale, score and sizes take the place of a shipped protocol's where it
         has them.
@@ -191,8 +186,6 @@ def fit_normaliser(
 
     Parameters
     ----------
-    slide : Slide
-    plan : Plan
     light : {'transmitted', 'fluorescence'}
     tissue : sequence of Box, optional
         Patches to sample (multiples of 512 px of the lattice, whatever the tile size); all

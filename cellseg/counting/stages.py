@@ -118,9 +118,6 @@ class SlideCount:
 
     Parameters
     ----------
-    slide : Slide
-    plan : Plan
-    detector : Detector
     mapper : TileMapper, optional
         Where tiles are read and detected; None: here.
     strict : bool

@@ -57,14 +57,7 @@ class TilePixels:
 
 
 class TileSource:
-    """Reads tiles of a slide on the lattice.
-
-    Parameters
-    ----------
-    slide : Slide
-    plan : Plan
-    normaliser : Normaliser
-    """
+    """Reads tiles of a slide on the lattice."""
 
     def __init__(self, slide: Slide, plan: Plan, normaliser: Normaliser) -> None:
         self.slide, self.plan, self.normaliser = slide, plan, normaliser

@@ -43,7 +43,6 @@ class TileRead:
 
     Attributes
     ----------
-    pixels : TilePixels
     seen : ndarray, float32, (h, w, 3)
         Normalised.
     """
@@ -65,8 +64,6 @@ def tiles_together(source: TileSource, detector: Detector, wanted: int | None) -
 
     Parameters
     ----------
-    source : TileSource
-    detector : Detector
     wanted : int or None
         What the user asked for; it stands.
     """
@@ -79,13 +76,7 @@ def tiles_together(source: TileSource, detector: Detector, wanted: int | None) -
 
 
 class TileWork:
-    """Reading and detecting, as an engine maps them over tiles.
-
-    Parameters
-    ----------
-    source : TileSource
-    detector : Detector
-    """
+    """Reading and detecting, as an engine maps them over tiles."""
 
     def __init__(self, source: TileSource, detector: Detector) -> None:
         self.source, self.detector = source, detector

@@ -50,7 +50,6 @@ class MaskRCNNDetector(Detector):
     ----------
     model : MaskRCNN
         In evaluation mode, on its device.
-    info : DetectorInfo
     score : float
         Objects below it are not returned (the mask branch does not see them either).
     nms_iou : float

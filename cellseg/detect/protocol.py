@@ -65,8 +65,6 @@ class DetectorInfo:
 
     Attributes
     ----------
-    name, checksum : str
-    classes : tuple of str
     object : str
         What it outlines: "nucleus" or "cell".
     diameter_px : float or None
@@ -110,7 +108,6 @@ class Detector(Protocol):
 
     Attributes
     ----------
-    info : DetectorInfo
     threads : int
         Batches that may be under way at once.
     """

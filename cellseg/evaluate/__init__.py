@@ -54,16 +54,13 @@ class EvaluateRequest:
         COCO JSON files.
     images : Path, optional
         Folder of the images, where it is not the JSON's.
-    model : str or Path
     protocol : str, CountProtocol or None
         None: chosen from each image, as in counting.
     score : float, optional
         Takes the place of the protocol's.
     mpp : float, optional
         µm per pixel of images that do not say theirs.
-    device : str
     precision : {'auto', 'float32', 'bfloat16', 'float16'}
-    prefilter : bool
     """
 
     data: tuple[Path, ...]
@@ -99,13 +96,10 @@ class Evaluation:
 
     Attributes
     ----------
-    images : tuple of Judged
     paths : tuple of Path
         Of the images, in that order.
     protocols : tuple of CountProtocol
         That each image was counted with.
-    classes : tuple of str
-    model : DetectorInfo
     """
 
     images: tuple[Judged, ...]
@@ -213,10 +207,6 @@ Event = Note | ImageDone | Evaluation
 
 def evaluate(request: EvaluateRequest) -> Iterator[Event]:
     """Count annotated images and compare.
-
-    Parameters
-    ----------
-    request : EvaluateRequest
 
     Yields
     ------

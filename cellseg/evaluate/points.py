@@ -42,10 +42,6 @@ class PointEvaluation:
         The images.
     classes : tuple of str
         Those that are annotated.
-    within_px : float
-    fields : tuple of Field
-    scores : PointScores
-    model : str
     """
 
     names: tuple[str, ...]

@@ -29,7 +29,6 @@ def outlines(masks: Sequence[Mask], *, downsample: float) -> list[shapely.MultiP
 
     Parameters
     ----------
-    masks : sequence of Mask
     downsample : float
         Level-0 pixels along a side of a lattice pixel.
 

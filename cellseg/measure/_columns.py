@@ -50,7 +50,6 @@ class Column:
 
     Attributes
     ----------
-    name : str
     unit : str
         ``px`` (level 0), ``px²``, ``µm``, ``µm²``, ``deg``, ``OD``, ``raw`` (the slide's own
         intensities), or empty.

@@ -86,7 +86,6 @@ class AroundSums:
         Labels run from 1 to this.
     scale : Scale
         From the lattice to level-0 pixels and µm.
-    seen : Seen
     """
 
     def __init__(self, cells: int, scale: Scale, seen: Seen) -> None:

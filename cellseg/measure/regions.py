@@ -34,7 +34,6 @@ class RegionSummary:
         The same in level-0 pixels.
     tissue_mm2 : float or None
         Tissue in it; None if nobody measured it.
-    cells : int
     cells_per_class : dict of str to int
     area_px, area_um2 : AreaStatistics or None
         Of its cells, as in :class:`cellseg.measure.summary.Summary`.
@@ -95,7 +94,6 @@ class RegionTotals:
     ----------
     regions : Regions
         Cut at the slide's edges.
-    classes : sequence of str
     mpp : float or None
         µm per pixel at level 0.
     """

@@ -28,7 +28,6 @@ class Summary:
     ----------
     object : str
         What was counted: ``nucleus`` or ``cell``.
-    cells : int
     cells_per_class : dict of str to int
         In the model's order, classes without cells included.
     touching_border, stitched : int
@@ -209,7 +208,6 @@ class SummaryBuilder:
 
         Parameters
         ----------
-        tissue_mm2, skipped_share : float, optional
         interval : (float, float), optional
             Factors between which the true number lies; see :class:`cellseg.protocol.Calibration`.
         tissue_mm2_in_regions : sequence of float, optional

@@ -23,8 +23,6 @@ class SeamMerger:
 
     Parameters
     ----------
-    grid : TileGrid
-    rules : MergeRules
     absent : collection of (row, column)
         Tiles that never come, because they were skipped.
 

@@ -91,8 +91,6 @@ def average_precision(
 
     Parameters
     ----------
-    fields : sequence of Field
-    num_classes : int
     kind : {'segm', 'bbox'}
         Whether the IoU is one of masks or of boxes.
     area_px : (float, float)

@@ -17,7 +17,6 @@ class CountError:
 
     Attributes
     ----------
-    images, truth, found : int
     bias : float
         (found - truth) / truth of the pooled counts; errors of both signs cancel here.
     bias_interval : (float, float)
@@ -87,7 +86,6 @@ def bootstrap(
         Takes the indices of the images drawn, with repetition.
     images : int
         With fewer than two there is nothing to resample: (nan, nan).
-    rng : Generator
     """
     if images < 2:
         return float("nan"), float("nan")

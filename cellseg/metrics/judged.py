@@ -27,12 +27,10 @@ class Judged:
 
     Attributes
     ----------
-    name : str
     group : str
         Its set and modality, as ``set/modality``: what the scores are told apart by.
     found : Instances
         Everything down to a low score: average precision needs it.
-    truth : Instances
     extent : (int, int)
         Height and width, pixels.
     score : float
@@ -87,7 +85,6 @@ class Scores:
     ----------
     objects : int
         Annotated.
-    count : CountError
     f1, accuracy : dict of float to float
         By IoU, pooled over images.
     f1_interval : (float, float)

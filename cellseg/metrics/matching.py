@@ -83,7 +83,6 @@ def match(
 
     Parameters
     ----------
-    overlaps : Overlaps
     iou : float
         Least IoU of a match, itself included.
     keep : ndarray, bool, (N,), optional

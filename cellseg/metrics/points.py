@@ -60,7 +60,6 @@ class PointScores:
 
     Attributes
     ----------
-    images, found, truth, hits : int
     f1 : float
         Of the centres, whatever their class.
     error : float

@@ -46,7 +46,6 @@ class Segmentation:
 
         Parameters
         ----------
-        overlaps : Overlaps
         keep : ndarray, bool, (N,), optional
             Found objects that take part.
         """

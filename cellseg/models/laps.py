@@ -19,7 +19,6 @@ class Laps:
 
     Parameters
     ----------
-    device : torch.device
     wait : bool
         Wait for a GPU at each call. Without it a GPU's stages only show how long it took to
         ask for them; with it they no longer overlap.

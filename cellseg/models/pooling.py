@@ -29,7 +29,6 @@ def roi_align(
 
     Parameters
     ----------
-    pool : MultiScaleRoIAlign
     features : dict of Tensor
         Feature maps of the pyramid, float32, each (N, C, H, W).
     boxes : list of Tensor
@@ -73,7 +72,6 @@ def _samples(level: Tensor, boxes: Tensor, image: Tensor, side: int) -> Tensor:
         In pixels of the level.
     image : Tensor, (B,)
         Which of the N each box lies in.
-    side : int
     """
     height, width = level.shape[2:]
     # Without a copy where the features are channels-last.

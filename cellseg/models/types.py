@@ -24,7 +24,6 @@ class TypeHead(nn.Module):
     ----------
     channels : int
         Of the pyramid.
-    types : int
     """
 
     def __init__(self, channels: int, types: int) -> None:

@@ -129,7 +129,6 @@ def save_model(
 
     Parameters
     ----------
-    path : str or Path
     state_dict : dict of Tensor
         Of the network, with frozen or trainable batch norm.
     card : ModelCard

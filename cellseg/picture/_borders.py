@@ -37,7 +37,6 @@ def draw_borders(
         RGB.
     shapes : sequence of shapely.Polygon or MultiPolygon
         (x, y) in level-0 pixels, 0 at the corner of the first pixel.
-    names : sequence of str
     corner : (float, float)
         Level-0 (y, x) of the picture's corner.
     pixel : float

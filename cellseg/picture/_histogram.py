@@ -21,7 +21,6 @@ class Cutting:
 
     Attributes
     ----------
-    title : str
     counts : ndarray, int64, (B,)
     edges : ndarray, float64, (B + 1,)
     thresholds : tuple of float

@@ -44,11 +44,8 @@ class Legend:
 
     Attributes
     ----------
-    title : str
-    entries : sequence of Entry
     ground : (red, green, blue)
         What the entries' colours are shown on.
-    bar : ScaleBar
     said : str
         What is shown, and by which rule; as long as it needs.
     """
@@ -67,7 +64,6 @@ def sheet(panels: Sequence[Panel], legend: Legend) -> Image.Image:
     ----------
     panels : sequence of Panel
         At least one.
-    legend : Legend
     """
     height, width = panels[0].image.shape[:2]
     columns = math.ceil(math.sqrt(len(panels)))

@@ -44,7 +44,6 @@ def classify_result(
     ----------
     folder : Path
         A finished result; its table, record, pictures and exports are replaced.
-    markers : sequence of Marker
     image : Path or RemotePath, optional
         Where the slide is by now, if it was moved.
 

@@ -24,8 +24,6 @@ class Started:
 
     Attributes
     ----------
-    image : Path or RemotePath
-    tiles : int
     text : str
         One line for a person.
     frame : Frame
@@ -44,7 +42,6 @@ class TileDone:
 
     Attributes
     ----------
-    tile : Tile
     instances : Instances
         What the detector found there, on the slide's lattice, before merging.
     done, total : int

@@ -27,10 +27,8 @@ def page_of(summary: Summary, folder: Path, warnings: tuple[str, ...]) -> str:
 
     Parameters
     ----------
-    summary : Summary
     folder : Path
         The result folder; where its picture of the outlines cannot be read, there is none.
-    warnings : tuple of str
     """
     density = summary.density_per_mm2_per_class
     header = f"<th></th><th>{_text(summary.plural)}</th>" + ("<th>per mm²</th>" if density else "")

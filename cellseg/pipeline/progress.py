@@ -15,12 +15,7 @@ from cellseg.text import visible
 
 
 class ProgressLine:
-    """A line in a notebook's output or on a terminal; nothing elsewhere.
-
-    Parameters
-    ----------
-    is_wanted : bool
-    """
+    """A line in a notebook's output or on a terminal; nothing elsewhere."""
 
     def __init__(self, *, is_wanted: bool = True) -> None:
         self._write = (_in_notebook() or _on_terminal()) if is_wanted else None

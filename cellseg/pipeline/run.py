@@ -55,7 +55,6 @@ def run(
 
     Parameters
     ----------
-    request : CountRequest
     detector : Detector, optional
         Takes the place of the Mask R-CNN that ``request.model`` names.
     detectors : dict, optional

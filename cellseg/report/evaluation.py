@@ -29,7 +29,6 @@ def write_report(evaluation: Evaluation, folder: str | Path) -> Path:
 
     Parameters
     ----------
-    evaluation : Evaluation
     folder : str or Path
         Made if it is missing; files of an earlier report there are replaced.
 

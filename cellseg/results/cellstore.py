@@ -115,7 +115,6 @@ class CellStore:
 
         Parameters
         ----------
-        instances : Instances
         columns : tuple of str
             Of :meth:`add`.
 

@@ -40,7 +40,6 @@ class ResultFolder:
 
     Attributes
     ----------
-    path : Path
     resumed : bool
         Whether the journal holds tiles of an earlier, unfinished run of the same key.
     started_afresh_because : str or None

@@ -63,7 +63,6 @@ class Journal:
 
     Parameters
     ----------
-    path : Path
     key : str
         Names everything that determines the tiles; a journal with another key is discarded.
     image : Path or RemotePath, optional

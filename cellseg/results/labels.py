@@ -42,7 +42,6 @@ class LabelLevel:
     ----------
     path : Path
         Of the whole label image, for messages.
-    array : zarr.Array
     """
 
     ndim = 2
@@ -110,7 +109,6 @@ def write_label_blocks(
         Must not exist.
     blocks : iterable of (Box, ndarray)
         Place and labels, lattice pixels.
-    frame : Frame
     token : str
         Names the result that the image belongs to.
     """

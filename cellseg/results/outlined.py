@@ -114,13 +114,10 @@ class Masks:
 
     Attributes
     ----------
-    frame : Frame
     levels : sequence of LabelImage
         Finest first.
     table : Path
         ``cells.csv``.
-    class_names : sequence of str
-    object_name : str
     regions : Regions or None
         What was counted in: bordered and named.
     """
@@ -138,8 +135,6 @@ def draw_outlines(ground: Ground, masks: Masks, box: Box | None = None) -> Image
 
     Parameters
     ----------
-    ground : Ground
-    masks : Masks
     box : Box, optional
         Level-0 pixels, inside the slide; chosen by the rule otherwise.
 

@@ -37,9 +37,6 @@ def record(
     ----------
     count : SlideCount
         At its end.
-    request : CountRequest
-    summary : Summary
-    warnings : list of str
     """
     slide, plan, tally, info = count.slide, count.plan, count.tally, count.detector.info
     return {

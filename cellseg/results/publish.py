@@ -71,7 +71,6 @@ def mark_ready(
 
     Parameters
     ----------
-    folder : Path
     token : str
         Of its label image; of the one under the final name, where only other parts are new.
     outdated : iterable of str

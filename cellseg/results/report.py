@@ -18,10 +18,8 @@ class Report:
 
     Attributes
     ----------
-    frame : Frame
     columns : sequence of TableColumn
         The contract of ``cells.csv``, in order.
-    class_names : sequence of str
     object_name : str
         ``nucleus`` or ``cell``.
     image_name : str

@@ -21,7 +21,7 @@ from cellseg.results.labels import LabelLevel, label_token, open_labels
 from cellseg.results.lock import LOCK_NAME, FolderLock
 from cellseg.results.rows import Rows
 from cellseg.results.table import read_table
-from cellseg.slide.formats import image_name
+from cellseg.slide.formats import image_name, well_of
 from cellseg.slide.limits import MAX_SIDE_PX
 from cellseg.text import visible
 
@@ -32,10 +32,8 @@ class Result:
 
     Attributes
     ----------
-    path : Path
     run : dict
         What ``run.json`` says.
-    frame : Frame
     """
 
     path: Path
@@ -51,9 +49,20 @@ class Result:
     @property
     def image_name(self) -> str:
         """Of the slide's file, as a table shows it; empty where ``run.json`` does not say it."""
+        path = self._image
+        return "" if path is None else visible(image_name(path))
+
+    @property
+    def well(self) -> str:
+        """Of the plate whose field the slide is, such as ``B03``; empty of any other."""
+        path = self._image
+        return "" if path is None else visible(well_of(path))
+
+    @property
+    def _image(self) -> Path | None:
         image = self.run.get("image")
         path = image.get("path") if isinstance(image, dict) else None
-        return visible(image_name(Path(path))) if isinstance(path, str) else ""
+        return Path(path) if isinstance(path, str) else None
 
     def changed(self, *, table_only: bool = False) -> str | None:
         """What is not as it was published, by its name; None where all is.

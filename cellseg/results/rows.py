@@ -27,7 +27,6 @@ class Rows:
 
     Parameters
     ----------
-    path : Path
     columns : sequence of (str, str)
         Name and dtype, the contract.
 

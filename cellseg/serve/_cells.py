@@ -33,7 +33,6 @@ class Cells:
         µm², or px² of a slide without pixel size.
     classes : ndarray, uint16, (N,)
         Index into ``names``.
-    names : tuple of str
     of_label : ndarray, uint16, (L + 1,)
         By label: 0 where there is no such cell, otherwise the class's index plus 1.
     """

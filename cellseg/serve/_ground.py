@@ -39,7 +39,6 @@ class SlidePicture:
 
     Attributes
     ----------
-    ground : Ground
     overview : Path or None
         ``overview.png`` of the result: what is shown from afar of a slide without a pyramid,
         which would have to be read whole.

@@ -45,7 +45,6 @@ def mask_tile(
     ----------
     levels : sequence of LabelImage
         Finest first.
-    frame : Frame
     box : Box
         On the slide's lattice of ``pixel``, inside its extent.
     pixel : float

@@ -49,7 +49,6 @@ class Shown:
 
     Parameters
     ----------
-    result : Result
     image : Path or RemotePath, optional
         Where the slide is by now.
 

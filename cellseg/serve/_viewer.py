@@ -55,10 +55,8 @@ class Answer:
 
     Attributes
     ----------
-    body : bytes
     kind : str
         Its content type.
-    status : HTTPStatus
     """
 
     body: bytes
@@ -93,7 +91,6 @@ class Viewer:
 
     Parameters
     ----------
-    results : sequence of Result
     image : Path or RemotePath, optional
         Where the slide of the only result is by now.
     """
@@ -125,7 +122,6 @@ class Viewer:
         ----------
         place : str
             The address below the token, as it came: nothing is unquoted.
-        query : mapping of str
         """
         if place in self._page:
             return self._page[place]

@@ -37,10 +37,8 @@ class Samples:
     extra : tuple of int
         TIFF's ExtraSamples: 0 unspecified, 1 and 2 alpha.
     palette : ndarray, uint16, (3, 2**bits), optional
-    compression : int
     dtype : np.dtype
         As decoded.
-    is_imagej : bool
     """
 
     photometric: int
@@ -63,11 +61,8 @@ class Colour:
         Those that are read.
     recolour : callable or None
         From samples to bands.
-    bands : int
     dtype : np.dtype
         Of the bands.
-    is_rgb : bool
-    notes : tuple of str
     """
 
     samples: tuple[int, ...]

@@ -31,18 +31,12 @@ class Content:
 
     Attributes
     ----------
-    format : str
     levels : tuple of Raster
         Pyramid, largest first; the chosen plane only.
-    channels : tuple of str
-    is_rgb : bool
-    pixel_size : PixelSize
     size_z, size_t : int
         How many planes the file has.
-    notes : tuple of str
     compression : str
         Empty where the library that reads the file does not say.
-    tiled : bool
     n_series, n_images : int
         All that can be chosen, and those of them that are no picture of the label or the whole.
     close : callable
@@ -75,7 +69,6 @@ class Planes:
     z : tuple of int
         One plane, or all of them for a projection.
     how : {'max', 'mean'} or None
-    t : int
     notes : tuple of str
         What was chosen, when there was a choice.
     """

@@ -23,19 +23,15 @@ class Frames:
 
     Attributes
     ----------
-    format : str
     size : dict of str to int
         Lengths of the axes Y, X, and of those of Z, T, C and S (red, green, blue) that it has.
-    dtype : np.dtype
     names : sequence of (str or None)
         Of the channels.
-    pixel_size : PixelSize
     count : int
         Images in the file.
     read : callable
         From (z, t, c) to that frame, (h, w) or (h, w, S).
     close : callable
-    notes : tuple of str
     """
 
     format: str

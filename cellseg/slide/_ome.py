@@ -25,7 +25,6 @@ class OmeImage:
         Names, None where there is none.
     samples : tuple of int
         SamplesPerPixel of each channel.
-    pixel_size : PixelSize
     """
 
     channels: tuple[str | None, ...]
@@ -68,7 +67,6 @@ def check_claims(name: str, root: Element, pages: int) -> None:
     ----------
     name : str
         The file's, for messages.
-    root : Element
     pages : int
         How many the file has.
 

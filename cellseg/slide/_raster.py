@@ -30,8 +30,6 @@ class Raster(Protocol):
 
     Attributes
     ----------
-    height, width, bands : int
-    dtype : np.dtype
     chunk : tuple of int
         (height, width) of what is decoded at once.
     """
@@ -118,10 +116,8 @@ class ChunkedRaster(ABC):
     ----------
     shape : tuple of int
         (height, width, bands).
-    dtype : np.dtype
     chunk : tuple of int
         (height, width) of a chunk; chunks at the far edges may be cut.
-    cache : ChunkCache
     pin : bool
         Whether a decoded chunk is kept for good (files that can only be decoded whole).
     """
@@ -235,7 +231,6 @@ class TurnedRaster:
 
     Parameters
     ----------
-    inner : Raster
     orientation : int
         TIFF or EXIF orientation, 2 to 8.
     """
@@ -272,13 +267,10 @@ class RecolouredRaster:
 
     Parameters
     ----------
-    inner : Raster
     samples : tuple of int
         The inner bands that are read.
     recolour : callable, optional
         From (h, w, len(samples)) to (h, w, bands); absent when samples are bands already.
-    bands : int
-    dtype : np.dtype
     """
 
     def __init__(

@@ -65,7 +65,6 @@ class Slide:
 
     Attributes
     ----------
-    path : Path or RemotePath
     name : str
         The file's name without its ending.
     format : str

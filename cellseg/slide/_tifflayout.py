@@ -30,7 +30,6 @@ class Layout:
         Samples of a pixel in a page, separate or interleaved.
     interleaved : bool
         Pixels that tifffile's writer took for pages: the file's "pages" are its rows.
-    notes : tuple of str
     """
 
     axes: tuple[str, ...]

@@ -32,10 +32,8 @@ class Place:
 
     Attributes
     ----------
-    path : Location
     lock : threading.RLock
         Held while the file's position is used.
-    cache : ChunkCache
     level : int
         Number of the pyramid level, for messages.
     blank : int
@@ -55,7 +53,6 @@ class PageRaster(ChunkedRaster):
     Parameters
     ----------
     page : tifffile.TiffPage or tifffile.TiffFrame
-    place : Place
     plane : int
         Which separate sample plane (planar configuration 2).
     depth : int
@@ -129,14 +126,12 @@ class RowsRaster(ChunkedRaster):
 
     Parameters
     ----------
-    file : tifffile.FileHandle
     offset : int
         Of the first pixel, bytes.
     shape : tuple of int
         (height, width, bands), bands interleaved.
     stored : np.dtype
         With the file's byte order.
-    place : Place
     """
 
     def __init__(

@@ -24,10 +24,8 @@ class Place:
 
     Attributes
     ----------
-    path : Location
     level : int
         Of the pyramid.
-    cache : ChunkCache
     """
 
     path: Location
@@ -40,10 +38,8 @@ class WindowRaster(ChunkedRaster):
 
     Parameters
     ----------
-    place : Place
     shape : tuple of int
         (height, width, bands), px.
-    dtype : np.dtype
     read : callable
         From a box of this level to its pixels, (h, w, bands); what it raises, a damaged tile
         for instance, belongs to that window alone.

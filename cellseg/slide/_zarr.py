@@ -44,14 +44,10 @@ class ZarrRaster(ChunkedRaster):
 
     Parameters
     ----------
-    array : zarr.Array
-    axes : tuple of str
     planes : tuple of int
         (z, t).
-    channels : range
     place : tuple
         (path of the file, number of the level).
-    cache : ChunkCache
     """
 
     def __init__(

@@ -122,7 +122,6 @@ class Placed:
     ----------
     labels : ndarray, int32, (H, W)
         The truth: 0 is background, nucleus ``i`` of ``outlines`` has the label ``i + 1``.
-    outlines : tuple of Outline
     islands : ndarray, float32, (H, W)
         How much of a pixel is tissue, 0 … 1, with soft edges.
     """

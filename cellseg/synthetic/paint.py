@@ -38,13 +38,7 @@ class Chromatin:
 
 
 class NucleusPainter:
-    """Adds nuclei to an image.
-
-    Parameters
-    ----------
-    rng : Generator
-    chromatin : Chromatin
-    """
+    """Adds nuclei to an image."""
 
     def __init__(self, rng: np.random.Generator, chromatin: Chromatin) -> None:
         self._rng = rng

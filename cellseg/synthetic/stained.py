@@ -26,7 +26,6 @@ class StainedScene:
 
     Attributes
     ----------
-    height_px, width_px : int
     mpp : float
         µm per pixel.
     nuclei : int

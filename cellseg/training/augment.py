@@ -209,7 +209,6 @@ def labelled(image: Tensor, masks: Tensor, rng: np.random.Generator) -> Tensor:
     ----------
     image : Tensor, float32, (3, S, S)
     masks : Tensor, uint8, (N, S, S)
-    rng : Generator
 
     Returns
     -------

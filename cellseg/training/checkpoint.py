@@ -25,7 +25,6 @@ class State:
 
     Attributes
     ----------
-    step : int
     seconds : float
         Time spent so far, validation included, over all resumed parts.
     history : list of dict

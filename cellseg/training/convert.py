@@ -82,8 +82,6 @@ class Converted:
 
     Attributes
     ----------
-    output : Path
-    pictures, objects : int
     notes : list of str
         What was left out, one line each.
     """

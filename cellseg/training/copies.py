@@ -28,10 +28,8 @@ def add_copies(crop: Crop, copies: int, rng: np.random.Generator, *, inside: Box
 
     Parameters
     ----------
-    crop : Crop
     copies : int
         Fewer are added where there is no room.
-    rng : Generator
     inside : Box
         The image in the crop, pixels: what lies beyond is padding. Objects at its edge may be
         cut and are not copied; no copy leaves it.

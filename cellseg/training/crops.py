@@ -90,7 +90,6 @@ def cut(
 
     Parameters
     ----------
-    image : AnnotatedImage
     origin : (int, int)
         (y, x) of the square's corner; it may lie outside the image, which is padded with
         its background (0 in fluorescence, 1 in transmitted light).

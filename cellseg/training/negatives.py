@@ -19,7 +19,6 @@ def add_bubbles(crop: Crop, count: int, rng: np.random.Generator) -> Crop:
         Of transmitted light.
     count : int
         Fewer are drawn where there is no room.
-    rng : Generator
     """
     size = crop.image.shape[1]
     taken = torch.cat([crop.masks, crop.ignored[None]]).amax(0).bool()

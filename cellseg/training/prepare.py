@@ -31,13 +31,10 @@ class Prepared:
     ----------
     train, held : list of AnnotatedImage
         To train on and to validate on, with their zoom.
-    classes : tuple of str
     mpp : float or None
         µm per pixel of the network.
-    cards : tuple of DataCard
     digest : str
         SHA-256 over the JSON files: a resumed training must have the same.
-    validated_on : str
     """
 
     train: list[AnnotatedImage]

@@ -31,8 +31,6 @@ class TrainRequest:
         ``default``, ``coco``, ``imagenet``, ``none`` or a model file.
     minutes, steps : optional
         Bounds; what comes first ends the training.
-    batch, crop_px : int
-    device : str
     resume : bool, optional
         True: there must be a training to go on with; False: begin anew; None: as it is found.
     object : {'nucleus', 'cell'}
@@ -133,8 +131,6 @@ class Trained:
     ----------
     model : Path
         For ``cellseg count --model``.
-    card : ModelCard
-    folder : Path
     """
 
     model: Path

@@ -70,7 +70,6 @@ def train(request: TrainRequest, *, report: Report | None = None) -> Trained:
 
     Parameters
     ----------
-    request : TrainRequest
     report : callable, optional
         Gets every :class:`Note`, :class:`Progress` and :class:`Validated`.
 
@@ -247,7 +246,6 @@ def _overfits(history: list[dict[str, float]], patience: int, since: int) -> boo
     ----------
     history : list
         Of all validations.
-    patience : int
     since : int
         Validations of earlier parts of the training: prolonging it is a wish to go on.
     """

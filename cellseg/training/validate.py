@@ -45,7 +45,6 @@ class Validation:
         The threshold that counts right; nan where too few images are held back to tell.
     class_ap : tuple of float
         ``mask_ap`` of each class; nan where none is annotated.
-    images, objects : int
     """
 
     mask_ap: float
@@ -73,9 +72,6 @@ class Validator:
 
     Parameters
     ----------
-    images : sequence of AnnotatedImage
-    classes : tuple of str
-    device : torch.device
     most_windows : int
         Windows beyond it are left out, evenly over the images.
     """
@@ -142,7 +138,6 @@ def score(fields: list[Field], num_classes: int) -> Validation:
     ----------
     fields : list of Field
         Found and annotated objects of each window.
-    num_classes : int
     """
     precision = average_precision(fields, num_classes)
     hits = [matched(field.found, field.truth) for field in fields]

@@ -17,7 +17,6 @@ class ArrayLike(ABC):
     ----------
     shape, chunks : tuple of int
         napari rounds what it asks for to chunks.
-    dtype : dtype
     """
 
     shape: tuple[int, ...]

@@ -15,12 +15,7 @@ from cellseg_napari._table import CellTable
 
 
 class CellTableView(QTableView):  # type: ignore[misc]
-    """Rows of the cells that are shown.
-
-    Parameters
-    ----------
-    columns : ColumnReader
-    """
+    """Rows of the cells that are shown."""
 
     def __init__(self, columns: ColumnReader) -> None:
         super().__init__()

@@ -39,10 +39,6 @@ KINDS = (("positive, negative", 1), ("1+, 2+, 3+", 3))
 class ClassifyBox(QWidget):  # type: ignore[misc]
     """Choose a measurement, drag its thresholds, save the classes with the result.
 
-    Parameters
-    ----------
-    columns : ColumnReader
-
     Attributes
     ----------
     parted : Parted or None

@@ -36,7 +36,6 @@ class CorrectBox(QWidget):  # type: ignore[misc]
 
     Parameters
     ----------
-    viewer : napari.Viewer
     look : LookBox
         Lines in the shapes that it names cut cells; its shapes say what was looked at.
 

@@ -37,28 +37,22 @@ class Form:
     ----------
     file : Path or None
         Takes the place of ``layer``.
-    layer : Image or None
     protocol : str
         A shipped one, a YAML file, or :data:`AUTOMATIC`.
-    mpp, diameter_px : float
     where : str
         One of :data:`REGIONS`.
-    shapes : Shapes or None
     output : Path or None
         None: beside the slide.
     overwrite : bool
         A result of other settings may be replaced.
     model : str
         ``default``, or a model file.
-    score : float
     z : str or int
         A plane (from 0), ``max``, ``mean``, or :data:`AS_SHOWN`.
     min_area, max_area : float
         µm², or px² without pixel size.
-    tissue_only : bool
     cell_types : bool
         False leaves out the types that the model tells apart.
-    device : str
     """
 
     file: Path | None = None

@@ -28,12 +28,7 @@ if TYPE_CHECKING:
 
 
 class CountWidget(CountForm):
-    """Count the cells of a layer or a file.
-
-    Parameters
-    ----------
-    viewer : napari.Viewer
-    """
+    """Count the cells of a layer or a file."""
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer)

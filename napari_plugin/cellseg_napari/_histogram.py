@@ -100,7 +100,6 @@ class Histogram(QWidget):  # type: ignore[misc]
         counts : ndarray, int64, (B,)
             Bars grow with their root, so that a few cells are seen beside many.
         edges : ndarray, float64, (B + 1,)
-        handles : sequence of float
         parts : sequence of (int, int, int)
             Colours below the first handle, between two, above the last one.
         """

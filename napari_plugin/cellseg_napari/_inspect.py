@@ -56,14 +56,12 @@ class Totals:
 
     Attributes
     ----------
-    cells : int
     object : str
         What they are: ``nucleus`` or ``cell``.
     density_per_mm2 : float or None
         None without pixel size, or where nobody knows the area.
     per : str
         Of what the density's mm² are.
-    median_area : float or None
     unit : str
         Of the area: ``µm²`` or ``px²``.
     """
@@ -90,10 +88,8 @@ class Inspector:
 
     Parameters
     ----------
-    viewer : ViewerModel
     layer : Labels
         The result's masks.
-    opened : Opened
     """
 
     def __init__(self, viewer: ViewerModel, layer: Labels, opened: Opened) -> None:

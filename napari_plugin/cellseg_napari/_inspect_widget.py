@@ -31,12 +31,7 @@ READING = "reading the table …"
 
 
 class InspectWidget(QWidget):  # type: ignore[misc]
-    """Cells of a result: table, colours, filter, totals in shapes, corrections.
-
-    Parameters
-    ----------
-    viewer : napari.Viewer
-    """
+    """Cells of a result: table, colours, filter, totals in shapes, corrections."""
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()

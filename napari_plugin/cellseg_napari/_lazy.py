@@ -102,7 +102,6 @@ class LazyLevel(ArrayLike):
 
     Parameters
     ----------
-    source : SlideSource
     downsample : float
         Level-0 px per pixel of this level.
     channels : tuple of int

@@ -26,11 +26,6 @@ _WAIT_MS = 200
 class LookBox(QWidget):  # type: ignore[misc]
     """How the cells of a result are shown, and which.
 
-    Parameters
-    ----------
-    viewer : napari.Viewer
-    columns : ColumnReader
-
     Attributes
     ----------
     filtered, moved : Signal

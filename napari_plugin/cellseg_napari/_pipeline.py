@@ -45,7 +45,6 @@ class Counting:
 
     Parameters
     ----------
-    request : CountRequest
     detector : Detector, optional
         Takes the place of the network.
     """

@@ -52,7 +52,6 @@ class Values:
     ----------
     by_label : ndarray, float32
         Indexed by label; NaN, and labels beyond it, are transparent.
-    outlines : bool
     """
 
     def __init__(self, by_label: NDArray[np.float32], *, outlines: bool = False) -> None:

@@ -44,7 +44,6 @@ class Parted:
 
     Attributes
     ----------
-    opened : Opened
     marker : Marker
         Thresholds in numbers.
     values : ndarray, float64, (N,)

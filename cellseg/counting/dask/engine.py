@@ -263,7 +263,6 @@ class There:
 
     Parameters
     ----------
-    request : CountRequest
     detector : Detector or None
         Of the caller's own; None: workers load the request's model.
 

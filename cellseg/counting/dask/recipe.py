@@ -45,8 +45,6 @@ class Facts:
     ----------
     height, width, size : int
         Level-0 pixels; bytes of the file.
-    dtype : str
-    channels : tuple of str
     """
 
     height: int
@@ -74,16 +72,12 @@ class Recipe:
         Must mean the same file on every machine.
     mpp, z, t, series
         As :func:`cellseg.open_slide` takes them.
-    facts : Facts
     version : str
         Changes when the slide's file does, so that no worker goes on with an older one.
-    plan : Plan
-    normaliser : Normaliser
     model : str
         ``"default"`` or a file that every machine has.
     checksum : str
         Of the weights.
-    device, precision : str
     batch : int or None
         Tiles that go through the network together; None: by the worker's device.
     detector : Detector or None

@@ -34,7 +34,6 @@ class InTurn(Detector):
 
     Parameters
     ----------
-    detector : Detector
     turns : threading.Semaphore
         As many as the network bears at once; shared by all detectors with the same network.
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cellseg.errors import InputError, SettingsError
 from cellseg.geometry import Box
 from cellseg.measure import REGION, Scale
+from cellseg.measure.doubts import Expected, doubts
 from cellseg.measure.summary import Summary, SummaryBuilder
 from cellseg.results import Result
 from cellseg.results.classified import NEEDED, Classification
@@ -30,7 +31,6 @@ class CorrectedCells:
 
     Attributes
     ----------
-    result : Result
     rows : Rows
         The automatic table.
     regions : Regions or None
@@ -109,6 +109,10 @@ class CorrectedCells:
 
     def recount(self) -> Summary:
         """Measure the cells that changed, and only those; the totals as corrected."""
+        return self.judged()[0]
+
+    def judged(self) -> tuple[Summary, list[str]]:
+        """The same, and why these totals may be wrong; nothing where one cannot know."""
         self._measure(
             [n for n, cell in self._cells.items() if cell is not None and not self._is_measured(n)]
         )
@@ -135,10 +139,15 @@ class CorrectedCells:
             skipped_share=before.get("skipped_share"),
             tissue_mm2_in_regions=[one["tissue_mm2"] for one in before.get("regions", ())],
         )
+        expected = Expected.of(self.result.run)
+        found = []
+        if expected is not None and summary.cells:  # of none, a person took them away
+            found = doubts(summary, builder.most_common_area_px(), expected)
         if self._made is None:
-            return summary
+            return summary, found
         cells = pd.concat([kept[untouched], edited.reindex(columns=kept.columns)])
-        return replace(summary, labelling=tuple(self._made.scores(cells, self.result.frame.mpp)))
+        scores = tuple(self._made.scores(cells, self.result.frame.mpp))
+        return replace(summary, labelling=scores), found
 
     def edited_table(self) -> pd.DataFrame:
         """Rows of the edited cells that are there, measured; columns as in the result's table."""

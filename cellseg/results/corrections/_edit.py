@@ -159,7 +159,6 @@ class Edit:
     Attributes
     ----------
     kind : {'delete', 'add', 'redraw', 'split', 'merge', 'class'}
-    changes : tuple of Change
     who : str
         Login name.
     when : str

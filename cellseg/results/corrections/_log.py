@@ -47,7 +47,6 @@ class LogFile:
 
     Parameters
     ----------
-    result : Result
     keep : bool
         Keep a copy of a log that is damaged.
     """

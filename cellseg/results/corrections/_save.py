@@ -62,7 +62,7 @@ def save(
     done = 0
     edits = [edit.summary() for edit in corrections.edits]
     key = sha256("\0".join([token_of(result), *map(repr, edits)]).encode()).hexdigest()
-    summary = corrections.recount()
+    summary, suspect = corrections.judged()
     with ResultFolder.open(path, key=key) as out:
         for table, cells in corrections.batches():
             instances = Instances.build(
@@ -85,10 +85,16 @@ def save(
             "expansion",
         )
         record = {name: value for name, value in result.run.items() if name not in own}
+        doubted = record.get("doubts") or ()
         record |= {
             "cellseg": cellseg.__version__,
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "summary": summary.as_dict(),
+            "doubts": suspect,
+            "warnings": [
+                *(text for text in record.get("warnings") or () if text not in doubted),
+                *suspect,
+            ],
             "corrected_from": {
                 "folder": readable(result.path.name),
                 "result": token_of(result),

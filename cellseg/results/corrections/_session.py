@@ -29,7 +29,6 @@ class Corrections(CorrectedCells):
 
     Parameters
     ----------
-    result : Result
     who : str, optional
         Stands in the log beside each edit; the login name otherwise.
     only_look : bool
@@ -176,7 +175,6 @@ class Corrections(CorrectedCells):
 
         Parameters
         ----------
-        label : int
         into : int
             How many parts a watershed on the distance map makes, where there is no line.
         line : ndarray, (P, 2), optional

@@ -55,7 +55,6 @@ def open_result_slide(result: Result, image: Location | None = None) -> Slide:
 
     Parameters
     ----------
-    result : Result
     image : Path or RemotePath, optional
         Where the slide is by now; looked for otherwise.
 

@@ -41,7 +41,6 @@ def export_training(
 
     Parameters
     ----------
-    corrections : Corrections
     folder : path
         Made where it is missing; gets ``annotations.json`` and ``images/``.
     regions : sequence of Box, optional
