@@ -97,8 +97,10 @@ def _shares(
     for number in np.flatnonzero(np.bincount(numbers.ravel(), minlength=len(palette))).tolist():
         if palette[number, 3]:
             mine = (numbers == number).astype(np.uint8)
-            rows = np.add.reduce([mine[start::SAMPLES] for start in range(SAMPLES)])
-            share = np.add.reduce([rows[:, start::SAMPLES] for start in range(SAMPLES)])
+            rows = np.add.reduce([mine[start::SAMPLES] for start in range(SAMPLES)], dtype=np.uint8)
+            share = np.add.reduce(
+                [rows[:, start::SAMPLES] for start in range(SAMPLES)], dtype=np.uint8
+            )
             covered += share
             colour += share[..., None] * palette[number, :3].astype(np.uint16)
     out = np.zeros((*shape, 4), np.uint8)

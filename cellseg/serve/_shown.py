@@ -65,7 +65,8 @@ class Shown:
         self.notes: list[str] = []
         self._pyramids: dict[Of, PatchedPyramid] = {}
         self._cells: Cells | None = None
-        self._lock = Lock()
+        # Two: the table takes seconds, and masks need not wait for it.
+        self._lock, self._reading = Lock(), Lock()
         self._rows: Rows | None = None
         self.corrections = self._corrected()
         self.picture: SlidePicture | None = None
@@ -75,10 +76,8 @@ class Shown:
             self._say(f"{error}; the masks are shown without it")
         else:
             if self.picture.is_coarse:
-                self._say(
-                    "the slide has no pyramid: from afar it is shown as overview.png has it, "
-                    "sharp from nearer on"
-                )
+                afar = "nothing" if result.overview_path is None else "what overview.png has"
+                self._say(f"the slide has no pyramid: from afar {afar} is shown of it")
 
     def close(self) -> None:
         """Close the slide."""
@@ -113,7 +112,7 @@ class Shown:
         InputError
             If the table cannot be read.
         """
-        with self._lock:
+        with self._reading:
             if self._cells is None:
                 self._cells = Cells.read(self.result, self.corrections)
             return self._cells

@@ -10,19 +10,21 @@ import socket
 import subprocess
 import sys
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
+from threading import Event
 
 import numpy as np
 import pytest
 from PIL import Image
 from serve import served
 
-from cellseg.errors import SettingsError
+from cellseg.errors import InputError, SettingsError
 from cellseg.geometry import Box, Frame
 from cellseg.pipeline.expanded import expand_result
 from cellseg.results import load_result
 from cellseg.results.corrections import Corrections
-from cellseg.serve import Server, Viewer, _ground, _masks, _viewer, read_results
+from cellseg.serve import Server, Viewer, _ground, _masks, _shown, _viewer, read_results
 from cellseg.slide import open_slide
 
 CELLSEG = [sys.executable, "-m", "cellseg"]
@@ -253,6 +255,28 @@ def test_more_classes_than_colours():
     )  # fmt: skip
     with Image.open(BytesIO(tile)) as image:
         assert (np.asarray(image)[..., 3] > 0).sum() == 399
+
+
+def test_masks_of_one_class_do_not_wait_for_the_table(counted, tmp_path, monkeypatch):
+    folder = served.copied(counted, tmp_path)
+    record = json.loads((folder / "run.json").read_text())
+    record["class_names"] = ["nucleus"]
+    (folder / "run.json").write_text(json.dumps(record))
+    begun, may_end = Event(), Event()
+
+    def slow(*_):
+        begun.set()
+        assert may_end.wait(60)
+        raise InputError("read at last")
+
+    monkeypatch.setattr(_shown.Cells, "read", slow)
+    with served.serving(folder) as client, ThreadPoolExecutor() as pool:
+        counts = pool.submit(client.ask, "0/counts")
+        assert begun.wait(60)
+        assert pixels(client.ask("0/nuclei/0/0/0?shown=1"))[..., 3].any()
+        assert client.ask("0/at?y=0&x=0").status == 200
+        may_end.set()
+        assert counts.result().body == b"read at last\n"
 
 
 def test_the_cell_at_a_point(client, table):
