@@ -48,6 +48,7 @@ PAN = """async (seconds) => {
   });
 }"""
 
+MARK = "(name) => performance.getEntriesByName(`cellseg ${name}`)[0].startTime"
 ASK = """async (asked) => {
   const begun = performance.now();
   await ask(`0/${asked}`);
@@ -82,17 +83,12 @@ def looked_at(page: Page, url: str, server: psutil.Process) -> dict[str, float]:
     before = cpu([server]), cpu(browsers)
     page.goto(url)
     page.wait_for_selector(READY)
-    found = {
-        f"{name}_s": page.evaluate(f"performance.getEntriesByName('cellseg {name}')[0].startTime")
-        / 1000
-        for name in ("slide", "masks")
-    }
+    found = {f"{name}_s": page.evaluate(MARK, name) / 1000 for name in ("slide", "masks")}
     browsers = [one for one in psutil.Process().children(recursive=True) if one != server]
     found |= {"server_cpu_s": cpu([server]) - before[0], "browser_cpu_s": cpu(browsers) - before[1]}
-    begun = time.perf_counter()
-    while not page.evaluate("state.counts !== null"):
-        page.wait_for_timeout(50)
-    found["counts_s"] = time.perf_counter() - begun
+    while not page.evaluate("performance.getEntriesByName('cellseg counts').length"):
+        page.wait_for_timeout(100)
+    found["counts_s"] = page.evaluate(MARK, "counts") / 1000
     found["view_mb"] = peak_mb(server)
     frames = page.evaluate(PAN, PAN_S)
     gaps = sorted(later - sooner for sooner, later in pairwise(frames))
@@ -158,7 +154,7 @@ def main(side: int, cells: int, folder: Path | None) -> None:
         f"address after {found['address_s']:.1f} s ({found['start_cpu_s']:.1f} s of a core)",
         f"first view {first:.2f} s: slide {found['slide_s']:.2f}, masks {found['masks_s']:.2f}; "
         f"of a core, server {found['server_cpu_s']:.2f}, browser {found['browser_cpu_s']:.2f}",
-        f"table read {found['counts_s']:.1f} s later",
+        f"table read after {found['counts_s']:.1f} s",
         f"moving at full resolution: {found['frames']:.0f} frames a second, "
         f"95 % of them within {found['slowest_ms']:.0f} ms",
         f"a cell's measurements {found['point_ms']:.0f} ms, "

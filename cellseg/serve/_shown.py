@@ -182,12 +182,15 @@ class Shown:
         ]  # fmt: skip
 
     def _rings(self, region: Region, among: int) -> list[list[list[float]]]:
-        shape, step = region.shape, max(self.result.frame.height, self.result.frame.width) / 8192
+        frame = self.result.frame
+        whole = shapely.clip_by_rect(region.shape, 0, 0, frame.width, frame.height)
+        shape, step = whole, max(frame.height, frame.width) / 8192
         while shapely.get_num_coordinates(shape) > LINE_POINTS // among and step < 1e9:
-            shape, step = shapely.simplify(region.shape, step), 2 * step
+            shape, step = shapely.simplify(whole, step), 2 * step
         return [
             np.round(shapely.get_coordinates(ring), 1).tolist()
             for polygon in shapely.get_parts(shape)
+            if isinstance(polygon, shapely.Polygon)
             for ring in (polygon.exterior, *polygon.interiors)
             if not ring.is_empty
         ]

@@ -5,7 +5,8 @@
 const el = (id) => document.getElementById(id);
 const number = (value, digits = 0) =>
   value == null ? "–" : value.toLocaleString("en", { maximumFractionDigits: digits });
-const short = (value) => number(value, value >= 100 ? 0 : value >= 1 ? 1 : 4);
+const short = (value) =>
+  value >= 100 ? number(value) : value.toLocaleString("en", { maximumSignificantDigits: 3 });
 
 const state = { at: 0, about: null, counts: null, shown: [], of: "nuclei", masks: true, pinned: false };
 let view = null;
@@ -124,6 +125,7 @@ function follow() {
   if (!state.about || !view.viewport) return;
   const zero = view.viewport.viewportToViewerElementCoordinates(new OpenSeadragon.Point(0, 0));
   const scale = scaleNow();
+  el("drawn").style.display = el("world").hasChildNodes() ? "" : "none"; // a layer costs each frame
   el("world").setAttribute("transform", `translate(${zero.x} ${zero.y}) scale(${scale})`);
   for (const text of el("names").children) {
     text.setAttribute("x", zero.x + text.dataset.x * scale);
@@ -190,6 +192,7 @@ function showCell(found, place, keep) {
   document.querySelector("#world .cell")?.remove();
   if (!found) return;
   el("world").append(outline(found.outline, "cell"));
+  follow();
   el("cell-name").textContent = `Cell ${found.label}`;
   el("cell-hint").textContent = state.pinned ? "Kept; Escape lets it go." : "A click keeps it here.";
   const pairs = found.values.map(([name, value]) => {
@@ -242,6 +245,7 @@ function stretch(to) {
   if (!shape) el("world").append((shape = drawn("rect", { class: "box" })));
   for (const [key, value] of Object.entries({ x: x0, y: y0, width: x1 - x0, height: y1 - y0 }))
     shape.setAttribute(key, value);
+  follow();
 }
 
 async function count() {
@@ -297,7 +301,7 @@ function box_of(text, checked, then, extra = []) {
 }
 
 function panel() {
-  const { name, image, object, classes, grown, corrected, notes, lines } = state.about;
+  const { name, image, classes, grown, notes, lines } = state.about;
   document.title = `${name} – cellseg`;
   el("name").textContent = image || name;
   el("result").title = name;
@@ -339,6 +343,7 @@ async function counts(from) {
     const found = await ask(`${from}/counts`);
     if (from !== state.at) return;
     state.counts = found;
+    performance.mark("cellseg counts");
     document.querySelectorAll("#classes .count").forEach((text, n) => (text.textContent = number(found.per_class[n])));
     total(found.cells);
   } catch (error) {
@@ -392,7 +397,7 @@ async function begin() {
     gestureSettingsTouch: { clickToZoom: false, dblClickToZoom: true },
     imageLoaderLimit: 6, maxImageCacheCount: 800, timeout: 300000,
   });
-  for (const event of ["update-viewport", "resize", "animation", "open"]) view.addHandler(event, follow);
+  for (const event of ["update-viewport", "resize"]) view.addHandler(event, follow);
   view.world.addHandler("add-item", follow);
   view.addHandler("tile-load-failed", () => note("a part of the slide or of its masks cannot be read; it stays empty"));
   view.addHandler("canvas-press", (event) => {
