@@ -20,7 +20,7 @@ FLOORS = [
     {"classify", "detect", "measure", "merge", "metrics", "slide", "tissue"},
     {"counting", "training"},
     {"evaluate", "results"},
-    {"export", "overlay"},
+    {"export"},
     {"pipeline"},
     {"cellseg_napari", "report", "serve"},
     {"cli"},

@@ -60,9 +60,13 @@ class Result:
 
     @property
     def _image(self) -> Path | None:
-        image = self.run.get("image")
-        path = image.get("path") if isinstance(image, dict) else None
+        path = self.section("image").get("path")
         return Path(path) if isinstance(path, str) else None
+
+    def section(self, name: str) -> dict[str, Any]:
+        """A part of ``run.json``; empty where there is none."""
+        found = self.run.get(name)
+        return found if isinstance(found, dict) else {}
 
     def changed(self, *, table_only: bool = False) -> str | None:
         """What is not as it was published, by its name; None where all is.
@@ -129,8 +133,7 @@ class Result:
     @property
     def expanded_columns(self) -> list[str]:
         """Names of the columns that measure the cells around the nuclei; none without them."""
-        found = self.run.get("expansion")
-        return [str(name) for name in found["columns"]] if isinstance(found, dict) else []
+        return [str(name) for name in self.section("expansion").get("columns", ())]
 
     @property
     def found_columns(self) -> list[dict[str, Any]]:
