@@ -91,7 +91,8 @@ class Cells:
 
     def per_class(self) -> list[int]:
         """How many there are of each class."""
-        return np.bincount(self.classes, minlength=len(self.names)).tolist()
+        counts: list[int] = np.bincount(self.classes, minlength=len(self.names)).tolist()
+        return counts
 
     def within(self, box: Box, mpp: float | None) -> dict[str, Any]:
         """What lies in a rectangle.

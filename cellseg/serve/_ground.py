@@ -14,7 +14,7 @@ from PIL import Image
 
 from cellseg.errors import CellsegError
 from cellseg.geometry import Box
-from cellseg.intensity.normalise import Normaliser
+from cellseg.intensity.normalise import Light, Normaliser
 from cellseg.picture import parts_of
 from cellseg.results import Ground, Result, recorded_ground
 from cellseg.results.corrections import open_result_slide
@@ -134,7 +134,7 @@ def _fitted(slide: Slide) -> Ground:
     box = Box(top, left, min(top + side, height), min(left + side, width))
     channels = (0, 1, 2) if slide.is_rgb else (0,)
     pixels = slide.read(box, downsample=level, channels=channels)
-    light = "transmitted" if slide.is_rgb else "fluorescence"
+    light: Light = "transmitted" if slide.is_rgb else "fluorescence"
     if slide.is_rgb and slide.dtype == np.uint8:
         return Ground(slide=slide, channels=channels, normaliser=Normaliser(0, 255, "transmitted"))
     return Ground(slide=slide, channels=channels, normaliser=Normaliser.fit(pixels, light))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from threading import Lock
 from typing import Any, Literal
 
@@ -254,7 +255,7 @@ class Shown:
             areas = None
         if areas is None:
             return 24.0 * self.result.frame.downsample
-        return max(1.0, float(areas.median) ** 0.5)
+        return max(1.0, math.sqrt(areas.median))
 
     # One cell
 
