@@ -31,6 +31,7 @@ COMMANDS = {
     "info": "Say what an image is: size, channels, pixel size.",
     "overlay": "Draw a result's outlines over its slide, anywhere.",
     "report": "Summarise all results below FOLDER as a page and a table.",
+    "spatial": "Measure neighbours, density and distance to the border.",
     "train": "Train a model on DATA: COCO JSON, polygons or masks.",
     "view": "Show a result folder, or a slide alone, in napari.",
 }

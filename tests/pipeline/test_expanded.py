@@ -168,18 +168,25 @@ def test_classes_and_stale_exports(folder):
     assert overlay(done.result, cells=True).name == "cells.png"
 
 
-def test_corrections_leave_the_cells_out_and_say_so(folder):
+def test_corrections_grow_the_cells_anew(folder):
     result = expand_result(folder, 5).result
+    before = result.table()
+    paired = before.index[before["centroid_y_px"] > 480]
     corrections = Corrections(result)
-    corrections.delete([1])
+    corrections.delete([int(paired[0]) + 1])
+    one = corrections.split(1)
     saved = corrections.save()
-    assert "cell_area_um2" not in saved.table()
-    assert "left out" in saved.run["corrected_from"]["left_out"]
-    with pytest.raises(InputError, match="cellseg expand"):
-        saved.labels("cells")
-    again = expand_result(saved.path, 5).result
-    assert len(again.table()) == len(result.table()) - 1
-    assert again.table()["cell_area_um2"].notna().all()
+    after = saved.table()
+    assert saved.changed() is None
+    assert list(after) == list(before)
+    assert after["cell_area_um2"].notna().all()
+    # The partner of the one that is gone grows into its place; halves are smaller than the whole.
+    assert (before["cell_area_px"] < 0.95 * before["cell_area_px"].max()).sum() == 2 * len(PAIRS)
+    assert len(one.labels) == 2
+    assert (after["cell_area_px"] < 0.95 * before["cell_area_px"].max()).sum() == 2 * len(PAIRS)
+    assert saved.labels("cells")[0][...].max() == len(after)
+    # Of the same log again: what is there is replaced.
+    assert Corrections.open(folder).save().table().equals(after)
 
 
 def test_without_the_slide_areas_alone(folder):
