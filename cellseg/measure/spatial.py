@@ -30,7 +30,7 @@ MOST_CLASSES = 16
 """Classes whose nearest cell gets a column."""
 
 _DISC_POINTS = 256
-_BORDER_STEP = 4.0  # of the border's points, level-0 pixels
+_BLOCKS = 64  # along a side of the slide
 _AT_ONCE = 65_536
 
 
@@ -206,69 +206,59 @@ def _border_distance(places: NDArray[np.float64], looked_at: Regions) -> Floats:
     cells, regions = looked_at.holding(places[:, 0], places[:, 1])
     outside = np.ones(len(places), np.bool_)
     outside[cells] = False
-    for number, region in enumerate(looked_at.each):
-        if region.shape.is_empty:
-            continue
-        border = _Border(region.shape)
+    borders = [_segments(region.shape) for region in looked_at.each]
+    for number, border in enumerate(borders):
         inside = cells[regions == number]
-        found[inside] = np.minimum(found[inside], border.distance(places[inside]))
-        found[outside] = np.minimum(found[outside], border.distance(places[outside]))
-    found[outside] *= -1
-    return np.where(np.isfinite(found), found, np.nan)
+        found[inside] = np.minimum(found[inside], _to_segments(places[inside], border))
+    found[outside] = -_to_segments(places[outside], np.concatenate(borders))
+    return found
 
 
-class _Border:
-    """Distances to the rings of a shape.
+def _segments(shape: shapely.MultiPolygon) -> NDArray[np.float64]:
+    """Both ends of each side of a shape, holes' too: (S, 2, 2) level-0 (y, x)."""
+    rings = [
+        shapely.get_coordinates(ring)[:, ::-1] - 0.5
+        for polygon in shape.geoms
+        for ring in (polygon.exterior, *polygon.interiors)
+    ]
+    sides = [np.stack([ring[:-1], ring[1:]], axis=1) for ring in rings]
+    return np.concatenate([np.empty((0, 2, 2)), *sides])
 
-    Points every few pixels of the rings are searched, then the segments that meet there. So a
-    segment is missed only where another's point is nearer by less than a step² / (8 distance).
+
+def _to_segments(places: NDArray[np.float64], segments: NDArray[np.float64]) -> Floats:
+    """Distance to the nearest segment, (N,).
+
+    Block by block of the places: only segments can be nearest that are no further from the
+    block's middle than the nearest one is, and the block's width.
     """
-
-    def __init__(self, shape: shapely.MultiPolygon) -> None:
-        rings = [np.asarray(ring.coords)[:, ::-1] - 0.5 for ring in _rings(shape)]
-        ends = np.concatenate([np.stack([ring[:-1], ring[1:]], axis=1) for ring in rings])
-        length = np.hypot(*(ends[:, 1] - ends[:, 0]).T)
-        number = np.maximum(1, np.ceil(length / _BORDER_STEP)).astype(np.int64)
-        of = np.repeat(np.arange(len(ends)), number)
-        step = (np.arange(len(of)) - np.repeat(np.cumsum(number) - number, number)) / number[of]
-        start, end = ends[of, 0], ends[of, 1]
-        self._starts = start + (end - start) * step[:, None]
-        self._ends = start + (end - start) * (step + 1 / number[of])[:, None]
-        # The piece before each: the one that ends where this one starts.
-        pieces = [int(number[first:last].sum()) for first, last in _spans(rings)]
-        firsts = np.cumsum([0, *pieces[:-1]])
-        self._before = np.arange(len(of)) - 1
-        self._before[firsts] = firsts + np.array(pieces) - 1
-        self._tree = cKDTree(self._starts)
-
-    def distance(self, places: NDArray[np.float64]) -> Floats:
-        """(N,) of (N, 2) level-0 (y, x)."""
-        found = np.empty(len(places))
-        for part in _parts(len(places)):
-            at = self._tree.query(places[part], workers=-1)[1]
-            found[part] = np.minimum(
-                self._to_piece(places[part], at), self._to_piece(places[part], self._before[at])
-            )
+    found = np.empty(len(places))
+    if not len(places):
         return found
+    blocks = max(1, min(_BLOCKS, math.isqrt(len(places)) // 16))
+    low = places.min(axis=0)
+    side = np.maximum((places.max(axis=0) - low) / blocks, 1e-9)
+    number = np.minimum((places - low) // side, blocks - 1) @ (blocks, 1)
+    order = np.argsort(number, kind="stable")
+    for members in np.split(order, np.flatnonzero(np.diff(number[order])) + 1):
+        corners = places[members].min(axis=0), places[members].max(axis=0)
+        middle = (corners[0] + corners[1]) / 2
+        away = _apart(middle[None], segments)[0]
+        near = segments[away <= away.min() + np.hypot(*(corners[1] - corners[0])) + 1e-6]
+        step = max(1, _AT_ONCE // len(near))
+        for first in range(0, len(members), step):
+            some = members[first : first + step]
+            found[some] = _apart(places[some], near).min(axis=1)
+    return found
 
-    def _to_piece(self, places: NDArray[np.float64], at: NDArray[np.int64]) -> Floats:
-        start, along = self._starts[at], self._ends[at] - self._starts[at]
-        squared = (along**2).sum(axis=1)
-        share = ((places - start) * along).sum(axis=1) / np.where(squared > 0, squared, 1.0)
-        off = start + along * np.clip(share, 0, 1)[:, None] - places
-        return np.asarray(np.hypot(off[:, 0], off[:, 1]))
 
-
-def _rings(shape: shapely.MultiPolygon) -> list[shapely.LinearRing]:
-    return [ring for one in shape.geoms for ring in (one.exterior, *one.interiors)]
-
-
-def _spans(rings: Sequence[NDArray[np.float64]]) -> Iterator[tuple[int, int]]:
-    """First segment of each ring, and one past its last."""
-    first = 0
-    for ring in rings:
-        yield first, first + len(ring) - 1
-        first += len(ring) - 1
+def _apart(places: NDArray[np.float64], segments: NDArray[np.float64]) -> Floats:
+    """Distances between N places and S segments, (N, S)."""
+    start, along = segments[:, 0], segments[:, 1] - segments[:, 0]
+    squared = (along**2).sum(axis=1)
+    off = places[:, None] - start
+    share = (off * along).sum(axis=2) / np.where(squared > 0, squared, 1.0)
+    off -= along * np.clip(share, 0, 1)[..., None]
+    return np.asarray(np.hypot(off[..., 0], off[..., 1]))
 
 
 def _seen_share(

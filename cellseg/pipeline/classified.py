@@ -68,7 +68,9 @@ def remake(result: Result, image: Location | None) -> Remade:
     """Make exports and pictures anew that show a result as it was before."""
     notes = []
     if SPATIAL in (stale := result.run.get("stale") or ()):
-        stale = spatial(result.path, within=result.run[SPATIAL]["within"]).run["stale"]
+        stale = spatial(result.path, within=(result.run.get(SPATIAL) or {}).get("within")).run[
+            "stale"
+        ]
     for name in stale:
         if name in EXPORTS:
             export(result.path, name)

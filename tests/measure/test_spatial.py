@@ -78,18 +78,19 @@ def test_to_the_border_of_the_region_that_holds_the_cell():
     )
     regions = Regions((outer, inner, other))
     rng = np.random.default_rng(5)
-    found = rng.uniform(0, SIDE, (400, 2))
-    distance = neighbourhood(found, [""] * 400, regions, Near(None, None))["border_distance_px"]
+    found = rng.uniform(0, SIDE, (5000, 2))
+    distance = neighbourhood(found, [""] * len(found), regions, Near(None, None))[
+        "border_distance_px"
+    ]
     points = shapely.points(found[:, ::-1] + 0.5)
     borders = [shapely.distance(one.shape.boundary, points) for one in regions]
     inside = [one.contains(*found.T) for one in regions]
     held = np.min([np.where(i, b, np.inf) for i, b in zip(inside, borders, strict=True)], axis=0)
     outside = ~np.any(inside, axis=0)
     expected = np.where(outside, -np.min(borders, axis=0), held)
-    # Half a step of the border's points is 2 px; beside them the error falls with the distance.
-    np.testing.assert_allclose(distance, expected, atol=0.02)
+    np.testing.assert_allclose(distance, expected, atol=1e-9)
     assert (distance[outside] < 0).all()
-    assert 10 < outside.sum() < 390
+    assert 10 < outside.sum() < 4900
 
 
 def test_density_does_not_fall_at_the_border():

@@ -20,7 +20,7 @@ from cellseg.synthetic import (
     write_pyramid,
 )
 
-SCENE = ImmunoScene(height_px=1536, width_px=1536, nuclei=500, clustered=0.0)
+SCENE = ImmunoScene(height_px=1024, width_px=1024, nuclei=250, clustered=0.0)
 
 CROSSTALK = np.array([[0.3, 0.6, 0.1], [0.25, 0.5, 0.25], [0.05, 0.6, 0.35]])
 """What a broad sensor's red, green and blue each take of the narrow one's; rows add up to 1."""
