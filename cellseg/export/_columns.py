@@ -19,7 +19,7 @@ def described(result: Result) -> list[Column]:
     settings, protocol = (result.run.get(name) or {} for name in ("settings", "protocol"))
     channels = settings.get("channels") or []
     stain = cast("Stain", protocol.get("stain", "fluorescence"))
-    within = (result.run.get("spatial") or {}).get("within")
+    within = result.section("spatial").get("within")
     near = Near(result.frame.mpp, within, tuple(map(str, result.run.get("class_names", ()))))
     known = {
         column.name: column

@@ -12,11 +12,11 @@ from cellseg.errors import CellsegError, SettingsError
 from cellseg.export import EXPORTS, export
 from cellseg.measure.around import around_columns
 from cellseg.measure.spatial import Near
-from cellseg.overlay import overlay, overview
 from cellseg.pipeline.events import Note
 from cellseg.protocol import Marker
 from cellseg.results import OUTLINES, OVERVIEW, Result, load_result, reclassify
 from cellseg.results.classified import Classification
+from cellseg.results.overlay import overlay, overview
 from cellseg.results.spatial import SPATIAL, near_within, spatial
 from cellseg.storage import Location
 
@@ -68,9 +68,7 @@ def remake(result: Result, image: Location | None) -> Remade:
     """Make exports and pictures anew that show a result as it was before."""
     notes = []
     if SPATIAL in (stale := result.run.get("stale") or ()):
-        stale = spatial(result.path, within=(result.run.get(SPATIAL) or {}).get("within")).run[
-            "stale"
-        ]
+        stale = spatial(result.path, within=result.section(SPATIAL).get("within")).run["stale"]
     for name in stale:
         if name in EXPORTS:
             export(result.path, name)

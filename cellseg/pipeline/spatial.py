@@ -39,7 +39,7 @@ def spatial_count(folder: Path, *, is_wanted: bool) -> Iterator[Note]:
     """What a request's ``spatial`` makes of a count, unless it was made already."""
     result = load_result(folder)
     usual = near_within(None, result.frame.mpp)
-    made = result.run.get("spatial") or {}
+    made = result.section("spatial")
     if not is_wanted or (result.added("spatial") and made.get("within") == usual):
         return
     yield from (Note(note) for note in spatial_result(folder).notes)

@@ -25,7 +25,6 @@ from cellseg.results import publish
 from cellseg.results.added import add_columns
 from cellseg.results.changing import changing
 from cellseg.results.corrections import open_result_slide
-from cellseg.results.corrections._slide import section
 from cellseg.results.labels import write_label_blocks
 from cellseg.results.result import Result, load_result
 from cellseg.slide import Slide
@@ -113,7 +112,7 @@ class _Expansion:
         self._result, self._by, self._distance = result, by, distance
         self._slide, self._notes, self._unread = slide, notes, 0
         run, frame = result.run, result.frame
-        measured = slide is not None and section(result, "protocol").get("intensity")
+        measured = slide is not None and result.section("protocol").get("intensity")
         channels = tuple(slide.channels) if slide is not None and measured else ()
         self._seen = _seen(result, channels)
         self._rows = int(publish.files_of(run).get(publish.TABLE, {}).get("rows", -1))
@@ -189,7 +188,7 @@ def _seen(result: Result, channels: tuple[str, ...]) -> Seen:
     InputError
         If ``run.json`` is damaged.
     """
-    settings, stain = section(result, "settings"), section(result, "protocol").get("stain")
+    settings, stain = result.section("settings"), result.section("protocol").get("stain")
     seen = Seen(channels, stain=stain or "brightfield")
     if not seen.stains:
         return seen

@@ -74,7 +74,7 @@ def _classified(
         marker.model_copy(update={"measure": measurement(marker.measure, columns)})
         for marker in markers
     ]
-    by_class = {*(result.run.get(SPATIAL) or {}).get("by_class", ())}
+    by_class = {*result.section(SPATIAL).get("by_class", ())}
     for marker in known:
         if marker.measure in by_class:
             raise SettingsError(f"{marker.measure} follows from the classes: it cannot give them")

@@ -21,7 +21,7 @@ from cellseg.results.labels import LabelLevel, label_token, open_labels
 from cellseg.results.lock import LOCK_NAME, FolderLock
 from cellseg.results.rows import Rows
 from cellseg.results.table import read_table
-from cellseg.slide.formats import image_name
+from cellseg.slide.formats import image_name, well_of
 from cellseg.slide.limits import MAX_SIDE_PX
 from cellseg.text import visible
 
@@ -52,9 +52,24 @@ class Result:
     @property
     def image_name(self) -> str:
         """Of the slide's file, as a table shows it; empty where ``run.json`` does not say it."""
-        image = self.run.get("image")
-        path = image.get("path") if isinstance(image, dict) else None
-        return visible(image_name(Path(path))) if isinstance(path, str) else ""
+        path = self._image
+        return "" if path is None else visible(image_name(path))
+
+    @property
+    def well(self) -> str:
+        """Of the plate whose field the slide is, such as ``B03``; empty of any other."""
+        path = self._image
+        return "" if path is None else visible(well_of(path))
+
+    @property
+    def _image(self) -> Path | None:
+        path = self.section("image").get("path")
+        return Path(path) if isinstance(path, str) else None
+
+    def section(self, name: str) -> dict[str, Any]:
+        """A part of ``run.json``; empty where there is none."""
+        found = self.run.get(name)
+        return found if isinstance(found, dict) else {}
 
     def changed(self, *, table_only: bool = False) -> str | None:
         """What is not as it was published, by its name; None where all is.
@@ -127,8 +142,8 @@ class Result:
             Of :data:`ADDED`; all of them otherwise.
         """
         there = {str(column["name"]) for column in self.run["columns"]}
-        found = [self.run.get(kind) for kind in kinds or ADDED]
-        names = [name for one in found if isinstance(one, dict) for name in one.get("columns", ())]
+        found = [self.section(kind) for kind in kinds or ADDED]
+        names = [str(name) for one in found for name in one.get("columns", ())]
         return [name for name in names if name in there]
 
     @property
