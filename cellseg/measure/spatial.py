@@ -153,9 +153,9 @@ def neighbourhood(
             counted, seen_mm2, out=np.full(len(points), np.nan), where=seen_mm2 > 0
         )
     found[f"border_distance_{near.unit}"] = border * pixel
-    names = np.asarray(classes, dtype=object)[order] if near.by_class else None
+    names = np.asarray(classes, dtype=object)[order]
     for name, column in near.by_class.items():
-        found[column] = _to_class(points, names == name)
+        found[column] = _to_class(points, np.equal(names, name).astype(np.bool_))
     return {name: _back(values, order) for name, values in found.items()}
 
 

@@ -67,9 +67,9 @@ def classify_result(
 def remake(result: Result, image: Location | None) -> Remade:
     """Make exports and pictures anew that show a result as it was before."""
     notes = []
-    if SPATIAL in (stale := result.run.get("stale") or ()):
-        stale = spatial(result.path, within=result.section(SPATIAL).get("within")).run["stale"]
-    for name in stale:
+    if SPATIAL in (result.run.get("stale") or ()):
+        result = spatial(result.path, within=result.section(SPATIAL).get("within"))
+    for name in result.run.get("stale") or ():
         if name in EXPORTS:
             export(result.path, name)
         elif name in (OUTLINES, OVERVIEW):

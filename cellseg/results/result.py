@@ -141,10 +141,11 @@ class Result:
         *kinds : str
             Of :data:`ADDED`; all of them otherwise.
         """
-        there = {str(column["name"]) for column in self.run["columns"]}
-        found = [self.section(kind) for kind in kinds or ADDED]
-        names = [str(name) for one in found for name in one.get("columns", ())]
-        return [name for name in names if name in there]
+        there = [str(column["name"]) for column in self.run["columns"]]
+        named = [self.section(kind).get("columns") for kind in kinds or ADDED]
+        return [
+            name for names in named if isinstance(names, list) for name in there if name in names
+        ]
 
     @property
     def found_columns(self) -> list[dict[str, Any]]:

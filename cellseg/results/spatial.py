@@ -14,6 +14,7 @@ from cellseg.errors import InputError, SettingsError
 from cellseg.measure.spatial import DENSITY_UM, MOST_CLASSES, NEAR_UM, Near, neighbourhood
 from cellseg.results.added import add_columns
 from cellseg.results.changing import changing
+from cellseg.results.classified import Classification
 from cellseg.results.result import Result, load_result
 
 MOST_NEAR = {"um": 500, "px": 5000}
@@ -54,6 +55,7 @@ def spatial(folder: Path, *, within: int | None = None) -> Result:
         mpp = result.frame.mpp
         classes = tuple(str(name) for name in result.run.get("class_names", ()))
         near = Near(mpp, near_within(within, mpp), classes)
+        _refuse_lost(result, near)
         there = dict(result.rows().columns)
         if missing := [name for name in _NEEDED if name not in there]:
             raise InputError(f"{result.table_path}: is of an older version: no {missing[0]}")
@@ -96,6 +98,22 @@ def near_within(within: int | None, mpp: float | None) -> int | None:
             f"neighbours are counted within 1 to {MOST_NEAR[unit]} {shown}, got {within}"
         )
     return within
+
+
+def _refuse_lost(result: Result, near: Near) -> None:
+    """Classes by a column need it.
+
+    Raises
+    ------
+    SettingsError
+    """
+    made, new = Classification.of(result.run), {column.name for column in near.columns}
+    for marker in () if made is None else made.markers:
+        if marker.measure in {*result.added(SPATIAL)} - new:
+            raise SettingsError(
+                f"the cells' classes are by {marker.measure}, which would go; classify them by "
+                "another measurement first"
+            )
 
 
 def _looked_at(result: Result) -> tuple[Regions, str]:

@@ -102,8 +102,9 @@ def test_the_same_whatever_the_tile(slide, tmp_path):
 
 def test_with_classes_and_cells_around_in_any_order(folder):
     spatial_result(folder)
-    classified = classify_result(folder, [DAB]).result
-    table = classified.table()
+    done = classify_result(folder, [DAB])
+    classified, table = done.result, done.result.table()
+    assert done.notes == ()
     assert classified.run["stale"] == []
     positive = table["class"] == "positive"
     places = table[["centroid_y_um", "centroid_x_um"]].to_numpy()
@@ -120,6 +121,8 @@ def test_with_classes_and_cells_around_in_any_order(folder):
     by_neighbours = Marker(measure="neighbours_30um", threshold=2)
     crowded = classify_result(folder, [by_neighbours]).result.table()
     assert (crowded["class"] == "positive").equals(crowded["neighbours_30um"] >= 2)
+    with pytest.raises(SettingsError, match="by neighbours_30um, which would go"):
+        spatial_result(folder, within=50)
     with pytest.raises(SettingsError, match="follows from the classes"):
         classify_result(folder, [Marker(measure="nearest_positive_um", threshold=9)])
 
