@@ -30,7 +30,7 @@ from cellseg.protocol import load_protocol
 from cellseg.results import load_result
 from cellseg.results.corrections import Corrections
 from cellseg.serve import Server, Viewer, _ground, _masks, _shown, _viewer, read_results
-from cellseg.slide import open_slide
+from cellseg.slide import Level, open_slide
 from cellseg.synthetic import write_disc_slide
 
 CELLSEG = [sys.executable, "-m", "cellseg"]
@@ -426,6 +426,23 @@ def test_what_would_cost_too_much_comes_from_the_whole(counted, monkeypatch):
     assert (drawn.read(Box(0, 0, 10, 10), 2.0) == 128).all()
     for one in (sharp, blurred, drawn):
         one.slide.close()
+
+
+@pytest.mark.parametrize(
+    ("chunk", "pixel", "costly"),
+    [
+        ((512, 512), 8, False),
+        ((512, 512), 16, True),
+        ((1, 50_000), 1, False),  # strips of the slide's width
+        ((1, 50_000), 2, False),
+        ((1, 50_000), 4, True),
+        ((50_000, 50_000), 8, False),  # decoded whole, and kept
+        ((50_000, 50_000), 16, True),
+    ],
+)
+def test_what_a_tile_may_cost(chunk, pixel, costly):
+    level = Level(50_000, 50_000, 1.0, chunk)
+    assert _ground.is_costly((256, 256), float(pixel), level) == costly
 
 
 # What people corrected, and results that change
