@@ -154,7 +154,7 @@ class Shown:
                  "cells": counted.get(name) if known else None}
                 for name, colour in zip(self.names, palette, strict=True)
             ],
-            "grown": known and bool(self.result.expanded_columns),
+            "grown": known and bool(self.result.added("expansion")),
             "corrected": "corrected_from" in run or self.corrections is not None,
             "notes": [*self.notes, *self._warnings()],
             "lines": self._lines(),
