@@ -58,8 +58,7 @@ class Tally:
 
     def failure(self, tile: Tile, error: str) -> None:
         """A tile that did not decode."""
-        core = tile.core
-        self.failures.append({"box": [core.y0, core.x0, core.y1, core.x1], "error": error[:300]})
+        self.failures.append({"box": list(tile.core.corners), "error": error[:300]})
 
     def warnings(self, protocol: CountProtocol, scale: Scale) -> list[str]:
         """What a person should know, one line each."""

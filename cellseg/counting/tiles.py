@@ -93,17 +93,15 @@ class TileSource:
             with background.
         """
         try:
-            pixels = TilePixels(tile.padded, self._region(tile.padded))
+            return TilePixels(tile.padded, self.region(tile.padded))
         except RegionError:
-            pixels = self._around_damage(tile)
-        return pixels
+            return self._around_damage(tile)
 
     def network_input(self, pixels: TilePixels) -> NDArray[np.float32]:
         """Normalised (h, w, 3)."""
         seen = self.normaliser.apply(pixels.raw[..., list(self._seen)])
         for box in pixels.damaged:
-            y, x = box.y0 - pixels.box.y0, box.x0 - pixels.box.x0
-            seen[y : y + box.height, x : x + box.width] = self.fill
+            seen[box.inside(pixels.box)] = self.fill
         return seen
 
     def kept(self, tile: Tile) -> TilePixels | None:
@@ -138,13 +136,10 @@ class TileSource:
 
     def region(self, box: Box) -> NDArray[np.generic]:
         """Raw pixels of any box, every measured channel."""
-        return self._region(box)
-
-    def _region(self, box: Box) -> NDArray[np.generic]:
         return self.slide.read(box, downsample=self.plan.downsample, channels=self.measured)
 
     def _around_damage(self, tile: Tile) -> TilePixels:
-        core = self._region(tile.core)
+        core = self.region(tile.core)
         raw = np.zeros((*tile.padded.shape, core.shape[-1]), dtype=core.dtype)
         damaged = []
         padded = tile.padded
@@ -156,13 +151,11 @@ class TileSource:
                 block = Box(y0, x0, y1, x1)
                 if block.intersects(tile.core):
                     continue
-                part = raw[y0 - padded.y0 : y1 - padded.y0, x0 - padded.x0 : x1 - padded.x0]
                 try:
-                    part[...] = self._region(block)
+                    raw[block.inside(padded)] = self.region(block)
                 except RegionError:
                     damaged.append(block)
-        y, x = tile.core.y0 - padded.y0, tile.core.x0 - padded.x0
-        raw[y : y + tile.core.height, x : x + tile.core.width] = core
+        raw[tile.core.inside(padded)] = core
         log.info(
             "tile (%d, %d): %d damaged blocks in its halo", tile.row, tile.column, len(damaged)
         )

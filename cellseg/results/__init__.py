@@ -11,29 +11,32 @@ from cellseg.geometry import Frame
 from cellseg.results.files import readable
 from cellseg.results.folder import ResultFolder
 from cellseg.results.journal import JOURNAL_NAME, FinishedTile, TileStatus
-from cellseg.results.labels import LabelLevel
+from cellseg.results.labels import LabelLevel, labels_at
 from cellseg.results.outline import tissue_outline
 from cellseg.results.outlined import Ground, Masks, draw_outlines, recorded_ground
-from cellseg.results.overview import Overview, display_rgb, write_overview
+from cellseg.results.overview import Overview, write_overview
 from cellseg.results.publish import (
     CORRECTIONS,
     FETCHED,
     OUTLINES,
+    OVERVIEW,
     REGIONS,
     RESULT_FILES,
     changed_files,
     is_export_name,
 )
 from cellseg.results.reclassify import reclassify
+from cellseg.results.redrawn import recorded_overview, redraw_overview
 from cellseg.results.report import Report
 from cellseg.results.result import Result, load_result
-from cellseg.results.table import TableColumn, with_texts
+from cellseg.results.table import TableColumn, read_parts, with_texts
 
 __all__ = [
     "CORRECTIONS",
     "FETCHED",
     "JOURNAL_NAME",
     "OUTLINES",
+    "OVERVIEW",
     "REGIONS",
     "RESULT_FILES",
     "FinishedTile",
@@ -48,13 +51,16 @@ __all__ = [
     "TableColumn",
     "TileStatus",
     "changed_files",
-    "display_rgb",
     "draw_outlines",
     "is_export_name",
+    "labels_at",
     "load_result",
+    "read_parts",
     "readable",
     "reclassify",
     "recorded_ground",
+    "recorded_overview",
+    "redraw_overview",
     "tissue_outline",
     "with_texts",
     "write_overview",

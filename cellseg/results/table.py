@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -24,6 +25,8 @@ from cellseg.measure import REGION
 from cellseg.results.cellstore import Batch
 from cellseg.results.files import sync
 from cellseg.text import as_cell, from_cell
+
+PART_ROWS = 100_000
 
 
 class TableColumn(Protocol):
@@ -122,18 +125,61 @@ def read_table(
         If the file is missing, or its columns or values are others.
     """
     dtypes = dict(columns)
-    empty = {name: [""] for name, dtype in columns if dtype.startswith("float")}
+    with table_errors(path):
+        table = pd.read_csv(text or path, **csv_options(dtypes))
+    if list(table.columns) != list(dtypes):
+        raise InputError(f"{path}: expected columns {list(dtypes)}, got {list(table.columns)}")
+    return with_texts(table, from_cell)
+
+
+@contextmanager
+def table_errors(path: Path) -> Iterator[None]:
+    """What pandas says of a table, in one line.
+
+    Raises
+    ------
+    InputError
+    """
     try:
-        table = pd.read_csv(
-            text or path, dtype=dtypes, keep_default_na=False, na_values=empty, encoding="utf-8"
-        )
+        yield
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: is no table of cells: {error}") from error
-    if list(table.columns) != list(dtypes):
-        raise InputError(f"{path}: expected columns {list(dtypes)}, got {list(table.columns)}")
-    return with_texts(table, from_cell)
+
+
+def csv_options(dtypes: Mapping[str, str]) -> dict[str, Any]:
+    """How ``pandas.read_csv`` reads columns of these types."""
+    empty = {name: [""] for name, dtype in dtypes.items() if dtype.startswith("float")}
+    return {
+        "dtype": dict(dtypes), "keep_default_na": False, "na_values": empty, "encoding": "utf-8",
+    }  # fmt: skip
+
+
+def read_parts(path: Path, wanted: Mapping[str, str]) -> Iterator[pd.DataFrame]:
+    """Some columns of a long table, a part of its rows at a time; texts as they are written.
+
+    Parameters
+    ----------
+    path : Path
+        A CSV file.
+    wanted : mapping of str
+        Name to dtype.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, or a column is, or a value is another.
+    """
+    # Without a place a cell is none: no value is left open here.
+    options: dict[str, Any] = {
+        "keep_default_na": False, "encoding": "utf-8", "chunksize": PART_ROWS,
+    }  # fmt: skip
+    with (
+        table_errors(path),
+        pd.read_csv(path, usecols=list(wanted), dtype=dict(wanted), **options) as parts,
+    ):
+        yield from parts
 
 
 def with_texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:

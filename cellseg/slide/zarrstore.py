@@ -90,6 +90,7 @@ def open_array(folder: Location, outermost: Location) -> Any:  # noqa: ANN401
     """
     if isinstance(folder, RemotePath):
         return _bounded(outermost.name, zarr.open_array(_remote_store(folder), mode="r"))
+    assert isinstance(outermost, Path)  # what lies in it does
     local = Store(folder, outermost)
     array = _bounded(outermost.name, zarr.open_array(local, mode="r"))
     pixels = math.prod(getattr(array, "shards", None) or array.chunks)
@@ -100,11 +101,8 @@ def open_array(folder: Location, outermost: Location) -> Any:  # noqa: ANN401
 def _remote_store(folder: RemotePath) -> FsspecStore:
     if "::" not in folder.url:
         return FsspecStore.from_url(folder.url, read_only=True)
-    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
-
-    # fsspec's own cache before a web server blocks; zarr would run it in its event loop.
-    fs, path = folder.filesystem()
-    return FsspecStore(AsyncFileSystemWrapper(fs, asynchronous=True), read_only=True, path=path)
+    fs, path = folder.wrapped()
+    return FsspecStore(fs, read_only=True, path=path)
 
 
 def _bounded(name: str, array: Any) -> Any:  # noqa: ANN401

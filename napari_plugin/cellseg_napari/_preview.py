@@ -94,8 +94,7 @@ class Preview:
         window = event.tile.padded
         labels = self._pyramid.levels[0].read(window)
         for index in np.flatnonzero(own).tolist():
-            y0, x0, y1, x1 = boxes[index].tolist()
-            part = labels[y0 - window.y0 : y1 - window.y0, x0 - window.x0 : x1 - window.x0]
+            part = labels[event.instances.box(index).inside(window)]
             part[event.instances.masks[index] & (part == 0)] = self._next
             self._next += 1
         self._pyramid.write(window.y0, window.x0, labels)

@@ -304,7 +304,7 @@ def test_a_training_that_overfits_stops_early_and_keeps_the_best(tmp_path, monke
     values = iter([0.5, 0.4, 0.3, 0.2, 0.1, 0.0])
 
     def falling(self, average):
-        return Validation(next(values), 0.5, 0.5, 0.5, (0.5,), 1, 4)
+        return Validation(next(values), 0.5, 0.5, 0.5, 1, 4)
 
     monkeypatch.setattr(run.Validator, "__call__", falling)
     # A validation waits for its share of the time: on a busy machine, longer than some steps.
