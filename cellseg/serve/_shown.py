@@ -157,7 +157,7 @@ class Shown:
                  "cells": counted.get(name) if known else None}
                 for name, colour in zip(self.names, palette, strict=True)
             ],
-            "grown": known and bool(self.result.expanded_columns),
+            "grown": known and bool(self.result.added("expansion")),
             "outlined": self._cells is not None or not self._by_label,
             "corrected": "corrected_from" in run or self.corrections is not None,
             "notes": [*self.notes, *self._warnings()],
