@@ -69,24 +69,20 @@ def indices(folders, threshold):
     return [100 * score["index"] for score in scores], scores
 
 
-@pytest.mark.parametrize("threshold", ["auto", DAB_THRESHOLDS[0]])
 @pytest.mark.parametrize("dyes", ["fixed", "macenko"])
-def test_the_same_slide_gives_the_same_index(counted, threshold, dyes):
+def test_the_same_slide_gives_the_same_index(counted, dyes):
     drawn, folders = counted
     truth = 100 * (drawn.grades > 0).mean()
-    found, _ = indices([folders[name, dyes] for name in SCANNERS], threshold)
+    found, _ = indices([folders[name, dyes] for name in SCANNERS], DAB_THRESHOLDS[0])
     assert max(found) - min(found) <= 2
     assert found[0] == pytest.approx(truth, abs=1)
 
 
-def test_grades_need_the_slides_own_dyes(counted):
-    """A sensor of other colours shows less of the brown; estimated dyes tell it all the same."""
+@pytest.mark.parametrize("dyes", ["fixed", "macenko"])
+def test_the_same_slide_gives_the_same_h_score(counted, dyes):
     _, folders = counted
-    spread = {}
-    for dyes in ("fixed", "macenko"):
-        _, scores = indices([folders[name, dyes] for name in SCANNERS], DAB_THRESHOLDS)
-        spread[dyes] = np.ptp([score["h_score"] for score in scores])
-    assert spread["macenko"] < spread["fixed"]
+    _, scores = indices([folders[name, dyes] for name in SCANNERS], DAB_THRESHOLDS)
+    assert np.ptp([score["h_score"] for score in scores]) <= 3
 
 
 def test_it_is_the_same_cells(counted):

@@ -277,12 +277,21 @@ def test_masks_of_one_class_do_not_wait_for_the_table(counted, tmp_path, monkeyp
 
     monkeypatch.setattr(_shown.Cells, "read", slow)
     with served.serving(folder) as client, ThreadPoolExecutor() as pool:
+        assert client.ask("0/about").json["outlined"]
         counts = pool.submit(client.ask, "0/counts")
         assert begun.wait(60)
         assert pixels(client.ask("0/nuclei/0/0/0?shown=1"))[..., 3].any()
         assert client.ask("0/at?y=0&x=0").status == 200
         may_end.set()
         assert counts.result().body == b"read at last\n"
+
+
+def test_the_table_is_read_ahead_where_outlines_need_it(counted):
+    viewer = Viewer(read_results([counted]))
+    assert not json.loads(viewer.answer("0/about", {}).body)["outlined"]
+    viewer.read_ahead()
+    assert json.loads(viewer.answer("0/about", {}).body)["outlined"]
+    viewer.close()
 
 
 def test_the_cell_at_a_point(client, table):
