@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from cellseg.cli._options import refuse_missing
 from cellseg.cli._progress import Reporter
 from cellseg.counting.request import CountRequest
-from cellseg.errors import CellsegError, InputError, PartialResultError, unforeseen
+from cellseg.errors import CellsegError, PartialResultError, unforeseen
 from cellseg.slide.formats import image_name
 from cellseg.storage import Location
 from cellseg.text import visible
@@ -47,7 +47,7 @@ def count_all(requests: list[CountRequest], outcomes: list[Outcome]) -> None:
     for request in requests:
         with Reporter(sys.stderr) as reporter:
             try:
-                _refuse_missing(request.image)
+                refuse_missing(request.image)
                 # Here and not above: torch takes seconds to load.
                 from cellseg.pipeline.run import CountResult, run
 
@@ -61,17 +61,6 @@ def count_all(requests: list[CountRequest], outcomes: list[Outcome]) -> None:
                     error = unforeseen(error)
                 reporter.fail(request.image, error)
                 outcomes.append(Failed(request.image, error))
-
-
-def _refuse_missing(image: Location) -> None:
-    """Say so before anything is loaded; what lies behind a URL is asked when it is opened.
-
-    Raises
-    ------
-    InputError
-    """
-    if isinstance(image, Path) and not image.exists():
-        raise InputError(f"{image}: no such file; check the path")
 
 
 def finish(outcomes: list[Outcome]) -> None:

@@ -127,3 +127,14 @@ precision_option = click.option(
     show_default=True,
     help="Of the network; auto: half where the device is faster with it.",
 )
+
+
+def refuse_missing(image: Location) -> None:
+    """Say so before anything is loaded; what lies behind a URL is asked when it is opened.
+
+    Raises
+    ------
+    InputError
+    """
+    if isinstance(image, Path) and not image.exists():
+        raise InputError(f"{image}: no such file; check the path")

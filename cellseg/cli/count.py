@@ -10,14 +10,9 @@ from typing import Any
 
 import click
 
-from cellseg.annotations.region_file import read_regions
-from cellseg.cli._many import Failed, Outcome, count_all, finish, table_of
-from cellseg.cli._options import PIXEL_SIZE, Number, Place, Plane, precision_option
+from cellseg.cli._options import PIXEL_SIZE, Number, Place, Plane, precision_option, refuse_missing
 from cellseg.cli._say import say
-from cellseg.cli._study import Left
-from cellseg.counting.request import CountRequest
 from cellseg.errors import CellsegError, SettingsError
-from cellseg.report.study.images import find_images, result_names
 from cellseg.storage import Location
 
 
@@ -178,6 +173,15 @@ def count(
     command goes on where it stopped. IMAGE and --output may be URLs, such as s3://bucket/a.svs.
     Folders and several images also leave summary.csv, a row an image.
     """
+    if len(images) == 1 and not as_json:
+        refuse_missing(images[0])
+    # Here and not above: a mistyped path is said at once.
+    from cellseg.annotations.region_file import read_regions
+    from cellseg.cli._many import Failed, Outcome, count_all, finish, table_of
+    from cellseg.cli._study import Left
+    from cellseg.counting.request import CountRequest
+    from cellseg.report.study.images import find_images, result_names
+
     found = find_images(images, recursive=recursive)
     base = CountRequest(
         image=found.images[0].path,
