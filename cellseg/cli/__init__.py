@@ -19,6 +19,7 @@ import click
 from cellseg import __version__
 from cellseg.cli._say import say
 from cellseg.errors import CellsegError, OutputError, SettingsError, unforeseen
+from cellseg.text import visible_lines
 
 COMMANDS = {
     "annotations": "Turn outlines from QuPath or ImageJ into training data.",
@@ -85,11 +86,21 @@ def cli(verbose: bool, max_memory: float | None) -> None:
     """Count and measure every cell on a microscope slide."""
     if max_memory is not None:
         _limit_memory(int(max_memory * 1e9))
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.ERROR,
-        stream=sys.stderr,
-        format="%(levelname)s %(name)s: %(message)s",
-    )
+    level = logging.INFO if verbose else logging.ERROR
+    # The handler's level, too: some libraries' loggers have one of their own, and warnings have
+    # none. What they complain of in a damaged file quotes it.
+    handler = logging.StreamHandler()
+    handler.setLevel(level)
+    handler.setFormatter(_Shown("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+    logging.captureWarnings(True)
+
+
+class _Shown(logging.Formatter):
+    """Quotes files with their control characters shown."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible_lines(super().format(record))
 
 
 def main() -> None:

@@ -311,6 +311,12 @@ def test_one_channel_of_several(tmp_path, said):
         (b"", "no GeoJSON of objects"),
         (b"\x1f\x8b\x08damaged", "damaged gzip"),
         (b"[" * 100_000, "no GeoJSON of objects"),
+        (gzip.compress(bytes(90_000_000), 1), "unpacks to more than 64 MB"),
+        (gzip.compress(b"[]")[:-9], "damaged gzip"),
+        (
+            b'{"type": "GeometryCollection", "geometries": [' * 300 + b"]}" * 300,
+            "holds no outlines",
+        ),
         (b'{"type": "Topology"}', "an object of type 'Topology'"),
         (b"[]", "holds no outlines"),
         (json.dumps([feature([[1, 1], [2, 2]])]).encode(), "feature 1: an outline needs at least"),
