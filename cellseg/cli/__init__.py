@@ -87,10 +87,9 @@ def cli(verbose: bool, max_memory: float | None) -> None:
     if max_memory is not None:
         _limit_memory(int(max_memory * 1e9))
     level = logging.INFO if verbose else logging.ERROR
-    # The handler's level, too: some libraries' loggers have one of their own, and warnings have
-    # none. What they complain of in a damaged file quotes it.
+    # What other libraries warn of, a damaged file for instance, is for those who ask.
     handler = logging.StreamHandler()
-    handler.setLevel(level)
+    handler.addFilter(logging.Filter("" if verbose else "cellseg"))
     handler.setFormatter(_Shown("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler])
     logging.captureWarnings(True)

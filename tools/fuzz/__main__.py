@@ -50,6 +50,7 @@ class Tally:
 def ready() -> None:
     """Load what all cases need, once: a child is then a fork away."""
     import torch
+    from matplotlib import font_manager  # noqa: F401
 
     import cellseg.cli.annotations
     import cellseg.cli.classify

@@ -195,7 +195,10 @@ def converted(dice: Random, folder: Path) -> list[str]:
         file = io.BytesIO()
         with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
             for number_, one in enumerate(_rois()):
-                name = dice.choice((f"{number_}.roi",) * 4 + ("../x.roi", "/x.roi", "x.txt"))
+                name = dice.choice(
+                    (f"{number_}.roi",) * 4
+                    + (f"../{number_}.roi", f"/{number_}.roi", f"{number_}.txt")
+                )
                 content = one if dice.randrange(3) else damaged(dice, one)
                 packed.writestr(name, content if dice.randrange(40) else one + bytes(300_000_000))
         data = file.getvalue() if dice.randrange(2) else damaged(dice, file.getvalue())

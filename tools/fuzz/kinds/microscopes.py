@@ -7,6 +7,7 @@ import re
 import struct
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
@@ -124,7 +125,9 @@ def dicom(dice: Random, folder: Path) -> list[str]:
             for _ in range(dice.choice((1, 1, 2, 3))):
                 _change(dice, one)
             try:
-                one.save_as(path)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    one.save_as(path)
             except (ValueError, TypeError, struct.error, OverflowError, AttributeError, OSError):
                 path.write_bytes(damaged(dice, data))
     if not dice.randrange(5):
