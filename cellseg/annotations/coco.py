@@ -28,6 +28,7 @@ FAULTS_SHOWN = 40
 UNSEEN_PX = 100_000_000
 """Outlines on images that are not there, or of another size, are looked at up to this size."""
 
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TRANSMITTED = ("histology", "brightfield", "bright field", "phase", "transmitted", "ihc", "h&e")
 
 
@@ -330,12 +331,14 @@ def _key(value: object) -> int | None:
 
 def read_pixels(path: Path, extent: tuple[int, int]) -> NDArray[np.generic]:
     """An annotated image of (H, W) as (H, W, 1 or 3)."""
-    # Bytes have no folder: tifffile would follow what a document says of other files.
-    data, ending = path.read_bytes(), path.suffix.lower() or None
-    claimed = improps(data, extension=ending).shape
+    # Bytes have no folder: tifffile would follow what a document says of other files. And without
+    # a plugin's name imageio tries all, one of which loads a library from the working folder.
+    data = path.read_bytes()
+    plugin = "tifffile" if data[:4] in _TIFF else "pillow"
+    claimed = improps(data, plugin=plugin).shape
     if math.prod(claimed) > 4 * math.prod(extent):
         raise ValueError(f"claims an array of {claimed}, more than four channels of {extent}")
-    return _channels_last(np.asarray(imread(data, extension=ending)), extent)
+    return _channels_last(np.asarray(imread(data, plugin=plugin)), extent)
 
 
 def _channels_last(pixels: NDArray[np.generic], extent: tuple[int, int]) -> NDArray[np.generic]:

@@ -11,6 +11,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from imageio.v3 import imwrite
+from limited import limited
 from pycocotools import mask as rle
 
 from cellseg.annotations.coco import join, judgeable, light_of, load, read_coco, with_classes
@@ -283,6 +284,22 @@ def test_an_image_never_leads_out(project, tmp_path):
     (home / "cells.json").write_text(json.dumps(data))
     (image,) = read_coco(home / "cells.json").images
     assert 201 not in image.pixels
+
+
+def test_no_library_is_looked_for_in_the_working_folder(project, tmp_path):
+    """As imageio does, for a file that no plugin of its knows."""
+    code = (
+        "import sys\n"
+        "sys.addaudithook(lambda event, _: sys.exit(event) if event == 'ctypes.dlopen' else None)\n"
+        "from cellseg.annotations.coco import read_coco\n"
+        f"read_coco({str(project())!r})"
+    )
+    for name, content in (("a.png", b"nothing"), ("a.xyz", b"nothing"), ("a.jxr", b"II\xbc\x01")):
+        (tmp_path / name).write_bytes(content)
+        image = {"id": 1, "file_name": name, "height": 32, "width": 40}
+        project(images=[image])
+        done = limited("-c", code)
+        assert f"{name}: cannot be read as an image" in done.said, done
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("modulo by zero"), MemoryError()])
