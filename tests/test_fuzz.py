@@ -30,12 +30,13 @@ def grows(): np.ones(270_000_000)
 def prints(): print("\\x1b[2J")
 def runs(): os.system("true")
 def quits(): sys.exit(1)
+def crashes(): os.kill(os.getpid(), 11)
 def behaves(): (Path.cwd().parent / "out" / "new").write_text("x"); sys.exit(4)
 
 faults = {}
 home = Path(sys.argv[1])
 (home / "secret").write_text("x")
-for way in (raises, reads, writes, hangs, grows, prints, runs, quits, behaves):
+for way in (raises, reads, writes, hangs, grows, prints, runs, quits, crashes, behaves):
     cellseg.cli.main, child.MOST_SECONDS = way, 2 if way is hangs else 30
     outcome = child.run_case(lambda dice, folder: [], "x", home / way.__name__)
     faults[way.__name__] = outcome.faults
@@ -67,7 +68,7 @@ def test_what_goes_wrong_is_noticed(tmp_path: Path) -> None:
     words = {
         "raises": "Traceback", "reads": "reads ", "writes": "writes ",
         "hangs": "s of the processor", "grows": "takes 2.", "prints": "control character",
-        "runs": "os.system", "quits": "exit code 1",
+        "runs": "os.system", "quits": "exit code 1", "crashes": "ended by SIGSEGV",
     }  # fmt: skip
     assert {way: words[way] for way in faults if words[way] in faults[way]} == words, faults
 

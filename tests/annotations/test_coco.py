@@ -290,8 +290,8 @@ def test_no_library_is_looked_for_in_the_working_folder(project, tmp_path):
     """As imageio does, for a file that no plugin of its knows."""
     code = (
         "import sys\n"
-        "sys.addaudithook(lambda event, _: sys.exit(event) if event == 'ctypes.dlopen' else None)\n"
         "from cellseg.annotations.coco import read_coco\n"
+        "sys.addaudithook(lambda event, _: sys.exit(event) if event == 'ctypes.dlopen' else None)\n"
         f"read_coco({str(project())!r})"
     )
     for name, content in (("a.png", b"nothing"), ("a.xyz", b"nothing"), ("a.jxr", b"II\xbc\x01")):

@@ -340,6 +340,22 @@ def test_bad_geojson_is_one_line(tmp_path, said, content, word):
     assert not (tmp_path / "out.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("limit", "word"),
+    [
+        ("cellseg.annotations.drawn.MOST_PX", "spans 10 × 10 px, more than"),
+        ("cellseg.training.convert.MOST_MASKS_PX", "together span more than 90 px"),
+    ],
+)
+def test_outlines_that_would_take_all_memory(tmp_path, said, monkeypatch, limit, word):
+    picture(tmp_path / "a.png")
+    path = drawn(tmp_path / "a.geojson", feature(square(5, 5)))
+    monkeypatch.setattr(limit, 90)
+    code, text = said(path, "-o", tmp_path / "out.json")
+    assert (code, text.count("\n")) == (4, 1), text
+    assert word in text
+
+
 def test_each_fault_has_its_line(tmp_path, said):
     picture(tmp_path / "a.png")
     path = drawn(
