@@ -11,8 +11,7 @@ import time
 from pathlib import Path
 
 import click
-
-from cellseg.synthetic import LargeScene, write_large
+from large import LargeScene, write_large
 
 
 @click.command()

@@ -21,8 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-
-from cellseg.synthetic import LargeScene, write_large
+from large import LargeScene, write_large
 
 LIMIT_MB, MOST_MB = 300.0, 2000.0
 PEAK_BYTES = 1 if sys.platform == "darwin" else 1024

@@ -22,11 +22,11 @@ from pathlib import Path
 import click
 import numpy as np
 import pandas as pd
+from large import LargeScene, write_large
 
 from cellseg.instances import Instances
 from cellseg.measure import columns
 from cellseg.results import Frame, Report, ResultFolder
-from cellseg.synthetic import LargeScene, write_large
 
 MPP = 0.5
 RADIUS_PX = 6

@@ -5,6 +5,10 @@ Each error is also the builtin that it resembles, so that library users can catc
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
 
 class CellsegError(Exception):
     """Base of every error that cellseg raises on purpose. Its text is one line for a person."""
@@ -67,6 +71,30 @@ class OutputError(CellsegError, OSError):
     """The result cannot be written."""
 
     exit_code = 5
+
+
+@contextmanager
+def writing(path: Path, *kinds: type[Exception]) -> Iterator[Path]:
+    """A temporary name beside ``path`` that takes its place when the block ends well.
+
+    Raises
+    ------
+    OutputError
+        If the disk refuses, or the block raises one of ``kinds``.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except Exception as error:
+        if isinstance(error, CellsegError) or not isinstance(error, (OSError, *kinds)):
+            raise
+        said = getattr(error, "strerror", None) or error
+        raise OutputError(f"{path}: cannot be written: {said}") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 class ExistingResultError(OutputError):

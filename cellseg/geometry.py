@@ -5,8 +5,13 @@ All geometry of a run lies on one lattice of model pixels: (y, x), half-open.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import operator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 STRIDE_PX = 32
 """Tile origins are multiples of this, the largest stride of the network."""
@@ -41,6 +46,37 @@ class Box:
     def area(self) -> int:
         return self.height * self.width
 
+    @property
+    def corners(self) -> tuple[int, int, int, int]:
+        """(y0, x0, y1, x1)."""
+        return self.y0, self.x0, self.y1, self.x1
+
+    @property
+    def pixels(self) -> tuple[slice, slice]:
+        """Its rows and columns, to index an array with."""
+        return slice(self.y0, self.y1), slice(self.x0, self.x1)
+
+    def inside(self, whole: Box) -> tuple[slice, slice]:
+        """Its rows and columns in an array that holds the pixels of ``whole``."""
+        return self.shifted(-whole.y0, -whole.x0).pixels
+
+    def shifted(self, dy: int, dx: int) -> Box:
+        """The same box elsewhere."""
+        return Box(self.y0 + dy, self.x0 + dx, self.y1 + dy, self.x1 + dx)
+
+    @staticmethod
+    def around(boxes: Iterable[Box]) -> Box:
+        """The smallest box that holds all of them; at least one."""
+        y0, x0, y1, x1 = zip(*(box.corners for box in boxes), strict=True)
+        return Box(min(y0), min(x0), max(y1), max(x1))
+
+    def chunks(self, height: int, width: int) -> Iterator[tuple[int, int]]:
+        """(row, column) of each chunk of ``height`` × ``width`` px that it has pixels of."""
+        if self.area:
+            for row in range(self.y0 // height, (self.y1 - 1) // height + 1):
+                for column in range(self.x0 // width, (self.x1 - 1) // width + 1):
+                    yield row, column
+
     def widened(self, margin: int) -> Box:
         """The box grown by ``margin`` px on every side (it may leave the slide)."""
         return Box(self.y0 - margin, self.x0 - margin, self.y1 + margin, self.x1 + margin)
@@ -60,6 +96,48 @@ class Box:
             and self.area > 0
             and other.area > 0
         )
+
+
+def box_of(mask: NDArray[np.bool_]) -> Box | None:
+    """The box around the set pixels of a mask, (H, W); None where there are none."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not rows.size:
+        return None
+    return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
+
+
+def indexed(
+    key: object, shape: tuple[int, ...], read: Callable[[Box], NDArray[Any]]
+) -> NDArray[Any]:
+    """Basic indexing (integers, slices, ``...``) of pixels that are read box by box.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (H, W), or (H, W, C).
+    read : callable
+        Gives the pixels of a box inside the image, (h, w) or (h, w, C).
+    """
+    keys: list[Any] = list(key) if isinstance(key, tuple) else [key]
+    at = next((place for place, k in enumerate(keys) if k is ...), len(keys))
+    keys[at : at + 1] = [slice(None)] * (len(shape) - len(keys) + (at < len(keys)))
+    if len(keys) != len(shape):
+        raise IndexError(f"expected at most {len(shape)} indices, got {key!r}")
+    low: list[int] = []
+    high: list[int] = []
+    inner: list[int | slice] = []
+    for k, side in zip(keys, shape[:2], strict=False):
+        touched = range(side)[k if isinstance(k, slice) else operator.index(k)]
+        if isinstance(touched, range):
+            first, last = sorted((touched[0], touched[-1])) if touched else (0, -1)
+            low.append(first)
+            high.append(last + 1)
+            inner.append(slice(None, None, touched.step))
+        else:
+            low.append(touched)
+            high.append(touched + 1)
+            inner.append(0)
+    return np.asarray(read(Box(*low, *high))[(*inner, *keys[2:])])
 
 
 @dataclass(frozen=True)
@@ -149,11 +227,7 @@ class TileGrid:
     def seeing(self, box: Box) -> list[tuple[int, int]]:
         """(row, column) of every tile whose padded box shares a pixel with ``box``."""
         reach = box.widened(self.halo).intersection(self.extent)
-        if reach.area == 0:
-            return []
-        rows = range(reach.y0 // self.tile, (reach.y1 - 1) // self.tile + 1)
-        columns = range(reach.x0 // self.tile, (reach.x1 - 1) // self.tile + 1)
-        return [(row, column) for row in rows for column in columns]
+        return list(reach.chunks(self.tile, self.tile))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from cellseg.errors import OutputError, SettingsError
+from cellseg.errors import SettingsError, writing
 from cellseg.text import visible
 
 Stain = Literal["he", "ihc", "fluorescence", "brightfield"]
@@ -271,15 +271,10 @@ def save_protocol(protocol: CountProtocol, path: str | Path) -> None:
     OutputError
         If the file cannot be written.
     """
-    target = Path(path)
     data = protocol.model_dump(mode="json", exclude_defaults=True)
     text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=98)
-    partial = target.with_name(target.name + ".part")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(target)
-    except OSError as error:
-        raise OutputError(f"{target}: cannot be written: {error.strerror or error}") from error
+    with writing(Path(path)) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _validated(

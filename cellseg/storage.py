@@ -138,6 +138,13 @@ class RemotePath:
             raise SettingsError(f"{self}: cannot be understood ({_line(error)})") from error
         return fs, path
 
+    def wrapped(self) -> tuple[Any, str]:
+        """The same for zarr: fsspec's own cache before a web server would block its event loop."""
+        from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+
+        fs, path = self.filesystem()
+        return AsyncFileSystemWrapper(fs, asynchronous=True), path
+
     @contextmanager
     def reached(self, what: str = "cannot be read") -> Iterator[tuple[Any, str]]:
         """The file system and the path; what the storage raises becomes one line.

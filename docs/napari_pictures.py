@@ -43,7 +43,7 @@ def main(folder: Path, results: Path) -> None:
     viewer.window.resize(1400, 900)
     viewer.open_sample("cellseg-slides", "ihc")
     _, count = viewer.window.add_plugin_dock_widget("cellseg-slides", "Count cells")
-    count.diameter.value = 10.0
+    count.diameter_px.value = 10.0
     count.output.value = str(results)
     count.start.native.click()
     wait(lambda: count.counting is None)

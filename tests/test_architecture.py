@@ -20,9 +20,9 @@ FLOORS = [
     {"classify", "detect", "measure", "merge", "metrics", "slide", "tissue"},
     {"counting", "training"},
     {"evaluate", "results"},
-    {"export", "overlay"},
+    {"export"},
     {"pipeline"},
-    {"cellseg_napari", "doctor", "report"},
+    {"cellseg_napari", "report"},
     {"cli"},
     {"__main__"},
 ]

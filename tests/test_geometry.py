@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cellseg.geometry import STRIDE_PX, Box, TileGrid
+from cellseg.geometry import STRIDE_PX, Box, TileGrid, box_of, indexed
 
 # A busy machine is no fault: no deadlines.
 CALM = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -121,3 +121,43 @@ def test_a_grid_that_cannot_be_is_refused(sizes, what):
 def test_there_is_no_tile_outside_of_the_grid(place):
     with pytest.raises(IndexError, match="no tile"):
         TileGrid(64, 64, 32, 32).at(*place)
+
+
+def test_boxes_as_pixels_of_arrays_and_chunks():
+    pixels = np.arange(48).reshape(6, 8)
+    box = Box(1, 2, 4, 7)
+    assert np.array_equal(pixels[box.pixels], pixels[1:4, 2:7])
+    part = Box(2, 3, 4, 5)
+    assert np.array_equal(pixels[box.pixels][part.inside(box)], pixels[part.pixels])
+    assert Box.around([part, Box(0, 5, 1, 6)]) == Box(0, 3, 4, 6)
+    assert list(Box(3, 3, 5, 9).chunks(4, 4)) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]
+    assert list(Box(3, 3, 3, 9).chunks(4, 4)) == []
+
+
+def test_the_box_of_a_mask():
+    mask = np.zeros((5, 6), bool)
+    assert box_of(mask) is None
+    assert box_of(mask[:0]) is None
+    mask[1, 4] = mask[3, 2] = True
+    assert box_of(mask) == Box(1, 2, 4, 5)
+
+
+KEYS = [
+    ..., 3, -2, (slice(None, None, 2),), (slice(5, 1, -2), slice(1, 8, 3)), (2, 3), (slice(2, 2),),
+    (slice(3, 1), slice(None)), (..., 1), (slice(None), -1), (np.int64(2), slice(1, 4)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("key", KEYS, ids=str)
+@pytest.mark.parametrize("shape", [(7, 9), (7, 9, 3)], ids=str)
+def test_pixels_that_are_read_box_by_box_are_indexed_as_an_array_is(key, shape):
+    pixels = np.arange(np.prod(shape)).reshape(shape)
+    found = indexed(key, shape, lambda box: pixels[box.pixels])
+    assert np.array_equal(found, pixels[key])
+    assert found.shape == pixels[key].shape
+
+
+@pytest.mark.parametrize("key", [7, (0, -10), (0, 0, 0, 0)])
+def test_an_index_outside_of_the_pixels(key):
+    with pytest.raises(IndexError):
+        indexed(key, (7, 9), lambda box: np.zeros(box.shape))

@@ -54,12 +54,6 @@ class DataSet:
         return sum(len(image.masks) for image in self.images)
 
 
-def load(path: Path) -> tuple[list[AnnotatedImage], list[str]]:
-    """Images and class names of one file; see :func:`read_coco`."""
-    data = read_coco(path)
-    return list(data.images), list(data.classes)
-
-
 def read_coco(path: str | Path, *, images: str | Path | None = None) -> DataSet:
     """Read a COCO JSON file and the images that it names.
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cellseg.annotations.filled import filled
 from cellseg.annotations.outlines import LEEWAY_PX, Outline
+from cellseg.geometry import box_of
 from cellseg.text import visible
 
 Ring = NDArray[np.float64]
@@ -80,13 +81,8 @@ class Drawn:
 
 def tight(corner: tuple[int, int], inside: NDArray[np.bool_]) -> Outline | None:
     """A mask that begins at ``corner`` without the background around it; None where it is empty."""
-    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-    if not rows.size:
-        return None
-    top, bottom = int(rows[0]), int(rows[-1]) + 1
-    left, right = int(columns[0]), int(columns[-1]) + 1
-    box = (corner[0] + top, corner[1] + left, corner[0] + bottom, corner[1] + right)
-    return box, inside[top:bottom, left:right]
+    box = box_of(inside)
+    return None if box is None else (box.shifted(*corner).corners, inside[box.pixels])
 
 
 @dataclass(eq=False)

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
+from cellseg.geometry import box_of
+
 LEEWAY_PX = 5.0
 """A polygon's points may lie so far outside the image; they are drawn to its edge."""
 
@@ -140,9 +142,6 @@ def _unpacked(counts: NDArray[np.int64], extent: tuple[int, int]) -> Outline:
     np.add.at(edge, starts[ones] - first * height, 1)
     np.add.at(edge, ends[ones] - first * height, -1)
     strip = np.cumsum(edge[:-1], dtype=np.int8).astype(bool).reshape(-1, height).T
-    rows = np.flatnonzero(strip.any(1))
-    columns = np.flatnonzero(strip.any(0))
-    top, bottom = int(rows[0]), int(rows[-1]) + 1
-    left, right = int(columns[0]), int(columns[-1]) + 1
-    box = (top, first + left, bottom, first + right)
-    return box, np.ascontiguousarray(strip[top:bottom, left:right])
+    box = box_of(strip)
+    assert box is not None
+    return box.shifted(0, first).corners, np.ascontiguousarray(strip[box.pixels])

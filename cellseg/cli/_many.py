@@ -55,14 +55,12 @@ def count_all(requests: list[CountRequest], outcomes: list[Outcome]) -> None:
                     reporter.show(event)
                     if isinstance(event, CountResult):
                         outcomes.append(event)
-            except CellsegError as error:
+            except Exception as error:
+                if not isinstance(error, CellsegError):
+                    log.info("unexpected", exc_info=True)
+                    error = unforeseen(error)
                 reporter.fail(request.image, error)
                 outcomes.append(Failed(request.image, error))
-            except Exception as error:
-                log.info("unexpected", exc_info=True)
-                unexpected = unforeseen(error)
-                reporter.fail(request.image, unexpected)
-                outcomes.append(Failed(request.image, unexpected))
 
 
 def _refuse_missing(image: Location) -> None:

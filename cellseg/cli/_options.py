@@ -85,6 +85,41 @@ class Place(click.ParamType["Location"]):
         return place
 
 
+class ResultPath(Place):
+    """A result folder; it must lie on a disk."""
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Path:
+        """Turn the argument's text into a path."""
+        place = super().convert(value, param, ctx)
+        if not isinstance(place, Path):
+            raise InputError(f"{place}: is behind a URL; copy the result folder to a disk first")
+        return place
+
+
+result_argument = click.argument("path", metavar="RESULT", type=ResultPath())
+
+moved_option = click.option(
+    "--image", type=Place(), help="Where the slide is by now, if it was moved."
+)
+
+annotated_argument = click.argument(
+    "data",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+
+images_option = click.option(
+    "--images",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the images, where it is not the JSON's.",
+)
+
 precision_option = click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "bfloat16", "float16"]),

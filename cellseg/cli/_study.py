@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,13 +26,13 @@ class Left:
 
     Attributes
     ----------
-    home : Path or None
+    home : Path, RemotePath or None
         The folder that gets them; None: there is no study.
     report, parquet : bool
         Whether they are wanted.
     """
 
-    home: Path | None
+    home: Location | None
     report: bool
     parquet: bool
 
@@ -56,29 +57,33 @@ class Left:
         wanted = [name for name, on in (("--report", report), ("--parquet", parquet)) if on]
         if home is None and wanted:
             raise SettingsError(
-                f"{' and '.join(wanted)}: give a folder on a disk with --output, for the images "
-                "do not lie in one"
+                f"{' and '.join(wanted)}: give a folder with --output, for the images do "
+                "not lie in one"
             )
         one = len(images) == 1 and images[0].path == given[0]
         return cls(home=None if one and not wanted else home, report=report, parquet=parquet)
 
-    def summarise(self, outcomes: Sequence[Outcome]) -> Study | None:
-        """Write ``summary.csv``; returns what it is of, None where there are no results."""
+    def summarise(self, outcomes: Sequence[Outcome], *, alone: bool = True) -> None:
+        """Write ``summary.csv``, where there are results, and what else is wanted if not alone."""
         if self.home is None:
-            return None
+            return
         # Here and not above: it takes a second to load.
-        from cellseg.report.study.folder import load_study
+        from cellseg.report.study.place import study_at
         from cellseg.report.study.summary import with_failures
 
-        try:
-            study = load_study(self.home)
-        except InputError:
-            return None
-        attempted = [_path(outcome.image) for outcome in outcomes]
-        failed = [_failed(outcome) for outcome in outcomes if isinstance(outcome, Failed)]
-        study = with_failures(study, failed, attempted=attempted)
-        summarise(study)
-        return study
+        failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
+        report, parquet = (wanted and not alone for wanted in (self.report, self.parquet))
+        with ExitStack() as stack:
+            try:
+                found = stack.enter_context(study_at(self.home, report=report, parquet=parquet))
+            except InputError:
+                if len(failed) == len(outcomes):
+                    return  # why, was told of each
+                raise
+            attempted = [_path(outcome.image) for outcome in outcomes]
+            study = with_failures(found, [_failed(one) for one in failed], attempted=attempted)
+            summarise(study)
+            leave(study, report=report, parquet=parquet)
 
     def write(self, outcomes: Sequence[Outcome]) -> None:
         """Write all that is wanted."""
@@ -89,9 +94,7 @@ class Left:
                 "settings",
                 err=True,
             )
-        study = self.summarise(outcomes)
-        if study is not None:
-            leave(study, report=self.report, parquet=self.parquet)
+        self.summarise(outcomes, alone=False)
 
 
 def summarise(study: Study) -> None:
@@ -119,7 +122,7 @@ def leave(study: Study, *, report: bool, parquet: bool, page: Path | None = None
 
 def _home(
     given: Sequence[Location], images: Sequence[Image], output: Location | None
-) -> Path | None:
+) -> Location | None:
     """The output, the folder that was searched, or the one that all results lie in."""
     home = output
     if home is None and len(given) == 1 and any(image.below.parts for image in images):
@@ -127,7 +130,7 @@ def _home(
     if home is None:
         homes = {image.home(None) for image in images}
         home = homes.pop() if len(homes) == 1 else None
-    return home if isinstance(home, Path) else None
+    return home
 
 
 def _path(image: Location) -> str:

@@ -1,6 +1,7 @@
 """``cellseg annotations``: what was outlined in other programs."""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -59,16 +60,7 @@ Examples:
     help="Of QuPath's cells take the cell's outline; otherwise its nucleus's.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace FILE.json if it is there already.")
-def convert(
-    inputs: tuple[Path, ...],
-    output: Path,
-    images: tuple[Path, ...],
-    mpp: float | None,
-    channel: str | None,
-    kind: str,
-    whole_cells: bool,
-    overwrite: bool,
-) -> None:
+def convert(**settings: Any) -> None:  # noqa: ANN401 - fields of ConvertRequest
     """Turn FILEs of outlines into training data for cellseg train.
 
     FILE is a GeoJSON that QuPath exported (.geojson, .geojson.gz) or what ImageJ's ROI manager
@@ -82,18 +74,7 @@ def convert(
     # Imported late: what reads slides takes a second to load, and --help needs none of it.
     from cellseg.training.convert import ConvertRequest, convert
 
-    made = convert(
-        ConvertRequest(
-            inputs=inputs,
-            output=output,
-            images=images,
-            mpp=mpp,
-            channel=channel,
-            kind=kind,
-            whole_cells=whole_cells,
-            overwrite=overwrite,
-        )
-    )
+    made = convert(ConvertRequest(**settings))
     for note in made.notes:
         say(note, err=True)
     say(f"{made.output}: {made.objects:,} objects on {made.pictures:,} pictures")

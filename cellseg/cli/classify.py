@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from cellseg.cli._options import Place
+from cellseg.cli._options import moved_option, result_argument
 from cellseg.cli._say import say
-from cellseg.errors import InputError, SettingsError
+from cellseg.errors import SettingsError
 from cellseg.storage import Location
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ Examples:
   cellseg classify slide.cellseg --name CD3 --measure intensity_mean_cd3 --threshold 400 \\
                                  --name CD8 --measure intensity_mean_cd8 --threshold 250"""
 )
-@click.argument("path", metavar="RESULT", type=Place())
+@result_argument
 @click.option(
     "--measure",
     "measures",
@@ -75,10 +75,10 @@ Examples:
 @click.option(
     "--name", "names", multiple=True, help="What each marker is called in classes of several."
 )
-@click.option("--image", type=Place(), help="Where the slide is by now, if it was moved.")
+@moved_option
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
 def classify(
-    path: Location,
+    path: Path,
     measures: tuple[str, ...],
     thresholds: tuple[Literal["auto"] | tuple[float, ...], ...],
     names: tuple[str, ...],
@@ -90,8 +90,6 @@ def classify(
     Neither the network nor the slide's pixels are needed. The classes go into cells.csv, run.json,
     histogram.png and the pictures; exports that were made are made again.
     """
-    if not isinstance(path, Path):
-        raise InputError(f"{path}: is behind a URL; copy the result folder to a disk first")
     # Imported late: it takes seconds, and --help needs none of it.
     from cellseg.measure.summary import Summary
     from cellseg.pipeline.classified import classify_result

@@ -6,7 +6,7 @@ import json
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import click
 
@@ -63,6 +63,7 @@ Examples:
 )
 @click.option(
     "--diameter",
+    "diameter_px",
     type=Number(0.1, 10_000.0),
     metavar="PX",
     help="Usual cell's diameter, pixels of the image: sets the scale in place of the pixel size.",
@@ -89,6 +90,7 @@ Examples:
 @click.option("--t", type=click.IntRange(min=0), help="Time point (from 0); the first otherwise.")
 @click.option(
     "--tile",
+    "tile_px",
     type=click.IntRange(min=64),
     metavar="PX",
     help="Side of a tile, model pixels, a multiple of 64; the count hardly depends on it.",
@@ -106,7 +108,6 @@ Examples:
 )
 @click.option(
     "--export",
-    "exports",
     multiple=True,
     metavar="NAME",
     help="Also write labels.tif, cells.geojson, rois.zip, …; cellseg export --help lists them.",
@@ -155,35 +156,14 @@ Examples:
 @click.option("--no-prefilter", is_flag=True, help="Look everywhere, not only where tissue is.")
 def count(
     images: tuple[Location, ...],
-    protocol: str | None,
-    model: str,
-    score: float | None,
-    cell_types: bool | None,
-    mpp: float | None,
-    diameter: float | None,
-    min_area: float | None,
-    max_area: float | None,
-    channel: str | None,
-    z: int | Literal["max", "mean"] | None,
-    t: int | None,
-    series: int,
-    tile: int | None,
-    device: str,
-    precision: Literal["auto", "float32", "bfloat16", "float16"],
-    batch: int | None,
     output: Location | None,
-    exports: tuple[str, ...],
-    expand: float | None,
     recursive: bool,
     report: bool,
     parquet: bool,
     as_json: bool,
     region: Path | None,
-    engine: Literal["local", "dask"],
-    scheduler: str | None,
-    strict: bool,
-    overwrite: bool,
     no_prefilter: bool,
+    **settings: Any,  # noqa: ANN401 - fields of CountRequest
 ) -> None:
     """Count and measure the cells on each IMAGE (files or folders).
 
@@ -195,31 +175,9 @@ def count(
     found = find_images(images, recursive=recursive)
     base = CountRequest(
         image=found.images[0].path,
-        output=output,
-        protocol=protocol,
-        score=score,
-        cell_types=cell_types,
-        tile_px=tile,
-        model=model,
-        mpp=mpp,
-        diameter_px=diameter,
-        min_area=min_area,
-        max_area=max_area,
-        channel=channel,
-        z=z,
-        t=t,
-        series=series,
         prefilter=not no_prefilter,
         regions=None if region is None else read_regions(region),
-        strict=strict,
-        overwrite=overwrite,
-        export=exports,
-        expand=expand,
-        device=device,
-        precision=precision,
-        batch=batch,
-        engine=engine,
-        scheduler=scheduler,
+        **settings,
     )
     if region is not None and len(found.images) > 1:
         raise SettingsError(f"--region belongs to one slide, got {len(found.images)} images")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
@@ -12,7 +13,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cellseg.cli._options import PIXEL_SIZE, Number, precision_option
+from cellseg.cli._options import (
+    PIXEL_SIZE,
+    Number,
+    annotated_argument,
+    images_option,
+    precision_option,
+)
 from cellseg.cli._say import say
 from cellseg.errors import CellsegError, SettingsError
 from cellseg.text import visible
@@ -32,17 +39,8 @@ Examples:
   cellseg evaluate mine.json --protocol he --calibrate mine.yaml
   cellseg evaluate centres.csv --mpp 0.5 --within 3"""
 )
-@click.argument(
-    "data",
-    nargs=-1,
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-)
-@click.option(
-    "--images",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of the images, where it is not the JSON's.",
-)
+@annotated_argument
+@images_option
 @click.option("--model", default="default", show_default=True, metavar="default|FILE")
 @click.option("--protocol", metavar="NAME|FILE", help="Chosen from each image otherwise.")
 @click.option("--score", type=Number(0.01, 1.0), help="Score threshold in place of the protocol's.")
@@ -69,18 +67,12 @@ Examples:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
 def evaluate(
     data: tuple[Path, ...],
-    images: Path | None,
-    model: str,
-    protocol: str | None,
-    score: float | None,
-    mpp: float | None,
-    device: str,
-    precision: Literal["auto", "float32", "bfloat16", "float16"],
     no_prefilter: bool,
     report: Path | None,
     calibrate: Path | None,
     within: float | None,
     as_json: bool,
+    **settings: Any,  # noqa: ANN401 - fields of EvaluateRequest
 ) -> None:
     """Count the annotated images of DATA (COCO JSON files, or CSV tables of centres) and compare.
 
@@ -93,17 +85,7 @@ def evaluate(
     from cellseg.evaluate import EvaluateRequest
     from cellseg.protocol import save_protocol
 
-    request = EvaluateRequest(
-        data=data,
-        images=images,
-        model=model,
-        protocol=protocol,
-        score=score,
-        mpp=mpp,
-        device=device,
-        precision=precision,
-        prefilter=not no_prefilter,
-    )
+    request = EvaluateRequest(data=data, prefilter=not no_prefilter, **settings)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     tables = {path.suffix.lower() == ".csv" for path in data}
     if tables == {True}:
@@ -156,11 +138,9 @@ def _evaluate_centres(
 
 def _print_centres(evaluation: PointEvaluation) -> None:
     scores, classes = evaluation.scores, evaluation.classes
-    console = Console(highlight=False, width=None if Console().is_terminal else 140)
-    table = Table(title=f"centres within {evaluation.within_px:g} px", title_justify="left")
-    heads = ("", "annotated", "counted", "bias", "F1", *(f"found as {name}" for name in classes))
-    for head in (*heads, *(["no class"] if classes else [])):
-        table.add_column(escape(visible(head)), justify="left" if not head else "right")
+    heads = ["annotated", "counted", "bias", "F1", *(f"found as {name}" for name in classes)]
+    title = f"centres within {evaluation.within_px:g} px"
+    table = _table(title, [*heads, *(["no class"] if classes else [])])
     rows = [("all", scores.truth, scores.found, scores.f1, [])] + [
         (name, int(truth), int(found), float(f1), confused.tolist())
         for name, truth, found, f1, confused in zip(
@@ -176,6 +156,7 @@ def _print_centres(evaluation: PointEvaluation) -> None:
         bias = f"{found / truth - 1:+.1%}" if truth else "–"
         cells = [f"{truth:,}", f"{found:,}", bias, f"{f1:.3f}", *map(str, confused)]
         table.add_row(escape(visible(name)), *cells)
+    console = _stdout()
     console.print(table)
     mean = f"; mean F1 of the classes {scores.class_f1.mean():.3f}" if classes else ""
     console.print(f"{scores.images} images, error per image {scores.error:.1%}{mean}")
@@ -207,28 +188,31 @@ def _drained(request: EvaluateRequest, console: Console) -> Evaluation:
 
 
 def _print(evaluation: Evaluation) -> None:
-    tables = evaluation.tables()
-    console = Console(highlight=False, width=None if Console().is_terminal else 140)
-    counting = Table(title=f"{evaluation.model.object} counts", title_justify="left")
-    heads = ("", "images", "annotated", "counted", "bias", "95 %", "per image", "median")
+    counts = ("images", "annotated", "counted", "bias", "95 %", "per image", "median")
+    counting = _table(f"{evaluation.model.object} counts", counts)
+    scores = ("F1@.5", "F1@.75", "accuracy@.5", "PQ", "AJI", "mask AP", "box AP", "area bias")
+    outlines = _table("outlines and sizes", scores)
+    for name, one in evaluation.tables().items():
+        counting.add_row(escape(visible(name)), *_counting(one))
+        outlines.add_row(escape(visible(name)), *_outlines(one))
+    _stdout().print(counting, outlines)
+
+
+def _stdout() -> Console:
+    return Console(highlight=False, width=None if Console().is_terminal else 140)
+
+
+def _table(title: str, heads: Sequence[str]) -> Table:
+    """A table of numbers, each row under its name."""
+    table = Table("", title=title, title_justify="left")
     for head in heads:
-        counting.add_column(head, justify="left" if not head else "right")
-    for name, one in tables.items():
-        counting.add_row(*_counting(escape(visible(name)), one))
-    console.print(counting)
-    outlines = Table(title="outlines and sizes", title_justify="left")
-    names = ("", "F1@.5", "F1@.75", "accuracy@.5", "PQ", "AJI", "mask AP", "box AP", "area bias")
-    for head in names:
-        outlines.add_column(head, justify="left" if not head else "right")
-    for name, one in tables.items():
-        outlines.add_row(*_outlines(escape(visible(name)), one))
-    console.print(outlines)
+        table.add_column(escape(visible(head)), justify="right")
+    return table
 
 
-def _counting(name: str, one: Scores) -> tuple[str, ...]:
+def _counting(one: Scores) -> tuple[str, ...]:
     count = one.count
     return (
-        name,
         f"{count.images:,}",
         f"{count.truth:,}",
         f"{count.found:,}",
@@ -239,9 +223,8 @@ def _counting(name: str, one: Scores) -> tuple[str, ...]:
     )
 
 
-def _outlines(name: str, one: Scores) -> tuple[str, ...]:
+def _outlines(one: Scores) -> tuple[str, ...]:
     return (
-        name,
         f"{one.f1[0.5]:.3f}",
         f"{one.f1[0.75]:.3f}",
         f"{one.accuracy[0.5]:.3f}",

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import click
 
-from cellseg.cli._options import Place
+from cellseg.cli._options import moved_option, result_argument
 from cellseg.cli._say import say
-from cellseg.errors import InputError
 from cellseg.storage import Location
 
 
@@ -19,7 +18,7 @@ Examples:
   cellseg expand slide.cellseg --by 5 --image /mnt/archive/slide.svs
   cellseg classify slide.cellseg --measure cytoplasm_dab_od_mean --threshold 0.2"""
 )
-@click.argument("path", metavar="RESULT", type=Place())
+@result_argument
 @click.option(
     "--by",
     type=float,
@@ -27,16 +26,14 @@ Examples:
     metavar="DISTANCE",
     help="µm, or pixels of an image without a pixel size; up to 50 µm or 200 px.",
 )
-@click.option("--image", type=Place(), help="Where the slide is by now, if it was moved.")
-def expand(path: Location, by: float, image: Location | None) -> None:
+@moved_option
+def expand(path: Path, by: float, image: Location | None) -> None:
     """Grow a result's nuclei into cells, and measure these and their cytoplasm.
 
     Each nucleus grows until it meets its neighbour or the distance. cells.csv gets columns
     cell_… and cytoplasm_…, and cells.ome.zarr has the cells' masks; exports that were made are
     made again. Without the slide's pixels areas alone are measured.
     """
-    if not isinstance(path, Path):
-        raise InputError(f"{path}: is behind a URL; copy the result folder to a disk first")
     # Imported late: it takes seconds, and --help needs none of it.
     from cellseg.pipeline.expanded import expand_result
 

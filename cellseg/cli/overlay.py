@@ -6,9 +6,8 @@ from pathlib import Path
 
 import click
 
-from cellseg.cli._options import Place
+from cellseg.cli._options import moved_option, result_argument
 from cellseg.cli._say import say
-from cellseg.errors import InputError
 from cellseg.storage import Location
 
 
@@ -19,7 +18,7 @@ Examples:
   cellseg overlay slide.cellseg --box 10240 5120 10752 5632
   cellseg overlay slide.cellseg --image /mnt/archive/slide.svs -o slide.png"""
 )
-@click.argument("path", metavar="RESULT", type=Place())
+@result_argument
 @click.option(
     "--box",
     type=int,
@@ -35,9 +34,9 @@ Examples:
     help="The picture; otherwise one in the result folder.",
 )
 @click.option("--cells", is_flag=True, help="The cells that cellseg expand grew around the nuclei.")
-@click.option("--image", type=Place(), help="Where the slide is by now, if it was moved.")
+@moved_option
 def overlay(
-    path: Location,
+    path: Path,
     box: tuple[int, int, int, int] | None,
     output: Path | None,
     cells: bool,
@@ -48,10 +47,8 @@ def overlay(
     Cells are outlined by class, under a legend with their numbers and a scale bar. A slide that
     was moved is named with --image.
     """
-    if not isinstance(path, Path):
-        raise InputError(f"{path}: is behind a URL; copy the result folder to a disk first")
     # Imported late: it takes seconds, and --help needs none of it.
-    from cellseg.overlay import overlay as draw
     from cellseg.results import load_result
+    from cellseg.results.overlay import overlay as draw
 
     say(str(draw(load_result(path), box=box, image=image, output=output, cells=cells)))

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 
+from cellseg.cli._options import Place
 from cellseg.cli._study import leave, summarise
 from cellseg.errors import InputError, PartialResultError
+from cellseg.storage import Location
 
 
 @click.command(
@@ -15,9 +17,10 @@ from cellseg.errors import InputError, PartialResultError
 Examples:
   cellseg report results/
   cellseg report results/ --parquet
-  cellseg report results/ -o ~/study.html"""
+  cellseg report results/ -o ~/study.html
+  cellseg report s3://scans/results"""
 )
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=Place())
 @click.option(
     "-o",
     "--output",
@@ -26,20 +29,21 @@ Examples:
     help="The page; report.html in the folder otherwise.",
 )
 @click.option("--parquet", is_flag=True, help="Also cells.parquet: the cells of all images.")
-def report(folder: Path, output: Path | None, parquet: bool) -> None:
+def report(folder: Location, output: Path | None, parquet: bool) -> None:
     """Summarise all results below FOLDER as a page and a table.
 
     Leaves report.html, one file that opens without a network, and summary.csv, a row an image,
-    made anew from the result folders, however they were counted.
+    made anew from the result folders, however they were counted. FOLDER may be a URL.
     """
-    if not folder.is_dir():
+    if isinstance(folder, Path) and not folder.is_dir():
         raise InputError(f"{folder}: {'is no folder' if folder.exists() else 'no such folder'}")
     # Imported late: it takes seconds, and --help needs none of it.
-    from cellseg.report.study.folder import load_study
+    from cellseg.report.study.place import study_at
     from cellseg.report.study.summary import with_failures
 
-    study = with_failures(load_study(folder))
-    summarise(study)
-    leave(study, report=True, parquet=parquet, page=output)
+    with study_at(folder, report=True, parquet=parquet) as found:
+        study = with_failures(found)
+        summarise(study)
+        leave(study, report=True, parquet=parquet, page=output)
     if study.unread:
         raise PartialResultError(f"{len(study.unread)} of the results could not be read")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from cellseg.cli._options import PIXEL_SIZE, Number
+from cellseg.cli._options import PIXEL_SIZE, Number, annotated_argument, images_option
 from cellseg.cli._say import say
 
 if TYPE_CHECKING:
@@ -29,22 +29,14 @@ Examples:
   cellseg train cells.json --minutes 120 --mpp 0.25
   cellseg train cells.json --init imagenet --output my-model"""
 )
-@click.argument(
-    "data",
-    nargs=-1,
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-)
+@annotated_argument
 @click.option(
     "--val",
+    "validation",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="COCO JSON to validate on; else a tenth of the images is held back.",
 )
-@click.option(
-    "--images",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of the images, where it is not the JSON's.",
-)
+@images_option
 @click.option(
     "--init",
     default="default",
@@ -77,7 +69,6 @@ Examples:
 )
 @click.option(
     "--object",
-    "outlined",
     type=click.Choice(["nucleus", "cell"]),
     default="nucleus",
     show_default=True,
@@ -87,21 +78,10 @@ Examples:
 @click.option("--mpp", type=PIXEL_SIZE, help="µm per pixel of images that do not say theirs.")
 @click.option("--licence", default="not stated", help="Licence of the data, for the model card.")
 def train(
-    data: tuple[Path, ...],
-    val: Path | None,
-    images: Path | None,
-    init: str,
-    output: Path,
     minutes: float | None,
     steps: int | None,
-    batch: int,
-    device: str,
-    resume: bool | None,
     keep_checkpoint: bool,
-    outlined: Literal["nucleus", "cell"],
-    name: str | None,
-    mpp: float | None,
-    licence: str,
+    **settings: Any,  # noqa: ANN401 - fields of TrainRequest
 ) -> None:
     """Train a model on DATA: COCO JSON files with polygons or masks.
 
@@ -111,28 +91,14 @@ def train(
     # Here and not above: torch takes seconds to load.
     from cellseg.training import checkpoint, run
 
-    request = run.TrainRequest(
-        data=data,
-        validation=val,
-        images=images,
-        init=init,
-        output=output,
-        minutes=60.0 if minutes is None and steps is None else minutes,
-        steps=steps,
-        batch=batch,
-        device=device,
-        resume=resume,
-        object=outlined,
-        name=name,
-        mpp=mpp,
-        licence=licence,
-    )
+    minutes = 60.0 if minutes is None and steps is None else minutes
+    request = run.TrainRequest(minutes=minutes, steps=steps, **settings)
     console = Console(highlight=False, soft_wrap=True)
     with _Printer(console) as printer:
         done = run.train(request, report=printer)
     is_useful = _finish(done)
     if is_useful and not keep_checkpoint:
-        checkpoint.forget(output)
+        checkpoint.forget(request.output)
 
 
 def _finish(done: run.Trained) -> bool:

@@ -12,12 +12,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
 
 from cellseg.geometry import Tile
+from cellseg.models.timer import Timer
 
 Read = TypeVar("Read")
 Found = TypeVar("Found")
@@ -41,52 +42,6 @@ class Mapped(Generic[Found]):
     tile: Tile
     found: Found | None
     error: Exception | None = None
-
-
-class Clock:
-    """Where the time of the network's threads goes; the mean of them, seconds.
-
-    Attributes
-    ----------
-    detect : float
-        In the network, with what belongs to it.
-    idle : float
-        With nothing to do.
-    blocked : float
-        While nobody took what was done: of ``idle``, what is not for want of input.
-    """
-
-    def __init__(self, threads: int) -> None:
-        self._threads = threads
-        self._detect = self._idle = self.blocked = 0.0
-        self._lock = threading.Lock()
-        self._last = threading.local()
-        self._start = time.perf_counter()
-
-    def timed(self, work: Callable[[], Found]) -> Found:
-        """Do it, in a thread of the network."""
-        start = time.perf_counter()
-        try:
-            return work()
-        finally:
-            end = time.perf_counter()
-            with self._lock:
-                self._idle += start - getattr(self._last, "time", self._start)
-                self._detect += end - start
-            self._last.time = end
-
-    @property
-    def detect(self) -> float:
-        return self._detect / self._threads
-
-    @property
-    def idle(self) -> float:
-        return self._idle / self._threads
-
-    @property
-    def wait(self) -> float:
-        """For input."""
-        return max(0.0, self.idle - self.blocked)
 
 
 class LocalEngine(Generic[Read, Found]):
@@ -121,7 +76,17 @@ class LocalEngine(Generic[Read, Found]):
             )
         self.batch, self.readers, self.networks = batch, readers, networks
         self.expected = expected
-        self.clock = Clock(networks)
+        self._timer = Timer()
+        self._start = self._end = time.perf_counter()
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Mean of the network's threads: in the network, and waiting for its input."""
+        took = self._timer.seconds
+        detect = took.get("detect", 0.0) / self.networks
+        # Not for want of input: while nobody took what was done.
+        wait = self._end - self._start - detect - took.get("blocked", 0.0)
+        return {"wait for input": max(0.0, wait), "detect": detect}
 
     def map(
         self,
@@ -138,14 +103,11 @@ class LocalEngine(Generic[Read, Found]):
         unwanted = threading.Event()
 
         def put(item: Mapped[Found] | _End) -> None:
-            start = time.perf_counter()
-            while not unwanted.is_set():
-                try:
-                    done.put(item, timeout=_LOOK_SECONDS)
-                except queue.Full:
-                    continue
-                break
-            self.clock.blocked += time.perf_counter() - start
+            with self._timer.stage("blocked"):
+                while not unwanted.is_set():
+                    with suppress(queue.Full):
+                        done.put(item, timeout=_LOOK_SECONDS)
+                        return
 
         def work() -> None:
             error: BaseException | None = None
@@ -186,9 +148,11 @@ class LocalEngine(Generic[Read, Found]):
         under_way: deque[tuple[list[Tile], Future[list[Found]]]] = deque()
         with ThreadPoolExecutor(self.networks, thread_name_prefix="cellseg-network") as pool:
 
-            def submit(batch: _Batch[Read]) -> Future[list[Found]]:
-                values = [value for _, value in batch]
-                return pool.submit(self.clock.timed, lambda: detect(values))
+            def timed(values: list[Read]) -> list[Found]:
+                with self._timer.stage("detect"):
+                    found = detect(values)
+                self._end = time.perf_counter()
+                return found
 
             try:
                 with closing(self._batches(tiles, read)) as batches:
@@ -196,7 +160,8 @@ class LocalEngine(Generic[Read, Found]):
                         yield from failed
                         if batch:
                             # What was read is let go of with the network's last look at it.
-                            under_way.append(([tile for tile, _ in batch], submit(batch)))
+                            future = pool.submit(timed, [value for _, value in batch])
+                            under_way.append(([tile for tile, _ in batch], future))
                         # One more than the threads, so that none waits for its next.
                         while len(under_way) > self.networks:
                             yield from _unpacked(*under_way.popleft())

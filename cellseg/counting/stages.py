@@ -6,10 +6,8 @@
 
 from __future__ import annotations
 
-import time
-from collections import defaultdict
-from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -28,6 +26,7 @@ from cellseg.errors import RegionError
 from cellseg.geometry import Frame, Tile
 from cellseg.instances import Instances
 from cellseg.merge import SeamMerger, Settled
+from cellseg.models.timer import Timer
 from cellseg.slide import Slide
 from cellseg.tissue import TissueFinder, TissueMask
 
@@ -82,9 +81,7 @@ class Here:
         )
         with closing(engine.map(tiles, work.read, work.detect)) as results:
             yield from results
-        self.seconds = {"wait for input": engine.clock.wait, "detect": engine.clock.detect}
-        self.seconds["read"], self.seconds["normalise"] = work.seconds
-        self.seconds |= detector.take_seconds()
+        self.seconds = engine.seconds | work.timer.seconds | detector.take_seconds()
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,8 +128,6 @@ class SlideCount:
     wanted : list of Tile
         Tiles with tissue.
     tally : Tally
-    seconds : dict of str to float
-        Time per stage.
     cells : CellMeasurer
     dyes : Dyes or None
         Where the protocol does not take the published ones.
@@ -153,7 +148,7 @@ class SlideCount:
             score=protocol.score, nms_iou=protocol.nms_iou, types=protocol.cell_types
         )
         self.mapper, self._strict = mapper or Here(), strict
-        self.seconds: dict[str, float] = defaultdict(float)
+        self._timer = Timer()
         self.tissue, everywhere = self._find_tissue()
         self.source = self._source(everywhere)
         tiles = [] if self.source.normaliser.blank else list(plan.grid)
@@ -198,7 +193,6 @@ class SlideCount:
                 if mapped.found is not None and mapped.found.pixels is not None:
                     self.source.keep(mapped.tile, mapped.found.pixels)
                 yield self._step(mapped)
-        self.seconds |= self.mapper.seconds
         rest = self.merger.finish()
         yield Step(None, self._measured(rest))
         self.source.forget()
@@ -209,7 +203,7 @@ class SlideCount:
         else:
             self.tally.found(mapped.found)
         found = mapped.found.instances if mapped.found else Instances.empty()
-        with self._timed("merge"):
+        with self._timer.stage("merge"):
             settled = self.merger.add(mapped.tile, found)
         return Step(mapped, self._measured(settled, earlier), is_new=earlier is None)
 
@@ -219,22 +213,21 @@ class SlideCount:
         if not len(settled):
             return ()
         known: tuple[MeasuredCells, ...] = ()
-        with self._timed("measure"):
+        with self._timer.stage("measure"):
             settled = self.cells.gated(settled)
             if earlier is not None:
                 known, settled = self.cells.recalled(settled, earlier)
             return known + tuple(self.cells.measured(settled))
 
-    @contextmanager
-    def _timed(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] += time.perf_counter() - start
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Time per stage."""
+        return self._timer.seconds | self.mapper.seconds
 
     def _find_tissue(self) -> tuple[TissueMask, TissueMask]:
         """Where cells are looked for, and what there is on the whole slide."""
         plan, regions = self.plan, self.plan.regions
-        with self._timed("tissue"):
+        with self._timer.stage("tissue"):
             if plan.prefilter:
                 mask = find_tissue(self.slide, plan, TissueFinder())
             else:
@@ -248,7 +241,7 @@ class SlideCount:
 
     def _source(self, everywhere: TissueMask) -> TileSource:
         plan = self.plan
-        with self._timed("intensities"):
+        with self._timer.stage("intensities"):
             # Of the whole slide, so that a region's cells are those that a whole count finds.
             boxes = sample_boxes(plan.grid.height, plan.grid.width)
             patches = [box for box in boxes if everywhere.coverage(box) > 0]

@@ -113,17 +113,15 @@ class TileSource:
             If no block of the core decodes. Blocks that do not are filled with background.
         """
         try:
-            pixels = TilePixels(tile.padded, self._region(tile.padded))
+            return TilePixels(tile.padded, self.region(tile.padded))
         except RegionError:
-            pixels = self._around_damage(tile)
-        return pixels
+            return self._around_damage(tile)
 
     def network_input(self, pixels: TilePixels) -> NDArray[np.float32]:
         """Normalised (h, w, 3)."""
         seen = self.normaliser.apply(pixels.raw[..., list(self._seen)])
         for box in pixels.damaged:
-            y, x = box.y0 - pixels.box.y0, box.x0 - pixels.box.x0
-            seen[y : y + box.height, x : x + box.width] = self.fill
+            seen[box.inside(pixels.box)] = self.fill
         return seen
 
     def kept(self, tile: Tile) -> TilePixels | None:
@@ -158,12 +156,10 @@ class TileSource:
 
     def region(self, box: Box) -> NDArray[np.generic]:
         """Raw pixels of any box, every measured channel."""
-        return self._region(box)
-
-    def _region(self, box: Box) -> NDArray[np.generic]:
         return self.slide.read(box, downsample=self.plan.downsample, channels=self.measured)
 
     def _around_damage(self, tile: Tile) -> TilePixels:
+<<<<<<< HEAD
         padded, core = tile.padded, tile.core
         raw = np.zeros((*padded.shape, len(self.measured)), dtype=self.slide.dtype)
         damaged, errors = [], []
@@ -188,6 +184,29 @@ class TileSource:
             y0, x0, y1, x1 = map(min, corners)
             lost = Lost(Box(y0, x0, -y1, -x1), len(gone), str(errors[0]))
         return TilePixels(padded, raw, tuple(damaged), lost)
+=======
+        core = self.region(tile.core)
+        raw = np.zeros((*tile.padded.shape, core.shape[-1]), dtype=core.dtype)
+        damaged = []
+        padded = tile.padded
+        # Blocks end at the core's border: damage in the halo then never counts as the core's.
+        rows = _edges(padded.y0, tile.core.y0, tile.core.y1, padded.y1)
+        columns = _edges(padded.x0, tile.core.x0, tile.core.x1, padded.x1)
+        for y0, y1 in pairwise(rows):
+            for x0, x1 in pairwise(columns):
+                block = Box(y0, x0, y1, x1)
+                if block.intersects(tile.core):
+                    continue
+                try:
+                    raw[block.inside(padded)] = self.region(block)
+                except RegionError:
+                    damaged.append(block)
+        raw[tile.core.inside(padded)] = core
+        log.info(
+            "tile (%d, %d): %d damaged blocks in its halo", tile.row, tile.column, len(damaged)
+        )
+        return TilePixels(padded, raw, tuple(damaged))
+>>>>>>> main
 
 
 def _edges(*corners: int) -> list[int]:

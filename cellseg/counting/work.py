@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +11,7 @@ from cellseg.counting.tiles import Lost, TilePixels, TileSource
 from cellseg.detect import Detector
 from cellseg.geometry import Tile
 from cellseg.instances import Instances
+from cellseg.models.timer import Timer
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,12 +78,17 @@ def tiles_together(source: TileSource, detector: Detector, wanted: int | None) -
 
 
 class TileWork:
-    """Reading and detecting, as an engine maps them over tiles."""
+    """Reading and detecting, as an engine maps them over tiles.
+
+    Attributes
+    ----------
+    timer : Timer
+        What ``read`` and ``normalise`` took, over all threads.
+    """
 
     def __init__(self, source: TileSource, detector: Detector) -> None:
         self.source, self.detector = source, detector
-        self._lock = threading.Lock()
-        self._seconds = [0.0, 0.0]
+        self.timer = Timer()
 
     def read(self, tile: Tile) -> TileRead:
         """A padded tile, read and normalised; safe from several threads.
@@ -94,19 +98,10 @@ class TileWork:
         RegionError
             If any pixel of the core does not decode.
         """
-        start = time.perf_counter()
-        pixels = self.source.read(tile)
-        middle = time.perf_counter()
-        seen = self.source.network_input(pixels)
-        with self._lock:
-            self._seconds[0] += middle - start
-            self._seconds[1] += time.perf_counter() - middle
-        return TileRead(pixels, seen)
-
-    @property
-    def seconds(self) -> tuple[float, float]:
-        """Spent on reading and on normalising, over all threads."""
-        return self._seconds[0], self._seconds[1]
+        with self.timer.stage("read"):
+            pixels = self.source.read(tile)
+        with self.timer.stage("normalise"):
+            return TileRead(pixels, self.source.network_input(pixels))
 
     def detect(self, batch: list[TileRead]) -> list[TileFound]:
         """The objects of each tile, in order."""

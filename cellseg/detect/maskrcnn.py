@@ -19,9 +19,9 @@ from cellseg.detect.protocol import Detections, Detector, DetectorInfo, Sizes
 from cellseg.errors import CellsegError, SettingsError, WeightsError
 from cellseg.instances import Instances
 from cellseg.models.counting import Precision, best_precision, make_ready, own_settings
-from cellseg.models.laps import Laps
 from cellseg.models.maskrcnn import STRIDE_PX, Limits, forward_batch, set_limits
 from cellseg.models.paste import Pasted, paste_all
+from cellseg.models.timer import Laps, Timer
 from cellseg.models.weights import ModelCard, load_model
 
 log = logging.getLogger(__name__)
@@ -83,8 +83,7 @@ class MaskRCNNDetector(Detector):
         self.threads = 2 if self.device.type == "cuda" else 1
         self.wait_for_stages = False
         self._own = threading.local()
-        self._lock = threading.Lock()
-        self._seconds: dict[str, float] = {}
+        self._timer = Timer()
 
     def for_run(self, *, score: float, nms_iou: float, types: bool) -> MaskRCNNDetector:
         """See :meth:`Detector.for_run`; the network is shared."""
@@ -125,7 +124,7 @@ class MaskRCNNDetector(Detector):
     @torch.inference_mode()
     def _run(self, batch: Tensor, fill: float) -> list[Detections]:
         height, width = batch.shape[1:3]
-        laps = Laps(self.device, wait=self.wait_for_stages)
+        laps = Laps(self._timer, self.device, wait=self.wait_for_stages)
         if self.device.type == "cuda":
             batch = batch.pin_memory()
         images = batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
@@ -140,21 +139,11 @@ class MaskRCNNDetector(Detector):
         results = forward_batch(self._own.model, images, laps)
         found = _to_detections(results, (height, width), limits)
         laps("paste")
-        self._add(laps)
         return found
-
-    def _add(self, laps: Laps) -> None:
-        if self.device.type == "cuda" and not self.wait_for_stages:
-            return
-        with self._lock:
-            for name, took in laps.seconds.items():
-                self._seconds[name] = self._seconds.get(name, 0.0) + took
 
     def take_seconds(self) -> dict[str, float]:
         """Seconds by stage since the last call; on a GPU only with ``wait_for_stages``."""
-        with self._lock:
-            found, self._seconds = self._seconds, {}
-        return found
+        return self._timer.take()
 
     def batch_for(self, area_px: int) -> int:
         """How many tiles of an area go through the network together, by the free memory."""
@@ -218,7 +207,7 @@ def _instances(
 ) -> Instances:
     kept = [(place, *one) for place, one in enumerate(pasted) if one is not None]
     return Instances.build(
-        [(box.y0, box.x0, box.y1, box.x1) for _, box, _ in kept],
+        [box.corners for _, box, _ in kept],
         [scores[place] for place, _, _ in kept],
         [classes[place] for place, _, _ in kept],
         [mask for _, _, mask in kept],

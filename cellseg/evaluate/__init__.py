@@ -190,9 +190,9 @@ class Evaluation:
                     "score": image.score,
                     "truth": len(image.truth),
                     "found": int(image.counted.sum()),
-                    "f1": _known(float(image.segmentation.f1[0])),
-                    "panoptic_quality": _known(image.segmentation.panoptic_quality),
-                    "aji": _known(image.segmentation.aji),
+                    "f1": rounded(float(image.segmentation.f1[0])),
+                    "panoptic_quality": rounded(image.segmentation.panoptic_quality),
+                    "aji": rounded(image.segmentation.aji),
                 }
                 for image, path, protocol in zip(
                     self.images, self.paths, self.protocols, strict=True
@@ -335,5 +335,6 @@ def _path(image: AnnotatedImage) -> Path:
     return image.path
 
 
-def _known(value: float) -> float | None:
+def rounded(value: float) -> float | None:
+    """For JSON: to 5 digits; null in place of nan."""
     return round(value, 5) if np.isfinite(value) else None

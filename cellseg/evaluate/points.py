@@ -15,7 +15,7 @@ from cellseg.counting.stages import SlideCount
 from cellseg.detect import Detector
 from cellseg.detect.maskrcnn import load_detector
 from cellseg.errors import InputError
-from cellseg.evaluate import EvaluateRequest
+from cellseg.evaluate import EvaluateRequest, rounded
 from cellseg.metrics.points import Field, PointScores
 from cellseg.slide import open_slide
 
@@ -61,21 +61,21 @@ class PointEvaluation:
             "annotated": scores.truth,
             "counted": scores.found,
             "bias": _share(scores.found, scores.truth),
-            "error_per_image": _known(scores.error),
-            "f1": _known(scores.f1),
+            "error_per_image": rounded(scores.error),
+            "f1": rounded(scores.f1),
             "classes": {
                 name: {
                     "annotated": int(scores.class_truth[k]),
                     "counted": int(scores.class_found[k]),
                     "bias": _share(int(scores.class_found[k]), int(scores.class_truth[k])),
-                    "f1": _known(float(scores.class_f1[k])),
+                    "f1": rounded(float(scores.class_f1[k])),
                     "found_as": dict(
                         zip((*self.classes, "none"), scores.confusion[k].tolist(), strict=True)
                     ),
                 }
                 for k, name in enumerate(self.classes)
             },
-            "mean_class_f1": _known(float(np.mean(scores.class_f1))) if self.classes else None,
+            "mean_class_f1": rounded(float(np.mean(scores.class_f1))) if self.classes else None,
             "per_image": [
                 {"image": name, "annotated": len(field.truth), "counted": len(field.found)}
                 for name, field in zip(self.names, self.fields, strict=True)
@@ -192,7 +192,3 @@ def _counted(
 
 def _share(counted: int, annotated: int) -> float | None:
     return round(counted / annotated - 1, 5) if annotated else None
-
-
-def _known(value: float) -> float | None:
-    return round(value, 5) if np.isfinite(value) else None

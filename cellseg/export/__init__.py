@@ -2,8 +2,9 @@
 
 Each puts one file (or folder, as Zarr has it) into the result folder, whole or not at all. A module
 is found by the file that it writes: ``cells.geojson`` by ``cells_geojson.py``, which has
-``write(result, path)``; modules that begin with an underscore are what they share. Memory does not
-grow with the slide, and by some tens of bytes with each cell (``cells.h5ad``: some hundreds).
+``write(result, path)``: of a finished result, over whatever lies at ``path``. Modules that begin
+with an underscore are what they share. Memory does not grow with the slide, and by some tens of
+bytes with each cell (``cells.h5ad``: some hundreds).
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from cellseg.annotations.run_lengths import annotation
 from cellseg.errors import SettingsError
 from cellseg.export._cells import Classes, Mask, blocks
+from cellseg.geometry import box_of
 from cellseg.results import Frame, Result, readable
 
 LARGEST_PX = 2**32 - 1
@@ -27,13 +27,6 @@ _MODALITIES = {"he": "histology", "ihc": "histology ihc"}
 
 def write(result: Result, path: Path) -> None:
     """Write the cells of a result.
-
-    Parameters
-    ----------
-    result : Result
-        Finished.
-    path : Path
-        Overwritten.
 
     Raises
     ------
@@ -68,8 +61,8 @@ def _json(value: object) -> str:
 def _image(result: Result) -> dict[str, object]:
     """The entry that ``cellseg train`` reads."""
     frame = result.frame
-    path = str(_section(result, "image").get("path") or result.path.stem)
-    stain = str(_section(result, "protocol").get("stain") or "unknown")
+    path = str(result.section("image").get("path") or result.path.stem)
+    stain = str(result.section("protocol").get("stain") or "unknown")
     return {
         "id": 1,
         "file_name": readable(PurePosixPath(path.replace("\\", "/")).name),
@@ -78,11 +71,6 @@ def _image(result: Result) -> dict[str, object]:
         "modality": _MODALITIES.get(stain, stain),
         **({} if frame.mpp is None else {"mpp": frame.mpp}),
     }
-
-
-def _section(result: Result, name: str) -> dict[str, Any]:
-    found = result.run.get(name)
-    return found if isinstance(found, dict) else {}
 
 
 def _annotations(result: Result, classes: Classes) -> Iterator[dict[str, object]]:
@@ -106,14 +94,12 @@ def _at_level_0(mask: Mask, frame: Frame) -> tuple[tuple[int, int], NDArray[np.b
     ys, rows = _level_0(mask.y0, mask.pixels.shape[0], frame.downsample, frame.height)
     xs, columns = _level_0(mask.x0, mask.pixels.shape[1], frame.downsample, frame.width)
     pixels = mask.pixels[np.ix_(rows, columns)]
-    if not pixels.any():
+    if (box := box_of(pixels)) is None:
         y, x = np.argwhere(mask.pixels).mean(axis=0) + np.array([mask.y0, mask.x0]) + 0.5
         at = int(y * frame.downsample), int(x * frame.downsample)
         corner = min(at[0], frame.height - 1), min(at[1], frame.width - 1)
         return corner, np.ones((1, 1), bool)
-    ins, across = np.flatnonzero(pixels.any(axis=1)), np.flatnonzero(pixels.any(axis=0))
-    tight = pixels[ins[0] : ins[-1] + 1, across[0] : across[-1] + 1]
-    return (int(ys[ins[0]]), int(xs[across[0]])), tight
+    return (int(ys[box.y0]), int(xs[box.x0])), pixels[box.pixels]
 
 
 def _level_0(

@@ -22,15 +22,7 @@ from cellseg.results import Result, readable
 
 
 def write(result: Result, path: Path) -> None:
-    """Write the cells of a result.
-
-    Parameters
-    ----------
-    result : Result
-        Finished.
-    path : Path
-        Overwritten.
-    """
+    """Write the cells of a result."""
     with path.open("w", encoding="utf-8", newline="") as file:
         write_to(result, file)
 

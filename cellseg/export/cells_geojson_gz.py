@@ -11,15 +11,7 @@ from cellseg.results import Result
 
 
 def write(result: Result, path: Path) -> None:
-    """Write the cells of a result.
-
-    Parameters
-    ----------
-    result : Result
-        Finished.
-    path : Path
-        Overwritten.
-    """
+    """Write the cells of a result."""
     with (
         path.open("wb") as raw,
         gzip.GzipFile("cells.geojson", "wb", compresslevel=4, fileobj=raw, mtime=0) as packed,

@@ -15,15 +15,7 @@ __all__ = ["anndata_of", "write"]
 
 
 def write(result: Result, path: Path) -> None:
-    """Write the table of a result.
-
-    Parameters
-    ----------
-    result : Result
-        Finished.
-    path : Path
-        Overwritten.
-    """
+    """Write the table of a result."""
     # In memory first: where a disk is full, HDF5 takes the process down with it.
     packed = BytesIO()
     with File(packed, "w") as file:

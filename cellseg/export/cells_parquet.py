@@ -24,15 +24,7 @@ MADE_BY = {"made_by": "cellseg"}
 
 
 def write(result: Result, path: Path) -> None:
-    """Write the table of a result, a row group for each :data:`cellseg.export._cells.ROWS`.
-
-    Parameters
-    ----------
-    result : Result
-        Finished.
-    path : Path
-        Overwritten.
-    """
+    """Write the table of a result, a row group for each :data:`cellseg.export._cells.ROWS`."""
     schema = pa.schema(_fields(result), metadata={**MADE_BY, "result": result.path.name})
     with path.open("wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for table in tables(result):

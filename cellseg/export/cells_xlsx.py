@@ -23,15 +23,7 @@ _OPTIONS = {"constant_memory": True, "strings_to_formulas": False, "strings_to_u
 
 
 def write(result: Result, path: Path) -> None:
-    """Write the table of a result.
-
-    Parameters
-    ----------
-    result : Result
-        Finished.
-    path : Path
-        Overwritten.
-    """
+    """Write the table of a result."""
     with TemporaryDirectory(prefix=f"{path.name}.", dir=path.parent) as folder:
         book = Workbook(str(path), {**_OPTIONS, "tmpdir": folder})
         _fill(book, result)

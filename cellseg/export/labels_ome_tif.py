@@ -16,15 +16,7 @@ from cellseg.results import Frame, Result
 
 
 def write(result: Result, path: Path) -> None:
-    """Write the labels of a result.
-
-    Parameters
-    ----------
-    result : Result
-        Finished.
-    path : Path
-        Overwritten.
-    """
+    """Write the labels of a result."""
     labels, base = result.labels()[0], result.frame
     levels = [base]
     while max(levels[-1].height, levels[-1].width) > TILE_PX:

@@ -40,15 +40,7 @@ _Chunk = Callable[[int, int], NDArray[np.uint32]]
 
 
 def write(result: Result, path: Path) -> None:
-    """Write the labels of a result.
-
-    Parameters
-    ----------
-    result : Result
-        Finished.
-    path : Path
-        Overwritten.
-    """
+    """Write the labels of a result."""
     write_levels(result.labels()[0], result.frame, path)
 
 

@@ -31,15 +31,7 @@ _MOVE, _LINE, _CLOSE = 0.0, 1.0, 4.0
 
 
 def write(result: Result, path: Path) -> None:
-    """Write the cells of a result.
-
-    Parameters
-    ----------
-    result : Result
-        Finished.
-    path : Path
-        Overwritten.
-    """
+    """Write the cells of a result."""
     classes = Classes(result)
     with ZipFile(path, "w", ZIP_DEFLATED, compresslevel=4) as archive:
         for table, masks in blocks(result):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from cellseg.measure.areas import AreaStatistics
 from cellseg.measure.summary import Summary
@@ -48,6 +49,24 @@ class Expected:
     mpp: float | None
     own_model: bool
 
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON, as ``expected_sizes`` of ``run.json``."""
+        return {**asdict(self), "limits_px": list(self.limits_px)}
+
+    @classmethod
+    def of(cls, run: Mapping[str, Any]) -> Expected | None:
+        """Of a finished run; None where its record does not say it, or is damaged."""
+        try:
+            found = run["expected_sizes"]
+            low, high = (float(limit) for limit in found["limits_px"])
+            usual, mpp = (
+                None if found[name] is None else float(found[name]) for name in ("usual_px", "mpp")
+            )
+            own = found["own_model"] is True
+        except (LookupError, TypeError, ValueError):
+            return None
+        return cls(limits_px=(low, high), usual_px=usual, mpp=mpp, own_model=own)
+
     def length(self, diameter_px: float) -> str:
         """For a person."""
         if self.mpp is None:
@@ -72,20 +91,32 @@ def doubts(summary: Summary, most_common_px: float | None, expected: Expected) -
             f"a model of your own found no {summary.object} at all: was it trained long enough, "
             "and on such images? cellseg evaluate tells how good it is, --score 0.1 what it sees"
         ]
-    areas = summary.area_px
+    areas, found = summary.area_px, list(_beyond_tissue(summary))
     if areas is None or most_common_px is None or summary.cells < FEWEST:
-        return []
-    found = list(_far(summary, areas, expected))
-    found += _at_limits(summary, areas, expected)
+        return found
+    sizes = [*_far(summary, areas, expected), *_at_limits(summary, areas, expected)]
     usual = expected.usual_px
-    if not found and usual is not None:
+    if not sizes and usual is not None:
         times = most_common_px / (math.pi / 4 * usual**2)
         if times > MANY_TIMES:
-            found.append(
+            sizes.append(
                 f"the most common {summary.object} has {times:.1f} times the area of the model's "
                 f"usual one: several may be taken for one; {_scale(expected)}"
             )
-    return found
+    return [*found, *sizes]
+
+
+def _beyond_tissue(summary: Summary) -> Iterator[str]:
+    """Cells that cover more than the tissue they were found in."""
+    if summary.area_um2 is None or not summary.tissue_mm2:
+        return
+    covered = summary.cells * summary.area_um2.mean / 1e6
+    if covered > summary.tissue_mm2:
+        yield (
+            f"the {summary.plural} cover {covered:.3g} mm², more than the tissue that was found "
+            f"({summary.tissue_mm2:.3g} mm²): the number per mm² means nothing; --no-prefilter "
+            "looks everywhere and measures no tissue"
+        )
 
 
 def _far(summary: Summary, areas: AreaStatistics, expected: Expected) -> Iterator[str]:

@@ -77,11 +77,10 @@ def grown_blocks(
         for x in range(0, width, block_px):
             box = Box(y, x, y + block_px, x + block_px).intersection(whole)
             around = box.widened(halo).intersection(whole)
-            seen = np.asarray(labels[around.y0 : around.y1, around.x0 : around.x1], np.uint32)
+            seen = np.asarray(labels[around.pixels], np.uint32)
             if not seen.any():
                 continue
-            top, left = box.y0 - around.y0, box.x0 - around.x0
-            inner = np.s_[top : top + box.height, left : left + box.width]
+            inner = box.inside(around)
             if (grown := grow(seen, distance)[inner]).any():
                 yield box, seen[inner], grown
 

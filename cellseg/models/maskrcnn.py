@@ -26,9 +26,9 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from cellseg.models.backbones import BACKBONES, with_pyramid
-from cellseg.models.laps import Lap, no_lap
 from cellseg.models.roi_heads import CellRoIHeads
 from cellseg.models.rpn import CellRPN
+from cellseg.models.timer import Lap, no_lap
 from cellseg.models.types import TypeHead
 
 STRIDE_PX = 32
@@ -44,8 +44,6 @@ PROPOSAL_NMS = 0.5
 """Overlap at which one proposal suppresses another when counting. torchvision's 0.7 is made for
 objects that hide one another; nuclei do not, and a third of its proposals said the same twice."""
 
-MASK_KEYS = ("roi_heads.mask_head.", "roi_heads.mask_predictor.")
-"""The arrays of the mask branch."""
 
 BODY = "backbone.body."
 BOX_FIRST = "roi_heads.box_head.fc6"

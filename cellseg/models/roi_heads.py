@@ -26,9 +26,9 @@ from torchvision.models.detection.roi_heads import (
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops import boxes as box_ops
 
-from cellseg.models.laps import Lap, no_lap
 from cellseg.models.pooling import roi_align
 from cellseg.models.rpn import MOSTLY, ignored_share
+from cellseg.models.timer import Lap, no_lap
 from cellseg.models.types import TypeHead
 
 Target = dict[str, Tensor]

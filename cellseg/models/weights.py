@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Mapping
-from contextlib import suppress
 from hashlib import file_digest, sha256
 from importlib.resources import files
 from pathlib import Path
@@ -26,7 +25,7 @@ from torch import Tensor
 from torchvision.models.detection import MaskRCNN, MaskRCNN_ResNet50_FPN_Weights
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from cellseg.errors import OutputError, WeightsError
+from cellseg.errors import WeightsError, writing
 from cellseg.models.backbones import BACKBONES
 from cellseg.models.maskrcnn import TYPE_KEYS, Architecture, build_maskrcnn
 from cellseg.text import visible
@@ -161,15 +160,8 @@ def save_model(
     card = card.model_copy(update={"backbone": network.backbone, "pyramid": network.pyramid})
     metadata = {METADATA_KEY: card.model_dump_json(exclude={"checksum"})}
     metadata[CONTENT_KEY] = _content(metadata[METADATA_KEY], tensors)
-    partial = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_tensors(partial, tensors, metadata)
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise OutputError(f"{path}: the model cannot be written: {error}") from error
+    with writing(path, SafetensorError) as temporary:
+        write_tensors(temporary, tensors, metadata)
     return card
 
 

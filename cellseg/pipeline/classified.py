@@ -11,11 +11,11 @@ from cellseg.counting.stages import SlideCount
 from cellseg.errors import CellsegError, SettingsError
 from cellseg.export import EXPORTS, export
 from cellseg.measure.around import around_columns
-from cellseg.overlay import overlay
 from cellseg.pipeline.events import Note
 from cellseg.protocol import Marker
 from cellseg.results import OUTLINES, Result, load_result, reclassify
 from cellseg.results.classified import Classification
+from cellseg.results.overlay import overlay
 from cellseg.storage import Location
 
 

@@ -6,7 +6,6 @@ import shutil
 import sys
 from collections.abc import Callable
 from html import escape
-from types import TracebackType
 from typing import Any
 
 from cellseg.counting.remaining import in_words
@@ -24,12 +23,7 @@ class ProgressLine:
     def __enter__(self) -> ProgressLine:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._write is not None:
             self._write("", None)
 

@@ -106,7 +106,7 @@ def write_label_blocks(
     levels = _new(path, frame, token)
     written = set()
     for box, labels in blocks:
-        levels[0][box.y0 : box.y1, box.x0 : box.x1] = labels
+        levels[0][box.pixels] = labels
         written.add((box.y0 // CHUNK_PX, box.x0 // CHUNK_PX))
     _finish(path, levels, written)
 

@@ -30,6 +30,7 @@ from cellseg.picture import (
     scale_bar,
     sheet,
 )
+from cellseg.results.table import table_errors
 from cellseg.slide import Slide
 from cellseg.text import from_cell, visible
 
@@ -279,20 +280,13 @@ class _Tally:
 
 def _parts(table: Path) -> Iterator[pd.DataFrame]:
     wanted = {"class": "str", "centroid_y_px": "float64", "centroid_x_px": "float64"}
-    try:
-        with pd.read_csv(
-            table,
-            usecols=list(wanted),
-            dtype=wanted,
-            keep_default_na=False,
-            encoding="utf-8",
-            chunksize=_ROWS,
-        ) as parts:
-            yield from parts
-    except OSError as error:
-        raise InputError(f"{table}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{table}: is no table of cells: {error}") from error
+    # Without a place a cell is none: no value is left open here.
+    options: dict[str, Any] = {"keep_default_na": False, "encoding": "utf-8", "chunksize": _ROWS}
+    with (
+        table_errors(table),
+        pd.read_csv(table, usecols=list(wanted), dtype=wanted, **options) as parts,
+    ):
+        yield from parts
 
 
 def _caption(number: int, box: Box, count: int, masks: Masks) -> str:

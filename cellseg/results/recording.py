@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,8 +148,11 @@ class Recording:
         )
         sizes = expected_sizes(count.plan, self.request, info)
         common = self._summary.most_common_area_px()
-        suspect = doubts(summary, common, sizes) if count.wanted else []
-        warnings = [*count.warnings(), *suspect]
+        suspect = {
+            "doubts": doubts(summary, common, sizes) if count.wanted else [],
+            "expected_sizes": sizes.as_dict(),
+        }
+        warnings = [*count.warnings(), *suspect["doubts"]]
         title = f"{readable(count.slide.path.name)}: {summary.cells:,} {info.object} masks"
         ground = Ground(
             slide=count.slide,
@@ -173,7 +177,7 @@ class Recording:
         )
 
     def _provenance(
-        self, summary: Summary, warnings: list[str], suspect: list[str], started: float
+        self, summary: Summary, warnings: list[str], suspect: dict[str, Any], started: float
     ) -> Callable[[], dict[str, object]]:
         """The record of the run, asked for when all else is written."""
         writing = time.monotonic()
@@ -183,7 +187,7 @@ class Recording:
             stages = {**self.count.seconds, "write": now - writing, "total": now - started}
             rounded = {name: round(took, 3) for name, took in stages.items()}
             made = record(self.count, self.request, summary, warnings)
-            return {**made, "doubts": suspect, "seconds": rounded}
+            return {**made, **suspect, "seconds": rounded}
 
         return provenance
 

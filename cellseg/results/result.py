@@ -22,7 +22,7 @@ from cellseg.results.labels import LabelLevel, label_token, open_labels
 from cellseg.results.lock import LOCK_NAME, FolderLock
 from cellseg.results.rows import Rows
 from cellseg.results.table import read_table
-from cellseg.slide.formats import image_name
+from cellseg.slide.formats import image_name, well_of
 from cellseg.slide.limits import MAX_SIDE_PX
 from cellseg.text import visible
 
@@ -69,9 +69,24 @@ class Result:
     @property
     def image_name(self) -> str:
         """Of the slide's file, as a table shows it; empty where ``run.json`` does not say it."""
-        image = self.run.get("image")
-        path = image.get("path") if isinstance(image, dict) else None
-        return visible(image_name(Path(path))) if isinstance(path, str) else ""
+        path = self._image
+        return "" if path is None else visible(image_name(path))
+
+    @property
+    def well(self) -> str:
+        """Of the plate whose field the slide is, such as ``B03``; empty of any other."""
+        path = self._image
+        return "" if path is None else visible(well_of(path))
+
+    @property
+    def _image(self) -> Path | None:
+        path = self.section("image").get("path")
+        return Path(path) if isinstance(path, str) else None
+
+    def section(self, name: str) -> dict[str, Any]:
+        """A part of ``run.json``; empty where there is none."""
+        found = self.run.get(name)
+        return found if isinstance(found, dict) else {}
 
     def changed(self, *, table_only: bool = False) -> str | None:
         """What is not as it was published, by its name; None where all is.
@@ -138,8 +153,7 @@ class Result:
     @property
     def expanded_columns(self) -> list[str]:
         """Names of the columns that measure the cells around the nuclei; none without them."""
-        found = self.run.get("expansion")
-        return [str(name) for name in found["columns"]] if isinstance(found, dict) else []
+        return [str(name) for name in self.section("expansion").get("columns", ())]
 
     @property
     def found_columns(self) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellseg.errors import InputError
-from cellseg.results.table import read_table, with_texts
+from cellseg.results.table import csv_options, read_table, table_errors, with_texts
 from cellseg.text import from_cell
 
 _NEWLINE = ord("\n")
@@ -41,12 +41,9 @@ class Rows:
         self.columns = columns
         self._stat = _stat(path)
         self._loaded: dict[str, pd.Series[Any]] = {}
-        try:
-            with path.open("rb") as file:
-                self._header = file.readline()
-                starts = _row_starts(file, len(self._header))
-        except OSError as error:
-            raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+        with table_errors(path), path.open("rb") as file:
+            self._header = file.readline()
+            starts = _row_starts(file, len(self._header))
         names = [name for name, _ in columns]
         if list(pd.read_csv(BytesIO(self._header), nrows=0).columns) != names:
             raise InputError(f"{path}: expected the columns {names}")
@@ -107,20 +104,8 @@ class Rows:
         dtypes = dict(self.columns)
         missing = {name: dtypes[name] for name in names if name not in self._loaded}
         if missing:
-            empty = {name: [""] for name, dtype in missing.items() if dtype.startswith("float")}
-            try:
-                found = pd.read_csv(
-                    self._path,
-                    usecols=list(missing),
-                    dtype=missing,
-                    keep_default_na=False,
-                    na_values=empty,
-                    encoding="utf-8",
-                )
-            except OSError as error:
-                raise InputError(f"{self._path}: cannot be read: {error.strerror}") from error
-            except (ValueError, TypeError) as error:
-                raise InputError(f"{self._path}: is no table of cells: {error}") from error
+            with table_errors(self._path):
+                found = pd.read_csv(self._path, usecols=list(missing), **csv_options(missing))
             found = with_texts(found, from_cell)
             self._loaded |= {name: found[name] for name in missing}
         return pd.DataFrame({name: self._loaded[name] for name in names})

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -122,18 +123,35 @@ def read_table(
         If the file is missing, or its columns or values are others.
     """
     dtypes = dict(columns)
-    empty = {name: [""] for name, dtype in columns if dtype.startswith("float")}
+    with table_errors(path):
+        table = pd.read_csv(text or path, **csv_options(dtypes))
+    if list(table.columns) != list(dtypes):
+        raise InputError(f"{path}: expected columns {list(dtypes)}, got {list(table.columns)}")
+    return with_texts(table, from_cell)
+
+
+@contextmanager
+def table_errors(path: Path) -> Iterator[None]:
+    """What pandas says of a table, in one line.
+
+    Raises
+    ------
+    InputError
+    """
     try:
-        table = pd.read_csv(
-            text or path, dtype=dtypes, keep_default_na=False, na_values=empty, encoding="utf-8"
-        )
+        yield
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: is no table of cells: {error}") from error
-    if list(table.columns) != list(dtypes):
-        raise InputError(f"{path}: expected columns {list(dtypes)}, got {list(table.columns)}")
-    return with_texts(table, from_cell)
+
+
+def csv_options(dtypes: Mapping[str, str]) -> dict[str, Any]:
+    """How ``pandas.read_csv`` reads columns of these types."""
+    empty = {name: [""] for name, dtype in dtypes.items() if dtype.startswith("float")}
+    return {
+        "dtype": dict(dtypes), "keep_default_na": False, "na_values": empty, "encoding": "utf-8",
+    }  # fmt: skip
 
 
 def with_texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:

@@ -12,8 +12,8 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -188,6 +188,43 @@ class RemoteResult:
             for name in (_TABLE, _ATTRIBUTES, _RUN):
                 fs.get_file(f"{path}/{name}", str(here / name))
             return load_result(here).table()
+
+
+def fetch_record(url: RemotePath, here: Path, more: Sequence[str] = ()) -> None:
+    """Fetch what :func:`cellseg.results.load_result` reads of a result, but for its pixels.
+
+    Parameters
+    ----------
+    url : RemotePath
+    here : Path
+        A folder that is made.
+    more : sequence of str
+        Further files, where they are there.
+
+    Raises
+    ------
+    InputError
+        If the storage refuses.
+    """
+    (here / _LABELS).mkdir(parents=True)
+    (here / FETCHED).touch()
+    with url.reached() as (fs, path):
+        for name in (_ATTRIBUTES, _RUN, *more):
+            with suppress(FileNotFoundError):
+                fs.get_file(f"{path}/{name}", str(here / name))
+
+
+def send(file: Path, url: RemotePath) -> None:
+    """Put a file behind a URL.
+
+    Raises
+    ------
+    OutputError
+        If the storage refuses.
+    """
+    with _output_errors(url):
+        fs, path = url.filesystem()
+        fs.put_file(str(file), path)
 
 
 def scratch_home() -> Path:

@@ -1,7 +1,8 @@
 """Slides: open, describe, and read a region at a wanted scale."""
 
 from cellseg.slide._content import numbered
+from cellseg.slide._raster import ChunkCache
 from cellseg.slide._slide import Level, Slide, open_slide
 from cellseg.slide.formats import slide_name
 
-__all__ = ["Level", "Slide", "numbered", "open_slide", "slide_name"]
+__all__ = ["ChunkCache", "Level", "Slide", "numbered", "open_slide", "slide_name"]

@@ -37,8 +37,8 @@ class Content:
         How many planes the file has.
     compression : str
         Empty where the library that reads the file does not say.
-    n_series, n_images : int
-        All that can be chosen, and those of them that are no picture of the label or the whole.
+    n_series : int
+        All that can be chosen, ``pictures`` among them.
     close : callable
     pictures : tuple of (int, str)
         Series and name of each of the label, or of the whole.
@@ -49,15 +49,19 @@ class Content:
     channels: tuple[str, ...]
     is_rgb: bool
     pixel_size: PixelSize
-    size_z: int
-    size_t: int
-    notes: tuple[str, ...]
-    compression: str
-    tiled: bool
-    n_series: int
-    n_images: int
     close: Callable[[], None]
+    size_z: int = 1
+    size_t: int = 1
+    notes: tuple[str, ...] = ()
+    compression: str = ""
+    tiled: bool = True
+    n_series: int = 1
     pictures: tuple[tuple[int, str], ...] = ()
+
+    @property
+    def n_images(self) -> int:
+        """Series that are no picture of the label or of the whole."""
+        return self.n_series - len(self.pictures)
 
 
 @dataclass(frozen=True)
@@ -140,8 +144,12 @@ def choose_series(name: str, series: int, count: int) -> int:
     return series
 
 
-def channel_names(names: Sequence[str | None], count: int) -> tuple[str, ...]:
+def channel_names(
+    names: Sequence[str | None], count: int, *, is_rgb: bool = False
+) -> tuple[str, ...]:
     """Names of channels: those of the file where it has them, each only once; else their number."""
+    if is_rgb:
+        return ("red", "green", "blue")
     if not any(names) and count == 1:
         return ("grey",)
     out: dict[str, None] = {}

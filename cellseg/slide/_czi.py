@@ -87,18 +87,13 @@ def _content(path: Location, czi: CziReader, request: Request) -> Content:
     return Content(
         format="Zeiss CZI",
         levels=levels,
-        channels=("red", "green", "blue")
-        if is_rgb
-        else channel_names(_names(metadata), levels[0].bands),
+        channels=channel_names(_names(metadata), levels[0].bands, is_rgb=is_rgb),
         is_rgb=is_rgb,
         pixel_size=_pixel_size(metadata),
         size_z=size["Z"],
         size_t=size["T"],
         notes=planes.notes,
-        compression="",
-        tiled=True,
         n_series=count,
-        n_images=count,
         close=close,
     )
 

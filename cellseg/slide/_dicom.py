@@ -103,16 +103,12 @@ def _content(path: Location, slide: WsiDicom, request: Request) -> Content:
     return Content(
         format="DICOM",
         levels=levels,
-        channels=("red", "green", "blue") if is_rgb else channel_names((), levels[0].bands),
+        channels=channel_names((), levels[0].bands, is_rgb=is_rgb),
         is_rgb=is_rgb,
         pixel_size=sizes.judged(first.mpp.width, first.mpp.height, "DICOM pixel spacing"),
         size_z=len(depths),
-        size_t=1,
         notes=planes.notes,
         compression="none" if _is_native(syntax) else str(syntax.name).lower(),
-        tiled=True,
-        n_series=1,
-        n_images=1,
         close=close,
     )
 

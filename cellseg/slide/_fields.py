@@ -102,16 +102,12 @@ def open_content(path: Location, request: Request) -> Content:
     return Content(
         format=header.kind,
         levels=(raster,),
-        channels=("red", "green", "blue") if is_rgb else channel_names((), raster.bands),
+        channels=channel_names((), raster.bands, is_rgb=is_rgb),
         is_rgb=is_rgb,
         pixel_size=sizes.from_tags(*header.dpi, 2, f"{header.kind} resolution"),
-        size_z=1,
-        size_t=1,
         notes=(*planes.notes, *header.notes, *notes, cost),
         compression="deflate" if header.kind == "PNG" else "jpeg",
         tiled=False,
-        n_series=1,
-        n_images=1,
         close=cache.clear,
     )
 

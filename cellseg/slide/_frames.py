@@ -104,15 +104,13 @@ def content_of(path: Location, frames: Frames, request: Request) -> Content:
     return Content(
         format=frames.format,
         levels=(level,),
-        channels=("red", "green", "blue") if is_rgb else channel_names(frames.names, bands),
+        channels=channel_names(frames.names, bands, is_rgb=is_rgb),
         is_rgb=is_rgb,
         pixel_size=frames.pixel_size,
         size_z=z_planes,
         size_t=t_planes,
         notes=(*planes.notes, *frames.notes),
-        compression="",
         tiled=False,
         n_series=frames.count,
-        n_images=frames.count,
         close=close,
     )

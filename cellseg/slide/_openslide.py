@@ -89,12 +89,6 @@ def open_content(path: Location, request: Request) -> Content:
         channels=("red", "green", "blue"),
         is_rgb=True,
         pixel_size=sizes.from_scale(mpp[1], mpp[0], ("µm", "µm"), "OpenSlide"),
-        size_z=1,
-        size_t=1,
         notes=planes.notes,
-        compression="",
-        tiled=True,
-        n_series=1,
-        n_images=1,
         close=close,
     )

@@ -150,19 +150,11 @@ class ChunkedRaster(ABC):
             return out
         everything = tuple(bands) == tuple(range(self.bands))
         height, width = self._grid
-        for row in range(box.y0 // height, (box.y1 - 1) // height + 1):
-            for column in range(box.x0 // width, (box.x1 - 1) // width + 1):
-                origin_y, origin_x = row * height, column * width
-                part = Box(origin_y, origin_x, origin_y + height, origin_x + width)
-                part = part.intersection(box)
-                chunk = self._cached(row, column)
-                piece = chunk[
-                    part.y0 - origin_y : part.y1 - origin_y,
-                    part.x0 - origin_x : part.x1 - origin_x,
-                ]
-                out[part.y0 - box.y0 : part.y1 - box.y0, part.x0 - box.x0 : part.x1 - box.x0] = (
-                    piece if everything else piece[:, :, list(bands)]
-                )
+        for row, column in box.chunks(height, width):
+            chunk = Box(0, 0, height, width).shifted(row * height, column * width)
+            part = chunk.intersection(box)
+            piece = self._cached(row, column)[part.inside(chunk)]
+            out[part.inside(box)] = piece if everything else piece[:, :, list(bands)]
         return out
 
     def _cached(self, row: int, column: int) -> Pixels:

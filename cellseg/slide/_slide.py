@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from types import TracebackType
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -111,12 +110,7 @@ class Slide:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:
@@ -280,10 +274,7 @@ class Slide:
         pixel_bytes = len(bands) * self.dtype.itemsize
         if source.area > min(_SOURCE_PX, _SOURCE_BYTES // pixel_bytes) and box.area > 1:
             for part in halves(box, source):
-                window = out[
-                    part.y0 - box.y0 : part.y1 - box.y0, part.x0 - box.x0 : part.x1 - box.x0
-                ]
-                self._fill(window, part, downsample, bands)
+                self._fill(out[part.inside(box)], part, downsample, bands)
             return
         out[...] = _resampled(raster, source, (rows, columns), bands)
 

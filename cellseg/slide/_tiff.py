@@ -130,7 +130,6 @@ def _content(
         compression=compression(key),
         tiled=bool(key.is_tiled),
         n_series=len(tif.series),
-        n_images=sum(not _is_extra(series) for series in tif.series),
         close=lambda: _close(tif, file, opened.cache),
         pictures=tuple(
             (number, str(one.name).lower())

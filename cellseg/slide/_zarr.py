@@ -157,9 +157,7 @@ def _content(path: Location, request: Request) -> Content:
         size_t=size.get("t", 1),
         notes=(*planes.notes, *_unread(axes, arrays[0].shape), *notes),
         compression=_compression(arrays[0]),
-        tiled=True,
         n_series=image.n_series,
-        n_images=image.n_series,
         close=cache.clear,
     )
 

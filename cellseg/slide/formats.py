@@ -134,6 +134,12 @@ def image_name(path: Location) -> str:
     return path.name if _plate_of(path) is None else slide_name(path)
 
 
+def well_of(path: Location) -> str:
+    """The well of a plate's field, such as ``B03``; empty of any other image."""
+    column = path.parent
+    return "" if _plate_of(path) is None else f"{column.parent.name}{column.name}"
+
+
 def slide_name(path: Location) -> str:
     """A file's name without the ending of its format: ``S21.1234.svs`` is ``S21.1234``.
 
@@ -142,8 +148,7 @@ def slide_name(path: Location) -> str:
     """
     plate = _plate_of(path)
     if plate is not None:
-        column = path.parent
-        return f"{slide_name(plate)}-{column.parent.name}{column.name}-{path.name}"
+        return f"{slide_name(plate)}-{well_of(path)}-{path.name}"
     lower = path.name.lower()
     for ending in sorted((e for one in FORMATS for e in one.endings), key=len, reverse=True):
         if lower.endswith(ending) and len(lower) > len(ending):

@@ -88,14 +88,21 @@ def open_array(folder: Location, outermost: Location) -> Any:  # noqa: ANN401
     InputError
         It is packed by something that could run code or is not known.
     """
-    if isinstance(folder, RemotePath) or isinstance(outermost, RemotePath):
-        store = FsspecStore.from_url(str(getattr(folder, "url", folder)), read_only=True)
-        return _bounded(outermost.name, zarr.open_array(store, mode="r"))
+    if isinstance(folder, RemotePath):
+        return _bounded(outermost.name, zarr.open_array(_remote_store(folder), mode="r"))
+    assert isinstance(outermost, Path)  # what lies in it does
     local = Store(folder, outermost)
     array = _bounded(outermost.name, zarr.open_array(local, mode="r"))
     pixels = math.prod(getattr(array, "shards", None) or array.chunks)
     local.most_bytes = chunk_limit(pixels * array.dtype.itemsize)
     return array
+
+
+def _remote_store(folder: RemotePath) -> FsspecStore:
+    if "::" not in folder.url:
+        return FsspecStore.from_url(folder.url, read_only=True)
+    fs, path = folder.wrapped()
+    return FsspecStore(fs, read_only=True, path=path)
 
 
 def _bounded(name: str, array: Any) -> Any:  # noqa: ANN401

@@ -14,7 +14,6 @@ from cellseg.synthetic.discs import (
 from cellseg.synthetic.examples import write_fluorescence_example, write_ihc_example
 from cellseg.synthetic.fluorescence import FluorescenceScene, draw_fluorescence
 from cellseg.synthetic.immuno import DAB_THRESHOLDS, Immuno, ImmunoScene, draw_immuno
-from cellseg.synthetic.large import LargeScene, LargeTruth, write_large
 from cellseg.synthetic.nuclei import NucleiPlan, Placed, place_nuclei, touching
 from cellseg.synthetic.stained import StainedScene, draw_stained
 from cellseg.synthetic.tiff import PyramidLayout, write_pyramid
@@ -25,8 +24,6 @@ __all__ = [
     "FluorescenceScene",
     "Immuno",
     "ImmunoScene",
-    "LargeScene",
-    "LargeTruth",
     "NucleiPlan",
     "Placed",
     "PyramidLayout",
@@ -40,6 +37,5 @@ __all__ = [
     "write_disc_slide",
     "write_fluorescence_example",
     "write_ihc_example",
-    "write_large",
     "write_pyramid",
 ]

@@ -13,7 +13,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from cellseg.errors import OutputError
+from cellseg.errors import writing
 
 
 @dataclass(frozen=True)
@@ -104,17 +104,8 @@ def write_pyramid(path: Path, image: NDArray[np.generic], *, layout: PyramidLayo
 @contextmanager
 def new_tiff(path: Path, *, ome: bool = False, big: bool = False) -> Iterator[tifffile.TiffWriter]:
     """A TIFF under a temporary name that becomes ``path`` when all went well."""
-    draft = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with tifffile.TiffWriter(draft, ome=ome, bigtiff=big) as tif:
-                yield tif
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error}") from error
+    with writing(path) as temporary, tifffile.TiffWriter(temporary, ome=ome, bigtiff=big) as tif:
+        yield tif
 
 
 def _ome(path: Path, layout: PyramidLayout, ndim: int) -> dict[str, Any] | None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from cellseg.errors import OutputError, WeightsError
+from cellseg.errors import WeightsError, writing
 from cellseg.models.weights import write_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -49,19 +51,13 @@ def write(path: Path, parts: Parts, state: State) -> None:
     ------
     OutputError
     """
-    partial = path.with_name(path.name + ".part")
     tensors = {
         f"{part}/{name}": value.detach().cpu().contiguous()
         for part, values in parts.items()
         for name, value in values.items()
     }
-    try:
-        write_tensors(partial, tensors, {"state": json.dumps(asdict(state))})
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise OutputError(f"{path}: the checkpoint cannot be written: {error}") from error
+    with writing(path, SafetensorError) as temporary:
+        write_tensors(temporary, tensors, {"state": json.dumps(asdict(state))})
 
 
 def forget(folder: Path) -> None:
@@ -80,16 +76,11 @@ def read(path: Path) -> tuple[Parts, State]:
         If the file is damaged.
     """
     parts: Parts = {}
-    try:
-        with safe_open(path, "pt") as handle:
-            state = _state((handle.metadata() or {})["state"])
-            for key in handle.keys():  # noqa: SIM118
-                part, name = key.split("/", 1)
-                parts.setdefault(part, {})[name] = handle.get_tensor(key)
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        line = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{path}: a damaged checkpoint: {line}") from error
-    return parts, state
+    with _opened(path) as handle:
+        for key in handle.keys():  # noqa: SIM118
+            part, name = key.split("/", 1)
+            parts.setdefault(part, {})[name] = handle.get_tensor(key)
+        return parts, _state(handle)
 
 
 def read_state(path: Path) -> State:
@@ -99,14 +90,21 @@ def read_state(path: Path) -> State:
     ------
     WeightsError
     """
+    with _opened(path) as handle:
+        return _state(handle)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, "pt") as handle:
-            return _state((handle.metadata() or {})["state"])
+            yield handle
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         line = " ".join(str(error).split())[:200]
         raise WeightsError(f"{path}: a damaged checkpoint: {line}") from error
 
 
-def _state(text: str) -> State:
+def _state(handle: Any) -> State:  # noqa: ANN401 - safetensors' own
     known = {entry.name for entry in fields(State)}
-    return State(**{key: value for key, value in json.loads(text).items() if key in known})
+    said = json.loads((handle.metadata() or {})["state"])
+    return State(**{key: value for key, value in said.items() if key in known})

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from cellseg.annotations.geojson import read_geojson
 from cellseg.annotations.outlines import Outline
 from cellseg.annotations.rois import read_rois
 from cellseg.annotations.run_lengths import annotation
-from cellseg.errors import InputError, OutputError, SettingsError
+from cellseg.errors import InputError, OutputError, SettingsError, writing
 from cellseg.geometry import Box
 from cellseg.slide import Slide, open_slide, slide_name
 from cellseg.slide.formats import has_ending
@@ -229,11 +228,10 @@ class _Maker:
     ) -> None:
         """One region, or the whole; what in its box is not ``known`` is to be ignored."""
         number, extent = len(self.images) + 1, place.shape
-        corners = (place.y0, place.x0, place.y1, place.x1)
         unknown = np.zeros(extent, bool) if known is None else ~known
         own: list[tuple[int, Outline]] = []
         for kind, outline in objects:
-            if known is not None and not _meet(outline, (corners, known)):
+            if known is not None and not _meet(outline, (place.corners, known)):
                 continue
             inside = _inside(outline, place)
             if inside is None:
@@ -277,7 +275,7 @@ class _Maker:
             name = f"{name.removesuffix('.tif')}-{len(self.images) + 1}.tif"
         pixels = slide.read(place, channels=_channels(slide, self.request.channel))
         path = self.request.output.parent / "images" / name
-        with _whole(path) as temporary:
+        with writing(path) as temporary:
             tifffile.imwrite(
                 temporary,
                 pixels if pixels.shape[2] == 3 else pixels[..., 0],
@@ -309,30 +307,9 @@ class _Maker:
                 for name, number in (self.classes or {self.request.kind: 1}).items()
             ],
         }
-        with _whole(self.request.output) as temporary:
+        with writing(self.request.output) as temporary:
             temporary.write_text(json.dumps(data, ensure_ascii=False) + "\n", encoding="utf-8")
         return self.made
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A temporary name that takes the place of ``path`` when the block ends well.
-
-    Raises
-    ------
-    OutputError
-        If the disk refuses.
-    """
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _channels(slide: Slide, wanted: str | None) -> list[int]:
@@ -352,12 +329,9 @@ def _channels(slide: Slide, wanted: str | None) -> list[int]:
 
 def _inside(outline: Outline, place: Box) -> Outline | None:
     """What of an outline lies in a box, from the box's corner on."""
-    (y0, x0, y1, x1), mask = outline
-    shared = Box(y0, x0, y1, x1).intersection(place)
-    if not shared.area:
-        return None
-    part = mask[shared.y0 - y0 : shared.y1 - y0, shared.x0 - x0 : shared.x1 - x0]
-    return tight((shared.y0 - place.y0, shared.x0 - place.x0), part)
+    box, mask = Box(*outline[0]), outline[1]
+    shared = box.intersection(place)
+    return tight((shared.y0 - place.y0, shared.x0 - place.x0), mask[shared.inside(box)])
 
 
 def _meet(one: Outline, other: Outline) -> bool:

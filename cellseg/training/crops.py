@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cellseg.annotations.image import AnnotatedImage
-from cellseg.geometry import Box
+from cellseg.geometry import Box, box_of
 
 MIN_AREA_PX = 12
 """What is left of an object in a crop is annotated from this area on."""
@@ -109,14 +109,13 @@ def cut(
     ]
     masks = torch.zeros((len(objects), size, size), dtype=torch.uint8)
     for row, item in enumerate(objects):
-        box, mask = item.box, torch.from_numpy(item.mask.astype(np.uint8))
-        masks[row, box.y0 : box.y1, box.x0 : box.x1] = mask
+        masks[row][item.box.pixels] = torch.from_numpy(item.mask.astype(np.uint8))
     ignored = torch.zeros((size, size), dtype=torch.uint8)
     for region, inside in image.ignored:
         seen = resampled(region, inside, window, (size, size))
         if seen is not None:
             box, part = seen
-            ignored[box.y0 : box.y1, box.x0 : box.x1] |= torch.from_numpy(part.astype(np.uint8))
+            ignored[box.pixels] |= torch.from_numpy(part.astype(np.uint8))
     boxes = [(item.box.x0, item.box.y0, item.box.x1, item.box.y1) for item in objects]
     indices = [item.number for item in objects]
     return Crop(
@@ -135,9 +134,7 @@ def cut_pixels(image: AnnotatedImage, window: Box, size: tuple[int, int]) -> Ten
     part = window.intersection(Box(0, 0, height, width))
     values = np.full((window.height, window.width, 3), image.background, dtype=np.float32)
     if part.area:
-        values[
-            part.y0 - window.y0 : part.y1 - window.y0, part.x0 - window.x0 : part.x1 - window.x0
-        ] = image.normaliser.apply(image.pixels[part.y0 : part.y1, part.x0 : part.x1])
+        values[part.inside(window)] = image.normaliser.apply(image.pixels[part.pixels])
     pixels = torch.from_numpy(values).permute(2, 0, 1)[None]
     if pixels.shape[2:] != size:
         pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
@@ -180,11 +177,9 @@ def resampled(
     rows, top = _cover(box.y0, box.y1, window.y0, window.height, size[0])
     columns, left = _cover(box.x0, box.x1, window.x0, window.width, size[1])
     seen = (rows @ mask.astype(np.float32) @ columns.T) >= 0.5 - 1e-6
-    ys, xs = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
-    if not len(ys):
+    if (tight := box_of(seen)) is None:
         return None
-    a, b, c, d = int(ys[0]), int(xs[0]), int(ys[-1]) + 1, int(xs[-1]) + 1
-    return Box(top + a, left + b, top + c, left + d), np.ascontiguousarray(seen[a:c, b:d])
+    return tight.shifted(top, left), np.ascontiguousarray(seen[tight.pixels])
 
 
 def boxes_of(masks: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 import os
@@ -24,7 +23,7 @@ from torchvision.models.detection import MaskRCNN
 
 from cellseg import __version__
 from cellseg.detect.maskrcnn import pick_device
-from cellseg.errors import OutputError, SettingsError
+from cellseg.errors import OutputError, SettingsError, writing
 from cellseg.metrics.calibration import FEWEST_IMAGES
 from cellseg.models.backbones import load_imagenet
 from cellseg.models.counting import best_precision
@@ -264,7 +263,7 @@ def _validate(trainer: Trainer, validator: Validator, tell: Report) -> float:
     state = trainer.state
     scores = validator(trainer.average)
     free_memory(trainer.device)
-    entry = {"step": state.step, "minutes": state.seconds / 60, **scores.entry()}
+    entry = {"step": state.step, "minutes": state.seconds / 60, **asdict(scores)}
     best = not state.best or scores.mask_ap >= state.best["mask_ap"]
     if best:
         state.best = entry
@@ -338,7 +337,8 @@ def _export(
     path = request.output / f"{_file_name(name)}.safetensors"
     card = save_model(path, weights, card, quantise=True)
     text = json.dumps(card.model_dump(mode="json", exclude={"checksum"}), indent=2)
-    _write(request.output / CARD, text + "\n")
+    with writing(request.output / CARD) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
     return Trained(path, card, request.output)
 
 
@@ -354,20 +354,11 @@ def _started_from(init: str) -> str:
 
 def _history(path: Path, history: list[dict[str, float]]) -> None:
     if history:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(history[0]), extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(history)
-        _write(path, text.getvalue())
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".part")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written: {error.strerror}") from error
+        with writing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            names = list(history[0])
+            writer = csv.DictWriter(file, names, extrasaction="ignore", lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(history)
 
 
 def _file_name(name: str) -> str:

@@ -43,28 +43,14 @@ class Validation:
         At mask IoU 0.5 and the best score threshold, with the right class.
     score : float
         The threshold that counts right; nan where too few images are held back to tell.
-    class_ap : tuple of float
-        ``mask_ap`` of each class; nan where none is annotated.
     """
 
     mask_ap: float
     mask_ap50: float
     f1: float
     score: float
-    class_ap: tuple[float, ...]
     images: int
     objects: int
-
-    def entry(self) -> dict[str, float]:
-        """As numbers by name."""
-        return {
-            "mask_ap": self.mask_ap,
-            "mask_ap50": self.mask_ap50,
-            "f1": self.f1,
-            "score": self.score,
-            "images": self.images,
-            "objects": self.objects,
-        }
 
 
 class Validator:
@@ -124,7 +110,7 @@ def annotated(image: AnnotatedImage, window: Box) -> Instances:
     """The annotated objects of a window, on the network's lattice, each with score 1."""
     objects = cut_objects(image, window, _size(image, window))
     return Instances.build(
-        [(item.box.y0, item.box.x0, item.box.y1, item.box.x1) for item in objects],
+        [item.box.corners for item in objects],
         [1.0] * len(objects),
         [int(image.classes[item.number]) for item in objects],
         [item.mask for item in objects],
@@ -148,7 +134,6 @@ def score(fields: list[Field], num_classes: int) -> Validation:
         mask_ap50=precision.ap50,
         f1=best_f1(np.concatenate(hits), scores, objects),
         score=counting_score(fields),
-        class_ap=precision.by_class,
         images=len(fields),
         objects=objects,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ class CountForm(Container):  # type: ignore[misc]
         self.mpp = _number(
             FIELDS["mpp"], "as the file says", 100, 0.05, "Pixel size at full resolution"
         )
-        self.diameter = _number(
+        self.diameter_px = _number(
             FIELDS["diameter"], "unknown", 10_000, 1,
             "Where the pixel size is unknown: how many pixels a usual nucleus measures across",
         )  # fmt: skip
@@ -113,8 +114,8 @@ class CountForm(Container):  # type: ignore[misc]
         ]  # fmt: skip
         super().__init__(
             widgets=[
-                self.layer, self.file, self.protocol, self.mpp, self.diameter, self.z, self.where,
-                self.shapes, self.output, self.overwrite, self.more, *self._further,
+                self.layer, self.file, self.protocol, self.mpp, self.diameter_px, self.z,
+                self.where, self.shapes, self.output, self.overwrite, self.more, *self._further,
             ]
         )  # fmt: skip
         for field in (self.where, self.more):
@@ -170,25 +171,9 @@ class CountForm(Container):  # type: ignore[misc]
 
     def form(self) -> Form:
         """What is filled in."""
-        return Form(
-            file=_path(self.file.value),
-            layer=self.layer.value,
-            protocol=self.protocol.value,
-            mpp=self.mpp.value,
-            diameter_px=self.diameter.value,
-            where=self.where.value,
-            shapes=self.shapes.value,
-            output=_path(self.output.value),
-            overwrite=self.overwrite.value,
-            model=str(_path(self.model.value) or "default"),
-            score=self.score.value,
-            z=self.z.value,
-            min_area=self.min_area.value,
-            max_area=self.max_area.value,
-            tissue_only=self.tissue_only.value,
-            cell_types=self.cell_types.value,
-            device=self.device.value,
-        )
+        given = {one.name: getattr(self, one.name).value for one in fields(Form)}
+        paths = {name: _path(given[name]) for name in ("file", "output", "model")}
+        return Form(**{**given, **paths, "model": str(paths["model"] or "default")})
 
 
 def _number(label: str, nothing: str, most: float, step: float, tooltip: str) -> Any:  # noqa: ANN401

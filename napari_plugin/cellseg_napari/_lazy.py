@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-import threading
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.errors import CellsegError
-from cellseg.geometry import Box
+from cellseg.geometry import Box, indexed
+from cellseg.slide import ChunkCache
 from cellseg_napari._array_like import ArrayLike
 
 if TYPE_CHECKING:
@@ -51,9 +50,7 @@ class SlideSource:
         self.slide = slide
         self._on_damage = on_damage
         self._told = False
-        self._lock = threading.Lock()
-        self._blocks: OrderedDict[tuple[object, ...], NDArray[np.generic]] = OrderedDict()
-        self._bytes = 0
+        self._blocks = ChunkCache(CACHE_BYTES)
         weakref.finalize(self, slide.close)
 
     def block(
@@ -61,18 +58,7 @@ class SlideSource:
     ) -> NDArray[np.generic]:
         """The pixels of a box, (h, w, C); from memory when they were read before."""
         key = (downsample, channels, box)
-        with self._lock:
-            if key in self._blocks:
-                self._blocks.move_to_end(key)
-                return self._blocks[key]
-        pixels = self._read(box, downsample, channels)
-        with self._lock:
-            if key not in self._blocks:
-                self._bytes += pixels.nbytes
-            self._blocks[key] = pixels
-            while self._bytes > CACHE_BYTES and len(self._blocks) > 1:
-                self._bytes -= self._blocks.popitem(last=False)[1].nbytes
-        return pixels
+        return self._blocks.get(key, lambda: self._read(box, downsample, channels))
 
     def _read(self, box: Box, downsample: float, channels: tuple[int, ...]) -> NDArray[np.generic]:
         """A box; where it does not decode, its quarters, so that little of it is lost."""
@@ -87,7 +73,7 @@ class SlideSource:
         for y0, y1 in ((box.y0, middle_y), (middle_y, box.y1)):
             for x0, x1 in ((box.x0, middle_x), (middle_x, box.x1)):
                 part = Box(y0, x0, y1, x1)
-                out[_slices(part, box)] = self._read(part, downsample, channels)
+                out[part.inside(box)] = self._read(part, downsample, channels)
         return out
 
     def _tell(self, what: str) -> None:
@@ -122,34 +108,17 @@ class LazyLevel(ArrayLike):
 
     def __getitem__(self, key: object) -> NDArray[np.generic]:
         """Basic indexing: integers, slices and ``...``; reads the blocks that are touched."""
-        keys: list[Any] = list(key) if isinstance(key, tuple) else [key]
-        if any(k is Ellipsis for k in keys):
-            where = next(i for i, k in enumerate(keys) if k is Ellipsis)
-            keys[where : where + 1] = [slice(None)] * (self.ndim - len(keys) + 1)
-        keys += [slice(None)] * (self.ndim - len(keys))
-        if len(keys) != self.ndim:
-            raise IndexError(f"expected at most {self.ndim} indices, got {key!r}")
-        y, x = (np.arange(side)[k] for k, side in zip(keys, self._extent, strict=False))
-        if not (y.size and x.size):
-            return np.asarray(np.broadcast_to(np.zeros((), self.dtype), self.shape)[tuple(keys)])
-        y0, x0 = int(y.min()), int(x.min())
-        pixels = self._pixels(Box(y0, x0, int(y.max()) + 1, int(x.max()) + 1))
-        pixels = np.take(np.take(pixels, x - x0, axis=1), y - y0, axis=0)
-        return np.asarray(pixels[(..., *keys[2:])])
+        return indexed(key, self.shape, self._pixels)
 
     def _pixels(self, wanted: Box) -> NDArray[np.generic]:
         """(h, w) or (h, w, 3) of a box, put together from blocks."""
         out = np.zeros((*wanted.shape, *self.shape[2:]), self.dtype)
-        for y in range(wanted.y0 // BLOCK_PX * BLOCK_PX, wanted.y1, BLOCK_PX):
-            for x in range(wanted.x0 // BLOCK_PX * BLOCK_PX, wanted.x1, BLOCK_PX):
-                block = Box(
-                    y, x, min(y + BLOCK_PX, self._extent[0]), min(x + BLOCK_PX, self._extent[1])
-                )
-                common = block.intersection(wanted)
-                pixels = self._source.block(
-                    block, downsample=self.downsample, channels=self._channels
-                )
-                out[_slices(common, wanted)] = self._shown(pixels[_slices(common, block)])
+        for row, column in wanted.chunks(BLOCK_PX, BLOCK_PX):
+            block = Box(0, 0, BLOCK_PX, BLOCK_PX).shifted(row * BLOCK_PX, column * BLOCK_PX)
+            block = block.intersection(Box(0, 0, *self._extent))
+            common = block.intersection(wanted)
+            pixels = self._source.block(block, downsample=self.downsample, channels=self._channels)
+            out[common.inside(wanted)] = self._shown(pixels[common.inside(block)])
         return out
 
     def _shown(self, pixels: NDArray[np.generic]) -> NDArray[np.generic]:
@@ -176,11 +145,3 @@ def slide_levels(source: SlideSource, *, channels: tuple[int, ...]) -> list[Lazy
     while max(slide.lattice_shape(downsamples[-1])) > COARSEST_PX:
         downsamples.append(downsamples[-1] * 2)
     return [LazyLevel(source, downsample=d, channels=channels) for d in downsamples]
-
-
-def _slices(box: Box, origin: Box) -> tuple[slice, slice]:
-    """Where a box lies in an array that begins at another box's corner."""
-    return (
-        slice(box.y0 - origin.y0, box.y1 - origin.y0),
-        slice(box.x0 - origin.x0, box.x1 - origin.x0),
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,14 @@ from cellseg.pipeline.events import CountResult, Started, TileDone
 from cellseg.results.corrections import PatchedPyramid
 from cellseg_napari._layer_file import PLACED_KEY, file_of
 from cellseg_napari._opened import results_in
-from cellseg_napari._reader import SLIDE_KEY, add_layers, placed, read_result
+from cellseg_napari._reader import (
+    DRAWN_KEY,
+    SLIDE_KEY,
+    LayerData,
+    add_layers,
+    placed,
+    read_result,
+)
 from cellseg_napari._shown import CellFilter, ShownLabels, multiscale
 
 if TYPE_CHECKING:
@@ -86,8 +94,7 @@ class Preview:
         window = event.tile.padded
         labels = self._pyramid.levels[0].read(window)
         for index in np.flatnonzero(own).tolist():
-            y0, x0, y1, x1 = boxes[index].tolist()
-            part = labels[y0 - window.y0 : y1 - window.y0, x0 - window.x0 : x1 - window.x0]
+            part = labels[event.instances.box(index).inside(window)]
             part[event.instances.masks[index] & (part == 0)] = self._next
             self._next += 1
         self._pyramid.write(window.y0, window.x0, labels)
@@ -96,24 +103,42 @@ class Preview:
             self._refreshed = time.monotonic()
 
     def show_result(self, folder: Path) -> None:
-        """The result's layers, but those of the slide and the tissue that are there already."""
+        """The result's layers, but those of the slide and the outlines that are there already."""
         for layer, opened in list(results_in(self.viewer)):
             if opened.result.path.absolute() == folder.absolute():
                 self.viewer.layers.remove(layer)
-        names = {layer.name for layer in self.viewer.layers}
+        layers = read_result(folder)
+        kept = self._keep_outlines(folder, layers)
         is_shown = None
         fresh = []
-        for data, look, kind in read_result(folder):
+        for data, look, kind in layers:
             about = look.get("metadata", {}).get(SLIDE_KEY)
             if about:
                 if is_shown is None:  # asked once: a slide's channels are layers of their own
                     is_shown = self._place_slide(Path(about["path"]), look, z=about.get("z"))
                 if is_shown:
                     continue
-            elif kind == "shapes" and look["name"] in names:
+            elif kind == "shapes" and look["name"] in kept:
                 continue
             fresh.append((data, look, kind))
         add_layers(self.viewer, fresh)
+
+    def _keep_outlines(self, folder: Path, layers: list[LayerData]) -> set[str]:
+        """Take away what an earlier result in the folder was drawn with; names of what is the same.
+
+        What a person changed since is theirs, and stays.
+        """
+        now = {look["name"]: rings for rings, look, kind in layers if kind == "shapes"}
+        kept: set[str] = set()
+        for layer in list(self.viewer.layers):
+            of, rings = layer.metadata.get(DRAWN_KEY, (None, None))
+            if of != str(folder.absolute()) or not _same(layer.data, rings):
+                continue
+            if layer.name in now and _same(rings, now[layer.name]):
+                kept.add(layer.name)
+            else:
+                self.viewer.layers.remove(layer)
+        return kept
 
     def _place_slide(self, image: Path, where: dict[str, Any], **same: object) -> bool:
         """Put the slide's own layers where its result lies: a pixel size may have been typed in.
@@ -149,3 +174,7 @@ class Preview:
             return True
         is_image = type(layer).__name__ == "Image"
         return is_image and path is not None and path.absolute() == image.absolute()
+
+
+def _same(one: Sequence[Any], other: Sequence[Any]) -> bool:
+    return len(one) == len(other) and all(map(np.array_equal, one, other))

@@ -41,6 +41,9 @@ SLIDE_KEY = "cellseg_slide"
 COUNTED_KEY = "counted"
 """In it, for the channel that is counted unless another is chosen: why this one."""
 
+DRAWN_KEY = "cellseg_outlines"
+"""In the metadata of a shapes layer: the result folder it was read from, and its outlines."""
+
 SLIDES = tuple(ending for ending in ENDINGS if ending not in (".png", ".jpg", ".jpeg"))
 """What the manifest lists; the others napari opens itself."""
 
@@ -280,7 +283,7 @@ def _tissue_layer(result: Result) -> list[LayerData]:
         return []
     if region is None:
         return []
-    return [(region.outlines, _outlined(result, "tissue", "#00c070"), "shapes")]
+    return [(region.outlines, _outlined(result, region.outlines, "tissue", "#00c070"), "shapes")]
 
 
 def _regions_layer(result: Result) -> list[LayerData]:
@@ -294,8 +297,9 @@ def _regions_layer(result: Result) -> list[LayerData]:
         return []
     rings = [(region, place, ring) for region in regions
              for place, ring in enumerate(region.outlines)]  # fmt: skip
+    outlines = [ring for _, _, ring in rings]
     look = {
-        **_outlined(result, "regions", "#3878ff"),
+        **_outlined(result, outlines, "regions", "#3878ff"),
         "features": {
             "name": [region.name for region, _, _ in rings],
             "class": [region.kind for region, _, _ in rings],
@@ -307,10 +311,12 @@ def _regions_layer(result: Result) -> list[LayerData]:
             "anchor": "upper_left",
         },
     }
-    return [([ring for _, _, ring in rings], look, "shapes")]
+    return [(outlines, look, "shapes")]
 
 
-def _outlined(result: Result, role: str, colour: str) -> dict[str, Any]:
+def _outlined(
+    result: Result, rings: list[NDArray[np.float64]], role: str, colour: str
+) -> dict[str, Any]:
     """How polygons of a result look."""
     return {
         "name": visible(f"{result.path.stem} {role}"),
@@ -318,7 +324,7 @@ def _outlined(result: Result, role: str, colour: str) -> dict[str, Any]:
         "face_color": "transparent",
         "edge_color": colour,
         "edge_width": max(result.frame.height, result.frame.width) / 600,
-        "metadata": {"cellseg_role": role},
+        "metadata": {"cellseg_role": role, DRAWN_KEY: (str(result.path.absolute()), rings)},
         **placed(result.frame.mpp),
     }
 

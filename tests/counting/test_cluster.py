@@ -219,13 +219,14 @@ def test_no_more_is_under_way_than_the_window(slide, threads, tmp_path, monkeypa
 
     path, _ = slide
     seen = []
-    fill = DaskEngine._fill
+    submitted = DaskEngine._submitted
 
-    def watched(self, client, window, sealed, batches):
-        fill(self, client, window, sealed, batches)
-        seen.append(sum(len(batch) for _, batch in window.under_way.values()))
+    def watched(self, client, sealed, batches, under_way):
+        for number, one in enumerate(submitted(self, client, sealed, batches, under_way), start=1):
+            seen.append(under_way + number)
+            yield one
 
-    monkeypatch.setattr(DaskEngine, "_fill", watched)
+    monkeypatch.setattr(DaskEngine, "_submitted", watched)
     counted(on(threads, path, output=tmp_path, batch=1))
     assert max(seen) == AHEAD * 4 < TILES
 

@@ -28,8 +28,8 @@ def test_results_come_in_order(batch, networks):
     found = list(engine.map(GRID, read, detect))
     assert [one.tile for one in found] == list(GRID)
     assert all(one.found == read(one.tile) + 1000 for one in found)
-    assert engine.clock.detect > 0
-    assert engine.clock.wait >= 0
+    assert engine.seconds["detect"] > 0
+    assert engine.seconds["wait for input"] >= 0
 
 
 def test_a_tile_that_cannot_be_read_fails_alone():

@@ -30,7 +30,11 @@ def said(diameters_px, *, mpp=0.25, usual_px=None, limits_um2=(4.0, 700.0), **mo
         mpp=mpp,
         own_model=more.pop("own_model", False),
     )
-    return doubts(builder.build(), builder.most_common_area_px(), expected)
+    return doubts(
+        builder.build(tissue_mm2=more.pop("tissue_mm2", None)),
+        builder.most_common_area_px(),
+        expected,
+    )
 
 
 def spread(middle, count=200, seed=1):
@@ -95,6 +99,16 @@ def test_nothing_from_a_model_of_ones_own_is_said_and_from_the_shipped_one_not()
     (line,) = said([], own_model=True)
     assert "found no nucleus at all" in line
     assert "cellseg evaluate" in line
+
+
+def test_nuclei_that_cover_more_than_the_tissue_are_said():
+    # 12 nuclei of 50 µm² each: 0.0006 mm².
+    few = [2 * (50 / np.pi) ** 0.5 / 0.25] * 12
+    (line,) = said(few, tissue_mm2=0.0005)
+    assert "the nuclei cover 0.0006 mm², more than the tissue that was found (0.0005 mm²)" in line
+    assert "--no-prefilter" in line
+    assert said(few, tissue_mm2=0.0007) == []
+    assert said(few, tissue_mm2=0.0) == []
 
 
 def test_a_few_cells_say_nothing():

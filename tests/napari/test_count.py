@@ -183,6 +183,34 @@ def test_the_regions_of_a_result_are_shown_with_their_names(
     assert "discs regions" not in [data[1]["name"] for data in read_result(done.cells.folder)]
 
 
+def test_a_finished_count_shows_the_regions_it_was_made_in(
+    viewer: ViewerModel, discs: Path
+) -> None:
+    layer = image_of(viewer, discs)
+
+    def regions_after(*names: str, overwrite: bool = True) -> list[str]:
+        boxes = [Region.box(50 * n, 300, 50 * n + 40, 500, name=n_) for n, n_ in enumerate(names)]
+        form = Form(layer=layer, overwrite=overwrite)
+        request = replace(
+            request_of(form),
+            protocol=PROTOCOL,
+            prefilter=False,
+            regions=Regions.of(boxes) if boxes else None,
+        )
+        preview = Preview(viewer)
+        for event in Counting(request, detector=ThresholdDetector()).events():
+            preview.show(event)
+        shown = [one for one in viewer.layers if isinstance(one, Shapes)]
+        return [name for one in shown for name in one.features["name"]]
+
+    assert regions_after("front") == ["front"]
+    drawn = viewer.layers["discs regions"]
+    assert regions_after("front", overwrite=False) == ["front"]
+    assert viewer.layers["discs regions"] is drawn, "what is the same stays"
+    assert regions_after("front", "back") == ["front", "back"]
+    assert regions_after() == []
+
+
 def test_the_current_view_is_what_is_in_sight(viewer: ViewerModel, discs: Path) -> None:
     layer = image_of(viewer, discs)
     layer.corner_pixels = np.array([[100, 200], [300, 500]])

@@ -662,7 +662,7 @@ def test_the_example_slides_in_the_window(
     widget = dock(viewer, "Count cells")
     widget.output.value = str(tmp_path)
     if example == "ihc":
-        widget.diameter.value = 10.0
+        widget.diameter_px.value = 10.0
     widget.start.native.click()
     assert pump(lambda: widget.counting is None, 500)
     if example == "ihc":

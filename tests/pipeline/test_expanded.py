@@ -14,7 +14,6 @@ from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import InputError, SettingsError
 from cellseg.export import export
 from cellseg.geometry import Box
-from cellseg.overlay import overlay
 from cellseg.pipeline.classified import classify_result
 from cellseg.pipeline.expanded import expand_result
 from cellseg.pipeline.run import CountResult, run
@@ -22,6 +21,7 @@ from cellseg.protocol import Marker, load_protocol
 from cellseg.results import expand as expanding
 from cellseg.results import load_result
 from cellseg.results.corrections import Corrections, open_result_slide
+from cellseg.results.overlay import overlay
 from cellseg.synthetic import PyramidLayout, write_pyramid
 
 PROTOCOL = load_protocol("ihc").changed(

@@ -19,12 +19,12 @@ from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import ExistingResultError, SettingsError
 from cellseg.export import export
 from cellseg.measure.regions import lines
-from cellseg.overlay import overlay
 from cellseg.pipeline.count import count
 from cellseg.pipeline.run import CountResult, Note, Started, run
 from cellseg.protocol import load_protocol
 from cellseg.results import load_result
 from cellseg.results.corrections import Corrections
+from cellseg.results.overlay import overlay
 from cellseg.synthetic import write_disc_slide
 from cellseg.tissue import TissueMask
 

@@ -145,5 +145,5 @@ def test_where_a_summary_goes_without_an_output(tmp_path, given, options, home):
 def test_a_page_without_a_place_is_refused(tmp_path):
     touched(tmp_path / "one" / "a.tif", tmp_path / "two" / "b.tif")
     paths = [tmp_path / "one" / "a.tif", tmp_path / "two" / "b.tif"]
-    with pytest.raises(SettingsError, match="--report: give a folder on a disk with --output"):
+    with pytest.raises(SettingsError, match="--report: give a folder with --output"):
         Left.of(paths, find_images(paths).images, None, report=True, parquet=False)

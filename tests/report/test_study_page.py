@@ -169,6 +169,26 @@ def test_warnings_come_first(study):
     assert "Nothing was found that speaks against" in write_study(calm).read_text(encoding="utf-8")
 
 
+def test_positive_cells_and_wells_are_shown_and_sorted(opened, tmp_path):
+    for name, positive, interval in (("a", 0.089, None), ("b", 0.5, [0.42, 0.58])):
+        ki67 = {
+            "name": "<b>Ki-67", "index": positive, "index_interval": interval,
+            "h_score": 90.0, "allred": None, "regions": {},
+        }  # fmt: skip
+        image = f"/scans/plate.zarr/{name.upper()}/3/0"
+        made(tmp_path / f"{name}.cellseg", image=image, summary={"labelling": [ki67]})
+    page = opened(write_study(load_study(tmp_path)))
+    shown = page.locator("table.sortable tbody").inner_text()
+    assert "8.9\t90" in shown
+    assert "50.0 (42.0 … 58.0)\t90" in shown
+    assert "A3" in shown
+    page.get_by_role("button", name="<b>Ki-67, % positive (95 %)", exact=True).click()
+    page.keyboard.press("Enter")
+    assert page.locator("table.sortable tbody th").all_inner_texts() == ["plate-B3-0", "plate-A3-0"]
+    assert "Allred" not in page.locator("table.sortable thead").inner_text()
+    assert "<b>Ki-67 50.0 % positive" in page.locator("#slide-1").inner_text()
+
+
 def test_a_narrow_screen_a_dark_one_and_paper(opened, study):
     page = opened(write_study(study))
     page.set_viewport_size({"width": 400, "height": 800})

@@ -53,6 +53,44 @@ def test_a_region_has_a_row_of_its_own(tmp_path):
     assert set(rows["image"]) == {"a.tif"}
 
 
+def marker(name, positive, cells, *, regions=None, interval=None, **scores):
+    """A marker's part of ``summary.labelling``, as ``cellseg classify`` leaves it."""
+    return {
+        "name": name,
+        "index": positive / cells if cells else None,
+        "index_interval": interval,
+        "h_score": None,
+        "allred": None,
+        **scores,
+        **({} if regions is None else {"regions": regions}),
+    }
+
+
+def test_positive_cells_have_columns_by_slide_and_region(tmp_path):
+    core = marker("", 1, 1, interval=[0.5, 1.0])
+    ki67 = marker("Ki-67", 1, 4, interval=[0.1, 0.4], regions={"core": core})
+    er = marker("=ER", 0, 0, h_score=120.0, allred=5, regions={})
+    regions = [{"name": name, "class": "", "area_mm2": 0.1, "cells": 1} for name in ("core", "rim")]
+    made(tmp_path / "a.cellseg", summary={"labelling": [ki67, er], "regions": regions})
+    made(tmp_path / "b.cellseg", image="/scans/b.tif")
+    rows = table(tmp_path)
+    assert list(rows["positive_percent_Ki-67"]) == ["25", "100", "", ""]
+    assert list(rows["positive_percent_low_Ki-67"]) == ["10", "50", "", ""]
+    assert list(rows["positive_percent_high_Ki-67"]) == ["40", "100", "", ""]
+    assert list(rows["positive_percent_=ER"]) == ["", "", "", ""]
+    assert (rows["h_score_=ER"][0], rows["allred_=ER"][0]) == ("120", "5")
+    edit(tmp_path / "a.cellseg", summary={"cells": 4, "labelling": [{"name": "half"}]})
+    assert "is damaged" in load_study(tmp_path).unread[0]
+
+
+def test_a_field_of_a_plate_has_its_well(tmp_path):
+    made(tmp_path / "p-B03-0.cellseg", image="/scans/p.ome.zarr/B/03/0")
+    made(tmp_path / "q.cellseg", image="/scans/q.tif")
+    rows = table(tmp_path)
+    assert list(rows["image"]) == ["p-B03-0", "q.tif"]
+    assert list(rows["well"]) == ["B03", ""]
+
+
 NAMES = [
     "=HYPERLINK(1).tif",
     "-1+1.tif",

@@ -277,6 +277,29 @@ def test_all_of_it_saved_and_reopened(folder):
         Corrections.open(saved.path)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_doubts_are_about_the_cells_as_corrected(folder, known):
+    record = json.loads((folder / "run.json").read_text())
+    table = load_result(folder).table()
+    # The run took half of the cells for too small; a person deletes these.
+    small = table["label"][table["area_px"] <= table["area_px"].median()].tolist()
+    old = "half of the nuclei are about as large as the smallest"
+    record |= {"doubts": [old], "warnings": ["the middle plane", old]}
+    assert record["expected_sizes"]["mpp"] == 0.5
+    record["expected_sizes"] |= {"limits_px": [1.0, 1e6], "usual_px": 4 * 2 * 12.0}
+    if not known:  # counted before sizes were recorded
+        del record["expected_sizes"]
+    (folder / "run.json").write_text(json.dumps(record))
+    corrections = Corrections.open(folder)
+    corrections.delete(small)
+    saved = corrections.save().run
+    assert len(saved["doubts"]) == known
+    assert all("is 48 µm" in text for text in saved["doubts"])
+    assert saved["warnings"] == ["the middle plane", *saved["doubts"]]
+    corrections.delete(corrections.labels().tolist())
+    assert corrections.judged()[1] == []
+
+
 def test_saving_without_the_slide_keeps_the_shapes(folder):
     corrections = Corrections.open(folder)
     corrections.split(7)

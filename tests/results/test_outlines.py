@@ -23,12 +23,12 @@ from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import RegionError
 from cellseg.geometry import Box
 from cellseg.intensity.normalise import Normaliser
-from cellseg.overlay import overlay
 from cellseg.picture import PALETTE, Places, borders, choose, scale_bar, sheet
 from cellseg.pipeline.run import CountResult, Note, run
 from cellseg.protocol import load_protocol
 from cellseg.results import Frame, Ground, Masks, draw_outlines, load_result
 from cellseg.results.corrections import Corrections
+from cellseg.results.overlay import overlay
 from cellseg.synthetic import PyramidLayout, write_disc_slide, write_pyramid
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=512, largest_cell_um=20.0)

@@ -100,3 +100,19 @@ def test_fsspec_s_cache_keeps_on_the_disk_what_was_fetched(server: str, tmp_path
             np.testing.assert_array_equal(slide.read(Box(0, 0, 400, 530)), microscopes.PICTURE)
         fetched.append(Ranges.sent)
     assert fetched[0] == fetched[1] > 0
+
+
+def test_fsspec_s_cache_keeps_chunks_of_a_zarr(
+    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fsspec.config import conf
+
+    monkeypatch.setitem(conf, "simplecache", {"cache_storage": str(tmp_path / "kept")})
+    path = microscopes.COLOUR["ome-zarr"](tmp_path)
+    fetched = []
+    for _ in range(2):
+        with open_slide(f"simplecache::{server}/{path.name}") as slide:
+            np.testing.assert_array_equal(slide.read(Box(0, 0, 400, 530)), microscopes.PICTURE)
+        fetched.append(Ranges.sent)
+    assert fetched[0] == fetched[1] > 0
+    assert any((tmp_path / "kept").iterdir())

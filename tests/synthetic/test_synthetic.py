@@ -18,7 +18,6 @@ from scipy import ndimage
 from cellseg.errors import OutputError
 from cellseg.synthetic import (
     FluorescenceScene,
-    LargeScene,
     NucleiPlan,
     PyramidLayout,
     StainedScene,
@@ -28,7 +27,6 @@ from cellseg.synthetic import (
     place_nuclei,
     touching,
     write_disc_slide,
-    write_large,
     write_pyramid,
 )
 from cellseg.synthetic.nuclei import draw_outline
@@ -52,11 +50,18 @@ def drawn():
     return draw_fluorescence(SMALL, np.random.default_rng(5))
 
 
-def load_make():
-    spec = importlib.util.spec_from_file_location("make", ROOT / "example_slides" / "make.py")
-    module = importlib.util.module_from_spec(spec)
+def loaded(file):
+    """A module that lies beside the package."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = sys.modules[file.stem] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+LargeScene, write_large = (
+    getattr(loaded(ROOT / "benchmarks" / "large.py"), name)
+    for name in ("LargeScene", "write_large")
+)
 
 
 @given(st.floats(8.0, 60.0), st.integers(0, 2**32 - 1))
@@ -234,7 +239,7 @@ def test_importing_the_generators_does_not_import_torch():
 
 
 def test_make_writes_truth_and_leaves_files_that_are_up_to_date(tmp_path, monkeypatch):
-    make = load_make()
+    make = loaded(ROOT / "example_slides" / "make.py")
     monkeypatch.setattr(make, "FluorescenceScene", lambda: SMALL)
     paths = make.make(tmp_path / "out")
     truth = json.loads((tmp_path / "out" / "truth.json").read_text(encoding="utf-8"))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch.nn import functional as F
 
-from cellseg.annotations.coco import load
+from cellseg.annotations.coco import read_coco
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.errors import InputError
 from cellseg.intensity.normalise import Light, Normaliser
@@ -110,7 +110,7 @@ def load_material(
     cells: dict[Kind, list[LoneCell]] = defaultdict(list)
     for folder in folders:
         if (folder / f"{split}.json").is_file():
-            images, _ = load(folder / f"{split}.json")
+            images = list(read_coco(folder / f"{split}.json").images)
         elif (folder / "points.csv").is_file():
             images = _pointed(folder, split)
         else:

@@ -1,19 +1,17 @@
 """The engine that maps tiles over a Dask cluster.
 
-Dask does what it is good at: it holds the queue, notices dead workers and gives their tiles
-to others. A window of batches is under way at a time, so that neither the cluster nor this
-process ever holds more than that of a slide.
+Dask does what it is good at: it holds the queue, notices dead workers, gives their tiles to others
+and says what is done. No more than some batches are under way at a time, so that neither the
+cluster nor this process ever holds more than that of a slide.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import queue
 import time
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -28,6 +26,7 @@ from cellseg.counting.work import TileFound
 from cellseg.detect import Detector
 from cellseg.errors import CellsegError, SettingsError, unexpected_text
 from cellseg.geometry import Tile
+from cellseg.models.timer import Timer
 from cellseg.storage import fingerprint
 
 log = logging.getLogger(__name__)
@@ -41,18 +40,9 @@ AHEAD = 2
 PATIENCE_SECONDS = 300.0
 """How long a cluster may be without any worker."""
 
-_LOOK_SECONDS = 1.0
-_COUNT_SECONDS = 5.0
+_WAKE_SECONDS, _LOOK_SECONDS, _COUNT_SECONDS = 0.05, 1.0, 5.0
 
 _GOES_ON = "what is done is kept, the same command goes on"
-
-
-@dataclass(eq=False)
-class _Window:
-    """Batches under way, and those that have arrived."""
-
-    under_way: dict[str, tuple[Any, list[Tile]]] = field(default_factory=dict)
-    arrived: queue.SimpleQueue[Any] = field(default_factory=queue.SimpleQueue)
 
 
 class DaskEngine:
@@ -67,8 +57,9 @@ class DaskEngine:
 
     Attributes
     ----------
-    wait, detect : float
-        Seconds that the workers' networks waited for input and took, all of them together.
+    timer : Timer
+        Waiting for the cluster; what the workers' networks waited for input and took, all of them
+        together.
     devices : set of str
         Where the workers' networks ran.
     """
@@ -76,20 +67,10 @@ class DaskEngine:
     def __init__(self, scheduler: str | None, *, batch: int | None = None) -> None:
         check_installed()
         self.scheduler, self.batch = scheduler, batch or BATCH
-        self.wait = self.detect = 0.0
+        self.timer = Timer()
         self.devices: set[str] = set()
-        self._waited = 0.0
         self._threads, self._counted = 0, float("-inf")
         self._last_worker = time.monotonic()
-
-    @property
-    def stages(self) -> dict[str, float]:
-        """Seconds for the record of a run."""
-        return {
-            "wait for the cluster": self._waited,
-            "wait for input, all workers": self.wait,
-            "detect": self.detect,
-        }
 
     def check(self) -> None:
         """See that there is a scheduler, before any work is done.
@@ -124,21 +105,25 @@ class DaskEngine:
         sealed: Sealed,
         tiles: list[Tile],
     ) -> Generator[Mapped[TileFound], None, None]:
+        from distributed import as_completed
+
         self._last_worker = time.monotonic()
-        window = _Window()
         batches = self._batches(client, tiles)
+        done = as_completed(loop=client.loop)
+        under_way: dict[Any, list[Tile]] = {}
         try:
-            self._fill(client, window, sealed, batches)
-            while window.under_way:
-                future = self._next(client, window)
-                _, given = window.under_way[future.key]
+            while True:
+                for future, batch in self._submitted(client, sealed, batches, len(under_way)):
+                    under_way[future] = batch
+                    done.add(future)
+                if not under_way:
+                    return
+                future = self._next(client, done)
                 answer = self._answer(client, future)
-                del window.under_way[future.key]
-                self._fill(client, window, sealed, batches)
-                for tile, packed in zip(given, answer["tiles"], strict=True):
+                for tile, packed in zip(under_way.pop(future), answer["tiles"], strict=True):
                     yield unpack(packed, tile)
         finally:
-            _cancel(client, [future for future, _ in window.under_way.values()])
+            _cancel(client, list(under_way))
 
     def _batches(self, client: Any, tiles: list[Tile]) -> Iterator[list[Tile]]:  # noqa: ANN401
         """Batches in the tiles' order; small ones where there are few tiles for many workers."""
@@ -148,21 +133,20 @@ class DaskEngine:
         while batch := list(islice(source, size)):
             yield batch
 
-    def _fill(
+    def _submitted(
         self,
         client: Any,  # noqa: ANN401
-        window: _Window,
         sealed: Sealed,
         batches: Iterator[list[Tile]],
-    ) -> None:
-        room = AHEAD * max(1, self._count(client)) - len(window.under_way)
-        for batch in islice(batches, max(0, room)):
+        under_way: int,
+    ) -> Iterator[tuple[Any, list[Tile]]]:
+        """As many more batches as there is room for."""
+        # The recipe goes with each batch: a WorkerPlugin would change the user's whole cluster, on
+        # which a worker without cellseg could then no longer start.
+        for batch in islice(batches, max(0, AHEAD * max(1, self._count(client)) - under_way)):
             places = [(tile.row, tile.column) for tile in batch]
-            future = client.submit(
-                run_tiles, cellseg.__version__, sealed.digest, sealed.body, places, pure=False
-            )
-            window.under_way[future.key] = (future, batch)
-            future.add_done_callback(window.arrived.put)
+            asked = (cellseg.__version__, sealed.digest, sealed.body, places)
+            yield client.submit(run_tiles, *asked, pure=False), batch
 
     def _count(self, client: Any) -> int:  # noqa: ANN401
         """Threads of the cluster, asked for now and then: workers come and go."""
@@ -173,19 +157,15 @@ class DaskEngine:
             self._counted = now
         return self._threads
 
-    def _next(self, client: Any, window: _Window) -> Any:  # noqa: ANN401
-        start = time.monotonic()
-        try:
-            while True:
-                try:
-                    future = window.arrived.get(timeout=_LOOK_SECONDS)
-                except queue.Empty:
+    def _next(self, client: Any, done: Any) -> Any:  # noqa: ANN401
+        with self.timer.stage("wait for the cluster"):
+            looked = time.monotonic()
+            while not done.has_ready():
+                time.sleep(_WAKE_SECONDS)
+                if time.monotonic() - looked > _LOOK_SECONDS:
                     self._check_alive(client)
-                    continue
-                if future.key in window.under_way:
-                    return future
-        finally:
-            self._waited += time.monotonic() - start
+                    looked = time.monotonic()
+            return next(done)
 
     def _check_alive(self, client: Any) -> None:  # noqa: ANN401
         """Give up where nothing can come any more."""
@@ -216,8 +196,8 @@ class DaskEngine:
         if refused is not None:
             raise refused
         self.devices |= {answer["device"]} - {""}
-        self.wait += answer["wait"]
-        self.detect += answer["detect"]
+        self.timer.add("wait for input, all workers", answer["wait"])
+        self.timer.add("detect", answer["detect"])
         return answer
 
     def _failure(self, future: Any) -> CellsegError:  # noqa: ANN401
@@ -293,7 +273,7 @@ class There:
         )
         with closing(self._engine.map(recipe, tiles)) as results:
             yield from results
-        self.seconds = self._engine.stages
+        self.seconds = self._engine.timer.seconds
         self.device = ", ".join(sorted(self._engine.devices))
 
 

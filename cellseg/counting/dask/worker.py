@@ -7,7 +7,6 @@ works for as many of them as it bears: two on a GPU, otherwise one.
 from __future__ import annotations
 
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -23,6 +22,7 @@ from cellseg.counting.work import TileFound, TileRead, TileWork, tiles_together
 from cellseg.detect import Detections, Detector
 from cellseg.detect.maskrcnn import MaskRCNNDetector, load_detector
 from cellseg.errors import CellsegError, InputError, RegionError, SettingsError
+from cellseg.models.timer import Timer
 from cellseg.slide import Slide, open_slide
 
 KEPT = 2
@@ -39,19 +39,17 @@ class InTurn(Detector):
 
     Attributes
     ----------
-    waited : float
-        Seconds spent waiting for the others.
+    timer : Timer
+        What ``detect`` took, without waiting for the others.
     """
 
     def __init__(self, detector: Detector, turns: threading.Semaphore) -> None:
         self.detector, self.info, self._turns = detector, detector.info, turns
-        self.waited = 0.0
+        self.timer = Timer()
 
     def detect(self, tiles: Sequence[NDArray[np.float32]], *, fill: float) -> list[Detections]:
         """See :meth:`cellseg.detect.maskrcnn.Detector.detect`."""
-        asked = time.perf_counter()
-        with self._turns:
-            self.waited += time.perf_counter() - asked
+        with self._turns, self.timer.stage("detect"):
             return self.detector.detect(tiles, fill=fill)
 
 
@@ -178,8 +176,8 @@ def _mapped(kept: _Kept, places: Sequence[tuple[int, int]]) -> Answer:
         packed = {(mapped.tile.row, mapped.tile.column): pack(mapped) for mapped in results}
     return {
         "device": device,
-        "wait": engine.clock.wait,
-        "detect": engine.clock.detect - detector.waited,
+        "wait": engine.seconds["wait for input"],
+        "detect": detector.timer.seconds.get("detect", 0.0),
         "tiles": [packed[place] for place in places],
     }
 

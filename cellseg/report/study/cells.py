@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from cellseg.export import check_exports
 from cellseg.report.study.folder import Study
 from cellseg.results.files import output_errors, replacing
+from cellseg.storage import Location
 
 CELLS = "cells.parquet"
 
 
-def write_cells(study: Study) -> Path:
+def write_cells(study: Study) -> Location:
     """Write the tables of all results into one, with the result and the image in each row.
 
     Parameters
@@ -20,7 +19,7 @@ def write_cells(study: Study) -> Path:
 
     Returns
     -------
-    Path
+    Path or RemotePath
         Of the table, in the study's folder.
 
     Raises
@@ -38,4 +37,4 @@ def write_cells(study: Study) -> Path:
     path = study.folder / CELLS
     with output_errors(path), replacing(path) as temporary:
         write_together({one.place: one.folder for one in study.counted}, temporary)
-    return path
+    return study.left(path)

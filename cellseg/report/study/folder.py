@@ -10,6 +10,8 @@ from cellseg.errors import CellsegError, InputError
 from cellseg.report.study.images import RESULT
 from cellseg.report.study.rows import Row, rows_of
 from cellseg.results import Result, load_result
+from cellseg.results.upload import send
+from cellseg.storage import Location, RemotePath
 from cellseg.text import visible
 
 
@@ -43,18 +45,39 @@ class Study:
     Attributes
     ----------
     folder : Path
-    counted : list of Counted
+    counted : tuple of Counted
         In the order of their places.
     unread : tuple of str
         Why a result folder could not be read, a line each.
     failed : tuple of Row
         Images of which there is no result.
+    place : RemotePath or None
+        Of what the folder is a copy, to which goes what is written in it.
     """
 
     folder: Path
     counted: tuple[Counted, ...]
     unread: tuple[str, ...] = ()
     failed: tuple[Row, ...] = ()
+    place: RemotePath | None = None
+
+    def shown(self, path: Path) -> Location:
+        """Where a file is for a person."""
+        is_copy = self.place is not None and path.parent == self.folder
+        return self.place.child(path.name) if self.place is not None and is_copy else path
+
+    def left(self, path: Path) -> Location:
+        """The same of a file that was written; behind a URL it is put there.
+
+        Raises
+        ------
+        OutputError
+            If the storage refuses.
+        """
+        shown = self.shown(path)
+        if isinstance(shown, RemotePath):
+            send(path, shown)
+        return shown
 
     @property
     def rows(self) -> list[Row]:
@@ -62,11 +85,17 @@ class Study:
         return [*(row for one in self.counted for row in one.rows), *self.failed]
 
 
-def load_study(folder: Path) -> Study:
+def load_study(folder: Path, *, place: RemotePath | None = None) -> Study:
     """Read the records of all results below a folder.
 
     Of a count and its corrected result the corrected one is taken; of one count that stands in
     two folders (an image of the same stem came later) the newer.
+
+    Parameters
+    ----------
+    folder : Path
+    place : RemotePath, optional
+        Of what the folder is a copy.
 
     Raises
     ------
@@ -79,10 +108,10 @@ def load_study(folder: Path) -> Study:
     corrected: set[str] = set()
     unread: list[str] = []
     for path in _result_folders(folder):
-        place = path.relative_to(folder).as_posix() if path != folder else path.name
+        inside = path.relative_to(folder).as_posix() if path != folder else path.name
         try:
             result = load_result(path)
-            one = Counted(path, visible(place), rows_of(result, visible(place)))
+            one = Counted(path, visible(inside), rows_of(result, visible(inside)))
         except CellsegError as error:
             unread.append(str(error))
             continue
@@ -92,9 +121,12 @@ def load_study(folder: Path) -> Study:
             kept[key] = (one.whole.counted, one)
     counted = [one for _, one in kept.values() if str(one.folder) not in corrected]
     if not counted and not unread:
-        raise InputError(f"{folder}: holds no results of cellseg; cellseg count makes them")
+        where = place or folder
+        raise InputError(f"{where}: holds no results of cellseg; cellseg count makes them")
     counted.sort(key=lambda one: one.place)
-    return Study(folder, tuple(counted), tuple(unread))
+    if place is not None:
+        unread = [line.replace(str(folder), str(place).rstrip("/")) for line in unread]
+    return Study(folder, tuple(counted), tuple(unread), place=place)
 
 
 def _automatic(result: Result) -> set[str]:

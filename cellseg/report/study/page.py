@@ -8,13 +8,15 @@ from pathlib import Path
 from urllib.parse import quote
 
 from cellseg.errors import CellsegError, OutputError
+from cellseg.measure.regions import counted
 from cellseg.report.page import Cell, document, safe, sortable
 from cellseg.report.study.folder import Counted, Study
 from cellseg.report.study.pictures import Pictures, pictures
-from cellseg.report.study.rows import Row
+from cellseg.report.study.rows import Labelled, Row
 from cellseg.report.study.sizes import Axis, drawn, hexes, histograms
 from cellseg.results import OUTLINES
 from cellseg.results.files import output_errors, replacing
+from cellseg.storage import Location
 
 REPORT, OVERVIEW = "report.html", "overview.png"
 
@@ -28,7 +30,7 @@ _MOST_EACH, _LEAST_EACH = 200_000, 4_000
 _MARK = 'name="generator" content="cellseg '
 
 
-def write_study(study: Study, path: Path | None = None) -> Path:
+def write_study(study: Study, path: Path | None = None) -> Location:
     """Write the page.
 
     Parameters
@@ -39,7 +41,7 @@ def write_study(study: Study, path: Path | None = None) -> Path:
 
     Returns
     -------
-    Path
+    Path or RemotePath
         Of the page.
 
     Raises
@@ -50,11 +52,13 @@ def write_study(study: Study, path: Path | None = None) -> Path:
     target = path or study.folder / REPORT
     with output_errors(target):
         if target.exists() and _MARK not in target.read_text("utf-8", "replace")[:4000]:
-            raise OutputError(f"{target}: is no page of cellseg; move it away, or take another -o")
+            raise OutputError(
+                f"{study.shown(target)}: is no page of cellseg; move it away, or take another -o"
+            )
         text = document(f"{_name(study)}: cells counted", list(_body(study, target)))
         with replacing(target) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    return target
+    return study.left(target)
 
 
 def _name(study: Study) -> str:
@@ -73,8 +77,10 @@ def _body(study: Study, page: Path) -> Iterator[str]:
     yield "in the result folders show more.</p><div class='slides'>"
     share = PICTURES_BYTES // max(1, len(study.counted))
     each = min(max(share, _LEAST_EACH), _MOST_EACH)
+    # A page on the disk does not lead to results behind a URL.
+    linked = study.place is None or page.parent == study.folder
     for number, one in enumerate(study.counted):
-        yield _slide(number, one, page, each)
+        yield _slide(number, one, page if linked else None, each)
     yield "</div>"
 
 
@@ -85,7 +91,7 @@ def _totals(study: Study) -> str:
         parts.append(f"{len(study.failed):,} not")
     for name in dict.fromkeys(row.object for row in wholes):
         cells = sum(row.cells or 0 for row in wholes if row.object == name)
-        parts.append(f"{cells:,} × {name or 'cell'}")
+        parts.append(counted(cells, name or "cell"))
     tissue = sum(row.tissue_mm2 or 0 for row in wholes)
     if tissue:
         parts.append(f"{tissue:.3g} mm² of tissue")
@@ -115,15 +121,19 @@ def _counts(study: Study) -> str:
     classes = list(dict.fromkeys(name for row in rows for name in row.cells_per_class))
     several = classes if len(classes) > 1 else []
     has_regions = any(row.region or row.region_class for row in rows)
+    markers = list(_scored(rows))
+    wells = any(row.well for row in rows)
     in_um = any(row.areas_um2 for row in rows)
     # Slides without a pixel size have their sizes in pixels alone.
     in_px = any(row.areas_px and not row.areas_um2 for row in rows)
     numbers = {id(one.whole): number for number, one in enumerate(study.counted)}
     head = [
         ("Image", False),
+        *([("Well", False)] if wells else []),
         *([("Region", False)] if has_regions else []),
         ("Cells", True),
         *((name, True) for name in several),
+        *((title, True) for title, _, _ in markers),
         ("per mm²", True),
         ("Tissue, mm²", True),
         *_area_heads("µm²", in_um),
@@ -141,9 +151,11 @@ def _counts(study: Study) -> str:
         table.append(
             [
                 Cell(name if at is None else f"<a href='#slide-{at}'>{name}</a>", row.image),
+                *([_text(row.well)] if wells else []),
                 *([_region(row)] if has_regions else []),
                 _number(row.cells, ",.0f"),
                 *(_number(row.cells_per_class.get(name), ",.0f") for name in several),
+                *(_score(row.labelling.get(name), kind) for _, name, kind in markers),
                 _number(row.density_per_mm2, ",.0f"),
                 _number(row.tissue_mm2, ".3g"),
                 *(_number(row.areas_um2.get(percent), ",.1f") for percent in _SHOWN if in_um),
@@ -165,6 +177,28 @@ def _area_heads(unit: str, wanted: bool) -> list[tuple[str, bool]]:
 def _region(row: Row) -> Cell:
     text = " · ".join(part for part in (row.region, row.region_class) if part)
     return Cell(safe(text), text or None)
+
+
+_KINDS = {"positive": "{}, % positive (95 %)", "h_score": "{}, H-score", "allred": "{}, Allred"}
+
+
+def _scored(rows: list[Row]) -> Iterator[tuple[str, str, str]]:
+    """Columns of the markers: title, marker, and which figure of it; none that is always empty."""
+    for name in dict.fromkeys(name for row in rows for name in row.labelling):
+        found = [row.labelling[name] for row in rows if name in row.labelling]
+        for kind, title in _KINDS.items():
+            if any(getattr(one, kind) is not None for one in found):
+                yield title.format(name), name, kind
+
+
+def _score(found: Labelled | None, kind: str) -> Cell:
+    value = None if found is None else getattr(found, kind)
+    if found is None or value is None:
+        return Cell("–", None)
+    if kind != "positive":
+        return _number(value, ".0f")
+    between = "" if found.interval is None else " ({:.1f} … {:.1f})".format(*found.interval)
+    return Cell(f"{value:.1f}{between}", value)
 
 
 def _number(value: float | None, spec: str) -> Cell:
@@ -214,16 +248,20 @@ def _sizes(some: list[tuple[int, Counted]], axis: Axis, quantiles: list[dict[int
     )
 
 
-def _slide(number: int, one: Counted, page: Path, most_bytes: int) -> str:
+def _slide(number: int, one: Counted, page: Path | None, most_bytes: int) -> str:
     row = one.whole
     seen = pictures(one.folder / OUTLINES, one.folder / OVERVIEW, most_bytes=most_bytes)
-    said = [f"{row.cells or 0:,} {row.object or 'cell'} masks"]
+    said = [counted(row.cells or 0, row.object or "cell")]
     if row.density_per_mm2 is not None:
         said.append(f"{row.density_per_mm2:,.0f} per mm²")
+    for name, found in row.labelling.items():
+        if found.positive is not None:
+            said.append(f"{name} {found.positive:.1f} % positive")
+    links = [_links(one.folder, page)] if page is not None else []
     notes = "".join(f"<li>{safe(text)}</li>" for text in row.warnings)
     return (
         f"<article class='slide' id='slide-{number}'><h3>{safe(row.image)}</h3>"
-        f"<p class='muted'>{safe(', '.join(said))} · {_links(one.folder, page)}</p>"
+        f"<p class='muted'>{' · '.join([safe(', '.join(said)), *links])}</p>"
         + "".join(f"<p class='doubt'>{safe(doubt)}</p>" for doubt in row.doubts)
         + _figures(row, seen)
         + (f"<details><summary>Notes</summary><ul>{notes}</ul></details>" if notes else "")
@@ -237,7 +275,12 @@ def _links(folder: Path, page: Path) -> str:
         home = Path(os.path.relpath(folder.absolute(), page.absolute().parent)).as_posix()
     except ValueError:  # on another drive
         home = folder.absolute().as_posix()
-    names = {OUTLINES: "outlines", OVERVIEW: "overview", "cells.csv": "table"}
+    names = {
+        OUTLINES: "outlines",
+        OVERVIEW: "overview",
+        "histogram.png": "histogram",
+        "cells.csv": "table",
+    }
     return ", ".join(
         f"<a href='{quote(f'./{home}/{name}')}'>{text}</a>"
         for name, text in names.items()

@@ -18,6 +18,37 @@ Status = Literal["complete", "partial", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """How many cells are positive for a marker, in per cent; what is not known is None.
+
+    Attributes
+    ----------
+    positive : float or None
+        The labelling index.
+    interval : (float, float) or None
+        95 % of it.
+    h_score : float or None
+    allred : int or None
+    """
+
+    positive: float | None
+    interval: tuple[float, float] | None
+    h_score: float | None
+    allred: int | None
+
+    @classmethod
+    def of(cls, found: Mapping[str, Any]) -> Labelled:
+        """Of a marker's part of ``summary.labelling``, or a region's part of that."""
+        index, interval, allred = (found[name] for name in ("index", "index_interval", "allred"))
+        return cls(
+            positive=None if index is None else 100 * float(index),
+            interval=None if interval is None else (100 * interval[0], 100 * interval[1]),
+            h_score=_number(found["h_score"]),
+            allred=None if allred is None else int(allred),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """A slide, or a region of it. What is not known is None.
 
@@ -36,6 +67,10 @@ class Row:
         ``nucleus`` or ``cell``.
     cells : int or None
     cells_per_class : dict of str to int
+    labelling : dict of str to Labelled
+        By marker, where cells have classes by measurement.
+    well : str
+        Of a plate's field; empty otherwise.
     cells_interval : (int, int) or None
         95 % interval of the true number.
     tissue_mm2 : float or None
@@ -68,6 +103,8 @@ class Row:
     object: str = ""
     cells: int | None = None
     cells_per_class: dict[str, int] = field(default_factory=dict)
+    labelling: dict[str, Labelled] = field(default_factory=dict)
+    well: str = ""
     cells_interval: tuple[int, int] | None = None
     tissue_mm2: float | None = None
     density_per_mm2: float | None = None
@@ -102,13 +139,23 @@ def rows_of(result: Result, place: str) -> list[Row]:
     run = result.run
     try:
         common = _common(result, place)
-        whole = Row(**common, **_figures(run["summary"], area="tissue_mm2"))
+        markers = run["summary"].get("labelling") or []
+        whole = Row(
+            **common,
+            **_figures(run["summary"], area="tissue_mm2"),
+            labelling={_text(one["name"]): Labelled.of(one) for one in markers},
+        )
         regions = [
             Row(
                 **common,
                 **_figures(one, area="area_mm2"),
                 region=_text(one.get("name")),
                 region_class=_text(one.get("class")),
+                labelling={
+                    _text(marker["name"]): Labelled.of(marker["regions"][one["name"]])
+                    for marker in markers
+                    if one.get("name") in marker["regions"]  # else it holds no cell
+                },
             )
             for one in run["summary"].get("regions") or []
         ]
@@ -123,6 +170,7 @@ def _common(result: Result, place: str) -> dict[str, Any]:
     doubts = _texts(run.get("doubts"))
     return {
         "image": result.image_name,
+        "well": result.well,
         "path": _text(_section(run, "image").get("path")),
         "result": place,
         "status": "complete" if result.is_complete else "partial",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,18 +13,27 @@ from cellseg.errors import OutputError
 from cellseg.report.study.folder import Study
 from cellseg.report.study.rows import PERCENT, Row
 from cellseg.results.files import output_errors, replacing
+from cellseg.storage import Location
 from cellseg.text import as_cell, from_cell, visible
 
 SUMMARY = "summary.csv"
 
 _FIRST = ("image", "result", "status", "region", "region_class", "object", "cells")
 _LAST = (
-    "mpp", "mpp_source", "model", "protocol", "score", "seconds", "counted", "corrected",
+    "well", "mpp", "mpp_source", "model", "protocol", "score", "seconds", "counted", "corrected",
     "doubts", "warnings", "path",
 )  # fmt: skip
 
+_LABELLED = (
+    "positive_percent",
+    "positive_percent_low",
+    "positive_percent_high",
+    "h_score",
+    "allred",
+)
 
-def write_summary(study: Study) -> Path:
+
+def write_summary(study: Study) -> Location:
     """Write the table, if what it says has changed.
 
     Parameters
@@ -33,7 +42,7 @@ def write_summary(study: Study) -> Path:
 
     Returns
     -------
-    Path
+    Path or RemotePath
         Of the table, in the study's folder.
 
     Raises
@@ -45,11 +54,14 @@ def write_summary(study: Study) -> Path:
     text = _text(study.rows)
     with output_errors(path):
         if path.exists() and _header(path)[: len(_FIRST)] != list(_FIRST):
-            raise OutputError(f"{path}: is no summary of cellseg; move it away and run it again")
+            raise OutputError(
+                f"{study.shown(path)}: is no summary of cellseg; move it away and run it again"
+            )
         if not path.exists() or path.read_bytes() != text.encode():
             with replacing(path) as temporary:
                 temporary.write_bytes(text.encode())
-    return path
+            return study.left(path)
+    return study.shown(path)
 
 
 def with_failures(
@@ -97,13 +109,16 @@ def _header(path: Path) -> list[str]:
 
 def _text(rows: Sequence[Row]) -> str:
     classes = list(dict.fromkeys(name for row in rows for name in row.cells_per_class))
+    markers = list(dict.fromkeys(name for row in rows for name in row.labelling))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
         [
             *_FIRST,
             *(f"cells_{name}" for name in classes),
-            "interval_low", "interval_high", "tissue_mm2", "density_per_mm2",
+            "interval_low", "interval_high",
+            *(f"{figure}_{name}" for name in markers for figure in _LABELLED),
+            "tissue_mm2", "density_per_mm2",
             *(f"area_um2_p{percent:02}" for percent in PERCENT),
             *(f"area_px_p{percent:02}" for percent in PERCENT),
             *_LAST,
@@ -114,13 +129,26 @@ def _text(rows: Sequence[Row]) -> str:
         values = [
             *(getattr(row, name) for name in _FIRST),
             *(row.cells_per_class.get(name) for name in classes),
-            low, high, row.tissue_mm2, row.density_per_mm2,
+            low, high,
+            *(value for name in markers for value in _labelled(row, name)),
+            row.tissue_mm2, row.density_per_mm2,
             *(row.areas_um2.get(percent) for percent in PERCENT),
             *(row.areas_px.get(percent) for percent in PERCENT),
             *(getattr(row, name) for name in _LAST),
         ]  # fmt: skip
         writer.writerow([_cell(value) for value in values])
     return out.getvalue()
+
+
+def _labelled(row: Row, marker: str) -> Iterator[float | None]:
+    """As :data:`_LABELLED` names them."""
+    found = row.labelling.get(marker)
+    if found is None:
+        yield from (None,) * len(_LABELLED)
+        return
+    yield found.positive
+    yield from found.interval or (None, None)
+    yield from (found.h_score, found.allred)
 
 
 def _cell(value: object) -> str:

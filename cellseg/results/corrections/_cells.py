@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from cellseg.errors import InputError, SettingsError
 from cellseg.geometry import Box
 from cellseg.measure import REGION, Scale
+from cellseg.measure.doubts import Expected, doubts
 from cellseg.measure.summary import Summary, SummaryBuilder
 from cellseg.results import Result
 from cellseg.results.classified import NEEDED, Classification
 from cellseg.results.corrections._edit import Edit, EditedCell
 from cellseg.results.corrections._log import check_token
 from cellseg.results.corrections._pyramid import CHUNK_PX, PatchedPyramid
-from cellseg.results.corrections._slide import Measurer, section
+from cellseg.results.corrections._slide import Measurer
 
 _CENTROID = ("centroid_y_px", "centroid_x_px")
 _PLACE = ("bbox_y0_px", "bbox_x0_px", "bbox_y1_px", "bbox_x1_px")
@@ -108,12 +109,16 @@ class CorrectedCells:
 
     def recount(self) -> Summary:
         """Measure the cells that changed, and only those; the totals as corrected."""
+        return self.judged()[0]
+
+    def judged(self) -> tuple[Summary, list[str]]:
+        """The same, and why these totals may be wrong; nothing where one cannot know."""
         self._measure(
             [n for n, cell in self._cells.items() if cell is not None and not self._is_measured(n)]
         )
         scale = Scale(self.result.frame.downsample, self.result.frame.mpp)
         name = str(self.result.run.get("object", "cell"))
-        frame, before = self.result.frame, section(self.result, "summary")
+        frame, before = self.result.frame, self.result.section("summary")
         regions = None if self.regions is None else self.regions.on(frame.height, frame.width)
         builder = SummaryBuilder(self.classes, object=name, scale=scale, regions=regions)
         columns = [*NEEDED, REGION, "touches_border", "stitched"]
@@ -134,10 +139,15 @@ class CorrectedCells:
             skipped_share=before.get("skipped_share"),
             tissue_mm2_in_regions=[one["tissue_mm2"] for one in before.get("regions", ())],
         )
+        expected = Expected.of(self.result.run)
+        found = []
+        if expected is not None and summary.cells:  # of none, a person took them away
+            found = doubts(summary, builder.most_common_area_px(), expected)
         if self._made is None:
-            return summary
+            return summary, found
         cells = pd.concat([kept[untouched], edited.reindex(columns=kept.columns)])
-        return replace(summary, labelling=tuple(self._made.scores(cells, self.result.frame.mpp)))
+        scores = tuple(self._made.scores(cells, self.result.frame.mpp))
+        return replace(summary, labelling=scores), found
 
     def edited_table(self) -> pd.DataFrame:
         """Rows of the edited cells that are there, measured; columns as in the result's table."""
@@ -258,20 +268,12 @@ class CorrectedCells:
         for (label, cell), (_, row) in zip(cells, table.iterrows(), strict=True):
             self._measured[label] = (cell, row)
 
-    def _window(self, origin: tuple[int, int], shape: tuple[int, ...]) -> Box:
+    def _clipped(self, origin: tuple[int, int], pixels: NDArray[Any]) -> tuple[Box, NDArray[Any]]:
+        """The part of a picture, (h, w), that lies on the slide."""
         y, x = origin
-        height, width = self.pyramid.shape
-        y0, x0 = min(max(y, 0), height), min(max(x, 0), width)
-        y1, x1 = max(y0, min(y + shape[0], height)), max(x0, min(x + shape[1], width))
-        return Box(y0, x0, y1, x1)
-
-    def _clipped(
-        self, origin: tuple[int, int], mask: NDArray[np.bool_]
-    ) -> tuple[Box, NDArray[np.bool_]]:
-        """The part of a mask that lies on the slide."""
-        box = self._window(origin, mask.shape)
-        y, x = origin
-        return box, np.asarray(mask[box.y0 - y : box.y1 - y, box.x0 - x : box.x1 - x], np.bool_)
+        whole = Box(y, x, y + pixels.shape[0], x + pixels.shape[1])
+        box = whole.intersection(Box(0, 0, *self.pyramid.shape))
+        return box, pixels[box.inside(whole)]
 
     def _renamed(self, label: int, cell: EditedCell) -> pd.Series[Any] | None:
         """The automatic row with another class, where the outline is still the automatic one."""

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeIn
 
 from cellseg.annotations.outlines import outline_of
 from cellseg.annotations.run_lengths import encoded
-from cellseg.geometry import Box
+from cellseg.geometry import Box, box_of
 
 Kind = Literal["delete", "add", "redraw", "split", "merge", "class"]
 
@@ -95,20 +95,15 @@ class EditedCell:
         cls, origin: tuple[int, int], mask: NDArray[np.bool_], name: str, *, score: float = 1.0
     ) -> EditedCell:
         """A cell from a mask with room around it; ``origin`` is its corner's lattice (y, x)."""
-        ys, xs = np.nonzero(mask)
-        if not ys.size:
+        if (box := box_of(mask)) is None:
             raise ValueError("a cell without pixels")
-        y0, y1, x0, x1 = ys.min(), ys.max() + 1, xs.min(), xs.max() + 1
-        box = Box(
-            int(y0) + origin[0], int(x0) + origin[1], int(y1) + origin[0], int(x1) + origin[1]
-        )
-        return cls(box, np.array(mask[y0:y1, x0:x1], np.bool_), name, score)
+        return cls(box.shifted(*origin), np.array(mask[box.pixels], np.bool_), name, score)
 
     def as_dict(self) -> dict[str, object]:
         """Ready for JSON; the mask as COCO's compressed run lengths."""
         code = encoded((0, 0, *self.mask.shape), self.mask, self.mask.shape)["counts"]
         return {
-            "box": [self.box.y0, self.box.x0, self.box.y1, self.box.x1],
+            "box": list(self.box.corners),
             "mask": code.decode("ascii") if isinstance(code, bytes) else code,
             "class": self.name,
             "score": round(self.score, 6),
@@ -143,13 +138,7 @@ class Change:
     @property
     def box(self) -> Box:
         """Around both."""
-        boxes = [cell.box for cell in (self.before, self.after) if cell is not None]
-        return Box(
-            min(box.y0 for box in boxes),
-            min(box.x0 for box in boxes),
-            max(box.y1 for box in boxes),
-            max(box.x1 for box in boxes),
-        )
+        return Box.around(cell.box for cell in (self.before, self.after) if cell is not None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,13 +167,7 @@ class Edit:
     @property
     def box(self) -> Box:
         """Around everything that changes."""
-        boxes = [change.box for change in self.changes]
-        return Box(
-            min(box.y0 for box in boxes),
-            min(box.x0 for box in boxes),
-            max(box.y1 for box in boxes),
-            max(box.x1 for box in boxes),
-        )
+        return Box.around(change.box for change in self.changes)
 
     def __str__(self) -> str:
         """For a person: ``delete 12`` or ``split 7 into 7, 301``."""
@@ -205,7 +188,7 @@ class Edit:
             "cells": [
                 {
                     "label": change.label,
-                    "box": [change.box.y0, change.box.x0, change.box.y1, change.box.x1],
+                    "box": list(change.box.corners),
                     "before": None if change.before is None else change.before.name,
                     "after": None if change.after is None else change.after.name,
                 }

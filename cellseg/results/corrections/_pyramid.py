@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections import OrderedDict
 from collections.abc import Sequence
 from threading import RLock
@@ -12,7 +11,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from cellseg.geometry import Box
+from cellseg.geometry import Box, box_of, indexed
 
 CHUNK_PX = 1024
 
@@ -55,35 +54,15 @@ class PatchedLevel:
 
     def __getitem__(self, key: object) -> NDArray[np.uint32]:
         """Basic indexing: integers, slices and ``...``."""
-        keys: list[Any] = [k for k in (key if isinstance(key, tuple) else (key,)) if k is not ...]
-        keys += [slice(None)] * (2 - len(keys))
-        bounds, inner = [], []
-        for k, side in zip(keys, self.shape, strict=True):
-            if isinstance(k, slice):
-                touched = range(*k.indices(side))
-                if not len(touched):
-                    bounds.append((0, 0))
-                    inner.append(slice(None))
-                    continue
-                low, high = min(touched[0], touched[-1]), max(touched[0], touched[-1]) + 1
-                bounds.append((low, high))
-                inner.append(slice(None, None, touched.step))
-            else:
-                place = operator.index(k)
-                if not -side <= place < side:
-                    raise IndexError(f"index {place} is outside of {side} pixels")
-                bounds.append((place % side, place % side + 1))
-                inner.append(0)  # type: ignore[arg-type]
-        (y0, y1), (x0, x1) = bounds
-        return np.asarray(self.read(Box(y0, x0, y1, x1))[tuple(inner)])
+        return indexed(key, self.shape, self.read)
 
     def read(self, box: Box) -> NDArray[np.uint32]:
         """The labels of a box inside the image, (h, w)."""
         out = np.zeros(box.shape, np.uint32)
-        for row, column in self._chunks_of(box):
+        for row, column in box.chunks(*self.chunks):
             chunk = self._chunk(row, column)
             part = chunk.intersection(box)
-            out[_inside(part, box)] = self._decode(row, column)[_inside(part, chunk)]
+            out[part.inside(box)] = self._decode(row, column)[part.inside(chunk)]
         return out
 
     def _decode(self, row: int, column: int) -> NDArray[np.uint32]:
@@ -96,9 +75,9 @@ class PatchedLevel:
             chunk = self._chunk(row, column)
             found: Any
             if key in self._painted:
-                found = self._memory()[chunk.y0 : chunk.y1, chunk.x0 : chunk.x1]
+                found = self._memory()[chunk.pixels]
             elif self._base is not None:
-                found = self._base[chunk.y0 : chunk.y1, chunk.x0 : chunk.x1]
+                found = self._base[chunk.pixels]
             else:
                 return np.zeros(chunk.shape, np.uint32)
             return self._keep(key, np.asarray(found, np.uint32))
@@ -110,27 +89,24 @@ class PatchedLevel:
         while len(self._decoded) > DECODED:
             old, labels = self._decoded.popitem(last=False)
             if old in self._painted:
-                place = self._chunk(*old)
-                self._memory()[place.y0 : place.y1, place.x0 : place.x1] = labels
+                self._memory()[self._chunk(*old).pixels] = labels
         return chunk
 
     def read_base(self, box: Box) -> NDArray[np.uint32]:
         """What is on the disk, whatever was painted over it."""
         if self._base is None:
             return np.zeros(box.shape, np.uint32)
-        return np.asarray(self._base[box.y0 : box.y1, box.x0 : box.x1], np.uint32)
+        return np.asarray(self._base[box.pixels], np.uint32)
 
     def write(self, y0: int, x0: int, labels: NDArray[np.uint32]) -> None:
         """Paint over a part."""
         box = Box(y0, x0, y0 + labels.shape[0], x0 + labels.shape[1])
-        if not box.area:
-            return
         with self._lock:
-            for row, column in self._chunks_of(box):
+            for row, column in box.chunks(*self.chunks):
                 chunk = self._chunk(row, column)
                 part = chunk.intersection(box)
                 painted = np.array(self._decode(row, column))
-                painted[_inside(part, chunk)] = labels[_inside(part, box)]
+                painted[part.inside(chunk)] = labels[part.inside(box)]
                 self._painted.add((row, column))
                 self._keep((row, column), painted)
 
@@ -144,16 +120,6 @@ class PatchedLevel:
                 fill_value=0,
             )
         return self._store
-
-    def _chunks_of(self, box: Box) -> list[tuple[int, int]]:
-        height, width = self.chunks
-        if not box.area:
-            return []
-        return [
-            (row, column)
-            for row in range(box.y0 // height, (box.y1 - 1) // height + 1)
-            for column in range(box.x0 // width, (box.x1 - 1) // width + 1)
-        ]
 
     def _chunk(self, row: int, column: int) -> Box:
         height, width = self.chunks
@@ -212,19 +178,6 @@ class PatchedPyramid:
     def mask_of(self, label: int, around: Box) -> tuple[Box, NDArray[np.bool_]] | None:
         """A cell's tight box and mask, looked for in ``around``; None where it is not there."""
         inside = around.intersection(Box(0, 0, *self.shape))
-        if not inside.area:
-            return None
         mask = self.levels[0].read(inside) == label
-        ys, xs = np.nonzero(mask)
-        if not ys.size:
-            return None
-        y0, y1, x0, x1 = int(ys.min()), int(ys.max()) + 1, int(xs.min()), int(xs.max()) + 1
-        box = Box(inside.y0 + y0, inside.x0 + x0, inside.y0 + y1, inside.x0 + x1)
-        return box, mask[y0:y1, x0:x1]
-
-
-def _inside(part: Box, whole: Box) -> tuple[slice, slice]:
-    return (
-        slice(part.y0 - whole.y0, part.y1 - whole.y0),
-        slice(part.x0 - whole.x0, part.x1 - whole.x0),
-    )
+        box = box_of(mask)
+        return None if box is None else (box.shifted(inside.y0, inside.x0), mask[box.pixels])

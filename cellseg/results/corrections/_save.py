@@ -29,7 +29,7 @@ from cellseg.results import (
     recorded_ground,
 )
 from cellseg.results.corrections._log import LOG_NAME, check_token, token_of
-from cellseg.results.corrections._slide import open_result_slide, section
+from cellseg.results.corrections._slide import open_result_slide
 
 if TYPE_CHECKING:
     from cellseg.results.corrections._session import Corrections
@@ -62,11 +62,11 @@ def save(
     done = 0
     edits = [edit.summary() for edit in corrections.edits]
     key = sha256("\0".join([token_of(result), *map(repr, edits)]).encode()).hexdigest()
-    summary = corrections.recount()
+    summary, suspect = corrections.judged()
     with ResultFolder.open(path, key=key) as out:
         for table, cells in corrections.batches():
             instances = Instances.build(
-                [(c.box.y0, c.box.x0, c.box.y1, c.box.x1) for c in cells],
+                [c.box.corners for c in cells],
                 [c.score for c in cells],
                 [corrections.classes.index(name) for name in table["class"]],
                 [c.mask for c in cells],
@@ -85,10 +85,16 @@ def save(
             "expansion",
         )
         record = {name: value for name, value in result.run.items() if name not in own}
+        doubted = record.get("doubts") or ()
         record |= {
             "cellseg": cellseg.__version__,
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "summary": summary.as_dict(),
+            "doubts": suspect,
+            "warnings": [
+                *(text for text in record.get("warnings") or () if text not in doubted),
+                *suspect,
+            ],
             "corrected_from": {
                 "folder": readable(result.path.name),
                 "result": token_of(result),
@@ -127,8 +133,8 @@ def _refuse_other(path: Path, result: Result) -> None:
     except InputError:
         return
     origin = there.run.get("corrected_from")
-    image = section(there, "image").get("path")
-    if not isinstance(origin, dict) or image != section(result, "image").get("path"):
+    image = there.section("image").get("path")
+    if not isinstance(origin, dict) or image != result.section("image").get("path"):
         raise OutputError(f"{path}: holds another result; take another folder")
 
 
@@ -160,7 +166,7 @@ def _overview(result: Result, title: str) -> Overview | None:
             names = list(slide.channels)
     except CellsegError:
         return None
-    counted = section(result, "settings").get("channels") or names
+    counted = result.section("settings").get("channels") or names
     places = [names.index(name) for name in counted if name in names] or [0]
     return Overview(
         image=display_rgb(np.asarray(image[..., places])),

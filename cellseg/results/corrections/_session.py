@@ -117,7 +117,7 @@ class Corrections(CorrectedCells):
             If nothing of it is left.
         """
         inside, part = self._clipped(origin, mask)
-        free = part & (self.pyramid.levels[0].read(inside) == 0)
+        free = np.asarray(part, np.bool_) & (self.pyramid.levels[0].read(inside) == 0)
         if not free.any():
             raise SettingsError("nothing was drawn, or only over cells that are there already")
         cell = EditedCell.cut((inside.y0, inside.x0), free, self._class(name))
@@ -142,11 +142,8 @@ class Corrections(CorrectedCells):
         Edit or None
             None where nothing differs.
         """
-        window = self._window(origin, painted.shape)
-        y0, x0 = origin
-        wanted = np.asarray(
-            painted[window.y0 - y0 : window.y1 - y0, window.x0 - x0 : window.x1 - x0], np.int64
-        )
+        window, part = self._clipped(origin, painted)
+        wanted = np.asarray(part, np.int64)
         now = self.pyramid.levels[0].read(window).astype(np.int64)
         differs = wanted != now
         if not differs.any():
@@ -209,12 +206,7 @@ class Corrections(CorrectedCells):
         if len(cells) < 2:
             raise SettingsError("select at least two cells to merge")
         _refuse_apart([cell.box for cell in cells.values()])
-        frame = Box(
-            min(cell.box.y0 for cell in cells.values()),
-            min(cell.box.x0 for cell in cells.values()),
-            max(cell.box.y1 for cell in cells.values()),
-            max(cell.box.x1 for cell in cells.values()),
-        )
+        frame = Box.around(cell.box for cell in cells.values())
         now = self.pyramid.levels[0].read(frame)
         mask = joined([now == label for label in cells], now == 0)
         kept = max(cells, key=lambda label: (np.count_nonzero(cells[label].mask), -label))
@@ -329,14 +321,11 @@ class Corrections(CorrectedCells):
             if not wanted.any():
                 return None
             return EditedCell.cut((window.y0, window.x0), wanted, self._class(name))
-        y0, x0 = min(before.box.y0, window.y0), min(before.box.x0, window.x0)
-        y1, x1 = max(before.box.y1, window.y1), max(before.box.x1, window.x1)
-        whole = np.zeros((y1 - y0, x1 - x0), np.bool_)
-        whole[before.box.y0 - y0 : before.box.y1 - y0, before.box.x0 - x0 : before.box.x1 - x0] = (
-            before.mask
-        )
-        whole[window.y0 - y0 : window.y1 - y0, window.x0 - x0 : window.x1 - x0] = wanted
-        return EditedCell.cut((y0, x0), whole, before.name) if whole.any() else None
+        frame = Box.around((before.box, window))
+        whole = np.zeros(frame.shape, np.bool_)
+        whole[before.box.inside(frame)] = before.mask
+        whole[window.inside(frame)] = wanted
+        return EditedCell.cut((frame.y0, frame.x0), whole, before.name) if whole.any() else None
 
 
 def _refuse_apart(boxes: Sequence[Box]) -> None:

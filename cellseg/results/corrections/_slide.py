@@ -21,12 +21,6 @@ from cellseg.slide import Slide, open_slide
 from cellseg.storage import Location
 
 
-def section(result: Result, name: str) -> dict[str, Any]:
-    """A part of run.json; empty where there is none."""
-    found = result.run.get(name)
-    return found if isinstance(found, dict) else {}
-
-
 def find_slide(result: Result) -> Path:
     """Where the slide is: as recorded, or beside the folder when both were moved.
 
@@ -35,7 +29,7 @@ def find_slide(result: Result) -> Path:
     InputError
         If it is at neither place.
     """
-    recorded = Path(str(section(result, "image").get("path", "")))
+    recorded = Path(str(result.section("image").get("path", "")))
     beside = result.path.absolute().parent
     for path in (recorded, beside / recorded, beside / recorded.name):
         if recorded.name and path.exists():
@@ -45,7 +39,7 @@ def find_slide(result: Result) -> Path:
 
 def opening(result: Result) -> dict[str, Any]:
     """How the run opened its slide, as far as run.json says it."""
-    settings = section(result, "settings")
+    settings = result.section("settings")
     kept = {key: settings[key] for key in ("z", "t", "series") if settings.get(key) is not None}
     return kept | ({} if result.frame.mpp is None else {"mpp": result.frame.mpp})
 
@@ -100,7 +94,7 @@ class Measurer:
 
     def measure(self, cells: Sequence[EditedCell]) -> pd.DataFrame:
         """One row a cell, the result's columns but ``label``, ``class`` and ``object``."""
-        frame, protocol = self._result.frame, section(self._result, "protocol")
+        frame, protocol = self._result.frame, self._result.section("protocol")
         stain: Stain = protocol.get("stain", "brightfield")
         names = [str(column["name"]) for column in self._result.run["columns"]]
         scale = Scale(frame.downsample, frame.mpp)
@@ -108,12 +102,12 @@ class Measurer:
         if self._slide is not None and protocol.get("intensity"):
             channels = tuple(self._slide.channels)
         instances = Instances.build(
-            [(c.box.y0, c.box.x0, c.box.y1, c.box.x1) for c in cells],
+            [c.box.corners for c in cells],
             [c.score for c in cells],
             [0] * len(cells),
             [c.mask for c in cells],
         )
-        settings = section(self._result, "settings")
+        settings = self._result.section("settings")
         white = None if stain == "fluorescence" else settings.get("intensity_high")
         if settings.get("dyes"):
             white = Dyes.from_dict(settings["dyes"])

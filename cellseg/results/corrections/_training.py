@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from cellseg.annotations.run_lengths import annotation
 from cellseg.errors import OutputError, SettingsError
-from cellseg.geometry import Box
+from cellseg.geometry import Box, box_of
 from cellseg.results.corrections._log import check_token
 from cellseg.results.corrections._session import Corrections
-from cellseg.results.corrections._slide import open_result_slide, section
+from cellseg.results.corrections._slide import open_result_slide
 from cellseg.results.files import is_bare_name, output_errors, replacing
 from cellseg.slide import Slide
 
@@ -70,7 +70,7 @@ def export_training(
     path = home / "annotations.json"
     if path.exists():
         raise OutputError(f"{path}: is there already; take another folder, train with both files")
-    stain = str(section(result, "protocol").get("stain", "unknown"))
+    stain = str(result.section("protocol").get("stain", "unknown"))
     lattice_mpp = None if result.frame.mpp is None else result.frame.mpp * result.frame.downsample
     modality = {"he": "histology", "ihc": "histology ihc"}.get(stain, stain)
     images: list[dict[str, object]] = []
@@ -119,18 +119,11 @@ def _windows(corrections: Corrections, regions: Sequence[Box] | None) -> list[Bo
         return []
     if max(height, width) <= WHOLE_PX:
         return [extent]
-    places = set()
-    for edit in corrections.edits:
-        for change in edit.changes:
-            box = change.box
-            rows = range(box.y0 // WINDOW_PX, (box.y1 - 1) // WINDOW_PX + 1)
-            columns = range(box.x0 // WINDOW_PX, (box.x1 - 1) // WINDOW_PX + 1)
-            places |= {(y, x) for y in rows for x in columns}
+    changes = [change for edit in corrections.edits for change in edit.changes]
+    places = {place for change in changes for place in change.box.chunks(WINDOW_PX, WINDOW_PX)}
+    window = Box(0, 0, WINDOW_PX, WINDOW_PX)
     return [
-        Box(y * WINDOW_PX, x * WINDOW_PX, (y + 1) * WINDOW_PX, (x + 1) * WINDOW_PX).intersection(
-            extent
-        )
-        for y, x in sorted(places)
+        window.shifted(y * WINDOW_PX, x * WINDOW_PX).intersection(extent) for y, x in sorted(places)
     ]
 
 
@@ -150,7 +143,7 @@ def _tiled(region: Box) -> list[Box]:
 def _pixels(slide: Slide, corrections: Corrections, window: Box) -> NDArray[Any]:
     """What the network saw: one channel, or red, green and blue; (h, w) or (h, w, 3)."""
     names = list(slide.channels)
-    counted = section(corrections.result, "settings").get("channels") or names
+    counted = corrections.result.section("settings").get("channels") or names
     places = [names.index(name) for name in counted if name in names] or list(range(len(names)))
     pixels = slide.read(window, downsample=corrections.result.frame.downsample, channels=places[:3])
     if pixels.shape[2] == 3:
@@ -170,18 +163,15 @@ def _annotations(
     found: list[dict[str, object]] = []
     for label in np.unique(labels[labels > 0]).tolist():
         mask = labels == label
-        area = int(np.count_nonzero(mask))
-        if area < SMALLEST_PX:
+        box = box_of(mask)
+        if box is None or np.count_nonzero(mask) < SMALLEST_PX:
             continue
-        ys, xs = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-        box = (int(ys[0]), int(xs[0]), int(ys[-1]) + 1, int(xs[-1]) + 1)
-        cut = mask[box[0] : box[2], box[1] : box[3]]
         found.append(
             {
                 "id": first + len(found),
                 "image_id": image,
                 "category_id": corrections.classes.index(corrections.cell(label).name) + 1,
-                **annotation(box, cut, window.shape),
+                **annotation(box.corners, mask[box.pixels], window.shape),
             }
         )
     return found
