@@ -58,15 +58,9 @@ class Tally:
         if found.lost is not None:
             self.failure(found.lost.box, found.lost.error)
 
-<<<<<<< HEAD
     def failure(self, box: Box, error: str) -> None:
         """A tile's core, or what of it did not decode."""
-        self.failures.append({"box": [box.y0, box.x0, box.y1, box.x1], "error": error[:300]})
-=======
-    def failure(self, tile: Tile, error: str) -> None:
-        """A tile that did not decode."""
-        self.failures.append({"box": list(tile.core.corners), "error": error[:300]})
->>>>>>> main
+        self.failures.append({"box": list(box.corners), "error": error[:300]})
 
     def warnings(self, protocol: CountProtocol, scale: Scale) -> list[str]:
         """What a person should know, one line each."""

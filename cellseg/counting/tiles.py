@@ -159,7 +159,6 @@ class TileSource:
         return self.slide.read(box, downsample=self.plan.downsample, channels=self.measured)
 
     def _around_damage(self, tile: Tile) -> TilePixels:
-<<<<<<< HEAD
         padded, core = tile.padded, tile.core
         raw = np.zeros((*padded.shape, len(self.measured)), dtype=self.slide.dtype)
         damaged, errors = [], []
@@ -168,9 +167,8 @@ class TileSource:
         columns = _edges(padded.x0, core.x0, core.x1, padded.x1)
         blocks = [Box(y0, x0, y1, x1) for y0, y1 in pairwise(rows) for x0, x1 in pairwise(columns)]
         for block in blocks:
-            y, x = block.y0 - padded.y0, block.x0 - padded.x0
             try:
-                raw[y : y + block.height, x : x + block.width] = self._region(block)
+                raw[block.inside(padded)] = self.region(block)
             except RegionError as error:
                 damaged.append(block)
                 errors += [error] * block.intersects(core)
@@ -184,29 +182,6 @@ class TileSource:
             y0, x0, y1, x1 = map(min, corners)
             lost = Lost(Box(y0, x0, -y1, -x1), len(gone), str(errors[0]))
         return TilePixels(padded, raw, tuple(damaged), lost)
-=======
-        core = self.region(tile.core)
-        raw = np.zeros((*tile.padded.shape, core.shape[-1]), dtype=core.dtype)
-        damaged = []
-        padded = tile.padded
-        # Blocks end at the core's border: damage in the halo then never counts as the core's.
-        rows = _edges(padded.y0, tile.core.y0, tile.core.y1, padded.y1)
-        columns = _edges(padded.x0, tile.core.x0, tile.core.x1, padded.x1)
-        for y0, y1 in pairwise(rows):
-            for x0, x1 in pairwise(columns):
-                block = Box(y0, x0, y1, x1)
-                if block.intersects(tile.core):
-                    continue
-                try:
-                    raw[block.inside(padded)] = self.region(block)
-                except RegionError:
-                    damaged.append(block)
-        raw[tile.core.inside(padded)] = core
-        log.info(
-            "tile (%d, %d): %d damaged blocks in its halo", tile.row, tile.column, len(damaged)
-        )
-        return TilePixels(padded, raw, tuple(damaged))
->>>>>>> main
 
 
 def _edges(*corners: int) -> list[int]:

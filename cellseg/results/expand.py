@@ -115,13 +115,8 @@ class _Expansion:
     ) -> None:
         self._result, self._by, self._distance = result, by, distance
         self._slide, self._notes, self._unread = slide, notes, 0
-<<<<<<< HEAD
         frame = result.frame
-        measured = slide is not None and section(result, "protocol").get("intensity")
-=======
-        run, frame = result.run, result.frame
         measured = slide is not None and result.section("protocol").get("intensity")
->>>>>>> main
         channels = tuple(slide.channels) if slide is not None and measured else ()
         self._seen = _seen(result, channels)
         self._rows = len(result.rows())
@@ -234,8 +229,7 @@ def _seen(result: Result, channels: tuple[str, ...]) -> Seen:
     InputError
         If ``run.json`` is damaged.
     """
-<<<<<<< HEAD
-    settings, stain = section(result, "settings"), section(result, "protocol").get("stain")
+    settings, stain = result.section("settings"), result.section("protocol").get("stain")
     try:
         seen = Seen(channels, stain=stain or "brightfield")
         if not seen.stains:
@@ -248,14 +242,3 @@ def _seen(result: Result, channels: tuple[str, ...]) -> Seen:
             f"{result.run_path}: does not say the slide's white (intensity_high) or its dyes: "
             f"{type(error).__name__}: {error}"
         ) from error
-=======
-    settings, stain = result.section("settings"), result.section("protocol").get("stain")
-    seen = Seen(channels, stain=stain or "brightfield")
-    if not seen.stains:
-        return seen
-    if settings.get("dyes"):
-        return replace(seen, white=Dyes.from_dict(settings["dyes"]))
-    if not settings.get("intensity_high"):
-        raise InputError(f"{result.run_path}: does not say the slide's white (intensity_high)")
-    return replace(seen, white=float(settings["intensity_high"]))
->>>>>>> main
