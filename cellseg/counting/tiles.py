@@ -178,9 +178,7 @@ class TileSource:
         log.info("tile (%d, %d): %d damaged blocks", tile.row, tile.column, len(damaged))
         lost = None
         if gone:
-            corners = zip(*((b.y0, b.x0, -b.y1, -b.x1) for b in gone), strict=True)
-            y0, x0, y1, x1 = map(min, corners)
-            lost = Lost(Box(y0, x0, -y1, -x1), len(gone), str(errors[0]))
+            lost = Lost(Box.around(gone), len(gone), str(errors[0]))
         return TilePixels(padded, raw, tuple(damaged), lost)
 
 

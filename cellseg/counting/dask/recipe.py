@@ -192,8 +192,7 @@ def pack(mapped: Mapped[TileFound]) -> tuple[Any, ...]:
         return (tile.row, tile.column, b"", (), 0, None, str(mapped.error))
     data, lost, error = found.instances.to_bytes(), None, None
     if found.lost is not None:
-        box, error = found.lost.box, found.lost.error
-        lost = (box.y0, box.x0, box.y1, box.x1, found.lost.blocks)
+        lost, error = (*found.lost.box.corners, found.lost.blocks), found.lost.error
     return (tile.row, tile.column, data, found.limits, found.damaged, lost, error)
 
 
