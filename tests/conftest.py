@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
+
+CHROMIUM = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +21,20 @@ def shared() -> Path:
     if not (folder / "slides").is_dir():
         pytest.skip(f"no real images at {folder} (set CELLSEG_TEST_DATA)")
     return folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium; closed with the module, for its event loop is in others' way."""
+    chromium = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+    )
+    if chromium is None:
+        pytest.skip("no Chromium here: on Debian, apt-get install chromium")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+    with sync_api.sync_playwright() as playwright:
+        found = playwright.chromium.launch(
+            executable_path=chromium, args=list(CHROMIUM), timeout=300_000
+        )
+        yield found
+        found.close()

@@ -22,7 +22,7 @@ FLOORS = [
     {"evaluate", "results"},
     {"export"},
     {"pipeline"},
-    {"cellseg_napari", "report"},
+    {"cellseg_napari", "report", "serve"},
     {"cli"},
     {"__main__"},
 ]

@@ -48,6 +48,11 @@ def test_weights_and_protocols_are_inside(site):
         "cellseg/protocols/fluorescence.yaml",
         "cellseg/protocols/brightfield.yaml",
         "cellseg/py.typed",
+        "cellseg/serve/page/openseadragon.LICENSE.txt",
+        "cellseg/serve/page/openseadragon.min.js",
+        "cellseg/serve/page/viewer.css",
+        "cellseg/serve/page/viewer.html",
+        "cellseg/serve/page/viewer.js",
         "cellseg_napari/napari.yaml",
     ):
         assert name in inside

@@ -32,6 +32,7 @@ COMMANDS = {
     "info": "Say what an image is: size, channels, pixel size.",
     "overlay": "Draw a result's outlines over its slide, anywhere.",
     "report": "Summarise all results below FOLDER as a page and a table.",
+    "serve": "Show results in the web browser, slide and cells.",
     "train": "Train a model on DATA: COCO JSON, polygons or masks.",
     "view": "Show a result folder, or a slide alone, in napari.",
 }
@@ -68,6 +69,7 @@ Examples:
   cellseg count slide.svs           counts, measures, leaves slide.cellseg/
   cellseg info slide.svs            what is in the file, pixel size first
   cellseg view slide.cellseg        the masks over the slide, in napari
+  cellseg serve slide.cellseg       the same in the web browser
   cellseg classify slide.cellseg --measure dab_od_mean --threshold 0.2
   cellseg overlay slide.cellseg     their outlines as a picture, without napari
   cellseg report results/           all results in a folder, as a page and a table

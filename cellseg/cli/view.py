@@ -79,7 +79,7 @@ def require_display() -> None:
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise SettingsError(
             "cellseg view needs a display: neither DISPLAY nor WAYLAND_DISPLAY is set "
-            "(over ssh, copy the .cellseg folder and the slide to your own computer)"
+            "(cellseg serve shows results in a web browser, over ssh too)"
         )
     try:
         probe = subprocess.run(

@@ -11,7 +11,7 @@ from cellseg.geometry import Frame
 from cellseg.results.files import readable
 from cellseg.results.folder import ResultFolder
 from cellseg.results.journal import JOURNAL_NAME, FinishedTile, TileStatus
-from cellseg.results.labels import LabelLevel
+from cellseg.results.labels import LabelLevel, labels_at
 from cellseg.results.outline import tissue_outline
 from cellseg.results.outlined import Ground, Masks, draw_outlines, recorded_ground
 from cellseg.results.overview import Overview, display_rgb, write_overview
@@ -27,7 +27,7 @@ from cellseg.results.publish import (
 from cellseg.results.reclassify import reclassify
 from cellseg.results.report import Report
 from cellseg.results.result import Result, load_result
-from cellseg.results.table import TableColumn, with_texts
+from cellseg.results.table import TableColumn, read_parts, with_texts
 
 __all__ = [
     "CORRECTIONS",
@@ -51,7 +51,9 @@ __all__ = [
     "display_rgb",
     "draw_outlines",
     "is_export_name",
+    "labels_at",
     "load_result",
+    "read_parts",
     "readable",
     "reclassify",
     "recorded_ground",

@@ -6,10 +6,10 @@ pyramid by nearest neighbour.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import zarr
@@ -24,6 +24,15 @@ from cellseg.slide.limits import MAX_LEVELS
 from cellseg.slide.zarrstore import open_array
 
 SMALLEST_SIDE_PX = 512
+
+
+class LabelImage(Protocol):
+    """A level of the label image: (Y, X) integers, read where it is sliced."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, key: tuple[slice, slice]) -> Any: ...  # noqa: ANN401
 
 
 class LabelLevel:
@@ -153,6 +162,38 @@ def open_labels(path: Path) -> list[LabelLevel]:
     if not arrays or any(array.ndim != 2 or array.dtype != np.uint32 for array in arrays):
         raise InputError(f"{path}: is no label image: expected (y, x) of 32 bits in each level")
     return [LabelLevel(path, array) for array in arrays]
+
+
+def labels_at(
+    levels: Sequence[LabelImage], frame: Frame, box: Box, pixel: float
+) -> NDArray[np.uint32]:
+    """The label at the centre of each pixel of a picture.
+
+    Parameters
+    ----------
+    levels : sequence of LabelImage
+        Finest first; the coarsest that is fine enough is read.
+    frame : Frame
+    box : Box
+        Of the picture, on the slide's lattice of ``pixel``; not empty.
+    pixel : float
+        Level-0 pixels along a side of the picture's pixels.
+
+    Returns
+    -------
+    ndarray, uint32, box.shape
+    """
+    level = 0
+    while level + 1 < len(levels) and frame.downsample * 2 ** (level + 1) <= pixel:
+        level += 1
+    image = levels[level]
+    step = pixel / (frame.downsample * 2**level)
+    rows, columns = (
+        np.minimum(((np.arange(first, last) + 0.5) * step).astype(np.int64), size - 1)
+        for first, last, size in zip((box.y0, box.x0), (box.y1, box.x1), image.shape, strict=True)
+    )
+    part = np.asarray(image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], np.uint32)
+    return part[np.ix_(rows - rows[0], columns - columns[0])]
 
 
 def _pyramid(height: int, width: int) -> list[tuple[int, int]]:

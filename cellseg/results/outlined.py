@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -30,7 +29,8 @@ from cellseg.picture import (
     scale_bar,
     sheet,
 )
-from cellseg.results.table import table_errors
+from cellseg.results.labels import LabelImage, labels_at
+from cellseg.results.table import read_parts
 from cellseg.slide import Slide
 from cellseg.text import from_cell, visible
 
@@ -47,16 +47,7 @@ LEAST_PX = 900
 
 _MOST_ZOOM = 8
 _DARK, _LIGHT, _UNREAD = (20, 20, 24), (98, 84, 116), 128
-_ROWS = 100_000
-
-
-class LabelImage(Protocol):
-    """A level of the label image: (Y, X) integers, read where it is sliced."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def __getitem__(self, key: tuple[slice, slice]) -> Any: ...  # noqa: ANN401
+_WANTED = {"class": "str", "centroid_y_px": "float64", "centroid_x_px": "float64"}
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -166,7 +157,7 @@ def draw_outlines(ground: Ground, masks: Masks, box: Box | None = None) -> Image
             unread.append(error)
             seen = np.full((*lattice.shape, 3), _UNREAD, dtype=np.uint8)
             caption += " (cannot be read)"
-        parts.append((seen, lattice, _labels(masks, lattice, pixel), caption))
+        parts.append((seen, lattice, labels_at(masks.levels, masks.frame, lattice, pixel), caption))
     if len(unread) == len(parts):
         raise unread[0]
     width = line_width(labels for _, _, labels, _ in parts)
@@ -229,21 +220,6 @@ def _on_lattice(box: Box, pixel: float, shape: tuple[int, int]) -> Box:
     return Box(y0, x0, min(max(y1, y0 + 1), shape[0]), min(max(x1, x0 + 1), shape[1]))
 
 
-def _labels(masks: Masks, box: Box, pixel: float) -> NDArray[np.uint32]:
-    """The label at the centre of each pixel of the picture."""
-    level = 0
-    while level + 1 < len(masks.levels) and masks.frame.downsample * 2 ** (level + 1) <= pixel:
-        level += 1
-    image = masks.levels[level]
-    step = pixel / (masks.frame.downsample * 2**level)
-    rows, columns = (
-        np.minimum(((np.arange(first, last) + 0.5) * step).astype(np.int64), size - 1)
-        for first, last, size in zip((box.y0, box.x0), (box.y1, box.x1), image.shape, strict=True)
-    )
-    part = np.asarray(image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], np.uint32)
-    return part[np.ix_(rows - rows[0], columns - columns[0])]
-
-
 @dataclass(frozen=True, eq=False)
 class _Tally:
     """The table's cells, by place and by class."""
@@ -265,7 +241,7 @@ class _Tally:
         counts = np.zeros(places.shape, dtype=np.int64)
         total, inside = np.zeros((2, len(masks.class_names)), dtype=np.int64)
         classes: list[NDArray[np.uint16]] = [np.zeros(1, dtype=np.uint16)]
-        for part in _parts(masks.table):
+        for part in read_parts(masks.table, _WANTED):
             number = part["class"].map(from_cell).map(names)
             if number.isna().any():
                 raise InputError(f"{masks.table}: classes that run.json does not list")
@@ -276,17 +252,6 @@ class _Tally:
             np.add.at(total, classes[-1], 1)
             np.add.at(inside, classes[-1][held], 1)
         return cls(counts, np.concatenate(classes), total, inside)
-
-
-def _parts(table: Path) -> Iterator[pd.DataFrame]:
-    wanted = {"class": "str", "centroid_y_px": "float64", "centroid_x_px": "float64"}
-    # Without a place a cell is none: no value is left open here.
-    options: dict[str, Any] = {"keep_default_na": False, "encoding": "utf-8", "chunksize": _ROWS}
-    with (
-        table_errors(table),
-        pd.read_csv(table, usecols=list(wanted), dtype=wanted, **options) as parts,
-    ):
-        yield from parts
 
 
 def _caption(number: int, box: Box, count: int, masks: Masks) -> str:

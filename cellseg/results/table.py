@@ -26,6 +26,8 @@ from cellseg.results.cellstore import Batch
 from cellseg.results.files import sync
 from cellseg.text import as_cell, from_cell
 
+PART_ROWS = 100_000
+
 
 class TableColumn(Protocol):
     """One column of the contract: its name and what pandas calls its type."""
@@ -152,6 +154,32 @@ def csv_options(dtypes: Mapping[str, str]) -> dict[str, Any]:
     return {
         "dtype": dict(dtypes), "keep_default_na": False, "na_values": empty, "encoding": "utf-8",
     }  # fmt: skip
+
+
+def read_parts(path: Path, wanted: Mapping[str, str]) -> Iterator[pd.DataFrame]:
+    """Some columns of a long table, a part of its rows at a time; texts as they are written.
+
+    Parameters
+    ----------
+    path : Path
+        A CSV file.
+    wanted : mapping of str
+        Name to dtype.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, or a column is, or a value is another.
+    """
+    # Without a place a cell is none: no value is left open here.
+    options: dict[str, Any] = {
+        "keep_default_na": False, "encoding": "utf-8", "chunksize": PART_ROWS,
+    }  # fmt: skip
+    with (
+        table_errors(path),
+        pd.read_csv(path, usecols=list(wanted), dtype=dict(wanted), **options) as parts,
+    ):
+        yield from parts
 
 
 def with_texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:

@@ -43,10 +43,16 @@ def check_token(result: Result) -> None:
 
 
 class LogFile:
-    """The log of one result, read once and written by one hand."""
+    """The log of one result, read once and written by one hand.
 
-    def __init__(self, result: Result) -> None:
-        self._result = result
+    Parameters
+    ----------
+    keep : bool
+        Keep a copy of a log that is damaged.
+    """
+
+    def __init__(self, result: Result, *, keep: bool = True) -> None:
+        self._result, self._keep = result, keep
         self._path = result.path / LOG_NAME
         self._seen = self._digest()
         self._of: str | None = None  # the earlier count whose edits are there
@@ -86,6 +92,8 @@ class LogFile:
         return [*map(str, run["class_names"]), *(made.earlier if made else ())]
 
     def _damaged(self, why: str) -> InputError:
+        if not self._keep:
+            return InputError(f"{self._path}: is damaged: {why}")
         kept = f"corrections-damaged-{(self._seen or '')[:8]}.json"
         try:
             shutil.copyfile(self._path, self._path.with_name(kept))

@@ -34,8 +34,11 @@ class PatchedLevel:
     ndim = 2
     dtype = np.dtype(np.uint32)
 
-    def __init__(self, shape: tuple[int, int], base: Labels2D | None) -> None:
+    def __init__(
+        self, shape: tuple[int, int], base: Labels2D | None, decoded: int | None = None
+    ) -> None:
         self.shape = shape
+        self._most = decoded or DECODED
         self.chunks = (min(CHUNK_PX, shape[0]), min(CHUNK_PX, shape[1]))
         self._base = base
         self._store: zarr.Array[Any] | None = None
@@ -86,7 +89,7 @@ class PatchedLevel:
         """Decoded, the most recent; what is painted is compressed when it has to go."""
         self._decoded[key] = chunk
         self._decoded.move_to_end(key)
-        while len(self._decoded) > DECODED:
+        while len(self._decoded) > self._most:
             old, labels = self._decoded.popitem(last=False)
             if old in self._painted:
                 self._memory()[self._chunk(*old).pixels] = labels
@@ -139,10 +142,14 @@ class PatchedPyramid:
     ----------
     levels : sequence of array-likes, uint32 (Y, X)
         Each half of the one before, rounded up.
+    decoded : int, optional
+        Chunks of each level that stay decoded, :data:`DECODED` otherwise.
     """
 
-    def __init__(self, levels: Sequence[Labels2D]) -> None:
-        self.levels = [PatchedLevel((level.shape[0], level.shape[1]), level) for level in levels]
+    def __init__(self, levels: Sequence[Labels2D], decoded: int | None = None) -> None:
+        self.levels = [
+            PatchedLevel((level.shape[0], level.shape[1]), level, decoded) for level in levels
+        ]
 
     @classmethod
     def empty(cls, shape: tuple[int, int], *, coarsest_px: int = 512) -> PatchedPyramid:

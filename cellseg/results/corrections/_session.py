@@ -31,6 +31,8 @@ class Corrections(CorrectedCells):
     ----------
     who : str, optional
         Stands in the log beside each edit; the login name otherwise.
+    only_look : bool
+        Nothing is written, not even a copy of a log that is damaged, as long as nothing is edited.
 
     Raises
     ------
@@ -38,7 +40,7 @@ class Corrections(CorrectedCells):
         If the result has no label image, its table was changed, or its log is damaged.
     """
 
-    def __init__(self, result: Result, *, who: str | None = None) -> None:
+    def __init__(self, result: Result, *, who: str | None = None, only_look: bool = False) -> None:
         if "corrected_from" in result.run:
             raise InputError(
                 f"{result.path}: holds corrected cells; open the automatic result beside it, "
@@ -49,7 +51,7 @@ class Corrections(CorrectedCells):
                 f"{result.path}: its {name} was changed since it was counted, so that rows and "
                 "masks do not belong together; --overwrite counts it again"
             )
-        self._log = LogFile(result)
+        self._log = LogFile(result, keep=not only_look)
         edits, added = self._log.read()
         self._model_classes = [str(name) for name in result.run.get("class_names", ())]
         super().__init__(result, list(dict.fromkeys([*self._model_classes, *added])))

@@ -1,0 +1,68 @@
+"""``cellseg serve``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+
+import click
+
+from cellseg.cli._options import Place
+from cellseg.cli._say import say
+from cellseg.errors import SettingsError
+from cellseg.storage import Location
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  cellseg serve slide.cellseg
+  cellseg serve results/*.cellseg --no-browser
+  cellseg serve slide.cellseg --port 8765     then, on your own computer:
+  ssh -L 8765:127.0.0.1:8765 that-machine     and open the address here"""
+)
+@click.argument("paths", metavar="RESULT...", nargs=-1, required=True, type=Place())
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="Listen on this port of 127.0.0.1; on any that is free otherwise.",
+)
+@click.option("--browser/--no-browser", default=True, help="Open the address in a browser.")
+@click.option("--image", type=Place(), help="Where the slide of one RESULT is by now.")
+def serve(
+    paths: tuple[Location, ...], port: int | None, browser: bool, image: Location | None
+) -> None:
+    """Show results in the web browser: slide, outlines, measurements.
+
+    Zoom to full resolution, outlines by class, a cell's measurements under the pointer, counts in
+    a rectangle that you draw. Nothing is changed. Whoever has the address that is printed, with
+    the token in it, can look, from this machine alone. Ctrl-C ends it.
+    """
+    if image is not None and len(paths) > 1:
+        raise SettingsError("--image says where one slide is; give one RESULT")
+    # Imported late: it takes seconds, and --help needs none of it.
+    from cellseg.serve import Server, Viewer, read_results
+
+    server = Server(Viewer(read_results(paths), image), port or 0)
+    try:
+        say(f"{server.url}\nCtrl-C ends it.")
+        sys.stdout.flush()
+        if browser:
+            _open(server.url)
+        with suppress(KeyboardInterrupt):
+            server.serve_forever(poll_interval=0.2)
+    finally:
+        server.server_close()
+
+
+def _open(url: str) -> None:
+    """In a browser with a window; where there is none, the address is enough."""
+    if sys.platform.startswith("linux") and not (
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    ):
+        return
+    import webbrowser
+
+    with suppress(webbrowser.Error, OSError):
+        webbrowser.open(url)

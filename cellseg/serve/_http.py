@@ -1,0 +1,187 @@
+"""The server: this machine alone, a token in every address, reading alone."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import secrets
+import sys
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import BoundedSemaphore
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from cellseg import __version__
+from cellseg.errors import SettingsError
+from cellseg.serve._viewer import Answer, Viewer
+
+logger = logging.getLogger(__name__)
+
+ADDRESS = "127.0.0.1"
+NAMES = (ADDRESS, "localhost")
+"""Whom a browser may believe to talk to. A page from elsewhere whose own name was made to lead
+here (DNS rebinding) sends its own; a port may differ, through a tunnel."""
+
+MOST_CONNECTIONS = 64
+IDLE_S = 60.0
+LONGEST_TARGET = 2048
+
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+"""Of every answer. Nothing is kept on the browser's disk: slides may be of patients."""
+
+
+class Server(ThreadingHTTPServer):
+    """Serves results until it is stopped.
+
+    Parameters
+    ----------
+    viewer : Viewer
+        Closed with the server.
+    port : int
+        0 takes any that is free.
+
+    Attributes
+    ----------
+    token : str
+        Stands in front of every address.
+
+    Raises
+    ------
+    SettingsError
+        If the port is taken or may not be had.
+    """
+
+    daemon_threads = True
+    # On Windows that would let another program listen on the same port.
+    allow_reuse_address = sys.platform != "win32"
+
+    def __init__(self, viewer: Viewer, port: int = 0) -> None:
+        self.viewer = viewer
+        self.token = secrets.token_urlsafe(24)
+        self._room = BoundedSemaphore(MOST_CONNECTIONS)
+        try:
+            super().__init__((ADDRESS, port), _Handler)
+        except (OSError, OverflowError) as error:
+            number = error.errno if isinstance(error, OSError) else None
+            why = "is taken" if number == errno.EADDRINUSE else f"cannot be had: {error}"
+            raise SettingsError(
+                f"port {port} {why}; take another with --port, or none for any that is free"
+            ) from error
+
+    @property
+    def url(self) -> str:
+        """To open in a browser."""
+        return f"http://{ADDRESS}:{self.server_address[1]}/{self.token}/"
+
+    def server_bind(self) -> None:
+        """Without asking a name server what this machine is called."""
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = ADDRESS, self.server_address[1]
+
+    def server_close(self) -> None:
+        """Stop listening, and close all slides."""
+        super().server_close()
+        self.viewer.close()
+
+    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        """A thread a connection, of so many at most."""
+        if not self._room.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        """Answer until the connection ends."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        """A browser that went away is no error."""
+        logger.debug("a connection ended", exc_info=True)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Reads a request, checks it, and lets the viewer answer."""
+
+    protocol_version = "HTTP/1.1"
+    server_version, sys_version = f"cellseg/{__version__}", ""
+    timeout = IDLE_S
+    disable_nagle_algorithm = True
+    wbufsize = -1
+    server: Server
+
+    def do_GET(self) -> None:
+        """The only method."""
+        self._send(self._answer())
+
+    def _answer(self) -> Answer:
+        hosts = self.headers.get_all("Host") or []
+        if len(hosts) != 1 or _host(hosts[0]) not in NAMES:
+            return Answer.refused(HTTPStatus.FORBIDDEN, "another host")
+        if self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
+            return Answer.refused(HTTPStatus.BAD_REQUEST, "a request with a body")
+        if len(self.path) > LONGEST_TARGET or not self.path.startswith("/"):
+            return Answer.refused(HTTPStatus.BAD_REQUEST)
+        path, _, query = self.path.partition("?")
+        token, slash, place = path[1:].partition("/")
+        if not secrets.compare_digest(token.encode("utf-8", "replace"), self.server.token.encode()):
+            return Answer.refused(
+                HTTPStatus.FORBIDDEN,
+                "the address is not complete: take the whole of it from the terminal",
+            )
+        if not slash:
+            return Answer.refused(HTTPStatus.NOT_FOUND)
+        try:
+            given = dict(parse_qsl(query, max_num_fields=16, keep_blank_values=True))
+        except ValueError:
+            return Answer.refused(HTTPStatus.BAD_REQUEST)
+        return self.server.viewer.answer(place, given)
+
+    def _send(self, answer: Answer) -> None:
+        try:
+            self.send_response(answer.status)
+            self.send_header("Content-Type", answer.kind)
+            self.send_header("Content-Length", str(len(answer.body)))
+            for name, value in HEADERS.items():
+                self.send_header(name, value)
+            if answer.status == HTTPStatus.METHOD_NOT_ALLOWED:
+                self.send_header("Allow", "GET")
+            if answer.status >= HTTPStatus.BAD_REQUEST:
+                self.close_connection = True
+                self.send_header("Connection", "close")
+            self.end_headers()
+            self.wfile.write(answer.body)
+            self.wfile.flush()
+        except (ConnectionError, TimeoutError):
+            self.close_connection = True
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """What http.server refuses by itself; a method that it does not know is one too many."""
+        status = HTTPStatus(code)
+        if status == HTTPStatus.NOT_IMPLEMENTED:
+            status = HTTPStatus.METHOD_NOT_ALLOWED
+        self._send(Answer.refused(status))
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: ANN401
+        """Nothing: an address holds the token."""
+
+
+def _host(header: str) -> str | None:
+    try:
+        return urlsplit(f"//{header}").hostname
+    except ValueError:
+        return None

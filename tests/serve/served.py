@@ -1,0 +1,106 @@
+"""A counted slide of two classes with nasty names, and a server of its result."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import threading
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from cellseg.counting.request import CountRequest
+from cellseg.detect import Detections
+from cellseg.detect.threshold import ThresholdDetector
+from cellseg.pipeline.run import CountResult, run
+from cellseg.protocol import load_protocol
+from cellseg.serve import Server, Viewer, read_results
+from cellseg.synthetic import write_disc_slide
+
+NASTY = "<script>window.ran=1</script>"
+PROTOCOL = load_protocol("he").changed(mpp=1.0, min_area_um2=0.0, tile_px=512, largest_cell_um=40.0)
+"""The slide has 0.5 µm/px, so a lattice pixel is two of its pixels wide."""
+
+
+class TwoClasses(ThresholdDetector):
+    """Large discs are of one class, small ones of another."""
+
+    def __init__(self):
+        super().__init__()
+        self.info = replace(self.info, classes=(NASTY, "small"))
+
+    def detect(self, tiles, *, fill):
+        return [
+            Detections(replace(d.instances, classes=(d.instances.areas < 60).astype(np.int64)))
+            for d in super().detect(tiles, fill=fill)
+        ]
+
+
+def count(home: Path, shape=(1500, 2100)) -> Path:
+    """The result folder, beside its slide."""
+    path = home / "discs.tif"
+    write_disc_slide(path, np.random.default_rng(7), shape=shape)
+    *_, last = run(
+        CountRequest(image=path, protocol=PROTOCOL, prefilter=False), detector=TwoClasses()
+    )
+    assert isinstance(last, CountResult)
+    return last.cells.folder
+
+
+def copied(counted: Path, home: Path, name="discs.cellseg", *, slide=True) -> Path:
+    """A copy that may be changed, with its slide or without."""
+    folder = shutil.copytree(counted, home / name)
+    if slide:
+        shutil.copy(counted.parent / "discs.tif", home)
+    record = json.loads((folder / "run.json").read_text())
+    record["image"]["path"] = "discs.tif"
+    (folder / "run.json").write_text(json.dumps(record))
+    return folder
+
+
+@dataclass
+class Reply:
+    status: int
+    headers: dict
+    body: bytes
+
+    @property
+    def json(self):
+        return json.loads(self.body)
+
+
+@dataclass
+class Client:
+    server: Server
+
+    def ask(self, path, *, method="GET", whole=False, **headers) -> Reply:
+        """Of an address below the token; of any with ``whole``."""
+        port = self.server.server_address[1]
+        target = path if whole else f"/{self.server.token}/{path}"
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        try:
+            connection.putrequest(method, target, skip_host="Host" in headers)
+            for name, value in headers.items():
+                connection.putheader(name.replace("_", "-"), value)
+            connection.endheaders()
+            answer = connection.getresponse()
+            return Reply(answer.status, dict(answer.getheaders()), answer.read())
+        finally:
+            connection.close()
+
+
+@contextmanager
+def serving(*folders, image=None):
+    """A client of a server that runs in a thread."""
+    server = Server(Viewer(read_results(folders), image))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield Client(server)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

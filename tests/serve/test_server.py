@@ -1,0 +1,553 @@
+"""The server of the browser's viewer: who may ask, for what, and that the answers are right."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from threading import Event
+
+import numpy as np
+import pytest
+from PIL import Image
+from serve import served
+
+from cellseg.errors import InputError, SettingsError
+from cellseg.geometry import Box, Frame
+from cellseg.pipeline.expanded import expand_result
+from cellseg.results import load_result
+from cellseg.results.corrections import Corrections
+from cellseg.serve import Server, Viewer, _ground, _masks, _shown, _viewer, read_results
+from cellseg.slide import open_slide
+
+CELLSEG = [sys.executable, "-m", "cellseg"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    return served.count(tmp_path_factory.mktemp("counted"))
+
+
+@pytest.fixture(scope="module")
+def client(counted):
+    with served.serving(counted) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def table(counted):
+    return load_result(counted).table()
+
+
+def pixels(reply):
+    assert reply.status == 200, reply.body
+    with Image.open(BytesIO(reply.body)) as image:
+        return np.asarray(image)
+
+
+def whole(client, kind, halvings, shape, query=""):
+    """All tiles of a level, side by side."""
+    height, width = (-(-side // 2**halvings) for side in shape)
+    rows = [
+        np.hstack([
+            pixels(client.ask(f"0/{kind}/{halvings}/{row}/{column}{query}"))
+            for column in range(-(-width // 256))
+        ])
+        for row in range(-(-height // 256))
+    ]  # fmt: skip
+    return np.vstack(rows)
+
+
+# Who may ask
+
+
+def test_the_page_and_its_files(client):
+    page = client.ask("")
+    assert page.status == 200
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    policy = page.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert page.headers["Cache-Control"] == "no-store"
+    assert page.headers["Referrer-Policy"] == "no-referrer"
+    for name in re.findall(r'(?:src|href)="([\w.]+)"', page.body.decode()):
+        assert client.ask(name).status == 200, name
+    assert client.ask("results").json == ["discs.cellseg"]
+
+
+@pytest.mark.parametrize("path", ["/", "/results", "/wrong/", "/wrong/0/about", "//", "/%00/"])
+def test_without_the_token_nothing_is_told(client, path):
+    reply = client.ask(path, whole=True)
+    assert reply.status == 403
+    assert client.server.token.encode() not in reply.body
+
+
+def test_a_part_of_the_token_is_not_enough(client):
+    token = client.server.token
+    for wrong in (token[:-1], token + "x", token.swapcase(), ""):
+        assert client.ask(f"/{wrong}/results", whole=True).status == 403
+    assert client.ask(f"/{token}", whole=True).status == 404
+    assert len(token) >= 32
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("127.0.0.1", 200),
+        ("localhost:8765", 200),
+        ("evil.example", 403),
+        ("evil.example:80", 403),
+        ("127.0.0.1.evil.example", 403),
+        ("127.0.0.1@evil.example", 403),
+        ("0.0.0.0", 403),
+        ("[::1", 403),
+        ("", 403),
+    ],
+)
+def test_only_this_machine_by_its_name(client, host, status):
+    assert client.ask("results", Host=host).status == status
+
+
+@pytest.mark.parametrize(
+    "method", ["POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "TRACE", "CONNECT", "BREW"]
+)
+def test_reading_alone(client, method):
+    reply = client.ask("results", method=method)
+    assert reply.status == 405
+    assert reply.headers["Allow"] == "GET"
+
+
+def test_it_listens_on_the_loopback_alone(client):
+    assert client.server.server_address[0] == "127.0.0.1"
+
+
+def test_a_request_with_a_body_is_refused(client):
+    assert client.ask("results", Content_Length="5").status == 400
+    assert client.ask("results", Transfer_Encoding="chunked").status == 400
+
+
+def test_requests_that_are_none(client):
+    for text in (b"\x00\xff\r\n\r\n", b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n", b"A" * 70_000):
+        with socket.create_connection(client.server.server_address, timeout=30) as connection:
+            connection.sendall(text + b"\r\n\r\n")
+            connection.shutdown(socket.SHUT_WR)
+            answer = connection.recv(200)
+            assert b" 200 " not in answer
+    assert client.ask("results").status == 200
+
+
+# Paths
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "..", "../", "../../etc/passwd", "%2e%2e/%2e%2e/etc/passwd", "/etc/passwd", "viewer.html",
+        "page/viewer.html", "openseadragon.LICENSE.txt", "0", "0/", "0/run.json", "0/cells.csv",
+        "0/../0/about", "0/about/", "1/about", "-1/about", "99999999999999999999/about",
+        "0/labels.ome.zarr/0/0/0", "0/about%00", "%D9%A3/about", "0\\about", "results/",
+    ],
+)  # fmt: skip
+def test_no_address_leads_to_a_file(client, path):
+    assert client.ask(path).status == 404
+
+
+@pytest.mark.parametrize(
+    "tile",
+    ["0/-1/0", "0/0/-1", "-1/0/0", "0/99/0", "0/0/9999999", "0/99999999999999/0", "9/0/0",
+     "99/0/0", "999999999/0/0", "0/0/1.5", "0/0/", "0/0", "0/0/0/0", "0/0/1e3"],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["slide", "nuclei", "cells"])
+def test_a_tile_that_is_not_there(client, kind, tile):
+    assert client.ask(f"0/{kind}/{tile}?shown=1").status == 404
+
+
+@pytest.mark.parametrize("shown", ["", "?shown=", "?shown=g", "?shown=-1", f"?shown={'f' * 65}"])
+def test_classes_that_are_no_number(client, shown):
+    assert client.ask(f"0/nuclei/0/0/0{shown}").status == 400
+
+
+def test_an_address_of_any_length(client):
+    assert client.ask("x" * 4000).status == 400
+    assert client.ask("0/box?" + "&".join(f"a{n}=1" for n in range(40))).status == 400
+
+
+# What is shown
+
+
+def test_about_a_result(client, counted, table):
+    about = client.ask("0/about").json
+    assert (about["height"], about["width"], about["mpp"]) == (1500, 2100, 0.5)
+    assert [one["name"] for one in about["classes"]] == [served.NASTY, "small"]
+    assert [one["cells"] for one in about["classes"]] == [
+        int((table["class"] == name).sum()) for name in (served.NASTY, "small")
+    ]
+    assert about["slide"]
+    assert not about["corrected"]
+    counts = client.ask("0/counts").json
+    assert counts["cells"] == len(table)
+    assert counts["per_class"] == [one["cells"] for one in about["classes"]]
+
+
+def test_slide_tiles_are_the_slide(client, counted):
+    for halvings in (0, 1):
+        with open_slide(counted.parent / "discs.tif") as slide:
+            wanted = slide.read(
+                Box(0, 0, *slide.lattice_shape(2**halvings)), downsample=2**halvings
+            )
+        found = whole(client, "slide", halvings, (1500, 2100))
+        assert found.shape == wanted.shape
+        bright = wanted.astype(int) * 255 / max(np.percentile(wanted, 99.9), 1)
+        assert np.abs(found - bright).mean() < 4
+
+
+def test_outlines_lie_on_their_cells_across_tiles(client, counted, table):
+    labels = np.asarray(load_result(counted).labels()[0]).repeat(2, 0).repeat(2, 1)[:1500, :2100]
+    both, first, none = (
+        whole(client, "nuclei", 0, (1500, 2100), f"?shown={bits}") for bits in ("3", "1", "0")
+    )
+    assert not none[..., 3].any()
+    line = both[..., 3] == 255
+    assert line.any()
+    assert (labels[line] > 0).all()
+    # What is drawn does not depend on the tiles in which it is drawn.
+    result = load_result(counted)
+    of_label = np.zeros(len(table) + 1, np.uint16)
+    of_label[table["label"]] = (table["class"] == "small").to_numpy() + 1
+    at_once = _masks.mask_tile(
+        result.labels(), result.frame, Box(0, 0, 1500, 2100), 1.0, of_label=of_label,
+        shown=np.array([True, True]),
+        diameter_px=result.run["summary"]["area_px"]["quantiles"]["50"] ** 0.5,
+    )  # fmt: skip
+    assert np.array_equal(both, pixels(served.Reply(200, {}, at_once)))
+    # Of a class that is hidden there is no line; of the other it stays.
+    small = np.isin(labels, table["label"][table["class"] == "small"])
+    assert not (first[..., 3] == 255)[small].any()
+    assert np.array_equal((first[..., 3] == 255)[~small], line[~small])
+
+
+def test_from_afar_the_share_of_cells_is_shown(client, counted, monkeypatch):
+    monkeypatch.setattr(_masks, "OUTLINED_FROM_PX", 1000.0)
+    tile = pixels(client.ask("0/nuclei/1/0/0?shown=2"))
+    labels = np.asarray(load_result(counted).labels()[0])[:256, :256]
+    inside = tile[..., 3] > 0
+    assert inside.any()
+    assert (tile[inside][:, :3] == np.array(_masks.colours(2)[1])).all()
+    assert not inside[labels == 0].any()
+
+
+def test_more_classes_than_colours():
+    levels = [np.arange(400, dtype=np.uint32).reshape(20, 20)]
+    frame = Frame(
+        height=20, width=20, lattice_height=20, lattice_width=20, downsample=1.0, mpp=None
+    )
+    tile = _masks.mask_tile(
+        levels, frame, Box(0, 0, 20, 20), 1.0, of_label=np.arange(400, dtype=np.uint16),
+        shown=np.ones(399, np.bool_), diameter_px=1.0,
+    )  # fmt: skip
+    with Image.open(BytesIO(tile)) as image:
+        assert (np.asarray(image)[..., 3] > 0).sum() == 399
+
+
+def test_masks_of_one_class_do_not_wait_for_the_table(counted, tmp_path, monkeypatch):
+    folder = served.copied(counted, tmp_path)
+    record = json.loads((folder / "run.json").read_text())
+    record["class_names"] = ["nucleus"]
+    (folder / "run.json").write_text(json.dumps(record))
+    begun, may_end = Event(), Event()
+
+    def slow(*_):
+        begun.set()
+        assert may_end.wait(60)
+        raise InputError("read at last")
+
+    monkeypatch.setattr(_shown.Cells, "read", slow)
+    with served.serving(folder) as client, ThreadPoolExecutor() as pool:
+        counts = pool.submit(client.ask, "0/counts")
+        assert begun.wait(60)
+        assert pixels(client.ask("0/nuclei/0/0/0?shown=1"))[..., 3].any()
+        assert client.ask("0/at?y=0&x=0").status == 200
+        may_end.set()
+        assert counts.result().body == b"read at last\n"
+
+
+def test_the_cell_at_a_point(client, table):
+    for _, row in table.sample(20, random_state=1).iterrows():
+        y, x = row["centroid_y_px"] + 0.5, row["centroid_x_px"] + 0.5
+        found = client.ask(f"0/at?y={y:.2f}&x={x:.2f}").json
+        assert found["label"] == row["label"]
+        values = dict(found["values"])
+        assert values["class"] == row["class"]
+        assert float(values["area_um2"].replace(",", "")) == pytest.approx(
+            row["area_um2"], rel=1e-3
+        )
+        ring = np.array(found["outline"][0])
+        assert row["bbox_y0_px"] <= ring[:, 1].min() + 1e-6
+        assert ring[:, 1].max() <= row["bbox_y1_px"] + 1e-6
+        assert row["bbox_x0_px"] <= ring[:, 0].min() + 1e-6
+        assert ring[:, 0].max() <= row["bbox_x1_px"] + 1e-6
+
+
+@pytest.mark.parametrize("place", ["y=0&x=0", "y=-5&x=3", "y=999999999&x=2", "y=3&x=2100.5"])
+def test_no_cell_there(client, place):
+    reply = client.ask(f"0/at?{place}")
+    assert (reply.status, reply.json) == (200, None)
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["", "y=1", "y=a&x=1", "y=nan&x=1", "y=inf&x=1", "y=1e9&x=1", "y=1&x=1&of=both", "y=&x="],
+)
+def test_a_point_that_is_none(client, query):
+    assert client.ask(f"0/at?{query}").status == 400
+
+
+def test_counts_of_a_rectangle_are_the_tables(client, table):
+    rng = np.random.default_rng(3)
+    for _ in range(20):
+        y0, y1 = sorted(rng.integers(0, 1501, 2).tolist())
+        x0, x1 = sorted(rng.integers(0, 2101, 2).tolist())
+        y, x = table["centroid_y_px"] + 0.5, table["centroid_x_px"] + 0.5
+        inside = table[(y >= y0) & (y < y1) & (x >= x0) & (x < x1)]
+        found = client.ask(f"0/box?y0={y0}&x0={x0}&y1={y1}&x1={x1}").json
+        assert found["cells"] == len(inside)
+        assert found["per_class"] == [
+            int((inside["class"] == name).sum()) for name in (served.NASTY, "small")
+        ]
+        area = (y1 - y0) * (x1 - x0) * 0.25 / 1e6
+        assert found["area"] == pytest.approx(area)
+        if len(inside):
+            assert found["density"] == pytest.approx(len(inside) / area)
+            assert found["median_area"] == pytest.approx(inside["area_um2"].median(), rel=1e-5)
+
+
+def test_a_huge_rectangle_ends_at_the_slides_edges(client, table):
+    found = client.ask("0/box?y0=-999999999&x0=-5&y1=999999999&x1=999999999").json
+    assert found["box"] == [0, 0, 1500, 2100]
+    assert found["cells"] == len(table)
+    empty = client.ask("0/box?y0=5&x0=5&y1=5&x1=5").json
+    assert (empty["cells"], empty["density"], empty["median_area"]) == (0, None, None)
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["y0=5&x0=5&y1=4&x1=9", "y0=0&x0=0&y1=1", "y0=0&x0=0&y1=nan&x1=3", "y0=1e400&x0=0&y1=2&x1=2"],
+)
+def test_a_rectangle_that_is_none(client, query):
+    assert client.ask(f"0/box?{query}").status == 400
+
+
+# Slides that are gone, or have no pyramid
+
+
+def test_a_slide_that_is_gone(counted, tmp_path):
+    folder = served.copied(counted, tmp_path, slide=False)
+    with served.serving(folder) as client:
+        about = client.ask("0/about").json
+        assert not about["slide"]
+        assert any("discs.tif" in note and "without it" in note for note in about["notes"])
+        assert client.ask("0/slide/0/0/0").status == 404
+        assert pixels(client.ask("0/nuclei/0/0/0?shown=3"))[..., 3].any()
+        assert client.ask("0/counts").status == 200
+    with served.serving(folder, image=counted.parent / "discs.tif") as client:
+        assert client.ask("0/about").json["slide"]
+        assert client.ask("0/slide/0/0/0").status == 200
+
+
+def test_a_path_in_the_record_opens_nothing_but_slides(counted, tmp_path):
+    folder = served.copied(counted, tmp_path, slide=False)
+    record = json.loads((folder / "run.json").read_text())
+    record["image"]["path"] = "/etc/passwd"
+    (folder / "run.json").write_text(json.dumps(record))
+    with served.serving(folder) as client:
+        assert not client.ask("0/about").json["slide"]
+
+
+def test_what_would_cost_too_much_comes_from_the_whole(counted, monkeypatch):
+    result = load_result(counted)
+    sharp, blurred, drawn = (_ground.SlidePicture.open(result) for _ in range(3))
+    box = Box(0, 0, 750, 1050)
+    wanted = sharp.read(box, 2.0)
+    monkeypatch.setattr(_ground, "TILE_SOURCE_PX", 1)
+    found = blurred.read(box, 2.0)
+    assert found.shape == wanted.shape
+    assert np.abs(found.astype(int) - wanted).mean() < 8
+    monkeypatch.setattr(_ground, "WHOLE_SOURCE_PX", 1)  # as of a large slide without a pyramid
+    assert drawn.is_coarse
+    seen = drawn.read(box, 2.0)
+    assert seen.shape == wanted.shape
+    assert np.abs(seen.astype(int) - wanted).mean() < 25
+    drawn.overview, drawn._looked = None, False
+    assert (drawn.read(Box(0, 0, 10, 10), 2.0) == 128).all()
+    for one in (sharp, blurred, drawn):
+        one.slide.close()
+
+
+# What people corrected, and results that change
+
+
+def test_what_a_person_corrected_is_shown(counted, tmp_path, table):
+    folder = served.copied(counted, tmp_path)
+    gone, renamed = (table[table["class"] == "small"].iloc[place] for place in (0, 1))
+    corrections = Corrections.open(folder)
+    corrections.delete([int(gone["label"])])
+    corrections.classify([int(renamed["label"])], "mitosis")
+    before = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    with served.serving(folder) as client:
+        about = client.ask("0/about").json
+        assert about["corrected"]
+        assert [one["name"] for one in about["classes"]] == [served.NASTY, "small", "mitosis"]
+        counts = client.ask("0/counts").json
+        assert counts["cells"] == len(table) - 1
+        assert counts["per_class"][2] == 1
+        point = "0/at?y={:.1f}&x={:.1f}".format(*(gone[f"centroid_{axis}_px"] for axis in "yx"))
+        assert client.ask(point).json is None
+        point = "0/at?y={:.1f}&x={:.1f}".format(*(renamed[f"centroid_{axis}_px"] for axis in "yx"))
+        assert dict(client.ask(point).json["values"])["class"] == "mitosis"
+        assert pixels(client.ask("0/nuclei/0/0/0?shown=7"))[..., 3].any()
+        # Undone meanwhile: a page that is loaded anew shows it.
+        corrections.undo()
+        corrections.undo()
+        assert client.ask("0/about").json["classes"][1:] == [
+            {"name": "small", "colour": about["classes"][1]["colour"],
+             "cells": int((table["class"] == "small").sum())}
+        ]  # fmt: skip
+        assert client.ask(point).status == 200
+    after = {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    changed = {
+        path.name for path in before.keys() | after.keys() if before.get(path) != after.get(path)
+    }
+    assert changed <= {"corrections.json"}
+
+
+def test_damaged_corrections_are_told_and_left_alone(counted, tmp_path):
+    folder = served.copied(counted, tmp_path)
+    (folder / "corrections.json").write_text("{")
+    names = {path.name for path in folder.iterdir()}
+    with served.serving(folder) as client:
+        about = client.ask("0/about").json
+        assert any("is damaged" in note and "as counted" in note for note in about["notes"])
+        assert not about["corrected"]
+    assert {path.name for path in folder.iterdir()} == names
+
+
+def test_a_result_without_cells(counted, tmp_path):
+    folder = served.copied(counted, tmp_path)
+    header = (folder / "cells.csv").read_text().splitlines()[0]
+    (folder / "cells.csv").write_text(header + "\n")
+    with served.serving(folder) as client:
+        assert client.ask("0/counts").json == {"cells": 0, "per_class": [0, 0], "unit": "um2"}
+        assert client.ask("0/box?y0=0&x0=0&y1=9&x1=9").json["cells"] == 0
+        assert not pixels(client.ask("0/nuclei/0/0/0?shown=3"))[..., 3].any()
+
+
+def test_cells_grown_around_nuclei(counted, tmp_path):
+    folder = served.copied(counted, tmp_path)
+    expand_result(folder, 3)
+    with served.serving(folder) as client:
+        assert client.ask("0/about").json["grown"]
+        nuclei, cells = (
+            pixels(client.ask(f"0/{of}/0/0/0?shown=3"))[..., 3] == 255 for of in ("nuclei", "cells")
+        )
+        assert cells.sum() > nuclei.sum()
+        row = load_result(folder).table().iloc[0]
+        y, x = row["bbox_y0_px"] - 2, row["centroid_x_px"]
+        found = client.ask(f"0/at?y={y}&x={x:.1f}&of=cells").json
+        assert found["label"] == row["label"]
+        assert client.ask(f"0/at?y={y}&x={x:.1f}").json is None
+    with served.serving(counted) as client:
+        assert client.ask("0/nuclei/0/0/0?shown=1").status == 200
+        assert client.ask("0/cells/0/0/0?shown=1").status == 409
+
+
+def test_a_result_that_goes_away(counted, tmp_path):
+    folder = served.copied(counted, tmp_path)
+    with served.serving(folder) as client:
+        assert client.ask("0/about").status == 200
+        (folder / "run.json").rename(tmp_path / "away.json")
+        reply = client.ask("0/about")
+        assert reply.status == 409
+        assert b"run.json" in reply.body
+        (tmp_path / "away.json").rename(folder / "run.json")
+        assert client.ask("0/about").status == 200
+
+
+def test_a_damaged_table_is_told(counted, tmp_path):
+    folder = served.copied(counted, tmp_path)
+    (folder / "cells.csv").write_text("label,class\n1,x\n")
+    with served.serving(folder) as client:
+        assert client.ask("0/about").status == 200
+        reply = client.ask("0/counts")
+        assert reply.status == 409
+        assert b"cells.csv" in reply.body
+        assert reply.body.count(b"\n") == 1
+
+
+def test_many_results_few_of_them_open(counted, tmp_path):
+    folders = [served.copied(counted, tmp_path, f"{n}.cellseg") for n in range(7)]
+    with served.serving(*folders, folders[0]) as client:
+        assert client.ask("results").json == [folder.name for folder in folders]
+        for number in (*range(7), 0):
+            assert client.ask(f"{number}/slide/0/0/0").status == 200
+            assert len(client.server.viewer._open) <= _viewer.MOST_OPEN
+
+
+# The command
+
+
+def test_a_port_that_is_taken(client):
+    port = client.server.server_address[1]
+    with pytest.raises(SettingsError, match=f"port {port} is taken; take another"):
+        Server(Viewer([]), port)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["nothing.cellseg"], 4, "no such folder"),
+        (["."], 4, "is no result of cellseg"),
+        (["s3://bucket/slide.cellseg"], 4, "behind a URL"),
+        ([], 2, "RESULT"),
+        ([".", "--port", "70000"], 2, "--port"),
+        ([".", ".", "--image", "a.tif"], 2, "--image"),
+    ],
+)
+def test_what_cannot_be_served(tmp_path, arguments, code, said):
+    done = subprocess.run(
+        [*CELLSEG, "serve", "--no-browser", *arguments],
+        cwd=tmp_path, capture_output=True, text=True, check=False, env=ENVIRONMENT,
+    )  # fmt: skip
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_ends_it(counted):
+    server = subprocess.Popen(
+        [*CELLSEG, "serve", "--no-browser", str(counted)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
+    )  # fmt: skip
+    try:
+        url = server.stdout.readline().strip()
+        assert "Ctrl-C" in server.stdout.readline()
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{32,}/", url)
+        with urllib.request.urlopen(f"{url}results", timeout=60) as answer:
+            assert json.load(answer) == ["discs.cellseg"]
+        server.send_signal(signal.SIGINT)
+        _, said = server.communicate(timeout=60)
+    finally:
+        server.kill()
+    assert server.returncode == 0, said
+    assert not said
+
+
+def test_a_result_is_named_once(counted):
+    assert len(read_results([counted, counted])) == 1
