@@ -14,7 +14,7 @@ from imageio.v3 import imwrite
 from limited import limited
 from pycocotools import mask as rle
 
-from cellseg.annotations.coco import join, judgeable, light_of, load, read_coco, with_classes
+from cellseg.annotations.coco import join, judgeable, light_of, read_coco, with_classes
 from cellseg.annotations.outlines import outline_of
 from cellseg.annotations.run_lengths import encoded
 from cellseg.errors import InputError
@@ -75,9 +75,6 @@ def test_a_plain_project(project):
     assert image.boxes.tolist() == [[5, 4, 12, 14]]
     assert image.masks[0].all()
     assert image.light == "transmitted"
-    images, names = load(project())
-    assert names == ["nucleus"]
-    assert len(images) == 1
 
 
 def test_polygon_and_both_run_lengths_agree(project):
