@@ -23,10 +23,9 @@ from pathlib import Path
 
 import click
 import psutil
+from large import LargeScene, write_large
 from playwright.sync_api import Page, sync_playwright
 from viewer import write_result
-
-from cellseg.synthetic import LargeScene, write_large
 
 FIRST_VIEW_S, FRAMES = 2.0, 30.0
 PAN_S = 5

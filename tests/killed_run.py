@@ -177,9 +177,7 @@ def request_of(job: dict) -> CountRequest:
 def child(job: dict, answer: int) -> None:
     """One run; what it said and how often each moment came, to the pipe."""
     # The picture takes longer than all the rest, and its drawing is not what is killed here.
-    folder.write_overview = lambda path, overview, counts, regions: path.write_bytes(
-        counts.tobytes()
-    )
+    folder.write_overview = lambda path, overview, counts, *_: path.write_bytes(counts.tobytes())
     moments = Moments(tuple(job["kill"]) if job.get("kill") else None)
     moments.begins(Recording, "finish", "writing", after="counting")
     moments.begins(publish, "mark_ready", "publishing", after="writing")

@@ -119,7 +119,8 @@ def measurement(name: str, columns: Mapping[str, str] | Sequence[tuple[str, str]
     numbers = [
         column
         for column, dtype in dtypes.items()
-        if str(dtype).startswith("float") and not column.startswith("centroid_")
+        if str(dtype).startswith(("float", "int"))
+        and not column.startswith(("label", "centroid_", "bbox_"))
     ]
     for candidate in (name, name.removeprefix("nucleus_"), f"nucleus_{name}"):
         if candidate in numbers:

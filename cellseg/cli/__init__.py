@@ -33,6 +33,7 @@ COMMANDS = {
     "overlay": "Draw a result's outlines over its slide, anywhere.",
     "report": "Summarise all results below FOLDER as a page and a table.",
     "serve": "Show results in the web browser, slide and cells.",
+    "spatial": "Measure neighbours, density and distance to the border.",
     "train": "Train a model on DATA: COCO JSON, polygons or masks.",
     "view": "Show a result folder, or a slide alone, in napari.",
 }

@@ -116,7 +116,13 @@ Examples:
     "--expand",
     type=float,
     metavar="DISTANCE",
-    help="Also grow nuclei into cells by so many µm, and measure these, as cellseg expand does.",
+    help="Also grow nuclei into cells by so many µm (px of an image without a pixel size), and "
+    "measure these, as cellseg expand does.",
+)
+@click.option(
+    "--spatial",
+    is_flag=True,
+    help="Also measure where cells lie: neighbours, density, distance to the border.",
 )
 @click.option(
     "--recursive", is_flag=True, help="Folders in folders too; results lie as the images do."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from threading import Thread
 
 import click
 
@@ -50,6 +51,7 @@ def serve(
         sys.stdout.flush()
         if browser:
             _open(server.url)
+        Thread(target=server.viewer.read_ahead, daemon=True).start()
         with suppress(KeyboardInterrupt):
             server.serve_forever(poll_interval=0.2)
     finally:

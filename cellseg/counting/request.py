@@ -58,6 +58,8 @@ class CountRequest:
         File names of exports, for instance ``labels.tif``.
     expand : float or None
         Grow nuclei into cells by this, µm or pixels of an image without pixel size.
+    spatial : bool
+        Measure where the cells lie: neighbours, density, distance to the border.
     device : str
     precision : {'auto', 'float32', 'bfloat16', 'float16'}
         Of the network; ``auto``: half where the device is faster with it.
@@ -92,6 +94,7 @@ class CountRequest:
     overwrite: bool = False
     export: tuple[str, ...] = ()
     expand: float | None = None
+    spatial: bool = False
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     batch: int | None = None

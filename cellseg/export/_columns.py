@@ -6,6 +6,7 @@ from typing import cast
 
 from cellseg.measure import Column, columns
 from cellseg.measure.around import around_columns
+from cellseg.measure.spatial import Near
 from cellseg.protocol import Stain
 from cellseg.results import Result
 
@@ -18,11 +19,14 @@ def described(result: Result) -> list[Column]:
     settings, protocol = (result.run.get(name) or {} for name in ("settings", "protocol"))
     channels = settings.get("channels") or []
     stain = cast("Stain", protocol.get("stain", "fluorescence"))
+    within = result.section("spatial").get("within")
+    near = Near(result.frame.mpp, within, tuple(map(str, result.run.get("class_names", ()))))
     known = {
         column.name: column
         for column in (
             *columns(channels, stain=stain, has_mpp=True, has_regions=True),
             *around_columns(channels, stain=stain, has_mpp=True),
+            *near.columns,
         )
     }
     found = []

@@ -106,7 +106,7 @@ def densities(channels: Sequence[str], *, stain: Stain) -> tuple[str, ...]:
     return ("hematoxylin", "dab") if stain == "ihc" else ()
 
 
-def channel_slugs(channels: Sequence[str]) -> tuple[str, ...]:
+def channel_slugs(channels: Sequence[str], *, unnamed: str = "channel") -> tuple[str, ...]:
     """Channel names as they stand in column names: only ``a-z``, ``0-9`` and ``_``, no two alike.
 
     >>> channel_slugs(["DAPI", "Alexa Fluor 488", "dapi", "µ"])
@@ -115,7 +115,7 @@ def channel_slugs(channels: Sequence[str]) -> tuple[str, ...]:
     slugs: list[str] = []
     for number, channel in enumerate(channels):
         ascii_only = unicodedata.normalize("NFKD", channel).encode("ascii", "ignore").decode()
-        base = re.sub("[^a-z0-9]+", "_", ascii_only.lower()).strip("_") or f"channel_{number}"
+        base = re.sub("[^a-z0-9]+", "_", ascii_only.lower()).strip("_") or f"{unnamed}_{number}"
         slug, repeat = base, 1
         while slug in slugs:
             repeat += 1

@@ -11,11 +11,13 @@ from cellseg.counting.stages import SlideCount
 from cellseg.errors import CellsegError, SettingsError
 from cellseg.export import EXPORTS, export
 from cellseg.measure.around import around_columns
+from cellseg.measure.spatial import Near
 from cellseg.pipeline.events import Note
 from cellseg.protocol import Marker
-from cellseg.results import OUTLINES, Result, load_result, reclassify
+from cellseg.results import OUTLINES, OVERVIEW, Result, load_result, reclassify
 from cellseg.results.classified import Classification
-from cellseg.results.overlay import overlay
+from cellseg.results.overlay import overlay, overview
+from cellseg.results.spatial import SPATIAL, near_within, spatial
 from cellseg.storage import Location
 
 
@@ -65,12 +67,15 @@ def classify_result(
 def remake(result: Result, image: Location | None) -> Remade:
     """Make exports and pictures anew that show a result as it was before."""
     notes = []
-    for name in result.run.get("stale", ()):
+    if SPATIAL in (result.run.get("stale") or ()):
+        result = spatial(result.path, within=result.section(SPATIAL).get("within"))
+    for name in result.run.get("stale") or ():
         if name in EXPORTS:
             export(result.path, name)
-        elif name == OUTLINES:
+        elif name in (OUTLINES, OVERVIEW):
             try:
-                overlay(result, image=image)
+                draw = overlay if name == OUTLINES else overview
+                draw(result, image=image)
             except CellsegError as error:
                 notes.append(f"{name} still shows the result before: {error}")
         else:
@@ -78,7 +83,7 @@ def remake(result: Result, image: Location | None) -> Remade:
     return Remade(load_result(result.path), tuple(notes))
 
 
-def check_markers(count: SlideCount, *, expanded: bool) -> None:
+def check_markers(count: SlideCount, *, expanded: bool, is_spatial: bool = False) -> None:
     """Refuse a measurement that the table will not have, before the network rather than after it.
 
     Raises
@@ -91,6 +96,9 @@ def check_markers(count: SlideCount, *, expanded: bool) -> None:
         there += around_columns(
             channels, stain=protocol.stain, has_mpp=count.cells.scale.mpp is not None
         )
+    if is_spatial:
+        mpp = count.cells.scale.mpp
+        there += Near(mpp, near_within(None, mpp)).columns
     for marker in protocol.classify:
         measurement(marker.measure, [(column.name, column.dtype) for column in there])
 

@@ -30,6 +30,8 @@ def count(
     score: float | None = None,
     min_area: float | None = None,
     max_area: float | None = None,
+    expand: float | None = None,
+    spatial: bool = False,
     model: str | Path = "default",
     device: str = "auto",
     output: str | Location | None = None,
@@ -59,6 +61,10 @@ def count(
         Count cells from this score on; the protocol's otherwise.
     min_area, max_area : float, optional
         Leave out smaller and larger cells: µm², or px² of an image without pixel size.
+    expand : float, optional
+        Grow nuclei into cells by this, µm (px of an image without a pixel size), and measure these.
+    spatial : bool
+        Measure where the cells lie: neighbours, density, distance to the border.
     model : str or path
         ``"default"`` or a file of ``cellseg train``.
     device : str
@@ -100,6 +106,8 @@ def count(
         score=score,
         min_area=min_area,
         max_area=max_area,
+        expand=expand,
+        spatial=spatial,
         model=model,
         device=device,
         overwrite=overwrite,

@@ -25,6 +25,7 @@ from cellseg.pipeline.cells import Cells
 from cellseg.pipeline.classified import check_markers, classify_count
 from cellseg.pipeline.events import CountResult, Event, Note, Started, TileDone
 from cellseg.pipeline.expanded import expand_count
+from cellseg.pipeline.spatial import spatial_count
 from cellseg.results import CORRECTIONS, ResultFolder, load_result
 from cellseg.results.expand import lattice_distance
 from cellseg.results.recording import Recording, check_tile
@@ -78,7 +79,7 @@ def run(
     if request.output is None:
         raise SettingsError(f"{request.image}: --output must say where its result goes")
     remote = RemoteResult.at(home.child(result_name(request)))
-    whole = bool(request.export) or request.expand is not None
+    whole = bool(request.export) or request.expand is not None or request.spatial
     remote.prepare(request.image, whole=whole, overwrite=request.overwrite)
     here = replace(request, output=remote.local.parent, folder_name=remote.local.name)
     for event in _events(here, detector, detectors, place=remote.url):
@@ -123,6 +124,7 @@ def _events(
                 yield Note("counted before with the same settings: nothing to do")
                 folder.close()
                 yield from expand_count(folder.path, request.expand, image=request.image)
+                yield from spatial_count(folder.path, is_wanted=request.spatial)
                 markers = plan.protocol.classify
                 yield from classify_count(folder.path, markers, image=request.image, missing=True)
                 _export(request, folder.path, missing=True)
@@ -135,7 +137,7 @@ def _events(
             count = SlideCount(slide, plan, chosen, mapper=mapper, strict=request.strict)
             if request.expand is not None:
                 lattice_distance(request.expand, count.frame)  # before the network, not after it
-            check_markers(count, expanded=request.expand is not None)
+            check_markers(count, expanded=request.expand is not None, is_spatial=request.spatial)
             recording = Recording(folder, count, request)
             yield from _tiles(recording)
             if (folder.path / CORRECTIONS).is_file():
@@ -146,6 +148,7 @@ def _events(
             _refuse_replaced(request, identity, folder)
             recording.finish(started=started)
             yield from expand_count(folder.path, request.expand, image=request.image)
+            yield from spatial_count(folder.path, is_wanted=request.spatial)
             yield from classify_count(folder.path, plan.protocol.classify, image=request.image)
             _export(request, folder.path)
             yield CountResult(

@@ -14,17 +14,19 @@ from cellseg.results.journal import JOURNAL_NAME, FinishedTile, TileStatus
 from cellseg.results.labels import LabelLevel, labels_at
 from cellseg.results.outline import tissue_outline
 from cellseg.results.outlined import Ground, Masks, draw_outlines, recorded_ground
-from cellseg.results.overview import Overview, display_rgb, write_overview
+from cellseg.results.overview import Overview, write_overview
 from cellseg.results.publish import (
     CORRECTIONS,
     FETCHED,
     OUTLINES,
+    OVERVIEW,
     REGIONS,
     RESULT_FILES,
     changed_files,
     is_export_name,
 )
 from cellseg.results.reclassify import reclassify
+from cellseg.results.redrawn import recorded_overview, redraw_overview
 from cellseg.results.report import Report
 from cellseg.results.result import Result, load_result
 from cellseg.results.table import TableColumn, read_parts, with_texts
@@ -34,6 +36,7 @@ __all__ = [
     "FETCHED",
     "JOURNAL_NAME",
     "OUTLINES",
+    "OVERVIEW",
     "REGIONS",
     "RESULT_FILES",
     "FinishedTile",
@@ -48,7 +51,6 @@ __all__ = [
     "TableColumn",
     "TileStatus",
     "changed_files",
-    "display_rgb",
     "draw_outlines",
     "is_export_name",
     "labels_at",
@@ -57,6 +59,8 @@ __all__ = [
     "readable",
     "reclassify",
     "recorded_ground",
+    "recorded_overview",
+    "redraw_overview",
     "tissue_outline",
     "with_texts",
     "write_overview",

@@ -9,7 +9,6 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,11 @@ from cellseg.measure import Scale
 from cellseg.measure.around import AroundSums, Seen, around_columns
 from cellseg.measure.grow import BLOCK_PX, grown_blocks
 from cellseg.results import publish
+from cellseg.results.added import add_columns
 from cellseg.results.changing import changing
 from cellseg.results.corrections import open_result_slide
-from cellseg.results.files import read_json, sync, write_json
-from cellseg.results.inventory import file_entry, folder_entry, sizes_below
 from cellseg.results.labels import write_label_blocks
 from cellseg.results.result import Result, load_result
-from cellseg.results.table import formatter
 from cellseg.slide import Slide
 from cellseg.storage import Location
 
@@ -37,7 +34,6 @@ MOST_UM, MOST_PX = 50.0, 200.0
 """Largest distance: µm, or pixels of an image without a pixel size."""
 
 _MOST_LATTICE_PX = 512
-_ROWS = 16_384
 
 
 def expand(
@@ -128,25 +124,33 @@ class _Expansion:
 
     def publish(self, on_progress: Callable[[float], None]) -> None:
         """Labels, table and record into place, all or none."""
-        folder = self._result.path
-        staging = publish.fresh_staging(folder)
-        try:
-            run = read_json(self._result.run_path)
-            token = str(run["result"])
-            blocks = self._blocks(on_progress)
-            frame = self._result.frame
+
+        def labels(staging: Path, token: str) -> None:
+            blocks, frame = self._blocks(on_progress), self._result.frame
             write_label_blocks(staging / publish.CELLS, blocks, frame, token=token)
-            self._rewrite(staging / publish.TABLE)
-            if self._unread:
-                self._notes.append(
-                    f"{self._unread} blocks of the slide cannot be read: what lies there is in the "
-                    "cells' areas, not in their means"
-                )
-            write_json(staging / publish.RUN, self._record(run, staging))
-            publish.mark_ready(folder, token, outdated=(), absent=())
-            publish.publish(folder)
-        finally:
-            publish.remove_staging(folder)
+
+        add_columns(
+            self._result,
+            "expansion",
+            self._columns,
+            self._sums.table,
+            about=self._about,
+            before=labels,
+        )
+
+    def _about(self) -> dict[str, Any]:
+        notes = list(self._notes)
+        if self._unread:
+            notes.append(
+                f"{self._unread} blocks of the slide cannot be read: what lies there is in the "
+                "cells' areas, not in their means"
+            )
+        return {
+            "by": self._by,
+            "unit": "px" if self._result.frame.mpp is None else "µm",
+            "measured": bool(self._seen.channels),
+            "notes": notes,
+        }
 
     def _blocks(
         self, on_progress: Callable[[float], None]
@@ -172,53 +176,6 @@ class _Expansion:
         except RegionError:
             self._unread += 1
             return None
-
-    def _rewrite(self, target: Path) -> None:
-        """The table with the new columns last; everything else stays byte for byte."""
-        result = self._result
-        earlier = len(result.expanded_columns)
-        written = formatter("float64")
-
-        def kept(line: str) -> str:
-            line = line.removesuffix("\n")
-            return line.rsplit(",", earlier)[0] if earlier else line  # they are plain numbers
-
-        with (
-            result.table_path.open(encoding="utf-8", newline="") as source,
-            target.open("w", encoding="utf-8", newline="") as file,
-        ):
-            names = ",".join(column.name for column in self._columns)
-            file.write(f"{kept(source.readline())},{names}\n")
-            first = 0
-            while lines := list(islice(source, _ROWS)):
-                table = self._sums.table(first, first + len(lines))
-                values = zip(*(written(table[c.name]) for c in self._columns), strict=True)
-                try:
-                    for line, new in zip(lines, values, strict=True):
-                        file.write(f"{kept(line)},{','.join(new)}\n")
-                except ValueError as error:
-                    raise InputError(f"{result.table_path}: has more rows than cells") from error
-                first += len(lines)
-        sync(target)
-
-    def _record(self, run: dict[str, Any], staging: Path) -> dict[str, Any]:
-        files = dict(publish.files_of(run))
-        files[publish.TABLE] = {**file_entry(staging / publish.TABLE), "rows": self._rows}
-        files[publish.CELLS] = folder_entry(sizes_below(staging / publish.CELLS))
-        added = [{"name": c.name, "dtype": c.dtype} for c in self._columns]
-        return {
-            **run,
-            "columns": [*self._result.found_columns, *added],
-            "files": files,
-            "stale": sorted({*(run.get("stale") or ()), *publish.exports_of(run)}),
-            "expansion": {
-                "by": self._by,
-                "unit": "px" if self._result.frame.mpp is None else "µm",
-                "columns": [column.name for column in self._columns],
-                "measured": bool(self._seen.channels),
-                "notes": self._notes,
-            },
-        }
 
 
 def _seen(result: Result, channels: tuple[str, ...]) -> Seen:

@@ -271,7 +271,9 @@ class ResultFolder:
         )
         if report.overview is not None:
             with replacing(self._staging / publish.OVERVIEW) as temporary:
-                write_overview(temporary, report.overview, counts.image, report.regions)
+                write_overview(
+                    temporary, report.overview, counts.image, report.regions, counts.by_class
+                )
         if report.tissue is not None:
             write_json(self._staging / publish.TISSUE, report.tissue)
         if report.regions is not None:
@@ -385,12 +387,18 @@ class _Counts:
         overview = report.overview
         shape = (1, 1) if overview is None else overview.image.shape[:2]
         self.image: NDArray[np.float64] = np.zeros(shape, dtype=np.float64)
+        several = report.class_names if len(report.class_names) > 1 else ()
+        self.by_class = {name: np.zeros_like(self.image) for name in several}
         self._factor = report.frame.downsample / (1 if overview is None else overview.downsample)
 
     def add(self, batch: Batch) -> None:
         at = ((batch.centroids + 0.5) * self._factor).astype(np.int64)
         limit = np.array(self.image.shape) - 1
-        np.add.at(self.image, tuple(np.clip(at, 0, limit).T), 1.0)
+        y, x = np.clip(at, 0, limit).T
+        np.add.at(self.image, (y, x), 1.0)
+        for number, counts in enumerate(self.by_class.values()):
+            of_class = batch.classes == number
+            np.add.at(counts, (y[of_class], x[of_class]), 1.0)
 
 
 def _digest(key: str | Mapping[str, object]) -> str:

@@ -9,10 +9,12 @@ from cellseg.errors import InputError, OutputError, SettingsError
 from cellseg.geometry import Box
 from cellseg.picture import write_png
 from cellseg.results import (
+    OVERVIEW,
     Masks,
     Result,
     draw_outlines,
     recorded_ground,
+    redraw_overview,
 )
 from cellseg.results.corrections import find_slide, open_result_slide
 from cellseg.storage import Location
@@ -83,6 +85,25 @@ def overlay(
     except OSError as error:
         raise OutputError(f"{output}: cannot be written: {error.strerror or error}") from error
     return output
+
+
+def overview(result: Result, *, image: Location | None = None) -> Path:
+    """Draw a result's overview anew, with a density map for each class.
+
+    Parameters
+    ----------
+    image : Path or RemotePath, optional
+        Where the slide is by now, if it was moved.
+
+    Raises
+    ------
+    InputError
+        If the slide was moved, is another one, or cannot be read.
+    OutputError
+        If the picture cannot be written.
+    """
+    with open_result_slide(result, image) as slide:
+        return result.export(OVERVIEW, lambda path: redraw_overview(result, slide, path))
 
 
 def _box(corners: tuple[int, int, int, int], result: Result) -> Box:

@@ -7,7 +7,8 @@ at least a 90th of the longer side, which is as fine as the map can show, at mos
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +27,13 @@ from cellseg.picture import (
     shortened,
     write_png,
 )
+from cellseg.text import visible
 
 MAX_PANEL_PX = 900
 MIN_PANEL_PX = 480
+
+MOST_MAPS = 6
+"""Classes that have a map of their own."""
 
 KERNEL_SPACINGS = 1.0
 """About 13 evenly spread cells then make up each value (4πσ² times their density)."""
@@ -41,7 +46,7 @@ _MUTED = (110, 110, 118)
 _TISSUE = (0, 150, 90)
 _MARGIN = 24
 _HEADER = 64
-_BAR = 14
+_BAR, _LEGEND = 14, 110
 # matplotlib's "viridis", CC0, every 1/8.
 _VIRIDIS = (
     (68, 1, 84), (71, 45, 123), (59, 82, 139), (44, 114, 142), (33, 145, 140),
@@ -86,31 +91,6 @@ class Overview:
         return None if self.mpp is None else self.mpp * self.downsample
 
 
-def display_rgb(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Any slide's pixels as a picture: uint8 colour as it is, the rest stretched.
-
-    Parameters
-    ----------
-    pixels : ndarray, (H, W, C)
-        Each channel is stretched between its 1st and 99.8th percentile; three are red, green
-        and blue, of any other number the brightest counts.
-
-    Returns
-    -------
-    ndarray, uint8, (H, W, 3)
-    """
-    if pixels.dtype == np.uint8 and pixels.shape[2] == 3:
-        return np.ascontiguousarray(pixels, dtype=np.uint8)
-    values = pixels.astype(np.float64)
-    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
-    low = np.percentile(values, 1, axis=(0, 1))
-    high = np.percentile(values, 99.8, axis=(0, 1))
-    stretched = np.clip((values - low) / np.where(high > low, high - low, 1), 0, 1)
-    if pixels.shape[2] != 3:
-        stretched = np.repeat(stretched.max(axis=2, keepdims=True), 3, axis=2)
-    return np.asarray(stretched * 255 + 0.5, dtype=np.uint8)
-
-
 def density_map(
     counts: NDArray[np.float64], *, pixel_area: float, sigma_px: float
 ) -> NDArray[np.float32]:
@@ -132,9 +112,13 @@ def density_map(
 
 
 def write_overview(
-    path: Path, overview: Overview, counts: NDArray[np.float64], regions: Regions | None = None
+    path: Path,
+    overview: Overview,
+    counts: NDArray[np.float64],
+    regions: Regions | None = None,
+    by_class: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> None:
-    """Draw the slide and a map of its cells' density side by side, as PNG.
+    """Draw the slide and maps of its cells' density side by side, as PNG.
 
     Parameters
     ----------
@@ -146,8 +130,45 @@ def write_overview(
         Cells per pixel of ``overview.image``.
     regions : Regions, optional
         What was counted in: bordered and named.
+    by_class : mapping of str to ndarray, float64, (H, W), optional
+        The same of each class. Where several have cells, each gets a map of its own, on its own
+        scale; of more than :data:`MOST_MAPS` those with the most cells.
     """
     height, width = counts.shape
+    said = "Slide" if overview.tissue is None else "Slide, tissue outlined"
+    maps = [_density("Density", counts, overview)]
+    held = {name: some for name, some in (by_class or {}).items() if some.any()}
+    if len(held) > 1:
+        most = sorted(held, key=lambda name: -held[name].sum())[:MOST_MAPS]
+        maps += [_density(visible(name), held[name], overview) for name in held if name in most]
+    factor = _zoom(height, width)
+    size = (max(1, round(width * factor)), max(1, round(height * factor)))
+    panels = [
+        replace(panel, image=panel.image.resize(size, Image.Resampling.LANCZOS))
+        for panel in (_Panel(Image.fromarray(_outlined(overview)), said), *maps)
+    ]
+    if regions is not None:
+        for panel in panels:
+            draw_borders(panel.image, *regions.drawn, pixel=overview.downsample / factor)
+    canvas = _lay_out(panels, overview, total=int(counts.sum()))
+    bar = scale_bar(max(20, size[0] / 4), pixel=overview.downsample / factor, mpp=overview.mpp)
+    corner = (_MARGIN, _HEADER + 22 + size[1] + 9)
+    draw_bar(ImageDraw.Draw(canvas), corner, bar, ink=_INK)
+    canvas.info[SCALE_KEY] = "\n".join(panel.scale for panel in panels[1:])
+    write_png(canvas, path)
+
+
+@dataclass(frozen=True, eq=False)
+class _Panel:
+    """A part of the picture: its caption above it, and what the brightest colour stands for."""
+
+    image: Image.Image
+    caption: str
+    top: float | None = None
+    scale: str = ""
+
+
+def _density(name: str, counts: NDArray[np.float64], overview: Overview) -> _Panel:
     mpp = overview.mpp_overview
     sigma, kernel = _kernel(counts, overview)
     area = (mpp / 1000) ** 2 if mpp is not None else overview.downsample**2 / 1e6
@@ -158,23 +179,12 @@ def write_overview(
         if density.max() > 0
         else 1.0
     )
-    left = _outlined(overview)
-    right = _heated(overview.image, density / top)
-    factor = _zoom(height, width)
-    size = (max(1, round(width * factor)), max(1, round(height * factor)))
-    panels = [
-        Image.fromarray(panel).resize(size, Image.Resampling.LANCZOS) for panel in (left, right)
-    ]
-    if regions is not None:
-        for panel in panels:
-            draw_borders(panel, *regions.drawn, pixel=overview.downsample / factor)
-    said = f"Density, {unit}; Gaussian, σ = {kernel}"
-    canvas = _lay_out(panels, overview, total=int(counts.sum()), top=top, said=said)
-    bar = scale_bar(max(20, size[0] / 4), pixel=overview.downsample / factor, mpp=overview.mpp)
-    corner = (_MARGIN, _HEADER + 22 + size[1] + 9)
-    draw_bar(ImageDraw.Draw(canvas), corner, bar, ink=_INK)
-    canvas.info[SCALE_KEY] = f"{top:,.3g} {unit}" if top < 1000 else f"{top:,.0f} {unit}"
-    write_png(canvas, path)
+    said = f"{shortened(name, 240, 14)}, {unit}; Gaussian, σ = {kernel}"
+    number = f"{top:,.3g}" if top < 1000 else f"{top:,.0f}"
+    heated = Image.fromarray(_heated(overview.image, density / top))
+    return _Panel(
+        heated, said, top, f"{name}: {number} {unit}" if name != "Density" else f"{number} {unit}"
+    )
 
 
 def spacing_px(counts: NDArray[np.float64]) -> float:
@@ -252,39 +262,34 @@ def _heated(image: NDArray[np.uint8], level: NDArray[np.float32]) -> NDArray[np.
     return np.asarray(pale * (1 - weight) + viridis(np.clip(level, 0, 1)) * weight, dtype=np.uint8)
 
 
-def _lay_out(
-    panels: list[Image.Image], overview: Overview, *, total: int, top: float, said: str
-) -> Image.Image:
-    width, height = panels[0].size
-    beside = width <= 1.6 * height
-    legend = 110
-    captions = ["Slide" if overview.tissue is None else "Slide, tissue outlined", said]
-    first, second = (round(font(14).getlength(caption)) for caption in captions)
-    right = _MARGIN * 2 + max(width, first) if beside else _MARGIN
-    rows = 1 if beside else 2
-    canvas = Image.new(
-        "RGB",
-        (
-            max(right + max(width + legend, second) + _MARGIN, 560),
-            _HEADER + rows * (height + _MARGIN + 22) + 20,
-        ),
-        "white",
-    )
+def _lay_out(panels: Sequence[_Panel], overview: Overview, *, total: int) -> Image.Image:
+    """Side by side, in rows of two; wide ones one below the other."""
+    width, height = panels[0].image.size
+    columns = 2 if width <= 1.6 * height else 1
+    row_height = height + _MARGIN + 22
+    lefts, left = [], _MARGIN
+    for column in range(columns):
+        lefts.append(left)
+        left += _MARGIN + max(
+            max(width + _LEGEND * (panel.top is not None), round(font(14).getlength(panel.caption)))
+            for panel in panels[column::columns]
+        )
+    rows = -(-len(panels) // columns)
+    canvas = Image.new("RGB", (max(left, 560), _HEADER + rows * row_height + 20), "white")
     draw = ImageDraw.Draw(canvas)
-    places = [(_MARGIN, _HEADER + 22)]
-    places.append(
-        (right, places[0][1]) if beside else (_MARGIN, places[0][1] + height + _MARGIN + 22)
-    )
     title = shortened(overview.title, canvas.width - 2 * _MARGIN, 20)
     draw.text((_MARGIN, 12), title, _INK, font=font(20))
     draw.text((_MARGIN, 40), f"{total:,} cells", _MUTED, font=font(15))
-    for panel, (x, y), caption in zip(panels, places, captions, strict=True):
-        draw.text((x, y - 20), caption, _INK, font=font(14))
-        canvas.paste(panel, (x, y))
+    parts = []
+    for number, panel in enumerate(panels):
+        x, y = lefts[number % columns], _HEADER + 22 + number // columns * row_height
+        draw.text((x, y - 20), panel.caption, _INK, font=font(14))
+        canvas.paste(panel.image, (x, y))
         draw.rectangle((x - 1, y - 1, x + width, y + height), outline=(205, 205, 210))
-    keep_parts(canvas, [(x, y, x + width, y + height) for x, y in places])
-    x, y = places[1]
-    _colour_bar(draw, (x + width + 16, y), min(height, 420), top)
+        parts.append((x, y, x + width, y + height))
+        if panel.top is not None:
+            _colour_bar(draw, (x + width + 16, y), min(height, 420), panel.top)
+    keep_parts(canvas, parts)
     return canvas
 
 

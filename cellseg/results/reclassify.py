@@ -26,9 +26,10 @@ from cellseg.results.classified import NEEDED, Classification
 from cellseg.results.files import read_json, replacing, sync, write_json
 from cellseg.results.inventory import file_entry
 from cellseg.results.result import Result, load_result
+from cellseg.results.spatial import SPATIAL
 from cellseg.text import as_cell
 
-DRAWN = (publish.OUTLINES,)
+DRAWN = (publish.OUTLINES, publish.OVERVIEW)
 """Pictures of a result's own that show classes."""
 
 
@@ -73,6 +74,10 @@ def _classified(
         marker.model_copy(update={"measure": measurement(marker.measure, columns)})
         for marker in markers
     ]
+    by_class = {*result.section(SPATIAL).get("by_class", ())}
+    for marker in known:
+        if marker.measure in by_class:
+            raise SettingsError(f"{marker.measure} follows from the classes: it cannot give them")
     twice = {named(marker) for marker in known}
     if len(twice) < len(known):
         raise SettingsError(f"two markers have one name, {sorted(twice)}: name them apart")
@@ -183,6 +188,8 @@ def _publish(
             draw_histograms(temporary, cuttings)
         run = read_json(result.run_path)
         stale = {*publish.exports_of(run), *(n for n in DRAWN if (folder / n).is_file())}
+        if result.added(SPATIAL):
+            stale.add(SPATIAL)
         counts = table["class"].value_counts()
         summary = dict(run["summary"])
         summary["cells_per_class"] = {name: int(counts.get(name, 0)) for name in made.names}

@@ -26,6 +26,9 @@ from cellseg.slide.formats import image_name, well_of
 from cellseg.slide.limits import MAX_SIDE_PX
 from cellseg.text import visible
 
+ADDED = ("expansion", "spatial")
+"""What can be added to a finished count's table: the cells around the nuclei, where cells lie."""
+
 
 class _Column(BaseModel):
     name: str
@@ -150,15 +153,24 @@ class Result:
     def _columns(self) -> list[tuple[str, str]]:
         return [(str(c["name"]), str(c["dtype"])) for c in self.run["columns"]]
 
-    @property
-    def expanded_columns(self) -> list[str]:
-        """Names of the columns that measure the cells around the nuclei; none without them."""
-        return [str(name) for name in self.section("expansion").get("columns", ())]
+    def added(self, *kinds: str) -> list[str]:
+        """Names of the columns that were added to those of the count, in order.
+
+        Parameters
+        ----------
+        *kinds : str
+            Of :data:`ADDED`; all of them otherwise.
+        """
+        there = [str(column["name"]) for column in self.run["columns"]]
+        named = [self.section(kind).get("columns") for kind in kinds or ADDED]
+        return [
+            name for names in named if isinstance(names, list) for name in there if name in names
+        ]
 
     @property
     def found_columns(self) -> list[dict[str, Any]]:
-        """The table's columns but for :attr:`expanded_columns`."""
-        added = {*self.expanded_columns}
+        """The table's columns but for :meth:`added` ones."""
+        added = {*self.added()}
         return [column for column in self.run["columns"] if column["name"] not in added]
 
     def labels(self, of: Literal["nuclei", "cells"] = "nuclei") -> list[LabelLevel]:
@@ -199,7 +211,7 @@ class Result:
         Parameters
         ----------
         name : str
-            A bare file name; or ``outlines.png``, which is drawn anew.
+            A bare file name; or ``outlines.png`` or ``overview.png``, drawn anew.
         write : callable
             Writes to the temporary path that it is given.
 
@@ -209,7 +221,7 @@ class Result:
             If the name leads out of the folder or is one of the result's own, if a run is
             writing here, or if the disk refuses.
         """
-        own = name == publish.OUTLINES
+        own = name in (publish.OUTLINES, publish.OVERVIEW)
         if not own and not publish.is_export_name(name):
             raise OutputError(f"{self.path}: an export cannot be called {name!r}")
         path = self.path / name

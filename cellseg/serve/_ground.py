@@ -18,11 +18,15 @@ from cellseg.intensity.normalise import Light, Normaliser
 from cellseg.picture import parts_of
 from cellseg.results import Ground, Result, recorded_ground
 from cellseg.results.corrections import open_result_slide
-from cellseg.slide import Slide
+from cellseg.slide import Level, Slide
 from cellseg.storage import Location
 
 TILE_SOURCE_PX = 6_000_000
 """Stored pixels that one tile may cost: 2,048² of them with room for a pyramid's odd steps."""
+
+TILE_DECODED_PX = 40_000_000
+"""The same with the chunks in which they lie: strips as wide as the slide are decoded whole, and
+fit so into what a slide keeps decoded for the neighbours."""
 
 WHOLE_SOURCE_PX = 40_000_000
 """Of the coarsest level, if the whole of it is read once, for tiles that would cost more."""
@@ -88,8 +92,9 @@ class SlidePicture:
         RegionError
             If a part of the slide that it needs is damaged.
         """
-        fine = [level.downsample for level in self.slide.levels if level.downsample <= pixel * 1.01]
-        if box.area * (pixel / max(fine, default=1.0)) ** 2 > TILE_SOURCE_PX:
+        levels = self.slide.levels
+        fine = [level for level in levels if level.downsample <= pixel * 1.01]
+        if is_costly(box.shape, pixel, fine[-1] if fine else levels[0]):
             return self._enlarged(box, pixel)
         return self.ground.read(box, pixel)
 
@@ -123,6 +128,18 @@ class SlidePicture:
                 if parts:
                     return np.asarray(image.convert("RGB").crop(parts[0]))
         return None
+
+
+def is_costly(shape: tuple[int, int], pixel: float, level: Level) -> bool:
+    """Whether a picture of ``shape`` costs more stored pixels of a level than a tile may."""
+    sides = [math.ceil(side * pixel / level.downsample) for side in shape]
+    decoded = [-(-side // chunk) * chunk for side, chunk in zip(sides, level.chunk, strict=True)]
+    if level.chunk == (level.height, level.width):  # decoded once, and kept
+        decoded = [0, 0]
+    return (
+        math.prod(sides) > TILE_SOURCE_PX
+        or decoded[0] * min(decoded[1], level.width) > TILE_DECODED_PX
+    )
 
 
 def _fitted(slide: Slide) -> Ground:

@@ -121,9 +121,12 @@ class Shown:
     @property
     def of_label(self) -> NDArray[np.uint16] | None:
         """Each label's class, as :class:`Cells` has it; None where there is one class alone."""
-        if len(self.names) == 1 and self.corrections is None:
-            return None  # outlines need not wait for the table
-        return self.cells.of_label
+        return self.cells.of_label if self._by_label else None
+
+    @property
+    def _by_label(self) -> bool:
+        """Whether outlines have to wait for the table."""
+        return len(self.names) != 1 or self.corrections is not None
 
     @property
     def names(self) -> list[str]:
@@ -154,7 +157,8 @@ class Shown:
                  "cells": counted.get(name) if known else None}
                 for name, colour in zip(self.names, palette, strict=True)
             ],
-            "grown": known and bool(self.result.expanded_columns),
+            "grown": known and bool(self.result.added("expansion")),
+            "outlined": self._cells is not None or not self._by_label,
             "corrected": "corrected_from" in run or self.corrections is not None,
             "notes": [*self.notes, *self._warnings()],
             "lines": self._lines(),

@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from importlib.resources import files
@@ -114,6 +114,11 @@ class Viewer:
             for one in self._open.values():
                 one.shown.close()
             self._open.clear()
+
+    def read_ahead(self) -> None:
+        """Open the first result while a browser starts, with the table where outlines need it."""
+        with suppress(CellsegError), self._using(0, fresh=False) as one:
+            _ = one.shown.of_label
 
     def answer(self, place: str, query: Query) -> Answer:
         """Answer a request.

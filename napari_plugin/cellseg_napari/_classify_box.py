@@ -14,7 +14,6 @@ from cellseg.classify import Blocks, histogram, propose
 from cellseg.errors import CellsegError
 from cellseg.picture import colours
 from cellseg.protocol import Marker
-from cellseg.results import Result, reclassify
 from cellseg.results.classified import Classification
 from cellseg_napari._attempt import attempt, tell
 from cellseg_napari._background import in_background
@@ -227,19 +226,22 @@ class ClassifyBox(QWidget):  # type: ignore[misc]
         """Write the classes into the result, in a thread; the result is read again then."""
         if self.parted is None:
             raise CellsegError("open a result first")
+        # Imported late: counting and its libraries come with it.
+        from cellseg.pipeline.classified import Remade, classify_result
+
         folder, marker = self.parted.opened.result.path, self.parted.marker
         self._enable(False)
 
-        def done(result: Result) -> None:
+        def done(made: Remade) -> None:
             self._enable(True)
-            show_info(f"classes saved in {result.table_path}")
-            self.saved.emit(result.path)
+            show_info("\n".join([f"classes saved in {made.result.table_path}", *made.notes]))
+            self.saved.emit(made.result.path)
 
         def failed(error: Exception) -> None:
             self._enable(True)
             tell(error)
 
-        work: Callable[[], Result] = partial(reclassify, folder, [marker])
+        work: Callable[[], Remade] = partial(classify_result, folder, [marker])
         self._jobs.append(in_background(self, work, done=done, failed=failed))
 
     def _enable(self, can: bool) -> None:

@@ -159,6 +159,19 @@ class Opened:
         """The pyramid as corrected and filtered, finest first."""
         return multiscale([ShownLabels(level, self.shown) for level in self.pyramid.levels])
 
+    def around_levels(self) -> list[ArrayLike]:
+        """The cells around the nuclei, as expanded before any correction; none of other results.
+
+        Raises
+        ------
+        InputError
+            If they do not belong to the result.
+        """
+        if not self.result.added("expansion"):
+            return []
+        levels = PatchedPyramid(self.result.labels("cells")).levels
+        return multiscale([ShownLabels(level, self.shown) for level in levels])
+
     def value_levels(self, values: Values) -> list[ArrayLike]:
         """The same with a number for each cell."""
         return multiscale([ShownValues(level, self.shown, values) for level in self.pyramid.levels])

@@ -199,7 +199,7 @@ def add_layers(viewer: ViewerModel, found: Iterable[LayerData]) -> None:
 
 
 def _outline(layer: Layer) -> None:
-    if layer.metadata.get("cellseg_role") == "cells":
+    if layer.metadata.get("cellseg_role") in ("cells", "around"):
         layer.contour = 1
 
 
@@ -271,7 +271,19 @@ def _cells_layers(result: Result) -> list[LayerData]:
     table = opened.features()
     if table is not None:
         look["features"] = table
-    return [(opened.label_levels(), {**look, "multiscale": True}, "labels")]
+    nuclei = (opened.label_levels(), {**look, "multiscale": True}, "labels")
+    around = {
+        **look,
+        "name": visible(f"{result.path.stem} cells"),
+        "metadata": {KEY: opened, "cellseg_role": "around"},
+        "multiscale": True,
+    }
+    try:
+        levels = opened.around_levels()
+    except CellsegError as error:
+        _warn(str(error))
+        levels = []
+    return [*([(levels, around, "labels")] if levels else []), nuclei]
 
 
 def _tissue_layer(result: Result) -> list[LayerData]:

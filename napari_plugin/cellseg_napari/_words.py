@@ -68,8 +68,11 @@ _NAMES = {
     "orientation": "angle of the long axis",
     "centroid y": "place, down",
     "centroid x": "place, across",
+    "border distance": "distance to the border",
+    "density_per_mm2": "density around (per mm²)",
 }
 
+_NEIGHBOURS = re.compile("neighbours_([0-9]+)(um|px)")
 _PARTS = re.compile("^(nucleus|cytoplasm|cell)_")
 _STAINS = {"dab": "DAB", "hematoxylin": "haematoxylin"}
 _STATISTICS = {"mean": "mean", "std": "spread", "min": "lowest", "max": "highest"}
@@ -96,8 +99,10 @@ def measurement(column: str) -> str:
     elif name.endswith("_od_mean"):
         stain = name.removesuffix("_od_mean")
         said = f"{_STAINS.get(stain, stain.replace('_', ' '))}, optical density"
+    elif found := _NEIGHBOURS.fullmatch(name):
+        said = f"neighbours within {found[1]} {_UNITS[found[2]]}"
     else:
-        said = name.replace("_", " ")
+        said = _NAMES.get(name, name.replace("_", " "))
     return f"{said} ({part[1]})" if part else said
 
 
@@ -109,7 +114,11 @@ def menu(columns: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     columns : iterable of (str, str)
         Name and dtype, as in the table; lengths in pixels are left out where µm are known.
     """
-    names = [name for name, dtype in columns if dtype.startswith("float")]
+    names = [
+        name
+        for name, dtype in columns
+        if dtype.startswith(("float", "int")) and not name.startswith(("label", "bbox_"))
+    ]
     kept = [name for name in names if not _twin(name, names)]
     kept.sort(key=lambda name: (not _is_area(name), name.startswith(("centroid_", "score"))))
     return [(measurement(name), name) for name in kept]

@@ -410,7 +410,7 @@ def test_the_overview_shows_the_tissue_where_it_is(tmp_path, monkeypatch):
     seen = []
     monkeypatch.setattr(
         "cellseg.results.folder.write_overview",
-        lambda path, overview, counts, regions: seen.append(overview),
+        lambda path, overview, *_: seen.append(overview),
     )
     monkeypatch.setattr("cellseg.results.folder.replacing", nullcontext)
     counted(request_for(path, prefilter=True, output=tmp_path / "a"))

@@ -16,6 +16,7 @@ from cellseg.instances import Instances
 from cellseg.measure import Scale, channel_slugs, columns, measure
 from cellseg.measure import _table as table_module
 from cellseg.measure.around import around_columns
+from cellseg.measure.spatial import Near
 
 UNIT = Scale(1.0, None)
 RGB = ("red", "green", "blue")
@@ -425,13 +426,14 @@ def test_documentation_says_what_the_code_does():
     ]
     cells = {c.name: c for c in around if "_channel" in c.name or "_area_" in c.name}
     cells |= {c.name: c for c in around if "_od_" in c.name}
-    wanted = [*one[:-3], *densities.values(), *one[-3:], *cells.values()]
+    lie = Near(0.5, classes=("class", "other")).columns[:-1]
+    wanted = [*one[:-3], *densities.values(), *one[-3:], *cells.values(), *lie]
     assert written == [
         (
-            re.sub("_channel(_mean)?$", r"_<channel>\1", column.name),
+            re.sub("_(channel|class)(_mean|_um)?$", r"_<\1>\2", column.name),
             column.unit,
             column.dtype,
-            column.meaning.replace("`channel`", "`<channel>`"),
+            re.sub("`(channel|class)`", r"`<\1>`", column.meaning),
         )
         for column in wanted
     ]

@@ -189,7 +189,10 @@ def test_a_finished_count_shows_the_regions_it_was_made_in(
     layer = image_of(viewer, discs)
 
     def regions_after(*names: str, overwrite: bool = True) -> list[str]:
-        boxes = [Region.box(50 * n, 300, 50 * n + 40, 500, name=n_) for n, n_ in enumerate(names)]
+        boxes = [
+            Region.box(50.3 * n, 300.1, 50.3 * n + 40, 500.7, name=name)
+            for n, name in enumerate(names)
+        ]
         form = Form(layer=layer, overwrite=overwrite)
         request = replace(
             request_of(form),

@@ -24,6 +24,7 @@ from npe2 import PluginManifest
 from cellseg.errors import InputError, RegionError
 from cellseg.geometry import Box
 from cellseg.results import Result, ResultFolder, load_result
+from cellseg.results.expand import expand
 from cellseg.slide import Slide, open_slide
 from cellseg.slide.formats import ENDINGS
 
@@ -128,6 +129,22 @@ def test_cells_lie_on_the_slide_in_um(viewer: ViewerModel, result: Path) -> None
         assert int(np.asarray(cells.data[0][y, x])) == label
         level_0 = image.world_to_data(world)
         np.testing.assert_allclose(level_0, [2 * y + 0.5, 2 * x + 0.5])
+
+
+def test_cells_around_the_nuclei_open_below_them(viewer: ViewerModel, result: Path) -> None:
+    expand(result, 2.0)
+    layers = shown(viewer, result)
+    around, nuclei = layers[-2:]
+    assert (around.name, nuclei.name) == ("slide cells", "slide nucleus")
+    np.testing.assert_allclose(around.scale, nuclei.scale)
+    grown, found = (np.asarray(layer.data[0][:60, :80]) for layer in (around, nuclei))
+    assert set(np.unique(grown)) == set(np.unique(found)) == {0, 1}
+    assert (grown[found == 1] == 1).all()
+    # 2 µm are 4 pixels of the masks on each side of 8 × 12, and round corners.
+    assert np.count_nonzero(grown) == pytest.approx(16 * 20 - (4 - np.pi) * 16, abs=14)
+    opened = nuclei.metadata["cellseg"]
+    opened.shown.hidden = np.array([False, True])
+    assert not np.asarray(around.data[0][:60, :80]).any()
 
 
 def test_without_pixel_size_units_are_pixels(viewer: ViewerModel, result_in_px: Path) -> None:

@@ -22,7 +22,7 @@ HOME = Path(cellseg.__file__).parent
 
 ONLY_ON_THE_COMMAND_LINE = {
     "series", "tile", "scheduler", "scheduler-file", "engine", "precision",
-    "box", "image", "calibrate", "json", "strict", "batch", "t", "max-memory",
+    "box", "image", "calibrate", "json", "strict", "batch", "t", "max-memory", "within",
 }  # fmt: skip
 """Options that no panel has a field for."""
 

@@ -149,7 +149,7 @@ def test_a_table_that_was_edited_is_refused(folder):
 def test_without_the_slide_the_old_picture_is_marked(folder):
     (folder.parent / "discs.tif").unlink()
     done = classify_result(folder, one(0.1))
-    assert done.result.run["stale"] == ["outlines.png"]
+    assert done.result.run["stale"] == ["outlines.png", "overview.png"]
     assert any("outlines.png still shows" in note for note in done.notes)
     assert done.result.changed() is None
 

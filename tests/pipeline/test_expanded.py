@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 
 from cellseg.counting.request import CountRequest
 from cellseg.detect.threshold import ThresholdDetector
@@ -169,18 +170,25 @@ def test_classes_and_stale_exports(folder):
     assert overlay(done.result, cells=True).name == "cells.png"
 
 
-def test_corrections_leave_the_cells_out_and_say_so(folder):
+def test_corrections_grow_the_cells_anew(folder):
     result = expand_result(folder, 5).result
+    before = result.table()
+    paired = before.index[before["centroid_y_px"] > 480]
     corrections = Corrections(result)
-    corrections.delete([1])
+    corrections.delete([int(paired[0]) + 1])
+    one = corrections.split(1)
     saved = corrections.save()
-    assert "cell_area_um2" not in saved.table()
-    assert "left out" in saved.run["corrected_from"]["left_out"]
-    with pytest.raises(InputError, match="cellseg expand"):
-        saved.labels("cells")
-    again = expand_result(saved.path, 5).result
-    assert len(again.table()) == len(result.table()) - 1
-    assert again.table()["cell_area_um2"].notna().all()
+    after = saved.table()
+    assert saved.changed() is None
+    assert list(after) == list(before)
+    assert after["cell_area_um2"].notna().all()
+    # The partner of the one that is gone grows into its place; halves are smaller than the whole.
+    assert (before["cell_area_px"] < 0.95 * before["cell_area_px"].max()).sum() == 2 * len(PAIRS)
+    assert len(one.labels) == 2
+    assert (after["cell_area_px"] < 0.95 * before["cell_area_px"].max()).sum() == 2 * len(PAIRS)
+    assert saved.labels("cells")[0][...].max() == len(after)
+    # Of the same log again: what is there is replaced.
+    assert Corrections.open(folder).save().table().equals(after)
 
 
 def test_without_the_slide_areas_alone(folder):
@@ -190,6 +198,54 @@ def test_without_the_slide_areas_alone(folder):
         "cell_area_px", "cell_area_um2", "cytoplasm_area_px", "cytoplasm_area_um2"
     ]  # fmt: skip
     assert "areas alone" in done.notes[0]
+
+
+def test_fluorescence_without_a_pixel_size(tmp_path):
+    """Two channels; around every second nucleus a bright cytoplasm in the second; all in pixels."""
+    path = tmp_path / "two.ome.tif"
+    nuclei, marker = np.full((2, *SHAPE), 300, np.uint16)
+    nuclei[discs(ALONE, RADIUS)] = 9000
+    marker[discs(ALONE[::2], RADIUS + HALO)] = 5000
+    tifffile.imwrite(
+        path,
+        np.stack([nuclei, marker]),
+        metadata={"axes": "CYX", "Channel": {"Name": ["DAPI", "Keratin 8"]}},
+    )
+    tables = []
+    for tile in (64, 320):
+        protocol = load_protocol("fluorescence").changed(tile_px=tile, min_area_um2=0.0)
+        request = CountRequest(
+            image=path, protocol=protocol, channel="DAPI", diameter_px=2.0 * RADIUS,
+            prefilter=False, expand=float(BY_PX), output=tmp_path / str(tile),
+        )  # fmt: skip
+        *_, last = run(request, detector=ThresholdDetector())
+        tables.append(load_result(last.cells.folder).table())
+    pd.testing.assert_frame_equal(*tables)
+    table = tables[0]
+    assert len(table) == len(ALONE)
+    assert "cell_area_um2" not in table
+    assert load_result(last.cells.folder).run["expansion"]["unit"] == "px"
+    grown = np.sqrt(table["cell_area_px"] / np.pi) - np.sqrt(table["area_px"] / np.pi)
+    np.testing.assert_allclose(grown, BY_PX, atol=0.4)
+    bright = table["cytoplasm_keratin_8_mean"] > 1000
+    assert bright.sum() == len(ALONE[::2])
+    ring, halo = ((RADIUS + more) ** 2 - RADIUS**2 for more in (BY_PX, HALO))
+    truth = 300 + 4700 * halo / ring
+    np.testing.assert_allclose(table.loc[bright, "cytoplasm_keratin_8_mean"], truth, rtol=0.1)
+    assert (table.loc[~bright, "cytoplasm_keratin_8_mean"] < 310).all()
+    assert (table["cell_keratin_8_mean"] > 299).all()
+
+
+@pytest.mark.parametrize("tile", [64, 320])
+def test_the_same_whatever_the_tile_of_the_count(counted, tmp_path, monkeypatch, tile):
+    """Pairs that touch each other's growth lie across seams of one tiling, and of another not."""
+    monkeypatch.setattr(f"{__name__}.PROTOCOL", PROTOCOL.changed(tile_px=tile))
+    slide = counted.parent / "rings.tif"
+    there = load_result(count(slide, expand=5.0, output=tmp_path))
+    shutil.copytree(counted, tmp_path / "other.cellseg")
+    other = expand_result(tmp_path / "other.cellseg", 5.0, image=slide).result
+    pd.testing.assert_frame_equal(there.table(), other.table())
+    np.testing.assert_array_equal(there.labels("cells")[0][...], other.labels("cells")[0][...])
 
 
 @pytest.mark.parametrize("by", [-1, 0, float("nan"), float("inf"), 1e9, 51, 0.1])

@@ -16,7 +16,7 @@ from cellseg.errors import OutputError
 from cellseg.picture import SCALE_KEY, keep_parts, parts_of, write_png
 from cellseg.report.page import document
 from cellseg.report.study.folder import Study, load_study
-from cellseg.report.study.page import PICTURES_BYTES, write_study
+from cellseg.report.study.page import PICTURES_BYTES, _figures, write_study
 from cellseg.report.study.pictures import pictures
 from cellseg.report.study.rows import Row
 
@@ -91,6 +91,24 @@ def test_the_picture_says_where_its_parts_are(tmp_path):
         found = Image.open(BytesIO(base64.b64decode(data.partition(",")[2]))).convert("RGB")
         assert np.abs(np.asarray(found).mean((0, 1)) - colour).max() < 8
     assert seen.scale == "1,500 cells / mm²"
+
+
+def test_each_class_has_its_map(tmp_path):
+    image = Image.new("RGB", (300, 100))
+    for number, colour in enumerate([(9, 9, 9), (0, 0, 255), (0, 255, 0)]):
+        image.paste(colour, (100 * number, 0, 100 * number + 100, 100))
+    keep_parts(image, [(100 * n, 0, 100 * n + 100, 100) for n in range(3)])
+    image.info[SCALE_KEY] = "10 cells / mm²\n<b>2+</b>: 4 cells / mm²\nno such part: 1"
+    write_png(image, tmp_path / "overview.png")
+    seen = pictures(tmp_path / "none.png", tmp_path / "overview.png", most_bytes=10**6)
+    assert seen.scale == "10 cells / mm²"
+    ((data, said),) = seen.by_class
+    assert said == "<b>2+</b>: 4 cells / mm²"
+    found = Image.open(BytesIO(base64.b64decode(data.partition(",")[2]))).convert("RGB")
+    assert np.abs(np.asarray(found).mean((0, 1)) - (0, 255, 0)).max() < 8
+    assert seen.bytes > len(data)
+    shown = _figures(Row(image="a.tif"), seen)
+    assert "Density of &lt;b&gt;2+&lt;/b&gt;: 4 cells / mm²" in shown
 
 
 def test_damaged_pictures_are_left_out(tmp_path):

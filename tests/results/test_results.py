@@ -26,12 +26,12 @@ from PIL import Image
 
 from cellseg.errors import InputError, OutputError
 from cellseg.instances import Instances
+from cellseg.picture import SCALE_KEY, parts_of
 from cellseg.results import (
     Frame,
     Overview,
     Report,
     ResultFolder,
-    display_rgb,
     load_result,
     publish,
     table,
@@ -385,7 +385,7 @@ def test_finish_counts_cells_on_the_overview(tmp_path, monkeypatch):
     monkeypatch.setattr(
         folder_module,
         "write_overview",
-        lambda path, over, counts, regions: (drawn.append(counts), path.touch()),
+        lambda path, over, counts, *_: (drawn.append(counts), path.touch()),
     )
     make(tmp_path / "a.cellseg", overview=overview())
     (counts,) = drawn
@@ -399,14 +399,29 @@ def test_finish_counts_cells_on_the_overview(tmp_path, monkeypatch):
     ]
 
 
-def test_any_pixels_become_a_picture():
-    colour = np.full((4, 5, 3), 77, np.uint8)
-    assert np.array_equal(display_rgb(colour), colour)
-    dim = np.linspace(1000, 1100, 20).reshape(4, 5, 1).astype(np.float32)
-    dim[0, 0] = np.nan
-    shown = display_rgb(dim)
-    assert shown.shape == (4, 5, 3)
-    assert shown.max() == 255
+def test_each_class_has_a_map_of_its_own(tmp_path):
+    """Two classes, left and right: the third panel is bright on the left, the fourth right."""
+    left, right, none = np.zeros((3, 300, 300))
+    left[100:200, 20:60] = right[100:200, 240:280] = 1
+    by_class = {"left": left, "none": none, "right": right}
+    write_overview(tmp_path / "a.png", overview(300, 300), left + right, None, by_class)
+    with Image.open(tmp_path / "a.png") as image:
+        parts, scale = parts_of(image), str(image.info[SCALE_KEY])
+        maps = [np.asarray(image.convert("RGB").crop(part), float) for part in parts]
+    assert len(parts) == 4
+    assert [line.split(":")[0] for line in scale.splitlines()[1:]] == ["left", "right"]
+    assert parts[2][1] > parts[0][3], "below the slide"
+    bright = [np.abs(one - maps[0]).sum(2) for one in maps]
+    for panel, sides in ((1, (True, True)), (2, (True, False)), (3, (False, True))):
+        half = bright[panel].shape[1] // 2
+        for side, part in zip(
+            sides, (bright[panel][:, :half], bright[panel][:, half:]), strict=True
+        ):
+            assert (part.max() > 200) == side
+    # One class alone is the density of all.
+    write_overview(tmp_path / "b.png", overview(300, 300), left, None, {"left": left, "none": none})
+    with Image.open(tmp_path / "b.png") as image:
+        assert len(parts_of(image)) == 2
 
 
 # --- the journal -----------------------------------------------------------------------------

@@ -19,13 +19,19 @@ import pytest
 from PIL import Image
 from serve import served
 
+from cellseg.annotations.region import Region
+from cellseg.counting.request import CountRequest
+from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import InputError, SettingsError
 from cellseg.geometry import Box, Frame
 from cellseg.pipeline.expanded import expand_result
+from cellseg.pipeline.run import run
+from cellseg.protocol import load_protocol
 from cellseg.results import load_result
 from cellseg.results.corrections import Corrections
 from cellseg.serve import Server, Viewer, _ground, _masks, _shown, _viewer, read_results
-from cellseg.slide import open_slide
+from cellseg.slide import Level, open_slide
+from cellseg.synthetic import write_disc_slide
 
 CELLSEG = [sys.executable, "-m", "cellseg"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -271,12 +277,21 @@ def test_masks_of_one_class_do_not_wait_for_the_table(counted, tmp_path, monkeyp
 
     monkeypatch.setattr(_shown.Cells, "read", slow)
     with served.serving(folder) as client, ThreadPoolExecutor() as pool:
+        assert client.ask("0/about").json["outlined"]
         counts = pool.submit(client.ask, "0/counts")
         assert begun.wait(60)
         assert pixels(client.ask("0/nuclei/0/0/0?shown=1"))[..., 3].any()
         assert client.ask("0/at?y=0&x=0").status == 200
         may_end.set()
         assert counts.result().body == b"read at last\n"
+
+
+def test_the_table_is_read_ahead_where_outlines_need_it(counted):
+    viewer = Viewer(read_results([counted]))
+    assert not json.loads(viewer.answer("0/about", {}).body)["outlined"]
+    viewer.read_ahead()
+    assert json.loads(viewer.answer("0/about", {}).body)["outlined"]
+    viewer.close()
 
 
 def test_the_cell_at_a_point(client, table):
@@ -345,6 +360,37 @@ def test_a_rectangle_that_is_none(client, query):
     assert client.ask(f"0/box?{query}").status == 400
 
 
+def test_regions_are_drawn_to_the_slides_edge_with_names_as_text(counted, tmp_path):
+    folder = served.copied(counted, tmp_path)
+    box = Region.box(-300, 100, 400, 900, name="<b>tumour</b>").as_geojson()
+    features = json.dumps({"type": "FeatureCollection", "features": [box]})
+    (folder / "regions.geojson").write_text(features)
+    with served.serving(folder) as client:
+        (line,) = (one for one in client.ask("0/about").json["lines"] if one["kind"] == "region")
+    assert line["name"] == "<b>tumour</b>"
+    points = np.array(line["rings"][0])
+    assert points.min(axis=0).tolist() == [100.5, 0.0]
+    assert points.max(axis=0).tolist() == [900.5, 400.5]
+    (folder / "regions.geojson").write_text("{")
+    with served.serving(folder) as client:
+        (line,) = (one for one in client.ask("0/about").json["lines"] if one["kind"] == "fault")
+    assert "regions.geojson" in line["name"]
+
+
+def test_fluorescence_has_the_runs_contrast(tmp_path):
+    path = tmp_path / "dapi.tif"
+    drawn = write_disc_slide(path, np.random.default_rng(1), shape=(300, 400), rgb=False)
+    protocol = load_protocol("fluorescence").changed(mpp=0.5, min_area_um2=0.0, tile_px=512)
+    request = CountRequest(image=path, protocol=protocol, prefilter=False)
+    *_, last = run(request, detector=ThresholdDetector())
+    with served.serving(last.cells.folder) as client:
+        assert client.ask("0/about").json["dark"]
+        assert client.ask("0/counts").json["cells"] == drawn.count
+        seen = whole(client, "slide", 0, (300, 400)).max(axis=2)
+    assert np.median(seen[drawn.labels == 0]) < 12  # grey 12 in the file
+    assert np.median(seen[drawn.labels > 0]) > 240  # 190 in the file
+
+
 # Slides that are gone, or have no pyramid
 
 
@@ -389,6 +435,23 @@ def test_what_would_cost_too_much_comes_from_the_whole(counted, monkeypatch):
     assert (drawn.read(Box(0, 0, 10, 10), 2.0) == 128).all()
     for one in (sharp, blurred, drawn):
         one.slide.close()
+
+
+@pytest.mark.parametrize(
+    ("chunk", "pixel", "costly"),
+    [
+        ((512, 512), 8, False),
+        ((512, 512), 16, True),
+        ((1, 50_000), 1, False),  # strips of the slide's width
+        ((1, 50_000), 2, False),
+        ((1, 50_000), 4, True),
+        ((50_000, 50_000), 8, False),  # decoded whole, and kept
+        ((50_000, 50_000), 16, True),
+    ],
+)
+def test_what_a_tile_may_cost(chunk, pixel, costly):
+    level = Level(50_000, 50_000, 1.0, chunk)
+    assert _ground.is_costly((256, 256), float(pixel), level) == costly
 
 
 # What people corrected, and results that change

@@ -73,7 +73,8 @@ def _body(study: Study, page: Path) -> Iterator[str]:
     yield _counts(study)
     yield from _size_tables(study)
     yield "<h2>Slides</h2><p class='muted'>Left: outlines at the densest place of a slide, or of a "
-    yield "field. Right: how dense the cells lie, pale where there are none. The pictures "
+    yield "field. Then: how dense the cells lie, pale where there are none, and of several classes "
+    yield "how dense each does, on a scale of its own. The pictures "
     yield "in the result folders show more.</p><div class='slides'>"
     share = PICTURES_BYTES // max(1, len(study.counted))
     each = min(max(share, _LEAST_EACH), _MOST_EACH)
@@ -293,6 +294,10 @@ def _figures(row: Row, seen: Pictures) -> str:
     found = [
         _figure(seen.outlines, f"{row.image}: masks outlined", "Outlines"),
         _figure(seen.density, f"{row.image}: density of the cells", f"Density{scale}"),
+        *(
+            _figure(data, f"{row.image}: density, {said}", f"Density of {safe(said)}")
+            for data, said in seen.by_class
+        ),
     ]
     if not any(found):
         return "<p class='muted'>No pictures in the result folder.</p>"

@@ -25,6 +25,8 @@ STEPS = (
 _WHOLE_PX = 600
 """Of a field that is larger the middle is shown, so that outlines stay visible."""
 
+_MOST_MAPS = 6
+
 
 @dataclass(frozen=True)
 class Pictures:
@@ -36,37 +38,51 @@ class Pictures:
         ``data:`` addresses.
     scale : str
         What the brightest colour of the density map stands for; empty where it is not known.
+    by_class : tuple of (str, str)
+        Density maps of the classes, where there are several: each its address and its scale.
     """
 
     outlines: str | None
     density: str | None
     scale: str
+    by_class: tuple[tuple[str, str], ...] = ()
 
     @property
     def bytes(self) -> int:
         """What they add to the page."""
-        return len(self.outlines or "") + len(self.density or "")
+        each = (self.outlines or "", self.density or "", *(data for data, _ in self.by_class))
+        return sum(map(len, each))
 
 
 def pictures(outlines: Path, overview: Path, *, most_bytes: int) -> Pictures:
-    """The densest place (or the field) with its outlines, and the density map.
+    """The densest place (or the field) with its outlines, and the density maps.
 
     Parameters
     ----------
     outlines, overview : Path
         As a result folder has them; may be missing or damaged.
     most_bytes : int
-        Of both together, base64 included; what does not fit at the smallest size is left out.
+        Of all together, base64 included; what does not fit at the smallest size is left out.
     """
     seen, _ = _part(outlines, 0)
     dense, scale = _part(overview, 1)
     if seen is not None:
         seen = _middle(seen)
+    first, *others = scale.splitlines() or [""]
+    maps = [
+        (_part(overview, 2 + number)[0], said) for number, said in enumerate(others[:_MOST_MAPS])
+    ]
     for side, small, quality in STEPS:
-        found = Pictures(_data(seen, side, quality), _data(dense, small, quality), scale)
+        by_class = [(_data(one, small, quality), said) for one, said in maps]
+        found = Pictures(
+            _data(seen, side, quality),
+            _data(dense, small, quality),
+            first,
+            tuple((data, said) for data, said in by_class if data is not None),
+        )
         if found.bytes <= most_bytes:
             return found
-    return Pictures(None, None, scale)
+    return Pictures(None, None, first)
 
 
 def _part(path: Path, number: int) -> tuple[Image.Image | None, str]:
@@ -74,6 +90,8 @@ def _part(path: Path, number: int) -> tuple[Image.Image | None, str]:
     with suppress(Exception), Image.open(path) as image:  # decoders raise whatever they like
         image.load()
         parts = parts_of(image)
+        if number >= max(2, len(parts)):
+            return None, ""
         box = parts[number] if number < len(parts) else None
         return image.convert("RGB").crop(box), str(image.info.get(SCALE_KEY, ""))
     return None, ""

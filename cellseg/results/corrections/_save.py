@@ -10,7 +10,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import shapely
 
 import cellseg
@@ -23,25 +22,25 @@ from cellseg.results import (
     Report,
     Result,
     ResultFolder,
-    display_rgb,
     load_result,
     readable,
     recorded_ground,
+    recorded_overview,
 )
+from cellseg.results.classified import Classification
 from cellseg.results.corrections._log import LOG_NAME, check_token, token_of
 from cellseg.results.corrections._slide import open_result_slide
+from cellseg.results.result import ADDED
 
 if TYPE_CHECKING:
     from cellseg.results.corrections._session import Corrections
 
 SUFFIX = ".corrected.cellseg"
 
-LEFT_OUT = (
-    "the cells around the nuclei are left out, since corrections change their neighbours' too; "
-    "cellseg expand makes them of the corrected result"
+UNCLASSED = (
+    "cells with new outlines have no class by what was added to the table; cellseg classify "
+    "gives it"
 )
-
-_OVERVIEW_PX = 1200
 
 
 def corrected_path(folder: Path) -> Path:
@@ -82,7 +81,8 @@ def save(
             "exports",
             "key",
             "result",
-            "expansion",
+            *ADDED,
+            "stale",
         )
         record = {name: value for name, value in result.run.items() if name not in own}
         doubted = record.get("doubts") or ()
@@ -99,7 +99,7 @@ def save(
                 "folder": readable(result.path.name),
                 "result": token_of(result),
                 "log": LOG_NAME,
-                **({"left_out": LEFT_OUT} if result.expanded_columns else {}),
+                **({"unclassed": UNCLASSED} if _is_classed_by_added(result) else {}),
             },
             "corrections": edits,
         }
@@ -118,10 +118,29 @@ def save(
             complete=result.is_complete,
         )
         with _ground(result, title) as ground:
-            return out.finish(
+            out.finish(
                 replace(report, ground=ground),
                 on_progress=lambda share: told(0.6 + 0.4 * share),
             )
+    return _added_again(result, path)
+
+
+def _added_again(result: Result, path: Path) -> Result:
+    """The corrected result with what was added to the automatic one, measured anew."""
+    # Here and not above: they are added to corrected results as to any other.
+    from cellseg.results.expand import expand
+    from cellseg.results.spatial import SPATIAL, spatial
+
+    if result.added("expansion"):
+        expand(path, result.run["expansion"]["by"])
+    if result.added(SPATIAL):
+        spatial(path, within=result.run[SPATIAL]["within"])
+    return load_result(path)
+
+
+def _is_classed_by_added(result: Result) -> bool:
+    made, added = Classification.of(result.run), {*result.added()}
+    return made is not None and any(marker.measure in added for marker in made.markers)
 
 
 def _refuse_other(path: Path, result: Result) -> None:
@@ -159,18 +178,9 @@ def _ground(result: Result, title: str) -> Iterator[Ground | None]:
 
 
 def _overview(result: Result, title: str) -> Overview | None:
-    """None where the slide is gone."""
+    """None where the slide is gone, or the record does not say how it was counted."""
     try:
         with open_result_slide(result) as slide:
-            image, downsample = slide.overview(_OVERVIEW_PX)
-            names = list(slide.channels)
+            return recorded_overview(result, slide, title)
     except CellsegError:
         return None
-    counted = result.section("settings").get("channels") or names
-    places = [names.index(name) for name in counted if name in names] or [0]
-    return Overview(
-        image=display_rgb(np.asarray(image[..., places])),
-        downsample=downsample,
-        mpp=result.frame.mpp,
-        title=title,
-    )

@@ -351,6 +351,18 @@ async function counts(from) {
   }
 }
 
+// Masks that need the table are not asked for before it is read: they would keep tiles waiting.
+async function masksAndCounts(place, slide = null) {
+  if (state.about.outlined) {
+    showMasks();
+    if (slide) whenLoaded(slide, () => counts(place));
+    else counts(place);
+  } else {
+    await counts(place);
+    if (place === state.at) showMasks();
+  }
+}
+
 async function open(place) {
   state.at = place;
   state.about = state.counts = null;
@@ -379,13 +391,11 @@ async function open(place) {
       if (place !== state.at) return view.world.removeItem(item);
       marked(item, "slide");
       ready();
-      showMasks();
-      whenLoaded(item, () => counts(place));
+      masksAndCounts(place, item);
     } });
   else {
-    showMasks();
     view.world.addOnceHandler("add-item", ready);
-    counts(place);
+    masksAndCounts(place);
   }
 }
 

@@ -1,0 +1,138 @@
+"""Where cells lie, against brute force."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import shapely
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.spatial.distance import cdist
+
+from cellseg.annotations.region import Region, Regions
+from cellseg.measure.spatial import DENSITY_UM, Near, neighbourhood
+
+SIDE = 400
+SLIDE = Regions((Region.box(-0.5, -0.5, SIDE - 0.5, SIDE - 0.5),))
+CLASSES = ("tumour", "lymphocyte", "CD3+ CD8-")
+
+places = st.lists(
+    st.tuples(*[st.floats(0, SIDE - 1, allow_subnormal=False)] * 2), min_size=0, max_size=60
+).map(lambda found: np.array(found, np.float64).reshape(-1, 2))
+
+
+def classes_of(number):
+    return [CLASSES[i * i % 3] for i in range(number)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(places, st.sampled_from([None, 0.25, 0.5]), st.integers(1, 60))
+def test_as_by_brute_force(found, mpp, within):
+    near = Near(mpp, within, CLASSES)
+    names = classes_of(len(found))
+    measured = neighbourhood(found, names, SLIDE, near)
+    assert list(measured) == [column.name for column in near.columns]
+    unit, pixel = near.unit, mpp or 1
+    apart = cdist(found, found) * pixel
+    np.fill_diagonal(apart, np.inf)
+    nearest = apart.min(axis=1, initial=np.inf)
+    expected = np.where(np.isfinite(nearest), nearest, np.nan)
+    np.testing.assert_allclose(measured[f"nearest_neighbour_{unit}"], expected)
+    sure = ~(np.abs(apart - within) < 1e-9).any(axis=1)  # not decided by rounding
+    np.testing.assert_array_equal(
+        measured[f"neighbours_{within}{unit}"][sure], (apart <= within).sum(axis=1)[sure]
+    )
+    for name, slug in zip(CLASSES, ("tumour", "lymphocyte", "cd3_plus_cd8_minus"), strict=True):
+        to = apart[:, np.array(names, object) == name].min(axis=1, initial=np.inf)
+        expected = np.where(np.isfinite(to), to, np.nan)
+        np.testing.assert_allclose(measured[f"nearest_{slug}_{unit}"], expected)
+    edge = np.minimum(found + 0.5, SIDE - 0.5 - found).min(axis=1, initial=np.inf) * pixel
+    np.testing.assert_allclose(measured[f"border_distance_{unit}"], edge, atol=1e-6)
+    assert ("density_per_mm2" in measured) == (mpp is not None)
+
+
+@settings(max_examples=25, deadline=None)
+@given(places, st.randoms(use_true_random=False))
+def test_the_order_of_cells_changes_nothing(found, random):
+    order = list(range(len(found)))
+    random.shuffle(order)
+    names = classes_of(len(found))
+    near = Near(0.5, 30, CLASSES)
+    one = neighbourhood(found, names, SLIDE, near)
+    other = neighbourhood(found[order], [names[i] for i in order], SLIDE, near)
+    for name, values in one.items():
+        np.testing.assert_array_equal(values[order], other[name])
+
+
+def ring(radius, middle=(200, 200), waves=0.0):
+    angle = np.linspace(0, 2 * np.pi, 90, endpoint=False)
+    away = radius * (1 + waves * np.sin(7 * angle))
+    return np.stack([middle[0] + away * np.sin(angle), middle[1] + away * np.cos(angle)], axis=1)
+
+
+def test_to_the_border_of_the_region_that_holds_the_cell():
+    outer, inner, other = (
+        Region.of([ring(150, waves=0.1)], name="outer"),
+        Region.of([ring(60)], name="inner"),
+        Region.box(380, 380, 395, 395, name="other"),
+    )
+    regions = Regions((outer, inner, other))
+    rng = np.random.default_rng(5)
+    found = rng.uniform(0, SIDE, (5000, 2))
+    distance = neighbourhood(found, [""] * len(found), regions, Near(None, None))[
+        "border_distance_px"
+    ]
+    points = shapely.points(found[:, ::-1] + 0.5)
+    borders = [shapely.distance(one.shape.boundary, points) for one in regions]
+    inside = [one.contains(*found.T) for one in regions]
+    held = np.min([np.where(i, b, np.inf) for i, b in zip(inside, borders, strict=True)], axis=0)
+    outside = ~np.any(inside, axis=0)
+    expected = np.where(outside, -np.min(borders, axis=0), held)
+    np.testing.assert_allclose(distance, expected, atol=1e-9)
+    assert (distance[outside] < 0).all()
+    assert 10 < outside.sum() < 4900
+
+
+def test_density_does_not_fall_at_the_border():
+    """4,000 cells per mm², anywhere in an L of three quarters of a mm²."""
+    rng = np.random.default_rng(1)
+    mpp, side = 0.5, 2000
+    ell = Region.of([[(0, 0), (side, 0), (side, side / 2), (side / 2, side / 2),
+                      (side / 2, side), (0, side)]])  # fmt: skip
+    found = rng.uniform(0, side, (4000, 2))
+    found = found[ell.contains(*found.T)]
+    measured = neighbourhood(found, [""] * len(found), Regions((ell,)), Near(mpp))
+    density = measured["density_per_mm2"]
+    at_border = measured["border_distance_um"] < DENSITY_UM / 5
+    assert at_border.sum() > 100
+    # Not corrected it would be about 60 % there.
+    assert density[at_border].mean() == pytest.approx(4000, rel=0.08)
+    assert density[~at_border].mean() == pytest.approx(4000, rel=0.05)
+
+
+def test_no_cells_one_cell_and_two_in_one_place():
+    near = Near(1.0, 30, ("a", "b"))
+    for number in (0, 1):
+        measured = neighbourhood(np.full((number, 2), 9.0), ["a"] * number, SLIDE, near)
+        assert all(len(values) == number for values in measured.values())
+    assert np.isnan(measured["nearest_neighbour_um"][0])
+    assert np.isnan(measured["nearest_a_um"][0])
+    assert measured["neighbours_30um"][0] == 0
+    assert measured["density_per_mm2"][0] == 0
+    both = neighbourhood(np.full((2, 2), 9.0), ["a", "b"], SLIDE, near)
+    assert both["nearest_neighbour_um"].tolist() == [0, 0]
+    assert both["nearest_a_um"].tolist()[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("classes", "columns"),
+    [
+        (("1+", "2+"), ["nearest_1_plus_um", "nearest_2_plus_um"]),
+        (("neighbour", "é "), ["nearest_neighbour_2_um", "nearest_e_um"]),
+        (("µ", "Non-neoplastic"), ["nearest_class_1_um", "nearest_non_neoplastic_um"]),
+        (("one",), []),
+        (tuple(map(str, range(17))), []),
+    ],
+)
+def test_names_of_columns_by_class(classes, columns):
+    assert list(Near(1.0, 30, classes).by_class.values()) == columns

@@ -1,0 +1,189 @@
+"""Cell types, classes by measurement, cells around nuclei and distances, together, through all.
+
+One count with all of them is the truth; a cluster, an interrupted run, exports and corrections must
+tell the same.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+import shapely
+
+from cellseg.annotations.region import Region, Regions
+from cellseg.counting.request import CountRequest
+from cellseg.detect.threshold import ThresholdDetector
+from cellseg.instances import Instances
+from cellseg.pipeline.run import CountResult, TileDone, run
+from cellseg.protocol import Marker, load_protocol
+from cellseg.results import load_result
+from cellseg.results.corrections import Corrections
+from cellseg.synthetic import PyramidLayout, draw_discs, write_pyramid
+
+PROTOCOL = load_protocol("ihc").changed(
+    mpp=1.0, min_area_um2=0.0, tile_px=128, largest_cell_um=40.0,
+    classify=(Marker(measure="cytoplasm_dab_od_mean", threshold=0.03),),
+)  # fmt: skip
+TYPES = ("lymphocyte", "tumour")
+REGIONS = Regions.of(
+    [Region.box(0, 0, 500, 320, name="left"), Region.box(0, 250, 500, 700, name="right")]
+)
+EXPORTS = ("cells.geojson", "cells.parquet", "cells.coco.json")
+ADDED = ("cell_area_um2", "cytoplasm_dab_od_mean", "neighbours_30um", "density_per_mm2")
+
+
+class TypedDetector(ThresholdDetector):
+    """Types by something that any tile sees in the same way: whether a mask's area is odd."""
+
+    def __init__(self):
+        super().__init__()
+        self.info = replace(self.info, name="typed", checksum="typed", classes=TYPES)
+
+    def detect(self, tiles, *, fill):
+        return [
+            replace(one, instances=_typed(one.instances))
+            for one in super().detect(tiles, fill=fill)
+        ]
+
+
+def _typed(found):
+    kinds = [int(np.count_nonzero(mask)) % 2 for mask in found.masks]
+    return Instances.build(found.boxes, found.scores, kinds, found.masks)
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory):
+    """Discs; around every fifth a brown haze, in which its cytoplasm lies."""
+    path = tmp_path_factory.mktemp("typed") / "typed.tif"
+    drawn = draw_discs((500, 700), np.random.default_rng(7))
+    image = drawn.image.copy()
+    y, x = np.indices(image.shape[:2])
+    for label in range(5, int(drawn.labels.max()) + 1, 5):
+        rows, columns = np.nonzero(drawn.labels == label)
+        near = np.hypot(y - rows.mean(), x - columns.mean()) < 22
+        image[near & (drawn.labels == 0)] = (210, 185, 160)
+    write_pyramid(path, image, layout=PyramidLayout(mpp=0.5, tile_px=128))
+    return path
+
+
+def request_for(slide, home, **changes):
+    base = CountRequest(
+        image=slide, output=home, protocol=PROTOCOL, prefilter=False, regions=REGIONS,
+        expand=3.0, spatial=True, export=EXPORTS,
+    )  # fmt: skip
+    return replace(base, **changes)
+
+
+def counted(request):
+    *_, last = run(request, detector=TypedDetector())
+    assert isinstance(last, CountResult)
+    return load_result(last.cells.folder)
+
+
+@pytest.fixture(scope="module")
+def truth(slide, tmp_path_factory):
+    return counted(request_for(slide, tmp_path_factory.mktemp("truth")))
+
+
+def same(one, other):
+    for name in ("cells.csv", *EXPORTS[::2]):
+        assert (one.path / name).read_bytes() == (other.path / name).read_bytes()
+    for of in ("nuclei", "cells"):
+        np.testing.assert_array_equal(one.labels(of)[0][...], other.labels(of)[0][...])
+    left_out = ("blocks",)
+    for first, second in zip(*(r.run["summary"]["labelling"] for r in (one, other)), strict=True):
+        assert {k: v for k, v in first.items() if k not in left_out} == {
+            k: v for k, v in second.items() if k not in left_out
+        }
+
+
+def test_scores_by_type_and_by_region_are_those_of_the_table(truth):
+    table = truth.table()
+    assert {*table["class"]} == {f"{one}: {sign}" for one in TYPES
+                                 for sign in ("negative", "positive")}  # fmt: skip
+    assert {*ADDED} < {*table}
+    assert "nearest_tumour_positive_um" in table
+    (scored,) = truth.run["summary"]["labelling"]
+    positive = table["class"].str.endswith("positive")
+    assert 0.05 < scored["index"] == positive.mean() < 0.5
+    for name in TYPES:
+        of_type = table["class"].str.startswith(name)
+        assert scored["types"][name]["index"] == positive[of_type].mean()
+    for name in ("left", "right"):
+        inside = table["region"].str.contains(name)
+        assert scored["regions"][name]["positive"] == positive[inside].sum()
+        assert scored["regions"][name]["cells"] == inside.sum()
+    counts = table["class"].value_counts().to_dict()
+    assert truth.run["summary"]["cells_per_class"] == counts
+    for one in truth.run["summary"]["regions"]:
+        inside = table["region"].str.contains(one["name"])
+        assert one["cells_per_class"] == table["class"][inside].value_counts().to_dict()
+
+
+def test_exports_tell_the_same(truth):
+    table = truth.table()
+    parquet = pd.read_parquet(truth.path / "cells.parquet")
+    assert parquet["class"].astype(str).tolist() == table["class"].tolist()
+    for name in ADDED:
+        np.testing.assert_allclose(parquet[name], table[name])
+    told = json.loads((truth.path / "cells.geojson").read_text())
+    features = told["features"] if isinstance(told, dict) else told
+    kinds = [feature["properties"]["classification"]["name"] for feature in features]
+    assert sorted(kinds) == sorted(table["class"])
+    assert all(name in json.dumps(features[0]) for name in ADDED)
+    assert all(shapely.geometry.shape(feature["geometry"]).area > 0 for feature in features)
+    coco = json.loads((truth.path / "cells.coco.json").read_text())
+    names = {one["id"]: one["name"] for one in coco["categories"]}
+    assert sorted(names[one["category_id"]] for one in coco["annotations"]) == sorted(kinds)
+
+
+@pytest.mark.parametrize("tile", [64, 320])
+def test_another_tile_size(slide, truth, tmp_path, tile):
+    same(counted(request_for(slide, tmp_path, tile_px=tile)), truth)
+
+
+def test_an_interrupted_run_goes_on(slide, truth, tmp_path):
+    events = run(request_for(slide, tmp_path), detector=TypedDetector())
+    for event in events:
+        if isinstance(event, TileDone) and event.done == 3:
+            break
+    events.close()
+    same(counted(request_for(slide, tmp_path)), truth)
+
+
+def test_a_cluster(slide, truth, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    pytest.importorskip("cloudpickle")
+    from cellseg.counting.dask.worker import BENCH
+
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0",
+        protocol="tcp", host="127.0.0.1",
+    ) as cluster:  # fmt: skip
+        there = {"engine": "dask", "scheduler": cluster.scheduler_address}
+        same(counted(request_for(slide, tmp_path, **there)), truth)
+    BENCH.clear()
+
+
+def test_corrections(slide, truth, tmp_path):
+    result = counted(request_for(slide, tmp_path))
+    table = result.table()
+    corrections = Corrections(result)
+    corrections.delete([3])
+    corrections.classify([10], "mitosis")
+    saved = corrections.save()
+    after = saved.table()
+    kept = table.drop(index=2).reset_index(drop=True)
+    expected = kept["class"].where(kept["label"] != 10, "mitosis")
+    assert after["class"].tolist() == expected.tolist()
+    (scored,) = saved.run["summary"]["labelling"]
+    assert scored["positive"] == expected.str.endswith("positive").sum()
+    assert scored["unmeasured"] == 1
+    assert "nearest_mitosis_um" in after
+    nothing_near = kept["nearest_neighbour_um"].eq(after["nearest_neighbour_um"])
+    assert 0.9 < nothing_near.mean() < 1
+    assert saved.changed() is None

@@ -1,0 +1,234 @@
+"""Where cells lie, in finished results: columns, record, classes, exports, corrections."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cellseg.annotations.region import Region, Regions
+from cellseg.counting.request import CountRequest
+from cellseg.detect.threshold import ThresholdDetector
+from cellseg.errors import InputError, SettingsError
+from cellseg.export import export
+from cellseg.pipeline.classified import classify_result
+from cellseg.pipeline.expanded import expand_result
+from cellseg.pipeline.run import CountResult, run
+from cellseg.pipeline.spatial import spatial_result
+from cellseg.protocol import Marker, load_protocol
+from cellseg.results import load_result, publish
+from cellseg.results.corrections import Corrections
+from cellseg.synthetic import PyramidLayout, draw_discs, write_pyramid
+
+PROTOCOL = load_protocol("ihc").changed(
+    mpp=1.0, min_area_um2=0.0, tile_px=128, largest_cell_um=40.0
+)
+BROWN = (120, 80, 50)
+COLUMNS = ["nearest_neighbour_um", "neighbours_30um", "density_per_mm2", "border_distance_um"]
+DAB = Marker(measure="dab_od_mean", threshold=0.1)
+
+
+def count(path, *, tile=128, classify=(), **settings):
+    protocol = PROTOCOL.changed(tile_px=tile, classify=classify)
+    request = CountRequest(image=path, protocol=protocol, prefilter=False, **settings)
+    *_, last = run(request, detector=ThresholdDetector())
+    assert isinstance(last, CountResult)
+    return last.cells.folder
+
+
+def write_slide(path, mpp=0.5):
+    """Discs, every fifth of them brown."""
+    drawn = draw_discs((500, 700), np.random.default_rng(7))
+    image = drawn.image.copy()
+    image[(drawn.labels > 0) & (drawn.labels % 5 == 0)] = BROWN
+    write_pyramid(path, image, layout=PyramidLayout(mpp=mpp, tile_px=128))
+    return path
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory):
+    return write_slide(tmp_path_factory.mktemp("discs") / "discs.tif")
+
+
+@pytest.fixture(scope="module")
+def counted_once(slide):
+    return count(slide)
+
+
+@pytest.fixture
+def folder(tmp_path, slide, counted_once):
+    shutil.copy(slide, tmp_path)
+    copy = shutil.copytree(counted_once, tmp_path / "discs.cellseg")
+    record = json.loads((copy / "run.json").read_text())
+    record["image"]["path"] = "discs.tif"
+    (copy / "run.json").write_text(json.dumps(record))
+    return copy
+
+
+def test_columns_stand_last_and_all_else_stays(folder):
+    export(folder, "cells.geojson")
+    before = load_result(folder)
+    names, lines = list(before.table()), before.table_path.read_text().splitlines()
+    done = spatial_result(folder)
+    result, table = done.result, done.result.table()
+    assert list(table) == [*names, *COLUMNS]
+    new = result.table_path.read_text().splitlines()
+    assert all(line.startswith(f"{old},") for line, old in zip(new, lines, strict=True))
+    assert result.changed() is None
+    assert result.run["stale"] == []
+    assert "neighbours_30um" in (folder / "cells.geojson").read_text()
+    assert result.run["spatial"]["border"] == "image"
+    assert result.run["spatial"]["medians"]["nearest_neighbour_um"] > 5
+    places = table[["centroid_y_um", "centroid_x_um"]].to_numpy()
+    apart = np.hypot(*(places[:, None] - places[None]).transpose(2, 0, 1))
+    np.fill_diagonal(apart, np.inf)
+    np.testing.assert_allclose(table["nearest_neighbour_um"], apart.min(axis=1), atol=2e-4)
+    again = spatial_result(folder, within=60).result
+    assert list(again.table())[-3] == "neighbours_60um"
+    assert len(again.run["columns"]) == len(result.run["columns"])
+
+
+def test_the_same_whatever_the_tile(slide, tmp_path):
+    tables = [
+        load_result(count(slide, tile=tile, spatial=True, output=tmp_path / str(tile))).table()
+        for tile in (64, 320)
+    ]
+    pd.testing.assert_frame_equal(*tables)
+    assert tables[0]["density_per_mm2"].gt(0).any()
+
+
+def test_with_classes_and_cells_around_in_any_order(folder):
+    spatial_result(folder)
+    done = classify_result(folder, [DAB])
+    classified, table = done.result, done.result.table()
+    assert done.notes == ()
+    assert classified.run["stale"] == []
+    positive = table["class"] == "positive"
+    places = table[["centroid_y_um", "centroid_x_um"]].to_numpy()
+    apart = np.hypot(*(places[:, None] - places[None]).transpose(2, 0, 1))
+    np.fill_diagonal(apart, np.inf)
+    np.testing.assert_allclose(
+        table["nearest_positive_um"], apart[:, positive].min(axis=1), atol=2e-4
+    )
+    expanded = expand_result(folder, 3).result.table()
+    pd.testing.assert_frame_equal(expanded[list(table)], table)
+    assert list(expanded)[-1] == "nearest_positive_um"
+    again = spatial_result(folder).result
+    pd.testing.assert_frame_equal(again.table(), expanded)
+    by_neighbours = Marker(measure="neighbours_30um", threshold=2)
+    crowded = classify_result(folder, [by_neighbours]).result.table()
+    assert (crowded["class"] == "positive").equals(crowded["neighbours_30um"] >= 2)
+    with pytest.raises(SettingsError, match="by neighbours_30um, which would go"):
+        spatial_result(folder, within=50)
+    with pytest.raises(SettingsError, match="follows from the classes"):
+        classify_result(folder, [Marker(measure="nearest_positive_um", threshold=9)])
+
+
+def test_killed_between_classes_and_distances(folder, monkeypatch):
+    """The record says that the distances are older than the classes, and the next one mends it."""
+    spatial_result(folder)
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cellseg.pipeline.classified.spatial", killed)
+    with pytest.raises(KeyboardInterrupt):
+        classify_result(folder, [DAB])
+    monkeypatch.undo()
+    assert "spatial" in load_result(folder).run["stale"]
+    assert "nearest_positive_um" in classify_result(folder, [DAB]).result.table()
+
+
+def test_with_a_count_and_again(slide, tmp_path):
+    settings = {"classify": (DAB,), "spatial": True, "expand": 3.0, "output": tmp_path}
+    there = count(slide, **settings)
+    result = load_result(there)
+    assert "nearest_negative_um" in result.table()
+    stamp = result.table_path.stat().st_mtime_ns
+    assert count(slide, **settings) == there
+    assert result.table_path.stat().st_mtime_ns == stamp
+    # As it is left by a kill before the distances.
+    count(slide, **{**settings, "spatial": False, "overwrite": True})
+    path = there / "run.json"
+    run_json = json.loads(path.read_text())
+    assert "spatial" in run_json
+    count(slide, **settings)
+    assert load_result(there).added("spatial")
+
+
+def test_regions_have_the_border(slide, tmp_path):
+    regions = Regions.of([Region.box(50, 50, 450, 350), Region.box(100, 360, 300, 650)])
+    there = count(slide, regions=regions, output=tmp_path)
+    result = spatial_result(there).result
+    table = result.table()
+    assert result.run["spatial"]["border"] == "regions"
+    y, x = table["centroid_y_px"], table["centroid_x_px"]
+    first = table["region"] == "region 1"
+    edge = np.minimum.reduce([y - 50, 450 - y, x - 50, 350 - x])[first] * 0.5
+    np.testing.assert_allclose(table.loc[first, "border_distance_um"], edge, atol=1e-3)
+
+
+def test_without_a_pixel_size(tmp_path):
+    path = write_slide(tmp_path / "plain.tif", mpp=None)
+    there = count(path, diameter_px=18.0)
+    done = spatial_result(there)
+    assert list(done.result.table())[-2:] == ["nearest_neighbour_px", "border_distance_px"]
+    assert "without a pixel size neighbours and density are left out" in done.notes[0]
+    done = spatial_result(there, within=60)
+    assert list(done.result.table())[-2:] == ["neighbours_60px", "border_distance_px"]
+    export(there, "cells.parquet")
+
+
+def test_corrections_have_them_too(folder):
+    """A corrected result has what the automatic one had, measured anew."""
+    expand_result(folder, 3)
+    classify_result(folder, [DAB])
+    automatic = spatial_result(folder, within=40).result
+    corrections = Corrections(automatic)
+    gone = int(automatic.table()["nearest_neighbour_um"].idxmin()) + 1
+    corrections.delete([gone])
+    corrections.classify([1 if gone > 1 else 2], "mitosis")
+    saved = corrections.save()
+    table = saved.table()
+    assert set(automatic.table()) < set(table)
+    assert "nearest_mitosis_um" in table
+    assert saved.changed() is None
+    assert saved.run["spatial"]["within"] == 40
+    assert saved.run["expansion"]["by"] == 3
+    assert "left_out" not in saved.run["corrected_from"]
+    assert (table["nearest_neighbour_um"] > automatic.table()["nearest_neighbour_um"].min()).all()
+    assert saved.labels("cells")[0].shape == saved.labels()[0].shape
+
+
+@pytest.mark.parametrize("within", [0, -3, 501])
+def test_distances_that_are_none(folder, within):
+    before = (folder / "cells.csv").read_bytes()
+    with pytest.raises(SettingsError, match="1 to 500 µm"):
+        spatial_result(folder, within=within)
+    assert (folder / "cells.csv").read_bytes() == before
+
+
+def test_results_that_cannot_be_measured(folder, tmp_path, monkeypatch):
+    with pytest.raises(InputError, match="no such folder"):
+        spatial_result(tmp_path / "nothing")
+    real = publish.os.replace
+
+    def full(source, target):
+        if str(target).endswith("run.json") and ".partial/run.json" in str(source):
+            raise OSError(28, "No space left on device")
+        real(source, target)
+
+    before = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
+    monkeypatch.setattr(publish.os, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        spatial_result(folder)
+    monkeypatch.undo()
+    assert load_result(folder).changed() is None
+    assert {p.name: p.stat().st_size for p in folder.iterdir() if p.is_file()} == before
+    table = folder / "cells.csv"
+    table.write_text(table.read_text().replace("nucleus", "nukleus", 1))
+    with pytest.raises(InputError, match=r"cells\.csv was changed"):
+        spatial_result(folder)
