@@ -16,9 +16,14 @@ class CellsegError(Exception):
     exit_code = 1
 
 
+def line_of(error: BaseException) -> str:
+    """What an error says, as one line that is not too long."""
+    return " ".join(str(error).split())[:200]
+
+
 def unexpected_text(error: BaseException) -> str:
     """One line about an error that nobody foresaw."""
-    said = " ".join(str(error).split())[:200]
+    said = line_of(error)
     return (
         f"unexpected error, {type(error).__name__}{f': {said}' if said else ''} "
         "(cellseg -v … shows where; please report it)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +93,10 @@ class Instances:
             self.classes[chosen],
             tuple(self.masks[index] for index in chosen),
         )
+
+    def without_class(self) -> Instances:
+        """The same objects, all of class 0."""
+        return replace(self, classes=np.zeros_like(self.classes))
 
     def shifted(self, dy: int, dx: int) -> Instances:
         """The same objects, moved."""

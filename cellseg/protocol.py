@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from cellseg.errors import SettingsError, writing
+from cellseg.errors import SettingsError, line_of, writing
 from cellseg.text import visible
 
 Stain = Literal["he", "ihc", "fluorescence", "brightfield"]
@@ -227,8 +227,7 @@ def _settings(text: str, where: str) -> tuple[dict[str, object], dict[str, int]]
         line = "" if mark is None else f"line {mark.line + 1}: "
         raise SettingsError(f"{where}: {line}not valid YAML: {error.problem}") from error
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        said = " ".join(str(error).split())[:200]
-        raise SettingsError(f"{where}: not valid YAML: {said}") from error
+        raise SettingsError(f"{where}: not valid YAML: {line_of(error)}") from error
     if not isinstance(root, yaml.MappingNode):
         raise SettingsError(f"{where}: expected settings as 'name: value' lines")
     data: dict[str, object] = {}

@@ -132,10 +132,11 @@ class RemotePath:
             fs, path = url_to_fs(self.url)
         except ImportError as error:
             raise SettingsError(
-                f'{self}: {_line(error)}; URLs, s3:// among them, need: pip install ".[remote]"'
+                f"{self}: {scrubbed_line(error)}; URLs, s3:// among them, need: "
+                'pip install ".[remote]"'
             ) from error
         except ValueError as error:
-            raise SettingsError(f"{self}: cannot be understood ({_line(error)})") from error
+            raise SettingsError(f"{self}: cannot be understood ({scrubbed_line(error)})") from error
         return fs, path
 
     def wrapped(self) -> tuple[Any, str]:
@@ -162,7 +163,7 @@ class RemotePath:
                 raise InputError(f"{self}: {what} (the server answers {status})") from error
             raise InputError(f"{self}: no such file; check the URL") from error
         except Exception as error:
-            raise InputError(f"{self}: {what} ({_line(error)})") from error
+            raise InputError(f"{self}: {what} ({scrubbed_line(error)})") from error
 
     def info(self) -> dict[str, Any]:
         """What the storage says about it.
@@ -389,5 +390,6 @@ def scrubbed(text: str) -> str:
     return _URL.sub(lambda found: str(RemotePath(found[0])), text)
 
 
-def _line(error: BaseException) -> str:
+def scrubbed_line(error: BaseException) -> str:
+    """What an error says, as one line without what may be a secret."""
     return (scrubbed(" ".join(str(error).split())) or type(error).__name__)[:200]

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError, safe_open
 from scipy import ndimage
 
-from cellseg.errors import WeightsError
+from cellseg.errors import WeightsError, line_of
 from cellseg.geometry import Box
 from cellseg.intensity.normalise import Light
 from cellseg.models.unet import UNet
@@ -133,10 +133,7 @@ class TissueMask:
         """Whether points (lattice pixels) lie in the search area; false outside the slide."""
         ys, xs = np.asarray(y, dtype=np.float64), np.asarray(x, dtype=np.float64)
         inside = (ys >= 0) & (xs >= 0) & (ys < self.extent[0]) & (xs < self.extent[1])
-        rows = np.clip(np.where(inside, ys, 0) // self.step, 0, self.search.shape[0] - 1)
-        columns = np.clip(np.where(inside, xs, 0) // self.step, 0, self.search.shape[1] - 1)
-        found: NDArray[np.bool_] = self.search[rows.astype(np.int64), columns.astype(np.int64)]
-        return found & inside
+        return self._at(self.search, np.where(inside, ys, 0), np.where(inside, xs, 0)) & inside
 
     def area_px(self) -> float:
         """Area of the tissue (not of the grown search area), lattice pixels."""
@@ -427,8 +424,7 @@ def _load(path: Path, checksum: str | None) -> tuple[UNet, dict[str, Any]]:
         model.load_state_dict({key: value.to(torch.float32) for key, value in state.items()})
         thresholds = (float(card["tissue_threshold"]), *_search_thresholds(card).values())
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        line = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{path}: no weights of a tissue network: {line}") from error
+        raise WeightsError(f"{path}: no weights of a tissue network: {line_of(error)}") from error
     if model.channels != CHANNELS or not all(0 < value < 1 for value in thresholds):
         raise WeightsError(f"{path}: made for {model.channels} channels, expected {CHANNELS}")
     return model.eval(), card

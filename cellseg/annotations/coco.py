@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.annotations.outlines import Outline, filled, outline_of
-from cellseg.errors import InputError
+from cellseg.errors import InputError, line_of
 from cellseg.geometry import Box
 from cellseg.intensity.normalise import Light
 from cellseg.text import visible
@@ -269,8 +269,8 @@ class _Reader:
         try:
             pixels = read_pixels(path, extent)
         except Exception as error:  # decoders raise whatever they like
-            text = " ".join(str(error).split())[:120] or type(error).__name__
-            self.faults.append(f"{name}: cannot be read as an image: {text}")
+            said = line_of(error) or type(error).__name__
+            self.faults.append(f"{name}: cannot be read as an image: {said}")
             return None
         if pixels.shape[:2] != extent:
             self.faults.append(

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from cellseg.annotations.filled import filled
 from cellseg.annotations.outlines import LEEWAY_PX, Outline
+from cellseg.errors import line_of
 from cellseg.geometry import box_of
 from cellseg.text import visible
 
@@ -120,7 +121,7 @@ class Drawing:
         try:
             checked = tuple(_checked(ring) for ring in rings)
         except (ValueError, TypeError, OverflowError) as error:
-            self.faults.append(f"{said}: {' '.join(str(error).split())[:200]}")
+            self.faults.append(f"{said}: {line_of(error)}")
             return
         if not checked:
             self.left_out["outlines without points"] += 1

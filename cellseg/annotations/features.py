@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cellseg.errors import InputError
+from cellseg.errors import InputError, line_of
 
 _FOUND = ("detection", "cell", "tile")
 _GZIP, _GZIP_HEAD = 31, b"\x1f\x8b"  # as zlib's wbits
@@ -56,11 +56,6 @@ def read_features(path: Path) -> list[Feature]:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise InputError(f"{path}: no GeoJSON of objects: {line_of(error)}") from error
-
-
-def line_of(error: BaseException) -> str:
-    """What an error says, on one short line."""
-    return " ".join(str(error).split())[:200]
 
 
 def _unpacked(raw: bytes) -> bytes:

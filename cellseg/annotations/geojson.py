@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cellseg.annotations.drawn import Drawing
-from cellseg.annotations.features import line_of, read_features
+from cellseg.annotations.features import read_features
+from cellseg.errors import line_of
 
 
 def read_geojson(path: Path, *, whole_cells: bool = False) -> Drawing:

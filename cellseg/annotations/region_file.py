@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import shapely
 
-from cellseg.annotations.features import line_of, read_features
+from cellseg.annotations.features import read_features
 from cellseg.annotations.region import Region, Regions, enclosed
-from cellseg.errors import InputError, SettingsError
+from cellseg.errors import InputError, SettingsError, line_of
 
 
 def read_regions(path: str | Path) -> Regions:

@@ -8,7 +8,7 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 from cellseg.annotations.drawn import Drawing
-from cellseg.errors import InputError, SettingsError
+from cellseg.errors import InputError, SettingsError, line_of
 
 _DAMAGED = (
     ValueError, TypeError, LookupError, RuntimeError, AttributeError, NotImplementedError,
@@ -63,6 +63,5 @@ def read_rois(path: Path) -> Drawing:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
     except _DAMAGED as error:
-        said = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: no ROIs of ImageJ: {said}") from error
+        raise InputError(f"{path}: no ROIs of ImageJ: {line_of(error)}") from error
     return found

@@ -35,6 +35,7 @@ from cellseg.metrics.judged import (
     ap_by_density,
     ap_by_diameter,
     curve,
+    plain,
     scores_of,
 )
 from cellseg.protocol import Calibration, CountProtocol
@@ -135,7 +136,7 @@ class Evaluation:
             found[name] = scores_of(images, len(self.classes))
         if len(self.classes) > 1:
             for label, name in enumerate(self.classes):
-                only = [_alone(image, label) for image in self.images]
+                only = [image.only(label) for image in self.images]
                 found[f"class {name}"] = scores_of(only, 1)
         return found
 
@@ -178,7 +179,7 @@ class Evaluation:
             "checksum": self.model.checksum,
             "object": self.model.object,
             "classes": list(self.classes),
-            "scores": {name: scores.as_dict() for name, scores in self.tables().items()},
+            "scores": {name: plain(asdict(one)) for name, one in self.tables().items()},
             "ap_by_diameter": ap_by_diameter(self.images, count, DIAMETERS_PX),
             "ap_by_density": ap_by_density(self.images, count),
             "thresholds": [asdict(point) for point in self.curve()],
@@ -190,9 +191,9 @@ class Evaluation:
                     "score": image.score,
                     "truth": len(image.truth),
                     "found": int(image.counted.sum()),
-                    "f1": rounded(float(image.segmentation.f1[0])),
-                    "panoptic_quality": rounded(image.segmentation.panoptic_quality),
-                    "aji": rounded(image.segmentation.aji),
+                    "f1": plain(float(image.segmentation.f1[0])),
+                    "panoptic_quality": plain(image.segmentation.panoptic_quality),
+                    "aji": plain(image.segmentation.aji),
                 }
                 for image, path, protocol in zip(
                     self.images, self.paths, self.protocols, strict=True
@@ -280,8 +281,8 @@ def _judge(
     kinds = [to_model[k] if to_model else 0 for k in image.classes.tolist()]
     truth = Instances.build(image.boxes.tolist(), [1.0] * len(kinds), kinds, image.masks)
     if to_model is None:
-        found = _without_class(found)
-    judged = Judged(image.name, image.group, found, truth, extent, protocol.score)
+        found = found.without_class()
+    judged = Judged(found, truth, extent, name=image.name, group=image.group, score=protocol.score)
     return judged, protocol
 
 
@@ -313,28 +314,7 @@ def on_image(labels: NDArray[np.uint32], extent: tuple[int, int]) -> NDArray[np.
     return labels[np.ix_(rows, columns)].astype(np.int64)
 
 
-def _without_class(objects: Instances) -> Instances:
-    return Instances(objects.boxes, objects.scores, np.zeros_like(objects.classes), objects.masks)
-
-
-def _alone(image: Judged, label: int) -> Judged:
-    only = image.only(label)
-    return Judged(
-        only.name,
-        only.group,
-        _without_class(only.found),
-        _without_class(only.truth),
-        only.extent,
-        only.score,
-    )
-
-
 def _path(image: AnnotatedImage) -> Path:
     if image.path is None:
         raise InputError(f"{image.name}: is not in a file")
     return image.path
-
-
-def rounded(value: float) -> float | None:
-    """For JSON: to 5 digits; null in place of nan."""
-    return round(value, 5) if np.isfinite(value) else None

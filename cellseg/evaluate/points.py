@@ -15,7 +15,8 @@ from cellseg.counting.stages import SlideCount
 from cellseg.detect import Detector
 from cellseg.detect.maskrcnn import load_detector
 from cellseg.errors import InputError
-from cellseg.evaluate import EvaluateRequest, rounded
+from cellseg.evaluate import EvaluateRequest
+from cellseg.metrics.judged import plain
 from cellseg.metrics.points import Field, PointScores
 from cellseg.slide import open_slide
 
@@ -61,21 +62,21 @@ class PointEvaluation:
             "annotated": scores.truth,
             "counted": scores.found,
             "bias": _share(scores.found, scores.truth),
-            "error_per_image": rounded(scores.error),
-            "f1": rounded(scores.f1),
+            "error_per_image": plain(scores.error),
+            "f1": plain(scores.f1),
             "classes": {
                 name: {
                     "annotated": int(scores.class_truth[k]),
                     "counted": int(scores.class_found[k]),
                     "bias": _share(int(scores.class_found[k]), int(scores.class_truth[k])),
-                    "f1": rounded(float(scores.class_f1[k])),
+                    "f1": plain(float(scores.class_f1[k])),
                     "found_as": dict(
                         zip((*self.classes, "none"), scores.confusion[k].tolist(), strict=True)
                     ),
                 }
                 for k, name in enumerate(self.classes)
             },
-            "mean_class_f1": rounded(float(np.mean(scores.class_f1))) if self.classes else None,
+            "mean_class_f1": plain(float(np.mean(scores.class_f1))) if self.classes else None,
             "per_image": [
                 {"image": name, "annotated": len(field.truth), "counted": len(field.found)}
                 for name, field in zip(self.names, self.fields, strict=True)
@@ -135,13 +136,13 @@ def evaluate_points(
 
 def _place(table: Path, name: str, request: EvaluateRequest) -> Path:
     """An image by the name in its table, which leads nowhere else."""
-    plain = Path(name).name
-    if not plain or plain != name:
+    bare = Path(name).name
+    if not bare or bare != name:
         raise InputError(f"{table}: {name!r} is no file's name")
     places = [request.images] if request.images else [table.parent, table.parent / "images"]
     for folder in places:
-        if (folder / plain).is_file():
-            return folder / plain
+        if (folder / bare).is_file():
+            return folder / bare
     raise InputError(f"{table}: {name} lies in none of {', '.join(map(str, places))}")
 
 

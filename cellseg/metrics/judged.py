@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.instances import Instances
 from cellseg.metrics.average_precision import Field, average_precision
 from cellseg.metrics.counting import CountError, bootstrap, count_error
 from cellseg.metrics.matching import Matches, Overlaps, match
@@ -21,27 +20,22 @@ from cellseg.metrics.sizes import size_error
 THRESHOLDS: tuple[float, ...] = tuple(round(0.1 + 0.05 * k, 2) for k in range(17))
 
 
-@dataclass(frozen=True, eq=False)
-class Judged:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Judged(Field):
     """One image with what was found and what is annotated, on the image's own pixels.
+
+    Found is everything down to a low score: average precision needs it.
 
     Attributes
     ----------
     group : str
         Its set and modality, as ``set/modality``: what the scores are told apart by.
-    found : Instances
-        Everything down to a low score: average precision needs it.
-    extent : (int, int)
-        Height and width, pixels.
     score : float
         Objects below it are not counted.
     """
 
     name: str
     group: str
-    found: Instances
-    truth: Instances
-    extent: tuple[int, int]
     score: float
 
     @cached_property
@@ -69,12 +63,12 @@ class Judged:
         return self.found.scores >= np.float32(score)
 
     def only(self, label: int) -> Judged:
-        """The same image with the objects of one class."""
+        """The same image with the objects of one class, as if there were no other."""
         found, truth = (
-            objects.take(np.flatnonzero(objects.classes == label))
+            objects.take(np.flatnonzero(objects.classes == label)).without_class()
             for objects in (self.found, self.truth)
         )
-        return Judged(self.name, self.group, found, truth, self.extent, self.score)
+        return replace(self, found=found, truth=truth)
 
 
 @dataclass(frozen=True)
@@ -118,18 +112,12 @@ class Scores:
     diameter_bias: float
     diameter_spread: float
 
-    def as_dict(self) -> dict[str, object]:
-        """For JSON: null in place of nan, IoUs as text."""
-        plain: dict[str, object] = _plain(asdict(self))  # type: ignore[assignment]
-        return plain
-
 
 def scores_of(images: Sequence[Judged], num_classes: int) -> Scores:
     """All figures of a set of images, whatever the class of a match, but for AP."""
     tallies = [image.segmentation for image in images]
     pooled = Segmentation.pooled(tallies)
-    fields = [Field(image.found, image.truth, image.extent) for image in images]
-    masks = average_precision(fields, num_classes)
+    masks = average_precision(images, num_classes)
     sizes = size_error(*_matched_areas(images))
     return Scores(
         objects=pooled.truth,
@@ -144,7 +132,7 @@ def scores_of(images: Sequence[Judged], num_classes: int) -> Scores:
         mask_ap=masks.ap,
         mask_ap50=masks.ap50,
         mask_ap75=masks.ap75,
-        box_ap=average_precision(fields, num_classes, kind="bbox").ap,
+        box_ap=average_precision(images, num_classes, kind="bbox").ap,
         matched=sizes.objects,
         area_bias=sizes.area_bias,
         area_spread=sizes.area_spread,
@@ -204,7 +192,6 @@ def ap_by_diameter(
     dict
         Number of annotated objects and AP, by a name such as ``12–24 px``.
     """
-    fields = [Field(image.found, image.truth, image.extent) for image in images]
     areas = np.concatenate([image.truth.areas for image in images])
     bounds = [0.0, *edges, math.inf]
     found = {}
@@ -213,7 +200,7 @@ def ap_by_diameter(
         inside = int(np.count_nonzero((areas >= area[0]) & (areas < area[1])))
         name = f"{low:.0f}–{high:.0f} px" if math.isfinite(high) else f"from {low:.0f} px"
         if inside:
-            found[name] = (inside, average_precision(fields, num_classes, area_px=area).ap)
+            found[name] = (inside, average_precision(images, num_classes, area_px=area).ap)
     return found
 
 
@@ -226,12 +213,9 @@ def ap_by_density(
     for rows in np.array_split(np.argsort(density, kind="stable"), min(bins, len(images))):
         part = [images[row] for row in rows.tolist()]
         low, high = density[rows].min(), density[rows].max()
-        fields = [Field(image.found, image.truth, image.extent) for image in part]
         objects = sum(len(image.truth) for image in part)
-        found[f"{low:,.0f}–{high:,.0f} per Mpx"] = (
-            objects,
-            average_precision(fields, num_classes).ap,
-        )
+        ap = average_precision(part, num_classes).ap
+        found[f"{low:,.0f}–{high:,.0f} per Mpx"] = (objects, ap)
     return found
 
 
@@ -261,13 +245,14 @@ def _mean(values: list[float]) -> float:
     return float(np.mean(known)) if known else math.nan
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
+    """For JSON: floats to 5 digits, null in place of nan, IoUs as text."""
     if isinstance(value, dict):
         return {
-            f"{key:.2f}" if isinstance(key, float) else key: _plain(v) for key, v in value.items()
+            f"{key:.2f}" if isinstance(key, float) else key: plain(v) for key, v in value.items()
         }
     if isinstance(value, tuple | list):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, float):
         return round(value, 5) if math.isfinite(value) else None
     return value

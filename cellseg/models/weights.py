@@ -25,7 +25,7 @@ from torch import Tensor
 from torchvision.models.detection import MaskRCNN, MaskRCNN_ResNet50_FPN_Weights
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from cellseg.errors import WeightsError, writing
+from cellseg.errors import WeightsError, line_of, writing
 from cellseg.models.backbones import BACKBONES
 from cellseg.models.maskrcnn import TYPE_KEYS, Architecture, build_maskrcnn
 from cellseg.text import visible
@@ -231,7 +231,9 @@ def read_model(path: str | Path) -> tuple[dict[str, Tensor], ModelCard]:
             metadata = opened.metadata() or {}
             stored = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{file}: damaged, or not a safetensors file: {_line(error)}") from error
+        raise WeightsError(
+            f"{file}: damaged, or not a safetensors file: {line_of(error)}"
+        ) from error
     card = _card(file, metadata).model_copy(update={"checksum": checksum})
     types = len(card.types)
     if types != _architecture(stored).types or (types and len(card.classes) > 1):
@@ -307,7 +309,7 @@ def load_coco(model: MaskRCNN) -> None:
         state = {k: v for k, v in state.items() if not k.startswith(HEAD_KEYS)}
         state = _refold(state, COCO_NORM_EPS)
     except (pickle.UnpicklingError, RuntimeError, AttributeError, EOFError, ValueError) as error:
-        raise WeightsError(f"{path}: cannot be read: {_line(error)}") from error
+        raise WeightsError(f"{path}: cannot be read: {line_of(error)}") from error
     own = {k: v for k, v in model.state_dict().items() if k.startswith(HEAD_KEYS)}
     _fill(model, {**state, **own}, path)
 
@@ -353,7 +355,7 @@ def architecture_in(path: str | Path, *, part: str = "") -> Architecture:
                 if key.startswith(part)
             }
     except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{file}: no model that can be read: {_line(error)}") from error
+        raise WeightsError(f"{file}: no model that can be read: {line_of(error)}") from error
     return Architecture.of(shapes)
 
 
@@ -371,7 +373,7 @@ def _fetch(path: Path) -> None:
         torch.hub.download_url_to_file(COCO_URL, str(path), _coco_hash(), progress=False)
     except (OSError, RuntimeError) as error:
         raise WeightsError(
-            f"torchvision's COCO weights could not be fetched ({_line(error)}); download "
+            f"torchvision's COCO weights could not be fetched ({line_of(error)}); download "
             f"{COCO_URL} elsewhere and put it at {path}, or start from --init default or none"
         ) from error
 
@@ -403,7 +405,7 @@ def _card(file: Path, metadata: dict[str, str]) -> ModelCard:
             raise WeightsError(f"{file}: made by a newer cellseg (format {number}); update cellseg")
         card = ModelCard.model_validate_json(text)
     except (ValidationError, ValueError, AttributeError, RecursionError) as error:
-        raise WeightsError(f"{file}: its model card is not valid: {_line(error)}") from error
+        raise WeightsError(f"{file}: its model card is not valid: {line_of(error)}") from error
     if card.backbone not in BACKBONES:
         raise WeightsError(
             f"{file}: its backbone {card.backbone!r} is unknown to this cellseg "
@@ -446,7 +448,3 @@ def _fill(model: MaskRCNN, state: dict[str, Tensor], file: Path, *, assign: bool
         ]
         raise WeightsError(f"{file}: made for another network: {', '.join(parts)}")
     model.load_state_dict(state, strict=False, assign=assign)
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]

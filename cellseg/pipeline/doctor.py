@@ -17,7 +17,7 @@ import psutil
 from packaging.requirements import Requirement
 
 import cellseg
-from cellseg.errors import CellsegError
+from cellseg.errors import CellsegError, line_of
 
 TILE_PX = 1280
 """A usual tile of the network with its halo."""
@@ -127,7 +127,7 @@ def _network() -> Iterator[Check]:
     try:
         detector.detect([np.ones((256, 256, 3), np.float32)], fill=1.0)
     except (CellsegError, RuntimeError) as error:
-        yield Check("device", "fault", f"{text}: {' '.join(str(error).split())[:200]}")
+        yield Check("device", "fault", f"{text}: {line_of(error)}")
     else:
         yield Check("device", "ok", text)
 

@@ -16,7 +16,7 @@ import zarr
 from numcodecs import Blosc
 from numpy.typing import NDArray
 
-from cellseg.errors import InputError
+from cellseg.errors import InputError, line_of
 from cellseg.geometry import Box, Frame
 from cellseg.results.cellstore import CHUNK_PX, CellStore
 from cellseg.results.files import read_json, sync_tree
@@ -65,8 +65,7 @@ class LabelLevel:
         except IndexError:
             raise
         except Exception as error:  # whatever codecs raise
-            said = " ".join(str(error).split())[:200]
-            raise InputError(f"{self._path}: cannot be read: {said}") from error
+            raise InputError(f"{self._path}: cannot be read: {line_of(error)}") from error
 
     def __array__(
         self, dtype: np.dtype[np.generic] | None = None, copy: bool | None = None
@@ -158,7 +157,7 @@ def open_labels(path: Path) -> list[LabelLevel]:
         # Results are given away, too: nothing is unpickled or followed out of the folder.
         arrays = [open_array(path / str(number), path) for number in range(min(count, MAX_LEVELS))]
     except Exception as error:  # whatever zarr raises of what somebody else wrote
-        raise InputError(f"{path}: is no label image: {' '.join(str(error).split())}") from error
+        raise InputError(f"{path}: is no label image: {line_of(error)}") from error
     if not arrays or any(array.ndim != 2 or array.dtype != np.uint32 for array in arrays):
         raise InputError(f"{path}: is no label image: expected (y, x) of 32 bits in each level")
     return [LabelLevel(path, array) for array in arrays]

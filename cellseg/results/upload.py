@@ -31,7 +31,7 @@ from cellseg.results import (
     is_export_name,
     load_result,
 )
-from cellseg.storage import Location, RemotePath, is_another, scrubbed
+from cellseg.storage import Location, RemotePath, is_another, scrubbed_line
 
 MARK = "uploading.json"
 """Lies in the remote folder while files of it are exchanged."""
@@ -302,5 +302,4 @@ def _output_errors(url: RemotePath, more: str = "") -> Iterator[None]:
     except CellsegError:
         raise
     except Exception as error:
-        said = (scrubbed(" ".join(str(error).split())) or type(error).__name__)[:200]
-        raise OutputError(f"{url}: cannot be written ({said}){more}") from error
+        raise OutputError(f"{url}: cannot be written ({scrubbed_line(error)}){more}") from error

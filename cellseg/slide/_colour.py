@@ -236,35 +236,22 @@ def _cmyk(name: str, samples: Samples) -> Colour:
 
 def _palette(samples: Samples, table: NDArray[np.uint16]) -> Colour:
     """Grey data with a colour map stays grey; a picture of indexed colours is expanded."""
-    dtype = _wide(samples.dtype)
+
+    def kept(note: str) -> Colour:
+        return Colour((0,), _widened(samples, None), 1, _wide(samples.dtype), False, (note,))
+
     if samples.is_imagej:
-        return Colour(
-            (0,),
-            _widened(samples, None),
-            1,
-            dtype,
-            False,
-            ("an ImageJ lookup table: grey values are read, not its colours",),
-        )
+        return kept("an ImageJ lookup table: grey values are read, not its colours")
     entries = table.astype(np.int64).T
     used = entries[: _used(entries)]
     steps = np.diff(used, axis=0)
     grey = bool((used == used[:, :1]).all())
     shades = len(np.unique(used, axis=0)) > 2
     if not grey and shades and (steps >= 0).all():
-        return Colour(
-            (0,),
-            _widened(samples, None),
-            1,
-            dtype,
-            False,
-            ("a colour map on grey values: the values are read, not its colours",),
-        )
+        return kept("a colour map on grey values: the values are read, not its colours")
     ramp = _eight_bits(used) if samples.bits == 8 else used
     if grey and (ramp[:, 0] == np.arange(len(used))).all():
-        return Colour(
-            (0,), _widened(samples, None), 1, dtype, False, ("a grey palette: the image is grey",)
-        )
+        return kept("a grey palette: the image is grey")
     eight = samples.bits <= 8 and samples.dtype.kind in "bu"
     looked_up = np.dtype(np.uint8 if eight else np.uint16)
     full = _eight_bits(entries) if eight else entries.astype(np.uint16)

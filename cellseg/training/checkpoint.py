@@ -12,7 +12,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from cellseg.errors import WeightsError, writing
+from cellseg.errors import WeightsError, line_of, writing
 from cellseg.models.weights import write_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -100,8 +100,7 @@ def _opened(path: Path) -> Iterator[Any]:
         with safe_open(path, "pt") as handle:
             yield handle
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-        line = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{path}: a damaged checkpoint: {line}") from error
+        raise WeightsError(f"{path}: a damaged checkpoint: {line_of(error)}") from error
 
 
 def _state(handle: Any) -> State:  # noqa: ANN401 - safetensors' own

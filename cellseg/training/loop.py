@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from torchvision.models.detection import MaskRCNN
 
 from cellseg.annotations.image import AnnotatedImage
-from cellseg.errors import CellsegError, WeightsError
+from cellseg.errors import CellsegError, WeightsError, line_of
 from cellseg.models.counting import Precision
 from cellseg.training import checkpoint
 from cellseg.training.augment import Augmentation, random_crop
@@ -326,8 +326,9 @@ class Trainer:
             groups = self.optimizer.state_dict()["param_groups"]
             self.optimizer.load_state_dict({"state": state, "param_groups": groups})
         except (KeyError, RuntimeError, ValueError) as error:
-            line = " ".join(str(error).split())[:200]
-            raise WeightsError(f"{path}: a checkpoint of another network: {line}") from error
+            raise WeightsError(
+                f"{path}: a checkpoint of another network: {line_of(error)}"
+            ) from error
         return True
 
     def run(self, stream: CropStream) -> Iterator[dict[str, float]]:

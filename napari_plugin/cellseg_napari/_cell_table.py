@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-from qtpy.QtCore import QItemSelection, QItemSelectionModel
+from qtpy.QtCore import QItemSelection, QItemSelectionModel, QSignalBlocker
 from qtpy.QtWidgets import QAbstractItemView, QTableView
 
 from cellseg_napari._attempt import attempt
@@ -89,9 +89,8 @@ class CellTableView(QTableView):  # type: ignore[misc]
                 chosen.select(self.cells.index(row, 0), self.cells.index(row, wide))
         if len(self.inspector.selected) <= MARKED:
             selection = self.selectionModel()
-            selection.blockSignals(True)
-            selection.select(chosen, QItemSelectionModel.SelectionFlag.ClearAndSelect)
-            selection.blockSignals(False)
+            with QSignalBlocker(selection):
+                selection.select(chosen, QItemSelectionModel.SelectionFlag.ClearAndSelect)
         if rows[-1] is not None and len(rows) == 1:
             self.scrollTo(self.cells.index(rows[-1], 0))
         self.viewport().update()

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 from napari.utils.notifications import show_info
-from qtpy.QtCore import Signal
+from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QPushButton, QWidget
 
 from cellseg.classify import Blocks, histogram, propose
@@ -101,13 +101,12 @@ class ClassifyBox(QWidget):  # type: ignore[misc]
     def show_result(self, inspector: Inspector) -> None:
         """Classify its cells from now on."""
         self.inspector, self._history = inspector, History()
-        self.measure.blockSignals(True)
-        self.measure.clear()
-        for text, column in menu(inspector.opened.rows.columns):
-            self.measure.addItem(text, column)
-        names = [self.measure.itemData(n) for n in range(self.measure.count())]
-        self.measure.setCurrentIndex(self.measure.findData(first_measure(names)))
-        self.measure.blockSignals(False)
+        with QSignalBlocker(self.measure):
+            self.measure.clear()
+            for text, column in menu(inspector.opened.rows.columns):
+                self.measure.addItem(text, column)
+            names = [self.measure.itemData(n) for n in range(self.measure.count())]
+            self.measure.setCurrentIndex(self.measure.findData(first_measure(names)))
 
     def leave(self) -> None:
         """Let go of the result."""
@@ -158,9 +157,8 @@ class ClassifyBox(QWidget):  # type: ignore[misc]
         self._blocks = blocks_of(opened)
         number = len(parted.thresholds)
         for box, data in ((self.measure, marker.measure), (self.kind, number)):
-            box.blockSignals(True)
-            box.setCurrentIndex(box.findData(data))
-            box.blockSignals(False)
+            with QSignalBlocker(box):
+                box.setCurrentIndex(box.findData(data))
         seen = histogram(values, BINS)
         parts = colours(len(parted.names))
         self.histogram.draw(seen.counts, seen.edges, handles=parted.thresholds, parts=parts)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from qtpy.QtCore import QRectF, Qt, QTimer, Signal
+from qtpy.QtCore import QRectF, QSignalBlocker, Qt, QTimer, Signal
 from qtpy.QtGui import QColor, QMouseEvent, QPainter, QPaintEvent
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 from superqt import QLabeledDoubleRangeSlider
@@ -107,13 +107,12 @@ class Histogram(QWidget):  # type: ignore[misc]
         self._bars.heights = np.sqrt(counts)
         self._bars.setToolTip(f"{low:.4g} … {high:.4g}")
         self._middles, self._parts = (edges[1:] + edges[:-1]) / 2, parts
-        self.slider.blockSignals(True)
-        decimals = max(0, int(np.ceil(2 - np.log10(high - low))))
-        self.slider.setDecimals(decimals)
-        self.slider.setRange(low, high)
-        self.slider.setValue(tuple(min(max(one, low), high) for one in handles))
-        self.slider.setDecimals(decimals)  # of handles that are new, too
-        self.slider.blockSignals(False)
+        with QSignalBlocker(self.slider):
+            decimals = max(0, int(np.ceil(2 - np.log10(high - low))))
+            self.slider.setDecimals(decimals)
+            self.slider.setRange(low, high)
+            self.slider.setValue(tuple(min(max(one, low), high) for one in handles))
+            self.slider.setDecimals(decimals)  # of handles that are new, too
         self._shade()
 
     @property

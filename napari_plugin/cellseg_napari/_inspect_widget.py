@@ -10,6 +10,7 @@ from typing import Any
 
 import napari
 from napari.layers import Labels
+from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QTabWidget, QVBoxLayout, QWidget
 
 from cellseg.results.corrections import Edit
@@ -98,12 +99,11 @@ class InspectWidget(QWidget):  # type: ignore[misc]
         if self._closed or self._switching:
             return
         current = self.inspector.opened if self.inspector is not None else None
-        self.results.blockSignals(True)
-        self.results.clear()
-        for layer, opened in results_in(self.viewer):
-            if layer.metadata.get("cellseg_role") == "cells":
-                self.results.addItem(layer.name, (layer, opened))
-        self.results.blockSignals(False)
+        with QSignalBlocker(self.results):
+            self.results.clear()
+            for layer, opened in results_in(self.viewer):
+                if layer.metadata.get("cellseg_role") == "cells":
+                    self.results.addItem(layer.name, (layer, opened))
         places = [self.results.itemData(n)[1] for n in range(self.results.count())]
         # Counted again, a result goes and comes back: the panel follows it.
         back = [n for n, opened in enumerate(places) if opened.result.path == self._lost]
@@ -119,9 +119,8 @@ class InspectWidget(QWidget):  # type: ignore[misc]
         self.look.list_shapes()
 
     def _show_choice(self, place: int) -> None:
-        self.results.blockSignals(True)
-        self.results.setCurrentIndex(place)
-        self.results.blockSignals(False)
+        with QSignalBlocker(self.results):
+            self.results.setCurrentIndex(place)
 
     def _follow(self, event: Any) -> None:  # noqa: ANN401
         """The result whose masks were clicked in the list of layers."""

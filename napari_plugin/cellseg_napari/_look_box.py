@@ -7,7 +7,7 @@ from functools import partial
 import napari
 import numpy as np
 from napari.layers import Shapes
-from qtpy.QtCore import QTimer, Signal
+from qtpy.QtCore import QSignalBlocker, QTimer, Signal
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QWidget
 
 from cellseg.picture import colours
@@ -76,19 +76,17 @@ class LookBox(QWidget):  # type: ignore[misc]
     def show_result(self, inspector: Inspector) -> None:
         """Look at this one from now on."""
         self.inspector = inspector
-        self.outlines.blockSignals(True)
-        self.outlines.setChecked(inspector.outlines)
-        self.outlines.blockSignals(False)
+        with QSignalBlocker(self.outlines):
+            self.outlines.setChecked(inspector.outlines)
         measurements = menu(inspector.opened.rows.columns)
         for box, first in (
             (self.colour, [(BY_LABEL, BY_LABEL), (BY_CLASS, BY_CLASS)]),
             (self.measure, [("", "")]),
         ):
-            box.blockSignals(True)
-            box.clear()
-            for text, column in (*first, *measurements):
-                box.addItem(text, column)
-            box.blockSignals(False)
+            with QSignalBlocker(box):
+                box.clear()
+                for text, column in (*first, *measurements):
+                    box.addItem(text, column)
         self.bar.clear()
         if measurements and len(inspector.opened.rows) <= FEATURES_LIMIT:
             self.measure.setCurrentIndex(1)
@@ -177,17 +175,16 @@ class LookBox(QWidget):  # type: ignore[misc]
             if isinstance(layer, Shapes) and not layer.metadata.get("cellseg_role")
         ]
         chosen = self.shapes.currentData()
-        self.shapes.blockSignals(True)
-        self.shapes.clear()
-        self.shapes.addItem(EVERYWHERE, None)
-        for layer in drawn:
-            self.shapes.addItem(layer.name, layer)
-        # A layer that was just drawn is what the person wants to know about.
-        fresh = [layer for layer in drawn if layer not in self._known]
-        self._known = drawn
-        wanted = fresh[-1] if fresh else (chosen if chosen in drawn else None)
-        self.shapes.setCurrentIndex(drawn.index(wanted) + 1 if wanted is not None else 0)
-        self.shapes.blockSignals(False)
+        with QSignalBlocker(self.shapes):
+            self.shapes.clear()
+            self.shapes.addItem(EVERYWHERE, None)
+            for layer in drawn:
+                self.shapes.addItem(layer.name, layer)
+            # A layer that was just drawn is what the person wants to know about.
+            fresh = [layer for layer in drawn if layer not in self._known]
+            self._known = drawn
+            wanted = fresh[-1] if fresh else (chosen if chosen in drawn else None)
+            self.shapes.setCurrentIndex(drawn.index(wanted) + 1 if wanted is not None else 0)
         self._shapes_chosen()
 
     def _shapes_chosen(self, _: object = None) -> None:

@@ -174,7 +174,7 @@ def test_the_sheet_shows_every_group_from_its_worst_to_its_best():
         square = np.ones((10, 10), bool)
         truth = Instances.build(boxes, [1.0] * 4, [0] * 4, [square] * 4)
         found = truth.take(np.arange(right)) if right else empty
-        return Judged(group, group, found, truth, (80, 80), 0.5)
+        return Judged(found, truth, (80, 80), name=group, group=group, score=0.5)
 
     images = [one("a", k % 5) for k in range(40)] + [one("b", 1), one("c", 4), one("c", 0)]
     chosen = sample(images)
@@ -204,7 +204,7 @@ def judged(found, truth):
         masks = [np.ones((y1 - y0, x1 - x0), bool) for y0, x0, y1, x1 in boxes]
         return Instances.build(boxes, [1] * len(boxes), [0] * len(boxes), masks)
 
-    return Judged("a", "b", of(found), of(truth), (100, 100), 0.5)
+    return Judged(of(found), of(truth), (100, 100), name="a", group="b", score=0.5)
 
 
 def test_two_in_one_are_merged_and_one_in_two_is_split():

@@ -247,7 +247,7 @@ def judged(truth, scores):
     """An image with ``truth`` annotated objects and found ones of the given scores."""
     goals = squares(*((0, 20 * k, 10, 20 * k + 10) for k in range(truth)))
     found = squares(*((0, 20 * k, 10, 20 * k + 10) for k in range(len(scores))), scores=scores)
-    return Judged("a", "b", found, goals, (10, 400), 0.9)
+    return Judged(found, goals, (10, 400), name="a", group="b", score=0.9)
 
 
 def test_calibration_finds_the_threshold_at_which_the_pooled_count_is_right():

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cellseg.detect.maskrcnn import gpu_count
-from cellseg.errors import CellsegError, SettingsError
+from cellseg.errors import CellsegError, SettingsError, line_of
 
 log = logging.getLogger(__name__)
 
@@ -137,8 +137,7 @@ def _client(target: Any, name: str) -> Any:  # noqa: ANN401
             f"{name}: no Dask scheduler answers there within {CONNECT_SECONDS} s; {EXPECTED}"
         ) from error
     except Exception as error:
-        said = " ".join(str(error).split())[:200]
-        raise SettingsError(f"{name}: cannot be connected to ({said})") from error
+        raise SettingsError(f"{name}: cannot be connected to ({line_of(error)})") from error
 
 
 def _started() -> Any:  # noqa: ANN401
@@ -147,8 +146,9 @@ def _started() -> Any:  # noqa: ANN401
     except CellsegError:
         raise
     except Exception as error:
-        said = " ".join(str(error).split())[:200]
-        raise CellsegError(f"no workers could be started on this machine ({said})") from error
+        raise CellsegError(
+            f"no workers could be started on this machine ({line_of(error)})"
+        ) from error
 
 
 def _local_cluster() -> Any:  # noqa: ANN401
