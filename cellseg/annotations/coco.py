@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import struct
-import zlib
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -17,7 +15,6 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import numpy as np
 from imageio.v3 import improps, imread
 from numpy.typing import NDArray
-from PIL.Image import DecompressionBombError
 
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.annotations.outlines import Outline, filled, outline_of
@@ -31,20 +28,8 @@ FAULTS_SHOWN = 40
 UNSEEN_PX = 100_000_000
 """Outlines on images that are not there, or of another size, are looked at up to this size."""
 
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TRANSMITTED = ("histology", "brightfield", "bright field", "phase", "transmitted", "ihc", "h&e")
-_UNREADABLE = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    RuntimeError,
-    EOFError,
-    IndexError,
-    KeyError,
-    TypeError,
-    struct.error,
-    zlib.error,
-    DecompressionBombError,
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,8 +268,9 @@ class _Reader:
     def _pixels(self, path: Path, name: str, extent: tuple[int, int]) -> NDArray[np.generic] | None:
         try:
             pixels = read_pixels(path, extent)
-        except _UNREADABLE as error:
-            self.faults.append(f"{name}: cannot be read as an image: {line_of(error)}")
+        except Exception as error:  # decoders raise whatever they like
+            said = line_of(error) or type(error).__name__
+            self.faults.append(f"{name}: cannot be read as an image: {said}")
             return None
         if pixels.shape[:2] != extent:
             self.faults.append(
@@ -339,10 +325,14 @@ def _key(value: object) -> int | None:
 
 def read_pixels(path: Path, extent: tuple[int, int]) -> NDArray[np.generic]:
     """An annotated image of (H, W) as (H, W, 1 or 3)."""
-    claimed = improps(path).shape
+    # Bytes have no folder: tifffile would follow what a document says of other files. And without
+    # a plugin's name imageio tries all, one of which loads a library from the working folder.
+    data = path.read_bytes()
+    plugin = "tifffile" if data[:4] in _TIFF else "pillow"
+    claimed = improps(data, plugin=plugin).shape
     if math.prod(claimed) > 4 * math.prod(extent):
         raise ValueError(f"claims an array of {claimed}, more than four channels of {extent}")
-    return _channels_last(np.asarray(imread(path)), extent)
+    return _channels_last(np.asarray(imread(data, plugin=plugin)), extent)
 
 
 def _channels_last(pixels: NDArray[np.generic], extent: tuple[int, int]) -> NDArray[np.generic]:

@@ -23,6 +23,10 @@ _SPECIAL = re.compile(r"\s*(region|ignore)\s*\*", re.IGNORECASE)
 """QuPath's classes ``Region*`` and ``Ignore*``; ImageJ numbers names that stand twice."""
 
 
+MOST_PX = 100_000_000
+"""Of the box around one outline; pictures to learn from are no larger."""
+
+
 @dataclass(frozen=True, eq=False)
 class Drawn:
     """One outlined object.
@@ -55,7 +59,7 @@ class Drawn:
         Raises
         ------
         ValueError
-            If it leaves the image by more than :data:`LEEWAY_PX`.
+            If it leaves the image by more than :data:`LEEWAY_PX`, or spans too much of it.
         """
         points = np.concatenate(self.rings)
         low, high = points.min(axis=0), points.max(axis=0)
@@ -67,6 +71,11 @@ class Drawn:
             )
         x0, y0 = np.clip(np.floor(low), 0, extent[::-1]).astype(int).tolist()
         x1, y1 = np.clip(np.ceil(high), 0, extent[::-1]).astype(int).tolist()
+        if (y1 - y0) * (x1 - x0) > MOST_PX:
+            raise ValueError(
+                f"spans {y1 - y0:,} × {x1 - x0:,} px, more than {MOST_PX / 1e6:,.0f} million: "
+                "outline smaller parts"
+            )
         inside = filled([ring - (x0, y0) for ring in self.rings], (y1 - y0, x1 - x0))
         return tight((y0, x0), inside)
 

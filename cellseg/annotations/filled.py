@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 LINES = 8
 """In a row of pixels; along each line what lies inside is measured, not sampled."""
 
+_BAND_PX = 4_000_000
+"""Pixels that are measured at once: each takes some forty bytes meanwhile."""
+
 
 def filled(rings: Sequence[NDArray[np.float64]], shape: tuple[int, int]) -> NDArray[np.bool_]:
     """The pixels of which most lies inside: as many as the outline's area.
@@ -29,19 +32,34 @@ def filled(rings: Sequence[NDArray[np.float64]], shape: tuple[int, int]) -> NDAr
     -------
     ndarray, bool, shape
     """
-    share = _shares(rings, shape).ravel()
-    mask = share >= 1
-    edge = np.flatnonzero((share > 0) & ~mask)
-    wanted = max(0, round(float(share.sum())) - int(np.count_nonzero(mask)))
-    mask[edge[np.argsort(-share[edge], kind="stable")[:wanted]]] = True
+    height, width = shape
+    mask = np.zeros(height * width, bool)
+    edges, shares, area = [], [], 0.0
+    band = max(1, _BAND_PX // max(1, width))
+    for top in range(0, height, band):
+        share = _shares(rings, (top, min(top + band, height)), width).ravel()
+        inside = share >= 1
+        mask[top * width : top * width + inside.size] = inside
+        edge = np.flatnonzero((share > 0) & ~inside)
+        edges.append(edge + top * width)
+        shares.append(share[edge])
+        area += float(share.sum())
+    if edges:
+        wanted = max(0, round(area) - int(np.count_nonzero(mask)))
+        order = np.argsort(-np.concatenate(shares), kind="stable")
+        mask[np.concatenate(edges)[order[:wanted]]] = True
     return mask.reshape(shape)
 
 
-def _shares(rings: Sequence[NDArray[np.float64]], shape: tuple[int, int]) -> NDArray[np.float64]:
-    """How much of each pixel lies inside, 0 … 1."""
-    line, left, right = _spans(rings, shape[0] * LINES)
-    row = line // LINES
-    wide = shape[1] + 2
+def _shares(
+    rings: Sequence[NDArray[np.float64]], rows: tuple[int, int], width: int
+) -> NDArray[np.float64]:
+    """How much of each pixel of some rows lies inside, 0 … 1."""
+    first, last = rows
+    line, left, right = _spans(rings, first * LINES, last * LINES)
+    row = line // LINES - first
+    shape = last - first, width
+    wide = width + 2
     steps = np.zeros(shape[0] * wide)
     for x, sign in ((left, 1.0), (right, -1.0)):
         x = np.clip(x, 0, shape[1])
@@ -54,9 +72,9 @@ def _shares(rings: Sequence[NDArray[np.float64]], shape: tuple[int, int]) -> NDA
 
 
 def _spans(
-    rings: Sequence[NDArray[np.float64]], lines: int
+    rings: Sequence[NDArray[np.float64]], top: int, end: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
-    """What lies inside along each line: its number, from x, to x.
+    """What lies inside along each line from ``top`` to ``end``: its number, from x, to x.
 
     Between an odd and an even edge it is inside (`Foley et al., Computer Graphics, 3.6`).
     """
@@ -65,7 +83,7 @@ def _spans(
     down = (here[:, 1] > there[:, 1])[:, None]
     (x0, y0), (x1, y1) = np.where(down, there, here).T, np.where(down, here, there).T
     # Line n runs at y = (n + ½) / LINES; an edge is met by those in [y0, y1).
-    first, last = (np.clip(np.ceil(y * LINES - 0.5), 0, lines).astype(np.int64) for y in (y0, y1))
+    first, last = (np.clip(np.ceil(y * LINES - 0.5), top, end).astype(np.int64) for y in (y0, y1))
     count = last - first
     edge = np.repeat(np.arange(len(here)), count)
     line = first[edge] + np.arange(len(edge)) - np.repeat(np.cumsum(count) - count, count)

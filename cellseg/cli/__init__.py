@@ -19,6 +19,7 @@ import click
 from cellseg import __version__
 from cellseg.cli._say import say
 from cellseg.errors import CellsegError, OutputError, SettingsError, unforeseen
+from cellseg.text import visible_lines
 
 COMMANDS = {
     "annotations": "Turn outlines from QuPath or ImageJ into training data.",
@@ -88,11 +89,20 @@ def cli(verbose: bool, max_memory: float | None) -> None:
     """Count and measure every cell on a microscope slide."""
     if max_memory is not None:
         _limit_memory(int(max_memory * 1e9))
-    logging.basicConfig(
-        level=logging.INFO if verbose else logging.ERROR,
-        stream=sys.stderr,
-        format="%(levelname)s %(name)s: %(message)s",
-    )
+    level = logging.INFO if verbose else logging.ERROR
+    # What other libraries warn of, a damaged file for instance, is for those who ask.
+    handler = logging.StreamHandler()
+    handler.addFilter(logging.Filter("" if verbose else "cellseg"))
+    handler.setFormatter(_Shown("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
+    logging.captureWarnings(True)
+
+
+class _Shown(logging.Formatter):
+    """Quotes files with their control characters shown."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible_lines(super().format(record))
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -220,6 +221,10 @@ class CellMeasurer:
         try:
             return self._source.region(box), (y0, x0)
         except RegionError:
+            if tile is not None:
+                with suppress(RegionError):  # what of it decodes, as if it had been kept
+                    pixels = self._source.read(tile)
+                    return pixels.raw, (pixels.box.y0, pixels.box.x0)
             self._tally.unmeasured += len(part)
             empty = np.full((*box.shape, len(self._channels)), np.nan, dtype=np.float32)
             return empty, (y0, x0)

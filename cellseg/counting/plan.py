@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from pydantic_core import to_jsonable_python
 
 from cellseg.annotations.region import Regions
@@ -31,7 +32,7 @@ from cellseg.counting.request import CountRequest, Plane
 from cellseg.counting.sample import sample
 from cellseg.errors import RegionError, SettingsError
 from cellseg.geometry import Box, TileGrid
-from cellseg.intensity.contrast import Look, look_at
+from cellseg.intensity.contrast import look_at
 from cellseg.intensity.normalise import Light, Normaliser
 from cellseg.protocol import PHASE_PX, CountProtocol, shipped_protocols
 from cellseg.slide import Slide
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 SAMPLE_PX = 512
 SAMPLES = 48
+LEAST_PATCH_PX = 128
 
 LEAST_RANGE = 20.0
 """Standard deviations of the noise between black and white: noise alone has 5 to 8, and stretched
@@ -200,18 +202,19 @@ def fit_normaliser(
     boxes = list(tissue or sample_boxes(plan.grid.height, plan.grid.width))
     # Not every n-th: where n divides the columns, that would be one strip of the slide.
     order = np.random.default_rng(0).permutation(len(boxes))
-    pixels = []
-    for box in (boxes[index] for index in sorted(order[:SAMPLES].tolist())):
-        try:
-            patch = slide.read(box, downsample=plan.downsample, channels=plan.channels)
-        except RegionError:
-            continue
-        pixels.append(patch[::4, ::4].reshape(-1, 1, patch.shape[-1]))
+    some = [boxes[index] for index in sorted(order[:SAMPLES].tolist())]
+    pixels = [
+        patch[::4, ::4].reshape(-1, 1, patch.shape[-1]) for patch in _patches(slide, plan, some)
+    ]
     if not pixels:
         return Normaliser(0.0, 1.0, light)
     fitted = Normaliser.fit(np.concatenate(pixels), light)
     shuffled = [boxes[index] for index in order.tolist()]
-    first = next((look for look in _looks(slide, plan, shuffled) if look.objects), None)
+    looks = (
+        look_at(patch, light, stained=light == "transmitted")
+        for patch in _patches(slide, plan, shuffled)
+    )
+    first = next((look for look in looks if look.objects), None)
     if first is None:
         return replace(fitted, blank=True)
     if light == "transmitted":  # not stretched
@@ -219,13 +222,25 @@ def fit_normaliser(
     return replace(fitted, high=max(fitted.high, fitted.low + LEAST_RANGE * first.noise))
 
 
-def _looks(slide: Slide, plan: Plan, boxes: Sequence[Box]) -> Iterator[Look]:
-    """What each patch shows; patches that do not decode are passed over."""
-    light = plan.protocol.light
+def _patches(slide: Slide, plan: Plan, boxes: Sequence[Box]) -> Iterator[NDArray[np.generic]]:
+    """Pixels of patches that decode whole; where none does, of quarters of some of them."""
+    found = False
     for box in boxes:
         with suppress(RegionError):
-            patch = slide.read(box, downsample=plan.downsample, channels=plan.channels)
-            yield look_at(patch, light, stained=light == "transmitted")
+            yield slide.read(box, downsample=plan.downsample, channels=plan.channels)
+            found = True
+    quarters = [part for box in boxes[:SAMPLES] for part in _quarters(box)]
+    if not found and quarters:
+        yield from _patches(slide, plan, quarters)
+
+
+def _quarters(box: Box) -> list[Box]:
+    """None of a box that is small already."""
+    if min(box.shape) <= LEAST_PATCH_PX:
+        return []
+    y, x = (box.y0 + box.y1) // 2, (box.x0 + box.x1) // 2
+    rows, columns = ((box.y0, y), (y, box.y1)), ((box.x0, x), (x, box.x1))
+    return [Box(y0, x0, y1, x1) for y0, y1 in rows for x0, x1 in columns]
 
 
 def sample_boxes(height: int, width: int) -> list[Box]:

@@ -188,6 +188,8 @@ class SlideCount:
             for mapped in results:
                 if self._strict and mapped.error is not None:
                     raise mapped.error
+                if self._strict and mapped.found is not None and mapped.found.lost is not None:
+                    raise RegionError(mapped.found.lost.error)
                 if mapped.found is not None and mapped.found.pixels is not None:
                     self.source.keep(mapped.tile, mapped.found.pixels)
                 yield self._step(mapped)
@@ -197,7 +199,7 @@ class SlideCount:
 
     def _step(self, mapped: Mapped[TileFound], earlier: Earlier | None = None) -> Step:
         if mapped.found is None:
-            self.tally.failure(mapped.tile, str(mapped.error))
+            self.tally.failure(mapped.tile.core, str(mapped.error))
         else:
             self.tally.found(mapped.found)
         found = mapped.found.instances if mapped.found else Instances.empty()

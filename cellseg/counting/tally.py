@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from cellseg.counting.work import TileFound
-from cellseg.geometry import Tile
+from cellseg.geometry import Box
 from cellseg.measure import Scale
 from cellseg.protocol import CountProtocol
 
@@ -27,7 +27,7 @@ class Tally:
     skipped : int
         Tiles without tissue.
     failures : list of dict
-        Box of each tile that did not decode, and why.
+        Of each tile that did not decode, whole or in part, the box, and why.
     damaged : int
         Blocks beside counted tiles that did not decode.
     limits : Counter
@@ -55,10 +55,12 @@ class Tally:
         """A tile that is done."""
         self.limits.update(found.limits)
         self.damaged += found.damaged
+        if found.lost is not None:
+            self.failure(found.lost.box, found.lost.error)
 
-    def failure(self, tile: Tile, error: str) -> None:
-        """A tile that did not decode."""
-        self.failures.append({"box": list(tile.core.corners), "error": error[:300]})
+    def failure(self, box: Box, error: str) -> None:
+        """A tile's core, or what of it did not decode."""
+        self.failures.append({"box": list(box.corners), "error": error[:300]})
 
     def warnings(self, protocol: CountProtocol, scale: Scale) -> list[str]:
         """What a person should know, one line each."""
@@ -69,7 +71,9 @@ class Tally:
         if self.gated > max(GATED_AT_LEAST, GATED_SHARE * (self.gated + self.kept)):
             found.append(self._gated(protocol, scale))
         if self.failures:
-            found.append(f"{len(self.failures):,} tiles did not decode and were left out")
+            found.append(
+                f"{len(self.failures):,} tiles did not decode, whole or in part: they are left out"
+            )
         if self.damaged:
             found.append(
                 f"{self.damaged:,} damaged blocks beside counted tiles were taken as background"

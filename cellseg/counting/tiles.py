@@ -37,6 +37,24 @@ STRIP_ROWS = 32
 FINE = 4
 
 
+@dataclass(frozen=True)
+class Lost:
+    """What of a tile's core did not decode: nothing is counted there.
+
+    Attributes
+    ----------
+    box : Box
+        Around it, lattice pixels.
+    blocks : int
+    error : str
+        Of the first block.
+    """
+
+    box: Box
+    blocks: int
+    error: str
+
+
 @dataclass(frozen=True, eq=False)
 class TilePixels:
     """One tile's pixels.
@@ -48,12 +66,15 @@ class TilePixels:
     raw : ndarray, (h, w, C)
         Every channel that is measured, the slide's dtype; NaN or 0 where it was damaged.
     damaged : tuple of Box
-        Blocks of the halo that did not decode and were filled with background.
+        Blocks that did not decode and were filled with background.
+    lost : Lost or None
+        Those of the core among them.
     """
 
     box: Box
     raw: NDArray[np.generic]
     damaged: tuple[Box, ...] = ()
+    lost: Lost | None = None
 
 
 class TileSource:
@@ -89,8 +110,7 @@ class TileSource:
         Raises
         ------
         RegionError
-            If any pixel of the core does not decode. Damage in the halo alone is filled
-            with background.
+            If no block of the core decodes. Blocks that do not are filled with background.
         """
         try:
             return TilePixels(tile.padded, self.region(tile.padded))
@@ -139,27 +159,27 @@ class TileSource:
         return self.slide.read(box, downsample=self.plan.downsample, channels=self.measured)
 
     def _around_damage(self, tile: Tile) -> TilePixels:
-        core = self.region(tile.core)
-        raw = np.zeros((*tile.padded.shape, core.shape[-1]), dtype=core.dtype)
-        damaged = []
-        padded = tile.padded
+        padded, core = tile.padded, tile.core
+        raw = np.zeros((*padded.shape, len(self.measured)), dtype=self.slide.dtype)
+        damaged, errors = [], []
         # Blocks end at the core's border: damage in the halo then never counts as the core's.
-        rows = _edges(padded.y0, tile.core.y0, tile.core.y1, padded.y1)
-        columns = _edges(padded.x0, tile.core.x0, tile.core.x1, padded.x1)
-        for y0, y1 in pairwise(rows):
-            for x0, x1 in pairwise(columns):
-                block = Box(y0, x0, y1, x1)
-                if block.intersects(tile.core):
-                    continue
-                try:
-                    raw[block.inside(padded)] = self.region(block)
-                except RegionError:
-                    damaged.append(block)
-        raw[tile.core.inside(padded)] = core
-        log.info(
-            "tile (%d, %d): %d damaged blocks in its halo", tile.row, tile.column, len(damaged)
-        )
-        return TilePixels(padded, raw, tuple(damaged))
+        rows = _edges(padded.y0, core.y0, core.y1, padded.y1)
+        columns = _edges(padded.x0, core.x0, core.x1, padded.x1)
+        blocks = [Box(y0, x0, y1, x1) for y0, y1 in pairwise(rows) for x0, x1 in pairwise(columns)]
+        for block in blocks:
+            try:
+                raw[block.inside(padded)] = self.region(block)
+            except RegionError as error:
+                damaged.append(block)
+                errors += [error] * block.intersects(core)
+        gone = [block for block in damaged if block.intersects(core)]
+        if len(gone) == sum(block.intersects(core) for block in blocks):
+            raise errors[0]
+        log.info("tile (%d, %d): %d damaged blocks", tile.row, tile.column, len(damaged))
+        lost = None
+        if gone:
+            lost = Lost(Box.around(gone), len(gone), str(errors[0]))
+        return TilePixels(padded, raw, tuple(damaged), lost)
 
 
 def _edges(*corners: int) -> list[int]:

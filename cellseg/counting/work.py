@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.counting.tiles import TilePixels, TileSource
+from cellseg.counting.tiles import Lost, TilePixels, TileSource
 from cellseg.detect import Detector
 from cellseg.geometry import Tile
 from cellseg.instances import Instances
@@ -26,6 +26,8 @@ class TileFound:
         Limits of the detector that were reached.
     damaged : int
         Blocks of the halo that did not decode.
+    lost : Lost or None
+        What of the core did not.
     pixels : TilePixels or None
         As it was read, for measuring; None where it was read elsewhere.
     """
@@ -34,6 +36,7 @@ class TileFound:
     limits: tuple[str, ...] = ()
     damaged: int = 0
     pixels: TilePixels | None = None
+    lost: Lost | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,8 +110,9 @@ class TileWork:
             TileFound(
                 found.instances.shifted(read.pixels.box.y0, read.pixels.box.x0),
                 found.limits,
-                len(read.pixels.damaged),
+                len(read.pixels.damaged) - (read.pixels.lost.blocks if read.pixels.lost else 0),
                 read.pixels,
+                read.pixels.lost,
             )
             for read, found in zip(batch, detections, strict=True)
         ]

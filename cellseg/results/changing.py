@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from cellseg.errors import InputError
+from cellseg.measure.summary import Summary
 from cellseg.results import publish
 from cellseg.results.files import output_errors
 from cellseg.results.lock import FolderLock
@@ -36,6 +37,15 @@ def changing(folder: Path) -> Iterator[Result]:
                 raise InputError(
                     f"{folder}: its {name} was changed since it was counted; count the slide again"
                 )
-            yield result
+            try:
+                str(Summary.from_dict(result.run["summary"]))
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise InputError(
+                    f"{result.run_path}: is damaged: its summary: {type(error).__name__}: {error}"
+                ) from error
+            try:
+                yield result
+            except UnicodeDecodeError as error:
+                raise InputError(f"{result.table_path}: is no table of cells: {error}") from error
         finally:
             lock.release()

@@ -111,13 +111,11 @@ class _Expansion:
     ) -> None:
         self._result, self._by, self._distance = result, by, distance
         self._slide, self._notes, self._unread = slide, notes, 0
-        run, frame = result.run, result.frame
+        frame = result.frame
         measured = slide is not None and result.section("protocol").get("intensity")
         channels = tuple(slide.channels) if slide is not None and measured else ()
         self._seen = _seen(result, channels)
-        self._rows = int(publish.files_of(run).get(publish.TABLE, {}).get("rows", -1))
-        if self._rows < 0:
-            self._rows = len(result.rows())
+        self._rows = len(result.rows())
         scale = Scale(frame.downsample, frame.mpp)
         self._sums = AroundSums(self._rows, scale, self._seen)
         self._columns = around_columns(
@@ -189,11 +187,15 @@ def _seen(result: Result, channels: tuple[str, ...]) -> Seen:
         If ``run.json`` is damaged.
     """
     settings, stain = result.section("settings"), result.section("protocol").get("stain")
-    seen = Seen(channels, stain=stain or "brightfield")
-    if not seen.stains:
-        return seen
-    if settings.get("dyes"):
-        return replace(seen, white=Dyes.from_dict(settings["dyes"]))
-    if not settings.get("intensity_high"):
-        raise InputError(f"{result.run_path}: does not say the slide's white (intensity_high)")
-    return replace(seen, white=float(settings["intensity_high"]))
+    try:
+        seen = Seen(channels, stain=stain or "brightfield")
+        if not seen.stains:
+            return seen
+        if settings.get("dyes"):
+            return replace(seen, white=Dyes.from_dict(settings["dyes"]))
+        return replace(seen, white=float(settings["intensity_high"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{result.run_path}: does not say the slide's white (intensity_high) or its dyes: "
+            f"{type(error).__name__}: {error}"
+        ) from error

@@ -122,7 +122,8 @@ class Recording:
         tile, found = step.mapped.tile, step.mapped.found
         info: dict[str, object] = {"error": str(step.mapped.error)}
         if found is not None:
-            info = {"limits": list(found.limits), "damaged": found.damaged}
+            blocks = found.damaged + (found.lost.blocks if found.lost else 0)
+            info = {"limits": list(found.limits), "damaged": blocks}
         status: TileStatus = "failed" if found is None else "done"
         self.folder.tile_done(
             tile.row, tile.column, step.instances, status=status, info=info, cells=new

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
+from pydantic import BaseModel, ValidationError
 
 from cellseg.annotations.region import Region, Regions
 from cellseg.annotations.region_file import read_regions
@@ -27,6 +28,25 @@ from cellseg.text import visible
 
 ADDED = ("expansion", "spatial")
 """What can be added to a finished count's table: the cells around the nuclei, where cells lie."""
+
+
+class _Column(BaseModel):
+    name: str
+    dtype: str
+
+
+class _Expansion(BaseModel):
+    columns: list[str]
+    notes: list[str]
+
+
+class _Record(BaseModel):
+    """What of ``run.json`` is used without another look at it."""
+
+    columns: list[_Column]
+    class_names: list[str] = []
+    stale: list[str] | None = None
+    expansion: _Expansion | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -259,8 +279,11 @@ def load_result(folder: str | Path) -> Result:
         frame = Frame(**run["frame"])
         if max(frame.height, frame.width, frame.lattice_height, frame.lattice_width) > MAX_SIDE_PX:
             raise ValueError(f"expected sides of at most {MAX_SIDE_PX:,} px, got {frame}")
-        for column in run["columns"]:
-            column["name"], column["dtype"]
+        _Record.model_validate(run)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise InputError(f"{path / publish.RUN}: is damaged: {where}: {fault['msg']}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path / publish.RUN}: is damaged: {error}") from error
     return Result(path, run=run, frame=frame)

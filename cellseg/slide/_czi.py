@@ -18,13 +18,12 @@ from cellseg.slide._content import (
     choose_planes,
     choose_series,
 )
-from cellseg.slide._guard import reading
+from cellseg.slide._guard import opened
 from cellseg.slide._raster import ChunkCache, Pixels, Raster, stacked
 from cellseg.slide._window import Place, WindowRaster
 from cellseg.slide.limits import MAX_CHANNELS, MAX_PLANES, check_count
 from cellseg.storage import Location
 
-_BAD = "is no readable CZI, is cut off or damaged"
 _KINDS = {
     "Gray8": (1, np.uint8), "Gray16": (1, np.uint16), "Gray32Float": (1, np.float32),
     "Bgr24": (3, np.uint8), "Bgr48": (3, np.uint16), "Bgr96Float": (3, np.float32),
@@ -41,14 +40,10 @@ def open_content(path: Location, request: Request) -> Content:
     ------
     InputError, SettingsError
     """
-    with reading(path, _BAD):
-        czi = CziReader(str(path))
-    try:
-        with reading(path, _BAD):
-            return _content(path, czi, request)
-    except BaseException:
-        czi.close()
-        raise
+    return opened(
+        path, "is no readable CZI", lambda: CziReader(str(path)),
+        lambda czi: _content(path, czi, request),
+    )  # fmt: skip
 
 
 def _content(path: Location, czi: CziReader, request: Request) -> Content:

@@ -21,13 +21,12 @@ from cellseg.slide._content import (
     choose_planes,
     choose_series,
 )
-from cellseg.slide._guard import reading
+from cellseg.slide._guard import opened
 from cellseg.slide._jpeg import check_jpeg
 from cellseg.slide._raster import ChunkCache, Pixels, Raster, stacked
 from cellseg.slide._window import Place, WindowRaster
 from cellseg.storage import Location
 
-_BAD = "is no readable DICOM slide, is cut off or damaged"
 _NATIVE = "1.2.840.10008.1.2"
 """Transfer syntaxes that begin so, and end here or in ".1" or ".2", are not compressed."""
 
@@ -39,14 +38,10 @@ def open_content(path: Location, request: Request) -> Content:
     ------
     InputError, SettingsError
     """
-    with reading(path, _BAD):
-        slide = WsiDicom.open(_files(Path(str(path))))
-    try:
-        with reading(path, _BAD):
-            return _content(path, slide, request)
-    except BaseException:
-        slide.close()
-        raise
+    return opened(
+        path, "is no readable DICOM slide", lambda: WsiDicom.open(_files(Path(str(path)))),
+        lambda slide: _content(path, slide, request),
+    )  # fmt: skip
 
 
 def _files(path: Path) -> list[Path]:

@@ -6,8 +6,9 @@ import errno
 import logging
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Protocol, TypeVar
 
 from cellseg.errors import CellsegError, InputError, RegionError
 from cellseg.storage import Location, RemotePath, scrubbed
@@ -26,6 +27,16 @@ STORAGE_PACKAGES = frozenset(
 
 _log = logging.getLogger(__name__)
 _inside = threading.local()
+
+
+class Closable(Protocol):
+    """A file as a library has it open."""
+
+    def close(self) -> None: ...
+
+
+File = TypeVar("File", bound=Closable)
+Found = TypeVar("Found")
 
 
 class _Hush(logging.Filter):
@@ -96,6 +107,35 @@ def reading(
             ) from error
         tail = f"; {advice}" if advice else ""
         raise kind(f"{path.name}: {what} ({one_line(error)}){tail}") from error
+
+
+def opened(
+    path: Location, what: str, library: Callable[[], File], look: Callable[[File], Found]
+) -> Found:
+    """What is found in a file that another library opens; it is closed where nothing is.
+
+    Parameters
+    ----------
+    what : str
+        What it is not, if anything goes wrong: ``"is no readable CZI"``.
+    library : callable
+        Opens it.
+    look : callable
+        Gets the open file.
+
+    Raises
+    ------
+    InputError
+    """
+    what = f"{what}, is cut off or damaged"
+    with reading(path, what):
+        file = library()
+    try:
+        with reading(path, what):
+            return look(file)
+    except BaseException:
+        file.close()
+        raise
 
 
 def is_outage(error: BaseException, path: Location) -> bool:

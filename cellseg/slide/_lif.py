@@ -10,11 +10,9 @@ from cellseg.errors import InputError
 from cellseg.slide import _pixelsize as sizes
 from cellseg.slide._content import Content, Request, choose_series
 from cellseg.slide._frames import Frames, content_of
-from cellseg.slide._guard import reading
+from cellseg.slide._guard import opened
 from cellseg.slide._raster import Pixels
 from cellseg.storage import Location
-
-_BAD = "is no readable LIF, is cut off or damaged"
 
 
 def open_content(path: Location, request: Request) -> Content:
@@ -24,14 +22,10 @@ def open_content(path: Location, request: Request) -> Content:
     ------
     InputError, SettingsError
     """
-    with reading(path, _BAD):
-        file = LifFile(str(path))
-    try:
-        with reading(path, _BAD):
-            return content_of(path, _frames(path, file, request.series), request)
-    except BaseException:
-        file.close()
-        raise
+    return opened(
+        path, "is no readable LIF", lambda: LifFile(str(path)),
+        lambda file: content_of(path, _frames(path, file, request.series), request),
+    )  # fmt: skip
 
 
 def _frames(path: Location, file: LifFile, series: int) -> Frames:

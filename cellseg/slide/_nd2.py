@@ -9,11 +9,9 @@ from nd2 import ND2File
 from cellseg.slide import _pixelsize as sizes
 from cellseg.slide._content import Content, Request, choose_series
 from cellseg.slide._frames import Frames, content_of
-from cellseg.slide._guard import reading
+from cellseg.slide._guard import opened
 from cellseg.slide._raster import Pixels
 from cellseg.storage import Location
-
-_BAD = "is no readable ND2, is cut off or damaged"
 
 
 def open_content(path: Location, request: Request) -> Content:
@@ -23,14 +21,10 @@ def open_content(path: Location, request: Request) -> Content:
     ------
     InputError, SettingsError
     """
-    with reading(path, _BAD):
-        file = ND2File(str(path))
-    try:
-        with reading(path, _BAD):
-            return content_of(path, _frames(path, file, request.series), request)
-    except BaseException:
-        file.close()
-        raise
+    return opened(
+        path, "is no readable ND2", lambda: ND2File(str(path)),
+        lambda file: content_of(path, _frames(path, file, request.series), request),
+    )  # fmt: skip
 
 
 def _frames(path: Location, file: ND2File, series: int) -> Frames:

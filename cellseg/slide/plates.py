@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,17 +77,17 @@ def read_plate(place: Location) -> Plate:
         plate: dict[str, Any] = attributes_of(place).get("plate") or {}
         wells = plate.get("wells") or []
         check_count(place.name, "wells", len(wells), MAX_PLANES)
-        for well in wells:
-            folder = inside(place, str(well["path"]))
-            name = _name(str(well["path"]))
+        for path in dict.fromkeys(_path(well, 2) for well in wells):
+            folder = inside(place, path)
+            name = "".join(path.split("/"))
             images = attributes_of(folder).get("well", {}).get("images") or []
             check_count(place.name, "fields", len(fields) + len(images), MAX_PLANES)
             if not images:
                 missing.append(name)
-            for number, image in enumerate(images):
-                path = inside(folder, str(image["path"]))
-                if attributes_of(path):
-                    fields.append(Field(name, number, path))
+            for number, field in enumerate(dict.fromkeys(_path(image, 1) for image in images)):
+                home = inside(folder, field)
+                if attributes_of(home):
+                    fields.append(Field(name, number, home))
                 else:
                     missing.append(f"{name}/{number}")
         if not fields:
@@ -94,6 +95,10 @@ def read_plate(place: Location) -> Plate:
     return Plate(tuple(fields), tuple(missing))
 
 
-def _name(path: str) -> str:
-    """``B/03`` as ``B03``."""
-    return "".join(path.split("/"))
+def _path(listed: Mapping[str, Any], parts: int) -> str:
+    """Where a well, ``B/03``, or a field, ``0``, lies; what is listed twice is there once."""
+    path = str(listed["path"])
+    if len(names := path.split("/")) != parts or {"", ".", ".."} & {*names}:
+        what = "a well at ROW/COLUMN" if parts == 2 else "a field's folder"
+        raise ValueError(f"expected {what}, got {path[:80]!r}")
+    return path

@@ -31,6 +31,9 @@ from cellseg.slide.formats import has_ending
 SMALLEST_PX = 9
 """What a region's box leaves of an object, below this, is ignored and not outlined."""
 
+MOST_MASKS_PX = 1_000_000_000
+"""Of the boxes around all outlines of one input; each pixel takes a byte."""
+
 _READERS: dict[str, Callable[[Path, bool], Drawing]] = {
     ".geojson": lambda path, whole_cells: read_geojson(path, whole_cells=whole_cells),
     ".geojson.gz": lambda path, whole_cells: read_geojson(path, whole_cells=whole_cells),
@@ -170,10 +173,12 @@ class _Maker:
         self.images: list[dict[str, object]] = []
         self.rows: list[dict[str, object]] = []
         self.faults: list[str] = []
+        self.masks_px = 0
         self.made = Converted(request.output)
 
     def add(self, path: Path, drawing: Drawing, slide: Slide) -> None:
         """One input with its picture."""
+        self.masks_px = 0
         left_out, extent = Counter(drawing.left_out), (slide.height, slide.width)
         faults = list(drawing.faults)
 
@@ -186,8 +191,14 @@ class _Maker:
                     continue
                 if outline is None:
                     left_out["outlines smaller than a pixel"] += 1
-                else:
-                    yield one, outline
+                    continue
+                self.masks_px += outline[1].size
+                if self.masks_px > MOST_MASKS_PX:
+                    raise InputError(
+                        f"{path}: the outlines together span more than {MOST_MASKS_PX:,} px: "
+                        "convert fewer at a time"
+                    )
+                yield one, outline
 
         objects = [(self._class(one.kind), outline) for one, outline in masks(drawing.objects)]
         regions = [outline for _, outline in masks(drawing.regions)]

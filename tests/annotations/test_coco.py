@@ -7,9 +7,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from imageio.v3 import imwrite
+from limited import limited
 from pycocotools import mask as rle
 
 from cellseg.annotations.coco import join, judgeable, light_of, read_coco, with_classes
@@ -256,6 +258,55 @@ def test_broken_image_and_broken_json(project, tmp_path):
     path.write_text("[]")
     assert "no COCO annotations" in fault(path)
     assert "cannot be read" in fault(tmp_path / "nowhere.json")
+
+
+def test_an_image_never_leads_out(project, tmp_path):
+    """An OME-TIFF of three files, of which two lie elsewhere."""
+    part = '<TiffData FirstC="{n}" IFD="0" PlaneCount="1"><UUID FileName="{name}">u:{n}</UUID></TiffData>'  # noqa: E501
+    names = ("a.tif", "../secret.tif", str(tmp_path / "secret.tif"))
+    parts = "".join(part.format(n=n, name=name) for n, name in enumerate(names))
+    document = (
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="u:0"><Image ID="I:0">'
+        '<Pixels ID="P:0" DimensionOrder="XYCZT" Type="uint8" SizeX="9" SizeY="8" SizeC="3" '
+        f'SizeZ="1" SizeT="1">{parts}</Pixels></Image></OME>'
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    tifffile.imwrite(tmp_path / "secret.tif", np.full((8, 9), 201, np.uint8), metadata=None)
+    tifffile.imwrite(home / "a.tif", np.ones((8, 9), np.uint8), description=document, metadata=None)
+    data = {
+        "images": [{"id": 1, "file_name": "a.tif", "height": 8, "width": 9}],
+        "annotations": [], "categories": [{"id": 1, "name": "nucleus"}],
+    }  # fmt: skip
+    (home / "cells.json").write_text(json.dumps(data))
+    (image,) = read_coco(home / "cells.json").images
+    assert 201 not in image.pixels
+
+
+def test_no_library_is_looked_for_in_the_working_folder(project, tmp_path):
+    """As imageio does, for a file that no plugin of its knows."""
+    code = (
+        "import sys\n"
+        "from cellseg.annotations.coco import read_coco\n"
+        "sys.addaudithook(lambda event, _: sys.exit(event) if event == 'ctypes.dlopen' else None)\n"
+        f"read_coco({str(project())!r})"
+    )
+    for name, content in (("a.png", b"nothing"), ("a.xyz", b"nothing"), ("a.jxr", b"II\xbc\x01")):
+        (tmp_path / name).write_bytes(content)
+        image = {"id": 1, "file_name": name, "height": 32, "width": 40}
+        project(images=[image])
+        done = limited("-c", code)
+        assert f"{name}: cannot be read as an image" in done.said, done
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("modulo by zero"), MemoryError()])
+def test_whatever_a_decoder_raises_is_a_fault(project, monkeypatch, error):
+    def fails(*_, **__):
+        raise error
+
+    path = project()
+    monkeypatch.setattr("cellseg.annotations.coco.imread", fails)
+    assert "a.png: cannot be read as an image: " in fault(path)
 
 
 def test_crowds_are_regions_to_ignore(project):

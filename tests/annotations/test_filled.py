@@ -46,6 +46,13 @@ def test_diagonals_through_pixel_centres_gain_nothing():
     assert filled([ring], (40, 40)).sum() == 800
 
 
+def test_bands_are_one_picture(monkeypatch):
+    ring = np.random.default_rng(3).uniform(-5, 90, (40, 2))
+    whole = filled([ring], (80, 70))
+    monkeypatch.setattr("cellseg.annotations.filled._BAND_PX", 300)
+    np.testing.assert_array_equal(filled([ring], (80, 70)), whole)
+
+
 def test_what_lies_beyond_is_cut_off():
     ring = ellipse(0, 0, (10, 10))
     mask = filled([ring], (40, 40))

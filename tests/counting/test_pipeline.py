@@ -493,8 +493,48 @@ def test_a_damaged_tile_is_left_out_and_said(slide, damaged, tmp_path):
     assert len(result.cells) >= truth.count * 0.9
     assert any("did not decode" in text for text in result.cells.warnings)
     record = json.loads((result.cells.folder / "run.json").read_text())
-    assert record["tiles"]["failed"][0]["box"] == [256, 256, 384, 384]
+    (lost,) = record["tiles"]["failed"]
+    y0, x0, y1, x1 = lost["box"]
+    assert 256 <= y0 <= 300 <= 310 <= y1 <= 384
+    assert 256 <= x0 <= 300 <= 310 <= x1 <= 384
+    assert "damaged at" in lost["error"]
     assert record["complete"] is False
+
+
+@pytest.mark.parametrize("compression", ["jpeg", "zlib"])
+def test_a_damaged_block_costs_its_own_region_and_not_the_networks_tile(tmp_path, compression):
+    """One tile of the network, four by four of the file, one of which has 400 bytes of zeros."""
+    import tifffile
+
+    drawn = write_disc_slide(tmp_path / "good.tif", np.random.default_rng(7), shape=(512, 512))
+    path = tmp_path / "bad.tif"
+    tifffile.imwrite(
+        path, drawn.image, tile=(128, 128), compression=compression, photometric="rgb",
+        resolution=(20000, 20000), resolutionunit="CENTIMETER",
+    )  # fmt: skip
+    request = request_for(path, output=tmp_path, protocol=PROTOCOL.changed(tile_px=512))
+    whole, _ = counted(replace(request, output=tmp_path / "whole"))
+    assert len(whole.cells) == drawn.count
+    with tifffile.TiffFile(path) as tif:
+        offset, size = tif.pages[0].dataoffsets[6], tif.pages[0].databytecounts[6]
+    with path.open("r+b") as file:
+        file.seek(offset + size // 2)
+        file.write(bytes(min(400, size // 2 - 8)))
+    result, _ = counted(request)
+    assert result.tiles_failed == 1
+    record = json.loads((result.cells.folder / "run.json").read_text())
+    (lost,) = record["tiles"]["failed"]
+    y0, x0, y1, x1 = lost["box"]
+    assert y0 <= 128 < 256 <= y1 < 400
+    assert x0 <= 256 < 384 <= x1
+    assert (y1 - y0) * (x1 - x0) < 512 * 512 / 3
+    names = ["centroid_y_px", "centroid_x_px", "area_px"]
+    before, now = (load_result(r.cells.folder).table()[names] for r in (whole, result))
+    outside = (before.centroid_y_px - 192).abs().gt(90) | (before.centroid_x_px - 320).abs().gt(90)
+    there = {tuple(row) for row in now.itertuples(index=False)}
+    assert {tuple(row) for row in before[outside].itertuples(index=False)} <= there
+    assert len(now) < len(before)
+    assert "whole or in part" in " ".join(result.cells.warnings)
 
 
 def test_a_tile_that_failed_before_the_interruption_is_read_again(slide, monkeypatch, tmp_path):

@@ -28,6 +28,7 @@ from cellseg.synthetic import PyramidLayout, write_pyramid
 PROTOCOL = load_protocol("ihc").changed(
     mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=30.0
 )
+MARKERS = [Marker(measure="area_um2", threshold=50.0)]
 RADIUS, BY_PX, HALO = 10, 10, 6
 GLASS, BLUE = (240, 240, 240), (70, 70, 160)
 SHAPE = (600, 800)
@@ -253,6 +254,44 @@ def test_distances_that_are_none(folder, by):
     with pytest.raises(SettingsError, match="µm"):
         expand_result(folder, by)
     assert (folder / "cells.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("expansion", 3), ("expansion", {"by": 5, "columns": 7}), ("stale", 5), ("columns", [1]),
+        ("settings", {"intensity_high": "white"}), ("settings", {"dyes": {"white": 1}}),
+        ("class_names", {"a": 1}), ("summary", 3), ("summary", {}), ("summary", None),
+    ],
+)  # fmt: skip
+def test_a_damaged_record_is_one_line_and_nothing_is_changed(folder, part, value):
+    path = folder / "run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), part: value}))
+    before = path.read_bytes(), (folder / "cells.csv").read_bytes()
+    with pytest.raises(InputError, match=r"run\.json: ") as caught:
+        expand_result(folder, 5)
+    assert "\n" not in str(caught.value)
+    assert (path.read_bytes(), (folder / "cells.csv").read_bytes()) == before
+
+
+@pytest.mark.parametrize("change", [expand_result, classify_result])
+def test_a_table_that_is_no_text_is_refused(folder, change):
+    path = folder / "run.json"
+    record = json.loads(path.read_text())
+    del record["files"]  # as of a result from before checksums were kept
+    path.write_text(json.dumps(record))
+    table = folder / "cells.csv"
+    table.write_bytes(table.read_bytes().replace(b"rings.tif", b"rings\xfftif", 1))
+    with pytest.raises(InputError, match=r"cells\.csv: is no table of cells"):
+        change(folder, 5 if change is expand_result else MARKERS)
+
+
+def test_rows_are_those_of_the_table(folder):
+    path = folder / "run.json"
+    record = json.loads(path.read_text())
+    record["files"]["cells.csv"]["rows"] = 10**12
+    path.write_text(json.dumps(record))
+    assert "cell_area_um2" in expand_result(folder, 5).result.table()
 
 
 def test_results_that_cannot_be_expanded(folder, tmp_path):

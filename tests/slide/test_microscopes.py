@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tifffile
 from click.testing import CliRunner
+from limited import limited
 from microscopes import COLOUR, DYES, GREYS, PICTURE, wsidicom_pyramid
 
 from cellseg.cli.info import info
@@ -114,6 +115,20 @@ def test_a_damaged_tile_costs_itself(form: str, tmp_path: Path) -> None:
             slide.read(Box(130, 130, 140, 140))
         np.testing.assert_array_equal(slide.read(Box(0, 0, 128, 530)), PICTURE[:128])
         np.testing.assert_array_equal(slide.read(Box(256, 0, 400, 530)), PICTURE[256:])
+
+
+def test_what_a_library_warns_of_is_not_printed(tmp_path: Path) -> None:
+    path = microscopes.dicom(tmp_path / "a.dcm", PICTURE)
+    data = path.read_bytes()
+    at = data.rindex(b"1.2.840.10008.5.1.4.1.1.77.1.6")
+    path.write_bytes(data[:at] + b"1.2.840\x1b[2J" + data[at + 11 :])
+    done = limited("-m", "cellseg", "info", str(path))
+    assert done.code == 4, done
+    assert done.said.startswith("cellseg: a.dcm: is no readable DICOM slide"), done
+    assert len(done.said.splitlines()) == 1
+    loud = limited("-m", "cellseg", "--verbose", "info", str(path))
+    assert "WARNING" in loud.said
+    assert "\x1b" not in loud.said
 
 
 def test_a_dicom_file_brings_its_series_along(tmp_path: Path) -> None:

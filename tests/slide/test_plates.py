@@ -40,11 +40,42 @@ def test_what_is_no_plate(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="without a field"):
         read_plate(empty)
     (empty / ".zattrs").write_text(json.dumps({"plate": {"wells": [{"path": "../../A/1"}]}}))
-    with pytest.raises(InputError, match="outside"):
+    with pytest.raises(InputError, match=r"expected a well at ROW/COLUMN, got '../../A/1'"):
         read_plate(empty)
     (empty / ".zattrs").write_text(json.dumps({"plate": {"wells": "none"}}))
     with pytest.raises(InputError, match="no readable plate"):
         read_plate(empty)
+
+
+def test_wells_never_lead_out(tmp_path: Path) -> None:
+    plate(tmp_path / "secret.zarr")
+    path = plate(tmp_path / "screen.zarr")
+    (path / "A" / "01").rename(tmp_path / "moved")
+    (path / "A" / "01").symlink_to(tmp_path / "secret.zarr" / "A" / "01")
+    with pytest.raises(InputError, match="point outside"):
+        read_plate(path)
+    (path / "A" / "01").unlink()
+    (tmp_path / "moved").rename(path / "A" / "01")
+    (path / "A" / "01" / "0").rename(tmp_path / "moved")
+    (path / "A" / "01" / "0").symlink_to(tmp_path / "secret.zarr" / "A" / "01" / "0")
+    with pytest.raises(InputError, match="point outside"):
+        read_plate(path)
+
+
+@pytest.mark.parametrize("where", ["A/01/0", "A/B/C", "A", "A//01", "A/./01", "/A/01", "A/..", ""])
+def test_a_well_lies_in_a_row_and_a_column(tmp_path: Path, where: str) -> None:
+    path = plate(tmp_path / "screen.zarr")
+    (path / ".zattrs").write_text(json.dumps({"plate": {"wells": [{"path": where}]}}))
+    with pytest.raises(InputError, match="ROW/COLUMN"):
+        read_plate(path)
+
+
+def test_what_is_listed_again_and_again_is_there_once(tmp_path: Path) -> None:
+    path = plate(tmp_path / "screen.zarr")
+    wells, fields = [{"path": "A/01"}] * 30_000, [{"path": "0"}] * 30
+    (path / ".zattrs").write_text(json.dumps({"plate": {"wells": wells}}))
+    (path / "A" / "01" / ".zattrs").write_text(json.dumps({"well": {"images": fields}}))
+    assert [(field.well, field.number) for field in read_plate(path).fields] == [("A01", 0)]
 
 
 def test_names_that_only_look_alike() -> None:

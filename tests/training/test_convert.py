@@ -311,6 +311,12 @@ def test_one_channel_of_several(tmp_path, said):
         (b"", "no GeoJSON of objects"),
         (b"\x1f\x8b\x08damaged", "damaged gzip"),
         (b"[" * 100_000, "no GeoJSON of objects"),
+        (gzip.compress(bytes(90_000_000), 1), "unpacks to more than 64 MB"),
+        (gzip.compress(b"[]")[:-9], "damaged gzip"),
+        (
+            b'{"type": "GeometryCollection", "geometries": [' * 300 + b"]}" * 300,
+            "holds no outlines",
+        ),
         (b'{"type": "Topology"}', "an object of type 'Topology'"),
         (b"[]", "holds no outlines"),
         (json.dumps([feature([[1, 1], [2, 2]])]).encode(), "feature 1: an outline needs at least"),
@@ -332,6 +338,22 @@ def test_bad_geojson_is_one_line(tmp_path, said, content, word):
     assert (code, text.count("\n")) == (4, 1), text
     assert word in text
     assert not (tmp_path / "out.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("limit", "word"),
+    [
+        ("cellseg.annotations.drawn.MOST_PX", "spans 10 × 10 px, more than"),
+        ("cellseg.training.convert.MOST_MASKS_PX", "together span more than 90 px"),
+    ],
+)
+def test_outlines_that_would_take_all_memory(tmp_path, said, monkeypatch, limit, word):
+    picture(tmp_path / "a.png")
+    path = drawn(tmp_path / "a.geojson", feature(square(5, 5)))
+    monkeypatch.setattr(limit, 90)
+    code, text = said(path, "-o", tmp_path / "out.json")
+    assert (code, text.count("\n")) == (4, 1), text
+    assert word in text
 
 
 def test_each_fault_has_its_line(tmp_path, said):

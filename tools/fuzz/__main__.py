@@ -50,18 +50,27 @@ class Tally:
 def ready() -> None:
     """Load what all cases need, once: a child is then a fork away."""
     import torch
+    from matplotlib import font_manager  # noqa: F401
 
+    import cellseg.cli.annotations
+    import cellseg.cli.classify
     import cellseg.cli.count
     import cellseg.cli.evaluate
+    import cellseg.cli.expand
     import cellseg.cli.export
     import cellseg.cli.info
     import cellseg.cli.overlay
+    import cellseg.cli.report
     import cellseg.evaluate as evaluation
+    import cellseg.pipeline.classified
+    import cellseg.pipeline.expanded
     import cellseg.pipeline.run as counting
+    import cellseg.report.study
     import cellseg.results.corrections
     import cellseg.slide._fields
     import cellseg.slide._tiff
-    import cellseg.slide._zarr  # noqa: F401
+    import cellseg.slide._zarr
+    import cellseg.training.convert  # noqa: F401
     from cellseg.detect.threshold import ThresholdDetector
 
     torch.set_num_threads(1)

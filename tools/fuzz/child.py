@@ -108,7 +108,9 @@ def run_case(make: Make, name: str, folder: Path) -> Outcome:
 
 def _judged(outcome: Outcome) -> list[str]:
     faults = []
-    if outcome.code not in GOOD_CODES:
+    if outcome.code < 0:
+        faults.append(f"crashed: ended by {signal.Signals(-outcome.code).name}")
+    elif outcome.code not in GOOD_CODES:
         faults.append(f"exit code {outcome.code}")
     faults += [f"says {word!r}" for word in _BAD_WORDS if word in outcome.said]
     if found := _CONTROLS.search(outcome.said):

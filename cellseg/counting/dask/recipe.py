@@ -11,7 +11,7 @@ import numpy as np
 from cellseg.counting.local import Mapped
 from cellseg.counting.plan import Plan
 from cellseg.counting.request import CountRequest
-from cellseg.counting.tiles import TileSource
+from cellseg.counting.tiles import Lost, TileSource
 from cellseg.counting.work import TileFound
 from cellseg.detect import Detector
 from cellseg.errors import (
@@ -22,7 +22,7 @@ from cellseg.errors import (
     SettingsError,
     WeightsError,
 )
-from cellseg.geometry import Tile
+from cellseg.geometry import Box, Tile
 from cellseg.instances import Instances
 from cellseg.intensity.normalise import Normaliser
 from cellseg.slide import Slide
@@ -173,7 +173,8 @@ class Answer(TypedDict, total=False):
     """What a worker sends back for a batch: builtins only.
 
     ``refused`` is (kind of error, text); otherwise ``tiles`` holds for each tile its place,
-    packed instances, limits, damaged blocks, and why it could not be read.
+    packed instances, limits, damaged blocks, the box and the number of those in its core, and why
+    it, or these, could not be read.
     """
 
     worker: str
@@ -181,16 +182,18 @@ class Answer(TypedDict, total=False):
     wait: float
     detect: float
     refused: tuple[str, str]
-    tiles: list[tuple[int, int, bytes, tuple[str, ...], int, str | None]]
+    tiles: list[tuple[int, int, bytes, tuple[str, ...], int, tuple[int, ...] | None, str | None]]
 
 
 def pack(mapped: Mapped[TileFound]) -> tuple[Any, ...]:
     """One tile's result, without its pixels."""
     tile, found = mapped.tile, mapped.found
     if found is None:
-        return (tile.row, tile.column, b"", (), 0, str(mapped.error))
-    data = found.instances.to_bytes()
-    return (tile.row, tile.column, data, found.limits, found.damaged, None)
+        return (tile.row, tile.column, b"", (), 0, None, str(mapped.error))
+    data, lost, error = found.instances.to_bytes(), None, None
+    if found.lost is not None:
+        lost, error = (*found.lost.box.corners, found.lost.blocks), found.lost.error
+    return (tile.row, tile.column, data, found.limits, found.damaged, lost, error)
 
 
 def unpack(packed: tuple[Any, ...], tile: Tile) -> Mapped[TileFound]:
@@ -201,12 +204,14 @@ def unpack(packed: tuple[Any, ...], tile: Tile) -> Mapped[TileFound]:
     CellsegError
         If it is another tile's.
     """
-    row, column, data, limits, damaged, error = packed
+    row, column, data, limits, damaged, gone, error = packed
     if (row, column) != (tile.row, tile.column):
         raise CellsegError(f"a worker sent tile ({row}, {column}) for ({tile.row}, {tile.column})")
-    if error is not None:
+    if error is not None and gone is None:
         return Mapped(tile, None, RegionError(error))
-    return Mapped(tile, TileFound(Instances.from_bytes(data), tuple(limits), int(damaged)))
+    lost = None if gone is None else Lost(Box(*gone[:4]), gone[4], str(error))
+    found = TileFound(Instances.from_bytes(data), tuple(limits), int(damaged), lost=lost)
+    return Mapped(tile, found)
 
 
 def refusal(answer: Answer) -> CellsegError | None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ..child import Make
-from . import annotated, fields, ome, protocols, results, tiff, weights, zarr
+from . import annotated, fields, microscopes, ome, protocols, results, tiff, weights, zarr
 
 KINDS: dict[str, Make] = {
     **tiff.KINDS, **ome.KINDS, **zarr.KINDS, **fields.KINDS, **annotated.KINDS, **protocols.KINDS,
-    **weights.KINDS, **results.KINDS,
+    **weights.KINDS, **results.KINDS, **microscopes.KINDS,
 }  # fmt: skip
 """Of each: fill a folder's ``in/`` and ``out/`` and say which command is run."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import imageio.v3 as imageio
 import yaml
@@ -27,13 +28,28 @@ _WORDS = (
 )  # fmt: skip
 
 
+def _marker(dice: Random) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "measure": dice.choice(("area_um2", "area_px", "intensity_mean", "cell_area_um2", "class",
+                                "label", *TEXTS)),
+        "threshold": dice.choice(("auto", 50, [1, 2, 3], [3, 2, 1], [], number(dice), value(dice))),
+        "name": dice.choice(("", "CD3", "CD3", *TEXTS)),
+    }  # fmt: skip
+    if not dice.randrange(4):
+        del found[dice.choice(sorted(found))]
+    return found
+
+
 def protocol(dice: Random, folder: Path) -> list[str]:
     """A count with a protocol of nobody's."""
     path = folder / "in" / "own.yaml"
     save_protocol(load_protocol("fluorescence"), path)
     text = path.read_text(encoding="utf-8")
     settings = yaml.safe_load(text)
-    match dice.randrange(6):
+    match dice.randrange(8):
+        case 6 | 7:
+            settings["classify"] = [_marker(dice) for _ in range(dice.choice((1, 1, 2, 5, 300)))]
+            data = yaml.dump(settings).encode("utf-8", "surrogatepass")
         case 0:
             data = damaged(dice, text.encode())
         case 1:

@@ -192,7 +192,9 @@ def _used(dice: Random) -> list[str]:
     result = "{here}/out/a.cellseg"
     return dice.choice(
         (_COUNT, ["export", result, "--to", dice.choice(_EXPORTS)], ["overlay", result],
-         ["correct", result])
+         ["correct", result], ["classify", result, "--measure", "area_px", "--threshold",
+         dice.choice(("auto", "100", "-1e300", "1,2,3"))], ["expand", result, "--by", "3"],
+         ["report", "{here}/out", "--output", "{here}/out/study.html"])
     )  # fmt: skip
 
 
@@ -222,8 +224,38 @@ def record(dice: Random, folder: Path) -> list[str]:
 def corrections(dice: Random, folder: Path) -> list[str]:
     """A result whose corrections were edited."""
     path = _copied(folder, _homes[0]) / "corrections.json"
-    path.write_bytes(json_text(dice, json.loads(path.read_text(encoding="utf-8"))))
+    tree = json.loads(path.read_text(encoding="utf-8"))
+    for _ in range(dice.choice((1, 1, 2, 4))):
+        if tree["edits"]:
+            _edited(dice, tree)
+    path.write_bytes(json.dumps(tree).encode() if dice.randrange(4) else json_text(dice, tree))
     return ["correct", "{here}/out/a.cellseg"]
+
+
+def _edited(dice: Random, tree: dict[str, Any]) -> None:
+    """A log that is right in its form and says what cannot be, or what nobody did."""
+    edit = dice.choice(tree["edits"])
+    change = dice.choice(edit["changes"]) if edit["changes"] else {}
+    cell = change.get(dice.choice(("before", "after"))) or {}
+    match dice.randrange(9):
+        case 0:
+            change["label"] = dice.choice((1, 2, 5, 10**6, 2**32 - 1, *WHOLE[:30]))
+        case 1:
+            cell["box"] = [dice.choice((0, 5, 79, 80, 4000, 2**24, *WHOLE[:28])) for _ in range(4)]
+        case 2 if "box" in cell:
+            cell["box"] = [side + dice.choice((70, 1000, 10**9)) for side in cell["box"]]
+        case 3:
+            cell["mask"] = dice.choice(("", "0", "PPYo1", "o" * 3000, "~", *TEXTS))
+        case 4:
+            cell["class"] = dice.choice(TEXTS)
+        case 5:
+            change |= {"before": change.get("after"), "after": change.get("before")}
+        case 6:
+            edit["kind"] = dice.choice(("delete", "add", "redraw", "split", "merge", "class"))
+        case 7:
+            tree["edits"] *= dice.choice((2, 30))
+        case _:
+            tree["classes"] = [dice.choice(TEXTS)] * dice.choice((1, 2, 1000))
 
 
 KINDS: dict[str, Make] = {"journal": journal, "result": record, "corrections": corrections}

@@ -7,6 +7,7 @@ import gzip
 import json
 import lzma
 import os
+import shutil
 import zlib
 from pathlib import Path
 from random import Random
@@ -15,8 +16,9 @@ from typing import Any
 import numcodecs
 
 from ..child import Make
-from ..dice import damaged, json_text
+from ..dice import TEXTS, changed, damaged, json_text
 from ._command import GREY, looked_at
+from .microscopes import microscopes
 
 _PACKERS: dict[str, Any] = {
     "zlib": zlib.compress, "gzip": gzip.compress, "bz2": bz2.compress,
@@ -130,4 +132,36 @@ def store(dice: Random, folder: Path) -> list[str]:
     return looked_at(dice, "{here}/in/image.ome.zarr")
 
 
-KINDS: dict[str, Make] = {"zarr": store}
+def plate(dice: Random, folder: Path) -> list[str]:
+    """A plate of two wells whose lists of wells and fields lead elsewhere, or have holes."""
+    home, three = folder / "in" / "plate.zarr", bool(dice.randrange(2))
+    microscopes.plate(home, version=3 if three else 2)
+    microscopes.plate(folder / "secret.zarr", version=3 if three else 2)
+    (home / "link").symlink_to("../../secret.zarr/A")
+    name = "zarr.json" if three else ".zattrs"
+    paths = ("../../secret.zarr/A/01", "link/01", "A/01", "A/../A/01", "", ".", "/", "A/01/0",
+             str(folder / "secret.zarr" / "A" / "01"), *TEXTS)  # fmt: skip
+    for path in dice.sample((home / name, home / "A" / "01" / name, home / "B" / "03" / name), 2):
+        tree = json.loads(path.read_text())
+        about = tree["attributes"]["ome"] if three else tree
+        listed = about["plate"]["wells"] if "plate" in about else about["well"]["images"]
+        match dice.randrange(5):
+            case 0:
+                listed.append({"path": dice.choice(paths)})
+            case 1:
+                dice.choice(listed)["path"] = dice.choice(paths)
+            case 2:
+                listed *= dice.choice((0, 2, 5000))
+            case _:
+                tree = changed(dice, tree)
+        path.write_bytes(json.dumps(tree).encode("utf-8", "surrogatepass"))
+    if not dice.randrange(3):
+        shutil.rmtree(home / "A" / "01" / "0")
+        (home / "A" / "01" / "0").symlink_to("../../../../secret.zarr/A/01/0")
+    if dice.randrange(2):
+        return looked_at(dice, "{here}/in/plate.zarr")
+    return ["count", "{here}/in/plate.zarr", "--output", "{here}/out", "--mpp", "0.5",
+            "--no-prefilter"]  # fmt: skip
+
+
+KINDS: dict[str, Make] = {"zarr": store, "plate": plate}
