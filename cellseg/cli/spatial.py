@@ -28,7 +28,7 @@ Examples:
     "a pixel size.",
 )
 def spatial(path: Location, within: int | None) -> None:
-    """Measure where a result's cells lie: neighbours, density, distance to the border.
+    """Measure neighbours, density and distance to the border, of a finished result.
 
     Neither the network nor the slide's pixels are needed. cells.csv gets the columns; exports that
     were made are made again. With several classes also the distance to the nearest cell of each.

@@ -39,7 +39,7 @@ SCALE = ".scale"
 CONTENT_KEY = "cellseg_sha256"
 """Of the card and the arrays, as :func:`_content` takes it; older files have none."""
 
-DEFAULT_SHA256: str | None = "f5674dc6340f200554a1fd366d7fdc544ac0fa3c611dc904d6f135f59ff27449"
+DEFAULT_SHA256: str | None = "31652e2da71b992fb27cacb39d0662ed487f59eb259328e33405bbc4f049eedc"
 """Checksum of the weights that come with cellseg."""
 
 COCO_URL: str = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.url
