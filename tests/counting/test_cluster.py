@@ -267,7 +267,14 @@ def test_what_travels_is_small(slide):
 def test_no_scheduler_there(slide, monkeypatch, tmp_path):
     path, _ = slide
     monkeypatch.setattr("cellseg.counting.dask.connect.CONNECT_SECONDS", 1)
-    for address in ("tcp://127.0.0.1:9", "127.0.0.1:9", "nonsense", "http://x:1", ""):
+    for address in (
+        "tcp://127.0.0.1:9",
+        "127.0.0.1:9",
+        "nonsense",
+        "nonsense://x",
+        "http://x:1",
+        "",
+    ):
         request = request_for(path, output=tmp_path, engine="dask", scheduler=address)
         with pytest.raises(SettingsError, match="--scheduler") as caught:
             next(run(request, detector=ThresholdDetector()))
@@ -476,6 +483,8 @@ def test_a_scheduler_that_goes_away(slide, monkeypatch, tmp_path):
         list(events)
     result, _ = counted(request_for(path, output=tmp_path))
     assert result.tiles_failed == 0
+    whole, _ = counted(request_for(path, output=tmp_path / "whole"))
+    assert result.cells.table.equals(whole.cells.table)
 
 
 def test_an_open_slide_is_not_closed_under_its_reader(slide, tmp_path):

@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -490,12 +491,28 @@ def test_cells_that_could_not_be_read_again_are_told(count, result, expected, mo
     from cellseg.counting.tiles import TileSource
     from cellseg.errors import RegionError
 
-    def gone(self, box):
-        raise RegionError("a.tif: the tile does not decode")
+    real_read, real_region = TileSource.read, TileSource.region
+    seen, reading = set(), threading.local()
+
+    def once(self, tile):
+        if tile in seen:
+            raise RegionError("a.tif: the tile does not decode")
+        seen.add(tile)
+        reading.first = True
+        try:
+            return real_read(self, tile)
+        finally:
+            reading.first = False
+
+    def with_its_tile(self, box):
+        if not getattr(reading, "first", False):
+            raise RegionError("a.tif: the tile does not decode")
+        return real_region(self, box)
 
     with monkeypatch.context() as patch:
         patch.setattr(TileSource, "kept", lambda self, tile: None)
-        patch.setattr(TileSource, "region", gone)
+        patch.setattr(TileSource, "read", once)
+        patch.setattr(TileSource, "region", with_its_tile)
         code, err = count()
     assert code == 0
     assert "cells have no intensities" in err
