@@ -16,6 +16,7 @@ import tifffile
 
 from cellseg.instances import Instances
 from cellseg.measure import Column
+from cellseg.measure.summary import Summary
 from cellseg.results import Frame, Overview, Report, ResultFolder
 
 # Warnings are errors here, but what napari's own modules say while they are imported is theirs.
@@ -28,6 +29,16 @@ MPP = 0.25
 CORNERS = ((10, 20), (300, 400))
 """Corner (y, x) of each cell on the lattice, whose pixels are 2 level-0 px wide."""
 CELL = (8, 12)
+SUMMARY = Summary(
+    object="nucleus",
+    cells=2,
+    cells_per_class={"tumour": 1, "other": 1},
+    touching_border=0,
+    stitched=0,
+    tissue_mm2=None,
+    area_px=None,
+    area_um2=None,
+)
 
 
 def _write_slide(path: Path, *, mpp: float | None = MPP) -> Path:
@@ -65,7 +76,11 @@ def _write_result(folder: Path, slide: Path, *, mpp: float | None = MPP) -> Path
         columns=columns,
         class_names=["tumour", "other"],
         object_name="nucleus",
-        provenance={"image": {"path": slide.name}, "settings": {"z": None, "t": None}},
+        provenance={
+            "image": {"path": slide.name},
+            "settings": {"z": None, "t": None},
+            "summary": SUMMARY.as_dict(),
+        },
         overview=Overview(image=np.full((60, 80, 3), 200, np.uint8), downsample=20.0, mpp=mpp),
     )
     with ResultFolder.open(folder, key="test") as result:
