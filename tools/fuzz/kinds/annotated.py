@@ -177,7 +177,7 @@ def _features(dice: Random) -> list[dict[str, Any]]:
         },
     }
     deep: Any = nucleus
-    for _ in range(dice.choice((2, 200, 900))):
+    for _ in range(dice.choice((2, 100, 400))):
         deep = {"type": "GeometryCollection", "geometries": [deep]}
     bare = {"type": "Feature", "geometry": deep}
     found = [cell] * dice.choice((1, 3)) + [around] * dice.randrange(2)
