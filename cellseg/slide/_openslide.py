@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import threading
 from functools import partial
 
@@ -20,6 +22,23 @@ _VENDORS = {
     "mirax": "MIRAX", "ventana": "Ventana BIF", "trestle": "Trestle TIFF", "sakura": "Sakura",
     "hamamatsu": "Hamamatsu VMS", "philips": "Philips TIFF", "dicom": "DICOM",
 }  # fmt: skip
+
+
+_MOSAIC = re.compile(r"^\s*No(?:Layers|JpegColumns|JpegRows)\s*=\s*(\d+)", re.MULTILINE)
+_MOST_PICTURES = 100_000
+
+
+def _check_mosaic(path: Location) -> None:
+    """Refuse a VMS of more pictures than any has.
+
+    OpenSlide asks for memory for all of them at once, and ends the program where it gets none.
+    """
+    if path.suffix.lower() in (".vms", ".vmu"):
+        with path.open("rb") as file:
+            text = file.read(1_000_000).decode("latin-1")
+        claimed = math.prod(int(number[:12]) for number in _MOSAIC.findall(text))
+        if claimed > _MOST_PICTURES:
+            raise ValueError(f"claims {claimed:,} pictures")
 
 
 class _Handle:
@@ -60,6 +79,7 @@ def open_content(path: Location, request: Request) -> Content:
     with reading(path, "is no slide that OpenSlide reads, or is damaged"):
         choose_series(path.name, request.series, 1)
         planes = choose_planes(path.name, request, 1, 1)
+        _check_mosaic(path)
         handle, cache = _Handle(path), ChunkCache()
         slide = handle.slide
         said = slide.properties

@@ -181,3 +181,11 @@ def test_files_of_microscopes(shared: Path, name: str, said: str) -> None:
     shown = CliRunner().invoke(info, [str(shared / "slides" / name)])
     assert shown.exit_code == 0, shown.output
     assert said in shown.output
+
+
+def test_a_mosaic_of_too_many_pictures_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("openslide")
+    text = "[Virtual Microscope Specimen]\nNoLayers=1000\nNoJpegColumns=1000000\nNoJpegRows=1000\n"
+    (tmp_path / "a.vms").write_text(text + "ImageFile=b.jpg\nMapFile=b.jpg\n")
+    with pytest.raises(InputError, match=r"a\.vms: .*\(claims 1,000,000,000,000 pictures\)"):
+        open_slide(tmp_path / "a.vms")
