@@ -54,6 +54,9 @@ class Augmentation:
         Share of crops that went through a JPEG of quality 30 to 95.
     noise : float
         Largest standard deviation of added noise, in units of the white level.
+    faint : float
+        Share of fluorescent crops that are dimmed into noise, down to a signal of 2.5 times the
+        noise's standard deviation.
     label : float
         Share of transmitted-light crops that are redrawn as immunohistochemistry.
     inversion : float
@@ -76,6 +79,7 @@ class Augmentation:
     softness: float = 0.15
     compression: float = 0.25
     noise: float = 0.03
+    faint: float = 0.2
     label: float = 0.3
     inversion: float = 0.08
     density: float = 0.25
@@ -189,7 +193,9 @@ def photometric(
         image = _blur(image, sigma)
     if rng.random() < augmentation.softness:
         image = _coarser(image, float(rng.uniform(1, 2.5)))
-    if rng.random() < 0.5:
+    if light == "fluorescence" and rng.random() < augmentation.faint:
+        image = dimmed(image, rng)
+    elif rng.random() < 0.5:
         noise = rng.normal(0, rng.uniform(0, augmentation.noise), image.shape)
         if light == "fluorescence":
             noise = np.broadcast_to(noise[:1], noise.shape)
@@ -197,6 +203,27 @@ def photometric(
     if rng.random() < augmentation.compression:
         image = _compressed(image, int(rng.integers(30, 96)))
     return replace(crop, image=image.clamp(0, 1))
+
+
+def dimmed(image: Tensor, rng: np.random.Generator) -> Tensor:
+    """Dim a fluorescent crop until its brightest parts stand little out of a camera's noise.
+
+    The noise is white, blurred or enlarged, its standard deviation 0.015 to 0.06 of the white
+    level: counting stretches no more of it (``contrast.py``).
+    """
+    spread, ratio = rng.uniform(0.015, 0.06), np.exp(rng.uniform(np.log(2.5), np.log(16)))
+    noise = torch.from_numpy(rng.normal(0, 1, (1, *image.shape[1:])).astype(np.float32))
+    kind = int(rng.integers(3))
+    if kind:  # in grains as large as small nuclei, less can be told apart
+        ratio *= 1.6
+    if kind == 1:
+        noise = _blur(noise, float(rng.uniform(0.5, 2.0)))
+    elif kind == 2:
+        noise = _coarser(noise, float(rng.uniform(1.5, 3.0)))
+    dark, bright = image.mean(0).flatten().quantile(torch.tensor([0.05, 0.98])).tolist()
+    gain = min(1.0, float(ratio) * float(spread) / max(bright - dark, 1e-3))
+    ground = float(rng.uniform(0.0, 3.0) * spread)
+    return (image - dark) * gain + ground + noise * (float(spread) / noise.std())
 
 
 def labelled(image: Tensor, masks: Tensor, rng: np.random.Generator) -> Tensor:
