@@ -81,6 +81,7 @@ def test_info_of_a_tiff_is_light(tmp_path):
     assert ended == "0"
     assert "64 × 64 px" in said
     assert not modules & HEAVY
+    assert not modules & {"pydantic", "yaml", "fsspec", "dask", "requests", "asyncio", "PIL"}
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
