@@ -101,7 +101,7 @@ def sortable(caption: str, head: Sequence[tuple[str, bool]], rows: Sequence[Sequ
     """
     heads = "".join(
         f"<th scope='col' data-kind='{'number' if number else 'text'}'"
-        f"{'' if number else ' class=text'}><button type='button'>{safe(name)}</button></th>"
+        f"{'' if number else ' class=text'}><button type='button'>{_head(name)}</button></th>"
         for name, number in head
     )
     lines = []
@@ -116,6 +116,11 @@ def sortable(caption: str, head: Sequence[tuple[str, bool]], rows: Sequence[Sequ
         f"<table class='sortable'><caption class='muted'>{safe(caption)}</caption>"
         f"<thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
     )
+
+
+def _head(name: str) -> str:
+    """A column's name, which may break after an underscore."""
+    return safe(name).replace("_", "_<wbr>")
 
 
 def _cell(cell: Cell, number: bool, *, first: bool) -> str:

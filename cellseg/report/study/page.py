@@ -96,7 +96,14 @@ def _totals(study: Study) -> str:
     tissue = sum(row.tissue_mm2 or 0 for row in wholes)
     if tissue:
         parts.append(f"{tissue:.3g} mm² of tissue")
-    return safe(", ".join(parts))
+    models = _models(study)
+    by = f", by {models[0]}" if len(models) == 1 else ""
+    return safe(", ".join(parts) + by)
+
+
+def _models(study: Study) -> list[str]:
+    """Their names; one for all slides stands above the table, several in a column of it."""
+    return list(dict.fromkeys(row.model for row in study.rows if row.model))
 
 
 def _look_first(study: Study) -> str:
@@ -121,6 +128,7 @@ def _counts(study: Study) -> str:
     rows = study.rows
     classes = list(dict.fromkeys(name for row in rows for name in row.cells_per_class))
     several = classes if len(classes) > 1 else []
+    models = _models(study)
     has_regions = any(row.region or row.region_class for row in rows)
     markers = list(_scored(rows))
     wells = any(row.well for row in rows)
@@ -141,7 +149,7 @@ def _counts(study: Study) -> str:
         *_area_heads("px²", in_px)[:1],
         ("µm/px", True),
         ("Protocol", False),
-        ("Model", False),
+        *([("Model", False)] if len(models) > 1 else []),
         ("Seconds", True),
         ("State", False),
     ]
@@ -163,7 +171,7 @@ def _counts(study: Study) -> str:
                 *([_number(row.areas_px.get(50), ",.0f")] if in_px else []),
                 _number(row.mpp, ".4g"),
                 _text(row.protocol),
-                _text(row.model),
+                *([_text(row.model)] if len(models) > 1 else []),
                 _number(row.seconds, ",.0f"),
                 _text("doubtful" if row.doubts else row.status),
             ]
@@ -172,7 +180,7 @@ def _counts(study: Study) -> str:
 
 
 def _area_heads(unit: str, wanted: bool) -> list[tuple[str, bool]]:
-    return [(f"{name}, {unit}", True) for name in ("Median area", "5 %", "95 %") if wanted]
+    return [(f"{name}, {unit}", True) for name in ("Median area", "5\u00a0%", "95\u00a0%") if wanted]
 
 
 def _region(row: Row) -> Cell:
