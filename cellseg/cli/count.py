@@ -175,7 +175,11 @@ def count(
     """
     if len(images) == 1 and not as_json:
         refuse_missing(images[0])
-    # Here and not above: a mistyped path is said at once.
+    if settings["engine"] == "dask" and settings["scheduler"] is not None and not as_json:
+        from cellseg.counting.dask.address import reached
+
+        reached(settings["scheduler"])
+    # Here and not above: a mistyped path or address is said at once.
     from cellseg.annotations.region_file import read_regions
     from cellseg.cli._many import Failed, Outcome, count_all, finish, table_of
     from cellseg.cli._study import Left

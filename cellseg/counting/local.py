@@ -184,7 +184,8 @@ class LocalEngine(Generic[Read, Found]):
                 while waiting:
                     ready: _Batch[Read] = []
                     failed: list[Mapped[Found]] = []
-                    while waiting and len(ready) < self.batch:
+                    # Failed ones count: their errors hold on to what was read before they failed.
+                    while waiting and len(ready) + len(failed) < self.batch:
                         tile, future = waiting.popleft()
                         for following in islice(source, 1):
                             waiting.append((following, pool.submit(read, following)))

@@ -284,6 +284,11 @@ class SlideCount:
             told.append(self.dyes.note)
         if self.source.normaliser.blank:
             told.append("no contrast beyond noise was found: nothing is counted")
+        elif self.source.normaliser.faint:
+            told.append(
+                "what is brightest stands hardly out of the noise: noise may be counted as nuclei, "
+                "look at the outlines"
+            )
         elif not self.wanted:
             told.append("no tissue was found: nothing is counted; --no-prefilter looks everywhere")
         return [*self.slide.notes, *self.plan.notes, *told]

@@ -171,14 +171,14 @@ class TileSource:
                 raw[block.inside(padded)] = self.region(block)
             except RegionError as error:
                 damaged.append(block)
-                errors += [error] * block.intersects(core)
+                errors += [str(error)] * block.intersects(core)
         gone = [block for block in damaged if block.intersects(core)]
         if len(gone) == sum(block.intersects(core) for block in blocks):
-            raise errors[0]
+            raise RegionError(errors[0])
         log.info("tile (%d, %d): %d damaged blocks", tile.row, tile.column, len(damaged))
         lost = None
         if gone:
-            lost = Lost(Box.around(gone), len(gone), str(errors[0]))
+            lost = Lost(Box.around(gone), len(gone), errors[0])
         return TilePixels(padded, raw, tuple(damaged), lost)
 
 

@@ -34,12 +34,15 @@ class Normaliser:
     blank : bool
         The slide shows nothing beyond noise (:mod:`cellseg.intensity.contrast`): nothing is to be
         counted.
+    faint : bool
+        Fluorescence: hardly anything beyond noise; what is counted may be noise.
     """
 
     low: float
     high: float
     light: Light
     blank: bool = False
+    faint: bool = False
 
     def __post_init__(self) -> None:
         if not self.high > self.low:

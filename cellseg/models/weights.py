@@ -39,7 +39,7 @@ SCALE = ".scale"
 CONTENT_KEY = "cellseg_sha256"
 """Of the card and the arrays, as :func:`_content` takes it; older files have none."""
 
-DEFAULT_SHA256: str | None = "31652e2da71b992fb27cacb39d0662ed487f59eb259328e33405bbc4f049eedc"
+DEFAULT_SHA256: str | None = "6f275e6dcdf05c1fd9b2994c27178d17005dbbfb9be903ba905ff947c1e577bf"
 """Checksum of the weights that come with cellseg."""
 
 COCO_URL: str = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.url

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pydicom
+from pydicom.dataelem import RawDataElement
 from wsidicom import WsiDicom
 
 from cellseg.errors import InputError
@@ -26,6 +27,9 @@ from cellseg.slide._jpeg import check_jpeg
 from cellseg.slide._raster import ChunkCache, Pixels, Raster, stacked
 from cellseg.slide._window import Place, WindowRaster
 from cellseg.storage import Location
+
+_DEFERRED_BYTES, _UNDEFINED = 1024, 0xFFFFFFFF
+"""Of a value: longer ones are passed over at first; the length of one that says where it ends."""
 
 _NATIVE = "1.2.840.10008.1.2"
 """Transfer syntaxes that begin so, and end here or in ".1" or ".2", are not compressed."""
@@ -69,12 +73,23 @@ def _series(folder: Path) -> Mapping[str, list[Path]]:
     found = defaultdict(list)
     for file in sorted(folder.iterdir()):
         if file.is_file() and pydicom.misc.is_dicom(file):
-            tags = pydicom.dcmread(
-                file, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"]
-            )
+            try:
+                tags = pydicom.dcmread(file, stop_before_pixels=True, defer_size=_DEFERRED_BYTES)
+            except MemoryError as error:  # asked for at once, whatever the file's own length
+                raise ValueError(f"{file.name} claims more bytes than it has") from error
+            _check_lengths(file, tags)
             if "SeriesInstanceUID" in tags:  # DICOMDIR has none
                 found[str(tags.SeriesInstanceUID)].append(file)
     return found
+
+
+def _check_lengths(file: Path, tags: pydicom.Dataset) -> None:
+    """Refuse a file that claims more bytes than it has, before they are asked for."""
+    size = file.stat().st_size
+    for tag in tags.values():
+        known = isinstance(tag, RawDataElement) and tag.length < _UNDEFINED
+        if known and tag.value_tell + tag.length > size:
+            raise ValueError(f"{file.name} claims more bytes than it has")
 
 
 def _content(path: Location, slide: WsiDicom, request: Request) -> Content:

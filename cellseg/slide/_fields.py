@@ -53,10 +53,20 @@ class _FieldRaster(ChunkedRaster):
         dtype = np.dtype(np.uint16 if header.bits > 8 else np.uint8)
         size = (header.height, header.width)
         super().__init__((*size, header.samples), dtype, size, cache=cache, pin=True)
-        self._path, self._kind = path, header.kind
+        self._path, self._kind, self._broken = path, header.kind, ""
 
     def decode(self, row: int, column: int) -> Pixels:
         """The picture, (height, width, samples)."""
+        # Not once a tile: it is dear, and libpng's errors leave the decoded pixels in memory.
+        if self._broken:
+            raise RegionError(self._broken)
+        try:
+            return self._decoded()
+        except RegionError as error:
+            self._broken = str(error)
+            raise
+
+    def _decoded(self) -> Pixels:
         with reading(self._path, "does not decode", kind=RegionError, advice=_ADVICE):
             data = self._path.read_bytes()
             if self._kind == "JPEG":

@@ -57,7 +57,7 @@ def check_data(opened: OpenTiff) -> list[str]:
         wanted, cut, sparse, stored = (
             a + b for a, b in zip((wanted, cut, sparse, stored), counts, strict=True)
         )
-    if cut >= wanted - sparse and cut > 0:
+    if (cut >= wanted - sparse and cut > 0) or _is_hollow(key, wanted - sparse, stored):
         raise InputError(f"{name}: {_CUT}")
     check_count(name, f"bytes of pixels in a file of {size:,}", stored, size * MAX_REUSE)
     kind = "tiles" if key.is_tiled else "strips"
@@ -70,6 +70,12 @@ def check_data(opened: OpenTiff) -> list[str]:
     if sparse:
         notes.append(f"{sparse} of {wanted} {kind} are left out of the file: read as blank")
     return notes + _check_cost(opened)
+
+
+def _is_hollow(key: Any, chunks: int, stored: int) -> bool:  # noqa: ANN401
+    """Whether less than a hundredth of uncompressed pixels is there, whatever the tags say."""
+    chunk_bytes = int(np.prod(key.chunks, dtype=object)) * key.dtype.itemsize
+    return int(key.compression) == 1 and 100 * stored < chunks * chunk_bytes
 
 
 def _pages(opened: OpenTiff) -> list[Any]:

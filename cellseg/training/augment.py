@@ -55,7 +55,7 @@ class Augmentation:
     noise : float
         Largest standard deviation of added noise, in units of the white level.
     faint : float
-        Share of fluorescent crops that are dimmed into noise, down to a signal of 2.5 times the
+        Share of fluorescent crops that are dimmed into noise, down to a signal of 5 times the
         noise's standard deviation.
     label : float
         Share of transmitted-light crops that are redrawn as immunohistochemistry.
@@ -208,10 +208,11 @@ def photometric(
 def dimmed(image: Tensor, rng: np.random.Generator) -> Tensor:
     """Dim a fluorescent crop until its brightest parts stand little out of a camera's noise.
 
+    Not less than what can be told apart: taught nuclei in more noise, the network doubts all of it.
     The noise is white, blurred or enlarged, its standard deviation 0.015 to 0.06 of the white
     level: counting stretches no more of it (``contrast.py``).
     """
-    spread, ratio = rng.uniform(0.015, 0.06), np.exp(rng.uniform(np.log(2.5), np.log(16)))
+    spread, ratio = rng.uniform(0.015, 0.06), np.exp(rng.uniform(np.log(5), np.log(16)))
     noise = torch.from_numpy(rng.normal(0, 1, (1, *image.shape[1:])).astype(np.float32))
     kind = int(rng.integers(3))
     if kind:  # in grains as large as small nuclei, less can be told apart
@@ -223,7 +224,8 @@ def dimmed(image: Tensor, rng: np.random.Generator) -> Tensor:
     dark, bright = image.mean(0).flatten().quantile(torch.tensor([0.05, 0.98])).tolist()
     gain = min(1.0, float(ratio) * float(spread) / max(bright - dark, 1e-3))
     ground = float(rng.uniform(0.0, 3.0) * spread)
-    return (image - dark) * gain + ground + noise * (float(spread) / noise.std())
+    faint: Tensor = (image - dark) * gain + ground + noise * (float(spread) / noise.std())
+    return faint
 
 
 def labelled(image: Tensor, masks: Tensor, rng: np.random.Generator) -> Tensor:

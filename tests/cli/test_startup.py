@@ -75,6 +75,16 @@ def test_a_mistyped_path_is_said_at_once(tmp_path, command):
     assert not modules & HEAVY
 
 
+def test_an_address_of_no_scheduler_is_said_at_once(tmp_path):
+    pytest.importorskip("distributed")
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((64, 64), np.uint8))
+    args = ("count", tmp_path / "a.tif", "--engine", "dask", "--scheduler", "nonsense://x")
+    ended, modules, said = loaded(LOADED, *args)
+    assert ended == "2"
+    assert "nonsense://x: is no address of a Dask scheduler" in said
+    assert not modules & {"torch", "torchvision", "skimage", "zarr"}
+
+
 def test_info_of_a_tiff_is_light(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", np.zeros((64, 64), np.uint8))
     ended, modules, said = loaded(LOADED, "info", tmp_path / "a.tif")

@@ -266,7 +266,7 @@ def test_what_travels_is_small(slide):
 
 def test_no_scheduler_there(slide, monkeypatch, tmp_path):
     path, _ = slide
-    monkeypatch.setattr("cellseg.counting.dask.connect.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("cellseg.counting.dask.address.CONNECT_SECONDS", 1)
     for address in (
         "tcp://127.0.0.1:9",
         "127.0.0.1:9",
@@ -308,7 +308,7 @@ def another_server(request):
 @pytest.mark.parametrize("scheme", ["", "tcp://", "http://"])
 def test_no_client_is_made_for_what_is_no_scheduler(another_server, scheme, monkeypatch, capfd):
     """A client that got no answer takes half a minute to close, and leaves a traceback."""
-    monkeypatch.setattr("cellseg.counting.dask.connect.CONNECT_SECONDS", 1)
+    monkeypatch.setattr("cellseg.counting.dask.address.CONNECT_SECONDS", 1)
     monkeypatch.setattr("cellseg.counting.dask.connect._client", lambda *_: pytest.fail("a client"))
     with (
         pytest.raises(SettingsError, match=f"--scheduler {scheme}{another_server}: "),

@@ -132,6 +132,15 @@ def test_nuclei_in_correlated_noise_are_seen(snr):
     assert look_at(pixels.astype(np.uint16)[..., None], "fluorescence", stained=False).objects
 
 
+@pytest.mark.parametrize(("snr", "told"), [(2, True), (3, True), (8, False)])
+def test_a_field_that_is_hardly_more_than_noise_is_told(tmp_path, snr, told):
+    rng = np.random.default_rng(snr)
+    pixels = 300 + 20 * (white_noise(rng) + snr * discs(rng, spacing=60, radius=10))
+    tifffile.imwrite(tmp_path / "faint.tif", pixels.astype(np.uint16))
+    warnings = counted(tmp_path / "faint.tif").cells.warnings
+    assert any("noise may be counted" in line for line in warnings) == told
+
+
 def test_a_single_nucleus_is_counted_alone(tmp_path):
     """Its field is noise by its percentiles, which must not be stretched to full contrast."""
     rng = np.random.default_rng(3)
@@ -142,6 +151,7 @@ def test_a_single_nucleus_is_counted_alone(tmp_path):
     tifffile.imwrite(path, (pixels + 400 * nucleus).astype(np.uint16))
     result = counted(path)
     assert len(result.cells) == 1
+    assert not any("noise may be counted" in line for line in result.cells.warnings)
     settings = load_result(result.cells.folder).run["settings"]
     assert settings["intensity_high"] > 220
 

@@ -47,6 +47,22 @@ def test_a_tile_that_cannot_be_read_fails_alone():
         list(LocalEngine().map(GRID, broken, detect))
 
 
+def test_failed_tiles_come_as_they_fail():
+    """Each holds on to what was read: a slide of nothing else once took all of the memory."""
+    tried = []
+
+    def broken(tile):
+        tried.append(tile)
+        raise RegionError("rotten")
+
+    engine = LocalEngine(batch=2, readers=2, expected=(RegionError,))
+    many = TileGrid(12_800, 12_800, 128, 0)
+    mapped = engine.map(many, broken, detect)
+    assert next(mapped).error is not None
+    mapped.close()
+    assert len(tried) < 30
+
+
 @pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt()])
 def test_what_the_network_raises_reaches_the_caller(error):
     def failing(batch):

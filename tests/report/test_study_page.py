@@ -192,14 +192,14 @@ def test_the_widest_usual_table_fits_a_laptop_s_screen(opened, study):
         first.whole, cells_per_class=dict.fromkeys(classes, 4377),
         density_per_mm2=10712.3, protocol="fluorescence", model="cellseg-nuclei-8",
     )  # fmt: skip
-    several = replace(study, counted=(replace(first, whole=whole), *others))
+    several = replace(study, counted=[replace(first, rows=[whole]), *others])
     page = opened(write_study(several))
     page.set_viewport_size({"width": 1280, "height": 800})
     heads = page.locator("table.sortable th[scope=col]").all_text_contents()
     assert "Model" in heads  # its slides were counted by two
     assert set(classes) < set(heads)
-    same = [replace(one, whole=replace(one.whole, model="m")) for one in several.counted]
-    page = opened(write_study(replace(several, counted=tuple(same))))
+    same = [replace(one, rows=[replace(one.whole, model="m")]) for one in several.counted]
+    page = opened(write_study(replace(several, counted=same)))
     page.set_viewport_size({"width": 1280, "height": 800})
     assert "Model" not in page.locator("table.sortable thead").inner_text()
     assert page.locator("p.muted").first.inner_text().endswith(", by m")

@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import logging
 import os
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
+from cellseg.counting.dask.address import CONNECT_SECONDS, EXPECTED, reached
 from cellseg.detect.maskrcnn import gpu_count
 from cellseg.errors import CellsegError, SettingsError, line_of
 
 log = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 8
-"""How long a scheduler may take to answer."""
-
-EXPECTED = "expected an address such as tcp://10.0.0.5:8786"
-
 WORKER_BYTES = 3_000_000_000
 """What a worker without a GPU is reckoned to need: torch, the model, a tile, its chunks."""
-
-
-def check_installed() -> None:
-    """Say how to get what a cluster needs.
-
-    Raises
-    ------
-    SettingsError
-    """
-    try:
-        import cloudpickle
-        import distributed
-    except ImportError as error:
-        raise SettingsError(
-            f"--engine dask needs a package that is not installed ({error}); "
-            'pip install ".[cluster]"'
-        ) from error
-    log.debug("distributed %s, cloudpickle %s", distributed.__version__, cloudpickle.__version__)
 
 
 @contextmanager
@@ -66,65 +40,9 @@ def connected(scheduler: str | None) -> Iterator[Any]:
             stack.callback(_close, cluster)
             client = _client(cluster, "the local cluster")
         else:
-            address, name = _address(scheduler), f"--scheduler {scheduler}"
-            _ask(address, name)
-            client = _client(address, name)
+            client = _client(reached(scheduler), f"--scheduler {scheduler}")
         stack.callback(_close, client)
         yield client
-
-
-def _address(scheduler: str) -> str:
-    """The address, from the scheduler's own file where one is given.
-
-    Raises
-    ------
-    SettingsError
-    """
-    if not scheduler.endswith(".json"):
-        return scheduler
-    try:
-        return str(json.loads(Path(scheduler).read_text(encoding="utf-8"))["address"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise SettingsError(
-            f"--scheduler {scheduler}: is no file of `dask scheduler --scheduler-file` ({error})"
-        ) from error
-
-
-def _ask(address: str, name: str) -> None:
-    """Make sure that a scheduler answers: a client that never got an answer does not end well.
-
-    In a thread of its own, as the caller's may have an event loop that runs.
-
-    Raises
-    ------
-    SettingsError
-    """
-    found: list[object] = []
-
-    def ask() -> None:
-        try:
-            found.append(asyncio.run(asyncio.wait_for(_identity(address), CONNECT_SECONDS)))
-        except Exception as error:
-            found.append(error)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(CONNECT_SECONDS + 1)
-    answer = found[0] if found else TimeoutError()
-    if isinstance(answer, ValueError):
-        raise SettingsError(f"{name}: is no address of a Dask scheduler; {EXPECTED}") from answer
-    if answer != "Scheduler":
-        raise SettingsError(
-            f"{name}: no Dask scheduler answers there within {CONNECT_SECONDS} s; {EXPECTED}"
-        ) from (answer if isinstance(answer, Exception) else None)
-
-
-async def _identity(address: str) -> str:
-    """What answers at an address; a scheduler calls itself one."""
-    from distributed import Security, rpc
-
-    async with rpc(address, connection_args=Security().get_connection_args("client")) as there:
-        return str((await there.identity())["type"])
 
 
 def _client(target: Any, name: str) -> Any:  # noqa: ANN401

@@ -16,7 +16,8 @@ from itertools import islice
 from typing import Any
 
 import cellseg
-from cellseg.counting.dask.connect import check_installed, connected
+from cellseg.counting.dask.address import check_installed
+from cellseg.counting.dask.connect import connected
 from cellseg.counting.dask.recipe import Answer, Recipe, Sealed, refusal, unpack
 from cellseg.counting.dask.task import run_tiles
 from cellseg.counting.local import Mapped

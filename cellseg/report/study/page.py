@@ -180,7 +180,8 @@ def _counts(study: Study) -> str:
 
 
 def _area_heads(unit: str, wanted: bool) -> list[tuple[str, bool]]:
-    return [(f"{name}, {unit}", True) for name in ("Median area", "5\u00a0%", "95\u00a0%") if wanted]
+    names = ("Median area", "5\u00a0%", "95\u00a0%")
+    return [(f"{name}, {unit}", True) for name in names if wanted]
 
 
 def _region(row: Row) -> Cell:

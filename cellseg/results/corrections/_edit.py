@@ -31,6 +31,10 @@ def _printable(name: str) -> str:
 ClassName = Annotated[str, AfterValidator(_printable)]
 
 
+_LARGEST_LABEL = 2**32 - 2**24
+"""Masks hold labels of 32 bits: some are left for cells that are drawn later."""
+
+
 class _Record(BaseModel):
     model_config = ConfigDict(strict=True)
 
@@ -43,7 +47,7 @@ class _CellRecord(_Record):
 
 
 class _ChangeRecord(_Record):
-    label: int = Field(ge=1, lt=2**32)
+    label: int = Field(ge=1, lt=_LARGEST_LABEL)
     before: _CellRecord | None
     after: _CellRecord | None
 

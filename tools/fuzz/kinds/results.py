@@ -205,7 +205,8 @@ def record(dice: Random, folder: Path) -> list[str]:
     if dice.randrange(2):
         path.write_bytes(json_text(dice, json.loads(path.read_text(encoding="utf-8"))))
     else:
-        files = sorted(p for p in result.rglob("*") if p.is_file() and p.suffix != ".png")
+        others = (p for p in result.rglob("*") if p.is_file() and p != path)
+        files = sorted(p for p in others if p.suffix != ".png")
         path = dice.choice(files)
         if path.suffix in (".json", ".geojson") or path.name.startswith(".z"):
             path.write_bytes(json_text(dice, json.loads(path.read_text(encoding="utf-8"))))
