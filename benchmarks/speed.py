@@ -159,6 +159,7 @@ def standard_network(model: str, tile_px: int, nms_iou: float):
         ANCHOR_SIZES_PX,
         ASPECT_RATIOS,
         PROPOSAL_NMS,
+        TYPE_KEYS,
         Architecture,
         Limits,
     )
@@ -193,7 +194,8 @@ def standard_network(model: str, tile_px: int, nms_iou: float):
         mask_head=MaskRCNNHeads(chosen.pyramid, (chosen.mask,) * 4, 1),
         mask_predictor=MaskRCNNPredictor(chosen.mask, chosen.mask, classes),
     )
-    network.load_state_dict(state)
+    # Cell types are cellseg's own.
+    network.load_state_dict({k: v for k, v in state.items() if not k.startswith(TYPE_KEYS)})
     return network.eval()
 
 

@@ -122,7 +122,7 @@ class CountProtocol(BaseModel):
     )
     tile_px: int = Field(1024, ge=64, le=16_384, description="Side of a tile's core, model pixels.")
     context_px: int = Field(
-        128, ge=0, le=4096, description="Context that the network needs around a cell."
+        192, ge=0, le=4096, description="Context that the network needs around a cell."
     )
     prefilter: bool = Field(True, description="Skip tiles without tissue.")
     intensity: bool = Field(True, description="Measure intensities per channel.")

@@ -87,8 +87,8 @@ def _check_lengths(file: Path, tags: pydicom.Dataset) -> None:
     """Refuse a file that claims more bytes than it has, before they are asked for."""
     size = file.stat().st_size
     for tag in tags.values():
-        known = isinstance(tag, RawDataElement) and tag.length < _UNDEFINED
-        if known and tag.value_tell + tag.length > size:
+        ends = tag.value_tell + tag.length if isinstance(tag, RawDataElement) else 0
+        if size < ends < _UNDEFINED:
             raise ValueError(f"{file.name} claims more bytes than it has")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 from xml.etree.ElementTree import Element
@@ -45,10 +46,13 @@ from cellseg.slide._tifftags import (
     pixel_size,
 )
 from cellseg.slide.formats import OPENSLIDE
-from cellseg.slide.limits import check_plane
+from cellseg.slide.limits import MAX_LEVELS, check_count, check_plane
 from cellseg.storage import Location, RemotePath
 
 _CONTIGUOUS_BYTES = 4_000_000
+_PAGES = 100
+"""That are asked for their levels: a slide's come first."""
+
 _BAD = "is no readable TIFF, is cut off or damaged"
 _ADVICE = "try to open it in the program that wrote it and save it again"
 
@@ -149,6 +153,7 @@ def _close(tif: tifffile.TiffFile, file: IO[bytes] | None, cache: ChunkCache | N
 
 def _series(name: str, tif: tifffile.TiffFile, number: int) -> Any:  # noqa: ANN401
     """The wanted series; a label or macro picture is never the first."""
+    _check_levels(name, tif)
     if len(tif.pages) == 0 or len(tif.series) == 0:
         size = tif.filehandle.size
         if first_page(tif) >= size:
@@ -161,6 +166,15 @@ def _series(name: str, tif: tifffile.TiffFile, number: int) -> Any:  # noqa: ANN
     if number == 0 and _is_extra(chosen):
         chosen = max(tif.series, key=lambda series: int(np.prod(series.shape, dtype=np.int64)))
     return chosen
+
+
+def _check_levels(name: str, tif: tifffile.TiffFile) -> None:
+    """Refuse pages that list more smaller copies than any has: each of them would be read."""
+    for number in range(min(len(tif.pages), _PAGES)):
+        listed = None
+        with suppress(Exception):  # what is wrong with a page is told where it is needed
+            listed = getattr(tif.pages[number], "subifds", None)
+        check_count(name, "levels of one page", len(listed or ()), MAX_LEVELS)
 
 
 def _is_extra(series: Any) -> bool:  # noqa: ANN401

@@ -244,7 +244,7 @@ def test_a_count_believes_the_sizes_that_were_annotated(tmp_path):
         gates[name] = (protocol.min_area_um2, protocol.max_area_um2)
         assert any("by the model's training" in note for note in plan.notes) is (name != "own")
         if name != "own":
-            assert protocol.halo_px == 128
+            assert protocol.halo_px == 192
     # A pixel of the network has 2 µm, unless a diameter of four times its own makes it 4 µm.
     assert gates["known"] == pytest.approx((162 * 4, 648 * 4))
     assert gates["by diameter"] == pytest.approx((162 * 16, 648 * 16))
