@@ -198,13 +198,15 @@ def _samples(tif: tifffile.TiffFile, key: Any, layout: Layout) -> Samples:  # no
 
 def _levels(opened: OpenTiff) -> tuple[tuple[Raster, ...], list[str]]:
     """The pyramid of the chosen planes, largest first."""
+    _check_size(opened, opened.series.levels[0])
     notes = check_data(opened)
     levels: list[Raster] = []
     for number, series in enumerate(opened.series.levels):
         key = series.keyframe
         if number and (0 in key.shaped or key.dtype != opened.key.dtype):
             continue
-        _check_size(opened, series)
+        if number:
+            _check_size(opened, series)
         place = Place(opened.path, opened.lock, opened.cache, number,
                       _blank(opened.colour, key.dtype))  # fmt: skip
         planes = [

@@ -438,7 +438,7 @@ def idle_bytes() -> int:
         (claims_planes_of_a_stack, "1,000,000,000 planes"),
         (claims_axes, "100,002 dimensions"),
         (claims_samples, "65,535 channels"),
-        (claims_pixels_of_tiles, "reach beyond the end of the file"),
+        (claims_pixels_of_tiles, "pixels (1,000,000,000 × 1,000,000,000)"),
         (one_place_for_all_tiles, "bytes of pixels in a file of"),
         (tiles_of_one_pixel, "160,000 tiles of 1 px"),
         (claims_pixels_of_chunks, "pixels (1,000,000,000 × 1,000,000,000)"),
