@@ -18,8 +18,8 @@ from cellseg.protocol import load_protocol
 from cellseg.synthetic import write_disc_slide
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
-STOPPED_AFTER = 9
-"""Of 4 × 5 tiles: one row of them, and most of the next."""
+STOPPED_AFTER = 14
+"""Of 4 × 5 tiles: two rows of them, and most of the next."""
 
 
 @pytest.fixture(scope="module")
