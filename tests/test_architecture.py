@@ -33,7 +33,7 @@ MOST_ROOMS, MOST_FLOORS = 30, 10
 HOMES = {
     "torch": {"models", "tissue", "detect", "training"},
     "torchvision": {"models", "detect", "training"},
-    "tifffile": {"slide", "export", "synthetic", "results", "training", "cellseg_napari"},
+    "tifffile": {"slide", "annotations", "export", "synthetic", "results", "training", "cellseg_napari"},
     "zarr": {"slide", "results", "export"},
     "pycocotools": {"annotations", "metrics", "export"},
     "anndata": {"export", "pipeline"},

@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from io import BytesIO
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 from imageio.v3 import improps, imread
 from numpy.typing import NDArray
+from tifffile import TiffFile
 
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.annotations.outlines import Outline, filled, outline_of
@@ -325,14 +328,21 @@ def _key(value: object) -> int | None:
 
 def read_pixels(path: Path, extent: tuple[int, int]) -> NDArray[np.generic]:
     """An annotated image of (H, W) as (H, W, 1 or 3)."""
-    # Bytes have no folder: tifffile would follow what a document says of other files. And without
-    # a plugin's name imageio tries all, one of which loads a library from the working folder.
+    # Bytes have no folder: tifffile would follow what a document says of other files.
     data = path.read_bytes()
-    plugin = "tifffile" if data[:4] in _TIFF else "pillow"
-    claimed = improps(data, plugin=plugin).shape
-    if math.prod(claimed) > 4 * math.prod(extent):
-        raise ValueError(f"claims an array of {claimed}, more than four channels of {extent}")
-    return _channels_last(np.asarray(imread(data, plugin=plugin)), extent)
+    if data[:4] not in _TIFF:
+        # Without a plugin's name imageio tries all; one loads a library from the working folder.
+        _check_claim(improps(data, plugin="pillow").shape, extent)
+        return _channels_last(np.asarray(imread(data, plugin="pillow")), extent)
+    with TiffFile(BytesIO(data), _multifile=False) as tif:
+        len(tif.pages)  # counted first, pages that lead back to one another end
+        _check_claim(tif.series[0].shape, extent)
+        return _channels_last(tif.asarray(), extent)
+
+
+def _check_claim(shape: Sequence[int], extent: tuple[int, int]) -> None:
+    if math.prod(shape) > 4 * math.prod(extent):
+        raise ValueError(f"claims an array of {shape}, more than four channels of {extent}")
 
 
 def _channels_last(pixels: NDArray[np.generic], extent: tuple[int, int]) -> NDArray[np.generic]:

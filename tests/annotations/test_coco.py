@@ -436,7 +436,7 @@ def test_any_pixels(project, tmp_path, array, channels):
 def test_a_stack_is_no_image(project, tmp_path):
     imwrite(tmp_path / "a.tif", np.zeros((7, 32, 40), np.uint8))
     path = project(images=[{"id": 1, "file_name": "a.tif", "height": 32, "width": 40}])
-    assert "a.tif: cannot be read as an image: expected one grey" in fault(path)
+    assert "a.tif: cannot be read as an image: claims an array of (7, 32, 40)" in fault(path)
 
 
 def test_light_is_said_or_seen():
