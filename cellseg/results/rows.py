@@ -44,8 +44,9 @@ class Rows:
         with table_errors(path), path.open("rb") as file:
             self._header = file.readline()
             starts = _row_starts(file, len(self._header))
+            found = list(pd.read_csv(BytesIO(self._header), nrows=0).columns)
         names = [name for name, _ in columns]
-        if list(pd.read_csv(BytesIO(self._header), nrows=0).columns) != names:
+        if found != names:
             raise InputError(f"{path}: expected the columns {names}")
         self._starts = starts
 

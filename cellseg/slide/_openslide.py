@@ -24,21 +24,32 @@ _VENDORS = {
 }  # fmt: skip
 
 
-_MOSAIC = re.compile(r"^\s*No(?:Layers|JpegColumns|JpegRows)\s*=\s*(\d+)", re.MULTILINE)
-_MOST_PICTURES = 100_000
+_MOSAIC = re.compile(rb"^\s*No(?:Layers|JpegColumns|JpegRows)\s*=\s*(\d+)", re.MULTILINE)
+_COUNTS = re.compile(rb"^\s*\w+_COUNT\s*=\s*(-?\d+)", re.MULTILINE)
+_MOST = 100_000
+_INDEX_BYTES = 1_000_000
 
 
-def _check_mosaic(path: Location) -> None:
-    """Refuse a VMS of more pictures than any has.
+def _check_claims(path: Location) -> None:
+    """Refuse a VMS of more pictures, a MIRAX of more levels or files than any has.
 
     OpenSlide asks for memory for all of them at once, and ends the program where it gets none.
     """
-    if path.suffix.lower() in (".vms", ".vmu"):
-        with path.open("rb") as file:
-            text = file.read(1_000_000).decode("latin-1")
-        claimed = math.prod(int(number[:12]) for number in _MOSAIC.findall(text))
-        if claimed > _MOST_PICTURES:
+    kind = path.suffix.lower()
+    if kind in (".vms", ".vmu"):
+        claimed = math.prod(int(number[:12]) for number in _MOSAIC.findall(_start(path)))
+        if claimed > _MOST:
             raise ValueError(f"claims {claimed:,} pictures")
+    index = path.with_suffix("") / "Slidedat.ini"
+    if kind == ".mrxs" and index.is_file():
+        for number in _COUNTS.findall(_start(index)):
+            if not 0 <= (claimed := int(number[:12])) <= _MOST:
+                raise ValueError(f"{index.name} claims {claimed:,} levels or files")
+
+
+def _start(path: Location) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_INDEX_BYTES)
 
 
 class _Handle:
@@ -79,7 +90,7 @@ def open_content(path: Location, request: Request) -> Content:
     with reading(path, "is no slide that OpenSlide reads, or is damaged"):
         choose_series(path.name, request.series, 1)
         planes = choose_planes(path.name, request, 1, 1)
-        _check_mosaic(path)
+        _check_claims(path)
         handle, cache = _Handle(path), ChunkCache()
         slide = handle.slide
         said = slide.properties

@@ -189,3 +189,14 @@ def test_a_mosaic_of_too_many_pictures_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.vms").write_text(text + "ImageFile=b.jpg\nMapFile=b.jpg\n")
     with pytest.raises(InputError, match=r"a\.vms: .*\(claims 1,000,000,000,000 pictures\)"):
         open_slide(tmp_path / "a.vms")
+
+
+@pytest.mark.parametrize("count", [2**31 - 1, -1])
+def test_a_mirax_of_too_many_levels_is_refused(tmp_path: Path, count: int) -> None:
+    pytest.importorskip("openslide")
+    (tmp_path / "a.mrxs").write_bytes(b"\xff\xd8")
+    (tmp_path / "a").mkdir()
+    text = f"[HIERARCHICAL]\nHIER_COUNT = 1\nHIER_0_COUNT = {count}\n"
+    (tmp_path / "a" / "Slidedat.ini").write_text(text)
+    with pytest.raises(InputError, match=rf"a\.mrxs: .*claims {count:,} levels or files"):
+        open_slide(tmp_path / "a.mrxs")
