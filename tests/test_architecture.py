@@ -33,7 +33,8 @@ MOST_ROOMS, MOST_FLOORS = 30, 10
 HOMES = {
     "torch": {"models", "tissue", "detect", "training"},
     "torchvision": {"models", "detect", "training"},
-    "tifffile": {"slide", "annotations", "export", "synthetic", "results", "training", "cellseg_napari"},
+    "tifffile": {"slide", "annotations", "export", "synthetic", "results", "training",
+                 "cellseg_napari"},
     "zarr": {"slide", "results", "export"},
     "pycocotools": {"annotations", "metrics", "export"},
     "anndata": {"export", "pipeline"},
@@ -45,7 +46,7 @@ HOMES = {
     "distributed": {"counting"},
     "cloudpickle": {"counting"},
     "filelock": {"results"},
-    "fsspec": {"storage"},
+    "fsspec": {"storage"}  # fmt: skip,
 }
 
 Import = tuple[str, str]
