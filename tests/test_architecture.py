@@ -46,8 +46,8 @@ HOMES = {
     "distributed": {"counting"},
     "cloudpickle": {"counting"},
     "filelock": {"results"},
-    "fsspec": {"storage"}  # fmt: skip,
-}
+    "fsspec": {"storage"},
+}  # fmt: skip
 
 Import = tuple[str, str]
 """A module, and a name in it; the name is empty for ``import module``."""

@@ -40,7 +40,7 @@ def _check_claims(path: Location) -> None:
         claimed = math.prod(int(number[:12]) for number in _MOSAIC.findall(_start(path)))
         if claimed > _MOST:
             raise ValueError(f"claims {claimed:,} pictures")
-    index = path.with_suffix("") / "Slidedat.ini"
+    index = path.parent / path.name.removesuffix(path.suffix) / "Slidedat.ini"
     if kind == ".mrxs" and index.is_file():
         for number in _COUNTS.findall(_start(index)):
             if not 0 <= (claimed := int(number[:12])) <= _MOST:
