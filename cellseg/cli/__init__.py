@@ -116,6 +116,9 @@ def main() -> None:
         with StringIO() as said:
             error.show(said)
             say(said.getvalue().rstrip("\n"), err=True)
+        dashed = [name for name in sys.argv[1:] if name.startswith("-") and os.path.exists(name)]
+        if isinstance(error, click.NoSuchOption) and dashed:
+            say(f"A file whose name begins with a dash is written ./{dashed[0]}", err=True)
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
         # Whoever asks again means it: no more waiting for threads, and no traceback of theirs.

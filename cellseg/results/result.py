@@ -263,7 +263,9 @@ def load_result(folder: str | Path) -> Result:
     if not (path / publish.RUN).is_file():
         if is_ours(path):
             raise InputError(f"{path}: the run is not finished; {unfinished}")
-        raise InputError(f"{path}: is no result of cellseg (no {publish.RUN})")
+        inside = sorted(found.name for found in path.glob("*.cellseg"))
+        hint = f"; it holds {', '.join(inside[:3])}{' …' * (len(inside) > 3)}" if inside else ""
+        raise InputError(f"{path}: is no result of cellseg (no {publish.RUN}){hint}")
     run = read_json(path / publish.RUN)
     if run.get("format") != publish.FORMAT:
         raise InputError(f"{path}: {publish.RUN} is not one of cellseg's")

@@ -502,3 +502,13 @@ def test_a_useless_training_is_not_recommended(capsys):
     good = card.model_copy(update={"scores": {**card.scores, "f1": 0.7}})
     _finish(Trained(Path("m.safetensors"), good, Path()))
     assert "use it: cellseg count SLIDE --model m.safetensors" in capsys.readouterr().out
+
+
+def test_a_name_that_begins_with_a_dash_is_explained(cellseg, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    discs(tmp_path / "-a.tif")
+    code, _, err = cellseg("info", "-a.tif")
+    assert code == 2
+    assert "A file whose name begins with a dash is written ./-a.tif" in err
+    assert cellseg("info", "./-a.tif")[0] == 0
+    assert "dash" not in cellseg("info", "--nonsense", "a.tif")[2]
