@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from io import StringIO
+from pathlib import Path
 from types import FrameType
 
 import click
@@ -116,7 +117,7 @@ def main() -> None:
         with StringIO() as said:
             error.show(said)
             say(said.getvalue().rstrip("\n"), err=True)
-        dashed = [name for name in sys.argv[1:] if name.startswith("-") and os.path.exists(name)]
+        dashed = [name for name in sys.argv[1:] if name.startswith("-") and Path(name).exists()]
         if isinstance(error, click.NoSuchOption) and dashed:
             say(f"A file whose name begins with a dash is written ./{dashed[0]}", err=True)
         code = error.exit_code

@@ -579,7 +579,7 @@ def test_what_is_no_result_is_said(tmp_path):
         load_result(tmp_path)
     (tmp_path / "b.cellseg").mkdir()
     (tmp_path / "a.cellseg").mkdir()
-    with pytest.raises(InputError, match="; it holds a.cellseg, b.cellseg$"):
+    with pytest.raises(InputError, match=r"; it holds a\.cellseg, b\.cellseg$"):
         load_result(tmp_path)
     (tmp_path / "run.json").write_text("[1, 2")
     with pytest.raises(InputError, match="is no JSON"):
