@@ -263,7 +263,11 @@ def polygons_of(shape: shapely.Geometry) -> shapely.MultiPolygon:
     """The polygons among the parts of a geometry; points and lines are left out."""
     parts = shapely.get_parts(shapely.get_parts(shape))
     kinds = shapely.get_type_id(parts)
-    return shapely.MultiPolygon([*parts[kinds == shapely.GeometryType.POLYGON]])
+    polygons = parts[kinds == shapely.GeometryType.POLYGON]
+    # GEOS 3.14 ends the process over a hole without points.
+    return shapely.MultiPolygon(
+        [(one.exterior, [ring for ring in one.interiors if not ring.is_empty]) for one in polygons]
+    )
 
 
 def title(name: str, kind: str) -> str:

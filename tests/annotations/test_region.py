@@ -52,6 +52,13 @@ def test_a_hole_that_leaves_its_outline_is_cut_there(tmp_path):
     assert region.area_px == pytest.approx(5000 - 100)
 
 
+def test_a_hole_without_points_is_none(tmp_path):
+    regions = read_regions(written(tmp_path, feature([SQUARE, []])))
+    (region,) = regions.on(1000, 1000)
+    assert region.area_px == 5000
+    assert len(region.shape.geoms[0].interiors) == 0
+
+
 def test_points_find_their_regions_as_each_region_says():
     rng = np.random.default_rng(0)
     regions = Regions.of([Region.of([rng.uniform(-20, 200, (7, 2))]) for _ in range(30)])
