@@ -180,6 +180,8 @@ class SlideCount:
         RegionError
             With ``strict``, at the first tile that does not decode.
         """
+        if self.source.normaliser.blank:
+            self._look_for_damage()
         todo = {(tile.row, tile.column): tile for tile in self.wanted}
         for mapped in earlier.tiles() if earlier else ():
             if todo.pop((mapped.tile.row, mapped.tile.column), None):
@@ -196,6 +198,19 @@ class SlideCount:
         rest = self.merger.finish()
         yield Step(None, self._measured(rest))
         self.source.forget()
+
+    def _look_for_damage(self) -> None:
+        """What nobody can read of a slide that looks empty is not known to be empty."""
+        plan = self.plan
+        for tile in plan.grid:
+            if self.tissue.coverage(tile.core) > 0:
+                try:
+                    self.slide.read(tile.core, downsample=plan.downsample, channels=plan.channels)
+                except RegionError as error:
+                    if self._strict:
+                        raise
+                    self.tally.failure(tile.core, str(error))
+                    self.tally.skipped -= 1
 
     def _step(self, mapped: Mapped[TileFound], earlier: Earlier | None = None) -> Step:
         if mapped.found is None:

@@ -40,10 +40,20 @@ class _Expansion(BaseModel):
     notes: list[str]
 
 
+class _InRegion(BaseModel):
+    tissue_mm2: float | None
+
+
+class _Summary(BaseModel):
+    tissue_mm2: float | None = None
+    regions: list[_InRegion] = []
+
+
 class _Record(BaseModel):
     """What of ``run.json`` is used without another look at it."""
 
     columns: list[_Column]
+    summary: _Summary = _Summary()
     class_names: list[str] = []
     stale: list[str] | None = None
     expansion: _Expansion | None = None

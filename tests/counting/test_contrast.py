@@ -97,6 +97,16 @@ def test_an_empty_field_counts_as_nothing_and_is_told(tmp_path, name):
     assert SAID in load_result(result.cells.folder).run["warnings"]
 
 
+def test_what_cannot_be_read_of_an_empty_field_is_said(tmp_path):
+    path = tmp_path / "cut.tif"
+    tifffile.imwrite(path, EMPTY["16 bit, white"](np.random.default_rng(5)), rowsperstrip=16)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+    result = counted(path)
+    assert SAID in result.cells.warnings
+    assert result.tiles_failed == 1
+    assert not load_result(result.cells.folder).is_complete
+
+
 @pytest.mark.parametrize("name", EMPTY)
 def test_no_noise_is_taken_for_contrast(name):
     for seed in range(3):

@@ -88,6 +88,16 @@ def test_sides_beyond_any_slide_are_damage(result):
         load_result(result)
 
 
+@pytest.mark.parametrize("rows", [{}, [[1]], [{"name": "a"}], [{"tissue_mm2": "x"}]])
+def test_regions_that_are_none_are_damage(result, rows):
+    path = result / "run.json"
+    record = json.loads(path.read_text())
+    record["summary"]["regions"] = rows
+    path.write_text(json.dumps(record))
+    with pytest.raises(InputError, match=r"run\.json: is damaged: summary\.regions"):
+        load_result(result)
+
+
 COMMANDS = {
     "tif": ["export", "--to", "labels.tif"],
     "geojson": ["export", "--to", "cells.geojson"],
