@@ -12,7 +12,7 @@ from defusedxml.ElementTree import fromstring
 
 from cellseg.errors import InputError
 from cellseg.slide._pixelsize import NO_SIZE, PixelSize, from_scale
-from cellseg.slide.limits import MAX_PLANES, check_count
+from cellseg.slide.limits import MAX_CHANNELS, MAX_PLANES, check_count
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,8 @@ def check_claims(name: str, root: Element, pages: int) -> None:
         )
     )
     check_count(name, "planes", max(claimed), MAX_PLANES)
+    samples = (_whole(e, "SamplesPerPixel", 1) for e in _all(root, "Channel"))
+    check_count(name, "samples a pixel", max(samples, default=1), MAX_CHANNELS)
 
 
 def _all(root: Element, tag: str) -> Iterator[Element]:

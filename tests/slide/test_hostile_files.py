@@ -248,6 +248,12 @@ def claims_c(folder: Path) -> Path:
     return ome_file(folder / "s.ome.tif", xml)
 
 
+def claims_ome_samples(folder: Path) -> Path:
+    channel = f'<Channel ID="C:0" SamplesPerPixel="{HUGE}"/>'
+    xml = ome(f'SizeC="1" SizeZ="1" SizeT="1">{channel}<TiffData/>')
+    return ome_file(folder / "s.ome.tif", xml)
+
+
 def claims_planes(folder: Path) -> Path:
     xml = ome(f'SizeC="1" SizeZ="1" SizeT="1"><TiffData IFD="0" PlaneCount="{HUGE}"/>')
     return ome_file(folder / "s.ome.tif", xml)
@@ -431,6 +437,7 @@ def idle_bytes() -> int:
     [
         (claims_z, "1,000,000,000 planes"),
         (claims_c, "1,000,000,000 planes"),
+        (claims_ome_samples, "1,000,000,000 samples a pixel"),
         (claims_planes, "1,000,000,000 planes"),
         (claims_modulo, "2,000,000,000 planes"),
         (claims_many_images, "360,900,000 planes"),
