@@ -54,7 +54,7 @@ def jpeg(dice: Random, folder: Path) -> list[str]:
         at = next(
             data.find(bytes((0xFF, kind))) for kind in (0xC0, 0xC2) if bytes((0xFF, kind)) in data
         )
-        values = [dice.choice((1, 80, 120, 65535, 0, 8000)) for _ in range(2)]
+        values = [dice.choice((1, 80, 120, 65535, 0, 4000)) for _ in range(2)]
         data[at + 5 : at + 9] = struct.pack(">HH", *values)
     (folder / "in" / name).write_bytes(damaged(dice, bytes(data)) if dice.randrange(5) else data)
     return looked_at(dice, f"{{here}}/in/{name}")
