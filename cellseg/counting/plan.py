@@ -49,9 +49,10 @@ LEAST_RANGE = 20.0
 to full contrast it looks like nuclei. The 541 fluorescent fields of the training data have 23 and
 more, and keep their range."""
 
-FAINT_RANGE = 10.5
+FAINT_RANGE, FAINT_LEAST_RANGE = 10.5, 60.0
 """The same between black and the brightest pixel: noise alone has 6 to 8, nuclei of four times its
-standard deviation 9 to 12, of six 11.5 and more."""
+standard deviation 9 to 12, of six 11.5 and more. Such a slide is shown with less contrast: nuclei
+are found all the same, noise is taken for them more rarely (docs/faint.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,11 +225,9 @@ def fit_normaliser(
         return replace(fitted, blank=True)
     if light == "transmitted":  # not stretched
         return fitted
-    return replace(
-        fitted,
-        high=max(fitted.high, fitted.low + LEAST_RANGE * first.noise),
-        faint=float(sample[np.isfinite(sample)].max()) - fitted.low < FAINT_RANGE * first.noise,
-    )
+    faint = float(sample[np.isfinite(sample)].max()) - fitted.low < FAINT_RANGE * first.noise
+    least = first.noise * (FAINT_LEAST_RANGE if faint else LEAST_RANGE)
+    return replace(fitted, high=max(fitted.high, fitted.low + least), faint=faint)
 
 
 def _patches(slide: Slide, plan: Plan, boxes: Sequence[Box]) -> Iterator[NDArray[np.generic]]:
