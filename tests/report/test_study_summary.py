@@ -43,7 +43,14 @@ def test_a_row_a_result_with_what_the_count_said(tmp_path):
 
 def test_a_region_has_a_row_of_its_own(tmp_path):
     regions = [
-        {"name": "=core", "class": "Tumor", "area_mm2": 0.004, "cells": 3, "density_per_mm2": 750.0}
+        {
+            "name": "=core",
+            "class": "Tumor",
+            "area_mm2": 0.004,
+            "tissue_mm2": 0.004,
+            "cells": 3,
+            "density_per_mm2": 750.0,
+        }
     ]
     made(tmp_path / "a.cellseg", summary={"regions": regions})
     rows = table(tmp_path)
@@ -70,7 +77,8 @@ def test_positive_cells_have_columns_by_slide_and_region(tmp_path):
     core = marker("", 1, 1, interval=[0.5, 1.0])
     ki67 = marker("Ki-67", 1, 4, interval=[0.1, 0.4], regions={"core": core})
     er = marker("=ER", 0, 0, h_score=120.0, allred=5, regions={})
-    regions = [{"name": name, "class": "", "area_mm2": 0.1, "cells": 1} for name in ("core", "rim")]
+    region = {"class": "", "area_mm2": 0.1, "tissue_mm2": None, "cells": 1}
+    regions = [{"name": name, **region} for name in ("core", "rim")]
     made(tmp_path / "a.cellseg", summary={"labelling": [ki67, er], "regions": regions})
     made(tmp_path / "b.cellseg", image="/scans/b.tif")
     rows = table(tmp_path)
