@@ -33,13 +33,10 @@ def changing(folder: Path) -> Iterator[Result]:
             if publish.is_ready(folder):
                 publish.publish(folder)
             result = load_result(folder)
-            if (name := result.changed(table_only=True)) is not None:
-                raise InputError(
-                    f"{folder}: its {name} was changed since it was counted; count the slide again"
-                )
+            result.check_table()
             try:
                 str(Summary.from_dict(result.run["summary"]))
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
+            except (LookupError, TypeError, ValueError, AttributeError) as error:
                 raise InputError(
                     f"{result.run_path}: is damaged: its summary: {type(error).__name__}: {error}"
                 ) from error

@@ -157,7 +157,10 @@ def draw_outlines(ground: Ground, masks: Masks, box: Box | None = None) -> Image
             unread.append(error)
             seen = np.full((*lattice.shape, 3), _UNREAD, dtype=np.uint8)
             caption += " (cannot be read)"
-        parts.append((seen, lattice, labels_at(masks.levels, masks.frame, lattice, pixel), caption))
+        labels = labels_at(masks.levels, masks.frame, lattice, pixel)
+        if (last := int(labels.max(initial=0))) >= len(tally.classes):
+            raise InputError(f"{masks.table}: has no row for mask {last}; count the slide again")
+        parts.append((seen, lattice, labels, caption))
     if len(unread) == len(parts):
         raise unread[0]
     width = line_width(labels for _, _, labels, _ in parts)

@@ -47,10 +47,11 @@ def overlay(
     SettingsError
         If there is no such box on the slide, or ``output`` is no name of a picture.
     InputError
-        If the slide was moved, is another one, or cannot be read there.
+        If the slide was moved, is another one, or cannot be read there; if the table was changed.
     OutputError
         If the picture cannot be written.
     """
+    result.check_table()
     place = None if box is None else _box(box, result)
     if output is not None and output.suffix.lower() != ".png":
         raise SettingsError(f"{output}: expected a name that ends in .png")

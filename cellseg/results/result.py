@@ -45,6 +45,8 @@ class _InRegion(BaseModel):
 
 
 class _Summary(BaseModel):
+    cells_interval: tuple[int, int] | None = None
+    skipped_share: float | None = None
     tissue_mm2: float | None = None
     regions: list[_InRegion] = []
 
@@ -110,6 +112,20 @@ class Result:
         if (self.path / publish.FETCHED).is_file() or "files" not in self.run:
             return None  # compared where it lies; or counted before checksums were kept
         return publish.changed(self.path, self.run, table_only=table_only)
+
+    def check_table(self) -> None:
+        """Say that somebody edited the table.
+
+        Raises
+        ------
+        InputError
+            If it was: its rows may no longer be those of the masks.
+        """
+        if (name := self.changed(table_only=True)) is not None:
+            raise InputError(
+                f"{self.path}: its {name} was changed since it was counted, so that rows and "
+                "masks do not belong together; --overwrite counts it again"
+            )
 
     @property
     def table_path(self) -> Path:

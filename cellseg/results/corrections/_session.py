@@ -46,11 +46,7 @@ class Corrections(CorrectedCells):
                 f"{result.path}: holds corrected cells; open the automatic result beside it, "
                 "its corrections go on where they were left"
             )
-        if (name := result.changed(table_only=True)) is not None:
-            raise InputError(
-                f"{result.path}: its {name} was changed since it was counted, so that rows and "
-                "masks do not belong together; --overwrite counts it again"
-            )
+        result.check_table()
         self._log = LogFile(result, keep=not only_look)
         edits, added = self._log.read()
         self._model_classes = [str(name) for name in result.run.get("class_names", ())]
