@@ -31,6 +31,7 @@ FAULTS_SHOWN = 40
 UNSEEN_PX = 100_000_000
 """Outlines on images that are not there, or of another size, are looked at up to this size."""
 
+_PAGES = 64
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TRANSMITTED = ("histology", "brightfield", "bright field", "phase", "transmitted", "ihc", "h&e")
 
@@ -335,9 +336,18 @@ def read_pixels(path: Path, extent: tuple[int, int]) -> NDArray[np.generic]:
         _check_claim(improps(data, plugin="pillow").shape, extent)
         return _channels_last(np.asarray(imread(data, plugin="pillow")), extent)
     with TiffFile(BytesIO(data), _multifile=False) as tif:
-        len(tif.pages)  # counted first, pages that lead back to one another end
+        _check_pages(tif)
         _check_claim(tif.series[0].shape, extent)
         return _channels_last(tif.asarray(), extent)
+
+
+def _check_pages(tif: TiffFile) -> None:
+    """Refuse more pages, or more smaller copies of one, than a picture has: all would be read."""
+    if (pages := len(tif.pages)) > _PAGES:
+        raise ValueError(f"has {pages} pages, more than {_PAGES}")
+    for page in tif.pages:
+        if (copies := len(getattr(page, "subifds", None) or ())) > _PAGES:
+            raise ValueError(f"claims {copies} smaller copies of one page, more than {_PAGES}")
 
 
 def _check_claim(shape: Sequence[int], extent: tuple[int, int]) -> None:

@@ -136,6 +136,7 @@ def _child(make: Make, dice: Random, folder: Path, notes: Path) -> None:
         faulthandler.enable(2)
         atexit._clear()  # what is left to do at the end is the parent's
         arguments = make(dice, folder)
+        notes.write_text(json.dumps({"arguments": arguments}))  # it may end by a signal
         code = _command(arguments, folder, trespasses)
         threading._shutdown()  # type: ignore[attr-defined]
         atexit._run_exitfuncs()
