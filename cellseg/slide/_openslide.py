@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import threading
+from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -16,6 +17,7 @@ from cellseg.slide._content import Content, Request, choose_planes, choose_serie
 from cellseg.slide._guard import reading
 from cellseg.slide._raster import ChunkCache, Pixels
 from cellseg.slide._window import CHUNK_PX, Place, WindowRaster
+from cellseg.slide.limits import check_count
 from cellseg.storage import Location
 
 _VENDORS = {
@@ -28,6 +30,7 @@ _MOSAIC = re.compile(rb"^\s*No(?:Layers|JpegColumns|JpegRows)\s*=\s*(\d+)", re.M
 _COUNTS = re.compile(rb"^\s*\w+_COUNT\s*=\s*(-?\d+)", re.MULTILINE)
 _MOST = 100_000
 _INDEX_BYTES = 1_000_000
+_MOST_TILE_PX = 8192 * 8192
 
 
 def _check_claims(path: Location) -> None:
@@ -45,6 +48,14 @@ def _check_claims(path: Location) -> None:
         for number in _COUNTS.findall(_start(index)):
             if not 0 <= (claimed := int(number[:12])) <= _MOST:
                 raise ValueError(f"{index.name} claims {claimed:,} levels or files")
+
+
+def _tile_size(path: Location, said: Mapping[str, str], level: int) -> tuple[int, int]:
+    """Height and width of what OpenSlide decodes at once: it asks for memory for all of it."""
+    sides = (f"openslide.level[{level}].tile-{side}" for side in ("height", "width"))
+    height, width = (int(said.get(side, CHUNK_PX)) for side in sides)
+    check_count(path.name, "pixels in a tile", height * width, _MOST_TILE_PX)
+    return height, width
 
 
 def _start(path: Location) -> bytes:
@@ -100,10 +111,7 @@ def open_content(path: Location, request: Request) -> Content:
                 (height, width, 3),
                 np.dtype(np.uint8),
                 partial(handle.read, level),
-                (
-                    int(said.get(f"openslide.level[{level}].tile-height", CHUNK_PX)),
-                    int(said.get(f"openslide.level[{level}].tile-width", CHUNK_PX)),
-                ),
+                _tile_size(path, said, level),
             )
             for level, (width, height) in enumerate(slide.level_dimensions)
         )
