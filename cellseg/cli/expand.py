@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import click
@@ -42,4 +43,4 @@ def expand(path: Path, by: float, image: Location | None) -> None:
         say(note, err=True)
     found = done.result.run["expansion"]
     say(f"grown by {by:g} {found['unit']}; new columns: {', '.join(found['columns'])}")
-    say(f"look: cellseg overlay --cells {done.result.path}")
+    say(f"look: cellseg overlay --cells {shlex.quote(str(done.result.path))}")

@@ -19,6 +19,7 @@ from cellseg.report.study.folder import Study, load_study
 from cellseg.report.study.page import PICTURES_BYTES, _figures, write_study
 from cellseg.report.study.pictures import pictures
 from cellseg.report.study.rows import Row
+from cellseg.report.study.sizes import hexes
 
 NASTY = "<script>window.ran=1<script>.tif"
 
@@ -183,6 +184,15 @@ def test_positive_cells_and_wells_are_shown_and_sorted(opened, tmp_path):
     assert page.locator("table.sortable tbody th").all_inner_texts() == ["plate-B3-0", "plate-A3-0"]
     assert "Allred" not in page.locator("table.sortable thead").inner_text()
     assert "<b>Ki-67 50.0 % positive" in page.locator("#slide-1").inner_text()
+
+
+def test_colours_of_several_classes_are_those_of_the_slide_s_picture(tmp_path):
+    made(tmp_path / "a.cellseg", image="/scans/a.tif")
+    made(tmp_path / "b.cellseg", image="/scans/b.tif", classes=("negative", "positive"))
+    (key,) = re.findall("<p class='key'>.*?</p>", write_study(load_study(tmp_path)).read_text())
+    assert re.findall("background:(#[0-9a-f]+)'></i>(\\w+)<", key) == list(
+        zip(hexes(3), ("negative", "positive", "nucleus"), strict=True)
+    )
 
 
 def test_the_widest_usual_table_fits_a_laptop_s_screen(opened, study):

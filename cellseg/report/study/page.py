@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from urllib.parse import quote
 
@@ -232,7 +233,9 @@ def _size_tables(study: Study) -> Iterator[str]:
 
 
 def _sizes(some: list[tuple[int, Counted]], axis: Axis, quantiles: list[dict[int, float]]) -> str:
-    classes = list(dict.fromkeys(name for _, one in some for name in one.whole.cells_per_class))
+    # Those of the most classes first: where several stand side by side, colours are the pictures'.
+    counts = sorted((one.whole.cells_per_class for _, one in some), key=len, reverse=True)
+    classes = list(dict.fromkeys(chain.from_iterable(counts)))
     ticks = "".join(
         f"<span style='left:{100 * axis.place(area):.1f}%'>{area:,g}</span>"
         for area in axis.ticks()
