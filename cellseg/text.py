@@ -1,7 +1,8 @@
-"""Names that come from files, where people see them: on a terminal, in a page, in a spreadsheet."""
+"""Names that come from files, and figures, where people see them: a terminal, page, spreadsheet."""
 
 from __future__ import annotations
 
+import math
 import re
 
 _HIDDEN = re.compile(
@@ -49,3 +50,15 @@ def from_cell(text: str) -> str:
     ('=1+1', "'quoted'")
     """
     return text[1:] if _GUARDED.match(text) else text
+
+
+def percent(value: float, *, sign: bool = False) -> str:
+    """In per cent for a person; a dash where there is no figure."""
+    if math.isnan(value):
+        return "–"
+    return f"{100 * value:+.1f} %" if sign else f"{100 * value:.1f} %"
+
+
+def number(value: float) -> str:
+    """With three digits; a dash where there is no figure."""
+    return "–" if math.isnan(value) else f"{value:.3f}"

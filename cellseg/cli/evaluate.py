@@ -22,7 +22,7 @@ from cellseg.cli._options import (
 )
 from cellseg.cli._say import say
 from cellseg.errors import CellsegError, SettingsError
-from cellseg.text import visible
+from cellseg.text import number, percent, visible
 
 if TYPE_CHECKING:
     from cellseg.evaluate import EvaluateRequest, Evaluation
@@ -216,21 +216,21 @@ def _counting(one: Scores) -> tuple[str, ...]:
         f"{count.images:,}",
         f"{count.truth:,}",
         f"{count.found:,}",
-        f"{count.bias:+.1%}",
-        f"{count.bias_interval[0]:+.1%} … {count.bias_interval[1]:+.1%}",
-        f"{count.mean_relative:.1%}",
-        f"{count.median_relative:.1%}",
+        percent(count.bias, sign=True),
+        " … ".join(percent(value, sign=True) for value in count.bias_interval),
+        percent(count.mean_relative),
+        percent(count.median_relative),
     )
 
 
 def _outlines(one: Scores) -> tuple[str, ...]:
     return (
-        f"{one.f1[0.5]:.3f}",
-        f"{one.f1[0.75]:.3f}",
-        f"{one.accuracy[0.5]:.3f}",
-        f"{one.panoptic_quality:.3f}",
-        f"{one.aji:.3f}",
-        f"{one.mask_ap:.3f}",
-        f"{one.box_ap:.3f}",
-        f"{one.area_bias:+.1%}",
+        number(one.f1[0.5]),
+        number(one.f1[0.75]),
+        number(one.accuracy[0.5]),
+        number(one.panoptic_quality),
+        number(one.aji),
+        number(one.mask_ap),
+        number(one.box_ap),
+        percent(one.area_bias, sign=True),
     )

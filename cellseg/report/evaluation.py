@@ -18,6 +18,7 @@ from cellseg.metrics.judged import Judged, Scores, ap_by_density, ap_by_diameter
 from cellseg.report import plots
 from cellseg.report.outlines import COLOURS, MEANINGS
 from cellseg.report.page import document, safe, table
+from cellseg.text import number, percent
 
 WORST = 10
 SAMPLE = 12
@@ -190,15 +191,3 @@ def _tables(scores: dict[str, Scores]) -> str:
         ],
     )  # fmt: skip
     return f"<h2>Counts</h2>{counting}<h2>Outlines and sizes</h2>{outlines}"
-
-
-def percent(value: float, *, sign: bool = False) -> str:
-    """In per cent for a person; a dash where there is no figure."""
-    if math.isnan(value):
-        return "–"
-    return f"{100 * value:+.1f} %" if sign else f"{100 * value:.1f} %"
-
-
-def number(value: float) -> str:
-    """With three digits; a dash where there is no figure."""
-    return "–" if math.isnan(value) else f"{value:.3f}"

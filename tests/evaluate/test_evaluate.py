@@ -197,6 +197,7 @@ def test_the_command_prints_one_json_object_and_nothing_else(tmp_path, stand_in)
     assert [image["truth"] for image in data["images"]] == [5, 0]
     plain = CliRunner().invoke(command, [str(path), "--protocol", "he", "--no-prefilter"])
     assert "F1@.5" in plain.stdout
+    assert "nan" not in plain.stdout  # a set without an object has no scores, one image no interval
 
 
 def judged(found, truth):
