@@ -134,6 +134,7 @@ def _child(make: Make, dice: Random, folder: Path, notes: Path) -> None:
         os.dup2(said, 2)
         sys.stdout, sys.stderr = (open(n, "w", encoding="utf-8", closefd=False) for n in (1, 2))  # noqa: SIM115
         faulthandler.enable(2)
+        sys.dont_write_bytecode = True  # of what is imported late, it would be a file elsewhere
         atexit._clear()  # what is left to do at the end is the parent's
         arguments = make(dice, folder)
         notes.write_text(json.dumps({"arguments": arguments}))  # it may end by a signal
