@@ -49,7 +49,7 @@ def read_regions(path: str | Path) -> Regions:
             raise InputError(
                 f"{path}: region number {number} is no polygon: {line_of(error)}"
             ) from error
-    said = [f"{count:,} {what} are left out" for what, count in left_out.items()]
+    said = [f"left out: {what} ({count:,})" for what, count in left_out.items()]
     if not regions:
         why = f" ({'; '.join(said)})" if said else ""
         raise InputError(f"{path}: no GeoJSON with polygons{why}")

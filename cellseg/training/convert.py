@@ -213,7 +213,7 @@ class _Maker:
             outside = sum(not any(_meet(o, r) for r in regions) for _, o in objects)
             if regions and outside:
                 left_out["objects outside of the regions"] += outside
-        self.made.notes += [f"{path}: left out {n:,} {what}" for what, n in left_out.items()]
+        self.made.notes += [f"{path}: left out: {what} ({n:,})" for what, n in left_out.items()]
 
     def _class(self, kind: str) -> int:
         return self.classes.setdefault(kind or self.request.kind, len(self.classes) + 1)

@@ -99,8 +99,8 @@ def test_what_qupath_writes(tmp_path):
     assert [region.area_px for region in regions] == [5000, 5000, 10000]
     assert regions.union.area == 10000
     assert regions.notes == (
-        "drawn.geojson: 1 detections and tiles beside annotations are left out",
-        "drawn.geojson: 2 points and lines are left out",
+        "drawn.geojson: left out: detections and tiles beside annotations (1)",
+        "drawn.geojson: left out: points and lines (2)",
     )
     path = tmp_path / "again.geojson"
     path.write_text(json.dumps(regions.as_geojson()))
@@ -166,7 +166,7 @@ def test_a_region_without_an_area_is_left_out_beside_others(tmp_path):
     regions = read_regions(written(tmp_path, flat, feature([[[x, y] for y, x in BOW_TIE]])))
     assert [region.area_px for region in regions] == [800]
     assert regions.notes == (
-        "drawn.geojson: 1 regions without an area are left out",
+        "drawn.geojson: left out: regions without an area (1)",
         "drawn.geojson: 1 outlines cross or overlap: what they enclose is counted once",
     )
 

@@ -123,7 +123,7 @@ def test_nuclei_or_whole_cells(tmp_path):
     path = drawn(tmp_path / "slide.geojson", around, cell)
     made, data = converted(path)
     assert int(data.images[0].masks[0].sum()) == 100
-    assert made.notes == [f"{path}: left out 1 annotations around detections"]
+    assert made.notes == [f"{path}: left out: annotations around detections (1)"]
     _, data = converted(path, whole_cells=True, overwrite=True)
     assert int(data.images[0].masks[0].sum()) == 900
 
@@ -144,7 +144,7 @@ def test_regions_are_cut_out_and_their_surroundings_ignored(tmp_path):
     made, data = converted(tmp_path / "slide.geojson")
     assert made.pictures == 2
     assert made.notes == [
-        f"{tmp_path / 'slide.geojson'}: left out 1 objects outside of the regions"
+        f"{tmp_path / 'slide.geojson'}: left out: objects outside of the regions (1)"
     ]
     first, second = data.images
     pixels = np.asarray(Image.open(path))
@@ -177,7 +177,7 @@ def test_imagejs_rois(tmp_path):
         roi.name = f"roi {number}"
     roifile.roiwrite(tmp_path / "RoiSet.zip", lines)
     made, data = converted(tmp_path / "RoiSet.zip", kind="nucleus")
-    assert made.notes == [f"{tmp_path / 'RoiSet.zip'}: left out 1 points and lines"]
+    assert made.notes == [f"{tmp_path / 'RoiSet.zip'}: left out: points and lines (1)"]
     (image,) = data.images
     areas = [int(mask.sum()) for mask in image.masks]
     assert areas == pytest.approx([400, np.pi * 10 * 15, 60], rel=0.03)
