@@ -44,8 +44,8 @@ def tell(event: object) -> None:
 
 def row(name: str, model: str, val: Path, trained: str) -> str:
     """One line of the table."""
-    # Phase contrast fits no protocol; the figures in docs/training.md were measured with this one.
-    wanted = EvaluateRequest(data=(val,), model=model, protocol="fluorescence")
+    # Phase contrast fits no protocol: the light that such images are trained in.
+    wanted = EvaluateRequest(data=(val,), model=model, protocol="brightfield")
     *_, last = evaluate(wanted)
     assert isinstance(last, Evaluation)
     scores = last.scores()

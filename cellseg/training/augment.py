@@ -35,6 +35,9 @@ class Augmentation:
         Side of a crop, pixels.
     scale : (float, float)
         Range of the random scale beside the image's own zoom, uniform in its logarithm.
+    stretch : float
+        Largest difference of the scales along y and x, in natural logarithms, in half of the
+        crops: nuclei longer and rounder than the organs have that were annotated.
     diameter_px : (float, float)
         The scale is bounded so that the image's median object keeps within this range.
     stain : float
@@ -44,12 +47,16 @@ class Augmentation:
         other dyes.
     tint : float
         Largest share of a colour that the glass takes away, in a third of the stained crops.
+    saturation : (float, float)
+        Range of the strength of colours in a third of the stained crops; 0 is grey.
     brightness : float
-        Spread of the gain, likewise.
+        Spread of the gain, in natural logarithms.
     gamma : float
         Spread of the exponent, likewise.
     softness : float
         Share of crops that are seen coarser, by up to 2.5 times, and enlarged again.
+    sharpness : float
+        Share of crops whose edges are raised, as some scanners do.
     compression : float
         Share of crops that went through a JPEG of quality 30 to 95.
     noise : float
@@ -70,13 +77,16 @@ class Augmentation:
 
     size: int = 256
     scale: tuple[float, float] = (0.5, 2.0)
+    stretch: float = 0.35
     diameter_px: tuple[float, float] = (9.0, 90.0)
-    stain: float = 0.3
-    hue: float = 0.06
+    stain: float = 0.4
+    hue: float = 0.1
     tint: float = 0.12
+    saturation: tuple[float, float] = (0.2, 1.6)
     brightness: float = 0.12
     gamma: float = 0.2
     softness: float = 0.15
+    sharpness: float = 0.15
     compression: float = 0.25
     noise: float = 0.03
     faint: float = 0.2
@@ -95,17 +105,17 @@ def random_crop(
     sparse that most crops would be empty, the crop is drawn around one of them.
     """
     size = augmentation.size
-    side = max(32, round(size / _scale(image, augmentation, rng)))
+    sides = _sides(size / _scale(image, augmentation, rng), augmentation.stretch, rng)
     height, width = image.pixels.shape[:2]
-    if image.masks and len(image.masks) * side**2 < 2 * height * width:
+    if image.masks and len(image.masks) * sides[0] * sides[1] < 2 * height * width:
         y0, x0, y1, x1 = (int(v) for v in image.boxes[rng.integers(len(image.boxes))])
-        origin = (_around(y0, y1, height, side, rng), _around(x0, x1, width, side, rng))
+        origin = (_around(y0, y1, height, sides[0], rng), _around(x0, x1, width, sides[1], rng))
     else:
-        origin = (_start(height, side, rng), _start(width, side, rng))
-    crop = cut(image, origin=origin, side=side, size=size)
+        origin = (_start(height, sides[0], rng), _start(width, sides[1], rng))
+    crop = cut(image, origin=origin, sides=sides, size=size)
     if rng.random() < augmentation.density:
         crop = add_copies(
-            crop, int(rng.integers(1, 13)), rng, inside=_image_in(origin, side, size, image)
+            crop, int(rng.integers(1, 13)), rng, inside=_image_in(origin, sides, size, image)
         )
     light = image.light
     if light == "transmitted" and rng.random() < augmentation.bubbles:
@@ -115,15 +125,23 @@ def random_crop(
     return photometric(geometric(crop, rng), light, augmentation, rng)
 
 
-def _image_in(origin: tuple[int, int], side: int, size: int, image: AnnotatedImage) -> Box:
-    """Where the image lies in a crop of ``side`` source pixels, drawn at ``size`` pixels."""
-    zoom = size / side
+def _sides(side: float, stretch: float, rng: np.random.Generator) -> tuple[int, int]:
+    """Height and width of a window, source pixels, whose usual side is ``side``."""
+    half = rng.uniform(-stretch, stretch) / 2 if rng.random() < 0.5 else 0.0
+    return max(32, round(side * math.exp(half))), max(32, round(side * math.exp(-half)))
+
+
+def _image_in(
+    origin: tuple[int, int], sides: tuple[int, int], size: int, image: AnnotatedImage
+) -> Box:
+    """Where the image lies in a crop of ``sides`` source pixels, drawn at ``size`` pixels."""
+    down, along = size / sides[0], size / sides[1]
     (y, x), (height, width) = origin, image.pixels.shape[:2]
     return Box(
-        max(0, math.ceil(-y * zoom)),
-        max(0, math.ceil(-x * zoom)),
-        min(size, math.floor((height - y) * zoom)),
-        min(size, math.floor((width - x) * zoom)),
+        max(0, math.ceil(-y * down)),
+        max(0, math.ceil(-x * along)),
+        min(size, math.floor((height - y) * down)),
+        min(size, math.floor((width - x) * along)),
     )
 
 
@@ -182,6 +200,9 @@ def photometric(
         if rng.random() < 1 / 3:
             glass = 1 - rng.uniform(0, augmentation.tint, (3, 1, 1))
             image = image * torch.from_numpy(glass.astype(np.float32))
+        if rng.random() < 1 / 3:
+            grey = image.mean(0, keepdim=True)
+            image = torch.lerp(grey, image, float(rng.uniform(*augmentation.saturation)))
     gain = float(np.exp(rng.normal(0, augmentation.brightness)))
     exponent = float(np.exp(rng.normal(0, augmentation.gamma)))
     image = (image * gain).clamp(1e-4, 1) ** exponent
@@ -193,6 +214,9 @@ def photometric(
         image = _blur(image, sigma)
     if rng.random() < augmentation.softness:
         image = _coarser(image, float(rng.uniform(1, 2.5)))
+    elif rng.random() < augmentation.sharpness:
+        blurred = _blur(image, float(rng.uniform(0.6, 1.5)))
+        image = image + (image - blurred) * float(rng.uniform(0.3, 1.5))
     if light == "fluorescence" and rng.random() < augmentation.faint:
         image = dimmed(image, rng)
     elif rng.random() < 0.5:

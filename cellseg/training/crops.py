@@ -82,24 +82,26 @@ def cut(
     image: AnnotatedImage,
     *,
     origin: tuple[int, int],
-    side: int,
+    sides: tuple[int, int],
     size: int,
     min_area_px: int = MIN_AREA_PX,
 ) -> Crop:
-    """Cut a square of ``side`` source pixels and resample it to ``size`` pixels.
+    """Cut a window of ``sides`` source pixels and resample it to a square of ``size`` pixels.
 
     Parameters
     ----------
     origin : (int, int)
-        (y, x) of the square's corner; it may lie outside the image, which is padded with
+        (y, x) of the window's corner; it may lie outside the image, which is padded with
         its background (0 in fluorescence, 1 in transmitted light).
-    side, size : int
-        Source and target size, pixels.
+    sides : (int, int)
+        Its height and width, source pixels.
+    size : int
+        Side of the crop, pixels.
     min_area_px : int
         Objects left with fewer pixels in the crop are not annotated.
     """
     y, x = origin
-    window = Box(y, x, y + side, x + side)
+    window = Box(y, x, y + sides[0], x + sides[1])
     pixels = cut_pixels(image, window, (size, size))
     outlined = np.ones(len(image.masks), bool) if image.outlined is None else image.outlined
     objects = [

@@ -333,7 +333,7 @@ def test_boxes_without_an_outline_are_kept_as_boxes(project):
     assert all(mask.all() for mask in image.masks[1:])
     assert not image.ignored
     assert data.notes == ("2 objects have a box and no outline: they teach no outlines",)
-    crop = cut(image, origin=(0, 0), side=32, size=32)
+    crop = cut(image, origin=(0, 0), sides=(32, 32), size=32)
     assert crop.outlined.tolist() == [True, False, False]
     assert crop.unknown.sum() == 5 * 6 + 12 * 2
 

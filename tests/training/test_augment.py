@@ -264,3 +264,52 @@ def test_a_stains_colour_moves_and_keeps_its_density():
     moved = -_stain(image, gains, shift)[:, 0, 0].log()
     assert float(moved.norm()) == pytest.approx(float(colour.norm()), rel=1e-3)
     assert float(moved @ colour) < 0.98 * float(moved.norm() * colour.norm())
+
+
+def test_nuclei_are_drawn_longer_and_wider_and_keep_their_area_and_outline():
+    still = Augmentation(size=96, stretch=0.5, scale=(1, 1), density=0, inversion=0)
+    ratios = []
+    for seed in range(40):
+        crop = random_crop(image_of_dots(), still, np.random.default_rng(seed))
+        for box, mask in zip(crop.boxes, crop.masks, strict=True):
+            wide, high = (box[2:] - box[:2]).tolist()
+            if box.min() < 1 or box.max() > 95 or mask.sum() < 190:  # cut, or the bar
+                continue
+            ratios.append(high / wide)
+            assert wide * high == pytest.approx(17 * 17, rel=0.15)
+            assert float(crop.image[0][mask > 0].mean()) > 2 * float(crop.image[0].mean())
+    assert max(ratios) > 1.25
+    assert min(ratios) < 0.8
+    assert 0.55 < min(ratios) <= max(ratios) < 1.8
+    assert sum(ratio == 1 for ratio in ratios) > len(ratios) / 4
+
+
+PLAIN = Augmentation(
+    stain=0, hue=0, tint=0, label=0, noise=0, brightness=0, gamma=0, softness=0, compression=0
+)
+
+
+@pytest.mark.parametrize("light", ["transmitted", "fluorescence"])
+def test_a_third_of_the_stained_crops_lose_their_colour(light: Light):
+    image, masks = tissue()
+    crop = Crop.of(image, masks, torch.ones(4, dtype=torch.int64))
+    grey = replace(PLAIN, saturation=(0.0, 0.0), sharpness=0)
+    spreads = [
+        float(photometric(crop, light, grey, np.random.default_rng(seed)).image.std(0).max())
+        for seed in range(60)
+    ]
+    lost = sum(spread < 1e-3 for spread in spreads)
+    assert 10 < lost < 32 if light == "transmitted" else lost == 0
+
+
+def test_edges_are_raised_as_often_as_asked():
+    image, masks = tissue()
+    crop = Crop.of(image, masks, torch.ones(4, dtype=torch.int64))
+    for share, least, most in ((0.0, 0, 0), (1.0, 20, 60)):
+        sharp = replace(PLAIN, saturation=(1.0, 1.0), sharpness=share)
+        darker = [
+            float(photometric(crop, "transmitted", sharp, np.random.default_rng(seed)).image.min())
+            < float(image.min()) - 0.02
+            for seed in range(60)
+        ]
+        assert least <= sum(darker) <= most
