@@ -1,8 +1,8 @@
-"""The docs' pictures of napari, from the real window: ``python docs/napari_pictures.py FOLDER``.
+"""The docs' pictures of napari, from the real window: ``napari_pictures.py SLIDE FOLDER``.
 
-Opens the immunohistochemistry field of napari's sample menu, counts it with the panel's own
-button, selects and colours cells, and saves the window twice. Needs a display:
-``tools/with-display.sh .venv/bin/python docs/napari_pictures.py docs/images``.
+Opens an immunohistochemistry field, counts it with the panel's own button, colours cells,
+proposes a threshold, and saves the window each time. Needs a display:
+``tools/with-display.sh .venv/bin/python docs/napari_pictures.py ki67_crop.tif docs/images``.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import napari
-import numpy as np
+from PIL import Image
 from qtpy.QtWidgets import QApplication
-from skimage.io import imsave
 
 SECONDS = 600.0
 
@@ -31,45 +30,37 @@ def wait(until: Callable[[], bool] = lambda: False, seconds: float = SECONDS) ->
 
 def save(viewer: napari.Viewer, path: Path) -> None:
     """The whole window, as it is drawn now."""
-    wait(seconds=1.0)
+    wait(seconds=1.5)
     pixels = viewer.screenshot(canvas_only=False, flash=False)[..., :3]
-    imsave(path, pixels, check_contrast=False)
+    Image.fromarray(pixels).save(path, quality=85)
     sys.stdout.write(f"{path}\n")
 
 
-def main(folder: Path, results: Path) -> None:
-    """Count, classify, inspect; a picture of each."""
+def main(slide: Path, folder: Path, results: Path) -> None:
+    """Count, inspect, classify; a picture of each."""
     viewer = napari.Viewer()
     viewer.window.resize(1400, 900)
-    viewer.open_sample("cellseg-slides", "ihc")
+    viewer.open(slide, plugin="cellseg-slides")
     _, count = viewer.window.add_plugin_dock_widget("cellseg-slides", "Count cells")
-    count.diameter_px.value = 10.0
+    count.protocol.value = "ihc"
     count.output.value = str(results)
     count.start.native.click()
     wait(lambda: count.counting is None)
-    save(viewer, folder / "napari-count.png")
+    viewer.reset_view()
+    save(viewer, folder / "napari-count.jpg")
     viewer.window.remove_dock_widget("all")
     _, cells = viewer.window.add_plugin_dock_widget("cellseg-slides", "Inspect and correct cells")
+    cells.look.outlines.setChecked(True)
+    cells.look.colour.setCurrentText("area (µm²)")
+    viewer.camera.zoom *= 1.6
+    save(viewer, folder / "napari-inspect.jpg")
     cells.tabs.setCurrentWidget(cells.classify)
     wait(lambda: cells.classify.parted is not None)
-    cells.classify.histogram.slider.setValue((0.3,))
-    save(viewer, folder / "napari-positive.png")
-    cells.tabs.setCurrentWidget(cells.look)
-    viewer.add_shapes(
-        [np.array([[60.0, 60.0], [240.0, 330.0]])],
-        shape_type="rectangle",
-        face_color="transparent",
-        edge_color="white",
-        edge_width=2,
-        name="my region",
-    )
-    cells.look.outlines.setChecked(False)
-    cells.look.colour.setCurrentText("eccentricity")
-    cells.inspector.select([120])
-    save(viewer, folder / "napari-inspect.png")
+    cells.classify.buttons["Propose"].click()
+    save(viewer, folder / "napari-positive.jpg")
     viewer.close()
 
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
-        main(Path(sys.argv[1]), Path(scratch))
+        main(Path(sys.argv[1]), Path(sys.argv[2]), Path(scratch))

@@ -11,7 +11,7 @@ from cellseg.measure.summary import Summary
 from cellseg.results import publish
 from cellseg.results.files import output_errors
 from cellseg.results.lock import FolderLock
-from cellseg.results.result import Result, load_result
+from cellseg.results.result import Result, is_ours, load_result
 
 
 @contextmanager
@@ -26,8 +26,8 @@ def changing(folder: Path) -> Iterator[Result]:
         If the disk refuses, or a run is writing there.
     """
     with output_errors(folder):
-        if not folder.is_dir():
-            load_result(folder)  # says what it is
+        if not (folder.is_dir() and is_ours(folder)):
+            load_result(folder)  # says what it is: the lock would make it look like a run
         lock = FolderLock(folder)
         try:
             if publish.is_ready(folder):

@@ -13,7 +13,9 @@ TOLERANCE_PX = 0.3
 _Ring = NDArray[np.float64]
 
 
-def tissue_outline(mask: NDArray[np.bool_], *, downsample: float) -> dict[str, object] | None:
+def tissue_outline(
+    mask: NDArray[np.bool_], *, downsample: float, within: tuple[int, int]
+) -> dict[str, object] | None:
     """The outlines of a mask, holes included.
 
     Parameters
@@ -21,6 +23,8 @@ def tissue_outline(mask: NDArray[np.bool_], *, downsample: float) -> dict[str, o
     mask : ndarray, bool, (h, w)
     downsample : float
         Level-0 pixels along a side of a mask pixel.
+    within : (int, int)
+        Height and width of the slide, level-0 pixels: the mask's last pixels may stand out of it.
 
     Returns
     -------
@@ -61,7 +65,10 @@ def tissue_outline(mask: NDArray[np.bool_], *, downsample: float) -> dict[str, o
     return {
         "type": "MultiPolygon",
         "coordinates": [
-            [np.round((ring[:, ::-1] + 0.5) * pixel, 1).tolist() for ring in polygon]
+            [
+                np.round(np.clip((ring[:, ::-1] + 0.5) * pixel, 0, within[::-1]), 1).tolist()
+                for ring in polygon
+            ]
             for polygon in polygons
         ],
     }

@@ -194,7 +194,9 @@ class Recording:
     def _outline(self) -> dict[str, object] | None:
         tissue = self.count.tissue
         step = tissue.step * self.count.plan.downsample
-        return tissue_outline(tissue.tissue & tissue.search, downsample=step)
+        slide = self.count.slide
+        within = (slide.height, slide.width)
+        return tissue_outline(tissue.tissue & tissue.search, downsample=step, within=within)
 
     def _overview(self, title: str) -> Overview | None:
         """The picture's ground; None where the slide no longer decodes at all."""

@@ -30,7 +30,7 @@ from cellseg_napari._threshold import (
     said,
     starting,
 )
-from cellseg_napari._words import FIELDS, measurement, menu
+from cellseg_napari._words import measurement, menu
 
 KINDS = (("positive, negative", 1), ("1+, 2+, 3+", 3))
 
@@ -204,7 +204,7 @@ class ClassifyBox(QWidget):  # type: ignore[misc]
         measure = self.parted.marker.measure
         found = propose(self.parted.values, measurement(measure))
         self._take(_marker(measure, (found.threshold,)))
-        show_info(f"“{FIELDS['threshold']}” {found.threshold:g}: {found.method}")
+        show_info(f"threshold {found.threshold:g}: {found.method}")
 
     def undo(self) -> None:
         """The thresholds before."""

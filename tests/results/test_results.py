@@ -38,6 +38,7 @@ from cellseg.results import (
     write_overview,
 )
 from cellseg.results import folder as folder_module
+from cellseg.results.changing import changing
 from cellseg.results.overview import _kernel, density_map, spacing_px
 
 GOLDEN = Path(__file__).parent / "golden" / "cells.csv"
@@ -589,6 +590,16 @@ def test_what_is_no_result_is_said(tmp_path):
         load_result(tmp_path)
 
 
+def test_a_folder_that_is_no_result_is_not_taken_for_one_that_is_changed(tmp_path):
+    (tmp_path / "a.cellseg").mkdir()
+    with (
+        pytest.raises(InputError, match=r"is no result .*; it holds a\.cellseg$"),
+        changing(tmp_path),
+    ):
+        pass
+    assert contents(tmp_path) == ["a.cellseg"]
+
+
 def test_an_unfinished_result_is_said(tmp_path):
     with ResultFolder.open(tmp_path / "a.cellseg", key="k") as folder:
         folder.tile_done(0, 0, Instances.empty())
@@ -997,10 +1008,11 @@ def test_tissue_outlines_have_their_holes():
     mask[10:50, 5:45] = True
     mask[20:30, 15:25] = False
     mask[0:4, 70:80] = True
-    outline = tissue_outline(mask, downsample=10.0)
+    outline = tissue_outline(mask, downsample=10.0, within=(600, 793))
     assert outline is not None
     assert sorted(len(rings) for rings in outline["coordinates"]) == [1, 2]
     region = Region(shapely.geometry.shape(outline))
     ys, xs = (np.indices(mask.shape) * 10 + 5).reshape(2, -1)
     assert (region.contains(ys, xs) == mask.ravel()).mean() > 0.99
-    assert tissue_outline(np.zeros((4, 4), bool), downsample=1.0) is None
+    assert shapely.geometry.shape(outline).bounds == (50.0, 0.0, 793.0, 500.0)
+    assert tissue_outline(np.zeros((4, 4), bool), downsample=1.0, within=(4, 4)) is None
