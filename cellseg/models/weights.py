@@ -39,7 +39,7 @@ SCALE = ".scale"
 CONTENT_KEY = "cellseg_sha256"
 """Of the card and the arrays, as :func:`_content` takes it; older files have none."""
 
-DEFAULT_SHA256: str | None = "b349ddf249ca42f8cf9b1fe4b3de8e892bb13d885f90910c7a395d2109ea89da"
+DEFAULT_SHA256: str | None = "f0d8ce9e2f44612d4453cd0fea1081d5912f6021d1469f545edee6a223016733"
 """Checksum of the weights that come with cellseg."""
 
 COCO_URL: str = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.url
