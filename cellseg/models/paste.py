@@ -14,8 +14,8 @@ from cellseg.geometry import Box
 Pasted = tuple[Box, NDArray[np.bool_]]
 
 THRESHOLD = 0.53
-"""Probability from which a pixel belongs to its object. At 0.5 the outlines of small nuclei are 4 to
-5 % too large (docs/tried.md)."""
+"""Probability from which a pixel belongs to its object; at 0.5 small nuclei's outlines are 4 to 5 %
+too large (docs/tried.md)."""
 
 _SIDES = (0, 12, 16, 20, 24, 32, 48, 96, 192, 384, 1 << 30)
 """Boxes between two of these sides are pasted together, all as large as the largest."""
