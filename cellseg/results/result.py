@@ -323,6 +323,7 @@ def is_ours(folder: Path) -> bool:
         (folder / LOCK_NAME).is_file()
         or is_journal(folder / JOURNAL_NAME)
         or publish.published(folder) is not None
+        or publish.is_ready(folder)
         or _holds_scraps(folder)
     )
 
