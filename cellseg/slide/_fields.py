@@ -101,21 +101,20 @@ def open_content(path: Location, request: Request) -> Content:
         planes = choose_planes(path.name, request, 1, 1)
         pixels = header.height * header.width
         n_bytes = pixels * header.samples * (2 if header.bits > 8 else 1)
-        check_whole(path, pixels=pixels, n_bytes=n_bytes, what="the image")
+        cost = check_whole(path, pixels=pixels, n_bytes=n_bytes, what="the image")
     cache = ChunkCache()
     raster, notes = _bands(_FieldRaster(path, header, cache), header)
     if header.orientation != 1:
         raster = TurnedRaster(raster, header.orientation)
         notes.append(f"orientation {header.orientation}: turned upright")
     is_rgb = raster.bands == 3
-    cost = f"decoded whole: {n_bytes / 1e6:.1f} MB of memory while it is open"
     return Content(
         format=header.kind,
         levels=(raster,),
         channels=channel_names((), raster.bands, is_rgb=is_rgb),
         is_rgb=is_rgb,
         pixel_size=sizes.from_tags(*header.dpi, 2, f"{header.kind} resolution"),
-        notes=(*planes.notes, *header.notes, *notes, cost),
+        notes=(*planes.notes, *header.notes, *notes, *cost),
         compression="deflate" if header.kind == "PNG" else "jpeg",
         tiled=False,
         close=cache.clear,

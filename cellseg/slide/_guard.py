@@ -19,6 +19,9 @@ WHOLE_LIMIT_BYTES = 8_000_000_000
 WHOLE_LIMIT_PX = 20_000_000_000
 """The most pixels of a file which can only be decoded whole."""
 
+WHOLE_SAID_BYTES = 500_000_000
+"""From here on its memory is worth a word."""
+
 STORAGE_PACKAGES = frozenset(
     ("adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs",
      "google", "requests", "s3fs", "urllib3")
@@ -168,7 +171,7 @@ def whole_limit_bytes() -> int:
     return min(limit for limit in known if limit > 0) // 2
 
 
-def check_whole(path: Location, *, pixels: int, n_bytes: int, what: str) -> None:
+def check_whole(path: Location, *, pixels: int, n_bytes: int, what: str) -> list[str]:
     """Refuse to decode at once what does not fit.
 
     Parameters
@@ -179,6 +182,11 @@ def check_whole(path: Location, *, pixels: int, n_bytes: int, what: str) -> None
         Declared size of what must be decoded in one piece.
     what : str
         The piece, such as ``"the image"`` or ``"one strip"``.
+
+    Returns
+    -------
+    list of str
+        A note of what it costs, where that is much.
 
     Raises
     ------
@@ -191,3 +199,6 @@ def check_whole(path: Location, *, pixels: int, n_bytes: int, what: str) -> None
             f"({n_bytes / 1e9:,.1f} GB), more than the {limit / 1e9:.1f} GB that may be used; "
             "convert the file to a tiled TIFF"
         )
+    if n_bytes < WHOLE_SAID_BYTES:
+        return []
+    return [f"decoded whole: {n_bytes / 1e9:.1f} GB of memory while it is open"]

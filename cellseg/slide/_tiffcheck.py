@@ -117,5 +117,5 @@ def _check_cost(opened: OpenTiff) -> list[str]:
     count = opened.layout.separate * opened.layout.size("c") * len(opened.planes.z)
     pixels = height * width
     n_bytes = max(pixels * contig * key.dtype.itemsize * count, chunk_bytes)
-    check_whole(opened.path, pixels=max(pixels, chunk_px), n_bytes=n_bytes, what="the image")
-    return [f"decoded whole: {n_bytes / 1e6:.1f} MB of memory while it is open"]
+    chunk_px = max(pixels, chunk_px)
+    return check_whole(opened.path, pixels=chunk_px, n_bytes=n_bytes, what="the image")
