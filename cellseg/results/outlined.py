@@ -16,6 +16,7 @@ from cellseg.annotations.region import Regions
 from cellseg.errors import InputError, RegionError
 from cellseg.geometry import Box, Frame
 from cellseg.intensity.normalise import Light, Normaliser
+from cellseg.measure.regions import counted
 from cellseg.picture import (
     Entry,
     Legend,
@@ -100,7 +101,7 @@ def recorded_ground(run: Mapping[str, Any], slide: Slide) -> Ground:
             normaliser=Normaliser(
                 float(settings["intensity_low"]), float(settings["intensity_high"]), light
             ),
-            title=f"{slide.path.name}: {int(summary['cells']):,} {run['object']} masks",
+            title=f"{slide.path.name}: {counted(int(summary['cells']), run['object'])}",
         )
     except (LookupError, TypeError, ValueError) as error:
         raise InputError(
@@ -259,7 +260,7 @@ class _Tally:
 
 def _caption(number: int, box: Box, count: int, masks: Masks) -> str:
     which = {0: ", the densest", 1: ", the sparsest"}.get(number, "") if count else ""
-    said = f"box {box.y0} {box.x0} {box.y1} {box.x1}: {count:,} {masks.object_name} masks{which}"
+    said = f"box {box.y0} {box.x0} {box.y1} {box.x1}: {counted(count, masks.object_name)}{which}"
     middle = [(box.y0 + box.y1) / 2], [(box.x0 + box.x1) / 2]
     names = "" if masks.regions is None else masks.regions.names_at(*middle)[0]
     return f"{said}, in {names}" if names else said
@@ -280,7 +281,7 @@ def _said(
         outline += "; white lines are borders of regions, cells outside of them are not counted"
     if box is not None:
         corners = f"{box.y0} {box.x0} {box.y1} {box.x1}"
-        held = f"{int(tally.inside.sum()):,} masks have their centre in it"
+        held = f"{counted(int(tally.inside.sum()), masks.object_name)} with their centre in it"
         return f"Box {corners} (level-0 pixels Y0 X0 Y1 X1), {scale}; {held}. {outline}."
     if places.is_one:
         return f"The whole field, {scale}. {outline}."

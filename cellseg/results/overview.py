@@ -47,7 +47,7 @@ _INK = (32, 32, 36)
 _MUTED = (110, 110, 118)
 _TISSUE = (0, 150, 90)
 _MARGIN = 24
-_HEADER = 64
+_HEADER = 44
 _BAR, _LEGEND = 14, 110
 # matplotlib's "viridis", CC0, every 1/8.
 _VIRIDIS = (
@@ -157,7 +157,7 @@ def write_overview(
     if regions is not None:
         for panel in panels:
             draw_borders(panel.image, *regions.drawn, pixel=overview.downsample / factor)
-    canvas = _lay_out(panels, overview, total=int(counts.sum()))
+    canvas = _lay_out(panels, overview)
     bar = scale_bar(max(20, size[0] / 4), pixel=overview.downsample / factor, mpp=overview.mpp)
     corner = (_MARGIN, _HEADER + 22 + size[1] + 9)
     draw_bar(ImageDraw.Draw(canvas), corner, bar, ink=_INK)
@@ -269,7 +269,7 @@ def _heated(image: NDArray[np.uint8], level: NDArray[np.float32]) -> NDArray[np.
     return np.asarray(pale * (1 - weight) + viridis(np.clip(level, 0, 1)) * weight, dtype=np.uint8)
 
 
-def _lay_out(panels: Sequence[_Panel], overview: Overview, *, total: int) -> Image.Image:
+def _lay_out(panels: Sequence[_Panel], overview: Overview) -> Image.Image:
     """Side by side, in rows of two; wide ones one below the other."""
     width, height = panels[0].image.size
     columns = 2 if width <= 1.6 * height else 1
@@ -286,7 +286,6 @@ def _lay_out(panels: Sequence[_Panel], overview: Overview, *, total: int) -> Ima
     draw = ImageDraw.Draw(canvas)
     title = shortened(overview.title, canvas.width - 2 * _MARGIN, 20)
     draw.text((_MARGIN, 12), title, _INK, font=font(20))
-    draw.text((_MARGIN, 40), f"{total:,} cells", _MUTED, font=font(15))
     parts = []
     for number, panel in enumerate(panels):
         x, y = lefts[number % columns], _HEADER + 22 + number // columns * row_height

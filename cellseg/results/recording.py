@@ -22,6 +22,7 @@ from cellseg.errors import RegionError
 from cellseg.instances import Instances
 from cellseg.intensity.normalise import Normaliser
 from cellseg.measure.doubts import doubts
+from cellseg.measure.regions import counted
 from cellseg.measure.summary import Summary, SummaryBuilder
 from cellseg.results.files import readable
 from cellseg.results.folder import ResultFolder
@@ -153,7 +154,7 @@ class Recording:
             "expected_sizes": sizes.as_dict(),
         }
         warnings = [*count.warnings(), *suspect["doubts"]]
-        title = f"{readable(count.slide.path.name)}: {summary.cells:,} {info.object} masks"
+        title = f"{readable(count.slide.path.name)}: {counted(summary.cells, info.object)}"
         ground = Ground(
             slide=count.slide,
             channels=count.plan.channels,

@@ -280,7 +280,8 @@ def test_of_a_slide_crops_are_shown_by_the_rule(large, monkeypatch, tmp_path):
             table["centroid_y_px"].between(y0 - 0.5, y1 - 0.5, inclusive="left")
             & table["centroid_x_px"].between(x0 - 0.5, x1 - 0.5, inclusive="left")
         ]
-        assert f": {len(inside)} nucleus masks" in one.caption
+        noun = "nucleus" if len(inside) == 1 else "nuclei"
+        assert f": {len(inside)} {noun}" in one.caption
         lines = is_colour(one.image, PALETTE[0]) | is_colour(one.image, PALETTE[1])
         assert np.array_equal(lines, borders(labels[y0:y1, x0:x1], 1))
         assert ("the densest" in one.caption) == (number == 0)
@@ -474,7 +475,7 @@ def test_any_place_is_drawn(field, copy, cellseg, monkeypatch, tmp_path):
     y, x = table["centroid_y_px"] + 0.5, table["centroid_x_px"] + 0.5
     inside = (y >= 40) & (y < 140) & (x >= 60) & (x < 260)
     assert 0 < inside.sum() < len(table)
-    assert f"{inside.sum()} masks have their centre in it" in legend.said
+    assert f"{inside.sum()} nuclei with their centre in it" in legend.said
     assert sum(int(entry.text.rpartition(" ")[2]) for entry in legend.entries) == inside.sum()
     code, out, _ = cellseg("overlay", copy, "--box", 0, 0, 1, 1)
     assert (code, out.strip()) == (0, str(copy / "outlines-0-0-1-1.png"))

@@ -16,6 +16,7 @@ import cellseg
 from cellseg.errors import CellsegError, InputError, OutputError
 from cellseg.instances import Instances
 from cellseg.measure import Column
+from cellseg.measure.regions import counted
 from cellseg.results import (
     Ground,
     Overview,
@@ -104,7 +105,7 @@ def save(
             "corrections": edits,
         }
         check_token(result)
-        title = f"{readable(result.path.stem)}: {summary.cells:,} {summary.object} masks, corrected"
+        title = f"{readable(result.path.stem)}: {counted(summary.cells, summary.object)}, corrected"
         report = Report(
             frame=result.frame,
             columns=[Column(str(c["name"]), "", str(c["dtype"]), "") for c in result.found_columns],
