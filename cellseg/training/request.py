@@ -48,6 +48,9 @@ class TrainRequest:
     patience : int
         So many validations in a row without a better one end the training: it only learns its
         own images by heart from there on.
+    seed : int
+        Of all that is drawn: crops and their changes, new arrays, what a step learns from. As
+        many threads on the same device give the same weights.
     limits : TrainingLimits, optional
         Bounds on the cost of a step.
     """

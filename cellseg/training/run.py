@@ -83,9 +83,15 @@ def train(request: TrainRequest, *, report: Report | None = None) -> Trained:
     OutputError
         If the output cannot be written.
     """
-    tell: Report = report or (lambda event: None)
     device = pick_device(request.device)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        return _train(request, device, report or (lambda event: None))
+
+
+def _train(request: TrainRequest, device: torch.device, tell: Report) -> Trained:
     state = _found(request)
+    # New arrays, and which proposals a step learns from, are drawn from torch's own generator.
+    torch.manual_seed(request.seed + (1000 * state.step if state else 0))
     data = prepare(request, tell)
     run = {"classes": list(data.classes), "data": data.digest, "init": str(request.init)}
     known = state.run if state is not None and state.run else run

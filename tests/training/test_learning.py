@@ -73,7 +73,7 @@ def learnt(tmp_path_factory):
     )
     done = train(
         TrainRequest(
-            data=(data,), validation=data, output=folder / "out", init="default", steps=170,
+            data=(data,), validation=data, output=folder / "out", init="default", steps=220,
             batch=2, crop_px=160, device="cpu", workers=0, validations=2, seed=3,
             limits=TrainingLimits(proposals=200, box_samples=64, mask_samples=16),
         )

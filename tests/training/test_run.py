@@ -103,6 +103,18 @@ def test_a_model_learns_from_what_was_drawn_elsewhere(tmp_path):
     assert info.diameter_px == pytest.approx(2 * 18 / np.pi**0.5, rel=0.1)
 
 
+def test_a_seed_tells_what_is_drawn(tmp_path):
+    path = project(tmp_path / "data")
+    losses, before = [], torch.get_rng_state()
+    for number, seed in enumerate((1, 1, 2)):
+        events = []
+        train(small(path, tmp_path / f"{number}", seed=seed, steps=1), report=events.append)
+        losses += [sum(one.losses.values()) for one in events if isinstance(one, Progress)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert losses[0] != pytest.approx(losses[2], rel=1e-5)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_interrupted_resumed_exported_used(tmp_path):
     path, output = project(tmp_path / "data"), tmp_path / "out"
     request = small(path, output, object="cell", name="my / model", licence="CC0", mpp=0.5)
