@@ -18,6 +18,9 @@ from cellseg.text import visible
 REACH_PX = 1e8
 """No slide is as wide as this: a point beyond is in other units, or a mistake."""
 
+MOST_MEETINGS = 1_000_000
+"""Pairs of a region's sides whose boxes meet: mending so many takes 10 s and 0.5 GB."""
+
 NAME_LENGTH = 100
 """Longer names are cut: they stand in the row of every cell."""
 
@@ -252,11 +255,24 @@ def enclosed(shape: shapely.Geometry) -> shapely.MultiPolygon:
         )
     flat = shapely.force_2d(shape)
     if not flat.is_valid:
+        _refuse_tangle(flat)
         flat = shapely.make_valid(flat, method="structure", keep_collapsed=False)
     found = polygons_of(flat)
     if not found.area > 0:
         raise SettingsError("a region needs an area")
     return found
+
+
+def _refuse_tangle(shape: shapely.Geometry) -> None:
+    """A border of ten thousand points may cross itself fifty million times: gigabytes to mend."""
+    rings = shapely.get_rings(shapely.get_parts(shapely.get_parts(shape)))
+    places, ring = shapely.get_coordinates(rings, return_index=True)
+    sides = shapely.linestrings(np.stack([places[:-1], places[1:]], axis=1)[np.diff(ring) == 0])
+    tree, met = shapely.STRtree(sides), 0
+    for first in range(0, len(sides), 256):
+        met += tree.query(sides[first : first + 256]).shape[1]
+        if met > MOST_MEETINGS + 10 * len(sides):
+            raise SettingsError("a region crosses itself too often to be mended; draw it anew")
 
 
 def polygons_of(shape: shapely.Geometry) -> shapely.MultiPolygon:

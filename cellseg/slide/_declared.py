@@ -116,7 +116,8 @@ def _described(tif: tifffile.TiffFile) -> Iterable[Any]:
         if page.subifds:
             yield from page.pages or ()
         shape = tifffile.tifffile.shaped_description_metadata(page.shaped_description)["shape"]
-        number += max(1, math.prod(shape) // max(1, math.prod(page.shape)))
+        # As whole numbers: a text for one of them would be repeated as often as the others say.
+        number += max(1, math.prod(map(int, shape)) // max(1, math.prod(map(int, page.shape))))
 
 
 def _check_shape(name: str, page: Any) -> None:  # noqa: ANN401

@@ -28,6 +28,9 @@ from cellseg.slide._raster import (
 from cellseg.slide.limits import check_plane
 from cellseg.storage import Location, file_size
 
+JPEG_PX_PER_BYTE = 512
+"""At the most: each block of 8 × 8 px takes a bit or more."""
+
 _ADVICE = "copy it again or export it as TIFF"
 
 
@@ -100,6 +103,8 @@ def open_content(path: Location, request: Request) -> Content:
         choose_series(path.name, request.series, 1)
         planes = choose_planes(path.name, request, 1, 1)
         pixels = header.height * header.width
+        if header.kind == "JPEG" and pixels > JPEG_PX_PER_BYTE * size:
+            raise ValueError(f"it claims {pixels:,} px, more than {size:,} bytes can hold")
         n_bytes = pixels * header.samples * (2 if header.bits > 8 else 1)
         cost = check_whole(path, pixels=pixels, n_bytes=n_bytes, what="the image")
     cache = ChunkCache()

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import shapely
 
-from cellseg.annotations.region import NAME_LENGTH, Region, Regions
+from cellseg.annotations.region import NAME_LENGTH, Region, Regions, enclosed
 from cellseg.annotations.region_file import read_regions
 from cellseg.errors import InputError, SettingsError
 
@@ -201,6 +201,14 @@ def test_nothing_is_no_region():
         Region.of([[(0, 0), (0, 1)]])
     with pytest.raises(SettingsError, match="needs an area"):
         Region.of([[(0, 0), (0, 9), (0, 4)]])
+
+
+@pytest.mark.parametrize("kind", [shapely.MultiPolygon, shapely.GeometryCollection])
+def test_a_tangle_is_refused_before_it_fills_the_memory(kind):
+    places = np.random.default_rng(0).uniform(0, 1000, (3000, 2))
+    with pytest.raises(SettingsError, match="crosses itself too often"):
+        enclosed(kind([shapely.Polygon(places)]))
+    assert enclosed(kind([shapely.Polygon(places[:100])])).is_valid
 
 
 @pytest.mark.parametrize("far", ["1e12", "1e150", "1e300", "-1e12", "9" * 400, "9" * 5000, "1e999"])
