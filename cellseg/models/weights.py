@@ -39,7 +39,7 @@ SCALE = ".scale"
 CONTENT_KEY = "cellseg_sha256"
 """Of the card and the arrays, as :func:`_content` takes it; older files have none."""
 
-DEFAULT_SHA256: str | None = "f0d8ce9e2f44612d4453cd0fea1081d5912f6021d1469f545edee6a223016733"
+DEFAULT_SHA256: str | None = "d3994150b0ef5de7d14e11404728ab10eee5a2b5ed6ce92e27a5ef78ff7b63ac"
 """Checksum of the weights that come with cellseg."""
 
 COCO_URL: str = MaskRCNN_ResNet50_FPN_Weights.COCO_V1.url
