@@ -24,8 +24,9 @@ ENTRYPOINT ["cellseg"]
 CMD ["--help"]
 
 FROM base AS cpu
+# Of a version in both indexes pip prefers the one marked +cpu; what torch needs comes by the lock.
 # hadolint ignore=DL3013
-RUN pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu
+RUN pip install torch torchvision --extra-index-url https://download.pytorch.org/whl/cpu
 COPY . .
 # hadolint ignore=DL3013
 RUN pip install ".[export,remote,cluster]"

@@ -37,7 +37,7 @@ SETS = {
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
 @click.option("--minutes", type=float, required=True)
 @click.option("--init", default="imagenet", show_default=True)
-@click.option("--name", default="cellseg-nuclei-12", show_default=True)
+@click.option("--name", default="cellseg-nuclei-13", show_default=True)
 @click.option("--batch", default=4, show_default=True)
 @click.option("--workers", default=1, show_default=True)
 @click.option("--validations", default=4, show_default=True)
