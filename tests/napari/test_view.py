@@ -41,9 +41,12 @@ def test_display_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.delenv("QT_QPA_PLATFORM", raising=False)
     monkeypatch.setenv("DISPLAY", ":987")
-    with pytest.raises(SettingsError, match=r"cannot open a window: .*:987") as error:
+    with pytest.raises(SettingsError, match="cannot open a window: ") as error:
         require_display()
     assert "\n" not in str(error.value)
+    if "libxcb" in str(error.value):
+        pytest.skip(f"{error.value} (tools/install-display.sh)")
+    assert ":987" in str(error.value)
 
 
 def test_path_that_does_not_exist(tmp_path: Path) -> None:
