@@ -112,7 +112,10 @@ def main() -> None:
     # Of several chunks that zarr asks for at once one error is told, not those that came after it.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
-        code = cli(standalone_mode=False)
+        try:
+            code = cli(standalone_mode=False)
+        except click.Abort as error:  # what click makes of Ctrl-C, and of a file that ends early
+            raise error.__cause__ or KeyboardInterrupt from None
     except click.ClickException as error:
         with StringIO() as said:
             error.show(said)
@@ -121,7 +124,7 @@ def main() -> None:
         if isinstance(error, click.NoSuchOption) and dashed:
             say(f"A file whose name begins with a dash is written ./{dashed[0]}", err=True)
         code = error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except KeyboardInterrupt:
         # Whoever asks again means it: no more waiting for threads, and no traceback of theirs.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)

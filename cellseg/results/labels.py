@@ -121,7 +121,8 @@ def write_label_blocks(
 
 def _new(path: Path, frame: Frame, token: str) -> list[zarr.Array[Any]]:
     shapes = _pyramid(frame.lattice_height, frame.lattice_width)
-    root = zarr.open_group(str(path), mode="w-", zarr_format=2)
+    # Zarr takes a string for an address, in which "#" and "?" end the path.
+    root = zarr.open_group(path, mode="w-", zarr_format=2)
     levels = [_create(root, str(number), shape) for number, shape in enumerate(shapes)]
     root.attrs.update(_attributes(frame, len(levels), token))
     return levels

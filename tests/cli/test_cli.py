@@ -7,6 +7,7 @@ import sys
 from io import StringIO
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 import tifffile
@@ -130,6 +131,24 @@ def test_an_interruption_tells_what_was_done_before_it(cellseg, tmp_path, monkey
     code, out, _ = cellseg("count", tmp_path, "--no-prefilter", "--json")
     assert code == 130
     assert [entry["cells"] for entry in json.loads(out)] == [truth.count]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (EOFError("cut short"), 1, "cellseg: unexpected error, EOFError: cut short"),
+        (KeyboardInterrupt, 130, "interrupted; what is done is kept"),
+        (click.Abort, 130, "interrupted; what is done is kept"),
+    ],
+)
+def test_what_ends_early_is_no_interruption(cellseg, tmp_path, monkeypatch, error, code, said):
+    def failing(*_, **__):
+        raise error
+
+    monkeypatch.setattr("cellseg.slide.open_slide", failing)
+    ended, _, err = cellseg("info", tmp_path / "a.tif")
+    assert ended == code
+    assert said in err
 
 
 def test_results_are_not_counted_as_images(cellseg, tmp_path):

@@ -472,7 +472,7 @@ def test_ome_tiff_by_tifffile(tmp_path, downsample):
 def test_spatialdata_by_spatialdata(tmp_path, mpp):
     import spatialdata
 
-    result = counted(tmp_path / "a.cellseg", downsample=2.0, mpp=mpp)
+    result = counted(tmp_path / "slide #3.cellseg", downsample=2.0, mpp=mpp)
     for _ in range(2):  # a folder takes the place of the one before
         path = export(result.path, "spatialdata.zarr")
     assert load_result(result.path).has_export("spatialdata.zarr")
@@ -645,7 +645,9 @@ def test_a_full_disk_is_one_line_and_no_partial_file(tmp_path, name):
         f"import sys; sys.argv = ['cellseg', 'export', {str(result.path)!r}, '--to', {name!r}]; "
         "from cellseg.cli import main; main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    # -B: else Python keeps modules compiled in part, and whoever imports them next fails.
+    command = [sys.executable, "-B", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 5, done.stderr
     assert done.stderr.count("\n") == 1
     assert f"{name}: cannot be written" in done.stderr

@@ -26,6 +26,7 @@ from cellseg.annotations.region import Region, Regions
 from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import CountWarning, ExistingResultError, InputError
 from cellseg.pipeline.page import in_python
+from cellseg.results import load_result
 from cellseg.synthetic import write_disc_slide
 
 
@@ -96,6 +97,17 @@ def test_each_argument_reaches_the_run(slide, monkeypatch):
     assert (request.score, request.min_area, request.max_area) == (0.7, 3, 90)
     assert request.regions == Regions.of([Region.box(0, 10, 20, 30)])
     assert request.overwrite
+
+
+@pytest.mark.filterwarnings("ignore::cellseg.CountWarning")
+@pytest.mark.parametrize("name", ["slide #3 (a).svs", "50 %20 [b]{c}.svs", "s3:é&=+;.svs", "?.svs"])
+def test_names_that_mean_something_elsewhere(slide, name):
+    if sys.platform == "win32" and {*name} & {*":?"}:
+        pytest.skip("no such names there")
+    path, truth = slide
+    cells = cellseg.count(path.rename(path.with_name(name)), protocol="he", output=path.parent)
+    assert cells.folder == path.with_name(name).with_suffix(".cellseg")
+    assert len(np.unique(load_result(cells.folder).labels()[0])) == truth.count + 1
 
 
 @pytest.mark.filterwarnings("ignore::cellseg.CountWarning")
