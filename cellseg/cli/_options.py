@@ -34,7 +34,7 @@ PIXEL_SIZE = Number(0.001, 100.0)
 """µm per pixel of any microscope."""
 
 
-class Plane(click.ParamType["int | Literal['max', 'mean']"]):
+class Plane(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """A z plane: a number from 0, ``max`` or ``mean``."""
 
     name = "PLANE"
@@ -56,7 +56,7 @@ class Plane(click.ParamType["int | Literal['max', 'mean']"]):
             self.fail(f"{value!r} is no plane: expected a number from 0, max or mean", param, ctx)
 
 
-class Place(click.ParamType["Location"]):
+class Place(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """A path, or a URL such as ``s3://bucket/slide.svs``."""
 
     name = "PATH|URL"

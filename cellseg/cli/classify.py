@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from cellseg.protocol import Marker
 
 
-class Threshold(click.ParamType["Literal['auto'] | tuple[float, ...]"]):
+class Threshold(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """``auto``, a number, or three with commas between them."""
 
     name = "N|N,N,N|auto"
