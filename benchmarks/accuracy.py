@@ -4,7 +4,7 @@
 
 Every image goes through the whole of a count, as in ``cellseg evaluate``. Tables are Markdown, for
 the model card. The last one gives for each protocol the score that counts right
-(:func:`cellseg.metrics.calibration.best_threshold`).
+(:func:`cellseg.judge.calibration.best_threshold`).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pathlib import Path
 import click
 import numpy as np
 
-from cellseg.evaluate import EvaluateRequest, Evaluation, evaluate
-from cellseg.metrics.calibration import GRID, best_threshold
-from cellseg.metrics.judged import Judged, curve, scores_of
-from cellseg.metrics.sizes import size_error
+from cellseg.judge.calibration import GRID, best_threshold
+from cellseg.judge.evaluate import EvaluateRequest, Evaluation, evaluate
+from cellseg.judge.judged import Judged, curve, scores_of
+from cellseg.judge.sizes import size_error
 
 DIAMETERS_PX = (0.0, 12.0, 24.0, 48.0, np.inf)
 

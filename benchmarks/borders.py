@@ -4,7 +4,7 @@
 
 Three columns: what the 28 × 28 mask alone would cost if the network made no mistake (annotated
 masks are sampled and pasted as the mask branch's), masks of one look, and masks with the second
-look at large boxes (:mod:`cellseg.models.roi_heads`). Figures are the mean distance between the
+look at large boxes (:mod:`cellseg.network.roi_heads`). Figures are the mean distance between the
 two outlines in pixels of the image (symmetric), and the mean IoU, over nuclei matched at
 IoU 0.5 by both; the images go through the whole of a count. The time of both follows.
 """
@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torchvision.ops import roi_align
 
-from cellseg.detect.maskrcnn import load_detector
-from cellseg.evaluate import EvaluateRequest, Evaluation, evaluate
 from cellseg.geometry import Box
-from cellseg.metrics.judged import Judged
-from cellseg.models.paste import paste_all
-from cellseg.models.roi_heads import CellRoIHeads
+from cellseg.judge.evaluate import EvaluateRequest, Evaluation, evaluate
+from cellseg.judge.judged import Judged
+from cellseg.network.detect import load_detector
+from cellseg.network.paste import paste_all
+from cellseg.network.roi_heads import CellRoIHeads
 
 DIAMETERS_PX = (0, 12, 24, 36, 48, 72, 1000)
 

@@ -22,7 +22,7 @@ import numpy as np
 import cellseg.counting.dask.connect as connect
 import cellseg.counting.dask.engine as engine
 from cellseg.counting.request import CountRequest
-from cellseg.pipeline.run import CountResult, TileDone, run
+from cellseg.run import CountResult, TileDone, run
 from cellseg.synthetic import write_disc_slide
 
 

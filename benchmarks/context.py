@@ -17,11 +17,11 @@ import numpy as np
 from cellseg.counting.plan import fit_normaliser, make_plan
 from cellseg.counting.request import CountRequest
 from cellseg.counting.tiles import TilePixels, TileSource
-from cellseg.detect.maskrcnn import load_detector
 from cellseg.geometry import Box
 from cellseg.instances import Instances
-from cellseg.intensity.normalise import Normaliser
+from cellseg.network.detect import load_detector
 from cellseg.slide import open_slide
+from cellseg.stain.normalise import Normaliser
 
 HALOS = (32, 64, 96, 128, 160, 192)
 WIDEST = 256

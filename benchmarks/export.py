@@ -28,9 +28,11 @@ def make(folder: Path, cells: int) -> None:
     """In a child: a finished result of ellipses of 300 lattice px on a grid, at 0.25 µm/px."""
     import numpy as np
 
+    from cellseg.counting.report import Report
+    from cellseg.geometry import Frame
     from cellseg.instances import Instances
-    from cellseg.measure import Scale, columns, measure
-    from cellseg.results import Frame, Report, ResultFolder
+    from cellseg.result.folder import ResultFolder
+    from cellseg.table import Scale, columns, measure
 
     rng = np.random.default_rng(0)
     across = int(np.ceil(cells**0.5))

@@ -18,8 +18,8 @@ import tifffile
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cellseg.intensity.contrast import look_at
-from cellseg.pipeline.run import CountRequest, CountResult, run
+from cellseg.run import CountRequest, CountResult, run
+from cellseg.stain.contrast import look_at
 
 SIDE, NUCLEI, RADIUS = 512, 25, 10.0
 RATIOS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0)

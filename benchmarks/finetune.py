@@ -17,8 +17,8 @@ from pathlib import Path
 import click
 import numpy as np
 
-from cellseg.evaluate import EvaluateRequest, Evaluation, evaluate
-from cellseg.training.run import Note, TrainRequest, Validated, train
+from cellseg.judge.evaluate import EvaluateRequest, Evaluation, evaluate
+from cellseg.train.run import Note, TrainRequest, Validated, train
 
 
 def subset(data: Path, count: int, folder: Path) -> Path:

@@ -39,14 +39,14 @@ from torch.nn import functional as F
 
 from cellseg.annotations.coco import join, read_coco
 from cellseg.annotations.image import AnnotatedImage
-from cellseg.evaluate import EvaluateRequest, Evaluation, evaluate
-from cellseg.models.backbones import BACKBONES, load_imagenet
-from cellseg.models.counting import best_precision
-from cellseg.training.augment import Augmentation
-from cellseg.training.crops import Crop
-from cellseg.training.loop import CropStream, rate_at
-from cellseg.training.run import Event, Note, TrainRequest, Validated, train
-from cellseg.training.validate import split
+from cellseg.judge.evaluate import EvaluateRequest, Evaluation, evaluate
+from cellseg.network.backbones import BACKBONES, load_imagenet
+from cellseg.network.counting import best_precision
+from cellseg.train.augment import Augmentation
+from cellseg.train.crops import Crop
+from cellseg.train.loop import CropStream, rate_at
+from cellseg.train.run import Event, Note, TrainRequest, Validated, train
+from cellseg.train.validate import split
 
 BINS = (0.1, 0.3, 0.6)
 RATE = 4e-4

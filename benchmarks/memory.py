@@ -53,8 +53,8 @@ def count_one(slide: Path) -> None:
     # Imported here: a parent without torch stays smaller than any child. (Linux hands the
     # peak of the process that starts another down to it.)
     from cellseg.counting.request import CountRequest
-    from cellseg.detect.threshold import ThresholdDetector
-    from cellseg.pipeline.run import CountResult, run
+    from cellseg.network.threshold import ThresholdDetector
+    from cellseg.run import CountResult, run
 
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=slide.parent) as folder:

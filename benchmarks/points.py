@@ -23,9 +23,9 @@ from scipy.spatial.distance import cdist
 
 from cellseg.counting.plan import make_plan
 from cellseg.counting.request import CountRequest
-from cellseg.detect.maskrcnn import MaskRCNNDetector, load_detector
-from cellseg.pipeline.run import CountResult, run
+from cellseg.network.detect import MaskRCNNDetector, load_detector
 from cellseg.protocol import CountProtocol
+from cellseg.run import CountResult, run
 from cellseg.slide import open_slide
 
 SCORES = tuple(0.1 + 0.05 * k for k in range(15))

@@ -21,7 +21,13 @@ from tissue_training.data import Material, Texture, load_material
 from tissue_training.scenes import Scene, compose
 
 from cellseg.geometry import Box
-from cellseg.tissue import FINE_FACTOR, OVERVIEW_STEP, TissueFinder, TissueMask, overview_features
+from cellseg.network.tissue import (
+    FINE_FACTOR,
+    OVERVIEW_STEP,
+    TissueFinder,
+    TissueMask,
+    overview_features,
+)
 
 FOLDERS = ("dsb2018", "tnbc", "nucls", "brca_m2c_points", "t98g_phase")
 NAMES = {"he": "H&E", "ihc": "IHC", "fluorescence": "fluorescence", "brightfield": "brightfield"}

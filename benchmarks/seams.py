@@ -23,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.counting.request import CountRequest
-from cellseg.detect import Detector
-from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import CellsegError
-from cellseg.pipeline.run import CountResult, run
-from cellseg.results import Result, load_result
+from cellseg.network.detector import Detector
+from cellseg.network.threshold import ThresholdDetector
+from cellseg.result.result import Result, load_result
+from cellseg.run import CountResult, run
 
 COUNT_LIMIT = 0.003
 UNMATCHED_LIMIT = 0.01

@@ -116,8 +116,8 @@ class Task:
 def by_cellseg(task: Task) -> dict[str, object]:
     """The whole command, but for loading the model."""
     from cellseg.counting.request import CountRequest
-    from cellseg.detect.maskrcnn import load_detector
-    from cellseg.pipeline.run import CountResult, detector_key, run
+    from cellseg.network.detect import load_detector
+    from cellseg.run import CountResult, detector_key, run
 
     detectors: dict[object, object] = {}
     detector = load_detector(task.model, device=task.device)
@@ -154,8 +154,8 @@ def standard_network(model: str, tile_px: int, nms_iou: float):
     from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
     from torchvision.ops import FrozenBatchNorm2d
 
-    from cellseg.models.backbones import BACKBONES, with_pyramid
-    from cellseg.models.maskrcnn import (
+    from cellseg.network.backbones import BACKBONES, with_pyramid
+    from cellseg.network.maskrcnn import (
         ANCHOR_SIZES_PX,
         ASPECT_RATIOS,
         PROPOSAL_NMS,
@@ -163,7 +163,7 @@ def standard_network(model: str, tile_px: int, nms_iou: float):
         Architecture,
         Limits,
     )
-    from cellseg.models.weights import read_model
+    from cellseg.network.weights import read_model
 
     state, card = read_model(model)
     chosen = Architecture.of({name: value.shape for name, value in state.items()})
@@ -203,9 +203,9 @@ def prepared(task: Task):
     """Settings, the rivals' grid, and the whole slide as the network sees it: not timed."""
     from cellseg.counting.plan import fit_normaliser, make_plan
     from cellseg.counting.request import CountRequest
-    from cellseg.detect.maskrcnn import info_of
     from cellseg.geometry import Box, TileGrid
-    from cellseg.models.weights import read_model
+    from cellseg.network.detect import info_of
+    from cellseg.network.weights import read_model
     from cellseg.slide import open_slide
 
     _, card = read_model(task.model)

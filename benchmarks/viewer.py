@@ -24,9 +24,11 @@ import numpy as np
 import pandas as pd
 from large import LargeScene, write_large
 
+from cellseg.counting.report import Report
+from cellseg.geometry import Frame
 from cellseg.instances import Instances
-from cellseg.measure import columns
-from cellseg.results import Frame, Report, ResultFolder
+from cellseg.result.folder import ResultFolder
+from cellseg.table import columns
 
 MPP = 0.5
 RADIUS_PX = 6

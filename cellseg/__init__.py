@@ -25,8 +25,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from cellseg.annotations.region import Region
-    from cellseg.detect.maskrcnn import load_detector
     from cellseg.errors import CountWarning
+    from cellseg.network.detect import load_detector
     from cellseg.pipeline.cells import Cells, load_result
     from cellseg.pipeline.count import count
     from cellseg.protocol import CountProtocol
@@ -38,7 +38,7 @@ _HOMES = {
     "CountWarning": "errors",
     "Region": "annotations.region",
     "count": "pipeline.count",
-    "load_detector": "detect.maskrcnn",
+    "load_detector": "network.detect",
     "load_result": "pipeline.cells",
     "open_slide": "slide",
 }

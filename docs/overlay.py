@@ -13,9 +13,9 @@ from PIL import Image
 from skimage.segmentation import find_boundaries
 
 from cellseg.geometry import Box
-from cellseg.intensity.normalise import Normaliser
-from cellseg.results import load_result
+from cellseg.result.result import load_result
 from cellseg.slide import open_slide
+from cellseg.stain.normalise import Normaliser
 
 OUTLINE = (60, 255, 60)
 WIDTH_PX = 1000

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from cellseg.classify import h_score
-from cellseg.results import load_result
+from cellseg.derive.scores import h_score
+from cellseg.result.result import load_result
 
 HOME = Path(__file__).parent
 

@@ -27,16 +27,16 @@ from pathlib import Path
 import zarr.storage._local as zarr_files
 
 from cellseg.annotations.region import Region, Regions
+from cellseg.counting.record import Recording
 from cellseg.counting.request import CountRequest
-from cellseg.detect.threshold import ThresholdDetector
-from cellseg.pipeline.run import CountResult, Note, run
+from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
-from cellseg.results import folder, publish, table
-from cellseg.results.journal import Journal
-from cellseg.results.recording import Recording
+from cellseg.result import folder, publish, table
+from cellseg.result.journal import Journal
+from cellseg.run import CountResult, Note, run
 
 CALLS = [
-    ("cellseg.detect.threshold", "ThresholdDetector.detect", "detect"),
+    ("cellseg.network.threshold", "ThresholdDetector.detect", "detect"),
     ("cellseg.counting.stages", "SeamMerger.add", "merge"),
     ("cellseg.counting.stages", "SeamMerger.finish", "merge"),
     ("cellseg.counting.measured", "measure", "measure"),

@@ -120,11 +120,11 @@ def test_imports_run_down_and_to_public_names(path, room):
 @pytest.mark.parametrize(
     ("module", "name", "word"),
     [
-        ("cellseg.pipeline.run", "run", "does not lie lower"),
-        ("cellseg.results", "load_result", ""),
-        ("cellseg.results.lock", "_held", "private"),
+        ("cellseg.run", "run", "does not lie lower"),
+        ("cellseg.result", "load_result", ""),
+        ("cellseg.result.lock", "_held", "private"),
         ("cellseg.slide._tiff", "TiffSlide", "private"),
-        ("cellseg.evaluate", "evaluate", "does not lie lower"),
+        ("cellseg.judge.evaluate", "evaluate", "does not lie lower"),
         ("torch", "nn", ""),
     ],
 )

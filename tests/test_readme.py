@@ -59,17 +59,17 @@ def test_the_python_examples_run(tmp_path, monkeypatch, capsys):
     """In one namespace and one after the other, with a detector that needs no network."""
     import numpy as np
 
-    import cellseg.pipeline.run
+    import cellseg.run
     from cellseg.annotations.region import Region
-    from cellseg.detect.threshold import ThresholdDetector
     from cellseg.errors import CountWarning
+    from cellseg.network.threshold import ThresholdDetector
     from cellseg.synthetic import write_disc_slide
 
     monkeypatch.chdir(tmp_path)
     truth = write_disc_slide(Path("slide.svs"), np.random.default_rng(1))
     region = Region.box(0, 0, 512, 320).as_geojson()
     Path("tumour.geojson").write_text(json.dumps(region), encoding="utf-8")
-    monkeypatch.setattr(cellseg.pipeline.run, "load_detector", lambda *_, **__: ThresholdDetector())
+    monkeypatch.setattr(cellseg.run, "load_detector", lambda *_, **__: ThresholdDetector())
     names: dict[str, object] = {}
     warnings.simplefilter("ignore", CountWarning)  # what a count says of its choices
     for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from cellseg.cli import main
 from cellseg.counting.request import CountRequest
-from cellseg.detect.threshold import ThresholdDetector
-from cellseg.models.weights import ModelCard
-from cellseg.pipeline.run import run
-from cellseg.results import load_result
-from cellseg.results.corrections import Corrections
+from cellseg.derive.corrections import Corrections
+from cellseg.network.threshold import ThresholdDetector
+from cellseg.network.weights import ModelCard
+from cellseg.result.result import load_result
+from cellseg.run import run
 from cellseg.slide import open_slide
 from cellseg.synthetic import write_disc_slide
 from cellseg.text import as_cell, from_cell, visible, visible_lines
@@ -122,9 +122,7 @@ def called(monkeypatch, capsys, *args):
 )
 def test_nothing_that_is_typed_or_named_steers_the_terminal(monkeypatch, capsys, tmp_path, args):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        "cellseg.pipeline.run.load_detector", lambda model, **_: ThresholdDetector()
-    )
+    monkeypatch.setattr("cellseg.run.load_detector", lambda model, **_: ThresholdDetector())
     write_disc_slide(tmp_path / "a.tif", np.random.default_rng(0), shape=(100, 100))
     said = called(monkeypatch, capsys, *(part.format(NASTY) for part in args))
     assert said
@@ -134,6 +132,6 @@ def test_nothing_that_is_typed_or_named_steers_the_terminal(monkeypatch, capsys,
 
 
 def test_a_page_shows_them_too():
-    from cellseg.report import page
+    from cellseg.draw import page
 
     assert page.safe(f"<b>{NASTY}") == f"&lt;b&gt;{visible(NASTY)}"

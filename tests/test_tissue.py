@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cellseg import tissue
 from cellseg.errors import WeightsError
 from cellseg.geometry import Box
-from cellseg.tissue import TissueFinder, TissueMask, overview_features
+from cellseg.network.tissue import TissueFinder, TissueMask, overview_features
 
 
 @pytest.fixture(scope="module")
@@ -257,7 +257,7 @@ def test_damaged_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_no_cell_of_a_real_section_is_skipped(finder: TissueFinder) -> None:
     from skimage.data import immunohistochemistry
 
-    from cellseg.intensity.normalise import Normaliser
+    from cellseg.stain.normalise import Normaliser
 
     image = immunohistochemistry()
     fine = Normaliser.fit(image, "transmitted").apply(image)
@@ -290,7 +290,7 @@ def test_lone_cells_weigh_most_and_the_threshold_keeps_them_all() -> None:
     from tissue_training.scenes import CELL_WEIGHT, LONE_WEIGHT, Scene
     from tissue_training.train import Pool, search_thresholds
 
-    from cellseg.models.unet import UNet
+    from cellseg.network.unet import UNet
 
     nuclei = np.zeros((256, 256), dtype=bool)
     nuclei[20:24, 20:24] = True

@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 import torch
 
-from cellseg.models.weights import read_model, save_model
+from cellseg.network.weights import read_model, save_model
 
 
 @click.command()

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.annotations.run_lengths import encoded
-from cellseg.detect.maskrcnn import load_detector
 from cellseg.errors import InputError
 from cellseg.geometry import Box
 from cellseg.instances import Instances
-from cellseg.training.crops import cut_pixels, resampled
+from cellseg.network.detect import load_detector
+from cellseg.train.crops import cut_pixels, resampled
 
 NETWORK_MPP = 0.25
 RADIUS_UM = 3.5

@@ -5,7 +5,7 @@
 DATA holds the sets' folders, each with ``train.json``; those that are not there are left out and
 named. A training found in the output folder goes on; interrupted, it saves. ``--minutes`` is the
 length of the whole schedule, over all parts. It leaves ``default.safetensors`` for
-``cellseg/weights/``, whose checksum stands in ``cellseg/models/weights.py``.
+``cellseg/weights/``, whose checksum stands in ``cellseg/network/weights.py``.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pathlib import Path
 import click
 import torch
 
-from cellseg.models.weights import read_model, save_model
-from cellseg.training import run
-from cellseg.training.prepare import name_of
+from cellseg.network.weights import read_model, save_model
+from cellseg.train import run
+from cellseg.train.prepare import name_of
 
 SETS = {
     "dsb2018": ("CC0-1.0", "2018 Data Science Bowl, stage1_train, lopuhin's mask fixes"),

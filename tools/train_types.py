@@ -25,9 +25,9 @@ from torch.nn import functional as F
 
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.geometry import Box
-from cellseg.metrics.points import matched
-from cellseg.models.counting import best_precision, make_ready
-from cellseg.models.maskrcnn import (
+from cellseg.judge.points import matched
+from cellseg.network.counting import best_precision, make_ready
+from cellseg.network.maskrcnn import (
     TYPE_KEYS,
     Architecture,
     Limits,
@@ -35,10 +35,10 @@ from cellseg.models.maskrcnn import (
     forward_batch,
     set_limits,
 )
-from cellseg.models.types import HIDDEN
-from cellseg.models.weights import network_of, read_model, save_model
-from cellseg.training.augment import Augmentation, photometric
-from cellseg.training.crops import Crop, cut_pixels
+from cellseg.network.types import HIDDEN
+from cellseg.network.weights import network_of, read_model, save_model
+from cellseg.train.augment import Augmentation, photometric
+from cellseg.train.crops import Crop, cut_pixels
 
 SCALES_MPP = (0.35, 0.25)
 """Of the protocols; at the first of them fields of 0.5 µm/px are counted."""

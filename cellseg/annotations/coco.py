@@ -23,7 +23,7 @@ from cellseg.annotations.image import AnnotatedImage
 from cellseg.annotations.outlines import Outline, filled, outline_of
 from cellseg.errors import InputError, line_of
 from cellseg.geometry import Box
-from cellseg.intensity.normalise import Light
+from cellseg.stain.normalise import Light
 from cellseg.text import visible
 
 FAULTS_SHOWN = 40

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.geometry import Box
-from cellseg.intensity.normalise import Light, Normaliser
+from cellseg.stain.normalise import Light, Normaliser
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,8 +16,8 @@ from cellseg.storage import Location
 from cellseg.text import visible
 
 if TYPE_CHECKING:
-    from cellseg.detect import Detector
-    from cellseg.pipeline.run import CountResult
+    from cellseg.network.detector import Detector
+    from cellseg.run import CountResult
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def count_all(requests: list[CountRequest], outcomes: list[Outcome]) -> None:
             try:
                 refuse_missing(request.image)
                 # Here and not above: torch takes seconds to load.
-                from cellseg.pipeline.run import CountResult, run
+                from cellseg.run import CountResult, run
 
                 for event in run(request, detectors=detectors):
                     reporter.show(event)

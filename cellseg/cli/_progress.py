@@ -55,8 +55,8 @@ class Reporter:
     def show(self, event: Event) -> None:
         """Show one event."""
         # Here and not above: what makes events takes seconds to load.
-        from cellseg.measure.regions import lines
         from cellseg.pipeline.events import CountResult, Note, Started
+        from cellseg.table.regions import lines
 
         if isinstance(event, Note):
             self.said.add(event.text)

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from cellseg.cli._many import Failed, Outcome
 from cellseg.cli._say import say
 from cellseg.errors import InputError, SettingsError
-from cellseg.report.study.images import Image
 from cellseg.storage import Location
+from cellseg.study.images import Image
 from cellseg.text import visible
 
 if TYPE_CHECKING:
-    from cellseg.report.study.folder import Study
-    from cellseg.report.study.rows import Row
+    from cellseg.study.folder import Study
+    from cellseg.study.rows import Row
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +68,8 @@ class Left:
         if self.home is None:
             return
         # Here and not above: it takes a second to load.
-        from cellseg.report.study.place import study_at
-        from cellseg.report.study.summary import with_failures
+        from cellseg.study.place import study_at
+        from cellseg.study.summary import with_failures
 
         failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
         report, parquet = (wanted and not alone for wanted in (self.report, self.parquet))
@@ -99,7 +99,7 @@ class Left:
 
 def summarise(study: Study) -> None:
     """Write a study's ``summary.csv``, and say where it is and what could not be read."""
-    from cellseg.report.study.summary import write_summary
+    from cellseg.study.summary import write_summary
 
     for line in study.unread:
         say(f"cellseg: {line}", err=True)
@@ -111,11 +111,11 @@ def summarise(study: Study) -> None:
 def leave(study: Study, *, report: bool, parquet: bool, page: Path | None = None) -> None:
     """Write a study's page and its table of cells, and say where they are."""
     if parquet:
-        from cellseg.report.study.cells import write_cells
+        from cellseg.study.cells import write_cells
 
         say(f"cells of all images: {write_cells(study)}", err=True)
     if report:
-        from cellseg.report.study.page import write_study
+        from cellseg.study.page import write_study
 
         say(f"report: {write_study(study, page)}", err=True)
 
@@ -138,7 +138,7 @@ def _path(image: Location) -> str:
 
 
 def _failed(outcome: Failed) -> Row:
-    from cellseg.report.study.rows import Row
+    from cellseg.study.rows import Row
 
     return Row(
         image=visible(outcome.image.name),

@@ -72,7 +72,7 @@ def convert(**settings: Any) -> None:  # noqa: ANN401 - fields of ConvertRequest
     as background.
     """
     # Imported late: what reads slides takes a second to load, and --help needs none of it.
-    from cellseg.training.convert import ConvertRequest, convert
+    from cellseg.train.convert import ConvertRequest, convert
 
     made = convert(ConvertRequest(**settings))
     for note in made.notes:

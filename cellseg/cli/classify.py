@@ -91,8 +91,8 @@ def classify(
     histogram.png and the pictures; exports that were made are made again.
     """
     # Imported late: it takes seconds, and --help needs none of it.
-    from cellseg.measure.summary import Summary
     from cellseg.pipeline.classified import classify_result
+    from cellseg.table.summary import Summary
 
     done = classify_result(path, _markers(measures, thresholds, names), image=image)
     summary = done.result.run["summary"]

@@ -184,7 +184,7 @@ def count(
     from cellseg.cli._many import Failed, Outcome, count_all, finish, table_of
     from cellseg.cli._study import Left
     from cellseg.counting.request import CountRequest
-    from cellseg.report.study.images import find_images, result_names
+    from cellseg.study.images import find_images, result_names
 
     found = find_images(images, recursive=recursive)
     base = CountRequest(

@@ -20,7 +20,7 @@ def doctor(*, window: bool, as_json: bool) -> None:
 
     Exit code 3 if something is not well. Paste the whole output into a report of a fault.
     """
-    from cellseg.pipeline.doctor import checks
+    from cellseg.cli._doctor import checks
 
     found = []
     for check in checks(window=window):

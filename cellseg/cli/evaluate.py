@@ -25,10 +25,10 @@ from cellseg.errors import CellsegError, SettingsError
 from cellseg.text import number, percent, visible
 
 if TYPE_CHECKING:
-    from cellseg.evaluate import EvaluateRequest, Evaluation
-    from cellseg.evaluate.points import PointEvaluation
-    from cellseg.metrics.calibration import Calibrated
-    from cellseg.metrics.judged import Scores
+    from cellseg.judge.calibration import Calibrated
+    from cellseg.judge.evaluate import EvaluateRequest, Evaluation
+    from cellseg.judge.evaluate_points import PointEvaluation
+    from cellseg.judge.judged import Scores
 
 
 @click.command(
@@ -82,7 +82,7 @@ def evaluate(
     tells them apart, classes.
     """
     # Here and not above: torch takes seconds to load.
-    from cellseg.evaluate import EvaluateRequest
+    from cellseg.judge.evaluate import EvaluateRequest
     from cellseg.protocol import save_protocol
 
     request = EvaluateRequest(data=data, prefilter=not no_prefilter, **settings)
@@ -97,7 +97,7 @@ def evaluate(
         raise SettingsError("--within is for centres (CSV), which stand alone")
     evaluation = _drained(request, console)
     if report is not None:
-        from cellseg.report.evaluation import write_report
+        from cellseg.judge.report import write_report
 
         page = write_report(evaluation, report)
         say(f"report: {page}", console=console)
@@ -124,7 +124,7 @@ def _calibrated(chosen: Calibrated, before: float, path: Path) -> str:
 def _evaluate_centres(
     request: EvaluateRequest, within: float | None, console: Console, *, as_json: bool
 ) -> None:
-    from cellseg.evaluate.points import WITHIN_UM, PointEvaluation, evaluate_points
+    from cellseg.judge.evaluate_points import WITHIN_UM, PointEvaluation, evaluate_points
 
     for event in evaluate_points(request, WITHIN_UM if within is None else within):
         if not isinstance(event, PointEvaluation):
@@ -163,8 +163,8 @@ def _print_centres(evaluation: PointEvaluation) -> None:
 
 
 def _drained(request: EvaluateRequest, console: Console) -> Evaluation:
-    from cellseg.evaluate import ImageDone, Note
-    from cellseg.evaluate import evaluate as run_evaluation
+    from cellseg.judge.evaluate import ImageDone, Note
+    from cellseg.judge.evaluate import evaluate as run_evaluation
 
     bar = Progress(
         TextColumn("images"),

@@ -14,7 +14,7 @@ from cellseg.cli._options import PIXEL_SIZE, Number, annotated_argument, images_
 from cellseg.cli._say import say
 
 if TYPE_CHECKING:
-    from cellseg.training import run
+    from cellseg.train import run
 
 USELESS_F1 = 0.2
 """Models below this on the validation images are not recommended."""
@@ -89,7 +89,7 @@ def train(
     is done; the same command goes on.
     """
     # Here and not above: torch takes seconds to load.
-    from cellseg.training import checkpoint, run
+    from cellseg.train import checkpoint, run
 
     minutes = 60.0 if minutes is None and steps is None else minutes
     request = run.TrainRequest(minutes=minutes, steps=steps, **settings)
@@ -154,7 +154,7 @@ class _Printer:
 
     def __call__(self, event: run.Event) -> None:
         """Show one event."""
-        from cellseg.training import run
+        from cellseg.train import run
 
         if isinstance(event, run.Note):
             say(event.text, console=self.console)

@@ -10,8 +10,8 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 
 from cellseg.errors import SettingsError
-from cellseg.intensity.stain import guess_stain
 from cellseg.slide import Slide, numbered
+from cellseg.stain.stain import guess_stain
 
 NUCLEAR_NAMES = ("dapi", "hoechst", "draq", "dna", "nucle", "nuclei", "sytox", "topro", "h2b")
 

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from cellseg.errors import SettingsError
 from cellseg.geometry import STRIDE_PX, TileGrid
-from cellseg.intensity.stain import guess_stain
 from cellseg.protocol import PHASE_PX, CountProtocol, load_protocol, shipped_protocols
 from cellseg.slide import Slide
+from cellseg.stain.stain import guess_stain
 
 if TYPE_CHECKING:
-    from cellseg.detect import DetectorInfo, Sizes
+    from cellseg.network.detector import DetectorInfo, Sizes
 
 MIN_DOWNSAMPLE = 0.25
 

@@ -9,8 +9,8 @@ import numpy as np
 from cellseg.counting.plan import Plan
 from cellseg.errors import RegionError
 from cellseg.geometry import Box
-from cellseg.intensity.dyes import Dyes, estimated_dyes, given_dyes
 from cellseg.slide import Slide
+from cellseg.stain.dyes import Dyes, estimated_dyes, given_dyes
 
 PATCHES, EVERY_PX = 24, 3
 

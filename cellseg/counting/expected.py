@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from cellseg.counting.plan import Plan
 from cellseg.counting.request import CountRequest
-from cellseg.detect import DetectorInfo
-from cellseg.measure.doubts import Expected
+from cellseg.network.detector import DetectorInfo
+from cellseg.table.doubts import Expected
 
 
 def expected_sizes(plan: Plan, request: CountRequest, info: DetectorInfo) -> Expected:

@@ -18,7 +18,7 @@ from itertools import islice
 from typing import Generic, TypeVar
 
 from cellseg.geometry import Tile
-from cellseg.models.timer import Timer
+from cellseg.network.timer import Timer
 
 Read = TypeVar("Read")
 Found = TypeVar("Found")

@@ -13,18 +13,18 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellseg.counting.local import Mapped
+from cellseg.counting.merge import Settled
 from cellseg.counting.tally import Tally
 from cellseg.counting.tiles import TileSource
 from cellseg.counting.work import TileFound
-from cellseg.detect import DetectorInfo
 from cellseg.errors import RegionError
 from cellseg.geometry import Box, Tile
 from cellseg.instances import Instances
-from cellseg.intensity.dyes import DARKEST, Dyes
-from cellseg.measure import REGION, Column, Scale, channel_slugs, columns, measure
-from cellseg.merge import Settled
+from cellseg.network.detector import DetectorInfo
+from cellseg.network.tissue import TissueMask
+from cellseg.stain.dyes import DARKEST, Dyes
+from cellseg.table import REGION, Column, Scale, channel_slugs, columns, measure
 from cellseg.text import visible
-from cellseg.tissue import TissueMask
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,13 +32,13 @@ from cellseg.counting.request import CountRequest, Plane
 from cellseg.counting.sample import sample
 from cellseg.errors import RegionError, SettingsError
 from cellseg.geometry import Box, TileGrid
-from cellseg.intensity.contrast import look_at
-from cellseg.intensity.normalise import Light, Normaliser
 from cellseg.protocol import PHASE_PX, CountProtocol, shipped_protocols
 from cellseg.slide import Slide
+from cellseg.stain.contrast import look_at
+from cellseg.stain.normalise import Light, Normaliser
 
 if TYPE_CHECKING:
-    from cellseg.detect import DetectorInfo
+    from cellseg.network.detector import DetectorInfo
 
 SAMPLE_PX = 512
 SAMPLES = 48

@@ -17,18 +17,18 @@ import shapely
 from cellseg.counting.dyes import fit_dyes
 from cellseg.counting.local import LocalEngine, Mapped
 from cellseg.counting.measured import CellMeasurer, Earlier, MeasuredCells
+from cellseg.counting.merge import SeamMerger, Settled
 from cellseg.counting.plan import Plan, fit_normaliser, sample_boxes
 from cellseg.counting.tally import Tally
 from cellseg.counting.tiles import TileSource, find_tissue, overview_step
 from cellseg.counting.work import TileFound, TileRead, TileWork, tiles_together
-from cellseg.detect import Detector
 from cellseg.errors import RegionError
 from cellseg.geometry import Frame, Tile
 from cellseg.instances import Instances
-from cellseg.merge import SeamMerger, Settled
-from cellseg.models.timer import Timer
+from cellseg.network.detector import Detector
+from cellseg.network.timer import Timer
+from cellseg.network.tissue import TissueFinder, TissueMask
 from cellseg.slide import Slide
-from cellseg.tissue import TissueFinder, TissueMask
 
 
 class TileMapper(Protocol):

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from cellseg.counting.work import TileFound
 from cellseg.geometry import Box
-from cellseg.measure import Scale
 from cellseg.protocol import CountProtocol
+from cellseg.table import Scale
 
 GATED_SHARE, GATED_AT_LEAST = 0.05, 10
 """More outlines than this beyond the protocol's size limits are worth a warning."""

@@ -15,9 +15,15 @@ from numpy.typing import NDArray
 from cellseg.counting.plan import Plan
 from cellseg.errors import RegionError
 from cellseg.geometry import Box, Tile
-from cellseg.intensity.normalise import Normaliser
+from cellseg.network.tissue import (
+    CHANNELS,
+    OVERVIEW_STEP,
+    TissueFinder,
+    TissueMask,
+    overview_features,
+)
 from cellseg.slide import Slide
-from cellseg.tissue import CHANNELS, OVERVIEW_STEP, TissueFinder, TissueMask, overview_features
+from cellseg.stain.normalise import Normaliser
 
 log = logging.getLogger(__name__)
 

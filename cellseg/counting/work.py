@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.counting.tiles import Lost, TilePixels, TileSource
-from cellseg.detect import Detector
 from cellseg.geometry import Tile
 from cellseg.instances import Instances
-from cellseg.models.timer import Timer
+from cellseg.network.detector import Detector
+from cellseg.network.timer import Timer
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
-    from cellseg.results import Result
+    from cellseg.result.result import Result
 
 __all__ = ["EXPORTS", "anndata_of", "check_exports", "export", "outlines_of"]
 
@@ -81,7 +81,7 @@ def export(folder: str | Path, name: str) -> Path:
         If the file cannot be written.
     """
     # Here and not above: the list of exports is known without the libraries that read results.
-    from cellseg.results import load_result
+    from cellseg.result.result import load_result
 
     module = _module(name)
     result = load_result(folder)

@@ -8,7 +8,9 @@ from anndata import AnnData
 
 from cellseg.export._cells import tables
 from cellseg.export._columns import described
-from cellseg.results import Result, readable, with_texts
+from cellseg.result.files import readable
+from cellseg.result.result import Result
+from cellseg.result.table import with_texts
 
 _PLACES = ("score", "centroid_", "bbox_")
 """Numbers that say where and how sure, and are no measurement."""

@@ -10,7 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellseg.errors import InputError
-from cellseg.results import LabelLevel, Result
+from cellseg.result.labels import LabelLevel
+from cellseg.result.result import Result
 
 BLOCK_PX = 1024
 """Side of the part of the label image whose cells are taken together: that of its chunks."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import cast
 
-from cellseg.measure import Column, columns
-from cellseg.measure.around import around_columns
-from cellseg.measure.spatial import Near
 from cellseg.protocol import Stain
-from cellseg.results import Result
+from cellseg.result.result import Result
+from cellseg.table import Column, columns
+from cellseg.table.around import around_columns
+from cellseg.table.neighbours import Near
 
 
 def described(result: Result) -> list[Column]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from skimage.measure import find_contours
 
 from cellseg.export._cells import Mask, blocks
-from cellseg.results import Result
+from cellseg.result.result import Result
 
 TOLERANCE_PX = 0.3
 """Points of an outline may be left out where it moves by less; neighbouring strands of a mask's

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from cellseg.annotations.run_lengths import annotation
 from cellseg.errors import SettingsError
 from cellseg.export._cells import Classes, Mask, blocks
-from cellseg.geometry import box_of
-from cellseg.results import Frame, Result, readable
+from cellseg.geometry import Frame, box_of
+from cellseg.result.files import readable
+from cellseg.result.result import Result
 
 LARGEST_PX = 2**32 - 1
 """COCO's run lengths go no further."""

@@ -17,8 +17,9 @@ import shapely
 
 from cellseg.export._cells import Classes, blocks
 from cellseg.export._outlines import outlines, simplest
-from cellseg.measure import REGION
-from cellseg.results import Result, readable
+from cellseg.result.files import readable
+from cellseg.result.result import Result
+from cellseg.table import REGION
 
 
 def write(result: Result, path: Path) -> None:

@@ -7,7 +7,7 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from cellseg.export.cells_geojson import write_to
-from cellseg.results import Result
+from cellseg.result.result import Result
 
 
 def write(result: Result, path: Path) -> None:

@@ -9,7 +9,7 @@ from anndata.io import write_elem
 from h5py import File
 
 from cellseg.export._anndata import anndata_of
-from cellseg.results import Result
+from cellseg.result.result import Result
 
 __all__ = ["anndata_of", "write"]
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from cellseg.export._cells import tables
 from cellseg.export._columns import described
-from cellseg.results import Result, load_result
+from cellseg.result.result import Result, load_result
 
 _TYPES = {"str": pa.dictionary(pa.int32(), pa.string()), "bool": pa.bool_()}
 _IMAGE = pa.field("image", _TYPES["str"])

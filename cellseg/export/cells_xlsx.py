@@ -13,7 +13,8 @@ from xlsxwriter.exceptions import FileCreateError
 
 from cellseg.export._cells import tables
 from cellseg.export._columns import described
-from cellseg.results import Result, with_texts
+from cellseg.result.result import Result
+from cellseg.result.table import with_texts
 from cellseg.text import as_cell, visible
 
 SHEET_ROWS = 1_048_576

@@ -12,7 +12,8 @@ import numpy as np
 import tifffile
 
 from cellseg.export.labels_tiff import TILE_PX, _tiles
-from cellseg.results import Frame, Result
+from cellseg.geometry import Frame
+from cellseg.result.result import Result
 
 
 def write(result: Result, path: Path) -> None:

@@ -18,8 +18,8 @@ from roifile import ROI_OPTIONS, ROI_TYPE, ImagejRoi
 
 from cellseg.export._cells import Classes, blocks
 from cellseg.export._outlines import outlines, rings
-from cellseg.measure import REGION
-from cellseg.results import Result
+from cellseg.result.result import Result
+from cellseg.table import REGION
 from cellseg.text import visible
 
 _OUTSIDE_NAMES = re.compile(r"[^\w .+-]")

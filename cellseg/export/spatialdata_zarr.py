@@ -16,7 +16,7 @@ from spatialdata.models import Labels2DModel, TableModel
 from spatialdata.transformations import Scale
 
 from cellseg.export._anndata import anndata_of
-from cellseg.results import Result
+from cellseg.result.result import Result
 
 _ELEMENT, _KEY = "cells", "element"
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from cellseg.errors import InputError
 from cellseg.export import anndata_of, outlines_of
-from cellseg.measure.summary import Summary
 from cellseg.pipeline.page import page_of
-from cellseg.results import Result
-from cellseg.results import load_result as load_folder
+from cellseg.result.result import Result
+from cellseg.result.result import load_result as load_folder
+from cellseg.table.summary import Summary
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,19 +6,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from cellseg.classify import measurement
 from cellseg.counting.stages import SlideCount
+from cellseg.derive import reclassify
+from cellseg.derive.classified import Classification
+from cellseg.derive.markers import measurement
+from cellseg.derive.spatial import SPATIAL, near_within, spatial
+from cellseg.draw.overlay import overlay, overview
 from cellseg.errors import CellsegError, SettingsError
 from cellseg.export import EXPORTS, export
-from cellseg.measure.around import around_columns
-from cellseg.measure.spatial import Near
 from cellseg.pipeline.events import Note
 from cellseg.protocol import Marker
-from cellseg.results import OUTLINES, OVERVIEW, Result, load_result, reclassify
-from cellseg.results.classified import Classification
-from cellseg.results.overlay import overlay, overview
-from cellseg.results.spatial import SPATIAL, near_within, spatial
+from cellseg.result.publish import OUTLINES, OVERVIEW
+from cellseg.result.result import Result, load_result
 from cellseg.storage import Location
+from cellseg.table.around import around_columns
+from cellseg.table.neighbours import Near
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,8 +13,8 @@ from cellseg.pipeline.cells import Cells
 from cellseg.pipeline.events import CountResult
 from cellseg.pipeline.page import in_python
 from cellseg.pipeline.progress import ProgressLine
-from cellseg.pipeline.run import run
 from cellseg.protocol import CountProtocol
+from cellseg.run import run
 from cellseg.storage import Location, as_location
 
 
@@ -92,7 +92,7 @@ def count(
         InputError, SettingsError or OutputError, each also the builtin that it resembles.
 
     For more settings build a :class:`cellseg.counting.request.CountRequest` and drain
-    :func:`cellseg.pipeline.run.run`.
+    :func:`cellseg.run.run`.
     """
     request = CountRequest(
         image=as_location(image),

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cellseg.geometry import Tile
+from cellseg.geometry import Frame, Tile
 from cellseg.instances import Instances
 from cellseg.pipeline.cells import Cells
-from cellseg.results import Frame
 from cellseg.storage import Location, RemotePath
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from cellseg.derive.classified import Classification
+from cellseg.derive.expand import expand
 from cellseg.errors import SettingsError
 from cellseg.pipeline.classified import Remade, classify_result, remake
 from cellseg.pipeline.events import Note
-from cellseg.results import load_result
-from cellseg.results.classified import Classification
-from cellseg.results.expand import expand
+from cellseg.result.result import load_result
 from cellseg.storage import Location
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from cellseg.measure.areas import AreaStatistics
-from cellseg.measure.summary import Summary
-from cellseg.results import OUTLINES, readable
+from cellseg.result.files import readable
+from cellseg.result.publish import OUTLINES
+from cellseg.table.areas import AreaStatistics
+from cellseg.table.summary import Summary
 from cellseg.text import visible
 
 _OPTION = re.compile(r"--([a-z][a-z-]*)(?: (?=[A-Z]{2,}))?")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from cellseg.derive.spatial import near_within, spatial
 from cellseg.pipeline.classified import Remade, remake
 from cellseg.pipeline.events import Note
-from cellseg.results import load_result
-from cellseg.results.spatial import near_within, spatial
+from cellseg.result.result import load_result
 
 
 def spatial_result(folder: Path, *, within: int | None = None) -> Remade:
@@ -19,7 +19,7 @@ def spatial_result(folder: Path, *, within: int | None = None) -> Remade:
     folder : Path
         A finished result; its table, record and exports are replaced.
     within : int, optional
-        See :func:`cellseg.results.spatial.spatial`.
+        See :func:`cellseg.derive.spatial.spatial`.
 
     Raises
     ------

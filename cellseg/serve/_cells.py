@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cellseg.derive.corrections import Corrections
 from cellseg.errors import InputError
 from cellseg.geometry import Box
-from cellseg.results import Result, read_parts
-from cellseg.results.corrections import Corrections
+from cellseg.result.result import Result
+from cellseg.result.table import read_parts
 from cellseg.text import from_cell
 
 _PLACE = ("centroid_y_px", "centroid_x_px")

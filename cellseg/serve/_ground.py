@@ -12,13 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cellseg.derive.corrections import open_result_slide
+from cellseg.draw import parts_of
+from cellseg.draw.outlined import Ground, recorded_ground
 from cellseg.errors import CellsegError
 from cellseg.geometry import Box
-from cellseg.intensity.normalise import Light, Normaliser
-from cellseg.picture import parts_of
-from cellseg.results import Ground, Result, recorded_ground
-from cellseg.results.corrections import open_result_slide
+from cellseg.result.result import Result
 from cellseg.slide import Level, Slide
+from cellseg.stain.normalise import Light, Normaliser
 from cellseg.storage import Location
 
 TILE_SOURCE_PX = 6_000_000

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cellseg.draw import borders, colours
 from cellseg.geometry import Box, Frame
-from cellseg.picture import borders, colours
-from cellseg.results import labels_at
-from cellseg.results.labels import LabelImage
+from cellseg.result.labels import LabelImage, labels_at
 
 OUTLINED_FROM_PX = 7.0
 """A usual cell's diameter in the picture; of smaller ones the share of each pixel is shown."""

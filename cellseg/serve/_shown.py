@@ -14,17 +14,18 @@ from numpy.typing import NDArray
 from skimage.measure import find_contours
 
 from cellseg.annotations.region import Region
+from cellseg.derive.corrections import Corrections, PatchedPyramid
+from cellseg.draw import colours
 from cellseg.errors import CellsegError, InputError
 from cellseg.geometry import Box
-from cellseg.measure.areas import AreaStatistics
-from cellseg.picture import colours
-from cellseg.results import CORRECTIONS, Result
-from cellseg.results.corrections import Corrections, PatchedPyramid
-from cellseg.results.rows import Rows
+from cellseg.result.publish import CORRECTIONS
+from cellseg.result.result import Result
+from cellseg.result.rows import Rows
 from cellseg.serve._cells import Cells
 from cellseg.serve._ground import SlidePicture, coarsest_halving
 from cellseg.serve._masks import mask_tile
 from cellseg.storage import Location
+from cellseg.table.areas import AreaStatistics
 from cellseg.text import visible
 
 TILE_PX = 256

@@ -19,8 +19,9 @@ import numpy as np
 
 from cellseg.errors import CellsegError, InputError
 from cellseg.geometry import Box
-from cellseg.results import CORRECTIONS, Result, load_result
-from cellseg.results.files import plain
+from cellseg.result.files import plain
+from cellseg.result.publish import CORRECTIONS
+from cellseg.result.result import Result, load_result
 from cellseg.serve._shown import Of, Shown
 from cellseg.slide import ChunkCache
 from cellseg.storage import Location

@@ -10,11 +10,13 @@ from napari.utils.notifications import show_info
 from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QPushButton, QWidget
 
-from cellseg.classify import Blocks, histogram, propose
+from cellseg.derive.auto import propose
+from cellseg.derive.classified import Classification
+from cellseg.derive.histogram import histogram
+from cellseg.derive.interval import Blocks
+from cellseg.draw import colours
 from cellseg.errors import CellsegError
-from cellseg.picture import colours
 from cellseg.protocol import Marker
-from cellseg.results.classified import Classification
 from cellseg_napari._attempt import attempt, tell
 from cellseg_napari._background import in_background
 from cellseg_napari._colour_bar import ColourBar

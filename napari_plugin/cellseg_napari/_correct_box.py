@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QGridLayout, QLabel, QPushButton, QWidget
 
+from cellseg.derive.corrections import Corrections, Edit, export_training
 from cellseg.errors import CellsegError
 from cellseg.geometry import Box
-from cellseg.results.corrections import Corrections, Edit, export_training
 from cellseg_napari._attempt import attempt, tell
 from cellseg_napari._background import in_background
 from cellseg_napari._inspect import Inspector
@@ -28,7 +28,7 @@ from cellseg_napari._shortcuts import KEYS
 from cellseg_napari._words import counted, in_fields
 
 if TYPE_CHECKING:
-    from cellseg.results import Result
+    from cellseg.result.result import Result
 
 
 class CorrectBox(QWidget):  # type: ignore[misc]

@@ -23,7 +23,7 @@ from cellseg_napari._words import in_fields
 
 if TYPE_CHECKING:
     from cellseg.counting.request import CountRequest
-    from cellseg.detect import Detector
+    from cellseg.network.detector import Detector
     from cellseg.pipeline.events import Event
 
 

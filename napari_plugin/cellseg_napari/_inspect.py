@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.annotations.region import Region
+from cellseg.draw import colours
 from cellseg.errors import CellsegError
-from cellseg.picture import colours
 from cellseg.text import visible
 from cellseg_napari._opened import KEY, Opened, camera_of, refresh
 from cellseg_napari._outlines import world_outlines

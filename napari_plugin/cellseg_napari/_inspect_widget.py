@@ -13,7 +13,7 @@ from napari.layers import Labels
 from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QTabWidget, QVBoxLayout, QWidget
 
-from cellseg.results.corrections import Edit
+from cellseg.derive.corrections import Edit
 from cellseg_napari._attempt import attempt
 from cellseg_napari._cell_table import CellTableView
 from cellseg_napari._classify_box import ClassifyBox

@@ -10,7 +10,7 @@ from napari.layers import Shapes
 from qtpy.QtCore import QSignalBlocker, QTimer, Signal
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QWidget
 
-from cellseg.picture import colours
+from cellseg.draw import colours
 from cellseg_napari._colour_bar import ColourBar
 from cellseg_napari._columns import ColumnReader
 from cellseg_napari._histogram import HistogramRange

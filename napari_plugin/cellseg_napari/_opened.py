@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cellseg.derive.corrections import Corrections, Edit, PatchedPyramid
 from cellseg.errors import CellsegError, InputError
-from cellseg.results import Result
-from cellseg.results.corrections import Corrections, Edit, PatchedPyramid
+from cellseg.result.result import Result
 from cellseg_napari._array_like import ArrayLike
 from cellseg_napari._shown import CellFilter, ShownLabels, ShownValues, Values, multiscale
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from cellseg.derive.corrections import Edit
 from cellseg.errors import SettingsError
 from cellseg.geometry import Box
-from cellseg.results.corrections import Edit
 from cellseg_napari._opened import KEY, Opened
 from cellseg_napari._reader import placed
 

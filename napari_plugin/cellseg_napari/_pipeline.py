@@ -14,27 +14,27 @@ from cellseg.counting.request import CountRequest
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from cellseg.detect import Detector
+    from cellseg.network.detector import Detector
     from cellseg.pipeline.events import Event
 
 _lock = Lock()
 
 
 def pipeline() -> ModuleType:
-    """:mod:`cellseg.pipeline.run`, and with it torch.
+    """:mod:`cellseg.run`, and with it torch.
 
     torchvision pulls in triton, and triton brings an LLVM of its own. Where OpenGL is drawn by
     Mesa, its LLVM is in the process by then, and loading the second one crashes it. cellseg
     compiles nothing, so triton is kept out while torch is imported; who wants it later gets it.
     """
     with _lock:
-        if "cellseg.pipeline.run" in sys.modules:
-            return sys.modules["cellseg.pipeline.run"]
+        if "cellseg.run" in sys.modules:
+            return sys.modules["cellseg.run"]
         kept_out = "triton" not in sys.modules
         if kept_out:
             sys.modules["triton"] = None  # type: ignore[assignment]
         try:
-            return import_module("cellseg.pipeline.run")
+            return import_module("cellseg.run")
         finally:
             if kept_out:
                 sys.modules.pop("triton", None)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cellseg.derive.corrections import PatchedPyramid
 from cellseg.pipeline.events import CountResult, Started, TileDone
-from cellseg.results.corrections import PatchedPyramid
 from cellseg_napari._layer_file import PLACED_KEY, file_of
 from cellseg_napari._opened import results_in
 from cellseg_napari._reader import (

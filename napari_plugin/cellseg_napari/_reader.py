@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
 
-    from cellseg.results import Result
+    from cellseg.result.result import Result
     from cellseg.slide import Slide
 
 LayerData = tuple[Any, ...]
@@ -94,8 +94,8 @@ def read_result(folder: Path) -> list[LayerData]:
     InputError
         If the folder holds no finished result.
     """
-    from cellseg.results import load_result
-    from cellseg.results.corrections import find_slide, opening
+    from cellseg.derive.corrections import find_slide, opening
+    from cellseg.result.result import load_result
 
     result = load_result(folder)
     try:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.picture import borders
-from cellseg.results.corrections import PatchedLevel
+from cellseg.derive.corrections import PatchedLevel
+from cellseg.draw import borders
 from cellseg_napari._array_like import ArrayLike
 
 OUTLINE_PX = 2

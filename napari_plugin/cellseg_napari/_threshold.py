@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.classify import Blocks, Labelling, allred, grades, h_score, labelling, spatial_blocks
+from cellseg.derive.interval import Blocks, spatial_blocks
+from cellseg.derive.markers import grades
+from cellseg.derive.scores import Labelling, allred, h_score, labelling
 from cellseg.protocol import Marker
 from cellseg_napari._words import counted
 

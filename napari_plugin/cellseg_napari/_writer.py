@@ -56,7 +56,7 @@ def _write_table(opened: Opened, path: Path) -> None:
     if corrections is None or not corrections.touched:
         shutil.copyfile(opened.result.table_path, path)
         return
-    from cellseg.results import with_texts
+    from cellseg.result.table import with_texts
 
     first = True
     with path.open("w", encoding="utf-8", newline="") as file:

@@ -19,8 +19,8 @@ from cellseg.annotations.outlines import outline_of
 from cellseg.annotations.run_lengths import encoded
 from cellseg.errors import InputError
 from cellseg.geometry import Box
-from cellseg.training.crops import cut
-from cellseg.training.validate import split
+from cellseg.train.crops import cut
+from cellseg.train.validate import split
 
 # pycocotools' own decoder is behind NumPy 2; cellseg does not use it.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -7,17 +7,11 @@ import pandas as pd
 import pytest
 from scipy import ndimage
 
-from cellseg.classify import (
-    Blocks,
-    allred,
-    classify,
-    h_score,
-    histogram,
-    measurement,
-    propose,
-    share_interval,
-    spatial_blocks,
-)
+from cellseg.derive.auto import propose
+from cellseg.derive.histogram import histogram
+from cellseg.derive.interval import Blocks, share_interval, spatial_blocks
+from cellseg.derive.markers import classify, measurement
+from cellseg.derive.scores import allred, h_score
 from cellseg.errors import SettingsError
 from cellseg.protocol import Marker
 

@@ -15,20 +15,18 @@ import tifffile
 from cellseg.cli import _progress, main
 from cellseg.cli.train import _finish
 from cellseg.counting.request import CountRequest
-from cellseg.detect.threshold import ThresholdDetector
-from cellseg.models.weights import ModelCard
+from cellseg.network.threshold import ThresholdDetector
+from cellseg.network.weights import ModelCard
 from cellseg.pipeline import run as pipeline
-from cellseg.results import load_result
+from cellseg.result.result import load_result
 from cellseg.synthetic import write_disc_slide
-from cellseg.training.run import Trained
+from cellseg.train.run import Trained
 
 
 @pytest.fixture(autouse=True)
 def _stand_in(monkeypatch):
     """Count without the network's weights."""
-    monkeypatch.setattr(
-        "cellseg.pipeline.run.load_detector", lambda model, **_: ThresholdDetector()
-    )
+    monkeypatch.setattr("cellseg.run.load_detector", lambda model, **_: ThresholdDetector())
 
 
 @pytest.fixture
@@ -379,7 +377,7 @@ def test_ctrl_c_keeps_what_is_done(cellseg, tmp_path, monkeypatch):
 
     args = ("count", tmp_path / "a.tif", "--tile", "128", "--no-prefilter")
     with monkeypatch.context() as patch:
-        patch.setattr("cellseg.pipeline.run.load_detector", lambda model, **_: Stopped())
+        patch.setattr("cellseg.run.load_detector", lambda model, **_: Stopped())
         code, _, err = cellseg(*args)
     assert code == 130
     assert "interrupted" in err

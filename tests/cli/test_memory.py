@@ -61,7 +61,7 @@ def test_a_lack_of_memory_is_told_as_such(tmp_path, monkeypatch, capsys, error) 
     def run(request: object, **options: object) -> None:
         raise error
 
-    monkeypatch.setattr("cellseg.pipeline.run.run", run)
+    monkeypatch.setattr("cellseg.run.run", run)
     monkeypatch.setattr(sys, "argv", ["cellseg", "count", str(picture)])
     with pytest.raises(SystemExit) as ended:
         main()

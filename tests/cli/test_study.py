@@ -11,18 +11,16 @@ import pandas as pd
 import pytest
 
 from cellseg.cli import main
-from cellseg.detect.threshold import ThresholdDetector
-from cellseg.measure.doubts import FEWEST
+from cellseg.network.threshold import ThresholdDetector
 from cellseg.pipeline import run as pipeline
 from cellseg.synthetic import write_disc_slide
+from cellseg.table.doubts import FEWEST
 
 
 @pytest.fixture(autouse=True)
 def _stand_in(monkeypatch):
     """Count without the network's weights."""
-    monkeypatch.setattr(
-        "cellseg.pipeline.run.load_detector", lambda model, **_: ThresholdDetector()
-    )
+    monkeypatch.setattr("cellseg.run.load_detector", lambda model, **_: ThresholdDetector())
 
 
 @pytest.fixture

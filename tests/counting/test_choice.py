@@ -11,11 +11,11 @@ from cellseg.counting.channel import choose_channels, nuclear_score
 from cellseg.counting.plan import make_plan
 from cellseg.counting.request import CountRequest
 from cellseg.counting.sample import sample
-from cellseg.detect import DetectorInfo
 from cellseg.errors import SettingsError
-from cellseg.intensity.stain import guess_stain
+from cellseg.network.detector import DetectorInfo
 from cellseg.protocol import load_protocol
 from cellseg.slide import open_slide
+from cellseg.stain.stain import guess_stain
 from cellseg.synthetic import (
     FluorescenceScene,
     StainedScene,

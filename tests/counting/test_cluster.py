@@ -20,11 +20,11 @@ import pytest
 
 from cellseg.counting.dask.connect import connected
 from cellseg.counting.request import CountRequest
-from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import CellsegError, InputError, RegionError, SettingsError
-from cellseg.pipeline.run import CountResult, Note, TileDone, detector_key, run
+from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
-from cellseg.results import load_result
+from cellseg.result.result import load_result
+from cellseg.run import CountResult, Note, TileDone, detector_key, run
 from cellseg.synthetic import write_disc_slide
 
 distributed = pytest.importorskip("distributed")
@@ -492,8 +492,8 @@ def test_an_open_slide_is_not_closed_under_its_reader(slide, tmp_path):
     from cellseg.counting.dask.worker import KEPT, Bench
     from cellseg.counting.plan import make_plan
     from cellseg.counting.tiles import TileSource
-    from cellseg.intensity.normalise import Normaliser
     from cellseg.slide import open_slide
+    from cellseg.stain.normalise import Normaliser
 
     path, _ = slide
     detector = ThresholdDetector()

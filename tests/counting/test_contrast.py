@@ -10,10 +10,10 @@ import tifffile
 from PIL import Image
 from scipy import ndimage
 
-from cellseg.detect.threshold import ThresholdDetector
-from cellseg.intensity.contrast import look_at
-from cellseg.pipeline.run import CountRequest, CountResult, run
-from cellseg.results import load_result
+from cellseg.network.threshold import ThresholdDetector
+from cellseg.result.result import load_result
+from cellseg.run import CountRequest, CountResult, run
+from cellseg.stain.contrast import look_at
 from cellseg.synthetic import FluorescenceScene, draw_fluorescence
 from cellseg.synthetic.stained import StainedScene, draw_stained
 

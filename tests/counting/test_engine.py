@@ -127,8 +127,8 @@ def test_a_batch_is_bounded_by_the_bytes_of_its_tiles(channels, wanted, expected
     from types import SimpleNamespace
 
     from cellseg.counting.work import tiles_together
-    from cellseg.detect.threshold import ThresholdDetector
     from cellseg.geometry import TileGrid
+    from cellseg.network.threshold import ThresholdDetector
 
     source = SimpleNamespace(
         plan=SimpleNamespace(grid=TileGrid(9000, 9000, 1024, 128)),

@@ -7,11 +7,11 @@ import pytest
 import tifffile
 from PIL import Image
 
-from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import CellsegError, InputError
 from cellseg.geometry import Box
-from cellseg.pipeline.run import CountRequest, CountResult, run
-from cellseg.results import load_result
+from cellseg.network.threshold import ThresholdDetector
+from cellseg.result.result import load_result
+from cellseg.run import CountRequest, CountResult, run
 from cellseg.slide import open_slide
 from cellseg.synthetic import draw_discs
 

@@ -25,16 +25,16 @@ from cellseg.counting.choice import choose_protocol, fit_grid
 from cellseg.counting.plan import Plan, make_plan
 from cellseg.counting.request import CountRequest
 from cellseg.counting.sample import sample
-from cellseg.detect.threshold import ThresholdDetector
+from cellseg.draw.overview import _outlined
 from cellseg.errors import OutputError, RegionError, SettingsError
 from cellseg.instances import Instances
-from cellseg.pipeline.run import CountResult, Note, Started, TileDone, detector_key, run
+from cellseg.network.threshold import ThresholdDetector
+from cellseg.network.tissue import TissueMask
 from cellseg.protocol import load_protocol
-from cellseg.results import load_result
-from cellseg.results.overview import _outlined
+from cellseg.result.result import load_result
+from cellseg.run import CountResult, Note, Started, TileDone, detector_key, run
 from cellseg.slide import open_slide
 from cellseg.synthetic import write_disc_slide
-from cellseg.tissue import TissueMask
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
 
@@ -192,11 +192,11 @@ def test_killed_in_the_middle_the_same_command_finishes(slide, tmp_path):
         """
         import sys, time
         from pathlib import Path
-        from cellseg.pipeline.run import TileDone, run
+        from cellseg.run import TileDone, run
         from cellseg.counting.request import CountRequest
         from cellseg.counting.plan import Plan, make_plan
         from cellseg.protocol import load_protocol
-        from cellseg.detect.threshold import ThresholdDetector
+        from cellseg.network.threshold import ThresholdDetector
 
         class Slow(ThresholdDetector):
             def detect(self, tiles, *, fill):
@@ -409,10 +409,10 @@ def test_the_overview_shows_the_tissue_where_it_is(tmp_path, monkeypatch):
     monkeypatch.setattr("cellseg.counting.stages.find_tissue", lambda *_: left)
     seen = []
     monkeypatch.setattr(
-        "cellseg.results.folder.write_overview",
+        "cellseg.result.folder.write_overview",
         lambda path, overview, *_: seen.append(overview),
     )
-    monkeypatch.setattr("cellseg.results.folder.replacing", nullcontext)
+    monkeypatch.setattr("cellseg.result.folder.replacing", nullcontext)
     counted(request_for(path, prefilter=True, output=tmp_path / "a"))
     (overview,) = seen
     edge = np.flatnonzero((_outlined(overview) != overview.image).any(axis=(0, 2)))
@@ -482,7 +482,7 @@ def damaged(monkeypatch):
     def opened(*args, **options):
         return Damaged(open_slide(*args, **options), Box(300, 300, 310, 310))
 
-    monkeypatch.setattr("cellseg.pipeline.run.open_slide", opened)
+    monkeypatch.setattr("cellseg.run.open_slide", opened)
 
 
 def test_a_damaged_tile_is_left_out_and_said(slide, damaged, tmp_path):
@@ -544,7 +544,7 @@ def test_a_tile_that_failed_before_the_interruption_is_read_again(slide, monkeyp
     request = request_for(path, output=tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(
-            "cellseg.pipeline.run.open_slide",
+            "cellseg.run.open_slide",
             lambda *args, **options: Damaged(open_slide(*args, **options), Box(300, 300, 310, 310)),
         )
         with pytest.raises(KeyboardInterrupt):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from cellseg.errors import InputError
-from cellseg.results import load_result
+from cellseg.result.result import load_result
 from cellseg.synthetic import PyramidLayout, draw_discs, write_pyramid
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL and no fork there")

@@ -10,20 +10,20 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, roi_align
 
-from cellseg.detect import DetectorInfo
-from cellseg.detect.maskrcnn import MaskRCNNDetector, load_detector
-from cellseg.models.backbones import BACKBONES
-from cellseg.models.counting import best_precision, fold_norms, make_ready, own_settings
-from cellseg.models.maskrcnn import (
+from cellseg.network.backbones import BACKBONES
+from cellseg.network.counting import best_precision, fold_norms, make_ready, own_settings
+from cellseg.network.detect import MaskRCNNDetector, load_detector
+from cellseg.network.detector import DetectorInfo
+from cellseg.network.maskrcnn import (
     Architecture,
     Limits,
     build_maskrcnn,
     forward_batch,
     set_limits,
 )
-from cellseg.models.paste import paste_all
-from cellseg.models.pooling import roi_align as sampled
-from cellseg.models.weights import ModelCard, architecture_in, load_model, save_model
+from cellseg.network.paste import paste_all
+from cellseg.network.pooling import roi_align as sampled
+from cellseg.network.weights import ModelCard, architecture_in, load_model, save_model
 
 INFO = DetectorInfo(name="random", checksum="", classes=("cell",), object="cell")
 

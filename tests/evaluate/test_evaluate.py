@@ -12,15 +12,15 @@ from click.testing import CliRunner
 from imageio.v3 import imread, imwrite
 
 from cellseg.cli.evaluate import evaluate as command
-from cellseg.detect import DetectorInfo
-from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import InputError, SettingsError
-from cellseg.evaluate import EvaluateRequest, Evaluation, ImageDone, Note, evaluate, on_image
 from cellseg.instances import Instances
-from cellseg.metrics.fates import fates, tally
-from cellseg.metrics.judged import Judged
+from cellseg.judge.evaluate import EvaluateRequest, Evaluation, ImageDone, Note, evaluate, on_image
+from cellseg.judge.fates import fates, tally
+from cellseg.judge.judged import Judged
+from cellseg.judge.report import sample, worst_images, write_report
+from cellseg.network.detector import DetectorInfo
+from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
-from cellseg.report.evaluation import sample, worst_images, write_report
 
 WHITE, NUCLEUS = (236, 214, 228), (80, 50, 140)
 
@@ -70,7 +70,9 @@ def write_set(folder, truths, drawn, *, classes=("nucleus",), labels=None):
 @pytest.fixture
 def stand_in(monkeypatch):
     """A threshold in the network's place."""
-    monkeypatch.setattr("cellseg.evaluate.load_detector", lambda *_, **__: ThresholdDetector())
+    monkeypatch.setattr(
+        "cellseg.judge.evaluate.load_detector", lambda *_, **__: ThresholdDetector()
+    )
 
 
 PLACES = [(20, 20), (20, 60), (60, 20), (60, 90), (100, 150)]
@@ -104,7 +106,7 @@ def test_what_was_drawn_is_found_missed_and_invented_as_it_was_drawn(tmp_path, s
 
 def test_the_same_cells_as_a_count_writes(tmp_path, stand_in):
     from cellseg.counting.request import CountRequest
-    from cellseg.pipeline.run import CountResult, run
+    from cellseg.run import CountResult, run
 
     path = write_set(tmp_path, [PLACES], [PLACES])
     evaluation, _ = ended(EvaluateRequest(data=(path,), protocol="he", prefilter=False))
@@ -120,7 +122,7 @@ def test_the_same_cells_as_a_count_writes(tmp_path, stand_in):
 def test_classes_are_matched_by_name_and_told_apart(tmp_path, monkeypatch):
     typed = ThresholdDetector()
     typed.info = DetectorInfo("typed", "0" * 64, ("tumour", "stroma"), "nucleus")
-    monkeypatch.setattr("cellseg.evaluate.load_detector", lambda *_, **__: typed)
+    monkeypatch.setattr("cellseg.judge.evaluate.load_detector", lambda *_, **__: typed)
     path = write_set(
         tmp_path, [PLACES], [PLACES], classes=("stroma", "tumour"), labels=[1, 2, 2, 2, 1]
     )
@@ -224,7 +226,7 @@ def test_labels_are_taken_at_the_middle_of_each_pixel():
 
 def test_calibrate_writes_a_protocol_by_which_counts_carry_an_interval(tmp_path, stand_in):
     from cellseg.counting.request import CountRequest
-    from cellseg.pipeline.run import CountResult, run
+    from cellseg.run import CountResult, run
 
     path = write_set(tmp_path, [PLACES] * 6, [PLACES] * 5 + [[*PLACES, (120, 60)]])
     target = tmp_path / "mine.yaml"

@@ -11,9 +11,9 @@ from imageio.v3 import imwrite
 
 from cellseg.annotations.points import read_points
 from cellseg.cli.evaluate import evaluate as command
-from cellseg.detect import DetectorInfo
-from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import InputError
+from cellseg.network.detector import DetectorInfo
+from cellseg.network.threshold import ThresholdDetector
 
 CELLS = [(30, 40), (30, 100), (90, 60), (120, 150)]
 
@@ -23,7 +23,7 @@ def folder(tmp_path, monkeypatch):
     """An image with dark squares, a detector that calls them all ``round``."""
     detector = ThresholdDetector()
     detector.info = DetectorInfo("drawn", "0" * 12, ("round", "long"), "cell")
-    monkeypatch.setattr("cellseg.evaluate.points.load_detector", lambda *_, **__: detector)
+    monkeypatch.setattr("cellseg.judge.evaluate_points.load_detector", lambda *_, **__: detector)
     picture = np.full((160, 200, 3), (236, 214, 228), np.uint8)
     for y, x in CELLS:
         picture[y - 6 : y + 6, x - 6 : x + 6] = (80, 50, 140)

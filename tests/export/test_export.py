@@ -36,12 +36,15 @@ from scipy.ndimage import label as label_image
 
 from cellseg.annotations.coco import read_coco
 from cellseg.cli import main
+from cellseg.counting.report import Report
 from cellseg.errors import InputError, OutputError, SettingsError
 from cellseg.export import EXPORTS, _cells, cells_xlsx, check_exports, export, labels_tiff
 from cellseg.export._outlines import outlines
+from cellseg.geometry import Frame
 from cellseg.instances import Instances
-from cellseg.measure import Scale, columns, measure
-from cellseg.results import Frame, Report, Result, ResultFolder, load_result
+from cellseg.result.folder import ResultFolder
+from cellseg.result.result import Result, load_result
+from cellseg.table import Scale, columns, measure
 
 SCVERSE = {"cells.h5ad": "anndata", "spatialdata.zarr": "spatialdata"}
 """Exports whose packages may want an older pandas than the rest: tested where they are."""

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from cellseg.errors import SettingsError
-from cellseg.intensity.dyes import Dyes, estimated_dyes, given_dyes
 from cellseg.protocol import load_protocol
+from cellseg.stain.dyes import Dyes, estimated_dyes, given_dyes
 
 NAMES = ("hematoxylin", "dab")
 BLUE, BROWN = np.array([0.78, 0.58, 0.24]), np.array([0.40, 0.58, 0.71])

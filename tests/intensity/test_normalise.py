@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cellseg.intensity.normalise import Normaliser
+from cellseg.stain.normalise import Normaliser
 
 RAMP = np.arange(1001.0).reshape(1, 1001, 1)
 NAN = np.where(RAMP == 500, np.nan, RAMP)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellseg.measure import Scale
-from cellseg.measure.summary import SummaryBuilder
 from cellseg.pipeline.cells import Cells
+from cellseg.table import Scale
+from cellseg.table.summary import SummaryBuilder
 
 SCALE = Scale(2.0, 0.5)
 

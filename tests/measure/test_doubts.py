@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cellseg.measure import Scale
-from cellseg.measure.doubts import Expected, doubts
-from cellseg.measure.summary import SummaryBuilder
+from cellseg.table import Scale
+from cellseg.table.doubts import Expected, doubts
+from cellseg.table.summary import SummaryBuilder
 
 
 def said(diameters_px, *, mpp=0.25, usual_px=None, limits_um2=(4.0, 700.0), **more):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cellseg.measure.grow import OUTLINE_PX, grow, grown_blocks
+from cellseg.table.grow import OUTLINE_PX, grow, grown_blocks
 
 SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 40))
 SPARSE = st.sampled_from([0] * 12 + [1, 2, 3, 7, 2**32 - 1])

@@ -13,10 +13,10 @@ from skimage.measure import perimeter as benkrid_perimeter
 from skimage.measure import regionprops
 
 from cellseg.instances import Instances
-from cellseg.measure import Scale, channel_slugs, columns, measure
-from cellseg.measure import _table as table_module
-from cellseg.measure.around import around_columns
-from cellseg.measure.spatial import Near
+from cellseg.table import Scale, channel_slugs, columns, measure
+from cellseg.table import _table as table_module
+from cellseg.table.around import around_columns
+from cellseg.table.neighbours import Near
 
 UNIT = Scale(1.0, None)
 RGB = ("red", "green", "blue")

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from cellseg.annotations.region import Region, Regions
-from cellseg.measure.spatial import DENSITY_UM, Near, neighbourhood
+from cellseg.table.neighbours import DENSITY_UM, Near, neighbourhood
 
 SIDE = 400
 SLIDE = Regions((Region.box(-0.5, -0.5, SIDE - 0.5, SIDE - 0.5),))

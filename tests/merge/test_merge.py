@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
+from cellseg.counting.merge import MergeRules, MergeStats, SeamMerger, Settled
+from cellseg.counting.merge._masks import largest_piece
 from cellseg.geometry import Box, TileGrid
 from cellseg.instances import Instances
-from cellseg.merge import MergeRules, MergeStats, SeamMerger, Settled
-from cellseg.merge._masks import largest_piece
 
 # A busy machine is no fault: no deadlines.
 SLOW = [HealthCheck.too_slow]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cellseg.metrics.points import Field, PointScores, matched
+from cellseg.judge.points import Field, PointScores, matched
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from cellseg.instances import Instances
-from cellseg.metrics import (
+from cellseg.judge import (
     IOUS,
     Field,
     Overlaps,
@@ -16,8 +16,8 @@ from cellseg.metrics import (
     match,
     size_error,
 )
-from cellseg.metrics.calibration import best_threshold, calibrate
-from cellseg.metrics.judged import Judged
+from cellseg.judge.calibration import best_threshold, calibrate
+from cellseg.judge.judged import Judged
 
 
 def squares(*boxes, scores=None, classes=None):

@@ -14,10 +14,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from cellseg.errors import WeightsError
-from cellseg.models import backbones
-from cellseg.models.backbones import BACKBONES, load_imagenet, with_pyramid
-from cellseg.models.maskrcnn import SMALL, Architecture, TrainingLimits, build_maskrcnn
-from cellseg.models.weights import ModelCard, architecture_in, load_model, read_model, save_model
+from cellseg.network import backbones
+from cellseg.network.backbones import BACKBONES, load_imagenet, with_pyramid
+from cellseg.network.maskrcnn import SMALL, Architecture, TrainingLimits, build_maskrcnn
+from cellseg.network.weights import ModelCard, architecture_in, load_model, read_model, save_model
 
 CARD = ModelCard(name="test", classes=("nucleus",))
 

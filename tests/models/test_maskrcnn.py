@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
-from cellseg.detect.maskrcnn import _to_detections
-from cellseg.models import roi_heads
-from cellseg.models.maskrcnn import (
+from cellseg.network import roi_heads
+from cellseg.network.detect import _to_detections
+from cellseg.network.maskrcnn import (
     Limits,
     TrainingLimits,
     build_maskrcnn,

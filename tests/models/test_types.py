@@ -11,12 +11,12 @@ import torch
 
 from cellseg.counting.plan import make_plan
 from cellseg.counting.request import CountRequest
-from cellseg.detect import DetectorInfo
-from cellseg.detect.maskrcnn import load_detector
 from cellseg.errors import SettingsError, WeightsError
-from cellseg.models.maskrcnn import SMALL, TYPE_KEYS, build_maskrcnn
-from cellseg.models.types import TypeHead
-from cellseg.models.weights import ModelCard, load_start, read_model, save_model
+from cellseg.network.detect import load_detector
+from cellseg.network.detector import DetectorInfo
+from cellseg.network.maskrcnn import SMALL, TYPE_KEYS, build_maskrcnn
+from cellseg.network.types import TypeHead
+from cellseg.network.weights import ModelCard, load_start, read_model, save_model
 from cellseg.protocol import load_protocol
 from cellseg.slide import open_slide
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cellseg.models.unet import UNet
+from cellseg.network.unet import UNet
 
 
 def _net(widths: tuple[int, ...] = (4, 6, 8)) -> UNet:

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
 from cellseg.errors import OutputError, WeightsError
-from cellseg.models import weights
-from cellseg.models.maskrcnn import build_maskrcnn
-from cellseg.models.weights import (
+from cellseg.network import weights
+from cellseg.network.maskrcnn import build_maskrcnn
+from cellseg.network.weights import (
     DataCard,
     ModelCard,
     load_coco,
@@ -179,7 +179,7 @@ def test_one_byte_flipped(file, tmp_path):
 
 
 def test_weights_that_overflow_are_refused_in_one_line(file, tmp_path):
-    from cellseg.detect.maskrcnn import load_detector
+    from cellseg.network.detect import load_detector
 
     for part in ("rpn.head.cls_logits.bias", "roi_heads.box_predictor.cls_score.bias"):
         huge = rewritten(

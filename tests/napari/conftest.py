@@ -14,10 +14,13 @@ import pandas as pd
 import pytest
 import tifffile
 
+from cellseg.counting.report import Report
+from cellseg.draw.overview import Overview
+from cellseg.geometry import Frame
 from cellseg.instances import Instances
-from cellseg.measure import Column
-from cellseg.measure.summary import Summary
-from cellseg.results import Frame, Overview, Report, ResultFolder
+from cellseg.result.folder import ResultFolder
+from cellseg.table import Column
+from cellseg.table.summary import Summary
 
 # Warnings are errors here, but what napari's own modules say while they are imported is theirs.
 with warnings.catch_warnings(), suppress(ImportError):

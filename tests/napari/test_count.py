@@ -24,11 +24,11 @@ from napari.components import ViewerModel
 from napari.layers import Image, Layer, Shapes
 
 from cellseg.annotations.region import Region, Regions
-from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import SettingsError
-from cellseg.pipeline.run import CountResult, Started, TileDone
+from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
-from cellseg.results import load_result
+from cellseg.result.result import load_result
+from cellseg.run import CountResult, Started, TileDone
 from cellseg.slide import open_slide
 from cellseg.synthetic import write_disc_slide
 

@@ -22,10 +22,10 @@ from napari.components import ViewerModel
 from napari.layers import Layer, Shapes
 
 from cellseg.counting.request import CountRequest
-from cellseg.detect.threshold import ThresholdDetector
-from cellseg.pipeline.run import run
+from cellseg.derive.corrections import Corrections
+from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
-from cellseg.results.corrections import Corrections
+from cellseg.run import run
 from cellseg.synthetic import write_disc_slide
 
 PROTOCOL = load_protocol("he").changed(mpp=1.0, min_area_um2=0.0, tile_px=256, largest_cell_um=40.0)

@@ -21,10 +21,11 @@ from napari.components import ViewerModel
 from napari.layers import Layer
 from npe2 import PluginManifest
 
+from cellseg.derive.expand import expand
 from cellseg.errors import InputError, RegionError
 from cellseg.geometry import Box
-from cellseg.results import Result, ResultFolder, load_result
-from cellseg.results.expand import expand
+from cellseg.result.folder import ResultFolder
+from cellseg.result.result import Result, load_result
 from cellseg.slide import Slide, open_slide
 from cellseg.slide.formats import ENDINGS
 

@@ -13,7 +13,7 @@ pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
 from cellseg_napari._opened import Opened
 from cellseg_napari._threshold import History, Parted, first_measure, said, starting
 
-from cellseg.classify import Labelling
+from cellseg.derive.scores import Labelling
 from cellseg.protocol import Marker
 
 VALUES = np.array([0.1, 0.2, np.nan, 0.3, 0.4, 0.9])

@@ -22,10 +22,10 @@ from cellseg_napari._count import request_of
 from cellseg_napari._opened import results_in
 
 from cellseg.cli.view import require_display
-from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import SettingsError
+from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
-from cellseg.results import load_result
+from cellseg.result.result import load_result
 from cellseg.synthetic import PyramidLayout, draw_discs, write_pyramid
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from cellseg_napari._words import FIELDS, counted, in_fields, measurement, menu
 
 import cellseg
 from cellseg.errors import ExistingResultError
-from cellseg.measure import columns
+from cellseg.table import columns
 
 HOME = Path(cellseg.__file__).parent
 

@@ -10,14 +10,15 @@ import pytest
 from PIL import Image
 
 from cellseg.counting.request import CountRequest
-from cellseg.detect.threshold import ThresholdDetector
+from cellseg.derive.corrections import Corrections
 from cellseg.errors import InputError, SettingsError
 from cellseg.export import export
+from cellseg.network.threshold import ThresholdDetector
 from cellseg.pipeline.classified import classify_result
-from cellseg.pipeline.run import CountResult, run
 from cellseg.protocol import Marker, load_protocol
-from cellseg.results import load_result, publish
-from cellseg.results.corrections import Corrections
+from cellseg.result import publish
+from cellseg.result.result import load_result
+from cellseg.run import CountResult, run
 from cellseg.synthetic import PyramidLayout, draw_discs, write_pyramid
 
 PROTOCOL = load_protocol("ihc").changed(

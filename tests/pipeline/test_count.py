@@ -21,19 +21,19 @@ import tifffile
 from PIL import Image
 
 import cellseg
-import cellseg.pipeline.run
+import cellseg.run
 from cellseg.annotations.region import Region, Regions
-from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import CountWarning, ExistingResultError, InputError
+from cellseg.network.threshold import ThresholdDetector
 from cellseg.pipeline.page import in_python
-from cellseg.results import load_result
+from cellseg.result.result import load_result
 from cellseg.synthetic import write_disc_slide
 
 
 @pytest.fixture
 def slide(tmp_path, monkeypatch):
     """A slide of discs and its truth; found by a threshold, so that no network is needed."""
-    monkeypatch.setattr(cellseg.pipeline.run, "load_detector", lambda *_, **__: ThresholdDetector())
+    monkeypatch.setattr(cellseg.run, "load_detector", lambda *_, **__: ThresholdDetector())
     truth = write_disc_slide(tmp_path / "slide.svs", np.random.default_rng(1))
     return tmp_path / "slide.svs", truth
 
@@ -259,7 +259,7 @@ def test_progress_in_a_notebook_and_nowhere_else(slide, monkeypatch, capsys):
 
 @pytest.mark.filterwarnings("ignore::cellseg.CountWarning")
 def test_a_channel_by_its_number(tmp_path, monkeypatch):
-    monkeypatch.setattr(cellseg.pipeline.run, "load_detector", lambda *_, **__: ThresholdDetector())
+    monkeypatch.setattr(cellseg.run, "load_detector", lambda *_, **__: ThresholdDetector())
     pixels = np.zeros((2, 128, 128), np.uint8)
     pixels[1, 40:52, 60:72] = 200
     tifffile.imwrite(tmp_path / "two.ome.tif", pixels, metadata={"axes": "CYX"})

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from cellseg.cli.doctor import doctor as command
-from cellseg.models import weights
+from cellseg.network import weights
 from cellseg.pipeline import doctor
 
 ASKED = ("click>=8", 'napari>=0.6; extra == "napari"', 'sahi>=0.11; extra == "test"')

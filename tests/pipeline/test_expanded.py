@@ -10,19 +10,19 @@ import pandas as pd
 import pytest
 import tifffile
 
+import cellseg.derive.expand as expanding
 from cellseg.counting.request import CountRequest
-from cellseg.detect.threshold import ThresholdDetector
+from cellseg.derive.corrections import Corrections, open_result_slide
+from cellseg.draw.overlay import overlay
 from cellseg.errors import InputError, SettingsError
 from cellseg.export import export
 from cellseg.geometry import Box
+from cellseg.network.threshold import ThresholdDetector
 from cellseg.pipeline.classified import classify_result
 from cellseg.pipeline.expanded import expand_result
-from cellseg.pipeline.run import CountResult, run
 from cellseg.protocol import Marker, load_protocol
-from cellseg.results import expand as expanding
-from cellseg.results import load_result
-from cellseg.results.corrections import Corrections, open_result_slide
-from cellseg.results.overlay import overlay
+from cellseg.result.result import load_result
+from cellseg.run import CountResult, run
 from cellseg.synthetic import PyramidLayout, write_pyramid
 
 PROTOCOL = load_protocol("ihc").changed(

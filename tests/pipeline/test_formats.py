@@ -8,9 +8,9 @@ import pytest
 from microscopes import CELLS, COLOUR, GREYS
 
 from cellseg.counting.request import CountRequest
-from cellseg.detect.threshold import ThresholdDetector
+from cellseg.network.threshold import ThresholdDetector
 from cellseg.pipeline.events import CountResult
-from cellseg.pipeline.run import run
+from cellseg.run import run
 
 
 @pytest.mark.parametrize("form", [*COLOUR, *(f"{form}, dyes" for form in GREYS)])

@@ -15,18 +15,18 @@ from PIL import Image
 from cellseg.annotations.region import Region, Regions
 from cellseg.cli._progress import Reporter
 from cellseg.counting.request import CountRequest
-from cellseg.detect.threshold import ThresholdDetector
+from cellseg.derive.corrections import Corrections
+from cellseg.draw.overlay import overlay
 from cellseg.errors import ExistingResultError, SettingsError
 from cellseg.export import export
-from cellseg.measure.regions import lines
+from cellseg.network.threshold import ThresholdDetector
+from cellseg.network.tissue import TissueMask
 from cellseg.pipeline.count import count
-from cellseg.pipeline.run import CountResult, Note, Started, run
 from cellseg.protocol import load_protocol
-from cellseg.results import load_result
-from cellseg.results.corrections import Corrections
-from cellseg.results.overlay import overlay
+from cellseg.result.result import load_result
+from cellseg.run import CountResult, Note, Started, run
 from cellseg.synthetic import write_disc_slide
-from cellseg.tissue import TissueMask
+from cellseg.table.regions import lines
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
 MPP = 0.5
@@ -176,7 +176,7 @@ def test_the_cells_of_regions_do_not_depend_on_the_tile(slide, part, tmp_path, t
 
 
 def test_from_python(slide, tmp_path, monkeypatch):
-    monkeypatch.setattr("cellseg.pipeline.run.load_detector", lambda *_, **__: ThresholdDetector())
+    monkeypatch.setattr("cellseg.run.load_detector", lambda *_, **__: ThresholdDetector())
     path, _ = slide
     drawn = tmp_path / "tumour.geojson"
     drawn.write_text(json.dumps(REGIONS.as_geojson()))

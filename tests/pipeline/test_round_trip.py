@@ -16,12 +16,12 @@ import shapely
 
 from cellseg.annotations.region import Region, Regions
 from cellseg.counting.request import CountRequest
-from cellseg.detect.threshold import ThresholdDetector
+from cellseg.derive.corrections import Corrections
 from cellseg.instances import Instances
-from cellseg.pipeline.run import CountResult, TileDone, run
+from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import Marker, load_protocol
-from cellseg.results import load_result
-from cellseg.results.corrections import Corrections
+from cellseg.result.result import load_result
+from cellseg.run import CountResult, TileDone, run
 from cellseg.synthetic import PyramidLayout, draw_discs, write_pyramid
 
 PROTOCOL = load_protocol("ihc").changed(

@@ -7,11 +7,11 @@ import pytest
 from scipy import ndimage
 
 from cellseg.counting.request import CountRequest
-from cellseg.detect.threshold import ThresholdDetector
+from cellseg.network.threshold import ThresholdDetector
 from cellseg.pipeline.classified import classify_result
-from cellseg.pipeline.run import CountResult, run
 from cellseg.protocol import Marker, load_protocol
-from cellseg.results import load_result
+from cellseg.result.result import load_result
+from cellseg.run import CountResult, run
 from cellseg.synthetic import (
     DAB_THRESHOLDS,
     ImmunoScene,

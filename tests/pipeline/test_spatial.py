@@ -11,16 +11,17 @@ import pytest
 
 from cellseg.annotations.region import Region, Regions
 from cellseg.counting.request import CountRequest
-from cellseg.detect.threshold import ThresholdDetector
+from cellseg.derive.corrections import Corrections
 from cellseg.errors import InputError, SettingsError
 from cellseg.export import export
+from cellseg.network.threshold import ThresholdDetector
 from cellseg.pipeline.classified import classify_result
 from cellseg.pipeline.expanded import expand_result
-from cellseg.pipeline.run import CountResult, run
 from cellseg.pipeline.spatial import spatial_result
 from cellseg.protocol import Marker, load_protocol
-from cellseg.results import load_result, publish
-from cellseg.results.corrections import Corrections
+from cellseg.result import publish
+from cellseg.result.result import load_result
+from cellseg.run import CountResult, run
 from cellseg.synthetic import PyramidLayout, draw_discs, write_pyramid
 
 PROTOCOL = load_protocol("ihc").changed(

@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from cellseg.counting.report import Report
+from cellseg.geometry import Frame
 from cellseg.instances import Instances
-from cellseg.measure import Scale
-from cellseg.measure.summary import SummaryBuilder
-from cellseg.results import Frame, Report, Result, ResultFolder, load_result
+from cellseg.result.folder import ResultFolder
+from cellseg.result.result import Result, load_result
+from cellseg.table import Scale
+from cellseg.table.summary import SummaryBuilder
 
 SIDE = 256
 

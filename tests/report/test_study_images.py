@@ -9,7 +9,7 @@ from microscopes import plate
 
 from cellseg.cli._study import Left
 from cellseg.errors import InputError, SettingsError
-from cellseg.report.study.images import Image, find_images, result_names
+from cellseg.study.images import Image, find_images, result_names
 
 
 def touched(*paths):

@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 from report.made import made
 
+from cellseg.draw import SCALE_KEY, keep_parts, parts_of, write_png
+from cellseg.draw.page import document
 from cellseg.errors import OutputError
-from cellseg.picture import SCALE_KEY, keep_parts, parts_of, write_png
-from cellseg.report.page import document
-from cellseg.report.study.folder import Study, load_study
-from cellseg.report.study.page import PICTURES_BYTES, _figures, write_study
-from cellseg.report.study.pictures import pictures
-from cellseg.report.study.rows import Row
-from cellseg.report.study.sizes import hexes
+from cellseg.study.folder import Study, load_study
+from cellseg.study.page import PICTURES_BYTES, _figures, write_study
+from cellseg.study.pictures import pictures
+from cellseg.study.rows import Row
+from cellseg.study.sizes import hexes
 
 NASTY = "<script>window.ran=1<script>.tif"
 

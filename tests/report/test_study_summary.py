@@ -11,10 +11,10 @@ from openpyxl import load_workbook
 from report.made import edit, made
 
 from cellseg.errors import InputError, OutputError
-from cellseg.report.study.cells import write_cells
-from cellseg.report.study.folder import load_study
-from cellseg.report.study.rows import Row
-from cellseg.report.study.summary import with_failures, write_summary
+from cellseg.study.cells import write_cells
+from cellseg.study.folder import load_study
+from cellseg.study.rows import Row
+from cellseg.study.summary import with_failures, write_summary
 from cellseg.text import from_cell
 
 

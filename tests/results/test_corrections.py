@@ -11,14 +11,7 @@ import pytest
 
 from cellseg.annotations.coco import read_coco
 from cellseg.counting.request import CountRequest
-from cellseg.detect.threshold import ThresholdDetector
-from cellseg.errors import InputError, OutputError, SettingsError
-from cellseg.geometry import Box
-from cellseg.models.maskrcnn import TrainingLimits
-from cellseg.pipeline.run import CountResult, run
-from cellseg.protocol import load_protocol
-from cellseg.results import load_result
-from cellseg.results.corrections import (
+from cellseg.derive.corrections import (
     LOG_NAME,
     Corrections,
     EditedCell,
@@ -27,9 +20,16 @@ from cellseg.results.corrections import (
     export_training,
     find_slide,
 )
-from cellseg.results.corrections._shapes import joined, split_along, split_in
+from cellseg.derive.corrections._shapes import joined, split_along, split_in
+from cellseg.errors import InputError, OutputError, SettingsError
+from cellseg.geometry import Box
+from cellseg.network.maskrcnn import TrainingLimits
+from cellseg.network.threshold import ThresholdDetector
+from cellseg.protocol import load_protocol
+from cellseg.result.result import load_result
+from cellseg.run import CountResult, run
 from cellseg.synthetic import write_disc_slide
-from cellseg.training.run import TrainRequest, train
+from cellseg.train.run import TrainRequest, train
 
 PROTOCOL = load_protocol("he").changed(mpp=1.0, min_area_um2=0.0, tile_px=128, largest_cell_um=40.0)
 """The slide has 0.5 µm/px, so a lattice pixel is two of its pixels wide."""
@@ -205,7 +205,7 @@ def test_painting_adds_changes_and_erases_at_once(folder):
 
 
 def test_only_what_changed_is_measured(folder, monkeypatch):
-    from cellseg.results.corrections import _slide
+    from cellseg.derive.corrections import _slide
 
     measured = []
     real = _slide.Measurer.measure
@@ -410,7 +410,7 @@ def test_a_damaged_log_is_told_and_left_alone(folder, damage, said):
 
 
 def test_one_more_edit_does_not_write_out_the_masks_of_the_others_again(folder, monkeypatch):
-    from cellseg.results.corrections import _edit
+    from cellseg.derive.corrections import _edit
 
     before = Corrections.open(folder)
     for label in range(1, 20):
@@ -435,7 +435,7 @@ def test_a_table_whose_rows_are_gone_is_not_corrected(folder):
 
 
 def test_an_edit_that_cannot_be_kept_on_disk_is_not_lost(folder, monkeypatch):
-    from cellseg.results import files
+    from cellseg.result import files
 
     corrections = Corrections.open(folder)
 
@@ -517,7 +517,7 @@ def test_painting_is_seen_at_every_level_and_only_where_it_was_painted():
 
 
 def test_what_was_painted_outlives_the_chunks_that_stay_decoded(monkeypatch):
-    from cellseg.results.corrections import _pyramid
+    from cellseg.derive.corrections import _pyramid
 
     monkeypatch.setattr(_pyramid, "DECODED", 2)
     pyramid = PatchedPyramid.empty((4100, 4100))
@@ -554,8 +554,8 @@ def test_two_hands_on_one_result_lose_nothing(folder):
 
 
 def test_cells_far_apart_are_edited_without_what_lies_between(tmp_path, monkeypatch):
-    from cellseg.results.corrections._cells import CorrectedCells
-    from cellseg.results.corrections._edit import Change, Edit
+    from cellseg.derive.corrections._cells import CorrectedCells
+    from cellseg.derive.corrections._edit import Change, Edit
 
     cells = CorrectedCells.__new__(CorrectedCells)
     cells.pyramid = PatchedPyramid.empty((40_000, 40_000))
@@ -628,7 +628,7 @@ def test_a_log_that_does_not_fit_the_slide_is_refused(folder, change, value):
 
 
 def test_training_windows_hold_what_was_edited(folder, tmp_path, monkeypatch):
-    from cellseg.results.corrections import _training
+    from cellseg.derive.corrections import _training
 
     monkeypatch.setattr(_training, "WHOLE_PX", 100)
     monkeypatch.setattr(_training, "WINDOW_PX", 64)

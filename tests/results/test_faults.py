@@ -18,12 +18,14 @@ import numpy as np
 import pytest
 import zarr.storage._local as zarr_files
 
+import cellseg.result.folder as folder_module
+import cellseg.result.journal as journal_module
 from cellseg.cli import main
-from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import InputError, OutputError
-from cellseg.results import ResultFolder, load_result, publish
-from cellseg.results import folder as folder_module
-from cellseg.results import journal as journal_module
+from cellseg.network.threshold import ThresholdDetector
+from cellseg.result import publish
+from cellseg.result.folder import ResultFolder
+from cellseg.result.result import load_result
 from cellseg.synthetic import write_disc_slide
 
 ARGUMENTS = ("--tile", "128", "--no-prefilter", "--protocol", "he", "--mpp", "0.25")
@@ -49,9 +51,7 @@ def count(tmp_path, monkeypatch, capsys):
     """Run ``cellseg count a.tif`` in this process: (exit code, stderr)."""
 
     def call(*args, detector=None, without_image=False):
-        monkeypatch.setattr(
-            "cellseg.pipeline.run.load_detector", lambda model, **_: detector or Disturbed()
-        )
+        monkeypatch.setattr("cellseg.run.load_detector", lambda model, **_: detector or Disturbed())
         images = [] if without_image else [str(tmp_path / "a.tif")]
         monkeypatch.setattr(sys, "argv", ["cellseg", "count", *images, *ARGUMENTS, *args])
         with pytest.raises(SystemExit) as ended:
@@ -123,10 +123,10 @@ def assert_finishes(count, result: Path, expected: bytes, *, goes_on: bool | Non
 SIGNALLED = textwrap.dedent(
     """
     import os, signal, sys, time
-    import cellseg.results.folder as folder
-    import cellseg.pipeline.run
+    import cellseg.result.folder as folder
+    import cellseg.run
     from cellseg.cli import main
-    from cellseg.detect.threshold import ThresholdDetector
+    from cellseg.network.threshold import ThresholdDetector
 
     # A runner in the background has its children ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -154,7 +154,7 @@ SIGNALLED = textwrap.dedent(
     if where == "labels":
         folder.write_labels = labels
     folder.write_overview = lambda path, *_: path.touch()
-    cellseg.pipeline.run.load_detector = lambda model, **_: Signalled()
+    cellseg.run.load_detector = lambda model, **_: Signalled()
     main()
     """
 )

@@ -14,11 +14,11 @@ import pytest
 
 from cellseg.cli import main
 from cellseg.counting.request import CountRequest
-from cellseg.detect.threshold import ThresholdDetector
+from cellseg.derive.corrections import Corrections
 from cellseg.errors import InputError
-from cellseg.pipeline.run import run
-from cellseg.results import load_result
-from cellseg.results.corrections import Corrections
+from cellseg.network.threshold import ThresholdDetector
+from cellseg.result.result import load_result
+from cellseg.run import run
 from cellseg.synthetic import write_disc_slide
 
 

@@ -18,17 +18,18 @@ from skimage.segmentation import find_boundaries
 
 from cellseg.cli import main
 from cellseg.counting.plan import CountRequest
-from cellseg.detect import Detections
-from cellseg.detect.threshold import ThresholdDetector
+from cellseg.derive.corrections import Corrections
+from cellseg.draw import PALETTE, Places, borders, choose, scale_bar, sheet
+from cellseg.draw.outlined import Ground, Masks, draw_outlines
+from cellseg.draw.overlay import overlay
 from cellseg.errors import RegionError
-from cellseg.geometry import Box
-from cellseg.intensity.normalise import Normaliser
-from cellseg.picture import PALETTE, Places, borders, choose, scale_bar, sheet
-from cellseg.pipeline.run import CountResult, Note, run
+from cellseg.geometry import Box, Frame
+from cellseg.network.detector import Detections
+from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
-from cellseg.results import Frame, Ground, Masks, draw_outlines, load_result
-from cellseg.results.corrections import Corrections
-from cellseg.results.overlay import overlay
+from cellseg.result.result import load_result
+from cellseg.run import CountResult, Note, run
+from cellseg.stain.normalise import Normaliser
 from cellseg.synthetic import PyramidLayout, write_disc_slide, write_pyramid
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=512, largest_cell_um=20.0)
@@ -256,7 +257,7 @@ def watched(monkeypatch):
         drawn.append((list(panels), legend))
         return sheet(panels, legend)
 
-    monkeypatch.setattr("cellseg.results.outlined.sheet", keep)
+    monkeypatch.setattr("cellseg.draw.outlined.sheet", keep)
     return drawn
 
 

@@ -11,10 +11,10 @@ import pytest
 from cellseg.counting.measured import CellMeasurer
 from cellseg.counting.request import CountRequest
 from cellseg.counting.tiles import TileSource
-from cellseg.detect.threshold import ThresholdDetector
 from cellseg.geometry import Box
-from cellseg.pipeline.run import CountResult, TileDone, run
+from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
+from cellseg.run import CountResult, TileDone, run
 from cellseg.synthetic import write_disc_slide
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)

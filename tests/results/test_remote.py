@@ -14,12 +14,12 @@ from click.testing import CliRunner
 
 from cellseg.cli.count import count as count_command
 from cellseg.counting.request import CountRequest
-from cellseg.detect.threshold import ThresholdDetector
 from cellseg.errors import InputError, OutputError, RegionError, SettingsError
-from cellseg.pipeline.run import CountResult, Note, TileDone, run
+from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
-from cellseg.results import load_result
-from cellseg.results.upload import MARK, RemoteResult
+from cellseg.result.result import load_result
+from cellseg.result.upload import MARK, RemoteResult
+from cellseg.run import CountResult, Note, TileDone, run
 from cellseg.slide import open_slide
 from cellseg.storage import RemotePath, as_location, fingerprint, scrubbed
 from cellseg.synthetic import write_disc_slide
@@ -354,7 +354,7 @@ def test_secrets_are_not_written_down():
 
 
 def test_the_command_takes_urls_and_folders_of_urls(memory, slide, monkeypatch):
-    monkeypatch.setattr("cellseg.pipeline.run._load", lambda *_: ThresholdDetector())
+    monkeypatch.setattr("cellseg.run._load", lambda *_: ThresholdDetector())
     memory.pipe_file("/scans/notes.txt", b"not an image")
     arguments = ["memory://scans", "--output", "memory://out", "--json", "--mpp", "0.5",
                  "--protocol", "brightfield", "--no-prefilter"]  # fmt: skip

@@ -24,22 +24,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import cellseg.result.folder as folder_module
+from cellseg.counting.report import Report
+from cellseg.derive.changing import changing
+from cellseg.draw import SCALE_KEY, parts_of
+from cellseg.draw.overview import Overview, _kernel, density_map, spacing_px, write_overview
 from cellseg.errors import InputError, OutputError
+from cellseg.geometry import Frame
 from cellseg.instances import Instances
-from cellseg.picture import SCALE_KEY, parts_of
-from cellseg.results import (
-    Frame,
-    Overview,
-    Report,
-    ResultFolder,
-    load_result,
-    publish,
-    table,
-    write_overview,
-)
-from cellseg.results import folder as folder_module
-from cellseg.results.changing import changing
-from cellseg.results.overview import _kernel, density_map, spacing_px
+from cellseg.result import publish, table
+from cellseg.result.folder import ResultFolder
+from cellseg.result.result import load_result
 
 GOLDEN = Path(__file__).parent / "golden" / "cells.csv"
 
@@ -640,7 +635,7 @@ KILLED = textwrap.dedent(
     import importlib, os, signal, sys
     sys.path.insert(0, {tests!r})
     import test_results as t
-    from cellseg.results import ResultFolder
+    from cellseg.result.folder import ResultFolder
 
     def run(path, module, name, call):
         module = importlib.import_module(module)
@@ -667,19 +662,19 @@ KILLED = textwrap.dedent(
 )
 
 POINTS = [
-    ("cellseg.results.folder", "write_table", 1),
-    ("cellseg.results.labels", "_halve", 2),
-    ("cellseg.results.labels", "sync_tree", 1),
-    ("cellseg.results.publish", "mark_ready", 1),
-    ("cellseg.results.publish", "publish", 1),
-    ("cellseg.results.publish", "is_export_name", 1),
+    ("cellseg.result.folder", "write_table", 1),
+    ("cellseg.result.labels", "_halve", 2),
+    ("cellseg.result.labels", "sync_tree", 1),
+    ("cellseg.result.publish", "mark_ready", 1),
+    ("cellseg.result.publish", "publish", 1),
+    ("cellseg.result.publish", "is_export_name", 1),
     ("os", "rename", 1),
     ("os", "rename", 2),
     ("os", "rename", 3),
     ("os", "replace", 3),
     ("os", "replace", 4),
     ("os", "replace", 5),
-    ("cellseg.results.journal", "remove", 1),
+    ("cellseg.result.journal", "remove", 1),
 ]
 
 
@@ -751,7 +746,7 @@ def test_a_lock_of_a_killed_run_locks_nothing_but_that_of_a_live_one_does(tmp_pa
     path = tmp_path / "a.cellseg"
     script = (
         "import time\n"
-        "from cellseg.results import ResultFolder\nfrom cellseg.instances import Instances\n"
+        "from cellseg.result import ResultFolder\nfrom cellseg.instances import Instances\n"
         f"folder = ResultFolder.open({str(path)!r}, key='k')\n"
         "folder.tile_done(3, 4, Instances.empty())\n"
         "print('held', flush=True); time.sleep(600)"
@@ -1001,7 +996,7 @@ def test_tissue_outlines_have_their_holes():
     import shapely
 
     from cellseg.annotations.region import Region
-    from cellseg.results import tissue_outline
+    from cellseg.draw.tissue_outline import tissue_outline
 
     mask = np.zeros((60, 80), bool)
     mask[10:50, 5:45] = True

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 
 from cellseg.counting.request import CountRequest
-from cellseg.detect import Detections
-from cellseg.detect.threshold import ThresholdDetector
-from cellseg.pipeline.run import CountResult, run
+from cellseg.network.detector import Detections
+from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
+from cellseg.run import CountResult, run
 from cellseg.serve import Server, Viewer, read_results
 from cellseg.synthetic import write_disc_slide
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from serve import served
 
-from cellseg.results import load_result
+from cellseg.result.result import load_result
 
 READY = "html[data-slide=shown][data-masks=shown]"
 YELLOW, BLUE = (240, 228, 66), (86, 180, 233)

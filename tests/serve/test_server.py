@@ -21,14 +21,14 @@ from serve import served
 
 from cellseg.annotations.region import Region
 from cellseg.counting.request import CountRequest
-from cellseg.detect.threshold import ThresholdDetector
+from cellseg.derive.corrections import Corrections
 from cellseg.errors import InputError, SettingsError
 from cellseg.geometry import Box, Frame
+from cellseg.network.threshold import ThresholdDetector
 from cellseg.pipeline.expanded import expand_result
-from cellseg.pipeline.run import run
 from cellseg.protocol import load_protocol
-from cellseg.results import load_result
-from cellseg.results.corrections import Corrections
+from cellseg.result.result import load_result
+from cellseg.run import run
 from cellseg.serve import Server, Viewer, _ground, _masks, _shown, _viewer, read_results
 from cellseg.slide import Level, open_slide
 from cellseg.synthetic import write_disc_slide

@@ -10,9 +10,9 @@ import zarr
 
 from cellseg.errors import InputError
 from cellseg.geometry import Box
-from cellseg.report.study.images import find_images
 from cellseg.slide import open_slide, slide_name
 from cellseg.slide.formats import ENDINGS, FORMATS
+from cellseg.study.images import find_images
 
 
 def test_a_folder_gives_files_of_every_ending(tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ from microscopes import COLOUR, DYES, GREYS, PICTURE, wsidicom_pyramid
 from cellseg.cli.info import info
 from cellseg.errors import CellsegError, InputError, RegionError, SettingsError
 from cellseg.geometry import Box
-from cellseg.report.study.images import find_images
 from cellseg.slide import Slide, open_slide
 from cellseg.slide._content import Request
 from cellseg.slide._openslide import open_content as through_openslide
 from cellseg.slide.formats import FORMATS
+from cellseg.study.images import find_images
 
 
 def whole(slide: Slide) -> np.ndarray:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from cellseg.classify import classify, h_score
+from cellseg.derive.markers import classify
+from cellseg.derive.scores import h_score
 from cellseg.instances import Instances
-from cellseg.measure import Scale, measure
 from cellseg.protocol import Marker
 from cellseg.synthetic import DAB_THRESHOLDS, ImmunoScene, draw_immuno
+from cellseg.table import Scale, measure
 
 
 def test_thresholds_on_the_drawn_nuclei_give_the_drawn_grades():

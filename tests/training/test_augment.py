@@ -11,8 +11,8 @@ from skimage.color import rgb2hed, rgb_from_hed
 
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.geometry import Box
-from cellseg.intensity.normalise import Light
-from cellseg.training.augment import (
+from cellseg.stain.normalise import Light
+from cellseg.train.augment import (
     Augmentation,
     _stain,
     dimmed,
@@ -22,9 +22,9 @@ from cellseg.training.augment import (
     photometric,
     random_crop,
 )
-from cellseg.training.copies import add_copies
-from cellseg.training.crops import Crop, boxes_of
-from cellseg.training.negatives import add_bubbles
+from cellseg.train.copies import add_copies
+from cellseg.train.crops import Crop, boxes_of
+from cellseg.train.negatives import add_bubbles
 
 
 def tissue(side=96):
@@ -103,7 +103,7 @@ def test_only_stained_crops_are_redrawn(light: Light, changes, monkeypatch):
     image, masks = tissue()
     calls = []
     monkeypatch.setattr(
-        "cellseg.training.augment.labelled",
+        "cellseg.train.augment.labelled",
         lambda image, masks, rng: (calls.append(1), image)[1],
     )
     crop = Crop.of(image, masks, torch.ones(4, dtype=torch.int64))

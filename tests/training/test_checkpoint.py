@@ -9,9 +9,9 @@ from click.testing import CliRunner
 
 from cellseg.cli.train import train as command
 from cellseg.errors import SettingsError
-from cellseg.models.weights import ModelCard
-from cellseg.training import run
-from cellseg.training.checkpoint import BEST, CHECKPOINT
+from cellseg.network.weights import ModelCard
+from cellseg.train import run
+from cellseg.train.checkpoint import BEST, CHECKPOINT
 
 
 def trained(monkeypatch, folder: Path, *options: str, f1: float = 0.8) -> set[str]:

@@ -16,11 +16,14 @@ from pycocotools.coco import COCO
 
 from cellseg.annotations.coco import read_coco
 from cellseg.cli import main
+from cellseg.counting.report import Report
 from cellseg.export import export
+from cellseg.geometry import Frame
 from cellseg.instances import Instances
-from cellseg.measure import Scale, columns, measure
-from cellseg.results import Frame, Report, Result, ResultFolder
-from cellseg.training.convert import ConvertRequest, convert
+from cellseg.result.folder import ResultFolder
+from cellseg.result.result import Result
+from cellseg.table import Scale, columns, measure
+from cellseg.train.convert import ConvertRequest, convert
 
 SIDE = 200
 
@@ -344,7 +347,7 @@ def test_bad_geojson_is_one_line(tmp_path, said, content, word):
     ("limit", "word"),
     [
         ("cellseg.annotations.drawn.MOST_PX", "spans 10 × 10 px, more than"),
-        ("cellseg.training.convert.MOST_MASKS_PX", "together span more than 90 px"),
+        ("cellseg.train.convert.MOST_MASKS_PX", "together span more than 90 px"),
     ],
 )
 def test_outlines_that_would_take_all_memory(tmp_path, said, monkeypatch, limit, word):

@@ -13,9 +13,9 @@ from skimage.filters import gaussian
 
 import cellseg
 from cellseg.annotations.run_lengths import encoded
-from cellseg.evaluate import EvaluateRequest, Evaluation, evaluate
-from cellseg.models.maskrcnn import TrainingLimits
-from cellseg.training.run import TrainRequest, train
+from cellseg.judge.evaluate import EvaluateRequest, Evaluation, evaluate
+from cellseg.network.maskrcnn import TrainingLimits
+from cellseg.train.run import TrainRequest, train
 
 CLASSES = ("lymphocyte", "fibroblast")
 SIDE = 160

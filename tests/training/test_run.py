@@ -16,19 +16,19 @@ from safetensors import safe_open
 from cellseg.cli.train import train as command
 from cellseg.counting.plan import make_plan
 from cellseg.counting.request import CountRequest
-from cellseg.detect import DetectorInfo, Sizes
-from cellseg.detect.maskrcnn import load_detector
 from cellseg.errors import InputError, SettingsError, WeightsError
-from cellseg.models.maskrcnn import TrainingLimits
-from cellseg.models.weights import load_model
+from cellseg.network.detect import load_detector
+from cellseg.network.detector import DetectorInfo, Sizes
+from cellseg.network.maskrcnn import TrainingLimits
+from cellseg.network.weights import load_model
 from cellseg.protocol import load_protocol
 from cellseg.slide import open_slide
-from cellseg.training import run
-from cellseg.training.checkpoint import read_state
-from cellseg.training.convert import ConvertRequest, convert
-from cellseg.training.prepare import network_mpp, prepare
-from cellseg.training.run import Note, Progress, TrainRequest, Validated, train
-from cellseg.training.validate import Validation
+from cellseg.train import run
+from cellseg.train.checkpoint import read_state
+from cellseg.train.convert import ConvertRequest, convert
+from cellseg.train.prepare import network_mpp, prepare
+from cellseg.train.run import Note, Progress, TrainRequest, Validated, train
+from cellseg.train.validate import Validation
 
 SMALL = TrainingLimits(proposals=30, box_samples=16, mask_samples=4)
 
@@ -171,8 +171,8 @@ def test_interrupted_resumed_exported_used(tmp_path):
 
 def test_from_a_model_with_other_classes(tmp_path, monkeypatch):
     """One class, from weights of two; the norm is frozen and the backbone slow."""
-    from cellseg.models.maskrcnn import build_maskrcnn
-    from cellseg.models.weights import ModelCard, save_model
+    from cellseg.network.maskrcnn import build_maskrcnn
+    from cellseg.network.weights import ModelCard, save_model
 
     start = tmp_path / "start.safetensors"
     before = build_maskrcnn(2).state_dict()

@@ -9,12 +9,12 @@ from skimage.data import immunohistochemistry
 
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.counting.request import CountRequest
-from cellseg.detect import Detections
-from cellseg.detect.threshold import ThresholdDetector
 from cellseg.geometry import Box
 from cellseg.instances import Instances
-from cellseg.pipeline.run import run
-from cellseg.training.crops import cut_pixels
+from cellseg.network.detector import Detections
+from cellseg.network.threshold import ThresholdDetector
+from cellseg.run import run
+from cellseg.train.crops import cut_pixels
 
 
 class Onlooker(ThresholdDetector):

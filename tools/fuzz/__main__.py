@@ -61,17 +61,17 @@ def ready() -> None:
     import cellseg.cli.info
     import cellseg.cli.overlay
     import cellseg.cli.report
-    import cellseg.evaluate as evaluation
+    import cellseg.derive.corrections
+    import cellseg.judge.evaluate as evaluation
     import cellseg.pipeline.classified
     import cellseg.pipeline.expanded
-    import cellseg.pipeline.run as counting
-    import cellseg.report.study
-    import cellseg.results.corrections
+    import cellseg.run as counting
     import cellseg.slide._fields
     import cellseg.slide._tiff
     import cellseg.slide._zarr
-    import cellseg.training.convert  # noqa: F401
-    from cellseg.detect.threshold import ThresholdDetector
+    import cellseg.study
+    import cellseg.train.convert  # noqa: F401
+    from cellseg.network.threshold import ThresholdDetector
 
     torch.set_num_threads(1)
     load = counting.load_detector

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from cellseg.annotations.coco import read_coco
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.errors import InputError
-from cellseg.intensity.normalise import Light, Normaliser
+from cellseg.stain.normalise import Light, Normaliser
 
 Kind = Literal["he", "ihc", "fluorescence", "brightfield"]
 Split = Literal["train", "val"]

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cellseg.intensity.normalise import Light, Normaliser
-from cellseg.tissue import FINE_FACTOR, overview_features
+from cellseg.network.tissue import FINE_FACTOR, overview_features
+from cellseg.stain.normalise import Light, Normaliser
 from tissue_training import debris
 from tissue_training.data import Kind, Material, Texture
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cellseg.errors import OutputError
-from cellseg.intensity.normalise import Light
-from cellseg.models.unet import UNet
-from cellseg.tissue import CHANNELS, DILATION_PX, FINE_FACTOR
+from cellseg.network.tissue import CHANNELS, DILATION_PX, FINE_FACTOR
+from cellseg.network.unet import UNet
+from cellseg.stain.normalise import Light
 from tissue_training.data import Kind, Material, load_material
 from tissue_training.scenes import CELL_WEIGHT, compose
 
@@ -167,7 +167,7 @@ def card_of(
     return {
         "name": "cellseg tissue prefilter",
         "task": "tissue or background for each pixel of an overview of about 8 µm/px",
-        "input": "cellseg.tissue.overview_features of a 2 µm/px image",
+        "input": "cellseg.network.tissue.overview_features of a 2 µm/px image",
         "data": [*sorted(folder.name for folder in folders), "skimage.data.immunohistochemistry"],
         "data_note": "composites of training images on made backgrounds; no real whole slide",
         "attribution": "tnbc: Naylor et al. 2018, Zenodo 1175282, CC BY 4.0",

@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from cellseg.counting.dask.address import CONNECT_SECONDS, EXPECTED, reached
-from cellseg.detect.maskrcnn import gpu_count
 from cellseg.errors import CellsegError, SettingsError, line_of
+from cellseg.network.detect import gpu_count
 
 log = logging.getLogger(__name__)
 

@@ -24,10 +24,10 @@ from cellseg.counting.local import Mapped
 from cellseg.counting.request import CountRequest
 from cellseg.counting.tiles import TileSource
 from cellseg.counting.work import TileFound
-from cellseg.detect import Detector
 from cellseg.errors import CellsegError, SettingsError, unexpected_text
 from cellseg.geometry import Tile
-from cellseg.models.timer import Timer
+from cellseg.network.detector import Detector
+from cellseg.network.timer import Timer
 from cellseg.storage import fingerprint
 
 log = logging.getLogger(__name__)

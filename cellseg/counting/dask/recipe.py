@@ -13,7 +13,6 @@ from cellseg.counting.plan import Plan
 from cellseg.counting.request import CountRequest
 from cellseg.counting.tiles import Lost, TileSource
 from cellseg.counting.work import TileFound
-from cellseg.detect import Detector
 from cellseg.errors import (
     CellsegError,
     InputError,
@@ -24,8 +23,9 @@ from cellseg.errors import (
 )
 from cellseg.geometry import Box, Tile
 from cellseg.instances import Instances
-from cellseg.intensity.normalise import Normaliser
+from cellseg.network.detector import Detector
 from cellseg.slide import Slide
+from cellseg.stain.normalise import Normaliser
 from cellseg.storage import Location, file_size
 
 MOST_BYTES = 4 * 2**20

@@ -19,10 +19,10 @@ from cellseg.counting.dask.recipe import Answer, Facts, Recipe, pack
 from cellseg.counting.local import LocalEngine
 from cellseg.counting.tiles import TileSource
 from cellseg.counting.work import TileFound, TileRead, TileWork, tiles_together
-from cellseg.detect import Detections, Detector
-from cellseg.detect.maskrcnn import MaskRCNNDetector, load_detector
 from cellseg.errors import CellsegError, InputError, RegionError, SettingsError
-from cellseg.models.timer import Timer
+from cellseg.network.detect import MaskRCNNDetector, load_detector
+from cellseg.network.detector import Detections, Detector
+from cellseg.network.timer import Timer
 from cellseg.slide import Slide, open_slide
 
 KEPT = 2
@@ -48,7 +48,7 @@ class InTurn(Detector):
         self.timer = Timer()
 
     def detect(self, tiles: Sequence[NDArray[np.float32]], *, fill: float) -> list[Detections]:
-        """See :meth:`cellseg.detect.maskrcnn.Detector.detect`."""
+        """See :meth:`cellseg.network.detect.Detector.detect`."""
         with self._turns, self.timer.stage("detect"):
             return self.detector.detect(tiles, fill=fill)
 

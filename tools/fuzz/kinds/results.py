@@ -36,7 +36,7 @@ _COUNT = ["count", "{here}/in/a.tif", "--output", "{here}/out", "--mpp", "0.5", 
 @click.argument("result", type=click.Path(path_type=Path))
 def correct(result: Path) -> None:
     """What napari does with a result: look, delete a cell, count again, save."""
-    from cellseg.results.corrections import Corrections
+    from cellseg.derive.corrections import Corrections
 
     corrections = Corrections.open(result)
     labels = corrections.labels()
@@ -80,9 +80,9 @@ def prepare(folder: Path) -> None:
 
     def counted() -> None:
         from cellseg.counting.request import CountRequest
-        from cellseg.detect.threshold import ThresholdDetector
-        from cellseg.pipeline.run import TileDone, run
-        from cellseg.results.corrections import Corrections
+        from cellseg.derive.corrections import Corrections
+        from cellseg.network.threshold import ThresholdDetector
+        from cellseg.run import TileDone, run
 
         for home in _homes:
             (home / "in").mkdir(parents=True)

@@ -1,0 +1,186 @@
+"""A threshold from the histogram, or the reason why there is none.
+
+The threshold is the lowest point of the histogram, smoothed, between two humps. Whether there are
+two says a mixture of two normal distributions (EM on a fine histogram): their means must lie apart,
+the cells' own density must fall well below either hump, and there must be enough cells on either
+side. The mixture itself gives no threshold: positive cells spread far wider than a normal
+distribution, and its upper one reaches down among the negative cells.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from cellseg.derive.histogram import histogram
+from cellseg.errors import SettingsError
+
+METHOD = "lowest point between two humps"
+
+LEAST_CELLS, LEAST_SHARE = 50, 0.005
+"""Measured cells, and the share of them on the smaller side, without which nothing is proposed."""
+
+LEAST_APART = 2.0
+"""Distance of the means in units of √((s₁² + s₂²) / 2): Ashman's D, 2 for a clear parting
+(Ashman, Bird and Zepf, Astron. J. 108 (1994) 2348)."""
+
+DEEPEST_VALLEY = 0.75
+"""The cells' density in the valley, of the lower hump's: above it the humps are chance."""
+
+CHANCE = 4.0
+
+SMOOTH = 1 / 20
+"""Deviation of the Gaussian that smooths the histogram, of the distance of the means."""
+
+_BINS, _ROUNDS, _FINE = 512, 500, 1024
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A threshold and how it came about.
+
+    Attributes
+    ----------
+    threshold : float
+    method : str
+    means, deviations : (float, float)
+        Of the two distributions, lower one first.
+    share : float
+        Of the upper one.
+    separation : float
+        Ashman's D.
+    valley : float
+        Density of the cells in the valley, of the lower hump's.
+    """
+
+    threshold: float
+    method: str
+    means: tuple[float, float]
+    deviations: tuple[float, float]
+    share: float
+    separation: float
+    valley: float
+
+
+def propose(values: ArrayLike, name: str = "the measurement") -> Proposal:
+    """Find the threshold between two kinds of cells.
+
+    Parameters
+    ----------
+    values : array_like, (N,)
+        NaN and infinities are left out.
+    name : str
+        Of the measurement, for errors.
+
+    Raises
+    ------
+    SettingsError
+        If the distribution gives no reason for one.
+    """
+    seen = histogram(values, _BINS)
+    cells = int(seen.counts.sum())
+    if cells < LEAST_CELLS:
+        raise SettingsError(
+            f"no threshold is proposed: {cells} cells have {name}, expected {LEAST_CELLS} or more; "
+            "give one with --threshold"
+        )
+    weights, means, deviations = _fit(seen.centres, seen.counts.astype(np.float64))
+    apart = float(abs(means[1] - means[0]) / np.sqrt((deviations**2).mean()))
+    threshold = _lowest(seen.centres, seen.counts, means)
+    valley = _valley(seen.centres, seen.counts, means, deviations)
+    if min(weights) < LEAST_SHARE:
+        why = f"{100 * (1 - min(weights)):.1f} % of the cells are of one kind"
+    elif apart < LEAST_APART or valley > DEEPEST_VALLEY:
+        why = f"the values of {name} have one hump (separation {apart:.1f}, valley {valley:.2f})"
+    else:
+        return Proposal(
+            threshold=float(f"{threshold:.4g}"),
+            method=METHOD,
+            means=(float(means[0]), float(means[1])),
+            deviations=(float(deviations[0]), float(deviations[1])),
+            share=float(weights[1]),
+            separation=apart,
+            valley=valley,
+        )
+    raise SettingsError(
+        f"no threshold is proposed: {why}; give one with --threshold, from a slide that has both "
+        "kinds of cells"
+    )
+
+
+def _fit(at: Floats, cells: Floats) -> tuple[Floats, Floats, Floats]:
+    """Weights, means and deviations of two normal distributions, lower mean first."""
+    best, most = None, -np.inf
+    # From a split by rank, at several shares: rare positive cells are easily passed over.
+    rank = (np.cumsum(cells) - cells / 2) / cells.sum()
+    for share in (0.5, 0.75, 0.9, 0.97):
+        belongs = np.stack([rank < share, rank >= share]).astype(np.float64)
+        fitted, likelihood = _climb(at, cells, belongs)
+        if likelihood > most:
+            best, most = fitted, likelihood
+    assert best is not None
+    order = np.argsort(best[1])
+    weights, means, deviations = (one[order] for one in best)
+    return weights, means, deviations
+
+
+def _climb(
+    at: Floats, cells: Floats, belongs: Floats
+) -> tuple[tuple[Floats, Floats, Floats], float]:
+    """Expectation and maximisation until nothing moves."""
+    least = (at[1] - at[0]) / 2
+    before = -np.inf
+    for _ in range(_ROUNDS):
+        mass = np.maximum(belongs @ cells, 1e-9)
+        means = belongs @ (cells * at) / mass
+        spread = (belongs * cells * (at - means[:, None]) ** 2).sum(axis=1) / mass
+        deviations = np.sqrt(np.maximum(spread, least**2))
+        weights = mass / mass.sum()
+        density = _densities(at, weights, means, deviations)
+        total = np.maximum(density.sum(axis=0), 1e-300)
+        likelihood = float((cells * np.log(total)).sum())
+        belongs = density / total
+        if likelihood - before < 1e-7 * cells.sum():
+            break
+        before = likelihood
+    return (weights, means, deviations), likelihood
+
+
+def _densities(at: Floats, weights: Floats, means: Floats, deviations: Floats) -> Floats:
+    off = (at - means[:, None]) / deviations[:, None]
+    return np.asarray(
+        weights[:, None] * np.exp(-(off**2) / 2) / (deviations[:, None] * np.sqrt(2 * np.pi))
+    )
+
+
+def _lowest(at: Floats, counts: NDArray[np.int64], means: Floats) -> float:
+    """Where fewest cells lie between the means; the middle, where that is a stretch."""
+    between = np.linspace(means[0], means[1], _FINE)
+    width = max(SMOOTH * float(means[1] - means[0]), at[1] - at[0])
+    density = np.exp(-(((between[:, None] - at) / width) ** 2) / 2) @ counts
+    return float(between[density <= density.min() + 1e-6 * counts.sum()].mean())
+
+
+def _valley(at: Floats, counts: NDArray[np.int64], means: Floats, deviations: Floats) -> float:
+    """Of the cells themselves: the fall of their density between the two humps.
+
+    For either hump cells are counted in windows as wide as its standard deviation; a fall that
+    chance may make (below :data:`CHANCE` standard deviations of the two counts) is none.
+    """
+    first, second = (int(np.argmin(abs(at - mean))) for mean in means)
+    total = np.concatenate([[0], np.cumsum(counts)])
+    ends = np.arange(len(at))
+    falls = []
+    for below, deviation in zip((True, False), deviations.tolist(), strict=True):
+        half = round(deviation / (at[1] - at[0]) / 2)
+        low, high = np.maximum(ends - half, 0), np.minimum(ends + half + 1, len(at))
+        seen = (total[high] - total[low]) / (high - low) * (2 * half + 1)
+        bottom = first + int(np.argmin(seen[first : max(first, second) + 1]))
+        least, most = seen[bottom], (seen[: bottom + 1] if below else seen[bottom:]).max()
+        certain = most - least > CHANCE * np.sqrt(most + least)
+        falls.append(float(least / most) if certain else 1.0)
+    return max(falls)

@@ -1,0 +1,346 @@
+"""Correcting one result: edits, undo and redo, kept on the disk as they are made."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellseg.derive.corrections._cells import CorrectedCells
+from cellseg.derive.corrections._edit import Change, Edit, EditedCell, Kind
+from cellseg.derive.corrections._log import LogFile
+from cellseg.derive.corrections._save import save
+from cellseg.derive.corrections._shapes import GAP_PX, joined, split_along, split_in
+from cellseg.errors import InputError, SettingsError
+from cellseg.geometry import Box
+from cellseg.result.result import Result, load_result
+
+
+class Corrections(CorrectedCells):
+    """A finished result and what a person changed in it.
+
+    Automatic cells keep their labels; a new cell gets the next free one, and no label is ever
+    used twice. All geometry is in lattice pixels, (y, x).
+
+    Parameters
+    ----------
+    who : str, optional
+        Stands in the log beside each edit; the login name otherwise.
+    only_look : bool
+        Nothing is written, not even a copy of a log that is damaged, as long as nothing is edited.
+
+    Raises
+    ------
+    InputError
+        If the result has no label image, its table was changed, or its log is damaged.
+    """
+
+    def __init__(self, result: Result, *, who: str | None = None, only_look: bool = False) -> None:
+        if "corrected_from" in result.run:
+            raise InputError(
+                f"{result.path}: holds corrected cells; open the automatic result beside it, "
+                "its corrections go on where they were left"
+            )
+        result.check_table()
+        self._log = LogFile(result, keep=not only_look)
+        edits, added = self._log.read()
+        self._model_classes = [str(name) for name in result.run.get("class_names", ())]
+        super().__init__(result, list(dict.fromkeys([*self._model_classes, *added])))
+        self._who = who or _login()
+        self._edits: list[Edit] = []
+        self._undone: list[Edit] = []
+        self._saving = False
+        self._listeners: list[Callable[[Edit], None]] = []
+        for edit in edits:
+            self._perform(edit)
+            self._edits.append(edit)
+        used = [len(self.rows), *(label for edit in edits for label in edit.labels)]
+        self._next = max(used) + 1
+
+    @classmethod
+    def open(cls, folder: str | Path, *, who: str | None = None) -> Corrections:
+        """Of a result folder.
+
+        Raises
+        ------
+        InputError
+            If the folder holds no finished result.
+        """
+        return cls(load_result(folder), who=who)
+
+    @property
+    def edits(self) -> tuple[Edit, ...]:
+        """In the order in which they were made, undone ones left out."""
+        return tuple(self._edits)
+
+    def named_by_hand(self) -> set[int]:
+        """Labels of cells whose class a person gave."""
+        return {label for edit in self._edits if edit.kind == "class" for label in edit.labels}
+
+    def on_change(self, listener: Callable[[Edit], None]) -> Callable[[], None]:
+        """Call ``listener`` after each edit, undone and redone ones too; returns what ends it."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+
+    # Edits
+
+    def delete(self, labels: Sequence[int]) -> Edit:
+        """Take cells away."""
+        cells = {label: self.cell(label) for label in dict.fromkeys(labels)}
+        if not cells:
+            raise SettingsError("no cell is selected")
+        return self._make("delete", [Change(label, cell, None) for label, cell in cells.items()])
+
+    def add(
+        self, origin: tuple[int, int], mask: NDArray[np.bool_], name: str | None = None
+    ) -> Edit:
+        """A cell that a person drew; pixels of other cells stay theirs.
+
+        Parameters
+        ----------
+        origin : (int, int)
+            Lattice (y, x) of the mask's corner.
+        mask : ndarray, bool, (h, w)
+        name : str, optional
+            Its class; the first otherwise.
+
+        Raises
+        ------
+        SettingsError
+            If nothing of it is left.
+        """
+        inside, part = self._clipped(origin, mask)
+        free = np.asarray(part, np.bool_) & (self.pyramid.levels[0].read(inside) == 0)
+        if not free.any():
+            raise SettingsError("nothing was drawn, or only over cells that are there already")
+        cell = EditedCell.cut((inside.y0, inside.x0), free, self._class(name))
+        return self._make("add", [Change(self._next, None, cell)])
+
+    def redraw(
+        self, origin: tuple[int, int], painted: NDArray[np.integer[Any]], name: str | None = None
+    ) -> Edit | None:
+        """Whatever was painted into a copy of the label image: new, changed and erased cells.
+
+        Parameters
+        ----------
+        origin : (int, int)
+            Lattice (y, x) of the copy's corner.
+        painted : ndarray, int, (h, w)
+            Labels as they should be; those that had no pixel there are new cells.
+        name : str, optional
+            Class of new cells; the first otherwise.
+
+        Returns
+        -------
+        Edit or None
+            None where nothing differs.
+        """
+        window, part = self._clipped(origin, painted)
+        wanted = np.asarray(part, np.int64)
+        now = self.pyramid.levels[0].read(window).astype(np.int64)
+        differs = wanted != now
+        if not differs.any():
+            return None
+        present = set(np.unique(now).tolist())
+        changes, fresh = [], self._next
+        for label in np.unique(np.concatenate([wanted[differs], now[differs]])).tolist():
+            if label == 0:
+                continue
+            # A number that has no pixel here is a new cell, whoever bears it elsewhere.
+            before = self.cell(label) if label in present else None
+            after = self._repainted(before, window, wanted == label, name)
+            if before is None and after is None:
+                continue
+            place = label
+            if before is None:
+                place, fresh = fresh, fresh + 1
+            changes.append(Change(place, before, after))
+        new = all(change.before is None for change in changes)
+        return self._make("add" if new else "redraw", changes) if changes else None
+
+    def split(self, label: int, *, into: int = 2, line: NDArray[np.float64] | None = None) -> Edit:
+        """Cut a cell in parts; the largest keeps the label.
+
+        Parameters
+        ----------
+        into : int
+            How many parts a watershed on the distance map makes, where there is no line.
+        line : ndarray, (P, 2), optional
+            Cut along it instead; lattice (y, x).
+
+        Raises
+        ------
+        SettingsError
+            If the cell is too small, or the line does not cross it.
+        """
+        cell = self.cell(label)
+        corner = (cell.box.y0, cell.box.x0)
+        masks = (
+            split_in(cell.mask, into)
+            if line is None
+            else split_along(cell.mask, np.asarray(line, np.float64) - corner)
+        )
+        parts = [EditedCell.cut(corner, mask, cell.name) for mask in masks]
+        changes = [Change(label, cell, parts[0])]
+        changes += [
+            Change(self._next + number, None, part) for number, part in enumerate(parts[1:])
+        ]
+        return self._make("split", changes)
+
+    def merge(self, labels: Sequence[int]) -> Edit:
+        """Make one cell of several that touch, or nearly; the largest keeps its label and class.
+
+        Raises
+        ------
+        SettingsError
+            If there are fewer than two, or they lie apart.
+        """
+        cells = {label: self.cell(label) for label in dict.fromkeys(labels)}
+        if len(cells) < 2:
+            raise SettingsError("select at least two cells to merge")
+        _refuse_apart([cell.box for cell in cells.values()])
+        frame = Box.around(cell.box for cell in cells.values())
+        now = self.pyramid.levels[0].read(frame)
+        mask = joined([now == label for label in cells], now == 0)
+        kept = max(cells, key=lambda label: (np.count_nonzero(cells[label].mask), -label))
+        whole = EditedCell.cut((frame.y0, frame.x0), mask, cells[kept].name)
+        changes = [Change(kept, cells[kept], whole)]
+        changes += [Change(label, cell, None) for label, cell in cells.items() if label != kept]
+        return self._make("merge", changes)
+
+    def classify(self, labels: Sequence[int], name: str) -> Edit | None:
+        """Change cells' class; a name that is new joins :attr:`classes`. None: nothing changes."""
+        clean = self._class(name)
+        cells = {label: self.cell(label) for label in dict.fromkeys(labels)}
+        changes = [
+            Change(label, cell, EditedCell(cell.box, cell.mask, clean, cell.score))
+            for label, cell in cells.items()
+            if cell.name != clean
+        ]
+        return self._make("class", changes) if changes else None
+
+    def undo(self) -> Edit | None:
+        """Take the last edit back; returns it, or None where there is none."""
+        self._refuse_while_saving()
+        if not self._edits:
+            return None
+        edit = self._edits.pop()
+        self._undone.append(edit)
+        back = tuple(Change(c.label, c.after, c.before) for c in edit.changes)
+        still = {label for one in self._edits for label in one.labels}
+        self._after(Edit(edit.kind, back, edit.who, edit.when), drop=set(edit.labels) - still)
+        return edit
+
+    def redo(self) -> Edit | None:
+        """Make an edit again that was undone; None where there is none."""
+        self._refuse_while_saving()
+        if not self._undone:
+            return None
+        edit = self._undone.pop()
+        self._edits.append(edit)
+        self._after(edit)
+        return edit
+
+    def save(
+        self,
+        folder: str | Path | None = None,
+        *,
+        on_progress: Callable[[float], None] | None = None,
+    ) -> Result:
+        """Write the corrected result, beside the automatic one unless ``folder`` says otherwise.
+
+        Its ``run.json`` is the automatic one's with ``corrected_from`` and ``corrections``: who
+        changed what, and when. Its labels run from 1 by position again.
+
+        Raises
+        ------
+        OutputError
+            If it cannot be written, if the slide was counted again meanwhile, or if ``folder``
+            holds another result.
+        SettingsError
+            If it is being saved already. Edits meanwhile are refused in the same way.
+        """
+        self._refuse_while_saving()
+        self._saving = True
+        try:
+            return save(self, None if folder is None else Path(folder), on_progress)
+        finally:
+            self._saving = False
+
+    def _make(self, kind: Kind, changes: list[Change]) -> Edit:
+        self._refuse_while_saving()
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        edit = Edit(kind, tuple(changes), self._who, when)
+        self._undone.clear()
+        self._edits.append(edit)
+        self._next = max(self._next, *(change.label + 1 for change in changes))
+        self._after(edit)
+        return edit
+
+    def _refuse_while_saving(self) -> None:
+        if self._saving:
+            raise SettingsError("the corrections are being saved: a moment, please")
+
+    def _after(self, edit: Edit, *, drop: Iterable[int] = ()) -> None:
+        """Perform, tell, and only then write: a full disk does not take the edit away."""
+        self._perform(edit)
+        for label in drop:
+            # Nothing touches it any more: it is the automatic cell again, or none at all.
+            self._cells.pop(label, None)
+            self._measured.pop(label, None)
+        for listener in list(self._listeners):
+            listener(edit)
+        self._log.write(self._edits, self.classes[len(self._model_classes) :])
+
+    def _class(self, name: str | None) -> str:
+        if name is None:
+            return self.classes[0] if self.classes else "cell"
+        clean = " ".join(name.split())
+        if not clean or not clean.isprintable():
+            raise SettingsError(f"expected a class name, got {name!r}")
+        if clean not in self.classes:
+            self.classes.append(clean)
+        return clean
+
+    def _repainted(
+        self,
+        before: EditedCell | None,
+        window: Box,
+        wanted: NDArray[np.bool_],
+        name: str | None,
+    ) -> EditedCell | None:
+        """A cell whose pixels inside a window were painted anew; outside they stay."""
+        if before is None:
+            if not wanted.any():
+                return None
+            return EditedCell.cut((window.y0, window.x0), wanted, self._class(name))
+        frame = Box.around((before.box, window))
+        whole = np.zeros(frame.shape, np.bool_)
+        whole[before.box.inside(frame)] = before.mask
+        whole[window.inside(frame)] = wanted
+        return EditedCell.cut((frame.y0, frame.x0), whole, before.name) if whole.any() else None
+
+
+def _refuse_apart(boxes: Sequence[Box]) -> None:
+    """Before anything between cells that lie far apart is read.
+
+    Raises
+    ------
+    SettingsError
+    """
+    for box in boxes:
+        near = box.widened(GAP_PX + 1)
+        if not any(near.intersects(other) for other in boxes if other is not box):
+            raise SettingsError(f"cells that lie more than {GAP_PX} px apart cannot be merged")
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return "unknown"

@@ -1,0 +1,177 @@
+"""Corrected cells as training data: windows of the slide, and COCO JSON that names them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+
+from cellseg.annotations.run_lengths import annotation
+from cellseg.derive.corrections._log import check_token
+from cellseg.derive.corrections._session import Corrections
+from cellseg.derive.corrections._slide import open_result_slide
+from cellseg.errors import OutputError, SettingsError
+from cellseg.geometry import Box, box_of
+from cellseg.result.files import is_bare_name, output_errors, replacing
+from cellseg.slide import Slide
+
+WINDOW_PX = 512
+"""Side of a window, lattice pixels."""
+
+WHOLE_PX = 1536
+"""A field no longer than this goes out in one piece."""
+
+SMALLEST_PX = 9
+"""What a window's edge leaves of a cell, below this, is not outlined."""
+
+
+def export_training(
+    corrections: Corrections, folder: str | Path, *, regions: Sequence[Box] | None = None
+) -> Path:
+    """Write what was corrected as COCO JSON with its images, ready for ``cellseg train``.
+
+    Every cell in a window goes out, corrected or not: what stands there is taken as right. So
+    look at a whole window before you let it out, or name the regions that you looked at.
+
+    Parameters
+    ----------
+    folder : path
+        Made where it is missing; gets ``annotations.json`` and ``images/``.
+    regions : sequence of Box, optional
+        Lattice pixels that a person has looked at. Otherwise a small field goes out whole, and
+        of a large slide the windows of 512 px that hold an edit.
+
+    Returns
+    -------
+    Path
+        Of the JSON.
+
+    Raises
+    ------
+    SettingsError
+        If there is nothing to write.
+    InputError
+        If the slide is gone or does not decode there.
+    OutputError
+        If it cannot be written, or the folder holds annotations already.
+    """
+    home = Path(folder)
+    windows = _windows(corrections, regions)
+    if not windows:
+        raise SettingsError("nothing was corrected yet, and no region is named: nothing to export")
+    result = corrections.result
+    check_token(result)
+    path = home / "annotations.json"
+    if path.exists():
+        raise OutputError(f"{path}: is there already; take another folder, train with both files")
+    stain = str(result.section("protocol").get("stain", "unknown"))
+    lattice_mpp = None if result.frame.mpp is None else result.frame.mpp * result.frame.downsample
+    modality = {"he": "histology", "ihc": "histology ihc"}.get(stain, stain)
+    images: list[dict[str, object]] = []
+    rows: list[dict[str, object]] = []
+    with open_result_slide(result) as slide, output_errors(home):
+        (home / "images").mkdir(parents=True, exist_ok=True)
+        for number, window in enumerate(windows, start=1):
+            stem = slide.name if is_bare_name(slide.name) else "slide"
+            name = f"{stem}-y{window.y0}-x{window.x0}-{window.height}x{window.width}.tif"
+            pixels = _pixels(slide, corrections, window)
+            with replacing(home / "images" / name) as temporary:
+                _write(temporary, pixels)
+            entry: dict[str, object] = {
+                "id": number,
+                "file_name": name,
+                "height": window.height,
+                "width": window.width,
+                "modality": modality,
+            }
+            images.append(entry if lattice_mpp is None else {**entry, "mpp": lattice_mpp})
+            rows += _annotations(corrections, window, number, first=len(rows) + 1)
+        data = {
+            "info": {
+                "description": f"{result.path.name}, corrected by hand",
+                "object": result.run.get("object", "cell"),
+            },
+            "images": images,
+            "annotations": rows,
+            "categories": [
+                {"id": place, "name": name}
+                for place, name in enumerate(corrections.classes or ["cell"], start=1)
+            ],
+        }
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(data) + "\n", encoding="utf-8")
+    return path
+
+
+def _windows(corrections: Corrections, regions: Sequence[Box] | None) -> list[Box]:
+    height, width = corrections.pyramid.shape
+    extent = Box(0, 0, height, width)
+    if regions is not None:
+        inside = [region.intersection(extent) for region in regions]
+        return list(dict.fromkeys(part for region in inside for part in _tiled(region)))
+    if not corrections.edits:
+        return []
+    if max(height, width) <= WHOLE_PX:
+        return [extent]
+    changes = [change for edit in corrections.edits for change in edit.changes]
+    places = {place for change in changes for place in change.box.chunks(WINDOW_PX, WINDOW_PX)}
+    window = Box(0, 0, WINDOW_PX, WINDOW_PX)
+    return [
+        window.shifted(y * WINDOW_PX, x * WINDOW_PX).intersection(extent) for y, x in sorted(places)
+    ]
+
+
+def _tiled(region: Box) -> list[Box]:
+    """A region in equal pieces of at most :data:`WHOLE_PX`."""
+    if not region.area:
+        return []
+    rows = np.linspace(region.y0, region.y1, -(-region.height // WHOLE_PX) + 1).astype(int)
+    columns = np.linspace(region.x0, region.x1, -(-region.width // WHOLE_PX) + 1).astype(int)
+    return [
+        Box(y0, x0, y1, x1)
+        for y0, y1 in pairwise(rows.tolist())
+        for x0, x1 in pairwise(columns.tolist())
+    ]
+
+
+def _pixels(slide: Slide, corrections: Corrections, window: Box) -> NDArray[Any]:
+    """What the network saw: one channel, or red, green and blue; (h, w) or (h, w, 3)."""
+    names = list(slide.channels)
+    counted = corrections.result.section("settings").get("channels") or names
+    places = [names.index(name) for name in counted if name in names] or list(range(len(names)))
+    pixels = slide.read(window, downsample=corrections.result.frame.downsample, channels=places[:3])
+    if pixels.shape[2] == 3:
+        return pixels
+    return np.asarray(pixels[..., 0])
+
+
+def _write(path: Path, pixels: NDArray[Any]) -> None:
+    photometric = "rgb" if pixels.ndim == 3 else "minisblack"
+    tifffile.imwrite(path, pixels, photometric=photometric, compression="zlib", metadata=None)
+
+
+def _annotations(
+    corrections: Corrections, window: Box, image: int, *, first: int
+) -> list[dict[str, object]]:
+    labels = corrections.pyramid.levels[0].read(window)
+    found: list[dict[str, object]] = []
+    for label in np.unique(labels[labels > 0]).tolist():
+        mask = labels == label
+        box = box_of(mask)
+        if box is None or np.count_nonzero(mask) < SMALLEST_PX:
+            continue
+        found.append(
+            {
+                "id": first + len(found),
+                "image_id": image,
+                "category_id": corrections.classes.index(corrections.cell(label).name) + 1,
+                **annotation(box.corners, mask[box.pixels], window.shape),
+            }
+        )
+    return found

@@ -1,0 +1,119 @@
+"""The score threshold that makes counts unbiased, and how far a count may then be off."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellseg.judge.judged import Judged
+
+GRID: tuple[float, ...] = tuple(round(0.1 + 0.01 * k, 2) for k in range(81))
+FEWEST_IMAGES = 5
+MOST_FOLDS = 20
+LARGEST_BIAS = 0.02
+"""Of the pooled count, within which the error per image decides."""
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A threshold for counting.
+
+    Attributes
+    ----------
+    score : float
+        By :func:`best_threshold`.
+    bias : float
+        Relative error of the pooled count at that threshold, on the same images.
+    held_out_bias : float
+        The same with each image counted at the threshold that the others ask for.
+    interval : (float, float)
+        95 % of true / counted of an image that the threshold was not chosen on, weighted by its
+        objects: a count times these two factors is an interval for the true number.
+    images, objects : int
+        What it rests on.
+    """
+
+    score: float
+    bias: float
+    held_out_bias: float
+    interval: tuple[float, float]
+    images: int
+    objects: int
+
+
+def calibrate(images: Sequence[Judged]) -> Calibrated:
+    """Choose the threshold, and measure by cross-validation what it is worth.
+
+    Parameters
+    ----------
+    images : sequence of Judged
+        Found down to a score below :data:`GRID`.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than :data:`FEWEST_IMAGES` images or no objects.
+    """
+    truth = np.array([len(image.truth) for image in images], np.int64)
+    if len(images) < FEWEST_IMAGES or not truth.any():
+        raise ValueError(
+            f"expected at least {FEWEST_IMAGES} images with objects, got {len(images)} images "
+            f"with {int(truth.sum())} objects"
+        )
+    counts = np.array([[int(image.at(score).sum()) for image in images] for score in GRID])
+    best = best_threshold(counts, truth)
+    held_out = _held_out(counts, truth)
+    return Calibrated(
+        score=GRID[best],
+        bias=float(counts[best].sum() / truth.sum() - 1),
+        held_out_bias=float(held_out.sum() / truth.sum() - 1),
+        interval=_interval(truth, held_out),
+        images=len(images),
+        objects=int(truth.sum()),
+    )
+
+
+def best_threshold(counts: NDArray[np.int64], truth: NDArray[np.int64]) -> int:
+    """The threshold that counts right: row of ``counts``.
+
+    The one with the least relative error per image, of those whose pooled count is off by no more
+    than :data:`LARGEST_BIAS`, or where there are none by the least; of equal ones the middle.
+
+    Parameters
+    ----------
+    counts : ndarray, int64, (T, I)
+        What each image counts at each threshold.
+    truth : ndarray, int64, (I,)
+        Not all 0.
+    """
+    off = np.abs(counts.sum(axis=1) - truth.sum())
+    allowed = off <= max(int(off.min()), LARGEST_BIAS * truth.sum())
+    error = (np.abs(counts - truth) / np.maximum(truth, 1)).mean(axis=1)
+    rows = np.flatnonzero(allowed & (error == error[allowed].min()))
+    return int(rows[len(rows) // 2])
+
+
+def _held_out(counts: NDArray[np.int64], truth: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Each image's count at the threshold that images of the other folds ask for, (I,)."""
+    # Alternate by size, so that each fold has images with few and with many objects.
+    fold = np.empty(len(truth), np.int64)
+    fold[np.argsort(truth, kind="stable")] = np.arange(len(truth)) % min(MOST_FOLDS, len(truth))
+    held_out = np.empty_like(truth)
+    for number in np.unique(fold):
+        inside = fold == number
+        held_out[inside] = counts[best_threshold(counts[:, ~inside], truth[~inside])][inside]
+    return held_out
+
+
+def _interval(truth: NDArray[np.int64], found: NDArray[np.int64]) -> tuple[float, float]:
+    """Weighted 2.5 and 97.5 % quantiles of true / counted; half an object keeps them finite."""
+    ratio = np.asarray((truth + 0.5) / (found + 0.5), dtype=np.float64)
+    order = np.argsort(ratio, kind="stable")
+    share = np.cumsum(truth[order]) / truth.sum()
+    rows = np.minimum(np.searchsorted(share, [0.025, 0.975]), len(order) - 1)
+    low, high = (float(value) for value in ratio[order[rows]])
+    # The chosen threshold itself is inside, however small the sample.
+    return min(low, 1.0), max(high, 1.0)

@@ -1,0 +1,320 @@
+"""``cellseg evaluate`` as one library call: annotated images through the whole of a count.
+
+Every image is counted by the pipeline, as a user's would be, once and down to a low score.
+A cell is never changed by one of a lower score (suppression and the ownership of pixels go by
+score), so what a count at a higher threshold gives is read off by leaving cells out; only cells
+larger than the halo, joined from parts, may differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from cellseg.annotations.coco import DataSet, join, judgeable, read_coco
+from cellseg.annotations.image import AnnotatedImage
+from cellseg.counting.plan import make_plan
+from cellseg.counting.request import CountRequest
+from cellseg.counting.stages import SlideCount
+from cellseg.errors import InputError, SettingsError
+from cellseg.geometry import Frame
+from cellseg.instances import Instances
+from cellseg.judge.calibration import Calibrated, calibrate
+from cellseg.judge.judged import (
+    AtThreshold,
+    Judged,
+    Scores,
+    ap_by_density,
+    ap_by_diameter,
+    curve,
+    plain,
+    scores_of,
+)
+from cellseg.network.detect import load_detector
+from cellseg.network.detector import Detector, DetectorInfo
+from cellseg.protocol import Calibration, CountProtocol
+from cellseg.slide import open_slide
+
+LOWEST_SCORE = 0.05
+DIAMETERS_PX = (12.0, 24.0, 48.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRequest:
+    """What to evaluate.
+
+    Attributes
+    ----------
+    data : tuple of Path
+        COCO JSON files.
+    images : Path, optional
+        Folder of the images, where it is not the JSON's.
+    protocol : str, CountProtocol or None
+        None: chosen from each image, as in counting.
+    score : float, optional
+        Takes the place of the protocol's.
+    mpp : float, optional
+        µm per pixel of images that do not say theirs.
+    precision : {'auto', 'float32', 'bfloat16', 'float16'}
+    """
+
+    data: tuple[Path, ...]
+    images: Path | None = None
+    model: str | Path = "default"
+    protocol: str | CountProtocol | None = None
+    score: float | None = None
+    mpp: float | None = None
+    device: str = "auto"
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    prefilter: bool = True
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something that a person should know."""
+
+    text: str
+
+
+@dataclass(frozen=True, eq=False)
+class ImageDone:
+    """One image is counted and compared."""
+
+    image: Judged
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """All of it.
+
+    Attributes
+    ----------
+    paths : tuple of Path
+        Of the images, in that order.
+    protocols : tuple of CountProtocol
+        That each image was counted with.
+    """
+
+    images: tuple[Judged, ...]
+    paths: tuple[Path, ...]
+    protocols: tuple[CountProtocol, ...]
+    classes: tuple[str, ...]
+    model: DetectorInfo
+    notes: tuple[str, ...] = field(default=())
+
+    def groups(self) -> dict[str, list[Judged]]:
+        """The images of each set and of each modality in it, where there is more than one."""
+        sets: dict[str, dict[str, list[Judged]]] = {}
+        for image in self.images:
+            name, _, modality = image.group.rpartition("/")
+            sets.setdefault(name, {}).setdefault(modality, []).append(image)
+        found: dict[str, list[Judged]] = {}
+        for name, parts in sets.items():
+            if len(sets) > 1:
+                found[name] = [image for part in parts.values() for image in part]
+            if len(parts) > 1:
+                prefix = f"{name}, " if len(sets) > 1 else ""
+                found |= {f"{prefix}{modality}": part for modality, part in parts.items()}
+        return found
+
+    def scores(self) -> Scores:
+        """Of all images."""
+        return scores_of(self.images, len(self.classes))
+
+    def tables(self) -> dict[str, Scores]:
+        """All, then each set, modality and class where there are several."""
+        found = {"all": self.scores()}
+        for name, images in self.groups().items():
+            found[name] = scores_of(images, len(self.classes))
+        if len(self.classes) > 1:
+            for label, name in enumerate(self.classes):
+                only = [image.only(label) for image in self.images]
+                found[f"class {name}"] = scores_of(only, 1)
+        return found
+
+    def curve(self) -> tuple[AtThreshold, ...]:
+        """Count and F1 against the score threshold."""
+        return curve(self.images)
+
+    def calibrated(self) -> tuple[CountProtocol, Calibrated]:
+        """The images' protocol with the threshold that makes their count unbiased.
+
+        Raises
+        ------
+        SettingsError
+            If the images were counted by several protocols, or are too few.
+        """
+        names = sorted({protocol.name for protocol in self.protocols})
+        if len(names) > 1:
+            raise SettingsError(
+                f"the images use several protocols ({', '.join(names)}): calibrate one at a time, "
+                "with --protocol"
+            )
+        try:
+            found = calibrate(self.images)
+        except ValueError as error:
+            raise SettingsError(f"nothing to calibrate on: {error}") from error
+        low, high = found.interval
+        calibration = Calibration(
+            model=self.model.checksum,
+            images=found.images,
+            objects=found.objects,
+            interval=(round(low, 3), round(high, 3)),
+        )
+        return self.protocols[0].changed(score=found.score, calibration=calibration), found
+
+    def as_dict(self) -> dict[str, object]:
+        """The object that ``--json`` prints."""
+        count = len(self.classes)
+        return {
+            "model": self.model.name,
+            "checksum": self.model.checksum,
+            "object": self.model.object,
+            "classes": list(self.classes),
+            "scores": {name: plain(asdict(one)) for name, one in self.tables().items()},
+            "ap_by_diameter": ap_by_diameter(self.images, count, DIAMETERS_PX),
+            "ap_by_density": ap_by_density(self.images, count),
+            "thresholds": [asdict(point) for point in self.curve()],
+            "images": [
+                {
+                    "image": str(path),
+                    "set": image.group,
+                    "protocol": protocol.name,
+                    "score": image.score,
+                    "truth": len(image.truth),
+                    "found": int(image.counted.sum()),
+                    "f1": plain(float(image.segmentation.f1[0])),
+                    "panoptic_quality": plain(image.segmentation.panoptic_quality),
+                    "aji": plain(image.segmentation.aji),
+                }
+                for image, path, protocol in zip(
+                    self.images, self.paths, self.protocols, strict=True
+                )
+            ],
+            "notes": list(self.notes),
+        }
+
+
+Event = Note | ImageDone | Evaluation
+
+
+def evaluate(request: EvaluateRequest) -> Iterator[Event]:
+    """Count annotated images and compare.
+
+    Yields
+    ------
+    Note, ImageDone, and one Evaluation at the end
+
+    Raises
+    ------
+    CellsegError
+        InputError for annotations or images that cannot be read, SettingsError, WeightsError.
+    """
+    data = judgeable(join([read_coco(path, images=request.images) for path in request.data]))
+    notes = list(data.notes)
+    precision = None if request.precision == "auto" else request.precision
+    detector = load_detector(request.model, device=request.device, precision=precision)
+    classes, to_model = _classes(data, detector.info)
+    if to_model is None:
+        notes.append(
+            f"the model's classes ({', '.join(detector.info.classes)}) are not the data's "
+            f"({', '.join(data.classes)}): objects are compared without their class"
+        )
+    yield from (Note(text) for text in notes)
+    judged, protocols = [], []
+    for done, image in enumerate(data.images, start=1):
+        one, protocol = _judge(image, request, detector, to_model)
+        judged.append(one)
+        protocols.append(protocol)
+        yield ImageDone(one, done, len(data.images))
+    yield Evaluation(
+        images=tuple(judged),
+        paths=tuple(_path(image) for image in data.images),
+        protocols=tuple(protocols),
+        classes=classes,
+        model=detector.info,
+        notes=tuple(notes),
+    )
+
+
+def _classes(data: DataSet, info: DetectorInfo) -> tuple[tuple[str, ...], dict[int, int] | None]:
+    """Class names, and the model's class of each of the data's; None: compare without classes."""
+    if len(data.classes) == len(info.classes) == 1:
+        return info.classes, {0: 0}
+    if set(data.classes) <= set(info.classes):
+        return info.classes, {k: info.classes.index(n) for k, n in enumerate(data.classes)}
+    return ("object",), None
+
+
+def _judge(
+    image: AnnotatedImage,
+    request: EvaluateRequest,
+    detector: Detector,
+    to_model: dict[int, int] | None,
+) -> tuple[Judged, CountProtocol]:
+    path = _path(image)
+    wanted = CountRequest(
+        image=path,
+        protocol=request.protocol,
+        score=request.score,
+        mpp=image.mpp or request.mpp,
+        precision=request.precision,
+        prefilter=request.prefilter,
+        cell_types=False,
+    )
+    extent = (image.pixels.shape[0], image.pixels.shape[1])
+    with open_slide(path, mpp=wanted.mpp) as slide:
+        plan = make_plan(slide, wanted, detector.info)
+        protocol = plan.protocol
+        low = protocol.changed(score=min(LOWEST_SCORE, protocol.score), intensity=False)
+        count = SlideCount(slide, replace(plan, protocol=low), detector)
+        cells = [part.instances for step in count.steps() for part in step.cells]
+        found = _on_image(Instances.concatenate(cells), count.frame, extent)
+    kinds = [to_model[k] if to_model else 0 for k in image.classes.tolist()]
+    truth = Instances.build(image.boxes.tolist(), [1.0] * len(kinds), kinds, image.masks)
+    if to_model is None:
+        found = found.without_class()
+    judged = Judged(found, truth, extent, name=image.name, group=image.group, score=protocol.score)
+    return judged, protocol
+
+
+def _on_image(cells: Instances, frame: Frame, extent: tuple[int, int]) -> Instances:
+    """Cells of a count on the pixels of the image, (H, W) of ``extent``."""
+    lattice = np.zeros((frame.lattice_height, frame.lattice_width), dtype=np.uint32)
+    for label, ((y0, x0, y1, x1), mask) in enumerate(
+        zip(cells.boxes.tolist(), cells.masks, strict=True), start=1
+    ):
+        lattice[y0:y1, x0:x1][mask] = label
+    labels = on_image(lattice, extent)
+    boxes, masks, kept = [], [], []
+    for index, place in enumerate(ndimage.find_objects(labels)):
+        if place is None:  # under one pixel of the image
+            continue
+        rows, columns = place
+        boxes.append((rows.start, columns.start, rows.stop, columns.stop))
+        masks.append(labels[place] == index + 1)
+        kept.append(index)
+    return Instances.build(boxes, cells.scores[kept].tolist(), cells.classes[kept].tolist(), masks)
+
+
+def on_image(labels: NDArray[np.uint32], extent: tuple[int, int]) -> NDArray[np.int64]:
+    """A label image brought to another size, (H, W): each pixel takes the label at its middle."""
+    rows, columns = (
+        np.minimum(((np.arange(new) + 0.5) * old / new).astype(np.int64), old - 1)
+        for new, old in zip(extent, labels.shape, strict=True)
+    )
+    return labels[np.ix_(rows, columns)].astype(np.int64)
+
+
+def _path(image: AnnotatedImage) -> Path:
+    if image.path is None:
+        raise InputError(f"{image.name}: is not in a file")
+    return image.path

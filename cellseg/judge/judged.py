@@ -1,0 +1,258 @@
+"""One evaluated image, and what a set of them says in numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellseg.judge.average_precision import Field, average_precision
+from cellseg.judge.counting import CountError, bootstrap, count_error
+from cellseg.judge.matching import Matches, Overlaps, match
+from cellseg.judge.segmentation import IOUS, Segmentation
+from cellseg.judge.sizes import size_error
+
+THRESHOLDS: tuple[float, ...] = tuple(round(0.1 + 0.05 * k, 2) for k in range(17))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Judged(Field):
+    """One image with what was found and what is annotated, on the image's own pixels.
+
+    Found is everything down to a low score: average precision needs it.
+
+    Attributes
+    ----------
+    group : str
+        Its set and modality, as ``set/modality``: what the scores are told apart by.
+    score : float
+        Objects below it are not counted.
+    """
+
+    name: str
+    group: str
+    score: float
+
+    @cached_property
+    def overlaps(self) -> Overlaps:
+        """Of all found objects with the annotated ones."""
+        return Overlaps.of(self.found, self.truth)
+
+    @cached_property
+    def counted(self) -> NDArray[np.bool_]:
+        """Which found objects count, (N,)."""
+        return self.at(self.score)
+
+    @cached_property
+    def segmentation(self) -> Segmentation:
+        """Tallies at the image's own score."""
+        return Segmentation.of(self.overlaps, keep=self.counted)
+
+    @cached_property
+    def matches(self) -> Matches:
+        """Matches at IoU 0.5 and the image's own score."""
+        return match(self.overlaps, keep=self.counted)
+
+    def at(self, score: float) -> NDArray[np.bool_]:
+        """Which found objects reach a score, (N,)."""
+        return self.found.scores >= np.float32(score)
+
+    def only(self, label: int) -> Judged:
+        """The same image with the objects of one class, as if there were no other."""
+        found, truth = (
+            objects.take(np.flatnonzero(objects.classes == label)).without_class()
+            for objects in (self.found, self.truth)
+        )
+        return replace(self, found=found, truth=truth)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a set of images says; nan where a figure has no meaning.
+
+    Attributes
+    ----------
+    objects : int
+        Annotated.
+    f1, accuracy : dict of float to float
+        By IoU, pooled over images.
+    f1_interval : (float, float)
+        95 % of F1 at IoU 0.5 over bootstrap resamples of the images.
+    panoptic_quality, aji : float
+        Pooled.
+    panoptic_quality_per_image, aji_per_image : float
+        Means over images.
+    mask_ap, mask_ap50, mask_ap75, box_ap : float
+        COCO, mean over classes.
+    area_bias, area_spread, diameter_bias, diameter_spread : float
+        Of the matched objects, relative.
+    """
+
+    objects: int
+    count: CountError
+    f1: dict[float, float]
+    f1_interval: tuple[float, float]
+    accuracy: dict[float, float]
+    panoptic_quality: float
+    panoptic_quality_per_image: float
+    aji: float
+    aji_per_image: float
+    mask_ap: float
+    mask_ap50: float
+    mask_ap75: float
+    box_ap: float
+    matched: int
+    area_bias: float
+    area_spread: float
+    diameter_bias: float
+    diameter_spread: float
+
+
+def scores_of(images: Sequence[Judged], num_classes: int) -> Scores:
+    """All figures of a set of images, whatever the class of a match, but for AP."""
+    tallies = [image.segmentation for image in images]
+    pooled = Segmentation.pooled(tallies)
+    masks = average_precision(images, num_classes)
+    sizes = size_error(*_matched_areas(images))
+    return Scores(
+        objects=pooled.truth,
+        count=counts_of(images),
+        f1=_by_iou(pooled.f1),
+        f1_interval=bootstrap(_resampled_f1(tallies), len(tallies), np.random.default_rng(0)),
+        accuracy=_by_iou(pooled.accuracy),
+        panoptic_quality=pooled.panoptic_quality,
+        panoptic_quality_per_image=_mean([one.panoptic_quality for one in tallies]),
+        aji=pooled.aji,
+        aji_per_image=_mean([one.aji for one in tallies]),
+        mask_ap=masks.ap,
+        mask_ap50=masks.ap50,
+        mask_ap75=masks.ap75,
+        box_ap=average_precision(images, num_classes, kind="bbox").ap,
+        matched=sizes.objects,
+        area_bias=sizes.area_bias,
+        area_spread=sizes.area_spread,
+        diameter_bias=sizes.diameter_bias,
+        diameter_spread=sizes.diameter_spread,
+    )
+
+
+def counts_of(images: Sequence[Judged], score: float | None = None) -> CountError:
+    """Count errors at each image's own score, or at one for all."""
+    kept = [image.counted if score is None else image.at(score) for image in images]
+    return count_error(
+        np.array([len(image.truth) for image in images], np.int64),
+        np.array([int(keep.sum()) for keep in kept], np.int64),
+    )
+
+
+@dataclass(frozen=True)
+class AtThreshold:
+    """Pooled count and F1 at one score threshold for all images."""
+
+    score: float
+    found: int
+    bias: float
+    mean_relative: float
+    f1: float
+
+
+def curve(
+    images: Sequence[Judged], thresholds: Sequence[float] = THRESHOLDS
+) -> tuple[AtThreshold, ...]:
+    """Count and F1 against the score threshold."""
+    points = []
+    for score in thresholds:
+        error = counts_of(images, score)
+        tally = Segmentation.pooled(
+            Segmentation.of(image.overlaps, keep=image.at(score)) for image in images
+        )
+        points.append(
+            AtThreshold(score, error.found, error.bias, error.mean_relative, float(tally.f1[0]))
+        )
+    return tuple(points)
+
+
+def ap_by_diameter(
+    images: Sequence[Judged], num_classes: int, edges: Sequence[float]
+) -> dict[str, tuple[int, float]]:
+    """Mask AP by the equivalent diameter of the annotated objects.
+
+    Parameters
+    ----------
+    edges : sequence of float
+        Inner borders between the bins, pixels.
+
+    Returns
+    -------
+    dict
+        Number of annotated objects and AP, by a name such as ``12–24 px``.
+    """
+    areas = np.concatenate([image.truth.areas for image in images])
+    bounds = [0.0, *edges, math.inf]
+    found = {}
+    for low, high in pairwise(bounds):
+        area = (math.pi / 4 * low**2, min(1e10, math.pi / 4 * high**2))
+        inside = int(np.count_nonzero((areas >= area[0]) & (areas < area[1])))
+        name = f"{low:.0f}–{high:.0f} px" if math.isfinite(high) else f"from {low:.0f} px"
+        if inside:
+            found[name] = (inside, average_precision(images, num_classes, area_px=area).ap)
+    return found
+
+
+def ap_by_density(
+    images: Sequence[Judged], num_classes: int, bins: int = 3
+) -> dict[str, tuple[int, float]]:
+    """Mask AP of the images in equal parts by annotated objects per megapixel."""
+    density = np.array([len(i.truth) / (i.extent[0] * i.extent[1]) * 1e6 for i in images])
+    found = {}
+    for rows in np.array_split(np.argsort(density, kind="stable"), min(bins, len(images))):
+        part = [images[row] for row in rows.tolist()]
+        low, high = density[rows].min(), density[rows].max()
+        objects = sum(len(image.truth) for image in part)
+        ap = average_precision(part, num_classes).ap
+        found[f"{low:,.0f}–{high:,.0f} per Mpx"] = (objects, ap)
+    return found
+
+
+def _resampled_f1(tallies: Sequence[Segmentation]) -> Callable[[NDArray[np.int64]], float]:
+    hits = np.array([one.hits[0] for one in tallies])
+    total = np.array([one.found + one.truth for one in tallies])
+
+    def f1(rows: NDArray[np.int64]) -> float:
+        return float(2 * hits[rows].sum() / total[rows].sum()) if total[rows].any() else math.nan
+
+    return f1
+
+
+def _matched_areas(images: Sequence[Judged]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    nothing = np.empty(0, np.int64)
+    found = [image.overlaps.found_areas[image.matches.found] for image in images]
+    truth = [image.overlaps.truth_areas[image.matches.truth] for image in images]
+    return np.concatenate([nothing, *found]), np.concatenate([nothing, *truth])
+
+
+def _by_iou(values: NDArray[np.float64]) -> dict[float, float]:
+    return dict(zip(IOUS, values.tolist(), strict=True))
+
+
+def _mean(values: list[float]) -> float:
+    known = [value for value in values if not math.isnan(value)]
+    return float(np.mean(known)) if known else math.nan
+
+
+def plain(value: object) -> object:
+    """For JSON: floats to 5 digits, null in place of nan, IoUs as text."""
+    if isinstance(value, dict):
+        return {
+            f"{key:.2f}" if isinstance(key, float) else key: plain(v) for key, v in value.items()
+        }
+    if isinstance(value, tuple | list):
+        return [plain(v) for v in value]
+    if isinstance(value, float):
+        return round(value, 5) if math.isfinite(value) else None
+    return value

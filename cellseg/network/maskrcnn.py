@@ -1,0 +1,269 @@
+"""torchvision's Mask R-CNN, set up for cells, over any backbone.
+
+With ``resnet50`` and its usual widths the layers and their names are torchvision's
+``maskrcnn_resnet50_fpn``, so that its COCO weights load; what differs is what has no weights:
+anchors (one size a level, 8 to 128 px, three ratios), limits on proposals and detections that
+follow the tile's area, no resizing of the input, class-agnostic suppression.
+
+Source: He et al., Mask R-CNN, ICCV 2017, https://arxiv.org/abs/1703.06870.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.rpn import RegionProposalNetwork
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
+
+from cellseg.network.backbones import BACKBONES, with_pyramid
+from cellseg.network.roi_heads import CellRoIHeads
+from cellseg.network.rpn import CellRPN
+from cellseg.network.timer import Lap, no_lap
+from cellseg.network.types import TypeHead
+
+STRIDE_PX = 32
+"""The largest stride of the network: tile origins are multiples of it."""
+
+ANCHOR_SIZES_PX = (8, 16, 32, 64, 128)
+ASPECT_RATIOS = (0.5, 1.0, 2.0)
+PROPOSAL_SCORE = 0.3
+"""Objectness below which a proposal is not looked at again: most of a tile is background. At 0.05
+crowded fields had more than twice as many proposals, and two cells in a thousand more."""
+
+PROPOSAL_NMS = 0.5
+"""Overlap at which one proposal suppresses another when counting. torchvision's 0.7 is made for
+objects that hide one another; nuclei do not, and a third of its proposals said the same twice."""
+
+
+BODY = "backbone.body."
+BOX_FIRST = "roi_heads.box_head.fc6"
+TYPE_KEYS = "roi_heads.type_head."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How many boxes pass each stage of the network for one image."""
+
+    pre_nms: int
+    proposals: int
+    detections: int
+
+    @classmethod
+    def for_area(cls, area_px: int) -> Limits:
+        """Limits for a tile of so many pixels: one proposal and one detection per 100 px.
+
+        A nucleus of 12 px diameter covers 113 px. Usual tissue has a nucleus per 1,000 px and
+        more, and so ten proposals behind each.
+        """
+        detections = max(100, area_px // 100)
+        return cls(
+            pre_nms=max(2000, 4 * detections),
+            proposals=max(1000, detections),
+            detections=detections,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """Which network: as torchvision's where nothing is said.
+
+    Attributes
+    ----------
+    backbone : str
+        Of :data:`~cellseg.network.backbones.BACKBONES`.
+    pyramid : int
+        Channels of the feature pyramid, and so of the region proposals.
+    mask : int
+        Channels of the mask branch, whose arithmetic grows with their square.
+    box : int
+        Of the box head's two layers.
+    box_rank : int, optional
+        Rank of the box head's first layer, then two smaller ones (Girshick, Fast R-CNN, ICCV
+        2015, section 3.1); None: one layer, as torchvision's.
+    types : int
+        Cell types that found nuclei are sorted into; 0: none.
+    """
+
+    backbone: str = "resnet50"
+    pyramid: int = 256
+    mask: int = 256
+    box: int = 1024
+    box_rank: int | None = None
+    types: int = 0
+
+    def __post_init__(self) -> None:
+        if self.backbone not in BACKBONES:
+            raise ValueError(f"no backbone {self.backbone!r}; known: {', '.join(BACKBONES)}")
+        widths = (self.pyramid, self.mask, self.box, self.box_rank or 1)
+        if min(widths) < 1:
+            raise ValueError(f"expected at least one channel everywhere, got {self}")
+
+    @classmethod
+    def of(cls, shapes: Mapping[str, Sequence[int]]) -> Architecture:
+        """Of the network whose arrays have these shapes; torchvision's where they tell nothing."""
+        usual = cls()
+
+        def width(array: str, axes: int, otherwise: int) -> int:
+            shape = shapes.get(array, ())
+            return max(1, int(shape[0])) if len(shape) == axes else otherwise
+
+        named = [name for name, entry in BACKBONES.items() if BODY + entry.first in shapes]
+        return cls(
+            backbone=named[0] if named else usual.backbone,
+            pyramid=width("backbone.fpn.layer_blocks.0.0.weight", 4, usual.pyramid),
+            mask=width("roi_heads.mask_head.0.0.weight", 4, usual.mask),
+            box=width("roi_heads.box_head.fc7.weight", 2, usual.box),
+            box_rank=width(f"{BOX_FIRST}.0.weight", 2, 0) or None,
+            types=width(f"{TYPE_KEYS}logits.weight", 2, 0),
+        )
+
+
+SMALL = Architecture(backbone="efficientnet_lite0", pyramid=128, mask=64, box=256)
+"""The network of the shipped model, and of a training that starts without one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingLimits:
+    """Samples per image (boxes) and per batch (masks) that carry a loss."""
+
+    proposals: int = 500
+    box_samples: int = 96
+    mask_samples: int = 32
+
+
+class UnscaledTransform(GeneralizedRCNNTransform):  # type: ignore[misc]
+    """torchvision's normalisation and batching without its resizing to 800 px.
+
+    Its own ``_skip_resize`` holds while training only, so a tile would be counted at another
+    scale than the one that was trained.
+    """
+
+    def resize(
+        self, image: Tensor, target: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """Leave the image as it is."""
+        return image, target
+
+
+def build_maskrcnn(
+    num_classes: int,
+    *,
+    frozen_norm: bool = True,
+    sampling_ratio: int = 1,
+    architecture: Architecture | None = None,
+    training: TrainingLimits | None = None,
+) -> MaskRCNN:
+    """Build the network with random weights.
+
+    Parameters
+    ----------
+    num_classes : int
+        Classes of cells, without the background.
+    frozen_norm : bool
+        ``FrozenBatchNorm2d`` (right with COCO weights and for counting) or trainable
+        ``BatchNorm2d`` (right from scratch). Both hold the same four arrays a layer.
+    sampling_ratio : int
+        Samples per bin and axis in RoIAlign; 1 halves the cost of its backward pass.
+    architecture : Architecture, optional
+        Torchvision's where not given.
+    training : TrainingLimits, optional
+        Bounds on the cost of a training step.
+
+    Returns
+    -------
+    MaskRCNN
+        In training mode. Images go in as a list of float (3, H, W) in 0 … 1.
+    """
+    training, wanted = training or TrainingLimits(), architecture or Architecture()
+    if num_classes < 1:
+        raise ValueError(f"expected at least one class, got {num_classes}")
+    norm: type[nn.Module] = FrozenBatchNorm2d if frozen_norm else nn.BatchNorm2d
+    backbone = with_pyramid(wanted.backbone, wanted.pyramid, norm)
+    mean, std = list(BACKBONES[wanted.backbone].mean), list(BACKBONES[wanted.backbone].std)
+    levels = ["0", "1", "2", "3"]
+    model = MaskRCNN(
+        backbone,
+        num_classes=num_classes + 1,
+        rpn_anchor_generator=AnchorGenerator(
+            tuple((size,) for size in ANCHOR_SIZES_PX), (ASPECT_RATIOS,) * len(ANCHOR_SIZES_PX)
+        ),
+        rpn_pre_nms_top_n_train=2 * training.proposals,
+        rpn_post_nms_top_n_train=training.proposals,
+        box_batch_size_per_image=training.box_samples,
+        box_roi_pool=MultiScaleRoIAlign(levels, 7, sampling_ratio),
+        mask_roi_pool=MultiScaleRoIAlign(levels, 14, sampling_ratio),
+    )
+    heads = model.roi_heads
+    heads.mask_head = MaskRCNNHeads(wanted.pyramid, (wanted.mask,) * 4, 1)
+    heads.mask_predictor = MaskRCNNPredictor(wanted.mask, wanted.mask, num_classes + 1)
+    samples = heads.box_head.fc6.in_features
+    heads.box_head = TwoMLPHead(samples, wanted.box)
+    heads.box_predictor = FastRCNNPredictor(wanted.box, num_classes + 1)
+    if wanted.box_rank is not None:
+        heads.box_head.fc6 = nn.Sequential(
+            nn.Linear(samples, wanted.box_rank, bias=False), nn.Linear(wanted.box_rank, wanted.box)
+        )
+    model.transform = UnscaledTransform(800, 1333, mean, std)
+    model.rpn = CellRPN.from_torchvision(model.rpn)
+    model.roi_heads = CellRoIHeads.from_torchvision(
+        model.roi_heads, mask_samples=training.mask_samples
+    )
+    if wanted.types:
+        model.roi_heads.type_head = TypeHead(wanted.pyramid, wanted.types)
+    return model
+
+
+def set_limits(model: MaskRCNN, limits: Limits, *, score: float, nms_iou: float) -> None:
+    """Set what passes each stage when the network is used for counting."""
+    rpn = cast(RegionProposalNetwork, model.rpn)
+    rpn.score_thresh, rpn.nms_thresh = PROPOSAL_SCORE, PROPOSAL_NMS
+    rpn._pre_nms_top_n = {"training": limits.pre_nms, "testing": limits.pre_nms}
+    rpn._post_nms_top_n = {"training": limits.proposals, "testing": limits.proposals}
+    heads = cast(CellRoIHeads, model.roi_heads)
+    heads.detections_per_img = limits.detections
+    heads.score_thresh = score
+    heads.nms_thresh = nms_iou
+
+
+@torch.inference_mode()
+def forward_batch(model: MaskRCNN, images: Tensor, lap: Lap = no_lap) -> list[dict[str, Tensor]]:
+    """Run the network on a batch of equally large tiles.
+
+    Parameters
+    ----------
+    model : MaskRCNN
+        In evaluation mode; made ready by :func:`cellseg.network.counting.make_ready` or as built.
+    images : Tensor
+        (N, 3, H, W), float32, 0 … 1, H and W multiples of 32.
+    lap : callable
+        Told the name of each stage at its end.
+
+    Returns
+    -------
+    list of dict
+        As :meth:`CellRoIHeads.forward`, with ``proposals`` (0-d, how many there were).
+    """
+    sizes = [(images.shape[2], images.shape[3])] * len(images)
+    seen = model.transform.normalize(images)
+    dtype = next(model.backbone.parameters()).dtype
+    seen = seen.to(dtype, memory_format=torch.channels_last)
+    lap("preprocess")
+    features = model.backbone(seen)
+    lap("backbone")
+    proposals, _ = model.rpn(ImageList(seen, sizes), features)
+    lap("proposals")
+    cast(CellRoIHeads, model.roi_heads).lap = lap
+    results, _ = model.roi_heads(features, proposals, sizes)
+    for result, boxes in zip(results, proposals, strict=True):
+        result["proposals"] = torch.tensor(len(boxes))
+    return cast(list[dict[str, Tensor]], results)

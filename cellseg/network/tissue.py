@@ -1,0 +1,430 @@
+"""Where is tissue? A small U-Net on an overview, generous by design.
+
+The overview has about 8 µm per pixel. A lone nucleus is as small as one such pixel, and
+averaging would dim it, so each overview pixel also carries the darkest, the brightest and
+the spread of the finer pixels (about 2 µm) that it covers: :func:`overview_features`.
+Every overview pixel depends on its own fine pixels alone, so a slide can be read in strips.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import shapely
+import torch
+from numpy.typing import ArrayLike, NDArray
+from safetensors import SafetensorError, safe_open
+from scipy import ndimage
+
+from cellseg.errors import WeightsError, line_of
+from cellseg.geometry import Box
+from cellseg.network.unet import UNet
+from cellseg.stain.normalise import Light
+
+OVERVIEW_STEP = 16
+"""Lattice pixels per overview pixel, each way, at the protocol's usual 0.5 µm/px."""
+
+FINE_FACTOR = 4
+"""Fine pixels per overview pixel, each way: the fine image has 2 µm/px."""
+
+CHANNELS = 7
+"""Mean red, green, blue; darkest; brightest; spread; light (1 in fluorescence)."""
+
+DILATION_PX = 6
+"""The search area is the tissue grown by this many overview pixels, about 50 µm."""
+
+SMALL_SIDE_PX = 32
+"""An overview with a shorter side is searched whole: there is nothing to gain."""
+
+SHIPPED_SHA256 = "416df0e66ce10b5fe87c87a7f8d8ab6ff40a53f7bab82f58ad547fb932bed98d"
+"""Checksum of the weights that come with cellseg."""
+
+NEAR_PX = 32
+"""Tiles are searched that lie no farther from a region, lattice pixels."""
+
+POINTS = 2_500
+"""At which the box around a region is asked for tissue, at least."""
+
+_BLOCK_PX = 256
+
+
+@dataclass(frozen=True, eq=False)
+class TissueMask:
+    """What the prefilter found on one slide.
+
+    Attributes
+    ----------
+    tissue : ndarray, bool, (h, w)
+        Tissue as it looks; for areas.
+    search : ndarray, bool, (h, w)
+        Where cells are looked for: found at a lower threshold and grown by about 50 µm.
+    step : float
+        Lattice pixels per mask pixel, each way.
+    extent : (int, int)
+        Height and width of the slide, lattice pixels; the last mask row and column may
+        stand for less than a whole step.
+    region : shapely.MultiPolygon or None
+        (x, y) in lattice pixels, 0 at the corner of the first one; nothing far from it is
+        searched, nothing outside it measured as tissue.
+    """
+
+    tissue: NDArray[np.bool_]
+    search: NDArray[np.bool_]
+    step: float
+    extent: tuple[int, int]
+    region: shapely.MultiPolygon | None = None
+
+    def __post_init__(self) -> None:
+        if self.tissue.ndim != 2 or self.tissue.shape != self.search.shape or not self.tissue.size:
+            raise ValueError(
+                "expected two equal, non-empty masks, "
+                f"got {self.tissue.shape} and {self.search.shape}"
+            )
+        if not self.step > 0:
+            raise ValueError(f"expected a positive step, got {self.step}")
+        wanted = tuple(-(-side // self.step) for side in self.extent)
+        if any(abs(a - b) > 1 for a, b in zip(self.tissue.shape, wanted, strict=True)):
+            raise ValueError(
+                f"a mask of {self.tissue.shape} with step {self.step} does not fit {self.extent}"
+            )
+
+    @classmethod
+    def everything(cls, extent: tuple[int, int], step: float = float(OVERVIEW_STEP)) -> TissueMask:
+        """A mask that keeps the whole slide, for runs without the prefilter."""
+        shape = (max(1, int(-(-extent[0] // step))), max(1, int(-(-extent[1] // step))))
+        return cls(np.ones(shape, dtype=bool), np.ones(shape, dtype=bool), step, extent)
+
+    def within(self, region: shapely.MultiPolygon) -> TissueMask:
+        """The same, looked for in a region only.
+
+        Of the slide's tiles those are searched that come near it; which cells lie in it is asked
+        of each cell's centroid, not here.
+
+        Parameters
+        ----------
+        region : shapely.MultiPolygon
+            Valid; (x, y) in lattice pixels, 0 at the corner of the first one.
+        """
+        shapely.prepare(region)
+        return replace(self, region=region)
+
+    def coverage(self, box: Box) -> float:
+        """Share of mask pixels touching ``box`` that are to be searched, 0 … 1.
+
+        It is 0 exactly where the whole box can be skipped; an empty box has 0.
+        """
+        part = box.intersection(Box(0, 0, *self.extent))
+        if part.area == 0 or not self._is_near(part):
+            return 0.0
+        height, width = self.search.shape
+        y0 = min(int(part.y0 // self.step), height - 1)
+        x0 = min(int(part.x0 // self.step), width - 1)
+        y1, x1 = int(-(-part.y1 // self.step)), int(-(-part.x1 // self.step))
+        return float(self.search[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)].mean())
+
+    def contains(self, y: ArrayLike, x: ArrayLike) -> NDArray[np.bool_]:
+        """Whether points (lattice pixels) lie in the search area; false outside the slide."""
+        ys, xs = np.asarray(y, dtype=np.float64), np.asarray(x, dtype=np.float64)
+        inside = (ys >= 0) & (xs >= 0) & (ys < self.extent[0]) & (xs < self.extent[1])
+        return self._at(self.search, np.where(inside, ys, 0), np.where(inside, xs, 0)) & inside
+
+    def area_px(self) -> float:
+        """Area of the tissue (not of the grown search area), lattice pixels."""
+        return self._area(self.tissue)
+
+    def skipped_px(self) -> float:
+        """Area that is not searched, lattice pixels; of the region, where there is one."""
+        return self._area(~self.search)
+
+    def looked_at_px(self) -> float:
+        """Area of the slide, or of the region, lattice pixels."""
+        if self.region is not None:
+            return float(self.region.area)
+        return float(self.extent[0]) * self.extent[1]
+
+    def area_in(self, region: shapely.MultiPolygon) -> float:
+        """Area of the tissue in a region, lattice pixels.
+
+        Parameters
+        ----------
+        region : shapely.MultiPolygon
+            As for :meth:`within`.
+        """
+        return float(region.area) * self._share(self.tissue, region)
+
+    def area_mm2(self, mpp: float) -> float:
+        """Area of the tissue in mm²; ``mpp`` is µm per lattice pixel."""
+        return self.area_px() * mpp * mpp * 1e-6
+
+    def _is_near(self, box: Box) -> bool:
+        """Whether a box comes near the region, where there is one.
+
+        Near: what overlaps a cell at the region's edge may decide whether that cell is kept.
+        """
+        near = box.widened(NEAR_PX)
+        return self.region is None or bool(
+            shapely.intersects(self.region, shapely.box(near.x0, near.y0, near.x1, near.y1))
+        )
+
+    def _area(self, mask: NDArray[np.bool_]) -> float:
+        if self.region is not None:
+            return float(self.region.area) * self._share(mask, self.region)
+        rows = _spans(mask.shape[0], self.step, self.extent[0])
+        columns = _spans(mask.shape[1], self.step, self.extent[1])
+        return float(
+            sum(
+                rows[y : y + _BLOCK_PX] @ mask[y : y + _BLOCK_PX].astype(np.float64) @ columns
+                for y in range(0, len(mask), _BLOCK_PX)
+            )
+        )
+
+    def _share(self, mask: NDArray[np.bool_], region: shapely.MultiPolygon) -> float:
+        """Share of a region in which a mask is set, asked at points of a regular grid.
+
+        The grid is as fine as the mask's pixels, in small regions finer: :data:`POINTS` in the
+        box around it.
+        """
+        if region.is_empty or mask.all() or not mask.any():
+            return float(mask.any())
+        shapely.prepare(region)
+        left, top, right, bottom = region.bounds
+        spacing = min(self.step, math.sqrt((right - left) * (bottom - top) / POINTS))
+        xs, ys = _midpoints(left, right, spacing), _midpoints(top, bottom, spacing)
+        inside = found = 0
+        for y in range(0, len(ys), _BLOCK_PX):
+            points = np.meshgrid(xs, ys[y : y + _BLOCK_PX])
+            chosen = shapely.contains_xy(region, *points)
+            inside += int(np.count_nonzero(chosen))
+            found += int(np.count_nonzero(self._at(mask, points[1][chosen], points[0][chosen])))
+        if not inside:  # thinner than the grid
+            point = region.representative_point()
+            return float(self._at(mask, np.array([point.y]), np.array([point.x]))[0])
+        return found / inside
+
+    def _at(
+        self, mask: NDArray[np.bool_], y: NDArray[np.float64], x: NDArray[np.float64]
+    ) -> NDArray[np.bool_]:
+        rows = np.clip(y // self.step, 0, mask.shape[0] - 1).astype(np.int64)
+        columns = np.clip(x // self.step, 0, mask.shape[1] - 1).astype(np.int64)
+        return np.asarray(mask[rows, columns])
+
+
+def _midpoints(start: float, stop: float, spacing: float) -> NDArray[np.float64]:
+    """The middles of equal parts, none longer than ``spacing``."""
+    edges = np.linspace(start, stop, max(1, math.ceil((stop - start) / spacing)) + 1)
+    return np.asarray((edges[1:] + edges[:-1]) / 2)
+
+
+def _spans(count: int, step: float, length: int) -> NDArray[np.float64]:
+    edges = np.minimum(np.arange(count + 1) * step, length)
+    edges[-1] = length
+    return np.asarray(np.maximum(np.diff(edges), 0.0), dtype=np.float64)
+
+
+def overview_features(
+    fine: NDArray[np.float32], light: Light, *, factor: int = FINE_FACTOR
+) -> NDArray[np.float32]:
+    """Turn a fine image into the network's input.
+
+    Parameters
+    ----------
+    fine : ndarray, float32, (H·k, W·k, 3)
+        After :class:`~cellseg.stain.normalise.Normaliser`, about 2 µm/px. Sides that are no
+        multiple of k are filled up by repeating the edge.
+    light : {'transmitted', 'fluorescence'}
+        In fluorescence the square root is taken first, so that dim nuclei show.
+    factor : int
+        k; 1 takes an overview as it is.
+
+    Returns
+    -------
+    ndarray, float32, (H, W, 7)
+        Mean of each colour, darkest, brightest and spread of the grey value, light.
+        Strips of whole multiples of k rows give the same values as the whole image.
+    """
+    if fine.ndim != 3 or fine.shape[2] != 3 or not fine.size:
+        raise ValueError(f"expected (H, W, 3), got {fine.shape}")
+    if factor < 1:
+        raise ValueError(f"expected a factor of at least 1, got {factor}")
+    values = np.sqrt(np.clip(fine, 0.0, 1.0)) if light == "fluorescence" else fine
+    below, right = -fine.shape[0] % factor, -fine.shape[1] % factor
+    values = np.pad(values, ((0, below), (0, right), (0, 0)), mode="edge")
+    height, width = values.shape[0] // factor, values.shape[1] // factor
+    blocks = values.reshape(height, factor, width, factor, 3)
+    grey = blocks.mean(axis=4)
+    out = np.empty((height, width, CHANNELS), dtype=np.float32)
+    out[..., :3] = blocks.mean(axis=(1, 3))
+    out[..., 3] = grey.min(axis=(1, 3))
+    out[..., 4] = grey.max(axis=(1, 3))
+    out[..., 5] = np.minimum(4.0 * grey.std(axis=(1, 3)), 1.0)
+    out[..., 6] = 1.0 if light == "fluorescence" else 0.0
+    return out
+
+
+class Features(Protocol):
+    """What :func:`overview_features` would give of a whole slide, made as it is asked for."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, 7)."""
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Rows in any order, (R, W, 7); later calls ask for rows further down."""
+
+
+class TissueFinder:
+    """The prefilter's network with its thresholds.
+
+    Parameters
+    ----------
+    weights : path, optional
+        Another weights file than the shipped one.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, damaged or made for another network.
+    """
+
+    def __init__(self, weights: str | Path | None = None) -> None:
+        if weights is None:
+            path = Path(str(files("cellseg") / "weights" / "tissue.safetensors"))
+            checksum: str | None = SHIPPED_SHA256
+        else:
+            path, checksum = Path(weights), None
+        self._model, self.card = _load(path, checksum)
+        self.tissue_threshold = float(self.card["tissue_threshold"])
+        self.search_thresholds = _search_thresholds(self.card)
+
+    def probabilities(self, features: NDArray[np.float32] | Features) -> NDArray[np.float32]:
+        """Probability of tissue for each overview pixel.
+
+        The overview is worked through in blocks that see all their context: of its features
+        a band of rows is asked for at a time. Its edge is mirrored.
+
+        Parameters
+        ----------
+        features : ndarray, float32, (H, W, 7), or Features
+            From :func:`overview_features`.
+
+        Returns
+        -------
+        ndarray, float32, (H, W)
+        """
+        if len(features.shape) != 3 or features.shape[2] != CHANNELS or 0 in features.shape:
+            raise ValueError(f"expected (H, W, {CHANNELS}), got {features.shape}")
+        height, width = features.shape[:2]
+        stride = self._model.stride
+        margin = -(-self._model.reach // stride) * stride
+        out = np.empty((height, width), dtype=np.float32)
+        for y in range(0, height, _BLOCK_PX):
+            bottom = min(y + _BLOCK_PX, height)
+            rows = _mirrored(y - margin, bottom + margin + -(bottom - y) % stride, height)
+            band = features[rows]
+            for x in range(0, width, _BLOCK_PX):
+                right = min(x + _BLOCK_PX, width)
+                columns = _mirrored(x - margin, right + margin + -(right - x) % stride, width)
+                block = self._forward(band[:, columns])
+                out[y:bottom, x:right] = block[margin:, margin:][: bottom - y, : right - x]
+        return out
+
+    def find(
+        self,
+        features: NDArray[np.float32] | Features,
+        *,
+        extent: tuple[int, int] | None = None,
+        step: float = float(OVERVIEW_STEP),
+        small_side_px: int = SMALL_SIDE_PX,
+    ) -> TissueMask:
+        """Find the tissue of a slide.
+
+        Parameters
+        ----------
+        features : ndarray, float32, (H, W, 7), or Features
+            From :func:`overview_features`.
+        extent : (int, int), optional
+            Size of the slide, lattice pixels; the overview's size times ``step`` otherwise.
+        step : float
+            Lattice pixels per overview pixel.
+        small_side_px : int
+            Overviews with a shorter side are searched whole.
+
+        Returns
+        -------
+        TissueMask
+        """
+        chance = self.probabilities(features)
+        light: Light = (
+            "fluorescence" if features[np.zeros(1, np.int64)][0, 0, 6] > 0.5 else "transmitted"
+        )
+        tissue = chance >= self.tissue_threshold
+        if min(chance.shape) < small_side_px:
+            search = np.ones(chance.shape, dtype=bool)
+        else:
+            search = _grown(chance >= self.search_thresholds[light], DILATION_PX)
+        if extent is None:
+            extent = (round(chance.shape[0] * step), round(chance.shape[1] * step))
+        return TissueMask(tissue, search | tissue, step, extent)
+
+    @torch.inference_mode()
+    def _forward(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
+        tensor = torch.from_numpy(np.ascontiguousarray(block.transpose(2, 0, 1)))[None]
+        result: NDArray[np.float32] = torch.sigmoid(self._model(tensor))[0].numpy()
+        return result
+
+
+def _mirrored(start: int, stop: int, length: int) -> NDArray[np.int64]:
+    """Indices start … stop - 1, reflected at both ends of 0 … length - 1 as often as needed."""
+    index = np.arange(start, stop) % (2 * length)
+    return np.where(index < length, index, 2 * length - 1 - index)
+
+
+def _grown(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
+    """Grow by a disc; the distance to the nearest set pixel is at most ``radius``."""
+    grown = mask.copy()
+    # In bands with what reaches into them: a distance takes 40 times a mask's memory.
+    for y in range(0, len(mask), _BLOCK_PX):
+        first = max(0, y - radius)
+        part = mask[first : y + _BLOCK_PX + radius]
+        if part.any():
+            near = ndimage.distance_transform_edt(~part) <= radius
+            grown[y : y + _BLOCK_PX] = near[y - first :][: len(grown[y : y + _BLOCK_PX])]
+    return grown
+
+
+def _search_thresholds(card: dict[str, Any]) -> dict[Light, float]:
+    """For each kind of light, the probability from which cells are looked for."""
+    values = card["search_threshold"]
+    return {
+        "transmitted": float(values["transmitted"]),
+        "fluorescence": float(values["fluorescence"]),
+    }
+
+
+def _load(path: Path, checksum: str | None) -> tuple[UNet, dict[str, Any]]:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path}: the tissue weights cannot be read: {error}") from error
+    if checksum is not None and sha256(data).hexdigest() != checksum:
+        raise WeightsError(f"{path}: the tissue weights are damaged (their checksum differs)")
+    try:
+        with safe_open(path, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+            state = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+        card = json.loads(metadata["card"])
+        model = UNet(int(card["channels"]), tuple(int(width) for width in card["widths"]))
+        model.load_state_dict({key: value.to(torch.float32) for key, value in state.items()})
+        thresholds = (float(card["tissue_threshold"]), *_search_thresholds(card).values())
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{path}: no weights of a tissue network: {line_of(error)}") from error
+    if model.channels != CHANNELS or not all(0 < value < 1 for value in thresholds):
+        raise WeightsError(f"{path}: made for {model.channels} channels, expected {CHANNELS}")
+    return model.eval(), card

@@ -1,0 +1,157 @@
+"""The two dyes of a stained slide: what each takes of red, green and blue light, and the white.
+
+Optical density is -log₁₀(value / white). A dye's density has one direction in red, green and blue,
+however much of it there is; two directions unmix a cell's density into two amounts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from skimage.color import rgb_from_hed
+
+from cellseg.stain.stain import white_light
+
+DARKEST = 1 / 255
+"""Transmission below which a pixel is taken as saturated: an optical density of 2.41."""
+
+STAINED_OD = 0.15
+"""Length of a pixel's density from which it shows in which direction its dye lies."""
+
+LEAST_APART_DEG, MOST_OFF_DEG = 15.0, 25.0
+"""Between the two dyes, and between each and the published one: else it is another mixture."""
+
+LEAST_PIXELS, ENDS_PERCENT = 500, (1.0, 99.0)
+
+Floats = NDArray[np.float64]
+
+_FIXED = dict(zip(("hematoxylin", "eosin", "dab"), np.asarray(rgb_from_hed), strict=True))
+
+
+@dataclass(frozen=True)
+class Dyes:
+    """Two dyes and the light without them.
+
+    Attributes
+    ----------
+    white : (float, float, float)
+        Raw red, green and blue of full transmission.
+    vectors : dict of str to (float, float, float)
+        Direction of each dye's density, of length 1.
+    method : str
+        ``fixed``, ``macenko`` or ``given``.
+    note : str
+        For people: what was found, or why it was not used.
+    """
+
+    white: tuple[float, float, float]
+    vectors: dict[str, tuple[float, float, float]]
+    method: str
+    note: str = ""
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Dyes:
+        """As ``settings.dyes`` of ``run.json`` holds them.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+        """
+        vectors = {str(name): _unit(np.asarray(v, float)) for name, v in found["vectors"].items()}
+        red, green, blue = (float(value) for value in found["white"])
+        return cls((red, green, blue), vectors, str(found["method"]), str(found.get("note", "")))
+
+    def unmixed(self, densities: Floats) -> dict[str, Floats]:
+        """Amounts of both dyes, least squares.
+
+        Parameters
+        ----------
+        densities : ndarray, float64, (N, 3)
+            Of red, green and blue. Negative amounts are kept.
+        """
+        amounts = densities @ np.linalg.pinv(np.array(list(self.vectors.values())))
+        return dict(zip(self.vectors, amounts.T, strict=True))
+
+
+def given_dyes(vectors: Mapping[str, tuple[float, float, float]], pixels: Floats) -> Dyes:
+    """Dyes that the user names, with the slide's own white."""
+    white = white_light(pixels)
+    return Dyes(
+        _triple(white), {n: _unit(np.asarray(v, float)) for n, v in vectors.items()}, "given"
+    )
+
+
+def estimated_dyes(pixels: Floats, names: tuple[str, str]) -> Dyes:
+    """The directions between which a slide's stained pixels lie.
+
+    Parameters
+    ----------
+    pixels : ndarray, float64, (M, 3)
+        Raw red, green and blue, glass and tissue.
+    names : (str, str)
+        Two of ``hematoxylin``, ``eosin``, ``dab``.
+
+    Returns
+    -------
+    Dyes
+        The published ones, and a note why, where the pixels show one dye only, or others.
+
+    References
+    ----------
+    M. Macenko et al., "A method for normalizing histology slides for quantitative analysis",
+    ISBI 2009, 1107-1110.
+    """
+    white = white_light(pixels)
+    fixed = np.array([_unit(_FIXED[name]) for name in names])
+    density = -np.log10(np.clip(pixels / white, DARKEST, 1.0))
+    seen = density[np.linalg.norm(density, axis=1) > STAINED_OD]
+    published = Dyes(_triple(white), dict(zip(names, map(_triple, fixed), strict=True)), "fixed")
+    if len(seen) < LEAST_PIXELS:
+        return _because(published, "too few pixels are stained")
+    _, axes = np.linalg.eigh(np.cov(seen.T))
+    plane = axes[:, 1:] * np.sign(axes[:, 1:].sum(axis=0) + 1e-12)
+    across = seen @ plane
+    angles = np.arctan2(across[:, 0], across[:, 1])
+    ends = np.percentile(angles, ENDS_PERCENT)
+    found = np.array([plane @ (np.sin(angle), np.cos(angle)) for angle in ends])
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    if np.trace(found @ fixed.T) < np.trace(found[::-1] @ fixed.T):
+        found = found[::-1]
+    apart, off = (
+        _degrees(found[0], found[1]),
+        [_degrees(*pair) for pair in zip(found, fixed, strict=True)],
+    )
+    if apart < LEAST_APART_DEG:
+        return _because(published, f"the pixels show one dye only (they lie within {apart:.0f}°)")
+    if max(off) > MOST_OFF_DEG:
+        worst = names[int(np.argmax(off))]
+        return _because(published, f"{worst} would lie {max(off):.0f}° from the published one")
+    vectors = dict(zip(names, map(_triple, found), strict=True))
+    said = ", ".join(f"{n} {angle:.0f}°" for n, angle in zip(names, off, strict=True))
+    note = f"dyes estimated on the slide (Macenko); from the published ones: {said}"
+    return Dyes(published.white, vectors, "macenko", note)
+
+
+def _because(dyes: Dyes, why: str) -> Dyes:
+    note = f"no dyes are estimated: {why}; the published ones are used"
+    return Dyes(dyes.white, dyes.vectors, dyes.method, note)
+
+
+def _degrees(one: Floats, other: Floats) -> float:
+    return float(np.degrees(np.arccos(np.clip(one @ other, -1, 1))))
+
+
+def _unit(vector: Floats) -> tuple[float, float, float]:
+    length = float(np.linalg.norm(vector))
+    if vector.shape != (3,) or not 0 < length < np.inf:
+        raise ValueError(f"expected three numbers, not all 0, got {vector}")
+    return _triple(vector / length)
+
+
+def _triple(values: Floats) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue

@@ -1,0 +1,106 @@
+"""Intensities: one scale for a whole slide, the same in training and in counting.
+
+A tile must never be stretched by its own percentiles: the same cell would then look
+different to the network in two overlapping tiles. The scale is fitted once on a sample of
+the slide (or on a whole training image) and applied everywhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Light = Literal["transmitted", "fluorescence"]
+
+LOW_PERCENTILE = 1.0
+HIGH_PERCENTILE = 99.8
+
+
+@dataclass(frozen=True)
+class Normaliser:
+    """Maps raw intensities to 0 … 1 by one offset and one gain for every pixel.
+
+    Attributes
+    ----------
+    low, high : float
+        Raw intensities that become 0 and 1.
+    light : {'transmitted', 'fluorescence'}
+        ``transmitted``: bright background (stained or unstained), the offset is 0 and the
+        colours' ratio is kept. ``fluorescence``: dark background, channels are reduced to
+        their maximum and the background's level goes to 0.
+    blank : bool
+        The slide shows nothing beyond noise (:mod:`cellseg.stain.contrast`): nothing is to be
+        counted.
+    faint : bool
+        Fluorescence: hardly anything beyond noise; what is counted may be noise.
+    """
+
+    low: float
+    high: float
+    light: Light
+    blank: bool = False
+    faint: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.high > self.low:
+            raise ValueError(f"expected low < high, got {self.low} and {self.high}")
+
+    @classmethod
+    def fit(cls, pixels: ArrayLike, light: Light) -> Normaliser:
+        """Fit to a sample.
+
+        Parameters
+        ----------
+        pixels : array_like
+            Raw intensities (..., C) or (...,); NaN and infinities are left out. A sample of
+            a single value (an empty slide) gives a scale under which it stays dark, or
+            white in transmitted light.
+        light : {'transmitted', 'fluorescence'}
+        """
+        values = _floats(pixels)
+        if light == "fluorescence" and values.ndim >= 3:
+            values = values.max(axis=-1)
+        values = values[np.isfinite(values)]
+        if values.size == 0:
+            return cls(0.0, 1.0, light)
+        if light == "transmitted":
+            high = float(np.percentile(values, 99.9))
+            # Black is 0 but in images of negative numbers.
+            low = min(0.0, float(np.percentile(values, 0.1)))
+            return cls(low, high if high > low else low + 1.0, light)
+        low, high = (float(v) for v in np.percentile(values, [LOW_PERCENTILE, HIGH_PERCENTILE]))
+        return cls(low, high if high > low else low + 1.0, light)
+
+    def apply(self, image: NDArray[np.generic]) -> NDArray[np.float32]:
+        """Normalise one region.
+
+        Parameters
+        ----------
+        image : ndarray, (H, W, C)
+            Raw intensities, one or three channels; NaN and infinities become background.
+
+        Returns
+        -------
+        ndarray, float32, (H, W, 3)
+            In 0 … 1, a single channel repeated three times.
+        """
+        values = _floats(image)
+        if values.ndim != 3 or values.shape[2] not in (1, 3):
+            raise ValueError(f"expected (H, W, 1 or 3), got {values.shape}")
+        if self.light == "fluorescence" and values.shape[2] > 1:
+            values = values.max(axis=2, keepdims=True)
+        scaled = (values - self.low) / values.dtype.type(self.high - self.low)
+        background = 0.0 if self.light == "fluorescence" else 1.0
+        scaled = np.nan_to_num(scaled, nan=background, posinf=background, neginf=background)
+        scaled = np.clip(scaled, 0.0, 1.0, out=scaled).astype(np.float32, copy=False)
+        return np.ascontiguousarray(np.broadcast_to(scaled, (*scaled.shape[:2], 3)))
+
+
+def _floats(pixels: ArrayLike) -> NDArray[np.floating]:
+    """As they are shifted and scaled: in float32 only where that holds every value."""
+    values = np.asarray(pixels)
+    exact = values.dtype.itemsize <= 2 or values.dtype == np.float32
+    return values.astype(np.float32 if exact else np.float64, copy=False)

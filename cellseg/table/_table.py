@@ -1,0 +1,186 @@
+"""Instances and pixels become rows of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cellseg.instances import Instances
+from cellseg.protocol import Stain
+from cellseg.stain.dyes import Dyes
+from cellseg.table._columns import REGION, Scale, channel_slugs, columns, densities
+from cellseg.table._intensity import stain_densities, statistics, white_of
+from cellseg.table._pixels import PixelLists, flatten
+from cellseg.table._shape import bounds, shapes
+
+ADDED_LATER = ("label", "image", "class", "object", "touches_border", "stitched", REGION)
+"""Columns that only the whole run knows."""
+
+BATCH_PX = 1_000_000
+"""Box pixels that are measured at once: what keeps memory below about 200 MB."""
+
+_LENGTHS = (
+    "perimeter",
+    "axis_major_length",
+    "axis_minor_length",
+    "feret_diameter_max",
+    "equivalent_diameter_area",
+)
+_RATIOS = ("eccentricity", "solidity", "extent", "circularity")
+
+
+def measure(
+    instances: Instances,
+    pixels: NDArray[np.generic] | None,
+    origin: tuple[int, int],
+    *,
+    scale: Scale,
+    channels: Sequence[str],
+    stain: Stain,
+    white: float | Dyes | None = None,
+) -> pd.DataFrame:
+    """Measure every instance.
+
+    Parameters
+    ----------
+    instances : Instances
+        On the slide's lattice.
+    pixels : ndarray, (h, w, C), or None
+        Raw values on the same lattice, covering the boxes of all instances; None without
+        ``channels``. NaN and infinite values are left out of the statistics.
+    origin : tuple of int
+        Lattice (y, x) of ``pixels[0, 0]``.
+    scale : Scale
+        From the lattice to level-0 pixels and µm.
+    channels : sequence of str, length C
+        Empty where intensities are not wanted.
+    stain : str
+        ``he``, ``ihc``, ``fluorescence`` or ``brightfield``.
+    white : float or Dyes, optional
+        Raw value of full transmission, for optical densities, or the slide's own dyes; by default
+        the largest value of an integer type, and 1 for floats.
+
+    Returns
+    -------
+    DataFrame
+        One row an instance, in order. The columns are those of :func:`columns`, in that order,
+        but for :data:`ADDED_LATER`, which the run adds.
+
+    Raises
+    ------
+    ValueError
+        If the pixels do not cover the instances, or their channels are not ``channels``.
+    """
+    if pixels is not None and channels:
+        _check(instances, pixels, origin, channels)
+    elif channels:
+        raise ValueError(f"expected pixels for {len(channels)} channels, got None")
+    wanted = [
+        column
+        for column in columns(channels, stain=stain, has_mpp=scale.mpp is not None)
+        if column.name not in ADDED_LATER
+    ]
+    parts: dict[str, list[NDArray[np.generic]]] = {column.name: [] for column in wanted}
+    for batch in _batches(instances):
+        lists = flatten(batch.masks)
+        found = {"score": batch.scores, **_geometry(batch, lists, scale)}
+        if pixels is not None and channels:
+            values = _gather(batch, lists, pixels, origin)
+            found |= _intensities(values, lists, channels, stain, white)
+        for column in wanted:
+            parts[column.name].append(found[column.name])
+    return pd.DataFrame(
+        {
+            column.name: np.concatenate([np.empty(0, column.dtype), *parts[column.name]]).astype(
+                column.dtype, copy=False
+            )
+            for column in wanted
+        }
+    )
+
+
+def _check(
+    instances: Instances,
+    pixels: NDArray[np.generic],
+    origin: tuple[int, int],
+    channels: Sequence[str],
+) -> None:
+    if pixels.ndim != 3 or pixels.shape[2] != len(channels):
+        raise ValueError(f"expected pixels of shape (h, w, {len(channels)}), got {pixels.shape}")
+    if not len(instances):
+        return
+    low = instances.boxes[:, :2].min(axis=0) - origin
+    high = instances.boxes[:, 2:].max(axis=0) - origin
+    if (low < 0).any() or (high > pixels.shape[:2]).any():
+        raise ValueError(
+            f"instances reach from {low.tolist()} to {high.tolist()}, "
+            f"outside the pixels of shape {pixels.shape[:2]}"
+        )
+
+
+def _batches(instances: Instances) -> Iterator[Instances]:
+    """The instances in runs of about :data:`BATCH_PX` box pixels."""
+    boxes = instances.boxes
+    sizes = (boxes[:, 2] - boxes[:, 0] + 1) * (boxes[:, 3] - boxes[:, 1] + 1)
+    batch = (np.cumsum(sizes) - sizes) // BATCH_PX
+    first = 0
+    for end in [*(np.flatnonzero(np.diff(batch)) + 1).tolist(), len(instances)]:
+        if end > first:
+            yield instances if end - first == len(instances) else instances.take(range(first, end))
+        first = end
+
+
+def _geometry(batch: Instances, lists: PixelLists, scale: Scale) -> dict[str, NDArray[np.generic]]:
+    """Place and shape, in level-0 pixels and µm."""
+    step, mpp = scale.downsample, scale.mpp or np.nan
+    corner = batch.boxes[:, :2]
+    found: dict[str, NDArray[np.generic]] = {}
+    for name, start, inside in zip("yx", corner.T, (lists.y, lists.x), strict=True):
+        centre = (start + lists.means(inside) + 0.5) * step - 0.5
+        found[f"centroid_{name}_px"], found[f"centroid_{name}_um"] = centre, centre * mpp
+    edges = (bounds(lists) + np.tile(corner, 2).astype(np.float64)) * step
+    # A hair of tolerance: 3 × 1.9999999999 is 6, not the pixel before it.
+    edges[:, :2], edges[:, 2:] = np.floor(edges[:, :2] + 1e-6), np.ceil(edges[:, 2:] - 1e-6)
+    for name, edge in zip(("y0", "x0", "y1", "x1"), edges.T, strict=True):
+        found[f"bbox_{name}_px"] = edge.astype(np.int64)
+    shape = shapes(lists)
+    found["area_px"] = shape["area"] * step**2
+    found["area_um2"] = shape["area"] * step**2 * mpp**2
+    for name in _LENGTHS:
+        found[f"{name}_px"] = shape[name] * step
+        found[f"{name}_um"] = shape[name] * step * mpp
+    found |= {name: shape[name] for name in _RATIOS}
+    found["orientation_deg"] = shape["orientation"]
+    return found
+
+
+def _gather(
+    batch: Instances, lists: PixelLists, pixels: NDArray[np.generic], origin: tuple[int, int]
+) -> NDArray[np.generic]:
+    """The raw values of all masks' pixels, (M, C)."""
+    corner = batch.boxes[:, :2] - origin
+    rows, places = lists.y + corner[lists.cell, 0], lists.x + corner[lists.cell, 1]
+    values: NDArray[np.generic] = pixels[rows, places]
+    return values
+
+
+def _intensities(
+    values: NDArray[np.generic],
+    lists: PixelLists,
+    channels: Sequence[str],
+    stain: Stain,
+    white: float | Dyes | None,
+) -> dict[str, NDArray[np.generic]]:
+    found: dict[str, NDArray[np.generic]] = {}
+    for slug, channel in zip(channel_slugs(channels), values.T, strict=True):
+        for name, numbers in statistics(channel, lists).items():
+            found[f"intensity_{name}_{slug}"] = numbers
+    stains = densities(channels, stain=stain)
+    if stains:
+        full = white_of(values.dtype) if white is None else white
+        means = stain_densities(values, lists, stains, white=full)
+        found |= {f"{name}_od_mean": mean for name, mean in means.items()}
+    return found

@@ -1,0 +1,163 @@
+"""Counts that cannot be right: one sentence each, with what to try."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from cellseg.table.areas import AreaStatistics
+from cellseg.table.summary import Summary
+
+FEWEST = 20
+"""Sizes of fewer cells say nothing."""
+
+NUCLEUS_UM = (4.0, 20.0)
+"""Diameters between which the medians of nuclei lie: lymphocytes have 6 to 7 µm, flat cultured
+cells 12 to 18."""
+
+FAR = 2.0
+"""A median diameter this many times the usual one, or this part of it, is far off; an image
+without pixel size may be off by as much and still be counted well."""
+
+MANY_TIMES = 3.0
+"""The most common cell with this many times the usual area is several, or none."""
+
+AT_LIMIT = 1.2
+"""Areas up to this factor from a limit are at it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What is known of a count's cells before they are counted.
+
+    Attributes
+    ----------
+    limits_px : (float, float)
+        Areas between which cells are counted, level-0 px².
+    usual_px : float or None
+        The model's usual object, diameter in level-0 px; None where one cannot know.
+    mpp : float or None
+        µm per pixel at level 0.
+    own_model : bool
+        The model is one that the user trained.
+    """
+
+    limits_px: tuple[float, float]
+    usual_px: float | None
+    mpp: float | None
+    own_model: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON, as ``expected_sizes`` of ``run.json``."""
+        return {**asdict(self), "limits_px": list(self.limits_px)}
+
+    @classmethod
+    def of(cls, run: Mapping[str, Any]) -> Expected | None:
+        """Of a finished run; None where its record does not say it, or is damaged."""
+        try:
+            found = run["expected_sizes"]
+            low, high = (float(limit) for limit in found["limits_px"])
+            usual, mpp = (
+                None if found[name] is None else float(found[name]) for name in ("usual_px", "mpp")
+            )
+            own = found["own_model"] is True
+        except (LookupError, TypeError, ValueError):
+            return None
+        return cls(limits_px=(low, high), usual_px=usual, mpp=mpp, own_model=own)
+
+    def length(self, diameter_px: float) -> str:
+        """For a person."""
+        if self.mpp is None:
+            return f"{diameter_px:.3g} px"
+        return f"{diameter_px * self.mpp:.3g} µm"
+
+    def area(self, area_px: float) -> str:
+        """For a person."""
+        return f"{area_px:.3g} px²" if self.mpp is None else f"{area_px * self.mpp**2:.3g} µm²"
+
+
+def doubts(summary: Summary, most_common_px: float | None, expected: Expected) -> list[str]:
+    """Why a count may be wrong, a sentence each; none where nothing speaks against it.
+
+    Parameters
+    ----------
+    most_common_px : float or None
+        The most common area, level-0 px²; see :meth:`SummaryBuilder.most_common_area_px`.
+    """
+    if not summary.cells and expected.own_model:
+        return [
+            f"a model of your own found no {summary.object} at all: was it trained long enough, "
+            "and on such images? cellseg evaluate tells how good it is, --score 0.1 what it sees"
+        ]
+    areas, found = summary.area_px, list(_beyond_tissue(summary))
+    if areas is None or most_common_px is None or summary.cells < FEWEST:
+        return found
+    sizes = [*_far(summary, areas, expected), *_at_limits(summary, areas, expected)]
+    usual = expected.usual_px
+    if not sizes and usual is not None:
+        times = most_common_px / (math.pi / 4 * usual**2)
+        if times > MANY_TIMES:
+            sizes.append(
+                f"the most common {summary.object} has {times:.1f} times the area of the model's "
+                f"usual one: several may be taken for one; {_scale(expected)}"
+            )
+    return [*found, *sizes]
+
+
+def _beyond_tissue(summary: Summary) -> Iterator[str]:
+    """Cells that cover more than the tissue they were found in."""
+    if summary.area_um2 is None or not summary.tissue_mm2:
+        return
+    covered = summary.cells * summary.area_um2.mean / 1e6
+    if covered > summary.tissue_mm2:
+        yield (
+            f"the {summary.plural} cover {covered:.3g} mm², more than the tissue that was found "
+            f"({summary.tissue_mm2:.3g} mm²): the number per mm² means nothing; --no-prefilter "
+            "looks everywhere and measures no tissue"
+        )
+
+
+def _far(summary: Summary, areas: AreaStatistics, expected: Expected) -> Iterator[str]:
+    """A median size that is no nucleus's, or far from the model's usual object."""
+    diameter, mpp, usual = _diameter(areas.median), expected.mpp, expected.usual_px
+    if usual is not None:
+        low, high = usual / FAR, usual * FAR
+        said = f"the model's usual {summary.object} is {expected.length(usual)}"
+    elif summary.object == "nucleus" and mpp is not None:
+        low, high = NUCLEUS_UM[0] / mpp, NUCLEUS_UM[1] / mpp
+        said = "those of nuclei lie between {:g} and {:g} µm".format(*NUCLEUS_UM)
+    else:
+        return
+    if not low <= diameter <= high:
+        yield (
+            f"the median diameter of the {summary.plural} is {expected.length(diameter)}, {said}: "
+            f"{_scale(expected)}"
+        )
+
+
+def _at_limits(summary: Summary, areas: AreaStatistics, expected: Expected) -> Iterator[str]:
+    """Half of the cells at one of the limits of size."""
+    low, high = expected.limits_px
+    sides = (
+        (areas.median <= low * AT_LIMIT, low, "smallest", "--min-area", "pieces or noise"),
+        (areas.median >= high / AT_LIMIT, high, "largest", "--max-area", "several taken for one"),
+    )
+    for holds, limit, which, option, what in sides:
+        if holds:
+            yield (
+                f"half of the {summary.plural} are about as large as the {which} that are counted "
+                f"({expected.area(limit)}), they may be {what}: {_scale(expected)}, {option} the "
+                "limit"
+            )
+
+
+def _scale(expected: Expected) -> str:
+    if expected.mpp is None:
+        return "--diameter PX (of a usual one) or --mpp sets the scale"
+    return "are the pixel size and the protocol right? --mpp and --protocol set them"
+
+
+def _diameter(area: float) -> float:
+    return 2 * math.sqrt(area / math.pi)

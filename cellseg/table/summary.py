@@ -1,0 +1,250 @@
+"""A slide's totals, made from the table's parts as they come."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cellseg.annotations.region import Regions
+from cellseg.table import Scale
+from cellseg.table.areas import AreaStatistics
+from cellseg.table.regions import RegionSummary, RegionTotals, by_class, counted, plural
+
+_STEPS = 4.0
+"""Of areas, to a factor of two, when the most common one is looked for."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A slide's totals.
+
+    Attributes
+    ----------
+    object : str
+        What was counted: ``nucleus`` or ``cell``.
+    cells_per_class : dict of str to int
+        In the model's order, classes without cells included.
+    touching_border, stitched : int
+        Cells at the slide's own edge; cells joined from parts.
+    tissue_mm2 : float or None
+        Tissue that was looked at; None without pixel size, or if nobody measured it.
+    area_px : AreaStatistics or None
+        In level-0 pixels; None without cells.
+    area_um2 : AreaStatistics or None
+        None without cells or without pixel size.
+    skipped_share : float or None
+        Share of the slide's area that was skipped as background; None if nobody looked.
+    cells_interval : (int, int) or None
+        95 % interval of the true number, where the protocol was calibrated for the model.
+    regions : tuple of RegionSummary
+        The totals of each region, where the count was of some.
+    labelling : tuple of mapping
+        For each marker: its thresholds, positive cells, index, H-score; none without classes by
+        measurement. See ``cellseg.derive.classified``.
+    """
+
+    object: str
+    cells: int
+    cells_per_class: dict[str, int]
+    touching_border: int
+    stitched: int
+    tissue_mm2: float | None
+    area_px: AreaStatistics | None
+    area_um2: AreaStatistics | None
+    skipped_share: float | None = None
+    cells_interval: tuple[int, int] | None = None
+    regions: tuple[RegionSummary, ...] = ()
+    labelling: tuple[Mapping[str, Any], ...] = ()
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> Summary:
+        """Back from :meth:`as_dict`, or from the ``summary`` of a ``run.json``.
+
+        Raises
+        ------
+        KeyError, TypeError
+            If something is missing.
+        """
+        given = {field.name: found[field.name] for field in fields(cls) if field.name in found}
+        given["labelling"] = tuple(given.get("labelling") or ())
+        given["area_px"] = AreaStatistics.from_dict(found["area_px"])
+        given["area_um2"] = AreaStatistics.from_dict(found["area_um2"])
+        given["regions"] = tuple(map(RegionSummary.from_dict, found.get("regions", ())))
+        if given["cells_interval"] is not None:
+            given["cells_interval"] = tuple(given["cells_interval"])
+        return cls(**given)
+
+    @property
+    def density_per_mm2(self) -> float | None:
+        """Cells per mm² of tissue; None where the tissue's area is unknown or 0."""
+        return self.cells / self.tissue_mm2 if self.tissue_mm2 else None
+
+    @property
+    def density_per_mm2_per_class(self) -> dict[str, float] | None:
+        """Cells of each class per mm² of tissue."""
+        tissue = self.tissue_mm2
+        if not tissue:
+            return None
+        return {name: count / tissue for name, count in self.cells_per_class.items()}
+
+    @property
+    def median_area_um2(self) -> float | None:
+        """Half of the cells are smaller."""
+        return None if self.area_um2 is None else self.area_um2.median
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON: only dicts with text keys, numbers, text and None."""
+        found: dict[str, Any] = {
+            **asdict(self),
+            "density_per_mm2": self.density_per_mm2,
+            "density_per_mm2_per_class": self.density_per_mm2_per_class,
+        }
+        for name, areas in (("area_px", self.area_px), ("area_um2", self.area_um2)):
+            found[name] = None if areas is None else areas.as_dict()
+        found["labelling"] = list(self.labelling)
+        found["regions"] = [region.as_dict() for region in self.regions]
+        return found
+
+    @property
+    def plural(self) -> str:
+        """What was counted, more than one of it."""
+        return plural(self.object)
+
+    def __str__(self) -> str:
+        """One sentence for people."""
+        parts = [counted(self.cells, self.object)]
+        if self.cells_interval is not None:
+            parts[0] += " (95 %: {:,} … {:,})".format(*self.cells_interval)
+        parts[0] += by_class(self.cells_per_class)
+        parts += [_labelled(marker) for marker in self.labelling]
+        if self.area_um2 is not None:
+            parts.append(f"median area {self.area_um2.median:.1f} µm²")
+        elif self.area_px is not None:
+            parts.append(f"median area {self.area_px.median:.0f} px²")
+        if self.tissue_mm2 is not None and self.density_per_mm2 is not None:
+            tissue = f"{self.tissue_mm2:.3g} mm² of tissue"
+            parts.append(f"{self.density_per_mm2:,.0f} per mm² in {tissue}")
+        if self.skipped_share:
+            where = "regions" if self.regions else "slide"
+            parts.append(f"{100 * self.skipped_share:.1f} % of the {where} skipped as background")
+        return ", ".join(parts)
+
+
+class SummaryBuilder:
+    """Makes a :class:`Summary` from the table's parts as they come.
+
+    Of each cell only its area is kept, as float32: 4 MB for a million cells.
+
+    Parameters
+    ----------
+    classes : sequence of str
+        The model's class names.
+    object : str
+        What the model outlines: ``nucleus`` or ``cell``.
+    scale : Scale
+        The slide's, for areas in µm².
+    regions : Regions, optional
+        Cut at the slide's edges; each gets totals of its own.
+    """
+
+    def __init__(
+        self,
+        classes: Sequence[str],
+        *,
+        object: str,
+        scale: Scale,
+        regions: Regions | None = None,
+    ) -> None:
+        self._regions = None if regions is None else RegionTotals(regions, classes, mpp=scale.mpp)
+        self._object = object
+        self._mpp = scale.mpp
+        self._counts = dict.fromkeys(classes, 0)
+        self._touching = 0
+        self._stitched = 0
+        self._areas: list[NDArray[np.float32]] = []
+
+    def add(self, table: pd.DataFrame) -> None:
+        """Count some rows of ``cells.csv``.
+
+        Raises
+        ------
+        ValueError
+            If a row's class is none of the model's.
+        """
+        for name, count in table["class"].value_counts().items():
+            if name not in self._counts:
+                raise ValueError(f"unknown class {name!r}, expected one of {list(self._counts)}")
+            self._counts[str(name)] += int(count)
+        self._touching += int(table["touches_border"].sum())
+        self._stitched += int(table["stitched"].sum())
+        self._areas.append(table["area_px"].to_numpy(np.float32, copy=True))
+        if self._regions is not None:
+            self._regions.add(table)
+
+    def most_common_area_px(self) -> float | None:
+        """Where areas lie densest, on a scale of ratios, to about a tenth; None without cells."""
+        areas = np.concatenate([np.empty(0, np.float32), *self._areas])
+        areas = areas[areas > 0]
+        if not areas.size:
+            return None
+        steps, counts = np.unique(np.round(np.log2(areas) * _STEPS), return_counts=True)
+        return float(2 ** (steps[counts.argmax()] / _STEPS))
+
+    def build(
+        self,
+        *,
+        tissue_mm2: float | None = None,
+        skipped_share: float | None = None,
+        interval: tuple[float, float] | None = None,
+        tissue_mm2_in_regions: Sequence[float | None] | None = None,
+    ) -> Summary:
+        """The totals of all rows so far.
+
+        Parameters
+        ----------
+        interval : (float, float), optional
+            Factors between which the true number lies; see :class:`cellseg.protocol.Calibration`.
+        tissue_mm2_in_regions : sequence of float, optional
+            Of each region; None where nobody measured it.
+        """
+        areas = np.concatenate([np.empty(0, np.float32), *self._areas])
+        in_px = AreaStatistics.of(areas) if areas.size else None
+        in_um2 = in_px.times(self._mpp**2) if in_px and self._mpp else None
+        return Summary(
+            object=self._object,
+            cells=int(areas.size),
+            cells_per_class=dict(self._counts),
+            touching_border=self._touching,
+            stitched=self._stitched,
+            tissue_mm2=tissue_mm2 if self._mpp else None,
+            area_px=in_px,
+            area_um2=in_um2,
+            skipped_share=skipped_share,
+            cells_interval=_times(int(areas.size), interval),
+            regions=() if self._regions is None else self._regions.build(tissue_mm2_in_regions),
+        )
+
+
+def _labelled(marker: Mapping[str, Any]) -> str:
+    """What a person reads of one marker."""
+    if marker["index"] is None:
+        return f"{marker['name']}: no cell was measured"
+    said = f"{marker['name']} {100 * marker['index']:.1f} % positive"
+    if marker["index_interval"] is not None:
+        said += " (95 %: {:.1f} … {:.1f} %)".format(*(100 * v for v in marker["index_interval"]))
+    if marker["h_score"] is not None:
+        said += f", H-score {marker['h_score']:.0f}, Allred {marker['allred']}"
+    return said
+
+
+def _times(count: int, interval: tuple[float, float] | None) -> tuple[int, int] | None:
+    """Rounded outwards."""
+    if interval is None:
+        return None
+    return math.floor(count * interval[0]), math.ceil(count * interval[1])

@@ -1,0 +1,109 @@
+"""Checkpoints of a training: safetensors with a state, written in one piece."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from cellseg.errors import WeightsError, line_of, writing
+from cellseg.network.weights import write_tensors
+
+CHECKPOINT = "checkpoint.safetensors"
+BEST = "best.safetensors"
+
+Parts = dict[str, dict[str, Tensor]]
+
+
+@dataclass
+class State:
+    """What a resumed training must know beside the tensors.
+
+    Attributes
+    ----------
+    seconds : float
+        Time spent so far, validation included, over all resumed parts.
+    history : list of dict
+        One entry a validation: ``step``, ``minutes`` and the scores.
+    best : dict
+        The entry of the best validation so far; empty before the first.
+    run : dict
+        What a resumed training must agree on: classes, data, start.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, float] = field(default_factory=dict)
+    run: dict[str, object] = field(default_factory=dict)
+
+
+def write(path: Path, parts: Parts, state: State) -> None:
+    """Write ``PART/NAME`` tensors and the state; the old file stays until the new one is whole.
+
+    Raises
+    ------
+    OutputError
+    """
+    tensors = {
+        f"{part}/{name}": value.detach().cpu().contiguous()
+        for part, values in parts.items()
+        for name, value in values.items()
+    }
+    with writing(path, SafetensorError) as temporary:
+        write_tensors(temporary, tensors, {"state": json.dumps(asdict(state))})
+
+
+def forget(folder: Path) -> None:
+    """Delete the checkpoints of a finished training: some hundred MB that nothing else needs."""
+    with suppress(OSError):
+        for name in (CHECKPOINT, BEST):
+            (folder / name).unlink(missing_ok=True)
+
+
+def read(path: Path) -> tuple[Parts, State]:
+    """Read what :func:`write` wrote.
+
+    Raises
+    ------
+    WeightsError
+        If the file is damaged.
+    """
+    parts: Parts = {}
+    with _opened(path) as handle:
+        for key in handle.keys():  # noqa: SIM118
+            part, name = key.split("/", 1)
+            parts.setdefault(part, {})[name] = handle.get_tensor(key)
+        return parts, _state(handle)
+
+
+def read_state(path: Path) -> State:
+    """The state alone, without the tensors.
+
+    Raises
+    ------
+    WeightsError
+    """
+    with _opened(path) as handle:
+        return _state(handle)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with safe_open(path, "pt") as handle:
+            yield handle
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path}: a damaged checkpoint: {line_of(error)}") from error
+
+
+def _state(handle: Any) -> State:  # noqa: ANN401 - safetensors' own
+    known = {entry.name for entry in fields(State)}
+    said = json.loads((handle.metadata() or {})["state"])
+    return State(**{key: value for key, value in said.items() if key in known})

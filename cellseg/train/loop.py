@@ -1,0 +1,353 @@
+"""The training loop: bounded by time or steps, resumable, one process and one device."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torchvision.models.detection import MaskRCNN
+
+from cellseg.annotations.image import AnnotatedImage
+from cellseg.errors import CellsegError, WeightsError, line_of
+from cellseg.network.counting import Precision
+from cellseg.train import checkpoint
+from cellseg.train.augment import Augmentation, random_crop
+from cellseg.train.checkpoint import State
+from cellseg.train.crops import Crop
+from cellseg.train.dense import DenseHead, dense_known, dense_loss, dense_target
+
+log = logging.getLogger(__name__)
+
+BAD_STEPS = 50
+"""So many steps in a row without a finite loss end the training."""
+
+DENSE_WEIGHT = 0.3
+
+AVERAGE_EVERY = 5
+"""Steps between two updates of the weights' average: it costs a pass over all of them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """How long and how fast.
+
+    Attributes
+    ----------
+    minutes, steps : float, int or None
+        Bounds on the whole training, over all resumed parts; what comes first ends it.
+    warmup_share : float
+        Share of it that trains backbone and FPN on the dense task alone; 0 also leaves the
+        dense task out afterwards (right for a network that was trained before).
+    norm_share : float
+        From this share on trainable batch norm holds its statistics, as it will in counting:
+        batches of few crops from unlike images would make them differ from step to step.
+    batch : int
+        Crops a step.
+    rate, backbone_rate : float
+        Peak learning rates of AdamW.
+    precision : {'float32', 'bfloat16', 'float16'}
+        Of the forward pass; weights and optimiser stay in float32.
+    workers : int
+        Processes that cut crops; 0 cuts them in this one.
+    """
+
+    minutes: float | None = None
+    steps: int | None = None
+    warmup_share: float = 0.2
+    norm_share: float = 0.35
+    batch: int = 4
+    rate: float = 4e-4
+    backbone_rate: float = 4e-4
+    weight_decay: float = 0.02
+    average: float = 0.997
+    checkpoint_minutes: float = 6.0
+    precision: Precision = "float32"
+    workers: int = 1
+
+    def __post_init__(self) -> None:
+        if self.minutes is None and self.steps is None:
+            raise ValueError("expected minutes or steps, got neither")
+        if not 0 <= self.warmup_share < 1:
+            raise ValueError(f"expected warmup_share in 0 … 1, got {self.warmup_share}")
+
+    def progress(self, state: State) -> float:
+        """Share of the training that is done, from 1 on it is finished."""
+        shares = []
+        if self.minutes is not None:
+            shares.append(state.seconds / (60 * self.minutes))
+        if self.steps is not None:
+            shares.append(state.step / self.steps)
+        return max(shares)
+
+
+def group_weights(images: list[AnnotatedImage]) -> dict[str, float]:
+    """Weight of each group in sampling: the root of its number of objects."""
+    counts: dict[str, int] = {}
+    for image in images:
+        counts[image.group] = counts.get(image.group, 0) + len(image.masks)
+    return {name: math.sqrt(max(count, 1)) for name, count in counts.items()}
+
+
+class CropStream(IterableDataset[list[Crop]]):
+    """Endless batches: a group is drawn by its weight, then an image of it, then a crop.
+
+    Within a group an image's weight is the root of its number of objects, like a group's own:
+    dense tissue, where counts go wrong, is seen more often.
+    """
+
+    def __init__(
+        self,
+        images: list[AnnotatedImage],
+        weights: dict[str, float] | None,
+        augmentation: Augmentation,
+        batch: int,
+        seed: int,
+    ) -> None:
+        self.groups: dict[str, list[AnnotatedImage]] = {}
+        for image in images:
+            self.groups.setdefault(image.group, []).append(image)
+        self.names = list(self.groups)
+        known = group_weights(images) if weights is None else weights
+        raw = np.array([known.get(name, 1.0) for name in self.names])
+        self.weights = raw / raw.sum()
+        self.shares = {name: _shares(group) for name, group in self.groups.items()}
+        self.augmentation, self.batch, self.seed = augmentation, batch, seed
+
+    def __iter__(self) -> Iterator[list[Crop]]:
+        worker = get_worker_info()
+        if worker is not None:
+            torch.set_num_threads(1)
+            # Ctrl-C reaches all processes; the training one decides what it means.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        rng = np.random.default_rng([self.seed, 0 if worker is None else worker.id])
+        while True:
+            crops: list[Crop] = []
+            while len(crops) < self.batch:
+                name = self.names[rng.choice(len(self.names), p=self.weights)]
+                group = self.groups[name]
+                image = group[rng.choice(len(group), p=self.shares[name])]
+                crop = random_crop(image, self.augmentation, rng)
+                if len(crop.boxes) or rng.random() < 0.1:
+                    crops.append(crop)
+            yield crops
+
+
+def _shares(images: list[AnnotatedImage]) -> NDArray[np.float64]:
+    roots = np.sqrt([max(len(image.masks), 1) for image in images])
+    return np.asarray(roots / roots.sum())
+
+
+def rate_at(progress: float, warmup_share: float) -> float:
+    """Share of the peak rate: in each phase a short rise, then half a cosine down to 2 %."""
+    if progress < warmup_share:
+        local, floor = progress / warmup_share, 0.3
+    else:
+        local, floor = (progress - warmup_share) / (1 - warmup_share), 0.02
+    rise = min(1.0, local / 0.06 + 0.02)
+    return rise * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, local))))
+
+
+def memory_format(device: torch.device, precision: Precision) -> torch.memory_format:
+    """Channels last, but for float32 on a CPU: its backward pass takes a fifth longer with that."""
+    slower = device.type == "cpu" and precision == "float32"
+    return torch.contiguous_format if slower else torch.channels_last
+
+
+def _hold_norm(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
+class Trainer:
+    """Holds what changes during training and knows how to save it."""
+
+    def __init__(self, model: MaskRCNN, schedule: Schedule, folder: Path) -> None:
+        self.model, self.schedule, self.folder = model, schedule, folder
+        self.device = next(model.parameters()).device
+        self.memory_format = memory_format(self.device, schedule.precision)
+        model.to(memory_format=self.memory_format)
+        self.dense = DenseHead(model.backbone.out_channels).to(self.device)
+        backbone = [p for p in model.backbone.body.parameters() if p.requires_grad]
+        known = {id(p) for p in backbone}
+        heads = [p for p in model.parameters() if id(p) not in known and p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": backbone, "peak": schedule.backbone_rate},
+                {"params": heads + list(self.dense.parameters()), "peak": schedule.rate},
+            ],
+            lr=schedule.rate,
+            weight_decay=schedule.weight_decay,
+            fused=self.device.type in ("cpu", "cuda"),
+        )
+        self.scaler = torch.amp.GradScaler(
+            self.device.type, enabled=schedule.precision == "float16"
+        )
+        self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        self.state = State()
+        self._bad_steps = 0
+        self._fits = schedule.batch
+
+    @property
+    def progress(self) -> float:
+        """Share of the training that is done."""
+        return self.schedule.progress(self.state)
+
+    @property
+    def warming_up(self) -> bool:
+        """Whether the detector's own losses do not count yet."""
+        return self.progress < self.schedule.warmup_share
+
+    def step(self, crops: list[Crop]) -> dict[str, float]:
+        """One step of the optimiser; the losses by name."""
+        start = time.monotonic()
+        self.model.train()
+        if self.progress >= self.schedule.norm_share:
+            _hold_norm(self.model)
+        factor = rate_at(self.progress, self.schedule.warmup_share)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        losses = self._forward_backward(crops)
+        if all(map(math.isfinite, losses.values())):
+            self._bad_steps = 0
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(
+                [p for g in self.optimizer.param_groups for p in g["params"]], 5.0
+            )
+            self.scaler.step(self.optimizer)
+            self.scaler.update()
+            if self.state.step % AVERAGE_EVERY == 0:
+                self._update_average()
+        else:
+            self._bad_steps += 1
+            log.warning("step %d left out: loss is not finite", self.state.step)
+            if self._bad_steps >= BAD_STEPS:
+                raise CellsegError(f"the loss has not been finite for {BAD_STEPS} steps: stopped")
+        self.state.step += 1
+        self.state.seconds += time.monotonic() - start
+        return losses
+
+    def _forward_backward(self, crops: list[Crop]) -> dict[str, float]:
+        """Losses of the crops that fit into memory; gradients where they are finite."""
+        while True:
+            self.optimizer.zero_grad(set_to_none=True)
+            try:
+                with torch.autocast(
+                    self.device.type,
+                    dtype=getattr(torch, self.schedule.precision),
+                    enabled=self.schedule.precision != "float32",
+                ):
+                    losses = self._losses([crop.to(self.device) for crop in crops[: self._fits]])
+                total = torch.stack(list(losses.values())).sum()
+                result = {k: float(v.detach()) for k, v in losses.items()}
+                if all(map(math.isfinite, result.values())):
+                    self.scaler.scale(total).backward()  # type: ignore[no-untyped-call]
+                return result
+            except torch.OutOfMemoryError:
+                if self._fits == 1:
+                    raise
+            self._fits = max(1, min(self._fits, len(crops)) // 2)
+            torch.cuda.empty_cache()
+            log.warning("out of memory: going on with batches of %d", self._fits)
+
+    def _losses(self, crops: list[Crop]) -> dict[str, Tensor]:
+        targets = [crop.target() for crop in crops]
+        batch, targets = self.model.transform([crop.image for crop in crops], targets)
+        features = self.model.backbone(batch.tensors.contiguous(memory_format=self.memory_format))
+        dense: dict[str, Tensor] = {}
+        if self.schedule.warmup_share > 0:
+            goal = torch.stack([dense_target(crop.masks) for crop in crops])
+            weight = 1.0 if self.warming_up else DENSE_WEIGHT
+            logits = self.dense(features["0"]).float()
+            known = torch.stack([dense_known(crop.unknown) for crop in crops])
+            dense["loss_dense"] = weight * dense_loss(logits, goal, known)
+        if self.warming_up:
+            return dense
+        proposals, losses = self.model.rpn(batch, features, targets)
+        _, head_losses = self.model.roi_heads(features, proposals, batch.image_sizes, targets)
+        return {k: v.float() for k, v in {**losses, **head_losses, **dense}.items()}
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        updates = self.state.step // AVERAGE_EVERY
+        decay = min(self.schedule.average**AVERAGE_EVERY, (1 + updates) / (10 + updates))
+        for key, value in self.model.state_dict().items():
+            if value.is_floating_point():
+                self.average[key].lerp_(value, 1 - decay)
+            else:
+                self.average[key].copy_(value)
+
+    def save(self) -> None:
+        """Write ``checkpoint.safetensors``: model, average, optimiser, state."""
+        parts: checkpoint.Parts = {
+            "model": self.model.state_dict(),
+            "average": self.average,
+            "dense": self.dense.state_dict(),
+            "optimizer": {
+                f"{index}/{name}": value
+                for index, entry in self.optimizer.state_dict()["state"].items()
+                for name, value in entry.items()
+            },
+        }
+        checkpoint.write(self.folder / checkpoint.CHECKPOINT, parts, self.state)
+
+    def load(self) -> bool:
+        """Go on from ``checkpoint.safetensors`` if there is one.
+
+        Raises
+        ------
+        WeightsError
+            If it is damaged or belongs to another network.
+        """
+        path = self.folder / checkpoint.CHECKPOINT
+        if not path.exists():
+            return False
+        parts, self.state = checkpoint.read(path)
+        state: dict[int, dict[str, Tensor]] = {}
+        try:
+            self.model.load_state_dict(parts["model"])
+            self.dense.load_state_dict(parts["dense"])
+            for key, value in parts["average"].items():
+                self.average[key].copy_(value)
+            for key, value in parts.get("optimizer", {}).items():
+                index, name = key.split("/")
+                state.setdefault(int(index), {})[name] = value
+            groups = self.optimizer.state_dict()["param_groups"]
+            self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise WeightsError(
+                f"{path}: a checkpoint of another network: {line_of(error)}"
+            ) from error
+        return True
+
+    def run(self, stream: CropStream) -> Iterator[dict[str, float]]:
+        """Train to the end of the time box, saving on the way.
+
+        The consumer may stop between steps; it then calls :meth:`save` itself.
+        """
+        if self.progress >= 1:
+            return
+        workers = self.schedule.workers
+        loader = DataLoader(
+            stream, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None
+        )
+        saved = self.state.seconds
+        for crops in cast("Iterator[list[Crop]]", iter(loader)):
+            if self.progress >= 1:
+                break
+            yield {"step": self.state.step, "minutes": self.state.seconds / 60, **self.step(crops)}
+            if self.state.seconds - saved > 60 * self.schedule.checkpoint_minutes:
+                self.save()
+                saved = self.state.seconds
+        self.save()

@@ -1,0 +1,213 @@
+"""Validation: COCO mask AP and F1 of the average weights, by the detector that counts.
+
+Images are looked at in windows, at the scale at which the network will be used; an
+object that a window cuts is cut in the annotation as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from cellseg.annotations.image import AnnotatedImage
+from cellseg.geometry import Box
+from cellseg.instances import Instances
+from cellseg.judge.average_precision import Field, average_precision
+from cellseg.judge.calibration import FEWEST_IMAGES, GRID, best_threshold
+from cellseg.judge.matching import Overlaps
+from cellseg.network.counting import best_precision, make_ready
+from cellseg.network.detect import MaskRCNNDetector
+from cellseg.network.detector import DetectorInfo
+from cellseg.network.weights import network_of
+from cellseg.train.crops import cut_objects, cut_pixels
+
+LOWEST_SCORE = 0.05
+WINDOW_PX = 1024
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Scores on the held-back images.
+
+    Attributes
+    ----------
+    mask_ap, mask_ap50 : float
+        COCO's mean average precision over mask IoU 0.50 … 0.95, and at 0.50; mean over classes.
+    f1 : float
+        At mask IoU 0.5 and the best score threshold, with the right class.
+    score : float
+        The threshold that counts right; nan where too few images are held back to tell.
+    """
+
+    mask_ap: float
+    mask_ap50: float
+    f1: float
+    score: float
+    images: int
+    objects: int
+
+
+class Validator:
+    """Runs a network's weights over held-back images.
+
+    Parameters
+    ----------
+    most_windows : int
+        Windows beyond it are left out, evenly over the images.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[AnnotatedImage],
+        classes: tuple[str, ...],
+        device: torch.device,
+        *,
+        most_windows: int = 64,
+    ) -> None:
+        windows = [(image, window) for image in images for window in windows_of(image)]
+        step = max(1.0, len(windows) / most_windows)
+        self.windows = [windows[int(i * step)] for i in range(int(len(windows) / step))]
+        self.classes, self.device = classes, device
+
+    def __call__(self, average: dict[str, Tensor]) -> Validation:
+        """Scores of these weights."""
+        state = {k: v for k, v in average.items() if not k.endswith("num_batches_tracked")}
+        model = network_of(state, len(self.classes), Path("training")).to(self.device)
+        # What is compared here is weights; the second look costs as much as all else.
+        model.roi_heads.fine_from_px = float("inf")
+        detector = MaskRCNNDetector(
+            make_ready(model, best_precision(self.device)),
+            DetectorInfo("training", "", self.classes, "cell"),
+            score=LOWEST_SCORE,
+        )
+        fields: list[Field] = []
+        for image, window in self.windows:
+            size = _size(image, window)
+            pixels = cut_pixels(image, window, size).permute(1, 2, 0).contiguous().numpy()
+            found = detector.detect([pixels], fill=image.background)[0].instances
+            fields.append(Field(found, annotated(image, window), size))
+        return score(fields, len(self.classes))
+
+
+def windows_of(image: AnnotatedImage) -> list[Box]:
+    """Windows of at most :data:`WINDOW_PX` network pixels that partition the image."""
+    height, width = image.pixels.shape[:2]
+    side = max(32, int(WINDOW_PX / image.zoom))
+    return [
+        Box(y, x, min(y + side, height), min(x + side, width))
+        for y in range(0, height, side)
+        for x in range(0, width, side)
+    ]
+
+
+def annotated(image: AnnotatedImage, window: Box) -> Instances:
+    """The annotated objects of a window, on the network's lattice, each with score 1."""
+    objects = cut_objects(image, window, _size(image, window))
+    return Instances.build(
+        [item.box.corners for item in objects],
+        [1.0] * len(objects),
+        [int(image.classes[item.number]) for item in objects],
+        [item.mask for item in objects],
+    )
+
+
+def score(fields: list[Field], num_classes: int) -> Validation:
+    """COCO mask AP with no practical limit on detections, and F1.
+
+    Parameters
+    ----------
+    fields : list of Field
+        Found and annotated objects of each window.
+    """
+    precision = average_precision(fields, num_classes)
+    hits = [matched(field.found, field.truth) for field in fields]
+    objects = sum(len(field.truth) for field in fields)
+    scores = np.concatenate([field.found.scores for field in fields])
+    return Validation(
+        mask_ap=precision.ap,
+        mask_ap50=precision.ap50,
+        f1=best_f1(np.concatenate(hits), scores, objects),
+        score=counting_score(fields),
+        images=len(fields),
+        objects=objects,
+    )
+
+
+def matched(found: Instances, truth: Instances) -> NDArray[np.bool_]:
+    """Which found objects are right: each in order of score takes its best free partner.
+
+    A partner has the same class and a mask IoU of 0.5 or more.
+    """
+    hit = np.zeros(len(found), dtype=bool)
+    pairs = Overlaps.of(found, truth)
+    same = found.classes[pairs.found] == truth.classes[pairs.truth]
+    overlap = np.zeros((len(found), max(1, len(truth))))
+    overlap[pairs.found[same], pairs.truth[same]] = pairs.iou[same]
+    for index in np.argsort(-found.scores, kind="stable"):
+        partner = int(overlap[index].argmax())
+        if overlap[index, partner] >= 0.5:
+            hit[index] = True
+            overlap[:, partner] = 0
+    return hit
+
+
+def best_f1(hits: NDArray[np.bool_], scores: NDArray[np.float32], objects: int) -> float:
+    """Highest F1 over all score thresholds."""
+    if not len(hits) or not objects:
+        return 0.0
+    right = np.cumsum(hits[np.argsort(-scores, kind="stable")])
+    return float((2 * right / (np.arange(1, len(hits) + 1) + objects)).max())
+
+
+def counting_score(fields: list[Field]) -> float:
+    """The threshold at which the fields are counted right; nan where too few hold objects."""
+    truth = np.array([len(field.truth) for field in fields], np.int64)
+    if np.count_nonzero(truth) < FEWEST_IMAGES:
+        return float("nan")
+    counts = [[np.count_nonzero(f.found.scores >= score) for f in fields] for score in GRID]
+    return GRID[best_threshold(np.array(counts, np.int64), truth)]
+
+
+def _size(image: AnnotatedImage, window: Box) -> tuple[int, int]:
+    return (
+        max(1, round(window.height * image.zoom)),
+        max(1, round(window.width * image.zoom)),
+    )
+
+
+def split(
+    images: Sequence[AnnotatedImage], share: float = 0.1, *, seed: int = 0
+) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
+    """Training and validation images: the same split for the same images.
+
+    Each group gives its share, rounded, of images that are annotated whole; there is at least one
+    validation image where there are two images or more, and one of them is such.
+    """
+    rng = np.random.default_rng(seed)
+    groups: dict[str, list[int]] = {}
+    for index, image in enumerate(images):
+        groups.setdefault(image.group, []).append(index)
+    held: set[int] = set()
+    for members in groups.values():
+        whole = [index for index in members if not images[index].known_in_part]
+        count = min(round(len(members) * share), len(members) - 1)
+        held.update(rng.permutation(np.array(whole, np.int64))[:count].tolist())
+    if not held and len(images) > 1:
+        most = max(groups.values(), key=len)
+        whole = [i for i in most if not images[i].known_in_part]
+        if whole:
+            held.add(int(rng.choice([i for i in whole if images[i].masks] or whole)))
+    train = [image for index, image in enumerate(images) if index not in held]
+    return train, [image for index, image in enumerate(images) if index in held]
+
+
+def free_memory(device: torch.device) -> None:
+    """Give what validation used back to the device."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
