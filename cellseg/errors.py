@@ -5,15 +5,63 @@ Each error is also the builtin that it resembles, so that library users can catc
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
 class CellsegError(Exception):
-    """Base of every error that cellseg raises on purpose. Its text is one line for a person."""
+    """Base of every error that cellseg raises on purpose.
+
+    Parameters
+    ----------
+    text : str
+        One line for a person. It names no command and no option.
+    hint : str
+        Fields that can mend it, such as ``"mpp"`` or ``"mpp,diameter"``. The command line, napari
+        and Python each name their own control for a field.
+    """
 
     exit_code = 1
+
+    def __init__(self, text: str = "", *, hint: str = "") -> None:
+        super().__init__(text)
+        self.hint = hint
+
+
+class Notice(str):
+    """A line for a person about a count or a result, with the fields that can change it.
+
+    Parameters
+    ----------
+    text : str
+        One line. It names no command and no option.
+    hint : str
+        As in :class:`CellsegError`.
+    """
+
+    __slots__ = ("hint",)
+
+    def __new__(cls, text: str, *, hint: str = "") -> Notice:
+        """A text with a hint."""
+        made = super().__new__(cls, text)
+        made.hint = hint
+        return made
+
+
+def hinted(told: object, control: Callable[[str], str]) -> str:
+    """The text of an error or a notice, followed by the controls that its hint names.
+
+    Parameters
+    ----------
+    told : object
+        An error, a :class:`Notice`, or any text without a hint.
+    control : callable
+        A field's name to what a face calls it, such as ``--mpp``; empty where it has none.
+    """
+    fields = str(getattr(told, "hint", "")).split(",")
+    named = ", ".join(filter(None, (control(field) for field in fields if field)))
+    return f"{told} ({named})" if named else str(told)
 
 
 def line_of(error: BaseException) -> str:

@@ -18,8 +18,8 @@ from types import FrameType
 import click
 
 from cellseg import __version__
-from cellseg.cli._say import say
-from cellseg.errors import CellsegError, OutputError, SettingsError, unforeseen
+from cellseg.cli._say import option, say
+from cellseg.errors import CellsegError, OutputError, SettingsError, hinted, unforeseen
 from cellseg.text import visible_lines
 
 COMMANDS = {
@@ -131,7 +131,7 @@ def main() -> None:
         say("interrupted; what is done is kept", err=True)
         code = 130
     except CellsegError as error:
-        say(f"cellseg: {error}", err=True)
+        say(f"cellseg: {hinted(error, option)}", err=True)
         code = error.exit_code
     except BrokenPipeError:
         # The reader of stdout went away (head, less): nothing to say, nothing to flush.
@@ -145,7 +145,7 @@ def main() -> None:
         else:
             logging.getLogger(__name__).info("unexpected", exc_info=True)
             told = unforeseen(error)
-            say(f"cellseg: {told}", err=True)
+            say(f"cellseg: {hinted(told, option)}", err=True)
             code = told.exit_code
     sys.exit(code if isinstance(code, int) else 0)
 
