@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -23,7 +24,9 @@ import cellseg.counting.dask.connect as connect
 import cellseg.counting.dask.engine as engine
 from cellseg.counting.request import CountRequest
 from cellseg.run import CountResult, TileDone, run
-from cellseg.synthetic import write_disc_slide
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from synthetic import write_disc_slide
 
 
 def counted(request: CountRequest) -> tuple[CountResult, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,9 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.synthetic.discs import DISC_GREY, DISC_RGB, GROUND_GREY, GROUND_RGB
-from cellseg.synthetic.noise import smooth_noise
-from cellseg.synthetic.tiff import PyramidLayout, new_tiff
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from synthetic.discs import DISC_GREY, DISC_RGB, GROUND_GREY, GROUND_RGB
+from synthetic.noise import smooth_noise
+from synthetic.tiff import PyramidLayout, new_tiff
 
 _DOWNSAMPLES = (1, 4, 16)
 

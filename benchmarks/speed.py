@@ -85,7 +85,8 @@ def tissue_field(image: Path | None, mpp: float) -> NDArray[np.uint8]:
 
 def write_slides(folder: Path, field: NDArray[np.uint8], side: int) -> tuple[Path, Path]:
     """The tissue alone, and with background around it."""
-    from cellseg.synthetic import PyramidLayout, write_pyramid
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    from synthetic import PyramidLayout, write_pyramid
 
     copies = -(-side // min(field.shape[:2]))
     row = np.concatenate([field[:, :: 1 - 2 * (k % 2)] for k in range(copies)], axis=1)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cellseg.synthetic import (
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from synthetic import (
     DAB_THRESHOLDS,
     Drawn,
     FluorescenceScene,
@@ -25,8 +26,8 @@ from cellseg.synthetic import (
     write_ihc_example,
     write_pyramid,
 )
-from cellseg.synthetic.examples import EXAMPLE_SEED as SEED
-from cellseg.synthetic.examples import IHC_DESCRIPTION
+from synthetic.examples import EXAMPLE_SEED as SEED
+from synthetic.examples import IHC_DESCRIPTION
 
 RECIPE = 2
 FLUORESCENCE = "fluorescence.ome.tif"

@@ -58,12 +58,12 @@ def test_every_make_target_exists():
 def test_the_python_examples_run(tmp_path, monkeypatch, capsys):
     """In one namespace and one after the other, with a detector that needs no network."""
     import numpy as np
+    from synthetic import write_disc_slide
 
     import cellseg.run
     from cellseg.annotations.region import Region
     from cellseg.errors import CountWarning
     from cellseg.network.threshold import ThresholdDetector
-    from cellseg.synthetic import write_disc_slide
 
     monkeypatch.chdir(tmp_path)
     truth = write_disc_slide(Path("slide.svs"), np.random.default_rng(1))

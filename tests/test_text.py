@@ -11,6 +11,7 @@ import pytest
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
+from synthetic import write_disc_slide
 
 from cellseg.cli import main
 from cellseg.counting.request import CountRequest
@@ -20,7 +21,6 @@ from cellseg.network.weights import ModelCard
 from cellseg.result.result import load_result
 from cellseg.run import run
 from cellseg.slide import open_slide
-from cellseg.synthetic import write_disc_slide
 from cellseg.text import as_cell, from_cell, visible, visible_lines
 
 LINK = '=HYPERLINK("http://x")'

@@ -20,7 +20,8 @@ from random import Random
 
 import numpy as np
 
-from cellseg.synthetic import write_disc_slide
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from synthetic import write_disc_slide
 
 from .fuzz.__main__ import ready
 

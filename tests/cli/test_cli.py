@@ -11,6 +11,7 @@ import click
 import numpy as np
 import pytest
 import tifffile
+from synthetic import write_disc_slide
 
 from cellseg.cli import _progress, main
 from cellseg.cli.train import _finish
@@ -19,7 +20,6 @@ from cellseg.network.threshold import ThresholdDetector
 from cellseg.network.weights import ModelCard
 from cellseg.pipeline import run as pipeline
 from cellseg.result.result import load_result
-from cellseg.synthetic import write_disc_slide
 from cellseg.train.run import Trained
 
 

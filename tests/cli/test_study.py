@@ -9,11 +9,11 @@ import fsspec
 import numpy as np
 import pandas as pd
 import pytest
+from synthetic import write_disc_slide
 
 from cellseg.cli import main
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.pipeline import run as pipeline
-from cellseg.synthetic import write_disc_slide
 from cellseg.table.doubts import FEWEST
 
 

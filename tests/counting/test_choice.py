@@ -6,6 +6,13 @@ import numpy as np
 import pytest
 import tifffile
 from scipy import ndimage
+from synthetic import (
+    FluorescenceScene,
+    StainedScene,
+    draw_discs,
+    draw_fluorescence,
+    draw_stained,
+)
 
 from cellseg.counting.channel import choose_channels, nuclear_score
 from cellseg.counting.plan import make_plan
@@ -16,13 +23,6 @@ from cellseg.network.detector import DetectorInfo
 from cellseg.protocol import load_protocol
 from cellseg.slide import open_slide
 from cellseg.stain.stain import guess_stain
-from cellseg.synthetic import (
-    FluorescenceScene,
-    StainedScene,
-    draw_discs,
-    draw_fluorescence,
-    draw_stained,
-)
 
 FLUORESCENCE, BRIGHTFIELD = (load_protocol(n).score for n in ("fluorescence", "brightfield"))
 INFO = DetectorInfo("drawn", "0" * 12, ("nucleus",), "nucleus", diameter_px=16.0)

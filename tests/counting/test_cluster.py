@@ -17,6 +17,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from synthetic import write_disc_slide
 
 from cellseg.counting.dask.connect import connected
 from cellseg.counting.request import CountRequest
@@ -25,7 +26,6 @@ from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
 from cellseg.result.result import load_result
 from cellseg.run import CountResult, Note, TileDone, detector_key, run
-from cellseg.synthetic import write_disc_slide
 
 distributed = pytest.importorskip("distributed")
 cloudpickle = pytest.importorskip("cloudpickle")

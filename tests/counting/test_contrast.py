@@ -9,13 +9,13 @@ import pytest
 import tifffile
 from PIL import Image
 from scipy import ndimage
+from synthetic import FluorescenceScene, draw_fluorescence
+from synthetic.stained import StainedScene, draw_stained
 
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.result.result import load_result
 from cellseg.run import CountRequest, CountResult, run
 from cellseg.stain.contrast import look_at
-from cellseg.synthetic import FluorescenceScene, draw_fluorescence
-from cellseg.synthetic.stained import StainedScene, draw_stained
 
 SHAPE = (384, 448)
 SAID = "no contrast beyond noise was found: nothing is counted"

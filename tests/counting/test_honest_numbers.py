@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
+from synthetic import draw_discs
 
 from cellseg.errors import CellsegError, InputError
 from cellseg.geometry import Box
@@ -13,7 +14,6 @@ from cellseg.network.threshold import ThresholdDetector
 from cellseg.result.result import load_result
 from cellseg.run import CountRequest, CountResult, run
 from cellseg.slide import open_slide
-from cellseg.synthetic import draw_discs
 
 DISCS = draw_discs((160, 240), np.random.default_rng(1), rgb=False)
 COLOURED = draw_discs((160, 240), np.random.default_rng(1))

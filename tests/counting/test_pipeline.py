@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from synthetic import write_disc_slide
 
 from cellseg.annotations.region import Region, Regions
 from cellseg.counting.choice import choose_protocol, fit_grid
@@ -34,7 +35,6 @@ from cellseg.protocol import load_protocol
 from cellseg.result.result import load_result
 from cellseg.run import CountResult, Note, Started, TileDone, detector_key, run
 from cellseg.slide import open_slide
-from cellseg.synthetic import write_disc_slide
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
 
@@ -111,7 +111,7 @@ def test_run_json_records_how_it_was_made(slide):
 
 
 def test_no_pixel_size_means_no_um_columns(tmp_path):
-    from cellseg.synthetic import PyramidLayout
+    from synthetic import PyramidLayout
 
     path = tmp_path / "bare.tif"
     truth = write_disc_slide(
@@ -631,7 +631,7 @@ def test_without_a_pixel_size_a_shipped_protocol_allows_half_and_twice_the_width
 
 
 def test_without_a_pixel_size_the_limits_are_told_in_pixels(tmp_path):
-    from cellseg.synthetic import PyramidLayout
+    from synthetic import PyramidLayout
 
     path = tmp_path / "bare.tif"
     write_disc_slide(path, np.random.default_rng(7), layout=PyramidLayout(mpp=None, levels=1))

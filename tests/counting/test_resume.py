@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from synthetic import PyramidLayout, draw_discs, write_pyramid
 
 from cellseg.errors import InputError
 from cellseg.result.result import load_result
-from cellseg.synthetic import PyramidLayout, draw_discs, write_pyramid
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL and no fork there")
 

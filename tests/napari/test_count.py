@@ -22,6 +22,7 @@ from cellseg_napari._reader import read_result
 from cellseg_napari._samples import fluorescence, ihc
 from napari.components import ViewerModel
 from napari.layers import Image, Layer, Shapes
+from synthetic import write_disc_slide
 
 from cellseg.annotations.region import Region, Regions
 from cellseg.errors import SettingsError
@@ -30,7 +31,6 @@ from cellseg.protocol import load_protocol
 from cellseg.result.result import load_result
 from cellseg.run import CountResult, Started, TileDone
 from cellseg.slide import open_slide
-from cellseg.synthetic import write_disc_slide
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
 

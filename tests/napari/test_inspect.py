@@ -20,13 +20,13 @@ from cellseg_napari._paint import NAME, Painter
 from cellseg_napari._writer import write_labels
 from napari.components import ViewerModel
 from napari.layers import Layer, Shapes
+from synthetic import write_disc_slide
 
 from cellseg.counting.request import CountRequest
 from cellseg.derive.corrections import Corrections
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
 from cellseg.run import run
-from cellseg.synthetic import write_disc_slide
 
 PROTOCOL = load_protocol("he").changed(mpp=1.0, min_area_um2=0.0, tile_px=256, largest_cell_um=40.0)
 """The slide has 0.5 µm/px: a lattice pixel is two of its pixels, 1 µm, wide."""

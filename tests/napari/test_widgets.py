@@ -20,13 +20,13 @@ pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
 from cellseg_napari import read_slide
 from cellseg_napari._count import request_of
 from cellseg_napari._opened import results_in
+from synthetic import PyramidLayout, draw_discs, write_pyramid
 
 from cellseg.cli.view import require_display
 from cellseg.errors import SettingsError
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
 from cellseg.result.result import load_result
-from cellseg.synthetic import PyramidLayout, draw_discs, write_pyramid
 
 if TYPE_CHECKING:
     import napari

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from synthetic import PyramidLayout, draw_discs, write_pyramid
 
 from cellseg.counting.request import CountRequest
 from cellseg.derive.corrections import Corrections
@@ -19,7 +20,6 @@ from cellseg.protocol import Marker, load_protocol
 from cellseg.result import publish
 from cellseg.result.result import load_result
 from cellseg.run import CountResult, run
-from cellseg.synthetic import PyramidLayout, draw_discs, write_pyramid
 
 PROTOCOL = load_protocol("ihc").changed(
     mpp=1.0, min_area_um2=0.0, tile_px=128, largest_cell_um=40.0

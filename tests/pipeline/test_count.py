@@ -19,6 +19,7 @@ import pytest
 import shapely
 import tifffile
 from PIL import Image
+from synthetic import write_disc_slide
 
 import cellseg
 import cellseg.run
@@ -27,7 +28,6 @@ from cellseg.errors import CountWarning, ExistingResultError, InputError
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.pipeline.page import in_python
 from cellseg.result.result import load_result
-from cellseg.synthetic import write_disc_slide
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 import pytest
 from click.testing import CliRunner
 
+from cellseg.cli import _doctor as doctor
 from cellseg.cli.doctor import doctor as command
 from cellseg.network import weights
-from cellseg.pipeline import doctor
 
 ASKED = ("click>=8", 'napari>=0.6; extra == "napari"', 'sahi>=0.11; extra == "test"')
 

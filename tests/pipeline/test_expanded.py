@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from synthetic import PyramidLayout, write_pyramid
 
 import cellseg.derive.expand as expanding
 from cellseg.counting.request import CountRequest
@@ -23,7 +24,6 @@ from cellseg.pipeline.expanded import expand_result
 from cellseg.protocol import Marker, load_protocol
 from cellseg.result.result import load_result
 from cellseg.run import CountResult, run
-from cellseg.synthetic import PyramidLayout, write_pyramid
 
 PROTOCOL = load_protocol("ihc").changed(
     mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=30.0

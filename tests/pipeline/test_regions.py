@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import shapely
 from PIL import Image
+from synthetic import write_disc_slide
 
 from cellseg.annotations.region import Region, Regions
 from cellseg.cli._progress import Reporter
@@ -25,7 +26,6 @@ from cellseg.pipeline.count import count
 from cellseg.protocol import load_protocol
 from cellseg.result.result import load_result
 from cellseg.run import CountResult, Note, Started, run
-from cellseg.synthetic import write_disc_slide
 from cellseg.table.regions import lines
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)

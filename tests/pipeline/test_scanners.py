@@ -5,6 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy import ndimage
+from synthetic import (
+    DAB_THRESHOLDS,
+    ImmunoScene,
+    PyramidLayout,
+    draw_immuno,
+    write_pyramid,
+)
 
 from cellseg.counting.request import CountRequest
 from cellseg.network.threshold import ThresholdDetector
@@ -12,13 +19,6 @@ from cellseg.pipeline.classified import classify_result
 from cellseg.protocol import Marker, load_protocol
 from cellseg.result.result import load_result
 from cellseg.run import CountResult, run
-from cellseg.synthetic import (
-    DAB_THRESHOLDS,
-    ImmunoScene,
-    PyramidLayout,
-    draw_immuno,
-    write_pyramid,
-)
 
 SCENE = ImmunoScene(height_px=1024, width_px=1024, nuclei=250, clustered=0.0)
 

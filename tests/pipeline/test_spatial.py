@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from synthetic import PyramidLayout, draw_discs, write_pyramid
 
 from cellseg.annotations.region import Region, Regions
 from cellseg.counting.request import CountRequest
@@ -22,7 +23,6 @@ from cellseg.protocol import Marker, load_protocol
 from cellseg.result import publish
 from cellseg.result.result import load_result
 from cellseg.run import CountResult, run
-from cellseg.synthetic import PyramidLayout, draw_discs, write_pyramid
 
 PROTOCOL = load_protocol("ihc").changed(
     mpp=1.0, min_area_um2=0.0, tile_px=128, largest_cell_um=40.0

@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from synthetic import write_disc_slide
 
 from cellseg.annotations.coco import read_coco
 from cellseg.counting.request import CountRequest
@@ -28,7 +29,6 @@ from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
 from cellseg.result.result import load_result
 from cellseg.run import CountResult, run
-from cellseg.synthetic import write_disc_slide
 from cellseg.train.run import TrainRequest, train
 
 PROTOCOL = load_protocol("he").changed(mpp=1.0, min_area_um2=0.0, tile_px=128, largest_cell_um=40.0)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr.storage._local as zarr_files
+from synthetic import write_disc_slide
 
 import cellseg.result.folder as folder_module
 import cellseg.result.journal as journal_module
@@ -26,7 +27,6 @@ from cellseg.network.threshold import ThresholdDetector
 from cellseg.result import publish
 from cellseg.result.folder import ResultFolder
 from cellseg.result.result import load_result
-from cellseg.synthetic import write_disc_slide
 
 ARGUMENTS = ("--tile", "128", "--no-prefilter", "--protocol", "he", "--mpp", "0.25")
 TILES = 16

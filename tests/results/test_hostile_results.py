@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from synthetic import write_disc_slide
 
 from cellseg.cli import main
 from cellseg.counting.request import CountRequest
@@ -19,7 +20,6 @@ from cellseg.errors import InputError
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.result.result import load_result
 from cellseg.run import run
-from cellseg.synthetic import write_disc_slide
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from skimage.segmentation import find_boundaries
+from synthetic import PyramidLayout, write_disc_slide, write_pyramid
 
 from cellseg.cli import main
 from cellseg.counting.plan import CountRequest
@@ -30,7 +31,6 @@ from cellseg.protocol import load_protocol
 from cellseg.result.result import load_result
 from cellseg.run import CountResult, Note, run
 from cellseg.stain.normalise import Normaliser
-from cellseg.synthetic import PyramidLayout, write_disc_slide, write_pyramid
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=512, largest_cell_um=20.0)
 MARGIN = 24

@@ -7,6 +7,7 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+from synthetic import write_disc_slide
 
 from cellseg.counting.measured import CellMeasurer
 from cellseg.counting.request import CountRequest
@@ -15,7 +16,6 @@ from cellseg.geometry import Box
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
 from cellseg.run import CountResult, TileDone, run
-from cellseg.synthetic import write_disc_slide
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
 STOPPED_AFTER = 14

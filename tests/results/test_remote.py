@@ -11,6 +11,7 @@ import fsspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from synthetic import write_disc_slide
 
 from cellseg.cli.count import count as count_command
 from cellseg.counting.request import CountRequest
@@ -22,7 +23,6 @@ from cellseg.result.upload import MARK, RemoteResult
 from cellseg.run import CountResult, Note, TileDone, run
 from cellseg.slide import open_slide
 from cellseg.storage import RemotePath, as_location, fingerprint, scrubbed
-from cellseg.synthetic import write_disc_slide
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
 

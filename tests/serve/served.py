@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from synthetic import write_disc_slide
 
 from cellseg.counting.request import CountRequest
 from cellseg.network.detector import Detections
@@ -18,7 +19,6 @@ from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
 from cellseg.run import CountResult, run
 from cellseg.serve import Server, Viewer, read_results
-from cellseg.synthetic import write_disc_slide
 
 NASTY = "<script>window.ran=1</script>"
 PROTOCOL = load_protocol("he").changed(mpp=1.0, min_area_um2=0.0, tile_px=512, largest_cell_um=40.0)

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from serve import served
+from synthetic import write_disc_slide
 
 from cellseg.annotations.region import Region
 from cellseg.counting.request import CountRequest
@@ -31,7 +32,6 @@ from cellseg.result.result import load_result
 from cellseg.run import run
 from cellseg.serve import Server, Viewer, _ground, _masks, _shown, _viewer, read_results
 from cellseg.slide import Level, open_slide
-from cellseg.synthetic import write_disc_slide
 
 CELLSEG = [sys.executable, "-m", "cellseg"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -6,8 +6,7 @@ from random import Random
 
 import numpy as np
 from numpy.typing import NDArray
-
-from cellseg.synthetic import draw_discs
+from synthetic import draw_discs
 
 GREY: NDArray[np.uint8] = draw_discs((80, 120), np.random.default_rng(1), rgb=False).image
 COLOURED: NDArray[np.uint8] = draw_discs((80, 120), np.random.default_rng(1)).image

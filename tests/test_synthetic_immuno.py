@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from synthetic import DAB_THRESHOLDS, ImmunoScene, draw_immuno
 
 from cellseg.derive.markers import classify
 from cellseg.derive.scores import h_score
 from cellseg.instances import Instances
 from cellseg.protocol import Marker
-from cellseg.synthetic import DAB_THRESHOLDS, ImmunoScene, draw_immuno
 from cellseg.table import Scale, measure
 
 

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.color import rgb_from_hed
 
-from cellseg.synthetic.discs import Drawn
-from cellseg.synthetic.nuclei import place_nuclei
-from cellseg.synthetic.paint import Chromatin, NucleusPainter
-from cellseg.synthetic.stained import StainedScene
+from synthetic.discs import Drawn
+from synthetic.nuclei import place_nuclei
+from synthetic.paint import Chromatin, NucleusPainter
+from synthetic.stained import StainedScene
 
 _WHITE = np.float32(240.0)
 _BLUE, _BROWN = (rgb_from_hed[row].astype(np.float32) for row in (0, 2))

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cellseg.synthetic.discs import Drawn
-from cellseg.synthetic.noise import broad_noise, smooth_noise
-from cellseg.synthetic.nuclei import NucleiPlan, place_nuclei
-from cellseg.synthetic.paint import Chromatin, NucleusPainter
+from synthetic.discs import Drawn
+from synthetic.noise import broad_noise, smooth_noise
+from synthetic.nuclei import NucleiPlan, place_nuclei
+from synthetic.paint import Chromatin, NucleusPainter
 
 # Optical density of the two dyes in red, green and blue, as QuPath sets them for H&E;
 # haematoxylin after Ruifrok and Johnston, Anal. Quant. Cytol. Histol. 23 (2001) 291-299.
@@ -33,7 +33,7 @@ class StainedScene:
     diameter_um : (float, float, float)
         Smallest, most frequent and largest equivalent diameter.
     island_share, clustered : float
-        As in :class:`~cellseg.synthetic.nuclei.NucleiPlan`.
+        As in :class:`~synthetic.nuclei.NucleiPlan`.
     """
 
     height_px: int = 1024

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.synthetic.noise import smooth_noise
-from cellseg.synthetic.nuclei import Outline
+from synthetic.noise import smooth_noise
+from synthetic.nuclei import Outline
 
 _BANK_PX = 512
 

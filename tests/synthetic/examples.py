@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import skimage.data
 
-from cellseg.synthetic.discs import Drawn
-from cellseg.synthetic.fluorescence import FluorescenceScene, draw_fluorescence
-from cellseg.synthetic.tiff import PyramidLayout, write_pyramid
+from synthetic.discs import Drawn
+from synthetic.fluorescence import FluorescenceScene, draw_fluorescence
+from synthetic.tiff import PyramidLayout, write_pyramid
 
 EXAMPLE_SEED = 20240917
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.synthetic.tiff import PyramidLayout, write_pyramid
+from synthetic.tiff import PyramidLayout, write_pyramid
 
 GROUND_RGB = (236, 214, 228)
 DISC_RGB = (96, 60, 140)

@@ -6,17 +6,17 @@ here needs torch.
 
 from __future__ import annotations
 
-from cellseg.synthetic.discs import (
+from synthetic.discs import (
     Drawn,
     draw_discs,
     write_disc_slide,
 )
-from cellseg.synthetic.examples import write_fluorescence_example, write_ihc_example
-from cellseg.synthetic.fluorescence import FluorescenceScene, draw_fluorescence
-from cellseg.synthetic.immuno import DAB_THRESHOLDS, Immuno, ImmunoScene, draw_immuno
-from cellseg.synthetic.nuclei import NucleiPlan, Placed, place_nuclei, touching
-from cellseg.synthetic.stained import StainedScene, draw_stained
-from cellseg.synthetic.tiff import PyramidLayout, write_pyramid
+from synthetic.examples import write_fluorescence_example, write_ihc_example
+from synthetic.fluorescence import FluorescenceScene, draw_fluorescence
+from synthetic.immuno import DAB_THRESHOLDS, Immuno, ImmunoScene, draw_immuno
+from synthetic.nuclei import NucleiPlan, Placed, place_nuclei, touching
+from synthetic.stained import StainedScene, draw_stained
+from synthetic.tiff import PyramidLayout, write_pyramid
 
 __all__ = [
     "DAB_THRESHOLDS",

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cellseg.synthetic.discs import Drawn
-from cellseg.synthetic.noise import enlarged, smooth_noise
-from cellseg.synthetic.nuclei import NucleiPlan, Outline, draw_outline, place_nuclei
-from cellseg.synthetic.paint import Chromatin, NucleusPainter
+from synthetic.discs import Drawn
+from synthetic.noise import enlarged, smooth_noise
+from synthetic.nuclei import NucleiPlan, Outline, draw_outline, place_nuclei
+from synthetic.paint import Chromatin, NucleusPainter
 
 _STRIP_PX = 512
 _HAZE_STEP_PX = 16
@@ -33,7 +33,7 @@ class FluorescenceScene:
     diameter_um : (float, float, float)
         Smallest, most frequent and largest equivalent diameter.
     island_share, clustered : float
-        As in :class:`~cellseg.synthetic.nuclei.NucleiPlan`.
+        As in :class:`~synthetic.nuclei.NucleiPlan`.
     mitotic : float
         Share of condensed, bright nuclei.
     debris : int

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from cellseg.synthetic.noise import enlarged, smooth_noise
+from synthetic.noise import enlarged, smooth_noise
 
 _ANGLES = 180
 _THETA = np.arange(_ANGLES) * (2 * np.pi / _ANGLES)
