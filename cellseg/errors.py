@@ -166,9 +166,7 @@ class ExistingResultError(OutputError):
     def __init__(self, why: str, *, place: object, has_corrections: bool = False) -> None:
         self.why, self.has_corrections = why, has_corrections
         corrected = " and corrections of it" if has_corrections else ""
-        super().__init__(
-            f"{place}: holds {why}{corrected}; --overwrite replaces it, another --output keeps it"
-        )
+        super().__init__(f"{place}: holds {why}{corrected}", hint="overwrite,output")
 
     def at(self, place: object) -> ExistingResultError:
         """The same of a folder under another name."""

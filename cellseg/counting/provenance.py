@@ -12,7 +12,6 @@ from cellseg.counting.request import CountRequest
 from cellseg.counting.stages import SlideCount
 from cellseg.counting.tiles import overview_step
 from cellseg.result.publish import REGIONS
-from cellseg.table.summary import Summary
 
 RECORDED = (
     "torch",
@@ -28,9 +27,7 @@ RECORDED = (
 )
 
 
-def record(
-    count: SlideCount, request: CountRequest, summary: Summary, warnings: list[str]
-) -> dict[str, object]:
+def record(count: SlideCount, request: CountRequest) -> dict[str, object]:
     """Everything that a count was made from, ready for JSON.
 
     Parameters
@@ -62,14 +59,6 @@ def record(
             "skipped_area_share": count.skipped_share,
             "overview_step_px": overview_step(plan),
         },
-        "summary": {
-            **summary.as_dict(),
-            "outside_size_gates": tally.gated,
-            "saturated_share": tally.at_limit / tally.pixels if tally.pixels else None,
-            "outside_tissue": tally.outside,
-            **{f"merge_{name}": value for name, value in vars(count.merger.stats).items()},
-        },
-        "warnings": warnings,
         "versions": {"python": platform.python_version(), **_versions()},
     }
 

@@ -1,38 +1,29 @@
-"""From a count's steps to the result folder: what is kept while it goes on, what is left."""
+"""From a count's steps to the result folder: what is kept while it goes on, what is found."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from cellseg.annotations.tissue_outline import tissue_outline
 from cellseg.counting.expected import expected_sizes
 from cellseg.counting.local import Mapped
 from cellseg.counting.plan import Plan
 from cellseg.counting.provenance import record
-from cellseg.counting.report import Report
 from cellseg.counting.request import CountRequest
 from cellseg.counting.stages import SlideCount, Step
 from cellseg.counting.work import TileFound
-from cellseg.draw.outlined import Ground
-from cellseg.draw.overview import Overview
-from cellseg.draw.tissue_outline import tissue_outline
-from cellseg.errors import RegionError
 from cellseg.instances import Instances
 from cellseg.network.detector import DetectorInfo
-from cellseg.result.files import readable
-from cellseg.result.folder import ResultFolder
+from cellseg.result import Change, Result, ResultFolder
+from cellseg.result.folder import Findings
 from cellseg.result.journal import FinishedTile, TileStatus
 from cellseg.slide.formats import image_name
-from cellseg.stain.normalise import Normaliser
-from cellseg.table.doubts import doubts
-from cellseg.table.regions import counted
-from cellseg.table.summary import Summary, SummaryBuilder
 from cellseg.text import visible
 
 
@@ -70,7 +61,7 @@ def check_tile(tile: FinishedTile, plan: Plan, info: DetectorInfo) -> None:
 
 
 class Recording:
-    """Keeps a count's tiles and cells as they come, and leaves the result.
+    """Keeps a count's tiles and cells as they come, and leaves what was found.
 
     Parameters
     ----------
@@ -80,13 +71,6 @@ class Recording:
 
     def __init__(self, folder: ResultFolder, count: SlideCount, request: CountRequest) -> None:
         self.folder, self.count, self.request = folder, count, request
-        info = count.detector.info
-        self._summary = SummaryBuilder(
-            info.classes,
-            object=info.object,
-            scale=count.cells.scale,
-            regions=count.plan.regions,
-        )
 
     def steps(self) -> Generator[Step, None, None]:
         """The count's steps, each kept before it is handed on."""
@@ -113,8 +97,6 @@ class Recording:
         return self.folder.recall(instances, columns)
 
     def _keep(self, step: Step) -> None:
-        for cells in step.cells:
-            self._summary.add(cells.table)
         new = [(cells.table, cells.instances) for cells in step.cells if cells.is_new]
         if step.mapped is None or not step.is_new:
             for table, instances in new:
@@ -130,67 +112,60 @@ class Recording:
             tile.row, tile.column, step.instances, status=status, info=info, cells=new
         )
 
-    def finish(self, *, started: float) -> None:
+    def finish(self, complete: Callable[[Change], None], *, started: float) -> Result:
         """Write everything.
 
         Parameters
         ----------
+        complete : callable
+            Gets what was found, and adds what follows from it.
         started : float
             When the run began, by ``time.monotonic()``.
         """
-        count, prefilter = self.count, self.count.plan.prefilter
-        info, calibration = count.detector.info, count.plan.protocol.calibration
-        tissue_mm2, in_regions = count.tissue_mm2()
-        summary = self._summary.build(
-            tissue_mm2=tissue_mm2,
-            tissue_mm2_in_regions=in_regions,
-            skipped_share=count.skipped_share if prefilter else None,
-            interval=calibration.interval if calibration else None,
-        )
-        sizes = expected_sizes(count.plan, self.request, info)
-        common = self._summary.most_common_area_px()
-        suspect = {
-            "doubts": doubts(summary, common, sizes) if count.wanted else [],
-            "expected_sizes": sizes.as_dict(),
-        }
-        warnings = [*count.warnings(), *suspect["doubts"]]
-        title = f"{readable(count.slide.path.name)}: {counted(summary.cells, info.object)}"
-        ground = Ground(
-            slide=count.slide,
-            channels=count.plan.channels,
-            normaliser=count.source.normaliser,
-            title=title,
-        )
-        self.folder.finish(
-            Report(
-                frame=count.frame,
-                columns=count.cells.columns,
-                class_names=info.classes,
-                object_name=info.object,
-                image_name=visible(image_name(count.slide.path)),
-                provenance=self._provenance(summary, warnings, suspect, started),
-                overview=self._overview(title),
-                ground=ground,
-                tissue=self._outline() if prefilter else None,
-                regions=self.request.regions,
-                complete=not count.tally.failures,
-            )
-        )
+        count, info, writing = self.count, self.count.detector.info, time.monotonic()
 
-    def _provenance(
-        self, summary: Summary, warnings: list[str], suspect: dict[str, Any], started: float
-    ) -> Callable[[], dict[str, object]]:
-        """The record of the run, asked for when all else is written."""
-        writing = time.monotonic()
-
-        def provenance() -> dict[str, object]:
+        def completed(change: Change) -> None:
+            complete(change)
             now = time.monotonic()
-            stages = {**self.count.seconds, "write": now - writing, "total": now - started}
-            rounded = {name: round(took, 3) for name, took in stages.items()}
-            made = record(self.count, self.request, summary, warnings)
-            return {**made, **suspect, "seconds": rounded}
+            stages = {**count.seconds, "write": now - writing, "total": now - started}
+            change.run["seconds"] = {name: round(took, 3) for name, took in stages.items()}
 
-        return provenance
+        findings = Findings(
+            frame=count.frame,
+            columns=count.cells.columns,
+            class_names=info.classes,
+            object_name=info.object,
+            image_name=visible(image_name(count.slide.path)),
+            facts=self._facts(),
+            record={
+                **record(count, self.request),
+                "expected_sizes": expected_sizes(count.plan, self.request, info).as_dict(),
+            },
+            tissue=self._outline() if count.plan.prefilter else None,
+            regions=self.request.regions,
+            is_complete=not count.tally.failures,
+        )
+        return self.folder.finish(findings, completed)
+
+    def _facts(self) -> dict[str, object]:
+        """What of the count no later change alters."""
+        count, tally = self.count, self.count.tally
+        calibration = count.plan.protocol.calibration
+        tissue_mm2, in_regions = count.tissue_mm2()
+        return {
+            "tissue_mm2": tissue_mm2,
+            "tissue_mm2_in_regions": in_regions,
+            "skipped_share": count.skipped_share if count.plan.prefilter else None,
+            "interval": calibration.interval if calibration else None,
+            "warnings": count.warnings(),
+            "is_doubted": bool(count.wanted),
+            "counted": {
+                "outside_size_gates": tally.gated,
+                "saturated_share": tally.at_limit / tally.pixels if tally.pixels else None,
+                "outside_tissue": tally.outside,
+                **{f"merge_{name}": value for name, value in vars(count.merger.stats).items()},
+            },
+        }
 
     def _outline(self) -> dict[str, object] | None:
         tissue = self.count.tissue
@@ -198,21 +173,3 @@ class Recording:
         slide = self.count.slide
         within = (slide.height, slide.width)
         return tissue_outline(tissue.tissue & tissue.search, downsample=step, within=within)
-
-    def _overview(self, title: str) -> Overview | None:
-        """The picture's ground; None where the slide no longer decodes at all."""
-        count = self.count
-        try:
-            image, downsample = count.slide.overview()
-        except RegionError:
-            return None
-        pixels = image[..., list(count.plan.channels)]
-        seen = Normaliser.fit(pixels, count.plan.protocol.light).apply(pixels)
-        return Overview(
-            image=np.round(seen * 255).astype(np.uint8),
-            downsample=downsample,
-            mpp=count.slide.mpp,
-            tissue=count.tissue.tissue if count.plan.prefilter else None,
-            tissue_downsample=count.tissue.step * count.plan.downsample,
-            title=title,
-        )

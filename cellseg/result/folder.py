@@ -4,35 +4,70 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellseg.counting.report import Report
-from cellseg.draw import write_png
-from cellseg.draw.outlined import Masks, draw_outlines
-from cellseg.draw.overview import write_overview
+from cellseg.annotations.region import Regions
 from cellseg.errors import ExistingResultError, InputError, OutputError
+from cellseg.geometry import Frame
 from cellseg.instances import Instances
 from cellseg.result import publish
-from cellseg.result.cellstore import Batch
-from cellseg.result.files import output_errors, plain, replacing, write_json
+from cellseg.result.change import Change
+from cellseg.result.files import output_errors, plain, write_json
 from cellseg.result.journal import JOURNAL_NAME, FinishedTile, Journal, TileStatus
-from cellseg.result.labels import open_labels, write_labels
+from cellseg.result.labels import write_labels
 from cellseg.result.lock import LOCK_NAME, FolderLock
 from cellseg.result.result import Result, is_ours, load_result
-from cellseg.result.table import write_table
+from cellseg.result.table import TableWriter
 from cellseg.storage import Location, is_another
+from cellseg.table import REGION, Column
 
-log = logging.getLogger(__name__)
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Findings:
+    """What a finished run knows beside its cells.
+
+    Attributes
+    ----------
+    columns : sequence of Column
+        The contract of ``measured.parquet``, in order.
+    class_names : sequence of str
+        By the model, by index.
+    object_name : str
+        ``nucleus`` or ``cell``.
+    image_name : str
+        Of the slide's file, for the column ``image``.
+    facts : mapping
+        ``found`` of ``run.json``: what no later change alters, such as the tissue's area.
+    record : mapping
+        Goes into ``run.json`` too: versions, weights, settings, tiles, limits, time per stage.
+    tissue : mapping or None
+        GeoJSON; None: no ``tissue.geojson``.
+    regions : Regions or None
+        What was counted in, as drawn; None: no ``regions.geojson``.
+    is_complete : bool
+        False where tiles failed.
+    """
+
+    frame: Frame
+    columns: Sequence[Column]
+    class_names: Sequence[str]
+    object_name: str
+    image_name: str = ""
+    facts: Mapping[str, object] = field(default_factory=dict)
+    record: Mapping[str, object] = field(default_factory=dict)
+    tissue: Mapping[str, object] | None = None
+    regions: Regions | None = None
+    is_complete: bool = True
 
 
 class ResultFolder:
@@ -215,14 +250,20 @@ class ResultFolder:
         self._lock.check()
 
     def finish(
-        self, report: Report, *, on_progress: Callable[[float], None] | None = None
+        self,
+        findings: Findings,
+        complete: Callable[[Change], None],
+        *,
+        on_progress: Callable[[float], None] | None = None,
     ) -> Result:
         """Write everything, put it in place, drop the journal and close the folder.
 
         Parameters
         ----------
-        report : Report
+        findings : Findings
             What the run knows beside its cells.
+        complete : callable
+            Gets the change with what was found, and adds what follows from it.
         on_progress : callable, optional
             Gets the share that is done, 0 … 1.
 
@@ -231,94 +272,79 @@ class ResultFolder:
         OutputError
             If the disk refuses. Finished tiles stay in the journal, an older result in place.
         """
-        token = uuid.uuid4().hex
         with self._writing():
-            self._stage(report, token, on_progress or (lambda share: None))
+            change = self._stage(findings, on_progress or (lambda share: None))
+            complete(change)
             self._lock.check()  # before anything half could look whole
-            outdated = publish.exports_of(publish.published(self.path))
-            publish.mark_ready(self.path, token, outdated=outdated)
-            publish.publish(self.path)
+            result = change.commit()
             # Of tiles that did not decode another try may know more; the others are kept for it.
-            self._journal.close(keep=not report.complete)
+            self._journal.close(keep=not findings.is_complete)
         self.close()
-        return load_result(self.path)
+        return result
 
-    def _stage(self, report: Report, token: str, on_progress: Callable[[float], None]) -> None:
-        cells = self._journal.cells
-        counts = _Counts(report)
-
-        def watched() -> Iterator[Batch]:
-            for batch in cells.batches():
-                counts.add(batch)
-                yield batch
-                on_progress(0.4 * float(batch.labels[-1]) / cells.count)
-
-        write_table(
-            self._staging / publish.TABLE,
-            watched(),
-            report.columns,
-            measured=cells.columns or (),
-            class_names=report.class_names,
-            texts={"image": report.image_name, "object": report.object_name},
-            regions=report.regions,
-        )
+    def _stage(self, findings: Findings, on_progress: Callable[[float], None]) -> Change:
+        """What was found: masks, the measured table, tissue and regions, the record."""
+        token = uuid.uuid4().hex
+        self._write_measured(findings, lambda share: on_progress(0.4 * share))
         write_labels(
             self._staging / publish.LABELS,
-            cells,
-            report.frame,
+            self._journal.cells,
+            findings.frame,
             token=token,
-            on_progress=lambda share: on_progress(0.4 + 0.5 * share),
+            on_progress=lambda share: on_progress(0.4 + 0.4 * share),
         )
-        if report.overview is not None:
-            with replacing(self._staging / publish.OVERVIEW) as temporary:
-                write_overview(
-                    temporary, report.overview, counts.image, report.regions, counts.by_class
-                )
-        if report.tissue is not None:
-            write_json(self._staging / publish.TISSUE, report.tissue)
-        if report.regions is not None:
-            write_json(self._staging / publish.REGIONS, report.regions.as_geojson())
-        on_progress(0.92)
-        if report.ground is not None:
-            self._outline(report)
-        on_progress(0.95)
-        write_json(self._staging / publish.RUN, self._describe(report, token, cells.count))
-
-    def _outline(self, report: Report) -> None:
-        """``outlines.png``; none where the slide does not decode any more."""
-        assert report.ground is not None
-        masks = Masks(
-            frame=report.frame,
-            levels=open_labels(self._staging / publish.LABELS),
-            table=self._staging / publish.TABLE,
-            class_names=report.class_names,
-            object_name=report.object_name,
-            regions=report.regions,
-        )
-        try:
-            picture = draw_outlines(report.ground, masks)
-        except InputError as error:
-            log.warning("%s: no %s: %s", self.path, publish.OUTLINES, error)
-            return
-        with replacing(self._staging / publish.OUTLINES) as temporary:
-            write_png(picture, temporary)
-
-    def _describe(self, report: Report, token: str, rows: int) -> dict[str, object]:
-        given = report.provenance() if callable(report.provenance) else report.provenance
+        if findings.tissue is not None:
+            write_json(self._staging / publish.TISSUE, findings.tissue)
+        if findings.regions is not None:
+            write_json(self._staging / publish.REGIONS, findings.regions.as_geojson())
+        columns = [{"name": c.name, "dtype": c.dtype} for c in findings.columns]
+        found = {"columns": columns, "class_names": list(findings.class_names)}
         own: dict[str, object] = {
             "format": publish.FORMAT,
             "format_version": publish.FORMAT_VERSION,
-            "complete": report.complete,
-            "object": report.object_name,
-            "class_names": list(report.class_names),
-            "frame": vars(report.frame),
-            "columns": [{"name": c.name, "dtype": c.dtype} for c in report.columns],
+            "complete": findings.is_complete,
+            "object": findings.object_name,
+            **found,
+            "found": {**findings.facts, **found},
+            "frame": vars(findings.frame),
             "exports": [],
-            "files": publish.inventory(self._staging, rows=rows),
+            "files": {},
             "key": self._key,
             "result": token,
         }
-        return {**own, **given, **own}
+        run = {**own, **findings.record, **own}
+        return Change(self.path, run, findings.frame, fresh=True)
+
+    def _write_measured(self, findings: Findings, on_progress: Callable[[float], None]) -> None:
+        """``measured.parquet``, the cells in the order of their labels.
+
+        Raises
+        ------
+        ValueError
+            If a column is in the contract, but was not measured.
+        """
+        cells, names = self._journal.cells, np.array([*findings.class_names], dtype=object)
+        path = self._staging / publish.MEASURED
+        with TableWriter(path, findings.columns) as writer:
+            for batch in cells.batches():
+                values: dict[str, Any] = dict(
+                    zip(cells.columns or (), batch.measured.T, strict=True)
+                )
+                count = len(batch.labels)
+                values |= {
+                    "label": batch.labels,
+                    "class": names[batch.classes],
+                    "score": batch.scores,
+                    "image": [findings.image_name] * count,
+                    "object": [findings.object_name] * count,
+                }
+                if findings.regions is not None:
+                    places = values["centroid_y_px"], values["centroid_x_px"]
+                    values[REGION] = findings.regions.names_at(*places)
+                if missing := [c.name for c in findings.columns if c.name not in values]:
+                    raise ValueError(f"columns {missing} are in the contract, but not measured")
+                writer.add(values)
+                on_progress(float(batch.labels[-1]) / cells.count)
 
     def close(self) -> None:
         """Let go of the folder; finished tiles stay in the journal. A second time does nothing."""
@@ -352,7 +378,7 @@ def _is_done(folder: Path, key: str, image: Location | None, *, overwrite: bool)
         return False
     match there.run.get("image"):
         case {"path": str(other)} if image is not None and is_another(other, image):
-            raise OutputError(f"{folder}: holds the result of {other}; take another --output")
+            raise OutputError(f"{folder}: holds the result of {other}", hint="output")
     if there.run.get("key") != key:
         why = "a count with other settings, or of another version of the slide or of cellseg"
     elif (name := there.changed()) is not None:
@@ -378,27 +404,6 @@ def _forget_removed(folder: Path) -> None:
     with suppress(OSError):
         publish.remove_staging(folder)
         folder.rmdir()
-
-
-class _Counts:
-    """Cells per overview pixel, gathered while the table is written."""
-
-    def __init__(self, report: Report) -> None:
-        overview = report.overview
-        shape = (1, 1) if overview is None else overview.image.shape[:2]
-        self.image: NDArray[np.float64] = np.zeros(shape, dtype=np.float64)
-        several = report.class_names if len(report.class_names) > 1 else ()
-        self.by_class = {name: np.zeros_like(self.image) for name in several}
-        self._factor = report.frame.downsample / (1 if overview is None else overview.downsample)
-
-    def add(self, batch: Batch) -> None:
-        at = ((batch.centroids + 0.5) * self._factor).astype(np.int64)
-        limit = np.array(self.image.shape) - 1
-        y, x = np.clip(at, 0, limit).T
-        np.add.at(self.image, (y, x), 1.0)
-        for number, counts in enumerate(self.by_class.values()):
-            of_class = batch.classes == number
-            np.add.at(counts, (y[of_class], x[of_class]), 1.0)
 
 
 def _digest(key: str | Mapping[str, object]) -> str:

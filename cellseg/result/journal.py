@@ -123,7 +123,8 @@ class Journal:
         if other and self._image is not None and is_another(other, self._image):
             raise OutputError(
                 f"{self.path.parent}: holds an unfinished count of {readable(other)}; "
-                "finish that one first, or take another --output"
+                "finish that one first, or take another folder",
+                hint="output",
             ) from error
 
     def _discard(self, error: Exception) -> None:

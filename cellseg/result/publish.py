@@ -10,7 +10,7 @@ table that is open in a spreadsheet, on Windows) puts the older result back.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +21,30 @@ from cellseg.result.files import (
     remove,
     sha256_of,
     sync,
+    sync_tree,
     write_json,
 )
-from cellseg.result.inventory import file_entry, first_change, folder_entry, sizes_below
+from cellseg.result.inventory import first_change, sizes_below
 from cellseg.result.labels import label_token
 
 STAGING = ".partial"
 TABLE, LABELS, RUN, OVERVIEW = "cells.csv", "labels.ome.zarr", "run.json", "overview.png"
+MEASURED, RECIPE, DERIVED = "measured.parquet", "recipe.json", "derived.parquet"
+"""What counting measured; what people decided; the columns that follow from both."""
+
 TISSUE, OUTLINES, HISTOGRAM = "tissue.geojson", "outlines.png", "histogram.png"
 REGIONS, CORRECTIONS = "regions.geojson", "corrections.json"
 CELLS = "cells.ome.zarr"
 """The cells around the nuclei, of an expanded result."""
 
-RESULT_FILES = (TABLE, LABELS, CELLS, OVERVIEW, OUTLINES, HISTOGRAM, TISSUE, REGIONS, RUN)
+PICTURES = (OUTLINES, OVERVIEW, HISTOGRAM)
+OPTIONAL = (*PICTURES, TISSUE, REGIONS, CELLS, DERIVED)
+"""What a result need not have."""
+
+RESULT_FILES = (TABLE, MEASURED, LABELS, RECIPE, *OPTIONAL, RUN)
 """What a run itself leaves; exports and corrections come beside it."""
 
-CHECKED = (TABLE, LABELS, CELLS, OVERVIEW, OUTLINES, HISTOGRAM, TISSUE, REGIONS)
+CHECKED = (TABLE, MEASURED, LABELS, RECIPE, *OPTIONAL)
 """Of these, sizes and checksums stand in ``run.json``."""
 
 FORMAT = "cellseg result"
@@ -46,8 +54,6 @@ FETCHED = ".fetched"
 """Lies beside the record of a result behind a URL, whose pixels and table were not fetched."""
 
 _READY, _OLD = "READY", "old"
-_OPTIONAL = (OVERVIEW, OUTLINES, HISTOGRAM, TISSUE, REGIONS, CELLS)
-_FILES = (TABLE, *_OPTIONAL, RUN)
 
 
 def fresh_staging(folder: Path) -> Path:
@@ -64,27 +70,20 @@ def remove_staging(folder: Path) -> None:
         remove(folder / STAGING)
 
 
-def mark_ready(
-    folder: Path, token: str, *, outdated: Iterable[str], absent: Iterable[str] | None = None
-) -> None:
-    """Say that the staging folder holds a whole result.
+def mark_ready(folder: Path, token: str, *, gone: Iterable[str] = ()) -> None:
+    """Say that the staging folder holds a whole result, or a whole change of one.
 
     Parameters
     ----------
     token : str
         Of its label image; of the one under the final name, where only other parts are new.
-    outdated : iterable of str
-        Exports that will go.
-    absent : iterable of str, optional
-        Parts that will go; by default those that a run may leave out and did.
+    gone : iterable of str
+        Parts and exports of the result there that will go.
     """
     staging = folder / STAGING
-    sync(staging)
-    if absent is None:
-        absent = [name for name in _OPTIONAL if not _exists(staging / name)]
-    parts = [name for name in (LABELS, *_FILES) if _exists(staging / name)]
-    ready = {"token": token, "outdated": list(outdated), "absent": list(absent), "parts": parts}
-    write_json(staging / _READY, ready)
+    parts = sorted(path.name for path in staging.iterdir())
+    sync_tree(staging)
+    write_json(staging / _READY, {"token": token, "gone": sorted(gone), "parts": parts})
 
 
 def is_ready(folder: Path) -> bool:
@@ -115,20 +114,22 @@ def publish(folder: Path) -> None:
     """
     staging, old = folder / STAGING, folder / STAGING / _OLD
     ready = _ready(folder) or {}
-    going = {*_names(ready, "absent"), *_names(ready, "outdated")}
-    gone = [name for name in going if name in _OPTIONAL or is_export_name(name)]
+    gone = [name for name in _names(ready, "gone") if _may_move(name) and name != RUN]
+    parts = [name for name in _names(ready, "parts") if _may_move(name)]
+    # The record goes first and comes last: where it stands, all beside it belongs to it.
+    parts.sort(key=RUN.__eq__)
     try:
         old.mkdir(exist_ok=True)
         (folder / FETCHED).unlink(missing_ok=True)
-        for name in (RUN, TABLE, LABELS, *_OPTIONAL, *gone):
+        for name in (*reversed(parts), *gone):
             if _exists(folder / name) and (_exists(staging / name) or name in gone):
                 (folder / name).rename(old / name)
-        for name in (LABELS, *_FILES):
+        for name in parts:
             if _exists(staging / name):
                 os.replace(staging / name, folder / name)  # noqa: PTH105 - says what it does
     except OSError:
         if _exists(old / RUN):
-            _put_back(folder, gone, _names(ready, "parts"))
+            _put_back(folder, gone, parts)
         raise
     sync(folder)
     (staging / _READY).unlink()
@@ -136,20 +137,21 @@ def publish(folder: Path) -> None:
     sync(staging)
 
 
-def _put_back(folder: Path, gone: Iterable[str], parts: Iterable[str]) -> None:
-    """The older result under its names again, ``run.json`` last; then the new one is not ready.
-
-    What was not among the new one's ``parts`` never moved.
-    """
+def _put_back(folder: Path, gone: Iterable[str], parts: Sequence[str]) -> None:
+    """The older result under its names again, ``run.json`` last; then the new one is not ready."""
     staging, old = folder / STAGING, folder / STAGING / _OLD
-    for name in (*gone, *_OPTIONAL, LABELS, TABLE, RUN):
-        arrived = name in parts and not _exists(staging / name) and name not in gone
-        if arrived and _exists(folder / name):
+    for name in (*gone, *parts):
+        if name in parts and not _exists(staging / name) and _exists(folder / name):
             (folder / name).rename(staging / name)
         if _exists(old / name):
             (old / name).rename(folder / name)
     sync(folder)
     (staging / _READY).unlink()
+
+
+def _may_move(name: str) -> bool:
+    """Whether a name in a record is one that a result may hold."""
+    return name in RESULT_FILES or is_export_name(name)
 
 
 def _exists(path: Path) -> bool:
@@ -165,8 +167,7 @@ def is_export_name(name: object) -> bool:
     """Whether an export may have this name: a bare one, and none of the result's own."""
     if not isinstance(name, str) or not is_bare_name(name) or name.startswith("."):
         return False
-    own = (TABLE, LABELS, RUN, *_OPTIONAL, "journal.sqlite", CORRECTIONS)
-    return name.lower() not in own
+    return name.lower() not in (*RESULT_FILES, "journal.sqlite", CORRECTIONS)
 
 
 def published(folder: Path) -> dict[str, object] | None:
@@ -178,23 +179,14 @@ def published(folder: Path) -> dict[str, object] | None:
     return run if run.get("format") == FORMAT else None
 
 
-def inventory(folder: Path, *, rows: int) -> dict[str, dict[str, object]]:
-    """Sizes and checksums of a whole result, for its ``run.json``."""
-    found = {name: file_entry(folder / name) for name in _FILES if (folder / name).is_file()}
-    found[TABLE]["rows"] = rows
-    return {**found, LABELS: folder_entry(sizes_below(folder / LABELS))}
-
-
-def changed(folder: Path, run: Mapping[str, object], *, table_only: bool = False) -> str | None:
+def changed(
+    folder: Path, run: Mapping[str, object], *, names: Iterable[str] = CHECKED
+) -> str | None:
     """What of a result is not as ``run.json`` says it was published; None where all is."""
-    sizes = {name: (folder / name).stat().st_size for name in _FILES if (folder / name).is_file()}
-    if not table_only:
-        for part in (LABELS, CELLS):
-            sizes |= {f"{part}/{name}": n for name, n in sizes_below(folder / part).items()}
-
-    return changed_files(
-        run, sizes, lambda name: sha256_of(folder / name), names=(TABLE,) if table_only else CHECKED
-    )
+    sizes = {name: (folder / name).stat().st_size for name in names if (folder / name).is_file()}
+    for name in {LABELS, CELLS} & {*names}:
+        sizes |= {f"{name}/{part}": n for part, n in sizes_below(folder / name).items()}
+    return changed_files(run, sizes, lambda name: sha256_of(folder / name), names=names)
 
 
 def changed_files(
@@ -204,7 +196,7 @@ def changed_files(
     *,
     names: Iterable[str] = CHECKED,
 ) -> str | None:
-    """The same of a result wherever it lies: see :func:`first_change`."""
+    """The first file that is not as published, wherever the result lies; see `first_change`."""
     return first_change(names, files_of(run), sizes, checksum)
 
 

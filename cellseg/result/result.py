@@ -1,64 +1,32 @@
-"""Reading a finished result folder, and adding exports to it."""
+"""A finished result, opened: its record, its table, its masks, its slide."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import pandas as pd
 from pydantic import BaseModel, ValidationError
 
 from cellseg.annotations.region import Region, Regions
 from cellseg.annotations.region_file import read_regions
-from cellseg.errors import InputError, OutputError
+from cellseg.errors import InputError
 from cellseg.geometry import Frame
 from cellseg.result import publish
-from cellseg.result.files import output_errors, read_json, replacing, write_json
-from cellseg.result.inventory import entry_of, folder_entry, sizes_below
+from cellseg.result.files import read_json
+from cellseg.result.ground import Ground
 from cellseg.result.journal import BESIDE, JOURNAL_NAME, is_journal
 from cellseg.result.labels import LabelLevel, label_token, open_labels
-from cellseg.result.lock import LOCK_NAME, FolderLock
-from cellseg.result.rows import Rows
-from cellseg.result.table import read_table
+from cellseg.result.lock import LOCK_NAME
+from cellseg.result.table import Table
+from cellseg.slide import Slide, open_slide
 from cellseg.slide.formats import image_name, well_of
 from cellseg.slide.limits import MAX_SIDE_PX
+from cellseg.stain.normalise import Normaliser
+from cellseg.storage import Location
+from cellseg.table import Column
 from cellseg.text import visible
-
-ADDED = ("expansion", "spatial")
-"""What can be added to a finished count's table: the cells around the nuclei, where cells lie."""
-
-
-class _Column(BaseModel):
-    name: str
-    dtype: str
-
-
-class _Expansion(BaseModel):
-    columns: list[str]
-    notes: list[str]
-
-
-class _InRegion(BaseModel):
-    tissue_mm2: float | None
-
-
-class _Summary(BaseModel):
-    cells_interval: tuple[int, int] | None = None
-    skipped_share: float | None = None
-    tissue_mm2: float | None = None
-    regions: list[_InRegion] = []
-
-
-class _Record(BaseModel):
-    """What of ``run.json`` is used without another look at it."""
-
-    columns: list[_Column]
-    summary: _Summary = _Summary()
-    class_names: list[str] = []
-    stale: list[str] | None = None
-    expansion: _Expansion | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,17 +37,47 @@ class Result:
     ----------
     run : dict
         What ``run.json`` says.
+    frame : Frame
+        The slide's size, and how the masks' lattice lies on it.
+    roots : tuple of Path
+        Where files are looked for, in this order: what waits to be published comes first.
     """
 
     path: Path
     _: KW_ONLY
     run: dict[str, Any] = field(repr=False)
     frame: Frame
+    roots: tuple[Path, ...] = ()
+
+    def file(self, name: str) -> Path:
+        """Where one of the result's files is; it need not exist."""
+        roots = self.roots or (self.path,)
+        return next((root / name for root in roots if (root / name).exists()), roots[-1] / name)
 
     @property
     def is_complete(self) -> bool:
         """False where tiles failed."""
         return self.run.get("complete") is True
+
+    @property
+    def token(self) -> str:
+        """Names this count; a new count of the slide has another."""
+        return str(self.run.get("result", ""))
+
+    @property
+    def object_name(self) -> str:
+        """What was counted: ``nucleus`` or ``cell``."""
+        return str(self.run.get("object", "cell"))
+
+    @property
+    def class_names(self) -> list[str]:
+        """Every class that the table may hold, in order."""
+        return [str(name) for name in self.run.get("class_names", ())]
+
+    @property
+    def stain(self) -> str:
+        """``he``, ``ihc``, ``fluorescence`` or ``brightfield``, as the protocol says."""
+        return str(self.section("protocol").get("stain", "brightfield"))
 
     @property
     def image_name(self) -> str:
@@ -103,101 +101,66 @@ class Result:
         found = self.run.get(name)
         return found if isinstance(found, dict) else {}
 
-    def changed(self, *, table_only: bool = False) -> str | None:
-        """What is not as it was published, by its name; None where all is.
+    def changed(self) -> str | None:
+        """The name of a file that is not as it was published; None where all are.
 
-        The table and the pictures are read for it; of the label image, names and sizes of the
-        chunks are compared.
+        Tables and pictures are read for it; of label images, names and sizes of the chunks are
+        compared.
         """
-        if (self.path / publish.FETCHED).is_file() or "files" not in self.run:
-            return None  # compared where it lies; or counted before checksums were kept
-        return publish.changed(self.path, self.run, table_only=table_only)
+        if self.is_record_only:
+            return None  # compared where it lies
+        return publish.changed(self.path, self.run)
+
+    @property
+    def is_record_only(self) -> bool:
+        """Whether only the record of a result behind a URL is here."""
+        return (self.path / publish.FETCHED).is_file()
 
     def check_table(self) -> None:
-        """Say that somebody edited the table.
+        """Refuse a table that somebody edited.
 
         Raises
         ------
         InputError
-            If it was: its rows may no longer be those of the masks.
+            If ``cells.csv`` or ``measured.parquet`` is not as it was published.
         """
-        if (name := self.changed(table_only=True)) is not None:
+        names = (publish.TABLE, publish.MEASURED)
+        if (name := publish.changed(self.path, self.run, names=names)) is not None:
             raise InputError(
                 f"{self.path}: its {name} was changed since it was counted, so that rows and "
-                "masks do not belong together; --overwrite counts it again"
+                "masks may not belong together; move it away, or count the slide again",
+                hint="overwrite",
             )
 
-    @property
-    def table_path(self) -> Path:
-        return self.path / publish.TABLE
-
-    @property
-    def labels_path(self) -> Path:
-        return self.path / publish.LABELS
-
-    @property
-    def run_path(self) -> Path:
-        return self.path / publish.RUN
-
-    @property
-    def overview_path(self) -> Path | None:
-        """None where the run drew none."""
-        path = self.path / publish.OVERVIEW
-        return path if path.is_file() else None
-
-    def tissue(self) -> Region | None:
-        """The tissue that was looked at; None where nobody looked for it.
+    @cached_property
+    def table(self) -> Table:
+        """The cells, one row each, in the order of their labels.
 
         Raises
         ------
         InputError
-            If the file is damaged.
+            If it cannot be read, or is not the table that ``run.json`` describes.
         """
-        path = self.path / publish.TISSUE
-        return read_regions(path).each[0] if path.is_file() else None
+        paths = [self.file(publish.MEASURED)]
+        if publish.DERIVED in publish.files_of(self.run):
+            paths.append(self.file(publish.DERIVED))
+        return Table(self.columns, paths)
 
-    def regions(self) -> Regions | None:
-        """The regions that were counted in, as drawn; None of a whole slide.
-
-        Raises
-        ------
-        InputError
-            If the file is damaged.
-        """
-        path = self.path / publish.REGIONS
-        return read_regions(path) if path.is_file() else None
-
-    def table(self) -> pd.DataFrame:
-        """The cells, one row each, in the order of their labels, with the contract's types."""
-        return read_table(self.table_path, self._columns)
-
-    def rows(self) -> Rows:
-        """The same row by row, for tables that are too long to be read at once."""
-        return Rows(self.table_path, self._columns)
+    @cached_property
+    def measured(self) -> Table:
+        """The cells as they were found: what counting measured, classes by the model."""
+        return Table(self.columns_found, [self.file(publish.MEASURED)])
 
     @property
-    def _columns(self) -> list[tuple[str, str]]:
-        return [(str(c["name"]), str(c["dtype"])) for c in self.run["columns"]]
-
-    def added(self, *kinds: str) -> list[str]:
-        """Names of the columns that were added to those of the count, in order.
-
-        Parameters
-        ----------
-        *kinds : str
-            Of :data:`ADDED`; all of them otherwise.
-        """
-        there = [str(column["name"]) for column in self.run["columns"]]
-        named = [self.section(kind).get("columns") for kind in kinds or ADDED]
-        return [
-            name for names in named if isinstance(names, list) for name in there if name in names
-        ]
+    def columns(self) -> list[Column]:
+        """The table's columns, in order."""
+        return [Column(str(c["name"]), "", str(c["dtype"]), "") for c in self.run["columns"]]
 
     @property
-    def found_columns(self) -> list[dict[str, Any]]:
-        """The table's columns but for :meth:`added` ones."""
-        added = {*self.added()}
-        return [column for column in self.run["columns"] if column["name"] not in added]
+    def columns_found(self) -> list[Column]:
+        """Columns of :attr:`measured`, in order."""
+        found = self.section("found").get("columns", ())
+        return [Column(str(c["name"]), "", str(c["dtype"]), "") for c in found]
 
     def labels(self, of: Literal["nuclei", "cells"] = "nuclei") -> list[LabelLevel]:
         """Levels of a label image, uint32 (Y, X), finest first, nothing decoded yet.
@@ -214,58 +177,138 @@ class Result:
             If there is no such image, or it does not belong to the result.
         """
         if of == "nuclei":
-            return open_labels(self.labels_path)
-        path = self.path / publish.CELLS
-        if label_token(path) != self.run.get("result"):
+            return open_labels(self.file(publish.LABELS))
+        path = self.file(publish.CELLS)
+        if not self.is_expanded or label_token(path) != self.run.get("result"):
             raise InputError(
-                f"{self.path}: has no {publish.CELLS}; `cellseg expand` makes it around the nuclei"
+                f"{self.path}: has no {publish.CELLS}; its nuclei were not expanded", hint="expand"
             )
         return open_labels(path)
 
-    def has_export(self, name: str) -> bool:
-        """Whether a file was added, and is as large as it was then."""
-        path, entry = self.path / name, publish.files_of(self.run).get(name)
-        if name not in publish.exports_of(self.run) or not isinstance(entry, dict):
-            return False
-        if path.is_dir():
-            return folder_entry(sizes_below(path)) == entry
-        return path.is_file() and path.stat().st_size == entry.get("bytes")
+    @property
+    def is_expanded(self) -> bool:
+        """Whether nuclei were grown into cells."""
+        return bool(self.section("expansion"))
 
-    def export(self, name: str, write: Callable[[Path], None]) -> Path:
-        """Add a file or a folder, whole or not at all, and list it in ``run.json``.
+    @property
+    def tissue_mask_file(self) -> Path | None:
+        """``tissue.geojson``; None where nobody looked for tissue."""
+        path = self.file(publish.TISSUE)
+        return path if path.is_file() else None
 
-        Parameters
-        ----------
-        name : str
-            A bare file name; or ``outlines.png`` or ``overview.png``, drawn anew.
-        write : callable
-            Writes to the temporary path that it is given.
+    def tissue(self) -> Region | None:
+        """The tissue that was looked at; None where nobody looked for it.
 
         Raises
         ------
-        OutputError
-            If the name leads out of the folder or is one of the result's own, if a run is
-            writing here, or if the disk refuses.
+        InputError
+            If the file is damaged.
         """
-        own = name in (publish.OUTLINES, publish.OVERVIEW)
-        if not own and not publish.is_export_name(name):
-            raise OutputError(f"{self.path}: an export cannot be called {name!r}")
-        path = self.path / name
-        with output_errors(path):
-            lock = FolderLock(self.path)
-            try:
-                with replacing(path) as temporary:
-                    write(temporary)
-                run = read_json(self.run_path)
-                names = sorted({*publish.exports_of(run), *(() if own else (name,))})
-                files = {**publish.files_of(run), name: entry_of(path)}
-                # What is made now shows the classes of now.
-                old = [other for other in run.get("stale") or () if other != name]
-                changes = {"exports": names, "files": files, "stale": old}
-                write_json(self.run_path, {**run, **changes})
-            finally:
-                lock.release()
-        return path
+        path = self.tissue_mask_file
+        return None if path is None else read_regions(path).each[0]
+
+    def regions(self) -> Regions | None:
+        """The regions that were counted in, as drawn; None of a whole slide.
+
+        Raises
+        ------
+        InputError
+            If the file is damaged.
+        """
+        path = self.file(publish.REGIONS)
+        return read_regions(path) if path.is_file() else None
+
+    def find_slide(self) -> Path:
+        """Where the slide is: as recorded, or beside the folder when both were moved.
+
+        Raises
+        ------
+        InputError
+            If it is at neither place.
+        """
+        recorded = Path(str(self.section("image").get("path", "")))
+        beside = self.path.absolute().parent
+        for path in (recorded, beside / recorded, beside / recorded.name):
+            if recorded.name and path.exists():
+                return path
+        raise InputError(
+            f"{recorded}: the slide of {self.path.name} is not there any more", hint="image"
+        )
+
+    @property
+    def slide_options(self) -> dict[str, Any]:
+        """How the run opened its slide: arguments of :func:`cellseg.open_slide`."""
+        settings = self.section("settings")
+        kept = {key: settings[key] for key in ("z", "t", "series") if settings.get(key) is not None}
+        return kept | ({} if self.frame.mpp is None else {"mpp": self.frame.mpp})
+
+    def slide(self, image: Location | None = None) -> Slide:
+        """The slide, opened as the run opened it; close it, or use it in ``with``.
+
+        Parameters
+        ----------
+        image : Path or RemotePath, optional
+            Where the slide is by now; looked for otherwise.
+
+        Raises
+        ------
+        InputError
+            If it is gone, or is another one by now.
+        """
+        slide = open_slide(image or self.find_slide(), **self.slide_options)
+        if (slide.height, slide.width) != (self.frame.height, self.frame.width):
+            slide.close()
+            raise InputError(f"{slide.path}: is not the slide that {self.path.name} was counted on")
+        return slide
+
+    def ground(self, slide: Slide) -> Ground:
+        """The slide as the run showed it to the network.
+
+        Raises
+        ------
+        InputError
+            If ``run.json`` does not say it, or says what the slide does not have.
+        """
+        try:
+            settings = self.run["settings"]
+            light = "fluorescence" if self.stain == "fluorescence" else "transmitted"
+            return Ground(
+                slide=slide,
+                channels=tuple(slide.channels.index(name) for name in settings["channels"]),
+                normaliser=Normaliser(
+                    float(settings["intensity_low"]), float(settings["intensity_high"]), light
+                ),
+                title=visible(slide.path.name),
+            )
+        except (LookupError, TypeError, ValueError) as error:
+            raise InputError(
+                f"run.json does not say how {slide.path.name} was shown: {error}"
+            ) from error
+
+
+class _ColumnRecord(BaseModel):
+    name: str
+    dtype: str
+
+
+class _SummaryRecord(BaseModel):
+    cells_interval: tuple[int, int] | None = None
+    skipped_share: float | None = None
+    tissue_mm2: float | None = None
+
+
+class _FoundRecord(BaseModel):
+    columns: list[_ColumnRecord]
+    class_names: list[str]
+
+
+class _RunRecord(BaseModel):
+    """What of ``run.json`` is used without another look at it."""
+
+    columns: list[_ColumnRecord]
+    found: _FoundRecord
+    summary: _SummaryRecord = _SummaryRecord()
+    class_names: list[str] = []
 
 
 def load_result(folder: str | Path) -> Result:
@@ -281,7 +324,7 @@ def load_result(folder: str | Path) -> Result:
         raise InputError(
             f"{path}: no such folder" if not path.exists() else f"{path}: is no folder"
         )
-    unfinished = "run the same `cellseg count` again to finish it"
+    unfinished = "the same count, started again, finishes it"
     if publish.is_ready(path):
         raise InputError(
             f"{path}: the run was stopped while it put its files in place; {unfinished}"
@@ -290,8 +333,8 @@ def load_result(folder: str | Path) -> Result:
         if is_ours(path):
             raise InputError(f"{path}: the run is not finished; {unfinished}")
         inside = sorted(found.name for found in path.glob("*.cellseg"))
-        hint = f"; it holds {', '.join(inside[:3])}{' …' * (len(inside) > 3)}" if inside else ""
-        raise InputError(f"{path}: is no result of cellseg (no {publish.RUN}){hint}")
+        holds = f"; it holds {', '.join(inside[:3])}{' …' * (len(inside) > 3)}" if inside else ""
+        raise InputError(f"{path}: is no result of cellseg (no {publish.RUN}){holds}")
     run = read_json(path / publish.RUN)
     if run.get("format") != publish.FORMAT:
         raise InputError(f"{path}: {publish.RUN} is not one of cellseg's")
@@ -299,22 +342,27 @@ def load_result(folder: str | Path) -> Result:
         raise InputError(f"{path}: written by another version of cellseg")
     if label_token(path / publish.LABELS) != run.get("result"):
         raise InputError(f"{path}: {publish.LABELS} is missing or belongs to another run")
-    # Of a result behind a URL only the record is fetched to begin with, without any pixels.
-    whole = not (path / publish.FETCHED).is_file()
-    if whole and not (path / publish.TABLE).is_file():
-        raise InputError(f"{path}: {publish.TABLE} is missing")
+    result = Result(path, run=run, frame=_checked_frame(path, run))
+    if not result.is_record_only:
+        for name in (publish.TABLE, publish.MEASURED):
+            if not (path / name).is_file():
+                raise InputError(f"{path}: {name} is missing")
+    return result
+
+
+def _checked_frame(path: Path, run: dict[str, Any]) -> Frame:
     try:
         frame = Frame(**run["frame"])
         if max(frame.height, frame.width, frame.lattice_height, frame.lattice_width) > MAX_SIDE_PX:
             raise ValueError(f"expected sides of at most {MAX_SIDE_PX:,} px, got {frame}")
-        _Record.model_validate(run)
+        _RunRecord.model_validate(run)
     except ValidationError as error:
         fault = error.errors()[0]
         where = ".".join(map(str, fault["loc"]))
         raise InputError(f"{path / publish.RUN}: is damaged: {where}: {fault['msg']}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path / publish.RUN}: is damaged: {error}") from error
-    return Result(path, run=run, frame=frame)
+    return frame
 
 
 def is_ours(folder: Path) -> bool:

@@ -1,140 +1,311 @@
-r"""``cells.csv``: how each kind of value is written, and read again.
+r"""The table of a result: Parquet on the disk, read by column and by row; ``cells.csv`` beside it.
 
-UTF-8, comma, ``\n``, one header row. Numbers with a decimal part have 4 decimals, or 4
-significant digits below 0.1 (``12.5000``, ``0.01234``, ``1.5e-06``); NaN and infinities are empty;
-booleans are ``true`` and ``false``; text that a spreadsheet would take for a formula begins with an
-apostrophe (:func:`cellseg.text.as_cell`).
+Numbers are rounded once, when they are written: to 4 decimals, or to 4 significant digits below
+0.1. Parquet and CSV then hold the same values. ``cells.csv`` is UTF-8 with commas, ``\n`` and one
+header row; a missing number is empty, booleans are ``true`` and ``false``, and text that a
+spreadsheet would take for a formula begins with an apostrophe (:func:`cellseg.text.as_cell`).
 """
 
 from __future__ import annotations
 
-import csv
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+from numpy.typing import ArrayLike, NDArray
 
-from cellseg.annotations.region import Regions
-from cellseg.errors import InputError
-from cellseg.result.cellstore import Batch
+from cellseg.errors import InputError, line_of
 from cellseg.result.files import sync
-from cellseg.table import REGION
-from cellseg.text import as_cell, from_cell
+from cellseg.table import Column
+from cellseg.text import as_cell
 
-PART_ROWS = 100_000
+GROUP_ROWS = 16_384
+"""Rows of a row group: what one cell's row costs to read."""
 
+MOST_GROUP_BYTES = 2**30
+"""A row group that takes more than this when it is decoded is refused."""
 
-class TableColumn(Protocol):
-    """One column of the contract: its name and what pandas calls its type."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def dtype(self) -> str: ...
+_ARROW = {"str": pa.string(), "bool": pa.bool_()}
 
 
-def write_table(
-    path: Path,
-    batches: Iterable[Batch],
-    columns: Sequence[TableColumn],
-    *,
-    measured: Sequence[str],
-    class_names: Sequence[str],
-    texts: Mapping[str, str],
-    regions: Regions | None = None,
-) -> None:
-    """Stream the cells to a CSV file, in order of their labels.
+class TableWriter:
+    """Writes a Parquet file, a part of its rows at a time; use it in ``with``.
 
     Parameters
     ----------
     path : Path
         Overwritten.
-    batches : iterable of Batch
-        In order of their labels.
-    columns : sequence of TableColumn
-        The contract, in order. ``label``, ``class`` and ``score`` are filled from the cells,
-        ``texts`` are the same in each row; the others must have been measured.
-    measured : sequence of str
-        Names of the batches' measured columns.
-    class_names : sequence of str
-        By class index.
-    texts : mapping of str
-        What stands in ``image`` and ``object`` in every row.
-    regions : Regions, optional
-        For the column ``region``, by the measured centroids.
-
-    Raises
-    ------
-    ValueError
-        If a column is in the contract, but was not measured.
+    columns : sequence of Column
+        Names and dtypes, in order.
     """
-    known = {name: index for index, name in enumerate(measured)}
-    own = {"label", "class", "score", *texts, *([] if regions is None else [REGION])}
-    names = [as_cell(name) for name in class_names]
-    missing = [column.name for column in columns if column.name not in own | known.keys()]
-    if missing and known:
-        raise ValueError(f"columns {missing} are in the contract, but were not measured")
 
-    def values(batch: Batch, column: TableColumn) -> list[str]:
-        match column.name:
-            case "label":
-                return [str(label) for label in batch.labels.tolist()]
-            case "class":
-                return [names[index] for index in batch.classes.tolist()]
-            case "region" if regions is not None:
-                y, x = (batch.measured[:, known[f"centroid_{axis}_px"]] for axis in "yx")
-                return [as_cell(names) for names in regions.names_at(y, x)]
-            case "score":
-                return formatter(column.dtype)(batch.scores)
-        if column.name in texts:
-            return [as_cell(texts[column.name])] * len(batch.labels)
-        return formatter(column.dtype)(batch.measured[:, known[column.name]])
+    def __init__(self, path: Path, columns: Sequence[Column]) -> None:
+        self._path, self._columns = path, list(columns)
+        self._schema = pa.schema([(c.name, _arrow(c.dtype)) for c in columns])
+        floats = [c.name for c in columns if c.dtype.startswith("float")]
+        self._file = pq.ParquetWriter(
+            path,
+            self._schema,
+            compression="zstd",
+            compression_level=1,
+            use_dictionary=[c.name for c in columns if c.dtype == "str"],
+            column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
+        )
+        self._waiting: list[pa.Table] = []
 
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([column.name for column in columns])
-        for batch in batches:
-            cells = [values(batch, column) for column in columns]
-            writer.writerows(zip(*cells, strict=True))
-    sync(path)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._flush(everything=True)
+        self._file.close()
+        if kind is None:
+            sync(self._path)
+
+    def add(self, values: Mapping[str, ArrayLike]) -> None:
+        """Add rows.
+
+        Parameters
+        ----------
+        values : mapping of array_like, each (N,)
+            At least the table's columns. NaN and infinities become missing values.
+        """
+        arrays = [_array(values[column.name], column.dtype) for column in self._columns]
+        self._waiting.append(pa.Table.from_arrays(arrays, schema=self._schema))
+        self._flush()
+
+    def _flush(self, *, everything: bool = False) -> None:
+        count = sum(part.num_rows for part in self._waiting)
+        if not count or (count < GROUP_ROWS and not everything):
+            return
+        table = pa.concat_tables(self._waiting)
+        end = count if everything else count - count % GROUP_ROWS
+        self._file.write_table(table.slice(0, end), row_group_size=GROUP_ROWS)
+        self._waiting = [table.slice(end)] if end < count else []
 
 
-def read_table(
-    path: Path, columns: Sequence[tuple[str, str]], *, text: IO[bytes] | None = None
-) -> pd.DataFrame:
-    """Read a CSV file of :func:`write_table`, with the contract's types.
+class Table:
+    """The rows of a result, read from the disk when they are asked for.
+
+    Row ``i`` (from 0) is the cell with label ``i + 1``.
 
     Parameters
     ----------
-    path : Path
-        A CSV file.
-    columns : sequence of (str, str)
-        Name and dtype.
-    text : file, optional
-        The header and some of the rows; the whole file otherwise.
+    columns : sequence of Column
+        Names and dtypes, in order.
+    paths : sequence of Path
+        Parquet files with the same rows; of a column that several hold, the last one's is taken.
 
     Raises
     ------
     InputError
-        If the file is missing, or its columns or values are others.
+        If a file cannot be read, a column is missing or of another type, or the files have
+        different numbers of rows.
     """
-    dtypes = dict(columns)
-    with table_errors(path):
-        table = pd.read_csv(text or path, **csv_options(dtypes))
-    if list(table.columns) != list(dtypes):
-        raise InputError(f"{path}: expected columns {list(dtypes)}, got {list(table.columns)}")
-    return with_texts(table, from_cell)
+
+    def __init__(self, columns: Sequence[Column], paths: Sequence[Path]) -> None:
+        self.columns = list(columns)
+        self._parts = [_Part(path) for path in paths]
+        self._homes: dict[str, _Part] = {}
+        for column in self.columns:
+            homes = [part for part in self._parts if part.holds(column)]
+            if not homes:
+                raise InputError(f"{paths[0]}: has no column {column.name} of {column.dtype}")
+            self._homes[column.name] = homes[-1]
+        if len({part.rows for part in self._parts}) > 1:
+            raise InputError(f"{paths[-1]}: has another number of rows than {paths[0].name}")
+        self._kept: dict[str, pd.Series[Any]] = {}
+
+    def __len__(self) -> int:
+        return self._parts[0].rows
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._homes
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns, in order."""
+        return [column.name for column in self.columns]
+
+    @property
+    def dtypes(self) -> dict[str, str]:
+        """Names and what pandas calls the types."""
+        return {column.name: column.dtype for column in self.columns}
+
+    def load(self, names: Sequence[str] | None = None) -> pd.DataFrame:
+        """Some columns of all rows; all columns by default."""
+        return self._frame(self._read(self.names if names is None else names))
+
+    def column(self, name: str) -> pd.Series[Any]:
+        """One column of all rows; kept once it was read."""
+        if name not in self._kept:
+            self._kept[name] = self.load([name])[name]
+        return self._kept[name]
+
+    def take(self, indices: Sequence[int] | NDArray[np.int64]) -> pd.DataFrame:
+        """Whole rows, in the order in which they are asked for.
+
+        Raises
+        ------
+        IndexError
+            If there is no such row.
+        """
+        wanted = np.asarray(indices, np.int64)
+        if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
+            raise IndexError(f"{len(self)} rows, got {wanted.min()} … {wanted.max()}")
+        starts = self._parts[0].starts
+        groups = np.unique(np.searchsorted(starts, wanted, side="right") - 1)
+        found = self._read(self.names, groups.tolist())
+        sizes = np.diff(starts)[groups]
+        rows = np.concatenate(
+            [np.empty(0, np.int64), *(np.arange(starts[g], starts[g + 1]) for g in groups)]
+        )
+        assert len(rows) == sizes.sum()
+        return self._frame(found.take(np.searchsorted(rows, wanted)))
+
+    def batches(self, names: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
+        """Some columns (by default all), :data:`GROUP_ROWS` rows at a time."""
+        for group in range(len(self._parts[0].starts) - 1):
+            yield self._frame(self._read(self.names if names is None else names, [group]))
+
+    def write_csv(self, path: Path) -> None:
+        """Write all of it as ``cells.csv``."""
+        header = pa.table({name: pa.array([name]) for name in self.names})
+        with path.open("wb") as file, ThreadPoolExecutor(2) as threads:
+            file.write(_lines(header))
+            groups = range(len(self._parts[0].starts) - 1)
+            for lines in threads.map(lambda n: _lines(self._read(self.names, [n])), groups):
+                file.write(lines)
+        sync(path)
+
+    def arrow(self) -> Iterator[pa.Table]:
+        """All columns as Arrow tables, :data:`GROUP_ROWS` rows at a time."""
+        for group in range(len(self._parts[0].starts) - 1):
+            yield self._read(self.names, [group])
+
+    def _read(self, names: Sequence[str], groups: list[int] | None = None) -> pa.Table:
+        """Columns of some row groups, side by side, in the order of ``names``."""
+        for name in names:
+            if name not in self._homes:
+                raise KeyError(name)
+        found: dict[str, Any] = {}
+        for part in self._parts:
+            mine = [name for name in names if self._homes[name] is part]
+            if mine:
+                read = part.read(mine, groups)
+                found |= {name: read[name] for name in mine}
+        return pa.table({name: found[name] for name in names})
+
+    def _frame(self, table: pa.Table) -> pd.DataFrame:
+        dtypes = self.dtypes
+        found = {}
+        for name in table.column_names:
+            values = table[name]
+            if dtypes[name] == "str":
+                values = values.cast(pa.string())
+            found[name] = values.to_pandas().astype(dtypes[name])
+        return pd.DataFrame(found)
+
+
+class _Part:
+    """One Parquet file: its header is kept, its pages are read when they are asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with _table_errors(path):
+            self._stat = _stat(path)
+            with pq.ParquetFile(path) as file:
+                header, self._schema = file.metadata, file.schema_arrow
+            sizes = [header.row_group(n).num_rows for n in range(header.num_row_groups)]
+            widest = [header.row_group(n).total_byte_size for n in range(header.num_row_groups)]
+        if any(size > MOST_GROUP_BYTES for size in widest):
+            raise InputError(f"{path}: a part of its rows takes {max(widest):,} bytes, too many")
+        self.starts: NDArray[np.int64] = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
+        self.rows = int(self.starts[-1])
+
+    def holds(self, column: Column) -> bool:
+        """Whether the file has a column of this name and type."""
+        index = self._schema.get_field_index(column.name)
+        return index >= 0 and self._schema.field(index).type == _arrow(column.dtype)
+
+    def read(self, names: list[str], groups: list[int] | None) -> pa.Table:
+        """Columns, of some row groups or of all.
+
+        Raises
+        ------
+        InputError
+            If the file does not decode, or is another one by now.
+        """
+        if _stat(self._path) != self._stat:
+            raise InputError(f"{self._path}: changed since it was opened; open the result again")
+        texts = [name for name in names if self._schema.field(name).type == pa.string()]
+        with (
+            _table_errors(self._path),
+            pq.ParquetFile(self._path, read_dictionary=texts) as file,
+        ):
+            if groups is None:
+                return file.read(names)
+            return file.read_row_groups(groups, names)
+
+
+def rounded(values: ArrayLike) -> NDArray[np.floating[Any]]:
+    """Numbers as the table holds them: 4 decimals, or 4 significant digits below 0.1.
+
+    >>> rounded([12.34567, 0.0123456]).tolist()
+    [12.3457, 0.01235]
+    """
+    given = np.asarray(values)
+    exact = np.where(np.isfinite(given), given, 0).astype(np.float64)
+    with np.errstate(divide="ignore"):
+        digits = 3 - np.floor(np.log10(np.abs(exact)))
+    scale = 10.0 ** np.where(np.abs(exact) >= 0.1, 4.0, np.clip(digits, 4, 300))
+    found = np.where(exact == 0, 0.0, np.round(exact * scale) / scale)
+    kept = np.where(np.isfinite(given), found, np.nan)
+    return kept.astype(given.dtype if given.dtype.kind == "f" else np.float64)
+
+
+def _arrow(dtype: str) -> pa.DataType:
+    return _ARROW.get(dtype) or pa.from_numpy_dtype(np.dtype(dtype))
+
+
+def _array(values: ArrayLike, dtype: str) -> pa.Array:
+    if dtype == "str":
+        return pa.array(values, pa.string())
+    numbers = np.asarray(values)
+    if dtype.startswith("float"):
+        numbers = rounded(numbers.astype(dtype))
+        return pa.array(numbers, from_pandas=True)
+    return pa.array(numbers.astype(dtype))
+
+
+def _lines(table: pa.Table) -> bytes:
+    """Rows as they stand in ``cells.csv``."""
+    for index, name in enumerate(table.column_names):
+        if pa.types.is_dictionary(table[name].type):
+            chunks = [
+                pa.DictionaryArray.from_arrays(
+                    chunk.indices, [as_cell(text) for text in chunk.dictionary.to_pylist()]
+                )
+                for chunk in table[name].chunks
+            ]
+            table = table.set_column(index, name, pa.chunked_array(chunks))
+    out = pa.BufferOutputStream()
+    options = pa.csv.WriteOptions(include_header=False, quoting_style="needed")
+    pa.csv.write_csv(table, out, options)
+    return bytes(out.getvalue())
 
 
 @contextmanager
-def table_errors(path: Path) -> Iterator[None]:
-    """What pandas says of a table, in one line.
+def _table_errors(path: Path) -> Iterator[None]:
+    """Whatever pyarrow says of a file, in one line.
 
     Raises
     ------
@@ -143,69 +314,13 @@ def table_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: is no table of cells: {error}") from error
+        raise InputError(f"{path}: cannot be read: {error.strerror or line_of(error)}") from error
+    except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: is no table of cells: {line_of(error)}") from error
 
 
-def csv_options(dtypes: Mapping[str, str]) -> dict[str, Any]:
-    """How ``pandas.read_csv`` reads columns of these types."""
-    empty = {name: [""] for name, dtype in dtypes.items() if dtype.startswith("float")}
-    return {
-        "dtype": dict(dtypes), "keep_default_na": False, "na_values": empty, "encoding": "utf-8",
-    }  # fmt: skip
+def _stat(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
-def read_parts(path: Path, wanted: Mapping[str, str]) -> Iterator[pd.DataFrame]:
-    """Some columns of a long table, a part of its rows at a time; texts as they are written.
-
-    Parameters
-    ----------
-    path : Path
-        A CSV file.
-    wanted : mapping of str
-        Name to dtype.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, or a column is, or a value is another.
-    """
-    # Without a place a cell is none: no value is left open here.
-    options: dict[str, Any] = {
-        "keep_default_na": False, "encoding": "utf-8", "chunksize": PART_ROWS,
-    }  # fmt: skip
-    with (
-        table_errors(path),
-        pd.read_csv(path, usecols=list(wanted), dtype=dict(wanted), **options) as parts,
-    ):
-        yield from parts
-
-
-def with_texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
-    """A table whose texts are changed: :func:`as_cell` before it is written, or back."""
-    for name in table.columns:
-        if pd.api.types.is_string_dtype(table[name].dtype):
-            new = {text: change(text) for text in table[name].unique()}
-            if any(old != text for old, text in new.items()):
-                table = table.assign(**{name: table[name].map(new).astype(table[name].dtype)})
-    return table
-
-
-def formatter(dtype: str) -> Callable[[NDArray[np.float64]], list[str]]:
-    """How the values of a column are written."""
-    if dtype.startswith(("int", "uint")):
-        return lambda values: [str(int(value)) for value in values.tolist()]
-    if dtype == "bool":
-        return lambda values: ["true" if value else "false" for value in values.tolist()]
-    if dtype.startswith("float"):
-        return lambda values: [_decimal(value) for value in values.tolist()]
-    raise ValueError(f"expected a number or bool as dtype, got {dtype!r}")
-
-
-def _decimal(value: float) -> str:
-    if not math.isfinite(value):
-        return ""
-    if value == 0 or abs(value) >= 0.1:
-        return f"{value + 0.0:.4f}"
-    return f"{value:.4g}"

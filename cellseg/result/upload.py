@@ -23,7 +23,15 @@ import pandas as pd
 
 from cellseg.errors import CellsegError, ExistingResultError, OutputError
 from cellseg.result.journal import JOURNAL_NAME
-from cellseg.result.publish import CORRECTIONS, FETCHED, RESULT_FILES, changed_files, is_export_name
+from cellseg.result.publish import (
+    CORRECTIONS,
+    DERIVED,
+    FETCHED,
+    MEASURED,
+    RESULT_FILES,
+    changed_files,
+    is_export_name,
+)
 from cellseg.result.result import load_result
 from cellseg.storage import Location, RemotePath, is_another, scrubbed_line
 
@@ -105,7 +113,7 @@ class RemoteResult:
         recorded = run.get("image")
         place = recorded.get("path") if isinstance(recorded, dict) else None
         if isinstance(place, str) and is_another(place, image):
-            raise OutputError(f"{self.url}: holds the result of {place}; take another --output")
+            raise OutputError(f"{self.url}: holds the result of {place}", hint="output")
 
     def _fetch(self, fs: Any, path: str, names: set[str], *, whole: bool) -> None:  # noqa: ANN401
         self.local.mkdir(parents=True, exist_ok=True)
@@ -179,9 +187,11 @@ class RemoteResult:
         with self.url.reached() as (fs, path), tempfile.TemporaryDirectory() as folder:
             here = Path(folder)
             (here / _LABELS).mkdir()
-            for name in (_TABLE, _ATTRIBUTES, _RUN):
-                fs.get_file(f"{path}/{name}", str(here / name))
-            return load_result(here).table()
+            (here / FETCHED).touch()
+            for name in (MEASURED, DERIVED, _ATTRIBUTES, _RUN):
+                if name != DERIVED or fs.exists(f"{path}/{name}"):
+                    fs.get_file(f"{path}/{name}", str(here / name))
+            return load_result(here).table.load()
 
 
 def fetch_record(url: RemotePath, here: Path, more: Sequence[str] = ()) -> None:

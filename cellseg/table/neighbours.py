@@ -116,15 +116,14 @@ class Near:
 
 
 def neighbourhood(
-    places: NDArray[np.float64], classes: Sequence[str], looked_at: Regions, near: Near
+    places: NDArray[np.float64], looked_at: Regions, near: Near
 ) -> dict[str, NDArray[np.float64]]:
-    """Measure where cells lie.
+    """Measure where cells lie, whatever their classes.
 
     Parameters
     ----------
     places : ndarray, float64, (N, 2)
         Centroids, (y, x), level-0 pixels, pixel centres at integers.
-    classes : sequence of str, (N,)
     looked_at : Regions
         Where cells were counted, cut at the slide's edges.
     near : Near
@@ -132,11 +131,10 @@ def neighbourhood(
     Returns
     -------
     dict of str to ndarray, float64, (N,)
-        The columns of ``near``. NaN where there is no other cell.
+        The columns of ``near`` but for :attr:`Near.by_class`. NaN where there is no other cell.
     """
     pixel = near.mpp or 1.0
-    # Row by row of squares: neighbours in space are neighbours in memory.
-    order = np.lexsort((places[:, 1], places[:, 0] // (100 / pixel)))
+    order = _row_by_row(places, pixel)
     sorted_places = places[order]
     points = sorted_places * pixel
     tree = cKDTree(points)
@@ -153,10 +151,38 @@ def neighbourhood(
             counted, seen_mm2, out=np.full(len(points), np.nan), where=seen_mm2 > 0
         )
     found[f"border_distance_{near.unit}"] = border * pixel
-    names = np.asarray(classes, dtype=object)[order]
-    for name, column in near.by_class.items():
-        found[column] = _to_class(points, np.equal(names, name).astype(np.bool_))
     return {name: _back(values, order) for name, values in found.items()}
+
+
+def to_classes(
+    places: NDArray[np.float64], classes: Sequence[str] | NDArray[np.object_], near: Near
+) -> dict[str, NDArray[np.float64]]:
+    """Measure from each cell to the nearest other one of each class.
+
+    Parameters
+    ----------
+    places : ndarray, float64, (N, 2)
+        Centroids, (y, x), level-0 pixels.
+    classes : sequence of str, (N,)
+    near : Near
+
+    Returns
+    -------
+    dict of str to ndarray, float64, (N,)
+        The columns :attr:`Near.by_class`. NaN where there is no such cell.
+    """
+    pixel = near.mpp or 1.0
+    order = _row_by_row(places, pixel)
+    points, names = places[order] * pixel, np.asarray(classes, dtype=object)[order]
+    return {
+        column: _back(_to_class(points, np.equal(names, name).astype(np.bool_)), order)
+        for name, column in near.by_class.items()
+    }
+
+
+def _row_by_row(places: NDArray[np.float64], pixel: float) -> NDArray[np.intp]:
+    """An order in which neighbours in space are neighbours in memory: row by row of squares."""
+    return np.lexsort((places[:, 1], places[:, 0] // (100 / pixel)))
 
 
 def _spelled(name: str) -> str:

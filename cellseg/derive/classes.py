@@ -1,8 +1,8 @@
-"""Classes by measurement of a finished count: their record in ``run.json``, and their scores."""
+"""Classes by measurement: thresholds give them, and scores say how many cells are positive."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -12,16 +12,20 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cellseg.annotations.region import SEPARATOR
+from cellseg.derive.auto import propose
 from cellseg.derive.interval import spatial_blocks
-from cellseg.derive.markers import classify
+from cellseg.derive.markers import classify, measurement
 from cellseg.derive.markers import named as marker_name
 from cellseg.derive.scores import labelling
-from cellseg.errors import InputError
+from cellseg.errors import InputError, SettingsError
 from cellseg.protocol import MOST_MARKERS, Marker
 from cellseg.table import REGION
 
-NEEDED = ("class", "centroid_y_px", "centroid_x_px", "area_px")
-"""Columns beside the measurements themselves."""
+NEEDED = ("centroid_y_px", "centroid_x_px", "area_px")
+"""Columns that scores need beside the measurements themselves."""
+
+GIVEN = "given"
+"""The method of a threshold that a person gave."""
 
 
 class Classification(BaseModel):
@@ -38,9 +42,7 @@ class Classification(BaseModel):
     plain : str
         The type that is not named in a cell's class: what the model outlines.
     unmeasured : tuple of str
-        Classes of cells without a value.
-    earlier : dict of str to str
-        Types of classes that were given before: corrections may be older than the thresholds.
+        Classes of cells without a value, and classes that a person gave.
     notes : tuple of str
         What a person should know.
     """
@@ -52,12 +54,11 @@ class Classification(BaseModel):
     types: tuple[str, ...]
     plain: str
     unmeasured: tuple[str, ...] = ()
-    earlier: dict[str, str] = {}
     notes: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, run: Mapping[str, Any]) -> Classification | None:
-        """Of a finished run; None where cells have no classes by measurement.
+        """The record of a finished run; None where cells have no classes by measurement.
 
         Raises
         ------
@@ -90,32 +91,50 @@ class Classification(BaseModel):
         """A type and a class by measurement as one class."""
         return code if one == self.plain else f"{one}: {code}"
 
-    def type_of(self, names: Sequence[str]) -> dict[str, str]:
-        """Each class's type; a class that a person gave is a type of its own."""
+    def type_of(self, name: str) -> str:
+        """The model's type of a class; a class that a person gave is a type of its own."""
         known = {self.name(one, code): one for one in self.types for code in self.codes}
-        return {name: known.get(name, self.earlier.get(name, name)) for name in names}
+        return known.get(name, name)
 
-    def classes(self, table: pd.DataFrame, types: Sequence[str]) -> list[str]:
+    def classes(
+        self,
+        values: Mapping[str, Any],
+        types: NDArray[np.object_],
+        by_hand: NDArray[np.bool_] | None = None,
+    ) -> NDArray[np.object_]:
         """Classes of cells by their measurements.
 
         Parameters
         ----------
-        table : DataFrame, (N, …)
-        types : sequence of str, (N,)
+        values : mapping of array_like, (N,)
+            By the marker's measurement.
+        types : ndarray of str, (N,)
+            Classes by the model, or by a person.
+        by_hand : ndarray of bool, (N,), optional
+            Cells whose class a person gave: it stays.
         """
-        found = classify({m.measure: table[m.measure] for m in self.markers}, self.markers)
-        return [
-            one if code < 0 else self.name(one, found.names[code])
-            for one, code in zip(types, found.codes.tolist(), strict=True)
-        ]
+        found = classify({m.measure: values[m.measure] for m in self.markers}, self.markers)
+        classed = np.asarray(found.codes) >= 0
+        if by_hand is not None:
+            classed &= ~by_hand
+        names = types.copy()
+        for one in np.unique(types[classed].astype(str)):
+            mine = classed & (types == one)
+            codes = np.array([self.name(str(one), code) for code in found.names], dtype=object)
+            names[mine] = codes[found.codes[mine]]
+        return names
 
-    def scores(self, table: pd.DataFrame, mpp: float | None) -> list[dict[str, Any]]:
+    def scores(
+        self, table: pd.DataFrame, types: NDArray[np.object_], mpp: float | None
+    ) -> list[dict[str, Any]]:
         """For each marker, how many cells are positive: of all, by type, by region.
 
         Parameters
         ----------
-        table : DataFrame
-            :data:`NEEDED`, and :data:`REGION` where there is one.
+        table : DataFrame, (N, …)
+            ``class``, :data:`NEEDED`, and :data:`REGION` where there is one.
+        types : ndarray of str, (N,)
+            Classes by the model.
         mpp : float or None
             µm per pixel at level 0.
 
@@ -128,7 +147,7 @@ class Classification(BaseModel):
         usual = float(np.sqrt(np.median(table["area_px"]) * 4 / np.pi)) if len(table) else 0.0
         blocks = spatial_blocks(places, mpp=mpp, usual_px=usual)
         found = self._codes(table["class"])
-        groups = self._groups(table)
+        groups = self._groups(table, types)
         scored = []
         for number, marker in enumerate(self.markers):
             grades, most = self._grades(found, number)
@@ -168,19 +187,92 @@ class Classification(BaseModel):
         grades = np.array(list(product(*map(range, shape))), np.int64)[:, number]
         return np.where(codes < 0, np.int64(-1), grades[codes]).astype(np.int64), shape[number]
 
-    def _groups(self, table: pd.DataFrame) -> dict[tuple[str, str], NDArray[np.bool_]]:
-        kinds: dict[str, pd.Series[Any]] = {}
+    def _groups(
+        self, table: pd.DataFrame, types: NDArray[np.object_]
+    ) -> dict[tuple[str, str], NDArray[np.bool_]]:
+        found: dict[tuple[str, str], NDArray[np.bool_]] = {}
         if len(self.types) > 1:
-            types = self.type_of([str(name) for name in table["class"].unique()])
-            kinds["types"] = table["class"].map(types)
-        found = {
-            (kind, str(name)): (column == name).to_numpy(np.bool_)
-            for kind, column in kinds.items()
-            for name in column.unique()
-            if name != ""
-        }
+            for name in pd.unique(types):
+                found["types", str(name)] = (types == name).astype(np.bool_)
         if REGION in table:
             held = table[REGION].reset_index(drop=True).str.split(SEPARATOR).explode()
             for name in held[held != ""].unique():
                 found["regions", str(name)] = (held == name).groupby(level=0).any().to_numpy()
         return found
+
+
+def decided(
+    markers: Sequence[Marker],
+    methods: Sequence[str],
+    values: Mapping[str, NDArray[np.float64]],
+) -> tuple[tuple[Marker, ...], tuple[str, ...], list[str]]:
+    """Markers with their thresholds in numbers, how these came about, and what to know of them.
+
+    Parameters
+    ----------
+    markers : sequence of Marker
+        ``measure`` is a column's name; a threshold of ``auto`` is found from the histogram.
+    methods : sequence of str
+        Of markers that were decided before; may be empty.
+    values : mapping of ndarray, (N,)
+        By the marker's measurement.
+
+    Raises
+    ------
+    SettingsError
+        If no threshold can be proposed, or two markers have one name.
+    """
+    names = {marker_name(marker) for marker in markers}
+    if len(names) < len(markers):
+        raise SettingsError(f"two markers have one name, {sorted(names)}: name them apart")
+    made, how, notes = [], [], []
+    for number, marker in enumerate(markers):
+        method = methods[number] if number < len(methods) else GIVEN
+        if marker.threshold == "auto":
+            found = propose(values[marker.measure], marker.measure)
+            method = found.method
+            marker = marker.model_copy(update={"threshold": found.threshold})
+            notes.append(
+                f"{marker_name(marker)}: threshold {found.threshold:g}, {method}; the means are "
+                f"{found.means[0]:.3g} and {found.means[1]:.3g}"
+            )
+        notes += _beyond(marker, values[marker.measure])
+        made.append(marker)
+        how.append(method)
+    return tuple(made), tuple(how), notes
+
+
+def known_markers(markers: Sequence[Marker], dtypes: Mapping[str, str]) -> tuple[Marker, ...]:
+    """Markers whose ``measure`` is a column's full name.
+
+    Parameters
+    ----------
+    dtypes : mapping of str
+        The columns that can be measured by.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such measurement.
+    """
+    return tuple(
+        marker.model_copy(update={"measure": measurement(marker.measure, dtypes)})
+        for marker in markers
+    )
+
+
+def _beyond(marker: Marker, values: NDArray[np.float64]) -> Iterator[str]:
+    """Thresholds that separate nothing, and cells without a value: said, and counted."""
+    known = values[np.isfinite(values)]
+    if known.size < values.size:
+        yield (
+            f"{values.size - known.size:,} of {values.size:,} cells have no {marker.measure}: "
+            "they keep the class that the model gave them"
+        )
+    for limit in np.atleast_1d(np.asarray(marker.threshold, np.float64)).tolist():
+        if known.size and not known.min() < limit <= known.max():
+            side = "above all" if limit > known.max() else "below all"
+            yield (
+                f"the threshold {limit:g} lies {side} of the {known.size:,} values of "
+                f"{marker.measure} ({known.min():.4g} … {known.max():.4g})"
+            )

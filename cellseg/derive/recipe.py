@@ -1,0 +1,136 @@
+"""The recipe: what people decided about a result. It is small, and everything else follows."""
+
+from __future__ import annotations
+
+import math
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cellseg.errors import InputError, SettingsError
+from cellseg.geometry import Frame
+from cellseg.protocol import MOST_MARKERS, Marker
+from cellseg.result import Result
+from cellseg.result.files import read_json
+from cellseg.result.publish import RECIPE
+from cellseg.table.neighbours import NEAR_UM
+
+MOST_UM, MOST_PX = 50.0, 200.0
+"""Largest distance by which nuclei grow: µm, or pixels of an image without a pixel size."""
+
+MOST_NEAR = {"µm": 500, "px": 5000}
+"""Largest distance within which neighbours are counted."""
+
+_MOST_LATTICE_PX = 512
+
+
+class Recipe(BaseModel):
+    """What people decided about a result, as ``recipe.json`` holds it.
+
+    Attributes
+    ----------
+    expand : float or None
+        Nuclei grow into cells by this, µm (px of an image without pixel size); None: they do not.
+    spatial : bool
+        Neighbours, density and distance to the border are measured.
+    within : int or None
+        Neighbours are counted within it, µm (px); None: the usual distance.
+    markers : tuple of Marker
+        Thresholds that give the classes. None where the model's classes stay.
+    methods : tuple of str
+        How the thresholds came about, a marker each.
+    named : dict of int to str
+        Classes that a person gave, by label.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    expand: float | None = Field(None, gt=0)
+    spatial: bool = False
+    within: int | None = None
+    markers: tuple[Marker, ...] = Field((), max_length=MOST_MARKERS)
+    methods: tuple[str, ...] = ()
+    named: dict[int, str] = {}
+
+    @classmethod
+    def of(cls, result: Result) -> Self:
+        """The recipe that a result was derived by.
+
+        Raises
+        ------
+        InputError
+            If the file is damaged.
+        """
+        path = result.file(RECIPE)
+        try:
+            return cls.model_validate(read_json(path))
+        except ValidationError as error:
+            fault = error.errors()[0]
+            where = ".".join(map(str, fault["loc"]))
+            raise InputError(f"{path}: is damaged: {where}: {fault['msg']}") from error
+
+    def checked(self, frame: Frame) -> Self:
+        """The recipe, once its distances were found to fit a slide.
+
+        Raises
+        ------
+        SettingsError
+            If a distance is none, too small, or too large.
+        """
+        if self.expand is not None:
+            lattice_distance(self.expand, frame)
+        if self.spatial:
+            near_within(self.within, frame.mpp)
+        return self
+
+
+def lattice_distance(by: float, frame: Frame) -> float:
+    """The distance by which nuclei grow, in lattice pixels.
+
+    Parameters
+    ----------
+    by : float
+        µm; px of an image without a pixel size.
+
+    Raises
+    ------
+    SettingsError
+        If it is not above 0, less than a pixel of the masks, or too large.
+    """
+    unit, most = ("px", MOST_PX) if frame.mpp is None else ("µm", MOST_UM)
+    if not (math.isfinite(by) and 0 < by <= most):
+        raise SettingsError(f"cells can grow by more than 0 and up to {most:g} {unit}, got {by:g}")
+    pixel = frame.downsample * (frame.mpp or 1)
+    if by < pixel:
+        raise SettingsError(
+            f"{by:g} {unit} is less than a pixel of the masks, which is {pixel:.3g} {unit}"
+        )
+    if by / pixel > _MOST_LATTICE_PX:
+        raise SettingsError(
+            f"{by:g} {unit} is {by / pixel:,.0f} pixels of the masks, at most {_MOST_LATTICE_PX}; "
+            "is the pixel size right?"
+        )
+    return by / pixel
+
+
+def near_within(within: int | None, mpp: float | None) -> int | None:
+    """The distance within which neighbours are counted; None: they are not.
+
+    Parameters
+    ----------
+    within : int or None
+        µm; px of an image without a pixel size. None: the usual distance, which only µm have.
+
+    Raises
+    ------
+    SettingsError
+        If it is not above 0, or too large.
+    """
+    unit = "px" if mpp is None else "µm"
+    if within is None:
+        return None if mpp is None else NEAR_UM
+    if not 0 < within <= MOST_NEAR[unit]:
+        raise SettingsError(
+            f"neighbours are counted within 1 to {MOST_NEAR[unit]} {unit}, got {within}"
+        )
+    return within

@@ -1,0 +1,147 @@
+"""A change of a result: written into a staging folder, then put in place all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from cellseg.errors import OutputError
+from cellseg.geometry import Frame
+from cellseg.result import publish
+from cellseg.result.files import output_errors, remove, write_json
+from cellseg.result.inventory import entry_of
+from cellseg.result.lock import FolderLock
+from cellseg.result.result import Result, is_ours, load_result
+
+
+class Change:
+    """Files of one command on their way into a result folder.
+
+    Parameters
+    ----------
+    folder : Path
+        The result folder, locked, with an empty staging folder.
+    run : dict
+        The record as it will be; whoever changes the result changes it.
+    fresh : bool
+        A new count: nothing of what stands under the final names stays.
+    """
+
+    def __init__(self, folder: Path, run: dict[str, Any], frame: Frame, *, fresh: bool) -> None:
+        self.folder, self.run, self._frame = folder, run, frame
+        self._staging, self._fresh = folder / publish.STAGING, fresh
+        self._removed: set[str] = set()
+        self._exports = set() if fresh else {*publish.exports_of(run)}
+
+    @property
+    def result(self) -> Result:
+        """The result as it will be."""
+        files = dict.fromkeys(publish.files_of(self.run), {})
+        files |= {path.name: {} for path in self._staging.iterdir()}
+        run = {**self.run, "files": {n: e for n, e in files.items() if n not in self._removed}}
+        roots = (self._staging,) if self._fresh else (self._staging, self.folder)
+        return Result(self.folder, run=run, frame=self._frame, roots=roots)
+
+    @property
+    def exports(self) -> list[str]:
+        """Names of the exports that the result has."""
+        return sorted(self._exports - self._removed)
+
+    def path(self, name: str) -> Path:
+        """Where a part of the result is written; nothing is there yet."""
+        path = self._staging / name
+        remove(path)
+        self._removed.discard(name)
+        return path
+
+    def export_path(self, name: str) -> Path:
+        """Where an export is written.
+
+        Raises
+        ------
+        OutputError
+            If the name leads out of the folder or is one of the result's own.
+        """
+        if not publish.is_export_name(name):
+            raise OutputError(f"{self.folder}: an export cannot be called {name!r}")
+        self._exports.add(name)
+        return self.path(name)
+
+    def remove(self, name: str) -> None:
+        """Leave a part out of the result."""
+        remove(self._staging / name)
+        self._removed.add(name)
+
+    def commit(self) -> Result:
+        """Put everything in place, or nothing.
+
+        Raises
+        ------
+        OSError
+            If the disk refuses; the result stays as it was.
+        """
+        before = {} if self._fresh else publish.files_of(self.run)
+        new = {path.name: entry_of(path) for path in self._staging.iterdir()}
+        if publish.TABLE in new:
+            new[publish.TABLE]["rows"] = len(self.result.table)
+        files = {n: entry for n, entry in {**before, **new}.items() if n not in self._removed}
+        record = {**self.run, "exports": self.exports, "files": files}
+        write_json(self._staging / publish.RUN, record)
+        gone = self._removed
+        if self._fresh:
+            earlier = publish.published(self.folder)
+            gone = gone | {*publish.exports_of(earlier), *publish.OPTIONAL}
+        publish.mark_ready(self.folder, str(self.run["result"]), gone=gone - new.keys())
+        publish.publish(self.folder)
+        return load_result(self.folder)
+
+
+@contextmanager
+def changing(folder: Path) -> Iterator[Change]:
+    """Hold a finished result while it is changed; nothing changes without :meth:`Change.commit`.
+
+    Raises
+    ------
+    InputError
+        If the folder is no finished result.
+    OutputError
+        If the disk refuses, or a run is writing there.
+    """
+    with output_errors(folder):
+        if not (folder.is_dir() and is_ours(folder)):
+            load_result(folder)  # says what it is: the lock would make it look like a run
+        lock = FolderLock(folder)
+        try:
+            if publish.is_ready(folder):
+                publish.publish(folder)
+            result = load_result(folder)
+            publish.fresh_staging(folder)
+            try:
+                yield Change(folder, dict(result.run), result.frame, fresh=False)
+            finally:
+                publish.remove_staging(folder)
+        finally:
+            lock.release()
+
+
+def add_file(result: Result, name: str, write: Callable[[Path], None]) -> Path:
+    """Add an export, or a picture of the result's own, whole or not at all.
+
+    Parameters
+    ----------
+    name : str
+        A bare file name.
+    write : callable
+        Writes a file or a folder at the path that it is given.
+
+    Raises
+    ------
+    InputError, OutputError
+        As :func:`changing`; if the name leads out of the folder or is one of the result's own.
+    """
+    with changing(result.path) as change:
+        write(change.path(name) if name in publish.PICTURES else change.export_path(name))
+        change.commit()
+    return result.path / name
