@@ -25,21 +25,20 @@ __all__ = [
 
 if TYPE_CHECKING:
     from cellseg.annotations.region import Region
+    from cellseg.api import Cells, count, load_result
     from cellseg.errors import CountWarning
     from cellseg.network.detect import load_detector
-    from cellseg.pipeline.cells import Cells, load_result
-    from cellseg.pipeline.count import count
     from cellseg.protocol import CountProtocol
     from cellseg.slide import open_slide
 
 _HOMES = {
-    "Cells": "pipeline.cells",
+    "Cells": "api",
     "CountProtocol": "protocol",
     "CountWarning": "errors",
     "Region": "annotations.region",
-    "count": "pipeline.count",
+    "count": "api",
     "load_detector": "network.detect",
-    "load_result": "pipeline.cells",
+    "load_result": "api",
     "open_slide": "slide",
 }
 

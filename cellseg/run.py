@@ -1,51 +1,42 @@
-"""One slide counted and recorded, as events: what the command line and napari drain.
+"""One slide from the request to the finished result: the only place that joins all rooms.
 
-:func:`run` is a generator: whoever drains it decides how progress looks, and may stop at any
-event; what is done stays in the journal.
+:func:`run` counts, derives, draws and exports, and tells it as events; whoever drains them decides
+how progress looks, and may stop at any event: what is done stays in the journal. :func:`change`
+derives a finished result anew from another recipe, :func:`save` from a person's corrections.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from cellseg import __version__
-from cellseg.counting.plan import Plan, make_plan
-from cellseg.counting.record import Recording, check_tile
-from cellseg.counting.remaining import Remaining
 from cellseg.counting.request import CountRequest
-from cellseg.counting.stages import Here, SlideCount, TileMapper
-from cellseg.derive.expand import lattice_distance
-from cellseg.errors import CellsegError, ExistingResultError, InputError, SettingsError
-from cellseg.export import check_exports, export
-from cellseg.network.detect import load_detector
-from cellseg.network.detector import Detector, DetectorInfo
-from cellseg.pipeline.cells import Cells
-from cellseg.pipeline.classified import check_markers, classify_count
-from cellseg.pipeline.events import CountResult, Event, Note, Started, TileDone
-from cellseg.pipeline.expanded import expand_count
-from cellseg.pipeline.spatial import spatial_count
-from cellseg.result.folder import ResultFolder
+from cellseg.derive import Recipe, derive, will_have
+from cellseg.derive.classes import known_markers
+from cellseg.derive.corrections import Corrections
+from cellseg.draw.pictures import draw_pictures
+from cellseg.errors import CellsegError, ExistingResultError, InputError, Notice, SettingsError
+from cellseg.events import CountResult, Event, Started, TileDone
+from cellseg.export import check_exports, write_export
+from cellseg.result import Change, Result, ResultFolder, changing, load_result
 from cellseg.result.publish import CORRECTIONS
-from cellseg.result.result import load_result
 from cellseg.result.upload import RemoteResult
-from cellseg.slide import open_slide, slide_name
+from cellseg.slide import Slide, open_slide, slide_name
 from cellseg.slide.formats import home_of
 from cellseg.storage import Location, RemotePath, fingerprint
 
-__all__ = [
-    "CountRequest",
-    "CountResult",
-    "Event",
-    "Note",
-    "Started",
-    "TileDone",
-    "detector_key",
-    "run",
-]
+if TYPE_CHECKING:
+    from cellseg.counting.plan import Plan
+    from cellseg.counting.record import Recording
+    from cellseg.counting.stages import SlideCount, TileMapper
+    from cellseg.network.detector import Detector, DetectorInfo
+
+__all__ = ["CountRequest", "CountResult", "Event", "change", "detector_key", "run", "save"]
 
 
 def run(
@@ -65,7 +56,7 @@ def run(
 
     Yields
     ------
-    Note, Started, TileDone, and one CountResult at the end
+    Notice, Started, TileDone, and one CountResult at the end
 
     Raises
     ------
@@ -79,20 +70,126 @@ def run(
         yield from _events(request, detector, detectors)
         return
     if request.output is None:
-        raise SettingsError(f"{request.image}: --output must say where its result goes")
+        raise SettingsError(f"{request.image}: say where its result goes", hint="output")
     remote = RemoteResult.at(home.child(result_name(request)))
     whole = bool(request.export) or request.expand is not None or request.spatial
     remote.prepare(request.image, whole=whole, overwrite=request.overwrite)
-    here = replace(request, output=remote.local.parent, folder_name=remote.local.name)
-    for event in _events(here, detector, detectors, place=remote.url):
+    local = replace(request, output=remote.local.parent, folder_name=remote.local.name)
+    for event in _events(local, detector, detectors, place=remote.url):
         if isinstance(event, CountResult):
             if (remote.local / "cells.csv").is_file():
-                yield Note(f"uploading to {remote.url}")
+                yield Notice(f"uploading to {remote.url}")
             remote.finish(request.image, overwrite=request.overwrite)
-            cells = replace(event.cells, load_table=lambda _: remote.table())
-            yield replace(event, cells=cells, uploaded=remote.url)
+            yield replace(event, uploaded=remote.url)
         else:
             yield event
+
+
+def change(
+    folder: Path,
+    *,
+    image: Location | None = None,
+    on_notice: Callable[[Notice], None] | None = None,
+    **decisions: object,
+) -> Result:
+    """Derive a finished result anew, with other decisions; its network is not asked again.
+
+    Parameters
+    ----------
+    folder : Path
+        A finished result.
+    image : Path or RemotePath, optional
+        Where the slide is by now, if it was moved.
+    on_notice : callable, optional
+        Gets what a person should know.
+    **decisions
+        Fields of :class:`cellseg.derive.Recipe` that change: ``expand``, ``spatial``, ``within``,
+        ``markers``.
+
+    Raises
+    ------
+    SettingsError
+        If a measurement is not there, a distance does not fit, or no threshold can be proposed.
+        The result stays as it was.
+    InputError
+        If the folder is no finished result, is damaged, or its table was edited.
+    OutputError
+        If the disk refuses, or a run is writing there; the result stays as it was.
+    """
+    if "markers" in decisions:
+        decisions.setdefault("methods", ())
+    with changing(Path(folder)) as changed:
+        changed.result.check_table()
+        _ = changed.result.summary
+        recipe = Recipe.of(changed.result).model_copy(update=decisions)
+        try:
+            slide, why = changed.result.slide(image), None
+        except CellsegError as error:
+            if image is not None:
+                raise
+            slide, why = None, error
+        with slide or nullcontext():
+            notices = _complete(changed, recipe, slide, exports=changed.exports, why=why)
+        result = changed.commit()
+    for notice in notices if on_notice is not None else ():
+        on_notice(notice)
+    return result
+
+
+def save(
+    corrections: Corrections,
+    folder: Path | None = None,
+    *,
+    on_progress: Callable[[float], None] | None = None,
+) -> Result:
+    """Write the corrected result, beside the automatic one unless ``folder`` says otherwise.
+
+    Its ``run.json`` is the automatic one's with ``corrected_from`` and ``corrections``: who
+    changed what, and when. Its labels run from 1 by position again, and everything is derived
+    from its cells by the automatic result's recipe.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written, if the slide was counted again meanwhile, or if ``folder``
+        holds another result.
+    SettingsError
+        If it is being saved already. Edits meanwhile are refused in the same way.
+    """
+    automatic = corrections.result
+    recipe = Recipe.of(automatic)
+
+    def complete(changed: Change) -> None:
+        try:
+            slide, why = automatic.slide(), None
+        except CellsegError as error:
+            slide, why = None, error
+        with slide or nullcontext():
+            _complete(changed, recipe, slide, why=why, is_lenient=True)
+
+    return corrections.save(folder, complete, on_progress=on_progress)
+
+
+def _complete(
+    changed: Change,
+    recipe: Recipe,
+    slide: Slide | None,
+    *,
+    exports: Sequence[str] = (),
+    why: CellsegError | None = None,
+    is_lenient: bool = False,
+) -> list[Notice]:
+    """Derive, draw, export: everything that follows from what was found."""
+    notices = derive(changed, recipe, slide=slide, is_lenient=is_lenient)
+    notices += draw_pictures(changed, slide, why=why)
+    result = changed.result
+    for name in exports:
+        try:
+            write_export(result, name, changed.export_path(name))
+        except CellsegError as error:
+            changed.remove(name)
+            notices.append(Notice(f"{name} was left out: {error}", hint=error.hint))
+    return notices
 
 
 def result_name(request: CountRequest) -> str:
@@ -108,63 +205,107 @@ def _events(
     place: Location | None = None,
 ) -> Iterator[Event]:
     """A run whose result goes to a disk; ``place`` is what the user calls its folder."""
+    from cellseg.counting.plan import make_plan
+    from cellseg.counting.record import Recording
+    from cellseg.counting.stages import SlideCount
+
     started = time.monotonic()
     mapper = _mapper(request, detector)
     with open_slide(
         request.image, mpp=request.mpp, z=request.z, t=request.t, series=request.series
     ) as slide:
         identity = fingerprint(request.image)
-        yield from (Note(text) for text in slide.notes)
+        yield from map(_notice, slide.notes)
         chosen = detector or _load(request, detectors)
         plan = make_plan(slide, request, chosen.info)
-        yield from (Note(text) for text in plan.notes)
+        yield from map(_notice, plan.notes)
+        recipe = Recipe(
+            expand=request.expand, spatial=request.spatial, markers=plan.protocol.classify
+        )
         key = {"slide": identity, "plan": plan.settings(), "version": __version__}
         with _open(
             request, key, plan, chosen.info.sorting(plan.protocol.cell_types), place
         ) as folder:
             if folder.already_complete and (earlier := _earlier(request.image, folder.path)):
-                yield Note("counted before with the same settings: nothing to do")
+                yield Notice("counted before with the same settings: nothing to do")
                 folder.close()
-                yield from expand_count(folder.path, request.expand, image=request.image)
-                yield from spatial_count(folder.path, is_wanted=request.spatial)
-                markers = plan.protocol.classify
-                yield from classify_count(folder.path, markers, image=request.image, missing=True)
-                _export(request, folder.path, missing=True)
+                yield from _brought_up(folder.path, recipe, request)
                 yield _earlier(request.image, folder.path) or earlier
                 return
             if folder.resumed:
-                yield Note("going on from an earlier, interrupted run of the same settings")
+                yield Notice("going on from an earlier, interrupted run of the same settings")
             elif folder.started_afresh_because:
-                yield Note(f"{folder.started_afresh_because}: starting afresh")
+                yield Notice(f"{folder.started_afresh_because}: starting afresh")
             count = SlideCount(slide, plan, chosen, mapper=mapper, strict=request.strict)
-            if request.expand is not None:
-                lattice_distance(request.expand, count.frame)  # before the network, not after it
-            check_markers(count, expanded=request.expand is not None, is_spatial=request.spatial)
+            _check_recipe(recipe, count)
             recording = Recording(folder, count, request)
             yield from _tiles(recording)
             if (folder.path / CORRECTIONS).is_file():
-                yield Note(
+                yield Notice(
                     f"{folder.path}: holds corrections of an earlier count; they stay as they "
                     "are, and are not made to this one"
                 )
             _refuse_replaced(request, identity, folder)
-            recording.finish(started=started)
-            yield from expand_count(folder.path, request.expand, image=request.image)
-            yield from spatial_count(folder.path, is_wanted=request.spatial)
-            yield from classify_count(folder.path, plan.protocol.classify, image=request.image)
-            _export(request, folder.path)
-            yield CountResult(
-                image=request.image,
-                cells=Cells.of(load_result(folder.path)),
-                tiles=len(plan.grid),
-                tiles_skipped=count.tally.skipped,
-                tiles_failed=len(count.tally.failures),
-                seconds=time.monotonic() - started,
-            )
+            notices: list[Notice] = []
+
+            def complete(changed: Change) -> None:
+                notices.extend(
+                    _complete(changed, recipe, slide, exports=request.export, is_lenient=True)
+                )
+
+            result = recording.finish(complete, started=started)
+            yield from notices
+            ended = CountResult.of(request.image, result)
+            yield replace(ended, seconds=time.monotonic() - started)
+
+
+def _notice(text: str) -> Notice:
+    return text if isinstance(text, Notice) else Notice(text)
+
+
+def _brought_up(folder: Path, recipe: Recipe, request: CountRequest) -> Iterator[Notice]:
+    """Give a finished count what the request asks for beyond it."""
+    result = load_result(folder)
+    there, wanted = Recipe.of(result), {}
+    if recipe.expand not in (None, there.expand):
+        wanted["expand"] = recipe.expand
+    if recipe.spatial and not (there.spatial and there.within is None):
+        wanted |= {"spatial": True, "within": None}
+    missing = [name for name in request.export if not result.has_export(name)]
+    notices: list[Notice] = []
+    if wanted:
+        change(folder, image=request.image, on_notice=notices.append, **wanted)
+    if missing:
+        with changing(folder) as changed:
+            for name in missing:
+                write_export(changed.result, name, changed.export_path(name))
+            changed.commit()
+    yield from notices
+
+
+def _check_recipe(recipe: Recipe, count: SlideCount) -> None:
+    """Refuse a distance or a measurement before the network rather than after it.
+
+    Raises
+    ------
+    SettingsError
+    """
+    protocol, scale = count.plan.protocol, count.cells.scale
+    recipe.checked(count.frame)
+    there = will_have(
+        list(count.cells.columns),
+        recipe,
+        channels=tuple(count.slide.channels) if protocol.intensity else (),
+        stain=protocol.stain,
+        mpp=scale.mpp,
+    )
+    known_markers(recipe.markers, there)
 
 
 def _tiles(recording: Recording) -> Iterator[Event]:
     """What is said while the tiles come."""
+    from cellseg.counting.remaining import Remaining
+
     count, request = recording.count, recording.request
     total = len(count.wanted)
     yield Started(request.image, total, _about(count), count.frame)
@@ -206,6 +347,8 @@ def _open(
     place: Location | None,
 ) -> ResultFolder:
     """The result folder; a refusal names it as the user knows it."""
+    from cellseg.counting.record import check_tile
+
     path = Path(str(request.output or home_of(request.image))) / result_name(request)
     try:
         return ResultFolder.open(
@@ -236,31 +379,11 @@ def _refuse_replaced(
         )
 
 
-def _export(request: CountRequest, folder: Path, *, missing: bool = False) -> None:
-    """Add the exports that the request names; ``missing``: only those that are not there."""
-    # A file that the result does not list is of a run that was killed before it did.
-    there = load_result(folder)
-    for name in request.export:
-        if not (missing and there.has_export(name)):
-            export(folder, name)
-
-
 def _earlier(image: Location, folder: Path) -> CountResult | None:
     """What an earlier run left; None where its record does not say all of it."""
     try:
-        result = load_result(folder)
-        record = result.run
-        tiles = record["tiles"]
-        return CountResult(
-            image=image,
-            cells=Cells.of(result),
-            tiles=int(tiles["all"]),
-            tiles_skipped=int(tiles["skipped"]),
-            tiles_failed=len(tiles["failed"]),
-            seconds=float(record["seconds"]["total"]),
-            counted_before=True,
-        )
-    except (CellsegError, LookupError, TypeError, ValueError):
+        return CountResult.of(image, load_result(folder), counted_before=True)
+    except CellsegError:
         return None
 
 
@@ -268,7 +391,12 @@ def _mapper(request: CountRequest, detector: Detector | None) -> TileMapper:
     """Where tiles are read and detected; the scheduler of a cluster has answered."""
     if request.engine == "local":
         if request.scheduler is not None:
-            raise SettingsError("--scheduler is the address of a Dask cluster: add --engine dask")
+            raise SettingsError(
+                "a scheduler is the address of a Dask cluster, and the engine is local",
+                hint="engine",
+            )
+        from cellseg.counting.stages import Here
+
         return Here(request.batch)
     # Imported late: only a run on a cluster needs it.
     from cellseg.counting.dask.engine import There
@@ -283,12 +411,15 @@ def detector_key(model: str | Path, device: str, precision: str = "auto") -> tup
 
 def _load(request: CountRequest, detectors: MutableMapping[object, Detector] | None) -> Detector:
     """The request's Mask R-CNN, loaded once a command."""
+    from cellseg.network.detect import load_detector
+
     # On a cluster this machine only asks the model what it is; it may lack the workers' device.
-    here = request.engine == "local"
-    device = request.device if here else "cpu"
+    is_local = request.engine == "local"
+    device = request.device if is_local else "cpu"
     key = detector_key(request.model, device, request.precision)
-    store: MutableMapping[object, Detector] = {} if detectors is None else detectors
+    store: MutableMapping[object, Any] = {} if detectors is None else detectors
     if key not in store:
-        precision = None if request.precision == "auto" or not here else request.precision
+        precision = None if request.precision == "auto" or not is_local else request.precision
         store[key] = load_detector(request.model, device=device, precision=precision)
-    return store[key]
+    found: Detector = store[key]
+    return found

@@ -82,15 +82,15 @@ def table_of(outcomes: list[Outcome]) -> str:
             lines.append(f"{visible(image_name(result.image))[:40]:<40} {'failed':>9}")
             continue
         results.append(result)
-        density = result.cells.summary.density_per_mm2
-        summary = result.cells.summary
+        density = result.summary.density_per_mm2
+        summary = result.summary
         areas, unit = (summary.area_um2, "µm²") if summary.area_um2 else (summary.area_px, "px²")
         lines.append(
-            f"{visible(image_name(result.image))[:40]:<40} {len(result.cells):>9,} "
+            f"{visible(image_name(result.image))[:40]:<40} {result.summary.cells:>9,} "
             f"{'—' if density is None else f'{density:,.0f}':>9} "
             f"{'—' if areas is None else f'{areas.median:.1f} {unit}':>12}"
         )
-    total = sum(len(result.cells) for result in results)
+    total = sum(result.summary.cells for result in results)
     counted = f"{len(results)} image{'s' * (len(results) != 1)}" + (
         f", {len(outcomes) - len(results)} failed" if len(results) < len(outcomes) else ""
     )

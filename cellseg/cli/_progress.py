@@ -14,12 +14,13 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from cellseg.cli._say import say
+from cellseg.cli._say import option, say
+from cellseg.errors import hinted
 from cellseg.slide.formats import image_name
 from cellseg.storage import Location
 
 if TYPE_CHECKING:
-    from cellseg.pipeline.events import Event, TileDone
+    from cellseg.events import Event, TileDone
 
 QUIET_SECONDS = 15.0
 
@@ -55,23 +56,24 @@ class Reporter:
     def show(self, event: Event) -> None:
         """Show one event."""
         # Here and not above: what makes events takes seconds to load.
-        from cellseg.pipeline.events import CountResult, Note, Started
+        from cellseg.errors import Notice
+        from cellseg.events import CountResult, Started
         from cellseg.table.regions import lines
 
-        if isinstance(event, Note):
-            self.said.add(event.text)
-            self._line(f"  {event.text}")
+        if isinstance(event, Notice):
+            self.said.add(str(event))
+            self._line(Notice(f"  {event}", hint=event.hint))
         elif isinstance(event, Started):
             self._line(f"{image_name(event.image)}: {event.text}")
             self.bar.update(self.task, description="counting", total=event.tiles)
         elif isinstance(event, CountResult):
-            self._line(f"{image_name(event.image)}: {event.cells.summary}")
-            for text in lines(event.cells.summary.regions, event.cells.summary.object):
+            self._line(f"{image_name(event.image)}: {event.summary}")
+            for text in lines(event.summary.regions, event.summary.object):
                 self._line(f"  {text}")
-            for text in event.cells.warnings:
+            for text in event.warnings:
                 if text not in self.said:
                     self._line(f"  {text}")
-            self._line(f"  results in {event.uploaded or event.cells.folder}")
+            self._line(f"  results in {event.uploaded or event.folder}")
         else:
             self._tile(event)
 
@@ -94,7 +96,7 @@ class Reporter:
 
     def fail(self, image: Location, error: BaseException | None) -> None:
         """Say that one file could not be counted."""
-        text = str(error)
+        text = hinted(error, option)
         self._line(f"cellseg: {text if image.name in text else f'{image}: {text}'}")
 
     def _line(self, text: str) -> None:

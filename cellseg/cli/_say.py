@@ -29,3 +29,8 @@ def say(text: str, *, err: bool = False, console: Console | None = None) -> None
         click.echo(shown, err=err)
     else:
         console.print(shown, markup=False, highlight=False)
+
+
+def tell(notice: str) -> None:
+    """Print a notice to the error stream."""
+    say(notice, err=True)

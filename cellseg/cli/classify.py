@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from cellseg.cli._options import moved_option, result_argument
-from cellseg.cli._say import say
+from cellseg.cli._say import say, tell
 from cellseg.errors import SettingsError
 from cellseg.storage import Location
 
@@ -91,19 +91,17 @@ def classify(
     histogram.png and the pictures; exports that were made are made again.
     """
     # Imported late: it takes seconds, and --help needs none of it.
-    from cellseg.pipeline.classified import classify_result
-    from cellseg.table.summary import Summary
+    from cellseg.run import change
 
-    done = classify_result(path, _markers(measures, thresholds, names), image=image)
-    summary = done.result.run["summary"]
-    for note in done.notes:
-        say(note, err=True)
+    markers = tuple(_markers(measures, thresholds, names))
+    result = change(path, image=image, on_notice=tell, markers=markers)
+    summary = result.run["summary"]
     if as_json:
         say(json.dumps({"cells_per_class": summary["cells_per_class"],
                         "labelling": summary["labelling"]}, indent=2))  # fmt: skip
         return
-    say(str(Summary.from_dict(summary)))
-    say(f"look: {done.result.path / 'histogram.png'}, {done.result.path / 'outlines.png'}")
+    say(str(result.summary))
+    say(f"look: {path / 'histogram.png'}, {path / 'outlines.png'}")
 
 
 def _markers(

@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from cellseg.cli._options import moved_option, result_argument
-from cellseg.cli._say import say
+from cellseg.cli._say import say, tell
 from cellseg.storage import Location
 
 
@@ -36,11 +36,9 @@ def expand(path: Path, by: float, image: Location | None) -> None:
     made again. Without the slide's pixels areas alone are measured.
     """
     # Imported late: it takes seconds, and --help needs none of it.
-    from cellseg.pipeline.expanded import expand_result
+    from cellseg.run import change
 
-    done = expand_result(path, by, image=image)
-    for note in done.notes:
-        say(note, err=True)
-    found = done.result.run["expansion"]
+    result = change(path, image=image, on_notice=tell, expand=by)
+    found = result.run["expansion"]
     say(f"grown by {by:g} {found['unit']}; new columns: {', '.join(found['columns'])}")
-    say(f"look: cellseg overlay --cells {shlex.quote(str(done.result.path))}")
+    say(f"look: cellseg overlay --cells {shlex.quote(str(path))}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from cellseg.cli._options import Place
-from cellseg.cli._say import say
+from cellseg.cli._say import say, tell
 from cellseg.errors import InputError
 from cellseg.storage import Location
 
@@ -36,10 +36,8 @@ def spatial(path: Location, within: int | None) -> None:
     if not isinstance(path, Path):
         raise InputError(f"{path}: is behind a URL; copy the result folder to a disk first")
     # Imported late: it takes seconds, and --help needs none of it.
-    from cellseg.pipeline.spatial import spatial_result
+    from cellseg.run import change
 
-    done = spatial_result(path, within=within)
-    for note in done.notes:
-        say(note, err=True)
-    for name, median in done.result.run["spatial"]["medians"].items():
+    result = change(path, on_notice=tell, spatial=True, within=within)
+    for name, median in result.run["spatial"]["medians"].items():
         say(f"{name}: median {median:,.4g}")

@@ -22,6 +22,7 @@ from cellseg.derive.expand import Columns, expanded
 from cellseg.derive.recipe import Recipe, near_within
 from cellseg.derive.spatial import around_each, record_of, to_each_class
 from cellseg.errors import InputError, Notice, SettingsError
+from cellseg.protocol import Stain
 from cellseg.result import Change, Result, TableWriter
 from cellseg.result.files import write_json
 from cellseg.result.publish import CELLS, DERIVED, HISTOGRAM, RECIPE, TABLE
@@ -70,7 +71,12 @@ def derive(
 
 
 def will_have(
-    columns: list[Column], recipe: Recipe, *, channels: tuple[str, ...], stain: Any, mpp: float | None
+    columns: list[Column],
+    recipe: Recipe,
+    *,
+    channels: tuple[str, ...],
+    stain: Stain,
+    mpp: float | None,
 ) -> dict[str, str]:
     """Columns that thresholds can be put on, name to dtype, before anything is measured.
 

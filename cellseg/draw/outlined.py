@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +26,10 @@ from cellseg.draw import (
 )
 from cellseg.errors import InputError, RegionError
 from cellseg.geometry import Box, Frame
+from cellseg.result import Ground, Result, Table
 from cellseg.result.labels import LabelImage, labels_at
-from cellseg.result.table import read_parts
-from cellseg.slide import Slide
-from cellseg.stain.normalise import Light, Normaliser
 from cellseg.table.regions import counted
-from cellseg.text import from_cell, visible
+from cellseg.text import visible
 
 CROPS = 12
 
@@ -48,65 +44,7 @@ LEAST_PX = 900
 
 _MOST_ZOOM = 8
 _DARK, _LIGHT, _UNREAD = (20, 20, 24), (98, 84, 116), 128
-_WANTED = {"class": "str", "centroid_y_px": "float64", "centroid_x_px": "float64"}
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Ground:
-    """The slide under the outlines, as the run saw it.
-
-    Attributes
-    ----------
-    slide : Slide
-        Read crop by crop.
-    channels : tuple of int
-        That were counted.
-    normaliser : Normaliser
-        The run's scale of intensities.
-    title : str
-        Stands above the picture.
-    """
-
-    slide: Slide
-    channels: tuple[int, ...]
-    normaliser: Normaliser
-    title: str = ""
-
-    @property
-    def is_dark(self) -> bool:
-        return self.normaliser.light == "fluorescence"
-
-    def read(self, box: Box, pixel: float) -> NDArray[np.uint8]:
-        """(H, W, 3) of a box on the lattice of ``pixel`` level-0 px a pixel."""
-        raw = self.slide.read(box, downsample=pixel, channels=self.channels)
-        return np.round(self.normaliser.apply(raw) * 255).astype(np.uint8)
-
-
-def recorded_ground(run: Mapping[str, Any], slide: Slide) -> Ground:
-    """What a finished run counted on, from its record.
-
-    Raises
-    ------
-    InputError
-        If ``run.json`` does not say it, or says what the slide does not have.
-    """
-    try:
-        settings, summary = run["settings"], run["summary"]
-        light: Light = (
-            "fluorescence" if run["protocol"]["stain"] == "fluorescence" else "transmitted"
-        )
-        return Ground(
-            slide=slide,
-            channels=tuple(slide.channels.index(name) for name in settings["channels"]),
-            normaliser=Normaliser(
-                float(settings["intensity_low"]), float(settings["intensity_high"]), light
-            ),
-            title=f"{slide.path.name}: {counted(int(summary['cells']), run['object'])}",
-        )
-    except (LookupError, TypeError, ValueError) as error:
-        raise InputError(
-            f"run.json does not say how {slide.path.name} was shown: {error}"
-        ) from error
+_WANTED = ("class", "centroid_y_px", "centroid_x_px")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -117,18 +55,29 @@ class Masks:
     ----------
     levels : sequence of LabelImage
         Finest first.
-    table : Path
-        ``cells.csv``.
+    table : Table
     regions : Regions or None
         What was counted in: bordered and named.
     """
 
     frame: Frame
     levels: Sequence[LabelImage]
-    table: Path
+    table: Table
     class_names: Sequence[str]
     object_name: str
     regions: Regions | None = None
+
+
+def masks_of(result: Result, *, cells: bool = False) -> Masks:
+    """The masks of a result: of its nuclei, or of the cells around them."""
+    return Masks(
+        frame=result.frame,
+        levels=result.labels("cells" if cells else "nuclei"),
+        table=result.table,
+        class_names=result.class_names,
+        object_name="cell" if cells else result.object_name,
+        regions=result.regions(),
+    )
 
 
 def draw_outlines(ground: Ground, masks: Masks, box: Box | None = None) -> Image.Image:
@@ -160,7 +109,7 @@ def draw_outlines(ground: Ground, masks: Masks, box: Box | None = None) -> Image
             caption += " (cannot be read)"
         labels = labels_at(masks.levels, masks.frame, lattice, pixel)
         if (last := int(labels.max(initial=0))) >= len(tally.classes):
-            raise InputError(f"{masks.table}: has no row for mask {last}; count the slide again")
+            raise InputError(f"the table has no row for mask {last}; count the slide again")
         parts.append((seen, lattice, labels, caption))
     if len(unread) == len(parts):
         raise unread[0]
@@ -245,10 +194,10 @@ class _Tally:
         counts = np.zeros(places.shape, dtype=np.int64)
         total, inside = np.zeros((2, len(masks.class_names)), dtype=np.int64)
         classes: list[NDArray[np.uint16]] = [np.zeros(1, dtype=np.uint16)]
-        for part in read_parts(masks.table, _WANTED):
-            number = part["class"].map(from_cell).map(names)
+        for part in masks.table.batches(_WANTED):
+            number = part["class"].map(names)
             if number.isna().any():
-                raise InputError(f"{masks.table}: classes that run.json does not list")
+                raise InputError("the table holds classes that run.json does not list")
             at = places.holding(part["centroid_y_px"], part["centroid_x_px"])
             classes.append(number.to_numpy().astype(np.uint16))
             held = at >= 0
@@ -294,7 +243,6 @@ def _said(
         )
     return (
         f"{shown} of the {holding:,} places of {places.width} × {places.height} px, on a regular "
-        f"grid, that {which}. {scale.capitalize()}. Boxes are Y0 X0 Y1 X1 in level-0 pixels, "
-        f"as --box of cellseg overlay takes them; counts in a box are of masks with their centre "
-        f"in it. {outline}."
+        f"grid, that {which}. {scale.capitalize()}. Boxes are Y0 X0 Y1 X1 in level-0 pixels; "
+        f"counts in a box are of masks with their centre in it. {outline}."
     )

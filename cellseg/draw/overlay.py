@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from cellseg.derive.corrections import find_slide, open_result_slide
 from cellseg.draw import write_png
-from cellseg.draw.outlined import Masks, draw_outlines, recorded_ground
-from cellseg.draw.redrawn import redraw_overview
-from cellseg.errors import InputError, OutputError, SettingsError
+from cellseg.draw.outlined import draw_outlines, masks_of
+from cellseg.draw.pictures import titled
+from cellseg.errors import OutputError, SettingsError
 from cellseg.geometry import Box
-from cellseg.result.publish import OVERVIEW
-from cellseg.result.result import Result
+from cellseg.result import Result, add_file
 from cellseg.storage import Location
 
 
@@ -51,56 +49,25 @@ def overlay(
     place = None if box is None else _box(box, result)
     if output is not None and output.suffix.lower() != ".png":
         raise SettingsError(f"{output}: expected a name that ends in .png")
-    if image is None:
-        try:
-            image = find_slide(result)
-        except InputError as error:
-            raise InputError(f"{error}; say where it is with --image PATH") from error
+    image = image or result.find_slide()
     if output is not None and output.absolute() == image.absolute():
         raise SettingsError(f"{output}: is the slide itself; take another name")
-    masks = Masks(
-        frame=result.frame,
-        levels=result.labels("cells" if cells else "nuclei"),
-        table=result.table_path,
-        class_names=[str(name) for name in result.run.get("class_names", ())],
-        object_name="cell" if cells else str(result.run.get("object", "cell")),
-        regions=result.regions(),
-    )
-    with open_result_slide(result, image) as slide:
-        ground = recorded_ground(result.run, slide)
+    with result.slide(image) as slide:
+        ground = titled(result.ground(slide), result)
         if cells:
             ground = replace(ground, title=f"{ground.title}, grown into cells")
-        picture = draw_outlines(ground, masks, place)
+        picture = draw_outlines(ground, masks_of(result, cells=cells), place)
 
     def write(path: Path) -> None:
         write_png(picture, path)
 
     if output is None:
-        return result.export(_name(place, cells=cells), write)
+        return add_file(result, _name(place, cells=cells), write)
     try:
         write(output)
     except OSError as error:
         raise OutputError(f"{output}: cannot be written: {error.strerror or error}") from error
     return output
-
-
-def overview(result: Result, *, image: Location | None = None) -> Path:
-    """Draw a result's overview anew, with a density map for each class.
-
-    Parameters
-    ----------
-    image : Path or RemotePath, optional
-        Where the slide is by now, if it was moved.
-
-    Raises
-    ------
-    InputError
-        If the slide was moved, is another one, or cannot be read.
-    OutputError
-        If the picture cannot be written.
-    """
-    with open_result_slide(result, image) as slide:
-        return result.export(OVERVIEW, lambda path: redraw_overview(result, slide, path))
 
 
 def _box(corners: tuple[int, int, int, int], result: Result) -> Box:

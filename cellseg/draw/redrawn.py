@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from cellseg.annotations.region import Region
-from cellseg.draw.outlined import recorded_ground
 from cellseg.draw.overview import Overview, write_overview
 from cellseg.result.result import Result
 from cellseg.slide import Slide
-from cellseg.stain.normalise import Normaliser
+from cellseg.table.regions import counted
 
 
 def recorded_overview(result: Result, slide: Slide, title: str) -> Overview:
@@ -26,16 +25,14 @@ def recorded_overview(result: Result, slide: Slide, title: str) -> Overview:
     RegionError
         If nothing of the slide can be read.
     """
-    ground = recorded_ground(result.run, slide)
-    pixels, downsample = slide.overview()
-    pixels = pixels[..., list(ground.channels)]
-    seen = Normaliser.fit(pixels, ground.normaliser.light).apply(pixels)
+    ground = result.ground(slide)
+    image, downsample = ground.overview()
     tissue = result.tissue()
     return Overview(
-        image=np.round(seen * 255).astype(np.uint8),
+        image=image,
         downsample=downsample,
         mpp=result.frame.mpp,
-        tissue=None if tissue is None else _mask(tissue, seen.shape[:2], downsample),
+        tissue=None if tissue is None else _mask(tissue, image.shape[:2], downsample),
         tissue_downsample=downsample,
         title=title,
     )
@@ -51,16 +48,16 @@ def redraw_overview(result: Result, slide: Slide, path: Path) -> None:
     RegionError
         If nothing of the slide can be read.
     """
-    title = recorded_ground(result.run, slide).title
+    title = f"{result.ground(slide).title}: {counted(result.summary.cells, result.object_name)}"
     overview = recorded_overview(result, slide, title)
-    table = result.rows().load(["class", "centroid_y_px", "centroid_x_px"])
+    table = result.table.load(["class", "centroid_y_px", "centroid_x_px"])
     shape = overview.image.shape[:2]
     at = (table[["centroid_y_px", "centroid_x_px"]].to_numpy() + 0.5) / overview.downsample
     y, x = np.clip(at.astype(np.int64), 0, np.array(shape) - 1).T
     counts = np.zeros(shape)
     np.add.at(counts, (y, x), 1.0)
     by_class: dict[str, NDArray[np.float64]] = {}
-    for name in map(str, result.run.get("class_names", ())):
+    for name in result.class_names:
         of_class = (table["class"] == name).to_numpy()
         by_class[name] = np.zeros(shape)
         np.add.at(by_class[name], (y[of_class], x[of_class]), 1.0)

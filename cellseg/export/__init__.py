@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from cellseg.result.result import Result
 
-__all__ = ["EXPORTS", "anndata_of", "check_exports", "export", "outlines_of"]
+__all__ = ["EXPORTS", "anndata_of", "check_exports", "export", "outlines_of", "write_export"]
 
 EXPORTS = {
     found.name.replace("_", "."): found.name
@@ -81,11 +81,22 @@ def export(folder: str | Path, name: str) -> Path:
         If the file cannot be written.
     """
     # Here and not above: the list of exports is known without the libraries that read results.
-    from cellseg.result.result import load_result
+    from cellseg.result import add_file, load_result
 
     module = _module(name)
     result = load_result(folder)
-    return result.export(name, lambda path: module.write(result, path))
+    return add_file(result, name, lambda path: module.write(result, path))
+
+
+def write_export(result: Result, name: str, path: Path) -> None:
+    """Write one export of a result to a path.
+
+    Raises
+    ------
+    SettingsError, InputError, OutputError
+        As :func:`export`.
+    """
+    _module(name).write(result, path)
 
 
 def anndata_of(result: Result) -> AnnData:

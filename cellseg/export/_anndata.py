@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from cellseg.export._cells import tables
+from cellseg.export._cells import tables, with_texts
 from cellseg.export._columns import described
 from cellseg.result.files import readable
 from cellseg.result.result import Result
-from cellseg.result.table import with_texts
 
 _PLACES = ("score", "centroid_", "bbox_")
 """Numbers that say where and how sure, and are no measurement."""
@@ -39,8 +38,8 @@ def anndata_of(result: Result) -> AnnData:
         if column.dtype.startswith("float") and not column.name.startswith(_PLACES)
     ]
     names = [column.name for column in measured]
-    rows = result.rows()
-    none = rows.take(range(0)).drop(columns=names)
+    rows = result.table
+    none = rows.take([]).drop(columns=names)
     values = np.empty((len(rows), len(names)), dtype=np.float32)
     others: list[pd.DataFrame] = []
     filled = 0

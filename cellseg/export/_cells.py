@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +15,6 @@ from cellseg.result.result import Result
 
 BLOCK_PX = 1024
 """Side of the part of the label image whose cells are taken together: that of its chunks."""
-
-ROWS = 16_384
-"""Rows that are taken together where no masks are wanted."""
 
 LARGEST_CELL_PX = 4096
 """Longer cells are damage, not cells; lattice pixels."""
@@ -53,7 +50,7 @@ class Classes:
 
     def __init__(self, result: Result) -> None:
         self._names: dict[str, int] = {}
-        for name in result.run.get("class_names") or []:
+        for name in result.class_names:
             self.number(str(name))
 
     def number(self, name: str) -> int:
@@ -71,10 +68,18 @@ class Classes:
 
 
 def tables(result: Result) -> Iterator[pd.DataFrame]:
-    """All rows in the order of their labels, :data:`ROWS` at most together; none where no cell."""
-    rows = result.rows()
-    for start in range(0, len(rows), ROWS):
-        yield rows.take(range(start, min(start + ROWS, len(rows))))
+    """All rows in the order of their labels, some together; none where no cell."""
+    yield from result.table.batches()
+
+
+def with_texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
+    """A table whose texts are changed."""
+    for name in table.columns:
+        if pd.api.types.is_string_dtype(table[name].dtype):
+            new = {text: change(text) for text in table[name].unique()}
+            if any(old != text for old, text in new.items()):
+                table = table.assign(**{name: table[name].map(new).astype(table[name].dtype)})
+    return table
 
 
 def blocks(result: Result) -> Iterator[tuple[pd.DataFrame, list[Mask]]]:
@@ -92,7 +97,7 @@ def blocks(result: Result) -> Iterator[tuple[pd.DataFrame, list[Mask]]]:
     InputError
         If the label image does not decode, or lacks a cell that the table has.
     """
-    rows, level = result.rows(), result.labels()[0]
+    rows, level = result.table, result.labels()[0]
     boxes = _boxes(result)
     places = boxes[:, 0] // BLOCK_PX * (level.shape[1] // BLOCK_PX + 1) + boxes[:, 1] // BLOCK_PX
     order = np.argsort(places, kind="stable")
@@ -112,9 +117,9 @@ def _boxes(result: Result) -> NDArray[np.int32]:
     """
     frame = result.frame
     try:
-        edges = result.rows().load(_BOX).to_numpy() / frame.downsample
+        edges = result.table.load(_BOX).to_numpy() / frame.downsample
     except KeyError as error:
-        raise InputError(f"{result.table_path}: has no column {error}") from error
+        raise InputError(f"{result.path}: has no column {error}") from error
     # A hair of tolerance, as where they were measured.
     extent = (frame.lattice_height, frame.lattice_width)
     low = np.maximum(np.floor(edges[:, :2] + 1e-6), 0)
@@ -123,7 +128,7 @@ def _boxes(result: Result) -> NDArray[np.int32]:
     if wrong.any():
         row = int(np.flatnonzero(wrong.any(axis=1))[0])
         raise InputError(
-            f"{result.table_path}: the box of the cell in row {row + 1} is none on this slide"
+            f"{result.path}: the box of the cell in row {row + 1} is none on this slide"
         )
     return np.concatenate([low, np.minimum(high, extent)], axis=1).astype(np.int32)
 
@@ -138,8 +143,6 @@ def _masks(
     for label, (y0, x0, y1, x1) in zip(labels, boxes.tolist(), strict=True):
         pixels = seen[y0 - top : y1 - top, x0 - left : x1 - left] == label
         if not pixels.any():
-            raise InputError(
-                f"{result.labels_path}: lacks cell {label}, which {result.table_path.name} lists"
-            )
+            raise InputError(f"{result.path}: its masks lack cell {label}, which the table lists")
         found.append(Mask(y0, x0, pixels))
     return found

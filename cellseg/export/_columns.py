@@ -20,7 +20,7 @@ def described(result: Result) -> list[Column]:
     channels = settings.get("channels") or []
     stain = cast("Stain", protocol.get("stain", "fluorescence"))
     within = result.section("spatial").get("within")
-    near = Near(result.frame.mpp, within, tuple(map(str, result.run.get("class_names", ()))))
+    near = Near(result.frame.mpp, within, tuple(result.class_names))
     known = {
         column.name: column
         for column in (

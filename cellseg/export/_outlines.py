@@ -70,7 +70,7 @@ def outlines(masks: Sequence[Mask], *, downsample: float) -> list[shapely.MultiP
 
 def all_outlines(result: Result) -> NDArray[np.object_]:
     """Those of all cells, in the order of the table's rows; (N,)."""
-    found = np.empty(len(result.rows()), dtype=object)
+    found = np.empty(len(result.table), dtype=object)
     for table, masks in blocks(result):
         drawn = outlines(masks, downsample=result.frame.downsample)
         found[table["label"].to_numpy() - 1] = [simplest(outline) for outline in drawn]

@@ -24,7 +24,7 @@ MADE_BY = {"made_by": "cellseg"}
 
 
 def write(result: Result, path: Path) -> None:
-    """Write the table of a result, a row group for each :data:`cellseg.export._cells.ROWS`."""
+    """Write the table of a result, row group by row group."""
     schema = pa.schema(_fields(result), metadata={**MADE_BY, "result": result.path.name})
     with path.open("wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for table in tables(result):

@@ -11,10 +11,9 @@ from tempfile import TemporaryDirectory
 from xlsxwriter import Workbook
 from xlsxwriter.exceptions import FileCreateError
 
-from cellseg.export._cells import tables
+from cellseg.export._cells import tables, with_texts
 from cellseg.export._columns import described
 from cellseg.result.result import Result
-from cellseg.result.table import with_texts
 from cellseg.text import as_cell, visible
 
 SHEET_ROWS = 1_048_576

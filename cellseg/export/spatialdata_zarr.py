@@ -43,7 +43,7 @@ def write(result: Result, path: Path) -> None:
         },
     )
     tables = {}
-    if len(result.rows()):  # spatialdata knows no table without rows
+    if len(result.table):  # spatialdata knows no table without rows
         table = anndata_of(result)
         table.obs[_KEY] = _ELEMENT
         table.obs[_KEY] = table.obs[_KEY].astype("category")

@@ -38,9 +38,9 @@ class Change:
     @property
     def result(self) -> Result:
         """The result as it will be."""
-        files = dict.fromkeys(publish.files_of(self.run), {})
-        files |= {path.name: {} for path in self._staging.iterdir()}
-        run = {**self.run, "files": {n: e for n, e in files.items() if n not in self._removed}}
+        staged = {path.name for path in self._staging.iterdir()}
+        names = {*publish.files_of(self.run), *staged} - self._removed
+        run = {**self.run, "files": {name: {} for name in names}}
         roots = (self._staging,) if self._fresh else (self._staging, self.folder)
         return Result(self.folder, run=run, frame=self._frame, roots=roots)
 

@@ -16,6 +16,7 @@ from cellseg.geometry import Frame
 from cellseg.result import publish
 from cellseg.result.files import read_json
 from cellseg.result.ground import Ground
+from cellseg.result.inventory import folder_entry, sizes_below
 from cellseg.result.journal import BESIDE, JOURNAL_NAME, is_journal
 from cellseg.result.labels import LabelLevel, label_token, open_labels
 from cellseg.result.lock import LOCK_NAME
@@ -26,6 +27,7 @@ from cellseg.slide.limits import MAX_SIDE_PX
 from cellseg.stain.normalise import Normaliser
 from cellseg.storage import Location
 from cellseg.table import Column
+from cellseg.table.summary import Summary
 from cellseg.text import visible
 
 
@@ -95,6 +97,42 @@ class Result:
     def _image(self) -> Path | None:
         path = self.section("image").get("path")
         return Path(path) if isinstance(path, str) else None
+
+    @property
+    def summary(self) -> Summary:
+        """The slide's totals.
+
+        Raises
+        ------
+        InputError
+            If ``run.json`` does not hold them.
+        """
+        try:
+            return Summary.from_dict(self.run["summary"])
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"{self.path}: run.json does not hold the totals: {error!r}"
+            ) from error
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should know of the count, one line each."""
+        found = self.run.get("warnings")
+        return tuple(map(str, found)) if isinstance(found, list) else ()
+
+    @property
+    def exports(self) -> list[str]:
+        """Names of the exports that were added."""
+        return publish.exports_of(self.run)
+
+    def has_export(self, name: str) -> bool:
+        """Whether an export was added, and is as large as it was then."""
+        path, entry = self.path / name, publish.files_of(self.run).get(name)
+        if name not in self.exports or not isinstance(entry, dict):
+            return False
+        if path.is_dir():
+            return folder_entry(sizes_below(path)) == entry
+        return path.is_file() and path.stat().st_size == entry.get("bytes")
 
     def section(self, name: str) -> dict[str, Any]:
         """A part of ``run.json``; empty where there is none."""

@@ -108,7 +108,7 @@ class Table:
     ------
     InputError
         If a file cannot be read, a column is missing or of another type, or the files have
-        different numbers of rows.
+        other rows.
     """
 
     def __init__(self, columns: Sequence[Column], paths: Sequence[Path]) -> None:
@@ -120,8 +120,8 @@ class Table:
             if not homes:
                 raise InputError(f"{paths[0]}: has no column {column.name} of {column.dtype}")
             self._homes[column.name] = homes[-1]
-        if len({part.rows for part in self._parts}) > 1:
-            raise InputError(f"{paths[-1]}: has another number of rows than {paths[0].name}")
+        if any(not np.array_equal(part.starts, self._parts[0].starts) for part in self._parts):
+            raise InputError(f"{paths[-1]}: has other rows than {paths[0].name}")
         self._kept: dict[str, pd.Series[Any]] = {}
 
     def __len__(self) -> int:
@@ -146,9 +146,19 @@ class Table:
 
     def column(self, name: str) -> pd.Series[Any]:
         """One column of all rows; kept once it was read."""
-        if name not in self._kept:
-            self._kept[name] = self.load([name])[name]
+        self.keep([name])
         return self._kept[name]
+
+    def keep(self, names: Sequence[str]) -> None:
+        """Read columns that :meth:`column` will be asked for, all at once."""
+        missing = [name for name in names if not self.has([name])]
+        if missing:
+            found = self.load(missing)
+            self._kept |= {name: found[name] for name in missing}
+
+    def has(self, names: Sequence[str]) -> bool:
+        """Whether columns were read already."""
+        return all(name in self._kept for name in names)
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> pd.DataFrame:
         """Whole rows, in the order in which they are asked for.
@@ -322,5 +332,3 @@ def _table_errors(path: Path) -> Iterator[None]:
 def _stat(path: Path) -> tuple[int, int]:
     found = path.stat()
     return found.st_size, found.st_mtime_ns
-
-

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 from cellseg.derive.corrections import Corrections
 from cellseg.errors import InputError
 from cellseg.geometry import Box
-from cellseg.result.result import Result
-from cellseg.result.table import read_parts
-from cellseg.text import from_cell
+from cellseg.result import Result
 
 _PLACE = ("centroid_y_px", "centroid_x_px")
 
@@ -48,26 +46,22 @@ class Cells:
 
     @classmethod
     def read(cls, result: Result, corrections: Corrections | None) -> Self:
-        """From ``cells.csv``, as corrected.
+        """From the table, as corrected.
 
         Raises
         ------
         InputError
             If the table cannot be read, or does not say where its cells lie.
         """
-        columns = {str(column["name"]) for column in result.run["columns"]}
-        unit = "um2" if "area_um2" in columns else "px"
+        unit = "um2" if "area_um2" in result.table else "px"
         area = f"area_{unit}"
-        if lost := {"label", "class", *_PLACE, area} - columns:
-            raise InputError(f"{result.table_path}: has no column {', '.join(sorted(lost))}")
-        names = tuple(map(str, result.run.get("class_names", ())))
-        if corrections is not None:
-            names = tuple(corrections.classes)
+        names = tuple(result.class_names if corrections is None else corrections.classes)
         numbers = {name: number for number, name in enumerate(names)}
-        wanted = {"label": "int64", "class": "str", **dict.fromkeys((*_PLACE, area), "float64")}
-        found = [
-            _part(part, numbers, area, from_cell) for part in read_parts(result.table_path, wanted)
-        ]
+        wanted = ("label", "class", *_PLACE, area)
+        try:
+            found = [_part(part, numbers, area) for part in result.table.batches(wanted)]
+        except KeyError as error:
+            raise InputError(f"{result.path}: its table has no column {error}") from error
         if corrections is not None and corrections.touched:
             touched = np.array(list(corrections.touched))
             found = [tuple(v[~np.isin(part[0], touched)] for v in part) for part in found]
@@ -76,9 +70,9 @@ class Cells:
             found = [_part(pd.DataFrame({name: [] for name in wanted}), numbers, area, str)]
         label, number, y, x, size = (np.concatenate(each) for each in zip(*found, strict=True))
         if number.size and (number.min() < 0 or label.min() < 1):
-            raise InputError(f"{result.table_path}: classes that run.json does not list")
+            raise InputError(f"{result.path}: classes that run.json does not list")
         if label.size and label.max() > 2 * label.size + 2**20:
-            raise InputError(f"{result.table_path}: is no table of cells: a label {label.max()}")
+            raise InputError(f"{result.path}: is no table of cells: a label {label.max()}")
         of_label = np.zeros(int(label.max(initial=0)) + 1, np.uint16)
         of_label[label] = number + 1
         order = np.argsort(y, kind="stable")
@@ -128,11 +122,9 @@ class Cells:
         }
 
 
-def _part(
-    table: pd.DataFrame, numbers: Mapping[str, int], area: str, text_of: Callable[[str], str]
-) -> tuple[NDArray[Any], ...]:
+def _part(table: pd.DataFrame, numbers: Mapping[str, int], area: str) -> tuple[NDArray[Any], ...]:
     """Label, class, y, x and area; a class that is not known is -1."""
-    classes = {text: numbers.get(text_of(text), -1) for text in table["class"].unique()}
+    classes = {text: numbers.get(text, -1) for text in table["class"].unique()}
     columns: Sequence[str] = ("label", *_PLACE, area)
     label, y, x, size = (table[name].to_numpy() for name in columns)
     number = table["class"].map(classes).to_numpy(np.int64)

@@ -12,12 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cellseg.derive.corrections import open_result_slide
 from cellseg.draw import parts_of
-from cellseg.draw.outlined import Ground, recorded_ground
 from cellseg.errors import CellsegError
 from cellseg.geometry import Box
-from cellseg.result.result import Result
+from cellseg.result import Ground, Result
+from cellseg.result.publish import OVERVIEW
 from cellseg.slide import Level, Slide
 from cellseg.stain.normalise import Light, Normaliser
 from cellseg.storage import Location
@@ -64,16 +63,17 @@ class SlidePicture:
         InputError
             If it is gone, is another one, or does not open.
         """
-        slide = open_result_slide(result, image)
+        slide = result.slide(image)
         try:
             try:
-                ground = recorded_ground(result.run, slide)
+                ground = result.ground(slide)
             except CellsegError:  # an older record does not say the channels or their scale
                 ground = _fitted(slide)
         except BaseException:
             slide.close()
             raise
-        return cls(ground, result.overview_path)
+        path = result.file(OVERVIEW)
+        return cls(ground, path if path.is_file() else None)
 
     @property
     def slide(self) -> Slide:

@@ -18,9 +18,8 @@ from cellseg.derive.corrections import Corrections, PatchedPyramid
 from cellseg.draw import colours
 from cellseg.errors import CellsegError, InputError
 from cellseg.geometry import Box
-from cellseg.result.publish import CORRECTIONS
-from cellseg.result.result import Result
-from cellseg.result.rows import Rows
+from cellseg.result import Result
+from cellseg.result.publish import CORRECTIONS, OVERVIEW
 from cellseg.serve._cells import Cells
 from cellseg.serve._ground import SlidePicture, coarsest_halving
 from cellseg.serve._masks import mask_tile
@@ -69,7 +68,6 @@ class Shown:
         self._cells: Cells | None = None
         # Two: the table takes seconds, and masks need not wait for it.
         self._lock, self._reading = Lock(), Lock()
-        self._rows: Rows | None = None
         self.corrections = self._corrected()
         self.picture: SlidePicture | None = None
         try:
@@ -78,7 +76,8 @@ class Shown:
             self._say(f"{error}; the masks are shown without it")
         else:
             if self.picture.is_coarse:
-                afar = "nothing" if result.overview_path is None else "what overview.png has"
+                is_drawn = result.file(OVERVIEW).is_file()
+                afar = "nothing" if not is_drawn else "what overview.png has"
                 self._say(f"the slide has no pyramid: from afar {afar} is shown of it")
 
     def close(self) -> None:
@@ -134,7 +133,7 @@ class Shown:
         """Of the classes."""
         if self.corrections is not None:
             return list(self.corrections.classes)
-        return [str(name) for name in self.result.run.get("class_names", ())]
+        return self.result.class_names
 
     def about(self) -> dict[str, Any]:
         """What the page says and needs before any tile."""
@@ -158,7 +157,7 @@ class Shown:
                  "cells": counted.get(name) if known else None}
                 for name, colour in zip(self.names, palette, strict=True)
             ],
-            "grown": known and bool(self.result.added("expansion")),
+            "grown": known and self.result.is_expanded,
             "outlined": self._cells is not None or not self._by_label,
             "corrected": "corrected_from" in run or self.corrections is not None,
             "notes": [*self.notes, *self._warnings()],
@@ -248,7 +247,7 @@ class Shown:
                 if levels[0].shape != (
                     self.result.frame.lattice_height, self.result.frame.lattice_width
                 ):  # fmt: skip
-                    raise InputError(f"{self.result.labels_path}: is no image of this slide")
+                    raise InputError(f"{self.result.path}: its masks are no image of this slide")
                 self._pyramids[of] = PatchedPyramid(levels, decoded=CHUNKS)
             return self._pyramids[of]
 
@@ -299,9 +298,7 @@ class Shown:
             if self.corrections is not None:
                 row = self.corrections.row(label)
             else:
-                with self._lock:
-                    self._rows = self._rows or self.result.rows()
-                row = self._rows.take(range(label - 1, label)).iloc[0]
+                row = self.result.table.take([label - 1]).iloc[0]
         except (CellsegError, IndexError):
             return []
         return [

@@ -160,7 +160,7 @@ def rows_of(result: Result, place: str) -> list[Row]:
             for one in run["summary"].get("regions") or []
         ]
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"{result.run_path}: is damaged: {error!r}") from error
+        raise InputError(f"{result.path}: is damaged: {error!r}") from error
     return [whole, *regions]
 
 

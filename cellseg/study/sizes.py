@@ -63,7 +63,7 @@ def histograms(folder: Path, axis: Axis) -> dict[str, NDArray[np.int64]]:
     InputError
         If the table cannot be read.
     """
-    table = load_result(folder).rows().load(["class", axis.column])
+    table = load_result(folder).table.load(["class", axis.column])
     areas = table[axis.column].to_numpy(np.float64)
     edges = np.geomspace(axis.low, axis.high, BINS + 1)
     bins = np.clip(np.searchsorted(edges, areas, side="right") - 1, 0, BINS - 1)

@@ -11,12 +11,14 @@ from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QPushButton, QWidget
 
 from cellseg.derive.auto import propose
-from cellseg.derive.classified import Classification
+from cellseg.derive.classes import Classification
 from cellseg.derive.histogram import histogram
 from cellseg.derive.interval import Blocks
 from cellseg.draw import colours
 from cellseg.errors import CellsegError
 from cellseg.protocol import Marker
+from cellseg.result import Result
+from cellseg.result.publish import TABLE
 from cellseg_napari._attempt import attempt, tell
 from cellseg_napari._background import in_background
 from cellseg_napari._colour_bar import ColourBar
@@ -105,7 +107,7 @@ class ClassifyBox(QWidget):  # type: ignore[misc]
         self.inspector, self._history = inspector, History()
         with QSignalBlocker(self.measure):
             self.measure.clear()
-            for text, column in menu(inspector.opened.rows.columns):
+            for text, column in menu(inspector.opened.rows.dtypes.items()):
                 self.measure.addItem(text, column)
             names = [self.measure.itemData(n) for n in range(self.measure.count())]
             self.measure.setCurrentIndex(self.measure.findData(first_measure(names)))
@@ -147,7 +149,7 @@ class ClassifyBox(QWidget):  # type: ignore[misc]
         """Show these thresholds, on their measurement."""
         if self.inspector is None:
             return
-        names = {name for name, _ in self.inspector.opened.rows.columns}
+        names = {*self.inspector.opened.rows.names}
         if marker.measure in names:
             self._columns.then([marker.measure, *PLACES], partial(self._show, marker))
 
@@ -227,21 +229,25 @@ class ClassifyBox(QWidget):  # type: ignore[misc]
         if self.parted is None:
             raise CellsegError("open a result first")
         # Imported late: counting and its libraries come with it.
-        from cellseg.pipeline.classified import Remade, classify_result
+        from cellseg.run import change
 
         folder, marker = self.parted.opened.result.path, self.parted.marker
         self._enable(False)
 
-        def done(made: Remade) -> None:
+        notices: list[str] = []
+
+        def done(result: Result) -> None:
             self._enable(True)
-            show_info("\n".join([f"classes saved in {made.result.table_path}", *made.notes]))
-            self.saved.emit(made.result.path)
+            show_info("\n".join([f"classes saved in {result.file(TABLE)}", *notices]))
+            self.saved.emit(result.path)
 
         def failed(error: Exception) -> None:
             self._enable(True)
             tell(error)
 
-        work: Callable[[], Remade] = partial(classify_result, folder, [marker])
+        work: Callable[[], Result] = partial(
+            change, folder, on_notice=notices.append, markers=(marker,)
+        )
         self._jobs.append(in_background(self, work, done=done, failed=failed))
 
     def _enable(self, can: bool) -> None:

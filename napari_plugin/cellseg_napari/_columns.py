@@ -36,12 +36,12 @@ class ColumnReader(QObject):  # type: ignore[misc]
         if (opened := self.opened) is None:
             return
         rows = opened.rows
-        known = {name for name, _ in rows.columns}
+        known = {*rows.names}
         wanted = [name for name in names if name in known]
         if len(rows) <= FEATURES_LIMIT or rows.has(wanted):
 
             def now() -> None:
-                rows.load(wanted)
+                rows.keep(wanted)
                 action()
 
             attempt(now)
@@ -53,5 +53,5 @@ class ColumnReader(QObject):  # type: ignore[misc]
                 attempt(action)
                 self.reading.emit(False)
 
-        load = partial(rows.load, wanted)
+        load = partial(rows.keep, wanted)
         self._jobs.append(in_background(self, load, done=arrived, failed=tell))

@@ -270,12 +270,14 @@ class CorrectBox(QWidget):  # type: ignore[misc]
         """Write the corrected result."""
 
         def saved(result: Result) -> None:
-            left_out = result.run["corrected_from"].get("left_out")
-            self.say("; ".join(filter(None, [f"saved in {result.path.name}", left_out])))
+            self.say(f"saved in {result.path.name}")
             show_info(f"saved in {result.path}")
 
         self.say("saving …")
-        self._long(self.corrections.save, saved)
+        # Imported late: counting and its libraries come with it.
+        from cellseg.run import save
+
+        self._long(partial(save, self.corrections), saved)
 
     def export(self, folder: Path | None = None) -> None:
         """Write training data: the shapes that were looked at, or the windows with edits."""

@@ -10,8 +10,8 @@ from magicgui.widgets import Container, Label, ProgressBar, PushButton
 from napari.utils.notifications import show_info
 
 from cellseg.counting.remaining import in_words
-from cellseg.errors import CellsegError
-from cellseg.pipeline.events import CountResult, Note, Started, TileDone
+from cellseg.errors import CellsegError, Notice
+from cellseg.events import CountResult, Started, TileDone
 from cellseg_napari._attempt import tell
 from cellseg_napari._background import Background
 from cellseg_napari._count import request_of
@@ -23,8 +23,8 @@ from cellseg_napari._words import in_fields
 
 if TYPE_CHECKING:
     from cellseg.counting.request import CountRequest
+    from cellseg.events import Event
     from cellseg.network.detector import Detector
-    from cellseg.pipeline.events import Event
 
 
 class CountWidget(CountForm):
@@ -106,8 +106,8 @@ class CountWidget(CountForm):
     def _show(self, event: Event) -> None:
         if self._closed or self._preview is None:
             return
-        if isinstance(event, Note):
-            show_info(in_fields(event.text))
+        if isinstance(event, Notice):
+            show_info(in_fields(event))
         elif isinstance(event, Started):
             self.progress.max = max(1, event.tiles)
             self.said.value = in_fields(event.text)
@@ -115,8 +115,8 @@ class CountWidget(CountForm):
             self.progress.value = event.done
             self.said.value = _so_far(event)
         elif isinstance(event, CountResult):
-            warnings = [in_fields(warning) for warning in event.cells.warnings]
-            self.said.value = "\n\n".join([str(event.cells.summary), *warnings])
+            warnings = [in_fields(warning) for warning in event.warnings]
+            self.said.value = "\n\n".join([str(event.summary), *warnings])
         try:
             self._preview.show(event)
         except CellsegError as error:

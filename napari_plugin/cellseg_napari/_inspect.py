@@ -305,7 +305,7 @@ class Inspector:
         corrections = self.opened.corrections
         if corrections is not None:
             return list(corrections.classes)
-        return [str(name) for name in self.opened.result.run.get("class_names", ())]
+        return self.opened.result.class_names
 
     # Filter and totals
 
@@ -340,7 +340,7 @@ class Inspector:
     def totals(self, shapes: Shapes | None = None) -> Totals:
         """Of the cells that are shown; with ``shapes``, of those whose centre lies in one."""
         opened, mpp = self.opened, self.opened.result.frame.mpp
-        names = {name for name, _ in opened.rows.columns}
+        names = {*opened.rows.names}
         area = "area_um2" if mpp and "area_um2" in names else "area_px"
         inside = self.shown_mask()
         area_mm2 = (opened.result.run.get("summary") or {}).get("tissue_mm2")

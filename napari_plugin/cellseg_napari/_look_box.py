@@ -78,7 +78,7 @@ class LookBox(QWidget):  # type: ignore[misc]
         self.inspector = inspector
         with QSignalBlocker(self.outlines):
             self.outlines.setChecked(inspector.outlines)
-        measurements = menu(inspector.opened.rows.columns)
+        measurements = menu(inspector.opened.rows.dtypes.items())
         for box, first in (
             (self.colour, [(BY_LABEL, BY_LABEL), (BY_CLASS, BY_CLASS)]),
             (self.measure, [("", "")]),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cellseg.derive.corrections import Corrections, Edit, PatchedPyramid
 from cellseg.errors import CellsegError, InputError
-from cellseg.result.result import Result
+from cellseg.result import Result
 from cellseg_napari._array_like import ArrayLike
 from cellseg_napari._shown import CellFilter, ShownLabels, ShownValues, Values, multiscale
 
@@ -53,7 +53,7 @@ class Opened:
         except CellsegError as error:
             self.note = str(error)
             self.pyramid = PatchedPyramid(result.labels())
-        self.rows = result.rows() if self.corrections is None else self.corrections.rows
+        self.rows = result.table if self.corrections is None else self.corrections.rows
 
     # Where things are
 
@@ -112,7 +112,7 @@ class Opened:
     def _automatic(self, label: int) -> pd.Series[Any]:
         if not 1 <= label <= len(self.rows):
             raise InputError(f"there is no cell {label}")
-        return self.rows.take(range(label - 1, label)).iloc[0]
+        return self.rows.take([label - 1]).iloc[0]
 
     def labels(self) -> NDArray[np.int64]:
         """All labels, ascending."""
@@ -141,7 +141,7 @@ class Opened:
         if len(self.rows) > FEATURES_LIMIT:
             return None
         if self._table is None:
-            self._table = self.rows.take(range(len(self.rows)))
+            self._table = self.rows.load()
         table = self._table
         if self.corrections is not None and self.corrections.touched:
             import pandas as pd
@@ -167,7 +167,7 @@ class Opened:
         InputError
             If they do not belong to the result.
         """
-        if not self.result.added("expansion"):
+        if not self.result.is_expanded:
             return []
         levels = PatchedPyramid(self.result.labels("cells")).levels
         return multiscale([ShownLabels(level, self.shown) for level in levels])

@@ -14,8 +14,8 @@ from cellseg.counting.request import CountRequest
 if TYPE_CHECKING:
     from types import ModuleType
 
+    from cellseg.events import Event
     from cellseg.network.detector import Detector
-    from cellseg.pipeline.events import Event
 
 _lock = Lock()
 

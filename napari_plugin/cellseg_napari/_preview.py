@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellseg.derive.corrections import PatchedPyramid
-from cellseg.pipeline.events import CountResult, Started, TileDone
+from cellseg.events import CountResult, Started, TileDone
 from cellseg_napari._layer_file import PLACED_KEY, file_of
 from cellseg_napari._opened import results_in
 from cellseg_napari._reader import (
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Layer
 
-    from cellseg.pipeline.events import Event
+    from cellseg.events import Event
 
 REFRESH_SECONDS = 0.5
 """Between two drawings of the masks while it counts."""
@@ -58,7 +58,7 @@ class Preview:
             self._paint(event)
         elif isinstance(event, CountResult):
             self.end()
-            self.show_result(event.cells.folder)
+            self.show_result(event.folder)
 
     def end(self) -> None:
         """Take the preview away."""

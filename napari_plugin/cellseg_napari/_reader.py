@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.errors import CellsegError, RegionError
+from cellseg.result.publish import OVERVIEW
 from cellseg.slide.formats import ENDINGS
 from cellseg.text import visible
 
@@ -94,12 +95,11 @@ def read_result(folder: Path) -> list[LayerData]:
     InputError
         If the folder holds no finished result.
     """
-    from cellseg.derive.corrections import find_slide, opening
-    from cellseg.result.result import load_result
+    from cellseg.result import load_result
 
     result = load_result(folder)
     try:
-        images = read_slide(find_slide(result), **opening(result))
+        images = read_slide(result.find_slide(), **result.slide_options)
     except CellsegError as error:
         _warn(f"{error}; its overview is shown instead")
         images = _overview_layer(result)
@@ -346,8 +346,8 @@ def _overview_layer(result: Result) -> list[LayerData]:
 
     It is a drawing with captions, so it cannot lie under the cells.
     """
-    path = result.overview_path
-    if path is None:
+    path = result.file(OVERVIEW)
+    if not path.is_file():
         return []
     from skimage.io import imread
 

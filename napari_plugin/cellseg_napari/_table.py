@@ -33,7 +33,7 @@ class CellTable(QAbstractTableModel):  # type: ignore[misc]
         super().__init__(parent)
         self._opened = opened
         # The image's name is the same for all of them.
-        self.columns = [name for name, _ in opened.rows.columns if name != "image"]
+        self.columns = [name for name in opened.rows.names if name != "image"]
         self.labels: NDArray[np.int64] = np.empty(0, np.int64)
         self._known: dict[int, list[str]] = {}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cellseg.errors import CellsegError
+from cellseg.result.publish import TABLE as TABLE_FILE
 from cellseg.text import as_cell, visible
 from cellseg_napari._opened import KEY, Opened
 
@@ -54,15 +55,12 @@ def write_labels(path: str, data: object, meta: dict[str, Any]) -> list[str]:
 def _write_table(opened: Opened, path: Path) -> None:
     corrections = opened.corrections
     if corrections is None or not corrections.touched:
-        shutil.copyfile(opened.result.table_path, path)
+        shutil.copyfile(opened.result.file(TABLE_FILE), path)
         return
-    from cellseg.result.table import with_texts
-
-    first = True
-    with path.open("w", encoding="utf-8", newline="") as file:
-        for table, _ in corrections.batches():
-            with_texts(table, as_cell).to_csv(file, index=False, header=first, lineterminator="\n")
-            first = False
+    table = corrections.table()
+    for name in ("image", "class", "object"):
+        table[name] = [as_cell(text) for text in table[name]]
+    table.to_csv(path, index=False, lineterminator="\n")
 
 
 def _write_masks(opened: Opened, path: Path) -> None:

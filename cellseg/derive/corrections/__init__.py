@@ -5,17 +5,16 @@ one, as they are made; saved, they leave a second result, ``NAME.corrected.cells
 :func:`export_training` turns both into data for ``cellseg train``.
 """
 
-from cellseg.derive.corrections._edit import Change, Edit, EditedCell
+from cellseg.derive.corrections._edit import CellChange, Edit, EditedCell
 from cellseg.derive.corrections._log import LOG_NAME
 from cellseg.derive.corrections._pyramid import PatchedLevel, PatchedPyramid
 from cellseg.derive.corrections._save import corrected_path
 from cellseg.derive.corrections._session import Corrections
-from cellseg.derive.corrections._slide import find_slide, open_result_slide, opening
 from cellseg.derive.corrections._training import export_training
 
 __all__ = [
     "LOG_NAME",
-    "Change",
+    "CellChange",
     "Corrections",
     "Edit",
     "EditedCell",
@@ -23,7 +22,4 @@ __all__ = [
     "PatchedPyramid",
     "corrected_path",
     "export_training",
-    "find_slide",
-    "open_result_slide",
-    "opening",
 ]

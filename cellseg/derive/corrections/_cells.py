@@ -10,14 +10,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellseg.derive.classified import NEEDED, Classification
+from cellseg.derive.classes import NEEDED, Classification
 from cellseg.derive.corrections._edit import Edit, EditedCell
 from cellseg.derive.corrections._log import check_token
 from cellseg.derive.corrections._pyramid import CHUNK_PX, PatchedPyramid
 from cellseg.derive.corrections._slide import Measurer
+from cellseg.derive.derive import BY_HAND
 from cellseg.errors import InputError, SettingsError
 from cellseg.geometry import Box
-from cellseg.result.result import Result
+from cellseg.result import Result
 from cellseg.table import REGION, Scale
 from cellseg.table.doubts import Expected, doubts
 from cellseg.table.summary import Summary, SummaryBuilder
@@ -43,7 +44,7 @@ class CorrectedCells:
 
     def __init__(self, result: Result, classes: Sequence[str]) -> None:
         self.result = result
-        self.rows = result.rows()
+        self.rows = result.table
         self.regions = result.regions()
         self.pyramid = PatchedPyramid(result.labels())
         self.classes = list(classes)
@@ -88,7 +89,7 @@ class CorrectedCells:
             return found
         if label not in self:
             raise SettingsError(f"there is no cell {label}")
-        row = self.rows.take([label - 1]).iloc[0]  # type: ignore[arg-type]
+        row = self.rows.take([label - 1]).iloc[0]
         return self._automatic(label, row)
 
     def row(self, label: int) -> pd.Series[Any]:
@@ -105,7 +106,7 @@ class CorrectedCells:
             if not self._is_measured(label):
                 self._measure([label])
             return self._measured[label][1]
-        return self.rows.take([label - 1]).iloc[0]  # type: ignore[arg-type]
+        return self.rows.take([label - 1]).iloc[0]
 
     def recount(self) -> Summary:
         """Measure the cells that changed, and only those; the totals as corrected."""
@@ -121,9 +122,8 @@ class CorrectedCells:
         frame, before = self.result.frame, self.result.section("summary")
         regions = None if self.regions is None else self.regions.on(frame.height, frame.width)
         builder = SummaryBuilder(self.classes, object=name, scale=scale, regions=regions)
-        columns = [*NEEDED, REGION, "touches_border", "stitched"]
-        names = {column for column, _ in self.rows.columns}
-        kept = self.rows.load([column for column in columns if column in names])
+        columns = ["class", *NEEDED, REGION, "touches_border", "stitched"]
+        kept = self.rows.load([column for column in columns if column in self.rows])
         untouched = np.ones(len(kept), np.bool_)
         gone = [label - 1 for label in self._cells if label <= len(kept)]
         untouched[gone] = False
@@ -146,7 +146,8 @@ class CorrectedCells:
         if self._made is None:
             return summary, found
         cells = pd.concat([kept[untouched], edited.reindex(columns=kept.columns)])
-        scores = tuple(self._made.scores(cells, self.result.frame.mpp))
+        types = np.array([self._made.type_of(str(name)) for name in cells["class"]], dtype=object)
+        scores = tuple(self._made.scores(cells, types, self.result.frame.mpp))
         return replace(summary, labelling=scores), found
 
     def edited_table(self) -> pd.DataFrame:
@@ -154,22 +155,42 @@ class CorrectedCells:
         alive = sorted(label for label, cell in self._cells.items() if cell is not None)
         self._measure([label for label in alive if not self._is_measured(label)])
         rows = [self.row(label) for label in alive]
-        names = [name for name, _ in self.rows.columns]
-        return pd.DataFrame(rows, columns=names).reset_index(drop=True)
+        return pd.DataFrame(rows, columns=self.rows.names).reset_index(drop=True)
 
-    def batches(self, size: int = 16_384) -> Iterator[tuple[pd.DataFrame, list[EditedCell]]]:
-        """All cells as corrected: rows of the table, and their masks."""
-        total = len(self.rows)
-        for first in range(0, total, size):
-            table = self.rows.take(range(first, min(first + size, total)))
+    def table(self) -> pd.DataFrame:
+        """All cells as corrected, with the result's columns, in the order of their labels."""
+        table = self.rows.load()
+        untouched = table[~table["label"].isin(list(self._cells))]
+        parts = [part for part in (untouched, self.edited_table()) if len(part)]
+        if not parts:
+            return untouched
+        return pd.concat(parts, ignore_index=True).sort_values("label", ignore_index=True)
+
+    def batches(self) -> Iterator[tuple[pd.DataFrame, list[EditedCell]]]:
+        """All cells as corrected: measured rows with classes by the model or a person, and masks.
+
+        Yields
+        ------
+        table : DataFrame
+            Columns as in ``measured.parquet``, and ``by_hand``: a person gave the class.
+        cells : list of EditedCell
+        """
+        for table in self.result.measured.batches():
             keep = [label not in self._cells for label in table["label"].tolist()]
             table = table[keep].reset_index(drop=True)
             if len(table):
-                yield table, self._masks(table)
+                yield table.assign(**{BY_HAND: False}), self._masks(table)
         edited = self.edited_table()
         if len(edited):
-            cells = [self._cells[label] for label in edited["label"].tolist()]
-            yield edited, [cell for cell in cells if cell is not None]
+            found = [(label, self._cells[label]) for label in edited["label"].tolist()]
+            cells = [(label, cell) for label, cell in found if cell is not None]
+            by_hand = np.array([self.is_named_by_hand(label, cell) for label, cell in cells])
+            edited["class"] = [
+                cell.name if told or self._made is None else self._made.type_of(cell.name)
+                for told, (_, cell) in zip(by_hand, cells, strict=True)
+            ]
+            edited[BY_HAND] = by_hand
+            yield edited, [cell for _, cell in cells]
 
     def _masks(self, table: pd.DataFrame) -> list[EditedCell]:
         """The cells of a table's rows; chunk by chunk, so that each is decoded once."""
@@ -213,28 +234,29 @@ class CorrectedCells:
             around = Box(0, 0, *self.pyramid.shape)
         found = self.pyramid.mask_of(label, around)
         if found is None:
-            raise InputError(f"{self.result.labels_path}: cell {label} is not where its row says")
+            raise InputError(f"{self.result.path}: cell {label} is not where its row says")
         return EditedCell(*found, str(row["class"]), float(row["score"]))
 
     def _by_measurement(
         self, cells: Sequence[tuple[int, EditedCell]], table: pd.DataFrame
     ) -> list[str]:
         """Classes of cells just measured: what a person said, else what the thresholds say."""
-        named = [cell.name for _, cell in cells]
-        if self._made is None:
-            return named
-        told = self.named_by_hand()
-        types = self._made.type_of([*self._made.earlier, *self._made.names])
-        found = self._made.classes(table, [types.get(name, name) for name in named])
-        own = {*self.classes} - types.keys()
-        return [
-            name if label in told or name in own else measured
-            for (label, _), name, measured in zip(cells, named, found, strict=True)
-        ]
+        named = np.array([cell.name for _, cell in cells], dtype=object)
+        if self._made is None or any(m.measure not in table for m in self._made.markers):
+            return [str(name) for name in named]
+        by_hand = np.array([self.is_named_by_hand(label, cell) for label, cell in cells])
+        types = np.array([self._made.type_of(str(name)) for name in named], dtype=object)
+        found = self._made.classes(table, np.where(by_hand, named, types), by_hand)
+        return [str(name) for name in found]
 
     def named_by_hand(self) -> set[int]:
         """Labels of cells whose class a person gave."""
         return set()
+
+    def is_named_by_hand(self, label: int, cell: EditedCell) -> bool:
+        """Whether a person gave a cell's class, or it has one that only persons give."""
+        known = self.result.class_names if self._made is None else self._made.names
+        return label in self.named_by_hand() or cell.name not in known
 
     def _is_measured(self, label: int) -> bool:
         return label in self._measured and self._measured[label][0] is self._cells[label]
@@ -264,7 +286,7 @@ class CorrectedCells:
         table["object"] = str(self.result.run.get("object", "cell"))
         if self.regions is not None:
             table[REGION] = self.regions.names_at(*(table[name] for name in _CENTROID))
-        table = table[[name for name, _ in self.rows.columns]]
+        table = table.reindex(columns=self.rows.names)
         for (label, cell), (_, row) in zip(cells, table.iterrows(), strict=True):
             self._measured[label] = (cell, row)
 
@@ -279,7 +301,7 @@ class CorrectedCells:
         """The automatic row with another class, where the outline is still the automatic one."""
         if label > len(self.rows):
             return None
-        row = self.rows.take([label - 1]).iloc[0]  # type: ignore[arg-type]
+        row = self.rows.take([label - 1]).iloc[0]
         box = cell.box.widened(1).intersection(Box(0, 0, *self.pyramid.shape))
         before = self.pyramid.levels[0].read_base(box) == label
         whole = round(float(row["area_px"]) / self.result.frame.downsample**2)

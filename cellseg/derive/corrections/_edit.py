@@ -132,7 +132,7 @@ class EditedCell:
 
 
 @dataclass(frozen=True, eq=False)
-class Change:
+class CellChange:
     """One cell before and after; None: not there."""
 
     label: int
@@ -159,7 +159,7 @@ class Edit:
     """
 
     kind: Kind
-    changes: tuple[Change, ...]
+    changes: tuple[CellChange, ...]
     who: str
     when: str
 
@@ -231,7 +231,7 @@ class Edit:
             If it is damaged.
         """
         changes = tuple(
-            Change(change["label"], _cell(change["before"]), _cell(change["after"]))
+            CellChange(change["label"], _cell(change["before"]), _cell(change["after"]))
             for change in found["changes"]
         )
         if any(c.before is None and c.after is None for c in changes):

@@ -9,20 +9,14 @@ from hashlib import sha256
 
 from pydantic import ValidationError
 
-from cellseg.derive.classified import Classification
 from cellseg.derive.corrections._edit import Edit, LogRecord
 from cellseg.errors import InputError, OutputError
+from cellseg.result import Result
 from cellseg.result.files import output_errors, read_json, replacing, sha256_of
-from cellseg.result.publish import CORRECTIONS
-from cellseg.result.result import Result
+from cellseg.result.publish import CORRECTIONS, RUN
 
 LOG_NAME = CORRECTIONS
 FORMAT = "cellseg corrections"
-
-
-def token_of(result: Result) -> str:
-    """What names the result that edits belong to: a new count has another."""
-    return str(result.run.get("result", ""))
 
 
 def check_token(result: Result) -> None:
@@ -34,10 +28,10 @@ def check_token(result: Result) -> None:
         If the slide was counted again meanwhile.
     """
     try:
-        current = read_json(result.run_path).get("result")
+        current = read_json(result.path / RUN).get("result")
     except InputError as error:
         raise OutputError(f"{result.path}: the result is not there any more: {error}") from error
-    if current != token_of(result):
+    if current != result.token:
         raise OutputError(
             f"{result.path}: the slide was counted again meanwhile; open the new result to correct"
         )
@@ -72,7 +66,7 @@ class LogFile:
             found = read_json(self._path)
             if found.get("format") != FORMAT:
                 raise ValueError("no corrections of cellseg")
-            if found.get("result") != token_of(self._result):
+            if found.get("result") != self._result.token:
                 self._of = str(found.get("result"))
                 return [], []
             record = LogRecord.model_validate(found)
@@ -88,9 +82,7 @@ class LogFile:
 
     def _known_classes(self) -> list[str]:
         """Those that the result has or had: edits may be older than its classes by measurement."""
-        run = self._result.run
-        made = Classification.of(run)
-        return [*map(str, run["class_names"]), *(made.earlier if made else ())]
+        return [*self._result.class_names, *map(str, self._result.section("found")["class_names"])]
 
     def _damaged(self, why: str) -> InputError:
         if not self._keep:
@@ -116,7 +108,7 @@ class LogFile:
         """
         check_token(self._result)
         path = self._path
-        about = {"format": FORMAT, "result": token_of(self._result), "classes": list(classes)}
+        about = {"format": FORMAT, "result": self._result.token, "classes": list(classes)}
         lines = ",\n".join(edit.text for edit in edits)
         content = f'{json.dumps(about)[:-1]}, "edits": [\n{lines}\n]}}\n'.encode("ascii")
         with output_errors(path):

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from collections.abc import Callable
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -12,31 +10,23 @@ from typing import TYPE_CHECKING
 
 import shapely
 
-import cellseg
-from cellseg.counting.report import Report
-from cellseg.derive.classified import Classification
-from cellseg.derive.corrections._log import LOG_NAME, check_token, token_of
-from cellseg.derive.corrections._slide import open_result_slide
-from cellseg.draw.outlined import Ground, recorded_ground
-from cellseg.draw.overview import Overview
-from cellseg.draw.redrawn import recorded_overview
-from cellseg.errors import CellsegError, InputError, OutputError
+from cellseg import __version__
+from cellseg.derive.corrections._log import LOG_NAME, check_token
+from cellseg.derive.derive import BY_HAND
+from cellseg.errors import InputError, OutputError
 from cellseg.instances import Instances
+from cellseg.result import Change, Result, ResultFolder, load_result
 from cellseg.result.files import readable
-from cellseg.result.folder import ResultFolder
-from cellseg.result.result import ADDED, Result, load_result
+from cellseg.result.folder import Findings
 from cellseg.table import Column
-from cellseg.table.regions import counted
 
 if TYPE_CHECKING:
     from cellseg.derive.corrections._session import Corrections
 
 SUFFIX = ".corrected.cellseg"
 
-UNCLASSED = (
-    "cells with new outlines have no class by what was added to the table; cellseg classify "
-    "gives it"
-)
+_NOT_KEPT = ("expansion", "spatial", "classification", "doubts", "warnings", "seconds")
+"""Of the automatic result's record: it is made anew, or does not hold any more."""
 
 
 def corrected_path(folder: Path) -> Path:
@@ -45,98 +35,70 @@ def corrected_path(folder: Path) -> Path:
 
 
 def save(
-    corrections: Corrections, folder: Path | None, on_progress: Callable[[float], None] | None
+    corrections: Corrections,
+    folder: Path | None,
+    complete: Callable[[Change], None],
+    on_progress: Callable[[float], None] | None,
 ) -> Result:
-    """See :meth:`Corrections.save`."""
+    """Make another ``measured.parquet`` and other masks; see :meth:`Corrections.save`."""
     result = corrections.result
     path = folder or corrected_path(result.path)
     check_token(result)
     _refuse_other(path, result)
     told = on_progress or (lambda share: None)
-    total = max(1, len(corrections))
-    done = 0
+    total, done = max(1, len(corrections)), 0
     edits = [edit.summary() for edit in corrections.edits]
-    key = sha256("\0".join([token_of(result), *map(repr, edits)]).encode()).hexdigest()
-    summary, suspect = corrections.judged()
+    key = sha256("\0".join([result.token, *map(repr, edits)]).encode()).hexdigest()
+    classes: list[str] = [str(name) for name in result.section("found")["class_names"]]
     with ResultFolder.open(path, key=key) as out:
         for table, cells in corrections.batches():
+            classes += [name for name in table["class"].unique() if name not in classes]
             instances = Instances.build(
                 [c.box.corners for c in cells],
                 [c.score for c in cells],
-                [corrections.classes.index(name) for name in table["class"]],
+                [classes.index(name) for name in table["class"]],
                 [c.mask for c in cells],
             )
             out.add_cells(table, instances)
             done += len(cells)
             told(0.6 * done / total)
-        own = (
-            "format",
-            "format_version",
-            "frame",
-            "columns",
-            "exports",
-            "key",
-            "result",
-            *ADDED,
-            "stale",
+        check_token(result)
+        return out.finish(
+            _findings(result, classes, edits),
+            complete,
+            on_progress=lambda share: told(0.6 + 0.4 * share),
         )
-        record = {name: value for name, value in result.run.items() if name not in own}
-        doubted = record.get("doubts") or ()
-        record |= {
-            "cellseg": cellseg.__version__,
+
+
+def _findings(result: Result, classes: list[str], edits: list[dict[str, object]]) -> Findings:
+    """What the automatic result knows beside its cells, and who changed what."""
+    facts = dict(result.section("found"))
+    # The interval and what was counted beside the cells hold for the automatic count alone.
+    facts |= {"types": facts["class_names"], "interval": None, "counted": {}}
+    record = {name: value for name, value in result.run.items() if name not in _NOT_KEPT}
+    tissue = result.tissue()
+    return Findings(
+        frame=result.frame,
+        columns=[*result.columns_found, Column(BY_HAND, "", "bool", "A person gave the class.")],
+        class_names=classes,
+        object_name=result.object_name,
+        image_name=result.image_name,
+        facts=facts,
+        record=record
+        | {
+            "cellseg": __version__,
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
-            "summary": summary.as_dict(),
-            "doubts": suspect,
-            "warnings": [
-                *(text for text in record.get("warnings") or () if text not in doubted),
-                *suspect,
-            ],
             "corrected_from": {
                 "folder": readable(result.path.name),
-                "result": token_of(result),
+                "result": result.token,
                 "log": LOG_NAME,
-                **({"unclassed": UNCLASSED} if _is_classed_by_added(result) else {}),
             },
             "corrections": edits,
-        }
-        check_token(result)
-        title = f"{readable(result.path.stem)}: {counted(summary.cells, summary.object)}, corrected"
-        report = Report(
-            frame=result.frame,
-            columns=[Column(str(c["name"]), "", str(c["dtype"]), "") for c in result.found_columns],
-            class_names=corrections.classes,
-            object_name=summary.object,
-            image_name=result.image_name,
-            provenance=record,
-            overview=_overview(result, title),
-            tissue=_tissue(result),
-            regions=corrections.regions,
-            complete=result.is_complete,
-        )
-        with _ground(result, title) as ground:
-            out.finish(
-                replace(report, ground=ground),
-                on_progress=lambda share: told(0.6 + 0.4 * share),
-            )
-    return _added_again(result, path)
-
-
-def _added_again(result: Result, path: Path) -> Result:
-    """The corrected result with what was added to the automatic one, measured anew."""
-    # Here and not above: they are added to corrected results as to any other.
-    from cellseg.derive.expand import expand
-    from cellseg.derive.spatial import SPATIAL, spatial
-
-    if result.added("expansion"):
-        expand(path, result.run["expansion"]["by"])
-    if result.added(SPATIAL):
-        spatial(path, within=result.run[SPATIAL]["within"])
-    return load_result(path)
-
-
-def _is_classed_by_added(result: Result) -> bool:
-    made, added = Classification.of(result.run), {*result.added()}
-    return made is not None and any(marker.measure in added for marker in made.markers)
+        },
+        tissue=None if tissue is None else shapely.geometry.mapping(tissue.shape),
+        regions=result.regions(),
+        is_complete=result.is_complete,
+    )
 
 
 def _refuse_other(path: Path, result: Result) -> None:
@@ -151,32 +113,3 @@ def _refuse_other(path: Path, result: Result) -> None:
     image = there.section("image").get("path")
     if not isinstance(origin, dict) or image != result.section("image").get("path"):
         raise OutputError(f"{path}: holds another result; take another folder")
-
-
-def _tissue(result: Result) -> Mapping[str, object] | None:
-    try:
-        tissue = result.tissue()
-    except CellsegError:
-        return None
-    return None if tissue is None else shapely.geometry.mapping(tissue.shape)
-
-
-@contextmanager
-def _ground(result: Result, title: str) -> Iterator[Ground | None]:
-    """None where the slide is gone, or the record does not say how it was counted."""
-    with ExitStack() as stack:
-        try:
-            slide = stack.enter_context(open_result_slide(result))
-            ground = replace(recorded_ground(result.run, slide), title=title)
-        except CellsegError:
-            ground = None
-        yield ground
-
-
-def _overview(result: Result, title: str) -> Overview | None:
-    """None where the slide is gone, or the record does not say how it was counted."""
-    try:
-        with open_result_slide(result) as slide:
-            return recorded_overview(result, slide, title)
-    except CellsegError:
-        return None

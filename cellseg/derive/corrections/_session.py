@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.derive.corrections._cells import CorrectedCells
-from cellseg.derive.corrections._edit import Change, Edit, EditedCell, Kind
+from cellseg.derive.corrections._edit import CellChange, Edit, EditedCell, Kind
 from cellseg.derive.corrections._log import LogFile
 from cellseg.derive.corrections._save import save
 from cellseg.derive.corrections._shapes import GAP_PX, joined, split_along, split_in
 from cellseg.errors import InputError, SettingsError
 from cellseg.geometry import Box
-from cellseg.result.result import Result, load_result
+from cellseg.result import Change, Result, load_result
 
 
 class Corrections(CorrectedCells):
@@ -49,7 +49,7 @@ class Corrections(CorrectedCells):
         result.check_table()
         self._log = LogFile(result, keep=not only_look)
         edits, added = self._log.read()
-        self._model_classes = [str(name) for name in result.run.get("class_names", ())]
+        self._model_classes = result.class_names
         super().__init__(result, list(dict.fromkeys([*self._model_classes, *added])))
         self._who = who or _login()
         self._edits: list[Edit] = []
@@ -94,7 +94,9 @@ class Corrections(CorrectedCells):
         cells = {label: self.cell(label) for label in dict.fromkeys(labels)}
         if not cells:
             raise SettingsError("no cell is selected")
-        return self._make("delete", [Change(label, cell, None) for label, cell in cells.items()])
+        return self._make(
+            "delete", [CellChange(label, cell, None) for label, cell in cells.items()]
+        )
 
     def add(
         self, origin: tuple[int, int], mask: NDArray[np.bool_], name: str | None = None
@@ -119,7 +121,7 @@ class Corrections(CorrectedCells):
         if not free.any():
             raise SettingsError("nothing was drawn, or only over cells that are there already")
         cell = EditedCell.cut((inside.y0, inside.x0), free, self._class(name))
-        return self._make("add", [Change(self._next, None, cell)])
+        return self._make("add", [CellChange(self._next, None, cell)])
 
     def redraw(
         self, origin: tuple[int, int], painted: NDArray[np.integer[Any]], name: str | None = None
@@ -159,7 +161,7 @@ class Corrections(CorrectedCells):
             place = label
             if before is None:
                 place, fresh = fresh, fresh + 1
-            changes.append(Change(place, before, after))
+            changes.append(CellChange(place, before, after))
         new = all(change.before is None for change in changes)
         return self._make("add" if new else "redraw", changes) if changes else None
 
@@ -186,9 +188,9 @@ class Corrections(CorrectedCells):
             else split_along(cell.mask, np.asarray(line, np.float64) - corner)
         )
         parts = [EditedCell.cut(corner, mask, cell.name) for mask in masks]
-        changes = [Change(label, cell, parts[0])]
+        changes = [CellChange(label, cell, parts[0])]
         changes += [
-            Change(self._next + number, None, part) for number, part in enumerate(parts[1:])
+            CellChange(self._next + number, None, part) for number, part in enumerate(parts[1:])
         ]
         return self._make("split", changes)
 
@@ -209,8 +211,8 @@ class Corrections(CorrectedCells):
         mask = joined([now == label for label in cells], now == 0)
         kept = max(cells, key=lambda label: (np.count_nonzero(cells[label].mask), -label))
         whole = EditedCell.cut((frame.y0, frame.x0), mask, cells[kept].name)
-        changes = [Change(kept, cells[kept], whole)]
-        changes += [Change(label, cell, None) for label, cell in cells.items() if label != kept]
+        changes = [CellChange(kept, cells[kept], whole)]
+        changes += [CellChange(label, cell, None) for label, cell in cells.items() if label != kept]
         return self._make("merge", changes)
 
     def classify(self, labels: Sequence[int], name: str) -> Edit | None:
@@ -218,7 +220,7 @@ class Corrections(CorrectedCells):
         clean = self._class(name)
         cells = {label: self.cell(label) for label in dict.fromkeys(labels)}
         changes = [
-            Change(label, cell, EditedCell(cell.box, cell.mask, clean, cell.score))
+            CellChange(label, cell, EditedCell(cell.box, cell.mask, clean, cell.score))
             for label, cell in cells.items()
             if cell.name != clean
         ]
@@ -231,7 +233,7 @@ class Corrections(CorrectedCells):
             return None
         edit = self._edits.pop()
         self._undone.append(edit)
-        back = tuple(Change(c.label, c.after, c.before) for c in edit.changes)
+        back = tuple(CellChange(c.label, c.after, c.before) for c in edit.changes)
         still = {label for one in self._edits for label in one.labels}
         self._after(Edit(edit.kind, back, edit.who, edit.when), drop=set(edit.labels) - still)
         return edit
@@ -248,14 +250,21 @@ class Corrections(CorrectedCells):
 
     def save(
         self,
-        folder: str | Path | None = None,
+        folder: Path | None,
+        complete: Callable[[Change], None],
         *,
         on_progress: Callable[[float], None] | None = None,
     ) -> Result:
-        """Write the corrected result, beside the automatic one unless ``folder`` says otherwise.
+        """Write the corrected result; :func:`cellseg.run.save` calls this.
 
-        Its ``run.json`` is the automatic one's with ``corrected_from`` and ``corrections``: who
-        changed what, and when. Its labels run from 1 by position again.
+        Parameters
+        ----------
+        folder : Path or None
+            Beside the automatic result otherwise.
+        complete : callable
+            Gets the corrected cells, and adds what follows from them.
+        on_progress : callable, optional
+            Gets the share that is done, 0 … 1.
 
         Raises
         ------
@@ -268,11 +277,11 @@ class Corrections(CorrectedCells):
         self._refuse_while_saving()
         self._saving = True
         try:
-            return save(self, None if folder is None else Path(folder), on_progress)
+            return save(self, None if folder is None else Path(folder), complete, on_progress)
         finally:
             self._saving = False
 
-    def _make(self, kind: Kind, changes: list[Change]) -> Edit:
+    def _make(self, kind: Kind, changes: list[CellChange]) -> Edit:
         self._refuse_while_saving()
         when = datetime.now(UTC).isoformat(timespec="seconds")
         edit = Edit(kind, tuple(changes), self._who, when)

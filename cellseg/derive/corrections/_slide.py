@@ -1,68 +1,22 @@
-"""From a result back to its slide, and to how the run measured it."""
+"""Corrected cells, measured as the run measured the automatic ones."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cellseg.derive.corrections._edit import EditedCell
-from cellseg.errors import CellsegError, InputError
+from cellseg.errors import CellsegError
 from cellseg.geometry import Box
 from cellseg.instances import Instances
 from cellseg.protocol import Stain
-from cellseg.result.result import Result
-from cellseg.slide import Slide, open_slide
+from cellseg.result import Result
+from cellseg.slide import Slide
 from cellseg.stain.dyes import Dyes
-from cellseg.storage import Location
 from cellseg.table import REGION, Scale, columns, measure
-
-
-def find_slide(result: Result) -> Path:
-    """Where the slide is: as recorded, or beside the folder when both were moved.
-
-    Raises
-    ------
-    InputError
-        If it is at neither place.
-    """
-    recorded = Path(str(result.section("image").get("path", "")))
-    beside = result.path.absolute().parent
-    for path in (recorded, beside / recorded, beside / recorded.name):
-        if recorded.name and path.exists():
-            return path
-    raise InputError(f"{recorded}: the slide of {result.path.name} is not there any more")
-
-
-def opening(result: Result) -> dict[str, Any]:
-    """How the run opened its slide, as far as run.json says it."""
-    settings = result.section("settings")
-    kept = {key: settings[key] for key in ("z", "t", "series") if settings.get(key) is not None}
-    return kept | ({} if result.frame.mpp is None else {"mpp": result.frame.mpp})
-
-
-def open_result_slide(result: Result, image: Location | None = None) -> Slide:
-    """The result's slide, opened as the run opened it.
-
-    Parameters
-    ----------
-    image : Path or RemotePath, optional
-        Where the slide is by now; looked for otherwise.
-
-    Raises
-    ------
-    InputError
-        If it is gone, or is another one by now.
-    """
-    slide = open_slide(image or find_slide(result), **opening(result))
-    if (slide.height, slide.width) != (result.frame.height, result.frame.width):
-        slide.close()
-        raise InputError(f"{slide.path}: is not the slide that {result.path.name} was counted on")
-    return slide
-
 
 BORDER_PX = 2
 """A cell this near to the slide's edge touches it, as the seam rule has it."""
@@ -82,7 +36,7 @@ class Measurer:
         self.note: str | None = None
         self._slide: Slide | None = None
         try:
-            self._slide = open_result_slide(result)
+            self._slide = result.slide()
         except CellsegError as error:
             self.note = f"{error}; corrected cells are measured without intensities"
 
@@ -96,7 +50,7 @@ class Measurer:
         """One row a cell, the result's columns but ``label``, ``class`` and ``object``."""
         frame, protocol = self._result.frame, self._result.section("protocol")
         stain: Stain = protocol.get("stain", "brightfield")
-        names = [str(column["name"]) for column in self._result.run["columns"]]
+        names = [column.name for column in self._result.columns_found]
         scale = Scale(frame.downsample, frame.mpp)
         channels: tuple[str, ...] = ()
         if self._slide is not None and protocol.get("intensity"):

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from cellseg.annotations.run_lengths import annotation
 from cellseg.derive.corrections._log import check_token
 from cellseg.derive.corrections._session import Corrections
-from cellseg.derive.corrections._slide import open_result_slide
 from cellseg.errors import OutputError, SettingsError
 from cellseg.geometry import Box, box_of
 from cellseg.result.files import is_bare_name, output_errors, replacing
@@ -75,7 +74,7 @@ def export_training(
     modality = {"he": "histology", "ihc": "histology ihc"}.get(stain, stain)
     images: list[dict[str, object]] = []
     rows: list[dict[str, object]] = []
-    with open_result_slide(result) as slide, output_errors(home):
+    with result.slide() as slide, output_errors(home):
         (home / "images").mkdir(parents=True, exist_ok=True)
         for number, window in enumerate(windows, start=1):
             stem = slide.name if is_bare_name(slide.name) else "slide"

@@ -9,7 +9,7 @@ from html import escape
 from typing import Any
 
 from cellseg.counting.remaining import in_words
-from cellseg.pipeline.events import Event, Started, TileDone
+from cellseg.events import Event, Started, TileDone
 from cellseg.text import visible
 
 

@@ -1,20 +1,17 @@
-"""What a run says while it goes on, and at its end."""
+"""What a run says while it goes on, and at its end; a :class:`Notice` may come at any time."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
+from cellseg.errors import InputError, Notice
 from cellseg.geometry import Frame, Tile
 from cellseg.instances import Instances
-from cellseg.pipeline.cells import Cells
+from cellseg.result import Result
 from cellseg.storage import Location, RemotePath
-
-
-@dataclass(frozen=True)
-class Note:
-    """Something a person should know."""
-
-    text: str
+from cellseg.table.summary import Summary
 
 
 @dataclass(frozen=True)
@@ -67,6 +64,12 @@ class CountResult:
 
     Attributes
     ----------
+    folder : Path
+        The result folder.
+    summary : Summary
+        The slide's totals.
+    warnings : tuple of str
+        What a person should know of them.
     counted_before : bool
         Nothing was left to do.
     uploaded : RemotePath or None
@@ -74,7 +77,9 @@ class CountResult:
     """
 
     image: Location
-    cells: Cells
+    folder: Path
+    summary: Summary
+    warnings: tuple[str, ...]
     tiles: int
     tiles_skipped: int
     tiles_failed: int
@@ -82,12 +87,37 @@ class CountResult:
     uploaded: RemotePath | None = None
     counted_before: bool = False
 
+    @classmethod
+    def of(cls, image: Location, result: Result, *, counted_before: bool = False) -> Self:
+        """The end of the run that left a result.
+
+        Raises
+        ------
+        InputError
+            If its record does not say all of it.
+        """
+        try:
+            tiles, run = result.run["tiles"], result.run
+            return cls(
+                image=image,
+                folder=result.path,
+                summary=result.summary,
+                warnings=result.warnings,
+                tiles=int(tiles["all"]),
+                tiles_skipped=int(tiles["skipped"]),
+                tiles_failed=len(tiles["failed"]),
+                seconds=float(run["seconds"]["total"]),
+                counted_before=counted_before,
+            )
+        except (LookupError, TypeError, ValueError) as error:
+            raise InputError(f"{result.path}: run.json is damaged: {error!r}") from error
+
     def as_dict(self) -> dict[str, object]:
-        """The object that ``--json`` prints; null where unknown."""
-        summary = self.cells.summary
+        """The run's end ready for JSON; null where unknown."""
+        summary = self.summary
         return {
             "image": str(self.image),
-            "output": str(self.uploaded or self.cells.folder),
+            "output": str(self.uploaded or self.folder),
             "cells": summary.cells,
             "cells_per_class": summary.cells_per_class,
             "tissue_mm2": summary.tissue_mm2,
@@ -98,8 +128,8 @@ class CountResult:
             "tiles_skipped": self.tiles_skipped,
             "tiles_failed": self.tiles_failed,
             "seconds": round(self.seconds, 2),
-            "warnings": list(self.cells.warnings),
+            "warnings": list(self.warnings),
         }
 
 
-Event = Note | Started | TileDone | CountResult
+Event = Notice | Started | TileDone | CountResult

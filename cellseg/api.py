@@ -1,0 +1,306 @@
+"""What Python users call: count a slide, and what came of it; a page of it in a notebook."""
+
+from __future__ import annotations
+
+import warnings
+from base64 import b64encode
+from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
+from html import escape
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cellseg.annotations.region import Region, Regions
+from cellseg.annotations.region_file import read_regions
+from cellseg.counting.request import CountRequest, Plane
+from cellseg.errors import CellsegError, CountWarning
+from cellseg.events import CountResult
+from cellseg.export import anndata_of, outlines_of
+from cellseg.progress import ProgressLine
+from cellseg.protocol import CountProtocol
+from cellseg.result import Result
+from cellseg.result import load_result as load_folder
+from cellseg.result.files import readable
+from cellseg.result.publish import OUTLINES
+from cellseg.result.upload import RemoteResult
+from cellseg.storage import Location, RemotePath, as_location
+from cellseg.table.areas import AreaStatistics
+from cellseg.table.summary import Summary
+from cellseg.text import visible
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from anndata import AnnData
+
+PICTURE_PX = 1000
+"""Longest side of the picture in a notebook; the whole of it lies in the result folder."""
+
+
+def count(
+    image: str | Location,
+    *,
+    protocol: str | CountProtocol | None = None,
+    channel: str | int | None = None,
+    z: Plane = None,
+    mpp: float | None = None,
+    diameter: float | None = None,
+    region: Regions | Region | str | Path | tuple[float, float, float, float] | None = None,
+    score: float | None = None,
+    min_area: float | None = None,
+    max_area: float | None = None,
+    expand: float | None = None,
+    spatial: bool = False,
+    model: str | Path = "default",
+    device: str = "auto",
+    output: str | Location | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Cells:
+    """Count the cells of one slide and wait for the end.
+
+    Parameters
+    ----------
+    image : path or URL
+        A slide or a field, in any format that :func:`cellseg.open_slide` reads.
+    protocol : str or CountProtocol, optional
+        Chosen from the image otherwise.
+    channel : str or int, optional
+        Name or number (from 0) of the channel that shows what is counted.
+    z : int, 'max' or 'mean', optional
+        Plane of a stack (from 0) or projection; the middle plane otherwise.
+    mpp : float, optional
+        µm per pixel, where the file does not say or is wrong.
+    diameter : float, optional
+        A usual nucleus's diameter, pixels of the image: sets the scale in place of the pixel size.
+    region : Regions, Region, path or (y0, x0, y1, x1), optional
+        Count only inside, and each region for itself (``summary.regions``): polygons, a GeoJSON
+        file of QuPath, or a box; level-0 pixels.
+    score : float, optional
+        Count cells from this score on; the protocol's otherwise.
+    min_area, max_area : float, optional
+        Leave out smaller and larger cells: µm², or px² of an image without pixel size.
+    expand : float, optional
+        Grow nuclei into cells by this, µm (px of an image without a pixel size), and measure these.
+    spatial : bool
+        Measure where the cells lie: neighbours, density, distance to the border.
+    model : str or path
+        ``"default"`` or a file of ``cellseg train``.
+    device : str
+        ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    output : path or URL, optional
+        Folder that gets the result folder; beside the image otherwise.
+    overwrite : bool
+        Replace a result of other settings, or one that was changed since; otherwise refused.
+    progress : bool
+        Show how far it is, in a notebook or on a terminal.
+
+    Returns
+    -------
+    Cells
+        The summary, and the table when it is asked for.
+
+    Warns
+    -----
+    CountWarning
+        For each line of ``Cells.warnings``: how the scale was chosen, tiles that do not decode, ….
+
+    Raises
+    ------
+    CellsegError
+        InputError, SettingsError or OutputError, each also the builtin that it resembles.
+
+    For more settings build a :class:`cellseg.counting.request.CountRequest` and drain
+    :func:`cellseg.run.run`.
+    """
+    request = CountRequest(
+        image=as_location(image),
+        output=None if output is None else as_location(output),
+        protocol=protocol,
+        channel=None if channel is None else str(channel),
+        z=z,
+        mpp=mpp,
+        diameter_px=diameter,
+        regions=_regions(region),
+        score=score,
+        min_area=min_area,
+        max_area=max_area,
+        expand=expand,
+        spatial=spatial,
+        model=model,
+        device=device,
+        overwrite=overwrite,
+    )
+    cells = _drained(request, progress=progress)
+    for line in cells.warnings:
+        warnings.warn(line, CountWarning, stacklevel=2)
+    return cells
+
+
+def _drained(request: CountRequest, *, progress: bool) -> Cells:
+    from cellseg.run import run
+
+    with ProgressLine(is_wanted=progress) as line:
+        for event in run(request):
+            line.show(event)
+            if isinstance(event, CountResult):
+                return Cells(event.summary, event.folder, event.uploaded, warnings=event.warnings)
+    raise CellsegError(f"{request.image}: the run ended without a result")
+
+
+def _regions(
+    given: Regions | Region | str | Path | tuple[float, float, float, float] | None,
+) -> Regions | None:
+    if given is None or isinstance(given, Regions):
+        return given
+    if isinstance(given, str | Path):
+        return read_regions(given)
+    return Regions.of([given if isinstance(given, Region) else Region.box(*given)])
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Cells:
+    """What a count found.
+
+    Attributes
+    ----------
+    summary : Summary
+    folder : Path
+        The result folder, with ``cells.csv``, ``labels.ome.zarr``, ``run.json``.
+    uploaded : RemotePath or None
+        Where the result is, if its place is a URL; the table is fetched when it is asked for.
+    warnings : tuple of str
+        What a person should know, one line each.
+    """
+
+    summary: Summary
+    folder: Path
+    uploaded: RemotePath | None = None
+    _: KW_ONLY
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, result: Result) -> Cells:
+        """Of a finished result folder.
+
+        Raises
+        ------
+        InputError
+            If its record does not hold the totals.
+        """
+        return cls(result.summary, result.path, warnings=result.warnings)
+
+    def __len__(self) -> int:
+        return self.summary.cells
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """One row a cell; the columns are those of ``cells.csv``."""
+        if self.uploaded is not None:
+            return RemoteResult.at(self.uploaded).table()
+        return load_folder(self.folder).table.load()
+
+    @cached_property
+    def outlines(self) -> NDArray[np.object_]:
+        """One shapely Polygon or MultiPolygon for each row of :attr:`table`, as exports have them.
+
+        (x, y) in level-0 pixels, 0 at the corner of the first pixel, finer than a pixel; an
+        outline's area is that of its mask. ``geopandas.GeoDataFrame(cells.table,
+        geometry=cells.outlines)`` brings both together.
+        """
+        return outlines_of(load_folder(self.folder))
+
+    def to_anndata(self) -> AnnData:
+        """The table as scverse has it; the same as the export ``cells.h5ad``.
+
+        Raises
+        ------
+        SettingsError
+            If anndata is not installed.
+        """
+        return anndata_of(load_folder(self.folder))
+
+    def __repr__(self) -> str:
+        return f"<Cells: {self.summary}; in {self.folder}>"
+
+    def _repr_html_(self) -> str:
+        return _page(self.summary, self.folder, self.warnings)
+
+
+def load_result(folder: str | Path) -> Cells:
+    """A finished count again, as :func:`cellseg.count` returned it.
+
+    Parameters
+    ----------
+    folder : str or Path
+        ``NAME.cellseg``, or ``NAME.corrected.cellseg``.
+
+    Raises
+    ------
+    InputError
+        If the folder is no result, or its run is not finished.
+    """
+    return Cells.of(load_folder(folder))
+
+
+def _page(summary: Summary, folder: Path, warnings: tuple[str, ...]) -> str:
+    """HTML that needs nothing else; whatever came from a file is escaped.
+
+    Parameters
+    ----------
+    folder : Path
+        The result folder; where its picture of the outlines cannot be read, there is none.
+    """
+    density = summary.density_per_mm2_per_class
+    header = f"<th></th><th>{_text(summary.plural)}</th>" + ("<th>per mm²</th>" if density else "")
+    rows = [
+        (name, count, density[name] if density else None)
+        for name, count in summary.cells_per_class.items()
+    ]
+    if len(rows) != 1:
+        rows.append(("all", summary.cells, summary.density_per_mm2))
+    table = "".join(
+        f"<tr><td>{_text(name)}</td><td>{count:,}</td>"
+        + ("" if per_mm2 is None else f"<td>{per_mm2:,.0f}</td>")
+        + "</tr>"
+        for name, count, per_mm2 in rows
+    )
+    listed = "".join(f"<li>{_text(warning)}</li>" for warning in warnings)
+    return (
+        f"<div><b>{_text(str(summary))}</b>{_picture(folder / OUTLINES)}"
+        f"<table><tr>{header}</tr>{table}</table>{_sizes(summary)}"
+        + (f"<p>To know:</p><ul>{listed}</ul>" if listed else "")
+        + f"<p>In <code>{_text(str(folder))}</code></p></div>"
+    )
+
+
+def _text(text: str) -> str:
+    return escape(visible(readable(text)))
+
+
+def _sizes(summary: Summary) -> str:
+    areas, unit = (summary.area_um2, "µm²") if summary.area_um2 else (summary.area_px, "px²")
+    return "" if areas is None else f"<p>{_range(areas)} {unit}</p>"
+
+
+def _range(areas: AreaStatistics) -> str:
+    low, median, high = (f"{areas.quantiles[percent]:,.3g}" for percent in (5, 50, 95))
+    return f"Areas: median {median}, nine of ten between {low} and {high}"
+
+
+def _picture(path: Path) -> str:
+    """The outlines, small; nothing where there is no picture, or a damaged one."""
+    with suppress(OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        with Image.open(path) as picture:
+            small = picture.convert("RGB")
+        small.thumbnail((PICTURE_PX, PICTURE_PX))
+        packed = BytesIO()
+        small.save(packed, format="JPEG", quality=85)
+        source = f"data:image/jpeg;base64,{b64encode(packed.getvalue()).decode()}"
+        return f'<br><img alt="outlines" style="max-width: 100%" src="{source}">'
+    return ""

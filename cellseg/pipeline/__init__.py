@@ -1,1 +1,0 @@
-"""A count from the request to the finished result folder, told as events."""
