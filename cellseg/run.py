@@ -119,7 +119,6 @@ def change(
     if "markers" in decisions:
         decisions.setdefault("methods", ())
     with changing(Path(folder)) as changed:
-        changed.result.check_table()
         _ = changed.result.summary
         recipe = Recipe.of(changed.result).model_copy(update=decisions)
         try:
@@ -276,7 +275,7 @@ def _brought_up(folder: Path, recipe: Recipe, request: CountRequest) -> Iterator
     if wanted:
         change(folder, image=request.image, on_notice=notices.append, **wanted)
     if missing:
-        with changing(folder) as changed:
+        with changing(folder, is_checked=False) as changed:
             for name in missing:
                 write_export(changed.result, name, changed.export_path(name))
             changed.commit()

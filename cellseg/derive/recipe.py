@@ -39,8 +39,6 @@ class Recipe(BaseModel):
         Thresholds that give the classes. None where the model's classes stay.
     methods : tuple of str
         How the thresholds came about, a marker each.
-    named : dict of int to str
-        Classes that a person gave, by label.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -50,7 +48,6 @@ class Recipe(BaseModel):
     within: int | None = None
     markers: tuple[Marker, ...] = Field((), max_length=MOST_MARKERS)
     methods: tuple[str, ...] = ()
-    named: dict[int, str] = {}
 
     @classmethod
     def of(cls, result: Result) -> Self:

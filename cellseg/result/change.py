@@ -99,13 +99,18 @@ class Change:
 
 
 @contextmanager
-def changing(folder: Path) -> Iterator[Change]:
+def changing(folder: Path, *, is_checked: bool = True) -> Iterator[Change]:
     """Hold a finished result while it is changed; nothing changes without :meth:`Change.commit`.
+
+    Parameters
+    ----------
+    is_checked : bool
+        Refuse a result whose table somebody edited.
 
     Raises
     ------
     InputError
-        If the folder is no finished result.
+        If the folder is no finished result, or its table was edited.
     OutputError
         If the disk refuses, or a run is writing there.
     """
@@ -117,6 +122,8 @@ def changing(folder: Path) -> Iterator[Change]:
             if publish.is_ready(folder):
                 publish.publish(folder)
             result = load_result(folder)
+            if is_checked:
+                result.check_table()
             publish.fresh_staging(folder)
             try:
                 yield Change(folder, dict(result.run), result.frame, fresh=False)
@@ -141,7 +148,7 @@ def add_file(result: Result, name: str, write: Callable[[Path], None]) -> Path:
     InputError, OutputError
         As :func:`changing`; if the name leads out of the folder or is one of the result's own.
     """
-    with changing(result.path) as change:
+    with changing(result.path, is_checked=False) as change:
         write(change.path(name) if name in publish.PICTURES else change.export_path(name))
         change.commit()
     return result.path / name

@@ -32,6 +32,9 @@ GROUP_ROWS = 16_384
 MOST_GROUP_BYTES = 2**30
 """A row group that takes more than this when it is decoded is refused."""
 
+_QUOTED = {*',"\r\n'}
+"""Characters for which texts stand in quotation marks."""
+
 _ARROW = {"str": pa.string(), "bool": pa.bool_()}
 
 
@@ -298,17 +301,18 @@ def _array(values: ArrayLike, dtype: str) -> pa.Array:
 
 def _lines(table: pa.Table) -> bytes:
     """Rows as they stand in ``cells.csv``."""
+    style = "none"
     for index, name in enumerate(table.column_names):
         if pa.types.is_dictionary(table[name].type):
-            chunks = [
-                pa.DictionaryArray.from_arrays(
-                    chunk.indices, [as_cell(text) for text in chunk.dictionary.to_pylist()]
-                )
-                for chunk in table[name].chunks
-            ]
+            chunks = []
+            for chunk in table[name].chunks:
+                texts = [as_cell(text) for text in chunk.dictionary.to_pylist()]
+                if any(set(text) & _QUOTED for text in texts):
+                    style = "needed"
+                chunks.append(pa.DictionaryArray.from_arrays(chunk.indices, texts))
             table = table.set_column(index, name, pa.chunked_array(chunks))
     out = pa.BufferOutputStream()
-    options = pa.csv.WriteOptions(include_header=False, quoting_style="needed")
+    options = pa.csv.WriteOptions(include_header=False, quoting_style=style)
     pa.csv.write_csv(table, out, options)
     return bytes(out.getvalue())
 
