@@ -29,11 +29,12 @@ import zarr.storage._local as zarr_files
 from cellseg.annotations.region import Region, Regions
 from cellseg.counting.record import Recording
 from cellseg.counting.request import CountRequest
+from cellseg.errors import Notice
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
 from cellseg.result import folder, publish, table
 from cellseg.result.journal import Journal
-from cellseg.run import CountResult, Note, run
+from cellseg.run import CountResult, run
 
 CALLS = [
     ("cellseg.network.threshold", "ThresholdDetector.detect", "detect"),
@@ -190,7 +191,7 @@ def child(job: dict, answer: int) -> None:
     notes, cells = [], None
     detector = ThresholdDetector(level=job.get("level", 0.35))
     for event in run(request_of(job), detector=detector):
-        if isinstance(event, Note):
+        if isinstance(event, Notice):
             notes.append(event.text)
         elif isinstance(event, CountResult):
             cells = len(event.cells)

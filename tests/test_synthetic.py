@@ -31,7 +31,7 @@ from synthetic.nuclei import draw_outline
 
 from cellseg.errors import OutputError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 SMALL = FluorescenceScene(640, 768, nuclei=70)
 
 

@@ -18,7 +18,7 @@ from cellseg.counting.request import CountRequest
 from cellseg.derive.corrections import Corrections
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.network.weights import ModelCard
-from cellseg.result.result import load_result
+from cellseg.result import load_result
 from cellseg.run import run
 from cellseg.slide import open_slide
 from cellseg.text import as_cell, from_cell, visible, visible_lines
@@ -59,7 +59,7 @@ class Formulas(ThresholdDetector):
 def counted(tmp_path):
     write_disc_slide(tmp_path / "a.tif", np.random.default_rng(0), shape=(200, 200))
     *_, last = run(CountRequest(image=tmp_path / "a.tif", prefilter=False), detector=Formulas())
-    return load_result(last.cells.folder)
+    return load_result(last.folder)
 
 
 def column(path, name="class"):
@@ -69,7 +69,7 @@ def column(path, name="class"):
 
 def test_a_class_that_is_a_formula_is_text_in_the_table(counted):
     assert set(column(counted.table_path)) == {f"'{LINK}"}
-    assert set(counted.table()["class"]) == {LINK}
+    assert set(counted.table.load()["class"]) == {LINK}
     assert set(counted.rows().column("class")) == {LINK}
     assert set(counted.rows().take(range(2))["class"]) == {LINK}
     assert list(counted.run["summary"]["cells_per_class"]) == [LINK]
@@ -78,9 +78,9 @@ def test_a_class_that_is_a_formula_is_text_in_the_table(counted):
 def test_so_is_a_class_that_a_person_gave(counted):
     corrections = Corrections(counted)
     corrections.classify([1], "@SUM(A1)")
-    saved = corrections.save()
+    saved = save(corrections)
     assert sorted(set(column(saved.table_path))) == [f"'{LINK}", "'@SUM(A1)"]
-    assert set(saved.table()["class"]) == {LINK, "@SUM(A1)"}
+    assert set(saved.table.load()["class"]) == {LINK, "@SUM(A1)"}
 
 
 def test_a_models_names_show_their_control_characters():

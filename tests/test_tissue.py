@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from cellseg import tissue
 from cellseg.errors import WeightsError
 from cellseg.geometry import Box
+from cellseg.network import tissue
 from cellseg.network.tissue import TissueFinder, TissueMask, overview_features
 
 

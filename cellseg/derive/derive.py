@@ -119,6 +119,9 @@ class _Derivation:
 
     def made(self, is_lenient: bool) -> list[Notice]:
         base = self.measured.load(self._needed())
+        for name in ("class", "area_px"):
+            if name not in base:
+                raise InputError(f"{self.result.path}: its table has no column {name}")
         self.types = base["class"].to_numpy(dtype=object)
         self._expand()
         near = self._near(base)
@@ -138,9 +141,8 @@ class _Derivation:
         return self.notes
 
     def _needed(self) -> list[str]:
-        flags = ("touches_border", "stitched")
-        names = ["class", *NEEDED, *(n for n in (REGION, *flags) if n in self.measured)]
-        return list(dict.fromkeys(names))
+        names = ("class", *NEEDED, REGION, "touches_border", "stitched")
+        return [name for name in names if name in self.measured]
 
     def _kept(self, section: str) -> bool:
         """Take a step's columns from the last derivation; False where there are none."""

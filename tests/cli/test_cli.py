@@ -13,13 +13,13 @@ import pytest
 import tifffile
 from synthetic import write_disc_slide
 
+from cellseg import run as pipeline
 from cellseg.cli import _progress, main
 from cellseg.cli.train import _finish
 from cellseg.counting.request import CountRequest
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.network.weights import ModelCard
-from cellseg.pipeline import run as pipeline
-from cellseg.result.result import load_result
+from cellseg.result import load_result
 from cellseg.train.run import Trained
 
 
@@ -414,12 +414,12 @@ def test_cells_beyond_the_area_limits_are_left_out(cellseg, tmp_path, given, uni
     args = ("count", tmp_path / "a.tif", "--no-prefilter", *given)
     code, _, err = cellseg(*args, "--output", tmp_path / "all", "--min-area", 0, "--max-area", 1e6)
     assert code == 0, err
-    every = load_result(tmp_path / "all" / "a.cellseg").table()[unit]
+    every = load_result(tmp_path / "all" / "a.cellseg").table.load()[unit]
     low, high = every.quantile(0.3), every.quantile(0.7)
     code, _, err = cellseg(*args, "--min-area", low, "--max-area", high)
     assert code == 0, err
     result = load_result(tmp_path / "a.cellseg")
-    assert sorted(result.table()[unit]) == sorted(every[(every >= low) & (every <= high)])
+    assert sorted(result.table.load()[unit]) == sorted(every[(every >= low) & (every <= high)])
     assert result.run["settings"]["min_area"] == pytest.approx(low)
     assert "px²" in err if unit == "area_px" else "µm²" in err
 
@@ -428,10 +428,10 @@ def test_area_limits_without_a_pixel_size_are_the_images_pixels(cellseg, tmp_pat
     unsized(tmp_path / "a.tif")
     args = ("count", tmp_path / "a.tif", "--no-prefilter", "--diameter", "10")
     assert cellseg(*args, "--output", tmp_path / "all", "--min-area", 0, "--max-area", 1e6)[0] == 0
-    every = load_result(tmp_path / "all" / "a.cellseg").table()["area_px"]
+    every = load_result(tmp_path / "all" / "a.cellseg").table.load()["area_px"]
     code, _, err = cellseg(*args, "--min-area", every.median() + 0.1, "--max-area", 1e6)
     assert code == 0, err
-    found = load_result(tmp_path / "a.cellseg").table()["area_px"]
+    found = load_result(tmp_path / "a.cellseg").table.load()["area_px"]
     assert sorted(found) == sorted(every[every > every.median() + 0.1])
 
 

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from synthetic import write_disc_slide
 
+from cellseg import run as pipeline
 from cellseg.cli import main
 from cellseg.network.threshold import ThresholdDetector
-from cellseg.pipeline import run as pipeline
 from cellseg.table.doubts import FEWEST
 
 

@@ -21,11 +21,11 @@ from synthetic import write_disc_slide
 
 from cellseg.counting.dask.connect import connected
 from cellseg.counting.request import CountRequest
-from cellseg.errors import CellsegError, InputError, RegionError, SettingsError
+from cellseg.errors import CellsegError, InputError, Notice, RegionError, SettingsError
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
-from cellseg.result.result import load_result
-from cellseg.run import CountResult, Note, TileDone, detector_key, run
+from cellseg.result import load_result
+from cellseg.run import CountResult, TileDone, detector_key, run
 
 distributed = pytest.importorskip("distributed")
 cloudpickle = pytest.importorskip("cloudpickle")
@@ -73,7 +73,7 @@ def counted(request, detector=None):
 
 
 def same(first, second):
-    a, b = first.cells.folder, second.cells.folder
+    a, b = first.folder, second.folder
     assert (a / "cells.csv").read_bytes() == (b / "cells.csv").read_bytes()
     for one, other in zip(load_result(a).labels(), load_result(b).labels(), strict=True):
         assert np.array_equal(np.asarray(one), np.asarray(other))
@@ -87,7 +87,7 @@ def test_the_result_is_that_of_one_process(slide, threads, tmp_path):
     same(serial, clustered)
     done = [event for event in events if isinstance(event, TileDone)]
     assert sorted(event.done for event in done) == list(range(1, TILES + 1))
-    record = load_result(clustered.cells.folder).run
+    record = load_result(clustered.folder).run
     assert record["settings"]["engine"] == "dask"
     assert {"detect", "merge", "measure", "write", "wait for the cluster"} <= set(record["seconds"])
 
@@ -171,11 +171,11 @@ def test_an_interrupted_run_goes_on_here_or_there_and_leaves_the_cluster_usable(
     elsewhere = replace(request, engine="local", scheduler=None)
     finished, events = counted(elsewhere)
     first = next(event for event in events if isinstance(event, TileDone))
-    assert any("going on" in event.text for event in events if isinstance(event, Note))
+    assert any("going on" in str(event) for event in events if isinstance(event, Notice))
     assert first.done == 1
     same(whole, finished)
     _, events = counted(request)
-    assert any("nothing to do" in event.text for event in events if isinstance(event, Note))
+    assert any("nothing to do" in str(event) for event in events if isinstance(event, Notice))
 
 
 def wait_until(condition):

@@ -13,7 +13,7 @@ from synthetic import FluorescenceScene, draw_fluorescence
 from synthetic.stained import StainedScene, draw_stained
 
 from cellseg.network.threshold import ThresholdDetector
-from cellseg.result.result import load_result
+from cellseg.result import load_result
 from cellseg.run import CountRequest, CountResult, run
 from cellseg.stain.contrast import look_at
 
@@ -93,8 +93,8 @@ def test_an_empty_field_counts_as_nothing_and_is_told(tmp_path, name):
     tifffile.imwrite(path, pixels, photometric="rgb" if pixels.ndim == 3 else "minisblack")
     result = counted(path)
     assert len(result.cells) == 0
-    assert SAID in result.cells.warnings
-    assert SAID in load_result(result.cells.folder).run["warnings"]
+    assert SAID in result.warnings
+    assert SAID in load_result(result.folder).run["warnings"]
 
 
 def test_what_cannot_be_read_of_an_empty_field_is_said(tmp_path):
@@ -102,9 +102,9 @@ def test_what_cannot_be_read_of_an_empty_field_is_said(tmp_path):
     tifffile.imwrite(path, EMPTY["16 bit, white"](np.random.default_rng(5)), rowsperstrip=16)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
     result = counted(path)
-    assert SAID in result.cells.warnings
+    assert SAID in result.warnings
     assert result.tiles_failed == 1
-    assert not load_result(result.cells.folder).is_complete
+    assert not load_result(result.folder).is_complete
 
 
 @pytest.mark.parametrize("name", EMPTY)
@@ -147,7 +147,7 @@ def test_a_field_that_is_hardly_more_than_noise_is_told(tmp_path, snr, told):
     rng = np.random.default_rng(snr)
     pixels = 300 + 20 * (white_noise(rng) + snr * discs(rng, spacing=60, radius=10))
     tifffile.imwrite(tmp_path / "faint.tif", pixels.astype(np.uint16))
-    warnings = counted(tmp_path / "faint.tif").cells.warnings
+    warnings = counted(tmp_path / "faint.tif").warnings
     assert any("noise may be counted" in line for line in warnings) == told
 
 
@@ -161,8 +161,8 @@ def test_a_single_nucleus_is_counted_alone(tmp_path):
     tifffile.imwrite(path, (pixels + 400 * nucleus).astype(np.uint16))
     result = counted(path)
     assert len(result.cells) == 1
-    assert not any("noise may be counted" in line for line in result.cells.warnings)
-    settings = load_result(result.cells.folder).run["settings"]
+    assert not any("noise may be counted" in line for line in result.warnings)
+    settings = load_result(result.folder).run["settings"]
     assert settings["intensity_high"] > 220
 
 
@@ -206,7 +206,7 @@ def test_stained_without_nuclei(tmp_path, name, packed):
     tifffile.imwrite(path, pixels, photometric="rgb")
     result = counted(path, protocol="he", prefilter=False)
     assert len(result.cells) == 0
-    assert SAID in result.cells.warnings
+    assert SAID in result.warnings
 
 
 def test_scenes_with_nuclei_are_not_empty():
@@ -224,4 +224,4 @@ def test_glass_without_tissue_is_told(tmp_path):
     tifffile.imwrite(path, np.full((512, 512, 3), 244, np.uint8), photometric="rgb")
     result = counted(path, protocol="he")
     assert len(result.cells) == 0
-    assert any("nothing is counted" in text for text in result.cells.warnings)
+    assert any("nothing is counted" in text for text in result.warnings)

@@ -11,7 +11,7 @@ from synthetic import draw_discs
 from cellseg.errors import CellsegError, InputError
 from cellseg.geometry import Box
 from cellseg.network.threshold import ThresholdDetector
-from cellseg.result.result import load_result
+from cellseg.result import load_result
 from cellseg.run import CountRequest, CountResult, run
 from cellseg.slide import open_slide
 
@@ -91,9 +91,9 @@ def test_the_count_or_the_refusal(tmp_path, name):
         return
     result = count(path)
     assert len(result.cells) == expected
-    assert any(NOTHING in text for text in result.cells.warnings) == (expected == 0)
+    assert any(NOTHING in text for text in result.warnings) == (expected == 0)
     if expected:
-        table = load_result(result.cells.folder).table()
+        table = load_result(result.folder).table.load()
         assert sorted(table["area_px"]) == sorted(DISCS.areas)
         measured = table[[name for name in table if name.startswith("intensity_")]]
         assert np.isfinite(measured.to_numpy(dtype=float)).all()
@@ -136,7 +136,7 @@ def test_a_turned_jpeg_is_counted_as_it_is_shown(tmp_path, turn):
     assert np.abs(read - shown).mean() < 2
     result = count(path)
     assert len(result.cells) == MANY
-    labels = np.asarray(load_result(result.cells.folder).labels()[0])
+    labels = np.asarray(load_result(result.folder).labels()[0])
     assert labels.shape == shown.shape[:2]
     darker = shown[..., 1] < (shown[..., 1].max() + shown[..., 1].min()) / 2
     assert ((labels > 0) == darker).mean() > 0.99

@@ -27,13 +27,13 @@ from cellseg.counting.plan import Plan, make_plan
 from cellseg.counting.request import CountRequest
 from cellseg.counting.sample import sample
 from cellseg.draw.overview import _outlined
-from cellseg.errors import OutputError, RegionError, SettingsError
+from cellseg.errors import Notice, OutputError, RegionError, SettingsError
 from cellseg.instances import Instances
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.network.tissue import TissueMask
 from cellseg.protocol import load_protocol
-from cellseg.result.result import load_result
-from cellseg.run import CountResult, Note, Started, TileDone, detector_key, run
+from cellseg.result import load_result
+from cellseg.run import CountResult, Started, TileDone, detector_key, run
 from cellseg.slide import open_slide
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
@@ -72,7 +72,7 @@ def test_every_disc_is_counted_with_its_area(slide):
 def test_labels_show_the_drawn_discs(slide):
     path, truth = slide
     result, _ = counted(request_for(path))
-    labels = np.asarray(load_result(result.cells.folder).labels()[0])
+    labels = np.asarray(load_result(result.folder).labels()[0])
     assert labels.dtype == np.uint32
     assert np.array_equal(labels > 0, truth.labels > 0)
     table = result.cells.table
@@ -86,22 +86,22 @@ def test_the_table_does_not_depend_on_the_tile(slide, tmp_path, tile):
     path, _ = slide
     reference, _ = counted(request_for(path, output=tmp_path / "a"))
     other, _ = counted(request_for(path, output=tmp_path / "b", tile_px=tile))
-    first = (reference.cells.folder / "cells.csv").read_bytes()
-    assert (other.cells.folder / "cells.csv").read_bytes() == first
+    first = (reference.folder / "cells.csv").read_bytes()
+    assert (other.folder / "cells.csv").read_bytes() == first
 
 
 def test_notes_say_what_was_chosen(tmp_path):
     path = tmp_path / "plain.tif"
     write_disc_slide(path, np.random.default_rng(3), shape=(200, 200))
     _, events = counted(CountRequest(image=path, prefilter=False))
-    said = " ".join(event.text for event in events if isinstance(event, Note))
+    said = " ".join(str(event) for event in events if isinstance(event, Notice))
     assert "chosen from the image" in said
 
 
 def test_run_json_records_how_it_was_made(slide):
     path, _ = slide
     result, _ = counted(request_for(path))
-    record = json.loads((result.cells.folder / "run.json").read_text())
+    record = json.loads((result.folder / "run.json").read_text())
     assert record["model"]["checksum"] == ThresholdDetector().info.checksum
     assert record["pixel_size"]["mpp"] == pytest.approx(0.5, rel=1e-3)
     assert record["protocol"]["tile_px"] == 128
@@ -121,7 +121,7 @@ def test_no_pixel_size_means_no_um_columns(tmp_path):
     assert len(result.cells) == truth.count
     assert not [name for name in result.cells.table.columns if name.endswith(("_um", "_um2"))]
     assert result.as_dict()["median_area_um2"] is None
-    assert any("--mpp" in event.text for event in events if isinstance(event, Note))
+    assert any("--mpp" in str(event) for event in events if isinstance(event, Notice))
 
 
 class Graded(ThresholdDetector):
@@ -171,8 +171,8 @@ def test_an_interrupted_run_goes_on_from_its_journal(slide, tmp_path):
     second = Interrupted(after=48 - 11)
     _, events = counted(request, second)
     assert second.left == 0
-    assert any("going on" in event.text for event in events if isinstance(event, Note))
-    assert (folder / "cells.csv").read_bytes() == (whole.cells.folder / "cells.csv").read_bytes()
+    assert any("going on" in str(event) for event in events if isinstance(event, Notice))
+    assert (folder / "cells.csv").read_bytes() == (whole.folder / "cells.csv").read_bytes()
 
 
 def test_a_changed_setting_starts_afresh_and_says_so(slide, tmp_path):
@@ -182,7 +182,7 @@ def test_a_changed_setting_starts_afresh_and_says_so(slide, tmp_path):
         counted(request, Interrupted(after=5))
     changed = replace(request, tile_px=256)
     result, events = counted(changed)
-    assert any("starting afresh" in event.text for event in events if isinstance(event, Note))
+    assert any("starting afresh" in str(event) for event in events if isinstance(event, Notice))
     assert len(result.cells) == truth.count
 
 
@@ -246,19 +246,19 @@ def test_counted_again_with_the_same_settings_there_is_nothing_to_do(slide, tmp_
     first, _ = counted(request)
     untouched = Interrupted(after=0)
     again, events = counted(replace(request, export=("labels.tif",)), untouched)
-    assert any("nothing to do" in event.text for event in events if isinstance(event, Note))
+    assert any("nothing to do" in str(event) for event in events if isinstance(event, Notice))
     assert again.as_dict() == first.as_dict() | {"seconds": again.as_dict()["seconds"]}
-    assert str(again.cells.summary) == str(first.cells.summary)
-    assert again.cells.summary == first.cells.summary
-    assert (again.cells.folder / "labels.tif").is_file()
+    assert str(again.summary) == str(first.summary)
+    assert again.summary == first.summary
+    assert (again.folder / "labels.tif").is_file()
     with pytest.raises(OutputError, match=r"discs\.cellseg: holds a count with other.*--overwrite"):
         counted(replace(request, score=0.9), untouched)
-    assert (again.cells.folder / "labels.tif").is_file()
+    assert (again.folder / "labels.tif").is_file()
     with pytest.raises(KeyboardInterrupt):
         counted(replace(request, score=0.9, overwrite=True), untouched)
-    (again.cells.folder / "labels.tif").write_bytes(b"cut off")
+    (again.folder / "labels.tif").write_bytes(b"cut off")
     counted(replace(request, export=("labels.tif",)), untouched)
-    assert (again.cells.folder / "labels.tif").stat().st_size > 1000
+    assert (again.folder / "labels.tif").stat().st_size > 1000
 
 
 def test_every_field_of_a_plan_is_in_the_resume_key(slide):
@@ -286,7 +286,7 @@ def test_another_grid_of_the_same_tile_size_is_another_count(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         counted(given, Interrupted(after=1))
     result, events = counted(fitted)
-    assert any("starting afresh" in event.text for event in events if isinstance(event, Note))
+    assert any("starting afresh" in str(event) for event in events if isinstance(event, Notice))
     undisturbed, _ = counted(replace(fitted, output=tmp_path / "undisturbed"))
     assert result.cells.table.equals(undisturbed.cells.table)
 
@@ -325,7 +325,7 @@ def test_an_instance_that_the_run_cannot_have_made_is_no_part_of_it(slide, tmp_p
             counted(request, Interrupted(after=5))
         tamper(tmp_path / "discs.cellseg" / "journal.sqlite", damage)
         events = run(request, detector=ThresholdDetector())
-        said = [event.text for event in takewhile(lambda e: isinstance(e, Note), events)]
+        said = [event.text for event in takewhile(lambda e: isinstance(e, Notice), events)]
         events.close()
         assert "the journal is damaged: starting afresh" in said, damage
     result, _ = counted(request)
@@ -377,7 +377,7 @@ def test_a_file_name_that_is_no_utf8_is_counted_like_any_other(slide, tmp_path):
         pytest.skip("this file system takes UTF-8 names only")
     result, _ = counted(request_for(odd))
     assert len(result.cells) == truth.count
-    record = json.loads((result.cells.folder / "run.json").read_text())
+    record = json.loads((result.folder / "run.json").read_text())
     assert record["image"]["path"].endswith("sl\\udce4de.tif")
 
 
@@ -393,12 +393,12 @@ def test_the_second_image_of_a_file_is_counted_where_it_is_asked_for(tmp_path):
         for picture in drawn:
             writer.write(picture.image, photometric="rgb", metadata=None)
     first, events = counted(request_for(path))
-    assert any("first of 2 images" in event.text for event in events if isinstance(event, Note))
+    assert any("first of 2 images" in str(event) for event in events if isinstance(event, Notice))
     assert len(first.cells) == drawn[0].count
     second, events = counted(request_for(path, series=1, overwrite=True))
-    assert not any("images is read" in event.text for event in events if isinstance(event, Note))
+    assert not any("images is read" in str(event) for event in events if isinstance(event, Notice))
     assert len(second.cells) == drawn[1].count
-    assert load_result(second.cells.folder).run["settings"]["series"] == 1
+    assert load_result(second.folder).run["settings"]["series"] == 1
 
 
 def test_the_overview_shows_the_tissue_where_it_is(tmp_path, monkeypatch):
@@ -451,7 +451,7 @@ def test_a_tile_that_rotted_in_a_good_slide_costs_that_tile_alone(tmp_path, leve
     result, _ = counted(request_for(path, prefilter=True))
     assert 1 <= result.tiles_failed <= 4
     assert 0.9 * drawn.count <= len(result.cells) < drawn.count
-    assert (result.cells.folder / "overview.png").is_file()
+    assert (result.folder / "overview.png").is_file()
 
 
 class Damaged:
@@ -491,8 +491,8 @@ def test_a_damaged_tile_is_left_out_and_said(slide, damaged, tmp_path):
     assert result.tiles_failed == 1
     assert 0 < len(result.cells) < truth.count
     assert len(result.cells) >= truth.count * 0.9
-    assert any("did not decode" in text for text in result.cells.warnings)
-    record = json.loads((result.cells.folder / "run.json").read_text())
+    assert any("did not decode" in text for text in result.warnings)
+    record = json.loads((result.folder / "run.json").read_text())
     (lost,) = record["tiles"]["failed"]
     y0, x0, y1, x1 = lost["box"]
     assert 256 <= y0 <= 300 <= 310 <= y1 <= 384
@@ -522,19 +522,19 @@ def test_a_damaged_block_costs_its_own_region_and_not_the_networks_tile(tmp_path
         file.write(bytes(min(400, size // 2 - 8)))
     result, _ = counted(request)
     assert result.tiles_failed == 1
-    record = json.loads((result.cells.folder / "run.json").read_text())
+    record = json.loads((result.folder / "run.json").read_text())
     (lost,) = record["tiles"]["failed"]
     y0, x0, y1, x1 = lost["box"]
     assert y0 <= 128 < 256 <= y1 < 400
     assert x0 <= 256 < 384 <= x1
     assert (y1 - y0) * (x1 - x0) < 512 * 512 / 3
     names = ["centroid_y_px", "centroid_x_px", "area_px"]
-    before, now = (load_result(r.cells.folder).table()[names] for r in (whole, result))
+    before, now = (load_result(r.folder).table.load()[names] for r in (whole, result))
     outside = (before.centroid_y_px - 192).abs().gt(90) | (before.centroid_x_px - 320).abs().gt(90)
     there = {tuple(row) for row in now.itertuples(index=False)}
     assert {tuple(row) for row in before[outside].itertuples(index=False)} <= there
     assert len(now) < len(before)
-    assert "whole or in part" in " ".join(result.cells.warnings)
+    assert "whole or in part" in " ".join(result.warnings)
 
 
 def test_a_tile_that_failed_before_the_interruption_is_read_again(slide, monkeypatch, tmp_path):
@@ -572,7 +572,7 @@ def test_labels_tif_has_the_slides_own_size(slide):
     path, truth = slide
     request = request_for(path, protocol=PROTOCOL.changed(mpp=1.0), export=("labels.tif",))
     result, _ = counted(request)
-    labels = tifffile.imread(result.cells.folder / "labels.tif")
+    labels = tifffile.imread(result.folder / "labels.tif")
     assert labels.shape == truth.labels.shape
     assert labels.dtype == np.uint32
     agreement = np.mean((labels > 0) == (truth.labels > 0))
@@ -607,10 +607,10 @@ def test_many_outlines_beyond_the_size_limits_are_told(slide):
     middle = float(np.median(truth.areas)) * 0.25
     result, _ = counted(request_for(path, protocol=PROTOCOL.changed(max_area_um2=middle)))
     left_out = truth.count - len(result.cells)
-    (said,) = [text for text in result.cells.warnings if "left out" in text]
+    (said,) = [text for text in result.warnings if "left out" in text]
     assert f"{left_out} outlines beside {len(result.cells)} cells" in said
     whole, _ = counted(request_for(path, overwrite=True))
-    assert not any("left out" in text for text in whole.cells.warnings)
+    assert not any("left out" in text for text in whole.warnings)
 
 
 @pytest.mark.parametrize(
@@ -636,20 +636,20 @@ def test_without_a_pixel_size_the_limits_are_told_in_pixels(tmp_path):
     path = tmp_path / "bare.tif"
     write_disc_slide(path, np.random.default_rng(7), layout=PyramidLayout(mpp=None, levels=1))
     result, _ = counted(request_for(path, protocol=PROTOCOL.changed(max_area_um2=25.0)))
-    (said,) = [text for text in result.cells.warnings if "left out" in text]
+    (said,) = [text for text in result.warnings if "left out" in text]
     assert "smaller than 0 or larger than 100 px²: " in said
 
 
 def test_a_new_count_says_that_corrections_were_of_another(slide, tmp_path):
     path, _ = slide
     first, events = counted(request_for(path, output=tmp_path))
-    notes = [event.text for event in events if isinstance(event, Note)]
+    notes = [str(event) for event in events if isinstance(event, Notice)]
     assert not any("corrections" in text for text in notes)
-    (first.cells.folder / "corrections.json").write_text("{}")
+    (first.folder / "corrections.json").write_text("{}")
     _, events = counted(request_for(path, output=tmp_path, score=0.9, overwrite=True))
-    notes = [event.text for event in events if isinstance(event, Note)]
+    notes = [str(event) for event in events if isinstance(event, Notice)]
     assert any("corrections of an earlier count" in text for text in notes)
-    assert (first.cells.folder / "corrections.json").read_text() == "{}"
+    assert (first.folder / "corrections.json").read_text() == "{}"
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 from synthetic import PyramidLayout, draw_discs, write_pyramid
 
 from cellseg.errors import InputError
-from cellseg.result.result import load_result
+from cellseg.result import load_result
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL and no fork there")
 

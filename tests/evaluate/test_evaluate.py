@@ -245,16 +245,16 @@ def test_calibrate_writes_a_protocol_by_which_counts_carry_an_interval(tmp_path,
     )
     *_, last = run(request, detector=detector)
     assert isinstance(last, CountResult)
-    assert last.cells.summary.cells_interval == (4, 5)
-    assert "95 %: 4 … 5" in str(last.cells.summary)
-    record = json.loads((last.cells.folder / "run.json").read_text())
+    assert last.summary.cells_interval == (4, 5)
+    assert "95 %: 4 … 5" in str(last.summary)
+    record = json.loads((last.folder / "run.json").read_text())
     assert record["summary"]["cells_interval"] == [4, 5]
     # Another score or other weights: the interval does not hold.
     for changed in ({"score": 0.9}, {}):
         if not changed:
             detector.info = DetectorInfo("other", "f" * 64, ("nucleus",), "nucleus")
         *_, last = run(replace(request, **changed), detector=detector)
-        assert last.cells.summary.cells_interval is None
+        assert last.summary.cells_interval is None
 
 
 def test_images_of_several_protocols_are_not_calibrated_together(tmp_path, stand_in):

@@ -25,6 +25,7 @@ import pytest
 import roifile
 import shapely
 import tifffile
+from finished import Report, left_by
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -36,7 +37,6 @@ from scipy.ndimage import label as label_image
 
 from cellseg.annotations.coco import read_coco
 from cellseg.cli import main
-from cellseg.counting.report import Report
 from cellseg.errors import InputError, OutputError, SettingsError
 from cellseg.export import EXPORTS, _cells, cells_xlsx, check_exports, export, labels_tiff
 from cellseg.export._outlines import outlines
@@ -81,7 +81,7 @@ def make(path: Path, where: Frame, boxes: list[tuple[int, int, int, int]]) -> Re
     )
     with ResultFolder.open(path, key="k") as folder:
         folder.add_cells(pd.DataFrame({"area_px": instances.areas}), instances)
-        return folder.finish(report)
+        return left_by(folder, report)
 
 
 @pytest.mark.parametrize("downsample", [1.0, 2.0, 1.7, 0.5, 0.37])
@@ -270,7 +270,7 @@ def counted(
     with ResultFolder.open(path, key="k") as folder:
         if masks:
             folder.add_cells(table[[c.name for c in report.columns if c.name in table]], instances)
-        return folder.finish(report)
+        return left_by(folder, report)
 
 
 @pytest.fixture(scope="module", params=[1.0, 2.0, 0.6])
@@ -289,7 +289,7 @@ def areas_of(result: Result) -> dict[int, float]:
 
 
 def classes_of(result: Result) -> dict[int, str]:
-    table = result.table()
+    table = result.table.load()
     return dict(zip(table["label"].tolist(), table["class"].tolist(), strict=True))
 
 
@@ -310,7 +310,7 @@ def test_geojson_for_qupath(cells, name):
     collection = json.loads(data)
     assert collection["type"] == "FeatureCollection"
     areas, classes = areas_of(cells), classes_of(cells)
-    table = cells.table().set_index("label")
+    table = cells.table.load().set_index("label")
     assert sorted(int(f["properties"]["name"]) for f in collection["features"]) == sorted(areas)
     colours = {}
     for feature in collection["features"]:
@@ -369,7 +369,7 @@ def test_coco_json_trains_as_it_is(tmp_path, beside):
     result = counted(tmp_path / "slide.cellseg", classes=["tumour", "stroma"])
     data = read_coco(export(result.path, "cells.coco.json"), images=None if beside else tmp_path)
     (image,) = data.images
-    assert len(image.masks) == len(result.rows())
+    assert len(image.masks) == len(result.table)
     assert data.classes == ("tumour", "stroma")
     assert image.mpp == 0.25
     assert image.light == "transmitted"
@@ -415,7 +415,7 @@ def test_parquet_by_pyarrow(cells):
     file = pq.ParquetFile(export(cells.path, "cells.parquet"))
     units = {f.name: f.metadata[b"unit"].decode() for f in file.schema_arrow}
     assert (units["area_um2"], units["perimeter_px"], units["class"]) == ("µm²", "px", "")
-    expected = cells.table()
+    expected = cells.table.load()
     found = file.read().to_pandas()
     assert list(found.columns) == list(expected.columns)
     assert found["class"].tolist() == expected["class"].tolist()
@@ -442,7 +442,7 @@ def test_xlsx_by_openpyxl(cells, monkeypatch):
         for names, *values in [list(book[sheet].values)]
         for row in values
     ]
-    expected = cells.table()
+    expected = cells.table.load()
     assert [row["label"] for row in rows] == expected["label"].tolist()
     assert sum(row["area_px"] for row in rows) == pytest.approx(
         sum(areas_of(cells).values()), rel=1e-6
@@ -483,8 +483,8 @@ def test_spatialdata_by_spatialdata(tmp_path, mpp):
     labels = np.asarray(found.labels["cells"])
     assert np.array_equal(labels, np.asarray(result.labels()[0]))
     table = found.tables["table"]
-    assert table.obs["label"].tolist() == result.table()["label"].tolist()
-    assert table.obs["class"].astype(str).tolist() == result.table()["class"].tolist()
+    assert table.obs["label"].tolist() == result.table.load()["label"].tolist()
+    assert table.obs["class"].astype(str).tolist() == result.table.load()["class"].tolist()
     systems = {"global": 1.0} if mpp is None else {"global": 1.0, "um": mpp}
     assert {*found.coordinate_systems} == {*systems}
     for system, pixel in systems.items():
@@ -503,7 +503,7 @@ def test_h5ad_by_anndata(tmp_path, mpp):
 
     result = counted(tmp_path / "a.cellseg", downsample=2.0, mpp=mpp)
     found = anndata.read_h5ad(export(result.path, "cells.h5ad"))
-    table = result.table()
+    table = result.table.load()
     assert found.obs["label"].tolist() == table["label"].tolist()
     assert found.obs["class"].astype(str).tolist() == table["class"].tolist()
     areas = found[:, "area_px"].X[:, 0]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellseg.pipeline.cells import Cells
+from cellseg.api import Cells
 from cellseg.table import Scale
 from cellseg.table.summary import SummaryBuilder
 

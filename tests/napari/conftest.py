@@ -13,9 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from finished import Report, left_by
 
-from cellseg.counting.report import Report
-from cellseg.draw.overview import Overview
 from cellseg.geometry import Frame
 from cellseg.instances import Instances
 from cellseg.result.folder import ResultFolder
@@ -84,11 +83,11 @@ def _write_result(folder: Path, slide: Path, *, mpp: float | None = MPP) -> Path
             "settings": {"z": None, "t": None},
             "summary": SUMMARY.as_dict(),
         },
-        overview=Overview(image=np.full((60, 80, 3), 200, np.uint8), downsample=20.0, mpp=mpp),
+        overview=np.full((60, 80, 3), 200, np.uint8),
     )
     with ResultFolder.open(folder, key="test") as result:
         result.add_cells(pd.DataFrame({"area_px": [384.0, 384.0]}), cells)
-        result.finish(report)
+        left_by(result, report)
     return folder
 
 

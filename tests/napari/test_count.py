@@ -28,7 +28,7 @@ from cellseg.annotations.region import Region, Regions
 from cellseg.errors import SettingsError
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
-from cellseg.result.result import load_result
+from cellseg.result import load_result
 from cellseg.run import CountResult, Started, TileDone
 from cellseg.slide import open_slide
 
@@ -80,7 +80,7 @@ def test_masks_appear_tile_by_tile_and_the_result_takes_their_place(
     assert [one.name for one in viewer.layers] == ["discs", "discs nucleus"], "the slide stays one"
     ((cells, opened),) = results_in(viewer)
     result = load_result(discs.with_suffix(".cellseg"))
-    assert len(opened.rows) == len(result.table())
+    assert len(opened.rows) == len(result.table.load())
     assert np.array_equal(np.asarray(cells.data[0]), np.asarray(result.labels()[0]))
     np.testing.assert_allclose(cells.scale, layer.scale)
     # The preview had the same cells, but for those that seams cut.
@@ -112,7 +112,7 @@ def test_only_drawn_shapes_are_counted(viewer: ViewerModel, discs: Path) -> None
     shapes.add(np.array([[0, 0], [5, 5]]), shape_type="line")
     form = Form(layer=layer, where="drawn shapes", shapes=shapes)
     (result,) = [e for e in counting(form).events() if isinstance(e, CountResult)]
-    assert result.cells.folder.name == "discs.cellseg"
+    assert result.folder.name == "discs.cellseg"
     assert set(result.cells.table["region"]) == {"region 1"}
     table = result.cells.table
     assert len(table) > 10
@@ -170,7 +170,7 @@ def test_the_regions_of_a_result_are_shown_with_their_names(
     request = replace(request, protocol=PROTOCOL, prefilter=False, regions=regions)
     run = Counting(request, detector=ThresholdDetector())
     (done,) = [e for e in run.events() if isinstance(e, CountResult)]
-    layers = [Layer.create(*data) for data in read_result(done.cells.folder)]
+    layers = [Layer.create(*data) for data in read_result(done.folder)]
     (layer,) = [layer for layer in layers if layer.name == "discs regions"]
     assert isinstance(layer, Shapes)
     assert layer.features["name"].tolist() == ["front", "front", "region 1"]
@@ -179,8 +179,8 @@ def test_the_regions_of_a_result_are_shown_with_their_names(
     world = [layer.data_to_world(point) for point in layer.data[0]]
     expected = np.array([20, 40, 120, 240]) * 0.5 - 0.25
     assert [*np.min(world, axis=0), *np.max(world, axis=0)] == pytest.approx(expected)
-    (done.cells.folder / "regions.geojson").write_text("{")
-    assert "discs regions" not in [data[1]["name"] for data in read_result(done.cells.folder)]
+    (done.folder / "regions.geojson").write_text("{")
+    assert "discs regions" not in [data[1]["name"] for data in read_result(done.folder)]
 
 
 def test_a_finished_count_shows_the_regions_it_was_made_in(

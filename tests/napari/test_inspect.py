@@ -26,7 +26,7 @@ from cellseg.counting.request import CountRequest
 from cellseg.derive.corrections import Corrections
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
-from cellseg.run import run
+from cellseg.run import run, save
 
 PROTOCOL = load_protocol("he").changed(mpp=1.0, min_area_um2=0.0, tile_px=256, largest_cell_um=40.0)
 """The slide has 0.5 µm/px: a lattice pixel is two of its pixels, 1 µm, wide."""
@@ -295,7 +295,7 @@ def test_a_corrected_result_opens_and_says_where_to_go_on(
 ) -> None:
     corrections = corrections_of(inspector)
     corrections.delete([1])
-    saved = corrections.save()
+    saved = save(corrections)
     *_, (levels, look, _) = read_result(saved.path)
     opened = look["metadata"]["cellseg"]
     assert isinstance(opened, Opened)

@@ -21,11 +21,11 @@ from napari.components import ViewerModel
 from napari.layers import Layer
 from npe2 import PluginManifest
 
-from cellseg.derive.expand import expand
 from cellseg.errors import InputError, RegionError
 from cellseg.geometry import Box
 from cellseg.result.folder import ResultFolder
 from cellseg.result.result import Result, load_result
+from cellseg.run import change
 from cellseg.slide import Slide, open_slide
 from cellseg.slide.formats import ENDINGS
 
@@ -133,7 +133,7 @@ def test_cells_lie_on_the_slide_in_um(viewer: ViewerModel, result: Path) -> None
 
 
 def test_cells_around_the_nuclei_open_below_them(viewer: ViewerModel, result: Path) -> None:
-    expand(result, 2.0)
+    change(result, expand=2.0)
     layers = shown(viewer, result)
     around, nuclei = layers[-2:]
     assert (around.name, nuclei.name) == ("slide cells", "slide nucleus")

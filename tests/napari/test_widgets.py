@@ -26,7 +26,7 @@ from cellseg.cli.view import require_display
 from cellseg.errors import SettingsError
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
-from cellseg.result.result import load_result
+from cellseg.result import load_result
 
 if TYPE_CHECKING:
     import napari
@@ -486,7 +486,7 @@ def test_correcting_in_the_window(
     buttons["Save"].click()
     assert pump(lambda: "saved in" in inspected.correct.state.text(), 60)
     saved = load_result(corrections.result.path.with_name("discs.corrected.cellseg"))
-    assert len(saved.table()) == len(corrections) == count - 1
+    assert len(saved.table.load()) == len(corrections) == count - 1
     inspected.correct.export(tmp_path / "data")
     assert (tmp_path / "data" / "annotations.json").is_file()
     assert "cellseg train" in told[-1]
@@ -723,7 +723,7 @@ def test_classes_are_saved_with_the_result(
     box.buttons["Save classes"].click()
     assert pump(lambda: any("classes saved" in text for text in told), 60)
     result = load_result(folder)
-    classes = result.table()["class"]
+    classes = result.table.load()["class"]
     assert tuple((classes == name).sum() for name in ("negative", "1+", "2+", "3+")) == grades
     opened = inspected.inspector.opened
     assert opened.result.run["classification"]["markers"][0]["threshold"] == list(thresholds)

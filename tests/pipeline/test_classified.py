@@ -7,6 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
+from finished import classify_result
 from PIL import Image
 from synthetic import PyramidLayout, draw_discs, write_pyramid
 
@@ -15,11 +16,9 @@ from cellseg.derive.corrections import Corrections
 from cellseg.errors import InputError, SettingsError
 from cellseg.export import export
 from cellseg.network.threshold import ThresholdDetector
-from cellseg.pipeline.classified import classify_result
 from cellseg.protocol import Marker, load_protocol
-from cellseg.result import publish
-from cellseg.result.result import load_result
-from cellseg.run import CountResult, run
+from cellseg.result import load_result, publish
+from cellseg.run import CountResult, run, save
 
 PROTOCOL = load_protocol("ihc").changed(
     mpp=1.0, min_area_um2=0.0, tile_px=128, largest_cell_um=40.0
@@ -32,7 +31,7 @@ def count(path, **settings):
     request = CountRequest(image=path, protocol=PROTOCOL.changed(**settings), prefilter=False)
     *_, last = run(request, detector=ThresholdDetector())
     assert isinstance(last, CountResult)
-    return last.cells.folder
+    return last.folder
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +74,11 @@ def one(threshold, **more):
 
 def test_positive_and_negative_everywhere(folder):
     before = load_result(folder)
-    table = before.table()
+    table = before.table.load()
     outlines = pixels(before.path / "outlines.png")
     done = classify_result(folder, one("auto", name="DAB"))
     result = done.result
-    after = result.table()
+    after = result.table.load()
     positive = (np.arange(1, len(table) + 1) % 5 == 0).sum()
     assert after["class"].value_counts()["positive"] == positive
     assert after.drop(columns="class").equals(table.drop(columns="class"))
@@ -105,10 +104,10 @@ def test_positive_and_negative_everywhere(folder):
 def test_classified_again_and_again(folder):
     once = classify_result(folder, one((0.05, 0.1, 0.15))).result
     assert once.run["class_names"] == ["negative", "1+", "2+", "3+"]
-    table = once.table()
+    table = once.table.load()
     for thresholds in (0.1, (0.05, 0.1, 0.15)):
         again = classify_result(folder, one(thresholds)).result
-    assert again.table().equals(table)
+    assert again.table.load().equals(table)
     (first,), (second,) = (r.run["summary"]["labelling"] for r in (once, again))
     assert first == second
     assert first["h_score"] > 0
@@ -120,7 +119,7 @@ def test_combinations_of_markers_are_counted(folder):
     result = classify_result(folder, markers).result
     counts = result.run["summary"]["cells_per_class"]
     assert list(counts) == ["DAB- red-", "DAB- red+", "DAB+ red-", "DAB+ red+"]
-    assert sum(counts.values()) == len(result.table())
+    assert sum(counts.values()) == len(result.table.load())
     assert [marker["name"] for marker in result.run["summary"]["labelling"]] == ["DAB", "red"]
     assert counts["DAB+ red+"] == result.run["summary"]["labelling"][0]["positive"]
 
@@ -170,7 +169,7 @@ def test_killed_while_it_publishes_it_is_whole_afterwards(folder, step, monkeypa
     monkeypatch.undo()
     result = classify_result(folder, one(0.1)).result
     assert result.changed() is None
-    assert (result.table()["class"] == "positive").any()
+    assert (result.table.load()["class"] == "positive").any()
 
 
 def test_a_disk_that_refuses_leaves_the_classes_as_they_were(folder, monkeypatch):
@@ -192,7 +191,7 @@ def test_a_disk_that_refuses_leaves_the_classes_as_they_were(folder, monkeypatch
 
 
 def test_corrections_from_before_and_after(folder):
-    density = load_result(folder).table()["dab_od_mean"]
+    density = load_result(folder).table.load()["dab_od_mean"]
     brown, blue = (np.flatnonzero(density > 0.1) + 1).tolist(), np.flatnonzero(density < 0.1) + 1
     corrections = Corrections.open(folder)
     corrections.delete(brown[:1])
@@ -202,8 +201,8 @@ def test_corrections_from_before_and_after(folder):
     again = Corrections.open(folder)
     again.classify(blue[1:2].tolist(), "positive")
     summary = again.recount()
-    saved = again.save()
-    table = saved.table()
+    saved = save(again)
+    table = saved.table.load()
     classes = table["class"].value_counts()
     automatic = load_result(folder).run["summary"]["cells_per_class"]["positive"]
     # A brown disc deleted, one split in two, one cell called positive by hand.
@@ -212,7 +211,7 @@ def test_corrections_from_before_and_after(folder):
     assert summary.labelling[0]["positive"] == classes["positive"]
     assert saved.run["summary"]["labelling"][0]["positive"] == classes["positive"]
     other = classify_result(saved.path, one(9.0)).result
-    assert set(other.table()["class"]) == {"negative", "mitosis: negative"}
+    assert set(other.table.load()["class"]) == {"negative", "mitosis: negative"}
 
 
 def test_a_protocol_classifies_and_an_interrupted_run_does_it_later(slide, tmp_path):

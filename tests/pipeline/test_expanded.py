@@ -9,21 +9,20 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
+from finished import classify_result, expand_result
 from synthetic import PyramidLayout, write_pyramid
 
 import cellseg.derive.expand as expanding
 from cellseg.counting.request import CountRequest
-from cellseg.derive.corrections import Corrections, open_result_slide
+from cellseg.derive.corrections import Corrections
 from cellseg.draw.overlay import overlay
 from cellseg.errors import InputError, SettingsError
 from cellseg.export import export
 from cellseg.geometry import Box
 from cellseg.network.threshold import ThresholdDetector
-from cellseg.pipeline.classified import classify_result
-from cellseg.pipeline.expanded import expand_result
 from cellseg.protocol import Marker, load_protocol
-from cellseg.result.result import load_result
-from cellseg.run import CountResult, run
+from cellseg.result import load_result
+from cellseg.run import CountResult, run, save
 
 PROTOCOL = load_protocol("ihc").changed(
     mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=30.0
@@ -48,7 +47,7 @@ def count(path, **settings):
     request = CountRequest(image=path, protocol=PROTOCOL, prefilter=False, **settings)
     *_, last = run(request, detector=ThresholdDetector())
     assert isinstance(last, CountResult)
-    return last.cells.folder
+    return last.folder
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +60,7 @@ def counted(tmp_path_factory):
     image[discs([*ALONE, *PAIRS, *partners], RADIUS)] = BLUE
     write_pyramid(path, image, layout=PyramidLayout(mpp=0.5, tile_px=128))
     folder = count(path)
-    assert len(load_result(folder).table()) == len(ALONE) + 2 * len(PAIRS)
+    assert len(load_result(folder).table.load()) == len(ALONE) + 2 * len(PAIRS)
     return folder
 
 
@@ -77,9 +76,9 @@ def folder(tmp_path, counted):
 
 def test_areas_means_and_labels(folder):
     before = load_result(folder)
-    old_table, lines = before.table(), before.table_path.read_text().splitlines()
+    old_table, lines = before.table.load(), before.table_path.read_text().splitlines()
     result = expand_result(folder, BY_PX * 0.5).result
-    table = result.table()
+    table = result.table.load()
     assert result.changed() is None
     pd.testing.assert_frame_equal(table[list(old_table)], old_table)
     new = result.table_path.read_text().splitlines()
@@ -120,7 +119,7 @@ def test_areas_means_and_labels(folder):
 def read_pixels(folder):
     result = load_result(folder)
     frame = result.frame
-    with open_result_slide(result) as slide:
+    with result.slide() as slide:
         return slide.read(
             Box(0, 0, frame.lattice_height, frame.lattice_width), downsample=frame.downsample
         )
@@ -128,11 +127,11 @@ def read_pixels(folder):
 
 def test_the_same_whatever_the_blocks_and_twice(folder, monkeypatch):
     first = expand_result(folder, 5).result
-    table, cells = first.table(), first.labels("cells")[0][...]
+    table, cells = first.table.load(), first.labels("cells")[0][...]
     for block in (64, 256):
         monkeypatch.setattr(expanding, "BLOCK_PX", block)
         again = expand_result(folder, 5).result
-        pd.testing.assert_frame_equal(again.table(), table)
+        pd.testing.assert_frame_equal(again.table.load(), table)
         np.testing.assert_array_equal(again.labels("cells")[0][...], cells)
     assert again.changed() is None
     assert len(expand_result(folder, 2).result.run["columns"]) == len(first.run["columns"])
@@ -145,7 +144,7 @@ def test_with_a_count_exports_classes_and_again(folder, monkeypatch):
     settings = {"expand": 5.0, "export": ("cells.geojson",)}
     monkeypatch.setattr(f"{__name__}.PROTOCOL", PROTOCOL.changed(classify=(marker,)))
     there = count(slide, **settings)
-    table = load_result(there).table()
+    table = load_result(there).table.load()
     assert set(table["class"]) == {"positive"}  # glass is in every ring
     told = json.loads((there / "cells.geojson").read_text())
     features = told if isinstance(told, list) else told["features"]
@@ -157,7 +156,7 @@ def test_with_a_count_exports_classes_and_again(folder, monkeypatch):
     assert count(slide, **{**settings, "expand": 2.0}) == there
     again = load_result(there)
     assert again.run["expansion"]["by"] == 2.0
-    assert (again.table()["class"] == "negative").sum() == len(ALONE) / 2
+    assert (again.table.load()["class"] == "negative").sum() == len(ALONE) / 2
 
 
 def test_classes_and_stale_exports(folder):
@@ -165,20 +164,20 @@ def test_classes_and_stale_exports(folder):
     expand_result(folder, 5)
     assert "cell_area_um2" in (folder / "cells.geojson").read_text()
     done = classify_result(folder, [Marker(measure="cell_area_um2", threshold=305)])
-    assert set(done.result.table()["class"]) == {"positive", "negative"}
+    assert set(done.result.table.load()["class"]) == {"positive", "negative"}
     assert done.result.labels("cells")[0].shape == done.result.labels()[0].shape
     assert overlay(done.result, cells=True).name == "cells.png"
 
 
 def test_corrections_grow_the_cells_anew(folder):
     result = expand_result(folder, 5).result
-    before = result.table()
+    before = result.table.load()
     paired = before.index[before["centroid_y_px"] > 480]
     corrections = Corrections(result)
     corrections.delete([int(paired[0]) + 1])
     one = corrections.split(1)
-    saved = corrections.save()
-    after = saved.table()
+    saved = save(corrections)
+    after = saved.table.load()
     assert saved.changed() is None
     assert list(after) == list(before)
     assert after["cell_area_um2"].notna().all()
@@ -188,7 +187,7 @@ def test_corrections_grow_the_cells_anew(folder):
     assert (after["cell_area_px"] < 0.95 * before["cell_area_px"].max()).sum() == 2 * len(PAIRS)
     assert saved.labels("cells")[0][...].max() == len(after)
     # Of the same log again: what is there is replaced.
-    assert Corrections.open(folder).save().table().equals(after)
+    assert save(Corrections.open(folder)).table.load().equals(after)
 
 
 def test_without_the_slide_areas_alone(folder):
@@ -219,12 +218,12 @@ def test_fluorescence_without_a_pixel_size(tmp_path):
             prefilter=False, expand=float(BY_PX), output=tmp_path / str(tile),
         )  # fmt: skip
         *_, last = run(request, detector=ThresholdDetector())
-        tables.append(load_result(last.cells.folder).table())
+        tables.append(load_result(last.folder).table.load())
     pd.testing.assert_frame_equal(*tables)
     table = tables[0]
     assert len(table) == len(ALONE)
     assert "cell_area_um2" not in table
-    assert load_result(last.cells.folder).run["expansion"]["unit"] == "px"
+    assert load_result(last.folder).run["expansion"]["unit"] == "px"
     grown = np.sqrt(table["cell_area_px"] / np.pi) - np.sqrt(table["area_px"] / np.pi)
     np.testing.assert_allclose(grown, BY_PX, atol=0.4)
     bright = table["cytoplasm_keratin_8_mean"] > 1000
@@ -244,7 +243,7 @@ def test_the_same_whatever_the_tile_of_the_count(counted, tmp_path, monkeypatch,
     there = load_result(count(slide, expand=5.0, output=tmp_path))
     shutil.copytree(counted, tmp_path / "other.cellseg")
     other = expand_result(tmp_path / "other.cellseg", 5.0, image=slide).result
-    pd.testing.assert_frame_equal(there.table(), other.table())
+    pd.testing.assert_frame_equal(there.table.load(), other.table.load())
     np.testing.assert_array_equal(there.labels("cells")[0][...], other.labels("cells")[0][...])
 
 
@@ -291,7 +290,7 @@ def test_rows_are_those_of_the_table(folder):
     record = json.loads(path.read_text())
     record["files"]["cells.csv"]["rows"] = 10**12
     path.write_text(json.dumps(record))
-    assert "cell_area_um2" in expand_result(folder, 5).result.table()
+    assert "cell_area_um2" in expand_result(folder, 5).result.table.load()
 
 
 def test_results_that_cannot_be_expanded(folder, tmp_path):

@@ -8,8 +8,8 @@ import pytest
 from microscopes import CELLS, COLOUR, GREYS
 
 from cellseg.counting.request import CountRequest
+from cellseg.events import CountResult
 from cellseg.network.threshold import ThresholdDetector
-from cellseg.pipeline.events import CountResult
 from cellseg.run import run
 
 
@@ -22,4 +22,4 @@ def test_each_format_counts_the_same(form: str, tmp_path: Path) -> None:
     )
     *_, done = run(request, detector=ThresholdDetector())
     assert isinstance(done, CountResult)
-    assert done.cells.summary.cells == CELLS
+    assert done.summary.cells == CELLS

@@ -14,18 +14,18 @@ from PIL import Image
 from synthetic import write_disc_slide
 
 from cellseg.annotations.region import Region, Regions
+from cellseg.api import count
 from cellseg.cli._progress import Reporter
 from cellseg.counting.request import CountRequest
 from cellseg.derive.corrections import Corrections
 from cellseg.draw.overlay import overlay
-from cellseg.errors import ExistingResultError, SettingsError
+from cellseg.errors import ExistingResultError, Notice, SettingsError
 from cellseg.export import export
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.network.tissue import TissueMask
-from cellseg.pipeline.count import count
 from cellseg.protocol import load_protocol
-from cellseg.result.result import load_result
-from cellseg.run import CountResult, Note, Started, run
+from cellseg.result import load_result
+from cellseg.run import CountResult, Started, run, save
 from cellseg.table.regions import lines
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
@@ -103,12 +103,12 @@ def test_each_region_holds_the_cells_that_a_whole_count_finds_there(slide, whole
         "; ".join(name for name, inside in zip(names, cell, strict=True) if inside)
         for cell in held.T[held.any(axis=0)]
     ]
-    assert [region.cells for region in result.cells.summary.regions] == held.sum(axis=1).tolist()
+    assert [region.cells for region in result.summary.regions] == held.sum(axis=1).tolist()
 
 
 def test_areas_and_densities_are_those_of_the_region(part):
     result, _ = part
-    regions = {region.name: region for region in result.cells.summary.regions}
+    regions = {region.name: region for region in result.summary.regions}
     assert list(regions) == ["ring", "nested", "region 1", "beside", "across", "=empty"]
     # The slide is 700 × 900 px; boxes are given by pixel centres.
     wanted = {"nested": 130 * 280, "beside": 0, "across": 99.5 * 99.5, "=empty": 4,
@@ -130,12 +130,12 @@ def test_areas_and_densities_are_those_of_the_region(part):
 
 def test_what_is_said_and_written(slide, part):
     result, events = part
-    folder = result.cells.folder
+    folder = result.folder
     assert folder.name == "discs.cellseg"
     started = next(event for event in events if isinstance(event, Started))
     assert "6 regions, " in started.text
     assert "skipped" not in started.text
-    notes = [event.text for event in events if isinstance(event, Note)]
+    notes = [str(event) for event in events if isinstance(event, Notice)]
     assert any("(beside) lies outside of the slide" in text for text in notes)
     assert any("(across) lies in part outside" in text for text in notes)
     record = json.loads((folder / "run.json").read_text())
@@ -144,9 +144,9 @@ def test_what_is_said_and_written(slide, part):
     assert record["settings"]["regions"] == "regions.geojson"
     assert "regions.geojson" in record["files"]
     assert load_result(folder).regions() == REGIONS
-    said = result.cells.summary.regions[0].said("nucleus")
-    density = result.cells.summary.regions[0].density_per_mm2
-    number = result.cells.summary.regions[0].cells
+    said = result.summary.regions[0].said("nucleus")
+    density = result.summary.regions[0].density_per_mm2
+    number = result.summary.regions[0].cells
     assert said.startswith(f"in region ring (Tumor): {number} nuclei, {density:,.0f} /mm² in 0.0")
     assert "'=empty" not in (folder / "cells.csv").read_text()
 
@@ -155,24 +155,22 @@ def test_counted_again_there_is_nothing_to_do_and_another_region_is_refused(slid
     request = request_for(slide, tmp_path)
     first, _ = counted(request)
     again, events = counted(request)
-    assert any("nothing to do" in event.text for event in events if isinstance(event, Note))
-    assert again.cells.summary == first.cells.summary
+    assert any("nothing to do" in str(event) for event in events if isinstance(event, Notice))
+    assert again.summary == first.summary
     with pytest.raises(ExistingResultError):
         counted(replace(request, regions=None))
     with pytest.raises(ExistingResultError):
         counted(replace(request, regions=Regions.of([RING])))
     with pytest.raises(SettingsError, match=r"1 region \(beside\) lies outside of the slide"):
         counted(replace(request, regions=Regions.of([BESIDE])))
-    assert (first.cells.folder / "cells.csv").is_file()
+    assert (first.folder / "cells.csv").is_file()
 
 
 @pytest.mark.parametrize("tile", [64, 1024])
 def test_the_cells_of_regions_do_not_depend_on_the_tile(slide, part, tmp_path, tile):
     other, _ = counted(request_for(slide, tmp_path, tile_px=tile))
     for name in ("cells.csv", "regions.geojson"):
-        assert (other.cells.folder / name).read_bytes() == (
-            part[0].cells.folder / name
-        ).read_bytes()
+        assert (other.folder / name).read_bytes() == (part[0].folder / name).read_bytes()
 
 
 def test_from_python(slide, tmp_path, monkeypatch):
@@ -208,12 +206,12 @@ def test_thousands_of_regions_have_their_tissue_measured_together(slide, tmp_pat
     rng = np.random.default_rng(1)
     many = [Region.box(y, x, y + 40, x + 40) for y, x in rng.uniform(0, 700, (2_000, 2))]
     result, events = counted(replace(request_for(slide, tmp_path), regions=Regions.of(many)))
-    regions = result.cells.summary.regions
+    regions = result.summary.regions
     assert len(regions) == 2_000
     assert sum(region.cells for region in regions) == sum(
         len(names.split("; ")) for names in result.cells.table["region"]
     )
-    assert any("…) lie" in event.text for event in events if isinstance(event, Note))
+    assert any("…) lie" in str(event) for event in events if isinstance(event, Notice))
 
 
 def free_place(truth, region):
@@ -229,8 +227,8 @@ def free_place(truth, region):
 def test_corrected_cells_get_their_regions_anew(slide, tmp_path):
     _, truth = slide
     result, _ = counted(request_for(slide, tmp_path))
-    before = {one.name: one for one in result.cells.summary.regions}
-    corrections = Corrections.open(result.cells.folder)
+    before = {one.name: one for one in result.summary.regions}
+    corrections = Corrections.open(result.folder)
     in_ring = result.cells.table.query("region == 'ring'")["label"].tolist()[:2]
     corrections.delete(in_ring)
     square = np.ones((8, 8), bool)  # no drawn disc fills its box
@@ -240,11 +238,11 @@ def test_corrected_cells_get_their_regions_anew(slide, tmp_path):
     assert after["ring"].cells == before["ring"].cells - 1
     assert after["nested"].cells == before["nested"].cells + 1
     assert after["nested"].area_mm2 == before["nested"].area_mm2
-    saved = corrections.save()
-    drawn = saved.table().query("extent == 1")
+    saved = save(corrections)
+    drawn = saved.table.load().query("extent == 1")
     assert sorted(drawn["region"]) == ["", "ring; nested"]
     assert saved.regions() == REGIONS
-    kept = saved.table().query("extent != 1")["region"].value_counts()
+    kept = saved.table.load().query("extent != 1")["region"].value_counts()
     wanted = result.cells.table.query("label not in @in_ring")["region"].value_counts()
     assert kept.to_dict() == wanted.to_dict()
     assert [one["cells"] for one in saved.run["summary"]["regions"]] == [
@@ -254,7 +252,7 @@ def test_corrected_cells_get_their_regions_anew(slide, tmp_path):
 
 def test_exports_carry_the_regions(part):
     table = part[0].cells.table
-    folder = part[0].cells.folder
+    folder = part[0].folder
     features = json.loads(export(folder, "cells.geojson").read_text())["features"]
     told = {one["properties"]["name"]: one["properties"]["metadata"]["region"] for one in features}
     assert told == dict(zip(table["label"].astype(str), table["region"], strict=True))
@@ -270,7 +268,7 @@ def test_exports_carry_the_regions(part):
 
 
 def test_pictures_show_the_borders(part):
-    folder = part[0].cells.folder
+    folder = part[0].folder
     # Of the nested box the left border, 320 … 450 px down at x = 320.5, and nothing further left.
     picture = overlay(load_result(folder), box=(360, 300, 400, 340))
     with Image.open(picture) as image:
@@ -288,7 +286,7 @@ def test_the_screen_speaks_of_regions(part, capsys):
         for event in part[1]:
             reporter.show(event)
     said = capsys.readouterr().err
-    nested = part[0].cells.summary.regions[1]
+    nested = part[0].summary.regions[1]
     assert f"  in region nested: {nested.cells} nuclei, {nested.density_per_mm2:,.0f} /mm²" in said
     assert "  in region beside: 0 nuclei\n" in said
     assert "skipped" not in said

@@ -21,7 +21,7 @@ from cellseg.derive.corrections import Corrections
 from cellseg.instances import Instances
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import Marker, load_protocol
-from cellseg.result.result import load_result
+from cellseg.result import load_result
 from cellseg.run import CountResult, TileDone, run
 
 PROTOCOL = load_protocol("ihc").changed(
@@ -81,7 +81,7 @@ def request_for(slide, home, **changes):
 def counted(request):
     *_, last = run(request, detector=TypedDetector())
     assert isinstance(last, CountResult)
-    return load_result(last.cells.folder)
+    return load_result(last.folder)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def same(one, other):
 
 
 def test_scores_by_type_and_by_region_are_those_of_the_table(truth):
-    table = truth.table()
+    table = truth.table.load()
     assert {*table["class"]} == {f"{one}: {sign}" for one in TYPES
                                  for sign in ("negative", "positive")}  # fmt: skip
     assert {*ADDED} < {*table}
@@ -125,7 +125,7 @@ def test_scores_by_type_and_by_region_are_those_of_the_table(truth):
 
 
 def test_exports_tell_the_same(truth):
-    table = truth.table()
+    table = truth.table.load()
     parquet = pd.read_parquet(truth.path / "cells.parquet")
     assert parquet["class"].astype(str).tolist() == table["class"].tolist()
     for name in ADDED:
@@ -171,12 +171,12 @@ def test_a_cluster(slide, truth, tmp_path):
 
 def test_corrections(slide, truth, tmp_path):
     result = counted(request_for(slide, tmp_path))
-    table = result.table()
+    table = result.table.load()
     corrections = Corrections(result)
     corrections.delete([3])
     corrections.classify([10], "mitosis")
-    saved = corrections.save()
-    after = saved.table()
+    saved = save(corrections)
+    after = saved.table.load()
     kept = table.drop(index=2).reset_index(drop=True)
     expected = kept["class"].where(kept["label"] != 10, "mitosis")
     assert after["class"].tolist() == expected.tolist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from finished import classify_result
 from scipy import ndimage
 from synthetic import (
     DAB_THRESHOLDS,
@@ -15,9 +16,8 @@ from synthetic import (
 
 from cellseg.counting.request import CountRequest
 from cellseg.network.threshold import ThresholdDetector
-from cellseg.pipeline.classified import classify_result
 from cellseg.protocol import Marker, load_protocol
-from cellseg.result.result import load_result
+from cellseg.result import load_result
 from cellseg.run import CountResult, run
 
 SCENE = ImmunoScene(height_px=1024, width_px=1024, nuclei=250, clustered=0.0)
@@ -56,7 +56,7 @@ def counted(tmp_path_factory):
             )
             *_, last = run(request, detector=ThresholdDetector(level=0.15))
             assert isinstance(last, CountResult)
-            found[name, dyes] = last.cells.folder
+            found[name, dyes] = last.folder
     return drawn, found
 
 

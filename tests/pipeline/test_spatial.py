@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from finished import classify_result, expand_result, spatial_result
 from synthetic import PyramidLayout, draw_discs, write_pyramid
 
 from cellseg.annotations.region import Region, Regions
@@ -16,12 +17,8 @@ from cellseg.derive.corrections import Corrections
 from cellseg.errors import InputError, SettingsError
 from cellseg.export import export
 from cellseg.network.threshold import ThresholdDetector
-from cellseg.pipeline.classified import classify_result
-from cellseg.pipeline.expanded import expand_result
-from cellseg.pipeline.spatial import spatial_result
 from cellseg.protocol import Marker, load_protocol
-from cellseg.result import publish
-from cellseg.result.result import load_result
+from cellseg.result import load_result, publish
 from cellseg.run import CountResult, run
 
 PROTOCOL = load_protocol("ihc").changed(
@@ -37,7 +34,7 @@ def count(path, *, tile=128, classify=(), **settings):
     request = CountRequest(image=path, protocol=protocol, prefilter=False, **settings)
     *_, last = run(request, detector=ThresholdDetector())
     assert isinstance(last, CountResult)
-    return last.cells.folder
+    return last.folder
 
 
 def write_slide(path, mpp=0.5):
@@ -72,9 +69,9 @@ def folder(tmp_path, slide, counted_once):
 def test_columns_stand_last_and_all_else_stays(folder):
     export(folder, "cells.geojson")
     before = load_result(folder)
-    names, lines = list(before.table()), before.table_path.read_text().splitlines()
+    names, lines = list(before.table.load()), before.table_path.read_text().splitlines()
     done = spatial_result(folder)
-    result, table = done.result, done.result.table()
+    result, table = done.result, done.result.table.load()
     assert list(table) == [*names, *COLUMNS]
     new = result.table_path.read_text().splitlines()
     assert all(line.startswith(f"{old},") for line, old in zip(new, lines, strict=True))
@@ -88,13 +85,13 @@ def test_columns_stand_last_and_all_else_stays(folder):
     np.fill_diagonal(apart, np.inf)
     np.testing.assert_allclose(table["nearest_neighbour_um"], apart.min(axis=1), atol=2e-4)
     again = spatial_result(folder, within=60).result
-    assert list(again.table())[-3] == "neighbours_60um"
+    assert list(again.table.load())[-3] == "neighbours_60um"
     assert len(again.run["columns"]) == len(result.run["columns"])
 
 
 def test_the_same_whatever_the_tile(slide, tmp_path):
     tables = [
-        load_result(count(slide, tile=tile, spatial=True, output=tmp_path / str(tile))).table()
+        load_result(count(slide, tile=tile, spatial=True, output=tmp_path / str(tile))).table.load()
         for tile in (64, 320)
     ]
     pd.testing.assert_frame_equal(*tables)
@@ -104,7 +101,7 @@ def test_the_same_whatever_the_tile(slide, tmp_path):
 def test_with_classes_and_cells_around_in_any_order(folder):
     spatial_result(folder)
     done = classify_result(folder, [DAB])
-    classified, table = done.result, done.result.table()
+    classified, table = done.result, done.result.table.load()
     assert done.notes == ()
     assert classified.run["stale"] == []
     positive = table["class"] == "positive"
@@ -114,13 +111,13 @@ def test_with_classes_and_cells_around_in_any_order(folder):
     np.testing.assert_allclose(
         table["nearest_positive_um"], apart[:, positive].min(axis=1), atol=2e-4
     )
-    expanded = expand_result(folder, 3).result.table()
+    expanded = expand_result(folder, 3).result.table.load()
     pd.testing.assert_frame_equal(expanded[list(table)], table)
     assert list(expanded)[-1] == "nearest_positive_um"
     again = spatial_result(folder).result
-    pd.testing.assert_frame_equal(again.table(), expanded)
+    pd.testing.assert_frame_equal(again.table.load(), expanded)
     by_neighbours = Marker(measure="neighbours_30um", threshold=2)
-    crowded = classify_result(folder, [by_neighbours]).result.table()
+    crowded = classify_result(folder, [by_neighbours]).result.table.load()
     assert (crowded["class"] == "positive").equals(crowded["neighbours_30um"] >= 2)
     with pytest.raises(SettingsError, match="by neighbours_30um, which would go"):
         spatial_result(folder, within=50)
@@ -140,14 +137,14 @@ def test_killed_between_classes_and_distances(folder, monkeypatch):
         classify_result(folder, [DAB])
     monkeypatch.undo()
     assert "spatial" in load_result(folder).run["stale"]
-    assert "nearest_positive_um" in classify_result(folder, [DAB]).result.table()
+    assert "nearest_positive_um" in classify_result(folder, [DAB]).result.table.load()
 
 
 def test_with_a_count_and_again(slide, tmp_path):
     settings = {"classify": (DAB,), "spatial": True, "expand": 3.0, "output": tmp_path}
     there = count(slide, **settings)
     result = load_result(there)
-    assert "nearest_negative_um" in result.table()
+    assert "nearest_negative_um" in result.table.load()
     stamp = result.table_path.stat().st_mtime_ns
     assert count(slide, **settings) == there
     assert result.table_path.stat().st_mtime_ns == stamp
@@ -164,7 +161,7 @@ def test_regions_have_the_border(slide, tmp_path):
     regions = Regions.of([Region.box(50, 50, 450, 350), Region.box(100, 360, 300, 650)])
     there = count(slide, regions=regions, output=tmp_path)
     result = spatial_result(there).result
-    table = result.table()
+    table = result.table.load()
     assert result.run["spatial"]["border"] == "regions"
     y, x = table["centroid_y_px"], table["centroid_x_px"]
     first = table["region"] == "region 1"
@@ -176,10 +173,10 @@ def test_without_a_pixel_size(tmp_path):
     path = write_slide(tmp_path / "plain.tif", mpp=None)
     there = count(path, diameter_px=18.0)
     done = spatial_result(there)
-    assert list(done.result.table())[-2:] == ["nearest_neighbour_px", "border_distance_px"]
+    assert list(done.result.table.load())[-2:] == ["nearest_neighbour_px", "border_distance_px"]
     assert "without a pixel size neighbours and density are left out" in done.notes[0]
     done = spatial_result(there, within=60)
-    assert list(done.result.table())[-2:] == ["neighbours_60px", "border_distance_px"]
+    assert list(done.result.table.load())[-2:] == ["neighbours_60px", "border_distance_px"]
     export(there, "cells.parquet")
 
 
@@ -189,18 +186,20 @@ def test_corrections_have_them_too(folder):
     classify_result(folder, [DAB])
     automatic = spatial_result(folder, within=40).result
     corrections = Corrections(automatic)
-    gone = int(automatic.table()["nearest_neighbour_um"].idxmin()) + 1
+    gone = int(automatic.table.load()["nearest_neighbour_um"].idxmin()) + 1
     corrections.delete([gone])
     corrections.classify([1 if gone > 1 else 2], "mitosis")
-    saved = corrections.save()
-    table = saved.table()
-    assert set(automatic.table()) < set(table)
+    saved = save(corrections)
+    table = saved.table.load()
+    assert set(automatic.table.load()) < set(table)
     assert "nearest_mitosis_um" in table
     assert saved.changed() is None
     assert saved.run["spatial"]["within"] == 40
     assert saved.run["expansion"]["by"] == 3
     assert "left_out" not in saved.run["corrected_from"]
-    assert (table["nearest_neighbour_um"] > automatic.table()["nearest_neighbour_um"].min()).all()
+    assert (
+        table["nearest_neighbour_um"] > automatic.table.load()["nearest_neighbour_um"].min()
+    ).all()
     assert saved.labels("cells")[0].shape == saved.labels()[0].shape
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from finished import Report, left_by
 
-from cellseg.counting.report import Report
 from cellseg.geometry import Frame
 from cellseg.instances import Instances
 from cellseg.result.folder import ResultFolder
@@ -84,7 +84,8 @@ def made(
     with ResultFolder.open(folder, key=f"{image} {record!r}") as out:
         if cells:
             out.add_cells(table, instances)
-        return out.finish(
+        return left_by(
+            out,
             Report(
                 frame=frame,
                 columns=columns,
@@ -93,7 +94,7 @@ def made(
                 image_name=Path(image).name,
                 provenance=provenance,
                 complete=complete,
-            )
+            ),
         )
 
 

@@ -19,7 +19,6 @@ from cellseg.derive.corrections import (
     PatchedPyramid,
     corrected_path,
     export_training,
-    find_slide,
 )
 from cellseg.derive.corrections._shapes import joined, split_along, split_in
 from cellseg.errors import InputError, OutputError, SettingsError
@@ -27,8 +26,8 @@ from cellseg.geometry import Box
 from cellseg.network.maskrcnn import TrainingLimits
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
-from cellseg.result.result import load_result
-from cellseg.run import CountResult, run
+from cellseg.result import load_result
+from cellseg.run import CountResult, run, save
 from cellseg.train.run import TrainRequest, train
 
 PROTOCOL = load_protocol("he").changed(mpp=1.0, min_area_um2=0.0, tile_px=128, largest_cell_um=40.0)
@@ -43,7 +42,7 @@ def counted_once(tmp_path_factory):
     request = CountRequest(image=path, protocol=PROTOCOL, prefilter=False)
     *_, last = run(request, detector=ThresholdDetector())
     assert isinstance(last, CountResult)
-    return last.cells.folder
+    return last.folder
 
 
 @pytest.fixture
@@ -87,7 +86,7 @@ def neighbours(corrections):
 
 def test_opened_it_is_as_counted(folder):
     corrections = Corrections.open(folder)
-    table = load_result(folder).table()
+    table = load_result(folder).table.load()
     assert len(corrections) == len(table)
     consistent(corrections)
     pd.testing.assert_series_equal(corrections.row(3), table.iloc[2], check_names=False)
@@ -246,7 +245,7 @@ def test_all_of_it_saved_and_reopened(folder):
     corrections.delete([9])
     corrections.undo()
     shares = []
-    saved = corrections.save(on_progress=shares.append)
+    saved = save(corrections, on_progress=shares.append)
     assert saved.path == corrected_path(folder)
     assert saved.path.name == "discs.corrected.cellseg"
     assert shares[-1] == 1.0 or shares[-1] > 0.9
@@ -257,7 +256,7 @@ def test_all_of_it_saved_and_reopened(folder):
     # The corrected folder holds the same cells, numbered anew.
     labels = np.asarray(saved.labels()[0])
     assert np.array_equal(labels > 0, image(again) > 0)
-    table = saved.table()
+    table = saved.table.load()
     assert len(table) == len(again) == int(labels.max())
     areas = np.bincount(labels.ravel())[1:] * 4.0
     assert table["area_px"].to_numpy() == pytest.approx(areas)
@@ -272,7 +271,7 @@ def test_all_of_it_saved_and_reopened(folder):
     assert {entry["who"] for entry in record["corrections"]} == {"ada"}
     assert record["summary"]["cells"] == len(table)
     # The automatic one is as it was, and the corrected one is no ground for more corrections.
-    assert len(load_result(folder).table()) == len(again.rows)
+    assert len(load_result(folder).table.load()) == len(again.rows)
     with pytest.raises(InputError, match="automatic result"):
         Corrections.open(saved.path)
 
@@ -280,7 +279,7 @@ def test_all_of_it_saved_and_reopened(folder):
 @pytest.mark.parametrize("known", [True, False])
 def test_doubts_are_about_the_cells_as_corrected(folder, known):
     record = json.loads((folder / "run.json").read_text())
-    table = load_result(folder).table()
+    table = load_result(folder).table.load()
     # The run took half of the cells for too small; a person deletes these.
     small = table["label"][table["area_px"] <= table["area_px"].median()].tolist()
     old = "half of the nuclei are about as large as the smallest"
@@ -292,7 +291,7 @@ def test_doubts_are_about_the_cells_as_corrected(folder, known):
     (folder / "run.json").write_text(json.dumps(record))
     corrections = Corrections.open(folder)
     corrections.delete(small)
-    saved = corrections.save().run
+    saved = save(corrections).run
     assert len(saved["doubts"]) == known
     assert all("is 48 µm" in text for text in saved["doubts"])
     assert saved["warnings"] == ["the middle plane", *saved["doubts"]]
@@ -303,8 +302,8 @@ def test_doubts_are_about_the_cells_as_corrected(folder, known):
 def test_saving_without_the_slide_keeps_the_shapes(folder):
     corrections = Corrections.open(folder)
     corrections.split(7)
-    find_slide(corrections.result).unlink()
-    table = corrections.save().table()
+    corrections.result.find_slide().unlink()
+    table = save(corrections).table.load()
     assert len(table) == len(corrections)
     assert table["area_px"].notna().all()
     assert table["intensity_mean_red"].isna().sum() == 2
@@ -371,7 +370,7 @@ def test_a_new_count_does_not_inherit_the_old_ones_edits(folder):
     with pytest.raises(InputError, match="changed since"):
         old.delete([2])
     with pytest.raises(OutputError, match="counted again"):
-        old.save()
+        save(old)
     with pytest.raises(InputError, match="changed since"):
         old.row(300)
     new = Corrections.open(folder)
@@ -570,7 +569,7 @@ def test_cells_far_apart_are_edited_without_what_lies_between(tmp_path, monkeypa
 
 def test_undone_a_cell_has_its_automatic_row_again(folder):
     corrections = Corrections.open(folder)
-    find_slide(corrections.result).unlink()
+    corrections.result.find_slide().unlink()
     before = corrections.row(5)
     corrections.classify([5], "other")
     assert corrections.row(5)["intensity_mean_red"] == before["intensity_mean_red"]
@@ -590,20 +589,20 @@ def test_edits_wait_while_it_is_saved(folder):
         with pytest.raises(SettingsError, match="being saved"):
             corrections.delete([2])
 
-    saved = corrections.save(on_progress=meddle)
-    assert len(saved.table()) == len(corrections)
+    saved = save(corrections, on_progress=meddle)
+    assert len(saved.table.load()) == len(corrections)
     corrections.delete([2])
 
 
 def test_no_other_result_is_written_over(folder, tmp_path):
     corrections = Corrections.open(folder)
     with pytest.raises(OutputError, match="automatic"):
-        corrections.save(folder / ".." / folder.name)
+        save(corrections, folder / ".." / folder.name)
     other = shutil.copytree(folder, tmp_path / "other.cellseg")
     with pytest.raises(OutputError, match="another result"):
-        corrections.save(other)
-    corrections.save()
-    corrections.save()
+        save(corrections, other)
+    save(corrections)
+    save(corrections)
 
 
 @pytest.mark.parametrize(

@@ -24,9 +24,8 @@ import cellseg.result.journal as journal_module
 from cellseg.cli import main
 from cellseg.errors import InputError, OutputError
 from cellseg.network.threshold import ThresholdDetector
-from cellseg.result import publish
+from cellseg.result import load_result, publish
 from cellseg.result.folder import ResultFolder
-from cellseg.result.result import load_result
 
 ARGUMENTS = ("--tile", "128", "--no-prefilter", "--protocol", "he", "--mpp", "0.25")
 TILES = 16
@@ -516,7 +515,7 @@ def test_cells_that_could_not_be_read_again_are_told(count, result, expected, mo
         code, err = count()
     assert code == 0
     assert "cells have no intensities" in err
-    table = load_result(result).table()
+    table = load_result(result).table.load()
     assert len(table) == expected.count(b"\n") - 1
     assert table.filter(like="intensity").isna().all(axis=None)
 

@@ -18,7 +18,7 @@ from cellseg.counting.request import CountRequest
 from cellseg.derive.corrections import Corrections
 from cellseg.errors import InputError
 from cellseg.network.threshold import ThresholdDetector
-from cellseg.result.result import load_result
+from cellseg.result import load_result
 from cellseg.run import run
 
 
@@ -28,7 +28,7 @@ def counted(tmp_path_factory):
     write_disc_slide(path, np.random.default_rng(7), shape=(300, 300))
     request = CountRequest(image=path, protocol="he", mpp=0.25, prefilter=False)
     *_, last = run(request, detector=ThresholdDetector())
-    return last.cells.folder
+    return last.folder
 
 
 @pytest.fixture

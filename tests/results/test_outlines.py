@@ -23,13 +23,13 @@ from cellseg.derive.corrections import Corrections
 from cellseg.draw import PALETTE, Places, borders, choose, scale_bar, sheet
 from cellseg.draw.outlined import Ground, Masks, draw_outlines
 from cellseg.draw.overlay import overlay
-from cellseg.errors import RegionError
+from cellseg.errors import Notice, RegionError
 from cellseg.geometry import Box, Frame
 from cellseg.network.detector import Detections
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
-from cellseg.result.result import load_result
-from cellseg.run import CountResult, Note, run
+from cellseg.result import load_result
+from cellseg.run import CountResult, run
 from cellseg.stain.normalise import Normaliser
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=512, largest_cell_um=20.0)
@@ -55,7 +55,7 @@ def counted(path, **changes):
     request = CountRequest(image=path, protocol=PROTOCOL, prefilter=False)
     events = list(run(replace(request, **changes), detector=TwoClasses()))
     assert isinstance(events[-1], CountResult)
-    return events[-1].cells.folder
+    return events[-1].folder
 
 
 def opened(path):
@@ -274,7 +274,7 @@ def test_of_a_slide_crops_are_shown_by_the_rule(large, monkeypatch, tmp_path):
     assert "12 of the 18 places of 512 × 512 px" in legend.said
     assert "the densest, the sparsest" in legend.said
     assert "Full scale" in legend.said
-    table = result.table()
+    table = result.table.load()
     for number, one in enumerate(panels):
         y0, x0, y1, x1 = (int(word.strip(":")) for word in one.caption.split()[1:5])
         inside = table[
@@ -360,7 +360,7 @@ def test_a_slide_that_does_not_decode_any_more_is_counted_all_the_same(tmp_path,
     monkeypatch.setattr(Ground, "read", broken)
     folder = counted(path)
     result = load_result(folder)
-    assert len(result.table()) == drawn.count
+    assert len(result.table.load()) == drawn.count
     assert not (result.path / "outlines.png").exists()
     assert result.changed() is None
 
@@ -459,7 +459,7 @@ def test_counted_again_there_is_nothing_to_draw(tmp_path, monkeypatch):
     monkeypatch.setattr(Ground, "read", None)
     request = CountRequest(image=path, protocol=PROTOCOL, prefilter=False)
     events = list(run(request, detector=TwoClasses()))
-    assert any("nothing to do" in event.text for event in events if isinstance(event, Note))
+    assert any("nothing to do" in str(event) for event in events if isinstance(event, Notice))
     assert (folder / "outlines.png").stat().st_mtime_ns == before
 
 
@@ -472,7 +472,7 @@ def test_any_place_is_drawn(field, copy, cellseg, monkeypatch, tmp_path):
     labels = field[1].labels[40:140, 60:260].repeat(4, 0).repeat(4, 1)
     lines = is_colour(panels[0].image, PALETTE[0]) | is_colour(panels[0].image, PALETTE[1])
     assert any(np.array_equal(lines, borders(labels, n)) for n in (2, 3, 4))
-    table = load_result(copy).table()
+    table = load_result(copy).table.load()
     y, x = table["centroid_y_px"] + 0.5, table["centroid_x_px"] + 0.5
     inside = (y >= 40) & (y < 140) & (x >= 60) & (x < 260)
     assert 0 < inside.sum() < len(table)
@@ -549,7 +549,7 @@ def test_names_that_are_no_pictures(copy, cellseg, tmp_path):
 def test_a_corrected_result_has_its_own_picture(copy):
     corrections = Corrections.open(copy)
     corrections.delete([1])
-    saved = corrections.save()
+    saved = save(corrections)
     assert (saved.path / "outlines.png").read_bytes() != (copy / "outlines.png").read_bytes()
     labels = np.asarray(saved.labels()[0]).repeat(2, 0).repeat(2, 1)
     seen = panel(opened(saved.path / "outlines.png"), 600, 800)

@@ -45,7 +45,7 @@ def stopped(slide, output):
 def table(request):
     *_, last = run(request, detector=ThresholdDetector())
     assert isinstance(last, CountResult)
-    return (last.cells.folder / "cells.csv").read_bytes()
+    return (last.folder / "cells.csv").read_bytes()
 
 
 @pytest.fixture(scope="module")

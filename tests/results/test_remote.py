@@ -15,12 +15,12 @@ from synthetic import write_disc_slide
 
 from cellseg.cli.count import count as count_command
 from cellseg.counting.request import CountRequest
-from cellseg.errors import InputError, OutputError, RegionError, SettingsError
+from cellseg.errors import InputError, Notice, OutputError, RegionError, SettingsError
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
-from cellseg.result.result import load_result
+from cellseg.result import load_result
 from cellseg.result.upload import MARK, RemoteResult
-from cellseg.run import CountResult, Note, TileDone, run
+from cellseg.run import CountResult, TileDone, run
 from cellseg.slide import open_slide
 from cellseg.storage import RemotePath, as_location, fingerprint, scrubbed
 
@@ -55,7 +55,7 @@ def request_for(path, **changes):
 def counted(request):
     events = list(run(request, detector=ThresholdDetector()))
     assert isinstance(events[-1], CountResult)
-    return events[-1], [event.text for event in events if isinstance(event, Note)]
+    return events[-1], [str(event) for event in events if isinstance(event, Notice)]
 
 
 def zarr_of(image, folder):
@@ -117,15 +117,15 @@ def test_slide_and_result_behind_urls(memory, slide, tmp_path, monkeypatch):
     assert any("uploading to memory://results/one/discs.cellseg" in text for text in notes)
     assert result.as_dict()["output"] == "memory://results/one/discs.cellseg"
     there = files_of(memory, "/results/one/discs.cellseg")
-    assert set(there) == names_in(local.cells.folder)
-    assert there["cells.csv"] == (local.cells.folder / "cells.csv").read_bytes()
+    assert set(there) == names_in(local.folder)
+    assert there["cells.csv"] == (local.folder / "cells.csv").read_bytes()
     assert order[-1].endswith("run.json")
     assert json.loads(there["run.json"])["image"]["path"] == "memory://scans/discs.tif"
     assert not list((tmp_path / "scratch").rglob("*")), "the scratch folder is gone"
     assert len(result.cells) == drawn.count
     assert result.cells.table.equals(local.cells.table)
     memory.get("/results/one/discs.cellseg", str(tmp_path / "fetched"), recursive=True)
-    labels = [load_result(f).labels()[0] for f in (local.cells.folder, tmp_path / "fetched")]
+    labels = [load_result(f).labels()[0] for f in (local.folder, tmp_path / "fetched")]
     assert np.array_equal(*(np.asarray(level) for level in labels))
 
 
@@ -138,7 +138,7 @@ def test_counted_before_nothing_is_done_and_nothing_uploaded(memory, slide, tmp_
     assert any("nothing to do" in text for text in notes)
     assert not any("uploading" in text for text in notes)
     assert before == {name: memory.modified(f"/results/{name}") for name in before}
-    assert again.cells.summary == first.cells.summary
+    assert again.summary == first.summary
     assert again.cells.table.equals(first.cells.table)
     assert not list((tmp_path / "scratch").rglob("*"))
 
@@ -389,7 +389,7 @@ def test_workers_read_the_url_themselves(memory, slide, tmp_path, monkeypatch):
         )
     worker.BENCH.clear()
     assert opened == [url]
-    tables = [result.cells.folder / "cells.csv" for result in (serial, clustered)]
+    tables = [result.folder / "cells.csv" for result in (serial, clustered)]
     assert tables[0].read_bytes() == tables[1].read_bytes()
 
 

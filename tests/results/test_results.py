@@ -20,21 +20,19 @@ import numpy as np
 import pandas as pd
 import pytest
 import zarr
+from finished import Report, left_by
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 import cellseg.result.folder as folder_module
-from cellseg.counting.report import Report
-from cellseg.derive.changing import changing
 from cellseg.draw import SCALE_KEY, parts_of
 from cellseg.draw.overview import Overview, _kernel, density_map, spacing_px, write_overview
 from cellseg.errors import InputError, OutputError
 from cellseg.geometry import Frame
 from cellseg.instances import Instances
-from cellseg.result import publish, table
+from cellseg.result import changing, load_result, publish, table
 from cellseg.result.folder import ResultFolder
-from cellseg.result.result import load_result
 
 GOLDEN = Path(__file__).parent / "golden" / "cells.csv"
 
@@ -106,7 +104,7 @@ def fill(folder: ResultFolder, centres: list[tuple[int, int]] = CENTRES, parts: 
 def make(path: Path, centres: list[tuple[int, int]] = CENTRES, *, key: str = "k", **changes):
     with ResultFolder.open(path, key=key) as folder:
         fill(folder, centres)
-        return folder.finish(replace(REPORT, **changes))
+        return left_by(folder, replace(REPORT, **changes))
 
 
 def contents(path: Path) -> list[str]:
@@ -126,7 +124,7 @@ def test_the_table_is_the_golden_file_byte_by_byte(tmp_path):
 
 
 def test_the_table_comes_back_with_the_contracts_types(tmp_path):
-    found = make(tmp_path / "a.cellseg").table()
+    found = make(tmp_path / "a.cellseg").table.load()
     assert [(name, str(found[name].dtype)) for name in found] == [
         (column.name, column.dtype) for column in COLUMNS
     ]
@@ -167,15 +165,15 @@ def test_nested_cells_with_one_centre_are_ordered_too(order):
         for index in order:
             ring = disks([(40, 40)], rings[index][1])
             folder.add_cells(measured(ring), ring)
-        found = folder.finish(REPORT).table()
+        found = left_by(folder, REPORT).table.load()
     assert found["area_px"].tolist() == sorted(found["area_px"], reverse=True)
 
 
 def test_a_slide_without_cells_has_a_table_and_labels(tmp_path):
     with ResultFolder.open(tmp_path / "a.cellseg", key="k") as folder:
-        result = folder.finish(REPORT)
-    assert len(result.table()) == 0
-    assert str(result.table()["area_um2"].dtype) == "float64"
+        result = left_by(folder, REPORT)
+    assert len(result.table.load()) == 0
+    assert str(result.table.load()["area_um2"].dtype) == "float64"
     assert not np.asarray(result.labels()[-1]).any()
 
 
@@ -497,7 +495,7 @@ def test_a_finished_folder_holds_the_result_and_nothing_else(tmp_path):
     with ResultFolder.open(tmp_path / "a.cellseg", key="k") as folder:
         folder.tile_done(0, 0, disks(CENTRES))
         fill(folder)
-        folder.finish(REPORT)
+        left_by(folder, REPORT)
     assert contents(tmp_path / "a.cellseg") == ["cells.csv", "labels.ome.zarr", "run.json"]
     with ResultFolder.open(tmp_path / "a.cellseg", key="k") as folder:
         assert folder.already_complete
@@ -623,7 +621,7 @@ def test_a_damaged_table_is_said(tmp_path, text):
     result = make(tmp_path / "a.cellseg")
     result.table_path.write_text(text)
     with pytest.raises(InputError, match=r"cells\.csv"):
-        result.table()
+        result.table.load()
 
 
 # --- kills and errors ------------------------------------------------------------------------
@@ -729,13 +727,13 @@ def test_a_killed_run_leaves_whole_files_and_goes_on(killed, number):
             load_result(path)
     else:
         found = load_result(path)
-        assert found.table_path.read_bytes() == (before if len(found.table()) == 3 else after)
-        assert len(found.table()) == picture(path).max()
+        assert found.table_path.read_bytes() == (before if len(found.table.load()) == 3 else after)
+        assert len(found.table.load()) == picture(path).max()
 
     with ResultFolder.open(path, key="new") as folder:
         assert folder.resumed or folder.already_complete
         fill(folder, NEW)
-        result = folder.finish(REPORT)
+        result = left_by(folder, REPORT)
     assert result.table_path.read_bytes() == after
     assert np.array_equal(picture(path), labels_after)
     assert contents(path) == ["cells.csv", "labels.ome.zarr", "run.json"]
@@ -804,7 +802,7 @@ def test_a_full_disk_is_one_line_and_the_tiles_stay(tmp_path, monkeypatch, stage
         with pytest.raises(
             OutputError, match=r"a\.cellseg: cannot be written: No space left"
         ) as caught:
-            folder.finish(REPORT)
+            left_by(folder, REPORT)
     assert "\n" not in str(caught.value)
     assert contents(path) == ["journal.sqlite"]
 
@@ -845,7 +843,7 @@ def test_a_file_that_cannot_be_replaced_leaves_the_old_result_whole(
     with ResultFolder.open(path, key="new") as folder:
         assert folder.resumed
         fill(folder, NEW)
-        assert len(folder.finish(REPORT).table()) == len(NEW)
+        assert len(left_by(folder, REPORT).table.load()) == len(NEW)
     assert contents(path) == ["cells.csv", "labels.ome.zarr", "run.json"]
 
 
@@ -900,7 +898,7 @@ def test_other_settings_replace_a_result_only_where_they_may(tmp_path):
     (path / "corrections.json").write_text("{}")
     with pytest.raises(OutputError, match=r"other settings.* corrections of it; --overwrite"):
         ResultFolder.open(path, key="new", overwrite=False)
-    assert len(load_result(path).table()) == len(OLD)
+    assert len(load_result(path).table.load()) == len(OLD)
     with ResultFolder.open(path, key="new") as folder:
         folder.tile_done(0, 0, disks(NEW))
     with pytest.raises(OutputError, match="--overwrite"):
@@ -915,8 +913,8 @@ def test_a_damaged_note_of_what_waits_is_in_nobodys_way(tmp_path, damage):
     make(path, OLD)
     (path / ".partial").mkdir()
     (path / ".partial" / "READY").write_text(damage)
-    assert len(load_result(path).table()) == len(OLD)
-    assert len(make(path, NEW).table()) == len(NEW)
+    assert len(load_result(path).table.load()) == len(OLD)
+    assert len(make(path, NEW).table.load()) == len(NEW)
 
 
 TAMPERED = {
@@ -994,9 +992,9 @@ def test_export_names_stay_in_the_folder(name):
 
 def test_tissue_outlines_have_their_holes():
     import shapely
+    from cellseg.draw.tissue_outline import tissue_outline
 
     from cellseg.annotations.region import Region
-    from cellseg.draw.tissue_outline import tissue_outline
 
     mask = np.zeros((60, 80), bool)
     mask[10:50, 5:45] = True

@@ -47,7 +47,7 @@ def count(home: Path, shape=(1500, 2100)) -> Path:
         CountRequest(image=path, protocol=PROTOCOL, prefilter=False), detector=TwoClasses()
     )
     assert isinstance(last, CountResult)
-    return last.cells.folder
+    return last.folder
 
 
 def copied(counted: Path, home: Path, name="discs.cellseg", *, slide=True) -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from serve import served
 
-from cellseg.result.result import load_result
+from cellseg.result import load_result
 
 READY = "html[data-slide=shown][data-masks=shown]"
 YELLOW, BLUE = (240, 228, 66), (86, 180, 233)
@@ -79,7 +79,7 @@ def on_screen(page, y, x):
 
 
 def test_first_view_and_outlines_by_class(opened, counted):
-    table = load_result(counted).table()
+    table = load_result(counted).table.load()
     assert f"{len(table):,} nuclei" in opened.locator("#total").inner_text()
     assert opened.locator("#classes label").count() == 2
     assert served.NASTY in opened.locator("#classes").inner_text()
@@ -115,7 +115,7 @@ def test_zoom_to_single_pixels(opened):
 
 
 def test_the_cell_under_the_pointer(opened, counted):
-    table = load_result(counted).table()
+    table = load_result(counted).table.load()
     away = np.hypot(table["centroid_y_px"] - 600, table["centroid_x_px"] - 500)
     row = table.iloc[int(away.argmin())]
     x, y = on_screen(opened, row["centroid_y_px"] + 0.5, row["centroid_x_px"] + 0.5)
@@ -139,7 +139,7 @@ def test_the_cell_under_the_pointer(opened, counted):
 
 @pytest.mark.parametrize("by", ["Shift", "the button"])
 def test_the_count_of_a_rectangle_is_the_tables(opened, counted, by):
-    table = load_result(counted).table()
+    table = load_result(counted).table.load()
     (x0, y0), (x1, y1) = on_screen(opened, 200, 300), on_screen(opened, 700, 1000)
     moved = opened.evaluate("view.viewport.getCenter().x")
     if by == "Shift":

@@ -16,6 +16,7 @@ from threading import Event
 
 import numpy as np
 import pytest
+from finished import expand_result
 from PIL import Image
 from serve import served
 from synthetic import write_disc_slide
@@ -26,9 +27,8 @@ from cellseg.derive.corrections import Corrections
 from cellseg.errors import InputError, SettingsError
 from cellseg.geometry import Box, Frame
 from cellseg.network.threshold import ThresholdDetector
-from cellseg.pipeline.expanded import expand_result
 from cellseg.protocol import load_protocol
-from cellseg.result.result import load_result
+from cellseg.result import load_result
 from cellseg.run import run
 from cellseg.serve import Server, Viewer, _ground, _masks, _shown, _viewer, read_results
 from cellseg.slide import Level, open_slide
@@ -50,7 +50,7 @@ def client(counted):
 
 @pytest.fixture(scope="module")
 def table(counted):
-    return load_result(counted).table()
+    return load_result(counted).table.load()
 
 
 def pixels(reply):
@@ -383,7 +383,7 @@ def test_fluorescence_has_the_runs_contrast(tmp_path):
     protocol = load_protocol("fluorescence").changed(mpp=0.5, min_area_um2=0.0, tile_px=512)
     request = CountRequest(image=path, protocol=protocol, prefilter=False)
     *_, last = run(request, detector=ThresholdDetector())
-    with served.serving(last.cells.folder) as client:
+    with served.serving(last.folder) as client:
         assert client.ask("0/about").json["dark"]
         assert client.ask("0/counts").json["cells"] == drawn.count
         seen = whole(client, "slide", 0, (300, 400)).max(axis=2)
@@ -521,7 +521,7 @@ def test_cells_grown_around_nuclei(counted, tmp_path):
             pixels(client.ask(f"0/{of}/0/0/0?shown=3"))[..., 3] == 255 for of in ("nuclei", "cells")
         )
         assert cells.sum() > nuclei.sum()
-        row = load_result(folder).table().iloc[0]
+        row = load_result(folder).table.load().iloc[0]
         y, x = row["bbox_y0_px"] - 2, row["centroid_x_px"]
         found = client.ask(f"0/at?y={y}&x={x:.1f}&of=cells").json
         assert found["label"] == row["label"]

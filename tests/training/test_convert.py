@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import roifile
 import tifffile
+from finished import Report, left_by
 from PIL import Image
 from pycocotools.coco import COCO
 
 from cellseg.annotations.coco import read_coco
 from cellseg.cli import main
-from cellseg.counting.report import Report
 from cellseg.export import export
 from cellseg.geometry import Frame
 from cellseg.instances import Instances
@@ -231,7 +231,7 @@ def blobs(path: Path, *, downsample: float = 1.0) -> Result:
     with ResultFolder.open(path, key="k") as folder:
         flags = table.assign(touches_border=False, stitched=False)
         folder.add_cells(flags[[c.name for c in report.columns if c.name in flags]], instances)
-        return folder.finish(report)
+        return left_by(folder, report)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -1,0 +1,92 @@
+"""Finished results out of cells that a test names, without a slide or a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from cellseg.annotations.region import Regions
+from cellseg.derive import Recipe, derive
+from cellseg.geometry import Frame
+from cellseg.result import Change, Result, ResultFolder
+from cellseg.result.folder import Findings
+from cellseg.run import change
+
+FACTS = ("tissue_mm2", "skipped_share")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What a run would know beside its cells; ``provenance`` goes into run.json as it is."""
+
+    frame: Frame
+    columns: Sequence[Any]
+    class_names: Sequence[str]
+    object_name: str
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    image_name: str = ""
+    tissue: Mapping[str, object] | None = None
+    regions: Regions | None = None
+    overview: np.ndarray | None = None
+    complete: bool = True
+
+
+def left_by(
+    folder: ResultFolder, report: Report, recipe: Recipe | None = None, **options: Any
+) -> Result:
+    """Finish a folder to which the cells were added."""
+    given = report.provenance.get("summary", {})
+
+    def complete(change: Change) -> None:
+        derive(change, recipe or Recipe())
+        change.run["summary"] |= given
+        kept = ("doubts", "warnings", "seconds")
+        change.run |= {name: report.provenance[name] for name in kept if name in report.provenance}
+        if report.overview is not None:
+            Image.fromarray(report.overview).save(change.path("overview.png"))
+
+    findings = Findings(
+        frame=report.frame,
+        columns=report.columns,
+        class_names=report.class_names,
+        object_name=report.object_name,
+        image_name=report.image_name,
+        facts={name: given.get(name) for name in FACTS},
+        record=report.provenance,
+        tissue=report.tissue,
+        regions=report.regions,
+        is_complete=report.complete,
+    )
+    return folder.finish(findings, complete, **options)
+
+
+@dataclass(frozen=True)
+class Changed:
+    """A result that was derived anew, and what a person was told."""
+
+    result: Result
+    notes: tuple[str, ...]
+
+
+def classify_result(folder, markers, *, image=None) -> Changed:
+    """Other classes by measurement."""
+    return _changed(folder, image=image, markers=tuple(markers))
+
+
+def expand_result(folder, by, *, image=None) -> Changed:
+    """Other cells around the nuclei."""
+    return _changed(folder, image=image, expand=by)
+
+
+def spatial_result(folder, *, within=None) -> Changed:
+    """Columns on where cells lie."""
+    return _changed(folder, spatial=True, within=within)
+
+
+def _changed(folder, **decisions) -> Changed:
+    notes = []
+    return Changed(change(folder, on_notice=notes.append, **decisions), tuple(notes))
