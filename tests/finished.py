@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from cellseg.annotations.region import Regions
+from cellseg.api import Cells
 from cellseg.derive import Recipe, derive
+from cellseg.events import CountResult
 from cellseg.geometry import Frame
 from cellseg.result import Change, Result, ResultFolder
 from cellseg.result.folder import Findings
@@ -90,3 +93,8 @@ def spatial_result(folder, *, within=None) -> Changed:
 def _changed(folder, **decisions) -> Changed:
     notes = []
     return Changed(change(folder, on_notice=notes.append, **decisions), tuple(notes))
+
+
+def table_of(event: CountResult) -> pd.DataFrame:
+    """The table that a count left, on a disk or behind a URL."""
+    return Cells(event.summary, event.folder, event.uploaded).table

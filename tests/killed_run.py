@@ -194,7 +194,7 @@ def child(job: dict, answer: int) -> None:
         if isinstance(event, Notice):
             notes.append(event.text)
         elif isinstance(event, CountResult):
-            cells = len(event.cells)
+            cells = event.summary.cells
     os.write(answer, json.dumps([notes, cells, moments.counts]).encode())
 
 

@@ -60,7 +60,6 @@ def test_the_python_examples_run(tmp_path, monkeypatch, capsys):
     import numpy as np
     from synthetic import write_disc_slide
 
-    import cellseg.run
     from cellseg.annotations.region import Region
     from cellseg.errors import CountWarning
     from cellseg.network.threshold import ThresholdDetector
@@ -69,7 +68,9 @@ def test_the_python_examples_run(tmp_path, monkeypatch, capsys):
     truth = write_disc_slide(Path("slide.svs"), np.random.default_rng(1))
     region = Region.box(0, 0, 512, 320).as_geojson()
     Path("tumour.geojson").write_text(json.dumps(region), encoding="utf-8")
-    monkeypatch.setattr(cellseg.run, "load_detector", lambda *_, **__: ThresholdDetector())
+    monkeypatch.setattr(
+        "cellseg.network.detect.load_detector", lambda *_, **__: ThresholdDetector()
+    )
     names: dict[str, object] = {}
     warnings.simplefilter("ignore", CountWarning)  # what a count says of its choices
     for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):

@@ -19,7 +19,7 @@ from cellseg.derive.corrections import Corrections
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.network.weights import ModelCard
 from cellseg.result import load_result
-from cellseg.run import run
+from cellseg.run import run, save
 from cellseg.slide import open_slide
 from cellseg.text import as_cell, from_cell, visible, visible_lines
 
@@ -68,10 +68,10 @@ def column(path, name="class"):
 
 
 def test_a_class_that_is_a_formula_is_text_in_the_table(counted):
-    assert set(column(counted.table_path)) == {f"'{LINK}"}
+    assert set(column(counted.file("cells.csv"))) == {f"'{LINK}"}
     assert set(counted.table.load()["class"]) == {LINK}
-    assert set(counted.rows().column("class")) == {LINK}
-    assert set(counted.rows().take(range(2))["class"]) == {LINK}
+    assert set(counted.table.column("class")) == {LINK}
+    assert set(counted.table.take(range(2))["class"]) == {LINK}
     assert list(counted.run["summary"]["cells_per_class"]) == [LINK]
 
 
@@ -79,7 +79,7 @@ def test_so_is_a_class_that_a_person_gave(counted):
     corrections = Corrections(counted)
     corrections.classify([1], "@SUM(A1)")
     saved = save(corrections)
-    assert sorted(set(column(saved.table_path))) == [f"'{LINK}", "'@SUM(A1)"]
+    assert sorted(set(column(saved.file("cells.csv")))) == [f"'{LINK}", "'@SUM(A1)"]
     assert set(saved.table.load()["class"]) == {LINK, "@SUM(A1)"}
 
 
@@ -122,7 +122,9 @@ def called(monkeypatch, capsys, *args):
 )
 def test_nothing_that_is_typed_or_named_steers_the_terminal(monkeypatch, capsys, tmp_path, args):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("cellseg.run.load_detector", lambda model, **_: ThresholdDetector())
+    monkeypatch.setattr(
+        "cellseg.network.detect.load_detector", lambda model, **_: ThresholdDetector()
+    )
     write_disc_slide(tmp_path / "a.tif", np.random.default_rng(0), shape=(100, 100))
     said = called(monkeypatch, capsys, *(part.format(NASTY) for part in args))
     assert said

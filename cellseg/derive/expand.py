@@ -122,6 +122,6 @@ def _seen(result: Result, channels: tuple[str, ...]) -> Seen:
         return replace(seen, white=float(settings["intensity_high"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
-            f"{result.path}: run.json does not say the slide's white (intensity_high) or its "
+            f"{result.path}/run.json: does not say the slide's white (intensity_high) or its "
             f"dyes: {type(error).__name__}: {error}"
         ) from error

@@ -111,7 +111,7 @@ class Result:
             return Summary.from_dict(self.run["summary"])
         except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
-                f"{self.path}: run.json does not hold the totals: {error!r}"
+                f"{self.path / publish.RUN}: does not hold the totals: {error!r}"
             ) from error
 
     @property

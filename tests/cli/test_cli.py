@@ -26,7 +26,9 @@ from cellseg.train.run import Trained
 @pytest.fixture(autouse=True)
 def _stand_in(monkeypatch):
     """Count without the network's weights."""
-    monkeypatch.setattr("cellseg.run.load_detector", lambda model, **_: ThresholdDetector())
+    monkeypatch.setattr(
+        "cellseg.network.detect.load_detector", lambda model, **_: ThresholdDetector()
+    )
 
 
 @pytest.fixture
@@ -377,7 +379,7 @@ def test_ctrl_c_keeps_what_is_done(cellseg, tmp_path, monkeypatch):
 
     args = ("count", tmp_path / "a.tif", "--tile", "128", "--no-prefilter")
     with monkeypatch.context() as patch:
-        patch.setattr("cellseg.run.load_detector", lambda model, **_: Stopped())
+        patch.setattr("cellseg.network.detect.load_detector", lambda model, **_: Stopped())
         code, _, err = cellseg(*args)
     assert code == 130
     assert "interrupted" in err

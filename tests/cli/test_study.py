@@ -20,7 +20,9 @@ from cellseg.table.doubts import FEWEST
 @pytest.fixture(autouse=True)
 def _stand_in(monkeypatch):
     """Count without the network's weights."""
-    monkeypatch.setattr("cellseg.run.load_detector", lambda model, **_: ThresholdDetector())
+    monkeypatch.setattr(
+        "cellseg.network.detect.load_detector", lambda model, **_: ThresholdDetector()
+    )
 
 
 @pytest.fixture

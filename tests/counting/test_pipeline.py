@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from finished import table_of
 from synthetic import write_disc_slide
 
 from cellseg.annotations.region import Region, Regions
@@ -59,8 +60,8 @@ def counted(request, detector=None):
 def test_every_disc_is_counted_with_its_area(slide):
     path, truth = slide
     result, events = counted(request_for(path))
-    assert len(result.cells) == truth.count
-    table = result.cells.table
+    assert result.summary.cells == truth.count
+    table = table_of(result)
     assert sorted(table["area_px"]) == sorted(truth.areas)
     assert np.allclose(table["area_um2"], table["area_px"] * 0.25, rtol=1e-3)
     started = next(event for event in events if isinstance(event, Started))
@@ -75,7 +76,7 @@ def test_labels_show_the_drawn_discs(slide):
     labels = np.asarray(load_result(result.folder).labels()[0])
     assert labels.dtype == np.uint32
     assert np.array_equal(labels > 0, truth.labels > 0)
-    table = result.cells.table
+    table = table_of(result)
     for row in table.itertuples():
         y, x = round(row.centroid_y_px), round(row.centroid_x_px)
         assert labels[y, x] == row.label
@@ -118,8 +119,8 @@ def test_no_pixel_size_means_no_um_columns(tmp_path):
         path, np.random.default_rng(1), shape=(256, 256), layout=PyramidLayout(mpp=None, levels=1)
     )
     result, events = counted(request_for(path))
-    assert len(result.cells) == truth.count
-    assert not [name for name in result.cells.table.columns if name.endswith(("_um", "_um2"))]
+    assert result.summary.cells == truth.count
+    assert not [name for name in table_of(result).columns if name.endswith(("_um", "_um2"))]
     assert result.as_dict()["median_area_um2"] is None
     assert any("--mpp" in str(event) for event in events if isinstance(event, Notice))
 
@@ -141,7 +142,7 @@ def test_two_slides_at_once_keep_their_thresholds(slide, tmp_path):
     store = {detector_key("default", "auto"): Graded()}
     both = zip_longest(*(run(request, detectors=store) for request in requests))
     results = [event for pair in both for event in pair if isinstance(event, CountResult)]
-    every, large = (len(result.cells) for result in results)
+    every, large = (result.summary.cells for result in results)
     assert every == truth.count
     assert large == sum(area >= middle for area in truth.areas) < truth.count
 
@@ -183,7 +184,7 @@ def test_a_changed_setting_starts_afresh_and_says_so(slide, tmp_path):
     changed = replace(request, tile_px=256)
     result, events = counted(changed)
     assert any("starting afresh" in str(event) for event in events if isinstance(event, Notice))
-    assert len(result.cells) == truth.count
+    assert result.summary.cells == truth.count
 
 
 def test_killed_in_the_middle_the_same_command_finishes(slide, tmp_path):
@@ -230,7 +231,7 @@ def test_killed_in_the_middle_the_same_command_finishes(slide, tmp_path):
     rest = Interrupted(after=48)
     result, _ = counted(request_for(path), rest)
     assert 48 - rest.left <= 48 - done + 1
-    assert len(result.cells) == truth.count
+    assert result.summary.cells == truth.count
     assert sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".")) == [
         "cells.csv",
         "labels.ome.zarr",
@@ -288,7 +289,7 @@ def test_another_grid_of_the_same_tile_size_is_another_count(tmp_path):
     result, events = counted(fitted)
     assert any("starting afresh" in str(event) for event in events if isinstance(event, Notice))
     undisturbed, _ = counted(replace(fitted, output=tmp_path / "undisturbed"))
-    assert result.cells.table.equals(undisturbed.cells.table)
+    assert table_of(result).equals(table_of(undisturbed))
 
 
 def zarr_of(image, folder):
@@ -314,7 +315,7 @@ def test_a_zarr_whose_chunks_are_written_anew_is_another_slide(slide, tmp_path):
     with pytest.raises(OutputError, match="another version of the slide"):
         counted(request)
     again, _ = counted(replace(request, overwrite=True))
-    assert len(again.cells) < len(first.cells)
+    assert again.summary.cells < first.summary.cells
 
 
 def test_an_instance_that_the_run_cannot_have_made_is_no_part_of_it(slide, tmp_path):
@@ -329,7 +330,7 @@ def test_an_instance_that_the_run_cannot_have_made_is_no_part_of_it(slide, tmp_p
         events.close()
         assert "the journal is damaged: starting afresh" in said, damage
     result, _ = counted(request)
-    assert len(result.cells) == truth.count
+    assert result.summary.cells == truth.count
 
 
 def tamper(journal, damage):
@@ -365,7 +366,7 @@ def test_another_slides_result_is_never_overwritten(slide, tmp_path):
         counted(request_for(other, output=tmp_path / "out"))
     path.unlink()  # moved: the same slide at another place
     again, _ = counted(request_for(other, output=tmp_path / "out"))
-    assert len(again.cells) == len(first.cells)
+    assert again.summary.cells == first.summary.cells
 
 
 def test_a_file_name_that_is_no_utf8_is_counted_like_any_other(slide, tmp_path):
@@ -376,7 +377,7 @@ def test_a_file_name_that_is_no_utf8_is_counted_like_any_other(slide, tmp_path):
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
     result, _ = counted(request_for(odd))
-    assert len(result.cells) == truth.count
+    assert result.summary.cells == truth.count
     record = json.loads((result.folder / "run.json").read_text())
     assert record["image"]["path"].endswith("sl\\udce4de.tif")
 
@@ -394,10 +395,10 @@ def test_the_second_image_of_a_file_is_counted_where_it_is_asked_for(tmp_path):
             writer.write(picture.image, photometric="rgb", metadata=None)
     first, events = counted(request_for(path))
     assert any("first of 2 images" in str(event) for event in events if isinstance(event, Notice))
-    assert len(first.cells) == drawn[0].count
+    assert first.summary.cells == drawn[0].count
     second, events = counted(request_for(path, series=1, overwrite=True))
     assert not any("images is read" in str(event) for event in events if isinstance(event, Notice))
-    assert len(second.cells) == drawn[1].count
+    assert second.summary.cells == drawn[1].count
     assert load_result(second.folder).run["settings"]["series"] == 1
 
 
@@ -450,7 +451,7 @@ def test_a_tile_that_rotted_in_a_good_slide_costs_that_tile_alone(tmp_path, leve
             file.write(b"\xff" * count)
     result, _ = counted(request_for(path, prefilter=True))
     assert 1 <= result.tiles_failed <= 4
-    assert 0.9 * drawn.count <= len(result.cells) < drawn.count
+    assert 0.9 * drawn.count <= result.summary.cells < drawn.count
     assert (result.folder / "overview.png").is_file()
 
 
@@ -489,8 +490,8 @@ def test_a_damaged_tile_is_left_out_and_said(slide, damaged, tmp_path):
     path, truth = slide
     result, _ = counted(request_for(path, output=tmp_path))
     assert result.tiles_failed == 1
-    assert 0 < len(result.cells) < truth.count
-    assert len(result.cells) >= truth.count * 0.9
+    assert 0 < result.summary.cells < truth.count
+    assert result.summary.cells >= truth.count * 0.9
     assert any("did not decode" in text for text in result.warnings)
     record = json.loads((result.folder / "run.json").read_text())
     (lost,) = record["tiles"]["failed"]
@@ -514,7 +515,7 @@ def test_a_damaged_block_costs_its_own_region_and_not_the_networks_tile(tmp_path
     )  # fmt: skip
     request = request_for(path, output=tmp_path, protocol=PROTOCOL.changed(tile_px=512))
     whole, _ = counted(replace(request, output=tmp_path / "whole"))
-    assert len(whole.cells) == drawn.count
+    assert whole.summary.cells == drawn.count
     with tifffile.TiffFile(path) as tif:
         offset, size = tif.pages[0].dataoffsets[6], tif.pages[0].databytecounts[6]
     with path.open("r+b") as file:
@@ -551,7 +552,7 @@ def test_a_tile_that_failed_before_the_interruption_is_read_again(slide, monkeyp
             counted(request, Interrupted(after=40))
     result, _ = counted(request)
     assert result.tiles_failed == 0
-    assert len(result.cells) == truth.count
+    assert result.summary.cells == truth.count
 
 
 def test_strict_makes_a_damaged_tile_an_error(slide, damaged, tmp_path):
@@ -598,7 +599,7 @@ def test_a_slide_without_cells_gives_an_empty_table(tmp_path):
     path = tmp_path / "empty.tif"
     tifffile.imwrite(path, np.full((300, 300, 3), 245, np.uint8), tile=(128, 128))
     result, _ = counted(request_for(Path(path)))
-    assert len(result.cells) == 0
+    assert result.summary.cells == 0
     assert result.as_dict()["median_area_um2"] is None
 
 
@@ -606,9 +607,9 @@ def test_many_outlines_beyond_the_size_limits_are_told(slide):
     path, truth = slide
     middle = float(np.median(truth.areas)) * 0.25
     result, _ = counted(request_for(path, protocol=PROTOCOL.changed(max_area_um2=middle)))
-    left_out = truth.count - len(result.cells)
+    left_out = truth.count - result.summary.cells
     (said,) = [text for text in result.warnings if "left out" in text]
-    assert f"{left_out} outlines beside {len(result.cells)} cells" in said
+    assert f"{left_out} outlines beside {result.summary.cells} cells" in said
     whole, _ = counted(request_for(path, overwrite=True))
     assert not any("left out" in text for text in whole.warnings)
 
@@ -627,7 +628,7 @@ def test_without_a_pixel_size_a_shipped_protocol_allows_half_and_twice_the_width
         image[place : place + side, place : place + side] = (90, 60, 140)
     tifffile.imwrite(tmp_path / "squares.tif", image, photometric="rgb")
     result, _ = counted(request_for(tmp_path / "squares.tif", protocol=protocol, mpp=mpp))
-    assert sorted(result.cells.table["area_px"]) == expected
+    assert sorted(table_of(result)["area_px"]) == expected
 
 
 def test_without_a_pixel_size_the_limits_are_told_in_pixels(tmp_path):

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from finished import table_of
 from imageio.v3 import imread, imwrite
 
 from cellseg.cli.evaluate import evaluate as command
@@ -114,8 +115,8 @@ def test_the_same_cells_as_a_count_writes(tmp_path, stand_in):
     *_, last = run(request, detector=ThresholdDetector())
     assert isinstance(last, CountResult)
     found = evaluation.images[0].found
-    assert sorted(found.areas) == sorted(last.cells.table["area_px"])
-    boxes = last.cells.table[["bbox_y0_px", "bbox_x0_px", "bbox_y1_px", "bbox_x1_px"]]
+    assert sorted(found.areas) == sorted(table_of(last)["area_px"])
+    boxes = table_of(last)[["bbox_y0_px", "bbox_x0_px", "bbox_y1_px", "bbox_x1_px"]]
     assert sorted(found.boxes.tolist()) == sorted(boxes.to_numpy().astype(int).tolist())
 
 

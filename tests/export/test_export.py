@@ -171,8 +171,10 @@ def test_a_failing_export_leaves_the_older_one(tmp_path, monkeypatch):
 
 def test_labels_of_another_size_are_refused(tmp_path):
     result = make(tmp_path / "a.cellseg", frame(60, 60), [(0, 0, 9, 9)])
-    text = result.run_path.read_text().replace('"lattice_height": 60', '"lattice_height": 61')
-    result.run_path.write_text(text)
+    text = (
+        result.file("run.json").read_text().replace('"lattice_height": 60', '"lattice_height": 61')
+    )
+    result.file("run.json").write_text(text)
     with pytest.raises(InputError, match="expected 61 × 60 px, got 60 × 60"):
         export(result.path, "labels.tif")
 
@@ -379,11 +381,11 @@ def test_coco_json_trains_as_it_is(tmp_path, beside):
 
 def test_a_slide_beyond_cocos_run_lengths_is_told_of(tmp_path):
     result = counted(tmp_path / "a.cellseg")
-    text = result.run_path.read_text()
+    text = result.file("run.json").read_text()
     text = text.replace('"height": 1300', '"height": 70000', 1).replace(
         '"width": 1300', '"width": 70000', 1
     )
-    result.run_path.write_text(text)
+    result.file("run.json").write_text(text)
     with pytest.raises(SettingsError, match=r"at most 4,294,967,295 px.*cells\.geojson"):
         export(result.path, "cells.coco.json")
     assert not list(result.path.glob("*coco*"))
@@ -688,7 +690,7 @@ def test_a_missing_package_is_told_with_its_extra_before_a_run(monkeypatch, name
 
 def test_a_label_image_that_lacks_a_cell_is_told(tmp_path):
     result = counted(tmp_path / "a.cellseg")
-    shutil.rmtree(result.labels_path / "0" / "1")
+    shutil.rmtree(result.file("labels.ome.zarr") / "0" / "1")
     with pytest.raises(InputError, match=r"labels\.ome\.zarr: lacks cell"):
         export(result.path, "cells.geojson")
     assert sorted(p.name for p in result.path.iterdir()) == [
@@ -700,7 +702,7 @@ def test_a_label_image_that_lacks_a_cell_is_told(tmp_path):
 
 def test_a_damaged_chunk_is_an_input_error(tmp_path):
     result = counted(tmp_path / "a.cellseg")
-    (result.labels_path / "0" / "0" / "0").write_bytes(b"no blosc")
+    (result.file("labels.ome.zarr") / "0" / "0" / "0").write_bytes(b"no blosc")
     with pytest.raises(InputError, match="cannot be read"):
         export(result.path, "rois.zip")
 
@@ -708,10 +710,10 @@ def test_a_damaged_chunk_is_an_input_error(tmp_path):
 @pytest.mark.parametrize("box", ["0,0,0,0", "0,0,9000000000,9", "9999,9999,10010,10010"])
 def test_a_table_with_impossible_boxes_is_an_input_error(tmp_path, box):
     result = counted(tmp_path / "a.cellseg")
-    lines = result.table_path.read_text().splitlines()
+    lines = result.file("cells.csv").read_text().splitlines()
     first = lines[0].split(",").index("bbox_y0_px")
     row = lines[1].split(",")
     row[first : first + 4] = box.split(",")
-    result.table_path.write_text("\n".join([lines[0], ",".join(row), *lines[2:]]) + "\n")
+    result.file("cells.csv").write_text("\n".join([lines[0], ",".join(row), *lines[2:]]) + "\n")
     with pytest.raises(InputError, match="row 1 is none on this slide"):
         export(result.path, "cells.geojson")

@@ -20,6 +20,7 @@ from cellseg_napari._pipeline import Counting
 from cellseg_napari._preview import Preview
 from cellseg_napari._reader import read_result
 from cellseg_napari._samples import fluorescence, ihc
+from finished import table_of
 from napari.components import ViewerModel
 from napari.layers import Image, Layer, Shapes
 from synthetic import write_disc_slide
@@ -113,8 +114,8 @@ def test_only_drawn_shapes_are_counted(viewer: ViewerModel, discs: Path) -> None
     form = Form(layer=layer, where="drawn shapes", shapes=shapes)
     (result,) = [e for e in counting(form).events() if isinstance(e, CountResult)]
     assert result.folder.name == "discs.cellseg"
-    assert set(result.cells.table["region"]) == {"region 1"}
-    table = result.cells.table
+    assert set(table_of(result)["region"]) == {"region 1"}
+    table = table_of(result)
     assert len(table) > 10
     assert table["centroid_y_um"].between(39, 141).all()
     assert table["centroid_x_um"].between(49, 201).all()

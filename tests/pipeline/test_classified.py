@@ -92,7 +92,6 @@ def test_positive_and_negative_everywhere(folder):
     assert low < 0.2 < high
     assert scored["name"] == "DAB"
     assert scored["block_um"] >= 60
-    assert result.run["stale"] == []
     for name in ("cells.geojson", "cells.coco.json"):
         assert "positive" in (folder / name).read_text()
         assert result.has_export(name)
@@ -146,11 +145,11 @@ def test_a_table_that_was_edited_is_refused(folder):
         classify_result(folder, one(0.1))
 
 
-def test_without_the_slide_the_old_picture_is_marked(folder):
+def test_without_the_slide_there_are_no_outlines(folder):
     (folder.parent / "discs.tif").unlink()
     done = classify_result(folder, one(0.1))
-    assert done.result.run["stale"] == ["outlines.png", "overview.png"]
-    assert any("outlines.png still shows" in note for note in done.notes)
+    assert not (folder / "outlines.png").exists()
+    assert any("outlines.png and overview.png were left out" in note for note in done.notes)
     assert done.result.changed() is None
 
 
@@ -211,17 +210,11 @@ def test_corrections_from_before_and_after(folder):
     assert summary.labelling[0]["positive"] == classes["positive"]
     assert saved.run["summary"]["labelling"][0]["positive"] == classes["positive"]
     other = classify_result(saved.path, one(9.0)).result
-    assert set(other.table.load()["class"]) == {"negative", "mitosis: negative"}
+    assert set(other.table.load()["class"]) == {"negative", "positive", "mitosis"}
 
 
-def test_a_protocol_classifies_and_an_interrupted_run_does_it_later(slide, tmp_path):
+def test_a_protocol_classifies(slide, tmp_path):
     path = shutil.copy(slide, tmp_path / "other.tif")
-    rule = {"measure": "dab_od_mean", "threshold": "auto"}
-    folder = count(path, classify=rule)
-    run_json = json.loads((folder / "run.json").read_text())
-    assert run_json["summary"]["labelling"][0]["positive"] > 0
-    # As it is left by a kill between the last file of the count and the classes.
-    del run_json["classification"]
-    (folder / "run.json").write_text(json.dumps(run_json))
-    count(path, classify=rule)
-    assert load_result(folder).run["classification"]["markers"][0]["measure"] == "dab_od_mean"
+    result = load_result(count(path, classify={"measure": "dab_od_mean", "threshold": "auto"}))
+    assert result.run["summary"]["labelling"][0]["positive"] > 0
+    assert result.run["classification"]["methods"] == ["lowest point between two humps"]

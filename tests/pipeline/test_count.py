@@ -32,7 +32,9 @@ from cellseg.result import load_result
 @pytest.fixture
 def slide(tmp_path, monkeypatch):
     """A slide of discs and its truth; found by a threshold, so that no network is needed."""
-    monkeypatch.setattr(cellseg.run, "load_detector", lambda *_, **__: ThresholdDetector())
+    monkeypatch.setattr(
+        "cellseg.network.detect.load_detector", lambda *_, **__: ThresholdDetector()
+    )
     truth = write_disc_slide(tmp_path / "slide.svs", np.random.default_rng(1))
     return tmp_path / "slide.svs", truth
 
@@ -186,7 +188,7 @@ def test_a_notebook_shows_picture_numbers_and_warnings(cells):
     page = Page(cells._repr_html_())
     text = "".join(page.texts)
     assert str(cells.summary) in text
-    assert all(in_python(warning) in text for warning in cells.warnings)
+    assert all(warning in text for warning in cells.warnings)
     assert f"{len(cells):,}" in page.texts
     (picture,) = page.pictures
     with Image.open(io.BytesIO(picture)) as image:
@@ -258,7 +260,9 @@ def test_progress_in_a_notebook_and_nowhere_else(slide, monkeypatch, capsys):
 
 @pytest.mark.filterwarnings("ignore::cellseg.CountWarning")
 def test_a_channel_by_its_number(tmp_path, monkeypatch):
-    monkeypatch.setattr(cellseg.run, "load_detector", lambda *_, **__: ThresholdDetector())
+    monkeypatch.setattr(
+        "cellseg.network.detect.load_detector", lambda *_, **__: ThresholdDetector()
+    )
     pixels = np.zeros((2, 128, 128), np.uint8)
     pixels[1, 40:52, 60:72] = 200
     tifffile.imwrite(tmp_path / "two.ome.tif", pixels, metadata={"axes": "CYX"})

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import shapely
+from finished import table_of
 from PIL import Image
 from synthetic import write_disc_slide
 
@@ -87,14 +88,14 @@ def centred_in(table, region):
 def test_each_region_holds_the_cells_that_a_whole_count_finds_there(slide, whole, part):
     _, truth = slide
     result, _ = part
-    everything = whole.cells.table
+    everything = table_of(whole)
     assert len(everything) == truth.count
     held = np.stack([centred_in(everything, region) for region in REGIONS])
     assert (held[0] & held[1]).sum() > 5, "some cells lie in two regions"
     assert 20 < held.any(axis=0).sum() < len(everything) - 20
     columns = [name for name in everything.columns if name != "label"]
     wanted = everything.loc[held.any(axis=0), columns].reset_index(drop=True)
-    table = result.cells.table
+    table = table_of(result)
     assert table[columns].equals(wanted)
     assert table.columns[-1] == "region"
     assert "region" not in everything
@@ -119,7 +120,7 @@ def test_areas_and_densities_are_those_of_the_region(part):
     nested = regions["nested"]
     assert nested.density_per_mm2 == pytest.approx(nested.cells / (130 * 280 * 0.25e-6))
     assert nested.area_um2.median == pytest.approx(nested.area_px.median * MPP**2)
-    table = result.cells.table
+    table = table_of(result)
     inside = table[table["region"].str.contains("nested")]
     assert nested.area_px.quantiles[50] == pytest.approx(inside["area_px"].median())
     assert nested.cells_per_class == {"nucleus": len(inside)}
@@ -174,7 +175,9 @@ def test_the_cells_of_regions_do_not_depend_on_the_tile(slide, part, tmp_path, t
 
 
 def test_from_python(slide, tmp_path, monkeypatch):
-    monkeypatch.setattr("cellseg.run.load_detector", lambda *_, **__: ThresholdDetector())
+    monkeypatch.setattr(
+        "cellseg.network.detect.load_detector", lambda *_, **__: ThresholdDetector()
+    )
     path, _ = slide
     drawn = tmp_path / "tumour.geojson"
     drawn.write_text(json.dumps(REGIONS.as_geojson()))
@@ -209,7 +212,7 @@ def test_thousands_of_regions_have_their_tissue_measured_together(slide, tmp_pat
     regions = result.summary.regions
     assert len(regions) == 2_000
     assert sum(region.cells for region in regions) == sum(
-        len(names.split("; ")) for names in result.cells.table["region"]
+        len(names.split("; ")) for names in table_of(result)["region"]
     )
     assert any("…) lie" in str(event) for event in events if isinstance(event, Notice))
 
@@ -229,7 +232,7 @@ def test_corrected_cells_get_their_regions_anew(slide, tmp_path):
     result, _ = counted(request_for(slide, tmp_path))
     before = {one.name: one for one in result.summary.regions}
     corrections = Corrections.open(result.folder)
-    in_ring = result.cells.table.query("region == 'ring'")["label"].tolist()[:2]
+    in_ring = table_of(result).query("region == 'ring'")["label"].tolist()[:2]
     corrections.delete(in_ring)
     square = np.ones((8, 8), bool)  # no drawn disc fills its box
     corrections.add(free_place(truth, ["ring", "nested"]), square)
@@ -243,7 +246,7 @@ def test_corrected_cells_get_their_regions_anew(slide, tmp_path):
     assert sorted(drawn["region"]) == ["", "ring; nested"]
     assert saved.regions() == REGIONS
     kept = saved.table.load().query("extent != 1")["region"].value_counts()
-    wanted = result.cells.table.query("label not in @in_ring")["region"].value_counts()
+    wanted = table_of(result).query("label not in @in_ring")["region"].value_counts()
     assert kept.to_dict() == wanted.to_dict()
     assert [one["cells"] for one in saved.run["summary"]["regions"]] == [
         one.cells for one in after.values()

@@ -22,7 +22,7 @@ from cellseg.instances import Instances
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import Marker, load_protocol
 from cellseg.result import load_result
-from cellseg.run import CountResult, TileDone, run
+from cellseg.run import CountResult, TileDone, run, save
 
 PROTOCOL = load_protocol("ihc").changed(
     mpp=1.0, min_area_um2=0.0, tile_px=128, largest_cell_um=40.0,

@@ -87,5 +87,5 @@ def test_the_same_slide_gives_the_same_h_score(counted, dyes):
 
 def test_it_is_the_same_cells(counted):
     _, folders = counted
-    numbers = [len(load_result(folder).rows()) for folder in folders.values()]
+    numbers = [len(load_result(folder).table) for folder in folders.values()]
     assert max(numbers) - min(numbers) <= 0.02 * max(numbers)

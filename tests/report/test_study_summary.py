@@ -219,8 +219,13 @@ def test_the_cells_of_all_images_are_one_table(tmp_path):
 
 def test_results_of_before_the_column_image_get_it(tmp_path):
     result = made(tmp_path / "a.cellseg")
-    text = result.table_path.read_text().replace("label,image,", "label,").replace(",a.tif,", ",")
-    result.table_path.write_text(text)
+    text = (
+        result.file("cells.csv")
+        .read_text()
+        .replace("label,image,", "label,")
+        .replace(",a.tif,", ",")
+    )
+    result.file("cells.csv").write_text(text)
     edit(result.path, columns=[c for c in result.run["columns"] if c["name"] != "image"])
     cells = pq.read_table(write_cells(load_study(tmp_path))).to_pandas()
     assert set(cells["image"]) == {"a.tif"}

@@ -262,7 +262,7 @@ def test_all_of_it_saved_and_reopened(folder):
     assert table["area_px"].to_numpy() == pytest.approx(areas)
     assert table["class"].value_counts().to_dict() == {"nucleus": len(table) - 1, "other": 1}
     assert not table.drop(columns="orientation_deg").isna().any(axis=None)
-    assert saved.overview_path is not None
+    assert saved.file("overview.png") is not None
     record = saved.run
     assert record["corrected_from"]["folder"] == "discs.cellseg"
     assert [entry["kind"] for entry in record["corrections"]] == [

@@ -50,7 +50,9 @@ def count(tmp_path, monkeypatch, capsys):
     """Run ``cellseg count a.tif`` in this process: (exit code, stderr)."""
 
     def call(*args, detector=None, without_image=False):
-        monkeypatch.setattr("cellseg.run.load_detector", lambda model, **_: detector or Disturbed())
+        monkeypatch.setattr(
+            "cellseg.network.detect.load_detector", lambda model, **_: detector or Disturbed()
+        )
         images = [] if without_image else [str(tmp_path / "a.tif")]
         monkeypatch.setattr(sys, "argv", ["cellseg", "count", *images, *ARGUMENTS, *args])
         with pytest.raises(SystemExit) as ended:
@@ -153,7 +155,7 @@ SIGNALLED = textwrap.dedent(
     if where == "labels":
         folder.write_labels = labels
     folder.write_overview = lambda path, *_: path.touch()
-    cellseg.run.load_detector = lambda model, **_: Signalled()
+    cellseg.network.detect.load_detector = lambda model, **_: Signalled()
     main()
     """
 )

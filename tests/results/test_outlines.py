@@ -29,7 +29,7 @@ from cellseg.network.detector import Detections
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
 from cellseg.result import load_result
-from cellseg.run import CountResult, run
+from cellseg.run import CountResult, run, save
 from cellseg.stain.normalise import Normaliser
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=512, largest_cell_um=20.0)

@@ -11,6 +11,7 @@ import fsspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from finished import table_of
 from synthetic import write_disc_slide
 
 from cellseg.cli.count import count as count_command
@@ -122,8 +123,8 @@ def test_slide_and_result_behind_urls(memory, slide, tmp_path, monkeypatch):
     assert order[-1].endswith("run.json")
     assert json.loads(there["run.json"])["image"]["path"] == "memory://scans/discs.tif"
     assert not list((tmp_path / "scratch").rglob("*")), "the scratch folder is gone"
-    assert len(result.cells) == drawn.count
-    assert result.cells.table.equals(local.cells.table)
+    assert result.summary.cells == drawn.count
+    assert table_of(result).equals(table_of(local))
     memory.get("/results/one/discs.cellseg", str(tmp_path / "fetched"), recursive=True)
     labels = [load_result(f).labels()[0] for f in (local.folder, tmp_path / "fetched")]
     assert np.array_equal(*(np.asarray(level) for level in labels))
@@ -139,7 +140,7 @@ def test_counted_before_nothing_is_done_and_nothing_uploaded(memory, slide, tmp_
     assert not any("uploading" in text for text in notes)
     assert before == {name: memory.modified(f"/results/{name}") for name in before}
     assert again.summary == first.summary
-    assert again.cells.table.equals(first.cells.table)
+    assert table_of(again).equals(table_of(first))
     assert not list((tmp_path / "scratch").rglob("*"))
 
 
@@ -195,7 +196,7 @@ def test_another_count_takes_the_place_of_the_first_whole(memory, slide):
     with pytest.raises(OutputError, match=r"^memory://results/discs.cellseg: .*--overwrite"):
         counted(replace(request, protocol=few, export=()))
     result, notes = counted(replace(request, protocol=few, export=(), overwrite=True))
-    assert len(result.cells) == 0
+    assert result.summary.cells == 0
     assert any("corrections of an earlier count" in text for text in notes)
     there = files_of(memory, "/results/discs.cellseg")
     assert "labels.ome.zarr/0/9.9" not in there
@@ -216,7 +217,7 @@ def test_an_interrupted_run_goes_on_from_its_scratch_folder(memory, slide, tmp_p
     assert list((tmp_path / "scratch").rglob("journal.sqlite"))
     result, notes = counted(request)
     assert any("going on" in text for text in notes)
-    assert len(result.cells) == drawn.count
+    assert result.summary.cells == drawn.count
 
 
 @pytest.mark.parametrize("breaks_at", ["cells.csv", "run.json"])
@@ -240,7 +241,7 @@ def test_an_upload_that_breaks_off_is_done_again(memory, slide, tmp_path, monkey
     result, notes = counted(request)
     assert any("nothing to do" in text for text in notes)
     assert any("uploading" in text for text in notes)
-    assert len(result.cells.table) == drawn.count
+    assert len(table_of(result)) == drawn.count
     assert not memory.exists(f"/results/discs.cellseg/{MARK}")
 
 
@@ -275,7 +276,7 @@ def test_a_remote_slide_needs_an_output(slide):
 def test_a_remote_slide_with_a_result_on_the_disk(slide, tmp_path):
     path, url, drawn = slide
     result, _ = counted(request_for(url, output=tmp_path / "a"))
-    assert len(result.cells) == drawn.count
+    assert result.summary.cells == drawn.count
     assert result.uploaded is None
     with pytest.raises(OutputError, match="holds the result of memory://scans"):
         counted(request_for(path, output=tmp_path / "a"))
@@ -455,7 +456,7 @@ def test_a_storage_that_goes_away_ends_the_run_and_keeps_what_is_done(
     assert "secret" not in str(caught.value)
     result, notes = counted(request)
     assert any("going on" in text for text in notes)
-    assert result.cells.table.equals(whole.cells.table)
+    assert table_of(result).equals(table_of(whole))
 
 
 def until(events, done):
@@ -478,7 +479,7 @@ def test_names_that_a_storage_allows(memory, slide, tmp_path):
     (found,) = [p for p in RemotePath("memory://scans").iterdir() if "#3" in p.name]
     result, _ = counted(request_for(found, output=as_location("memory://results")))
     assert str(result.uploaded) == "memory://results/slide #3 (a).cellseg"
-    assert len(result.cells) == drawn.count
+    assert result.summary.cells == drawn.count
 
 
 def test_a_repeat_that_was_interrupted_leaves_nothing_that_is_believed(memory, slide):
@@ -536,7 +537,7 @@ def test_tiles_that_failed_are_tried_again_behind_a_url_too(memory, slide, monke
     result, notes = counted(request)
     assert any("going on" in text for text in notes)
     assert result.tiles_failed == 0
-    assert len(result.cells) == drawn.count
+    assert result.summary.cells == drawn.count
     assert not list(
         RemoteResult.at(RemotePath("memory://results/discs.cellseg")).local.parent.glob("*")
     )

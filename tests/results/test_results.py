@@ -120,7 +120,7 @@ def picture(path: Path) -> np.ndarray:
 
 def test_the_table_is_the_golden_file_byte_by_byte(tmp_path):
     result = make(tmp_path / "a.cellseg")
-    assert result.table_path.read_bytes() == GOLDEN.read_bytes()
+    assert result.file("cells.csv").read_bytes() == GOLDEN.read_bytes()
 
 
 def test_the_table_comes_back_with_the_contracts_types(tmp_path):
@@ -147,7 +147,7 @@ def test_numbers_are_written_as_documented(value, text):
 
 def test_labels_follow_position_and_not_arrival(tmp_path):
     forth, back = make(tmp_path / "a.cellseg"), make(tmp_path / "b.cellseg", CENTRES[::-1])
-    assert forth.table_path.read_bytes() == back.table_path.read_bytes()
+    assert forth.file("cells.csv").read_bytes() == back.file("cells.csv").read_bytes()
     assert np.array_equal(picture(forth.path), picture(back.path))
     labels = picture(forth.path)
     centres = sorted(CENTRES)
@@ -211,7 +211,7 @@ def test_the_label_image_is_painted_exactly(tmp_path):
 
 
 def test_empty_chunks_are_not_written(tmp_path):
-    path = make(tmp_path / "a.cellseg", [(40, 40)]).labels_path
+    path = make(tmp_path / "a.cellseg", [(40, 40)]).file("labels.ome.zarr")
     files = [file for file in path.rglob("*") if file.name.isdecimal() and file.is_file()]
     names = sorted(file.relative_to(path).as_posix() for file in files)
     assert names == ["0/0/0", "1/0/0", "2/0/0", "3/0/0"]
@@ -237,7 +237,7 @@ def test_ome_zarr_py_reads_the_labels(tmp_path):
     from ome_zarr.reader import Reader
 
     result = make(tmp_path / "a.cellseg")
-    location = parse_url(str(result.labels_path))
+    location = parse_url(str(result.file("labels.ome.zarr")))
     assert location is not None
     nodes = list(Reader(location)())
     levels = nodes[0].data
@@ -246,7 +246,7 @@ def test_ome_zarr_py_reads_the_labels(tmp_path):
 
 
 def test_the_metadata_is_ngff_04(tmp_path):
-    path = make(tmp_path / "a.cellseg").labels_path
+    path = make(tmp_path / "a.cellseg").file("labels.ome.zarr")
     attributes = dict(zarr.open_group(path, mode="r").attrs)
     (image,) = attributes["multiscales"]
     assert image["version"] == attributes["image-label"]["version"] == "0.4"
@@ -265,7 +265,7 @@ def test_the_metadata_is_ngff_04(tmp_path):
 
 
 def test_without_a_pixel_size_the_scale_is_in_level_0_pixels(tmp_path):
-    path = make(tmp_path / "a.cellseg", frame=replace(FRAME, mpp=None)).labels_path
+    path = make(tmp_path / "a.cellseg", frame=replace(FRAME, mpp=None)).file("labels.ome.zarr")
     (image,) = zarr.open_group(path, mode="r").attrs["multiscales"]
     assert "unit" not in image["axes"][0]
     assert image["datasets"][0]["coordinateTransformations"][0]["scale"] == [2.0, 2.0]
@@ -293,7 +293,7 @@ def test_memory_does_not_grow_with_the_slide(tmp_path):
 
 def test_run_json_has_what_was_given_and_what_is_known(tmp_path):
     result = make(tmp_path / "a.cellseg", provenance=lambda: {**REPORT.provenance, "format": "x"})
-    run = json.loads(result.run_path.read_text())
+    run = json.loads(result.file("run.json").read_text())
     assert run["settings"] == {"score": 0.5, "path": "a.tif", "nan": None}
     assert run["format"] == "cellseg result", "what is given cannot hide what a reader needs"
     assert run["frame"]["downsample"] == 2.0
@@ -603,7 +603,9 @@ def test_an_unfinished_result_is_said(tmp_path):
 
 def test_labels_of_another_run_are_refused(tmp_path):
     one, two = make(tmp_path / "a.cellseg"), make(tmp_path / "b.cellseg")
-    (two.labels_path / ".zattrs").write_bytes((one.labels_path / ".zattrs").read_bytes())
+    (two.file("labels.ome.zarr") / ".zattrs").write_bytes(
+        (one.file("labels.ome.zarr") / ".zattrs").read_bytes()
+    )
     with pytest.raises(InputError, match="another run"):
         load_result(two.path)
 
@@ -611,7 +613,7 @@ def test_labels_of_another_run_are_refused(tmp_path):
 @pytest.mark.parametrize("frame", [{}, {"height": 1}, None])
 def test_a_damaged_run_json_is_said(tmp_path, frame):
     result = make(tmp_path / "a.cellseg")
-    result.run_path.write_text(json.dumps({**result.run, "frame": frame}))
+    result.file("run.json").write_text(json.dumps({**result.run, "frame": frame}))
     with pytest.raises(InputError, match="damaged"):
         load_result(result.path)
 
@@ -619,7 +621,7 @@ def test_a_damaged_run_json_is_said(tmp_path, frame):
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "label\nx\n"])
 def test_a_damaged_table_is_said(tmp_path, text):
     result = make(tmp_path / "a.cellseg")
-    result.table_path.write_text(text)
+    result.file("cells.csv").write_text(text)
     with pytest.raises(InputError, match=r"cells\.csv"):
         result.table.load()
 
@@ -727,14 +729,16 @@ def test_a_killed_run_leaves_whole_files_and_goes_on(killed, number):
             load_result(path)
     else:
         found = load_result(path)
-        assert found.table_path.read_bytes() == (before if len(found.table.load()) == 3 else after)
+        assert found.file("cells.csv").read_bytes() == (
+            before if len(found.table.load()) == 3 else after
+        )
         assert len(found.table.load()) == picture(path).max()
 
     with ResultFolder.open(path, key="new") as folder:
         assert folder.resumed or folder.already_complete
         fill(folder, NEW)
         result = left_by(folder, REPORT)
-    assert result.table_path.read_bytes() == after
+    assert result.file("cells.csv").read_bytes() == after
     assert np.array_equal(picture(path), labels_after)
     assert contents(path) == ["cells.csv", "labels.ome.zarr", "run.json"]
 
@@ -880,7 +884,9 @@ def picture_gone(path):
 def test_a_result_that_was_changed_is_not_vouched_for(tmp_path, change):
     path = tmp_path / "a.cellseg"
     result = make(path, overview=overview())
-    assert json.loads(result.run_path.read_text())["files"]["cells.csv"]["rows"] == len(CENTRES)
+    assert json.loads(result.file("run.json").read_text())["files"]["cells.csv"]["rows"] == len(
+        CENTRES
+    )
     (path / "labels.ome.zarr" / ".DS_Store").touch()  # a file manager's
     with ResultFolder.open(path, key="k", overwrite=False) as folder:
         assert folder.already_complete
@@ -975,7 +981,7 @@ def test_names_in_run_json_delete_nothing_outside(tmp_path):
     result = make(path)
     (tmp_path / "mine.txt").write_text("mine")
     names = ["../mine.txt", str(tmp_path / "mine.txt"), "run.json", ".", 7]
-    result.run_path.write_text(json.dumps({**result.run, "exports": names}))
+    result.file("run.json").write_text(json.dumps({**result.run, "exports": names}))
     make(path)
     assert (tmp_path / "mine.txt").exists()
     assert load_result(path).is_complete

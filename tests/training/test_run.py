@@ -27,7 +27,7 @@ from cellseg.train import run
 from cellseg.train.checkpoint import read_state
 from cellseg.train.convert import ConvertRequest, convert
 from cellseg.train.prepare import network_mpp, prepare
-from cellseg.train.run import Progress, TrainRequest, Validated, train
+from cellseg.train.run import Note, Progress, TrainRequest, Validated, train
 from cellseg.train.validate import Validation
 
 SMALL = TrainingLimits(proposals=30, box_samples=16, mask_samples=4)
@@ -137,7 +137,7 @@ def test_interrupted_resumed_exported_used(tmp_path):
     assert {"loss_mask", "loss_dense", "loss_classifier"} <= set(
         next(event for event in events if isinstance(event, Progress)).losses
     )
-    assert any(isinstance(event, Notice) and "step 2" in event.text for event in events)
+    assert any(isinstance(event, Note) and "step 2" in event.text for event in events)
     (validated,) = [event for event in events if isinstance(event, Validated)]
     assert validated.best
     assert 0 <= validated.scores.mask_ap <= 1
@@ -166,7 +166,7 @@ def test_interrupted_resumed_exported_used(tmp_path):
         train(small(other, output))
     more = []
     train(replace(request, data=(path, project(tmp_path / "more", images=1))), report=more.append)
-    assert any(isinstance(event, Notice) and "data have changed" in event.text for event in more)
+    assert any(isinstance(event, Note) and "data have changed" in event.text for event in more)
 
 
 def test_from_a_model_with_other_classes(tmp_path, monkeypatch):
@@ -192,7 +192,7 @@ def test_from_a_model_with_other_classes(tmp_path, monkeypatch):
     assert not torch.equal(trainer.model.state_dict()[kernel], before[kernel])
     assert done.card.started_from == "start.safetensors"
     assert done.card.scores == {}
-    assert any(isinstance(event, Notice) and "only one image" in event.text for event in events)
+    assert any(isinstance(event, Note) and "only one image" in event.text for event in events)
     progress = next(event for event in events if isinstance(event, Progress))
     assert "loss_dense" not in progress.losses
 
@@ -276,7 +276,7 @@ def test_command(tmp_path, monkeypatch):
 
     def fake(request, report):
         seen.append(request)
-        report(Notice("a note"))
+        report(Note("a note"))
         report(Progress(1, 0.1, 0.5, {"loss_mask": 0.25}))
         return run.Trained(tmp_path / "x.safetensors", card, tmp_path)
 
@@ -324,6 +324,6 @@ def test_a_training_that_overfits_stops_early_and_keeps_the_best(tmp_path, monke
     path, events = project(tmp_path / "data"), []
     request = small(path, tmp_path / "out", init="default", steps=40, validations=40, patience=2)
     done = train(request, report=events.append)
-    assert any(isinstance(event, Notice) and "by heart" in event.text for event in events)
+    assert any(isinstance(event, Note) and "by heart" in event.text for event in events)
     assert max(event.step for event in events if isinstance(event, Progress)) < 10
     assert done.card.scores["mask_ap"] == 0.5

@@ -185,6 +185,8 @@ class CorrectedCells:
             found = [(label, self._cells[label]) for label in edited["label"].tolist()]
             cells = [(label, cell) for label, cell in found if cell is not None]
             by_hand = np.array([self.is_named_by_hand(label, cell) for label, cell in cells])
+            edited = edited[[name for name in self.result.measured.names if name in edited]]
+            edited = edited.copy()
             edited["class"] = [
                 cell.name if told or self._made is None else self._made.type_of(cell.name)
                 for told, (_, cell) in zip(by_hand, cells, strict=True)
