@@ -136,7 +136,12 @@ def count(
         device=device,
         overwrite=overwrite,
     )
-    cells = _drained(request, progress=progress)
+    try:
+        cells = _drained(request, progress=progress)
+    except CellsegError as error:
+        if error.hint:
+            error.add_note(f"arguments: {', '.join(f'{name}=' for name in error.hint.split(','))}")
+        raise
     for line in cells.warnings:
         warnings.warn(line, CountWarning, stacklevel=2)
     return cells

@@ -8,7 +8,6 @@ before any thread exists, as starting Python and torch anew for each run takes s
 
 from __future__ import annotations
 
-import csv
 import functools
 import importlib
 import json
@@ -19,7 +18,6 @@ import sys
 import threading
 import time
 import traceback
-import types
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -29,10 +27,11 @@ import zarr.storage._local as zarr_files
 from cellseg.annotations.region import Region, Regions
 from cellseg.counting.record import Recording
 from cellseg.counting.request import CountRequest
+from cellseg.draw import pictures
 from cellseg.errors import Notice
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
-from cellseg.result import folder, publish, table
+from cellseg.result import publish
 from cellseg.result.journal import Journal
 from cellseg.run import CountResult, run
 
@@ -41,6 +40,8 @@ CALLS = [
     ("cellseg.counting.stages", "SeamMerger.add", "merge"),
     ("cellseg.counting.stages", "SeamMerger.finish", "merge"),
     ("cellseg.counting.measured", "measure", "measure"),
+    ("cellseg.result.table", "TableWriter.add", "table"),
+    ("cellseg.result.table", "Table.write_csv", "table"),
     ("pathlib", "Path.rename", "rename"),
     ("os", "fsync", "sync"),
     ("os", "replace", "replace"),
@@ -119,27 +120,6 @@ class Moments:
 
         sqlite3.connect = watched
 
-    def watch_table(self) -> None:
-        moments = self
-
-        class Writer:
-            def __init__(self, file, **options):
-                self._file, self._rows = file, csv.writer(file, **options)
-                self.writerow = self._rows.writerow
-
-            def writerows(self, rows):
-                rows = list(rows)
-                moments.passed("table")
-                self._rows.writerows(rows[: len(rows) // 2])
-                self._file.write("half a n")
-                self._file.flush()
-                moments.passed("table")
-                self._file.seek(self._file.tell() - len("half a n"))
-                self._rows.writerows(rows[len(rows) // 2 :])
-                moments.passed("table")
-
-        table.csv = types.SimpleNamespace(writer=Writer)
-
     def watch_labels(self) -> None:
         put = zarr_files._put
 
@@ -178,7 +158,7 @@ def request_of(job: dict) -> CountRequest:
 def child(job: dict, answer: int) -> None:
     """One run; what it said and how often each moment came, to the pipe."""
     # The picture takes longer than all the rest, and its drawing is not what is killed here.
-    folder.write_overview = lambda path, overview, counts, *_: path.write_bytes(counts.tobytes())
+    pictures.redraw_overview = lambda result, slide, path: path.write_bytes(b"overview")
     moments = Moments(tuple(job["kill"]) if job.get("kill") else None)
     moments.begins(Recording, "finish", "writing", after="counting")
     moments.begins(publish, "mark_ready", "publishing", after="writing")
@@ -186,13 +166,12 @@ def child(job: dict, answer: int) -> None:
     for call in CALLS:
         moments.watch(*call)
     moments.watch_databases()
-    moments.watch_table()
     moments.watch_labels()
     notes, cells = [], None
     detector = ThresholdDetector(level=job.get("level", 0.35))
     for event in run(request_of(job), detector=detector):
         if isinstance(event, Notice):
-            notes.append(event.text)
+            notes.append(str(event))
         elif isinstance(event, CountResult):
             cells = event.summary.cells
     os.write(answer, json.dumps([notes, cells, moments.counts]).encode())

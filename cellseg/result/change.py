@@ -149,6 +149,8 @@ def add_file(result: Result, name: str, write: Callable[[Path], None]) -> Path:
         As :func:`changing`; if the name leads out of the folder or is one of the result's own.
     """
     with changing(result.path, is_checked=False) as change:
-        write(change.path(name) if name in publish.PICTURES else change.export_path(name))
+        path = change.path(name) if name in publish.PICTURES else change.export_path(name)
+        with output_errors(result.path / name):
+            write(path)
         change.commit()
     return result.path / name

@@ -362,7 +362,7 @@ def load_result(folder: str | Path) -> Result:
         raise InputError(
             f"{path}: no such folder" if not path.exists() else f"{path}: is no folder"
         )
-    unfinished = "the same count, started again, finishes it"
+    unfinished = "run the same count again to finish it"
     if publish.is_ready(path):
         raise InputError(
             f"{path}: the run was stopped while it put its files in place; {unfinished}"

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any, Self
 
 import numpy as np
@@ -28,6 +29,9 @@ from cellseg.text import as_cell
 
 GROUP_ROWS = 16_384
 """Rows of a row group: what one cell's row costs to read."""
+
+GROUPS_KEPT = 8
+"""Row groups that stay decoded: about 6 MB each."""
 
 MOST_GROUP_BYTES = 2**30
 """A row group that takes more than this when it is decoded is refused."""
@@ -53,8 +57,10 @@ class TableWriter:
         self._path, self._columns = path, list(columns)
         self._schema = pa.schema([(c.name, _arrow(c.dtype)) for c in columns])
         floats = [c.name for c in columns if c.dtype.startswith("float")]
+        # A file and no name: Arrow takes some names for addresses.
+        self._out = path.open("wb")
         self._file = pq.ParquetWriter(
-            path,
+            self._out,
             self._schema,
             compression="zstd",
             compression_level=1,
@@ -70,6 +76,7 @@ class TableWriter:
         if kind is None:
             self._flush(everything=True)
         self._file.close()
+        self._out.close()
         if kind is None:
             sync(self._path)
 
@@ -126,6 +133,8 @@ class Table:
         if any(not np.array_equal(part.starts, self._parts[0].starts) for part in self._parts):
             raise InputError(f"{paths[-1]}: has other rows than {paths[0].name}")
         self._kept: dict[str, pd.Series[Any]] = {}
+        self._groups: dict[int, pa.Table] = {}
+        self._lock = Lock()
 
     def __len__(self) -> int:
         return self._parts[0].rows
@@ -175,14 +184,28 @@ class Table:
         if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise IndexError(f"{len(self)} rows, got {wanted.min()} … {wanted.max()}")
         starts = self._parts[0].starts
-        groups = np.unique(np.searchsorted(starts, wanted, side="right") - 1)
-        found = self._read(self.names, groups.tolist())
-        sizes = np.diff(starts)[groups]
-        rows = np.concatenate(
-            [np.empty(0, np.int64), *(np.arange(starts[g], starts[g + 1]) for g in groups)]
-        )
-        assert len(rows) == sizes.sum()
-        return self._frame(found.take(np.searchsorted(rows, wanted)))
+        group = np.searchsorted(starts, wanted, side="right") - 1
+        order = np.argsort(group, kind="stable")
+        parts = [
+            self._group(int(group[some[0]])).take(wanted[some] - starts[group[some[0]]])
+            for some in np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
+            if some.size
+        ]
+        if not parts:
+            return self._frame(self._read(self.names, []))
+        found = pa.concat_tables(parts, unify_dictionaries=True) if len(parts) > 1 else parts[0]
+        back = np.empty(len(order), np.int64)
+        back[order] = np.arange(len(order))
+        return self._frame(found if len(parts) == 1 else found.take(back))
+
+    def _group(self, number: int) -> pa.Table:
+        """A row group, all columns; the last ones stay decoded, as cells are asked for one by one."""
+        with self._lock:
+            if number not in self._groups:
+                while len(self._groups) >= GROUPS_KEPT:
+                    del self._groups[next(iter(self._groups))]
+                self._groups[number] = self._read(self.names, [number])
+            return self._groups[number]
 
     def batches(self, names: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
         """Some columns (by default all), :data:`GROUP_ROWS` rows at a time."""
@@ -235,7 +258,7 @@ class _Part:
         self._path = path
         with _table_errors(path):
             self._stat = _stat(path)
-            with pq.ParquetFile(path) as file:
+            with path.open("rb") as opened, pq.ParquetFile(opened) as file:
                 header, self._schema = file.metadata, file.schema_arrow
             sizes = [header.row_group(n).num_rows for n in range(header.num_row_groups)]
             widest = [header.row_group(n).total_byte_size for n in range(header.num_row_groups)]
@@ -262,7 +285,8 @@ class _Part:
         texts = [name for name in names if self._schema.field(name).type == pa.string()]
         with (
             _table_errors(self._path),
-            pq.ParquetFile(self._path, read_dictionary=texts) as file,
+            self._path.open("rb") as opened,
+            pq.ParquetFile(opened, read_dictionary=texts) as file,
         ):
             if groups is None:
                 return file.read(names)

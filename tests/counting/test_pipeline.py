@@ -235,8 +235,10 @@ def test_killed_in_the_middle_the_same_command_finishes(slide, tmp_path):
     assert sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith(".")) == [
         "cells.csv",
         "labels.ome.zarr",
+        "measured.parquet",
         "outlines.png",
         "overview.png",
+        "recipe.json",
         "run.json",
     ]
 
@@ -252,7 +254,7 @@ def test_counted_again_with_the_same_settings_there_is_nothing_to_do(slide, tmp_
     assert str(again.summary) == str(first.summary)
     assert again.summary == first.summary
     assert (again.folder / "labels.tif").is_file()
-    with pytest.raises(OutputError, match=r"discs\.cellseg: holds a count with other.*--overwrite"):
+    with pytest.raises(OutputError, match=r"discs\.cellseg: holds a count with other"):
         counted(replace(request, score=0.9), untouched)
     assert (again.folder / "labels.tif").is_file()
     with pytest.raises(KeyboardInterrupt):
@@ -326,7 +328,7 @@ def test_an_instance_that_the_run_cannot_have_made_is_no_part_of_it(slide, tmp_p
             counted(request, Interrupted(after=5))
         tamper(tmp_path / "discs.cellseg" / "journal.sqlite", damage)
         events = run(request, detector=ThresholdDetector())
-        said = [event.text for event in takewhile(lambda e: isinstance(e, Notice), events)]
+        said = [str(event) for event in takewhile(lambda e: isinstance(e, Notice), events)]
         events.close()
         assert "the journal is damaged: starting afresh" in said, damage
     result, _ = counted(request)
@@ -410,7 +412,7 @@ def test_the_overview_shows_the_tissue_where_it_is(tmp_path, monkeypatch):
     monkeypatch.setattr("cellseg.counting.stages.find_tissue", lambda *_: left)
     seen = []
     monkeypatch.setattr(
-        "cellseg.result.folder.write_overview",
+        "cellseg.draw.pictures.redraw_overview",
         lambda path, overview, *_: seen.append(overview),
     )
     monkeypatch.setattr("cellseg.result.folder.replacing", nullcontext)

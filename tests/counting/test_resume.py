@@ -27,7 +27,15 @@ STAGES = {
 }
 """Moments of each, as :mod:`killed_run` calls them."""
 
-FINISHED = ["cells.csv", "labels.ome.zarr", "outlines.png", "overview.png", "run.json"]
+FINISHED = [
+    "cells.csv",
+    "labels.ome.zarr",
+    "measured.parquet",
+    "outlines.png",
+    "overview.png",
+    "recipe.json",
+    "run.json",
+]
 
 
 class Runner:
@@ -95,7 +103,8 @@ def files(folder: Path) -> dict[str, bytes]:
         if path.is_file() and path.name not in (".zattrs", ".zmetadata")
     ]
     return {
-        str(path.relative_to(folder)): path.read_bytes() for path in [folder / "cells.csv", *chunks]
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in [folder / "cells.csv", folder / "measured.parquet", *chunks]
     }
 
 

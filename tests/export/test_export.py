@@ -74,7 +74,7 @@ def make(path: Path, where: Frame, boxes: list[tuple[int, int, int, int]]) -> Re
     instances = Instances.build(boxes, [0.9] * len(boxes), [0] * len(boxes), masks)
     report = Report(
         frame=where,
-        columns=[Column("label", "int64"), Column("area_px", "int64")],
+        columns=[Column("label", "int64"), Column("class", "str"), Column("area_px", "int64")],
         class_names=["cell"],
         object_name="cell",
         provenance={},
@@ -149,7 +149,14 @@ def test_the_export_is_listed_and_may_be_repeated(tmp_path):
         assert export(result.path, "labels.tif") == result.path / "labels.tif"
     assert load_result(result.path).run["exports"] == ["labels.tif"]
     names = sorted(entry.name for entry in result.path.iterdir())
-    assert names == ["cells.csv", "labels.ome.zarr", "labels.tif", "run.json"]
+    assert names == [
+        "cells.csv",
+        "labels.ome.zarr",
+        "labels.tif",
+        "measured.parquet",
+        "recipe.json",
+        "run.json",
+    ]
 
 
 def test_a_failing_export_leaves_the_older_one(tmp_path, monkeypatch):
@@ -427,7 +434,7 @@ def test_parquet_by_pyarrow(cells):
 
 
 def test_parquet_is_written_by_row_groups(tmp_path, monkeypatch):
-    monkeypatch.setattr(_cells, "ROWS", 10)
+    monkeypatch.setattr("cellseg.result.table.GROUP_ROWS", 10)
     result = counted(tmp_path / "a.cellseg")
     with pq.ParquetFile(export(result.path, "cells.parquet")) as file:
         assert file.num_row_groups == 4
@@ -581,7 +588,7 @@ def test_outlines_of_smooth_cells_are_the_mask_again_and_short():
 def test_memory_does_not_grow_with_the_cells(tmp_path, monkeypatch):
     """Ten times the slide and the cells, the same peak but for some tens of bytes a cell."""
     monkeypatch.setattr(_cells, "BLOCK_PX", 200)
-    monkeypatch.setattr(_cells, "ROWS", 100)
+    monkeypatch.setattr("cellseg.result.table.GROUP_ROWS", 100)
     peaks = {}
     for rows in (3, 15):
         masks = [(22 * i, 22 * j, blob(8, 8)) for i in range(rows) for j in range(58)]
@@ -657,7 +664,7 @@ def test_a_full_disk_is_one_line_and_no_partial_file(tmp_path, name):
     assert done.stderr.count("\n") == 1
     assert f"{name}: cannot be written" in done.stderr
     names = {entry.name for entry in result.path.iterdir()}
-    assert names == {"cells.csv", "labels.ome.zarr", "run.json"}
+    assert names == {"cells.csv", "labels.ome.zarr", "measured.parquet", "recipe.json", "run.json"}
     assert load_result(result.path).run["exports"] == []
 
 
@@ -676,7 +683,6 @@ def test_an_unwritable_folder_is_one_line(tmp_path):
     ("name", "package", "extra"),
     [
         ("rois.zip", "roifile", "export"),
-        ("cells.parquet", "pyarrow", "export"),
         ("cells.xlsx", "xlsxwriter", "export"),
     ],
 )
@@ -691,11 +697,13 @@ def test_a_missing_package_is_told_with_its_extra_before_a_run(monkeypatch, name
 def test_a_label_image_that_lacks_a_cell_is_told(tmp_path):
     result = counted(tmp_path / "a.cellseg")
     shutil.rmtree(result.file("labels.ome.zarr") / "0" / "1")
-    with pytest.raises(InputError, match=r"labels\.ome\.zarr: lacks cell"):
+    with pytest.raises(InputError, match=r"masks lack cell"):
         export(result.path, "cells.geojson")
     assert sorted(p.name for p in result.path.iterdir()) == [
         "cells.csv",
         "labels.ome.zarr",
+        "measured.parquet",
+        "recipe.json",
         "run.json",
     ]
 
@@ -707,13 +715,15 @@ def test_a_damaged_chunk_is_an_input_error(tmp_path):
         export(result.path, "rois.zip")
 
 
-@pytest.mark.parametrize("box", ["0,0,0,0", "0,0,9000000000,9", "9999,9999,10010,10010"])
+@pytest.mark.parametrize("box", [(0, 0, 0, 0), (0, 0, 9 * 10**9, 9), (9999, 9999, 10010, 10010)])
 def test_a_table_with_impossible_boxes_is_an_input_error(tmp_path, box):
     result = counted(tmp_path / "a.cellseg")
-    lines = result.file("cells.csv").read_text().splitlines()
-    first = lines[0].split(",").index("bbox_y0_px")
-    row = lines[1].split(",")
-    row[first : first + 4] = box.split(",")
-    result.file("cells.csv").write_text("\n".join([lines[0], ",".join(row), *lines[2:]]) + "\n")
+    path = result.file("measured.parquet")
+    table = pq.read_table(path)
+    for name, value in zip(["y0", "x0", "y1", "x1"], box, strict=True):
+        place = table.column_names.index(f"bbox_{name}_px")
+        values = [value, *table.column(place).to_pylist()[1:]]
+        table = table.set_column(place, table.column_names[place], [values])
+    pq.write_table(table, path)
     with pytest.raises(InputError, match="row 1 is none on this slide"):
         export(result.path, "cells.geojson")

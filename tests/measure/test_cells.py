@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellseg.api import Cells
+from cellseg.errors import InputError
 from cellseg.table import Scale
 from cellseg.table.summary import SummaryBuilder
 
@@ -101,21 +102,9 @@ def test_sentence_says_what_was_counted():
     assert str(builder.build()) == "1 cell, median area 10 px²"
 
 
-def test_table_is_read_once_and_only_when_asked_for():
-    read = []
-
-    def load(folder):
-        read.append(folder)
-        return rows([10.0, 20.0])
-
-    cells = Cells(
-        summary_of(rows([10.0, 20.0])),
-        Path("x.cellseg"),
-        load_table=load,
-        warnings=("no pixel size",),
-    )
+def test_the_table_is_read_when_it_is_asked_for():
+    cells = Cells(summary_of(rows([10.0, 20.0])), Path("x.cellseg"), warnings=("no pixel size",))
     assert len(cells) == 2
-    assert read == []
-    assert cells.table is cells.table
-    assert read == [Path("x.cellseg")]
     assert cells.warnings == ("no pixel size",)
+    with pytest.raises(InputError, match="no such folder"):
+        _ = cells.table

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from cellseg.annotations.region import Region, Regions
-from cellseg.table.neighbours import DENSITY_UM, Near, neighbourhood
+from cellseg.table.neighbours import DENSITY_UM, Near, neighbourhood, to_classes
 
 SIDE = 400
 SLIDE = Regions((Region.box(-0.5, -0.5, SIDE - 0.5, SIDE - 0.5),))
@@ -19,6 +19,10 @@ CLASSES = ("tumour", "lymphocyte", "CD3+ CD8-")
 places = st.lists(
     st.tuples(*[st.floats(0, SIDE - 1, allow_subnormal=False)] * 2), min_size=0, max_size=60
 ).map(lambda found: np.array(found, np.float64).reshape(-1, 2))
+
+
+def around(places, classes, looked_at, near):
+    return {**neighbourhood(places, looked_at, near), **to_classes(places, classes, near)}
 
 
 def classes_of(number):
@@ -30,7 +34,7 @@ def classes_of(number):
 def test_as_by_brute_force(found, mpp, within):
     near = Near(mpp, within, CLASSES)
     names = classes_of(len(found))
-    measured = neighbourhood(found, names, SLIDE, near)
+    measured = around(found, names, SLIDE, near)
     assert list(measured) == [column.name for column in near.columns]
     unit, pixel = near.unit, mpp or 1
     apart = cdist(found, found) * pixel
@@ -58,8 +62,8 @@ def test_the_order_of_cells_changes_nothing(found, random):
     random.shuffle(order)
     names = classes_of(len(found))
     near = Near(0.5, 30, CLASSES)
-    one = neighbourhood(found, names, SLIDE, near)
-    other = neighbourhood(found[order], [names[i] for i in order], SLIDE, near)
+    one = around(found, names, SLIDE, near)
+    other = around(found[order], [names[i] for i in order], SLIDE, near)
     for name, values in one.items():
         np.testing.assert_array_equal(values[order], other[name])
 
@@ -79,9 +83,7 @@ def test_to_the_border_of_the_region_that_holds_the_cell():
     regions = Regions((outer, inner, other))
     rng = np.random.default_rng(5)
     found = rng.uniform(0, SIDE, (5000, 2))
-    distance = neighbourhood(found, [""] * len(found), regions, Near(None, None))[
-        "border_distance_px"
-    ]
+    distance = around(found, [""] * len(found), regions, Near(None, None))["border_distance_px"]
     points = shapely.points(found[:, ::-1] + 0.5)
     borders = [shapely.distance(one.shape.boundary, points) for one in regions]
     inside = [one.contains(*found.T) for one in regions]
@@ -101,7 +103,7 @@ def test_density_does_not_fall_at_the_border():
                       (side / 2, side), (0, side)]])  # fmt: skip
     found = rng.uniform(0, side, (4000, 2))
     found = found[ell.contains(*found.T)]
-    measured = neighbourhood(found, [""] * len(found), Regions((ell,)), Near(mpp))
+    measured = around(found, [""] * len(found), Regions((ell,)), Near(mpp))
     density = measured["density_per_mm2"]
     at_border = measured["border_distance_um"] < DENSITY_UM / 5
     assert at_border.sum() > 100
@@ -113,13 +115,13 @@ def test_density_does_not_fall_at_the_border():
 def test_no_cells_one_cell_and_two_in_one_place():
     near = Near(1.0, 30, ("a", "b"))
     for number in (0, 1):
-        measured = neighbourhood(np.full((number, 2), 9.0), ["a"] * number, SLIDE, near)
+        measured = around(np.full((number, 2), 9.0), ["a"] * number, SLIDE, near)
         assert all(len(values) == number for values in measured.values())
     assert np.isnan(measured["nearest_neighbour_um"][0])
     assert np.isnan(measured["nearest_a_um"][0])
     assert measured["neighbours_30um"][0] == 0
     assert measured["density_per_mm2"][0] == 0
-    both = neighbourhood(np.full((2, 2), 9.0), ["a", "b"], SLIDE, near)
+    both = around(np.full((2, 2), 9.0), ["a", "b"], SLIDE, near)
     assert both["nearest_neighbour_um"].tolist() == [0, 0]
     assert both["nearest_a_um"].tolist()[1] == 0
 

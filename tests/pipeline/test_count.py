@@ -124,8 +124,9 @@ def test_a_region_from_a_file(slide):
 @pytest.mark.filterwarnings("ignore::cellseg.CountWarning")
 def test_refusals_speak_of_arguments(slide):
     cellseg.count(slide[0], protocol="he")
-    with pytest.raises(ExistingResultError, match="overwrite= replaces it, another output= keeps"):
+    with pytest.raises(ExistingResultError, match="holds a count with other settings") as caught:
         cellseg.count(slide[0], protocol="he", score=0.9)
+    assert caught.value.__notes__ == ["arguments: overwrite=, output="]
     with pytest.raises(InputError, match="no such file"):
         cellseg.count(slide[0].with_name("nowhere.svs"))
 

@@ -254,7 +254,7 @@ def test_corrected_cells_get_their_regions_anew(slide, tmp_path):
 
 
 def test_exports_carry_the_regions(part):
-    table = part[0].cells.table
+    table = table_of(part[0])
     folder = part[0].folder
     features = json.loads(export(folder, "cells.geojson").read_text())["features"]
     told = {one["properties"]["name"]: one["properties"]["metadata"]["region"] for one in features}

@@ -257,7 +257,7 @@ class CorrectedCells:
 
     def is_named_by_hand(self, label: int, cell: EditedCell) -> bool:
         """Whether a person gave a cell's class, or it has one that only persons give."""
-        known = self.result.class_names if self._made is None else self._made.names
+        known = {*self.result.class_names, *self.result.section("found").get("class_names", ())}
         return label in self.named_by_hand() or cell.name not in known
 
     def _is_measured(self, label: int) -> bool:
