@@ -265,6 +265,8 @@ def _notice(text: str) -> Notice:
 def _brought_up(folder: Path, recipe: Recipe, request: CountRequest) -> Iterator[Notice]:
     """Give a finished count what the request asks for beyond it."""
     result = load_result(folder)
+    if result.is_record_only:
+        return  # nothing more is asked for: else all of it had been fetched
     there, wanted = Recipe.of(result), {}
     if recipe.expand not in (None, there.expand):
         wanted["expand"] = recipe.expand

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from PIL import Image
 
@@ -34,7 +33,7 @@ class Report:
     image_name: str = ""
     tissue: Mapping[str, object] | None = None
     regions: Regions | None = None
-    overview: np.ndarray | None = None
+    overview: Any = None
     complete: bool = True
 
 
@@ -50,7 +49,8 @@ def left_by(
         kept = ("doubts", "warnings", "seconds")
         change.run |= {name: report.provenance[name] for name in kept if name in report.provenance}
         if report.overview is not None:
-            Image.fromarray(report.overview).save(change.path("overview.png"))
+            pixels = getattr(report.overview, "image", report.overview)
+            Image.fromarray(pixels).save(change.path("overview.png"))
 
     findings = Findings(
         frame=report.frame,

@@ -273,8 +273,10 @@ class ResultFolder:
             If the disk refuses. Finished tiles stay in the journal, an older result in place.
         """
         with self._writing():
-            change = self._stage(findings, on_progress or (lambda share: None))
+            told = on_progress or (lambda share: None)
+            change = self._stage(findings, told)
             complete(change)
+            told(0.95)
             self._lock.check()  # before anything half could look whole
             result = change.commit()
             # Of tiles that did not decode another try may know more; the others are kept for it.

@@ -199,7 +199,7 @@ class Table:
         return self._frame(found if len(parts) == 1 else found.take(back))
 
     def _group(self, number: int) -> pa.Table:
-        """A row group, all columns; the last ones stay decoded, as cells are asked for one by one."""
+        """A row group, all columns; the last ones stay decoded."""
         with self._lock:
             if number not in self._groups:
                 while len(self._groups) >= GROUPS_KEPT:

@@ -281,7 +281,7 @@ def test_no_scheduler_there(slide, monkeypatch, tmp_path):
             next(run(request, detector=ThresholdDetector()))
         assert "\n" not in str(caught.value)
     assert not list(tmp_path.glob("*.cellseg"))
-    with pytest.raises(SettingsError, match="--engine dask"):
+    with pytest.raises(SettingsError, match="the engine is local"):
         next(run(request_for(path, scheduler="tcp://127.0.0.1:9"), detector=ThresholdDetector()))
 
 
@@ -412,7 +412,7 @@ def test_weights_are_loaded_once_a_worker(slide, threads, monkeypatch, tmp_path)
     second = on(threads, other, output=tmp_path, score=0.7)
     events = [*run(first, detectors=store), *run(second, detectors=store)]
     results = [event for event in events if isinstance(event, CountResult)]
-    assert len(results[0].cells) == truth.count
+    assert results[0].summary.cells == truth.count
     assert loads == [("default", "auto", None)]
     assert loaded.scores == [PROTOCOL.score, 0.7]
 

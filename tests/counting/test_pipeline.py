@@ -11,7 +11,6 @@ import subprocess
 import sys
 import textwrap
 import zlib
-from contextlib import nullcontext
 from dataclasses import fields, replace
 from functools import partial
 from itertools import takewhile, zip_longest
@@ -412,10 +411,9 @@ def test_the_overview_shows_the_tissue_where_it_is(tmp_path, monkeypatch):
     monkeypatch.setattr("cellseg.counting.stages.find_tissue", lambda *_: left)
     seen = []
     monkeypatch.setattr(
-        "cellseg.draw.pictures.redraw_overview",
-        lambda path, overview, *_: seen.append(overview),
+        "cellseg.draw.redrawn.write_overview",
+        lambda path, overview, *_: (seen.append(overview), path.touch()),
     )
-    monkeypatch.setattr("cellseg.result.folder.replacing", nullcontext)
     counted(request_for(path, prefilter=True, output=tmp_path / "a"))
     (overview,) = seen
     edge = np.flatnonzero((_outlined(overview) != overview.image).any(axis=(0, 2)))
