@@ -329,7 +329,12 @@ class _ColumnRecord(BaseModel):
     dtype: str
 
 
+class _RegionRecord(BaseModel):
+    tissue_mm2: float | None
+
+
 class _SummaryRecord(BaseModel):
+    regions: list[_RegionRecord] = []
     cells_interval: tuple[int, int] | None = None
     skipped_share: float | None = None
     tissue_mm2: float | None = None

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
+from cellseg.result.publish import DERIVED, MEASURED, OUTLINES
 from cellseg.result.upload import fetch_record
 from cellseg.storage import Location, RemotePath
 from cellseg.study.folder import Study, load_study
 from cellseg.study.images import RESULT
 
-_SHOWN = ("cells.csv", "outlines.png", "overview.png", "histogram.png")
+_SHOWN = (MEASURED, DERIVED, OUTLINES)
 
 
 @contextmanager
@@ -40,7 +41,7 @@ def study_at(place: Location, *, report: bool = False, parquet: bool = False) ->
     if isinstance(place, Path):
         yield load_study(place)
         return
-    more = _SHOWN if report else _SHOWN[:1] if parquet else ()
+    more = _SHOWN if report else _SHOWN[:2] if parquet else ()
     with tempfile.TemporaryDirectory(prefix="cellseg-study-") as scratch:
         here = Path(scratch, place.name or "study")
         here.mkdir()

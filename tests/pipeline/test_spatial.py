@@ -100,7 +100,7 @@ def test_the_same_whatever_the_tile(slide, tmp_path):
 def test_with_classes_and_cells_around_in_any_order(folder):
     spatial_result(folder)
     done = classify_result(folder, [DAB])
-    classified, table = done.result, done.result.table.load()
+    table = done.result.table.load()
     assert done.notes == ()
     positive = table["class"] == "positive"
     places = table[["centroid_y_um", "centroid_x_um"]].to_numpy()

@@ -284,6 +284,7 @@ def test_doubts_are_about_the_cells_as_corrected(folder, known):
     small = table["label"][table["area_px"] <= table["area_px"].median()].tolist()
     old = "half of the nuclei are about as large as the smallest"
     record |= {"doubts": [old], "warnings": ["the middle plane", old]}
+    record["found"]["warnings"] = ["the middle plane"]
     assert record["expected_sizes"]["mpp"] == 0.5
     record["expected_sizes"] |= {"limits_px": [1.0, 1e6], "usual_px": 4 * 2 * 12.0}
     if not known:  # counted before sizes were recorded
@@ -554,14 +555,16 @@ def test_two_hands_on_one_result_lose_nothing(folder):
 
 def test_cells_far_apart_are_edited_without_what_lies_between(tmp_path, monkeypatch):
     from cellseg.derive.corrections._cells import CorrectedCells
-    from cellseg.derive.corrections._edit import Change, Edit
+    from cellseg.derive.corrections._edit import CellChange, Edit
 
     cells = CorrectedCells.__new__(CorrectedCells)
     cells.pyramid = PatchedPyramid.empty((40_000, 40_000))
     cells._cells = {}
     disc = np.ones((10, 10), bool)
     near, far = Box(5, 5, 15, 15), Box(39_000, 39_000, 39_010, 39_010)
-    changes = tuple(Change(n, None, EditedCell(box, disc, "a")) for n, box in ((1, near), (2, far)))
+    changes = tuple(
+        CellChange(n, None, EditedCell(box, disc, "a")) for n, box in ((1, near), (2, far))
+    )
     cells._perform(Edit("add", changes, "ada", "now"))
     assert len(cells.pyramid.levels[0]._painted) == 2
     assert cells.pyramid.label_at(39_005, 39_005) == 2

@@ -22,6 +22,7 @@ from synthetic import write_disc_slide
 import cellseg.result.folder as folder_module
 import cellseg.result.journal as journal_module
 from cellseg.cli import main
+from cellseg.draw import pictures
 from cellseg.errors import InputError, OutputError
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.result import load_result, publish
@@ -68,7 +69,7 @@ def count(tmp_path, monkeypatch, capsys):
 @pytest.fixture(autouse=True)
 def _no_picture(monkeypatch):
     """Drawing the picture takes longer than all the rest."""
-    monkeypatch.setattr(folder_module, "write_overview", lambda path, *_, **__: path.touch())
+    monkeypatch.setattr(pictures, "redraw_overview", lambda result, slide, path: path.touch())
 
 
 @pytest.fixture(scope="module")
@@ -214,11 +215,11 @@ def full_labels(monkeypatch):
 
 
 def full_overview(monkeypatch):
-    monkeypatch.setattr(folder_module, "write_overview", no_space)
+    monkeypatch.setattr(pictures, "redraw_overview", no_space)
 
 
 def full_outlines(monkeypatch):
-    monkeypatch.setattr(folder_module, "draw_outlines", no_space)
+    monkeypatch.setattr(pictures, "draw_outlines", no_space)
 
 
 def full_sync(monkeypatch):
@@ -338,7 +339,7 @@ def second_chunk(monkeypatch, disturb):
     "at",
     [
         pytest.param(seventh_tile, id="tile"),
-        pytest.param(during(folder_module, "write_table"), id="table"),
+        pytest.param(during(folder_module, "TableWriter"), id="table"),
         pytest.param(during(folder_module, "write_labels"), id="labels"),
         pytest.param(second_chunk, id="chunk"),
         pytest.param(during(publish, "mark_ready"), id="ready"),

@@ -28,9 +28,10 @@ from cellseg.geometry import Box, Frame
 from cellseg.network.detector import Detections
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
-from cellseg.result import load_result
+from cellseg.result import Table, TableWriter, load_result
 from cellseg.run import CountResult, run, save
 from cellseg.stain.normalise import Normaliser
+from cellseg.table import Column
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=512, largest_cell_um=20.0)
 MARGIN = 24
@@ -313,10 +314,19 @@ def test_only_the_crops_are_read(tmp_path):
         return np.full((*box.shape, 3), 200, np.uint8)
 
     slide = SimpleNamespace(read=read, lattice_shape=lambda pixel: (round(side / pixel),) * 2)
-    table = tmp_path / "cells.csv"
     at = np.random.default_rng(1).uniform(0, side, (20_000, 2))
-    rows = "".join(f"tumour,{y:.4f},{x:.4f}\n" for y, x in at)
-    table.write_text(f"class,centroid_y_px,centroid_x_px\n{rows}")
+    columns = [
+        Column(name, "", dtype, "")
+        for name, dtype in (
+            ("class", "str"),
+            ("centroid_y_px", "float64"),
+            ("centroid_x_px", "float64"),
+        )
+    ]
+    with TableWriter(tmp_path / "a.parquet", columns) as writer:
+        values = {"class": ["tumour"] * len(at), "centroid_y_px": at[:, 0]}
+        writer.add({**values, "centroid_x_px": at[:, 1]})
+    table = Table(columns, [tmp_path / "a.parquet"])
     ground = Ground(slide=slide, channels=(0, 1, 2), normaliser=Normaliser(0, 255, "transmitted"))
     masks = Masks(
         frame=Frame(
@@ -524,7 +534,7 @@ def test_a_slide_that_was_moved_is_asked_for(copy, cellseg):
     code, _, err = cellseg("overlay", copy)
     assert code == 4
     assert len(err.strip().splitlines()) == 1
-    assert "--image PATH" in err
+    assert "(--image)" in err
     assert cellseg("overlay", copy, "--image", archive / "moved.tif")[0] == 0
     write_disc_slide(archive / "other.tif", np.random.default_rng(7), shape=(200, 200))
     code, _, err = cellseg("overlay", copy, "--image", archive / "other.tif")
