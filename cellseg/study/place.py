@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 
-from cellseg.result.publish import DERIVED, MEASURED, OUTLINES
+from cellseg.result.publish import DERIVED, HISTOGRAM, MEASURED, OUTLINES, OVERVIEW
 from cellseg.result.upload import fetch_record
 from cellseg.storage import Location, RemotePath
 from cellseg.study.folder import Study, load_study
 from cellseg.study.images import RESULT
 
-_SHOWN = (MEASURED, DERIVED, OUTLINES)
+_SHOWN = (MEASURED, DERIVED, OUTLINES, OVERVIEW, HISTOGRAM)
 
 
 @contextmanager

@@ -117,7 +117,10 @@ def assert_finishes(count, result: Path, expected: bytes, *, goes_on: bool | Non
         assert ("going on" in err) == goes_on
     assert (result / "cells.csv").read_bytes() == expected
     names = {entry.name for entry in result.iterdir()}
-    assert names == {"cells.csv", "labels.ome.zarr", "outlines.png", "overview.png", "run.json"}
+    assert names == {
+        "cells.csv", "labels.ome.zarr", "measured.parquet", "outlines.png", "overview.png",
+        "recipe.json", "run.json",
+    }  # fmt: skip
 
 
 # --- signals ---------------------------------------------------------------------------------
@@ -126,7 +129,8 @@ SIGNALLED = textwrap.dedent(
     """
     import os, signal, sys, time
     import cellseg.result.folder as folder
-    import cellseg.run
+    import cellseg.draw.pictures
+    import cellseg.network.detect
     from cellseg.cli import main
     from cellseg.network.threshold import ThresholdDetector
 
@@ -155,7 +159,7 @@ SIGNALLED = textwrap.dedent(
     write = folder.write_labels
     if where == "labels":
         folder.write_labels = labels
-    folder.write_overview = lambda path, *_: path.touch()
+    cellseg.draw.pictures.redraw_overview = lambda result, slide, path: path.touch()
     cellseg.network.detect.load_detector = lambda model, **_: Signalled()
     main()
     """
