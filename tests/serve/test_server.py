@@ -15,6 +15,7 @@ from io import BytesIO
 from threading import Event
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from finished import expand_result
 from PIL import Image
@@ -504,8 +505,8 @@ def test_damaged_corrections_are_told_and_left_alone(counted, tmp_path):
 
 def test_a_result_without_cells(counted, tmp_path):
     folder = served.copied(counted, tmp_path)
-    header = (folder / "cells.csv").read_text().splitlines()[0]
-    (folder / "cells.csv").write_text(header + "\n")
+    table = pq.read_table(folder / "measured.parquet")
+    pq.write_table(table.slice(0, 0), folder / "measured.parquet")
     with served.serving(folder) as client:
         assert client.ask("0/counts").json == {"cells": 0, "per_class": [0, 0], "unit": "um2"}
         assert client.ask("0/box?y0=0&x0=0&y1=9&x1=9").json["cells"] == 0
@@ -545,12 +546,12 @@ def test_a_result_that_goes_away(counted, tmp_path):
 
 def test_a_damaged_table_is_told(counted, tmp_path):
     folder = served.copied(counted, tmp_path)
-    (folder / "cells.csv").write_text("label,class\n1,x\n")
+    (folder / "measured.parquet").write_bytes(b"PAR1" * 9)
     with served.serving(folder) as client:
         assert client.ask("0/about").status == 200
         reply = client.ask("0/counts")
         assert reply.status == 409
-        assert b"cells.csv" in reply.body
+        assert b"measured.parquet" in reply.body
         assert reply.body.count(b"\n") == 1
 
 

@@ -63,9 +63,8 @@ def ready() -> None:
     import cellseg.cli.report
     import cellseg.derive.corrections
     import cellseg.judge.evaluate as evaluation
-    import cellseg.pipeline.classified
-    import cellseg.pipeline.expanded
-    import cellseg.run as counting
+    import cellseg.network.detect as network
+    import cellseg.run
     import cellseg.slide._fields
     import cellseg.slide._tiff
     import cellseg.slide._zarr
@@ -74,13 +73,13 @@ def ready() -> None:
     from cellseg.network.threshold import ThresholdDetector
 
     torch.set_num_threads(1)
-    load = counting.load_detector
+    load = network.load_detector
 
     def without_network(model: object, **options: object) -> object:
         # The shipped network is nobody's file: what stands in for it is a thousand times faster.
         return ThresholdDetector() if str(model) == "default" else load(model, **options)  # type: ignore[arg-type]
 
-    counting.load_detector = evaluation.load_detector = without_network  # type: ignore[assignment]
+    network.load_detector = evaluation.load_detector = without_network  # type: ignore[assignment]
     offer_corrections()
 
 

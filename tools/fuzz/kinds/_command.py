@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from random import Random
 
 import numpy as np
 from numpy.typing import NDArray
+
+sys.path.insert(0, str(Path(__file__).parents[3] / "tests"))
 from synthetic import draw_discs
 
 GREY: NDArray[np.uint8] = draw_discs((80, 120), np.random.default_rng(1), rgb=False).image

@@ -45,7 +45,9 @@ def correct(result: Path) -> None:
     corrections.delete([int(labels[0])])
     corrections.undo()
     corrections.split(int(labels[-1]))
-    click.echo(corrections.save().path)
+    from cellseg.run import save
+
+    click.echo(save(corrections).path)
 
 
 def offer_corrections() -> None:
