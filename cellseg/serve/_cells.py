@@ -65,7 +65,7 @@ class Cells:
         if corrections is not None and corrections.touched:
             touched = np.array(list(corrections.touched))
             found = [tuple(v[~np.isin(part[0], touched)] for v in part) for part in found]
-            found.append(_part(corrections.edited_table(), numbers, area, str))
+            found.append(_part(corrections.edited_table(), numbers, area))
         if not found:
             found = [_part(pd.DataFrame({name: [] for name in wanted}), numbers, area, str)]
         label, number, y, x, size = (np.concatenate(each) for each in zip(*found, strict=True))
