@@ -235,7 +235,10 @@ def test_large_rgb_slide_is_jpeg_and_purple_on_pink(tmp_path):
 
 def test_importing_the_generators_does_not_import_torch():
     code = "import sys, synthetic; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT / "tests", check=False).returncode == 0
+    assert (
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT / "tests", check=False).returncode
+        == 0
+    )
 
 
 def test_make_writes_truth_and_leaves_files_that_are_up_to_date(tmp_path, monkeypatch):

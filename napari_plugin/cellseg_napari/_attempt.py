@@ -24,7 +24,7 @@ def attempt(action: Callable[[], object], *_: object) -> None:
 def tell(error: Exception) -> str:
     """In napari's corner; what nobody foresaw goes into the log as well. Returns what was said."""
     if isinstance(error, CellsegError):
-        said = in_fields(str(error))
+        said = in_fields(error)
         show_warning(said)
     else:
         logger.error("unexpected", exc_info=error)

@@ -88,17 +88,17 @@ class CountForm(Container):  # type: ignore[misc]
         )  # fmt: skip
         gates = "In µm², or in px² without pixel size: {} ones are left out"
         self.min_area = _number(
-            FIELDS["min-area"], "the protocol's", 1e6, 5, gates.format("smaller")
+            FIELDS["min_area"], "the protocol's", 1e6, 5, gates.format("smaller")
         )
         self.max_area = _number(
-            FIELDS["max-area"], "the protocol's", 1e6, 5, gates.format("larger")
+            FIELDS["max_area"], "the protocol's", 1e6, 5, gates.format("larger")
         )
         self.z: Any = ComboBox(
             label=FIELDS["z"], choices=self._planes,
             tooltip="Of a stack: one plane (from 0), or all of them as their maximum or mean",
         )  # fmt: skip
         self.tissue_only: Any = CheckBox(
-            text=FIELDS["no-prefilter"], value=True,
+            text=FIELDS["no_prefilter"], value=True,
             tooltip="Skip what a first look takes for background",
         )  # fmt: skip
         self.cell_types: Any = CheckBox(

@@ -36,7 +36,7 @@ class Opened:
     ----------
     corrections : Corrections or None
         None where the result cannot be corrected: it holds corrected cells already.
-    note : str or None
+    note : CellsegError or None
         Why.
     """
 
@@ -44,14 +44,14 @@ class Opened:
         self.result = result
         self.shown = CellFilter()
         self.corrections: Corrections | None = None
-        self.note: str | None = None
+        self.note: CellsegError | None = None
         self._table: pd.DataFrame | None = None
         self._rows: dict[int, pd.Series[Any]] = {}
         try:
             self.corrections = Corrections(result)
             self.pyramid = self.corrections.pyramid
         except CellsegError as error:
-            self.note = str(error)
+            self.note = error
             self.pyramid = PatchedPyramid(result.labels())
         self.rows = result.table if self.corrections is None else self.corrections.rows
 

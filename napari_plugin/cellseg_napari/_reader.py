@@ -365,7 +365,7 @@ def _overview_layer(result: Result) -> list[LayerData]:
     return [(pixels, look, "image")]
 
 
-def _warn(message: str) -> None:
+def _warn(message: object) -> None:
     """One line in napari's window, or in the terminal when there is none."""
     from napari.utils.notifications import show_warning
 

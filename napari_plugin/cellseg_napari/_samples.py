@@ -1,4 +1,4 @@
-"""Sample data in napari's own menu: the example slides, made on the spot."""
+"""Sample data in napari's own menu: two small fields, made on the spot."""
 
 from __future__ import annotations
 
@@ -7,9 +7,18 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import skimage.data
+import tifffile
+from numpy.typing import NDArray
+from skimage.draw import ellipse
+from skimage.filters import gaussian
+
 from cellseg_napari._reader import read_slide
 
 LayerData = tuple[Any, ...]
+
+SIDE_PX, SPACING_PX, MPP = 1024, 32, 0.5
 
 
 @cache
@@ -19,20 +28,37 @@ def _home() -> Path:
 
 
 def fluorescence() -> list[LayerData]:
-    """2,500 generated nuclei, 4,096 × 4,096 px, 0.5 µm/px."""
-    from cellseg.synthetic import FluorescenceScene, write_fluorescence_example
-
+    """Some 800 drawn nuclei in fluorescence, 1,024 × 1,024 px, 0.5 µm/px."""
     path = _home() / "fluorescence.ome.tif"
     if not path.exists():
-        write_fluorescence_example(path, FluorescenceScene())
+        metadata = {"axes": "YX", "PhysicalSizeX": MPP, "PhysicalSizeXUnit": "µm"}
+        metadata |= {"PhysicalSizeY": MPP, "PhysicalSizeYUnit": "µm", "Channel": {"Name": "DAPI"}}
+        tifffile.imwrite(path, _nuclei(), metadata=metadata, tile=(256, 256))
     return read_slide(path)
 
 
 def ihc() -> list[LayerData]:
     """scikit-image's immunohistochemistry field, 512 × 512 px, without pixel size."""
-    from cellseg.synthetic import write_ihc_example
-
     path = _home() / "ihc.tif"
     if not path.exists():
-        write_ihc_example(path)
+        pixels = skimage.data.immunohistochemistry()  # type: ignore[no-untyped-call]
+        tifffile.imwrite(path, pixels, photometric="rgb", metadata=None)
     return read_slide(path)
+
+
+def _nuclei() -> NDArray[np.uint16]:
+    """Bright ellipses about the points of a grid, out of focus a little, with noise."""
+    rng = np.random.default_rng(0)
+    field = np.zeros((SIDE_PX, SIDE_PX))
+    for y, x in np.ndindex(*[SIDE_PX // SPACING_PX] * 2):
+        if rng.random() < 0.2:
+            continue
+        centre = (np.array([y, x]) + 0.5) * SPACING_PX + rng.uniform(-7, 7, 2)
+        long = rng.uniform(7, 12)
+        shape = ellipse(
+            *centre, long, long * rng.uniform(0.6, 0.9), shape=field.shape,
+            rotation=rng.uniform(-np.pi, np.pi),
+        )  # type: ignore[no-untyped-call]  # fmt: skip
+        field[shape] = rng.uniform(3000, 12000)
+    seen = gaussian(field, 1.2) + 400  # type: ignore[no-untyped-call]
+    return rng.poisson(seen).clip(0, 65535).astype(np.uint16)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
+from cellseg.errors import hinted
 from cellseg.text import visible_lines
 
 FIELDS = {
@@ -18,44 +19,24 @@ FIELDS = {
     "model": "model",
     "score": "score",
     "z": "z plane",
-    "min-area": "smallest area",
-    "max-area": "largest area",
-    "no-prefilter": "tissue only",
+    "min_area": "smallest area",
+    "max_area": "largest area",
+    "no_prefilter": "tissue only",
     "types": "cell types",
-    "no-types": "cell types",
+    "no_types": "cell types",
     "device": "device",
     "threshold": "threshold",
 }
-"""What the panels call the command line's options."""
-
-_SENTENCES = (
-    ("pass --mpp (µm per pixel), or --diameter PX", "fill in --mpp, or --diameter"),
-    ("pass --", "fill in --"),
-    ("another --output", "another folder in --output"),
-    ("--channel takes another of", "another layer as --channel takes another of"),
-    ("--no-prefilter looks", "--no-prefilter switched off looks"),
-    ("--no-types leaves", "--no-types switched off leaves"),
-    ("; --overwrite ", "; the box --overwrite "),
-    ("run the same `cellseg count` again", "count it again"),
-)
-
-_OPTION = re.compile(r"(?<![\w./\\-])--([a-z][a-z-]*)(?: (?:PX|N)\b)?")
+"""What the panels call the fields of a hint."""
 
 
-def in_fields(text: str) -> str:
-    """A message of the library, safe to show, about the panels' fields instead of options.
+def in_fields(told: object) -> str:
+    """The text of an error or a notice, safe to show, with the panel's fields that change it.
 
-    >>> in_fields("no pixel size; pass --mpp if you know it")
-    'no pixel size; fill in “µm per pixel” if you know it'
+    >>> in_fields(Notice("the pixel size is unknown", hint="mpp"))
+    'the pixel size is unknown (“µm per pixel”)'
     """
-    for of_options, of_fields in _SENTENCES:
-        text = text.replace(of_options, of_fields)
-    return visible_lines(_OPTION.sub(_field, text))
-
-
-def _field(found: re.Match[str]) -> str:
-    name = FIELDS.get(found[1])
-    return f"“{name}”" if name else f"`{found[0]}` of the command line"
+    return visible_lines(hinted(told, lambda name: f"“{FIELDS[name]}”" if name in FIELDS else ""))
 
 
 _UNITS = {"px": "px", "um": "µm", "um2": "µm²", "deg": "°"}

@@ -228,7 +228,7 @@ def test_unfinished_folder_is_a_message(
         read_result(folder)
 
 
-@pytest.mark.parametrize("damage", ["cells.csv", "run.json", "labels.ome.zarr/0/.zarray"])
+@pytest.mark.parametrize("damage", ["measured.parquet", "run.json", "labels.ome.zarr/0/.zarray"])
 def test_damaged_folder_is_a_message(
     viewer: ViewerModel, result: Path, messages: list[str], damage: str
 ) -> None:

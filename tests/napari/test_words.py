@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-import re
 from pathlib import Path
 
 import pytest
@@ -12,58 +10,19 @@ pytest.importorskip("napari", reason='napari is not installed: pip install ".[na
 pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
 
 from cellseg_napari._shortcuts import KEYS
-from cellseg_napari._words import FIELDS, counted, in_fields, measurement, menu
+from cellseg_napari._words import counted, in_fields, measurement, menu
 
 import cellseg
-from cellseg.errors import ExistingResultError
+from cellseg.errors import ExistingResultError, InputError
 from cellseg.table import columns
 
 HOME = Path(cellseg.__file__).parent
 
-ONLY_ON_THE_COMMAND_LINE = {
-    "series", "tile", "scheduler", "scheduler-file", "engine", "precision",
-    "box", "image", "calibrate", "json", "strict", "batch", "t", "max-memory", "within",
-}  # fmt: skip
-"""Options that no panel has a field for."""
 
-
-def said_in(room: str) -> set[str]:
-    """Options that stand in the texts of a room, docstrings left out."""
-    found: set[str] = set()
-    for path in (HOME / room).rglob("*.py") if (HOME / room).is_dir() else [HOME / room]:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        docs = {
-            id(node.body[0].value)
-            for node in ast.walk(tree)
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
-            and node.body and isinstance(node.body[0], ast.Expr)
-        }  # fmt: skip
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Constant) and id(node) not in docs:
-                found |= set(re.findall(r"--([a-z][a-z-]*)", str(node.value)))
-    return found
-
-
-@pytest.mark.parametrize(
-    "room",
-    ["counting", "pipeline", "slide", "results", "classify", "detect", "errors.py", "protocol.py"],
-)
-def test_every_option_in_a_message_has_a_field(room: str) -> None:
-    assert said_in(room) <= set(FIELDS) | ONLY_ON_THE_COMMAND_LINE
-
-
-def test_messages_read_well() -> None:
-    existing = in_fields(str(ExistingResultError("another result", place="a.cellseg")))
-    assert existing.endswith(
-        "; the box “overwrite” replaces it, another folder in “results in” keeps it"
-    )
-    assert in_fields("pass --mpp (µm per pixel), or --diameter PX of a usual object") == (
-        "fill in “µm per pixel”, or “diameter, px” of a usual object"
-    )
-    assert in_fields("--no-prefilter looks everywhere") == (
-        "“tissue only” switched off looks everywhere"
-    )
-    assert in_fields("take a smaller --tile") == "take a smaller `--tile` of the command line"
+def test_messages_name_the_fields_of_the_panel() -> None:
+    existing = in_fields(ExistingResultError("another result", place="a.cellseg"))
+    assert existing.endswith("holds another result (“overwrite”, “results in”)")
+    assert in_fields(InputError("not enough memory", hint="tile")) == "not enough memory"
 
 
 def test_what_a_file_is_called_stays() -> None:
