@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 from openpyxl import load_workbook
-from report.made import edit, made
+from study.made import edit, made
 
 from cellseg.errors import InputError, OutputError
 from cellseg.study.cells import write_cells

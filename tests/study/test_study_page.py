@@ -10,7 +10,7 @@ from io import BytesIO
 import numpy as np
 import pytest
 from PIL import Image
-from report.made import made
+from study.made import made
 
 from cellseg.draw import SCALE_KEY, keep_parts, parts_of, write_png
 from cellseg.draw.page import document
