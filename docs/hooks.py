@@ -38,7 +38,7 @@ def within(text: str) -> str:
 
     def kept(link: re.Match[str]) -> str:
         label, target = link.groups()
-        inside = re.match(r"(https?:|#|images/|[\w-]+\.md)", target)
+        inside = re.match(r"(https?:|#|(\.\./)?(lab/)?(images/|[a-z-]+\.md))", target)
         return link.group() if inside else label
 
     return re.sub(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)", kept, text)

@@ -1,4 +1,4 @@
-"""The README's commands exist, its links lead somewhere, its placeholders are filled."""
+"""Commands of the README and the docs exist, their links lead somewhere, the README is short."""
 
 from __future__ import annotations
 
@@ -14,16 +14,29 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.DOTALL))
-COMMANDS = [
-    line.split("#")[0].split(">")[0].strip()
-    for line in SHELL.splitlines()
-    if line.startswith("cellseg ")
-]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FOR_PEOPLE = ["pathologist", "biologist", "engineer"]
 
 
-def test_there_are_commands_to_test():
-    assert len(COMMANDS) >= 8
+def commands(text: str) -> list[str]:
+    """Commands in shell blocks and in tables of a page."""
+    shell = "\n".join(re.findall(r"```(?:sh)?\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ")
+    lines = [*shell.splitlines(), *re.findall(r"\| `(cellseg [^`]+)` \|$", text, re.MULTILINE)]
+    given = (line.split(" #")[0].split(">")[0].strip() for line in lines)
+    return [line for line in given if line.startswith("cellseg ") and "cellseg: " not in line]
+
+
+COMMANDS = sorted({line for page in PAGES for line in commands(page.read_text(encoding="utf-8"))})
+
+
+def test_the_readme_is_short():
+    assert len(README.encode()) <= 7_000
+
+
+@pytest.mark.parametrize("name", FOR_PEOPLE)
+def test_a_page_for_people_begins_with_ten_commands(name):
+    page = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+    assert len(re.findall(r"\| `(cellseg [^`]+)` \|$", page, re.MULTILINE)) == 10
 
 
 @pytest.mark.parametrize("line", COMMANDS)
@@ -39,10 +52,10 @@ def test_every_command_parses(line, tmp_path, monkeypatch):
     command.make_context(name, arguments)
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
-def test_every_link_leads_somewhere(target):
-    if not target.startswith("http"):
-        assert (ROOT / target).exists()
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+        assert target.startswith("http") or (page.parent / target).exists(), target
 
 
 def test_no_placeholder_is_left():
@@ -51,7 +64,7 @@ def test_no_placeholder_is_left():
 
 def test_every_make_target_exists():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"make (\w+)", SHELL):
+    for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE)
 
 
@@ -73,7 +86,8 @@ def test_the_python_examples_run(tmp_path, monkeypatch, capsys):
     )
     names: dict[str, object] = {}
     warnings.simplefilter("ignore", CountWarning)  # what a count says of its choices
-    for block in re.findall(r"```python\n(.*?)```", README, re.DOTALL):
-        exec(compile(block, "README.md", "exec"), names)  # noqa: S102 (our own README)
+    page = (ROOT / "docs" / "python-api.md").read_text(encoding="utf-8")
+    for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL):
+        exec(compile(block, "python-api.md", "exec"), names)  # noqa: S102 (our own page)
     assert f"{truth.count} nuclei" in capsys.readouterr().out
     assert Path("slide.corrected.cellseg").is_dir()

@@ -15,7 +15,7 @@ Pasted = tuple[Box, NDArray[np.bool_]]
 
 THRESHOLD = 0.54
 """Probability from which a pixel belongs to its object; at 0.5 small nuclei's outlines are 4 to 5 %
-too large (docs/tried.md)."""
+too large (docs/lab/tried.md)."""
 
 _SIDES = (0, 12, 16, 20, 24, 32, 48, 96, 192, 384, 1 << 30)
 """Boxes between two of these sides are pasted together, all as large as the largest."""

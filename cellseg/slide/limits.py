@@ -1,7 +1,7 @@
 """How much a file may claim: beyond these it is refused before anything is made of the claim.
 
 They lie far above what microscopes write, and low enough that a file of a few kilobytes cannot
-take the machine's memory or hours of its time. docs/limits.md lists them for people.
+take the machine's memory or hours of its time. docs/lab/limits.md lists them for people.
 """
 
 from __future__ import annotations
