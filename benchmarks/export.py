@@ -28,10 +28,10 @@ def make(folder: Path, cells: int) -> None:
     """In a child: a finished result of ellipses of 300 lattice px on a grid, at 0.25 µm/px."""
     import numpy as np
 
-    from cellseg.counting.report import Report
+    from cellseg.derive import Recipe, derive
     from cellseg.geometry import Frame
     from cellseg.instances import Instances
-    from cellseg.result.folder import ResultFolder
+    from cellseg.result.folder import Findings, ResultFolder
     from cellseg.table import Scale, columns, measure
 
     rng = np.random.default_rng(0)
@@ -61,14 +61,13 @@ def make(folder: Path, cells: int) -> None:
             downsample=1.0,
             mpp=0.25,
         )
-        report = Report(
+        findings = Findings(
             frame=frame,
             columns=wanted,
             class_names=["tumour", "stroma", "immune"],
             object_name="nucleus",
-            provenance={},
         )
-        result.finish(report)
+        result.finish(findings, lambda changed: derive(changed, Recipe()))
 
 
 def export_one(folder: Path, name: str) -> None:

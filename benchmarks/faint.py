@@ -3,8 +3,9 @@
     python benchmarks/faint.py [--model FILE] [--device cpu] [--fields 3]
 
 Fields of 25 nuclei of 20 px, of one brightness, in noise of three kinds; the signal-to-noise ratio
-is a nucleus's brightness over the noise's standard deviation. Prints the table of docs/lab/faint.md:
-nuclei counted of those there, and fields said to be empty or hardly more than noise.
+is a nucleus's brightness over the noise's standard deviation. Prints the table of
+docs/lab/faint.md: nuclei counted of those there, and fields said to be empty or hardly more than
+noise.
 """
 
 from __future__ import annotations

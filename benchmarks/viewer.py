@@ -24,10 +24,10 @@ import numpy as np
 import pandas as pd
 from large import LargeScene, write_large
 
-from cellseg.counting.report import Report
+from cellseg.derive import Recipe, derive
 from cellseg.geometry import Frame
 from cellseg.instances import Instances
-from cellseg.result.folder import ResultFolder
+from cellseg.result.folder import Findings, ResultFolder
 from cellseg.table import columns
 
 MPP = 0.5
@@ -72,19 +72,18 @@ def write_result(folder: Path, slide: Path, side: int, cells: int) -> None:
             count = per_side
             instances = Instances.build(boxes, values["score"], [0] * count, [disc] * count)
             out.add_cells(pd.DataFrame(values), instances)
-        out.finish(
-            Report(
-                frame=frame,
-                columns=wanted,
-                class_names=["nucleus"],
-                object_name="nucleus",
-                provenance={
-                    "image": {"path": slide.name},
-                    "settings": {},
-                    "protocol": {"stain": "he", "intensity": True},
-                },
-            )
+        findings = Findings(
+            frame=frame,
+            columns=wanted,
+            class_names=["nucleus"],
+            object_name="nucleus",
+            record={
+                "image": {"path": slide.name},
+                "settings": {},
+                "protocol": {"stain": "he", "intensity": True},
+            },
         )
+        out.finish(findings, lambda changed: derive(changed, Recipe()))
 
 
 def opened(result: Path) -> dict[str, float]:
