@@ -4,7 +4,7 @@
 
 Every image goes through the whole of a count, as in ``cellseg evaluate``. Tables are Markdown, for
 the model card. The last one gives for each protocol the score that counts right
-(:func:`cellseg.judge.calibration.best_threshold`).
+(:func:`cellseg.annotations.compare.best_threshold`).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pathlib import Path
 import click
 import numpy as np
 
-from cellseg.judge.calibration import GRID, best_threshold
+from cellseg.annotations.compare import SCORES, best_threshold
 from cellseg.judge.evaluate import EvaluateRequest, Evaluation, evaluate
+from cellseg.judge.figures import size_error
 from cellseg.judge.judged import Judged, curve, scores_of
-from cellseg.judge.sizes import size_error
 
 DIAMETERS_PX = (0.0, 12.0, 24.0, 48.0, np.inf)
 
@@ -83,8 +83,8 @@ def thresholds(evaluation: Evaluation) -> None:
         if not images:
             continue
         truth = np.array([len(image.truth) for image in images], np.int64)
-        counts = np.array([[int(image.at(score).sum()) for image in images] for score in GRID])
-        score = GRID[best_threshold(counts, truth)]
+        counts = np.array([[int(image.at(score).sum()) for image in images] for score in SCORES])
+        score = SCORES[best_threshold(counts, truth)]
         there = scores_of([replace(image, score=score) for image in images], 1)
         best = max((point.f1, point.score) for point in curve(images))
         click.echo(

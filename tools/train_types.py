@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.geometry import Box
-from cellseg.judge.points import matched
+from cellseg.judge.centres import matched
 from cellseg.network.counting import best_precision, make_ready
 from cellseg.network.maskrcnn import (
     TYPE_KEYS,

@@ -21,13 +21,13 @@ from cellseg.cli._options import (
     precision_option,
 )
 from cellseg.cli._say import say
-from cellseg.errors import CellsegError, SettingsError
+from cellseg.errors import CellsegError, Notice, SettingsError
 from cellseg.text import number, percent, visible
 
 if TYPE_CHECKING:
     from cellseg.judge.calibration import Calibrated
+    from cellseg.judge.centres import CentreEvaluation
     from cellseg.judge.evaluate import EvaluateRequest, Evaluation
-    from cellseg.judge.evaluate_points import PointEvaluation
     from cellseg.judge.judged import Scores
 
 
@@ -124,10 +124,10 @@ def _calibrated(chosen: Calibrated, before: float, path: Path) -> str:
 def _evaluate_centres(
     request: EvaluateRequest, within: float | None, console: Console, *, as_json: bool
 ) -> None:
-    from cellseg.judge.evaluate_points import WITHIN_UM, PointEvaluation, evaluate_points
+    from cellseg.judge.centres import WITHIN_UM, CentreEvaluation, evaluate_centres
 
-    for event in evaluate_points(request, WITHIN_UM if within is None else within):
-        if not isinstance(event, PointEvaluation):
+    for event in evaluate_centres(request, WITHIN_UM if within is None else within):
+        if not isinstance(event, CentreEvaluation):
             if console.is_terminal:
                 console.print(f"{event.done} of {event.total} images", end="\r")
         elif as_json:
@@ -136,7 +136,7 @@ def _evaluate_centres(
             _print_centres(event)
 
 
-def _print_centres(evaluation: PointEvaluation) -> None:
+def _print_centres(evaluation: CentreEvaluation) -> None:
     scores, classes = evaluation.scores, evaluation.classes
     heads = ["annotated", "counted", "bias", "F1", *(f"found as {name}" for name in classes)]
     title = f"centres within {evaluation.within_px:g} px"
@@ -163,7 +163,7 @@ def _print_centres(evaluation: PointEvaluation) -> None:
 
 
 def _drained(request: EvaluateRequest, console: Console) -> Evaluation:
-    from cellseg.judge.evaluate import ImageDone, Note
+    from cellseg.judge.evaluate import ImageDone
     from cellseg.judge.evaluate import evaluate as run_evaluation
 
     bar = Progress(
@@ -178,8 +178,8 @@ def _drained(request: EvaluateRequest, console: Console) -> Evaluation:
     task = bar.add_task("images", total=None)
     with bar:
         for event in run_evaluation(request):
-            if isinstance(event, Note):
-                say(event.text, console=console)
+            if isinstance(event, Notice):
+                say(event, console=console)
             elif isinstance(event, ImageDone):
                 bar.update(task, completed=event.done, total=event.total)
             else:

@@ -1,23 +1,5 @@
-"""How good counts, outlines and sizes are, against annotations; reads Instances only."""
+"""How good a model is on annotated images: counts, outlines, sizes, and the score to count at.
 
-from cellseg.judge.average_precision import AveragePrecision, Field, average_precision
-from cellseg.judge.counting import CountError, bootstrap, count_error
-from cellseg.judge.matching import Matches, Overlaps, match
-from cellseg.judge.segmentation import IOUS, Segmentation
-from cellseg.judge.sizes import SizeError, size_error
-
-__all__ = [
-    "IOUS",
-    "AveragePrecision",
-    "CountError",
-    "Field",
-    "Matches",
-    "Overlaps",
-    "Segmentation",
-    "SizeError",
-    "average_precision",
-    "bootstrap",
-    "count_error",
-    "match",
-    "size_error",
-]
+Here belong the evaluation, its figures and its page. How found objects are matched to annotated
+ones lies in :mod:`cellseg.annotations.compare`; nothing here trains or changes a model.
+"""

@@ -8,13 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cellseg.annotations.compare import FEWEST_IMAGES, SCORES, best_threshold
 from cellseg.judge.judged import Judged
 
-GRID: tuple[float, ...] = tuple(round(0.1 + 0.01 * k, 2) for k in range(81))
-FEWEST_IMAGES = 5
 MOST_FOLDS = 20
-LARGEST_BIAS = 0.02
-"""Of the pooled count, within which the error per image decides."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +21,11 @@ class Calibrated:
     Attributes
     ----------
     score : float
-        By :func:`best_threshold`.
+        By :func:`~cellseg.annotations.compare.best_threshold`.
     bias : float
         Relative error of the pooled count at that threshold, on the same images.
     held_out_bias : float
-        The same with each image counted at the threshold that the others ask for.
+        Relative error with each image counted at the threshold that the others ask for.
     interval : (float, float)
         95 % of true / counted of an image that the threshold was not chosen on, weighted by its
         objects: a count times these two factors is an interval for the true number.
@@ -50,7 +47,7 @@ def calibrate(images: Sequence[Judged]) -> Calibrated:
     Parameters
     ----------
     images : sequence of Judged
-        Found down to a score below :data:`GRID`.
+        Found down to a score below those that are tried.
 
     Raises
     ------
@@ -58,42 +55,23 @@ def calibrate(images: Sequence[Judged]) -> Calibrated:
         If there are fewer than :data:`FEWEST_IMAGES` images or no objects.
     """
     truth = np.array([len(image.truth) for image in images], np.int64)
-    if len(images) < FEWEST_IMAGES or not truth.any():
+    total = int(truth.sum())
+    if len(images) < FEWEST_IMAGES or not total:
         raise ValueError(
             f"expected at least {FEWEST_IMAGES} images with objects, got {len(images)} images "
-            f"with {int(truth.sum())} objects"
+            f"with {total} objects"
         )
-    counts = np.array([[int(image.at(score).sum()) for image in images] for score in GRID])
+    counts = np.array([[int(image.at(score).sum()) for image in images] for score in SCORES])
     best = best_threshold(counts, truth)
     held_out = _held_out(counts, truth)
     return Calibrated(
-        score=GRID[best],
-        bias=float(counts[best].sum() / truth.sum() - 1),
-        held_out_bias=float(held_out.sum() / truth.sum() - 1),
+        score=SCORES[best],
+        bias=float(counts[best].sum() / total - 1),
+        held_out_bias=float(held_out.sum() / total - 1),
         interval=_interval(truth, held_out),
         images=len(images),
-        objects=int(truth.sum()),
+        objects=total,
     )
-
-
-def best_threshold(counts: NDArray[np.int64], truth: NDArray[np.int64]) -> int:
-    """The threshold that counts right: row of ``counts``.
-
-    The one with the least relative error per image, of those whose pooled count is off by no more
-    than :data:`LARGEST_BIAS`, or where there are none by the least; of equal ones the middle.
-
-    Parameters
-    ----------
-    counts : ndarray, int64, (T, I)
-        What each image counts at each threshold.
-    truth : ndarray, int64, (I,)
-        Not all 0.
-    """
-    off = np.abs(counts.sum(axis=1) - truth.sum())
-    allowed = off <= max(int(off.min()), LARGEST_BIAS * truth.sum())
-    error = (np.abs(counts - truth) / np.maximum(truth, 1)).mean(axis=1)
-    rows = np.flatnonzero(allowed & (error == error[allowed].min()))
-    return int(rows[len(rows) // 2])
 
 
 def _held_out(counts: NDArray[np.int64], truth: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""``cellseg evaluate`` as one library call: annotated images through the whole of a count.
+"""Evaluation of a model: annotated images through the whole of a count.
 
 Every image is counted by the pipeline, as a user's would be, once and down to a low score.
 A cell is never changed by one of a lower score (suppression and the ownership of pixels go by
@@ -9,7 +9,7 @@ larger than the halo, joined from parts, may differ.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -22,7 +22,7 @@ from cellseg.annotations.image import AnnotatedImage
 from cellseg.counting.plan import make_plan
 from cellseg.counting.request import CountRequest
 from cellseg.counting.stages import SlideCount
-from cellseg.errors import InputError, SettingsError
+from cellseg.errors import InputError, Notice, SettingsError
 from cellseg.geometry import Frame
 from cellseg.instances import Instances
 from cellseg.judge.calibration import Calibrated, calibrate
@@ -58,7 +58,7 @@ class EvaluateRequest:
     protocol : str, CountProtocol or None
         None: chosen from each image, as in counting.
     score : float, optional
-        Takes the place of the protocol's.
+        Used in place of the protocol's.
     mpp : float, optional
         µm per pixel of images that do not say theirs.
     precision : {'auto', 'float32', 'bfloat16', 'float16'}
@@ -75,13 +75,6 @@ class EvaluateRequest:
     prefilter: bool = True
 
 
-@dataclass(frozen=True)
-class Note:
-    """Something that a person should know."""
-
-    text: str
-
-
 @dataclass(frozen=True, eq=False)
 class ImageDone:
     """One image is counted and compared."""
@@ -93,7 +86,7 @@ class ImageDone:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """All of it.
+    """A model's figures on all images.
 
     Attributes
     ----------
@@ -108,7 +101,7 @@ class Evaluation:
     protocols: tuple[CountProtocol, ...]
     classes: tuple[str, ...]
     model: DetectorInfo
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     def groups(self) -> dict[str, list[Judged]]:
         """The images of each set and of each modality in it, where there is more than one."""
@@ -126,7 +119,7 @@ class Evaluation:
         return found
 
     def scores(self) -> Scores:
-        """Of all images."""
+        """Figures of all images."""
         return scores_of(self.images, len(self.classes))
 
     def tables(self) -> dict[str, Scores]:
@@ -155,8 +148,8 @@ class Evaluation:
         names = sorted({protocol.name for protocol in self.protocols})
         if len(names) > 1:
             raise SettingsError(
-                f"the images use several protocols ({', '.join(names)}): calibrate one at a time, "
-                "with --protocol"
+                f"the images use several protocols ({', '.join(names)}): calibrate one at a time",
+                hint="protocol",
             )
         try:
             found = calibrate(self.images)
@@ -172,7 +165,7 @@ class Evaluation:
         return self.protocols[0].changed(score=found.score, calibration=calibration), found
 
     def as_dict(self) -> dict[str, object]:
-        """The object that ``--json`` prints."""
+        """All figures, ready for JSON."""
         count = len(self.classes)
         return {
             "model": self.model.name,
@@ -203,15 +196,12 @@ class Evaluation:
         }
 
 
-Event = Note | ImageDone | Evaluation
-
-
-def evaluate(request: EvaluateRequest) -> Iterator[Event]:
+def evaluate(request: EvaluateRequest) -> Iterator[Notice | ImageDone | Evaluation]:
     """Count annotated images and compare.
 
     Yields
     ------
-    Note, ImageDone, and one Evaluation at the end
+    Notice, ImageDone, and one Evaluation at the end
 
     Raises
     ------
@@ -228,7 +218,7 @@ def evaluate(request: EvaluateRequest) -> Iterator[Event]:
             f"the model's classes ({', '.join(detector.info.classes)}) are not the data's "
             f"({', '.join(data.classes)}): objects are compared without their class"
         )
-    yield from (Note(text) for text in notes)
+    yield from map(Notice, notes)
     judged, protocols = [], []
     for done, image in enumerate(data.images, start=1):
         one, protocol = _judge(image, request, detector, to_model)
@@ -289,19 +279,16 @@ def _judge(
 def _on_image(cells: Instances, frame: Frame, extent: tuple[int, int]) -> Instances:
     """Cells of a count on the pixels of the image, (H, W) of ``extent``."""
     lattice = np.zeros((frame.lattice_height, frame.lattice_width), dtype=np.uint32)
-    for label, ((y0, x0, y1, x1), mask) in enumerate(
-        zip(cells.boxes.tolist(), cells.masks, strict=True), start=1
-    ):
-        lattice[y0:y1, x0:x1][mask] = label
+    for index, mask in enumerate(cells.masks):
+        lattice[cells.box(index).pixels][mask] = index + 1
     labels = on_image(lattice, extent)
-    boxes, masks, kept = [], [], []
+    kept, boxes, masks = [], [], []
     for index, place in enumerate(ndimage.find_objects(labels)):
-        if place is None:  # under one pixel of the image
-            continue
-        rows, columns = place
-        boxes.append((rows.start, columns.start, rows.stop, columns.stop))
-        masks.append(labels[place] == index + 1)
-        kept.append(index)
+        if place is not None:  # else it is smaller than a pixel of the image
+            rows, columns = place
+            kept.append(index)
+            boxes.append((rows.start, columns.start, rows.stop, columns.stop))
+            masks.append(labels[place] == index + 1)
     return Instances.build(boxes, cells.scores[kept].tolist(), cells.classes[kept].tolist(), masks)
 
 
@@ -315,6 +302,7 @@ def on_image(labels: NDArray[np.uint32], extent: tuple[int, int]) -> NDArray[np.
 
 
 def _path(image: AnnotatedImage) -> Path:
+    """The image's file."""
     if image.path is None:
         raise InputError(f"{image.name}: is not in a file")
     return image.path

@@ -1,4 +1,4 @@
-"""What became of each object: found, missed, invented, merged with others, split."""
+"""Fate of each object: found, missed, invented, merged with others, split."""
 
 from __future__ import annotations
 
@@ -11,7 +11,22 @@ from cellseg.judge.judged import Judged
 
 Fate = Literal["found", "missed", "invented", "merged", "split"]
 
-FATES: tuple[Fate, ...] = ("found", "missed", "invented", "merged", "split")
+MEANINGS: dict[Fate, str] = {
+    "found": "found",
+    "missed": "missed",
+    "invented": "invented",
+    "merged": "several in one",
+    "split": "one in several",
+}
+COLOURS: dict[Fate, str] = {
+    "found": "#009E73",
+    "missed": "#56B4E9",
+    "invented": "#D55E00",
+    "merged": "#CC79A7",
+    "split": "#F0E442",
+}
+"""Okabe and Ito's, which colour-blind readers tell apart: fates are no classes of cells."""
+
 INSIDE = 0.5
 """Share of an object that lies in another one for it to count as part of that."""
 
@@ -34,28 +49,28 @@ def fates(image: Judged) -> tuple[list[Fate | None], list[Fate | None]]:
     i, j, shared = pairs.found[seen], pairs.truth[seen], pairs.shared[seen]
     holds = shared >= INSIDE * pairs.truth_areas[j]
     lies = shared >= INSIDE * pairs.found_areas[i]
-    merging = _more_than_one(i[holds], len(keep))
-    splitting = _more_than_one(j[lies], len(pairs.truth_areas))
+    merging = holds & _repeated(i, holds)
+    splitting = lies & _repeated(j, lies)
     found: list[Fate | None] = ["invented" if k else None for k in keep.tolist()]
     truth: list[Fate | None] = ["missed"] * len(pairs.truth_areas)
-    for a, b in zip(image.matches.found.tolist(), image.matches.truth.tolist(), strict=True):
-        found[a] = truth[b] = "found"
-    for a, b, is_part in zip(i.tolist(), j.tolist(), lies.tolist(), strict=True):
-        if is_part and splitting[b]:
-            found[a] = truth[b] = "split"
-    for a, b, is_part in zip(i.tolist(), j.tolist(), holds.tolist(), strict=True):
-        if is_part and merging[a]:
-            found[a] = truth[b] = "merged"
+    matches = image.matches
+    for fate, a, b in (
+        ("found", matches.found, matches.truth),
+        ("split", i[splitting], j[splitting]),
+        ("merged", i[merging], j[merging]),
+    ):
+        for one, other in zip(a.tolist(), b.tolist(), strict=True):
+            found[one] = truth[other] = fate
     return found, truth
 
 
 def tally(image: Judged) -> dict[Fate, int]:
     """How many found objects have each fate; for ``missed``, how many annotated ones."""
     found, truth = fates(image)
-    counts: dict[Fate, int] = {fate: found.count(fate) for fate in FATES}
-    counts["missed"] = truth.count("missed")
-    return counts
+    return {fate: (truth if fate == "missed" else found).count(fate) for fate in MEANINGS}
 
 
-def _more_than_one(index: NDArray[np.int64], size: int) -> NDArray[np.bool_]:
-    return np.asarray(np.bincount(index, minlength=size) > 1)
+def _repeated(index: NDArray[np.int64], counted: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Whether each index is counted more than once."""
+    size = int(index.max(initial=0)) + 1
+    return np.asarray(np.bincount(index[counted], minlength=size)[index] > 1)

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.judge.average_precision import Field, average_precision
-from cellseg.judge.counting import CountError, bootstrap, count_error
-from cellseg.judge.matching import Matches, Overlaps, match
-from cellseg.judge.segmentation import IOUS, Segmentation
-from cellseg.judge.sizes import size_error
+from cellseg.annotations.compare import Compared, Matches, average_precision, match
+from cellseg.judge.figures import (
+    IOUS,
+    CountError,
+    Segmentation,
+    bootstrap,
+    count_error,
+    size_error,
+)
 
 THRESHOLDS: tuple[float, ...] = tuple(round(0.1 + 0.05 * k, 2) for k in range(17))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Judged(Field):
+class Judged(Compared):
     """One image with what was found and what is annotated, on the image's own pixels.
 
     Found is everything down to a low score: average precision needs it.
@@ -39,11 +43,6 @@ class Judged(Field):
     score: float
 
     @cached_property
-    def overlaps(self) -> Overlaps:
-        """Of all found objects with the annotated ones."""
-        return Overlaps.of(self.found, self.truth)
-
-    @cached_property
     def counted(self) -> NDArray[np.bool_]:
         """Which found objects count, (N,)."""
         return self.at(self.score)
@@ -56,7 +55,7 @@ class Judged(Field):
     @cached_property
     def matches(self) -> Matches:
         """Matches at IoU 0.5 and the image's own score."""
-        return match(self.overlaps, keep=self.counted)
+        return match(self.overlaps, allowed=self.counted[self.overlaps.found])
 
     def at(self, score: float) -> NDArray[np.bool_]:
         """Which found objects reach a score, (N,)."""
@@ -118,12 +117,11 @@ def scores_of(images: Sequence[Judged], num_classes: int) -> Scores:
     tallies = [image.segmentation for image in images]
     pooled = Segmentation.pooled(tallies)
     masks = average_precision(images, num_classes)
-    sizes = size_error(*_matched_areas(images))
     return Scores(
         objects=pooled.truth,
         count=counts_of(images),
         f1=_by_iou(pooled.f1),
-        f1_interval=bootstrap(_resampled_f1(tallies), len(tallies), np.random.default_rng(0)),
+        f1_interval=bootstrap(_resampled_f1(tallies), len(tallies)),
         accuracy=_by_iou(pooled.accuracy),
         panoptic_quality=pooled.panoptic_quality,
         panoptic_quality_per_image=_mean([one.panoptic_quality for one in tallies]),
@@ -133,11 +131,7 @@ def scores_of(images: Sequence[Judged], num_classes: int) -> Scores:
         mask_ap50=masks.ap50,
         mask_ap75=masks.ap75,
         box_ap=average_precision(images, num_classes, kind="bbox").ap,
-        matched=sizes.objects,
-        area_bias=sizes.area_bias,
-        area_spread=sizes.area_spread,
-        diameter_bias=sizes.diameter_bias,
-        diameter_spread=sizes.diameter_spread,
+        **asdict(size_error(*_matched_areas(images))),
     )
 
 

@@ -1,4 +1,4 @@
-"""The report's plots. matplotlib without its global state: every figure is its own object."""
+"""Plots of a report, and images with outlines coloured by the fate of each object."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
+from skimage.measure import find_contours
 
+from cellseg.instances import Instances
+from cellseg.judge.fates import COLOURS, MEANINGS, fates
 from cellseg.judge.judged import AtThreshold, Judged
-from cellseg.judge.outlines import COLOURS, MEANINGS, displayed, lines
 
 INK = "#0072B2"
 OTHER = "#D55E00"
@@ -23,7 +25,7 @@ SHEET_PX = 360
 
 
 def count_by_threshold(
-    path: Path, points: Sequence[AtThreshold], truth: int, shipped: Sequence[float]
+    path: Path, points: Sequence[AtThreshold], truth: int, in_use: Sequence[float]
 ) -> None:
     """Pooled count and F1 against the score threshold, the thresholds in use marked."""
     figure = Figure(figsize=(7, 4), layout="constrained")
@@ -31,7 +33,7 @@ def count_by_threshold(
     scores = [point.score for point in points]
     axes.plot(scores, [point.found for point in points], "o-", color=INK, label="counted")
     axes.axhline(truth, color="black", linewidth=1, label=f"annotated: {truth:,}")
-    for score in sorted(set(shipped)):
+    for score in sorted(set(in_use)):
         axes.axvline(score, color="grey", linestyle="--", linewidth=1)
         axes.annotate(
             f"in use: {score:g}",
@@ -56,17 +58,11 @@ def true_and_counted(path: Path, images: Sequence[Judged]) -> None:
     """Each image's count against its annotation, a colour a modality."""
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes = figure.subplots()
-    groups = list(dict.fromkeys(image.group for image in images))
-    for group in groups:
-        part = [image for image in images if image.group == group]
-        axes.scatter(
-            [len(image.truth) for image in part],
-            [int(image.counted.sum()) for image in part],
-            s=18,
-            alpha=0.7,
-            label=f"{group} ({len(part)})",
-        )
-    most = max(max(len(i.truth), int(i.counted.sum())) for i in images) or 1
+    counts = [(image.group, len(image.truth), int(image.counted.sum())) for image in images]
+    for group in dict.fromkeys(image.group for image in images):
+        part = np.array([pair for name, *pair in counts if name == group])
+        axes.scatter(*part.T, s=18, alpha=0.7, label=f"{group} ({len(part)})")
+    most = max(max(pair) for _, *pair in counts) or 1
     axes.plot([0, most], [0, most], color="black", linewidth=1)
     axes.set(xlabel="annotated", ylabel="counted", aspect="equal", title="objects in each image")
     axes.legend(fontsize=8)
@@ -88,25 +84,8 @@ def outlined(path: Path, pixels: NDArray[np.generic], image: Judged) -> None:
     height, width = image.extent
     scale = PAGE_PX / max(height, width)
     figure = Figure(figsize=(width * scale / 100, height * scale / 100), dpi=100)
-    axes = figure.add_axes((0, 0, 1, 1))
-    draw(axes, pixels, image)
+    _draw(figure.add_axes((0, 0, 1, 1)), pixels, image, line_width=1.4)
     _save(figure, path)
-
-
-def draw(axes: Axes, pixels: NDArray[np.generic], image: Judged, width: float = 1.4) -> None:
-    """The same into given axes, lines of so many points."""
-    height, side = image.extent
-    axes.imshow(displayed(pixels), interpolation="lanczos")
-    drawn = lines(image)
-    axes.add_collection(
-        LineCollection(
-            [line for _, line in drawn],
-            colors=[COLOURS[fate] for fate, _ in drawn],
-            linewidths=width,
-        )
-    )
-    axes.set(xlim=(-0.5, side - 0.5), ylim=(height - 0.5, -0.5))
-    axes.set_axis_off()
 
 
 def sheet(path: Path, images: Sequence[tuple[NDArray[np.generic], Judged]]) -> None:
@@ -118,7 +97,7 @@ def sheet(path: Path, images: Sequence[tuple[NDArray[np.generic], Judged]]) -> N
     for axes in panels:
         axes.set_axis_off()
     for axes, (pixels, image) in zip(panels, images, strict=False):
-        draw(axes, pixels, image, width=0.9)
+        _draw(axes, pixels, image, line_width=0.9)
         height, width = image.extent
         reach = min(SHEET_PX, height, width) / 2
         axes.set(
@@ -129,13 +108,47 @@ def sheet(path: Path, images: Sequence[tuple[NDArray[np.generic], Judged]]) -> N
         if len(image.truth):
             counts += f", F1 {image.segmentation.f1[0]:.2f}"
         axes.set_title(f"{image.group}\n{Path(image.name).stem[:28]}\n{counts}", fontsize=7)
-    figure.legend(handles=legend(), loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    patches = [Patch(color=COLOURS[fate], label=said) for fate, said in MEANINGS.items()]
+    figure.legend(handles=patches, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
     _save(figure, path)
 
 
-def legend() -> list[Patch]:
-    """One patch a fate."""
-    return [Patch(color=COLOURS[fate], label=MEANINGS[fate]) for fate in COLOURS]
+def _draw(axes: Axes, pixels: NDArray[np.generic], image: Judged, *, line_width: float) -> None:
+    """Outlines of the found objects, and of the annotated ones that were missed."""
+    height, width = image.extent
+    axes.imshow(_displayed(pixels), interpolation="lanczos")
+    found, truth = fates(image)
+    drawn = [(image.found, index, fate) for index, fate in enumerate(found) if fate]
+    drawn += [(image.truth, index, fate) for index, fate in enumerate(truth) if fate == "missed"]
+    lines = [(line, COLOURS[fate]) for one, index, fate in drawn for line in _contours(one, index)]
+    axes.add_collection(
+        LineCollection(
+            [line for line, _ in lines],
+            colors=[colour for _, colour in lines],
+            linewidths=line_width,
+        )
+    )
+    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    axes.set_axis_off()
+
+
+def _contours(objects: Instances, index: int) -> list[NDArray[np.float64]]:
+    """Outlines of one object, (x, y) in pixels."""
+    padded = np.pad(objects.masks[index].astype(np.float32), 1)
+    y, x = objects.boxes[index, :2]
+    found: list[NDArray[np.float64]] = find_contours(padded, 0.5)  # type: ignore[no-untyped-call]
+    return [line[:, ::-1] + (x - 1, y - 1) for line in found]
+
+
+def _displayed(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
+    """Any image as RGB for the eye: dark ones are stretched by their percentiles."""
+    values = np.nan_to_num(np.asarray(pixels, np.float64), posinf=0.0, neginf=0.0)
+    if values.shape[2] == 1:
+        values = np.repeat(values, 3, axis=2)
+    if pixels.dtype != np.uint8 or values.mean() < 100:
+        low, high = (float(v) for v in np.percentile(values, [1, 99.8]))
+        values = (values - low) / max(high - low, 1e-6) * 255
+    return np.clip(values[..., :3], 0, 255).astype(np.uint8)
 
 
 def _save(figure: Figure, path: Path) -> None:

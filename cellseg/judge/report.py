@@ -15,9 +15,8 @@ from cellseg.draw.page import document, safe, table
 from cellseg.errors import OutputError
 from cellseg.judge import plots
 from cellseg.judge.evaluate import DIAMETERS_PX, Evaluation
-from cellseg.judge.fates import FATES, tally
+from cellseg.judge.fates import COLOURS, MEANINGS, tally
 from cellseg.judge.judged import Judged, Scores, ap_by_density, ap_by_diameter
-from cellseg.judge.outlines import COLOURS, MEANINGS
 from cellseg.text import number, percent
 
 WORST = 10
@@ -135,7 +134,7 @@ def _page(evaluation: Evaluation, worst: list[tuple[str, Judged]]) -> str:
         "of large images the middle is shown, the figures are the whole image's.</p>",
         "<figure><img src='sample.jpg' alt='Images with outlines coloured by their fate'></figure>",
         f"<h2>The {len(worst)} worst images</h2><p class='key'>",
-        *(f"<span><i style='background:{COLOURS[f]}'></i>{MEANINGS[f]}</span>" for f in FATES),
+        *(f"<span><i style='background:{COLOURS[f]}'></i>{MEANINGS[f]}</span>" for f in MEANINGS),
         "</p>",
         *(_figure(name, image) for name, image in worst),
     ]

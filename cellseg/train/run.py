@@ -22,8 +22,8 @@ from torch import Tensor
 from torchvision.models.detection import MaskRCNN
 
 from cellseg import __version__
+from cellseg.annotations.compare import FEWEST_IMAGES
 from cellseg.errors import OutputError, SettingsError, writing
-from cellseg.judge.calibration import FEWEST_IMAGES
 from cellseg.network.backbones import load_imagenet
 from cellseg.network.counting import best_precision
 from cellseg.network.detect import pick_device

@@ -15,12 +15,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cellseg.annotations.compare import (
+    FEWEST_IMAGES,
+    SCORES,
+    Compared,
+    average_precision,
+    best_threshold,
+    match,
+)
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.geometry import Box
 from cellseg.instances import Instances
-from cellseg.judge.average_precision import Field, average_precision
-from cellseg.judge.calibration import FEWEST_IMAGES, GRID, best_threshold
-from cellseg.judge.matching import Overlaps
 from cellseg.network.counting import best_precision, make_ready
 from cellseg.network.detect import MaskRCNNDetector
 from cellseg.network.detector import DetectorInfo
@@ -86,12 +91,12 @@ class Validator:
             DetectorInfo("training", "", self.classes, "cell"),
             score=LOWEST_SCORE,
         )
-        fields: list[Field] = []
+        fields: list[Compared] = []
         for image, window in self.windows:
             size = _size(image, window)
             pixels = cut_pixels(image, window, size).permute(1, 2, 0).contiguous().numpy()
             found = detector.detect([pixels], fill=image.background)[0].instances
-            fields.append(Field(found, annotated(image, window), size))
+            fields.append(Compared(found, annotated(image, window), size))
         return score(fields, len(self.classes))
 
 
@@ -117,16 +122,16 @@ def annotated(image: AnnotatedImage, window: Box) -> Instances:
     )
 
 
-def score(fields: list[Field], num_classes: int) -> Validation:
+def score(fields: list[Compared], num_classes: int) -> Validation:
     """COCO mask AP with no practical limit on detections, and F1.
 
     Parameters
     ----------
-    fields : list of Field
+    fields : list of Compared
         Found and annotated objects of each window.
     """
     precision = average_precision(fields, num_classes)
-    hits = [matched(field.found, field.truth) for field in fields]
+    hits = [hits_of(field) for field in fields]
     objects = sum(len(field.truth) for field in fields)
     scores = np.concatenate([field.found.scores for field in fields])
     return Validation(
@@ -139,21 +144,12 @@ def score(fields: list[Field], num_classes: int) -> Validation:
     )
 
 
-def matched(found: Instances, truth: Instances) -> NDArray[np.bool_]:
-    """Which found objects are right: each in order of score takes its best free partner.
-
-    A partner has the same class and a mask IoU of 0.5 or more.
-    """
-    hit = np.zeros(len(found), dtype=bool)
-    pairs = Overlaps.of(found, truth)
-    same = found.classes[pairs.found] == truth.classes[pairs.truth]
-    overlap = np.zeros((len(found), max(1, len(truth))))
-    overlap[pairs.found[same], pairs.truth[same]] = pairs.iou[same]
-    for index in np.argsort(-found.scores, kind="stable"):
-        partner = int(overlap[index].argmax())
-        if overlap[index, partner] >= 0.5:
-            hit[index] = True
-            overlap[:, partner] = 0
+def hits_of(image: Compared) -> NDArray[np.bool_]:
+    """Which found objects match an annotated one of their class at an IoU of 0.5 or more."""
+    pairs = image.overlaps
+    same = image.found.classes[pairs.found] == image.truth.classes[pairs.truth]
+    hit = np.zeros(len(image.found), dtype=bool)
+    hit[match(pairs, allowed=same, scores=image.found.scores).found] = True
     return hit
 
 
@@ -165,13 +161,13 @@ def best_f1(hits: NDArray[np.bool_], scores: NDArray[np.float32], objects: int) 
     return float((2 * right / (np.arange(1, len(hits) + 1) + objects)).max())
 
 
-def counting_score(fields: list[Field]) -> float:
+def counting_score(fields: list[Compared]) -> float:
     """The threshold at which the fields are counted right; nan where too few hold objects."""
     truth = np.array([len(field.truth) for field in fields], np.int64)
     if np.count_nonzero(truth) < FEWEST_IMAGES:
         return float("nan")
-    counts = [[np.count_nonzero(f.found.scores >= score) for f in fields] for score in GRID]
-    return GRID[best_threshold(np.array(counts, np.int64), truth)]
+    counts = [[np.count_nonzero(f.found.scores >= score) for f in fields] for score in SCORES]
+    return SCORES[best_threshold(np.array(counts, np.int64), truth)]
 
 
 def _size(image: AnnotatedImage, window: Box) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cellseg.judge.points import Field, PointScores, matched
+from cellseg.judge.centres import CentreScores, JudgedCentres, matched
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def field(found, truth):
     """Rows of (x, class)."""
     found, truth = (np.array(rows, float).reshape(-1, 2) for rows in (found, truth))
     places = [np.stack([rows[:, 0], np.zeros(len(rows))], 1) for rows in (found, truth)]
-    return Field(places[0], found[:, 1].astype(int), places[1], truth[:, 1].astype(int))
+    return JudgedCentres(places[0], found[:, 1].astype(int), places[1], truth[:, 1].astype(int))
 
 
 def test_scores():
@@ -40,7 +40,7 @@ def test_scores():
         field([(0, 0), (10, 1), (20, -1), (90, 0)], [(0, 0), (10, 0), (20, 1)]),
         field([], [(5, 1)]),
     ]
-    scores = PointScores.of(fields, 2, within=3)
+    scores = CentreScores.of(fields, 2, within=3)
     assert (scores.images, scores.found, scores.truth, scores.hits) == (2, 4, 4, 3)
     assert scores.f1 == pytest.approx(6 / 8)
     assert scores.error == pytest.approx((1 / 3 + 1) / 2)
@@ -49,4 +49,4 @@ def test_scores():
     assert scores.class_f1 == pytest.approx([2 / 4, 0])
     # Annotated by found; the last column: found, of no class.
     assert scores.confusion.tolist() == [[1, 1, 0], [0, 0, 1]]
-    assert np.isnan(PointScores.of([], 1, within=3).f1)
+    assert np.isnan(CentreScores.of([], 1, within=3).f1)

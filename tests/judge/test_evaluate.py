@@ -13,9 +13,9 @@ from finished import table_of
 from imageio.v3 import imread, imwrite
 
 from cellseg.cli.evaluate import evaluate as command
-from cellseg.errors import InputError, SettingsError
+from cellseg.errors import InputError, Notice, SettingsError
 from cellseg.instances import Instances
-from cellseg.judge.evaluate import EvaluateRequest, Evaluation, ImageDone, Note, evaluate, on_image
+from cellseg.judge.evaluate import EvaluateRequest, Evaluation, ImageDone, evaluate, on_image
 from cellseg.judge.fates import fates, tally
 from cellseg.judge.judged import Judged
 from cellseg.judge.report import sample, worst_images, write_report
@@ -138,7 +138,7 @@ def test_classes_are_matched_by_name_and_told_apart(tmp_path, monkeypatch):
 def test_other_classes_are_compared_without_them_and_that_is_said(tmp_path, stand_in):
     path = write_set(tmp_path, [PLACES], [PLACES], classes=("a", "b"), labels=[1, 2, 2, 2, 1])
     evaluation, events = ended(EvaluateRequest(data=(path,), protocol="he", prefilter=False))
-    assert any("without their class" in e.text for e in events if isinstance(e, Note))
+    assert any("without their class" in e for e in events if isinstance(e, Notice))
     assert evaluation.scores().f1[0.5] == 1
 
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cellseg.instances import Instances
-from cellseg.judge import (
-    IOUS,
-    Field,
+from cellseg.annotations.compare import (
+    Compared,
     Overlaps,
-    Segmentation,
     average_precision,
-    count_error,
+    best_threshold,
     match,
-    size_error,
 )
-from cellseg.judge.calibration import best_threshold, calibrate
+from cellseg.instances import Instances
+from cellseg.judge.calibration import calibrate
+from cellseg.judge.figures import IOUS, Segmentation, count_error, size_error
 from cellseg.judge.judged import Judged
 
 
@@ -101,8 +99,8 @@ def test_a_match_is_one_to_one_and_the_best_pair_wins():
 
 
 def test_an_iou_of_exactly_the_threshold_matches():
-    assert len(match(Overlaps.of(squares((0, 0, 10, 5)), squares((0, 0, 10, 10))), 0.5)) == 1
-    assert len(match(Overlaps.of(squares((0, 0, 10, 4)), squares((0, 0, 10, 10))), 0.5)) == 0
+    assert len(match(Overlaps.of(squares((0, 0, 10, 5)), squares((0, 0, 10, 10))))) == 1
+    assert len(match(Overlaps.of(squares((0, 0, 10, 4)), squares((0, 0, 10, 10))))) == 0
 
 
 def test_objects_left_out_are_as_if_not_found():
@@ -168,16 +166,16 @@ def test_size_errors_of_known_areas():
 def test_average_precision_of_the_case_by_hand():
     truth = squares((0, 0, 10, 10), (20, 20, 30, 30))
     found = squares((0, 0, 10, 10), (50, 50, 60, 60), scores=[0.9, 0.8])
-    ap = average_precision([Field(found, truth, (64, 64))], 1)
+    ap = average_precision([Compared(found, truth, (64, 64))], 1)
     # Recall 0.5 at precision 1: 51 of the 101 recall points.
     assert ap.ap == ap.ap50 == pytest.approx(51 / 101)
-    boxes = average_precision([Field(found, truth, (64, 64))], 1, kind="bbox")
+    boxes = average_precision([Compared(found, truth, (64, 64))], 1, kind="bbox")
     assert boxes.ap == pytest.approx(51 / 101)
 
 
 def test_more_than_a_hundred_detections_an_image_count():
     many = squares(*((8 * i, 0, 8 * i + 6, 6) for i in range(150)))
-    assert average_precision([Field(many, many, (1200, 8))], 1).ap == pytest.approx(1)
+    assert average_precision([Compared(many, many, (1200, 8))], 1).ap == pytest.approx(1)
 
 
 def test_average_precision_agrees_with_a_run_of_pycocotools_on_its_own(tmp_path):
@@ -198,7 +196,7 @@ def test_average_precision_agrees_with_a_run_of_pycocotools_on_its_own(tmp_path)
         label = rng.integers(0, 2, len(true)).tolist()
         truth = squares(*true, classes=label)
         found = squares(*seen, scores=scores, classes=label[::2])
-        fields.append(Field(found, truth, (128, 128)))
+        fields.append(Compared(found, truth, (128, 128)))
         for objects, rows in ((truth, goals), (found, results)):
             for k, (y0, x0, y1, x1) in enumerate(objects.boxes.tolist()):
                 full = np.zeros((128, 128), np.uint8, order="F")

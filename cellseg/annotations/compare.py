@@ -1,0 +1,295 @@
+"""Found objects against annotated ones: overlaps, one-to-one matches, COCO's average precision."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as rle
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from cellseg.annotations.run_lengths import encoded
+from cellseg.instances import Instances
+
+MAX_DETECTIONS = 1_000_000
+"""Per image; COCO's own 100 is less than a field of cells holds."""
+
+SCORES: tuple[float, ...] = tuple(round(0.1 + 0.01 * k, 2) for k in range(81))
+"""Score thresholds from which one is chosen by counts."""
+
+FEWEST_IMAGES = 5
+"""With objects, to choose a threshold by."""
+
+LARGEST_BIAS = 0.02
+"""Of the pooled count, within which the error per image decides."""
+
+_ROWS = 512
+
+
+@dataclass(frozen=True, eq=False)
+class Overlaps:
+    """The pairs of found and annotated objects that share pixels.
+
+    Attributes
+    ----------
+    found, truth : ndarray, int64, (P,)
+        Indices of the two objects of each pair.
+    shared : ndarray, int64, (P,)
+        Pixels that both cover.
+    found_areas, truth_areas : ndarray, int64, (N,) and (M,)
+        Pixels of every object.
+    """
+
+    found: NDArray[np.int64]
+    truth: NDArray[np.int64]
+    shared: NDArray[np.int64]
+    found_areas: NDArray[np.int64]
+    truth_areas: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, found: Instances, truth: Instances) -> Overlaps:
+        """Overlaps of two sets of objects on one lattice.
+
+        Only pairs whose boxes meet are looked at, and of those only the common part.
+        """
+        pairs = [
+            np.argwhere(_boxes_meet(found.boxes[start : start + _ROWS], truth.boxes))
+            + np.array([start, 0])
+            for start in range(0, len(found), _ROWS)
+        ]
+        candidates = np.concatenate([*pairs, np.empty((0, 2), np.int64)]).astype(np.int64)
+        shared = np.array([_shared(found, truth, i, j) for i, j in candidates.tolist()], np.int64)
+        candidates, shared = candidates[shared > 0], shared[shared > 0]
+        return cls(candidates[:, 0], candidates[:, 1], shared, found.areas, truth.areas)
+
+    @cached_property
+    def iou(self) -> NDArray[np.float64]:
+        """Intersection over union of each pair, (P,)."""
+        union = self.found_areas[self.found] + self.truth_areas[self.truth] - self.shared
+        return self.shared / union
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """One-to-one matches, in the order in which they were made.
+
+    Attributes
+    ----------
+    found, truth : ndarray, int64, (K,)
+    iou : ndarray, float64, (K,)
+    """
+
+    found: NDArray[np.int64]
+    truth: NDArray[np.int64]
+    iou: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.iou)
+
+
+def match(
+    overlaps: Overlaps,
+    *,
+    iou: float = 0.5,
+    allowed: NDArray[np.bool_] | None = None,
+    scores: NDArray[np.float32] | None = None,
+) -> Matches:
+    """Match objects one-to-one, the pairs of the highest IoU first.
+
+    Where no two objects of a set overlap, an IoU above 0.5 leaves no choice, and this is the
+    only matching; elsewhere the order decides.
+
+    Parameters
+    ----------
+    iou : float
+        Least IoU of a match, itself included.
+    allowed : ndarray, bool, (P,), optional
+        Pairs that may match.
+    scores : ndarray, float32, (N,), optional
+        Of the found objects: where given, those of the highest score choose first, as COCO has it.
+    """
+    values = overlaps.iou
+    order = np.flatnonzero((values >= iou) if allowed is None else (values >= iou) & allowed)
+    keys = [overlaps.truth[order], overlaps.found[order], -values[order]]
+    if scores is not None:
+        keys = [keys[0], keys[2], keys[1], -scores[overlaps.found[order]]]
+    free_found = np.ones(len(overlaps.found_areas), dtype=bool)
+    free_truth = np.ones(len(overlaps.truth_areas), dtype=bool)
+    taken = []
+    for pair in order[np.lexsort(keys)].tolist():
+        i, j = overlaps.found[pair], overlaps.truth[pair]
+        if free_found[i] and free_truth[j]:
+            free_found[i] = free_truth[j] = False
+            taken.append(pair)
+    chosen = np.array(taken, dtype=np.int64)
+    return Matches(overlaps.found[chosen], overlaps.truth[chosen], values[chosen])
+
+
+def _boxes_meet(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether each box of ``first`` and each of ``second`` share pixels, (N, M)."""
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    return np.asarray((low < high).all(axis=2))
+
+
+def _shared(found: Instances, truth: Instances, i: int, j: int) -> int:
+    common = found.box(i).intersection(truth.box(j))
+    one = found.masks[i][common.inside(found.box(i))]
+    other = truth.masks[j][common.inside(truth.box(j))]
+    return int(np.count_nonzero(one & other))
+
+
+@dataclass(frozen=True, eq=False)
+class Compared:
+    """Found and annotated objects of one image, and its height and width in pixels."""
+
+    found: Instances
+    truth: Instances
+    extent: tuple[int, int]
+
+    @cached_property
+    def overlaps(self) -> Overlaps:
+        """Overlaps of all found objects with the annotated ones."""
+        return Overlaps.of(self.found, self.truth)
+
+    @cached_property
+    def codes(self) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+        """Run lengths of the found and of the annotated masks."""
+        found, truth = (
+            [
+                encoded(tuple(box), mask, self.extent)
+                for box, mask in zip(objects.boxes.tolist(), objects.masks, strict=True)
+            ]
+            for objects in (self.found, self.truth)
+        )
+        return found, truth
+
+
+@dataclass(frozen=True, eq=False)
+class AveragePrecision:
+    """COCO's precision at 10 IoUs (0.50 … 0.95) and 101 recalls.
+
+    Attributes
+    ----------
+    precision : ndarray, float64, (10, 101, classes)
+        -1 where a class is not annotated.
+    """
+
+    precision: NDArray[np.float64]
+
+    @property
+    def ap(self) -> float:
+        """Mean over IoUs, recalls and classes; 0 where no class is annotated."""
+        return self._mean(slice(None))
+
+    @property
+    def ap50(self) -> float:
+        """At IoU 0.50."""
+        return self._mean(slice(0, 1))
+
+    @property
+    def ap75(self) -> float:
+        """At IoU 0.75."""
+        return self._mean(slice(5, 6))
+
+    def _mean(self, rows: slice) -> float:
+        classes = [
+            known.mean()
+            for of_class in np.moveaxis(self.precision[rows], 2, 0)
+            if (known := of_class[of_class >= 0]).size
+        ]
+        return float(np.mean(classes)) if classes else 0.0
+
+
+def average_precision(
+    images: Sequence[Compared],
+    num_classes: int,
+    *,
+    kind: Literal["segm", "bbox"] = "segm",
+    area_px: tuple[float, float] = (0.0, 1e10),
+) -> AveragePrecision:
+    """COCO's evaluation of all images.
+
+    Parameters
+    ----------
+    kind : {'segm', 'bbox'}
+        Whether the IoU is one of masks or of boxes.
+    area_px : (float, float)
+        Annotated objects of other mask areas are ignored, as COCO does it: matched to them is
+        neither right nor wrong, and unmatched found objects of such areas are no error.
+    """
+    goals, results = (_rows(images, annotated=annotated) for annotated in (True, False))
+    if not goals or not results:
+        nothing = np.full((10, 101, num_classes), -1.0)
+        nothing[:, :, [int(str(goal["category_id"])) - 1 for goal in goals]] = 0
+        return AveragePrecision(nothing)
+    data, other = COCO(), COCO()
+    # pycocotools prints its progress; nothing of it is for the user.
+    with redirect_stdout(io.StringIO()):
+        for one, rows in ((data, goals), (other, results)):
+            one.dataset = {
+                "images": [{"id": n, "height": 1, "width": 1} for n in range(1, len(images) + 1)],
+                "categories": [{"id": label} for label in range(1, num_classes + 1)],
+                "annotations": rows,
+            }
+            one.createIndex()
+        evaluation = COCOeval(data, other, kind)
+        evaluation.params.maxDets = [MAX_DETECTIONS]
+        evaluation.params.areaRng = [list(area_px)]
+        evaluation.params.areaRngLbl = ["all"]
+        evaluation.evaluate()
+        evaluation.accumulate()
+    return AveragePrecision(evaluation.eval["precision"][:, :, :, 0, 0])
+
+
+def _rows(images: Sequence[Compared], *, annotated: bool) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for number, image in enumerate(images, start=1):
+        objects, codes = (image.found, image.truth)[annotated], image.codes[annotated]
+        for box, label, score, code in zip(
+            objects.boxes.tolist(),
+            objects.classes.tolist(),
+            objects.scores.tolist(),
+            codes,
+            strict=True,
+        ):
+            y0, x0, y1, x1 = box
+            rows.append(
+                {
+                    "id": len(rows) + 1,
+                    "image_id": number,
+                    "category_id": label + 1,
+                    "segmentation": code,
+                    "bbox": [x0, y0, x1 - x0, y1 - y0],
+                    "area": float(rle.area(code)),
+                    **({"iscrowd": 0, "ignore": 0} if annotated else {"score": score}),
+                }
+            )
+    return rows
+
+
+def best_threshold(counts: NDArray[np.int64], truth: NDArray[np.int64]) -> int:
+    """The score threshold that counts right: row of ``counts``.
+
+    The one with the least relative error per image, of those whose pooled count is off by no more
+    than :data:`LARGEST_BIAS`, or where there are none by the least; of equal ones the middle.
+
+    Parameters
+    ----------
+    counts : ndarray, int64, (T, I)
+        Number of objects that each image counts at each threshold.
+    truth : ndarray, int64, (I,)
+        Not all 0.
+    """
+    off = np.abs(counts.sum(axis=1) - truth.sum())
+    allowed = off <= max(int(off.min()), LARGEST_BIAS * truth.sum())
+    error = (np.abs(counts - truth) / np.maximum(truth, 1)).mean(axis=1)
+    rows = np.flatnonzero(allowed & (error == error[allowed].min()))
+    return int(rows[len(rows) // 2])
