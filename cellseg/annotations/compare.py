@@ -117,13 +117,15 @@ def match(
     """
     values = overlaps.iou
     order = np.flatnonzero((values >= iou) if allowed is None else (values >= iou) & allowed)
-    keys = [overlaps.truth[order], overlaps.found[order], -values[order]]
-    if scores is not None:
-        keys = [keys[0], keys[2], keys[1], -scores[overlaps.found[order]]]
+    found, truth = overlaps.found[order], overlaps.truth[order]
+    if scores is None:
+        ranks = np.lexsort((truth, found, -values[order]))
+    else:
+        ranks = np.lexsort((truth, -values[order], found, -scores[found]))
     free_found = np.ones(len(overlaps.found_areas), dtype=bool)
     free_truth = np.ones(len(overlaps.truth_areas), dtype=bool)
     taken = []
-    for pair in order[np.lexsort(keys)].tolist():
+    for pair in order[ranks].tolist():
         i, j = overlaps.found[pair], overlaps.truth[pair]
         if free_found[i] and free_truth[j]:
             free_found[i] = free_truth[j] = False

@@ -54,12 +54,13 @@ def fates(image: Judged) -> tuple[list[Fate | None], list[Fate | None]]:
     found: list[Fate | None] = ["invented" if k else None for k in keep.tolist()]
     truth: list[Fate | None] = ["missed"] * len(pairs.truth_areas)
     matches = image.matches
-    for fate, a, b in (
-        ("found", matches.found, matches.truth),
-        ("split", i[splitting], j[splitting]),
-        ("merged", i[merging], j[merging]),
-    ):
-        for one, other in zip(a.tolist(), b.tolist(), strict=True):
+    pairs_of: dict[Fate, tuple[NDArray[np.int64], NDArray[np.int64]]] = {
+        "found": (matches.found, matches.truth),
+        "split": (i[splitting], j[splitting]),
+        "merged": (i[merging], j[merging]),
+    }
+    for fate, (some, others) in pairs_of.items():
+        for one, other in zip(some.tolist(), others.tolist(), strict=True):
             found[one] = truth[other] = fate
     return found, truth
 

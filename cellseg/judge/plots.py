@@ -61,7 +61,7 @@ def true_and_counted(path: Path, images: Sequence[Judged]) -> None:
     counts = [(image.group, len(image.truth), int(image.counted.sum())) for image in images]
     for group in dict.fromkeys(image.group for image in images):
         part = np.array([pair for name, *pair in counts if name == group])
-        axes.scatter(*part.T, s=18, alpha=0.7, label=f"{group} ({len(part)})")
+        axes.scatter(part[:, 0], part[:, 1], s=18, alpha=0.7, label=f"{group} ({len(part)})")
     most = max(max(pair) for _, *pair in counts) or 1
     axes.plot([0, most], [0, most], color="black", linewidth=1)
     axes.set(xlabel="annotated", ylabel="counted", aspect="equal", title="objects in each image")
