@@ -26,7 +26,7 @@ from cellseg.progress import ProgressLine
 from cellseg.protocol import CountProtocol
 from cellseg.result import Result
 from cellseg.result import load_result as load_folder
-from cellseg.result.files import readable
+from cellseg.result.files import own_file, readable
 from cellseg.result.publish import OUTLINES
 from cellseg.result.upload import RemoteResult
 from cellseg.storage import Location, RemotePath, as_location
@@ -301,7 +301,7 @@ def _range(areas: AreaStatistics) -> str:
 def _picture(path: Path) -> str:
     """The outlines, small; nothing where there is no picture, or a damaged one."""
     with suppress(OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        with Image.open(path) as picture:
+        with Image.open(own_file(path.parent, path.name)) as picture:
             small = picture.convert("RGB")
         small.thumbnail((PICTURE_PX, PICTURE_PX))
         packed = BytesIO()

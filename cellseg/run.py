@@ -31,10 +31,9 @@ from cellseg.slide.formats import home_of
 from cellseg.storage import Location, RemotePath, fingerprint
 
 if TYPE_CHECKING:
-    from cellseg.counting.plan import Plan
     from cellseg.counting.record import Recording
     from cellseg.counting.stages import SlideCount, TileMapper
-    from cellseg.network.detector import Detector, DetectorInfo
+    from cellseg.network.detector import Detector
 
 __all__ = ["CountRequest", "CountResult", "Event", "change", "detector_key", "run", "save"]
 
@@ -222,9 +221,7 @@ def _events(
             expand=request.expand, spatial=request.spatial, markers=plan.protocol.classify
         )
         key = {"slide": identity, "plan": plan.settings(), "version": __version__}
-        with _open(
-            request, key, plan, chosen.info.sorting(plan.protocol.cell_types), place
-        ) as folder:
+        with _open(request, key, place) as folder:
             if folder.already_complete and (earlier := _earlier(request.image, folder.path)):
                 yield Notice("counted before with the same settings: nothing to do")
                 folder.close()
@@ -340,25 +337,11 @@ def _about(count: SlideCount) -> str:
     )
 
 
-def _open(
-    request: CountRequest,
-    key: Mapping[str, object],
-    plan: Plan,
-    info: DetectorInfo,
-    place: Location | None,
-) -> ResultFolder:
+def _open(request: CountRequest, key: Mapping[str, object], place: Location | None) -> ResultFolder:
     """The result folder; a refusal names it as the user knows it."""
-    from cellseg.counting.record import check_tile
-
     path = Path(str(request.output or home_of(request.image))) / result_name(request)
     try:
-        return ResultFolder.open(
-            path,
-            key=key,
-            image=request.image,
-            sound=lambda tile: check_tile(tile, plan, info),
-            overwrite=request.overwrite,
-        )
+        return ResultFolder.open(path, key=key, image=request.image, overwrite=request.overwrite)
     except ExistingResultError as error:
         raise error.at(place or path) from error
 

@@ -8,56 +8,20 @@ from contextlib import closing
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from cellseg.annotations.tissue_outline import tissue_outline
 from cellseg.counting.expected import expected_sizes
 from cellseg.counting.local import Mapped
-from cellseg.counting.plan import Plan
 from cellseg.counting.provenance import record
 from cellseg.counting.request import CountRequest
 from cellseg.counting.stages import SlideCount, Step
 from cellseg.counting.work import TileFound
 from cellseg.instances import Instances
-from cellseg.network.detector import DetectorInfo
 from cellseg.result import Change, Result, ResultFolder
 from cellseg.result.folder import Findings
-from cellseg.result.journal import FinishedTile, TileStatus
+from cellseg.result.journal import TileStatus
 from cellseg.slide.formats import image_name
 from cellseg.text import visible
-
-
-class TileInfo(BaseModel):
-    """What the journal keeps beside a tile's instances."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
-
-    limits: list[str] = []
-    damaged: int = Field(default=0, ge=0)
-    error: str | None = None
-
-
-def check_tile(tile: FinishedTile, plan: Plan, info: DetectorInfo) -> None:
-    """That a tile out of a journal can be one of this run.
-
-    Raises
-    ------
-    ValueError
-    """
-    TileInfo.model_validate(tile.info)
-    found, grid = tile.instances, plan.grid
-    if not (0 <= tile.row < grid.rows and 0 <= tile.column < grid.columns):
-        raise ValueError(f"there is no tile ({tile.row}, {tile.column})")
-    padded = grid.at(tile.row, tile.column).padded
-    low, high = [padded.y0, padded.x0], [padded.y1, padded.x1]
-    if (found.boxes[:, :2] < low).any() or (found.boxes[:, 2:] > high).any():
-        raise ValueError(f"a box outside of its tile ({tile.row}, {tile.column})")
-    if not all(mask.any() for mask in found.masks):
-        raise ValueError("an empty mask")
-    if not ((found.scores >= 0) & (found.scores <= 1)).all():
-        raise ValueError("a score that is none")
-    if ((found.classes < 0) | (found.classes >= len(info.classes))).any():
-        raise ValueError("a class that the model does not have")
 
 
 class Recording:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from cellseg.annotations.region import SEPARATOR
 from cellseg.derive.auto import propose
@@ -17,8 +17,9 @@ from cellseg.derive.interval import spatial_blocks
 from cellseg.derive.markers import classify, measurement
 from cellseg.derive.markers import named as marker_name
 from cellseg.derive.scores import labelling
-from cellseg.errors import InputError, SettingsError
+from cellseg.errors import SettingsError
 from cellseg.protocol import MOST_MARKERS, Marker
+from cellseg.result.files import validated
 from cellseg.table import REGION
 
 NEEDED = ("centroid_y_px", "centroid_x_px", "area_px")
@@ -67,14 +68,7 @@ class Classification(BaseModel):
         """
         if (found := run.get("classification")) is None:
             return None
-        try:
-            return cls.model_validate(found)
-        except ValidationError as error:
-            fault = error.errors()[0]
-            where = ".".join(map(str, fault["loc"]))
-            raise InputError(
-                f"run.json: its classification is damaged: {where}: {fault['msg']}"
-            ) from error
+        return validated(cls, found, "run.json: its classification")
 
     @property
     def codes(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from cellseg.derive.recipe import lattice_distance
 from cellseg.errors import InputError, Notice, RegionError
 from cellseg.geometry import Box
 from cellseg.result import Change, Result
-from cellseg.result.labels import write_label_blocks
+from cellseg.result.labels import write_labels
 from cellseg.result.publish import CELLS
 from cellseg.slide import Slide
 from cellseg.stain.dyes import Dyes
@@ -81,7 +81,7 @@ def expanded(
             sums.add(nuclei, cells, pixels)
             yield box, cells
 
-    write_label_blocks(change.path(CELLS), blocks(), frame, token=result.token)
+    write_labels(change.path(CELLS), blocks(), frame, token=result.token)
     notes = []
     if slide is None:
         notes.append(Notice("without the slide, cells have areas alone", hint="image"))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from cellseg.errors import InputError, SettingsError
+from cellseg.errors import SettingsError
 from cellseg.geometry import Frame
 from cellseg.protocol import MOST_MARKERS, Marker
 from cellseg.result import Result
-from cellseg.result.files import read_json
+from cellseg.result.files import read_json, validated
 from cellseg.result.publish import RECIPE
 from cellseg.table.neighbours import NEAR_UM
 
@@ -59,12 +59,7 @@ class Recipe(BaseModel):
             If the file is damaged.
         """
         path = result.file(RECIPE)
-        try:
-            return cls.model_validate(read_json(path))
-        except ValidationError as error:
-            fault = error.errors()[0]
-            where = ".".join(map(str, fault["loc"]))
-            raise InputError(f"{path}: is damaged: {where}: {fault['msg']}") from error
+        return validated(cls, read_json(path), path)
 
     def checked(self, frame: Frame) -> Self:
         """The recipe, once its distances were found to fit a slide.

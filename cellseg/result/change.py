@@ -11,7 +11,6 @@ from cellseg.errors import OutputError
 from cellseg.geometry import Frame
 from cellseg.result import publish
 from cellseg.result.files import output_errors, remove, write_json
-from cellseg.result.inventory import entry_of
 from cellseg.result.lock import FolderLock
 from cellseg.result.result import Result, is_ours, load_result
 
@@ -83,7 +82,7 @@ class Change:
             If the disk refuses; the result stays as it was.
         """
         before = {} if self._fresh else publish.files_of(self.run)
-        new = {path.name: entry_of(path) for path in self._staging.iterdir()}
+        new = {path.name: publish.entry_of(path) for path in self._staging.iterdir()}
         if publish.TABLE in new:
             new[publish.TABLE]["rows"] = len(self.result.table)
         files = {n: entry for n, entry in {**before, **new}.items() if n not in self._removed}

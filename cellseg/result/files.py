@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: sync, replace."""
+"""Files that are written whole or not at all, and files of a result that are safe to read."""
 
 from __future__ import annotations
 
@@ -9,23 +9,54 @@ import math
 import os
 import shutil
 import sqlite3
+import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from pydantic import BaseModel, ValidationError
 
 from cellseg.errors import CellsegError, InputError, OutputError
 
+MOST_BYTES, MOST_TABLE_BYTES = 2**29, 2**40
+"""Size of one of a result's files, and of its tables, beyond which it is not read."""
+
+_Record = TypeVar("_Record", bound=BaseModel)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
+def own_file(folder: Path, name: str) -> Path:
+    """The path of a file or folder in a result; it need not exist.
+
+    Results are given away: everything that is read of one is asked for here.
+
+    Raises
+    ------
+    InputError
+        If it is a link that leads out of the result, a pipe or a device, or too large.
+    """
+    path = folder / name
+    try:
+        found = path.stat()
+    except OSError:
+        return path  # whoever reads it says why it cannot be read
+    most = MOST_TABLE_BYTES if path.suffix in (".csv", ".parquet") else MOST_BYTES
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise InputError(f"{path}: is a link that leads out of the folder; it is not followed")
+    if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
+        raise InputError(f"{path}: is not a regular file")
+    if found.st_size > most:
+        raise InputError(f"{path}: has {found.st_size:,} bytes; at most {most:,} are read")
+    return path
+
+
 @contextmanager
 def output_errors(path: Path) -> Iterator[None]:
-    """Turn what the disk and sqlite say into one line that names ``path``.
+    """Turn what the disk and SQLite say into one line that names ``path``.
 
     Raises
     ------
@@ -35,19 +66,19 @@ def output_errors(path: Path) -> Iterator[None]:
         yield
     except CellsegError:
         raise
-    except sqlite3.Error as error:
-        raise OutputError(f"{path}: cannot be written: {_said(error)}") from error
-    except OSError as error:
+    except (sqlite3.Error, OSError) as error:
         raise OutputError(f"{path}: cannot be written: {_said(error)}") from error
 
 
 def _said(error: sqlite3.Error | OSError) -> str:
     """What went wrong, and what to do about it where that is known."""
-    full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-    number = errno.ENOSPC if full else getattr(error, "errno", None)
-    text = os.strerror(errno.ENOSPC) if full else getattr(error, "strerror", None) or str(error)
-    if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_CANTOPEN:
-        return f"{text}; may its folder be written to?"  # sqlite does not pass on why not
+    code = getattr(error, "sqlite_errorcode", None)
+    if code == sqlite3.SQLITE_FULL:
+        error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    text = getattr(error, "strerror", None) or str(error)
+    number = getattr(error, "errno", None)
+    if code == sqlite3.SQLITE_CANTOPEN:
+        return f"{text}; may its folder be written to?"  # SQLite does not pass on why not
     if number in _FULL:
         return f"{text}; make room and run the same again: what is done is kept"
     if number in _FORBIDDEN:
@@ -76,8 +107,7 @@ def sync(path: Path) -> None:
     """Wait until a file, or a folder's list of names, is on the disk."""
     if path.is_dir() and sys.platform == "win32":
         return
-    flags = os.O_RDONLY if path.is_dir() else os.O_RDWR
-    handle = os.open(path, flags)
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
     finally:
@@ -85,7 +115,7 @@ def sync(path: Path) -> None:
 
 
 def sync_tree(folder: Path) -> None:
-    """The same for everything below a folder."""
+    """Wait until everything below a folder is on the disk."""
     for root, _, names in os.walk(folder):
         for name in names:
             sync(Path(root, name))
@@ -118,7 +148,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def sha256_of(path: Path) -> str:
-    """Of a file's content."""
+    """The checksum of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -131,7 +161,7 @@ def write_json(path: Path, content: Mapping[str, object]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read an object from JSON.
+    """Read an object from JSON; of a result, from an :func:`own_file`.
 
     Raises
     ------
@@ -149,6 +179,22 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def validated(model: type[_Record], content: object, source: object) -> _Record:
+    """A record that somebody else may have written, checked.
+
+    Raises
+    ------
+    InputError
+        Names ``source`` and the first field that is wrong.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        where = ".".join(map(str, fault["loc"]))
+        raise InputError(f"{source}: is damaged: {where}: {fault['msg']}") from error
+
+
 def readable(text: str) -> str:
     """Text that any encoder takes: bytes of a file name that are no UTF-8 become escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
@@ -156,18 +202,14 @@ def readable(text: str) -> str:
 
 def plain(value: object) -> object:
     """What JSON knows; paths and other objects as text, NaN and infinities as null."""
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    if isinstance(value, str):
-        return readable(value)
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()
     if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
         return {readable(str(key)): plain(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes, bytearray)):
         return [plain(item) for item in value]
     return readable(str(value))

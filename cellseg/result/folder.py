@@ -85,23 +85,14 @@ class ResultFolder:
     """
 
     def __init__(
-        self,
-        path: Path,
-        key: str,
-        lock: FolderLock,
-        *,
-        image: Location | None = None,
-        sound: Callable[[FinishedTile], None] | None = None,
-        overwrite: bool = True,
+        self, path: Path, key: str, lock: FolderLock, image: Location | None, overwrite: bool
     ) -> None:
-        self.path = path
-        self._key = key
-        self._lock = lock
+        self.path, self._key, self._lock = path, key, lock
         if publish.is_ready(path):
             publish.publish(path)
         self.already_complete = _is_done(path, key, image, overwrite=overwrite)
         self._staging = publish.fresh_staging(path)
-        self._journal = Journal(path / JOURNAL_NAME, key, image, sound)
+        self._journal = Journal(path / JOURNAL_NAME, key, image)
         self._worked = False
         self.resumed = self._journal.resumed
         self.started_afresh_because = self._journal.discarded_because
@@ -113,7 +104,6 @@ class ResultFolder:
         *,
         key: str | Mapping[str, object],
         image: Location | None = None,
-        sound: Callable[[FinishedTile], None] | None = None,
         overwrite: bool = True,
     ) -> Self:
         """Make the folder, or go on in it.
@@ -126,8 +116,6 @@ class ResultFolder:
             Everything that determines the result: slide, settings, weights; or a hash of it.
         image : Path or RemotePath, optional
             The slide: an unfinished run of another one is not thrown away.
-        sound : callable, optional
-            Raises ValueError for a finished tile that cannot be this run's.
         overwrite : bool
             A result of another key, or one that was changed since, may be replaced.
 
@@ -140,6 +128,9 @@ class ResultFolder:
             run, or another run is writing.
         """
         folder = Path(path)
+        if not isinstance(key, str):
+            text = json.dumps(plain(key), sort_keys=True, ensure_ascii=True)
+            key = hashlib.sha256(text.encode()).hexdigest()
         with output_errors(folder):
             if folder.exists() and not folder.is_dir():
                 raise OutputError(f"{folder}: is a file, expected a folder for the result")
@@ -148,9 +139,7 @@ class ResultFolder:
                 raise OutputError(f"{folder}: exists and is no result folder of cellseg")
             lock = FolderLock(folder)
             try:
-                return cls(
-                    folder, _digest(key), lock, image=image, sound=sound, overwrite=overwrite
-                )
+                return cls(folder, key, lock, image, overwrite)
             except BaseException:
                 with suppress(OSError):
                     publish.remove_staging(folder)
@@ -190,11 +179,9 @@ class ResultFolder:
             or nothing.
         """
         self._worked = True
-        tile = FinishedTile(row, column, status, dict(info or {}), instances)
-        with self._writing(), self._journal.together():
-            self._journal.add(tile)
-            for table, settled in cells:
-                self._add(table, settled)
+        with self._writing():
+            self._journal.add_tile(FinishedTile(row, column, status, dict(info or {}), instances))
+            self._add(cells)
 
     def tiles(self) -> Iterator[FinishedTile]:
         """Finished tiles in the order of arrival, one in memory at a time."""
@@ -203,12 +190,12 @@ class ResultFolder:
     def recall(
         self, instances: Instances, columns: Sequence[str]
     ) -> dict[int, NDArray[np.float64]]:
-        """What an earlier run measured of cells: see :meth:`CellStore.recall`.
+        """What an earlier run measured of cells: see :meth:`Journal.recall`.
 
         Those that this run does not ask for are not in the result.
         """
-        with self._writing(), self._journal.together():
-            return self._journal.cells.recall(instances, tuple(columns))
+        with self._writing():
+            return self._journal.recall(instances, tuple(columns))
 
     def forget_tiles(self) -> None:
         """Finished tiles are not this run's: nothing of them is kept."""
@@ -226,21 +213,22 @@ class ResultFolder:
         instances : Instances
             On the slide's lattice.
         """
-        with self._writing(), self._journal.together():
-            self._add(table, instances)
+        with self._writing():
+            self._add([(table, instances)])
 
-    def _add(self, table: pd.DataFrame, instances: Instances) -> None:
-        numbers = table.select_dtypes(["number", "bool"]).drop(columns="label", errors="ignore")
-        self._journal.cells.add(numbers, instances)
+    def _add(self, cells: Iterable[tuple[pd.DataFrame, Instances]]) -> None:
+        for table, instances in cells:
+            numbers = table.select_dtypes(["number", "bool"]).drop(columns="label", errors="ignore")
+            self._journal.add_cells(numbers, instances)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """The disk's errors as one line; that the folder is gone explains any of them.
+        """Keep what is added as one; a folder that is gone explains any error of the disk."""
+        with self._held(), self._journal.together():
+            yield
 
-        Raises
-        ------
-        OutputError
-        """
+    @contextmanager
+    def _held(self) -> Iterator[None]:
         try:
             with output_errors(self.path):
                 yield
@@ -272,11 +260,11 @@ class ResultFolder:
         OutputError
             If the disk refuses. Finished tiles stay in the journal, an older result in place.
         """
-        with self._writing():
-            told = on_progress or (lambda share: None)
-            change = self._stage(findings, told)
+        progress = on_progress or (lambda share: None)
+        with self._held():
+            change = self._stage(findings, progress)
             complete(change)
-            told(0.95)
+            progress(0.95)
             self._lock.check()  # before anything half could look whole
             result = change.commit()
             # Of tiles that did not decode another try may know more; the others are kept for it.
@@ -288,19 +276,16 @@ class ResultFolder:
         """What was found: masks, the measured table, tissue and regions, the record."""
         token = uuid.uuid4().hex
         self._write_measured(findings, lambda share: on_progress(0.4 * share))
-        write_labels(
-            self._staging / publish.LABELS,
-            self._journal.cells,
-            findings.frame,
-            token=token,
-            on_progress=lambda share: on_progress(0.4 + 0.4 * share),
-        )
+        blocks = self._journal.blocks(findings.frame, lambda share: on_progress(0.4 + 0.4 * share))
+        write_labels(self._staging / publish.LABELS, blocks, findings.frame, token=token)
         if findings.tissue is not None:
             write_json(self._staging / publish.TISSUE, findings.tissue)
         if findings.regions is not None:
             write_json(self._staging / publish.REGIONS, findings.regions.as_geojson())
-        columns = [{"name": c.name, "dtype": c.dtype} for c in findings.columns]
-        found = {"columns": columns, "class_names": list(findings.class_names)}
+        found = {
+            "columns": [{"name": c.name, "dtype": c.dtype} for c in findings.columns],
+            "class_names": list(findings.class_names),
+        }
         own: dict[str, object] = {
             "format": publish.FORMAT,
             "format_version": publish.FORMAT_VERSION,
@@ -314,8 +299,8 @@ class ResultFolder:
             "key": self._key,
             "result": token,
         }
-        run = {**own, **findings.record, **own}
-        return Change(self.path, run, findings.frame, fresh=True)
+        # First as well, for the order in which people read them.
+        return Change(self.path, {**own, **findings.record, **own}, findings.frame, fresh=True)
 
     def _write_measured(self, findings: Findings, on_progress: Callable[[float], None]) -> None:
         """``measured.parquet``, the cells in the order of their labels.
@@ -325,20 +310,14 @@ class ResultFolder:
         ValueError
             If a column is in the contract, but was not measured.
         """
-        cells, names = self._journal.cells, np.array([*findings.class_names], dtype=object)
-        path = self._staging / publish.MEASURED
-        with TableWriter(path, findings.columns) as writer:
-            for batch in cells.batches():
-                values: dict[str, Any] = dict(
-                    zip(cells.columns or (), batch.measured.T, strict=True)
-                )
-                count = len(batch.labels)
-                values |= {
-                    "label": batch.labels,
-                    "class": names[batch.classes],
-                    "score": batch.scores,
-                    "image": [findings.image_name] * count,
-                    "object": [findings.object_name] * count,
+        names = np.array([*findings.class_names], dtype=object)
+        with TableWriter(self._staging / publish.MEASURED, findings.columns) as writer:
+            for classes, found in self._journal.batches():
+                values: dict[str, Any] = {
+                    **found,
+                    "class": names[classes],
+                    "image": [findings.image_name] * len(classes),
+                    "object": [findings.object_name] * len(classes),
                 }
                 if findings.regions is not None:
                     places = values["centroid_y_px"], values["centroid_x_px"]
@@ -346,14 +325,18 @@ class ResultFolder:
                 if missing := [c.name for c in findings.columns if c.name not in values]:
                     raise ValueError(f"columns {missing} are in the contract, but not measured")
                 writer.add(values)
-                on_progress(float(batch.labels[-1]) / cells.count)
+                on_progress(float(values["label"][-1]) / self._journal.count)
 
     def close(self) -> None:
         """Let go of the folder; finished tiles stay in the journal. A second time does nothing."""
         if not self._lock.is_held:
             self._journal.abandon()
             self._lock.release()
-            _forget_removed(self.path)
+            # After someone removed the folder, pieces of it may have been made anew.
+            if not (self.path / LOCK_NAME).exists():  # else it is another run's by now
+                with suppress(OSError):
+                    publish.remove_staging(self.path)
+                    self.path.rmdir()
             return
         with suppress(OSError):
             publish.remove_staging(self.path)
@@ -375,18 +358,20 @@ def _is_done(folder: Path, key: str, image: Location | None, *, overwrite: bool)
         Where it is of another slide with the same name.
     """
     try:
-        there = load_result(folder)
+        result = load_result(folder)
+        is_same = result.run.get("key") == key
+        file = result.changed() if is_same else None
     except InputError:
         return False
-    match there.run.get("image"):
+    match result.run.get("image"):
         case {"path": str(other)} if image is not None and is_another(other, image):
             raise OutputError(f"{folder}: holds the result of {other}", hint="output")
-    if there.run.get("key") != key:
+    if not is_same:
         why = "a count with other settings, or of another version of the slide or of cellseg"
-    elif (name := there.changed()) is not None:
-        why = f"a count whose {name} was changed since"
+    elif file is not None:
+        why = f"a count whose {file} was changed since"
     else:
-        return there.is_complete
+        return result.is_complete
     if overwrite:
         return False
     corrected = (folder / publish.CORRECTIONS).is_file()
@@ -397,19 +382,3 @@ def _let_go(folder: Path, lock: FolderLock) -> None:
     lock.release()
     with suppress(OSError):
         folder.rmdir()  # only where nothing was kept
-
-
-def _forget_removed(folder: Path) -> None:
-    """Take away what was made anew, piece by piece, after someone removed the folder."""
-    if (folder / LOCK_NAME).exists():
-        return  # it is another run's by now
-    with suppress(OSError):
-        publish.remove_staging(folder)
-        folder.rmdir()
-
-
-def _digest(key: str | Mapping[str, object]) -> str:
-    if isinstance(key, str):
-        return key
-    text = json.dumps(plain(key), sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()

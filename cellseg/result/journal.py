@@ -1,4 +1,8 @@
-"""The journal: tiles that are done and cells that are final, on disk while a run goes on."""
+"""The journal of a run: finished tiles and final cells in one SQLite file, until they are a result.
+
+It is this library's own file. A run whose journal is damaged, or belongs to other settings, starts
+afresh.
+"""
 
 from __future__ import annotations
 
@@ -7,29 +11,47 @@ import logging
 import os
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Json, NonNegativeInt
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from cellseg.errors import OutputError
+from cellseg.geometry import Box, Frame
 from cellseg.instances import Instances
-from cellseg.result.cellstore import TABLES, CellStore
 from cellseg.result.files import output_errors, readable, remove
+from cellseg.result.labels import CHUNK_PX
 from cellseg.storage import Location, is_another
 
 JOURNAL_NAME = "journal.sqlite"
-BESIDE = ("-wal", "-shm", "-journal")
-"""Endings of what sqlite keeps beside a database."""
+JOURNAL_FILES = tuple(JOURNAL_NAME + suffix for suffix in ("", "-wal", "-shm", "-journal"))
+"""The journal, and what SQLite keeps beside it."""
 
 TileStatus = Literal["done", "failed"]
 
-_FORMAT = 3
+_FORMAT = 4
 _APPLICATION_ID = 0x43454C4C
-_HEADER_BYTES = 72
+_BATCH = 2048
+_TABLES = (
+    "CREATE TABLE run (key TEXT NOT NULL, image BLOB)",
+    "CREATE TABLE tiles (id INTEGER PRIMARY KEY, row INTEGER, column INTEGER, status TEXT,"
+    " info TEXT, instances BLOB, checksum INTEGER, UNIQUE (row, column))",
+    "CREATE TABLE cells (id INTEGER PRIMARY KEY, cy REAL, cx REAL, y0 INTEGER, x0 INTEGER,"
+    " y1 INTEGER, x1 INTEGER, class INTEGER, score REAL, mask BLOB, measured BLOB,"
+    " checksum INTEGER)",
+    "CREATE INDEX by_position ON cells (cy, cx)",
+)
+# Known to this run only: the earlier run's cells that came again, and which cells lie where.
+_OF_THIS_RUN = (
+    "CREATE TEMP TABLE recalled (id INTEGER PRIMARY KEY)",
+    "CREATE TEMP TABLE places (row INTEGER, column INTEGER, label INTEGER, id INTEGER,"
+    " PRIMARY KEY (row, column, label)) WITHOUT ROWID",
+)
 _logger = logging.getLogger(__name__)
 
 
@@ -41,7 +63,6 @@ class FinishedTile:
     ----------
     row, column : int
         Place in the grid.
-    status : {'done', 'failed'}
     info : dict
         Whatever the run wants back, ready for JSON.
     instances : Instances
@@ -56,23 +77,17 @@ class FinishedTile:
 
 
 class Journal:
-    """Tiles on disk, each whole or absent, whenever the process or the machine stops.
+    """Tiles and cells on the disk, each whole or absent, whenever the process or machine stops.
 
-    Each tile is committed as it comes. A killed process loses nothing that was committed;
-    a power cut may lose the last moments (WAL, ``synchronous=NORMAL``), never the rest.
+    A killed process loses nothing that was committed; a power cut may lose the last moments (WAL,
+    ``synchronous=NORMAL``), never the rest.
 
     Parameters
     ----------
     key : str
         Names everything that determines the tiles; a journal with another key is discarded.
     image : Path or RemotePath, optional
-        The slide. The journal of another one is no waste: it is refused, not discarded.
-    sound : callable, optional
-        Raises ValueError for a tile that cannot be this run's: the journal was tampered with.
-
-    Raises
-    ------
-    OutputError
+        The slide. The unfinished run of another slide is refused rather than discarded.
 
     Attributes
     ----------
@@ -80,98 +95,85 @@ class Journal:
         Whether there were finished tiles.
     discarded_because : str or None
         Why an older journal was thrown away.
-    cells : CellStore
-        Cells that became final, with what was measured of them.
+    columns : tuple of str or None
+        Of the cells that were added or recalled; None while there were none.
+    count : int
+        Cells of the run, once :meth:`batches` has begun.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        key: str,
-        image: Location | None = None,
-        sound: Callable[[FinishedTile], None] | None = None,
-    ) -> None:
-        self.path, self._image, self._sound = path, image, sound
+    def __init__(self, path: Path, key: str, image: Location | None = None) -> None:
+        self.path, self._image = path, image
         self.discarded_because: str | None = None
+        self.columns: tuple[str, ...] | None = None
+        self.count = 0
         self._closed = False
-        if path.is_symlink() or (path.exists() and not path.is_file()):
-            remove(path)
-        self._is_new = not path.exists()
-        if self._is_new:
-            self.delete()  # whatever lies beside it belonged to another
+        if path.is_symlink() or not path.is_file():
+            self.delete()
+        is_new = not path.exists()
         try:
-            self._database = self._open(key)
+            self._database = self._connect(key) if is_new else self._continued(key)
         except BaseException:
-            if self._is_new:
+            if is_new:
                 self.delete()  # it holds nothing, and nobody would know whose it is
             raise
-        self.resumed = self.count() > 0
-        self.cells = CellStore(self._database)
+        self.resumed = self._count_of("tiles") > 0
+        (self._earlier,) = self._database.execute(
+            "SELECT coalesce(max(id), 0) FROM cells"
+        ).fetchone()
 
-    def _open(self, key: str) -> sqlite3.Connection:
+    def _continued(self, key: str) -> sqlite3.Connection:
+        """The journal that is there, or a new one in its place."""
         try:
             return self._connect(key)
-        except (sqlite3.DatabaseError, ValueError, RecursionError, _OtherJournalError) as error:
-            if self._is_new or _is_outage(error):
+        except _OtherRunError as other:
+            if other.image and self._image is not None and is_another(other.image, self._image):
+                raise OutputError(
+                    f"{self.path.parent}: holds an unfinished count of {readable(other.image)}; "
+                    "finish that one first, or take another folder",
+                    hint="output",
+                ) from other
+            self.discarded_because = str(other)
+        except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+            if _is_outage(error):
                 raise
-            self._refuse_other_slide(error)
-            self._discard(error)
-            return self._connect(key)
-
-    def _refuse_other_slide(self, error: Exception) -> None:
-        other = error.image if isinstance(error, _OtherJournalError) else None
-        if other and self._image is not None and is_another(other, self._image):
-            raise OutputError(
-                f"{self.path.parent}: holds an unfinished count of {readable(other)}; "
-                "finish that one first, or take another folder",
-                hint="output",
-            ) from error
-
-    def _discard(self, error: Exception) -> None:
-        if isinstance(error, _OtherJournalError):
-            self.discarded_because = str(error)
-        else:
             self.discarded_because = "the journal is damaged"
             _logger.warning("%s: damaged (%s), starting afresh", self.path, error)
         self.delete()
-        self._is_new = True
+        return self._connect(key)
 
     def _connect(self, key: str) -> sqlite3.Connection:
         database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         try:
-            database.execute("PRAGMA trusted_schema=OFF")
             # Exclusive first: WAL then needs no shared memory and works on network drives.
             database.execute("PRAGMA locking_mode=EXCLUSIVE")
-            (health,) = database.execute("PRAGMA quick_check(1)").fetchone()
+            (health,) = database.execute("PRAGMA integrity_check(1)").fetchone()
             if health != "ok":
                 raise sqlite3.DatabaseError(health.splitlines()[-1])
-            if database.execute("PRAGMA user_version").fetchone() == (0,):
-                _create(database, key, self._image)
+            (version,) = database.execute("PRAGMA user_version").fetchone()
+            if is_new := version == 0:
+                self._create(database, key)
             # Not before it is made: the file's own header then says from the start whose it is.
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("PRAGMA synchronous=NORMAL")
-            _check(database, key)
-            self._look_through(database)
+            for table in _OF_THIS_RUN:
+                database.execute(table)
+            if not is_new:
+                _check(database, version, key)
         except BaseException:
             database.close()
             raise
         return database
 
-    def _look_through(self, database: sqlite3.Connection) -> None:
-        """Every tile before any is believed; those that rotted on the disk are done again.
-
-        Raises
-        ------
-        ValueError, sqlite3.DatabaseError
-            If somebody else wrote in the file.
-        """
-        for number, tile in _rows(database):
-            if isinstance(tile, FinishedTile):
-                if self._sound is not None:
-                    self._sound(tile)
-                continue
-            _logger.warning("%s: tile %s is damaged, done again", self.path, tile)
-            database.execute("DELETE FROM tiles WHERE id = ?", (number,))
+    def _create(self, database: sqlite3.Connection, key: str) -> None:
+        database.execute("BEGIN")
+        database.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+        database.execute(f"PRAGMA user_version={_FORMAT}")
+        for table in _TABLES:
+            database.execute(table)
+        # As bytes: a name need not be text.
+        image = None if self._image is None else os.fsencode(str(self._image.absolute()))
+        database.execute("INSERT INTO run VALUES (?, ?)", (key, image))
+        database.execute("COMMIT")
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -180,40 +182,176 @@ class Journal:
             self._database.execute("BEGIN")
             yield
 
-    def add(self, tile: FinishedTile) -> None:
+    def add_tile(self, tile: FinishedTile) -> None:
         """Keep a finished tile, in :meth:`together`; a second time takes the first's place."""
-        data = tile.instances.to_bytes()
+        info, data = json.dumps(tile.info), tile.instances.to_bytes()
+        row = (tile.row, tile.column, tile.status, info, data)
         self._database.execute(
-            "INSERT OR REPLACE INTO tiles (row, column, status, info, checksum, instances)"
-            " VALUES (?, ?, ?, ?, ?, ?)",
-            (tile.row, tile.column, tile.status, json.dumps(tile.info), zlib.crc32(data), data),
+            "INSERT OR REPLACE INTO tiles VALUES (NULL, ?, ?, ?, ?, ?, ?)", (*row, _checksum(*row))
         )
 
     def tiles(self) -> Iterator[FinishedTile]:
         """Every finished tile in the order of arrival, one in memory at a time."""
+        last = 0
         with output_errors(self.path):
-            yield from (tile for _, tile in _rows(self._database) if isinstance(tile, FinishedTile))
+            # Not one long query: tiles are added meanwhile.
+            while found := self._database.execute(
+                "SELECT id, row, column, status, info, instances FROM tiles"
+                " WHERE id > ? ORDER BY id LIMIT 1",
+                (last,),
+            ).fetchone():
+                last, row, column, status, info, data = found
+                yield FinishedTile(
+                    row, column, status, json.loads(info), Instances.from_bytes(data)
+                )
 
-    def count(self) -> int:
-        """How many tiles are kept."""
-        (count,) = self._database.execute("SELECT count(*) FROM tiles").fetchone()
+    def add_cells(self, table: pd.DataFrame, instances: Instances) -> None:
+        """Keep some final cells, in :meth:`together`.
+
+        Parameters
+        ----------
+        table : DataFrame, (N, columns)
+            Numbers and booleans only, kept as float64; the same columns every time.
+        instances : Instances, N
+            On the slide's lattice.
+        """
+        if len(table) != len(instances):
+            raise ValueError(f"{len(table)} rows for {len(instances)} instances")
+        self._expect(tuple(str(name) for name in table.columns))
+        rows = [row.tobytes() for row in table.to_numpy(np.float64)]
+        self._database.executemany(
+            "INSERT INTO cells VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            ((*_identity(instances, i), row, zlib.crc32(row)) for i, row in enumerate(rows)),
+        )
+
+    def _expect(self, columns: tuple[str, ...]) -> None:
+        self.columns = self.columns or columns
+        if columns != self.columns:
+            raise ValueError(f"expected columns {self.columns}, got {columns}")
+
+    def recall(
+        self, instances: Instances, columns: tuple[str, ...]
+    ) -> dict[int, NDArray[np.float64]]:
+        """What was measured of cells that an earlier run kept.
+
+        Parameters
+        ----------
+        columns : tuple of str
+            Of :meth:`add_cells`.
+
+        Returns
+        -------
+        dict of int to ndarray, float64, (columns,)
+            The row of each instance that is known, pixel by pixel, by its index.
+        """
+        self._expect(columns)
+        found = {}
+        for index in range(len(instances)):
+            kept = self._database.execute(
+                "SELECT id, measured FROM cells WHERE cy = ? AND cx = ? AND y0 = ? AND x0 = ?"
+                " AND y1 = ? AND x1 = ? AND class = ? AND score = ? AND mask = ?",
+                _identity(instances, index),
+            ).fetchone()
+            if kept is not None:
+                self._database.execute("INSERT OR IGNORE INTO recalled VALUES (?)", kept[:1])
+                found[index] = np.frombuffer(kept[1], np.float64, len(columns))
+        return found
+
+    def batches(self) -> Iterator[tuple[list[int], dict[str, NDArray[np.generic]]]]:
+        """All cells, labelled 1 … N by centroid (y, then x); call once, before :meth:`blocks`.
+
+        What an earlier run kept and nobody recalled is dropped: a tile that was tried again
+        settled it otherwise.
+
+        Yields
+        ------
+        classes : list of int
+        values : dict of str to ndarray, (N,)
+            ``label``, ``score`` and :attr:`columns`.
+        """
+        self._database.execute(
+            "DELETE FROM cells WHERE id <= ? AND id NOT IN (SELECT id FROM recalled)",
+            (self._earlier,),
+        )
+        self.count = self._count_of("cells")
+        cells = self._database.execute(
+            # By all that tells two cells apart: labels never depend on who came first.
+            "SELECT id, class, score, measured, y0, x0, y1, x1 FROM cells ORDER BY"
+            " cy, cx, y0, x0, y1, x1, class, score, mask, measured"
+        )
+        first = 1
+        while found := cells.fetchmany(_BATCH):
+            labels = range(first, first := first + len(found))
+            ids, classes, scores, measured, *corners = zip(*found, strict=True)
+            self._place(zip(labels, ids, *corners, strict=True))
+            rows = np.frombuffer(b"".join(measured), np.float64).reshape(len(found), -1)
+            values = dict(zip(self.columns or (), rows.T, strict=True))
+            yield [*classes], {**values, "label": np.array(labels), "score": np.array(scores)}
+
+    def _place(self, cells: Iterable[tuple[int, ...]]) -> None:
+        """Note the chunks that cells lie in: each cell's label, id and box."""
+        with self._database:
+            self._database.execute("BEGIN")
+            self._database.executemany(
+                "INSERT INTO places VALUES (?, ?, ?, ?)",
+                (
+                    (*chunk, label, number)
+                    for label, number, *corners in cells
+                    for chunk in Box(*corners).chunks(CHUNK_PX, CHUNK_PX)
+                ),
+            )
+
+    def blocks(
+        self, frame: Frame, on_progress: Callable[[float], None]
+    ) -> Iterator[tuple[Box, NDArray[np.uint32]]]:
+        """The label image, one chunk that holds cells after the other, row by row.
+
+        Where masks overlap the smaller label stays.
+        """
+        height, width = frame.lattice_height, frame.lattice_width
+        chunks = self._database.execute(
+            "SELECT DISTINCT row, column FROM places ORDER BY row, column"
+        )
+        for row, column in chunks:
+            y, x = row * CHUNK_PX, column * CHUNK_PX
+            if y >= height or x >= width:
+                raise ValueError(f"a cell at {(y, x)} lies outside the lattice of {height, width}")
+            box = Box(y, x, min(y + CHUNK_PX, height), min(x + CHUNK_PX, width))
+            yield box, self._painted(row, column)[: box.y1 - y, : box.x1 - x]
+            on_progress(y / height)
+
+    def _painted(self, row: int, column: int) -> NDArray[np.uint32]:
+        chunk = np.zeros((CHUNK_PX, CHUNK_PX), dtype=np.uint32)
+        top, left = row * CHUNK_PX, column * CHUNK_PX
+        cells = self._database.execute(
+            "SELECT label, y0, x0, y1, x1, mask FROM places JOIN cells USING (id)"
+            " WHERE row = ? AND column = ? ORDER BY label DESC",
+            (row, column),
+        )
+        for label, y0, x0, y1, x1, packed in cells:
+            bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=(y1 - y0) * (x1 - x0))
+            mask = bits.astype(bool).reshape(y1 - y0, x1 - x0)
+            a, b = max(y0, top), min(y1, top + CHUNK_PX)
+            c, d = max(x0, left), min(x1, left + CHUNK_PX)
+            inside = mask[a - y0 : b - y0, c - x0 : d - x0]
+            chunk[a - top : b - top, c - left : d - left][inside] = label
+        return chunk
+
+    def _count_of(self, table: str) -> int:
+        (count,) = self._database.execute(f"SELECT count(*) FROM {table}").fetchone()
         return int(count)
 
     def forget(self) -> None:
-        """Keep no tile and no cell."""
-        with self.together():
-            self._database.execute("DELETE FROM tiles")
-            self._database.execute("DELETE FROM cells")
+        """Keep no tile and no cell, in :meth:`together`."""
+        self._database.execute("DELETE FROM tiles")
+        self._database.execute("DELETE FROM cells")
 
     def close(self, *, keep: bool = True) -> None:
-        """Close the file, and delete it if nothing in it is worth keeping.
-
-        A second time does nothing.
-        """
+        """Close the file, and delete it if nothing in it is worth keeping; once is enough."""
         if self._closed:
             return
         try:
-            keep = keep and self.count() > 0
+            keep = keep and self._count_of("tiles") > 0
         finally:
             self.abandon()
         if not keep:
@@ -225,22 +363,21 @@ class Journal:
         self._database.close()
 
     def delete(self) -> None:
-        """Remove the file and what sqlite keeps beside it."""
-        for suffix in ("", *BESIDE):
-            remove(self.path.with_name(self.path.name + suffix))
+        """Remove the file and what SQLite keeps beside it."""
+        for name in JOURNAL_FILES:
+            remove(self.path.with_name(name))
 
 
 def is_journal(path: Path) -> bool:
     """Whether a file is a journal of this library, going by its header."""
     try:
         with path.open("rb") as file:
-            header = file.read(_HEADER_BYTES)
+            return file.read(72)[68:] == _APPLICATION_ID.to_bytes(4, "big")
     except OSError:
         return False
-    return header[68:] == _APPLICATION_ID.to_bytes(4, "big")
 
 
-class _OtherJournalError(Exception):
+class _OtherRunError(Exception):
     """A good journal, but of another run. Never leaves this module."""
 
     def __init__(self, text: str, image: str | None = None) -> None:
@@ -248,43 +385,32 @@ class _OtherJournalError(Exception):
         self.image = image
 
 
-_TABLES = (
-    "CREATE TABLE run (key TEXT NOT NULL, image BLOB)",
-    "CREATE TABLE tiles (id INTEGER PRIMARY KEY AUTOINCREMENT, row INTEGER NOT NULL,"
-    " column INTEGER NOT NULL, status TEXT NOT NULL, info TEXT NOT NULL,"
-    " checksum INTEGER NOT NULL, instances BLOB NOT NULL, UNIQUE (row, column))",
-    *TABLES,
-)
+def _check(database: sqlite3.Connection, version: int, key: str) -> None:
+    """That a journal is this run's, and all of it is as it was written.
 
-
-def _create(database: sqlite3.Connection, key: str, image: Location | None) -> None:
-    database.execute("BEGIN")
-    database.execute(f"PRAGMA application_id={_APPLICATION_ID}")
-    database.execute(f"PRAGMA user_version={_FORMAT}")
-    for table in _TABLES:
-        database.execute(table)
-    # As bytes: a name need not be text.
-    place = None if image is None else os.fsencode(str(image.absolute()))
-    database.execute("INSERT INTO run VALUES (?, ?)", (key, place))
-    database.execute("COMMIT")
-
-
-def _check(database: sqlite3.Connection, key: str) -> None:
-    (version,) = database.execute("PRAGMA user_version").fetchone()
+    Raises
+    ------
+    _OtherRunError
+        If it is another run's.
+    ValueError, TypeError, sqlite3.DatabaseError
+        If it is damaged.
+    """
     if version != _FORMAT:
-        raise _OtherJournalError("another version of cellseg wrote its journal")
-    tables = database.execute(
-        "SELECT sql FROM sqlite_master WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
-    )
-    if sorted(sql or "" for (sql,) in tables) != sorted(_TABLES):
-        raise ValueError("its tables are not those of a journal")
-    rows = database.execute("SELECT key, image FROM run").fetchall()
-    if len(rows) != 1:
-        raise ValueError("it does not say whose it is")
-    run = _Run(key=rows[0][0], image=rows[0][1])
-    if run.key != key:
-        other = None if run.image is None else os.fsdecode(run.image)
-        raise _OtherJournalError("the unfinished run had another slide, settings or weights", other)
+        raise _OtherRunError("another version of cellseg wrote its journal")
+    ((found, image),) = database.execute("SELECT key, image FROM run").fetchall()
+    if found != key:
+        other = None if image is None else os.fsdecode(image)
+        raise _OtherRunError("the unfinished run had another slide, settings or weights", other)
+    tiles = database.execute("SELECT row, column, status, info, instances, checksum FROM tiles")
+    cells = database.execute("SELECT measured, checksum FROM cells")
+    if any(_checksum(*row) != checksum for *row, checksum in tiles) or any(
+        zlib.crc32(row) != checksum for row, checksum in cells
+    ):
+        raise ValueError("a checksum is wrong")
+
+
+def _checksum(row: int, column: int, status: str, info: str, data: bytes) -> int:
+    return zlib.crc32(data, zlib.crc32(f"{row} {column} {status} {info}".encode()))
 
 
 def _is_outage(error: Exception) -> bool:
@@ -295,49 +421,18 @@ def _is_outage(error: Exception) -> bool:
     return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF != sqlite3.SQLITE_ERROR
 
 
-def _rows(database: sqlite3.Connection) -> Iterator[tuple[int, FinishedTile | _RottenError]]:
-    """Each tile and its number; where the bytes are not those that were written, the error.
-
-    Raises
-    ------
-    ValueError
-        If a row is none that this module wrote.
-    """
-    last = 0
-    while found := database.execute(
-        "SELECT id, row, column, status, info, checksum, instances FROM tiles"
-        " WHERE id > ? ORDER BY id LIMIT 1",
-        (last,),
-    ).fetchone():
-        last = found[0]
-        tile = _Tile.model_validate(dict(zip(_Tile.model_fields, found, strict=True)))
-        if zlib.crc32(tile.instances) != tile.checksum:
-            yield last, _RottenError(f"({tile.row}, {tile.column})")
-        else:
-            instances = Instances.from_bytes(tile.instances)
-            yield last, FinishedTile(tile.row, tile.column, tile.status, tile.info, instances)
-
-
-class _Row(BaseModel):
-    """What stands in the database, whoever wrote it. pydantic's errors are ValueErrors."""
-
-    model_config = ConfigDict(strict=True)
-
-
-class _Run(_Row):
-    key: str
-    image: bytes | None
-
-
-class _Tile(_Row):
-    id: int
-    row: NonNegativeInt
-    column: NonNegativeInt
-    status: TileStatus
-    info: Json[dict[str, Any]]
-    checksum: int
-    instances: bytes
-
-
-class _RottenError(Exception):
-    """A tile whose bytes are not those that were written. Never leaves this module."""
+def _identity(instances: Instances, index: int) -> tuple[object, ...]:
+    """What tells a cell from every other one: centre, box, class, score, mask."""
+    y0, x0, y1, x1 = instances.boxes[index].tolist()
+    mask = instances.masks[index]
+    rows, columns = np.nonzero(mask)
+    if len(rows) == 0:
+        raise ValueError(f"the mask of box {(y0, x0, y1, x1)} is empty")
+    return (
+        y0 + int(rows.sum()) / len(rows),
+        x0 + int(columns.sum()) / len(rows),
+        *(y0, x0, y1, x1),
+        int(instances.classes[index]),
+        float(instances.scores[index]),
+        np.packbits(mask).tobytes(),
+    )

@@ -21,8 +21,8 @@ _logger = logging.getLogger(__name__)
 class FolderLock:
     """Held from construction to :meth:`release`.
 
-    The operating system holds the lock for the process, so that it goes when the process
-    does, however it ends: a lock file that a killed run left behind locks nothing.
+    The operating system holds the lock for the process: a lock file that a killed run left behind
+    locks nothing.
 
     Parameters
     ----------
@@ -41,9 +41,10 @@ class FolderLock:
         try:
             self._lock.acquire()
         except Timeout as error:
-            raise OutputError(
-                f"{folder}: another run{_holder(self._path)} is writing here"
-            ) from error
+            holder = ""
+            with suppress(OSError, ValueError):
+                holder = f" (process {int(self._path.read_text())})"
+            raise OutputError(f"{folder}: another run{holder} is writing here") from error
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
@@ -86,9 +87,3 @@ class FolderLock:
             if ours:  # not the lock of a run that came after a removal
                 self._path.unlink()
         self._lock.release()
-
-
-def _holder(path: Path) -> str:
-    with suppress(OSError, ValueError):
-        return f" (process {int(path.read_text())})"
-    return ""

@@ -1,4 +1,4 @@
-"""From the staging folder to the final names, so that a kill at any moment does no harm.
+"""The names of a result's files, and their way from the staging folder to these names.
 
 Everything is written and synced under ``.partial``; then a file ``READY`` says that the whole
 is complete; then an older result steps aside, ``run.json`` first, and each part goes to its final
@@ -9,14 +9,17 @@ table that is open in a spreadsheet, on Windows) puts the older result back.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cellseg.errors import InputError
 from cellseg.result.files import (
     is_bare_name,
+    own_file,
     read_json,
     remove,
     sha256_of,
@@ -24,7 +27,6 @@ from cellseg.result.files import (
     sync_tree,
     write_json,
 )
-from cellseg.result.inventory import first_change, sizes_below
 from cellseg.result.labels import label_token
 
 STAGING = ".partial"
@@ -41,11 +43,11 @@ PICTURES = (OUTLINES, OVERVIEW, HISTOGRAM)
 OPTIONAL = (*PICTURES, TISSUE, REGIONS, CELLS, DERIVED)
 """What a result need not have."""
 
-RESULT_FILES = (TABLE, MEASURED, LABELS, RECIPE, *OPTIONAL, RUN)
-"""What a run itself leaves; exports and corrections come beside it."""
-
 CHECKED = (TABLE, MEASURED, LABELS, RECIPE, *OPTIONAL)
-"""Of these, sizes and checksums stand in ``run.json``."""
+"""Sizes and checksums of these stand in ``run.json``."""
+
+RESULT_FILES = (*CHECKED, RUN)
+"""What a run itself leaves; exports and corrections come beside it."""
 
 FORMAT = "cellseg result"
 FORMAT_VERSION = 1
@@ -54,6 +56,7 @@ FETCHED = ".fetched"
 """Lies beside the record of a result behind a URL, whose pixels and table were not fetched."""
 
 _READY, _OLD = "READY", "old"
+_OF_ZARR = (".zattrs", ".zgroup", ".zarray", ".zmetadata")
 
 
 def fresh_staging(folder: Path) -> Path:
@@ -93,15 +96,13 @@ def is_ready(folder: Path) -> bool:
 
 def _ready(folder: Path) -> dict[str, Any] | None:
     """What :func:`mark_ready` wrote; None where nothing whole waits."""
-    staging = folder / STAGING
-    if staging.is_symlink() or not (staging / _READY).is_file():
-        return None
-    try:
-        ready = read_json(staging / _READY)
-    except InputError:
-        return None
-    tokens = {label_token(staging / LABELS), label_token(folder / LABELS)}
-    return ready if ready.get("token") in tokens - {None} else None
+    with suppress(InputError):
+        ready = read_json(own_file(folder, f"{STAGING}/{_READY}"))
+        token = ready.get("token")
+        for name in (f"{STAGING}/{LABELS}", LABELS):
+            if token is not None and label_token(folder, name) == token:
+                return ready
+    return None
 
 
 def publish(folder: Path) -> None:
@@ -114,10 +115,9 @@ def publish(folder: Path) -> None:
     """
     staging, old = folder / STAGING, folder / STAGING / _OLD
     ready = _ready(folder) or {}
-    gone = [name for name in _names(ready, "gone") if _may_move(name) and name != RUN]
-    parts = [name for name in _names(ready, "parts") if _may_move(name)]
+    gone = [name for name in _names(ready, "gone") if name != RUN]
     # The record goes first and comes last: where it stands, all beside it belongs to it.
-    parts.sort(key=RUN.__eq__)
+    parts = sorted(_names(ready, "parts"), key=RUN.__eq__)
     try:
         old.mkdir(exist_ok=True)
         (folder / FETCHED).unlink(missing_ok=True)
@@ -149,18 +149,15 @@ def _put_back(folder: Path, gone: Iterable[str], parts: Sequence[str]) -> None:
     (staging / _READY).unlink()
 
 
-def _may_move(name: str) -> bool:
-    """Whether a name in a record is one that a result may hold."""
-    return name in RESULT_FILES or is_export_name(name)
-
-
 def _exists(path: Path) -> bool:
     return os.path.lexists(path)
 
 
-def _names(ready: dict[str, Any], key: str) -> list[str]:
+def _names(ready: Mapping[str, object], key: str) -> list[str]:
+    """Names in a record, as far as a result may hold such a file."""
     names = ready.get(key)
-    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+    found = names if isinstance(names, list) else []
+    return [name for name in found if name in RESULT_FILES or is_export_name(name)]
 
 
 def is_export_name(name: object) -> bool:
@@ -172,32 +169,10 @@ def is_export_name(name: object) -> bool:
 
 def published(folder: Path) -> dict[str, object] | None:
     """``run.json`` of the result under the final names; None where there is none."""
-    try:
-        run = read_json(folder / RUN)
-    except InputError:
-        return None
-    return run if run.get("format") == FORMAT else None
-
-
-def changed(
-    folder: Path, run: Mapping[str, object], *, names: Iterable[str] = CHECKED
-) -> str | None:
-    """What of a result is not as ``run.json`` says it was published; None where all is."""
-    sizes = {name: (folder / name).stat().st_size for name in names if (folder / name).is_file()}
-    for name in {LABELS, CELLS} & {*names}:
-        sizes |= {f"{name}/{part}": n for part, n in sizes_below(folder / name).items()}
-    return changed_files(run, sizes, lambda name: sha256_of(folder / name), names=names)
-
-
-def changed_files(
-    run: Mapping[str, object],
-    sizes: Mapping[str, int],
-    checksum: Callable[[str], str],
-    *,
-    names: Iterable[str] = CHECKED,
-) -> str | None:
-    """The first file that is not as published, wherever the result lies; see `first_change`."""
-    return first_change(names, files_of(run), sizes, checksum)
+    with suppress(InputError):
+        run = read_json(own_file(folder, RUN))
+        return run if run.get("format") == FORMAT else None
+    return None
 
 
 def files_of(run: Mapping[str, object]) -> dict[str, Any]:
@@ -206,7 +181,87 @@ def files_of(run: Mapping[str, object]) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def exports_of(run: dict[str, object] | None) -> list[str]:
+def exports_of(run: Mapping[str, object] | None) -> list[str]:
     """Names of the exports that ``run.json`` lists, other names left out."""
     names = (run or {}).get("exports")
     return [name for name in names if is_export_name(name)] if isinstance(names, list) else []
+
+
+def entry_of(path: Path) -> dict[str, object]:
+    """Size and checksum of a file or a folder, as ``run.json`` lists them."""
+    if path.is_dir():
+        return _folder_entry(_sizes_below(path))
+    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+
+
+def _folder_entry(sizes: Mapping[str, int]) -> dict[str, object]:
+    """Number, size and one checksum of the names and sizes of a folder's files.
+
+    What a desktop hides there (``.DS_Store``) does not count.
+    """
+    kept = sorted(
+        (name, size)
+        for name, size in sizes.items()
+        if not (last := name.rpartition("/")[2]).startswith(".") or last in _OF_ZARR
+    )
+    text = "".join(f"{name}\0{size}\n" for name, size in kept)
+    return {
+        "files": len(kept),
+        "bytes": sum(size for _, size in kept),
+        "sha256": hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest(),
+    }
+
+
+def _sizes_below(folder: Path) -> dict[str, int]:
+    """Bytes of every file below a folder, by its name there."""
+    found = {}
+    for root, _, names in os.walk(folder):
+        for name in names:
+            path = Path(root, name)
+            found[path.relative_to(folder).as_posix()] = path.lstat().st_size
+    return found
+
+
+def changed(
+    folder: Path, run: Mapping[str, object], *, names: Iterable[str] = CHECKED
+) -> str | None:
+    """The first of a result's files that is not as ``run.json`` lists it; None where all are."""
+    sizes = {}
+    for name in names:
+        path = own_file(folder, name)
+        if path.is_dir():
+            sizes |= {f"{name}/{part}": size for part, size in _sizes_below(path).items()}
+        elif path.exists():
+            sizes[name] = path.stat().st_size
+    return first_change(run, sizes, lambda name: sha256_of(folder / name), names=names)
+
+
+def first_change(
+    run: Mapping[str, object],
+    sizes: Mapping[str, int],
+    checksum: Callable[[str], str],
+    *,
+    names: Iterable[str] = CHECKED,
+) -> str | None:
+    """The first file that is not as ``run.json`` lists it, wherever the result lies.
+
+    Parameters
+    ----------
+    sizes : mapping
+        Bytes of every file of the result, by its name below the folder.
+    checksum : callable
+        SHA-256 of a file, by its name; asked only where the size is right.
+    """
+    record = files_of(run)
+    for name in names:
+        entry, size, head = record.get(name), sizes.get(name), f"{name}/"
+        inner = {n.removeprefix(head): s for n, s in sizes.items() if n.startswith(head)}
+        if inner:
+            same = entry == _folder_entry(inner)
+        elif size is None or not isinstance(entry, dict):
+            same = size is None and entry is None
+        else:
+            same = entry.get("bytes") == size and entry.get("sha256") == checksum(name)
+        if not same:
+            return name
+    return None

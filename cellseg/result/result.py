@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from cellseg.annotations.region import Region, Regions
 from cellseg.annotations.region_file import read_regions
 from cellseg.errors import InputError
 from cellseg.geometry import Frame
 from cellseg.result import publish
-from cellseg.result.files import read_json
+from cellseg.result.files import own_file, read_json, validated
 from cellseg.result.ground import Ground
-from cellseg.result.inventory import folder_entry, sizes_below
-from cellseg.result.journal import BESIDE, JOURNAL_NAME, is_journal
+from cellseg.result.journal import JOURNAL_FILES, JOURNAL_NAME, is_journal
 from cellseg.result.labels import LabelLevel, label_token, open_labels
 from cellseg.result.lock import LOCK_NAME
 from cellseg.result.table import Table
@@ -52,9 +52,18 @@ class Result:
     roots: tuple[Path, ...] = ()
 
     def file(self, name: str) -> Path:
-        """Where one of the result's files is; it need not exist."""
+        """Where one of the result's files is; it need not exist.
+
+        Raises
+        ------
+        InputError
+            If it is a link that leads out of the result, a pipe or a device, or too large.
+        """
+        return own_file(self._root(name), name)
+
+    def _root(self, name: str) -> Path:
         roots = self.roots or (self.path,)
-        return next((root / name for root in roots if (root / name).exists()), roots[-1] / name)
+        return next((root for root in roots if os.path.lexists(root / name)), roots[-1])
 
     @property
     def is_complete(self) -> bool:
@@ -126,13 +135,10 @@ class Result:
         return publish.exports_of(self.run)
 
     def has_export(self, name: str) -> bool:
-        """Whether an export was added, and is as large as it was then."""
-        path, entry = self.path / name, publish.files_of(self.run).get(name)
-        if name not in self.exports or not isinstance(entry, dict):
+        """Whether an export was added, and is what it was then."""
+        if name not in self.exports:
             return False
-        if path.is_dir():
-            return folder_entry(sizes_below(path)) == entry
-        return path.is_file() and path.stat().st_size == entry.get("bytes")
+        return publish.changed(self.path, self.run, names=[name]) is None
 
     def section(self, name: str) -> dict[str, Any]:
         """A part of ``run.json``; empty where there is none."""
@@ -143,11 +149,9 @@ class Result:
         """The name of a file that is not as it was published; None where all are.
 
         Tables and pictures are read for it; of label images, names and sizes of the chunks are
-        compared.
+        compared. The record of a result behind a URL was compared where it lies.
         """
-        if self.is_record_only:
-            return None  # compared where it lies
-        return publish.changed(self.path, self.run)
+        return None if self.is_record_only else publish.changed(self.path, self.run)
 
     @property
     def is_record_only(self) -> bool:
@@ -192,13 +196,12 @@ class Result:
     @property
     def columns(self) -> list[Column]:
         """The table's columns, in order."""
-        return [Column(str(c["name"]), "", str(c["dtype"]), "") for c in self.run["columns"]]
+        return _columns(self.run)
 
     @property
     def columns_found(self) -> list[Column]:
         """Columns of :attr:`measured`, in order."""
-        found = self.section("found").get("columns", ())
-        return [Column(str(c["name"]), "", str(c["dtype"]), "") for c in found]
+        return _columns(self.section("found"))
 
     def labels(self, of: Literal["nuclei", "cells"] = "nuclei") -> list[LabelLevel]:
         """Levels of a label image, uint32 (Y, X), finest first, nothing decoded yet.
@@ -214,25 +217,18 @@ class Result:
         InputError
             If there is no such image, or it does not belong to the result.
         """
-        if of == "nuclei":
-            return open_labels(self.file(publish.LABELS))
-        path = self.file(publish.CELLS)
-        if not self.is_expanded or label_token(path) != self.run.get("result"):
+        name = publish.LABELS if of == "nuclei" else publish.CELLS
+        root = self._root(name)
+        if of == "cells" and not (self.is_expanded and label_token(root, name) == self.token):
             raise InputError(
-                f"{self.path}: has no {publish.CELLS}; its nuclei were not expanded", hint="expand"
+                f"{self.path}: has no {name}; its nuclei were not expanded", hint="expand"
             )
-        return open_labels(path)
+        return open_labels(root, name)
 
     @property
     def is_expanded(self) -> bool:
         """Whether nuclei were grown into cells."""
         return bool(self.section("expansion"))
-
-    @property
-    def tissue_mask_file(self) -> Path | None:
-        """``tissue.geojson``; None where nobody looked for tissue."""
-        path = self.file(publish.TISSUE)
-        return path if path.is_file() else None
 
     def tissue(self) -> Region | None:
         """The tissue that was looked at; None where nobody looked for it.
@@ -242,8 +238,8 @@ class Result:
         InputError
             If the file is damaged.
         """
-        path = self.tissue_mask_file
-        return None if path is None else read_regions(path).each[0]
+        found = self._drawn(publish.TISSUE)
+        return None if found is None else found.each[0]
 
     def regions(self) -> Regions | None:
         """The regions that were counted in, as drawn; None of a whole slide.
@@ -253,8 +249,11 @@ class Result:
         InputError
             If the file is damaged.
         """
-        path = self.file(publish.REGIONS)
-        return read_regions(path) if path.is_file() else None
+        return self._drawn(publish.REGIONS)
+
+    def _drawn(self, name: str) -> Regions | None:
+        path = self.file(name)
+        return read_regions(path) if path.exists() else None
 
     def find_slide(self) -> Path:
         """Where the slide is: as recorded, or beside the folder when both were moved.
@@ -309,12 +308,14 @@ class Result:
         """
         try:
             settings = self.run["settings"]
-            light = "fluorescence" if self.stain == "fluorescence" else "transmitted"
+            is_dark = self.stain == "fluorescence"
             return Ground(
                 slide=slide,
                 channels=tuple(slide.channels.index(name) for name in settings["channels"]),
                 normaliser=Normaliser(
-                    float(settings["intensity_low"]), float(settings["intensity_high"]), light
+                    float(settings["intensity_low"]),
+                    float(settings["intensity_high"]),
+                    "fluorescence" if is_dark else "transmitted",
                 ),
                 title=visible(slide.path.name),
             )
@@ -322,6 +323,10 @@ class Result:
             raise InputError(
                 f"run.json does not say how {slide.path.name} was shown: {error}"
             ) from error
+
+
+def _columns(record: dict[str, Any]) -> list[Column]:
+    return [Column(str(c["name"]), "", str(c["dtype"]), "") for c in record.get("columns", ())]
 
 
 class _ColumnRecord(BaseModel):
@@ -345,13 +350,11 @@ class _FoundRecord(BaseModel):
     class_names: list[str]
 
 
-class _RunRecord(BaseModel):
+class _RunRecord(_FoundRecord):
     """What of ``run.json`` is used without another look at it."""
 
-    columns: list[_ColumnRecord]
     found: _FoundRecord
     summary: _SummaryRecord = _SummaryRecord()
-    class_names: list[str] = []
 
 
 def load_result(folder: str | Path) -> Result:
@@ -364,63 +367,53 @@ def load_result(folder: str | Path) -> Result:
     """
     path = Path(folder)
     if not path.is_dir():
-        raise InputError(
-            f"{path}: no such folder" if not path.exists() else f"{path}: is no folder"
-        )
+        raise InputError(f"{path}: {'is no folder' if path.exists() else 'no such folder'}")
     unfinished = "run the same count again to finish it"
     if publish.is_ready(path):
         raise InputError(
             f"{path}: the run was stopped while it put its files in place; {unfinished}"
         )
-    if not (path / publish.RUN).is_file():
+    record = own_file(path, publish.RUN)
+    if not record.exists():
         if is_ours(path):
             raise InputError(f"{path}: the run is not finished; {unfinished}")
         inside = sorted(found.name for found in path.glob("*.cellseg"))
         holds = f"; it holds {', '.join(inside[:3])}{' …' * (len(inside) > 3)}" if inside else ""
         raise InputError(f"{path}: is no result of cellseg (no {publish.RUN}){holds}")
-    run = read_json(path / publish.RUN)
+    run = read_json(record)
     if run.get("format") != publish.FORMAT:
         raise InputError(f"{path}: {publish.RUN} is not one of cellseg's")
     if run.get("format_version") != publish.FORMAT_VERSION:
         raise InputError(f"{path}: written by another version of cellseg")
-    if label_token(path / publish.LABELS) != run.get("result"):
+    if label_token(path, publish.LABELS) != run.get("result"):
         raise InputError(f"{path}: {publish.LABELS} is missing or belongs to another run")
-    result = Result(path, run=run, frame=_checked_frame(path, run))
+    validated(_RunRecord, run, record)
+    result = Result(path, run=run, frame=_checked_frame(record, run))
     if not result.is_record_only:
         for name in (publish.TABLE, publish.MEASURED):
-            if not (path / name).is_file():
+            if not result.file(name).is_file():
                 raise InputError(f"{path}: {name} is missing")
     return result
 
 
-def _checked_frame(path: Path, run: dict[str, Any]) -> Frame:
+def _checked_frame(record: Path, run: dict[str, Any]) -> Frame:
     try:
         frame = Frame(**run["frame"])
         if max(frame.height, frame.width, frame.lattice_height, frame.lattice_width) > MAX_SIDE_PX:
             raise ValueError(f"expected sides of at most {MAX_SIDE_PX:,} px, got {frame}")
-        _RunRecord.model_validate(run)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(map(str, fault["loc"]))
-        raise InputError(f"{path / publish.RUN}: is damaged: {where}: {fault['msg']}") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path / publish.RUN}: is damaged: {error}") from error
+        raise InputError(f"{record}: is damaged: {error}") from error
     return frame
 
 
 def is_ours(folder: Path) -> bool:
     """Whether a folder is a result, finished or not."""
+    names = {entry.name for entry in folder.iterdir()}
     return (
-        (folder / LOCK_NAME).is_file()
+        LOCK_NAME in names
         or is_journal(folder / JOURNAL_NAME)
         or publish.published(folder) is not None
         or publish.is_ready(folder)
-        or _holds_scraps(folder)
+        # What a run leaves whose folder was removed under it, or whose journal is damaged.
+        or (bool(names) and names <= {publish.STAGING, *JOURNAL_FILES})
     )
-
-
-def _holds_scraps(folder: Path) -> bool:
-    """Whether there is nothing but what a run leaves whose folder was removed under it."""
-    names = {entry.name for entry in folder.iterdir()}
-    beside = {f"{JOURNAL_NAME}{suffix}" for suffix in BESIDE}
-    return bool(names) and names <= {publish.STAGING, *beside}

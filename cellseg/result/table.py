@@ -183,20 +183,17 @@ class Table:
         wanted = np.asarray(indices, np.int64)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise IndexError(f"{len(self)} rows, got {wanted.min()} … {wanted.max()}")
-        starts = self._parts[0].starts
-        group = np.searchsorted(starts, wanted, side="right") - 1
-        order = np.argsort(group, kind="stable")
-        parts = [
-            self._group(int(group[some[0]])).take(wanted[some] - starts[group[some[0]]])
-            for some in np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
-            if some.size
-        ]
-        if not parts:
+        if not wanted.size:
             return self._frame(self._read(self.names, []))
-        found = pa.concat_tables(parts, unify_dictionaries=True) if len(parts) > 1 else parts[0]
-        back = np.empty(len(order), np.int64)
-        back[order] = np.arange(len(order))
-        return self._frame(found if len(parts) == 1 else found.take(back))
+        order = np.argsort(wanted, kind="stable")
+        ordered, starts = wanted[order], self._parts[0].starts
+        group = np.searchsorted(starts, ordered, side="right") - 1
+        parts = [
+            self._group(number).take(ordered[group == number] - starts[number])
+            for number in np.unique(group).tolist()
+        ]
+        found = self._frame(pa.concat_tables(parts, unify_dictionaries=True))
+        return found.iloc[np.argsort(order)].reset_index(drop=True)
 
     def _group(self, number: int) -> pa.Table:
         """A row group, all columns; the last ones stay decoded."""
@@ -221,11 +218,6 @@ class Table:
             for lines in threads.map(lambda n: _lines(self._read(self.names, [n])), groups):
                 file.write(lines)
         sync(path)
-
-    def arrow(self) -> Iterator[pa.Table]:
-        """All columns as Arrow tables, :data:`GROUP_ROWS` rows at a time."""
-        for group in range(len(self._parts[0].starts) - 1):
-            yield self._read(self.names, [group])
 
     def _read(self, names: Sequence[str], groups: list[int] | None = None) -> pa.Table:
         """Columns of some row groups, side by side, in the order of ``names``."""
@@ -270,7 +262,7 @@ class _Part:
     def holds(self, column: Column) -> bool:
         """Whether the file has a column of this name and type."""
         index = self._schema.get_field_index(column.name)
-        return index >= 0 and self._schema.field(index).type == _arrow(column.dtype)
+        return index >= 0 and bool(self._schema.field(index).type == _arrow(column.dtype))
 
     def read(self, names: list[str], groups: list[int] | None) -> pa.Table:
         """Columns, of some row groups or of all.

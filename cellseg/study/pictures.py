@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from cellseg.draw import SCALE_KEY, parts_of
+from cellseg.result.files import own_file
 
 STEPS = (
     (480, 320, 78),
@@ -87,7 +88,8 @@ def pictures(outlines: Path, overview: Path, *, most_bytes: int) -> Pictures:
 
 def _part(path: Path, number: int) -> tuple[Image.Image | None, str]:
     """One part of a picture, the whole where it does not say its parts, and its scale."""
-    with suppress(Exception), Image.open(path) as image:  # decoders raise whatever they like
+    # Decoders raise whatever they like.
+    with suppress(Exception), Image.open(own_file(path.parent, path.name)) as image:
         image.load()
         parts = parts_of(image)
         if number >= max(2, len(parts)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 import sys
@@ -15,6 +16,7 @@ from synthetic import write_disc_slide
 
 from cellseg.cli import main
 from cellseg.counting.request import CountRequest
+from cellseg.derive import Recipe
 from cellseg.derive.corrections import Corrections
 from cellseg.errors import InputError
 from cellseg.network.threshold import ThresholdDetector
@@ -64,12 +66,55 @@ def test_masks_are_never_unpickled(result, tmp_path, where):
     assert not sprung.exists()
 
 
-def test_masks_outside_of_the_folder_are_not_read(result, tmp_path):
-    chunk = result / "labels.ome.zarr" / "0" / "0" / "0"
-    shutil.move(chunk, tmp_path / "elsewhere")
-    chunk.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match="leads out of the folder"):
-        load_result(result).labels()[0][:]
+def read(folder):
+    """All that is read of a result."""
+    result = load_result(folder)
+    Recipe.of(result)
+    result.labels()[0][:]
+    result.table.load()
+    result.regions()
+    assert result.changed() is None
+    Corrections(result)
+
+
+PARTS = ("run.json", "recipe.json", "cells.csv", "measured.parquet", "outlines.png",
+         "labels.ome.zarr", "labels.ome.zarr/.zattrs", "labels.ome.zarr/0",
+         "labels.ome.zarr/0/.zarray", "labels.ome.zarr/0/0/0")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_links_that_lead_out_of_the_folder_are_not_followed(result, tmp_path, name):
+    read(result)
+    shutil.move(result / name, tmp_path / "elsewhere")
+    (result / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InputError, match="leads out of the folder") as caught:
+        read(result)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_result_behind_a_link_is_a_result(result, tmp_path):
+    (tmp_path / "link.cellseg").symlink_to(result)
+    (result / "outlines.png").rename(result / "a.png")
+    (result / "outlines.png").symlink_to("a.png")
+    read(tmp_path / "link.cellseg")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such files there")
+@pytest.mark.parametrize("made", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")])
+@pytest.mark.parametrize("name", [*PARTS[:5], "regions.geojson", "corrections.json"])
+def test_pipes_and_devices_are_not_read(result, name, made):
+    (result / name).unlink(missing_ok=True)
+    made(result / name)
+    with pytest.raises(InputError, match=r"not a regular file|leads out of the folder") as caught:
+        read(result)
+    assert "\n" not in str(caught.value)
+
+
+def test_files_beyond_any_size_are_not_read(result):
+    with (result / "recipe.json").open("r+b") as file:
+        file.truncate(10**12)  # takes no room
+    with pytest.raises(InputError, match="bytes; at most"):
+        read(result)
 
 
 def test_masks_that_unpack_to_too_much_are_refused(result):

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from cellseg.derive.corrections._edit import Edit, LogRecord
 from cellseg.errors import InputError, OutputError
 from cellseg.result import Result
-from cellseg.result.files import output_errors, read_json, replacing, sha256_of
+from cellseg.result.files import output_errors, own_file, read_json, replacing, sha256_of
 from cellseg.result.publish import CORRECTIONS, RUN
 
 LOG_NAME = CORRECTIONS
@@ -28,7 +28,7 @@ def check_token(result: Result) -> None:
         If the slide was counted again meanwhile.
     """
     try:
-        current = read_json(result.path / RUN).get("result")
+        current = read_json(own_file(result.path, RUN)).get("result")
     except InputError as error:
         raise OutputError(f"{result.path}: the result is not there any more: {error}") from error
     if current != result.token:
@@ -48,7 +48,7 @@ class LogFile:
 
     def __init__(self, result: Result, *, keep: bool = True) -> None:
         self._result, self._keep = result, keep
-        self._path = result.path / LOG_NAME
+        self._path = own_file(result.path, LOG_NAME)
         self._seen = self._digest()
         self._of: str | None = None  # the earlier count whose edits are there
 
