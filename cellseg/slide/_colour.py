@@ -1,8 +1,7 @@
-"""From stored samples to grey values, channels or red, green and blue."""
+"""From the samples of a TIFF to grey values, channels or red, green and blue."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.errors import InputError
-from cellseg.slide._raster import Pixels
-from cellseg.slide._rounding import round_to
+from cellseg.slide._raster import Pixels, Recolour, round_to
 
 MINISWHITE, MINISBLACK, RGB, PALETTE, MASK, SEPARATED, YCBCR = range(7)
 _REFUSED = {
@@ -19,36 +17,7 @@ _REFUSED = {
     32844: "LogL", 32845: "LogLuv",
 }  # fmt: skip
 _JPEG_FAMILY = {6, 7, 34892, 33007, 33003, 33004, 33005, 34712, 50001}
-APERIO_YCBCR = 33003
-
-
-@dataclass(frozen=True)
-class Samples:
-    """How a file describes the samples of a pixel.
-
-    Attributes
-    ----------
-    photometric : int
-        TIFF's PhotometricInterpretation.
-    count : int
-        Samples per pixel.
-    bits : int
-        Bits per sample; 0 when samples differ.
-    extra : tuple of int
-        TIFF's ExtraSamples: 0 unspecified, 1 and 2 alpha.
-    palette : ndarray, uint16, (3, 2**bits), optional
-    dtype : np.dtype
-        As decoded.
-    """
-
-    photometric: int
-    count: int
-    bits: int
-    extra: tuple[int, ...]
-    palette: NDArray[np.uint16] | None
-    compression: int
-    dtype: np.dtype[Any]
-    is_imagej: bool = False
+_APERIO_YCBCR = 33003
 
 
 @dataclass(frozen=True)
@@ -66,142 +35,135 @@ class Colour:
     """
 
     samples: tuple[int, ...]
-    recolour: Callable[[Pixels], Pixels] | None
+    recolour: Recolour | None
     bands: int
     dtype: np.dtype[Any]
     is_rgb: bool
     notes: tuple[str, ...] = ()
 
 
-def interpret(name: str, samples: Samples) -> Colour:
-    """Settle what the samples mean.
+@dataclass(frozen=True)
+class _Depth:
+    """The type of decoded samples, and how many of its bits are used (0: samples differ)."""
+
+    dtype: np.dtype[Any]
+    bits: int
+
+    @property
+    def wide(self) -> np.dtype[Any]:
+        """The type of bands."""
+        if self.dtype.kind == "b":
+            return np.dtype(np.uint8)
+        return np.dtype(np.float32) if self.dtype == np.float16 else self.dtype
+
+    @property
+    def top(self) -> int:
+        """The value of full intensity."""
+        if self.dtype.kind == "b":
+            return 255
+        bits = self.bits if 0 < self.bits < 64 else self.dtype.itemsize * 8
+        return int((1 << bits) - 1)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        if self.dtype.kind == "b":
+            return ("1 bit per pixel: read as 0 and 255",)
+        if self.dtype == np.float16:
+            return ("16-bit floats: read as 32-bit floats",)
+        if self.dtype.kind == "u" and 0 < self.bits < self.dtype.itemsize * 8:
+            return (f"{self.bits} bits per sample: values up to {self.top}",)
+        return ()
+
+    def widened(self, recolour: Recolour | None) -> Recolour | None:
+        """Bool to 0 and 255, float16 to float32, then the recolouring."""
+        if self.wide == self.dtype:
+            return recolour
+        factor = self.wide.type(255 if self.dtype.kind == "b" else 1)
+
+        def widen(pixels: Pixels) -> Pixels:
+            values: Pixels = pixels.astype(self.wide) * factor
+            return values if recolour is None else recolour(values)
+
+        return widen
+
+
+def interpret(name: str, key: Any, count: int, *, is_imagej: bool) -> Colour:  # noqa: ANN401
+    """Settle what the samples of a page mean.
+
+    Parameters
+    ----------
+    name : str
+        The file's, for messages.
+    key : tifffile.TiffPage
+    count : int
+        Samples of a pixel.
+    is_imagej : bool
+        ImageJ has no colour of 16 bits: such a file holds three channels.
 
     Raises
     ------
     InputError
         A colour space that cannot be turned into grey or RGB.
     """
-    kind = samples.photometric
+    kind, compression, dtype = int(key.photometric), int(key.compression), np.dtype(key.dtype)
     if kind in _REFUSED:
         raise InputError(
             f"{name}: its colour space, {_REFUSED[kind]}, is not supported; convert it to RGB"
         )
-    if samples.dtype.kind not in "buif":
-        raise InputError(f"{name}: its pixels are {samples.dtype}, expected integers or floats")
-    if kind == PALETTE and samples.palette is not None and samples.count == 1:
-        return _palette(samples, samples.palette)
+    if dtype.kind not in "buif":
+        raise InputError(f"{name}: its pixels are {dtype}, expected integers or floats")
+    depth = _Depth(dtype, key.bitspersample if isinstance(key.bitspersample, int) else 0)
+    palette = getattr(key, "colormap", None)
+    if kind == PALETTE and palette is not None and count == 1:
+        return _palette(depth, palette, is_imagej=is_imagej)
     if kind == SEPARATED:
-        return _cmyk(name, samples)
-    if samples.compression == APERIO_YCBCR and samples.count == 3:
-        return _rgb(samples, _from_ycbcr)
-    if kind == YCBCR and samples.count >= 3:
-        return _rgb(samples, None if samples.compression in _JPEG_FAMILY else _from_ycbcr)
-    if kind == RGB and samples.count >= 3 and not _is_composite(samples):
-        return _rgb(samples, None)
-    return _grey(samples)
-
-
-def _is_composite(samples: Samples) -> bool:
-    """Channels that are only stored as RGB.
-
-    ImageJ has no colour of 16 bits: such a file holds three channels. More than four
-    samples of which the rest is no alpha are channels as well.
-    """
-    if samples.is_imagej and samples.dtype.itemsize > 1:
-        return True
-    return samples.count > 4 and not any(samples.extra)
-
-
-def _wide(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    if dtype.kind == "b":
-        return np.dtype(np.uint8)
-    return np.dtype(np.float32) if dtype == np.float16 else dtype
-
-
-def _top(samples: Samples) -> int:
-    """The value of full intensity."""
-    if samples.dtype.kind == "b":
-        return 255
-    bits = samples.bits if 0 < samples.bits < 64 else samples.dtype.itemsize * 8
-    return int((1 << bits) - 1)
-
-
-def _rgb(samples: Samples, recolour: Callable[[Pixels], Pixels] | None) -> Colour:
-    notes = []
-    if samples.count > 3:
-        what = "alpha" if samples.count == 4 else f"{samples.count - 3} extra samples"
-        notes.append(f"{what} dropped: only red, green and blue are read")
-    dtype = _wide(samples.dtype)
-    full = int(np.iinfo(dtype).max) if dtype.kind == "u" else 0
-    if recolour is None and _top(samples) < full and samples.dtype.kind == "u":
-        notes.append(f"{samples.bits} bits per sample: stretched to {dtype}")
-        return Colour((0, 1, 2), _stretched(_top(samples), full), 3, dtype, True, tuple(notes))
-    return Colour((0, 1, 2), _widened(samples, recolour), 3, dtype, True,
-                  (*notes, *_bits_note(samples)))  # fmt: skip
-
-
-def _stretched(top: int, full: int) -> Callable[[Pixels], Pixels]:
-    """White becomes the dtype's largest value."""
-    factor = full / top
-
-    def stretch(pixels: Pixels) -> Pixels:
-        return round_to(pixels * np.float64(factor), pixels.dtype)
-
-    return stretch
-
-
-def _grey(samples: Samples) -> Colour:
-    alpha = sum(kind in (1, 2) for kind in samples.extra)
-    count = max(1, samples.count - alpha)
-    notes = ["alpha dropped"] if count < samples.count else []
+        return _cmyk(name, depth, count)
+    if compression == _APERIO_YCBCR and count == 3:
+        return _rgb(depth, count, _from_ycbcr)
+    if kind == YCBCR and count >= 3:
+        return _rgb(depth, count, None if compression in _JPEG_FAMILY else _from_ycbcr)
+    extra = [int(one) for one in key.extrasamples]
+    # More than four samples of which the rest is no alpha are channels stored as RGB.
+    is_composite = (is_imagej and dtype.itemsize > 1) or (count > 4 and not any(extra))
+    if kind == RGB and count >= 3 and not is_composite:
+        return _rgb(depth, count, None)
+    kept = max(1, count - sum(one in (1, 2) for one in extra))
+    notes = ["alpha dropped"] if kept < count else []
     recolour = None
-    if samples.photometric == MINISWHITE:
-        if samples.dtype.kind == "f":
-            notes.append("stored as white-is-zero in floats: values are left as they are")
-        else:
-            recolour = _inverted(samples)
-            notes.append("stored as white-is-zero: values are inverted")
-    elif samples.photometric == RGB and samples.is_imagej and samples.count == 3:
+    if kind == MINISWHITE and dtype.kind == "f":
+        notes.append("stored as white-is-zero in floats: values are left as they are")
+    elif kind == MINISWHITE:
+        recolour = _inverted(depth)
+        notes.append("stored as white-is-zero: values are inverted")
+    elif kind == RGB and is_imagej and count == 3:
         notes.append("an ImageJ composite: three channels, not a colour picture")
-    dtype = _wide(samples.dtype)
-    return Colour(tuple(range(count)), _widened(samples, recolour), count, dtype, False,
-                  (*notes, *_bits_note(samples)))  # fmt: skip
+    return Colour(tuple(range(kept)), depth.widened(recolour), kept, depth.wide, False,
+                  (*notes, *depth.notes))  # fmt: skip
 
 
-def _bits_note(samples: Samples) -> tuple[str, ...]:
-    bits = samples.bits
-    if samples.dtype.kind == "b":
-        return ("1 bit per pixel: read as 0 and 255",)
-    if samples.dtype == np.float16:
-        return ("16-bit floats: read as 32-bit floats",)
-    if samples.dtype.kind == "u" and 0 < bits < samples.dtype.itemsize * 8:
-        return (f"{bits} bits per sample: values up to {(1 << bits) - 1}",)
-    return ()
+def _rgb(depth: _Depth, count: int, recolour: Recolour | None) -> Colour:
+    notes = []
+    if count > 3:
+        what = "alpha" if count == 4 else f"{count - 3} extra samples"
+        notes.append(f"{what} dropped: only red, green and blue are read")
+    dtype = depth.wide
+    if recolour is None and depth.dtype.kind == "u" and depth.top < (full := np.iinfo(dtype).max):
+        factor = np.float64(full / depth.top)
+        notes.append(f"{depth.bits} bits per sample: stretched to {dtype}")
+
+        def stretch(pixels: Pixels) -> Pixels:
+            return round_to(pixels * factor, pixels.dtype)
+
+        return Colour((0, 1, 2), stretch, 3, dtype, True, tuple(notes))
+    return Colour((0, 1, 2), depth.widened(recolour), 3, dtype, True, (*notes, *depth.notes))
 
 
-def _widened(
-    samples: Samples, recolour: Callable[[Pixels], Pixels] | None
-) -> Callable[[Pixels], Pixels] | None:
-    """Bool to 0 and 255, float16 to float32, then the recolouring."""
-    wide = _wide(samples.dtype)
-    if wide == samples.dtype:
-        return recolour
-    factor = 255 if samples.dtype.kind == "b" else 1
-
-    def widen(pixels: Pixels) -> Pixels:
-        values: Pixels = pixels.astype(wide) * wide.type(factor)
-        return values if recolour is None else recolour(values)
-
-    return widen
-
-
-def _inverted(samples: Samples) -> Callable[[Pixels], Pixels]:
-    if samples.dtype.kind == "i":
+def _inverted(depth: _Depth) -> Recolour:
+    if depth.dtype.kind == "i":
         return np.invert
-    top = _top(samples)
 
     def invert(pixels: Pixels) -> Pixels:
-        white = pixels.dtype.type(top)
+        white = pixels.dtype.type(depth.top)
         out: Pixels = white - np.minimum(pixels, white)
         return out
 
@@ -217,58 +179,47 @@ def _from_ycbcr(pixels: Pixels) -> Pixels:
     return round_to(rgb, pixels.dtype)
 
 
-def _cmyk(name: str, samples: Samples) -> Colour:
-    if samples.count < 4 or samples.dtype.kind != "u":
+def _cmyk(name: str, depth: _Depth, count: int) -> Colour:
+    if count < 4 or depth.dtype.kind != "u":
         raise InputError(
-            f"{name}: {samples.count} separated inks of {samples.dtype} are not supported; "
-            "convert it to RGB"
+            f"{name}: {count} separated inks of {depth.dtype} are not supported; convert it to RGB"
         )
-    top = np.float32(_top(samples))
+    top = np.float32(depth.top)
 
     def recolour(pixels: Pixels) -> Pixels:
         ink = pixels.astype(np.float32) / top
-        rgb = (1 - ink[..., :3]) * (1 - ink[..., 3:4]) * top
-        return round_to(rgb, pixels.dtype)
+        return round_to((1 - ink[..., :3]) * (1 - ink[..., 3:4]) * top, pixels.dtype)
 
-    return Colour((0, 1, 2, 3), recolour, 3, samples.dtype, True,
+    return Colour((0, 1, 2, 3), recolour, 3, depth.dtype, True,
                   ("CMYK inks turned into RGB without a colour profile",))  # fmt: skip
 
 
-def _palette(samples: Samples, table: NDArray[np.uint16]) -> Colour:
+def _palette(depth: _Depth, table: NDArray[np.uint16], *, is_imagej: bool) -> Colour:
     """Grey data with a colour map stays grey; a picture of indexed colours is expanded."""
-
-    def kept(note: str) -> Colour:
-        return Colour((0,), _widened(samples, None), 1, _wide(samples.dtype), False, (note,))
-
-    if samples.is_imagej:
-        return kept("an ImageJ lookup table: grey values are read, not its colours")
     entries = table.astype(np.int64).T
-    used = entries[: _used(entries)]
-    steps = np.diff(used, axis=0)
-    grey = bool((used == used[:, :1]).all())
-    shades = len(np.unique(used, axis=0)) > 2
-    if not grey and shades and (steps >= 0).all():
-        return kept("a colour map on grey values: the values are read, not its colours")
-    ramp = _eight_bits(used) if samples.bits == 8 else used
-    if grey and (ramp[:, 0] == np.arange(len(used))).all():
-        return kept("a grey palette: the image is grey")
-    eight = samples.bits <= 8 and samples.dtype.kind in "bu"
-    looked_up = np.dtype(np.uint8 if eight else np.uint16)
+    lit = np.flatnonzero(entries.any(axis=1))
+    used = entries[: lit[-1] + 1 if len(lit) else 1]
+    is_grey = bool((used == used[:, :1]).all())
+    is_ramp = len(np.unique(used, axis=0)) > 2 and bool((np.diff(used, axis=0) >= 0).all())
+    levels = _eight_bits(used) if depth.bits == 8 else used
+    note = ""
+    if is_imagej:
+        note = "an ImageJ lookup table: grey values are read, not its colours"
+    elif is_ramp and not is_grey:
+        note = "a colour map on grey values: the values are read, not its colours"
+    elif is_grey and (levels[:, 0] == np.arange(len(used))).all():
+        note = "a grey palette: the image is grey"
+    if note:
+        return Colour((0,), depth.widened(None), 1, depth.wide, False, (note,))
+    eight = depth.bits <= 8 and depth.dtype.kind in "bu"
     full = _eight_bits(entries) if eight else entries.astype(np.uint16)
-    colours = full[:, :1] if grey else full
+    colours = full[:, :1] if is_grey else full
 
     def recolour(pixels: Pixels) -> Pixels:
-        index = pixels[..., 0].astype(np.int64)
-        return colours[np.clip(index, 0, len(colours) - 1)]
+        return colours[np.clip(pixels[..., 0].astype(np.int64), 0, len(colours) - 1)]
 
-    note = "a grey palette: looked up" if grey else "a palette of colours: expanded to RGB"
-    return Colour((0,), recolour, colours.shape[1], looked_up, not grey, (note,))
-
-
-def _used(entries: NDArray[np.int64]) -> int:
-    """Entries up to the last one that is not black; at least one."""
-    lit = np.flatnonzero(entries.any(axis=1))
-    return int(lit[-1]) + 1 if len(lit) else 1
+    note = "a grey palette: looked up" if is_grey else "a palette of colours: expanded to RGB"
+    return Colour((0,), recolour, colours.shape[1], colours.dtype, not is_grey, (note,))
 
 
 def _eight_bits(entries: NDArray[np.int64]) -> NDArray[np.uint8]:

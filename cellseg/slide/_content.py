@@ -10,7 +10,7 @@ import numpy as np
 
 from cellseg.errors import SettingsError
 from cellseg.slide._pixelsize import PixelSize
-from cellseg.slide._raster import ProjectedRaster, Raster
+from cellseg.slide._raster import Raster, projected
 from cellseg.text import visible
 
 ZChoice = int | Literal["max", "mean"] | None
@@ -86,7 +86,7 @@ class Planes:
         """The raster of the chosen planes."""
         if self.how is None or len(planes) == 1:
             return planes[0]
-        return ProjectedRaster(planes, self.how)
+        return projected(planes, self.how)
 
 
 def choose_planes(name: str, request: Request, size_z: int, size_t: int) -> Planes:
@@ -163,7 +163,7 @@ def channel_names(
 
 
 def numbered(names: Sequence[str]) -> tuple[str, ...]:
-    """Channels as people read them: the number that ``--channel`` takes, and the name.
+    """Channels as people read them: the number by which one is chosen, and the name.
 
     >>> numbered(["DAPI", "channel 1"])
     ('0 DAPI', 'channel 1')

@@ -19,9 +19,8 @@ from cellseg.slide._content import (
     choose_series,
 )
 from cellseg.slide._guard import opened
-from cellseg.slide._raster import ChunkCache, Pixels, Raster, stacked
-from cellseg.slide._window import Place, WindowRaster
-from cellseg.slide.limits import MAX_CHANNELS, MAX_PLANES, check_count
+from cellseg.slide._raster import WINDOW_PX, ChunkCache, Pixels, Raster, Source, chunked, stacked
+from cellseg.slide.limits import MAX_CHANNELS, MAX_PLANES, check_count, check_plane
 from cellseg.storage import Location
 
 _KINDS = {
@@ -68,7 +67,7 @@ def _content(path: Location, czi: CziReader, request: Request) -> Content:
         planes.project([
             stacked([
                 _raster(
-                    czi, Place(path, level, cache), (scene, frame, step),
+                    czi, Source(path, level, cache), (scene, frame, step),
                     {"C": channel, "Z": start["Z"] + z, "T": start["T"] + planes.t},
                 )
                 for channel in range(start["C"], start["C"] + size["C"])
@@ -114,7 +113,7 @@ def _steps(czi: CziReader) -> list[int]:
 
 def _raster(
     czi: CziReader,
-    place: Place,
+    source: Source,
     where: tuple[int | None, Rectangle, int],
     plane: Mapping[str, int],
 ) -> Raster:
@@ -125,19 +124,14 @@ def _raster(
     def read(box: Box) -> Pixels:
         roi = (frame.x + box.x0 * step, frame.y + box.y0 * step,
                box.width * step, box.height * step)  # fmt: skip
-        pixels = czi.read(
-            roi, dict(plane), scene, 1 / step, background_pixel=_background(bands)
-        )  # fmt: skip
+        # White glass where a colour scan has no tile, darkness where a fluorescence scan has none.
+        empty = (1.0, 1.0, 1.0) if bands == 3 else (0.0, 0.0, 0.0)
+        pixels = czi.read(roi, dict(plane), scene, 1 / step, background_pixel=empty)
         return np.asarray(pixels)[..., ::-1]
 
-    return WindowRaster(
-        place, (max(1, frame.h // step), max(1, frame.w // step), bands), np.dtype(dtype), read
-    )
-
-
-def _background(bands: int) -> tuple[float, float, float]:
-    """White glass where a colour scan has no tile, darkness where a fluorescence scan has none."""
-    return (1.0, 1.0, 1.0) if bands == 3 else (0.0, 0.0, 0.0)
+    height, width = max(1, frame.h // step), max(1, frame.w // step)
+    check_plane(source.path.name, height, width, (WINDOW_PX, WINDOW_PX))
+    return chunked(source, (height, width, bands), np.dtype(dtype), read)
 
 
 def _names(metadata: Mapping[str, Any]) -> list[str | None]:

@@ -24,8 +24,8 @@ from cellseg.slide._content import (
 )
 from cellseg.slide._guard import opened
 from cellseg.slide._jpeg import check_jpeg
-from cellseg.slide._raster import ChunkCache, Pixels, Raster, stacked
-from cellseg.slide._window import Place, WindowRaster
+from cellseg.slide._raster import ChunkCache, Pixels, Raster, Source, chunked, stacked
+from cellseg.slide.limits import check_plane
 from cellseg.storage import Location
 
 _DEFERRED_BYTES, _UNDEFINED = 1024, 0xFFFFFFFF
@@ -101,7 +101,7 @@ def _content(path: Location, slide: WsiDicom, request: Request) -> Content:
     levels = tuple(
         planes.project([
             stacked([
-                _raster(slide, Place(path, number, cache), depths[z], optical)
+                _raster(slide, Source(path, number, cache), depths[z], optical)
                 for optical in first.optical_paths
             ])
             for z in planes.z
@@ -132,9 +132,9 @@ def _is_native(syntax: Any) -> bool:  # noqa: ANN401
     return str(syntax) in (_NATIVE, f"{_NATIVE}.1", f"{_NATIVE}.2")
 
 
-def _raster(slide: WsiDicom, place: Place, depth: float, optical: str) -> Raster:
+def _raster(slide: WsiDicom, source: Source, depth: float, optical: str) -> Raster:
     """One focal plane and optical path of a level."""
-    level = slide.levels[place.level]
+    level = slide.levels[source.level]
     data = level.default_instance.image_data
     height, width = level.tile_size.height, level.tile_size.width
 
@@ -151,10 +151,7 @@ def _raster(slide: WsiDicom, place: Place, depth: float, optical: str) -> Raster
         )
         return pixels if pixels.ndim == 3 else pixels[..., None]
 
-    return WindowRaster(
-        place,
-        (level.size.height, level.size.width, data.samples_per_pixel),
-        np.dtype(np.uint8 if data.bits <= 8 else np.uint16),
-        read,
-        (height, width),
-    )
+    shape = (level.size.height, level.size.width, data.samples_per_pixel)
+    dtype = np.dtype(np.uint8 if data.bits <= 8 else np.uint16)
+    check_plane(source.path.name, *shape[:2], (height, width))
+    return chunked(source, shape, dtype, read, grid=(height, width))

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cellseg.errors import InputError, RegionError
+from cellseg.errors import InputError
+from cellseg.geometry import Box
 from cellseg.slide._content import Content, Request, channel_names, check_kind, choose_planes
-from cellseg.slide._guard import check_whole, reading
 from cellseg.slide._pixelsize import PixelSize
-from cellseg.slide._raster import ChunkCache, ChunkedRaster, Pixels, Raster, stacked
-from cellseg.slide.limits import MAX_CHANNELS, MAX_PLANES, check_count, check_plane
+from cellseg.slide._raster import ChunkCache, Pixels, Raster, Source, chunked, stacked
+from cellseg.slide.limits import MAX_CHANNELS, MAX_PLANES, check_count, check_plane, check_whole
 from cellseg.storage import Location
 
 
@@ -45,28 +45,6 @@ class Frames:
     notes: tuple[str, ...] = ()
 
 
-class _FrameRaster(ChunkedRaster):
-    """One frame, decoded whole."""
-
-    def __init__(self, path: Location, frames: Frames, at: tuple[int, int, int],
-                 rest: tuple[ChunkCache, threading.Lock]) -> None:  # fmt: skip
-        shape = (frames.size["Y"], frames.size["X"], frames.size.get("S", 1))
-        cache, self._lock = rest
-        super().__init__(shape, check_kind(path.name, frames.dtype), shape[:2], cache=cache)
-        self._path, self._frames, self._at = path, frames, at
-
-    def decode(self, row: int, column: int) -> Pixels:
-        """The frame, (h, w, bands)."""
-        z, t, c = self._at
-        where = f"the frame z {z}, t {t}, channel {c} does not decode"
-        with self._lock, reading(self._path, where, kind=RegionError):
-            pixels = np.asarray(self._frames.read(z, t, c))
-            pixels = pixels if pixels.ndim == 3 else pixels[..., None]
-            if pixels.shape != (self.height, self.width, self.bands):
-                raise ValueError(f"expected {self.height} × {self.width}, decoded {pixels.shape}")
-            return np.array(pixels, self.dtype)
-
-
 def content_of(path: Location, frames: Frames, request: Request) -> Content:
     """The frames that are asked for.
 
@@ -81,30 +59,35 @@ def content_of(path: Location, frames: Frames, request: Request) -> Content:
             f"{path.name}: axes {', '.join(size)} of {frames.dtype} are not supported; "
             "expected y and x, and z, t or channels"
         )
-    channels, z_planes, t_planes = (size.get(axis, 1) for axis in "CZT")
-    bands = channels * size.get("S", 1)
-    check_count(path.name, "channels", bands, MAX_CHANNELS)
+    channels, z_planes, t_planes, samples = (size.get(axis, 1) for axis in "CZTS")
+    height, width = size["Y"], size["X"]
+    check_count(path.name, "channels", channels * samples, MAX_CHANNELS)
     check_count(path.name, "planes", z_planes * t_planes, MAX_PLANES)
-    check_plane(path.name, size["Y"], size["X"], (size["Y"], size["X"]))
-    pixels = size["Y"] * size["X"]
-    n_bytes = pixels * size.get("S", 1) * frames.dtype.itemsize
-    check_whole(path, pixels=pixels, n_bytes=n_bytes, what="a frame")
+    check_plane(path.name, height, width, (height, width))
+    check_whole(path.name, "a frame", height * width * samples * frames.dtype.itemsize)
     planes = choose_planes(path.name, request, z_planes, t_planes)
-    rest = ChunkCache(), threading.Lock()
-    level: Raster = planes.project([
-        stacked([_FrameRaster(path, frames, (z, planes.t, c), rest) for c in range(channels)])
-        for z in planes.z
-    ])  # fmt: skip
-    is_rgb = size.get("S", 1) == bands == 3
+    source, lock = Source(path, 0, ChunkCache()), threading.Lock()
+
+    def frame(z: int, channel: int) -> Raster:
+        def decode(_: Box) -> Pixels:
+            with lock:
+                pixels = np.array(frames.read(z, planes.t, channel))
+            return pixels if pixels.ndim == 3 else pixels[..., None]
+
+        what = f"frame z {z}, t {planes.t}, channel {channel},"
+        shape, dtype = (height, width, samples), check_kind(path.name, frames.dtype)
+        return chunked(source, shape, dtype, decode, grid=shape[:2], what=what)
 
     def close() -> None:
-        rest[0].clear()
+        source.cache.clear()
         frames.close()
 
+    is_rgb = channels == 1 and samples == 3
     return Content(
         format=frames.format,
-        levels=(level,),
-        channels=channel_names(frames.names, bands, is_rgb=is_rgb),
+        levels=(planes.project([stacked([frame(z, c) for c in range(channels)])
+                                for z in planes.z]),),
+        channels=channel_names(frames.names, channels * samples, is_rgb=is_rgb),
         is_rgb=is_rgb,
         pixel_size=frames.pixel_size,
         size_z=z_planes,
@@ -113,4 +96,4 @@ def content_of(path: Location, frames: Frames, request: Request) -> Content:
         tiled=False,
         n_series=frames.count,
         close=close,
-    )
+    )  # fmt: skip

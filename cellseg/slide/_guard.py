@@ -1,26 +1,16 @@
-"""Turn whatever the decoders raise into one line for a person, and keep memory bounded."""
+"""Turn whatever the decoders raise into one line for a person."""
 
 from __future__ import annotations
 
 import errno
 import logging
-import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 from cellseg.errors import CellsegError, InputError, RegionError
 from cellseg.storage import Location, RemotePath, scrubbed
-
-WHOLE_LIMIT_BYTES = 8_000_000_000
-"""The most that a file which can only be decoded whole may need."""
-
-WHOLE_LIMIT_PX = 20_000_000_000
-"""The most pixels of a file which can only be decoded whole."""
-
-WHOLE_SAID_BYTES = 500_000_000
-"""From here on its memory is worth a word."""
 
 STORAGE_PACKAGES = frozenset(
     ("adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs",
@@ -29,7 +19,7 @@ STORAGE_PACKAGES = frozenset(
 """Whose errors, of a remote file, are the storage's."""
 
 _log = logging.getLogger(__name__)
-_inside = threading.local()
+_thread = threading.local()
 
 
 class Closable(Protocol):
@@ -42,49 +32,19 @@ File = TypeVar("File", bound=Closable)
 Found = TypeVar("Found")
 
 
-class _Hush(logging.Filter):
-    """Sends a decoder's complaints to this package's debug log while cellseg is the caller."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if getattr(_inside, "depth", 0) == 0:
-            return True
-        _log.debug("tifffile: %s", record.getMessage())
-        return False
-
-
-_hush = _Hush()
-
-
-@contextmanager
-def hushed() -> Iterator[None]:
-    """Keep tifffile's log lines of this thread out of the user's sight.
-
-    They are logged again at debug level under this package's name. Other users of tifffile
-    in the same process are not touched.
-    """
-    logging.getLogger("tifffile").addFilter(_hush)
-    _inside.depth = getattr(_inside, "depth", 0) + 1
-    try:
-        yield
-    finally:
-        _inside.depth -= 1
-
-
-def one_line(error: BaseException, limit: int = 160) -> str:
-    """What an exception says, on one line of at most ``limit`` characters."""
-    if isinstance(error, MemoryError):
-        return "not enough memory"
-    text = scrubbed(" ".join(str(error).split())) or type(error).__name__
-    if isinstance(error, KeyError):
-        text = f"{text} is missing"
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+def _hush(record: logging.LogRecord) -> bool:
+    """Send tifffile's complaints to this package's debug log while this thread is in `reading`."""
+    if not getattr(_thread, "is_reading", False):
+        return True
+    _log.debug("tifffile: %s", record.getMessage())
+    return False
 
 
 @contextmanager
 def reading(
     path: Location, what: str, *, kind: type[InputError] = InputError, advice: str = ""
 ) -> Iterator[None]:
-    """Let no exception but cellseg's own leave the block.
+    """Let no exception but cellseg's own leave the block, and no line of tifffile's be printed.
 
     Parameters
     ----------
@@ -97,25 +57,28 @@ def reading(
     advice : str
         What a person can do about it.
     """
+    logging.getLogger("tifffile").addFilter(_hush)
+    before, _thread.is_reading = getattr(_thread, "is_reading", False), True
     try:
-        with hushed():
-            yield
+        yield
     except CellsegError:
         raise
     except Exception as error:
-        if kind is RegionError and is_outage(error, path):
+        if kind is RegionError and _is_outage(error, path):
             raise InputError(
-                f"{path.name}: cannot be read any more ({one_line(error)}); what is done is kept, "
+                f"{path.name}: cannot be read any more ({_one_line(error)}); what is done is kept, "
                 "the same command goes on"
             ) from error
         tail = f"; {advice}" if advice else ""
-        raise kind(f"{path.name}: {what} ({one_line(error)}){tail}") from error
+        raise kind(f"{path.name}: {what} ({_one_line(error)}){tail}") from error
+    finally:
+        _thread.is_reading = before
 
 
 def opened(
     path: Location, what: str, library: Callable[[], File], look: Callable[[File], Found]
 ) -> Found:
-    """What is found in a file that another library opens; it is closed where nothing is.
+    """What is found in a file that another library opens; the file is closed after an error.
 
     Parameters
     ----------
@@ -130,18 +93,26 @@ def opened(
     ------
     InputError
     """
-    what = f"{what}, is cut off or damaged"
-    with reading(path, what):
+    with reading(path, f"{what}, is cut off or damaged"):
         file = library()
-    try:
-        with reading(path, what):
+        try:
             return look(file)
-    except BaseException:
-        file.close()
-        raise
+        except BaseException:
+            file.close()
+            raise
 
 
-def is_outage(error: BaseException, path: Location) -> bool:
+def _one_line(error: BaseException, limit: int = 160) -> str:
+    """What an exception says, on one line of at most ``limit`` characters."""
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    text = scrubbed(" ".join(str(error).split())) or type(error).__name__
+    if isinstance(error, KeyError):
+        text = f"{text} is missing"
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _is_outage(error: BaseException, path: Location) -> bool:
     """Whether the place failed and not the file: then no other part of it would be read either.
 
     Decoders say that data are damaged by errors of their own, or by an OSError without a number.
@@ -154,51 +125,3 @@ def is_outage(error: BaseException, path: Location) -> bool:
     package = type(error).__module__.partition(".")[0]
     plain = package == "builtins" and isinstance(error, OSError)
     return remote and (plain or package in STORAGE_PACKAGES)
-
-
-def whole_limit_bytes() -> int:
-    """The most that may be decoded at once: 8 GB, or half of the memory that there is.
-
-    That is the machine's, or what this process may take (``--max-memory``, ``ulimit -d``).
-    """
-    known = [2 * WHOLE_LIMIT_BYTES]
-    with suppress(AttributeError, OSError, ValueError):
-        known.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    with suppress(ImportError, OSError):
-        import resource
-
-        known.append(resource.getrlimit(resource.RLIMIT_DATA)[0])
-    return min(limit for limit in known if limit > 0) // 2
-
-
-def check_whole(path: Location, *, pixels: int, n_bytes: int, what: str) -> list[str]:
-    """Refuse to decode at once what does not fit.
-
-    Parameters
-    ----------
-    path : Location
-        The file; its name starts the message.
-    pixels, n_bytes : int
-        Declared size of what must be decoded in one piece.
-    what : str
-        The piece, such as ``"the image"`` or ``"one strip"``.
-
-    Returns
-    -------
-    list of str
-        A note of what it costs, where that is much.
-
-    Raises
-    ------
-    InputError
-    """
-    limit = whole_limit_bytes()
-    if pixels > WHOLE_LIMIT_PX or n_bytes > limit:
-        raise InputError(
-            f"{path.name}: {what} can only be decoded whole and claims {pixels:,} px "
-            f"({n_bytes / 1e9:,.1f} GB), more than the {limit / 1e9:.1f} GB that may be used; "
-            "convert the file to a tiled TIFF"
-        )
-    if n_bytes < WHOLE_SAID_BYTES:
-        return []
-    return [f"decoded whole: {n_bytes / 1e9:.1f} GB of memory while it is open"]

@@ -1,4 +1,4 @@
-"""The little of OME-XML that a count needs: names, colours and pixel sizes."""
+"""The little of OME-XML that a count needs: names, pixel sizes, files of a set."""
 
 from __future__ import annotations
 
@@ -31,6 +31,15 @@ class OmeImage:
     samples: tuple[int, ...]
     pixel_size: PixelSize
 
+    @property
+    def sample_names(self) -> list[str | None]:
+        """A name for each sample of each channel."""
+        names: list[str | None] = []
+        for name, count in zip(self.channels, self.samples, strict=True):
+            several = [f"{name or 'sample'} {i + 1}" for i in range(count)]
+            names += [name] if count == 1 else several
+        return names
+
 
 NO_IMAGE = OmeImage((), (), NO_SIZE)
 
@@ -57,7 +66,7 @@ def read_xml(name: str, xml: str | bytes) -> Element | None:
 
 def file_names(root: Element) -> set[str]:
     """The files of a set, as its document names them."""
-    return {name for e in root.iter() if _tag(e) == "UUID" and (name := e.get("FileName"))}
+    return {name for uuid in _all(root, "UUID") if (name := uuid.get("FileName"))}
 
 
 def check_claims(name: str, root: Element, pages: int) -> None:
@@ -74,19 +83,12 @@ def check_claims(name: str, root: Element, pages: int) -> None:
     ------
     InputError
     """
-    claimed = (
-        sum(count)
-        for count in (
-            [
-                math.prod(_whole(e, f"Size{axis}", 1) for axis in "ZCT")
-                for e in _all(root, "Pixels")
-            ],
-            [_planes(e, pages) for e in _all(root, "TiffData")],
-            [_labels(e) for e in root.iter() if e.tag[:-1].endswith("Along")],
-        )
-    )
-    check_count(name, "planes", max(claimed), MAX_PLANES)
-    samples = (_whole(e, "SamplesPerPixel", 1) for e in _all(root, "Channel"))
+    sizes = (math.prod(_whole(one, f"Size{axis}", 1) for axis in "ZCT")
+             for one in _all(root, "Pixels"))  # fmt: skip
+    listed = (_planes(one, pages) for one in _all(root, "TiffData"))
+    labels = (_labels(one) for one in root.iter() if one.tag[:-1].endswith("Along"))
+    check_count(name, "planes", max(sum(sizes), sum(listed), sum(labels)), MAX_PLANES)
+    samples = (_whole(one, "SamplesPerPixel", 1) for one in _all(root, "Channel"))
     check_count(name, "samples a pixel", max(samples, default=1), MAX_CHANNELS)
 
 
@@ -110,37 +112,22 @@ def _labels(along: Element) -> int:
 
 
 def parse_ome(root: Element | None, image: int) -> OmeImage:
-    """Read one image's entry; a document that cannot be read says nothing.
-
-    Parameters
-    ----------
-    root : Element or None
-        Of the whole document.
-    image : int
-        Number of the Image element.
-    """
-    if root is None:
-        return NO_IMAGE
-    images = [element for element in root if _tag(element) == "Image"]
+    """The entry of one image, by the number of its element; nothing of what cannot be read."""
+    images = [] if root is None else [element for element in root if _tag(element) == "Image"]
     if not 0 <= image < len(images):
         return NO_IMAGE
     pixels = next((child for child in images[image] if _tag(child) == "Pixels"), None)
     if pixels is None:
         return NO_IMAGE
     channels = [child for child in pixels if _tag(child) == "Channel"]
-    samples = tuple(_count(channel.get("SamplesPerPixel")) for channel in channels)
-    size = from_scale(
-        pixels.get("PhysicalSizeY"),
-        pixels.get("PhysicalSizeX"),
-        (pixels.get("PhysicalSizeYUnit", "µm"), pixels.get("PhysicalSizeXUnit", "µm")),
-        "OME-XML",
+    samples = [channel.get("SamplesPerPixel") or "" for channel in channels]
+    units = pixels.get("PhysicalSizeYUnit", "µm"), pixels.get("PhysicalSizeXUnit", "µm")
+    return OmeImage(
+        tuple(channel.get("Name") for channel in channels),
+        tuple(int(text) if text.isdecimal() else 1 for text in samples),
+        from_scale(pixels.get("PhysicalSizeY"), pixels.get("PhysicalSizeX"), units, "OME-XML"),
     )
-    return OmeImage(tuple(channel.get("Name") for channel in channels), samples, size)
 
 
 def _tag(element: Element) -> str:
     return element.tag.rpartition("}")[2]
-
-
-def _count(text: str | None) -> int:
-    return int(text) if text and text.isdecimal() else 1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Mapping
 from functools import partial
 
 import numpy as np
@@ -15,9 +14,8 @@ from cellseg.geometry import Box
 from cellseg.slide import _pixelsize as sizes
 from cellseg.slide._content import Content, Request, choose_planes, choose_series
 from cellseg.slide._guard import reading
-from cellseg.slide._raster import ChunkCache, Pixels
-from cellseg.slide._window import CHUNK_PX, Place, WindowRaster
-from cellseg.slide.limits import check_count
+from cellseg.slide._raster import WINDOW_PX, ChunkCache, Pixels, Raster, Source, chunked
+from cellseg.slide.limits import check_count, check_plane
 from cellseg.storage import Location
 
 _VENDORS = {
@@ -48,14 +46,6 @@ def _check_claims(path: Location) -> None:
         for number in _COUNTS.findall(_start(index)):
             if not 0 <= (claimed := int(number[:12])) <= _MOST:
                 raise ValueError(f"{index.name} claims {claimed:,} levels or files")
-
-
-def _tile_size(path: Location, said: Mapping[str, str], level: int) -> tuple[int, int]:
-    """Height and width of what OpenSlide decodes at once: it asks for memory for all of it."""
-    sides = (f"openslide.level[{level}].tile-{side}" for side in ("height", "width"))
-    height, width = (int(said.get(side, CHUNK_PX)) for side in sides)
-    check_count(path.name, "pixels in a tile", height * width, _MOST_TILE_PX)
-    return height, width
 
 
 def _start(path: Location) -> bytes:
@@ -103,18 +93,9 @@ def open_content(path: Location, request: Request) -> Content:
         planes = choose_planes(path.name, request, 1, 1)
         _check_claims(path)
         handle, cache = _Handle(path), ChunkCache()
-        slide = handle.slide
-        said = slide.properties
-        levels = tuple(
-            WindowRaster(
-                Place(path, level, cache),
-                (height, width, 3),
-                np.dtype(np.uint8),
-                partial(handle.read, level),
-                _tile_size(path, said, level),
-            )
-            for level, (width, height) in enumerate(slide.level_dimensions)
-        )
+        said = handle.slide.properties
+        count = handle.slide.level_count
+        levels = tuple(_raster(handle, Source(path, level, cache)) for level in range(count))
 
     def close() -> None:
         cache.clear()
@@ -131,3 +112,15 @@ def open_content(path: Location, request: Request) -> Content:
         notes=planes.notes,
         close=close,
     )
+
+
+def _raster(handle: _Handle, source: Source) -> Raster:
+    """One level, in the tiles that OpenSlide decodes at once: it asks for memory for all of one."""
+    name, said = source.path.name, handle.slide.properties
+    sides = (f"openslide.level[{source.level}].tile-{side}" for side in ("height", "width"))
+    tile_height, tile_width = (int(said.get(side, WINDOW_PX)) for side in sides)
+    check_count(name, "pixels in a tile", tile_height * tile_width, _MOST_TILE_PX)
+    width, height = handle.slide.level_dimensions[source.level]
+    check_plane(name, height, width, (tile_height, tile_width))
+    shape, grid = (height, width, 3), (tile_height, tile_width)
+    return chunked(source, shape, np.dtype(np.uint8), partial(handle.read, source.level), grid=grid)

@@ -8,8 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cellseg.errors import Notice
+
 SMALLEST_UM, LARGEST_UM = 0.02, 20.0
-"""Outside of these a pixel size is none of a microscope (µm per px)."""
+"""µm per px between which a microscope's pixel sizes lie."""
 
 UNEQUAL = 0.01
 """By how much the two sides of a pixel may differ."""
@@ -51,6 +53,11 @@ class PixelSize:
 NO_SIZE = PixelSize(None, "none")
 
 
+def _refused(size: str, source: str, why: str) -> PixelSize:
+    note = Notice(f"pixel size unknown: {size} (from {source}) {why}", hint="mpp")
+    return PixelSize(None, "none", (note,))
+
+
 def micrometres(unit: object) -> float | None:
     """How many µm a unit is, or None for units that are no length (``pixel``)."""
     text = str(unit).strip().strip("\x00")
@@ -73,15 +80,9 @@ def judged(x_um: float, y_um: float, source: str) -> PixelSize:
     if not all(SMALLEST_UM <= side <= LARGEST_UM for side in (x_um, y_um)):
         dpi = 25400 / x_um
         print_like = f", {dpi:.0f} dpi" if 50 <= dpi <= 1300 else ""
-        return PixelSize(None, "none", (
-            f"pixel size: {x_um:.4g} µm per px{print_like} (from {source}) is no "
-            "microscope's; pass --mpp if you know it",
-        ))  # fmt: skip
+        return _refused(f"{x_um:.4g} µm per px{print_like}", source, "is no microscope's")
     if abs(x_um - y_um) > UNEQUAL * max(x_um, y_um):
-        return PixelSize(None, "none", (
-            f"pixel size: {x_um:.4g} × {y_um:.4g} µm per px (from {source}) are not "
-            "square; pass --mpp if you know it",
-        ))  # fmt: skip
+        return _refused(f"{x_um:.4g} × {y_um:.4g} µm per px", source, "is not square")
     return PixelSize((x_um + y_um) / 2 if x_um != y_um else x_um, source)
 
 
@@ -97,25 +98,25 @@ def from_tags(
     x: object, y: object, unit: object, source: str = "TIFF resolution tags"
 ) -> PixelSize:
     """From XResolution, YResolution and ResolutionUnit (2: inch, 3: cm); no unit, no size."""
-    side_um = {2: 25400.0, 3: 10000.0}.get(_integer(unit))
+    side_um = {2: 25400.0, 3: 10000.0}.get(int(_number(unit) or 0))
+    per_x = _number(x)
+    if side_um == 25400.0 and any(abs((per_x or 0) - dpi) < 0.5 for dpi in _PRINT_DPI):
+        return _refused(f"{per_x:.0f} dpi", source, "is a scanner's or a printer's resolution")
+    return _from_density(x, y, side_um, source)
+
+
+def _from_density(x: object, y: object, side_um: float | None, source: str) -> PixelSize:
+    """From pixels per length of ``side_um``, if that is known."""
     per_x, per_y = _number(x), _number(y)
     if side_um is None or not per_x or not per_y:
         return NO_SIZE
-    if side_um == 25400.0 and any(abs(per_x - dpi) < 0.5 for dpi in _PRINT_DPI):
-        return PixelSize(None, "none", (
-            f"pixel size: {per_x:.0f} dpi (from {source}) is a scanner's or a printer's "
-            "resolution; pass --mpp if you know it",
-        ))  # fmt: skip
     return judged(side_um / per_x, side_um / per_y, source)
 
 
 def from_aperio(description: str) -> PixelSize:
     """From ``MPP = 0.499`` in an Aperio ImageDescription."""
     found = re.search(r"\bMPP\s*=\s*([0-9]+(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?)", description)
-    if found is None:
-        return NO_SIZE
-    side = float(found.group(1))
-    return judged(side, side, "Aperio tag")
+    return judged(float(found[1]), float(found[1]), "Aperio tag") if found else NO_SIZE
 
 
 def from_philips(xml: str) -> PixelSize:
@@ -129,11 +130,7 @@ def from_philips(xml: str) -> PixelSize:
 
 def from_imagej(metadata: Mapping[str, Any], x: object, y: object) -> PixelSize:
     """From ImageJ's ``unit`` and the resolution tags, which then are px per that unit."""
-    side_um = micrometres(metadata.get("unit", ""))
-    per_x, per_y = _number(x), _number(y)
-    if side_um is None or not per_x or not per_y:
-        return NO_SIZE
-    return judged(side_um / per_x, side_um / per_y, "ImageJ calibration")
+    return _from_density(x, y, micrometres(metadata.get("unit", "")), "ImageJ calibration")
 
 
 def from_scale(y: object, x: object, units: tuple[object, object], source: str) -> PixelSize:
@@ -145,29 +142,15 @@ def from_scale(y: object, x: object, units: tuple[object, object], source: str) 
     if um_y is None or um_x is None:
         if side_y == side_x == 1.0:
             return NO_SIZE
-        return PixelSize(None, "none", (
-            f"pixel size: {side_x:.4g} (from {source}) has no unit of length; "
-            "pass --mpp if you know it",
-        ))  # fmt: skip
+        return _refused(f"{side_x:.4g}", source, "has no unit of length")
     return judged(side_x * um_x, side_y * um_y, source)
-
-
-def _integer(value: object) -> int:
-    try:
-        return int(value)  # type: ignore[call-overload,no-any-return]
-    except (TypeError, ValueError):
-        return 0
 
 
 def _number(value: object) -> float | None:
     """A positive finite number from a number, a numeric string or a rational, or None."""
     try:
-        if isinstance(value, tuple):
-            if len(value) < 2 or not float(value[1]):
-                return None
-            number = float(value[0]) / float(value[1])
-        else:
-            number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
+        top, bottom = value[:2] if isinstance(value, tuple) else (value, 1)
+        number = float(top) / float(bottom)
+    except (TypeError, ValueError, ArithmeticError):
         return None
     return number if math.isfinite(number) and number > 0 else None

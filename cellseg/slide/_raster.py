@@ -1,48 +1,34 @@
 """Rasters: rectangles of one level of one plane, and what is built from them.
 
 A raster hands out any box of itself as (h, w, bands) in native pixels. Rasters are stacked
-(bands from several pages), projected (along z), turned (orientation) and recoloured by
-wrapping one another; only the innermost ones decode.
+(bands from several pages), projected (along z), turned (orientation) and recoloured; only the
+innermost ones decode, a chunk at a time.
 """
 
 from __future__ import annotations
 
 import threading
-from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cellseg.errors import RegionError
 from cellseg.geometry import Box
-from cellseg.slide._rounding import round_to
+from cellseg.slide._guard import reading
+from cellseg.storage import Location
 
 Pixels = NDArray[Any]
+Recolour = Callable[[Pixels], Pixels]
 
 CACHE_BYTES = 128_000_000
 """Decoded chunks that a slide keeps, so that neighbouring tiles do not decode them again."""
 
-
-class Raster(Protocol):
-    """One level of one plane.
-
-    Attributes
-    ----------
-    chunk : tuple of int
-        (height, width) of what is decoded at once.
-    """
-
-    height: int
-    width: int
-    bands: int
-    dtype: np.dtype[Any]
-    chunk: tuple[int, int]
-
-    def region(self, box: Box, bands: Sequence[int]) -> Pixels:
-        """Pixels of a box inside the raster, (h, w, len(bands))."""
-        ...
+WINDOW_PX = 512
+"""Side of the chunks that are read where a file does not say how it is cut."""
 
 
 class ChunkCache:
@@ -109,152 +95,153 @@ class ChunkCache:
                 self._bytes -= gone.nbytes
 
 
-class ChunkedRaster(ABC):
-    """A raster that decodes chunks of a regular grid.
+@dataclass(frozen=True, eq=False)
+class Raster:
+    """One level of one plane.
+
+    Attributes
+    ----------
+    chunk : tuple of int
+        (height, width) of what is decoded at once.
+    region : callable
+        From a box inside the raster and numbers of bands to pixels, (h, w, len(bands)).
+    """
+
+    height: int
+    width: int
+    bands: int
+    dtype: np.dtype[Any]
+    chunk: tuple[int, int]
+    region: Callable[[Box, Sequence[int]], Pixels]
+
+
+@dataclass(frozen=True)
+class Source:
+    """The file and the pyramid level that a raster decodes, and where it keeps its chunks."""
+
+    path: Location
+    level: int
+    cache: ChunkCache
+
+
+def chunked(
+    source: Source,
+    shape: tuple[int, int, int],
+    dtype: np.dtype[Any],
+    decode: Callable[[Box], Pixels],
+    *,
+    grid: tuple[int, int] = (WINDOW_PX, WINDOW_PX),
+    what: str = "window",
+    pin: bool = False,
+) -> Raster:
+    """A raster that is decoded in chunks of a regular grid.
 
     Parameters
     ----------
     shape : tuple of int
         (height, width, bands).
-    chunk : tuple of int
-        (height, width) of a chunk; chunks at the far edges may be cut.
+    decode : callable
+        From a chunk's box, cut at the raster's edges, to at least its pixels, (h, w, bands).
+        What it raises, for a damaged tile for instance, belongs to that chunk alone.
+    grid : tuple of int
+        (height, width) of a chunk.
+    what : str
+        What a chunk is called in messages.
     pin : bool
         Whether a decoded chunk is kept for good (files that can only be decoded whole).
     """
+    height, width, bands = shape
+    raster = object()
 
-    def __init__(
-        self,
-        shape: tuple[int, int, int],
-        dtype: np.dtype[Any],
-        chunk: tuple[int, int],
-        *,
-        cache: ChunkCache,
-        pin: bool = False,
-    ) -> None:
-        self.height, self.width, self.bands = shape
-        self.dtype = dtype
-        self.chunk = (min(chunk[0], self.height), min(chunk[1], self.width))
-        self._grid = chunk
-        self._cache = cache
-        self._pin = pin
-        self._key = object()
+    def chunk(box: Box) -> Pixels:
+        at = f"the {what} at y {box.y0}, x {box.x0} of level {source.level} does not decode"
+        with reading(source.path, at, kind=RegionError):
+            pixels = decode(box)
+            short = pixels.shape[0] < box.height or pixels.shape[1] < box.width
+            if short or pixels.shape[2:] != (bands,):
+                raise ValueError(f"expected {(*box.shape, bands)}, decoded {pixels.shape}")
+            return np.ascontiguousarray(pixels, dtype)
 
-    @abstractmethod
-    def decode(self, row: int, column: int) -> Pixels:
-        """One chunk, (h, w, bands); at least the part that lies inside the raster."""
-
-    def region(self, box: Box, bands: Sequence[int]) -> Pixels:
-        """Pixels of a box inside the raster, (h, w, len(bands))."""
-        out = np.empty((box.height, box.width, len(bands)), self.dtype)
-        if out.size == 0:
-            return out
-        everything = tuple(bands) == tuple(range(self.bands))
-        height, width = self._grid
-        for row, column in box.chunks(height, width):
-            chunk = Box(0, 0, height, width).shifted(row * height, column * width)
-            part = chunk.intersection(box)
-            piece = self._cached(row, column)[part.inside(chunk)]
-            out[part.inside(box)] = piece if everything else piece[:, :, list(bands)]
+    def region(box: Box, wanted: Sequence[int]) -> Pixels:
+        out = np.empty((*box.shape, len(wanted)), dtype)
+        everything = tuple(wanted) == tuple(range(bands))
+        for row, column in box.chunks(*grid) if out.size else ():
+            y, x = row * grid[0], column * grid[1]
+            whole = Box(y, x, min(y + grid[0], height), min(x + grid[1], width))
+            part = whole.intersection(box)
+            pixels = source.cache.get((raster, row, column), lambda: chunk(whole), pin=pin)  # noqa: B023
+            piece = pixels[part.inside(whole)]
+            out[part.inside(box)] = piece if everything else piece[:, :, list(wanted)]
         return out
 
-    def _cached(self, row: int, column: int) -> Pixels:
-        key = (self._key, row, column)
-        return self._cache.get(key, lambda: self.decode(row, column), pin=self._pin)
-
-
-class StackedRaster:
-    """Bands of several rasters of one size, one after another."""
-
-    def __init__(self, rasters: Sequence[Raster]) -> None:
-        first = rasters[0]
-        self.height, self.width = first.height, first.width
-        self.dtype, self.chunk = first.dtype, first.chunk
-        self._bands = [(raster, band) for raster in rasters for band in range(raster.bands)]
-        self.bands = len(self._bands)
-
-    def region(self, box: Box, bands: Sequence[int]) -> Pixels:
-        """Pixels of a box inside the raster, (h, w, len(bands))."""
-        wanted: list[tuple[Raster, list[int], list[int]]] = []
-        for place, number in enumerate(bands):
-            raster, band = self._bands[number]
-            if wanted and wanted[-1][0] is raster:
-                wanted[-1][1].append(band)
-                wanted[-1][2].append(place)
-            else:
-                wanted.append((raster, [band], [place]))
-        if len(wanted) == 1:
-            return wanted[0][0].region(box, wanted[0][1])
-        out = np.empty((box.height, box.width, len(bands)), self.dtype)
-        for raster, inner, places in wanted:
-            out[:, :, places] = raster.region(box, inner)
-        return out
+    size = min(grid[0], height), min(grid[1], width)
+    return Raster(height, width, bands, dtype, size, region)
 
 
 def stacked(rasters: Sequence[Raster]) -> Raster:
-    """Rasters of one size as one."""
-    return rasters[0] if len(rasters) == 1 else StackedRaster(rasters)
+    """Bands of several rasters of one size, one after another."""
+    if len(rasters) == 1:
+        return rasters[0]
+    owners = [(raster, band) for raster in rasters for band in range(raster.bands)]
+
+    def region(box: Box, bands: Sequence[int]) -> Pixels:
+        wanted: dict[Raster, list[int]] = {}
+        for place, band in enumerate(bands):
+            wanted.setdefault(owners[band][0], []).append(place)
+        if len(wanted) == 1:
+            return owners[bands[0]][0].region(box, [owners[band][1] for band in bands])
+        out = np.empty((*box.shape, len(bands)), rasters[0].dtype)
+        for raster, places in wanted.items():
+            out[:, :, places] = raster.region(box, [owners[bands[place]][1] for place in places])
+        return out
+
+    return replace(rasters[0], bands=len(owners), region=region)
 
 
-class ProjectedRaster:
-    """The maximum or the mean of several planes of one size."""
+def projected(planes: Sequence[Raster], how: Literal["max", "mean"]) -> Raster:
+    """The maximum or the rounded mean of several planes of one size."""
 
-    def __init__(self, planes: Sequence[Raster], how: Literal["max", "mean"]) -> None:
-        first = planes[0]
-        self.height, self.width, self.bands = first.height, first.width, first.bands
-        self.dtype, self.chunk = first.dtype, first.chunk
-        self._planes, self._how = planes, how
+    def region(box: Box, bands: Sequence[int]) -> Pixels:
+        total = planes[0].region(box, bands)
+        if how == "mean":
+            total = total.astype(np.float64)
+        for plane in planes[1:]:
+            (np.maximum if how == "max" else np.add)(total, plane.region(box, bands), out=total)
+        return total if how == "max" else round_to(total / len(planes), planes[0].dtype)
 
-    def region(self, box: Box, bands: Sequence[int]) -> Pixels:
-        """Pixels of a box inside the raster, (h, w, len(bands)); means are rounded."""
-        if self._how == "max":
-            highest = self._planes[0].region(box, bands)
-            for plane in self._planes[1:]:
-                np.maximum(highest, plane.region(box, bands), out=highest)
-            return highest
-        total = np.zeros((box.height, box.width, len(bands)), np.float64)
-        for plane in self._planes:
-            total += plane.region(box, bands)
-        total /= len(self._planes)
-        return round_to(total, self.dtype)
+    return replace(planes[0], region=region)
 
 
-class TurnedRaster:
-    """A raster stored in another orientation than it is meant to be seen.
+def turned(inner: Raster, orientation: int) -> Raster:
+    """A raster stored in another orientation (TIFF's or EXIF's number) than it is to be seen."""
+    swap = orientation >= 5
+    flip_y, flip_x = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    size, chunk = (inner.height, inner.width), inner.chunk
+    height, width = size[::-1] if swap else size
 
-    Parameters
-    ----------
-    orientation : int
-        TIFF or EXIF orientation, 2 to 8.
-    """
-
-    def __init__(self, inner: Raster, orientation: int) -> None:
-        self._inner = inner
-        self._swap = orientation >= 5
-        self._flip_y = orientation in (3, 4, 7, 8)
-        self._flip_x = orientation in (2, 3, 6, 7)
-        size, chunk = (inner.height, inner.width), inner.chunk
-        self.height, self.width = size[::-1] if self._swap else size
-        self.chunk = (chunk[1], chunk[0]) if self._swap else chunk
-        self.dtype, self.bands = inner.dtype, inner.bands
-
-    def region(self, box: Box, bands: Sequence[int]) -> Pixels:
-        """Pixels of a box inside the turned raster, (h, w, len(bands))."""
-        y0, y1 = box.y0, box.y1
-        x0, x1 = box.x0, box.x1
-        if self._flip_y:
-            y0, y1 = self.height - y1, self.height - y0
-        if self._flip_x:
-            x0, x1 = self.width - x1, self.width - x0
-        stored = Box(x0, y0, x1, y1) if self._swap else Box(y0, x0, y1, x1)
-        pixels = self._inner.region(stored, bands)
-        if self._swap:
+    def region(box: Box, bands: Sequence[int]) -> Pixels:
+        y0, x0, y1, x1 = box.corners
+        if flip_y:
+            y0, y1 = height - y1, height - y0
+        if flip_x:
+            x0, x1 = width - x1, width - x0
+        pixels = inner.region(Box(x0, y0, x1, y1) if swap else Box(y0, x0, y1, x1), bands)
+        if swap:
             pixels = pixels.swapaxes(0, 1)
-        return np.ascontiguousarray(
-            pixels[:: -1 if self._flip_y else 1, :: -1 if self._flip_x else 1]
-        )
+        return np.ascontiguousarray(pixels[:: -1 if flip_y else 1, :: -1 if flip_x else 1])
+
+    chunk = chunk[::-1] if swap else chunk
+    return replace(inner, height=height, width=width, chunk=chunk, region=region)
 
 
-class RecolouredRaster:
+def recoloured(
+    inner: Raster,
+    samples: tuple[int, ...],
+    recolour: Recolour | None,
+    *,
+    bands: int,
+    dtype: np.dtype[Any],
+) -> Raster:
     """Samples turned into the bands that a reader wants: palettes, CMYK, inverted grey.
 
     Parameters
@@ -262,27 +249,27 @@ class RecolouredRaster:
     samples : tuple of int
         The inner bands that are read.
     recolour : callable, optional
-        From (h, w, len(samples)) to (h, w, bands); absent when samples are bands already.
+        From (h, w, len(samples)) to (h, w, bands); None when samples are bands already.
     """
+    if recolour is None and samples == tuple(range(inner.bands)):
+        return inner
 
-    def __init__(
-        self,
-        inner: Raster,
-        samples: tuple[int, ...],
-        recolour: Callable[[Pixels], Pixels] | None,
-        *,
-        bands: int,
-        dtype: np.dtype[Any],
-    ) -> None:
-        self.height, self.width, self.chunk = inner.height, inner.width, inner.chunk
-        self.bands, self.dtype = bands, dtype
-        self._inner, self._samples, self._recolour = inner, samples, recolour
+    def region(box: Box, wanted: Sequence[int]) -> Pixels:
+        if recolour is None:
+            return inner.region(box, [samples[band] for band in wanted])
+        return recolour(inner.region(box, samples))[:, :, list(wanted)]
 
-    def region(self, box: Box, bands: Sequence[int]) -> Pixels:
-        """Pixels of a box inside the raster, (h, w, len(bands))."""
-        if self._recolour is None:
-            return self._inner.region(box, [self._samples[band] for band in bands])
-        pixels = self._recolour(self._inner.region(box, self._samples))
-        if tuple(bands) == tuple(range(self.bands)):
-            return pixels
-        return pixels[:, :, list(bands)]
+    return replace(inner, bands=bands, dtype=dtype, region=region)
+
+
+def round_to(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Floats in another dtype: rounded and clipped for integers, as they are for floats."""
+    if dtype.kind == "f":
+        return values.astype(dtype, copy=False)
+    limits = np.iinfo(dtype)
+    rounded: NDArray[Any] = np.clip(np.rint(values), limits.min, limits.max)
+    if dtype.itemsize < 8:
+        return rounded.astype(dtype)
+    # 2**63 - 1 is no float: what reaches it would wrap around.
+    top = rounded >= float(limits.max)
+    return np.where(top, limits.max, np.where(top, 0, rounded).astype(dtype))

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.slide._raster import Pixels
-from cellseg.slide._rounding import round_to
+from cellseg.slide._raster import Pixels, round_to
 
 _SNAP = 1e-7
 """Positions this close to a pixel's edge lie on it (px)."""

@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.errors import InputError, RegionError, SettingsError
+from cellseg.errors import InputError, Notice, RegionError, SettingsError
 from cellseg.geometry import Box
-from cellseg.slide._content import Content, Request
+from cellseg.slide._content import Content, Request, ZChoice
 from cellseg.slide._guard import reading
 from cellseg.slide._pixelsize import PixelSize
-from cellseg.slide._pyramid import cells, check_downsample, halves, pyramid
 from cellseg.slide._raster import Raster
 from cellseg.slide._resample import Taps, resample, taps
 from cellseg.slide.formats import recognised, slide_name
@@ -87,14 +86,14 @@ class Slide:
     def __init__(
         self, path: Location, content: Content, mpp: float | None = None, *, series: int = 0
     ) -> None:
-        size = content.pixel_size if mpp is None else PixelSize(mpp, "--mpp")
+        size = content.pixel_size if mpp is None else PixelSize(mpp, "given")
         self.path = path
         self.name = slide_name(path)
         self.format = content.format
         self._content = content
         self._closed = False
         self._overview: tuple[float, NDArray[Any]] | None = None
-        self._rasters, self._scales = pyramid(content.levels)
+        self._rasters, self._scales = _pyramid(content.levels)
         base = self._rasters[0]
         self.height, self.width = base.height, base.width
         self.dtype: np.dtype[Any] = base.dtype
@@ -125,8 +124,9 @@ class Slide:
 
     def lattice_shape(self, downsample: float) -> tuple[int, int]:
         """(height, width) of the lattice with ``downsample`` level-0 px per lattice px."""
-        check_downsample(downsample)
-        return cells(self.height, downsample), cells(self.width, downsample)
+        if not (math.isfinite(downsample) and downsample > 0):
+            raise SettingsError(f"expected a downsample above 0, got {downsample}")
+        return _lattice_px(self.height, downsample), _lattice_px(self.width, downsample)
 
     def read(
         self, box: Box, *, downsample: float = 1.0, channels: Sequence[int] | None = None
@@ -208,16 +208,15 @@ class Slide:
         """What can be read; the rest in the median of each channel."""
         out = np.zeros((*whole.shape, len(self.channels)), self.dtype)
         good = np.zeros(whole.shape, dtype=bool)
-        parts = list(halves(whole, whole))
+        parts = list(_halves(whole, whole))
         while parts:
             part = parts.pop()
-            place = (slice(part.y0, part.y1), slice(part.x0, part.x1))
             try:
-                out[place] = self.read(part, downsample=downsample)
-                good[place] = True
+                out[part.pixels] = self.read(part, downsample=downsample)
+                good[part.pixels] = True
             except RegionError:
                 if max(part.shape) > _LEAST_PX:
-                    parts += halves(part, part)
+                    parts += _halves(part, part)
         if not good.any():
             raise error
         out[~good] = np.median(out[good], axis=0).astype(self.dtype)
@@ -273,7 +272,7 @@ class Slide:
         source = Box(rows.start, columns.start, rows.stop, columns.stop)
         pixel_bytes = len(bands) * self.dtype.itemsize
         if source.area > min(_SOURCE_PX, _SOURCE_BYTES // pixel_bytes) and box.area > 1:
-            for part in halves(box, source):
+            for part in _halves(box, source):
                 self._fill(out[part.inside(box)], part, downsample, bands)
             return
         out[...] = _resampled(raster, source, (rows, columns), bands)
@@ -285,14 +284,11 @@ def _resampled(
     return resample(raster.region(source, bands), (source.y0, source.x0), *steps)
 
 
-ZOption = int | Literal["max", "mean"] | None
-
-
 def open_slide(
     path: str | Location,
     *,
     mpp: float | None = None,
-    z: ZOption = None,
+    z: ZChoice = None,
     t: int | None = None,
     series: int = 0,
 ) -> Slide:
@@ -330,4 +326,52 @@ def open_slide(
 def _series_note(content: Content, series: int) -> tuple[str, ...]:
     if content.n_images < 2 or series:
         return ()
-    return (f"the first of {content.n_images} images is read; --series N takes another, from 0",)
+    return (Notice(f"the first of {content.n_images} images is read", hint="series"),)
+
+
+def _halves(box: Box, source: Box) -> tuple[Box, Box]:
+    """Cut across rows while the source is tall: files are stored in rows of chunks."""
+    if box.height > 1 and (source.height >= source.width // 4 or box.width == 1):
+        middle = (box.y0 + box.y1) // 2
+        return Box(box.y0, box.x0, middle, box.x1), Box(middle, box.x0, box.y1, box.x1)
+    middle = (box.x0 + box.x1) // 2
+    return Box(box.y0, box.x0, box.y1, middle), Box(box.y0, middle, box.y1, box.x1)
+
+
+def _pyramid(rasters: Sequence[Raster]) -> tuple[list[Raster], list[tuple[float, float]]]:
+    """Levels from fine to coarse with their scales; those that are no reduction are left out."""
+    base = rasters[0]
+    kept, scales = [base], [(1.0, 1.0)]
+    for raster in rasters[1:]:
+        if raster.bands != base.bands or raster.dtype != base.dtype:
+            continue
+        scale = _scale(base, raster)
+        if scale[0] > scales[-1][0] and scale[1] > scales[-1][1]:
+            kept.append(raster)
+            scales.append(scale)
+    return kept, scales
+
+
+def _scale(base: Raster, level: Raster) -> tuple[float, float]:
+    """Level-0 px per px of a level, (y, x).
+
+    Writers round a level's size, so a ratio of 2.0007 means 2: the next power of two or whole
+    number that explains both sizes is taken, and the ratios themselves otherwise.
+    """
+    ratio_y, ratio_x = base.height / level.height, base.width / level.width
+    mean = (ratio_y * ratio_x) ** 0.5
+    power = 2.0 ** round(math.log2(mean)) if mean > 0 else 1.0
+    for whole in (power, float(round(ratio_y)), float(round(ratio_x)), float(round(mean))):
+        if whole >= 1 and all(
+            size in (math.floor(full / whole), math.ceil(full / whole))
+            for size, full in ((level.height, base.height), (level.width, base.width))
+        ):
+            return whole, whole
+    return ratio_y, ratio_x
+
+
+def _lattice_px(size: int, downsample: float) -> int:
+    """How many lattice px cover ``size`` level-0 px."""
+    exact = size / downsample
+    nearest = round(exact)
+    return max(1, nearest if abs(exact - nearest) < 1e-6 else math.ceil(exact))

@@ -1,63 +1,189 @@
-"""An open TIFF, and whether its pixels can be had at all before the first is asked for."""
+"""What a TIFF claims, checked before lists are made, files opened or pixels decoded for it."""
 
 from __future__ import annotations
 
-import threading
-from dataclasses import dataclass
+import math
+import stat
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import Element
 
 import numpy as np
 import tifffile
 
 from cellseg.errors import InputError
-from cellseg.slide._colour import Colour
 from cellseg.slide._content import Planes
-from cellseg.slide._guard import check_whole
-from cellseg.slide._raster import ChunkCache
+from cellseg.slide._ome import check_claims, file_names, read_xml
 from cellseg.slide._tifflayout import Layout
-from cellseg.slide._tiffpages import LARGE_CHUNK_BYTES, missing_segments
-from cellseg.slide._tifftags import compression
-from cellseg.slide.limits import MAX_REUSE, check_count
+from cellseg.slide._tiffpages import LARGE_CHUNK_BYTES
+from cellseg.slide.limits import (
+    MAX_AXES,
+    MAX_LEVELS,
+    MAX_METADATA_BYTES,
+    MAX_PLANES,
+    MAX_REUSE,
+    check_count,
+    check_plane,
+    check_whole,
+)
 from cellseg.storage import Location
 
 _CUT = "cut off: its pixel data reach beyond the end of the file; copy it again"
+_PAGES = 100
+"""That are asked for their levels: a slide's come first."""
 
 
-@dataclass(frozen=True)
-class OpenTiff:
-    """An open file and what is read of it."""
+def check_metadata(path: Location, tif: tifffile.TiffFile) -> tuple[Element | None, list[str]]:
+    """Refuse claims that no file keeps; from then on tifffile may make series.
 
-    path: Location
-    tif: tifffile.TiffFile
-    series: Any
-    layout: Layout
-    colour: Colour
-    planes: Planes
-    lock: threading.RLock
-    cache: ChunkCache
+    Of a set only files beside this one are read: a file's content never leads out of its folder.
 
-    @property
-    def key(self) -> Any:  # noqa: ANN401
-        return self.series.keyframe
+    Parameters
+    ----------
+    tif : tifffile.TiffFile
+        Open, its series not yet made.
+
+    Returns
+    -------
+    Element or None
+        The root of the OME-XML.
+    list of str
+        Notes on other files.
+
+    Raises
+    ------
+    InputError
+    """
+    name, root, notes = path.name, None, []
+    if len(tif.pages) == 0:
+        return None, []
+    if tif.is_shaped:
+        for page in _described(tif):
+            if (text := page.shaped_description) is not None:
+                shape = tifffile.tifffile.shaped_description_metadata(text)["shape"]
+                check_count(name, "dimensions", len(shape), MAX_AXES)
+    if tif.is_mmstack:
+        _check_stack(name, tif.micromanager_metadata or {})
+    if tif.is_ome:
+        root = read_xml(name, tif.ome_metadata or "")
+    if root is not None:
+        check_claims(name, root, len(tif.pages))
+    for number in range(min(len(tif.pages), _PAGES)):
+        try:
+            listed = getattr(tif.pages[number], "subifds", None)
+        except Exception:
+            listed = None
+        check_count(name, "levels of one page", len(listed or ()), MAX_LEVELS)
+    if isinstance(path, Path):
+        file = path.resolve()
+        notes = _keep_to_folder(file, tif)
+        others = file_names(root) - {file.name} if root is not None else set()
+        tif._multifile = bool(others) and all(_is_beside(file, other) for other in others)
+    return root, notes
 
 
-def check_data(opened: OpenTiff) -> list[str]:
-    """Refuse what cannot be read at all, and say what will be dear or missing."""
-    name, key = opened.path.name, opened.key
-    size = opened.tif.filehandle.size
-    if opened.layout.interleaved or len(opened.series.pages) < opened.layout.pages:
-        n_bytes = int(np.prod(opened.series.shape, dtype=object)) * key.dtype.itemsize
-        if (opened.series.dataoffset or 0) + n_bytes > size:
+def _keep_to_folder(path: Path, tif: tifffile.TiffFile) -> list[str]:
+    """Keep tifffile from opening what Micro-Manager's files name elsewhere; notes on it."""
+    if tif.is_mmstack:
+        stack = path.parent.glob(f"{path.name.partition('_MMStack')[0]}_MMStack*.tif")
+        if not all(_is_beside(path, other.name) for other in stack):
+            tif.is_mmstack = False
+            return ["other files of its stack lie elsewhere: only this one is read"]
+    if tif.is_ndtiff and not _is_own_index(path):
+        tif.is_ndtiff = False
+        return ["its NDTiff.index names other files: only this one is read"]
+    return []
+
+
+def _is_own_index(path: Path) -> bool:
+    """Whether the index of a folder names this file alone.
+
+    Raises
+    ------
+    InputError
+        It has more planes than can be meant.
+    """
+    index = path.parent / "NDTiff.index"
+    if not _is_beside(path, index.name) or index.stat().st_size > MAX_METADATA_BYTES:
+        return False
+    places: list[Mapping[str, Any]] = []
+    for entry in tifffile.tifffile.read_ndtiff_index(index):
+        if entry[1] != path.name:
+            return False
+        places.append(entry[0])
+    extents = []
+    for axis in places[0] if places else ():
+        values = {place[axis] for place in places}
+        numbers = [value for value in values if isinstance(value, int)]
+        extents.append(max(numbers) - min(numbers) + 1 if numbers else len(values))
+    check_count(path.name, "planes", math.prod(extents), MAX_PLANES)
+    return True
+
+
+def _is_beside(path: Path, name: str) -> bool:
+    """Whether a name is that of a regular file in the same folder, or of none at all."""
+    if set(name) & set("/\\:\0") or name in ("", ".", ".."):
+        return False
+    found = (path.parent / name).resolve()
+    return found.parent == path.parent and (
+        not found.exists() or stat.S_ISREG(found.stat().st_mode)
+    )
+
+
+def _described(tif: tifffile.TiffFile) -> Iterable[Any]:
+    """The pages from whose description tifffile makes series."""
+    number = 0
+    while number < len(tif.pages):
+        page: Any = tif.pages[number]
+        if page.shaped_description is None:
+            return
+        yield page
+        if page.subifds:
+            yield from page.pages or ()
+        shape = tifffile.tifffile.shaped_description_metadata(page.shaped_description)["shape"]
+        # As whole numbers: a text for one of them would be repeated as often as the others say.
+        number += max(1, math.prod(map(int, shape)) // max(1, math.prod(map(int, page.shape))))
+
+
+def _check_stack(name: str, metadata: Mapping[str, Any]) -> None:
+    """Micro-Manager's summary and map of a stack, (channel, slice, frame, position, offset)."""
+    summary, places = metadata["Summary"], metadata["IndexMap"]
+    keys = ("Channels", "Slices", "Frames", "Positions")
+    found = (np.max(places[:, :4], axis=0).astype(object) + 1).tolist()
+    most = (max(known, int(summary.get(key, 1))) for known, key in zip(found, keys, strict=True))
+    check_count(name, "planes", math.prod(most), MAX_PLANES)
+
+
+def check_size(name: str, series: Any, layout: Layout) -> None:  # noqa: ANN401
+    """Refuse a level that claims too much."""
+    key = series.keyframe
+    height, width = int(key.shaped[2]), int(key.shaped[3])
+    whole = key.is_contiguous and not key.is_tiled
+    chunk = (key.tilelength, key.tilewidth) if key.is_tiled else (key.rowsperstrip, width)
+    if layout.is_interleaved:
+        height, width = int(series.shape[0]), height
+    check_plane(name, height, width, (height, width) if whole else chunk)
+
+
+def check_data(path: Location, series: Any, layout: Layout, planes: Planes) -> list[str]:  # noqa: ANN401
+    """Refuse pixels that cannot be read at all, and say what will be dear or missing."""
+    name, key = path.name, series.keyframe
+    size = key.parent.filehandle.size
+    if layout.is_interleaved or len(series.pages) < layout.count:
+        n_bytes = int(np.prod(series.shape, dtype=object)) * key.dtype.itemsize
+        if (series.dataoffset or 0) + n_bytes > size:
             raise InputError(f"{name}: {_CUT}")
         return []
     _check_codec(name, key)
-    wanted = cut = sparse = stored = 0
-    for page in _pages(opened):
-        counts = missing_segments(page, page.parent.filehandle.size)
-        wanted, cut, sparse, stored = (
-            a + b for a, b in zip((wanted, cut, sparse, stored), counts, strict=True)
-        )
-    if (cut >= wanted - sparse and cut > 0) or _is_hollow(key, wanted - sparse, stored):
+    numbers = layout.numbers[planes.t, sorted({z // layout.depth for z in planes.z})]
+    pages = [series.pages[number] for number in sorted(numbers.ravel().tolist())]
+    counts = [_missing(page) for page in pages if page is not None] or [(0, 0, 0, 0)]
+    wanted, cut, sparse, stored = (sum(count) for count in zip(*counts, strict=True))
+    chunk_bytes = int(np.prod(key.chunks, dtype=object)) * key.dtype.itemsize
+    # Uncompressed, and less than a hundredth of it there, whatever the tags say.
+    hollow = int(key.compression) == 1 and 100 * stored < (wanted - sparse) * chunk_bytes
+    if (cut >= wanted - sparse and cut > 0) or hollow:
         raise InputError(f"{name}: {_CUT}")
     check_count(name, f"bytes of pixels in a file of {size:,}", stored, size * MAX_REUSE)
     kind = "tiles" if key.is_tiled else "strips"
@@ -69,25 +195,27 @@ def check_data(opened: OpenTiff) -> list[str]:
         )
     if sparse:
         notes.append(f"{sparse} of {wanted} {kind} are left out of the file: read as blank")
-    return notes + _check_cost(opened)
+    pixels = math.prod(int(n) for n in key.shaped[2:])
+    if key.is_contiguous and not key.is_tiled:
+        return notes
+    if chunk_bytes <= LARGE_CHUNK_BYTES and chunk_bytes < pixels * key.dtype.itemsize:
+        return notes
+    whole = pixels * key.dtype.itemsize * layout.separate * layout.channels * len(planes.z)
+    return notes + check_whole(name, "the image", max(whole, chunk_bytes))
 
 
-def _is_hollow(key: Any, chunks: int, stored: int) -> bool:  # noqa: ANN401
-    """Whether less than a hundredth of uncompressed pixels is there, whatever the tags say."""
-    chunk_bytes = int(np.prod(key.chunks, dtype=object)) * key.dtype.itemsize
-    return int(key.compression) == 1 and 100 * stored < chunks * chunk_bytes
-
-
-def _pages(opened: OpenTiff) -> list[Any]:
-    """The pages of level 0 that the chosen planes need and the file has."""
-    layout, planes = opened.layout, opened.planes
-    numbers = {
-        layout.page(z=z, t=planes.t, c=channel)[0]
-        for z in planes.z
-        for channel in range(layout.size("c"))
-    }
-    pages = (opened.series.pages[number] for number in sorted(numbers))
-    return [page for page in pages if page is not None]
+def _missing(page: Any) -> tuple[int, int, int, int]:  # noqa: ANN401
+    """How many strips or tiles should be there, are cut off, are left out; bytes of the others."""
+    wanted = math.prod(page.keyframe.chunked)
+    offsets = np.asarray(page.dataoffsets[:wanted], dtype=np.float64)
+    counts = np.asarray(page.databytecounts[:wanted], dtype=np.float64)
+    known = min(len(offsets), len(counts))
+    offsets, counts = offsets[:known], counts[:known]
+    sparse = (offsets == 0) & (counts == 0)
+    size = page.parent.filehandle.size
+    cut = ~sparse & ((offsets + counts > size) | (offsets <= 0) | (counts <= 0))
+    stored = int(counts[~sparse & ~cut].sum())
+    return wanted, int(cut.sum()) + wanted - known, int(sparse.sum()), stored
 
 
 def _check_codec(name: str, key: Any) -> None:  # noqa: ANN401
@@ -96,26 +224,14 @@ def _check_codec(name: str, key: Any) -> None:  # noqa: ANN401
         raise InputError(
             f"{name}: its compression, {compression(key)}, is not supported; convert it"
         )
-    decode = key.decode.__name__
-    if decode.startswith("decode_raise"):
+    if key.decode.__name__.startswith("decode_raise"):
         try:
             key.decode(None, 0)
         except (ValueError, NotImplementedError) as error:
             raise InputError(f"{name}: cannot be decoded ({error}); convert it") from error
 
 
-def _check_cost(opened: OpenTiff) -> list[str]:
-    key = opened.key
-    chunk_px = int(np.prod(key.chunks[:2], dtype=object)) if len(key.chunks) > 1 else 0
-    chunk_bytes = int(np.prod(key.chunks, dtype=object)) * key.dtype.itemsize
-    _, _, height, width, contig = (int(n) for n in key.shaped)
-    alone = chunk_px >= height * width
-    if key.is_contiguous and not key.is_tiled:
-        return []
-    if not alone and chunk_bytes <= LARGE_CHUNK_BYTES:
-        return []
-    count = opened.layout.separate * opened.layout.size("c") * len(opened.planes.z)
-    pixels = height * width
-    n_bytes = max(pixels * contig * key.dtype.itemsize * count, chunk_bytes)
-    chunk_px = max(pixels, chunk_px)
-    return check_whole(opened.path, pixels=chunk_px, n_bytes=n_bytes, what="the image")
+def compression(key: Any) -> str:  # noqa: ANN401
+    """The compression's name in small letters."""
+    name = getattr(key.compression, "name", None) or f"number {key.compression}"
+    return "none" if name in ("NONE", "number 1") else str(name).lower()

@@ -6,63 +6,52 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cellseg.errors import InputError
 from cellseg.slide.limits import MAX_CHANNELS, MAX_PLANES, check_count
 
-_UNKNOWN = "IQ"
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Layout:
-    """The axes of a series.
+    """The pages of a series.
 
     Attributes
     ----------
-    axes : tuple of str
-        Roles of the leading axes, over which pages run: ``t``, ``z``, ``c`` or ``other``.
-    shape : tuple of int
-        Their lengths.
+    numbers : ndarray, (T, Z, C)
+        Number of the page of each time point, z and channel.
+    count : int
+        How many pages there should be; more than those where there are further axes.
     depth : int
         z planes inside a page (volumetric TIFF).
     separate : int
         Separate sample planes in a page.
     samples : int
         Samples of a pixel in a page, separate or interleaved.
-    interleaved : bool
+    is_interleaved : bool
         Pixels that tifffile's writer took for pages: the file's "pages" are its rows.
     """
 
-    axes: tuple[str, ...]
-    shape: tuple[int, ...]
+    numbers: NDArray[np.int64]
+    count: int
     depth: int
     separate: int
     samples: int
-    interleaved: bool = False
+    is_interleaved: bool = False
     notes: tuple[str, ...] = ()
 
-    def size(self, role: str) -> int:
-        """How many there are along a role."""
-        sizes = [n for axis, n in zip(self.axes, self.shape, strict=True) if axis == role]
-        pages = math.prod(sizes)
-        return pages * self.depth if role == "z" else pages
+    @property
+    def size_t(self) -> int:
+        return int(self.numbers.shape[0])
 
     @property
-    def pages(self) -> int:
-        """How many pages there should be."""
-        return math.prod(self.shape)
+    def size_z(self) -> int:
+        return int(self.numbers.shape[1]) * self.depth
 
-    def page(self, *, z: int, t: int, c: int) -> tuple[int, int]:
-        """Number of the page and the z plane inside it."""
-        wanted = {"z": z // self.depth, "t": t, "c": c, "other": 0}
-        index = 0
-        for place, (axis, length) in enumerate(zip(self.axes, self.shape, strict=True)):
-            index = index * length + self._step(wanted, axis, place)
-        return index, z % self.depth
-
-    def _step(self, wanted: dict[str, int], axis: str, place: int) -> int:
-        """A role can own several axes; the last one varies fastest."""
-        later = [self.shape[i] for i in range(place + 1, len(self.axes)) if self.axes[i] == axis]
-        return wanted[axis] // math.prod(later) % self.shape[place]
+    @property
+    def channels(self) -> int:
+        return int(self.numbers.shape[2])
 
 
 def lay_out(name: str, series: Any, *, z_asked: bool) -> Layout:  # noqa: ANN401
@@ -91,26 +80,26 @@ def lay_out(name: str, series: Any, *, z_asked: bool) -> Layout:  # noqa: ANN401
     shape = tuple(int(n) for n in series.shape[: len(series.shape) - inner])
     if "X" not in series.axes[-inner:] and width > 1:
         raise InputError(f"{name}: axes {series.axes} are not supported; expected y and x last")
-    if _is_interleaved(series, axes, shape, height, width):
-        return Layout((), (), 1, 1, width, interleaved=True, notes=(
+    if _is_interleaved(series, axes, shape):
+        return Layout(np.zeros((1, 1, 1), np.int64), 1, 1, 1, width, is_interleaved=True, notes=(
             f"stored as {shape[0]} pages of {height} × {width} px: read as one image with "
             f"{width} channels",
         ))  # fmt: skip
     roles, notes = _roles(axes, shape, z_asked=z_asked, has_z="Z" in axes or depth > 1)
-    layout = Layout(roles, shape, depth, separate, separate * contig, notes=notes)
-    check_count(name, "planes", layout.pages * depth, MAX_PLANES)
-    check_count(name, "channels", layout.size("c") * layout.samples, MAX_CHANNELS)
-    return layout
+    sizes = [math.prod(n for n, one in zip(shape, roles, strict=True) if one == role)
+             for role in "tzc"]  # fmt: skip
+    count = math.prod(shape)
+    check_count(name, "planes", count * depth, MAX_PLANES)
+    check_count(name, "channels", sizes[2] * separate * contig, MAX_CHANNELS)
+    # A role can own several axes; the last one varies fastest.
+    order = sorted(range(len(roles)), key=lambda axis: "tzc.".index(roles[axis]))
+    numbers = np.arange(count).reshape(shape).transpose(order).reshape(*sizes, -1)[..., 0]
+    return Layout(numbers, count, depth, separate, separate * contig, notes=notes)
 
 
-def _is_interleaved(
-    series: Any,  # noqa: ANN401
-    axes: str,
-    shape: tuple[int, ...],
-    height: int,
-    width: int,
-) -> bool:
+def _is_interleaved(series: Any, axes: str, shape: tuple[int, ...]) -> bool:  # noqa: ANN401
     """A (Y, X, C) array that was written without saying so: thousands of pages 2 to 5 px wide."""
+    _, _, height, width, _ = series.keyframe.shaped
     return (
         axes in ("Q", "I")
         and 2 <= width <= 5
@@ -123,20 +112,15 @@ def _is_interleaved(
 
 def _roles(
     axes: str, shape: tuple[int, ...], *, z_asked: bool, has_z: bool
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    roles: list[str] = []
-    notes: list[str] = []
+) -> tuple[str, tuple[str, ...]]:
+    """``t``, ``z``, ``c`` or ``.`` (only the first is read) for each axis, and notes."""
+    roles, notes = "", []
     for axis, length in zip(axes, shape, strict=True):
-        if axis in "ZTC":
-            roles.append(axis.lower())
-        elif axis == "S":
-            roles.append("c")
-        elif axis in _UNKNOWN and length > 1:
+        role = {"Z": "z", "T": "t", "C": "c", "S": "c"}.get(axis, ".")
+        if axis in "IQ" and length > 1:
             role = "z" if z_asked and not has_z else "t"
-            roles.append(role)
             notes.append(f"{length} pages of unknown meaning: taken as {role}")
-        else:
-            roles.append("other")
-            if length > 1:
-                notes.append(f"axis {axis} of {length}: the first is read")
-    return tuple(roles), tuple(notes)
+        elif role == "." and length > 1:
+            notes.append(f"axis {axis} of {length}: the first is read")
+        roles += role
+    return roles, tuple(notes)

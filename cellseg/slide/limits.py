@@ -6,7 +6,15 @@ take the machine's memory or hours of its time. docs/lab/limits.md lists them fo
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from cellseg.errors import InputError
+
+WHOLE_BYTES = 2_000_000_000
+"""What may be decoded at once, where the user did not give the process more or less memory."""
+
+WHOLE_SAID_BYTES = 500_000_000
+"""From here on the memory of what is decoded at once is worth a word."""
 
 MAX_PX = 100_000_000_000
 """Pixels of a plane: a glass slide of 75 × 25 mm at 0.14 µm per pixel."""
@@ -87,6 +95,51 @@ def check_plane(name: str, height: int, width: int, chunk: tuple[int, int]) -> N
     if chunk_px < SMALL_CHUNK_PX:
         chunks = -(-height // max(1, chunk[0])) * -(-width // max(1, chunk[1]))
         check_count(name, f"tiles of {chunk_px} px", chunks, MAX_SMALL_CHUNKS)
+
+
+def check_whole(name: str, what: str, n_bytes: int) -> list[str]:
+    """Refuse to decode at once what does not fit.
+
+    Parameters
+    ----------
+    name : str
+        For the message.
+    what : str
+        The piece, such as ``"the image"`` or ``"one chunk"``.
+    n_bytes : int
+        All that decoding it takes.
+
+    Returns
+    -------
+    list of str
+        A note of what it costs, where that is much.
+
+    Raises
+    ------
+    InputError
+    """
+    limit = _whole_limit()
+    if n_bytes > limit:
+        raise InputError(
+            f"{name}: {what} can only be decoded whole, which takes {n_bytes / 1e9:,.1f} GB of "
+            f"memory, more than the {limit / 1e9:.1f} GB that may be used; allow more memory, or "
+            "convert the file to a tiled TIFF",
+            hint="max_memory",
+        )
+    if n_bytes < WHOLE_SAID_BYTES:
+        return []
+    return [f"decoded whole: {n_bytes / 1e9:.1f} GB of memory while it is open"]
+
+
+def _whole_limit() -> int:
+    """Half of the memory that the user lets this process take; 2 GB where nobody said."""
+    known = 2 * WHOLE_BYTES
+    with suppress(ImportError, OSError):
+        import resource
+
+        given = resource.getrlimit(resource.RLIMIT_DATA)[0]
+        known = given if given > 0 else known
+    return known // 2
 
 
 def _short(count: int) -> str:

@@ -9,30 +9,39 @@ import math
 import os
 import stat
 import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import imagecodecs
 import numcodecs
 import numpy as np
 import zarr
 from numcodecs.abc import Codec
-from zarr.codecs import BloscCodec, GzipCodec, ShardingCodec, ZstdCodec
+from zarr.abc.codec import BytesBytesCodec
+from zarr.codecs import ShardingCodec
 from zarr.storage import FsspecStore, LocalStore
 
 from cellseg.errors import InputError
 from cellseg.slide.limits import MAX_AXES, MAX_METADATA_BYTES, check_count, chunk_limit
 from cellseg.storage import Location, RemotePath
 
-_PLAIN_CODECS = frozenset(
+_STREAMS: dict[str, Callable[[], Any]] = {
+    "zlib": zlib.decompressobj,
+    "gzip": lambda: zlib.decompressobj(31),
+    "bz2": bz2.BZ2Decompressor,
+}
+_PACKED = {*_STREAMS, "lzma", "zstd", "lz4", "blosc"}
+_PACKED_3 = {"gzip", "zstd", "blosc"}
+
+_PLAIN = frozenset(
     ("adler32", "astype", "bitround", "crc32", "crc32c", "delta", "fixedscaleoffset", "fletcher32",
      "jenkins_lookup3", "packbits", "quantize", "shuffle")
 )  # fmt: skip
 """What neither packs nor runs anything: checksums, and numbers turned into numbers."""
 
-_PLAIN_CODECS_3 = frozenset(("bytes", "crc32c", "transpose"))
+_PLAIN_3 = frozenset(("bytes", "crc32c", "transpose"))
 
 
 class Store(LocalStore):
@@ -89,24 +98,23 @@ def open_array(folder: Location, outermost: Location) -> Any:  # noqa: ANN401
         It is packed by something that could run code or is not known.
     """
     if isinstance(folder, RemotePath):
-        return _bounded(outermost.name, zarr.open_array(_remote_store(folder), mode="r"))
-    assert isinstance(outermost, Path)  # what lies in it does
-    local = Store(folder, outermost)
-    array = _bounded(outermost.name, zarr.open_array(local, mode="r"))
-    pixels = math.prod(getattr(array, "shards", None) or array.chunks)
-    local.most_bytes = chunk_limit(pixels * array.dtype.itemsize)
-    return array
-
-
-def _remote_store(folder: RemotePath) -> FsspecStore:
-    if "::" not in folder.url:
-        return FsspecStore.from_url(folder.url, read_only=True)
-    fs, path = folder.wrapped()
-    return FsspecStore(fs, read_only=True, path=path)
+        store: Any = FsspecStore.from_url(folder.url, read_only=True)
+        if "::" in folder.url:
+            fs, path = folder.wrapped()
+            store = FsspecStore(fs, read_only=True, path=path)
+    else:
+        assert isinstance(outermost, Path)  # what lies in it does
+        store = Store(folder, outermost)
+    array = zarr.open_array(store, mode="r")
+    check_count(outermost.name, "dimensions", array.ndim, MAX_AXES)
+    if isinstance(store, Store):
+        pixels = math.prod(getattr(array, "shards", None) or array.chunks)
+        store.most_bytes = chunk_limit(pixels * array.dtype.itemsize)
+    return _bounded(outermost.name, array)
 
 
 def _bounded(name: str, array: Any) -> Any:  # noqa: ANN401
-    check_count(name, "dimensions", array.ndim, MAX_AXES)
+    """The same array with codecs whose output is bounded."""
     meta = array.metadata
     if meta.zarr_format == 2:
         limit = chunk_limit(math.prod(array.chunks) * array.dtype.itemsize)
@@ -119,7 +127,7 @@ def _bounded(name: str, array: Any) -> Any:  # noqa: ANN401
 
 
 class _Bounded(Codec):  # type: ignore[misc]
-    """A numcodecs codec whose output is bounded."""
+    """A codec of Zarr 2 whose output is bounded."""
 
     codec_id = "bounded"
 
@@ -132,10 +140,10 @@ class _Bounded(Codec):  # type: ignore[misc]
 
     def decode(self, buf: Any, out: Any = None) -> Any:  # noqa: ANN401
         """Unpacked."""
-        unpack = _UNPACK.get(self.codec_id)
-        if unpack is None:
+        if self.codec_id in _PLAIN:
             return self._codec.decode(buf)
-        return unpack(np.ascontiguousarray(buf).tobytes(), self._limit, self._codec)
+        data = np.ascontiguousarray(buf).tobytes()
+        return _unpacked(self.codec_id, data, self._limit, self._codec)
 
     def get_config(self) -> dict[str, Any]:
         """Of the codec itself."""
@@ -143,18 +151,35 @@ class _Bounded(Codec):  # type: ignore[misc]
         return config
 
 
+@dataclass(frozen=True)
+class _Bounded3(BytesBytesCodec):
+    """A codec of Zarr 3 whose output is bounded."""
+
+    kind: str
+    is_fixed_size = False
+
+    async def _decode_single(self, chunk_bytes: Any, chunk_spec: Any) -> Any:  # noqa: ANN401
+        n_bytes = math.prod(chunk_spec.shape) * chunk_spec.dtype.to_native_dtype().itemsize
+        data = await asyncio.to_thread(
+            _unpacked, self.kind, chunk_bytes.to_bytes(), chunk_limit(n_bytes)
+        )
+        return chunk_spec.prototype.buffer.from_bytes(data)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"name": self.kind}
+
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: Any) -> int:  # noqa: ANN401
+        """Never: arrays are only read."""
+        raise NotImplementedError
+
+
 def _codec_2(name: str, codec: Any, limit: int) -> _Bounded:  # noqa: ANN401
-    given = codec.codec_id
-    if given not in _UNPACK and (given not in _PLAIN_CODECS or not _is_numeric(codec)):
-        raise InputError(f"{name}: its chunks are packed by {given!r}, which is not read")
-    return _Bounded(codec, limit)
-
-
-def _is_numeric(codec: Any) -> bool:  # noqa: ANN401
-    """Whether what a filter makes of a number is a number."""
     kinds = ("dtype", "astype", "encode_dtype", "decode_dtype")
-    given = [np.dtype(value) for key, value in codec.get_config().items() if key in kinds]
-    return all(kind.kind in "biuf" for kind in given)
+    made = [np.dtype(value) for key, value in codec.get_config().items() if key in kinds]
+    numeric = all(dtype.kind in "biuf" for dtype in made)
+    if codec.codec_id not in _PACKED and (codec.codec_id not in _PLAIN or not numeric):
+        raise _unread(name, codec.codec_id)
+    return _Bounded(codec, limit)
 
 
 def _codec_3(name: str, codec: Any) -> Any:  # noqa: ANN401
@@ -165,40 +190,45 @@ def _codec_3(name: str, codec: Any) -> Any:  # noqa: ANN401
         )
         return replace(codec, codecs=inner, index_codecs=index)
     given = str(codec.to_dict()["name"])
-    if given in _BOUNDED_3:
-        return _BOUNDED_3[given].from_dict(codec.to_dict())
-    if given not in _PLAIN_CODECS_3:
-        raise InputError(f"{name}: its chunks are packed by {given!r}, which is not read")
+    if given in _PACKED_3:
+        return _Bounded3(given)
+    if given not in _PLAIN_3:
+        raise _unread(name, given)
     return codec
 
 
-class _Bounded3:
-    """Mixed into a Zarr 3 codec."""
-
-    kind: ClassVar[str]
-
-    def _decode_sync(self, chunk_bytes: Any, chunk_spec: Any) -> Any:  # noqa: ANN401
-        n_bytes = math.prod(chunk_spec.shape) * chunk_spec.dtype.to_native_dtype().itemsize
-        data = _UNPACK[self.kind](chunk_bytes.to_bytes(), chunk_limit(n_bytes), None)
-        return chunk_spec.prototype.buffer.from_bytes(bytes(data))
-
-    async def _decode_single(self, chunk_bytes: Any, chunk_spec: Any) -> Any:  # noqa: ANN401
-        return await asyncio.to_thread(self._decode_sync, chunk_bytes, chunk_spec)
+def _unread(name: str, codec: str) -> InputError:
+    return InputError(f"{name}: its chunks are packed by {codec!r}, which is not read")
 
 
-class _Gzip(_Bounded3, GzipCodec):
-    kind = "gzip"
-
-
-class _Zstd(_Bounded3, ZstdCodec):
-    kind = "zstd"
-
-
-class _Blosc(_Bounded3, BloscCodec):
-    kind = "blosc"
-
-
-_BOUNDED_3: Mapping[str, Any] = {"gzip": _Gzip, "zstd": _Zstd, "blosc": _Blosc}
+def _unpacked(kind: str, data: bytes, limit: int, codec: Any = None) -> bytes:  # noqa: ANN401
+    """Packed bytes unpacked, to at most ``limit``."""
+    try:
+        if kind in _STREAMS:
+            return _streams(data, limit, _STREAMS[kind])
+        if kind == "lzma":
+            # A raw stream's dictionary is as large as its filters say.
+            if any(one.get("dict_size", 0) > MAX_METADATA_BYTES for one in codec.filters or ()):
+                raise OverflowError
+            memory = None if codec.format == lzma.FORMAT_RAW else 8 * MAX_METADATA_BYTES
+            settings = codec.format, memory, codec.filters
+            return _streams(data, limit, lambda: lzma.LZMADecompressor(*settings))
+        if kind == "zstd":
+            return bytes(imagecodecs.zstd_decode(data, out=limit))
+        # lz4 and blosc say how much comes out.
+        said, least = (data[:4], 4) if kind == "lz4" else (data[4:8], 16)
+        if len(data) < least:
+            raise ValueError("its packed data are cut off")
+        if int.from_bytes(said, "little") > limit:
+            raise OverflowError
+        unpacked: bytes = (numcodecs.LZ4() if kind == "lz4" else numcodecs.Blosc()).decode(data)
+        return unpacked
+    except (OverflowError, imagecodecs.ZstdError) as error:
+        if str(error) and "too small" not in str(error):
+            raise ValueError(str(error)) from error
+        raise ValueError(
+            f"it unpacks to more than the {limit:,} bytes that its shape allows"
+        ) from error
 
 
 def _streams(data: bytes, limit: int, make: Callable[[], Any]) -> bytes:
@@ -208,60 +238,8 @@ def _streams(data: bytes, limit: int, make: Callable[[], Any]) -> bytes:
         stream = make()
         out += stream.decompress(data, limit + 1 - len(out))
         if len(out) > limit:
-            raise ValueError(_too_much(limit))
+            raise OverflowError
         if not stream.eof:
             raise ValueError("its packed data are cut off")
         data = stream.unused_data
     return out
-
-
-def _zlib(data: bytes, limit: int, codec: Any) -> bytes:  # noqa: ANN401
-    return _streams(data, limit, zlib.decompressobj)
-
-
-def _gzip(data: bytes, limit: int, codec: Any) -> bytes:  # noqa: ANN401
-    return _streams(data, limit, lambda: zlib.decompressobj(31))
-
-
-def _bz2(data: bytes, limit: int, codec: Any) -> bytes:  # noqa: ANN401
-    return _streams(data, limit, bz2.BZ2Decompressor)
-
-
-def _lzma(data: bytes, limit: int, codec: Any) -> bytes:  # noqa: ANN401
-    # A raw stream's dictionary is as large as its filters say.
-    most = max((entry.get("dict_size", 0) for entry in codec.filters or ()), default=0)
-    if most > MAX_METADATA_BYTES:
-        raise ValueError(_too_much(limit))
-    memory = None if codec.format == lzma.FORMAT_RAW else 8 * MAX_METADATA_BYTES
-    return _streams(data, limit, lambda: lzma.LZMADecompressor(codec.format, memory, codec.filters))
-
-
-def _zstd(data: bytes, limit: int, codec: Any) -> bytes:  # noqa: ANN401
-    try:
-        return bytes(imagecodecs.zstd_decode(data, out=limit))
-    except imagecodecs.ZstdError as error:
-        raise ValueError(_too_much(limit) if "too small" in str(error) else str(error)) from error
-
-
-def _lz4(data: bytes, limit: int, codec: Any) -> bytes:  # noqa: ANN401
-    if int.from_bytes(data[:4], "little") > limit:
-        raise ValueError(_too_much(limit))
-    unpacked: bytes = numcodecs.LZ4().decode(data)
-    return unpacked
-
-
-def _blosc(data: bytes, limit: int, codec: Any) -> bytes:  # noqa: ANN401
-    if len(data) < 16 or int.from_bytes(data[4:8], "little") > limit:
-        raise ValueError(_too_much(limit) if len(data) >= 16 else "its packed data are cut off")
-    unpacked: bytes = numcodecs.Blosc().decode(data)
-    return unpacked
-
-
-def _too_much(limit: int) -> str:
-    return f"it unpacks to more than the {limit:,} bytes that its shape allows"
-
-
-_UNPACK: Mapping[str, Callable[[bytes, int, Any], bytes]] = {
-    "zlib": _zlib, "gzip": _gzip, "bz2": _bz2, "lzma": _lzma, "zstd": _zstd, "lz4": _lz4,
-    "blosc": _blosc,
-}  # fmt: skip

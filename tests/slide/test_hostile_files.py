@@ -518,7 +518,7 @@ def test_a_damaged_jpeg_is_not_read(
     path.write_bytes(good)
     assert seen(path).std() > 0
     path.write_bytes(damage(good))
-    with pytest.raises(RegionError, match=r"^field.jpg: does not decode \(damaged JPEG data"):
+    with pytest.raises(RegionError, match=r"^field.jpg: .*does not decode \(damaged JPEG data"):
         seen(path)
 
 

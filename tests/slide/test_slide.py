@@ -191,7 +191,7 @@ def test_lattice_shape_covers_the_slide(slide: Slide) -> None:
 
 def test_mpp_given_wins(pyramid: Path) -> None:
     with open_slide(pyramid, mpp=0.4) as opened:
-        assert (opened.mpp, opened.mpp_source) == (0.4, "--mpp")
+        assert (opened.mpp, opened.mpp_source) == (0.4, "given")
     with pytest.raises(SettingsError, match="pixel size"):
         open_slide(pyramid, mpp=-1.0)
 

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from cellseg.cli.info import info
 from cellseg.errors import InputError, RegionError, SettingsError
 from cellseg.geometry import Box
-from cellseg.slide import Slide, _guard, open_slide
+from cellseg.slide import Slide, limits, open_slide
 from cellseg.slide import _pixelsize as sizes
 
 RNG = np.random.default_rng(7)
@@ -120,7 +120,7 @@ def test_memory_is_said_where_it_is_much(tmp_path: Path, monkeypatch) -> None:
     path = saved(tmp_path, RGB, photometric="rgb", compression="zlib", rowsperstrip=len(RGB))
     with open_slide(path) as slide:
         assert not slide.notes
-    monkeypatch.setattr(_guard, "WHOLE_SAID_BYTES", RGB.nbytes)
+    monkeypatch.setattr(limits, "WHOLE_SAID_BYTES", RGB.nbytes)
     with open_slide(path) as slide:
         assert slide.notes == ("decoded whole: 0.0 GB of memory while it is open",)
 
@@ -333,7 +333,7 @@ def test_info_for_people_and_machines(tmp_path: Path) -> None:
     shown = CliRunner().invoke(info, [str(path), "--mpp", "0.5", "--z", "max"])
     assert shown.exit_code == 0, shown.output
     assert "32 × 24 px" in shown.output
-    assert "0.5 µm (--mpp)" in shown.output
+    assert "0.5 µm (given)" in shown.output
     assert "the max over 5 planes" in shown.output
     listed = CliRunner().invoke(info, [str(path), "--json"])
     (entry,) = json.loads(listed.output)
