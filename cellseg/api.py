@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from cellseg.annotations.geojson import read_regions
 from cellseg.annotations.region import Region, Regions
-from cellseg.annotations.region_file import read_regions
 from cellseg.counting.request import CountRequest, Plane
 from cellseg.errors import CellsegError, CountWarning
 from cellseg.events import CountResult

@@ -20,7 +20,7 @@ from imageio.v3 import imread
 from numpy.typing import NDArray
 
 from cellseg.annotations.image import AnnotatedImage
-from cellseg.annotations.run_lengths import encoded
+from cellseg.annotations.masks import encoded
 from cellseg.errors import InputError
 from cellseg.geometry import Box
 from cellseg.instances import Instances

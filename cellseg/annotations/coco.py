@@ -9,18 +9,20 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Annotated, TypeVar
 
 import numpy as np
 from imageio.v3 import improps, imread
 from numpy.typing import NDArray
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from tifffile import TiffFile
 
 from cellseg.annotations.image import AnnotatedImage
-from cellseg.annotations.outlines import Outline, filled, outline_of
+from cellseg.annotations.masks import Outline, box_outline, outline_of
 from cellseg.errors import InputError, line_of
 from cellseg.geometry import Box
 from cellseg.stain.normalise import Light
@@ -105,10 +107,40 @@ def judgeable(data: DataSet) -> DataSet:
     return replace(data, images=whole, notes=(*data.notes, *([said] if left else [])))
 
 
+def shown_faults(faults: Sequence[str]) -> list[str]:
+    """Faults of a file, one line each; of many the first ones and how many there are beside."""
+    more = len(faults) - FAULTS_SHOWN
+    return [*faults[:FAULTS_SHOWN], *([f"… and {more} more"] if more > 0 else [])]
+
+
 def with_classes(data: DataSet, classes: tuple[str, ...]) -> list[AnnotatedImage]:
     """The images of ``data``, their class indices moved to another list of names."""
     to = np.array([classes.index(name) for name in data.classes], dtype=np.int64)
     return [image.changed(classes=to[image.classes]) for image in data.images]
+
+
+class _Entry(BaseModel):
+    """An image or a category."""
+
+    model_config = ConfigDict(strict=True)
+
+    id: int
+    name: Annotated[str, Field(pattern=r"\S"), AfterValidator(visible)]
+
+
+_E = TypeVar("_E", bound=_Entry)
+
+
+class _ImageEntry(_Entry):
+    name: str = Field(alias="file_name", min_length=1)
+    height: int = Field(ge=1, lt=2**31)
+    width: int = Field(ge=1, lt=2**31)
+    mpp: float | None = Field(None, gt=0.01, lt=100)
+    modality: str | None = None
+
+    @property
+    def extent(self) -> tuple[int, int]:
+        return self.height, self.width
 
 
 @dataclass
@@ -120,23 +152,29 @@ class _Reader:
 
     def read(self) -> DataSet:
         data = self._json()
-        names = self._categories(data)
-        entries = self._entries(data)
-        by_image = self._annotations(data, names, entries)
+        used = {_key(row.get("category_id")) for row in data["annotations"]}
+        entries = self._entries("image", _ImageEntry, data["images"])
+        found = self._entries("category", _Entry, data["categories"])
+        # Roboflow's supercategory and LabelMe's background: id 0, nothing annotated.
+        if len(found) > 1 and 0 in found and 0 not in used:
+            left = found.pop(0).name
+            self.notes.append(f"category {left!r} (id 0) has no objects and is left out")
+        if not found:
+            self.faults.append("there are no categories")
+        names = {key: found[key].name for key in sorted(found)}
+        by_image = self._by_image(data["annotations"], names, entries)
         images = [
             image
             for key, entry in entries.items()
-            if (image := self._image(entry, by_image[key], names)) is not None
+            if (image := self._image(entry, by_image[key], [*names])) is not None
         ]
         boxes = sum(len(image.masks) - len(image.outlines) for image in images)
         if boxes:
             self.notes.append(f"{boxes} objects have a box and no outline: they teach no outlines")
         if self.faults:
-            shown = self.faults[:FAULTS_SHOWN]
-            if len(self.faults) > FAULTS_SHOWN:
-                shown.append(f"… and {len(self.faults) - FAULTS_SHOWN} more")
             count = f"{len(self.faults)} fault" + "s" * (len(self.faults) > 1)
-            raise InputError(f"{self.path}: {count}:\n" + "\n".join(f"  - {f}" for f in shown))
+            lines = [f"  - {line}" for line in shown_faults(self.faults)]
+            raise InputError("\n".join([f"{self.path}: {count}:", *lines]))
         if not images:
             raise InputError(f"{self.path}: lists no images")
         return DataSet(tuple(images), tuple(names.values()), tuple(self.notes))
@@ -157,59 +195,41 @@ class _Reader:
                 )
         return {part: data[part] for part in parts}
 
-    def _categories(self, data: dict[str, list[dict[str, object]]]) -> dict[int, str]:
-        used = {_key(a.get("category_id")) for a in data["annotations"]}
-        names: dict[int, str] = {}
-        for entry in data["categories"]:
-            key, name = _key(entry.get("id")), entry.get("name")
-            name = visible(name) if isinstance(name, str) else ""
-            if key is None or not name.strip():
-                self.faults.append(f"category {entry.get('id')!r} has no id or no name")
-            elif key in names:
-                self.faults.append(f"category id {key} stands twice")
-            elif name in names.values():
-                self.faults.append(f"category name {name!r} stands twice")
+    def _entries(self, what: str, kind: type[_E], rows: list[dict[str, object]]) -> dict[int, _E]:
+        """Images or categories by their ids."""
+        found: dict[int, _E] = {}
+        names = set()
+        for row in rows:
+            try:
+                entry = kind.model_validate(row)
+            except ValidationError as error:
+                fault = error.errors()[0]
+                where = ".".join(map(str, fault["loc"]))
+                self.faults.append(f"{what} {row.get('id')!r}: {where}: {fault['msg']}")
+                continue
+            if entry.id in found:
+                self.faults.append(f"{what} id {entry.id} stands twice")
+            elif entry.name in names:
+                self.faults.append(f"{what} {entry.name!r} stands twice")
             else:
-                names[key] = name
-        # Roboflow's supercategory and LabelMe's background: id 0, nothing annotated.
-        if len(names) > 1 and 0 in names and 0 not in used:
-            self.notes.append(f"category {names.pop(0)!r} (id 0) has no objects and is left out")
-        if not names:
-            self.faults.append("there are no categories")
-        return dict(sorted(names.items()))
+                found[entry.id] = entry
+                names.add(entry.name)
+        return found
 
-    def _entries(self, data: dict[str, list[dict[str, object]]]) -> dict[int, dict[str, object]]:
-        entries: dict[int, dict[str, object]] = {}
-        files: set[object] = set()
-        for entry in data["images"]:
-            key, name = _key(entry.get("id")), entry.get("file_name")
-            sides = (entry.get("height"), entry.get("width"))
-            if key is None or not isinstance(name, str) or not name:
-                self.faults.append(f"image {entry.get('id')!r} has no id or no file_name")
-            elif key in entries:
-                self.faults.append(f"image id {key} stands twice")
-            elif name in files:
-                self.faults.append(f"image file {name!r} stands twice")
-            elif any(_key(side) is None or int(str(side)) < 1 for side in sides):
-                self.faults.append(f"{name}: height and width must be whole numbers, got {sides}")
-            else:
-                entries[key] = entry
-                files.add(name)
-        return entries
-
-    def _annotations(
+    def _by_image(
         self,
-        data: dict[str, list[dict[str, object]]],
-        names: dict[int, str],
-        entries: dict[int, dict[str, object]],
+        rows: list[dict[str, object]],
+        names: Mapping[int, str],
+        entries: Mapping[int, _ImageEntry],
     ) -> dict[int, list[dict[str, object]]]:
+        """Annotations by the images that they belong to."""
         found: dict[int, list[dict[str, object]]] = defaultdict(list)
-        seen: set[object] = set()
-        for row in data["annotations"]:
+        seen: set[str] = set()
+        for row in rows:
             label, image = f"annotation {row.get('id')!r}", _key(row.get("image_id"))
-            if repr(row.get("id")) in seen:
+            if label in seen:
                 self.faults.append(f"{label} stands twice")
-            seen.add(repr(row.get("id")))
+            seen.add(label)
             if image is None or image not in entries:
                 self.faults.append(f"{label} belongs to an unknown image {row.get('image_id')!r}")
             elif not _ignored(row) and _key(row.get("category_id")) not in names:
@@ -219,72 +239,55 @@ class _Reader:
         return found
 
     def _image(
-        self, entry: dict[str, object], rows: list[dict[str, object]], names: dict[int, str]
+        self, entry: _ImageEntry, rows: list[dict[str, object]], keys: list[object]
     ) -> AnnotatedImage | None:
-        name, extent = (
-            str(entry["file_name"]),
-            (int(str(entry["height"])), int(str(entry["width"]))),
-        )
-        path = self._find(name)
-        pixels = None if path is None else self._pixels(path, name, extent)
+        """An image with its objects; ``keys`` are the categories' ids, a class each."""
+        name, extent = entry.name, entry.extent
+        path, pixels = self._find(name), None
+        try:
+            pixels = None if path is None else read_pixels(path, extent)
+        except Exception as error:  # decoders raise whatever they like
+            said = line_of(error) or type(error).__name__
+            self.faults.append(f"{name}: cannot be read as an image: {said}")
         if pixels is None and extent[0] * extent[1] > UNSEEN_PX:
             return None
-        mpp = entry.get("mpp")
-        if mpp is not None and (not isinstance(mpp, int | float) or not 0.01 < mpp < 100):
-            self.faults.append(f"{name}: mpp must be µm per pixel, got {mpp!r}")
-            mpp = None
-        outlines: list[tuple[Outline, int, bool]] = []
+        objects: list[tuple[Outline, int, bool]] = []
         ignored: list[tuple[Box, NDArray[np.bool_]]] = []
-        index = {key: place for place, key in enumerate(names)}
         for row in rows:
             known = not row.get("box_only") and bool(row.get("segmentation"))
             try:
                 if known or _ignored(row):
                     outline = outline_of(row.get("segmentation"), extent)
                 else:
-                    outline = filled(row.get("bbox"), extent)
+                    outline = box_outline(row.get("bbox"), extent)
             except ValueError as error:
                 self.faults.append(f"{name}: annotation {row.get('id')!r} {error}")
                 continue
             if _ignored(row):
                 ignored.append((Box(*outline[0]), outline[1]))
             else:
-                outlines.append((outline, index[int(str(row["category_id"]))], known))
+                objects.append((outline, keys.index(row["category_id"]), known))
         if pixels is None:
             return None
-        if ignored and not outlines:
+        if ignored and not objects:
             self.notes.append(f"{name}: nothing is annotated but regions to ignore")
-        modality = str(entry.get("modality") or "unknown")
+        modality = entry.modality or "unknown"
         return AnnotatedImage(
             name=name,
             pixels=pixels,
-            boxes=np.array([box for (box, _), _, _ in outlines], np.int32).reshape(-1, 4),
-            masks=[mask for (_, mask), _, _ in outlines],
-            classes=np.array([place for _, place, _ in outlines], np.int64),
-            outlined=np.array([known for _, _, known in outlines], bool),
+            boxes=np.array([box for (box, _), _, _ in objects], np.int32).reshape(-1, 4),
+            masks=[mask for (_, mask), _, _ in objects],
+            classes=np.array([place for _, place, _ in objects], np.int64),
+            outlined=np.array([known for _, _, known in objects], bool),
             ignored=tuple(ignored),
             light=light_of(modality, pixels),
-            mpp=None if mpp is None else float(mpp),
+            mpp=entry.mpp,
             group=f"{self.path.parent.name}/{modality}",
             path=path,
         )
 
-    def _pixels(self, path: Path, name: str, extent: tuple[int, int]) -> NDArray[np.generic] | None:
-        try:
-            pixels = read_pixels(path, extent)
-        except Exception as error:  # decoders raise whatever they like
-            said = line_of(error) or type(error).__name__
-            self.faults.append(f"{name}: cannot be read as an image: {said}")
-            return None
-        if pixels.shape[:2] != extent:
-            self.faults.append(
-                f"{name}: is {pixels.shape[0]} × {pixels.shape[1]} px (height × width), "
-                f"the annotations say {extent[0]} × {extent[1]}"
-            )
-            return None
-        return pixels
-
     def _find(self, name: str) -> Path | None:
+        """Where an image lies, below one of the folders that may hold it."""
         relative = PurePosixPath(name.replace("\\", "/"))
         if (
             relative.is_absolute()
@@ -294,14 +297,7 @@ class _Reader:
         ):
             self.faults.append(f"{name!r}: file names must lie below the folder of the JSON")
             return None
-        parent = self.path.parent
-        roots = [self.folder] if self.folder is not None else [parent, parent / "images"]
-        if self.folder is None and parent.resolve().name == "annotations":
-            home = parent.resolve().parent
-            roots += [home, home / "images"]
-            roots += [home / "images" / self.path.stem.removeprefix("instances_")]
-        if self.folder is None and parent.resolve().suffix == ".cellseg":
-            roots += [parent.resolve().parent]
+        roots = self._folders()
         for root in roots:
             path = root / relative
             try:
@@ -317,6 +313,18 @@ class _Reader:
         self.faults.append(f"{name}: no such image in {' or '.join(map(str, roots))}")
         return None
 
+    def _folders(self) -> list[Path]:
+        if self.folder is not None:
+            return [self.folder]
+        here = self.path.parent
+        found, home = [here, here / "images"], here.resolve().parent
+        if here.resolve().name == "annotations":
+            images = home / "images"
+            found += [home, images, images / self.path.stem.removeprefix("instances_")]
+        if here.resolve().suffix == ".cellseg":
+            found.append(home)
+        return found
+
 
 def _ignored(row: dict[str, object]) -> bool:
     """Whether what lies there is to be left out of account: COCO's crowds, but not lone boxes."""
@@ -328,35 +336,28 @@ def _key(value: object) -> int | None:
 
 
 def read_pixels(path: Path, extent: tuple[int, int]) -> NDArray[np.generic]:
-    """An annotated image of (H, W) as (H, W, 1 or 3)."""
+    """An annotated image of (H, W) as (H, W, 1 or 3): alpha goes, channels come last.
+
+    Raises
+    ------
+    ValueError
+        If it has other sides, more planes, or pages that would take all memory; decoders raise
+        whatever they like.
+    """
     # Bytes have no folder: tifffile would follow what a document says of other files.
     data = path.read_bytes()
     if data[:4] not in _TIFF:
         # Without a plugin's name imageio tries all; one loads a library from the working folder.
         _check_claim(improps(data, plugin="pillow").shape, extent)
-        return _channels_last(np.asarray(imread(data, plugin="pillow")), extent)
-    with TiffFile(BytesIO(data), _multifile=False) as tif:
-        _check_pages(tif)
-        _check_claim(tif.series[0].shape, extent)
-        return _channels_last(tif.asarray(), extent)
-
-
-def _check_pages(tif: TiffFile) -> None:
-    """Refuse more pages, or more smaller copies of one, than a picture has: all would be read."""
-    if (pages := len(tif.pages)) > _PAGES:
-        raise ValueError(f"has {pages} pages, more than {_PAGES}")
-    for page in tif.pages:
-        if (copies := len(getattr(page, "subifds", None) or ())) > _PAGES:
-            raise ValueError(f"claims {copies} smaller copies of one page, more than {_PAGES}")
-
-
-def _check_claim(shape: Sequence[int], extent: tuple[int, int]) -> None:
-    if math.prod(shape) > 4 * math.prod(extent):
-        raise ValueError(f"claims an array of {shape}, more than four channels of {extent}")
-
-
-def _channels_last(pixels: NDArray[np.generic], extent: tuple[int, int]) -> NDArray[np.generic]:
-    """(H, W, 1 or 3): alpha goes, channels that come first are moved last."""
+        pixels = np.asarray(imread(data, plugin="pillow"))
+    else:
+        with TiffFile(BytesIO(data), _multifile=False) as tif:
+            # More pages, or smaller copies of one, than a picture has would all be read.
+            copies = [len(getattr(page, "subifds", None) or ()) for page in tif.pages[:_PAGES]]
+            if max(len(tif.pages), *copies) > _PAGES:
+                raise ValueError(f"claims more than {_PAGES} pages, or smaller copies of one page")
+            _check_claim(tif.series[0].shape, extent)
+            pixels = tif.asarray()
     if pixels.dtype.kind not in "uifb":
         raise ValueError(f"pixels of type {pixels.dtype}")
     if pixels.dtype.kind == "b":
@@ -364,10 +365,20 @@ def _channels_last(pixels: NDArray[np.generic], extent: tuple[int, int]) -> NDAr
     if pixels.ndim == 3 and pixels.shape[1:] == extent and pixels.shape[0] <= 4:
         pixels = np.moveaxis(pixels, 0, -1)
     if pixels.ndim == 2:
-        return pixels[..., None]
+        pixels = pixels[..., None]
     if pixels.ndim != 3 or not 1 <= pixels.shape[2] <= 4:
         raise ValueError(f"expected one grey or colour plane, got an array of {pixels.shape}")
+    if pixels.shape[:2] != extent:
+        raise ValueError(
+            f"is {pixels.shape[0]} × {pixels.shape[1]} px (height × width), "
+            f"the annotations say {extent[0]} × {extent[1]}"
+        )
     return np.ascontiguousarray(pixels[..., : 3 if pixels.shape[2] >= 3 else 1])
+
+
+def _check_claim(shape: Sequence[int], extent: tuple[int, int]) -> None:
+    if math.prod(shape) > 4 * math.prod(extent):
+        raise ValueError(f"claims an array of {shape}, more than four channels of {extent}")
 
 
 def light_of(modality: str, pixels: NDArray[np.generic]) -> Light:

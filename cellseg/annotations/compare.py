@@ -15,7 +15,7 @@ from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from cellseg.annotations.run_lengths import encoded
+from cellseg.annotations.masks import encoded
 from cellseg.instances import Instances
 
 MAX_DETECTIONS = 1_000_000

@@ -1,4 +1,4 @@
-"""What was outlined in another program: QuPath's GeoJSON, ImageJ's ROIs."""
+"""Objects that were outlined in another program, QuPath or ImageJ."""
 
 from __future__ import annotations
 
@@ -10,18 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cellseg.annotations.filled import filled
-from cellseg.annotations.outlines import LEEWAY_PX, Outline
+from cellseg.annotations.masks import LEEWAY_PX, Outline, enclosed_pixels
 from cellseg.errors import line_of
-from cellseg.geometry import box_of
 from cellseg.text import visible
-
-Ring = NDArray[np.float64]
-"""(N, 2) of (x, y), level-0 pixels, 0 at the corner of the first pixel."""
 
 _SPECIAL = re.compile(r"\s*(region|ignore)\s*\*", re.IGNORECASE)
 """QuPath's classes ``Region*`` and ``Ignore*``; ImageJ numbers names that stand twice."""
-
 
 MOST_PX = 100_000_000
 """Of the box around one outline; pictures to learn from are no larger."""
@@ -33,8 +27,9 @@ class Drawn:
 
     Attributes
     ----------
-    rings : tuple of Ring
-        All rings of all parts: what lies in an odd number of them is inside.
+    rings : tuple of ndarray, float64, (N, 2)
+        All rings of all parts, (x, y) in level-0 pixels, 0 at the corner of the first pixel: what
+        lies in an odd number of them is inside.
     kind : str
         Its class; empty where it has none.
     said : str
@@ -43,7 +38,7 @@ class Drawn:
         A program found it, in place of a person.
     """
 
-    rings: tuple[Ring, ...]
+    rings: tuple[NDArray[np.float64], ...]
     kind: str
     said: str
     is_found: bool = False
@@ -76,14 +71,7 @@ class Drawn:
                 f"spans {y1 - y0:,} × {x1 - x0:,} px, more than {MOST_PX / 1e6:,.0f} million: "
                 "outline smaller parts"
             )
-        inside = filled([ring - (x0, y0) for ring in self.rings], (y1 - y0, x1 - x0))
-        return tight((y0, x0), inside)
-
-
-def tight(corner: tuple[int, int], inside: NDArray[np.bool_]) -> Outline | None:
-    """A mask that begins at ``corner`` without the background around it; None where it is empty."""
-    box = box_of(inside)
-    return None if box is None else (box.shifted(*corner).corners, inside[box.pixels])
+        return enclosed_pixels(self.rings, (y0, x0), (y1 - y0, x1 - x0))
 
 
 @dataclass(eq=False)
@@ -109,13 +97,7 @@ class Drawing:
     faults: list[str] = field(default_factory=list)
 
     def add(
-        self,
-        rings: Iterable[ArrayLike],
-        *,
-        kind: str,
-        name: str,
-        said: str,
-        is_found: bool = False,
+        self, rings: Iterable[ArrayLike], *, kind: str, name: str, said: str, is_found: bool = False
     ) -> None:
         """Take one outline; its class, or else its name, may say that it is no object."""
         try:
@@ -127,18 +109,17 @@ class Drawing:
             self.left_out["outlines without points"] += 1
             return
         found = Drawn(checked, visible(kind).strip(), said, is_found)
-        special = _SPECIAL.match(kind) or (None if kind else _SPECIAL.match(name))
+        special = _SPECIAL.match(kind or name)
         if special is None:
             self.objects.append(found)
         else:
             (self.regions if special[1].lower() == "region" else self.ignored).append(found)
 
 
-def _checked(ring: ArrayLike) -> Ring:
+def _checked(ring: ArrayLike) -> NDArray[np.float64]:
     points = np.asarray(ring, dtype=np.float64)
     if points.ndim != 2 or points.shape[1] < 2 or len(points) < 3:
         raise ValueError("an outline needs at least three points x, y")
-    points = points[:, :2]
     if not np.isfinite(points).all():
         raise ValueError("an outline has points that are no numbers")
-    return points
+    return points[:, :2]

@@ -1,24 +1,62 @@
-"""Outlines from GeoJSON, as QuPath exports objects."""
+"""GeoJSON, as QuPath exports it: objects to learn from, and regions to count in."""
 
 from __future__ import annotations
 
+import json
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from gzip import BadGzipFile, GzipFile
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import shapely
+
 from cellseg.annotations.drawn import Drawing
-from cellseg.annotations.features import read_features
-from cellseg.errors import line_of
+from cellseg.annotations.region import Region, Regions, enclosed
+from cellseg.errors import InputError, SettingsError, line_of
+
+_FOUND = ("detection", "cell", "tile")
+_GZIP_HEAD = b"\x1f\x8b"
+_SPARE_BYTES, _MOST_PACKED = 64_000_000, 100
+"""Packed text may grow to the one, or by the other: coordinates are packed ten to one."""
+
+_WRONG = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
+"""Errors of texts that are JSON and nothing else."""
+
+
+@dataclass(frozen=True, eq=False)
+class Feature:
+    """One object of a file.
+
+    Attributes
+    ----------
+    geometry, nucleus : mapping or None
+        Its outline, and that of its nucleus where QuPath has both; as the file has them.
+    kind, name : str
+        Its class and its name; empty where it has none.
+    is_found : bool
+        A program found it, in place of a person.
+    """
+
+    geometry: Any
+    nucleus: Any
+    kind: str
+    name: str
+    is_found: bool
 
 
 def read_geojson(path: Path, *, whole_cells: bool = False) -> Drawing:
-    """Read the objects of a ``.geojson`` or ``.geojson.gz``.
+    """Outlines of objects in a ``.geojson`` or ``.geojson.gz``.
 
     Beside detections or cells only those annotations are taken that say where everything was
     outlined, or what is to be ignored: others are what the detections lie in.
 
     Parameters
     ----------
-    path : Path
     whole_cells : bool
         Of QuPath's cells take the cell's outline; otherwise that of its nucleus, where it has one.
 
@@ -28,11 +66,11 @@ def read_geojson(path: Path, *, whole_cells: bool = False) -> Drawing:
         If the file cannot be read or is no GeoJSON.
     """
     found = Drawing()
-    for number, one in enumerate(read_features(path), start=1):
+    for number, one in enumerate(_features(path), start=1):
         said = f"feature {number}" + (f" ({one.kind or one.name})" if one.kind or one.name else "")
         try:
             rings = _rings(one.geometry if whole_cells or not one.nucleus else one.nucleus)
-        except (ValueError, TypeError, LookupError, RecursionError) as error:
+        except _WRONG as error:
             found.faults.append(f"{said}: no geometry: {line_of(error)[:100]}")
             continue
         if rings is None:
@@ -44,6 +82,119 @@ def read_geojson(path: Path, *, whole_cells: bool = False) -> Drawing:
         found.left_out["annotations around detections"] = len(found.objects) - len(detected)
         found.objects = detected
     return found
+
+
+def read_regions(path: str | Path) -> Regions:
+    """Regions of a GeoJSON file: (x, y) in level-0 pixels, 0 at the corner of the first pixel.
+
+    Of QuPath's objects the annotations; where there are none, tiles and detections too.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, is no GeoJSON, or holds no polygon with an area.
+    """
+    features = [one for one in _features(Path(path)) if one.geometry is not None]
+    drawn = [one for one in features if not one.is_found]
+    left_out: Counter[str] = Counter()
+    if drawn and len(drawn) < len(features):
+        left_out["detections and tiles beside annotations"] = len(features) - len(drawn)
+    regions, crossed = [], 0
+    for number, one in enumerate(drawn or features, start=1):
+        try:
+            with np.errstate(invalid="ignore"):  # NaN is refused below, with a line
+                shape = shapely.geometry.shape(one.geometry)
+            if shapely.get_dimensions(shape) != 2:
+                left_out["points and lines"] += 1
+                continue
+            regions.append(Region(enclosed(shape), one.name, one.kind))
+            crossed += not shape.is_valid
+        except SettingsError as error:
+            if "area" not in str(error):
+                raise InputError(f"{path}: region number {number}: {error}") from error
+            left_out["regions without an area"] += 1
+        except (*_WRONG, shapely.errors.ShapelyError) as error:
+            raise InputError(
+                f"{path}: region number {number} is no polygon: {line_of(error)}"
+            ) from error
+    said = [f"left out: {what} ({count:,})" for what, count in left_out.items()]
+    if not regions:
+        why = f" ({'; '.join(said)})" if said else ""
+        raise InputError(f"{path}: no GeoJSON with polygons{why}")
+    if crossed:
+        said.append(f"{crossed:,} outlines cross or overlap: what they enclose is counted once")
+    return Regions.of(regions, notes=(f"{Path(path).name}: {line}" for line in said))
+
+
+def _features(path: Path) -> list[Feature]:
+    """All objects of a file, packed by gzip or not.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, is no GeoJSON, or unpacks to far more than outlines do.
+    """
+    try:
+        raw = path.read_bytes()
+        raw = _unpacked(raw) if raw[:2] == _GZIP_HEAD else raw
+        return [_feature(one) for one in _objects(json.loads(raw.decode("utf-8-sig")))]
+    except (EOFError, BadGzipFile, zlib.error) as error:
+        raise InputError(f"{path}: is a damaged gzip file: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except _WRONG as error:
+        raise InputError(f"{path}: no GeoJSON of objects: {line_of(error)}") from error
+
+
+def _unpacked(raw: bytes) -> bytes:
+    most = max(_SPARE_BYTES, _MOST_PACKED * len(raw))
+    out = GzipFile(fileobj=BytesIO(raw)).read(most + 1)
+    if len(out) > most:
+        raise ValueError(f"unpacks to more than {most / 1e6:,.0f} MB")
+    return out
+
+
+def _objects(data: Any) -> Iterator[Mapping[str, Any]]:  # noqa: ANN401 - whatever the file holds
+    todo = [data]
+    while todo:
+        one = todo.pop()
+        if isinstance(one, list):
+            todo += one[::-1]
+        elif not isinstance(one, dict):
+            raise ValueError(f"expected an object, got {type(one).__name__}")
+        elif one.get("type") == "FeatureCollection":
+            todo += list(one["features"])[::-1]
+        elif one.get("type") == "Feature":
+            yield one
+        elif "coordinates" in one or "geometries" in one:
+            yield {"geometry": one}
+        else:
+            raise ValueError(f"an object of type {str(one.get('type'))[:40]!r}")
+
+
+def _feature(one: Mapping[str, Any]) -> Feature:
+    about = one.get("properties")
+    about = about if isinstance(about, dict) else {}
+    nucleus = one.get("nucleusGeometry") or about.get("nucleusGeometry")
+    return Feature(
+        geometry=one.get("geometry"),
+        nucleus=nucleus,
+        kind=_kind(about.get("classification")),
+        name=_text(about.get("name")),
+        is_found=about.get("objectType") in _FOUND,
+    )
+
+
+def _kind(found: object) -> str:
+    """The class; QuPath's derived ones, ``Tumor: Positive``, come as a list of names."""
+    if not isinstance(found, dict):
+        return found if isinstance(found, str) else ""
+    names = found.get("names")
+    return ": ".join(map(str, names)) if isinstance(names, list) else _text(found.get("name"))
+
+
+def _text(found: object) -> str:
+    return str(found) if isinstance(found, str | int | float) else ""
 
 
 def _rings(geometry: Any) -> list[Any] | None:  # noqa: ANN401 - whatever the file holds

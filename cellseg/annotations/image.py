@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,20 +56,9 @@ class AnnotatedImage:
     outlined: NDArray[np.bool_] | None = None
     ignored: tuple[tuple[Box, NDArray[np.bool_]], ...] = ()
 
-    def changed(
-        self,
-        *,
-        classes: NDArray[np.int64] | None = None,
-        mpp: float | None = None,
-        zoom: float | None = None,
-    ) -> AnnotatedImage:
+    def changed(self, **fields: Any) -> AnnotatedImage:  # noqa: ANN401
         """A copy with other classes, pixel size or zoom; arrays are shared."""
-        return replace(
-            self,
-            classes=self.classes if classes is None else classes,
-            mpp=self.mpp if mpp is None else mpp,
-            zoom=self.zoom if zoom is None else zoom,
-        )
+        return replace(self, **fields)
 
     @cached_property
     def normaliser(self) -> Normaliser:

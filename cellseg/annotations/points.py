@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from cellseg.errors import InputError
+from cellseg.errors import InputError, line_of
+from cellseg.text import visible
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,33 +40,27 @@ def read_points(path: Path) -> tuple[Centres, ...]:
     InputError
         If it cannot be read, lacks a column, or a place is no number.
     """
-    rows: dict[str, list[tuple[float, float, str]]] = {}
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = {"image", "x", "y"} - set(reader.fieldnames or ())
-            if missing:
-                raise InputError(f"{path}: lacks the columns {', '.join(sorted(missing))}")
-            for row in reader:
-                image = rows.setdefault((row["image"] or "").strip(), [])
-                if row["x"] or row["y"]:
-                    y, x = float(row["y"]), float(row["x"])
-                    if not (math.isfinite(x) and math.isfinite(y)):
-                        raise ValueError(f"{row['x']}, {row['y']}")
-                    image.append((y, x, (row.get("class") or "").strip()))
-    except InputError:
-        raise
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{path}: line {reader.line_num}: no place: {error}") from error
-    except (OSError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    if not rows:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig",
+                            index_col=False)  # fmt: skip
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read: {line_of(error)}") from error
+    missing = {"image", "x", "y"} - {*table.columns}
+    if missing:
+        raise InputError(f"{path}: lacks the columns {', '.join(sorted(missing))}")
+    if table.empty:
         raise InputError(f"{path}: no images in this table")
-    return tuple(
-        Centres(
-            name,
-            np.array([row[:2] for row in found], dtype=float).reshape(-1, 2),
-            tuple(row[2] for row in found),
-        )
-        for name, found in rows.items()
-    )
+    table = table.fillna("").apply(lambda column: column.str.strip())
+    table["class"] = table.get("class", "")
+    has_place = (table["x"] != "") | (table["y"] != "")
+    places = table[["y", "x"]].apply(pd.to_numeric, errors="coerce").astype(np.float64)
+    wrong = np.flatnonzero(has_place & ~np.isfinite(places).all(axis=1))
+    if wrong.size:
+        x, y = table.loc[wrong[0], ["x", "y"]]
+        raise InputError(f"{path}: line {wrong[0] + 2}: no place: {x!r}, {y!r}")
+    found = []
+    for name, rows in table.groupby("image", sort=False):
+        rows = rows[has_place[rows.index]]
+        at = places.loc[rows.index].to_numpy()
+        found.append(Centres(str(name), at, tuple(map(visible, rows["class"]))))
+    return tuple(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -202,26 +203,19 @@ class Regions:
             If all lie beside it.
         """
         extent = shapely.box(0, 0, width, height)
-        shapes = np.array([region.shape for region in self.each], dtype=object)
-        within = shapely.covered_by(shapes, extent)
-        cut = [
-            region if whole else replace(region, shape=polygons_of(region.shape & extent))
-            for region, whole in zip(self.each, within, strict=True)
-        ]
-        beside = [region.name for region in cut if region.shape.is_empty]
-        across = [
-            region.name
-            for region, whole in zip(cut, within, strict=True)
-            if not whole and not region.shape.is_empty
-        ]
+        cut, beside, across, said = [], [], [], [*self.notes]
+        for region in self.each:
+            if not shapely.covered_by(region.shape, extent):
+                region = replace(region, shape=polygons_of(region.shape & extent))
+                (beside if region.shape.is_empty else across).append(region.name)
+            cut.append(region)
         size = f"the slide, which is {width:,} × {height:,} px"
         if len(beside) == len(cut):
-            raise SettingsError(f"{some(beside, 'region')} outside of {size}")
-        said = [*self.notes]
+            raise SettingsError(f"{_some(beside)} outside of {size}")
         if beside:
-            said.append(f"{some(beside, 'region')} outside of {size}: nothing is counted there")
+            said.append(f"{_some(beside)} outside of {size}: nothing is counted there")
         if across:
-            said.append(f"{some(across, 'region')} in part outside of {size}: cut at its edges")
+            said.append(f"{_some(across)} in part outside of {size}: cut at its edges")
         return type(self)(tuple(cut), tuple(said))
 
     def as_geojson(self) -> dict[str, object]:
@@ -296,14 +290,15 @@ def title(name: str, kind: str) -> str:
     return f"{said} ({kind})" if kind and kind != name else said
 
 
-def some(names: Sequence[str], what: str) -> str:
+def _some(names: Sequence[str]) -> str:
     """``2 regions (tumour, stroma) lie``, of many the first three."""
     shown = ", ".join([*names[:3], *(["…"] if len(names) > 3 else [])])
     one = len(names) == 1
-    return f"{len(names):,} {what}{'' if one else 's'} ({shown}) {'lies' if one else 'lie'}"
+    return f"{len(names):,} region{'' if one else 's'} ({shown}) {'lies' if one else 'lie'}"
 
 
 def _clean(name: str) -> str:
+    """A name that stands in a table's cell beside others."""
     return visible(" ".join(name.split())).replace(";", ",")
 
 
@@ -314,15 +309,13 @@ def _cut(name: str) -> str:
 def _distinct(names: Sequence[str]) -> list[str]:
     """Names that are there once stay; numbers make the others new."""
     taken = set(names)
-    given: set[str] = set()
-    numbers: dict[str, int] = {}
-    found = []
+    given: dict[str, None] = {}
+    numbers: Counter[str] = Counter()
     for name in names:
         chosen = name
-        while not chosen or chosen in given:
-            numbers[name] = numbers.get(name, 1 if name else 0) + 1
-            trial = f"{name} ({numbers[name]})" if name else f"region {numbers[name]}"
+        while chosen in given or not chosen:
+            numbers[name] += 1
+            trial = f"{name} ({numbers[name] + 1})" if name else f"region {numbers[name]}"
             chosen = "" if trial in taken else trial
-        given.add(chosen)
-        found.append(chosen)
-    return found
+        given[chosen] = None
+    return [*given]

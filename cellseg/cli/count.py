@@ -180,7 +180,7 @@ def count(
 
         reached(settings["scheduler"])
     # Here and not above: a mistyped path or address is said at once.
-    from cellseg.annotations.region_file import read_regions
+    from cellseg.annotations.geojson import read_regions
     from cellseg.cli._many import Failed, Outcome, count_all, finish, table_of
     from cellseg.cli._study import Left
     from cellseg.counting.request import CountRequest

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.annotations.run_lengths import annotation
+from cellseg.annotations.masks import annotation
 from cellseg.errors import SettingsError
 from cellseg.export._cells import Classes, Mask, blocks
 from cellseg.geometry import Frame, box_of

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from cellseg.annotations.geojson import read_regions
 from cellseg.annotations.region import Region, Regions
-from cellseg.annotations.region_file import read_regions
 from cellseg.errors import InputError
 from cellseg.geometry import Frame
 from cellseg.result import publish

@@ -17,12 +17,11 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from cellseg.annotations.coco import FAULTS_SHOWN, UNSEEN_PX
-from cellseg.annotations.drawn import Drawing, Drawn, tight
+from cellseg.annotations.coco import UNSEEN_PX, shown_faults
+from cellseg.annotations.drawn import Drawing, Drawn
 from cellseg.annotations.geojson import read_geojson
-from cellseg.annotations.outlines import Outline
+from cellseg.annotations.masks import Outline, annotation, tight
 from cellseg.annotations.rois import read_rois
-from cellseg.annotations.run_lengths import annotation
 from cellseg.errors import InputError, OutputError, SettingsError, writing
 from cellseg.geometry import Box
 from cellseg.slide import Slide, open_slide, slide_name
@@ -295,9 +294,7 @@ class _Maker:
             If anything was wrong.
         """
         if self.faults:
-            more = len(self.faults) - FAULTS_SHOWN
-            shown = [*self.faults[:FAULTS_SHOWN], *([f"… and {more} more"] if more > 0 else [])]
-            raise InputError("\n".join(shown))
+            raise InputError("\n".join(shown_faults(self.faults)))
         data = {
             "info": {"description": "converted by cellseg annotations convert"},
             "images": self.images,

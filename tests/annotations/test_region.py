@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import shapely
 
+from cellseg.annotations.geojson import read_regions
 from cellseg.annotations.region import NAME_LENGTH, Region, Regions, enclosed
-from cellseg.annotations.region_file import read_regions
 from cellseg.errors import InputError, SettingsError
 
 SQUARE = [[10, 20], [110, 20], [110, 70], [10, 70], [10, 20]]

@@ -12,7 +12,7 @@ from skimage.draw import ellipse
 from skimage.filters import gaussian
 
 import cellseg
-from cellseg.annotations.run_lengths import encoded
+from cellseg.annotations.masks import encoded
 from cellseg.judge.evaluate import EvaluateRequest, Evaluation, evaluate
 from cellseg.network.maskrcnn import TrainingLimits
 from cellseg.train.run import TrainRequest, train

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeInt
 
-from cellseg.annotations.outlines import outline_of
-from cellseg.annotations.run_lengths import encoded
+from cellseg.annotations.masks import encoded, outline_of
 from cellseg.geometry import Box, box_of
 
 Kind = Literal["delete", "add", "redraw", "split", "merge", "class"]

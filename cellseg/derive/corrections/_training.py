@@ -12,7 +12,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from cellseg.annotations.run_lengths import annotation
+from cellseg.annotations.masks import annotation
 from cellseg.derive.corrections._log import check_token
 from cellseg.derive.corrections._session import Corrections
 from cellseg.errors import OutputError, SettingsError

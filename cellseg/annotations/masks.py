@@ -1,0 +1,237 @@
+"""Masks inside their own box, from COCO's annotations and back.
+
+Files come from anywhere, so run lengths are decoded here, with every length checked, and
+nothing is ever unpacked to the size of the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TypeGuard
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as rle
+
+from cellseg.geometry import Box, box_of
+
+LEEWAY_PX = 5.0
+"""A polygon's points may lie so far outside the image; they are drawn to its edge."""
+
+FINER, FINER_PX = 4, 4_000_000
+"""Outlines in boxes of up to so many pixels are drawn finer: small ones keep their areas."""
+
+Outline = tuple[tuple[int, int, int, int], NDArray[np.bool_]]
+"""Tight box (y0, x0, y1, x1), half-open, and the mask in it."""
+
+
+def tight(corner: tuple[int, int], inside: NDArray[np.bool_]) -> Outline | None:
+    """A mask that begins at ``corner`` without the background around it; None where it is empty."""
+    box = box_of(inside)
+    return None if box is None else (box.shifted(*corner).corners, inside[box.pixels])
+
+
+def outline_of(segmentation: object, extent: tuple[int, int]) -> Outline:
+    """Decode one annotation's ``segmentation``.
+
+    Parameters
+    ----------
+    segmentation : object
+        A list of polygons (x, y, x, y, …), or a dict of run lengths: ``size`` and
+        ``counts``, a list or COCO's compressed string.
+    extent : (int, int)
+        Height and width of the image, pixels.
+
+    Raises
+    ------
+    ValueError
+        With what is wrong, for a person.
+    """
+    if isinstance(segmentation, dict):
+        return _unpacked(_counts_of(segmentation, extent), extent)
+    if not isinstance(segmentation, list) or not segmentation:
+        raise ValueError("has no outline: masks or polygons are needed")
+    parts = [_polygon(points, extent) for points in segmentation]
+    code = rle.merge(rle.frPyObjects(parts, *extent))
+    return _unpacked(_decompressed(code["counts"]), extent)
+
+
+def box_outline(bbox: object, extent: tuple[int, int]) -> Outline:
+    """The mask that fills a COCO ``bbox`` (x, y, width, height), cut at the image's edge.
+
+    Raises
+    ------
+    ValueError
+        With what is wrong, for a person.
+    """
+    if not _are_numbers(bbox) or len(bbox) != 4 or not (np.abs(bbox) < 2.0**40).all():
+        raise ValueError("has neither an outline nor a box of four numbers x, y, width, height")
+    x, y, width, height = map(float, bbox)
+    top, bottom = (round(min(max(v, 0), extent[0])) for v in (y, y + height))
+    left, right = (round(min(max(v, 0), extent[1])) for v in (x, x + width))
+    if bottom <= top or right <= left:
+        raise ValueError("has a box without pixels in the image")
+    return (top, left, bottom, right), np.ones((bottom - top, right - left), dtype=bool)
+
+
+def enclosed_pixels(
+    rings: Iterable[NDArray[np.float64]], corner: tuple[int, int], extent: tuple[int, int]
+) -> Outline | None:
+    """The pixels of which most lies in an odd number of rings; None where none do.
+
+    They are as many as the outline's area. Pixels whose centres lie inside would be more, of
+    outlines that were drawn around coarser pixels.
+
+    Parameters
+    ----------
+    rings : iterable of ndarray, (N, 2)
+        (x, y) in pixels, 0 at the corner of the image's first.
+    corner : (int, int)
+        Where to begin, (y, x).
+    extent : (int, int)
+        Height and width of what is looked at from there; what lies beyond is cut off.
+    """
+    fine = FINER if extent[0] * extent[1] <= FINER_PX else 1
+    height, width = extent[0] * fine, extent[1] * fine
+    if not height * width:
+        return None
+    parts = [((ring - corner[::-1]) * fine).ravel().tolist() for ring in rings]
+    codes = rle.frPyObjects(parts, height, width)
+    # Where an even number of rings turns from outside to inside or back, nothing turns.
+    turns, times = np.unique(
+        np.concatenate([np.cumsum(_decompressed(code["counts"])) for code in codes]),
+        return_counts=True,
+    )
+    turns = turns[(times % 2 == 1) & (turns < height * width)]
+    if not turns.size:
+        return None
+    box, inside = _unpacked(np.diff(turns, prepend=0, append=height * width), (height, width))
+    if fine == 1:
+        return Box(*box).shifted(*corner).corners, inside
+    drawn = np.zeros((height, width), bool)
+    drawn[Box(*box).pixels] = inside
+    parts_inside = drawn.reshape(extent[0], fine, extent[1], fine).sum((1, 3), dtype=np.uint8)
+    area = round(float(parts_inside.sum()) / fine**2)
+    most = np.argsort(-parts_inside.astype(np.int16), axis=None, kind="stable")[:area]
+    mask = np.zeros(extent, bool)
+    mask.flat[most] = True
+    return tight(corner, mask)
+
+
+def encoded(
+    box: tuple[int, ...], mask: NDArray[np.bool_], extent: tuple[int, int]
+) -> dict[str, object]:
+    """COCO's compressed run lengths of a mask inside its box.
+
+    Only the columns that the box spans are written out, so this does not grow with the image.
+    """
+    height, width = extent
+    y0, x0, y1, x1 = (int(v) for v in box)
+    strip = np.zeros((x1 - x0, height), dtype=bool)
+    strip[:, y0:y1] = mask.T
+    flat = np.concatenate([[False], strip.ravel(), [False]])
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + x0 * height
+    counts = np.diff(np.concatenate([[0], edges, [height * width]]))
+    code: dict[str, object] = rle.frPyObjects(
+        {"size": [height, width], "counts": counts.tolist()}, height, width
+    )
+    return code
+
+
+def annotation(
+    box: tuple[int, ...], mask: NDArray[np.bool_], extent: tuple[int, int]
+) -> dict[str, object]:
+    """A mask as a COCO annotation, ready for JSON: outline, box, area; no crowd.
+
+    Parameters
+    ----------
+    box : (y0, x0, y1, x1)
+    mask : ndarray, bool, of the box's shape
+    extent : (int, int)
+        Height and width of the image.
+    """
+    y0, x0, y1, x1 = box
+    counts = encoded(box, mask, extent)["counts"]
+    return {
+        "segmentation": {
+            "size": list(extent),
+            "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts,
+        },
+        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "area": int(np.count_nonzero(mask)),
+        "iscrowd": 0,
+    }
+
+
+def _are_numbers(given: object) -> TypeGuard[list[float]]:
+    return isinstance(given, list) and all(type(value) in (int, float) for value in given)
+
+
+def _polygon(given: object, extent: tuple[int, int]) -> list[float]:
+    """A polygon's points, drawn to the image's edge."""
+    if not _are_numbers(given) or len(given) < 6 or len(given) % 2:
+        raise ValueError("has a polygon that is not at least three points x, y, x, y, …")
+    try:
+        points = np.array(given, np.float64).reshape(-1, 2)
+    except OverflowError as error:
+        raise ValueError("has a polygon with points that lie on no image") from error
+    if not np.isfinite(points).all():
+        raise ValueError("has a polygon with points that are no numbers")
+    size = np.array(extent[::-1], np.float64)
+    beyond = float(max(-points.min(), (points - size).max()))
+    if beyond > LEEWAY_PX:
+        raise ValueError(f"has a polygon that leaves the image by {beyond:.0f} px")
+    drawn: list[float] = np.clip(points, 0, size).ravel().tolist()
+    return drawn
+
+
+def _counts_of(segmentation: dict[str, object], extent: tuple[int, int]) -> NDArray[np.int64]:
+    size, counts = segmentation.get("size"), segmentation.get("counts")
+    if size != list(extent):
+        raise ValueError(f"has run lengths for size {size}, the image has {list(extent)}")
+    if isinstance(counts, str | bytes):
+        return _decompressed(
+            counts.encode("latin-1", "replace") if isinstance(counts, str) else counts
+        )
+    if isinstance(counts, list) and all(type(c) is int and 0 <= c < 2**40 for c in counts):
+        return np.array(counts, dtype=np.int64)
+    raise ValueError("has run lengths that are neither a string nor a list of whole numbers")
+
+
+def _decompressed(text: bytes) -> NDArray[np.int64]:
+    """Run lengths from COCO's string: 5 bits a character, differences from the third on."""
+    code = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
+    if len(code) == 0 or code.min() < 0 or code.max() > 63 or code[-1] & 0x20:
+        raise ValueError("has a damaged run-length string")
+    last = np.flatnonzero((code & 0x20) == 0)
+    first = np.concatenate([[0], last[:-1] + 1])
+    place = np.arange(len(code)) - np.repeat(first, last - first + 1)
+    if place.max() > 7:
+        raise ValueError("has a damaged run-length string")
+    values = np.add.reduceat((code & 0x1F) << (5 * place), first)
+    negative = (code[last] & 0x10) != 0
+    values = values - np.where(negative, np.int64(1) << (5 * (last - first + 1)), 0)
+    # Each length from the fourth on is stored as the difference to the one two before it.
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values
+
+
+def _unpacked(counts: NDArray[np.int64], extent: tuple[int, int]) -> Outline:
+    """Runs of 0, 1, 0, … down the columns, to a tight box and its mask."""
+    height, width = extent
+    if (counts < 0).any() or int(counts.sum()) != height * width:
+        raise ValueError(f"has run lengths that do not add up to {height} × {width} px")
+    ends = np.cumsum(counts)
+    starts, ends = (ends - counts)[1::2], ends[1::2]
+    starts, ends = starts[ends > starts], ends[ends > starts]
+    if not starts.size:
+        raise ValueError("has an empty mask")
+    first, last = int(starts[0]) // height, int(ends[-1] - 1) // height
+    edge = np.zeros((last - first + 1) * height + 1, dtype=np.int8)
+    np.add.at(edge, starts - first * height, 1)
+    np.add.at(edge, ends - first * height, -1)
+    strip = np.cumsum(edge[:-1], dtype=np.int8).astype(bool).reshape(-1, height).T
+    box = box_of(strip)
+    assert box is not None
+    return box.shifted(0, first).corners, np.ascontiguousarray(strip[box.pixels])
