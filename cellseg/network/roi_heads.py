@@ -13,7 +13,7 @@ of 14 × 14 and then gives 56 × 56; where the first mask is in doubt the mean o
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,20 @@ MASKS_AT_ONCE = 128
 """Boxes that go through the mask branch together when counting: what its memory grows with."""
 
 
+class SoftTargets(Protocol):
+    """What another network says of the boxes that a training step looks at."""
+
+    def class_probabilities(self, boxes: list[Tensor]) -> Tensor:
+        """(sum of P, classes), background first."""
+
+    def mask_probabilities(self, boxes: list[Tensor]) -> Tensor:
+        """(sum of P, classes, 28, 28)."""
+
+
+SOFT_SHARE = 0.5
+"""Part of the loss that soft targets have, where there are some."""
+
+
 class CellRoIHeads(RoIHeads):  # type: ignore[misc]
     """Box and mask heads with class-agnostic suppression and a bounded mask branch.
 
@@ -54,6 +68,8 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         Boxes with a side of so many pixels get the second look when counting.
     bins_first : bool
         The box head takes its samples bin by bin (:meth:`put_bins_first`).
+    soft_targets : SoftTargets or None
+        Teaches scores and masks beside the annotations.
     type_head : TypeHead or None
         Sorts what is found, when counting, if ``wants_types``.
     """
@@ -63,6 +79,7 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
     fine_from_px: float = 48.0
     fine_roi_pool: MultiScaleRoIAlign
     bins_first: bool = False
+    soft_targets: SoftTargets | None = None
     type_head: TypeHead | None
     wants_types: bool = True
 
@@ -155,6 +172,10 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         box_features = self.box_head(self.box_roi_pool(features, proposals, image_shapes))
         class_logits, box_regression = self.box_predictor(box_features)
         loss_class, loss_box = fastrcnn_loss(class_logits, box_regression, labels, regression)
+        if self.soft_targets is not None:
+            wanted = self.soft_targets.class_probabilities(proposals)
+            soft = F.cross_entropy(class_logits, wanted)
+            loss_class = torch.lerp(loss_class.float(), soft.float(), SOFT_SHARE)
         return {
             "loss_classifier": loss_class,
             "loss_box_reg": loss_box,
@@ -192,6 +213,12 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
             [target["labels"] for target in targets],
             indices,
         )
+        kinds = torch.cat([target["labels"][i] for target, i in zip(targets, indices, strict=True)])
+        if self.soft_targets is not None and len(kinds):
+            rows = torch.arange(len(kinds), device=kinds.device)
+            wanted = self.soft_targets.mask_probabilities(boxes)[rows, kinds]
+            soft = F.binary_cross_entropy_with_logits(logits[rows, kinds].float(), wanted)
+            loss = torch.lerp(loss.float(), soft, SOFT_SHARE)
         return loss
 
     def _detect(

@@ -6,12 +6,12 @@ Randomness comes in as a generator; nothing here seeds or reads global state.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
 import torch
-from imagecodecs import jpeg8_decode, jpeg8_encode
 from numpy.typing import NDArray
 from skimage.color import hed_from_rgb, rgb_from_hed
 from torch import Tensor
@@ -21,8 +21,10 @@ from cellseg.annotations.image import AnnotatedImage
 from cellseg.geometry import Box
 from cellseg.stain.normalise import Light
 from cellseg.train.copies import add_copies
-from cellseg.train.crops import Crop, boxes_of, cut
+from cellseg.train.crops import Crop, boxes_of, cut, turned
+from cellseg.train.filters import blurred, coarser, colour_moments, compressed, recoloured
 from cellseg.train.negatives import add_bubbles
+from cellseg.train.objects import emptied, reshaped, varied
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,8 @@ class Augmentation:
         Spread of each component of the stains' colour vectors (of length 1): other scanners and
         other dyes.
     tint : float
-        Largest share of a colour that the glass takes away, in a third of the stained crops.
+        Largest share of a colour that the glass takes away, in a third of the stained crops; a
+        wrong white balance gives a third of that.
     saturation : (float, float)
         Range of the strength of colours in a third of the stained crops; 0 is grey.
     brightness : float
@@ -73,6 +76,13 @@ class Augmentation:
         Share of crops to which copies of their own objects are added.
     bubbles : float
         Share of stained crops into which vacuoles and the like are drawn.
+    shapes, objects : float
+        Shares of crops of which some objects are shrunk or stretched, and faded, raised or
+        blurred, each by its own degree.
+    recoloured : float
+        Share of stained crops that take over the stains of another image of the training.
+    empty : float
+        Share of crops that are reduced to bare glass or a dark field.
     """
 
     size: int = 256
@@ -86,20 +96,29 @@ class Augmentation:
     brightness: float = 0.12
     gamma: float = 0.2
     softness: float = 0.15
-    sharpness: float = 0.15
-    compression: float = 0.25
+    sharpness: float = 0.2
+    compression: float = 0.35
     noise: float = 0.03
     faint: float = 0.2
     label: float = 0.3
     inversion: float = 0.08
     density: float = 0.25
     bubbles: float = 0.1
+    shapes: float = 0.3
+    objects: float = 0.45
+    recoloured: float = 0.5
+    empty: float = 0.06
 
 
 def random_crop(
-    image: AnnotatedImage, augmentation: Augmentation, rng: np.random.Generator
+    image: AnnotatedImage,
+    augmentation: Augmentation,
+    rng: np.random.Generator,
+    references: Sequence[NDArray[np.float64]] = (),
 ) -> Crop:
     """Draw one augmented crop of an image.
+
+    ``references`` are the colours (:func:`colour_moments`) of stained images to take over.
 
     The intensities are normalised as in counting, on the whole image. Where objects are so
     sparse that most crops would be empty, the crop is drawn around one of them.
@@ -122,7 +141,20 @@ def random_crop(
         crop = add_bubbles(crop, int(rng.integers(1, 9)), rng)
     if rng.random() < augmentation.inversion:
         crop, light = inverted(crop, light, rng)
-    return photometric(geometric(crop, rng), light, augmentation, rng)
+    if rng.random() < augmentation.shapes:
+        crop = reshaped(crop, rng)
+    crop = geometric(crop, rng)
+    if rng.random() < augmentation.empty:
+        crop = emptied(crop, 0.0 if light == "fluorescence" else 1.0, rng)
+    crop = replace(crop, plain=crop.image)
+    if light == image.light == "transmitted" and len(references):
+        own = colour_moments(image)
+        if own is not None and rng.random() < augmentation.recoloured:
+            other, share = references[rng.integers(len(references))], rng.uniform(0.3, 1.0)
+            crop = replace(crop, image=recoloured(crop.image, own, other, float(share)))
+    if rng.random() < augmentation.objects:
+        crop = varied(crop, rng)
+    return photometric(crop, light, augmentation, rng)
 
 
 def _sides(side: float, stretch: float, rng: np.random.Generator) -> tuple[int, int]:
@@ -172,18 +204,13 @@ def _around(low: int, high: int, length: int, side: int, rng: np.random.Generato
 def geometric(crop: Crop, rng: np.random.Generator) -> Crop:
     """One of the eight flips and right-angle turns, drawn uniformly."""
     turns, flip = int(rng.integers(4)), bool(rng.integers(2))
-
-    def turned(pixels: Tensor) -> Tensor:
-        pixels = pixels.rot90(turns, (-2, -1))
-        return (pixels.flip(-1) if flip else pixels).contiguous()
-
-    masks = turned(crop.masks)
+    masks = turned(crop.masks, turns, flip=flip)
     return replace(
         crop,
-        image=turned(crop.image),
+        image=turned(crop.image, turns, flip=flip),
         boxes=boxes_of(masks),
         masks=masks,
-        ignored=turned(crop.ignored),
+        ignored=turned(crop.ignored, turns, flip=flip),
     )
 
 
@@ -198,7 +225,7 @@ def photometric(
         gains = np.exp(rng.normal(0, augmentation.stain, 3))
         image = _stain(image, gains, rng.normal(0, augmentation.hue, (3, 3)))
         if rng.random() < 1 / 3:
-            glass = 1 - rng.uniform(0, augmentation.tint, (3, 1, 1))
+            glass = 1 - rng.uniform(-augmentation.tint / 3, augmentation.tint, (3, 1, 1))
             image = image * torch.from_numpy(glass.astype(np.float32))
         if rng.random() < 1 / 3:
             grey = image.mean(0, keepdim=True)
@@ -211,12 +238,12 @@ def photometric(
         image = image * float(rng.uniform(0.6, 1.0)) + float(rng.uniform(0, 0.06))
     if rng.random() < 0.25:
         sigma = float(rng.uniform(0.4, 1.2))
-        image = _blur(image, sigma)
+        image = blurred(image, sigma)
     if rng.random() < augmentation.softness:
-        image = _coarser(image, float(rng.uniform(1, 2.5)))
-    elif rng.random() < augmentation.sharpness:
-        blurred = _blur(image, float(rng.uniform(0.6, 1.5)))
-        image = image + (image - blurred) * float(rng.uniform(0.3, 1.5))
+        image = coarser(image, float(rng.uniform(1, 2.5)))
+    if rng.random() < augmentation.sharpness:
+        smooth = blurred(image, float(rng.uniform(0.6, 1.5)))
+        image = image + (image - smooth) * float(rng.uniform(0.3, 1.5))
     if light == "fluorescence" and rng.random() < augmentation.faint:
         image = dimmed(image, rng)
     elif rng.random() < 0.5:
@@ -225,7 +252,7 @@ def photometric(
             noise = np.broadcast_to(noise[:1], noise.shape)
         image = image + torch.from_numpy(noise.astype(np.float32))
     if rng.random() < augmentation.compression:
-        image = _compressed(image, int(rng.integers(30, 96)))
+        image = compressed(image, int(rng.integers(30, 96)))
     return replace(crop, image=image.clamp(0, 1))
 
 
@@ -242,9 +269,9 @@ def dimmed(image: Tensor, rng: np.random.Generator) -> Tensor:
     if kind:  # in grains as large as small nuclei, less can be told apart
         ratio *= 1.6
     if kind == 1:
-        noise = _blur(noise, float(rng.uniform(0.5, 2.0)))
+        noise = blurred(noise, float(rng.uniform(0.5, 2.0)))
     elif kind == 2:
-        noise = _coarser(noise, float(rng.uniform(1.5, 3.0)))
+        noise = coarser(noise, float(rng.uniform(1.5, 3.0)))
     dark, bright = image.mean(0).flatten().quantile(torch.tensor([0.05, 0.98])).tolist()
     gain = min(1.0, float(ratio) * float(spread) / max(bright - dark, 1e-3))
     ground = float(rng.uniform(0.0, 3.0) * spread)
@@ -275,7 +302,7 @@ def labelled(image: Tensor, masks: Tensor, rng: np.random.Generator) -> Tensor:
     label = brown * float(rng.uniform(0, 1))
     if where != 1:
         chosen = masks[torch.from_numpy(rng.random(len(masks)) < rng.uniform(0.1, 0.9))]
-        inside = _blur((chosen.sum(0) > 0).to(image.dtype)[None], 0.8)[0]
+        inside = blurred((chosen.sum(0) > 0).to(image.dtype)[None], 0.8)[0]
         label = label + inside * (blue + pink) * float(rng.uniform(0.6, 2.0))
         blue = blue * (1 - inside * float(rng.uniform(0.3, 1.0)))
     if where != 0:
@@ -332,26 +359,3 @@ def _stain(image: Tensor, gains: NDArray[np.float64], shift: NDArray[np.float64]
     density = -image.clamp_min(1e-3).log()
     changed = torch.einsum("chw,cd->dhw", density, matrix)
     return (-changed).exp()
-
-
-def _coarser(image: Tensor, factor: float) -> Tensor:
-    size = image.shape[1:]
-    small = [max(8, round(side / factor)) for side in size]
-    shrunk = F.interpolate(image[None], small, mode="bilinear", antialias=True)
-    return F.interpolate(shrunk, size, mode="bilinear")[0]
-
-
-def _compressed(image: Tensor, quality: int) -> Tensor:
-    pixels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
-    decoded = jpeg8_decode(jpeg8_encode(pixels.numpy(), quality))
-    return torch.from_numpy(decoded).permute(2, 0, 1).to(image.dtype) / 255
-
-
-def _blur(image: Tensor, sigma: float) -> Tensor:
-    radius = max(1, round(3 * sigma))
-    offsets = torch.arange(-radius, radius + 1, dtype=torch.float32)
-    kernel = torch.exp(-(offsets**2) / (2 * sigma**2))
-    kernel = (kernel / kernel.sum()).to(image.dtype)
-    padded = F.pad(image[:, None], (radius,) * 4, mode="replicate")
-    rows = F.conv2d(padded, kernel.view(1, 1, -1, 1))
-    return F.conv2d(rows, kernel.view(1, 1, 1, -1))[:, 0]

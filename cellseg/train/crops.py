@@ -35,6 +35,8 @@ class Crop:
         False: the mask is the filled box, and no outline is learned from it.
     ignored : Tensor, uint8, (S, S)
         Set where nothing is known.
+    plain : Tensor, float32, (3, S, S), optional
+        The image before its intensities were varied: what a teacher looks at.
     """
 
     image: Tensor
@@ -43,6 +45,7 @@ class Crop:
     labels: Tensor
     outlined: Tensor
     ignored: Tensor
+    plain: Tensor | None = None
 
     @classmethod
     def of(cls, image: Tensor, masks: Tensor, labels: Tensor) -> Crop:
@@ -74,8 +77,13 @@ class Crop:
 
     def to(self, device: torch.device) -> Crop:
         """The same crop on a device."""
-        parts = (getattr(self, field.name) for field in fields(self))
-        return Crop(*(part.to(device, non_blocking=True) for part in parts))
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Crop(
+            **{
+                name: None if part is None else part.to(device, non_blocking=True)
+                for name, part in parts.items()
+            }
+        )
 
 
 def cut(
@@ -182,6 +190,12 @@ def resampled(
     if (tight := box_of(seen)) is None:
         return None
     return tight.shifted(top, left), np.ascontiguousarray(seen[tight.pixels])
+
+
+def turned(pixels: Tensor, turns: int, *, flip: bool) -> Tensor:
+    """Pixels (…, S, S) turned by right angles, then mirrored."""
+    pixels = pixels.rot90(turns, (-2, -1))
+    return (pixels.flip(-1) if flip else pixels).contiguous()
 
 
 def boxes_of(masks: Tensor) -> Tensor:

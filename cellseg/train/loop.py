@@ -26,6 +26,8 @@ from cellseg.train.augment import Augmentation, random_crop
 from cellseg.train.checkpoint import State
 from cellseg.train.crops import Crop
 from cellseg.train.dense import DenseHead, dense_known, dense_loss, dense_target
+from cellseg.train.filters import colour_moments
+from cellseg.train.teacher import Teacher
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +35,9 @@ BAD_STEPS = 50
 """So many steps in a row without a finite loss end the training."""
 
 DENSE_WEIGHT = 0.3
+
+REFERENCES = 256
+"""Stained images whose colours others take over."""
 
 AVERAGE_EVERY = 5
 """Steps between two updates of the weights' average: it costs a pass over all of them."""
@@ -60,6 +65,8 @@ class Schedule:
         Of the forward pass; weights and optimiser stay in float32.
     workers : int
         Processes that cut crops; 0 cuts them in this one.
+    teacher : bool
+        The average weights teach besides: right for a network that was trained for this task.
     """
 
     minutes: float | None = None
@@ -74,6 +81,7 @@ class Schedule:
     checkpoint_minutes: float = 6.0
     precision: Precision = "float32"
     workers: int = 1
+    teacher: bool = False
 
     def __post_init__(self) -> None:
         if self.minutes is None and self.steps is None:
@@ -123,6 +131,11 @@ class CropStream(IterableDataset[list[Crop]]):
         self.weights = raw / raw.sum()
         self.shares = {name: _shares(group) for name, group in self.groups.items()}
         self.augmentation, self.batch, self.seed = augmentation, batch, seed
+        rng = np.random.default_rng(seed)
+        stained = [image for image in images if image.light == "transmitted"]
+        drawn = rng.permutation(len(stained))[:REFERENCES]
+        moments = [colour_moments(stained[index]) for index in drawn]
+        self.references = [each for each in moments if each is not None]
 
     def __iter__(self) -> Iterator[list[Crop]]:
         worker = get_worker_info()
@@ -137,8 +150,8 @@ class CropStream(IterableDataset[list[Crop]]):
                 name = self.names[rng.choice(len(self.names), p=self.weights)]
                 group = self.groups[name]
                 image = group[rng.choice(len(group), p=self.shares[name])]
-                crop = random_crop(image, self.augmentation, rng)
-                if len(crop.boxes) or rng.random() < 0.1:
+                crop = random_crop(image, self.augmentation, rng, self.references)
+                if len(crop.boxes) or rng.random() < 0.3:
                     crops.append(crop)
             yield crops
 
@@ -194,7 +207,9 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(
             self.device.type, enabled=schedule.precision == "float16"
         )
-        self.average = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        self.teacher = Teacher(model)
+        self.average = self.teacher.average
+        model.roi_heads.soft_targets = self.teacher if schedule.teacher else None
         self.state = State()
         self._bad_steps = 0
         self._fits = schedule.batch
@@ -264,6 +279,8 @@ class Trainer:
     def _losses(self, crops: list[Crop]) -> dict[str, Tensor]:
         targets = [crop.target() for crop in crops]
         batch, targets = self.model.transform([crop.image for crop in crops], targets)
+        if self.schedule.teacher:
+            self.teacher.look(crops, self.memory_format)
         features = self.model.backbone(batch.tensors.contiguous(memory_format=self.memory_format))
         dense: dict[str, Tensor] = {}
         if self.schedule.warmup_share > 0:
@@ -281,7 +298,9 @@ class Trainer:
     @torch.no_grad()
     def _update_average(self) -> None:
         updates = self.state.step // AVERAGE_EVERY
-        decay = min(self.schedule.average**AVERAGE_EVERY, (1 + updates) / (10 + updates))
+        decay = self.schedule.average**AVERAGE_EVERY
+        if not self.schedule.teacher:  # what a teacher knows already is worth keeping
+            decay = min(decay, (1 + updates) / (10 + updates))
         for key, value in self.model.state_dict().items():
             if value.is_floating_point():
                 self.average[key].lerp_(value, 1 - decay)

@@ -34,6 +34,7 @@ from cellseg.network.weights import (
     coco_file,
     load_coco,
     load_start,
+    read_model,
     save_model,
 )
 from cellseg.train import checkpoint
@@ -104,7 +105,12 @@ def _train(request: TrainRequest, device: torch.device, tell: Report) -> Trained
         tell(Note("the data have changed since this training began"))
     # A resumed network gets its arrays from the checkpoint; what it started from is on record.
     model = _network(request, data.classes, device, resumed=state is not None, tell=tell)
-    trainer = Trainer(model, _schedule(request, device), request.output)
+    if state is None:
+        run["teacher"] = request.init not in (*FRESH, "coco") and _same_task(request, data)
+    else:
+        run["teacher"] = known.get("teacher", False)
+    schedule = replace(_schedule(request, device), teacher=bool(run["teacher"]))
+    trainer = Trainer(model, schedule, request.output)
     if state is not None:
         trainer.load()
         tell(Note(f"going on from step {trainer.state.step} in {request.output}"))
@@ -136,6 +142,11 @@ def _found(request: TrainRequest) -> checkpoint.State | None:
             )
         return None
     return checkpoint.read_state(path)
+
+
+def _same_task(request: TrainRequest, data: Prepared) -> bool:
+    """Whether the model to start from tells the same classes: it can teach from the first step."""
+    return read_model(request.init)[1].classes == data.classes
 
 
 def _network(
