@@ -109,7 +109,7 @@ def _train(request: TrainRequest, device: torch.device, tell: Report) -> Trained
         run["teacher"] = request.init not in (*FRESH, "coco") and _same_task(request, data)
     else:
         run["teacher"] = known.get("teacher", False)
-    schedule = replace(_schedule(request, device), teacher=bool(run["teacher"]))
+    schedule = _schedule(request, device, teacher=bool(run["teacher"]))
     trainer = Trainer(model, schedule, request.output)
     if state is not None:
         trainer.load()
@@ -186,17 +186,19 @@ def _architecture(request: TrainRequest, *, resumed: bool) -> Architecture:
     return replace(known, types=0)
 
 
-def _schedule(request: TrainRequest, device: torch.device) -> Schedule:
+def _schedule(request: TrainRequest, device: torch.device, *, teacher: bool) -> Schedule:
     scratch = request.init in FRESH
+    share = 0.5 if teacher else 1.0  # a network that knows the task takes smaller steps
     return Schedule(
         minutes=request.minutes,
         steps=request.steps,
         warmup_share=0.12 if scratch else 0.0,
         batch=request.batch,
-        rate=4e-4 if scratch else 5e-4,
-        backbone_rate=4e-4 if scratch else 1e-4,
+        rate=4e-4 if scratch else share * 5e-4,
+        backbone_rate=4e-4 if scratch else share * 1e-4,
         precision=best_precision(device),
         workers=request.workers,
+        teacher=teacher,
     )
 
 
