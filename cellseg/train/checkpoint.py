@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ Parts = dict[str, dict[str, Tensor]]
 
 
 @dataclass
-class State:
+class TrainState:
     """What a resumed training must know beside the tensors.
 
     Attributes
@@ -34,7 +34,7 @@ class State:
     best : dict
         The entry of the best validation so far; empty before the first.
     run : dict
-        What a resumed training must agree on: classes, data, start.
+        What a resumed training must agree on: classes, data, start, and whether a teacher helps.
     """
 
     step: int = 0
@@ -44,7 +44,7 @@ class State:
     run: dict[str, object] = field(default_factory=dict)
 
 
-def write(path: Path, parts: Parts, state: State) -> None:
+def write(path: Path, parts: Parts, state: TrainState) -> None:
     """Write ``PART/NAME`` tensors and the state; the old file stays until the new one is whole.
 
     Raises
@@ -61,13 +61,13 @@ def write(path: Path, parts: Parts, state: State) -> None:
 
 
 def forget(folder: Path) -> None:
-    """Delete the checkpoints of a finished training: some hundred MB that nothing else needs."""
+    """Delete the checkpoints of a training: some hundred MB that nothing else needs."""
     with suppress(OSError):
         for name in (CHECKPOINT, BEST):
             (folder / name).unlink(missing_ok=True)
 
 
-def read(path: Path) -> tuple[Parts, State]:
+def read(path: Path) -> tuple[Parts, TrainState]:
     """Read what :func:`write` wrote.
 
     Raises
@@ -76,34 +76,28 @@ def read(path: Path) -> tuple[Parts, State]:
         If the file is damaged.
     """
     parts: Parts = {}
-    with _opened(path) as handle:
+    with _opened(path) as (handle, state):
         for key in handle.keys():  # noqa: SIM118
             part, name = key.split("/", 1)
             parts.setdefault(part, {})[name] = handle.get_tensor(key)
-        return parts, _state(handle)
+    return parts, state
 
 
-def read_state(path: Path) -> State:
+def read_state(path: Path) -> TrainState:
     """The state alone, without the tensors.
 
     Raises
     ------
     WeightsError
     """
-    with _opened(path) as handle:
-        return _state(handle)
+    with _opened(path) as (_, state):
+        return state
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path) -> Iterator[tuple[Any, TrainState]]:
     try:
         with safe_open(path, "pt") as handle:
-            yield handle
+            yield handle, TrainState(**json.loads((handle.metadata() or {})["state"]))
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path}: a damaged checkpoint: {line_of(error)}") from error
-
-
-def _state(handle: Any) -> State:  # noqa: ANN401 - safetensors' own
-    known = {entry.name for entry in fields(State)}
-    said = json.loads((handle.metadata() or {})["state"])
-    return State(**{key: value for key, value in said.items() if key in known})

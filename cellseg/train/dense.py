@@ -12,22 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cellseg.train.crops import Crop
+
 STRIDE = 4
 
 
-class DenseHead(nn.Module):
-    """Four logits per cell of the finest level: foreground, border, two offsets to the centre."""
-
-    def __init__(self, channels: int = 256) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(channels, 64, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(64, 4, 1)
-        )
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(N, C, H/4, W/4) to (N, 4, H/4, W/4)."""
-        out: Tensor = self.layers(features)
-        return out
+def dense_head(channels: int) -> nn.Module:
+    """(N, C, H/4, W/4) to four logits each: foreground, border, two offsets to the centre."""
+    return nn.Sequential(
+        nn.Conv2d(channels, 64, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(64, 4, 1)
+    )
 
 
 def dense_target(masks: Tensor) -> Tensor:
@@ -46,35 +40,29 @@ def dense_target(masks: Tensor) -> Tensor:
     # One image of labels: eroding each mask by itself took an eighth of a training step.
     alike = F.max_pool2d(label, 3, 1, 1) == -F.max_pool2d(-label, 3, 1, 1)
     border = foreground * ~alike[0]
-    small = F.avg_pool2d(stack[:, None], STRIDE)[:, 0]
-    share, owner = small.max(0)
+    share, owner = F.avg_pool2d(stack[:, None], STRIDE)[:, 0].max(0)
     grid = (torch.arange(side, device=masks.device) + 0.5) * STRIDE
-    rows, columns = stack.amax(2), stack.amax(1)
     line = torch.arange(stack.shape[-1], dtype=torch.float32, device=masks.device) + 0.5
     offsets = []
-    for profile, positions in ((rows, grid[:, None]), (columns, grid[None, :])):
+    for profile, positions in ((stack.amax(2), grid[:, None]), (stack.amax(1), grid[None, :])):
         extent = profile.sum(1).clamp_min(1)
         centre = (profile * line).sum(1) / extent
         offsets.append(((positions - centre[owner]) / (extent[owner] / 2)).clamp(-1.5, 1.5))
     maps = F.avg_pool2d(torch.stack([foreground, border])[:, None], STRIDE)[:, 0]
-    inside = (share > 0.3).to(torch.float32)
-    return torch.cat([maps, torch.stack(offsets) * inside])
+    return torch.cat([maps, torch.stack(offsets) * (share > 0.3)])
 
 
-def dense_known(unknown: Tensor) -> Tensor:
-    """Share of each cell of the finest level that is known: (1, S/4, S/4) of uint8 (S, S)."""
-    return 1 - F.avg_pool2d(unknown[None].to(torch.float32), STRIDE)
-
-
-def dense_loss(logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
+def dense_loss(logits: Tensor, crops: list[Crop]) -> Tensor:
     """Cross-entropy and Dice on the two shares, L1 on the offsets inside objects.
 
     Parameters
     ----------
-    logits, target : Tensor, (N, 4, H, W)
-    known : Tensor, (N, 1, H, W)
-        Weight of each place, 0 where nothing is known.
+    logits : Tensor, (N, 4, H, W)
+        Of the crops; places of which nothing is known have no weight.
     """
+    target = torch.stack([dense_target(crop.masks) for crop in crops])
+    unknown = torch.stack([crop.unknown[None] for crop in crops])
+    known = 1 - F.avg_pool2d(unknown.to(torch.float32), STRIDE)
     shares, goal = logits[:, :2], target[:, :2] * known
     entropy = F.binary_cross_entropy_with_logits(shares, goal, known.expand_as(goal))
     probability = shares.sigmoid() * known

@@ -13,7 +13,6 @@ from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from torchvision.models.detection import MaskRCNN
@@ -22,10 +21,10 @@ from cellseg.annotations.image import AnnotatedImage
 from cellseg.errors import CellsegError, WeightsError, line_of
 from cellseg.network.counting import Precision
 from cellseg.train import checkpoint
-from cellseg.train.augment import Augmentation, random_crop
-from cellseg.train.checkpoint import State
+from cellseg.train.augment import DIAMETERS_PX, random_crop
+from cellseg.train.checkpoint import TrainState
 from cellseg.train.crops import Crop
-from cellseg.train.dense import DenseHead, dense_known, dense_loss, dense_target
+from cellseg.train.dense import dense_head, dense_loss
 from cellseg.train.filters import colour_moments
 from cellseg.train.teacher import Teacher
 
@@ -36,11 +35,16 @@ BAD_STEPS = 50
 
 DENSE_WEIGHT = 0.3
 
+AVERAGE, AVERAGE_EVERY = 0.997, 5
+"""Share that the average of the weights keeps of itself at a step, and steps between two of its
+updates: each costs a pass over all weights."""
+
+WEIGHT_DECAY = 0.02
+
+CHECKPOINT_MINUTES = 6.0
+
 REFERENCES = 256
 """Stained images whose colours others take over."""
-
-AVERAGE_EVERY = 5
-"""Steps between two updates of the weights' average: it costs a pass over all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,69 +75,44 @@ class Schedule:
 
     minutes: float | None = None
     steps: int | None = None
-    warmup_share: float = 0.2
+    warmup_share: float = 0.0
     norm_share: float = 0.35
     batch: int = 4
     rate: float = 4e-4
     backbone_rate: float = 4e-4
-    weight_decay: float = 0.02
-    average: float = 0.997
-    checkpoint_minutes: float = 6.0
     precision: Precision = "float32"
     workers: int = 1
     teacher: bool = False
 
-    def __post_init__(self) -> None:
-        if self.minutes is None and self.steps is None:
-            raise ValueError("expected minutes or steps, got neither")
-        if not 0 <= self.warmup_share < 1:
-            raise ValueError(f"expected warmup_share in 0 … 1, got {self.warmup_share}")
-
-    def progress(self, state: State) -> float:
+    def progress(self, state: TrainState) -> float:
         """Share of the training that is done, from 1 on it is finished."""
-        shares = []
-        if self.minutes is not None:
-            shares.append(state.seconds / (60 * self.minutes))
-        if self.steps is not None:
-            shares.append(state.step / self.steps)
-        return max(shares)
-
-
-def group_weights(images: list[AnnotatedImage]) -> dict[str, float]:
-    """Weight of each group in sampling: the root of its number of objects."""
-    counts: dict[str, int] = {}
-    for image in images:
-        counts[image.group] = counts.get(image.group, 0) + len(image.masks)
-    return {name: math.sqrt(max(count, 1)) for name, count in counts.items()}
+        by_time = 0.0 if self.minutes is None else state.seconds / (60 * self.minutes)
+        return max(by_time, 0.0 if self.steps is None else state.step / self.steps)
 
 
 class CropStream(IterableDataset[list[Crop]]):
     """Endless batches: a group is drawn by its weight, then an image of it, then a crop.
 
-    Within a group an image's weight is the root of its number of objects, like a group's own:
-    dense tissue, where counts go wrong, is seen more often.
+    The weight of a group, and of an image in it, is the root of its number of objects: dense
+    tissue, where counts go wrong, is seen more often.
     """
 
     def __init__(
         self,
         images: list[AnnotatedImage],
-        weights: dict[str, float] | None,
-        augmentation: Augmentation,
+        size: int,
         batch: int,
         seed: int,
+        diameters_px: tuple[float, float] = DIAMETERS_PX,
     ) -> None:
-        self.groups: dict[str, list[AnnotatedImage]] = {}
+        groups: dict[str, list[AnnotatedImage]] = {}
         for image in images:
-            self.groups.setdefault(image.group, []).append(image)
-        self.names = list(self.groups)
-        known = group_weights(images) if weights is None else weights
-        raw = np.array([known.get(name, 1.0) for name in self.names])
-        self.weights = raw / raw.sum()
-        self.shares = {name: _shares(group) for name, group in self.groups.items()}
-        self.augmentation, self.batch, self.seed = augmentation, batch, seed
-        rng = np.random.default_rng(seed)
+            groups.setdefault(image.group, []).append(image)
+        self.groups = list(groups.values())
+        self.counts = [[max(len(image.masks), 1) for image in group] for group in self.groups]
+        self.size, self.batch, self.seed, self.diameters_px = size, batch, seed, diameters_px
         stained = [image for image in images if image.light == "transmitted"]
-        drawn = rng.permutation(len(stained))[:REFERENCES]
+        drawn = np.random.default_rng(seed).permutation(len(stained))[:REFERENCES]
         moments = [colour_moments(stained[index]) for index in drawn]
         self.references = [each for each in moments if each is not None]
 
@@ -147,18 +126,23 @@ class CropStream(IterableDataset[list[Crop]]):
         while True:
             crops: list[Crop] = []
             while len(crops) < self.batch:
-                name = self.names[rng.choice(len(self.names), p=self.weights)]
-                group = self.groups[name]
-                image = group[rng.choice(len(group), p=self.shares[name])]
-                crop = random_crop(image, self.augmentation, rng, self.references)
+                group = _drawn([sum(counts) for counts in self.counts], rng)
+                crop = random_crop(
+                    self.groups[group][_drawn(self.counts[group], rng)],
+                    self.size,
+                    rng,
+                    diameters_px=self.diameters_px,
+                    references=self.references,
+                )
                 if len(crop.boxes) or rng.random() < 0.3:
                     crops.append(crop)
             yield crops
 
 
-def _shares(images: list[AnnotatedImage]) -> NDArray[np.float64]:
-    roots = np.sqrt([max(len(image.masks), 1) for image in images])
-    return np.asarray(roots / roots.sum())
+def _drawn(counts: list[int], rng: np.random.Generator) -> int:
+    """An index, drawn by the root of its count."""
+    roots = np.sqrt(counts)
+    return int(rng.choice(len(counts), p=roots / roots.sum()))
 
 
 def rate_at(progress: float, warmup_share: float) -> float:
@@ -171,27 +155,17 @@ def rate_at(progress: float, warmup_share: float) -> float:
     return rise * (floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * min(1.0, local))))
 
 
-def memory_format(device: torch.device, precision: Precision) -> torch.memory_format:
-    """Channels last, but for float32 on a CPU: its backward pass takes a fifth longer with that."""
-    slower = device.type == "cpu" and precision == "float32"
-    return torch.contiguous_format if slower else torch.channels_last
-
-
-def _hold_norm(model: nn.Module) -> None:
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()
-
-
 class Trainer:
     """Holds what changes during training and knows how to save it."""
 
     def __init__(self, model: MaskRCNN, schedule: Schedule, folder: Path) -> None:
         self.model, self.schedule, self.folder = model, schedule, folder
         self.device = next(model.parameters()).device
-        self.memory_format = memory_format(self.device, schedule.precision)
+        # Channels last, but for float32 on a CPU: its backward pass takes a fifth longer with that.
+        slower = self.device.type == "cpu" and schedule.precision == "float32"
+        self.memory_format = torch.contiguous_format if slower else torch.channels_last
         model.to(memory_format=self.memory_format)
-        self.dense = DenseHead(model.backbone.out_channels).to(self.device)
+        self.dense = dense_head(model.backbone.out_channels).to(self.device)
         backbone = [p for p in model.backbone.body.parameters() if p.requires_grad]
         known = {id(p) for p in backbone}
         heads = [p for p in model.parameters() if id(p) not in known and p.requires_grad]
@@ -201,7 +175,7 @@ class Trainer:
                 {"params": heads + list(self.dense.parameters()), "peak": schedule.rate},
             ],
             lr=schedule.rate,
-            weight_decay=schedule.weight_decay,
+            weight_decay=WEIGHT_DECAY,
             fused=self.device.type in ("cpu", "cuda"),
         )
         self.scaler = torch.amp.GradScaler(
@@ -210,7 +184,7 @@ class Trainer:
         self.teacher = Teacher(model)
         self.average = self.teacher.average
         model.roi_heads.soft_targets = self.teacher if schedule.teacher else None
-        self.state = State()
+        self.state = TrainState()
         self._bad_steps = 0
         self._fits = schedule.batch
 
@@ -229,7 +203,9 @@ class Trainer:
         start = time.monotonic()
         self.model.train()
         if self.progress >= self.schedule.norm_share:
-            _hold_norm(self.model)
+            for module in self.model.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
         factor = rate_at(self.progress, self.schedule.warmup_share)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
@@ -282,23 +258,21 @@ class Trainer:
         if self.schedule.teacher:
             self.teacher.look(crops, self.memory_format)
         features = self.model.backbone(batch.tensors.contiguous(memory_format=self.memory_format))
-        dense: dict[str, Tensor] = {}
+        losses: dict[str, Tensor] = {}
         if self.schedule.warmup_share > 0:
-            goal = torch.stack([dense_target(crop.masks) for crop in crops])
             weight = 1.0 if self.warming_up else DENSE_WEIGHT
             logits = self.dense(features["0"]).float()
-            known = torch.stack([dense_known(crop.unknown) for crop in crops])
-            dense["loss_dense"] = weight * dense_loss(logits, goal, known)
-        if self.warming_up:
-            return dense
-        proposals, losses = self.model.rpn(batch, features, targets)
-        _, head_losses = self.model.roi_heads(features, proposals, batch.image_sizes, targets)
-        return {k: v.float() for k, v in {**losses, **head_losses, **dense}.items()}
+            losses["loss_dense"] = weight * dense_loss(logits, crops)
+        if not self.warming_up:
+            proposals, of_proposals = self.model.rpn(batch, features, targets)
+            _, of_boxes = self.model.roi_heads(features, proposals, batch.image_sizes, targets)
+            losses |= of_proposals | of_boxes
+        return {name: loss.float() for name, loss in losses.items()}
 
     @torch.no_grad()
     def _update_average(self) -> None:
         updates = self.state.step // AVERAGE_EVERY
-        decay = self.schedule.average**AVERAGE_EVERY
+        decay = AVERAGE**AVERAGE_EVERY
         if not self.schedule.teacher:  # what a teacher knows already is worth keeping
             decay = min(decay, (1 + updates) / (10 + updates))
         for key, value in self.model.state_dict().items():
@@ -321,8 +295,8 @@ class Trainer:
         }
         checkpoint.write(self.folder / checkpoint.CHECKPOINT, parts, self.state)
 
-    def load(self) -> bool:
-        """Go on from ``checkpoint.safetensors`` if there is one.
+    def load(self) -> None:
+        """Go on from ``checkpoint.safetensors``.
 
         Raises
         ------
@@ -330,8 +304,6 @@ class Trainer:
             If it is damaged or belongs to another network.
         """
         path = self.folder / checkpoint.CHECKPOINT
-        if not path.exists():
-            return False
         parts, self.state = checkpoint.read(path)
         state: dict[int, dict[str, Tensor]] = {}
         try:
@@ -348,25 +320,23 @@ class Trainer:
             raise WeightsError(
                 f"{path}: a checkpoint of another network: {line_of(error)}"
             ) from error
-        return True
 
     def run(self, stream: CropStream) -> Iterator[dict[str, float]]:
         """Train to the end of the time box, saving on the way.
 
         The consumer may stop between steps; it then calls :meth:`save` itself.
         """
-        if self.progress >= 1:
-            return
         workers = self.schedule.workers
         loader = DataLoader(
             stream, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None
         )
+        batches = cast("Iterator[list[Crop]]", iter(loader)) if self.progress < 1 else iter(())
         saved = self.state.seconds
-        for crops in cast("Iterator[list[Crop]]", iter(loader)):
-            if self.progress >= 1:
-                break
-            yield {"step": self.state.step, "minutes": self.state.seconds / 60, **self.step(crops)}
-            if self.state.seconds - saved > 60 * self.schedule.checkpoint_minutes:
+        while self.progress < 1:
+            losses = self.step(next(batches))
+            yield losses
+            if self.state.seconds - saved > 60 * CHECKPOINT_MINUTES:
                 self.save()
                 saved = self.state.seconds
-        self.save()
+        if saved < self.state.seconds:
+            self.save()

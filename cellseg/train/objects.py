@@ -1,7 +1,7 @@
-"""Variety of a crop's own objects, each by its own degree: size, contrast, focus.
+"""Changes of a crop's own objects: more of them, other sizes, contrast and focus, or none.
 
 The nuclei of one section differ: one is pale beside a dark one, a third is out of focus. Changes of
-a whole crop do not teach that.
+a whole crop do not teach that, so here each object is changed by its own degree.
 """
 
 from __future__ import annotations
@@ -13,16 +13,127 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cellseg.geometry import Box
 from cellseg.train.crops import MIN_AREA_PX, Crop, boxes_of
-from cellseg.train.filters import blurred
+from cellseg.train.filters import blurred, density_of
+
+CROWDED = 0.5
+"""No copies are added to a crop of which objects cover this share."""
+
+COVERED = 0.25
+"""Copies together may hide this share of another object at most."""
 
 LEAST_CONTRAST = 0.06
 """Objects are not faded below this difference from their surroundings, in units of the white
 level: taught what nobody can see, a network finds it everywhere."""
 
 
+def add_copies(crop: Crop, copies: int, rng: np.random.Generator, *, inside: Box) -> Crop:
+    """A crop with up to ``copies`` turned copies of whole objects, most of them touching one.
+
+    Objects under a copy lose what it hides. The copies come from the same crop, so that focus,
+    stain and noise fit (after Ghiasi et al., Simple Copy-Paste, CVPR 2021).
+
+    Parameters
+    ----------
+    copies : int
+        Fewer are added where there is no room.
+    inside : Box
+        The image in the crop, pixels: what lies beyond is padding. Objects at its edge may be
+        cut and are not copied; no copy leaves it.
+    """
+    low, high = torch.tensor([inside.x0, inside.y0]), torch.tensor([inside.x1, inside.y1])
+    whole = (crop.boxes[:, :2] > low).all(1) & (crop.boxes[:, 2:] < high).all(1) & crop.outlined
+    sources = torch.nonzero(whole)[:, 0].numpy()
+    if not len(sources) or float(crop.masks.any(0).float().mean()) > CROWDED:
+        return crop
+    image, masks, kinds = crop.image.clone(), crop.masks.bool(), list(range(len(crop.masks)))
+    areas = masks.sum((1, 2))
+    for source in rng.choice(sources, copies).tolist():
+        pixels, soft = _lifted(crop, source, turns=int(rng.integers(4)))
+        place = _place(masks[int(rng.integers(len(masks)))], soft, inside, rng)
+        if place is None:
+            continue
+        new = torch.zeros_like(masks[0])
+        new[place.pixels] = soft > 0.5
+        uncovered = (masks & ~new).sum((1, 2))
+        if bool((uncovered < torch.maximum((1 - COVERED) * areas, areas.clamp(max=MIN_AREA_PX))).any()):
+            continue
+        there = (slice(None), *place.pixels)
+        image[there] = torch.lerp(image[there], pixels, soft)
+        masks = torch.cat([masks & ~new, new[None]])
+        areas = torch.cat([areas, new.sum()[None]])
+        kinds.append(source)
+    masks = masks.to(torch.uint8)
+    return replace(
+        crop,
+        image=image,
+        boxes=boxes_of(masks),
+        masks=masks,
+        labels=crop.labels[kinds],
+        outlined=crop.outlined[kinds],
+    )
+
+
+def _lifted(crop: Crop, index: int, *, turns: int) -> tuple[Tensor, Tensor]:
+    """Pixels (3, h, w) and soft mask (h, w) of one object, turned, with a margin of one pixel.
+
+    The mask falls from 1 inside the object to under a half outside.
+    """
+    x0, y0, x1, y1 = (int(v) for v in crop.boxes[index].tolist())
+    rows, columns = slice(y0 - 1, y1 + 1), slice(x0 - 1, x1 + 1)
+    hard = crop.masks[index, rows, columns].float()
+    soft = F.avg_pool2d(hard[None, None], 3, 1, 1)[0, 0]
+    mask = torch.where(hard > 0, soft.clamp_min(0.75), soft.clamp_max(0.45))
+    return crop.image[:, rows, columns].rot90(turns, (1, 2)), mask.rot90(turns, (0, 1))
+
+
+def _place(
+    neighbour: Tensor, mask: Tensor, inside: Box, rng: np.random.Generator
+) -> Box | None:
+    """A place at which a copy touches a neighbour, None where that leaves the image."""
+    points = torch.nonzero(neighbour)
+    reach = np.sqrt(len(points) / np.pi) + np.sqrt(float((mask > 0.5).sum()) / np.pi)
+    angle = rng.uniform(0, 2 * np.pi)
+    offset = reach * rng.uniform(0.85, 1.1) * np.array([np.sin(angle), np.cos(angle)])
+    corner = points.float().mean(0).numpy() + offset - np.array(mask.shape) / 2
+    y, x = (int(v) for v in np.round(corner))
+    place = Box(y, x, y + mask.shape[0], x + mask.shape[1])
+    return place if place.intersection(inside) == place else None
+
+
+def add_bubbles(crop: Crop, count: int, rng: np.random.Generator) -> Crop:
+    """A stained crop with up to ``count`` vacuoles, fat and glassy debris where no object is.
+
+    They are pale ellipses with a darker rim; fewer are drawn where there is no room.
+    """
+    size = crop.image.shape[1]
+    taken = torch.cat([crop.masks, crop.ignored[None]]).amax(0).bool()
+    density = density_of(crop.image)
+    axis = torch.arange(size, dtype=torch.float32) + 0.5
+    for _ in range(count):
+        centre, radius = rng.uniform(0, size, 2), float(np.exp(rng.uniform(np.log(3), np.log(24))))
+        stretch, angle = float(rng.uniform(1, 1.8)), float(rng.uniform(0, np.pi))
+        y, x = (axis - centre[0])[:, None], (axis - centre[1])[None]
+        along, across = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
+        distance = ((along / stretch) ** 2 + across**2).sqrt() - radius
+        if bool((taken & (distance < 2)).any()):
+            continue
+        pale = torch.sigmoid(-2 * distance) * float(rng.uniform(0.6, 1.0))
+        rim = torch.exp(-((distance / float(rng.uniform(0.7, 1.6))) ** 2))
+        density = density * (1 - pale) * (1 + float(rng.uniform(0, 0.8)) * rim)
+    return replace(crop, image=(-density).exp())
+
+
+def emptied(crop: Crop, background: float, rng: np.random.Generator) -> Crop:
+    """Bare glass, or a dark field: a shade of the crop that shows nothing, and no objects."""
+    shade = blurred(crop.image, float(rng.uniform(0.8, 4))) - background
+    image = background + shade * float(rng.uniform(0, 0.06))
+    return Crop.of(image, crop.masks[:0], crop.labels[:0])
+
+
 def reshaped(crop: Crop, rng: np.random.Generator) -> Crop:
-    """Shrink or stretch some objects about their centres; the tissue around them gives way.
+    """A crop with some objects shrunk or stretched; the tissue around them gives way.
 
     Objects without an outline have no shape: a crop that holds one comes back as it is.
     """
@@ -46,66 +157,51 @@ def reshaped(crop: Crop, rng: np.random.Generator) -> Crop:
         weight[rows, columns] += near
     shift = shift / weight.clamp_min(1)
     places = torch.stack([axis + shift[1], axis[:, None] + shift[0]], -1)[None] * (2 / size) - 1
-    labels = torch.stack([_labels(crop.masks), crop.ignored.float()])
 
     def moved(values: Tensor, mode: str) -> Tensor:
         return F.grid_sample(
             values[None], places, mode=mode, padding_mode="border", align_corners=False
         )[0]
 
-    owner, ignored = moved(labels, "nearest")
+    owner, ignored = moved(torch.stack([_owners(crop.masks), crop.ignored.float()]), "nearest")
     numbers = torch.arange(1, len(crop.masks) + 1, dtype=torch.float32)
     masks = (owner == numbers[:, None, None]).to(torch.uint8)
     kept = masks.sum((1, 2)) >= MIN_AREA_PX
-    lost = masks[~kept].sum(0) > 0
-    return replace(
-        crop,
+    return Crop(
         image=moved(crop.image, "bilinear"),
         boxes=boxes_of(masks[kept]),
         masks=masks[kept],
         labels=crop.labels[kept],
         outlined=crop.outlined[kept],
-        ignored=((ignored > 0) | lost).to(torch.uint8),
+        ignored=((ignored > 0) | (masks[~kept].sum(0) > 0)).to(torch.uint8),
     )
 
 
 def varied(crop: Crop, rng: np.random.Generator) -> Crop:
-    """Fade some objects towards their surroundings, raise some out of them, blur some."""
-    if not len(crop.boxes):
+    """A crop with some objects faded towards their surroundings, raised out of them, or blurred."""
+    count = len(crop.masks)
+    if not count:
         return crop
-    image, owner = crop.image, _labels(crop.masks).long()
-    ground = _surroundings(image, F.max_pool2d((owner > 0).float()[None], 5, 1, 2)[0])
-    difference = (image - ground).abs().mean(0)
-    areas = torch.bincount(owner.flatten(), minlength=len(crop.masks) + 1)[1:].clamp_min(1)
-    sums = torch.zeros(len(crop.masks) + 1).index_add_(0, owner.flatten(), difference.flatten())
-    contrast = sums[1:] / areas
-    usual, count = rng.uniform(0.3, 0.8), len(crop.masks)
-    fade = torch.from_numpy(np.clip(usual + rng.normal(0, 0.15, count), 0.2, 1)).float()
+    owner = _owners(crop.masks)
+    ground = _surroundings(crop.image, F.max_pool2d((owner > 0).float()[None], 5, 1, 2))
+    # A pixel beyond the outline as well: a dark rim would give a faded nucleus away.
+    wide = F.max_pool2d(owner[None], 3, 1, 1)[0]
+    owner, wide = owner.long(), torch.where(owner > 0, owner, wide).long()
+    difference = (crop.image - ground).abs().mean(0).flatten()
+    sums = torch.zeros(count + 1).index_add_(0, owner.flatten(), difference)
+    contrast = (sums / owner.flatten().bincount(minlength=count + 1).clamp_min(1))[1:]
+    fade = torch.from_numpy(rng.normal(rng.uniform(0.3, 0.8), 0.15, count)).float().clamp(0.2, 1)
     fade = torch.maximum(fade, (LEAST_CONTRAST / contrast.clamp_min(1e-4)).clamp(max=1))
     rise = torch.from_numpy(rng.uniform(1.1, 1.5, count)).float()
     factor = torch.where(torch.from_numpy(rng.random(count) < 0.7), fade, rise)
     chosen = _chosen(crop.boxes, rng)
-    factor = torch.where(chosen, factor, torch.ones(count))
-    # A pixel beyond the outline as well: a dark rim would give a faded nucleus away.
-    about = F.max_pool2d(owner[None].float(), 3, 1, 1)[0].long()
-    about = torch.where(owner > 0, owner, about)
-    strength = blurred(torch.cat([torch.ones(1), factor])[about][None], 0.8)
-    image = ground + (image - ground) * strength
+    strength = torch.cat([torch.ones(1), torch.where(chosen, factor, torch.ones(count))])
+    image = ground + (crop.image - ground) * blurred(strength[wide][None], 0.8)
     soft = chosen & torch.from_numpy(rng.random(count) < 0.4)
-    if bool(soft.any()):
-        near = torch.cat([torch.zeros(1), soft.float()])[owner][None]
-        near = blurred(F.max_pool2d(near, 5, 1, 2), 1.2)
-        image = torch.lerp(image, blurred(image, float(rng.uniform(1, 2.5))), near)
+    near = torch.cat([torch.zeros(1), soft.float()])[owner][None]
+    near = blurred(F.max_pool2d(near, 5, 1, 2), 1.2)
+    image = torch.lerp(image, blurred(image, float(rng.uniform(1, 2.5))), near)
     return replace(crop, image=image.clamp(0, 1))
-
-
-def emptied(crop: Crop, background: float, rng: np.random.Generator) -> Crop:
-    """Bare glass, or a dark field: a shade of the crop that shows nothing, and no objects."""
-    shade = blurred(crop.image, float(rng.uniform(0.8, 4))) - background
-    image = background + shade * float(rng.uniform(0, 0.06))
-    none = torch.zeros(0, dtype=torch.long)
-    nothing = Crop.of(image, crop.masks[none], crop.labels[none])
-    return replace(nothing, ignored=torch.zeros_like(crop.ignored))
 
 
 def _chosen(boxes: Tensor, rng: np.random.Generator) -> Tensor:
@@ -117,7 +213,7 @@ def _chosen(boxes: Tensor, rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(rng.random(len(boxes)) < rng.uniform(0.1, 0.6))
 
 
-def _labels(masks: Tensor) -> Tensor:
+def _owners(masks: Tensor) -> Tensor:
     """Number of the object at each pixel, from 1, float32 (S, S)."""
     numbers = torch.arange(1, len(masks) + 1, dtype=torch.int16)
     return (masks * numbers[:, None, None]).amax(0).float()
@@ -125,9 +221,8 @@ def _labels(masks: Tensor) -> Tensor:
 
 def _surroundings(image: Tensor, objects: Tensor) -> Tensor:
     """Mean of what is no object within some 25 px, (3, S, S)."""
-    parts = torch.cat([image * (1 - objects), 1 - objects[None]])
+    parts = torch.cat([image * (1 - objects), 1 - objects])
     coarse = F.avg_pool2d(F.adaptive_avg_pool2d(parts, 16), 3, 1, 1, count_include_pad=False)
-    whole = parts.mean((1, 2), keepdim=True)
-    coarse = coarse + 0.02 * whole + 1e-6
+    coarse = coarse + 0.02 * parts.mean((1, 2), keepdim=True) + 1e-6
     smooth = F.interpolate(coarse[None], image.shape[1:], mode="bilinear")[0]
     return smooth[:3] / smooth[3:]

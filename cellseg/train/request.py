@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from cellseg.errors import SettingsError
+from cellseg.errors import Notice, SettingsError
 from cellseg.network.maskrcnn import TrainingLimits
 from cellseg.network.weights import ModelCard
 from cellseg.train.validate import Validation
@@ -81,25 +81,13 @@ class TrainRequest:
         if not self.data:
             raise SettingsError("expected at least one COCO JSON file")
         if self.minutes is None and self.steps is None:
-            raise SettingsError("give --minutes or --steps: how long to train")
-        positive = {
-            "minutes": self.minutes,
-            "steps": self.steps,
-            "batch": self.batch,
-            "mpp": self.mpp,
-        }
-        for label, value in positive.items():
+            raise SettingsError("nothing says how long to train", hint="minutes,steps")
+        for field in ("minutes", "steps", "batch", "mpp"):
+            value = getattr(self, field)
             if value is not None and not 0 < value < float("inf"):
-                raise SettingsError(f"--{label} must be above 0, got {value}")
+                raise SettingsError(f"{field} must be above 0, got {value}", hint=field)
         if self.crop_px % 32 or self.crop_px < 32:
             raise SettingsError(f"crops must be a multiple of 32 px, got {self.crop_px}")
-
-
-@dataclass(frozen=True)
-class Note:
-    """Something that a person should know."""
-
-    text: str
 
 
 @dataclass(frozen=True)
@@ -122,7 +110,7 @@ class Validated:
     best: bool
 
 
-Event = Note | Progress | Validated
+Event = Notice | Progress | Validated
 Report = Callable[[Event], None]
 
 
@@ -133,7 +121,7 @@ class Trained:
     Attributes
     ----------
     model : Path
-        For ``cellseg count --model``.
+        The model file, to count with.
     """
 
     model: Path

@@ -1,4 +1,4 @@
-"""``cellseg train`` as one library call: data, start, loop, validation, export."""
+"""A training as one library call: data, start, loop, validation, export."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from torch import Tensor
 from torchvision.models.detection import MaskRCNN
 
 from cellseg import __version__
+from cellseg.errors import Notice, OutputError, SettingsError, writing
 from cellseg.annotations.compare import FEWEST_IMAGES
-from cellseg.errors import OutputError, SettingsError, writing
 from cellseg.network.backbones import load_imagenet
 from cellseg.network.counting import best_precision
 from cellseg.network.detect import pick_device
@@ -38,28 +38,30 @@ from cellseg.network.weights import (
     save_model,
 )
 from cellseg.train import checkpoint
-from cellseg.train.augment import Augmentation
+from cellseg.train.augment import DIAMETERS_PX
 from cellseg.train.loop import CropStream, Schedule, Trainer
 from cellseg.train.prepare import Prepared, name_of, prepare
-from cellseg.train.request import (
-    Event,
-    Note,
-    Progress,
-    Report,
-    Trained,
-    TrainRequest,
-    Validated,
-)
-from cellseg.train.validate import Validator, free_memory
+from cellseg.train.request import Event, Progress, Report, Trained, TrainRequest, Validated
+from cellseg.train.validate import Validator
 
-__all__ = ["Event", "Note", "Progress", "Report", "TrainRequest", "Trained", "Validated", "train"]
-
+__all__ = ["Event", "Progress", "Report", "TrainRequest", "Trained", "Validated", "train"]
 
 CARD = "model_card.json"
 """Lies in the folder of a finished training."""
 
 FRESH = ("imagenet", "none")
 """Starts without a detector: the norm is trained, and a dense task warms up the pyramid."""
+
+REST = 4.0
+"""At least so many times as long as a validation took are steps, before the next one."""
+
+STARTS = {
+    "coco": "torchvision Mask R-CNN ResNet-50 FPN, COCO_V1",
+    "default": "the default model of cellseg",
+    "imagenet": "EfficientNet-Lite0 on ImageNet (TensorFlow's weights, Apache-2.0)",
+    "none": "random weights",
+}
+"""What a card says of each start; of another one it names the file."""
 
 
 def train(request: TrainRequest, *, report: Report | None = None) -> Trained:
@@ -71,7 +73,7 @@ def train(request: TrainRequest, *, report: Report | None = None) -> Trained:
     Parameters
     ----------
     report : callable, optional
-        Gets every :class:`Note`, :class:`Progress` and :class:`Validated`.
+        Gets every :class:`Notice`, :class:`Progress` and :class:`Validated`.
 
     Raises
     ------
@@ -80,7 +82,7 @@ def train(request: TrainRequest, *, report: Report | None = None) -> Trained:
     WeightsError
         If the weights to start from are missing or damaged.
     SettingsError
-        If the folder holds another training, or an option makes no sense.
+        If the folder holds another training, or a setting makes no sense.
     OutputError
         If the output cannot be written.
     """
@@ -95,58 +97,56 @@ def _train(request: TrainRequest, device: torch.device, tell: Report) -> Trained
     torch.manual_seed(request.seed + (1000 * state.step if state else 0))
     data = prepare(request, tell)
     run = {"classes": list(data.classes), "data": data.digest, "init": str(request.init)}
-    known = state.run if state is not None and state.run else run
-    if (known.get("classes"), known.get("init")) != (run["classes"], run["init"]):
+    known = state.run if state is not None else run
+    if (known["classes"], known["init"]) != (run["classes"], run["init"]):
         raise SettingsError(
-            f"{request.output}: holds a training with other classes or another --init; "
-            "choose another --output, or --restart to begin anew"
+            f"{request.output}: holds a training with other classes or another start; "
+            "take another folder, or begin anew",
+            hint="init,output,restart",
         )
-    if known.get("data") != run["data"]:
-        tell(Note("the data have changed since this training began"))
+    if known["data"] != run["data"]:
+        tell(Notice("the data have changed since this training began"))
     # A resumed network gets its arrays from the checkpoint; what it started from is on record.
     model = _network(request, data.classes, device, resumed=state is not None, tell=tell)
-    if state is None:
-        run["teacher"] = request.init not in (*FRESH, "coco") and _same_task(request, data)
-    else:
-        run["teacher"] = known.get("teacher", False)
-    schedule = _schedule(request, device, teacher=bool(run["teacher"]))
-    trainer = Trainer(model, schedule, request.output)
+    teacher = _knows(request.init, data.classes) if state is None else bool(known["teacher"])
+    trainer = Trainer(model, _schedule(request, device, teacher=teacher), request.output)
     if state is not None:
         trainer.load()
-        tell(Note(f"going on from step {trainer.state.step} in {request.output}"))
-    trainer.state.run = dict(run)
+        tell(Notice(f"going on from step {trainer.state.step} in {request.output}"))
+    trainer.state.run = {**run, "teacher": teacher}
     validator = Validator(data.held, data.classes, device) if data.held else None
     _loop(request, data, trainer, validator, tell)
     return _export(request, data, trainer, device, tell)
 
 
-def _found(request: TrainRequest) -> checkpoint.State | None:
+def _found(request: TrainRequest) -> checkpoint.TrainState | None:
     """The state of the training in the output folder, None where a new one begins."""
+    output = request.output
     try:
-        request.output.mkdir(parents=True, exist_ok=True)
-        if not os.access(request.output, os.W_OK):
+        output.mkdir(parents=True, exist_ok=True)
+        if not os.access(output, os.W_OK):
             raise PermissionError(13, "no permission to write")
     except OSError as error:
-        raise OutputError(f"{request.output}: cannot be written: {error.strerror}") from error
-    path = request.output / checkpoint.CHECKPOINT
+        raise OutputError(f"{output}: cannot be written: {error.strerror}") from error
+    path = output / checkpoint.CHECKPOINT
     if request.resume is False:
-        for name in (checkpoint.CHECKPOINT, checkpoint.BEST):
-            (request.output / name).unlink(missing_ok=True)
-    if not path.exists():
-        if request.resume:
-            raise SettingsError(f"{request.output}: there is no training to go on with")
-        if request.resume is None and (request.output / CARD).exists():
-            raise SettingsError(
-                f"{request.output}: holds a finished training without a checkpoint; --restart "
-                "begins anew, another --output keeps it"
-            )
-        return None
-    return checkpoint.read_state(path)
+        checkpoint.forget(output)
+    if path.exists():
+        return checkpoint.read_state(path)
+    if request.resume:
+        raise SettingsError(f"{output}: there is no training to go on with")
+    if request.resume is None and (output / CARD).exists():
+        raise SettingsError(
+            f"{output}: holds a finished training without a checkpoint; begin anew, or keep it "
+            "and take another folder",
+            hint="restart,output",
+        )
+    return None
 
 
-def _same_task(request: TrainRequest, data: Prepared) -> bool:
-    """Whether the model to start from tells the same classes: it can teach from the first step."""
-    return read_model(request.init)[1].classes == data.classes
+def _knows(init: str, classes: tuple[str, ...]) -> bool:
+    """Whether the start is a model of the same classes: it can teach from the first step."""
+    return init not in (*FRESH, "coco") and read_model(init)[1].classes == classes
 
 
 def _network(
@@ -157,62 +157,46 @@ def _network(
     resumed: bool,
     tell: Report,
 ) -> MaskRCNN:
+    """The network to train; a resumed one gets its arrays from the checkpoint later."""
+    init, fresh = request.init, request.init in FRESH
+    if resumed:
+        architecture = architecture_in(request.output / checkpoint.CHECKPOINT, part="model/")
+    elif fresh:
+        architecture = SMALL
+    else:
+        known = Architecture() if init == "coco" else architecture_in(init)
+        architecture = replace(known, types=0)
     model = build_maskrcnn(
-        len(classes),
-        frozen_norm=request.init not in FRESH,
-        sampling_ratio=1,
-        architecture=_architecture(request, resumed=resumed),
-        training=request.limits,
+        len(classes), frozen_norm=not fresh, architecture=architecture, training=request.limits
     )
-    if not resumed and request.init == "coco":
+    if resumed or init == "none":
+        pass
+    elif init == "coco":
         if not coco_file().is_file():
-            tell(Note(f"fetching torchvision's COCO weights (170 MB) to {coco_file()}"))
+            tell(Notice(f"fetching torchvision's COCO weights (170 MB) to {coco_file()}"))
         load_coco(model)
-    elif not resumed and request.init == "imagenet":
+    elif init == "imagenet":
         load_imagenet(model.backbone.body)
-    elif not resumed and request.init != "none":
-        load_start(model, request.init, classes)
+    else:
+        load_start(model, init, classes)
     moved: MaskRCNN = model.to(device)
     return moved
 
 
-def _architecture(request: TrainRequest, *, resumed: bool) -> Architecture:
-    """That of what the network gets its arrays from; small where it gets none."""
-    if resumed:
-        return architecture_in(request.output / checkpoint.CHECKPOINT, part="model/")
-    if request.init in FRESH:
-        return SMALL
-    known = Architecture() if request.init == "coco" else architecture_in(request.init)
-    return replace(known, types=0)
-
-
 def _schedule(request: TrainRequest, device: torch.device, *, teacher: bool) -> Schedule:
-    scratch = request.init in FRESH
+    fresh = request.init in FRESH
     share = 0.5 if teacher else 1.0  # a network that knows the task takes smaller steps
     return Schedule(
         minutes=request.minutes,
         steps=request.steps,
-        warmup_share=0.12 if scratch else 0.0,
+        warmup_share=0.12 if fresh else 0.0,
         batch=request.batch,
-        rate=4e-4 if scratch else share * 5e-4,
-        backbone_rate=4e-4 if scratch else share * 1e-4,
+        rate=4e-4 if fresh else share * 5e-4,
+        backbone_rate=4e-4 if fresh else share * 1e-4,
         precision=best_precision(device),
         workers=request.workers,
         teacher=teacher,
     )
-
-
-REST = 4.0
-"""At least so many times as long as a validation took are steps, before the next one."""
-
-_FEW = (
-    f"fewer than {FEWEST_IMAGES} images with objects are held back: too few to tell at which score "
-    "the model counts right; the protocol's holds (cellseg evaluate … --calibrate finds one)"
-)
-_STOPPED = (
-    "the last {} validations were no better: stopped before it learns its own images by heart; "
-    "the best weights are kept (--minutes prolongs it)"
-)
 
 
 def _loop(
@@ -222,20 +206,21 @@ def _loop(
     validator: Validator | None,
     tell: Report,
 ) -> None:
-    usual = data.diameter_px
-    augmentation = Augmentation(
-        size=request.crop_px, diameter_px=(min(9.0, usual / 2), max(90.0, 1.5 * usual))
-    )
+    usual, state = data.diameter_px, trainer.state
+    smallest, largest = DIAMETERS_PX
     stream = CropStream(
-        data.train, None, augmentation, request.batch, request.seed + 1000 * trainer.state.step
+        data.train,
+        request.crop_px,
+        request.batch,
+        request.seed + 1000 * state.step,
+        (min(smallest, usual / 2), max(largest, 1.5 * usual)),
     )
     due, rested = _next_due(trainer, request.validations), 0.0
-    since = len(trainer.state.history)
+    since = len(state.history)
     with _interruptible() as stop:
         try:
             for losses in trainer.run(stream):
-                step, minutes = int(losses.pop("step")), losses.pop("minutes")
-                tell(Progress(step + 1, minutes, min(1.0, trainer.progress), losses))
+                tell(Progress(state.step, state.seconds / 60, min(1.0, trainer.progress), losses))
                 if stop.is_set():
                     raise KeyboardInterrupt
                 late = trainer.progress >= due and time.monotonic() >= rested
@@ -243,21 +228,28 @@ def _loop(
                     took = _validate(trainer, validator, tell)
                     rested = time.monotonic() + REST * took
                     due = _next_due(trainer, request.validations)
-                    if _overfits(trainer.state.history, request.patience, since):
-                        tell(Note(_STOPPED.format(request.patience)))
+                    if overfits(state.history, request.patience, since):
+                        tell(
+                            Notice(
+                                f"the last {request.patience} validations were no better: stopped "
+                                "before it learns its own images by heart; the best weights are "
+                                "kept, and a longer training goes on",
+                                hint="minutes",
+                            )
+                        )
                         trainer.save()
                         break
         except KeyboardInterrupt:
             trainer.save()
             raise
-        last = trainer.state.history[-1]["step"] if trainer.state.history else -1
-        if validator and last != trainer.state.step:
+        last = state.history[-1]["step"] if state.history else -1
+        if validator and last != state.step:
             _validate(trainer, validator, tell)
             trainer.save()
-    _history(request.output / "history.csv", trainer.state.history)
+    _history(request.output / "history.csv", state.history)
 
 
-def _overfits(history: list[dict[str, float]], patience: int, since: int) -> bool:
+def overfits(history: list[dict[str, float]], patience: int, since: int) -> bool:
     """Whether the last ``patience`` validations were no better than one before them.
 
     Parameters
@@ -281,7 +273,8 @@ def _validate(trainer: Trainer, validator: Validator, tell: Report) -> float:
     start = time.monotonic()
     state = trainer.state
     scores = validator(trainer.average)
-    free_memory(trainer.device)
+    if trainer.device.type == "cuda":
+        torch.cuda.empty_cache()
     entry = {"step": state.step, "minutes": state.seconds / 60, **asdict(scores)}
     best = not state.best or scores.mask_ap >= state.best["mask_ap"]
     if best:
@@ -289,7 +282,7 @@ def _validate(trainer: Trainer, validator: Validator, tell: Report) -> float:
         checkpoint.write(
             trainer.folder / checkpoint.BEST,
             {"average": trainer.average},
-            checkpoint.State(step=state.step, seconds=state.seconds, best=entry, run=state.run),
+            replace(state, history=[]),
         )
     state.history.append(entry)
     took = time.monotonic() - start
@@ -323,15 +316,21 @@ def _export(
     request: TrainRequest, data: Prepared, trainer: Trainer, device: torch.device, tell: Report
 ) -> Trained:
     """The best average as a model file; without validation the last one."""
+    output, state = request.output, trainer.state
     weights: dict[str, Tensor] = trainer.average
-    best = trainer.state.best
-    if best and (request.output / checkpoint.BEST).exists():
-        weights = checkpoint.read(request.output / checkpoint.BEST)[0]["average"]
+    best = state.best
+    if best and (output / checkpoint.BEST).exists():
+        weights = checkpoint.read(output / checkpoint.BEST)[0]["average"]
     score = {"score": best["score"]} if best and math.isfinite(best["score"]) else {}
     if not score:
-        tell(Note(_FEW))
-    name = request.name or name_of(request.output)
-    keys = ("mask_ap", "mask_ap50", "f1")
+        tell(
+            Notice(
+                f"fewer than {FEWEST_IMAGES} images with objects are held back: too few to tell "
+                "at which score the model counts right, so the protocol's holds; more annotated "
+                "images can calibrate it"
+            )
+        )
+    name = request.name or name_of(output)
     card = ModelCard(
         name=name,
         object=request.object,
@@ -340,11 +339,11 @@ def _export(
         diameter_px=round(data.diameter_px, 2),
         data=data.cards,
         validation=data.validated_on if best else "",
-        scores={key: round(best[key], 4) for key in keys} if best else {},
-        started_from=_started_from(request.init),
+        scores={key: round(best[key], 4) for key in ("mask_ap", "mask_ap50", "f1")} if best else {},
+        started_from=STARTS.get(request.init, Path(request.init).name),
         training={
-            "steps": float(best.get("step", trainer.state.step)),
-            "minutes": round(trainer.state.seconds / 60, 1),
+            "steps": float(best.get("step", state.step)),
+            "minutes": round(state.seconds / 60, 1),
             "batch": float(request.batch),
             "crop_px": float(request.crop_px),
             "device": device.type,
@@ -353,29 +352,18 @@ def _export(
         licence=request.licence,
         made_with=f"cellseg {__version__}",
     )
-    path = request.output / f"{_file_name(name)}.safetensors"
+    path = output / f"{_file_name(name)}.safetensors"
     card = save_model(path, weights, card, quantise=True)
     text = json.dumps(card.model_dump(mode="json", exclude={"checksum"}), indent=2)
-    with writing(request.output / CARD) as temporary:
+    with writing(output / CARD) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
-    return Trained(path, card, request.output)
-
-
-def _started_from(init: str) -> str:
-    named = {
-        "coco": "torchvision Mask R-CNN ResNet-50 FPN, COCO_V1",
-        "default": "the default model of cellseg",
-        "imagenet": "EfficientNet-Lite0 on ImageNet (TensorFlow's weights, Apache-2.0)",
-        "none": "random weights",
-    }
-    return named.get(init, Path(init).name)
+    return Trained(path, card, output)
 
 
 def _history(path: Path, history: list[dict[str, float]]) -> None:
     if history:
         with writing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            names = list(history[0])
-            writer = csv.DictWriter(file, names, extrasaction="ignore", lineterminator="\n")
+            writer = csv.DictWriter(file, list(history[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(history)
 
