@@ -17,8 +17,9 @@ from pathlib import Path
 import click
 import numpy as np
 
+from cellseg.errors import Notice
 from cellseg.judge.evaluate import EvaluateRequest, Evaluation, evaluate
-from cellseg.train.run import Note, TrainRequest, Validated, train
+from cellseg.train.run import TrainRequest, Validated, train
 
 
 def subset(data: Path, count: int, folder: Path) -> Path:
@@ -36,8 +37,8 @@ def subset(data: Path, count: int, folder: Path) -> Path:
 
 def tell(event: object) -> None:
     """Notes and validations, for the log."""
-    if isinstance(event, Note):
-        click.echo(f"  {event.text}")
+    if isinstance(event, Notice):
+        click.echo(f"  {event}")
     if isinstance(event, Validated):
         click.echo(f"  step {event.step}, {event.minutes:.1f} min: {event.scores}")
 

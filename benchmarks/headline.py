@@ -39,13 +39,13 @@ from torch.nn import functional as F
 
 from cellseg.annotations.coco import join, read_coco
 from cellseg.annotations.image import AnnotatedImage
+from cellseg.errors import Notice
 from cellseg.judge.evaluate import EvaluateRequest, Evaluation, evaluate
 from cellseg.network.backbones import BACKBONES, load_imagenet
 from cellseg.network.counting import best_precision
-from cellseg.train.augment import Augmentation
 from cellseg.train.crops import Crop
 from cellseg.train.loop import CropStream, rate_at
-from cellseg.train.run import Event, Note, TrainRequest, Validated, train
+from cellseg.train.run import Event, TrainRequest, Validated, train
 from cellseg.train.validate import split
 
 BINS = (0.1, 0.3, 0.6)
@@ -154,7 +154,7 @@ def train_unet(
 
     model.train()
     saved = seconds
-    for crops in CropStream(images, None, Augmentation(), batch, seed=step):
+    for crops in CropStream(images, 256, batch, seed=step):
         if step >= steps:
             break
         start = time.monotonic()
@@ -367,8 +367,8 @@ def main(
 
 def tell(event: Event) -> None:
     """A training's notes, validations and every fiftieth step, for the log."""
-    if isinstance(event, Note):
-        click.echo(event.text)
+    if isinstance(event, Notice):
+        click.echo(event)
     elif isinstance(event, Validated) or event.step % 50 == 0:
         click.echo(f"{event}")
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 import torch
 
+from cellseg.errors import Notice
 from cellseg.network.weights import read_model, save_model
 from cellseg.train import run
 from cellseg.train.prepare import name_of
@@ -85,8 +86,8 @@ def main(
 
     def report(event: run.Event) -> None:
         nonlocal last
-        if isinstance(event, run.Note):
-            click.echo(event.text)
+        if isinstance(event, Notice):
+            click.echo(event)
         elif isinstance(event, run.Validated):
             click.echo(f"step {event.step}, {event.minutes:.1f} min: {event.scores}")
         elif time.monotonic() - last > 60:

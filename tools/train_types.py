@@ -37,7 +37,7 @@ from cellseg.network.maskrcnn import (
 )
 from cellseg.network.types import HIDDEN
 from cellseg.network.weights import network_of, read_model, save_model
-from cellseg.train.augment import Augmentation, photometric
+from cellseg.train.augment import photometric
 from cellseg.train.crops import Crop, cut_pixels
 
 SCALES_MPP = (0.35, 0.25)
@@ -63,7 +63,7 @@ def looks(path: Path, mpp: float, rng: np.random.Generator) -> Iterator[tuple[Te
         for number in range(LOOKS):
             crop = Crop(plain, none, none, none, none, none)
             if number:
-                crop = photometric(crop, "transmitted", Augmentation(label=0), rng)
+                crop = photometric(crop, "transmitted", rng, labels=0)
             yield crop.image, mpp / scale
 
 

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from cellseg.cli._options import PIXEL_SIZE, Number, annotated_argument, images_option
 from cellseg.cli._say import say
+from cellseg.errors import Notice
 
 if TYPE_CHECKING:
     from cellseg.train import run
@@ -156,8 +157,8 @@ class _Printer:
         """Show one event."""
         from cellseg.train import run
 
-        if isinstance(event, run.Note):
-            say(event.text, console=self.console)
+        if isinstance(event, Notice):
+            say(event, console=self.console)
         elif isinstance(event, run.Validated):
             say(
                 f"step {event.step}: validation mask AP {event.scores.mask_ap:.3f}, "

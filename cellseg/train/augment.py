@@ -80,7 +80,7 @@ def random_crop(
         crop = emptied(crop, 0.0 if light == "fluorescence" else 1.0, rng)
     crop = replace(crop, plain=crop.image)
     if light == image.light == "transmitted" and len(references) and rng.random() < 0.5:
-        own, other = colour_moments(image), references[rng.integers(len(references))]
+        own, other = colour_moments(image), references[int(rng.integers(len(references)))]
         if own is not None:
             share = float(rng.uniform(0.3, 1.0))
             crop = replace(crop, image=recoloured(crop.image, own, other, share))
@@ -100,9 +100,12 @@ def _window(
     if image.masks and len(image.masks) * math.prod(sides) < 2 * math.prod(extent):
         box = image.boxes[rng.integers(len(image.boxes))]
         middle = (int(box[0] + box[2]) // 2, int(box[1] + box[3]) // 2)
-        y, x = (_start(*span, rng, at) for *span, at in zip(extent, sides, middle, strict=True))
+        y, x = (
+            _start(length, long, rng, at)
+            for length, long, at in zip(extent, sides, middle, strict=True)
+        )
     else:
-        y, x = (_start(*span, rng) for span in zip(extent, sides, strict=True))
+        y, x = (_start(length, long, rng) for length, long in zip(extent, sides, strict=True))
     crop = cut(image, origin=(y, x), sides=sides, size=size)
     if rng.random() >= 0.25:
         return crop

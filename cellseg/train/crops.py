@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -77,13 +77,12 @@ class Crop:
 
     def to(self, device: torch.device) -> Crop:
         """The same crop on a device."""
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Crop(
-            **{
-                name: None if part is None else part.to(device, non_blocking=True)
-                for name, part in parts.items()
-            }
-        )
+        parts = {
+            field.name: part.to(device, non_blocking=True)
+            for field in fields(self)
+            if (part := getattr(self, field.name)) is not None
+        }
+        return replace(self, **parts)
 
 
 def cut(

@@ -57,7 +57,9 @@ def add_copies(crop: Crop, copies: int, rng: np.random.Generator, *, inside: Box
         new = torch.zeros_like(masks[0])
         new[place.pixels] = soft > 0.5
         uncovered = (masks & ~new).sum((1, 2))
-        if bool((uncovered < torch.maximum((1 - COVERED) * areas, areas.clamp(max=MIN_AREA_PX))).any()):
+        if bool(
+            (uncovered < torch.maximum((1 - COVERED) * areas, areas.clamp(max=MIN_AREA_PX))).any()
+        ):
             continue
         there = (slice(None), *place.pixels)
         image[there] = torch.lerp(image[there], pixels, soft)
@@ -88,9 +90,7 @@ def _lifted(crop: Crop, index: int, *, turns: int) -> tuple[Tensor, Tensor]:
     return crop.image[:, rows, columns].rot90(turns, (1, 2)), mask.rot90(turns, (0, 1))
 
 
-def _place(
-    neighbour: Tensor, mask: Tensor, inside: Box, rng: np.random.Generator
-) -> Box | None:
+def _place(neighbour: Tensor, mask: Tensor, inside: Box, rng: np.random.Generator) -> Box | None:
     """A place at which a copy touches a neighbour, None where that leaves the image."""
     points = torch.nonzero(neighbour)
     reach = np.sqrt(len(points) / np.pi) + np.sqrt(float((mask > 0.5).sum()) / np.pi)
@@ -159,9 +159,10 @@ def reshaped(crop: Crop, rng: np.random.Generator) -> Crop:
     places = torch.stack([axis + shift[1], axis[:, None] + shift[0]], -1)[None] * (2 / size) - 1
 
     def moved(values: Tensor, mode: str) -> Tensor:
-        return F.grid_sample(
+        seen: Tensor = F.grid_sample(
             values[None], places, mode=mode, padding_mode="border", align_corners=False
-        )[0]
+        )
+        return seen[0]
 
     owner, ignored = moved(torch.stack([_owners(crop.masks), crop.ignored.float()]), "nearest")
     numbers = torch.arange(1, len(crop.masks) + 1, dtype=torch.float32)
@@ -224,5 +225,5 @@ def _surroundings(image: Tensor, objects: Tensor) -> Tensor:
     parts = torch.cat([image * (1 - objects), 1 - objects])
     coarse = F.avg_pool2d(F.adaptive_avg_pool2d(parts, 16), 3, 1, 1, count_include_pad=False)
     coarse = coarse + 0.02 * parts.mean((1, 2), keepdim=True) + 1e-6
-    smooth = F.interpolate(coarse[None], image.shape[1:], mode="bilinear")[0]
+    smooth: Tensor = F.interpolate(coarse[None], image.shape[1:], mode="bilinear")[0]
     return smooth[:3] / smooth[3:]

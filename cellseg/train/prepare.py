@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from cellseg.annotations.coco import DataSet, join, judgeable, read_coco, with_classes
+from cellseg.annotations.coco import join, judgeable, read_coco, with_classes
 from cellseg.annotations.image import AnnotatedImage
-from cellseg.errors import InputError
+from cellseg.errors import InputError, Notice
 from cellseg.network.detector import Sizes
 from cellseg.network.weights import DataCard
-from cellseg.train.request import Note, Report, TrainRequest
+from cellseg.train.request import Report, TrainRequest
 from cellseg.train.validate import split
 
 DIAMETERS_PX = (12.0, 48.0)
@@ -35,6 +35,8 @@ class Prepared:
         µm per pixel of the network.
     digest : str
         SHA-256 over the JSON files: a resumed training must have the same.
+    validated_on : str
+        What ``held`` is, for the model card.
     """
 
     train: list[AnnotatedImage]
@@ -52,7 +54,7 @@ class Prepared:
 
     @property
     def sizes(self) -> Sizes:
-        """What a count with the model believes: the annotated sizes, with room on either side."""
+        """Sizes that a count with the model believes: the annotated ones, with room either way."""
         images = [image for image in (*self.train, *self.held) if image.outlines]
         areas = np.concatenate(
             [[mask.sum() * image.zoom**2 for mask in image.outlines] for image in images]
@@ -76,65 +78,63 @@ def prepare(request: TrainRequest, tell: Report) -> Prepared:
     """
     sets = [read_coco(path, images=request.images) for path in request.data]
     whole = join(sets)
-    cards = tuple(
-        DataCard(
-            name=name_of(path),
-            images=len(one.images),
-            objects=one.objects,
-            licence=request.licence,
-        )
-        for path, one in zip(request.data, sets, strict=True)
-    )
     if not any(image.outlines for image in whole.images):
         what = "objects have boxes but no outlines" if whole.objects else "are no annotated objects"
         raise InputError(f"{request.data[0]}: there {what}")
     if request.validation is not None:
-        images, held, said = (
-            list(whole.images),
-            _held(request, whole.classes),
-            request.validation.name,
-        )
+        images, held = list(whole.images), _held(request, request.validation, whole.classes)
+        said = request.validation.name
     else:
         images, held = split(whole.images, request.held_share)
         said = f"{len(held)} images held back" if held else ""
         if not held:
-            tell(Note("only one image: nothing is held back, so there are no validation scores"))
+            tell(Notice("only one image: nothing is held back, so there are no validation scores"))
     for note in whole.notes:
-        tell(Note(note))
-    if request.mpp is not None:
-        images = [_with_mpp(image, request.mpp) for image in images]
-        held = [_with_mpp(image, request.mpp) for image in held]
+        tell(Notice(note))
+    images, held = (
+        [one if one.mpp is not None else one.changed(mpp=request.mpp) for one in part]
+        for part in (images, held)
+    )
     mpp = network_mpp(images)
     digest = sha256()
     for path in (*request.data, *([request.validation] if request.validation else [])):
         digest.update(path.read_bytes())
     data = Prepared(
-        _zoomed(images, mpp),
-        _zoomed(held, mpp),
-        whole.classes,
-        mpp,
-        cards,
-        digest.hexdigest(),
-        said,
+        train=_zoomed(images, mpp),
+        held=_zoomed(held, mpp),
+        classes=whole.classes,
+        mpp=mpp,
+        cards=tuple(
+            DataCard(
+                name=name_of(path),
+                images=len(one.images),
+                objects=one.objects,
+                licence=request.licence,
+            )
+            for path, one in zip(request.data, sets, strict=True)
+        ),
+        digest=digest.hexdigest(),
+        validated_on=said,
     )
-    tell(Note(_summary(data)))
+    objects = sum(len(image.masks) for image in data.train)
+    scale = f"{mpp:.3g} µm/px" if mpp else "unknown pixel size"
+    tell(
+        Notice(
+            f"{len(images)} images with {objects} objects of {len(data.classes)} "
+            f"class{'es' * (len(data.classes) > 1)} ({', '.join(data.classes)}), "
+            f"{len(held)} images to validate; {scale}, usual object {data.diameter_px:.0f} px"
+        )
+    )
     return data
 
 
-def _held(request: TrainRequest, classes: tuple[str, ...]) -> list[AnnotatedImage]:
-    assert request.validation is not None
-    data: DataSet = judgeable(read_coco(request.validation, images=request.images))
-    unknown = sorted(set(data.classes) - set(classes))
-    if unknown:
+def _held(request: TrainRequest, path: Path, classes: tuple[str, ...]) -> list[AnnotatedImage]:
+    data = judgeable(read_coco(path, images=request.images))
+    if unknown := sorted(set(data.classes) - set(classes)):
         raise InputError(
-            f"{request.validation}: classes that the training data does not have: "
-            + ", ".join(unknown)
+            f"{path}: classes that the training data does not have: {', '.join(unknown)}"
         )
     return with_classes(data, classes)
-
-
-def _with_mpp(image: AnnotatedImage, mpp: float) -> AnnotatedImage:
-    return image if image.mpp is not None else image.changed(mpp=mpp)
 
 
 def network_mpp(images: list[AnnotatedImage]) -> float | None:
@@ -159,16 +159,6 @@ def _zoomed(images: list[AnnotatedImage], mpp: float | None) -> list[AnnotatedIm
 def _usual_diameter(images: list[AnnotatedImage]) -> float:
     sizes = [image.median_diameter_px * image.zoom for image in images if image.outlines]
     return float(np.median(sizes)) if sizes else 20.0
-
-
-def _summary(data: Prepared) -> str:
-    objects = sum(len(image.masks) for image in data.train)
-    scale = f"{data.mpp:.3g} µm/px" if data.mpp else "unknown pixel size"
-    return (
-        f"{len(data.train)} images with {objects} objects of "
-        f"{len(data.classes)} class{'es' * (len(data.classes) > 1)} ({', '.join(data.classes)}), "
-        f"{len(data.held)} images to validate; {scale}, usual object {data.diameter_px:.0f} px"
-    )
 
 
 def name_of(path: Path) -> str:

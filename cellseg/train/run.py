@@ -22,8 +22,8 @@ from torch import Tensor
 from torchvision.models.detection import MaskRCNN
 
 from cellseg import __version__
-from cellseg.errors import Notice, OutputError, SettingsError, writing
 from cellseg.annotations.compare import FEWEST_IMAGES
+from cellseg.errors import Notice, OutputError, SettingsError, writing
 from cellseg.network.backbones import load_imagenet
 from cellseg.network.counting import best_precision
 from cellseg.network.detect import pick_device
@@ -42,7 +42,7 @@ from cellseg.train.augment import DIAMETERS_PX
 from cellseg.train.loop import CropStream, Schedule, Trainer
 from cellseg.train.prepare import Prepared, name_of, prepare
 from cellseg.train.request import Event, Progress, Report, Trained, TrainRequest, Validated
-from cellseg.train.validate import Validator
+from cellseg.train.validate import validate
 
 __all__ = ["Event", "Progress", "Report", "TrainRequest", "Trained", "Validated", "train"]
 
@@ -114,8 +114,7 @@ def _train(request: TrainRequest, device: torch.device, tell: Report) -> Trained
         trainer.load()
         tell(Notice(f"going on from step {trainer.state.step} in {request.output}"))
     trainer.state.run = {**run, "teacher": teacher}
-    validator = Validator(data.held, data.classes, device) if data.held else None
-    _loop(request, data, trainer, validator, tell)
+    _loop(request, data, trainer, tell)
     return _export(request, data, trainer, device, tell)
 
 
@@ -199,13 +198,7 @@ def _schedule(request: TrainRequest, device: torch.device, *, teacher: bool) -> 
     )
 
 
-def _loop(
-    request: TrainRequest,
-    data: Prepared,
-    trainer: Trainer,
-    validator: Validator | None,
-    tell: Report,
-) -> None:
+def _loop(request: TrainRequest, data: Prepared, trainer: Trainer, tell: Report) -> None:
     usual, state = data.diameter_px, trainer.state
     smallest, largest = DIAMETERS_PX
     stream = CropStream(
@@ -224,8 +217,8 @@ def _loop(
                 if stop.is_set():
                     raise KeyboardInterrupt
                 late = trainer.progress >= due and time.monotonic() >= rested
-                if validator and late and not trainer.warming_up:
-                    took = _validate(trainer, validator, tell)
+                if data.held and late and not trainer.warming_up:
+                    took = _validate(trainer, data, tell)
                     rested = time.monotonic() + REST * took
                     due = _next_due(trainer, request.validations)
                     if overfits(state.history, request.patience, since):
@@ -243,8 +236,8 @@ def _loop(
             trainer.save()
             raise
         last = state.history[-1]["step"] if state.history else -1
-        if validator and last != state.step:
-            _validate(trainer, validator, tell)
+        if data.held and last != state.step:
+            _validate(trainer, data, tell)
             trainer.save()
     _history(request.output / "history.csv", state.history)
 
@@ -268,11 +261,11 @@ def _next_due(trainer: Trainer, validations: int) -> float:
     return float(np.floor(trainer.progress * validations + 1e-9) + 1) / validations
 
 
-def _validate(trainer: Trainer, validator: Validator, tell: Report) -> float:
+def _validate(trainer: Trainer, data: Prepared, tell: Report) -> float:
     """Score the average weights and keep the best; how long it took, in seconds."""
     start = time.monotonic()
     state = trainer.state
-    scores = validator(trainer.average)
+    scores = validate(trainer.average, data.held, data.classes, trainer.device)
     if trainer.device.type == "cuda":
         torch.cuda.empty_cache()
     entry = {"step": state.step, "minutes": state.seconds / 60, **asdict(scores)}

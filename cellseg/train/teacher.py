@@ -56,7 +56,7 @@ class Teacher:
         """Masks of each class in all boxes, (sum of P, classes, 28, 28)."""
         heads, shapes = self.model.roi_heads, [(self.size, self.size)] * len(boxes)
         pooled = heads.mask_roi_pool(self.features, self._placed(boxes), shapes)
-        masks = heads.mask_predictor(heads.mask_head(pooled)).float().sigmoid()
+        masks: Tensor = heads.mask_predictor(heads.mask_head(pooled)).float().sigmoid()
         return (masks.flip(-1) if self.flip else masks).rot90(-self.turns, (-2, -1))
 
     def _placed(self, boxes: list[Tensor]) -> list[Tensor]:

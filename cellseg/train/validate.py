@@ -33,7 +33,9 @@ from cellseg.network.weights import network_of
 from cellseg.train.crops import cut_objects, cut_pixels
 
 LOWEST_SCORE = 0.05
-WINDOW_PX = 1024
+
+WINDOW_PX, MOST_WINDOWS = 1024, 64
+"""Side of a window, pixels of the network; windows beyond so many are left out, evenly."""
 
 
 @dataclass(frozen=True)
@@ -58,46 +60,31 @@ class Validation:
     objects: int
 
 
-class Validator:
-    """Runs a network's weights over held-back images.
-
-    Parameters
-    ----------
-    most_windows : int
-        Windows beyond it are left out, evenly over the images.
-    """
-
-    def __init__(
-        self,
-        images: Sequence[AnnotatedImage],
-        classes: tuple[str, ...],
-        device: torch.device,
-        *,
-        most_windows: int = 64,
-    ) -> None:
-        windows = [(image, window) for image in images for window in windows_of(image)]
-        step = max(1.0, len(windows) / most_windows)
-        self.windows = [windows[int(i * step)] for i in range(int(len(windows) / step))]
-        self.classes, self.device = classes, device
-
-    def __call__(self, average: dict[str, Tensor]) -> Validation:
-        """Scores of these weights."""
-        state = {k: v for k, v in average.items() if not k.endswith("num_batches_tracked")}
-        model = network_of(state, len(self.classes), Path("training")).to(self.device)
-        # What is compared here is weights; the second look costs as much as all else.
-        model.roi_heads.fine_from_px = float("inf")
-        detector = MaskRCNNDetector(
-            make_ready(model, best_precision(self.device)),
-            DetectorInfo("training", "", self.classes, "cell"),
-            score=LOWEST_SCORE,
-        )
-        fields: list[Compared] = []
-        for image, window in self.windows:
-            size = _size(image, window)
-            pixels = cut_pixels(image, window, size).permute(1, 2, 0).contiguous().numpy()
-            found = detector.detect([pixels], fill=image.background)[0].instances
-            fields.append(Compared(found, annotated(image, window), size))
-        return score(fields, len(self.classes))
+def validate(
+    average: dict[str, Tensor],
+    images: Sequence[AnnotatedImage],
+    classes: tuple[str, ...],
+    device: torch.device,
+) -> Validation:
+    """Scores of weights on held-back images."""
+    state = {k: v for k, v in average.items() if not k.endswith("num_batches_tracked")}
+    model = network_of(state, len(classes), Path("training")).to(device)
+    # Weights are compared here; the second look costs as much as all else.
+    model.roi_heads.fine_from_px = float("inf")
+    detector = MaskRCNNDetector(
+        make_ready(model, best_precision(device)),
+        DetectorInfo("training", "", classes, "cell"),
+        score=LOWEST_SCORE,
+    )
+    windows = [(image, window) for image in images for window in windows_of(image)]
+    step = max(1.0, len(windows) / MOST_WINDOWS)
+    fields = []
+    for image, window in (windows[int(i * step)] for i in range(int(len(windows) / step))):
+        size = _size(image, window)
+        pixels = cut_pixels(image, window, size).permute(1, 2, 0).contiguous().numpy()
+        found = detector.detect([pixels], fill=image.background)[0].instances
+        fields.append(Compared(found, annotated(image, window), size))
+    return scored(fields, len(classes))
 
 
 def windows_of(image: AnnotatedImage) -> list[Box]:
@@ -122,25 +109,26 @@ def annotated(image: AnnotatedImage, window: Box) -> Instances:
     )
 
 
-def score(fields: list[Compared], num_classes: int) -> Validation:
-    """COCO mask AP with no practical limit on detections, and F1.
-
-    Parameters
-    ----------
-    fields : list of Compared
-        Found and annotated objects of each window.
-    """
+def scored(fields: list[Compared], num_classes: int) -> Validation:
+    """COCO mask AP with no practical limit on detections, F1, and the score that counts right."""
     precision = average_precision(fields, num_classes)
-    hits = [hits_of(field) for field in fields]
-    objects = sum(len(field.truth) for field in fields)
+    objects = np.array([len(field.truth) for field in fields], np.int64)
     scores = np.concatenate([field.found.scores for field in fields])
+    right = np.cumsum(
+        np.concatenate([hits_of(field) for field in fields])[np.argsort(-scores, kind="stable")]
+    )
+    f1 = 2 * right / (np.arange(1, len(right) + 1) + objects.sum())
+    best = float("nan")
+    if np.count_nonzero(objects) >= FEWEST_IMAGES:
+        counts = [[np.count_nonzero(f.found.scores >= score) for f in fields] for score in SCORES]
+        best = SCORES[best_threshold(np.array(counts, np.int64), objects)]
     return Validation(
         mask_ap=precision.ap,
         mask_ap50=precision.ap50,
-        f1=best_f1(np.concatenate(hits), scores, objects),
-        score=counting_score(fields),
+        f1=float(f1.max(initial=0.0)),
+        score=best,
         images=len(fields),
-        objects=objects,
+        objects=int(objects.sum()),
     )
 
 
@@ -153,23 +141,6 @@ def hits_of(image: Compared) -> NDArray[np.bool_]:
     return hit
 
 
-def best_f1(hits: NDArray[np.bool_], scores: NDArray[np.float32], objects: int) -> float:
-    """Highest F1 over all score thresholds."""
-    if not len(hits) or not objects:
-        return 0.0
-    right = np.cumsum(hits[np.argsort(-scores, kind="stable")])
-    return float((2 * right / (np.arange(1, len(hits) + 1) + objects)).max())
-
-
-def counting_score(fields: list[Compared]) -> float:
-    """The threshold at which the fields are counted right; nan where too few hold objects."""
-    truth = np.array([len(field.truth) for field in fields], np.int64)
-    if np.count_nonzero(truth) < FEWEST_IMAGES:
-        return float("nan")
-    counts = [[np.count_nonzero(f.found.scores >= score) for f in fields] for score in SCORES]
-    return SCORES[best_threshold(np.array(counts, np.int64), truth)]
-
-
 def _size(image: AnnotatedImage, window: Box) -> tuple[int, int]:
     return (
         max(1, round(window.height * image.zoom)),
@@ -178,14 +149,14 @@ def _size(image: AnnotatedImage, window: Box) -> tuple[int, int]:
 
 
 def split(
-    images: Sequence[AnnotatedImage], share: float = 0.1, *, seed: int = 0
+    images: Sequence[AnnotatedImage], share: float = 0.1
 ) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
     """Training and validation images: the same split for the same images.
 
     Each group gives its share, rounded, of images that are annotated whole; there is at least one
     validation image where there are two images or more, and one of them is such.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     groups: dict[str, list[int]] = {}
     for index, image in enumerate(images):
         groups.setdefault(image.group, []).append(index)
@@ -201,9 +172,3 @@ def split(
             held.add(int(rng.choice([i for i in whole if images[i].masks] or whole)))
     train = [image for index, image in enumerate(images) if index not in held]
     return train, [image for index, image in enumerate(images) if index in held]
-
-
-def free_memory(device: torch.device) -> None:
-    """Give what validation used back to the device."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

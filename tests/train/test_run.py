@@ -16,18 +16,18 @@ from safetensors import safe_open
 from cellseg.cli.train import train as command
 from cellseg.counting.plan import make_plan
 from cellseg.counting.request import CountRequest
-from cellseg.errors import InputError, SettingsError, WeightsError
+from cellseg.errors import InputError, Notice, SettingsError, WeightsError
 from cellseg.network.detect import load_detector
 from cellseg.network.detector import DetectorInfo, Sizes
-from cellseg.network.maskrcnn import TrainingLimits
-from cellseg.network.weights import load_model
+from cellseg.network.maskrcnn import TrainingLimits, build_maskrcnn
+from cellseg.network.weights import ModelCard, load_model, read_model, save_model
 from cellseg.protocol import load_protocol
 from cellseg.slide import open_slide
 from cellseg.train import run
-from cellseg.train.checkpoint import read_state
+from cellseg.train.checkpoint import BEST, CHECKPOINT, read, read_state
 from cellseg.train.convert import ConvertRequest, convert
 from cellseg.train.prepare import network_mpp, prepare
-from cellseg.train.run import Note, Progress, TrainRequest, Validated, train
+from cellseg.train.run import Progress, TrainRequest, Validated, train
 from cellseg.train.validate import Validation
 
 SMALL = TrainingLimits(proposals=30, box_samples=16, mask_samples=4)
@@ -137,7 +137,7 @@ def test_interrupted_resumed_exported_used(tmp_path):
     assert {"loss_mask", "loss_dense", "loss_classifier"} <= set(
         next(event for event in events if isinstance(event, Progress)).losses
     )
-    assert any(isinstance(event, Note) and "step 2" in event.text for event in events)
+    assert any(isinstance(event, Notice) and "step 2" in event for event in events)
     (validated,) = [event for event in events if isinstance(event, Validated)]
     assert validated.best
     assert 0 <= validated.scores.mask_ap <= 1
@@ -166,42 +166,35 @@ def test_interrupted_resumed_exported_used(tmp_path):
         train(small(other, output))
     more = []
     train(replace(request, data=(path, project(tmp_path / "more", images=1))), report=more.append)
-    assert any(isinstance(event, Note) and "data have changed" in event.text for event in more)
+    assert any(isinstance(event, Notice) and "data have changed" in event for event in more)
 
 
-def test_from_a_model_with_other_classes(tmp_path, monkeypatch):
+def test_from_a_model_with_other_classes(tmp_path):
     """One class, from weights of two; the norm is frozen and the backbone slow."""
-    from cellseg.network.maskrcnn import build_maskrcnn
-    from cellseg.network.weights import ModelCard, save_model
-
     start = tmp_path / "start.safetensors"
     before = build_maskrcnn(2).state_dict()
     save_model(start, before, ModelCard(name="s", classes=("a", "b")), quantise=False)
-    trainers = []
-    loop = run._loop
-    monkeypatch.setattr(run, "_loop", lambda *a: (trainers.append(a[2]), loop(*a)))
     path = project(tmp_path / "data", images=1, classes=("one",))
     events = []
     request = small(path, tmp_path / "out", init=str(start), steps=1, workers=1)
     done = train(request, report=events.append)
-    (trainer,) = trainers
-    assert trainer.schedule.backbone_rate == pytest.approx(trainer.schedule.rate / 5)
+    after = read(tmp_path / "out" / CHECKPOINT)[0]["model"]
     norm = "backbone.body.layer1.0.bn1.running_mean"
     kernel = "rpn.head.conv.0.0.weight"
-    assert torch.equal(trainer.model.state_dict()[norm], before[norm])
-    assert not torch.equal(trainer.model.state_dict()[kernel], before[kernel])
+    assert torch.equal(after[norm], before[norm])
+    assert not torch.equal(after[kernel], before[kernel])
     assert done.card.started_from == "start.safetensors"
     assert done.card.scores == {}
-    assert any(isinstance(event, Note) and "only one image" in event.text for event in events)
+    assert any(isinstance(event, Notice) and "only one image" in event for event in events)
     progress = next(event for event in events if isinstance(event, Progress))
     assert "loss_dense" not in progress.losses
 
 
 def test_requests_at_fault(tmp_path):
     path = project(tmp_path / "data")
-    with pytest.raises(SettingsError, match="minutes or --steps"):
+    with pytest.raises(SettingsError, match="how long to train"):
         small(path, tmp_path / "out", steps=None)
-    with pytest.raises(SettingsError, match="--batch must be above 0"):
+    with pytest.raises(SettingsError, match="batch must be above 0"):
         small(path, tmp_path / "out", batch=0)
     with pytest.raises(SettingsError, match="multiple of 32"):
         small(path, tmp_path / "out", crop_px=100)
@@ -271,12 +264,12 @@ def test_command(tmp_path, monkeypatch):
     """The command only parses and prints; the library call is replaced."""
     path = project(tmp_path / "data")
     seen = []
-    card = run.ModelCard(name="x", classes=("a",), diameter_px=20, scores={
+    card = ModelCard(name="x", classes=("a",), diameter_px=20, scores={
         "mask_ap": 0.5, "mask_ap50": 0.75, "f1": 0.8})  # fmt: skip
 
     def fake(request, report):
         seen.append(request)
-        report(Note("a note"))
+        report(Notice("a note"))
         report(Progress(1, 0.1, 0.5, {"loss_mask": 0.25}))
         return run.Trained(tmp_path / "x.safetensors", card, tmp_path)
 
@@ -309,21 +302,72 @@ def test_command(tmp_path, monkeypatch):
 )
 def test_training_ends_when_validations_get_no_better(history, patience, since, stops):
     entries = [{"mask_ap": value} for value in history]
-    assert run._overfits(entries, patience, since) is stops
+    assert run.overfits(entries, patience, since) is stops
 
 
 def test_a_training_that_overfits_stops_early_and_keeps_the_best(tmp_path, monkeypatch):
     values = iter([0.5, 0.4, 0.3, 0.2, 0.1, 0.0])
 
-    def falling(self, average):
+    def falling(*_):
         return Validation(next(values), 0.5, 0.5, 0.5, 1, 4)
 
-    monkeypatch.setattr(run.Validator, "__call__", falling)
+    monkeypatch.setattr(run, "validate", falling)
     # A validation waits for its share of the time: on a busy machine, longer than some steps.
     monkeypatch.setattr(run, "REST", 0.0)
     path, events = project(tmp_path / "data"), []
     request = small(path, tmp_path / "out", init="default", steps=40, validations=40, patience=2)
     done = train(request, report=events.append)
-    assert any(isinstance(event, Note) and "by heart" in event.text for event in events)
+    assert any(isinstance(event, Notice) and "by heart" in event for event in events)
     assert max(event.step for event in events if isinstance(event, Progress)) < 10
     assert done.card.scores["mask_ap"] == 0.5
+
+
+def left_by_command(monkeypatch, folder, *options, f1=0.8):
+    """The files that the command leaves, the training itself replaced."""
+    scores = {"mask_ap": 0.5, "mask_ap50": 0.75, "f1": f1}
+    card = ModelCard(name="x", classes=("a",), mpp=0.5, scores=scores)
+
+    def fake(request, report):
+        request.output.mkdir()
+        for name in (CHECKPOINT, BEST, "x.safetensors", run.CARD):
+            (request.output / name).touch()
+        return run.Trained(request.output / "x.safetensors", card, request.output)
+
+    monkeypatch.setattr(run, "train", fake)
+    (folder / "a.json").touch()
+    args = [str(folder / "a.json"), "-o", str(folder / "out"), *options]
+    result = CliRunner().invoke(command, args)
+    assert result.exit_code == 0, result.output
+    return {path.name for path in (folder / "out").iterdir()}
+
+
+def test_checkpoints_stay_where_they_are_wanted_or_the_training_was_useless(monkeypatch, tmp_path):
+    for name in "abc":
+        (tmp_path / name).mkdir()
+    assert left_by_command(monkeypatch, tmp_path / "a") == {"x.safetensors", run.CARD}
+    assert {CHECKPOINT, BEST} < left_by_command(monkeypatch, tmp_path / "b", "--keep-checkpoint")
+    assert {CHECKPOINT, BEST} < left_by_command(monkeypatch, tmp_path / "c", f1=0.01)
+
+
+def test_a_finished_model_is_not_trained_over(tmp_path):
+    (tmp_path / run.CARD).touch()
+    request = TrainRequest(data=(tmp_path / "a.json",), output=tmp_path, steps=1)
+    with pytest.raises(SettingsError, match="finished training without a checkpoint"):
+        train(request)
+
+
+def test_a_model_of_the_same_task_teaches(tmp_path):
+    """Its average stays near the start; the losses are finite in every position of the teacher."""
+    path, start = project(tmp_path / "data", classes=("nucleus",)), read_model("default")[0]
+    events = []
+    request = small(path, tmp_path / "out", init="default", steps=4, batch=2)
+    train(request, report=events.append)
+    losses = [event.losses for event in events if isinstance(event, Progress)]
+    assert all(np.isfinite(list(one.values())).all() for one in losses)
+    parts, state = read(tmp_path / "out" / CHECKPOINT)
+    assert state.run["teacher"] is True
+    kernel = "rpn.head.conv.0.0.weight"
+    away = [
+        float((part[kernel] - start[kernel]).norm()) for part in (parts["average"], parts["model"])
+    ]
+    assert 0 < away[0] < 0.2 * away[1]
