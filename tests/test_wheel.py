@@ -53,6 +53,7 @@ def test_weights_and_protocols_are_inside(site):
         "cellseg/serve/page/viewer.css",
         "cellseg/serve/page/viewer.html",
         "cellseg/serve/page/viewer.js",
+        "cellseg/study/page.html",
         "cellseg_napari/napari.yaml",
     ):
         assert name in inside

@@ -12,12 +12,12 @@ from cellseg.cli._many import Failed, Outcome
 from cellseg.cli._say import say
 from cellseg.errors import InputError, SettingsError
 from cellseg.storage import Location
-from cellseg.study.images import Image
+from cellseg.study.images import ImageFile
 from cellseg.text import visible
 
 if TYPE_CHECKING:
     from cellseg.study.folder import Study
-    from cellseg.study.rows import Row
+    from cellseg.study.rows import SummaryRow
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class Left:
     def of(
         cls,
         given: Sequence[Location],
-        images: Sequence[Image],
+        images: Sequence[ImageFile],
         output: Location | None,
         *,
         report: bool,
@@ -68,7 +68,7 @@ class Left:
         if self.home is None:
             return
         # Here and not above: it takes a second to load.
-        from cellseg.study.place import study_at
+        from cellseg.study.folder import study_at
         from cellseg.study.summary import with_failures
 
         failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
@@ -103,7 +103,7 @@ def summarise(study: Study) -> None:
 
     for line in study.unread:
         say(f"cellseg: {line}", err=True)
-    count = len(study.counted)
+    count = len(study.results)
     of = f"{count:,} result{'s' * (count != 1)}"
     say(f"summary of {of}: {write_summary(study)}", err=True)
 
@@ -111,7 +111,7 @@ def summarise(study: Study) -> None:
 def leave(study: Study, *, report: bool, parquet: bool, page: Path | None = None) -> None:
     """Write a study's page and its table of cells, and say where they are."""
     if parquet:
-        from cellseg.study.cells import write_cells
+        from cellseg.study.summary import write_cells
 
         say(f"cells of all images: {write_cells(study)}", err=True)
     if report:
@@ -121,7 +121,7 @@ def leave(study: Study, *, report: bool, parquet: bool, page: Path | None = None
 
 
 def _home(
-    given: Sequence[Location], images: Sequence[Image], output: Location | None
+    given: Sequence[Location], images: Sequence[ImageFile], output: Location | None
 ) -> Location | None:
     """The output, the folder that was searched, or the one that all results lie in."""
     home = output
@@ -137,12 +137,7 @@ def _path(image: Location) -> str:
     return visible(str(image.absolute()))
 
 
-def _failed(outcome: Failed) -> Row:
-    from cellseg.study.rows import Row
+def _failed(outcome: Failed) -> SummaryRow:
+    from cellseg.study.rows import failed_row
 
-    return Row(
-        image=visible(outcome.image.name),
-        path=_path(outcome.image),
-        status="failed",
-        warnings=(visible(str(outcome.error)),),
-    )
+    return failed_row(outcome.image.name, _path(outcome.image), str(outcome.error))

@@ -38,7 +38,7 @@ def report(folder: Location, output: Path | None, parquet: bool) -> None:
     if isinstance(folder, Path) and not folder.is_dir():
         raise InputError(f"{folder}: {'is no folder' if folder.exists() else 'no such folder'}")
     # Imported late: it takes seconds, and --help needs none of it.
-    from cellseg.study.place import study_at
+    from cellseg.study.folder import study_at
     from cellseg.study.summary import with_failures
 
     with study_at(folder, report=True, parquet=parquet) as found:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from html import escape
 from importlib.resources import files
@@ -69,63 +68,3 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         f"<div class='wide' tabindex='0'><table><thead><tr>{cells}</tr></thead>"
         f"<tbody>{lines}</tbody></table></div>"
     )
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A cell of a table that can be sorted.
-
-    Attributes
-    ----------
-    shown : str
-        HTML.
-    value : str, float or None
-        By which rows are sorted; None stays at the end.
-    """
-
-    shown: str
-    value: str | float | None
-
-
-def sortable(caption: str, head: Sequence[tuple[str, bool]], rows: Sequence[Sequence[Cell]]) -> str:
-    """A table with a button in each column's head.
-
-    Parameters
-    ----------
-    caption : str
-        Plain text.
-    head : sequence of (str, bool)
-        A column's name, plain text, and whether it holds numbers.
-    rows : sequence of sequence of Cell
-        The first of each is the row's name.
-    """
-    heads = "".join(
-        f"<th scope='col' data-kind='{'number' if number else 'text'}'"
-        f"{'' if number else ' class=text'}><button type='button'>{_head(name)}</button></th>"
-        for name, number in head
-    )
-    lines = []
-    for row in rows:
-        cells = "".join(
-            _cell(cell, number, first=not place)
-            for place, (cell, (_, number)) in enumerate(zip(row, head, strict=True))
-        )
-        lines.append(f"<tr>{cells}</tr>")
-    return (
-        f"<div class='wide' tabindex='0' role='region' aria-label='{safe(caption)}'>"
-        f"<table class='sortable'><caption class='muted'>{safe(caption)}</caption>"
-        f"<thead><tr>{heads}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
-    )
-
-
-def _head(name: str) -> str:
-    """A column's name, which may break after an underscore."""
-    return safe(name).replace("_", "_<wbr>")
-
-
-def _cell(cell: Cell, number: bool, *, first: bool) -> str:
-    value = "" if cell.value is None else safe(str(cell.value))
-    data = f" data-value='{value}'"
-    if first:
-        return f"<th scope='row'{data}>{cell.shown}</th>"
-    return f"<td{data}{'' if number else ' class=text'}>{cell.shown}</td>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from threading import Lock
 from typing import Any, Literal
 
@@ -24,7 +25,6 @@ from cellseg.serve._cells import Cells
 from cellseg.serve._ground import SlidePicture, coarsest_halving
 from cellseg.serve._masks import mask_tile
 from cellseg.storage import Location
-from cellseg.table.areas import AreaStatistics
 from cellseg.text import visible
 
 TILE_PX = 256
@@ -253,13 +253,10 @@ class Shown:
 
     def _diameter(self) -> float:
         """Of a usual cell, level-0 pixels."""
-        try:
-            areas = AreaStatistics.from_dict(self.result.run["summary"]["area_px"])
-        except (LookupError, TypeError, ValueError, AttributeError):
-            areas = None
-        if areas is None:
-            return 24.0 * self.result.frame.downsample
-        return max(1.0, math.sqrt(areas.median))
+        with suppress(InputError, LookupError):
+            if (areas := self.result.summary.area_px) is not None:
+                return max(1.0, math.sqrt(areas.median))
+        return 24.0 * self.result.frame.downsample
 
     # One cell
 

@@ -1,41 +1,27 @@
-"""The result folders of a study: found below one folder, each told once."""
+"""The results below a folder, on a disk or behind a URL."""
 
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from cellseg.errors import CellsegError, InputError
-from cellseg.result.result import Result, load_result
-from cellseg.result.upload import send
+from cellseg.result import Result, load_result
+from cellseg.result.publish import DERIVED, HISTOGRAM, MEASURED, OUTLINES, OVERVIEW
+from cellseg.result.upload import fetch_record, send
 from cellseg.storage import Location, RemotePath
 from cellseg.study.images import RESULT
-from cellseg.study.rows import Row, rows_of
+from cellseg.study.rows import SummaryRow, rows_of
 from cellseg.text import visible
 
+SUMMARY, REPORT, CELLS = "summary.csv", "report.html", "cells.parquet"
 
-@dataclass(frozen=True)
-class Counted:
-    """A result of the study.
-
-    Attributes
-    ----------
-    folder : Path
-    place : str
-        The same as seen from the study's folder, with ``/`` between names.
-    rows : list of Row
-        The whole slide, then its regions.
-    """
-
-    folder: Path
-    place: str
-    rows: list[Row]
-
-    @property
-    def whole(self) -> Row:
-        """The slide's row."""
-        return self.rows[0]
+_FOR_CELLS = (MEASURED, DERIVED)
+_FOR_PAGE = (*_FOR_CELLS, OUTLINES, OVERVIEW, HISTOGRAM)
 
 
 @dataclass(frozen=True)
@@ -45,29 +31,34 @@ class Study:
     Attributes
     ----------
     folder : Path
-    counted : tuple of Counted
-        In the order of their places.
+    results : mapping of Result to list of SummaryRow
+        In the order of their places, each with its rows: the whole slide, then its regions.
     unread : tuple of str
         Why a result folder could not be read, a line each.
-    failed : tuple of Row
-        Images of which there is no result.
+    failed : tuple of SummaryRow
+        Images without a result.
     place : RemotePath or None
-        Of what the folder is a copy, to which goes what is written in it.
+        The folder that ``folder`` is a copy of; what is written goes there.
     """
 
     folder: Path
-    counted: tuple[Counted, ...]
+    results: Mapping[Result, list[SummaryRow]]
     unread: tuple[str, ...] = ()
-    failed: tuple[Row, ...] = ()
+    failed: tuple[SummaryRow, ...] = ()
     place: RemotePath | None = None
+
+    @property
+    def rows(self) -> list[SummaryRow]:
+        """Each slide and its regions, then the images without a result."""
+        return [*(row for rows in self.results.values() for row in rows), *self.failed]
 
     def shown(self, path: Path) -> Location:
         """Where a file is for a person."""
         is_copy = self.place is not None and path.parent == self.folder
         return self.place.child(path.name) if self.place is not None and is_copy else path
 
-    def left(self, path: Path) -> Location:
-        """The same of a file that was written; behind a URL it is put there.
+    def send(self, path: Path) -> Location:
+        """Put a file that was written where it belongs; the place as a person knows it.
 
         Raises
         ------
@@ -78,11 +69,6 @@ class Study:
         if isinstance(shown, RemotePath):
             send(path, shown)
         return shown
-
-    @property
-    def rows(self) -> list[Row]:
-        """Of the table: each slide and its regions, then the images without a result."""
-        return [*(row for one in self.counted for row in one.rows), *self.failed]
 
 
 def load_study(folder: Path, *, place: RemotePath | None = None) -> Study:
@@ -95,7 +81,7 @@ def load_study(folder: Path, *, place: RemotePath | None = None) -> Study:
     ----------
     folder : Path
     place : RemotePath, optional
-        Of what the folder is a copy.
+        The folder that this one is a copy of.
 
     Raises
     ------
@@ -104,36 +90,30 @@ def load_study(folder: Path, *, place: RemotePath | None = None) -> Study:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: {'is no folder' if folder.exists() else 'no such folder'}")
-    kept: dict[tuple[str, str], tuple[str, Counted]] = {}
-    corrected: set[str] = set()
+    newest: dict[tuple[str, str], tuple[Result, list[SummaryRow]]] = {}
+    replaced: set[Path] = set()
     unread: list[str] = []
     for path in _result_folders(folder):
         inside = path.relative_to(folder).as_posix() if path != folder else path.name
         try:
             result = load_result(path)
-            one = Counted(path, visible(inside), rows_of(result, visible(inside)))
+            rows = rows_of(result, visible(inside))
         except CellsegError as error:
             unread.append(str(error))
             continue
-        corrected |= _automatic(result)
-        key = (one.whole.path, str(result.run.get("key")))
-        if key not in kept or kept[key][0] <= one.whole.counted:
-            kept[key] = (one.whole.counted, one)
-    counted = [one for _, one in kept.values() if str(one.folder) not in corrected]
-    if not counted and not unread:
-        where = place or folder
-        raise InputError(f"{where}: holds no results of cellseg; cellseg count makes them")
-    counted.sort(key=lambda one: one.place)
+        automatic = result.section("corrected_from").get("folder")
+        if isinstance(automatic, str) and automatic:
+            replaced.add(path.with_name(automatic))
+        key = (rows[0]["path"], str(result.run.get("key")))
+        if key not in newest or newest[key][1][0]["counted"] <= rows[0]["counted"]:
+            newest[key] = (result, rows)
+    found = [(result, rows) for result, rows in newest.values() if result.path not in replaced]
+    if not found and not unread:
+        raise InputError(f"{place or folder}: holds no results of cellseg")
+    found.sort(key=lambda one: str(one[1][0]["result"]))
     if place is not None:
         unread = [line.replace(str(folder), str(place).rstrip("/")) for line in unread]
-    return Study(folder, tuple(counted), tuple(unread), place=place)
-
-
-def _automatic(result: Result) -> set[str]:
-    """The automatic result's folder, of a corrected one."""
-    origin = result.run.get("corrected_from")
-    name = origin.get("folder") if isinstance(origin, dict) else None
-    return {str(result.path.with_name(name))} if isinstance(name, str) and name else set()
+    return Study(folder, dict(found), tuple(unread), place=place)
 
 
 def _result_folders(folder: Path) -> list[Path]:
@@ -149,3 +129,57 @@ def _result_folders(folder: Path) -> list[Path]:
             if not name.startswith(".") and not name.lower().endswith((RESULT, ".zarr"))
         ]
     return found
+
+
+@contextmanager
+def study_at(place: Location, *, report: bool = False, parquet: bool = False) -> Iterator[Study]:
+    """The study of a folder.
+
+    Of results behind a URL the records are fetched, and what the page or the table of all cells
+    is made of; the copies are gone after the block.
+
+    Parameters
+    ----------
+    place : Path or RemotePath
+    report, parquet : bool
+        Whether these will be made.
+
+    Yields
+    ------
+    Study
+
+    Raises
+    ------
+    InputError
+        If there is no such folder, no result in it, or the storage refuses.
+    """
+    if isinstance(place, Path):
+        yield load_study(place)
+        return
+    more = _FOR_PAGE if report else _FOR_CELLS if parquet else ()
+    with tempfile.TemporaryDirectory(prefix="cellseg-study-") as scratch:
+        copy = Path(scratch, place.name or "study")
+        copy.mkdir()
+        for file in map(place.child, (SUMMARY, REPORT)):
+            if file.exists():
+                (copy / file.name).write_bytes(file.read_bytes())
+        for url, below in _remote_results(place, ()):
+            fetch_record(url, copy.joinpath(*below), more)
+        yield load_study(copy, place=place)
+
+
+def _remote_results(
+    folder: RemotePath, below: tuple[str, ...]
+) -> Iterator[tuple[RemotePath, tuple[str, ...]]]:
+    """Result folders in a folder and those below it, each with the names that lead there."""
+    if folder.suffix.lower() == RESULT:
+        yield folder, below
+        return
+    with folder.reached("cannot be listed") as (fs, path):
+        fs.invalidate_cache()
+        entries = fs.ls(path, detail=True)
+        names = [PurePosixPath(e["name"]).name for e in entries if e["type"] == "directory"]
+        itself = PurePosixPath(path).name
+    for name in sorted({*names} - {"", itself}):
+        if not name.startswith(".") and not name.lower().endswith(".zarr"):
+            yield from _remote_results(folder.child(name), (*below, name))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -18,7 +19,7 @@ RESULT = ".cellseg"
 
 
 @dataclass(frozen=True)
-class Image:
+class ImageFile:
     """An image to count.
 
     Attributes
@@ -35,30 +36,28 @@ class Image:
         """The folder that gets the result folder: a place in ``output`` that mirrors the input."""
         if output is None:
             return home_of(self.path)
-        if isinstance(output, Path):
-            return output / self.below
         for name in self.below.parts:
-            output = output.child(name)
+            output = output / name if isinstance(output, Path) else output.child(name)
         return output
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a search brought.
+class ImageSearch:
+    """The outcome of a search for images.
 
     Attributes
     ----------
-    images : list of Image
+    images : list of ImageFile
         Each once, folder by folder, in the order of their names; of a plate, its fields.
     unread : list of (Path or RemotePath, InputError)
         Folders that could not be looked into, and plates with holes.
     """
 
-    images: list[Image]
+    images: list[ImageFile]
     unread: list[tuple[Location, InputError]]
 
 
-def find_images(paths: Sequence[Location], *, recursive: bool = False) -> Found:
+def find_images(paths: Sequence[Location], *, recursive: bool = False) -> ImageSearch:
     """Files, each once, folders replaced by the images in them.
 
     Parameters
@@ -72,32 +71,37 @@ def find_images(paths: Sequence[Location], *, recursive: bool = False) -> Found:
     InputError
         If a folder holds no image, cannot be read, or if there is nothing but results.
     """
-    found = Found([], [])
+    found = ImageSearch([], [])
     results: list[Location] = []
     for path in paths:
-        if isinstance(path, RemotePath) and has_ending(path):
-            found.images.append(Image(path))  # what lies there is asked when it is opened
-        elif not _is_folder(path) or _is_image_folder(path):
-            found.images.append(Image(path))
+        if not _is_folder(path) or _is_image_folder(path):
+            found.images.append(ImageFile(path))
         elif path.suffix.lower() == RESULT:
             results.append(path)
         else:
             # Of several folders each has a place of its own in the output.
             several = recursive and len(paths) > 1
             top = PurePosixPath(path.absolute().name) if several else PurePosixPath()
-            _search(path, top, found, recursive=recursive)
+            before = len(found.images)
+            has_folders = _search(path, top, found, recursive=recursive)
+            if len(found.images) == before:
+                below = " or in those below it" if recursive else ""
+                raise InputError(
+                    f"{path}: no images in this folder{below} ({', '.join(ENDINGS)})",
+                    hint="recursive" if has_folders and not recursive else "",
+                )
     if not found.images:
-        raise InputError(f"{results[0]}: is a result, not an image; cellseg view shows it")
+        raise InputError(f"{results[0]}: is a result, not an image")
     once = {image.path.absolute(): image for image in found.images}
     images = [each for image in once.values() for each in _fields(image, found)]
-    return Found(images, found.unread)
+    return ImageSearch(images, found.unread)
 
 
-def _fields(image: Image, found: Found) -> list[Image]:
+def _fields(image: ImageFile, found: ImageSearch) -> list[ImageFile]:
     """The fields of a plate, whose holes are noted; any other image is itself."""
     if image.path.suffix.lower() != ".zarr":
         return [image]
-    # Here and not above: what reads them takes long to load.
+    # Imported late: what reads plates takes long to load.
     from cellseg.slide.plates import is_plate, read_plate
 
     try:
@@ -110,56 +114,38 @@ def _fields(image: Image, found: Found) -> list[Image]:
         first = ", ".join(plate.missing[:5]) + (", …" if len(plate.missing) > 5 else "")
         said = f"{len(plate.missing)} of its wells or fields are not there: {visible(first)}"
         found.unread.append((image.path, InputError(f"{image.path.name}: {said}")))
-    return [Image(one.path, image.below) for one in plate.fields]
+    return [ImageFile(one.path, image.below) for one in plate.fields]
 
 
-def _search(folder: Location, top: PurePosixPath, found: Found, *, recursive: bool) -> None:
-    """Add a folder's images.
+def _search(folder: Location, below: PurePosixPath, found: ImageSearch, *, recursive: bool) -> bool:
+    """Add what lies in a folder; returns whether there are folders to search in it.
 
     Raises
     ------
     InputError
-        If there is none, or it cannot be read.
+        If it cannot be read; of a folder in it that is noted.
     """
-    before, unread = len(found.images), len(found.unread)
-    nested = _look_into(folder, top, found, recursive=recursive)
-    if len(found.unread) > unread and found.unread[unread][0] is folder:
-        raise found.unread[unread][1]
-    if len(found.images) == before:
-        below = " or in those below it" if recursive else ""
-        hint = "; --recursive looks into its folders too" if nested and not recursive else ""
-        endings = ", ".join(ENDINGS)
-        raise InputError(f"{folder}: no images in this folder{below} ({endings}){hint}")
-
-
-def _look_into(folder: Location, below: PurePosixPath, found: Found, *, recursive: bool) -> bool:
-    """Add what lies in a folder; returns whether there are folders to search in it."""
-    try:
+    inner: list[Location] = []
+    with _reading(folder):
         entries: list[Location] = sorted(folder.iterdir(), key=str)
-        visible = [entry for entry in entries if not entry.name.startswith(".")]
-        found.images.extend(Image(e, below) for e in visible if _is_image(e))
-        inner = [entry for entry in visible if _is_searched(entry)]
-    except InputError as error:
-        found.unread.append((folder, error))
-        return False
-    except OSError as error:
-        found.unread.append((folder, _unreadable(folder, error)))
-        return False
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if has_ending(entry) or _is_image_folder(entry):
+                found.images.append(ImageFile(entry, below))
+            elif _is_searched(entry):
+                inner.append(entry)
     for entry in inner if recursive else ():
-        _look_into(entry, below / entry.name, found, recursive=True)
+        try:
+            _search(entry, below / entry.name, found, recursive=True)
+        except InputError as error:
+            found.unread.append((entry, error))
     return bool(inner)
 
 
 def _is_searched(entry: Location) -> bool:
-    if _is_image(entry) or entry.suffix.lower() == RESULT:
-        return False
     is_link = isinstance(entry, Path) and entry.is_symlink()  # may lead back up
-    return not is_link and entry.is_dir()
-
-
-def _is_image(entry: Location) -> bool:
-    """A file, or a folder that is one image."""
-    return has_ending(entry) or _is_image_folder(entry)
+    return entry.suffix.lower() != RESULT and not is_link and entry.is_dir()
 
 
 def _is_image_folder(entry: Location) -> bool:
@@ -171,36 +157,24 @@ def _is_image_folder(entry: Location) -> bool:
 
 
 def _is_folder(path: Location) -> bool:
-    try:
+    """False of an image behind a URL: what lies there is asked when it is opened."""
+    if isinstance(path, RemotePath) and has_ending(path):
+        return False
+    with _reading(path):
         return path.is_dir()
+
+
+@contextmanager
+def _reading(path: Location) -> Iterator[None]:
+    try:
+        yield
     except InputError:
         raise
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
-def _unreadable(path: Location, error: OSError) -> InputError:
-    return InputError(f"{path}: cannot be read: {error.strerror or error}")
-
-
-def _whole_name(image: Location) -> str:
-    return image.name
-
-
-def _with_folder(image: Location) -> str:
-    return f"{image.absolute().parent.name}-{image.name}"
-
-
-def _with_its_letters(image: Location) -> str:
-    """Two names that differ in capitals alone are one on many disks."""
-    name = _with_folder(image)
-    return f"{name}-{zlib.crc32(name.encode(errors='surrogateescape')):08x}"
-
-
-_LONGER: tuple[Callable[[Location], str], ...] = (_whole_name, _with_folder, _with_its_letters)
-
-
-def result_names(images: Sequence[Image], output: Location | None) -> list[str]:
+def result_names(images: Sequence[ImageFile], output: Location | None) -> list[str]:
     """``slide.cellseg``; where two images would share it, the whole file name, then its folder's.
 
     What still differs in capitals alone gets a number made of them.
@@ -211,20 +185,29 @@ def result_names(images: Sequence[Image], output: Location | None) -> list[str]:
         If even those are the same.
     """
     homes = [str(image.home(output)).lower() for image in images]
-    names = [slide_name(image.path) for image in images]
-    for longer in _LONGER:
+    longer = [_names(image.path) for image in images]
+    names = [choices[0] for choices in longer]
+    for step in (1, 2, 3):
         counts = _shared(homes, names)
         names = [
-            longer(image.path) if counts[home, name.lower()] > 1 else name
-            for image, home, name in zip(images, homes, names, strict=True)
+            choices[step] if counts[home, name.lower()] > 1 else name
+            for home, name, choices in zip(homes, names, longer, strict=True)
         ]
     (_, name), most = _shared(homes, names).most_common(1)[0]
     if most > 1:
         raise SettingsError(
-            f"{most} of the images would share the result folder {name}.cellseg: give each image "
+            f"{most} of the images would share the result folder {name}{RESULT}: give each image "
             "once, or count them into different folders"
         )
     return [f"{name}{RESULT}" for name in names]
+
+
+def _names(image: Location) -> tuple[str, ...]:
+    """Names for a result, each less likely to be another image's than the one before."""
+    with_folder = f"{image.absolute().parent.name}-{image.name}"
+    # Two names that differ in capitals alone are one on many disks.
+    letters = zlib.crc32(with_folder.encode(errors="surrogateescape"))
+    return slide_name(image), image.name, with_folder, f"{with_folder}-{letters:08x}"
 
 
 def _shared(homes: Sequence[str], names: Sequence[str]) -> Counter[tuple[str, str]]:

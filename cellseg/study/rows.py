@@ -1,128 +1,35 @@
-"""What a study's table says of a result: a row for the whole slide, and one a region."""
+"""Rows of ``summary.csv``: one for each slide, one for each of its regions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from cellseg.errors import InputError
-from cellseg.result.result import Result
+from cellseg.result import Result
+from cellseg.table.doubts import FEWEST, Expected
+from cellseg.table.regions import RegionSummary
+from cellseg.table.summary import Summary
 from cellseg.text import visible
 
-PERCENT = (5, 25, 50, 75, 95)
-"""Quantiles of the cells' areas."""
+SummaryRow = dict[str, Any]
+"""Values by column. Three are not columns themselves: ``classes``, cells by class; ``markers``,
+by marker the columns of :data:`SCORES`; ``checks``, see :func:`checks`. What is not known is None
+or missing. All texts are safe to print."""
 
-Status = Literal["complete", "partial", "failed"]
-"""``partial``: some tiles did not decode; ``failed``: there is no result."""
+SCORES = (
+    "positive_percent",
+    "positive_percent_low",
+    "positive_percent_high",
+    "h_score",
+    "allred",
+)
+"""Columns of a marker, before its name."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Labelled:
-    """How many cells are positive for a marker, in per cent; what is not known is None.
-
-    Attributes
-    ----------
-    positive : float or None
-        The labelling index.
-    interval : (float, float) or None
-        95 % of it.
-    h_score : float or None
-    allred : int or None
-    """
-
-    positive: float | None
-    interval: tuple[float, float] | None
-    h_score: float | None
-    allred: int | None
-
-    @classmethod
-    def of(cls, found: Mapping[str, Any]) -> Labelled:
-        """Of a marker's part of ``summary.labelling``, or a region's part of that."""
-        index, interval, allred = (found[name] for name in ("index", "index_interval", "allred"))
-        return cls(
-            positive=None if index is None else 100 * float(index),
-            interval=None if interval is None else (100 * interval[0], 100 * interval[1]),
-            h_score=_number(found["h_score"]),
-            allred=None if allred is None else int(allred),
-        )
+NEVER_CHECKED = ("focus, folds and pen marks", "the outlines of single cells")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """A slide, or a region of it. What is not known is None.
-
-    Attributes
-    ----------
-    image : str
-        Name of its file.
-    path : str
-        Of the image, where it lay when it was counted.
-    result : str
-        The result folder, as seen from the study's; empty where there is none.
-    status : {'complete', 'partial', 'failed'}
-    region, region_class : str
-        Empty for the whole slide.
-    object : str
-        ``nucleus`` or ``cell``.
-    cells : int or None
-    cells_per_class : dict of str to int
-    labelling : dict of str to Labelled
-        By marker, where cells have classes by measurement.
-    well : str
-        Of a plate's field; empty otherwise.
-    cells_interval : (int, int) or None
-        95 % interval of the true number.
-    tissue_mm2 : float or None
-        Tissue that was looked at; of a region, its area.
-    density_per_mm2 : float or None
-    areas_um2, areas_px : dict of int to float
-        Percent to area, for :data:`PERCENT`; without cells, or without pixel size, empty.
-    mpp : float or None
-    mpp_source : str
-    model, protocol : str
-    score : float or None
-    seconds : float or None
-        That the count took.
-    counted : str
-        When, ISO 8601.
-    corrected : bool
-        Whether a person corrected it.
-    doubts : tuple of str
-        Why the count may be wrong.
-    warnings : tuple of str
-        What else a person should know.
-    """
-
-    image: str
-    path: str = ""
-    result: str = ""
-    status: Status = "complete"
-    region: str = ""
-    region_class: str = ""
-    object: str = ""
-    cells: int | None = None
-    cells_per_class: dict[str, int] = field(default_factory=dict)
-    labelling: dict[str, Labelled] = field(default_factory=dict)
-    well: str = ""
-    cells_interval: tuple[int, int] | None = None
-    tissue_mm2: float | None = None
-    density_per_mm2: float | None = None
-    areas_um2: dict[int, float] = field(default_factory=dict)
-    areas_px: dict[int, float] = field(default_factory=dict)
-    mpp: float | None = None
-    mpp_source: str = ""
-    model: str = ""
-    protocol: str = ""
-    score: float | None = None
-    seconds: float | None = None
-    counted: str = ""
-    corrected: bool = False
-    doubts: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-
-def rows_of(result: Result, place: str) -> list[Row]:
+def rows_of(result: Result, place: str) -> list[SummaryRow]:
     """The whole slide's row, then its regions'.
 
     Parameters
@@ -136,42 +43,45 @@ def rows_of(result: Result, place: str) -> list[Row]:
     InputError
         If ``run.json`` does not say how many cells there are.
     """
-    run = result.run
     try:
-        common = _common(result, place)
-        markers = run["summary"].get("labelling") or []
-        whole = Row(
-            **common,
-            **_figures(run["summary"], area="tissue_mm2"),
-            labelling={_text(one["name"]): Labelled.of(one) for one in markers},
-        )
-        regions = [
-            Row(
-                **common,
-                **_figures(one, area="area_mm2"),
-                region=_text(one.get("name")),
-                region_class=_text(one.get("class")),
-                labelling={
-                    _text(marker["name"]): Labelled.of(marker["regions"][one["name"]])
-                    for marker in markers
-                    if one.get("name") in marker["regions"]  # else it holds no cell
-                },
-            )
-            for one in run["summary"].get("regions") or []
-        ]
+        return list(_rows(result, place))
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{result.path}: is damaged: {error!r}") from error
-    return [whole, *regions]
 
 
-def _common(result: Result, place: str) -> dict[str, Any]:
-    run = result.run
-    model, protocol, size = (_section(run, name) for name in ("model", "protocol", "pixel_size"))
+def failed_row(image: str, path: str, why: str) -> SummaryRow:
+    """The row of an image without a result."""
+    texts = {"image": visible(image), "path": visible(path)}
+    return {**texts, "status": "failed", "corrected": False, "warnings": (visible(why),)}
+
+
+def checks(result: Result) -> tuple[list[str], list[str]]:
+    """What was checked of a count, and what was not; what failed a check is among its doubts."""
+    summary, expected = result.summary, Expected.of(result.run)
+    sized = expected is not None and summary.cells >= FEWEST
+    usual = expected is not None and expected.usual_px is not None
+    in_um = expected is not None and expected.mpp is not None
+    found = {
+        "tiles that cannot be read": True,
+        "area of the cells within the tissue": summary.area_um2 is not None
+        and bool(summary.tissue_mm2),
+        "median size": sized and (usual or (in_um and summary.object == "nucleus")),
+        "sizes at the limits": sized,
+        "most common size": sized and usual,
+    }
+    passed = [name for name, checked in found.items() if checked]
+    return passed, [*(name for name, checked in found.items() if not checked), *NEVER_CHECKED]
+
+
+def _rows(result: Result, place: str) -> Iterator[SummaryRow]:
+    run, summary = result.run, result.summary
+    model, protocol, size = (result.section(n) for n in ("model", "protocol", "pixel_size"))
     doubts = _texts(run.get("doubts"))
-    return {
+    warnings = _texts(run.get("warnings"))
+    about = {
         "image": result.image_name,
         "well": result.well,
-        "path": _text(_section(run, "image").get("path")),
+        "path": _text(result.section("image").get("path")),
         "result": place,
         "status": "complete" if result.is_complete else "partial",
         "object": _text(run.get("object")),
@@ -180,45 +90,61 @@ def _common(result: Result, place: str) -> dict[str, Any]:
         "model": _text(model.get("name")),
         "protocol": _text(protocol.get("name")),
         "score": _number(protocol.get("score")),
-        "seconds": _number(_section(run, "seconds").get("total")),
+        "seconds": _number(result.section("seconds").get("total")),
         "counted": _text(run.get("made")),
         "corrected": isinstance(run.get("corrected_from"), dict),
         "doubts": doubts,
-        "warnings": tuple(text for text in _texts(run.get("warnings")) if text not in doubts),
+        "warnings": tuple(text for text in warnings if text not in doubts),
     }
+    low, high = summary.cells_interval or (None, None)
+    yield {
+        **about,
+        **_figures(summary, summary.tissue_mm2),
+        "interval_low": low,
+        "interval_high": high,
+        "markers": {_text(marker["name"]): _scores(marker) for marker in summary.labelling},
+        "checks": checks(result),
+    }
+    for region in summary.regions:
+        yield {
+            **about,
+            **_figures(region, region.area_mm2),
+            "region": visible(region.name),
+            "region_class": visible(region.kind),
+            "markers": {
+                _text(marker["name"]): _scores(marker["regions"][region.name])
+                for marker in summary.labelling
+                if region.name in marker["regions"]  # else it holds no cell
+            },
+        }
 
 
-def _figures(summary: Mapping[str, Any], *, area: str) -> dict[str, Any]:
-    """What :meth:`Summary.as_dict`, or a region's part of it, says."""
-    interval = summary.get("cells_interval")
+def _figures(found: Summary | RegionSummary, area_mm2: float | None) -> SummaryRow:
+    areas = {"area_um2": found.area_um2, "area_px": found.area_px}
     return {
-        "cells": int(summary["cells"]),
-        "cells_per_class": {
-            _text(name): int(count)
-            for name, count in (summary.get("cells_per_class") or {}).items()
+        "cells": found.cells,
+        "classes": {visible(name): count for name, count in found.cells_per_class.items()},
+        "tissue_mm2": area_mm2,
+        "density_per_mm2": found.density_per_mm2,
+        **{
+            f"{name}_p{percent:02}": area
+            for name, statistics in areas.items()
+            if statistics is not None
+            for percent, area in statistics.quantiles.items()
         },
-        "cells_interval": None if interval is None else (int(interval[0]), int(interval[1])),
-        "tissue_mm2": _number(summary.get(area)),
-        "density_per_mm2": _number(summary.get("density_per_mm2")),
-        "areas_um2": _quantiles(summary.get("area_um2")),
-        "areas_px": _quantiles(summary.get("area_px")),
     }
 
 
-def _quantiles(areas: Mapping[str, Any] | None) -> dict[int, float]:
-    if areas is None:
-        return {}
-    quantiles = areas["quantiles"]
-    return {percent: float(quantiles[str(percent)]) for percent in PERCENT}
+def _scores(marker: Mapping[str, Any]) -> dict[str, float | None]:
+    """Columns of a marker, by :data:`SCORES`; shares become per cent."""
+    shares = (marker["index"], *(marker["index_interval"] or (None, None)))
+    positive, low, high = (None if one is None else 100 * float(one) for one in shares)
+    values = (positive, low, high, _number(marker["h_score"]), _number(marker["allred"]))
+    return dict(zip(SCORES, values, strict=True))
 
 
-def _section(run: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    found = run.get(name)
-    return found if isinstance(found, dict) else {}
-
-
-def _number(value: object) -> float | None:
-    return None if value is None else float(value)  # type: ignore[arg-type]
+def _number(value: Any) -> float | None:  # noqa: ANN401
+    return None if value is None else float(value)
 
 
 def _text(value: object) -> str:

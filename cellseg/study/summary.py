@@ -1,4 +1,4 @@
-"""``summary.csv``: a row a slide and region, made anew from the result folders."""
+"""The tables of a study: ``summary.csv`` and ``cells.parquet``, made anew from the results."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from cellseg.errors import OutputError
+from cellseg.export import check_exports
 from cellseg.result.files import output_errors, replacing
 from cellseg.storage import Location
-from cellseg.study.folder import Study
-from cellseg.study.rows import PERCENT, Row
+from cellseg.study.folder import CELLS, SUMMARY, Study
+from cellseg.study.rows import SCORES, SummaryRow, failed_row
+from cellseg.table.areas import QUANTILES_PERCENT
 from cellseg.text import as_cell, from_cell, visible
-
-SUMMARY = "summary.csv"
 
 _FIRST = ("image", "result", "status", "region", "region_class", "object", "cells")
 _LAST = (
@@ -24,26 +25,9 @@ _LAST = (
     "doubts", "warnings", "path",
 )  # fmt: skip
 
-_LABELLED = (
-    "positive_percent",
-    "positive_percent_low",
-    "positive_percent_high",
-    "h_score",
-    "allred",
-)
-
 
 def write_summary(study: Study) -> Location:
-    """Write the table, if what it says has changed.
-
-    Parameters
-    ----------
-    study : Study
-
-    Returns
-    -------
-    Path or RemotePath
-        Of the table, in the study's folder.
+    """Write ``summary.csv``, if what it says has changed; returns its place in the study's folder.
 
     Raises
     ------
@@ -51,21 +35,43 @@ def write_summary(study: Study) -> Location:
         If it cannot be written, or there is a file of that name that cellseg did not make.
     """
     path = study.folder / SUMMARY
-    text = _text(study.rows)
+    text = _csv(study.rows).encode()
     with output_errors(path):
         if path.exists() and _header(path)[: len(_FIRST)] != list(_FIRST):
             raise OutputError(
                 f"{study.shown(path)}: is no summary of cellseg; move it away and run it again"
             )
-        if not path.exists() or path.read_bytes() != text.encode():
-            with replacing(path) as temporary:
-                temporary.write_bytes(text.encode())
-            return study.left(path)
-    return study.shown(path)
+        if path.exists() and path.read_bytes() == text:
+            return study.shown(path)
+        with replacing(path) as temporary:
+            temporary.write_bytes(text)
+    return study.send(path)
+
+
+def write_cells(study: Study) -> Location:
+    """Write ``cells.parquet``: the tables of all results in one, with result and image of each row.
+
+    Raises
+    ------
+    SettingsError
+        If the package that writes it is not installed.
+    InputError
+        If a result is damaged.
+    OutputError
+        If it cannot be written.
+    """
+    check_exports((CELLS,))
+    from cellseg.export.cells_parquet import write_together
+
+    path = study.folder / CELLS
+    folders = {rows[0]["result"]: result.path for result, rows in study.results.items()}
+    with output_errors(path), replacing(path) as temporary:
+        write_together(folders, temporary)
+    return study.send(path)
 
 
 def with_failures(
-    study: Study, failed: Sequence[Row] = (), *, attempted: Sequence[str] = ()
+    study: Study, failed: Sequence[SummaryRow] = (), *, attempted: Sequence[str] = ()
 ) -> Study:
     """A study with the images of which there is no result.
 
@@ -74,32 +80,23 @@ def with_failures(
     Parameters
     ----------
     study : Study
-    failed : sequence of Row
+    failed : sequence of SummaryRow
         Images that could not be counted now.
     attempted : sequence of str
         Paths of all images that were tried now.
     """
-    known = {*attempted, *(one.whole.path for one in study.counted)}
+    known = {*attempted, *(rows[0]["path"] for rows in study.results.values())}
     try:
         with (study.folder / SUMMARY).open(encoding="utf-8", newline="") as file:
-            rows = [
-                {name: from_cell(text or "") for name, text in row.items() if name}
-                for row in csv.DictReader(file)
-                if row.get("status") == "failed"
-            ]
+            rows = [row for row in csv.DictReader(file) if row.get("status") == "failed"]
     except (OSError, UnicodeError, csv.Error):
         rows = []
     earlier = [
-        Row(
-            image=row.get("image", ""),
-            path=row.get("path", ""),
-            status="failed",
-            warnings=(row.get("warnings", ""),),
-        )
+        failed_row(*(from_cell(row.get(name) or "") for name in ("image", "path", "warnings")))
         for row in rows
-        if row.get("path", "") not in known
     ]
-    return replace(study, failed=(*failed, *earlier))
+    left = [row for row in earlier if row["path"] not in known]
+    return replace(study, failed=(*failed, *left))
 
 
 def _header(path: Path) -> list[str]:
@@ -107,48 +104,35 @@ def _header(path: Path) -> list[str]:
         return file.readline().rstrip("\r\n").split(",")
 
 
-def _text(rows: Sequence[Row]) -> str:
-    classes = list(dict.fromkeys(name for row in rows for name in row.cells_per_class))
-    markers = list(dict.fromkeys(name for row in rows for name in row.labelling))
+def _csv(rows: Sequence[SummaryRow]) -> str:
+    columns = list(_columns(rows))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        [
-            *_FIRST,
-            *(f"cells_{name}" for name in classes),
-            "interval_low", "interval_high",
-            *(f"{figure}_{name}" for name in markers for figure in _LABELLED),
-            "tissue_mm2", "density_per_mm2",
-            *(f"area_um2_p{percent:02}" for percent in PERCENT),
-            *(f"area_px_p{percent:02}" for percent in PERCENT),
-            *_LAST,
-        ]
-    )  # fmt: skip
-    for row in rows:
-        low, high = row.cells_interval or (None, None)
-        values = [
-            *(getattr(row, name) for name in _FIRST),
-            *(row.cells_per_class.get(name) for name in classes),
-            low, high,
-            *(value for name in markers for value in _labelled(row, name)),
-            row.tissue_mm2, row.density_per_mm2,
-            *(row.areas_um2.get(percent) for percent in PERCENT),
-            *(row.areas_px.get(percent) for percent in PERCENT),
-            *(getattr(row, name) for name in _LAST),
-        ]  # fmt: skip
-        writer.writerow([_cell(value) for value in values])
+    writer.writerow([title for title, _ in columns])
+    writer.writerows([_cell(_value(row, keys)) for _, keys in columns] for row in rows)
     return out.getvalue()
 
 
-def _labelled(row: Row, marker: str) -> Iterator[float | None]:
-    """As :data:`_LABELLED` names them."""
-    found = row.labelling.get(marker)
-    if found is None:
-        yield from (None,) * len(_LABELLED)
-        return
-    yield found.positive
-    yield from found.interval or (None, None)
-    yield from (found.h_score, found.allred)
+def _columns(rows: Sequence[SummaryRow]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The columns in order: a title, and the keys that lead to its value in a row."""
+    classes = dict.fromkeys(name for row in rows for name in row.get("classes", ()))
+    markers = dict.fromkeys(name for row in rows for name in row.get("markers", ()))
+    yield from ((name, (name,)) for name in _FIRST)
+    yield from ((f"cells_{name}", ("classes", name)) for name in classes)
+    yield from ((name, (name,)) for name in ("interval_low", "interval_high"))
+    for name in markers:
+        yield from ((f"{score}_{name}", ("markers", name, score)) for score in SCORES)
+    yield from ((name, (name,)) for name in ("tissue_mm2", "density_per_mm2"))
+    for kind in ("area_um2", "area_px"):
+        yield from ((f"{kind}_p{p:02}", (f"{kind}_p{p:02}",)) for p in QUANTILES_PERCENT)
+    yield from ((name, (name,)) for name in _LAST)
+
+
+def _value(row: SummaryRow, keys: Sequence[str]) -> object:
+    found: Any = row
+    for key in keys:
+        found = None if found is None else found.get(key)
+    return found
 
 
 def _cell(value: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -64,17 +63,3 @@ class AreaStatistics:
         """Ready for JSON."""
         quantiles = {str(percent): area for percent, area in self.quantiles.items()}
         return {**asdict(self), "quantiles": quantiles}
-
-    @classmethod
-    def from_dict(cls, found: Mapping[str, Any] | None) -> AreaStatistics | None:
-        """Back from :meth:`as_dict`; None of None.
-
-        Raises
-        ------
-        KeyError, TypeError
-            If something is missing.
-        """
-        if found is None:
-            return None
-        quantiles = {int(percent): area for percent, area in found["quantiles"].items()}
-        return cls(**{**found, "quantiles": quantiles})

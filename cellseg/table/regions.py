@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -61,20 +61,6 @@ class RegionSummary:
         for name, areas in (("area_px", self.area_px), ("area_um2", self.area_um2)):
             found[name] = None if areas is None else areas.as_dict()
         return {**found, "density_per_mm2": self.density_per_mm2}
-
-    @classmethod
-    def from_dict(cls, found: Mapping[str, Any]) -> RegionSummary:
-        """Back from :meth:`as_dict`.
-
-        Raises
-        ------
-        KeyError, TypeError
-            If something is missing.
-        """
-        given = {**found, "kind": found["class"]}
-        given["area_px"] = AreaStatistics.from_dict(found["area_px"])
-        given["area_um2"] = AreaStatistics.from_dict(found["area_um2"])
-        return cls(**{field.name: given[field.name] for field in fields(cls)})
 
     def said(self, object: str) -> str:
         """``in region tumour: 231 nuclei, 412 /mm² in 0.561 mm²``."""

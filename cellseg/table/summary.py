@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
 
 from cellseg.annotations.region import Regions
 from cellseg.table import Scale
@@ -68,17 +69,16 @@ class Summary:
 
         Raises
         ------
-        KeyError, TypeError
-            If something is missing.
+        KeyError, TypeError, ValueError
+            If something is missing, or of another type.
         """
-        given = {field.name: found[field.name] for field in fields(cls) if field.name in found}
-        given["labelling"] = tuple(given.get("labelling") or ())
-        given["area_px"] = AreaStatistics.from_dict(found["area_px"])
-        given["area_um2"] = AreaStatistics.from_dict(found["area_um2"])
-        given["regions"] = tuple(map(RegionSummary.from_dict, found.get("regions", ())))
-        if given["cells_interval"] is not None:
-            given["cells_interval"] = tuple(given["cells_interval"])
-        return cls(**given)
+        regions = [{**region, "kind": region["class"]} for region in found.get("regions", ())]
+        try:
+            return TypeAdapter(cls).validate_python({**found, "regions": regions})
+        except ValidationError as error:
+            fault = error.errors()[0]
+            where = ".".join(map(str, fault["loc"]))
+            raise ValueError(f"{where}: {fault['msg']}") from error
 
     @property
     def density_per_mm2(self) -> float | None:

@@ -145,7 +145,7 @@ def test_a_study_behind_a_url(cellseg, storage, tmp_path):
     cells = pd.read_parquet(BytesIO(storage.cat_file("/out/study/cells.parquet")))
     assert len(cells) == sum(counts)
     page = storage.cat_file("/out/study/report.html").decode()
-    assert page.count("<img src='data:image/webp") == 4
+    assert page.count('<img src="data:image/webp') == 4
     assert "./sub/b.cellseg/outlines.png" in page
     assert str(tmp_path) not in page
     # Later, from the results alone; what failed keeps its row.

@@ -9,7 +9,7 @@ from microscopes import plate
 
 from cellseg.cli._study import Left
 from cellseg.errors import InputError, SettingsError
-from cellseg.study.images import Image, find_images, result_names
+from cellseg.study.images import ImageFile, find_images, result_names
 
 
 def touched(*paths):
@@ -56,8 +56,9 @@ def test_without_recursion_only_the_folder_itself(tmp_path):
     touched(tmp_path / "a.tif", tmp_path / "x" / "b.tif")
     assert [image.path.name for image in find_images([tmp_path]).images] == ["a.tif"]
     (tmp_path / "a.tif").unlink()
-    with pytest.raises(InputError, match="--recursive looks into its folders too"):
+    with pytest.raises(InputError, match="no images in this folder") as caught:
         find_images([tmp_path])
+    assert caught.value.hint == "recursive"
 
 
 def test_several_folders_have_places_of_their_own(tmp_path):
@@ -92,7 +93,7 @@ def test_a_closed_folder_is_told_and_the_others_are_searched(tmp_path, monkeypat
 
 
 def named(*paths, output=None):
-    return result_names([Image(Path(path)) for path in paths], output)
+    return result_names([ImageFile(Path(path)) for path in paths], output)
 
 
 def test_slides_of_one_name_get_folders_of_their_own(tmp_path):
@@ -111,7 +112,7 @@ def test_names_that_differ_in_capitals_or_endings_get_folders_of_their_own():
 
 
 def test_folders_that_differ_in_capitals_alone_may_be_one(tmp_path):
-    images = [Image(Path(f"{name}/s.tif"), PurePosixPath(name)) for name in ("x", "X")]
+    images = [ImageFile(Path(f"{name}/s.tif"), PurePosixPath(name)) for name in ("x", "X")]
     assert result_names(images, tmp_path)[0] != result_names(images, tmp_path)[1]
 
 

@@ -12,110 +12,95 @@ import pytest
 from PIL import Image
 from study.made import made
 
-from cellseg.draw import SCALE_KEY, keep_parts, parts_of, write_png
+from cellseg.draw import SCALE_KEY, keep_parts, write_png
 from cellseg.draw.page import document
 from cellseg.errors import OutputError
 from cellseg.study.folder import Study, load_study
-from cellseg.study.page import PICTURES_BYTES, _figures, write_study
-from cellseg.study.pictures import pictures
-from cellseg.study.rows import Row
+from cellseg.study.page import PICTURES_BYTES, write_study
+from cellseg.study.pictures import thumbnails
+from cellseg.study.rows import checks, failed_row
 from cellseg.study.sizes import hexes
 
 NASTY = "<script>window.ran=1<script>.tif"
+HOSTILE = '"><img src="http://evil.invalid/x" onerror="window.ran=1">{{ 7*7 }}\x1b[2J'
+"""Markup that leaves an attribute, fetches, runs; a template's own words; a terminal's control."""
 
 
 @pytest.fixture
 def opened(browser):
-    """Open a page from the disk; it may fetch nothing but itself, and say no error."""
+    """Open a page from the disk; it may fetch nothing but itself, run nothing, say no error."""
     context = browser.new_context()
     context.set_default_timeout(300_000)  # of a machine that does much else
-    asked, said = [], []
+    asked, said, pages = [], [], []
 
-    def call(path):
+    def call(path, width=1280):
         page = context.new_page()
+        page.set_viewport_size({"width": width, "height": 800})
         page.on("request", lambda request: asked.append(request.url))
         page.on("console", lambda message: said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.goto(path.as_uri())
+        pages.append(page)
         return page
 
     yield call
+    ran = [page.evaluate("window.ran") for page in pages]
     context.close()
+    assert ran == [None] * len(ran)
     assert all(url.startswith(("file:", "data:")) for url in asked)
     assert said == []
 
 
-def painted(folder, *, outline="red", density="blue", side=200):
-    """Pictures of two and two parts, as a count leaves them: only one part of each is shown."""
-    for name, colours in (("outlines.png", (outline, "grey")), ("overview.png", ("grey", density))):
-        image = Image.new("RGB", (2 * side + 30, side + 20), "white")
-        parts = [
-            (10 + place * (side + 10), 10, 10 + place * (side + 10) + side, 10 + side)
-            for place in (0, 1)
-        ]
-        for part, colour in zip(parts, colours, strict=True):
-            image.paste(colour, part)
-        keep_parts(image, parts)
-        image.info[SCALE_KEY] = "1,500 cells / mm²"
+def painted(folder, colours=(("red", "grey"), ("grey", "blue")), *, scale="1,500 cells / mm²"):
+    """Pictures of parts, as a count leaves them."""
+    for name, parts in zip(("outlines.png", "overview.png"), colours, strict=True):
+        image = Image.new("RGB", (10 + 210 * len(parts), 220), "white")
+        boxes = [(10 + 210 * n, 10, 210 + 210 * n, 210) for n in range(len(parts))]
+        for box, colour in zip(boxes, parts, strict=True):
+            image.paste(colour, box)
+        keep_parts(image, boxes)
+        image.info[SCALE_KEY] = scale
         write_png(image, folder / name)
+
+
+def shown(folder, most_bytes=10**6):
+    return thumbnails(folder / "outlines.png", folder / "overview.png", most_bytes=most_bytes)
+
+
+def colour_of(picture):
+    data = base64.b64decode(picture.data.partition(",")[2])
+    return np.asarray(Image.open(BytesIO(data)).convert("RGB")).mean((0, 1))
 
 
 @pytest.fixture
 def study(tmp_path):
     """Three slides, one with a nasty name, one without pixel size; and one that failed."""
-    made(
-        tmp_path / "a.cellseg",
-        image="/scans/a10.tif",
-        radii=(5, 6, 7),
-        classes=("tumour", "stroma"),
-    )
-    made(
-        tmp_path / "b.cellseg",
-        image=f"/scans/{NASTY}",
-        radii=(5,),
-        mpp=None,
-        doubts=["is <b>small</b>"],
-    )
+    home = made(tmp_path / "a.cellseg", image="/scans/a10.tif", radii=(5, 6, 7),
+                classes=("tumour", "stroma")).path  # fmt: skip
+    painted(home)
+    made(tmp_path / "b.cellseg", image=f"/scans/{NASTY}", radii=(5,), mpp=None,
+         doubts=["is <b>small</b>"])  # fmt: skip
     made(tmp_path / "x" / "c.cellseg", image="/scans/a9.tif", radii=range(4, 12))
-    painted(tmp_path / "a.cellseg")
-    failed = Row(image="d.tif", status="failed", warnings=("is <i>no</i> image",))
+    failed = failed_row("d.tif", "/scans/d.tif", "is <i>no</i> image")
     return replace(load_study(tmp_path), failed=(failed,))
 
 
-def test_the_picture_says_where_its_parts_are(tmp_path):
-    painted(tmp_path)
-    with Image.open(tmp_path / "outlines.png") as image:
-        image.load()
-        assert parts_of(image) == [(10, 10, 210, 210), (220, 10, 420, 210)]
-    seen = pictures(tmp_path / "outlines.png", tmp_path / "overview.png", most_bytes=10**6)
-    for data, colour in ((seen.outlines, (255, 0, 0)), (seen.density, (0, 0, 255))):
-        found = Image.open(BytesIO(base64.b64decode(data.partition(",")[2]))).convert("RGB")
-        assert np.abs(np.asarray(found).mean((0, 1)) - colour).max() < 8
-    assert seen.scale == "1,500 cells / mm²"
-
-
-def test_each_class_has_its_map(tmp_path):
-    image = Image.new("RGB", (300, 100))
-    for number, colour in enumerate([(9, 9, 9), (0, 0, 255), (0, 255, 0)]):
-        image.paste(colour, (100 * number, 0, 100 * number + 100, 100))
-    keep_parts(image, [(100 * n, 0, 100 * n + 100, 100) for n in range(3)])
-    image.info[SCALE_KEY] = "10 cells / mm²\n<b>2+</b>: 4 cells / mm²\nno such part: 1"
-    write_png(image, tmp_path / "overview.png")
-    seen = pictures(tmp_path / "none.png", tmp_path / "overview.png", most_bytes=10**6)
-    assert seen.scale == "10 cells / mm²"
-    ((data, said),) = seen.by_class
-    assert said == "<b>2+</b>: 4 cells / mm²"
-    found = Image.open(BytesIO(base64.b64decode(data.partition(",")[2]))).convert("RGB")
-    assert np.abs(np.asarray(found).mean((0, 1)) - (0, 255, 0)).max() < 8
-    assert seen.bytes > len(data)
-    shown = _figures(Row(image="a.tif"), seen)
-    assert "Density of &lt;b&gt;2+&lt;/b&gt;: 4 cells / mm²" in shown
+def test_parts_of_the_pictures_become_thumbnails(tmp_path):
+    colours = (("red", "grey"), ("grey", "blue", "lime"))
+    scale = "10 cells / mm²\n<b>2+</b>: 4 cells / mm²\nno such part: 1"
+    painted(tmp_path, colours, scale=scale)
+    found = shown(tmp_path)
+    assert [picture.caption for picture in found] == [
+        "Outlines", "Density, brightest: 10 cells / mm²", "Density of <b>2+</b>: 4 cells / mm²",
+    ]  # fmt: skip
+    for picture, wanted in zip(found, ((255, 0, 0), (0, 0, 255), (0, 255, 0)), strict=True):
+        assert np.abs(colour_of(picture) - wanted).max() < 8
+    assert shown(tmp_path, most_bytes=100) == []
 
 
 def test_damaged_pictures_are_left_out(tmp_path):
     (tmp_path / "outlines.png").write_bytes(b"no picture")
-    seen = pictures(tmp_path / "outlines.png", tmp_path / "none.png", most_bytes=10**6)
-    assert seen.outlines is seen.density is None
+    assert shown(tmp_path) == []
 
 
 def test_tables_are_sorted_from_the_keyboard(opened, study):
@@ -136,15 +121,6 @@ def test_tables_are_sorted_from_the_keyboard(opened, study):
     assert page.evaluate(names)[1:] == ["a9.tif", "a10.tif", "d.tif"], "9 comes before 10"
 
 
-def test_a_slides_name_stays_text(opened, study):
-    page = opened(write_study(study))
-    assert page.evaluate("window.ran") is None
-    assert page.evaluate("document.scripts.length") == 1
-    assert page.locator("#slide-1 h3").inner_text() == NASTY
-    assert "is <b>small</b>" in page.locator("section.warnings").inner_text()
-    assert "is <i>no</i> image" in page.locator("section.warnings").inner_text()
-
-
 def test_pictures_are_there_and_named(opened, study):
     page = opened(write_study(study))
     seen = page.evaluate("[...document.images].map(e => [e.complete && e.naturalWidth, e.alt])")
@@ -156,14 +132,62 @@ def test_pictures_are_there_and_named(opened, study):
     assert links == [(study.folder / "x" / "c.cellseg" / "cells.csv").as_uri()]
 
 
-def test_warnings_come_first(study):
-    text = write_study(study).read_text(encoding="utf-8")
+def test_hostile_names_stay_text(opened, tmp_path):
+    """In every place where a name of a file, a class, a region or a person's words stands."""
+    marker = {"index": 0.5, "index_interval": None, "h_score": 90.0, "allred": 3}
+    nothing = {"area_px": None, "area_um2": None, "region_px2": 9.0, "tissue_mm2": None}
+    region = {"name": HOSTILE, "class": HOSTILE, "cells": 1, "area_mm2": 0.1,
+              "cells_per_class": {HOSTILE: 1}, **nothing}  # fmt: skip
+    home = made(
+        tmp_path / "a.cellseg", image=f"/scans/{HOSTILE.replace('/', '|')}.tif",
+        classes=(HOSTILE, "items"), doubts=[HOSTILE], warnings=[f"x{HOSTILE}"],
+        model={"name": HOSTILE, "checksum": "0" * 64}, protocol={"name": HOSTILE, "score": 0.5},
+        summary={"labelling": [{"name": HOSTILE, **marker, "regions": {HOSTILE: marker}}],
+                 "regions": [region]},
+    ).path  # fmt: skip
+    painted(home, scale=f"{HOSTILE}\n{HOSTILE}")
+    made(tmp_path / "b.cellseg", image="/scans/b.tif")
+    (tmp_path / "<img src=x>.cellseg").mkdir()
+    study = load_study(tmp_path)
+    study = replace(study, failed=(failed_row(HOSTILE, HOSTILE, HOSTILE),))
+    page = opened(write_study(study))
+    page.locator("summary").click()
+    text = page.locator("body").inner_text()
+    assert text.count("<img src=") >= 12
+    assert "\x1b" not in text
+    assert "{{ 7*7 }}" in text
+    assert page.evaluate("[document.scripts.length, document.images.length]") == [1, 2]
+    assert page.evaluate("document.querySelectorAll('[onerror]').length") == 0
+
+
+def test_what_to_look_at_first_comes_first(opened, study):
+    page = write_study(study)
+    text = page.read_text(encoding="utf-8")
     places = [
         text.index(part) for part in ("To look at first", "<h2>Counts", "<h2>Sizes", "<h2>Slides")
     ]
     assert places == sorted(places)
-    calm = replace(study, counted=study.counted[:1], failed=())
-    assert "Nothing was found that speaks against" in write_study(calm).read_text(encoding="utf-8")
+    first = opened(page).locator("section.warnings").inner_text()
+    assert f"{NASTY}: is <b>small</b>" in first
+    assert "d.tif: was not counted: is <i>no</i> image" in first
+
+
+def test_a_page_without_doubts_says_what_was_checked_and_what_was_not(opened, tmp_path):
+    sizes = {"limits_px": [10, 500], "usual_px": 12.0, "mpp": 0.5, "own_model": False}
+    made(tmp_path / "a.cellseg", radii=(5, 6) * 10, expected_sizes=sizes)
+    made(tmp_path / "b.cellseg", image="/scans/b.tif", mpp=None, expected_sizes=sizes)
+    study = load_study(tmp_path)
+    page = opened(write_study(study))
+    assert page.locator("section.warnings").count() == 0
+    assert "Nothing was found" not in page.locator("body").inner_text()
+    full, few = (page.locator(f"#slide-{n} .checks").inner_text() for n in (0, 1))
+    assert "area of the cells within the tissue, median size" in full.partition("Not checked")[0]
+    assert "median size" in few.partition("Not checked")[2]
+    for said in (full, few):
+        assert "focus" in said.partition("Not checked")[2]
+    passed, left = checks(next(iter(study.results)))
+    assert len(passed) == 5
+    assert not {*passed} & {*left}
 
 
 def test_positive_cells_and_wells_are_shown_and_sorted(opened, tmp_path):
@@ -175,10 +199,10 @@ def test_positive_cells_and_wells_are_shown_and_sorted(opened, tmp_path):
         image = f"/scans/plate.zarr/{name.upper()}/3/0"
         made(tmp_path / f"{name}.cellseg", image=image, summary={"labelling": [ki67]})
     page = opened(write_study(load_study(tmp_path)))
-    shown = page.locator("table.sortable tbody").inner_text()
-    assert "8.9\t90" in shown
-    assert "50.0 (42.0 … 58.0)\t90" in shown
-    assert "A3" in shown
+    rows = page.locator("table.sortable tbody").inner_text()
+    assert "8.9\t90" in rows
+    assert "50.0 (42.0 … 58.0)\t90" in rows
+    assert "A3" in rows
     page.get_by_role("button", name="<b>Ki-67, % positive (95 %)", exact=True).click()
     page.keyboard.press("Enter")
     assert page.locator("table.sortable tbody th").all_inner_texts() == ["plate-B3-0", "plate-A3-0"]
@@ -189,28 +213,31 @@ def test_positive_cells_and_wells_are_shown_and_sorted(opened, tmp_path):
 def test_colours_of_several_classes_are_those_of_the_slide_s_picture(tmp_path):
     made(tmp_path / "a.cellseg", image="/scans/a.tif")
     made(tmp_path / "b.cellseg", image="/scans/b.tif", classes=("negative", "positive"))
-    (key,) = re.findall("<p class='key'>.*?</p>", write_study(load_study(tmp_path)).read_text())
-    assert re.findall("background:(#[0-9a-f]+)'></i>(\\w+)<", key) == list(
+    text = write_study(load_study(tmp_path)).read_text(encoding="utf-8")
+    (key,) = re.findall('<p class="key">.*?</p>', text)
+    assert re.findall('background:(#[0-9a-f]+)"></i>(\\w+)<', key) == list(
         zip(hexes(3), ("negative", "positive", "nucleus"), strict=True)
     )
 
 
+def changed(study, **values):
+    """A study whose slides' rows say something else."""
+    results = {
+        result: [{**row, **values} for row in rows] for result, rows in study.results.items()
+    }
+    return replace(study, results=results)
+
+
 def test_the_widest_usual_table_fits_a_laptop_s_screen(opened, study):
     classes = ("nucleus", "lymphocyte", "stromal", "tumour_epithelial")
-    first, *others = study.counted
-    whole = replace(
-        first.whole, cells_per_class=dict.fromkeys(classes, 4377),
-        density_per_mm2=10712.3, protocol="fluorescence", model="cellseg-nuclei-8",
-    )  # fmt: skip
-    several = replace(study, counted=[replace(first, rows=[whole]), *others])
-    page = opened(write_study(several))
-    page.set_viewport_size({"width": 1280, "height": 800})
-    heads = page.locator("table.sortable th[scope=col]").all_text_contents()
+    wide = {"classes": dict.fromkeys(classes, 4377), "density_per_mm2": 10712.3}
+    wide = changed(study, **wide, protocol="fluorescence")
+    next(iter(wide.results.values()))[0]["model"] = "cellseg-nuclei-8"
+    heads = opened(write_study(wide)).locator("table.sortable th[scope=col]").all_text_contents()
+    heads = [head.strip() for head in heads]
     assert "Model" in heads  # its slides were counted by two
     assert set(classes) < set(heads)
-    same = [replace(one, rows=[replace(one.whole, model="m")]) for one in several.counted]
-    page = opened(write_study(replace(several, counted=same)))
-    page.set_viewport_size({"width": 1280, "height": 800})
+    page = opened(write_study(changed(wide, model="m")))
     assert "Model" not in page.locator("table.sortable thead").inner_text()
     assert page.locator("p.muted").first.inner_text().endswith(", by m")
     assert page.evaluate(
@@ -219,8 +246,7 @@ def test_the_widest_usual_table_fits_a_laptop_s_screen(opened, study):
 
 
 def test_a_narrow_screen_a_dark_one_and_paper(opened, study):
-    page = opened(write_study(study))
-    page.set_viewport_size({"width": 400, "height": 800})
+    page = opened(write_study(study), width=400)
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
     ground = "getComputedStyle(document.body).backgroundColor"
     assert page.evaluate(ground) == "rgb(255, 255, 255)"
@@ -232,24 +258,21 @@ def test_a_narrow_screen_a_dark_one_and_paper(opened, study):
 
 
 def test_a_hundred_slides_stay_below_five_megabytes(tmp_path):
-    folder = made(tmp_path / "a.cellseg").path
+    home = made(tmp_path / "a.cellseg").path
     noise = np.random.default_rng(0).integers(0, 256, (500, 1000, 3), dtype=np.uint8)
     for name in ("outlines.png", "overview.png"):
         image = Image.fromarray(noise)
         keep_parts(image, [(0, 0, 500, 500), (500, 0, 1000, 500)])
-        write_png(image, folder / name)
-    each = pictures(
-        folder / "outlines.png", folder / "overview.png", most_bytes=PICTURES_BYTES // 100
-    )
-    assert each.outlines
-    assert each.density
-    assert each.bytes <= PICTURES_BYTES // 100
-    (one,) = load_study(tmp_path).counted
-    row = replace(one.whole, warnings=("protocol he chosen from the image " * 3,) * 4)
-    many = [replace(one, rows=[replace(row, image=f"{n} {'long ' * 10}.tif")]) for n in range(100)]
+        write_png(image, home / name)
+    each = shown(home, most_bytes=PICTURES_BYTES // 100)
+    assert len(each) == 2
+    assert sum(len(one.data) for one in each) <= PICTURES_BYTES // 100
     for name in ("outlines.png", "overview.png"):
-        (folder / name).unlink()
-    size = write_study(Study(tmp_path, tuple(many))).stat().st_size
+        (home / name).unlink()
+    ((result, (row,)),) = load_study(tmp_path).results.items()
+    row = {**row, "warnings": ("protocol he chosen from the image " * 3,) * 4}
+    many = {replace(result): [{**row, "image": f"{n} {'long ' * 10}.tif"}] for n in range(100)}
+    size = write_study(Study(tmp_path, many)).stat().st_size
     assert size + PICTURES_BYTES < 5_000_000
 
 

@@ -11,10 +11,10 @@ from openpyxl import load_workbook
 from study.made import edit, made
 
 from cellseg.errors import InputError, OutputError
-from cellseg.study.cells import write_cells
+from cellseg.result import load_result
 from cellseg.study.folder import load_study
-from cellseg.study.rows import Row
-from cellseg.study.summary import with_failures, write_summary
+from cellseg.study.rows import failed_row
+from cellseg.study.summary import with_failures, write_cells, write_summary
 from cellseg.text import from_cell
 
 
@@ -33,30 +33,29 @@ def test_a_row_a_result_with_what_the_count_said(tmp_path):
     assert (a["cells"], a["cells_tumour"], a["cells_stroma"]) == ("4", "2", "2")
     assert (a["mpp"], a["mpp_source"], a["protocol"], a["model"]) == ("0.5", "given", "he", "m")
     assert (a["tissue_mm2"], a["density_per_mm2"], a["seconds"]) == ("0.01", "400", "1.25")
-    areas = load_study(tmp_path).counted[0].folder
-    cells = pd.read_csv(areas / "cells.csv")
+    cells = pd.read_csv(tmp_path / "a.cellseg" / "cells.csv")
     assert float(a["area_um2_p50"]) == pytest.approx(cells["area_um2"].median(), rel=1e-4)
     assert float(a["area_px_p95"]) == pytest.approx(cells["area_px"].quantile(0.95), rel=1e-4)
     assert set(cells["image"]) == {"a.tif"}
     assert (b["cells"], b["cells_tumour"], b["area_um2_p50"], b["mpp"]) == ("0", "", "", "")
 
 
+NO_SIZES = {"area_px": None, "area_um2": None, "region_px2": 9.0, "tissue_mm2": None}
+
+
+def region(name, kind, cells, area_mm2):
+    """A region's part of ``summary.regions``."""
+    return {"name": name, "class": kind, "area_mm2": area_mm2, "cells": cells,
+            "cells_per_class": {"nucleus": cells}, **NO_SIZES}  # fmt: skip
+
+
 def test_a_region_has_a_row_of_its_own(tmp_path):
-    regions = [
-        {
-            "name": "=core",
-            "class": "Tumor",
-            "area_mm2": 0.004,
-            "tissue_mm2": 0.004,
-            "cells": 3,
-            "density_per_mm2": 750.0,
-        }
-    ]
-    made(tmp_path / "a.cellseg", summary={"regions": regions})
+    made(tmp_path / "a.cellseg", summary={"regions": [region("=core", "Tumor", 3, 0.004)]})
     rows = table(tmp_path)
     assert list(rows["region"]) == ["", "'=core"]
-    assert list(rows["cells"]) == ["4", "3"]
+    assert list(rows["cells"]) == list(rows["cells_nucleus"]) == ["4", "3"]
     assert (rows["region_class"][1], rows["tissue_mm2"][1]) == ("Tumor", "0.004")
+    assert rows["density_per_mm2"][1] == "750"
     assert set(rows["image"]) == {"a.tif"}
 
 
@@ -77,8 +76,7 @@ def test_positive_cells_have_columns_by_slide_and_region(tmp_path):
     core = marker("", 1, 1, interval=[0.5, 1.0])
     ki67 = marker("Ki-67", 1, 4, interval=[0.1, 0.4], regions={"core": core})
     er = marker("=ER", 0, 0, h_score=120.0, allred=5, regions={})
-    region = {"class": "", "area_mm2": 0.1, "tissue_mm2": None, "cells": 1}
-    regions = [{"name": name, **region} for name in ("core", "rim")]
+    regions = [region(name, "", 1, 0.1) for name in ("core", "rim")]
     made(tmp_path / "a.cellseg", summary={"labelling": [ki67, er], "regions": regions})
     made(tmp_path / "b.cellseg", image="/scans/b.tif")
     rows = table(tmp_path)
@@ -87,7 +85,8 @@ def test_positive_cells_have_columns_by_slide_and_region(tmp_path):
     assert list(rows["positive_percent_high_Ki-67"]) == ["40", "100", "", ""]
     assert list(rows["positive_percent_=ER"]) == ["", "", "", ""]
     assert (rows["h_score_=ER"][0], rows["allred_=ER"][0]) == ("120", "5")
-    edit(tmp_path / "a.cellseg", summary={"cells": 4, "labelling": [{"name": "half"}]})
+    summary = load_result(tmp_path / "a.cellseg").run["summary"]
+    edit(tmp_path / "a.cellseg", summary=summary | {"labelling": [{"name": "half"}]})
     assert "is damaged" in load_study(tmp_path).unread[0]
 
 
@@ -153,7 +152,8 @@ def test_a_broken_result_is_told_and_the_others_are_summarised(tmp_path):
     edit(tmp_path / "edited.cellseg", summary={"cells": "many"})
     (tmp_path / "empty.cellseg").mkdir()
     study = load_study(tmp_path)
-    assert [one.place for one in study.counted] == ["a.cellseg", "other.cellseg"]
+    places = [row["result"] for row in study.rows]
+    assert places == ["a.cellseg", "other.cellseg"]
     told = "\n".join(study.unread)
     assert all(f"{name}.cellseg" in told for name in ("half", "edited", "empty"))
     assert len(study.unread) == 3
@@ -184,13 +184,7 @@ def test_one_count_in_two_folders_is_told_once(tmp_path):
 def test_failed_images_stay_until_they_are_counted_or_tried_again(tmp_path):
     made(tmp_path / "a.cellseg", image="/scans/a.tif")
     failed = [
-        Row(
-            image=f"{name}.tif",
-            path=f"/scans/{name}.tif",
-            status="failed",
-            warnings=(f"=no {name}",),
-        )
-        for name in ("b", "c", "d")
+        failed_row(f"{name}.tif", f"/scans/{name}.tif", f"=no {name}") for name in ("b", "c", "d")
     ]
     write_summary(with_failures(load_study(tmp_path), failed))
     rows = table(tmp_path)  # made by someone who knows of no failure
@@ -198,7 +192,7 @@ def test_failed_images_stay_until_they_are_counted_or_tried_again(tmp_path):
     write_summary(with_failures(load_study(tmp_path), failed))
     made(tmp_path / "b.cellseg", image="/scans/b.tif")
     study = with_failures(load_study(tmp_path), attempted=["/scans/c.tif"])
-    assert [(row.image, row.warnings) for row in study.failed] == [("d.tif", ("=no d",))]
+    assert [(row["image"], row["warnings"]) for row in study.failed] == [("d.tif", ("=no d",))]
 
 
 def test_the_cells_of_all_images_are_one_table(tmp_path):
@@ -215,17 +209,3 @@ def test_the_cells_of_all_images_are_one_table(tmp_path):
     whole = pd.read_csv(tmp_path / "a.cellseg" / "cells.csv")
     assert cells["area_px"][:4].tolist() == whole["area_px"].tolist()
     assert list(cells["label"][:4]) == [1, 2, 3, 4]
-
-
-def test_results_of_before_the_column_image_get_it(tmp_path):
-    result = made(tmp_path / "a.cellseg")
-    text = (
-        result.file("cells.csv")
-        .read_text()
-        .replace("label,image,", "label,")
-        .replace(",a.tif,", ",")
-    )
-    result.file("cells.csv").write_text(text)
-    edit(result.path, columns=[c for c in result.run["columns"] if c["name"] != "image"])
-    cells = pq.read_table(write_cells(load_study(tmp_path))).to_pandas()
-    assert set(cells["image"]) == {"a.tif"}
