@@ -158,7 +158,7 @@ def request_of(job: dict) -> CountRequest:
 def child(job: dict, answer: int) -> None:
     """One run; what it said and how often each moment came, to the pipe."""
     # The picture takes longer than all the rest, and its drawing is not what is killed here.
-    pictures.redraw_overview = lambda result, slide, path: path.write_bytes(b"overview")
+    pictures.draw_picture = lambda name, result, slide, path: path.write_bytes(name.encode())
     moments = Moments(tuple(job["kill"]) if job.get("kill") else None)
     moments.begins(Recording, "finish", "writing", after="counting")
     moments.begins(publish, "mark_ready", "publishing", after="writing")

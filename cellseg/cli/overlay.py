@@ -48,7 +48,7 @@ def overlay(
     was moved is named with --image.
     """
     # Imported late: it takes seconds, and --help needs none of it.
-    from cellseg.draw.overlay import overlay as draw
+    from cellseg.draw.pictures import overlay as draw
     from cellseg.result.result import load_result
 
     say(str(draw(load_result(path), box=box, image=image, output=output, cells=cells)))

@@ -1,22 +1,19 @@
-"""The pictures of a result: outlines, overview and histogram, drawn once a command."""
+"""The pictures of a result: all of them, drawn once a command, or its outlines at any place."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from cellseg.derive import Classification, histogram, named
-from cellseg.draw import Cutting, draw_histograms, write_png
-from cellseg.draw.outlined import draw_outlines, masks_of
-from cellseg.draw.redrawn import redraw_overview
-from cellseg.errors import CellsegError, Notice
-from cellseg.protocol import Marker
-from cellseg.result import Change, Ground, Result
+from cellseg.derive import Classification
+from cellseg.draw.histogram import draw_histograms
+from cellseg.draw.outlines import outline_sheet
+from cellseg.draw.overview import overview_sheet
+from cellseg.errors import CellsegError, Notice, OutputError, SettingsError
+from cellseg.geometry import Box
+from cellseg.result import Change, Result, add_file
 from cellseg.result.publish import HISTOGRAM, OUTLINES, OVERVIEW
 from cellseg.slide import Slide
-from cellseg.table.regions import counted
+from cellseg.storage import Location
 
 
 def draw_pictures(
@@ -36,50 +33,98 @@ def draw_pictures(
     list of Notice
         Pictures that could not be drawn, and are left out.
     """
-    result, notices = change.result, []
+    result = change.result
     if (classification := Classification.of(result.run)) is not None:
-        cuttings = [
-            _cutting(marker, result.table.column(marker.measure).to_numpy(np.float64), method)
-            for marker, method in zip(classification.markers, classification.methods, strict=True)
-        ]
-        draw_histograms(change.path(HISTOGRAM), cuttings)
+        draw_histograms(result, classification, change.path(HISTOGRAM))
     if slide is None:
         change.remove(OUTLINES)
         change.remove(OVERVIEW)
         said = f"{OUTLINES} and {OVERVIEW} were left out: {why or 'the slide is not there'}"
         return [Notice(said, hint="image")]
-    try:
-        ground = titled(result.ground(slide), result)
-        write_png(draw_outlines(ground, masks_of(result)), change.path(OUTLINES))
-    except CellsegError as error:
-        change.remove(OUTLINES)
-        notices.append(Notice(f"{OUTLINES} was left out: {error}"))
-    try:
-        redraw_overview(result, slide, change.path(OVERVIEW))
-    except CellsegError as error:
-        change.remove(OVERVIEW)
-        notices.append(Notice(f"{OVERVIEW} was left out: {error}"))
+    notices = []
+    for name in (OUTLINES, OVERVIEW):
+        try:
+            draw_picture(name, result, slide, change.path(name))
+        except CellsegError as error:
+            change.remove(name)
+            notices.append(Notice(f"{name} was left out: {error}"))
     return notices
 
 
-def titled(ground: Ground, result: Result) -> Ground:
-    """With the number of cells in the title."""
-    title = f"{ground.title}: {counted(result.summary.cells, result.object_name)}"
-    if "corrected_from" in result.run:
-        title += ", corrected"
-    return replace(ground, title=title)
+def draw_picture(name: str, result: Result, slide: Slide, path: Path) -> None:
+    """Draw ``outlines.png`` or ``overview.png``.
+
+    Raises
+    ------
+    InputError
+        If the result or nothing of the slide can be read.
+    OSError
+    """
+    if name == OVERVIEW:
+        overview_sheet(result, slide).write(path)
+    else:
+        outline_sheet(result, result.ground(slide)).write(path)
 
 
-def _cutting(marker: Marker, values: NDArray[np.float64], method: str) -> Cutting:
-    seen = histogram(values, int(np.clip(2 * np.sqrt(values.size), 32, 256)))
-    limits = np.atleast_1d(np.asarray(marker.threshold, np.float64))
-    said = ", ".join(f"{(values >= limit).sum():,} at or above {limit:g}" for limit in limits)
-    outside = seen.below + seen.above
-    beyond = f"; {outside:,} beyond this picture" if outside else ""
-    return Cutting(
-        title=f"{named(marker)}: {marker.measure} of {seen.counts.sum():,} cells",
-        counts=seen.counts,
-        edges=seen.edges,
-        thresholds=tuple(limits.tolist()),
-        said=f"threshold: {method}; {said}{beyond}",
-    )
+def overlay(
+    result: Result,
+    *,
+    box: tuple[int, int, int, int] | None = None,
+    image: Location | None = None,
+    output: Path | None = None,
+    cells: bool = False,
+) -> Path:
+    """Draw a result's outlines anywhere, and say where the picture is.
+
+    Parameters
+    ----------
+    box : (int, int, int, int), optional
+        y0, x0, y1, x1, level-0 pixels, half-open; otherwise what ``outlines.png`` shows: the
+        whole field, or crops of a larger slide.
+    image : Path or RemotePath, optional
+        Where the slide is by now, if it was moved.
+    output : Path, optional
+        A PNG file, overwritten; otherwise one in the result folder, listed in its ``run.json``.
+    cells : bool
+        Outline the cells that grew around the nuclei, of an expanded result.
+
+    Raises
+    ------
+    SettingsError
+        If there is no such box on the slide, or ``output`` is no name of a picture.
+    InputError
+        If the slide was moved, is another one, or cannot be read there; if the table was changed.
+    OutputError
+        If the picture cannot be written.
+    """
+    result.check_table()
+    place = None if box is None else _box(box, result)
+    if output is not None and output.suffix.lower() != ".png":
+        raise SettingsError(f"{output}: expected a name that ends in .png")
+    image = image or result.find_slide()
+    if output is not None and output.absolute() == image.absolute():
+        raise SettingsError(f"{output}: is the slide itself; take another name")
+    with result.slide(image) as slide:
+        sheet = outline_sheet(result, result.ground(slide), place, cells=cells)
+    if output is None:
+        corners = "" if box is None else "-" + "-".join(map(str, box))
+        return add_file(result, f"{'cells' if cells else 'outlines'}{corners}.png", sheet.write)
+    try:
+        sheet.write(output)
+    except OSError as error:
+        raise OutputError(f"{output}: cannot be written: {error.strerror or error}") from error
+    return output
+
+
+def _box(corners: tuple[int, int, int, int], result: Result) -> Box:
+    y0, x0, y1, x1 = corners
+    said = f"box {y0} {x0} {y1} {x1}"
+    if y1 <= y0 or x1 <= x0:
+        raise SettingsError(f"{said}: is empty; expected Y0 X0 Y1 X1 with Y0 < Y1 and X0 < X1")
+    frame = result.frame
+    if y0 < 0 or x0 < 0 or y1 > frame.height or x1 > frame.width:
+        raise SettingsError(
+            f"{said}: reaches beyond the slide, which is "
+            f"0 0 {frame.height} {frame.width} (Y0 X0 Y1 X1, level-0 pixels)"
+        )
+    return Box(y0, x0, y1, x1)

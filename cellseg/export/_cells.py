@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cellseg.draw import RGB, colours
 from cellseg.errors import InputError
 from cellseg.result.labels import LabelLevel
 from cellseg.result.result import Result
@@ -18,12 +19,6 @@ BLOCK_PX = 1024
 
 LARGEST_CELL_PX = 4096
 """Longer cells are damage, not cells; lattice pixels."""
-
-COLOURS = (
-    (0, 158, 115), (213, 94, 0), (86, 180, 233), (204, 121, 167), (240, 228, 66), (230, 159, 0),
-    (0, 114, 178),
-)  # fmt: skip
-"""Okabe and Ito's, told apart by colour-blind readers too: RGB by class, again from the first."""
 
 _BOX = ["bbox_y0_px", "bbox_x0_px", "bbox_y1_px", "bbox_x1_px"]
 
@@ -45,26 +40,29 @@ class Mask:
     pixels: NDArray[np.bool_]
 
 
-class Classes:
-    """Numbers (from 0) and colours of the classes: as the model lists them, then as they come."""
+class ClassList:
+    """Numbers (from 0) and colours of a result's classes, as it lists them."""
 
     def __init__(self, result: Result) -> None:
-        self._names: dict[str, int] = {}
-        for name in result.class_names:
-            self.number(str(name))
+        self.names = result.class_names
+        self._numbers = {name: number for number, name in enumerate(self.names)}
+        self._colours = colours(self.names, result.stain)
 
     def number(self, name: str) -> int:
-        """The class's place."""
-        return self._names.setdefault(name, len(self._names))
+        """The class's place.
 
-    def colour(self, name: str) -> tuple[int, int, int]:
+        Raises
+        ------
+        InputError
+            If the result does not list it.
+        """
+        if name not in self._numbers:
+            raise InputError("the table holds classes that run.json does not list")
+        return self._numbers[name]
+
+    def colour(self, name: str) -> RGB:
         """Red, green and blue, 0 … 255."""
-        return COLOURS[self.number(name) % len(COLOURS)]
-
-    @property
-    def names(self) -> list[str]:
-        """All that are known by now, in the order of their numbers."""
-        return list(self._names)
+        return self._colours[self.number(name)]
 
 
 def tables(result: Result) -> Iterator[pd.DataFrame]:

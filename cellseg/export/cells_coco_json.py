@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cellseg.annotations.masks import annotation
 from cellseg.errors import SettingsError
-from cellseg.export._cells import Classes, Mask, blocks
+from cellseg.export._cells import ClassList, Mask, blocks
 from cellseg.geometry import Frame, box_of
 from cellseg.result.files import readable
 from cellseg.result.result import Result
@@ -40,7 +40,7 @@ def write(result: Result, path: Path) -> None:
             f"{path.parent}: COCO JSON is for images of at most {LARGEST_PX:,} px, this slide has "
             f"{frame.height * frame.width:,}; cells.geojson holds its outlines"
         )
-    classes = Classes(result)
+    classes = ClassList(result)
     with path.open("w", encoding="utf-8", newline="") as file:
         head = {"description": f"{result.path.name}, counted by cellseg"}
         file.write(f'{{"info":{_json(head)},"images":[{_json(_image(result))}],"annotations":[')
@@ -74,7 +74,7 @@ def _image(result: Result) -> dict[str, object]:
     }
 
 
-def _annotations(result: Result, classes: Classes) -> Iterator[dict[str, object]]:
+def _annotations(result: Result, classes: ClassList) -> Iterator[dict[str, object]]:
     extent = (result.frame.height, result.frame.width)
     for table, masks in blocks(result):
         for label, name, mask in zip(

@@ -15,7 +15,7 @@ from typing import IO
 import pandas as pd
 import shapely
 
-from cellseg.export._cells import Classes, blocks
+from cellseg.export._cells import ClassList, blocks
 from cellseg.export._outlines import outlines, simplest
 from cellseg.result.files import readable
 from cellseg.result.result import Result
@@ -40,7 +40,7 @@ def write_to(result: Result, file: IO[str]) -> None:
 
 
 def _features(result: Result) -> Iterator[dict[str, object]]:
-    classes = Classes(result)
+    classes = ClassList(result)
     for table, masks in blocks(result):
         drawn = outlines(masks, downsample=result.frame.downsample)
         regions = table[REGION].tolist() if REGION in table else [""] * len(table)

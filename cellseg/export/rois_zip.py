@@ -16,7 +16,7 @@ import shapely
 from numpy.typing import NDArray
 from roifile import ROI_OPTIONS, ROI_TYPE, ImagejRoi
 
-from cellseg.export._cells import Classes, blocks
+from cellseg.export._cells import ClassList, blocks
 from cellseg.export._outlines import outlines, rings
 from cellseg.result.result import Result
 from cellseg.table import REGION
@@ -32,7 +32,7 @@ _MOVE, _LINE, _CLOSE = 0.0, 1.0, 4.0
 
 def write(result: Result, path: Path) -> None:
     """Write the cells of a result."""
-    classes = Classes(result)
+    classes = ClassList(result)
     with ZipFile(path, "w", ZIP_DEFLATED, compresslevel=4) as archive:
         for table, masks in blocks(result):
             drawn = outlines(masks, downsample=result.frame.downsample)

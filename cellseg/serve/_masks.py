@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cellseg.draw import borders, colours
+from cellseg.draw import RGB, borders
 from cellseg.geometry import Box, Frame
 from cellseg.result.labels import LabelImage, labels_at
 
@@ -36,6 +36,7 @@ def mask_tile(
     *,
     of_label: NDArray[np.uint16] | None,
     shown: NDArray[np.bool_],
+    colours: Sequence[RGB],
     diameter_px: float,
 ) -> bytes:
     """Draw the cells of a box.
@@ -52,6 +53,7 @@ def mask_tile(
         By label: 0 for no cell, otherwise the class's index plus 1. None: all are of one class.
     shown : ndarray, bool, (C,)
         By class.
+    colours : sequence of (red, green, blue), C
     diameter_px : float
         Of a usual cell, level-0 pixels.
 
@@ -60,7 +62,7 @@ def mask_tile(
     bytes
         PNG with transparency, box.height × box.width.
     """
-    palette = np.array([(0, 0, 0, 0), *((*c, 255) for c in colours(len(shown)))], np.uint8)
+    palette = np.array([(0, 0, 0, 0), *((*c, 255) for c in colours)], np.uint8)
     palette[1:][~shown] = 0
     if diameter_px / pixel < OUTLINED_FROM_PX:
         finer = Box(*(SAMPLES * side for side in (box.y0, box.x0, box.y1, box.x1)))

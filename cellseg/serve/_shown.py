@@ -16,7 +16,7 @@ from skimage.measure import find_contours
 
 from cellseg.annotations.region import Region
 from cellseg.derive.corrections import Corrections, PatchedPyramid
-from cellseg.draw import colours
+from cellseg.draw import RGB, as_hex, colours
 from cellseg.errors import CellsegError, InputError
 from cellseg.geometry import Box
 from cellseg.result import Result
@@ -135,10 +135,14 @@ class Shown:
             return list(self.corrections.classes)
         return self.result.class_names
 
+    @property
+    def colours(self) -> list[RGB]:
+        """Of the classes."""
+        return colours(self.names, self.result.stain)
+
     def about(self) -> dict[str, Any]:
         """What the page says and needs before any tile."""
         frame, run = self.result.frame, self.result.run
-        palette = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in colours(len(self.names))]
         counted = _section(_section(run, "summary"), "cells_per_class")
         known = self.corrections is None
         return {
@@ -153,9 +157,9 @@ class Shown:
             "slide": self.picture is not None,
             "dark": self.picture is not None and self.picture.ground.is_dark,
             "classes": [
-                {"name": visible(name), "colour": colour,
+                {"name": visible(name), "colour": as_hex(colour),
                  "cells": counted.get(name) if known else None}
-                for name, colour in zip(self.names, palette, strict=True)
+                for name, colour in zip(self.names, self.colours, strict=True)
             ],
             "grown": known and self.result.is_expanded,
             "outlined": self._cells is not None or not self._by_label,
@@ -235,6 +239,7 @@ class Shown:
             2.0**halvings,
             of_label=self.of_label,
             shown=shown,
+            colours=self.colours,
             diameter_px=self._diameter(),
         )
 

@@ -159,7 +159,7 @@ def _sizes(results: Mapping[Result, list[SummaryRow]]) -> Iterator[dict[str, Any
         # pictures'.
         counts = sorted((row["classes"] for *_, row in some), key=len, reverse=True)
         classes = list(dict.fromkeys(name for one in counts for name in one))
-        palette = dict(zip(classes, hexes(len(classes)), strict=True))
+        palette = dict(zip(classes, hexes(classes, some[0][1].stain), strict=True))
         rows: list[tuple[object, ...]] = []
         for number, result, row in some:
             median = row[f"{column}_p50"]

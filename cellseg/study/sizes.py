@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.draw import colours
+from cellseg.draw import as_hex, colours
 from cellseg.result import Result
 from cellseg.study.rows import SummaryRow
 from cellseg.text import visible
@@ -86,9 +86,9 @@ class Axis:
         }
 
 
-def hexes(count: int) -> list[str]:
+def hexes(classes: Sequence[str], stain: str) -> list[str]:
     """Colours of classes, as pictures of outlines have them."""
-    return ["#{:02x}{:02x}{:02x}".format(*colour) for colour in colours(count)]
+    return [as_hex(colour) for colour in colours(classes, stain)]
 
 
 def _outline(counts: NDArray[np.int64], top: int) -> str:

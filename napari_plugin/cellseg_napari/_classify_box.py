@@ -164,7 +164,7 @@ class ClassifyBox(QWidget):  # type: ignore[misc]
             with QSignalBlocker(box):
                 box.setCurrentIndex(box.findData(data))
         seen = histogram(values, BINS)
-        parts = colours(len(parted.names))
+        parts = colours(parted.names, opened.result.stain)
         self.histogram.draw(seen.counts, seen.edges, handles=parted.thresholds, parts=parts)
         self.bar.show_classes(list(zip(parted.names, parts, strict=True)))
         self._dragged(parted.thresholds)
@@ -178,7 +178,8 @@ class ClassifyBox(QWidget):  # type: ignore[misc]
         marker = _marker(before.marker.measure, handles)
         self.parted = parted = Parted(before.opened, marker, before.values)
         title = f"{measurement(marker.measure)}, classes"
-        self.inspector.show_codes(parted.codes, colours(len(parted.names)), title)
+        parts = colours(parted.names, before.opened.result.stain)
+        self.inspector.show_codes(parted.codes, parts, title)
         self.counts.setText(said(parted.scored, parted.names, self._thing))
 
     def _settled(self, _: tuple[float, ...]) -> None:

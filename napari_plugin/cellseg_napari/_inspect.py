@@ -224,7 +224,7 @@ class Inspector:
             names = self.classes()
             place = {name: number for number, name in enumerate(names)}
             codes = np.array([place.get(name, 0) for name in self.opened.column("class")])
-            self.show_codes(codes, colours(len(names)), "class")
+            self.show_codes(codes, colours(names, self.opened.result.stain), "class")
         else:
             values = self.opened.column(what).astype(np.float32)
             self._show_values(values, "viridis", limits(values), measurement(what))

@@ -131,7 +131,8 @@ class LookBox(QWidget):  # type: ignore[misc]
         what = inspector.coloured_by
         if what == BY_CLASS:
             names = inspector.classes()
-            self.bar.show_classes(list(zip(names, colours(len(names)), strict=True)))
+            palette = colours(names, inspector.opened.result.stain)
+            self.bar.show_classes(list(zip(names, palette, strict=True)))
         elif what in (BY_LABEL, BY_THRESHOLD):
             self.bar.clear()
         else:

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from finished import table_of
+from PIL import Image
 from synthetic import write_disc_slide
 
 from cellseg.annotations.region import Region, Regions
@@ -26,7 +27,7 @@ from cellseg.counting.choice import choose_protocol, fit_grid
 from cellseg.counting.plan import Plan, make_plan
 from cellseg.counting.request import CountRequest
 from cellseg.counting.sample import sample
-from cellseg.draw.overview import _outlined
+from cellseg.draw import parts_of
 from cellseg.errors import Notice, OutputError, RegionError, SettingsError
 from cellseg.instances import Instances
 from cellseg.network.threshold import ThresholdDetector
@@ -409,16 +410,12 @@ def test_the_overview_shows_the_tissue_where_it_is(tmp_path, monkeypatch):
     left = TissueMask.everything((700, 900), 16.0)
     left.tissue[:, left.tissue.shape[1] // 2 :] = False
     monkeypatch.setattr("cellseg.counting.stages.find_tissue", lambda *_: left)
-    seen = []
-    monkeypatch.setattr(
-        "cellseg.draw.redrawn.write_overview",
-        lambda path, overview, *_: (seen.append(overview), path.touch()),
-    )
-    counted(request_for(path, prefilter=True, output=tmp_path / "a"))
-    (overview,) = seen
-    edge = np.flatnonzero((_outlined(overview) != overview.image).any(axis=(0, 2)))
-    assert edge.max() == pytest.approx(overview.image.shape[1] / 2, abs=16)
-    assert edge.min() <= 2
+    event, _ = counted(request_for(path, prefilter=True, output=tmp_path / "a"))
+    with Image.open(event.folder / "overview.png") as image:
+        slide = np.asarray(image.crop(parts_of(image)[0]))
+    columns = np.flatnonzero((slide == (0, 150, 90)).all(axis=2).any(axis=0)) / slide.shape[1]
+    assert columns.max() == pytest.approx(0.5, abs=0.02)
+    assert columns.min() < 0.01
 
 
 @pytest.mark.parametrize("levels", [1, 3])

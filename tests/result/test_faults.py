@@ -13,6 +13,7 @@ import sys
 import textwrap
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -69,7 +70,7 @@ def count(tmp_path, monkeypatch, capsys):
 @pytest.fixture(autouse=True)
 def _no_picture(monkeypatch):
     """Drawing the picture takes longer than all the rest."""
-    monkeypatch.setattr(pictures, "redraw_overview", lambda result, slide, path: path.touch())
+    monkeypatch.setattr(pictures, "overview_sheet", lambda *_: SimpleNamespace(write=Path.touch))
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +160,7 @@ SIGNALLED = textwrap.dedent(
     write = folder.write_labels
     if where == "labels":
         folder.write_labels = labels
-    cellseg.draw.pictures.redraw_overview = lambda result, slide, path: path.touch()
+    cellseg.draw.pictures.draw_picture = lambda name, result, slide, path: path.touch()
     cellseg.network.detect.load_detector = lambda model, **_: Signalled()
     main()
     """
@@ -219,11 +220,11 @@ def full_labels(monkeypatch):
 
 
 def full_overview(monkeypatch):
-    monkeypatch.setattr(pictures, "redraw_overview", no_space)
+    monkeypatch.setattr(pictures, "overview_sheet", no_space)
 
 
 def full_outlines(monkeypatch):
-    monkeypatch.setattr(pictures, "draw_outlines", no_space)
+    monkeypatch.setattr(pictures, "outline_sheet", no_space)
 
 
 def full_sync(monkeypatch):

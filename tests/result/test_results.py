@@ -27,8 +27,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import cellseg.result.folder as folder_module
-from cellseg.draw import SCALE_KEY, parts_of
-from cellseg.draw.overview import Overview, _kernel, density_map, spacing_px, write_overview
 from cellseg.errors import InputError, OutputError
 from cellseg.geometry import Frame
 from cellseg.instances import Instances
@@ -313,97 +311,6 @@ def test_run_json_has_what_was_given_and_what_is_known(tmp_path):
 def opened(path: Path) -> np.ndarray:
     with Image.open(path) as image:
         return np.asarray(image)
-
-
-def overview(height: int = 325, width: int = 600, **changes) -> Overview:
-    image = np.full((height, width, 3), 240, np.uint8)
-    return Overview(
-        **{"image": image, "downsample": 8.0, "mpp": 0.25, "title": "slide.tif", **changes}
-    )
-
-
-def test_the_overview_shows_where_the_cells_are(tmp_path):
-    counts = np.zeros((325, 600))
-    counts[60:80, 500:520] = 3
-    write_overview(tmp_path / "full.png", overview(), counts)
-    write_overview(tmp_path / "none.png", overview(), np.zeros((325, 600)))
-    full, none = (opened(tmp_path / f"{name}.png").astype(int) for name in ("full", "none"))
-    assert full.shape == none.shape
-    differs = np.abs(full - none).sum(2) > 60
-    differs[:, 640:] = False  # the colour bar
-    rows, columns = np.nonzero(differs)
-    # The second panel stands below the first: its corner is at (44 + 22 + 325 + 24 + 22, 24).
-    assert abs(rows.mean() - (437 + 70)) < 4
-    assert abs(columns.mean() - (24 + 510)) < 4
-
-
-@pytest.mark.parametrize("shape", [(1, 1), (3, 900), (900, 3), (500, 500)])
-def test_overviews_of_any_shape_are_drawn(tmp_path, shape):
-    tissue = np.ones((4, 4), bool)
-    write_overview(
-        tmp_path / "a.png",
-        overview(*shape, tissue=tissue, tissue_downsample=50.0, mpp=None, title="µ" * 200 + "\n"),
-        np.ones(shape),
-    )
-    assert opened(tmp_path / "a.png").shape[1] >= 500
-
-
-@pytest.mark.parametrize("apart", [2, 5, 20, 60])
-def test_the_density_of_even_cells_is_even(apart):
-    counts = np.zeros((360, 600))
-    counts[apart // 2 :: apart, apart // 2 :: apart] = 1
-    assert spacing_px(counts) == pytest.approx(apart, rel=0.25)
-    assert spacing_px(np.pad(counts, ((0, 0), (0, 600)))) == pytest.approx(apart, rel=0.25)
-    sigma, said = _kernel(counts, overview(360, 600, mpp=0.25))
-    assert said == f"{sigma * 2:,.6g} µm"
-    density = density_map(counts, pixel_area=1, sigma_px=sigma)[60:-60, 60:-60]
-    assert density.std() < 0.1 * density.mean(), "no blob a cell"
-    assert density.mean() == pytest.approx(apart**-2, rel=0.2)
-
-
-@pytest.mark.parametrize(("cells", "share"), [(0, 1 / 90), (1, 1 / 8), (200_000, 1 / 90)])
-def test_the_densitys_kernel_fits_the_field(cells, share):
-    counts = np.zeros((400, 800))
-    counts.reshape(-1)[np.linspace(0, counts.size - 1, cells).astype(int)] = 1
-    sigma, said = _kernel(counts, overview(400, 800, mpp=None))
-    assert sigma == pytest.approx(800 * share, rel=0.06)
-    assert said.endswith(" px")
-
-
-def test_the_tissue_outline_lies_where_the_tissue_is(tmp_path):
-    tissue = np.zeros((41, 75), bool)
-    tissue[10:20, 30:50] = True
-    with_tissue = overview(tissue=tissue, tissue_downsample=64.0)
-    write_overview(tmp_path / "a.png", with_tissue, np.zeros((325, 600)))
-    green = np.all(opened(tmp_path / "a.png") == (0, 150, 90), axis=2)
-    rows, columns = np.nonzero(green)
-    assert (rows.min() - 66, rows.max() + 1 - 66) == (80, 160)
-    assert (columns.min() - 24, columns.max() + 1 - 24) == (240, 400)
-
-
-def test_each_class_has_a_map_of_its_own(tmp_path):
-    """Two classes, left and right: the third panel is bright on the left, the fourth right."""
-    left, right, none = np.zeros((3, 300, 300))
-    left[100:200, 20:60] = right[100:200, 240:280] = 1
-    by_class = {"left": left, "none": none, "right": right}
-    write_overview(tmp_path / "a.png", overview(300, 300), left + right, None, by_class)
-    with Image.open(tmp_path / "a.png") as image:
-        parts, scale = parts_of(image), str(image.info[SCALE_KEY])
-        maps = [np.asarray(image.convert("RGB").crop(part), float) for part in parts]
-    assert len(parts) == 4
-    assert [line.split(":")[0] for line in scale.splitlines()[1:]] == ["left", "right"]
-    assert parts[2][1] > parts[0][3], "below the slide"
-    bright = [np.abs(one - maps[0]).sum(2) for one in maps]
-    for panel, sides in ((1, (True, True)), (2, (True, False)), (3, (False, True))):
-        half = bright[panel].shape[1] // 2
-        for side, part in zip(
-            sides, (bright[panel][:, :half], bright[panel][:, half:]), strict=True
-        ):
-            assert (part.max() > 200) == side
-    # One class alone is the density of all.
-    write_overview(tmp_path / "b.png", overview(300, 300), left, None, {"left": left, "none": none})
-    with Image.open(tmp_path / "b.png") as image:
-        assert len(parts_of(image)) == 2
 
 
 # --- the journal -----------------------------------------------------------------------------
@@ -804,7 +711,7 @@ def test_a_file_that_cannot_be_replaced_leaves_the_old_result_whole(
 ):
     """As a table that is open in a spreadsheet, on Windows."""
     path = tmp_path / "a.cellseg"
-    make(path, OLD, key="old", overview=overview())
+    make(path, OLD, key="old", overview=np.zeros((9, 9, 3), np.uint8))
     add_file(load_result(path), "labels.tif", lambda temporary: temporary.write_bytes(b"old"))
     whole = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
     original, refused = getattr(os, call), []
@@ -824,7 +731,7 @@ def test_a_file_that_cannot_be_replaced_leaves_the_old_result_whole(
             if (call, name) == ("replace", "labels.tif"):
                 return  # an export is not put in place of another
             with pytest.raises(OutputError, match="used by another process"):
-                left_by(folder, replace(REPORT, overview=overview(title="new")))
+                left_by(folder, replace(REPORT, overview=np.zeros((9, 9, 3), np.uint8)))
     assert refused
     found = {p: p.read_bytes() for p in path.rglob("*") if p.is_file()}
     assert found.pop(path / "journal.sqlite")
@@ -869,7 +776,7 @@ def picture_gone(path):
 )
 def test_a_result_that_was_changed_is_not_vouched_for(tmp_path, change):
     path = tmp_path / "a.cellseg"
-    result = make(path, overview=overview())
+    result = make(path, overview=np.zeros((9, 9, 3), np.uint8))
     assert json.loads(result.file("run.json").read_text())["files"]["cells.csv"]["rows"] == len(
         CENTRES
     )
@@ -911,7 +818,7 @@ def test_a_damaged_note_of_what_waits_is_in_nobodys_way(tmp_path, damage):
 
 def test_a_new_result_takes_away_what_was_made_of_the_old_one(tmp_path):
     path = tmp_path / "a.cellseg"
-    old = make(path, OLD, overview=overview())
+    old = make(path, OLD, overview=np.zeros((9, 9, 3), np.uint8))
     add_file(old, "labels.tif", lambda temporary: temporary.write_bytes(b"old"))
     (path / "notes.txt").write_text("mine")
     make(path, NEW)

@@ -25,6 +25,7 @@ from synthetic import write_disc_slide
 from cellseg.annotations.region import Region
 from cellseg.counting.request import CountRequest
 from cellseg.derive.corrections import Corrections
+from cellseg.draw import colours
 from cellseg.errors import InputError, SettingsError
 from cellseg.geometry import Box, Frame
 from cellseg.network.threshold import ThresholdDetector
@@ -231,7 +232,7 @@ def test_outlines_lie_on_their_cells_across_tiles(client, counted, table):
     of_label[table["label"]] = (table["class"] == "small").to_numpy() + 1
     at_once = _masks.mask_tile(
         result.labels(), result.frame, Box(0, 0, 1500, 2100), 1.0, of_label=of_label,
-        shown=np.array([True, True]),
+        shown=np.array([True, True]), colours=colours(["large", "small"], result.stain),
         diameter_px=result.run["summary"]["area_px"]["quantiles"]["50"] ** 0.5,
     )  # fmt: skip
     assert np.array_equal(both, pixels(served.Reply(200, {}, at_once)))
@@ -247,7 +248,7 @@ def test_from_afar_the_share_of_cells_is_shown(client, counted, monkeypatch):
     labels = np.asarray(load_result(counted).labels()[0])[:256, :256]
     inside = tile[..., 3] > 0
     assert inside.any()
-    assert (tile[inside][:, :3] == np.array(_masks.colours(2)[1])).all()
+    assert (tile[inside][:, :3] == np.array(colours(["large", "small"], "he")[1])).all()
     assert not inside[labels == 0].any()
 
 
@@ -258,7 +259,7 @@ def test_more_classes_than_colours():
     )
     tile = _masks.mask_tile(
         levels, frame, Box(0, 0, 20, 20), 1.0, of_label=np.arange(400, dtype=np.uint16),
-        shown=np.ones(399, np.bool_), diameter_px=1.0,
+        shown=np.ones(399, np.bool_), colours=[(9, 9, 9)] * 399, diameter_px=1.0,
     )  # fmt: skip
     with Image.open(BytesIO(tile)) as image:
         assert (np.asarray(image)[..., 3] > 0).sum() == 399

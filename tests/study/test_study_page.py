@@ -215,9 +215,9 @@ def test_colours_of_several_classes_are_those_of_the_slide_s_picture(tmp_path):
     made(tmp_path / "b.cellseg", image="/scans/b.tif", classes=("negative", "positive"))
     text = write_study(load_study(tmp_path)).read_text(encoding="utf-8")
     (key,) = re.findall('<p class="key">.*?</p>', text)
-    assert re.findall('background:(#[0-9a-f]+)"></i>(\\w+)<', key) == list(
-        zip(hexes(3), ("negative", "positive", "nucleus"), strict=True)
-    )
+    names = ["negative", "positive", "nucleus"]
+    shown = list(zip(hexes(names, "he"), names, strict=True))
+    assert re.findall('background:(#[0-9a-f]+)"></i>(\\w+)<', key) == shown
 
 
 def changed(study, **values):

@@ -1,4 +1,4 @@
-"""Where a large slide is looked at closely: a regular grid of places, and a few of them."""
+"""Places at which a large slide is shown closely: a regular grid, and a few of its boxes."""
 
 from __future__ import annotations
 
@@ -85,19 +85,18 @@ def choose(counts: NDArray[np.int64], most: int) -> list[tuple[int, int]]:
         lie at the tissue's edges and hold next to nothing.) Of equally dense places the first
         counts, of equally sparse ones the last.
     """
-    found = np.argwhere(counts > 0) if counts.any() else np.argwhere(counts >= 0)
-    here = counts[found[:, 0], found[:, 1]]
-    ends = dict.fromkeys([int(np.argmax(here)), len(here) - 1 - int(np.argmin(here[::-1]))])
-    rest = np.array([index for index in range(len(found)) if index not in ends], dtype=np.int64)
+    places = np.argwhere((counts > 0) | (not counts.any()))
+    held = counts[tuple(places.T)]
+    ends = dict.fromkeys([int(np.argmax(held)), len(held) - 1 - int(np.argmin(held[::-1]))])
+    rest = np.setdiff1d(np.arange(len(held)), list(ends))
     steps = np.arange(min(most - len(ends), len(rest)))
-    if not len(steps):
-        return [(int(found[index, 0]), int(found[index, 1])) for index in ends]
-    reached = np.cumsum(np.maximum(here[rest], 1))
-    at = np.searchsorted(reached, (steps + 0.5) / len(steps) * reached[-1])
-    # No place twice, where one holds more than its part.
-    at = np.minimum(np.maximum.accumulate(at - steps), len(rest) - len(steps)) + steps
-    chosen = [*ends, *rest[at].tolist()]
-    return [(int(found[index, 0]), int(found[index, 1])) for index in chosen]
+    at = np.zeros(0, np.int64)
+    if len(steps):
+        reached = np.cumsum(np.maximum(held[rest], 1))
+        at = np.searchsorted(reached, (steps + 0.5) / len(steps) * reached[-1])
+        # No place twice, where one holds more than its part.
+        at = np.minimum(np.maximum.accumulate(at - steps), len(rest) - len(steps)) + steps
+    return [(int(y), int(x)) for y, x in places[[*ends, *rest[at]]]]
 
 
 def _spread(size: int, side: int) -> tuple[NDArray[np.int64], int]:

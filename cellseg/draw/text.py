@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from PIL import ImageFont
 
 from cellseg.text import visible
 
+_LONGEST = 500
+
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib: Pillow's own font has neither µ nor ²."""
-    import matplotlib  # late: it takes longer to load than most pictures to draw
-
-    folder = Path(matplotlib.get_data_path())
-    return ImageFont.truetype(str(folder / "fonts" / "ttf" / "DejaVuSans.ttf"), size)
+    found = find_spec("matplotlib")  # not imported: that takes longer than to draw a picture
+    assert found is not None
+    assert found.origin is not None
+    folder = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf"
+    return ImageFont.truetype(str(folder / "DejaVuSans.ttf"), size)
 
 
 def shortened(text: str, width: float, size: int) -> str:
     """Text in one line of at most ``width`` px, ended by … where it is cut."""
-    plain = visible(text)
-    if font(size).getlength(plain) <= width:
-        return plain
-    low, high = 0, len(plain)
-    while low < high:
-        middle = (low + high + 1) // 2
-        fits = font(size).getlength(f"{plain[:middle]}…") <= width
-        low, high = (middle, high) if fits else (low, middle - 1)
-    return f"{plain[:low]}…"
+    plain = visible(text)[:_LONGEST]
+    cuts = (f"{plain[:length]}…" for length in range(len(plain) - 1, 0, -1))
+    return next((one for one in (plain, *cuts) if font(size).getlength(one) <= width), "…")
 
 
 def wrapped(text: str, width: float, size: int) -> list[str]:

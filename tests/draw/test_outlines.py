@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import tracemalloc
@@ -20,22 +19,23 @@ from synthetic import PyramidLayout, write_disc_slide, write_pyramid
 from cellseg.cli import main
 from cellseg.counting.plan import CountRequest
 from cellseg.derive.corrections import Corrections
-from cellseg.draw import PALETTE, Places, borders, choose, scale_bar, sheet
-from cellseg.draw.outlined import Ground, Masks, draw_outlines
-from cellseg.draw.overlay import overlay
+from cellseg.draw import PALETTE, borders, parts_of
+from cellseg.draw.outlines import outline_sheet
+from cellseg.draw.pictures import overlay
+from cellseg.draw.places import Places, choose
+from cellseg.draw.sheet import scale_bar
 from cellseg.errors import Notice, RegionError
 from cellseg.geometry import Box, Frame
 from cellseg.network.detector import Detections
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
-from cellseg.result import Table, TableWriter, load_result
+from cellseg.result import Ground, Table, TableWriter, load_result
 from cellseg.run import CountResult, run, save
 from cellseg.stain.normalise import Normaliser
 from cellseg.table import Column
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=512, largest_cell_um=20.0)
-MARGIN = 24
-INK = (32, 32, 36)
+MARGIN, INK = 24, (32, 32, 36)
 
 
 class TwoClasses(ThresholdDetector):
@@ -64,13 +64,20 @@ def opened(path):
         return np.asarray(image)
 
 
-def panel(picture, height, width):
-    """The lowest, leftmost one."""
-    return picture[-MARGIN - height : -MARGIN, MARGIN : MARGIN + width]
+def panel(path):
+    """The first picture of a sheet."""
+    with Image.open(path) as image:
+        return np.asarray(image.crop(parts_of(image)[0]))
 
 
-def is_colour(picture, colour):
-    return (picture == np.array(colour)).all(axis=2)
+def is_colour(picture, *colours):
+    return np.logical_or.reduce([(np.asarray(picture) == colour).all(axis=2) for colour in colours])
+
+
+def sheet_of(folder, box=None):
+    result = load_result(folder)
+    with result.slide() as slide:
+        return outline_sheet(result, result.ground(slide), box)
 
 
 @pytest.fixture(scope="module")
@@ -120,9 +127,9 @@ def test_borders_are_the_outermost_pixels_of_each_label():
 
 def test_outlines_lie_where_the_labels_borders_are(field):
     _, drawn, folder = field
-    seen = panel(opened(folder / "outlines.png"), 600, 800)
+    seen = panel(folder / "outlines.png")
     labels = drawn.labels.repeat(2, 0).repeat(2, 1)
-    lines = is_colour(seen, PALETTE[0]) | is_colour(seen, PALETTE[1])
+    lines = is_colour(seen, *PALETTE[:2])
     (width,) = {n for n in (1, 2, 3) if np.array_equal(lines, borders(labels, n))}
     assert width == 2
     small = np.isin(labels, np.flatnonzero(drawn.areas < 250) + 1)
@@ -138,9 +145,9 @@ def test_outlines_where_the_masks_are_coarser_than_the_slide(tmp_path):
     write_disc_slide(path, np.random.default_rng(7), shape=(1000, 1100))
     folder = counted(path, protocol=PROTOCOL.changed(mpp=1.0))
     result = load_result(folder)
-    seen = panel(opened(folder / "outlines.png"), 1000, 1100)
+    seen = panel(folder / "outlines.png")
     labels = np.asarray(result.labels()[0]).repeat(2, 0).repeat(2, 1)[:1000, :1100]
-    lines = is_colour(seen, PALETTE[0]) | is_colour(seen, PALETTE[1])
+    lines = is_colour(seen, *PALETTE[:2])
     assert any(np.array_equal(lines, borders(labels, n)) for n in (1, 2))
 
 
@@ -152,7 +159,7 @@ def test_fluorescence_is_shown_at_the_runs_own_scale(tmp_path):
     folder = counted(path, protocol=load_protocol("fluorescence").changed(min_area_um2=0.0))
     settings = load_result(folder).run["settings"]
     low, high = settings["intensity_low"], settings["intensity_high"]
-    seen = panel(opened(folder / "outlines.png"), 1000, 1000)
+    seen = panel(folder / "outlines.png")
     for y, x in ((210, 315), (615, 615), (50, 50)):
         shown = round(float(np.clip((image[y, x] - low) / (high - low), 0, 1)) * 255)
         assert seen[y, x].tolist() == [shown] * 3
@@ -250,33 +257,18 @@ def test_places_lie_on_the_slide_and_hold_what_lies_in_them(height, width, side,
         assert within == ([index] if index >= 0 else [])
 
 
-def watched(monkeypatch):
-    """The panels' captions and the legend of each sheet that is drawn."""
-    drawn = []
-
-    def keep(panels, legend):
-        drawn.append((list(panels), legend))
-        return sheet(panels, legend)
-
-    monkeypatch.setattr("cellseg.draw.outlined.sheet", keep)
-    return drawn
-
-
-def test_of_a_slide_crops_are_shown_by_the_rule(large, monkeypatch, tmp_path):
+def test_of_a_slide_crops_are_shown_by_the_rule(large, tmp_path):
     _, labels, folder = large
-    drawn = watched(monkeypatch)
     result = load_result(folder)
     overlay(result, output=tmp_path / "a.png")
-    overlay(result, output=tmp_path / "b.png")
-    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert (tmp_path / "a.png").read_bytes() == (folder / "outlines.png").read_bytes()
-    panels, legend = drawn[0]
-    assert len(panels) == 12
-    assert "12 of the 18 places of 512 × 512 px" in legend.said
-    assert "the densest, the sparsest" in legend.said
-    assert "Full scale" in legend.said
+    sheet = sheet_of(folder)
+    assert len(sheet.panels) == 12
+    assert "12 of the 18 places of 512 × 512 px" in sheet.said
+    assert "the densest, the sparsest" in sheet.said
+    assert "Full scale" in sheet.said
     table = result.table.load()
-    for number, one in enumerate(panels):
+    for number, one in enumerate(sheet.panels):
         y0, x0, y1, x1 = (int(word.strip(":")) for word in one.caption.split()[1:5])
         inside = table[
             table["centroid_y_px"].between(y0 - 0.5, y1 - 0.5, inclusive="left")
@@ -284,15 +276,14 @@ def test_of_a_slide_crops_are_shown_by_the_rule(large, monkeypatch, tmp_path):
         ]
         noun = "nucleus" if len(inside) == 1 else "nuclei"
         assert f": {len(inside)} {noun}" in one.caption
-        lines = is_colour(one.image, PALETTE[0]) | is_colour(one.image, PALETTE[1])
+        lines = is_colour(one.image, *PALETTE[:2])
         assert np.array_equal(lines, borders(labels[y0:y1, x0:x1], 1))
         assert ("the densest" in one.caption) == (number == 0)
         assert ("the sparsest" in one.caption) == (number == 1)
         if number == 0:
-            assert y0 > 1000
-            assert x0 > 1000
+            assert min(y0, x0) > 1000
     total = table["class"].value_counts()
-    assert [entry.text for entry in legend.entries] == [
+    assert [text for _, text in sheet.entries] == [
         f"{name}: {total.get(name, 0):,}" for name in ("tumour", "stroma")
     ]
 
@@ -328,7 +319,7 @@ def test_only_the_crops_are_read(tmp_path):
         writer.add({**values, "centroid_x_px": at[:, 1]})
     table = Table(columns, [tmp_path / "a.parquet"])
     ground = Ground(slide=slide, channels=(0, 1, 2), normaliser=Normaliser(0, 255, "transmitted"))
-    masks = Masks(
+    result = SimpleNamespace(
         frame=Frame(
             height=side,
             width=side,
@@ -337,14 +328,18 @@ def test_only_the_crops_are_read(tmp_path):
             downsample=1.0,
             mpp=0.25,
         ),
-        levels=[Labels()],
+        labels=lambda of: [Labels()],
         table=table,
         class_names=["tumour"],
         object_name="nucleus",
+        stain="he",
+        regions=lambda: None,
+        summary=SimpleNamespace(cells=len(at)),
+        run={},
     )
     tracemalloc.start()
     try:
-        draw_outlines(ground, masks)
+        outline_sheet(result, ground)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -352,7 +347,7 @@ def test_only_the_crops_are_read(tmp_path):
     assert peak < 120e6
     reads.clear()
     windows.clear()
-    draw_outlines(ground, masks, Box(70_000, 20_000, 70_300, 20_400))
+    outline_sheet(result, ground, Box(70_000, 20_000, 70_300, 20_400))
     assert reads == [Box(140_000, 40_000, 140_600, 40_800)]
     assert windows == [(300, 400)]
 
@@ -376,9 +371,7 @@ def test_a_slide_that_does_not_decode_any_more_is_counted_all_the_same(tmp_path,
 
 
 def test_a_crop_that_does_not_decode_costs_that_crop(large, monkeypatch):
-    _, _, folder = large
-    drawn, read = watched(monkeypatch), Ground.read
-    seen = []
+    read, seen = Ground.read, []
 
     def rotten(self, box, pixel):
         seen.append(box)
@@ -387,24 +380,21 @@ def test_a_crop_that_does_not_decode_costs_that_crop(large, monkeypatch):
         return read(self, box, pixel)
 
     monkeypatch.setattr(Ground, "read", rotten)
-    overlay(load_result(folder), output=folder.parent / "a.png")
-    (panels, _), = drawn  # fmt: skip
-    unread = ["cannot be read" in one.caption for one in panels]
+    unread = ["cannot be read" in one.caption for one in sheet_of(large[2]).panels]
     assert unread == [number == 2 for number in range(12)]
 
 
-def test_a_result_without_cells(tmp_path, monkeypatch):
-    drawn = watched(monkeypatch)
-    for name, shape in (("field", (90, 80)), ("slide", (2100, 700))):
-        path = tmp_path / f"{name}.tif"
-        image = np.full((*shape, 3), 230, np.uint8)
-        write_pyramid(path, image, layout=PyramidLayout(mpp=0.5, tile_px=128))
-        assert (counted(path) / "outlines.png").is_file()
-    assert len(drawn[0][0]) == 1
-    panels, legend = drawn[1]
-    assert len(panels) == 4
-    assert "no masks were found" in legend.said
-    assert not any("densest" in one.caption for one in panels)
+@pytest.mark.parametrize(("shape", "panels"), [((90, 80), 1), ((2100, 700), 4)])
+def test_a_result_without_cells(tmp_path, shape, panels):
+    path = tmp_path / "a.tif"
+    image = np.full((*shape, 3), 230, np.uint8)
+    write_pyramid(path, image, layout=PyramidLayout(mpp=0.5, tile_px=128))
+    folder = counted(path)
+    with Image.open(folder / "outlines.png") as picture:
+        assert len(parts_of(picture)) == panels
+    sheet = sheet_of(folder)
+    assert ("no masks were found" in sheet.said) == (panels > 1)
+    assert not any("densest" in one.caption for one in sheet.panels)
 
 
 # --- the file in its folder, and the command -------------------------------------------------
@@ -433,14 +423,10 @@ def cellseg(monkeypatch, capsys):
     return call
 
 
-def test_the_picture_is_part_of_the_result(copy):
-    assert "outlines.png" in load_result(copy).run["files"]
+def test_the_default_picture_is_part_of_the_result_and_drawn_anew(copy, cellseg):
+    first = (copy / "outlines.png").read_bytes()
     (copy / "outlines.png").write_bytes(b"other")
     assert load_result(copy).changed() == "outlines.png"
-
-
-def test_the_default_picture_is_drawn_anew(copy, cellseg):
-    first = (copy / "outlines.png").read_bytes()
     (copy / "outlines.png").unlink()
     code, out, _ = cellseg("overlay", copy)
     assert (code, out.strip()) == (0, str(copy / "outlines.png"))
@@ -448,17 +434,6 @@ def test_the_default_picture_is_drawn_anew(copy, cellseg):
     result = load_result(copy)
     assert result.changed() is None
     assert result.run["exports"] == []
-
-
-def test_a_result_of_before_gets_its_picture_and_counts_as_unchanged(copy, cellseg):
-    record = json.loads((copy / "run.json").read_text())
-    del record["files"]["outlines.png"]
-    (copy / "run.json").write_text(json.dumps(record))
-    (copy / "outlines.png").unlink()
-    assert load_result(copy).changed() is None
-    assert cellseg("overlay", copy)[0] == 0
-    assert (copy / "outlines.png").is_file()
-    assert load_result(copy).changed() is None
 
 
 def test_counted_again_there_is_nothing_to_draw(tmp_path, monkeypatch):
@@ -473,33 +448,31 @@ def test_counted_again_there_is_nothing_to_draw(tmp_path, monkeypatch):
     assert (folder / "outlines.png").stat().st_mtime_ns == before
 
 
-def test_any_place_is_drawn(field, copy, cellseg, monkeypatch, tmp_path):
-    drawn = watched(monkeypatch)
+def test_any_place_is_drawn(field, copy, cellseg, tmp_path):
     code, out, _ = cellseg("overlay", copy, "--box", 40, 60, 140, 260, "-o", tmp_path / "a.png")
     assert (code, out.strip()) == (0, str(tmp_path / "a.png"))
-    (panels, legend), = drawn  # fmt: skip
-    assert panels[0].image.shape == (400, 800, 3)
+    seen = panel(tmp_path / "a.png")
+    assert seen.shape == (400, 800, 3)
     labels = field[1].labels[40:140, 60:260].repeat(4, 0).repeat(4, 1)
-    lines = is_colour(panels[0].image, PALETTE[0]) | is_colour(panels[0].image, PALETTE[1])
+    lines = is_colour(seen, *PALETTE[:2])
     assert any(np.array_equal(lines, borders(labels, n)) for n in (2, 3, 4))
     table = load_result(copy).table.load()
     y, x = table["centroid_y_px"] + 0.5, table["centroid_x_px"] + 0.5
     inside = (y >= 40) & (y < 140) & (x >= 60) & (x < 260)
     assert 0 < inside.sum() < len(table)
-    assert f"{inside.sum()} nuclei with their centre in it" in legend.said
-    assert sum(int(entry.text.rpartition(" ")[2]) for entry in legend.entries) == inside.sum()
+    sheet = sheet_of(copy, Box(40, 60, 140, 260))
+    assert f"{inside.sum()} nuclei with their centre in it" in sheet.said
+    assert sum(int(text.rpartition(" ")[2]) for _, text in sheet.entries) == inside.sum()
     code, out, _ = cellseg("overlay", copy, "--box", 0, 0, 1, 1)
     assert (code, out.strip()) == (0, str(copy / "outlines-0-0-1-1.png"))
     assert load_result(copy).run["exports"] == ["outlines-0-0-1-1.png"]
     assert load_result(copy).changed() is None
 
 
-def test_a_place_larger_than_a_picture_is_drawn_smaller(large, monkeypatch, tmp_path):
-    drawn = watched(monkeypatch)
-    overlay(load_result(large[2]), box=(0, 0, 2100, 2600), output=tmp_path / "a.png")
-    (panels, legend), = drawn  # fmt: skip
-    assert max(panels[0].image.shape) == 2048
-    assert "1.27 pixels of the slide" in legend.said
+def test_a_place_larger_than_a_picture_is_drawn_smaller(large):
+    sheet = sheet_of(large[2], Box(0, 0, 2100, 2600))
+    assert max(sheet.panels[0].image.size) == 2048
+    assert "1.27 pixels of the slide" in sheet.said
 
 
 @pytest.mark.parametrize(
@@ -521,9 +494,9 @@ def test_a_bad_box_is_one_line(copy, cellseg, box, said):
     assert {entry.name for entry in copy.iterdir()} == before
 
 
-def test_a_box_of_words_is_a_wrong_usage(copy, cellseg):
-    assert cellseg("overlay", copy, "--box", 1, 2, 3, "four")[0] == 2
-    assert cellseg("overlay", copy, "--box", 1, 2, 3)[0] == 2
+@pytest.mark.parametrize("box", [(1, 2, 3, "four"), (1, 2, 3)])
+def test_a_box_of_words_is_a_wrong_usage(copy, cellseg, box):
+    assert cellseg("overlay", copy, "--box", *box)[0] == 2
 
 
 def test_a_slide_that_was_moved_is_asked_for(copy, cellseg):
@@ -562,6 +535,6 @@ def test_a_corrected_result_has_its_own_picture(copy):
     saved = save(corrections)
     assert (saved.path / "outlines.png").read_bytes() != (copy / "outlines.png").read_bytes()
     labels = np.asarray(saved.labels()[0]).repeat(2, 0).repeat(2, 1)
-    seen = panel(opened(saved.path / "outlines.png"), 600, 800)
-    lines = is_colour(seen, PALETTE[0]) | is_colour(seen, PALETTE[1])
+    seen = panel(saved.path / "outlines.png")
+    lines = is_colour(seen, *PALETTE[:2])
     assert np.array_equal(lines, borders(labels, 2))

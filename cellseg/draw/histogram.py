@@ -1,0 +1,77 @@
+"""``histogram.png``: how measurements are distributed, and where thresholds part the cells."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellseg.derive import Classification, classify, histogram, named
+from cellseg.draw.palette import colours
+from cellseg.protocol import Marker
+from cellseg.result import Result
+from cellseg.text import visible
+
+_GRID, _INK = "#cdcdd2", "#202024"
+
+
+def draw_histograms(result: Result, classification: Classification, path: Path) -> None:
+    """Draw one panel for each marker, as PNG.
+
+    Bars have the colours of the classes' outlines; their height grows with the root of the
+    number, so that a few positive cells are seen beside many negative ones.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # late: it takes a second to load
+    from matplotlib.figure import Figure
+
+    markers = classification.markers
+    figure = Figure(figsize=(8, 0.4 + 3.6 * len(markers)), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(len(markers), 1, squeeze=False)[:, 0]
+    for axes, marker, method in zip(panels, markers, classification.methods, strict=True):
+        values = result.table.column(marker.measure).to_numpy(np.float64)
+        _draw(axes, values, marker, method, result.stain)
+    figure.savefig(path, format="png")
+
+
+def _draw(
+    axes: Any,  # noqa: ANN401 - matplotlib is loaded late
+    values: NDArray[np.float64],
+    marker: Marker,
+    method: str,
+    stain: str,
+) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    seen = histogram(values, int(np.clip(2 * np.sqrt(values.size), 32, 256)))
+    limits = np.atleast_1d(np.asarray(marker.threshold, np.float64)).tolist()
+    names = classify({marker.measure: []}, [marker]).names
+    rgb = np.array(colours(names, stain)) / 255
+    axes.bar(
+        seen.centres,
+        seen.counts,
+        width=np.diff(seen.edges),
+        color=rgb[np.searchsorted(limits, seen.centres, side="right")],
+        edgecolor=_INK,
+        linewidth=0.2,
+    )
+    for limit in limits:
+        axes.axvline(limit, color=_INK, linewidth=1.2)
+        at = (limit, 0.96)
+        axes.annotate(f" {limit:g}", at, xycoords=("data", "axes fraction"), va="top", fontsize=9)
+    axes.set_yscale("function", functions=(np.sqrt, np.square))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_ylim(0, max(1, int(seen.counts.max())) * 1.15)
+    axes.set_ylabel("cells (root scale)")
+    title = f"{named(marker)}: {marker.measure} of {seen.counts.sum():,} cells"
+    said = ", ".join(f"{(values >= limit).sum():,} at or above {limit:g}" for limit in limits)
+    if beyond := seen.below + seen.above:
+        said += f"; {beyond:,} beyond this picture"
+    # Names come from files; a dollar sign would be taken for a formula.
+    plain = [visible(text).replace("$", r"\$") for text in (title, f"threshold: {method}; {said}")]
+    axes.set_title(plain[0], loc="left", fontsize=12)
+    axes.set_xlabel(plain[1], fontsize=9, loc="left")
+    axes.grid(axis="y", color=_GRID, linewidth=0.6)
+    axes.set_axisbelow(True)

@@ -1,0 +1,190 @@
+"""``outlines.png``: the cells of a count, outlined on their slide."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cellseg.draw.lines import draw_borders, line_width, outlined
+from cellseg.draw.palette import colours
+from cellseg.draw.places import Places, choose
+from cellseg.draw.sheet import Panel, Sheet, scale_bar
+from cellseg.errors import InputError, RegionError
+from cellseg.geometry import Box, Frame
+from cellseg.result import Ground, Result
+from cellseg.result.labels import labels_at
+from cellseg.table.regions import counted
+from cellseg.text import visible
+
+CROPS = 12
+
+CROP_PX = 512
+"""Side of a crop in the picture."""
+
+WHOLE_PX = 2048
+"""Slides with no side longer than this are fields, drawn whole; nothing is drawn larger."""
+
+LEAST_PX = 900
+"""Smaller fields are enlarged, by a whole factor, up to about this."""
+
+_MOST_ZOOM = 8
+_DARK, _LIGHT, _UNREAD = (20, 20, 24), (98, 84, 116), 128
+
+
+def outline_sheet(
+    result: Result, ground: Ground, box: Box | None = None, *, cells: bool = False
+) -> Sheet:
+    """A field, a few crops of a larger slide, or any place, with its cells outlined.
+
+    Parameters
+    ----------
+    ground : Ground
+        The slide as the run saw it.
+    box : Box, optional
+        Level-0 pixels, inside the slide; chosen by the rule otherwise.
+    cells : bool
+        Outline the cells that grew around the nuclei, of an expanded result.
+
+    Raises
+    ------
+    InputError
+        If nothing of it can be read.
+    """
+    frame, regions = result.frame, result.regions()
+    thing = "cell" if cells else result.object_name
+    levels = result.labels("cells" if cells else "nuclei")
+    places, pixel = _layout(frame, box)
+    classes, at = _cells(result, places)
+    held = np.bincount(at[at >= 0], minlength=math.prod(places.shape)).reshape(places.shape)
+    palette = colours(result.class_names, result.stain)
+    parts, unread = [], []
+    for number, place in enumerate(choose(held, CROPS)):
+        spot = places.box(*place)
+        caption = "" if places.is_one else _caption(number, spot, int(held[place]), thing)
+        if regions is not None and caption:
+            (names,) = regions.names_at([(spot.y0 + spot.y1) / 2], [(spot.x0 + spot.x1) / 2])
+            caption += f", in {names}" if names else ""
+        lattice = _on_lattice(spot, pixel, ground.slide.lattice_shape(pixel))
+        try:
+            seen = ground.read(lattice, pixel)
+        except RegionError as error:
+            unread.append(error)
+            seen = np.full((*lattice.shape, 3), _UNREAD, dtype=np.uint8)
+            caption += " (cannot be read)"
+        labels = labels_at(levels, frame, lattice, pixel)
+        if (last := int(labels.max(initial=0))) >= len(classes):
+            raise InputError(f"the table has no row for mask {last}; count the slide again")
+        parts.append((seen, lattice, labels, caption))
+    if len(unread) == len(parts):
+        raise unread[0]
+    width = line_width(labels for _, _, labels, _ in parts)
+    panels = []
+    for seen, lattice, labels, caption in parts:
+        image = Image.fromarray(outlined(seen, labels, classes, palette, width=width))
+        if regions is not None:
+            draw_borders(image, regions, corner=(lattice.y0 * pixel, lattice.x0 * pixel),
+                         pixel=pixel)  # fmt: skip
+        panels.append(Panel(image, caption))
+    of_class = classes[1:] if box is None else classes[1:][at >= 0]
+    counts = np.bincount(of_class, minlength=len(palette))
+    title = f"{ground.title}: {counted(result.summary.cells, result.object_name)}"
+    title += ", corrected" if "corrected_from" in result.run else ""
+    outline = f"Each {thing} mask has its outline just inside"
+    if regions is not None:
+        outline += "; white lines are borders of regions, cells outside of them are not counted"
+    shown = _shown(places, held, box, crops=len(panels), scale=_scale(pixel), thing=thing)
+    return Sheet(
+        title=f"{title}, grown into cells" if cells else title,
+        panels=panels,
+        columns=math.ceil(math.sqrt(len(panels))),
+        entries=[
+            (colour, f"{visible(name)}: {count:,}")
+            for colour, name, count in zip(palette, result.class_names, counts, strict=True)
+        ],
+        ground=_DARK if ground.is_dark else _LIGHT,
+        bar=scale_bar(max(40, panels[0].image.width / 4), pixel=pixel, mpp=frame.mpp),
+        said=f"{shown} {outline}.",
+    )
+
+
+def _cells(result: Result, places: Places) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
+    """The class of each label (N + 1), and the place that each cell lies in, -1 for none (N).
+
+    Raises
+    ------
+    InputError
+        If the table has a class that the result does not list.
+    """
+    table = result.table.load(["class", "centroid_y_px", "centroid_x_px"])
+    codes = table["class"].map({name: code for code, name in enumerate(result.class_names)})
+    if codes.isna().any():
+        raise InputError("the table holds classes that run.json does not list")
+    classes = np.concatenate([[0], codes.to_numpy()]).astype(np.uint16)
+    return classes, places.holding(table["centroid_y_px"], table["centroid_x_px"])
+
+
+def _layout(frame: Frame, box: Box | None) -> tuple[Places, float]:
+    """Where to look, and level-0 pixels along a side of the picture's pixels."""
+    if box is None and max(frame.height, frame.width) > WHOLE_PX:
+        enlarged = _enlarged(frame)
+        return Places.grid((frame.height, frame.width), CROP_PX // enlarged), 1 / enlarged
+    one = box or Box(0, 0, frame.height, frame.width)
+    return Places.one(one), _pixel(frame, max(one.shape))
+
+
+def _enlarged(frame: Frame) -> int:
+    """A whole factor, so that a picture's pixels are about as fine as the masks'."""
+    return int(np.clip(math.ceil(1 / frame.downsample - 0.1), 1, _MOST_ZOOM))
+
+
+def _pixel(frame: Frame, side: int) -> float:
+    """Level-0 pixels along a side of the picture's pixels, for a single place."""
+    if side > WHOLE_PX:
+        return side / WHOLE_PX
+    wanted = min(max(_enlarged(frame), LEAST_PX // side), _MOST_ZOOM)
+    return 1 / max(1, min(wanted, WHOLE_PX // side))
+
+
+def _on_lattice(box: Box, pixel: float, shape: tuple[int, int]) -> Box:
+    """A level-0 box in pixels of the picture, at least one."""
+    y0, x0 = round(box.y0 / pixel), round(box.x0 / pixel)
+    y1, x1 = round(box.y1 / pixel), round(box.x1 / pixel)
+    return Box(y0, x0, min(max(y1, y0 + 1), shape[0]), min(max(x1, x0 + 1), shape[1]))
+
+
+def _caption(number: int, box: Box, count: int, thing: str) -> str:
+    which = {0: ", the densest", 1: ", the sparsest"}.get(number, "") if count else ""
+    return f"box {box.y0} {box.x0} {box.y1} {box.x1}: {counted(count, thing)}{which}"
+
+
+def _scale(pixel: float) -> str:
+    if pixel > 1:
+        return f"{pixel:.3g} pixels of the slide along a side of each pixel spot"
+    return f"enlarged {1 / pixel:.0f} times" if pixel < 1 else "full scale"
+
+
+def _shown(
+    places: Places, held: NDArray[np.int64], box: Box | None, *, crops: int, scale: str, thing: str
+) -> str:
+    """What is shown, and why."""
+    if box is not None:
+        corners = f"{box.y0} {box.x0} {box.y1} {box.x1}"
+        inside = f"{counted(int(held.sum()), thing)} with their centre in it"
+        return f"Box {corners} (level-0 pixels Y0 X0 Y1 X1), {scale}; {inside}."
+    if places.is_one:
+        return f"The whole field, {scale}."
+    holding = int(np.count_nonzero(held)) or held.size
+    which = "hold masks" if held.any() else "there are; no masks were found"
+    if crops < holding and held.any():
+        which += (
+            ": the densest, the sparsest, and others that each stand for an equal part of the "
+            "masks, row by row"
+        )
+    return (
+        f"{crops} of the {holding:,} places of {places.width} × {places.height} px, on a regular "
+        f"grid, that {which}. {scale.capitalize()}. Boxes are Y0 X0 Y1 X1 in level-0 pixels; "
+        "counts in a box are of masks with their centre in it."
+    )
