@@ -34,7 +34,7 @@ from cellseg.errors import RegionError, SettingsError
 from cellseg.geometry import Box, TileGrid
 from cellseg.protocol import PHASE_PX, CountProtocol, shipped_protocols
 from cellseg.slide import Slide
-from cellseg.stain.contrast import look_at
+from cellseg.stain.contrast import look_at, missing_values
 from cellseg.stain.normalise import Light, Normaliser
 
 if TYPE_CHECKING:
@@ -124,6 +124,7 @@ def make_plan(
     """
     notes: list[str] = []
     look = cache(partial(sample, slide))
+    notes += missing_values(look()) if slide.dtype.kind == "f" else []
     channels, said = choose_channels(slide, look, request.channel)
     notes += said
     protocol, said = choose_protocol(

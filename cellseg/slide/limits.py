@@ -10,8 +10,9 @@ from contextlib import suppress
 
 from cellseg.errors import InputError
 
-WHOLE_BYTES = 2_000_000_000
-"""What may be decoded at once, where the user did not give the process more or less memory."""
+WHOLE_BYTES = 1_500_000_000
+"""What may be decoded at once, where the user did not give the process more or less memory: all
+of it then stays below 2 GB, with Python and its libraries."""
 
 WHOLE_SAID_BYTES = 500_000_000
 """From here on the memory of what is decoded at once is worth a word."""
@@ -132,7 +133,7 @@ def check_whole(name: str, what: str, n_bytes: int) -> list[str]:
 
 
 def _whole_limit() -> int:
-    """Half of the memory that the user lets this process take; 2 GB where nobody said."""
+    """Half of the memory that the user lets this process take, or what is usual."""
     known = 2 * WHOLE_BYTES
     with suppress(ImportError, OSError):
         import resource

@@ -8,12 +8,15 @@ scale is held against its own spread, so no kind of noise needs to be known.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from cellseg.errors import Notice
 
 Floats = NDArray[np.float64]
 
@@ -47,6 +50,10 @@ SMALLEST_PX = 32
 """A patch with a shorter side is not judged: it is taken to show something if it varies."""
 
 BLOCK_PX, QUIET_PERCENTILE = 16, 10
+
+PLAUSIBLE = 1e6
+"""Times the spread of the middle nine tenths of the values: what lies further off is cut there.
+One marker of -1e20 would leave no digit for anything else."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +92,9 @@ def look_at(
     if not known.any():
         return Look(objects=False, noise=0.0)
     plane = np.where(known, plane, np.median(plane[known]))
+    lowest, *middle, highest = np.percentile(plane, (0.1, 5, 95, 99.9))
+    reach = PLAUSIBLE * (float(np.ptp(middle)) or float(highest - lowest))
+    plane = plane.clip(middle[0] - reach, middle[1] + reach) if reach else plane
     # One scale for all: neither 2^31 nor 10^300 costs a digit.
     low, span = float(plane.min()), float(np.ptp(plane))
     if span == 0:
@@ -112,6 +122,20 @@ def look_at(
         return Look(objects=contrast >= least * white > 0, noise=noise)
     objects = stands_out or _has_two_levels(blurred, bands_of, step)
     return Look(objects=objects, noise=noise)
+
+
+def missing_values(patches: Sequence[NDArray[np.generic]]) -> list[Notice]:
+    """What is said of pixels without a value, as NaN or as a slide's no-data markers are read."""
+    shares = [1 - float(np.isfinite(patch).mean()) for patch in patches]
+    share = float(np.mean(shares))
+    if not share:
+        return []
+    return [
+        Notice(
+            f"{100 * share:.2g} % of the pixels that were looked at hold no value (NaN, infinity "
+            "or a no-data marker): they are left out"
+        )
+    ]
 
 
 def _quiet(values: Floats) -> float:

@@ -30,6 +30,13 @@ def with_holes(value):
     return pixels
 
 
+def with_marker(value, dtype=np.float32):
+    """One pixel, and a corner, that hold no measurement."""
+    pixels = GREY.astype(dtype)
+    pixels[0, 0] = pixels[-3:, -3:] = value
+    return pixels
+
+
 def channels(count):
     """The discs are in the first one."""
     return np.stack([GREY, *[np.full_like(GREY, 9)] * (count - 1)])
@@ -46,6 +53,11 @@ TIFFS = {
     "NaN at an edge": (with_holes(np.nan), {}, MANY),
     "infinity at an edge": (with_holes(np.inf), {}, MANY),
     "minus infinity at an edge": (with_holes(-np.inf), {}, MANY),
+    "a marker, -1e15": (with_marker(-1e15), {}, MANY),
+    "a marker, -1e20": (with_marker(-1e20, np.float64), {}, MANY),
+    "a marker, -1e30": (with_marker(-1e30), {}, MANY),
+    "a marker, -3.4e38": (with_marker(np.finfo(np.float32).min), {}, MANY),
+    "a marker, 1e300": (with_marker(1e300, np.float64), {}, MANY),
     "nothing but NaN": (with_holes(0) * np.nan, {}, 0),
     "one pixel": (GREY[:1, :1], {}, 0),
     "one row": (GREY[:1], {}, 0),
@@ -70,6 +82,11 @@ TIFFS = {
 }  # fmt: skip
 
 
+UNKNOWN = [name for name in TIFFS if "NaN" in name or "infinity" in name] + [
+    "a marker, -1e30", "a marker, -3.4e38", "a marker, 1e300",
+]  # fmt: skip
+
+
 def count(path):
     # An image of noiseless discs has no scale of its own to be looked for tissue at.
     request = CountRequest(image=path, prefilter=False)
@@ -92,6 +109,7 @@ def test_the_count_or_the_refusal(tmp_path, name):
     result = count(path)
     assert result.summary.cells == expected
     assert any(NOTHING in text for text in result.warnings) == (expected == 0)
+    assert any("hold no value" in text for text in result.warnings) == (name in UNKNOWN)
     if expected:
         table = load_result(result.folder).table.load()
         assert sorted(table["area_px"]) == sorted(DISCS.areas)

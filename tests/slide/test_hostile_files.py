@@ -418,6 +418,20 @@ def a_thin_png(folder: Path) -> Path:
     return path
 
 
+def a_huge_png(folder: Path) -> Path:
+    """50,000² pixels of 1 bit, in 304 kB."""
+    side = 50_000
+    rows = zlib.compress(bytes((side // 8 + 1) * side), 1)
+    parts = [(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)), (b"IDAT", rows),
+             (b"IEND", b"")]  # fmt: skip
+    path = folder / "s.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts
+    ))  # fmt: skip
+    return path
+
+
 def a_tile_of_a_huge_jpeg(folder: Path) -> Path:
     data = bytearray(imagecodecs.jpeg_encode(GREY))
     at = data.index(b"\xff\xc0")
@@ -460,6 +474,7 @@ def idle_bytes() -> int:
         (a_pipe_for_a_chunk, "no regular file"),
         (a_pipe_for_metadata, "no regular file"),
         (a_thin_png, "pixels in one line"),
+        (a_huge_png, "takes 2.5 GB of memory, more than the 1.5 GB"),
         (a_tile_of_a_huge_jpeg, "does not decode"),
     ],
 )
