@@ -31,7 +31,7 @@ from cellseg.slide import Slide
 from cellseg.table import REGION, Column, Scale
 from cellseg.table.around import around_columns
 from cellseg.table.doubts import Expected, doubts
-from cellseg.table.neighbours import Near
+from cellseg.table.neighbours import Neighbours
 from cellseg.table.summary import Summary, SummaryBuilder
 
 BY_HAND = "by_hand"
@@ -91,7 +91,7 @@ def will_have(
     if recipe.expand is not None:
         found += around_columns(channels, stain=stain, has_mpp=mpp is not None)
     if recipe.spatial:
-        found += Near(mpp, near_within(recipe.within, mpp)).columns
+        found += Neighbours(mpp, near_within(recipe.within, mpp)).columns
     return {column.name: column.dtype for column in found}
 
 
@@ -173,12 +173,12 @@ class _Derivation:
         self._add(columns, values)
         self.notes += self.run["expansion"]["notes"]
 
-    def _near(self, base: pd.DataFrame) -> Near | None:
+    def _near(self, base: pd.DataFrame) -> Neighbours | None:
         if not self.recipe.spatial:
             self.run.pop("spatial", None)
             return None
         mpp = self.result.frame.mpp
-        near = Near(mpp, near_within(self.recipe.within, mpp))
+        near = Neighbours(mpp, near_within(self.recipe.within, mpp))
         names = [column.name for column in near.columns]
         is_same = self.before.spatial and self.before.within == self.recipe.within
         if is_same and all(name in self.result.table for name in names):
@@ -187,7 +187,7 @@ class _Derivation:
             self._add(list(near.columns), around_each(self.result, _places(base), near))
         return near
 
-    def _nearest_of_each(self, base: pd.DataFrame, near: Near) -> None:
+    def _nearest_of_each(self, base: pd.DataFrame, near: Neighbours) -> None:
         columns = [column for column in near.columns if column.name in near.by_class.values()]
         self._add(columns, to_each_class(_places(base), self._class_column(), near))
         self.run["spatial"] = record_of(self.result, near, list(near.columns), self.values)

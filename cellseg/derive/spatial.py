@@ -11,12 +11,12 @@ from cellseg.annotations.region import Region, Regions
 from cellseg.errors import Notice
 from cellseg.result import Result
 from cellseg.table import Column
-from cellseg.table.neighbours import DENSITY_UM, MOST_CLASSES, Near, neighbourhood, to_classes
+from cellseg.table.neighbours import DENSITY_UM, MOST_CLASSES, Neighbours, neighbourhood, to_classes
 
 Columns = dict[str, NDArray[np.generic]]
 
 
-def around_each(result: Result, places: NDArray[np.float64], near: Near) -> Columns:
+def around_each(result: Result, places: NDArray[np.float64], near: Neighbours) -> Columns:
     """The columns of ``near`` that do not depend on classes.
 
     Parameters
@@ -28,12 +28,16 @@ def around_each(result: Result, places: NDArray[np.float64], near: Near) -> Colu
     return {**neighbourhood(places, looked_at, near)}
 
 
-def to_each_class(places: NDArray[np.float64], classes: NDArray[np.object_], near: Near) -> Columns:
+def to_each_class(
+    places: NDArray[np.float64], classes: NDArray[np.object_], near: Neighbours
+) -> Columns:
     """The distance from each cell to the nearest other one of each class."""
     return {**to_classes(places, classes, near)}
 
 
-def record_of(result: Result, near: Near, columns: list[Column], found: Columns) -> dict[str, Any]:
+def record_of(
+    result: Result, near: Neighbours, columns: list[Column], found: Columns
+) -> dict[str, Any]:
     """``spatial`` of ``run.json``: what was measured, its medians, and what a person should know.
 
     Parameters

@@ -8,7 +8,7 @@ from cellseg.protocol import Stain
 from cellseg.result.result import Result
 from cellseg.table import Column, columns
 from cellseg.table.around import around_columns
-from cellseg.table.neighbours import Near
+from cellseg.table.neighbours import Neighbours
 
 
 def described(result: Result) -> list[Column]:
@@ -20,7 +20,7 @@ def described(result: Result) -> list[Column]:
     channels = settings.get("channels") or []
     stain = cast("Stain", protocol.get("stain", "fluorescence"))
     within = result.section("spatial").get("within")
-    near = Near(result.frame.mpp, within, tuple(result.class_names))
+    near = Neighbours(result.frame.mpp, within, tuple(result.class_names))
     known = {
         column.name: column
         for column in (

@@ -6,12 +6,12 @@ however much of it there is; two directions unmix a cell's density into two amou
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from skimage.color import rgb_from_hed
 
 from cellseg.stain.stain import white_light
@@ -28,6 +28,7 @@ LEAST_APART_DEG, MOST_OFF_DEG = 15.0, 25.0
 LEAST_PIXELS, ENDS_PERCENT = 500, (1.0, 99.0)
 
 Floats = NDArray[np.float64]
+Triple = tuple[float, float, float]
 
 _FIXED = dict(zip(("hematoxylin", "eosin", "dab"), np.asarray(rgb_from_hed), strict=True))
 
@@ -38,9 +39,9 @@ class Dyes:
 
     Attributes
     ----------
-    white : (float, float, float)
+    white : triple of float
         Raw red, green and blue of full transmission.
-    vectors : dict of str to (float, float, float)
+    vectors : dict of str to triple of float
         Direction of each dye's density, of length 1.
     method : str
         ``fixed``, ``macenko`` or ``given``.
@@ -48,8 +49,8 @@ class Dyes:
         For people: what was found, or why it was not used.
     """
 
-    white: tuple[float, float, float]
-    vectors: dict[str, tuple[float, float, float]]
+    white: Triple
+    vectors: dict[str, Triple]
     method: str
     note: str = ""
 
@@ -61,9 +62,10 @@ class Dyes:
         ------
         KeyError, TypeError, ValueError
         """
-        vectors = {str(name): _unit(np.asarray(v, float)) for name, v in found["vectors"].items()}
-        red, green, blue = (float(value) for value in found["white"])
-        return cls((red, green, blue), vectors, str(found["method"]), str(found.get("note", "")))
+        vectors = {str(name): _unit(vector) for name, vector in found["vectors"].items()}
+        return cls(
+            _triple(found["white"]), vectors, str(found["method"]), str(found.get("note", ""))
+        )
 
     def unmixed(self, densities: Floats) -> dict[str, Floats]:
         """Amounts of both dyes, least squares.
@@ -77,12 +79,10 @@ class Dyes:
         return dict(zip(self.vectors, amounts.T, strict=True))
 
 
-def given_dyes(vectors: Mapping[str, tuple[float, float, float]], pixels: Floats) -> Dyes:
+def given_dyes(vectors: Mapping[str, Triple], pixels: Floats) -> Dyes:
     """Dyes that the user names, with the slide's own white."""
-    white = white_light(pixels)
-    return Dyes(
-        _triple(white), {n: _unit(np.asarray(v, float)) for n, v in vectors.items()}, "given"
-    )
+    units = {name: _unit(vector) for name, vector in vectors.items()}
+    return Dyes(_triple(white_light(pixels)), units, "given")
 
 
 def estimated_dyes(pixels: Floats, names: tuple[str, str]) -> Dyes:
@@ -110,8 +110,13 @@ def estimated_dyes(pixels: Floats, names: tuple[str, str]) -> Dyes:
     density = -np.log10(np.clip(pixels / white, DARKEST, 1.0))
     seen = density[np.linalg.norm(density, axis=1) > STAINED_OD]
     published = Dyes(_triple(white), dict(zip(names, map(_triple, fixed), strict=True)), "fixed")
+
+    def because(why: str) -> Dyes:
+        note = f"no dyes are estimated: {why}; the published ones are used"
+        return replace(published, note=note)
+
     if len(seen) < LEAST_PIXELS:
-        return _because(published, "too few pixels are stained")
+        return because("too few pixels are stained")
     _, axes = np.linalg.eigh(np.cov(seen.T))
     plane = axes[:, 1:] * np.sign(axes[:, 1:].sum(axis=0) + 1e-12)
     across = seen @ plane
@@ -121,37 +126,29 @@ def estimated_dyes(pixels: Floats, names: tuple[str, str]) -> Dyes:
     found /= np.linalg.norm(found, axis=1, keepdims=True)
     if np.trace(found @ fixed.T) < np.trace(found[::-1] @ fixed.T):
         found = found[::-1]
-    apart, off = (
-        _degrees(found[0], found[1]),
-        [_degrees(*pair) for pair in zip(found, fixed, strict=True)],
+    apart, *off = (
+        float(np.degrees(np.arccos(np.clip(one @ other, -1, 1))))
+        for one, other in ((found[0], found[1]), *zip(found, fixed, strict=True))
     )
     if apart < LEAST_APART_DEG:
-        return _because(published, f"the pixels show one dye only (they lie within {apart:.0f}°)")
+        return because(f"the pixels show one dye only (they lie within {apart:.0f}°)")
     if max(off) > MOST_OFF_DEG:
         worst = names[int(np.argmax(off))]
-        return _because(published, f"{worst} would lie {max(off):.0f}° from the published one")
+        return because(f"{worst} would lie {max(off):.0f}° from the published one")
     vectors = dict(zip(names, map(_triple, found), strict=True))
     said = ", ".join(f"{n} {angle:.0f}°" for n, angle in zip(names, off, strict=True))
     note = f"dyes estimated on the slide (Macenko); from the published ones: {said}"
     return Dyes(published.white, vectors, "macenko", note)
 
 
-def _because(dyes: Dyes, why: str) -> Dyes:
-    note = f"no dyes are estimated: {why}; the published ones are used"
-    return Dyes(dyes.white, dyes.vectors, dyes.method, note)
-
-
-def _degrees(one: Floats, other: Floats) -> float:
-    return float(np.degrees(np.arccos(np.clip(one @ other, -1, 1))))
-
-
-def _unit(vector: Floats) -> tuple[float, float, float]:
+def _unit(given: ArrayLike) -> Triple:
+    vector = np.asarray(given, float)
     length = float(np.linalg.norm(vector))
     if vector.shape != (3,) or not 0 < length < np.inf:
         raise ValueError(f"expected three numbers, not all 0, got {vector}")
     return _triple(vector / length)
 
 
-def _triple(values: Floats) -> tuple[float, float, float]:
+def _triple(values: Iterable[float]) -> Triple:
     red, green, blue = (float(value) for value in values)
     return red, green, blue

@@ -66,12 +66,10 @@ class Normaliser:
         values = values[np.isfinite(values)]
         if values.size == 0:
             return cls(0.0, 1.0, light)
-        if light == "transmitted":
-            high = float(np.percentile(values, 99.9))
-            # Black is 0 but in images of negative numbers.
-            low = min(0.0, float(np.percentile(values, 0.1)))
-            return cls(low, high if high > low else low + 1.0, light)
-        low, high = (float(v) for v in np.percentile(values, [LOW_PERCENTILE, HIGH_PERCENTILE]))
+        ends = (0.1, 99.9) if light == "transmitted" else (LOW_PERCENTILE, HIGH_PERCENTILE)
+        low, high = (float(value) for value in np.percentile(values, ends))
+        # Black is 0 in transmitted light but in images of negative numbers.
+        low = min(0.0, low) if light == "transmitted" else low
         return cls(low, high if high > low else low + 1.0, light)
 
     def apply(self, image: NDArray[np.generic]) -> NDArray[np.float32]:

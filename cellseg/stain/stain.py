@@ -54,8 +54,8 @@ is no eosin."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a picture looks like.
+class StainGuess:
+    """What kind of picture it is.
 
     Attributes
     ----------
@@ -69,14 +69,14 @@ class Seen:
     reason: str
 
 
-FLUORESCENCE = Seen("fluorescence", "dark background")
-BRIGHTFIELD = Seen("brightfield", "bright background, little colour")
-NEITHER = Seen(
+FLUORESCENCE = StainGuess("fluorescence", "dark background")
+BRIGHTFIELD = StainGuess("brightfield", "bright background, little colour")
+NEITHER = StainGuess(
     None, "a mid-grey ground with brighter and darker edges, as in phase contrast or DIC"
 )
 
 
-def guess_stain(patches: Sequence[NDArray[np.generic]]) -> Seen:
+def guess_stain(patches: Sequence[NDArray[np.generic]]) -> StainGuess:
     """Tell pictures apart by their ground and the colours of what is stained.
 
     Parameters
@@ -109,8 +109,7 @@ def guess_stain(patches: Sequence[NDArray[np.generic]]) -> Seen:
 
 
 def _is_coloured(colours: NDArray[np.floating]) -> bool:
-    apart = np.clip(colours, 0, 1).max(axis=1) - np.clip(colours, 0, 1).min(axis=1)
-    return float((apart > COLOURED).mean()) > COLOURED_SHARE
+    return float((np.ptp(np.clip(colours, 0, 1), axis=1) > COLOURED).mean()) > COLOURED_SHARE
 
 
 def white_light(values: Floats, top: float | None = None) -> Floats:
@@ -129,7 +128,7 @@ def white_light(values: Floats, top: float | None = None) -> Floats:
     return white if neutral else np.full(3, top)
 
 
-def _by_dye(patches: Sequence[Floats], white: Floats) -> Seen:
+def _by_dye(patches: Sequence[Floats], white: Floats) -> StainGuess:
     """Eosin, DAB or haematoxylin alone, by the direction of their optical density."""
     pixels = stained = brown = pale = eosin = pink = blue = 0
     for patch in patches:
@@ -149,14 +148,14 @@ def _by_dye(patches: Sequence[Floats], white: Floats) -> Seen:
         blue += int((dyed & (red > 0.7 * green) & (green > violet)).sum())
     least, reason = BROWN_SHARE * pixels, "brown stain in {:.1%} of the pixels"
     if brown >= max(least, BROWN_PER_EOSIN * pink):
-        return Seen("ihc", f"bright background, {reason.format(brown / pixels)}")
+        return StainGuess("ihc", f"bright background, {reason.format(brown / pixels)}")
     if eosin < EOSIN_SHARE * stained and pale >= least:
-        return Seen("ihc", f"bright background, {reason.format(pale / pixels)}")
+        return StainGuess("ihc", f"bright background, {reason.format(pale / pixels)}")
     if eosin >= EOSIN_SHARE * stained or pink >= PINK_SHARE * stained:
-        return Seen("he", "bright background, pink and blue-violet stain")
+        return StainGuess("he", "bright background, pink and blue-violet stain")
     if blue > stained / 2:
-        return Seen("ihc", "bright background, blue counterstain without eosin")
-    return Seen("brightfield", "bright background, neither eosin nor brown nor blue stain")
+        return StainGuess("ihc", "bright background, blue counterstain without eosin")
+    return StainGuess("brightfield", "bright background, neither eosin nor brown nor blue stain")
 
 
 def _solid(mask: NDArray[np.bool_]) -> int:
@@ -164,7 +163,7 @@ def _solid(mask: NDArray[np.bool_]) -> int:
     return int(ndimage.binary_opening(mask, np.ones((2, 2))).sum())
 
 
-def _by_ground(patches: Sequence[Floats], dtype: np.dtype[Any], scale: float) -> Seen:
+def _by_ground(patches: Sequence[Floats], dtype: np.dtype[Any], scale: float) -> StainGuess:
     """Grey pictures: cells are brighter than a dark ground, or darker than a bright one."""
     smooth = np.concatenate([ndimage.gaussian_filter(patch, 1).ravel() for patch in patches])
     low, high = (float(value) for value in np.percentile(smooth, [0.5, 99.5]))
@@ -188,7 +187,7 @@ def _by_ground(patches: Sequence[Floats], dtype: np.dtype[Any], scale: float) ->
     return FLUORESCENCE if dark >= bright else BRIGHTFIELD
 
 
-def _empty(level: float, dtype: np.dtype[Any]) -> Seen:
+def _empty(level: float, dtype: np.dtype[Any]) -> StainGuess:
     """A picture of nothing, by the level of its ground."""
     full = float(np.iinfo(dtype).max) if dtype.kind in "ui" else 1.0
     return BRIGHTFIELD if level > full / 4 else FLUORESCENCE

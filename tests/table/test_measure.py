@@ -16,7 +16,7 @@ from cellseg.instances import Instances
 from cellseg.table import Scale, channel_slugs, columns, measure
 from cellseg.table import _table as table_module
 from cellseg.table.around import around_columns
-from cellseg.table.neighbours import Near
+from cellseg.table.neighbours import Neighbours
 
 UNIT = Scale(1.0, None)
 RGB = ("red", "green", "blue")
@@ -426,7 +426,7 @@ def test_documentation_says_what_the_code_does():
     ]
     cells = {c.name: c for c in around if "_channel" in c.name or "_area_" in c.name}
     cells |= {c.name: c for c in around if "_od_" in c.name}
-    lie = Near(0.5, classes=("class", "other")).columns[:-1]
+    lie = Neighbours(0.5, classes=("class", "other")).columns[:-1]
     wanted = [*one[:-3], *densities.values(), *one[-3:], *cells.values(), *lie]
     assert written == [
         (

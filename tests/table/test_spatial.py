@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
 from cellseg.annotations.region import Region, Regions
-from cellseg.table.neighbours import DENSITY_UM, Near, neighbourhood, to_classes
+from cellseg.table.neighbours import DENSITY_UM, Neighbours, neighbourhood, to_classes
 
 SIDE = 400
 SLIDE = Regions((Region.box(-0.5, -0.5, SIDE - 0.5, SIDE - 0.5),))
@@ -32,7 +32,7 @@ def classes_of(number):
 @settings(max_examples=40, deadline=None)
 @given(places, st.sampled_from([None, 0.25, 0.5]), st.integers(1, 60))
 def test_as_by_brute_force(found, mpp, within):
-    near = Near(mpp, within, CLASSES)
+    near = Neighbours(mpp, within, CLASSES)
     names = classes_of(len(found))
     measured = around(found, names, SLIDE, near)
     assert list(measured) == [column.name for column in near.columns]
@@ -61,7 +61,7 @@ def test_the_order_of_cells_changes_nothing(found, random):
     order = list(range(len(found)))
     random.shuffle(order)
     names = classes_of(len(found))
-    near = Near(0.5, 30, CLASSES)
+    near = Neighbours(0.5, 30, CLASSES)
     one = around(found, names, SLIDE, near)
     other = around(found[order], [names[i] for i in order], SLIDE, near)
     for name, values in one.items():
@@ -83,7 +83,9 @@ def test_to_the_border_of_the_region_that_holds_the_cell():
     regions = Regions((outer, inner, other))
     rng = np.random.default_rng(5)
     found = rng.uniform(0, SIDE, (5000, 2))
-    distance = around(found, [""] * len(found), regions, Near(None, None))["border_distance_px"]
+    distance = around(found, [""] * len(found), regions, Neighbours(None, None))[
+        "border_distance_px"
+    ]
     points = shapely.points(found[:, ::-1] + 0.5)
     borders = [shapely.distance(one.shape.boundary, points) for one in regions]
     inside = [one.contains(*found.T) for one in regions]
@@ -103,7 +105,7 @@ def test_density_does_not_fall_at_the_border():
                       (side / 2, side), (0, side)]])  # fmt: skip
     found = rng.uniform(0, side, (4000, 2))
     found = found[ell.contains(*found.T)]
-    measured = around(found, [""] * len(found), Regions((ell,)), Near(mpp))
+    measured = around(found, [""] * len(found), Regions((ell,)), Neighbours(mpp))
     density = measured["density_per_mm2"]
     at_border = measured["border_distance_um"] < DENSITY_UM / 5
     assert at_border.sum() > 100
@@ -113,7 +115,7 @@ def test_density_does_not_fall_at_the_border():
 
 
 def test_no_cells_one_cell_and_two_in_one_place():
-    near = Near(1.0, 30, ("a", "b"))
+    near = Neighbours(1.0, 30, ("a", "b"))
     for number in (0, 1):
         measured = around(np.full((number, 2), 9.0), ["a"] * number, SLIDE, near)
         assert all(len(values) == number for values in measured.values())
@@ -137,4 +139,4 @@ def test_no_cells_one_cell_and_two_in_one_place():
     ],
 )
 def test_names_of_columns_by_class(classes, columns):
-    assert list(Near(1.0, 30, classes).by_class.values()) == columns
+    assert list(Neighbours(1.0, 30, classes).by_class.values()) == columns
