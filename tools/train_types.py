@@ -29,14 +29,13 @@ from cellseg.judge.centres import matched
 from cellseg.network.counting import best_precision, make_ready
 from cellseg.network.maskrcnn import (
     TYPE_KEYS,
-    Architecture,
     Limits,
     build_maskrcnn,
     forward_batch,
     set_limits,
 )
 from cellseg.network.types import HIDDEN
-from cellseg.network.weights import network_of, read_model, save_model
+from cellseg.network.weights import architecture_of, network_of, read_model, save_model
 from cellseg.train.augment import photometric
 from cellseg.train.crops import Crop, cut_pixels
 
@@ -73,11 +72,11 @@ class Features:
     def __init__(self, model: str, types: int) -> None:
         state, self.card = read_model(model)
         self.state = {k: v for k, v in state.items() if not k.startswith(TYPE_KEYS)}
-        architecture = Architecture.of({k: v.shape for k, v in self.state.items()})
+        architecture = architecture_of(self.state)
         network = build_maskrcnn(1, architecture=replace(architecture, types=types))
         head = network.roi_heads.type_head
         blank = {f"{TYPE_KEYS}{name}": value for name, value in head.state_dict().items()}
-        self.network = network_of({**self.state, **blank}, 1, Path(model))
+        self.network = network_of({**self.state, **blank}, 1, model)
         make_ready(self.network, best_precision(torch.device("cpu")))
         self.network.roi_heads.type_head.float()
         self.network.roi_heads.type_head.hidden.register_forward_pre_hook(self._see)

@@ -7,8 +7,8 @@ from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import MaskRCNN
-from torchvision.models.detection.rpn import RegionProposalNetwork
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.ops import FrozenBatchNorm2d
 
 from cellseg.network.roi_heads import CellRoIHeads
@@ -30,12 +30,12 @@ def best_precision(device: torch.device) -> Precision:
     return "float32"
 
 
-def make_ready(model: MaskRCNN, precision: Precision = "float32") -> MaskRCNN:
+def make_ready(model: GeneralizedRCNN, precision: Precision = "float32") -> GeneralizedRCNN:
     """Fold, reorder and cast a network in evaluation mode, in place.
 
     Parameters
     ----------
-    model : MaskRCNN
+    model : GeneralizedRCNN
         With frozen batch norm.
     precision : {'float32', 'bfloat16', 'float16'}
         Of convolutions and linear layers. Boxes, scores and RoIAlign stay in float32: in
@@ -43,20 +43,15 @@ def make_ready(model: MaskRCNN, precision: Precision = "float32") -> MaskRCNN:
 
     Returns
     -------
-    MaskRCNN
+    GeneralizedRCNN
         The same object; it cannot be trained or saved any more.
     """
     fold_norms(model.backbone)
     heads = cast(CellRoIHeads, model.roi_heads)
     if next(heads.parameters()).device.type == "cpu":
         heads.put_bins_first()
-    dtype = getattr(torch, precision)
-    for part in (
-        model.backbone,
-        cast(RegionProposalNetwork, model.rpn).head,
-        heads,
-    ):
-        part.to(dtype=dtype, memory_format=torch.channels_last)
+    for part in (model.backbone, model.rpn.head, heads):
+        part.to(dtype=getattr(torch, precision), memory_format=torch.channels_last)
     return model
 
 
@@ -81,18 +76,17 @@ def _folded(convolution: nn.Conv2d, norm: FrozenBatchNorm2d) -> nn.Conv2d:
         cast(Tensor, getattr(norm, name)).double()
         for name in ("weight", "bias", "running_mean", "running_var")
     )
-    gain = weight * (variance + norm.eps).rsqrt()
+    kernel = convolution.weight.detach()
+    fused = fuse_conv_bn_weights(kernel.double(), None, mean, variance, norm.eps, weight, bias)
     new = copy.copy(convolution)
     new._parameters = dict(convolution._parameters)
-    dtype = convolution.weight.dtype
-    new.weight = nn.Parameter(
-        (convolution.weight.double() * gain[:, None, None, None]).to(dtype), requires_grad=False
+    new.weight, new.bias = (
+        nn.Parameter(part.detach().to(kernel.dtype), requires_grad=False) for part in fused
     )
-    new.bias = nn.Parameter((bias - mean * gain).to(dtype), requires_grad=False)
     return new
 
 
-def own_settings(model: MaskRCNN) -> MaskRCNN:
+def own_settings(model: GeneralizedRCNN) -> GeneralizedRCNN:
     """The same weights with thresholds and limits of its own, for another thread."""
     new = copy.copy(model)
     new._modules = dict(model._modules)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from cellseg.errors import CellsegError, SettingsError, WeightsError
 from cellseg.instances import Instances
@@ -48,7 +48,7 @@ class MaskRCNNDetector(Detector):
 
     Parameters
     ----------
-    model : MaskRCNN
+    model : GeneralizedRCNN
         In evaluation mode, on its device.
     score : float
         Objects below it are not returned (the mask branch does not see them either).
@@ -69,7 +69,7 @@ class MaskRCNNDetector(Detector):
 
     def __init__(
         self,
-        model: MaskRCNN,
+        model: GeneralizedRCNN,
         info: DetectorInfo,
         *,
         score: float = 0.5,
@@ -296,7 +296,7 @@ def load_detector(
 
 
 @torch.inference_mode()
-def _refuse_overflow(network: MaskRCNN, path: str) -> None:
+def _refuse_overflow(network: GeneralizedRCNN, path: str) -> None:
     """A small grey ramp through the network: numbers that overflow would be no cells, unsaid."""
 
     def look(_: nn.Module, __: object, output: object) -> None:

@@ -16,18 +16,16 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.detection import MaskRCNN
-from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from cellseg.network.backbones import BACKBONES, with_pyramid
 from cellseg.network.roi_heads import CellRoIHeads
-from cellseg.network.rpn import CellRPN
+from cellseg.network.rpn import CellRPN, ExactAnchors, ExactHead
 from cellseg.network.timer import Lap, no_lap
 from cellseg.network.types import TypeHead
 
@@ -159,10 +157,9 @@ def build_maskrcnn(
     num_classes: int,
     *,
     frozen_norm: bool = True,
-    sampling_ratio: int = 1,
     architecture: Architecture | None = None,
     training: TrainingLimits | None = None,
-) -> MaskRCNN:
+) -> GeneralizedRCNN:
     """Build the network with random weights.
 
     Parameters
@@ -172,8 +169,6 @@ def build_maskrcnn(
     frozen_norm : bool
         ``FrozenBatchNorm2d`` (right with COCO weights and for counting) or trainable
         ``BatchNorm2d`` (right from scratch). Both hold the same four arrays a layer.
-    sampling_ratio : int
-        Samples per bin and axis in RoIAlign; 1 halves the cost of its backward pass.
     architecture : Architecture, optional
         Torchvision's where not given.
     training : TrainingLimits, optional
@@ -181,51 +176,62 @@ def build_maskrcnn(
 
     Returns
     -------
-    MaskRCNN
+    GeneralizedRCNN
         In training mode. Images go in as a list of float (3, H, W) in 0 … 1.
     """
     training, wanted = training or TrainingLimits(), architecture or Architecture()
     if num_classes < 1:
         raise ValueError(f"expected at least one class, got {num_classes}")
     norm: type[nn.Module] = FrozenBatchNorm2d if frozen_norm else nn.BatchNorm2d
-    backbone = with_pyramid(wanted.backbone, wanted.pyramid, norm)
-    mean, std = list(BACKBONES[wanted.backbone].mean), list(BACKBONES[wanted.backbone].std)
-    levels = ["0", "1", "2", "3"]
-    model = MaskRCNN(
-        backbone,
-        num_classes=num_classes + 1,
-        rpn_anchor_generator=AnchorGenerator(
-            tuple((size,) for size in ANCHOR_SIZES_PX), (ASPECT_RATIOS,) * len(ANCHOR_SIZES_PX)
-        ),
-        rpn_pre_nms_top_n_train=2 * training.proposals,
-        rpn_post_nms_top_n_train=training.proposals,
-        box_batch_size_per_image=training.box_samples,
-        box_roi_pool=MultiScaleRoIAlign(levels, 7, sampling_ratio),
-        mask_roi_pool=MultiScaleRoIAlign(levels, 14, sampling_ratio),
+    levels, channels = ["0", "1", "2", "3"], wanted.pyramid
+    anchors = ExactAnchors(
+        tuple((size,) for size in ANCHOR_SIZES_PX), (ASPECT_RATIOS,) * len(ANCHOR_SIZES_PX)
     )
-    heads = model.roi_heads
-    heads.mask_head = MaskRCNNHeads(wanted.pyramid, (wanted.mask,) * 4, 1)
-    heads.mask_predictor = MaskRCNNPredictor(wanted.mask, wanted.mask, num_classes + 1)
-    samples = heads.box_head.fc6.in_features
-    heads.box_head = TwoMLPHead(samples, wanted.box)
-    heads.box_predictor = FastRCNNPredictor(wanted.box, num_classes + 1)
+    # The numbers are torchvision's where nothing else is said.
+    rpn = CellRPN(
+        anchors,
+        ExactHead(channels, len(ASPECT_RATIOS)),
+        fg_iou_thresh=0.7,
+        bg_iou_thresh=0.3,
+        batch_size_per_image=256,
+        positive_fraction=0.5,
+        pre_nms_top_n={"training": 2 * training.proposals, "testing": 1000},
+        post_nms_top_n={"training": training.proposals, "testing": 1000},
+        nms_thresh=0.7,
+    )
+    samples = channels * 7**2
+    box_head = TwoMLPHead(samples, wanted.box)
     if wanted.box_rank is not None:
-        heads.box_head.fc6 = nn.Sequential(
+        box_head.fc6 = nn.Sequential(
             nn.Linear(samples, wanted.box_rank, bias=False), nn.Linear(wanted.box_rank, wanted.box)
         )
-    model.transform = UnscaledTransform(800, 1333, mean, std)
-    model.rpn = CellRPN.from_torchvision(model.rpn)
-    model.roi_heads = CellRoIHeads.from_torchvision(
-        model.roi_heads, mask_samples=training.mask_samples
+    heads = CellRoIHeads(
+        MultiScaleRoIAlign(levels, 7, 1),
+        box_head,
+        FastRCNNPredictor(wanted.box, num_classes + 1),
+        0.5,  # IoU of objects
+        0.5,  # and of background
+        training.box_samples,
+        0.25,  # of them objects
+        None,  # weights of the box regression
+        0.05,  # score
+        0.5,  # overlap that suppresses
+        100,  # detections
+        MultiScaleRoIAlign(levels, 14, 1),
+        MaskRCNNHeads(channels, (wanted.mask,) * 4, 1),
+        MaskRCNNPredictor(wanted.mask, wanted.mask, num_classes + 1),
+        mask_samples=training.mask_samples,
     )
     if wanted.types:
-        model.roi_heads.type_head = TypeHead(wanted.pyramid, wanted.types)
-    return model
+        heads.type_head = TypeHead(channels, wanted.types)
+    known = BACKBONES[wanted.backbone]
+    transform = UnscaledTransform(800, 1333, list(known.mean), list(known.std))
+    return GeneralizedRCNN(with_pyramid(wanted.backbone, channels, norm), rpn, heads, transform)
 
 
-def set_limits(model: MaskRCNN, limits: Limits, *, score: float, nms_iou: float) -> None:
+def set_limits(model: GeneralizedRCNN, limits: Limits, *, score: float, nms_iou: float) -> None:
     """Set what passes each stage when the network is used for counting."""
-    rpn = cast(RegionProposalNetwork, model.rpn)
+    rpn = cast(CellRPN, model.rpn)
     rpn.score_thresh, rpn.nms_thresh = PROPOSAL_SCORE, PROPOSAL_NMS
     rpn._pre_nms_top_n = {"training": limits.pre_nms, "testing": limits.pre_nms}
     rpn._post_nms_top_n = {"training": limits.proposals, "testing": limits.proposals}
@@ -236,12 +242,14 @@ def set_limits(model: MaskRCNN, limits: Limits, *, score: float, nms_iou: float)
 
 
 @torch.inference_mode()
-def forward_batch(model: MaskRCNN, images: Tensor, lap: Lap = no_lap) -> list[dict[str, Tensor]]:
+def forward_batch(
+    model: GeneralizedRCNN, images: Tensor, lap: Lap = no_lap
+) -> list[dict[str, Tensor]]:
     """Run the network on a batch of equally large tiles.
 
     Parameters
     ----------
-    model : MaskRCNN
+    model : GeneralizedRCNN
         In evaluation mode; made ready by :func:`cellseg.network.counting.make_ready` or as built.
     images : Tensor
         (N, 3, H, W), float32, 0 … 1, H and W multiples of 32.

@@ -60,10 +60,15 @@ SOFT_SHARE = 0.5
 class CellRoIHeads(RoIHeads):  # type: ignore[misc]
     """Box and mask heads with class-agnostic suppression and a bounded mask branch.
 
-    Attributes
+    Parameters
     ----------
+    parts
+        As torchvision's heads take them.
     mask_samples : int
         Positive boxes per batch that train the mask branch; the rest train the boxes only.
+
+    Attributes
+    ----------
     fine_from_px : float
         Boxes with a side of so many pixels get the second look when counting.
     bins_first : bool
@@ -75,38 +80,18 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
     """
 
     lap: Lap = staticmethod(no_lap)
-    mask_samples: int = 64
     fine_from_px: float = 48.0
-    fine_roi_pool: MultiScaleRoIAlign
     bins_first: bool = False
     soft_targets: SoftTargets | None = None
     type_head: TypeHead | None
     wants_types: bool = True
 
-    @classmethod
-    def from_torchvision(cls, heads: RoIHeads, *, mask_samples: int) -> CellRoIHeads:
-        """Take over the modules and settings of torchvision's heads."""
-        new = cls(
-            heads.box_roi_pool,
-            heads.box_head,
-            heads.box_predictor,
-            heads.proposal_matcher.high_threshold,
-            heads.proposal_matcher.low_threshold,
-            heads.fg_bg_sampler.batch_size_per_image,
-            heads.fg_bg_sampler.positive_fraction,
-            None,
-            heads.score_thresh,
-            heads.nms_thresh,
-            heads.detections_per_img,
-            heads.mask_roi_pool,
-            heads.mask_head,
-            heads.mask_predictor,
-        )
-        new.mask_samples, new.type_head = mask_samples, None
-        pool = heads.mask_roi_pool
+    def __init__(self, *parts: object, mask_samples: int) -> None:
+        super().__init__(*parts)
+        self.mask_samples, self.type_head = mask_samples, None
+        pool = self.mask_roi_pool
         size = tuple(2 * side for side in pool.output_size)
-        new.fine_roi_pool = MultiScaleRoIAlign(pool.featmap_names, size, pool.sampling_ratio)
-        return new
+        self.fine_roi_pool = MultiScaleRoIAlign(pool.featmap_names, size, pool.sampling_ratio)
 
     def put_bins_first(self) -> None:
         """Let the box head take samples as RoIAlign on a CPU leaves them: without a copy."""

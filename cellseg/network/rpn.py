@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
+from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_prediction_layers
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 
 MOSTLY = 0.5
 """A box of which such a share is ignored counts neither as an object nor as background."""
@@ -30,59 +33,33 @@ def ignored_share(boxes: Tensor, target: dict[str, Tensor]) -> Tensor:
     return covered / ((x2 - x1) * (y2 - y1)).clamp_min(1)
 
 
+class ExactAnchors(AnchorGenerator):  # type: ignore[misc]
+    """Anchors in float32: in bfloat16 two that differ by less than 4 px around 1,000 are one."""
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """Anchors (A, 4) of each image; only the shapes of the maps are looked at."""
+        one = feature_maps[0].new_zeros(1, dtype=torch.float32)
+        shapes = [one.expand(level.shape) for level in feature_maps]
+        return cast("list[Tensor]", super().forward(image_list, shapes))
+
+
+class ExactHead(RPNHead):  # type: ignore[misc]
+    """Objectness and box shifts in float32."""
+
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Of each level, (N, A, H, W) and (N, 4 A, H, W)."""
+        scores, shifts = super().forward(x)
+        return [score.float() for score in scores], [shift.float() for shift in shifts]
+
+
 class CellRPN(RegionProposalNetwork):  # type: ignore[misc]
-    """Region proposal network.
+    """Region proposal network that learns nothing from ignored regions."""
 
-    torchvision makes anchors in the features' precision: in bfloat16 two of them that differ by
-    less than 4 px around 1,000 are one.
-    """
-
-    @classmethod
-    def from_torchvision(cls, rpn: RegionProposalNetwork) -> CellRPN:
-        """Take over the modules and settings of torchvision's."""
-        return cls(
-            rpn.anchor_generator,
-            rpn.head,
-            rpn.proposal_matcher.high_threshold,
-            rpn.proposal_matcher.low_threshold,
-            rpn.fg_bg_sampler.batch_size_per_image,
-            rpn.fg_bg_sampler.positive_fraction,
-            rpn._pre_nms_top_n,
-            rpn._post_nms_top_n,
-            rpn.nms_thresh,
-            rpn.score_thresh,
-        )
-
-    def forward(
-        self,
-        images: ImageList,
-        features: dict[str, Tensor],
-        targets: list[dict[str, Tensor]] | None = None,
-    ) -> tuple[list[Tensor], dict[str, Tensor]]:
-        """Proposals (P, 4) an image, and the losses while training.
-
-        As torchvision's, but for the precision.
-        """
-        levels = list(features.values())
-        scores, deltas = self.head(levels)
-        scores = [score.float() for score in scores]
-        deltas = [delta.float() for delta in deltas]
-        # Only the shapes are looked at.
-        shapes = [
-            scores[0].new_zeros(1).expand(len(level), 1, *level.shape[-2:]) for level in levels
-        ]
-        anchors = self.anchor_generator(images, shapes)
-        counts = [score[0].numel() for score in scores]
-        objectness, regression = concat_box_prediction_layers(scores, deltas)
-        boxes = self.box_coder.decode(regression.detach(), anchors).view(len(anchors), -1, 4)
-        proposals, _ = self.filter_proposals(boxes, objectness, images.image_sizes, counts)
-        if not self.training:
-            return proposals, {}
-        if targets is None:
-            raise ValueError("training needs targets")
-        labels, matched = self.assign_targets_to_anchors(anchors, targets)
+    def assign_targets_to_anchors(
+        self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Labels (1 object, 0 background, -1 neither) and matched boxes of each image's anchors."""
+        labels, matched = super().assign_targets_to_anchors(anchors, targets)
         for label, places, target in zip(labels, anchors, targets, strict=True):
             label[(label == 0) & (ignored_share(places, target) >= MOSTLY)] = -1
-        goal = self.box_coder.encode(matched, anchors)
-        loss_score, loss_box = self.compute_loss(objectness, regression, labels, goal)
-        return proposals, {"loss_objectness": loss_score, "loss_rpn_box_reg": loss_box}
+        return labels, matched

@@ -22,16 +22,17 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torchvision.models.detection import MaskRCNN, MaskRCNN_ResNet50_FPN_Weights
-from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from cellseg.errors import WeightsError, line_of, writing
 from cellseg.network.backbones import BACKBONES
 from cellseg.network.maskrcnn import TYPE_KEYS, Architecture, build_maskrcnn
+from cellseg.network.rpn import ExactAnchors
 from cellseg.text import visible
 
 FORMAT = 2
-"""1: always a ResNet-50 under a pyramid of 256 channels. 2: as its card says."""
+"""Of the file; a later cellseg counts up where an earlier one could not read it."""
 
 METADATA_KEY = "cellseg"
 SCALE = ".scale"
@@ -156,7 +157,7 @@ def save_model(
             tensors[name], tensors[name + SCALE] = quantised(array)
         else:
             tensors[name] = array.clone()
-    network = _architecture(state_dict)
+    network = architecture_of(state_dict)
     card = card.model_copy(update={"backbone": network.backbone, "pyramid": network.pyramid})
     metadata = {METADATA_KEY: card.model_dump_json(exclude={"checksum"})}
     metadata[CONTENT_KEY] = _content(metadata[METADATA_KEY], tensors)
@@ -180,7 +181,7 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, st
 
 def load_model(
     path: str | Path = "default", device: torch.device | str = "cpu"
-) -> tuple[MaskRCNN, ModelCard]:
+) -> tuple[GeneralizedRCNN, ModelCard]:
     """Load a model for counting: frozen norm, evaluation mode, float32.
 
     Raises
@@ -189,10 +190,10 @@ def load_model(
         If the file is missing, damaged or no model of cellseg.
     """
     state, card = read_model(path)
-    return network_of(state, len(card.classes), _home(path)).to(device), card
+    return network_of(state, len(card.classes), str(path)).to(device), card
 
 
-def network_of(state: dict[str, Tensor], num_classes: int, origin: Path) -> MaskRCNN:
+def network_of(state: dict[str, Tensor], num_classes: int, origin: str) -> GeneralizedRCNN:
     """A network for counting around these arrays, which it does not change.
 
     Raises
@@ -202,10 +203,10 @@ def network_of(state: dict[str, Tensor], num_classes: int, origin: Path) -> Mask
     """
     # No time is lost on random numbers: the arrays given take their places.
     with torch.device("meta"):
-        model = build_maskrcnn(num_classes, frozen_norm=True, architecture=_architecture(state))
+        model = build_maskrcnn(num_classes, architecture=architecture_of(state))
     anchors = model.rpn.anchor_generator
-    model.rpn.anchor_generator = AnchorGenerator(anchors.sizes, anchors.aspect_ratios)
-    _fill(model, state, origin, assign=True)
+    model.rpn.anchor_generator = ExactAnchors(anchors.sizes, anchors.aspect_ratios)
+    fill(model, state, origin, assign=True)
     return model.eval()
 
 
@@ -236,7 +237,7 @@ def read_model(path: str | Path) -> tuple[dict[str, Tensor], ModelCard]:
         ) from error
     card = _card(file, metadata).model_copy(update={"checksum": checksum})
     types = len(card.types)
-    if types != _architecture(stored).types or (types and len(card.classes) > 1):
+    if types != architecture_of(stored).types or (types and len(card.classes) > 1):
         raise WeightsError(f"{file}: its cell types are not those of its card")
     if metadata.get(CONTENT_KEY) not in (None, _content(metadata[METADATA_KEY], stored)):
         raise WeightsError(f"{file}: the model is damaged (its checksum differs)")
@@ -284,8 +285,8 @@ def _steps(rows: Tensor, scale: Tensor) -> Tensor:
     return (rows / scale[:, None]).round_().clamp_(-127, 127)
 
 
-def load_coco(model: MaskRCNN) -> None:
-    """Fill a network with torchvision's COCO weights; heads that depend on classes stay.
+def read_coco() -> dict[str, Tensor]:
+    """Torchvision's COCO weights, without the heads that depend on classes.
 
     The file is taken from torch hub's cache, or fetched there where there is a network.
 
@@ -306,12 +307,9 @@ def load_coco(model: MaskRCNN) -> None:
         )
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        state = {k: v for k, v in state.items() if not k.startswith(HEAD_KEYS)}
-        state = _refold(state, COCO_NORM_EPS)
+        return _refold(start_of(state, (), ("any",)), COCO_NORM_EPS)
     except (pickle.UnpicklingError, RuntimeError, AttributeError, EOFError, ValueError) as error:
         raise WeightsError(f"{path}: cannot be read: {line_of(error)}") from error
-    own = {k: v for k, v in model.state_dict().items() if k.startswith(HEAD_KEYS)}
-    _fill(model, {**state, **own}, path)
 
 
 def coco_file() -> Path:
@@ -319,48 +317,21 @@ def coco_file() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(COCO_URL).path).name
 
 
-def load_start(model: MaskRCNN, path: str | Path, classes: tuple[str, ...]) -> ModelCard:
-    """Fill a network from another model; heads are kept where the classes are the same.
+def start_of(
+    state: dict[str, Tensor], known: tuple[str, ...], classes: tuple[str, ...]
+) -> dict[str, Tensor]:
+    """The arrays of a model that a training of ``classes`` can start from.
 
-    Cell types go: they were learned on features that training is about to change.
-
-    Raises
-    ------
-    WeightsError
+    Heads are kept where the ``known`` classes are the same. Cell types go: they were learned on
+    features that training is about to change.
     """
-    state, card = read_model(path)
-    state = {k: v for k, v in state.items() if not k.startswith(TYPE_KEYS)}
-    if card.classes != classes:
-        state = {k: v for k, v in state.items() if not k.startswith(HEAD_KEYS)}
-        own = model.state_dict()
-        state |= {k: v for k, v in own.items() if k.startswith(HEAD_KEYS)}
-    _fill(model, state, _home(path))
-    return card
+    gone = (TYPE_KEYS,) if known == classes else (TYPE_KEYS, *HEAD_KEYS)
+    return {name: value for name, value in state.items() if not name.startswith(gone)}
 
 
-def architecture_in(path: str | Path, *, part: str = "") -> Architecture:
-    """Of the network in a model file, or in a ``part/`` of a checkpoint.
-
-    Raises
-    ------
-    WeightsError
-        If the file is missing or damaged.
-    """
-    file = _home(path)
-    try:
-        with safe_open(file, framework="pt") as opened:
-            shapes = {
-                key.removeprefix(part): opened.get_slice(key).get_shape()
-                for key in opened.keys()  # noqa: SIM118
-                if key.startswith(part)
-            }
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{file}: no model that can be read: {line_of(error)}") from error
-    return Architecture.of(shapes)
-
-
-def _architecture(state: Mapping[str, Tensor]) -> Architecture:
-    return Architecture.of({key: value.shape for key, value in state.items()})
+def architecture_of(state: Mapping[str, Tensor]) -> Architecture:
+    """The network whose arrays these are."""
+    return Architecture.of({name: value.shape for name, value in state.items()})
 
 
 def _coco_hash() -> str:
@@ -374,7 +345,8 @@ def _fetch(path: Path) -> None:
     except (OSError, RuntimeError) as error:
         raise WeightsError(
             f"torchvision's COCO weights could not be fetched ({line_of(error)}); download "
-            f"{COCO_URL} elsewhere and put it at {path}, or start from --init default or none"
+            f"{COCO_URL} elsewhere and put it at {path}, or start from another model",
+            hint="init",
         ) from error
 
 
@@ -431,20 +403,34 @@ def _dequantised(file: Path, stored: dict[str, Tensor]) -> dict[str, Tensor]:
     return state
 
 
-def _fill(model: MaskRCNN, state: dict[str, Tensor], file: Path, *, assign: bool = False) -> None:
-    """Load arrays after a look at names and shapes, so that the error is one line."""
-    wanted = {
-        k: v.shape for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")
+def fill(
+    model: GeneralizedRCNN, state: dict[str, Tensor], origin: str, *, assign: bool = False
+) -> None:
+    """Load arrays after a look at names and shapes, so that the error is one line.
+
+    Parameters
+    ----------
+    origin : str
+        Named in the error.
+    assign : bool
+        The arrays themselves become the network's; otherwise they are copied.
+
+    Raises
+    ------
+    WeightsError
+    """
+    wanted, given = (
+        {k: v.shape for k, v in arrays.items() if not k.endswith("num_batches_tracked")}
+        for arrays in (model.state_dict(), state)
+    )
+    faults = {
+        "missing": sorted(wanted.keys() - given.keys()),
+        "unknown": sorted(given.keys() - wanted.keys()),
+        "misshapen": sorted(k for k in wanted.keys() & given.keys() if wanted[k] != given[k]),
     }
-    given = {k: v.shape for k, v in state.items() if not k.endswith("num_batches_tracked")}
-    missing = sorted(wanted.keys() - given.keys())
-    foreign = sorted(given.keys() - wanted.keys())
-    wrong = sorted(k for k in wanted.keys() & given.keys() if wanted[k] != given[k])
-    if missing or foreign or wrong:
-        parts = [
-            f"{len(keys)} arrays {what} (such as {keys[0]})"
-            for keys, what in ((missing, "missing"), (foreign, "unknown"), (wrong, "misshapen"))
-            if keys
-        ]
-        raise WeightsError(f"{file}: made for another network: {', '.join(parts)}")
+    said = [
+        f"{len(keys)} arrays {what} (such as {keys[0]})" for what, keys in faults.items() if keys
+    ]
+    if said:
+        raise WeightsError(f"{origin}: made for another network: {', '.join(said)}")
     model.load_state_dict(state, strict=False, assign=assign)

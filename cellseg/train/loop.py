@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
-from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.errors import CellsegError, WeightsError, line_of
@@ -158,7 +158,7 @@ def rate_at(progress: float, warmup_share: float) -> float:
 class Trainer:
     """Holds what changes during training and knows how to save it."""
 
-    def __init__(self, model: MaskRCNN, schedule: Schedule, folder: Path) -> None:
+    def __init__(self, model: GeneralizedRCNN, schedule: Schedule, folder: Path) -> None:
         self.model, self.schedule, self.folder = model, schedule, folder
         self.device = next(model.parameters()).device
         # Channels last, but for float32 on a CPU: its backward pass takes a fifth longer with that.
@@ -295,30 +295,28 @@ class Trainer:
         }
         checkpoint.write(self.folder / checkpoint.CHECKPOINT, parts, self.state)
 
-    def load(self) -> None:
-        """Go on from ``checkpoint.safetensors``.
+    def load(self, parts: checkpoint.Parts, state: TrainState) -> None:
+        """Go on from a checkpoint, whose ``model`` the network holds already.
 
         Raises
         ------
         WeightsError
-            If it is damaged or belongs to another network.
+            If it belongs to another network.
         """
-        path = self.folder / checkpoint.CHECKPOINT
-        parts, self.state = checkpoint.read(path)
-        state: dict[int, dict[str, Tensor]] = {}
+        self.state = state
+        entries: dict[int, dict[str, Tensor]] = {}
         try:
-            self.model.load_state_dict(parts["model"])
             self.dense.load_state_dict(parts["dense"])
             for key, value in parts["average"].items():
                 self.average[key].copy_(value)
             for key, value in parts.get("optimizer", {}).items():
                 index, name = key.split("/")
-                state.setdefault(int(index), {})[name] = value
+                entries.setdefault(int(index), {})[name] = value
             groups = self.optimizer.state_dict()["param_groups"]
-            self.optimizer.load_state_dict({"state": state, "param_groups": groups})
+            self.optimizer.load_state_dict({"state": entries, "param_groups": groups})
         except (KeyError, RuntimeError, ValueError) as error:
             raise WeightsError(
-                f"{path}: a checkpoint of another network: {line_of(error)}"
+                f"{self.folder}: holds a checkpoint of another network: {line_of(error)}"
             ) from error
 
     def run(self, stream: CropStream) -> Iterator[dict[str, float]]:

@@ -210,7 +210,8 @@ def _chosen(boxes: Tensor, rng: np.random.Generator) -> Tensor:
     if rng.random() < 0.35:
         middles = (boxes[:, :2] + boxes[:, 2:]) / 2
         distance = (middles - middles[int(rng.integers(len(boxes)))]).norm(dim=1)
-        return distance < float(rng.uniform(20, 90))
+        near: Tensor = distance < float(rng.uniform(20, 90))
+        return near
     return torch.from_numpy(rng.random(len(boxes)) < rng.uniform(0.1, 0.6))
 
 

@@ -19,7 +19,7 @@ from types import FrameType
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from cellseg import __version__
 from cellseg.annotations.compare import FEWEST_IMAGES
@@ -27,15 +27,17 @@ from cellseg.errors import Notice, OutputError, SettingsError, writing
 from cellseg.network.backbones import load_imagenet
 from cellseg.network.counting import best_precision
 from cellseg.network.detect import pick_device
-from cellseg.network.maskrcnn import SMALL, Architecture, build_maskrcnn
+from cellseg.network.maskrcnn import SMALL, build_maskrcnn
 from cellseg.network.weights import (
+    HEAD_KEYS,
     ModelCard,
-    architecture_in,
+    architecture_of,
     coco_file,
-    load_coco,
-    load_start,
+    fill,
+    read_coco,
     read_model,
     save_model,
+    start_of,
 )
 from cellseg.train import checkpoint
 from cellseg.train.augment import DIAMETERS_PX
@@ -106,13 +108,16 @@ def _train(request: TrainRequest, device: torch.device, tell: Report) -> Trained
         )
     if known["data"] != run["data"]:
         tell(Notice("the data have changed since this training began"))
-    # A resumed network gets its arrays from the checkpoint; what it started from is on record.
-    model = _network(request, data.classes, device, resumed=state is not None, tell=tell)
-    teacher = _knows(request.init, data.classes) if state is None else bool(known["teacher"])
+    if state is None:
+        arrays, teacher = _start(request.init, data.classes, tell)
+    else:  # what it started from is on record
+        parts = checkpoint.read(request.output / checkpoint.CHECKPOINT)[0]
+        arrays, teacher = parts["model"], bool(known["teacher"])
+    model = _network(arrays, request, len(data.classes)).to(device)
     trainer = Trainer(model, _schedule(request, device, teacher=teacher), request.output)
     if state is not None:
-        trainer.load()
-        tell(Notice(f"going on from step {trainer.state.step} in {request.output}"))
+        trainer.load(parts, state)
+        tell(Notice(f"going on from step {state.step} in {request.output}"))
     trainer.state.run = {**run, "teacher": teacher}
     _loop(request, data, trainer, tell)
     return _export(request, data, trainer, device, tell)
@@ -143,43 +148,32 @@ def _found(request: TrainRequest) -> checkpoint.TrainState | None:
     return None
 
 
-def _knows(init: str, classes: tuple[str, ...]) -> bool:
-    """Whether the start is a model of the same classes: it can teach from the first step."""
-    return init not in (*FRESH, "coco") and read_model(init)[1].classes == classes
-
-
-def _network(
-    request: TrainRequest,
-    classes: tuple[str, ...],
-    device: torch.device,
-    *,
-    resumed: bool,
-    tell: Report,
-) -> MaskRCNN:
-    """The network to train; a resumed one gets its arrays from the checkpoint later."""
-    init, fresh = request.init, request.init in FRESH
-    if resumed:
-        architecture = architecture_in(request.output / checkpoint.CHECKPOINT, part="model/")
-    elif fresh:
-        architecture = SMALL
-    else:
-        known = Architecture() if init == "coco" else architecture_in(init)
-        architecture = replace(known, types=0)
-    model = build_maskrcnn(
-        len(classes), frozen_norm=not fresh, architecture=architecture, training=request.limits
-    )
-    if resumed or init == "none":
-        pass
-    elif init == "coco":
+def _start(init: str, classes: tuple[str, ...], tell: Report) -> tuple[dict[str, Tensor], bool]:
+    """The arrays to start from, and whether they are of this task and can teach at once."""
+    if init in FRESH:
+        return {}, False
+    if init == "coco":
         if not coco_file().is_file():
             tell(Notice(f"fetching torchvision's COCO weights (170 MB) to {coco_file()}"))
-        load_coco(model)
-    elif init == "imagenet":
+        return read_coco(), False
+    state, card = read_model(init)
+    return start_of(state, card.classes, classes), card.classes == classes
+
+
+def _network(arrays: dict[str, Tensor], request: TrainRequest, classes: int) -> GeneralizedRCNN:
+    """The network to train, filled with arrays where there are some."""
+    model = build_maskrcnn(
+        classes,
+        frozen_norm=request.init not in FRESH,
+        architecture=architecture_of(arrays) if arrays else SMALL,
+        training=request.limits,
+    )
+    if arrays:
+        own = {k: v for k, v in model.state_dict().items() if k.startswith(HEAD_KEYS)}
+        fill(model, own | arrays, request.init)
+    elif request.init == "imagenet":
         load_imagenet(model.backbone.body)
-    else:
-        load_start(model, init, classes)
-    moved: MaskRCNN = model.to(device)
-    return moved
+    return model
 
 
 def _schedule(request: TrainRequest, device: torch.device, *, teacher: bool) -> Schedule:

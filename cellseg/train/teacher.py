@@ -14,7 +14,7 @@ from copy import deepcopy
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from cellseg.train.crops import Crop, turned
 
@@ -28,7 +28,7 @@ class Teacher:
         Its arrays, to be changed in place.
     """
 
-    def __init__(self, model: MaskRCNN) -> None:
+    def __init__(self, model: GeneralizedRCNN) -> None:
         self.model = deepcopy(model).eval().requires_grad_(False)
         self.average: dict[str, Tensor] = self.model.state_dict()
         self.features: dict[str, Tensor] = {}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -68,7 +67,7 @@ def validate(
 ) -> Validation:
     """Scores of weights on held-back images."""
     state = {k: v for k, v in average.items() if not k.endswith("num_batches_tracked")}
-    model = network_of(state, len(classes), Path("training")).to(device)
+    model = network_of(state, len(classes), "training").to(device)
     # Weights are compared here; the second look costs as much as all else.
     model.roi_heads.fine_from_px = float("inf")
     detector = MaskRCNNDetector(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 import numpy as np
@@ -17,7 +16,7 @@ from cellseg.errors import WeightsError
 from cellseg.network import backbones
 from cellseg.network.backbones import BACKBONES, load_imagenet, with_pyramid
 from cellseg.network.maskrcnn import SMALL, Architecture, TrainingLimits, build_maskrcnn
-from cellseg.network.weights import ModelCard, architecture_in, load_model, read_model, save_model
+from cellseg.network.weights import ModelCard, architecture_of, load_model, read_model, save_model
 
 CARD = ModelCard(name="test", classes=("nucleus",))
 
@@ -37,20 +36,11 @@ def test_a_file_says_which_network_it_is(name, tmp_path):
     model = build_maskrcnn(1, architecture=chosen)
     path = tmp_path / "model.safetensors"
     save_model(path, model.state_dict(), CARD, quantise=False)
-    assert architecture_in(path) == chosen
+    assert architecture_of(read_model(path)[0]) == chosen
     loaded, card = load_model(path)
     assert (card.backbone, card.pyramid, card.format) == (name, 32, 2)
     for key, value in loaded.state_dict().items():
         assert torch.equal(value, model.state_dict()[key]), key
-
-
-def test_a_card_of_the_first_format_is_a_resnet(tmp_path):
-    """Cards knew no backbones before there were two."""
-    old = CARD.model_dump(exclude={"backbone", "pyramid", "checksum"}) | {"format": 1}
-    path = tmp_path / "old.safetensors"
-    state = build_maskrcnn(1).state_dict()
-    save_file(state, path, {"cellseg": json.dumps(old)})
-    assert load_model(path)[1].backbone == "resnet50"
 
 
 def test_an_unknown_backbone_is_one_line(tmp_path):

@@ -23,7 +23,7 @@ from cellseg.network.maskrcnn import (
 )
 from cellseg.network.paste import paste_all
 from cellseg.network.pooling import roi_align as sampled
-from cellseg.network.weights import ModelCard, architecture_in, load_model, save_model
+from cellseg.network.weights import ModelCard, architecture_of, load_model, read_model, save_model
 
 INFO = DetectorInfo(name="random", checksum="", classes=("cell",), object="cell")
 
@@ -169,7 +169,7 @@ def test_a_slim_box_head_is_saved_and_loaded(tmp_path):
     model = network(box_rank=24)
     path = tmp_path / "slim.safetensors"
     save_model(path, model.state_dict(), ModelCard(name="slim", classes=("cell",)), quantise=False)
-    assert architecture_in(path) == Architecture(mask=16, box_rank=24)
+    assert architecture_of(read_model(path)[0]) == Architecture(mask=16, box_rank=24)
     loaded, _ = load_model(path)
     assert loaded.roi_heads.box_head.fc6[0].weight.shape == (24, 12544)
     theirs = loaded.state_dict()

@@ -195,7 +195,7 @@ def test_a_fine_mask_takes_the_place_of_its_own_box():
 
 def test_mask_samples_bound_the_training(request):
     limits = TrainingLimits(proposals=60, box_samples=32, mask_samples=4)
-    model = build_maskrcnn(1, sampling_ratio=1, training=limits).train()
+    model = build_maskrcnn(1, training=limits).train()
     seen = spied(model.roi_heads, request)
     with torch.no_grad():
         losses = model([torch.rand(3, 96, 96)] * 2, [targets(12), targets(12)])

@@ -16,7 +16,7 @@ from cellseg.network.detect import load_detector
 from cellseg.network.detector import DetectorInfo
 from cellseg.network.maskrcnn import SMALL, TYPE_KEYS, build_maskrcnn
 from cellseg.network.types import TypeHead
-from cellseg.network.weights import ModelCard, load_start, read_model, save_model
+from cellseg.network.weights import ModelCard, architecture_of, read_model, save_model, start_of
 from cellseg.protocol import load_protocol
 from cellseg.slide import open_slide
 
@@ -91,9 +91,11 @@ def test_a_card_of_other_types_is_refused(typed, tmp_path):
 
 
 def test_training_starts_without_types(typed):
-    model = build_maskrcnn(1, architecture=SMALL)
-    load_start(model, typed, ("nucleus",))
-    assert not any(key.startswith(TYPE_KEYS) for key in model.state_dict())
+    state, card = read_model(typed)
+    assert any(key.startswith(TYPE_KEYS) for key in state)
+    start = start_of(state, card.classes, ("nucleus",))
+    assert not any(key.startswith(TYPE_KEYS) for key in start)
+    assert architecture_of(start) == SMALL
 
 
 def test_the_card_in_a_folder_is_that_of_the_file(tmp_path):
