@@ -3,8 +3,9 @@
     python benchmarks/accuracy.py DATA.json... [--model M] [--protocol P]
 
 Every image goes through the whole of a count, as in ``cellseg evaluate``. Tables are Markdown, for
-the model card. The last one gives for each protocol the score that counts right
-(:func:`cellseg.annotations.compare.best_threshold`).
+the model card. One gives for each protocol the score that counts right
+(:func:`cellseg.annotations.compare.best_threshold`); the last one counts each set and each organ
+at the score that the images of all others ask for.
 """
 
 from __future__ import annotations
@@ -82,9 +83,7 @@ def thresholds(evaluation: Evaluation) -> None:
         ]
         if not images:
             continue
-        truth = np.array([len(image.truth) for image in images], np.int64)
-        counts = np.array([[int(image.at(score).sum()) for image in images] for score in SCORES])
-        score = SCORES[best_threshold(counts, truth)]
+        score = best_score(images)
         there = scores_of([replace(image, score=score) for image in images], 1)
         best = max((point.f1, point.score) for point in curve(images))
         click.echo(
@@ -92,6 +91,49 @@ def thresholds(evaluation: Evaluation) -> None:
             f"{there.count.bias:+.1%} | {there.count.mean_relative:.1%} | "
             f"{best[0]:.3f} at {best[1]:g} |"
         )
+
+
+def best_score(images: Sequence[Judged]) -> float:
+    """The score that counts images right."""
+    truth = np.array([len(image.truth) for image in images], np.int64)
+    counts = np.array([[int(image.at(score).sum()) for image in images] for score in SCORES])
+    return SCORES[best_threshold(counts, truth)]
+
+
+def left_out(evaluation: Evaluation, parts: Sequence[str]) -> None:
+    """Each part (a set, an organ) at the scores that the other parts ask for, and all together.
+
+    Where no other part has a protocol's images, the protocol's own score is kept.
+    """
+    heads = ("left out", "scores", "nuclei", "bias", "error per image", "F1")
+    click.echo("\n| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
+    used = [protocol.name for protocol in evaluation.protocols]
+    everything: list[Judged] = []
+    for part in dict.fromkeys(parts):
+        own = [index for index, other in enumerate(parts) if other == part]
+        scores, images = {}, []
+        for name in sorted({used[index] for index in own}):
+            mine = [evaluation.images[index] for index in own if used[index] == name]
+            others = [
+                image
+                for image, other, protocol in zip(evaluation.images, parts, used, strict=True)
+                if other != part and protocol == name and len(image.truth)
+            ]
+            scores[name] = best_score(others) if others else mine[0].score
+            images += [replace(image, score=scores[name]) for image in mine]
+        everything += images
+        said = ", ".join(f"{name} {score:g}" for name, score in scores.items())
+        click.echo(left_out_row(part, said, images))
+    click.echo(left_out_row("all", "", everything))
+
+
+def left_out_row(name: str, scores: str, images: Sequence[Judged]) -> str:
+    """A line of the last table."""
+    s = scores_of(images, 1)
+    return (
+        f"| {name} | {scores} | {s.objects:,} | {s.count.bias:+.1%} | {s.count.mean_relative:.1%} "
+        f"| {s.f1[0.5]:.3f} |"
+    )
 
 
 @click.command()
@@ -116,6 +158,11 @@ def main(data: tuple[Path, ...], model: str, protocol: str | None) -> None:
         table(by_organ)
     sizes(images)
     thresholds(evaluation)
+    sets = [image.group.rpartition("/")[0] for image in images]
+    left_out(evaluation, sets)
+    left_out(
+        evaluation, [names.get(image.name, part) for image, part in zip(images, sets, strict=True)]
+    )
 
 
 if __name__ == "__main__":

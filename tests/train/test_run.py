@@ -221,7 +221,7 @@ def test_scale_of_the_network(tmp_path):
     # Known and different pixel sizes meet at their median.
     images = [data.train[0].changed(mpp=value) for value in (0.25, 0.5, 0.5)]
     assert network_mpp(images) == pytest.approx(0.5)
-    assert network_mpp([*images, data.train[0].changed(mpp=None)]) is not None
+    assert network_mpp([*images, data.train[0].changed(mpp=None)]) is None
     # Without any pixel size, images are taken as they are.
     plain = prepare(small(project(tmp_path / "b"), tmp_path / "out"), lambda e: None)
     assert plain.mpp is None
