@@ -20,8 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-import cellseg.counting.dask.connect as connect
-import cellseg.counting.dask.engine as engine
+from cellseg.counting import dask
 from cellseg.counting.request import CountRequest
 from cellseg.run import CountResult, TileDone, run
 
@@ -43,13 +42,13 @@ def counted(request: CountRequest) -> tuple[CountResult, float]:
 def watched() -> list[int]:
     """Bytes of instances that come back, a number a tile."""
     sizes: list[int] = []
-    original = engine.unpack
+    original = dask.unpacked_tile
 
-    def unpack(packed, tile):
-        sizes.append(len(packed[2]))
-        return original(packed, tile)
+    def unpacked_tile(packed):
+        sizes.append(len(packed[1]))
+        return original(packed)
 
-    engine.unpack = unpack
+    dask.unpacked_tile = unpacked_tile
     return sizes
 
 
@@ -74,24 +73,24 @@ def main() -> None:
         )
         local, local_seconds = counted(base)
         report("this process", local, local_seconds, local_seconds)
-        table = (local.cells.folder / "cells.csv").read_bytes()
+        table = (local.folder / "cells.csv").read_bytes()
         for workers in options.workers:
-            connect._cpu_workers = lambda count=workers: count
+            dask.cpu_workers = lambda count=workers: count
             request = replace(base, engine="dask", output=home / f"dask{workers}")
             result, seconds = counted(request)
             report(f"{workers} workers", result, seconds, local_seconds)
-            same = (result.cells.folder / "cells.csv").read_bytes() == table
+            same = (result.folder / "cells.csv").read_bytes() == table
             print(f"    table the same byte for byte: {same}")
-        settings = json.loads((local.cells.folder / "run.json").read_text())["settings"]
+        settings = json.loads((local.folder / "run.json").read_text())["settings"]
         pixels = (settings["tile_px"] + 2 * settings["halo_px"]) ** 2 * 3
         print(f"a tile's instances: {np.mean(sizes):,.0f} bytes, its pixels: {pixels:,} bytes")
 
 
 def report(name: str, result: CountResult, seconds: float, reference: float) -> None:
-    record = json.loads((result.cells.folder / "run.json").read_text())["seconds"]
+    record = json.loads((result.folder / "run.json").read_text())["seconds"]
     own = record["merge"] + record["measure"] + record["write"]
     print(
-        f"{name:<14} {len(result.cells):>6,} cells  {seconds:7.1f} s  "
+        f"{name:<14} {result.summary.cells:>6,} cells  {seconds:7.1f} s  "
         f"{reference / seconds:5.2f} × this process; network {record['detect']:.1f} s, "
         f"merge, measure and write {own:.1f} s ({own / record['detect']:.1%} of the network)",
         flush=True,

@@ -32,7 +32,8 @@ from cellseg.storage import Location, RemotePath, fingerprint
 
 if TYPE_CHECKING:
     from cellseg.counting.record import Recording
-    from cellseg.counting.stages import SlideCount, TileMapper
+    from cellseg.counting.stages import SlideCount
+    from cellseg.counting.work import TileMapper
     from cellseg.network.detector import Detector
 
 __all__ = ["CountRequest", "CountResult", "Event", "change", "detector_key", "run", "save"]
@@ -379,13 +380,16 @@ def _mapper(request: CountRequest, detector: Detector | None) -> TileMapper:
                 "a scheduler is the address of a Dask cluster, and the engine is local",
                 hint="engine",
             )
-        from cellseg.counting.stages import Here
+        from cellseg.counting.work import LocalMapper
 
-        return Here(request.batch)
-    # Imported late: only a run on a cluster needs it.
-    from cellseg.counting.dask.engine import There
-
-    return There(request, detector)
+        return LocalMapper(request.batch)
+    try:
+        from cellseg.counting.dask import DaskMapper
+    except ImportError as error:
+        raise SettingsError(
+            f'a cluster needs a package that is not installed ({error}); pip install ".[cluster]"'
+        ) from error
+    return DaskMapper(request, detector)
 
 
 def detector_key(model: str | Path, device: str, precision: str = "auto") -> tuple[str, str, str]:

@@ -175,10 +175,6 @@ def count(
     """
     if len(images) == 1 and not as_json:
         refuse_missing(images[0])
-    if settings["engine"] == "dask" and settings["scheduler"] is not None and not as_json:
-        from cellseg.counting.dask.address import reached
-
-        reached(settings["scheduler"])
     # Here and not above: a mistyped path or address is said at once.
     from cellseg.annotations.geojson import read_regions
     from cellseg.cli._many import Failed, Outcome, count_all, finish, table_of

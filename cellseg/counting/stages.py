@@ -10,78 +10,24 @@ from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import shapely
 
 from cellseg.counting.dyes import fit_dyes
-from cellseg.counting.local import LocalEngine, Mapped
+from cellseg.counting.local import Mapped
 from cellseg.counting.measured import CellMeasurer, Earlier, MeasuredCells
 from cellseg.counting.merge import SeamMerger, Settled
 from cellseg.counting.plan import Plan, fit_normaliser, sample_boxes
 from cellseg.counting.tally import Tally
 from cellseg.counting.tiles import TileSource, find_tissue, overview_step
-from cellseg.counting.work import TileFound, TileRead, TileWork, tiles_together
+from cellseg.counting.work import LocalMapper, TileFound, TileMapper
 from cellseg.errors import RegionError
-from cellseg.geometry import Frame, Tile
+from cellseg.geometry import Frame
 from cellseg.instances import Instances
 from cellseg.network.detector import Detector
 from cellseg.network.timer import Timer
 from cellseg.network.tissue import TissueFinder, TissueMask
 from cellseg.slide import Slide
-
-
-class TileMapper(Protocol):
-    """Where tiles are read and detected: threads of this process, or a cluster.
-
-    Attributes
-    ----------
-    seconds : dict of str to float
-        Where the time went, by stage, once all tiles have come.
-    device : str
-        What the network ran on.
-    """
-
-    seconds: dict[str, float]
-    device: str
-
-    def map(
-        self, source: TileSource, detector: Detector, tiles: list[Tile]
-    ) -> Generator[Mapped[TileFound], None, None]:
-        """Each tile's result, in any order; closed before its end, it gives the rest up."""
-        ...
-
-
-class Here:
-    """Threads of this process.
-
-    Parameters
-    ----------
-    batch : int, optional
-        Tiles that go through the network together; None: as many as the device takes.
-    """
-
-    def __init__(self, batch: int | None = None) -> None:
-        self._batch = batch
-        self.seconds: dict[str, float] = {}
-        self.device = ""
-
-    def map(
-        self, source: TileSource, detector: Detector, tiles: list[Tile]
-    ) -> Generator[Mapped[TileFound], None, None]:
-        """See :class:`TileMapper`."""
-        self.device = detector.info.device
-        work = TileWork(source, detector)
-        detector.take_seconds()  # what an interrupted run of another slide left
-        engine: LocalEngine[TileRead, TileFound] = LocalEngine(
-            batch=tiles_together(source, detector, self._batch),
-            readers=1 + detector.threads,
-            networks=detector.threads,
-            expected=(RegionError,),
-        )
-        with closing(engine.map(tiles, work.read, work.detect)) as results:
-            yield from results
-        self.seconds = engine.seconds | work.timer.seconds | detector.take_seconds()
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +62,7 @@ class SlideCount:
     Parameters
     ----------
     mapper : TileMapper, optional
-        Where tiles are read and detected; None: here.
+        Where tiles are read and detected; None: in this process.
     strict : bool
         A tile that does not decode is an error.
 
@@ -147,7 +93,7 @@ class SlideCount:
         self.detector = detector.for_run(
             score=protocol.score, nms_iou=protocol.nms_iou, types=protocol.cell_types
         )
-        self.mapper, self._strict = mapper or Here(), strict
+        self.mapper, self._strict = mapper or LocalMapper(), strict
         self._timer = Timer()
         self.tissue, everywhere = self._find_tissue()
         self.source = self._source(everywhere)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cellseg.counting.local import LocalEngine, Mapped
 from cellseg.counting.tiles import Lost, TilePixels, TileSource
+from cellseg.errors import RegionError
 from cellseg.geometry import Tile
 from cellseg.instances import Instances
 from cellseg.network.detector import Detector
@@ -116,3 +121,56 @@ class TileWork:
             )
             for read, found in zip(batch, detections, strict=True)
         ]
+
+
+class TileMapper(Protocol):
+    """Where tiles are read and detected: threads of this process, or a cluster.
+
+    Attributes
+    ----------
+    seconds : dict of str to float
+        Where the time went, by stage, once all tiles have come.
+    device : str
+        What the network ran on.
+    """
+
+    seconds: dict[str, float]
+    device: str
+
+    def map(
+        self, source: TileSource, detector: Detector, tiles: list[Tile]
+    ) -> Generator[Mapped[TileFound], None, None]:
+        """Each tile's result, in any order; closed before its end, it gives the rest up."""
+        ...
+
+
+class LocalMapper:
+    """Tiles in threads of this process.
+
+    Parameters
+    ----------
+    batch : int, optional
+        Tiles that go through the network together; None: as many as the device takes.
+    """
+
+    def __init__(self, batch: int | None = None) -> None:
+        self._batch = batch
+        self.seconds: dict[str, float] = {}
+        self.device = ""
+
+    def map(
+        self, source: TileSource, detector: Detector, tiles: list[Tile]
+    ) -> Generator[Mapped[TileFound], None, None]:
+        """See :class:`TileMapper`."""
+        self.device = detector.info.device
+        work = TileWork(source, detector)
+        detector.take_seconds()  # what an interrupted run of another slide left
+        engine: LocalEngine[TileRead, TileFound] = LocalEngine(
+            batch=tiles_together(source, detector, self._batch),
+            readers=1 + detector.threads,
+            networks=detector.threads,
+            expected=(RegionError,),
+        )
+        with closing(engine.map(tiles, work.read, work.detect)) as results:
+            yield from results
+        self.seconds = engine.seconds | work.timer.seconds | detector.take_seconds()

@@ -6,8 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 Lap = Callable[[str], None]
 
@@ -71,6 +73,8 @@ class Laps:
         if self._on_gpu and not self._wait:
             return
         if self._on_gpu:
+            import torch
+
             torch.cuda.synchronize(self._device)
         now = time.perf_counter()
         self._timer.add(name, now - self._last)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import http.server
 import json
 import logging
@@ -12,6 +13,7 @@ import socketserver
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -20,7 +22,6 @@ import pytest
 from finished import table_of
 from synthetic import write_disc_slide
 
-from cellseg.counting.dask.connect import connected
 from cellseg.counting.request import CountRequest
 from cellseg.errors import CellsegError, InputError, Notice, RegionError, SettingsError
 from cellseg.network.threshold import ThresholdDetector
@@ -30,6 +31,8 @@ from cellseg.run import CountResult, TileDone, detector_key, run
 
 distributed = pytest.importorskip("distributed")
 cloudpickle = pytest.importorskip("cloudpickle")
+
+from cellseg.counting import dask  # noqa: E402
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
 TILES = 3 * 4
@@ -42,20 +45,24 @@ def slide(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def clean_bench():
-    from cellseg.counting.dask.worker import BENCH
-
+def _forgotten():
     yield
-    BENCH.clear()
+    dask.forget()
+
+
+def cluster_of(workers, threads, **options):
+    """A cluster of the user's own, in this process unless said otherwise."""
+    return distributed.LocalCluster(
+        n_workers=workers, threads_per_worker=threads, dashboard_address="127.0.0.1:0",
+        protocol="tcp", host="127.0.0.1", silence_logs=logging.CRITICAL,
+        **{"processes": False, **options},
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def threads():
     """A scheduler and two workers of two threads, all in this process."""
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0",
-        protocol="tcp", host="127.0.0.1",
-    ) as cluster:  # fmt: skip
+    with cluster_of(2, 2) as cluster:
         yield cluster
 
 
@@ -136,7 +143,7 @@ def test_dask_alone_starts_workers_here_and_survives_their_death(
     slide, travelling, tmp_path, monkeypatch
 ):
     path, _ = slide
-    monkeypatch.setattr("cellseg.counting.dask.connect._cpu_workers", lambda: 2)
+    monkeypatch.setattr(dask, "cpu_workers", lambda: 2)
     serial, _ = counted(request_for(path, output=tmp_path / "serial"))
     flag = tmp_path / "killed"
     request = request_for(path, output=tmp_path / "dask", engine="dask", batch=1)
@@ -215,42 +222,34 @@ def test_a_damaged_tile_fails_alone_and_strict_makes_it_an_error(threads, tmp_pa
         counted(on(threads, path, output=tmp_path / "strict", strict=True))
 
 
-def test_no_more_is_under_way_than_the_window(slide, threads, tmp_path, monkeypatch):
-    from cellseg.counting.dask.engine import AHEAD, DaskEngine
+@pytest.fixture
+def batches(monkeypatch):
+    """The tiles of each task that was submitted so far."""
+    seen, submit = [], distributed.Client.submit
 
+    def watched(self, function, version, job, tiles, **options):
+        seen.append(len(tiles))
+        return submit(self, function, version, job, tiles, **options)
+
+    monkeypatch.setattr(distributed.Client, "submit", watched)
+    return seen
+
+
+def test_no_more_is_under_way_than_the_window(slide, threads, tmp_path, batches):
     path, _ = slide
-    seen = []
-    submitted = DaskEngine._submitted
-
-    def watched(self, client, sealed, batches, under_way):
-        for number, one in enumerate(submitted(self, client, sealed, batches, under_way), start=1):
-            seen.append(under_way + number)
-            yield one
-
-    monkeypatch.setattr(DaskEngine, "_submitted", watched)
-    counted(on(threads, path, output=tmp_path, batch=1))
-    assert max(seen) == AHEAD * 4 < TILES
+    events = run(on(threads, path, output=tmp_path, batch=1), detector=ThresholdDetector())
+    ahead = [len(batches) - event.done for event in events if isinstance(event, TileDone)]
+    assert ahead[0] == dask.AHEAD * 4 - 1 < TILES
+    assert max(ahead) <= dask.AHEAD * 4
+    assert ahead[-1] == 0
 
 
-def test_few_tiles_are_shared_by_all_workers(slide, threads, tmp_path, monkeypatch):
-    from cellseg.counting.dask.engine import DaskEngine
-
-    path, _ = slide
-    sizes = []
-    batches = DaskEngine._batches
-
-    def watched(self, client, tiles):
-        for batch in batches(self, client, tiles):
-            sizes.append(len(batch))
-            yield batch
-
-    monkeypatch.setattr(DaskEngine, "_batches", watched)
-    counted(on(threads, path, output=tmp_path, batch=100))
-    assert sizes == [2] * 6
+def test_few_tiles_are_shared_by_all_workers(slide, threads, tmp_path, batches):
+    counted(on(threads, slide[0], output=tmp_path, batch=100))
+    assert batches == [2] * 6
 
 
 def test_what_travels_is_small(slide):
-    from cellseg.counting.dask.recipe import pack
     from cellseg.counting.local import Mapped
     from cellseg.counting.work import TileFound
     from cellseg.geometry import TileGrid
@@ -261,13 +260,13 @@ def test_what_travels_is_small(slide):
     )
     assert len(found.instances) > 20
     tile = TileGrid(350, 450, 512, 0).at(0, 0)
-    packed = pickle.dumps(pack(Mapped(tile, TileFound(found.instances))))
+    packed = pickle.dumps(dask.packed_tile(Mapped(tile, TileFound(found.instances))))
     assert len(packed) < truth.image.nbytes / 50
 
 
 def test_no_scheduler_there(slide, monkeypatch, tmp_path):
     path, _ = slide
-    monkeypatch.setattr("cellseg.counting.dask.address.CONNECT_SECONDS", 1)
+    monkeypatch.setattr(dask, "CONNECT_SECONDS", 1)
     for address in (
         "tcp://127.0.0.1:9",
         "127.0.0.1:9",
@@ -277,9 +276,10 @@ def test_no_scheduler_there(slide, monkeypatch, tmp_path):
         "",
     ):
         request = request_for(path, output=tmp_path, engine="dask", scheduler=address)
-        with pytest.raises(SettingsError, match="--scheduler") as caught:
+        with pytest.raises(SettingsError, match="expected an address") as caught:
             next(run(request, detector=ThresholdDetector()))
         assert "\n" not in str(caught.value)
+        assert caught.value.hint == "scheduler"
     assert not list(tmp_path.glob("*.cellseg"))
     with pytest.raises(SettingsError, match="the engine is local"):
         next(run(request_for(path, scheduler="tcp://127.0.0.1:9"), detector=ThresholdDetector()))
@@ -307,15 +307,10 @@ def another_server(request):
 
 
 @pytest.mark.parametrize("scheme", ["", "tcp://", "http://"])
-def test_no_client_is_made_for_what_is_no_scheduler(another_server, scheme, monkeypatch, capfd):
-    """A client that got no answer takes half a minute to close, and leaves a traceback."""
-    monkeypatch.setattr("cellseg.counting.dask.address.CONNECT_SECONDS", 1)
-    monkeypatch.setattr("cellseg.counting.dask.connect._client", lambda *_: pytest.fail("a client"))
-    with (
-        pytest.raises(SettingsError, match=f"--scheduler {scheme}{another_server}: "),
-        connected(scheme + another_server),
-    ):
-        pass
+def test_what_answers_is_no_scheduler(another_server, scheme, monkeypatch, capfd):
+    monkeypatch.setattr(dask, "CONNECT_SECONDS", 1)
+    with pytest.raises(SettingsError, match=f"^{scheme}{another_server}: "):
+        dask.find_scheduler(scheme + another_server)
     assert capfd.readouterr() == ("", "")
 
 
@@ -336,6 +331,7 @@ def test_the_schedulers_own_file_is_its_address(slide, threads, tmp_path):
 def test_the_package_is_missing(slide, monkeypatch, package):
     path, _ = slide
     monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, dask.__name__)
     with pytest.raises(SettingsError, match=r'pip install "\.\[cluster\]"'):
         next(run(request_for(path, engine="dask"), detector=ThresholdDetector()))
 
@@ -346,7 +342,7 @@ def test_a_worker_that_cannot_reach_the_slide(slide, threads, monkeypatch, tmp_p
     def absent(place, **_):
         raise InputError(f"{place}: no such file; check the path")
 
-    monkeypatch.setattr("cellseg.counting.dask.worker.open_slide", absent)
+    monkeypatch.setattr("cellseg.slide.open_slide", absent)
     with pytest.raises(
         InputError, match=r"worker tcp://.*no such file.*every worker must"
     ) as caught:
@@ -361,7 +357,7 @@ def test_a_worker_with_another_file_under_the_same_path(slide, threads, monkeypa
     other = tmp_path / "other.tif"
     write_disc_slide(other, np.random.default_rng(8), shape=(350, 450))
     monkeypatch.setattr(
-        "cellseg.counting.dask.worker.open_slide", lambda _, **options: open_slide(other, **options)
+        "cellseg.slide.open_slide", lambda _, **options: open_slide(other, **options)
     )
     with pytest.raises(InputError, match="is another file there"):
         counted(on(threads, path, output=tmp_path))
@@ -376,11 +372,11 @@ def test_a_slide_that_was_replaced_is_opened_again(slide, threads, tmp_path):
     assert sorted(table_of(second)["area_px"]) == sorted(again.areas) != sorted(truth.areas)
 
 
-def test_a_worker_with_another_version(slide, threads, monkeypatch, tmp_path):
-    path, _ = slide
-    monkeypatch.setattr("cellseg.counting.dask.engine.cellseg", SimpleNamespace(__version__="9.9"))
-    with pytest.raises(SettingsError, match=r"has cellseg .* started with 9\.9"):
-        counted(on(threads, path, output=tmp_path))
+def test_a_worker_with_another_version(threads):
+    with distributed.Client(threads, set_as_default=False) as client:
+        asked = client.submit(dask.run_tiles, "9.9", b"", [])
+        with pytest.raises(SettingsError, match=r"^worker tcp://.*has cellseg .* with 9\.9"):
+            asked.result(timeout=30)
 
 
 class Model(ThresholdDetector):
@@ -406,7 +402,7 @@ def test_weights_are_loaded_once_a_worker(slide, threads, monkeypatch, tmp_path)
         loads.append((model, device, precision))
         return loaded
 
-    monkeypatch.setattr("cellseg.counting.dask.worker.load_detector", load)
+    monkeypatch.setattr("cellseg.network.detect.load_detector", load)
     store = {detector_key("default", "cpu"): Model()}
     first = on(threads, path, output=tmp_path)
     second = on(threads, other, output=tmp_path, score=0.7)
@@ -419,9 +415,7 @@ def test_weights_are_loaded_once_a_worker(slide, threads, monkeypatch, tmp_path)
 
 def test_a_worker_with_other_weights(slide, threads, monkeypatch, tmp_path):
     path, _ = slide
-    monkeypatch.setattr(
-        "cellseg.counting.dask.worker.load_detector", lambda model, **_: Model("other")
-    )
+    monkeypatch.setattr("cellseg.network.detect.load_detector", lambda model, **_: Model("other"))
     with pytest.raises(SettingsError, match="weights default are others"):
         list(
             run(
@@ -444,22 +438,16 @@ def test_a_detector_that_cannot_travel(slide, threads, monkeypatch, tmp_path):
     locked.lock = threading.Lock()
     with pytest.raises(SettingsError, match="cannot be sent"):
         counted(on(threads, path, output=tmp_path), locked)
-    monkeypatch.setattr("cellseg.counting.dask.recipe.MOST_BYTES", 10)
+    monkeypatch.setattr(dask, "MOST_BYTES", 10)
     with pytest.raises(SettingsError, match="weights from a file"):
         counted(on(threads, path, output=tmp_path))
 
 
 def test_a_cluster_without_workers_is_not_waited_for_for_ever(slide, monkeypatch, tmp_path):
     path, _ = slide
-    monkeypatch.setattr("cellseg.counting.dask.engine.PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr(dask, "PATIENCE_SECONDS", 0.5)
     with (
-        distributed.LocalCluster(
-            n_workers=0,
-            processes=False,
-            dashboard_address="127.0.0.1:0",
-            protocol="tcp",
-            host="127.0.0.1",
-        ) as empty,
+        cluster_of(0, 1) as empty,
         pytest.raises(CellsegError, match=r"no worker for .* the same command goes on"),
     ):
         counted(on(empty, path, output=tmp_path))
@@ -467,12 +455,9 @@ def test_a_cluster_without_workers_is_not_waited_for_for_ever(slide, monkeypatch
 
 def test_a_scheduler_that_goes_away(slide, monkeypatch, tmp_path):
     path, _ = slide
-    cluster = distributed.LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address="127.0.0.1:0",
-        protocol="tcp", host="127.0.0.1", silence_logs=logging.CRITICAL,
-    )  # fmt: skip
-    monkeypatch.setattr("cellseg.counting.dask.connect.CONNECT_SECONDS", 2)
-    monkeypatch.setattr("cellseg.counting.dask.engine.PATIENCE_SECONDS", 4.0)
+    cluster = cluster_of(1, 1)
+    monkeypatch.setattr(dask, "CONNECT_SECONDS", 2)
+    monkeypatch.setattr(dask, "PATIENCE_SECONDS", 4.0)
     events = run(on(cluster, path, output=tmp_path, batch=1), detector=ThresholdDetector())
     try:
         for event in events:
@@ -488,62 +473,54 @@ def test_a_scheduler_that_goes_away(slide, monkeypatch, tmp_path):
     assert table_of(result).equals(table_of(whole))
 
 
-def test_an_open_slide_is_not_closed_under_its_reader(slide, tmp_path):
-    from cellseg.counting.dask.recipe import Recipe
-    from cellseg.counting.dask.worker import KEPT, Bench
+def test_an_open_slide_is_not_closed_under_its_reader(slide):
     from cellseg.counting.plan import make_plan
     from cellseg.counting.tiles import TileSource
     from cellseg.slide import open_slide
     from cellseg.stain.normalise import Normaliser
 
     path, _ = slide
-    detector = ThresholdDetector()
+    request, detector = request_for(path), ThresholdDetector()
 
-    def sealed(version):
-        with open_slide(path) as opened:
-            plan = make_plan(opened, request_for(path), detector.info)
-            source = TileSource(opened, plan, Normaliser(0.0, 255.0, "transmitted"))
-            return Recipe.of(
-                request_for(path), source, checksum="", version=version, detector=detector
-            ).sealed()
+    def job(number):
+        with open_slide(path) as image:
+            plan = make_plan(image, request, detector.info)
+            source = TileSource(image, plan, Normaliser(0.0, 255.0 + number, "transmitted"))
+            return dask.packed_job(request, source, "", detector)
 
-    bench = Bench()
-    first = sealed("0")
-    with bench.using(first.digest, first.body) as kept:
-        with bench.using(first.digest, first.body) as again:
-            assert again is kept
-        for number in range(1, KEPT + 1):
-            other = sealed(str(number))
-            with bench.using(other.digest, other.body):
-                pass
-        tile = kept.recipe.plan.grid.at(0, 0)
-        assert kept.source.read(tile).raw.any()
+    reading = dask.opened(job(0))
+    assert dask.opened(job(0)) is reading
+    for number in range(1, dask.KEPT + 1):
+        dask.opened(job(number))
+    source, tile = reading.source, reading.source.plan.grid.at(0, 0)
+    assert source.read(tile).raw.any()
+    del reading
+    gc.collect()
     with pytest.raises(InputError, match="closed"):
-        kept.source.read(tile)
-    bench.clear()
+        source.read(tile)
 
 
-def test_a_gpu_each(monkeypatch):
-    from cellseg.counting.dask import connect
-
+@pytest.mark.parametrize(("visible", "names"), [("3,5", ["3", "5"]), ("", ["0", "1"])])
+def test_a_gpu_each(monkeypatch, visible, names):
     made = {}
-    monkeypatch.setattr(connect, "gpu_count", lambda: 2)
-    monkeypatch.setattr(distributed, "SpecCluster", lambda **options: made.update(options))
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    connect._local_cluster()
-    seen = [one["options"]["env"]["CUDA_VISIBLE_DEVICES"] for one in made["workers"].values()]
-    assert seen == ["3", "5"]
-    assert made["security"].require_encryption
+    monkeypatch.setattr("cellseg.network.detect.gpu_count", lambda: 2)
+    monkeypatch.setattr(distributed, "LocalCluster", lambda **options: made.update(options))
+    monkeypatch.setattr(distributed, "Client", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    with pytest.raises(TypeError), dask.connected(None):
+        pass
+    assert (made["n_workers"], made["threads_per_worker"], made["security"]) == (2, 2, True)
+    for number, name in enumerate(names):
+        made["plugins"][0].setup(SimpleNamespace(name=number))
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == name
 
 
 def test_a_worker_that_dies_with_answers_that_nobody_fetched(slide, tmp_path):
     """Its tiles are done and lost: Dask makes them again, and the run waits for that."""
     path, _ = slide
     serial, _ = counted(request_for(path, output=tmp_path / "serial"))
-    with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address="127.0.0.1:0",
-        protocol="tcp", host="127.0.0.1", silence_logs=logging.CRITICAL,
-    ) as cluster:  # fmt: skip
+    with cluster_of(2, 1, processes=True) as cluster:
         tasks, workers = cluster.scheduler.tasks, cluster.scheduler.workers
         request = on(cluster, path, output=tmp_path / "dask", batch=1)
         events = run(request, detector=ThresholdDetector())
@@ -560,9 +537,8 @@ def test_a_worker_that_dies_with_answers_that_nobody_fetched(slide, tmp_path):
 
 
 def test_ctrl_c_is_not_the_workers_business(monkeypatch):
-    from cellseg.counting.dask.connect import connected
-
-    monkeypatch.setattr("cellseg.counting.dask.connect._cpu_workers", lambda: 1)
-    with connected(None) as client:
+    monkeypatch.setattr(dask, "cpu_workers", lambda: 1)
+    with dask.connected(None) as client:
         (handler,) = client.run(lambda: str(signal.getsignal(signal.SIGINT))).values()
+        assert client.scheduler.address.startswith("tls://127.0.0.1:")
     assert handler == str(signal.SIG_IGN)

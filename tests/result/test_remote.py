@@ -369,13 +369,12 @@ def test_the_command_takes_urls_and_folders_of_urls(memory, slide, monkeypatch):
 
 def test_workers_read_the_url_themselves(memory, slide, tmp_path, monkeypatch):
     distributed = pytest.importorskip("distributed")
-    from cellseg.counting.dask import worker
+    from cellseg.counting.dask import forget
 
     path, url, _ = slide
     opened = []
     monkeypatch.setattr(
-        worker,
-        "open_slide",
+        "cellseg.slide.open_slide",
         lambda place, **rest: opened.append(place) or open_slide(place, **rest),
     )
     serial, _ = counted(request_for(path, output=tmp_path / "serial"))
@@ -388,7 +387,7 @@ def test_workers_read_the_url_themselves(memory, slide, tmp_path, monkeypatch):
                 url, output=tmp_path / "dask", engine="dask", scheduler=cluster.scheduler_address
             )
         )
-    worker.BENCH.clear()
+    forget()
     assert opened == [url]
     tables = [result.folder / "cells.csv" for result in (serial, clustered)]
     assert tables[0].read_bytes() == tables[1].read_bytes()

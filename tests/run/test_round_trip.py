@@ -158,7 +158,7 @@ def test_an_interrupted_run_goes_on(slide, truth, tmp_path):
 def test_a_cluster(slide, truth, tmp_path):
     distributed = pytest.importorskip("distributed")
     pytest.importorskip("cloudpickle")
-    from cellseg.counting.dask.worker import BENCH
+    from cellseg.counting.dask import forget
 
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=2, processes=False, dashboard_address="127.0.0.1:0",
@@ -166,7 +166,7 @@ def test_a_cluster(slide, truth, tmp_path):
     ) as cluster:  # fmt: skip
         there = {"engine": "dask", "scheduler": cluster.scheduler_address}
         same(counted(request_for(slide, tmp_path, **there)), truth)
-    BENCH.clear()
+    forget()
 
 
 def test_corrections(slide, truth, tmp_path):

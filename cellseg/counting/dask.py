@@ -1,0 +1,564 @@
+"""Tiles on a Dask cluster: the user's own, or one on this machine.
+
+Dask holds the queue, notices dead workers and gives their tiles to others. Settings travel to the
+workers and instances come back, never pixels. A scheduler looks at what it hands on, so importing
+this module does not load torch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import threading
+import time
+import weakref
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cloudpickle
+import distributed
+import psutil
+from distributed.utils import silence_logging_cmgr
+
+import cellseg
+from cellseg.errors import (
+    CellsegError,
+    InputError,
+    RegionError,
+    SettingsError,
+    line_of,
+    unexpected_text,
+)
+from cellseg.instances import Instances
+from cellseg.storage import file_size, fingerprint
+
+if TYPE_CHECKING:
+    from cellseg.counting.local import Mapped
+    from cellseg.counting.plan import Plan
+    from cellseg.counting.request import CountRequest
+    from cellseg.counting.tiles import TileSource
+    from cellseg.counting.work import TileFound, TileRead
+    from cellseg.geometry import Tile
+    from cellseg.network.counting import Precision
+    from cellseg.network.detector import Detector
+    from cellseg.slide import Slide
+    from cellseg.stain.normalise import Normaliser
+
+log = logging.getLogger(__name__)
+
+BATCH, AHEAD = 4, 2
+"""Tiles of one task, where a slide has enough of them; tasks under way for each thread."""
+
+CONNECT_SECONDS, LOOK_SECONDS, PATIENCE_SECONDS = 5, 1.0, 300.0
+"""How long a scheduler may take to answer, how often a cluster is looked at, and how long it may
+be without any worker."""
+
+WORKER_BYTES = 3_000_000_000
+"""What a worker without a GPU is reckoned to need: torch, the model, a tile, its chunks."""
+
+MOST_BYTES = 4 * 2**20
+"""A job goes with every batch: a detector object larger than this does not belong in it."""
+
+KEPT = 2
+"""Slides that a worker keeps open, and models that it keeps loaded."""
+
+_GOES_ON = "what is done is kept, the same command goes on"
+
+Packed = tuple["Mapped[TileFound]", bytes]
+"""A tile's result as it travels: without pixels; its instances apart, with masks as bits."""
+
+Answer = tuple[str, dict[str, float], list[Packed]]
+"""A worker's device, seconds by stage, and a batch's tiles."""
+
+
+class DaskMapper:
+    """Tiles on the workers of a cluster: see :class:`cellseg.counting.work.TileMapper`.
+
+    Parameters
+    ----------
+    detector : Detector or None
+        The caller's own; None: workers load the request's model.
+
+    Raises
+    ------
+    SettingsError
+        If no scheduler answers.
+    """
+
+    def __init__(self, request: CountRequest, detector: Detector | None) -> None:
+        self._request, self._detector = request, detector
+        self._name = request.scheduler or "the local cluster"
+        self.seconds: dict[str, float] = {}
+        self.device = ""
+        if request.scheduler is not None:
+            find_scheduler(request.scheduler)
+
+    def map(
+        self, source: TileSource, detector: Detector, tiles: list[Tile]
+    ) -> Generator[Mapped[TileFound], None, None]:
+        """Yield each tile's result, in any order; closed early, it cancels what is under way.
+
+        Raises
+        ------
+        CellsegError
+            What a worker refused, or that the cluster is gone.
+        """
+        if not tiles:
+            return
+        job = packed_job(self._request, source, detector.info.checksum, self._detector)
+        self.seconds = {"wait for the cluster": 0.0}
+        devices: set[str] = set()
+        with (
+            connected(self._request.scheduler) as client,
+            closing(self._answers(client, job, tiles)) as answers,
+        ):
+            for device, seconds, packed in answers:
+                devices |= {device} - {""}
+                for stage, took in seconds.items():
+                    self.seconds[stage] = self.seconds.get(stage, 0.0) + took
+                yield from map(unpacked_tile, packed)
+        self.device = ", ".join(sorted(devices))
+
+    def _answers(
+        self,
+        client: Any,  # noqa: ANN401
+        job: bytes,
+        tiles: list[Tile],
+    ) -> Generator[Answer, None, None]:
+        under_way: set[Any] = set()
+        last_worker = time.monotonic()
+        # Small batches where there are few tiles for many workers.
+        share = -(-len(tiles) // (AHEAD * max(1, self._threads(client))))
+        size = max(1, min(self._request.batch or BATCH, share))
+        batches = (tiles[start : start + size] for start in range(0, len(tiles), size))
+        try:
+            while True:
+                threads = self._threads(client)
+                if threads:
+                    last_worker = time.monotonic()
+                elif time.monotonic() - last_worker > PATIENCE_SECONDS:
+                    raise CellsegError(
+                        f"{self._name}: no worker for {PATIENCE_SECONDS:.0f} s; {_GOES_ON}"
+                    )
+                # The job goes with each batch: a plugin would change the user's whole cluster, on
+                # which a worker without cellseg could then no longer start.
+                for batch in islice(batches, max(0, AHEAD * max(1, threads) - len(under_way))):
+                    asked = (cellseg.__version__, job, batch)
+                    under_way.add(client.submit(run_tiles, *asked, pure=False))
+                if not under_way:
+                    return
+                for future in self._done(client, under_way):
+                    answer = self._answer(future)
+                    if answer is not None:
+                        under_way.remove(future)
+                        yield answer
+        finally:
+            if under_way and client.status == "running":
+                with suppress(Exception):
+                    client.cancel(list(under_way))
+
+    def _threads(self, client: Any) -> int:  # noqa: ANN401
+        """The cluster's threads; none while its workers are away."""
+        if client.status in ("running", "connecting"):
+            with suppress(Exception):
+                return sum(client.nthreads().values())
+        raise self._gone()
+
+    def _done(self, client: Any, under_way: set[Any]) -> set[Any]:  # noqa: ANN401
+        start = time.monotonic()
+        try:
+            with client.as_current():
+                done: set[Any] = distributed.wait(
+                    list(under_way), timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED"
+                ).done
+        except TimeoutError:
+            done = set()
+        except Exception as error:
+            raise self._gone() from error
+        self.seconds["wait for the cluster"] += time.monotonic() - start
+        return done
+
+    def _answer(self, future: Any) -> Answer | None:  # noqa: ANN401
+        """A batch's answer; None where its worker died before it was fetched."""
+        try:
+            answer: Answer = future.result(timeout=LOOK_SECONDS)
+        except CellsegError:
+            raise
+        except Exception as error:
+            log.info("a task failed", exc_info=error)
+            if isinstance(error, distributed.KilledWorker):
+                raise CellsegError(
+                    f"{self._name}: several workers died over the same tiles; have they too "
+                    f"little memory? {_GOES_ON}"
+                ) from error
+            if future.status != "error":
+                if isinstance(error, TimeoutError):
+                    return None
+                raise self._gone() from error
+            if isinstance(error, ImportError):
+                raise SettingsError(
+                    f"{self._name}: a worker cannot run cellseg ({error}); install "
+                    f"cellseg {cellseg.__version__} on every machine"
+                ) from error
+            raise CellsegError(f"{self._name}: on a worker: {unexpected_text(error)}") from error
+        return answer
+
+    def _gone(self) -> CellsegError:
+        return CellsegError(f"{self._name}: the cluster is gone or was restarted; {_GOES_ON}")
+
+
+@contextmanager
+def connected(scheduler: str | None) -> Iterator[Any]:
+    """A Dask client; a cluster that was started for it ends with it.
+
+    Parameters
+    ----------
+    scheduler : str or None
+        Address such as ``tcp://10.0.0.5:8786``, or the scheduler's own file; None: workers on
+        this machine.
+
+    Raises
+    ------
+    SettingsError
+        If nothing answers there.
+    """
+    wants_logs = log.isEnabledFor(logging.INFO)
+    with (
+        nullcontext() if wants_logs else silence_logging_cmgr(logging.CRITICAL),
+        _local_cluster() if scheduler is None else nullcontext() as cluster,
+        distributed.Client(
+            find_scheduler(scheduler) if scheduler is not None else cluster,
+            timeout=CONNECT_SECONDS,
+            set_as_default=False,
+        ) as client,
+    ):
+        yield client
+
+
+def find_scheduler(scheduler: str) -> str:
+    """The address of a scheduler that answers.
+
+    Asked before a client is made, which waits for ever for an answer of another kind of server.
+
+    Raises
+    ------
+    SettingsError
+    """
+    address = scheduler
+    if scheduler.endswith(".json"):
+        try:
+            address = str(json.loads(Path(scheduler).read_text(encoding="utf-8"))["address"])
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise SettingsError(
+                f"{scheduler}: is not the scheduler-file of a Dask scheduler ({error})",
+                hint="scheduler",
+            ) from error
+
+    async def ask() -> str:
+        connection = distributed.Security().get_connection_args("client")
+        async with distributed.rpc(address, connection_args=connection) as answering:
+            return str((await answering.identity())["type"])
+
+    def asked() -> str:
+        return asyncio.run(asyncio.wait_for(ask(), CONNECT_SECONDS))
+
+    kind, fault, why = "", f"no Dask scheduler answers there within {CONNECT_SECONDS} s", None
+    try:
+        # In a thread of its own, as the caller's may have an event loop that runs.
+        with ThreadPoolExecutor(1) as thread:
+            kind = thread.submit(asked).result()
+    except ValueError as error:
+        fault, why = "is not the address of a Dask scheduler", error
+    except Exception as error:
+        why = error
+    if kind != "Scheduler":
+        raise SettingsError(
+            f"{scheduler}: {fault}; expected an address such as tcp://10.0.0.5:8786",
+            hint="scheduler",
+        ) from why
+    return address
+
+
+def _local_cluster() -> Any:  # noqa: ANN401
+    """A worker a GPU; without one, a worker of one thread a core, as far as memory goes."""
+    from cellseg.network.detect import gpu_count
+
+    allowed = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    gpus = (allowed or [str(number) for number in range(gpu_count())])[: gpu_count()]
+    try:
+        return distributed.LocalCluster(
+            n_workers=len(gpus) or cpu_workers(),
+            # Two threads a GPU: one reads while the other's tiles are in the network.
+            threads_per_worker=2 if gpus else 1,
+            host="127.0.0.1",
+            # Keys for this cluster alone: else anyone on the machine could run code in it.
+            security=True,
+            memory_limit=None,
+            dashboard_address=None,
+            silence_logs=logging.INFO if log.isEnabledFor(logging.INFO) else logging.CRITICAL,
+            plugins=[_LocalWorker(gpus)],
+        )
+    except ImportError as error:
+        raise SettingsError(
+            f"a cluster on this machine needs a package that is not installed ({error}); "
+            'pip install ".[cluster]"'
+        ) from error
+    except Exception as error:
+        raise CellsegError(f"no workers could be started here ({line_of(error)})") from error
+
+
+def cpu_workers() -> int:
+    """Workers of one thread that this machine's cores and memory bear."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(cores or 1, psutil.virtual_memory().total // WORKER_BYTES))
+
+
+class _LocalWorker(distributed.WorkerPlugin):
+    """Settings of a worker that was started on this machine."""
+
+    def __init__(self, gpus: Sequence[str]) -> None:
+        self.gpus = gpus
+
+    def setup(self, worker: Any) -> None:  # noqa: ANN401
+        """Leave Ctrl-C to the process that ends the workers in order; take one GPU."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if self.gpus:
+            os.environ["CUDA_VISIBLE_DEVICES"] = self.gpus[int(worker.name)]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class _Job:
+    """All that a worker needs to read a slide's tiles and to find what is in them.
+
+    Attributes
+    ----------
+    request : CountRequest
+        Slide and model under names that hold on every machine.
+    facts : tuple
+        By which a worker sees that its slide is the one that was planned for.
+    version : list
+        Changes when the slide's file does, so that no worker goes on with an older one.
+    checksum : str
+        Of the weights.
+    detector : Detector or None
+        Takes the place of the model.
+    """
+
+    request: CountRequest
+    facts: tuple[object, ...]
+    version: list[str | int]
+    plan: Plan
+    normaliser: Normaliser
+    checksum: str
+    detector: Detector | None
+
+
+def packed_job(
+    request: CountRequest, source: TileSource, checksum: str, detector: Detector | None
+) -> bytes:
+    """Everything that goes to a worker with each batch.
+
+    Raises
+    ------
+    SettingsError
+        If a detector of the caller's own cannot be packed, or is too large.
+    """
+    is_shipped = str(request.model) == "default"
+    job = _Job(
+        request=replace(
+            request,
+            image=request.image.absolute(),
+            model="default" if is_shipped else Path(request.model).absolute(),
+            protocol=None,
+            regions=None,
+        ),
+        facts=_facts(source.slide),
+        version=fingerprint(request.image),
+        plan=replace(source.plan, regions=None),  # workers look at whole tiles
+        normaliser=source.normaliser,
+        checksum=checksum,
+        detector=detector,
+    )
+    name = f"the detector {type(detector).__name__}"
+    try:
+        packed: bytes = cloudpickle.dumps(job)
+    except Exception as error:
+        raise SettingsError(f"{name} cannot be sent to a cluster ({error})") from error
+    if len(packed) > MOST_BYTES:
+        raise SettingsError(
+            f"{name} takes {len(packed) / 2**20:.0f} MB when it is sent, at most "
+            f"{MOST_BYTES // 2**20} MB may be: let it load its weights from a file"
+        )
+    return packed
+
+
+def _facts(slide: Slide) -> tuple[object, ...]:
+    size = f"{slide.width:,} × {slide.height:,} px, {file_size(slide.path):,} bytes"
+    return size, str(slide.dtype), tuple(slide.channels)
+
+
+def packed_tile(mapped: Mapped[TileFound]) -> Packed:
+    """One tile's result as it travels."""
+    found = mapped.found
+    if found is None:
+        return replace(mapped, error=RegionError(str(mapped.error))), b""
+    light = replace(found, instances=Instances.empty(), pixels=None)
+    return replace(mapped, found=light), found.instances.to_bytes()
+
+
+def unpacked_tile(packed: Packed) -> Mapped[TileFound]:
+    """One tile's result, out of what travelled."""
+    mapped, data = packed
+    if mapped.found is None:
+        return mapped
+    return replace(mapped, found=replace(mapped.found, instances=Instances.from_bytes(data)))
+
+
+def run_tiles(version: str, job: bytes, tiles: Sequence[Tile]) -> Answer:
+    """Read and detect a batch on a worker, which may do so in several threads.
+
+    Parameters
+    ----------
+    version : str
+        Of cellseg, where the run was started.
+    job : bytes
+        What :func:`packed_job` gave.
+
+    Raises
+    ------
+    CellsegError
+        With the worker's address.
+    """
+    try:
+        if version != cellseg.__version__:
+            raise SettingsError(
+                f"has cellseg {cellseg.__version__}, the run was started with {version}; "
+                "install the same on every machine"
+            )
+        return opened(job).found(tiles)
+    except CellsegError as error:
+        address = distributed.get_worker().address
+        refusal = type(error)(f"worker {address}: {error}", hint=error.hint)
+    raise refusal  # without its causes, which may be of kinds that cannot be sent
+
+
+@dataclass(eq=False)
+class _Opened:
+    """A slide and its detector, which ``turns`` threads may use at once."""
+
+    job: _Job
+    source: TileSource
+    detector: Detector
+    turns: threading.Semaphore
+
+    def found(self, tiles: Sequence[Tile]) -> Answer:
+        """The objects of a batch of tiles."""
+        from cellseg.counting.local import LocalEngine
+        from cellseg.counting.work import TileWork, tiles_together
+        from cellseg.network.timer import Timer
+
+        work, timer = TileWork(self.source, self.detector), Timer()
+
+        def detect(batch: list[TileRead]) -> list[TileFound]:
+            with self.turns, timer.stage("detect"):
+                return work.detect(batch)
+
+        batch = tiles_together(self.source, self.detector, self.job.request.batch)
+        engine: LocalEngine[TileRead, TileFound] = LocalEngine(batch=batch, expected=(RegionError,))
+        with closing(engine.map(tiles, work.read, detect)) as results:
+            packed = [packed_tile(mapped) for mapped in results]
+        waited = {"wait for input, all workers": engine.seconds["wait for input"]}
+        return self.detector.info.device, timer.seconds | waited, packed
+
+
+_opening = threading.Lock()
+
+
+def opened(job: bytes) -> _Opened:
+    """A job's slide and detector; the slide is closed when nobody uses it any more.
+
+    Raises
+    ------
+    CellsegError
+        If slide or weights are missing here, or are others than where the run was started.
+    """
+    with _opening:
+        return _kept(job)
+
+
+def forget() -> None:
+    """Close slides and drop models that are kept."""
+    _kept.cache_clear()
+    _model.cache_clear()
+
+
+@lru_cache(maxsize=KEPT)
+def _kept(packed: bytes) -> _Opened:
+    from cellseg.counting.tiles import TileSource
+
+    job: _Job = cloudpickle.loads(packed)
+    slide = _slide(job)
+    try:
+        source = TileSource(slide, job.plan, job.normaliser)
+        kept = _Opened(job, source, *_detector(job))
+    except BaseException:
+        slide.close()
+        raise
+    weakref.finalize(kept, slide.close)
+    return kept
+
+
+def _slide(job: _Job) -> Slide:
+    from cellseg.slide import open_slide
+
+    asked = job.request
+    try:
+        slide = open_slide(asked.image, mpp=asked.mpp, z=asked.z, t=asked.t, series=asked.series)
+    except InputError as error:
+        raise InputError(
+            f"{error}; every worker must reach the slide under the path that the run was given"
+        ) from error
+    if (facts := _facts(slide)) != job.facts:
+        slide.close()
+        raise InputError(
+            f"{asked.image}: is another file there ({facts[0]}) than where the run was started "
+            f"({job.facts[0]})"
+        )
+    return slide
+
+
+def _detector(job: _Job) -> tuple[Detector, threading.Semaphore]:
+    if job.detector is not None:
+        return job.detector, threading.Semaphore(1)
+    asked, protocol = job.request, job.plan.protocol
+    precision = None if asked.precision == "auto" else asked.precision
+    loaded, turns = _model(str(asked.model), job.checksum, asked.device, precision)
+    ready = loaded.for_run(
+        score=protocol.score, nms_iou=protocol.nms_iou, types=protocol.cell_types
+    )
+    return ready, turns
+
+
+@lru_cache(maxsize=KEPT)
+def _model(
+    name: str, checksum: str, device: str, precision: Precision | None
+) -> tuple[Detector, threading.Semaphore]:
+    """A loaded model, and how many threads its network bears: two on a GPU, otherwise one."""
+    from cellseg.network.detect import load_detector
+
+    loaded = load_detector(name, device=device, precision=precision)
+    if loaded.info.checksum != checksum:
+        raise SettingsError(
+            f"the weights {name} are others than where the run was started "
+            f"(checksum {loaded.info.checksum[:12]}…, expected {checksum[:12]}…)"
+        )
+    return loaded, threading.Semaphore(loaded.threads)
