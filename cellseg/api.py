@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from base64 import b64encode
 from contextlib import suppress
@@ -22,7 +23,7 @@ from cellseg.counting.request import CountRequest, Plane
 from cellseg.errors import CellsegError, CountWarning
 from cellseg.events import CountResult
 from cellseg.export import anndata_of, outlines_of
-from cellseg.progress import ProgressLine
+from cellseg.progress import CountProgress
 from cellseg.protocol import CountProtocol
 from cellseg.result import Result
 from cellseg.result import load_result as load_folder
@@ -150,9 +151,9 @@ def count(
 def _drained(request: CountRequest, *, progress: bool) -> Cells:
     from cellseg.run import run
 
-    with ProgressLine(is_wanted=progress) as line:
+    with CountProgress(sys.stderr, is_wanted=progress) as shown:
         for event in run(request):
-            line.show(event)
+            shown.show(event)
             if isinstance(event, CountResult):
                 return Cells(event.summary, event.folder, event.uploaded, warnings=event.warnings)
     raise CellsegError(f"{request.image}: the run ended without a result")

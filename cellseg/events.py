@@ -12,6 +12,7 @@ from cellseg.instances import Instances
 from cellseg.result import Result
 from cellseg.storage import Location, RemotePath
 from cellseg.table.summary import Summary
+from cellseg.text import time_left
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,7 @@ class TileDone:
         Cells that are settled so far: merged with those of the tiles around, and counted. It only
         grows, and never beyond the result.
     seconds_left : float or None
-        To the end of the run, the writing included; None until there is enough to go by.
-        :func:`cellseg.counting.remaining.in_words` says it.
+        To the last tile; None until there is enough to go by.
     """
 
     tile: Tile
@@ -56,6 +56,18 @@ class TileDone:
     total: int
     cells: int
     seconds_left: float | None = None
+
+    @property
+    def so_far(self) -> str:
+        """Tiles and cells in words."""
+        return f"{self.done:,}/{self.total:,} tiles, {self.cells:,} cells so far"
+
+    @property
+    def line(self) -> str:
+        """Tiles, cells and the remaining time in words."""
+        if self.seconds_left is None:
+            return self.so_far
+        return f"{self.so_far}, {time_left(self.seconds_left)}"
 
 
 @dataclass(frozen=True, eq=False)

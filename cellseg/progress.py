@@ -1,73 +1,83 @@
-"""How a count shows itself from Python: one line that is written over."""
+"""How far a count is: a bar on a terminal, a line in a notebook."""
 
 from __future__ import annotations
 
-import shutil
 import sys
-from collections.abc import Callable
 from html import escape
-from typing import Any
+from typing import IO, Any, Self
 
-from cellseg.counting.remaining import in_words
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
 from cellseg.events import Event, Started, TileDone
-from cellseg.text import visible
 
 
-class ProgressLine:
-    """A line in a notebook's output or on a terminal; nothing elsewhere."""
+class CountProgress:
+    """Tiles and cells of one count, with the time that is left.
 
-    def __init__(self, *, is_wanted: bool = True) -> None:
-        self._write = (_in_notebook() or _on_terminal()) if is_wanted else None
-        self._name = ""
+    Parameters
+    ----------
+    stream : file
+        Gets a bar where it is a terminal.
 
-    def __enter__(self) -> ProgressLine:
+    Attributes
+    ----------
+    bar : rich.progress.Progress
+    """
+
+    def __init__(self, stream: IO[str], *, is_wanted: bool = True) -> None:
+        self.bar = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[so_far]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=Console(file=stream),
+            transient=True,
+            disable=not (is_wanted and stream.isatty()),
+        )
+        self._task = self.bar.add_task("reading", total=None, so_far="")
+        self._notebook = _notebook_line() if is_wanted else None
+
+    def __enter__(self) -> Self:
+        self.bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._write is not None:
-            self._write("", None)
+        self.bar.stop()
+        if self._notebook is not None:
+            self._notebook.update({"text/plain": "", "text/html": ""}, raw=True)
 
     def show(self, event: Event) -> None:
         """Take one event of a run."""
-        if self._write is None:
-            return
         if isinstance(event, Started):
-            self._name = visible(event.image.name)
-            self._write(f"{self._name}: {event.tiles:,} tiles", 0.0)
+            self.bar.update(self._task, description="counting", total=event.tiles)
         elif isinstance(event, TileDone):
-            left = "" if event.seconds_left is None else f", {in_words(event.seconds_left)}"
-            said = f"{event.done:,}/{event.total:,} tiles, {event.cells:,} cells so far{left}"
-            self._write(f"{self._name}: {said}", event.done / event.total)
+            self.bar.update(
+                self._task,
+                description="counting" if event.done < event.total else "writing",
+                completed=event.done,
+                so_far=event.so_far,
+            )
+            if self._notebook is not None:
+                share = f'<progress value="{event.done / event.total:.3f}"></progress> '
+                plain = {"text/plain": event.line, "text/html": share + escape(event.line)}
+                self._notebook.update(plain, raw=True)
 
 
-_Write = Callable[[str, float | None], None]
-"""Shows a text and the share that is done; an empty text at the end."""
-
-
-def _in_notebook() -> _Write | None:
-    """Where IPython runs with a kernel, as Jupyter has it."""
+def _notebook_line() -> Any:  # noqa: ANN401
+    """A display to write over, where IPython runs with a kernel, as Jupyter has it."""
     module = sys.modules.get("IPython")
     if module is None or not hasattr(module.get_ipython(), "kernel"):
         return None
     from IPython.display import display
 
-    handle: Any = display({"text/plain": ""}, raw=True, display_id=True)  # type: ignore[no-untyped-call]
-
-    def write(text: str, share: float | None) -> None:
-        bar = "" if share is None else f'<progress value="{share:.3f}"></progress> '
-        handle.update({"text/plain": text, "text/html": bar + escape(text)}, raw=True)
-
-    return write
-
-
-def _on_terminal() -> _Write | None:
-    stream = sys.stderr
-    if not stream.isatty():
-        return None
-
-    def write(text: str, share: float | None) -> None:
-        width = shutil.get_terminal_size().columns - 1
-        stream.write(f"\r{text[:width]:<{width}}" + ("" if text else "\r"))
-        stream.flush()
-
-    return write
+    return display({"text/plain": ""}, raw=True, display_id=True)  # type: ignore[no-untyped-call]

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from cellseg.counting.work import TileMapper
     from cellseg.network.detector import Detector
 
+FEWEST_TILES = 8
+"""Tiles after which the remaining time is estimated."""
+
 __all__ = ["CountRequest", "CountResult", "Event", "change", "detector_key", "run", "save"]
 
 
@@ -302,24 +305,20 @@ def _check_recipe(recipe: Recipe, count: SlideCount) -> None:
 
 
 def _tiles(recording: Recording) -> Iterator[Event]:
-    """What is said while the tiles come."""
-    from cellseg.counting.remaining import Remaining
-
-    count, request = recording.count, recording.request
+    """The count's progress, tile by tile."""
+    count = recording.count
     total = len(count.wanted)
-    yield Started(request.image, total, _about(count), count.frame)
-    remaining = Remaining(
-        {tile: count.tissue.coverage(tile.core) * tile.core.area for tile in count.wanted}
-    )
+    yield Started(recording.request.image, total, _about(count), count.frame)
+    new, took, asked = 0, 0.0, time.monotonic()
     with closing(recording.steps()) as steps:
         for done, step in enumerate(steps, start=1):
             if step.mapped is None:
                 return
-            tile = step.mapped.tile
-            (remaining.done if step.is_new else remaining.replayed)(tile)
-            kept, left = count.tally.kept, remaining.seconds()
-            yield TileDone(tile, step.instances, done, total, kept, left)
-            remaining.goes_on()
+            if step.is_new:  # what an earlier run left comes faster
+                new, took = new + 1, took + time.monotonic() - asked
+            left = took / new * (total - done) if new >= FEWEST_TILES else None
+            yield TileDone(step.mapped.tile, step.instances, done, total, count.tally.kept, left)
+            asked = time.monotonic()  # whoever takes the events may pause
 
 
 def _about(count: SlideCount) -> str:

@@ -62,3 +62,16 @@ def percent(value: float, *, sign: bool = False) -> str:
 def number(value: float) -> str:
     """With three digits; a dash where there is no figure."""
     return "–" if math.isnan(value) else f"{value:.3f}"
+
+
+def time_left(seconds: float) -> str:
+    """A run's remaining time in words, as exact as an estimate can be.
+
+    >>> time_left(700), time_left(5000)
+    ('about 12 min left', 'about 1 h 23 min left')
+    """
+    minutes = round(seconds / 60)
+    if minutes < 1:
+        return "less than a minute left"
+    hours, minutes = divmod(minutes, 60)
+    return f"about {f'{hours} h ' if hours else ''}{minutes} min left"

@@ -5,99 +5,50 @@ from __future__ import annotations
 import time
 from typing import IO, TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
-
 from cellseg.cli._say import option, say
-from cellseg.errors import hinted
+from cellseg.errors import Notice, hinted
+from cellseg.events import CountResult, Started
+from cellseg.progress import CountProgress
 from cellseg.slide.formats import image_name
-from cellseg.storage import Location
+from cellseg.table.regions import lines
 
 if TYPE_CHECKING:
-    from cellseg.events import Event, TileDone
+    from cellseg.events import Event
+    from cellseg.storage import Location
 
 QUIET_SECONDS = 15.0
 
 
-class Reporter:
-    """Prints events: a bar on a terminal, a line now and then elsewhere."""
+class Reporter(CountProgress):
+    """Events as lines: above a bar on a terminal, with a line now and then about tiles elsewhere."""
 
     def __init__(self, stream: IO[str]) -> None:
-        self.stream = stream
-        self.live = stream.isatty()
-        self.last = time.monotonic()
-        self.said: set[str] = set()
-        self.bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[so_far]}"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
-            console=Console(file=stream),
-            transient=True,
-            disable=not self.live,
-        )
-        self.task = self.bar.add_task("reading", total=None, so_far="", left="")
-
-    def __enter__(self) -> Reporter:
-        self.bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
+        super().__init__(stream)
+        self._last = time.monotonic()
+        self._said: set[str] = set()
 
     def show(self, event: Event) -> None:
         """Show one event."""
-        # Here and not above: what makes events takes seconds to load.
-        from cellseg.errors import Notice
-        from cellseg.events import CountResult, Started
-        from cellseg.table.regions import lines
-
+        super().show(event)
         if isinstance(event, Notice):
-            self.said.add(str(event))
+            self._said.add(str(event))
             self._line(Notice(f"  {event}", hint=event.hint))
         elif isinstance(event, Started):
             self._line(f"{image_name(event.image)}: {event.text}")
-            self.bar.update(self.task, description="counting", total=event.tiles)
         elif isinstance(event, CountResult):
             self._line(f"{image_name(event.image)}: {event.summary}")
-            for text in lines(event.summary.regions, event.summary.object):
+            told = [text for text in event.warnings if text not in self._said]
+            for text in [*lines(event.summary.regions, event.summary.object), *told]:
                 self._line(f"  {text}")
-            for text in event.warnings:
-                if text not in self.said:
-                    self._line(f"  {text}")
             self._line(f"  results in {event.uploaded or event.folder}")
-        else:
-            self._tile(event)
+        elif self.bar.disable and time.monotonic() - self._last > QUIET_SECONDS:
+            self._line(f"  {event.line}")
+            self._last = time.monotonic()
 
-    def _tile(self, event: TileDone) -> None:
-        from cellseg.counting.remaining import in_words
-
-        left = "" if event.seconds_left is None else in_words(event.seconds_left)
-        so_far = f"{event.done:,}/{event.total:,} tiles, {event.cells:,} cells so far"
-        self.bar.update(
-            self.task,
-            description="counting" if event.done < event.total else "writing",
-            completed=event.done,
-            total=event.total,
-            so_far=so_far,
-            left=left,
-        )
-        if not self.live and time.monotonic() - self.last > QUIET_SECONDS:
-            self._line(f"  {so_far}, {left}" if left else f"  {so_far}")
-            self.last = time.monotonic()
-
-    def fail(self, image: Location, error: BaseException | None) -> None:
+    def fail(self, image: Location, error: BaseException) -> None:
         """Say that one file could not be counted."""
         text = hinted(error, option)
         self._line(f"cellseg: {text if image.name in text else f'{image}: {text}'}")
 
     def _line(self, text: str) -> None:
-        say(text, err=True, console=self.bar.console if self.live else None)
+        say(text, err=True, console=None if self.bar.disable else self.bar.console)

@@ -9,7 +9,6 @@ import napari
 from magicgui.widgets import Container, Label, ProgressBar, PushButton
 from napari.utils.notifications import show_info
 
-from cellseg.counting.remaining import in_words
 from cellseg.errors import CellsegError, Notice
 from cellseg.events import CountResult, Started, TileDone
 from cellseg_napari._attempt import tell
@@ -113,7 +112,7 @@ class CountWidget(CountForm):
             self.said.value = in_fields(event.text)
         elif isinstance(event, TileDone):
             self.progress.value = event.done
-            self.said.value = _so_far(event)
+            self.said.value = event.line
         elif isinstance(event, CountResult):
             warnings = [in_fields(warning) for warning in event.warnings]
             self.said.value = "\n\n".join([str(event.summary), *warnings])
@@ -158,9 +157,3 @@ class CountWidget(CountForm):
                 event.disconnect(self._layers_changed)
         if self.counting is not None:
             self.counting.stop()
-
-
-def _so_far(event: TileDone) -> str:
-    said = f"{event.cells:,} cells so far, tile {event.done:,} of {event.total:,}"
-    left = event.seconds_left
-    return said if left is None else f"{said}, {in_words(left)}"
