@@ -40,6 +40,9 @@ COMMANDS = {
 }
 """Each in its module, and what it is for: known without the import of any."""
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C and SIGTERM, however many of them come."""
+
 
 class LazyGroup(click.Group):
     """Imports a command's module when it is called: most need libraries that take seconds."""
@@ -126,10 +129,10 @@ def main() -> None:
         code = error.exit_code
     except KeyboardInterrupt:
         # Whoever asks again means it: no more waiting for threads, and no traceback of theirs.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, _end)
+        signal.signal(signal.SIGTERM, _end)
         say("interrupted; what is done is kept", err=True)
-        code = 130
+        code = INTERRUPTED
     except CellsegError as error:
         say(f"cellseg: {hinted(error, option)}", err=True)
         code = error.exit_code
@@ -176,3 +179,7 @@ def _drop_stdout() -> None:
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _end(signum: int, frame: FrameType | None) -> None:
+    os._exit(INTERRUPTED)

@@ -12,6 +12,29 @@ from cellseg.errors import InputError, OutputError
 from cellseg.storage import Location, as_location
 
 
+class GroupedCommand(click.Command):
+    """A command whose help lists its options under headings.
+
+    Parameters
+    ----------
+    groups : dict
+        Heading to the names of parameters, with spaces between them.
+    """
+
+    def __init__(self, *given: Any, groups: dict[str, str], **settings: Any) -> None:  # noqa: ANN401
+        super().__init__(*given, **settings)
+        self.groups = groups
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the options, those of no group last."""
+        told = {one.name: one.get_help_record(ctx) for one in self.get_params(ctx)}
+        for heading, names in self.groups.items():
+            with formatter.section(heading):
+                formatter.write_dl([record for name in names.split() if (record := told.pop(name))])
+        with formatter.section("Other options"):
+            formatter.write_dl([record for record in told.values() if record])
+
+
 class Number(click.FloatRange):
     """A number with a decimal point; a comma is explained."""
 

@@ -20,7 +20,7 @@ QUIET_SECONDS = 15.0
 
 
 class Reporter(CountProgress):
-    """Events as lines: above a bar on a terminal, with a line now and then about tiles elsewhere."""
+    """Events as lines: above a bar on a terminal, with lines about tiles elsewhere."""
 
     def __init__(self, stream: IO[str]) -> None:
         super().__init__(stream)

@@ -3,20 +3,38 @@
 from __future__ import annotations
 
 import json
+import sys
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from cellseg.cli._options import PIXEL_SIZE, Number, Place, Plane, precision_option, refuse_missing
+from cellseg.cli._options import (
+    PIXEL_SIZE,
+    GroupedCommand,
+    Number,
+    Place,
+    Plane,
+    precision_option,
+    refuse_missing,
+)
 from cellseg.cli._say import say
 from cellseg.errors import CellsegError, SettingsError
 from cellseg.storage import Location
 
+GROUPS = {
+    "Input": "mpp diameter_px channel z t series region recursive",
+    "What is counted": "protocol model score cell_types min_area max_area no_prefilter strict",
+    "Output": "output export expand spatial report parquet as_json overwrite",
+    "Where it runs": "device precision batch tile_px engine scheduler",
+}
+"""The headings of the options in the help."""
+
 
 @click.command(
+    cls=GroupedCommand,
+    groups=GROUPS,
     epilog="""\b
 Examples:
   cellseg count slide.svs
@@ -25,7 +43,7 @@ Examples:
   cellseg count scans/ --output results/ --json > counts.json
   cellseg count cells.ome.tif --channel DAPI --z max --export labels.tif
   cellseg count slide.svs --engine dask --scheduler tcp://10.0.0.5:8786
-  cellseg count s3://scans/slide.svs --output s3://scans/results"""
+  cellseg count s3://scans/slide.svs --output s3://scans/results""",
 )
 @click.argument("images", nargs=-1, required=True, type=Place(), metavar="IMAGE...")
 @click.option(
@@ -175,36 +193,37 @@ def count(
     """
     if len(images) == 1 and not as_json:
         refuse_missing(images[0])
-    # Here and not above: a mistyped path or address is said at once.
+    # Here and not above: a mistyped path is said at once.
     from cellseg.annotations.geojson import read_regions
-    from cellseg.cli._many import Failed, Outcome, count_all, finish, table_of
-    from cellseg.cli._study import Left
+    from cellseg.cli._images import FailedImage, Outcome, count_images, exit_code, table_of
+    from cellseg.cli._study import home_of_study, summarise_outcomes
     from cellseg.counting.request import CountRequest
     from cellseg.study.images import find_images, result_names
 
+    regions = None if region is None else read_regions(region)
     found = find_images(images, recursive=recursive)
-    base = CountRequest(
-        image=found.images[0].path,
-        prefilter=not no_prefilter,
-        regions=None if region is None else read_regions(region),
-        **settings,
-    )
-    if region is not None and len(found.images) > 1:
+    if regions is not None and len(found.images) > 1:
         raise SettingsError(f"--region belongs to one slide, got {len(found.images)} images")
+    home = home_of_study(images, found.images, output, report=report, parquet=parquet)
     requests = [
-        replace(base, image=image.path, output=output and image.home(output), folder_name=name)
+        CountRequest(
+            image=image.path,
+            output=output and image.home(output),
+            folder_name=name,
+            regions=regions,
+            prefilter=not no_prefilter,
+            **settings,
+        )
         for image, name in zip(found.images, result_names(found.images, output), strict=True)
     ]
-    left = Left.of(images, found.images, output, report=report, parquet=parquet)
-    unread = [Failed(*one) for one in found.unread]
-    for folder in unread:
-        say(f"cellseg: {folder.error}", err=True)
-    outcomes: list[Outcome] = [*unread]
+    outcomes: list[Outcome] = [FailedImage(*unread) for unread in found.unread]
+    for _, error in found.unread:
+        say(f"cellseg: {error}", err=True)
     try:
-        count_all(requests, outcomes)
+        count_images(requests, outcomes)
     except BaseException:
         with suppress(CellsegError):
-            left.summarise(outcomes)
+            summarise_outcomes(home, outcomes)
         raise
     finally:
         # Interrupted at the fiftieth slide, the other forty-nine are told all the same.
@@ -212,5 +231,5 @@ def count(
             say(json.dumps([outcome.as_dict() for outcome in outcomes], indent=2))
         elif len(outcomes) > 1:
             say(table_of(outcomes))
-    left.write(outcomes)
-    finish(outcomes)
+    summarise_outcomes(home, outcomes, report=report, parquet=parquet)
+    sys.exit(exit_code(outcomes))

@@ -3,13 +3,174 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Literal
 
 import click
+import psutil
+from packaging.requirements import Requirement
 
+import cellseg
 from cellseg.cli._say import say
-from cellseg.errors import PartialResultError
+from cellseg.cli.view import has_display
+from cellseg.errors import CellsegError, PartialResultError, line_of
 
 SIGNS = {"ok": "ok  ", "note": "–   ", "fault": "FAIL"}
+
+TILE_PX = 1280
+"""A usual tile of the network with its halo."""
+
+NETWORK_GIB = 2.0
+"""Free memory under which a count may not end: torch, the network, and a tile's features."""
+
+OPENS = (
+    "import napari; viewer = napari.Viewer(show=True); viewer.window._qt_window.repaint(); "
+    "viewer.close()"
+)
+WAIT_S = 120
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes
+    ----------
+    state : {'ok', 'note', 'fault'}
+        A note is something that is not there and need not be.
+    text : str
+        One line.
+    """
+
+    name: str
+    state: Literal["ok", "note", "fault"]
+    text: str
+
+
+def checks(*, window: bool) -> Iterator[Check]:
+    """Look at everything, one after the other.
+
+    Parameters
+    ----------
+    window : bool
+        Open and close a napari window, in a process of its own.
+    """
+    yield Check("cellseg", "ok", f"{cellseg.__version__} in {Path(cellseg.__file__).parent}")
+    yield Check(
+        "system",
+        "ok",
+        f"Python {platform.python_version()}, {platform.platform()}, {os.cpu_count()} cores",
+    )
+    yield from _packages()
+    yield _memory()
+    yield from _network()
+    yield _tissue()
+    yield _napari(window=window)
+
+
+def _packages() -> Iterator[Check]:
+    """What the distribution asks for, and which of its extras are complete."""
+    extras: dict[str, list[str]] = {}
+    for line in requires("cellseg-slides") or ():
+        wanted = Requirement(line)
+        names = wanted.marker.evaluate({"extra": ""}) if wanted.marker else True
+        extra = "" if names else str(wanted.marker).partition('extra == "')[2].rstrip('"')
+        extras.setdefault(extra, []).append(_fault(wanted))
+    for extra, faults in extras.items():
+        wrong = ", ".join(filter(None, faults))
+        if not extra:
+            yield Check("packages", "fault" if wrong else "ok", wrong or _versions())
+        elif extra not in ("test", "lint", "bench"):
+            text = f"not complete ({wrong}): pip install 'cellseg-slides[{extra}]'"
+            yield Check(f"[{extra}]", "note" if wrong else "ok", text if wrong else "installed")
+
+
+def _fault(wanted: Requirement) -> str:
+    """What is wrong with an installed package; empty if nothing is."""
+    try:
+        found = version(wanted.name)
+    except PackageNotFoundError:
+        return f"{wanted.name} is missing"
+    fits = wanted.specifier.contains(found, prereleases=True)
+    return "" if fits else f"{wanted.name} {found} is not {wanted.specifier}"
+
+
+def _versions() -> str:
+    names = ("torch", "torchvision", "numpy", "pandas", "scikit-image", "tifffile", "zarr")
+    return ", ".join(f"{name} {version(name)}" for name in names)
+
+
+def _memory() -> Check:
+    free, total = (size / 2**30 for size in psutil.virtual_memory()[1::-1])
+    text = f"{free:.1f} of {total:.1f} GiB free"
+    if free < NETWORK_GIB:
+        return Check("memory", "fault", f"{text}; a count wants {NETWORK_GIB:g} GiB")
+    return Check("memory", "ok", text)
+
+
+def _network() -> Iterator[Check]:
+    """The model's checksum, the device it would run on, and a tile through it."""
+    try:
+        import numpy as np
+
+        from cellseg.network.detect import gpu_count, load_detector
+
+        detector = load_detector()
+    except (CellsegError, ImportError, OSError, RuntimeError) as error:
+        yield Check("model", "fault", " ".join(str(error).split()))
+        return
+    info = detector.info
+    yield Check("model", "ok", f"{info.name}, checksum {info.checksum[:12]}… holds")
+    batch = detector.batch_for(TILE_PX**2)
+    gpus = gpu_count() or "none"
+    text = f"{info.device}, tiles at once: {batch}; CUDA GPUs that torch can use: {gpus}"
+    try:
+        detector.detect([np.ones((256, 256, 3), np.float32)], fill=1.0)
+    except (CellsegError, RuntimeError) as error:
+        yield Check("device", "fault", f"{text}: {line_of(error)}")
+    else:
+        yield Check("device", "ok", text)
+
+
+def _tissue() -> Check:
+    from cellseg.network.tissue import TissueFinder
+
+    try:
+        TissueFinder()
+    except (CellsegError, OSError, RuntimeError) as error:
+        return Check("tissue", "fault", " ".join(str(error).split()))
+    return Check("tissue", "ok", "the U-Net's checksum holds")
+
+
+def _napari(*, window: bool) -> Check:
+    try:
+        found = version("napari")
+    except PackageNotFoundError:
+        return Check("napari", "note", "not installed: pip install 'cellseg-slides[napari]'")
+    if not window or not has_display():
+        why = "no window was tried" if has_display() else "no window can open: there is no display"
+        return Check("napari", "ok" if has_display() else "note", f"{found}; {why}")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", OPENS],
+            capture_output=True,
+            text=True,
+            timeout=WAIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return Check("napari", "fault", f"{found} opens no window within {WAIT_S} s")
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["it crashed"])[-1][:200]
+        return Check("napari", "fault", f"{found} opens no window: {said}")
+    return Check("napari", "ok", f"{found} opens a window")
 
 
 @click.command()
@@ -20,8 +181,6 @@ def doctor(*, window: bool, as_json: bool) -> None:
 
     Exit code 3 if something is not well. Paste the whole output into a report of a fault.
     """
-    from cellseg.cli._doctor import checks
-
     found = []
     for check in checks(window=window):
         found.append(check)

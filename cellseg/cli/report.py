@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from cellseg.cli._options import Place
-from cellseg.cli._study import leave, summarise
 from cellseg.errors import InputError, PartialResultError
 from cellseg.storage import Location
 
@@ -38,12 +37,12 @@ def report(folder: Location, output: Path | None, parquet: bool) -> None:
     if isinstance(folder, Path) and not folder.is_dir():
         raise InputError(f"{folder}: {'is no folder' if folder.exists() else 'no such folder'}")
     # Imported late: it takes seconds, and --help needs none of it.
+    from cellseg.cli._study import write_study_files
     from cellseg.study.folder import study_at
     from cellseg.study.summary import with_failures
 
     with study_at(folder, report=True, parquet=parquet) as found:
         study = with_failures(found)
-        summarise(study)
-        leave(study, report=True, parquet=parquet, page=output)
+        write_study_files(study, report=True, parquet=parquet, page=output)
     if study.unread:
         raise PartialResultError(f"{len(study.unread)} of the results could not be read")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import suppress
 from threading import Thread
@@ -11,6 +10,7 @@ import click
 
 from cellseg.cli._options import Place
 from cellseg.cli._say import say
+from cellseg.cli.view import has_display
 from cellseg.errors import SettingsError
 from cellseg.storage import Location
 
@@ -60,9 +60,7 @@ def serve(
 
 def _open(url: str) -> None:
     """In a browser with a window; where there is none, the address is enough."""
-    if sys.platform.startswith("linux") and not (
-        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    ):
+    if not has_display():
         return
     import webbrowser
 

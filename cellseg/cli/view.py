@@ -66,6 +66,13 @@ def require_napari() -> None:
         raise SettingsError('cellseg view needs napari: pip install ".[napari]"')
 
 
+def has_display() -> bool:
+    """Whether windows can open at all; on Linux a display must be named."""
+    if sys.platform in ("darwin", "win32"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
 def require_display() -> None:
     """Say in one line why no window can open, before Qt ends the process.
 
@@ -76,7 +83,7 @@ def require_display() -> None:
     """
     if sys.platform in ("darwin", "win32"):
         return
-    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+    if not has_display():
         raise SettingsError(
             "cellseg view needs a display: neither DISPLAY nor WAYLAND_DISPLAY is set "
             "(cellseg serve shows results in a web browser, over ssh too)"

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
 from importlib.metadata import PackageNotFoundError, version
 
 import pytest
 from click.testing import CliRunner
 
-from cellseg.cli import _doctor as doctor
-from cellseg.cli.doctor import doctor as command
+from cellseg.cli import doctor
 from cellseg.network import weights
 
 ASKED = ("click>=8", 'napari>=0.6; extra == "napari"', 'sahi>=0.11; extra == "test"')
 
 
 def asked(*arguments):
-    done = CliRunner().invoke(command, ["--no-window", "--json", *arguments])
+    done = CliRunner().invoke(doctor.doctor, ["--no-window", "--json", *arguments])
     return done, {check["name"]: check for check in json.loads(done.stdout)}
 
 
@@ -64,7 +64,18 @@ def test_packages(installed, name, state, said, monkeypatch):
 
 def test_a_window_that_does_not_open(monkeypatch):
     pytest.importorskip("qtpy")  # tests/napari passes for a package "napari"
+    monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr(doctor, "OPENS", "raise SystemExit('no display')")
     (check,) = (check for check in doctor.checks(window=True) if check.name == "napari")
     assert check.state == "fault"
     assert "opens no window: no display" in check.text
+
+
+def test_no_display_is_no_illness(monkeypatch):
+    pytest.importorskip("qtpy")
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    (check,) = (check for check in doctor.checks(window=True) if check.name == "napari")
+    assert check.state == "note"
+    assert "there is no display" in check.text

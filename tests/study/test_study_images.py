@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 from microscopes import plate
 
-from cellseg.cli._study import Left
+from cellseg.cli._study import home_of_study
 from cellseg.errors import InputError, SettingsError
 from cellseg.study.images import ImageFile, find_images, result_names
 
@@ -138,13 +138,13 @@ def test_where_a_summary_goes_without_an_output(tmp_path, given, options, home):
     touched(tmp_path / "one" / "a.tif", tmp_path / "one" / "b.tif", tmp_path / "tree/x/c.tif")
     paths = [tmp_path / name for name in given]
     found = find_images(paths, **options).images
-    left = Left.of(paths, found, None, report=False, parquet=False)
-    assert left.home == (None if home is None else tmp_path / home)
-    assert Left.of(paths, found, tmp_path, report=True, parquet=False).home == tmp_path
+    found_home = home_of_study(paths, found, None, report=False, parquet=False)
+    assert found_home == (None if home is None else tmp_path / home)
+    assert home_of_study(paths, found, tmp_path, report=True, parquet=False) == tmp_path
 
 
 def test_a_page_without_a_place_is_refused(tmp_path):
     touched(tmp_path / "one" / "a.tif", tmp_path / "two" / "b.tif")
     paths = [tmp_path / "one" / "a.tif", tmp_path / "two" / "b.tif"]
     with pytest.raises(SettingsError, match="--report: give a folder with --output"):
-        Left.of(paths, find_images(paths).images, None, report=True, parquet=False)
+        home_of_study(paths, find_images(paths).images, None, report=True, parquet=False)
