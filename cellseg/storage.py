@@ -9,6 +9,7 @@ needs, so that readers do not ask which of the two they were given.
 
 from __future__ import annotations
 
+import filecmp
 import io
 import os
 import re
@@ -346,6 +347,16 @@ def _behind(fs: Any) -> Any:  # noqa: ANN401
 def _marks(info: dict[str, Any]) -> tuple[int, str]:
     changed = next((str(info[name]) for name in _CHANGES if info.get(name)), "")
     return int(info.get("size") or 0), changed
+
+
+def has_same_content(recorded: str, image: Location) -> bool:
+    """Whether a file at a recorded place is the same, byte for byte."""
+    other = as_location(recorded)
+    if isinstance(other, RemotePath) or isinstance(image, RemotePath) or image.is_dir():
+        return False
+    with suppress(OSError):
+        return filecmp.cmp(other, image, shallow=False)
+    return False
 
 
 def is_another(recorded: str, image: Location) -> bool:

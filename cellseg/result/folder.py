@@ -28,7 +28,7 @@ from cellseg.result.labels import write_labels
 from cellseg.result.lock import LOCK_NAME, FolderLock
 from cellseg.result.result import Result, is_ours, load_result
 from cellseg.result.table import TableWriter
-from cellseg.storage import Location, is_another
+from cellseg.storage import Location, has_same_content, is_another
 from cellseg.table import REGION, Column
 
 
@@ -365,6 +365,8 @@ def _is_done(folder: Path, key: str, image: Location | None, *, overwrite: bool)
         return False
     match result.run.get("image"):
         case {"path": str(other)} if image is not None and is_another(other, image):
+            if overwrite and has_same_content(other, image):
+                return False
             raise OutputError(f"{folder}: holds the result of {other}", hint="output")
     if not is_same:
         why = "a count with other settings, or of another version of the slide or of cellseg"

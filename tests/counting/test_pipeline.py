@@ -366,8 +366,13 @@ def test_another_slides_result_is_never_overwritten(slide, tmp_path):
     shutil.copy2(path, other)
     with pytest.raises(OutputError, match=r"holds the result of .*discs\.tif"):
         counted(request_for(other, output=tmp_path / "out"))
-    path.unlink()  # moved: the same slide at another place
-    again, _ = counted(request_for(other, output=tmp_path / "out"))
+    replaced, _ = counted(request_for(other, output=tmp_path / "out", overwrite=True))
+    assert load_result(replaced.folder).run["image"]["path"] == str(other)
+    write_disc_slide(path, np.random.default_rng(3), shape=(350, 450))
+    with pytest.raises(OutputError, match=r"holds the result of .*discs\.tif"):
+        counted(request_for(path, output=tmp_path / "out", overwrite=True))
+    other.rename(path)  # moved: the same slide at another place
+    again, _ = counted(request_for(path, output=tmp_path / "out"))
     assert again.summary.cells == first.summary.cells
 
 
