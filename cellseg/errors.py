@@ -41,6 +41,7 @@ class Notice(str):
     """
 
     __slots__ = ("hint",)
+    hint: str
 
     def __new__(cls, text: str, *, hint: str = "") -> Notice:
         """A text with a hint."""

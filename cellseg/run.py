@@ -133,8 +133,9 @@ def change(
         with slide or nullcontext():
             notices = _complete(changed, recipe, slide, exports=changed.exports, why=why)
         result = changed.commit()
-    for notice in notices if on_notice is not None else ():
-        on_notice(notice)
+    if on_notice is not None:
+        for notice in notices:
+            on_notice(notice)
     return result
 
 
@@ -207,12 +208,13 @@ def _events(
     place: Location | None = None,
 ) -> Iterator[Event]:
     """A run whose result goes to a disk; ``place`` is what the user calls its folder."""
+    started = time.monotonic()
+    # First, so that a wrong address is said before torch is loaded.
+    mapper = _mapper(request, detector)
     from cellseg.counting.plan import make_plan
     from cellseg.counting.record import Recording
     from cellseg.counting.stages import SlideCount
 
-    started = time.monotonic()
-    mapper = _mapper(request, detector)
     with open_slide(
         request.image, mpp=request.mpp, z=request.z, t=request.t, series=request.series
     ) as slide:
@@ -268,7 +270,8 @@ def _brought_up(folder: Path, recipe: Recipe, request: CountRequest) -> Iterator
     result = load_result(folder)
     if result.is_record_only:
         return  # nothing more is asked for: else all of it had been fetched
-    there, wanted = Recipe.of(result), {}
+    there = Recipe.of(result)
+    wanted: dict[str, object] = {}
     if recipe.expand not in (None, there.expand):
         wanted["expand"] = recipe.expand
     if recipe.spatial and not (there.spatial and there.within is None):

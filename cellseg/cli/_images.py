@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cellseg.cli._options import refuse_missing
 from cellseg.cli._progress import Reporter
@@ -16,6 +17,9 @@ from cellseg.events import CountResult
 from cellseg.slide.formats import image_name
 from cellseg.storage import Location
 from cellseg.text import visible
+
+if TYPE_CHECKING:
+    from cellseg.network.detector import Detector
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +49,7 @@ def count_images(requests: Sequence[CountRequest], outcomes: list[Outcome]) -> N
     """Count each and add it to ``outcomes``; one file's error does not stop the others."""
     from cellseg.run import run
 
-    detectors: dict[object, object] = {}
+    detectors: dict[object, Detector] = {}
     for request in requests:
         with Reporter(sys.stderr) as reporter:
             try:

@@ -271,7 +271,8 @@ def find_scheduler(scheduler: str) -> str:
     def asked() -> str:
         return asyncio.run(asyncio.wait_for(ask(), CONNECT_SECONDS))
 
-    kind, fault, why = "", f"no Dask scheduler answers there within {CONNECT_SECONDS} s", None
+    kind, fault = "", f"no Dask scheduler answers there within {CONNECT_SECONDS} s"
+    why: Exception | None = None
     try:
         # In a thread of its own, as the caller's may have an event loop that runs.
         with ThreadPoolExecutor(1) as thread:
@@ -322,7 +323,7 @@ def cpu_workers() -> int:
     return max(1, min(cores or 1, psutil.virtual_memory().total // WORKER_BYTES))
 
 
-class _LocalWorker(distributed.WorkerPlugin):
+class _LocalWorker(distributed.WorkerPlugin):  # type: ignore[misc]
     """Settings of a worker that was started on this machine."""
 
     def __init__(self, gpus: Sequence[str]) -> None:
