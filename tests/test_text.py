@@ -133,7 +133,11 @@ def test_nothing_that_is_typed_or_named_steers_the_terminal(monkeypatch, capsys,
         assert "\\u001b" in said
 
 
-def test_a_page_shows_them_too():
-    from cellseg.draw import page
+def test_a_page_shows_them_too(tmp_path):
+    from cellseg.draw.page import render_page
 
-    assert page.safe(f"<b>{NASTY}") == f"&lt;b&gt;{visible(NASTY)}"
+    template = tmp_path / "a.html"
+    template.write_text('{% extends "frame.html" %}{% block body %}<p>{{ name }}</p>{% endblock %}')
+    text = render_page(template, title=NASTY, name=f"<b>{NASTY}")
+    assert f"<p>&lt;b&gt;{visible(NASTY)}</p>" in text
+    assert f"<title>{visible(NASTY)}</title>" in text

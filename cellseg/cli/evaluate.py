@@ -188,12 +188,13 @@ def _drained(request: EvaluateRequest, console: Console) -> Evaluation:
 
 
 def _print(evaluation: Evaluation) -> None:
-    counts = ("images", "annotated", "counted", "bias", "95 %", "per image", "median")
-    counting = _table(f"{evaluation.model.object} counts", counts)
+    from cellseg.judge.judged import COUNT_HEADS, count_row
+
+    counting = _table(f"{evaluation.model.object} counts", COUNT_HEADS)
     scores = ("F1@.5", "F1@.75", "accuracy@.5", "PQ", "AJI", "mask AP", "box AP", "area bias")
     outlines = _table("outlines and sizes", scores)
     for name, one in evaluation.tables().items():
-        counting.add_row(escape(visible(name)), *_counting(one))
+        counting.add_row(escape(visible(name)), *count_row(one))
         outlines.add_row(escape(visible(name)), *_outlines(one))
     _stdout().print(counting, outlines)
 
@@ -208,19 +209,6 @@ def _table(title: str, heads: Sequence[str]) -> Table:
     for head in heads:
         table.add_column(escape(visible(head)), justify="right")
     return table
-
-
-def _counting(one: Scores) -> tuple[str, ...]:
-    count = one.count
-    return (
-        f"{count.images:,}",
-        f"{count.truth:,}",
-        f"{count.found:,}",
-        percent(count.bias, sign=True),
-        " … ".join(percent(value, sign=True) for value in count.bias_interval),
-        percent(count.mean_relative),
-        percent(count.median_relative),
-    )
 
 
 def _outlines(one: Scores) -> tuple[str, ...]:

@@ -1,12 +1,13 @@
-"""What all pages share: one file without a network, its style, tables, escaped texts."""
+"""Pages: one file without a network, with its style; every text in it is escaped."""
 
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Sequence
 from hashlib import sha256
-from html import escape
-from importlib.resources import files
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
 
 from cellseg import __version__
 from cellseg.text import visible
@@ -14,7 +15,7 @@ from cellseg.text import visible
 GENERATOR = f"cellseg {__version__}"
 
 
-def document(title: str, body: Sequence[str], *, pictures: str = "data:") -> str:
+def render_page(template: Path, *, title: str, pictures: str = "data:", **content: object) -> str:
     """A whole page.
 
     Nothing is fetched, and no script runs but the page's own: the browser is told so, whatever
@@ -22,49 +23,30 @@ def document(title: str, body: Sequence[str], *, pictures: str = "data:") -> str
 
     Parameters
     ----------
+    template : Path
+        Extends ``frame.html``, whose block is ``body``.
     title : str
-        Plain text.
-    body : sequence of str
-        HTML.
+        Plain text, for the template too.
     pictures : str
         Where pictures may come from, as a content security policy says it.
+    **content
+        For the template. Texts are plain: they are escaped, and control characters do not act.
     """
-    style, script = (
-        files("cellseg.draw").joinpath(name).read_text(encoding="utf-8")
-        for name in ("page.css", "page.js")
+    home = Path(__file__).parent
+    environment = Environment(
+        loader=FileSystemLoader([home, template.parent]),
+        autoescape=True,
+        finalize=lambda v: visible(v) if isinstance(v, str) and not isinstance(v, Markup) else v,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    digest = b64encode(sha256(script.encode()).digest()).decode()
-    policy = (
-        f"default-src 'none'; img-src {pictures}; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'"
-    )
-    parts = [
-        "<!doctype html>",
-        '<html lang="en">',
-        '<head><meta charset="utf-8">',
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-        f'<meta name="generator" content="{GENERATOR}">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{safe(title)}</title>",
-        f"<style>{style}</style></head>",
-        "<body>",
-        *body,
-        f"<script>{script}</script>",
-        "</body></html>",
-    ]
-    return "\n".join(parts) + "\n"
-
-
-def safe(text: str) -> str:
-    """A name in a page: no markup, no control characters."""
-    return escape(visible(text))
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A plain table of HTML texts, the first column its rows' names."""
-    cells = "".join(f"<th scope='col'>{name}</th>" for name in head)
-    lines = "".join("<tr>" + "".join(f"<td>{v}</td>" for v in row) + "</tr>" for row in rows)
-    return (
-        f"<div class='wide' tabindex='0'><table><thead><tr>{cells}</tr></thead>"
-        f"<tbody>{lines}</tbody></table></div>"
+    style, script = ((home / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    return environment.get_template(template.name).render(
+        title=title,
+        pictures=pictures,
+        generator=GENERATOR,
+        style=Markup(style),
+        script=Markup(script),
+        digest=b64encode(sha256(script.encode()).digest()).decode(),
+        **content,
     )

@@ -20,6 +20,7 @@ from cellseg.judge.figures import (
     count_error,
     size_error,
 )
+from cellseg.text import percent
 
 THRESHOLDS: tuple[float, ...] = tuple(round(0.1 + 0.05 * k, 2) for k in range(17))
 
@@ -132,6 +133,23 @@ def scores_of(images: Sequence[Judged], num_classes: int) -> Scores:
         mask_ap75=masks.ap75,
         box_ap=average_precision(images, num_classes, kind="bbox").ap,
         **asdict(size_error(*_matched_areas(images))),
+    )
+
+
+COUNT_HEADS = ("images", "annotated", "counted", "bias", "95 %", "per image", "median")
+
+
+def count_row(one: Scores) -> tuple[str, ...]:
+    """Errors of counts for a table, under :data:`COUNT_HEADS`."""
+    count = one.count
+    return (
+        f"{count.images:,}",
+        f"{count.truth:,}",
+        f"{count.found:,}",
+        percent(count.bias, sign=True),
+        " … ".join(percent(value, sign=True) for value in count.bias_interval),
+        percent(count.mean_relative),
+        percent(count.median_relative),
     )
 
 

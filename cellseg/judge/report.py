@@ -1,27 +1,39 @@
-"""The page: tables, plots, and the worst images."""
+"""Report of an evaluation: a page with tables, plots, and the worst images."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.annotations.coco import read_pixels
-from cellseg.draw.page import document, safe, table
+from cellseg.draw.page import render_page
 from cellseg.errors import OutputError
 from cellseg.judge import plots
 from cellseg.judge.evaluate import DIAMETERS_PX, Evaluation
 from cellseg.judge.fates import COLOURS, MEANINGS, tally
-from cellseg.judge.judged import Judged, Scores, ap_by_density, ap_by_diameter
+from cellseg.judge.judged import (
+    COUNT_HEADS,
+    Judged,
+    Scores,
+    ap_by_density,
+    ap_by_diameter,
+    count_row,
+)
 from cellseg.text import number, percent
 
 WORST = 10
 SAMPLE = 12
 SHEET = 8
+
+_OUTLINES = (
+    "F1 @.5", "95 %", "@.75", "accuracy @.5", "PQ", "AJI", "mask AP", "AP50", "box AP",
+    "area bias", "spread", "diameter bias",
+)  # fmt: skip
 
 
 def write_report(evaluation: Evaluation, folder: str | Path) -> Path:
@@ -42,17 +54,21 @@ def write_report(evaluation: Evaluation, folder: str | Path) -> Path:
     OutputError
         If it cannot be written.
     """
-    home = Path(folder)
+    home, images = Path(folder), evaluation.images
+    page = home / "report.html"
+    worst = worst_images(images)
     try:
         home.mkdir(parents=True, exist_ok=True)
         text = json.dumps(evaluation.as_dict(), indent=1)
         (home / "evaluation.json").write_text(text + "\n", encoding="utf-8")
         _plots(evaluation, home)
-        worst = list(_worst(evaluation, home))
-        _sheet(evaluation, sample(evaluation.images), home / "sample.jpg")
-        _sheet(evaluation, worst_images(evaluation.images)[:SHEET], home / "worst.jpg")
-        page = home / "report.html"
-        page.write_text(_page(evaluation, worst), encoding="utf-8")
+        for name, chosen in (("sample", sample(images)), ("worst", worst[:SHEET])):
+            shown = [(_pixels(evaluation, index), images[index]) for index in chosen]
+            plots.sheet(home / f"{name}.jpg", shown)
+        for place, index in enumerate(worst, start=1):
+            path = home / f"worst-{place:02}.png"
+            plots.outlined(path, _pixels(evaluation, index), images[index])
+        page.write_text(_page(evaluation, [images[index] for index in worst]), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{home}: cannot be written: {error.strerror or error}") from error
     return page
@@ -61,12 +77,16 @@ def write_report(evaluation: Evaluation, folder: str | Path) -> Path:
 def _plots(evaluation: Evaluation, home: Path) -> None:
     images, classes = evaluation.images, len(evaluation.classes)
     truth = sum(len(image.truth) for image in images)
-    shipped = [image.score for image in images]
-    plots.count_by_threshold(home / "threshold.png", evaluation.curve(), truth, shipped)
+    in_use = [image.score for image in images]
+    plots.count_by_threshold(home / "threshold.png", evaluation.curve(), truth, in_use)
     plots.true_and_counted(home / "counts.png", images)
     by_diameter = ap_by_diameter(images, classes, DIAMETERS_PX)
     plots.bars(home / "diameter.png", by_diameter, "AP by diameter")
     plots.bars(home / "density.png", ap_by_density(images, classes), "AP by density")
+
+
+def _pixels(evaluation: Evaluation, index: int) -> NDArray[np.generic]:
+    return read_pixels(evaluation.paths[index], evaluation.images[index].extent)
 
 
 def sample(images: Sequence[Judged]) -> list[int]:
@@ -86,107 +106,50 @@ def sample(images: Sequence[Judged]) -> list[int]:
     ]
 
 
-def worst_images(images: Iterable[Judged]) -> list[int]:
+def worst_images(images: Sequence[Judged]) -> list[int]:
     """Indices of the images with most objects that are wrong, relative to all, worst first."""
     return _ranked(images)[:WORST]
 
 
-def _ranked(images: Iterable[Judged]) -> list[int]:
-    def badness(image: Judged) -> float:
-        score = image.segmentation.accuracy[0]
-        return 1.0 if math.isnan(score) else float(score)
-
-    ranked = sorted(enumerate(images), key=lambda pair: badness(pair[1]))
-    return [index for index, _ in ranked]
+def _ranked(images: Sequence[Judged]) -> list[int]:
+    """Indices from the least accurate image on; those without any object come last."""
+    scores = [float(image.segmentation.accuracy[0]) for image in images]
+    return sorted(range(len(images)), key=lambda k: 1.0 if math.isnan(scores[k]) else scores[k])
 
 
-def _pixels(evaluation: Evaluation, index: int) -> NDArray[np.generic]:
-    return read_pixels(evaluation.paths[index], evaluation.images[index].extent)
+def _page(evaluation: Evaluation, worst: list[Judged]) -> str:
+    tables = evaluation.tables()
+    return render_page(
+        Path(__file__).with_name("page.html"),
+        title=f"{evaluation.model.name} on {len(evaluation.images):,} images",
+        pictures="'self' file:",
+        model=evaluation.model,
+        notes=evaluation.notes,
+        counting_head=COUNT_HEADS,
+        counting=[(name, *count_row(one)) for name, one in tables.items()],
+        outlines_head=_OUTLINES,
+        outlines=[(name, *_outlines(one)) for name, one in tables.items()],
+        meanings=MEANINGS,
+        colours=COLOURS,
+        worst=[
+            (f"worst-{place:02}.png", image, tally(image))
+            for place, image in enumerate(worst, start=1)
+        ],
+    )
 
 
-def _sheet(evaluation: Evaluation, chosen: Iterable[int], path: Path) -> None:
-    plots.sheet(path, [(_pixels(evaluation, k), evaluation.images[k]) for k in chosen])
-
-
-def _worst(evaluation: Evaluation, home: Path) -> Iterable[tuple[str, Judged]]:
-    for place, index in enumerate(worst_images(evaluation.images), start=1):
-        image = evaluation.images[index]
-        name = f"worst-{place:02}.png"
-        plots.outlined(home / name, _pixels(evaluation, index), image)
-        yield name, image
-
-
-def _page(evaluation: Evaluation, worst: list[tuple[str, Judged]]) -> str:
-    model = evaluation.model
-    title = f"{model.name} on {len(evaluation.images):,} images"
-    parts = [
-        f"<h1>{safe(title)}</h1>",
-        f"<p>What is outlined: {safe(model.object)}. Weights {safe(model.checksum[:12])}. "
-        "Every image went through the whole of a count, with its own protocol. Intervals are 95 % "
-        "over resampled images.</p>",
-        *(f"<p>{safe(note)}</p>" for note in evaluation.notes),
-        _tables(evaluation.tables()),
-        "<figure><img src='threshold.png' alt='Count and F1 against the score threshold'></figure>",
-        "<figure><img src='counts.png' alt='Counted against annotated objects, by image'></figure>",
-        "<figure><img src='diameter.png' alt='Average precision by diameter'>"
-        "<img src='density.png' alt='Average precision by density'></figure>",
-        "<h2>From the worst to the best</h2><p>Of each set and modality, at even ranks; "
-        "of large images the middle is shown, the figures are the whole image's.</p>",
-        "<figure><img src='sample.jpg' alt='Images with outlines coloured by their fate'></figure>",
-        f"<h2>The {len(worst)} worst images</h2><p class='key'>",
-        *(f"<span><i style='background:{COLOURS[f]}'></i>{MEANINGS[f]}</span>" for f in MEANINGS),
-        "</p>",
-        *(_figure(name, image) for name, image in worst),
-    ]
-    return document(title, parts, pictures="'self' file:")
-
-
-def _figure(name: str, image: Judged) -> str:
-    fates = ", ".join(f"{MEANINGS[fate]} {count:,}" for fate, count in tally(image).items())
+def _outlines(one: Scores) -> tuple[str, ...]:
     return (
-        f"<figure><img src='{name}' alt=''><figcaption>{safe(image.name)}, "
-        f"{safe(image.group)}: {len(image.truth):,} annotated, "
-        f"{int(image.counted.sum()):,} counted; {fates}</figcaption></figure>"
+        number(one.f1[0.5]),
+        " … ".join(number(value) for value in one.f1_interval),
+        number(one.f1[0.75]),
+        number(one.accuracy[0.5]),
+        number(one.panoptic_quality),
+        number(one.aji),
+        number(one.mask_ap),
+        number(one.mask_ap50),
+        number(one.box_ap),
+        percent(one.area_bias, sign=True),
+        percent(one.area_spread),
+        percent(one.diameter_bias, sign=True),
     )
-
-
-def _tables(scores: dict[str, Scores]) -> str:
-    counting = table(
-        ["", "images", "annotated", "counted", "bias", "95 %", "per image", "median"],
-        [
-            [
-                safe(name),
-                f"{one.count.images:,}",
-                f"{one.count.truth:,}",
-                f"{one.count.found:,}",
-                percent(one.count.bias, sign=True),
-                "{} … {}".format(*(percent(v, sign=True) for v in one.count.bias_interval)),
-                percent(one.count.mean_relative),
-                percent(one.count.median_relative),
-            ]
-            for name, one in scores.items()
-        ],
-    )
-    outlines = table(
-        ["", "F1 @.5", "95 %", "@.75", "accuracy @.5", "PQ", "AJI", "mask AP", "AP50", "box AP",
-         "area bias", "spread", "diameter bias"],
-        [
-            [
-                safe(name),
-                number(one.f1[0.5]),
-                "{} … {}".format(*(number(v) for v in one.f1_interval)),
-                number(one.f1[0.75]),
-                number(one.accuracy[0.5]),
-                number(one.panoptic_quality),
-                number(one.aji),
-                number(one.mask_ap),
-                number(one.mask_ap50),
-                number(one.box_ap),
-                percent(one.area_bias, sign=True),
-                percent(one.area_spread),
-                percent(one.diameter_bias, sign=True),
-            ]
-            for name, one in scores.items()
-        ],
-    )  # fmt: skip
-    return f"<h2>Counts</h2>{counting}<h2>Outlines and sizes</h2>{outlines}"

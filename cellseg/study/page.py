@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment
-from markupsafe import Markup
-
-from cellseg.draw.page import document
+from cellseg.draw.page import render_page
 from cellseg.errors import CellsegError, OutputError
 from cellseg.result import Result
 from cellseg.result.files import output_errors, replacing
@@ -23,7 +19,6 @@ from cellseg.study.pictures import thumbnails
 from cellseg.study.rows import SummaryRow
 from cellseg.study.sizes import HEIGHT, WIDTH, Axis, hexes
 from cellseg.table.regions import counted
-from cellseg.text import visible
 
 PICTURES_BYTES = 4_400_000
 """All pictures together: with its tables a page of a hundred slides stays under 5 MB."""
@@ -59,25 +54,18 @@ def write_study(study: Study, path: Path | None = None) -> Location:
                 f"{study.shown(target)}: is no page of cellseg; move it away", hint="output"
             )
         name = study.folder.absolute().name or str(study.folder)
-        body = _template(name=name, **_content(study, target))
+        text = render_page(
+            Path(__file__).with_name("page.html"),
+            title=f"{name}: cells counted",
+            name=name,
+            **_content(study, target),
+        )
         with replacing(target) as temporary:
-            temporary.write_text(document(f"{name}: cells counted", [body]), encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8")
     return study.send(target)
 
 
-def _template(**content: object) -> str:
-    """The page's body; every text in it is escaped, and its control characters do not act."""
-    environment = Environment(
-        autoescape=True,
-        finalize=lambda v: visible(v) if isinstance(v, str) and not isinstance(v, Markup) else v,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    text = files("cellseg.study").joinpath("page.html").read_text(encoding="utf-8")
-    return environment.from_string(text).render(**content)
-
-
-def _content(study: Study, page: Path) -> dict[str, Any]:
+def _content(study: Study, target: Path) -> dict[str, Any]:
     """What the template shows; of a slide its number, its row, and what belongs there."""
     rows = study.rows
     wholes = [of_one[0] for of_one in study.results.values()]
@@ -99,7 +87,7 @@ def _content(study: Study, page: Path) -> dict[str, Any]:
         "sizes": list(_sizes(study.results)),
         "width": WIDTH,
         "height": HEIGHT,
-        "slides": list(_slides(study, page)),
+        "slides": list(_slides(study, target)),
     }
 
 

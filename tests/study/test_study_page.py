@@ -13,7 +13,6 @@ from PIL import Image
 from study.made import made
 
 from cellseg.draw import SCALE_KEY, keep_parts, write_png
-from cellseg.draw.page import document
 from cellseg.errors import OutputError
 from cellseg.study.folder import Study, load_study
 from cellseg.study.page import PICTURES_BYTES, write_study
@@ -283,12 +282,3 @@ def test_other_peoples_page_is_not_replaced(study, tmp_path):
     with pytest.raises(OutputError, match="is no page of cellseg"):
         write_study(study)
     assert (tmp_path / "report.html").read_text() == "<h1>mine</h1>"
-
-
-def test_a_page_with_pictures_beside_it_shows_them(opened, tmp_path):
-    Image.new("RGB", (30, 20), "red").save(tmp_path / "a.png")
-    text = document("t", ["<img src='a.png' alt=''>"], pictures="'self' file:")
-    (tmp_path / "page.html").write_text(text, encoding="utf-8")
-    page = opened(tmp_path / "page.html")
-    assert page.evaluate("document.images[0].naturalWidth") == 30
-    assert re.search("default-src 'none'", text)
