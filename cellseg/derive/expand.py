@@ -18,7 +18,7 @@ from cellseg.result.publish import CELLS
 from cellseg.slide import Slide
 from cellseg.stain.dyes import Dyes
 from cellseg.table import Column, Scale
-from cellseg.table.around import AroundSums, Seen, around_columns
+from cellseg.table.around import AroundSums, ChannelPixels, around_columns
 from cellseg.table.grow import BLOCK_PX, grown_blocks
 
 Columns = dict[str, NDArray[np.generic]]
@@ -104,7 +104,7 @@ def expanded(
     return columns, values, record
 
 
-def _seen(result: Result, channels: tuple[str, ...]) -> Seen:
+def _seen(result: Result, channels: tuple[str, ...]) -> ChannelPixels:
     """What is measured, as the run did for the nuclei.
 
     Raises
@@ -114,7 +114,7 @@ def _seen(result: Result, channels: tuple[str, ...]) -> Seen:
     """
     settings, stain = result.section("settings"), result.section("protocol").get("stain")
     try:
-        seen = Seen(channels, stain=stain or "brightfield")
+        seen = ChannelPixels(channels, stain=stain or "brightfield")
         if not seen.stains:
             return seen
         if settings.get("dyes"):

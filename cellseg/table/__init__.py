@@ -1,7 +1,8 @@
-"""Measuring: masks and pixels become a table; this package owns its columns and their units.
+"""Tables: the columns, their units, and how each follows from masks, pixels or other columns.
 
 Inside a run all geometry lies on the lattice of model pixels; level-0 pixels and µm are made
-here, once. The columns are documented for people in ``docs/cells-csv.md``.
+here, once, and ``docs/cells-csv.md`` documents the columns for people. Here belong functions from
+arrays to columns and totals; reading slides belongs to ``slide``, and files to ``result``.
 """
 
 from cellseg.table._columns import REGION, Column, Scale, channel_slugs, columns

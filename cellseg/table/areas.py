@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,21 +35,18 @@ class AreaStatistics:
 
     @classmethod
     def of(cls, areas: NDArray[np.float32]) -> AreaStatistics:
-        """Of at least one area; sums are made in float64."""
-        points = np.percentile(areas, QUANTILES_PERCENT)
+        """Statistics of at least one area; sums are made in float64."""
+        points = np.percentile(areas, QUANTILES_PERCENT).tolist()
         return cls(
             mean=float(areas.mean(dtype=np.float64)),
             std=float(areas.std(dtype=np.float64)),
             minimum=float(areas.min()),
             maximum=float(areas.max()),
-            quantiles={
-                percent: float(point)
-                for percent, point in zip(QUANTILES_PERCENT, points, strict=True)
-            },
+            quantiles=dict(zip(QUANTILES_PERCENT, points, strict=True)),
         )
 
     def times(self, factor: float) -> AreaStatistics:
-        """The same in another unit."""
+        """The statistics in another unit."""
         return AreaStatistics(
             self.mean * factor,
             self.std * factor,
@@ -58,8 +54,3 @@ class AreaStatistics:
             self.maximum * factor,
             {percent: area * factor for percent, area in self.quantiles.items()},
         )
-
-    def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        quantiles = {str(percent): area for percent, area in self.quantiles.items()}
-        return {**asdict(self), "quantiles": quantiles}

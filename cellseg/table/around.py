@@ -24,8 +24,8 @@ _PARTS = {
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What of the slide is measured.
+class ChannelPixels:
+    """What of a slide's pixels is measured around nuclei.
 
     Attributes
     ----------
@@ -88,7 +88,7 @@ class AroundSums:
         From the lattice to level-0 pixels and µm.
     """
 
-    def __init__(self, cells: int, scale: Scale, seen: Seen) -> None:
+    def __init__(self, cells: int, scale: Scale, seen: ChannelPixels) -> None:
         self._scale, self._seen = scale, seen
         values = len(seen.channels) + (3 if seen.stains else 0)
         # The last axis is nucleus, cytoplasm.

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from cellseg.errors import Notice
 from cellseg.table.areas import AreaStatistics
 from cellseg.table.summary import Summary
 
@@ -78,7 +79,7 @@ class Expected:
         return f"{area_px:.3g} px²" if self.mpp is None else f"{area_px * self.mpp**2:.3g} µm²"
 
 
-def doubts(summary: Summary, most_common_px: float | None, expected: Expected) -> list[str]:
+def doubts(summary: Summary, most_common_px: float | None, expected: Expected) -> list[Notice]:
     """Why a count may be wrong, a sentence each; none where nothing speaks against it.
 
     Parameters
@@ -88,8 +89,11 @@ def doubts(summary: Summary, most_common_px: float | None, expected: Expected) -
     """
     if not summary.cells and expected.own_model:
         return [
-            f"a model of your own found no {summary.object} at all: was it trained long enough, "
-            "and on such images? cellseg evaluate tells how good it is, --score 0.1 what it sees"
+            Notice(
+                f"a model of your own found no {summary.object} at all: was it trained long "
+                "enough, and on such images? Evaluate it, or count with a score of 0.1 to see more",
+                hint="score",
+            )
         ]
     areas, found = summary.area_px, list(_beyond_tissue(summary))
     if areas is None or most_common_px is None or summary.cells < FEWEST:
@@ -99,27 +103,29 @@ def doubts(summary: Summary, most_common_px: float | None, expected: Expected) -
     if not sizes and usual is not None:
         times = most_common_px / (math.pi / 4 * usual**2)
         if times > MANY_TIMES:
-            sizes.append(
+            said = (
                 f"the most common {summary.object} has {times:.1f} times the area of the model's "
-                f"usual one: several may be taken for one; {_scale(expected)}"
+                "usual one: several may be taken for one"
             )
+            sizes.append(_scaled(said, expected))
     return [*found, *sizes]
 
 
-def _beyond_tissue(summary: Summary) -> Iterator[str]:
+def _beyond_tissue(summary: Summary) -> Iterator[Notice]:
     """Cells that cover more than the tissue they were found in."""
     if summary.area_um2 is None or not summary.tissue_mm2:
         return
     covered = summary.cells * summary.area_um2.mean / 1e6
     if covered > summary.tissue_mm2:
-        yield (
+        yield Notice(
             f"the {summary.plural} cover {covered:.3g} mm², more than the tissue that was found "
-            f"({summary.tissue_mm2:.3g} mm²): the number per mm² means nothing; --no-prefilter "
-            "looks everywhere and measures no tissue"
+            f"({summary.tissue_mm2:.3g} mm²): the number per mm² means nothing; count everywhere, "
+            "without measuring tissue",
+            hint="no_prefilter",
         )
 
 
-def _far(summary: Summary, areas: AreaStatistics, expected: Expected) -> Iterator[str]:
+def _far(summary: Summary, areas: AreaStatistics, expected: Expected) -> Iterator[Notice]:
     """A median size that is no nucleus's, or far from the model's usual object."""
     diameter, mpp, usual = _diameter(areas.median), expected.mpp, expected.usual_px
     if usual is not None:
@@ -131,32 +137,33 @@ def _far(summary: Summary, areas: AreaStatistics, expected: Expected) -> Iterato
     else:
         return
     if not low <= diameter <= high:
-        yield (
-            f"the median diameter of the {summary.plural} is {expected.length(diameter)}, {said}: "
-            f"{_scale(expected)}"
-        )
+        median = f"the median diameter of the {summary.plural} is {expected.length(diameter)}"
+        yield _scaled(f"{median}, {said}", expected)
 
 
-def _at_limits(summary: Summary, areas: AreaStatistics, expected: Expected) -> Iterator[str]:
+def _at_limits(summary: Summary, areas: AreaStatistics, expected: Expected) -> Iterator[Notice]:
     """Half of the cells at one of the limits of size."""
     low, high = expected.limits_px
     sides = (
-        (areas.median <= low * AT_LIMIT, low, "smallest", "--min-area", "pieces or noise"),
-        (areas.median >= high / AT_LIMIT, high, "largest", "--max-area", "several taken for one"),
+        (areas.median <= low * AT_LIMIT, low, "smallest", "min_area", "pieces or noise"),
+        (areas.median >= high / AT_LIMIT, high, "largest", "max_area", "several taken for one"),
     )
-    for holds, limit, which, option, what in sides:
+    for holds, limit, which, field, what in sides:
         if holds:
-            yield (
+            said = (
                 f"half of the {summary.plural} are about as large as the {which} that are counted "
-                f"({expected.area(limit)}), they may be {what}: {_scale(expected)}, {option} the "
-                "limit"
+                f"({expected.area(limit)}), they may be {what}"
             )
+            yield _scaled(said, expected, field)
 
 
-def _scale(expected: Expected) -> str:
+def _scaled(said: str, expected: Expected, *fields: str) -> Notice:
+    """A doubt that another scale may dispel."""
     if expected.mpp is None:
-        return "--diameter PX (of a usual one) or --mpp sets the scale"
-    return "are the pixel size and the protocol right? --mpp and --protocol set them"
+        asked, known = "is the scale right?", ("diameter", "mpp")
+    else:
+        asked, known = "are the pixel size and the protocol right?", ("mpp", "protocol")
+    return Notice(f"{said}: {asked}", hint=",".join((*known, *fields)))
 
 
 def _diameter(area: float) -> float:

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from cellseg.annotations.region import Regions
-from cellseg.table import Scale
+from cellseg.table._columns import Scale
 from cellseg.table.areas import AreaStatistics
-from cellseg.table.regions import RegionSummary, RegionTotals, by_class, counted, plural
+from cellseg.table.regions import RegionSummary, by_class, counted, plural
 
 _STEPS = 4.0
 """Of areas, to a factor of two, when the most common one is looked for."""
@@ -69,16 +69,19 @@ class Summary:
 
         Raises
         ------
-        KeyError, TypeError, ValueError
+        ValueError
             If something is missing, or of another type.
         """
-        regions = [{**region, "kind": region["class"]} for region in found.get("regions", ())]
-        try:
-            return TypeAdapter(cls).validate_python({**found, "regions": regions})
-        except ValidationError as error:
-            fault = error.errors()[0]
-            where = ".".join(map(str, fault["loc"]))
-            raise ValueError(f"{where}: {fault['msg']}") from error
+        return _SUMMARY.validate_python(found)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for JSON: only dicts with text keys, numbers, text and None."""
+        found = _SUMMARY.dump_python(self, mode="json", by_alias=True)
+        found["density_per_mm2"] = self.density_per_mm2
+        found["density_per_mm2_per_class"] = self.density_per_mm2_per_class
+        for entry, region in zip(found["regions"], self.regions, strict=True):
+            entry["density_per_mm2"] = region.density_per_mm2
+        return cast("dict[str, Any]", found)
 
     @property
     def density_per_mm2(self) -> float | None:
@@ -97,19 +100,6 @@ class Summary:
     def median_area_um2(self) -> float | None:
         """Half of the cells are smaller."""
         return None if self.area_um2 is None else self.area_um2.median
-
-    def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON: only dicts with text keys, numbers, text and None."""
-        found: dict[str, Any] = {
-            **asdict(self),
-            "density_per_mm2": self.density_per_mm2,
-            "density_per_mm2_per_class": self.density_per_mm2_per_class,
-        }
-        for name, areas in (("area_px", self.area_px), ("area_um2", self.area_um2)):
-            found[name] = None if areas is None else areas.as_dict()
-        found["labelling"] = list(self.labelling)
-        found["regions"] = [region.as_dict() for region in self.regions]
-        return found
 
     @property
     def plural(self) -> str:
@@ -136,10 +126,14 @@ class Summary:
         return ", ".join(parts)
 
 
+_SUMMARY = TypeAdapter(Summary)
+
+
 class SummaryBuilder:
     """Makes a :class:`Summary` from the table's parts as they come.
 
-    Of each cell only its area is kept, as float32: 4 MB for a million cells.
+    Of each cell only its class and area are kept, also for each region that holds it: 12 MB for
+    a million cells.
 
     Parameters
     ----------
@@ -161,13 +155,12 @@ class SummaryBuilder:
         scale: Scale,
         regions: Regions | None = None,
     ) -> None:
-        self._regions = None if regions is None else RegionTotals(regions, classes, mpp=scale.mpp)
-        self._object = object
-        self._mpp = scale.mpp
-        self._counts = dict.fromkeys(classes, 0)
-        self._touching = 0
-        self._stitched = 0
-        self._areas: list[NDArray[np.float32]] = []
+        self._regions, self._object, self._mpp = regions, object, scale.mpp
+        self._classes = pd.Index(list(dict.fromkeys(classes)))
+        self._touching = self._stitched = 0
+        # Class and area of each cell; region, class and area of each cell in a region.
+        self._cells = [(np.empty(0, np.int32), np.empty(0, np.float32))]
+        self._inside = [(np.empty(0, np.int32), *self._cells[0])]
 
     def add(self, table: pd.DataFrame) -> None:
         """Count some rows of ``cells.csv``.
@@ -177,19 +170,22 @@ class SummaryBuilder:
         ValueError
             If a row's class is none of the model's.
         """
-        for name, count in table["class"].value_counts().items():
-            if name not in self._counts:
-                raise ValueError(f"unknown class {name!r}, expected one of {list(self._counts)}")
-            self._counts[str(name)] += int(count)
+        kinds = self._classes.get_indexer(pd.Index(table["class"])).astype(np.int32)
+        if (kinds < 0).any():
+            unknown = table["class"].iloc[int(kinds.argmin())]
+            raise ValueError(f"unknown class {unknown!r}, expected one of {list(self._classes)}")
+        areas = table["area_px"].to_numpy(np.float32, copy=True)
+        self._cells.append((kinds, areas))
         self._touching += int(table["touches_border"].sum())
         self._stitched += int(table["stitched"].sum())
-        self._areas.append(table["area_px"].to_numpy(np.float32, copy=True))
         if self._regions is not None:
-            self._regions.add(table)
+            centroids = table["centroid_y_px"], table["centroid_x_px"]
+            cells, regions = self._regions.holding(*centroids)
+            self._inside.append((regions.astype(np.int32), kinds[cells], areas[cells]))
 
     def most_common_area_px(self) -> float | None:
         """Where areas lie densest, on a scale of ratios, to about a tenth; None without cells."""
-        areas = np.concatenate([np.empty(0, np.float32), *self._areas])
+        areas = np.concatenate([part[1] for part in self._cells])
         areas = areas[areas > 0]
         if not areas.size:
             return None
@@ -213,22 +209,44 @@ class SummaryBuilder:
         tissue_mm2_in_regions : sequence of float, optional
             Of each region; None where nobody measured it.
         """
-        areas = np.concatenate([np.empty(0, np.float32), *self._areas])
-        in_px = AreaStatistics.of(areas) if areas.size else None
-        in_um2 = in_px.times(self._mpp**2) if in_px and self._mpp else None
+        kinds, areas = (np.concatenate(parts) for parts in zip(*self._cells, strict=True))
         return Summary(
             object=self._object,
-            cells=int(areas.size),
-            cells_per_class=dict(self._counts),
             touching_border=self._touching,
             stitched=self._stitched,
             tissue_mm2=tissue_mm2 if self._mpp else None,
-            area_px=in_px,
-            area_um2=in_um2,
             skipped_share=skipped_share,
             cells_interval=_times(int(areas.size), interval),
-            regions=() if self._regions is None else self._regions.build(tissue_mm2_in_regions),
+            regions=tuple(self._in_regions(tissue_mm2_in_regions)),
+            **self._totals(kinds, areas),
         )
+
+    def _totals(self, kinds: NDArray[np.int32], areas: NDArray[np.float32]) -> dict[str, Any]:
+        in_px = AreaStatistics.of(areas) if areas.size else None
+        counts = np.bincount(kinds, minlength=len(self._classes)).tolist()
+        return {
+            "cells": int(areas.size),
+            "cells_per_class": dict(zip(self._classes, counts, strict=True)),
+            "area_px": in_px,
+            "area_um2": in_px.times(self._mpp**2) if in_px and self._mpp else None,
+        }
+
+    def _in_regions(self, tissue_mm2: Sequence[float | None] | None) -> Iterator[RegionSummary]:
+        """Totals of each region, in the regions' order."""
+        numbers, kinds, areas = (np.concatenate(parts) for parts in zip(*self._inside, strict=True))
+        order = np.argsort(numbers, kind="stable")
+        regions = () if self._regions is None else self._regions.each
+        ends = np.searchsorted(numbers[order], np.arange(len(regions) + 1))
+        for number, region in enumerate(regions):
+            one = order[ends[number] : ends[number + 1]]
+            yield RegionSummary(
+                name=region.name,
+                kind=region.kind,
+                area_mm2=region.area_px * (self._mpp / 1000) ** 2 if self._mpp else None,
+                region_px2=region.area_px,
+                tissue_mm2=tissue_mm2[number] if tissue_mm2 is not None and self._mpp else None,
+                **self._totals(kinds[one], areas[one]),
+            )
 
 
 def _labelled(marker: Mapping[str, Any]) -> str:
