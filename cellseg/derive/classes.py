@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from cellseg.annotations.region import SEPARATOR
-from cellseg.derive.auto import propose
-from cellseg.derive.interval import spatial_blocks
-from cellseg.derive.markers import classify, measurement
-from cellseg.derive.markers import named as marker_name
-from cellseg.derive.scores import labelling
+from cellseg.derive.scores import Labelling, spatial_blocks
+from cellseg.derive.threshold import propose
 from cellseg.errors import SettingsError
 from cellseg.protocol import MOST_MARKERS, Marker
 from cellseg.result.files import validated
@@ -25,8 +24,172 @@ from cellseg.table import REGION
 NEEDED = ("centroid_y_px", "centroid_x_px", "area_px")
 """Columns that scores need beside the measurements themselves."""
 
+UNMEASURED = -1
+"""Code of a cell without a value: it keeps the class that the model gave it."""
+
 GIVEN = "given"
 """The method of a threshold that a person gave."""
+
+_POSITIVE, _GRADED = ("negative", "positive"), ("negative", "1+", "2+", "3+")
+_SIGNS = {"negative": "-", "positive": "+"}
+_AFFIXES = re.compile("^((nucleus|cytoplasm|cell)_)?(intensity_(mean|std|min|max)_)?|(_od)?_mean$")
+
+
+def grades(values: ArrayLike, marker: Marker) -> NDArray[np.int16]:
+    """0 for negative, 1 for positive, or 0 … 3; -1 where a value is NaN or infinite."""
+    if marker.threshold == "auto":
+        raise ValueError("expected a threshold in numbers, got 'auto'")
+    numbers = np.asarray(values, dtype=np.float64)
+    # A value at the threshold is positive.
+    found = np.searchsorted(_limits(marker), numbers, side="right")
+    return np.where(np.isfinite(numbers), found, UNMEASURED).astype(np.int16)
+
+
+def classify(
+    table: Mapping[str, ArrayLike] | pd.DataFrame, markers: Sequence[Marker]
+) -> tuple[NDArray[np.int16], tuple[str, ...]]:
+    """Give each cell a class.
+
+    Parameters
+    ----------
+    table : DataFrame, or mapping of names to array_like, (N,)
+        Holds each marker's ``measure``.
+    markers : sequence of Marker
+        Thresholds in numbers; at least one.
+
+    Returns
+    -------
+    codes : ndarray, int16, (N,)
+        Places in ``names``; -1 where a measurement is missing.
+    names : tuple of str
+        See :func:`classes_of`.
+    """
+    each = [grades(table[marker.measure], marker) for marker in markers]
+    shape = [len(_words(marker)) for marker in markers]
+    found = np.ravel_multi_index([np.maximum(one, 0) for one in each], shape)
+    missing = np.any([one == UNMEASURED for one in each], axis=0)
+    return np.where(missing, UNMEASURED, found).astype(np.int16), classes_of(markers)
+
+
+def classes_of(markers: Sequence[Marker]) -> tuple[str, ...]:
+    """Names of the classes that markers give.
+
+    One marker gives ``negative`` and ``positive``, or ``negative``, ``1+``, ``2+``, ``3+``; several
+    give combinations, as ``CD3+ CD8-``.
+    """
+    if len(markers) == 1:
+        return _words(markers[0])
+    parts = [[_sign(named(marker), word) for word in _words(marker)] for marker in markers]
+    return tuple(" ".join(combination) for combination in product(*parts))
+
+
+def named(marker: Marker) -> str:
+    """What a marker is called: as given, else by its measurement.
+
+    >>> named(Marker(measure="intensity_mean_cd3", threshold=400))
+    'cd3'
+    >>> named(Marker(measure="dab_od_mean", threshold=0.2))
+    'DAB'
+    """
+    short = _AFFIXES.sub("", marker.measure) or marker.measure
+    return marker.name or ("DAB" if short == "dab" else short)
+
+
+def measurement(name: str, dtypes: Mapping[str, str]) -> str:
+    """The column that a measurement's name means.
+
+    Parameters
+    ----------
+    name : str
+        As in ``cells.csv``; ``nucleus_`` before it may be left out, or added.
+    dtypes : mapping of str
+        The table's columns.
+
+    Raises
+    ------
+    SettingsError
+        If there is none, or it holds no numbers; names those there are.
+    """
+    numbers = [
+        column
+        for column, dtype in dtypes.items()
+        if dtype.startswith(("float", "int"))
+        and not column.startswith(("label", "centroid_", "bbox_"))
+    ]
+    for candidate in (name, name.removeprefix("nucleus_"), f"nucleus_{name}"):
+        if candidate in numbers:
+            return candidate
+    # What someone most probably looks for comes first, and a person can read the line.
+    numbers.sort(key=lambda column: not column.endswith("_od_mean") and "_mean_" not in column)
+    why = "holds no measured numbers" if name in dtypes else "is no measurement of this result"
+    more = "; DAB is measured by the protocol ihc" if "dab" in name.lower() else ""
+    raise SettingsError(f"{name!r} {why}{more}; there are: {', '.join(numbers)}")
+
+
+def known_markers(markers: Sequence[Marker], dtypes: Mapping[str, str]) -> tuple[Marker, ...]:
+    """Markers whose ``measure`` is a column's full name; see :func:`measurement`."""
+    return tuple(
+        marker.model_copy(update={"measure": measurement(marker.measure, dtypes)})
+        for marker in markers
+    )
+
+
+def decided(
+    markers: Sequence[Marker],
+    methods: Sequence[str],
+    values: Mapping[str, NDArray[np.float64]],
+) -> tuple[tuple[Marker, ...], tuple[str, ...], list[str]]:
+    """Markers with their thresholds in numbers, how these came about, and what to know of them.
+
+    Parameters
+    ----------
+    markers : sequence of Marker
+        ``measure`` is a column's name; a threshold of ``auto`` is found from the histogram.
+    methods : sequence of str
+        Of markers that were decided before; may be empty.
+    values : mapping of ndarray, (N,)
+        By the marker's measurement.
+
+    Raises
+    ------
+    SettingsError
+        If no threshold can be proposed, or two markers have one name.
+    """
+    names = {named(marker) for marker in markers}
+    if len(names) < len(markers):
+        raise SettingsError(f"two markers have one name, {sorted(names)}: name them apart")
+    made, how, notes = [], [], []
+    for number, marker in enumerate(markers):
+        method = methods[number] if number < len(methods) else GIVEN
+        if marker.threshold == "auto":
+            found = propose(values[marker.measure], marker.measure)
+            method = found.method
+            marker = marker.model_copy(update={"threshold": found.threshold})
+            notes.append(
+                f"{named(marker)}: threshold {found.threshold:g}, {method}; the means are "
+                f"{found.means[0]:.3g} and {found.means[1]:.3g}"
+            )
+        notes += _beyond(marker, values[marker.measure])
+        made.append(marker)
+        how.append(method)
+    return tuple(made), tuple(how), notes
+
+
+def _beyond(marker: Marker, values: NDArray[np.float64]) -> Iterator[str]:
+    """Thresholds that separate nothing, and cells without a value: said, and counted."""
+    known = values[np.isfinite(values)]
+    if known.size < values.size:
+        yield (
+            f"{values.size - known.size:,} of {values.size:,} cells have no {marker.measure}: "
+            "they keep the class that the model gave them"
+        )
+    for limit in _limits(marker):
+        if known.size and not known.min() < limit <= known.max():
+            side = "above all" if limit > known.max() else "below all"
+            yield (
+                f"the threshold {limit:g} lies {side} of the {known.size:,} values of "
+                f"{marker.measure} ({known.min():.4g} … {known.max():.4g})"
+            )
 
 
 class Classification(BaseModel):
@@ -66,33 +229,30 @@ class Classification(BaseModel):
         InputError
             If the record is damaged.
         """
-        if (found := run.get("classification")) is None:
-            return None
-        return validated(cls, found, "run.json: its classification")
+        found = run.get("classification")
+        return None if found is None else validated(cls, found, "run.json: its classification")
 
-    @property
-    def codes(self) -> tuple[str, ...]:
-        """Names of the classes by measurement."""
-        return classify({marker.measure: [] for marker in self.markers}, self.markers).names
+    @cached_property
+    def _places(self) -> dict[str, tuple[str, int]]:
+        """The type, and the place of the class by measurement, of each class's name."""
+        return {
+            code if one == self.plain else f"{one}: {code}": (one, place)
+            for one in self.types
+            for place, code in enumerate(classes_of(self.markers))
+        }
 
     @property
     def names(self) -> list[str]:
         """Every class that the table may hold, type by type."""
-        return [*(self.name(one, code) for one in self.types for code in self.codes),
-                *self.unmeasured]  # fmt: skip
-
-    def name(self, one: str, code: str) -> str:
-        """A type and a class by measurement as one class."""
-        return code if one == self.plain else f"{one}: {code}"
+        return [*self._places, *self.unmeasured]
 
     def type_of(self, name: str) -> str:
         """The model's type of a class; a class that a person gave is a type of its own."""
-        known = {self.name(one, code): one for one in self.types for code in self.codes}
-        return known.get(name, name)
+        return self._places.get(name, (name, UNMEASURED))[0]
 
     def classes(
         self,
-        values: Mapping[str, Any],
+        values: Mapping[str, Any] | pd.DataFrame,
         types: NDArray[np.object_],
         by_hand: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.object_]:
@@ -107,15 +267,15 @@ class Classification(BaseModel):
         by_hand : ndarray of bool, (N,), optional
             Cells whose class a person gave: it stays.
         """
-        found = classify({m.measure: values[m.measure] for m in self.markers}, self.markers)
-        classed = np.asarray(found.codes) >= 0
+        codes, words = classify(values, self.markers)
+        classed = codes != UNMEASURED
         if by_hand is not None:
             classed &= ~by_hand
         names = types.copy()
-        for one in np.unique(types[classed].astype(str)):
+        for one in pd.unique(types[classed]):
             mine = classed & (types == one)
-            codes = np.array([self.name(str(one), code) for code in found.names], dtype=object)
-            names[mine] = codes[found.codes[mine]]
+            of_type = [code if one == self.plain else f"{one}: {code}" for code in words]
+            names[mine] = np.array(of_type, dtype=object)[codes[mine]]
         return names
 
     def scores(
@@ -137,53 +297,41 @@ class Classification(BaseModel):
         list of dict
             Ready for JSON; a marker each.
         """
-        places = table[["centroid_y_px", "centroid_x_px"]].to_numpy(np.float64)
+        centres = table[["centroid_y_px", "centroid_x_px"]].to_numpy(np.float64)
         usual = float(np.sqrt(np.median(table["area_px"]) * 4 / np.pi)) if len(table) else 0.0
-        blocks = spatial_blocks(places, mpp=mpp, usual_px=usual)
-        found = self._codes(table["class"])
+        blocks = spatial_blocks(centres, mpp=mpp, usual_px=usual)
+        places = {name: place for name, (_, place) in self._places.items()}
+        # Classes that a person gave have no place.
+        codes = table["class"].map(places).fillna(UNMEASURED).to_numpy(np.int64)
+        shape = [len(_words(marker)) for marker in self.markers]
         groups = self._groups(table, types)
         scored = []
         for number, marker in enumerate(self.markers):
-            grades, most = self._grades(found, number)
-            whole, parts = labelling(grades, most, blocks, groups)
-            limits = np.atleast_1d(np.asarray(marker.threshold, np.float64)).tolist()
+            grade = np.unravel_index(np.maximum(codes, 0), shape)[number]
+            found = np.where(codes == UNMEASURED, UNMEASURED, grade)
+            parts: dict[str, dict[str, Any]] = {"types": {}, "regions": {}}
+            for (kind, name), inside in groups.items():
+                held = np.where(inside, found, UNMEASURED)
+                parts[kind][name] = Labelling.of(held, shape[number], blocks).as_dict()
             scored.append(
                 {
-                    "name": marker_name(marker),
+                    "name": named(marker),
                     "measure": marker.measure,
-                    "thresholds": limits,
+                    "thresholds": _limits(marker),
                     "method": self.methods[number],
-                    **whole.as_dict(),
-                    "unmeasured": int((grades < 0).sum()),
+                    **Labelling.of(found, shape[number], blocks).as_dict(),
+                    "unmeasured": int((found == UNMEASURED).sum()),
                     "blocks": blocks.number,
                     "block_um" if mpp else "block_px": round(blocks.side_px * (mpp or 1), 1),
-                    **{
-                        kind: {
-                            name: parts[kind, name].as_dict() for of, name in parts if of == kind
-                        }
-                        for kind in ("types", "regions")
-                    },
+                    **parts,
                 }
             )
         return scored
 
-    def _codes(self, classes: pd.Series[Any]) -> NDArray[np.int64]:
-        """Place of each cell's class by measurement; -1 for others, as a person may give."""
-        places = {
-            self.name(one, code): place
-            for one in self.types
-            for place, code in enumerate(self.codes)
-        }
-        return np.asarray(classes.map(places).fillna(-1), dtype=np.int64)
-
-    def _grades(self, codes: NDArray[np.int64], number: int) -> tuple[NDArray[np.int64], int]:
-        shape = [4 if isinstance(marker.threshold, tuple) else 2 for marker in self.markers]
-        grades = np.array(list(product(*map(range, shape))), np.int64)[:, number]
-        return np.where(codes < 0, np.int64(-1), grades[codes]).astype(np.int64), shape[number]
-
     def _groups(
         self, table: pd.DataFrame, types: NDArray[np.object_]
     ) -> dict[tuple[str, str], NDArray[np.bool_]]:
+        """Cells of each type, and of each region."""
         found: dict[tuple[str, str], NDArray[np.bool_]] = {}
         if len(self.types) > 1:
             for name in pd.unique(types):
@@ -195,78 +343,15 @@ class Classification(BaseModel):
         return found
 
 
-def decided(
-    markers: Sequence[Marker],
-    methods: Sequence[str],
-    values: Mapping[str, NDArray[np.float64]],
-) -> tuple[tuple[Marker, ...], tuple[str, ...], list[str]]:
-    """Markers with their thresholds in numbers, how these came about, and what to know of them.
-
-    Parameters
-    ----------
-    markers : sequence of Marker
-        ``measure`` is a column's name; a threshold of ``auto`` is found from the histogram.
-    methods : sequence of str
-        Of markers that were decided before; may be empty.
-    values : mapping of ndarray, (N,)
-        By the marker's measurement.
-
-    Raises
-    ------
-    SettingsError
-        If no threshold can be proposed, or two markers have one name.
-    """
-    names = {marker_name(marker) for marker in markers}
-    if len(names) < len(markers):
-        raise SettingsError(f"two markers have one name, {sorted(names)}: name them apart")
-    made, how, notes = [], [], []
-    for number, marker in enumerate(markers):
-        method = methods[number] if number < len(methods) else GIVEN
-        if marker.threshold == "auto":
-            found = propose(values[marker.measure], marker.measure)
-            method = found.method
-            marker = marker.model_copy(update={"threshold": found.threshold})
-            notes.append(
-                f"{marker_name(marker)}: threshold {found.threshold:g}, {method}; the means are "
-                f"{found.means[0]:.3g} and {found.means[1]:.3g}"
-            )
-        notes += _beyond(marker, values[marker.measure])
-        made.append(marker)
-        how.append(method)
-    return tuple(made), tuple(how), notes
+def _limits(marker: Marker) -> list[float]:
+    limits: list[float] = np.atleast_1d(np.asarray(marker.threshold, np.float64)).tolist()
+    return limits
 
 
-def known_markers(markers: Sequence[Marker], dtypes: Mapping[str, str]) -> tuple[Marker, ...]:
-    """Markers whose ``measure`` is a column's full name.
-
-    Parameters
-    ----------
-    dtypes : mapping of str
-        The columns that can be measured by.
-
-    Raises
-    ------
-    SettingsError
-        If there is no such measurement.
-    """
-    return tuple(
-        marker.model_copy(update={"measure": measurement(marker.measure, dtypes)})
-        for marker in markers
-    )
+def _words(marker: Marker) -> tuple[str, ...]:
+    return _GRADED if isinstance(marker.threshold, tuple) else _POSITIVE
 
 
-def _beyond(marker: Marker, values: NDArray[np.float64]) -> Iterator[str]:
-    """Thresholds that separate nothing, and cells without a value: said, and counted."""
-    known = values[np.isfinite(values)]
-    if known.size < values.size:
-        yield (
-            f"{values.size - known.size:,} of {values.size:,} cells have no {marker.measure}: "
-            "they keep the class that the model gave them"
-        )
-    for limit in np.atleast_1d(np.asarray(marker.threshold, np.float64)).tolist():
-        if known.size and not known.min() < limit <= known.max():
-            side = "above all" if limit > known.max() else "below all"
-            yield (
-                f"the threshold {limit:g} lies {side} of the {known.size:,} values of "
-                f"{marker.measure} ({known.min():.4g} … {known.max():.4g})"
-            )
+def _sign(name: str, word: str) -> str:
+    """``CD3+``, ``CD3-`` or ``CD3 2+``."""
+    return f"{name}{_SIGNS[word]}" if word in _SIGNS else f"{name} {word}"

@@ -9,8 +9,8 @@ are here. A step whose part of the recipe did not change takes its columns from
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellseg.derive.classes import NEEDED, Classification, decided, known_markers
-from cellseg.derive.expand import Columns, expanded
+from cellseg.derive.expand import expanded
 from cellseg.derive.recipe import Recipe, near_within
-from cellseg.derive.spatial import around_each, record_of, to_each_class
+from cellseg.derive.spatial import looked_at, spatial_record
 from cellseg.errors import InputError, Notice, SettingsError
 from cellseg.protocol import Stain
-from cellseg.result import Change, Result, TableWriter
+from cellseg.result import Change, TableWriter
 from cellseg.result.files import write_json
 from cellseg.result.publish import CELLS, DERIVED, HISTOGRAM, RECIPE, TABLE
 from cellseg.result.table import rounded
@@ -31,8 +31,8 @@ from cellseg.slide import Slide
 from cellseg.table import REGION, Column, Scale
 from cellseg.table.around import around_columns
 from cellseg.table.doubts import Expected, doubts
-from cellseg.table.neighbours import Neighbours
-from cellseg.table.summary import Summary, SummaryBuilder
+from cellseg.table.neighbours import Neighbours, neighbourhood, to_classes
+from cellseg.table.summary import SummaryBuilder
 
 BY_HAND = "by_hand"
 """A column of a corrected result's ``measured.parquet``: a person gave the cell's class."""
@@ -67,11 +67,26 @@ def derive(
     InputError
         If the result is damaged.
     """
-    return _Derivation(change, recipe.checked(change.result.frame), slide).made(is_lenient)
+    made = _Derivation(change, recipe.checked(change.result.frame))
+    made.expand(slide)
+    near = made.measure_places()
+    try:
+        made.classify()
+    except SettingsError as error:
+        if not is_lenient:
+            raise
+        made.notes.append(Notice(f"{error}; cells keep the model's class", hint=error.hint))
+        made.recipe = made.recipe.model_copy(update={"markers": (), "methods": ()})
+        made.classify()
+    if near is not None:
+        made.measure_nearest(near)
+    made.write()
+    made.sum_up()
+    return made.notes
 
 
 def will_have(
-    columns: list[Column],
+    columns: Sequence[Column],
     recipe: Recipe,
     *,
     channels: tuple[str, ...],
@@ -82,12 +97,12 @@ def will_have(
 
     Parameters
     ----------
-    columns : list of Column
+    columns : sequence of Column
         Of the count.
     channels : tuple of str
         Whose intensities are measured.
     """
-    found = list(columns)
+    found = [*columns]
     if recipe.expand is not None:
         found += around_columns(channels, stain=stain, has_mpp=mpp is not None)
     if recipe.spatial:
@@ -95,131 +110,104 @@ def will_have(
     return {column.name: column.dtype for column in found}
 
 
-@dataclass(eq=False)
 class _Derivation:
-    """One pass over the steps."""
+    """The columns so far, and what is said of them."""
 
-    change: Change
-    recipe: Recipe
-    slide: Slide | None
-    added: list[Column] = field(default_factory=list)
-    values: Columns = field(default_factory=dict)
-    notes: list[Notice] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.result: Result = self.change.result
-        self.run = self.change.run
-        self.facts: dict[str, Any] = self.result.section("found")
-        self.measured = self.result.measured
-        is_new = not self.result.file(RECIPE).is_file()
-        self.before = Recipe() if is_new else Recipe.of(self.result)
-        self.by_hand = (
-            self.measured.column(BY_HAND).to_numpy(np.bool_) if BY_HAND in self.measured else None
-        )
-
-    def made(self, is_lenient: bool) -> list[Notice]:
-        base = self.measured.load(self._needed())
-        for name in ("class", "area_px"):
-            if name not in base:
-                raise InputError(f"{self.result.path}: its table has no column {name}")
-        self.types = base["class"].to_numpy(dtype=object)
-        self._expand()
-        near = self._near(base)
-        try:
-            classification = self._classes(base)
-        except SettingsError as error:
-            if not is_lenient:
-                raise
-            self.notes.append(Notice(f"{error}; cells keep the model's class", hint=error.hint))
-            self.recipe = self.recipe.model_copy(update={"markers": (), "methods": ()})
-            classification = self._no_classes()
-        if near is not None:
-            near = replace(near, classes=tuple(self.run["class_names"]))
-            self._nearest_of_each(base, near)
-        self._write()
-        self._sum_up(base, classification)
-        return self.notes
-
-    def _needed(self) -> list[str]:
+    def __init__(self, change: Change, recipe: Recipe) -> None:
+        self.change, self.run, self.recipe = change, change.run, recipe
+        self.result = change.result
+        self.measured, self.facts = self.result.measured, self.result.section("found")
+        is_new = not self.result.file(RECIPE).exists()
+        self.before = Recipe.model_validate({}) if is_new else Recipe.of(self.result)
+        self.added: list[Column] = []
+        self.values: dict[str, NDArray[Any]] = {}
+        self.notes: list[Notice] = []
+        self.classification: Classification | None = None
         names = ("class", *NEEDED, REGION, "touches_border", "stitched")
-        return [name for name in names if name in self.measured]
+        self.base = self.measured.load([name for name in names if name in self.measured])
+        for name in ("class", "area_px"):
+            if name not in self.base:
+                raise InputError(f"{self.result.path}: its table has no column {name}")
+        self.types = self.base["class"].to_numpy(dtype=object)
 
-    def _kept(self, section: str) -> bool:
-        """Take a step's columns from the last derivation; False where there are none."""
-        names = self.result.section(section).get("columns")
-        if not names or any(name not in self.result.table for name in names):
-            return False
-        known = {column.name: column for column in self.result.columns}
-        self._add([known[name] for name in names], self.result.table.load(names))
-        return True
+    @property
+    def places(self) -> NDArray[np.float64]:
+        """Centroids, (y, x), level-0 pixels, (N, 2)."""
+        return self.base[["centroid_y_px", "centroid_x_px"]].to_numpy(np.float64)
 
-    def _add(self, columns: list[Column], values: Mapping[str, Any]) -> None:
+    @property
+    def classes(self) -> NDArray[np.object_]:
+        """Each cell's class: by measurement, else by the model or a person."""
+        return self.values.get("class", self.types)
+
+    def _add(self, columns: Sequence[Column], values: Mapping[str, Any] | pd.DataFrame) -> None:
         self.added += columns
         for column in columns:
             found = np.asarray(values[column.name])
             self.values[column.name] = rounded(found) if column.dtype == "float64" else found
 
-    def _expand(self) -> None:
+    def _keep(self, names: Sequence[str]) -> bool:
+        """Take a step's columns from the last derivation; False where it had not all of them."""
+        table = self.result.table
+        if not names or any(name not in table for name in names):
+            return False
+        known = {column.name: column for column in table.columns}
+        self._add([known[name] for name in names], table.load(names))
+        return True
+
+    def expand(self, slide: Slide | None) -> None:
+        """Grow nuclei into cells."""
         by, record = self.recipe.expand, self.result.section("expansion")
         if by is None:
             self.run.pop("expansion", None)
             self.change.remove(CELLS)
             return
-        measures = self.slide is not None and self.result.section("protocol").get("intensity")
+        measures = slide is not None and self.result.section("protocol").get("intensity")
         is_same = by == self.before.expand and (bool(record.get("measured")) or not measures)
-        if is_same and self._kept("expansion"):
-            return
-        columns, values, self.run["expansion"] = expanded(self.change, by, self.slide)
-        self._add(columns, values)
-        self.notes += self.run["expansion"]["notes"]
+        if not (is_same and self._keep(record.get("columns", ()))):
+            columns, values, self.run["expansion"] = expanded(self.change, by, slide)
+            self._add(columns, values)
+            self.notes += self.run["expansion"]["notes"]
 
-    def _near(self, base: pd.DataFrame) -> Neighbours | None:
+    def measure_places(self) -> Neighbours | None:
+        """Where cells lie, whatever their classes; None where nobody asked."""
         if not self.recipe.spatial:
             self.run.pop("spatial", None)
             return None
         mpp = self.result.frame.mpp
         near = Neighbours(mpp, near_within(self.recipe.within, mpp))
-        names = [column.name for column in near.columns]
         is_same = self.before.spatial and self.before.within == self.recipe.within
-        if is_same and all(name in self.result.table for name in names):
-            self._add(list(near.columns), self.result.table.load(names))
-        else:
-            self._add(list(near.columns), around_each(self.result, _places(base), near))
+        if not (is_same and self._keep([column.name for column in near.columns])):
+            self._add(near.columns, neighbourhood(self.places, looked_at(self.result)[0], near))
         return near
 
-    def _nearest_of_each(self, base: pd.DataFrame, near: Neighbours) -> None:
+    def measure_nearest(self, near: Neighbours) -> None:
+        """The nearest cell of each class."""
+        near = replace(near, classes=tuple(self.run["class_names"]))
         columns = [column for column in near.columns if column.name in near.by_class.values()]
-        self._add(columns, to_each_class(_places(base), self._class_column(), near))
-        self.run["spatial"] = record_of(self.result, near, list(near.columns), self.values)
+        self._add(columns, to_classes(self.places, self.classes, near))
+        self.run["spatial"] = spatial_record(near, looked_at(self.result)[1], self.values)
         self.notes += self.run["spatial"]["notes"]
 
-    def _class_column(self) -> NDArray[np.object_]:
-        return np.asarray(self.values.get("class", self.types), dtype=object)
-
-    def _no_classes(self) -> None:
-        self.run.pop("classification", None)
-        self.change.remove(HISTOGRAM)
-        self.run["class_names"] = list(self.facts["class_names"])
-
-    def _classes(self, base: pd.DataFrame) -> Classification | None:
+    def classify(self) -> None:
+        """Give classes by measurement, or none."""
         if not self.recipe.markers:
-            return self._no_classes()
-        dtypes = self.measured.dtypes | {column.name: column.dtype for column in self.added}
+            self.run.pop("classification", None)
+            self.change.remove(HISTOGRAM)
+            self.run["class_names"] = list(self.facts["class_names"])
+            return
         by_class = {*self.result.section("spatial").get("by_class", ())}
         for marker in self.recipe.markers:
             if marker.measure in by_class:
                 raise SettingsError(
                     f"{marker.measure} follows from the classes: it cannot give them"
                 )
+        dtypes = self.measured.dtypes | {column.name: column.dtype for column in self.added}
         markers = known_markers(self.recipe.markers, dtypes)
-        wanted = [m.measure for m in markers if m.measure not in self.values]
-        found = self.measured.load(wanted)
+        wanted = {marker.measure for marker in markers}
+        found = self.measured.load([name for name in dtypes if name in wanted - {*self.values}])
         values = {
-            marker.measure: np.asarray(
-                found[marker.measure] if marker.measure in found else self.values[marker.measure],
-                np.float64,
-            )
-            for marker in markers
+            name: np.asarray(self.values.get(name, found.get(name)), np.float64) for name in wanted
         }
         markers, methods, notes = decided(markers, self.recipe.methods, values)
         self.recipe = self.recipe.model_copy(update={"markers": markers, "methods": methods})
@@ -231,16 +219,18 @@ class _Derivation:
             plain=self.result.object_name if len(model) > 1 else model[0],
             notes=tuple(notes),
         )
-        classes = made.classes(values, self.types, self.by_hand)
-        others = pd.unique(classes[~pd.Series(classes).isin(made.names).to_numpy()])
-        made = made.model_copy(update={"unmeasured": tuple(map(str, others))})
+        by_hand = None
+        if BY_HAND in self.measured:
+            by_hand = self.measured.column(BY_HAND).to_numpy(np.bool_)
+        classes = made.classes(values, self.types, by_hand)
+        others = [str(name) for name in pd.unique(classes) if name not in made.names]
+        self.classification = made = made.model_copy(update={"unmeasured": tuple(others)})
         self.values["class"] = classes
         self.run["class_names"] = made.names
         self.run["classification"] = made.model_dump(mode="json")
         self.notes += [Notice(note) for note in notes]
-        return made
 
-    def _write(self) -> None:
+    def write(self) -> None:
         """``derived.parquet``, ``cells.csv`` and ``recipe.json``."""
         own = [c for c in self.result.columns_found if c.name in self.values]
         if columns := [*own, *self.added]:
@@ -255,16 +245,16 @@ class _Derivation:
         self.change.result.table.write_csv(self.change.path(TABLE))
         write_json(self.change.path(RECIPE), self.recipe.model_dump(mode="json"))
 
-    def _sum_up(self, base: pd.DataFrame, classification: Classification | None) -> None:
-        frame, facts = self.result.frame, self.facts
-        regions = self.result.regions()
+    def sum_up(self) -> None:
+        """The record's totals, and what speaks against them."""
+        frame, facts, regions = self.result.frame, self.facts, self.result.regions()
         builder = SummaryBuilder(
             self.run["class_names"],
             object=self.result.object_name,
             scale=Scale(frame.downsample, frame.mpp),
             regions=None if regions is None else regions.on(frame.height, frame.width),
         )
-        table = base.assign(**{"class": self._class_column()})
+        table = self.base.assign(**{"class": self.classes})
         for name in ("touches_border", "stitched"):
             if name not in table:
                 table[name] = False
@@ -278,21 +268,13 @@ class _Derivation:
             )
         except (TypeError, ValueError) as error:
             raise InputError(f"{self.result.path}: run.json is damaged: {error}") from error
-        if classification is not None:
-            scores = classification.scores(table, self.types, frame.mpp)
+        if self.classification is not None:
+            scores = self.classification.scores(table, self.types, frame.mpp)
             summary = replace(summary, labelling=tuple(scores))
-        suspect = self._doubts(summary, builder)
+        suspect: list[str] = []
+        expected = Expected.of(self.run)
+        if expected is not None and facts.get("is_doubted", True):
+            suspect = doubts(summary, builder.most_common_area_px(), expected)
         self.run["summary"] = {**facts.get("counted", {}), **summary.as_dict()}
         self.run["doubts"] = suspect
         self.run["warnings"] = [*facts.get("warnings", ()), *suspect]
-
-    def _doubts(self, summary: Summary, builder: SummaryBuilder) -> list[str]:
-        expected = Expected.of(self.run)
-        if expected is None or not self.facts.get("is_doubted", True):
-            return []
-        return list(doubts(summary, builder.most_common_area_px(), expected))
-
-
-def _places(base: pd.DataFrame) -> NDArray[np.float64]:
-    """Centroids, (y, x), level-0 pixels, (N, 2)."""
-    return base[["centroid_y_px", "centroid_x_px"]].to_numpy(np.float64)

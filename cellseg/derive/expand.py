@@ -21,13 +21,10 @@ from cellseg.table import Column, Scale
 from cellseg.table.around import AroundSums, ChannelPixels, around_columns
 from cellseg.table.grow import BLOCK_PX, grown_blocks
 
-Columns = dict[str, NDArray[np.generic]]
-"""Values by the column's name, (N,) each."""
-
 
 def expanded(
     change: Change, by: float, slide: Slide | None
-) -> tuple[list[Column], Columns, dict[str, Any]]:
+) -> tuple[list[Column], dict[str, NDArray[np.float64]], dict[str, Any]]:
     """Grow each nucleus until it meets its neighbour or a distance, and measure what comes of it.
 
     Parameters
@@ -53,20 +50,17 @@ def expanded(
     InputError
         If the masks do not fit the table.
     """
-    result = change.result
-    frame, distance = result.frame, lattice_distance(by, result.frame)
+    result, frame = change.result, change.result.frame
     is_measured = slide is not None and bool(result.section("protocol").get("intensity"))
     channels = tuple(slide.channels) if slide is not None and is_measured else ()
-    seen = _seen(result, channels)
-    rows = len(result.table)
+    seen, rows = _seen(result, channels), len(result.table)
     sums = AroundSums(rows, Scale(frame.downsample, frame.mpp), seen)
-    unread = 0
+    distance, labels, unread = lattice_distance(by, frame), result.labels()[0], 0
+    if labels.shape != (frame.lattice_height, frame.lattice_width):
+        raise InputError(f"{result.path}: its masks are not as large as run.json says")
 
     def blocks() -> Iterator[tuple[Box, NDArray[np.uint32]]]:
         nonlocal unread
-        labels = result.labels()[0]
-        if labels.shape != (frame.lattice_height, frame.lattice_width):
-            raise InputError(f"{result.path}: its masks are not as large as run.json says")
         for box, nuclei, cells in grown_blocks(labels, distance, block_px=BLOCK_PX):
             if cells.max() > rows:
                 raise InputError(
@@ -93,7 +87,6 @@ def expanded(
             )
         )
     columns = list(around_columns(channels, stain=seen.stain, has_mpp=frame.mpp is not None))
-    values: Columns = {**sums.table(0, rows)}
     record = {
         "by": by,
         "unit": "px" if frame.mpp is None else "µm",
@@ -101,7 +94,7 @@ def expanded(
         "columns": [column.name for column in columns],
         "notes": notes,
     }
-    return columns, values, record
+    return columns, sums.table(0, rows), record
 
 
 def _seen(result: Result, channels: tuple[str, ...]) -> ChannelPixels:

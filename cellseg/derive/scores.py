@@ -1,17 +1,114 @@
-"""What a pathologist signs: the share of positive cells, the H-score, Allred's score."""
+"""What a pathologist signs: the share of positive cells with its interval, H-score, Allred's score.
+
+The 95 % interval comes from a bootstrap over blocks of the slide. Neighbouring cells are alike, so
+a cell is not one independent observation: resampled one by one they give an interval that is far
+too narrow (Lahiri, Resampling Methods for Dependent Data, 2003).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
-from cellseg.derive.interval import LEAST, Blocks, share_interval
+SIDES_UM = (1000.0, 700.0, 500.0, 350.0, 250.0, 175.0, 125.0, 90.0, 60.0)
+"""Sides of a block; the largest that leaves :data:`ENOUGH` of them with cells is taken."""
 
+ENOUGH, LEAST = 40, 10
+"""Blocks with cells that are wanted, and with fewer of which no interval is given."""
+
+NUCLEUS_UM = 8.0
+"""What a nucleus is taken to measure on a slide without pixel size."""
+
+RESAMPLES, _AT_ONCE = 2000, 250
+_Z = 1.959964
 _PROPORTIONS = (0.01, 0.1, 1 / 3, 2 / 3)
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """Squares of a regular grid, and the cells in each.
+
+    Attributes
+    ----------
+    of_cell : ndarray, int64, (N,)
+        The block that each cell lies in, 0 … ``number`` - 1.
+    number : int
+        Blocks with cells.
+    side_px : float
+        Level-0 pixels.
+    """
+
+    of_cell: NDArray[np.int64]
+    number: int
+    side_px: float
+
+
+def spatial_blocks(
+    places: NDArray[np.float64], *, mpp: float | None, usual_px: float = 0.0
+) -> Blocks:
+    """Divide the slide into blocks.
+
+    Parameters
+    ----------
+    places : ndarray, float64, (N, 2)
+        Of the cells: (y, x), level-0 pixels.
+    mpp : float or None
+        µm per pixel. Without it a usual cell is taken to measure :data:`NUCLEUS_UM`.
+    usual_px : float
+        A usual cell's diameter, level-0 pixels.
+    """
+    pixel_um = mpp or NUCLEUS_UM / max(usual_px, 1.0)
+    found = Blocks(np.zeros(len(places), np.int64), 0, np.inf)
+    for side in SIDES_UM if len(places) else ():
+        at = np.floor(places * (pixel_um / side)).astype(np.int64)
+        at -= at.min(axis=0)
+        # Not np.unique: it sorts all cells.
+        which, held = pd.factorize(at[:, 0] * (at[:, 1].max() + 1) + at[:, 1], sort=True)
+        found = Blocks(which, len(held), side / pixel_um)
+        if found.number >= ENOUGH:
+            break
+    return found
+
+
+def share_interval(chosen: NDArray[np.bool_], blocks: Blocks) -> tuple[float, float] | None:
+    """Between which values the share of ``chosen`` cells, (N,), lies with 95 % confidence.
+
+    Returns
+    -------
+    (float, float) or None
+        0 … 1; None with fewer than :data:`LEAST` blocks that hold cells. Never narrower than
+        Wilson's interval for independent cells, which also holds where no cell is chosen, or all
+        are. The same cells give the same interval.
+    """
+    cells = np.bincount(blocks.of_cell, minlength=blocks.number).astype(np.float64)
+    hits = np.bincount(blocks.of_cell[chosen], minlength=blocks.number).astype(np.float64)
+    cells, hits = cells[cells > 0], hits[cells > 0]
+    if (number := len(cells)) < LEAST:
+        return None
+    share = float(hits.sum() / cells.sum())
+    rng = np.random.default_rng(0)
+    shares = []
+    for _ in range(RESAMPLES // _AT_ONCE):
+        times = rng.multinomial(number, np.full(number, 1 / number), size=_AT_ONCE)
+        shares.append((times @ hits) / (times @ cells))
+    low, high = np.percentile(np.concatenate(shares), [2.5, 97.5])
+    # Resampled blocks vary by (K - 1) / K too little.
+    wider = (number / (number - 1)) ** 0.5
+    low, high = share - (share - low) * wider, share + (high - share) * wider
+    least, most = _wilson(share, int(cells.sum()))
+    return max(0.0, min(low, least)), min(1.0, max(high, most))
+
+
+def _wilson(share: float, number: int) -> tuple[float, float]:
+    """Wilson's score interval of a binomial share."""
+    middle = share + _Z**2 / (2 * number)
+    half = _Z * (share * (1 - share) / number + _Z**2 / (4 * number**2)) ** 0.5
+    over = 1 + _Z**2 / number
+    return (middle - half) / over, (middle + half) / over
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +120,29 @@ class Labelling:
     grades : tuple of int
         Cells that are negative and positive, or negative, 1+, 2+ and 3+.
     interval : (float, float) or None
-        95 % of the index, 0 … 1; see :func:`cellseg.derive.share_interval`.
+        95 % of the index, 0 … 1; see :func:`share_interval`.
     """
 
     grades: tuple[int, ...]
-    interval: tuple[float, float] | None = field(default=None)
+    interval: tuple[float, float] | None = None
+
+    @classmethod
+    def of(cls, codes: NDArray[np.integer[Any]], number: int, blocks: Blocks) -> Self:
+        """Count cells, and give the interval.
+
+        Parameters
+        ----------
+        codes : ndarray, integer, (N,)
+            Grade of each cell, -1 without a measurement.
+        number : int
+            Grades that there are: 2 or 4.
+        blocks : Blocks
+            Of the same cells.
+        """
+        known = codes >= 0
+        found = codes[known]
+        interval = share_interval(found > 0, replace(blocks, of_cell=blocks.of_cell[known]))
+        return cls(grades=tuple(np.bincount(found, minlength=number).tolist()), interval=interval)
 
     @property
     def cells(self) -> int:
@@ -77,41 +192,3 @@ def allred(grades: tuple[int, ...]) -> int | None:
     proportion = 1 + sum(positive > share * sum(grades) for share in _PROPORTIONS)
     mean = sum(grade * cells for grade, cells in enumerate(grades)) / positive
     return int(proportion + np.floor(mean + 0.5))
-
-
-def labelling(
-    codes: NDArray[np.integer[Any]],
-    number: int,
-    blocks: Blocks,
-    groups: Mapping[tuple[str, str], NDArray[np.bool_]],
-) -> tuple[Labelling, dict[tuple[str, str], Labelling]]:
-    """Scores of all cells, and of groups of them.
-
-    Parameters
-    ----------
-    codes : ndarray, integer, (N,)
-        Grade of each cell, -1 without a measurement.
-    number : int
-        Grades that there are: 2 or 4.
-    blocks : Blocks
-        Of the same cells.
-    groups : mapping of (str, str) to ndarray, bool, (N,)
-        By kind and name: types, regions.
-    """
-    return (
-        _one(codes, number, blocks, np.ones(len(codes), np.bool_)),
-        {name: _one(codes, number, blocks, inside) for name, inside in groups.items()},
-    )
-
-
-def _one(
-    codes: NDArray[np.integer[Any]], number: int, blocks: Blocks, inside: NDArray[np.bool_]
-) -> Labelling:
-    known = inside & (codes >= 0)
-    _, which = np.unique(blocks.of_cell[known], return_inverse=True)
-    of_these = Blocks(which, int(which.max(initial=-1)) + 1, blocks.side_px)
-    found = codes[known]
-    return Labelling(
-        grades=tuple(np.bincount(found, minlength=number).tolist()),
-        interval=share_interval(found > 0, of_these) if of_these.number >= LEAST else None,
-    )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.derive import Classification, classify, histogram, named
+from cellseg.derive import Classification, classes_of, histogram, named
 from cellseg.draw.palette import colours
 from cellseg.protocol import Marker
 from cellseg.result import Result
@@ -47,7 +47,7 @@ def _draw(
 
     seen = histogram(values, int(np.clip(2 * np.sqrt(values.size), 32, 256)))
     limits = np.atleast_1d(np.asarray(marker.threshold, np.float64)).tolist()
-    names = classify({marker.measure: []}, [marker]).names
+    names = classes_of([marker])
     rgb = np.array(colours(names, stain)) / 255
     axes.bar(
         seen.centres,

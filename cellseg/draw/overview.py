@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
-from scipy.signal import fftconvolve
 
 from cellseg.draw.lines import draw_borders, draw_edges
 from cellseg.draw.sheet import INK, MUTED, Panel, Sheet, scale_bar
@@ -173,6 +172,8 @@ def density_map(counts: NDArray[np.float64], *, sigma_px: float) -> NDArray[np.f
         not fall there.
     """
     # By Fourier transform: the kernel may be half as wide as the map, and each class has one.
+    from scipy.signal import fftconvolve  # late: it takes a second to load
+
     reach = math.ceil(4 * sigma_px)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / max(sigma_px, 1e-9)) ** 2)
     kernel /= kernel.sum()

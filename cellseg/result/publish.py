@@ -226,7 +226,7 @@ def changed(
     folder: Path, run: Mapping[str, object], *, names: Iterable[str] = CHECKED
 ) -> str | None:
     """The first of a result's files that is not as ``run.json`` lists it; None where all are."""
-    sizes = {}
+    sizes: dict[str, int] = {}
     for name in names:
         path = own_file(folder, name)
         if path.is_dir():

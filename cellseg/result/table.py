@@ -8,6 +8,7 @@ spreadsheet would take for a formula begins with an apostrophe (:func:`cellseg.t
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -212,7 +213,7 @@ class Table:
     def write_csv(self, path: Path) -> None:
         """Write all of it as ``cells.csv``."""
         header = pa.table({name: pa.array([name]) for name in self.names})
-        with path.open("wb") as file, ThreadPoolExecutor(2) as threads:
+        with path.open("wb") as file, ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:
             file.write(_lines(header))
             groups = range(len(self._parts[0].starts) - 1)
             for lines in threads.map(lambda n: _lines(self._read(self.names, [n])), groups):
@@ -315,7 +316,7 @@ def _array(values: ArrayLike, dtype: str) -> pa.Array:
     return pa.array(numbers.astype(dtype))
 
 
-def _lines(table: pa.Table) -> bytes:
+def _lines(table: pa.Table) -> pa.Buffer:
     """Rows as they stand in ``cells.csv``."""
     style = "none"
     for index, name in enumerate(table.column_names):
@@ -330,7 +331,7 @@ def _lines(table: pa.Table) -> bytes:
     out = pa.BufferOutputStream()
     options = pa.csv.WriteOptions(include_header=False, quoting_style=style)
     pa.csv.write_csv(table, out, options)
-    return bytes(out.getvalue())
+    return out.getvalue()
 
 
 @contextmanager

@@ -10,10 +10,9 @@ from napari.utils.notifications import show_info
 from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QPushButton, QWidget
 
-from cellseg.derive.auto import propose
 from cellseg.derive.classes import Classification
-from cellseg.derive.histogram import histogram
-from cellseg.derive.interval import Blocks
+from cellseg.derive.scores import Blocks
+from cellseg.derive.threshold import histogram, propose
 from cellseg.draw import colours
 from cellseg.errors import CellsegError
 from cellseg.protocol import Marker

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.derive.interval import Blocks, spatial_blocks
-from cellseg.derive.markers import grades
-from cellseg.derive.scores import Labelling, allred, h_score, labelling
+from cellseg.derive.classes import grades
+from cellseg.derive.scores import Blocks, Labelling, allred, h_score, spatial_blocks
 from cellseg.protocol import Marker
 from cellseg_napari._words import counted
 
@@ -79,7 +78,7 @@ class Parted:
 
     def with_interval(self, blocks: Blocks) -> Labelling:
         """The same, with a 95 % interval of the share of positive cells."""
-        return labelling(self.codes, len(self.names), blocks, {})[0]
+        return Labelling.of(self.codes, len(self.names), blocks)
 
 
 def blocks_of(opened: Opened) -> Blocks:

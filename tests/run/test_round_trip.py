@@ -7,7 +7,11 @@ tell the same.
 from __future__ import annotations
 
 import json
+import os
+import sys
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -22,7 +26,7 @@ from cellseg.instances import Instances
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import Marker, load_protocol
 from cellseg.result import load_result
-from cellseg.run import CountResult, TileDone, run, save
+from cellseg.run import CountResult, TileDone, change, run, save
 
 PROTOCOL = load_protocol("ihc").changed(
     mpp=1.0, min_area_um2=0.0, tile_px=128, largest_cell_um=40.0,
@@ -122,6 +126,39 @@ def test_scores_by_type_and_by_region_are_those_of_the_table(truth):
     for one in truth.run["summary"]["regions"]:
         inside = table["region"].str.contains(one["name"])
         assert one["cells_per_class"] == table["class"][inside].value_counts().to_dict()
+
+
+def written_in(action):
+    """What an action opened for writing from empty, by name; and what it gave."""
+    written, is_on = [], [True]
+
+    def watch(event, args):
+        if (
+            is_on[0]
+            and event == "open"
+            and args[2] & os.O_TRUNC
+            and isinstance(args[0], str | Path)
+        ):
+            written.append(Path(args[0]).name.removeprefix(".").removesuffix(".partial"))
+
+    sys.addaudithook(watch)  # for good
+    try:
+        return action(), Counter(written)
+    finally:
+        is_on[0] = False
+
+
+def test_a_command_writes_each_file_once(slide, tmp_path):
+    files = ("cells.csv", "derived.parquet", "recipe.json", "run.json",
+             "outlines.png", "overview.png", "histogram.png", "cells.geojson")  # fmt: skip
+    result, written = written_in(lambda: counted(request_for(slide, tmp_path)))
+    once = dict.fromkeys(files, 1)
+    assert {name: written[name] for name in once} == once
+    assert written["measured.parquet"] == 1
+    marker = Marker(measure="dab_od_mean", threshold=0.1)
+    _, written = written_in(lambda: change(result.path, markers=(marker,)))
+    assert {name: written[name] for name in once} == once
+    assert written["measured.parquet"] == 0
 
 
 def test_exports_tell_the_same(truth):

@@ -1,9 +1,9 @@
-"""A threshold from the histogram, or the reason why there is none.
+"""How a measurement is distributed over the cells, and a threshold from it, or why there is none.
 
-The threshold is the lowest point of the histogram, smoothed, between two humps. Whether there are
-two says a mixture of two normal distributions (EM on a fine histogram): their means must lie apart,
-the cells' own density must fall well below either hump, and there must be enough cells on either
-side. The mixture itself gives no threshold: positive cells spread far wider than a normal
+The threshold is the lowest point of the smoothed histogram between two humps. A mixture of two
+normal distributions (EM on a fine histogram) decides whether there are two: their means must lie
+apart, the cells' own density must fall well below either hump, and there must be enough cells on
+either side. The mixture itself gives no threshold: positive cells spread far wider than a normal
 distribution, and its upper one reaches down among the negative cells.
 """
 
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from cellseg.derive.histogram import histogram
 from cellseg.errors import SettingsError
 
 METHOD = "lowest point between two humps"
@@ -30,40 +29,74 @@ DEEPEST_VALLEY = 0.75
 """The cells' density in the valley, of the lower hump's: above it the humps are chance."""
 
 CHANCE = 4.0
+"""Standard deviations of the counts by which the density must fall."""
 
 SMOOTH = 1 / 20
 """Deviation of the Gaussian that smooths the histogram, of the distance of the means."""
 
 _BINS, _ROUNDS, _FINE = 512, 500, 1024
+_SPAN_PERCENT = (0.1, 99.9)
 
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Proposal:
-    """A threshold and how it came about.
+@dataclass(frozen=True, eq=False)
+class Histogram:
+    """Cells by their value.
 
     Attributes
     ----------
-    threshold : float
-    method : str
-    means, deviations : (float, float)
-        Of the two distributions, lower one first.
-    share : float
-        Of the upper one.
-    separation : float
-        Ashman's D.
-    valley : float
-        Density of the cells in the valley, of the lower hump's.
+    counts : ndarray, int64, (B,)
+    edges : ndarray, float64, (B + 1,)
+        Equally spaced.
+    below, above : int
+        Cells beyond the edges.
+    missing : int
+        Cells without a value.
     """
+
+    counts: NDArray[np.int64]
+    edges: Floats
+    below: int
+    above: int
+    missing: int
+
+    @property
+    def centres(self) -> Floats:
+        """Middle of each bin."""
+        return np.asarray((self.edges[1:] + self.edges[:-1]) / 2)
+
+
+def histogram(values: ArrayLike, bins: int = 256) -> Histogram:
+    """Count cells by value, from the 0.1th to the 99.9th percentile and a tenth beyond.
+
+    Parameters
+    ----------
+    values : array_like, (N,)
+        NaN and infinities are no values.
+    """
+    numbers = np.asarray(values, np.float64)
+    known = numbers[np.isfinite(numbers)]
+    missing = int(numbers.size - known.size)
+    if not known.size:
+        return Histogram(np.zeros(bins, np.int64), np.linspace(0, 1, bins + 1), 0, 0, missing)
+    low, high = np.percentile(known, _SPAN_PERCENT)
+    room = 0.1 * (high - low) or max(abs(float(low)), 1.0) / 100
+    low, high = max(known.min(), low - room), min(known.max(), high + room)
+    if low == high:
+        low, high = low - room, high + room
+    counts, edges = np.histogram(known, bins, (low, high))
+    below, above = int((known < low).sum()), int((known > high).sum())
+    return Histogram(counts.astype(np.int64), edges, below, above, missing)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A threshold, how it came about, and the means of the two distributions, lower one first."""
 
     threshold: float
     method: str
     means: tuple[float, float]
-    deviations: tuple[float, float]
-    share: float
-    separation: float
-    valley: float
 
 
 def propose(values: ArrayLike, name: str = "the measurement") -> Proposal:
@@ -82,39 +115,34 @@ def propose(values: ArrayLike, name: str = "the measurement") -> Proposal:
         If the distribution gives no reason for one.
     """
     seen = histogram(values, _BINS)
-    cells = int(seen.counts.sum())
+    counts, centres = seen.counts, seen.centres
+    cells = int(counts.sum())
     if cells < LEAST_CELLS:
         raise SettingsError(
             f"no threshold is proposed: {cells} cells have {name}, expected {LEAST_CELLS} or more; "
-            "give one with --threshold"
+            "give one in numbers",
+            hint="threshold",
         )
-    weights, means, deviations = _fit(seen.centres, seen.counts.astype(np.float64))
+    weights, means, deviations = _fit(centres, counts.astype(np.float64))
     apart = float(abs(means[1] - means[0]) / np.sqrt((deviations**2).mean()))
-    threshold = _lowest(seen.centres, seen.counts, means)
-    valley = _valley(seen.centres, seen.counts, means, deviations)
+    valley = _valley(centres, counts, means, deviations)
     if min(weights) < LEAST_SHARE:
         why = f"{100 * (1 - min(weights)):.1f} % of the cells are of one kind"
     elif apart < LEAST_APART or valley > DEEPEST_VALLEY:
         why = f"the values of {name} have one hump (separation {apart:.1f}, valley {valley:.2f})"
     else:
-        return Proposal(
-            threshold=float(f"{threshold:.4g}"),
-            method=METHOD,
-            means=(float(means[0]), float(means[1])),
-            deviations=(float(deviations[0]), float(deviations[1])),
-            share=float(weights[1]),
-            separation=apart,
-            valley=valley,
-        )
+        threshold = float(f"{_lowest(centres, counts, means):.4g}")
+        return Proposal(threshold, METHOD, (float(means[0]), float(means[1])))
     raise SettingsError(
-        f"no threshold is proposed: {why}; give one with --threshold, from a slide that has both "
-        "kinds of cells"
+        f"no threshold is proposed: {why}; give one in numbers, from a slide that has both kinds "
+        "of cells",
+        hint="threshold",
     )
 
 
-def _fit(at: Floats, cells: Floats) -> tuple[Floats, Floats, Floats]:
-    """Weights, means and deviations of two normal distributions, lower mean first."""
-    best, most = None, -np.inf
+def _fit(at: Floats, cells: Floats) -> Floats:
+    """Weights, means and deviations, (3, 2), of two normal distributions, lower mean first."""
+    best, most = np.zeros((3, 2)), -np.inf
     # From a split by rank, at several shares: rare positive cells are easily passed over.
     rank = (np.cumsum(cells) - cells / 2) / cells.sum()
     for share in (0.5, 0.75, 0.9, 0.97):
@@ -122,16 +150,11 @@ def _fit(at: Floats, cells: Floats) -> tuple[Floats, Floats, Floats]:
         fitted, likelihood = _climb(at, cells, belongs)
         if likelihood > most:
             best, most = fitted, likelihood
-    assert best is not None
-    order = np.argsort(best[1])
-    weights, means, deviations = (one[order] for one in best)
-    return weights, means, deviations
+    return best[:, np.argsort(best[1])]
 
 
-def _climb(
-    at: Floats, cells: Floats, belongs: Floats
-) -> tuple[tuple[Floats, Floats, Floats], float]:
-    """Expectation and maximisation until nothing moves."""
+def _climb(at: Floats, cells: Floats, belongs: Floats) -> tuple[Floats, float]:
+    """Expectation and maximisation until nothing moves; the fit and its likelihood."""
     least = (at[1] - at[0]) / 2
     before = -np.inf
     for _ in range(_ROUNDS):
@@ -140,21 +163,15 @@ def _climb(
         spread = (belongs * cells * (at - means[:, None]) ** 2).sum(axis=1) / mass
         deviations = np.sqrt(np.maximum(spread, least**2))
         weights = mass / mass.sum()
-        density = _densities(at, weights, means, deviations)
+        off = (at - means[:, None]) / deviations[:, None]
+        density = (weights / (deviations * np.sqrt(2 * np.pi)))[:, None] * np.exp(-(off**2) / 2)
         total = np.maximum(density.sum(axis=0), 1e-300)
         likelihood = float((cells * np.log(total)).sum())
         belongs = density / total
         if likelihood - before < 1e-7 * cells.sum():
             break
         before = likelihood
-    return (weights, means, deviations), likelihood
-
-
-def _densities(at: Floats, weights: Floats, means: Floats, deviations: Floats) -> Floats:
-    off = (at - means[:, None]) / deviations[:, None]
-    return np.asarray(
-        weights[:, None] * np.exp(-(off**2) / 2) / (deviations[:, None] * np.sqrt(2 * np.pi))
-    )
+    return np.stack([weights, means, deviations]), likelihood
 
 
 def _lowest(at: Floats, counts: NDArray[np.int64], means: Floats) -> float:
@@ -166,7 +183,7 @@ def _lowest(at: Floats, counts: NDArray[np.int64], means: Floats) -> float:
 
 
 def _valley(at: Floats, counts: NDArray[np.int64], means: Floats, deviations: Floats) -> float:
-    """Of the cells themselves: the fall of their density between the two humps.
+    """The fall of the cells' density between the two humps: the lowest of the lower hump's.
 
     For either hump cells are counted in windows as wide as its standard deviation; a fall that
     chance may make (below :data:`CHANCE` standard deviations of the two counts) is none.
