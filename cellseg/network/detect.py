@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from cellseg.network.counting import Precision, best_precision, make_ready, own_
 from cellseg.network.detector import Detections, Detector, DetectorInfo, Sizes
 from cellseg.network.maskrcnn import STRIDE_PX, Limits, forward_batch, set_limits
 from cellseg.network.paste import Pasted, paste_all
-from cellseg.network.timer import Laps, Timer
+from cellseg.network.timer import Timer, no_lap
 from cellseg.network.weights import ModelCard, load_model
 
 log = logging.getLogger(__name__)
@@ -112,8 +113,9 @@ class MaskRCNNDetector(Detector):
             if len(batch) == 1:
                 height, width = batch.shape[1:3]
                 raise CellsegError(
-                    f"out of memory on {self.device} for one tile of {width} × {height} px; "
-                    "take a smaller --tile"
+                    f"out of memory on {self.device} for one tile of {width} × {height} px: "
+                    "smaller tiles take less",
+                    hint="tile",
                 ) from error
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -124,7 +126,11 @@ class MaskRCNNDetector(Detector):
     @torch.inference_mode()
     def _run(self, batch: Tensor, fill: float) -> list[Detections]:
         height, width = batch.shape[1:3]
-        laps = Laps(self._timer, self.device, wait=self.wait_for_stages)
+        laps = self._timer.laps()
+        if self.device.type == "cuda":
+            # Without a wait a stage would show how long it took to ask for it.
+            wait = partial(torch.cuda.synchronize, self.device)
+            laps = self._timer.laps(wait) if self.wait_for_stages else no_lap
         if self.device.type == "cuda":
             batch = batch.pin_memory()
         images = batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
@@ -137,7 +143,7 @@ class MaskRCNNDetector(Detector):
         set_limits(self._own.model, limits, score=self.score, nms_iou=self.nms_iou)
         self._own.model.roi_heads.wants_types = self.types
         results = forward_batch(self._own.model, images, laps)
-        found = _to_detections(results, (height, width), limits)
+        found = to_detections(results, (height, width), limits)
         laps("paste")
         return found
 
@@ -162,7 +168,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _to_detections(
+def to_detections(
     results: list[dict[str, Tensor]], extent: tuple[int, int], limits: Limits
 ) -> list[Detections]:
     """Paste the masks of a batch together, then give each tile its own."""
@@ -241,15 +247,17 @@ def pick_device(device: str) -> torch.device:
         wanted = torch.device(device)
     except RuntimeError as error:
         raise SettingsError(
-            f"--device {device}: not a device; use auto, cpu, cuda or mps"
+            f"{device!r} is no device: expected auto, cpu, cuda or mps", hint="device"
         ) from error
     available = {
         "cpu": True,
         "cuda": torch.cuda.is_available(),
         "mps": torch.backends.mps.is_available(),
-    }.get(wanted.type, False)
-    if not available:
-        raise SettingsError(f"--device {device}: this machine has none that torch can use")
+    }
+    if not available.get(wanted.type, False):
+        raise SettingsError(
+            f"{device!r}: this machine has no such device that torch can use", hint="device"
+        )
     return wanted
 
 
@@ -266,7 +274,7 @@ def load_detector(
     nms_iou: float = 0.5,
     precision: Precision | None = None,
 ) -> MaskRCNNDetector:
-    """Load a detector from the shipped weights or from a file of ``cellseg train``.
+    """Load a detector from the shipped weights or from a file of a training.
 
     Parameters
     ----------
@@ -299,8 +307,9 @@ def load_detector(
 def _refuse_overflow(network: GeneralizedRCNN, path: str) -> None:
     """A small grey ramp through the network: numbers that overflow would be no cells, unsaid."""
 
-    def look(_: nn.Module, __: object, output: object) -> None:
-        if not all(bool(torch.isfinite(part).all()) for part in _tensors(output)):
+    def look(_: nn.Module, __: object, output: tuple[Tensor | list[Tensor], ...]) -> None:
+        tensors = [one for part in output for one in (part if isinstance(part, list) else [part])]
+        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
             raise WeightsError(f"{path}: the model's weights give no finite numbers")
 
     # Wherever objects come from, it is these two that score them.
@@ -313,14 +322,6 @@ def _refuse_overflow(network: GeneralizedRCNN, path: str) -> None:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _tensors(output: object) -> list[Tensor]:
-    """All tensors in nested lists and tuples."""
-    if isinstance(output, Tensor):
-        return [output]
-    parts = output if isinstance(output, list | tuple) else ()
-    return [tensor for part in parts for tensor in _tensors(part)]
 
 
 def info_of(card: ModelCard) -> DetectorInfo:

@@ -218,7 +218,7 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         if next(iter(features.values())).device.type != "cpu":
             features = {name: level.contiguous() for name, level in features.items()}
         class_logits, box_regression = self._boxes(features, proposals, image_shapes)
-        results = self._select(class_logits, box_regression, proposals, image_shapes)
+        results = self.select(class_logits, box_regression, proposals, image_shapes)
         self.lap("boxes")
         boxes = [result["boxes"] for result in results]
         if self.type_head is not None and self.wants_types:
@@ -290,7 +290,7 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
             found.append(torch.cat(masks))
         return found
 
-    def _select(
+    def select(
         self,
         class_logits: Tensor,
         box_regression: Tensor,

@@ -6,16 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import torch
 
 Lap = Callable[[str], None]
+"""Called at the end of each stage of a network with its name."""
 
 
 def no_lap(name: str) -> None:
-    """Take the place of :class:`Laps` where no time is measured."""
+    """A lap where no time is measured."""
 
 
 class Timer:
@@ -39,6 +36,25 @@ class Timer:
         finally:
             self.add(name, time.perf_counter() - start)
 
+    def laps(self, finish: Callable[[], None] = lambda: None) -> Lap:
+        """Measure from one call to the next.
+
+        Parameters
+        ----------
+        finish : callable
+            Waits for what is still under way, before each look at the clock.
+        """
+        last = time.perf_counter()
+
+        def lap(name: str) -> None:
+            nonlocal last
+            finish()
+            now = time.perf_counter()
+            self.add(name, now - last)
+            last = now
+
+        return lap
+
     def take(self) -> dict[str, float]:
         """Seconds by stage since the last call."""
         with self._lock:
@@ -50,32 +66,3 @@ class Timer:
         """Seconds by stage so far."""
         with self._lock:
             return dict(self._seconds)
-
-
-class Laps:
-    """Called at the end of each stage of a network with its name.
-
-    Parameters
-    ----------
-    timer : Timer
-        Gets the seconds; on a GPU only with ``wait``, for otherwise a stage shows no more than how
-        long it took to ask for it.
-    wait : bool
-        Wait for a GPU at each call: stages then no longer overlap.
-    """
-
-    def __init__(self, timer: Timer, device: torch.device, *, wait: bool = False) -> None:
-        self._timer, self._device = timer, device
-        self._on_gpu, self._wait = device.type == "cuda", wait
-        self._last = time.perf_counter()
-
-    def __call__(self, name: str) -> None:
-        if self._on_gpu and not self._wait:
-            return
-        if self._on_gpu:
-            import torch
-
-            torch.cuda.synchronize(self._device)
-        now = time.perf_counter()
-        self._timer.add(name, now - self._last)
-        self._last = now

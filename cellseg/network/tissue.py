@@ -52,7 +52,7 @@ NEAR_PX = 32
 POINTS = 2_500
 """At which the box around a region is asked for tissue, at least."""
 
-_BLOCK_PX = 256
+BLOCK_PX = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,20 +81,6 @@ class TissueMask:
     extent: tuple[int, int]
     region: shapely.MultiPolygon | None = None
 
-    def __post_init__(self) -> None:
-        if self.tissue.ndim != 2 or self.tissue.shape != self.search.shape or not self.tissue.size:
-            raise ValueError(
-                "expected two equal, non-empty masks, "
-                f"got {self.tissue.shape} and {self.search.shape}"
-            )
-        if not self.step > 0:
-            raise ValueError(f"expected a positive step, got {self.step}")
-        wanted = tuple(-(-side // self.step) for side in self.extent)
-        if any(abs(a - b) > 1 for a, b in zip(self.tissue.shape, wanted, strict=True)):
-            raise ValueError(
-                f"a mask of {self.tissue.shape} with step {self.step} does not fit {self.extent}"
-            )
-
     @classmethod
     def everything(cls, extent: tuple[int, int], step: float = float(OVERVIEW_STEP)) -> TissueMask:
         """A mask that keeps the whole slide, for runs without the prefilter."""
@@ -102,10 +88,9 @@ class TissueMask:
         return cls(np.ones(shape, dtype=bool), np.ones(shape, dtype=bool), step, extent)
 
     def within(self, region: shapely.MultiPolygon) -> TissueMask:
-        """The same, looked for in a region only.
+        """A mask that is searched in a region only: in tiles that come near it.
 
-        Of the slide's tiles those are searched that come near it; which cells lie in it is asked
-        of each cell's centroid, not here.
+        Which cells lie in it is asked of each cell's centroid, not here.
 
         Parameters
         ----------
@@ -121,8 +106,14 @@ class TissueMask:
         It is 0 exactly where the whole box can be skipped; an empty box has 0.
         """
         part = box.intersection(Box(0, 0, *self.extent))
-        if part.area == 0 or not self._is_near(part):
+        if part.area == 0:
             return 0.0
+        if self.region is not None:
+            # What overlaps a cell at the region's edge may decide whether that cell is kept.
+            near = part.widened(NEAR_PX)
+            about = shapely.box(near.x0, near.y0, near.x1, near.y1)
+            if not shapely.intersects(self.region, about):
+                return 0.0
         height, width = self.search.shape
         y0 = min(int(part.y0 // self.step), height - 1)
         x0 = min(int(part.x0 // self.step), width - 1)
@@ -150,38 +141,24 @@ class TissueMask:
         return float(self.extent[0]) * self.extent[1]
 
     def area_in(self, region: shapely.MultiPolygon) -> float:
-        """Area of the tissue in a region, lattice pixels.
-
-        Parameters
-        ----------
-        region : shapely.MultiPolygon
-            As for :meth:`within`.
-        """
+        """Area of the tissue in a region, lattice pixels."""
         return float(region.area) * self._share(self.tissue, region)
 
     def area_mm2(self, mpp: float) -> float:
         """Area of the tissue in mm²; ``mpp`` is µm per lattice pixel."""
         return self.area_px() * mpp * mpp * 1e-6
 
-    def _is_near(self, box: Box) -> bool:
-        """Whether a box comes near the region, where there is one.
-
-        Near: what overlaps a cell at the region's edge may decide whether that cell is kept.
-        """
-        near = box.widened(NEAR_PX)
-        return self.region is None or bool(
-            shapely.intersects(self.region, shapely.box(near.x0, near.y0, near.x1, near.y1))
-        )
-
     def _area(self, mask: NDArray[np.bool_]) -> float:
         if self.region is not None:
             return float(self.region.area) * self._share(mask, self.region)
-        rows = _spans(mask.shape[0], self.step, self.extent[0])
-        columns = _spans(mask.shape[1], self.step, self.extent[1])
+        rows, columns = (
+            np.diff(np.append(np.minimum(np.arange(count) * self.step, length), float(length)))
+            for count, length in zip(mask.shape, self.extent, strict=True)
+        )
         return float(
             sum(
-                rows[y : y + _BLOCK_PX] @ mask[y : y + _BLOCK_PX].astype(np.float64) @ columns
-                for y in range(0, len(mask), _BLOCK_PX)
+                rows[y : y + BLOCK_PX] @ mask[y : y + BLOCK_PX].astype(np.float64) @ columns
+                for y in range(0, len(mask), BLOCK_PX)
             )
         )
 
@@ -198,8 +175,8 @@ class TissueMask:
         spacing = min(self.step, math.sqrt((right - left) * (bottom - top) / POINTS))
         xs, ys = _midpoints(left, right, spacing), _midpoints(top, bottom, spacing)
         inside = found = 0
-        for y in range(0, len(ys), _BLOCK_PX):
-            points = np.meshgrid(xs, ys[y : y + _BLOCK_PX])
+        for y in range(0, len(ys), BLOCK_PX):
+            points = np.meshgrid(xs, ys[y : y + BLOCK_PX])
             chosen = shapely.contains_xy(region, *points)
             inside += int(np.count_nonzero(chosen))
             found += int(np.count_nonzero(self._at(mask, points[1][chosen], points[0][chosen])))
@@ -217,15 +194,9 @@ class TissueMask:
 
 
 def _midpoints(start: float, stop: float, spacing: float) -> NDArray[np.float64]:
-    """The middles of equal parts, none longer than ``spacing``."""
+    """Middles of equal parts, none longer than ``spacing``."""
     edges = np.linspace(start, stop, max(1, math.ceil((stop - start) / spacing)) + 1)
     return np.asarray((edges[1:] + edges[:-1]) / 2)
-
-
-def _spans(count: int, step: float, length: int) -> NDArray[np.float64]:
-    edges = np.minimum(np.arange(count + 1) * step, length)
-    edges[-1] = length
-    return np.asarray(np.maximum(np.diff(edges), 0.0), dtype=np.float64)
 
 
 def overview_features(
@@ -294,14 +265,13 @@ class TissueFinder:
     """
 
     def __init__(self, weights: str | Path | None = None) -> None:
+        shipped = Path(str(files("cellseg") / "weights" / "tissue.safetensors"))
         if weights is None:
-            path = Path(str(files("cellseg") / "weights" / "tissue.safetensors"))
-            checksum: str | None = SHIPPED_SHA256
+            self._model, self.card = _load(shipped, SHIPPED_SHA256)
         else:
-            path, checksum = Path(weights), None
-        self._model, self.card = _load(path, checksum)
+            self._model, self.card = _load(Path(weights), None)
         self.tissue_threshold = float(self.card["tissue_threshold"])
-        self.search_thresholds = _search_thresholds(self.card)
+        self.search_thresholds: dict[str, float] = self.card["search_threshold"]
 
     def probabilities(self, features: NDArray[np.float32] | Features) -> NDArray[np.float32]:
         """Probability of tissue for each overview pixel.
@@ -323,16 +293,19 @@ class TissueFinder:
         height, width = features.shape[:2]
         stride = self._model.stride
         margin = -(-self._model.reach // stride) * stride
+        rows, columns = (
+            np.pad(np.arange(side), (margin, margin + stride), mode="symmetric")
+            for side in (height, width)
+        )
         out = np.empty((height, width), dtype=np.float32)
-        for y in range(0, height, _BLOCK_PX):
-            bottom = min(y + _BLOCK_PX, height)
-            rows = _mirrored(y - margin, bottom + margin + -(bottom - y) % stride, height)
-            band = features[rows]
-            for x in range(0, width, _BLOCK_PX):
-                right = min(x + _BLOCK_PX, width)
-                columns = _mirrored(x - margin, right + margin + -(right - x) % stride, width)
-                block = self._forward(band[:, columns])
-                out[y:bottom, x:right] = block[margin:, margin:][: bottom - y, : right - x]
+        for y in range(0, height, BLOCK_PX):
+            tall = min(BLOCK_PX, height - y)
+            band = features[rows[y : y + tall + 2 * margin + -tall % stride]]
+            for x in range(0, width, BLOCK_PX):
+                wide = min(BLOCK_PX, width - x)
+                block = self._forward(band[:, columns[x : x + wide + 2 * margin + -wide % stride]])
+                inner = block[margin : margin + tall, margin : margin + wide]
+                out[y : y + tall, x : x + wide] = inner
         return out
 
     def find(
@@ -380,32 +353,17 @@ class TissueFinder:
         return result
 
 
-def _mirrored(start: int, stop: int, length: int) -> NDArray[np.int64]:
-    """Indices start … stop - 1, reflected at both ends of 0 … length - 1 as often as needed."""
-    index = np.arange(start, stop) % (2 * length)
-    return np.where(index < length, index, 2 * length - 1 - index)
-
-
 def _grown(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
     """Grow by a disc; the distance to the nearest set pixel is at most ``radius``."""
     grown = mask.copy()
     # In bands with what reaches into them: a distance takes 40 times a mask's memory.
-    for y in range(0, len(mask), _BLOCK_PX):
+    for y in range(0, len(mask), BLOCK_PX):
         first = max(0, y - radius)
-        part = mask[first : y + _BLOCK_PX + radius]
+        part = mask[first : y + BLOCK_PX + radius]
         if part.any():
             near = ndimage.distance_transform_edt(~part) <= radius
-            grown[y : y + _BLOCK_PX] = near[y - first :][: len(grown[y : y + _BLOCK_PX])]
+            grown[y : y + BLOCK_PX] = near[y - first :][: len(grown[y : y + BLOCK_PX])]
     return grown
-
-
-def _search_thresholds(card: dict[str, Any]) -> dict[Light, float]:
-    """For each kind of light, the probability from which cells are looked for."""
-    values = card["search_threshold"]
-    return {
-        "transmitted": float(values["transmitted"]),
-        "fluorescence": float(values["fluorescence"]),
-    }
 
 
 def _load(path: Path, checksum: str | None) -> tuple[UNet, dict[str, Any]]:
@@ -417,14 +375,15 @@ def _load(path: Path, checksum: str | None) -> tuple[UNet, dict[str, Any]]:
         raise WeightsError(f"{path}: the tissue weights are damaged (their checksum differs)")
     try:
         with safe_open(path, framework="pt") as opened:
-            metadata = opened.metadata() or {}
-            state = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
-        card = json.loads(metadata["card"])
+            card = json.loads((opened.metadata() or {})["card"])
+            state = {key: opened.get_tensor(key).float() for key in opened.keys()}  # noqa: SIM118
         model = UNet(int(card["channels"]), tuple(int(width) for width in card["widths"]))
-        model.load_state_dict({key: value.to(torch.float32) for key, value in state.items()})
-        thresholds = (float(card["tissue_threshold"]), *_search_thresholds(card).values())
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        model.load_state_dict(state)
+        search = card["search_threshold"]
+        thresholds = (card["tissue_threshold"], search["transmitted"], search["fluorescence"])
+        usable = all(0 < float(value) < 1 for value in thresholds)
+    except (SafetensorError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{path}: no weights of a tissue network: {line_of(error)}") from error
-    if model.channels != CHANNELS or not all(0 < value < 1 for value in thresholds):
+    if model.channels != CHANNELS or not usable:
         raise WeightsError(f"{path}: made for {model.channels} channels, expected {CHANNELS}")
     return model.eval(), card

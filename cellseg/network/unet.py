@@ -26,8 +26,6 @@ class UNet(nn.Module):
 
     def __init__(self, channels: int, widths: tuple[int, ...] = (8, 16, 32, 48)) -> None:
         super().__init__()
-        if channels < 1 or not widths or min(widths) < 1:
-            raise ValueError(f"expected positive channels and widths, got {channels} and {widths}")
         self.channels = channels
         self.widths = widths
         self.down = nn.ModuleList(

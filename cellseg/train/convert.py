@@ -1,4 +1,4 @@
-"""Outlines from QuPath and ImageJ to a folder that ``cellseg train`` learns from.
+"""Outlines from QuPath and ImageJ to a folder that a training learns from.
 
 COCO JSON, and beside it in ``images/`` each picture as a TIFF. Where a person outlined regions of
 class ``Region*``, each region is cut out as a picture of its own, and what in its box lies outside
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,13 +33,7 @@ SMALLEST_PX = 9
 MOST_MASKS_PX = 1_000_000_000
 """Of the boxes around all outlines of one input; each pixel takes a byte."""
 
-_READERS: dict[str, Callable[[Path, bool], Drawing]] = {
-    ".geojson": lambda path, whole_cells: read_geojson(path, whole_cells=whole_cells),
-    ".geojson.gz": lambda path, whole_cells: read_geojson(path, whole_cells=whole_cells),
-    ".json": lambda path, whole_cells: read_geojson(path, whole_cells=whole_cells),
-    ".roi": lambda path, _: read_rois(path),
-    ".zip": lambda path, _: read_rois(path),
-}
+ENDINGS = (".geojson.gz", ".geojson", ".json", ".roi", ".zip")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,22 +102,26 @@ def convert(request: ConvertRequest) -> Converted:
     """
     if request.output.exists() and not request.overwrite:
         raise OutputError(
-            f"{request.output}: is there already; take another name, or --overwrite replaces it"
+            f"{request.output}: is there already; replace it or take another name",
+            hint="overwrite,output",
         )
     pairs = list(zip(request.inputs, _pictures(request), strict=True))
-    drawings = [_read(path, request) for path, _ in pairs]
-    made = _Maker(request)
+    drawings = [_read(path, whole_cells=request.whole_cells) for path, _ in pairs]
+    maker = _Maker(request)
     for (path, picture), drawing in zip(pairs, drawings, strict=True):
         with open_slide(picture, mpp=request.mpp) as slide:
-            made.add(path, drawing, slide)
-    return made.written()
+            maker.add(path, drawing, slide)
+    return maker.written()
 
 
-def _read(path: Path, request: ConvertRequest) -> Drawing:
-    ending = next((e for e in sorted(_READERS, key=len)[::-1] if path.name.lower().endswith(e)), "")
-    if not ending:
-        raise SettingsError(f"{path}: expected a name that ends in {', '.join(_READERS)}")
-    drawing = _READERS[ending](path, request.whole_cells)
+def _read(path: Path, *, whole_cells: bool) -> Drawing:
+    name = path.name.lower()
+    if not name.endswith(ENDINGS):
+        raise SettingsError(f"{path}: expected a name that ends in {', '.join(ENDINGS)}")
+    if name.endswith((".roi", ".zip")):
+        drawing = read_rois(path)
+    else:
+        drawing = read_geojson(path, whole_cells=whole_cells)
     if not (drawing.objects or drawing.regions or drawing.faults):
         raise InputError(f"{path}: holds no outlines of objects")
     return drawing
@@ -132,33 +130,30 @@ def _read(path: Path, request: ConvertRequest) -> Drawing:
 def _pictures(request: ConvertRequest) -> list[Path]:
     """The picture of each input."""
     given = request.images
-    folder = given[0] if len(given) == 1 and _is_plain_folder(given[0]) else None
-    if given and folder is None:
-        if len(given) != len(request.inputs):
-            raise SettingsError(
-                f"{len(request.inputs)} inputs and {len(given)} pictures: give --image once for "
-                "each input, in the same order, or once with a folder"
-            )
-        return list(given)
-    return [_beside(path, folder or path.parent) for path in request.inputs]
-
-
-def _is_plain_folder(path: Path) -> bool:
-    return path.is_dir() and not has_ending(path)
+    is_folder = len(given) == 1 and given[0].is_dir() and not has_ending(given[0])
+    if not given or is_folder:
+        return [_beside(path, given[0] if given else path.parent) for path in request.inputs]
+    if len(given) != len(request.inputs):
+        raise SettingsError(
+            f"{len(request.inputs)} inputs and {len(given)} pictures: give one picture for each "
+            "input, in the same order, or one folder of pictures",
+            hint="image",
+        )
+    return list(given)
 
 
 def _beside(path: Path, folder: Path) -> Path:
-    """The picture whose name an input has."""
+    """The picture in a folder whose name an input has."""
     stem = Path(path.name.removesuffix(".gz")).stem
     try:
-        there = sorted(entry for entry in folder.iterdir() if has_ending(entry))
+        pictures = sorted(entry for entry in folder.iterdir() if has_ending(entry))
     except OSError as error:
         raise InputError(f"{folder}: cannot be read: {error.strerror or error}") from error
-    named = [entry for entry in there if stem in (entry.name, slide_name(entry))]
+    named = [entry for entry in pictures if stem in (entry.name, slide_name(entry))]
     if len(named) != 1:
         said = "several pictures are" if named else "no picture is"
         raise SettingsError(
-            f"{path}: {said} called {stem!r} in {folder}; --image says which it belongs to"
+            f"{path}: {said} called {stem!r} in {folder}; say which it belongs to", hint="image"
         )
     return named[0]
 
@@ -172,16 +167,15 @@ class _Maker:
         self.images: list[dict[str, object]] = []
         self.rows: list[dict[str, object]] = []
         self.faults: list[str] = []
-        self.masks_px = 0
         self.made = Converted(request.output)
 
     def add(self, path: Path, drawing: Drawing, slide: Slide) -> None:
         """One input with its picture."""
-        self.masks_px = 0
         left_out, extent = Counter(drawing.left_out), (slide.height, slide.width)
-        faults = list(drawing.faults)
+        faults, masks_px = list(drawing.faults), 0
 
         def masks(drawn: Sequence[Drawn]) -> Iterator[tuple[Drawn, Outline]]:
+            nonlocal masks_px
             for one in drawn:
                 try:
                     outline = one.mask(extent)
@@ -191,31 +185,30 @@ class _Maker:
                 if outline is None:
                     left_out["outlines smaller than a pixel"] += 1
                     continue
-                self.masks_px += outline[1].size
-                if self.masks_px > MOST_MASKS_PX:
+                masks_px += outline[1].size
+                if masks_px > MOST_MASKS_PX:
                     raise InputError(
                         f"{path}: the outlines together span more than {MOST_MASKS_PX:,} px: "
                         "convert fewer at a time"
                     )
                 yield one, outline
 
-        objects = [(self._class(one.kind), outline) for one, outline in masks(drawing.objects)]
+        objects = [
+            (self.classes.setdefault(one.kind or self.request.kind, len(self.classes) + 1), outline)
+            for one, outline in masks(drawing.objects)
+        ]
         regions = [outline for _, outline in masks(drawing.regions)]
         ignored = [outline for _, outline in masks(drawing.ignored)]
         self.faults += [f"{path}: {fault}" for fault in faults]
         if not self.faults:
-            places: list[tuple[Box, NDArray[np.bool_] | None]]
-            places = [(Box(*box), mask) for box, mask in regions]
-            places = places or [(Box(0, 0, *extent), None)]
-            for place, known in places:
-                self._picture(slide, place, known, objects, ignored)
+            for corners, known in regions:
+                self._picture(slide, Box(*corners), known, objects, ignored)
+            if not regions:
+                self._picture(slide, Box(0, 0, *extent), None, objects, ignored)
             outside = sum(not any(_meet(o, r) for r in regions) for _, o in objects)
             if regions and outside:
                 left_out["objects outside of the regions"] += outside
         self.made.notes += [f"{path}: left out: {what} ({n:,})" for what, n in left_out.items()]
-
-    def _class(self, kind: str) -> int:
-        return self.classes.setdefault(kind or self.request.kind, len(self.classes) + 1)
 
     def _picture(
         self,
@@ -228,27 +221,22 @@ class _Maker:
         """One region, or the whole; what in its box is not ``known`` is to be ignored."""
         number, extent = len(self.images) + 1, place.shape
         unknown = np.zeros(extent, bool) if known is None else ~known
-        own: list[tuple[int, Outline]] = []
         for kind, outline in objects:
             if known is not None and not _meet(outline, (place.corners, known)):
                 continue
-            inside = _inside(outline, place)
-            if inside is None:
+            if (inside := _inside(outline, place)) is None:
                 continue
             box, mask = inside
-            at = slice(box[0], box[2]), slice(box[1], box[3])
+            at = Box(*box).pixels
             if int(mask.sum()) < min(SMALLEST_PX, int(outline[1].sum())):
                 unknown[at] |= mask
                 continue
             unknown[at] &= ~mask
-            own.append((kind, inside))
-        crowds = [tight((0, 0), unknown), *(_inside(outline, place) for outline in ignored)]
-        for kind, (box, mask) in own:
             self._row(number, kind, annotation(box, mask, extent))
-        for crowd in crowds:
+            self.made.objects += 1
+        for crowd in (tight((0, 0), unknown), *(_inside(outline, place) for outline in ignored)):
             if crowd is not None:
                 self._row(number, 1, {**annotation(*crowd, extent), "iscrowd": 1})
-        self.made.objects += len(own)
         entry = {"id": number, "file_name": self._saved(slide, place)}
         size = {"height": place.height, "width": place.width, "modality": "unknown"}
         self.images.append({**entry, **size, **({} if slide.mpp is None else {"mpp": slide.mpp})})
@@ -263,18 +251,14 @@ class _Maker:
                 f"{slide.path}: {place.height:,} × {place.width:,} px are too many to learn from "
                 "at once: outline the places that are done as annotations of class Region*"
             )
-        part = (
-            ""
-            if place.shape == (slide.height, slide.width)
-            else (f"-y{place.y0}-x{place.x0}-{place.height}x{place.width}")
-        )
-        name = f"{slide.name}{part}.tif"
+        name = f"{slide.name}.tif"
+        if place.shape != (slide.height, slide.width):
+            name = f"{slide.name}-y{place.y0}-x{place.x0}-{place.height}x{place.width}.tif"
         taken = {str(entry["file_name"]).lower() for entry in self.images}
         while name.lower() in taken:
             name = f"{name.removesuffix('.tif')}-{len(self.images) + 1}.tif"
         pixels = slide.read(place, channels=_channels(slide, self.request.channel))
-        path = self.request.output.parent / "images" / name
-        with writing(path) as temporary:
+        with writing(self.request.output.parent / "images" / name) as temporary:
             tifffile.imwrite(
                 temporary,
                 pixels if pixels.shape[2] == 3 else pixels[..., 0],
@@ -295,14 +279,12 @@ class _Maker:
         """
         if self.faults:
             raise InputError("\n".join(shown_faults(self.faults)))
+        names = self.classes or {self.request.kind: 1}
         data = {
-            "info": {"description": "converted by cellseg annotations convert"},
+            "info": {"description": "converted by cellseg"},
             "images": self.images,
             "annotations": self.rows,
-            "categories": [
-                {"id": number, "name": name}
-                for name, number in (self.classes or {self.request.kind: 1}).items()
-            ],
+            "categories": [{"id": number, "name": name} for name, number in names.items()],
         }
         with writing(self.request.output) as temporary:
             temporary.write_text(json.dumps(data, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -315,13 +297,16 @@ def _channels(slide: Slide, wanted: str | None) -> list[int]:
         if slide.is_rgb or len(names) == 1:
             return list(range(len(names)))
         raise SettingsError(
-            f"{slide.path}: has the channels {', '.join(names)}; --channel says which to learn from"
+            f"{slide.path}: has the channels {', '.join(names)}; say which to learn from",
+            hint="channel",
         )
     if wanted in names:
         return [names.index(wanted)]
     if wanted.isdecimal() and int(wanted) < len(names):
         return [int(wanted)]
-    raise SettingsError(f"{slide.path}: no channel {wanted!r}; there are: {', '.join(names)}")
+    raise SettingsError(
+        f"{slide.path}: no channel {wanted!r}; there are: {', '.join(names)}", hint="channel"
+    )
 
 
 def _inside(outline: Outline, place: Box) -> Outline | None:
@@ -335,7 +320,4 @@ def _meet(one: Outline, other: Outline) -> bool:
     """Whether two outlines share a pixel."""
     box, mask = other
     found = _inside(one, Box(*box))
-    if found is None:
-        return False
-    (y0, x0, y1, x1), part = found
-    return bool((mask[y0:y1, x0:x1] & part).any())
+    return found is not None and bool((mask[Box(*found[0]).pixels] & found[1]).any())

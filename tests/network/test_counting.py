@@ -11,8 +11,8 @@ from torch import nn
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, roi_align
 
 from cellseg.network.backbones import BACKBONES
-from cellseg.network.counting import best_precision, fold_norms, make_ready, own_settings
-from cellseg.network.detect import MaskRCNNDetector, load_detector
+from cellseg.network.counting import best_precision, fold_norms, make_ready
+from cellseg.network.detect import MaskRCNNDetector
 from cellseg.network.detector import DetectorInfo
 from cellseg.network.maskrcnn import (
     Architecture,
@@ -23,7 +23,6 @@ from cellseg.network.maskrcnn import (
 )
 from cellseg.network.paste import paste_all
 from cellseg.network.pooling import roi_align as sampled
-from cellseg.network.weights import ModelCard, architecture_of, load_model, read_model, save_model
 
 INFO = DetectorInfo(name="random", checksum="", classes=("cell",), object="cell")
 
@@ -109,17 +108,6 @@ def test_precision_follows_the_device(monkeypatch):
     assert best_precision(torch.device("mps")) == "float32"
 
 
-def test_threads_have_limits_of_their_own(image):
-    model = network()
-    one, two = own_settings(model), own_settings(model)
-    set_limits(one, Limits.for_area(100), score=0.2, nms_iou=0.5)
-    set_limits(two, Limits.for_area(10**6), score=0.7, nms_iou=0.3)
-    assert one.roi_heads.score_thresh == 0.2
-    assert two.roi_heads.score_thresh == 0.7
-    assert one.rpn.post_nms_top_n() != two.rpn.post_nms_top_n()
-    assert one.backbone is two.backbone is model.backbone
-
-
 def test_two_threads_find_what_one_finds():
     detector = MaskRCNNDetector(make_ready(network()), INFO, score=0.1)
     rng = np.random.default_rng(3)
@@ -163,32 +151,6 @@ def test_samples_are_those_of_torchvision(side, memory_format):
         expected = pool(features, chosen, shapes)
         found = sampled(pool, features, chosen, shapes)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-
-
-def test_a_slim_box_head_is_saved_and_loaded(tmp_path):
-    model = network(box_rank=24)
-    path = tmp_path / "slim.safetensors"
-    save_model(path, model.state_dict(), ModelCard(name="slim", classes=("cell",)), quantise=False)
-    assert architecture_of(read_model(path)[0]) == Architecture(mask=16, box_rank=24)
-    loaded, _ = load_model(path)
-    assert loaded.roi_heads.box_head.fc6[0].weight.shape == (24, 12544)
-    theirs = loaded.state_dict()
-    for name, value in model.state_dict().items():
-        if "box_head" in name:
-            assert torch.equal(theirs[name], value)
-
-
-def test_a_slim_mask_branch_is_saved_and_loaded(tmp_path):
-    model = network(mask=16)
-    assert model.roi_heads.mask_predictor.conv5_mask.in_channels == 16
-    path = tmp_path / "slim.safetensors"
-    save_model(path, model.state_dict(), ModelCard(name="slim", classes=("cell",)), quantise=False)
-    loaded, _ = load_model(path)
-    theirs = loaded.state_dict()
-    for name, value in model.state_dict().items():
-        if "mask_head" in name or "mask_predictor" in name:
-            assert torch.equal(theirs[name], value)
-    assert load_detector(path, device="cpu").info.device.startswith("cpu, ")
 
 
 # Pasting

@@ -1,3 +1,5 @@
+"""The tissue network: what is skipped, what never is, and how areas are measured."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -25,21 +27,15 @@ def _mask(search: list[list[int]], extent: tuple[int, int], step: float = 16.0) 
     return TissueMask(array, array, step, extent)
 
 
-# --- TissueMask -------------------------------------------------------------------------
-
-
 def test_areas_count_the_partial_last_row_once() -> None:
     mask = _mask([[1, 0], [1, 1]], (20, 32))
     assert mask.area_px() == 16 * 16 + 4 * 16 + 4 * 16
     assert mask.skipped_px() == 16 * 16
     assert mask.area_mm2(0.5) == pytest.approx(mask.area_px() * 0.25e-6)
-
-
-def test_area_is_of_the_tissue_and_skipping_of_the_search() -> None:
-    small = np.zeros((4, 4), dtype=bool)
-    small[1, 1] = True
-    mask = TissueMask(small, np.ones((4, 4), dtype=bool), 16.0, (64, 64))
-    assert (mask.area_px(), mask.skipped_px()) == (256.0, 0.0)
+    found = mask.contains([0, 19.9, 20, -1, 5], [0, 31.9, 3, 3, 20])
+    assert found.tolist() == [True, True, False, False, False]
+    found = TissueMask(mask.tissue, mask.search | True, 16.0, (20, 32))
+    assert (found.area_px(), found.skipped_px()) == (mask.area_px(), 0.0)
 
 
 def test_coverage_is_zero_only_where_nothing_is_to_be_searched() -> None:
@@ -49,12 +45,6 @@ def test_coverage_is_zero_only_where_nothing_is_to_be_searched() -> None:
     assert mask.coverage(Box(0, 0, 17, 33)) > 0
     assert mask.coverage(Box(16, 32, 300, 300)) == 1
     assert mask.coverage(Box(5, 5, 5, 9)) == 0
-
-
-def test_contains_is_false_outside_the_slide() -> None:
-    mask = _mask([[1]], (10, 12))
-    found = mask.contains([0, 9.9, 10, -1, 5], [0, 11.9, 3, 3, 12])
-    assert found.tolist() == [True, True, False, False, False]
 
 
 @given(
@@ -72,35 +62,6 @@ def test_a_point_to_be_searched_is_never_in_a_tile_of_no_coverage(
     if mask.contains(y, x):
         assert mask.coverage(box) > 0
     assert mask.area_px() + mask.skipped_px() == pytest.approx(extent[0] * extent[1])
-
-
-@pytest.mark.parametrize(
-    ("tissue_shape", "search_shape", "step", "extent", "words"),
-    [
-        ((2, 2), (2, 3), 16.0, (32, 32), "two equal"),
-        ((0, 2), (0, 2), 16.0, (32, 32), "two equal"),
-        ((2, 2), (2, 2), 0.0, (32, 32), "positive step"),
-        ((2, 2), (2, 2), 16.0, (320, 32), "does not fit"),
-    ],
-)
-def test_masks_that_make_no_sense_are_refused(
-    tissue_shape: tuple[int, int],
-    search_shape: tuple[int, int],
-    step: float,
-    extent: tuple[int, int],
-    words: str,
-) -> None:
-    with pytest.raises(ValueError, match=words):
-        TissueMask(np.zeros(tissue_shape, bool), np.zeros(search_shape, bool), step, extent)
-
-
-def test_everything_keeps_everything() -> None:
-    mask = TissueMask.everything((100, 33))
-    assert mask.coverage(Box(96, 32, 100, 33)) == 1
-    assert (mask.area_px(), mask.skipped_px()) == (3300.0, 0.0)
-
-
-# --- overview_features ------------------------------------------------------------------
 
 
 def test_a_dim_lone_nucleus_survives_the_shrinking() -> None:
@@ -132,9 +93,6 @@ def test_strips_give_what_the_whole_gives(strip: int, height: int, width: int, s
 def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="expected"):
         overview_features(np.zeros(shape, dtype=np.float32), "transmitted")
-
-
-# --- TissueFinder -----------------------------------------------------------------------
 
 
 def _glass(side: int) -> NDArray[np.float32]:
@@ -209,7 +167,7 @@ def test_blocks_give_what_the_whole_gives(height: int, width: int) -> None:
     finder = TissueFinder()
     whole = finder.probabilities(features)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tissue, "_BLOCK_PX", 32)
+        patch.setattr(tissue, "BLOCK_PX", 32)
         parts = finder.probabilities(features)
     np.testing.assert_allclose(parts, whole, atol=1e-4)
 
@@ -219,13 +177,6 @@ def test_the_extent_of_the_slide_is_kept(finder: TissueFinder) -> None:
     mask = finder.find(features, extent=(630, 640))
     assert mask.area_px() + mask.skipped_px() <= 630 * 640
     assert mask.extent == (630, 640)
-
-
-def test_the_card_says_what_the_network_is(finder: TissueFinder) -> None:
-    assert finder.card["channels"] == tissue.CHANNELS
-    assert "CC BY 4.0" in str(finder.card["attribution"])
-    assert set(finder.search_thresholds) == {"transmitted", "fluorescence"}
-    assert all(0 < t <= finder.tissue_threshold < 1 for t in finder.search_thresholds.values())
 
 
 def test_each_light_has_its_own_threshold(finder: TissueFinder) -> None:
@@ -249,9 +200,6 @@ def test_damaged_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(tissue, "SHIPPED_SHA256", "0" * 64)
     with pytest.raises(WeightsError, match="checksum"):
         TissueFinder()
-
-
-# --- real images and training -----------------------------------------------------------
 
 
 def test_no_cell_of_a_real_section_is_skipped(finder: TissueFinder) -> None:
@@ -320,7 +268,7 @@ def test_a_slide_read_in_strips_gives_what_the_whole_gives(
 ) -> None:
     from cellseg.counting.tiles import STRIP_ROWS, Strips
 
-    monkeypatch.setattr(tissue, "_BLOCK_PX", 32)
+    monkeypatch.setattr(tissue, "BLOCK_PX", 32)
     features = np.random.default_rng(height).random((height, 70, tissue.CHANNELS), dtype=np.float32)
     made: list[int] = []
 
@@ -334,15 +282,3 @@ def test_a_slide_read_in_strips_gives_what_the_whole_gives(
     assert (got.search == expected.search).all()
     # The first is asked for the kind of light besides.
     assert sorted(made) in (sorted(set(made)), sorted([*set(made), 0]))
-
-
-@pytest.mark.parametrize("side", [1, 20, 90])
-def test_growing_in_bands_is_growing(monkeypatch: pytest.MonkeyPatch, side: int) -> None:
-    from scipy import ndimage
-
-    mask = np.random.default_rng(side).random((side, 50)) > 0.99
-    mask[side // 2, 7] = True
-    expected = ndimage.distance_transform_edt(~mask) <= 6
-    monkeypatch.setattr(tissue, "_BLOCK_PX", 16)
-    assert (tissue._grown(mask, 6) == expected).all()
-    assert not tissue._grown(np.zeros((40, 40), bool), 6).any()

@@ -14,10 +14,9 @@ from cellseg.counting.request import CountRequest
 from cellseg.errors import SettingsError, WeightsError
 from cellseg.network.detect import load_detector
 from cellseg.network.detector import DetectorInfo
-from cellseg.network.maskrcnn import SMALL, TYPE_KEYS, build_maskrcnn
+from cellseg.network.maskrcnn import SMALL, TYPE_KEYS
 from cellseg.network.types import TypeHead
-from cellseg.network.weights import ModelCard, architecture_of, read_model, save_model, start_of
-from cellseg.protocol import load_protocol
+from cellseg.network.weights import architecture_of, read_model, save_model, start_of
 from cellseg.slide import open_slide
 
 TYPES = ("lymphocyte", "stromal")
@@ -98,14 +97,6 @@ def test_training_starts_without_types(typed):
     assert architecture_of(start) == SMALL
 
 
-def test_the_card_in_a_folder_is_that_of_the_file(tmp_path):
-    state = build_maskrcnn(1, architecture=SMALL).state_dict()
-    card = save_model(
-        tmp_path / "m.safetensors", state, ModelCard(name="m", classes=("a",)), quantise=True
-    )
-    assert (card.backbone, card.pyramid) == (SMALL.backbone, SMALL.pyramid)
-
-
 @pytest.mark.parametrize(
     ("wanted", "info", "protocol", "classes"),
     [
@@ -136,9 +127,3 @@ def test_types_of_a_model_without_any(tmp_path):
         pytest.raises(SettingsError, match="tells no cell types apart"),
     ):
         make_plan(slide, request, replace(INFO, types=()))
-
-
-def test_only_stained_tissue_asks_for_types():
-    wanting = {name for name in ("he", "he_20x", "ihc", "fluorescence", "brightfield")
-               if load_protocol(name).cell_types}  # fmt: skip
-    assert wanting == {"he", "he_20x"}

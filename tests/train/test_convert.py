@@ -302,7 +302,7 @@ def test_one_channel_of_several(tmp_path, said):
     path = drawn(tmp_path / "a.geojson", feature(square(5, 5)))
     code, text = said(path, "-o", tmp_path / "out.json")
     assert code == 2
-    assert "has the channels X, DAPI; --channel says" in text
+    assert "has the channels X, DAPI; say which" in text
     code, text = said(path, "-o", tmp_path / "out.json", "--channel", "DAPI")
     assert code == 0
     assert (read_coco(tmp_path / "out.json").images[0].pixels == 7).all()
