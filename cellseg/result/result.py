@@ -124,9 +124,17 @@ class Result:
             ) from error
 
     @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why the count may be wrong, one line each."""
+        return self._lines("doubts")
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What a person should know of the count, one line each."""
-        found = self.run.get("warnings")
+        return self._lines("warnings")
+
+    def _lines(self, name: str) -> tuple[str, ...]:
+        found = self.run.get(name)
         return tuple(map(str, found)) if isinstance(found, list) else ()
 
     @property

@@ -76,8 +76,7 @@ def checks(result: Result) -> tuple[list[str], list[str]]:
 def _rows(result: Result, place: str) -> Iterator[SummaryRow]:
     run, summary = result.run, result.summary
     model, protocol, size = (result.section(n) for n in ("model", "protocol", "pixel_size"))
-    doubts = _texts(run.get("doubts"))
-    warnings = _texts(run.get("warnings"))
+    doubts, warnings = (tuple(map(visible, texts)) for texts in (result.doubts, result.warnings))
     about = {
         "image": result.image_name,
         "well": result.well,
@@ -149,7 +148,3 @@ def _number(value: Any) -> float | None:  # noqa: ANN401
 
 def _text(value: object) -> str:
     return "" if value is None else visible(str(value))
-
-
-def _texts(values: object) -> tuple[str, ...]:
-    return tuple(_text(value) for value in values) if isinstance(values, list) else ()

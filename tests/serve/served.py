@@ -43,9 +43,18 @@ def count(home: Path, shape=(1500, 2100)) -> Path:
     """The result folder, beside its slide."""
     path = home / "discs.tif"
     write_disc_slide(path, np.random.default_rng(7), shape=shape)
-    *_, last = run(
-        CountRequest(image=path, protocol=PROTOCOL, prefilter=False), detector=TwoClasses()
-    )
+    return _count(path, PROTOCOL)
+
+
+def recount(folder: Path) -> None:
+    """Count a result's slide again, large cells alone."""
+    protocol = PROTOCOL.changed(min_area_um2=60.0)
+    assert _count(folder.with_name("discs.tif"), protocol, overwrite=True) == folder
+
+
+def _count(path: Path, protocol, **more) -> Path:
+    request = CountRequest(image=path, protocol=protocol, prefilter=False, **more)
+    *_, last = run(request, detector=TwoClasses())
     assert isinstance(last, CountResult)
     return last.folder
 
@@ -55,10 +64,14 @@ def copied(counted: Path, home: Path, name="discs.cellseg", *, slide=True) -> Pa
     folder = shutil.copytree(counted, home / name)
     if slide:
         shutil.copy(counted.parent / "discs.tif", home)
-    record = json.loads((folder / "run.json").read_text())
-    record["image"]["path"] = "discs.tif"
-    (folder / "run.json").write_text(json.dumps(record))
+    edit(folder, image={"path": "discs.tif"})
     return folder
+
+
+def edit(folder: Path, **changes) -> None:
+    """Change a result's record."""
+    record = json.loads((folder / "run.json").read_text()) | changes
+    (folder / "run.json").write_text(json.dumps(record))
 
 
 @dataclass
@@ -95,7 +108,13 @@ class Client:
 @contextmanager
 def serving(*folders, image=None):
     """A client of a server that runs in a thread."""
-    server = Server(Viewer(read_results(folders), image))
+    with running(Server(Viewer(read_results(folders), image))) as client:
+        yield client
+
+
+@contextmanager
+def running(server):
+    """The same, of a server that was made before."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -23,16 +23,14 @@ def counted(tmp_path_factory):
 def client(counted, tmp_path_factory):
     home = tmp_path_factory.mktemp("nasty")
     blank = served.copied(counted, home, "<img src=x onerror=window.ran=1>.cellseg", slide=False)
-    record = json.loads((blank / "run.json").read_text())
-    record["warnings"] = ["<b onclick=window.ran=1>bold</b> \x1b[2J"]
-    (blank / "run.json").write_text(json.dumps(record))
+    served.edit(blank, warnings=["<b onclick=window.ran=1>bold</b> \x1b[2J"])
     with served.serving(counted, blank) as client:
         yield client
 
 
-@pytest.fixture
-def opened(browser, client):
-    """The page; it asks nobody but its server, and says no error."""
+@contextmanager
+def looking(browser, url):
+    """The page; it asks nobody but its server, runs nothing of others, and says no error."""
     context = browser.new_context(viewport={"width": 1300, "height": 800})
     context.set_default_timeout(120_000)  # of a machine that does much else
     page = context.new_page()
@@ -40,7 +38,7 @@ def opened(browser, client):
     page.on("request", lambda request: asked.append(request.url))
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
-    page.goto(client.server.url)
+    page.goto(url)
     page.wait_for_selector(READY)
     page.wait_for_timeout(600)  # tiles fade in
     yield page
@@ -48,7 +46,13 @@ def opened(browser, client):
     context.close()
     assert ran is None
     assert said == []
-    assert all(url.startswith((client.server.url, "data:")) for url in asked)
+    assert all(address.startswith((url, "data:")) for address in asked)
+
+
+@pytest.fixture
+def opened(browser, client):
+    with looking(browser, client.server.url) as page:
+        yield page
 
 
 def seen(page):
@@ -183,6 +187,24 @@ def test_another_result_without_its_slide_and_nasty_names(opened):
     assert "<img" in opened.title()
     assert opened.locator("img").count() == 0
     assert has(seen(opened), YELLOW) > 500
+
+
+def test_a_slide_that_is_counted_again_is_shown_anew(browser, counted, tmp_path):
+    folder = served.copied(counted, tmp_path)
+    with served.serving(folder) as client, looking(browser, client.server.url) as page:
+        page.evaluate("view.viewport.zoomTo(3, null, true)")
+        page.wait_for_timeout(500)
+        scale = page.evaluate("scaleNow()")
+        served.recount(folder)
+        page.get_by_text("the slide was counted again while this page was open").wait_for()
+        page.wait_for_selector(READY)
+        cells = len(load_result(folder).table)
+        page.get_by_text(f"{cells:,} nuclei").wait_for()
+        assert cells < len(load_result(counted).table)
+        assert page.evaluate("scaleNow()") == pytest.approx(scale, rel=0.01)
+        served.edit(folder, warnings=["said later"])
+        page.get_by_text("the result was changed while this page was open").wait_for()
+        assert "said later" in page.locator("#notes").inner_text()
 
 
 def test_a_narrow_window(opened):

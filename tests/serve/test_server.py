@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -9,10 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
-from threading import Event
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -26,13 +27,14 @@ from cellseg.annotations.region import Region
 from cellseg.counting.request import CountRequest
 from cellseg.derive.corrections import Corrections
 from cellseg.draw import colours
-from cellseg.errors import InputError, SettingsError
+from cellseg.errors import SettingsError
 from cellseg.geometry import Box, Frame
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
 from cellseg.result import load_result
 from cellseg.run import run
-from cellseg.serve import Server, Viewer, _ground, _masks, _shown, _viewer, read_results
+from cellseg.serve import Server, Viewer, read_results, tiles
+from cellseg.serve.server import MOST_GUESTS, MOST_STRANGERS
 from cellseg.slide import Level, open_slide
 
 CELLSEG = [sys.executable, "-m", "cellseg"]
@@ -152,6 +154,53 @@ def test_requests_that_are_none(client):
     assert client.ask("results").status == 200
 
 
+# Many and slow clients
+
+
+def connected(server, count):
+    return [socket.create_connection(server.server_address, timeout=120) for _ in range(count)]
+
+
+def test_a_crowd_that_comes_at_once_is_answered():
+    server = Server(Viewer([]))
+    crowd = connected(server, 120)  # before the first of them is taken
+    for one in crowd:
+        one.sendall(f"GET /{server.token}/results HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+    with served.running(server):
+        assert {one.recv(12) for one in crowd} == {b"HTTP/1.1 200"}
+    for one in crowd:
+        one.close()
+
+
+def drip(connection):
+    """A byte now and then, as long as the server takes them."""
+    while True:
+        connection.sendall(b"x")
+        time.sleep(0.05)
+
+
+def test_silent_clients_lock_nobody_out():
+    with served.serving() as client:
+        port, token = client.server.server_address[1], client.server.token
+        guest = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+        before = threading.active_count()
+        for flood in range(2):
+            guest.request("GET", f"/{token}/results")
+            assert guest.getresponse().read() == b"[]", flood
+            if not flood:
+                silent = connected(client.server, 2 * MOST_STRANGERS)
+                for one in silent:
+                    one.sendall(b"GET / HT")
+        assert threading.active_count() <= before + MOST_STRANGERS + MOST_GUESTS
+        assert client.ask("results").status == 200
+        with pytest.raises(ConnectionError):
+            drip(silent[0])
+        guest.request("GET", f"/{token}/results")
+        assert guest.getresponse().status == 200
+        for one in (guest, *silent):
+            one.close()
+
+
 # Paths
 
 
@@ -230,7 +279,7 @@ def test_outlines_lie_on_their_cells_across_tiles(client, counted, table):
     result = load_result(counted)
     of_label = np.zeros(len(table) + 1, np.uint16)
     of_label[table["label"]] = (table["class"] == "small").to_numpy() + 1
-    at_once = _masks.mask_tile(
+    at_once = tiles.mask_tile(
         result.labels(), result.frame, Box(0, 0, 1500, 2100), 1.0, of_label=of_label,
         shown=np.array([True, True]), colours=colours(["large", "small"], result.stain),
         diameter_px=result.run["summary"]["area_px"]["quantiles"]["50"] ** 0.5,
@@ -243,7 +292,7 @@ def test_outlines_lie_on_their_cells_across_tiles(client, counted, table):
 
 
 def test_from_afar_the_share_of_cells_is_shown(client, counted, monkeypatch):
-    monkeypatch.setattr(_masks, "OUTLINED_FROM_PX", 1000.0)
+    monkeypatch.setattr(tiles, "OUTLINED_FROM_PX", 1000.0)
     tile = pixels(client.ask("0/nuclei/1/0/0?shown=2"))
     labels = np.asarray(load_result(counted).labels()[0])[:256, :256]
     inside = tile[..., 3] > 0
@@ -257,7 +306,7 @@ def test_more_classes_than_colours():
     frame = Frame(
         height=20, width=20, lattice_height=20, lattice_width=20, downsample=1.0, mpp=None
     )
-    tile = _masks.mask_tile(
+    tile = tiles.mask_tile(
         levels, frame, Box(0, 0, 20, 20), 1.0, of_label=np.arange(400, dtype=np.uint16),
         shown=np.ones(399, np.bool_), colours=[(9, 9, 9)] * 399, diameter_px=1.0,
     )  # fmt: skip
@@ -265,27 +314,18 @@ def test_more_classes_than_colours():
         assert (np.asarray(image)[..., 3] > 0).sum() == 399
 
 
-def test_masks_of_one_class_do_not_wait_for_the_table(counted, tmp_path, monkeypatch):
+def test_masks_of_one_class_do_not_need_the_table(counted, tmp_path):
     folder = served.copied(counted, tmp_path)
-    record = json.loads((folder / "run.json").read_text())
-    record["class_names"] = ["nucleus"]
-    (folder / "run.json").write_text(json.dumps(record))
-    begun, may_end = Event(), Event()
-
-    def slow(*_):
-        begun.set()
-        assert may_end.wait(60)
-        raise InputError("read at last")
-
-    monkeypatch.setattr(_shown.Cells, "read", slow)
-    with served.serving(folder) as client, ThreadPoolExecutor() as pool:
+    served.edit(folder, class_names=["nucleus"])
+    (folder / "measured.parquet").write_bytes(b"PAR1" * 9)
+    with served.serving(folder) as client:
         assert client.ask("0/about").json["outlined"]
-        counts = pool.submit(client.ask, "0/counts")
-        assert begun.wait(60)
         assert pixels(client.ask("0/nuclei/0/0/0?shown=1"))[..., 3].any()
         assert client.ask("0/at?y=0&x=0").status == 200
-        may_end.set()
-        assert counts.result().body == b"read at last\n"
+        reply = client.ask("0/counts")
+        assert reply.status == 409
+        assert b"measured.parquet" in reply.body
+        assert reply.body.count(b"\n") == 1
 
 
 def test_the_table_is_read_ahead_where_outlines_need_it(counted):
@@ -412,31 +452,31 @@ def test_a_slide_that_is_gone(counted, tmp_path):
 
 def test_a_path_in_the_record_opens_nothing_but_slides(counted, tmp_path):
     folder = served.copied(counted, tmp_path, slide=False)
-    record = json.loads((folder / "run.json").read_text())
-    record["image"]["path"] = "/etc/passwd"
-    (folder / "run.json").write_text(json.dumps(record))
+    served.edit(folder, image={"path": "/etc/passwd"})
     with served.serving(folder) as client:
         assert not client.ask("0/about").json["slide"]
 
 
-def test_what_would_cost_too_much_comes_from_the_whole(counted, monkeypatch):
-    result = load_result(counted)
-    sharp, blurred, drawn = (_ground.SlidePicture.open(result) for _ in range(3))
-    box = Box(0, 0, 750, 1050)
-    wanted = sharp.read(box, 2.0)
-    monkeypatch.setattr(_ground, "TILE_SOURCE_PX", 1)
-    found = blurred.read(box, 2.0)
-    assert found.shape == wanted.shape
-    assert np.abs(found.astype(int) - wanted).mean() < 8
-    monkeypatch.setattr(_ground, "WHOLE_SOURCE_PX", 1)  # as of a large slide without a pyramid
-    assert drawn.is_coarse
-    seen = drawn.read(box, 2.0)
-    assert seen.shape == wanted.shape
-    assert np.abs(seen.astype(int) - wanted).mean() < 25
-    drawn.overview, drawn._looked = None, False
-    assert (drawn.read(Box(0, 0, 10, 10), 2.0) == 128).all()
-    for one in (sharp, blurred, drawn):
-        one.slide.close()
+def test_what_would_cost_too_much_comes_from_the_whole(counted, tmp_path, monkeypatch):
+    def seen(folder):
+        with served.serving(folder) as client:
+            notes = client.ask("0/about").json["notes"]
+            return whole(client, "slide", 1, (1500, 2100)).astype(int), notes
+
+    folder = served.copied(counted, tmp_path)
+    sharp, _ = seen(folder)
+    monkeypatch.setattr(tiles, "TILE_SOURCE_PX", 1)
+    blurred, notes = seen(folder)
+    assert np.abs(blurred - sharp).mean() < 8
+    assert not notes
+    monkeypatch.setattr(tiles, "WHOLE_SOURCE_PX", 1)  # as of a large slide without a pyramid
+    drawn, notes = seen(folder)
+    assert np.abs(drawn - sharp).mean() < 25
+    assert "overview.png" in notes[0]
+    (folder / "overview.png").unlink()
+    grey, notes = seen(folder)
+    assert np.abs(grey - 128).max() <= 1
+    assert "nothing is shown of it" in notes[0]
 
 
 @pytest.mark.parametrize(
@@ -453,7 +493,7 @@ def test_what_would_cost_too_much_comes_from_the_whole(counted, monkeypatch):
 )
 def test_what_a_tile_may_cost(chunk, pixel, costly):
     level = Level(50_000, 50_000, 1.0, chunk)
-    assert _ground.is_costly((256, 256), float(pixel), level) == costly
+    assert tiles.is_costly((256, 256), float(pixel), [level]) == costly
 
 
 # What people corrected, and results that change
@@ -491,6 +531,27 @@ def test_what_a_person_corrected_is_shown(counted, tmp_path, table):
         path.name for path in before.keys() | after.keys() if before.get(path) != after.get(path)
     }
     assert changed <= {"corrections.json"}
+
+
+def test_a_slide_that_is_counted_again_is_loaded_anew(counted, tmp_path, table):
+    folder = served.copied(counted, tmp_path)
+    with served.serving(folder) as client:
+        before = client.ask("0/about").json
+        assert client.ask(f"0/counts?v={before['version']}").json["cells"] == len(table)
+        served.recount(folder)
+        for place in ("counts?", "at?y=5&x=5&", "nuclei/0/0/0?shown=3&", "slide/0/0/0?"):
+            reply = client.ask(f"0/{place}v={before['version']}")
+            assert reply.status == 410, place
+            assert b"was changed" in reply.body
+        after = client.ask("0/about").json
+        now = client.ask("0/version").json
+        assert now == {"version": after["version"], "token": load_result(folder).token}
+        assert before["token"] != after["token"] == now["token"]
+        rows = load_result(folder).table.load()
+        assert client.ask(f"0/counts?v={after['version']}").json["cells"] == len(rows) < len(table)
+        row = rows.iloc[-1]
+        found = client.ask(f"0/at?y={row['centroid_y_px']:.1f}&x={row['centroid_x_px']:.1f}").json
+        assert dict(found["values"])["class"] == row["class"]
 
 
 def test_damaged_corrections_are_told_and_left_alone(counted, tmp_path):
@@ -545,24 +606,12 @@ def test_a_result_that_goes_away(counted, tmp_path):
         assert client.ask("0/about").status == 200
 
 
-def test_a_damaged_table_is_told(counted, tmp_path):
-    folder = served.copied(counted, tmp_path)
-    (folder / "measured.parquet").write_bytes(b"PAR1" * 9)
-    with served.serving(folder) as client:
-        assert client.ask("0/about").status == 200
-        reply = client.ask("0/counts")
-        assert reply.status == 409
-        assert b"measured.parquet" in reply.body
-        assert reply.body.count(b"\n") == 1
-
-
 def test_many_results_few_of_them_open(counted, tmp_path):
     folders = [served.copied(counted, tmp_path, f"{n}.cellseg") for n in range(7)]
     with served.serving(*folders, folders[0]) as client:
         assert client.ask("results").json == [folder.name for folder in folders]
         for number in (*range(7), 0):
             assert client.ask(f"{number}/slide/0/0/0").status == 200
-            assert len(client.server.viewer._open) <= _viewer.MOST_OPEN
 
 
 # The command

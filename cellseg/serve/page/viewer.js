@@ -37,6 +37,7 @@ async function ask(address) {
   } catch {
     throw new Error("the server does not answer any more: start cellseg serve again");
   }
+  if (answer.status === 410) watch();
   if (!answer.ok) throw new Error((await answer.text()).trim());
   return answer.json();
 }
@@ -171,7 +172,7 @@ async function hover(place, pin = false) {
     const { place: now, pin: keep } = wanted, from = state.at;
     wanted = null;
     try {
-      const found = await ask(`${from}/at?y=${now.y.toFixed(2)}&x=${now.x.toFixed(2)}&of=${state.of}`);
+      const found = await ask(`${from}/at?v=${state.about?.version}&y=${now.y.toFixed(2)}&x=${now.x.toFixed(2)}&of=${state.of}`);
       if (from === state.at && !wanted) showCell(found, now, keep);
     } catch (error) {
       note(error.message);
@@ -252,7 +253,7 @@ async function count() {
   const from = state.at;
   el("inside").replaceChildren(made("p", state.counts ? "counting …" : "reading the table …", { className: "muted" }));
   try {
-    const found = await ask(`${from}/box?${new URLSearchParams(box)}`);
+    const found = await ask(`${from}/box?${new URLSearchParams({ ...box, v: state.about?.version })}`);
     if (from === state.at) showCounts(found);
   } catch (error) {
     el("inside").replaceChildren(made("p", error.message));
@@ -340,7 +341,7 @@ function total(cells) {
 
 async function counts(from) {
   try {
-    const found = await ask(`${from}/counts`);
+    const found = await ask(`${from}/counts?v=${state.about?.version}`);
     if (from !== state.at) return;
     state.counts = found;
     performance.mark("cellseg counts");
@@ -363,7 +364,8 @@ async function masksAndCounts(place, slide = null) {
   }
 }
 
-async function open(place) {
+let opening = false;
+async function open(place, before = null) {
   state.at = place;
   state.about = state.counts = null;
   for (const name of ["slide", "masks"]) delete document.documentElement.dataset[name];
@@ -372,6 +374,7 @@ async function open(place) {
   ++changes;
   layer = null;
   view.world.removeAll();
+  opening = true;
   try {
     const about = await ask(`${place}/about`);
     if (place !== state.at) return;
@@ -381,11 +384,15 @@ async function open(place) {
     el("total").textContent = "";
     note(error.message);
     return;
+  } finally {
+    if (place === state.at) opening = false;
   }
   document.querySelector("main").classList.toggle("dark", state.about.dark);
   panel();
   showLines();
-  const ready = () => { view.viewport.goHome(true); follow(); };
+  const { width, height } = state.about;
+  const stays = before && before.width === width && before.height === height;
+  const ready = () => { if (!stays) view.viewport.goHome(true); follow(); };
   if (state.about.slide)
     view.addTiledImage({ tileSource: source("slide", ""), success: ({ item }) => {
       if (place !== state.at) return view.world.removeItem(item);
@@ -399,17 +406,41 @@ async function open(place) {
   }
 }
 
+// A result that changed on the disk is shown anew; true where that was so, or nobody knows.
+let watching = false;
+async function watch() {
+  if (opening || watching) return true;
+  watching = true;
+  const { at: place, about } = state;
+  try {
+    const found = await ask(`${place}/version`);
+    if (place !== state.at || found.version === about?.version) return false;
+    await open(place, about);
+    if (about && state.about)
+      note(found.token === about.token
+        ? "the result was changed while this page was open; it is shown as it is now"
+        : "the slide was counted again while this page was open; the new count is shown");
+  } catch (error) {
+    note(error.message);
+  } finally {
+    watching = false;
+  }
+  return true;
+}
+
 async function begin() {
   view = OpenSeadragon({
     element: el("slide"), drawer: "canvas", showNavigationControl: false, showNavigator: true,
-    navigatorPosition: "TOP_RIGHT", navigatorSizeRatio: 0.16, maxZoomPixelRatio: 8,
+    navigatorPosition: "TOP_RIGHT", navigatorSizeRatio: 0.16, maxZoomPixelRatio: 8, preserveViewport: true,
     visibilityRatio: 0.2, animationTime: 0.4, minPixelRatio: 0.7, gestureSettingsMouse: { clickToZoom: false },
     gestureSettingsTouch: { clickToZoom: false, dblClickToZoom: true },
     imageLoaderLimit: 6, maxImageCacheCount: 800, timeout: 300000,
   });
   for (const event of ["update-viewport", "resize"]) view.addHandler(event, follow);
   view.world.addHandler("add-item", follow);
-  view.addHandler("tile-load-failed", () => note("a part of the slide or of its masks cannot be read; it stays empty"));
+  view.addHandler("tile-load-failed", async () => {
+    if (!(await watch())) note("a part of the slide or of its masks cannot be read; it stays empty");
+  });
   view.addHandler("canvas-press", (event) => {
     start = drawing() || event.originalEvent.shiftKey ? toSlide(event.position) : null;
   });
@@ -453,6 +484,7 @@ async function begin() {
     list.hidden = names.length < 2;
     list.addEventListener("change", () => open(Number(list.value)));
     await open(0);
+    setInterval(() => document.hidden || watch(), 4000);
   } catch (error) {
     note(error.message);
   }

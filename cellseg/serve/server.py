@@ -4,26 +4,39 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import secrets
 import sys
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import BoundedSemaphore
+from socket import SHUT_RDWR, socket
+from threading import BoundedSemaphore, Lock
+from time import monotonic
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from cellseg import __version__
 from cellseg.errors import SettingsError
-from cellseg.serve._viewer import Answer, Viewer
+from cellseg.serve.viewer import Reply, Viewer
 
 logger = logging.getLogger(__name__)
 
 ADDRESS = "127.0.0.1"
 NAMES = (ADDRESS, "localhost")
-"""Whom a browser may believe to talk to. A page from elsewhere whose own name was made to lead
-here (DNS rebinding) sends its own; a port may differ, through a tunnel."""
+"""Names of this machine that a browser may send. A page from elsewhere whose own name was made to
+lead here (DNS rebinding) sends its own; a port may differ, through a tunnel."""
 
-MOST_CONNECTIONS = 64
+MOST_STRANGERS = 64
+"""Connections, and threads, that have not shown the token yet; the next ones wait for their turn.
+All come from this machine, so one bound holds for all of them together."""
+
+MOST_GUESTS = 64
+"""Connections that have shown it: strangers never take their place."""
+
+HEAD_S = 5.0
+"""A stranger's time for a whole request line and its headers, however it drips them."""
+
 IDLE_S = 60.0
 LONGEST_TARGET = 2048
 
@@ -65,18 +78,22 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     # On Windows that would let another program listen on the same port.
     allow_reuse_address = sys.platform != "win32"
+    request_queue_size = 128
 
     def __init__(self, viewer: Viewer, port: int = 0) -> None:
         self.viewer = viewer
         self.token = secrets.token_urlsafe(24)
-        self._room = BoundedSemaphore(MOST_CONNECTIONS)
+        self._strangers = BoundedSemaphore(MOST_STRANGERS)
+        self._guests = BoundedSemaphore(MOST_GUESTS)
+        self._deadlines: dict[socket, float] = {}
+        self._lock = Lock()
         try:
             super().__init__((ADDRESS, port), _Handler)
         except (OSError, OverflowError) as error:
             number = error.errno if isinstance(error, OSError) else None
             why = "is taken" if number == errno.EADDRINUSE else f"cannot be had: {error}"
             raise SettingsError(
-                f"port {port} {why}; take another with --port, or none for any that is free"
+                f"port {port} {why}; take another one, or none for any that is free", hint="port"
             ) from error
 
     @property
@@ -96,18 +113,52 @@ class Server(ThreadingHTTPServer):
         self.viewer.close()
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
-        """A thread a connection, of so many at most."""
-        if not self._room.acquire(blocking=False):
-            self.shutdown_request(request)
-            return
-        super().process_request(request, client_address)
+        """A thread a connection; one too many waits until a stranger answers or is late."""
+        while not self._strangers.acquire(timeout=0.05):
+            self.service_actions()
+        with self._lock:
+            self._deadlines[request] = monotonic() + HEAD_S
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._left(request)
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
         """Answer until the connection ends."""
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._room.release()
+            self._left(request)
+
+    def service_actions(self) -> None:
+        """End the connections of strangers that are late; called several times a second."""
+        now = monotonic()
+        with self._lock:
+            for request, deadline in self._deadlines.items():
+                if deadline < now:
+                    with suppress(OSError):
+                        request.shutdown(SHUT_RDWR)
+
+    def admit(self, request: socket) -> bool:
+        """Take a connection that has shown the token for a guest's; False: it ends with its answer.
+
+        Its time has no end from now on.
+        """
+        with self._lock:
+            if request not in self._deadlines:
+                return True
+            if not self._guests.acquire(blocking=False):
+                self._deadlines[request] = math.inf
+                return False
+            del self._deadlines[request]
+        self._strangers.release()
+        return True
+
+    def _left(self, request: socket) -> None:
+        with self._lock:
+            was_stranger = self._deadlines.pop(request, None) is not None
+        (self._strangers if was_stranger else self._guests).release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
         """A browser that went away is no error."""
@@ -126,45 +177,48 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """The only method."""
-        self._send(self._answer())
+        self._send(self._reply())
 
-    def _answer(self) -> Answer:
+    def _reply(self) -> Reply:
         hosts = self.headers.get_all("Host") or []
         if len(hosts) != 1 or _host(hosts[0]) not in NAMES:
-            return Answer.refused(HTTPStatus.FORBIDDEN, "another host")
+            return Reply.refused(HTTPStatus.FORBIDDEN, "another host")
         if self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
-            return Answer.refused(HTTPStatus.BAD_REQUEST, "a request with a body")
+            return Reply.refused(HTTPStatus.BAD_REQUEST, "a request with a body")
         if len(self.path) > LONGEST_TARGET or not self.path.startswith("/"):
-            return Answer.refused(HTTPStatus.BAD_REQUEST)
+            return Reply.refused(HTTPStatus.BAD_REQUEST)
         path, _, query = self.path.partition("?")
         token, slash, place = path[1:].partition("/")
         if not secrets.compare_digest(token.encode("utf-8", "replace"), self.server.token.encode()):
-            return Answer.refused(
+            return Reply.refused(
                 HTTPStatus.FORBIDDEN,
                 "the address is not complete: take the whole of it from the terminal",
             )
+        if not self.server.admit(self.connection):
+            self.close_connection = True
         if not slash:
-            return Answer.refused(HTTPStatus.NOT_FOUND)
+            return Reply.refused(HTTPStatus.NOT_FOUND)
         try:
             given = dict(parse_qsl(query, max_num_fields=16, keep_blank_values=True))
         except ValueError:
-            return Answer.refused(HTTPStatus.BAD_REQUEST)
+            return Reply.refused(HTTPStatus.BAD_REQUEST)
         return self.server.viewer.answer(place, given)
 
-    def _send(self, answer: Answer) -> None:
+    def _send(self, reply: Reply) -> None:
         try:
-            self.send_response(answer.status)
-            self.send_header("Content-Type", answer.kind)
-            self.send_header("Content-Length", str(len(answer.body)))
+            self.send_response(reply.status)
+            self.send_header("Content-Type", reply.kind)
+            self.send_header("Content-Length", str(len(reply.body)))
             for name, value in HEADERS.items():
                 self.send_header(name, value)
-            if answer.status == HTTPStatus.METHOD_NOT_ALLOWED:
+            if reply.status == HTTPStatus.METHOD_NOT_ALLOWED:
                 self.send_header("Allow", "GET")
-            if answer.status >= HTTPStatus.BAD_REQUEST:
+            if reply.status >= HTTPStatus.BAD_REQUEST:
                 self.close_connection = True
+            if self.close_connection:
                 self.send_header("Connection", "close")
             self.end_headers()
-            self.wfile.write(answer.body)
+            self.wfile.write(reply.body)
             self.wfile.flush()
         except (ConnectionError, TimeoutError):
             self.close_connection = True
@@ -174,7 +228,7 @@ class _Handler(BaseHTTPRequestHandler):
         status = HTTPStatus(code)
         if status == HTTPStatus.NOT_IMPLEMENTED:
             status = HTTPStatus.METHOD_NOT_ALLOWED
-        self._send(Answer.refused(status))
+        self._send(Reply.refused(status))
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: ANN401
         """Nothing: an address holds the token."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from threading import Lock
 from typing import Any, Literal
 
@@ -19,11 +22,11 @@ from cellseg.derive.corrections import Corrections, PatchedPyramid
 from cellseg.draw import RGB, as_hex, colours
 from cellseg.errors import CellsegError, InputError
 from cellseg.geometry import Box
-from cellseg.result import Result
-from cellseg.result.publish import CORRECTIONS, OVERVIEW
-from cellseg.serve._cells import Cells
-from cellseg.serve._ground import SlidePicture, coarsest_halving
-from cellseg.serve._masks import mask_tile
+from cellseg.result import Ground, load_result
+from cellseg.result.publish import CORRECTIONS, OVERVIEW, RUN
+from cellseg.serve.cells import area_column, cells_in, class_of_label, read_cells
+from cellseg.serve.tiles import enlarged, is_coarse, is_costly, mask_tile, whole_slide
+from cellseg.slide import ChunkCache
 from cellseg.storage import Location
 from cellseg.text import visible
 
@@ -39,13 +42,26 @@ REACH_PX = 512
 CHUNKS = 8
 """Of each level of the label image that stay decoded; 4 MB each."""
 
+TILES_BYTES = 16_000_000
+"""Of finished tiles that are kept."""
+
 LINE_POINTS = 20_000
 """Of the borders of regions and tissue; drawn by the page, so simplified to about as many."""
 
 Of = Literal["nuclei", "cells"]
 
 
-class Shown:
+def version_of(folder: Path) -> str:
+    """A text that changes when a result does, or its corrections do; only file dates are read."""
+    found: list[object] = []
+    for name in (RUN, CORRECTIONS):
+        with suppress(OSError):
+            stat = (folder / name).stat()
+            found += [name, stat.st_mtime_ns, stat.st_size, stat.st_ino]
+    return f"{abs(hash(tuple(found))):x}"
+
+
+class OpenResult:
     """A finished result, open.
 
     Parameters
@@ -55,38 +71,60 @@ class Shown:
 
     Attributes
     ----------
-    picture : SlidePicture or None
-        None where the slide is gone.
+    version : str
+        Of the result's files, when they were opened.
+    ground : Ground or None
+        The slide; None where it is gone.
     notes : list of str
-        What a person should know of what is shown.
+        Faults that a person should know of.
+    users : int
+        Requests that read it just now.
+    tiles : ChunkCache
+        Finished tiles.
+
+    Raises
+    ------
+    InputError
+        If it is no finished result.
     """
 
-    def __init__(self, result: Result, image: Location | None = None) -> None:
-        self.result = result
+    def __init__(self, folder: Path, image: Location | None = None) -> None:
+        self.version = version_of(folder)
+        self.result = load_result(folder)
+        self.users = 0
+        self.tiles = ChunkCache(TILES_BYTES)
         self.notes: list[str] = []
-        self._pyramids: dict[Of, PatchedPyramid] = {}
-        self._cells: Cells | None = None
-        # Two: the table takes seconds, and masks need not wait for it.
-        self._lock, self._reading = Lock(), Lock()
+        # The table takes seconds, and masks need not wait for it.
+        self._locks: defaultdict[str, Lock] = defaultdict(Lock)
+        self._made: dict[str, Any] = {}
         self.corrections = self._corrected()
-        self.picture: SlidePicture | None = None
-        try:
-            self.picture = SlidePicture.open(result, image)
-        except CellsegError as error:
-            self._say(f"{error}; the masks are shown without it")
-        else:
-            if self.picture.is_coarse:
-                is_drawn = result.file(OVERVIEW).is_file()
-                afar = "nothing" if not is_drawn else "what overview.png has"
-                self._say(f"the slide has no pyramid: from afar {afar} is shown of it")
+        self.names = self.result.class_names
+        if self.corrections is not None:
+            self.names = list(self.corrections.classes)
+        self.ground = self._opened(image)
 
     def close(self) -> None:
         """Close the slide."""
-        if self.picture is not None:
-            self.picture.slide.close()
+        if self.ground is not None:
+            self.ground.slide.close()
 
-    def _say(self, text: str) -> None:
-        self.notes.append(visible(text))
+    def _opened(self, image: Location | None) -> Ground | None:
+        """The slide, opened as the run opened it."""
+        try:
+            slide = self.result.slide(image)
+            try:
+                ground = self.result.ground(slide)
+            except BaseException:
+                slide.close()
+                raise
+        except CellsegError as error:
+            self.notes.append(f"{error}; the masks are shown without it")
+            return None
+        if is_coarse(slide):
+            with suppress(InputError):
+                afar = "what overview.png has" if self.result.file(OVERVIEW).exists() else "nothing"
+                self.notes.append(f"the slide has no pyramid: from afar {afar} is shown of it")
+        return ground
 
     def _corrected(self) -> Corrections | None:
         """What a person changed, where it was not saved as a result of its own."""
@@ -95,45 +133,61 @@ class Shown:
         try:
             found = Corrections(self.result, only_look=True)
         except CellsegError as error:
-            self._say(f"{error}; shown as counted")
+            self.notes.append(f"{error}; shown as counted")
             return None
         if not found.edits:
             return None
-        self._say(f"shown with {len(found.edits):,} corrections that were made by hand")
+        self.notes.append(f"shown with {len(found.edits):,} corrections that were made by hand")
         return found
+
+    def _once(self, name: str, make: Callable[[], Any]) -> Any:  # noqa: ANN401
+        """What is made when it is first asked for, and waited for by whoever else asks."""
+        with self._locks[name]:
+            if name not in self._made:
+                self._made[name] = make()
+            return self._made[name]
 
     # The table
 
     @property
-    def cells(self) -> Cells:
-        """Where all cells lie; read once, which takes seconds for a million.
+    def cells(self) -> pd.DataFrame:
+        """All cells, see :func:`read_cells`; read once, which takes seconds for a million.
 
         Raises
         ------
         InputError
             If the table cannot be read.
         """
-        with self._reading:
-            if self._cells is None:
-                self._cells = Cells.read(self.result, self.corrections)
-            return self._cells
+        found: pd.DataFrame = self._once(
+            "cells", lambda: read_cells(self.result, self.corrections, self.names)
+        )
+        return found
 
-    @property
     def of_label(self) -> NDArray[np.uint16] | None:
-        """Each label's class, as :class:`Cells` has it; None where there is one class alone."""
-        return self.cells.of_label if self._by_label else None
+        """Each label's class, as :func:`class_of_label` has it; None of one class alone."""
+        if not self._needs_cells:
+            return None
+        found: NDArray[np.uint16] = self._once("of_label", lambda: class_of_label(self.cells))
+        return found
 
     @property
-    def _by_label(self) -> bool:
-        """Whether outlines have to wait for the table."""
+    def _needs_cells(self) -> bool:
+        """Whether outlines have to wait for the table: their colours are of several classes."""
         return len(self.names) != 1 or self.corrections is not None
 
-    @property
-    def names(self) -> list[str]:
-        """Of the classes."""
-        if self.corrections is not None:
-            return list(self.corrections.classes)
-        return self.result.class_names
+    def counts(self) -> dict[str, Any]:
+        """How many cells there are, of each class."""
+        numbers = np.bincount(self.cells["class"], minlength=len(self.names))
+        unit = area_column(self.result).removeprefix("area_")
+        return {"cells": len(self.cells), "per_class": numbers.tolist(), "unit": unit}
+
+    def counts_in(self, y0: int, x0: int, y1: int, x1: int) -> dict[str, Any]:
+        """How many cells lie in a rectangle of the slide, which ends at the slide's edges."""
+        frame = self.result.frame
+        box = Box(y0, x0, y1, x1).intersection(Box(0, 0, frame.height, frame.width))
+        return cells_in(self.cells, box, mpp=frame.mpp, classes=len(self.names))
+
+    # What the page says
 
     @property
     def colours(self) -> list[RGB]:
@@ -142,40 +196,36 @@ class Shown:
 
     def about(self) -> dict[str, Any]:
         """What the page says and needs before any tile."""
-        frame, run = self.result.frame, self.result.run
-        counted = _section(_section(run, "summary"), "cells_per_class")
+        result, frame = self.result, self.result.frame
         known = self.corrections is None
+        counted: dict[str, int] = {}
+        with suppress(InputError):
+            counted = result.summary.cells_per_class if known else {}
+        failed = [] if result.is_complete else ["the count is not complete: some tiles failed"]
+        notes = [*self.notes, *failed, *result.doubts, *result.warnings]
         return {
-            "name": visible(self.result.path.name),
-            "image": self.result.image_name,
-            "object": visible(str(run.get("object", "cell"))),
+            "version": self.version,
+            "token": result.token,
+            "name": visible(result.path.name),
+            "image": result.image_name,
+            "object": visible(result.object_name),
             "height": frame.height,
             "width": frame.width,
             "mpp": frame.mpp,
             "tile": TILE_PX,
-            "halvings": coarsest_halving(frame.height, frame.width, FARTHEST_PX),
-            "slide": self.picture is not None,
-            "dark": self.picture is not None and self.picture.ground.is_dark,
+            "halvings": self._halvings,
+            "slide": self.ground is not None,
+            "dark": self.ground is not None and self.ground.is_dark,
             "classes": [
-                {"name": visible(name), "colour": as_hex(colour),
-                 "cells": counted.get(name) if known else None}
+                {"name": visible(name), "colour": as_hex(colour), "cells": counted.get(name)}
                 for name, colour in zip(self.names, self.colours, strict=True)
             ],
-            "grown": known and self.result.is_expanded,
-            "outlined": self._cells is not None or not self._by_label,
-            "corrected": "corrected_from" in run or self.corrections is not None,
-            "notes": [*self.notes, *self._warnings()],
+            "grown": known and result.is_expanded,
+            "outlined": "cells" in self._made or not self._needs_cells,
+            "corrected": "corrected_from" in result.run or not known,
+            "notes": list(dict.fromkeys(map(visible, notes))),
             "lines": self._lines(),
-        }  # fmt: skip
-
-    def _warnings(self) -> list[str]:
-        """What the run said, and what it could not do."""
-        run = self.result.run
-        found = [] if self.result.is_complete else ["the count is not complete: some tiles failed"]
-        for key in ("doubts", "warnings"):
-            texts = run.get(key)
-            found += [visible(str(text)) for text in texts] if isinstance(texts, list) else []
-        return list(dict.fromkeys(found))
+        }
 
     def _lines(self) -> list[dict[str, Any]]:
         """Borders of the regions that were counted in, and of the tissue; (x, y), level-0 px."""
@@ -187,8 +237,8 @@ class Shown:
         found += [] if tissue is None else [("tissue", tissue)]
         return [
             {"kind": kind, "name": region.name, "rings": self._rings(region, len(found))}
-            for kind, region in found[:LINE_POINTS // 4]
-        ]  # fmt: skip
+            for kind, region in found[: LINE_POINTS // 4]
+        ]
 
     def _rings(self, region: Region, among: int) -> list[list[list[float]]]:
         frame = self.result.frame
@@ -206,12 +256,17 @@ class Shown:
 
     # Tiles
 
+    @property
+    def _halvings(self) -> int:
+        """How often the slide is halved until all of it is :data:`FARTHEST_PX` long."""
+        frame = self.result.frame
+        return max(0, math.ceil(math.log2(max(frame.height, frame.width) / FARTHEST_PX)))
+
     def box_of(self, halvings: int, row: int, column: int) -> Box | None:
         """Of a tile, on the lattice of 2**halvings; None where there is no such tile."""
-        frame = self.result.frame
-        if halvings > coarsest_halving(frame.height, frame.width, FARTHEST_PX):
+        if halvings > self._halvings:
             return None
-        step = 2**halvings
+        step, frame = 2**halvings, self.result.frame
         extent = Box(0, 0, -(-frame.height // step), -(-frame.width // step))
         y, x = row * TILE_PX, column * TILE_PX
         if y >= extent.y1 or x >= extent.x1:
@@ -226,46 +281,48 @@ class Shown:
         RegionError
             If the slide is damaged there.
         """
-        assert self.picture is not None
-        pixels = np.ascontiguousarray(self.picture.read(box, 2.0**halvings))
+        ground, pixel = self.ground, 2.0**halvings
+        assert ground is not None
+        if is_costly(box.shape, pixel, ground.slide.levels):
+            whole = self._once("whole", lambda: whole_slide(self.result, ground))
+            pixels = enlarged(whole, self.result.frame, box, pixel)
+        else:
+            pixels = ground.read(box, pixel)
+        pixels = np.ascontiguousarray(pixels)
         return bytes(simplejpeg.encode_jpeg(pixels, quality=QUALITY, colorsubsampling="444"))
 
     def mask_tile(self, box: Box, halvings: int, shown: NDArray[np.bool_], of: Of) -> bytes:
         """PNG with the outlines of the classes that are ``shown``."""
+        diameter_px = 24.0 * self.result.frame.downsample
+        with suppress(InputError, LookupError):
+            if (areas := self.result.summary.area_px) is not None:
+                diameter_px = max(1.0, math.sqrt(areas.median))
         return mask_tile(
             self._pyramid(of).levels,
             self.result.frame,
             box,
             2.0**halvings,
-            of_label=self.of_label,
+            of_label=self.of_label(),
             shown=shown,
             colours=self.colours,
-            diameter_px=self._diameter(),
+            diameter_px=diameter_px,
         )
 
     def _pyramid(self, of: Of) -> PatchedPyramid:
         if of == "nuclei" and self.corrections is not None:
             return self.corrections.pyramid
-        with self._lock:
-            if of not in self._pyramids:
-                levels = self.result.labels(of)
-                if levels[0].shape != (
-                    self.result.frame.lattice_height, self.result.frame.lattice_width
-                ):  # fmt: skip
-                    raise InputError(f"{self.result.path}: its masks are no image of this slide")
-                self._pyramids[of] = PatchedPyramid(levels, decoded=CHUNKS)
-            return self._pyramids[of]
+        found: PatchedPyramid = self._once(f"labels {of}", lambda: self._labels(of))
+        return found
 
-    def _diameter(self) -> float:
-        """Of a usual cell, level-0 pixels."""
-        with suppress(InputError, LookupError):
-            if (areas := self.result.summary.area_px) is not None:
-                return max(1.0, math.sqrt(areas.median))
-        return 24.0 * self.result.frame.downsample
+    def _labels(self, of: Of) -> PatchedPyramid:
+        levels, frame = self.result.labels(of), self.result.frame
+        if levels[0].shape != (frame.lattice_height, frame.lattice_width):
+            raise InputError(f"{self.result.path}: its masks are no image of this slide")
+        return PatchedPyramid(levels, decoded=CHUNKS)
 
     # One cell
 
-    def at(self, y: float, x: float, of: Of) -> dict[str, Any] | None:
+    def cell_at(self, y: float, x: float, of: Of) -> dict[str, Any] | None:
         """The cell at a point of the slide; None where there is none.
 
         Parameters
@@ -308,11 +365,6 @@ class Shown:
             for name, value in row.items()
             if name not in ("label", "image")
         ]
-
-
-def _section(found: dict[str, Any], name: str) -> dict[str, Any]:
-    inner = found.get(name)
-    return inner if isinstance(inner, dict) else {}
 
 
 def _told(value: object) -> str:
