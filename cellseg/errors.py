@@ -74,8 +74,7 @@ def unexpected_text(error: BaseException) -> str:
     """One line about an error that nobody foresaw."""
     said = line_of(error)
     return (
-        f"unexpected error, {type(error).__name__}{f': {said}' if said else ''} "
-        "(cellseg -v … shows where; please report it)"
+        f"unexpected error, {type(error).__name__}{f': {said}' if said else ''}; please report it"
     )
 
 
@@ -83,10 +82,11 @@ def unforeseen(error: BaseException) -> CellsegError:
     """The same as an error to be told; where memory ran out it says so, with its exit code."""
     if isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY):
         return NoMemoryError(
-            "not enough memory; what is done is kept, the same command goes on: give it more "
-            "(--max-memory, where that was set), or take a smaller --tile or --batch"
+            "not enough memory; what is done is kept, the same command goes on: give it more, or "
+            "take smaller tiles or batches",
+            hint="max_memory,tile,batch",
         )
-    return CellsegError(unexpected_text(error))
+    return CellsegError(unexpected_text(error), hint="verbose")
 
 
 _NO_MEMORY = ("can't allocate memory", "not enough memory", "can't start new thread")
@@ -94,7 +94,7 @@ _NO_MEMORY = ("can't allocate memory", "not enough memory", "can't start new thr
 
 
 class NoMemoryError(CellsegError, MemoryError):
-    """The machine, or ``--max-memory``, gives no more."""
+    """The machine, or a limit that the user set, gives no more memory."""
 
     exit_code = 4
 

@@ -256,6 +256,8 @@ def _events(
                 )
 
             result = recording.finish(complete, started=started)
+            said = {*slide.notes, *plan.notes}
+            yield from (_notice(text) for text in count.warnings() if text not in said)
             yield from notices
             ended = CountResult.of(request.image, result)
             yield replace(ended, seconds=time.monotonic() - started)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
-from cellseg.errors import SettingsError
+from cellseg.errors import Notice, SettingsError
 from cellseg.slide import Slide, numbered
 from cellseg.stain.stain import guess_stain
 
@@ -70,8 +70,8 @@ def choose_channels(
         if scores[chosen] < LEAST_SCORE:
             chosen, why = 0, "the first, as neither names nor pixels tell which shows nuclei"
     one, several = numbered(names)[chosen], ", ".join(numbered(names))
-    return (chosen,), [f"channel {one.removeprefix('channel ')} is counted, {why}; "
-                       f"--channel takes another of {several}"]  # fmt: skip
+    counted = f"channel {one.removeprefix('channel ')} is counted, {why}; there are: {several}"
+    return (chosen,), [Notice(counted, hint="channel")]
 
 
 def _wanted(slide: Slide, wanted: str) -> int:
@@ -85,7 +85,8 @@ def _wanted(slide: Slide, wanted: str) -> int:
     if len(alike) == 1:
         return alike[0]
     raise SettingsError(
-        f"{slide.path}: no channel {wanted!r}; there are: {', '.join(numbered(names))}"
+        f"{slide.path}: no channel {wanted!r}; there are: {', '.join(numbered(names))}",
+        hint="channel",
     )
 
 

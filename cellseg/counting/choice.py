@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.errors import SettingsError
+from cellseg.errors import Notice, SettingsError
 from cellseg.geometry import STRIDE_PX, TileGrid
 from cellseg.protocol import PHASE_PX, CountProtocol, load_protocol, shipped_protocols
 from cellseg.slide import Slide
@@ -53,7 +53,7 @@ def model_settings(
         notes.append(f"the model was trained at {info.mpp:g} µm/px: counted at that scale")
     if info.score is not None:
         changes["score"] = info.score
-        notes.append(f"score {info.score:g}, by the model's validation; --score takes another")
+        notes.append(Notice(f"score {info.score:g}, by the model's validation", hint="score"))
     return changes, notes
 
 
@@ -68,14 +68,13 @@ def choose_types(
         If the user wants types of a model that has none.
     """
     if wanted and not info.types:
-        raise SettingsError(f"--types: the model {info.name} tells no cell types apart")
+        raise SettingsError(f"the model {info.name} tells no cell types apart", hint="types")
     chosen = bool(info.types) and (protocol.cell_types if wanted is None else wanted)
     notes = []
     if chosen:
         names = ", ".join(info.types)
-        notes.append(
-            f"cell types ({names}) as learned from {info.types_from}; --no-types leaves them out"
-        )
+        said = f"cell types ({names}) as learned from {info.types_from}"
+        notes.append(Notice(said, hint="no_types"))
     return {"cell_types": chosen}, notes
 
 
@@ -107,8 +106,8 @@ def with_sizes(
         )
     else:
         said = f"{low:.3g} … {high:.3g} µm²"
-    return changed, (
-        f"areas of {said} are counted, by the model's training; --min-area and --max-area set it"
+    return changed, Notice(
+        f"areas of {said} are counted, by the model's training", hint="min_area,max_area"
     )
 
 
@@ -149,8 +148,8 @@ def with_limits(
     largest = own.get("max_area_um2", protocol.max_area_um2)
     if smallest >= largest:
         raise SettingsError(
-            f"no area is above {smallest / unit_um2:.4g} and below {largest / unit_um2:.4g}: "
-            "are --min-area and --max-area right?"
+            f"no area is above {smallest / unit_um2:.4g} and below {largest / unit_um2:.4g}",
+            hint="min_area,max_area",
         )
     # It was calibrated with its own gates.
     return protocol.changed(**own, calibration=None)
@@ -216,15 +215,15 @@ def choose_protocol(
     seen = guess_stain(look())
     if seen.protocol is None:
         raise SettingsError(
-            f"{slide.path}: {seen.reason}: no protocol is made for it; "
-            f"name one with --protocol ({', '.join(shipped_protocols())} or a YAML file)"
+            f"{slide.path}: {seen.reason}: no protocol is made for it; name one of "
+            f"{', '.join(shipped_protocols())}, or a YAML file",
+            hint="protocol",
         )
     name, reason = str(seen.protocol), seen.reason
     if name == "he" and slide.mpp is not None and slide.mpp >= COARSE_SCAN_MPP:
         name, reason = "he_20x", f"{reason}, scanned at 20×"
-    return load_protocol(name), [
-        f"protocol {name} chosen from the image ({reason}); --protocol takes another"
-    ]
+    said = Notice(f"protocol {name} chosen from the image ({reason})", hint="protocol")
+    return load_protocol(name), [said]
 
 
 def _unlike_dab(
@@ -254,28 +253,32 @@ def choose_downsample(
     """Level-0 pixels per lattice pixel: by pixel size, by diameter, or 1."""
     if diameter_px is not None:
         if not diameter_px > 0:
-            raise SettingsError(f"--diameter must be above 0 px, got {diameter_px:g}")
+            raise SettingsError(
+                f"a diameter must be above 0 px, got {diameter_px:g}", hint="diameter"
+            )
         if model_diameter_px is None:
-            raise SettingsError("--diameter: this model does not say how large its usual object is")
+            raise SettingsError(
+                "this model does not say how large its usual object is", hint="diameter"
+            )
         wanted = diameter_px / model_diameter_px
         if wanted < MIN_DOWNSAMPLE:
-            return MIN_DOWNSAMPLE, [
-                f"--diameter {diameter_px:g} px is very small: enlarged "
+            said = (
+                f"a diameter of {diameter_px:g} px is very small: enlarged "
                 f"{1 / MIN_DOWNSAMPLE:g} times and no more, small cells may be missed"
-            ]
+            )
+            return MIN_DOWNSAMPLE, [Notice(said, hint="diameter")]
         return wanted, []
     if slide.mpp is None:
-        return 1.0, [
-            "no pixel size: counted at the image's own scale, areas in pixels only; "
-            "pass --mpp (µm per pixel), or --diameter PX of a usual object"
-        ]
+        said = "no pixel size: counted at the image's own scale, areas in pixels only"
+        return 1.0, [Notice(said, hint="mpp,diameter")]
     downsample = protocol.mpp / slide.mpp
     if abs(downsample - 1) < 0.1:
         return 1.0, []
     if downsample < MIN_DOWNSAMPLE:
         raise SettingsError(
             f"{slide.path}: {slide.mpp:g} µm/px is too coarse for cells (the protocol looks at "
-            f"{protocol.mpp:g} µm/px); is the pixel size right? --mpp sets it"
+            f"{protocol.mpp:g} µm/px); is the pixel size right?",
+            hint="mpp",
         )
     notes = []
     if downsample < 0.6:

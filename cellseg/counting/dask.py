@@ -209,7 +209,9 @@ class DaskMapper:
                     f"{self._name}: a worker cannot run cellseg ({error}); install "
                     f"cellseg {cellseg.__version__} on every machine"
                 ) from error
-            raise CellsegError(f"{self._name}: on a worker: {unexpected_text(error)}") from error
+            raise CellsegError(
+                f"{self._name}: on a worker: {unexpected_text(error)}", hint="verbose"
+            ) from error
         return answer
 
     def _gone(self) -> CellsegError:

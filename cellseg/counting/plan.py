@@ -138,7 +138,9 @@ def make_plan(
         changes |= {"score": request.score, "calibration": None}
     if request.tile_px is not None:
         if request.tile_px % PHASE_PX:
-            raise SettingsError(f"--tile must be a multiple of {PHASE_PX}, got {request.tile_px}")
+            raise SettingsError(
+                f"a tile must be a multiple of {PHASE_PX} px, got {request.tile_px}", hint="tile"
+            )
         changes["tile_px"] = request.tile_px
     types, said = choose_types(protocol, request.cell_types, info)
     notes += said

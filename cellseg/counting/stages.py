@@ -21,7 +21,7 @@ from cellseg.counting.plan import Plan, fit_normaliser, sample_boxes
 from cellseg.counting.tally import Tally
 from cellseg.counting.tiles import TileSource, find_tissue, overview_step
 from cellseg.counting.work import LocalMapper, TileFound, TileMapper
-from cellseg.errors import RegionError
+from cellseg.errors import Notice, RegionError
 from cellseg.geometry import Frame
 from cellseg.instances import Instances
 from cellseg.network.detector import Detector
@@ -146,7 +146,7 @@ class SlideCount:
         self.source.forget()
 
     def _look_for_damage(self) -> None:
-        """What nobody can read of a slide that looks empty is not known to be empty."""
+        """A tile that does not decode may hold tissue, so an empty-looking slide is read whole."""
         plan = self.plan
         for tile in plan.grid:
             if self.tissue.coverage(tile.core) > 0:
@@ -247,9 +247,9 @@ class SlideCount:
             told.append("no contrast beyond noise was found: nothing is counted")
         elif self.source.normaliser.faint:
             told.append(
-                "what is brightest stands hardly out of the noise: noise may be counted as nuclei, "
+                "the brightest pixels are barely above the noise: noise may be counted as nuclei, "
                 "look at the outlines"
             )
         elif not self.wanted:
-            told.append("no tissue was found: nothing is counted; --no-prefilter looks everywhere")
+            told.append(Notice("no tissue was found: nothing is counted", hint="no_prefilter"))
         return [*self.slide.notes, *self.plan.notes, *told]

@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from cellseg.counting.work import TileFound
+from cellseg.errors import Notice
 from cellseg.geometry import Box
 from cellseg.protocol import CountProtocol
 from cellseg.table import Scale
@@ -93,12 +94,13 @@ class Tally:
     def _gated(self, protocol: CountProtocol, scale: Scale) -> str:
         if scale.mpp is None:
             unit_um2 = (protocol.mpp / scale.downsample) ** 2
-            unit, right = "px²", "is --diameter or --mpp missing?"
+            unit, right, hint = "px²", "is the scale missing?", "diameter,mpp"
         else:
-            unit_um2, unit, right = 1.0, "µm²", "are the pixel size and the protocol right?"
+            unit_um2, unit, hint = 1.0, "µm²", "mpp,protocol"
+            right = "are the pixel size and the protocol right?"
         low, high = protocol.min_area_um2 / unit_um2, protocol.max_area_um2 / unit_um2
-        return (
+        return Notice(
             f"{self.gated:,} outlines beside {self.kept:,} cells were left out as smaller "
-            f"than {low:.3g} or larger than {high:,.0f} {unit}: {right} "
-            "--min-area and --max-area set it"
+            f"than {low:.3g} or larger than {high:,.0f} {unit}: {right}",
+            hint=f"min_area,max_area,{hint}",
         )

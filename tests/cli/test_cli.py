@@ -321,7 +321,7 @@ def test_a_tile_that_does_not_fit_the_network_is_named(cellseg, tmp_path):
     write_disc_slide(tmp_path / "a.tif", np.random.default_rng(0), shape=(64, 64))
     code, _, err = cellseg("count", tmp_path / "a.tif", "--tile", 100)
     assert code == 2
-    assert "--tile must be a multiple of 64, got 100" in err
+    assert "a tile must be a multiple of 64 px, got 100 (--tile)" in err
 
 
 def test_version(cellseg):

@@ -185,7 +185,7 @@ def test_channel(tmp_path, makes, names, wanted, expected, reason):
         return
     assert reason in said[0]
     assert f"channel {expected}" in said[0]
-    assert "--channel takes another of" in said[0]
+    assert said[0].hint == "channel"
 
 
 def test_a_channel_that_is_not_there_lists_the_others(tmp_path):
@@ -268,7 +268,7 @@ def test_what_fits_no_protocol_is_not_guessed(tmp_path):
     path = tmp_path / "phase.tif"
     tifffile.imwrite(path, phase())
     with open_slide(path) as slide:
-        with pytest.raises(SettingsError, match=r"phase contrast.*--protocol") as refused:
+        with pytest.raises(SettingsError, match=r"phase contrast") as refused:
             make_plan(slide, CountRequest(image=path), INFO)
         assert refused.value.exit_code == 2
         assert "\n" not in str(refused.value)

@@ -122,7 +122,7 @@ def test_no_pixel_size_means_no_um_columns(tmp_path):
     assert result.summary.cells == truth.count
     assert not [name for name in table_of(result).columns if name.endswith(("_um", "_um2"))]
     assert result.as_dict()["median_area_um2"] is None
-    assert any("--mpp" in str(event) for event in events if isinstance(event, Notice))
+    assert any(event.hint == "mpp,diameter" for event in events if isinstance(event, Notice))
 
 
 class Graded(ThresholdDetector):
