@@ -78,10 +78,6 @@ def _content(path: Location, czi: CziReader, request: Request) -> Content:
     )  # fmt: skip
     is_rgb = levels[0].bands == _KINDS[kinds.pop()][0] == 3
 
-    def close() -> None:
-        cache.clear()
-        czi.close()
-
     metadata = czi.metadata["ImageDocument"]["Metadata"]
     return Content(
         format="Zeiss CZI",
@@ -93,7 +89,7 @@ def _content(path: Location, czi: CziReader, request: Request) -> Content:
         size_t=size["T"],
         notes=planes.notes,
         n_series=count,
-        close=close,
+        close=czi.close,
     )
 
 

@@ -111,10 +111,6 @@ def _content(path: Location, slide: WsiDicom, request: Request) -> Content:
     is_rgb = levels[0].bands == 3 and levels[0].dtype == np.uint8
     syntax = first.default_instance.image_data.transfer_syntax
 
-    def close() -> None:
-        cache.clear()
-        slide.close()
-
     return Content(
         format="DICOM",
         levels=levels,
@@ -124,7 +120,7 @@ def _content(path: Location, slide: WsiDicom, request: Request) -> Content:
         size_z=len(depths),
         notes=planes.notes,
         compression="none" if _is_native(syntax) else str(syntax.name).lower(),
-        close=close,
+        close=slide.close,
     )
 
 

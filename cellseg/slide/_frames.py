@@ -78,10 +78,6 @@ def content_of(path: Location, frames: Frames, request: Request) -> Content:
         shape, dtype = (height, width, samples), check_kind(path.name, frames.dtype)
         return chunked(source, shape, dtype, decode, grid=shape[:2], what=what)
 
-    def close() -> None:
-        source.cache.clear()
-        frames.close()
-
     is_rgb = channels == 1 and samples == 3
     return Content(
         format=frames.format,
@@ -95,5 +91,5 @@ def content_of(path: Location, frames: Frames, request: Request) -> Content:
         notes=(*planes.notes, *frames.notes),
         tiled=False,
         n_series=frames.count,
-        close=close,
+        close=frames.close,
     )  # fmt: skip

@@ -61,6 +61,9 @@ class _Handle:
         self._lock = threading.Lock()
         self.slide = openslide.OpenSlide(self._path)
 
+    def close(self) -> None:
+        self.slide.close()
+
     def read(self, level: int, box: Box) -> Pixels:
         """Pixels of a box of a level, on the slide's background, (h, w, 3)."""
         slide = self.slide
@@ -97,10 +100,6 @@ def open_content(path: Location, request: Request) -> Content:
         count = handle.slide.level_count
         levels = tuple(_raster(handle, Source(path, level, cache)) for level in range(count))
 
-    def close() -> None:
-        cache.clear()
-        handle.slide.close()
-
     vendor = said.get(openslide.PROPERTY_NAME_VENDOR, "")
     mpp = (said.get(openslide.PROPERTY_NAME_MPP_X), said.get(openslide.PROPERTY_NAME_MPP_Y))
     return Content(
@@ -110,7 +109,7 @@ def open_content(path: Location, request: Request) -> Content:
         is_rgb=True,
         pixel_size=sizes.from_scale(mpp[1], mpp[0], ("µm", "µm"), "OpenSlide"),
         notes=planes.notes,
-        close=close,
+        close=handle.close,
     )
 
 

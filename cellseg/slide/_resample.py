@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array
 
 from cellseg.slide._raster import Pixels, round_to
 
@@ -38,6 +39,9 @@ class Taps:
     index: NDArray[np.int64]
     weight: NDArray[np.float64]
 
+    def __getitem__(self, some: slice) -> Taps:
+        return Taps(self.index[some], self.weight[some])
+
     @property
     def start(self) -> int:
         return int(self.index.min())
@@ -53,6 +57,13 @@ class Taps:
             (self.weight[:, 0] == 1.0).all()
             and (self.index[:, 0] == self.index[0, 0] + np.arange(n)).all()
         )
+
+    def weighing(self, dtype: np.dtype[Any]) -> Any:  # noqa: ANN401
+        """The weights as a sparse matrix, (n, stop - start), that sums in order of columns."""
+        used = self.weight > 0
+        ends = np.concatenate([[0], np.cumsum(used.sum(axis=1))])
+        parts = self.weight[used].astype(dtype), self.index[used] - self.start, ends
+        return csr_array(parts, shape=(len(self.index), self.stop - self.start))
 
 
 def taps(first: int, last: int, *, step: float, size: int) -> Taps:
@@ -121,50 +132,19 @@ def resample(source: Pixels, origin: tuple[int, int], rows: Taps, columns: Taps)
         return source[y0 : y0 + len(rows.index), x0 : x0 + len(columns.index)]
     narrow = source.dtype.itemsize <= 2 or source.dtype == np.float32
     work = np.dtype(np.float32 if narrow else np.float64)
-    out = np.empty((len(rows.index), len(columns.index), source.shape[2]), source.dtype)
-    source = np.ascontiguousarray(source)
+    bands = source.shape[2]
+    out = np.empty((len(rows.index), len(columns.index), bands), source.dtype)
+    source = source[:, columns.start - origin[1] : columns.stop - origin[1]]
+    across = columns.weighing(work)
     with np.errstate(invalid="ignore", over="ignore"):
         # In bands that stay in the processor's cache.
         for first in range(0, len(out), _BAND_ROWS):
-            band = Taps(
-                rows.index[first : first + _BAND_ROWS], rows.weight[first : first + _BAND_ROWS]
-            )
-            half = _along_rows(source, band, origin[0], work)
-            full = _along_columns(half, columns, origin[1], work)
-            out[first : first + _BAND_ROWS] = round_to(full, source.dtype)
+            some = slice(first, first + _BAND_ROWS)
+            band = rows[some]
+            part = source[band.start - origin[0] : band.stop - origin[0]].astype(work)
+            half = band.weighing(work) @ part.reshape(len(part), -1)
+            turned = half.reshape(len(half), -1, bands).swapaxes(0, 1)
+            full = across @ turned.reshape(len(turned), -1)
+            full = full.reshape(len(full), -1, bands).swapaxes(0, 1)
+            out[some] = round_to(full, source.dtype)
     return out
-
-
-def _along_rows(source: Pixels, rows: Taps, origin: int, work: np.dtype[Any]) -> Pixels:
-    """Weighted sums of rows, tap after tap."""
-    index = rows.index - origin
-    weight = rows.weight.astype(work)[:, :, None, None]
-    total: Pixels = np.multiply(source[index[:, 0]], weight[:, 0], dtype=work)
-    for tap in range(1, index.shape[1]):
-        used = np.flatnonzero(rows.weight[:, tap] > 0)
-        if len(used) == len(index):
-            total += np.multiply(source[index[:, tap]], weight[:, tap], dtype=work)
-        elif len(used):
-            total[used] += np.multiply(source[index[used, tap]], weight[used, tap], dtype=work)
-    return total
-
-
-def _along_columns(source: Pixels, columns: Taps, origin: int, work: np.dtype[Any]) -> Pixels:
-    """Weighted sums of columns, tap after tap; pixels are flattened so that rows are long."""
-    height, _, bands = source.shape
-    index = columns.index - origin
-    weight = np.repeat(columns.weight.astype(work), bands, axis=0)
-    total: Pixels = source.take(index[:, 0], axis=1).reshape(height, -1) * weight[:, 0]
-    for tap in range(1, index.shape[1]):
-        used = np.flatnonzero(columns.weight[:, tap] > 0)
-        if len(used) == 0:
-            continue
-        part = source.take(index[used, tap], axis=1).reshape(height, -1)
-        if len(used) == len(index):
-            part *= weight[:, tap]
-            total += part
-        else:
-            flat = (used[:, None] * bands + np.arange(bands)).ravel()
-            part *= weight[flat, tap]
-            total[:, flat] += part
-    return total.reshape(height, len(index), bands)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import product
 from typing import Any, Self
@@ -112,7 +112,10 @@ class Slide:
             Level(raster.height, raster.width, (y * x) ** 0.5, raster.chunk)
             for raster, (y, x) in zip(self._rasters, self._scales, strict=True)
         )
-        self.notes = (*content.notes, *size.notes, *_series_note(content, series))
+        self.notes = (*content.notes, *size.notes)
+        if content.n_images > 1 and not series:
+            first = f"the first of {content.n_images} images is read"
+            self.notes += (Notice(first, hint="series"),)
         self.size_z, self.size_t = content.size_z, content.size_t
 
     def __enter__(self) -> Self:
@@ -130,6 +133,8 @@ class Slide:
             self._closed = True
             self._overview = None
             self._content.close()
+            # What was decoded goes with the rasters.
+            self._rasters, self._content = [], replace(self._content, levels=())
 
     def lattice_shape(self, downsample: float) -> tuple[int, int]:
         """(height, width) of the lattice with ``downsample`` level-0 px per lattice px."""
@@ -217,7 +222,7 @@ class Slide:
         """What can be read; the rest in the median of each channel."""
         out = np.zeros((*whole.shape, len(self.channels)), self.dtype)
         good = np.zeros(whole.shape, dtype=bool)
-        parts = list(_halves(whole, whole))
+        parts = [*_halves(whole, whole)]
         while parts:
             part = parts.pop()
             try:
@@ -232,7 +237,7 @@ class Slide:
         return out
 
     def describe(self) -> dict[str, object]:
-        """Everything that `cellseg info` says, JSON-ready."""
+        """All that the file says of the image, JSON-ready."""
         first = self.levels[0]
         return {
             "path": str(self.path),
@@ -350,12 +355,6 @@ def open_slide(
         form = recognised(file)
     content = form.open_content(file, Request(z, t, series))
     return Slide(file, content, mpp, series=series)
-
-
-def _series_note(content: Content, series: int) -> tuple[str, ...]:
-    if content.n_images < 2 or series:
-        return ()
-    return (Notice(f"the first of {content.n_images} images is read", hint="series"),)
 
 
 def _halves(box: Box, source: Box) -> tuple[Box, Box]:

@@ -75,9 +75,7 @@ def _content(path: Location, tif: tifffile.TiffFile, request: Request, files: Ex
     notes = check_data(path, series, layout, planes)
     # White for tiles that a colour slide leaves out, black otherwise.
     blank = int(np.iinfo(key.dtype).max) if colour.is_rgb and key.dtype.kind == "u" else 0
-    cache = ChunkCache()
-    files.callback(cache.clear)
-    source = TiffSource(path, 0, cache, tif.filehandle, threading.Lock(), blank)
+    source = TiffSource(path, 0, ChunkCache(), tif.filehandle, threading.Lock(), blank)
     levels = []
     for number, level in enumerate(series.levels):
         if number and (0 in level.keyframe.shaped or level.keyframe.dtype != key.dtype):

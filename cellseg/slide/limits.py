@@ -99,27 +99,25 @@ def check_plane(name: str, height: int, width: int, chunk: tuple[int, int]) -> N
 
 
 def check_whole(name: str, what: str, n_bytes: int) -> list[str]:
-    """Refuse to decode at once what does not fit.
+    """Refuse to decode at once what does not fit; a note of what it costs, where that is much.
 
     Parameters
     ----------
-    name : str
-        For the message.
-    what : str
-        The piece, such as ``"the image"`` or ``"one chunk"``.
+    name, what : str
+        The file and the piece, such as ``"the image"`` or ``"one chunk"``, for the message.
     n_bytes : int
         All that decoding it takes.
-
-    Returns
-    -------
-    list of str
-        A note of what it costs, where that is much.
 
     Raises
     ------
     InputError
     """
-    limit = _whole_limit()
+    limit = WHOLE_BYTES
+    with suppress(ImportError, OSError):
+        import resource
+
+        given = resource.getrlimit(resource.RLIMIT_DATA)[0]
+        limit = given // 2 if given > 0 else limit
     if n_bytes > limit:
         raise InputError(
             f"{name}: {what} can only be decoded whole, which takes {n_bytes / 1e9:,.1f} GB of "
@@ -130,17 +128,6 @@ def check_whole(name: str, what: str, n_bytes: int) -> list[str]:
     if n_bytes < WHOLE_SAID_BYTES:
         return []
     return [f"decoded whole: {n_bytes / 1e9:.1f} GB of memory while it is open"]
-
-
-def _whole_limit() -> int:
-    """Half of the memory that the user lets this process take, or what is usual."""
-    known = 2 * WHOLE_BYTES
-    with suppress(ImportError, OSError):
-        import resource
-
-        given = resource.getrlimit(resource.RLIMIT_DATA)[0]
-        known = given if given > 0 else known
-    return known // 2
 
 
 def _short(count: int) -> str:

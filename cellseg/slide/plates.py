@@ -12,8 +12,6 @@ from cellseg.slide._zarr import attributes_of
 from cellseg.slide.limits import MAX_PLANES, check_count
 from cellseg.storage import Location, inside
 
-_BAD = "is no readable plate"
-
 
 @dataclass(frozen=True)
 class Field:
@@ -59,7 +57,7 @@ def is_plate(place: Location) -> bool:
     ------
     InputError
     """
-    with reading(place, _BAD):
+    with reading(place, "is no readable plate"):
         return place.suffix.lower() == ".zarr" and "plate" in attributes_of(place)
 
 
@@ -73,7 +71,7 @@ def read_plate(place: Location) -> Plate:
     """
     fields: list[Field] = []
     missing: list[str] = []
-    with reading(place, _BAD):
+    with reading(place, "is no readable plate"):
         plate: dict[str, Any] = attributes_of(place).get("plate") or {}
         wells = plate.get("wells") or []
         check_count(place.name, "wells", len(wells), MAX_PLANES)

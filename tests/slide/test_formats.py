@@ -31,6 +31,8 @@ def test_what_is_no_image_is_told_what_would_be(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(b"hello")
     with pytest.raises(InputError, match=", ".join(one.name for one in FORMATS)):
         open_slide(tmp_path / "a.tif")
+    with pytest.raises(InputError, match="no such file"):
+        open_slide(tmp_path / "nowhere" / "at-all.tif")
 
 
 def plane(folder: Path, chunk: int) -> Path:

@@ -117,10 +117,13 @@ SET = (
 )
 
 
+def leads_by_name(folder: Path, secret: Path, name: str) -> Path:
+    return ome_file(folder / "first.ome.tif", ome(SET.format(name=name)))
+
+
 def leads_by_a_quote(folder: Path, secret: Path) -> Path:
     (folder / "x'").mkdir()
-    name = f'''FileName="x'/../../{secret.name}"'''
-    return ome_file(folder / "first.ome.tif", ome(SET.format(name=name)))
+    return leads_by_name(folder, secret, f'''FileName="x'/../../{secret.name}"''')
 
 
 def leads_by_a_default(folder: Path, secret: Path, name: str = "") -> Path:
@@ -136,13 +139,9 @@ def leads_by_a_default(folder: Path, secret: Path, name: str = "") -> Path:
     return ome_file(folder / "first.ome.tif", ome(named, head=head))
 
 
-def leads_by_an_absolute_default(folder: Path, secret: Path) -> Path:
-    return leads_by_a_default(folder, secret, str(secret))
-
-
 def leads_by_a_link(folder: Path, secret: Path) -> Path:
     (folder / "second.ome.tif").symlink_to(secret)
-    return ome_file(folder / "first.ome.tif", ome(SET.format(name='FileName="second.ome.tif"')))
+    return leads_by_name(folder, secret, 'FileName="second.ome.tif"')
 
 
 def ndtiff(path: Path, value: int) -> Path:
@@ -184,9 +183,18 @@ def leads_by_a_folder_of_chunks(folder: Path, secret: Path) -> Path:
 
 @pytest.mark.parametrize(
     "make",
-    [leads_by_a_quote, leads_by_a_default, leads_by_an_absolute_default, leads_by_a_link,
-     leads_by_an_index, leads_by_a_chunk, leads_by_a_folder_of_chunks],
-)  # fmt: skip
+    [
+        leads_by_a_quote,
+        leads_by_a_default,
+        lambda folder, secret: leads_by_a_default(folder, secret, str(secret)),
+        lambda folder, secret: leads_by_name(folder, secret, f'FileName="../{secret.name}"'),
+        lambda folder, secret: leads_by_name(folder, secret, f'FileName="..&#47;{secret.name}"'),
+        leads_by_a_link,
+        leads_by_an_index,
+        leads_by_a_chunk,
+        leads_by_a_folder_of_chunks,
+    ],
+)
 def test_a_file_never_leads_out_of_its_folder(
     tmp_path: Path, make: Callable[[Path, Path], Path]
 ) -> None:
@@ -199,6 +207,14 @@ def test_a_file_never_leads_out_of_its_folder(
     for z in (None, 1):
         with contextlib.suppress(InputError, SettingsError), open_slide(path, z=z) as slide:
             assert SECRET not in slide.read(Box(0, 0, 30, 40))
+
+
+def test_neighbours_of_a_set_are_read(tmp_path: Path) -> None:
+    path = leads_by_name(tmp_path, tmp_path, 'FileName="second.ome.tif"')
+    ome_file(tmp_path / "second.ome.tif", ome(SET.format(name=""), uuid="urn:uuid:2"), 200)
+    pixels = seen(path)
+    np.testing.assert_array_equal(pixels[..., 0], GREY)
+    assert (pixels[..., 1] == 200).all()
 
 
 def test_an_index_of_one_file_is_followed(tmp_path: Path) -> None:
@@ -238,42 +254,20 @@ def test_a_zarr_chunk_is_never_unpickled(tmp_path: Path) -> None:
 HUGE = 10**9
 
 
-def claims_z(folder: Path) -> Path:
-    xml = ome(f'SizeC="1" SizeZ="{HUGE}" SizeT="1"><TiffData/>')
-    return ome_file(folder / "s.ome.tif", xml)
+def claims(pixels: str, image: str = "", tail: str = "") -> Callable[[Path], Path]:
+    """An OME-TIFF of one page that claims more."""
+    xml = ome(pixels, image).replace("</OME>", f"{tail}</OME>")
+    return lambda folder: ome_file(folder / "s.ome.tif", xml)
 
 
-def claims_c(folder: Path) -> Path:
-    xml = ome(f'SizeC="{HUGE}" SizeZ="1" SizeT="1"><TiffData/>')
-    return ome_file(folder / "s.ome.tif", xml)
-
-
-def claims_ome_samples(folder: Path) -> Path:
-    channel = f'<Channel ID="C:0" SamplesPerPixel="{HUGE}"/>'
-    xml = ome(f'SizeC="1" SizeZ="1" SizeT="1">{channel}<TiffData/>')
-    return ome_file(folder / "s.ome.tif", xml)
-
-
-def claims_planes(folder: Path) -> Path:
-    xml = ome(f'SizeC="1" SizeZ="1" SizeT="1"><TiffData IFD="0" PlaneCount="{HUGE}"/>')
-    return ome_file(folder / "s.ome.tif", xml)
-
-
-def claims_modulo(folder: Path) -> Path:
-    xml = ome('SizeC="1" SizeZ="1" SizeT="1"><TiffData/>', '<AnnotationRef ID="A:0"/>')
-    modulo = (
-        '<StructuredAnnotations><XMLAnnotation ID="A:0" Namespace="openmicroscopy.org/omero/'
-        'dimension/modulo"><Value><Modulo namespace="http://www.openmicroscopy.org/Schemas/'
-        f'Additions/2011-09"><ModuloAlongT Type="phase" Start="0" End="{2 * HUGE}"/></Modulo>'
-        "</Value></XMLAnnotation></StructuredAnnotations></OME>"
-    )
-    return ome_file(folder / "s.ome.tif", xml.replace("</OME>", modulo))
-
-
-def claims_many_images(folder: Path) -> Path:
-    xml = ome('SizeC="1" SizeZ="900000" SizeT="1"><TiffData/>')
-    image = xml[xml.index("<Image") : xml.index("</OME>")]
-    return ome_file(folder / "s.ome.tif", xml.replace("</OME>", image * 400 + "</OME>"))
+MODULO = (
+    '<StructuredAnnotations><XMLAnnotation ID="A:0" Namespace="openmicroscopy.org/omero/'
+    'dimension/modulo"><Value><Modulo namespace="http://www.openmicroscopy.org/Schemas/'
+    f'Additions/2011-09"><ModuloAlongT Type="phase" Start="0" End="{2 * HUGE}"/></Modulo>'
+    "</Value></XMLAnnotation></StructuredAnnotations>"
+)
+MANY = ome('SizeC="1" SizeZ="900000" SizeT="1"><TiffData/>')
+MANY = MANY[MANY.index("<Image") : MANY.index("</OME>")]
 
 
 def claims_planes_by_index(folder: Path) -> Path:
@@ -302,10 +296,6 @@ def claims_samples(folder: Path) -> Path:
     return tiff(folder / "s.tif", tags, bytes(4 * count))
 
 
-def claims_pixels_of_tiles(folder: Path) -> Path:
-    return tiff(folder / "s.tif", tiled((HUGE, HUGE), (16, 16), [8], [256]), bytes(256))
-
-
 def one_place_for_all_tiles(folder: Path) -> Path:
     count = 256 * 256
     packed = zlib.compress(bytes(256 * 256))
@@ -319,30 +309,11 @@ def tiles_of_one_pixel(folder: Path) -> Path:
     return tiff(folder / "s.tif", tags, bytes(count))
 
 
-def claims_pixels_of_chunks(folder: Path) -> Path:
-    return ome_zarr(folder / "s.zarr", (HUGE, HUGE), (1024, 1024))
-
-
-def chunks_of_one_pixel(folder: Path) -> Path:
-    return ome_zarr(folder / "s.zarr", (4096, 4096), (1, 1))
-
-
-def claims_chunk_channels(folder: Path) -> Path:
-    return ome_zarr(folder / "s.zarr", (100_000, 8, 8), (1000, 8, 8), "cyx")
-
-
 def claims_chunk_axes(folder: Path) -> Path:
     names = [f"a{n}" for n in range(60_000)]
     path = ome_zarr(folder / "s.zarr", (1,) * 60_000 + (30, 40), (1,) * 60_000 + (30, 40))
     entry = {"version": "0.4", "axes": [*names, "y", "x"], "datasets": [{"path": "0"}]}
     (path / ".zattrs").write_text(json.dumps({"multiscales": [entry]}))
-    return path
-
-
-def unpacks_zlib(folder: Path) -> Path:
-    large = (1200, 1200)
-    path = ome_zarr(folder / "s.zarr", large, large, compressor={"id": "zlib", "level": 9})
-    (path / "0" / "0.0").write_bytes(zeros_by_zlib())
     return path
 
 
@@ -353,17 +324,20 @@ def zeros_by_zlib() -> bytes:
     return head + (packer.compress(bytes(10_000_000)) + packer.flush(zlib.Z_FULL_FLUSH)) * 300
 
 
-def unpacks_zlib_twice(folder: Path) -> Path:
-    zip_ = {"id": "zlib", "level": 9}
-    path = ome_zarr(folder / "s.zarr", compressor=zip_, filters=[zip_])
-    (path / "0" / "0.0").write_bytes(zlib.compress(zeros_by_zlib(), 9))
-    return path
+ZLIB = {"id": "zlib", "level": 9}
 
 
-def unpacks_bz2(folder: Path) -> Path:
-    path = ome_zarr(folder / "s.zarr", compressor={"id": "bz2", "level": 9})
-    (path / "0" / "0.0").write_bytes(bz2.compress(bytes(100_000_000)) * 30)
-    return path
+def unpacks(
+    data: Callable[[], bytes], side: tuple[int, int] = (30, 40), **array: Any
+) -> Callable[[Path], Path]:
+    """A Zarr 2 store of one chunk."""
+
+    def make(folder: Path) -> Path:
+        path = ome_zarr(folder / "s.zarr", side, side, **array)
+        (path / "0" / "0.0").write_bytes(data())
+        return path
+
+    return make
 
 
 def unpacks_zarr_3(folder: Path, codec: dict[str, Any], data: bytes) -> Path:
@@ -399,17 +373,16 @@ def unpacks_zstd_3(folder: Path) -> Path:
     return unpacks_zarr_3(folder, codec, data)
 
 
-def a_pipe_for_a_chunk(folder: Path) -> Path:
-    path = ome_zarr(folder / "s.zarr")
-    os.mkfifo(path / "0" / "0.0")
-    return path
+def a_pipe(name: str) -> Callable[[Path], Path]:
+    """A pipe in place of a file of a store."""
 
+    def make(folder: Path) -> Path:
+        path = ome_zarr(folder / "s.zarr")
+        (path / "0" / name).unlink(missing_ok=True)
+        os.mkfifo(path / "0" / name)
+        return path
 
-def a_pipe_for_metadata(folder: Path) -> Path:
-    path = ome_zarr(folder / "s.zarr")
-    (path / "0" / ".zarray").unlink()
-    os.mkfifo(path / "0" / ".zarray")
-    return path
+    return make
 
 
 def a_thin_png(folder: Path) -> Path:
@@ -449,35 +422,44 @@ def idle_bytes() -> int:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (claims_z, "1,000,000,000 planes"),
-        (claims_c, "1,000,000,000 planes"),
-        (claims_ome_samples, "1,000,000,000 samples a pixel"),
-        (claims_planes, "1,000,000,000 planes"),
-        (claims_modulo, "2,000,000,000 planes"),
-        (claims_many_images, "360,900,000 planes"),
+        (claims(f'SizeC="1" SizeZ="{HUGE}" SizeT="1"><TiffData/>'), "1,000,000,000 planes"),
+        (claims(f'SizeC="{HUGE}" SizeZ="1" SizeT="1"><TiffData/>'), "1,000,000,000 planes"),
+        (claims(f'SizeC="1" SizeZ="1" SizeT="1"><Channel ID="C:0" SamplesPerPixel="{HUGE}"/>'
+                "<TiffData/>"), "1,000,000,000 samples a pixel"),
+        (claims(f'SizeC="1" SizeZ="1" SizeT="1"><TiffData IFD="0" PlaneCount="{HUGE}"/>'),
+         "1,000,000,000 planes"),
+        (claims('SizeC="1" SizeZ="1" SizeT="1"><TiffData/>', '<AnnotationRef ID="A:0"/>', MODULO),
+         "2,000,000,000 planes"),
+        (claims('SizeC="1" SizeZ="900000" SizeT="1"><TiffData/>', tail=MANY * 400),
+         "360,900,000 planes"),
         (claims_planes_by_index, "200,000,001 planes"),
         (claims_planes_of_a_stack, "1,000,000,000 planes"),
         (claims_axes, "100,002 dimensions"),
         (claims_samples, "65,535 channels"),
-        (claims_pixels_of_tiles, "pixels (1,000,000,000 × 1,000,000,000)"),
+        (lambda folder: tiff(folder / "s.tif", tiled((HUGE, HUGE), (16, 16), [8], [256]),
+                             bytes(256)), "pixels (1,000,000,000 × 1,000,000,000)"),
         (one_place_for_all_tiles, "bytes of pixels in a file of"),
         (tiles_of_one_pixel, "160,000 tiles of 1 px"),
-        (claims_pixels_of_chunks, "pixels (1,000,000,000 × 1,000,000,000)"),
-        (chunks_of_one_pixel, "tiles of 1 px"),
-        (claims_chunk_channels, "100,000 channels"),
+        (lambda folder: ome_zarr(folder / "s.zarr", (HUGE, HUGE), (1024, 1024)),
+         "pixels (1,000,000,000 × 1,000,000,000)"),
+        (lambda folder: ome_zarr(folder / "s.zarr", (4096, 4096), (1, 1)), "tiles of 1 px"),
+        (lambda folder: ome_zarr(folder / "s.zarr", (100_000, 8, 8), (1000, 8, 8), "cyx"),
+         "100,000 channels"),
         (claims_chunk_axes, "60,002 dimensions"),
-        (unpacks_zlib, "unpacks to more"),
-        (unpacks_zlib_twice, "unpacks to more"),
-        (unpacks_bz2, "unpacks to more"),
+        (unpacks(zeros_by_zlib, (1200, 1200), compressor=ZLIB), "unpacks to more"),
+        (unpacks(lambda: zlib.compress(zeros_by_zlib(), 9), compressor=ZLIB, filters=[ZLIB]),
+         "unpacks to more"),
+        (unpacks(lambda: bz2.compress(bytes(100_000_000)) * 30,
+                 compressor={"id": "bz2", "level": 9}), "unpacks to more"),
         (unpacks_gzip_3, "unpacks to more"),
         (unpacks_zstd_3, "unpacks to more"),
-        (a_pipe_for_a_chunk, "no regular file"),
-        (a_pipe_for_metadata, "no regular file"),
+        (a_pipe("0.0"), "no regular file"),
+        (a_pipe(".zarray"), "no regular file"),
         (a_thin_png, "pixels in one line"),
         (a_huge_png, "takes 2.5 GB of memory, more than the 1.5 GB"),
         (a_tile_of_a_huge_jpeg, "does not decode"),
     ],
-)
+)  # fmt: skip
 def test_a_small_file_takes_little(
     tmp_path: Path, idle_bytes: int, make: Callable[[Path], Path], says: str
 ) -> None:
