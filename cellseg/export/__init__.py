@@ -1,10 +1,9 @@
 """Exports: other files made from a result folder, one module a format.
 
-Each puts one file (or folder, as Zarr has it) into the result folder, whole or not at all. A module
-is found by the file that it writes: ``cells.geojson`` by ``cells_geojson.py``, which has
-``write(result, path)``: of a finished result, over whatever lies at ``path``. Modules that begin
-with an underscore are what they share. Memory does not grow with the slide, and by some tens of
-bytes with each cell (``cells.h5ad``: some hundreds).
+A module is found by the file that it writes: ``cells.geojson`` by ``cells_geojson.py``, which has
+``write(result, path)``: of a finished result, over whatever lies at ``path``; modules that begin
+with an underscore are what they share. Nothing here changes a result or draws a picture. Memory
+does not grow with the slide, and by some tens of bytes with each cell (``cells.h5ad``: hundreds).
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ def check_exports(names: tuple[str, ...]) -> None:
 
 
 def export(folder: str | Path, name: str) -> Path:
-    """Write one export into a finished result folder.
+    """Write one export into a finished result folder, whole or not at all.
 
     Parameters
     ----------
@@ -69,7 +68,7 @@ def export(folder: str | Path, name: str) -> Path:
     Returns
     -------
     Path
-        Of the new file.
+        Of the new file, or folder, as Zarr has it.
 
     Raises
     ------
@@ -89,13 +88,7 @@ def export(folder: str | Path, name: str) -> Path:
 
 
 def write_export(result: Result, name: str, path: Path) -> None:
-    """Write one export of a result to a path.
-
-    Raises
-    ------
-    SettingsError, InputError, OutputError
-        As :func:`export`.
-    """
+    """Write one export of a result to a path; raises what :func:`export` does."""
     _module(name).write(result, path)
 
 

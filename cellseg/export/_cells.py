@@ -1,9 +1,10 @@
-"""The cells of a result, some at a time: their rows, and their masks."""
+"""Cells of a result for its exports: rows with their masks, classes, columns."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -11,11 +12,16 @@ from numpy.typing import NDArray
 
 from cellseg.draw import RGB, colours
 from cellseg.errors import InputError
-from cellseg.result.labels import LabelLevel
+from cellseg.geometry import Box
+from cellseg.protocol import Stain
+from cellseg.result.labels import CHUNK_PX, LabelLevel
 from cellseg.result.result import Result
+from cellseg.table import Column, columns
+from cellseg.table.around import around_columns
+from cellseg.table.neighbours import Neighbours
 
-BLOCK_PX = 1024
-"""Side of the part of the label image whose cells are taken together: that of its chunks."""
+BLOCK_PX = CHUNK_PX
+"""Side of the part of the label image whose cells are taken together."""
 
 LARGEST_CELL_PX = 4096
 """Longer cells are damage, not cells; lattice pixels."""
@@ -65,9 +71,20 @@ class ClassList:
         return self._colours[self.number(name)]
 
 
-def tables(result: Result) -> Iterator[pd.DataFrame]:
-    """All rows in the order of their labels, some together; none where no cell."""
-    yield from result.table.batches()
+def described(result: Result) -> list[Column]:
+    """The table's columns, in order; unit and meaning are empty of those that nobody describes."""
+    channels = result.section("settings").get("channels") or []
+    stain = cast("Stain", result.stain)
+    within = result.section("spatial").get("within")
+    known = {
+        column.name: column
+        for column in (
+            *columns(channels, stain=stain, has_mpp=True, has_regions=True),
+            *around_columns(channels, stain=stain, has_mpp=True),
+            *Neighbours(result.frame.mpp, within, tuple(result.class_names)).columns,
+        )
+    }
+    return [replace(known.get(own.name, own), dtype=own.dtype) for own in result.columns]
 
 
 def with_texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFrame:
@@ -86,7 +103,7 @@ def blocks(result: Result) -> Iterator[tuple[pd.DataFrame, list[Mask]]]:
     Yields
     ------
     table : DataFrame
-        Rows of ``cells.csv``.
+        Rows of the table.
     masks : list of Mask
         One for each row.
 
@@ -95,13 +112,12 @@ def blocks(result: Result) -> Iterator[tuple[pd.DataFrame, list[Mask]]]:
     InputError
         If the label image does not decode, or lacks a cell that the table has.
     """
-    rows, level = result.table, result.labels()[0]
-    boxes = _boxes(result)
+    level, boxes = result.labels()[0], _boxes(result)
     places = boxes[:, 0] // BLOCK_PX * (level.shape[1] // BLOCK_PX + 1) + boxes[:, 1] // BLOCK_PX
     order = np.argsort(places, kind="stable")
     for some in np.split(order, np.flatnonzero(np.diff(places[order])) + 1):
         if some.size:
-            table = rows.take(some)
+            table = result.table.take(some)
             yield table, _masks(result, level, boxes[some], table["label"].tolist())
 
 
@@ -122,25 +138,24 @@ def _boxes(result: Result) -> NDArray[np.int32]:
     extent = (frame.lattice_height, frame.lattice_width)
     low = np.maximum(np.floor(edges[:, :2] + 1e-6), 0)
     high = np.ceil(edges[:, 2:] - 1e-6)
-    wrong = (low >= extent) | (high <= low) | (high - low > LARGEST_CELL_PX)
+    wrong = ((low >= extent) | (high <= low) | (high - low > LARGEST_CELL_PX)).any(axis=1)
     if wrong.any():
-        row = int(np.flatnonzero(wrong.any(axis=1))[0])
         raise InputError(
-            f"{result.path}: the box of the cell in row {row + 1} is none on this slide"
+            f"{result.path}: the box of the cell in row {wrong.argmax() + 1} is none on this slide"
         )
     return np.concatenate([low, np.minimum(high, extent)], axis=1).astype(np.int32)
 
 
 def _masks(
-    result: Result, level: LabelLevel, boxes: NDArray[np.int32], labels: list[int]
+    result: Result, level: LabelLevel, corners: NDArray[np.int32], labels: list[int]
 ) -> list[Mask]:
-    top, left = (int(v) for v in boxes[:, :2].min(axis=0))
-    bottom, right = (int(v) for v in boxes[:, 2:].max(axis=0))
-    seen = level[top:bottom, left:right]
+    boxes = [Box(*box) for box in corners.tolist()]
+    around = Box.around(boxes)
+    seen = level[around.pixels]
     found = []
-    for label, (y0, x0, y1, x1) in zip(labels, boxes.tolist(), strict=True):
-        pixels = seen[y0 - top : y1 - top, x0 - left : x1 - left] == label
+    for label, box in zip(labels, boxes, strict=True):
+        pixels = seen[box.inside(around)] == label
         if not pixels.any():
             raise InputError(f"{result.path}: its masks lack cell {label}, which the table lists")
-        found.append(Mask(y0, x0, pixels))
+        found.append(Mask(box.y0, box.x0, pixels))
     return found

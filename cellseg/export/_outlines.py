@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import pandas as pd
 import shapely
 from numpy.typing import NDArray
 from skimage.measure import find_contours
 
 from cellseg.export._cells import Mask, blocks
 from cellseg.result.result import Result
+from cellseg.table import REGION
 
 TOLERANCE_PX = 0.3
 """Points of an outline may be left out where it moves by less; neighbouring strands of a mask's
@@ -18,6 +20,18 @@ outline are 0.7 px apart at least."""
 
 LARGEST_CORRECTION = 0.02
 """Where leaving points out changes the area by a larger share, they stay."""
+
+OutlinedCell = tuple[int, str, str, shapely.MultiPolygon]
+"""Label, class, region (empty where none holds it) and outline."""
+
+
+def outlined(result: Result) -> Iterator[tuple[pd.DataFrame, list[OutlinedCell]]]:
+    """Rows of the table, those of one part of the slide together, and their cells."""
+    for table, masks in blocks(result):
+        drawn = outlines(masks, downsample=result.frame.downsample)
+        regions = table[REGION].tolist() if REGION in table else [""] * len(table)
+        labels, names = table["label"].tolist(), table["class"].tolist()
+        yield table, list(zip(labels, names, regions, drawn, strict=True))
 
 
 def outlines(masks: Sequence[Mask], *, downsample: float) -> list[shapely.MultiPolygon]:
@@ -39,13 +53,7 @@ def outlines(masks: Sequence[Mask], *, downsample: float) -> list[shapely.MultiP
         pixel centres lie at halves; outer rings counter-clockwise by RFC 7946's reckoning, holes
         the other way round.
     """
-    owner: list[int] = []
-    parts: list[shapely.Polygon] = []
-    for number, mask in enumerate(masks):
-        found = _parts(mask)
-        owner += [number] * len(found)
-        parts += found
-    exact = np.array(parts, dtype=object)
+    exact, owner = shapely.get_parts([_polygons(mask) for mask in masks], return_index=True)
     # Halfway between centres each corner of the pixels' edges is cut: 1/8 px² is lost where it is
     # convex and won where it is concave, and around any ring there are four more convex ones.
     area = shapely.area(exact) + 0.5 * (1 - shapely.get_num_interior_rings(exact))
@@ -69,11 +77,11 @@ def outlines(masks: Sequence[Mask], *, downsample: float) -> list[shapely.MultiP
 
 
 def all_outlines(result: Result) -> NDArray[np.object_]:
-    """Those of all cells, in the order of the table's rows; (N,)."""
+    """Outlines of all cells, in the order of the table's rows; (N,)."""
     found = np.empty(len(result.table), dtype=object)
-    for table, masks in blocks(result):
-        drawn = outlines(masks, downsample=result.frame.downsample)
-        found[table["label"].to_numpy() - 1] = [simplest(outline) for outline in drawn]
+    for _, cells in outlined(result):
+        for label, *_, outline in cells:
+            found[label - 1] = simplest(outline)
     return found
 
 
@@ -82,36 +90,12 @@ def simplest(outline: shapely.MultiPolygon) -> shapely.Polygon | shapely.MultiPo
     return outline.geoms[0] if len(outline.geoms) == 1 else outline
 
 
-def rings(outline: shapely.MultiPolygon) -> list[NDArray[np.float64]]:
-    """All rings of an outline, (N, 2), each closed: of every part the outer one, then its holes."""
-    return [
-        shapely.get_coordinates(ring)
-        for part in outline.geoms
-        for ring in (part.exterior, *part.interiors)
-    ]
-
-
-def _parts(mask: Mask) -> list[shapely.Polygon]:
+def _polygons(mask: Mask) -> shapely.Polygon | shapely.MultiPolygon:
     """Polygons halfway between the pixels' centres, lattice pixels."""
     contours = find_contours(np.pad(mask.pixels, 1).astype(np.float32), 0.5)  # type: ignore[no-untyped-call]
     # The first pixel's centre has index 1 in the padded array and lies at a half.
     corner = np.array([mask.x0, mask.y0]) - 0.5
     found = [shapely.linearrings(contour[:, ::-1] + corner) for contour in contours]
     if len(found) == 1:
-        return [shapely.polygons(found[0])]
-    # find_contours goes round the mask one way, and round its holes the other way.
-    ccw = shapely.is_ccw(found)
-    outers = sorted(
-        (shapely.polygons(ring) for ring, outer in zip(found, ccw, strict=True) if outer),
-        key=lambda part: float(part.area),
-    )
-    holes: list[list[shapely.LinearRing]] = [[] for _ in outers]
-    for ring, outer in zip(found, ccw, strict=True):
-        if not outer:
-            # The smallest part around it: there may be a part in a hole of another.
-            point = shapely.points(ring.coords[0])
-            holes[next(n for n, part in enumerate(outers) if part.contains(point))].append(ring)
-    return [
-        shapely.polygons(part.exterior, own) if own else part
-        for part, own in zip(outers, holes, strict=True)
-    ]
+        return shapely.polygons(found[0])
+    return shapely.build_area(shapely.geometrycollections(found))

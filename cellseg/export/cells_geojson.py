@@ -15,8 +15,8 @@ from typing import IO
 import pandas as pd
 import shapely
 
-from cellseg.export._cells import ClassList, blocks
-from cellseg.export._outlines import outlines, simplest
+from cellseg.export._cells import ClassList
+from cellseg.export._outlines import outlined, simplest
 from cellseg.result.files import readable
 from cellseg.result.result import Result
 from cellseg.table import REGION
@@ -29,7 +29,7 @@ def write(result: Result, path: Path) -> None:
 
 
 def write_to(result: Result, file: IO[str]) -> None:
-    """The same to an open file."""
+    """Write the cells of a result to an open file."""
     file.write('{"type":"FeatureCollection","features":[')
     before = "\n"
     for feature in _features(result):
@@ -41,16 +41,9 @@ def write_to(result: Result, file: IO[str]) -> None:
 
 def _features(result: Result) -> Iterator[dict[str, object]]:
     classes = ClassList(result)
-    for table, masks in blocks(result):
-        drawn = outlines(masks, downsample=result.frame.downsample)
-        regions = table[REGION].tolist() if REGION in table else [""] * len(table)
-        for label, name, region, outline, measured in zip(
-            table["label"].tolist(),
-            table["class"].tolist(),
-            regions,
-            drawn,
-            _measurements(table),
-            strict=True,
+    for table, cells in outlined(result):
+        for (label, name, region, outline), measured in zip(
+            cells, _measurements(table), strict=True
         ):
             yield {
                 "type": "Feature",

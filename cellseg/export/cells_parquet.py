@@ -12,8 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cellseg.export._cells import tables
-from cellseg.export._columns import described
+from cellseg.export._cells import described
 from cellseg.result.result import Result, load_result
 
 _TYPES = {"str": pa.dictionary(pa.int32(), pa.string()), "bool": pa.bool_()}
@@ -27,7 +26,7 @@ def write(result: Result, path: Path) -> None:
     """Write the table of a result, row group by row group."""
     schema = pa.schema(_fields(result), metadata={**MADE_BY, "result": result.path.name})
     with path.open("wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        for table in tables(result):
+        for table in result.table.batches():
             writer.write_table(pa.Table.from_pandas(table, schema=schema, preserve_index=False))
 
 
@@ -59,7 +58,7 @@ def write_together(folders: Mapping[str, Path], path: Path) -> None:
     with path.open("wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for name, folder in folders.items():
             result = load_result(folder)
-            for table in tables(result):
+            for table in result.table.batches():
                 given = {"image": result.image_name, **table, "result": name}
                 columns = [_column(given.get(one.name), one.type, len(table)) for one in schema]
                 writer.write_table(pa.Table.from_arrays(columns, schema=schema))

@@ -11,8 +11,7 @@ from tempfile import TemporaryDirectory
 from xlsxwriter import Workbook
 from xlsxwriter.exceptions import FileCreateError
 
-from cellseg.export._cells import tables, with_texts
-from cellseg.export._columns import described
+from cellseg.export._cells import described, with_texts
 from cellseg.result.result import Result
 from cellseg.text import as_cell, visible
 
@@ -38,7 +37,7 @@ def _fill(book: Workbook, result: Result) -> None:
     names = [column.name for column in columns]
     sheet, filled = book.add_worksheet("cells"), 1
     sheet.write_row(0, 0, names)
-    for table in tables(result):
+    for table in result.table.batches():
         shown = with_texts(table, lambda text: as_cell(visible(text))).astype(object)
         for row in shown.where(table.notna(), None).itertuples(index=False, name=None):
             if filled == SHEET_ROWS:

@@ -8,10 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import tifffile
 
-from cellseg.export.labels_tiff import TILE_PX, _tiles
+from cellseg.export.labels_tiff import TILE_PX, layout, tiles
 from cellseg.geometry import Frame
 from cellseg.result.result import Result
 
@@ -26,17 +25,11 @@ def write(result: Result, path: Path) -> None:
     with tifffile.TiffWriter(path, ome=True, bigtiff=True) as file:
         for number, level in enumerate(levels):
             file.write(
-                _tiles(labels, level),
-                shape=(level.height, level.width),
-                dtype=np.uint32,
-                tile=(TILE_PX, TILE_PX),
-                compression="zlib",
-                compressionargs={"level": 4},
-                photometric="minisblack",
+                tiles(labels, level),
                 subifds=None if number else len(levels) - 1,
                 subfiletype=1 if number else 0,
                 metadata=None if number else {"axes": "YX", "Name": "labels", **size},
-                maxworkers=1,
+                **layout(level),
             )
 
 

@@ -16,8 +16,8 @@ import shapely
 from numpy.typing import NDArray
 from roifile import ROI_OPTIONS, ROI_TYPE, ImagejRoi
 
-from cellseg.export._cells import ClassList, blocks
-from cellseg.export._outlines import outlines, rings
+from cellseg.export._cells import ClassList
+from cellseg.export._outlines import outlined
 from cellseg.result.result import Result
 from cellseg.table import REGION
 from cellseg.text import visible
@@ -34,13 +34,8 @@ def write(result: Result, path: Path) -> None:
     """Write the cells of a result."""
     classes = ClassList(result)
     with ZipFile(path, "w", ZIP_DEFLATED, compresslevel=4) as archive:
-        for table, masks in blocks(result):
-            drawn = outlines(masks, downsample=result.frame.downsample)
-            names = table["class"].tolist()
-            regions = table[REGION].tolist() if REGION in table else [""] * len(table)
-            for label, name, region, outline in zip(
-                table["label"].tolist(), names, regions, drawn, strict=True
-            ):
+        for _, cells in outlined(result):
+            for label, name, region, outline in cells:
                 shown = _ASTRAL.sub("_", visible(name))
                 roi = _roi(outline)
                 roi.name = f"{label:07d}-{_OUTSIDE_NAMES.sub('_', shown)[:_LONGEST_NAME]}"
@@ -56,10 +51,14 @@ def write(result: Result, path: Path) -> None:
 
 def _roi(outline: shapely.MultiPolygon) -> ImagejRoi:
     """A polygon, or a composite of all rings: ImageJ fills them by the even-odd rule."""
-    lines = rings(outline)
-    roi = ImagejRoi.frompoints(lines[0][:-1].astype(np.float32))
+    rings = [
+        shapely.get_coordinates(ring)[:-1]
+        for part in outline.geoms
+        for ring in (part.exterior, *part.interiors)
+    ]
+    roi = ImagejRoi.frompoints(rings[0].astype(np.float32))
     roi.roitype = ROI_TYPE.POLYGON
-    if len(lines) == 1:
+    if len(rings) == 1:
         return roi
     left, top, right, bottom = outline.bounds
     return ImagejRoi(
@@ -69,16 +68,16 @@ def _roi(outline: shapely.MultiPolygon) -> ImagejRoi:
         top=int(top),
         right=int(np.ceil(right)),
         bottom=int(np.ceil(bottom)),
-        multi_coordinates=(path := _path(lines)),
+        multi_coordinates=(path := _path(rings)),
         shape_roi_size=len(path),
     )
 
 
-def _path(lines: list[NDArray[np.float64]]) -> NDArray[np.float32]:
+def _path(rings: list[NDArray[np.float64]]) -> NDArray[np.float32]:
     """Steps of a pen: move, lines, close; for each ring."""
     steps: list[NDArray[np.float64]] = []
-    for line in lines:
-        commands = np.insert(line[:-1], 0, _LINE, axis=1)
+    for ring in rings:
+        commands = np.insert(ring, 0, _LINE, axis=1)
         commands[0, 0] = _MOVE
         steps += [commands.ravel(), np.array([_CLOSE])]
     return np.concatenate(steps).astype(np.float32)

@@ -15,7 +15,7 @@ from spatialdata import SpatialData
 from spatialdata.models import Labels2DModel, TableModel
 from spatialdata.transformations import Scale
 
-from cellseg.export._anndata import anndata_of
+from cellseg.export.cells_h5ad import anndata_of
 from cellseg.result.result import Result
 
 _ELEMENT, _KEY = "cells", "element"
