@@ -12,15 +12,12 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from cellseg.annotations.points import Centres, read_points
-from cellseg.counting.plan import make_plan
-from cellseg.counting.request import CountRequest
 from cellseg.counting.stages import SlideCount
 from cellseg.errors import InputError
-from cellseg.judge.evaluate import EvaluateRequest
+from cellseg.judge.evaluate import EvaluateRequest, planned
 from cellseg.judge.judged import plain
 from cellseg.network.detect import load_detector
 from cellseg.network.detector import Detector
-from cellseg.slide import open_slide
 
 WITHIN_UM = 3.0
 """How far a counted cell's centre may lie from an annotated one: half of a small nucleus."""
@@ -272,22 +269,13 @@ def _counted(
     path: Path, centres: Centres, request: EvaluateRequest, detector: Detector
 ) -> tuple[float | None, NDArray[np.float64], list[str]]:
     """One image's µm per pixel, and the places and classes of its counted cells."""
-    wanted = CountRequest(
-        image=path,
-        protocol=request.protocol,
-        score=request.score,
-        mpp=request.mpp,
-        precision=request.precision,
-        prefilter=request.prefilter,
-    )
-    with open_slide(path, mpp=request.mpp) as slide:
+    with planned(path, request, detector, mpp=request.mpp) as (slide, plan):
         outside = (centres.places < 0) | (centres.places > (slide.height, slide.width))
         if outside.any():
             raise InputError(
                 f"{centres.name}: {np.count_nonzero(outside.any(1))} centres lie outside of the "
                 f"image ({slide.width} × {slide.height} px)"
             )
-        plan = make_plan(slide, wanted, detector.info)
         plan = replace(plan, protocol=plan.protocol.changed(intensity=False))
         tables = [
             part.table for step in SlideCount(slide, plan, detector).steps() for part in step.cells

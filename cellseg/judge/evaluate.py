@@ -9,6 +9,7 @@ larger than the halo, joined from parts, may differ.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -19,7 +20,7 @@ from scipy import ndimage
 
 from cellseg.annotations.coco import DataSet, join, judgeable, read_coco
 from cellseg.annotations.image import AnnotatedImage
-from cellseg.counting.plan import make_plan
+from cellseg.counting.plan import Plan, make_plan
 from cellseg.counting.request import CountRequest
 from cellseg.counting.stages import SlideCount
 from cellseg.errors import InputError, Notice, SettingsError
@@ -39,7 +40,7 @@ from cellseg.judge.judged import (
 from cellseg.network.detect import load_detector
 from cellseg.network.detector import Detector, DetectorInfo
 from cellseg.protocol import Calibration, CountProtocol
-from cellseg.slide import open_slide
+from cellseg.slide import Slide, open_slide
 
 LOWEST_SCORE = 0.05
 DIAMETERS_PX = (12.0, 24.0, 48.0)
@@ -250,19 +251,9 @@ def _judge(
     detector: Detector,
     to_model: dict[int, int] | None,
 ) -> tuple[Judged, CountProtocol]:
-    path = _path(image)
-    wanted = CountRequest(
-        image=path,
-        protocol=request.protocol,
-        score=request.score,
-        mpp=image.mpp or request.mpp,
-        precision=request.precision,
-        prefilter=request.prefilter,
-        cell_types=False,
-    )
     extent = (image.pixels.shape[0], image.pixels.shape[1])
-    with open_slide(path, mpp=wanted.mpp) as slide:
-        plan = make_plan(slide, wanted, detector.info)
+    mpp = image.mpp or request.mpp
+    with planned(_path(image), request, detector, mpp=mpp, cell_types=False) as (slide, plan):
         protocol = plan.protocol
         low = protocol.changed(score=min(LOWEST_SCORE, protocol.score), intensity=False)
         count = SlideCount(slide, replace(plan, protocol=low), detector)
@@ -274,6 +265,29 @@ def _judge(
         found = found.without_class()
     judged = Judged(found, truth, extent, name=image.name, group=image.group, score=protocol.score)
     return judged, protocol
+
+
+@contextmanager
+def planned(
+    path: Path,
+    request: EvaluateRequest,
+    detector: Detector,
+    *,
+    mpp: float | None,
+    cell_types: bool | None = None,
+) -> Iterator[tuple[Slide, Plan]]:
+    """An image, opened, and the plan of its count."""
+    wanted = CountRequest(
+        image=path,
+        protocol=request.protocol,
+        score=request.score,
+        mpp=mpp,
+        precision=request.precision,
+        prefilter=request.prefilter,
+        cell_types=cell_types,
+    )
+    with open_slide(path, mpp=mpp) as slide:
+        yield slide, make_plan(slide, wanted, detector.info)
 
 
 def _on_image(cells: Instances, frame: Frame, extent: tuple[int, int]) -> Instances:

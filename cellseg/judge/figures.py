@@ -189,7 +189,7 @@ def bootstrap(statistic: Callable[[NDArray[np.int64]], float], images: int) -> t
 
 
 @dataclass(frozen=True)
-class SizeError:
+class MatchedSizes:
     """Relative error of the area and the equivalent diameter of matched objects.
 
     Attributes
@@ -210,7 +210,7 @@ class SizeError:
     diameter_spread: float = float("nan")
 
 
-def size_error(found: NDArray[np.int64], truth: NDArray[np.int64]) -> SizeError:
+def size_error(found: NDArray[np.int64], truth: NDArray[np.int64]) -> MatchedSizes:
     """Errors from the areas of matched objects.
 
     Parameters
@@ -219,9 +219,9 @@ def size_error(found: NDArray[np.int64], truth: NDArray[np.int64]) -> SizeError:
         Areas of the two objects of each match, pixels.
     """
     if not len(found):
-        return SizeError(0)
+        return MatchedSizes(0)
     area = found / truth
-    return SizeError(len(found), *_centre(area), *_centre(np.sqrt(area)))
+    return MatchedSizes(len(found), *_centre(area), *_centre(np.sqrt(area)))
 
 
 def _centre(ratio: NDArray[np.float64]) -> tuple[float, float]:

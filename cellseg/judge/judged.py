@@ -15,6 +15,7 @@ from cellseg.annotations.compare import Compared, Matches, average_precision, ma
 from cellseg.judge.figures import (
     IOUS,
     CountError,
+    MatchedSizes,
     Segmentation,
     bootstrap,
     count_error,
@@ -71,8 +72,8 @@ class Judged(Compared):
         return replace(self, found=found, truth=truth)
 
 
-@dataclass(frozen=True)
-class Scores:
+@dataclass(frozen=True, kw_only=True)
+class Scores(MatchedSizes):
     """What a set of images says; nan where a figure has no meaning.
 
     Attributes
@@ -89,8 +90,6 @@ class Scores:
         Means over images.
     mask_ap, mask_ap50, mask_ap75, box_ap : float
         COCO, mean over classes.
-    area_bias, area_spread, diameter_bias, diameter_spread : float
-        Of the matched objects, relative.
     """
 
     objects: int
@@ -106,11 +105,6 @@ class Scores:
     mask_ap50: float
     mask_ap75: float
     box_ap: float
-    matched: int
-    area_bias: float
-    area_spread: float
-    diameter_bias: float
-    diameter_spread: float
 
 
 def scores_of(images: Sequence[Judged], num_classes: int) -> Scores:

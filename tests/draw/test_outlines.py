@@ -20,9 +20,8 @@ from cellseg.cli import main
 from cellseg.counting.plan import CountRequest
 from cellseg.derive.corrections import Corrections
 from cellseg.draw import PALETTE, borders, parts_of
-from cellseg.draw.outlines import outline_sheet
+from cellseg.draw.outlines import Places, choose, outline_sheet
 from cellseg.draw.pictures import overlay
-from cellseg.draw.places import Places, choose
 from cellseg.draw.sheet import scale_bar
 from cellseg.errors import Notice, RegionError
 from cellseg.geometry import Box, Frame

@@ -1,17 +1,11 @@
-"""Matching and metrics, against cases computed by hand and against pycocotools."""
+"""Figures of counts, outlines and sizes, against cases computed by hand."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from cellseg.annotations.compare import (
-    Compared,
-    Overlaps,
-    average_precision,
-    best_threshold,
-    match,
-)
+from cellseg.annotations.compare import Overlaps
 from cellseg.instances import Instances
 from cellseg.judge.calibration import calibrate
 from cellseg.judge.figures import IOUS, Segmentation, count_error, size_error
@@ -32,23 +26,6 @@ def squares(*boxes, scores=None, classes=None):
 # with B (IoU 25/175 = 1/7), and one on nothing.
 TRUTH = squares((0, 0, 10, 10), (20, 20, 30, 30))
 FOUND = squares((0, 2, 10, 12), (25, 25, 35, 35), (50, 50, 60, 60))
-
-
-def test_overlaps_hold_every_pair_that_shares_pixels():
-    pairs = Overlaps.of(FOUND, TRUTH)
-    assert list(zip(pairs.found, pairs.truth, pairs.shared, strict=True)) == [
-        (0, 0, 80),
-        (1, 1, 25),
-    ]
-    assert pairs.iou == pytest.approx([80 / 120, 25 / 175])
-
-
-def test_boxes_that_meet_without_sharing_a_pixel_are_no_pair():
-    upper = np.tri(10, dtype=bool).T & ~np.eye(10, dtype=bool)
-    lower = np.tri(10, dtype=bool)
-    found = Instances.build([(0, 0, 10, 10)], [1], [0], [upper])
-    truth = Instances.build([(0, 0, 10, 10)], [1], [0], [lower])
-    assert len(Overlaps.of(found, truth).shared) == 0
 
 
 def test_the_metrics_of_the_case_by_hand():
@@ -88,19 +65,6 @@ def test_pooling_adds_up_objects_and_not_ratios():
     pooled = Segmentation.pooled([one, other])
     assert pooled.f1[0] == pytest.approx(2 * 3 / (5 + 4))
     assert pooled.aji == pytest.approx((105 + 200) / (395 + 200))
-
-
-def test_a_match_is_one_to_one_and_the_best_pair_wins():
-    truth = squares((0, 0, 10, 10))
-    found = squares((0, 0, 10, 8), (0, 0, 10, 9))
-    best = match(Overlaps.of(found, truth))
-    assert best.found.tolist() == [1]
-    assert best.iou == pytest.approx([0.9])
-
-
-def test_an_iou_of_exactly_the_threshold_matches():
-    assert len(match(Overlaps.of(squares((0, 0, 10, 5)), squares((0, 0, 10, 10))))) == 1
-    assert len(match(Overlaps.of(squares((0, 0, 10, 4)), squares((0, 0, 10, 10))))) == 0
 
 
 def test_objects_left_out_are_as_if_not_found():
@@ -163,88 +127,11 @@ def test_size_errors_of_known_areas():
     assert np.isnan(size_error(np.array([], int), np.array([], int)).area_bias)
 
 
-def test_average_precision_of_the_case_by_hand():
-    truth = squares((0, 0, 10, 10), (20, 20, 30, 30))
-    found = squares((0, 0, 10, 10), (50, 50, 60, 60), scores=[0.9, 0.8])
-    ap = average_precision([Compared(found, truth, (64, 64))], 1)
-    # Recall 0.5 at precision 1: 51 of the 101 recall points.
-    assert ap.ap == ap.ap50 == pytest.approx(51 / 101)
-    boxes = average_precision([Compared(found, truth, (64, 64))], 1, kind="bbox")
-    assert boxes.ap == pytest.approx(51 / 101)
-
-
-def test_more_than_a_hundred_detections_an_image_count():
-    many = squares(*((8 * i, 0, 8 * i + 6, 6) for i in range(150)))
-    assert average_precision([Compared(many, many, (1200, 8))], 1).ap == pytest.approx(1)
-
-
-def test_average_precision_agrees_with_a_run_of_pycocotools_on_its_own(tmp_path):
-    import contextlib
-    import io
-    import json
-
-    from pycocotools import mask as rle
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    rng = np.random.default_rng(5)
-    fields, goals, results = [], [], []
-    for image in range(1, 4):
-        true = [(y, x, y + 12, x + 12) for y in range(0, 96, 16) for x in range(0, 96, 16)]
-        seen = [tuple(int(v) for v in np.array(b) + rng.integers(0, 3, 4)) for b in true[::2]]
-        scores = rng.uniform(0.1, 1, len(seen)).astype(np.float32).tolist()
-        label = rng.integers(0, 2, len(true)).tolist()
-        truth = squares(*true, classes=label)
-        found = squares(*seen, scores=scores, classes=label[::2])
-        fields.append(Compared(found, truth, (128, 128)))
-        for objects, rows in ((truth, goals), (found, results)):
-            for k, (y0, x0, y1, x1) in enumerate(objects.boxes.tolist()):
-                full = np.zeros((128, 128), np.uint8, order="F")
-                full[y0:y1, x0:x1] = 1
-                code = rle.encode(full)
-                rows.append(
-                    {
-                        "id": len(rows) + 1,
-                        "image_id": image,
-                        "category_id": int(objects.classes[k]) + 1,
-                        "segmentation": {"size": [128, 128], "counts": code["counts"].decode()},
-                        "area": (y1 - y0) * (x1 - x0),
-                        "bbox": [x0, y0, x1 - x0, y1 - y0],
-                        "iscrowd": 0,
-                        "score": float(objects.scores[k]),
-                    }
-                )
-    images = [{"id": n, "height": 128, "width": 128} for n in (1, 2, 3)]
-    path = tmp_path / "truth.json"
-    path.write_text(
-        json.dumps({"images": images, "categories": [{"id": 1}, {"id": 2}], "annotations": goals})
-    )
-    with contextlib.redirect_stdout(io.StringIO()):
-        data = COCO(str(path))
-        for kind in ("segm", "bbox"):
-            rows = [
-                {k: row[k] for k in ("image_id", "category_id", "score")}
-                | (
-                    {"segmentation": row["segmentation"]}
-                    if kind == "segm"
-                    else {"bbox": row["bbox"]}
-                )
-                for row in results
-            ]
-            run = COCOeval(data, data.loadRes(rows), kind)
-            run.params.maxDets = [1, 10, 1000]
-            run.evaluate()
-            run.accumulate()
-            precision = run.eval["precision"][:, :, :, 0, 2]
-            ours = average_precision(fields, 2, kind=kind)
-            assert np.allclose(ours.precision, precision)
-            assert 0.05 < ours.ap < 0.95
-
-
 def judged(truth, scores):
     """An image with ``truth`` annotated objects and found ones of the given scores."""
-    goals = squares(*((0, 20 * k, 10, 20 * k + 10) for k in range(truth)))
-    found = squares(*((0, 20 * k, 10, 20 * k + 10) for k in range(len(scores))), scores=scores)
+    places = [(0, 20 * k, 10, 20 * k + 10) for k in range(max(truth, len(scores)))]
+    goals = squares(*places[:truth])
+    found = squares(*places[: len(scores)], scores=scores)
     return Judged(found, goals, (10, 400), name="a", group="b", score=0.9)
 
 
@@ -268,23 +155,7 @@ def test_the_interval_comes_from_images_that_the_threshold_was_not_chosen_on():
     assert found.interval != (1, 1)
 
 
-def test_too_little_to_calibrate_on_is_refused():
-    with pytest.raises(ValueError, match="at least 5 images"):
-        calibrate([judged(3, [0.9])] * 4)
-    with pytest.raises(ValueError, match="0 objects"):
-        calibrate([judged(0, [0.9])] * 6)
-
-
-@pytest.mark.parametrize(
-    ("counts", "row"),
-    [
-        # Unbiased in the pool by errors that cancel, and right in each image.
-        ([[150, 50], [100, 98], [60, 60]], 1),
-        # None is within two per cent: the nearest.
-        ([[80, 80], [95, 95], [120, 110]], 1),
-        # Equal ones: the middle.
-        ([[100, 100], [100, 100], [100, 100], [90, 90]], 1),
-    ],
-)
-def test_the_threshold_that_counts_right(counts, row):
-    assert best_threshold(np.array(counts), np.array([100, 100])) == row
+@pytest.mark.parametrize(("images", "truth", "said"), [(4, 3, "at least 5"), (6, 0, "0 objects")])
+def test_too_little_to_calibrate_on_is_refused(images, truth, said):
+    with pytest.raises(ValueError, match=said):
+        calibrate([judged(truth, [0.9])] * images)
