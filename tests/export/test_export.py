@@ -26,20 +26,16 @@ import roifile
 import shapely
 import tifffile
 from finished import Report, left_by
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as npst
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.mask import toBbox
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import find_objects, gaussian_filter
 from scipy.ndimage import label as label_image
 
 from cellseg.annotations.coco import read_coco
 from cellseg.cli import main
 from cellseg.errors import InputError, OutputError, SettingsError
-from cellseg.export import EXPORTS, _cells, cells_xlsx, check_exports, export, labels_tiff
-from cellseg.export._outlines import outlines
+from cellseg.export import EXPORTS, check_exports, export, outlines_of
 from cellseg.geometry import Frame
 from cellseg.instances import Instances
 from cellseg.result.folder import ResultFolder
@@ -101,37 +97,33 @@ def test_every_level_0_pixel_has_its_lattice_pixels_label(tmp_path, downsample):
     assert np.array_equal(found, lattice[np.ix_(rows, columns)])
 
 
-def test_the_file_is_tiled_compressed_and_knows_its_pixel_size(tmp_path):
-    result = make(tmp_path / "a.cellseg", frame(600, 1100, mpp=0.25), [(0, 0, 9, 9)])
+@pytest.mark.parametrize(("mpp", "unit"), [(0.25, "CENTIMETER"), (None, "NONE")])
+def test_the_file_is_tiled_compressed_and_knows_its_pixel_size(tmp_path, mpp, unit):
+    result = make(tmp_path / "a.cellseg", frame(600, 1100, mpp=mpp), [(0, 0, 9, 9)])
     with tifffile.TiffFile(export(result.path, "labels.tif")) as file:
-        assert len(file.pages) == 1
-        page = file.pages.first
+        (page,) = file.pages
         assert (page.tilelength, page.tilewidth) == (512, 512)
         assert page.compression == tifffile.COMPRESSION.ADOBE_DEFLATE
-        assert page.tags["ResolutionUnit"].value == tifffile.RESUNIT.CENTIMETER
-        numerator, denominator = page.tags["XResolution"].value
-        assert numerator / denominator == pytest.approx(40_000)
+        assert page.tags["ResolutionUnit"].value.name == unit
+        if mpp:
+            numerator, denominator = page.tags["XResolution"].value
+            assert numerator / denominator == pytest.approx(40_000)
         assert not file.is_bigtiff
 
 
-def test_without_a_pixel_size_the_file_claims_none(tmp_path):
-    result = make(tmp_path / "a.cellseg", frame(60, 60), [(0, 0, 9, 9)])
-    with tifffile.TiffFile(export(result.path, "labels.tif")) as file:
-        assert file.pages.first.tags["ResolutionUnit"].value == tifffile.RESUNIT.NONE
-
-
 def test_large_slides_become_bigtiff(tmp_path, monkeypatch):
-    monkeypatch.setattr(labels_tiff, "_BIGTIFF_FROM_BYTES", 60 * 60 * 4)
+    monkeypatch.setattr("cellseg.export.labels_tiff._BIGTIFF_FROM_BYTES", 60 * 60 * 4)
     result = make(tmp_path / "a.cellseg", frame(60, 60), [(0, 0, 9, 9)])
     with tifffile.TiffFile(export(result.path, "labels.tif")) as file:
         assert file.is_bigtiff
 
 
-BOXES = [(0, 0, 9, 9), (4000, 4000, 4096, 4096)]
+FILES = ["cells.csv", "labels.ome.zarr", "measured.parquet", "recipe.json", "run.json"]
 
 
 def test_memory_does_not_grow_with_the_slide(tmp_path):
-    result = make(tmp_path / "a.cellseg", frame(8192, 8192, downsample=2.0), BOXES)
+    boxes = [(0, 0, 9, 9), (4000, 4000, 4096, 4096)]
+    result = make(tmp_path / "a.cellseg", frame(8192, 8192, downsample=2.0), boxes)
     tracemalloc.start()
     try:
         path = export(result.path, "labels.tif")
@@ -148,31 +140,20 @@ def test_the_export_is_listed_and_may_be_repeated(tmp_path):
     for _ in range(2):
         assert export(result.path, "labels.tif") == result.path / "labels.tif"
     assert load_result(result.path).run["exports"] == ["labels.tif"]
-    names = sorted(entry.name for entry in result.path.iterdir())
-    assert names == [
-        "cells.csv",
-        "labels.ome.zarr",
-        "labels.tif",
-        "measured.parquet",
-        "recipe.json",
-        "run.json",
-    ]
+    assert sorted(entry.name for entry in result.path.iterdir()) == sorted([*FILES, "labels.tif"])
 
 
 def test_a_failing_export_leaves_the_older_one(tmp_path, monkeypatch):
-    result = make(tmp_path / "a.cellseg", frame(60, 60), [(0, 0, 9, 9)])
-    before = export(result.path, "labels.tif").read_bytes()
-
     def full(labels, where):
         yield np.zeros((512, 512), np.uint32)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    result = make(tmp_path / "b.cellseg", frame(1000, 1000), [(0, 0, 9, 9)])
-    (result.path / "labels.tif").write_bytes(before)
-    monkeypatch.setattr(labels_tiff, "tiles", full)
+    result = make(tmp_path / "a.cellseg", frame(1000, 1000), [(0, 0, 9, 9)])
+    (result.path / "labels.tif").write_bytes(b"older")
+    monkeypatch.setattr("cellseg.export.labels_tiff.tiles", full)
     with pytest.raises(OutputError, match=r"labels\.tif: cannot be written: No space left"):
         export(result.path, "labels.tif")
-    assert (result.path / "labels.tif").read_bytes() == before
+    assert (result.path / "labels.tif").read_bytes() == b"older"
     assert not list(result.path.glob(".*"))
 
 
@@ -193,21 +174,16 @@ def test_unknown_exports_are_refused_before_a_run(name):
     check_exports(tuple({*EXPORTS} - MISSING))
 
 
-def test_an_unfinished_result_is_not_exported(tmp_path):
-    with (
-        ResultFolder.open(tmp_path / "a.cellseg", key="k"),
-        pytest.raises(InputError, match="not finished"),
-    ):
-        export(tmp_path / "a.cellseg", "labels.tif")
-
-
-def test_a_folder_in_use_is_not_exported_to(tmp_path):
-    result = make(tmp_path / "a.cellseg", frame(60, 60), [(0, 0, 9, 9)])
-    with (
-        ResultFolder.open(result.path, key="k"),
-        pytest.raises(OutputError, match="another run"),
-    ):
-        export(result.path, "labels.tif")
+@pytest.mark.parametrize(
+    ("finished", "error", "said"),
+    [(False, InputError, "not finished"), (True, OutputError, "another run")],
+)
+def test_a_folder_in_use_is_not_exported_to(tmp_path, finished, error, said):
+    path = tmp_path / "a.cellseg"
+    if finished:
+        make(path, frame(60, 60), [(0, 0, 9, 9)])
+    with ResultFolder.open(path, key="k"), pytest.raises(error, match=said):
+        export(path, "labels.tif")
 
 
 # Every export is read back by its own ecosystem's package.
@@ -442,7 +418,7 @@ def test_parquet_is_written_by_row_groups(tmp_path, monkeypatch):
 
 
 def test_xlsx_by_openpyxl(cells, monkeypatch):
-    monkeypatch.setattr(cells_xlsx, "SHEET_ROWS", 21)
+    monkeypatch.setattr("cellseg.export.cells_xlsx.SHEET_ROWS", 21)
     book = openpyxl.load_workbook(export(cells.path, "cells.xlsx"), read_only=True)
     assert book.sheetnames == ["cells", "cells 2", "columns"]
     rows = [
@@ -549,45 +525,54 @@ def test_without_a_pixel_size(tmp_path, name):
     assert name != "cells.coco.json" or b'"mpp"' not in text
 
 
-@settings(deadline=None)
-@given(
-    mask=npst.arrays(
-        bool, npst.array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=14)
-    ).filter(np.any),
-    downsample=st.sampled_from([1.0, 2.5, 0.37]),
-)
-def test_outlines_keep_area_and_pixels(mask, downsample):
-    (outline,) = outlines([_cells.Mask(7, 100, mask)], downsample=downsample)
-    assert outline.is_valid
-    assert outline.area == pytest.approx(mask.sum() * downsample**2, rel=0.005)
-    y, x = np.indices(mask.shape) + 0.5
-    again = shapely.contains_xy(outline, (x + 100) * downsample, (y + 7) * downsample)
-    assert np.mean(again != mask) <= 0.04
-    assert all(part.exterior.is_ccw for part in outline.geoms)
+def drawn(result: Result):
+    """Of each cell its corner (y, x) and mask, with a pixel around it, and its outline."""
+    labels = np.pad(np.asarray(result.labels()[0]), 1)
+    places = find_objects(labels)
+    for number, outline in enumerate(outlines_of(result)):
+        rows, columns = places[number]
+        box = np.s_[rows.start - 1 : rows.stop + 1, columns.start - 1 : columns.stop + 1]
+        yield (rows.start - 2, columns.start - 2), labels[box] == number + 1, outline
 
 
-def test_outlines_of_smooth_cells_are_the_mask_again_and_short():
+@pytest.mark.parametrize("downsample", [1.0, 2.5, 0.37])
+def test_outlines_keep_area_and_pixels(tmp_path, downsample):
+    rng = np.random.default_rng(0)
+    masks = []
+    for place in range(200):
+        mask = rng.random(rng.integers(1, 15, 2)) < rng.uniform(0.2, 1.0)
+        mask[0, 0] = True
+        masks.append((60 * (place // 20) + 1, 60 * (place % 20), mask))
+    result = counted(tmp_path / "a.cellseg", masks, downsample=downsample)
+    for (top, left), mask, outline in drawn(result):
+        assert outline.is_valid
+        assert outline.area == pytest.approx(mask.sum() * downsample**2, rel=0.005)
+        y, x = np.indices(mask.shape) + 0.5
+        again = shapely.contains_xy(outline, (x + left) * downsample, (y + top) * downsample)
+        assert np.mean(again != mask) <= 0.04
+        assert all(part.exterior.is_ccw for part in getattr(outline, "geoms", [outline]))
+
+
+def test_outlines_of_smooth_cells_are_the_mask_again_and_short(tmp_path):
     """Simplified: half the points and fewer, and still every pixel on its side."""
     rng = np.random.default_rng(0)
-    for _ in range(30):
-        noise = gaussian_filter(rng.normal(size=(60, 60)), 4)
-        labels, _ = label_image(noise > 0.05)
-        for number in range(1, labels.max() + 1):
-            mask = labels == number
-            (outline,) = outlines([_cells.Mask(0, 0, mask)], downsample=1.0)
-            y, x = np.mgrid[:60, :60] + 0.5
-            wrong = np.count_nonzero(shapely.contains_xy(outline, x, y) != mask)
-            assert wrong <= 0.01 * mask.sum() + 1
-            edges = np.count_nonzero(np.diff(np.pad(mask, 1), axis=0)) + np.count_nonzero(
-                np.diff(np.pad(mask, 1), axis=1)
-            )
-            if mask.sum() > 100:
-                assert len(shapely.get_coordinates(outline)) < edges / 2
+    masks = []
+    for place in range(30):
+        labels, _ = label_image(gaussian_filter(rng.normal(size=(60, 60)), 4) > 0.05)
+        largest = np.bincount(labels.ravel())[1:].argmax() + 1
+        masks.append((65 * (place // 6), 200 * (place % 6), labels == largest))
+    for (top, left), mask, outline in drawn(counted(tmp_path / "a.cellseg", masks)):
+        y, x = np.indices(mask.shape) + 0.5
+        wrong = np.count_nonzero(shapely.contains_xy(outline, x + left, y + top) != mask)
+        assert wrong <= 0.01 * mask.sum() + 1
+        edges = sum(np.count_nonzero(np.diff(mask, axis=axis)) for axis in (0, 1))
+        assert mask.sum() > 100
+        assert len(shapely.get_coordinates(outline)) < edges / 2
 
 
 def test_memory_does_not_grow_with_the_cells(tmp_path, monkeypatch):
     """Ten times the slide and the cells, the same peak but for some tens of bytes a cell."""
-    monkeypatch.setattr(_cells, "BLOCK_PX", 200)
+    monkeypatch.setattr("cellseg.export._cells.BLOCK_PX", 200)
     monkeypatch.setattr("cellseg.result.table.GROUP_ROWS", 100)
     peaks = {}
     for rows in (3, 15):
@@ -664,8 +649,7 @@ def test_a_full_disk_is_one_line_and_no_partial_file(tmp_path, name):
     assert done.returncode == 5, done.stderr
     assert done.stderr.count("\n") == 1
     assert f"{name}: cannot be written" in done.stderr
-    names = {entry.name for entry in result.path.iterdir()}
-    assert names == {"cells.csv", "labels.ome.zarr", "measured.parquet", "recipe.json", "run.json"}
+    assert sorted(entry.name for entry in result.path.iterdir()) == FILES
     assert load_result(result.path).run["exports"] == []
 
 
@@ -700,13 +684,7 @@ def test_a_label_image_that_lacks_a_cell_is_told(tmp_path):
     shutil.rmtree(result.file("labels.ome.zarr") / "0" / "1")
     with pytest.raises(InputError, match=r"masks lack cell"):
         export(result.path, "cells.geojson")
-    assert sorted(p.name for p in result.path.iterdir()) == [
-        "cells.csv",
-        "labels.ome.zarr",
-        "measured.parquet",
-        "recipe.json",
-        "run.json",
-    ]
+    assert sorted(entry.name for entry in result.path.iterdir()) == FILES
 
 
 def test_a_damaged_chunk_is_an_input_error(tmp_path):
