@@ -15,7 +15,7 @@ from synthetic import PyramidLayout, write_pyramid
 import cellseg.derive.expand as expanding
 from cellseg.counting.request import CountRequest
 from cellseg.derive.corrections import Corrections
-from cellseg.draw.overlay import overlay
+from cellseg.draw.pictures import overlay
 from cellseg.errors import InputError, SettingsError
 from cellseg.export import export
 from cellseg.geometry import Box

@@ -19,7 +19,7 @@ from cellseg.api import count
 from cellseg.cli._progress import Reporter
 from cellseg.counting.request import CountRequest
 from cellseg.derive.corrections import Corrections
-from cellseg.draw.overlay import overlay
+from cellseg.draw.pictures import overlay
 from cellseg.errors import ExistingResultError, Notice, SettingsError
 from cellseg.export import export
 from cellseg.network.threshold import ThresholdDetector
