@@ -141,7 +141,7 @@ class RemotePath:
         return fs, path
 
     def wrapped(self) -> tuple[Any, str]:
-        """The same for zarr: fsspec's own cache before a web server would block its event loop."""
+        """The file system for zarr, uncached: fsspec's cache blocks its event loop on web servers."""
         from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
         fs, path = self.filesystem()

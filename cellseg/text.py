@@ -27,7 +27,7 @@ def visible(text: str) -> str:
 
 
 def visible_lines(text: str) -> str:
-    """The same of a text of several lines: their ends stay."""
+    """Visible text of several lines, whose ends stay."""
     return "\n".join(visible(line) for line in text.split("\n"))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +27,7 @@ from cellseg.text import number, percent, visible
 if TYPE_CHECKING:
     from cellseg.judge.calibration import Calibrated
     from cellseg.judge.centres import CentreEvaluation
-    from cellseg.judge.evaluate import EvaluateRequest, Evaluation
+    from cellseg.judge.evaluate import Evaluation
     from cellseg.judge.judged import Scores
 
 
@@ -83,6 +83,7 @@ def evaluate(
     """
     # Here and not above: torch takes seconds to load.
     from cellseg.judge.evaluate import EvaluateRequest
+    from cellseg.judge.evaluate import evaluate as run_evaluation
     from cellseg.protocol import save_protocol
 
     request = EvaluateRequest(data=data, prefilter=not no_prefilter, **settings)
@@ -91,11 +92,18 @@ def evaluate(
     if tables == {True}:
         if report or calibrate:
             raise SettingsError("--report and --calibrate want outlines (COCO JSON), not centres")
-        _evaluate_centres(request, within, console, as_json=as_json)
+        from cellseg.judge.centres import WITHIN_UM, evaluate_centres
+
+        events = evaluate_centres(request, WITHIN_UM if within is None else within)
+        centres: CentreEvaluation = _drained(events, console)
+        if as_json:
+            say(json.dumps(centres.as_dict()))
+        else:
+            _print_centres(centres)
         return
     if len(tables) > 1 or within is not None:
         raise SettingsError("--within is for centres (CSV), which stand alone")
-    evaluation = _drained(request, console)
+    evaluation: Evaluation = _drained(run_evaluation(request), console)
     if report is not None:
         from cellseg.judge.report import write_report
 
@@ -121,50 +129,10 @@ def _calibrated(chosen: Calibrated, before: float, path: Path) -> str:
     )
 
 
-def _evaluate_centres(
-    request: EvaluateRequest, within: float | None, console: Console, *, as_json: bool
-) -> None:
-    from cellseg.judge.centres import WITHIN_UM, CentreEvaluation, evaluate_centres
-
-    for event in evaluate_centres(request, WITHIN_UM if within is None else within):
-        if not isinstance(event, CentreEvaluation):
-            if console.is_terminal:
-                console.print(f"{event.done} of {event.total} images", end="\r")
-        elif as_json:
-            say(json.dumps(event.as_dict()))
-        else:
-            _print_centres(event)
-
-
-def _print_centres(evaluation: CentreEvaluation) -> None:
-    scores, classes = evaluation.scores, evaluation.classes
-    heads = ["annotated", "counted", "bias", "F1", *(f"found as {name}" for name in classes)]
-    title = f"centres within {evaluation.within_px:g} px"
-    table = _table(title, [*heads, *(["no class"] if classes else [])])
-    rows = [("all", scores.truth, scores.found, scores.f1, [])] + [
-        (name, int(truth), int(found), float(f1), confused.tolist())
-        for name, truth, found, f1, confused in zip(
-            classes,
-            scores.class_truth,
-            scores.class_found,
-            scores.class_f1,
-            scores.confusion,
-            strict=True,
-        )
-    ]
-    for name, truth, found, f1, confused in rows:
-        bias = f"{found / truth - 1:+.1%}" if truth else "–"
-        cells = [f"{truth:,}", f"{found:,}", bias, f"{f1:.3f}", *map(str, confused)]
-        table.add_row(escape(visible(name)), *cells)
-    console = _stdout()
-    console.print(table)
-    mean = f"; mean F1 of the classes {scores.class_f1.mean():.3f}" if classes else ""
-    console.print(f"{scores.images} images, error per image {scores.error:.1%}{mean}")
-
-
-def _drained(request: EvaluateRequest, console: Console) -> Evaluation:
+def _drained(events: Iterator[Any], console: Console) -> Any:  # noqa: ANN401
+    """The last event, an evaluation; those before it move a bar."""
+    from cellseg.judge.centres import CentresDone
     from cellseg.judge.evaluate import ImageDone
-    from cellseg.judge.evaluate import evaluate as run_evaluation
 
     bar = Progress(
         TextColumn("images"),
@@ -177,48 +145,78 @@ def _drained(request: EvaluateRequest, console: Console) -> Evaluation:
     )
     task = bar.add_task("images", total=None)
     with bar:
-        for event in run_evaluation(request):
+        for event in events:
             if isinstance(event, Notice):
                 say(event, console=console)
-            elif isinstance(event, ImageDone):
+            elif isinstance(event, ImageDone | CentresDone):
                 bar.update(task, completed=event.done, total=event.total)
             else:
                 return event
     raise CellsegError("the evaluation ended without a result")
 
 
+def _print_centres(evaluation: CentreEvaluation) -> None:
+    scores, classes = evaluation.scores, evaluation.classes
+    rows = {"all": (scores.truth, scores.found, scores.f1, [])}
+    found = zip(
+        scores.class_truth, scores.class_found, scores.class_f1, scores.confusion, strict=True
+    )
+    rows |= {
+        name: (int(truth), int(count), float(f1), confused.tolist())
+        for name, (truth, count, f1, confused) in zip(classes, found, strict=True)
+    }
+    heads = ["annotated", "counted", "bias", "F1", *(f"found as {name}" for name in classes)]
+    cells = {
+        name: [
+            f"{truth:,}",
+            f"{count:,}",
+            f"{count / truth - 1:+.1%}" if truth else "–",
+            f"{f1:.3f}",
+            *map(str, confused),
+        ]
+        for name, (truth, count, f1, confused) in rows.items()
+    }
+    title = f"centres within {evaluation.within_px:g} px"
+    _print_table(title, [*heads, *(["no class"] if classes else [])], cells)
+    mean = f"; mean F1 of the classes {scores.class_f1.mean():.3f}" if classes else ""
+    say(f"{scores.images} images, error per image {scores.error:.1%}{mean}")
+
+
 def _print(evaluation: Evaluation) -> None:
-    from cellseg.judge.judged import COUNT_HEADS, count_row
-
-    counting = _table(f"{evaluation.model.object} counts", COUNT_HEADS)
-    scores = ("F1@.5", "F1@.75", "accuracy@.5", "PQ", "AJI", "mask AP", "box AP", "area bias")
-    outlines = _table("outlines and sizes", scores)
-    for name, one in evaluation.tables().items():
-        counting.add_row(escape(visible(name)), *count_row(one))
-        outlines.add_row(escape(visible(name)), *_outlines(one))
-    _stdout().print(counting, outlines)
+    tables = evaluation.tables()
+    for title, columns in ((f"{evaluation.model.object} counts", COUNTS), (OUTLINES, SCORES)):
+        cells = {name: [told(one) for told in columns.values()] for name, one in tables.items()}
+        _print_table(title, list(columns), cells)
 
 
-def _stdout() -> Console:
-    return Console(highlight=False, width=None if Console().is_terminal else 140)
-
-
-def _table(title: str, heads: Sequence[str]) -> Table:
+def _print_table(title: str, heads: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
     """A table of numbers, each row under its name."""
     table = Table("", title=title, title_justify="left")
     for head in heads:
         table.add_column(escape(visible(head)), justify="right")
-    return table
+    for name, cells in rows.items():
+        table.add_row(escape(visible(name)), *cells)
+    Console(highlight=False, width=None if Console().is_terminal else 140).print(table)
 
 
-def _outlines(one: Scores) -> tuple[str, ...]:
-    return (
-        number(one.f1[0.5]),
-        number(one.f1[0.75]),
-        number(one.accuracy[0.5]),
-        number(one.panoptic_quality),
-        number(one.aji),
-        number(one.mask_ap),
-        number(one.box_ap),
-        percent(one.area_bias, sign=True),
-    )
+COUNTS: dict[str, Callable[[Scores], str]] = {
+    "images": lambda one: f"{one.count.images:,}",
+    "annotated": lambda one: f"{one.count.truth:,}",
+    "counted": lambda one: f"{one.count.found:,}",
+    "bias": lambda one: percent(one.count.bias, sign=True),
+    "95 %": lambda one: " … ".join(percent(end, sign=True) for end in one.count.bias_interval),
+    "per image": lambda one: percent(one.count.mean_relative),
+    "median": lambda one: percent(one.count.median_relative),
+}
+OUTLINES = "outlines and sizes"
+SCORES: dict[str, Callable[[Scores], str]] = {
+    "F1@.5": lambda one: number(one.f1[0.5]),
+    "F1@.75": lambda one: number(one.f1[0.75]),
+    "accuracy@.5": lambda one: number(one.accuracy[0.5]),
+    "PQ": lambda one: number(one.panoptic_quality),
+    "AJI": lambda one: number(one.aji),
+    "mask AP": lambda one: number(one.mask_ap),
+    "box AP": lambda one: number(one.box_ap),
+    "area bias": lambda one: percent(one.area_bias, sign=True),
+}
+"""Heading to what stands below it."""

@@ -47,7 +47,7 @@ class MeasuredCells:
     is_new: bool = True
 
 
-class Earlier(Protocol):
+class EarlierRun(Protocol):
     """What an interrupted run of the same plan found and measured."""
 
     def tiles(self) -> Iterator[Mapped[TileFound]]:
@@ -117,7 +117,7 @@ class CellMeasurer:
         return settled.take(kept)
 
     def recalled(
-        self, settled: Settled, earlier: Earlier
+        self, settled: Settled, earlier: EarlierRun
     ) -> tuple[tuple[MeasuredCells, ...], Settled]:
         """The cells that were measured before, and the others."""
         kept = [c for c in self.columns if c.dtype != "str" and c.name != "label"]

@@ -35,6 +35,7 @@ from cellseg.geometry import Box, TileGrid
 from cellseg.protocol import PHASE_PX, CountProtocol, shipped_protocols
 from cellseg.slide import Slide
 from cellseg.stain.contrast import look_at, missing_values
+from cellseg.stain.dyes import Dyes, estimated_dyes, given_dyes
 from cellseg.stain.normalise import Light, Normaliser
 
 if TYPE_CHECKING:
@@ -44,13 +45,15 @@ SAMPLE_PX = 512
 SAMPLES = 48
 LEAST_PATCH_PX = 128
 
+DYE_PATCHES, DYE_EVERY_PX = 24, 3
+
 LEAST_RANGE = 20.0
 """Standard deviations of the noise between black and white: noise alone has 5 to 8, and stretched
 to full contrast it looks like nuclei. The 541 fluorescent fields of the training data have 23 and
 more, and keep their range."""
 
 FAINT_RANGE, FAINT_LEAST_RANGE = 10.5, 60.0
-"""The same between black and the brightest pixel: noise alone has 6 to 8, nuclei of four times its
+"""Standard deviations of the noise between black and the brightest pixel: noise alone has 6 to 8, nuclei of four times its
 standard deviation 9 to 12, of six 11.5 and more. Such a slide is shown with less contrast: nuclei
 are found all the same, noise is taken for them more rarely (docs/lab/faint.md)."""
 
@@ -231,6 +234,34 @@ def fit_normaliser(
     faint = float(sample[np.isfinite(sample)].max()) - fitted.low < FAINT_RANGE * first.noise
     least = first.noise * (FAINT_LEAST_RANGE if faint else LEAST_RANGE)
     return replace(fitted, high=max(fitted.high, fitted.low + least), faint=faint)
+
+
+def fit_dyes(slide: Slide, plan: Plan, patches: Sequence[Box]) -> Dyes | None:
+    """White and directions of both dyes; None for fixed ones, and where there are no colours.
+
+    Parameters
+    ----------
+    patches : sequence of Box
+        On the lattice; a few from all over them are read.
+    """
+    wanted, stain = plan.protocol.dyes, plan.protocol.stain
+    if wanted == "fixed" or stain not in ("he", "ihc") or len(plan.channels) != 3:
+        return None
+    places = np.unique(np.linspace(0, len(patches) - 1, min(DYE_PATCHES, len(patches))).astype(int))
+    seen = []
+    for box in (patches[place] for place in places.tolist()):
+        try:
+            patch = slide.read(box, downsample=plan.downsample, channels=plan.channels)
+        except RegionError:
+            continue
+        seen.append(patch[::DYE_EVERY_PX, ::DYE_EVERY_PX].reshape(-1, 3).astype(np.float64))
+    pixels = np.concatenate(seen) if seen else np.empty((0, 3))
+    pixels = pixels[np.isfinite(pixels).all(axis=1)]
+    if not len(pixels) or pixels.max() <= 0:
+        return None
+    if isinstance(wanted, dict):
+        return given_dyes(wanted, pixels)
+    return estimated_dyes(pixels, ("hematoxylin", "eosin" if stain == "he" else "dab"))
 
 
 def _patches(slide: Slide, plan: Plan, boxes: Sequence[Box]) -> Iterator[NDArray[np.generic]]:

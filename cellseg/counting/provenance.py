@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import platform
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 
 import cellseg
+from cellseg.counting.plan import Plan
 from cellseg.counting.request import CountRequest
 from cellseg.counting.stages import SlideCount
 from cellseg.counting.tiles import overview_step
+from cellseg.network.detector import DetectorInfo
 from cellseg.result.publish import REGIONS
+from cellseg.table.doubts import Expected
 
 RECORDED = (
-    "torch",
-    "torchvision",
-    "numpy",
-    "scipy",
-    "scikit-image",
-    "shapely",
-    "tifffile",
-    "zarr",
-    "imagecodecs",
-    "pandas",
-)
+    "torch", "torchvision", "numpy", "scipy", "scikit-image", "shapely", "tifffile", "zarr",
+    "imagecodecs", "pandas",
+)  # fmt: skip
+"""Packages whose versions are recorded."""
 
 
 def record(count: SlideCount, request: CountRequest) -> dict[str, object]:
@@ -59,28 +56,25 @@ def record(count: SlideCount, request: CountRequest) -> dict[str, object]:
             "skipped_area_share": count.skipped_share,
             "overview_step_px": overview_step(plan),
         },
+        "expected_sizes": _expected_sizes(plan, request, info).as_dict(),
         "versions": {"python": platform.python_version(), **_versions()},
     }
+
+
+_ASKED = (
+    "z", "t", "series", "channel", "diameter_px", "min_area", "max_area", "precision", "batch",
+    "engine", "strict", "prefilter",
+)  # fmt: skip
+"""Settings of the request that are recorded as they were asked for."""
 
 
 def _settings(count: SlideCount, request: CountRequest) -> dict[str, object]:
     plan, normaliser = count.plan, count.source.normaliser
     return {
+        **{name: getattr(request, name) for name in _ASKED},
         "channels": [count.slide.channels[index] for index in plan.channels],
-        "z": request.z,
-        "t": request.t,
-        "series": request.series,
-        "channel": request.channel,
-        "diameter_px": request.diameter_px,
-        "min_area": request.min_area,
-        "max_area": request.max_area,
         "device": count.mapper.device or request.device,
-        "precision": request.precision,
-        "batch": request.batch,
-        "engine": request.engine,
-        "strict": request.strict,
         "export": list(request.export),
-        "prefilter": request.prefilter,
         "regions": None if request.regions is None else REGIONS,
         "intensity_low": normaliser.low,
         "intensity_high": normaliser.high,
@@ -93,8 +87,29 @@ def _settings(count: SlideCount, request: CountRequest) -> dict[str, object]:
 def _versions() -> dict[str, str]:
     found = {}
     for name in RECORDED:
-        try:
+        with suppress(PackageNotFoundError):
             found[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return found
+
+
+def _expected_sizes(plan: Plan, request: CountRequest, info: DetectorInfo) -> Expected:
+    """Size limits and the usual object of a run, in level-0 pixels."""
+    gate = plan.protocol
+    # Without a pixel size the lattice's pixels are taken to have the protocol's.
+    pixel_um2 = (plan.mpp or gate.mpp / plan.downsample) ** 2
+    return Expected(
+        limits_px=(gate.min_area_um2 / pixel_um2, gate.max_area_um2 / pixel_um2),
+        usual_px=_usual_px(plan, request, info),
+        mpp=plan.mpp,
+        own_model=str(request.model) != "default",
+    )
+
+
+def _usual_px(plan: Plan, request: CountRequest, info: DetectorInfo) -> float | None:
+    """The usual object's diameter, where the user or the model says it."""
+    if request.diameter_px is not None or info.diameter_px is None:
+        return request.diameter_px
+    if plan.mpp is None:
+        return info.diameter_px * plan.downsample
+    # A model for many scales saw objects of that size in pixels, of many sizes in µm.
+    return None if info.mpp is None else info.diameter_px * info.mpp / plan.mpp

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.annotations.tissue_outline import tissue_outline
-from cellseg.counting.expected import expected_sizes
 from cellseg.counting.local import Mapped
 from cellseg.counting.provenance import record
 from cellseg.counting.request import CountRequest
@@ -44,7 +43,7 @@ class Recording:
                 yield step
 
     def tiles(self) -> Iterator[Mapped[TileFound]]:
-        """What an earlier run left in the journal: see :class:`cellseg.counting.measured.Earlier`.
+        """What an earlier run left in the journal: see :class:`cellseg.counting.measured.EarlierRun`.
 
         Tiles that did not decode then, in whole or in part, are left to be read again.
         """
@@ -57,7 +56,7 @@ class Recording:
     def recall(
         self, instances: Instances, columns: Sequence[str]
     ) -> Mapping[int, NDArray[np.float64]]:
-        """See :class:`cellseg.counting.measured.Earlier`."""
+        """See :class:`cellseg.counting.measured.EarlierRun`."""
         return self.folder.recall(instances, columns)
 
     def _keep(self, step: Step) -> None:
@@ -101,10 +100,7 @@ class Recording:
             object_name=info.object,
             image_name=visible(image_name(count.slide.path)),
             facts=self._facts(),
-            record={
-                **record(count, self.request),
-                "expected_sizes": expected_sizes(count.plan, self.request, info).as_dict(),
-            },
+            record=record(count, self.request),
             tissue=self._outline() if count.plan.prefilter else None,
             regions=self.request.regions,
             is_complete=not count.tally.failures,

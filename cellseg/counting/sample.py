@@ -1,4 +1,4 @@
-"""What of a slide is looked at before anything is decided: all of a field, patches of a slide."""
+"""Sample of a slide, taken before anything is decided: all of a field, patches of a slide."""
 
 from __future__ import annotations
 

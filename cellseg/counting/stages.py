@@ -13,11 +13,10 @@ from functools import cached_property
 
 import shapely
 
-from cellseg.counting.dyes import fit_dyes
 from cellseg.counting.local import Mapped
-from cellseg.counting.measured import CellMeasurer, Earlier, MeasuredCells
+from cellseg.counting.measured import CellMeasurer, EarlierRun, MeasuredCells
 from cellseg.counting.merge import SeamMerger, Settled
-from cellseg.counting.plan import Plan, fit_normaliser, sample_boxes
+from cellseg.counting.plan import Plan, fit_dyes, fit_normaliser, sample_boxes
 from cellseg.counting.tally import Tally
 from cellseg.counting.tiles import TileSource, find_tissue, overview_step
 from cellseg.counting.work import LocalMapper, TileFound, TileMapper
@@ -107,12 +106,12 @@ class SlideCount:
             self.source, self.detector.info, self.tissue, self.tally, dyes=self.dyes
         )
 
-    def steps(self, earlier: Earlier | None = None) -> Generator[Step, None, None]:
+    def steps(self, earlier: EarlierRun | None = None) -> Generator[Step, None, None]:
         """Count, tile by tile.
 
         Parameters
         ----------
-        earlier : Earlier, optional
+        earlier : EarlierRun, optional
             What an interrupted run of the same plan left: its tiles are not read again, and its
             cells not measured again.
 
@@ -158,7 +157,7 @@ class SlideCount:
                     self.tally.failure(tile.core, str(error))
                     self.tally.skipped -= 1
 
-    def _step(self, mapped: Mapped[TileFound], earlier: Earlier | None = None) -> Step:
+    def _step(self, mapped: Mapped[TileFound], earlier: EarlierRun | None = None) -> Step:
         if mapped.found is None:
             self.tally.failure(mapped.tile.core, str(mapped.error))
         else:
@@ -169,7 +168,7 @@ class SlideCount:
         return Step(mapped, self._measured(settled, earlier), is_new=earlier is None)
 
     def _measured(
-        self, settled: Settled, earlier: Earlier | None = None
+        self, settled: Settled, earlier: EarlierRun | None = None
     ) -> tuple[MeasuredCells, ...]:
         if not len(settled):
             return ()

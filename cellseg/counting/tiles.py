@@ -44,8 +44,8 @@ FINE = 4
 
 
 @dataclass(frozen=True)
-class Lost:
-    """What of a tile's core did not decode: nothing is counted there.
+class DamagedCore:
+    """Part of a tile's core that did not decode: nothing is counted there.
 
     Attributes
     ----------
@@ -73,14 +73,14 @@ class TilePixels:
         Every channel that is measured, the slide's dtype; NaN or 0 where it was damaged.
     damaged : tuple of Box
         Blocks that did not decode and were filled with background.
-    lost : Lost or None
+    lost : DamagedCore or None
         Those of the core among them.
     """
 
     box: Box
     raw: NDArray[np.generic]
     damaged: tuple[Box, ...] = ()
-    lost: Lost | None = None
+    lost: DamagedCore | None = None
 
 
 class TileSource:
@@ -184,7 +184,7 @@ class TileSource:
         log.info("tile (%d, %d): %d damaged blocks", tile.row, tile.column, len(damaged))
         lost = None
         if gone:
-            lost = Lost(Box.around(gone), len(gone), errors[0])
+            lost = DamagedCore(Box.around(gone), len(gone), errors[0])
         return TilePixels(padded, raw, tuple(damaged), lost)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.counting.local import LocalEngine, Mapped
-from cellseg.counting.tiles import Lost, TilePixels, TileSource
+from cellseg.counting.tiles import DamagedCore, TilePixels, TileSource
 from cellseg.errors import RegionError
 from cellseg.geometry import Tile
 from cellseg.instances import Instances
@@ -31,7 +31,7 @@ class TileFound:
         Limits of the detector that were reached.
     damaged : int
         Blocks of the halo that did not decode.
-    lost : Lost or None
+    lost : DamagedCore or None
         What of the core did not.
     pixels : TilePixels or None
         As it was read, for measuring; None where it was read elsewhere.
@@ -41,7 +41,7 @@ class TileFound:
     limits: tuple[str, ...] = ()
     damaged: int = 0
     pixels: TilePixels | None = None
-    lost: Lost | None = None
+    lost: DamagedCore | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,8 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from synthetic import write_disc_slide
 
 from cellseg.cli import COMMANDS
+from cellseg.counting.request import CountRequest
+from cellseg.network.threshold import ThresholdDetector
+from cellseg.run import run
 
 HEAVY = {"torch", "torchvision", "pandas", "skimage", "matplotlib", "zarr", "scipy"}
 
@@ -92,6 +96,54 @@ def test_info_of_a_tiff_is_light(tmp_path):
     assert "64 × 64 px" in said
     assert not modules & HEAVY
     assert not modules & {"pydantic", "yaml", "fsspec", "dask", "requests", "asyncio", "PIL"}
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    """A folder with a slide and its result."""
+    home = tmp_path_factory.mktemp("counted")
+    write_disc_slide(home / "a.tif", np.random.default_rng(5), shape=(300, 300))
+    request = CountRequest(image=home / "a.tif", prefilter=False, export=("cells.geojson",))
+    assert list(run(request, detector=ThresholdDetector()))
+    (home / "a.cellseg" / "cells.geojson").rename(home / "a.geojson")
+    return home
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("info", "a.tif"),
+        ("classify", "a.cellseg", "--measure", "area_px", "--threshold", "100"),
+        ("spatial", "a.cellseg"),
+        ("expand", "a.cellseg", "--by", "3"),
+        ("overlay", "a.cellseg"),
+        ("export", "a.cellseg", "--to", "cells.geojson", "--to", "labels.tif"),
+        ("export", "a.cellseg", "--to", "rois.zip", "--to", "cells.xlsx", "--to", "cells.parquet"),
+        ("report", "."),
+        ("serve", "a.cellseg", "--no-browser"),
+        ("annotations", "convert", "a.geojson", "-o", "training/cells.json"),
+    ],
+    ids=lambda args: " ".join(args[::3]),
+)
+def test_only_commands_that_detect_or_train_import_torch(counted, monkeypatch, args):
+    monkeypatch.chdir(counted)
+    served = "from socketserver import BaseServer\nBaseServer.serve_forever = lambda *_, **__: None"
+    ended, modules, said = loaded(served + LOADED, *args)
+    assert ended in ("0", "None"), said
+    assert "torch" not in modules
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no processor time of children there")
+@pytest.mark.parametrize("args", [["--help"], ["info", "a.tif"]])
+def test_what_is_said_at_once_takes_half_a_second_of_the_processor(tmp_path, monkeypatch, args):
+    monkeypatch.chdir(tmp_path)
+    tifffile.imwrite("a.tif", np.zeros((64, 64), np.uint8))
+    took = []
+    for _ in range(3):
+        before = sum(os.times()[2:4])
+        assert loaded(LOADED, *args)[0] == "0"
+        took.append(sum(os.times()[2:4]) - before)
+    assert min(took) < 0.5
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
