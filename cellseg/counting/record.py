@@ -43,7 +43,7 @@ class Recording:
                 yield step
 
     def tiles(self) -> Iterator[Mapped[TileFound]]:
-        """What an earlier run left in the journal: see :class:`cellseg.counting.measured.EarlierRun`.
+        """Tiles in the journal: see :class:`cellseg.counting.measured.EarlierRun`.
 
         Tiles that did not decode then, in whole or in part, are left to be read again.
         """
