@@ -141,7 +141,7 @@ class RemotePath:
         return fs, path
 
     def wrapped(self) -> tuple[Any, str]:
-        """The file system for zarr, uncached: fsspec's cache blocks its event loop on web servers."""
+        """The file system for zarr, uncached: fsspec's cache would block its event loop."""
         from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
         fs, path = self.filesystem()

@@ -53,9 +53,9 @@ to full contrast it looks like nuclei. The 541 fluorescent fields of the trainin
 more, and keep their range."""
 
 FAINT_RANGE, FAINT_LEAST_RANGE = 10.5, 60.0
-"""Standard deviations of the noise between black and the brightest pixel: noise alone has 6 to 8, nuclei of four times its
-standard deviation 9 to 12, of six 11.5 and more. Such a slide is shown with less contrast: nuclei
-are found all the same, noise is taken for them more rarely (docs/lab/faint.md)."""
+"""As above, between black and the brightest pixel: noise alone has 6 to 8, nuclei of four times
+its standard deviation 9 to 12, of six 11.5 and more. A slide below the first is shown with less
+contrast: nuclei are found all the same, noise is taken for them more rarely (docs/lab/faint.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
