@@ -18,7 +18,7 @@ from cellseg import __version__
 from cellseg.counting.request import CountRequest
 from cellseg.derive import Recipe, derive, will_have
 from cellseg.derive.classes import known_markers
-from cellseg.derive.corrections import Corrections
+from cellseg.derive.corrections import Corrections, write_corrected
 from cellseg.draw.pictures import draw_pictures
 from cellseg.errors import CellsegError, ExistingResultError, InputError, Notice, SettingsError
 from cellseg.events import CountResult, Event, Started, TileDone
@@ -170,7 +170,7 @@ def save(
         with slide or nullcontext():
             _complete(changed, recipe, slide, why=why, is_lenient=True)
 
-    return corrections.save(folder, complete, on_progress=on_progress)
+    return write_corrected(corrections, folder, complete, on_progress=on_progress)
 
 
 def _complete(

@@ -203,7 +203,9 @@ class Regions:
             If all lie beside it.
         """
         extent = shapely.box(0, 0, width, height)
-        cut, beside, across, said = [], [], [], [*self.notes]
+        cut, said = [], [*self.notes]
+        beside: list[str] = []
+        across: list[str] = []
         for region in self.each:
             if not shapely.covered_by(region.shape, extent):
                 region = replace(region, shape=polygons_of(region.shape & extent))

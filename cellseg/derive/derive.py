@@ -23,7 +23,7 @@ from cellseg.derive.recipe import Recipe, near_within
 from cellseg.derive.spatial import looked_at, spatial_record
 from cellseg.errors import InputError, Notice, SettingsError
 from cellseg.protocol import Stain
-from cellseg.result import Change, TableWriter
+from cellseg.result import Change, Result, TableWriter
 from cellseg.result.files import write_json
 from cellseg.result.publish import CELLS, DERIVED, HISTOGRAM, RECIPE, TABLE
 from cellseg.result.table import rounded
@@ -32,7 +32,7 @@ from cellseg.table import REGION, Column, Scale
 from cellseg.table.around import around_columns
 from cellseg.table.doubts import Expected, doubts
 from cellseg.table.neighbours import Neighbours, neighbourhood, to_classes
-from cellseg.table.summary import SummaryBuilder
+from cellseg.table.summary import Summary, SummaryBuilder
 
 BY_HAND = "by_hand"
 """A column of a corrected result's ``measured.parquet``: a person gave the cell's class."""
@@ -247,34 +247,63 @@ class _Derivation:
 
     def sum_up(self) -> None:
         """The record's totals, and what speaks against them."""
-        frame, facts, regions = self.result.frame, self.facts, self.result.regions()
-        builder = SummaryBuilder(
-            self.run["class_names"],
-            object=self.result.object_name,
-            scale=Scale(frame.downsample, frame.mpp),
-            regions=None if regions is None else regions.on(frame.height, frame.width),
-        )
+        facts, given = self.facts, self.classification
         table = self.base.assign(**{"class": self.classes})
-        for name in ("touches_border", "stitched"):
-            if name not in table:
-                table[name] = False
-        builder.add(table)
-        try:
-            summary = builder.build(
-                tissue_mm2=facts.get("tissue_mm2"),
-                skipped_share=facts.get("skipped_share"),
-                interval=facts.get("interval"),
-                tissue_mm2_in_regions=facts.get("tissue_mm2_in_regions"),
-            )
-        except (TypeError, ValueError) as error:
-            raise InputError(f"{self.result.path}: run.json is damaged: {error}") from error
-        if self.classification is not None:
-            scores = self.classification.scores(table, self.types, frame.mpp)
-            summary = replace(summary, labelling=tuple(scores))
-        suspect: list[str] = []
+        summary, builder = summed_up(
+            self.result, table, self.run["class_names"], given, self.types, facts.get("interval")
+        )
+        suspect: Sequence[str] = []
         expected = Expected.of(self.run)
         if expected is not None and facts.get("is_doubted", True):
             suspect = doubts(summary, builder.most_common_area_px(), expected)
         self.run["summary"] = {**facts.get("counted", {}), **summary.as_dict()}
         self.run["doubts"] = suspect
         self.run["warnings"] = [*facts.get("warnings", ()), *suspect]
+
+
+def summed_up(
+    result: Result,
+    table: pd.DataFrame,
+    class_names: Sequence[str],
+    classification: Classification | None,
+    types: NDArray[np.object_],
+    interval: Any = None,  # noqa: ANN401 - as run.json has it
+) -> tuple[Summary, SummaryBuilder]:
+    """The totals of a result's cells.
+
+    Parameters
+    ----------
+    table : DataFrame, (N, …)
+        ``class`` and what scores need; ``touches_border`` and ``stitched`` where they are known.
+    classification : Classification or None
+        Scores are told where there is one.
+    types : ndarray of str, (N,)
+        Classes by the model.
+
+    Raises
+    ------
+    InputError
+        If the record of the result is damaged.
+    """
+    frame, facts, regions = result.frame, result.section("found"), result.regions()
+    builder = SummaryBuilder(
+        class_names,
+        object=result.object_name,
+        scale=Scale(frame.downsample, frame.mpp),
+        regions=None if regions is None else regions.on(frame.height, frame.width),
+    )
+    unknown = {"touches_border", "stitched"} - {*table.columns}
+    builder.add(table.assign(**dict.fromkeys(unknown, False)))
+    try:
+        summary = builder.build(
+            tissue_mm2=facts.get("tissue_mm2"),
+            skipped_share=facts.get("skipped_share"),
+            interval=interval,
+            tissue_mm2_in_regions=facts.get("tissue_mm2_in_regions"),
+        )
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{result.path}: run.json is damaged: {error}") from error
+    if classification is None:
+        return summary, builder
+    scores = tuple(classification.scores(table, types, frame.mpp))
+    return replace(summary, labelling=scores), builder

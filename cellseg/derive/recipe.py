@@ -43,10 +43,10 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    expand: float | None = Field(None, gt=0)
+    expand: float | None = Field(default=None, gt=0)
     spatial: bool = False
     within: int | None = None
-    markers: tuple[Marker, ...] = Field((), max_length=MOST_MARKERS)
+    markers: tuple[Marker, ...] = Field(default=(), max_length=MOST_MARKERS)
     methods: tuple[str, ...] = ()
 
     @classmethod

@@ -45,12 +45,12 @@ def read_cells(
     wanted = ["label", "class", "centroid_y_px", "centroid_x_px", area]
     numbers = {name: number for number, name in enumerate(names)}
     try:
-        tables = list(result.table.batches(wanted)) or [result.table.load(wanted)]
+        if corrections is not None and corrections.touched:
+            tables = [corrections.table(wanted)]
+        else:
+            tables = list(result.table.batches(wanted)) or [result.table.load(wanted)]
     except KeyError as error:
         raise InputError(f"{result.path}: its table has no column {error}") from error
-    if corrections is not None:
-        tables = [table[~table["label"].isin(list(corrections.touched))] for table in tables]
-        tables.append(corrections.edited_table()[wanted])
     parts = [_part(table, numbers, area) for table in tables if len(table)]
     cells = pd.concat(parts or [_part(tables[0], numbers, area)], ignore_index=True)
     if len(cells) and (cells["class"].min() < 0 or cells["label"].min() < 1):

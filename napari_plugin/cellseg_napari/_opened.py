@@ -122,35 +122,18 @@ class Opened:
 
     def column(self, name: str) -> NDArray[Any]:
         """One column of all cells as corrected, in the order of :meth:`labels`."""
-        values = self.rows.column(name).to_numpy()
         if self.corrections is None or not self.corrections.touched:
-            return values
-        touched = self.corrections.touched
-        keep = np.ones(len(values), np.bool_)
-        keep[[label - 1 for label in touched if label <= len(values)]] = False
-        labels = np.flatnonzero(keep) + 1
-        edited = self.corrections.edited_table()
-        if not len(edited):
-            return values[keep]
-        every = np.concatenate([labels, edited["label"].to_numpy(np.int64)])
-        order = np.argsort(every, kind="stable")
-        return np.concatenate([values[keep], edited[name].to_numpy()])[order]
+            return self.rows.column(name).to_numpy()
+        return self.corrections.table([name])[name].to_numpy()
 
     def features(self) -> pd.DataFrame | None:
         """The whole table for napari's own views; None where it is too long."""
         if len(self.rows) > FEATURES_LIMIT:
             return None
-        if self._table is None:
-            self._table = self.rows.load()
-        table = self._table
         if self.corrections is not None and self.corrections.touched:
-            import pandas as pd
-
-            touched = self.corrections.touched
-            untouched = ~table["label"].isin(list(touched))
-            parts = [table[untouched], self.corrections.edited_table()]
-            table = pd.concat([part for part in parts if len(part)], ignore_index=True)
-            table = table.sort_values("label", ignore_index=True)
+            table = self.corrections.table()
+        else:
+            table = self._table = self.rows.load() if self._table is None else self._table
         return table.rename(columns={"label": "index"})
 
     # What napari shows

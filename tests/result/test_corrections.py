@@ -13,14 +13,14 @@ from synthetic import write_disc_slide
 from cellseg.annotations.coco import read_coco
 from cellseg.counting.request import CountRequest
 from cellseg.derive.corrections import (
-    LOG_NAME,
     Corrections,
-    EditedCell,
+    Edit,
+    PatchedLevel,
     PatchedPyramid,
     corrected_path,
     export_training,
 )
-from cellseg.derive.corrections._shapes import joined, split_along, split_in
+from cellseg.derive.corrections.shapes import joined, split_along, split_in
 from cellseg.errors import InputError, OutputError, SettingsError
 from cellseg.geometry import Box
 from cellseg.network.maskrcnn import TrainingLimits
@@ -91,7 +91,7 @@ def test_opened_it_is_as_counted(folder):
     consistent(corrections)
     pd.testing.assert_series_equal(corrections.row(3), table.iloc[2], check_names=False)
     assert corrections.recount().cells == len(table)
-    assert not (folder / LOG_NAME).exists(), "looking writes nothing"
+    assert not (folder / "corrections.json").exists(), "looking writes nothing"
 
 
 def test_delete_takes_a_cell_away_and_undo_brings_it_back(folder):
@@ -203,25 +203,18 @@ def test_painting_adds_changes_and_erases_at_once(folder):
     assert np.array_equal(corrections.cell(6).mask, cell.mask)
 
 
-def test_only_what_changed_is_measured(folder, monkeypatch):
-    from cellseg.derive.corrections import _slide
-
-    measured = []
-    real = _slide.Measurer.measure
-
-    def counting(self, cells):
-        measured.append(len(cells))
-        return real(self, cells)
-
-    monkeypatch.setattr(_slide.Measurer, "measure", counting)
+def test_only_what_changed_is_measured(folder):
     corrections = Corrections.open(folder)
+    # Without the slide, cells that are measured anew have no intensity.
+    corrections.result.find_slide().unlink()
     corrections.split(7)
     corrections.delete([1])
-    assert corrections.recount().cells == len(corrections)
     corrections.classify([2], "other")
-    corrections.recount()
-    corrections.recount()
-    assert measured == [2], "another class alone needs no measuring"
+    assert corrections.recount().cells == len(corrections)
+    table = corrections.table()
+    assert table["label"].tolist() == corrections.labels().tolist()
+    unknown = table["intensity_mean_red"].isna()
+    assert table["label"][unknown].tolist() == [7, len(corrections.rows) + 1]
 
 
 def test_an_unchanged_outline_is_measured_as_the_run_did(folder):
@@ -297,7 +290,7 @@ def test_doubts_are_about_the_cells_as_corrected(folder, known):
     assert all("is 48 µm" in text for text in saved["doubts"])
     assert saved["warnings"] == ["the middle plane", *saved["doubts"]]
     corrections.delete(corrections.labels().tolist())
-    assert corrections.judged()[1] == []
+    assert corrections.recount().cells == 0
 
 
 def test_saving_without_the_slide_keeps_the_shapes(folder):
@@ -391,7 +384,7 @@ def test_a_new_count_does_not_inherit_the_old_ones_edits(folder):
 def test_a_damaged_log_is_told_and_left_alone(folder, damage, said):
     corrections = Corrections.open(folder)
     corrections.delete([1])
-    path = folder / LOG_NAME
+    path = folder / "corrections.json"
     if damage is None:
         log = json.loads(path.read_text())
         log["edits"][0]["changes"][0]["before"]["box"] = [0, 0, -1, 4]
@@ -408,13 +401,13 @@ def test_a_damaged_log_is_told_and_left_alone(folder, damage, said):
 
 
 def test_one_more_edit_does_not_write_out_the_masks_of_the_others_again(folder, monkeypatch):
-    from cellseg.derive.corrections import _edit
+    from cellseg.derive.corrections import edit
 
     before = Corrections.open(folder)
     for label in range(1, 20):
         before.delete([label])
-    encoded, calls = _edit.encoded, []
-    monkeypatch.setattr(_edit, "encoded", lambda *given: calls.append(1) or encoded(*given))
+    encoded, calls = edit.encoded, []
+    monkeypatch.setattr(edit, "encoded", lambda *given: calls.append(1) or encoded(*given))
     corrections = Corrections.open(folder)
     assert len(corrections.edits) == 19
     corrections.delete([30])
@@ -449,15 +442,15 @@ def test_an_edit_that_cannot_be_kept_on_disk_is_not_lost(folder, monkeypatch):
     assert {1, 2}.isdisjoint(Corrections.open(folder).labels().tolist())
 
 
-def test_an_edited_cell_survives_json():
-    mask = np.random.default_rng(0).random((9, 13)) > 0.5
-    cell = EditedCell(Box(5, 6, 14, 19), mask, "a", 0.25)
-    again = EditedCell.from_dict(json.loads(json.dumps(cell.as_dict())))
-    assert again.box == cell.box
-    assert np.array_equal(again.mask, mask)
-    assert (again.name, again.score) == ("a", 0.25)
-    with pytest.raises(ValueError, match="run lengths"):
-        EditedCell.from_dict({**cell.as_dict(), "box": [0, 0, 2, 2]})
+def test_an_edit_survives_json(folder):
+    corrections = Corrections.open(folder, who="ada")
+    (change,) = corrections.add((3, 5), np.random.default_rng(0).random((9, 13)) > 0.5).changes
+    again = Edit.parsed(corrections.edits[0].text)
+    assert (again.kind, again.who, again.labels) == ("add", "ada", (change.label,))
+    assert again.changes[0].before is None
+    assert again.box == change.box
+    assert np.array_equal(again.changes[0].after.mask, change.after.mask)
+    assert (again.changes[0].after.name, again.changes[0].after.score) == ("nucleus", 1.0)
 
 
 def test_two_discs_are_split_where_they_touch():
@@ -514,11 +507,9 @@ def test_painting_is_seen_at_every_level_and_only_where_it_was_painted():
     assert max(empty.levels[-1].shape) <= 512
 
 
-def test_what_was_painted_outlives_the_chunks_that_stay_decoded(monkeypatch):
-    from cellseg.derive.corrections import _pyramid
-
-    monkeypatch.setattr(_pyramid, "DECODED", 2)
-    pyramid = PatchedPyramid.empty((4100, 4100))
+def test_what_was_painted_outlives_the_chunks_that_stay_decoded():
+    levels = [np.zeros((4100 // 2**n, 4100 // 2**n), np.uint32) for n in range(3)]
+    pyramid = PatchedPyramid(levels, decoded=2)
     rng = np.random.default_rng(5)
     wanted = np.zeros((4100, 4100), np.uint32)
     for label in range(1, 40):
@@ -527,6 +518,7 @@ def test_what_was_painted_outlives_the_chunks_that_stay_decoded(monkeypatch):
         wanted[y : y + 90, x : x + 90] = label
     for number, level in enumerate(pyramid.levels):
         assert np.array_equal(np.asarray(level), wanted[:: 2**number, :: 2**number])
+    assert not any(level.any() for level in levels)
 
 
 def test_a_number_that_lives_elsewhere_is_a_new_cell_here(folder):
@@ -551,21 +543,12 @@ def test_two_hands_on_one_result_lose_nothing(folder):
     first.delete([2])
 
 
-def test_cells_far_apart_are_edited_without_what_lies_between(tmp_path, monkeypatch):
-    from cellseg.derive.corrections._cells import CorrectedCells
-    from cellseg.derive.corrections._edit import CellChange, Edit
-
-    cells = CorrectedCells.__new__(CorrectedCells)
-    cells.pyramid = PatchedPyramid.empty((40_000, 40_000))
-    cells._cells = {}
-    disc = np.ones((10, 10), bool)
-    near, far = Box(5, 5, 15, 15), Box(39_000, 39_000, 39_010, 39_010)
-    changes = tuple(
-        CellChange(n, None, EditedCell(box, disc, "a")) for n, box in ((1, near), (2, far))
-    )
-    cells._perform(Edit("add", changes, "ada", "now"))
-    assert len(cells.pyramid.levels[0]._painted) == 2
-    assert cells.pyramid.label_at(39_005, 39_005) == 2
+def test_cells_far_apart_are_edited_without_what_lies_between(folder, monkeypatch):
+    corrections = Corrections.open(folder)
+    read, areas = PatchedLevel.read, []
+    monkeypatch.setattr(PatchedLevel, "read", lambda s, b: areas.append(b.area) or read(s, b))
+    edit = corrections.delete([1, len(corrections.rows)])
+    assert edit.box.area > 50 * max(areas)
 
 
 def test_undone_a_cell_has_its_automatic_row_again(folder):
@@ -618,7 +601,7 @@ def test_no_other_result_is_written_over(folder, tmp_path):
 def test_a_log_that_does_not_fit_the_slide_is_refused(folder, change, value):
     corrections = Corrections.open(folder)
     corrections.delete([1])
-    path = folder / LOG_NAME
+    path = folder / "corrections.json"
     log = json.loads(path.read_text())
     entry = log["edits"][0]["changes"][0]
     (entry if change == "label" else entry["before"])[change] = value
@@ -628,10 +611,10 @@ def test_a_log_that_does_not_fit_the_slide_is_refused(folder, change, value):
 
 
 def test_training_windows_hold_what_was_edited(folder, tmp_path, monkeypatch):
-    from cellseg.derive.corrections import _training
+    from cellseg.derive.corrections import training
 
-    monkeypatch.setattr(_training, "WHOLE_PX", 100)
-    monkeypatch.setattr(_training, "WINDOW_PX", 64)
+    monkeypatch.setattr(training, "WHOLE_PX", 100)
+    monkeypatch.setattr(training, "WINDOW_PX", 64)
     corrections = Corrections.open(folder)
     corrections.classify([1, len(corrections.rows)], "other")
     data = read_coco(export_training(corrections, tmp_path / "data"))

@@ -1,25 +1,22 @@
-"""Corrections of a finished count: what a person deletes, adds, splits, merges, renames.
+"""Corrections of a finished count: cells that a person deletes, adds, splits, merges, renames.
 
 The automatic result is never touched. Edits are kept in ``corrections.json`` beside it, one by
 one, as they are made; saved, they leave a second result, ``NAME.corrected.cellseg``, and
-:func:`export_training` turns both into data for ``cellseg train``.
+:func:`export_training` turns both into training data.
 """
 
-from cellseg.derive.corrections._edit import CellChange, Edit, EditedCell
-from cellseg.derive.corrections._log import LOG_NAME
-from cellseg.derive.corrections._pyramid import PatchedLevel, PatchedPyramid
-from cellseg.derive.corrections._save import corrected_path
-from cellseg.derive.corrections._session import Corrections
-from cellseg.derive.corrections._training import export_training
+from cellseg.derive.corrections.edit import Edit
+from cellseg.derive.corrections.pyramid import PatchedLevel, PatchedPyramid
+from cellseg.derive.corrections.save import corrected_path, write_corrected
+from cellseg.derive.corrections.session import Corrections
+from cellseg.derive.corrections.training import export_training
 
 __all__ = [
-    "LOG_NAME",
-    "CellChange",
     "Corrections",
     "Edit",
-    "EditedCell",
     "PatchedLevel",
     "PatchedPyramid",
     "corrected_path",
     "export_training",
+    "write_corrected",
 ]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import getpass
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.derive.corrections._cells import CorrectedCells
-from cellseg.derive.corrections._edit import CellChange, Edit, EditedCell, Kind
-from cellseg.derive.corrections._log import LogFile
-from cellseg.derive.corrections._save import save
-from cellseg.derive.corrections._shapes import GAP_PX, joined, split_along, split_in
+from cellseg.derive.corrections.cells import CorrectedCells
+from cellseg.derive.corrections.edit import CellChange, Edit, EditedCell, Kind
+from cellseg.derive.corrections.log import LogFile
+from cellseg.derive.corrections.shapes import joined, refuse_apart, split_along, split_in
 from cellseg.errors import InputError, SettingsError
 from cellseg.geometry import Box
-from cellseg.result import Change, Result, load_result
+from cellseg.result import Result, load_result
 
 
 class Corrections(CorrectedCells):
-    """A finished result and what a person changed in it.
+    """A finished result, and the corrections of it that a person makes.
 
     Automatic cells keep their labels; a new cell gets the next free one, and no label is ever
     used twice. All geometry is in lattice pixels, (y, x).
@@ -52,19 +52,17 @@ class Corrections(CorrectedCells):
         self._model_classes = result.class_names
         super().__init__(result, list(dict.fromkeys([*self._model_classes, *added])))
         self._who = who or _login()
-        self._edits: list[Edit] = []
         self._undone: list[Edit] = []
-        self._saving = False
+        self._is_saving = False
         self._listeners: list[Callable[[Edit], None]] = []
         for edit in edits:
             self._perform(edit)
-            self._edits.append(edit)
-        used = [len(self.rows), *(label for edit in edits for label in edit.labels)]
-        self._next = max(used) + 1
+        self._edits = edits
+        self._next = 1 + max(len(self.rows), *self._cells, 0)
 
     @classmethod
     def open(cls, folder: str | Path, *, who: str | None = None) -> Corrections:
-        """Of a result folder.
+        """The corrections of a result folder.
 
         Raises
         ------
@@ -78,25 +76,17 @@ class Corrections(CorrectedCells):
         """In the order in which they were made, undone ones left out."""
         return tuple(self._edits)
 
-    def named_by_hand(self) -> set[int]:
-        """Labels of cells whose class a person gave."""
-        return {label for edit in self._edits if edit.kind == "class" for label in edit.labels}
-
     def on_change(self, listener: Callable[[Edit], None]) -> Callable[[], None]:
         """Call ``listener`` after each edit, undone and redone ones too; returns what ends it."""
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener) if listener in self._listeners else None
 
-    # Edits
-
     def delete(self, labels: Sequence[int]) -> Edit:
         """Take cells away."""
-        cells = {label: self.cell(label) for label in dict.fromkeys(labels)}
-        if not cells:
+        if not labels:
             raise SettingsError("no cell is selected")
-        return self._make(
-            "delete", [CellChange(label, cell, None) for label, cell in cells.items()]
-        )
+        cells = {label: self.cell(label) for label in labels}
+        return self._make("delete", [CellChange(n, cell, None) for n, cell in cells.items()])
 
     def add(
         self, origin: tuple[int, int], mask: NDArray[np.bool_], name: str | None = None
@@ -126,7 +116,7 @@ class Corrections(CorrectedCells):
     def redraw(
         self, origin: tuple[int, int], painted: NDArray[np.integer[Any]], name: str | None = None
     ) -> Edit | None:
-        """Whatever was painted into a copy of the label image: new, changed and erased cells.
+        """Take over a copy of the label image that was painted on: new, changed, erased cells.
 
         Parameters
         ----------
@@ -146,22 +136,13 @@ class Corrections(CorrectedCells):
         wanted = np.asarray(part, np.int64)
         now = self.pyramid.levels[0].read(window).astype(np.int64)
         differs = wanted != now
-        if not differs.any():
-            return None
-        present = set(np.unique(now).tolist())
         changes, fresh = [], self._next
-        for label in np.unique(np.concatenate([wanted[differs], now[differs]])).tolist():
-            if label == 0:
-                continue
+        for label in np.setdiff1d(np.union1d(wanted[differs], now[differs]), [0]).tolist():
             # A number that has no pixel here is a new cell, whoever bears it elsewhere.
-            before = self.cell(label) if label in present else None
+            before = self.cell(label) if (now == label).any() else None
             after = self._repainted(before, window, wanted == label, name)
-            if before is None and after is None:
-                continue
-            place = label
-            if before is None:
-                place, fresh = fresh, fresh + 1
-            changes.append(CellChange(place, before, after))
+            changes.append(CellChange(fresh if before is None else label, before, after))
+            fresh += before is None
         new = all(change.before is None for change in changes)
         return self._make("add" if new else "redraw", changes) if changes else None
 
@@ -182,17 +163,13 @@ class Corrections(CorrectedCells):
         """
         cell = self.cell(label)
         corner = (cell.box.y0, cell.box.x0)
-        masks = (
-            split_in(cell.mask, into)
-            if line is None
-            else split_along(cell.mask, np.asarray(line, np.float64) - corner)
-        )
-        parts = [EditedCell.cut(corner, mask, cell.name) for mask in masks]
-        changes = [CellChange(label, cell, parts[0])]
-        changes += [
-            CellChange(self._next + number, None, part) for number, part in enumerate(parts[1:])
-        ]
-        return self._make("split", changes)
+        if line is None:
+            masks = split_in(cell.mask, into)
+        else:
+            masks = split_along(cell.mask, np.asarray(line, np.float64) - corner)
+        first, *others = [EditedCell.cut(corner, mask, cell.name) for mask in masks]
+        new = [CellChange(n, None, part) for n, part in enumerate(others, start=self._next)]
+        return self._make("split", [CellChange(label, cell, first), *new])
 
     def merge(self, labels: Sequence[int]) -> Edit:
         """Make one cell of several that touch, or nearly; the largest keeps its label and class.
@@ -202,23 +179,23 @@ class Corrections(CorrectedCells):
         SettingsError
             If there are fewer than two, or they lie apart.
         """
-        cells = {label: self.cell(label) for label in dict.fromkeys(labels)}
+        cells = {label: self.cell(label) for label in labels}
         if len(cells) < 2:
             raise SettingsError("select at least two cells to merge")
-        _refuse_apart([cell.box for cell in cells.values()])
+        refuse_apart([cell.box for cell in cells.values()])
         frame = Box.around(cell.box for cell in cells.values())
         now = self.pyramid.levels[0].read(frame)
         mask = joined([now == label for label in cells], now == 0)
         kept = max(cells, key=lambda label: (np.count_nonzero(cells[label].mask), -label))
         whole = EditedCell.cut((frame.y0, frame.x0), mask, cells[kept].name)
-        changes = [CellChange(kept, cells[kept], whole)]
-        changes += [CellChange(label, cell, None) for label, cell in cells.items() if label != kept]
+        changes = [CellChange(kept, cells.pop(kept), whole)]
+        changes += [CellChange(label, cell, None) for label, cell in cells.items()]
         return self._make("merge", changes)
 
     def classify(self, labels: Sequence[int], name: str) -> Edit | None:
         """Change cells' class; a name that is new joins :attr:`classes`. None: nothing changes."""
         clean = self._class(name)
-        cells = {label: self.cell(label) for label in dict.fromkeys(labels)}
+        cells = {label: self.cell(label) for label in labels}
         changes = [
             CellChange(label, cell, EditedCell(cell.box, cell.mask, clean, cell.score))
             for label, cell in cells.items()
@@ -233,9 +210,12 @@ class Corrections(CorrectedCells):
             return None
         edit = self._edits.pop()
         self._undone.append(edit)
-        back = tuple(CellChange(c.label, c.after, c.before) for c in edit.changes)
-        still = {label for one in self._edits for label in one.labels}
-        self._after(Edit(edit.kind, back, edit.who, edit.when), drop=set(edit.labels) - still)
+        self._perform(edit.undone)
+        changes = [change for one in self._edits for change in one.changes]
+        for label in {*edit.labels} - {change.label for change in changes}:
+            del self._cells[label]  # nothing touches it any more: it is automatic, or none
+        self._redrawn = {change.label for change in changes if change.is_redrawn}
+        self._tell(edit.undone)
         return edit
 
     def redo(self) -> Edit | None:
@@ -243,65 +223,43 @@ class Corrections(CorrectedCells):
         self._refuse_while_saving()
         if not self._undone:
             return None
-        edit = self._undone.pop()
-        self._edits.append(edit)
-        self._after(edit)
-        return edit
+        return self._do(self._undone.pop())
 
-    def save(
-        self,
-        folder: Path | None,
-        complete: Callable[[Change], None],
-        *,
-        on_progress: Callable[[float], None] | None = None,
-    ) -> Result:
-        """Write the corrected result; :func:`cellseg.run.save` calls this.
-
-        Parameters
-        ----------
-        folder : Path or None
-            Beside the automatic result otherwise.
-        complete : callable
-            Gets the corrected cells, and adds what follows from them.
-        on_progress : callable, optional
-            Gets the share that is done, 0 … 1.
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """While the corrected result is written, edits are refused.
 
         Raises
         ------
-        OutputError
-            If it cannot be written, if the slide was counted again meanwhile, or if ``folder``
-            holds another result.
         SettingsError
-            If it is being saved already. Edits meanwhile are refused in the same way.
+            If it is being saved already.
         """
         self._refuse_while_saving()
-        self._saving = True
+        self._is_saving = True
         try:
-            return save(self, None if folder is None else Path(folder), complete, on_progress)
+            yield
         finally:
-            self._saving = False
-
-    def _make(self, kind: Kind, changes: list[CellChange]) -> Edit:
-        self._refuse_while_saving()
-        when = datetime.now(UTC).isoformat(timespec="seconds")
-        edit = Edit(kind, tuple(changes), self._who, when)
-        self._undone.clear()
-        self._edits.append(edit)
-        self._next = max(self._next, *(change.label + 1 for change in changes))
-        self._after(edit)
-        return edit
+            self._is_saving = False
 
     def _refuse_while_saving(self) -> None:
-        if self._saving:
+        if self._is_saving:
             raise SettingsError("the corrections are being saved: a moment, please")
 
-    def _after(self, edit: Edit, *, drop: Iterable[int] = ()) -> None:
-        """Perform, tell, and only then write: a full disk does not take the edit away."""
+    def _make(self, kind: Kind, changes: Sequence[CellChange]) -> Edit:
+        self._refuse_while_saving()
+        self._undone.clear()
+        self._next = max(self._next, *(change.label + 1 for change in changes))
+        when = datetime.now(UTC).isoformat(timespec="seconds")
+        return self._do(Edit(kind, tuple(changes), self._who, when))
+
+    def _do(self, edit: Edit) -> Edit:
+        self._edits.append(edit)
         self._perform(edit)
-        for label in drop:
-            # Nothing touches it any more: it is the automatic cell again, or none at all.
-            self._cells.pop(label, None)
-            self._measured.pop(label, None)
+        self._tell(edit)
+        return edit
+
+    def _tell(self, edit: Edit) -> None:
+        """Tell listeners, and only then write: a full disk does not take the edit away."""
         for listener in list(self._listeners):
             listener(edit)
         self._log.write(self._edits, self.classes[len(self._model_classes) :])
@@ -316,36 +274,24 @@ class Corrections(CorrectedCells):
             self.classes.append(clean)
         return clean
 
+    def _clipped(self, origin: tuple[int, int], pixels: NDArray[Any]) -> tuple[Box, NDArray[Any]]:
+        """The part of a picture, (h, w), that lies on the slide."""
+        y, x = origin
+        whole = Box(y, x, y + pixels.shape[0], x + pixels.shape[1])
+        box = whole.intersection(self.pyramid.extent)
+        return box, pixels[box.inside(whole)]
+
     def _repainted(
-        self,
-        before: EditedCell | None,
-        window: Box,
-        wanted: NDArray[np.bool_],
-        name: str | None,
+        self, before: EditedCell | None, window: Box, wanted: NDArray[np.bool_], name: str | None
     ) -> EditedCell | None:
         """A cell whose pixels inside a window were painted anew; outside they stay."""
         if before is None:
-            if not wanted.any():
-                return None
             return EditedCell.cut((window.y0, window.x0), wanted, self._class(name))
         frame = Box.around((before.box, window))
         whole = np.zeros(frame.shape, np.bool_)
         whole[before.box.inside(frame)] = before.mask
         whole[window.inside(frame)] = wanted
         return EditedCell.cut((frame.y0, frame.x0), whole, before.name) if whole.any() else None
-
-
-def _refuse_apart(boxes: Sequence[Box]) -> None:
-    """Before anything between cells that lie far apart is read.
-
-    Raises
-    ------
-    SettingsError
-    """
-    for box in boxes:
-        near = box.widened(GAP_PX + 1)
-        if not any(near.intersects(other) for other in boxes if other is not box):
-            raise SettingsError(f"cells that lie more than {GAP_PX} px apart cannot be merged")
 
 
 def _login() -> str:

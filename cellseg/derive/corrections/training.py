@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,11 @@ import tifffile
 from numpy.typing import NDArray
 
 from cellseg.annotations.masks import annotation
-from cellseg.derive.corrections._log import check_token
-from cellseg.derive.corrections._session import Corrections
+from cellseg.derive.corrections.log import check_token
+from cellseg.derive.corrections.session import Corrections
 from cellseg.errors import OutputError, SettingsError
 from cellseg.geometry import Box, box_of
+from cellseg.result import Result
 from cellseg.result.files import is_bare_name, output_errors, replacing
 from cellseg.slide import Slide
 
@@ -27,13 +28,13 @@ WHOLE_PX = 1536
 """A field no longer than this goes out in one piece."""
 
 SMALLEST_PX = 9
-"""What a window's edge leaves of a cell, below this, is not outlined."""
+"""The remains of a cell at a window's edge, below this, are not outlined."""
 
 
 def export_training(
     corrections: Corrections, folder: str | Path, *, regions: Sequence[Box] | None = None
 ) -> Path:
-    """Write what was corrected as COCO JSON with its images, ready for ``cellseg train``.
+    """Write corrected cells as COCO JSON with its images, ready to train on.
 
     Every cell in a window goes out, corrected or not: what stands there is taken as right. So
     look at a whole window before you let it out, or name the regions that you looked at.
@@ -60,48 +61,46 @@ def export_training(
     OutputError
         If it cannot be written, or the folder holds annotations already.
     """
-    home = Path(folder)
     windows = _windows(corrections, regions)
     if not windows:
         raise SettingsError("nothing was corrected yet, and no region is named: nothing to export")
-    result = corrections.result
+    result, home = corrections.result, Path(folder)
     check_token(result)
     path = home / "annotations.json"
     if path.exists():
         raise OutputError(f"{path}: is there already; take another folder, train with both files")
     stain = str(result.section("protocol").get("stain", "unknown"))
-    lattice_mpp = None if result.frame.mpp is None else result.frame.mpp * result.frame.downsample
-    modality = {"he": "histology", "ihc": "histology ihc"}.get(stain, stain)
+    shared: dict[str, object] = {
+        "modality": {"he": "histology", "ihc": "histology ihc"}.get(stain, stain)
+    }
+    if result.frame.mpp is not None:
+        shared["mpp"] = result.frame.mpp * result.frame.downsample
     images: list[dict[str, object]] = []
     rows: list[dict[str, object]] = []
     with result.slide() as slide, output_errors(home):
         (home / "images").mkdir(parents=True, exist_ok=True)
+        stem = slide.name if is_bare_name(slide.name) else "slide"
         for number, window in enumerate(windows, start=1):
-            stem = slide.name if is_bare_name(slide.name) else "slide"
             name = f"{stem}-y{window.y0}-x{window.x0}-{window.height}x{window.width}.tif"
-            pixels = _pixels(slide, corrections, window)
+            pixels = _pixels(slide, result, window)
             with replacing(home / "images" / name) as temporary:
-                _write(temporary, pixels)
-            entry: dict[str, object] = {
-                "id": number,
-                "file_name": name,
-                "height": window.height,
-                "width": window.width,
-                "modality": modality,
-            }
-            images.append(entry if lattice_mpp is None else {**entry, "mpp": lattice_mpp})
-            rows += _annotations(corrections, window, number, first=len(rows) + 1)
+                kind = "rgb" if pixels.ndim == 3 else "minisblack"
+                tifffile.imwrite(
+                    temporary, pixels, photometric=kind, compression="zlib", metadata=None
+                )
+            size = {"height": window.height, "width": window.width}
+            images.append({"id": number, "file_name": name, **size, **shared})
+            for one in _annotations(corrections, window):
+                rows.append({"id": len(rows) + 1, "image_id": number, **one})
+        names = enumerate(corrections.classes or ["cell"], start=1)
         data = {
             "info": {
                 "description": f"{result.path.name}, corrected by hand",
-                "object": result.run.get("object", "cell"),
+                "object": result.object_name,
             },
             "images": images,
             "annotations": rows,
-            "categories": [
-                {"id": place, "name": name}
-                for place, name in enumerate(corrections.classes or ["cell"], start=1)
-            ],
+            "categories": [{"id": place, "name": name} for place, name in names],
         }
         with replacing(path) as temporary:
             temporary.write_text(json.dumps(data) + "\n", encoding="utf-8")
@@ -109,14 +108,13 @@ def export_training(
 
 
 def _windows(corrections: Corrections, regions: Sequence[Box] | None) -> list[Box]:
-    height, width = corrections.pyramid.shape
-    extent = Box(0, 0, height, width)
+    extent = corrections.pyramid.extent
     if regions is not None:
         inside = [region.intersection(extent) for region in regions]
         return list(dict.fromkeys(part for region in inside for part in _tiled(region)))
     if not corrections.edits:
         return []
-    if max(height, width) <= WHOLE_PX:
+    if max(extent.shape) <= WHOLE_PX:
         return [extent]
     changes = [change for edit in corrections.edits for change in edit.changes]
     places = {place for change in changes for place in change.box.chunks(WINDOW_PX, WINDOW_PX)}
@@ -130,47 +128,27 @@ def _tiled(region: Box) -> list[Box]:
     """A region in equal pieces of at most :data:`WHOLE_PX`."""
     if not region.area:
         return []
-    rows = np.linspace(region.y0, region.y1, -(-region.height // WHOLE_PX) + 1).astype(int)
-    columns = np.linspace(region.x0, region.x1, -(-region.width // WHOLE_PX) + 1).astype(int)
-    return [
-        Box(y0, x0, y1, x1)
-        for y0, y1 in pairwise(rows.tolist())
-        for x0, x1 in pairwise(columns.tolist())
-    ]
+    rows, columns = (
+        np.linspace(first, last, -(-(last - first) // WHOLE_PX) + 1).astype(int).tolist()
+        for first, last in ((region.y0, region.y1), (region.x0, region.x1))
+    )
+    return [Box(y0, x0, y1, x1) for y0, y1 in pairwise(rows) for x0, x1 in pairwise(columns)]
 
 
-def _pixels(slide: Slide, corrections: Corrections, window: Box) -> NDArray[Any]:
-    """What the network saw: one channel, or red, green and blue; (h, w) or (h, w, 3)."""
+def _pixels(slide: Slide, result: Result, window: Box) -> NDArray[Any]:
+    """The channels that the network saw: one, or red, green and blue; (h, w) or (h, w, 3)."""
     names = list(slide.channels)
-    counted = corrections.result.section("settings").get("channels") or names
+    counted = result.section("settings").get("channels") or names
     places = [names.index(name) for name in counted if name in names] or list(range(len(names)))
-    pixels = slide.read(window, downsample=corrections.result.frame.downsample, channels=places[:3])
-    if pixels.shape[2] == 3:
-        return pixels
-    return np.asarray(pixels[..., 0])
+    pixels = slide.read(window, downsample=result.frame.downsample, channels=places[:3])
+    return pixels if pixels.shape[2] == 3 else np.asarray(pixels[..., 0])
 
 
-def _write(path: Path, pixels: NDArray[Any]) -> None:
-    photometric = "rgb" if pixels.ndim == 3 else "minisblack"
-    tifffile.imwrite(path, pixels, photometric=photometric, compression="zlib", metadata=None)
-
-
-def _annotations(
-    corrections: Corrections, window: Box, image: int, *, first: int
-) -> list[dict[str, object]]:
+def _annotations(corrections: Corrections, window: Box) -> Iterator[dict[str, object]]:
     labels = corrections.pyramid.levels[0].read(window)
-    found: list[dict[str, object]] = []
     for label in np.unique(labels[labels > 0]).tolist():
         mask = labels == label
         box = box_of(mask)
-        if box is None or np.count_nonzero(mask) < SMALLEST_PX:
-            continue
-        found.append(
-            {
-                "id": first + len(found),
-                "image_id": image,
-                "category_id": corrections.classes.index(corrections.cell(label).name) + 1,
-                **annotation(box.corners, mask[box.pixels], window.shape),
-            }
-        )
-    return found
+        if box is not None and np.count_nonzero(mask) >= SMALLEST_PX:
+            place = corrections.classes.index(corrections.cell(label).name) + 1
+            yield {"category_id": place, **annotation(box.corners, mask[box.pixels], window.shape)}

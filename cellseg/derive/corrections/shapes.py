@@ -1,4 +1,4 @@
-"""Masks cut in two and joined: what splitting and merging do to pixels.
+"""Masks cut in two and joined: the pixels of splitting and merging.
 
 scikit-image's heavier parts are loaded when they are needed: a viewer opens results with this.
 """
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cellseg.errors import SettingsError
+from cellseg.geometry import Box
 
 Mask = NDArray[np.bool_]
-Points = NDArray[np.float64]
 
 SMALLEST_PART_PX = 4
 GAP_PX = 3
@@ -23,17 +23,13 @@ GAP_PX = 3
 
 
 def split_in(mask: Mask, into: int) -> list[Mask]:
-    """Cut a mask by a watershed on its distance map.
+    """Parts of a mask by a watershed on its distance map, the largest first.
 
     Parameters
     ----------
     mask : ndarray, bool, (h, w)
     into : int
         Parts, at least 2.
-
-    Returns
-    -------
-    list of ndarray, bool, (h, w)
 
     Raises
     ------
@@ -52,21 +48,20 @@ def split_in(mask: Mask, into: int) -> list[Mask]:
     seeds = peak_local_max(  # type: ignore[no-untyped-call]
         smooth, min_distance=near, num_peaks=into, exclude_border=False, labels=mask.astype(int)
     )
+    found = np.zeros(mask.shape, np.int64)
     if len(seeds) < into:
         # One peak only: parts of equal size, by the place of their pixels.
         places = np.argwhere(mask).astype(np.float64)
         _, owner = kmeans2(places, into, minit="++", rng=np.random.default_rng(0))
-        found = np.zeros(mask.shape, np.int64)
         found[mask] = owner + 1
     else:
-        markers = np.zeros(mask.shape, np.int64)
-        markers[tuple(seeds.T)] = np.arange(1, into + 1)
-        found = watershed(-smooth, markers, mask=mask)  # type: ignore[no-untyped-call]
+        found[tuple(seeds.T)] = np.arange(1, into + 1)
+        found = watershed(-smooth, found, mask=mask)  # type: ignore[no-untyped-call]
     return _parts(found, mask)
 
 
-def split_along(mask: Mask, line: Points) -> list[Mask]:
-    """Cut a mask along a drawn line, wherever the line crosses it.
+def split_along(mask: Mask, line: NDArray[np.float64]) -> list[Mask]:
+    """Parts of a mask that a drawn line makes, wherever it crosses; the largest first.
 
     Parameters
     ----------
@@ -82,15 +77,12 @@ def split_along(mask: Mask, line: Points) -> list[Mask]:
     from skimage.draw import line as pixels_of_line
 
     drawn = np.zeros(mask.shape, np.bool_)
-    corners = np.rint(line).astype(int)
-    for (y0, x0), (y1, x1) in pairwise(corners):
+    for (y0, x0), (y1, x1) in pairwise(np.rint(line).astype(int)):
         ys, xs = pixels_of_line(y0, x0, y1, x1)  # type: ignore[no-untyped-call]
         inside = (ys >= 0) & (xs >= 0) & (ys < mask.shape[0]) & (xs < mask.shape[1])
         drawn[ys[inside], xs[inside]] = True
     found, _ = ndimage.label(mask & ~drawn)
-    sizes = np.bincount(found.ravel())
-    for small in np.flatnonzero(sizes < SMALLEST_PART_PX):
-        found[found == small] = 0
+    found[np.bincount(found.ravel())[found] < SMALLEST_PART_PX] = 0
     if len(np.unique(found[found > 0])) < 2:
         raise SettingsError("the line does not cut the cell in two: draw it right across")
     return _parts(found, mask)
@@ -121,8 +113,21 @@ def joined(masks: Sequence[Mask], free: Mask) -> Mask:
     return np.asarray(whole, np.bool_)
 
 
+def refuse_apart(boxes: Sequence[Box]) -> None:
+    """Refuse cells that lie far apart before anything between them is read.
+
+    Raises
+    ------
+    SettingsError
+    """
+    for box in boxes:
+        near = box.widened(GAP_PX + 1)
+        if not any(near.intersects(other) for other in boxes if other is not box):
+            raise SettingsError(f"cells that lie more than {GAP_PX} px apart cannot be merged")
+
+
 def _parts(found: NDArray[np.int64], mask: Mask) -> list[Mask]:
-    """One mask a number; pixels without number go to the nearest."""
+    """One mask a number, the largest first; pixels without number go to the nearest."""
     nearest = ndimage.distance_transform_edt(
         found == 0, return_distances=False, return_indices=True
     )

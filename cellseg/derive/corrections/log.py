@@ -6,21 +6,32 @@ import json
 import shutil
 from collections.abc import Sequence
 from hashlib import sha256
+from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cellseg.derive.corrections._edit import Edit, LogRecord
+from cellseg.derive.corrections.edit import ClassName, Edit
 from cellseg.errors import InputError, OutputError
 from cellseg.result import Result
-from cellseg.result.files import output_errors, own_file, read_json, replacing, sha256_of
+from cellseg.result.files import output_errors, read_json, replacing, sha256_of
 from cellseg.result.publish import CORRECTIONS, RUN
 
-LOG_NAME = CORRECTIONS
 FORMAT = "cellseg corrections"
 
 
+class _LogRecord(BaseModel):
+    """``corrections.json``, whoever wrote it; its edits are checked one by one."""
+
+    model_config = ConfigDict(strict=True)
+
+    format: Literal["cellseg corrections"]
+    result: str
+    classes: list[ClassName]
+    edits: list[dict[str, Any]]
+
+
 def check_token(result: Result) -> None:
-    """That the folder still holds this result.
+    """Check that the folder still holds this result.
 
     Raises
     ------
@@ -28,7 +39,7 @@ def check_token(result: Result) -> None:
         If the slide was counted again meanwhile.
     """
     try:
-        current = read_json(own_file(result.path, RUN)).get("result")
+        current = read_json(result.path / RUN).get("result")
     except InputError as error:
         raise OutputError(f"{result.path}: the result is not there any more: {error}") from error
     if current != result.token:
@@ -48,7 +59,7 @@ class LogFile:
 
     def __init__(self, result: Result, *, keep: bool = True) -> None:
         self._result, self._keep = result, keep
-        self._path = own_file(result.path, LOG_NAME)
+        self._path = result.path / CORRECTIONS
         self._seen = self._digest()
         self._of: str | None = None  # the earlier count whose edits are there
 
@@ -69,9 +80,9 @@ class LogFile:
             if found.get("result") != self._result.token:
                 self._of = str(found.get("result"))
                 return [], []
-            record = LogRecord.model_validate(found)
-            edits = [Edit.from_dict(entry) for entry in found["edits"]]
-            self._check(edits, {*self._known_classes(), *record.classes})
+            record = _LogRecord.model_validate(found)
+            edits = [Edit.parsed(json.dumps(entry)) for entry in record.edits]
+            self._check(edits, record.classes)
         except ValidationError as error:
             fault = error.errors()[0]
             where = ".".join(str(part) for part in fault["loc"])
@@ -80,21 +91,28 @@ class LogFile:
             raise self._damaged(str(error).removeprefix(f"{self._path}: ")) from error
         return edits, record.classes
 
-    def _known_classes(self) -> list[str]:
-        """Those that the result has or had: edits may be older than its classes by measurement."""
-        return [*self._result.class_names, *map(str, self._result.section("found")["class_names"])]
+    def _check(self, edits: Sequence[Edit], added: Sequence[str]) -> None:
+        """Check that edits fit the slide; they may be older than its classes by measurement."""
+        frame, result = self._result.frame, self._result
+        classes = {*result.class_names, *map(str, result.section("found")["class_names"]), *added}
+        for edit in edits:
+            for cell in (c for change in edit.changes for c in (change.before, change.after) if c):
+                if cell.box.y1 > frame.lattice_height or cell.box.x1 > frame.lattice_width:
+                    raise ValueError(f"a cell outside of the slide: {cell.box}")
+                if cell.name not in classes:
+                    raise ValueError(f"a cell of an unknown class {cell.name!r}")
 
     def _damaged(self, why: str) -> InputError:
+        told = f"{self._path}: is damaged: {why}"
         if not self._keep:
-            return InputError(f"{self._path}: is damaged: {why}")
+            return InputError(told)
         kept = f"corrections-damaged-{(self._seen or '')[:8]}.json"
         try:
             shutil.copyfile(self._path, self._path.with_name(kept))
         except OSError:
-            return InputError(f"{self._path}: is damaged: {why}")
+            return InputError(told)
         return InputError(
-            f"{self._path}: is damaged: {why}; a copy is kept as {kept}: mend the file, or move it "
-            "away to start anew"
+            f"{told}; a copy is kept as {kept}: mend the file, or move it away to start anew"
         )
 
     def write(self, edits: Sequence[Edit], classes: Sequence[str]) -> None:
@@ -110,7 +128,7 @@ class LogFile:
         path = self._path
         about = {"format": FORMAT, "result": self._result.token, "classes": list(classes)}
         lines = ",\n".join(edit.text for edit in edits)
-        content = f'{json.dumps(about)[:-1]}, "edits": [\n{lines}\n]}}\n'.encode("ascii")
+        content = f'{json.dumps(about)[:-1]}, "edits": [\n{lines}\n]}}\n'.encode()
         with output_errors(path):
             if self._digest() != self._seen:
                 raise OutputError(
@@ -130,24 +148,3 @@ class LogFile:
             return sha256_of(self._path)
         except OSError:
             return None
-
-    def _check(self, edits: Sequence[Edit], classes: set[str]) -> None:
-        """That edits fit the slide, whoever wrote the file.
-
-        Raises
-        ------
-        ValueError
-        """
-        frame = self._result.frame
-        for edit in edits:
-            if len(set(edit.labels)) < len(edit.labels):
-                raise ValueError("an edit that changes a cell twice")
-            for change in edit.changes:
-                for cell in (change.before, change.after):
-                    if cell is None:
-                        continue
-                    box = cell.box
-                    if box.y1 > frame.lattice_height or box.x1 > frame.lattice_width:
-                        raise ValueError(f"a cell outside of the slide: {box}")
-                    if cell.name not in classes:
-                        raise ValueError(f"a cell of an unknown class {cell.name!r}")
