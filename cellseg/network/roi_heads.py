@@ -161,13 +161,8 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
             wanted = self.soft_targets.class_probabilities(proposals)
             soft = F.cross_entropy(class_logits, wanted)
             loss_class = torch.lerp(loss_class.float(), soft.float(), SOFT_SHARE)
-        return {
-            "loss_classifier": loss_class,
-            "loss_box_reg": loss_box,
-            "loss_mask": self._mask_loss(
-                features, proposals, matched, labels, image_shapes, targets
-            ),
-        }
+        loss_mask = self._mask_loss(features, proposals, matched, labels, image_shapes, targets)
+        return {"loss_classifier": loss_class, "loss_box_reg": loss_box, "loss_mask": loss_mask}
 
     def _mask_loss(
         self,
@@ -230,13 +225,15 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         fine = [
             torch.where((box[:, 2:] - box[:, :2]).amax(1) >= self.fine_from_px)[0] for box in boxes
         ]
-        large = [box[index] for box, index in zip(boxes, fine, strict=True)]
-        kinds = [label[index] for label, index in zip(labels, fine, strict=True)]
+        large, kinds = (
+            [one[index] for one, index in zip(whole, fine, strict=True)]
+            for whole in (boxes, labels)
+        )
         again = self._probabilities(self.fine_roi_pool, features, large, kinds, image_shapes)
         for result, mask, index, second in zip(results, masks, fine, again, strict=True):
-            first = mask[index][:, None]
-            first = F.interpolate(first, second.shape[1:], mode="bilinear", align_corners=False)
-            first = first[:, 0]
+            first = F.interpolate(
+                mask[index][:, None], second.shape[1:], mode="bilinear", align_corners=False
+            )[:, 0]
             doubt = (first > DOUBT[0]) & (first < DOUBT[1])
             result["masks"], result["fine"] = mask, index
             result["fine_masks"] = torch.where(doubt, (first + second) / 2, first)
@@ -253,10 +250,8 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         dtype = next(self.box_head.parameters()).dtype
         logits, regression = [], []
         for index, (box, shape) in enumerate(zip(proposals, image_shapes, strict=True)):
-            of_image = {name: level[index : index + 1] for name, level in features.items()}
-            for start in range(0, max(1, len(box)), BOXES_AT_ONCE):
-                part = box[start : start + BOXES_AT_ONCE]
-                seen = roi_align(self.box_roi_pool, of_image, [part], [shape]).to(dtype)
+            for part in torch.split(box, BOXES_AT_ONCE):
+                seen = self._sampled(self.box_roi_pool, features, index, part, shape).to(dtype)
                 if self.bins_first:
                     seen = seen.permute(0, 2, 3, 1)
                 score, shift = self.box_predictor(self.box_head(seen))
@@ -277,18 +272,28 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         dtype = next(self.mask_head.parameters()).dtype
         found = []
         for index, (box, label, shape) in enumerate(zip(boxes, labels, image_shapes, strict=True)):
-            of_image = {name: level[index : index + 1] for name, level in features.items()}
             masks = [box.new_zeros((0, side, side))]
-            for start in range(0, len(box), MASKS_AT_ONCE):
-                part = slice(start, start + MASKS_AT_ONCE)
-                seen = roi_align(pool, of_image, [box[part]], [shape])
+            parts = zip(*(torch.split(one, MASKS_AT_ONCE) for one in (box, label)), strict=True)
+            for part, kinds in parts if len(box) else ():
+                seen = self._sampled(pool, features, index, part, shape)
                 seen = seen.to(dtype, memory_format=torch.channels_last)
                 logits = self.mask_predictor(self.mask_head(seen))
-                kinds = label[part]
                 rows = torch.arange(len(kinds), device=kinds.device)
                 masks.append(logits[rows, kinds].float().sigmoid())
             found.append(torch.cat(masks))
         return found
+
+    def _sampled(
+        self,
+        pool: MultiScaleRoIAlign,
+        features: dict[str, Tensor],
+        index: int,
+        boxes: Tensor,
+        shape: tuple[int, int],
+    ) -> Tensor:
+        """Samples of one image's boxes, (B, C, S, S)."""
+        of_image = {name: level[index : index + 1] for name, level in features.items()}
+        return roi_align(pool, of_image, [boxes], [shape])
 
     def select(
         self,

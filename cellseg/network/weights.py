@@ -371,18 +371,15 @@ def _card(file: Path, metadata: dict[str, str]) -> ModelCard:
     text = metadata.get(METADATA_KEY)
     if text is None:
         raise WeightsError(f"{file}: has no model card, so it is no model of cellseg")
+    newer = f"{file}: made by a newer cellseg; update cellseg"
     try:
-        number = json.loads(text).get("format")
-        if isinstance(number, int) and number > FORMAT:
-            raise WeightsError(f"{file}: made by a newer cellseg (format {number}); update cellseg")
+        if int(json.loads(text).get("format", FORMAT)) > FORMAT:
+            raise WeightsError(newer)
         card = ModelCard.model_validate_json(text)
-    except (ValidationError, ValueError, AttributeError, RecursionError) as error:
+    except (ValidationError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{file}: its model card is not valid: {line_of(error)}") from error
     if card.backbone not in BACKBONES:
-        raise WeightsError(
-            f"{file}: its backbone {card.backbone!r} is unknown to this cellseg "
-            f"(known: {', '.join(BACKBONES)}); update cellseg"
-        )
+        raise WeightsError(f"{newer} (its backbone {card.backbone!r} is unknown)")
     return card
 
 

@@ -91,7 +91,6 @@ def cut(
     origin: tuple[int, int],
     sides: tuple[int, int],
     size: int,
-    min_area_px: int = MIN_AREA_PX,
 ) -> Crop:
     """Cut a window of ``sides`` source pixels and resample it to a square of ``size`` pixels.
 
@@ -104,8 +103,6 @@ def cut(
         Its height and width, source pixels.
     size : int
         Side of the crop, pixels.
-    min_area_px : int
-        Objects left with fewer pixels in the crop are not annotated.
     """
     y, x = origin
     window = Box(y, x, y + sides[0], x + sides[1])
@@ -114,7 +111,7 @@ def cut(
     objects = [
         item
         for item in cut_objects(image, window, (size, size))
-        if np.count_nonzero(item.mask) >= min_area_px
+        if np.count_nonzero(item.mask) >= MIN_AREA_PX
     ]
     masks = torch.zeros((len(objects), size, size), dtype=torch.uint8)
     for row, item in enumerate(objects):
@@ -125,11 +122,10 @@ def cut(
         if seen is not None:
             box, part = seen
             ignored[box.pixels] |= torch.from_numpy(part.astype(np.uint8))
-    boxes = [(item.box.x0, item.box.y0, item.box.x1, item.box.y1) for item in objects]
     indices = [item.number for item in objects]
     return Crop(
         pixels,
-        torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        boxes_of(masks),
         masks,
         torch.from_numpy(image.classes[indices] + 1),
         torch.from_numpy(outlined[indices]),

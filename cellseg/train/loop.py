@@ -7,8 +7,6 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -19,13 +17,14 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.errors import CellsegError, WeightsError, line_of
-from cellseg.network.counting import Precision
+from cellseg.network.counting import Precision, best_precision
 from cellseg.train import checkpoint
 from cellseg.train.augment import DIAMETERS_PX, random_crop
 from cellseg.train.checkpoint import TrainState
 from cellseg.train.crops import Crop
 from cellseg.train.dense import dense_head, dense_loss
 from cellseg.train.filters import colour_moments
+from cellseg.train.request import TrainRequest
 from cellseg.train.teacher import Teacher
 
 log = logging.getLogger(__name__)
@@ -33,7 +32,15 @@ log = logging.getLogger(__name__)
 BAD_STEPS = 50
 """So many steps in a row without a finite loss end the training."""
 
-DENSE_WEIGHT = 0.3
+FRESH_RATES, TRAINED_RATES = (4e-4, 4e-4), (1e-4, 5e-4)
+"""Peak learning rates of AdamW for the backbone and for all else."""
+
+WARMUP_SHARE, DENSE_WEIGHT = 0.12, 0.3
+"""Share of a fresh training that knows the dense task alone, and its weight afterwards."""
+
+NORM_SHARE = 0.35
+"""From this share on trainable batch norm holds its statistics, as it will in counting: batches
+of few crops from unlike images would make them differ from step to step."""
 
 AVERAGE, AVERAGE_EVERY = 0.997, 5
 """Share that the average of the weights keeps of itself at a step, and steps between two of its
@@ -45,49 +52,6 @@ CHECKPOINT_MINUTES = 6.0
 
 REFERENCES = 256
 """Stained images whose colours others take over."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Schedule:
-    """How long and how fast.
-
-    Attributes
-    ----------
-    minutes, steps : float, int or None
-        Bounds on the whole training, over all resumed parts; what comes first ends it.
-    warmup_share : float
-        Share of it that trains backbone and FPN on the dense task alone; 0 also leaves the
-        dense task out afterwards (right for a network that was trained before).
-    norm_share : float
-        From this share on trainable batch norm holds its statistics, as it will in counting:
-        batches of few crops from unlike images would make them differ from step to step.
-    batch : int
-        Crops a step.
-    rate, backbone_rate : float
-        Peak learning rates of AdamW.
-    precision : {'float32', 'bfloat16', 'float16'}
-        Of the forward pass; weights and optimiser stay in float32.
-    workers : int
-        Processes that cut crops; 0 cuts them in this one.
-    teacher : bool
-        The average weights teach besides: right for a network that was trained for this task.
-    """
-
-    minutes: float | None = None
-    steps: int | None = None
-    warmup_share: float = 0.0
-    norm_share: float = 0.35
-    batch: int = 4
-    rate: float = 4e-4
-    backbone_rate: float = 4e-4
-    precision: Precision = "float32"
-    workers: int = 1
-    teacher: bool = False
-
-    def progress(self, state: TrainState) -> float:
-        """Share of the training that is done, from 1 on it is finished."""
-        by_time = 0.0 if self.minutes is None else state.seconds / (60 * self.minutes)
-        return max(by_time, 0.0 if self.steps is None else state.step / self.steps)
 
 
 class CropStream(IterableDataset[list[Crop]]):
@@ -156,57 +120,70 @@ def rate_at(progress: float, warmup_share: float) -> float:
 
 
 class Trainer:
-    """Holds what changes during training and knows how to save it."""
+    """Network, optimiser, average and teacher: what changes during training, and its checkpoint.
 
-    def __init__(self, model: GeneralizedRCNN, schedule: Schedule, folder: Path) -> None:
-        self.model, self.schedule, self.folder = model, schedule, folder
+    Parameters
+    ----------
+    fresh : bool
+        The network starts without a detector: a dense task warms its backbone up.
+    teacher : bool
+        The average weights teach besides: right for a network that was trained for this task.
+    """
+
+    def __init__(
+        self, model: GeneralizedRCNN, request: TrainRequest, *, fresh: bool, teacher: bool
+    ) -> None:
+        self.model, self.request = model, request
         self.device = next(model.parameters()).device
+        self.precision: Precision = best_precision(self.device)
         # Channels last, but for float32 on a CPU: its backward pass takes a fifth longer with that.
-        slower = self.device.type == "cpu" and schedule.precision == "float32"
+        slower = self.device.type == "cpu" and self.precision == "float32"
         self.memory_format = torch.contiguous_format if slower else torch.channels_last
         model.to(memory_format=self.memory_format)
+        self.warmup_share = WARMUP_SHARE if fresh else 0.0
         self.dense = dense_head(model.backbone.out_channels).to(self.device)
         backbone = [p for p in model.backbone.body.parameters() if p.requires_grad]
         known = {id(p) for p in backbone}
         heads = [p for p in model.parameters() if id(p) not in known and p.requires_grad]
+        of_backbone, rate = FRESH_RATES if fresh else TRAINED_RATES
+        smaller = 0.5 if teacher else 1.0  # steps of a network that knows the task
         self.optimizer = torch.optim.AdamW(
             [
-                {"params": backbone, "peak": schedule.backbone_rate},
-                {"params": heads + list(self.dense.parameters()), "peak": schedule.rate},
+                {"params": backbone, "peak": smaller * of_backbone},
+                {"params": heads + list(self.dense.parameters()), "peak": smaller * rate},
             ],
-            lr=schedule.rate,
             weight_decay=WEIGHT_DECAY,
             fused=self.device.type in ("cpu", "cuda"),
         )
-        self.scaler = torch.amp.GradScaler(
-            self.device.type, enabled=schedule.precision == "float16"
-        )
-        self.teacher = Teacher(model)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "float16")
+        self.teacher, self.teaches = Teacher(model), teacher
         self.average = self.teacher.average
-        model.roi_heads.soft_targets = self.teacher if schedule.teacher else None
+        model.roi_heads.soft_targets = self.teacher if teacher else None
         self.state = TrainState()
         self._bad_steps = 0
-        self._fits = schedule.batch
+        self._fits = request.batch
 
     @property
     def progress(self) -> float:
-        """Share of the training that is done."""
-        return self.schedule.progress(self.state)
+        """Share of the training that is done, from 1 on it is finished."""
+        minutes, steps = self.request.minutes, self.request.steps
+        by_time = 0.0 if minutes is None else self.state.seconds / (60 * minutes)
+        return max(by_time, 0.0 if steps is None else self.state.step / steps)
 
     @property
     def warming_up(self) -> bool:
         """Whether the detector's own losses do not count yet."""
-        return self.progress < self.schedule.warmup_share
+        return self.progress < self.warmup_share
 
     def step(self, crops: list[Crop]) -> dict[str, float]:
         """One step of the optimiser; the losses by name."""
         start = time.monotonic()
         self.model.train()
-        if self.progress >= self.schedule.norm_share:
+        if self.progress >= NORM_SHARE:
             for module in self.model.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
-        factor = rate_at(self.progress, self.schedule.warmup_share)
+        factor = rate_at(self.progress, self.warmup_share)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         losses = self._forward_backward(crops)
@@ -236,8 +213,8 @@ class Trainer:
             try:
                 with torch.autocast(
                     self.device.type,
-                    dtype=getattr(torch, self.schedule.precision),
-                    enabled=self.schedule.precision != "float32",
+                    dtype=getattr(torch, self.precision),
+                    enabled=self.precision != "float32",
                 ):
                     losses = self._losses([crop.to(self.device) for crop in crops[: self._fits]])
                 total = torch.stack(list(losses.values())).sum()
@@ -255,11 +232,11 @@ class Trainer:
     def _losses(self, crops: list[Crop]) -> dict[str, Tensor]:
         targets = [crop.target() for crop in crops]
         batch, targets = self.model.transform([crop.image for crop in crops], targets)
-        if self.schedule.teacher:
+        if self.teaches:
             self.teacher.look(crops, self.memory_format)
         features = self.model.backbone(batch.tensors.contiguous(memory_format=self.memory_format))
         losses: dict[str, Tensor] = {}
-        if self.schedule.warmup_share > 0:
+        if self.warmup_share > 0:
             weight = 1.0 if self.warming_up else DENSE_WEIGHT
             logits = self.dense(features["0"]).float()
             losses["loss_dense"] = weight * dense_loss(logits, crops)
@@ -273,7 +250,7 @@ class Trainer:
     def _update_average(self) -> None:
         updates = self.state.step // AVERAGE_EVERY
         decay = AVERAGE**AVERAGE_EVERY
-        if not self.schedule.teacher:  # what a teacher knows already is worth keeping
+        if not self.teaches:  # what a teacher knows already is worth keeping
             decay = min(decay, (1 + updates) / (10 + updates))
         for key, value in self.model.state_dict().items():
             if value.is_floating_point():
@@ -293,7 +270,7 @@ class Trainer:
                 for name, value in entry.items()
             },
         }
-        checkpoint.write(self.folder / checkpoint.CHECKPOINT, parts, self.state)
+        checkpoint.write(self.request.output / checkpoint.CHECKPOINT, parts, self.state)
 
     def load(self, parts: checkpoint.Parts, state: TrainState) -> None:
         """Go on from a checkpoint, whose ``model`` the network holds already.
@@ -316,7 +293,7 @@ class Trainer:
             self.optimizer.load_state_dict({"state": entries, "param_groups": groups})
         except (KeyError, RuntimeError, ValueError) as error:
             raise WeightsError(
-                f"{self.folder}: holds a checkpoint of another network: {line_of(error)}"
+                f"{self.request.output}: holds a checkpoint of another network: {line_of(error)}"
             ) from error
 
     def run(self, stream: CropStream) -> Iterator[dict[str, float]]:
@@ -324,7 +301,7 @@ class Trainer:
 
         The consumer may stop between steps; it then calls :meth:`save` itself.
         """
-        workers = self.schedule.workers
+        workers = self.request.workers
         loader = DataLoader(
             stream, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None
         )

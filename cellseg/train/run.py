@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
@@ -25,7 +25,6 @@ from cellseg import __version__
 from cellseg.annotations.compare import FEWEST_IMAGES
 from cellseg.errors import Notice, OutputError, SettingsError, writing
 from cellseg.network.backbones import load_imagenet
-from cellseg.network.counting import best_precision
 from cellseg.network.detect import pick_device
 from cellseg.network.maskrcnn import SMALL, build_maskrcnn
 from cellseg.network.weights import (
@@ -41,7 +40,7 @@ from cellseg.network.weights import (
 )
 from cellseg.train import checkpoint
 from cellseg.train.augment import DIAMETERS_PX
-from cellseg.train.loop import CropStream, Schedule, Trainer
+from cellseg.train.loop import CropStream, Trainer
 from cellseg.train.prepare import Prepared, name_of, prepare
 from cellseg.train.request import Event, Progress, Report, Trained, TrainRequest, Validated
 from cellseg.train.validate import validate
@@ -114,7 +113,7 @@ def _train(request: TrainRequest, device: torch.device, tell: Report) -> Trained
         parts = checkpoint.read(request.output / checkpoint.CHECKPOINT)[0]
         arrays, teacher = parts["model"], bool(known["teacher"])
     model = _network(arrays, request, len(data.classes)).to(device)
-    trainer = Trainer(model, _schedule(request, device, teacher=teacher), request.output)
+    trainer = Trainer(model, request, fresh=request.init in FRESH, teacher=teacher)
     if state is not None:
         trainer.load(parts, state)
         tell(Notice(f"going on from step {state.step} in {request.output}"))
@@ -176,22 +175,6 @@ def _network(arrays: dict[str, Tensor], request: TrainRequest, classes: int) -> 
     return model
 
 
-def _schedule(request: TrainRequest, device: torch.device, *, teacher: bool) -> Schedule:
-    fresh = request.init in FRESH
-    share = 0.5 if teacher else 1.0  # a network that knows the task takes smaller steps
-    return Schedule(
-        minutes=request.minutes,
-        steps=request.steps,
-        warmup_share=0.12 if fresh else 0.0,
-        batch=request.batch,
-        rate=4e-4 if fresh else share * 5e-4,
-        backbone_rate=4e-4 if fresh else share * 1e-4,
-        precision=best_precision(device),
-        workers=request.workers,
-        teacher=teacher,
-    )
-
-
 def _loop(request: TrainRequest, data: Prepared, trainer: Trainer, tell: Report) -> None:
     usual, state = data.diameter_px, trainer.state
     smallest, largest = DIAMETERS_PX
@@ -233,7 +216,9 @@ def _loop(request: TrainRequest, data: Prepared, trainer: Trainer, tell: Report)
         if data.held and last != state.step:
             _validate(trainer, data, tell)
             trainer.save()
-    _history(request.output / "history.csv", state.history)
+    if state.history:
+        with writing(request.output / "history.csv") as temporary:
+            pd.DataFrame(state.history).to_csv(temporary, index=False)
 
 
 def overfits(history: list[dict[str, float]], patience: int, since: int) -> bool:
@@ -267,7 +252,7 @@ def _validate(trainer: Trainer, data: Prepared, tell: Report) -> float:
     if best:
         state.best = entry
         checkpoint.write(
-            trainer.folder / checkpoint.BEST,
+            trainer.request.output / checkpoint.BEST,
             {"average": trainer.average},
             replace(state, history=[]),
         )
@@ -345,14 +330,6 @@ def _export(
     with writing(output / CARD) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
     return Trained(path, card, output)
-
-
-def _history(path: Path, history: list[dict[str, float]]) -> None:
-    if history:
-        with writing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, list(history[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(history)
 
 
 def _file_name(name: str) -> str:

@@ -47,7 +47,7 @@ def test_an_unknown_backbone_is_one_line(tmp_path):
     path = tmp_path / "new.safetensors"
     text = CARD.model_copy(update={"backbone": "convnext"}).model_dump_json()
     save_file({"a": torch.zeros(1)}, path, {"cellseg": text})
-    with pytest.raises(WeightsError, match="backbone 'convnext' is unknown to this cellseg"):
+    with pytest.raises(WeightsError, match="backbone 'convnext' is unknown"):
         read_model(path)
     with pytest.raises(ValueError, match="no backbone 'convnext'; known: resnet50"):
         Architecture(backbone="convnext")
