@@ -92,26 +92,17 @@ def test_a_plate(server: str, tmp_path: Path) -> None:
 
 # fsspec leaves the file of its cache to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_fsspec_s_cache_keeps_on_the_disk_what_was_fetched(server: str, tmp_path: Path) -> None:
-    microscopes.COLOUR["tiff"](tmp_path)
-    fetched = []
-    for _ in range(2):
-        with open_slide(f"blockcache::{server}/a.tif") as slide:
-            np.testing.assert_array_equal(slide.read(Box(0, 0, 400, 530)), microscopes.PICTURE)
-        fetched.append(Ranges.sent)
-    assert fetched[0] == fetched[1] > 0
-
-
-def test_fsspec_s_cache_keeps_chunks_of_a_zarr(
-    server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("cache", "form"), [("blockcache", "tiff"), ("simplecache", "ome-zarr")])
+def test_fsspec_s_cache_keeps_on_the_disk_what_was_fetched(
+    cache: str, form: str, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from fsspec.config import conf
 
-    monkeypatch.setitem(conf, "simplecache", {"cache_storage": str(tmp_path / "kept")})
-    path = microscopes.COLOUR["ome-zarr"](tmp_path)
+    monkeypatch.setitem(conf, cache, {"cache_storage": str(tmp_path / "kept")})
+    path = microscopes.COLOUR[form](tmp_path)
     fetched = []
     for _ in range(2):
-        with open_slide(f"simplecache::{server}/{path.name}") as slide:
+        with open_slide(f"{cache}::{server}/{path.name}") as slide:
             np.testing.assert_array_equal(slide.read(Box(0, 0, 400, 530)), microscopes.PICTURE)
         fetched.append(Ranges.sent)
     assert fetched[0] == fetched[1] > 0
