@@ -10,7 +10,7 @@ import numpy as np
 
 from cellseg.errors import SettingsError
 from cellseg.slide._pixelsize import PixelSize
-from cellseg.slide._raster import Raster, projected
+from cellseg.slide._raster import Raster, projected, stacked
 from cellseg.text import visible
 
 ZChoice = int | Literal["max", "mean"] | None
@@ -82,8 +82,9 @@ class Planes:
     t: int
     notes: tuple[str, ...]
 
-    def project(self, planes: Sequence[Raster]) -> Raster:
-        """The raster of the chosen planes."""
+    def raster(self, channels: Sequence[Any], make: Callable[[int, Any], Raster]) -> Raster:
+        """The chosen planes as one raster; ``make`` gives that of a z and a channel."""
+        planes = [stacked([make(z, channel) for channel in channels]) for z in self.z]
         if self.how is None or len(planes) == 1:
             return planes[0]
         return projected(planes, self.how)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from cellseg.slide._content import (
     choose_series,
 )
 from cellseg.slide._guard import opened
-from cellseg.slide._raster import WINDOW_PX, ChunkCache, Pixels, Raster, Source, chunked, stacked
+from cellseg.slide._raster import WINDOW_PX, ChunkCache, Pixels, Raster, Source, chunked
 from cellseg.slide.limits import MAX_CHANNELS, MAX_PLANES, check_count, check_plane
 from cellseg.storage import Location
 
@@ -64,18 +65,14 @@ def _content(path: Location, czi: CziReader, request: Request) -> Content:
     planes = choose_planes(path.name, request, size["Z"], size["T"])
     cache = ChunkCache()
     levels = tuple(
-        planes.project([
-            stacked([
-                _raster(
-                    czi, Source(path, level, cache), (scene, frame, step),
-                    {"C": channel, "Z": start["Z"] + z, "T": start["T"] + planes.t},
-                )
-                for channel in range(start["C"], start["C"] + size["C"])
-            ])
-            for z in planes.z
-        ])
+        planes.raster(
+            range(size["C"]),
+            partial(
+                _raster, czi, Source(path, level, cache), (scene, frame, step), start, planes.t
+            ),
+        )
         for level, step in enumerate(_steps(czi))
-    )  # fmt: skip
+    )
     is_rgb = levels[0].bands == _KINDS[kinds.pop()][0] == 3
 
     metadata = czi.metadata["ImageDocument"]["Metadata"]
@@ -111,10 +108,14 @@ def _raster(
     czi: CziReader,
     source: Source,
     where: tuple[int | None, Rectangle, int],
-    plane: Mapping[str, int],
+    start: Mapping[str, int],
+    t: int,
+    z: int,
+    channel: int,
 ) -> Raster:
     """One channel of one plane of one level."""
     scene, frame, step = where
+    plane = {"C": start["C"] + channel, "Z": start["Z"] + z, "T": start["T"] + t}
     bands, dtype = _KINDS[czi.pixel_types[plane["C"]]]
 
     def read(box: Box) -> Pixels:
@@ -122,7 +123,7 @@ def _raster(
                box.width * step, box.height * step)  # fmt: skip
         # White glass where a colour scan has no tile, darkness where a fluorescence scan has none.
         empty = (1.0, 1.0, 1.0) if bands == 3 else (0.0, 0.0, 0.0)
-        pixels = czi.read(roi, dict(plane), scene, 1 / step, background_pixel=empty)
+        pixels = czi.read(roi, plane, scene, 1 / step, background_pixel=empty)
         return np.asarray(pixels)[..., ::-1]
 
     height, width = max(1, frame.h // step), max(1, frame.w // step)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from cellseg.slide._content import (
 )
 from cellseg.slide._guard import opened
 from cellseg.slide._jpeg import check_jpeg
-from cellseg.slide._raster import ChunkCache, Pixels, Raster, Source, chunked, stacked
+from cellseg.slide._raster import ChunkCache, Pixels, Raster, Source, chunked
 from cellseg.slide.limits import check_plane
 from cellseg.storage import Location
 
@@ -99,15 +100,11 @@ def _content(path: Location, slide: WsiDicom, request: Request) -> Content:
     planes = choose_planes(path.name, request, len(depths), 1)
     cache = ChunkCache()
     levels = tuple(
-        planes.project([
-            stacked([
-                _raster(slide, Source(path, number, cache), depths[z], optical)
-                for optical in first.optical_paths
-            ])
-            for z in planes.z
-        ])
+        planes.raster(
+            first.optical_paths, partial(_raster, slide, Source(path, number, cache), depths)
+        )
         for number in range(len(slide.levels))
-    )  # fmt: skip
+    )
     is_rgb = levels[0].bands == 3 and levels[0].dtype == np.uint8
     syntax = first.default_instance.image_data.transfer_syntax
 
@@ -128,10 +125,12 @@ def _is_native(syntax: Any) -> bool:  # noqa: ANN401
     return str(syntax) in (_NATIVE, f"{_NATIVE}.1", f"{_NATIVE}.2")
 
 
-def _raster(slide: WsiDicom, source: Source, depth: float, optical: str) -> Raster:
+def _raster(
+    slide: WsiDicom, source: Source, depths: Sequence[float], z: int, optical: str
+) -> Raster:
     """One focal plane and optical path of a level."""
     level = slide.levels[source.level]
-    data = level.default_instance.image_data
+    data, depth = level.default_instance.image_data, depths[z]
     height, width = level.tile_size.height, level.tile_size.width
 
     def read(box: Box) -> Pixels:

@@ -12,7 +12,7 @@ from cellseg.errors import InputError
 from cellseg.geometry import Box
 from cellseg.slide._content import Content, Request, channel_names, check_kind, choose_planes
 from cellseg.slide._pixelsize import PixelSize
-from cellseg.slide._raster import ChunkCache, Pixels, Raster, Source, chunked, stacked
+from cellseg.slide._raster import ChunkCache, Pixels, Raster, Source, chunked
 from cellseg.slide.limits import MAX_CHANNELS, MAX_PLANES, check_count, check_plane, check_whole
 from cellseg.storage import Location
 
@@ -81,8 +81,7 @@ def content_of(path: Location, frames: Frames, request: Request) -> Content:
     is_rgb = channels == 1 and samples == 3
     return Content(
         format=frames.format,
-        levels=(planes.project([stacked([frame(z, c) for c in range(channels)])
-                                for z in planes.z]),),
+        levels=(planes.raster(range(channels), frame),),
         channels=channel_names(frames.names, channels * samples, is_rgb=is_rgb),
         is_rgb=is_rgb,
         pixel_size=frames.pixel_size,
@@ -92,4 +91,4 @@ def content_of(path: Location, frames: Frames, request: Request) -> Content:
         tiled=False,
         n_series=frames.count,
         close=frames.close,
-    )  # fmt: skip
+    )

@@ -23,7 +23,7 @@ from cellseg.slide._content import (
 )
 from cellseg.slide._guard import reading
 from cellseg.slide._ome import OmeImage, parse_ome
-from cellseg.slide._raster import ChunkCache, Raster, recoloured, stacked, turned
+from cellseg.slide._raster import ChunkCache, Raster, recoloured, turned
 from cellseg.slide._tiffcheck import check_data, check_metadata, check_size, compression
 from cellseg.slide._tifflayout import Layout, lay_out
 from cellseg.slide._tiffpages import TiffSource, plane_raster
@@ -147,8 +147,7 @@ def _level(
             raster, colour.samples, colour.recolour, bands=colour.bands, dtype=colour.dtype
         )
 
-    channels = range(layout.channels)
-    raster = planes.project([stacked([channel(z, n) for n in channels]) for z in planes.z])
+    raster = planes.raster(range(layout.channels), channel)
     turn = _orientation(series.keyframe)
     return raster if turn == 1 else turned(raster, turn)
 

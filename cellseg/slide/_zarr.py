@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from cellseg.slide._content import (
 )
 from cellseg.slide._guard import reading
 from cellseg.slide._ome import NO_IMAGE, OmeImage, parse_ome, read_xml
-from cellseg.slide._raster import WINDOW_PX, ChunkCache, Pixels, Raster, Source, chunked, stacked
+from cellseg.slide._raster import WINDOW_PX, ChunkCache, Pixels, Raster, Source, chunked
 from cellseg.slide.limits import (
     MAX_CHANNELS,
     MAX_LEVELS,
@@ -81,16 +82,9 @@ def _content(path: Location, request: Request) -> Content:
     groups = [slice(first, min(first + step, bands)) for first in range(0, bands, step)]
     cache = ChunkCache()
     levels = tuple(
-        planes.project([
-            stacked([
-                _raster(Source(path, number, cache), array, axes,
-                        {"z": z, "t": planes.t, "c": group})
-                for group in groups
-            ])
-            for z in planes.z
-        ])
+        planes.raster(groups, partial(_raster, Source(path, number, cache), array, axes, planes.t))
         for number, array in enumerate(arrays)
-    )  # fmt: skip
+    )
     unread = [
         f"axis {axis} of {length}: the first is read"
         for axis, length in size.items()
@@ -111,8 +105,15 @@ def _content(path: Location, request: Request) -> Content:
     )
 
 
-def _raster(source: Source, array: Any, axes: Sequence[str], at: Mapping[str, Any]) -> Raster:  # noqa: ANN401
-    """Some channels of one z and t of an array: ``at`` holds an index for each of them."""
+def _raster(
+    source: Source,
+    array: Any,  # noqa: ANN401
+    axes: Sequence[str],
+    t: int,
+    z: int,
+    channels: slice,
+) -> Raster:
+    """Some channels of one z and t of an array."""
     size = dict(zip(axes, array.shape, strict=True))
     chunk = dict(zip(axes, array.chunks, strict=True))
     # Small chunks are read many at once, so that they do not cost a call each.
@@ -120,7 +121,8 @@ def _raster(source: Source, array: Any, axes: Sequence[str], at: Mapping[str, An
     dtype = check_kind(source.path.name, array.dtype)
 
     def decode(box: Box) -> Pixels:
-        window = {**at, "y": slice(box.y0, box.y1), "x": slice(box.x0, box.x1)}
+        y, x = box.pixels
+        window = {"y": y, "x": x, "z": z, "t": t, "c": channels}
         pixels = np.asarray(array[tuple(window.get(axis, 0) for axis in axes)])
         kept = [axis for axis in axes if axis in "yxc"]
         if "c" not in kept:
@@ -128,7 +130,7 @@ def _raster(source: Source, array: Any, axes: Sequence[str], at: Mapping[str, An
         pixels = pixels.transpose([kept.index(axis) for axis in "yxc"])
         return pixels * dtype.type(255) if pixels.dtype.kind == "b" else pixels
 
-    shape = (size["y"], size["x"], at["c"].stop - at["c"].start)
+    shape = (size["y"], size["x"], channels.stop - channels.start)
     return chunked(source, shape, dtype, decode, grid=(grid[0], grid[1]), what="chunk")
 
 
