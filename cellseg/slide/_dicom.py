@@ -37,12 +37,7 @@ _NATIVE = "1.2.840.10008.1.2"
 
 
 def open_content(path: Location, request: Request) -> Content:
-    """Open a DICOM slide: a file with the rest of its series, or a folder with one slide.
-
-    Raises
-    ------
-    InputError, SettingsError
-    """
+    """Open a DICOM slide: a file with the rest of its series, or a folder with one slide."""
     return opened(
         path, "is no readable DICOM slide", lambda: WsiDicom.open(_files(Path(str(path)))),
         lambda slide: _content(path, slide, request),

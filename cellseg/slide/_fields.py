@@ -27,12 +27,7 @@ JPEG_PX_PER_BYTE = 512
 
 
 def open_content(path: Location, request: Request) -> Content:
-    """Open a PNG or a JPEG.
-
-    Raises
-    ------
-    InputError, SettingsError
-    """
+    """Open a PNG or a JPEG."""
     advice = "copy it again or export it as TIFF"
     with reading(path, "is no readable picture, is cut off or damaged", advice=advice):
         size = file_size(path)

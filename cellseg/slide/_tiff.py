@@ -32,12 +32,7 @@ from cellseg.storage import Location, RemotePath
 
 
 def open_content(path: Location, request: Request) -> Content:
-    """Open a TIFF of any kind.
-
-    Raises
-    ------
-    InputError, SettingsError
-    """
+    """Open a TIFF of any kind."""
     what = "is no readable TIFF, is cut off or damaged"
     advice = "try to open it in the program that wrote it and save it again"
     with ExitStack() as files, reading(path, what, advice=advice):

@@ -88,8 +88,9 @@ def measure(
         lists = flatten(batch.masks)
         found = {"score": batch.scores, **_geometry(batch, lists, scale)}
         if pixels is not None and channels:
-            values = _gather(batch, lists, pixels, origin)
-            found |= _intensities(values, lists, channels, stain, white)
+            corner = batch.boxes[:, :2] - origin
+            rows, places = lists.y + corner[lists.cell, 0], lists.x + corner[lists.cell, 1]
+            found |= _intensities(pixels[rows, places], lists, channels, stain, white)
         for column in wanted:
             parts[column.name].append(found[column.name])
     return pd.DataFrame(
@@ -155,16 +156,6 @@ def _geometry(batch: Instances, lists: PixelLists, scale: Scale) -> dict[str, ND
     found |= {name: shape[name] for name in _RATIOS}
     found["orientation_deg"] = shape["orientation"]
     return found
-
-
-def _gather(
-    batch: Instances, lists: PixelLists, pixels: NDArray[np.generic], origin: tuple[int, int]
-) -> NDArray[np.generic]:
-    """The raw values of all masks' pixels, (M, C)."""
-    corner = batch.boxes[:, :2] - origin
-    rows, places = lists.y + corner[lists.cell, 0], lists.x + corner[lists.cell, 1]
-    values: NDArray[np.generic] = pixels[rows, places]
-    return values
 
 
 def _intensities(

@@ -39,73 +39,65 @@ def pixels_of(path: Path, **options: object) -> np.ndarray:
         return whole(slide)
 
 
-@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8"])
-@pytest.mark.parametrize("compression", [None, "zlib"])
-def test_every_dtype_comes_back(tmp_path: Path, dtype: str, compression: str | None) -> None:
-    values = (RNG.random((30, 20)) * 200 - (100 if dtype[0] in "if" else 0)).astype(dtype)
-    got = pixels_of(saved(tmp_path, values, compression=compression))
-    assert got.dtype == values.dtype
-    np.testing.assert_array_equal(got[:, :, 0], values)
-
-
-def test_miniswhite_is_inverted(tmp_path: Path) -> None:
-    path = saved(tmp_path, GREY, photometric="miniswhite")
-    np.testing.assert_array_equal(pixels_of(path)[:, :, 0], 255 - GREY)
-
-
-def test_one_bit_is_black_and_white(tmp_path: Path) -> None:
-    for photometric, lit in (("minisblack", 255), ("miniswhite", 0)):
-        path = saved(tmp_path, GREY > 128, photometric=photometric)
-        expected = np.where(GREY > 128, lit, 255 - lit)
-        np.testing.assert_array_equal(pixels_of(path)[:, :, 0], expected)
-
-
-@pytest.mark.parametrize("planar", ["contig", "separate"])
-def test_alpha_is_dropped_and_said(tmp_path: Path, planar: str) -> None:
-    pixels = np.dstack([RGB, GREY])
-    stored = pixels if planar == "contig" else np.ascontiguousarray(pixels.transpose(2, 0, 1))
-    path = saved(tmp_path, stored, photometric="rgb", planarconfig=planar,
-                 extrasamples=["unassalpha"], compression="zlib")  # fmt: skip
-    with open_slide(path) as slide:
-        assert slide.channels == ("red", "green", "blue")
-        assert any("alpha" in note for note in slide.notes)
-        np.testing.assert_array_equal(whole(slide), RGB)
-
-
 def ramp(*columns: np.ndarray) -> np.ndarray:
     return np.stack(columns).astype(np.uint16)
 
 
 STEPS = np.arange(256) * 257
+LIT = np.where(GREY > 128, 255, 0).astype(np.uint8)
+RGBA = np.dstack([RGB, GREY])
+INKS = np.zeros((16, 16, 4), np.uint8)
+INKS[:8, :, 0] = 255  # cyan
+ALPHA = {"photometric": "rgb", "extrasamples": ["unassalpha"], "compression": "zlib"}
+VALUES = RNG.random((30, 20)) * 200
+
+# Pixels, how tifffile writes them, what is read, and a word that is said.
+TIFFS = {
+    **{
+        f"{dtype} {how}": (values, {"compression": how}, values[..., None], "")
+        for dtype in ("u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8")
+        for values in [(VALUES - (100 if dtype[0] in "if" else 0)).astype(dtype)]
+        for how in (None, "zlib")
+    },
+    "white is zero": (GREY, {"photometric": "miniswhite"}, 255 - GREY[..., None], "inverted"),
+    "one bit": (GREY > 128, {"photometric": "minisblack"}, LIT[..., None], "1 bit"),
+    "one bit, white is zero": (
+        GREY > 128, {"photometric": "miniswhite"}, 255 - LIT[..., None], "inverted",
+    ),
+    "alpha": (RGBA, {**ALPHA, "planarconfig": "contig"}, RGB, "alpha"),
+    "alpha in planes": (
+        np.ascontiguousarray(RGBA.transpose(2, 0, 1)), {**ALPHA, "planarconfig": "separate"}, RGB,
+        "alpha",
+    ),
+    "a grey palette": (GREY, {"colormap": ramp(STEPS, STEPS, STEPS)}, GREY[..., None], "palette"),
+    "a green ramp on grey data": (
+        GREY, {"colormap": ramp(0 * STEPS, STEPS, 0 * STEPS)}, GREY[..., None], "colour map",
+    ),
+    "an inverted grey palette": (
+        GREY, {"colormap": ramp(*[STEPS[::-1]] * 3)}, 255 - GREY[..., None], "palette",
+    ),
+    "a palette of colours": (
+        GREY, {"colormap": ramp(STEPS, STEPS[::-1], STEPS // 2)},
+        np.stack([GREY, 255 - GREY, (STEPS // 2 >> 8)[GREY].astype(np.uint8)], -1), "palette",
+    ),
+    "inks": (
+        INKS, {"photometric": "separated"},
+        np.where(INKS[..., :1] > 0, [0, 255, 255], 255).astype(np.uint8), "CMYK",
+    ),
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("palette", "expected"),
-    [
-        (ramp(STEPS, STEPS, STEPS), GREY[..., None]),
-        (ramp(0 * STEPS, STEPS, 0 * STEPS), GREY[..., None]),
-        (ramp(STEPS[::-1], STEPS[::-1], STEPS[::-1]), 255 - GREY[..., None]),
-        (
-            ramp(STEPS, STEPS[::-1], STEPS // 2),
-            np.stack([GREY, 255 - GREY, (STEPS // 2 >> 8)[GREY].astype(np.uint8)], -1),
-        ),
-    ],
-    ids=["grey", "green ramp on grey data", "inverted grey", "colours"],
-)
-def test_palettes(tmp_path: Path, palette: np.ndarray, expected: np.ndarray) -> None:
-    path = saved(tmp_path, GREY, photometric="palette", colormap=palette)
-    with open_slide(path) as slide:
+@pytest.mark.parametrize("name", TIFFS)
+def test_pixels_come_back(tmp_path: Path, name: str) -> None:
+    pixels, how, expected, said = TIFFS[name]
+    if "colormap" in how:
+        how = {"photometric": "palette", **how}
+    with open_slide(saved(tmp_path, pixels, **how)) as slide:
         assert slide.is_rgb == (expected.shape[2] == 3)
-        assert any("palette" in note or "colour map" in note for note in slide.notes)
-        np.testing.assert_array_equal(whole(slide), expected)
-
-
-def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
-    inks = np.zeros((16, 16, 4), np.uint8)
-    inks[:8, :, 0] = 255  # cyan
-    got = pixels_of(saved(tmp_path, inks, photometric="separated"))
-    assert got[0, 0].tolist() == [0, 255, 255]
-    assert got[15, 0].tolist() == [255, 255, 255]
+        assert any(said in note for note in slide.notes) == bool(said)
+        got = whole(slide)
+    assert got.dtype == expected.dtype
+    np.testing.assert_array_equal(got, expected)
 
 
 def test_aperio_ycbcr_jpeg2000(tmp_path: Path) -> None:
