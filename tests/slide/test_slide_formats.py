@@ -17,7 +17,6 @@ from cellseg.cli.info import info
 from cellseg.errors import InputError, RegionError, SettingsError
 from cellseg.geometry import Box
 from cellseg.slide import Slide, limits, open_slide
-from cellseg.slide import _pixelsize as sizes
 
 RNG = np.random.default_rng(7)
 GREY = RNG.integers(0, 256, (40, 50), dtype=np.uint8)
@@ -198,29 +197,38 @@ def test_imagej_units(tmp_path: Path, unit: str) -> None:
         assert slide.mpp == (None if unit == "pixel" else pytest.approx(0.3, rel=1e-3))
 
 
+def with_size(x: object, y: object, x_unit: str, y_unit: str) -> dict[str, object]:
+    size = {"PhysicalSizeX": x, "PhysicalSizeXUnit": x_unit, "PhysicalSizeY": y,
+            "PhysicalSizeYUnit": y_unit}  # fmt: skip
+    return {"ome": True, "metadata": {"axes": "YX", **size}}
+
+
+APERIO = {"description": "Aperio Image Library|AppMag = 20|MPP = 0.4990|Left = 1"}
+
+
 @pytest.mark.parametrize(
-    ("size", "mpp", "note"),
+    ("how", "mpp", "note"),
     [
-        (sizes.from_tags((72, 1), (72, 1), 2), None, "72 dpi"),
-        (sizes.from_tags((4800, 1), (4800, 1), 2), None, "4800 dpi"),
-        (sizes.from_tags((20000, 1), (20000, 1), 3), 0.5, ""),
-        (sizes.from_tags((20000, 1), (20000, 1), 1), None, ""),
-        (sizes.from_tags((20000, 1), (21000, 1), 3), None, "not square"),
-        (sizes.from_tags((1, 0), "x", None), None, ""),
-        (sizes.from_tags((43920, 1), (43920, 1), 3, "NDPI tags"), 10000 / 43920, ""),
-        (sizes.from_aperio("Aperio Image Library|AppMag = 20|MPP = 0.4990|Left = 1"), 0.499, ""),
-        (sizes.from_aperio("Aperio Image Library|AppMag = 20"), None, ""),
-        (sizes.from_scale(0.5, 0.5, ("", ""), "OME-Zarr scale"), None, "no unit"),
-        (sizes.from_scale(0.5, 0.502, ("micrometer",) * 2, "OME-Zarr scale"), 0.501, ""),
-        (sizes.from_scale(5e-5, 5e-5, ("mm", "mm"), "OME-XML"), 0.05, ""),
-        (sizes.from_scale(1, 1, ("pixel", "pixel"), "OME-XML"), None, ""),
+        ({"resolution": (72, 72), "resolutionunit": 2}, None, "72 dpi"),
+        ({"resolution": (4800, 4800), "resolutionunit": 2}, None, "4800 dpi"),
+        ({"resolution": (20000, 20000), "resolutionunit": 3}, 0.5, ""),
+        ({"resolution": (20000, 20000), "resolutionunit": 1}, None, ""),
+        ({"resolution": (20000, 21000), "resolutionunit": 3}, None, "not square"),
+        (APERIO, 0.499, ""),
+        ({"description": "Aperio Image Library|AppMag = 20"}, None, ""),
+        (with_size(0.5, 0.502, "µm", "µm"), 0.501, ""),
+        (with_size(5e-5, 5e-5, "mm", "mm"), 0.05, ""),
+        (with_size(325, 0.325, "nm", "µm"), 0.325, ""),
+        (with_size(0.5, 0.5, "pixel", "pixel"), None, "no unit"),
+        (with_size(1, 1, "pixel", "pixel"), None, ""),
     ],
 )
-def test_pixel_sizes(size: sizes.PixelSize, mpp: float | None, note: str) -> None:
-    assert size.mpp == (None if mpp is None else pytest.approx(mpp))
-    assert note in " ".join(size.notes)
-    assert bool(size.notes) == bool(note)
-    assert (size.source == "none") == (mpp is None)
+def test_pixel_sizes(tmp_path: Path, how: dict[str, object], mpp: float | None, note: str) -> None:
+    how = {"metadata": None, **how} if "description" in how else how
+    with open_slide(saved(tmp_path, GREY, **how)) as slide:
+        assert slide.mpp == (None if mpp is None else pytest.approx(mpp))
+        assert [note in text and text.hint == "mpp" for text in slide.notes] == [True] * bool(note)
+        assert (slide.mpp_source == "none") == (mpp is None)
 
 
 def write_ndpi(path: Path, pixels: np.ndarray) -> None:

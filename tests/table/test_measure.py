@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,6 @@ from skimage.measure import regionprops
 
 from cellseg.instances import Instances
 from cellseg.table import Scale, channel_slugs, columns, measure
-from cellseg.table import _table as table_module
 from cellseg.table.around import around_columns
 from cellseg.table.neighbours import Neighbours
 
@@ -176,13 +176,11 @@ def test_turning_a_mask_changes_no_shape(mask):
         assert table[name].to_numpy() == pytest.approx(table[name][0])
 
 
-@settings(deadline=None, max_examples=30)
-@given(st.lists(blobs(), min_size=2, max_size=6), st.integers(1, 400))
-def test_batches_change_nothing(masks, batch):
-    whole = shape_of(*masks)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(table_module, "BATCH_PX", batch)
-        assert shape_of(*masks).equals(whole)
+def test_masks_are_measured_alike_alone_and_with_others():
+    large = ellipse(520, 400, 20)  # more pixels than are measured at once
+    masks = [ellipse(9, 6), large, ellipse(5, 5), ellipse(8, 3, 40), large]
+    alone = pd.concat([shape_of(mask) for mask in masks], ignore_index=True)
+    assert shape_of(*masks).equals(alone)
 
 
 # Units
