@@ -62,14 +62,3 @@ def test_a_disc_grows_by_the_distance(radius, distance):
     truth = np.pi * (radius + distance) ** 2
     assert np.mean(areas) == pytest.approx(truth, rel=0.01)
     assert areas == pytest.approx([truth] * 10, rel=0.025)
-
-
-def test_neighbours_share_the_space_evenly():
-    labels = disc((60, 101), (30, 30), 10).astype(np.uint32)
-    labels[disc((60, 101), (30, 70), 10)] = 2
-    grown = grow(labels, 20)
-    assert (grown[:, :50] != 2).all()
-    assert (grown[:, 51:] != 1).all()
-    assert grown[30, 50] == 1  # as far from both
-    one, two = (np.count_nonzero(grown[:, s] == n) for n, s in ((1, np.s_[:50]), (2, np.s_[51:])))
-    assert one == two

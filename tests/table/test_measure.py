@@ -92,26 +92,6 @@ def test_rectangle_is_exact():
     assert row.perimeter_px == pytest.approx(2 * (height + width), rel=0.07)
 
 
-@pytest.mark.parametrize("degrees", [-60, -45, -10, 0, 30, 45, 75, 90])
-def test_rotated_ellipse(degrees):
-    row = shape_of(ellipse(20, 10, degrees)).iloc[0]
-    assert abs((row.orientation_deg - degrees + 90) % 180 - 90) < 0.6
-    assert row.axis_major_length_px == pytest.approx(40, rel=0.01)
-    assert row.axis_minor_length_px == pytest.approx(20, rel=0.02)
-    assert row.eccentricity == pytest.approx(np.sqrt(0.75), abs=0.01)
-    assert row.feret_diameter_max_px == pytest.approx(40, abs=1.1)
-    assert row.perimeter_px == pytest.approx(96.88, rel=0.02)
-    assert row.solidity > 0.955
-
-
-def test_a_hole_adds_its_outline_and_takes_its_area():
-    full, ring = ellipse(15, 15), ellipse(15, 15) & ~np.pad(ellipse(7, 7), 8)
-    table = shape_of(full, ring)
-    assert table.perimeter_px[1] - table.perimeter_px[0] == pytest.approx(2 * np.pi * 7, rel=0.05)
-    assert table.area_px[0] - table.area_px[1] == ellipse(7, 7).sum()
-    assert table.circularity[1] < 0.5
-
-
 def test_one_pixel_and_lines():
     dot, down, across, lean = (
         np.ones((1, 1), bool),
