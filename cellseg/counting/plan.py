@@ -127,7 +127,9 @@ def make_plan(
     """
     notes: list[str] = []
     look = cache(partial(sample, slide))
-    notes += missing_values(look()) if slide.dtype.kind == "f" else []
+    if slide.dtype.kind == "f":
+        with suppress(RegionError):
+            notes += missing_values(look())
     channels, said = choose_channels(slide, look, request.channel)
     notes += said
     protocol, said = choose_protocol(
