@@ -51,7 +51,7 @@ def serve(
         sys.stdout.flush()
         if browser:
             _open(server.url)
-        Thread(target=server.viewer.read_ahead, daemon=True).start()
+        Thread(target=server.viewer.read_ahead).start()
         with suppress(KeyboardInterrupt):
             server.serve_forever(poll_interval=0.2)
     finally:

@@ -15,66 +15,52 @@ from cellseg.geometry import Box
 from cellseg.result import Result
 
 
-def area_column(result: Result) -> str:
-    """In µm², or in px² of a slide without pixel size."""
-    return "area_um2" if "area_um2" in result.table else "area_px"
-
-
 def read_cells(
     result: Result, corrections: Corrections | None, names: Sequence[str]
 ) -> pd.DataFrame:
     """The table as corrected, ordered by place.
 
-    Parameters
-    ----------
-    names : sequence of str
-        Of the classes.
-
     Returns
     -------
     DataFrame
         ``y`` and ``x`` of the centroids (level-0 pixels, pixel centres at integers), ascending by
-        ``y``; ``area``, see :func:`area_column`; ``class``, an index into ``names``; ``label``.
+        ``y``; ``area`` in µm², or in px² without pixel size; ``class``, an index into ``names``;
+        ``label``.
 
     Raises
     ------
     InputError
         If the table cannot be read, or does not say where its cells lie.
     """
-    area = area_column(result)
+    area = "area_px" if result.frame.mpp is None else "area_um2"
     wanted = ["label", "class", "centroid_y_px", "centroid_x_px", area]
-    numbers = {name: number for number, name in enumerate(names)}
     try:
         if corrections is not None and corrections.touched:
-            tables = [corrections.table(wanted)]
+            table = corrections.table(wanted)
         else:
-            tables = list(result.table.batches(wanted)) or [result.table.load(wanted)]
+            table = result.table.load(wanted)
     except KeyError as error:
         raise InputError(f"{result.path}: its table has no column {error}") from error
-    parts = [_part(table, numbers, area) for table in tables if len(table)]
-    cells = pd.concat(parts or [_part(tables[0], numbers, area)], ignore_index=True)
-    if len(cells) and (cells["class"].min() < 0 or cells["label"].min() < 1):
+    numbers = {name: number for number, name in enumerate(names)}
+    cells = pd.DataFrame(
+        {
+            "y": table["centroid_y_px"].to_numpy(np.float64),
+            "x": table["centroid_x_px"].to_numpy(np.float64),
+            "area": table[area].to_numpy(np.float32),
+            "class": np.array([numbers.get(name, -1) for name in table["class"]], np.int32),
+            "label": table["label"].to_numpy(np.int64),
+        }
+    )
+    if (cells["class"] < 0).any():
         raise InputError(f"{result.path}: classes that run.json does not list")
-    if len(cells) and cells["label"].max() > 2 * len(cells) + 2**20:
-        raise InputError(f"{result.path}: is no table of cells: a label {cells['label'].max()}")
+    if not cells["label"].between(1, 2 * len(cells) + 2**20).all():
+        raise InputError(f"{result.path}: is no table of cells: its labels are not theirs")
     return cells.sort_values("y", kind="stable", ignore_index=True)
-
-
-def _part(table: pd.DataFrame, numbers: dict[str, int], area: str) -> pd.DataFrame:
-    """Some rows in fewer bytes; a class that is not known is -1."""
-    columns = {
-        "y": table["centroid_y_px"].astype(np.float64),
-        "x": table["centroid_x_px"].astype(np.float64),
-        "area": table[area].astype(np.float32),
-        "class": np.array([numbers.get(name, -1) for name in table["class"]], np.int32),
-        "label": table["label"].astype(np.int64),
-    }
-    return pd.DataFrame(columns)
 
 
 def class_of_label(cells: pd.DataFrame) -> NDArray[np.uint16]:
     """By label: 0 where there is no such cell, otherwise the class's index plus 1."""
-    found = np.zeros(int(cells["label"].max()) + 1 if len(cells) else 1, np.uint16)
+    found = np.zeros(cells["label"].max() + 1 if len(cells) else 1, np.uint16)
     found[cells["label"]] = cells["class"] + 1
     return found
 

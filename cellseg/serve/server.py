@@ -75,7 +75,6 @@ class Server(ThreadingHTTPServer):
         If the port is taken or may not be had.
     """
 
-    daemon_threads = True
     # On Windows that would let another program listen on the same port.
     allow_reuse_address = sys.platform != "win32"
     request_queue_size = 128
@@ -85,7 +84,7 @@ class Server(ThreadingHTTPServer):
         self.token = secrets.token_urlsafe(24)
         self._strangers = BoundedSemaphore(MOST_STRANGERS)
         self._guests = BoundedSemaphore(MOST_GUESTS)
-        self._deadlines: dict[socket, float] = {}
+        self._deadlines: dict[socket, float | None] = {}  # None: a guest's
         self._lock = Lock()
         try:
             super().__init__((ADDRESS, port), _Handler)
@@ -108,8 +107,11 @@ class Server(ThreadingHTTPServer):
         self.server_name, self.server_port = ADDRESS, self.server_address[1]
 
     def server_close(self) -> None:
-        """Stop listening, and close all slides."""
-        super().server_close()
+        """Stop listening, end all connections, and close all slides."""
+        with self._lock:
+            for request in self._deadlines:
+                _end(request)
+        super().server_close()  # waits for what is just being answered
         self.viewer.close()
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
@@ -120,7 +122,7 @@ class Server(ThreadingHTTPServer):
             self._deadlines[request] = monotonic() + HEAD_S
         try:
             super().process_request(request, client_address)
-        except BaseException:
+        except RuntimeError:  # no more threads
             self._left(request)
             raise
 
@@ -136,9 +138,8 @@ class Server(ThreadingHTTPServer):
         now = monotonic()
         with self._lock:
             for request, deadline in self._deadlines.items():
-                if deadline < now:
-                    with suppress(OSError):
-                        request.shutdown(SHUT_RDWR)
+                if deadline is not None and deadline < now:
+                    _end(request)
 
     def admit(self, request: socket) -> bool:
         """Take a connection that has shown the token for a guest's; False: it ends with its answer.
@@ -146,19 +147,19 @@ class Server(ThreadingHTTPServer):
         Its time has no end from now on.
         """
         with self._lock:
-            if request not in self._deadlines:
+            if self._deadlines[request] is None:
                 return True
             if not self._guests.acquire(blocking=False):
                 self._deadlines[request] = math.inf
                 return False
-            del self._deadlines[request]
+            self._deadlines[request] = None
         self._strangers.release()
         return True
 
     def _left(self, request: socket) -> None:
         with self._lock:
-            was_stranger = self._deadlines.pop(request, None) is not None
-        (self._strangers if was_stranger else self._guests).release()
+            is_guest = self._deadlines.pop(request) is None
+        (self._guests if is_guest else self._strangers).release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
         """A browser that went away is no error."""
@@ -232,6 +233,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: ANN401
         """Nothing: an address holds the token."""
+
+
+def _end(request: socket) -> None:
+    """Whoever reads from the connection reads its end."""
+    with suppress(OSError):
+        request.shutdown(SHUT_RDWR)
 
 
 def _host(header: str) -> str | None:

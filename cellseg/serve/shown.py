@@ -19,12 +19,12 @@ from skimage.measure import find_contours
 
 from cellseg.annotations.region import Region
 from cellseg.derive.corrections import Corrections, PatchedPyramid
-from cellseg.draw import RGB, as_hex, colours
+from cellseg.draw import as_hex, colours
 from cellseg.errors import CellsegError, InputError
 from cellseg.geometry import Box
 from cellseg.result import Ground, load_result
 from cellseg.result.publish import CORRECTIONS, OVERVIEW, RUN
-from cellseg.serve.cells import area_column, cells_in, class_of_label, read_cells
+from cellseg.serve.cells import cells_in, class_of_label, read_cells
 from cellseg.serve.tiles import enlarged, is_coarse, is_costly, mask_tile, whole_slide
 from cellseg.slide import ChunkCache
 from cellseg.storage import Location
@@ -101,6 +101,7 @@ class OpenResult:
         self.names = self.result.class_names
         if self.corrections is not None:
             self.names = list(self.corrections.classes)
+        self.colours = colours(self.names, self.result.stain)
         self.ground = self._opened(image)
 
     def close(self) -> None:
@@ -147,8 +148,6 @@ class OpenResult:
                 self._made[name] = make()
             return self._made[name]
 
-    # The table
-
     @property
     def cells(self) -> pd.DataFrame:
         """All cells, see :func:`read_cells`; read once, which takes seconds for a million.
@@ -178,21 +177,14 @@ class OpenResult:
     def counts(self) -> dict[str, Any]:
         """How many cells there are, of each class."""
         numbers = np.bincount(self.cells["class"], minlength=len(self.names))
-        unit = area_column(self.result).removeprefix("area_")
+        unit = "px" if self.result.frame.mpp is None else "um2"
         return {"cells": len(self.cells), "per_class": numbers.tolist(), "unit": unit}
 
-    def counts_in(self, y0: int, x0: int, y1: int, x1: int) -> dict[str, Any]:
-        """How many cells lie in a rectangle of the slide, which ends at the slide's edges."""
+    def counts_in(self, box: Box) -> dict[str, Any]:
+        """What :func:`cells_in` says of a rectangle, which ends at the slide's edges."""
         frame = self.result.frame
-        box = Box(y0, x0, y1, x1).intersection(Box(0, 0, frame.height, frame.width))
-        return cells_in(self.cells, box, mpp=frame.mpp, classes=len(self.names))
-
-    # What the page says
-
-    @property
-    def colours(self) -> list[RGB]:
-        """Of the classes."""
-        return colours(self.names, self.result.stain)
+        inside = box.intersection(Box(0, 0, frame.height, frame.width))
+        return cells_in(self.cells, inside, mpp=frame.mpp, classes=len(self.names))
 
     def about(self) -> dict[str, Any]:
         """What the page says and needs before any tile."""
@@ -253,8 +245,6 @@ class OpenResult:
             for ring in (polygon.exterior, *polygon.interiors)
             if not ring.is_empty
         ]
-
-    # Tiles
 
     @property
     def _halvings(self) -> int:
@@ -319,8 +309,6 @@ class OpenResult:
         if levels[0].shape != (frame.lattice_height, frame.lattice_width):
             raise InputError(f"{self.result.path}: its masks are no image of this slide")
         return PatchedPyramid(levels, decoded=CHUNKS)
-
-    # One cell
 
     def cell_at(self, y: float, x: float, of: Of) -> dict[str, Any] | None:
         """The cell at a point of the slide; None where there is none.

@@ -17,6 +17,7 @@ from threading import BoundedSemaphore, Lock
 import numpy as np
 
 from cellseg.errors import CellsegError, InputError
+from cellseg.geometry import Box
 from cellseg.result import Result, load_result
 from cellseg.result.files import plain
 from cellseg.serve.shown import Of, OpenResult, version_of
@@ -39,6 +40,8 @@ MOST_OPEN = 4
 _TILE = re.compile(r"(slide|nuclei|cells)/(\d{1,2})/(\d{1,7})/(\d{1,7})", re.ASCII)
 _SHOWN = re.compile(r"[0-9a-f]{1,64}")
 _NUMBER = re.compile(r"-?\d{1,9}(?:\.\d{1,6})?", re.ASCII)
+
+_OF: dict[str, Of] = {"nuclei": "nuclei", "cells": "cells"}
 
 Query = Mapping[str, str]
 
@@ -132,19 +135,12 @@ class Viewer:
         return Reply.refused(HTTPStatus.GONE, "the result was changed; it is loaded anew")
 
     def _of_result(self, one: OpenResult, rest: str, query: Query) -> Reply:
-        asked: dict[str, Callable[[OpenResult, Query], object]] = {
-            "version": lambda one, _: {"version": one.version, "token": one.result.token},
-            "about": lambda one, _: one.about(),
-            "counts": lambda one, _: one.counts(),
-            "at": _at,
-            "box": _box,
-        }
         try:
             if found := _TILE.fullmatch(rest):
                 kind, *numbers = found.groups()
                 return self._tile(one, kind, *map(int, numbers), query=query)
-            if rest in asked:
-                return Reply.of(asked[rest](one, query))
+            if rest in _ASKED:
+                return Reply.of(_ASKED[rest](one, query))
         except CellsegError as error:
             return Reply.refused(HTTPStatus.CONFLICT, str(error))
         except (KeyError, ValueError):
@@ -158,8 +154,6 @@ class Viewer:
         if box is None or (kind == "slide" and one.ground is None):
             return Reply.refused(HTTPStatus.NOT_FOUND)
         asked = "" if kind == "slide" else query.get("shown", "")
-        if kind != "slide" and not _SHOWN.fullmatch(asked):
-            return Reply.refused(HTTPStatus.BAD_REQUEST)
 
         def make() -> bytes:
             with self._makers:
@@ -167,9 +161,11 @@ class Viewer:
                     return one.slide_tile(box, halvings)
                 bits = int(asked, 16)
                 shown = np.array([bits >> n & 1 for n in range(len(one.names))], np.bool_)
-                return one.mask_tile(box, halvings, shown, of=_of(kind))
+                return one.mask_tile(box, halvings, shown, of=_OF[kind])
 
         if kind != "slide":
+            if not _SHOWN.fullmatch(asked):
+                raise ValueError("expected the classes as bits of a number")
             one.of_label()  # waited for outside of the few that may work at once
         key = (kind, halvings, row, column, asked)
         tile = one.tiles.get(key, lambda: np.frombuffer(make(), np.uint8))
@@ -202,29 +198,32 @@ class Viewer:
 
 
 def _at(one: OpenResult, query: Query) -> object:
-    y, x = (_number(query[name]) for name in ("y", "x"))
-    return one.cell_at(y, x, _of(query.get("of", "nuclei")))
+    y, x = _numbers(query, "y", "x")
+    return one.cell_at(y, x, _OF[query.get("of", "nuclei")])
 
 
 def _box(one: OpenResult, query: Query) -> object:
-    y0, x0, y1, x1 = (round(_number(query[name])) for name in ("y0", "x0", "y1", "x1"))
+    y0, x0, y1, x1 = map(round, _numbers(query, "y0", "x0", "y1", "x1"))
     if y1 < y0 or x1 < x0:
         raise ValueError("expected y0 <= y1 and x0 <= x1")
-    return one.counts_in(y0, x0, y1, x1)
+    return one.counts_in(Box(y0, x0, y1, x1))
 
 
-def _of(text: str) -> Of:
-    if text == "nuclei":
-        return "nuclei"
-    if text == "cells":
-        return "cells"
-    raise ValueError(f"expected nuclei or cells, got {text!r}")
+def _numbers(query: Query, *names: str) -> list[float]:
+    texts = [query[name] for name in names]
+    if not all(map(_NUMBER.fullmatch, texts)):
+        raise ValueError("expected numbers")
+    return [float(text) for text in texts]
 
 
-def _number(text: str) -> float:
-    if not _NUMBER.fullmatch(text):
-        raise ValueError("expected a number")
-    return float(text)
+_ASKED: dict[str, Callable[[OpenResult, Query], object]] = {
+    "version": lambda one, _: {"version": one.version, "token": one.result.token},
+    "about": lambda one, _: one.about(),
+    "counts": lambda one, _: one.counts(),
+    "at": _at,
+    "box": _box,
+}
+"""What is told of a result, by the address below its number."""
 
 
 def read_results(folders: Sequence[Location]) -> list[Result]:
