@@ -25,13 +25,11 @@ from cellseg.events import CountResult
 from cellseg.export import anndata_of, outlines_of
 from cellseg.progress import CountProgress
 from cellseg.protocol import CountProtocol
-from cellseg.result import Result
 from cellseg.result import load_result as load_folder
 from cellseg.result.files import own_file, readable
 from cellseg.result.publish import OUTLINES
 from cellseg.result.upload import RemoteResult
 from cellseg.storage import Location, RemotePath, as_location
-from cellseg.table.areas import AreaStatistics
 from cellseg.table.summary import Summary
 from cellseg.text import visible
 
@@ -190,17 +188,6 @@ class Cells:
     _: KW_ONLY
     warnings: tuple[str, ...] = ()
 
-    @classmethod
-    def of(cls, result: Result) -> Cells:
-        """Of a finished result folder.
-
-        Raises
-        ------
-        InputError
-            If its record does not hold the totals.
-        """
-        return cls(result.summary, result.path, warnings=result.warnings)
-
     def __len__(self) -> int:
         return self.summary.cells
 
@@ -251,7 +238,8 @@ def load_result(folder: str | Path) -> Cells:
     InputError
         If the folder is no result, or its run is not finished.
     """
-    return Cells.of(load_folder(folder))
+    result = load_folder(folder)
+    return Cells(result.summary, result.path, warnings=result.warnings)
 
 
 def _page(summary: Summary, folder: Path, warnings: tuple[str, ...]) -> str:
@@ -291,12 +279,10 @@ def _text(text: str) -> str:
 
 def _sizes(summary: Summary) -> str:
     areas, unit = (summary.area_um2, "µm²") if summary.area_um2 else (summary.area_px, "px²")
-    return "" if areas is None else f"<p>{_range(areas)} {unit}</p>"
-
-
-def _range(areas: AreaStatistics) -> str:
+    if areas is None:
+        return ""
     low, median, high = (f"{areas.quantiles[percent]:,.3g}" for percent in (5, 50, 95))
-    return f"Areas: median {median}, nine of ten between {low} and {high}"
+    return f"<p>Areas: median {median}, nine of ten between {low} and {high} {unit}</p>"
 
 
 def _picture(path: Path) -> str:

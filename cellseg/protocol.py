@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -174,10 +175,13 @@ class CountProtocol(BaseModel):
 
 def shipped_protocols() -> tuple[str, ...]:
     """Names of the protocols that come with cellseg."""
+    names = (path.name for path in _shipped().iterdir())
+    return tuple(sorted(name[:-5] for name in names if name.endswith(".yaml")))
+
+
+def _shipped() -> Traversable:
     folder = files("cellseg") / "protocols"
-    if not folder.is_dir():
-        folder = Path(__file__).parent.parent / "protocols"
-    return tuple(sorted(p.name[:-5] for p in folder.iterdir() if p.name.endswith(".yaml")))
+    return folder if folder.is_dir() else Path(__file__).parent.parent / "protocols"
 
 
 def load_protocol(name_or_path: str | Path) -> CountProtocol:
@@ -189,10 +193,7 @@ def load_protocol(name_or_path: str | Path) -> CountProtocol:
         If there is no such protocol, or it is not valid.
     """
     if str(name_or_path) in shipped_protocols():
-        folder = files("cellseg") / "protocols"
-        if not folder.is_dir():
-            folder = Path(__file__).parent.parent / "protocols"
-        text = (folder / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+        text = (_shipped() / f"{name_or_path}.yaml").read_text(encoding="utf-8")
     else:
         path = Path(name_or_path)
         try:

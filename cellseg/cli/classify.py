@@ -95,10 +95,11 @@ def classify(
 
     markers = tuple(_markers(measures, thresholds, names))
     result = change(path, image=image, on_notice=tell, markers=markers)
-    summary = result.run["summary"]
     if as_json:
-        say(json.dumps({"cells_per_class": summary["cells_per_class"],
-                        "labelling": summary["labelling"]}, indent=2))  # fmt: skip
+        summary = result.run["summary"]
+        say(
+            json.dumps({name: summary[name] for name in ("cells_per_class", "labelling")}, indent=2)
+        )
         return
     say(str(result.summary))
     say(f"look: {path / 'histogram.png'}, {path / 'outlines.png'}")

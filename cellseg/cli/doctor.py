@@ -55,23 +55,16 @@ class Check:
 
 
 def checks(*, window: bool) -> Iterator[Check]:
-    """Look at everything, one after the other.
-
-    Parameters
-    ----------
-    window : bool
-        Open and close a napari window, in a process of its own.
-    """
+    """Look at everything, one after the other; with ``window`` also whether napari opens one."""
     yield Check("cellseg", "ok", f"{cellseg.__version__} in {Path(cellseg.__file__).parent}")
-    yield Check(
-        "system",
-        "ok",
-        f"Python {platform.python_version()}, {platform.platform()}, {os.cpu_count()} cores",
-    )
+    python, cores = platform.python_version(), os.cpu_count()
+    yield Check("system", "ok", f"Python {python}, {platform.platform()}, {cores} cores")
     yield from _packages()
-    yield _memory()
+    free, total = (size / 2**30 for size in psutil.virtual_memory()[1::-1])
+    is_enough, text = free >= NETWORK_GIB, f"{free:.1f} of {total:.1f} GiB free"
+    wanted = "" if is_enough else f"; a count wants {NETWORK_GIB:g} GiB"
+    yield Check("memory", "ok" if is_enough else "fault", text + wanted)
     yield from _network()
-    yield _tissue()
     yield _napari(window=window)
 
 
@@ -107,46 +100,32 @@ def _versions() -> str:
     return ", ".join(f"{name} {version(name)}" for name in names)
 
 
-def _memory() -> Check:
-    free, total = (size / 2**30 for size in psutil.virtual_memory()[1::-1])
-    text = f"{free:.1f} of {total:.1f} GiB free"
-    if free < NETWORK_GIB:
-        return Check("memory", "fault", f"{text}; a count wants {NETWORK_GIB:g} GiB")
-    return Check("memory", "ok", text)
-
-
 def _network() -> Iterator[Check]:
-    """The model's checksum, the device it would run on, and a tile through it."""
+    """The models' checksums, the device they would run on, and a tile through the network."""
     try:
         import numpy as np
 
         from cellseg.network.detect import gpu_count, load_detector
+        from cellseg.network.tissue import TissueFinder
 
         detector = load_detector()
     except (CellsegError, ImportError, OSError, RuntimeError) as error:
-        yield Check("model", "fault", " ".join(str(error).split()))
+        yield Check("model", "fault", line_of(error))
         return
     info = detector.info
     yield Check("model", "ok", f"{info.name}, checksum {info.checksum[:12]}… holds")
-    batch = detector.batch_for(TILE_PX**2)
-    gpus = gpu_count() or "none"
+    batch, gpus = detector.batch_for(TILE_PX**2), gpu_count() or "none"
     text = f"{info.device}, tiles at once: {batch}; CUDA GPUs that torch can use: {gpus}"
     try:
         detector.detect([np.ones((256, 256, 3), np.float32)], fill=1.0)
+        yield Check("device", "ok", text)
     except (CellsegError, RuntimeError) as error:
         yield Check("device", "fault", f"{text}: {line_of(error)}")
-    else:
-        yield Check("device", "ok", text)
-
-
-def _tissue() -> Check:
-    from cellseg.network.tissue import TissueFinder
-
     try:
         TissueFinder()
+        yield Check("tissue", "ok", "the U-Net's checksum holds")
     except (CellsegError, OSError, RuntimeError) as error:
-        return Check("tissue", "fault", " ".join(str(error).split()))
-    return Check("tissue", "ok", "the U-Net's checksum holds")
+        yield Check("tissue", "fault", line_of(error))
 
 
 def _napari(*, window: bool) -> Check:
@@ -154,17 +133,13 @@ def _napari(*, window: bool) -> Check:
         found = version("napari")
     except PackageNotFoundError:
         return Check("napari", "note", "not installed: pip install 'cellseg-slides[napari]'")
-    if not window or not has_display():
-        why = "no window was tried" if has_display() else "no window can open: there is no display"
-        return Check("napari", "ok" if has_display() else "note", f"{found}; {why}")
+    if not window:
+        return Check("napari", "ok", f"{found}; no window was tried")
+    if not has_display():
+        return Check("napari", "note", f"{found}; no window can open: there is no display")
     try:
-        done = subprocess.run(
-            [sys.executable, "-c", OPENS],
-            capture_output=True,
-            text=True,
-            timeout=WAIT_S,
-            check=False,
-        )
+        opens = [sys.executable, "-c", OPENS]
+        done = subprocess.run(opens, capture_output=True, text=True, timeout=WAIT_S, check=False)
     except subprocess.TimeoutExpired:
         return Check("napari", "fault", f"{found} opens no window within {WAIT_S} s")
     if done.returncode:

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import click
 
-from cellseg.cli._options import Place
+from cellseg.cli._options import result_argument
 from cellseg.cli._say import say, tell
-from cellseg.errors import InputError
-from cellseg.storage import Location
 
 
 @click.command(
@@ -19,7 +17,7 @@ Examples:
   cellseg spatial slide.cellseg --within 50
   cellseg classify slide.cellseg --measure neighbours_30um --threshold 10"""
 )
-@click.argument("path", metavar="RESULT", type=Place())
+@result_argument
 @click.option(
     "--within",
     type=int,
@@ -27,14 +25,12 @@ Examples:
     help="Count neighbours within it: whole µm (30 unless said), or pixels of an image without "
     "a pixel size.",
 )
-def spatial(path: Location, within: int | None) -> None:
+def spatial(path: Path, within: int | None) -> None:
     """Measure neighbours, density and distance to the border, of a finished result.
 
     Neither the network nor the slide's pixels are needed. cells.csv gets the columns; exports that
     were made are made again. With several classes also the distance to the nearest cell of each.
     """
-    if not isinstance(path, Path):
-        raise InputError(f"{path}: is behind a URL; copy the result folder to a disk first")
     # Imported late: it takes seconds, and --help needs none of it.
     from cellseg.run import change
 

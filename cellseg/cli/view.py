@@ -81,13 +81,13 @@ def require_display() -> None:
     SettingsError
         If there is no display, or Qt or OpenGL do not work on it.
     """
-    if sys.platform in ("darwin", "win32"):
-        return
     if not has_display():
         raise SettingsError(
             "cellseg view needs a display: neither DISPLAY nor WAYLAND_DISPLAY is set "
             "(cellseg serve shows results in a web browser, over ssh too)"
         )
+    if sys.platform in ("darwin", "win32"):
+        return
     try:
         probe = subprocess.run(
             [sys.executable, "-c", _PROBE],
