@@ -21,7 +21,7 @@ from cellseg.network.weights import ModelCard
 from cellseg.result import load_result
 from cellseg.run import run, save
 from cellseg.slide import open_slide
-from cellseg.text import as_cell, from_cell, visible, visible_lines
+from cellseg.text import as_cell, from_cell, time_left, visible, visible_lines
 
 LINK = '=HYPERLINK("http://x")'
 FORMULAS = [LINK, "+", "-1", "@SUM(A1)", "\t=1", "\r=1", "'=1", "plain", "'s"]
@@ -42,6 +42,14 @@ def test_control_characters_are_shown(before, after):
     assert visible_lines(f"{before}\n{after}") == visible_lines(before) + "\n" + visible_lines(
         after
     )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(5, "less than a minute left"), (100, "about 2 min left"), (3600, "about 1 h 0 min left")],
+)
+def test_the_time_left_in_words(seconds, words):
+    assert time_left(seconds) == words
 
 
 def test_a_json_text_keeps_its_content():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from io import BytesIO
 
 import fsspec
@@ -12,32 +11,7 @@ import pytest
 from synthetic import write_disc_slide
 
 from cellseg import run as pipeline
-from cellseg.cli import main
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.table.doubts import FEWEST
-
-
-@pytest.fixture(autouse=True)
-def _stand_in(monkeypatch):
-    """Count without the network's weights."""
-    monkeypatch.setattr(
-        "cellseg.network.detect.load_detector", lambda model, **_: ThresholdDetector()
-    )
-
-
-@pytest.fixture
-def cellseg(monkeypatch, capsys):
-    """Run ``cellseg ARGS`` in this process: (exit code, stderr)."""
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["cellseg", *map(str, args)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        err = capsys.readouterr().err
-        assert "Traceback" not in err
-        return ended.value.code or 0, err
-
-    return call
 
 
 def discs(path, seed=5, side=200):
@@ -57,7 +31,7 @@ def test_a_study_of_good_and_broken_files(cellseg, tmp_path):
     (scans / "sub" / "letter.jpg").write_bytes(b"Dear Sir")
     (scans / "notes.txt").write_text("other people's")
     args = ("count", scans, "--recursive", "--output", out, "--no-prefilter", "--parquet")
-    code, err = cellseg(*args)
+    code, _, err = cellseg(*args)
     assert code == 3
     assert len([line for line in err.splitlines() if "broken.tif" in line]) == 1
     assert len([line for line in err.splitlines() if "letter.jpg" in line]) == 1
@@ -80,16 +54,16 @@ def test_an_unchanged_study_has_nothing_to_do(cellseg, tmp_path):
     for seed, name in enumerate(("a.tif", "x/b.tif")):
         discs(tmp_path / name, seed)
     args = ("count", tmp_path, "--recursive", "--no-prefilter")
-    code, err = cellseg(*args)
+    code, _, err = cellseg(*args)
     assert code == 0
     assert "nothing to do" not in err
     before = (tmp_path / "summary.csv").stat().st_mtime_ns
-    code, err = cellseg(*args)
+    code, _, err = cellseg(*args)
     assert code == 0
     assert "nothing to do: all 2 images were counted before" in err
     assert (tmp_path / "summary.csv").stat().st_mtime_ns == before
     discs(tmp_path / "c.tif", 7)
-    code, err = cellseg(*args)
+    code, _, err = cellseg(*args)
     assert "nothing to do: all" not in err
     assert len(summary(tmp_path)) == 3
 
@@ -105,11 +79,11 @@ def test_an_interrupted_study_is_summarised_and_gone_on_with(cellseg, tmp_path, 
         return whole(request, **options)
 
     monkeypatch.setattr(pipeline, "run", interrupted)
-    code, _ = cellseg("count", tmp_path, "--no-prefilter")
+    code, _, _ = cellseg("count", tmp_path, "--no-prefilter")
     assert code == 130
     assert list(summary(tmp_path)["image"]) == ["a.tif"]
     monkeypatch.setattr(pipeline, "run", whole)
-    code, err = cellseg("count", tmp_path, "--no-prefilter")
+    code, _, err = cellseg("count", tmp_path, "--no-prefilter")
     assert code == 0
     assert err.count("nothing to do") == 1
     assert list(summary(tmp_path)["image"]) == ["a.tif", "b.tif"]
@@ -133,7 +107,7 @@ def test_a_study_behind_a_url(cellseg, storage, tmp_path):
         storage.pipe_file(f"/scans/{name}", (tmp_path / name).read_bytes())
     storage.pipe_file("/scans/broken.tif", b"II*\0garbage")
     args = ("count", "memory://scans", "--recursive", "--output", "memory://out/study")
-    code, err = cellseg(*args, "--no-prefilter", "--report", "--parquet")
+    code, _, err = cellseg(*args, "--no-prefilter", "--report", "--parquet")
     assert code == 3
     home = "memory://out/study"
     assert f"summary of 2 results: {home}/summary.csv" in err
@@ -151,14 +125,14 @@ def test_a_study_behind_a_url(cellseg, storage, tmp_path):
     # Later, from the results alone; what failed keeps its row.
     storage.rm("/out/study/report.html")
     storage.pipe_file("/out/study/half.cellseg/cells.csv", b"")
-    code, err = cellseg("report", home, "-o", tmp_path / "here.html")
+    code, _, err = cellseg("report", home, "-o", tmp_path / "here.html")
     assert code == 3
     assert f"{home}/half.cellseg: is no result of cellseg" in err
     assert "broken.tif" in storage.cat_file("/out/study/summary.csv").decode()
     assert "outlines.png" not in (tmp_path / "here.html").read_text(encoding="utf-8")
     assert not storage.exists("/out/study/report.html")
     storage.pipe_file("/out/study/summary.csv", b"mine\n")
-    code, err = cellseg("report", home)
+    code, _, err = cellseg("report", home)
     assert code == 5
     assert f"{home}/summary.csv: is no summary of cellseg" in err
     assert storage.cat_file("/out/study/summary.csv") == b"mine\n"
@@ -167,7 +141,7 @@ def test_a_study_behind_a_url(cellseg, storage, tmp_path):
 @pytest.mark.parametrize("place", ["memory://nowhere", "nosuch://a/b", "memory://scans/empty"])
 def test_a_report_of_no_study_behind_a_url_is_one_line(cellseg, storage, place):
     storage.pipe_file("/scans/empty/notes.txt", b"")
-    code, err = cellseg("report", place)
+    code, _, err = cellseg("report", place)
     assert code in (2, 4)
     assert len(err.splitlines()) == 1
     assert place in err
@@ -175,7 +149,7 @@ def test_a_report_of_no_study_behind_a_url_is_one_line(cellseg, storage, place):
 
 def test_one_image_is_no_study(cellseg, tmp_path):
     discs(tmp_path / "a.tif")
-    code, err = cellseg("count", tmp_path / "a.tif", "--no-prefilter")
+    code, _, err = cellseg("count", tmp_path / "a.tif", "--no-prefilter")
     assert code == 0
     assert not (tmp_path / "summary.csv").exists()
     assert "summary" not in err
@@ -183,7 +157,9 @@ def test_one_image_is_no_study(cellseg, tmp_path):
 
 def test_a_count_that_cannot_be_right_is_said_everywhere(cellseg, tmp_path):
     assert discs(tmp_path / "a.tif", side=320) >= FEWEST
-    code, err = cellseg("count", tmp_path, "--no-prefilter", "--diameter", "8", "--max-area", "1e4")
+    code, _, err = cellseg(
+        "count", tmp_path, "--no-prefilter", "--diameter", "8", "--max-area", "1e4"
+    )
     assert code == 0
     said = "the model's usual nucleus is"
     assert said in err
