@@ -59,19 +59,20 @@ def opened(result: Path) -> dict[str, float]:
     add_layers(viewer, read_result(result))
     _, panel = viewer.window.add_plugin_dock_widget("cellseg-slides", "Inspect and correct cells")
     viewer.reset_view()
+    panel = panel.shown
     panel.tabs.setCurrentWidget(panel.classify)
-    while panel.classify.parted is None:
+    while panel.classify.cells is None:
         QApplication.processEvents()
     draw()
     whole = dragged(panel, draw)
     panel.inspector.fly_to(len(panel.inspector.opened.rows) // 2)
     draw()
     near = dragged(panel, draw)
-    parted = panel.classify.parted
-    column = panel.inspector.opened.column(parted.marker.measure)
-    expected = int((column >= parted.thresholds[0]).sum())
-    if parted.scored.grades[1] != expected:
-        raise SystemExit(f"{parted.scored.grades[1]} positive, expected {expected}")
+    cells = panel.classify.cells
+    column = panel.inspector.opened.column(cells.marker.measure)
+    expected = int((column >= cells.thresholds[0]).sum())
+    if cells.labelling.grades[1] != expected:
+        raise SystemExit(f"{cells.labelling.grades[1]} positive, expected {expected}")
     begun = time.process_time()
     draw()
     bare = 1000 * (time.process_time() - begun)

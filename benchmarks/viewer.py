@@ -109,15 +109,15 @@ def opened(result: Path) -> dict[str, float]:
     viewer.screenshot(canvas_only=True, flash=False)
     took = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * PEAK_BYTES / 1e6
-    inspector = panel.inspector
+    inspector, table = panel.shown.inspector, panel.shown.table
     total = len(inspector.opened.rows)
     picks = []
     for label in np.random.default_rng(1).integers(1, total + 1, 50).tolist():
         place = inspector.opened.place_of(label)[0]
         begun = time.perf_counter()
         found = inspector.click(place)
-        row = panel.table.selectionModel().selectedRows()[0]
-        shown = panel.model.data(panel.model.index(row.row(), 0))
+        row = table.selectionModel().selectedRows()[0].row()
+        shown = table.cells.data(table.cells.index(row, table.cells.columns.index("label")))
         picks.append(time.perf_counter() - begun)
         if (found, shown) != (label, str(label)):
             raise SystemExit(f"picked {found}, its row says {shown}, expected {label}")

@@ -42,20 +42,21 @@ def main(slide: Path, folder: Path, results: Path) -> None:
     viewer.window.resize(1400, 900)
     viewer.open(slide, plugin="cellseg-slides")
     _, count = viewer.window.add_plugin_dock_widget("cellseg-slides", "Count cells")
-    count.protocol.value = "ihc"
-    count.output.value = str(results)
-    count.start.native.click()
-    wait(lambda: count.counting is None)
+    count.form.protocol.value = "ihc"
+    count.form.output.value = str(results)
+    count.start.click()
+    wait(lambda: count.job is None)
     viewer.reset_view()
     save(viewer, folder / "napari-count.jpg")
     viewer.window.remove_dock_widget("all")
-    _, cells = viewer.window.add_plugin_dock_widget("cellseg-slides", "Inspect and correct cells")
+    _, panel = viewer.window.add_plugin_dock_widget("cellseg-slides", "Inspect and correct cells")
+    cells = panel.shown
     cells.look.outlines.setChecked(True)
     cells.look.colour.setCurrentText("area (µm²)")
     viewer.camera.zoom *= 1.6
     save(viewer, folder / "napari-inspect.jpg")
     cells.tabs.setCurrentWidget(cells.classify)
-    wait(lambda: cells.classify.parted is not None)
+    wait(lambda: cells.classify.cells is not None)
     cells.classify.buttons["Propose"].click()
     save(viewer, folder / "napari-positive.jpg")
     viewer.close()

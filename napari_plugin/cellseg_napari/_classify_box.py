@@ -2,38 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 from napari.utils.notifications import show_info
 from qtpy.QtCore import QSignalBlocker, Signal
-from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QPushButton, QWidget
+from qtpy.QtWidgets import QFormLayout, QGridLayout, QWidget
 
 from cellseg.derive.classes import Classification
-from cellseg.derive.scores import Blocks
+from cellseg.derive.scores import Blocks, Labelling, spatial_blocks
 from cellseg.derive.threshold import histogram, propose
-from cellseg.draw import colours
-from cellseg.errors import CellsegError
+from cellseg.errors import CellsegError, Notice
 from cellseg.protocol import Marker
 from cellseg.result import Result
 from cellseg.result.publish import TABLE
-from cellseg_napari._attempt import attempt, tell
-from cellseg_napari._background import in_background
-from cellseg_napari._colour_bar import ColourBar
-from cellseg_napari._columns import ColumnReader
-from cellseg_napari._histogram import BINS, Histogram
+from cellseg_napari._histogram import BINS, HistogramSlider
 from cellseg_napari._inspect import Inspector
+from cellseg_napari._panel import attempt, button, choice, fill, in_thread, wrapped
 from cellseg_napari._threshold import (
-    PLACES,
     History,
-    Parted,
-    blocks_of,
+    Thresholded,
     first_measure,
+    marker_of,
     said,
     starting,
 )
-from cellseg_napari._words import measurement, menu
+from cellseg_napari._words import in_fields, legend, measurement, menu
 
 KINDS = (("positive, negative", 1), ("1+, 2+, 3+", 3))
 
@@ -43,7 +37,7 @@ class ClassifyBox(QWidget):  # type: ignore[misc]
 
     Attributes
     ----------
-    parted : Parted or None
+    cells : Thresholded or None
         What is shown.
     saved : Signal(object)
         The result folder, whose table and record are new.
@@ -51,163 +45,124 @@ class ClassifyBox(QWidget):  # type: ignore[misc]
 
     saved = Signal(object)
 
-    def __init__(self, columns: ColumnReader) -> None:
+    def __init__(self, inspector: Inspector) -> None:
         super().__init__()
-        self._columns = columns
-        self.inspector: Inspector | None = None
-        self.parted: Parted | None = None
+        self.inspector = inspector
+        self.cells: Thresholded | None = None
         self._blocks: Blocks | None = None
         self._history = History()
-        self._jobs: list[object] = []
-        self._build()
-
-    def _build(self) -> None:
-        self.measure = QComboBox()
-        self.measure.setToolTip("The measurement that says whether a cell is positive")
-        self.measure.currentIndexChanged.connect(self._another)
-        self.kind = QComboBox()
-        self.kind.setToolTip("One threshold, or three for grades and the H-score")
-        for text, number in KINDS:
-            self.kind.addItem(text, number)
-        self.kind.currentIndexChanged.connect(self._another)
-        self.histogram = Histogram()
-        self.histogram.setToolTip("Drag the threshold: cells at or above it are positive")
+        self.measure = choice("The measurement that says whether a cell is positive")
+        measurements = menu(inspector.opened.rows.dtypes.items())
+        names = [column for _, column in measurements]
+        fill(self.measure, measurements, names.index(first_measure(names)) if names else -1)
+        self.kind = choice("One threshold, or three for grades and the H-score")
+        fill(self.kind, KINDS)
+        for box in (self.measure, self.kind):
+            box.currentIndexChanged.connect(lambda _: attempt(self._start))
+        self.histogram = HistogramSlider("Drag the threshold: cells at or above it are positive")
         self.histogram.moved.connect(self._dragged)
         self.histogram.settled.connect(self._settled)
-        self.counts = QLabel()
-        self.counts.setWordWrap(True)
-        self.bar = ColourBar()
-        self.buttons: dict[str, QPushButton] = {}
-        row = QHBoxLayout()
-        for name, tip, action in (
-            ("Propose", "A threshold from the histogram, where it shows two kinds of cells",
-             self.propose),
-            ("Back", "The thresholds before (Ctrl+Z)", self.undo),
-            ("Forth", "Those that were taken back (Ctrl+Shift+Z)", self.redo),
-            ("Save classes", "Write the classes into the result's table and record", self.save),
-        ):  # fmt: skip
-            button = QPushButton(name)
-            button.setToolTip(tip)
-            button.clicked.connect(partial(attempt, action))
-            self.buttons[name] = button
-            row.addWidget(button)
+        self.legend, self.counts = wrapped(), wrapped()
+        self.buttons = {
+            name: button(name, tip, action)
+            for name, tip, action in (
+                ("Propose", "A threshold from the histogram, where it shows two kinds of cells",
+                 self.propose),
+                ("Save classes", "Write the classes into the result's table and record",
+                 self.save),
+                ("Back", "The thresholds before (Ctrl+Z)", self.undo),
+                ("Forth", "Those that were taken back (Ctrl+Shift+Z)", self.redo),
+            )
+        }  # fmt: skip
+        grid = QGridLayout()
+        for number, one in enumerate(self.buttons.values()):
+            grid.addWidget(one, number // 2, number % 2)
         form = QFormLayout(self)
         form.addRow("measurement", self.measure)
         form.addRow("classes", self.kind)
         form.addRow(self.histogram)
-        form.addRow("", self.bar)
+        form.addRow(self.legend)
         form.addRow(self.counts)
-        form.addRow(row)
-
-    # Which result
-
-    def show_result(self, inspector: Inspector) -> None:
-        """Classify its cells from now on."""
-        self.inspector, self._history = inspector, History()
-        with QSignalBlocker(self.measure):
-            self.measure.clear()
-            for text, column in menu(inspector.opened.rows.dtypes.items()):
-                self.measure.addItem(text, column)
-            names = [self.measure.itemData(n) for n in range(self.measure.count())]
-            self.measure.setCurrentIndex(self.measure.findData(first_measure(names)))
-
-    def leave(self) -> None:
-        """Let go of the result."""
-        self.inspector = self.parted = self._blocks = None
-        self.bar.clear()
-        self.counts.setText("")
+        form.addRow(grid)
 
     # Thresholds
 
     def begin(self) -> None:
         """Colour the cells: by what was chosen here, or by the thresholds that were saved."""
-        if self.inspector is None:
-            return
         made = Classification.of(self.inspector.opened.result.run)
-        if self.parted is not None:
-            self._take(self.parted.marker)
+        if self.cells is not None:
+            self._take(self.cells.marker)
         elif made is not None and len(made.markers) == 1:
             self._take(made.markers[0])
         else:
-            self._another()
+            self._start()
 
-    def _another(self, _: object = None) -> None:
+    def _start(self) -> None:
         """Another measurement, or another number of thresholds: begin anew."""
-        name, number = self.measure.currentData(), self.kind.currentData()
-        if self.inspector is None or not name:
-            return
-
-        def start() -> None:
-            assert self.inspector is not None
-            first = starting(self.inspector.opened.column(name), number)
-            self._take(_marker(name, first))
-
-        self._columns.then([name, *PLACES], start)
+        if name := self.measure.currentData():
+            values = self.inspector.opened.column(name)
+            self._take(marker_of(name, starting(values, self.kind.currentData())))
 
     def _take(self, marker: Marker) -> None:
         """Show these thresholds, on their measurement."""
-        if self.inspector is None:
-            return
-        names = {*self.inspector.opened.rows.names}
-        if marker.measure in names:
-            self._columns.then([marker.measure, *PLACES], partial(self._show, marker))
-
-    def _show(self, marker: Marker) -> None:
-        assert self.inspector is not None
         opened = self.inspector.opened
+        if marker.measure not in opened.rows:
+            return
+        y, x, area = (opened.column(f"{name}_px") for name in ("centroid_y", "centroid_x", "area"))
+        usual = float(np.sqrt(np.median(area) * 4 / np.pi)) if len(area) else 0.0
+        places, mpp = np.stack([y, x], axis=1), opened.result.frame.mpp
+        self._blocks = spatial_blocks(places, mpp=mpp, usual_px=usual)
         values = opened.column(marker.measure).astype(np.float64)
-        self.parted = parted = Parted(opened, marker, values)
-        self._blocks = blocks_of(opened)
-        number = len(parted.thresholds)
-        for box, data in ((self.measure, marker.measure), (self.kind, number)):
+        cells = Thresholded(marker, values)
+        for box, data in ((self.measure, marker.measure), (self.kind, len(cells.thresholds))):
             with QSignalBlocker(box):
                 box.setCurrentIndex(box.findData(data))
-        seen = histogram(values, BINS)
-        parts = colours(parted.names, opened.result.stain)
-        self.histogram.draw(seen.counts, seen.edges, handles=parted.thresholds, parts=parts)
-        self.bar.show_classes(list(zip(parted.names, parts, strict=True)))
-        self._dragged(parted.thresholds)
-        self._settled(parted.thresholds)
+        seen, parts = histogram(values, BINS), opened.colours(cells.names)
+        self.histogram.draw(seen.counts, seen.edges, handles=cells.thresholds, parts=parts)
+        self.legend.setText(legend(cells.names, parts))
+        self._show(cells)
+        self._settled()
 
     def _dragged(self, handles: tuple[float, ...]) -> None:
+        if self.cells is not None:
+            marker = marker_of(self.cells.marker.measure, handles)
+            self._show(Thresholded(marker, self.cells.values))
+
+    def _show(self, cells: Thresholded) -> None:
         """Cells and counts follow the handles."""
-        if self.inspector is None or self.parted is None:
-            return
-        before = self.parted
-        marker = _marker(before.marker.measure, handles)
-        self.parted = parted = Parted(before.opened, marker, before.values)
-        title = f"{measurement(marker.measure)}, classes"
-        parts = colours(parted.names, before.opened.result.stain)
-        self.inspector.show_codes(parted.codes, parts, title)
-        self.counts.setText(said(parted.scored, parted.names, self._thing))
+        self.cells = cells
+        title = f"{measurement(cells.marker.measure)}, classes"
+        opened = self.inspector.opened
+        self.inspector.show_codes(cells.codes, opened.colours(cells.names), title)
+        self.counts.setText(said(cells.labelling, cells.names, opened.result.object_name))
 
-    def _settled(self, _: tuple[float, ...]) -> None:
+    def _settled(self, _: object = None) -> None:
         """The handles rest: the interval, which takes longer, and a step to go back to."""
-        if self.parted is None or self._blocks is None:
+        if self.cells is None or self._blocks is None:
             return
-        self._history.add(self.parted.marker)
-        scored = self.parted.with_interval(self._blocks)
-        self.counts.setText(said(scored, self.parted.names, self._thing))
-
-    @property
-    def _thing(self) -> str:
-        assert self.inspector is not None
-        return str(self.inspector.opened.result.run.get("object", "cell"))
+        self._history.add(self.cells.marker)
+        names, thing = self.cells.names, self.inspector.opened.result.object_name
+        scored = Labelling.of(self.cells.codes, len(names), self._blocks)
+        self.counts.setText(said(scored, names, thing))
 
     def edited(self) -> None:
         """After a correction: the cells are others."""
-        if self.parted is not None:
-            self._take(self.parted.marker)
+        if self.cells is not None:
+            self._take(self.cells.marker)
 
     # What the buttons do
 
+    def _chosen(self) -> Thresholded:
+        if self.cells is None:
+            raise CellsegError("there is no measurement to tell cells apart by")
+        return self.cells
+
     def propose(self) -> None:
         """A threshold from the histogram, or the reason why there is none."""
-        if self.parted is None:
-            raise CellsegError("open a result first")
-        measure = self.parted.marker.measure
-        found = propose(self.parted.values, measurement(measure))
-        self._take(_marker(measure, (found.threshold,)))
+        cells = self._chosen()
+        measure = cells.marker.measure
+        found = propose(cells.values, measurement(measure))
+        self._take(marker_of(measure, (found.threshold,)))
         show_info(f"threshold {found.threshold:g}: {found.method}")
 
     def undo(self) -> None:
@@ -226,40 +181,21 @@ class ClassifyBox(QWidget):  # type: ignore[misc]
 
     def save(self) -> None:
         """Write the classes into the result, in a thread; the result is read again then."""
-        if self.parted is None:
-            raise CellsegError("open a result first")
         # Imported late: counting and its libraries come with it.
         from cellseg.run import change
 
-        folder, marker = self.parted.opened.result.path, self.parted.marker
-        self._enable(False)
-
-        notices: list[str] = []
+        folder, notices = self.inspector.opened.result.path, list[Notice]()
+        markers = (self._chosen().marker,)
 
         def done(result: Result) -> None:
-            self._enable(True)
-            show_info("\n".join([f"classes saved in {result.file(TABLE)}", *notices]))
+            saved = f"classes saved in {result.file(TABLE)}"
+            show_info("\n".join([saved, *map(in_fields, notices)]))
             self.saved.emit(result.path)
 
-        def failed(error: Exception) -> None:
-            self._enable(True)
-            tell(error)
-
-        work: Callable[[], Result] = partial(
-            change, folder, on_notice=notices.append, markers=(marker,)
-        )
-        self._jobs.append(in_background(self, work, done=done, failed=failed))
+        self._enable(False)
+        work = partial(change, folder, on_notice=notices.append, markers=markers)
+        in_thread(self, work, done=done, ended=partial(self._enable, True))
 
     def _enable(self, can: bool) -> None:
-        for button in self.buttons.values():
-            button.setEnabled(can)
-
-
-def _marker(measure: str, thresholds: tuple[float, ...]) -> Marker:
-    """Of one or three thresholds; three of the same value are moved apart a little."""
-    if len(thresholds) == 1:
-        return Marker(measure=measure, threshold=thresholds[0])
-    first, second, third = thresholds
-    second = max(second, float(np.nextafter(first, np.inf)))
-    third = max(third, float(np.nextafter(second, np.inf)))
-    return Marker(measure=measure, threshold=(first, second, third))
+        for one in self.buttons.values():
+            one.setEnabled(can)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import napari
-from magicgui.widgets import Container, Label, ProgressBar, PushButton
+from magicgui.widgets import Container, create_widget
+from napari.layers import Image
 from napari.utils.notifications import show_info
+from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QVBoxLayout
 
 from cellseg.errors import CellsegError, Notice
 from cellseg.events import CountResult, Started, TileDone
-from cellseg_napari._attempt import tell
-from cellseg_napari._background import Background
-from cellseg_napari._count import request_of
-from cellseg_napari._count_form import CountForm
-from cellseg_napari._docked import WhenClosed
-from cellseg_napari._pipeline import Counting
+from cellseg.slide import open_slide
+from cellseg_napari._count import AS_SHOWN, DRAWN, WIDGETS, Form, count, request_of
+from cellseg_napari._opened import opened_of
+from cellseg_napari._panel import Job, Panel, button, tell, wrapped
 from cellseg_napari._preview import Preview
+from cellseg_napari._reader import COUNTED_KEY, SLIDE_KEY
+from cellseg_napari._shapes import drawn_layers
 from cellseg_napari._words import in_fields
 
 if TYPE_CHECKING:
@@ -26,134 +31,207 @@ if TYPE_CHECKING:
     from cellseg.network.detector import Detector
 
 
-class CountWidget(CountForm):
+class CountForm(Container):  # type: ignore[misc]
+    """The fields of :class:`Form`, each a widget of its name, and the box ``more``."""
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        self._viewer = viewer
+        self._offered: Image | None = None
+        made = [_widget(name) for name in WIDGETS]
+        self._further = made[[*WIDGETS].index("more") + 1 :]
+        super().__init__(widgets=made)
+        self.layer.choices = self._images
+        self.shapes.choices = self._shapes
+        self.z.choices = self._planes
+        for changed in (self.where, self.more, self.layer, self.file):
+            changed.changed.connect(self._show_fields)
+        self._show_fields()
+
+    def _images(self, _: object) -> list[Image]:
+        layers = self._viewer.layers
+        return [layer for layer in layers if isinstance(layer, Image) and not opened_of(layer)]
+
+    def _shapes(self, _: object) -> list[Any]:
+        return drawn_layers(self._viewer)
+
+    def _planes(self, _: object) -> list[tuple[str, object]]:
+        about = self.layer.value.metadata.get(SLIDE_KEY, {}) if self.layer.value else {}
+        planes = about.get("planes", 1)
+        if (file := _path(self.file.value)) is not None:
+            with suppress(CellsegError), open_slide(file) as slide:
+                planes = slide.size_z
+        every = [] if planes == 1 else ["max", "mean", *range(planes)]
+        return [(str(plane), plane) for plane in (AS_SHOWN, *every)]
+
+    def offer(self) -> str:
+        """Choices as the viewer's layers are now; says why a layer was filled in."""
+        self.layer.reset_choices()
+        self.shapes.reset_choices()
+        if self.shapes.value is None and (drawn := drawn_layers(self._viewer)):
+            self.shapes.value = drawn[-1]
+        images = self._images(None)
+        if not images or self.layer.value not in (None, self._offered):
+            return ""  # what a person chose stays
+        one, why = self.layer.value or images[-1], ""
+        slide = one.metadata.get(SLIDE_KEY, {}).get("path")
+        for layer in images:  # a slide's channels come one by one
+            about = layer.metadata.get(SLIDE_KEY, {})
+            if COUNTED_KEY in about and about["path"] == slide:
+                first, _, _ = about[COUNTED_KEY].partition(";")
+                one, why = layer, f"{first}; choose another layer to take another channel"
+        self._offered = self.layer.value = one
+        return why
+
+    def _show_fields(self, _: object = None) -> None:
+        """Those that matter for what is chosen."""
+        self.z.reset_choices()
+        self.shapes.visible = self.where.value == DRAWN
+        self.z.visible = len(self.z.choices) > 1
+        for field in self._further:
+            field.visible = self.more.value
+
+    def filled(self) -> Form:
+        """What is filled in."""
+        given = {one.name: getattr(self, one.name).value for one in fields(Form)}
+        return Form(**given | {name: _path(given[name]) for name in ("file", "output", "model")})
+
+
+def _widget(name: str) -> Any:  # noqa: ANN401 - magicgui's
+    """The widget of a field, with the form's own default."""
+    kind, label, tooltip, given = WIDGETS[name]
+    options = {"tooltip": tooltip, **given}
+    nothing = options.pop("nothing", None)
+    if kind == "CheckBox":
+        options["text"] = label
+    if kind == "FileEdit":
+        options["nullable"] = True
+    default = getattr(Form(), name, False)
+    made = create_widget(default, name=name, label=label, widget_type=kind, options=options)
+    if nothing is not None:  # a number that may be left open
+        made.native.setSpecialValueText(nothing)
+        made.native.setDecimals(4 if made.step < 1 else 0)  # pixel sizes have four digits
+    return made
+
+
+def _path(value: object) -> Path | None:
+    """A file edit's value; an empty one is the current folder, or None."""
+    text = str(value) if value is not None else ""
+    return Path(text) if text not in ("", ".") else None
+
+
+class CountWidget(Panel):
     """Count the cells of a layer or a file."""
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer)
-        self.counting: Counting | None = None
-        self._job: Background[Event] | None = None
+        self.form = CountForm(viewer)
+        self.job: Job | None = None
         self._preview: Preview | None = None
-        self._closed = False
-        self.start: Any = PushButton(text="Count", tooltip="Start, or go on where it stopped")
-        self.pause: Any = PushButton(
-            text="Pause", enabled=False, tooltip="Rest after the tile that is under way"
-        )
-        self.cancel: Any = PushButton(
-            text="Cancel", enabled=False, tooltip="Stop; what is done is kept for the next start"
-        )
-        self.progress: Any = ProgressBar(value=0, max=1, visible=False)
-        self.said: Any = Label(value="")
-        row = Container(
-            widgets=[self.start, self.pause, self.cancel], layout="horizontal", labels=False
-        )
-        self.extend([row, self.progress, self.said])
-        self.said.native.setWordWrap(True)
-        self.start.changed.connect(self.begin)
-        self.pause.changed.connect(self.pause_or_go_on)
-        self.cancel.changed.connect(self.stop)
-        for event in (viewer.layers.events.inserted, viewer.layers.events.removed):
-            event.connect(self._layers_changed)
-        self.native.destroyed.connect(self._close)
-        self._when_closed = WhenClosed(self.native, self._taken_out)
-        self._layers_changed()
+        self.start = button("Count", "Start, or go on where it stopped", self.begin)
+        self.pause = button("Pause", "Rest after the tile that is under way", self.toggle_pause)
+        self.cancel = button("Cancel", "Stop; what is done is kept for the next start", self.stop)
+        self.progress = QProgressBar()
+        self.said = wrapped()
+        row = QHBoxLayout()
+        for one in (self.start, self.pause, self.cancel):
+            row.addWidget(one)
+        layout = QVBoxLayout(self)
+        layout.addWidget(self.form.native)
+        layout.addLayout(row)
+        layout.addWidget(self.progress)
+        layout.addWidget(self.said)
+        layout.addStretch()
+        self._busy(False)
+        self.layers_changed()
 
-    def _layers_changed(self, _: object = None) -> None:
-        if not self._closed and (why := self.offer()) and self.counting is None:
-            self.said.value = why
+    def layers_changed(self) -> None:
+        """The form offers the layers that the viewer has now."""
+        if (why := self.form.offer()) and self.job is None:
+            self.said.setText(why)
 
     def begin(self) -> None:
         """Start counting; a message where the form does not make sense."""
-        if self.counting is not None:
-            return
-        try:
-            self.run(request_of(self.form()))
-        except CellsegError as error:
-            self.said.value = tell(error)
+        if self.job is None:
+            try:
+                self.run(request_of(self.form.filled()))
+            except CellsegError as error:
+                self.said.setText(tell(error))
 
     def run(self, request: CountRequest, detector: Detector | None = None) -> None:
         """Count in a thread."""
-        self.counting = Counting(request, detector)
-        form = self.form()
-        self._preview = Preview(self.viewer, None if form.file else form.layer)
+        form = self.form.filled()
+        preview = self._preview = Preview(self.viewer, None if form.file else form.layer)
         self._busy(True)
-        self.said.value = "loading the network …"
-        self._job = Background(
-            self.native, self.counting.events(), each=self._show, ended=self._ended
+        self.said.setText("loading the network …")
+        self.job = Job(
+            self,
+            count(request, detector),
+            each=partial(self._show, preview),
+            ended=partial(self._ended, preview),
         )
-        self._job.start()
+        self.job.start()
 
-    def pause_or_go_on(self) -> None:
+    def toggle_pause(self) -> None:
         """Rest between two tiles, or go on."""
-        if self.counting is None:
-            return
-        if self.counting.is_paused:
-            self.counting.go_on()
-            self.pause.text = "Pause"
-        else:
-            self.counting.pause()
-            self.pause.text = "Go on"
+        if self.job is not None:
+            self.job.toggle_pause()
+            self.pause.setText("Go on" if self.job.is_paused else "Pause")
 
     def stop(self) -> None:
         """End after the tile that is under way; what is done is kept."""
-        if self.counting is None:
-            return
-        self.counting.stop()
-        self.said.value = "stopping after this tile …"
-        self.pause.enabled = self.cancel.enabled = False
+        if self.job is not None:
+            self.job.quit()
+            self.said.setText("stopping after this tile …")
+            self.pause.setEnabled(False)
+            self.cancel.setEnabled(False)
 
-    def _show(self, event: Event) -> None:
-        if self._closed or self._preview is None:
+    def _show(self, preview: Preview, event: Event) -> None:
+        if self.closed:
             return
         if isinstance(event, Notice):
             show_info(in_fields(event))
         elif isinstance(event, Started):
-            self.progress.max = max(1, event.tiles)
-            self.said.value = in_fields(event.text)
+            self.progress.setMaximum(max(1, event.tiles))
+            self.said.setText(in_fields(event.text))
         elif isinstance(event, TileDone):
-            self.progress.value = event.done
-            self.said.value = event.line
+            self.progress.setValue(event.done)
+            self.said.setText(event.line)
         elif isinstance(event, CountResult):
             warnings = [in_fields(warning) for warning in event.warnings]
-            self.said.value = "\n\n".join([str(event.summary), *warnings])
+            self.said.setText("\n\n".join([str(event.summary), *warnings]))
         try:
-            self._preview.show(event)
+            preview.show(event)
         except CellsegError as error:
             tell(error)
 
-    def _ended(self, error: Exception | None) -> None:
-        said = None if error is None else tell(error)
-        stopped = self.counting is not None and self.counting.is_stopped
-        self.counting = self._job = None
-        if self._closed:
-            return
-        if self._preview is not None:
-            self._preview.end()
-        if said or stopped:
-            self.said.value = said or "stopped; Count goes on where it was"
-        self._busy(False)
+    def _ended(self, preview: Preview, error: Exception | None) -> None:
+        stopped = self.job is not None and self.job.abort_requested
+        self.job = None
+        said = "stopped; Count goes on where it was" if stopped else ""
+        if error is not None:
+            said = tell(error)
+        if not self.closed:
+            preview.end()
+            self.said.setText(said or self.said.text())
+            self._busy(False)
 
     def _busy(self, busy: bool) -> None:
-        self.start.enabled = not busy
-        self.pause.enabled = self.cancel.enabled = self.progress.visible = busy
-        self.pause.text = "Pause"
-        self.progress.value = 0
+        self.start.setEnabled(not busy)
+        for one in (self.pause, self.cancel):
+            one.setEnabled(busy)
+        self.pause.setText("Pause")
+        self.progress.setValue(0)
+        self.progress.setVisible(busy)
 
-    def _taken_out(self) -> None:
+    def leave(self) -> None:
         """The panel was closed, and with it the only way to stop a run: it stops."""
-        if self._closed:
-            return
-        if self.counting is not None:
+        if self.job is not None:
             show_info("the count stops after this tile; what is done is kept for the next start")
         if self._preview is not None:
             self._preview.end()
-        self._close()
 
-    def _close(self, _: object = None) -> None:
+    def let_go(self) -> None:
         """The window goes: end after the tile under way, touch no widget any more."""
-        self._closed = True
-        for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
-            with suppress(ValueError, RuntimeError):
-                event.disconnect(self._layers_changed)
-        if self.counting is not None:
-            self.counting.stop()
+        super().let_go()
+        if self.job is not None:
+            self.job.quit()

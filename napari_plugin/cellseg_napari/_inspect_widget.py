@@ -3,184 +3,273 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import napari
-from napari.layers import Labels
-from qtpy.QtCore import QSignalBlocker
-from qtpy.QtWidgets import QComboBox, QFormLayout, QLabel, QTabWidget, QVBoxLayout, QWidget
+from napari.layers import Labels, Shapes
+from qtpy.QtCore import Qt, QTimer, Signal
+from qtpy.QtGui import QKeySequence
+from qtpy.QtWidgets import QFormLayout, QLabel, QShortcut, QTabWidget, QVBoxLayout, QWidget
 
 from cellseg.derive.corrections import Edit
-from cellseg_napari._attempt import attempt
-from cellseg_napari._cell_table import CellTableView
 from cellseg_napari._classify_box import ClassifyBox
-from cellseg_napari._columns import ColumnReader
 from cellseg_napari._correct_box import CorrectBox
-from cellseg_napari._docked import WhenClosed
 from cellseg_napari._inspect import Inspector
 from cellseg_napari._look_box import LookBox
-from cellseg_napari._opened import FEATURES_LIMIT, refresh, results_in
+from cellseg_napari._opened import Opened, refresh, results_in
+from cellseg_napari._panel import Panel, attempt, choice, fill, wrapped
 from cellseg_napari._preview import Preview
-from cellseg_napari._shortcuts import add_shortcuts
-from cellseg_napari._words import counted
+from cellseg_napari._shapes import drawn_layers
+from cellseg_napari._table import CellTable
+from cellseg_napari._words import KEYS
 
 NOTHING = "no result is open"
-READING = "reading the table …"
+EVERYWHERE = "the whole slide"
+
+_WAIT_MS = 200
 
 
-class InspectWidget(QWidget):  # type: ignore[misc]
-    """Cells of a result: table, colours, filter, totals in shapes, corrections."""
+class ResultPanel(QWidget):  # type: ignore[misc]
+    """Everything that belongs to one result: totals, tabs and table.
 
-    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+    Parameters
+    ----------
+    drawn : callable
+        The shapes layer in which cells are counted, or None: everywhere.
+
+    Attributes
+    ----------
+    saved : Signal(object)
+        The result folder, which is to be read again.
+    """
+
+    saved = Signal(object)
+
+    def __init__(
+        self,
+        viewer: napari.viewer.Viewer,
+        layer: Labels,
+        opened: Opened,
+        drawn: Callable[[], Shapes | None],
+    ) -> None:
         super().__init__()
-        self.viewer = viewer
-        self.inspector: Inspector | None = None
-        self._end_listening: Callable[[], None] = lambda: None
-        self._closed = self._switching = False
-        self._lost: Path | None = None
-        self.columns = ColumnReader(self)
-        self.columns.reading.connect(self._tell_reading)
-        self.look = LookBox(viewer, self.columns)
-        self.look.filtered.connect(self._filtered)
-        self.look.moved.connect(self._tell_totals)
-        self.classify = ClassifyBox(self.columns)
-        self.classify.saved.connect(self._read_again)
-        self.correct = CorrectBox(viewer, self.look)
-        self.correct.measured.connect(self._tell_totals)
-        self.table = CellTableView(self.columns)
-        self._build()
-        self._when_closed = WhenClosed(self, self._taken_out)
-        for event in (viewer.layers.events.inserted, viewer.layers.events.removed):
-            event.connect(self._layers_changed)
-        viewer.layers.selection.events.active.connect(self._follow)
-        viewer.mouse_drag_callbacks.append(self._clicked)
-        self.destroyed.connect(self._close)
-        self._layers_changed()
-
-    def _build(self) -> None:
-        self.results = QComboBox()
-        self.results.setToolTip("The result whose cells are shown here")
-        self.results.currentIndexChanged.connect(self._chosen)
-        self.totals = QLabel(NOTHING)
-        self.totals.setWordWrap(True)
-        self.keys = QLabel("keys")
-        self.keys.setToolTip(
-            add_shortcuts(
-                self,
-                {
-                    **self.correct.actions,
-                    "Undo": partial(self._back, "undo"),
-                    "Redo": partial(self._back, "redo"),
-                    "Next": partial(self.table.step, 1),
-                    "Previous": partial(self.table.step, -1),
-                },
-            )
-        )
+        self.viewer, self._drawn = viewer, drawn
+        self.inspector = Inspector(viewer, layer, opened, self._show_selection)
+        self.totals = wrapped()
+        self.look = LookBox(self.inspector)
+        self.classify = ClassifyBox(self.inspector)
+        self.correct = CorrectBox(self.inspector, drawn)
+        self.table = CellTable(self.inspector)
         self.tabs = QTabWidget()
-        self.tabs.addTab(self.look, "Look")
-        self.tabs.addTab(self.classify, "Positive cells")
-        self.tabs.addTab(self.correct, "Correct")
-        self.tabs.currentChanged.connect(self._tab_changed)
-        self.tabs.setCornerWidget(self.keys)
-        form = QFormLayout()
-        form.addRow("result", self.results)
+        for box, name in (
+            (self.look, "Look"), (self.classify, "Positive cells"), (self.correct, "Correct"),
+        ):  # fmt: skip
+            self.tabs.addTab(box, name)
+        keys = QLabel("keys")
+        keys.setToolTip("\n".join(f"{key}: {what}" for key, what in KEYS.values()))
+        self.tabs.setCornerWidget(keys)
         layout = QVBoxLayout(self)
-        layout.addLayout(form)
+        layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.totals)
         layout.addWidget(self.tabs)
         layout.addWidget(self.table, stretch=1)
+        self.tabs.currentChanged.connect(self._tab_changed)
+        self.look.filtered.connect(self._filtered)
+        self.classify.saved.connect(self.saved.emit)
+        self.correct.measured.connect(self.tell_totals)
+        self._end_listening = (
+            opened.corrections.on_change(self._edited) if opened.note is None else lambda: None
+        )
+        self.tell_totals()
+
+    def leave(self) -> None:
+        """Take marks, colours, filter and paint of the result away."""
+        self._end_listening()
+        self.correct.painter.leave()
+        self.inspector.close()
+
+    @property
+    def _classifies(self) -> bool:
+        return self.tabs.currentWidget() is self.classify
+
+    def _tab_changed(self, _: int) -> None:
+        """Cells are coloured by the thresholds while these are in sight."""
+        attempt(self.classify.begin if self._classifies else self.look.begin)
+
+    def act(self, name: str) -> None:
+        """What a key does. Undo and redo are those of the thresholds while these are in sight."""
+        if name in ("Next", "Previous"):
+            self.table.step(1 if name == "Next" else -1)
+        elif name in ("Undo", "Redo") and self._classifies:
+            self.classify.undo() if name == "Undo" else self.classify.redo()
+        else:
+            self.correct.buttons[name].click()
+
+    def _show_selection(self) -> None:
+        """The selected cells' rows, and their numbers."""
+        self.table.show_selection()
+        self.correct.tell_selection()
+
+    def tell_totals(self) -> None:
+        """Of the cells that are shown, in the chosen shapes."""
+        self.totals.setText(self.inspector.totals(self._drawn()).text)
+
+    def _filtered(self) -> None:
+        self.table.refill()
+        self.tell_totals()
+
+    def _edited(self, edit: Edit) -> None:
+        """After any edit: masks, colours, table and totals."""
+        refresh(self.viewer, self.inspector.opened, edit)
+        self.inspector.edited()
+        self.look.tell_classes()
+        self._filtered()
+        if self._classifies:
+            self.classify.edited()
+        self.correct.tell_edit(edit)
+
+
+class InspectWidget(Panel):
+    """Chooses among the results of the viewer, and the shapes in which cells are counted.
+
+    Attributes
+    ----------
+    shown : ResultPanel or None
+    drawn : Shapes or None
+        None: everywhere.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__(viewer)
+        self.shown: ResultPanel | None = None
+        self.drawn: Shapes | None = None
+        self._known: list[Shapes] = []
+        self._switching, self._tab = False, 0
+        self._gone: Path | None = None
+        self.results = choice("The result whose cells are shown here")
+        self.results.currentIndexChanged.connect(self._chosen)
+        self.shapes = choice("Totals of the cells whose centre lies in these shapes")
+        self.shapes.currentIndexChanged.connect(self._shapes_chosen)
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(_WAIT_MS)
+        self._soon.timeout.connect(self._tell_totals)
+        self.nothing = wrapped(NOTHING)
+        form = QFormLayout()
+        form.addRow("result", self.results)
+        form.addRow("inside of", self.shapes)
+        self._layout = QVBoxLayout(self)
+        self._layout.addLayout(form)
+        self._layout.addWidget(self.nothing, stretch=1, alignment=Qt.AlignmentFlag.AlignTop)
+        for name, (key, _) in KEYS.items():
+            shortcut = QShortcut(QKeySequence(key), self)
+            shortcut.activated.connect(partial(attempt, partial(self._act, name)))
+        viewer.layers.selection.events.active.connect(self._follow)
+        viewer.mouse_drag_callbacks.append(self._clicked)
+        self.layers_changed()
+
+    def _act(self, name: str) -> None:
+        if self.shown is not None:
+            self.shown.act(name)
 
     # Which result
 
-    def _layers_changed(self, _: object = None) -> None:
-        if self._closed or self._switching:
+    def layers_changed(self) -> None:
+        """Results and shapes as the viewer has them now."""
+        if self._switching:
             return
-        current = self.inspector.opened if self.inspector is not None else None
-        with QSignalBlocker(self.results):
-            self.results.clear()
-            for layer, opened in results_in(self.viewer):
-                if layer.metadata.get("cellseg_role") == "cells":
-                    self.results.addItem(layer.name, (layer, opened))
-        places = [self.results.itemData(n)[1] for n in range(self.results.count())]
+        self._list_shapes()
+        found = [
+            (layer, opened)
+            for layer, opened in results_in(self.viewer)
+            if layer.metadata.get("cellseg_role") == "cells"
+        ]
+        places = [opened for _, opened in found]
+        current = self.shown.inspector.opened if self.shown is not None else None
+        if current is not None and current not in places:
+            self._gone = current.result.path
         # Counted again, a result goes and comes back: the panel follows it.
-        back = [n for n, opened in enumerate(places) if opened.result.path == self._lost]
-        if current in places and not back:
-            self._show_choice(places.index(current))
-        else:
-            if current is not None and current not in places:
-                self._lost = current.result.path
-            if back:
-                self._show_choice(back[0])
-                self._lost = None
-            self._chosen(self.results.currentIndex())
-        self.look.list_shapes()
+        back = [n for n, opened in enumerate(places) if opened.result.path == self._gone]
+        place = places.index(current) if current in places else min(0, len(places) - 1)
+        place = back[0] if back else place
+        fill(self.results, ((one[0].name, one) for one in found), place)
+        if back:
+            self._gone = None
+        if back or current not in places:
+            self._chosen(place)
 
-    def _show_choice(self, place: int) -> None:
-        with QSignalBlocker(self.results):
-            self.results.setCurrentIndex(place)
-
-    def _follow(self, event: Any) -> None:  # noqa: ANN401
+    def _follow(self, event: Any) -> None:  # noqa: ANN401 - napari's
         """The result whose masks were clicked in the list of layers."""
-        if self._closed:
+        if self.closed:
             return
         for place in range(self.results.count()):
             if self.results.itemData(place)[0] is event.value:
                 self.results.setCurrentIndex(place)
 
     def _chosen(self, place: int) -> None:
-        """Another result."""
-        self._end_listening()
-        self._end_listening = lambda: None
-        self._leave()
-        data = self.results.itemData(place) if place >= 0 else None
-        if data is None:
-            others = [layer.name for layer in self.viewer.layers if isinstance(layer, Labels)]
-            foreign = f" ({others[-1]} is no result of cellseg)" if others else ""
-            self.totals.setText(NOTHING + foreign)
-            self.correct.enable()
-            return
-        layer, opened = data
-        self.inspector = Inspector(self.viewer, layer, opened)
-        self.inspector.on_select(self._show_selection)
-        self.columns.opened = opened
-        if opened.corrections is not None:
-            self._end_listening = opened.corrections.on_change(self._edited)
-        for box in (self.table, self.correct, self.look, self.classify):
-            box.show_result(self.inspector)
-        self._tell_totals()
+        """Another result, or none."""
+        self.leave()
+        if place >= 0:
+            layer, opened = self.results.itemData(place)
+            self.shown = ResultPanel(self.viewer, layer, opened, lambda: self.drawn)
+            self.shown.saved.connect(self._read_again)
+            self._layout.insertWidget(1, self.shown, stretch=1)
+            self.shown.tabs.setCurrentIndex(self._tab)
+        others = [layer.name for layer in self.viewer.layers if isinstance(layer, Labels)]
+        foreign = f" ({others[-1]} is no result of cellseg)" if others else ""
+        self.nothing.setText(NOTHING + foreign)
+        self.nothing.setVisible(self.shown is None)
 
-    def _leave(self) -> None:
-        """Take marks, colours, filter and paint of the result away."""
-        self._switching = True
+    def leave(self) -> None:
+        """Let go of the result that is shown."""
+        if self.shown is None:
+            return
+        self._switching, self._tab = True, self.shown.tabs.currentIndex()
         try:
-            for box in (self.table, self.correct, self.look, self.classify):
-                box.leave()
-            if self.inspector is not None:
-                self.inspector.close()
+            self.shown.leave()
         finally:
             self._switching = False
-        self.inspector = self.columns.opened = None
-
-    def _tab_changed(self, _: int) -> None:
-        """Cells are coloured by the thresholds while these are in sight."""
-        shown = self.classify if self.tabs.currentWidget() is self.classify else self.look
-        attempt(shown.begin)
+        self.shown.hide()
+        self.shown.deleteLater()
+        self.shown = None
 
     def _read_again(self, folder: Path) -> None:
         """A result whose table was written anew."""
         Preview(self.viewer).show_result(folder)
 
-    def _back(self, what: str) -> None:
-        """Undo and redo are those of the thresholds while these are in sight."""
-        classifies = self.tabs.currentWidget() is self.classify
-        getattr(self.classify if classifies else self.correct, what)()
+    # The shapes in which cells are counted
+
+    def _list_shapes(self) -> None:
+        """Those that a person drew, as the viewer has them now."""
+        drawn = drawn_layers(self.viewer)
+        # A layer that was just drawn is what the person wants to know about.
+        fresh = [layer for layer in drawn if layer not in self._known]
+        wanted = fresh[-1] if fresh else self.drawn
+        place = drawn.index(wanted) + 1 if wanted in drawn else 0
+        self._known = drawn
+        fill(self.shapes, [(EVERYWHERE, None), *((one.name, one) for one in drawn)], place)
+        self._shapes_chosen(place)
+
+    def _shapes_chosen(self, _: int) -> None:
+        if self.drawn is not None:
+            self.drawn.events.data.disconnect(self._later)
+        self.drawn = self.shapes.currentData()
+        if self.drawn is not None:
+            self.drawn.events.data.connect(self._later)
+        self._later()
+
+    def _later(self, _: object = None) -> None:
+        self._soon.start()
+
+    def _tell_totals(self) -> None:
+        if self.shown is not None:
+            self.shown.tell_totals()
 
     # Selecting
 
-    def _clicked(self, viewer: object, event: Any) -> Any:  # noqa: ANN401
+    def _clicked(self, viewer: object, event: Any) -> Any:  # noqa: ANN401 - napari's
         """A click that is no drag picks the cell under it."""
         dragged = False
         yield
@@ -189,77 +278,16 @@ class InspectWidget(QWidget):  # type: ignore[misc]
             yield
         active = self.viewer.layers.selection.active
         drawing = getattr(active, "mode", "pan_zoom") not in ("pan_zoom", "transform")
-        if dragged or drawing or self._closed or self.inspector is None or not self.isVisible():
+        if dragged or drawing or self.closed or self.shown is None or not self.isVisible():
             return
-        if self.inspector.is_visible():
+        inspector = self.shown.inspector
+        if inspector.is_visible():
             more = "Shift" in event.modifiers
-            attempt(partial(self.inspector.click, event.position, more=more))
+            attempt(partial(inspector.click, event.position, more=more))
 
-    def _show_selection(self) -> None:
-        """The selected cells' rows, and their numbers."""
-        if self.inspector is None:
-            return
-        self.table.show_selection()
-        selected = self.inspector.selected
-        if selected:
-            said = ", ".join(str(label) for label in selected[:8])
-            self.correct.say(
-                f"selected: {said}" + (f" … ({len(selected):,})" if len(selected) > 8 else "")
-            )
-
-    # What is shown
-
-    def _filtered(self) -> None:
-        self.table.refill()
-        self._tell_totals()
-
-    def _tell_reading(self, busy: bool) -> None:
-        if busy:
-            self.totals.setText(READING)
-        elif self.totals.text() == READING:
-            self._tell_totals()
-
-    def _tell_totals(self) -> None:
-        if self._closed or self.inspector is None:
-            return
-        opened, drawn = self.inspector.opened, self.look.drawn
-        if len(opened.rows) > FEATURES_LIMIT and drawn is None:
-            thing = str(opened.result.run.get("object", "cell"))
-            self.totals.setText(counted(int(self.inspector.shown_mask().sum()), thing))
-            return
-        needed = ["area_um2", "area_px"]
-        if drawn is not None:
-            needed += ["centroid_y_px", "centroid_x_px"]
-        self.columns.then(needed, self._tell_totals_now)
-
-    def _tell_totals_now(self) -> None:
-        if self.inspector is not None:
-            self.totals.setText(str(self.inspector.totals(self.look.drawn)))
-
-    def _edited(self, edit: Edit) -> None:
-        """After any edit: masks, colours, table and totals."""
-        if self._closed or self.inspector is None:
-            return
-        refresh(self.viewer, self.inspector.opened, edit)
-        self.inspector.edited()
-        self.look.tell_colours()
-        self._filtered()
-        if self.tabs.currentWidget() is self.classify:
-            self.classify.edited()
-        self.correct.tell_edit(edit)
-
-    def _taken_out(self) -> None:
-        if not self._closed:
-            self._leave()
-            self._close()
-
-    def _close(self, _: object = None) -> None:
-        self._closed = True
-        self.columns.opened = None
-        self.correct.close_box()
-        self._end_listening()
-        for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
-            with suppress(ValueError, RuntimeError):
-                event.disconnect(self._layers_changed)
+    def let_go(self) -> None:
+        """From now on, touch neither widgets nor layers."""
+        super().let_go()
+        self.shown = None
         if self._clicked in self.viewer.mouse_drag_callbacks:
             self.viewer.mouse_drag_callbacks.remove(self._clicked)

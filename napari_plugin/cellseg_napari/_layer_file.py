@@ -42,7 +42,7 @@ def written(layer: Image, output: Path | None) -> Path:
         return source
     if output is None:
         raise SettingsError(
-            f"layer {layer.name!r} has no file: choose a folder for the result in “results in”"
+            f"layer {layer.name!r} has no file: choose a folder for the result", hint="output"
         )
     import tifffile
 
@@ -55,16 +55,18 @@ def written(layer: Image, output: Path | None) -> Path:
     path = output / f"{name}{WRITTEN}"
     if path.exists() and not _is_ours(path):
         raise SettingsError(f"{path}: is there already; choose another folder for the result")
-    pixel = _um_per_pixel(layer)
     where: dict[str, Any] = {}
-    if pixel is not None:
+    if (pixel := _um_per_pixel(layer)) is not None:
         where = {"resolution": (1e4 / pixel,) * 2, "resolutionunit": "CENTIMETER"}
-    photometric = "rgb" if layer.rgb else "minisblack"
     content = BytesIO()
     tifffile.imwrite(
-        content, data[..., :3] if layer.rgb else data, photometric=photometric,
-        description=OURS, metadata=None, **where,
-    )  # fmt: skip
+        content,
+        data[..., :3] if layer.rgb else data,
+        photometric="rgb" if layer.rgb else "minisblack",
+        description=OURS,
+        metadata=None,
+        **where,
+    )
     try:
         # Written anew it would be another slide: its count would neither go on nor be known.
         if not path.exists() or path.read_bytes() != content.getvalue():
@@ -80,9 +82,8 @@ def _um_per_pixel(layer: Image) -> float | None:
 
     if layer.metadata.get(PLACED_KEY) == layer.scale[-1]:
         return None
-
     try:
-        length = layer.units[-1] * float(np.asarray(layer.scale)[-1])
+        length = layer.units[-1] * float(layer.scale[-1])
         return float(length.to("micrometer").magnitude)
     except (pint.PintError, AttributeError, TypeError):
         return None

@@ -1,19 +1,20 @@
-"""One result as the viewer holds it: its cells, its layers, and how they follow edits."""
+"""One result as the viewer holds it: its cells as corrected and filtered, and their places."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from cellseg.derive.corrections import Corrections, Edit, PatchedPyramid
-from cellseg.errors import CellsegError, InputError
+from cellseg.derive.corrections.cells import CorrectedCells
+from cellseg.draw import RGB, borders, colours
+from cellseg.errors import CellsegError, SettingsError
 from cellseg.result import Result
-from cellseg_napari._array_like import ArrayLike
-from cellseg_napari._shown import CellFilter, ShownLabels, ShownValues, Values, multiscale
+from cellseg_napari._levels import Level, label_levels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
 KEY = "cellseg"
 """Of a layer's ``metadata``: what belongs to it."""
 
-ROWS_KEPT = 1024
-
 FEATURES_LIMIT = 50_000
 """Tables longer than this stay on the disk; napari's Features table shows the shorter ones."""
+
+OUTLINE_PX = 2
+"""Width of outlines, pixels of the level that is shown."""
 
 
 class Opened:
@@ -34,26 +36,41 @@ class Opened:
 
     Attributes
     ----------
-    corrections : Corrections or None
-        None where the result cannot be corrected: it holds corrected cells already.
+    cells : CorrectedCells
+        The cells as corrected; those of a result that cannot be corrected as they are.
     note : CellsegError or None
-        Why.
+        Why the result cannot be corrected; None where it can.
     """
 
     def __init__(self, result: Result) -> None:
         self.result = result
-        self.shown = CellFilter()
-        self.corrections: Corrections | None = None
         self.note: CellsegError | None = None
-        self._table: pd.DataFrame | None = None
-        self._rows: dict[int, pd.Series[Any]] = {}
         try:
-            self.corrections = Corrections(result)
-            self.pyramid = self.corrections.pyramid
+            self.cells: CorrectedCells = Corrections(result)
         except CellsegError as error:
             self.note = error
-            self.pyramid = PatchedPyramid(result.labels())
-        self.rows = result.table if self.corrections is None else self.corrections.rows
+            self.cells = CorrectedCells(result, result.class_names)
+        self.rows = self.cells.rows
+        self._hidden = np.zeros(1, np.bool_)
+        self._values = np.full(1, np.nan, np.float32)
+        self.outlines = True
+
+    @property
+    def corrections(self) -> Corrections:
+        """What a person changed.
+
+        Raises
+        ------
+        CellsegError
+            If the result cannot be corrected: it holds corrected cells already, or is damaged.
+        """
+        if not isinstance(self.cells, Corrections):
+            raise self.note or SettingsError("this result cannot be corrected")
+        return self.cells
+
+    def colours(self, names: Sequence[str]) -> list[RGB]:
+        """A colour for each class, as every picture of the result has them."""
+        return colours(names, self.result.stain)
 
     # Where things are
 
@@ -62,87 +79,53 @@ class Opened:
         """Side of a lattice pixel in the viewer's unit: µm, or level-0 pixels."""
         return self.result.frame.downsample * (self.result.frame.mpp or 1.0)
 
-    @property
-    def shift(self) -> float:
-        """World coordinate of the centre of lattice pixel 0."""
-        frame = self.result.frame
-        return (frame.downsample - 1.0) / 2 * (frame.mpp or 1.0)
-
     def to_lattice(self, world: NDArray[np.float64]) -> NDArray[np.float64]:
         """(…, 2) world (y, x) to lattice pixels, centres at integers."""
-        return (np.asarray(world, np.float64)[..., -2:] - self.shift) / self.pixel
+        frame = self.result.frame
+        shift = (frame.downsample - 1.0) / 2 * (frame.mpp or 1.0)
+        return (np.asarray(world, np.float64)[..., -2:] - shift) / self.pixel
 
-    def label_at(self, world: NDArray[np.float64]) -> int:
+    def label_at(self, world: Sequence[float]) -> int:
         """The cell that is shown at a point of the world; 0 where there is none."""
-        y, x = np.rint(self.to_lattice(world)).astype(int).tolist()
-        label = self.pyramid.label_at(y, x)
-        return int(self.shown.apply(np.array([label], np.uint32))[0])
+        y, x = np.rint(self.to_lattice(np.array(world))).astype(int).tolist()
+        label = np.array([self.cells.pyramid.label_at(y, x)], np.uint32)
+        return int(self._shown(label)[0])
 
     def place_of(self, label: int) -> tuple[tuple[float, float], float]:
         """World (y, x) of a cell's centre, and its extent."""
-        row = self.row(label)
-        mpp = self.result.frame.mpp or 1.0
-        if "centroid_y_px" in row.index:
-            centre = (float(row["centroid_y_px"]) * mpp, float(row["centroid_x_px"]) * mpp)
-            extent = max(
-                float(row["bbox_y1_px"]) - float(row["bbox_y0_px"]),
-                float(row["bbox_x1_px"]) - float(row["bbox_x0_px"]),
-            )
-            return centre, extent * mpp
-        if self.corrections is None:
-            raise InputError(f"{self.result.path}: the table does not say where cell {label} is")
-        box = self.corrections.cell(label).box
-        y = ((box.y0 + box.y1 - 1) / 2) * self.pixel + self.shift
-        x = ((box.x0 + box.x1 - 1) / 2) * self.pixel + self.shift
-        return (y, x), max(box.shape) * self.pixel
+        row, mpp = self.cells.row(label), self.result.frame.mpp or 1.0
+        y, x = (float(row[f"centroid_{axis}_px"]) for axis in "yx")
+        extent = max(float(row[f"bbox_{axis}1_px"] - row[f"bbox_{axis}0_px"]) for axis in "yx")
+        return (y * mpp, x * mpp), extent * mpp
 
     # The table
 
-    def row(self, label: int) -> pd.Series[Any]:
-        """A cell's row."""
-        corrections = self.corrections
-        if corrections is not None and (label in corrections.touched or label not in corrections):
-            return corrections.row(label)
-        if label not in self._rows:
-            if len(self._rows) >= ROWS_KEPT:
-                self._rows.clear()
-            self._rows[label] = self._automatic(label)
-        return self._rows[label]
-
-    def _automatic(self, label: int) -> pd.Series[Any]:
-        if not 1 <= label <= len(self.rows):
-            raise InputError(f"there is no cell {label}")
-        return self.rows.take([label - 1]).iloc[0]
-
-    def labels(self) -> NDArray[np.int64]:
-        """All labels, ascending."""
-        if self.corrections is not None:
-            return self.corrections.labels()
-        return np.arange(1, len(self.rows) + 1)
+    def rows_of(self, labels: NDArray[np.int64]) -> dict[int, pd.Series[Any]]:
+        """Rows of some cells, as corrected, by label."""
+        is_touched = np.isin(labels, list(self.cells.touched))
+        automatic = self.rows.take(np.sort(labels[~is_touched]) - 1)
+        found = {int(row["label"]): row for _, row in automatic.iterrows()}
+        return found | {label: self.cells.row(label) for label in labels[is_touched].tolist()}
 
     def column(self, name: str) -> NDArray[Any]:
-        """One column of all cells as corrected, in the order of :meth:`labels`."""
-        if self.corrections is None or not self.corrections.touched:
+        """One column of all cells as corrected, in the order of their labels."""
+        if not self.cells.touched:
             return self.rows.column(name).to_numpy()
-        return self.corrections.table([name])[name].to_numpy()
+        return self.cells.table([name])[name].to_numpy()
 
     def features(self) -> pd.DataFrame | None:
         """The whole table for napari's own views; None where it is too long."""
         if len(self.rows) > FEATURES_LIMIT:
             return None
-        if self.corrections is not None and self.corrections.touched:
-            table = self.corrections.table()
-        else:
-            table = self._table = self.rows.load() if self._table is None else self._table
-        return table.rename(columns={"label": "index"})
+        return self.cells.table().rename(columns={"label": "index"})
 
     # What napari shows
 
-    def label_levels(self) -> list[ArrayLike]:
-        """The pyramid as corrected and filtered, finest first."""
-        return multiscale([ShownLabels(level, self.shown) for level in self.pyramid.levels])
+    def label_levels(self) -> list[Level]:
+        """The label image as corrected and filtered, finest level first."""
+        return label_levels(self.cells.pyramid, self._shown, np.uint32)
 
-    def around_levels(self) -> list[ArrayLike]:
+    def around_levels(self) -> list[Level]:
         """The cells around the nuclei, as expanded before any correction; none of other results.
 
         Raises
@@ -152,19 +135,49 @@ class Opened:
         """
         if not self.result.is_expanded:
             return []
-        levels = PatchedPyramid(self.result.labels("cells")).levels
-        return multiscale([ShownLabels(level, self.shown) for level in levels])
+        return label_levels(PatchedPyramid(self.result.labels("cells")), self._shown, np.uint32)
 
-    def value_levels(self, values: Values) -> list[ArrayLike]:
-        """The same with a number for each cell."""
-        return multiscale([ShownValues(level, self.shown, values) for level in self.pyramid.levels])
+    def value_levels(self) -> list[Level]:
+        """The label image with each cell's number of :meth:`set_values` in place of its label."""
+        return label_levels(self.cells.pyramid, self._valued, np.float32)
 
-    def by_label(self, values: NDArray[Any]) -> NDArray[np.float32]:
-        """Values in the order of :meth:`labels` as an array that is indexed by label."""
-        labels = self.labels()
-        found = np.full(int(labels.max(initial=0)) + 1, np.nan, np.float32)
+    def _shown(self, labels: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        """Hidden cells become background."""
+        if not self._hidden.any():
+            return labels
+        return np.where(_looked_up(self._hidden, labels, False), np.uint32(0), labels)
+
+    def _valued(self, labels: NDArray[np.uint32]) -> NDArray[np.float32]:
+        labels = self._shown(labels)
+        if self.outlines:
+            labels = np.where(borders(labels, OUTLINE_PX), labels, np.uint32(0))
+        return _looked_up(self._values, labels, np.nan)
+
+    def set_values(self, values: NDArray[Any]) -> None:
+        """Numbers that colour the cells, in the order of their labels; NaN is transparent."""
+        self._values = self._by_label(values, np.nan, np.float32)
+
+    def hide(self, hidden: NDArray[np.bool_] | None) -> None:
+        """Hide cells, in the order of their labels; None: show all of them."""
+        none = np.zeros(1, np.bool_)
+        self._hidden = none if hidden is None else self._by_label(hidden, False, np.bool_)
+
+    def _by_label(self, values: NDArray[Any], other: float, dtype: DTypeLike) -> NDArray[Any]:
+        """An array that is indexed by label."""
+        labels = self.cells.labels()
+        found = np.full(int(labels.max(initial=0)) + 1, other, dtype)
         found[labels] = values
         return found
+
+    def is_shown(self) -> NDArray[np.bool_]:
+        """Which cells are not hidden, in the order of their labels."""
+        return ~_looked_up(self._hidden, self.cells.labels(), False)
+
+
+def _looked_up(by_label: NDArray[Any], labels: NDArray[Any], other: float) -> NDArray[Any]:
+    """The value of each label; ``other`` of those beyond the array."""
+    found = by_label[np.minimum(labels, len(by_label) - 1)]
+    return np.asarray(np.where(labels < len(by_label), found, found.dtype.type(other)))
 
 
 _alive: weakref.WeakValueDictionary[str, Opened] = weakref.WeakValueDictionary()
@@ -174,7 +187,7 @@ def opened_result(result: Result) -> Opened:
     """One for each result, however often it is shown: two would write over each other's edits."""
     key = str(result.path.resolve())
     found = _alive.get(key)
-    if found is None or found.corrections is None or found.result.run != result.run:
+    if found is None or found.note is not None or found.result.run != result.run:
         found = _alive[key] = Opened(result)
     return found
 
@@ -198,12 +211,11 @@ def results_in(viewer: ViewerModel) -> Iterator[tuple[Layer, Opened]]:
 def refresh(viewer: ViewerModel, opened: Opened, edit: Edit | None = None) -> None:
     """Show edits and filters: slice the layers of a result again, and renew its features."""
     for layer in viewer.layers:
-        if opened_of(layer) is not opened or layer.metadata.get("cellseg_role") == "paint":
+        role = layer.metadata.get("cellseg_role")
+        if opened_of(layer) is not opened or role == "paint":
             continue
-        if edit is not None and layer.metadata.get("cellseg_role") == "cells":
-            table = opened.features()
-            if table is not None:
-                layer.features = table
+        if edit is not None and role == "cells" and (table := opened.features()) is not None:
+            layer.features = table
         layer.refresh()
 
 

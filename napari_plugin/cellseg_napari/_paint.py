@@ -29,8 +29,13 @@ class Painter:
     def __init__(self, viewer: ViewerModel, opened: Opened) -> None:
         self.viewer, self.opened = viewer, opened
         self.layer: Labels | None = None
-        self._window: Box | None = None
-        self._before: NDArray[np.int32] | None = None
+        self._window = Box(0, 0, 0, 0)
+        self._before: NDArray[np.int32] = np.empty(0, np.int32)
+
+    @property
+    def is_painting(self) -> bool:
+        """Whether the window is there; a person may have deleted its layer."""
+        return self.layer is not None and self.layer in self.viewer.layers
 
     def begin(self, world: tuple[float, float], *, label: int | None = None) -> Labels:
         """Open a window around a point of the world.
@@ -44,33 +49,26 @@ class Painter:
 
         Raises
         ------
-        SettingsError
-            If the result cannot be corrected.
+        CellsegError
+            If the result cannot be corrected, or the point lies outside of the slide.
         """
         from napari.layers import Labels
 
-        corrections = self.opened.corrections
-        if corrections is None:
-            raise SettingsError(self.opened.note or "this result cannot be corrected")
+        corrections, frame = self.opened.corrections, self.opened.result.frame
         self.leave()
         y, x = np.rint(self.opened.to_lattice(np.array(world))).astype(int).tolist()
         half = SIDE_PX // 2
         if label is not None:
-            box = corrections.cell(label).box
-            half = max(half, max(box.shape) // 2 + 32)
+            half = max(half, max(corrections.cell(label).box.shape) // 2 + 32)
         extent = Box(0, 0, *corrections.pyramid.shape)
-        self._window = Box(
-            max(0, y - half), max(0, x - half), max(0, y + half), max(0, x + half)
-        ).intersection(extent)
+        self._window = Box(y, x, y, x).widened(half).intersection(extent)
         if not self._window.area:
             raise SettingsError("this spot lies outside of the slide")
         pixels = corrections.pyramid.levels[0].read(self._window).astype(np.int32)
-        frame = self.opened.result.frame
         where = placed(frame.mpp, downsample=frame.downsample)
         corner = np.array([self._window.y0, self._window.x0])
         where["translate"] = tuple(np.array(where["translate"]) + corner * np.array(where["scale"]))
-        fresh = int(max(pixels.max(initial=0), len(corrections.rows), *corrections.touched, 0)) + 1
-        self.layer = Labels(
+        self.layer = layer = Labels(
             pixels,
             name=NAME,
             opacity=0.6,
@@ -78,28 +76,28 @@ class Painter:
             **where,
         )
         self._before = pixels.copy()
-        self.layer.selected_label = fresh if label is None else label
-        self.layer.bind_key("m", self._new_cell, overwrite=True)
-        self.layer.brush_size = 6
-        self.layer.mode = "paint"
-        self.viewer.add_layer(self.layer)
-        self.viewer.layers.selection.active = self.layer
-        return self.layer
+        self._new_cell(layer)
+        if label is not None:
+            layer.selected_label = label
+        layer.bind_key("m", self._new_cell, overwrite=True)
+        layer.brush_size = 6
+        layer.mode = "paint"
+        self.viewer.add_layer(layer)
+        self.viewer.layers.selection.active = layer
+        return layer
 
     def _new_cell(self, layer: Labels) -> None:
         """Napari's M takes the largest number in the window, which may live elsewhere."""
         corrections = self.opened.corrections
-        used = [int(np.asarray(layer.data).max(initial=0))]
-        if corrections is not None:
-            used += [len(corrections.rows), *corrections.touched]
-        layer.selected_label = max(used) + 1
+        used = (int(np.asarray(layer.data).max(initial=0)), len(corrections.rows))
+        layer.selected_label = max(*used, *corrections.touched) + 1
 
     def apply(self, name: str | None = None) -> Edit | None:
         """Take what was painted as one edit; None where nothing was."""
-        layer, window, corrections = self.layer, self._window, self.opened.corrections
-        if layer is None or window is None or corrections is None:
+        if self.layer is None:
             raise SettingsError("nothing is being painted")
-        painted = np.asarray(layer.data)
+        corrections, window = self.opened.corrections, self._window
+        painted = np.asarray(self.layer.data)
         now = corrections.pyramid.levels[0].read(window).astype(painted.dtype)
         # Only what the brush touched: other edits made meanwhile stand.
         wanted = np.where(painted != self._before, painted, now)
@@ -109,6 +107,6 @@ class Painter:
 
     def leave(self) -> None:
         """Take the window away; what was painted and not applied is dropped."""
-        if self.layer is not None and self.layer in self.viewer.layers:
+        if self.is_painting:
             self.viewer.layers.remove(self.layer)
-        self.layer = self._window = self._before = None
+        self.layer = None

@@ -12,16 +12,9 @@ import numpy as np
 from cellseg.derive.corrections import PatchedPyramid
 from cellseg.events import CountResult, Started, TileDone
 from cellseg_napari._layer_file import PLACED_KEY, file_of
-from cellseg_napari._opened import results_in
-from cellseg_napari._reader import (
-    DRAWN_KEY,
-    SLIDE_KEY,
-    LayerData,
-    add_layers,
-    placed,
-    read_result,
-)
-from cellseg_napari._shown import CellFilter, ShownLabels, multiscale
+from cellseg_napari._levels import label_levels
+from cellseg_napari._opened import opened_of
+from cellseg_napari._reader import DRAWN_KEY, SLIDE_KEY, add_layers, placed, read_result
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -73,9 +66,8 @@ class Preview:
         if frame.mpp is not None:
             self._place_slide(Path(str(event.image)), placed(frame.mpp))
         self._pyramid = PatchedPyramid.empty((frame.lattice_height, frame.lattice_width))
-        everything = CellFilter()
         self.layer = Labels(
-            multiscale([ShownLabels(level, everything) for level in self._pyramid.levels]),
+            label_levels(self._pyramid, lambda labels: labels, np.uint32),
             name=f"{Path(event.image.name).stem}: counting",
             multiscale=True,
             opacity=0.5,
@@ -103,42 +95,24 @@ class Preview:
             self._refreshed = time.monotonic()
 
     def show_result(self, folder: Path) -> None:
-        """The result's layers, but those of the slide and the outlines that are there already."""
-        for layer, opened in list(results_in(self.viewer)):
-            if opened.result.path.absolute() == folder.absolute():
+        """The result's layers in place of those it had, but those of a slide that is shown."""
+        for layer in list(self.viewer.layers):
+            opened = opened_of(layer)
+            of, rings = layer.metadata.get(DRAWN_KEY, (None, None))
+            is_old = opened is not None and opened.result.path.absolute() == folder.absolute()
+            # Outlines that a person changed are theirs, and stay.
+            is_old = is_old or (of == str(folder.absolute()) and _same(layer.data, rings))
+            if is_old and layer in self.viewer.layers:  # a panel takes its own away
                 self.viewer.layers.remove(layer)
-        layers = read_result(folder)
-        kept = self._keep_outlines(folder, layers)
         is_shown = None
-        fresh = []
-        for data, look, kind in layers:
-            about = look.get("metadata", {}).get(SLIDE_KEY)
-            if about:
+        for data in read_result(folder):
+            look = data[1]
+            if about := look.get("metadata", {}).get(SLIDE_KEY):
                 if is_shown is None:  # asked once: a slide's channels are layers of their own
                     is_shown = self._place_slide(Path(about["path"]), look, z=about.get("z"))
                 if is_shown:
                     continue
-            elif kind == "shapes" and look["name"] in kept:
-                continue
-            fresh.append((data, look, kind))
-        add_layers(self.viewer, fresh)
-
-    def _keep_outlines(self, folder: Path, layers: list[LayerData]) -> set[str]:
-        """Take away what an earlier result in the folder was drawn with; names of what is the same.
-
-        What a person changed since is theirs, and stays.
-        """
-        now = {look["name"]: rings for rings, look, kind in layers if kind == "shapes"}
-        kept: set[str] = set()
-        for layer in list(self.viewer.layers):
-            of, rings = layer.metadata.get(DRAWN_KEY, (None, None))
-            if of != str(folder.absolute()) or not _same(layer.data, rings):
-                continue
-            if layer.name in now and _same(rings, now[layer.name]):
-                kept.add(layer.name)
-            else:
-                self.viewer.layers.remove(layer)
-        return kept
+            add_layers(self.viewer, [data])
 
     def _place_slide(self, image: Path, where: dict[str, Any], **same: object) -> bool:
         """Put the slide's own layers where its result lies: a pixel size may have been typed in.

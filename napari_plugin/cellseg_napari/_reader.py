@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,17 +24,14 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
 
-    from cellseg.result.result import Result
+    from cellseg.result import Result
     from cellseg.slide import Slide
+    from cellseg_napari._opened import Opened
 
 LayerData = tuple[Any, ...]
 """(data, keyword arguments, layer type), or (None,): nothing, and that is no error."""
 
 PathOrPaths = str | Sequence[str]
-
-ZOption = int | Literal["max", "mean"] | None
-
-SUFFIX = ".cellseg"
 
 SLIDE_KEY = "cellseg_slide"
 """Of an image layer's ``metadata``: the file that it shows, and how it was opened."""
@@ -54,19 +51,14 @@ CONTRAST_PERCENT = (0.5, 99.8)
 COLORMAPS = ("cyan", "magenta", "yellow", "green", "red", "blue")
 """Of a slide with more than one channel; channels beyond these begin hidden."""
 
-OUTLINED = 1.0
-"""Opacity of outlines."""
+OUTLINED, CONTOUR_PX = 1.0, 2
+"""Opacity of outlines, and their width on the screen."""
 
 logger = logging.getLogger(__name__)
 
 
 def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[LayerData]] | None:
-    """Answer whether this can be opened, by its name only.
-
-    Parameters
-    ----------
-    path : str or sequence of str
-        What a person dropped on napari.
+    """Napari's question whether this can be opened, answered by names only.
 
     Returns
     -------
@@ -75,20 +67,45 @@ def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[LayerData]] | 
     """
     try:
         paths = _paths(path)
-        return _read if paths and all(_is_ours(one) or _is_slide(one) for one in paths) else None
+        return _read if paths and all(_reader_of(one) for one in paths) else None
     except (OSError, TypeError, ValueError):
         return None
+
+
+def _paths(path: PathOrPaths) -> list[Path]:
+    return [Path(one) for one in ([path] if isinstance(path, str | Path) else path)]
+
+
+def _reader_of(path: Path) -> Callable[[Path], list[LayerData]] | None:
+    suffix = path.suffix.lower()
+    if suffix == ".cellseg":
+        return read_result if path.is_dir() else None
+    is_there = path.is_dir() if suffix == ".zarr" else path.is_file()
+    return read_slide if suffix in SLIDES and is_there else None
+
+
+def _read(path: PathOrPaths) -> list[LayerData]:
+    """What napari calls: never raises, says in napari what it could not open."""
+    from napari import current_viewer
+
+    if (viewer := current_viewer()) is not None:  # napari adds the layers itself
+        viewer.layers.events.inserted.connect(_inserted)
+    layers: list[LayerData] = []
+    for one in _paths(path):
+        try:
+            layers += (_reader_of(one) or read_slide)(one)
+        except CellsegError as error:
+            _warn(error)
+        except Exception as error:
+            logger.exception("%s", one)
+            _warn(f"{one}: cannot be shown: {type(error).__name__}: {error}")
+    return layers or [(None,)]
 
 
 def read_result(folder: Path) -> list[LayerData]:
     """The layers of a result folder: the slide, then the cells over it.
 
     Where the slide is gone, the folder's overview is shown instead, and napari says so.
-
-    Parameters
-    ----------
-    folder : Path
-        ``NAME.cellseg``.
 
     Raises
     ------
@@ -99,35 +116,28 @@ def read_result(folder: Path) -> list[LayerData]:
 
     result = load_result(folder)
     try:
-        images = read_slide(result.find_slide(), **result.slide_options)
+        layers = read_slide(result.find_slide(), **result.slide_options)
     except CellsegError as error:
         _warn(f"{error}; its overview is shown instead")
-        images = _overview_layer(result)
-    return [*images, *_tissue_layer(result), *_regions_layer(result), *_cells_layers(result)]
+        layers = _overview_layer(result)
+    opened = _opened(result)
+    for make in (_tissue_layer, _regions_layer, _around_layer):
+        try:
+            layers += make(opened)
+        except CellsegError as error:
+            _warn(error)
+    return [*layers, _cells_layer(opened)]
 
 
-def read_slide(
-    path: Path,
-    *,
-    mpp: float | None = None,
-    z: ZOption = None,
-    t: int | None = None,
-    series: int = 0,
-) -> list[LayerData]:
+def read_slide(path: Path, **options: Any) -> list[LayerData]:  # noqa: ANN401
     """The layers of a slide: one for RGB, otherwise one a channel. Reads one coarse level.
 
     Parameters
     ----------
     path : Path
         An image file or an OME-Zarr folder.
-    mpp : float, optional
-        µm per pixel at level 0; wins over what the file says.
-    z : int, 'max' or 'mean', optional
-        Plane (from 0) or projection; the middle plane otherwise.
-    t : int, optional
-        Time point (from 0); the first otherwise.
-    series : int
-        Which image of a file with several.
+    options : dict
+        How to open it (``mpp``, ``z``, ``t``, ``series``), as :func:`cellseg.open_slide` takes it.
 
     Raises
     ------
@@ -135,56 +145,58 @@ def read_slide(
         If the file is no slide.
     """
     from cellseg.slide import open_slide
-    from cellseg_napari._lazy import SlideSource, slide_levels
+    from cellseg_napari._levels import SlideSource
 
-    slide = open_slide(path, mpp=mpp, z=z, t=t, series=series)
+    slide = open_slide(path, **options)
     source = SlideSource(slide, on_damage=_warn)
-    about: dict[str, Any] = {
-        "path": str(path), "given": mpp, "series": series, "z": z, "t": t, "planes": slide.size_z,
-    }  # fmt: skip
+    about = {"path": str(path), "given": options.get("mpp"), "planes": slide.size_z, **options}
     shared = {"multiscale": True, "metadata": {SLIDE_KEY: about}, **placed(slide.mpp)}
     if slide.is_rgb:
-        levels = slide_levels(source, channels=(0, 1, 2))
+        levels = source.levels((0, 1, 2))
         return [(levels, {"name": visible(slide.name), "rgb": True, **shared}, "image")]
     several = len(slide.channels) > 1
-    (counted,), why = _counted_channel(slide)
+    counted, why = _counted_channel(slide)
     layers: list[LayerData] = []
     for number, channel in enumerate(slide.channels):
-        levels = slide_levels(source, channels=(number,))
+        levels = source.levels((number,))
+        this = about | ({"channel": str(number)} if several else {})
+        if number == counted and why:
+            this[COUNTED_KEY] = why
         look = {
+            **shared,
             "name": visible(f"{slide.name} {channel}" if several else slide.name),
             "contrast_limits": contrast_limits(np.asarray(levels[-1])),
             "colormap": COLORMAPS[number % len(COLORMAPS)] if several else "gray",
             "blending": "additive" if several else "translucent",
             "visible": number < len(COLORMAPS),
+            "metadata": {SLIDE_KEY: this},
         }
-        this = {SLIDE_KEY: about | ({"channel": str(number)} if several else {})}
-        if number == counted and why:
-            this[SLIDE_KEY][COUNTED_KEY] = why[0]
-        layers.append((levels, {**look, **shared, "metadata": this}, "image"))
+        layers.append((levels, look, "image"))
     return layers
 
 
-def _counted_channel(slide: Slide) -> tuple[tuple[int, ...], list[str]]:
-    """The channel that a count takes by itself; none is told where nothing can be read."""
+def _counted_channel(slide: Slide) -> tuple[int, str]:
+    """The channel that a count takes by itself, and why; none where nothing can be read."""
     from cellseg.counting.channel import choose_channels
     from cellseg.counting.sample import sample
 
     try:
-        return choose_channels(slide, partial(sample, slide), None)
+        (counted,), why = choose_channels(slide, partial(sample, slide), None)
     except RegionError:
-        return (0,), []
+        return 0, ""
+    return counted, str(why[0]) if why else ""
 
 
-def contrast_limits(pixels: NDArray[Any]) -> tuple[float, float]:
-    """What to show black and what bright, from a coarse image; always low < high."""
-    finite = pixels[np.isfinite(pixels)]
+def contrast_limits(
+    values: NDArray[Any], percent: tuple[float, float] = CONTRAST_PERCENT
+) -> tuple[float, float]:
+    """What to show black and what bright: percentiles; always low < high."""
+    finite = values[np.isfinite(values)]
     if not finite.size:
         return 0.0, 1.0
-    low, high = (float(limit) for limit in np.percentile(finite, CONTRAST_PERCENT))
-    if low < high:
-        return low, high
-    low, high = float(finite.min()), float(finite.max())
+    low, high = (float(limit) for limit in np.percentile(finite, percent))
+    if low == high:
+        low, high = float(finite.min()), float(finite.max())
     return (low, high) if low < high else (low, low + 1.0)
 
 
@@ -200,43 +212,11 @@ def add_layers(viewer: ViewerModel, found: Iterable[LayerData]) -> None:
 
 def _outline(layer: Layer) -> None:
     if layer.metadata.get("cellseg_role") in ("cells", "around"):
-        layer.contour = 1
+        layer.contour = CONTOUR_PX
 
 
 def _inserted(event: Any) -> None:  # noqa: ANN401 - napari's
     _outline(event.value)
-
-
-def _read(path: PathOrPaths) -> list[LayerData]:
-    """What napari calls: never raises, says in napari what it could not open."""
-    from napari import current_viewer
-
-    if (viewer := current_viewer()) is not None:  # napari adds the layers itself
-        viewer.layers.events.inserted.connect(_inserted)
-    layers: list[LayerData] = []
-    for one in _paths(path):
-        try:
-            layers += read_result(one) if _is_ours(one) else read_slide(one)
-        except CellsegError as error:
-            _warn(str(error))
-        except Exception as error:
-            logger.exception("%s", one)
-            _warn(f"{one}: cannot be shown: {type(error).__name__}: {error}")
-    return layers or [(None,)]
-
-
-def _paths(path: PathOrPaths) -> list[Path]:
-    paths = [path] if isinstance(path, str | Path) else path
-    return [Path(entry) for entry in paths]
-
-
-def _is_ours(folder: Path) -> bool:
-    return folder.suffix.lower() == SUFFIX and folder.is_dir()
-
-
-def _is_slide(path: Path) -> bool:
-    suffix = path.suffix.lower()
-    return suffix in SLIDES and (path.is_dir() if suffix == ".zarr" else path.is_file())
 
 
 def placed(mpp: float | None, *, downsample: float = 1.0) -> dict[str, Any]:
@@ -254,64 +234,62 @@ def placed(mpp: float | None, *, downsample: float = 1.0) -> dict[str, Any]:
     }
 
 
-def _cells_layers(result: Result) -> list[LayerData]:
+def _opened(result: Result) -> Opened:
     """The masks; read again after a count, they are as corrected."""
-    from cellseg_napari._opened import KEY, opened_result
+    from cellseg_napari._opened import opened_result
 
     opened = opened_result(result)
     if opened.note is not None and "corrected_from" not in result.run:
         _warn(f"{opened.note}; shown as counted, and not to be corrected")
-    frame = result.frame
-    look: dict[str, Any] = {
-        "name": visible(f"{result.path.stem} {result.run.get('object', 'cell')}"),
+    return opened
+
+
+def _cells_layer(opened: Opened) -> LayerData:
+    result = opened.result
+    look = _labels(opened, result.object_name, "cells")
+    if (table := opened.features()) is not None:
+        look["features"] = table
+    return opened.label_levels(), look, "labels"
+
+
+def _around_layer(opened: Opened) -> list[LayerData]:
+    """The cells around the nuclei, if they were expanded."""
+    levels = opened.around_levels()
+    return [(levels, _labels(opened, "cells", "around"), "labels")] if levels else []
+
+
+def _labels(opened: Opened, name: str, role: str) -> dict[str, Any]:
+    """How masks of a result look."""
+    from cellseg_napari._opened import KEY
+
+    frame = opened.result.frame
+    return {
+        "name": visible(f"{opened.result.path.stem} {name}"),
         "opacity": OUTLINED,
-        "metadata": {KEY: opened, "cellseg_role": "cells", "cellseg_run": result.run},
+        "multiscale": True,
+        "metadata": {KEY: opened, "cellseg_role": role, "cellseg_run": opened.result.run},
         **placed(frame.mpp, downsample=frame.downsample),
     }
-    table = opened.features()
-    if table is not None:
-        look["features"] = table
-    nuclei = (opened.label_levels(), {**look, "multiscale": True}, "labels")
-    around = {
-        **look,
-        "name": visible(f"{result.path.stem} cells"),
-        "metadata": {KEY: opened, "cellseg_role": "around"},
-        "multiscale": True,
-    }
-    try:
-        levels = opened.around_levels()
-    except CellsegError as error:
-        _warn(str(error))
-        levels = []
-    return [*([(levels, around, "labels")] if levels else []), nuclei]
 
 
-def _tissue_layer(result: Result) -> list[LayerData]:
+def _tissue_layer(opened: Opened) -> list[LayerData]:
     """The outline of the tissue that was looked at; hidden where all of it is tissue."""
-    try:
-        region = result.tissue()
-    except CellsegError as error:
-        _warn(str(error))
+    if (region := opened.result.tissue()) is None:
         return []
-    if region is None:
-        return []
-    return [(region.outlines, _outlined(result, region.outlines, "tissue", "#00c070"), "shapes")]
+    look = _outlined(opened.result, region.outlines, "tissue", "#00c070")
+    return [(region.outlines, look, "shapes")]
 
 
-def _regions_layer(result: Result) -> list[LayerData]:
+def _regions_layer(opened: Opened) -> list[LayerData]:
     """The regions that were counted in, each with its name at its first outline."""
-    try:
-        regions = result.regions()
-    except CellsegError as error:
-        _warn(str(error))
-        return []
-    if regions is None:
-        return []
+    regions = opened.result.regions() or ()
     rings = [(region, place, ring) for region in regions
              for place, ring in enumerate(region.outlines)]  # fmt: skip
+    if not rings:
+        return []
     outlines = [ring for _, _, ring in rings]
     look = {
-        **_outlined(result, outlines, "regions", "#3878ff"),
+        **_outlined(opened.result, outlines, "regions", "#3878ff"),
         "features": {
             "name": [region.name for region, _, _ in rings],
             "class": [region.kind for region, _, _ in rings],

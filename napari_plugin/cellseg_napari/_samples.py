@@ -53,12 +53,12 @@ def _nuclei() -> NDArray[np.uint16]:
     for y, x in np.ndindex(*[SIDE_PX // SPACING_PX] * 2):
         if rng.random() < 0.2:
             continue
-        centre = (np.array([y, x]) + 0.5) * SPACING_PX + rng.uniform(-7, 7, 2)
+        row, column = (np.array([y, x]) + 0.5) * SPACING_PX + rng.uniform(-7, 7, 2)
         long = rng.uniform(7, 12)
         shape = ellipse(
-            *centre, long, long * rng.uniform(0.6, 0.9), shape=field.shape,
+            row, column, long, long * rng.uniform(0.6, 0.9), shape=field.shape,
             rotation=rng.uniform(-np.pi, np.pi),
         )  # type: ignore[no-untyped-call]  # fmt: skip
         field[shape] = rng.uniform(3000, 12000)
     seen = gaussian(field, 1.2) + 400  # type: ignore[no-untyped-call]
-    return rng.poisson(seen).clip(0, 65535).astype(np.uint16)
+    return np.asarray(rng.poisson(seen).clip(0, 65535), np.uint16)

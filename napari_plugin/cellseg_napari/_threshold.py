@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.derive.classes import grades
-from cellseg.derive.scores import Blocks, Labelling, allred, h_score, spatial_blocks
+from cellseg.derive.scores import Labelling, allred, h_score
 from cellseg.protocol import Marker
-from cellseg_napari._words import counted
-
-if TYPE_CHECKING:
-    from cellseg_napari._opened import Opened
-
-PLACES = ("centroid_y_px", "centroid_x_px", "area_px")
-"""Columns from which the blocks of the interval are made."""
-
-POSITIVE, GRADED = ("negative", "positive"), ("negative", "1+", "2+", "3+")
+from cellseg.table.regions import counted
 
 
 def first_measure(names: list[str]) -> str:
@@ -39,21 +30,30 @@ def starting(values: NDArray[np.float64], number: int) -> tuple[float, ...]:
     return tuple(float(f"{one:.4g}") for one in steps)
 
 
+def marker_of(measure: str, thresholds: tuple[float, ...]) -> Marker:
+    """One or three thresholds; three of the same value are moved apart a little."""
+    if len(thresholds) == 1:
+        return Marker(measure=measure, threshold=thresholds[0])
+    first, second, third = thresholds
+    second = max(second, float(np.nextafter(first, np.inf)))
+    third = max(third, float(np.nextafter(second, np.inf)))
+    return Marker(measure=measure, threshold=(first, second, third))
+
+
 @dataclass(frozen=True, eq=False)
-class Parted:
-    """One measurement of a result's cells, and thresholds on it.
+class Thresholded:
+    """All cells' values of one measurement, and thresholds on it.
 
     Attributes
     ----------
     marker : Marker
         Thresholds in numbers.
     values : ndarray, float64, (N,)
-        In the order of :meth:`Opened.labels`.
+        NaN where a cell has none.
     """
 
-    opened: Opened
     marker: Marker
-    values: NDArray[np.float64] = field(repr=False)
+    values: NDArray[np.float64]
 
     @property
     def thresholds(self) -> tuple[float, ...]:
@@ -63,29 +63,19 @@ class Parted:
     @property
     def names(self) -> tuple[str, ...]:
         """Of the classes, the lowest first."""
-        return GRADED if len(self.thresholds) == 3 else POSITIVE
+        graded = len(self.thresholds) == 3
+        return ("negative", "1+", "2+", "3+") if graded else ("negative", "positive")
 
     @cached_property
     def codes(self) -> NDArray[np.int16]:
         """Place of each cell's class in ``names``; -1 without a value."""
         return grades(self.values, self.marker)
 
-    @cached_property
-    def scored(self) -> Labelling:
+    @property
+    def labelling(self) -> Labelling:
         """Cells of each class."""
         known = self.codes[self.codes >= 0]
         return Labelling(grades=tuple(np.bincount(known, minlength=len(self.names)).tolist()))
-
-    def with_interval(self, blocks: Blocks) -> Labelling:
-        """The same, with a 95 % interval of the share of positive cells."""
-        return Labelling.of(self.codes, len(self.names), blocks)
-
-
-def blocks_of(opened: Opened) -> Blocks:
-    """Parts of the slide, each with its cells; :data:`PLACES` are read for it."""
-    y, x, area = (opened.column(name) for name in PLACES)
-    usual = float(np.sqrt(np.median(area) * 4 / np.pi)) if len(area) else 0.0
-    return spatial_blocks(np.stack([y, x], axis=1), mpp=opened.result.frame.mpp, usual_px=usual)
 
 
 def said(scored: Labelling, names: tuple[str, ...], thing: str) -> str:

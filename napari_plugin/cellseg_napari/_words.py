@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from html import escape
 
 from cellseg.errors import hinted
-from cellseg.text import visible_lines
+from cellseg.text import visible, visible_lines
 
 FIELDS = {
     "channel": "image",
@@ -38,6 +39,19 @@ def in_fields(told: object) -> str:
     """
     return visible_lines(hinted(told, lambda name: f"“{FIELDS[name]}”" if name in FIELDS else ""))
 
+
+KEYS = {
+    "Next": ("N", "the next cell of the table"),
+    "Previous": ("Shift+N", "the one before"),
+    "Delete": ("Shift+D", "delete the selected cells"),
+    "Merge": ("Shift+M", "make one cell of them"),
+    "Split": ("Shift+S", "cut the selected cell"),
+    "Paint": ("Shift+B", "paint a cell, and take over what was painted"),
+    "Set class": ("Shift+C", "give the selected cells the class that stands in the box"),
+    "Undo": ("Ctrl+Z", "take the last correction back, or the last threshold"),
+    "Redo": ("Ctrl+Shift+Z", "make it again"),
+}
+"""Of each action: its key, which napari itself does not use, and what it does."""
 
 _UNITS = {"px": "px", "um": "µm", "um2": "µm²", "deg": "°"}
 
@@ -100,13 +114,7 @@ def menu(columns: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         for name, dtype in columns
         if dtype.startswith(("float", "int")) and not name.startswith(("label", "bbox_"))
     ]
-    kept = [name for name in names if not _twin(name, names)]
-    kept.sort(key=lambda name: (not _is_area(name), name.startswith(("centroid_", "score"))))
-    return [(measurement(name), name) for name in kept]
-
-
-def _is_area(name: str) -> bool:
-    return _PARTS.sub("", name) in ("area_um2", "area_px")
+    return [(measurement(name), name) for name in by_interest(names) if not _twin(name, names)]
 
 
 def _twin(name: str, names: Sequence[str]) -> bool:
@@ -114,11 +122,25 @@ def _twin(name: str, names: Sequence[str]) -> bool:
     return stem != name and any(f"{stem}_{unit}" in names for unit in ("um", "um2"))
 
 
-def counted(number: int, thing: str) -> str:
-    """A number and what it counts.
+def by_interest(columns: Sequence[str]) -> list[str]:
+    """Columns as the table shows them: area, class, score, intensities, other ones, places."""
+    first = ("class", "score", "label")
 
-    >>> counted(1, "nucleus"), counted(1200, "nucleus")
-    ('1 nucleus', '1,200 nuclei')
-    """
-    several = "nuclei" if thing == "nucleus" else f"{thing}s"
-    return f"{number:,} {thing if number == 1 else several}"
+    def rank(name: str) -> int:
+        if name.startswith(("centroid_", "bbox_", "object")) or _twin(name, columns):
+            return 6
+        if _PARTS.sub("", name) in ("area_um2", "area_px"):
+            return 0
+        if name in first:
+            return 1 + first.index(name)
+        return 4 if "intensity_" in name or "_od_" in name else 5
+
+    return sorted(columns, key=rank)
+
+
+def legend(names: Iterable[str], colours: Iterable[tuple[int, int, int]]) -> str:
+    """A square of its colour beside each class's name, as HTML."""
+    return "  ".join(
+        f'<span style="color:rgb{colour}">■</span> {escape(visible(name), quote=False)}'
+        for name, colour in zip(names, colours, strict=True)
+    )

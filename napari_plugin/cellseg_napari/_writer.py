@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from pathlib import Path
 from typing import Any
 
 from cellseg.errors import CellsegError
-from cellseg.result.publish import TABLE as TABLE_FILE
+from cellseg.result.publish import TABLE
 from cellseg.text import as_cell, visible
 from cellseg_napari._opened import KEY, Opened
-
-logger = logging.getLogger(__name__)
-
-TABLE, MASKS = (".csv",), (".tif", ".tiff")
 
 
 def write_labels(path: str, data: object, meta: dict[str, Any]) -> list[str]:
@@ -42,10 +37,12 @@ def write_labels(path: str, data: object, meta: dict[str, Any]) -> list[str]:
         return []
     target = Path(path)
     try:
-        if target.suffix.lower() in TABLE:
+        if target.suffix.lower() == ".csv":
             _write_table(opened, target)
         else:
-            _write_masks(opened, target)
+            from cellseg.export.labels_tiff import write_levels
+
+            write_levels(opened.cells.pyramid.levels[0], opened.result.frame, target)
     except (CellsegError, OSError) as error:
         show_warning(visible(f"{path}: cannot be written: {error}"))
         return []
@@ -53,17 +50,10 @@ def write_labels(path: str, data: object, meta: dict[str, Any]) -> list[str]:
 
 
 def _write_table(opened: Opened, path: Path) -> None:
-    corrections = opened.corrections
-    if corrections is None or not corrections.touched:
-        shutil.copyfile(opened.result.file(TABLE_FILE), path)
+    if opened.note is not None or not opened.corrections.touched:
+        shutil.copyfile(opened.result.file(TABLE), path)
         return
-    table = corrections.table()
+    table = opened.corrections.table()
     for name in ("image", "class", "object"):
         table[name] = [as_cell(text) for text in table[name]]
     table.to_csv(path, index=False, lineterminator="\n")
-
-
-def _write_masks(opened: Opened, path: Path) -> None:
-    from cellseg.export.labels_tiff import write_levels
-
-    write_levels(opened.pyramid.levels[0], opened.result.frame, path)

@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import tifffile
 from finished import Report, left_by
+from synthetic import PyramidLayout, draw_discs, write_pyramid
+from window import SETTINGS
 
+from cellseg.cli.view import require_display
+from cellseg.counting.request import CountRequest
+from cellseg.errors import SettingsError
 from cellseg.geometry import Frame
 from cellseg.instances import Instances
+from cellseg.network.threshold import ThresholdDetector
 from cellseg.result.folder import ResultFolder
+from cellseg.run import run
 from cellseg.table import Column
 from cellseg.table.summary import Summary
 
@@ -31,6 +41,8 @@ MPP = 0.25
 CORNERS = ((10, 20), (300, 400))
 """Corner (y, x) of each cell on the lattice, whose pixels are 2 level-0 px wide."""
 CELL = (8, 12)
+PLACES = tuple(f"{name}_px" for name in ("centroid_y", "centroid_x", "bbox_y0", "bbox_x0",
+                                         "bbox_y1", "bbox_x1"))  # fmt: skip
 SUMMARY = Summary(
     object="nucleus",
     cells=2,
@@ -63,6 +75,7 @@ def _write_result(folder: Path, slide: Path, *, mpp: float | None = MPP) -> Path
         Column("class", "", "str", "its type"),
         Column("score", "", "float32", "the detector's confidence"),
         Column("area_px", "px²", "float64", "its area"),
+        *(Column(name, "px", "float64", "its place") for name in PLACES),
     ]
     boxes = [(y, x, y + CELL[0], x + CELL[1]) for y, x in CORNERS]
     cells = Instances.build(boxes, [0.9, 0.8], [0, 1], [np.ones(CELL, bool)] * 2)
@@ -86,7 +99,11 @@ def _write_result(folder: Path, slide: Path, *, mpp: float | None = MPP) -> Path
         overview=np.full((60, 80, 3), 200, np.uint8),
     )
     with ResultFolder.open(folder, key="test") as result:
-        result.add_cells(pd.DataFrame({"area_px": [384.0, 384.0]}), cells)
+        edges = 2.0 * np.array(boxes)
+        table = pd.DataFrame(edges, columns=PLACES[2:]).assign(area_px=384.0)
+        middles = (edges[:, :2] + edges[:, 2:]) / 2 - 0.5
+        table[list(PLACES[:2])] = middles
+        result.add_cells(table, cells)
         left_by(result, report)
     return folder
 
@@ -138,3 +155,94 @@ def messages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     monkeypatch.setattr(notifications, "show_warning", found.append)
     return found
+
+
+@pytest.fixture
+def viewer() -> Iterator[Any]:
+    """A viewer without a window."""
+    from napari.components import ViewerModel
+
+    model = ViewerModel()
+    yield model
+    model.layers.clear()
+
+
+@pytest.fixture(scope="session")
+def display() -> None:
+    """Skips what needs a window where none can open."""
+    if sys.platform == "linux":
+        try:
+            require_display()
+        except SettingsError as error:
+            pytest.skip(f"{error} (tools/with-display.sh starts one)")
+
+
+@pytest.fixture
+def picture() -> Callable[..., np.ndarray]:
+    """A window's pixels; kept where CELLSEG_SCREENSHOTS says, for people to look at."""
+
+    def take(viewer: Any, name: str) -> np.ndarray:
+        pixels = np.asarray(viewer.screenshot(canvas_only=False, flash=False))
+        if folder := os.environ.get("CELLSEG_SCREENSHOTS"):
+            from skimage.io import imsave
+
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            imsave(Path(folder) / f"{name}.png", pixels[..., :3], check_contrast=False)
+        return pixels
+
+    return take
+
+
+@pytest.fixture
+def window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A viewer with a real window."""
+    import napari
+
+    monkeypatch.setenv("NAPARI_CONFIG", str(tmp_path / "napari.yaml"))
+    found = napari.Viewer()
+    found.window.resize(1500, 1000)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def told() -> Iterator[list[str]]:
+    """What went to napari's notification area."""
+    from napari.utils.notifications import notification_manager
+
+    found: list[str] = []
+
+    def hear(notification: Any) -> None:
+        found.append(str(notification.message))
+
+    notification_manager.notification_ready.connect(hear)
+    yield found
+    notification_manager.notification_ready.disconnect(hear)
+
+
+@pytest.fixture(scope="session")
+def discs_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A slide of 374 discs, every other one more strongly stained, and its result."""
+    path = tmp_path_factory.mktemp("discs") / "discs.tif"
+    drawn = draw_discs((700, 900), np.random.default_rng(7))
+    drawn.image[drawn.labels % 2 == 1] = (72, 45, 105)
+    write_pyramid(path, drawn.image, layout=PyramidLayout(mpp=0.5, tile_px=128))
+    for _ in run(CountRequest(image=path, **SETTINGS), detector=ThresholdDetector()):
+        pass
+    return path
+
+
+@pytest.fixture
+def discs(tmp_path: Path, discs_once: Path) -> Path:
+    """The slide alone."""
+    return Path(shutil.copy(discs_once, tmp_path))
+
+
+@pytest.fixture
+def counted_discs(discs: Path, discs_once: Path) -> Path:
+    """Its result, the slide beside it."""
+    folder = discs.with_suffix(".cellseg")
+    shutil.copytree(discs_once.with_suffix(".cellseg"), folder)
+    record = folder / "run.json"
+    record.write_text(record.read_text().replace(str(discs_once), str(discs)))
+    return folder

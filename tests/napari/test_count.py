@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import shapely
+import tifffile
 
 pytest.importorskip("napari", reason='napari is not installed: pip install ".[napari]"')
 pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
 
 from cellseg_napari import read_slide
-from cellseg_napari._count import Form, request_of
+from cellseg_napari._count import Form, count, request_of
 from cellseg_napari._opened import results_in
-from cellseg_napari._pipeline import Counting
 from cellseg_napari._preview import Preview
 from cellseg_napari._reader import read_result
 from cellseg_napari._samples import fluorescence, ihc
@@ -27,6 +27,7 @@ from synthetic import write_disc_slide
 
 from cellseg.annotations.region import Region, Regions
 from cellseg.errors import SettingsError
+from cellseg.events import Event
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
 from cellseg.result import load_result
@@ -34,13 +35,6 @@ from cellseg.run import CountResult, Started, TileDone
 from cellseg.slide import open_slide
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
-
-
-@pytest.fixture
-def viewer() -> Iterator[ViewerModel]:
-    model = ViewerModel()
-    yield model
-    model.layers.clear()
 
 
 @pytest.fixture
@@ -58,18 +52,47 @@ def image_of(viewer: ViewerModel, path: Path) -> Image:
     return layer
 
 
-def counting(form: Form) -> Counting:
-    request = replace(request_of(form), protocol=PROTOCOL, prefilter=False)
-    return Counting(request, detector=ThresholdDetector())
+def plain(home: Path) -> tuple[Path, np.ndarray]:
+    """A slide without pixel size and its pixels: one dark square."""
+    pixels = np.full((256, 300, 3), 240, np.uint8)
+    pixels[40:60, 50:70] = 80
+    tifffile.imwrite(home / "plain.tif", pixels, photometric="rgb")
+    return home / "plain.tif", pixels
+
+
+def regions_of(form: Form) -> list[Region]:
+    regions = request_of(form).regions
+    assert regions is not None
+    return list(regions)
+
+
+def result_of(form: Form, **changes: object) -> CountResult:
+    *_, result = counting(form, **changes)
+    assert isinstance(result, CountResult)
+    return result
+
+
+def counting(form: Form, **changes: object) -> Iterator[Event]:
+    request = replace(request_of(form), protocol=PROTOCOL, prefilter=False, **changes)
+    return count(request, ThresholdDetector())
+
+
+def shown(preview: Preview, form: Form, **changes: object) -> list[Event]:
+    """The events of a count that was shown."""
+    events = []
+    for event in counting(form, **changes):
+        preview.show(event)
+        events.append(event)
+    return events
 
 
 def test_masks_appear_tile_by_tile_and_the_result_takes_their_place(
     viewer: ViewerModel, discs: Path
 ) -> None:
     layer = image_of(viewer, discs)
-    run, preview = counting(Form(layer=layer)), Preview(viewer)
+    preview = Preview(viewer)
     seen = []
-    for event in run.events():
+    for event in counting(Form(layer=layer)):
         preview.show(event)
         if isinstance(event, TileDone):
             assert preview.layer is not None
@@ -91,14 +114,14 @@ def test_masks_appear_tile_by_tile_and_the_result_takes_their_place(
 def test_stopped_it_goes_on_from_the_journal(viewer: ViewerModel, discs: Path) -> None:
     layer = image_of(viewer, discs)
     run, preview = counting(Form(layer=layer)), Preview(viewer)
-    for event in run.events():
+    for event in run:
         preview.show(event)
         if isinstance(event, TileDone) and event.done == 20:
-            run.stop()
+            break
+    run.close()
     preview.end()
     assert [one.name for one in viewer.layers] == ["discs"]
-    again = counting(Form(layer=layer))
-    events = list(again.events())
+    events = list(counting(Form(layer=layer)))
     assert "going on" in str(events)
     fresh = [event for event in events if isinstance(event, TileDone)]
     assert len(fresh) == 48
@@ -112,29 +135,23 @@ def test_only_drawn_shapes_are_counted(viewer: ViewerModel, discs: Path) -> None
     shapes.add(np.array([[20, 25], [70, 100]]), shape_type="rectangle")
     shapes.add(np.array([[0, 0], [5, 5]]), shape_type="line")
     form = Form(layer=layer, where="drawn shapes", shapes=shapes)
-    (result,) = [e for e in counting(form).events() if isinstance(e, CountResult)]
+    result = result_of(form)
     assert result.folder.name == "discs.cellseg"
-    assert set(table_of(result)["region"]) == {"region 1"}
     table = table_of(result)
+    assert set(table["region"]) == {"region 1"}
     assert len(table) > 10
     assert table["centroid_y_um"].between(39, 141).all()
     assert table["centroid_x_um"].between(49, 201).all()
-    form = Form(layer=layer, overwrite=True)
-    whole = [e for e in counting(form).events() if isinstance(e, CountResult)]
-    every = table_of(whole[0])
-    inside = every["centroid_y_um"].between(40.5, 139.5) & every["centroid_x_um"].between(
-        50.5, 199.5
-    )
-    assert len(table) >= inside.sum()
+    every = table_of(result_of(Form(layer=layer, overwrite=True)))
+    y, x = every["centroid_y_um"], every["centroid_x_um"]
+    assert len(table) >= (y.between(40.5, 139.5) & x.between(50.5, 199.5)).sum()
 
 
 def test_an_ellipse_is_a_polygon_inside_its_box(viewer: ViewerModel, discs: Path) -> None:
     layer = image_of(viewer, discs)
     shapes = Shapes()
     shapes.add(np.array([[50, 60], [30, 20]]), shape_type="ellipse")
-    regions = request_of(Form(layer=layer, where="drawn shapes", shapes=shapes)).regions
-    assert regions is not None
-    (region,) = regions
+    (region,) = regions_of(Form(layer=layer, where="drawn shapes", shapes=shapes))
     # Half axes of 30 and 20 µm, 0.5 µm/px.
     assert region.area_px == pytest.approx(np.pi * 60 * 40, rel=0.01)
     assert region.shape.bounds == pytest.approx((80, 40, 160, 160), abs=1)
@@ -150,14 +167,13 @@ def test_drawn_regions_have_names(viewer: ViewerModel, discs: Path) -> None:
         features={"name": ["front", " ", np.nan], "class": ["Tumor", "", np.nan]},
     )
     form = Form(layer=image_of(viewer, discs), where="drawn shapes", shapes=shapes)
-    regions = request_of(form).regions
-    assert regions is not None
-    found = [(region.name, region.kind) for region in regions]
-    assert found == [("front", "Tumor"), ("region 1", ""), ("region 2", "")]
+    assert [(region.name, region.kind) for region in regions_of(form)] == [
+        ("front", "Tumor"),
+        ("region 1", ""),
+        ("region 2", ""),
+    ]
     shapes.name = "stroma"
-    regions = request_of(form).regions
-    assert regions is not None
-    assert [region.name for region in regions] == ["front", "stroma", "stroma (2)"]
+    assert [region.name for region in regions_of(form)] == ["front", "stroma", "stroma (2)"]
 
 
 def test_the_regions_of_a_result_are_shown_with_their_names(
@@ -167,10 +183,7 @@ def test_the_regions_of_a_result_are_shown_with_their_names(
     regions = Regions.of(
         [Region(shapely.MultiPolygon([holed]), "front", "Tumor"), Region.box(200, 300, 400, 500)]
     )
-    request = request_of(Form(layer=image_of(viewer, discs)))
-    request = replace(request, protocol=PROTOCOL, prefilter=False, regions=regions)
-    run = Counting(request, detector=ThresholdDetector())
-    (done,) = [e for e in run.events() if isinstance(e, CountResult)]
+    done = result_of(Form(layer=image_of(viewer, discs)), regions=regions)
     layers = [Layer.create(*data) for data in read_result(done.folder)]
     (layer,) = [layer for layer in layers if layer.name == "discs regions"]
     assert isinstance(layer, Shapes)
@@ -195,22 +208,12 @@ def test_a_finished_count_shows_the_regions_it_was_made_in(
             for n, name in enumerate(names)
         ]
         form = Form(layer=layer, overwrite=overwrite)
-        request = replace(
-            request_of(form),
-            protocol=PROTOCOL,
-            prefilter=False,
-            regions=Regions.of(boxes) if boxes else None,
-        )
-        preview = Preview(viewer)
-        for event in Counting(request, detector=ThresholdDetector()).events():
-            preview.show(event)
-        shown = [one for one in viewer.layers if isinstance(one, Shapes)]
-        return [name for one in shown for name in one.features["name"]]
+        shown(Preview(viewer), form, regions=Regions.of(boxes) if boxes else None)
+        drawn = [one for one in viewer.layers if isinstance(one, Shapes)]
+        return [name for one in drawn for name in one.features["name"]]
 
     assert regions_after("front") == ["front"]
-    drawn = viewer.layers["discs regions"]
     assert regions_after("front", overwrite=False) == ["front"]
-    assert viewer.layers["discs regions"] is drawn, "what is the same stays"
     assert regions_after("front", "back") == ["front", "back"]
     assert regions_after() == []
 
@@ -219,82 +222,53 @@ def test_the_current_view_is_what_is_in_sight(viewer: ViewerModel, discs: Path) 
     layer = image_of(viewer, discs)
     layer.corner_pixels = np.array([[100, 200], [300, 500]])
     layer._data_level = 0
-    regions = request_of(Form(layer=layer, where="the current view")).regions
-    assert regions is not None
-    assert regions.union.bounds == pytest.approx((200, 100, 501, 301))
+    (region,) = regions_of(Form(layer=layer, where="the current view"))
+    assert region.shape.bounds == pytest.approx((200, 100, 501, 301))
     layer.corner_pixels = np.array([[5000, 5000], [6000, 6000]])
     with pytest.raises(SettingsError, match="out of sight"):
         request_of(Form(layer=layer, where="the current view"))
 
 
-def test_a_layer_without_a_file_is_written_first(viewer: ViewerModel, tmp_path: Path) -> None:
+def test_a_layer_without_a_file_is_written_first(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (64, 80, 3)).astype(np.uint8)
-    layer = Image(pixels, name="my cells/1", rgb=True, scale=(0.5, 0.5), units=("um", "um"))
+    layer = Image(pixels, name="my cells/1", rgb=True)
+    form = Form(layer=layer, output=tmp_path)
     with pytest.raises(SettingsError, match="choose a folder"):
         request_of(Form(layer=layer))
-    request = request_of(Form(layer=layer, output=tmp_path))
-    assert request.image == tmp_path / "my_cells_1.layer.tif"
-    with open_slide(request.image) as slide:
-        assert slide.mpp == pytest.approx(0.5, rel=1e-3)
-        assert slide.is_rgb
-    layer.scale, layer.units = (500.0, 500.0), ("nm", "nm")
-    with open_slide(request_of(Form(layer=layer, output=tmp_path)).image) as slide:
-        assert slide.mpp == pytest.approx(0.5, rel=1e-3)
-    layer.units = ("pixel", "pixel")
-    with open_slide(request_of(Form(layer=layer, output=tmp_path)).image) as slide:
-        assert slide.mpp is None
-    assert request_of(Form(layer=layer, output=tmp_path)).image == request.image
+    for scale, unit, mpp in ((0.5, "um", 0.5), (500.0, "nm", 0.5), (500.0, "pixel", None)):
+        layer.scale, layer.units = (scale,) * 2, (unit,) * 2
+        assert request_of(form).image == tmp_path / "my_cells_1.layer.tif"
+        with open_slide(request_of(form).image) as slide:
+            assert slide.mpp == (mpp and pytest.approx(mpp, rel=1e-3))
+            assert slide.is_rgb
     (tmp_path / "mine.layer.tif").write_bytes(b"somebody's own")
     layer.name = "mine"
     with pytest.raises(SettingsError, match="is there already"):
-        request_of(Form(layer=layer, output=tmp_path))
+        request_of(form)
     stack = Image(np.zeros((3, 8, 8)), name="stack")
     with pytest.raises(SettingsError, match="expected one plane"):
         request_of(Form(layer=stack, output=tmp_path))
 
 
-def test_what_is_missing_is_said() -> None:
+def test_what_is_missing_is_said(viewer: ViewerModel, discs: Path) -> None:
     with pytest.raises(SettingsError, match="choose an image"):
         request_of(Form())
-    with pytest.raises(SettingsError, match="as a layer"):
-        request_of(Form(file=Path("a.tif"), where="the current view"))
-
-
-def test_a_region_of_one_slide_is_not_counted_on_another(viewer: ViewerModel, discs: Path) -> None:
-    layer = image_of(viewer, discs)
-    with pytest.raises(SettingsError, match="as a layer"):
-        request_of(Form(file=Path("other.tif"), layer=layer, where="the current view"))
+    for layer in (None, image_of(viewer, discs)):  # of one slide, counted on another
+        with pytest.raises(SettingsError, match="as a layer"):
+            request_of(Form(file=Path("a.tif"), layer=layer, where="the current view"))
 
 
 def test_a_typed_pixel_size_places_the_slide_too(viewer: ViewerModel, tmp_path: Path) -> None:
-    import tifffile
-
-    path = tmp_path / "plain.tif"
-    pixels = np.full((256, 300, 3), 240, np.uint8)
-    pixels[40:60, 50:70] = 80
-    tifffile.imwrite(path, pixels, photometric="rgb")
-    layer = image_of(viewer, path)
+    layer = image_of(viewer, plain(tmp_path)[0])
     assert tuple(layer.scale) == (1.0, 1.0)
-    preview = Preview(viewer)
-    for event in counting(Form(layer=layer, mpp=0.5)).events():
-        preview.show(event)
+    shown(Preview(viewer), Form(layer=layer, mpp=0.5))
     ((cells, opened),) = results_in(viewer)
     assert tuple(layer.scale) == tuple(cells.scale) == (0.5, 0.5)
     assert layer.units == cells.units
     assert opened.place_of(1)[0] == pytest.approx((49.5 * 0.5, 59.5 * 0.5))
 
 
-def test_settings_reach_the_pipeline(viewer: ViewerModel, discs: Path) -> None:
-    layer = image_of(viewer, discs)
-    request = request_of(Form(layer=layer, protocol="ihc", mpp=0.3, diameter_px=12.0, device="cpu"))
-    assert (request.protocol, request.mpp, request.diameter_px) == ("ihc", 0.3, 12.0)
-    assert request_of(Form(layer=layer)).protocol is None
-    assert request_of(Form(file=discs, layer=layer)).image == discs
-
-
 def test_a_channel_layer_is_counted_as_that_channel(viewer: ViewerModel, tmp_path: Path) -> None:
-    import tifffile
-
     path = tmp_path / "two.ome.tif"
     pixels = np.random.default_rng(1).integers(100, 300, (2, 90, 80)).astype(np.uint16)
     names = {"axes": "CYX", "Channel": {"Name": ["CD3", "DAPI"]}}
@@ -305,46 +279,37 @@ def test_a_channel_layer_is_counted_as_that_channel(viewer: ViewerModel, tmp_pat
 
 
 def test_every_setting_of_the_form_reaches_the_request(viewer: ViewerModel, discs: Path) -> None:
-    form = Form(
-        layer=image_of(viewer, discs), model="mine.safetensors", score=0.4, z="max",
-        min_area=20.0, max_area=300.0, tissue_only=False,
-    )  # fmt: skip
-    request = request_of(form)
-    assert (request.model, request.score, request.z) == ("mine.safetensors", 0.4, "max")
-    assert (request.min_area, request.max_area, request.prefilter) == (20.0, 300.0, False)
-    plain = request_of(Form(layer=image_of(viewer, discs)))
-    assert (plain.model, plain.score, plain.z, plain.min_area) == ("default", None, None, None)
+    layer = image_of(viewer, discs)
+    same = {
+        "mpp": 0.3, "diameter_px": 12.0, "score": 0.4, "z": "max", "min_area": 20.0,
+        "max_area": 300.0, "protocol": "ihc", "device": "cpu", "model": "mine.safetensors",
+    }  # fmt: skip
+    request = request_of(Form(layer=layer, tissue_only=False, **same))
+    assert {name: getattr(request, name) for name in same} == same
+    assert not request.prefilter
+    untouched = request_of(Form(layer=layer))
+    assert untouched.model == "default"
+    assert {getattr(untouched, name) for name in ("protocol", "score", "z", "min_area")} == {None}
+    assert request_of(Form(file=discs, layer=layer)).image == discs
 
 
 def test_a_counted_layer_is_not_opened_twice(viewer: ViewerModel, tmp_path: Path) -> None:
     """Whoever opened it: here napari's own reader, or a script that holds the pixels."""
-    import tifffile
-
-    path = tmp_path / "plain.tif"
-    pixels = np.full((256, 300, 3), 240, np.uint8)
-    pixels[40:60, 50:70] = 80
-    tifffile.imwrite(path, pixels, photometric="rgb")
-    layer = Image(pixels, rgb=True, name="by a script")
+    layer = Image(plain(tmp_path)[1], rgb=True, name="by a script")
     viewer.add_layer(layer)
     for _ in range(2):
-        preview = Preview(viewer, layer)
-        for event in counting(Form(layer=layer, mpp=0.5, output=tmp_path)).events():
-            preview.show(event)
+        shown(Preview(viewer, layer), Form(layer=layer, mpp=0.5, output=tmp_path))
         assert [type(one).__name__ for one in viewer.layers] == ["Image", "Labels"]
         cells = viewer.layers[1]
         assert tuple(layer.scale) == tuple(cells.scale) == (0.5, 0.5)
         assert layer.units == cells.units
-        assert cells.contour == 1, "masks open as outlines"
+        assert cells.contour == 2, "masks open as outlines"
 
 
 def test_a_layer_that_lies_elsewhere_is_left_there(viewer: ViewerModel, tmp_path: Path) -> None:
-    pixels = np.full((256, 300, 3), 240, np.uint8)
-    pixels[40:60, 50:70] = 80
-    layer = Image(pixels, rgb=True, name="mosaic", translate=(900.0, 0.0))
+    layer = Image(plain(tmp_path)[1], rgb=True, name="mosaic", translate=(900.0, 0.0))
     viewer.add_layer(layer)
-    preview = Preview(viewer, layer)
-    for event in counting(Form(layer=layer, mpp=0.5, output=tmp_path)).events():
-        preview.show(event)
+    shown(Preview(viewer, layer), Form(layer=layer, mpp=0.5, output=tmp_path))
     assert tuple(layer.translate) == (900.0, 0.0)
     assert [one.name for one in viewer.layers][1] == "mosaic.layer", "the cells lie on a slide"
 
@@ -352,11 +317,7 @@ def test_a_layer_that_lies_elsewhere_is_left_there(viewer: ViewerModel, tmp_path
 def test_an_already_counted_slide_opens_its_result(viewer: ViewerModel, discs: Path) -> None:
     layer = image_of(viewer, discs)
     for _ in range(2):
-        preview = Preview(viewer)
-        events = []
-        for event in counting(Form(layer=layer)).events():
-            preview.show(event)
-            events.append(event)
+        events = shown(Preview(viewer), Form(layer=layer))
     assert not any(isinstance(event, Started) for event in events)
     assert len(list(results_in(viewer))) == 1, "the old layer makes room for the new one"
 

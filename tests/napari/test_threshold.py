@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 import numpy as np
 import pytest
 
 pytest.importorskip("napari", reason='napari is not installed: pip install ".[napari]"')
 pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
 
-from cellseg_napari._opened import Opened
-from cellseg_napari._threshold import History, Parted, first_measure, said, starting
+from cellseg_napari._threshold import History, Thresholded, first_measure, said, starting
 
 from cellseg.derive.scores import Labelling
 from cellseg.protocol import Marker
@@ -19,24 +16,24 @@ from cellseg.protocol import Marker
 VALUES = np.array([0.1, 0.2, np.nan, 0.3, 0.4, 0.9])
 
 
-def parted(threshold: float | tuple[float, float, float]) -> Parted:
+def cells(threshold: float | tuple[float, float, float]) -> Thresholded:
     marker = Marker(measure="dab_od_mean", threshold=threshold)
-    return Parted(cast(Opened, None), marker, VALUES)
+    return Thresholded(marker, VALUES)
 
 
 def test_cells_at_or_above_the_threshold_are_positive() -> None:
-    found = parted(0.3)
+    found = cells(0.3)
     assert found.codes.tolist() == [0, 0, -1, 1, 1, 1]
-    assert found.scored.grades == (2, 3)
+    assert found.labelling.grades == (2, 3)
     assert found.names == ("negative", "positive")
-    text = said(found.scored, found.names, "nucleus")
+    text = said(found.labelling, found.names, "nucleus")
     assert text == "60.0 % of 5 nuclei positive\n2 negative, 3 positive"
 
 
 def test_three_thresholds_are_grades() -> None:
-    found = parted((0.2, 0.35, 0.8))
+    found = cells((0.2, 0.35, 0.8))
     assert found.codes.tolist() == [0, 1, -1, 1, 2, 3]
-    text = said(found.scored, found.names, "cell")
+    text = said(found.labelling, found.names, "cell")
     assert "1 negative, 2 1+, 1 2+, 1 3+" in text
     assert "H-score 140" in text  # (2 × 1 + 1 × 2 + 1 × 3) / 5 × 100
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,26 +12,17 @@ import pytest
 pytest.importorskip("napari", reason='napari is not installed: pip install ".[napari]"')
 pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
 
-from cellseg.cli.view import open_viewer, require_display
-from cellseg.errors import SettingsError
+from cellseg.cli.view import open_viewer
 
 if TYPE_CHECKING:
     import napari
 
 pytestmark = [
     pytest.mark.window,
+    pytest.mark.usefixtures("display"),
     # Whatever napari, Qt and vispy say about themselves while a window opens is theirs.
     pytest.mark.filterwarnings("ignore"),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def display() -> None:
-    if sys.platform == "linux":
-        try:
-            require_display()
-        except SettingsError as error:
-            pytest.skip(f"{error} (tools/with-display.sh starts one)")
 
 
 @pytest.fixture
@@ -51,20 +40,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         viewer.close()
 
 
-def picture(viewer: napari.Viewer, name: str) -> np.ndarray:
-    """The window as (H, W, 4); kept where CELLSEG_SCREENSHOTS says, for people to look at."""
-    from qtpy.QtWidgets import QApplication
-
-    for _ in range(10):
-        QApplication.processEvents()
-    pixels = viewer.screenshot(canvas_only=False, flash=False)
-    folder = os.environ.get("CELLSEG_SCREENSHOTS")
-    if folder:
-        from skimage.io import imsave
-
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        imsave(Path(folder) / f"{name}.png", pixels, check_contrast=False)
-    return np.asarray(pixels)
+Picture = Callable[..., np.ndarray]
 
 
 def canvas(viewer: napari.Viewer) -> np.ndarray:
@@ -72,7 +48,7 @@ def canvas(viewer: napari.Viewer) -> np.ndarray:
     return np.asarray(viewer.screenshot(canvas_only=True, flash=False))[..., :3].astype(int)
 
 
-def test_result_folder_in_a_window(opened: Any, result: Path) -> None:
+def test_result_folder_in_a_window(opened: Any, result: Path, picture: Picture) -> None:
     viewer = opened(result)
     _, cells = viewer.layers
     assert viewer.title == "slide.cellseg"
@@ -86,7 +62,7 @@ def test_result_folder_in_a_window(opened: Any, result: Path) -> None:
     assert changed.mean() < 0.05, "over the slide, not instead of it"
 
 
-def test_zooming_in_loads_the_fine_level(opened: Any, result: Path) -> None:
+def test_zooming_in_loads_the_fine_level(opened: Any, result: Path, picture: Picture) -> None:
     viewer = opened(result)
     image, cells = viewer.layers
     viewer.camera.center = (3.5, 6.5)
@@ -106,7 +82,9 @@ def test_zooming_in_loads_the_fine_level(opened: Any, result: Path) -> None:
     assert visible == pytest.approx((expected[0] - 200, expected[1] - 300), abs=3)
 
 
-def test_lost_slide_opens_with_a_notification(opened: Any, slide: Path, result: Path) -> None:
+def test_lost_slide_opens_with_a_notification(
+    opened: Any, slide: Path, result: Path, picture: Picture
+) -> None:
     from qtpy.QtWidgets import QApplication
 
     slide.unlink()
@@ -117,7 +95,7 @@ def test_lost_slide_opens_with_a_notification(opened: Any, slide: Path, result: 
     picture(viewer, "lost-slide")
 
 
-def test_stained_tissue_in_a_window(opened: Any, shared: Path) -> None:
+def test_stained_tissue_in_a_window(opened: Any, shared: Path, picture: Picture) -> None:
     viewer = opened(shared / "slides" / "skimage_ihc.png")
     assert [layer.name for layer in viewer.layers] == ["skimage_ihc"]
     assert picture(viewer, "ihc").std() > 10

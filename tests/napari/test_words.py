@@ -9,8 +9,7 @@ import pytest
 pytest.importorskip("napari", reason='napari is not installed: pip install ".[napari]"')
 pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
 
-from cellseg_napari._shortcuts import KEYS
-from cellseg_napari._words import counted, in_fields, measurement, menu
+from cellseg_napari._words import KEYS, by_interest, in_fields, measurement, menu
 
 import cellseg
 from cellseg.errors import ExistingResultError, InputError
@@ -46,11 +45,16 @@ def test_every_column_has_a_readable_name() -> None:
     assert measurement("cell_intensity_mean_cd3") == "cd3, mean intensity (cell)"
 
 
+def test_the_table_begins_with_what_is_asked_about() -> None:
+    every = columns(("red", "green", "blue"), stain="ihc", has_mpp=True)
+    found = by_interest([column.name for column in every])
+    places = [found.index(name) for name in ("area_um2", "class", "dab_od_mean", "solidity",
+                                             "centroid_y_um")]  # fmt: skip
+    assert places == sorted(places)
+    assert places[0] == 0
+
+
 def test_the_docs_list_every_key() -> None:
     text = (HOME.parent / "docs" / "napari.md").read_text(encoding="utf-8")
     for key, what in KEYS.values():
         assert f"| {key} | {what} |" in text
-
-
-def test_numbers_with_what_they_count() -> None:
-    assert [counted(n, "cell") for n in (0, 1, 2)] == ["0 cells", "1 cell", "2 cells"]

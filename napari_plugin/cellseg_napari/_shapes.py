@@ -9,16 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from napari.components import ViewerModel
     from napari.layers import Shapes
 
 _ELLIPSE_POINTS = 64
-
 
 _UNNAMED = re.compile(r"Shapes( \[\d+\])?")
 """What napari calls a layer that nobody named."""
 
 
-class Drawn(NamedTuple):
+class DrawnShape(NamedTuple):
     """A shape that has an area.
 
     Attributes
@@ -35,12 +35,18 @@ class Drawn(NamedTuple):
     kind: str
 
 
-def world_outlines(shapes: Shapes) -> list[NDArray[np.float64]]:
-    """The shapes that have an area, each (N, 2) world (y, x)."""
-    return [one.outline for one in drawn_in(shapes)]
+def drawn_layers(viewer: ViewerModel) -> list[Shapes]:
+    """The shapes layers that a person drew."""
+    from napari.layers import Shapes
+
+    return [
+        layer
+        for layer in viewer.layers
+        if isinstance(layer, Shapes) and not layer.metadata.get("cellseg_role")
+    ]
 
 
-def drawn_in(shapes: Shapes) -> list[Drawn]:
+def drawn_in(shapes: Shapes) -> list[DrawnShape]:
     """Polygons, rectangles and ellipses of a layer."""
     layer = "" if _UNNAMED.fullmatch(shapes.name) else shapes.name
     found = []
@@ -55,8 +61,17 @@ def drawn_in(shapes: Shapes) -> list[Drawn]:
             continue
         outline = np.array([shapes.data_to_world(tuple(point))[-2:] for point in points])
         name, kind = (_feature(shapes, column, number) for column in ("name", "class"))
-        found.append(Drawn(outline, name or layer, kind))
+        found.append(DrawnShape(outline, name or layer, kind))
     return found
+
+
+def lines_in(shapes: Shapes) -> list[NDArray[np.float64]]:
+    """Lines and paths of a layer, world (y, x), the newest first."""
+    return [
+        np.array([shapes.data_to_world(tuple(point))[-2:] for point in corners])
+        for corners, shape in zip(shapes.data, shapes.shape_type, strict=True)
+        if shape in ("line", "path")
+    ][::-1]
 
 
 def _feature(shapes: Shapes, column: str, number: int) -> str:

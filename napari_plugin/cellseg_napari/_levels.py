@@ -1,0 +1,195 @@
+"""Pyramids as napari wants them: a list of levels, each read where it is shown."""
+
+from __future__ import annotations
+
+import logging
+import math
+import weakref
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from cellseg.derive.corrections import PatchedLevel, PatchedPyramid
+from cellseg.errors import CellsegError
+from cellseg.geometry import Box, indexed
+from cellseg.slide import ChunkCache, Slide
+
+logger = logging.getLogger(__name__)
+
+BLOCK_PX = 512
+"""Side of what is read of a slide and kept at once."""
+
+COARSEST_PX = 1024
+"""The coarsest level's longer side is at most this: it is what opening reads."""
+
+CACHE_BYTES = 512 * 2**20
+"""Decoded blocks kept for one slide."""
+
+DAMAGE_PX = 64
+"""Side of the smallest box that is shown black for a damaged chunk."""
+
+
+class Level:
+    """One level: as much of an array's interface as napari asks for.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        (H, W), or (H, W, C).
+    read : callable
+        Gives the pixels of a box inside the level, (h, w) or (h, w, C).
+    chunks : tuple of int
+        napari rounds what it asks for to chunks.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        dtype: DTypeLike,
+        read: Callable[[Box], NDArray[Any]],
+        chunks: Sequence[int],
+    ) -> None:
+        self.shape, self.dtype, self.chunks = tuple(shape), np.dtype(dtype), tuple(chunks)
+        self._read = read
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    def __getitem__(self, key: object) -> NDArray[Any]:
+        """Basic indexing: integers, slices and ``...``."""
+        return indexed(key, self.shape, self._read)
+
+    def __array__(
+        self, dtype: np.dtype[Any] | None = None, copy: bool | None = None
+    ) -> NDArray[Any]:
+        return np.asarray(self[...], dtype)
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Napari's Duplicate copies a layer's data; this is only a way to read it."""
+        return self
+
+
+def label_levels(
+    pyramid: PatchedPyramid, show: Callable[[NDArray[np.uint32]], NDArray[Any]], dtype: DTypeLike
+) -> list[Level]:
+    """A label image as it is shown, finest level first.
+
+    Parameters
+    ----------
+    show : callable
+        Gives what is shown in place of an array of labels.
+    """
+
+    def read(level: PatchedLevel, box: Box) -> NDArray[Any]:
+        return show(level.read(box))
+
+    levels = [
+        Level(level.shape, dtype, partial(read, level), level.chunks) for level in pyramid.levels
+    ]
+    # napari takes a list of one for one array with another axis.
+    return levels if len(levels) > 1 else [*levels, _halved(levels[0])]
+
+
+def _halved(level: Level) -> Level:
+    """Every second pixel of a level that has no coarser one."""
+    shape = [-(-side // 2) for side in level.shape]
+
+    def read(box: Box) -> NDArray[Any]:
+        return level[2 * box.y0 : 2 * box.y1 : 2, 2 * box.x0 : 2 * box.x1 : 2]
+
+    return Level(shape, level.dtype, read, shape)
+
+
+class SlideSource:
+    """A slide, the blocks read from it last, and who hears of damage.
+
+    Closes the slide when the last level is gone.
+
+    Parameters
+    ----------
+    slide : Slide
+        Open; belongs to this object from now on.
+    on_damage : callable
+        Called once, with one line, when a region does not decode; the region is black.
+    """
+
+    def __init__(self, slide: Slide, *, on_damage: Callable[[str], None]) -> None:
+        self.slide = slide
+        self._on_damage = on_damage
+        self._told = False
+        self._blocks = ChunkCache(CACHE_BYTES)
+        weakref.finalize(self, slide.close)
+
+    def levels(self, channels: tuple[int, ...]) -> list[Level]:
+        """The slide's own levels, and coarser ones by 2 until one is small enough to open with.
+
+        Parameters
+        ----------
+        channels : tuple of int
+            One channel makes (y, x) levels; three make (y, x, rgb), 8 bits.
+        """
+        downsamples = sorted({1.0, *(level.downsample for level in self.slide.levels)})
+        while max(self.slide.lattice_shape(downsamples[-1])) > COARSEST_PX:
+            downsamples.append(downsamples[-1] * 2)
+        colours = (len(channels),) if len(channels) > 1 else ()
+        dtype = np.dtype(np.uint8) if colours else self.slide.dtype
+        levels = []
+        for downsample in downsamples:
+            extent = self.slide.lattice_shape(downsample)
+            chunks = (*(min(BLOCK_PX, side) for side in extent), *colours)
+            read = partial(self._pixels, Box(0, 0, *extent), downsample, channels)
+            levels.append(Level((*extent, *colours), dtype, read, chunks))
+        return levels
+
+    def _pixels(
+        self, extent: Box, downsample: float, channels: tuple[int, ...], wanted: Box
+    ) -> NDArray[Any]:
+        """(h, w) or (h, w, 3) of a box, put together from blocks that are kept."""
+        out = np.zeros((*wanted.shape, len(channels)), self.slide.dtype)
+        for row, column in wanted.chunks(BLOCK_PX, BLOCK_PX):
+            block = Box(0, 0, BLOCK_PX, BLOCK_PX).shifted(row * BLOCK_PX, column * BLOCK_PX)
+            block = block.intersection(extent)
+            read = partial(self._read, block, downsample, channels)
+            pixels = self._blocks.get((downsample, channels, block), read)
+            common = block.intersection(wanted)
+            out[common.inside(wanted)] = pixels[common.inside(block)]
+        return out[..., 0] if len(channels) == 1 else _eight_bits(out)
+
+    def _read(self, box: Box, downsample: float, channels: tuple[int, ...]) -> NDArray[np.generic]:
+        """A box; where it does not decode, its quarters, so that little of it is lost."""
+        try:
+            return self.slide.read(box, downsample=downsample, channels=channels)
+        except CellsegError as error:
+            out = np.zeros((*box.shape, len(channels)), self.slide.dtype)
+            if min(box.shape) <= DAMAGE_PX:
+                self._tell(str(error))
+                return out
+        middle_y, middle_x = (box.y0 + box.y1) // 2, (box.x0 + box.x1) // 2
+        for y0, y1 in ((box.y0, middle_y), (middle_y, box.y1)):
+            for x0, x1 in ((box.x0, middle_x), (middle_x, box.x1)):
+                part = Box(y0, x0, y1, x1)
+                out[part.inside(box)] = self._read(part, downsample, channels)
+        return out
+
+    def _tell(self, what: str) -> None:
+        logger.warning("%s", what)
+        if not self._told:
+            self._told = True
+            self._on_damage(f"{what} (shown black)")
+
+
+def _eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Colours of more bits as 8 bits."""
+    if pixels.dtype == np.uint16:
+        pixels = np.right_shift(pixels, 8)
+    elif pixels.dtype.kind == "f":
+        pixels = np.rint(np.clip(pixels, 0, 1) * 255)
+    return pixels.astype(np.uint8)

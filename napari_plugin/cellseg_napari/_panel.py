@@ -1,0 +1,228 @@
+"""The base of both panels: errors are told, work runs in threads, a closed panel lets go."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, suppress
+from functools import partial
+from typing import Any, TypeVar
+
+import napari
+from napari.qt.threading import GeneratorWorkerSignals, WorkerBase
+from napari.utils.notifications import show_error, show_warning
+from qtpy.compat import isalive
+from qtpy.QtCore import QEvent, QObject, QSignalBlocker, QSize, QThreadPool, QTimer
+from qtpy.QtWidgets import QComboBox, QLabel, QPushButton, QSizePolicy, QWidget
+
+from cellseg.errors import CellsegError, unexpected_text
+from cellseg_napari._words import in_fields
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+WIDTH_PX = 380
+"""A panel asks for no more, so that the picture keeps its place."""
+
+
+def attempt(action: Callable[[], object], *_: object) -> None:
+    """Do it, or say why not; what a Qt signal adds is left out."""
+    try:
+        action()
+    except Exception as error:
+        tell(error)
+
+
+def tell(error: Exception) -> str:
+    """Show an error in napari's corner, and log an unforeseen one. Returns what was said."""
+    if isinstance(error, CellsegError):
+        said = in_fields(error)
+        show_warning(said)
+    else:
+        logger.error("unexpected", exc_info=error)
+        said = in_fields(unexpected_text(error))
+        show_error(said)
+    return said
+
+
+class Job(WorkerBase):  # type: ignore[misc]
+    """An iterator that is worked off in a thread; its items arrive in the window's own.
+
+    napari's own workers do not close a generator that they stop, and keep a RuntimeError (torch
+    raises no other) to themselves; a run of cellseg holds a lock and a journal.
+
+    Parameters
+    ----------
+    owner : QObject
+        Once it is deleted, the job stops and nothing more arrives.
+    items : iterator
+        A generator: closed in the thread, whatever happens.
+    each : callable
+        Gets each item.
+    ended : callable
+        Called once at the end, with the exception that ended it, or None.
+    """
+
+    def __init__(
+        self,
+        owner: QObject,
+        items: Iterator[T],
+        *,
+        each: Callable[[T], object],
+        ended: Callable[[Exception | None], object],
+    ) -> None:
+        super().__init__(SignalsClass=GeneratorWorkerSignals)
+        self._items = items
+        self._may_go_on = threading.Event()
+        self._may_go_on.set()
+        self._error: Exception | None = None
+        self.yielded.connect(lambda item: each(item) if isalive(owner) else None)
+        self.finished.connect(lambda: ended(self._error) if isalive(owner) else None)
+        owner.destroyed.connect(lambda: self.quit())
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether it rests, or will after the item that is under way."""
+        return not self._may_go_on.is_set()
+
+    def toggle_pause(self) -> None:
+        """Rest after the item that is under way, or go on."""
+        if self.is_paused:
+            self._may_go_on.set()
+        else:
+            self._may_go_on.clear()
+
+    def quit(self) -> None:
+        """End after the item that is under way."""
+        super().quit()
+        self._may_go_on.set()
+
+    def work(self) -> None:
+        """What the thread does."""
+        # A count takes long: other work need not wait for it where the pool has one thread.
+        QThreadPool.globalInstance().releaseThread()
+        try:
+            with closing(self._items) as items:  # type: ignore[type-var]
+                for item in items:
+                    self.yielded.emit(item)
+                    self._may_go_on.wait()
+                    if self.abort_requested:
+                        return
+        except Exception as error:
+            self._error = error
+        finally:
+            QThreadPool.globalInstance().reserveThread()
+
+
+def in_thread(
+    owner: QObject,
+    work: Callable[[], T],
+    *,
+    done: Callable[[T], object],
+    ended: Callable[[], object],
+) -> None:
+    """One function in a thread: ``done`` gets what it returns, what it raises is told."""
+
+    def once() -> Iterator[T]:
+        yield work()
+
+    def finish(error: Exception | None) -> None:
+        ended()
+        if error is not None:
+            tell(error)
+
+    Job(owner, once(), each=done, ended=finish).start()
+
+
+class Panel(QWidget):  # type: ignore[misc]
+    """A dock widget that follows the viewer's layers until it is closed.
+
+    Attributes
+    ----------
+    closed : bool
+        It was taken out of its dock, or the window went: it touches no layer any more.
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self.closed = self._was_docked = False
+        # It fills its dock; to others, napari adds empty space at the bottom.
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
+        # A dock that is moved takes its widget along by way of no parent at all, so the parent
+        # is looked at a moment later. The timer dies with the widget; a single shot would not.
+        self._moved = QTimer(self)
+        self._moved.setSingleShot(True)
+        self._moved.timeout.connect(self._look_at_parent)
+        for event in (viewer.layers.events.inserted, viewer.layers.events.removed):
+            event.connect(self._layers_event)
+        self.destroyed.connect(lambda: self.let_go())
+
+    def sizeHint(self) -> QSize:  # noqa: N802 - Qt's
+        """As wide as the picture allows; labels wrap."""
+        hint = super().sizeHint()
+        return QSize(min(hint.width(), WIDTH_PX), hint.height())
+
+    def changeEvent(self, event: QEvent) -> None:  # noqa: N802 - Qt's
+        """Napari takes a closed panel out of its dock and does not delete it."""
+        if event.type() == QEvent.Type.ParentChange:
+            self._moved.start(0)
+        super().changeEvent(event)
+
+    def _look_at_parent(self) -> None:
+        if self.parent() is not None:
+            self._was_docked = True
+        elif self._was_docked and not self.closed:
+            self.leave()
+            self.let_go()
+
+    def _layers_event(self, _: object) -> None:
+        if not self.closed:
+            self.layers_changed()
+
+    def layers_changed(self) -> None:
+        """A layer came or went."""
+
+    def leave(self) -> None:
+        """The panel was closed, the window is there: take away what it shows."""
+
+    def let_go(self) -> None:
+        """From now on, touch neither widgets nor layers."""
+        self.closed = True
+        for event in (self.viewer.layers.events.inserted, self.viewer.layers.events.removed):
+            with suppress(ValueError, RuntimeError):
+                event.disconnect(self._layers_event)
+
+
+def button(text: str, tip: str, action: Callable[[], object]) -> QPushButton:
+    """A button whose action may fail."""
+    found = QPushButton(text)
+    found.setToolTip(tip)
+    found.clicked.connect(partial(attempt, action))
+    return found
+
+
+def choice(tip: str) -> QComboBox:
+    """A list to choose from, as narrow as the panel wants it."""
+    found = QComboBox()
+    found.setToolTip(tip)
+    found.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    return found
+
+
+def fill(box: QComboBox, entries: Iterable[tuple[str, Any]], place: int = 0) -> None:
+    """Other entries for a list, (text, data), and which is chosen; nobody hears of it."""
+    with QSignalBlocker(box):
+        box.clear()
+        for text, data in entries:
+            box.addItem(text, data)
+        box.setCurrentIndex(place)
+
+
+def wrapped(text: str = "") -> QLabel:
+    """Text that may take several lines."""
+    found = QLabel(text)
+    found.setWordWrap(True)
+    return found

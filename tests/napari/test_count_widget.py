@@ -1,0 +1,222 @@
+"""The panel that counts, in a real window: events go on while it counts, faults are told."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+pytest.importorskip("napari", reason='napari is not installed: pip install ".[napari]"')
+pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
+
+from cellseg_napari._count import request_of
+from cellseg_napari._opened import results_in
+from window import SlowDetector, counted, counter, dock, pump, start
+
+from cellseg.result import load_result
+
+pytestmark = [
+    pytest.mark.window,
+    pytest.mark.usefixtures("display"),
+    # Whatever napari, Qt and vispy say about themselves while a window opens is theirs.
+    pytest.mark.filterwarnings("ignore"),
+]
+
+
+def names(viewer: Any) -> list[str]:
+    return [layer.name for layer in viewer.layers]
+
+
+def test_torch_is_loaded_when_a_count_starts_and_not_before() -> None:
+    """Loading it takes seconds, and triton's LLVM must not meet Mesa's in one process."""
+    code = (
+        "import sys, cellseg_napari._count_widget, cellseg_napari._inspect_widget\n"
+        "import cellseg_napari._samples, cellseg_napari._writer\n"
+        "assert 'torch' not in sys.modules\n"
+        "from cellseg_napari._count import load_network\n"
+        "load_network()\n"
+        "assert 'torchvision' in sys.modules\n"
+        "assert 'triton' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_window_lives_while_it_counts(window: Any, discs: Path) -> None:
+    from qtpy.QtCore import QTimer
+
+    widget = counter(window, discs)
+    assert widget.form.layer.value is window.layers[0]
+    ticks: list[float] = []
+    timer = QTimer()
+    timer.setInterval(20)
+    timer.timeout.connect(lambda: ticks.append(time.monotonic()))
+    timer.start()
+    begun = time.monotonic()
+    start(widget, SlowDetector())
+    assert not widget.start.isEnabled()
+    assert pump(lambda: "cells so far" in widget.said.text())
+    while_counting = names(window)
+    assert pump(lambda: widget.job is None)
+    timer.stop()
+    took = time.monotonic() - begun
+    assert took > 48 * 0.05, "the detector was slow"
+    assert while_counting == ["discs", "discs: counting"]
+    # Of a window that waits for the count there would be none between its start and its end.
+    assert len(ticks) > 10
+    assert max(np.diff(ticks)) < took / 2, "the window never froze"
+    assert "nuclei" in widget.said.text()
+    assert widget.start.isEnabled()
+    assert names(window) == ["discs", "discs nucleus"]
+
+
+def test_fields_appear_when_they_matter(
+    window: Any, tmp_path: Path, picture: Callable[..., Any]
+) -> None:
+    widget = counter(window)
+    form = widget.form
+    assert not form.model.visible
+    form.more.value = True
+    assert form.model.visible
+    assert form.score.native.text() == "the protocol's"
+    assert not form.z.visible, "there is no stack"
+    path = tmp_path / "stack.ome.tif"
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 64, 80)).astype(np.uint8)
+    tifffile.imwrite(path, pixels, ome=True, metadata={"axes": "ZYX"})
+    counter(window, path)
+    assert form.z.visible
+    assert form.z.choices == ("as shown", "max", "mean", 0, 1, 2)
+    assert request_of(form.filled()).z is None
+    form.z.value = "max"
+    form.score.value = 0.6
+    form.model.value = str(tmp_path / "mine.safetensors")
+    request = request_of(form.filled())
+    assert (request.z, request.score) == ("max", 0.6)
+    assert request.model == str(tmp_path / "mine.safetensors")
+    assert widget.sizeHint().width() <= 380
+    picture(window, "count-panel")
+
+
+def test_what_the_form_lacks_is_told(window: Any, told: list[str], discs: Path) -> None:
+    widget = counter(window)
+    widget.start.click()
+    assert "choose an image" in told[-1]
+    widget.form.file.value = str(discs.with_name("missing.tif"))
+    widget.start.click()
+    assert pump(lambda: widget.job is None)
+    assert "missing.tif" in told[-1]
+    counter(window, discs)
+    widget.form.file.value = None
+    widget.form.where.value = "drawn shapes"
+    widget.start.click()
+    assert "draw a rectangle" in told[-1]
+
+
+def test_messages_speak_of_fields(window: Any, counted_discs: Path, told: list[str]) -> None:
+    widget = counter(window, counted_discs.with_suffix(".tif"))
+    counted(widget, score=0.9)
+    assert "“overwrite”" in told[-1]
+    assert widget.said.text() == told[-1]
+    assert not any("--" in text for text in told)
+
+
+def test_pause_and_cancel(window: Any, discs: Path) -> None:
+    widget, detector = counter(window, discs), SlowDetector()
+    start(widget, detector)
+    assert pump(lambda: widget.progress.value() >= 5)
+    widget.pause.click()
+    assert widget.pause.text() == "Go on"
+    pump(seconds=1.0)
+    resting = detector.calls
+    pump(seconds=1.0)
+    assert detector.calls == resting < 48
+    widget.pause.click()
+    assert pump(lambda: detector.calls > resting + 3)
+    widget.pause.click()
+    widget.cancel.click()
+    assert pump(lambda: widget.job is None), "cancelled while it rests, it ends too"
+    assert detector.calls < 48
+    assert "goes on" in widget.said.text()
+    assert names(window) == ["discs"]
+    again = SlowDetector(0.0)
+    counted(widget, again)
+    assert again.calls < 48, "what was done was kept"
+    assert len(list(results_in(window))) == 1
+
+
+def test_a_fault_is_told_and_nothing_is_lost(window: Any, discs: Path, told: list[str]) -> None:
+    widget = counter(window, discs)
+    counted(widget, SlowDetector(0.0, 20, RuntimeError("CUDA error: out of memory")))
+    assert any("out of memory" in text for text in told)
+    assert widget.start.isEnabled()
+    assert names(window) == ["discs"]
+    again = SlowDetector(0.0)
+    counted(widget, again)
+    assert again.calls <= 48 - 15
+
+
+def test_closing_the_window_while_it_counts(window: Any, discs: Path) -> None:
+    import napari
+
+    other = napari.Viewer()
+    widget, detector = counter(other, discs), SlowDetector()
+    start(widget, detector)
+    assert pump(lambda: widget.progress.value() >= 5)
+    job = widget.job
+    other.close()
+    assert pump(lambda: job.abort_requested, 10)
+    pump(seconds=1.0)
+    stopped_at = detector.calls
+    pump(seconds=0.5)
+    assert detector.calls == stopped_at < 48
+    again = SlowDetector(0.0)
+    counted(counter(window, discs), again)
+    assert again.calls < 48, "the journal was closed, and nothing holds the folder's lock"
+    assert load_result(discs.with_suffix(".cellseg")).is_complete
+
+
+def test_closing_the_panel_while_it_counts(window: Any, discs: Path, told: list[str]) -> None:
+    widget, detector = counter(window, discs), SlowDetector()
+    start(widget, detector)
+    assert pump(lambda: widget.progress.value() >= 5)
+    window.window.remove_dock_widget(widget)
+    assert pump(lambda: widget.job is None, 20)
+    assert detector.calls < 48
+    assert any("what is done is kept" in text for text in told)
+    assert names(window) == ["discs"]
+    again = SlowDetector(0.0)
+    counted(counter(window), again)
+    assert again.calls < 48, "what was done was kept"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("example", "cells"), [("ihc", 228), ("fluorescence", 819)])
+def test_the_example_slides_in_the_window(
+    window: Any, told: list[str], tmp_path: Path, picture: Callable[..., Any], example: str,
+    cells: int,
+) -> None:  # fmt: skip
+    """The shipped model on the sample data of napari's own menu."""
+    window.open_sample("cellseg-slides", example)
+    widget = counter(window)
+    widget.form.output.value = str(tmp_path)
+    if example == "ihc":
+        widget.form.diameter_px.value = 10.0
+    widget.start.click()
+    assert pump(lambda: widget.job is None, 500)
+    if example == "ihc":
+        assert any("no pixel size" in text or "chosen" in text for text in told)
+    panel = dock(window, "Inspect and correct cells")
+    pump(seconds=0.5)
+    count = len(panel.shown.inspector.opened.rows)
+    assert count == pytest.approx(cells, rel=0.1)
+    panel.shown.inspector.fly_to(count // 2)
+    assert picture(window, f"counted-{example}").std() > 10

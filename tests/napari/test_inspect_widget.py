@@ -1,0 +1,365 @@
+"""The panel that shows and corrects cells, in a real window."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("napari", reason='napari is not installed: pip install ".[napari]"')
+pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
+
+from cellseg_napari import add_layers, read_result
+from cellseg_napari._opened import camera_of
+from cellseg_napari._words import KEYS
+from window import choose, click, counted, counter, dock, press, pump
+
+from cellseg.result import load_result
+
+pytestmark = [
+    pytest.mark.window,
+    pytest.mark.usefixtures("display"),
+    # Whatever napari, Qt and vispy say about themselves while a window opens is theirs.
+    pytest.mark.filterwarnings("ignore"),
+]
+
+INSPECT = "Inspect and correct cells"
+
+
+@pytest.fixture
+def panel(window: Any, counted_discs: Path) -> Any:
+    """The panel beside a counted slide."""
+    add_layers(window, read_result(counted_discs))
+    found = dock(window, INSPECT)
+    pump(seconds=0.3)
+    return found
+
+
+@pytest.fixture
+def shown(panel: Any) -> Any:
+    """Its boxes for the result."""
+    return panel.shown
+
+
+def test_masks_that_are_not_cellsegs_are_told_apart(window: Any) -> None:
+    window.add_labels(np.ones((20, 20), int), name="mine")
+    panel = dock(window, INSPECT)
+    assert "mine is no result of cellseg" in panel.nothing.text()
+    assert panel.shown is None
+    click(window, (5.0, 5.0))
+
+
+def test_a_click_shows_the_row_and_a_row_flies_to_its_cell(window: Any, shown: Any) -> None:
+    inspector, cells = shown.inspector, shown.table.cells
+    click(window, inspector.opened.place_of(12)[0])
+    (row,) = shown.table.selectionModel().selectedRows()
+    assert cells.labels[row.row()] == 12
+    click(window, inspector.opened.place_of(14)[0], "Shift")
+    assert shown.correct.selected == [12, 14]
+    shown.table.selectRow(cells.row_of(40))
+    pump(seconds=0.2)
+    assert inspector.selected == (40,)
+    assert camera_of(window).center[-2:] == pytest.approx(inspector.opened.place_of(40)[0])
+    texts = [cells.data(cells.index(39, column)) for column in range(cells.columnCount())]
+    assert cells.columns[0] == "area_um2"
+    assert dict(zip(cells.columns, texts, strict=True))["label"] == "40"
+
+
+def test_several_rows_are_several_cells(window: Any, shown: Any) -> None:
+    from qtpy.QtCore import QItemSelection, QItemSelectionModel
+
+    model, selection = shown.table.cells, shown.table.selectionModel()
+    rows = QItemSelection(model.index(3, 0), model.index(6, model.columnCount() - 1))
+    selection.select(rows, QItemSelectionModel.SelectionFlag.ClearAndSelect)
+    assert shown.correct.selected == [4, 5, 6, 7]
+    assert len(window.layers["selected cells"].data) == 4
+    shown.table.selectAll()
+    assert len(shown.correct.selected) == model.rowCount()
+    shown.inspector.select([9])
+    assert [row.row() for row in selection.selectedRows()] == [8]
+
+
+def test_sorting_filtering_and_colours(window: Any, panel: Any, shown: Any) -> None:
+    model, look = shown.table.cells, shown.look
+    column = model.columns.index("area_um2")
+    areas = shown.inspector.opened.column("area_um2")
+    shown.table.sort(column)
+    assert areas[model.labels[0] - 1] == areas.min()
+    shown.table.sort(column)
+    assert areas[model.labels[0] - 1] == areas.max()
+    low, high = look.histogram.bounds
+    assert (low, high) == pytest.approx((areas.min(), areas.max()))
+    look.histogram.slider.setValue(((low + high) / 2, high))
+    assert pump(lambda: shown.inspector.range is not None, 5)
+    left = int((areas >= look.histogram.slider.value()[0]).sum())
+    assert shown.totals.text().startswith(f"{left} nuclei")
+    assert model.rowCount() == left
+    choose(look.colour, "eccentricity")
+    assert window.layers["discs: eccentricity"].colorbar.visible
+    choose(look.colour, "class")
+    assert "nucleus" in look.legend.text()
+    assert not window.layers["discs: class"].colorbar.visible
+    assert panel.width() <= 400, "the picture keeps its place"
+    cells = window.layers["discs nucleus"]
+    assert cells.contour == 2
+    assert look.outlines.isChecked()
+    look.outlines.click()
+    assert cells.contour == 0
+
+
+def test_measurements_are_named_for_people(shown: Any) -> None:
+    measure = shown.look.measure
+    names = [measure.itemText(n) for n in range(measure.count())]
+    assert names[:2] == ["", "area (µm²)"]
+    assert measure.currentText() == "area (µm²)"
+    assert not any("_" in name for name in names)
+    assert not any(name.endswith("px²)") for name in names), "one unit is enough"
+
+
+def test_totals_follow_the_shapes(window: Any, shown: Any) -> None:
+    shapes = window.add_shapes([np.array([[50, 50], [150, 250]])], shape_type="rectangle")
+    assert pump(lambda: "per mm²" in shown.totals.text(), 10)
+    before = shown.totals.text()
+    shapes.data = [np.array([[50, 50], [250, 300]])]
+    assert pump(lambda: shown.totals.text() != before, 10)
+
+
+def test_correcting_in_the_window(
+    window: Any, shown: Any, told: list[str], tmp_path: Path, picture: Callable[..., Any]
+) -> None:
+    buttons, corrections, inspector = (
+        shown.correct.buttons, shown.correct.corrections, shown.inspector,
+    )  # fmt: skip
+    count = len(corrections)
+    buttons["Delete"].click()
+    assert "no cell is selected" in told[-1]
+    inspector.select([3])
+    buttons["Delete"].click()
+    assert 3 not in corrections
+    assert shown.table.cells.row_of(3) is None
+    inspector.select([5])
+    buttons["Split"].click()
+    assert len(corrections) == count
+    inspector.select(list(corrections.edits[-1].labels))
+    buttons["Merge"].click()
+    buttons["Undo"].click()
+    buttons["Undo"].click()
+    buttons["Redo"].click()
+    assert [edit.kind for edit in corrections.edits] == ["delete", "split"]
+    inspector.select([8])
+    shown.correct.classes.setCurrentText("mitosis")
+    buttons["Set class"].click()
+    assert corrections.row(8)["class"] == "mitosis"
+    inspector.select([20])
+    buttons["Paint"].click()
+    paint = window.layers["paint here"]
+    paint.data[paint.data == 20] = 0
+    buttons["Paint"].click()
+    assert 20 not in corrections
+    buttons["Measure again"].click()
+    assert pump(lambda: "median area" in shown.correct.state.text(), 20)
+    assert "1 mitosis" in shown.correct.state.text()
+    buttons["Save"].click()
+    assert pump(lambda: "saved in" in shown.correct.state.text(), 60)
+    saved = load_result(corrections.result.path.with_name("discs.corrected.cellseg"))
+    assert len(saved.table.load()) == len(corrections) == count - 1
+    shown.correct.export(tmp_path / "data")
+    assert (tmp_path / "data" / "annotations.json").is_file()
+    assert "cellseg train" in told[-1]
+    picture(window, "corrected")
+
+
+def test_keys_do_what_their_tooltip_says(window: Any, shown: Any) -> None:
+    said = shown.tabs.cornerWidget().toolTip()
+    assert all(f"{key}: {what}" in said for key, what in KEYS.values())
+    assert "(Shift+D)" in shown.correct.buttons["Delete"].toolTip()
+    inspector, corrections = shown.inspector, shown.correct.corrections
+    press(window, "N")
+    assert inspector.selected == (1,)
+    press(window, "N")
+    press(window, "N")
+    press(window, "Shift+N")
+    assert inspector.selected == (2,)
+    press(window, "Shift+D")
+    assert 2 not in corrections
+    press(window, "Ctrl+Z")
+    assert 2 in corrections
+    press(window, "Ctrl+Shift+Z")
+    assert 2 not in corrections
+    inspector.select([5])
+    press(window, "Shift+S")
+    parts = corrections.edits[-1].labels
+    assert len(parts) == 2
+    inspector.select(list(parts))
+    press(window, "Shift+M")
+    assert corrections.edits[-1].kind == "merge"
+    inspector.select([20])
+    press(window, "Shift+B")
+    paint = window.layers["paint here"]
+    paint.data[paint.data == 20] = 0
+    press(window, "Shift+B")
+    assert 20 not in corrections
+
+
+def test_masks_that_napari_itself_opens_are_outlines(window: Any, counted_discs: Path) -> None:
+    window.open(counted_discs, plugin="cellseg-slides")
+    assert window.layers["discs nucleus"].contour == 2
+
+
+def test_order_and_shapes_stay_as_they_were_chosen(window: Any, panel: Any, shown: Any) -> None:
+    cells = shown.table.cells
+    shown.table.sort(cells.columns.index("area_um2"))
+    first, second = cells.labels[:2].tolist()
+    shown.inspector.select([first])
+    shown.correct.buttons["Delete"].click()
+    assert cells.labels[0] == second
+    window.add_shapes([np.array([[50, 50], [150, 250]])], shape_type="rectangle")
+    assert panel.shapes.currentIndex() == 1, "what was just drawn is what is asked about"
+    panel.shapes.setCurrentIndex(0)
+    choose(shown.look.colour, "eccentricity")
+    assert panel.shapes.currentIndex() == 0
+    shown.correct.classes.setCurrentText("mitosis")
+    shown.correct.buttons["Undo"].click()
+    assert shown.correct.classes.currentText() == "mitosis"
+
+
+def test_a_closed_panel_leaves_nothing_behind(window: Any, panel: Any, shown: Any) -> None:
+    choose(shown.look.colour, "eccentricity")
+    shown.inspector.select([4])
+    shown.inspector.show_range("area_um2", 60.0, np.inf)
+    window.window.remove_dock_widget(panel)
+    assert pump(lambda: panel.closed, 10)
+    assert [layer.name for layer in window.layers] == ["discs", "discs nucleus"]
+    assert window.layers["discs nucleus"].visible
+    again = dock(window, INSPECT).shown
+    assert again.table.cells.rowCount() == len(again.correct.corrections)
+    again.inspector.select([4])
+    again.correct.buttons["Delete"].click()
+    assert again.table.cells.row_of(4) is None
+
+
+def test_the_panel_follows_a_result_that_is_counted_again(
+    window: Any, panel: Any, discs: Path
+) -> None:
+    copy = discs.with_name("other.tif")
+    copy.write_bytes(discs.read_bytes())
+    counts = counter(window, copy)
+    counts.form.layer.value = window.layers["other"]
+    counted(counts)
+    names = [panel.results.itemText(n) for n in range(panel.results.count())]
+    assert names == ["discs nucleus", "other nucleus"]
+    panel.results.setCurrentIndex(0)
+    before = panel.shown.inspector.opened
+    counts.form.layer.value = window.layers["discs"]
+    counts.form.overwrite.value = True
+    counted(counts, score=0.9)
+    pump(seconds=0.3)
+    opened = panel.shown.inspector.opened
+    assert opened is not before
+    assert opened.result.path.name == "discs.cellseg"
+    assert opened.result.run["result"] == load_result(opened.result.path).run["result"]
+    assert panel.results.currentText() == "discs nucleus"
+
+
+def test_a_class_that_cannot_be_keeps_what_was_painted(
+    window: Any, shown: Any, told: list[str]
+) -> None:
+    paint, classes = shown.correct.buttons["Paint"], shown.correct.classes
+    choose(shown.look.colour, "class")
+    paint.click()
+    layer = window.layers["paint here"]
+    layer.data[5:15, 5:15] = layer.selected_label
+    classes.setCurrentText("two \x07 bells")
+    paint.click()
+    assert told
+    assert "paint here" in window.layers
+    assert paint.text() == "Apply"
+    classes.setCurrentText("mitosis")
+    paint.click()
+    assert "paint here" not in window.layers
+    assert "mitosis" in shown.look.legend.text()
+
+
+def test_after_a_deletion_other_measurements_are_drawn(shown: Any, told: list[str]) -> None:
+    shown.inspector.select([4])
+    shown.correct.buttons["Delete"].click()
+    choose(shown.look.measure, "eccentricity")
+    assert not told
+    low, high = shown.look.histogram.bounds
+    assert 0 <= low < high <= 1
+
+
+def test_a_dragged_threshold_colours_and_counts_at_once(
+    window: Any, shown: Any, picture: Callable[..., Any]
+) -> None:
+    from qtpy.QtCore import QPoint, Qt
+    from qtpy.QtTest import QTest
+
+    box, opened = shown.classify, shown.inspector.opened
+    shown.tabs.setCurrentWidget(box)
+    assert box.measure.currentText() == "haematoxylin, optical density"
+    values = opened.column("hematoxylin_od_mean")
+    assert len(np.unique(values.round(2))) == 2, "two stainings"
+    first = box.cells.thresholds
+    box.histogram.slider.setValue((float(values.min() + values.max()) / 2,))
+    (threshold,) = box.cells.thresholds
+    positive = values >= threshold
+    assert 0 < positive.sum() < len(values)
+    assert f"{positive.sum():,} positive" in box.counts.text()
+    colours = window.layers["discs: haematoxylin, optical density, classes"]
+    found, labels = np.asarray(colours.data[0]), np.asarray(opened.result.labels()[0])
+    for label in (1, int(np.flatnonzero(positive)[0]) + 1, int(np.flatnonzero(~positive)[0]) + 1):
+        values_of = found[labels == label]
+        assert set(values_of[np.isfinite(values_of)]) == {float(positive[label - 1])}
+    picture(window, "positive")
+    pump(seconds=0.3)
+    box.buttons["Back"].click()
+    assert box.cells.thresholds == first
+    press(window, "Ctrl+Shift+Z")
+    assert box.cells.thresholds == (threshold,)
+    at = QPoint(box.histogram.width() // 4, 5)
+    QTest.mouseClick(box.histogram, Qt.MouseButton.LeftButton, pos=at)
+    low, high = box.histogram.bounds
+    assert box.cells.thresholds[0] == pytest.approx(low + (high - low) / 4, abs=(high - low) / 20)
+    shown.tabs.setCurrentWidget(shown.look)
+    assert "discs: haematoxylin, optical density, classes" not in window.layers
+    assert window.layers["discs nucleus"].visible
+
+
+def test_classes_are_saved_with_the_result(
+    window: Any, panel: Any, shown: Any, told: list[str]
+) -> None:
+    box, folder = shown.classify, shown.inspector.opened.result.path
+    shown.tabs.setCurrentWidget(box)
+    box.kind.setCurrentIndex(1)
+    thresholds, grades = box.cells.thresholds, box.cells.labelling.grades
+    assert len(thresholds) == 3
+    box.buttons["Save classes"].click()
+    assert pump(lambda: any("classes saved" in text for text in told), 60)
+    result = load_result(folder)
+    classes = result.table.load()["class"]
+    assert tuple((classes == name).sum() for name in ("negative", "1+", "2+", "3+")) == grades
+    after = panel.shown
+    opened = after.inspector.opened
+    assert opened.result.run["classification"]["markers"][0]["threshold"] == list(thresholds)
+    assert opened.column("class").tolist() == classes.tolist(), "the panel shows what was saved"
+    assert [layer.name for layer in window.layers if "nucleus" in layer.name] == ["discs nucleus"]
+    assert after.tabs.currentWidget() is after.classify
+    assert after.classify.buttons["Save classes"].isEnabled()
+    after.tabs.setCurrentWidget(after.look)
+    choose(after.look.colour, "class")
+    assert "3+" in after.look.legend.text()
+
+
+def test_a_threshold_is_proposed_or_the_reason_told(shown: Any, told: list[str]) -> None:
+    box = shown.classify
+    shown.tabs.setCurrentWidget(box)
+    choose(box.measure, "solidity")
+    before = box.cells.thresholds
+    box.buttons["Propose"].click()
+    assert "no threshold is proposed" in told[-1]
+    assert "--" not in told[-1]
+    assert box.cells.thresholds == before
