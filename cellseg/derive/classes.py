@@ -222,13 +222,7 @@ class Classification(BaseModel):
 
     @classmethod
     def of(cls, run: Mapping[str, Any]) -> Classification | None:
-        """The record of a finished run; None where cells have no classes by measurement.
-
-        Raises
-        ------
-        InputError
-            If the record is damaged.
-        """
+        """The record of a finished run; None where cells have no classes by measurement."""
         found = run.get("classification")
         return None if found is None else validated(cls, found, "run.json: its classification")
 

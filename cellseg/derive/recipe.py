@@ -51,13 +51,7 @@ class Recipe(BaseModel):
 
     @classmethod
     def of(cls, result: Result) -> Self:
-        """The recipe that a result was derived by.
-
-        Raises
-        ------
-        InputError
-            If the file is damaged.
-        """
+        """The recipe that a result was derived by."""
         path = result.file(RECIPE)
         return validated(cls, read_json(path), path)
 

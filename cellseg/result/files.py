@@ -56,12 +56,7 @@ def own_file(folder: Path, name: str) -> Path:
 
 @contextmanager
 def output_errors(path: Path) -> Iterator[None]:
-    """Turn what the disk and SQLite say into one line that names ``path``.
-
-    Raises
-    ------
-    OutputError
-    """
+    """Turn what the disk and SQLite say into one line that names ``path``."""
     try:
         yield
     except CellsegError:

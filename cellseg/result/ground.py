@@ -39,13 +39,7 @@ class Ground:
         return self.normaliser.light == "fluorescence"
 
     def read(self, box: Box, pixel: float) -> NDArray[np.uint8]:
-        """RGB, (H, W, 3), of a box on the lattice of ``pixel`` level-0 px a pixel.
-
-        Raises
-        ------
-        RegionError
-            If the slide does not decode there.
-        """
+        """RGB, (H, W, 3), of a box on the lattice of ``pixel`` level-0 px a pixel."""
         raw = self.slide.read(box, downsample=pixel, channels=self.channels)
         return np.round(self.normaliser.apply(raw) * 255).astype(np.uint8)
 
@@ -53,11 +47,6 @@ class Ground:
         """The whole slide, small: RGB, (H, W, 3), and level-0 pixels along a side of its pixels.
 
         It has an intensity scale of its own.
-
-        Raises
-        ------
-        RegionError
-            If the slide does not decode.
         """
         pixels, downsample = self.slide.overview()
         pixels = pixels[..., list(self.channels)]

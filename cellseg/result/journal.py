@@ -26,6 +26,7 @@ from cellseg.geometry import Box, Frame
 from cellseg.instances import Instances
 from cellseg.result.files import output_errors, readable, remove
 from cellseg.result.labels import CHUNK_PX
+from cellseg.result.table import GROUP_ROWS
 from cellseg.storage import Location, is_another
 
 JOURNAL_NAME = "journal.sqlite"
@@ -36,7 +37,6 @@ TileStatus = Literal["done", "failed"]
 
 _FORMAT = 4
 _APPLICATION_ID = 0x43454C4C
-_BATCH = 2048
 _TABLES = (
     "CREATE TABLE run (key TEXT NOT NULL, image BLOB)",
     "CREATE TABLE tiles (id INTEGER PRIMARY KEY, row INTEGER, column INTEGER, status TEXT,"
@@ -266,6 +266,7 @@ class Journal:
         Yields
         ------
         classes : list of int
+            By index; as many cells at once as a row group holds.
         values : dict of str to ndarray, (N,)
             ``label``, ``score`` and :attr:`columns`.
         """
@@ -280,7 +281,7 @@ class Journal:
             " cy, cx, y0, x0, y1, x1, class, score, mask, measured"
         )
         first = 1
-        while found := cells.fetchmany(_BATCH):
+        while found := cells.fetchmany(GROUP_ROWS):
             labels = range(first, first := first + len(found))
             ids, classes, scores, measured, *corners = zip(*found, strict=True)
             self._place(zip(labels, ids, *corners, strict=True))

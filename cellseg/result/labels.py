@@ -55,13 +55,7 @@ class LabelLevel:
         self.chunks: tuple[int, int] = array.chunks
 
     def __getitem__(self, key: Any) -> NDArray[np.uint32]:  # noqa: ANN401 - as zarr indexes
-        """Pixels of a part.
-
-        Raises
-        ------
-        InputError
-            If they do not decode.
-        """
+        """Pixels of a part."""
         try:
             return np.asarray(self._array[key], np.uint32)
         except IndexError:
@@ -152,13 +146,7 @@ def _attributes(frame: Frame, levels: int, token: str) -> dict[str, Any]:
 
 
 def label_token(folder: Path, name: str) -> str | None:
-    """The ``token`` of a result's label image; None where there is none.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read.
-    """
+    """The ``token`` of a result's label image; None where there is none."""
     path = own_file(folder, f"{name}/.zattrs")
     own = read_json(path).get("cellseg") if path.exists() else None
     token = own.get("result") if isinstance(own, dict) else None
@@ -166,13 +154,7 @@ def label_token(folder: Path, name: str) -> str | None:
 
 
 def open_labels(folder: Path, name: str) -> list[LabelLevel]:
-    """The pyramid's levels, (Y, X) uint32, finest first, nothing decoded yet.
-
-    Raises
-    ------
-    InputError
-        If there is no readable label image.
-    """
+    """The pyramid's levels, (Y, X) uint32, finest first, nothing decoded yet."""
     path = folder / name
     try:
         count = len(read_json(own_file(folder, f"{name}/.zattrs"))["multiscales"][0]["datasets"])

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from cellseg.annotations.geojson import read_regions
 from cellseg.annotations.region import Region, Regions
-from cellseg.errors import InputError
+from cellseg.errors import InputError, line_of
 from cellseg.geometry import Frame
 from cellseg.result import publish
 from cellseg.result.files import own_file, read_json, validated
@@ -118,10 +118,9 @@ class Result:
         """
         try:
             return Summary.from_dict(self.run["summary"])
-        except (LookupError, TypeError, ValueError, AttributeError) as error:
-            raise InputError(
-                f"{self.path / publish.RUN}: does not hold the totals: {error!r}"
-            ) from error
+        except (LookupError, ValueError) as error:
+            why = f"does not hold the totals: {line_of(error)}"
+            raise InputError(f"{self.path / publish.RUN}: {why}") from error
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -239,24 +238,12 @@ class Result:
         return bool(self.section("expansion"))
 
     def tissue(self) -> Region | None:
-        """The tissue that was looked at; None where nobody looked for it.
-
-        Raises
-        ------
-        InputError
-            If the file is damaged.
-        """
+        """The tissue that was looked at; None where nobody looked for it."""
         found = self._drawn(publish.TISSUE)
         return None if found is None else found.each[0]
 
     def regions(self) -> Regions | None:
-        """The regions that were counted in, as drawn; None of a whole slide.
-
-        Raises
-        ------
-        InputError
-            If the file is damaged.
-        """
+        """The regions that were counted in, as drawn; None of a whole slide."""
         return self._drawn(publish.REGIONS)
 
     def _drawn(self, name: str) -> Regions | None:
@@ -342,17 +329,6 @@ class _ColumnRecord(BaseModel):
     dtype: str
 
 
-class _RegionRecord(BaseModel):
-    tissue_mm2: float | None
-
-
-class _SummaryRecord(BaseModel):
-    regions: list[_RegionRecord] = []
-    cells_interval: tuple[int, int] | None = None
-    skipped_share: float | None = None
-    tissue_mm2: float | None = None
-
-
 class _FoundRecord(BaseModel):
     columns: list[_ColumnRecord]
     class_names: list[str]
@@ -362,7 +338,7 @@ class _RunRecord(_FoundRecord):
     """What of ``run.json`` is used without another look at it."""
 
     found: _FoundRecord
-    summary: _SummaryRecord = _SummaryRecord()
+    summary: Summary | None = None
 
 
 def load_result(folder: str | Path) -> Result:

@@ -68,21 +68,18 @@ class TableWriter:
             use_dictionary=[c.name for c in columns if c.dtype == "str"],
             column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
         )
-        self._waiting: list[pa.Table] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._flush(everything=True)
         self._file.close()
         self._out.close()
         if kind is None:
             sync(self._path)
 
     def add(self, values: Mapping[str, ArrayLike]) -> None:
-        """Add rows.
+        """Add rows: all that are left, or a multiple of :data:`GROUP_ROWS`.
 
         Parameters
         ----------
@@ -90,17 +87,8 @@ class TableWriter:
             At least the table's columns. NaN and infinities become missing values.
         """
         arrays = [_array(values[column.name], column.dtype) for column in self._columns]
-        self._waiting.append(pa.Table.from_arrays(arrays, schema=self._schema))
-        self._flush()
-
-    def _flush(self, *, everything: bool = False) -> None:
-        count = sum(part.num_rows for part in self._waiting)
-        if not count or (count < GROUP_ROWS and not everything):
-            return
-        table = pa.concat_tables(self._waiting)
-        end = count if everything else count - count % GROUP_ROWS
-        self._file.write_table(table.slice(0, end), row_group_size=GROUP_ROWS)
-        self._waiting = [table.slice(end)] if end < count else []
+        if (table := pa.Table.from_arrays(arrays, schema=self._schema)).num_rows:
+            self._file.write_table(table, row_group_size=GROUP_ROWS)
 
 
 class Table:
@@ -174,13 +162,7 @@ class Table:
         return all(name in self._kept for name in names)
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> pd.DataFrame:
-        """Whole rows, in the order in which they are asked for.
-
-        Raises
-        ------
-        IndexError
-            If there is no such row.
-        """
+        """Whole rows, in the order in which they are asked for."""
         wanted = np.asarray(indices, np.int64)
         if wanted.size and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise IndexError(f"{len(self)} rows, got {wanted.min()} … {wanted.max()}")
@@ -336,12 +318,7 @@ def _lines(table: pa.Table) -> pa.Buffer:
 
 @contextmanager
 def _table_errors(path: Path) -> Iterator[None]:
-    """Whatever pyarrow says of a file, in one line.
-
-    Raises
-    ------
-    InputError
-    """
+    """Whatever pyarrow says of a file, in one line."""
     try:
         yield
     except OSError as error:

@@ -195,13 +195,7 @@ class RemoteResult:
         fs.rm_file(f"{path}/{MARK}")
 
     def table(self) -> pd.DataFrame:
-        """The uploaded table.
-
-        Raises
-        ------
-        InputError
-            If the storage refuses.
-        """
+        """The uploaded table."""
         with tempfile.TemporaryDirectory() as folder:
             here = Path(folder, "result")
             fetch_record(self.url, here, (MEASURED, DERIVED))
@@ -217,11 +211,6 @@ def fetch_record(url: RemotePath, here: Path, more: Sequence[str] = ()) -> None:
         A folder that is made.
     more : sequence of str
         Further files, where they are there.
-
-    Raises
-    ------
-    InputError
-        If the storage refuses.
     """
     (here / LABELS).mkdir(parents=True)
     (here / FETCHED).touch()
@@ -232,13 +221,7 @@ def fetch_record(url: RemotePath, here: Path, more: Sequence[str] = ()) -> None:
 
 
 def send(file: Path, url: RemotePath) -> None:
-    """Put a file behind a URL.
-
-    Raises
-    ------
-    OutputError
-        If the storage refuses.
-    """
+    """Put a file behind a URL."""
     with _output_errors(url):
         fs, path = url.filesystem()
         fs.put_file(str(file), path)

@@ -273,15 +273,6 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
     assert_finishes(count, result, expected, goes_on=goes_on)
 
 
-def test_a_disk_that_is_full_at_once_leaves_a_folder_that_is_ours(tmp_path, monkeypatch):
-    path = tmp_path / "a.cellseg"
-    with monkeypatch.context() as patch:
-        pages(journal_module, 1)(patch)
-        with pytest.raises(OutputError, match="make room"):
-            ResultFolder.open(path, key="k")
-    assert not path.exists()
-
-
 def test_scraps_of_a_removed_folder_are_in_nobodys_way(tmp_path):
     path = tmp_path / "a.cellseg"
     (path / ".partial" / "labels.ome.zarr").mkdir(parents=True)

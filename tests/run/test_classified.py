@@ -139,6 +139,8 @@ def test_a_threshold_beyond_the_values_is_said(folder):
 
 
 def test_a_table_that_was_edited_is_refused(folder):
+    with pytest.raises(InputError, match="no such folder"):
+        classify_result(folder / "nothing", one(0.1))
     path = folder / "cells.csv"
     path.write_text(path.read_text().replace("nucleus", "nukleus", 1))
     with pytest.raises(InputError, match=r"cells\.csv was changed"):

@@ -279,17 +279,3 @@ def test_rows_are_those_of_the_table(folder):
     record["files"]["cells.csv"]["rows"] = 10**12
     path.write_text(json.dumps(record))
     assert "cell_area_um2" in expand_result(folder, 5).result.table.load()
-
-
-def test_results_that_cannot_be_expanded(folder, tmp_path):
-    with pytest.raises(InputError, match="no such folder"):
-        expand_result(tmp_path / "nothing", 5)
-    run_path = folder / "run.json"
-    record = json.loads(run_path.read_text())
-    run_path.write_text(json.dumps({**record, "format_version": 0}))
-    with pytest.raises(InputError, match="another version"):
-        expand_result(folder, 5)
-    run_path.write_text(json.dumps(record))
-    shutil.rmtree(folder / "labels.ome.zarr")
-    with pytest.raises(InputError, match="is missing"):
-        expand_result(folder, 5)

@@ -14,11 +14,11 @@ from synthetic import PyramidLayout, draw_discs, write_pyramid
 from cellseg.annotations.region import Region, Regions
 from cellseg.counting.request import CountRequest
 from cellseg.derive.corrections import Corrections
-from cellseg.errors import InputError, SettingsError
+from cellseg.errors import SettingsError
 from cellseg.export import export
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import Marker, load_protocol
-from cellseg.result import load_result, publish
+from cellseg.result import load_result
 from cellseg.run import CountResult, run, save
 
 PROTOCOL = load_protocol("ihc").changed(
@@ -192,26 +192,3 @@ def test_distances_that_are_none(folder, within):
     with pytest.raises(SettingsError, match="1 to 500 µm"):
         spatial_result(folder, within=within)
     assert (folder / "cells.csv").read_bytes() == before
-
-
-def test_results_that_cannot_be_measured(folder, tmp_path, monkeypatch):
-    with pytest.raises(InputError, match="no such folder"):
-        spatial_result(tmp_path / "nothing")
-    real = publish.os.replace
-
-    def full(source, target):
-        if str(target).endswith("run.json") and ".partial/run.json" in str(source):
-            raise OSError(28, "No space left on device")
-        real(source, target)
-
-    before = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
-    monkeypatch.setattr(publish.os, "replace", full)
-    with pytest.raises(OSError, match="No space"):
-        spatial_result(folder)
-    monkeypatch.undo()
-    assert load_result(folder).changed() is None
-    assert {p.name: p.stat().st_size for p in folder.iterdir() if p.is_file()} == before
-    table = folder / "cells.csv"
-    table.write_text(table.read_text().replace("nucleus", "nukleus", 1))
-    with pytest.raises(InputError, match=r"cells\.csv was changed"):
-        spatial_result(folder)
