@@ -18,17 +18,20 @@ logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # as the command line d
 from cellseg.errors import CellsegError
 from cellseg.geometry import Box
 from cellseg.slide import open_slide
-try:
-    with open_slide(sys.argv[1]) as slide:
-        height, width = slide.lattice_shape(1.0)
-        slide.read(Box(0, 0, min(height, 64), min(width, 64)))
-        slide.overview(128)
-        print("read")
-except CellsegError as error:
-    print(error)
-    raise SystemExit(error.exit_code)
+code = 0
+for path in sys.argv[1:]:
+    try:
+        with open_slide(path) as slide:
+            height, width = slide.lattice_shape(1.0)
+            slide.read(Box(0, 0, min(height, 64), min(width, 64)))
+            slide.overview(128)
+            print("read")
+    except CellsegError as error:
+        print(error)
+        code = error.exit_code
+raise SystemExit(code)
 """
-"""Opens a file, reads a corner and an overview; what is refused is printed."""
+"""Opens files, reads a corner and an overview of each; what is refused is printed."""
 
 IDLE = "import cellseg.slide, tifffile, zarr, imagecodecs, simplejpeg"
 
