@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import imagecodecs
@@ -12,7 +13,7 @@ from PIL import ExifTags, ImageMode
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
-from cellseg.errors import InputError, RegionError
+from cellseg.errors import InputError
 from cellseg.geometry import Box
 from cellseg.slide import _pixelsize as sizes
 from cellseg.slide._content import Content, Request, channel_names, choose_planes, choose_series
@@ -49,33 +50,10 @@ def open_content(path: Location, request: Request) -> Content:
         dtype = np.dtype(np.uint16 if "16" in rest else np.uint8)
         orientation = _orientation(picture)
         cost = check_whole(path.name, "the image", height * width * samples * dtype.itemsize)
-
-    failed: list[str] = []
-
-    def decode(_: Box) -> Pixels:
-        # Not once a tile: it is dear, and libpng's errors leave the decoded pixels in memory.
-        if failed:
-            raise RegionError(failed[0])
-        try:
-            with reading(path, "does not decode", kind=RegionError, advice=advice):
-                data = path.read_bytes()
-                if not is_png:
-                    check_jpeg(data, (height, width))
-                decoder = imagecodecs.png_decode if is_png else imagecodecs.jpeg_decode
-                pixels: Pixels = np.asarray(decoder(data)).reshape(height, width, -1)
-                if pixels.dtype != dtype:
-                    raise ValueError(f"expected {dtype}, decoded {pixels.dtype}")
-                # What names one colour as transparent comes out with alpha.
-                return pixels[..., :3] if samples == 3 else pixels
-        except RegionError as error:
-            failed.append(str(error))
-            raise
-
     cache = ChunkCache()
-    shape = (height, width, samples)
-    raster = chunked(
-        Source(path, 0, cache), shape, dtype, decode, grid=(height, width), what="image", pin=True
-    )
+    shape, source = (height, width, samples), Source(path, 0, cache)
+    decode = _decoder(path, shape, dtype, is_png=is_png)
+    raster = chunked(source, shape, dtype, decode, grid=shape[:2], what="image", pin=True)
     notes = ["a palette of colours: expanded to RGB"] if kind == "P" else []
     if not is_png and samples == 4:
         raster = recoloured(raster, (0, 1, 2, 3), _from_inverted_inks, bands=3, dtype=dtype)
@@ -103,6 +81,33 @@ def open_content(path: Location, request: Request) -> Content:
         tiled=False,
         close=cache.clear,
     )
+
+
+def _decoder(
+    path: Location, shape: tuple[int, int, int], dtype: np.dtype[Any], *, is_png: bool
+) -> Callable[[Box], Pixels]:
+    """What decodes the whole picture: once, also where that fails, as it is dear."""
+    failed: list[str] = []
+
+    def decode(_: Box) -> Pixels:
+        if failed:
+            raise ValueError(failed[0])
+        try:
+            data = path.read_bytes()
+            if not is_png:
+                check_jpeg(data, shape[:2])
+            decoder = imagecodecs.png_decode if is_png else imagecodecs.jpeg_decode
+            pixels: Pixels = np.asarray(decoder(data)).reshape(*shape[:2], -1)
+            if pixels.dtype != dtype:
+                raise ValueError(f"expected {dtype}, decoded {pixels.dtype}")
+        except (ValueError, RuntimeError) as error:
+            # libpng's errors leave the decoded pixels in memory, so they are not kept.
+            failed.append(str(error))
+            raise ValueError(failed[0]) from None
+        # What names one colour as transparent comes out with alpha.
+        return pixels[..., :3] if shape[2] == 3 else pixels
+
+    return decode
 
 
 def _picture(data: bytes) -> PngImageFile | JpegImageFile:
