@@ -131,7 +131,6 @@ def _calibrated(chosen: Calibrated, before: float, path: Path) -> str:
 
 def _drained(events: Iterator[Any], console: Console) -> Any:  # noqa: ANN401
     """The last event, an evaluation; those before it move a bar."""
-    from cellseg.judge.centres import CentresDone
     from cellseg.judge.evaluate import ImageDone
 
     bar = Progress(
@@ -148,7 +147,7 @@ def _drained(events: Iterator[Any], console: Console) -> Any:  # noqa: ANN401
         for event in events:
             if isinstance(event, Notice):
                 say(event, console=console)
-            elif isinstance(event, ImageDone | CentresDone):
+            elif isinstance(event, ImageDone):
                 bar.update(task, completed=event.done, total=event.total)
             else:
                 return event

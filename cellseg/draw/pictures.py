@@ -118,13 +118,11 @@ def overlay(
 
 def _box(corners: tuple[int, int, int, int], result: Result) -> Box:
     y0, x0, y1, x1 = corners
-    said = f"box {y0} {x0} {y1} {x1}"
+    height, width = result.frame.height, result.frame.width
     if y1 <= y0 or x1 <= x0:
-        raise SettingsError(f"{said}: is empty; expected Y0 X0 Y1 X1 with Y0 < Y1 and X0 < X1")
-    frame = result.frame
-    if y0 < 0 or x0 < 0 or y1 > frame.height or x1 > frame.width:
-        raise SettingsError(
-            f"{said}: reaches beyond the slide, which is "
-            f"0 0 {frame.height} {frame.width} (Y0 X0 Y1 X1, level-0 pixels)"
-        )
-    return Box(y0, x0, y1, x1)
+        fault = "is empty; expected Y0 X0 Y1 X1 with Y0 < Y1 and X0 < X1"
+    elif y0 < 0 or x0 < 0 or y1 > height or x1 > width:
+        fault = f"reaches beyond the slide, which is 0 0 {height} {width} (level-0 pixels)"
+    else:
+        return Box(y0, x0, y1, x1)
+    raise SettingsError(f"box {y0} {x0} {y1} {x1}: {fault}")

@@ -34,15 +34,7 @@ _LEAST_WIDTH, _WIDE, _LONGEST_CAPTION = 640, 1500, 480
 
 @dataclass(frozen=True)
 class ScaleBar:
-    """A length on a slide, and what it is in a picture.
-
-    Attributes
-    ----------
-    pixels : int
-        Of the picture.
-    text : str
-        Such as ``50 µm``, or ``200 px`` of the slide without pixel size.
-    """
+    """A length in pixels of a picture, and in words: ``50 µm``, or ``200 px`` of the slide."""
 
     pixels: int
     text: str

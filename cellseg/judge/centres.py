@@ -14,7 +14,7 @@ from scipy.spatial.distance import cdist
 from cellseg.annotations.points import Centres, read_points
 from cellseg.counting.stages import SlideCount
 from cellseg.errors import InputError
-from cellseg.judge.evaluate import EvaluateRequest, planned
+from cellseg.judge.evaluate import EvaluateRequest, ImageDone, planned
 from cellseg.judge.judged import plain
 from cellseg.network.detect import load_detector
 from cellseg.network.detector import Detector
@@ -135,15 +135,6 @@ def _f1(hits: int, both: int) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class CentresDone:
-    """One image is counted and compared."""
-
-    image: JudgedCentres
-    done: int
-    total: int
-
-
-@dataclass(frozen=True, eq=False)
 class CentreEvaluation:
     """A model's figures on all images.
 
@@ -200,7 +191,7 @@ def _bias(counted: int, annotated: int) -> float | None:
 
 def evaluate_centres(
     request: EvaluateRequest, within_um: float = WITHIN_UM
-) -> Iterator[CentresDone | CentreEvaluation]:
+) -> Iterator[ImageDone | CentreEvaluation]:
     """Count images whose cells' centres are annotated, and compare.
 
     A counted cell's centre is that of its outline. Pairs are one-to-one and as many as there can
@@ -217,7 +208,7 @@ def evaluate_centres(
 
     Yields
     ------
-    CentresDone, and one CentreEvaluation at the end
+    ImageDone, and one CentreEvaluation at the end
 
     Raises
     ------
@@ -240,7 +231,7 @@ def evaluate_centres(
         )
         images.append(JudgedCentres(found, next(numbers), centres.places, next(numbers)))
         radii.add(within_um / mpp if mpp else within_um)
-        yield CentresDone(images[-1], done, len(data))
+        yield ImageDone(done, len(data))
     if len(radii) > 1:
         raise InputError("the images have several pixel sizes: evaluate those of one at a time")
     (radius,) = radii

@@ -76,11 +76,10 @@ class EvaluateRequest:
     prefilter: bool = True
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class ImageDone:
-    """One image is counted and compared."""
+    """One more image is counted and compared."""
 
-    image: Judged
     done: int
     total: int
 
@@ -225,7 +224,7 @@ def evaluate(request: EvaluateRequest) -> Iterator[Notice | ImageDone | Evaluati
         one, protocol = _judge(image, request, detector, to_model)
         judged.append(one)
         protocols.append(protocol)
-        yield ImageDone(one, done, len(data.images))
+        yield ImageDone(done, len(data.images))
     yield Evaluation(
         images=tuple(judged),
         paths=tuple(_path(image) for image in data.images),

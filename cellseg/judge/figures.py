@@ -63,14 +63,9 @@ class Segmentation:
     @classmethod
     def pooled(cls, parts: Iterable[Segmentation]) -> Segmentation:
         """All objects of several images as if of one."""
-        total = cls()
-        for part in parts:
-            total.found += part.found
-            total.truth += part.truth
-            total.hits = total.hits + part.hits
-            total.iou_sum += part.iou_sum
-            total.shared += part.shared
-            total.union += part.union
+        total, whole = cls(), list(parts)
+        for name, none in vars(cls()).items():
+            setattr(total, name, sum((getattr(part, name) for part in whole), none))
         return total
 
     @property

@@ -9,6 +9,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,10 +29,9 @@ from cellseg.geometry import Box, Frame
 from cellseg.network.detector import Detections
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
-from cellseg.result import Ground, Table, TableWriter, load_result
+from cellseg.result import Ground, load_result
 from cellseg.run import CountResult, run, save
 from cellseg.stain.normalise import Normaliser
-from cellseg.table import Column
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=512, largest_cell_um=20.0)
 MARGIN, INK = 24, (32, 32, 36)
@@ -287,7 +287,7 @@ def test_of_a_slide_crops_are_shown_by_the_rule(large, tmp_path):
     ]
 
 
-def test_only_the_crops_are_read(tmp_path):
+def test_only_the_crops_are_read():
     """A slide of 100,000 px a side: what is read and held does not grow with it."""
     side, reads, windows = 100_000, [], []
 
@@ -305,31 +305,14 @@ def test_only_the_crops_are_read(tmp_path):
 
     slide = SimpleNamespace(read=read, lattice_shape=lambda pixel: (round(side / pixel),) * 2)
     at = np.random.default_rng(1).uniform(0, side, (20_000, 2))
-    columns = [
-        Column(name, "", dtype, "")
-        for name, dtype in (
-            ("class", "str"),
-            ("centroid_y_px", "float64"),
-            ("centroid_x_px", "float64"),
-        )
-    ]
-    with TableWriter(tmp_path / "a.parquet", columns) as writer:
-        values = {"class": ["tumour"] * len(at), "centroid_y_px": at[:, 0]}
-        writer.add({**values, "centroid_x_px": at[:, 1]})
-    table = Table(columns, [tmp_path / "a.parquet"])
+    table = pd.DataFrame(at, columns=["centroid_y_px", "centroid_x_px"]).assign(**{"class": "a"})
     ground = Ground(slide=slide, channels=(0, 1, 2), normaliser=Normaliser(0, 255, "transmitted"))
+    lattice = {"lattice_height": side, "lattice_width": side, "downsample": 1.0}
     result = SimpleNamespace(
-        frame=Frame(
-            height=side,
-            width=side,
-            lattice_height=side,
-            lattice_width=side,
-            downsample=1.0,
-            mpp=0.25,
-        ),
+        frame=Frame(height=side, width=side, mpp=0.25, **lattice),
         labels=lambda of: [Labels()],
-        table=table,
-        class_names=["tumour"],
+        table=SimpleNamespace(load=lambda names: table[names]),
+        class_names=["a"],
         object_name="nucleus",
         stain="he",
         regions=lambda: None,
