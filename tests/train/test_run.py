@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import roifile
 import torch
 from click.testing import CliRunner
 from imageio.v3 import imwrite
@@ -25,7 +24,6 @@ from cellseg.protocol import load_protocol
 from cellseg.slide import open_slide
 from cellseg.train import run
 from cellseg.train.checkpoint import BEST, CHECKPOINT, read, read_state
-from cellseg.train.convert import ConvertRequest, convert
 from cellseg.train.prepare import network_mpp, prepare
 from cellseg.train.run import Progress, TrainRequest, Validated, train
 from cellseg.train.validate import Validation
@@ -66,41 +64,6 @@ def small(path, output, **changed):
             **changed,
         }
     )  # fmt: skip
-
-
-def test_a_model_learns_from_what_was_drawn_elsewhere(tmp_path):
-    """QuPath's GeoJSON and ImageJ's ROIs, each with a picture, in one training."""
-    corners = [[(x, y), (x + 18, y), (x + 18, y + 18), (x, y + 18)] for x, y in ((6, 6), (36, 30))]
-    for seed, name in enumerate(("qupath", "imagej")):
-        pixels = np.random.default_rng(seed).integers(215, 235, (64, 64, 3)).astype(np.uint8)
-        for (x, y), *_ in corners:
-            pixels[y : y + 18, x : x + 18] = (110, 60, 150)
-        imwrite(tmp_path / f"{name}.png", pixels)
-    features = [
-        {
-            "type": "Feature",
-            "geometry": {"type": "Polygon", "coordinates": [[*ring, ring[0]]]},
-            "properties": {"objectType": "annotation", "classification": {"name": "Tumor"}},
-        }
-        for ring in corners
-    ]
-    about = {"type": "FeatureCollection", "features": features}
-    (tmp_path / "qupath.geojson").write_text(json.dumps(about))
-    rois = [roifile.ImagejRoi.frompoints(ring) for ring in corners]
-    roifile.roiwrite(tmp_path / "imagej.zip", rois)
-    given = (tmp_path / "qupath.geojson", tmp_path / "imagej.zip")
-    home = tmp_path / "training"
-    made = convert(ConvertRequest(inputs=given, output=home / "cells.json", mpp=0.5, kind="Tumor"))
-    assert (made.objects, made.pictures) == (4, 2)
-    events = []
-    done = train(small(made.output, tmp_path / "out"), report=events.append)
-    losses = [event.losses for event in events if isinstance(event, Progress)]
-    assert len(losses) == 3
-    assert all(np.isfinite(list(one.values())).all() for one in losses)
-    _, card = load_model(done.model)
-    assert (card.classes, card.mpp, card.data[0].objects) == (("Tumor",), 0.5, 4)
-    info = load_detector(done.model, device="cpu").info
-    assert info.diameter_px == pytest.approx(2 * 18 / np.pi**0.5, rel=0.1)
 
 
 def test_a_seed_tells_what_is_drawn(tmp_path):
