@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
+from io import BytesIO
 from typing import cast
 
 import torch
@@ -195,8 +196,7 @@ def load_imagenet(body: nn.Module) -> None:
     if sha256(content).hexdigest() != IMAGENET_SHA256:
         raise WeightsError(f"{path}: not the ImageNet weights expected (its checksum differs)")
     try:
-        with path.open("rb") as handle:
-            given = torch.load(handle, map_location="cpu", weights_only=True)
+        given = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise WeightsError(f"{path}: cannot be read") from error
     # The package's names differ, its order is that of the layers; the classifier comes last.

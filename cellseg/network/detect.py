@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -195,7 +196,7 @@ def to_detections(
             _instances(pasted[start:end], scores[start:end], classes[start:end]),
             _reached(result, end - start, limits),
         )
-        for result, start, end in zip(results, starts[:-1], starts[1:], strict=True)
+        for result, (start, end) in zip(results, pairwise(starts.tolist()), strict=True)
     ]
 
 

@@ -102,9 +102,6 @@ class Architecture:
     def __post_init__(self) -> None:
         if self.backbone not in BACKBONES:
             raise ValueError(f"no backbone {self.backbone!r}; known: {', '.join(BACKBONES)}")
-        widths = (self.pyramid, self.mask, self.box, self.box_rank or 1)
-        if min(widths) < 1:
-            raise ValueError(f"expected at least one channel everywhere, got {self}")
 
     @classmethod
     def of(cls, shapes: Mapping[str, Sequence[int]]) -> Architecture:
@@ -180,8 +177,6 @@ def build_maskrcnn(
         In training mode. Images go in as a list of float (3, H, W) in 0 … 1.
     """
     training, wanted = training or TrainingLimits(), architecture or Architecture()
-    if num_classes < 1:
-        raise ValueError(f"expected at least one class, got {num_classes}")
     norm: type[nn.Module] = FrozenBatchNorm2d if frozen_norm else nn.BatchNorm2d
     levels, channels = ["0", "1", "2", "3"], wanted.pyramid
     anchors = ExactAnchors(
@@ -253,8 +248,6 @@ def forward_batch(
         In evaluation mode; made ready by :func:`cellseg.network.counting.make_ready` or as built.
     images : Tensor
         (N, 3, H, W), float32, 0 … 1, H and W multiples of 32.
-    lap : callable
-        Told the name of each stage at its end.
 
     Returns
     -------

@@ -54,7 +54,7 @@ def paste_all(
     Few transfers, whatever the number of objects: a GPU does not wait for each of them.
     """
     found: list[Pasted | None] = [None] * len(boxes)
-    if not len(boxes):
+    if not found:
         return found
     # MPS has no float64; a border that moves by rounding is no matter.
     exact = torch.float32 if boxes.device.type == "mps" else torch.float64
@@ -86,29 +86,21 @@ def _paste(
     vertical, horizontal = (_weights(places, axis, side, size) for axis in (0, 1))
     masks = torch.einsum("dpm,dmn,dqn->dpq", vertical, probabilities, horizontal) >= limit
     rows, columns = masks.any(2), masks.any(1)
-    # One transfer of the bounds, one of the pixels.
-    bounds = torch.stack(
-        [
-            rows.byte().argmax(1),
-            side - rows.flip(1).byte().argmax(1),
-            columns.byte().argmax(1),
-            side - columns.flip(1).byte().argmax(1),
-            rows.any(1).long(),
-            places[2][:, 0],
-            places[2][:, 1],
-        ],
-        dim=1,
-    ).tolist()
-    pixels = masks.cpu().numpy()
-    return [
-        (
-            Box(y + top, x + left, y + bottom, x + right),
-            np.ascontiguousarray(mask[top:bottom, left:right]),
-        )
-        if there
-        else None
-        for mask, (top, bottom, left, right, there, y, x) in zip(pixels, bounds, strict=True)
+    ends = [
+        end
+        for line in (rows, columns)
+        for end in (line.byte().argmax(1), side - line.flip(1).byte().argmax(1))
     ]
+    # One transfer of the bounds, one of the pixels.
+    bounds = torch.stack([*ends, rows.any(1).long(), *places[2].unbind(1)], dim=1).tolist()
+    found: list[Pasted | None] = []
+    for mask, (top, bottom, left, right, there, y, x) in zip(
+        masks.cpu().numpy(), bounds, strict=True
+    ):
+        place = Box(y + top, x + left, y + bottom, x + right) if there else None
+        inside = np.ascontiguousarray(mask[top:bottom, left:right])
+        found.append(None if place is None else (place, inside))
+    return found
 
 
 def _weights(

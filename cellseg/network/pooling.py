@@ -63,15 +63,9 @@ def roi_align(
 
 
 def _samples(level: Tensor, boxes: Tensor, image: Tensor, side: int) -> Tensor:
-    """One bilinear sample in the middle of each bin: (B, side², C).
+    """One bilinear sample in the middle of each bin of boxes (B, 4) in images (B,): (B, side², C).
 
-    Parameters
-    ----------
-    level : Tensor, (N, C, H, W)
-    boxes : Tensor, (B, 4)
-        In pixels of the level.
-    image : Tensor, (B,)
-        Which of the N each box lies in.
+    Boxes are in pixels of the level, (N, C, H, W).
     """
     height, width = level.shape[2:]
     # Without a copy where the features are channels-last.
@@ -88,22 +82,9 @@ def _samples(level: Tensor, boxes: Tensor, image: Tensor, side: int) -> Tensor:
 
 
 def _taps(low: Tensor, high: Tensor, side: int, size: int) -> tuple[Tensor, Tensor]:
-    """Along one axis, the two pixels about the middle of each bin, and their weights.
+    """Along one axis the two pixels about the middle of each bin, and their weights: (B, side, 2).
 
-    Parameters
-    ----------
-    low, high : Tensor, (B,)
-        Edges of the boxes, pixels.
-    side : int
-        Bins.
-    size : int
-        Pixels along the axis.
-
-    Returns
-    -------
-    pixels : Tensor, int64, (B, side, 2)
-    weights : Tensor, (B, side, 2)
-        Nought for samples more than a pixel outside.
+    Samples more than a pixel outside have no weight.
     """
     bins = (high - low).clamp(min=1.0) / side
     # In torchvision's order: a sample may lie on the limit.

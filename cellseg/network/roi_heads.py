@@ -136,19 +136,19 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
             ``types`` (D, T), probabilities, where the model has them and they are wanted.
         losses : dict of Tensor
         """
-        if self.training:
-            return [], self._losses(features, proposals, image_shapes, targets)
-        return self._detect(features, proposals, image_shapes), {}
+        if not self.training:
+            return self._detect(features, proposals, image_shapes), {}
+        if targets is None:
+            raise ValueError("training needs targets")
+        return [], self._losses(features, proposals, image_shapes, targets)
 
     def _losses(
         self,
         features: dict[str, Tensor],
         proposals: list[Tensor],
         image_shapes: list[tuple[int, int]],
-        targets: list[Target] | None,
+        targets: list[Target],
     ) -> dict[str, Tensor]:
-        if targets is None:
-            raise ValueError("training needs targets")
         proposals = [
             boxes[ignored_share(boxes, target) < MOSTLY]
             for boxes, target in zip(proposals, targets, strict=True)

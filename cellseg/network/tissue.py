@@ -274,19 +274,10 @@ class TissueFinder:
         self.search_thresholds: dict[str, float] = self.card["search_threshold"]
 
     def probabilities(self, features: NDArray[np.float32] | Features) -> NDArray[np.float32]:
-        """Probability of tissue for each overview pixel.
+        """Probability of tissue for each overview pixel, float32 (H, W).
 
         The overview is worked through in blocks that see all their context: of its features
         a band of rows is asked for at a time. Its edge is mirrored.
-
-        Parameters
-        ----------
-        features : ndarray, float32, (H, W, 7), or Features
-            From :func:`overview_features`.
-
-        Returns
-        -------
-        ndarray, float32, (H, W)
         """
         if len(features.shape) != 3 or features.shape[2] != CHANNELS or 0 in features.shape:
             raise ValueError(f"expected (H, W, {CHANNELS}), got {features.shape}")
@@ -328,10 +319,6 @@ class TissueFinder:
             Lattice pixels per overview pixel.
         small_side_px : int
             Overviews with a shorter side are searched whole.
-
-        Returns
-        -------
-        TissueMask
         """
         chance = self.probabilities(features)
         light: Light = (

@@ -14,14 +14,9 @@ from torch.nn import functional as F
 
 
 class UNet(nn.Module):
-    """Encoder and decoder with skip connections.
+    """Encoder and decoder with skip connections; ``widths`` are the levels' channels, finest first.
 
-    Parameters
-    ----------
-    channels : int
-        Channels of the input.
-    widths : tuple of int
-        Channels of each level, finest first; each level halves the resolution.
+    Each level halves the resolution.
     """
 
     def __init__(self, channels: int, widths: tuple[int, ...] = (8, 16, 32, 48)) -> None:
@@ -51,17 +46,7 @@ class UNet(nn.Module):
         return convolutions + 2 * sum(steps[:-1])
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits.
-
-        Parameters
-        ----------
-        images : Tensor, float, (N, C, H, W)
-            H and W are multiples of :attr:`stride`.
-
-        Returns
-        -------
-        Tensor, (N, H, W)
-        """
+        """Logits (N, H, W) of images (N, C, H, W), H and W multiples of :attr:`stride`."""
         height, width = images.shape[-2:]
         if height % self.stride or width % self.stride:
             raise ValueError(

@@ -67,18 +67,12 @@ def test_a_full_model_is_small_and_close(network, file):
             assert (value - original).norm() <= 0.02 * original.norm(), name
 
 
-def test_without_quantising_it_is_exact(network, tmp_path):
-    save_model(tmp_path / "m.safetensors", network.state_dict(), CARD, quantise=False)
-    state, _ = read_model(tmp_path / "m.safetensors")
-    assert all(torch.equal(state[k], v) for k, v in network.state_dict().items())
-
-
 def test_trainable_norm_is_exported(tmp_path):
     model = build_maskrcnn(2, frozen_norm=False)
     save_model(tmp_path / "m.safetensors", model.state_dict(), CARD, quantise=False)
     loaded, _ = load_model(tmp_path / "m.safetensors")
-    key = "backbone.body.layer1.0.bn1.running_var"
-    assert torch.equal(loaded.state_dict()[key], model.state_dict()[key])
+    arrays = {k: v for k, v in model.state_dict().items() if "num_batches" not in k}
+    assert all(torch.equal(loaded.state_dict()[key], value) for key, value in arrays.items())
 
 
 def test_quantising_has_bounds():
