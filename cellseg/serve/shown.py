@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import pandas as pd
@@ -49,6 +49,7 @@ LINE_POINTS = 20_000
 """Of the borders of regions and tissue; drawn by the page, so simplified to about as many."""
 
 Of = Literal["nuclei", "cells"]
+_Made = TypeVar("_Made")
 
 
 def version_of(folder: Path) -> str:
@@ -141,12 +142,12 @@ class OpenResult:
         self.notes.append(f"shown with {len(found.edits):,} corrections that were made by hand")
         return found
 
-    def _once(self, name: str, make: Callable[[], Any]) -> Any:  # noqa: ANN401
+    def _once(self, name: str, make: Callable[[], _Made]) -> _Made:
         """What is made when it is first asked for, and waited for by whoever else asks."""
         with self._locks[name]:
             if name not in self._made:
                 self._made[name] = make()
-            return self._made[name]
+            return cast("_Made", self._made[name])
 
     @property
     def cells(self) -> pd.DataFrame:
@@ -157,17 +158,14 @@ class OpenResult:
         InputError
             If the table cannot be read.
         """
-        found: pd.DataFrame = self._once(
-            "cells", lambda: read_cells(self.result, self.corrections, self.names)
-        )
-        return found
+        given = self.result, self.corrections, self.names
+        return self._once("cells", lambda: read_cells(*given))
 
     def of_label(self) -> NDArray[np.uint16] | None:
         """Each label's class, as :func:`class_of_label` has it; None of one class alone."""
         if not self._needs_cells:
             return None
-        found: NDArray[np.uint16] = self._once("of_label", lambda: class_of_label(self.cells))
-        return found
+        return self._once("of_label", lambda: class_of_label(self.cells))
 
     @property
     def _needs_cells(self) -> bool:
@@ -301,8 +299,7 @@ class OpenResult:
     def _pyramid(self, of: Of) -> PatchedPyramid:
         if of == "nuclei" and self.corrections is not None:
             return self.corrections.pyramid
-        found: PatchedPyramid = self._once(f"labels {of}", lambda: self._labels(of))
-        return found
+        return self._once(f"labels {of}", lambda: self._labels(of))
 
     def _labels(self, of: Of) -> PatchedPyramid:
         levels, frame = self.result.labels(of), self.result.frame

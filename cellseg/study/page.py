@@ -29,18 +29,7 @@ _MARK = 'name="generator" content="cellseg '
 
 
 def write_study(study: Study, path: Path | None = None) -> Location:
-    """Write the page.
-
-    Parameters
-    ----------
-    study : Study
-    path : Path, optional
-        ``report.html`` in the study's folder otherwise.
-
-    Returns
-    -------
-    Path or RemotePath
-        Of the page.
+    """Write the page, ``report.html`` in the study's folder without ``path``; returns its place.
 
     Raises
     ------

@@ -17,26 +17,15 @@ SummaryRow = dict[str, Any]
 by marker the columns of :data:`SCORES`; ``checks``, see :func:`checks`. What is not known is None
 or missing. All texts are safe to print."""
 
-SCORES = (
-    "positive_percent",
-    "positive_percent_low",
-    "positive_percent_high",
-    "h_score",
-    "allred",
-)
+_PERCENT = ("positive_percent", "positive_percent_low", "positive_percent_high")
+SCORES = (*_PERCENT, "h_score", "allred")
 """Columns of a marker, before its name."""
 
 NEVER_CHECKED = ("focus, folds and pen marks", "the outlines of single cells")
 
 
 def rows_of(result: Result, place: str) -> list[SummaryRow]:
-    """The whole slide's row, then its regions'.
-
-    Parameters
-    ----------
-    result : Result
-    place : str
-        The result folder, as seen from the study's.
+    """The whole slide's row, then its regions'; ``place`` is the result as seen from the study.
 
     Raises
     ------

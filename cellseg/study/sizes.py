@@ -56,12 +56,9 @@ class Axis:
         return [area for area in found if self.low * 1.05 <= area <= self.high / 1.05]
 
     def drawing(self, result: Result, palette: dict[str, str], median: float) -> dict[str, Any]:
-        """One slide's histograms as an SVG's lines; cells beyond the axis are in its end bins.
+        """``outlines``, a colour and an SVG's path a class; ``median``, the place of its line.
 
-        Returns
-        -------
-        dict
-            ``outlines``, (colour, path) of each class; ``median``, where its line stands.
+        Cells beyond the axis are in its end bins.
 
         Raises
         ------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +13,10 @@ from cellseg.geometry import Frame
 from cellseg.instances import Instances
 from cellseg.result.folder import ResultFolder
 from cellseg.result.result import Result, load_result
-from cellseg.table import Scale
+from cellseg.table import Column, Scale
 from cellseg.table.summary import SummaryBuilder
 
 SIDE = 256
-
-
-@dataclass(frozen=True)
-class Column:
-    name: str
-    dtype: str
 
 
 def made(
@@ -42,18 +35,12 @@ def made(
         height=SIDE, width=SIDE, lattice_height=SIDE, lattice_width=SIDE, downsample=1.0, mpp=mpp
     )
     areas_um2 = ["area_um2"] if mpp else []
-    columns = [
-        Column("label", "int64"),
-        Column("image", "str"),
-        Column("class", "str"),
-        Column("object", "str"),
-        Column("score", "float32"),
-        Column("area_px", "float64"),
-        *(Column(name, "float64") for name in areas_um2),
-        Column(f"intensity_mean_{channel}", "float64"),
-        Column("touches_border", "bool"),
-        Column("stitched", "bool"),
-    ]
+    types = {
+        "label": "int64", "image": "str", "class": "str", "object": "str", "score": "float32",
+        **dict.fromkeys(["area_px", *areas_um2, f"intensity_mean_{channel}"], "float64"),
+        "touches_border": "bool", "stitched": "bool",
+    }  # fmt: skip
+    columns = [Column(name, "", dtype, "") for name, dtype in types.items()]
     cells = [_disc(number, radius, len(classes)) for number, radius in enumerate(radii)]
     instances = Instances.build(*zip(*cells, strict=True)) if cells else Instances.empty()
     table = pd.DataFrame(
