@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import tifffile
 from hypothesis import given
@@ -16,6 +18,8 @@ from synthetic import write_disc_slide
 from cellseg.cli import main
 from cellseg.counting.request import CountRequest
 from cellseg.derive.corrections import Corrections
+from cellseg.errors import SettingsError
+from cellseg.export import write_export
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.network.weights import ModelCard
 from cellseg.result import load_result
@@ -57,17 +61,18 @@ def test_a_json_text_keeps_its_content():
         assert json.loads(visible_lines(text)) == [NASTY]
 
 
-class Formulas(ThresholdDetector):
-    def __init__(self):
-        super().__init__()
-        self.info = type(self.info)(**{**vars(self.info), "classes": (LINK,)})
+def counted_as(name, home):
+    """A result whose detector calls every object so."""
+    detector = ThresholdDetector()
+    detector.info = replace(detector.info, classes=(name,))
+    write_disc_slide(home / "a.tif", np.random.default_rng(0), shape=(200, 200))
+    *_, last = run(CountRequest(image=home / "a.tif", prefilter=False), detector=detector)
+    return load_result(last.folder)
 
 
 @pytest.fixture
 def counted(tmp_path):
-    write_disc_slide(tmp_path / "a.tif", np.random.default_rng(0), shape=(200, 200))
-    *_, last = run(CountRequest(image=tmp_path / "a.tif", prefilter=False), detector=Formulas())
-    return load_result(last.folder)
+    return counted_as(LINK, tmp_path)
 
 
 def column(path, name="class"):
@@ -89,6 +94,29 @@ def test_so_is_a_class_that_a_person_gave(counted):
     saved = save(corrections)
     assert sorted(set(column(saved.file("cells.csv")))) == [f"'{LINK}", "'@SUM(A1)"]
     assert set(saved.table.load()["class"]) == {LINK, "@SUM(A1)"}
+
+
+def test_no_class_name_acts_in_exports(tmp_path):
+    result = counted_as(f"a\n{NASTY}", tmp_path)
+    corrections = Corrections(result)
+    for name in ("\n", NASTY, "b\0c"):
+        with pytest.raises(SettingsError, match="expected a class name"):
+            corrections.classify([1], name)
+    corrections.classify([1], " b\n c\u2028d")
+    saved = save(corrections)
+    names = {visible(f"a\n{NASTY}"), "b c d"}
+    assert set(saved.table.load()["class"]) == set(saved.class_names) == names
+    assert set(column(saved.file("cells.csv"))) == names
+    for name in ("cells.geojson", "cells.coco.json", "cells.xlsx", "cells.parquet"):
+        path = tmp_path / name
+        write_export(saved, name, path)
+        if path.suffix in (".json", ".geojson"):
+            text = path.read_text(encoding="utf-8")
+            assert visible_lines(text) == text
+            assert all(json.dumps(name) in text for name in names)
+        else:
+            table = pd.read_excel(path) if path.suffix == ".xlsx" else pd.read_parquet(path)
+            assert set(table["class"]) == names
 
 
 def test_a_models_names_show_their_control_characters():

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cellseg.errors import WeightsError
 from cellseg.instances import Instances
+from cellseg.text import visible
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +95,11 @@ class DetectorInfo:
     types: tuple[str, ...] = ()
     types_from: str = ""
     device: str = ""
+
+    def __post_init__(self) -> None:
+        # Names of classes go into tables, pages and other programs: nothing in them may act.
+        for name in ("classes", "types"):
+            object.__setattr__(self, name, tuple(map(visible, getattr(self, name))))
 
     def sorting(self, wanted: bool) -> DetectorInfo:
         """With the cell types behind the classes, where they are wanted and there are any."""
