@@ -115,18 +115,8 @@ def test_detections_are_regions_where_there_is_nothing_else(tmp_path):
 
 
 def test_names_are_told_apart_and_fit_in_a_table(tmp_path):
-    given = [
-        "a",
-        "",
-        "a",
-        "region 1",
-        "a (2)",
-        "a",
-        "x" * 5000,
-        "x" * 5000,
-        "=1+1",
-        "b;c\nd\x1b[2J",
-    ]
+    long = "x" * 5000
+    given = ["a", "", "a", "region 1", "a (2)", "a", long, long, "=1+1", "b;c\nd\x1b[2J"]
     regions = read_regions(written(tmp_path, *(feature([SQUARE], name=name) for name in given)))
     names = [region.name for region in regions]
     assert names[:6] == ["a", "region 2", "a (3)", "region 1", "a (2)", "a (4)"]
@@ -134,9 +124,6 @@ def test_names_are_told_apart_and_fit_in_a_table(tmp_path):
     assert names[8:] == ["=1+1", r"b,c d\u001b[2J"]
     assert len(set(names)) == len(names)
     assert regions.notes == (f"2 names of regions were cut to {NAME_LENGTH} characters",)
-
-
-def test_ten_thousand_of_one_name_are_numbered():
     box = Region.box(0, 0, 9, 9, name="a").shape
     names = [region.name for region in Regions.of([Region(box, "a")] * 10_000)]
     assert names[:2] == ["a", "a (2)"]
