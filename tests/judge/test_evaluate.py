@@ -26,10 +26,6 @@ from cellseg.protocol import load_protocol
 WHITE, NUCLEUS = (236, 214, 228), (80, 50, 140)
 
 
-def square(y, x, side=12):
-    return [x, y, x + side, y, x + side, y + side, x, y + side]
-
-
 def write_set(folder, truths, drawn, *, classes=("nucleus",), labels=None):
     """Images with dark squares at ``drawn`` and annotations at ``truths``."""
     images, annotations = [], []
@@ -38,28 +34,18 @@ def write_set(folder, truths, drawn, *, classes=("nucleus",), labels=None):
         for y, x in squares:
             picture[y : y + 12, x : x + 12] = NUCLEUS
         imwrite(folder / f"{number}.png", picture)
-        images.append(
-            {
-                "id": number,
-                "file_name": f"{number}.png",
-                "height": 160,
-                "width": 200,
-                "mpp": 0.25,
-                "modality": ("histology", "other")[number % 2],
+        about = {"height": 160, "width": 200, "mpp": 0.25}
+        modality = ("histology", "other")[number % 2]
+        images.append({"id": number, "file_name": f"{number}.png", "modality": modality, **about})
+        for (y, x), kind in zip(goals, labels or [1] * len(goals), strict=True):
+            square = {
+                "segmentation": [[x, y, x + 12, y, x + 12, y + 12, x, y + 12]],
+                "area": 144,
+                "bbox": [x, y, 12, 12],
+                "iscrowd": 0,
             }
-        )
-        for k, (y, x) in enumerate(goals):
-            annotations.append(
-                {
-                    "id": len(annotations),
-                    "image_id": number,
-                    "category_id": 1 if labels is None else labels[k],
-                    "segmentation": [square(y, x)],
-                    "area": 144,
-                    "bbox": [x, y, 12, 12],
-                    "iscrowd": 0,
-                }
-            )
+            ids = {"id": len(annotations), "image_id": number, "category_id": kind}
+            annotations.append({**ids, **square})
     categories = [{"id": k, "name": name} for k, name in enumerate(classes, start=1)]
     path = folder / "val.json"
     path.write_text(
@@ -251,11 +237,11 @@ def test_calibrate_writes_a_protocol_by_which_counts_carry_an_interval(tmp_path,
     record = json.loads((last.folder / "run.json").read_text())
     assert record["summary"]["cells_interval"] == [4, 5]
     # Another score or other weights: the interval does not hold.
-    for changed in ({"score": 0.9}, {}):
-        if not changed:
-            detector.info = DetectorInfo("other", "f" * 64, ("nucleus",), "nucleus")
-        *_, last = run(replace(request, **changed), detector=detector)
-        assert last.summary.cells_interval is None
+    *_, last = run(replace(request, score=0.9), detector=detector)
+    assert last.summary.cells_interval is None
+    detector.info = DetectorInfo("other", "f" * 64, ("nucleus",), "nucleus")
+    *_, last = run(request, detector=detector)
+    assert last.summary.cells_interval is None
 
 
 def test_images_of_several_protocols_are_not_calibrated_together(tmp_path, stand_in):
