@@ -19,7 +19,7 @@ OPTION = re.compile(
     r"|\bcellseg (count|classify|export|train|expand|spatial|report|serve|view|info|doctor)\b"
 )
 
-NOT_YET = {"cellseg_napari", "derive", "network", "serve", "table", "train"}
+NOT_YET = {"cellseg_napari"}
 """Rooms that still name some."""
 
 
