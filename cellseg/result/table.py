@@ -311,7 +311,7 @@ def _lines(table: pa.Table) -> pa.Buffer:
                 chunks.append(pa.DictionaryArray.from_arrays(chunk.indices, texts))
             table = table.set_column(index, name, pa.chunked_array(chunks))
     out = pa.BufferOutputStream()
-    options = pa.csv.WriteOptions(include_header=False, quoting_style=style)
+    options = pa.csv.WriteOptions(include_header=False, quoting_style=style, batch_size=GROUP_ROWS)
     pa.csv.write_csv(table, out, options)
     return out.getvalue()
 
