@@ -88,7 +88,7 @@ class CorrectBox(QWidget):  # type: ignore[misc]
         self._list_classes()
         note = inspector.opened.note
         self._enable(note is None)
-        self.say(in_fields(note) if note else "")
+        self.state.setText(in_fields(note) if note else "")
 
     @property
     def corrections(self) -> Corrections:
@@ -110,10 +110,6 @@ class CorrectBox(QWidget):  # type: ignore[misc]
         for one in self.buttons.values():
             one.setEnabled(can)
 
-    def say(self, text: str) -> None:
-        """One line under the buttons."""
-        self.state.setText(text)
-
     def _list_classes(self) -> None:
         """Those of the result; the name that was typed stays."""
         text, names = self.classes.currentText(), self.inspector.opened.cells.classes
@@ -125,14 +121,14 @@ class CorrectBox(QWidget):  # type: ignore[misc]
         """What was just corrected, and how many corrections there are."""
         self._list_classes()
         count = len(self.corrections.edits)
-        self.say(f"{edit}; {count} correction{'s' * (count != 1)} so far")
+        self.state.setText(f"{edit}; {count} correction{'s' * (count != 1)} so far")
 
     def tell_selection(self) -> None:
         """Numbers of the selected cells."""
         said = ", ".join(str(label) for label in self.selected[:8])
         more = f" … ({len(self.selected):,})" if len(self.selected) > 8 else ""
         if said:
-            self.say(f"selected: {said}{more}")
+            self.state.setText(f"selected: {said}{more}")
 
     # What the buttons do
 
@@ -163,7 +159,7 @@ class CorrectBox(QWidget):  # type: ignore[misc]
             edit = self.painter.apply(self.classes.currentText() or None)
             self.buttons["Paint"].setText("Paint")
             if edit is None:
-                self.say("nothing was painted")
+                self.state.setText("nothing was painted")
             return
         chosen = self.selected[-1] if self.selected else None
         centre = camera_of(self.inspector.viewer).center[-2:]
@@ -171,7 +167,7 @@ class CorrectBox(QWidget):  # type: ignore[misc]
             centre = self.inspector.opened.place_of(chosen)[0]
         self.painter.begin((float(centre[0]), float(centre[1])), label=chosen)
         self.buttons["Paint"].setText("Apply")
-        self.say(PAINTING)
+        self.state.setText(PAINTING)
 
     def set_class(self) -> None:
         if not self.selected:
@@ -198,7 +194,7 @@ class CorrectBox(QWidget):  # type: ignore[misc]
         corrections = self.corrections
         changed = sum(cell is not None for cell in corrections.touched.values())
         said = f"measured {counted(changed, 'changed cell')} again: "
-        self._long(corrections.recount, lambda summary: self.say(f"{said}{summary}"))
+        self._long(corrections.recount, lambda summary: self.state.setText(f"{said}{summary}"))
 
     def save(self) -> None:
         """Write the corrected result."""
@@ -206,11 +202,11 @@ class CorrectBox(QWidget):  # type: ignore[misc]
         from cellseg.run import save
 
         def saved(result: Result) -> None:
-            self.say(f"saved in {result.path.name}")
+            self.state.setText(f"saved in {result.path.name}")
             show_info(f"saved in {result.path}")
 
         self._long(partial(save, self.corrections), saved)
-        self.say("saving …")
+        self.state.setText("saving …")
 
     def export(self, folder: Path | None = None) -> None:
         """Write training data: the shapes that were looked at, or the windows with edits."""
@@ -222,7 +218,7 @@ class CorrectBox(QWidget):  # type: ignore[misc]
                 return
             folder = Path(chosen)
         path = export_training(corrections, folder, regions=self._looked_at() or None)
-        self.say(f"to train a model with: {path.parent.name}/{path.name}")
+        self.state.setText(f"to train a model with: {path.parent.name}/{path.name}")
         show_info(f"cellseg train {path}")
 
     def _looked_at(self) -> list[Box]:

@@ -41,7 +41,7 @@ class CountForm(Container):  # type: ignore[misc]
         self._further = made[[*WIDGETS].index("more") + 1 :]
         super().__init__(widgets=made)
         self.layer.choices = self._images
-        self.shapes.choices = self._shapes
+        self.shapes.choices = lambda _: drawn_layers(viewer)
         self.z.choices = self._planes
         for changed in (self.where, self.more, self.layer, self.file):
             changed.changed.connect(self._show_fields)
@@ -50,9 +50,6 @@ class CountForm(Container):  # type: ignore[misc]
     def _images(self, _: object) -> list[Image]:
         layers = self._viewer.layers
         return [layer for layer in layers if isinstance(layer, Image) and not opened_of(layer)]
-
-    def _shapes(self, _: object) -> list[Any]:
-        return drawn_layers(self._viewer)
 
     def _planes(self, _: object) -> list[tuple[str, object]]:
         about = self.layer.value.metadata.get(SLIDE_KEY, {}) if self.layer.value else {}

@@ -289,5 +289,8 @@ class InspectWidget(Panel):
         """From now on, touch neither widgets nor layers."""
         super().let_go()
         self.shown = None
+        if self.drawn is not None:
+            self.drawn.events.data.disconnect(self._later)
+            self.drawn = None
         if self._clicked in self.viewer.mouse_drag_callbacks:
             self.viewer.mouse_drag_callbacks.remove(self._clicked)

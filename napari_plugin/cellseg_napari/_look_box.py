@@ -32,6 +32,7 @@ class LookBox(QWidget):  # type: ignore[misc]
         self.outlines.toggled.connect(inspector.show_outlines)
         self.colour = choice("Colour the masks by class or by a measurement")
         self.legend = wrapped()
+        self.legend.hide()
         self.measure = choice("Histogram and filter of this measurement")
         self.histogram = HistogramSlider("Only cells between the two handles are shown")
         form = QFormLayout(self)
@@ -61,7 +62,8 @@ class LookBox(QWidget):  # type: ignore[misc]
         """What the colours mean, as they are now; napari's colour bar tells measurements."""
         names = self.inspector.opened.cells.classes
         by_class = self.inspector.coloured_by == BY_CLASS
-        self.legend.setText(legend(names, self.inspector.opened.colours(names)) if by_class else "")
+        self.legend.setText(legend(names, self.inspector.opened.colours(names)))
+        self.legend.setVisible(by_class)
 
     def _draw_histogram(self) -> None:
         if name := self.measure.currentData():

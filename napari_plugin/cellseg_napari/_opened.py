@@ -107,6 +107,10 @@ class Opened:
         found = {int(row["label"]): row for _, row in automatic.iterrows()}
         return found | {label: self.cells.row(label) for label in labels[is_touched].tolist()}
 
+    def labels(self) -> NDArray[np.int64]:
+        """All labels as corrected, ascending."""
+        return self.cells.labels() if self.cells.touched else np.arange(1, len(self.rows) + 1)
+
     def column(self, name: str) -> NDArray[Any]:
         """One column of all cells as corrected, in the order of their labels."""
         if not self.cells.touched:
@@ -164,14 +168,14 @@ class Opened:
 
     def _by_label(self, values: NDArray[Any], other: float, dtype: DTypeLike) -> NDArray[Any]:
         """An array that is indexed by label."""
-        labels = self.cells.labels()
+        labels = self.labels()
         found = np.full(int(labels.max(initial=0)) + 1, other, dtype)
         found[labels] = values
         return found
 
     def is_shown(self) -> NDArray[np.bool_]:
         """Which cells are not hidden, in the order of their labels."""
-        return ~_looked_up(self._hidden, self.cells.labels(), False)
+        return ~_looked_up(self._hidden, self.labels(), False)
 
 
 def _looked_up(by_label: NDArray[Any], labels: NDArray[Any], other: float) -> NDArray[Any]:

@@ -111,7 +111,7 @@ class CellTable(QTableView):  # type: ignore[misc]
         place = self.verticalScrollBar().value()
         opened = self.inspector.opened
         shown = opened.is_shown()
-        labels = opened.cells.labels()[shown]
+        labels = opened.labels()[shown]
         if name != "label":
             labels = labels[np.argsort(opened.column(name)[shown], kind="stable")]
         self.cells.set_labels(labels[::-1] if falling else labels)
