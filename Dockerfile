@@ -16,7 +16,7 @@ FROM base AS cuda
 RUN pip install torch torchvision
 COPY . .
 # hadolint ignore=DL3013
-RUN pip install ".[export,remote,cluster]"
+RUN pip install ".[remote,cluster]"
 USER 1000
 WORKDIR /data
 HEALTHCHECK --interval=5m --timeout=2m CMD ["cellseg", "doctor", "--no-window"]
@@ -29,7 +29,7 @@ FROM base AS cpu
 RUN pip install torch torchvision --extra-index-url https://download.pytorch.org/whl/cpu
 COPY . .
 # hadolint ignore=DL3013
-RUN pip install ".[export,remote,cluster]"
+RUN pip install ".[remote,cluster]"
 USER 1000
 WORKDIR /data
 HEALTHCHECK --interval=5m --timeout=2m CMD ["cellseg", "doctor", "--no-window"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 from cellseg.annotations.drawn import Drawing
-from cellseg.errors import InputError, SettingsError, line_of
+from cellseg.errors import InputError, line_of
 
 _DAMAGED = (
     ValueError, TypeError, LookupError, RuntimeError, AttributeError, NotImplementedError,
@@ -26,15 +26,9 @@ def read_rois(path: Path) -> Drawing:
     ------
     InputError
         If the file cannot be read, or its objects lie on several planes of a stack.
-    SettingsError
-        If roifile is not installed.
     """
-    try:
-        from roifile import ROI_TYPE, roiread
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            f'{path}: ROIs of ImageJ need roifile: pip install ".[export]"'
-        ) from error
+    from roifile import ROI_TYPE, roiread
+
     areas = {ROI_TYPE.POLYGON, ROI_TYPE.FREEHAND, ROI_TYPE.TRACED, ROI_TYPE.RECT, ROI_TYPE.OVAL}
     found = Drawing()
     planes = set()

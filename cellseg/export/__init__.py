@@ -32,16 +32,8 @@ EXPORTS = {
 }
 """File names that can be exported, and the module of each."""
 
-_EXTRAS = {
-    "anndata": "scverse",
-    "dask": "scverse",
-    "h5py": "scverse",
-    "pyarrow": "export",
-    "roifile": "export",
-    "spatialdata": "scverse",
-    "xlsxwriter": "export",
-}
-"""Packages that not everyone installs, and the extra that brings each."""
+_SCVERSE = {"anndata", "dask", "h5py", "spatialdata"}
+"""Packages that the extra ``scverse`` brings."""
 
 
 def check_exports(names: tuple[str, ...]) -> None:
@@ -130,8 +122,6 @@ def _module(name: str) -> ModuleType:
     try:
         return import_module(f"cellseg.export.{EXPORTS[name]}")
     except ModuleNotFoundError as error:
-        if error.name not in _EXTRAS:
+        if error.name not in _SCVERSE:
             raise
-        raise SettingsError(
-            f'{name} needs {error.name}: pip install ".[{_EXTRAS[error.name]}]"'
-        ) from error
+        raise SettingsError(f'{name} needs {error.name}: pip install ".[scverse]"') from error
