@@ -19,7 +19,7 @@ import numpy as np
 from imageio.v3 import improps, imread
 from numpy.typing import NDArray
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from tifffile import TiffFile
+from tifffile import TiffFile, imwrite
 
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.annotations.masks import Outline, box_outline, outline_of
@@ -374,6 +374,14 @@ def read_pixels(path: Path, extent: tuple[int, int]) -> NDArray[np.generic]:
             f"the annotations say {extent[0]} × {extent[1]}"
         )
     return np.ascontiguousarray(pixels[..., : 3 if pixels.shape[2] >= 3 else 1])
+
+
+def write_pixels(path: Path, pixels: NDArray[np.generic]) -> None:
+    """Write a picture to learn from, (H, W, C): as colours where C is 3, else its first channel."""
+    is_rgb = pixels.shape[2] == 3
+    kind = "rgb" if is_rgb else "minisblack"
+    shown = pixels if is_rgb else pixels[..., 0]
+    imwrite(path, shown, photometric=kind, compression="zlib", metadata=None)
 
 
 def _check_claim(shape: Sequence[int], extent: tuple[int, int]) -> None:

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
-from cellseg.annotations.coco import UNSEEN_PX, shown_faults
+from cellseg.annotations.coco import UNSEEN_PX, shown_faults, write_pixels
 from cellseg.annotations.drawn import Drawing, Drawn
 from cellseg.annotations.geojson import read_geojson
 from cellseg.annotations.masks import Outline, annotation, tight
@@ -259,13 +258,7 @@ class _Maker:
             name = f"{name.removesuffix('.tif')}-{len(self.images) + 1}.tif"
         pixels = slide.read(place, channels=_channels(slide, self.request.channel))
         with writing(self.request.output.parent / "images" / name) as temporary:
-            tifffile.imwrite(
-                temporary,
-                pixels if pixels.shape[2] == 3 else pixels[..., 0],
-                photometric="rgb" if pixels.shape[2] == 3 else "minisblack",
-                compression="zlib",
-                metadata=None,
-            )
+            write_pixels(temporary, pixels)
         self.made.pictures += 1
         return name
 

@@ -6,12 +6,10 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import tifffile
-from numpy.typing import NDArray
 
+from cellseg.annotations.coco import write_pixels
 from cellseg.annotations.masks import annotation
 from cellseg.derive.corrections.log import check_token
 from cellseg.derive.corrections.session import Corrections
@@ -82,12 +80,10 @@ def export_training(
         stem = slide.name if is_bare_name(slide.name) else "slide"
         for number, window in enumerate(windows, start=1):
             name = f"{stem}-y{window.y0}-x{window.x0}-{window.height}x{window.width}.tif"
-            pixels = _pixels(slide, result, window)
+            channels = _counted_channels(slide, result)
+            pixels = slide.read(window, downsample=result.frame.downsample, channels=channels)
             with replacing(home / "images" / name) as temporary:
-                kind = "rgb" if pixels.ndim == 3 else "minisblack"
-                tifffile.imwrite(
-                    temporary, pixels, photometric=kind, compression="zlib", metadata=None
-                )
+                write_pixels(temporary, pixels)
             size = {"height": window.height, "width": window.width}
             images.append({"id": number, "file_name": name, **size, **shared})
             for one in _annotations(corrections, window):
@@ -135,13 +131,12 @@ def _tiled(region: Box) -> list[Box]:
     return [Box(y0, x0, y1, x1) for y0, y1 in pairwise(rows) for x0, x1 in pairwise(columns)]
 
 
-def _pixels(slide: Slide, result: Result, window: Box) -> NDArray[Any]:
-    """The channels that the network saw: one, or red, green and blue; (h, w) or (h, w, 3)."""
+def _counted_channels(slide: Slide, result: Result) -> list[int]:
+    """The channels that the network saw: one, or red, green and blue."""
     names = list(slide.channels)
     counted = result.section("settings").get("channels") or names
     places = [names.index(name) for name in counted if name in names] or list(range(len(names)))
-    pixels = slide.read(window, downsample=result.frame.downsample, channels=places[:3])
-    return pixels if pixels.shape[2] == 3 else np.asarray(pixels[..., 0])
+    return places[:3]
 
 
 def _annotations(corrections: Corrections, window: Box) -> Iterator[dict[str, object]]:
