@@ -116,13 +116,7 @@ Report = Callable[[Event], None]
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training leaves.
-
-    Attributes
-    ----------
-    model : Path
-        The model file, to count with.
-    """
+    """The file of a trained model, its card, and the folder that holds both."""
 
     model: Path
     card: ModelCard
