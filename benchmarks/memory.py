@@ -62,8 +62,8 @@ def count_one(slide: Path) -> None:
         for event in run(request, detector=ThresholdDetector()):
             if isinstance(event, CountResult):
                 seconds = time.perf_counter() - started
-                record = json.loads((event.cells.folder / "run.json").read_text())
-                counted = len(event.cells)
+                record = json.loads((event.folder / "run.json").read_text())
+                counted = event.summary.cells
     click.echo(
         json.dumps(
             {

@@ -45,7 +45,7 @@ def centres(
     request = replace(wanted, output=folder, score=SCORES[0])
     for event in run(request, detector=detector):
         if isinstance(event, CountResult):
-            table = event.cells.table
+            table = pd.read_csv(event.folder / "cells.csv")
             places = table[["centroid_x_px", "centroid_y_px"]].to_numpy(dtype=float)
             return places, table["score"].to_numpy(dtype=float), used
     raise SystemExit(f"{image}: the run ended without a result")

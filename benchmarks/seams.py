@@ -154,16 +154,16 @@ def compare_image(
                 **{**vars(base), "output": Path(folder), "tile_px": size, "folder_name": str(size)}
             )
             event = counted(request, detector, detectors)
-            results[size] = load_result(event.cells.folder)
+            results[size] = load_result(event.folder)
             tiles[size] = event.tiles
-            pool.counts[size] += len(event.cells)
-            own = json.loads((event.cells.folder / "run.json").read_text())["summary"]
+            pool.counts[size] += event.summary.cells
+            own = json.loads((event.folder / "run.json").read_text())["summary"]
             merged = ", ".join(
                 f"{name} {own[f'merge_{name}']:,}"
                 for name in ("received", "duplicates", "parts_dropped", "stitched", "half_lost")
             )
             click.echo(
-                f"  tile {size:>5} px  tiles {event.tiles:>5,}  cells {len(event.cells):>8,}"
+                f"  tile {size:>5} px  tiles {event.tiles:>5,}  cells {event.summary.cells:>8,}"
                 f"  {event.seconds:>7,.1f} s  ({merged})"
             )
             if event.tiles_failed:
