@@ -19,7 +19,7 @@ from cellseg.events import CountResult, Started, TileDone
 from cellseg.slide import open_slide
 from cellseg_napari._count import AS_SHOWN, DRAWN, WIDGETS, Form, count, request_of
 from cellseg_napari._opened import opened_of
-from cellseg_napari._panel import Job, Panel, button, tell, wrapped
+from cellseg_napari._panel import DockPanel, Job, button, tell, wrapped
 from cellseg_napari._preview import Preview
 from cellseg_napari._reader import COUNTED_KEY, SLIDE_KEY
 from cellseg_napari._shapes import drawn_layers
@@ -116,7 +116,7 @@ def _path(value: object) -> Path | None:
     return Path(text) if text not in ("", ".") else None
 
 
-class CountWidget(Panel):
+class CountWidget(DockPanel):
     """Count the cells of a layer or a file."""
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:

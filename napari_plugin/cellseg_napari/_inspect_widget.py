@@ -19,7 +19,7 @@ from cellseg_napari._correct_box import CorrectBox
 from cellseg_napari._inspect import Inspector
 from cellseg_napari._look_box import LookBox
 from cellseg_napari._opened import Opened, refresh, results_in
-from cellseg_napari._panel import Panel, attempt, choice, fill, wrapped
+from cellseg_napari._panel import DockPanel, attempt, choice, fill, wrapped
 from cellseg_napari._preview import Preview
 from cellseg_napari._shapes import drawn_layers
 from cellseg_napari._table import CellTable
@@ -131,7 +131,7 @@ class ResultPanel(QWidget):  # type: ignore[misc]
         self.correct.tell_edit(edit)
 
 
-class InspectWidget(Panel):
+class InspectWidget(DockPanel):
     """Chooses among the results of the viewer, and the shapes in which cells are counted.
 
     Attributes

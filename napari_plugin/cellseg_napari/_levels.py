@@ -32,7 +32,7 @@ DAMAGE_PX = 64
 """Side of the smallest box that is shown black for a damaged chunk."""
 
 
-class Level:
+class LazyLevel:
     """One level: as much of an array's interface as napari asks for.
 
     Parameters
@@ -79,7 +79,7 @@ class Level:
 
 def label_levels(
     pyramid: PatchedPyramid, show: Callable[[NDArray[np.uint32]], NDArray[Any]], dtype: DTypeLike
-) -> list[Level]:
+) -> list[LazyLevel]:
     """A label image as it is shown, finest level first.
 
     Parameters
@@ -92,20 +92,21 @@ def label_levels(
         return show(level.read(box))
 
     levels = [
-        Level(level.shape, dtype, partial(read, level), level.chunks) for level in pyramid.levels
+        LazyLevel(level.shape, dtype, partial(read, level), level.chunks)
+        for level in pyramid.levels
     ]
     # napari takes a list of one for one array with another axis.
     return levels if len(levels) > 1 else [*levels, _halved(levels[0])]
 
 
-def _halved(level: Level) -> Level:
+def _halved(level: LazyLevel) -> LazyLevel:
     """Every second pixel of a level that has no coarser one."""
     shape = [-(-side // 2) for side in level.shape]
 
     def read(box: Box) -> NDArray[Any]:
         return level[2 * box.y0 : 2 * box.y1 : 2, 2 * box.x0 : 2 * box.x1 : 2]
 
-    return Level(shape, level.dtype, read, shape)
+    return LazyLevel(shape, level.dtype, read, shape)
 
 
 class SlideSource:
@@ -128,7 +129,7 @@ class SlideSource:
         self._blocks = ChunkCache(CACHE_BYTES)
         weakref.finalize(self, slide.close)
 
-    def levels(self, channels: tuple[int, ...]) -> list[Level]:
+    def levels(self, channels: tuple[int, ...]) -> list[LazyLevel]:
         """The slide's own levels, and coarser ones by 2 until one is small enough to open with.
 
         Parameters
@@ -146,7 +147,7 @@ class SlideSource:
             extent = self.slide.lattice_shape(downsample)
             chunks = (*(min(BLOCK_PX, side) for side in extent), *colours)
             read = partial(self._pixels, Box(0, 0, *extent), downsample, channels)
-            levels.append(Level((*extent, *colours), dtype, read, chunks))
+            levels.append(LazyLevel((*extent, *colours), dtype, read, chunks))
         return levels
 
     def _pixels(

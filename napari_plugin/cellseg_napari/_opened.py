@@ -14,7 +14,7 @@ from cellseg.derive.corrections.cells import CorrectedCells
 from cellseg.draw import RGB, borders, colours
 from cellseg.errors import CellsegError, SettingsError
 from cellseg.result import Result
-from cellseg_napari._levels import Level, label_levels
+from cellseg_napari._levels import LazyLevel, label_levels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,11 +125,11 @@ class Opened:
 
     # What napari shows
 
-    def label_levels(self) -> list[Level]:
+    def label_levels(self) -> list[LazyLevel]:
         """The label image as corrected and filtered, finest level first."""
         return label_levels(self.cells.pyramid, self._shown, np.uint32)
 
-    def around_levels(self) -> list[Level]:
+    def around_levels(self) -> list[LazyLevel]:
         """The cells around the nuclei, as expanded before any correction; none of other results.
 
         Raises
@@ -141,7 +141,7 @@ class Opened:
             return []
         return label_levels(PatchedPyramid(self.result.labels("cells")), self._shown, np.uint32)
 
-    def value_levels(self) -> list[Level]:
+    def value_levels(self) -> list[LazyLevel]:
         """The label image with each cell's number of :meth:`set_values` in place of its label."""
         return label_levels(self.cells.pyramid, self._valued, np.float32)
 

@@ -136,7 +136,7 @@ def in_thread(
     Job(owner, once(), each=done, ended=finish).start()
 
 
-class Panel(QWidget):  # type: ignore[misc]
+class DockPanel(QWidget):  # type: ignore[misc]
     """A dock widget that follows the viewer's layers until it is closed.
 
     Attributes
