@@ -135,7 +135,7 @@ class CountResult:
             "tissue_mm2": summary.tissue_mm2,
             "density_per_mm2": summary.density_per_mm2,
             "median_area_um2": summary.median_area_um2,
-            "regions": [region.as_dict() for region in summary.regions],
+            "regions": summary.as_dict()["regions"],
             "tiles": self.tiles,
             "tiles_skipped": self.tiles_skipped,
             "tiles_failed": self.tiles_failed,

@@ -156,7 +156,9 @@ def _drained(events: Iterator[Any], console: Console) -> Any:  # noqa: ANN401
 
 def _print_centres(evaluation: CentreEvaluation) -> None:
     scores, classes = evaluation.scores, evaluation.classes
-    rows = {"all": (scores.truth, scores.found, scores.f1, [])}
+    rows: dict[str, tuple[int, int, float, list[int]]] = {
+        "all": (scores.truth, scores.found, scores.f1, [])
+    }
     found = zip(
         scores.class_truth, scores.class_found, scores.class_f1, scores.confusion, strict=True
     )

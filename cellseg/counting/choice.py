@@ -70,7 +70,7 @@ def choose_types(
     if wanted and not info.types:
         raise SettingsError(f"the model {info.name} tells no cell types apart", hint="types")
     chosen = bool(info.types) and (protocol.cell_types if wanted is None else wanted)
-    notes = []
+    notes: list[str] = []
     if chosen:
         names = ", ".join(info.types)
         said = f"cell types ({names}) as learned from {info.types_from}"

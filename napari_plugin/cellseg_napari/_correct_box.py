@@ -219,7 +219,7 @@ class CorrectBox(QWidget):  # type: ignore[misc]
             folder = Path(chosen)
         path = export_training(corrections, folder, regions=self._looked_at() or None)
         self.state.setText(f"to train a model with: {path.parent.name}/{path.name}")
-        show_info(f"cellseg train {path}")
+        show_info(f"training data: {path}")
 
     def _looked_at(self) -> list[Box]:
         """Boxes around the shapes in which cells are counted, lattice pixels."""

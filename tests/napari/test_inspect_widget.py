@@ -168,7 +168,7 @@ def test_correcting_in_the_window(
     assert len(saved.table.load()) == len(corrections) == count - 1
     shown.correct.export(tmp_path / "data")
     assert (tmp_path / "data" / "annotations.json").is_file()
-    assert "cellseg train" in told[-1]
+    assert "training data: " in told[-1]
     picture(window, "corrected")
 
 

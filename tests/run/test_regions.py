@@ -142,6 +142,7 @@ def test_what_is_said_and_written(slide, part):
     record = json.loads((folder / "run.json").read_text())
     assert [one["class"] for one in record["summary"]["regions"]] == ["Tumor", *[""] * 5]
     assert record["summary"]["regions"][1]["area_um2"]["quantiles"]["50"] > 0
+    assert json.loads(json.dumps(result.as_dict()))["regions"] == record["summary"]["regions"]
     assert record["settings"]["regions"] == "regions.geojson"
     assert "regions.geojson" in record["files"]
     assert load_result(folder).regions() == REGIONS
