@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cellseg.counting.background import RING_PX, is_background
 from cellseg.counting.local import Mapped
 from cellseg.counting.merge import Settled
 from cellseg.counting.tally import Tally
@@ -142,11 +143,17 @@ class CellMeasurer:
     def measured(self, settled: Settled) -> Iterator[MeasuredCells]:
         """The cells with their rows, those of a tile together.
 
-        Of a count in regions without those whose centroid lies in none.
+        Without those that cannot be told from the background around them, and of a count in
+        regions without those whose centroid lies in none.
         """
         for tile, chosen in self._by_tile(settled.instances):
-            part = settled.take(chosen)
-            table = self._table(part, tile)
+            whole = settled.take(chosen)
+            raw, origin = self._pixels(whole.instances, tile)
+            part = whole.take(self._standing_out(whole.instances, raw, origin))
+            self._tally.background += len(whole) - len(part)
+            if not len(part):
+                continue
+            table = self._table(part, raw, origin)
             if self._regions is not None:
                 place = table["centroid_y_px"], table["centroid_x_px"]
                 held = np.unique(self._regions.holding(*place)[0])
@@ -170,12 +177,28 @@ class CellMeasurer:
             else:
                 yield self._grid.at(*key), np.array(chosen)
 
-    def _table(self, part: Settled, tile: Tile | None) -> pd.DataFrame:
-        raw, origin = self._pixels(part.instances, tile)
+    def _standing_out(
+        self, instances: Instances, raw: NDArray[np.generic], origin: tuple[int, int]
+    ) -> NDArray[np.int64]:
+        kept = []
+        for index, mask in enumerate(instances.masks):
+            y, x = instances.boxes[index, :2] - origin - RING_PX
+            rows = slice(max(y, 0), y + mask.shape[0] + 2 * RING_PX)
+            columns = slice(max(x, 0), x + mask.shape[1] + 2 * RING_PX)
+            crop = raw[rows, columns]
+            margin = np.pad(mask, RING_PX)[rows.start - y :, columns.start - x :]
+            margin = margin[: crop.shape[0], : crop.shape[1]]
+            if not is_background(margin, self._source.scaled(crop)):
+                kept.append(index)
+        return np.array(kept, dtype=np.int64)
+
+    def _table(
+        self, part: Settled, raw: NDArray[np.generic], origin: tuple[int, int]
+    ) -> pd.DataFrame:
         self._look_at_limit(part.instances, raw, origin)
         table = measure(
             part.instances,
-            raw,
+            raw if self._channels else None,
             origin,
             scale=self.scale,
             channels=self._channels,
@@ -185,10 +208,10 @@ class CellMeasurer:
         return self._named(table, part)
 
     def _look_at_limit(
-        self, part: Instances, raw: NDArray[np.generic] | None, origin: tuple[int, int]
+        self, part: Instances, raw: NDArray[np.generic], origin: tuple[int, int]
     ) -> None:
         """Count pixels too dark for the sensor to tell how much DAB there is."""
-        if raw is None or self._protocol.stain != "ihc" or raw.shape[-1] != 3:
+        if not self._channels or self._protocol.stain != "ihc" or raw.shape[-1] != 3:
             return
         normaliser = self._source.normaliser
         limit = normaliser.low + DARKEST * (normaliser.high - normaliser.low)
@@ -209,15 +232,14 @@ class CellMeasurer:
 
     def _pixels(
         self, part: Instances, tile: Tile | None
-    ) -> tuple[NDArray[np.generic] | None, tuple[int, int]]:
-        if not self._channels:
-            return None, (0, 0)
+    ) -> tuple[NDArray[np.generic], tuple[int, int]]:
+        """Pixels that hold the cells and their surroundings, and where they begin."""
         pixels = None if tile is None else self._source.kept(tile)
         if pixels is not None:
             return pixels.raw, (pixels.box.y0, pixels.box.x0)
-        y0, x0 = part.boxes[:, :2].min(axis=0).tolist()
-        y1, x1 = part.boxes[:, 2:].max(axis=0).tolist()
-        box = Box(y0, x0, y1, x1)
+        y0, x0 = np.maximum(part.boxes[:, :2].min(axis=0) - RING_PX, 0).tolist()
+        y1, x1 = (part.boxes[:, 2:].max(axis=0) + RING_PX).tolist()
+        box = Box(y0, x0, min(y1, self._grid.height), min(x1, self._grid.width))
         try:
             return self._source.region(box), (y0, x0)
         except RegionError:
@@ -225,6 +247,6 @@ class CellMeasurer:
                 with suppress(RegionError):  # what of it decodes, as if it had been kept
                     pixels = self._source.read(tile)
                     return pixels.raw, (pixels.box.y0, pixels.box.x0)
-            self._tally.unmeasured += len(part)
-            empty = np.full((*box.shape, len(self._channels)), np.nan, dtype=np.float32)
+            self._tally.unmeasured += len(part) if self._channels else 0
+            empty = np.full((*box.shape, len(self._source.measured)), np.nan, dtype=np.float32)
             return empty, (y0, x0)

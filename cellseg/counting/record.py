@@ -123,6 +123,7 @@ class Recording:
                 "outside_size_gates": tally.gated,
                 "saturated_share": tally.at_limit / tally.pixels if tally.pixels else None,
                 "outside_tissue": tally.outside,
+                "like_background": tally.background,
                 **{f"merge_{name}": value for name, value in vars(count.merger.stats).items()},
             },
         }

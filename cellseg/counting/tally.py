@@ -33,8 +33,9 @@ class Tally:
         Blocks beside counted tiles that did not decode.
     limits : Counter
         Tiles in which a limit of the detector was reached, by its name.
-    kept, gated, outside : int
-        Merged outlines: counted, beyond the size limits, outside of the tissue.
+    kept, gated, outside, background : int
+        Merged outlines: counted, beyond the size limits, outside of the tissue, and those that
+        cannot be told from the background around them.
     unmeasured : int
         Cells whose pixels could not be read again.
     pixels, at_limit : int
@@ -48,6 +49,7 @@ class Tally:
     kept: int = 0
     gated: int = 0
     outside: int = 0
+    background: int = 0
     unmeasured: int = 0
     pixels: int = 0
     at_limit: int = 0

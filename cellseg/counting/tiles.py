@@ -123,9 +123,13 @@ class TileSource:
         except RegionError:
             return self._around_damage(tile)
 
+    def scaled(self, raw: NDArray[np.generic]) -> NDArray[np.float32]:
+        """What of raw pixels the network sees, on its intensity scale, (h, w, 3)."""
+        return self.normaliser.apply(raw[..., list(self._seen)])
+
     def network_input(self, pixels: TilePixels) -> NDArray[np.float32]:
         """Normalised (h, w, 3)."""
-        seen = self.normaliser.apply(pixels.raw[..., list(self._seen)])
+        seen = self.scaled(pixels.raw)
         for box in pixels.damaged:
             seen[box.inside(pixels.box)] = self.fill
         return seen

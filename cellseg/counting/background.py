@@ -1,0 +1,42 @@
+"""Objects that cannot be told from the background around them are no cells.
+
+A network may outline bare glass, with compression blocks or dust for a reason, and be sure of it.
+On the intensity scale of the run (0 … 1) such an object is even, and as bright as its
+surroundings. Both limits were chosen on annotated images in three kinds of light, where they
+remove no object that matches an annotated nucleus (``benchmarks/background.py``).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
+
+LEAST_CONTRAST = 0.02
+"""Difference to the ring, in any channel, from which an object stands out."""
+
+LEAST_SPREAD = 0.045
+"""Standard deviation, in any channel, from which an object has structure of its own."""
+
+GAP_PX, RING_PX = 1, 5
+"""The ring begins and ends so far from the object."""
+
+
+def is_background(mask: NDArray[np.bool_], pixels: NDArray[np.float32]) -> bool:
+    """Whether an object is even and as bright as its surroundings; False of unknown pixels.
+
+    Parameters
+    ----------
+    mask : ndarray, bool, (H, W)
+        The object, with a margin of :data:`RING_PX` where the slide goes on.
+    pixels : ndarray, float32, (H, W, C)
+        On the intensity scale of the run, 0 … 1.
+    """
+    inside = pixels[mask].astype(np.float64)
+    if not inside.std(axis=0).max() < LEAST_SPREAD:
+        return False  # nearly all cells
+    ring = binary_dilation(mask, iterations=RING_PX) & ~binary_dilation(mask, iterations=GAP_PX)
+    if not ring.any():
+        return False
+    around = pixels[ring].mean(axis=0, dtype=np.float64)
+    return bool(np.abs(inside.mean(axis=0) - around).max() < LEAST_CONTRAST)
