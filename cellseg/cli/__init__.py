@@ -1,6 +1,7 @@
 """The command ``cellseg``: parse, call one library function, report.
 
-Errors become one line and an exit code here and nowhere else.
+Errors become one line and an exit code here and nowhere else. Options have their names here alone;
+the library speaks of fields. Nothing here counts, derives or draws.
 """
 
 from __future__ import annotations

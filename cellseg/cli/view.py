@@ -7,16 +7,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from cellseg.cli._options import Place
-from cellseg.errors import CellsegError, InputError, SettingsError
+from cellseg.errors import InputError, SettingsError
 from cellseg.storage import Location
-
-if TYPE_CHECKING:
-    import napari
 
 _PROBE = """
 from qtpy.QtGui import QGuiApplication, QOpenGLContext
@@ -46,8 +42,11 @@ def view(path: Location) -> None:
     require_napari()
     require_display()
     import napari
+    from npe2 import PluginManager
 
-    open_viewer(path)
+    plugins = PluginManager.instance()
+    plugins.discover()
+    plugins.commands.execute("cellseg-slides.view", args=(path,))
     napari.run()
 
 
@@ -102,31 +101,3 @@ def require_display() -> None:
         lines = [line.strip() for line in probe.stderr.splitlines() if line.strip()]
         why = lines[0] if lines else f"Qt ended with {probe.returncode}"
         raise SettingsError(f"cellseg view cannot open a window: {why}")
-
-
-def open_viewer(path: Path) -> napari.Viewer:
-    """A napari window with a result folder's or a slide's layers, and the panel that fits.
-
-    Raises
-    ------
-    InputError
-        If it is neither.
-    """
-    import napari
-    from cellseg_napari import add_layers, read_result, read_slide
-
-    is_result = path.is_dir() and path.suffix.lower() == ".cellseg"
-    # Shown before the layers are read, so that it can show what reading them has to say.
-    viewer = napari.Viewer(title=path.name)
-    try:
-        add_layers(viewer, read_result(path) if is_result else read_slide(path))
-    except CellsegError:
-        viewer.close()
-        raise
-    widget = "Inspect and correct cells" if is_result else "Count cells"
-    viewer.window.add_plugin_dock_widget("cellseg-slides", widget)
-    canvas = getattr(viewer, "canvas", None)  # since napari 0.9
-    scale_bar = viewer.scale_bar if canvas is None else canvas.overlays.scale_bar
-    scale_bar.visible = True
-    viewer.reset_view()
-    return viewer

@@ -30,11 +30,11 @@ from cellseg.counting.choice import (
 )
 from cellseg.counting.request import CountRequest, Plane
 from cellseg.counting.sample import sample
-from cellseg.errors import RegionError, SettingsError
+from cellseg.errors import Notice, RegionError, SettingsError
 from cellseg.geometry import Box, TileGrid
 from cellseg.protocol import PHASE_PX, CountProtocol, shipped_protocols
 from cellseg.slide import Slide
-from cellseg.stain.contrast import look_at, missing_values
+from cellseg.stain.contrast import look_at
 from cellseg.stain.dyes import Dyes, estimated_dyes, given_dyes
 from cellseg.stain.normalise import Light, Normaliser
 
@@ -129,7 +129,7 @@ def make_plan(
     look = cache(partial(sample, slide))
     if slide.dtype.kind == "f":
         with suppress(RegionError):
-            notes += missing_values(look())
+            notes += _missing_values(look())
     channels, said = choose_channels(slide, look, request.channel)
     notes += said
     protocol, said = choose_protocol(
@@ -295,3 +295,15 @@ def sample_boxes(height: int, width: int) -> list[Box]:
         for y in range(0, height, SAMPLE_PX)
         for x in range(0, width, SAMPLE_PX)
     ]
+
+
+def _missing_values(patches: Sequence[NDArray[np.generic]]) -> list[Notice]:
+    """A notice of pixels without a value, as NaN or as a slide's no-data markers are read."""
+    share = float(np.mean([1 - float(np.isfinite(patch).mean()) for patch in patches]))
+    if not share:
+        return []
+    said = (
+        f"{100 * share:.2g} % of the pixels that were looked at hold no value (NaN, infinity "
+        "or a no-data marker): they are left out"
+    )
+    return [Notice(said)]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.derive import Classification, classes_of, histogram, named
-from cellseg.draw.palette import colours
+from cellseg.palette import colours
 from cellseg.protocol import Marker
 from cellseg.result import Result
 from cellseg.text import visible

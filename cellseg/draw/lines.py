@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from cellseg.annotations.region import Regions
-from cellseg.draw.palette import RGB
 from cellseg.draw.text import font, shortened
+from cellseg.palette import RGB
 
 MOST_NAMES = 40
 """In one picture; more would cover it."""

@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from cellseg.draw.lines import draw_borders, line_width, outlined
-from cellseg.draw.palette import colours
 from cellseg.draw.sheet import Panel, Sheet, scale_bar
 from cellseg.errors import InputError, RegionError
 from cellseg.geometry import Box, Frame
+from cellseg.palette import colours
 from cellseg.result import Ground, Result
 from cellseg.result.labels import labels_at
 from cellseg.table.regions import counted

@@ -11,8 +11,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
-from cellseg.draw.palette import RGB
 from cellseg.draw.text import font, shortened, wrapped
+from cellseg.palette import RGB
 
 INK: RGB = (32, 32, 36)
 MUTED: RGB = (90, 90, 98)

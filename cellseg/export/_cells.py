@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellseg.draw import RGB, colours
 from cellseg.errors import InputError
 from cellseg.geometry import Box
+from cellseg.palette import RGB, colours
 from cellseg.protocol import Stain
 from cellseg.result.labels import CHUNK_PX, LabelLevel
 from cellseg.result.result import Result

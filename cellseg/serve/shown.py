@@ -19,9 +19,9 @@ from skimage.measure import find_contours
 
 from cellseg.annotations.region import Region
 from cellseg.derive.corrections import Corrections, PatchedPyramid
-from cellseg.draw import as_hex, colours
 from cellseg.errors import CellsegError, InputError
 from cellseg.geometry import Box
+from cellseg.palette import as_hex, colours
 from cellseg.result import Ground, load_result
 from cellseg.result.publish import CORRECTIONS, OVERVIEW, RUN
 from cellseg.serve.cells import cells_in, class_of_label, read_cells

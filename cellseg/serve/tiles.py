@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cellseg.draw import RGB, borders, parts_of
+from cellseg.draw import borders, parts_of
 from cellseg.errors import CellsegError
 from cellseg.geometry import Box, Frame
+from cellseg.palette import RGB
 from cellseg.result import Ground, Result, labels_at
 from cellseg.result.labels import LabelImage
 from cellseg.result.publish import OVERVIEW

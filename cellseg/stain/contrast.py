@@ -8,15 +8,12 @@ scale is held against its own spread, so no kind of noise needs to be known.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-
-from cellseg.errors import Notice
 
 Floats = NDArray[np.float64]
 
@@ -122,20 +119,6 @@ def look_at(
         return Look(objects=contrast >= least * white > 0, noise=noise)
     objects = stands_out or _has_two_levels(blurred, bands_of, step)
     return Look(objects=objects, noise=noise)
-
-
-def missing_values(patches: Sequence[NDArray[np.generic]]) -> list[Notice]:
-    """What is said of pixels without a value, as NaN or as a slide's no-data markers are read."""
-    shares = [1 - float(np.isfinite(patch).mean()) for patch in patches]
-    share = float(np.mean(shares))
-    if not share:
-        return []
-    return [
-        Notice(
-            f"{100 * share:.2g} % of the pixels that were looked at hold no value (NaN, infinity "
-            "or a no-data marker): they are left out"
-        )
-    ]
 
 
 def _quiet(values: Floats) -> float:

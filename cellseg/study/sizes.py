@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.draw import as_hex, colours
+from cellseg.palette import as_hex, colours
 from cellseg.result import Result
 from cellseg.study.rows import SummaryRow
 from cellseg.text import visible

@@ -11,7 +11,7 @@ from qtpy.QtGui import QColor, QMouseEvent, QPainter, QPaintEvent
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 from superqt import QLabeledDoubleRangeSlider
 
-from cellseg.draw import RGB
+from cellseg.palette import RGB
 
 BINS = 64
 WAIT_MS = 150

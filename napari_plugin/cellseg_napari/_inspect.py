@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.annotations.region import Region
-from cellseg.draw import RGB
+from cellseg.palette import RGB
 from cellseg.table.regions import counted
 from cellseg.text import visible
 from cellseg_napari._opened import KEY, Opened, camera_of, refresh

@@ -11,8 +11,9 @@ from numpy.typing import DTypeLike, NDArray
 
 from cellseg.derive.corrections import Corrections, Edit, PatchedPyramid
 from cellseg.derive.corrections.cells import CorrectedCells
-from cellseg.draw import RGB, borders, colours
+from cellseg.draw import borders
 from cellseg.errors import CellsegError, SettingsError
+from cellseg.palette import RGB, colours
 from cellseg.result import Result
 from cellseg_napari._levels import LazyLevel, label_levels
 

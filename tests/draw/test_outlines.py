@@ -20,7 +20,7 @@ from synthetic import PyramidLayout, write_disc_slide, write_pyramid
 from cellseg.cli import main
 from cellseg.counting.plan import CountRequest
 from cellseg.derive.corrections import Corrections
-from cellseg.draw import PALETTE, borders, parts_of
+from cellseg.draw import borders, parts_of
 from cellseg.draw.outlines import Places, choose, outline_sheet
 from cellseg.draw.pictures import overlay
 from cellseg.draw.sheet import scale_bar
@@ -28,6 +28,7 @@ from cellseg.errors import Notice, RegionError
 from cellseg.geometry import Box, Frame
 from cellseg.network.detector import Detections
 from cellseg.network.threshold import ThresholdDetector
+from cellseg.palette import PALETTE
 from cellseg.protocol import load_protocol
 from cellseg.result import Ground, load_result
 from cellseg.run import CountResult, run, save

@@ -17,9 +17,10 @@ from skimage.color import deltaE_ciede2000, rgb2lab
 from synthetic import write_disc_slide
 
 from cellseg.counting.request import CountRequest
-from cellseg.draw import OTHER, PALETTE, as_hex, colours, parts_of
+from cellseg.draw import parts_of
 from cellseg.export import export
 from cellseg.network.threshold import ThresholdDetector
+from cellseg.palette import OTHER, PALETTE, as_hex, colours
 from cellseg.protocol import Marker, load_protocol
 from cellseg.result import load_result
 from cellseg.run import change, run

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("napari", reason='napari is not installed: pip install ".[napari]"')
 pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
 
-from cellseg.cli.view import open_viewer
+from cellseg_napari._view import open_viewer
 
 if TYPE_CHECKING:
     import napari

@@ -26,10 +26,10 @@ from synthetic import write_disc_slide
 from cellseg.annotations.region import Region
 from cellseg.counting.request import CountRequest
 from cellseg.derive.corrections import Corrections
-from cellseg.draw import colours
 from cellseg.errors import SettingsError
 from cellseg.geometry import Box, Frame
 from cellseg.network.threshold import ThresholdDetector
+from cellseg.palette import colours
 from cellseg.protocol import load_protocol
 from cellseg.result import load_result
 from cellseg.run import run

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cellseg.derive.corrections.edit import ClassName, Edit
 from cellseg.errors import InputError, OutputError
 from cellseg.result import Result
-from cellseg.result.files import output_errors, read_json, replacing, sha256_of
+from cellseg.result.files import output_errors, own_file, read_json, replacing, sha256_of
 from cellseg.result.publish import CORRECTIONS, RUN
 
 FORMAT = "cellseg corrections"
@@ -59,7 +59,7 @@ class LogFile:
 
     def __init__(self, result: Result, *, keep: bool = True) -> None:
         self._result, self._keep = result, keep
-        self._path = result.path / CORRECTIONS
+        self._path = own_file(result.path, CORRECTIONS)
         self._seen = self._digest()
         self._of: str | None = None  # the earlier count whose edits are there
 
