@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 from cellseg.slide._raster import Pixels, round_to
 
@@ -60,6 +59,8 @@ class Taps:
 
     def weighing(self, dtype: np.dtype[Any]) -> Any:  # noqa: ANN401
         """The weights as a sparse matrix, (n, stop - start), that sums in order of columns."""
+        from scipy.sparse import csr_array  # late: what tells of a file needs none of scipy
+
         used = self.weight > 0
         ends = np.concatenate([[0], np.cumsum(used.sum(axis=1))])
         parts = self.weight[used].astype(dtype), self.index[used] - self.start, ends
