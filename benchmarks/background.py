@@ -81,7 +81,7 @@ def main(data: tuple[Path, ...]) -> None:
                     of_image[row["image_id"]].append(row)
             for image in content["images"]:
                 request = CountRequest(
-                    image=path.parent / "images" / image["file_name"],
+                    image=path.parent / image["file_name"],
                     output=Path(scratch) / path.parent.name,
                     mpp=image.get("mpp"),
                 )

@@ -22,7 +22,7 @@ from cellseg.derive.corrections import Corrections, write_corrected
 from cellseg.draw.pictures import draw_pictures
 from cellseg.errors import CellsegError, ExistingResultError, InputError, Notice, SettingsError
 from cellseg.events import CountResult, Event, Started, TileDone
-from cellseg.export import check_exports, write_export
+from cellseg.export import EXPORTS, check_exports, write_export
 from cellseg.result import Change, Result, ResultFolder, changing, load_result
 from cellseg.result.publish import CORRECTIONS
 from cellseg.result.upload import RemoteResult
@@ -187,6 +187,9 @@ def _complete(
     notices += draw_pictures(changed, slide, why=why)
     result = changed.result
     for name in exports:
+        if name not in EXPORTS:  # a picture of one place
+            notices.append(Notice(f"{name} still shows the result before; draw it again"))
+            continue
         try:
             write_export(result, name, changed.export_path(name))
         except CellsegError as error:

@@ -41,9 +41,9 @@ class Recipe(BaseModel):
         How the thresholds came about, a marker each.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    expand: float | None = Field(default=None, gt=0)
+    expand: float | None = None
     spatial: bool = False
     within: int | None = None
     markers: tuple[Marker, ...] = Field(default=(), max_length=MOST_MARKERS)

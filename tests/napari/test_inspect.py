@@ -22,10 +22,10 @@ from napari.components import ViewerModel
 from napari.layers import Layer, Shapes
 from synthetic import write_disc_slide
 
-from cellseg import draw
 from cellseg.counting.request import CountRequest
 from cellseg.errors import InputError
 from cellseg.network.threshold import ThresholdDetector
+from cellseg.palette import colours as colours_of
 from cellseg.protocol import load_protocol
 from cellseg.run import run, save
 
@@ -129,7 +129,7 @@ def test_colours_follow_the_class(inspector: Inspector) -> None:
     values, labels = np.asarray(colours.data[0]), np.asarray(inspector.layer.data[0])
     assert set(values[labels == 3]) == {1.0}
     assert set(values[labels == 7]) == {0.0}
-    palette = np.array(draw.colours(["nucleus", "mitosis"], "he")) / 255
+    palette = np.array(colours_of(["nucleus", "mitosis"], "he")) / 255
     assert np.allclose(colours.colormap.map(np.array([0.25, 0.75]))[:, :3], palette, atol=0.01)
     inspector.opened.corrections.undo()
     values = np.asarray(inspector.viewer.layers["discs: class"].data[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 import tifffile
 from finished import classify_result, expand_result
-from synthetic import PyramidLayout, write_pyramid
+from synthetic import PyramidLayout, write_disc_slide, write_pyramid
 
 import cellseg.derive.expand as expanding
 from cellseg.counting.request import CountRequest
@@ -279,3 +280,22 @@ def test_rows_are_those_of_the_table(folder):
     record["files"]["cells.csv"]["rows"] = 10**12
     path.write_text(json.dumps(record))
     assert "cell_area_um2" in expand_result(folder, 5).result.table.load()
+
+
+@pytest.mark.parametrize("by", [-1.0, 0.0, math.nan])
+def test_a_distance_that_is_none_is_refused_before_the_network(tmp_path, by):
+    write_disc_slide(tmp_path / "a.tif", np.random.default_rng(5), shape=(300, 300))
+    request = CountRequest(image=tmp_path / "a.tif", prefilter=False, expand=by)
+    with pytest.raises(SettingsError, match="cells can grow by more than 0"):
+        list(run(request, detector=ThresholdDetector()))
+
+
+def test_a_picture_of_one_place_stays_when_the_cells_change(tmp_path):
+    write_disc_slide(tmp_path / "a.tif", np.random.default_rng(5), shape=(300, 300))
+    request = CountRequest(image=tmp_path / "a.tif", prefilter=False)
+    *_, done = run(request, detector=ThresholdDetector())
+    picture = overlay(load_result(done.folder), box=(10, 10, 100, 100))
+    changed = expand_result(done.folder, 3)
+    assert picture.is_file()
+    assert picture.name in changed.result.exports
+    assert f"{picture.name} still shows the result before; draw it again" in changed.notes
