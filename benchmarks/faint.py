@@ -77,8 +77,8 @@ def main() -> None:
                     )
                     *_, result = run(request, detectors=detectors)
                     assert isinstance(result, CountResult)
-                    counted.append(len(result.cells))
-                    faint += any("out of the noise" in line for line in result.cells.warnings)
+                    counted.append(result.summary.cells)
+                    faint += any("out of the noise" in line for line in result.warnings)
             there = NUCLEI if ratio else 0
             said = ", ".join(map(str, counted))
             print(f"| {kind} | {ratio:g} | {there} | {said} | {empty} | {faint} |")

@@ -22,7 +22,7 @@ def main() -> None:
     ):
         path = HOME / "results" / folder
         result = load_result(path)
-        counted = len(result.table())
+        counted = len(result.table)
         known = truth[image]["count"]
         line = f"{image}: {counted:,} nuclei counted"
         if known:
