@@ -78,7 +78,7 @@ def main() -> None:
                     *_, result = run(request, detectors=detectors)
                     assert isinstance(result, CountResult)
                     counted.append(result.summary.cells)
-                    faint += any("out of the noise" in line for line in result.warnings)
+                    faint += any("barely above the noise" in line for line in result.warnings)
             there = NUCLEI if ratio else 0
             said = ", ".join(map(str, counted))
             print(f"| {kind} | {ratio:g} | {there} | {said} | {empty} | {faint} |")
