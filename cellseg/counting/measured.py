@@ -188,7 +188,8 @@ class CellMeasurer:
             crop = raw[rows, columns]
             margin = np.pad(mask, RING_PX)[rows.start - y :, columns.start - x :]
             margin = margin[: crop.shape[0], : crop.shape[1]]
-            if not is_background(margin, self._source.scaled(crop)):
+            known = np.isfinite(crop).all()
+            if not (known and is_background(margin, self._source.scaled(crop))):
                 kept.append(index)
         return np.array(kept, dtype=np.int64)
 

@@ -165,7 +165,7 @@ def test_killed_again_and_again_it_goes_on(runner, undisturbed):
     rng = np.random.default_rng(8)
     early = ("counting detect", "counting journal", "counting merge")
     moments = [(name, int(rng.integers(3, 9))) for name in early]
-    moments += [("counting journal", 200), ("writing table", 2), ("writing labels", 20)]
+    moments += [("counting journal", 10), ("writing table", 2), ("writing labels", 20)]
     for moment in moments:
         assert runner(output, kill=moment)["code"] == -9, moment
         assert_whole_or_unfinished(output / "discs.cellseg", expected)
