@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 import cellseg
 from cellseg.errors import InputError
 from cellseg.geometry import Frame
-from cellseg.result.labels import LabelImage
 from cellseg.result.result import Result
+from cellseg.table.grow import LabelImage
 
 TILE_PX = 512
 _BIGTIFF_FROM_BYTES = 3 * 2**30  # classic TIFF ends at 4 GiB; zlib may add a little

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import zarr
@@ -21,20 +21,12 @@ from cellseg.geometry import Box, Frame
 from cellseg.result.files import own_file, read_json, sync_tree
 from cellseg.slide.limits import MAX_LEVELS
 from cellseg.slide.zarrstore import open_array
+from cellseg.table.grow import LabelImage
 
 CHUNK_PX = 1024
 """Side of the label image's chunks, lattice pixels."""
 
 SMALLEST_SIDE_PX = 512
-
-
-class LabelImage(Protocol):
-    """A level of the label image: (Y, X) integers, read where it is sliced."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def __getitem__(self, key: tuple[slice, slice]) -> Any: ...  # noqa: ANN401
 
 
 class LabelLevel:

@@ -16,9 +16,9 @@ from cellseg.errors import CellsegError
 from cellseg.geometry import Box, Frame
 from cellseg.palette import RGB
 from cellseg.result import Ground, Result, labels_at
-from cellseg.result.labels import LabelImage
 from cellseg.result.publish import OVERVIEW
 from cellseg.slide import Level, Slide
+from cellseg.table.grow import LabelImage
 
 TILE_SOURCE_PX = 6_000_000
 """Stored pixels that one tile may cost: 2,048² of them with room for a pyramid's odd steps."""

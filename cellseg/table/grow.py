@@ -23,7 +23,7 @@ _NONE = np.int64(1) << 62
 _LABEL_BITS = 32
 
 
-class SlicedLabels(Protocol):
+class LabelImage(Protocol):
     """(Y, X) integers, read where it is sliced; 0 is the background."""
 
     @property
@@ -62,7 +62,7 @@ def grow(labels: Labels, distance: float) -> Labels:
 
 
 def grown_blocks(
-    labels: SlicedLabels, distance: float, *, block_px: int = BLOCK_PX
+    labels: LabelImage, distance: float, *, block_px: int = BLOCK_PX
 ) -> Iterator[tuple[Box, Labels, Labels]]:
     """The same block by block, whatever their size; those without a cell are left out.
 

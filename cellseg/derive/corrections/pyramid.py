@@ -11,7 +11,7 @@ from numcodecs import Blosc
 from numpy.typing import NDArray
 
 from cellseg.geometry import Box, box_of, indexed
-from cellseg.result.labels import LabelImage
+from cellseg.table.grow import LabelImage
 
 CHUNK_PX = 1024
 
