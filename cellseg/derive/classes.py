@@ -240,6 +240,12 @@ class Classification(BaseModel):
         """Every class that the table may hold, type by type."""
         return [*self._places, *self.unmeasured]
 
+    def codes(self, classes: NDArray[np.object_]) -> NDArray[np.int64]:
+        """Place of each cell's class among those by measurement; -1 of one that a person gave."""
+        found, names = pd.factorize(classes)
+        places = [self._places.get(name, (name, UNMEASURED))[1] for name in names]
+        return np.array([*places, UNMEASURED], np.int64)[found]
+
     def type_of(self, name: str) -> str:
         """The model's type of a class; a class that a person gave is a type of its own."""
         return self._places.get(name, (name, UNMEASURED))[0]
@@ -294,9 +300,7 @@ class Classification(BaseModel):
         centres = table[["centroid_y_px", "centroid_x_px"]].to_numpy(np.float64)
         usual = float(np.sqrt(np.median(table["area_px"]) * 4 / np.pi)) if len(table) else 0.0
         blocks = spatial_blocks(centres, mpp=mpp, usual_px=usual)
-        places = {name: place for name, (_, place) in self._places.items()}
-        # Classes that a person gave have no place.
-        codes = table["class"].map(places).fillna(UNMEASURED).to_numpy(np.int64)
+        codes = self.codes(table["class"].to_numpy(dtype=object))
         shape = [len(_words(marker)) for marker in self.markers]
         groups = self._groups(table, types)
         scored = []

@@ -21,6 +21,7 @@ from cellseg.derive.classes import NEEDED, Classification, decided, known_marker
 from cellseg.derive.expand import expanded
 from cellseg.derive.recipe import Recipe, near_within
 from cellseg.derive.spatial import looked_at, spatial_record
+from cellseg.derive.threshold import METHOD
 from cellseg.errors import InputError, Notice, SettingsError
 from cellseg.protocol import Stain
 from cellseg.result import Change, Result, TableWriter
@@ -209,7 +210,11 @@ class _Derivation:
         values = {
             name: np.asarray(self.values.get(name, found.get(name)), np.float64) for name in wanted
         }
+        asked = self.recipe
         markers, methods, notes = decided(markers, self.recipe.methods, values)
+        new = [Notice(note) for note in notes]
+        if asked.markers == self.before.markers and (made := Classification.of(self.run)):
+            notes = [note for note in made.notes if METHOD in note] + notes
         self.recipe = self.recipe.model_copy(update={"markers": markers, "methods": methods})
         model = [str(name) for name in self.facts.get("types", self.facts["class_names"])]
         made = Classification(
@@ -228,7 +233,7 @@ class _Derivation:
         self.values["class"] = classes
         self.run["class_names"] = made.names
         self.run["classification"] = made.model_dump(mode="json")
-        self.notes += [Notice(note) for note in notes]
+        self.notes += new
 
     def write(self) -> None:
         """``derived.parquet``, ``cells.csv`` and ``recipe.json``."""

@@ -49,14 +49,10 @@ def _draw(
     limits = np.atleast_1d(np.asarray(marker.threshold, np.float64)).tolist()
     names = classes_of([marker])
     rgb = np.array(colours(names, stain)) / 255
-    axes.bar(
-        seen.centres,
-        seen.counts,
-        width=np.diff(seen.edges),
-        color=rgb[np.searchsorted(limits, seen.centres, side="right")],
-        edgecolor=_INK,
-        linewidth=0.2,
-    )
+    grade = np.searchsorted(limits, seen.centres, side="right")
+    for place, colour in enumerate(rgb):
+        counts = np.where(grade == place, seen.counts, 0)
+        axes.stairs(counts, seen.edges, fill=True, facecolor=colour, edgecolor=_INK, linewidth=0.2)
     for limit in limits:
         axes.axvline(limit, color=_INK, linewidth=1.2)
         at = (limit, 0.96)

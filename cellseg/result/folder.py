@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sqlite3
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -361,8 +362,12 @@ def _is_done(folder: Path, key: str, image: Location | None, *, overwrite: bool)
         result = load_result(folder)
         is_same = result.run.get("key") == key
         file = result.changed() if is_same else None
-    except InputError:
-        return False
+    except InputError as error:
+        parts = (publish.RUN, publish.TABLE, publish.MEASURED, publish.LABELS)
+        if overwrite or not all(os.path.lexists(folder / name) for name in parts):
+            return False  # somebody took a part away: nothing is left to lose
+        why = str(error).removeprefix(f"{folder}: ")
+        raise _existing(f"a result that cannot be read ({why})", folder) from error
     match result.run.get("image"):
         case {"path": str(other)} if image is not None and is_another(other, image):
             if overwrite and has_same_content(other, image):
@@ -376,8 +381,12 @@ def _is_done(folder: Path, key: str, image: Location | None, *, overwrite: bool)
         return result.is_complete
     if overwrite:
         return False
+    raise _existing(why, folder)
+
+
+def _existing(why: str, folder: Path) -> ExistingResultError:
     corrected = (folder / publish.CORRECTIONS).is_file()
-    raise ExistingResultError(why, place=folder, has_corrections=corrected)
+    return ExistingResultError(why, place=folder, has_corrections=corrected)
 
 
 def _let_go(folder: Path, lock: FolderLock) -> None:

@@ -12,15 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
-from numcodecs import Blosc
 from numpy.typing import NDArray
 
 from cellseg.errors import InputError, line_of
 from cellseg.geometry import Box, Frame
 from cellseg.result.files import own_file, read_json, sync_tree
 from cellseg.slide.limits import MAX_LEVELS
-from cellseg.slide.zarrstore import open_array
 from cellseg.table.grow import LabelImage
 
 CHUNK_PX = 1024
@@ -77,6 +74,9 @@ def write_labels(
     token : str
         Names the result that the image belongs to.
     """
+    import zarr  # late, as where it is read: it takes 0.3 s, and a table needs none of it
+    from numcodecs import Blosc
+
     shapes = [(frame.lattice_height, frame.lattice_width)]
     while max(shapes[-1]) > SMALLEST_SIDE_PX:
         shapes.append((-(-shapes[-1][0] // 2), -(-shapes[-1][1] // 2)))
@@ -147,6 +147,8 @@ def label_token(folder: Path, name: str) -> str | None:
 
 def open_labels(folder: Path, name: str) -> list[LabelLevel]:
     """The pyramid's levels, (Y, X) uint32, finest first, nothing decoded yet."""
+    from cellseg.slide.zarrstore import open_array
+
     path = folder / name
     try:
         count = len(read_json(own_file(folder, f"{name}/.zattrs"))["multiscales"][0]["datasets"])

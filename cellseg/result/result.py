@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -227,9 +228,7 @@ class Result:
         name = publish.LABELS if of == "nuclei" else publish.CELLS
         root = self._root(name)
         if of == "cells" and not (self.is_expanded and label_token(root, name) == self.token):
-            raise InputError(
-                f"{self.path}: has no {name}; its nuclei were not expanded", hint="expand"
-            )
+            raise InputError(f"{self.path}: has no {name}; its nuclei were not expanded into cells")
         return open_labels(root, name)
 
     @property
@@ -369,10 +368,10 @@ def load_result(folder: str | Path) -> Result:
         raise InputError(f"{path}: {publish.RUN} is not one of cellseg's")
     if run.get("format_version") != publish.FORMAT_VERSION:
         raise InputError(f"{path}: written by another version of cellseg")
-    if label_token(path, publish.LABELS) != run.get("result"):
-        raise InputError(f"{path}: {publish.LABELS} is missing or belongs to another run")
     validated(_RunRecord, run, record)
     result = Result(path, run=run, frame=_checked_frame(record, run))
+    if label_token(path, publish.LABELS) != result.token:
+        raise InputError(f"{path}: {publish.LABELS} is missing or belongs to another run")
     if not result.is_record_only:
         for name in (publish.TABLE, publish.MEASURED):
             if not result.file(name).is_file():
@@ -398,6 +397,14 @@ def is_ours(folder: Path) -> bool:
         or is_journal(folder / JOURNAL_NAME)
         or publish.published(folder) is not None
         or publish.is_ready(folder)
+        or (publish.RUN in names and _has_our_masks(folder))
         # What a run leaves whose folder was removed under it, or whose journal is damaged.
         or (bool(names) and names <= {publish.STAGING, *JOURNAL_FILES})
     )
+
+
+def _has_our_masks(folder: Path) -> bool:
+    """Whether a result's masks lie there, whatever its record says."""
+    with suppress(InputError):
+        return label_token(folder, publish.LABELS) is not None
+    return False

@@ -235,6 +235,7 @@ class _Part:
             self._stat = _stat(path)
             with path.open("rb") as opened, pq.ParquetFile(opened) as file:
                 header, self._schema = file.metadata, file.schema_arrow
+            self._header = header
             sizes = [header.row_group(n).num_rows for n in range(header.num_row_groups)]
             widest = [header.row_group(n).total_byte_size for n in range(header.num_row_groups)]
         if any(size > MOST_GROUP_BYTES for size in widest):
@@ -261,7 +262,7 @@ class _Part:
         with (
             _table_errors(self._path),
             self._path.open("rb") as opened,
-            pq.ParquetFile(opened, read_dictionary=texts) as file,
+            pq.ParquetFile(opened, metadata=self._header, read_dictionary=texts) as file,
         ):
             if groups is None:
                 return file.read(names)

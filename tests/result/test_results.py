@@ -647,6 +647,24 @@ def test_other_settings_replace_a_result_only_where_they_may(tmp_path):
         assert folder.resumed, "a refusal throws no unfinished run away"
 
 
+@pytest.mark.parametrize(
+    "record", ["", "{", "[1]", '{"format": "cellseg result"}', "version", "frame"]
+)
+def test_a_result_that_cannot_be_read_is_replaced_only_where_it_may(tmp_path, record):
+    path = tmp_path / "a.cellseg"
+    result = make(path, OLD)
+    changes = {"version": {"format_version": 99}, "frame": {"frame": {}}}
+    text = json.dumps({**result.run, **changes[record]}) if record in changes else record
+    result.file("run.json").write_text(text)
+    before = contents(path)
+    with pytest.raises(OutputError, match=r"holds a result that cannot be read \(") as caught:
+        ResultFolder.open(path, key="k", overwrite=False)
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).count(str(path)) <= 2
+    assert contents(path) == before
+    assert len(make(path, NEW).table.load()) == len(NEW)
+
+
 @pytest.mark.parametrize("damage", ["", "[]", '{"token": 7}', '{"token": "another"}'])
 def test_a_damaged_note_of_what_waits_is_in_nobodys_way(tmp_path, damage):
     path = tmp_path / "a.cellseg"

@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from finished import classify_result
+from finished import classify_result, expand_result
 from PIL import Image
 from synthetic import PyramidLayout, draw_discs, write_pyramid
 
@@ -111,6 +111,15 @@ def test_classified_again_and_again(folder):
     assert first == second
     assert first["h_score"] > 0
     assert first["allred"] >= 2
+
+
+def test_how_a_threshold_was_proposed_stays_told(folder):
+    done = classify_result(folder, one("auto"))
+    proposed = done.result.run["classification"]["notes"]
+    assert "lowest point" in proposed[0]
+    assert expand_result(folder, 3).result.run["classification"]["notes"] == proposed
+    other = classify_result(folder, one(0.1)).result
+    assert other.run["classification"]["notes"] == []
 
 
 def test_combinations_of_markers_are_counted(folder):

@@ -170,6 +170,12 @@ def test_classes_and_stale_exports(folder):
     assert overlay(done.result, cells=True).name == "cells.png"
 
 
+def test_nuclei_that_were_not_expanded_have_no_cells_to_draw(folder):
+    with pytest.raises(InputError, match="not expanded") as caught:
+        overlay(load_result(folder), cells=True)
+    assert not caught.value.hint, "no command but count has an option for it"
+
+
 def test_corrections_grow_the_cells_anew(folder):
     result = expand_result(folder, 5).result
     before = result.table.load()
