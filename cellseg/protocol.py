@@ -34,6 +34,9 @@ PHASE_PX = 64
 """Tiles and halos are multiples of this: the stride of the pyramid's coarsest map, which the
 proposals for the largest cells come from. The backbone's own largest stride is 32."""
 
+NO_TYPES, OTHER_TISSUE = "none", "other"
+"""In place of the tissue that a model's cell types were learned from: nuclei are not sorted by
+type; or they are, and the names say only what a nucleus looks like."""
 
 PROTOCOL_BYTES = 100_000
 """The most that a file of settings may hold."""
@@ -127,7 +130,9 @@ class CountProtocol(BaseModel):
     )
     prefilter: bool = Field(True, description="Skip tiles without tissue.")
     intensity: bool = Field(True, description="Measure intensities per channel.")
-    cell_types: bool = Field(False, description="Sort nuclei by cell type, where the model can.")
+    cell_types: str = Field(
+        NO_TYPES, description="Sort nuclei by cell type: the tissue, breast or other; or none."
+    )
     calibration: Calibration | None = Field(None, description="How far counts may be off.")
     dyes: Literal["fixed", "macenko"] | dict[str, tuple[float, float, float]] = Field(
         "fixed", description="Directions of the stains' densities: published, estimated, given."

@@ -31,7 +31,9 @@ def refused(path: Path) -> str:
 
 
 def test_there_is_a_protocol_for_every_stain():
-    assert shipped_protocols() == ("brightfield", "fluorescence", "he", "he_20x", "ihc")
+    assert shipped_protocols() == (
+        "brightfield", "fluorescence", "he", "he_20x", "he_breast", "he_breast_20x", "ihc",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("name", shipped_protocols())

@@ -67,7 +67,7 @@ def test_the_installed_package_runs_and_finds_its_protocols(site):
     )
     home, names = run(site, "-c", code).split()
     assert home.startswith(str(site))
-    assert names == "brightfield,fluorescence,he,he_20x,ihc"
+    assert names == "brightfield,fluorescence,he,he_20x,he_breast,he_breast_20x,ihc"
     assert "cellseg, version" in run(site, "-m", "cellseg", "--version")
 
 

@@ -64,10 +64,11 @@ Examples:
     help="Count cells from this score on; the protocol's otherwise.",
 )
 @click.option(
-    "--types/--no-types",
+    "--types",
     "cell_types",
-    default=None,
-    help="Sort nuclei by cell type, where the model can; the protocol's choice otherwise.",
+    type=click.Choice(["breast", "other", "none"]),
+    help="H&E: sort nuclei by cell type, in the tissue that they were learned from or in another; "
+    "else the protocol's choice.",
 )
 @click.option(
     "--mpp",

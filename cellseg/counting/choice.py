@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from cellseg.errors import Notice, SettingsError
 from cellseg.geometry import STRIDE_PX, TileGrid
-from cellseg.protocol import PHASE_PX, CountProtocol, load_protocol, shipped_protocols
+from cellseg.protocol import (
+    NO_TYPES,
+    OTHER_TISSUE,
+    PHASE_PX,
+    CountProtocol,
+    load_protocol,
+    shipped_protocols,
+)
 from cellseg.slide import Slide
 from cellseg.stain.stain import guess_stain
 
@@ -58,24 +65,31 @@ def model_settings(
 
 
 def choose_types(
-    protocol: CountProtocol, wanted: bool | None, info: DetectorInfo
+    protocol: CountProtocol, wanted: str | None, info: DetectorInfo
 ) -> tuple[dict[str, object], list[str]]:
-    """Whether nuclei are sorted by cell type: where the user or the protocol wants it.
+    """Whether nuclei are sorted by cell type: where the user or the protocol names a tissue.
 
     Raises
     ------
     SettingsError
-        If the user wants types of a model that has none.
+        If the model has no types, or did not learn them from the tissue that is named.
     """
-    if wanted and not info.types:
-        raise SettingsError(f"the model {info.name} tells no cell types apart", hint="types")
-    chosen = bool(info.types) and (protocol.cell_types if wanted is None else wanted)
-    notes: list[str] = []
-    if chosen:
-        names = ", ".join(info.types)
-        said = f"cell types ({names}) as learned from {info.types_from}"
-        notes.append(Notice(said, hint="no_types"))
-    return {"cell_types": chosen}, notes
+    tissue = protocol.cell_types if wanted is None else wanted
+    if tissue == NO_TYPES:
+        return {"cell_types": tissue}, []
+    if not info.types:
+        said = f"the model {info.name} tells no cell types apart"
+        if wanted is None:
+            return {"cell_types": NO_TYPES}, [said]
+        raise SettingsError(said, hint="types")
+    if tissue != OTHER_TISSUE and tissue not in info.types_from:
+        raise SettingsError(
+            f"the model {info.name} learned its cell types from {info.types_from}, not from "
+            f"{tissue}; of {OTHER_TISSUE} tissue it says what a nucleus looks like",
+            hint="types",
+        )
+    names = ", ".join(info.sorting(tissue).classes)
+    return {"cell_types": tissue}, [f"cell types ({names}) as learned from {info.types_from}"]
 
 
 def with_sizes(

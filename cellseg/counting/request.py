@@ -43,8 +43,9 @@ class CountRequest:
         Plane and time point.
     series : int
         Which image of a file with several.
-    cell_types : bool or None
-        Sort nuclei by cell type; None: as the protocol says.
+    cell_types : str or None
+        Sort nuclei by cell type: the tissue, ``breast`` or ``other``, or ``none``; None: as the
+        protocol says.
     prefilter : bool
         Skip tiles without tissue (if the protocol says so too).
     regions : Regions or None
@@ -87,7 +88,7 @@ class CountRequest:
     z: Plane = None
     t: int | None = None
     series: int = 0
-    cell_types: bool | None = None
+    cell_types: str | None = None
     prefilter: bool = True
     regions: Regions | None = None
     strict: bool = False

@@ -252,7 +252,7 @@ def _judge(
 ) -> tuple[Judged, CountProtocol]:
     extent = (image.pixels.shape[0], image.pixels.shape[1])
     mpp = image.mpp or request.mpp
-    with planned(_path(image), request, detector, mpp=mpp, cell_types=False) as (slide, plan):
+    with planned(_path(image), request, detector, mpp=mpp, cell_types="none") as (slide, plan):
         protocol = plan.protocol
         low = protocol.changed(score=min(LOWEST_SCORE, protocol.score), intensity=False)
         count = SlideCount(slide, replace(plan, protocol=low), detector)
@@ -273,7 +273,7 @@ def planned(
     detector: Detector,
     *,
     mpp: float | None,
-    cell_types: bool | None = None,
+    cell_types: str | None = None,
 ) -> Iterator[tuple[Slide, Plan]]:
     """An image, opened, and the plan of its count."""
     wanted = CountRequest(

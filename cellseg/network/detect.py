@@ -25,6 +25,7 @@ from cellseg.network.maskrcnn import STRIDE_PX, Limits, forward_batch, set_limit
 from cellseg.network.paste import Pasted, paste_all
 from cellseg.network.timer import Timer, no_lap
 from cellseg.network.weights import ModelCard, load_model
+from cellseg.protocol import NO_TYPES
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +39,6 @@ LARGEST_BATCH = 16
 FREE_SHARE, BYTES_PER_PX = 0.5, 1500
 """Of the free memory of a GPU, and what a tile's pixel takes at the peak, features and masks
 together: reckoned, not measured; if it is more after all, the batch is halved."""
-
-SURE = 0.4
-"""Probability from which a nucleus gets a cell type."""
 
 _OUT_OF_MEMORY = (torch.OutOfMemoryError, RuntimeError, MemoryError)
 
@@ -56,9 +54,8 @@ class MaskRCNNDetector(Detector):
         Objects below it are not returned (the mask branch does not see them either).
     nms_iou : float
         Box overlap that suppresses.
-    types : bool
-        Nuclei get a cell type, if the model has any: of class ``len(classes) + type``, where one
-        is surer than :data:`SURE`.
+    types : str
+        See :meth:`DetectorInfo.sorting`: of each nucleus the likeliest type is its class.
 
     Attributes
     ----------
@@ -76,10 +73,11 @@ class MaskRCNNDetector(Detector):
         *,
         score: float = 0.5,
         nms_iou: float = 0.5,
-        types: bool = False,
+        types: str = NO_TYPES,
     ) -> None:
-        self.types, self._untyped = types, info
+        self._untyped = info
         self.model, self.info = model, info.sorting(types)
+        self.types = self.info is not info
         self.score, self.nms_iou = score, nms_iou
         self.device = next(model.parameters()).device
         self.threads = 2 if self.device.type == "cuda" else 1
@@ -87,7 +85,7 @@ class MaskRCNNDetector(Detector):
         self._own = threading.local()
         self._timer = Timer()
 
-    def for_run(self, *, score: float, nms_iou: float, types: bool) -> MaskRCNNDetector:
+    def for_run(self, *, score: float, nms_iou: float, types: str) -> MaskRCNNDetector:
         """See :meth:`Detector.for_run`; the network is shared."""
         return MaskRCNNDetector(
             self.model, self._untyped, score=score, nms_iou=nms_iou, types=types
@@ -201,12 +199,8 @@ def to_detections(
 
 
 def _classes(result: dict[str, Tensor]) -> Tensor:
-    """(D,) from 0; types stand behind the classes, of which a model with types has one."""
-    kinds = result["labels"] - 1
-    if "types" not in result:
-        return kinds
-    surest, kind = result["types"].max(1)
-    return torch.where(surest >= SURE, kind + 1, kinds)
+    """(D,) from 0; types take the place of the classes, of which a model with types has one."""
+    return result["types"].argmax(1) if "types" in result else result["labels"] - 1
 
 
 def _instances(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cellseg.errors import WeightsError
 from cellseg.instances import Instances
+from cellseg.protocol import NO_TYPES
 from cellseg.text import visible
 
 
@@ -101,9 +102,21 @@ class DetectorInfo:
         for name in ("classes", "types"):
             object.__setattr__(self, name, tuple(map(visible, getattr(self, name))))
 
-    def sorting(self, wanted: bool) -> DetectorInfo:
-        """With the cell types behind the classes, where they are wanted and there are any."""
-        return replace(self, classes=self.classes + self.types) if wanted else self
+    def sorting(self, tissue: str) -> DetectorInfo:
+        """With its cell types as classes.
+
+        Parameters
+        ----------
+        tissue : str
+            What the user says it is: in any but the one that the types were learned from they
+            are names of what a nucleus looks like, ``epithelial_like``. ``none``: no types.
+        """
+        if tissue == NO_TYPES or not self.types:
+            return self
+        if tissue in self.types_from:
+            return replace(self, classes=self.types)
+        names = (f"{name.removeprefix('tumour_')}_like" for name in self.types)
+        return replace(self, classes=tuple(names))
 
 
 class Detector(Protocol):
@@ -134,7 +147,7 @@ class Detector(Protocol):
         """
         ...
 
-    def for_run(self, *, score: float, nms_iou: float, types: bool) -> Detector:
+    def for_run(self, *, score: float, nms_iou: float, types: str) -> Detector:
         """One for a run with these settings; what others use stays as it is.
 
         Parameters
@@ -143,8 +156,8 @@ class Detector(Protocol):
             Objects below it are not wanted.
         nms_iou : float
             Box overlap that suppresses.
-        types : bool
-            Cell types are wanted, if it tells any apart: they join its ``info.classes``.
+        types : str
+            The tissue whose cell types are wanted; see :meth:`DetectorInfo.sorting`.
         """
         return self
 

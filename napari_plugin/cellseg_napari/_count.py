@@ -15,7 +15,7 @@ import numpy as np
 from cellseg.annotations.region import Region, Regions
 from cellseg.counting.request import CountRequest, Plane
 from cellseg.errors import SettingsError
-from cellseg.protocol import shipped_protocols
+from cellseg.protocol import NO_TYPES, OTHER_TISSUE, shipped_protocols
 from cellseg.slide.formats import ENDINGS
 from cellseg_napari._layer_file import PLACED_KEY, WRITTEN, written
 from cellseg_napari._reader import SLIDE_KEY
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 WHOLE, VIEW, DRAWN = "the whole slide", "the current view", "drawn shapes"
 
 AUTOMATIC = "chosen from the image"
+
+PROTOCOLS_TYPES = "the protocol's"
+"""Cell types as the protocol says."""
 
 AS_SHOWN = "as shown"
 """The plane that the layer shows; of a file, the middle one."""
@@ -48,8 +51,8 @@ class Form:
         Takes the place of ``layer``.
     min_area, max_area : float
         µm², or px² without pixel size.
-    cell_types : bool
-        False leaves out the types that the model tells apart.
+    cell_types : str
+        The tissue whose cell types are told apart.
     """
 
     layer: Image | None = None
@@ -67,7 +70,7 @@ class Form:
     min_area: float = 0.0
     max_area: float = 0.0
     tissue_only: bool = True
-    cell_types: bool = True
+    cell_types: str = PROTOCOLS_TYPES
     device: str = "auto"
 
 
@@ -106,8 +109,9 @@ WIDGETS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
                  "larger ones are left out", {"nothing": "the protocol's", "max": 1e6, "step": 5}),
     "tissue_only": ("CheckBox", FIELDS["no_prefilter"], "Skip what a first look takes for "
                     "background", {}),
-    "cell_types": ("CheckBox", FIELDS["types"], "Tell types apart (lymphocyte, tumour, …) where "
-                   "the model has learned them", {}),
+    "cell_types": ("ComboBox", FIELDS["types"], "H&E: sort nuclei by type, in the tissue that "
+                   "the types were learned from or in another",
+                   {"choices": [PROTOCOLS_TYPES, "breast", OTHER_TISSUE, NO_TYPES]}),
     "device": ("ComboBox", FIELDS["device"], "Where the network runs",
                {"choices": ["auto", "cpu", "cuda", "mps"]}),
 }
@@ -149,7 +153,7 @@ def request_of(form: Form) -> CountRequest:
         min_area=form.min_area or None,
         max_area=form.max_area or None,
         prefilter=form.tissue_only,
-        cell_types=None if form.cell_types else False,
+        cell_types=None if form.cell_types == PROTOCOLS_TYPES else form.cell_types,
         device=form.device,
         channel=about.get("channel"),
         z=about.get("z") if form.z == AS_SHOWN else form.z,  # type: ignore[arg-type]

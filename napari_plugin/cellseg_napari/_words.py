@@ -24,7 +24,6 @@ FIELDS = {
     "max_area": "largest area",
     "no_prefilter": "tissue only",
     "types": "cell types",
-    "no_types": "cell types",
     "device": "device",
     "threshold": "threshold",
 }

@@ -1,4 +1,4 @@
-"""Cell types: they come with a model's file, stand behind its classes, and go before training."""
+"""Cell types: they come with a model, take the place of its classes, and go before training."""
 
 from __future__ import annotations
 
@@ -61,23 +61,22 @@ def test_the_mean_feature_of_a_box_decides():
     assert [len(part) for part in head(features, [boxes, boxes[:0]])] == [2, 0]
 
 
-def test_types_stand_behind_the_classes(typed):
+def test_types_take_the_place_of_the_classes(typed):
     detector = load_detector(typed, device="cpu", score=0.2)
     assert detector.info.classes == ("nucleus",)
     assert detector.info.types == TYPES
     (plain,) = detector.detect([discs()], fill=1.0)
     assert len(plain.instances) > 8
     assert set(plain.instances.classes.tolist()) == {0}
-    sorted_ = detector.for_run(score=0.2, nms_iou=0.5, types=True)
-    assert sorted_.info.classes == ("nucleus", *TYPES)
+    sorted_ = detector.for_run(score=0.2, nms_iou=0.5, types="breast")
+    assert sorted_.info.classes == TYPES
     (found,) = sorted_.detect([discs()], fill=1.0)
     assert found.instances.boxes.tolist() == plain.instances.boxes.tolist()
-    assert set(found.instances.classes.tolist()) <= {0, 1, 2} != {0}
-    assert set(found.instances.classes.tolist()) & {1, 2}
+    assert set(found.instances.classes.tolist()) <= {0, 1}
     # Neither is the other's: the network is shared, what is wanted is not.
     (again,) = detector.detect([discs()], fill=1.0)
     assert set(again.instances.classes.tolist()) == {0}
-    assert sorted_.for_run(score=0.2, nms_iou=0.5, types=False).info.classes == ("nucleus",)
+    assert sorted_.for_run(score=0.2, nms_iou=0.5, types="none").info.classes == ("nucleus",)
 
 
 def test_a_card_of_other_types_is_refused(typed, tmp_path):
@@ -100,12 +99,14 @@ def test_training_starts_without_types(typed):
 @pytest.mark.parametrize(
     ("wanted", "info", "protocol", "classes"),
     [
-        (None, INFO, "he", True),
-        (None, INFO, "he_20x", True),
-        (None, INFO, "ihc", False),
-        (False, INFO, "he", False),
-        (True, INFO, "ihc", True),
-        (None, replace(INFO, types=()), "he", False),
+        (None, INFO, "he", None),
+        (None, INFO, "ihc", None),
+        (None, INFO, "he_breast", TYPES),
+        (None, INFO, "he_breast_20x", TYPES),
+        ("none", INFO, "he_breast", None),
+        ("breast", INFO, "he", TYPES),
+        ("other", INFO, "he_20x", ("lymphocyte_like", "stromal_like")),
+        (None, replace(INFO, types=()), "he_breast", None),
     ],
 )
 def test_when_nuclei_are_sorted(wanted, info, protocol, classes, tmp_path):
@@ -114,16 +115,20 @@ def test_when_nuclei_are_sorted(wanted, info, protocol, classes, tmp_path):
     request = CountRequest(image=path, mpp=0.25, protocol=protocol, cell_types=wanted)
     with open_slide(path, mpp=0.25) as slide:
         plan = make_plan(slide, request, info)
-    assert plan.protocol.cell_types is classes
-    assert any("breast" in note for note in plan.notes) is classes
+    assert info.sorting(plan.protocol.cell_types).classes == (classes or ("nucleus",))
+    assert any("as learned from breast" in note for note in plan.notes) is (classes is not None)
 
 
-def test_types_of_a_model_without_any(tmp_path):
+@pytest.mark.parametrize(
+    ("types", "wanted", "why"),
+    [((), "breast", "tells no cell types apart"), (TYPES, "skin", "from breast, not from skin")],
+)
+def test_types_that_a_model_does_not_have(types, wanted, why, tmp_path):
     path = tmp_path / "slide.tif"
     tifffile.imwrite(path, (255 * discs()).astype(np.uint8))
-    request = CountRequest(image=path, mpp=0.25, protocol="he", cell_types=True)
+    request = CountRequest(image=path, mpp=0.25, protocol="he", cell_types=wanted)
     with (
         open_slide(path, mpp=0.25) as slide,
-        pytest.raises(SettingsError, match="tells no cell types apart"),
+        pytest.raises(SettingsError, match=why),
     ):
-        make_plan(slide, request, replace(INFO, types=()))
+        make_plan(slide, request, replace(INFO, types=types))
