@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellseg.counting.background import RING_PX, is_background
+from cellseg.counting.background import RING_PX, is_background, is_ringed
 from cellseg.counting.local import Mapped
 from cellseg.counting.merge import Settled
 from cellseg.counting.tally import Tally
@@ -24,8 +24,11 @@ from cellseg.instances import Instances
 from cellseg.network.detector import DetectorInfo
 from cellseg.network.tissue import TissueMask
 from cellseg.stain.dyes import DARKEST, Dyes
-from cellseg.table import REGION, Column, Scale, channel_slugs, columns, measure
+from cellseg.table import REGION, Column, Scale, channel_slugs, columns, dab_density, measure
 from cellseg.text import visible
+
+ASKED_A_TILE = 50
+"""Cells of a tile that are asked for the stain around them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,13 +184,7 @@ class CellMeasurer:
         self, instances: Instances, raw: NDArray[np.generic], origin: tuple[int, int]
     ) -> NDArray[np.int64]:
         kept = []
-        for index, mask in enumerate(instances.masks):
-            y, x = instances.boxes[index, :2] - origin - RING_PX
-            rows = slice(max(y, 0), y + mask.shape[0] + 2 * RING_PX)
-            columns = slice(max(x, 0), x + mask.shape[1] + 2 * RING_PX)
-            crop = raw[rows, columns]
-            margin = np.pad(mask, RING_PX)[rows.start - y :, columns.start - x :]
-            margin = margin[: crop.shape[0], : crop.shape[1]]
+        for index, (margin, crop) in enumerate(_with_rings(instances, raw, origin)):
             known = np.isfinite(crop).all()
             if not (known and is_background(margin, self._source.scaled(crop))):
                 kept.append(index)
@@ -196,7 +193,9 @@ class CellMeasurer:
     def _table(
         self, part: Settled, raw: NDArray[np.generic], origin: tuple[int, int]
     ) -> pd.DataFrame:
-        self._look_at_limit(part.instances, raw, origin)
+        if self._channels and self._protocol.stain == "ihc" and raw.shape[-1] == 3:
+            self._look_at_limit(part.instances, raw, origin)
+            self._look_around(part.instances, raw, origin)
         table = measure(
             part.instances,
             raw if self._channels else None,
@@ -212,14 +211,23 @@ class CellMeasurer:
         self, part: Instances, raw: NDArray[np.generic], origin: tuple[int, int]
     ) -> None:
         """Count pixels too dark for the sensor to tell how much DAB there is."""
-        if not self._channels or self._protocol.stain != "ihc" or raw.shape[-1] != 3:
-            return
         normaliser = self._source.normaliser
         limit = normaliser.low + DARKEST * (normaliser.high - normaliser.low)
         blue = np.less_equal(raw[..., 2], limit)
         for (y0, x0, y1, x1), mask in zip(part.boxes - np.tile(origin, 2), part.masks, strict=True):
             self._tally.pixels += int(np.count_nonzero(mask))
             self._tally.at_limit += int(np.count_nonzero(blue[y0:y1, x0:x1] & mask))
+
+    def _look_around(
+        self, part: Instances, raw: NDArray[np.generic], origin: tuple[int, int]
+    ) -> None:
+        """Ask some cells whether the brown stain lies around the nucleus, not in it."""
+        some = part.take(np.arange(0, len(part), max(1, len(part) // ASKED_A_TILE)))
+        for margin, crop in _with_rings(some, raw, origin):
+            ringed = is_ringed(margin, dab_density(crop, self._white))
+            self._tally.asked += 1
+            self._tally.ringed += bool(ringed)
+            self._tally.brown += ringed is not None
 
     def _named(self, table: pd.DataFrame, settled: Settled) -> pd.DataFrame:
         """What pixels do not tell: names, and how the cell lies; all columns, in order."""
@@ -251,3 +259,16 @@ class CellMeasurer:
             self._tally.unmeasured += len(part) if self._channels else 0
             empty = np.full((*box.shape, len(self._source.measured)), np.nan, dtype=np.float32)
             return empty, (y0, x0)
+
+
+def _with_rings(
+    instances: Instances, raw: NDArray[np.generic], origin: tuple[int, int]
+) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.generic]]]:
+    """Each mask with a margin for its ring, and its pixels; the margin ends at the slide's edge."""
+    for box, mask in zip(instances.boxes, instances.masks, strict=True):
+        y, x = box[:2] - origin - RING_PX
+        rows = slice(max(y, 0), y + mask.shape[0] + 2 * RING_PX)
+        columns = slice(max(x, 0), x + mask.shape[1] + 2 * RING_PX)
+        crop = raw[rows, columns]
+        margin = np.pad(mask, RING_PX)[rows.start - y :, columns.start - x :]
+        yield margin[: crop.shape[0], : crop.shape[1]], crop

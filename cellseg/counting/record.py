@@ -134,6 +134,7 @@ class Recording:
             "interval": calibration.interval if calibration else None,
             "warnings": count.warnings(),
             "is_doubted": bool(count.wanted),
+            "doubts": count.doubts(),
             "counted": {
                 "outside_size_gates": tally.gated,
                 "saturated_share": tally.at_limit / tally.pixels if tally.pixels else None,

@@ -237,6 +237,18 @@ class SlideCount:
         inside = [self.tissue.area_in(shape) * unit for shape in shapes]
         return self.tissue.area_mm2(pixel_um), inside
 
+    def doubts(self) -> list[str]:
+        """Why the count may be wrong, as far as counting itself can tell, one line each."""
+        found = self.tally.doubts()
+        is_stained = self.plan.protocol.stain in ("he", "ihc")
+        if is_stained and self.plan.mpp is None and self.plan.downsample == 1:
+            said = (
+                "no pixel size: in stained tissue the scale decides what is taken for a nucleus, "
+                "and the count may be far off"
+            )
+            found.append(Notice(said, hint="mpp,diameter"))
+        return found
+
     def warnings(self) -> list[str]:
         """What a person should know, one line each."""
         told = self.tally.warnings(self.plan.protocol, self.cells.scale)

@@ -19,6 +19,13 @@ SATURATED_SHARE = 0.005
 """Of the pixels in immunohistochemistry: more at the sensor's limit are worth a warning."""
 
 
+RINGED_SHARE = 0.05
+"""Of the cells: more in a ring that is browner than they are tell of stained membranes."""
+
+BACKGROUND_SHARE = 0.02
+"""Of all outlines: more of them on bare background are worth a doubt."""
+
+
 @dataclass(eq=False)
 class Tally:
     """What a run came across that its table of cells does not tell.
@@ -40,6 +47,9 @@ class Tally:
         Cells whose pixels could not be read again.
     pixels, at_limit : int
         Of measured cells in immunohistochemistry: all, and those as dark as the sensor can tell.
+    asked, brown, ringed : int
+        Cells in immunohistochemistry that were looked around; those in a brown ring; those whose
+        ring is browner than they are.
     """
 
     skipped: int = 0
@@ -53,6 +63,9 @@ class Tally:
     unmeasured: int = 0
     pixels: int = 0
     at_limit: int = 0
+    asked: int = 0
+    brown: int = 0
+    ringed: int = 0
 
     def found(self, found: TileFound) -> None:
         """A tile that is done."""
@@ -90,6 +103,23 @@ class Tally:
             found.append(
                 f"{100 * self.at_limit / self.pixels:.1f} % of the counted objects' pixels are at "
                 "the sensor's limit: there is more DAB than the values say"
+            )
+        return found
+
+    def doubts(self) -> list[str]:
+        """Why the count may be wrong, one line each."""
+        found = []
+        if self.ringed > max(RINGED_SHARE * self.asked, self.brown / 2):
+            found.append(
+                f"around {100 * self.ringed / self.asked:.0f} % of the counted objects the brown "
+                "stain is stronger than inside: it marks membranes or cytoplasm, and nuclei "
+                "beneath it are missed"
+            )
+        everything = self.background + self.kept
+        if self.background > max(GATED_AT_LEAST, BACKGROUND_SHARE * everything):
+            found.append(
+                f"{self.background:,} of {everything:,} outlines lay on bare background and were "
+                "left out: is the image in focus, and is it the right protocol?"
             )
         return found
 

@@ -31,7 +31,7 @@ from cellseg.result.table import rounded
 from cellseg.slide import Slide
 from cellseg.table import REGION, Column, Scale
 from cellseg.table.around import around_columns
-from cellseg.table.doubts import Expected, doubts
+from cellseg.table.doubts import Expected, doubts, unsure
 from cellseg.table.neighbours import Neighbours, neighbourhood, to_classes
 from cellseg.table.summary import Summary, SummaryBuilder
 
@@ -124,7 +124,7 @@ class _Derivation:
         self.values: dict[str, NDArray[Any]] = {}
         self.notes: list[Notice] = []
         self.classification: Classification | None = None
-        names = ("class", *NEEDED, REGION, "touches_border", "stitched")
+        names = ("class", *NEEDED, REGION, "score", "touches_border", "stitched")
         self.base = self.measured.load([name for name in names if name in self.measured])
         for name in ("class", "area_px"):
             if name not in self.base:
@@ -257,10 +257,12 @@ class _Derivation:
         summary, builder = summed_up(
             self.result, table, self.run["class_names"], given, self.types, facts.get("interval")
         )
-        suspect: Sequence[str] = []
+        suspect: list[str] = [*facts.get("doubts", ())]
         expected = Expected.of(self.run)
         if expected is not None and facts.get("is_doubted", True):
-            suspect = doubts(summary, builder.most_common_area_px(), expected)
+            suspect += doubts(summary, builder.most_common_area_px(), expected)
+            scores = self.base["score"].to_numpy(np.float64)
+            suspect += unsure(scores, float(self.result.section("protocol")["score"]))
         self.run["summary"] = {**facts.get("counted", {}), **summary.as_dict()}
         self.run["doubts"] = suspect
         self.run["warnings"] = [*facts.get("warnings", ()), *suspect]

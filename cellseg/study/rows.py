@@ -57,7 +57,12 @@ def checks(result: Result) -> tuple[list[str], list[str]]:
         "median size": sized and (usual or (in_um and summary.object == "nucleus")),
         "sizes at the limits": sized,
         "most common size": sized and usual,
+        "scores close to the threshold": summary.cells >= FEWEST,
+        "outlines on bare background": True,
+        "pixel size": True,
     }
+    if result.stain == "ihc":
+        found["stain around nuclei"] = True
     passed = [name for name, checked in found.items() if checked]
     return passed, [*(name for name, checked in found.items() if not checked), *NEVER_CHECKED]
 

@@ -6,6 +6,7 @@ arrays to columns and totals; reading slides belongs to ``slide``, and files to 
 """
 
 from cellseg.table._columns import REGION, Column, Scale, channel_slugs, columns
+from cellseg.table._intensity import dab_density
 from cellseg.table._table import measure
 
-__all__ = ["REGION", "Column", "Scale", "channel_slugs", "columns", "measure"]
+__all__ = ["REGION", "Column", "Scale", "channel_slugs", "columns", "dab_density", "measure"]

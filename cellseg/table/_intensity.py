@@ -117,6 +117,14 @@ def unmixed(mixed: Floats, stains: Sequence[str], white: float | Dyes) -> dict[s
     return {stain: amounts[:, _STAINS.index(stain)] for stain in stains}
 
 
+def dab_density(rgb: NDArray[np.generic], white: float | Dyes | None) -> Floats:
+    """Optical density of DAB in each pixel of an (H, W, 3) picture, (H, W)."""
+    full = white or white_of(rgb.dtype)
+    return unmixed(optical_densities(rgb.reshape(-1, 3), full), ("dab",), full)["dab"].reshape(
+        rgb.shape[:2]
+    )
+
+
 def _density(values: NDArray[np.generic], white: float) -> Floats:
     if not (math.isfinite(white) and white > 0):
         raise ValueError(f"expected a white above 0, got {white}")

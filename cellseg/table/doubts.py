@@ -7,6 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from cellseg.errors import Notice
 from cellseg.table.areas import AreaStatistics
 from cellseg.table.summary import Summary
@@ -24,6 +27,9 @@ without pixel size may be off by as much and still be counted well."""
 
 MANY_TIMES = 3.0
 """The most common cell with this many times the usual area is several, or none."""
+
+CLOSE, CLOSE_SHARE = 0.1, 0.15
+"""More cells than this share with a score so close to the threshold make a count depend on it."""
 
 AT_LIMIT = 1.2
 """Areas up to this factor from a limit are at it."""
@@ -109,6 +115,25 @@ def doubts(summary: Summary, most_common_px: float | None, expected: Expected) -
             )
             sizes.append(_scaled(said, expected))
     return [*found, *sizes]
+
+
+def unsure(scores: NDArray[np.float64], threshold: float) -> list[Notice]:
+    """The doubt that many cells were counted on a score close to the threshold.
+
+    Parameters
+    ----------
+    scores : ndarray, float, (N,)
+        Cells that a person drew have NaN.
+    """
+    known = scores[np.isfinite(scores)]
+    share = float((known < threshold + CLOSE).mean()) if len(known) >= FEWEST else 0.0
+    if share <= CLOSE_SHARE:
+        return []
+    said = (
+        f"{100 * share:.0f} % of what was counted has a score within {CLOSE:g} of the threshold "
+        f"({threshold:g}): another threshold gives another count"
+    )
+    return [Notice(said, hint="score")]
 
 
 def _beyond_tissue(summary: Summary) -> Iterator[Notice]:

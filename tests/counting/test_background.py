@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import skimage
 import tifffile
 
-from cellseg.counting.background import is_background
+from cellseg.counting.background import is_background, is_ringed
 from cellseg.counting.request import CountRequest
 from cellseg.instances import Instances
 from cellseg.network.threshold import ThresholdDetector
@@ -43,6 +44,22 @@ def test_structure_makes_a_cell_also_without_contrast():
 def test_unknown_pixels_are_not_held_against_a_cell():
     assert not is_background(DISC, np.full((40, 40, 3), np.nan, np.float32))
     assert not is_background(np.ones((40, 40), bool), field(0.96, 0.96, 0.005))
+
+
+@pytest.mark.parametrize(
+    ("inside", "around", "expected"),
+    [(0.1, 0.4, True), (0.6, 0.3, False), (0.1, 0.05, None)],
+    ids=["membranes", "a positive nucleus", "counterstain alone"],
+)
+def test_brown_around_a_nucleus_is_told_from_brown_in_it(inside, around, expected):
+    assert is_ringed(DISC, np.where(DISC, inside, around)) is expected
+
+
+def test_a_field_of_stained_membranes_is_doubted(tmp_path):
+    skimage.io.imsave(tmp_path / "membranes.png", skimage.data.immunohistochemistry())
+    *_, result = run(CountRequest(image=tmp_path / "membranes.png", mpp=0.6))
+    assert any("membranes or cytoplasm" in doubt for doubt in result.warnings)
+    assert not any("pixel size" in doubt for doubt in result.warnings)
 
 
 class Dreaming(ThresholdDetector):

@@ -185,7 +185,7 @@ def test_a_page_without_doubts_says_what_was_checked_and_what_was_not(opened, tm
     for said in (full, few):
         assert "focus" in said.partition("Not checked")[2]
     passed, left = checks(next(iter(study.results)))
-    assert len(passed) == 5
+    assert len(passed) == 8
     assert not {*passed} & {*left}
 
 

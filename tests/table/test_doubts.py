@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from cellseg.table import Scale
-from cellseg.table.doubts import Expected, doubts
+from cellseg.table.doubts import Expected, doubts, unsure
 from cellseg.table.summary import SummaryBuilder
 
 
@@ -110,3 +110,11 @@ def test_nuclei_that_cover_more_than_the_tissue_are_said():
 def test_a_few_cells_say_nothing():
     assert said([3.0] * 19) == []
     assert said([3.0] * 20, limits_um2=(0.1, 1e4)) != []
+
+
+def test_many_scores_close_to_the_threshold_are_said():
+    scores = np.linspace(0.3, 0.95, 100)
+    assert unsure(scores, 0.3) != []
+    assert unsure(scores, 0.15) == []
+    assert unsure(np.append(scores, np.nan), 0.3) == unsure(scores, 0.3)  # one drawn by a person
+    assert unsure(scores[:10], 0.3) == []
