@@ -20,7 +20,7 @@ from PIL import Image
 from cellseg.annotations.geojson import read_regions
 from cellseg.annotations.region import Region, Regions
 from cellseg.counting.request import CountRequest, Plane
-from cellseg.errors import CellsegError, CountWarning
+from cellseg.errors import CellsegError, CountWarning, InputError
 from cellseg.events import CountResult
 from cellseg.export import anndata_of, outlines_of
 from cellseg.progress import CountProgress
@@ -56,6 +56,7 @@ def count(
     expand: float | None = None,
     spatial: bool = False,
     model: str | Path = "default",
+    types: str | None = None,
     device: str = "auto",
     output: str | Location | None = None,
     overwrite: bool = False,
@@ -90,6 +91,9 @@ def count(
         Measure where the cells lie: neighbours, density, distance to the border.
     model : str or path
         ``"default"`` or a file of ``cellseg train``.
+    types : {'breast', 'other', 'none'}, optional
+        H&E: sort nuclei by cell type, in the tissue that they were learned from or in another;
+        the protocol's choice otherwise.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
     output : path or URL, optional
@@ -117,6 +121,11 @@ def count(
     For more settings build a :class:`cellseg.counting.request.CountRequest` and drain
     :func:`cellseg.run.run`.
     """
+    if isinstance(image, np.ndarray):
+        raise InputError(
+            "a path or a URL is counted, not an array: write it first, for instance by "
+            "tifffile.imwrite('image.tif', array)"
+        )
     request = CountRequest(
         image=as_location(image),
         output=None if output is None else as_location(output),
@@ -132,6 +141,7 @@ def count(
         expand=expand,
         spatial=spatial,
         model=model,
+        cell_types=types,
         device=device,
         overwrite=overwrite,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from functools import cached_property
 from itertools import product
 from typing import Any
@@ -23,6 +24,9 @@ from cellseg.table import REGION
 
 NEEDED = ("centroid_y_px", "centroid_x_px", "area_px")
 """Columns that scores need beside the measurements themselves."""
+
+NEAR_MISS = 0.8
+"""Likeness from which another name is taken for the one that was meant."""
 
 UNMEASURED = -1
 """Code of a cell without a value: it keeps the class that the model gave it."""
@@ -123,6 +127,8 @@ def measurement(name: str, dtypes: Mapping[str, str]) -> str:
     numbers.sort(key=lambda column: not column.endswith("_od_mean") and "_mean_" not in column)
     why = "holds no measured numbers" if name in dtypes else "is no measurement of this result"
     more = "; DAB is measured by the protocol ihc" if "dab" in name.lower() else ""
+    if near := get_close_matches(name, numbers, 1, NEAR_MISS):
+        raise SettingsError(f"{name!r} {why}; is {near[0]} meant?")
     raise SettingsError(f"{name!r} {why}{more}; there are: {', '.join(numbers)}")
 
 

@@ -44,6 +44,8 @@ def test_a_measurement_that_is_not_there_is_named_with_those_that_are():
     assert measurement("nucleus_dab_od_mean", columns) == "dab_od_mean"
     with pytest.raises(SettingsError, match=r"'dab'.*there are: dab_od_mean, area_um2"):
         measurement("dab", columns)
+    with pytest.raises(SettingsError, match="is dab_od_mean meant"):
+        measurement("DAB_od_mean", columns)
     with pytest.raises(SettingsError, match="no measured numbers"):
         measurement("class", columns)
 

@@ -45,6 +45,11 @@ def cells(slide):
         return cellseg.count(slide[0], protocol="he", score=0.4)
 
 
+def test_an_array_is_refused_at_once():
+    with pytest.raises(ValueError, match=r"tifffile\.imwrite"):
+        cellseg.count(np.zeros((64, 64, 3), np.uint8))
+
+
 def test_dir_shows_the_api_and_all_of_it_is_there():
     assert dir(cellseg) == sorted(cellseg.__all__)
     assert {"count", "load_result", "open_slide", "Cells", "Region"} <= {*dir(cellseg)}
