@@ -127,8 +127,9 @@ def measurement(name: str, dtypes: Mapping[str, str]) -> str:
     numbers.sort(key=lambda column: not column.endswith("_od_mean") and "_mean_" not in column)
     why = "holds no measured numbers" if name in dtypes else "is no measurement of this result"
     more = "; DAB is measured by the protocol ihc" if "dab" in name.lower() else ""
-    if near := get_close_matches(name, numbers, 1, NEAR_MISS):
-        raise SettingsError(f"{name!r} {why}; is {near[0]} meant?")
+    known = {column.lower(): column for column in numbers}
+    if near := get_close_matches(name.lower(), known, 1, NEAR_MISS):
+        raise SettingsError(f"{name!r} {why}; is {known[near[0]]} meant?")
     raise SettingsError(f"{name!r} {why}{more}; there are: {', '.join(numbers)}")
 
 
