@@ -8,7 +8,6 @@ from base64 import b64encode
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from html import escape
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,18 +19,18 @@ from PIL import Image
 from cellseg.annotations.geojson import read_regions
 from cellseg.annotations.region import Region, Regions
 from cellseg.counting.request import CountRequest, Plane
+from cellseg.draw.page import environment
 from cellseg.errors import CellsegError, CountWarning, InputError
 from cellseg.events import CountResult
 from cellseg.export import anndata_of, outlines_of
-from cellseg.progress import CountProgress
+from cellseg.progress import ProgressBar
 from cellseg.protocol import CountProtocol
 from cellseg.result import load_result as load_folder
-from cellseg.result.files import own_file, readable
+from cellseg.result.files import own_file
 from cellseg.result.publish import OUTLINES
 from cellseg.result.upload import RemoteResult
 from cellseg.storage import Location, RemotePath, as_location
 from cellseg.table.summary import Summary
-from cellseg.text import visible
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -159,7 +158,7 @@ def count(
 def _drained(request: CountRequest, *, progress: bool) -> Cells:
     from cellseg.run import run
 
-    with CountProgress(sys.stderr, is_wanted=progress) as shown:
+    with ProgressBar(sys.stderr, is_wanted=progress) as shown:
         for event in run(request):
             shown.show(event)
             if isinstance(event, CountResult):
@@ -232,7 +231,23 @@ class Cells:
         return f"<Cells: {self.summary}; in {self.folder}>"
 
     def _repr_html_(self) -> str:
-        return _page(self.summary, self.folder, self.warnings)
+        summary = self.summary
+        density = summary.density_per_mm2_per_class
+        rows = [(name, n, density and density[name]) for name, n in summary.cells_per_class.items()]
+        if len(rows) != 1:
+            rows.append(("all", summary.cells, summary.density_per_mm2))
+        return (
+            environment(Path(__file__).parent)
+            .get_template("notebook.html")
+            .render(
+                summary=summary,
+                said=str(summary),
+                rows=rows,
+                picture=_picture(self.folder / OUTLINES),
+                warnings=self.warnings,
+                folder=str(self.folder),
+            )
+        )
 
 
 def load_result(folder: str | Path) -> Cells:
@@ -252,57 +267,13 @@ def load_result(folder: str | Path) -> Cells:
     return Cells(result.summary, result.path, warnings=result.warnings)
 
 
-def _page(summary: Summary, folder: Path, warnings: tuple[str, ...]) -> str:
-    """HTML that needs nothing else; whatever came from a file is escaped.
-
-    Parameters
-    ----------
-    folder : Path
-        The result folder; where its picture of the outlines cannot be read, there is none.
-    """
-    density = summary.density_per_mm2_per_class
-    header = f"<th></th><th>{_text(summary.plural)}</th>" + ("<th>per mm²</th>" if density else "")
-    rows = [
-        (name, count, density[name] if density else None)
-        for name, count in summary.cells_per_class.items()
-    ]
-    if len(rows) != 1:
-        rows.append(("all", summary.cells, summary.density_per_mm2))
-    table = "".join(
-        f"<tr><td>{_text(name)}</td><td>{count:,}</td>"
-        + ("" if per_mm2 is None else f"<td>{per_mm2:,.0f}</td>")
-        + "</tr>"
-        for name, count, per_mm2 in rows
-    )
-    listed = "".join(f"<li>{_text(warning)}</li>" for warning in warnings)
-    return (
-        f"<div><b>{_text(str(summary))}</b>{_picture(folder / OUTLINES)}"
-        f"<table><tr>{header}</tr>{table}</table>{_sizes(summary)}"
-        + (f"<p>To know:</p><ul>{listed}</ul>" if listed else "")
-        + f"<p>In <code>{_text(str(folder))}</code></p></div>"
-    )
-
-
-def _text(text: str) -> str:
-    return escape(visible(readable(text)))
-
-
-def _sizes(summary: Summary) -> str:
-    areas, unit = (summary.area_um2, "µm²") if summary.area_um2 else (summary.area_px, "px²")
-    if areas is None:
-        return ""
-    low, median, high = (f"{areas.quantiles[percent]:,.3g}" for percent in (5, 50, 95))
-    return f"<p>Areas: median {median}, nine of ten between {low} and {high} {unit}</p>"
-
-
 def _picture(path: Path) -> str:
-    """The outlines, small; nothing where there is no picture, or a damaged one."""
+    """The outlines, small, as an address; empty where there is no picture, or a damaged one."""
     with suppress(OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         with Image.open(own_file(path.parent, path.name)) as picture:
             small = picture.convert("RGB")
         small.thumbnail((PICTURE_PX, PICTURE_PX))
         packed = BytesIO()
         small.save(packed, format="JPEG", quality=85)
-        source = f"data:image/jpeg;base64,{b64encode(packed.getvalue()).decode()}"
-        return f'<br><img alt="outlines" style="max-width: 100%" src="{source}">'
+        return f"data:image/jpeg;base64,{b64encode(packed.getvalue()).decode()}"
     return ""

@@ -14,6 +14,12 @@ from cellseg.storage import Location, RemotePath
 from cellseg.table.summary import Summary
 from cellseg.text import time_left
 
+JSON_KEYS = (
+    "image", "output", "cells", "cells_per_class", "tissue_mm2", "density_per_mm2",
+    "median_area_um2", "regions", "tiles", "tiles_skipped", "tiles_failed", "seconds", "warnings",
+)  # fmt: skip
+"""What is told of an image as JSON."""
+
 
 @dataclass(frozen=True)
 class Started:
@@ -127,21 +133,13 @@ class CountResult:
     def as_dict(self) -> dict[str, object]:
         """The run's end ready for JSON; null where unknown."""
         summary = self.summary
-        return {
-            "image": str(self.image),
-            "output": str(self.uploaded or self.folder),
-            "cells": summary.cells,
-            "cells_per_class": summary.cells_per_class,
-            "tissue_mm2": summary.tissue_mm2,
-            "density_per_mm2": summary.density_per_mm2,
-            "median_area_um2": summary.median_area_um2,
-            "regions": summary.as_dict()["regions"],
-            "tiles": self.tiles,
-            "tiles_skipped": self.tiles_skipped,
-            "tiles_failed": self.tiles_failed,
-            "seconds": round(self.seconds, 2),
-            "warnings": list(self.warnings),
-        }
+        known = (
+            str(self.image), str(self.uploaded or self.folder), summary.cells,
+            summary.cells_per_class, summary.tissue_mm2, summary.density_per_mm2,
+            summary.median_area_um2, summary.as_dict()["regions"], self.tiles, self.tiles_skipped,
+            self.tiles_failed, round(self.seconds, 2), list(self.warnings),
+        )  # fmt: skip
+        return dict(zip(JSON_KEYS, known, strict=True))
 
 
 Event = Notice | Started | TileDone | CountResult

@@ -6,21 +6,14 @@ import sys
 from html import escape
 from typing import IO, Any, Self
 
+from rich import progress as rich
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from cellseg.events import Event, Started, TileDone
 
 
-class CountProgress:
-    """Tiles and cells of one count, with the time that is left.
+class ProgressBar:
+    """What is being done, how far it is, and the time that is left.
 
     Parameters
     ----------
@@ -33,13 +26,13 @@ class CountProgress:
     """
 
     def __init__(self, stream: IO[str], *, is_wanted: bool = True) -> None:
-        self.bar = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[so_far]}"),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+        self.bar = rich.Progress(
+            rich.SpinnerColumn(),
+            rich.TextColumn("{task.description}"),
+            rich.BarColumn(),
+            rich.TextColumn("{task.fields[so_far]}"),
+            rich.TimeElapsedColumn(),
+            rich.TimeRemainingColumn(),
             console=Console(file=stream),
             transient=True,
             disable=not (is_wanted and stream.isatty()),
@@ -56,21 +49,20 @@ class CountProgress:
         if self._notebook is not None:
             self._notebook.update({"text/plain": "", "text/html": ""}, raw=True)
 
+    def update(self, share: float, doing: str, so_far: str, line: str) -> None:
+        """Move the bar to a share of all; ``line`` says the same, with the time that is left."""
+        self.bar.update(self._task, total=1.0, completed=share, description=doing, so_far=so_far)
+        if self._notebook is not None:
+            html = f'<progress value="{share:.3f}"></progress> {escape(line)}'
+            self._notebook.update({"text/plain": line, "text/html": html}, raw=True)
+
     def show(self, event: Event) -> None:
         """Take one event of a run."""
         if isinstance(event, Started):
-            self.bar.update(self._task, description="counting", total=event.tiles)
+            self.bar.update(self._task, description="counting")
         elif isinstance(event, TileDone):
-            self.bar.update(
-                self._task,
-                description="counting" if event.done < event.total else "writing",
-                completed=event.done,
-                so_far=event.so_far,
-            )
-            if self._notebook is not None:
-                share = f'<progress value="{event.done / event.total:.3f}"></progress> '
-                plain = {"text/plain": event.line, "text/html": share + escape(event.line)}
-                self._notebook.update(plain, raw=True)
+            doing = "counting" if event.done < event.total else "writing"
+            self.update(event.done / event.total, doing, event.so_far, event.line)
 
 
 def _notebook_line() -> Any:  # noqa: ANN401

@@ -211,19 +211,21 @@ def _events(
     place: Location | None = None,
 ) -> Iterator[Event]:
     """A run whose result goes to a disk; ``place`` is what the user calls its folder."""
-    started = time.monotonic()
     # First, so that a wrong address is said before torch is loaded.
     mapper = _mapper(request, detector)
     from cellseg.counting.plan import make_plan
     from cellseg.counting.record import Recording
     from cellseg.counting.stages import SlideCount
 
+    started = time.monotonic()
     with open_slide(
         request.image, mpp=request.mpp, z=request.z, t=request.t, series=request.series
     ) as slide:
         identity = fingerprint(request.image)
         yield from map(_notice, slide.notes)
+        loading = time.monotonic()
         chosen = detector or _load(request, detectors)
+        started += time.monotonic() - loading  # once a command, however many slides it counts
         plan = make_plan(slide, request, chosen.info)
         yield from map(_notice, plan.notes)
         recipe = Recipe(

@@ -14,7 +14,6 @@ import signal
 import sys
 from io import StringIO
 from pathlib import Path
-from types import FrameType
 
 import click
 
@@ -112,7 +111,7 @@ class _Shown(logging.Formatter):
 
 def main() -> None:
     """Entry point: run the command and turn errors into one line and an exit code."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     # Of several chunks that zarr asks for at once one error is told, not those that came after it.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
@@ -130,27 +129,23 @@ def main() -> None:
         code = error.exit_code
     except KeyboardInterrupt:
         # Whoever asks again means it: no more waiting for threads, and no traceback of theirs.
-        signal.signal(signal.SIGINT, _end)
-        signal.signal(signal.SIGTERM, _end)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: os._exit(INTERRUPTED))
         say("interrupted; what is done is kept", err=True)
         code = INTERRUPTED
-    except CellsegError as error:
-        say(f"cellseg: {hinted(error, option)}", err=True)
-        code = error.exit_code
     except BrokenPipeError:
         # The reader of stdout went away (head, less): nothing to say, nothing to flush.
         _drop_stdout()
         code = 0
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in _FULL:
+        told = error if isinstance(error, CellsegError) else unforeseen(error)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             _drop_stdout()
-            say(f"cellseg: the output cannot be written: {error.strerror}", err=True)
-            code = OutputError.exit_code
-        else:
+            told = OutputError(f"the output cannot be written: {error.strerror}")
+        elif told is not error:
             logging.getLogger(__name__).info("unexpected", exc_info=True)
-            told = unforeseen(error)
-            say(f"cellseg: {hinted(told, option)}", err=True)
-            code = told.exit_code
+        say(f"cellseg: {hinted(told, option)}", err=True)
+        code = told.exit_code
     sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -170,17 +165,6 @@ def _limit_memory(n_bytes: int) -> None:
         raise SettingsError(f"--max-memory: this system sets no such limit ({error})") from error
 
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
 def _drop_stdout() -> None:
     """What is still to be flushed at the end goes nowhere."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-def _end(signum: int, frame: FrameType | None) -> None:
-    os._exit(INTERRUPTED)

@@ -1,21 +1,31 @@
-"""Several images, counted one after the other."""
+"""Images, counted one after the other; the table and the study of what came of them."""
 
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cellseg.cli._options import refuse_missing
 from cellseg.cli._progress import Reporter
 from cellseg.cli._say import say
 from cellseg.counting.request import CountRequest
-from cellseg.errors import CellsegError, PartialResultError, unforeseen
-from cellseg.events import CountResult
+from cellseg.errors import (
+    CellsegError,
+    InputError,
+    PartialResultError,
+    SettingsError,
+    unforeseen,
+)
+from cellseg.events import JSON_KEYS, CountResult
 from cellseg.slide.formats import image_name
 from cellseg.storage import Location
+from cellseg.study.folder import Study, study_at
+from cellseg.study.images import ImageFile
+from cellseg.study.rows import failed_row
+from cellseg.study.summary import with_failures, write_cells, write_summary
 from cellseg.text import visible
 
 if TYPE_CHECKING:
@@ -35,11 +45,8 @@ class FailedImage:
 
     def as_dict(self) -> dict[str, object]:
         """An object like :meth:`CountResult.as_dict`, with the error for its only warning."""
-        unknown = (
-            "output", "cells", "cells_per_class", "tissue_mm2", "density_per_mm2",
-            "median_area_um2", "regions", "tiles", "tiles_skipped", "tiles_failed", "seconds",
-        )  # fmt: skip
-        return {"image": str(self.image), **dict.fromkeys(unknown), "warnings": [str(self.error)]}
+        known = {"image": str(self.image), "warnings": [str(self.error)]}
+        return dict.fromkeys(JSON_KEYS) | known
 
 
 Outcome = CountResult | FailedImage
@@ -51,7 +58,7 @@ def count_images(requests: Sequence[CountRequest], outcomes: list[Outcome]) -> N
 
     detectors: dict[object, Detector] = {}
     for request in requests:
-        with Reporter(sys.stderr) as reporter:
+        with Reporter() as reporter:
             try:
                 refuse_missing(request.image)
                 for event in run(request, detectors=detectors):
@@ -65,11 +72,8 @@ def count_images(requests: Sequence[CountRequest], outcomes: list[Outcome]) -> N
                 reporter.fail(request.image, error)
                 outcomes.append(FailedImage(request.image, error))
     if len(outcomes) > 1 and all(outcome.counted_before for outcome in outcomes):
-        say(
-            f"nothing to do: all {len(outcomes):,} images were counted before with the same "
-            "settings",
-            err=True,
-        )
+        images = f"all {len(outcomes):,} images were counted before with the same settings"
+        say(f"nothing to do: {images}", err=True)
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:
@@ -83,22 +87,98 @@ def exit_code(outcomes: Sequence[Outcome]) -> int:
 
 def table_of(outcomes: Sequence[Outcome]) -> str:
     """A summary table for several images."""
-    header = f"{'image':<40} {'cells':>9} {'per mm²':>9} {'median area':>12}"
-    lines = [header, "-" * len(header)]
+    rows = [("image", "cells", "per mm²", "median area")]
     counted = [outcome.summary for outcome in outcomes if isinstance(outcome, CountResult)]
     for outcome in outcomes:
-        name = f"{visible(image_name(outcome.image))[:40]:<40}"
+        name = visible(image_name(outcome.image))[:40]
         if isinstance(outcome, FailedImage):
-            lines.append(f"{name} {'failed':>9}")
+            rows.append((name, "failed", "", ""))
             continue
         summary, density = outcome.summary, outcome.summary.density_per_mm2
         areas, unit = (summary.area_um2, "µm²") if summary.area_um2 else (summary.area_px, "px²")
-        lines.append(
-            f"{name} {summary.cells:>9,} {'—' if density is None else f'{density:,.0f}':>9} "
-            f"{'—' if areas is None else f'{areas.median:.1f} {unit}':>12}"
-        )
+        median = "—" if areas is None else f"{areas.median:.1f} {unit}"
+        per_mm2 = "—" if density is None else f"{density:,.0f}"
+        rows.append((name, f"{summary.cells:,}", per_mm2, median))
     said = f"{len(counted)} image{'s' * (len(counted) != 1)}"
     if len(counted) < len(outcomes):
         said += f", {len(outcomes) - len(counted)} failed"
-    total = sum(summary.cells for summary in counted)
-    return "\n".join([*lines, "-" * len(header), f"{said:<40} {total:>9,}"])
+    rows.append((said, f"{sum(summary.cells for summary in counted):,}", "", ""))
+    first, *others, last = [f"{a:<40} {b:>9} {c:>9} {d:>12}".rstrip() for a, b, c, d in rows]
+    rule = "-" * len(first)
+    return "\n".join([first, rule, *others, rule, last])
+
+
+def home_of_study(
+    given: Sequence[Location],
+    images: Sequence[ImageFile],
+    output: Location | None,
+    *,
+    report: bool,
+    parquet: bool,
+) -> Location | None:
+    """The output, the folder that was searched, or the one that all results lie in.
+
+    None where one image was given and nothing of a study is wanted.
+
+    Raises
+    ------
+    SettingsError
+        If something is wanted that has no place.
+    """
+    wanted = [name for name, on in (("--report", report), ("--parquet", parquet)) if on]
+    if not wanted and len(images) == 1 and images[0].path == given[0]:
+        return None
+    if output is not None:
+        return output
+    if len(given) == 1 and any(image.below.parts for image in images):
+        return given[0]
+    homes = {image.home(None) for image in images}
+    if len(homes) == 1:
+        return homes.pop()
+    if wanted:
+        raise SettingsError(
+            f"{' and '.join(wanted)}: give a folder with --output, for the images do not lie in one"
+        )
+    return None
+
+
+def summarise_outcomes(
+    home: Location | None,
+    outcomes: Sequence[Outcome],
+    *,
+    report: bool = False,
+    parquet: bool = False,
+) -> None:
+    """Write what a study of these images leaves; nothing where it has no home."""
+    if home is None:
+        return
+    paths = [visible(str(outcome.image.absolute())) for outcome in outcomes]
+    failed = [
+        failed_row(outcome.image.name, path, str(outcome.error))
+        for outcome, path in zip(outcomes, paths, strict=True)
+        if isinstance(outcome, FailedImage)
+    ]
+    try:
+        with study_at(home, report=report, parquet=parquet) as found:
+            study = with_failures(found, failed, attempted=paths)
+            write_study_files(study, report=report, parquet=parquet)
+    except InputError:
+        if len(failed) < len(outcomes):
+            raise  # otherwise the reason was told for each image
+
+
+def write_study_files(
+    study: Study, *, report: bool, parquet: bool, page: Path | None = None
+) -> None:
+    """Write a study's summary, and its table and page if wanted, and say where they are."""
+    for line in study.unread:
+        say(f"cellseg: {line}", err=True)
+    count = len(study.results)
+    of = f"{count:,} result{'s' * (count != 1)}"
+    say(f"summary of {of}: {write_summary(study)}", err=True)
+    if parquet:
+        say(f"cells of all images: {write_cells(study)}", err=True)
+    if report:
+        from cellseg.study.page import write_study
+
+        say(f"report: {write_study(study, page)}", err=True)

@@ -1,10 +1,11 @@
-"""Options that several commands share."""
+"""Options that several commands share, and what their texts become."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar
 
 import click
 
@@ -38,12 +39,11 @@ class GroupedCommand(click.Command):
 class Number(click.FloatRange):
     """A number with a decimal point; a comma is explained."""
 
-    def convert(
-        self,
-        value: Any,  # noqa: ANN401
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> float:
+    def __init__(self, *limits: float, name: str = "NUMBER", min_open: bool = False) -> None:
+        super().__init__(*limits, min_open=min_open)
+        self.name = name
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:  # noqa: ANN401 - click's
         """Turn the option's text into a number."""
         if isinstance(value, str) and "," in value:
             self.fail(f"{value!r} has a comma: write decimals with a point, as 0.25", param, ctx)
@@ -53,103 +53,138 @@ class Number(click.FloatRange):
         return number
 
 
+class Converted(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+    """What a function makes of a text; it raises ``click.BadParameter``, or an error of cellseg."""
+
+    def __init__(self, name: str, read: Callable[[str], object]) -> None:
+        self.name, self.read = name, read
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> object:  # noqa: ANN401 - click's
+        """Turn the option's text into a value."""
+        return self.read(value)
+
+
+def _plane(text: str) -> int | Literal["max", "mean"]:
+    if text == "max" or text == "mean":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        said = f"{text!r} is no plane: expected a number from 0, max or mean"
+        raise click.BadParameter(said) from None
+
+
+def _place(text: str, *, is_output: bool = False) -> Location:
+    place = as_location(text)
+    if not isinstance(place, Path):
+        return place
+    try:
+        is_file = place.exists() and not place.is_dir()
+    except OSError as error:  # a name that is too long, a folder that is closed
+        kind = OutputError if is_output else InputError
+        said = "cannot be written" if is_output else "cannot be read"
+        raise kind(f"{place}: {said}: {error.strerror or error}") from error
+    if is_output and is_file:
+        raise click.BadParameter(f"{text!r} is a file, expected a folder")
+    return place
+
+
+def _result(text: str) -> Path:
+    place = _place(text)
+    if not isinstance(place, Path):
+        raise InputError(f"{place}: is behind a URL; copy the result folder to a disk first")
+    return place
+
+
 PIXEL_SIZE = Number(0.001, 100.0)
 """µm per pixel of any microscope."""
 
+PLACE = Converted("PATH|URL", _place)
+"""A path, or a URL such as ``s3://bucket/slide.svs``."""
 
-class Plane(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
-    """A z plane: a number from 0, ``max`` or ``mean``."""
+OUTPUT = Converted("PATH|URL", lambda text: _place(text, is_output=True))
+"""A place that is no file."""
 
-    name = "PLANE"
+PATH, FILE = click.Path(path_type=Path), click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
 
-    def convert(
-        self,
-        value: Any,  # noqa: ANN401
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> int | Literal["max", "mean"]:
-        """Turn the option's text into a plane."""
-        if isinstance(value, int):
-            return value
-        if value in ("max", "mean"):
-            return cast("Literal['max', 'mean']", value)
-        try:
-            return int(value)
-        except ValueError:
-            self.fail(f"{value!r} is no plane: expected a number from 0, max or mean", param, ctx)
+_SCORE, _PLANE = Number(0.01, 1.0), Converted("N|max|mean", _plane)
+DATA = click.Path(exists=True, dir_okay=False, path_type=Path)
+_IMAGES = click.Path(exists=True, file_okay=False, path_type=Path)
+_SCALARS = click.Choice(["auto", "float32", "bfloat16", "float16"])
+
+_SHARED = {
+    "result": click.argument("path", metavar="RESULT", type=Converted("RESULT", _result)),
+    "data": click.argument("data", nargs=-1, required=True, type=DATA),
+    "images": click.option(
+        "--images", type=_IMAGES, help="Folder of the images, where it is not the JSON's."
+    ),
+    "image": click.option(
+        "--image", type=PLACE, help="Where the slide is by now, if it was moved."
+    ),
+    "protocol": click.option(
+        "--protocol",
+        metavar="NAME|FILE",
+        help="he, he_20x, ihc, fluorescence, brightfield or a YAML file; else by the image.",
+    ),
+    "model": click.option(
+        "--model",
+        default="default",
+        show_default=True,
+        metavar="default|FILE",
+        help="The shipped model, or one made by 'cellseg train'.",
+    ),
+    "score": click.option(
+        "--score", type=_SCORE, help="Count cells from this score on; the protocol's otherwise."
+    ),
+    "mpp": click.option(
+        "--mpp", type=PIXEL_SIZE, help="µm per pixel, where the file does not say or is wrong."
+    ),
+    "channel": click.option(
+        "--channel", metavar="NUMBER|NAME", help="Channel to look at, as cellseg info lists them."
+    ),
+    "z": click.option(
+        "--z", type=_PLANE, help="Plane (from 0) or projection; the middle plane otherwise."
+    ),
+    "t": click.option(
+        "--t", type=click.IntRange(min=0), help="Time point (from 0); the first otherwise."
+    ),
+    "series": click.option(
+        "--series", type=click.IntRange(min=0), default=0, help="Image (from 0) of several."
+    ),
+    "device": click.option(
+        "--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps"
+    ),
+    "precision": click.option(
+        "--precision",
+        type=_SCALARS,
+        default="auto",
+        show_default=True,
+        help="Of the network; auto: half where the device is faster with it.",
+    ),
+    "no_prefilter": click.option(
+        "--no-prefilter", is_flag=True, help="Look everywhere, not only where tissue is."
+    ),
+    "parquet": click.option(
+        "--parquet", is_flag=True, help="Also cells.parquet: the cells of all images."
+    ),
+    "json": click.option(
+        "--json", "as_json", is_flag=True, help="Print JSON, and nothing else on stdout."
+    ),
+}
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-class Place(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
-    """A path, or a URL such as ``s3://bucket/slide.svs``."""
+def shared(names: str) -> Callable[[_Command], _Command]:
+    """Arguments and options of several commands, by their names, in this order."""
 
-    name = "PATH|URL"
+    def add(command: _Command) -> _Command:
+        for name in reversed(names.split()):
+            command = _SHARED[name](command)
+        return command
 
-    def __init__(self, *, folder: bool = False) -> None:
-        self.folder = folder
-
-    def convert(
-        self,
-        value: Any,  # noqa: ANN401
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> Location:
-        """Turn the argument's text into a place."""
-        place = as_location(value)
-        if not isinstance(place, Path):
-            return place
-        try:
-            is_file = place.exists() and not place.is_dir()
-        except OSError as error:  # a name that is too long, a folder that is closed
-            kind = OutputError if self.folder else InputError
-            said = "cannot be written" if self.folder else "cannot be read"
-            raise kind(f"{place}: {said}: {error.strerror or error}") from error
-        if self.folder and is_file:
-            self.fail(f"{value!r} is a file, expected a folder", param, ctx)
-        return place
-
-
-class ResultPath(Place):
-    """A result folder; it must lie on a disk."""
-
-    def convert(
-        self,
-        value: Any,  # noqa: ANN401
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> Path:
-        """Turn the argument's text into a path."""
-        place = super().convert(value, param, ctx)
-        if not isinstance(place, Path):
-            raise InputError(f"{place}: is behind a URL; copy the result folder to a disk first")
-        return place
-
-
-result_argument = click.argument("path", metavar="RESULT", type=ResultPath())
-
-moved_option = click.option(
-    "--image", type=Place(), help="Where the slide is by now, if it was moved."
-)
-
-annotated_argument = click.argument(
-    "data",
-    nargs=-1,
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-)
-
-images_option = click.option(
-    "--images",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of the images, where it is not the JSON's.",
-)
-
-precision_option = click.option(
-    "--precision",
-    type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
-    default="auto",
-    show_default=True,
-    help="Of the network; auto: half where the device is faster with it.",
-)
+    return add
 
 
 def refuse_missing(image: Location) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from cellseg.cli._say import option, say
 from cellseg.errors import Notice, hinted
 from cellseg.events import CountResult, Started
-from cellseg.progress import CountProgress
+from cellseg.progress import ProgressBar
 from cellseg.slide.formats import image_name
 from cellseg.table.regions import lines
 
@@ -16,39 +17,48 @@ if TYPE_CHECKING:
     from cellseg.events import Event
     from cellseg.storage import Location
 
-QUIET_SECONDS = 15.0
 
+class Reporter(ProgressBar):
+    """Lines above a bar on a terminal; elsewhere also how far it is, a line at times.
 
-class Reporter(CountProgress):
-    """Events as lines: above a bar on a terminal, with lines about tiles elsewhere."""
+    Parameters
+    ----------
+    quiet_s : float
+        At least so long between such lines.
+    """
 
-    def __init__(self, stream: IO[str]) -> None:
-        super().__init__(stream)
-        self._last = time.monotonic()
+    def __init__(self, *, err: bool = True, quiet_s: float = 15.0) -> None:
+        super().__init__(sys.stderr if err else sys.stdout)
+        self._err, self._quiet_s, self._last = err, quiet_s, time.monotonic()
         self._said: set[str] = set()
 
+    def say(self, text: str) -> None:
+        """Print lines."""
+        say(text, err=self._err, console=None if self.bar.disable else self.bar.console)
+
+    def update(self, share: float, doing: str, so_far: str, line: str) -> None:
+        """Move the bar, or print the line where there is none."""
+        super().update(share, doing, so_far, line)
+        if self.bar.disable and time.monotonic() - self._last > self._quiet_s:
+            self.say(line)
+            self._last = time.monotonic()
+
     def show(self, event: Event) -> None:
-        """Show one event."""
+        """Show one event of a count."""
         super().show(event)
         if isinstance(event, Notice):
             self._said.add(str(event))
-            self._line(Notice(f"  {event}", hint=event.hint))
+            self.say(Notice(f"  {event}", hint=event.hint))
         elif isinstance(event, Started):
-            self._line(f"{image_name(event.image)}: {event.text}")
+            self.say(f"{image_name(event.image)}: {event.text}")
         elif isinstance(event, CountResult):
-            self._line(f"{image_name(event.image)}: {event.summary}")
+            self.say(f"{image_name(event.image)}: {event.summary}")
             told = [text for text in event.warnings if text not in self._said]
             for text in [*lines(event.summary.regions, event.summary.object), *told]:
-                self._line(f"  {text}")
-            self._line(f"  results in {event.uploaded or event.folder}")
-        elif self.bar.disable and time.monotonic() - self._last > QUIET_SECONDS:
-            self._line(f"  {event.line}")
-            self._last = time.monotonic()
+                self.say(Notice(f"  {text}", hint=getattr(text, "hint", "")))
+            self.say(f"  results in {event.uploaded or event.folder}")
 
     def fail(self, image: Location, error: BaseException) -> None:
         """Say that one file could not be counted."""
         text = hinted(error, option)
-        self._line(f"cellseg: {text if image.name in text else f'{image}: {text}'}")
-
-    def _line(self, text: str) -> None:
-        say(text, err=True, console=None if self.bar.disable else self.bar.console)
+        self.say(f"cellseg: {text if image.name in text else f'{image}: {text}'}")

@@ -1,14 +1,11 @@
 """``cellseg annotations``: what was outlined in other programs."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from cellseg.cli._options import PIXEL_SIZE
+from cellseg.cli._options import FILE, PATH, shared
 from cellseg.cli._say import say
-
-_PATH = click.Path(path_type=Path)
 
 
 @click.group(no_args_is_help=True)
@@ -24,12 +21,12 @@ Examples:
   cellseg annotations convert drawn/*.geojson --image slides/ -o training/cells.json
   cellseg train training/cells.json"""
 )
-@click.argument("inputs", nargs=-1, required=True, type=_PATH, metavar="FILE...")
+@click.argument("inputs", nargs=-1, required=True, type=PATH, metavar="FILE...")
 @click.option(
     "-o",
     "--output",
     required=True,
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     metavar="FILE.json",
     help="The training data; its pictures go into a folder images/ beside it.",
 )
@@ -37,15 +34,12 @@ Examples:
     "--image",
     "images",
     multiple=True,
-    type=_PATH,
+    type=PATH,
     metavar="SLIDE|FOLDER",
     help="The slide that was drawn on: once for each FILE, in the same order; or a folder, in "
     "which slides are called as the FILEs are. Without it they lie beside the FILEs.",
 )
-@click.option("--mpp", type=PIXEL_SIZE, help="µm per pixel, where the slide does not say.")
-@click.option(
-    "--channel", metavar="NUMBER|NAME", help="The channel to learn from, of a slide with several."
-)
+@shared("mpp channel")
 @click.option(
     "--class",
     "kind",

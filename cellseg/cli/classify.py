@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from cellseg.cli._options import moved_option, result_argument
+from cellseg.cli._options import Converted, shared
 from cellseg.cli._say import say, tell
 from cellseg.errors import SettingsError
 from cellseg.storage import Location
@@ -17,33 +18,23 @@ from cellseg.storage import Location
 if TYPE_CHECKING:
     from cellseg.protocol import Marker
 
+Limits = Literal["auto"] | tuple[float, ...]
 
-class Threshold(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
-    """``auto``, a number, or three with commas between them."""
 
-    name = "N|N,N,N|auto"
-
-    def convert(
-        self,
-        value: Any,  # noqa: ANN401
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> Literal["auto"] | tuple[float, ...]:
-        """Turn the option's text into thresholds."""
-        if value == "auto":
-            return "auto"
-        try:
-            found = tuple(float(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"{value!r} is no threshold: expected a number, three, or auto", param, ctx)
-        if len(found) not in (1, 3):
-            self.fail(
-                f"{value!r} has {len(found)} numbers, expected one, or three with commas between "
-                "them (decimals have a point)",
-                param,
-                ctx,
-            )
-        return found
+def _limits(text: str) -> Limits:
+    if text == "auto":
+        return text
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        said = f"{text!r} is no threshold: expected a number, three, or auto"
+        raise click.BadParameter(said) from None
+    if len(found) not in (1, 3):
+        raise click.BadParameter(
+            f"{text!r} has {len(found)} numbers, expected one, or three with commas between "
+            "them (decimals have a point)"
+        )
+    return found
 
 
 @click.command(
@@ -55,7 +46,7 @@ Examples:
   cellseg classify slide.cellseg --name CD3 --measure intensity_mean_cd3 --threshold 400 \\
                                  --name CD8 --measure intensity_mean_cd8 --threshold 250"""
 )
-@result_argument
+@shared("result")
 @click.option(
     "--measure",
     "measures",
@@ -69,19 +60,18 @@ Examples:
     "thresholds",
     multiple=True,
     required=True,
-    type=Threshold(),
+    type=Converted("N|N,N,N|auto", _limits),
     help="Cells at or above it are positive; three give 1+, 2+, 3+; auto proposes one.",
 )
 @click.option(
     "--name", "names", multiple=True, help="What each marker is called in classes of several."
 )
-@moved_option
-@click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
+@shared("image json")
 def classify(
     path: Path,
-    measures: tuple[str, ...],
-    thresholds: tuple[Literal["auto"] | tuple[float, ...], ...],
-    names: tuple[str, ...],
+    measures: Sequence[str],
+    thresholds: Sequence[Limits],
+    names: Sequence[str],
     image: Location | None,
     as_json: bool,
 ) -> None:
@@ -90,25 +80,20 @@ def classify(
     Neither the network nor the slide's pixels are needed. The classes go into cells.csv, run.json,
     histogram.png and the pictures; exports that were made are made again.
     """
-    # Imported late: it takes seconds, and --help needs none of it.
-    from cellseg.run import change
+    from cellseg.run import change  # late: it takes seconds, and --help needs none of it
 
     markers = tuple(_markers(measures, thresholds, names))
     result = change(path, image=image, on_notice=tell, markers=markers)
     if as_json:
-        summary = result.run["summary"]
-        say(
-            json.dumps({name: summary[name] for name in ("cells_per_class", "labelling")}, indent=2)
-        )
+        kept = ("cells_per_class", "labelling")
+        say(json.dumps({name: result.run["summary"][name] for name in kept}, indent=2))
         return
     say(str(result.summary))
     say(f"look: {path / 'histogram.png'}, {path / 'outlines.png'}")
 
 
 def _markers(
-    measures: tuple[str, ...],
-    thresholds: tuple[Literal["auto"] | tuple[float, ...], ...],
-    names: tuple[str, ...],
+    measures: Sequence[str], thresholds: Sequence[Limits], names: Sequence[str]
 ) -> list[Marker]:
     from pydantic import ValidationError
 

@@ -10,15 +10,7 @@ from typing import Any
 
 import click
 
-from cellseg.cli._options import (
-    PIXEL_SIZE,
-    GroupedCommand,
-    Number,
-    Place,
-    Plane,
-    precision_option,
-    refuse_missing,
-)
+from cellseg.cli._options import OUTPUT, PATH, PLACE, GroupedCommand, Number, refuse_missing, shared
 from cellseg.cli._say import say
 from cellseg.errors import CellsegError, SettingsError
 from cellseg.storage import Location
@@ -45,35 +37,14 @@ Examples:
   cellseg count slide.svs --engine dask --scheduler tcp://10.0.0.5:8786
   cellseg count s3://scans/slide.svs --output s3://scans/results""",
 )
-@click.argument("images", nargs=-1, required=True, type=Place(), metavar="IMAGE...")
-@click.option(
-    "--protocol",
-    metavar="NAME|FILE",
-    help="he, he_20x, ihc, fluorescence, brightfield or a YAML file; else by the image.",
-)
-@click.option(
-    "--model",
-    default="default",
-    show_default=True,
-    metavar="default|FILE",
-    help="The shipped model, or one made by 'cellseg train'.",
-)
-@click.option(
-    "--score",
-    type=Number(0.01, 1.0),
-    help="Count cells from this score on; the protocol's otherwise.",
-)
+@click.argument("images", nargs=-1, required=True, type=PLACE, metavar="IMAGE...")
+@shared("mpp channel z t series protocol model score no_prefilter parquet json device precision")
 @click.option(
     "--types",
     "cell_types",
     type=click.Choice(["breast", "other", "none"]),
     help="H&E: sort nuclei by cell type, in the tissue that they were learned from or in another; "
     "else the protocol's choice.",
-)
-@click.option(
-    "--mpp",
-    type=PIXEL_SIZE,
-    help="µm per pixel, where the file does not say or is wrong.",
 )
 @click.option(
     "--diameter",
@@ -83,9 +54,6 @@ Examples:
     help="Usual cell's diameter, pixels of the image: sets the scale in place of the pixel size.",
 )
 @click.option(
-    "--channel", metavar="NUMBER|NAME", help="Channel to count in, as cellseg info lists them."
-)
-@click.option(
     "--min-area",
     type=Number(0.0),
     metavar="AREA",
@@ -93,30 +61,16 @@ Examples:
 )
 @click.option("--max-area", type=Number(0.0, min_open=True), metavar="AREA", help="Larger cells.")
 @click.option(
-    "--z",
-    type=Plane(),
-    metavar="N|max|mean",
-    help="Plane (from 0) or projection; the middle plane otherwise.",
-)
-@click.option(
-    "--series", type=click.IntRange(min=0), default=0, help="Image (from 0) of a file with several."
-)
-@click.option("--t", type=click.IntRange(min=0), help="Time point (from 0); the first otherwise.")
-@click.option(
     "--tile",
     "tile_px",
     type=click.IntRange(min=64),
     metavar="PX",
     help="Side of a tile, model pixels, a multiple of 64; the count hardly depends on it.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
-@precision_option
-@click.option(
-    "--batch", type=click.IntRange(min=1), help="Tiles that go through the network together."
-)
+@click.option("--batch", type=click.IntRange(min=1), help="Tiles in the network at once.")
 @click.option(
     "--output",
-    type=Place(folder=True),
+    type=OUTPUT,
     metavar="DIR|URL",
     help="Folder for the results; beside each image otherwise.",
 )
@@ -142,16 +96,9 @@ Examples:
     "--recursive", is_flag=True, help="Folders in folders too; results lie as the images do."
 )
 @click.option("--report", is_flag=True, help="Also report.html: tables and pictures of all images.")
-@click.option("--parquet", is_flag=True, help="Also cells.parquet: the cells of all images.")
-@click.option(
-    "--json",
-    "as_json",
-    is_flag=True,
-    help="Print a JSON list, one object per image, and nothing else on stdout.",
-)
 @click.option(
     "--region",
-    type=click.Path(path_type=Path),
+    type=PATH,
     metavar="FILE",
     help="GeoJSON, as QuPath exports it: count only in its regions, and each for itself.",
 )
@@ -173,7 +120,6 @@ Examples:
     is_flag=True,
     help="Replace a result of other settings, or one that was changed since; otherwise refused.",
 )
-@click.option("--no-prefilter", is_flag=True, help="Look everywhere, not only where tissue is.")
 def count(
     images: tuple[Location, ...],
     output: Location | None,
@@ -196,8 +142,7 @@ def count(
         refuse_missing(images[0])
     # Here and not above: a mistyped path is said at once.
     from cellseg.annotations.geojson import read_regions
-    from cellseg.cli._images import FailedImage, Outcome, count_images, exit_code, table_of
-    from cellseg.cli._study import home_of_study, summarise_outcomes
+    from cellseg.cli import _images as study
     from cellseg.counting.request import CountRequest
     from cellseg.study.images import find_images, result_names
 
@@ -205,7 +150,7 @@ def count(
     found = find_images(images, recursive=recursive)
     if regions is not None and len(found.images) > 1:
         raise SettingsError(f"--region belongs to one slide, got {len(found.images)} images")
-    home = home_of_study(images, found.images, output, report=report, parquet=parquet)
+    home = study.home_of_study(images, found.images, output, report=report, parquet=parquet)
     requests = [
         CountRequest(
             image=image.path,
@@ -217,20 +162,20 @@ def count(
         )
         for image, name in zip(found.images, result_names(found.images, output), strict=True)
     ]
-    outcomes: list[Outcome] = [FailedImage(*unread) for unread in found.unread]
+    outcomes: list[study.Outcome] = [study.FailedImage(*unread) for unread in found.unread]
     for _, error in found.unread:
         say(f"cellseg: {error}", err=True)
     try:
-        count_images(requests, outcomes)
+        study.count_images(requests, outcomes)
     except BaseException:
         with suppress(CellsegError):
-            summarise_outcomes(home, outcomes)
+            study.summarise_outcomes(home, outcomes)
         raise
     finally:
         # Interrupted at the fiftieth slide, the other forty-nine are told all the same.
         if as_json:
             say(json.dumps([outcome.as_dict() for outcome in outcomes], indent=2))
         elif len(outcomes) > 1:
-            say(table_of(outcomes))
-    summarise_outcomes(home, outcomes, report=report, parquet=parquet)
-    sys.exit(exit_code(outcomes))
+            say(study.table_of(outcomes))
+    study.summarise_outcomes(home, outcomes, report=report, parquet=parquet)
+    sys.exit(study.exit_code(outcomes))

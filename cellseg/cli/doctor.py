@@ -5,21 +5,19 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
-import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import click
 import psutil
 from packaging.requirements import Requirement
 
 import cellseg
+from cellseg.cli._options import shared
 from cellseg.cli._say import say
-from cellseg.cli.view import has_display
+from cellseg.cli.view import fault_of, has_display
 from cellseg.errors import CellsegError, PartialResultError, line_of
 
 SIGNS = {"ok": "ok  ", "note": "–   ", "fault": "FAIL"}
@@ -37,17 +35,8 @@ OPENS = (
 WAIT_S = 120
 
 
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at.
-
-    Attributes
-    ----------
-    state : {'ok', 'note', 'fault'}
-        A note is something that is not there and need not be.
-    text : str
-        One line.
-    """
+class Check(NamedTuple):
+    """One thing that was looked at, in one line; a ``note`` is missing and need not be there."""
 
     name: str
     state: Literal["ok", "note", "fault"]
@@ -61,9 +50,11 @@ def checks(*, window: bool) -> Iterator[Check]:
     yield Check("system", "ok", f"Python {python}, {platform.platform()}, {cores} cores")
     yield from _packages()
     free, total = (size / 2**30 for size in psutil.virtual_memory()[1::-1])
-    is_enough, text = free >= NETWORK_GIB, f"{free:.1f} of {total:.1f} GiB free"
-    wanted = "" if is_enough else f"; a count wants {NETWORK_GIB:g} GiB"
-    yield Check("memory", "ok" if is_enough else "fault", text + wanted)
+    text = f"{free:.1f} of {total:.1f} GiB free"
+    if free >= NETWORK_GIB:
+        yield Check("memory", "ok", text)
+    else:
+        yield Check("memory", "fault", f"{text}; a count wants {NETWORK_GIB:g} GiB")
     yield from _network()
     yield _napari(window=window)
 
@@ -137,20 +128,14 @@ def _napari(*, window: bool) -> Check:
         return Check("napari", "ok", f"{found}; no window was tried")
     if not has_display():
         return Check("napari", "note", f"{found}; no window can open: there is no display")
-    try:
-        opens = [sys.executable, "-c", OPENS]
-        done = subprocess.run(opens, capture_output=True, text=True, timeout=WAIT_S, check=False)
-    except subprocess.TimeoutExpired:
-        return Check("napari", "fault", f"{found} opens no window within {WAIT_S} s")
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["it crashed"])[-1][:200]
-        return Check("napari", "fault", f"{found} opens no window: {said}")
+    if why := fault_of(OPENS, WAIT_S):
+        return Check("napari", "fault", f"{found} opens no window: {why}")
     return Check("napari", "ok", f"{found} opens a window")
 
 
 @click.command()
 @click.option("--window/--no-window", default=True, help="Try whether napari opens a window.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list, one entry a check.")
+@shared("json")
 def doctor(*, window: bool, as_json: bool) -> None:
     """Say what is installed, where a count would run, and what is not well.
 
@@ -162,7 +147,7 @@ def doctor(*, window: bool, as_json: bool) -> None:
         if not as_json:
             say(f"{SIGNS[check.state]}  {check.name:<12} {check.text}")
     if as_json:
-        say(json.dumps([vars(check) for check in found], indent=2, ensure_ascii=False))
+        say(json.dumps([check._asdict() for check in found], indent=2, ensure_ascii=False))
     faults = [check.name for check in found if check.state == "fault"]
     if faults:
         raise PartialResultError(f"not well: {', '.join(faults)}")

@@ -3,32 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from cellseg.cli._options import (
-    PIXEL_SIZE,
-    Number,
-    annotated_argument,
-    images_option,
-    precision_option,
-)
+from cellseg.cli._options import FOLDER, Number, shared
 from cellseg.cli._say import say
 from cellseg.errors import CellsegError, Notice, SettingsError
-from cellseg.text import number, percent, visible
+from cellseg.text import visible
 
 if TYPE_CHECKING:
     from cellseg.judge.calibration import Calibrated
     from cellseg.judge.centres import CentreEvaluation
     from cellseg.judge.evaluate import Evaluation
-    from cellseg.judge.judged import Scores
+
+OUTLINES = ("F1@.5", "@.75", "accuracy@.5", "PQ", "AJI", "mask AP", "box AP", "area bias")
+"""Columns that fit a terminal; the page has more."""
 
 
 @click.command(
@@ -39,20 +34,8 @@ Examples:
   cellseg evaluate mine.json --protocol he --calibrate mine.yaml
   cellseg evaluate centres.csv --mpp 0.5 --within 3"""
 )
-@annotated_argument
-@images_option
-@click.option("--model", default="default", show_default=True, metavar="default|FILE")
-@click.option("--protocol", metavar="NAME|FILE", help="Chosen from each image otherwise.")
-@click.option("--score", type=Number(0.01, 1.0), help="Score threshold in place of the protocol's.")
-@click.option("--mpp", type=PIXEL_SIZE, help="µm per pixel of images that do not say theirs.")
-@click.option("--device", default="auto", show_default=True, metavar="auto|cpu|cuda|mps")
-@precision_option
-@click.option("--no-prefilter", is_flag=True, help="Look everywhere, not only at tissue.")
-@click.option(
-    "--report",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder for a page with plots and the worst images.",
-)
+@shared("data images model protocol score mpp device precision no_prefilter")
+@click.option("--report", type=FOLDER, help="Folder for a page with plots and the worst images.")
 @click.option(
     "--calibrate",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -64,7 +47,7 @@ Examples:
     type=Number(0.0, min_open=True),
     help="For centres: how far apart, µm, is the same cell.  [default: 3]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object and nothing else.")
+@shared("json")
 def evaluate(
     data: tuple[Path, ...],
     no_prefilter: bool,
@@ -87,36 +70,31 @@ def evaluate(
     from cellseg.protocol import save_protocol
 
     request = EvaluateRequest(data=data, prefilter=not no_prefilter, **settings)
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
     tables = {path.suffix.lower() == ".csv" for path in data}
     if tables == {True}:
         if report or calibrate:
             raise SettingsError("--report and --calibrate want outlines (COCO JSON), not centres")
         from cellseg.judge.centres import WITHIN_UM, evaluate_centres
 
-        events = evaluate_centres(request, WITHIN_UM if within is None else within)
-        centres: CentreEvaluation = _drained(events, console)
-        if as_json:
-            say(json.dumps(centres.as_dict()))
-        else:
-            _print_centres(centres)
-        return
-    if len(tables) > 1 or within is not None:
+        found = _drained(evaluate_centres(request, WITHIN_UM if within is None else within))
+    elif len(tables) > 1 or within is not None:
         raise SettingsError("--within is for centres (CSV), which stand alone")
-    evaluation: Evaluation = _drained(run_evaluation(request), console)
+    else:
+        found = _drained(run_evaluation(request))
     if report is not None:
         from cellseg.judge.report import write_report
 
-        page = write_report(evaluation, report)
-        say(f"report: {page}", console=console)
+        say(f"report: {write_report(found, report)}", err=True)
     if calibrate is not None:
-        found, chosen = evaluation.calibrated()
-        save_protocol(found, calibrate)
-        say(_calibrated(chosen, evaluation.images[0].score, calibrate), console=console)
+        protocol, chosen = found.calibrated()
+        save_protocol(protocol, calibrate)
+        say(_calibrated(chosen, found.images[0].score, calibrate), err=True)
     if as_json:
-        say(json.dumps(evaluation.as_dict()))
+        say(json.dumps(found.as_dict()))
+    elif tables == {True}:
+        _print_centres(found)
     else:
-        _print(evaluation)
+        _print(found)
 
 
 def _calibrated(chosen: Calibrated, before: float, path: Path) -> str:
@@ -129,26 +107,18 @@ def _calibrated(chosen: Calibrated, before: float, path: Path) -> str:
     )
 
 
-def _drained(events: Iterator[Any], console: Console) -> Any:  # noqa: ANN401
+def _drained(events: Iterator[Any]) -> Any:  # noqa: ANN401
     """The last event, an evaluation; those before it move a bar."""
+    from cellseg.cli._progress import Reporter
     from cellseg.judge.evaluate import ImageDone
 
-    bar = Progress(
-        TextColumn("images"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-        transient=True,
-    )
-    task = bar.add_task("images", total=None)
-    with bar:
+    with Reporter() as reporter:
         for event in events:
             if isinstance(event, Notice):
-                say(event, console=console)
+                reporter.say(event)
             elif isinstance(event, ImageDone):
-                bar.update(task, completed=event.done, total=event.total)
+                line = f"{event.done:,}/{event.total:,} images"
+                reporter.update(event.done / event.total, "counting", line, line)
             else:
                 return event
     raise CellsegError("the evaluation ended without a result")
@@ -156,68 +126,45 @@ def _drained(events: Iterator[Any], console: Console) -> Any:  # noqa: ANN401
 
 def _print_centres(evaluation: CentreEvaluation) -> None:
     scores, classes = evaluation.scores, evaluation.classes
-    rows: dict[str, tuple[int, int, float, list[int]]] = {
-        "all": (scores.truth, scores.found, scores.f1, [])
-    }
-    found = zip(
-        scores.class_truth, scores.class_found, scores.class_f1, scores.confusion, strict=True
-    )
-    rows |= {
-        name: (int(truth), int(count), float(f1), confused.tolist())
-        for name, (truth, count, f1, confused) in zip(classes, found, strict=True)
-    }
     heads = ["annotated", "counted", "bias", "F1", *(f"found as {name}" for name in classes)]
-    cells = {
-        name: [
+    each = (scores.class_truth, scores.class_found, scores.class_f1, scores.confusion.tolist())
+    rows = [
+        (
+            name,
             f"{truth:,}",
             f"{count:,}",
             f"{count / truth - 1:+.1%}" if truth else "–",
             f"{f1:.3f}",
             *map(str, confused),
+        )
+        for name, truth, count, f1, confused in [
+            ("all", scores.truth, scores.found, scores.f1, []),
+            *zip(classes, *each, strict=True),
         ]
-        for name, (truth, count, f1, confused) in rows.items()
-    }
+    ]
     title = f"centres within {evaluation.within_px:g} px"
-    _print_table(title, [*heads, *(["no class"] if classes else [])], cells)
+    _print_table(title, [*heads, *(["no class"] if classes else [])], rows)
     mean = f"; mean F1 of the classes {scores.class_f1.mean():.3f}" if classes else ""
     say(f"{scores.images} images, error per image {scores.error:.1%}{mean}")
 
 
 def _print(evaluation: Evaluation) -> None:
+    from cellseg.judge.judged import COUNT_HEADS, OUTLINE_HEADS, count_row, outline_row
+
     tables = evaluation.tables()
-    for title, columns in ((f"{evaluation.model.object} counts", COUNTS), (OUTLINES, SCORES)):
-        cells = {name: [told(one) for told in columns.values()] for name, one in tables.items()}
-        _print_table(title, list(columns), cells)
+    counts = [(name, *count_row(one)) for name, one in tables.items()]
+    _print_table(f"{evaluation.model.object} counts", COUNT_HEADS, counts)
+    shown = {name: dict(zip(OUTLINE_HEADS, outline_row(one), strict=True))
+             for name, one in tables.items()}  # fmt: skip
+    rows = [(name, *(one[head] for head in OUTLINES)) for name, one in shown.items()]
+    _print_table("outlines and sizes", OUTLINES, rows)
 
 
-def _print_table(title: str, heads: Sequence[str], rows: Mapping[str, Sequence[str]]) -> None:
-    """A table of numbers, each row under its name."""
+def _print_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table of numbers, each row with its name first."""
     table = Table("", title=title, title_justify="left")
     for head in heads:
         table.add_column(escape(visible(head)), justify="right")
-    for name, cells in rows.items():
+    for name, *cells in rows:
         table.add_row(escape(visible(name)), *cells)
     Console(highlight=False, width=None if Console().is_terminal else 140).print(table)
-
-
-COUNTS: dict[str, Callable[[Scores], str]] = {
-    "images": lambda one: f"{one.count.images:,}",
-    "annotated": lambda one: f"{one.count.truth:,}",
-    "counted": lambda one: f"{one.count.found:,}",
-    "bias": lambda one: percent(one.count.bias, sign=True),
-    "95 %": lambda one: " … ".join(percent(end, sign=True) for end in one.count.bias_interval),
-    "per image": lambda one: percent(one.count.mean_relative),
-    "median": lambda one: percent(one.count.median_relative),
-}
-OUTLINES = "outlines and sizes"
-SCORES: dict[str, Callable[[Scores], str]] = {
-    "F1@.5": lambda one: number(one.f1[0.5]),
-    "F1@.75": lambda one: number(one.f1[0.75]),
-    "accuracy@.5": lambda one: number(one.accuracy[0.5]),
-    "PQ": lambda one: number(one.panoptic_quality),
-    "AJI": lambda one: number(one.aji),
-    "mask AP": lambda one: number(one.mask_ap),
-    "box AP": lambda one: number(one.box_ap),
-    "area bias": lambda one: percent(one.area_bias, sign=True),
-}
-"""Heading to what stands below it."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cellseg.cli._options import moved_option, result_argument
+from cellseg.cli._options import shared
 from cellseg.cli._say import say, tell
 from cellseg.storage import Location
 
@@ -19,7 +19,7 @@ Examples:
   cellseg expand slide.cellseg --by 5 --image /mnt/archive/slide.svs
   cellseg classify slide.cellseg --measure cytoplasm_dab_od_mean --threshold 0.2"""
 )
-@result_argument
+@shared("result")
 @click.option(
     "--by",
     type=float,
@@ -27,7 +27,7 @@ Examples:
     metavar="DISTANCE",
     help="µm, or pixels of an image without a pixel size; up to 50 µm or 200 px.",
 )
-@moved_option
+@shared("image")
 def expand(path: Path, by: float, image: Location | None) -> None:
     """Grow a result's nuclei into cells, and measure these and their cytoplasm.
 
@@ -35,10 +35,8 @@ def expand(path: Path, by: float, image: Location | None) -> None:
     cell_… and cytoplasm_…, and cells.ome.zarr has the cells' masks; exports that were made are
     made again. Without the slide's pixels areas alone are measured.
     """
-    # Imported late: it takes seconds, and --help needs none of it.
-    from cellseg.run import change
+    from cellseg.run import change  # late: it takes seconds, and --help needs none of it
 
-    result = change(path, image=image, on_notice=tell, expand=by)
-    found = result.run["expansion"]
+    found = change(path, image=image, on_notice=tell, expand=by).run["expansion"]
     say(f"grown by {by:g} {found['unit']}; new columns: {', '.join(found['columns'])}")
     say(f"look: cellseg overlay --cells {shlex.quote(str(path))}")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from cellseg.cli._options import PATH
 from cellseg.cli._say import say
 from cellseg.export import check_exports
 from cellseg.export import export as export_one
@@ -29,7 +30,7 @@ Examples:
   cellseg export slide.cellseg --to cells.geojson
   cellseg export slide.cellseg --to rois.zip --to cells.parquet"""
 )
-@click.argument("result", type=click.Path(path_type=Path))
+@click.argument("result", type=PATH)
 @click.option(
     "--to",
     "names",

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
-from cellseg.cli._options import moved_option, result_argument
+from cellseg.cli._options import FILE, shared
 from cellseg.cli._say import say
-from cellseg.storage import Location
 
 
 @click.command(
@@ -18,7 +18,7 @@ Examples:
   cellseg overlay slide.cellseg --box 10240 5120 10752 5632
   cellseg overlay slide.cellseg --image /mnt/archive/slide.svs -o slide.png"""
 )
-@result_argument
+@shared("result")
 @click.option(
     "--box",
     type=int,
@@ -29,26 +29,19 @@ Examples:
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     metavar="FILE.png",
     help="The picture; otherwise one in the result folder.",
 )
 @click.option("--cells", is_flag=True, help="The cells that cellseg expand grew around the nuclei.")
-@moved_option
-def overlay(
-    path: Path,
-    box: tuple[int, int, int, int] | None,
-    output: Path | None,
-    cells: bool,
-    image: Location | None,
-) -> None:
+@shared("image")
+def overlay(path: Path, **settings: Any) -> None:  # noqa: ANN401 - arguments of draw
     """Draw a result's outlines over its slide, anywhere, as a PNG.
 
     Cells are outlined by class, under a legend with their numbers and a scale bar. A slide that
     was moved is named with --image.
     """
-    # Imported late: it takes seconds, and --help needs none of it.
-    from cellseg.draw.pictures import overlay as draw
+    from cellseg.draw.pictures import overlay as draw  # late: --help needs none of it
     from cellseg.result.result import load_result
 
-    say(str(draw(load_result(path), box=box, image=image, output=output, cells=cells)))
+    say(str(draw(load_result(path), **settings)))

@@ -1,4 +1,4 @@
-"""``cellseg report``: a page and a table of all results in a folder."""
+"""``cellseg report``: the page and the summary of all results in a folder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cellseg.cli._options import Place
+from cellseg.cli._options import FILE, PLACE, shared
 from cellseg.errors import InputError, PartialResultError
 from cellseg.storage import Location
 
@@ -19,15 +19,15 @@ Examples:
   cellseg report results/ -o ~/study.html
   cellseg report s3://scans/results"""
 )
-@click.argument("folder", type=Place())
+@click.argument("folder", type=PLACE)
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FILE,
     metavar="FILE.html",
     help="The page; report.html in the folder otherwise.",
 )
-@click.option("--parquet", is_flag=True, help="Also cells.parquet: the cells of all images.")
+@shared("parquet")
 def report(folder: Location, output: Path | None, parquet: bool) -> None:
     """Summarise all results below FOLDER as a page and a table.
 
@@ -37,7 +37,7 @@ def report(folder: Location, output: Path | None, parquet: bool) -> None:
     if isinstance(folder, Path) and not folder.is_dir():
         raise InputError(f"{folder}: {'is no folder' if folder.exists() else 'no such folder'}")
     # Imported late: it takes seconds, and --help needs none of it.
-    from cellseg.cli._study import write_study_files
+    from cellseg.cli._images import write_study_files
     from cellseg.study.folder import study_at
     from cellseg.study.summary import with_failures
 

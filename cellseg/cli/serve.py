@@ -8,7 +8,7 @@ from threading import Thread
 
 import click
 
-from cellseg.cli._options import Place
+from cellseg.cli._options import PLACE, shared
 from cellseg.cli._say import say
 from cellseg.cli.view import has_display
 from cellseg.errors import SettingsError
@@ -23,14 +23,14 @@ Examples:
   cellseg serve slide.cellseg --port 8765     then, on your own computer:
   ssh -L 8765:127.0.0.1:8765 that-machine     and open the address here"""
 )
-@click.argument("paths", metavar="RESULT...", nargs=-1, required=True, type=Place())
+@click.argument("paths", metavar="RESULT...", nargs=-1, required=True, type=PLACE)
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
     help="Listen on this port of 127.0.0.1; on any that is free otherwise.",
 )
 @click.option("--browser/--no-browser", default=True, help="Open the address in a browser.")
-@click.option("--image", type=Place(), help="Where the slide of one RESULT is by now.")
+@shared("image")
 def serve(
     paths: tuple[Location, ...], port: int | None, browser: bool, image: Location | None
 ) -> None:

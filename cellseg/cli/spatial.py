@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cellseg.cli._options import result_argument
+from cellseg.cli._options import shared
 from cellseg.cli._say import say, tell
 
 
@@ -17,7 +17,7 @@ Examples:
   cellseg spatial slide.cellseg --within 50
   cellseg classify slide.cellseg --measure neighbours_30um --threshold 10"""
 )
-@result_argument
+@shared("result")
 @click.option(
     "--within",
     type=int,
@@ -31,8 +31,7 @@ def spatial(path: Path, within: int | None) -> None:
     Neither the network nor the slide's pixels are needed. cells.csv gets the columns; exports that
     were made are made again. With several classes also the distance to the nearest cell of each.
     """
-    # Imported late: it takes seconds, and --help needs none of it.
-    from cellseg.run import change
+    from cellseg.run import change  # late: it takes seconds, and --help needs none of it
 
     result = change(path, on_notice=tell, spatial=True, within=within)
     for name, median in result.run["spatial"]["medians"].items():

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from cellseg.cli._options import Place
+from cellseg.cli._options import PLACE
 from cellseg.errors import InputError, SettingsError
 from cellseg.storage import Location
 
@@ -19,9 +19,6 @@ from qtpy.QtGui import QGuiApplication, QOpenGLContext
 app = QGuiApplication([])
 raise SystemExit(0 if QOpenGLContext().create() else "the display has no OpenGL")
 """
-"""Run in a process of its own, because Qt aborts the process that it cannot serve."""
-
-_PROBE_SECONDS = 60
 
 
 @click.command(
@@ -30,7 +27,7 @@ Examples:
   cellseg view slide.cellseg
   cellseg view slide.svs"""
 )
-@click.argument("path", metavar="RESULT_OR_IMAGE", type=Place())
+@click.argument("path", metavar="RESULT_OR_IMAGE", type=PLACE)
 def view(path: Location) -> None:
     """Show a result folder, or a slide alone, in napari.
 
@@ -51,53 +48,51 @@ def view(path: Location) -> None:
 
 
 def require_napari() -> None:
-    """Say in one line what to install.
+    """Refuse where napari, or the Qt binding that its window needs, is not installed.
 
     Raises
     ------
     SettingsError
-        If napari, or the Qt binding that its window needs, is not installed.
     """
-    bindings = ("PySide6", "PyQt6")
-    if importlib.util.find_spec("napari") is None or not any(
-        importlib.util.find_spec(name) for name in bindings
-    ):
+    napari, *bindings = (importlib.util.find_spec(n) for n in ("napari", "PySide6", "PyQt6"))
+    if napari is None or not any(bindings):
         raise SettingsError('cellseg view needs napari: pip install ".[napari]"')
 
 
 def has_display() -> bool:
     """Whether windows can open at all; on Linux a display must be named."""
-    if sys.platform in ("darwin", "win32"):
-        return True
-    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    named = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    return sys.platform in ("darwin", "win32") or bool(named)
 
 
 def require_display() -> None:
-    """Say in one line why no window can open, before Qt ends the process.
+    """Refuse where there is no display, or Qt or OpenGL do not work on it.
 
     Raises
     ------
     SettingsError
-        If there is no display, or Qt or OpenGL do not work on it.
     """
     if not has_display():
         raise SettingsError(
             "cellseg view needs a display: neither DISPLAY nor WAYLAND_DISPLAY is set "
             "(cellseg serve shows results in a web browser, over ssh too)"
         )
-    if sys.platform in ("darwin", "win32"):
-        return
-    try:
-        probe = subprocess.run(
-            [sys.executable, "-c", _PROBE],
-            capture_output=True,
-            text=True,
-            timeout=_PROBE_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise SettingsError("cellseg view: the display does not answer") from None
-    if probe.returncode:
-        lines = [line.strip() for line in probe.stderr.splitlines() if line.strip()]
-        why = lines[0] if lines else f"Qt ended with {probe.returncode}"
+    if sys.platform not in ("darwin", "win32") and (why := fault_of(_PROBE)):
         raise SettingsError(f"cellseg view cannot open a window: {why}")
+
+
+def fault_of(code: str, wait_s: int = 60) -> str:
+    """Why Python code ends badly, one line; empty where it ends well.
+
+    In a process of its own, because Qt aborts the process that it cannot serve.
+    """
+    command = [sys.executable, "-c", code]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=wait_s, check=False)
+    except subprocess.TimeoutExpired:
+        return f"no answer within {wait_s} s"
+    if not done.returncode:
+        return ""
+    first, *others = [line.strip() for line in done.stderr.splitlines() if line.strip()] or [""]
+    said = others[-1] if others and first.startswith("Traceback") else first
+    return said[:200] or f"it crashed ({done.returncode})"

@@ -21,6 +21,7 @@ from cellseg.counting.request import CountRequest
 from cellseg.counting.stages import SlideCount, Step
 from cellseg.counting.tiles import overview_step
 from cellseg.counting.work import TileFound
+from cellseg.errors import Notice
 from cellseg.instances import Instances
 from cellseg.network.detector import DetectorInfo
 from cellseg.result import Change, Result, ResultFolder
@@ -98,7 +99,7 @@ class Recording:
         complete : callable
             Gets what was found, and adds what follows from it.
         started : float
-            When the run began, by ``time.monotonic()``.
+            When the run began, by ``time.monotonic()``, without the time that loading took.
         """
         count, info, writing = self.count, self.count.detector.info, time.monotonic()
 
@@ -127,12 +128,14 @@ class Recording:
         count, tally = self.count, self.count.tally
         calibration = count.plan.protocol.calibration
         tissue_mm2, in_regions = count.tissue_mm2()
+        warnings = count.warnings()
         return {
             "tissue_mm2": tissue_mm2,
             "tissue_mm2_in_regions": in_regions,
             "skipped_share": count.skipped_share if count.plan.prefilter else None,
             "interval": calibration.interval if calibration else None,
-            "warnings": count.warnings(),
+            "warnings": warnings,
+            "hints": {str(one): one.hint for one in warnings if isinstance(one, Notice)},
             "is_doubted": bool(count.wanted),
             "doubts": count.doubts(),
             "counted": {

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from cellseg.annotations.region import Regions
-from cellseg.draw.text import font, shortened
+from cellseg.draw.sheet import font, shortened
 from cellseg.palette import RGB
 
 MOST_NAMES = 40

@@ -14,7 +14,7 @@ from cellseg.draw.sheet import Panel, Sheet, scale_bar
 from cellseg.errors import InputError, RegionError
 from cellseg.geometry import Box, Frame
 from cellseg.palette import colours
-from cellseg.result import Ground, Result
+from cellseg.result import Ground, Result, class_codes
 from cellseg.result.labels import labels_at
 from cellseg.table.regions import counted
 from cellseg.text import visible
@@ -122,10 +122,8 @@ def _cells(result: Result, places: Places) -> tuple[NDArray[np.uint16], NDArray[
         If the table has a class that the result does not list.
     """
     table = result.table.load(["class", "centroid_y_px", "centroid_x_px"])
-    codes = table["class"].map({name: code for code, name in enumerate(result.class_names)})
-    if codes.isna().any():
-        raise InputError("the table holds classes that run.json does not list")
-    classes = np.concatenate([[0], codes.to_numpy()]).astype(np.uint16)
+    codes = class_codes(table["class"], result.class_names)
+    classes = np.concatenate([[0], codes]).astype(np.uint16)
     return classes, places.holding(table["centroid_y_px"], table["centroid_x_px"])
 
 

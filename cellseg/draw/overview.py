@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from cellseg.draw.lines import draw_borders, draw_edges
-from cellseg.draw.sheet import INK, MUTED, Panel, Sheet, scale_bar
-from cellseg.draw.text import font, shortened
+from cellseg.draw.sheet import INK, MUTED, Panel, Sheet, font, scale_bar, shortened
 from cellseg.result import Result
 from cellseg.slide import Slide
 from cellseg.table.regions import counted
@@ -35,11 +35,6 @@ _FINEST, _WIDEST = 1 / 90, 1 / 8
 _BLOCKS, _IN_BLOCK = (32, 16, 8, 4, 2, 1), 4
 _TISSUE = ((2, (0, 150, 90)),)
 _BAR, _BESIDE = 14, 94
-# matplotlib's "viridis", CC0, every 1/8: matplotlib takes longer to load than all this to draw.
-_VIRIDIS = (
-    (68, 1, 84), (71, 45, 123), (59, 82, 139), (44, 114, 142), (33, 145, 140),
-    (40, 174, 128), (94, 201, 98), (173, 220, 48), (253, 231, 37),
-)  # fmt: skip
 
 
 def overview_sheet(result: Result, slide: Slide) -> Sheet:
@@ -211,11 +206,11 @@ def nice_ceiling(value: float) -> float:
     return float(next(step * power for step in steps if step * power >= value * (1 - 1e-9)))
 
 
-def viridis(values: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Colours 0 … 255 of values 0 … 1; (…) becomes (…, 3)."""
-    at = np.linspace(0, 1, len(_VIRIDIS))
-    channels = [np.interp(values, at, channel) for channel in zip(*_VIRIDIS, strict=True)]
-    return np.stack(channels, axis=-1).astype(np.float32)
+def viridis(values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
+    """Colours of values 0 … 1; (…) becomes (…, 3)."""
+    from matplotlib import colormaps  # late: it takes a while to load
+
+    return np.asarray(colormaps["viridis"](values, bytes=True)[..., :3])
 
 
 def _pale(image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -237,7 +232,7 @@ def _colour_bar(height: int, top: float) -> Image.Image:
     canvas = Image.new("RGB", (_BESIDE + 16, height), "white")
     draw = ImageDraw.Draw(canvas)
     tall = min(height, 420)
-    ramp = viridis(np.linspace(1, 0, tall)).astype(np.uint8)[:, None]
+    ramp = viridis(np.linspace(1, 0, tall))[:, None]
     canvas.paste(Image.fromarray(ramp).resize((_BAR, tall)), (16, 0))
     draw.rectangle((15, 0, 16 + _BAR, tall - 1), outline=MUTED)
     for part in (0.0, 0.25, 0.5, 0.75, 1.0) if tall > 60 else (1.0,):

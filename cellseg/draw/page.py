@@ -33,20 +33,28 @@ def render_page(template: Path, *, title: str, pictures: str = "data:", **conten
         For the template. Texts are plain: they are escaped, and control characters do not act.
     """
     home = Path(__file__).parent
-    environment = Environment(
-        loader=FileSystemLoader([home, template.parent]),
+    style, script = ((home / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
+    return (
+        environment(home, template.parent)
+        .get_template(template.name)
+        .render(
+            title=title,
+            pictures=pictures,
+            generator=GENERATOR,
+            style=Markup(style),
+            script=Markup(script),
+            digest=b64encode(sha256(script.encode()).digest()).decode(),
+            **content,
+        )
+    )
+
+
+def environment(*folders: Path) -> Environment:
+    """Templates of some folders, whose texts are escaped and whose control characters are shown."""
+    return Environment(
+        loader=FileSystemLoader(folders),
         autoescape=True,
         finalize=lambda v: visible(v) if isinstance(v, str) and not isinstance(v, Markup) else v,
         trim_blocks=True,
         lstrip_blocks=True,
-    )
-    style, script = ((home / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    return environment.get_template(template.name).render(
-        title=title,
-        pictures=pictures,
-        generator=GENERATOR,
-        style=Markup(style),
-        script=Markup(script),
-        digest=b64encode(sha256(script.encode()).digest()).decode(),
-        **content,
     )

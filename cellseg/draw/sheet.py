@@ -6,13 +6,16 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from cellseg.draw.text import font, shortened, wrapped
 from cellseg.palette import RGB
+from cellseg.text import visible
 
 INK: RGB = (32, 32, 36)
 MUTED: RGB = (90, 90, 98)
@@ -29,11 +32,10 @@ _PART = re.compile(r"(\d{1,6}) (\d{1,6}) (\d{1,6}) (\d{1,6})")
 _PNG_LEVEL = 4  # of zlib: two fifths of level 9's time for a file 2 % larger
 
 _MARGIN, _GAP, _CAPTION, _BAR = 24, 16, 22, 5
-_LEAST_WIDTH, _WIDE, _LONGEST_CAPTION = 640, 1500, 480
+_LEAST_WIDTH, _WIDE, _LONGEST_CAPTION, _LONGEST_TEXT = 640, 1500, 480, 500
 
 
-@dataclass(frozen=True)
-class ScaleBar:
+class ScaleBar(NamedTuple):
     """A length in pixels of a picture, and in words: ``50 µm``, or ``200 px`` of the slide."""
 
     pixels: int
@@ -154,51 +156,31 @@ class Sheet:
         inner = full - 2 * _MARGIN
         big = 1.6 if full > _WIDE else 1.0  # to be read where the whole sheet is in sight
         large, text, small = round(20 * big), round(15 * big), round(14 * big)
-        step = round(text * 1.75)
+        indent, side, line = round(text * 1.9), round(text * 1.3), round(text / 5)
         lines = wrapped(self.said, inner, small)
-        rows = self._entry_rows(inner, text)
-        bar_y = 34 + round(28 * big) + step * len(rows)
-        bottom = bar_y + round(22 * big) + round(20 * big) * len(lines) + 8
-        canvas = Image.new("RGB", (full, bottom), "white")
+        most = 160 + 30 * len(self.entries) + 22 * len(lines)  # one row an entry
+        canvas = Image.new("RGB", (full, round(big * most)), "white")
         draw = ImageDraw.Draw(canvas)
         draw.text((_MARGIN, 16), shortened(self.title, inner, large), INK, font=font(large))
-        for number, row in enumerate(rows):
-            y = 22 + round(28 * big) + step * number
-            for x, colour, said in row:
-                self._entry(draw, (x, y), colour, said, text)
-        draw.rectangle((_MARGIN, bar_y, _MARGIN + self.bar.pixels - 1, bar_y + _BAR - 1), fill=INK)
-        at = (_MARGIN + self.bar.pixels + 8, bar_y + _BAR / 2)
+        x, y = full, 22 + round(28 * big) - round(text * 1.75)
+        for colour, said in self.entries:  # a square as a cell of that class looks, and its text
+            shown = shortened(said, inner - indent, text)
+            needed = indent + math.ceil(font(text).getlength(shown))
+            if x + needed > full - _MARGIN:
+                x, y = _MARGIN, y + round(text * 1.75)
+            draw.rectangle((x, y, x + side, y + side), fill=self.ground)
+            inside = (x + line, y + line, x + side - line, y + side - line)
+            draw.rectangle(inside, outline=colour, width=line)
+            draw.text((x + indent, y + side / 2), shown, INK, font=font(text), anchor="lm")
+            x += needed + 24
+        y += 12 + round(text * 1.75)
+        draw.rectangle((_MARGIN, y, _MARGIN + self.bar.pixels - 1, y + _BAR - 1), fill=INK)
+        at = (_MARGIN + self.bar.pixels + 8, y + _BAR / 2)
         draw.text(at, self.bar.text, INK, font=font(small), anchor="lm")
-        for number, line in enumerate(lines):
-            at = (_MARGIN, bar_y + round((20 + 20 * number) * big))
-            draw.text(at, line, MUTED, font=font(small))
-        return canvas
-
-    def _entry_rows(self, width: int, size: int) -> list[list[tuple[int, RGB, str]]]:
-        """The legend's entries in as many rows as it takes, each with its left edge."""
-        rows: list[list[tuple[int, RGB, str]]] = []
-        left = width
-        for colour, said in self.entries:
-            text = shortened(said, width - round(size * 1.9), size)
-            needed = round(size * 1.9) + math.ceil(font(size).getlength(text))
-            if left + needed > width:
-                rows.append([])
-                left = 0
-            rows[-1].append((_MARGIN + left, colour, text))
-            left += needed + 24
-        return rows
-
-    def _entry(
-        self, draw: ImageDraw.ImageDraw, corner: tuple[int, int], colour: RGB, said: str, size: int
-    ) -> None:
-        """A square as a cell of that class looks, and what it means."""
-        x, y = corner
-        side, line = round(size * 1.3), round(size / 5)
-        inside = (x + line, y + line, x + side - line, y + side - line)
-        draw.rectangle((x, y, x + side, y + side), fill=self.ground)
-        draw.rectangle(inside, outline=colour, width=line)
-        at = (x + round(size * 1.9), y + side / 2)
-        draw.text(at, said, INK, font=font(size), anchor="lm")
+        for said in lines:
+            y += round(20 * big)
+            draw.text((_MARGIN, y), said, MUTED, font=font(small))
+        return canvas.crop((0, 0, full, y + round(22 * big) + 8))
 
 
 def keep_parts(image: Image.Image, parts: Sequence[Part]) -> None:
@@ -228,3 +210,32 @@ def write_png(image: Image.Image, path: Path) -> None:
         if key in image.info:
             info.add_itxt(key, str(image.info[key]))
     image.save(path, format="PNG", compress_level=_PNG_LEVEL, pnginfo=info)
+
+
+@cache
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib: Pillow's own font has neither µ nor ²."""
+    found = find_spec("matplotlib")  # not imported: that takes longer than to draw a picture
+    assert found is not None
+    assert found.origin is not None
+    folder = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf"
+    return ImageFont.truetype(str(folder / "DejaVuSans.ttf"), size)
+
+
+def shortened(text: str, width: float, size: int) -> str:
+    """Text in one line of at most ``width`` px, ended by … where it is cut."""
+    plain = visible(text)[:_LONGEST_TEXT]
+    cuts = (f"{plain[:length]}…" for length in range(len(plain) - 1, 0, -1))
+    return next((one for one in (plain, *cuts) if font(size).getlength(one) <= width), "…")
+
+
+def wrapped(text: str, width: float, size: int) -> list[str]:
+    """Text in lines of at most ``width`` px, parted between words."""
+    lines: list[str] = []
+    for word in visible(text).split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font(size).getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return [shortened(line, width, size) for line in lines]

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from cellseg.errors import InputError
 from cellseg.geometry import Box
-from cellseg.palette import RGB, colours
 from cellseg.protocol import Stain
 from cellseg.result.labels import CHUNK_PX, LabelLevel
 from cellseg.result.result import Result
@@ -44,31 +43,6 @@ class Mask:
     y0: int
     x0: int
     pixels: NDArray[np.bool_]
-
-
-class ClassList:
-    """Numbers (from 0) and colours of a result's classes, as it lists them."""
-
-    def __init__(self, result: Result) -> None:
-        self.names = result.class_names
-        self._numbers = {name: number for number, name in enumerate(self.names)}
-        self._colours = colours(self.names, result.stain)
-
-    def number(self, name: str) -> int:
-        """The class's place.
-
-        Raises
-        ------
-        InputError
-            If the result does not list it.
-        """
-        if name not in self._numbers:
-            raise InputError("the table holds classes that run.json does not list")
-        return self._numbers[name]
-
-    def colour(self, name: str) -> RGB:
-        """Red, green and blue, 0 … 255."""
-        return self._colours[self.number(name)]
 
 
 def described(result: Result) -> list[Column]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from skimage.measure import find_contours
 
 from cellseg.export._cells import Mask, blocks
-from cellseg.result.result import Result
+from cellseg.result import Result, class_codes
 from cellseg.table import REGION
 
 TOLERANCE_PX = 0.3
@@ -21,8 +21,8 @@ outline are 0.7 px apart at least."""
 LARGEST_CORRECTION = 0.02
 """Where leaving points out changes the area by a larger share, they stay."""
 
-OutlinedCell = tuple[int, str, str, shapely.MultiPolygon]
-"""Label, class, region (empty where none holds it) and outline."""
+OutlinedCell = tuple[int, int, str, shapely.MultiPolygon]
+"""Label, place of the class in the result's list, region (empty: none) and outline."""
 
 
 def outlined(result: Result) -> Iterator[tuple[pd.DataFrame, list[OutlinedCell]]]:
@@ -30,8 +30,8 @@ def outlined(result: Result) -> Iterator[tuple[pd.DataFrame, list[OutlinedCell]]
     for table, masks in blocks(result):
         drawn = outlines(masks, downsample=result.frame.downsample)
         regions = table[REGION].tolist() if REGION in table else [""] * len(table)
-        labels, names = table["label"].tolist(), table["class"].tolist()
-        yield table, list(zip(labels, names, regions, drawn, strict=True))
+        codes = class_codes(table["class"], result.class_names).tolist()
+        yield table, list(zip(table["label"].tolist(), codes, regions, drawn, strict=True))
 
 
 def outlines(masks: Sequence[Mask], *, downsample: float) -> list[shapely.MultiPolygon]:

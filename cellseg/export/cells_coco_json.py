@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from cellseg.annotations.masks import annotation
 from cellseg.errors import SettingsError
-from cellseg.export._cells import ClassList, Mask, blocks
+from cellseg.export._cells import Mask, blocks
 from cellseg.geometry import Frame, box_of
+from cellseg.result import Result, class_codes
 from cellseg.result.files import readable
-from cellseg.result.result import Result
 
 LARGEST_PX = 2**32 - 1
 """COCO's run lengths go no further."""
@@ -40,17 +40,14 @@ def write(result: Result, path: Path) -> None:
             f"{path.parent}: COCO JSON is for images of at most {LARGEST_PX:,} px, this slide has "
             f"{frame.height * frame.width:,}; cells.geojson holds its outlines"
         )
-    classes = ClassList(result)
     with path.open("w", encoding="utf-8", newline="") as file:
         head = {"description": f"{result.path.name}, counted by cellseg"}
         file.write(f'{{"info":{_json(head)},"images":[{_json(_image(result))}],"annotations":[')
-        before = "\n"
-        for annotation in _annotations(result, classes):
-            file.write(f"{before}{_json(annotation)}")
-            before = ",\n"
+        for number, one in enumerate(_annotations(result)):
+            file.write(f"{',' * (number > 0)}\n{_json(one)}")
         categories = [
             {"id": place, "name": readable(name)}
-            for place, name in enumerate(classes.names or ["cell"], start=1)
+            for place, name in enumerate(result.class_names or ["cell"], start=1)
         ]
         file.write(f'\n],"categories":{_json(categories)}}}\n')
 
@@ -74,18 +71,17 @@ def _image(result: Result) -> dict[str, object]:
     }
 
 
-def _annotations(result: Result, classes: ClassList) -> Iterator[dict[str, object]]:
+def _annotations(result: Result) -> Iterator[dict[str, object]]:
     extent = (result.frame.height, result.frame.width)
     for table, masks in blocks(result):
-        for label, name, mask in zip(
-            table["label"].tolist(), table["class"].tolist(), masks, strict=True
-        ):
+        codes = class_codes(table["class"], result.class_names).tolist()
+        for label, code, mask in zip(table["label"].tolist(), codes, masks, strict=True):
             (y0, x0), pixels = _at_level_0(mask, result.frame)
             box = (y0, x0, y0 + pixels.shape[0], x0 + pixels.shape[1])
             yield {
                 "id": label,
                 "image_id": 1,
-                "category_id": classes.number(name) + 1,
+                "category_id": code + 1,
                 **annotation(box, pixels, extent),
             }
 

@@ -15,8 +15,8 @@ from typing import IO
 import pandas as pd
 import shapely
 
-from cellseg.export._cells import ClassList
 from cellseg.export._outlines import outlined, simplest
+from cellseg.palette import colours
 from cellseg.result.files import readable
 from cellseg.result.result import Result
 from cellseg.table import REGION
@@ -31,18 +31,17 @@ def write(result: Result, path: Path) -> None:
 def write_to(result: Result, file: IO[str]) -> None:
     """Write the cells of a result to an open file."""
     file.write('{"type":"FeatureCollection","features":[')
-    before = "\n"
-    for feature in _features(result):
-        file.write(before)
-        file.write(json.dumps(feature, ensure_ascii=False, separators=(",", ":")))
-        before = ",\n"
+    for number, feature in enumerate(_features(result)):
+        text = json.dumps(feature, ensure_ascii=False, separators=(",", ":"))
+        file.write(f"{',' * (number > 0)}\n{text}")
     file.write("\n]}\n")
 
 
 def _features(result: Result) -> Iterator[dict[str, object]]:
-    classes = ClassList(result)
+    shown = zip(result.class_names, colours(result.class_names, result.stain), strict=True)
+    classes = [{"name": readable(name), "color": colour} for name, colour in shown]
     for table, cells in outlined(result):
-        for (label, name, region, outline), measured in zip(
+        for (label, code, region, outline), measured in zip(
             cells, _measurements(table), strict=True
         ):
             yield {
@@ -51,7 +50,7 @@ def _features(result: Result) -> Iterator[dict[str, object]]:
                 "properties": {
                     "objectType": "detection",
                     "name": str(label),
-                    "classification": {"name": readable(name), "color": classes.colour(name)},
+                    "classification": classes[code],
                     "measurements": measured,
                     **({"metadata": {REGION: region}} if region else {}),
                 },

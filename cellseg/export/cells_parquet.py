@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from cellseg.errors import InputError
 from cellseg.export._cells import described
-from cellseg.result.result import Result, load_result
+from cellseg.result.result import Result
 
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 _TYPES = {"str": _TEXT, "bool": pa.bool_()}
@@ -31,7 +31,7 @@ def write(result: Result, path: Path) -> None:
             writer.write_table(pa.Table.from_pandas(table, schema=schema, preserve_index=False))
 
 
-def write_together(folders: Mapping[str, Path], path: Path) -> None:
+def write_together(results: Mapping[str, Result], path: Path) -> None:
     """Write the tables of several results into one.
 
     It has the columns of all of them, empty where a result lacks one, and before them ``result``:
@@ -39,8 +39,8 @@ def write_together(folders: Mapping[str, Path], path: Path) -> None:
 
     Parameters
     ----------
-    folders : mapping of str to Path
-        Result folders by their names, in the order of the rows.
+    results : mapping of str to Result
+        By their names, in the order of the rows.
     path : Path
         Overwritten.
 
@@ -49,19 +49,18 @@ def write_together(folders: Mapping[str, Path], path: Path) -> None:
     InputError
         If one of them cannot be read, or two have different kinds of values under one name.
     """
-    results = {name: load_result(folder) for name, folder in folders.items()}
     own = {name: pa.schema([_RESULT, *_schema(result)]) for name, result in results.items()}
     try:
         schema = pa.unify_schemas([pa.schema([_RESULT]), *own.values()],
                                   promote_options="permissive").with_metadata(MADE_BY)  # fmt: skip
     except pa.ArrowTypeError as error:
         raise InputError(f"the results' columns do not fit together: {error}") from error
+    empty = schema.empty_table()  # it has the columns that a result lacks
     with path.open("wb") as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
         for name, result in results.items():
             for table in result.table.batches():
                 rows = table.assign(result=name)
                 mine = pa.Table.from_pandas(rows, schema=own[name], preserve_index=False)
-                empty = schema.empty_table()  # it has the columns that this result lacks
                 whole = pa.concat_tables([empty, mine], promote_options="permissive")
                 writer.write_table(whole.cast(schema))
 

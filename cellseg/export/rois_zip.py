@@ -16,8 +16,8 @@ import shapely
 from numpy.typing import NDArray
 from roifile import ROI_OPTIONS, ROI_TYPE, ImagejRoi
 
-from cellseg.export._cells import ClassList
 from cellseg.export._outlines import outlined
+from cellseg.palette import colours
 from cellseg.result.result import Result
 from cellseg.table import REGION
 from cellseg.text import visible
@@ -32,18 +32,18 @@ _MOVE, _LINE, _CLOSE = 0.0, 1.0, 4.0
 
 def write(result: Result, path: Path) -> None:
     """Write the cells of a result."""
-    classes = ClassList(result)
+    names, palette = result.class_names, colours(result.class_names, result.stain)
     with ZipFile(path, "w", ZIP_DEFLATED, compresslevel=4) as archive:
         for _, cells in outlined(result):
-            for label, name, region, outline in cells:
-                shown = _ASTRAL.sub("_", visible(name))
+            for label, code, region, outline in cells:
+                shown = _ASTRAL.sub("_", visible(names[code]))
                 roi = _roi(outline)
                 roi.name = f"{label:07d}-{_OUTSIDE_NAMES.sub('_', shown)[:_LONGEST_NAME]}"
                 roi.properties = {"class": shown}
                 if region:
                     roi.properties[REGION] = _ASTRAL.sub("_", visible(region))
-                roi.group = classes.number(name) % 255 + 1
-                roi.stroke_color = bytes((255, *classes.colour(name)))
+                roi.group = code % 255 + 1
+                roi.stroke_color = bytes((255, *palette[code]))
                 entry = ZipInfo(f"{roi.name}.roi")
                 entry.compress_type = ZIP_DEFLATED
                 archive.writestr(entry, roi.tobytes())

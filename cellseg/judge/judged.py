@@ -21,7 +21,7 @@ from cellseg.judge.figures import (
     count_error,
     size_error,
 )
-from cellseg.text import percent
+from cellseg.text import number, percent
 
 THRESHOLDS: tuple[float, ...] = tuple(round(0.1 + 0.05 * k, 2) for k in range(17))
 
@@ -144,6 +144,30 @@ def count_row(one: Scores) -> tuple[str, ...]:
         " … ".join(percent(value, sign=True) for value in count.bias_interval),
         percent(count.mean_relative),
         percent(count.median_relative),
+    )
+
+
+OUTLINE_HEADS = (
+    "F1@.5", "95 %", "@.75", "accuracy@.5", "PQ", "AJI", "mask AP", "AP50", "box AP",
+    "area bias", "spread", "diameter bias",
+)  # fmt: skip
+
+
+def outline_row(one: Scores) -> tuple[str, ...]:
+    """Scores of outlines and sizes for a table, under :data:`OUTLINE_HEADS`."""
+    return (
+        number(one.f1[0.5]),
+        " … ".join(number(value) for value in one.f1_interval),
+        number(one.f1[0.75]),
+        number(one.accuracy[0.5]),
+        number(one.panoptic_quality),
+        number(one.aji),
+        number(one.mask_ap),
+        number(one.mask_ap50),
+        number(one.box_ap),
+        percent(one.area_bias, sign=True),
+        percent(one.area_spread),
+        percent(one.diameter_bias, sign=True),
     )
 
 

@@ -18,22 +18,17 @@ from cellseg.judge.evaluate import DIAMETERS_PX, Evaluation
 from cellseg.judge.fates import COLOURS, MEANINGS, tally
 from cellseg.judge.judged import (
     COUNT_HEADS,
+    OUTLINE_HEADS,
     Judged,
-    Scores,
     ap_by_density,
     ap_by_diameter,
     count_row,
+    outline_row,
 )
-from cellseg.text import number, percent
 
 WORST = 10
 SAMPLE = 12
 SHEET = 8
-
-_OUTLINES = (
-    "F1 @.5", "95 %", "@.75", "accuracy @.5", "PQ", "AJI", "mask AP", "AP50", "box AP",
-    "area bias", "spread", "diameter bias",
-)  # fmt: skip
 
 
 def write_report(evaluation: Evaluation, folder: str | Path) -> Path:
@@ -127,29 +122,12 @@ def _page(evaluation: Evaluation, worst: list[Judged]) -> str:
         notes=evaluation.notes,
         counting_head=COUNT_HEADS,
         counting=[(name, *count_row(one)) for name, one in tables.items()],
-        outlines_head=_OUTLINES,
-        outlines=[(name, *_outlines(one)) for name, one in tables.items()],
+        outlines_head=OUTLINE_HEADS,
+        outlines=[(name, *outline_row(one)) for name, one in tables.items()],
         meanings=MEANINGS,
         colours=COLOURS,
         worst=[
             (f"worst-{place:02}.png", image, tally(image))
             for place, image in enumerate(worst, start=1)
         ],
-    )
-
-
-def _outlines(one: Scores) -> tuple[str, ...]:
-    return (
-        number(one.f1[0.5]),
-        " … ".join(number(value) for value in one.f1_interval),
-        number(one.f1[0.75]),
-        number(one.accuracy[0.5]),
-        number(one.panoptic_quality),
-        number(one.aji),
-        number(one.mask_ap),
-        number(one.mask_ap50),
-        number(one.box_ap),
-        percent(one.area_bias, sign=True),
-        percent(one.area_spread),
-        percent(one.diameter_bias, sign=True),
     )

@@ -10,7 +10,7 @@ from cellseg.result.folder import ResultFolder
 from cellseg.result.ground import Ground
 from cellseg.result.labels import LabelLevel, labels_at
 from cellseg.result.result import Result, load_result
-from cellseg.result.table import Table, TableWriter
+from cellseg.result.table import Table, TableWriter, class_codes
 
 __all__ = [
     "Change",
@@ -22,6 +22,7 @@ __all__ = [
     "TableWriter",
     "add_file",
     "changing",
+    "class_codes",
     "labels_at",
     "load_result",
 ]

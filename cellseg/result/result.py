@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from cellseg.annotations.geojson import read_regions
 from cellseg.annotations.region import Region, Regions
-from cellseg.errors import InputError, line_of
+from cellseg.errors import InputError, Notice, line_of
 from cellseg.geometry import Frame
 from cellseg.result import publish
 from cellseg.result.files import own_file, read_json, validated
@@ -130,8 +130,10 @@ class Result:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a person should know of the count, one line each."""
-        return self._lines("warnings")
+        """What a person should know of the count, one line each, with its hint."""
+        hints = self.section("found").get("hints")
+        known = hints if isinstance(hints, dict) else {}
+        return tuple(Notice(one, hint=str(known.get(one, ""))) for one in self._lines("warnings"))
 
     def _lines(self, name: str) -> tuple[str, ...]:
         found = self.run.get(name)

@@ -331,3 +331,17 @@ def _table_errors(path: Path) -> Iterator[None]:
 def _stat(path: Path) -> tuple[int, int]:
     found = path.stat()
     return found.st_size, found.st_mtime_ns
+
+
+def class_codes(classes: pd.Series[Any], names: Sequence[str]) -> NDArray[np.int64]:
+    """Places of classes among the names that a result lists.
+
+    Raises
+    ------
+    InputError
+        If one is not among them.
+    """
+    codes = classes.map({name: code for code, name in enumerate(names)})
+    if codes.isna().any():
+        raise InputError("the table holds classes that run.json does not list")
+    return codes.to_numpy(np.int64)

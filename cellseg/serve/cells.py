@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cellseg.derive.corrections import Corrections
 from cellseg.errors import InputError
 from cellseg.geometry import Box
-from cellseg.result import Result
+from cellseg.result import Result, class_codes
 
 
 def read_cells(
@@ -41,18 +41,15 @@ def read_cells(
             table = result.table.load(wanted)
     except KeyError as error:
         raise InputError(f"{result.path}: its table has no column {error}") from error
-    numbers = {name: number for number, name in enumerate(names)}
     cells = pd.DataFrame(
         {
             "y": table["centroid_y_px"].to_numpy(np.float64),
             "x": table["centroid_x_px"].to_numpy(np.float64),
             "area": table[area].to_numpy(np.float32),
-            "class": np.array([numbers.get(name, -1) for name in table["class"]], np.int32),
+            "class": class_codes(table["class"], names).astype(np.int32),
             "label": table["label"].to_numpy(np.int64),
         }
     )
-    if (cells["class"] < 0).any():
-        raise InputError(f"{result.path}: classes that run.json does not list")
     if not cells["label"].between(1, 2 * len(cells) + 2**20).all():
         raise InputError(f"{result.path}: is no table of cells: its labels are not theirs")
     return cells.sort_values("y", kind="stable", ignore_index=True)

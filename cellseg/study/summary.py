@@ -64,9 +64,9 @@ def write_cells(study: Study) -> Location:
     from cellseg.export.cells_parquet import write_together
 
     path = study.folder / CELLS
-    folders = {rows[0]["result"]: result.path for result, rows in study.results.items()}
+    results = {rows[0]["result"]: result for result, rows in study.results.items()}
     with output_errors(path), replacing(path) as temporary:
-        write_together(folders, temporary)
+        write_together(results, temporary)
     return study.send(path)
 
 

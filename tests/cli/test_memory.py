@@ -36,7 +36,7 @@ def test_the_system_holds_the_limit(tmp_path: Path) -> None:
     """Whatever else takes memory: no more is given, and one line says so."""
     code = (
         "import sys, cellseg.cli, cellseg.cli.info, numpy as np\n"
-        "cellseg.cli.info.Place.convert = lambda *given: np.ones(10**9).sum()\n"
+        "cellseg.cli.info.PLACE.convert = lambda *given: np.ones(10**9).sum()\n"
         "sys.argv = ['cellseg', '--max-memory', '1', 'info', 'x']\n"
         "cellseg.cli.main()"
     )

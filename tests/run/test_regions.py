@@ -286,7 +286,7 @@ def test_pictures_show_the_borders(part):
 
 
 def test_the_screen_speaks_of_regions(part, capsys):
-    with Reporter(sys.stderr) as reporter:
+    with Reporter() as reporter:
         for event in part[1]:
             reporter.show(event)
     said = capsys.readouterr().err

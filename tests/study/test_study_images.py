@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 from microscopes import plate
 
-from cellseg.cli._study import home_of_study
+from cellseg.cli._images import home_of_study
 from cellseg.errors import InputError, SettingsError
 from cellseg.study.images import ImageFile, find_images, result_names
 
