@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -124,13 +124,7 @@ def change(
     with changing(Path(folder)) as changed:
         _ = changed.result.summary
         recipe = Recipe.of(changed.result).model_copy(update=decisions)
-        try:
-            slide, why = changed.result.slide(image), None
-        except CellsegError as error:
-            if image is not None:
-                raise
-            slide, why = None, error
-        with slide or nullcontext():
+        with _slide_of(changed.result, image) as (slide, why):
             notices = _complete(changed, recipe, slide, exports=changed.exports, why=why)
         result = changed.commit()
     if on_notice is not None:
@@ -163,14 +157,26 @@ def save(
     recipe = Recipe.of(automatic)
 
     def complete(changed: Change) -> None:
-        try:
-            slide, why = automatic.slide(), None
-        except CellsegError as error:
-            slide, why = None, error
-        with slide or nullcontext():
+        with _slide_of(automatic) as (slide, why):
             _complete(changed, recipe, slide, why=why, is_lenient=True)
 
     return write_corrected(corrections, folder, complete, on_progress=on_progress)
+
+
+@contextmanager
+def _slide_of(
+    result: Result, image: Location | None = None
+) -> Iterator[tuple[Slide | None, CellsegError | None]]:
+    """A result's slide, or why it is not there; an error where a person said where it is."""
+    try:
+        slide = result.slide(image)
+    except CellsegError as error:
+        if image is not None:
+            raise
+        yield None, error
+        return
+    with slide:
+        yield slide, None
 
 
 def _complete(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,22 @@ def shared() -> Path:
     if not (folder / "slides").is_dir():
         pytest.skip(f"no real images at {folder} (set CELLSEG_TEST_DATA)")
     return folder
+
+
+@pytest.fixture
+def cellseg(monkeypatch, capsys):
+    """Run ``cellseg ARGS`` in this process: (exit code, stdout, stderr)."""
+    from cellseg.cli import main
+
+    def call(*args):
+        monkeypatch.setattr(sys, "argv", ["cellseg", *map(str, args)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err
+        return ended.value.code or 0, out, err
+
+    return call
 
 
 @pytest.fixture(scope="module")

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+import roifile
 import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import write_disc_slide
 
-from cellseg.cli import main
 from cellseg.counting.request import CountRequest
 from cellseg.derive.corrections import Corrections
 from cellseg.errors import SettingsError
-from cellseg.export import write_export
+from cellseg.export import EXPORTS, write_export
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.network.weights import ModelCard
+from cellseg.protocol import Marker
 from cellseg.result import load_result
-from cellseg.run import run, save
+from cellseg.run import change, run, save
 from cellseg.slide import open_slide
 from cellseg.text import as_cell, from_cell, time_left, visible, visible_lines
 
@@ -96,27 +97,55 @@ def test_so_is_a_class_that_a_person_gave(counted):
     assert set(saved.table.load()["class"]) == {LINK, "@SUM(A1)"}
 
 
-def test_no_class_name_acts_in_exports(tmp_path):
-    result = counted_as(f"a\n{NASTY}", tmp_path)
-    corrections = Corrections(result)
+@pytest.fixture(scope="module")
+def named(tmp_path_factory):
+    """A corrected result whose classes are named by a model, by markers and by a person."""
+    result = counted_as(f"a\n{NASTY}", tmp_path_factory.mktemp("named"))
+    assert set(result.table.load()["class"]) == {visible(f"a\n{NASTY}")}
+    small = float(result.table.column("area_px").median())
+    markers = [Marker(measure="area_px", threshold=small, name=name) for name in (LINK, NASTY)]
+    corrections = Corrections(change(result.path, markers=tuple(markers)))
     for name in ("\n", NASTY, "b\0c"):
         with pytest.raises(SettingsError, match="expected a class name"):
             corrections.classify([1], name)
     corrections.classify([1], " b\n c\u2028d")
-    saved = save(corrections)
-    names = {visible(f"a\n{NASTY}"), "b c d"}
-    assert set(saved.table.load()["class"]) == set(saved.class_names) == names
-    assert set(column(saved.file("cells.csv"))) == names
-    for name in ("cells.geojson", "cells.coco.json", "cells.xlsx", "cells.parquet"):
-        path = tmp_path / name
-        write_export(saved, name, path)
-        if path.suffix in (".json", ".geojson"):
-            text = path.read_text(encoding="utf-8")
-            assert visible_lines(text) == text
-            assert all(json.dumps(name) in text for name in names)
-        else:
-            table = pd.read_excel(path) if path.suffix == ".xlsx" else pd.read_parquet(path)
-            assert set(table["class"]) == names
+    corrections.classify([2], "@<img src=x onerror=alert(1)>/../e")
+    return save(corrections)
+
+
+def classes_in(path):
+    """Class names as the packages that people open an export with read them."""
+    if path.suffix == ".json":
+        return {one["name"] for one in json.loads(path.read_text("utf-8"))["categories"]}
+    if path.name.startswith("cells.geojson"):
+        data = path.read_bytes()
+        whole = json.loads(gzip.decompress(data) if path.suffix == ".gz" else data)
+        return {one["properties"]["classification"]["name"] for one in whole["features"]}
+    if path.suffix == ".zip":
+        return {roi.properties["class"] for roi in roifile.roiread(path)}
+    if path.suffix == ".h5ad":
+        return {*pytest.importorskip("anndata").read_h5ad(path).obs["class"]}
+    if path.suffix == ".zarr":
+        found = pytest.importorskip("spatialdata").read_zarr(path).tables["table"]
+        return {*found.obs["class"]}
+    table = pd.read_excel(path) if path.suffix == ".xlsx" else pd.read_parquet(path)
+    return {from_cell(name) if path.suffix == ".xlsx" else name for name in table["class"]}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("name", [name for name in EXPORTS if not name.startswith("labels")])
+def test_no_class_name_acts_in_exports(named, tmp_path, name):
+    names = {*named.table.load()["class"]}
+    assert {"b c d", "@<img src=x onerror=alert(1)>/../e"} < names
+    assert len(names) > 3
+    assert any(LINK in one for one in names)
+    assert set(column(named.file("cells.csv"))) == {as_cell(one) for one in names}
+    if name in ("cells.h5ad", "spatialdata.zarr"):
+        pytest.importorskip("anndata" if name == "cells.h5ad" else "spatialdata")
+    write_export(named, name, tmp_path / name)
+    found = classes_in(tmp_path / name)
+    assert found == ({*named.class_names} if name == "cells.coco.json" else names)
+    assert all(visible(one) == one for one in found)
 
 
 def test_a_models_names_show_their_control_characters():
@@ -131,14 +160,6 @@ def test_a_channels_name_shows_its_control_characters(tmp_path):
     tifffile.imwrite(path, pixels, metadata={"axes": "CYX", "Channel": {"Name": names}})
     with open_slide(path) as slide:
         assert slide.channels == ("DAPI\\u202e", "b\\u009b")
-
-
-def called(monkeypatch, capsys, *args):
-    monkeypatch.setattr(sys, "argv", ["cellseg", *map(str, args)])
-    with pytest.raises(SystemExit):
-        main()
-    out, err = capsys.readouterr()
-    return out + err
 
 
 @pytest.mark.parametrize(
@@ -156,13 +177,13 @@ def called(monkeypatch, capsys, *args):
         ("count", "--{0}"),
     ],
 )
-def test_nothing_that_is_typed_or_named_steers_the_terminal(monkeypatch, capsys, tmp_path, args):
+def test_nothing_that_is_typed_or_named_steers_the_terminal(monkeypatch, cellseg, tmp_path, args):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
         "cellseg.network.detect.load_detector", lambda model, **_: ThresholdDetector()
     )
     write_disc_slide(tmp_path / "a.tif", np.random.default_rng(0), shape=(100, 100))
-    said = called(monkeypatch, capsys, *(part.format(NASTY) for part in args))
+    said = "".join(cellseg(*(part.format(NASTY) for part in args))[1:])
     assert said
     assert not {c for c in said if visible_lines(c) != c}
     if args[0] == "info":

@@ -33,15 +33,13 @@ class GroupedCommand(click.Command):
             with formatter.section(heading):
                 formatter.write_dl([record for name in names.split() if (record := told.pop(name))])
         with formatter.section("Other options"):
-            formatter.write_dl([record for record in told.values() if record])
+            formatter.write_dl([record for record in told.values() if record and record[1]])
 
 
 class Number(click.FloatRange):
     """A number with a decimal point; a comma is explained."""
 
-    def __init__(self, *limits: float, name: str = "NUMBER", min_open: bool = False) -> None:
-        super().__init__(*limits, min_open=min_open)
-        self.name = name
+    name = "NUMBER"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:  # noqa: ANN401 - click's
         """Turn the option's text into a number."""
@@ -53,11 +51,15 @@ class Number(click.FloatRange):
         return number
 
 
-class Converted(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
+class TextParam(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """What a function makes of a text; it raises ``click.BadParameter``, or an error of cellseg."""
 
     def __init__(self, name: str, read: Callable[[str], object]) -> None:
         self.name, self.read = name, read
+
+    def get_metavar(self, *_: Any, **__: Any) -> str:  # noqa: ANN401 - of several clicks
+        """The name as it is."""
+        return self.name
 
     def convert(self, value: Any, param: Any, ctx: Any) -> object:  # noqa: ANN401 - click's
         """Turn the option's text into a value."""
@@ -65,8 +67,10 @@ class Converted(click.ParamType):  # type: ignore[type-arg]  # generic from clic
 
 
 def _plane(text: str) -> int | Literal["max", "mean"]:
-    if text == "max" or text == "mean":
-        return text
+    if text == "max":
+        return "max"
+    if text == "mean":
+        return "mean"
     try:
         return int(text)
     except ValueError:
@@ -99,22 +103,25 @@ def _result(text: str) -> Path:
 PIXEL_SIZE = Number(0.001, 100.0)
 """µm per pixel of any microscope."""
 
-PLACE = Converted("PATH|URL", _place)
+PLACE = TextParam("PATH|URL", _place)
 """A path, or a URL such as ``s3://bucket/slide.svs``."""
 
-OUTPUT = Converted("PATH|URL", lambda text: _place(text, is_output=True))
+OUTPUT = TextParam("PATH|URL", lambda text: _place(text, is_output=True))
 """A place that is no file."""
+
+RESULT = TextParam("RESULT", _result)
+"""A result folder on a disk."""
 
 PATH, FILE = click.Path(path_type=Path), click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
-_SCORE, _PLANE = Number(0.01, 1.0), Converted("N|max|mean", _plane)
+_SCORE, _PLANE = Number(0.01, 1.0), TextParam("N|max|mean", _plane)
 DATA = click.Path(exists=True, dir_okay=False, path_type=Path)
 _IMAGES = click.Path(exists=True, file_okay=False, path_type=Path)
 _SCALARS = click.Choice(["auto", "float32", "bfloat16", "float16"])
 
 _SHARED = {
-    "result": click.argument("path", metavar="RESULT", type=Converted("RESULT", _result)),
+    "result": click.argument("path", metavar="RESULT", type=RESULT),
     "data": click.argument("data", nargs=-1, required=True, type=DATA),
     "images": click.option(
         "--images", type=_IMAGES, help="Folder of the images, where it is not the JSON's."

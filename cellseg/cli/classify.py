@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from cellseg.cli._options import Converted, shared
+from cellseg.cli._options import TextParam, shared
 from cellseg.cli._say import say, tell
 from cellseg.errors import SettingsError
 from cellseg.storage import Location
@@ -23,7 +23,7 @@ Limits = Literal["auto"] | tuple[float, ...]
 
 def _limits(text: str) -> Limits:
     if text == "auto":
-        return text
+        return "auto"
     try:
         found = tuple(float(part) for part in text.split(","))
     except ValueError:
@@ -60,7 +60,7 @@ Examples:
     "thresholds",
     multiple=True,
     required=True,
-    type=Converted("N|N,N,N|auto", _limits),
+    type=TextParam("N|N,N,N|auto", _limits),
     help="Cells at or above it are positive; three give 1+, 2+, 3+; auto proposes one.",
 )
 @click.option(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from contextlib import suppress
+from pathlib import Path
 from threading import Thread
 
 import click
 
-from cellseg.cli._options import PLACE, shared
+from cellseg.cli._options import RESULT, shared
 from cellseg.cli._say import say
 from cellseg.cli.view import has_display
 from cellseg.errors import SettingsError
@@ -23,7 +24,7 @@ Examples:
   cellseg serve slide.cellseg --port 8765     then, on your own computer:
   ssh -L 8765:127.0.0.1:8765 that-machine     and open the address here"""
 )
-@click.argument("paths", metavar="RESULT...", nargs=-1, required=True, type=PLACE)
+@click.argument("paths", metavar="RESULT...", nargs=-1, required=True, type=RESULT)
 @click.option(
     "--port",
     type=click.IntRange(1, 65535),
@@ -31,9 +32,7 @@ Examples:
 )
 @click.option("--browser/--no-browser", default=True, help="Open the address in a browser.")
 @shared("image")
-def serve(
-    paths: tuple[Location, ...], port: int | None, browser: bool, image: Location | None
-) -> None:
+def serve(paths: tuple[Path, ...], port: int | None, browser: bool, image: Location | None) -> None:
     """Show results in the web browser: slide, outlines, measurements.
 
     Zoom to full resolution, outlines by class, a cell's measurements under the pointer, counts in

@@ -344,4 +344,4 @@ def class_codes(classes: pd.Series[Any], names: Sequence[str]) -> NDArray[np.int
     codes = classes.map({name: code for code, name in enumerate(names)})
     if codes.isna().any():
         raise InputError("the table holds classes that run.json does not list")
-    return codes.to_numpy(np.int64)
+    return np.asarray(codes, np.int64)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from cellseg.derive.corrections import Corrections
 from cellseg.errors import InputError
@@ -53,13 +52,6 @@ def read_cells(
     if not cells["label"].between(1, 2 * len(cells) + 2**20).all():
         raise InputError(f"{result.path}: is no table of cells: its labels are not theirs")
     return cells.sort_values("y", kind="stable", ignore_index=True)
-
-
-def class_of_label(cells: pd.DataFrame) -> NDArray[np.uint16]:
-    """By label: 0 where there is no such cell, otherwise the class's index plus 1."""
-    found = np.zeros(cells["label"].max() + 1 if len(cells) else 1, np.uint16)
-    found[cells["label"]] = cells["class"] + 1
-    return found
 
 
 def cells_in(cells: pd.DataFrame, box: Box, *, mpp: float | None, classes: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from cellseg.geometry import Box
 from cellseg.palette import as_hex, colours
 from cellseg.result import Ground, load_result
 from cellseg.result.publish import CORRECTIONS, OVERVIEW, RUN
-from cellseg.serve.cells import cells_in, class_of_label, read_cells
+from cellseg.serve.cells import cells_in, read_cells
 from cellseg.serve.tiles import enlarged, is_coarse, is_costly, mask_tile, whole_slide
 from cellseg.slide import ChunkCache
 from cellseg.storage import Location
@@ -162,10 +162,17 @@ class OpenResult:
         return self._once("cells", lambda: read_cells(*given))
 
     def of_label(self) -> NDArray[np.uint16] | None:
-        """Each label's class, as :func:`class_of_label` has it; None of one class alone."""
-        if not self._needs_cells:
-            return None
-        return self._once("of_label", lambda: class_of_label(self.cells))
+        """By label: 0 where there is no such cell, else its class's index plus 1.
+
+        None of one class alone.
+        """
+        return self._once("of_label", self._class_of_label) if self._needs_cells else None
+
+    def _class_of_label(self) -> NDArray[np.uint16]:
+        cells = self.cells
+        found = np.zeros(cells["label"].max() + 1 if len(cells) else 1, np.uint16)
+        found[cells["label"]] = cells["class"] + 1
+        return found
 
     @property
     def _needs_cells(self) -> bool:

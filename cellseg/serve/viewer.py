@@ -226,7 +226,7 @@ _ASKED: dict[str, Callable[[OpenResult, Query], object]] = {
 """What is told of a result, by the address below its number."""
 
 
-def read_results(folders: Sequence[Location]) -> list[Result]:
+def read_results(folders: Sequence[Path]) -> list[Result]:
     """Open results, for their names; each once.
 
     Raises
@@ -234,8 +234,4 @@ def read_results(folders: Sequence[Location]) -> list[Result]:
     InputError
         If a folder is no finished result.
     """
-    for folder in folders:
-        if not isinstance(folder, Path):
-            raise InputError(f"{folder}: is behind a URL; copy the result folder to a disk first")
-    paths = {Path(str(folder)).resolve(): folder for folder in folders}
-    return [load_result(Path(str(folder))) for folder in paths.values()]
+    return [load_result(folder) for folder in {path.resolve(): path for path in folders}.values()]

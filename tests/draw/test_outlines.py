@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import tracemalloc
 from dataclasses import replace
 from types import SimpleNamespace
@@ -17,7 +16,6 @@ from PIL import Image
 from skimage.segmentation import find_boundaries
 from synthetic import PyramidLayout, write_disc_slide, write_pyramid
 
-from cellseg.cli import main
 from cellseg.counting.plan import CountRequest
 from cellseg.derive.corrections import Corrections
 from cellseg.draw import borders, parts_of
@@ -391,19 +389,6 @@ def copy(field, tmp_path):
     record = (folder / "run.json").read_text()
     (folder / "run.json").write_text(record.replace(str(field[0]), str(tmp_path / "discs.tif")))
     return folder
-
-
-@pytest.fixture
-def cellseg(monkeypatch, capsys):
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", ["cellseg", *map(str, args)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err
-        return ended.value.code or 0, out, err
-
-    return call
 
 
 def test_the_default_picture_is_part_of_the_result_and_drawn_anew(copy, cellseg):

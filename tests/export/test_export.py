@@ -33,7 +33,6 @@ from scipy.ndimage import find_objects, gaussian_filter
 from scipy.ndimage import label as label_image
 
 from cellseg.annotations.coco import read_coco
-from cellseg.cli import main
 from cellseg.errors import InputError, OutputError, SettingsError
 from cellseg.export import EXPORTS, check_exports, export, outlines_of
 from cellseg.geometry import Frame
@@ -594,37 +593,23 @@ def test_memory_does_not_grow_with_the_cells(tmp_path, monkeypatch):
 # Bad input.
 
 
-@pytest.fixture
-def said(monkeypatch, capsys):
-    """Exit code and text of ``cellseg export``."""
-
-    def run(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["cellseg", "export", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        shown = capsys.readouterr()
-        return ended.value.code, shown.out + shown.err
-
-    return run
-
-
-def test_the_command(tmp_path, said):
+def test_the_command(tmp_path, cellseg):
     result = counted(tmp_path / "a.cellseg")
-    code, text = said(result.path, "--to", "cells.parquet", "--to", "cells.geojson")
+    code, out, _ = cellseg("export", result.path, "--to", "cells.parquet", "--to", "cells.geojson")
     assert code == 0
-    assert text.splitlines() == [str(result.path / n) for n in ("cells.parquet", "cells.geojson")]
+    assert out.splitlines() == [str(result.path / n) for n in ("cells.parquet", "cells.geojson")]
     assert load_result(result.path).run["exports"] == ["cells.geojson", "cells.parquet"]
-    code, text = said(result.path, "--to", "cells.parquet", "--to", "cells.doc")
+    code, _, text = cellseg("export", result.path, "--to", "cells.parquet", "--to", "cells.doc")
     assert code == 2
     assert text.count("\n") == 1
     assert all(name in text for name in EXPORTS)
     for path in (tmp_path, tmp_path / "nowhere"):
-        code, text = said(path, "--to", "cells.parquet")
+        code, _, text = cellseg("export", path, "--to", "cells.parquet")
         assert (code, text.count("\n")) == (4, 1)
 
 
-def test_the_help_lists_every_export(said):
-    code, text = said("--help")
+def test_the_help_lists_every_export(cellseg):
+    code, text, _ = cellseg("export", "--help")
     assert code == 0
     assert [name for name in EXPORTS if name not in text] == []
 
