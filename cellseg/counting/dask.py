@@ -25,8 +25,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
+import cryptography  # noqa: F401 (keys of a cluster on this machine: said at the start if missing)
 import distributed
-import psutil
+from distributed.system import MEMORY_LIMIT
 from distributed.utils import silence_logging_cmgr
 
 import cellseg
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from cellseg.counting.tiles import TileSource
     from cellseg.counting.work import TileFound, TileRead
     from cellseg.geometry import Tile
-    from cellseg.network.counting import Precision
     from cellseg.network.detector import Detector
     from cellseg.slide import Slide
     from cellseg.stain.normalise import Normaliser
@@ -97,6 +97,7 @@ class DaskMapper:
     def __init__(self, request: CountRequest, detector: Detector | None) -> None:
         self._request, self._detector = request, detector
         self._name = request.scheduler or "the local cluster"
+        self._gone = f"{self._name}: the cluster is gone or was restarted; {_GOES_ON}"
         self.seconds: dict[str, float] = {}
         self.device = ""
         if request.scheduler is not None:
@@ -135,23 +136,17 @@ class DaskMapper:
         tiles: list[Tile],
     ) -> Generator[Answer, None, None]:
         under_way: set[Any] = set()
-        last_worker = time.monotonic()
         # Small batches where there are few tiles for many workers.
-        share = -(-len(tiles) // (AHEAD * max(1, self._threads(client))))
+        share = -(-len(tiles) // (AHEAD * self._threads(client)))
         size = max(1, min(self._request.batch or BATCH, share))
         batches = (tiles[start : start + size] for start in range(0, len(tiles), size))
         try:
             while True:
-                threads = self._threads(client)
-                if threads:
-                    last_worker = time.monotonic()
-                elif time.monotonic() - last_worker > PATIENCE_SECONDS:
-                    raise CellsegError(
-                        f"{self._name}: no worker for {PATIENCE_SECONDS:.0f} s; {_GOES_ON}"
-                    )
                 # The job goes with each batch: a plugin would change the user's whole cluster, on
                 # which a worker without cellseg could then no longer start.
-                for batch in islice(batches, max(0, AHEAD * max(1, threads) - len(under_way))):
+                for batch in islice(
+                    batches, max(0, AHEAD * self._threads(client) - len(under_way))
+                ):
                     asked = (cellseg.__version__, job, batch)
                     under_way.add(client.submit(run_tiles, *asked, pure=False))
                 if not under_way:
@@ -167,55 +162,65 @@ class DaskMapper:
                     client.cancel(list(under_way))
 
     def _threads(self, client: Any) -> int:  # noqa: ANN401
-        """The cluster's threads; none while its workers are away."""
-        if client.status in ("running", "connecting"):
-            with suppress(Exception):
-                return sum(client.nthreads().values())
-        raise self._gone()
+        """The cluster's threads; where its workers are away, once one has come."""
+        with self._reached(client):
+            threads = sum(client.nthreads().values())
+            if not threads:
+                client.wait_for_workers(1, PATIENCE_SECONDS)
+            return threads or 1
 
     def _done(self, client: Any, under_way: set[Any]) -> set[Any]:  # noqa: ANN401
         start = time.monotonic()
-        try:
-            with client.as_current():
+        with self._reached(client), client.as_current():
+            try:
                 done: set[Any] = distributed.wait(
                     list(under_way), timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED"
                 ).done
-        except TimeoutError:
-            done = set()
-        except Exception as error:
-            raise self._gone() from error
+            except TimeoutError:
+                done = set()
         self.seconds["wait for the cluster"] += time.monotonic() - start
         return done
 
+    @contextmanager
+    def _reached(self, client: Any) -> Iterator[None]:  # noqa: ANN401
+        """Whatever a scheduler that is gone, or waits for workers in vain, makes of a question."""
+        if client.status not in ("running", "connecting"):
+            raise CellsegError(self._gone)
+        try:
+            yield
+        except TimeoutError as error:
+            raise CellsegError(
+                f"{self._name}: no worker for {PATIENCE_SECONDS:.0f} s; {_GOES_ON}"
+            ) from error
+        except Exception as error:
+            raise CellsegError(self._gone) from error
+
     def _answer(self, future: Any) -> Answer | None:  # noqa: ANN401
         """A batch's answer; None where its worker died before it was fetched."""
+        name = self._name
         try:
             answer: Answer = future.result(timeout=LOOK_SECONDS)
         except CellsegError:
             raise
+        except distributed.KilledWorker as error:
+            raise CellsegError(
+                f"{name}: several workers died over the same tiles; have they too little memory? "
+                f"{_GOES_ON}"
+            ) from error
         except Exception as error:
             log.info("a task failed", exc_info=error)
-            if isinstance(error, distributed.KilledWorker):
-                raise CellsegError(
-                    f"{self._name}: several workers died over the same tiles; have they too "
-                    f"little memory? {_GOES_ON}"
-                ) from error
+            if future.status != "error" and isinstance(error, TimeoutError):
+                return None
             if future.status != "error":
-                if isinstance(error, TimeoutError):
-                    return None
-                raise self._gone() from error
+                raise CellsegError(self._gone) from error
             if isinstance(error, ImportError):
                 raise SettingsError(
-                    f"{self._name}: a worker cannot run cellseg ({error}); install "
+                    f"{name}: a worker cannot run cellseg ({error}); install "
                     f"cellseg {cellseg.__version__} on every machine"
                 ) from error
-            raise CellsegError(
-                f"{self._name}: on a worker: {unexpected_text(error)}", hint="verbose"
-            ) from error
+            said = f"{name}: on a worker: {unexpected_text(error)}"
+            raise CellsegError(said, hint="verbose") from error
         return answer
-
-    def _gone(self) -> CellsegError:
-        return CellsegError(f"{self._name}: the cluster is gone or was restarted; {_GOES_ON}")
 
 
 @contextmanager
@@ -255,7 +260,7 @@ def find_scheduler(scheduler: str) -> str:
     ------
     SettingsError
     """
-    address = scheduler
+    address, kind = scheduler, ""
     if scheduler.endswith(".json"):
         try:
             address = str(json.loads(Path(scheduler).read_text(encoding="utf-8"))["address"])
@@ -270,24 +275,15 @@ def find_scheduler(scheduler: str) -> str:
         async with distributed.rpc(address, connection_args=connection) as answering:
             return str((await answering.identity())["type"])
 
-    def asked() -> str:
-        return asyncio.run(asyncio.wait_for(ask(), CONNECT_SECONDS))
-
-    kind, fault = "", f"no Dask scheduler answers there within {CONNECT_SECONDS} s"
-    why: Exception | None = None
-    try:
-        # In a thread of its own, as the caller's may have an event loop that runs.
-        with ThreadPoolExecutor(1) as thread:
-            kind = thread.submit(asked).result()
-    except ValueError as error:
-        fault, why = "is not the address of a Dask scheduler", error
-    except Exception as error:
-        why = error
+    # In a thread of its own, as the caller's may have an event loop that runs.
+    with suppress(Exception), ThreadPoolExecutor(1) as thread:
+        kind = thread.submit(lambda: asyncio.run(asyncio.wait_for(ask(), CONNECT_SECONDS))).result()
     if kind != "Scheduler":
         raise SettingsError(
-            f"{scheduler}: {fault}; expected an address such as tcp://10.0.0.5:8786",
+            f"{scheduler}: no Dask scheduler answers there within {CONNECT_SECONDS} s; "
+            "expected an address such as tcp://10.0.0.5:8786",
             hint="scheduler",
-        ) from why
+        )
     return address
 
 
@@ -310,11 +306,6 @@ def _local_cluster() -> Any:  # noqa: ANN401
             silence_logs=logging.INFO if log.isEnabledFor(logging.INFO) else logging.CRITICAL,
             plugins=[_LocalWorker(gpus)],
         )
-    except ImportError as error:
-        raise SettingsError(
-            f"a cluster on this machine needs a package that is not installed ({error}); "
-            'pip install ".[cluster]"'
-        ) from error
     except Exception as error:
         raise CellsegError(f"no workers could be started here ({line_of(error)})") from error
 
@@ -322,7 +313,7 @@ def _local_cluster() -> Any:  # noqa: ANN401
 def cpu_workers() -> int:
     """Workers of one thread that this machine's cores and memory bear."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(cores or 1, psutil.virtual_memory().total // WORKER_BYTES))
+    return max(1, min(cores or 1, MEMORY_LIMIT // WORKER_BYTES))
 
 
 class _LocalWorker(distributed.WorkerPlugin):  # type: ignore[misc]
@@ -375,12 +366,12 @@ def packed_job(
     SettingsError
         If a detector of the caller's own cannot be packed, or is too large.
     """
-    is_shipped = str(request.model) == "default"
+    model = request.model
     job = _Job(
         request=replace(
             request,
             image=request.image.absolute(),
-            model="default" if is_shipped else Path(request.model).absolute(),
+            model=model if str(model) == "default" else Path(model).absolute(),
             protocol=None,
             regions=None,
         ),
@@ -447,7 +438,7 @@ def run_tiles(version: str, job: bytes, tiles: Sequence[Tile]) -> Answer:
                 f"has cellseg {cellseg.__version__}, the run was started with {version}; "
                 "install the same on every machine"
             )
-        return opened(job).found(tiles)
+        return _found(opened(job), tiles)
     except CellsegError as error:
         address = distributed.get_worker().address
         refusal = type(error)(f"worker {address}: {error}", hint=error.hint)
@@ -463,24 +454,24 @@ class _Opened:
     detector: Detector
     turns: threading.Semaphore
 
-    def found(self, tiles: Sequence[Tile]) -> Answer:
-        """The objects of a batch of tiles."""
-        from cellseg.counting.local import LocalEngine
-        from cellseg.counting.work import TileWork, tiles_together
-        from cellseg.network.timer import Timer
 
-        work, timer = TileWork(self.source, self.detector), Timer()
+def _found(kept: _Opened, tiles: Sequence[Tile]) -> Answer:
+    """The objects of a batch of tiles."""
+    from cellseg.counting.local import LocalEngine
+    from cellseg.counting.work import TileWork, tiles_together
+    from cellseg.network.timer import Timer
 
-        def detect(batch: list[TileRead]) -> list[TileFound]:
-            with self.turns, timer.stage("detect"):
-                return work.detect(batch)
+    work, timer = TileWork(kept.source, kept.detector), Timer()
 
-        batch = tiles_together(self.source, self.detector, self.job.request.batch)
-        engine: LocalEngine[TileRead, TileFound] = LocalEngine(batch=batch, expected=(RegionError,))
-        with closing(engine.map(tiles, work.read, detect)) as results:
-            packed = [packed_tile(mapped) for mapped in results]
-        waited = {"wait for input, all workers": engine.seconds["wait for input"]}
-        return self.detector.info.device, timer.seconds | waited, packed
+    def detect(batch: list[TileRead]) -> list[TileFound]:
+        with kept.turns, timer.stage("detect"):
+            return work.detect(batch)
+
+    batch = tiles_together(kept.source, kept.detector, kept.job.request.batch)
+    engine: LocalEngine[TileRead, TileFound] = LocalEngine(batch=batch, expected=(RegionError,))
+    packed = [packed_tile(mapped) for mapped in engine.map(tiles, work.read, detect)]
+    waited = {"wait for input, all workers": engine.seconds["wait for input"]}
+    return kept.detector.info.device, timer.seconds | waited, packed
 
 
 _opening = threading.Lock()
@@ -553,7 +544,10 @@ def _detector(job: _Job) -> tuple[Detector, threading.Semaphore]:
 
 @lru_cache(maxsize=KEPT)
 def _model(
-    name: str, checksum: str, device: str, precision: Precision | None
+    name: str,
+    checksum: str,
+    device: str,
+    precision: Any,  # noqa: ANN401
 ) -> tuple[Detector, threading.Semaphore]:
     """A loaded model, and how many threads its network bears: two on a GPU, otherwise one."""
     from cellseg.network.detect import load_detector

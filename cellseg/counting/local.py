@@ -6,13 +6,9 @@ engine (a cluster's) takes its place by offering :meth:`LocalEngine.map`.
 
 from __future__ import annotations
 
-import queue
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, suppress
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
 from typing import Generic, TypeVar
@@ -24,7 +20,10 @@ Read = TypeVar("Read")
 Found = TypeVar("Found")
 
 _LOOK_SECONDS = 0.2
-"""How often a waiting thread looks whether it is still wanted."""
+"""How often a wait ends for a moment: on Windows nothing interrupts one without an end."""
+
+_AHEAD = 2
+"""Batches under way beside those in the network: one that is read, one that is ready or done."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,23 +69,14 @@ class LocalEngine(Generic[Read, Found]):
         networks: int = 1,
         expected: tuple[type[Exception], ...] = (),
     ) -> None:
-        if batch < 1 or readers < 1 or networks < 1:
-            raise ValueError(
-                f"expected at least 1, got batch={batch}, readers={readers}, networks={networks}"
-            )
         self.batch, self.readers, self.networks = batch, readers, networks
         self.expected = expected
         self._timer = Timer()
-        self._start = self._end = time.perf_counter()
 
     @property
     def seconds(self) -> dict[str, float]:
         """Mean of the network's threads: in the network, and waiting for its input."""
-        took = self._timer.seconds
-        detect = took.get("detect", 0.0) / self.networks
-        # Not for want of input: while nobody took what was done.
-        wait = self._end - self._start - detect - took.get("blocked", 0.0)
-        return {"wait for input": max(0.0, wait), "detect": detect}
+        return {stage: took / self.networks for stage, took in self._timer.seconds.items()}
 
     def map(
         self,
@@ -99,118 +89,46 @@ class LocalEngine(Generic[Read, Found]):
         Closed before its end, it waits for the batches under way and gives them up. Whatever
         ``detect`` raises is raised here.
         """
-        done: queue.Queue[Mapped[Found] | _End] = queue.Queue(2 * self.batch)
-        unwanted = threading.Event()
-
-        def put(item: Mapped[Found] | _End) -> None:
-            with self._timer.stage("blocked"):
-                while not unwanted.is_set():
-                    with suppress(queue.Full):
-                        done.put(item, timeout=_LOOK_SECONDS)
-                        return
-
-        def work() -> None:
-            error: BaseException | None = None
-            try:
-                with closing(self._mapped(tiles, read, detect)) as results:
-                    for result in results:
-                        put(result)
-                        if unwanted.is_set():
-                            return
-            except BaseException as caught:
-                error = caught
-            put(_End(error))
-
-        thread = threading.Thread(target=work, name="cellseg-engine", daemon=True)
-        thread.start()
-        try:
-            while True:
-                try:
-                    # Not for ever: on Windows nothing interrupts a lock without an end.
-                    item = done.get(timeout=_LOOK_SECONDS)
-                except queue.Empty:
-                    continue
-                if isinstance(item, _End):
-                    if item.error is not None:
-                        raise item.error
-                    return
-                yield item
-        finally:
-            unwanted.set()
-            thread.join()
-
-    def _mapped(
-        self,
-        tiles: Iterable[Tile],
-        read: Callable[[Tile], Read],
-        detect: Callable[[list[Read]], list[Found]],
-    ) -> Generator[Mapped[Found], None, None]:
-        under_way: deque[tuple[list[Tile], Future[list[Found]]]] = deque()
-        with ThreadPoolExecutor(self.networks, thread_name_prefix="cellseg-network") as pool:
-
-            def timed(values: list[Read]) -> list[Found]:
-                with self._timer.stage("detect"):
-                    found = detect(values)
-                self._end = time.perf_counter()
-                return found
-
-            try:
-                with closing(self._batches(tiles, read)) as batches:
-                    for batch, failed in batches:
-                        yield from failed
-                        if batch:
-                            # What was read is let go of with the network's last look at it.
-                            future = pool.submit(timed, [value for _, value in batch])
-                            under_way.append(([tile for tile, _ in batch], future))
-                        # One more than the threads, so that none waits for its next.
-                        while len(under_way) > self.networks:
-                            yield from _unpacked(*under_way.popleft())
-                while under_way:
-                    yield from _unpacked(*under_way.popleft())
-            finally:
-                for _, future in under_way:
-                    future.cancel()
-
-    def _batches(
-        self, tiles: Iterable[Tile], read: Callable[[Tile], Read]
-    ) -> Generator[tuple[_Batch[Read], list[Mapped[Found]]], None, None]:
-        """Tiles that were read, ``batch`` at a time, and those that could not be."""
         source = iter(tiles)
-        waiting: deque[tuple[Tile, Future[Read]]] = deque()
-        with ThreadPoolExecutor(self.readers, thread_name_prefix="cellseg-read") as pool:
-            try:
-                for tile in islice(source, self.batch + self.readers):
-                    waiting.append((tile, pool.submit(read, tile)))
-                while waiting:
-                    ready: _Batch[Read] = []
-                    failed: list[Mapped[Found]] = []
-                    # Failed ones count: their errors hold on to what was read before they failed.
-                    while waiting and len(ready) + len(failed) < self.batch:
-                        tile, future = waiting.popleft()
-                        for following in islice(source, 1):
-                            waiting.append((following, pool.submit(read, following)))
-                        try:
-                            ready.append((tile, future.result()))
-                        except self.expected as error:
-                            failed.append(Mapped(tile, None, error))
-                    yield ready, failed
-            finally:
-                for _, future in waiting:
-                    future.cancel()
+        under_way: deque[Future[list[Mapped[Found]]]] = deque()
+        network = ThreadPoolExecutor(self.networks, thread_name_prefix="cellseg-network")
+        reading = ThreadPoolExecutor(self.readers, thread_name_prefix="cellseg-read")
 
+        def go_on() -> None:
+            if some := list(islice(source, self.batch)):
+                reads = deque((tile, reading.submit(read, tile)) for tile in some)
+                under_way.append(network.submit(self._batch, reads, detect))
 
-_Batch = list[tuple[Tile, Read]]
+        try:
+            for _ in range(self.networks + _AHEAD):
+                go_on()
+            while under_way:
+                while not wait([under_way[0]], _LOOK_SECONDS).done:
+                    pass
+                results = under_way.popleft().result()
+                go_on()
+                yield from results
+        finally:
+            reading.shutdown(cancel_futures=True)
+            network.shutdown(cancel_futures=True)
 
-
-@dataclass(frozen=True)
-class _End:
-    """No more tiles come."""
-
-    error: BaseException | None
-
-
-def _unpacked(
-    tiles: list[Tile], future: Future[list[Found]]
-) -> Generator[Mapped[Found], None, None]:
-    for tile, found in zip(tiles, future.result(), strict=True):
-        yield Mapped(tile, found)
+    def _batch(
+        self,
+        reads: deque[tuple[Tile, Future[Read]]],
+        detect: Callable[[list[Read]], list[Found]],
+    ) -> list[Mapped[Found]]:
+        """Results of tiles that are being read; what was read is let go of with its look at it."""
+        ready: list[Tile] = []
+        values: list[Read] = []
+        failed: list[Mapped[Found]] = []
+        with self._timer.stage("wait for input"):
+            while reads:
+                tile, future = reads.popleft()
+                try:
+                    values.append(future.result())
+                    ready.append(tile)
+                except self.expected as error:
+                    failed.append(Mapped(tile, None, error))
+        with self._timer.stage("detect"):
+            found = detect(values) if values else []
+        return [*failed, *(Mapped(*pair) for pair in zip(ready, found, strict=True))]

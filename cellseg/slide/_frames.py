@@ -46,12 +46,7 @@ class Frames:
 
 
 def content_of(path: Location, frames: Frames, request: Request) -> Content:
-    """The frames that are asked for.
-
-    Raises
-    ------
-    InputError, SettingsError
-    """
+    """The frames that are asked for."""
     size = frames.size
     others = [axis for axis, n in size.items() if axis not in "YXZTCS" and n > 1]
     if others or not {"Y", "X"} <= set(size) or frames.dtype.kind not in "buif":

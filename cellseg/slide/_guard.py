@@ -88,10 +88,6 @@ def opened(
         Opens it.
     look : callable
         Gets the open file.
-
-    Raises
-    ------
-    InputError
     """
     with reading(path, f"{what}, is cut off or damaged"):
         file = library()

@@ -48,10 +48,6 @@ def read_xml(name: str, xml: str | bytes) -> Element | None:
     """The root of an OME-XML document; None where it cannot be read.
 
     A document type is refused: its defaults and entities put words into the document.
-
-    Raises
-    ------
-    InputError
     """
     try:
         root: Element = fromstring(xml, forbid_dtd=True)
@@ -78,10 +74,6 @@ def check_claims(name: str, root: Element, pages: int) -> None:
         The file's, for messages.
     pages : int
         How many the file has.
-
-    Raises
-    ------
-    InputError
     """
     sizes = (math.prod(_whole(one, f"Size{axis}", 1) for axis in "ZCT")
              for one in _all(root, "Pixels"))  # fmt: skip

@@ -25,8 +25,7 @@ from cellseg.slide._guard import reading
 from cellseg.slide._ome import OmeImage, parse_ome
 from cellseg.slide._raster import ChunkCache, Raster, recoloured, turned
 from cellseg.slide._tiffcheck import check_data, check_metadata, check_size, compression
-from cellseg.slide._tifflayout import Layout, lay_out
-from cellseg.slide._tiffpages import TiffSource, plane_raster
+from cellseg.slide._tiffpages import Layout, TiffSource, lay_out, plane_raster
 from cellseg.slide.formats import OPENSLIDE
 from cellseg.storage import Location, RemotePath
 

@@ -15,8 +15,7 @@ import tifffile
 from cellseg.errors import InputError
 from cellseg.slide._content import Planes
 from cellseg.slide._ome import check_claims, file_names, read_xml
-from cellseg.slide._tifflayout import Layout
-from cellseg.slide._tiffpages import LARGE_CHUNK_BYTES
+from cellseg.slide._tiffpages import LARGE_CHUNK_BYTES, Layout
 from cellseg.slide.limits import (
     MAX_AXES,
     MAX_LEVELS,
@@ -50,10 +49,6 @@ def check_metadata(path: Location, tif: tifffile.TiffFile) -> tuple[Element | No
         The root of the OME-XML.
     list of str
         Notes on other files.
-
-    Raises
-    ------
-    InputError
     """
     name, root, notes = path.name, None, []
     if len(tif.pages) == 0:

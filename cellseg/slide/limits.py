@@ -57,12 +57,7 @@ def chunk_limit(n_bytes: int) -> int:
 
 
 def check_count(name: str, what: str, count: int, limit: int) -> None:
-    """Refuse a claim beyond a limit.
-
-    Raises
-    ------
-    InputError
-    """
+    """Refuse a claim beyond a limit."""
     if count > limit:
         raise InputError(
             f"{name}: claims {_short(count)} {what}; at most {limit:,} are read "
@@ -81,10 +76,6 @@ def check_plane(name: str, height: int, width: int, chunk: tuple[int, int]) -> N
         px.
     chunk : tuple of int
         (height, width) of what is decoded at once, px.
-
-    Raises
-    ------
-    InputError
     """
     check_count(name, f"pixels ({_short(height)} × {_short(width)})", height * width, MAX_PX)
     check_count(name, "pixels along a side", max(height, width), MAX_SIDE_PX)
@@ -107,10 +98,6 @@ def check_whole(name: str, what: str, n_bytes: int) -> list[str]:
         The file and the piece, such as ``"the image"`` or ``"one chunk"``, for the message.
     n_bytes : int
         All that decoding it takes.
-
-    Raises
-    ------
-    InputError
     """
     limit = WHOLE_BYTES
     with suppress(ImportError, OSError):

@@ -51,12 +51,7 @@ class Plate:
 
 
 def is_plate(place: Location) -> bool:
-    """Whether a folder is an OME-Zarr plate.
-
-    Raises
-    ------
-    InputError
-    """
+    """Whether a folder is an OME-Zarr plate."""
     with reading(place, "is no readable plate"):
         return place.suffix.lower() == ".zarr" and "plate" in attributes_of(place)
 

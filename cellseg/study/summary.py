@@ -16,7 +16,7 @@ from cellseg.result.files import output_errors, replacing
 from cellseg.storage import Location
 from cellseg.study.folder import CELLS, SUMMARY, Study
 from cellseg.study.rows import SCORES, SummaryRow, failed_row
-from cellseg.table.areas import QUANTILES_PERCENT
+from cellseg.table.regions import QUANTILES_PERCENT
 from cellseg.text import as_cell, from_cell, visible
 
 _FIRST = ("image", "result", "status", "region", "region_class", "object", "cells")

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.errors import Notice
-from cellseg.table.areas import AreaStatistics
+from cellseg.table.regions import AreaStatistics
 from cellseg.table.summary import Summary
 
 FEWEST = 20

@@ -1,4 +1,4 @@
-"""The totals of each region that a person drew, and how counts are said."""
+"""How large cells are, the totals of each region that a person drew, how counts are said."""
 
 from __future__ import annotations
 
@@ -6,15 +6,60 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from cellseg.annotations.region import title
-from cellseg.table.areas import AreaStatistics
+
+QUANTILES_PERCENT = (5, 25, 50, 75, 95)
 
 MOST_LINES = 20
 """Regions that are told on a screen; further ones stand in ``run.json`` alone."""
 
 _PLURALS = {"nucleus": "nuclei"}
+
+
+@dataclass(frozen=True)
+class AreaStatistics:
+    """How large the cells are.
+
+    Attributes
+    ----------
+    mean, std, minimum, maximum : float
+        ``std`` with divisor n.
+    quantiles : dict of int to float
+        Percent to area, for :data:`QUANTILES_PERCENT`, linear between cells.
+    """
+
+    mean: float
+    std: float
+    minimum: float
+    maximum: float
+    quantiles: dict[int, float]
+
+    @property
+    def median(self) -> float:
+        """Half of the cells are smaller."""
+        return self.quantiles[50]
+
+    @classmethod
+    def of(cls, areas: NDArray[np.float32]) -> AreaStatistics:
+        """Statistics of at least one area; sums are made in float64."""
+        points = np.percentile(areas, QUANTILES_PERCENT).tolist()
+        return cls(
+            mean=float(areas.mean(dtype=np.float64)),
+            std=float(areas.std(dtype=np.float64)),
+            minimum=float(areas.min()),
+            maximum=float(areas.max()),
+            quantiles=dict(zip(QUANTILES_PERCENT, points, strict=True)),
+        )
+
+    def times(self, factor: float) -> AreaStatistics:
+        """The statistics in another unit."""
+        numbers = (self.mean, self.std, self.minimum, self.maximum)
+        quantiles = {percent: area * factor for percent, area in self.quantiles.items()}
+        return AreaStatistics(*(number * factor for number in numbers), quantiles)
 
 
 @dataclass(frozen=True)

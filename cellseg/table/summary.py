@@ -14,8 +14,7 @@ from pydantic import TypeAdapter
 
 from cellseg.annotations.region import Regions
 from cellseg.table._columns import Scale
-from cellseg.table.areas import AreaStatistics
-from cellseg.table.regions import RegionSummary, by_class, counted, plural
+from cellseg.table.regions import AreaStatistics, RegionSummary, by_class, counted, plural
 
 _STEPS = 4.0
 """Of areas, to a factor of two, when the most common one is looked for."""
