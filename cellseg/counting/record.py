@@ -8,6 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
@@ -215,6 +216,7 @@ def _settings(count: SlideCount, request: CountRequest) -> dict[str, object]:
     }
 
 
+@cache
 def _versions() -> dict[str, str]:
     found = {}
     for name in RECORDED:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from cellseg.derive import Classification
@@ -42,12 +43,17 @@ def draw_pictures(
         said = f"{OUTLINES} and {OVERVIEW} were left out: {why or 'the slide is not there'}"
         return [Notice(said, hint="image")]
     notices = []
-    for name in (OUTLINES, OVERVIEW):
-        try:
-            draw_picture(name, result, slide, change.path(name))
-        except CellsegError as error:
-            change.remove(name)
-            notices.append(Notice(f"{name} was left out: {error}"))
+    paths = {name: change.path(name) for name in (OUTLINES, OVERVIEW)}
+    # Each in a thread of its own: numpy and libdeflate give the interpreter away.
+    with ThreadPoolExecutor(len(paths)) as pool:
+        drawn = {name: pool.submit(draw_picture, name, result, slide, path)
+                 for name, path in paths.items()}  # fmt: skip
+        for name, future in drawn.items():
+            try:
+                future.result()
+            except CellsegError as error:
+                change.remove(name)
+                notices.append(Notice(f"{name} was left out: {error}"))
     return notices
 
 

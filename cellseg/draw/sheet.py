@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
+from zlib import crc32
 
+import numpy as np
+from imagecodecs import deflate_encode
 from PIL import Image, ImageDraw, ImageFont
-from PIL.PngImagePlugin import PngInfo
 
 from cellseg.palette import RGB
 from cellseg.text import visible
@@ -29,7 +32,8 @@ Part = tuple[int, int, int, int]
 
 _PARTS_KEY = "cellseg:parts"
 _PART = re.compile(r"(\d{1,6}) (\d{1,6}) (\d{1,6}) (\d{1,6})")
-_PNG_LEVEL = 4  # of zlib: two fifths of level 9's time for a file 2 % larger
+_SIGNATURE, _TRUECOLOUR, _LESS_ABOVE, _LEVEL = b"\x89PNG\r\n\x1a\n", 2, 2, 2
+"""Of a PNG: its first bytes, its kind of pixels, how its rows are told; of libdeflate, 1 … 12."""
 
 _MARGIN, _GAP, _CAPTION, _BAR = 24, 16, 22, 5
 _LEAST_WIDTH, _WIDE, _LONGEST_CAPTION, _LONGEST_TEXT = 640, 1500, 480, 500
@@ -199,17 +203,28 @@ def parts_of(image: Image.Image) -> list[Part]:
 
 
 def write_png(image: Image.Image, path: Path) -> None:
-    """Write a picture with what is remembered of it.
+    """Write an RGB picture with what is remembered of it.
+
+    Packed by libdeflate, each row less the one above: as small as by zlib, in a fifth of its time.
 
     Raises
     ------
     OSError
     """
-    info = PngInfo()
+    pixels = np.asarray(image)
+    rows = np.full((len(pixels), 1 + 3 * image.width), _LESS_ABOVE, np.uint8)
+    rows[:, 1:] = np.diff(pixels, axis=0, prepend=np.uint8(0)).reshape(len(pixels), -1)
+    header = struct.pack(">IIBBBBB", image.width, image.height, 8, _TRUECOLOUR, 0, 0, 0)
+    chunks = [(b"IHDR", header)]
     for key in (_PARTS_KEY, SCALE_KEY):
         if key in image.info:
-            info.add_itxt(key, str(image.info[key]))
-    image.save(path, format="PNG", compress_level=_PNG_LEVEL, pnginfo=info)
+            chunks.append((b"iTXt", f"{key}\0\0\0\0\0{image.info[key]}".encode()))
+    chunks += [(b"IDAT", deflate_encode(rows, level=_LEVEL)), (b"IEND", b"")]
+    packed = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(kind + data))
+        for kind, data in chunks
+    )
+    path.write_bytes(_SIGNATURE + b"".join(packed))
 
 
 @cache
