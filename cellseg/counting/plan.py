@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic_core import to_jsonable_python
 
 from cellseg.annotations.region import Regions
-from cellseg.counting.channel import choose_channels
+from cellseg.counting.channel import choose_channels, sample
 from cellseg.counting.choice import (
     choose_downsample,
     choose_protocol,
@@ -29,7 +29,6 @@ from cellseg.counting.choice import (
     with_wider_gates,
 )
 from cellseg.counting.request import CountRequest, Plane
-from cellseg.counting.sample import sample
 from cellseg.errors import Notice, RegionError, SettingsError
 from cellseg.geometry import Box, TileGrid
 from cellseg.protocol import PHASE_PX, CountProtocol, shipped_protocols

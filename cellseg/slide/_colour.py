@@ -201,14 +201,11 @@ def _palette(depth: _Depth, table: NDArray[np.uint16], *, is_imagej: bool) -> Co
     used = entries[: lit[-1] + 1 if len(lit) else 1]
     is_grey = bool((used == used[:, :1]).all())
     is_ramp = len(np.unique(used, axis=0)) > 2 and bool((np.diff(used, axis=0) >= 0).all())
-    levels = _eight_bits(used) if depth.bits == 8 else used
     note = ""
     if is_imagej:
         note = "an ImageJ lookup table: grey values are read, not its colours"
     elif is_ramp and not is_grey:
         note = "a colour map on grey values: the values are read, not its colours"
-    elif is_grey and (levels[:, 0] == np.arange(len(used))).all():
-        note = "a grey palette: the image is grey"
     if note:
         return Colour((0,), depth.widened(None), 1, depth.wide, False, (note,))
     eight = depth.bits <= 8 and depth.dtype.kind in "bu"

@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
 from cellseg.errors import CellsegError, InputError, RegionError
 from cellseg.storage import Location, RemotePath, scrubbed
@@ -22,13 +22,6 @@ _log = logging.getLogger(__name__)
 _thread = threading.local()
 
 
-class Closable(Protocol):
-    """A file as a library has it open."""
-
-    def close(self) -> None: ...
-
-
-File = TypeVar("File", bound=Closable)
 Found = TypeVar("Found")
 
 
@@ -76,7 +69,7 @@ def reading(
 
 
 def opened(
-    path: Location, what: str, library: Callable[[], File], look: Callable[[File], Found]
+    path: Location, what: str, library: Callable[[], Any], look: Callable[[Any], Found]
 ) -> Found:
     """What is found in a file that another library opens; the file is closed after an error.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -105,15 +105,9 @@ def _content(path: Location, tif: tifffile.TiffFile, request: Request, files: Ex
 def _series(name: str, tif: tifffile.TiffFile, number: int) -> Any:  # noqa: ANN401
     """The wanted series; a label or macro picture is never the first."""
     if len(tif.pages) == 0 or len(tif.series) == 0:
-        start, length = (8, 8) if tif.is_bigtiff else (4, 4)
-        tif.filehandle.seek(start)
-        order: Literal["little", "big"] = "big" if tif.byteorder == ">" else "little"
-        first_page = int.from_bytes(tif.filehandle.read(length), order)
-        if first_page >= (size := tif.filehandle.size):
-            raise InputError(
-                f"{name}: cut off: its index lies beyond its end at {size:,} bytes; copy it again"
-            )
-        raise InputError(f"{name}: has no image in it; expected at least one page")
+        raise InputError(
+            f"{name}: has no image in it, or is cut off before its index; copy it again"
+        )
     number = choose_series(name, number, len(tif.series))
     chosen = tif.series[number]
     if number == 0 and _is_extra(chosen):

@@ -57,9 +57,13 @@ class AreaStatistics:
 
     def times(self, factor: float) -> AreaStatistics:
         """The statistics in another unit."""
-        numbers = (self.mean, self.std, self.minimum, self.maximum)
-        quantiles = {percent: area * factor for percent, area in self.quantiles.items()}
-        return AreaStatistics(*(number * factor for number in numbers), quantiles)
+        return AreaStatistics(
+            self.mean * factor,
+            self.std * factor,
+            self.minimum * factor,
+            self.maximum * factor,
+            {percent: area * factor for percent, area in self.quantiles.items()},
+        )
 
 
 @dataclass(frozen=True)

@@ -177,8 +177,7 @@ def read_slide(path: Path, **options: Any) -> list[LayerData]:  # noqa: ANN401
 
 def _counted_channel(slide: Slide) -> tuple[int, str]:
     """The channel that a count takes by itself, and why; none where nothing can be read."""
-    from cellseg.counting.channel import choose_channels
-    from cellseg.counting.sample import sample
+    from cellseg.counting.channel import choose_channels, sample
 
     try:
         (counted,), why = choose_channels(slide, partial(sample, slide), None)

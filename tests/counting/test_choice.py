@@ -14,10 +14,9 @@ from synthetic import (
     draw_stained,
 )
 
-from cellseg.counting.channel import choose_channels, nuclear_score
+from cellseg.counting.channel import choose_channels, nuclear_score, sample
 from cellseg.counting.plan import make_plan
 from cellseg.counting.request import CountRequest
-from cellseg.counting.sample import sample
 from cellseg.errors import SettingsError
 from cellseg.network.detector import DetectorInfo
 from cellseg.protocol import load_protocol
@@ -234,6 +233,7 @@ PLANS = {
     ),
     "H&E at 40×": (he, None, 0.25, None, None, None, ("he", (0, 1, 2), 1.0, None)),
     "H&E at 20×": (he, None, 0.5, None, None, None, ("he_20x", (0, 1, 2), 0.7, None)),
+    "H&E without a pixel size": (he, None, None, None, None, None, ("he", (0, 1, 2), 1.0, None)),
     "IHC, brown in 0.5 % of the pixels": (
         lambda: stained(0.005), None, 0.25, None, None, None, ("ihc", (0, 1, 2), 1.0, None),
     ),

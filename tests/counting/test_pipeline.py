@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from dataclasses import fields, replace
-from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
@@ -17,10 +16,9 @@ from PIL import Image
 from synthetic import write_disc_slide
 
 from cellseg.annotations.region import Region, Regions
-from cellseg.counting.choice import choose_protocol, fit_grid
+from cellseg.counting.choice import fit_grid
 from cellseg.counting.plan import Plan, make_plan
 from cellseg.counting.request import CountRequest
-from cellseg.counting.sample import sample
 from cellseg.draw import parts_of
 from cellseg.errors import Notice, OutputError, RegionError, SettingsError
 from cellseg.network.threshold import ThresholdDetector
@@ -154,17 +152,6 @@ def test_an_interrupted_run_goes_on_from_its_journal(slide, tmp_path):
     assert second.left == 0
     assert any("going on" in str(event) for event in events if isinstance(event, Notice))
     assert (folder / "cells.csv").read_bytes() == (whole.folder / "cells.csv").read_bytes()
-
-
-def test_a_changed_setting_starts_afresh_and_says_so(slide, tmp_path):
-    path, truth = slide
-    request = request_for(path, output=tmp_path)
-    with pytest.raises(KeyboardInterrupt):
-        counted(request, Interrupted(after=5))
-    changed = replace(request, tile_px=256)
-    result, events = counted(changed)
-    assert any("starting afresh" in str(event) for event in events if isinstance(event, Notice))
-    assert result.summary.cells == truth.count
 
 
 def test_counted_again_with_the_same_settings_there_is_nothing_to_do(slide, tmp_path):
@@ -466,19 +453,6 @@ def test_labels_tif_has_the_slides_own_size(slide):
     assert labels.dtype == np.uint32
     agreement = np.mean((labels > 0) == (truth.labels > 0))
     assert agreement > 0.97
-
-
-@pytest.mark.parametrize(("mpp", "expected"), [(0.25, "he"), (0.5, "he_20x"), (None, "he")])
-def test_stained_tissue_of_a_20x_scan_has_its_own_score(tmp_path, mpp, expected):
-    import tifffile
-
-    image = np.full((64, 64, 3), 240, dtype=np.uint8)
-    image[10:40, 10:50] = (220, 130, 190)
-    tifffile.imwrite(tmp_path / "he.tif", image, photometric="rgb")
-    with open_slide(tmp_path / "he.tif", mpp=mpp) as slide:
-        chosen, said = choose_protocol(slide, partial(sample, slide), None)
-    assert chosen.name == expected
-    assert expected in said[0]
 
 
 def test_a_slide_without_cells_gives_an_empty_table(tmp_path):
