@@ -219,7 +219,8 @@ def write_png(image: Image.Image, path: Path) -> None:
     for key in (_PARTS_KEY, SCALE_KEY):
         if key in image.info:
             chunks.append((b"iTXt", f"{key}\0\0\0\0\0{image.info[key]}".encode()))
-    chunks += [(b"IDAT", deflate_encode(rows, level=_LEVEL)), (b"IEND", b"")]
+    packed_rows = bytes(deflate_encode(rows.tobytes(), level=_LEVEL))
+    chunks += [(b"IDAT", packed_rows), (b"IEND", b"")]
     packed = (
         struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(kind + data))
         for kind, data in chunks
