@@ -52,7 +52,7 @@ def make(folder: Path, cells: int) -> None:
             table = measure(
                 instances, None, (0, 0), scale=Scale(1.0, 0.25), channels=[], stain="he"
             ).assign(touches_border=False, stitched=False)
-            result.add_cells(table, instances)
+            result.journal.add_cells(table, instances)
         frame = Frame(
             height=side,
             width=side,

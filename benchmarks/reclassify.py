@@ -53,7 +53,7 @@ def make(folder: Path, cells: int) -> None:
             values = {c.name: rng.gamma(3.0, 40.0, len(order)).astype(c.dtype) for c in numbers}
             values |= {f"centroid_{axis}_px": corners[:, i] for i, axis in enumerate("yx")}
             table = pd.DataFrame(values).assign(touches_border=False, stitched=False)
-            result.add_cells(table, instances)
+            result.journal.add_cells(table, instances)
         frame = Frame(
             height=side,
             width=side,

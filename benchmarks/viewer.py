@@ -71,7 +71,7 @@ def write_result(folder: Path, slide: Path, side: int, cells: int) -> None:
             ]
             count = per_side
             instances = Instances.build(boxes, values["score"], [0] * count, [disc] * count)
-            out.add_cells(pd.DataFrame(values), instances)
+            out.journal.add_cells(pd.DataFrame(values), instances)
         findings = Findings(
             frame=frame,
             columns=wanted,

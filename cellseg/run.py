@@ -75,17 +75,17 @@ def run(
     if request.output is None:
         raise SettingsError(f"{request.image}: say where its result goes", hint="output")
     remote = RemoteResult.at(home.child(result_name(request)))
-    whole = bool(request.export) or request.expand is not None or request.spatial
-    remote.prepare(request.image, whole=whole, overwrite=request.overwrite)
     local = replace(request, output=remote.local.parent, folder_name=remote.local.name)
-    for event in _events(local, detector, detectors, place=remote.url):
-        if isinstance(event, CountResult):
-            if (remote.local / "cells.csv").is_file():
+    with remote.fetched(request.image):
+        for event in _events(local, detector, detectors, place=remote.url):
+            if not isinstance(event, CountResult):
+                yield event
+                continue
+            if remote.is_new:
                 yield Notice(f"uploading to {remote.url}")
-            remote.finish(request.image, overwrite=request.overwrite)
-            yield replace(event, uploaded=remote.url)
-        else:
-            yield event
+                remote.upload(request.image, overwrite=request.overwrite)
+            ended = replace(event, uploaded=remote.url)
+    yield ended
 
 
 def change(
@@ -245,10 +245,10 @@ def _events(
                 yield from _brought_up(folder.path, recipe, request)
                 yield _earlier(request.image, folder.path) or earlier
                 return
-            if folder.resumed:
+            if folder.journal.resumed:
                 yield Notice("going on from an earlier, interrupted run of the same settings")
-            elif folder.started_afresh_because:
-                yield Notice(f"{folder.started_afresh_because}: starting afresh")
+            elif why := folder.journal.discarded_because:
+                yield Notice(f"{why}: starting afresh")
             count = SlideCount(slide, plan, chosen, mapper=mapper, strict=request.strict)
             _check_recipe(recipe, count)
             recording = Recording(folder, count, request)
@@ -281,8 +281,6 @@ def _notice(text: str) -> Notice:
 def _brought_up(folder: Path, recipe: Recipe, request: CountRequest) -> Iterator[Notice]:
     """Give a finished count what the request asks for beyond it."""
     result = load_result(folder)
-    if result.is_record_only:
-        return  # nothing more is asked for: else all of it had been fetched
     there = Recipe.of(result)
     wanted: dict[str, object] = {}
     if recipe.expand not in (None, there.expand):
@@ -372,7 +370,7 @@ def _refuse_replaced(
     InputError
     """
     if fingerprint(request.image) != identity:
-        folder.forget_tiles()
+        folder.journal.forget()
         raise InputError(
             f"{request.image}: was replaced or changed while it was counted; nothing was "
             "written, count it again"

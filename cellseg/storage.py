@@ -28,23 +28,9 @@ BLOCK_BYTES = 2**20
 KEPT_BLOCKS = 64
 """Blocks of one open file that are kept."""
 
-PLAIN_SCHEMES = frozenset(
-    (
-        "abfs",
-        "abfss",
-        "adl",
-        "az",
-        "file",
-        "gcs",
-        "gs",
-        "local",
-        "memory",
-        "oci",
-        "oss",
-        "s3",
-        "s3a",
-    )
-)
+PLAIN_SCHEMES = frozenset((
+    "abfs", "abfss", "adl", "az", "file", "gcs", "gs", "local", "memory", "oci", "oss", "s3", "s3a",
+))  # fmt: skip
 """URLs without users: in them "@", "?" and "#" belong to the name."""
 
 _URL = re.compile(r"[A-Za-z][\w+.-]*(?:::[\w+.-]+)*://[^\s'\"<>()\[\]]+")
@@ -369,11 +355,7 @@ def is_another(recorded: str, image: Location) -> bool:
         if isinstance(other, RemotePath) or isinstance(image, RemotePath):
             return str(other.absolute()) != str(image.absolute()) and other.exists()
         return not other.samefile(image)
-    except (
-        CellsegError,
-        OSError,
-        ValueError,
-    ):  # ValueError: a name with a NUL, in a damaged record
+    except (CellsegError, OSError, ValueError):  # ValueError: a name with a NUL
         return False
 
 

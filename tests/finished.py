@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -11,12 +14,15 @@ from PIL import Image
 
 from cellseg.annotations.region import Regions
 from cellseg.api import Cells
+from cellseg.counting.request import CountRequest
 from cellseg.derive import Recipe, derive
 from cellseg.events import CountResult
 from cellseg.geometry import Frame
+from cellseg.network.threshold import ThresholdDetector
+from cellseg.protocol import CountProtocol
 from cellseg.result import Change, Result, ResultFolder
 from cellseg.result.folder import Findings
-from cellseg.run import change
+from cellseg.run import change, run
 
 FACTS = ("tissue_mm2", "skipped_share")
 
@@ -65,6 +71,25 @@ def left_by(
         is_complete=report.complete,
     )
     return folder.finish(findings, complete, **options)
+
+
+def copied(counted: Path, home: Path) -> Path:
+    """A finished result and its slide in another folder, where both may be changed."""
+    slide = counted.with_name(counted.name.replace(".cellseg", ".tif"))
+    shutil.copy(slide, home)
+    copy = shutil.copytree(counted, home / counted.name)
+    record = json.loads((copy / "run.json").read_text())
+    record["image"]["path"] = slide.name
+    (copy / "run.json").write_text(json.dumps(record))
+    return copy
+
+
+def counted_folder(path: Path, protocol: CountProtocol, **settings: Any) -> Path:
+    """The result of a count by threshold, without a prefilter."""
+    request = CountRequest(image=path, protocol=protocol, prefilter=False, **settings)
+    *_, last = run(request, detector=ThresholdDetector())
+    assert isinstance(last, CountResult)
+    return last.folder
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ class Recording:
 
         Tiles that did not decode then, in whole or in part, are left to be read again.
         """
-        for entry in self.folder.tiles():
+        for entry in self.folder.journal.tiles():
             if entry.status == "done" and not entry.info.get("damaged"):
                 tile = self.count.plan.grid.at(entry.row, entry.column)
                 limits = tuple(entry.info.get("limits", ()))
@@ -74,13 +74,13 @@ class Recording:
         self, instances: Instances, columns: Sequence[str]
     ) -> Mapping[int, NDArray[np.float64]]:
         """See :class:`cellseg.counting.measured.EarlierRun`."""
-        return self.folder.recall(instances, columns)
+        return self.folder.journal.recall(instances, columns)
 
     def _keep(self, step: Step) -> None:
         new = [(cells.table, cells.instances) for cells in step.cells if cells.is_new]
         if step.mapped is None or not step.is_new:
             for table, instances in new:
-                self.folder.add_cells(table, instances)
+                self.folder.journal.add_cells(table, instances)
             return
         tile, found = step.mapped.tile, step.mapped.found
         info: dict[str, object] = {"error": str(step.mapped.error)}
@@ -88,7 +88,7 @@ class Recording:
             blocks = found.damaged + (found.lost.blocks if found.lost else 0)
             info = {"limits": list(found.limits), "damaged": blocks}
         status: TileStatus = "failed" if found is None else "done"
-        self.folder.tile_done(
+        self.folder.journal.tile_done(
             tile.row, tile.column, step.instances, status=status, info=info, cells=new
         )
 

@@ -53,7 +53,7 @@ def expanded(
     result, frame = change.result, change.result.frame
     is_measured = slide is not None and bool(result.section("protocol").get("intensity"))
     channels = tuple(slide.channels) if slide is not None and is_measured else ()
-    seen, rows = _seen(result, channels), len(result.table)
+    seen, rows = pixels_of(result, channels), len(result.table)
     sums = AroundSums(rows, Scale(frame.downsample, frame.mpp), seen)
     distance, labels, unread = lattice_distance(by, frame), result.labels()[0], 0
     if labels.shape != (frame.lattice_height, frame.lattice_width):
@@ -97,7 +97,7 @@ def expanded(
     return columns, sums.table(0, rows), record
 
 
-def _seen(result: Result, channels: tuple[str, ...]) -> ChannelPixels:
+def pixels_of(result: Result, channels: tuple[str, ...]) -> ChannelPixels:
     """What is measured, as the run did for the nuclei.
 
     Raises

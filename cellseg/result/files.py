@@ -185,9 +185,13 @@ def validated(model: type[_Record], content: object, source: object) -> _Record:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        fault = error.errors()[0]
-        where = ".".join(map(str, fault["loc"]))
-        raise InputError(f"{source}: is damaged: {where}: {fault['msg']}") from error
+        raise InputError(f"{source}: is damaged: {fault_of(error)}") from error
+
+
+def fault_of(error: ValidationError) -> str:
+    """The first field that is wrong, and why."""
+    fault = error.errors()[0]
+    return f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
 
 
 def readable(text: str) -> str:

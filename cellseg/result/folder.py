@@ -7,24 +7,21 @@ import json
 import os
 import sqlite3
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
 
 from cellseg.annotations.region import Regions
 from cellseg.errors import ExistingResultError, InputError, OutputError
 from cellseg.geometry import Frame
-from cellseg.instances import Instances
 from cellseg.result import publish
 from cellseg.result.change import Change
 from cellseg.result.files import output_errors, plain, write_json
-from cellseg.result.journal import JOURNAL_NAME, FinishedTile, Journal, TileStatus
+from cellseg.result.journal import JOURNAL_NAME, Journal
 from cellseg.result.labels import write_labels
 from cellseg.result.lock import LOCK_NAME, FolderLock
 from cellseg.result.result import Result, is_ours, load_result
@@ -76,10 +73,8 @@ class ResultFolder:
 
     Attributes
     ----------
-    resumed : bool
-        Whether the journal holds tiles of an earlier, unfinished run of the same key.
-    started_afresh_because : str or None
-        Why an earlier run's tiles were thrown away.
+    journal : Journal
+        Keeps finished tiles and final cells until they are a result.
     already_complete : bool
         Whether the folder holds a finished result of the same key, every tile in it is good, and
         nothing in it was changed since.
@@ -93,10 +88,7 @@ class ResultFolder:
             publish.publish(path)
         self.already_complete = _is_done(path, key, image, overwrite=overwrite)
         self._staging = publish.fresh_staging(path)
-        self._journal = Journal(path / JOURNAL_NAME, key, image)
-        self._worked = False
-        self.resumed = self._journal.resumed
-        self.started_afresh_because = self._journal.discarded_because
+        self.journal = Journal(path / JOURNAL_NAME, key, image, self._held)
 
     @classmethod
     def open(
@@ -153,83 +145,9 @@ class ResultFolder:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def tile_done(
-        self,
-        row: int,
-        column: int,
-        instances: Instances,
-        *,
-        status: TileStatus = "done",
-        info: Mapping[str, object] | None = None,
-        cells: Iterable[tuple[pd.DataFrame, Instances]] = (),
-    ) -> None:
-        """Keep a finished tile, so that a later run need not compute it.
-
-        Parameters
-        ----------
-        row, column : int
-            Place in the grid.
-        instances : Instances
-            On the slide's lattice; empty where the tile failed.
-        status : {'done', 'failed'}
-            Failed tiles could not be decoded.
-        info : mapping, optional
-            Whatever the caller wants back, JSON-ready.
-        cells : iterable of (DataFrame, Instances)
-            Those that became final with it, as :meth:`add_cells` takes them: all of it is kept,
-            or nothing.
-        """
-        self._worked = True
-        with self._writing():
-            self._journal.add_tile(FinishedTile(row, column, status, dict(info or {}), instances))
-            self._add(cells)
-
-    def tiles(self) -> Iterator[FinishedTile]:
-        """Finished tiles in the order of arrival, one in memory at a time."""
-        return self._journal.tiles()
-
-    def recall(
-        self, instances: Instances, columns: Sequence[str]
-    ) -> dict[int, NDArray[np.float64]]:
-        """What an earlier run measured of cells: see :meth:`Journal.recall`.
-
-        Those that this run does not ask for are not in the result.
-        """
-        with self._writing():
-            return self._journal.recall(instances, tuple(columns))
-
-    def forget_tiles(self) -> None:
-        """Finished tiles are not this run's: nothing of them is kept."""
-        with self._writing():
-            self._journal.forget()
-        self._worked = True
-
-    def add_cells(self, table: pd.DataFrame, instances: Instances) -> None:
-        """Keep cells that are final, in any order.
-
-        Parameters
-        ----------
-        table : DataFrame
-            One row an instance. ``label`` and text are not taken from here.
-        instances : Instances
-            On the slide's lattice.
-        """
-        with self._writing():
-            self._add([(table, instances)])
-
-    def _add(self, cells: Iterable[tuple[pd.DataFrame, Instances]]) -> None:
-        for table, instances in cells:
-            numbers = table.select_dtypes(["number", "bool"]).drop(columns="label", errors="ignore")
-            self._journal.add_cells(numbers, instances)
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Keep what is added as one; a folder that is gone explains any error of the disk."""
-        with self._held(), self._journal.together():
-            yield
-
     @contextmanager
     def _held(self) -> Iterator[None]:
+        """Words what the disk says; a folder that is gone explains any error of it."""
         try:
             with output_errors(self.path):
                 yield
@@ -269,7 +187,7 @@ class ResultFolder:
             self._lock.check()  # before anything half could look whole
             result = change.commit()
             # Of tiles that did not decode another try may know more; the others are kept for it.
-            self._journal.close(keep=not findings.is_complete)
+            self.journal.close(keep=not findings.is_complete)
         self.close()
         return result
 
@@ -277,7 +195,7 @@ class ResultFolder:
         """What was found: masks, the measured table, tissue and regions, the record."""
         token = uuid.uuid4().hex
         self._write_measured(findings, lambda share: on_progress(0.4 * share))
-        blocks = self._journal.blocks(findings.frame, lambda share: on_progress(0.4 + 0.4 * share))
+        blocks = self.journal.blocks(findings.frame, lambda share: on_progress(0.4 + 0.4 * share))
         write_labels(self._staging / publish.LABELS, blocks, findings.frame, token=token)
         if findings.tissue is not None:
             write_json(self._staging / publish.TISSUE, findings.tissue)
@@ -313,7 +231,7 @@ class ResultFolder:
         """
         names = np.array([*findings.class_names], dtype=object)
         with TableWriter(self._staging / publish.MEASURED, findings.columns) as writer:
-            for classes, found in self._journal.batches():
+            for classes, found in self.journal.batches():
                 values: dict[str, Any] = {
                     **found,
                     "class": names[classes],
@@ -326,12 +244,12 @@ class ResultFolder:
                 if missing := [c.name for c in findings.columns if c.name not in values]:
                     raise ValueError(f"columns {missing} are in the contract, but not measured")
                 writer.add(values)
-                on_progress(float(values["label"][-1]) / self._journal.count)
+                on_progress(float(values["label"][-1]) / self.journal.count)
 
     def close(self) -> None:
         """Let go of the folder; finished tiles stay in the journal. A second time does nothing."""
         if not self._lock.is_held:
-            self._journal.abandon()
+            self.journal.abandon()
             self._lock.release()
             # After someone removed the folder, pieces of it may have been made anew.
             if not (self.path / LOCK_NAME).exists():  # else it is another run's by now
@@ -344,7 +262,7 @@ class ResultFolder:
         with suppress(OSError, sqlite3.Error):
             # A run that was killed between its last two steps left the journal of a result
             # that is whole.
-            self._journal.close(keep=self._worked or not self.already_complete)
+            self.journal.close(keep=self.journal.is_written or not self.already_complete)
         _let_go(self.path, self._lock)
 
 

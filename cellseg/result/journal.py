@@ -11,8 +11,8 @@ import logging
 import os
 import sqlite3
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -57,17 +57,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class FinishedTile:
-    """A tile as the journal knows it.
-
-    Attributes
-    ----------
-    row, column : int
-        Place in the grid.
-    info : dict
-        Whatever the run wants back, ready for JSON.
-    instances : Instances
-        On the slide's lattice.
-    """
+    """A tile as the journal knows it; see :meth:`Journal.tile_done`."""
 
     row: int
     column: int
@@ -86,8 +76,10 @@ class Journal:
     ----------
     key : str
         Names everything that determines the tiles; a journal with another key is discarded.
-    image : Path or RemotePath, optional
+    image : Path or RemotePath or None
         The slide. The unfinished run of another slide is refused rather than discarded.
+    guard : callable
+        Gives a context in which each write happens; it words what the disk says.
 
     Attributes
     ----------
@@ -95,15 +87,24 @@ class Journal:
         Whether there were finished tiles.
     discarded_because : str or None
         Why an older journal was thrown away.
+    is_written : bool
+        Whether this run added tiles, or forgot them.
     columns : tuple of str or None
         Of the cells that were added or recalled; None while there were none.
     count : int
         Cells of the run, once :meth:`batches` has begun.
     """
 
-    def __init__(self, path: Path, key: str, image: Location | None = None) -> None:
-        self.path, self._image = path, image
+    def __init__(
+        self,
+        path: Path,
+        key: str,
+        image: Location | None,
+        guard: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self.path, self._image, self._guard = path, image, guard
         self.discarded_because: str | None = None
+        self.is_written = False
         self.columns: tuple[str, ...] | None = None
         self.count = 0
         self._closed = False
@@ -111,84 +112,127 @@ class Journal:
             self.delete()
         is_new = not path.exists()
         try:
-            self._database = self._connect(key) if is_new else self._continued(key)
+            self._database = (None if is_new else self._earlier_run(key)) or self._begun(key)
         except BaseException:
             if is_new:
                 self.delete()  # it holds nothing, and nobody would know whose it is
             raise
+        for line in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL", *_OF_THIS_RUN):
+            self._database.execute(line)
         self.resumed = self._count_of("tiles") > 0
         (self._earlier,) = self._database.execute(
             "SELECT coalesce(max(id), 0) FROM cells"
         ).fetchone()
 
-    def _continued(self, key: str) -> sqlite3.Connection:
-        """The journal that is there, or a new one in its place."""
-        try:
-            return self._connect(key)
-        except _OtherRunError as other:
-            if other.image and self._image is not None and is_another(other.image, self._image):
+    def _earlier_run(self, key: str) -> sqlite3.Connection | None:
+        """The journal that is there; one of another run, or a damaged one, is deleted."""
+        with closing(_connected(self.path)) as database:
+            try:
+                self.discarded_because = self._refusal(database, key)
+            except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+                if _is_outage(error):
+                    raise
+                self.discarded_because = "the journal is damaged"
+                _logger.warning("%s: damaged (%s), starting afresh", self.path, error)
+        if self.discarded_because is None:
+            return _connected(self.path)
+        self.delete()
+        return None
+
+    def _refusal(self, database: sqlite3.Connection, key: str) -> str | None:
+        """Why a journal is not this run's; None where it is, and is as it was written.
+
+        Raises
+        ------
+        OutputError
+            If it is of another slide.
+        ValueError, TypeError, sqlite3.DatabaseError
+            If it is damaged.
+        """
+        (health,) = database.execute("PRAGMA integrity_check(1)").fetchone()
+        if health != "ok":
+            raise sqlite3.DatabaseError(health.splitlines()[-1])
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        if version != _FORMAT:
+            return "another version of cellseg wrote its journal"
+        ((found, image),) = database.execute("SELECT key, image FROM run").fetchall()
+        other = None if image is None else os.fsdecode(image)
+        if found != key:
+            if other and self._image is not None and is_another(other, self._image):
                 raise OutputError(
-                    f"{self.path.parent}: holds an unfinished count of {readable(other.image)}; "
+                    f"{self.path.parent}: holds an unfinished count of {readable(other)}; "
                     "finish that one first, or take another folder",
                     hint="output",
-                ) from other
-            self.discarded_because = str(other)
-        except (sqlite3.DatabaseError, ValueError, TypeError) as error:
-            if _is_outage(error):
-                raise
-            self.discarded_because = "the journal is damaged"
-            _logger.warning("%s: damaged (%s), starting afresh", self.path, error)
-        self.delete()
-        return self._connect(key)
+                )
+            return "the unfinished run had another slide, settings or weights"
+        tiles = database.execute("SELECT row, column, status, info, instances, checksum FROM tiles")
+        cells = database.execute("SELECT measured, checksum FROM cells")
+        if any(_checksum(*row) != checksum for *row, checksum in tiles) or any(
+            zlib.crc32(row) != checksum for row, checksum in cells
+        ):
+            raise ValueError("a checksum is wrong")
+        return None
 
-    def _connect(self, key: str) -> sqlite3.Connection:
-        database = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+    def _begun(self, key: str) -> sqlite3.Connection:
+        """An empty journal, whose header says from the start whose it is."""
+        database = _connected(self.path)
         try:
-            # Exclusive first: WAL then needs no shared memory and works on network drives.
-            database.execute("PRAGMA locking_mode=EXCLUSIVE")
-            (health,) = database.execute("PRAGMA integrity_check(1)").fetchone()
-            if health != "ok":
-                raise sqlite3.DatabaseError(health.splitlines()[-1])
-            (version,) = database.execute("PRAGMA user_version").fetchone()
-            if is_new := version == 0:
-                self._create(database, key)
-            # Not before it is made: the file's own header then says from the start whose it is.
-            database.execute("PRAGMA journal_mode=WAL")
-            database.execute("PRAGMA synchronous=NORMAL")
-            for table in _OF_THIS_RUN:
+            database.execute("BEGIN")
+            database.execute(f"PRAGMA application_id={_APPLICATION_ID}")
+            database.execute(f"PRAGMA user_version={_FORMAT}")
+            for table in _TABLES:
                 database.execute(table)
-            if not is_new:
-                _check(database, version, key)
+            # As bytes: a name need not be text.
+            image = None if self._image is None else os.fsencode(str(self._image.absolute()))
+            database.execute("INSERT INTO run VALUES (?, ?)", (key, image))
+            database.execute("COMMIT")
         except BaseException:
             database.close()
             raise
         return database
 
-    def _create(self, database: sqlite3.Connection, key: str) -> None:
-        database.execute("BEGIN")
-        database.execute(f"PRAGMA application_id={_APPLICATION_ID}")
-        database.execute(f"PRAGMA user_version={_FORMAT}")
-        for table in _TABLES:
-            database.execute(table)
-        # As bytes: a name need not be text.
-        image = None if self._image is None else os.fsencode(str(self._image.absolute()))
-        database.execute("INSERT INTO run VALUES (?, ?)", (key, image))
-        database.execute("COMMIT")
-
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def _together(self) -> Iterator[None]:
         """What is added meanwhile is kept as one, or not at all."""
-        with output_errors(self.path), self._database:
+        with self._guard(), output_errors(self.path), self._database:
             self._database.execute("BEGIN")
             yield
 
-    def add_tile(self, tile: FinishedTile) -> None:
-        """Keep a finished tile, in :meth:`together`; a second time takes the first's place."""
-        info, data = json.dumps(tile.info), tile.instances.to_bytes()
-        row = (tile.row, tile.column, tile.status, info, data)
-        self._database.execute(
-            "INSERT OR REPLACE INTO tiles VALUES (NULL, ?, ?, ?, ?, ?, ?)", (*row, _checksum(*row))
-        )
+    def tile_done(
+        self,
+        row: int,
+        column: int,
+        instances: Instances,
+        *,
+        status: TileStatus = "done",
+        info: Mapping[str, object] | None = None,
+        cells: Iterable[tuple[pd.DataFrame, Instances]] = (),
+    ) -> None:
+        """Keep a finished tile, so that a later run need not compute it.
+
+        Parameters
+        ----------
+        row, column : int
+            Place in the grid; a second time takes the first's place.
+        instances : Instances
+            On the slide's lattice; empty where the tile failed.
+        status : {'done', 'failed'}
+            Failed tiles could not be decoded.
+        info : mapping, optional
+            Whatever the caller wants back, JSON-ready.
+        cells : iterable of (DataFrame, Instances)
+            Those that became final with it, as :meth:`add_cells` takes them: all of it is kept,
+            or nothing.
+        """
+        self.is_written = True
+        tile = (row, column, status, json.dumps(dict(info or {})), instances.to_bytes())
+        with self._together():
+            self._database.execute(
+                "INSERT OR REPLACE INTO tiles VALUES (NULL, ?, ?, ?, ?, ?, ?)",
+                (*tile, _checksum(*tile)),
+            )
+            for table, final in cells:
+                self._insert(table, final)
 
     def tiles(self) -> Iterator[FinishedTile]:
         """Every finished tile in the order of arrival, one in memory at a time."""
@@ -206,19 +250,25 @@ class Journal:
                 )
 
     def add_cells(self, table: pd.DataFrame, instances: Instances) -> None:
-        """Keep some final cells, in :meth:`together`.
+        """Keep cells that are final, in any order.
 
         Parameters
         ----------
         table : DataFrame, (N, columns)
-            Numbers and booleans only, kept as float64; the same columns every time.
+            The same columns every time; numbers and booleans are kept, as float64. ``label`` and
+            text are not taken from here.
         instances : Instances, N
             On the slide's lattice.
         """
+        with self._together():
+            self._insert(table, instances)
+
+    def _insert(self, table: pd.DataFrame, instances: Instances) -> None:
         if len(table) != len(instances):
             raise ValueError(f"{len(table)} rows for {len(instances)} instances")
-        self._expect(tuple(str(name) for name in table.columns))
-        rows = [row.tobytes() for row in table.to_numpy(np.float64)]
+        numbers = table.select_dtypes(["number", "bool"]).drop(columns="label", errors="ignore")
+        self._expect(tuple(str(name) for name in numbers.columns))
+        rows = [row.tobytes() for row in numbers.to_numpy(np.float64)]
         self._database.executemany(
             "INSERT INTO cells VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             ((*_identity(instances, i), row, zlib.crc32(row)) for i, row in enumerate(rows)),
@@ -230,31 +280,32 @@ class Journal:
             raise ValueError(f"expected columns {self.columns}, got {columns}")
 
     def recall(
-        self, instances: Instances, columns: tuple[str, ...]
+        self, instances: Instances, columns: Sequence[str]
     ) -> dict[int, NDArray[np.float64]]:
-        """What was measured of cells that an earlier run kept.
+        """What was measured of cells that an earlier run kept; others of it are not in the result.
 
         Parameters
         ----------
-        columns : tuple of str
-            Of :meth:`add_cells`.
+        columns : sequence of str
+            Numbers of :meth:`add_cells`.
 
         Returns
         -------
         dict of int to ndarray, float64, (columns,)
             The row of each instance that is known, pixel by pixel, by its index.
         """
-        self._expect(columns)
+        self._expect(tuple(columns))
         found = {}
-        for index in range(len(instances)):
-            kept = self._database.execute(
-                "SELECT id, measured FROM cells WHERE cy = ? AND cx = ? AND y0 = ? AND x0 = ?"
-                " AND y1 = ? AND x1 = ? AND class = ? AND score = ? AND mask = ?",
-                _identity(instances, index),
-            ).fetchone()
-            if kept is not None:
-                self._database.execute("INSERT OR IGNORE INTO recalled VALUES (?)", kept[:1])
-                found[index] = np.frombuffer(kept[1], np.float64, len(columns))
+        with self._together():
+            for index in range(len(instances)):
+                kept = self._database.execute(
+                    "SELECT id, measured FROM cells WHERE cy = ? AND cx = ? AND y0 = ? AND x0 = ?"
+                    " AND y1 = ? AND x1 = ? AND class = ? AND score = ? AND mask = ?",
+                    _identity(instances, index),
+                ).fetchone()
+                if kept is not None:
+                    self._database.execute("INSERT OR IGNORE INTO recalled VALUES (?)", kept[:1])
+                    found[index] = np.frombuffer(kept[1], np.float64, len(columns))
         return found
 
     def batches(self) -> Iterator[tuple[list[int], dict[str, NDArray[np.generic]]]]:
@@ -343,9 +394,11 @@ class Journal:
         return int(count)
 
     def forget(self) -> None:
-        """Keep no tile and no cell, in :meth:`together`."""
-        self._database.execute("DELETE FROM tiles")
-        self._database.execute("DELETE FROM cells")
+        """Keep no tile and no cell: they are not this run's."""
+        with self._together():
+            self._database.execute("DELETE FROM tiles")
+            self._database.execute("DELETE FROM cells")
+        self.is_written = True
 
     def close(self, *, keep: bool = True) -> None:
         """Close the file, and delete it if nothing in it is worth keeping; once is enough."""
@@ -378,36 +431,11 @@ def is_journal(path: Path) -> bool:
         return False
 
 
-class _OtherRunError(Exception):
-    """A good journal, but of another run. Never leaves this module."""
-
-    def __init__(self, text: str, image: str | None = None) -> None:
-        super().__init__(text)
-        self.image = image
-
-
-def _check(database: sqlite3.Connection, version: int, key: str) -> None:
-    """That a journal is this run's, and all of it is as it was written.
-
-    Raises
-    ------
-    _OtherRunError
-        If it is another run's.
-    ValueError, TypeError, sqlite3.DatabaseError
-        If it is damaged.
-    """
-    if version != _FORMAT:
-        raise _OtherRunError("another version of cellseg wrote its journal")
-    ((found, image),) = database.execute("SELECT key, image FROM run").fetchall()
-    if found != key:
-        other = None if image is None else os.fsdecode(image)
-        raise _OtherRunError("the unfinished run had another slide, settings or weights", other)
-    tiles = database.execute("SELECT row, column, status, info, instances, checksum FROM tiles")
-    cells = database.execute("SELECT measured, checksum FROM cells")
-    if any(_checksum(*row) != checksum for *row, checksum in tiles) or any(
-        zlib.crc32(row) != checksum for row, checksum in cells
-    ):
-        raise ValueError("a checksum is wrong")
+def _connected(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    # Exclusive first: WAL then needs no shared memory and works on network drives.
+    database.execute("PRAGMA locking_mode=EXCLUSIVE")
+    return database
 
 
 def _checksum(row: int, column: int, status: str, info: str, data: bytes) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ FORMAT = "cellseg result"
 FORMAT_VERSION = 1
 
 FETCHED = ".fetched"
-"""Lies beside the record of a result behind a URL, whose pixels and table were not fetched."""
+"""Lies in a copy of what is behind a URL, which may be without its table and pixels."""
 
 _READY, _OLD = "READY", "old"
 _OF_ZARR = (".zattrs", ".zgroup", ".zarray", ".zmetadata")
@@ -189,20 +189,14 @@ def exports_of(run: Mapping[str, object] | None) -> list[str]:
 
 def entry_of(path: Path) -> dict[str, object]:
     """Size and checksum of a file or a folder, as ``run.json`` lists them."""
-    if path.is_dir():
-        return _folder_entry(_sizes_below(path))
-    return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
-
-
-def _folder_entry(sizes: Mapping[str, int]) -> dict[str, object]:
-    """Number, size and one checksum of the names and sizes of a folder's files.
-
-    What a desktop hides there (``.DS_Store``) does not count.
-    """
+    if not path.is_dir():
+        return {"bytes": path.stat().st_size, "sha256": sha256_of(path)}
+    # Names and sizes; what a desktop hides in a folder (.DS_Store) does not count.
     kept = sorted(
-        (name, size)
-        for name, size in sizes.items()
-        if not (last := name.rpartition("/")[2]).startswith(".") or last in _OF_ZARR
+        (file.relative_to(path).as_posix(), file.lstat().st_size)
+        for root, _, names in os.walk(path)
+        for file in (Path(root, name) for name in names)
+        if not file.name.startswith(".") or file.name in _OF_ZARR
     )
     text = "".join(f"{name}\0{size}\n" for name, size in kept)
     return {
@@ -212,56 +206,19 @@ def _folder_entry(sizes: Mapping[str, int]) -> dict[str, object]:
     }
 
 
-def _sizes_below(folder: Path) -> dict[str, int]:
-    """Bytes of every file below a folder, by its name there."""
-    found = {}
-    for root, _, names in os.walk(folder):
-        for name in names:
-            path = Path(root, name)
-            found[path.relative_to(folder).as_posix()] = path.lstat().st_size
-    return found
-
-
 def changed(
     folder: Path, run: Mapping[str, object], *, names: Iterable[str] = CHECKED
 ) -> str | None:
     """The first of a result's files that is not as ``run.json`` lists it; None where all are."""
-    sizes: dict[str, int] = {}
-    for name in names:
-        path = own_file(folder, name)
-        if path.is_dir():
-            sizes |= {f"{name}/{part}": size for part, size in _sizes_below(path).items()}
-        elif path.exists():
-            sizes[name] = path.stat().st_size
-    return first_change(run, sizes, lambda name: sha256_of(folder / name), names=names)
-
-
-def first_change(
-    run: Mapping[str, object],
-    sizes: Mapping[str, int],
-    checksum: Callable[[str], str],
-    *,
-    names: Iterable[str] = CHECKED,
-) -> str | None:
-    """The first file that is not as ``run.json`` lists it, wherever the result lies.
-
-    Parameters
-    ----------
-    sizes : mapping
-        Bytes of every file of the result, by its name below the folder.
-    checksum : callable
-        SHA-256 of a file, by its name; asked only where the size is right.
-    """
     record = files_of(run)
     for name in names:
-        entry, size, head = record.get(name), sizes.get(name), f"{name}/"
-        inner = {n.removeprefix(head): s for n, s in sizes.items() if n.startswith(head)}
-        if inner:
-            same = entry == _folder_entry(inner)
-        elif size is None or not isinstance(entry, dict):
-            same = size is None and entry is None
+        path, entry = own_file(folder, name), record.get(name)
+        if not path.exists() or not isinstance(entry, dict):
+            same = entry is None and not path.exists()
+        elif path.is_file() and path.stat().st_size != entry.get("bytes"):
+            same = False  # its content need not be read
         else:
-            same = entry.get("bytes") == size and entry.get("sha256") == checksum(name)
+            same = {**entry_of(path), "rows": None} == {**entry, "rows": None}
         if not same:
             return name
     return None

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from cellseg.annotations.geojson import read_regions
 from cellseg.annotations.region import Region, Regions
-from cellseg.errors import InputError, Notice, line_of
+from cellseg.errors import InputError, Notice, OutputError, line_of
 from cellseg.geometry import Frame
 from cellseg.result import publish
 from cellseg.result.files import own_file, read_json, validated
@@ -159,14 +159,9 @@ class Result:
         """The name of a file that is not as it was published; None where all are.
 
         Tables and pictures are read for it; of label images, names and sizes of the chunks are
-        compared. The record of a result behind a URL was compared where it lies.
+        compared.
         """
-        return None if self.is_record_only else publish.changed(self.path, self.run)
-
-    @property
-    def is_record_only(self) -> bool:
-        """Whether only the record of a result behind a URL is here."""
-        return (self.path / publish.FETCHED).is_file()
+        return publish.changed(self.path, self.run)
 
     def check_table(self) -> None:
         """Refuse a table that somebody edited.
@@ -182,6 +177,23 @@ class Result:
                 f"{self.path}: its {name} was changed since it was counted, so that rows and "
                 "masks may not belong together; move it away, or count the slide again",
                 hint="overwrite",
+            )
+
+    def check_current(self) -> None:
+        """Refuse to go on where the slide was counted again meanwhile.
+
+        Raises
+        ------
+        OutputError
+            If the folder does not hold this result any more.
+        """
+        try:
+            current = read_json(self.path / publish.RUN).get("result")
+        except InputError as error:
+            raise OutputError(f"{self.path}: the result is not there any more: {error}") from error
+        if current != self.token:
+            raise OutputError(
+                f"{self.path}: the slide was counted again meanwhile; open the new result"
             )
 
     @cached_property
@@ -374,10 +386,9 @@ def load_result(folder: str | Path) -> Result:
     result = Result(path, run=run, frame=_checked_frame(record, run))
     if label_token(path, publish.LABELS) != result.token:
         raise InputError(f"{path}: {publish.LABELS} is missing or belongs to another run")
-    if not result.is_record_only:
-        for name in (publish.TABLE, publish.MEASURED):
-            if not result.file(name).is_file():
-                raise InputError(f"{path}: {name} is missing")
+    for name in (publish.TABLE, publish.MEASURED):
+        if not (result.file(name).is_file() or (path / publish.FETCHED).is_file()):
+            raise InputError(f"{path}: {name} is missing")
     return result
 
 

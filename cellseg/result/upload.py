@@ -24,7 +24,6 @@ from cellseg.errors import CellsegError, ExistingResultError, OutputError
 from cellseg.result.files import remove
 from cellseg.result.journal import JOURNAL_FILES
 from cellseg.result.publish import (
-    CELLS,
     CORRECTIONS,
     DERIVED,
     FETCHED,
@@ -33,9 +32,7 @@ from cellseg.result.publish import (
     MEASURED,
     RESULT_FILES,
     RUN,
-    TABLE,
     exports_of,
-    first_change,
 )
 from cellseg.result.result import load_result
 from cellseg.storage import Location, RemotePath, is_another, scrubbed_line
@@ -43,7 +40,6 @@ from cellseg.storage import Location, RemotePath, is_another, scrubbed_line
 MARK = "uploading.json"
 """Lies in the remote folder while files of it are exchanged."""
 
-_FOLDERS = (LABELS, CELLS)
 _ATTRIBUTES = f"{LABELS}/.zattrs"
 _AT_ONCE = 500
 
@@ -55,7 +51,8 @@ class RemoteResult:
     Attributes
     ----------
     local : Path
-        The scratch folder; gone once everything is uploaded.
+        The scratch folder; gone once everything is uploaded. While :data:`FETCHED` lies in it,
+        its result is a copy of the one there.
     """
 
     url: RemotePath
@@ -67,27 +64,23 @@ class RemoteResult:
         digest = sha256(url.url.encode()).hexdigest()[:16]
         return cls(url, _scratch_home() / digest / url.name)
 
-    def prepare(self, image: Location, *, whole: bool, overwrite: bool = False) -> None:
-        """Fetch what tells whether the slide was counted before.
-
-        Parameters
-        ----------
-        whole : bool
-            Fetch all of an earlier result, because something is to be added to it.
-        overwrite : bool
-            A result that was changed since it was counted may be replaced.
+    @contextmanager
+    def fetched(self, image: Location) -> Iterator[None]:
+        """An earlier result of the slide lies in the scratch folder, as long as it is a copy.
 
         Raises
         ------
-        ExistingResultError
-            If there is a result that was changed, and it may not be replaced.
         OutputError
             If the folder holds something else, or another slide's result.
         """
-        # What an interrupted repeat had fetched says nothing of what lies there now.
-        if not (self.local / TABLE).is_file():
-            for name in (RUN, FETCHED, LABELS):
-                remove(self.local / name)
+        self._drop_copy()  # of a command that was killed
+        try:
+            self._fetch(image)
+            yield
+        finally:
+            self._drop_copy()
+
+    def _fetch(self, image: Location) -> None:
         with _output_errors(self.url):
             fs, path = self.url.filesystem()
             fs.invalidate_cache()
@@ -97,18 +90,16 @@ class RemoteResult:
             if RUN not in names or MARK in names:
                 return
             run = self._earlier(fs, path, image)
-            if (self.local / RUN).exists() or not {TABLE, LABELS} <= names:
-                return
-            file = _changed(fs, path, run)
-            if file is not None and not overwrite:
-                raise self._refusal(f"a count whose {file} was changed since", names)
-            self._fetch(fs, path, names, run if whole and file is None else None)
-            if file is not None:
-                # The record alone, so that what lies beside it is known: it is not gone on from.
-                (self.local / RUN).write_text(json.dumps({**run, "complete": False}))
-
-    def _refusal(self, why: str, names: set[str]) -> ExistingResultError:
-        return ExistingResultError(why, place=self.url, has_corrections=CORRECTIONS in names)
+            if (self.local / RUN).exists():
+                return  # counted here, and not yet uploaded
+            self.local.mkdir(parents=True, exist_ok=True)
+            (self.local / FETCHED).touch()
+            ours = {*RESULT_FILES, *exports_of(run), CORRECTIONS}
+            for name in sorted(names & ours, key=RUN.__eq__):  # run.json last
+                if fs.isdir(f"{path}/{name}"):
+                    fs.get(f"{path}/{name}/", f"{self.local / name}{os.sep}", recursive=True)
+                else:
+                    fs.get_file(f"{path}/{name}", str(self.local / name))
 
     def _earlier(self, fs: Any, path: str, image: Location) -> dict[str, Any]:  # noqa: ANN401
         """The record of the result there.
@@ -128,29 +119,13 @@ class RemoteResult:
                 raise OutputError(f"{self.url}: holds the result of {place}", hint="output")
         return run
 
-    def _fetch(
-        self,
-        fs: Any,  # noqa: ANN401
-        path: str,
-        names: set[str],
-        whole: dict[str, Any] | None,
-    ) -> None:
-        """Fetch all of the result whose record is ``whole``, or the record of one alone."""
-        self.local.mkdir(parents=True, exist_ok=True)
-        wanted = names & {CORRECTIONS}
-        if whole is not None:
-            for name in names & {*_FOLDERS}:
-                fs.get(f"{path}/{name}/", f"{self.local / name}{os.sep}", recursive=True)
-            wanted |= names & {*RESULT_FILES, *exports_of(whole)} - {*_FOLDERS, RUN}
-        else:
-            (self.local / LABELS).mkdir(exist_ok=True)
-            (self.local / FETCHED).touch()
-            wanted.add(_ATTRIBUTES)
-        for name in (*wanted, RUN):
-            fs.get_file(f"{path}/{name}", str(self.local / name))
+    @property
+    def is_new(self) -> bool:
+        """Whether the scratch folder holds a result that is not there yet."""
+        return (self.local / RUN).is_file() and not (self.local / FETCHED).exists()
 
-    def finish(self, image: Location, *, overwrite: bool = False) -> bool:
-        """Upload the finished folder and empty the scratch; False where there was nothing new.
+    def upload(self, image: Location, *, overwrite: bool = False) -> None:
+        """Upload the finished folder; from then on it is a copy.
 
         Raises
         ------
@@ -158,20 +133,20 @@ class RemoteResult:
             If the storage refuses, or another result lies there by now that may not be
             replaced; the folder stays here, and the same command uploads it.
         """
-        new = (self.local / TABLE).is_file()
-        if new:
-            kept = f"; the result is kept in {self.local}, the same command uploads it"
-            with _output_errors(self.url, kept):
-                self._upload(image, overwrite=overwrite)
-        for entry in list(self.local.iterdir()) if self.local.is_dir() else ():
-            # A journal that the run left is of a slide some of whose tiles did not decode.
-            if entry.name not in JOURNAL_FILES:
-                with suppress(OSError):
-                    remove(entry)
+        kept = f"; the result is kept in {self.local}, the same command uploads it"
+        with _output_errors(self.url, kept):
+            self._upload(image, overwrite=overwrite)
+        (self.local / FETCHED).touch()
+
+    def _drop_copy(self) -> None:
+        """Remove a copy; a journal that stays is of a slide some of whose tiles failed."""
         with suppress(OSError):
+            if (self.local / FETCHED).exists():
+                for entry in self.local.iterdir():
+                    if entry.name not in JOURNAL_FILES:
+                        remove(entry)
             self.local.rmdir()
             self.local.parent.rmdir()
-        return new
 
     def _upload(self, image: Location, *, overwrite: bool) -> None:
         fs, path = self.url.filesystem()
@@ -180,13 +155,17 @@ class RemoteResult:
         # Another run may have come first.
         earlier = self._earlier(fs, path, image) if RUN in names else {}
         if earlier and not overwrite and earlier.get("key") != load_result(self.local).run["key"]:
-            raise self._refusal("a count with other settings by now", names)
+            raise ExistingResultError(
+                "a count with other settings by now",
+                place=self.url,
+                has_corrections=CORRECTIONS in names,
+            )
         fs.makedirs(path, exist_ok=True)
         fs.pipe_file(f"{path}/{MARK}", json.dumps({"format": "cellseg upload"}).encode())
         # run.json first: from here on nobody takes the folder for a whole result.
         for name in dict.fromkeys((RUN, *RESULT_FILES, *exports_of(earlier))):
             if name in names:
-                fs.rm(f"{path}/{name}", recursive=name in _FOLDERS)
+                fs.rm(f"{path}/{name}", recursive=True)
         files = [name for name in _files(self.local) if name not in (RUN, CORRECTIONS)]
         for first in range(0, len(files), _AT_ONCE):
             part = files[first : first + _AT_ONCE]
@@ -249,23 +228,6 @@ def _listed(fs: Any, path: str) -> set[str]:  # noqa: ANN401
     names = {str(entry).rstrip("/").rpartition("/")[2] for entry in found}
     # Some storages list an empty folder as itself.
     return names - {"", path.rstrip("/").rpartition("/")[2]}
-
-
-def _changed(fs: Any, path: str, run: dict[str, Any]) -> str | None:  # noqa: ANN401
-    """The first file of a remote result that is not as it was published; None where all are."""
-    sizes = {
-        str(name)[len(path.rstrip("/")) + 1 :]: int(info.get("size") or 0)
-        for name, info in fs.find(path, detail=True).items()
-    }
-
-    def checksum(name: str) -> str:
-        with fs.open(f"{path}/{name}") as file:
-            digest = sha256()
-            while block := file.read(2**20):
-                digest.update(block)
-            return digest.hexdigest()
-
-    return first_change(run, sizes, checksum)
 
 
 def _files(folder: Path) -> Iterator[str]:

@@ -75,7 +75,7 @@ def make(path: Path, where: Frame, boxes: list[tuple[int, int, int, int]]) -> Re
         provenance={},
     )
     with ResultFolder.open(path, key="k") as folder:
-        folder.add_cells(pd.DataFrame({"area_px": instances.areas}), instances)
+        folder.journal.add_cells(pd.DataFrame({"area_px": instances.areas}), instances)
         return left_by(folder, report)
 
 
@@ -253,7 +253,9 @@ def counted(
     )
     with ResultFolder.open(path, key="k") as folder:
         if masks:
-            folder.add_cells(table[[c.name for c in report.columns if c.name in table]], instances)
+            folder.journal.add_cells(
+                table[[c.name for c in report.columns if c.name in table]], instances
+            )
         return left_by(folder, report)
 
 

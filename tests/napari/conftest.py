@@ -103,7 +103,7 @@ def _write_result(folder: Path, slide: Path, *, mpp: float | None = MPP) -> Path
         table = pd.DataFrame(edges, columns=PLACES[2:]).assign(area_px=384.0)
         middles = (edges[:, :2] + edges[:, 2:]) / 2 - 0.5
         table[list(PLACES[:2])] = middles
-        result.add_cells(table, cells)
+        result.journal.add_cells(table, cells)
         left_by(result, report)
     return folder
 

@@ -201,7 +201,7 @@ def test_unfinished_folder_is_a_message(
 
     folder = tmp_path / "going.cellseg"
     with ResultFolder.open(folder, key="test") as going:
-        going.tile_done(0, 0, Instances.empty())
+        going.journal.tile_done(0, 0, Instances.empty())
     assert shown(viewer, folder) == []
     assert len(messages) == 1
     assert "going.cellseg" in messages[0]

@@ -280,8 +280,8 @@ def test_scraps_of_a_removed_folder_are_in_nobodys_way(tmp_path):
     with pytest.raises(InputError, match="not finished"):
         load_result(path)
     with ResultFolder.open(path, key="k") as folder:
-        assert not folder.resumed
-        assert folder.started_afresh_because is None
+        assert not folder.journal.resumed
+        assert folder.journal.discarded_because is None
     assert not path.exists()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -486,11 +487,16 @@ def test_a_repeat_that_was_interrupted_leaves_nothing_that_is_believed(memory, s
     request = request_for(url, output=as_location("memory://results"))
     counted(request)
     home = RemoteResult.at(RemotePath("memory://results/discs.cellseg"))
-    home.prepare(url, whole=False)  # as far as an interrupted command comes
-    assert (home.local / "run.json").exists()
+    killed = home.fetched(url)
+    killed.__enter__()
+    kept = shutil.copytree(home.local, home.local.with_name("kept"))
+    assert (kept / "run.json").exists()
+    killed.__exit__(None, None, None)
+    shutil.move(kept, home.local)
     result, _ = counted(replace(request, export=("labels.tif",)))
     assert memory.exists("/results/discs.cellseg/labels.tif")
-    home.prepare(url, whole=False)
+    killed = home.fetched(url)
+    killed.__enter__()
     memory.rm("/results/discs.cellseg", recursive=True)
     result, notes = counted(request)
     assert not any("nothing to do" in text for text in notes)

@@ -95,7 +95,7 @@ CENTRES = [(40, 40), (1020, 1022), (1024, 2300), (300, 2000), (300, 60), (1250, 
 def fill(folder: ResultFolder, centres: list[tuple[int, int]] = CENTRES, parts: int = 2) -> None:
     for part in range(parts):
         instances = disks(centres[part::parts])
-        folder.add_cells(measured(instances), instances)
+        folder.journal.add_cells(measured(instances), instances)
 
 
 def make(path: Path, centres: list[tuple[int, int]] = CENTRES, *, key: str = "k", **changes):
@@ -168,7 +168,7 @@ def test_nested_cells_with_one_centre_are_ordered_too(order):
     ):
         for index in order:
             ring = disks([(40, 40)], rings[index][1])
-            folder.add_cells(measured(ring), ring)
+            folder.journal.add_cells(measured(ring), ring)
         found = left_by(folder, REPORT).table.load()
     assert found["area_px"].tolist() == sorted(found["area_px"], reverse=True)
 
@@ -184,11 +184,11 @@ def test_a_slide_without_cells_has_a_table_and_labels(tmp_path):
 def test_changing_columns_and_wrong_lengths_are_refused(tmp_path):
     cells = disks(CENTRES)
     with ResultFolder.open(tmp_path / "a.cellseg", key="k") as folder:
-        folder.add_cells(measured(cells), cells)
+        folder.journal.add_cells(measured(cells), cells)
         with pytest.raises(ValueError, match="expected columns"):
-            folder.add_cells(measured(cells).drop(columns="area_px"), cells)
+            folder.journal.add_cells(measured(cells).drop(columns="area_px"), cells)
         with pytest.raises(ValueError, match="5 rows for 6"):
-            folder.add_cells(measured(cells)[:5], cells)
+            folder.journal.add_cells(measured(cells)[:5], cells)
         with pytest.raises(ValueError, match="solidity"):
             left_by(folder, replace(REPORT, columns=(*COLUMNS, Column("solidity", "float64"))))
 
@@ -305,13 +305,13 @@ def opened(path: Path) -> np.ndarray:
 def test_a_second_run_finds_the_tiles_of_the_first(tmp_path):
     cells = disks(CENTRES)
     with ResultFolder.open(tmp_path / "a.cellseg", key={"a": 1, "b": 2}) as folder:
-        assert not folder.resumed
-        folder.tile_done(1, 2, cells, info={"limits": ["queries"]})
-        folder.tile_done(0, 7, Instances.empty(), status="failed", info={"error": "bad"})
+        assert not folder.journal.resumed
+        folder.journal.tile_done(1, 2, cells, info={"limits": ["queries"]})
+        folder.journal.tile_done(0, 7, Instances.empty(), status="failed", info={"error": "bad"})
     with ResultFolder.open(tmp_path / "a.cellseg", key={"b": 2, "a": 1}) as folder:
-        assert folder.resumed
-        assert folder.started_afresh_because is None
-        first, second = folder.tiles()
+        assert folder.journal.resumed
+        assert folder.journal.discarded_because is None
+        first, second = folder.journal.tiles()
     assert (first.row, first.column, first.status, first.info) == (
         1,
         2,
@@ -324,11 +324,11 @@ def test_a_second_run_finds_the_tiles_of_the_first(tmp_path):
 
 def test_another_key_starts_afresh_and_says_so(tmp_path):
     with ResultFolder.open(tmp_path / "a.cellseg", key="one") as folder:
-        folder.tile_done(0, 0, Instances.empty())
+        folder.journal.tile_done(0, 0, Instances.empty())
     with ResultFolder.open(tmp_path / "a.cellseg", key="two") as folder:
-        assert not folder.resumed
-        assert "settings" in (folder.started_afresh_because or "")
-        assert list(folder.tiles()) == []
+        assert not folder.journal.resumed
+        assert "settings" in (folder.journal.discarded_because or "")
+        assert list(folder.journal.tiles()) == []
 
 
 def test_a_damaged_journal_is_thrown_away_wherever_the_damage_lies(tmp_path, caplog):
@@ -338,9 +338,9 @@ def test_a_damaged_journal_is_thrown_away_wherever_the_damage_lies(tmp_path, cap
     with ResultFolder.open(path, key="k") as folder:
         for column in range(12):
             info = {"limits": ["queries"] * column}
-            folder.tile_done(0, column, disks(CENTRES[: column % 5]), info=info)
-        folder.tile_done(1, 0, cells, cells=[(table, cells)])
-        tiles = [(tile.row, tile.column, tile.info) for tile in folder.tiles()]
+            folder.journal.tile_done(0, column, disks(CENTRES[: column % 5]), info=info)
+        folder.journal.tile_done(1, 0, cells, cells=[(table, cells)])
+        tiles = [(tile.row, tile.column, tile.info) for tile in folder.journal.tiles()]
     whole = journal.read_bytes()
     damaged = [b"this is no database" * 900, whole[: len(whole) // 2], b""]
     for at in [0, 60, *rng.integers(0, len(whole) - 20, 50).tolist()]:
@@ -350,12 +350,12 @@ def test_a_damaged_journal_is_thrown_away_wherever_the_damage_lies(tmp_path, cap
     for data in damaged:
         journal.write_bytes(data)
         with ResultFolder.open(path, key="k") as folder:
-            found = [(tile.row, tile.column, tile.info) for tile in folder.tiles()]
-            assert found == (tiles if folder.resumed else [])
-            afresh += folder.started_afresh_because == "the journal is damaged"
-            folder.tile_done(7, 7, cells)
-            folder.recall(cells, list(table))
-            folder.add_cells(table, cells)
+            found = [(tile.row, tile.column, tile.info) for tile in folder.journal.tiles()]
+            assert found == (tiles if folder.journal.resumed else [])
+            afresh += folder.journal.discarded_because == "the journal is damaged"
+            folder.journal.tile_done(7, 7, cells)
+            folder.journal.recall(cells, list(table))
+            folder.journal.add_cells(table, cells)
         with closing(sqlite3.connect(journal)) as database:
             assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert afresh > 15
@@ -370,13 +370,13 @@ def test_a_run_that_did_nothing_leaves_nothing(tmp_path):
 
 def test_a_finished_folder_holds_the_result_and_nothing_else(tmp_path):
     with ResultFolder.open(tmp_path / "a.cellseg", key="k") as folder:
-        folder.tile_done(0, 0, disks(CENTRES))
+        folder.journal.tile_done(0, 0, disks(CENTRES))
         fill(folder)
         left_by(folder, REPORT)
     assert contents(tmp_path / "a.cellseg") == FINISHED
     with ResultFolder.open(tmp_path / "a.cellseg", key="k") as folder:
         assert folder.already_complete
-        assert not folder.resumed
+        assert not folder.journal.resumed
     with ResultFolder.open(tmp_path / "a.cellseg", key="other") as folder:
         assert not folder.already_complete
 
@@ -471,7 +471,7 @@ def test_what_is_no_result_is_said(tmp_path):
 
 def test_an_unfinished_result_is_said(tmp_path):
     with ResultFolder.open(tmp_path / "a.cellseg", key="k") as folder:
-        folder.tile_done(0, 0, Instances.empty())
+        folder.journal.tile_done(0, 0, Instances.empty())
         with pytest.raises(InputError, match="not finished"):
             load_result(tmp_path / "a.cellseg")
     with pytest.raises(InputError, match="not finished"):
@@ -517,7 +517,7 @@ def test_a_lock_of_a_killed_run_locks_nothing_but_that_of_a_live_one_does(tmp_pa
         "import time\n"
         "from cellseg.result import ResultFolder\nfrom cellseg.instances import Instances\n"
         f"folder = ResultFolder.open({str(path)!r}, key='k')\n"
-        "folder.tile_done(3, 4, Instances.empty())\n"
+        "folder.journal.tile_done(3, 4, Instances.empty())\n"
         "print('held', flush=True); time.sleep(600)"
     )
     with subprocess.Popen(
@@ -535,7 +535,7 @@ def test_a_lock_of_a_killed_run_locks_nothing_but_that_of_a_live_one_does(tmp_pa
             process.wait()
     assert (path / ".cellseg.lock").exists()
     with ResultFolder.open(path, key="k") as folder:
-        assert [(tile.row, tile.column) for tile in folder.tiles()] == [(3, 4)]
+        assert [(tile.row, tile.column) for tile in folder.journal.tiles()] == [(3, 4)]
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.95])
@@ -549,7 +549,7 @@ def test_a_run_that_is_stopped_while_it_writes_keeps_the_old_result(tmp_path, sh
             raise KeyboardInterrupt
 
     with ResultFolder.open(path, key="new") as folder:
-        folder.tile_done(0, 0, disks(NEW))
+        folder.journal.tile_done(0, 0, disks(NEW))
         fill(folder, NEW)
         with pytest.raises(KeyboardInterrupt):
             left_by(folder, REPORT, on_progress=stop)
@@ -557,7 +557,7 @@ def test_a_run_that_is_stopped_while_it_writes_keeps_the_old_result(tmp_path, sh
     assert (path / "cells.csv").read_bytes() == before
     assert load_result(path).is_complete
     with ResultFolder.open(path, key="new") as folder:
-        assert folder.resumed
+        assert folder.journal.resumed
 
 
 @pytest.mark.parametrize("call", ["replace", "rename"])
@@ -580,7 +580,7 @@ def test_a_file_that_cannot_be_replaced_leaves_the_old_result_whole(
         return original(source, target, **rest)
 
     with ResultFolder.open(path, key="new") as folder:
-        folder.tile_done(0, 0, disks(NEW))
+        folder.journal.tile_done(0, 0, disks(NEW))
         fill(folder, NEW)
         with monkeypatch.context() as patch:
             patch.setattr(os, call, locked)
@@ -594,7 +594,7 @@ def test_a_file_that_cannot_be_replaced_leaves_the_old_result_whole(
     assert found == whole
     assert load_result(path).changed() is None
     with ResultFolder.open(path, key="new") as folder:
-        assert folder.resumed
+        assert folder.journal.resumed
         fill(folder, NEW)
         assert len(left_by(folder, REPORT).table.load()) == len(NEW)
     assert contents(path) == FINISHED
@@ -640,11 +640,11 @@ def test_other_settings_replace_a_result_only_where_they_may(tmp_path):
         ResultFolder.open(path, key="new", overwrite=False)
     assert len(load_result(path).table.load()) == len(OLD)
     with ResultFolder.open(path, key="new") as folder:
-        folder.tile_done(0, 0, disks(NEW))
+        folder.journal.tile_done(0, 0, disks(NEW))
     with pytest.raises(OutputError, match="holds a count with other settings"):
         ResultFolder.open(path, key="third", overwrite=False)
     with ResultFolder.open(path, key="new") as folder:
-        assert folder.resumed, "a refusal throws no unfinished run away"
+        assert folder.journal.resumed, "a refusal throws no unfinished run away"
 
 
 @pytest.mark.parametrize(

@@ -2,36 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 
 import numpy as np
 import pytest
-from finished import classify_result, expand_result
+from finished import classify_result, copied, counted_folder, expand_result
 from PIL import Image
 from synthetic import PyramidLayout, draw_discs, write_pyramid
 
-from cellseg.counting.request import CountRequest
 from cellseg.derive.corrections import Corrections
 from cellseg.errors import InputError, SettingsError
 from cellseg.export import export
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import Marker, load_protocol
 from cellseg.result import load_result, publish
-from cellseg.run import CountResult, run, save
+from cellseg.run import save
 
 PROTOCOL = load_protocol("ihc").changed(
     mpp=1.0, min_area_um2=0.0, tile_px=128, largest_cell_um=40.0
 )
 BROWN = (120, 80, 50)
 RED = "intensity_mean_red"
-
-
-def count(path, **settings):
-    request = CountRequest(image=path, protocol=PROTOCOL.changed(**settings), prefilter=False)
-    *_, last = run(request, detector=ThresholdDetector())
-    assert isinstance(last, CountResult)
-    return last.folder
 
 
 @pytest.fixture(scope="module")
@@ -47,20 +37,15 @@ def slide(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def counted_once(slide):
-    folder = count(slide)
+    folder = counted_folder(slide, PROTOCOL)
     for name in ("cells.geojson", "cells.coco.json"):
         export(folder, name)
     return folder
 
 
 @pytest.fixture
-def folder(tmp_path, slide, counted_once):
-    shutil.copy(slide, tmp_path)
-    copy = shutil.copytree(counted_once, tmp_path / "discs.cellseg")
-    record = json.loads((copy / "run.json").read_text())
-    record["image"]["path"] = "discs.tif"
-    (copy / "run.json").write_text(json.dumps(record))
-    return copy
+def folder(tmp_path, counted_once):
+    return copied(counted_once, tmp_path)
 
 
 def pixels(path):
@@ -226,6 +211,7 @@ def test_corrections_from_before_and_after(folder):
 
 def test_a_protocol_classifies(slide, tmp_path):
     path = shutil.copy(slide, tmp_path / "other.tif")
-    result = load_result(count(path, classify={"measure": "dab_od_mean", "threshold": "auto"}))
+    protocol = PROTOCOL.changed(classify={"measure": "dab_od_mean", "threshold": "auto"})
+    result = load_result(counted_folder(path, protocol))
     assert result.run["summary"]["labelling"][0]["positive"] > 0
     assert result.run["classification"]["methods"] == ["lowest point between two humps"]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-from finished import classify_result, expand_result
+from finished import classify_result, copied, counted_folder, expand_result
 from synthetic import PyramidLayout, write_disc_slide, write_pyramid
 
 import cellseg.derive.expand as expanding
@@ -23,7 +23,7 @@ from cellseg.geometry import Box
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import Marker, load_protocol
 from cellseg.result import load_result
-from cellseg.run import CountResult, run, save
+from cellseg.run import run, save
 
 PROTOCOL = load_protocol("ihc").changed(
     mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=30.0
@@ -45,10 +45,7 @@ def discs(centres, radius):
 
 
 def count(path, **settings):
-    request = CountRequest(image=path, protocol=PROTOCOL, prefilter=False, **settings)
-    *_, last = run(request, detector=ThresholdDetector())
-    assert isinstance(last, CountResult)
-    return last.folder
+    return counted_folder(path, PROTOCOL, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -67,12 +64,7 @@ def counted(tmp_path_factory):
 
 @pytest.fixture
 def folder(tmp_path, counted):
-    shutil.copy(counted.parent / "rings.tif", tmp_path)
-    copy = shutil.copytree(counted, tmp_path / "rings.cellseg")
-    record = json.loads((copy / "run.json").read_text())
-    record["image"]["path"] = "rings.tif"
-    (copy / "run.json").write_text(json.dumps(record))
-    return copy
+    return copied(counted, tmp_path)
 
 
 def test_areas_means_and_labels(folder):

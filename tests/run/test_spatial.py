@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
-from finished import classify_result, expand_result, spatial_result
+from finished import classify_result, copied, counted_folder, expand_result, spatial_result
 from synthetic import PyramidLayout, draw_discs, write_pyramid
 
 from cellseg.annotations.region import Region, Regions
-from cellseg.counting.request import CountRequest
 from cellseg.derive.corrections import Corrections
 from cellseg.errors import SettingsError
 from cellseg.export import export
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import Marker, load_protocol
 from cellseg.result import load_result
-from cellseg.run import CountResult, run, save
+from cellseg.run import save
 
 PROTOCOL = load_protocol("ihc").changed(
     mpp=1.0, min_area_um2=0.0, tile_px=128, largest_cell_um=40.0
@@ -30,11 +27,7 @@ DAB = Marker(measure="dab_od_mean", threshold=0.1)
 
 
 def count(path, *, tile=128, classify=(), **settings):
-    protocol = PROTOCOL.changed(tile_px=tile, classify=classify)
-    request = CountRequest(image=path, protocol=protocol, prefilter=False, **settings)
-    *_, last = run(request, detector=ThresholdDetector())
-    assert isinstance(last, CountResult)
-    return last.folder
+    return counted_folder(path, PROTOCOL.changed(tile_px=tile, classify=classify), **settings)
 
 
 def write_slide(path, mpp=0.5):
@@ -57,13 +50,8 @@ def counted_once(slide):
 
 
 @pytest.fixture
-def folder(tmp_path, slide, counted_once):
-    shutil.copy(slide, tmp_path)
-    copy = shutil.copytree(counted_once, tmp_path / "discs.cellseg")
-    record = json.loads((copy / "run.json").read_text())
-    record["image"]["path"] = "discs.tif"
-    (copy / "run.json").write_text(json.dumps(record))
-    return copy
+def folder(tmp_path, counted_once):
+    return copied(counted_once, tmp_path)
 
 
 def test_columns_stand_last_and_all_else_stays(folder):

@@ -70,7 +70,7 @@ def made(
     }
     with ResultFolder.open(folder, key=f"{image} {record!r}") as out:
         if cells:
-            out.add_cells(table, instances)
+            out.journal.add_cells(table, instances)
         return left_by(
             out,
             Report(

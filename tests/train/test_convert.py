@@ -233,7 +233,9 @@ def blobs(path: Path, *, downsample: float = 1.0) -> Result:
     picture(path.with_suffix(".png"), side)
     with ResultFolder.open(path, key="k") as folder:
         flags = table.assign(touches_border=False, stitched=False)
-        folder.add_cells(flags[[c.name for c in report.columns if c.name in flags]], instances)
+        folder.journal.add_cells(
+            flags[[c.name for c in report.columns if c.name in flags]], instances
+        )
         return left_by(folder, report)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from cellseg.derive.classes import NEEDED, Classification
 from cellseg.derive.corrections.edit import Edit, EditedCell
-from cellseg.derive.corrections.log import check_token
 from cellseg.derive.corrections.measure import measured
 from cellseg.derive.corrections.pyramid import CHUNK_PX, PatchedPyramid
 from cellseg.derive.derive import BY_HAND, summed_up
@@ -35,6 +34,8 @@ class CorrectedCells:
         The label image as corrected.
     classes : list of str
         The model's, then those that a person added.
+    touched : dict of int
+        Every label that an edit touched, and the cell it is now; None: gone.
 
     Raises
     ------
@@ -49,33 +50,26 @@ class CorrectedCells:
             raise InputError(f"{result.path}: its table has no column {', '.join(sorted(missing))}")
         self.pyramid = PatchedPyramid(result.labels())
         self.classes = list(classes)
+        self.touched: dict[int, EditedCell | None] = {}
+        self._edits: list[Edit] = []
         self._regions = result.regions()
         self._made = Classification.of(result.run)
-        self._edits: list[Edit] = []
-        self._cells: dict[int, EditedCell | None] = {}
-        self._redrawn: set[int] = set()
-        self._measured = pd.DataFrame()
-        """Rows of edited cells, by label; those that are out of date are dropped."""
+        self._known: dict[EditedCell, pd.DataFrame] = {}
+        """Rows of edited cells that were asked for, but for their classes."""
 
     def __contains__(self, label: int) -> bool:
-        if label in self._cells:
-            return self._cells[label] is not None
+        if label in self.touched:
+            return self.touched[label] is not None
         return 1 <= label <= len(self.rows)
 
     def __len__(self) -> int:
         """Cells as corrected."""
         return len(self.labels())
 
-    @property
-    def touched(self) -> Mapping[int, EditedCell | None]:
-        """Every label that an edit touched, and the cell it is now; None: gone."""
-        return self._cells
-
     def labels(self) -> NDArray[np.int64]:
         """All labels as corrected, ascending."""
         automatic = np.arange(1, len(self.rows) + 1)
-        alive = [label for label, cell in self._cells.items() if cell is not None]
-        return np.union1d(np.setdiff1d(automatic, list(self._cells)), np.array(alive, np.int64))
+        return np.union1d(np.setdiff1d(automatic, [*self.touched]), [*self._alive()]).astype(int)
 
     def cell(self, label: int) -> EditedCell:
         """A cell's mask, class and score.
@@ -86,9 +80,8 @@ class CorrectedCells:
             If there is no such cell.
         """
         self._check(label)
-        if (found := self._cells.get(label)) is not None:
-            return found
-        return self._automatic(self.rows.take([label - 1]).iloc[0])
+        found = self.touched.get(label)
+        return found or self._automatic(self.rows.take([label - 1]).iloc[0])
 
     def row(self, label: int) -> pd.Series[Any]:
         """A cell's row of the table; an edited cell is measured if it was not yet.
@@ -99,10 +92,9 @@ class CorrectedCells:
             If there is no such cell.
         """
         self._check(label)
-        if label not in self._cells:
-            return self.rows.take([label - 1]).iloc[0]
-        self._measure([label])
-        return self._measured.loc[[label]].iloc[0]
+        if (cell := self.touched.get(label)) is not None:
+            return self._edited({label: cell}).iloc[0]
+        return self.rows.take([label - 1]).iloc[0]
 
     def table(self, names: Sequence[str] | None = None) -> pd.DataFrame:
         """All cells as corrected, in the order of their labels; edited ones are measured.
@@ -114,8 +106,8 @@ class CorrectedCells:
         """
         kept = self.rows.load(names)
         kept.index = pd.RangeIndex(1, len(kept) + 1)
-        kept = kept.drop(index=[label for label in self._cells if label <= len(self.rows)])
-        edited = self._edited()
+        kept = kept.drop(index=[label for label in self.touched if label <= len(self.rows)])
+        edited = self._edited(self._alive())
         parts = [part for part in (kept, edited[kept.columns]) if len(part)]
         return pd.concat(parts or [kept]).sort_index().reset_index(drop=True)
 
@@ -123,11 +115,8 @@ class CorrectedCells:
         """The totals as corrected; cells that changed are measured, and only those."""
         wanted = ("class", *NEEDED, REGION, "touches_border", "stitched")
         table = self.table([name for name in wanted if name in self.rows])
-        types = [self._type_of(str(name)) for name in table["class"]]
-        summary, _ = summed_up(
-            self.result, table, self.classes, self._made, np.array(types, dtype=object)
-        )
-        return summary
+        types = np.array([self._type_of(str(name)) for name in table["class"]], dtype=object)
+        return summed_up(self.result, table, self.classes, self._made, types)[0]
 
     def batches(self) -> Iterator[tuple[pd.DataFrame, list[EditedCell]]]:
         """All cells as corrected: measured rows with classes by the model or a person, and masks.
@@ -138,22 +127,16 @@ class CorrectedCells:
             Columns as in ``measured.parquet``, and ``by_hand``: a person gave the class.
         cells : list of EditedCell
         """
-        touched = list(self._cells)
         for table in self.result.measured.batches():
-            table = table[~table["label"].isin(touched)].reset_index(drop=True)
+            table = table[~table["label"].isin([*self.touched])].reset_index(drop=True)
             if len(table):
                 yield table.assign(**{BY_HAND: False}), self._masks(table)
-        edited = self._edited()
-        if len(edited):
-            cells = {n: cell for n in edited.index if (cell := self._cells[n]) is not None}
+        if cells := self._alive():
+            table = self._edited(cells)
+            table = table[[name for name in self.result.measured.names if name in table]]
             by_hand = self._by_hand(cells)
-            table = edited[[name for name in self.result.measured.names if name in edited]]
-            classes = [
-                cell.name if told else self._type_of(cell.name)
-                for told, cell in zip(by_hand, cells.values(), strict=True)
-            ]
             table = table.assign(**{BY_HAND: by_hand})
-            table["class"] = classes
+            table["class"] = self._types(cells, by_hand)
             yield table, [*cells.values()]
 
     # The label image
@@ -167,14 +150,11 @@ class CorrectedCells:
         for change in redrawn:
             if change.after is not None:
                 self._paint(change.after, old=None, new=change.label)
-        self._redrawn.update(change.label for change in redrawn)
-        for change in edit.changes:
-            self._cells[change.label] = change.after
-        self._forget(edit.labels)
 
-    def _forget(self, labels: Collection[int]) -> None:
-        if len(self._measured):
-            self._measured = self._measured.drop(index=list(labels), errors="ignore")
+    def _take(self, edits: list[Edit]) -> None:
+        """The cells that edits, which were performed, make of the automatic ones."""
+        self._edits = edits
+        self.touched = {change.label: change.after for edit in edits for change in edit.changes}
 
     def _paint(self, cell: EditedCell, *, old: int | None, new: int) -> None:
         """Give a cell's pixels another number; with ``old``, only those that have this one."""
@@ -203,47 +183,55 @@ class CorrectedCells:
         if label not in self:
             raise SettingsError(f"there is no cell {label}")
 
-    def _edited(self) -> pd.DataFrame:
-        """Rows of the edited cells that are there, by label."""
-        alive = sorted(label for label, cell in self._cells.items() if cell is not None)
-        self._measure(alive)
-        return self._measured.loc[alive] if alive else pd.DataFrame(columns=self.rows.names)
+    def _alive(self) -> dict[int, EditedCell]:
+        """Edited cells that are there, by label, ascending."""
+        return {n: cell for n, cell in sorted(self.touched.items()) if cell is not None}
 
-    def _measure(self, labels: Sequence[int]) -> None:
-        """Measure edited cells that were not yet; another class alone needs no measuring."""
-        found = {n: cell for n in labels if (cell := self._cells[n]) is not None}
-        cells = {n: cell for n, cell in found.items() if n not in self._measured.index}
+    def _edited(self, cells: Mapping[int, EditedCell]) -> pd.DataFrame:
+        """Rows of edited cells, by label; only those that were not yet are measured."""
         if not cells:
-            return
-        check_token(self.result)
-        is_old = {n: n <= len(self.rows) and n not in self._redrawn for n in cells}
-        parts = [self._measured] if len(self._measured) else []
-        if old := {n: cell for n, cell in cells.items() if is_old[n]}:
-            table = self.rows.take(np.array(list(old)) - 1)
-            renamed = self._by_hand(old) if self._made is not None else np.True_
-            names = np.array([cell.name for cell in old.values()], dtype=object)
-            parts.append(table.assign(**{"class": np.where(renamed, names, table["class"])}))
-            parts[-1].index = pd.Index(list(old))
-        if new := {n: cell for n, cell in cells.items() if not is_old[n]}:
-            table = measured(self.result, list(new.values()))
-            about = {"image": self.result.image_name, "object": self.result.object_name}
-            table = table.assign(label=list(new), **about)
-            table["class"] = self._classes(new, table)
-            if self._regions is not None:
-                place = table["centroid_y_px"], table["centroid_x_px"]
-                table[REGION] = self._regions.names_at(*place)
-            parts.append(table.reindex(columns=self.rows.names))
-            parts[-1].index = pd.Index(list(new))
-        self._measured = pd.concat(parts)
+            return pd.DataFrame(columns=self.rows.names)
+        changes = [change for edit in self._edits for change in edit.changes]
+        redrawn = {change.label for change in changes if change.is_redrawn}
+        new = {n: cell for n, cell in cells.items() if cell not in self._known}
+        # Another class alone needs no measuring.
+        is_drawn = {n: n > len(self.rows) or n in redrawn for n in new}
+        for drawn in (False, True):
+            part = {n: cell for n, cell in new.items() if is_drawn[n] is drawn}
+            if part:
+                found = self._measured(part) if drawn else self.rows.take(np.array([*part]) - 1)
+                self._known |= {cell: found[i : i + 1] for i, cell in enumerate(part.values())}
+        table = pd.concat([self._known[cell] for cell in cells.values()])
+        table.index = pd.Index([*cells])
+        table["label"], table["class"] = [*cells], self._classes(cells, table)
+        return table
+
+    def _measured(self, cells: Mapping[int, EditedCell]) -> pd.DataFrame:
+        self.result.check_current()
+        table = measured(self.result, [*cells.values()])
+        about: dict[str, Any] = {"image": self.result.image_name, "label": 0, "class": ""}
+        table = table.assign(object=self.result.object_name, **about)
+        if self._regions is not None:
+            table[REGION] = self._regions.names_at(table["centroid_y_px"], table["centroid_x_px"])
+        return table.reindex(columns=self.rows.names)
 
     def _classes(self, cells: Mapping[int, EditedCell], table: pd.DataFrame) -> NDArray[np.object_]:
-        """Classes of cells just measured: what a person said, else what the thresholds say."""
+        """Classes of edited cells: what a person said, else what the thresholds say."""
         names = np.array([cell.name for cell in cells.values()], dtype=object)
-        if self._made is None or any(m.measure not in table for m in self._made.markers):
+        if self._made is None:
             return names
         by_hand = self._by_hand(cells)
-        types = np.array([self._type_of(name) for name in names], dtype=object)
-        return self._made.classes(table, np.where(by_hand, names, types), by_hand)
+        values = table.reindex(columns=[marker.measure for marker in self._made.markers])
+        kept = by_hand | ~np.isfinite(values.to_numpy(np.float64)).all(axis=1)
+        return self._made.classes(values, np.where(kept, names, self._types(cells, by_hand)), kept)
+
+    def _types(
+        self, cells: Mapping[int, EditedCell], by_hand: NDArray[np.bool_]
+    ) -> NDArray[np.object_]:
+        """Classes by the model, or by a person."""
+        told = zip(cells.values(), by_hand, strict=True)
+        found = [cell.name if is_given else self._type_of(cell.name) for cell, is_given in told]
+        return np.array(found, dtype=object)
 
     def _type_of(self, name: str) -> str:
         return name if self._made is None else self._made.type_of(name)

@@ -159,11 +159,6 @@ class Edit:
         return tuple(change.label for change in self.changes)
 
     @property
-    def box(self) -> Box:
-        """Around everything that changes."""
-        return Box.around(change.box for change in self.changes)
-
-    @property
     def undone(self) -> Edit:
         """The edit that takes this one back."""
         back = tuple(CellChange(c.label, c.after, c.before) for c in self.changes)

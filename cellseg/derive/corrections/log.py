@@ -12,9 +12,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cellseg.derive.corrections.edit import ClassName, Edit
 from cellseg.errors import InputError, OutputError
+from cellseg.geometry import Box
 from cellseg.result import Result
-from cellseg.result.files import output_errors, own_file, read_json, replacing, sha256_of
-from cellseg.result.publish import CORRECTIONS, RUN
+from cellseg.result.files import (
+    fault_of,
+    output_errors,
+    own_file,
+    read_json,
+    replacing,
+    sha256_of,
+)
+from cellseg.result.publish import CORRECTIONS
 
 FORMAT = "cellseg corrections"
 
@@ -28,24 +36,6 @@ class _LogRecord(BaseModel):
     result: str
     classes: list[ClassName]
     edits: list[dict[str, Any]]
-
-
-def check_token(result: Result) -> None:
-    """Check that the folder still holds this result.
-
-    Raises
-    ------
-    OutputError
-        If the slide was counted again meanwhile.
-    """
-    try:
-        current = read_json(result.path / RUN).get("result")
-    except InputError as error:
-        raise OutputError(f"{result.path}: the result is not there any more: {error}") from error
-    if current != result.token:
-        raise OutputError(
-            f"{result.path}: the slide was counted again meanwhile; open the new result to correct"
-        )
 
 
 class LogFile:
@@ -84,9 +74,7 @@ class LogFile:
             edits = [Edit.parsed(json.dumps(entry)) for entry in record.edits]
             self._check(edits, record.classes)
         except ValidationError as error:
-            fault = error.errors()[0]
-            where = ".".join(str(part) for part in fault["loc"])
-            raise self._damaged(f"{where}: {fault['msg']}") from error
+            raise self._damaged(fault_of(error)) from error
         except (InputError, ValueError) as error:
             raise self._damaged(str(error).removeprefix(f"{self._path}: ")) from error
         return edits, record.classes
@@ -94,13 +82,14 @@ class LogFile:
     def _check(self, edits: Sequence[Edit], added: Sequence[str]) -> None:
         """Check that edits fit the slide; they may be older than its classes by measurement."""
         frame, result = self._result.frame, self._result
+        extent = Box(0, 0, frame.lattice_height, frame.lattice_width)
         classes = {*result.class_names, *map(str, result.section("found")["class_names"]), *added}
-        for edit in edits:
-            for cell in (c for change in edit.changes for c in (change.before, change.after) if c):
-                if cell.box.y1 > frame.lattice_height or cell.box.x1 > frame.lattice_width:
-                    raise ValueError(f"a cell outside of the slide: {cell.box}")
-                if cell.name not in classes:
-                    raise ValueError(f"a cell of an unknown class {cell.name!r}")
+        changes = [change for edit in edits for change in edit.changes]
+        for cell in (c for change in changes for c in (change.before, change.after) if c):
+            if cell.box.intersection(extent) != cell.box:
+                raise ValueError(f"a cell outside of the slide: {cell.box}")
+            if cell.name not in classes:
+                raise ValueError(f"a cell of an unknown class {cell.name!r}")
 
     def _damaged(self, why: str) -> InputError:
         told = f"{self._path}: is damaged: {why}"
@@ -124,7 +113,7 @@ class LogFile:
             If the disk refuses, if the slide was counted again meanwhile, or if somebody else
             corrected it: then theirs stay on the disk.
         """
-        check_token(self._result)
+        self._result.check_current()
         path = self._path
         about = {"format": FORMAT, "result": self._result.token, "classes": list(classes)}
         lines = ",\n".join(edit.text for edit in edits)

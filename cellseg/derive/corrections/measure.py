@@ -11,13 +11,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellseg.derive.corrections.edit import EditedCell
+from cellseg.derive.expand import pixels_of
 from cellseg.errors import CellsegError
 from cellseg.geometry import Box
 from cellseg.instances import Instances
-from cellseg.protocol import Stain
 from cellseg.result import Result
 from cellseg.slide import Slide
-from cellseg.stain.dyes import Dyes
 from cellseg.table import Scale, measure
 
 BORDER_PX = 2
@@ -44,19 +43,14 @@ def measured(result: Result, cells: Sequence[EditedCell]) -> pd.DataFrame:
     cells : sequence of EditedCell
         At least one.
     """
-    frame, protocol = result.frame, result.section("protocol")
-    stain: Stain = protocol.get("stain", "brightfield")
-    settings = result.section("settings")
-    white = None if stain == "fluorescence" else settings.get("intensity_high")
-    if settings.get("dyes"):
-        white = Dyes.from_dict(settings["dyes"])
-    slide: Slide | None = None
-    if protocol.get("intensity"):
+    frame, slide = result.frame, None
+    if result.section("protocol").get("intensity"):
         try:
             slide = result.slide()
         except CellsegError:
             slide = None
-    channels = () if slide is None else tuple(slide.channels)
+    seen = pixels_of(result, () if slide is None else tuple(slide.channels))
+    extent = Box(0, 0, frame.lattice_height, frame.lattice_width)
     with slide or nullcontext():
         parts = [
             measure(
@@ -64,20 +58,14 @@ def measured(result: Result, cells: Sequence[EditedCell]) -> pd.DataFrame:
                 None if slide is None else _pixels(slide, cell.box, frame.downsample),
                 (cell.box.y0, cell.box.x0),
                 scale=Scale(frame.downsample, frame.mpp),
-                channels=channels,
-                stain=stain,
-                white=white,
-            )
+                channels=seen.channels,
+                stain=seen.stain,
+                white=seen.white,
+            ).assign(touches_border=near.intersection(extent) != near)
             for cell in cells
+            for near in [cell.box.widened(BORDER_PX)]
         ]
-    height, width = frame.lattice_height, frame.lattice_width
-    touches = [
-        min(cell.box.y0, cell.box.x0) < BORDER_PX
-        or cell.box.y1 > height - BORDER_PX
-        or cell.box.x1 > width - BORDER_PX
-        for cell in cells
-    ]
-    return pd.concat(parts, ignore_index=True).assign(touches_border=touches, stitched=False)
+    return pd.concat(parts, ignore_index=True).assign(stitched=False)
 
 
 def _pixels(slide: Slide, box: Box, downsample: float) -> NDArray[Any]:

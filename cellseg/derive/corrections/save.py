@@ -10,7 +10,6 @@ from pathlib import Path
 import shapely
 
 from cellseg import __version__
-from cellseg.derive.corrections.log import check_token
 from cellseg.derive.corrections.measure import instances_of
 from cellseg.derive.corrections.session import Corrections
 from cellseg.derive.derive import BY_HAND
@@ -59,7 +58,7 @@ def write_corrected(
     result = corrections.result
     path = Path(folder) if folder else corrected_path(result.path)
     told = on_progress or (lambda share: None)
-    check_token(result)
+    result.check_current()
     _refuse_other(path, result)
     total, done = max(1, len(corrections)), 0
     edits = [edit.summary() for edit in corrections.edits]
@@ -68,10 +67,12 @@ def write_corrected(
     with corrections.saving(), ResultFolder.open(path, key=key) as out:
         for table, cells in corrections.batches():
             classes += [name for name in table["class"].unique() if name not in classes]
-            out.add_cells(table, instances_of(cells, [classes.index(n) for n in table["class"]]))
+            out.journal.add_cells(
+                table, instances_of(cells, [classes.index(n) for n in table["class"]])
+            )
             done += len(cells)
             told(0.6 * done / total)
-        check_token(result)
+        result.check_current()
         return out.finish(
             _findings(result, classes, edits),
             complete,

@@ -57,8 +57,8 @@ class Corrections(CorrectedCells):
         self._listeners: list[Callable[[Edit], None]] = []
         for edit in edits:
             self._perform(edit)
-        self._edits = edits
-        self._next = 1 + max(len(self.rows), *self._cells, 0)
+        self._take(edits)
+        self._next = 1 + max(len(self.rows), *self.touched, 0)
 
     @classmethod
     def open(cls, folder: str | Path, *, who: str | None = None) -> Corrections:
@@ -208,13 +208,10 @@ class Corrections(CorrectedCells):
         self._refuse_while_saving()
         if not self._edits:
             return None
-        edit = self._edits.pop()
+        edit = self._edits[-1]
         self._undone.append(edit)
         self._perform(edit.undone)
-        changes = [change for one in self._edits for change in one.changes]
-        for label in {*edit.labels} - {change.label for change in changes}:
-            del self._cells[label]  # nothing touches it any more: it is automatic, or none
-        self._redrawn = {change.label for change in changes if change.is_redrawn}
+        self._take(self._edits[:-1])
         self._tell(edit.undone)
         return edit
 
@@ -253,8 +250,8 @@ class Corrections(CorrectedCells):
         return self._do(Edit(kind, tuple(changes), self._who, when))
 
     def _do(self, edit: Edit) -> Edit:
-        self._edits.append(edit)
         self._perform(edit)
+        self._take([*self._edits, edit])
         self._tell(edit)
         return edit
 

@@ -128,9 +128,8 @@ def refuse_apart(boxes: Sequence[Box]) -> None:
 
 def _parts(found: NDArray[np.int64], mask: Mask) -> list[Mask]:
     """One mask a number, the largest first; pixels without number go to the nearest."""
-    nearest = ndimage.distance_transform_edt(
-        found == 0, return_distances=False, return_indices=True
-    )
-    owner = np.where(mask, found[tuple(nearest)], 0)
+    from skimage.segmentation import expand_labels
+
+    owner = expand_labels(found, max(found.shape)) * mask  # type: ignore[no-untyped-call]
     parts = [owner == number for number in np.unique(owner[owner > 0]).tolist()]
     return sorted(parts, key=lambda part: -int(np.count_nonzero(part)))

@@ -11,13 +11,10 @@ import numpy as np
 
 from cellseg.annotations.coco import write_pixels
 from cellseg.annotations.masks import annotation
-from cellseg.derive.corrections.log import check_token
 from cellseg.derive.corrections.session import Corrections
 from cellseg.errors import OutputError, SettingsError
 from cellseg.geometry import Box, box_of
-from cellseg.result import Result
 from cellseg.result.files import is_bare_name, output_errors, replacing
-from cellseg.slide import Slide
 
 WINDOW_PX = 512
 """Side of a window, lattice pixels."""
@@ -63,7 +60,7 @@ def export_training(
     if not windows:
         raise SettingsError("nothing was corrected yet, and no region is named: nothing to export")
     result, home = corrections.result, Path(folder)
-    check_token(result)
+    result.check_current()
     path = home / "annotations.json"
     if path.exists():
         raise OutputError(f"{path}: is there already; take another folder, train with both files")
@@ -80,7 +77,8 @@ def export_training(
         stem = slide.name if is_bare_name(slide.name) else "slide"
         for number, window in enumerate(windows, start=1):
             name = f"{stem}-y{window.y0}-x{window.x0}-{window.height}x{window.width}.tif"
-            channels = _counted_channels(slide, result)
+            # What the network saw: one channel, or red, green and blue.
+            channels = result.ground(slide).channels[:3]
             pixels = slide.read(window, downsample=result.frame.downsample, channels=channels)
             with replacing(home / "images" / name) as temporary:
                 write_pixels(temporary, pixels)
@@ -129,14 +127,6 @@ def _tiled(region: Box) -> list[Box]:
         for first, last in ((region.y0, region.y1), (region.x0, region.x1))
     )
     return [Box(y0, x0, y1, x1) for y0, y1 in pairwise(rows) for x0, x1 in pairwise(columns)]
-
-
-def _counted_channels(slide: Slide, result: Result) -> list[int]:
-    """The channels that the network saw: one, or red, green and blue."""
-    names = list(slide.channels)
-    counted = result.section("settings").get("channels") or names
-    places = [names.index(name) for name in counted if name in names] or list(range(len(names)))
-    return places[:3]
 
 
 def _annotations(corrections: Corrections, window: Box) -> Iterator[dict[str, object]]:
