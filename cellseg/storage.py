@@ -135,12 +135,7 @@ class RemotePath:
 
     @contextmanager
     def reached(self, what: str = "cannot be read") -> Iterator[tuple[Any, str]]:
-        """The file system and the path; what the storage raises becomes one line.
-
-        Raises
-        ------
-        InputError
-        """
+        """The file system and the path; what the storage raises becomes one InputError."""
         try:
             yield self.filesystem()
         except CellsegError:
@@ -257,12 +252,7 @@ def inside(folder: Location, relative: str) -> Location:
 
 
 def file_size(place: Location) -> int:
-    """Bytes; 0 for folders.
-
-    Raises
-    ------
-    InputError, OSError
-    """
+    """Bytes; 0 for folders."""
     if isinstance(place, RemotePath):
         return int(place.info().get("size") or 0)
     return 0 if place.is_dir() else place.stat().st_size
@@ -273,10 +263,6 @@ def fingerprint(place: Location) -> list[str | int]:
 
     Of a folder, such as an OME-Zarr, every file in it counts: its own time does not change when
     its chunks are written anew.
-
-    Raises
-    ------
-    InputError
     """
     if isinstance(place, RemotePath):
         files = _remote_files(place)

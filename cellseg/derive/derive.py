@@ -17,10 +17,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cellseg.annotations.region import Region, Regions
 from cellseg.derive.classes import NEEDED, Classification, decided, known_markers
 from cellseg.derive.expand import expanded
 from cellseg.derive.recipe import Recipe, near_within
-from cellseg.derive.spatial import looked_at, spatial_record
 from cellseg.derive.threshold import METHOD
 from cellseg.errors import InputError, Notice, SettingsError
 from cellseg.protocol import Stain
@@ -32,7 +32,13 @@ from cellseg.slide import Slide
 from cellseg.table import REGION, Column, Scale
 from cellseg.table.around import around_columns
 from cellseg.table.doubts import Expected, doubts, unsure
-from cellseg.table.neighbours import Neighbours, neighbourhood, to_classes
+from cellseg.table.neighbours import (
+    DENSITY_UM,
+    MOST_CLASSES,
+    Neighbours,
+    neighbourhood,
+    to_classes,
+)
 from cellseg.table.summary import Summary, SummaryBuilder
 
 BY_HAND = "by_hand"
@@ -179,7 +185,7 @@ class _Derivation:
         near = Neighbours(mpp, near_within(self.recipe.within, mpp))
         is_same = self.before.spatial and self.before.within == self.recipe.within
         if not (is_same and self._keep([column.name for column in near.columns])):
-            self._add(near.columns, neighbourhood(self.places, looked_at(self.result)[0], near))
+            self._add(near.columns, neighbourhood(self.places, _looked_at(self.result)[0], near))
         return near
 
     def measure_nearest(self, near: Neighbours) -> None:
@@ -187,7 +193,7 @@ class _Derivation:
         near = replace(near, classes=tuple(self.run["class_names"]))
         columns = [column for column in near.columns if column.name in near.by_class.values()]
         self._add(columns, to_classes(self.places, self.classes, near))
-        self.run["spatial"] = spatial_record(near, looked_at(self.result)[1], self.values)
+        self.run["spatial"] = _spatial_record(near, _looked_at(self.result)[1], self.values)
         self.notes += self.run["spatial"]["notes"]
 
     def classify(self) -> None:
@@ -314,3 +320,53 @@ def summed_up(
         return summary, builder
     scores = tuple(classification.scores(table, types, frame.mpp))
     return replace(summary, labelling=scores), builder
+
+
+def _looked_at(result: Result) -> tuple[Regions, str]:
+    """Where cells were counted, and what its border is."""
+    height, width = result.frame.height, result.frame.width
+    if (regions := result.regions()) is not None:
+        return regions.on(height, width), "regions"
+    if (tissue := result.tissue()) is not None:
+        return Regions((tissue,)).on(height, width), "tissue"
+    return Regions((Region.box(-0.5, -0.5, height - 0.5, width - 0.5),)), "image"
+
+
+def _spatial_record(
+    near: Neighbours, border: str, found: Mapping[str, NDArray[np.generic]]
+) -> dict[str, Any]:
+    """``spatial`` of ``run.json``: what was measured, its medians, and what a person should know.
+
+    Parameters
+    ----------
+    border : str
+        Of :func:`_looked_at`.
+    found : mapping of ndarray, (N,)
+        Holds the values of the columns of ``near``.
+    """
+    medians = {}
+    for column in near.columns:
+        values = np.asarray(found[column.name], np.float64)
+        if len(known := values[np.isfinite(values)]):
+            medians[column.name] = round(float(np.median(known)), 4)
+    notes = []
+    if near.mpp is None:
+        what = "density is" if near.within else "neighbours and density are"
+        hint = "mpp" if near.within else "mpp,within"
+        notes.append(Notice(f"without a pixel size {what} left out", hint=hint))
+    if (number := len(near.classes)) > MOST_CLASSES:
+        notes.append(
+            Notice(
+                f"{number} classes, more than {MOST_CLASSES}: the nearest cell of each is left out"
+            )
+        )
+    return {
+        "within": near.within,
+        "unit": "px" if near.mpp is None else "µm",
+        "density_radius_um": None if near.mpp is None else DENSITY_UM,
+        "border": border,
+        "by_class": list(near.by_class.values()),
+        "medians": medians,
+        "columns": [column.name for column in near.columns],
+        "notes": notes,
+    }

@@ -147,19 +147,9 @@ class Table:
 
     def column(self, name: str) -> pd.Series[Any]:
         """One column of all rows; kept once it was read."""
-        self.keep([name])
+        if name not in self._kept:
+            self._kept[name] = self.load([name])[name]
         return self._kept[name]
-
-    def keep(self, names: Sequence[str]) -> None:
-        """Read columns that :meth:`column` will be asked for, all at once."""
-        missing = [name for name in names if not self.has([name])]
-        if missing:
-            found = self.load(missing)
-            self._kept |= {name: found[name] for name in missing}
-
-    def has(self, names: Sequence[str]) -> bool:
-        """Whether columns were read already."""
-        return all(name in self._kept for name in names)
 
     def take(self, indices: Sequence[int] | NDArray[np.int64]) -> pd.DataFrame:
         """Whole rows, in the order in which they are asked for."""

@@ -23,7 +23,6 @@ import zarr
 from finished import Report, left_by
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 from cellseg.errors import InputError, OutputError
 from cellseg.geometry import Frame
@@ -292,11 +291,6 @@ def test_run_json_has_what_was_given_and_what_is_known(tmp_path):
     assert result.frame == FRAME
     assert result.is_complete
     assert not make(tmp_path / "b.cellseg", complete=False).is_complete
-
-
-def opened(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image)
 
 
 # --- the journal -----------------------------------------------------------------------------

@@ -167,24 +167,6 @@ def test_killed_while_it_publishes_it_is_whole_afterwards(folder, step, monkeypa
     assert (result.table.load()["class"] == "positive").any()
 
 
-def test_a_disk_that_refuses_leaves_the_classes_as_they_were(folder, monkeypatch):
-    before = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
-    real = publish.os.replace
-
-    def full(source, target):
-        if str(target).endswith("run.json") and ".partial/run.json" in str(source):
-            raise OSError(28, "No space left on device")
-        real(source, target)
-
-    monkeypatch.setattr(publish.os, "replace", full)
-    with pytest.raises(OSError, match="No space"):
-        classify_result(folder, one(0.1))
-    monkeypatch.undo()
-    result = load_result(folder)
-    assert result.changed() is None
-    assert {p.name: p.stat().st_size for p in folder.iterdir() if p.is_file()} == before
-
-
 def test_corrections_from_before_and_after(folder):
     density = load_result(folder).table.load()["dab_od_mean"]
     brown, blue = (np.flatnonzero(density > 0.1) + 1).tolist(), np.flatnonzero(density < 0.1) + 1

@@ -10,7 +10,7 @@ from pathlib import Path
 import shapely
 
 from cellseg import __version__
-from cellseg.derive.corrections.measure import instances_of
+from cellseg.derive.corrections.cells import instances_of
 from cellseg.derive.corrections.session import Corrections
 from cellseg.derive.derive import BY_HAND
 from cellseg.errors import InputError, OutputError

@@ -114,12 +114,7 @@ def joined(masks: Sequence[Mask], free: Mask) -> Mask:
 
 
 def refuse_apart(boxes: Sequence[Box]) -> None:
-    """Refuse cells that lie far apart before anything between them is read.
-
-    Raises
-    ------
-    SettingsError
-    """
+    """Refuse cells that lie far apart before anything between them is read."""
     for box in boxes:
         near = box.widened(GAP_PX + 1)
         if not any(near.intersects(other) for other in boxes if other is not box):
