@@ -124,6 +124,7 @@ def test_a_part_of_the_token_is_not_enough(client):
 )
 def test_only_this_machine_by_its_name(client, host, status):
     assert client.ask("results", Host=host).status == status
+    assert client.server.server_address[0] == "127.0.0.1"
 
 
 @pytest.mark.parametrize(
@@ -133,10 +134,6 @@ def test_reading_alone(client, method):
     reply = client.ask("results", method=method)
     assert reply.status == 405
     assert reply.headers["Allow"] == "GET"
-
-
-def test_it_listens_on_the_loopback_alone(client):
-    assert client.server.server_address[0] == "127.0.0.1"
 
 
 def test_a_request_with_a_body_is_refused(client):
@@ -651,7 +648,3 @@ def test_ctrl_c_ends_it(counted):
         server.kill()
     assert server.returncode == 0, said
     assert not said
-
-
-def test_a_result_is_named_once(counted):
-    assert len(read_results([counted, counted])) == 1
