@@ -219,6 +219,7 @@ def _events(
     """A run whose result goes to a disk; ``place`` is what the user calls its folder."""
     # First, so that a wrong address is said before torch is loaded.
     mapper = _mapper(request, detector)
+    from cellseg.counting.by_core import by_core
     from cellseg.counting.plan import make_plan
     from cellseg.counting.record import Recording
     from cellseg.counting.stages import SlideCount
@@ -233,6 +234,8 @@ def _events(
         chosen = detector or _load(request, detectors)
         started += time.monotonic() - loading  # once a command, however many slides it counts
         plan = make_plan(slide, request, chosen.info)
+        if request.tma:
+            request, plan = by_core(slide, request, plan)
         yield from map(_notice, plan.notes)
         recipe = Recipe(
             expand=request.expand, spatial=request.spatial, markers=plan.protocol.classify

@@ -16,7 +16,7 @@ from cellseg.errors import CellsegError, SettingsError
 from cellseg.storage import Location
 
 GROUPS = {
-    "Input": "mpp diameter_px channel z t series region recursive",
+    "Input": "mpp diameter_px channel z t series region tma recursive",
     "What is counted": "protocol model score cell_types min_area max_area no_prefilter strict",
     "Output": "output export expand spatial report parquet as_json overwrite",
     "Where it runs": "device precision batch tile_px engine scheduler",
@@ -101,6 +101,11 @@ Examples:
     type=PATH,
     metavar="FILE",
     help="GeoJSON, as QuPath exports it: count only in its regions, and each for itself.",
+)
+@click.option(
+    "--tma",
+    is_flag=True,
+    help="A tissue microarray: find its cores, name them A1, A2, …, and count each for itself.",
 )
 @click.option(
     "--engine",

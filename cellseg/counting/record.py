@@ -178,6 +178,7 @@ def provenance(count: SlideCount, request: CountRequest) -> dict[str, object]:
         },
         "protocol": plan.protocol.model_dump(mode="json"),
         "settings": _settings(count, request),
+        "array": None if request.cores is None else request.cores.as_dict(),
         "pixel_size": {"mpp": slide.mpp, "source": slide.mpp_source},
         "lattice_mpp": count.cells.scale.lattice_mpp,
         "tiles": {
@@ -195,7 +196,7 @@ def provenance(count: SlideCount, request: CountRequest) -> dict[str, object]:
 
 _ASKED = (
     "z", "t", "series", "channel", "diameter_px", "min_area", "max_area", "precision", "batch",
-    "engine", "strict", "prefilter",
+    "engine", "strict", "prefilter", "tma",
 )  # fmt: skip
 """Settings of the request that are recorded as they were asked for."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from cellseg.annotations.cores import CoreGrid
 from cellseg.annotations.region import Regions
 from cellseg.protocol import CountProtocol
 from cellseg.storage import Location
@@ -50,6 +51,10 @@ class CountRequest:
         Skip tiles without tissue (if the protocol says so too).
     regions : Regions or None
         Count only what lies in any of them, and each for itself; None: the whole slide.
+    tma : bool
+        The slide is a tissue microarray: find its cores, and count in each.
+    cores : CoreGrid or None
+        The cores that were found; nobody asks for them.
     strict : bool
         A tile that does not decode ends the run.
     overwrite : bool
@@ -91,6 +96,8 @@ class CountRequest:
     cell_types: str | None = None
     prefilter: bool = True
     regions: Regions | None = None
+    tma: bool = False
+    cores: CoreGrid | None = None
     strict: bool = False
     overwrite: bool = False
     export: tuple[str, ...] = ()

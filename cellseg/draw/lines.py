@@ -13,8 +13,8 @@ from cellseg.annotations.region import Regions
 from cellseg.draw.sheet import font, shortened
 from cellseg.palette import RGB
 
-MOST_NAMES = 40
-"""In one picture; more would cover it."""
+MOST_COVERED = 0.15
+"""Share of a picture that names of regions may cover; further ones have none."""
 
 _CASING = 0.35
 """What is left of the ground's light on the line around an outline."""
@@ -120,10 +120,13 @@ def draw_borders(
     shapes, names = regions.drawn
     drawn = draw_edges(picture, shapes, _CASED, corner=corner, pixel=pixel)
     draw = ImageDraw.Draw(picture)
-    for number, points in list(drawn.items())[:MOST_NAMES]:
+    room = MOST_COVERED * picture.width * picture.height
+    for number, points in drawn.items():
         x, y = points[points[:, 1].argmin()]
         text = shortened(names[number], picture.width / 2, _TEXT)
         wide, high = font(_TEXT).getlength(text) + 2 * _PAD, _TEXT + 2 * _PAD
+        if (room := room - wide * high) < 0:
+            break
         x0 = min(max(x - wide / 2, 0), max(picture.width - wide, 0))
         y0 = min(max(y - high / 2, 0), max(picture.height - high, 0))
         draw.rectangle((x0, y0, x0 + wide, y0 + high), fill=_GROUND)

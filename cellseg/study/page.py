@@ -14,6 +14,7 @@ from cellseg.result import Result
 from cellseg.result.files import output_errors, replacing
 from cellseg.result.publish import HISTOGRAM, OUTLINES, OVERVIEW, TABLE
 from cellseg.storage import Location
+from cellseg.study.core_map import core_maps
 from cellseg.study.folder import REPORT, Study
 from cellseg.study.pictures import thumbnails
 from cellseg.study.rows import SummaryRow
@@ -152,7 +153,8 @@ def _slides(study: Study, page: Path) -> Iterator[dict[str, Any]]:
     most_bytes = min(max(share, _LEAST_EACH), _MOST_EACH)
     # A page on the disk does not lead to results behind a URL.
     is_linked = study.place is None or page.parent == study.folder
-    for result, (row, *_) in study.results.items():
+    for result, rows in study.results.items():
+        row = rows[0]
         said = [counted(row["cells"], row["object"] or "cell")]
         if row["density_per_mm2"] is not None:
             said.append(f"{row['density_per_mm2']:,.0f} per mm²")
@@ -166,6 +168,7 @@ def _slides(study: Study, page: Path) -> Iterator[dict[str, Any]]:
             "row": row,
             "said": ", ".join(said),
             "doubts": _doubts(row),
+            "maps": list(core_maps(result, rows)),
             "links": list(_links(result.path, page)) if is_linked else [],
             "pictures": thumbnails(*pictures, most_bytes=most_bytes),
         }

@@ -1,0 +1,188 @@
+"""Tissue masks of microarrays whose cores are known: turned, bent, with cores missing and torn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+
+@dataclass(frozen=True, eq=False)
+class DrawnArray:
+    """A mask and its truth.
+
+    Attributes
+    ----------
+    mask : ndarray, bool, (H, W)
+    centres : dict
+        Of each core that is there, by its name (``A1`` is the top left place): (y, x).
+    rows, columns : int
+        Places between the outermost cores.
+    torn : set of str
+        Cores that lost a third to two thirds of their tissue.
+    pieces : ndarray, int32, (H, W)
+        Which core each pixel belongs to, counting from 1 in the order of ``centres``.
+    """
+
+    mask: NDArray[np.bool_]
+    centres: dict[str, tuple[float, float]]
+    rows: int
+    columns: int
+    torn: set[str]
+    pieces: NDArray[np.int32]
+
+
+def core_name(row: int, column: int) -> str:
+    """``A1`` for (0, 0), ``AB3`` for (27, 2)."""
+    letters = ""
+    row += 1
+    while row:
+        row, rest = divmod(row - 1, 26)
+        letters = chr(65 + rest) + letters
+    return f"{letters}{column + 1}"
+
+
+def draw_array(
+    rng: np.random.Generator,
+    *,
+    rows: int = 8,
+    columns: int = 12,
+    diameter: float = 24.0,
+    gap: float = 0.45,
+    degrees: float = 0.0,
+    missing: float = 0.2,
+    torn: float = 0.15,
+    jitter: float = 0.05,
+    bend: float = 0.0,
+    specks: int = 20,
+    holes: float = 0.1,
+) -> DrawnArray:
+    """Draw an array.
+
+    Parameters
+    ----------
+    gap : float
+        Between neighbouring cores, of their diameter.
+    degrees : float
+        By which the grid is turned, clockwise as seen.
+    missing, torn : float
+        Shares of the cores.
+    jitter : float
+        Standard deviation of a core's place, of the pitch.
+    bend : float
+        By how much of a pitch rows and columns are bowed.
+    specks : int
+        Small bits of tissue anywhere.
+    holes : float
+        Share of the tissue that the mask lost inside of cores, in spots.
+    """
+    pitch = np.array([diameter * (1 + gap), diameter * (1 + gap * rng.uniform(0.8, 1.25))])
+    there = rng.random((rows, columns)) >= missing
+    there[rng.integers(rows), rng.integers(columns)] = True
+    for line in (0, -1):  # the outermost lines hold a core: what is not there has no name
+        if not there[line].any():
+            there[line, rng.integers(columns)] = True
+        if not there[:, line].any():
+            there[rng.integers(rows), line] = True
+    turn = np.deg2rad(degrees)
+    matrix = np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
+    grid = np.stack(np.mgrid[:rows, :columns], axis=-1).astype(float)
+    grid += rng.normal(0, jitter, grid.shape).clip(-2.5 * jitter, 2.5 * jitter)
+    across = (grid[..., 1] / max(columns - 1, 1) - 0.5) ** 2 * 4
+    down = (grid[..., 0] / max(rows - 1, 1) - 0.5) ** 2 * 4
+    grid += bend * np.stack([across, down], axis=-1)
+    places = (grid * pitch) @ matrix.T
+    places -= places.reshape(-1, 2).min(axis=0) - diameter * rng.uniform(1.0, 3.0, 2)
+    height, width = np.ceil(
+        places.reshape(-1, 2).max(axis=0) + diameter * rng.uniform(1.0, 3.0, 2)
+    ).astype(int)
+    pieces = np.zeros((height, width), np.int32)
+    centres: dict[str, tuple[float, float]] = {}
+    ruined: set[str] = set()
+    for row, column in np.argwhere(there).tolist():
+        name = core_name(row, column)
+        y, x = places[row, column]
+        disc = _core(rng, diameter * rng.uniform(0.9, 1.08))
+        if rng.random() < torn:
+            disc, kept = _torn(rng, disc)
+            if kept:
+                ruined.add(name)
+        top, left = round(y - disc.shape[0] / 2), round(x - disc.shape[1] / 2)
+        part = pieces[max(top, 0) : top + disc.shape[0], max(left, 0) : left + disc.shape[1]]
+        disc = disc[max(-top, 0) :, max(-left, 0) :][: part.shape[0], : part.shape[1]]
+        part[disc & (part == 0)] = len(centres) + 1
+        centres[name] = (float(y), float(x))
+    spots = ndimage.gaussian_filter(rng.normal(size=pieces.shape), diameter / 14)
+    if holes:
+        pieces[spots > np.quantile(spots, 1 - holes)] = 0
+    mask = pieces > 0
+    for _ in range(specks):
+        y, x, side = (
+            rng.uniform(0, height),
+            rng.uniform(0, width),
+            diameter * rng.uniform(0.04, 0.2),
+        )
+        mask[int(y) : int(y + side) + 1, int(x) : int(x + side) + 1] = True
+    return DrawnArray(mask, centres, rows, columns, ruined, pieces)
+
+
+def _core(rng: np.random.Generator, diameter: float) -> NDArray[np.bool_]:
+    """A disc with an uneven edge."""
+    side = int(np.ceil(diameter * 1.2))
+    y, x = np.mgrid[:side, :side] - (side - 1) / 2
+    angle, radius = np.arctan2(y, x), np.hypot(y, x)
+    edge = diameter / 2 * (1 + sum(
+        rng.normal(0, 0.02) * np.cos(k * angle + rng.uniform(0, 6.3)) for k in range(2, 7)
+    ))  # fmt: skip
+    return np.asarray(radius <= edge)
+
+
+def _torn(rng: np.random.Generator, disc: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], bool]:
+    """A core of which a third to two thirds are gone, or whose halves lie apart."""
+    side = disc.shape[0]
+    y, x = np.mgrid[:side, :side] - (side - 1) / 2
+    turn = rng.uniform(0, 2 * np.pi)
+    across = y * np.sin(turn) + x * np.cos(turn)
+    if rng.random() < 0.4:
+        apart = max(1, round(side * 0.07))
+        first = np.pad(disc & (across < 0), apart)
+        second = np.pad(disc & (across >= 0), apart)
+        step = np.round(apart * np.array([np.sin(turn), np.cos(turn)])).astype(int)
+        return np.roll(first, -step, (0, 1)) | np.roll(second, step, (0, 1)), False
+    cut = np.quantile(across[disc], rng.uniform(0.34, 0.66))
+    return np.asarray(disc & (across < cut)), True
+
+
+def draw_no_array(rng: np.random.Generator, kind: str) -> NDArray[np.bool_]:
+    """Tissue that is no array: one section, blobs anywhere, needles, or a row of sections."""
+    height, width = (int(side) for side in rng.integers(200, 700, 2))
+    mask = np.zeros((height, width), bool)
+    noise = rng.normal(size=mask.shape)
+    if kind == "section":
+        smooth = ndimage.gaussian_filter(noise, min(mask.shape) / rng.uniform(6, 12))
+        return np.asarray(smooth > np.quantile(smooth, rng.uniform(0.5, 0.8)))
+    if kind == "ragged":
+        smooth = ndimage.gaussian_filter(noise, rng.uniform(4, 12))
+        return np.asarray(smooth > np.quantile(smooth, rng.uniform(0.4, 0.9)))
+    if kind == "blobs":
+        for _ in range(int(rng.integers(3, 40))):
+            disc = _core(rng, rng.uniform(15, 60))
+            top, left = (int(rng.uniform(0, max(1, n - disc.shape[0]))) for n in mask.shape)
+            part = mask[top : top + disc.shape[0], left : left + disc.shape[1]]
+            part |= disc[: part.shape[0], : part.shape[1]]
+        return mask
+    if kind == "needles":
+        for left in np.arange(20, width - 20, rng.uniform(25, 60)).astype(int).tolist():
+            thick = int(rng.integers(6, 14))
+            mask[
+                int(rng.integers(5, 40)) : height - int(rng.integers(5, 40)), left : left + thick
+            ] = True
+        return mask
+    big = ndimage.gaussian_filter(noise[:, : width // 3], 25)
+    one = big > np.quantile(big, 0.6)
+    mask[:, : one.shape[1]] = one
+    mask[:, one.shape[1] : 2 * one.shape[1]] |= one
+    mask[:, 2 * one.shape[1] : 3 * one.shape[1]] |= one
+    return mask
