@@ -67,7 +67,7 @@ def start(widget: Any, detector: ThresholdDetector | None = None, **changes: obj
     """Begin to count what the form says."""
     from cellseg_napari._count import request_of
 
-    request = replace(request_of(widget.form.filled()), **SETTINGS, **changes)
+    request = replace(request_of(**widget.form.filled()), **SETTINGS, **changes)
     widget.run(request, detector or ThresholdDetector())
 
 

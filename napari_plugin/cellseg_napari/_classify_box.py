@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import partial
 
 import numpy as np
@@ -13,20 +14,12 @@ from cellseg.derive.classes import Classification
 from cellseg.derive.scores import Blocks, Labelling, spatial_blocks
 from cellseg.derive.threshold import histogram, propose
 from cellseg.errors import CellsegError, Notice
-from cellseg.protocol import Marker
 from cellseg.result import Result
 from cellseg.result.publish import TABLE
 from cellseg_napari._histogram import BINS, HistogramSlider
 from cellseg_napari._inspect import Inspector
 from cellseg_napari._panel import attempt, button, choice, fill, in_thread, wrapped
-from cellseg_napari._threshold import (
-    History,
-    Thresholded,
-    first_measure,
-    marker_of,
-    said,
-    starting,
-)
+from cellseg_napari._threshold import Thresholded, first_measure, said, starting
 from cellseg_napari._words import in_fields, legend, measurement, menu
 
 KINDS = (("positive, negative", 1), ("1+, 2+, 3+", 3))
@@ -50,7 +43,8 @@ class ClassifyBox(QWidget):  # type: ignore[misc]
         self.inspector = inspector
         self.cells: Thresholded | None = None
         self._blocks: Blocks | None = None
-        self._history = History()
+        self._tried: list[tuple[str, tuple[float, ...]]] = []
+        self._now = -1
         self.measure = choice("The measurement that says whether a cell is positive")
         measurements = menu(inspector.opened.rows.dtypes.items())
         names = [column for _, column in measurements]
@@ -70,8 +64,8 @@ class ClassifyBox(QWidget):  # type: ignore[misc]
                  self.propose),
                 ("Save classes", "Write the classes into the result's table and record",
                  self.save),
-                ("Back", "The thresholds before (Ctrl+Z)", self.undo),
-                ("Forth", "Those that were taken back (Ctrl+Shift+Z)", self.redo),
+                ("Back", "The thresholds before (Ctrl+Z)", partial(self.step, -1)),
+                ("Forth", "Those that were taken back (Ctrl+Shift+Z)", partial(self.step, 1)),
             )
         }  # fmt: skip
         grid = QGridLayout()
@@ -91,9 +85,10 @@ class ClassifyBox(QWidget):  # type: ignore[misc]
         """Colour the cells: by what was chosen here, or by the thresholds that were saved."""
         made = Classification.of(self.inspector.opened.result.run)
         if self.cells is not None:
-            self._take(self.cells.marker)
+            self.edited()
         elif made is not None and len(made.markers) == 1:
-            self._take(made.markers[0])
+            (marker,) = made.markers
+            self._take(marker.measure, np.atleast_1d(np.asarray(marker.threshold, np.float64)))
         else:
             self._start()
 
@@ -101,20 +96,20 @@ class ClassifyBox(QWidget):  # type: ignore[misc]
         """Another measurement, or another number of thresholds: begin anew."""
         if name := self.measure.currentData():
             values = self.inspector.opened.column(name)
-            self._take(marker_of(name, starting(values, self.kind.currentData())))
+            self._take(name, starting(values, self.kind.currentData()))
 
-    def _take(self, marker: Marker) -> None:
+    def _take(self, measure: str, thresholds: Iterable[float]) -> None:
         """Show these thresholds, on their measurement."""
         opened = self.inspector.opened
-        if marker.measure not in opened.rows:
+        if measure not in opened.rows:
             return
         y, x, area = (opened.column(f"{name}_px") for name in ("centroid_y", "centroid_x", "area"))
         usual = float(np.sqrt(np.median(area) * 4 / np.pi)) if len(area) else 0.0
         places, mpp = np.stack([y, x], axis=1), opened.result.frame.mpp
         self._blocks = spatial_blocks(places, mpp=mpp, usual_px=usual)
-        values = opened.column(marker.measure).astype(np.float64)
-        cells = Thresholded(marker, values)
-        for box, data in ((self.measure, marker.measure), (self.kind, len(cells.thresholds))):
+        values = opened.column(measure).astype(np.float64)
+        cells = Thresholded(measure, thresholds, values)
+        for box, data in ((self.measure, measure), (self.kind, len(cells.thresholds))):
             with QSignalBlocker(box):
                 box.setCurrentIndex(box.findData(data))
         seen, parts = histogram(values, BINS), opened.colours(cells.names)
@@ -125,30 +120,32 @@ class ClassifyBox(QWidget):  # type: ignore[misc]
 
     def _dragged(self, handles: tuple[float, ...]) -> None:
         if self.cells is not None:
-            marker = marker_of(self.cells.marker.measure, handles)
-            self._show(Thresholded(marker, self.cells.values))
+            self._show(Thresholded(self.cells.marker.measure, handles, self.cells.values))
 
     def _show(self, cells: Thresholded) -> None:
         """Cells and counts follow the handles."""
         self.cells = cells
         title = f"{measurement(cells.marker.measure)}, classes"
-        opened = self.inspector.opened
-        self.inspector.show_codes(cells.codes, opened.colours(cells.names), title)
-        self.counts.setText(said(cells.labelling, cells.names, opened.result.object_name))
+        self.inspector.show_codes(cells.codes, self.inspector.opened.colours(cells.names), title)
+        self._tell(cells.labelling)
+
+    def _tell(self, scored: Labelling) -> None:
+        thing = self.inspector.opened.result.object_name
+        self.counts.setText(said(scored, self._chosen().names, thing))
 
     def _settled(self, _: object = None) -> None:
         """The handles rest: the interval, which takes longer, and a step to go back to."""
-        if self.cells is None or self._blocks is None:
-            return
-        self._history.add(self.cells.marker)
-        names, thing = self.cells.names, self.inspector.opened.result.object_name
-        scored = Labelling.of(self.cells.codes, len(names), self._blocks)
-        self.counts.setText(said(scored, names, thing))
+        if self.cells is not None and self._blocks is not None:
+            step = self.cells.marker.measure, self.cells.thresholds
+            if self._tried[self._now : self._now + 1] != [step]:
+                self._now += 1
+                self._tried[self._now :] = [step]
+            self._tell(Labelling.of(self.cells.codes, len(self.cells.names), self._blocks))
 
     def edited(self) -> None:
         """After a correction: the cells are others."""
         if self.cells is not None:
-            self._take(self.cells.marker)
+            self._take(self.cells.marker.measure, self.cells.thresholds)
 
     # What the buttons do
 
@@ -162,22 +159,16 @@ class ClassifyBox(QWidget):  # type: ignore[misc]
         cells = self._chosen()
         measure = cells.marker.measure
         found = propose(cells.values, measurement(measure))
-        self._take(marker_of(measure, (found.threshold,)))
+        self._take(measure, (found.threshold,))
         show_info(f"threshold {found.threshold:g}: {found.method}")
 
-    def undo(self) -> None:
-        """The thresholds before."""
-        self._step(-1, "nothing to take back")
-
-    def redo(self) -> None:
-        """Those that were taken back."""
-        self._step(1, "nothing to make again")
-
-    def _step(self, by: int, nothing: str) -> None:
-        if (marker := self._history.step(by)) is None:
-            show_info(nothing)
+    def step(self, by: int) -> None:
+        """The thresholds before (-1), or those that were taken back (1)."""
+        if 0 <= self._now + by < len(self._tried):
+            self._now += by
+            self._take(*self._tried[self._now])
         else:
-            self._take(marker)
+            show_info("nothing to take back" if by < 0 else "nothing to make again")
 
     def save(self) -> None:
         """Write the classes into the result, in a thread; the result is read again then."""
@@ -192,10 +183,5 @@ class ClassifyBox(QWidget):  # type: ignore[misc]
             show_info("\n".join([saved, *map(in_fields, notices)]))
             self.saved.emit(result.path)
 
-        self._enable(False)
         work = partial(change, folder, on_notice=notices.append, markers=markers)
-        in_thread(self, work, done=done, ended=partial(self._enable, True))
-
-    def _enable(self, can: bool) -> None:
-        for one in self.buttons.values():
-            one.setEnabled(can)
+        in_thread(self, work, done=done, buttons=self.buttons.values())

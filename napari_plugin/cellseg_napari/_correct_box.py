@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from napari.utils.notifications import show_info
@@ -20,7 +20,7 @@ from cellseg.table.regions import counted
 from cellseg_napari._inspect import Inspector
 from cellseg_napari._opened import camera_of
 from cellseg_napari._paint import Painter
-from cellseg_napari._panel import button, in_thread, wrapped
+from cellseg_napari._panel import button, enable, in_thread, wrapped
 from cellseg_napari._shapes import drawn_in, lines_in
 from cellseg_napari._words import KEYS, in_fields
 
@@ -67,8 +67,9 @@ class CorrectBox(QWidget):  # type: ignore[misc]
              "chosen above", self.split),
             ("Paint", "Draw a new cell, or change the selected one's outline, with napari's brush",
              self.paint),
-            ("Undo", "Take the last correction back", self.undo),
-            ("Redo", "Make it again", self.redo),
+            ("Undo", "Take the last correction back",
+             partial(self.step, "undo", "nothing to take back")),
+            ("Redo", "Make it again", partial(self.step, "redo", "nothing to make again")),
             ("Measure again", "Measure the cells that you changed (area, shape, intensities), and "
              "only those, and tell the totals; the network does not look again",
              self.measure_again),
@@ -87,7 +88,7 @@ class CorrectBox(QWidget):  # type: ignore[misc]
         grid.setRowStretch(5, 1)
         self._list_classes()
         note = inspector.opened.note
-        self._enable(note is None)
+        enable(self.buttons.values(), can=note is None)
         self.state.setText(in_fields(note) if note else "")
 
     @property
@@ -103,12 +104,8 @@ class CorrectBox(QWidget):  # type: ignore[misc]
 
     @property
     def selected(self) -> list[int]:
-        """Labels of the selected cells; those of several table rows too."""
+        """Labels of the selected cells."""
         return list(self.inspector.selected)
-
-    def _enable(self, can: bool) -> None:
-        for one in self.buttons.values():
-            one.setEnabled(can)
 
     def _list_classes(self) -> None:
         """Those of the result; the name that was typed stays."""
@@ -175,19 +172,12 @@ class CorrectBox(QWidget):  # type: ignore[misc]
         self.corrections.classify(self.selected, self.classes.currentText())
         self._list_classes()
 
-    def undo(self) -> None:
+    def step(self, which: Literal["undo", "redo"], nothing: str) -> None:
         """The last stroke of the brush while something is painted, else the last correction."""
         if self.painter.layer is not None:
-            self.painter.layer.undo()
-        elif self.corrections.undo() is None:
-            show_info("nothing to take back")
-
-    def redo(self) -> None:
-        """What was undone last."""
-        if self.painter.layer is not None:
-            self.painter.layer.redo()
-        elif self.corrections.redo() is None:
-            show_info("nothing to make again")
+            getattr(self.painter.layer, which)()
+        elif getattr(self.corrections, which)() is None:
+            show_info(nothing)
 
     def measure_again(self) -> None:
         """Measure what changed, in a thread where the table is long."""
@@ -237,5 +227,4 @@ class CorrectBox(QWidget):  # type: ignore[misc]
             self.measured.emit()
             then(found)
 
-        self._enable(False)
-        in_thread(self, work, done=done, ended=partial(self._enable, True))
+        in_thread(self, work, done=done, buttons=self.buttons.values())

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
+from io import BytesIO
+from itertools import count as numbers
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -16,8 +19,9 @@ from cellseg.annotations.region import Region, Regions
 from cellseg.counting.request import CountRequest, Plane
 from cellseg.errors import SettingsError
 from cellseg.protocol import NO_TYPES, OTHER_TISSUE, shipped_protocols
+from cellseg.result.files import output_errors
 from cellseg.slide.formats import ENDINGS
-from cellseg_napari._layer_file import PLACED_KEY, WRITTEN, written
+from cellseg_napari._preview import PLACED_KEY, file_of
 from cellseg_napari._reader import SLIDE_KEY
 from cellseg_napari._shapes import drawn_in
 from cellseg_napari._words import FIELDS
@@ -38,92 +42,81 @@ PROTOCOLS_TYPES = "the protocol's"
 AS_SHOWN = "as shown"
 """The plane that the layer shows; of a file, the middle one."""
 
+WRITTEN = ".layer.tif"
+"""How the names of layers' files end."""
+
 SUFFIXES = f"Slides ({' '.join(f'*{ending}' for ending in ENDINGS)})"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Form:
-    """What a person filled in: 0 leaves a number to the file, the protocol or the model.
-
-    Attributes
-    ----------
-    file : Path or None
-        Takes the place of ``layer``.
-    min_area, max_area : float
-        µm², or px² without pixel size.
-    cell_types : str
-        The tissue whose cell types are told apart.
-    """
-
-    layer: Image | None = None
-    file: Path | None = None
-    protocol: str = AUTOMATIC
-    mpp: float = 0.0
-    diameter_px: float = 0.0
-    z: Plane | str = AS_SHOWN
-    where: str = WHOLE
-    shapes: Shapes | None = None
-    output: Path | None = None
-    overwrite: bool = False
-    model: Path | None = None
-    score: float = 0.0
-    min_area: float = 0.0
-    max_area: float = 0.0
-    tissue_only: bool = True
-    cell_types: str = PROTOCOLS_TYPES
-    device: str = "auto"
-
-
 # fmt: off
-WIDGETS: dict[str, tuple[str, str, str, dict[str, Any]]] = {
+WIDGETS: dict[str, tuple[str, str, str, Any, dict[str, Any]]] = {
     "layer": ("ComboBox", FIELDS["channel"], "A layer to count; of several channels, the one that "
-              "shows nuclei", {"nullable": True}),
+              "shows nuclei", None, {"nullable": True}),
     "file": ("FileEdit", "or a file", "A slide that is not open yet; takes the place of the layer",
-             {"mode": "r", "filter": SUFFIXES}),
+             None, {"mode": "r", "filter": SUFFIXES}),
     "protocol": ("ComboBox", FIELDS["protocol"], "The assay: scale, score and size limits that "
-                 "belong to it", {"choices": [AUTOMATIC, *shipped_protocols()]}),
-    "mpp": ("FloatSpinBox", FIELDS["mpp"], "Pixel size at full resolution",
+                 "belong to it", AUTOMATIC, {"choices": [AUTOMATIC, *shipped_protocols()]}),
+    "mpp": ("FloatSpinBox", FIELDS["mpp"], "Pixel size at full resolution", 0.0,
             {"nothing": "as the file says", "max": 100, "step": 0.05}),
     "diameter_px": ("FloatSpinBox", FIELDS["diameter"], "Where the pixel size is unknown: how many "
-                    "pixels a usual nucleus measures across",
+                    "pixels a usual nucleus measures across", 0.0,
                     {"nothing": "unknown", "max": 10_000, "step": 1}),
     "z": ("ComboBox", FIELDS["z"], "Of a stack: one plane (from 0), or all of them as their "
-          "maximum or mean", {"choices": [AS_SHOWN]}),
+          "maximum or mean", AS_SHOWN, {"choices": [AS_SHOWN]}),
     "where": ("ComboBox", FIELDS["region"], "Everything, what is in sight, or what you drew in a "
-              "shapes layer", {"choices": [WHOLE, VIEW, DRAWN]}),
-    "shapes": ("ComboBox", "shapes", "The layer with the rectangles, ellipses or polygons",
+              "shapes layer", WHOLE, {"choices": [WHOLE, VIEW, DRAWN]}),
+    "shapes": ("ComboBox", "shapes", "The layer with the rectangles, ellipses or polygons", None,
                {"nullable": True}),
-    "output": ("FileEdit", FIELDS["output"], "Folder for the result; beside the slide if left "
-               "empty", {"mode": "d"}),
+    "output": ("FileEdit", FIELDS["output"], "Folder for the result; if left empty, beside the "
+               "slide, or in a temporary folder where the layer has no file", None, {"mode": "d"}),
     "overwrite": ("CheckBox", FIELDS["overwrite"], "Replace a result of other settings, and "
-                  "corrections of it; otherwise it is kept, and the count refused", {}),
-    "more": ("CheckBox", "more settings", "Model, score, size limits, device", {}),
+                  "corrections of it; otherwise it is kept, and the count refused", False, {}),
+    "more": ("CheckBox", "more settings", "Model, score, size limits, device", False, {}),
     "model": ("FileEdit", FIELDS["model"], "A model file that you trained; the shipped model if "
-              "left empty", {"mode": "r", "filter": "Models (*.safetensors)"}),
+              "left empty", None, {"mode": "r", "filter": "Models (*.safetensors)"}),
     "score": ("FloatSpinBox", FIELDS["score"], "Confidence that a cell needs, 0 … 1: lower finds "
-              "more cells, and more that are none",
+              "more cells, and more that are none", 0.0,
               {"nothing": "the protocol's", "max": 1, "step": 0.05}),
     "min_area": ("FloatSpinBox", FIELDS["min_area"], "In µm², or in px² without pixel size: "
-                 "smaller ones are left out", {"nothing": "the protocol's", "max": 1e6, "step": 5}),
+                 "smaller ones are left out", 0.0,
+                 {"nothing": "the protocol's", "max": 1e6, "step": 5}),
     "max_area": ("FloatSpinBox", FIELDS["max_area"], "In µm², or in px² without pixel size: "
-                 "larger ones are left out", {"nothing": "the protocol's", "max": 1e6, "step": 5}),
-    "tissue_only": ("CheckBox", FIELDS["no_prefilter"], "Skip what a first look takes for "
-                    "background", {}),
+                 "larger ones are left out", 0.0,
+                 {"nothing": "the protocol's", "max": 1e6, "step": 5}),
+    "prefilter": ("CheckBox", FIELDS["no_prefilter"], "Skip what a first look takes for "
+                  "background", True, {}),
     "cell_types": ("ComboBox", FIELDS["types"], "H&E: sort nuclei by type, in the tissue that "
-                   "the types were learned from or in another",
+                   "the types were learned from or in another", PROTOCOLS_TYPES,
                    {"choices": [PROTOCOLS_TYPES, "breast", OTHER_TISSUE, NO_TYPES]}),
-    "device": ("ComboBox", FIELDS["device"], "Where the network runs",
+    "device": ("ComboBox", FIELDS["device"], "Where the network runs", "auto",
                {"choices": ["auto", "cpu", "cuda", "mps"]}),
 }
-"""Of each field, in the panel's order: its magicgui widget, label, tooltip and options.
+"""Of each field, in the panel's order: magicgui widget, label, tooltip, value, options.
 
-Those after ``more`` are shown with it; ``nothing`` is what a number says at 0.
+Those after ``more`` are shown with it; ``nothing`` is what a number says at 0. But for what
+:func:`request_of` asks for, they have the names of :class:`CountRequest`.
 """
 # fmt: on
 
 
-def request_of(form: Form) -> CountRequest:
-    """What the pipeline is to do.
+def request_of(
+    *,
+    layer: Image | None = None,
+    file: Path | None = None,
+    where: str = WHOLE,
+    shapes: Shapes | None = None,
+    output: Path | None = None,
+    z: Plane | str = AS_SHOWN,
+    **settings: Any,  # noqa: ANN401
+) -> CountRequest:
+    """What the pipeline is to do, from what the form says.
+
+    Parameters
+    ----------
+    file : Path, optional
+        Takes the place of ``layer``.
+    settings : dict
+        Fields of :class:`CountRequest`; those that are None are left to the file, the protocol
+        or the model.
 
     Raises
     ------
@@ -131,51 +124,33 @@ def request_of(form: Form) -> CountRequest:
         With one line for the person: nothing is chosen, or the region does not fit.
     """
     about: dict[str, Any] = {}
-    if form.file is not None:
-        image = form.file
-    elif form.layer is not None:
-        about = form.layer.metadata.get(SLIDE_KEY, {})
-        image = Path(about["path"]) if about else written(form.layer, form.output)
+    if file is not None:
+        image = file
+    elif layer is not None:
+        about = layer.metadata.get(SLIDE_KEY, {})
+        image = Path(about["path"]) if about else file_of(layer) or _written(layer, output)
         if image.name.endswith(WRITTEN):
-            about = {"given": form.layer.metadata.get(PLACED_KEY)}
+            about = {"given": layer.metadata.get(PLACED_KEY)}
     else:
         raise SettingsError("choose an image layer or a file to count")
-    return CountRequest(
-        image=image,
-        output=form.output,
-        protocol=None if form.protocol == AUTOMATIC else form.protocol,
-        mpp=form.mpp or about.get("given"),
-        diameter_px=form.diameter_px or None,
-        regions=_regions(form),
-        overwrite=form.overwrite,
-        model=str(form.model or "default"),
-        score=form.score or None,
-        min_area=form.min_area or None,
-        max_area=form.max_area or None,
-        prefilter=form.tissue_only,
-        cell_types=None if form.cell_types == PROTOCOLS_TYPES else form.cell_types,
-        device=form.device,
-        channel=about.get("channel"),
-        z=about.get("z") if form.z == AS_SHOWN else form.z,  # type: ignore[arg-type]
-        t=about.get("t"),
-        series=about.get("series", 0),
-    )
+    found = {name: about[name] for name in ("channel", "t", "series") if name in about}
+    found |= {"mpp": about.get("given"), "z": about.get("z") if z == AS_SHOWN else z}
+    found |= {name: value for name, value in settings.items() if value is not None}
+    regions = None if where == WHOLE else _regions(layer, file, where, shapes)
+    return CountRequest(image=image, output=output, regions=regions, **found)
 
 
-def _regions(form: Form) -> Regions | None:
-    if form.where == WHOLE:
-        return None
-    own = None if form.layer is None else form.layer.metadata.get(SLIDE_KEY, {}).get("path")
-    other = form.file is not None and (own is None or Path(own) != form.file)
-    if form.layer is None or other:
-        raise SettingsError(f"to count in {form.where}, choose the image as a layer")
-    if form.where == VIEW:
-        return Regions.of([_view_of(form.layer)])
-    drawn = [] if form.shapes is None else drawn_in(form.shapes)
+def _regions(layer: Image | None, file: Path | None, where: str, shapes: Shapes | None) -> Regions:
+    own = None if layer is None else layer.metadata.get(SLIDE_KEY, {}).get("path")
+    if layer is None or (file is not None and (own is None or Path(own) != file)):
+        raise SettingsError(f"to count in {where}, choose the image as a layer")
+    if where == VIEW:
+        return Regions.of([_view_of(layer)])
+    drawn = [] if shapes is None else drawn_in(shapes)
     if not drawn:
         raise SettingsError("draw a rectangle, an ellipse or a polygon in a shapes layer first")
-    pixel = np.asarray(form.layer.scale, np.float64)[-2:]
-    origin = np.asarray(form.layer.translate, np.float64)[-2:]
+    pixel = np.asarray(layer.scale, np.float64)[-2:]
+    origin = np.asarray(layer.translate, np.float64)[-2:]
     return Regions.of(
         Region.of([(one.outline - origin) / pixel], name=one.name, kind=one.kind) for one in drawn
     )
@@ -191,6 +166,68 @@ def _view_of(layer: Image) -> Region:
     if y1 <= y0 or x1 <= x0:
         raise SettingsError("the image is out of sight: move it into view first")
     return Region.box(y0 - 0.5, x0 - 0.5, y1 - 0.5, x1 - 0.5, name="view")
+
+
+# Layers whose pixels come from nowhere
+
+
+@cache
+def scratch() -> Path:
+    """A folder of this session's own, for slides that have no place and for their results."""
+    return Path(tempfile.mkdtemp(prefix="cellseg-napari-"))
+
+
+def _written(layer: Image, output: Path | None) -> Path:
+    """A TIFF of the layer's pixels, in the folder of the results or in a temporary one.
+
+    Raises
+    ------
+    SettingsError
+        If the layer is no single plane.
+    OutputError
+        If it cannot be written.
+    """
+    import tifffile
+
+    data = np.asarray(layer.data[0] if layer.multiscale else layer.data)
+    if data.ndim != (3 if layer.rgb else 2):
+        raise SettingsError(f"layer {layer.name!r} has {data.ndim} axes, expected one plane")
+    if data.dtype.kind not in "uf" or data.dtype.itemsize > 4:
+        data = data.astype(np.float32)
+    where: dict[str, Any] = {}
+    if (pixel := _um_per_pixel(layer)) is not None:
+        where = {"resolution": (1e4 / pixel,) * 2, "resolutionunit": "CENTIMETER"}
+    buffer = BytesIO()
+    data, colours = (data[..., :3], "rgb") if layer.rgb else (data, "minisblack")
+    tifffile.imwrite(buffer, data, photometric=colours, metadata=None, **where)
+    content = buffer.getvalue()
+    stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in layer.name) or "layer"
+    home = output or scratch()
+    names = (stem + (f"-{number}" if number > 1 else "") + WRITTEN for number in numbers(1))
+    with output_errors(home):
+        home.mkdir(parents=True, exist_ok=True)
+        # Nothing is written over; the same pixels are the same slide, whose count goes on.
+        paths = (home / name for name in names)
+        path = next(one for one in paths if not one.exists() or one.read_bytes() == content)
+        if not path.exists():
+            path.write_bytes(content)
+    return path
+
+
+def _um_per_pixel(layer: Image) -> float | None:
+    """Of a layer whose unit is a length, and not one that a count gave it."""
+    import pint
+
+    if layer.metadata.get(PLACED_KEY) == layer.scale[-1]:
+        return None
+    try:
+        length = layer.units[-1] * float(layer.scale[-1])
+        return float(length.to("micrometer").magnitude)
+    except (pint.PintError, AttributeError, TypeError):
+        return None
+
+
+# The run
 
 
 _loading = Lock()
@@ -229,3 +266,13 @@ def count(request: CountRequest, detector: Detector | None = None) -> Iterator[E
     from cellseg.run import run
 
     yield from run(request, detector=detector)
+
+
+def how_to_keep(folder: Path) -> str:
+    """What to do about a result in the temporary folder; empty of other results."""
+    if scratch() not in folder.parents:
+        return ""
+    return (
+        f"The result is in a temporary folder, {folder.parent}. To keep it, copy that folder, or "
+        f"choose one in “{FIELDS['output']}” and count again."
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,16 @@ from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QVBoxLayout
 from cellseg.errors import CellsegError, Notice
 from cellseg.events import CountResult, Started, TileDone
 from cellseg.slide import open_slide
-from cellseg_napari._count import AS_SHOWN, DRAWN, WIDGETS, Form, count, request_of
+from cellseg_napari._count import (
+    AS_SHOWN,
+    AUTOMATIC,
+    DRAWN,
+    PROTOCOLS_TYPES,
+    WIDGETS,
+    count,
+    how_to_keep,
+    request_of,
+)
 from cellseg_napari._opened import opened_of
 from cellseg_napari._panel import DockPanel, Job, button, tell, wrapped
 from cellseg_napari._preview import Preview
@@ -32,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class CountForm(Container):  # type: ignore[misc]
-    """The fields of :class:`Form`, each a widget of its name, and the box ``more``."""
+    """The fields of :data:`WIDGETS`, each a widget of its name."""
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         self._viewer = viewer
@@ -87,23 +95,27 @@ class CountForm(Container):  # type: ignore[misc]
         for field in self._further:
             field.visible = self.more.value
 
-    def filled(self) -> Form:
-        """What is filled in."""
-        given = {one.name: getattr(self, one.name).value for one in fields(Form)}
-        return Form(**given | {name: _path(given[name]) for name in ("file", "output", "model")})
+    def filled(self) -> dict[str, Any]:
+        """What :func:`request_of` takes; None where something is left open."""
+        given = {name: getattr(self, name).value for name in WIDGETS if name != "more"}
+        given |= {name: _path(given[name]) for name in ("file", "output", "model")}
+        given |= {name: given[name] or None for name in WIDGETS if "nothing" in WIDGETS[name][-1]}
+        for name, nothing in (("protocol", AUTOMATIC), ("cell_types", PROTOCOLS_TYPES)):
+            if given[name] == nothing:
+                given[name] = None
+        return given
 
 
 def _widget(name: str) -> Any:  # noqa: ANN401 - magicgui's
-    """The widget of a field, with the form's own default."""
-    kind, label, tooltip, given = WIDGETS[name]
+    """The widget of a field."""
+    kind, label, tooltip, value, given = WIDGETS[name]
     options = {"tooltip": tooltip, **given}
     nothing = options.pop("nothing", None)
     if kind == "CheckBox":
         options["text"] = label
     if kind == "FileEdit":
         options["nullable"] = True
-    default = getattr(Form(), name, False)
-    made = create_widget(default, name=name, label=label, widget_type=kind, options=options)
+    made = create_widget(value, name=name, label=label, widget_type=kind, options=options)
     if nothing is not None:  # a number that may be left open
         made.native.setSpecialValueText(nothing)
         made.native.setDecimals(4 if made.step < 1 else 0)  # pixel sizes have four digits
@@ -132,7 +144,7 @@ class CountWidget(DockPanel):
         row = QHBoxLayout()
         for one in (self.start, self.pause, self.cancel):
             row.addWidget(one)
-        layout = QVBoxLayout(self)
+        layout = QVBoxLayout(self.content)
         layout.addWidget(self.form.native)
         layout.addLayout(row)
         layout.addWidget(self.progress)
@@ -150,14 +162,15 @@ class CountWidget(DockPanel):
         """Start counting; a message where the form does not make sense."""
         if self.job is None:
             try:
-                self.run(request_of(self.form.filled()))
+                self.run(request_of(**self.form.filled()))
             except CellsegError as error:
                 self.said.setText(tell(error))
 
     def run(self, request: CountRequest, detector: Detector | None = None) -> None:
         """Count in a thread."""
         form = self.form.filled()
-        preview = self._preview = Preview(self.viewer, None if form.file else form.layer)
+        counted = None if form["file"] else form["layer"]
+        preview = self._preview = Preview(self.viewer, counted)
         self._busy(True)
         self.said.setText("loading the network …")
         self.job = Job(
@@ -195,7 +208,8 @@ class CountWidget(DockPanel):
             self.said.setText(event.line)
         elif isinstance(event, CountResult):
             warnings = [in_fields(warning) for warning in event.warnings]
-            self.said.setText("\n\n".join([str(event.summary), *warnings]))
+            told = [str(event.summary), how_to_keep(event.folder), *warnings]
+            self.said.setText("\n\n".join(filter(None, told)))
         try:
             preview.show(event)
         except CellsegError as error:

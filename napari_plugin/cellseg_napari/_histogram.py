@@ -16,11 +16,11 @@ from cellseg.palette import RGB
 BINS = 64
 WAIT_MS = 150
 
-BARS_PX = 64
+BARS_PX, SLIDER_PX = 64, 44
+"""Heights; the slider does not ask itself for what the numbers above its handles need."""
 
-SLIDER_PX = 52
-"""Its height with the numbers above the handles, which it does not ask for itself."""
-
+MARGIN_PX, INSET_PX = 12, 21
+"""Room for a handle's number beside the slider; where the middle of the first handle can be."""
 
 BRIGHT, DIM = (76, 155, 232), (90, 98, 108)
 
@@ -44,10 +44,11 @@ class HistogramSlider(QWidget):  # type: ignore[misc]
         super().__init__()
         self.setToolTip(tip)
         self.slider = QLabeledDoubleRangeSlider(Qt.Orientation.Horizontal)
+        self.slider.setEdgeLabelMode(self.slider.EdgeLabelMode.NoLabel)
         self.slider.setMinimumHeight(SLIDER_PX)
         self.slider.valueChanged.connect(self._moved)
         layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, BARS_PX, 0, 0)
+        layout.setContentsMargins(MARGIN_PX, BARS_PX, MARGIN_PX, 0)
         layout.addWidget(self.slider)
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -99,7 +100,7 @@ class HistogramSlider(QWidget):  # type: ignore[misc]
     @property
     def handles(self) -> tuple[float, ...]:
         """Where they are, ascending."""
-        return tuple(float(one) for one in self.slider.value())
+        return tuple(map(float, self.slider.value()))
 
     @property
     def range(self) -> tuple[float, float]:
@@ -118,11 +119,12 @@ class HistogramSlider(QWidget):  # type: ignore[misc]
 
     def paintEvent(self, event: QPaintEvent) -> None:  # noqa: N802 - Qt's
         painter = QPainter(self)
-        wide = self.width() / max(1, len(self._heights))
+        wide = (self.width() - 2 * INSET_PX) / max(1, len(self._heights))
         places = np.searchsorted(self.handles, self._middles, side="right").tolist()
         for number, (height, place) in enumerate(zip(self._heights, places, strict=True)):
             high = float(height) * (BARS_PX - 1)
-            bar = QRectF(number * wide, BARS_PX - 1 - high, max(1.0, wide - 1), high)
+            left = INSET_PX + number * wide
+            bar = QRectF(left, BARS_PX - 1 - high, max(1.0, wide - 1), high)
             painter.fillRect(bar, QColor(*self._parts[place]))
         painter.fillRect(QRectF(0, BARS_PX - 1, self.width(), 1), QColor(*DIM))
         painter.end()
@@ -130,7 +132,7 @@ class HistogramSlider(QWidget):  # type: ignore[misc]
     def mousePressEvent(self, event: QMouseEvent) -> None:  # noqa: N802 - Qt's
         """The nearest handle follows the pointer."""
         low, high = self.bounds
-        share = event.position().x() / max(1, self.width())
+        share = (event.position().x() - INSET_PX) / max(1, self.width() - 2 * INSET_PX)
         value = float(np.clip(low + share * (high - low), low, high))
         handles = list(self.handles)
         handles[int(np.argmin(np.abs(np.array(handles) - value)))] = value

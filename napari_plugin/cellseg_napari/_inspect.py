@@ -12,8 +12,8 @@ from cellseg.annotations.region import Region
 from cellseg.palette import RGB
 from cellseg.table.regions import counted
 from cellseg.text import visible
-from cellseg_napari._opened import KEY, Opened, camera_of, refresh
-from cellseg_napari._reader import CONTOUR_PX, OUTLINED, contrast_limits, placed
+from cellseg_napari._opened import KEY, ROLE, Opened, camera_of, refresh
+from cellseg_napari._reader import CONTOUR_PX, OUTLINED, contrast_limits, one_colour, placed
 from cellseg_napari._shapes import drawn_in
 from cellseg_napari._words import measurement
 
@@ -22,14 +22,18 @@ if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer, Points, Shapes
     from napari.utils.colormaps import Colormap
 
-BY_LABEL = "each cell"
+ONE_COLOUR = "one colour"
 BY_CLASS = "class"
+BY_LABEL = "each cell"
 BY_THRESHOLD = "thresholds"
 
 SELECTION = "selected cells"
 
 MARKED = 200
-"""Selected cells that wear a box; more are selected all the same."""
+"""Selected cells that wear a frame; more are selected all the same."""
+
+FRAME_PX = 1.5
+"""Width of a frame on the screen, whatever the zoom: it hides no neighbour."""
 
 FILLED = 0.6
 """Opacity of filled masks; the tissue is to be seen under them."""
@@ -67,12 +71,12 @@ class Inspector:
     ) -> None:
         self.viewer, self.layer, self.opened = viewer, layer, opened
         self.selected: tuple[int, ...] = ()
-        self.coloured_by = BY_LABEL
-        self.column: str | None = None
-        self.range: tuple[float, float] | None = None
+        self.coloured_by = ONE_COLOUR
+        self.range: tuple[str, float, float] | None = None
         self._on_select = on_select
         self._marks: Points | None = None
         self._colours: Image | None = None
+        camera_of(viewer).events.zoom.connect(self._thin)
 
     def is_visible(self) -> bool:
         """Whether the masks, or the colours in their place, are in sight."""
@@ -113,36 +117,39 @@ class Inspector:
         self.select([label])
 
     def _mark(self) -> None:
-        """Thin yellow boxes around the selected cells."""
+        """A thin frame around each selected cell."""
+        from napari.layers import Points
+
         cells = self.opened.cells
         places = [self.opened.place_of(n) for n in self.selected[:MARKED] if n in cells]
-        marks = self._marks
         # One layer for all selections: a new one each time would cost half a second.
-        if marks is None or marks not in self.viewer.layers:
+        if self._marks not in self.viewer.layers:
             if not places:
                 return
-            marks = self._marks = self._new_marks()
+            is_dark = self.opened.result.stain == "fluorescence"
+            self._marks = Points(
+                ndim=2,
+                name=SELECTION,
+                symbol="square",
+                face_color="transparent",
+                border_color="white" if is_dark else "black",
+                border_width_is_relative=False,
+                metadata={ROLE: "selection"},
+                units=self.layer.units,
+                axis_labels=self.layer.axis_labels,
+            )
+            self._add(self._marks, len(self.viewer.layers))
+        marks = self._marks
         marks.data = np.array([place for place, _ in places]).reshape(-1, 2)
         if places:
             marks.size = [1.3 * extent for _, extent in places]
         marks.selected_data = set()
+        self._thin()
 
-    def _new_marks(self) -> Points:
-        from napari.layers import Points
-
-        marks = Points(
-            ndim=2,
-            name=SELECTION,
-            symbol="square",
-            face_color="transparent",
-            border_color="yellow",
-            border_width=0.04,
-            metadata={"cellseg_role": "selection"},
-            units=self.layer.units,
-            axis_labels=self.layer.axis_labels,
-        )
-        self._add(marks, len(self.viewer.layers))
-        return marks
+    def _thin(self, _: object = None) -> None:
+        """Keep the frames' width when the zoom changes."""
+        if self._marks is not None and len(self._marks.data):
+            self._marks.border_width = FRAME_PX / camera_of(self.viewer).zoom
 
     def _add(self, layer: Layer, place: int) -> None:
         """Insert a layer; the one that is active stays so."""
@@ -173,14 +180,18 @@ class Inspector:
             self._colours.refresh()
 
     def colour_by(self, what: str) -> None:
-        """Each cell by its label, its class, or a measurement.
+        """Cells all of one colour, each of its own, by class, or by a measurement.
 
         Raises
         ------
         KeyError
             If there is no such column.
         """
-        if what == BY_LABEL:
+        if what in (ONE_COLOUR, BY_LABEL):
+            from napari.utils.colormaps import label_colormap
+
+            one = one_colour(self.opened.colours(("cells",))[0])
+            self.layer.colormap = one if what == ONE_COLOUR else label_colormap()
             self._uncolour()
         elif what == BY_CLASS:
             names = list(self.opened.cells.classes)
@@ -248,7 +259,7 @@ class Inspector:
                 blending="translucent",
                 interpolation2d="nearest",
                 opacity=self.layer.opacity,
-                metadata={KEY: opened, "cellseg_role": "colours"},
+                metadata={KEY: opened, ROLE: "colours"},
                 **placed(frame.mpp, downsample=frame.downsample),
             )
             self._add(layer, self.viewer.layers.index(self.layer) + 1)
@@ -268,15 +279,15 @@ class Inspector:
 
     def show_range(self, column: str | None, low: float = 0.0, high: float = 0.0) -> None:
         """Show only the cells whose measurement lies between two values; None: all of them."""
-        self.column, self.range = column, None if column is None else (low, high)
+        self.range = None if column is None else (column, low, high)
         self._filter()
         refresh(self.viewer, self.opened)
 
     def _filter(self) -> None:
         hidden = None
-        if self.column is not None and self.range is not None:
-            low, high = self.range
-            values = self.opened.column(self.column)
+        if self.range is not None:
+            column, low, high = self.range
+            values = self.opened.column(column)
             # A cell without a value (NaN) is not between any two.
             hidden = ~((values >= low) & (values <= high))
         self.opened.hide(hidden)
@@ -306,13 +317,14 @@ class Inspector:
     def edited(self) -> None:
         """After an edit: filter, colours and selection again."""
         self._filter()
-        if self.coloured_by not in (BY_LABEL, BY_THRESHOLD):
+        if self.coloured_by not in (ONE_COLOUR, BY_LABEL, BY_THRESHOLD):
             self.colour_by(self.coloured_by)
         self.select([one for one in self.selected if one in self.opened.cells])
 
     def close(self) -> None:
         """Take marks and colours away, show every cell again."""
         self._uncolour()
+        camera_of(self.viewer).events.zoom.disconnect(self._thin)
         self._remove(self._marks)
         self.opened.hide(None)
         refresh(self.viewer, self.opened)

@@ -8,27 +8,105 @@ from pathlib import Path
 from typing import Any
 
 import napari
+import numpy as np
 from napari.layers import Labels, Shapes
 from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtGui import QKeySequence
-from qtpy.QtWidgets import QFormLayout, QLabel, QShortcut, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QFormLayout,
+    QLabel,
+    QShortcut,
+    QTabWidget,
+    QVBoxLayout,
+    QWidget,
+)
 
 from cellseg.derive.corrections import Edit
 from cellseg_napari._classify_box import ClassifyBox
 from cellseg_napari._correct_box import CorrectBox
-from cellseg_napari._inspect import Inspector
-from cellseg_napari._look_box import LookBox
+from cellseg_napari._histogram import HistogramSlider
+from cellseg_napari._inspect import BY_CLASS, BY_LABEL, ONE_COLOUR, Inspector
 from cellseg_napari._opened import Opened, refresh, results_in
 from cellseg_napari._panel import DockPanel, attempt, choice, fill, wrapped
 from cellseg_napari._preview import Preview
 from cellseg_napari._shapes import drawn_layers
 from cellseg_napari._table import CellTable
-from cellseg_napari._words import KEYS
+from cellseg_napari._words import KEYS, legend, menu
 
 NOTHING = "no result is open"
 EVERYWHERE = "the whole slide"
 
 _WAIT_MS = 200
+
+
+class LookBox(QWidget):  # type: ignore[misc]
+    """How the cells of a result are shown, and which.
+
+    Attributes
+    ----------
+    filtered : Signal
+        Other cells are shown.
+    """
+
+    filtered = Signal()
+
+    def __init__(self, inspector: Inspector) -> None:
+        super().__init__()
+        self.inspector = inspector
+        self.outlines = QCheckBox("outlines")
+        self.outlines.setToolTip("Outlines, or filled masks")
+        self.outlines.setChecked(inspector.outlines)
+        self.outlines.toggled.connect(inspector.show_outlines)
+        self.colour = choice("Colour the masks by class or by a measurement")
+        self.legend = wrapped()
+        self.measure = choice("Histogram and filter of this measurement")
+        self.histogram = HistogramSlider("Only cells between the two handles are shown")
+        form = QFormLayout(self)
+        form.addRow("show", self.outlines)
+        form.addRow("colour by", self.colour)
+        form.addRow(self.legend)
+        form.addRow("filter by", self.measure)
+        form.addRow(self.histogram)
+        opened = inspector.opened
+        measurements = menu(opened.rows.dtypes.items())
+        fixed = [(name, name) for name in (ONE_COLOUR, BY_CLASS, BY_LABEL)]
+        fill(self.colour, [*fixed, *measurements], int(len(opened.cells.classes) > 1))
+        fill(self.measure, [("", ""), *measurements], min(1, len(measurements)))
+        self.colour.currentIndexChanged.connect(lambda _: attempt(self._colour))
+        self.measure.currentIndexChanged.connect(lambda _: attempt(self._draw_histogram))
+        self.histogram.settled.connect(self._filter)
+        self.tell_classes()
+        attempt(self._draw_histogram)
+
+    def begin(self) -> None:
+        """Colour the cells by what is chosen here."""
+        if self.inspector.coloured_by != self.colour.currentData():
+            self._colour()
+
+    def _colour(self) -> None:
+        self.inspector.colour_by(self.colour.currentData())
+        self.tell_classes()
+
+    def tell_classes(self) -> None:
+        """What the colours mean, as they are now; napari's colour bar tells measurements."""
+        names = self.inspector.opened.cells.classes
+        self.legend.setText(legend(names, self.inspector.opened.colours(names)))
+        self.legend.setVisible(self.inspector.coloured_by == BY_CLASS)
+
+    def _draw_histogram(self) -> None:
+        if name := self.measure.currentData():
+            self.histogram.draw_values(self.inspector.opened.column(name))
+        if self.inspector.range is not None:
+            self.inspector.show_range(None)
+            self.filtered.emit()
+
+    def _filter(self, _: object) -> None:
+        if name := self.measure.currentData():
+            low, high = self.histogram.range
+            everything = not (np.isfinite(low) or np.isfinite(high))
+            self.inspector.show_range(None if everything else name, low, high)
+            self.filtered.emit()
 
 
 class ResultPanel(QWidget):  # type: ignore[misc]
@@ -63,10 +141,9 @@ class ResultPanel(QWidget):  # type: ignore[misc]
         self.correct = CorrectBox(self.inspector, drawn)
         self.table = CellTable(self.inspector)
         self.tabs = QTabWidget()
-        for box, name in (
-            (self.look, "Look"), (self.classify, "Positive cells"), (self.correct, "Correct"),
-        ):  # fmt: skip
-            self.tabs.addTab(box, name)
+        self.tabs.addTab(self.look, "Look")
+        self.tabs.addTab(self.classify, "Positive cells")
+        self.tabs.addTab(self.correct, "Correct")
         keys = QLabel("keys")
         keys.setToolTip("\n".join(f"{key}: {what}" for key, what in KEYS.values()))
         self.tabs.setCornerWidget(keys)
@@ -103,7 +180,7 @@ class ResultPanel(QWidget):  # type: ignore[misc]
         if name in ("Next", "Previous"):
             self.table.step(1 if name == "Next" else -1)
         elif name in ("Undo", "Redo") and self._classifies:
-            self.classify.undo() if name == "Undo" else self.classify.redo()
+            self.classify.step(-1 if name == "Undo" else 1)
         else:
             self.correct.buttons[name].click()
 
@@ -147,7 +224,7 @@ class InspectWidget(DockPanel):
         self.drawn: Shapes | None = None
         self._known: list[Shapes] = []
         self._switching, self._tab = False, 0
-        self._gone: Path | None = None
+        self._wanted: Path | None = None
         self.results = choice("The result whose cells are shown here")
         self.results.currentIndexChanged.connect(self._chosen)
         self.shapes = choice("Totals of the cells whose centre lies in these shapes")
@@ -160,7 +237,7 @@ class InspectWidget(DockPanel):
         form = QFormLayout()
         form.addRow("result", self.results)
         form.addRow("inside of", self.shapes)
-        self._layout = QVBoxLayout(self)
+        self._layout = QVBoxLayout(self.content)
         self._layout.addLayout(form)
         self._layout.addWidget(self.nothing, stretch=1, alignment=Qt.AlignmentFlag.AlignTop)
         for name, (key, _) in KEYS.items():
@@ -181,42 +258,36 @@ class InspectWidget(DockPanel):
         if self._switching:
             return
         self._list_shapes()
-        found = [
-            (layer, opened)
-            for layer, opened in results_in(self.viewer)
-            if layer.metadata.get("cellseg_role") == "cells"
-        ]
-        places = [opened for _, opened in found]
-        current = self.shown.inspector.opened if self.shown is not None else None
-        if current is not None and current not in places:
-            self._gone = current.result.path
+        found = list(results_in(self.viewer))
         # Counted again, a result goes and comes back: the panel follows it.
-        back = [n for n, opened in enumerate(places) if opened.result.path == self._gone]
-        place = places.index(current) if current in places else min(0, len(places) - 1)
-        place = back[0] if back else place
+        paths = [opened.result.path for _, opened in found]
+        place = paths.index(self._wanted) if self._wanted in paths else min(0, len(found) - 1)
         fill(self.results, ((one[0].name, one) for one in found), place)
-        if back:
-            self._gone = None
-        if back or current not in places:
-            self._chosen(place)
+        self._show(place)
 
     def _follow(self, event: Any) -> None:  # noqa: ANN401 - napari's
         """The result whose masks were clicked in the list of layers."""
-        if self.closed:
-            return
-        for place in range(self.results.count()):
+        for place in range(0 if self.closed else self.results.count()):
             if self.results.itemData(place)[0] is event.value:
                 self.results.setCurrentIndex(place)
 
     def _chosen(self, place: int) -> None:
-        """Another result, or none."""
-        self.leave()
-        if place >= 0:
-            layer, opened = self.results.itemData(place)
-            self.shown = ResultPanel(self.viewer, layer, opened, lambda: self.drawn)
-            self.shown.saved.connect(self._read_again)
-            self._layout.insertWidget(1, self.shown, stretch=1)
-            self.shown.tabs.setCurrentIndex(self._tab)
+        """A person wants another result."""
+        self._wanted = self.results.itemData(place)[1].result.path
+        self._show(place)
+
+    def _show(self, place: int) -> None:
+        """One of the results that are there; -1: none."""
+        layer, opened = self.results.itemData(place) if place >= 0 else (None, None)
+        if self.shown is None or self.shown.inspector.opened is not opened:
+            self.leave()
+            if opened is not None:
+                self._wanted = self._wanted or opened.result.path
+                self.shown = ResultPanel(self.viewer, layer, opened, lambda: self.drawn)
+                self.shown.saved.connect(self._read_again)
+                self._layout.insertWidget(1, self.shown, stretch=1)
+                attempt(self.shown.look.begin)
+                self.shown.tabs.setCurrentIndex(self._tab)
         others = [layer.name for layer in self.viewer.layers if isinstance(layer, Labels)]
         foreign = f" ({others[-1]} is no result of cellseg)" if others else ""
         self.nothing.setText(NOTHING + foreign)

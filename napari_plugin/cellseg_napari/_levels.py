@@ -88,25 +88,19 @@ def label_levels(
         Gives what is shown in place of an array of labels.
     """
 
-    def read(level: PatchedLevel, box: Box) -> NDArray[Any]:
-        return show(level.read(box))
+    def read(level: PatchedLevel, step: int, box: Box) -> NDArray[Any]:
+        rows, columns = (slice(step * p.start, step * p.stop, step) for p in box.pixels)
+        return show(level[rows, columns])
 
-    levels = [
-        LazyLevel(level.shape, dtype, partial(read, level), level.chunks)
-        for level in pyramid.levels
-    ]
-    # napari takes a list of one for one array with another axis.
-    return levels if len(levels) > 1 else [*levels, _halved(levels[0])]
-
-
-def _halved(level: LazyLevel) -> LazyLevel:
-    """Every second pixel of a level that has no coarser one."""
-    shape = [-(-side // 2) for side in level.shape]
-
-    def read(box: Box) -> NDArray[Any]:
-        return level[2 * box.y0 : 2 * box.y1 : 2, 2 * box.x0 : 2 * box.x1 : 2]
-
-    return LazyLevel(shape, level.dtype, read, shape)
+    steps = [(level, 1) for level in pyramid.levels]
+    if len(steps) == 1:
+        # napari takes a list of one for one array with another axis.
+        steps.append((pyramid.levels[0], 2))
+    return [
+        LazyLevel([-(-side // n) for side in level.shape], dtype, partial(read, level, n),
+                  level.chunks)
+        for level, n in steps
+    ]  # fmt: skip
 
 
 class SlideSource:
@@ -171,7 +165,10 @@ class SlideSource:
         except CellsegError as error:
             out = np.zeros((*box.shape, len(channels)), self.slide.dtype)
             if min(box.shape) <= DAMAGE_PX:
-                self._tell(str(error))
+                logger.warning("%s", error)
+                if not self._told:
+                    self._told = True
+                    self._on_damage(f"{error} (shown black)")
                 return out
         middle_y, middle_x = (box.y0 + box.y1) // 2, (box.x0 + box.x1) // 2
         for y0, y1 in ((box.y0, middle_y), (middle_y, box.y1)):
@@ -179,12 +176,6 @@ class SlideSource:
                 part = Box(y0, x0, y1, x1)
                 out[part.inside(box)] = self._read(part, downsample, channels)
         return out
-
-    def _tell(self, what: str) -> None:
-        logger.warning("%s", what)
-        if not self._told:
-            self._told = True
-            self._on_damage(f"{what} (shown black)")
 
 
 def _eight_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 KEY = "cellseg"
 """Of a layer's ``metadata``: what belongs to it."""
 
+ROLE = "cellseg_role"
+"""Of the ``metadata`` of layers that are not a person's own: what they show."""
+
 FEATURES_LIMIT = 50_000
 """Tables longer than this stay on the disk; napari's Features table shows the shorter ones."""
 
@@ -41,6 +44,8 @@ class Opened:
         The cells as corrected; those of a result that cannot be corrected as they are.
     note : CellsegError or None
         Why the result cannot be corrected; None where it can.
+    outlines : bool
+        Whether the numbers of :meth:`set_values` are shown at the cells' borders only.
     """
 
     def __init__(self, result: Result) -> None:
@@ -52,9 +57,9 @@ class Opened:
             self.note = error
             self.cells = CorrectedCells(result, result.class_names)
         self.rows = self.cells.rows
-        self._hidden = np.zeros(1, np.bool_)
-        self._values = np.full(1, np.nan, np.float32)
         self.outlines = True
+        self.hide(None)
+        self._values = np.full(1, np.nan, np.float32)
 
     @property
     def corrections(self) -> Corrections:
@@ -108,14 +113,8 @@ class Opened:
         found = {int(row["label"]): row for _, row in automatic.iterrows()}
         return found | {label: self.cells.row(label) for label in labels[is_touched].tolist()}
 
-    def labels(self) -> NDArray[np.int64]:
-        """All labels as corrected, ascending."""
-        return self.cells.labels() if self.cells.touched else np.arange(1, len(self.rows) + 1)
-
     def column(self, name: str) -> NDArray[Any]:
         """One column of all cells as corrected, in the order of their labels."""
-        if not self.cells.touched:
-            return self.rows.column(name).to_numpy()
         return self.cells.table([name])[name].to_numpy()
 
     def features(self) -> pd.DataFrame | None:
@@ -150,13 +149,13 @@ class Opened:
         """Hidden cells become background."""
         if not self._hidden.any():
             return labels
-        return np.where(_looked_up(self._hidden, labels, False), np.uint32(0), labels)
+        return np.where(self._hidden.take(labels, mode="clip"), np.uint32(0), labels)
 
     def _valued(self, labels: NDArray[np.uint32]) -> NDArray[np.float32]:
         labels = self._shown(labels)
         if self.outlines:
             labels = np.where(borders(labels, OUTLINE_PX), labels, np.uint32(0))
-        return _looked_up(self._values, labels, np.nan)
+        return self._values.take(labels, mode="clip")
 
     def set_values(self, values: NDArray[Any]) -> None:
         """Numbers that colour the cells, in the order of their labels; NaN is transparent."""
@@ -168,21 +167,15 @@ class Opened:
         self._hidden = none if hidden is None else self._by_label(hidden, False, np.bool_)
 
     def _by_label(self, values: NDArray[Any], other: float, dtype: DTypeLike) -> NDArray[Any]:
-        """An array that is indexed by label."""
-        labels = self.labels()
-        found = np.full(int(labels.max(initial=0)) + 1, other, dtype)
+        """An array that is indexed by label; its last element is for all labels beyond."""
+        labels = self.cells.labels()
+        found = np.full(int(labels.max(initial=0)) + 2, other, dtype)
         found[labels] = values
         return found
 
     def is_shown(self) -> NDArray[np.bool_]:
         """Which cells are not hidden, in the order of their labels."""
-        return ~_looked_up(self._hidden, self.labels(), False)
-
-
-def _looked_up(by_label: NDArray[Any], labels: NDArray[Any], other: float) -> NDArray[Any]:
-    """The value of each label; ``other`` of those beyond the array."""
-    found = by_label[np.minimum(labels, len(by_label) - 1)]
-    return np.asarray(np.where(labels < len(by_label), found, found.dtype.type(other)))
+        return ~self._hidden.take(self.cells.labels(), mode="clip")
 
 
 _alive: weakref.WeakValueDictionary[str, Opened] = weakref.WeakValueDictionary()
@@ -204,19 +197,17 @@ def opened_of(layer: Layer | None) -> Opened | None:
 
 
 def results_in(viewer: ViewerModel) -> Iterator[tuple[Layer, Opened]]:
-    """The mask layers of results, in the viewer's order."""
-    from napari.layers import Labels
-
+    """The layers with the cells of results, in the viewer's order."""
     for layer in viewer.layers:
         opened = opened_of(layer)
-        if opened is not None and isinstance(layer, Labels):
+        if opened is not None and layer.metadata.get(ROLE) == "cells":
             yield layer, opened
 
 
 def refresh(viewer: ViewerModel, opened: Opened, edit: Edit | None = None) -> None:
     """Show edits and filters: slice the layers of a result again, and renew its features."""
     for layer in viewer.layers:
-        role = layer.metadata.get("cellseg_role")
+        role = layer.metadata.get(ROLE)
         if opened_of(layer) is not opened or role == "paint":
             continue
         if edit is not None and role == "cells" and (table := opened.features()) is not None:

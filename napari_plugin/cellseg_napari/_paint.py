@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from cellseg.derive.corrections import Edit
 from cellseg.errors import SettingsError
 from cellseg.geometry import Box
-from cellseg_napari._opened import KEY, Opened
+from cellseg_napari._opened import KEY, ROLE, Opened
 from cellseg_napari._reader import placed
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Labels
+    from napari.layers import Labels, Layer
 
 SIDE_PX = 256
 """Of the window that is painted in, lattice pixels; wider around a wide cell."""
@@ -29,6 +29,7 @@ class Painter:
     def __init__(self, viewer: ViewerModel, opened: Opened) -> None:
         self.viewer, self.opened = viewer, opened
         self.layer: Labels | None = None
+        self._active: Layer | None = None
         self._window = Box(0, 0, 0, 0)
         self._before: NDArray[np.int32] = np.empty(0, np.int32)
 
@@ -56,6 +57,7 @@ class Painter:
 
         corrections, frame = self.opened.corrections, self.opened.result.frame
         self.leave()
+        self._active = self.viewer.layers.selection.active
         y, x = np.rint(self.opened.to_lattice(np.array(world))).astype(int).tolist()
         half = SIDE_PX // 2
         if label is not None:
@@ -71,8 +73,8 @@ class Painter:
         self.layer = layer = Labels(
             pixels,
             name=NAME,
-            opacity=0.6,
-            metadata={KEY: self.opened, "cellseg_role": "paint"},
+            opacity=0.4,
+            metadata={KEY: self.opened, ROLE: "paint"},
             **where,
         )
         self._before = pixels.copy()
@@ -109,4 +111,6 @@ class Painter:
         """Take the window away; what was painted and not applied is dropped."""
         if self.is_painting:
             self.viewer.layers.remove(self.layer)
+            if self._active in self.viewer.layers:
+                self.viewer.layers.selection.active = self._active
         self.layer = None

@@ -13,8 +13,17 @@ import napari
 from napari.qt.threading import GeneratorWorkerSignals, WorkerBase
 from napari.utils.notifications import show_error, show_warning
 from qtpy.compat import isalive
-from qtpy.QtCore import QEvent, QObject, QSignalBlocker, QSize, QThreadPool, QTimer
-from qtpy.QtWidgets import QComboBox, QLabel, QPushButton, QSizePolicy, QWidget
+from qtpy.QtCore import QEvent, QObject, QSignalBlocker, QSize, Qt, QThreadPool, QTimer
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFrame,
+    QLabel,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    QVBoxLayout,
+    QWidget,
+)
 
 from cellseg.errors import CellsegError, unexpected_text
 from cellseg_napari._words import in_fields
@@ -121,19 +130,29 @@ def in_thread(
     work: Callable[[], T],
     *,
     done: Callable[[T], object],
-    ended: Callable[[], object],
+    buttons: Iterable[QPushButton],
 ) -> None:
-    """One function in a thread: ``done`` gets what it returns, what it raises is told."""
+    """One function in a thread, ``buttons`` off meanwhile.
+
+    ``done`` gets what it returns; what it raises is told.
+    """
 
     def once() -> Iterator[T]:
         yield work()
 
-    def finish(error: Exception | None) -> None:
-        ended()
+    def ended(error: Exception | None) -> None:
+        enable(buttons)
         if error is not None:
             tell(error)
 
-    Job(owner, once(), each=done, ended=finish).start()
+    enable(buttons, can=False)
+    Job(owner, once(), each=done, ended=ended).start()
+
+
+def enable(buttons: Iterable[QPushButton], *, can: bool = True) -> None:
+    """Buttons on, or off."""
+    for one in buttons:
+        one.setEnabled(can)
 
 
 class DockPanel(QWidget):  # type: ignore[misc]
@@ -141,6 +160,9 @@ class DockPanel(QWidget):  # type: ignore[misc]
 
     Attributes
     ----------
+    content : QWidget
+        Holds the panel's own widgets. It scrolls where the window is too low for it; a window
+        that had to make room would grow beyond the screen.
     closed : bool
         It was taken out of its dock, or the window went: it touches no layer any more.
     """
@@ -148,13 +170,21 @@ class DockPanel(QWidget):  # type: ignore[misc]
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__()
         self.viewer = viewer
-        self.closed = self._was_docked = False
+        self.closed = False
+        self.content = QWidget()
+        scroll = QScrollArea()
+        scroll.setWidget(self.content)
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(scroll)
         # It fills its dock; to others, napari adds empty space at the bottom.
         self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Expanding)
         # A dock that is moved takes its widget along by way of no parent at all, so the parent
         # is looked at a moment later. The timer dies with the widget; a single shot would not.
-        self._moved = QTimer(self)
-        self._moved.setSingleShot(True)
+        self._moved = QTimer(self, singleShot=True)
         self._moved.timeout.connect(self._look_at_parent)
         for event in (viewer.layers.events.inserted, viewer.layers.events.removed):
             event.connect(self._layers_event)
@@ -162,8 +192,13 @@ class DockPanel(QWidget):  # type: ignore[misc]
 
     def sizeHint(self) -> QSize:  # noqa: N802 - Qt's
         """As wide as the picture allows; labels wrap."""
-        hint = super().sizeHint()
+        hint = self.content.sizeHint()
         return QSize(min(hint.width(), WIDTH_PX), hint.height())
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's
+        """No narrower than its widgets, so that none is cut off."""
+        narrow = self.content.minimumSizeHint().width()
+        return QSize(min(narrow, WIDTH_PX), super().minimumSizeHint().height())
 
     def changeEvent(self, event: QEvent) -> None:  # noqa: N802 - Qt's
         """Napari takes a closed panel out of its dock and does not delete it."""
@@ -172,9 +207,7 @@ class DockPanel(QWidget):  # type: ignore[misc]
         super().changeEvent(event)
 
     def _look_at_parent(self) -> None:
-        if self.parent() is not None:
-            self._was_docked = True
-        elif self._was_docked and not self.closed:
+        if self.parent() is None and not self.closed:
             self.leave()
             self.let_go()
 

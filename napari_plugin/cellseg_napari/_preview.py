@@ -11,9 +11,8 @@ import numpy as np
 
 from cellseg.derive.corrections import PatchedPyramid
 from cellseg.events import CountResult, Started, TileDone
-from cellseg_napari._layer_file import PLACED_KEY, file_of
 from cellseg_napari._levels import label_levels
-from cellseg_napari._opened import opened_of
+from cellseg_napari._opened import ROLE, opened_of
 from cellseg_napari._reader import DRAWN_KEY, SLIDE_KEY, add_layers, placed, read_result
 
 if TYPE_CHECKING:
@@ -22,8 +21,17 @@ if TYPE_CHECKING:
 
     from cellseg.events import Event
 
+PLACED_KEY = "cellseg_placed"
+"""Of a layer's ``metadata``: the pixel size that a count gave it; not the layer's own."""
+
 REFRESH_SECONDS = 0.5
 """Between two drawings of the masks while it counts."""
+
+
+def file_of(layer: Layer) -> Path | None:
+    """What napari read it from; None where that is not there."""
+    source = getattr(layer.source, "path", None)
+    return Path(source) if source is not None and Path(source).exists() else None
 
 
 class Preview:
@@ -71,7 +79,7 @@ class Preview:
             name=f"{Path(event.image.name).stem}: counting",
             multiscale=True,
             opacity=0.5,
-            metadata={"cellseg_role": "preview"},
+            metadata={ROLE: "preview"},
             **placed(frame.mpp, downsample=frame.downsample),
         )
         self.viewer.add_layer(self.layer)
@@ -130,24 +138,22 @@ class Preview:
             scale, shift = np.asarray(layer.scale)[-2:], np.asarray(layer.translate)[-2:]
             agrees = np.allclose((*scale, *shift), (*where["scale"], *where["translate"]), 1e-6)
             if not agrees and (about or ((scale == 1).all() and not shift.any())):
-                layer.scale = (*layer.scale[:-2], *where["scale"])
-                layer.translate = (*layer.translate[:-2], *where["translate"])
-                layer.units = (*layer.units[:-2], *where["units"])
-                if about:
-                    about["given"] = layer.scale[-1]
-                else:
-                    layer.metadata[PLACED_KEY] = layer.scale[-1]
+                for name in ("scale", "translate", "units"):
+                    setattr(layer, name, (*getattr(layer, name)[:-2], *where[name]))
+                given, key = (about, "given") if about else (layer.metadata, PLACED_KEY)
+                given[key] = layer.scale[-1]
                 agrees = True
             found |= agrees
         return found
 
     def _shows(self, layer: Layer, image: Path) -> bool:
         about = layer.metadata.get(SLIDE_KEY)
-        path = Path(about["path"]) if about else file_of(layer)
         if about is None and layer is self._counted:
             return True
-        is_image = type(layer).__name__ == "Image"
-        return is_image and path is not None and path.absolute() == image.absolute()
+        path = Path(about["path"]) if about else file_of(layer)
+        return type(layer).__name__ == "Image" and path is not None and (
+            path.absolute() == image.absolute()
+        )  # fmt: skip
 
 
 def _same(one: Sequence[Any], other: Sequence[Any]) -> bool:

@@ -16,17 +16,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.errors import CellsegError, RegionError
+from cellseg.palette import RGB
+from cellseg.result import Result, load_result
 from cellseg.result.publish import OVERVIEW
+from cellseg.slide import Slide, open_slide
 from cellseg.slide.formats import ENDINGS
 from cellseg.text import visible
+from cellseg_napari._levels import LazyLevel, SlideSource
+from cellseg_napari._opened import KEY, ROLE, Opened, opened_result
+from cellseg_napari._words import in_fields
 
 if TYPE_CHECKING:
+    import napari
     from napari.components import ViewerModel
     from napari.layers import Layer
-
-    from cellseg.result import Result
-    from cellseg.slide import Slide
-    from cellseg_napari._opened import Opened
+    from napari.utils.colormaps import DirectLabelColormap
 
 LayerData = tuple[Any, ...]
 """(data, keyword arguments, layer type), or (None,): nothing, and that is no error."""
@@ -112,21 +116,22 @@ def read_result(folder: Path) -> list[LayerData]:
     InputError
         If the folder holds no finished result.
     """
-    from cellseg.result import load_result
-
     result = load_result(folder)
     try:
         layers = read_slide(result.find_slide(), **result.slide_options)
     except CellsegError as error:
         _warn(f"{error}; its overview is shown instead")
         layers = _overview_layer(result)
-    opened = _opened(result)
+    opened = opened_result(result)
+    if opened.note is not None and "corrected_from" not in result.run:
+        _warn(f"{opened.note}; shown as counted, and not to be corrected")
     for make in (_tissue_layer, _regions_layer, _around_layer):
         try:
             layers += make(opened)
         except CellsegError as error:
             _warn(error)
-    return [*layers, _cells_layer(opened)]
+    name = result.object_name
+    return [*layers, _masks(opened, opened.label_levels(), name=name, role="cells")]
 
 
 def read_slide(path: Path, **options: Any) -> list[LayerData]:  # noqa: ANN401
@@ -144,9 +149,6 @@ def read_slide(path: Path, **options: Any) -> list[LayerData]:  # noqa: ANN401
     InputError
         If the file is no slide.
     """
-    from cellseg.slide import open_slide
-    from cellseg_napari._levels import SlideSource
-
     slide = open_slide(path, **options)
     source = SlideSource(slide, on_damage=_warn)
     about = {"path": str(path), "given": options.get("mpp"), "planes": slide.size_z, **options}
@@ -210,12 +212,40 @@ def add_layers(viewer: ViewerModel, found: Iterable[LayerData]) -> None:
 
 
 def _outline(layer: Layer) -> None:
-    if layer.metadata.get("cellseg_role") in ("cells", "around"):
+    """Width of outlines, which napari takes of a layer that is there already only."""
+    if layer.metadata.get(ROLE) in ("cells", "around"):
         layer.contour = CONTOUR_PX
 
 
 def _inserted(event: Any) -> None:  # noqa: ANN401 - napari's
     _outline(event.value)
+
+
+def open_viewer(path: Path) -> napari.Viewer:
+    """A napari window with a result folder's or a slide's layers, and the panel that fits.
+
+    Raises
+    ------
+    InputError
+        If it is neither.
+    """
+    import napari
+
+    is_result = path.is_dir() and path.suffix.lower() == ".cellseg"
+    # Shown before the layers are read, so that it can show what reading them has to say.
+    viewer = napari.Viewer(title=path.name)
+    try:
+        add_layers(viewer, read_result(path) if is_result else read_slide(path))
+    except CellsegError:
+        viewer.close()
+        raise
+    widget = "Inspect and correct cells" if is_result else "Count cells"
+    viewer.window.add_plugin_dock_widget("cellseg-slides", widget)
+    canvas = getattr(viewer, "canvas", None)  # since napari 0.9
+    scale_bar = viewer.scale_bar if canvas is None else canvas.overlays.scale_bar
+    scale_bar.visible = True
+    viewer.reset_view()
+    return viewer
 
 
 def placed(mpp: float | None, *, downsample: float = 1.0) -> dict[str, Any]:
@@ -233,42 +263,35 @@ def placed(mpp: float | None, *, downsample: float = 1.0) -> dict[str, Any]:
     }
 
 
-def _opened(result: Result) -> Opened:
-    """The masks; read again after a count, they are as corrected."""
-    from cellseg_napari._opened import opened_result
+def one_colour(colour: RGB) -> DirectLabelColormap:
+    """A colormap for masks that are all of one colour."""
+    from napari.utils.colormaps import DirectLabelColormap
 
-    opened = opened_result(result)
-    if opened.note is not None and "corrected_from" not in result.run:
-        _warn(f"{opened.note}; shown as counted, and not to be corrected")
-    return opened
+    solid = (*(part / 255 for part in colour), 1.0)
+    return DirectLabelColormap(color_dict={None: solid, 0: (0.0, 0.0, 0.0, 0.0)})
 
 
-def _cells_layer(opened: Opened) -> LayerData:
-    result = opened.result
-    look = _labels(opened, result.object_name, "cells")
-    if (table := opened.features()) is not None:
+def _masks(opened: Opened, levels: list[LazyLevel], *, name: str, role: str) -> LayerData:
+    """Masks of a result; napari's own views get the table of its cells."""
+    frame = opened.result.frame
+    cells, around = opened.colours(("cells", "around"))
+    look = {
+        "name": visible(f"{opened.result.path.stem} {name}"),
+        "opacity": OUTLINED,
+        "multiscale": True,
+        "colormap": one_colour(cells if role == "cells" else around),
+        "metadata": {KEY: opened, ROLE: role, "cellseg_run": opened.result.run},
+        **placed(frame.mpp, downsample=frame.downsample),
+    }
+    if role == "cells" and (table := opened.features()) is not None:
         look["features"] = table
-    return opened.label_levels(), look, "labels"
+    return levels, look, "labels"
 
 
 def _around_layer(opened: Opened) -> list[LayerData]:
     """The cells around the nuclei, if they were expanded."""
     levels = opened.around_levels()
-    return [(levels, _labels(opened, "cells", "around"), "labels")] if levels else []
-
-
-def _labels(opened: Opened, name: str, role: str) -> dict[str, Any]:
-    """How masks of a result look."""
-    from cellseg_napari._opened import KEY
-
-    frame = opened.result.frame
-    return {
-        "name": visible(f"{opened.result.path.stem} {name}"),
-        "opacity": OUTLINED,
-        "multiscale": True,
-        "metadata": {KEY: opened, "cellseg_role": role, "cellseg_run": opened.result.run},
-        **placed(frame.mpp, downsample=frame.downsample),
-    }
+    return [_masks(opened, levels, name="cells", role="around")] if levels else []
 
 
 def _tissue_layer(opened: Opened) -> list[LayerData]:
@@ -313,7 +336,7 @@ def _outlined(
         "face_color": "transparent",
         "edge_color": colour,
         "edge_width": max(result.frame.height, result.frame.width) / 600,
-        "metadata": {"cellseg_role": role, DRAWN_KEY: (str(result.path.absolute()), rings)},
+        "metadata": {ROLE: role, DRAWN_KEY: (str(result.path.absolute()), rings)},
         **placed(result.frame.mpp),
     }
 
@@ -330,10 +353,9 @@ def _overview_layer(result: Result) -> list[LayerData]:
 
     pixels = imread(path)
     height, width = pixels.shape[:2]
-    frame = result.frame
-    pixel = frame.height / height * (frame.mpp or 1.0)
+    pixel = result.frame.height / height * (result.frame.mpp or 1.0)
     look = {
-        **placed(frame.mpp),
+        **placed(result.frame.mpp),
         "name": visible(f"{result.path.stem} overview"),
         "rgb": True,
         "scale": (pixel, pixel),
@@ -345,7 +367,5 @@ def _overview_layer(result: Result) -> list[LayerData]:
 def _warn(message: object) -> None:
     """One line in napari's window, or in the terminal when there is none."""
     from napari.utils.notifications import show_warning
-
-    from cellseg_napari._words import in_fields
 
     show_warning(in_fields(message))

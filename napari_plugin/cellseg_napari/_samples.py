@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +11,7 @@ from numpy.typing import NDArray
 from skimage.draw import ellipse
 from skimage.filters import gaussian
 
+from cellseg_napari._count import scratch
 from cellseg_napari._reader import read_slide
 
 LayerData = tuple[Any, ...]
@@ -21,15 +19,9 @@ LayerData = tuple[Any, ...]
 SIDE_PX, SPACING_PX, MPP = 1024, 32, 0.5
 
 
-@cache
-def _home() -> Path:
-    """A folder of this session's own, where results can lie beside the slides."""
-    return Path(tempfile.mkdtemp(prefix="cellseg-samples-"))
-
-
 def fluorescence() -> list[LayerData]:
     """Some 800 drawn nuclei in fluorescence, 1,024 × 1,024 px, 0.5 µm/px."""
-    path = _home() / "fluorescence.ome.tif"
+    path = scratch() / "fluorescence.ome.tif"
     if not path.exists():
         metadata = {"axes": "YX", "PhysicalSizeX": MPP, "PhysicalSizeXUnit": "µm"}
         metadata |= {"PhysicalSizeY": MPP, "PhysicalSizeYUnit": "µm", "Channel": {"Name": "DAPI"}}
@@ -39,7 +31,7 @@ def fluorescence() -> list[LayerData]:
 
 def ihc() -> list[LayerData]:
     """scikit-image's immunohistochemistry field, 512 × 512 px, without pixel size."""
-    path = _home() / "ihc.tif"
+    path = scratch() / "ihc.tif"
     if not path.exists():
         pixels = skimage.data.immunohistochemistry()  # type: ignore[no-untyped-call]
         tifffile.imwrite(path, pixels, photometric="rgb", metadata=None)

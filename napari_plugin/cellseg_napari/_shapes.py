@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from cellseg_napari._opened import ROLE
+
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Shapes
@@ -42,7 +44,7 @@ def drawn_layers(viewer: ViewerModel) -> list[Shapes]:
     return [
         layer
         for layer in viewer.layers
-        if isinstance(layer, Shapes) and not layer.metadata.get("cellseg_role")
+        if isinstance(layer, Shapes) and not layer.metadata.get(ROLE)
     ]
 
 

@@ -23,8 +23,8 @@ from cellseg_napari._opened import Opened
 from cellseg_napari._panel import attempt
 from cellseg_napari._words import by_interest
 
-PAGE = 64
-PAGES_KEPT = 64
+PAGE, PAGES_KEPT = 64, 64
+"""Rows that are read at once, and how many times as many are kept."""
 
 _NO_INDEX = QModelIndex()
 
@@ -83,8 +83,7 @@ class CellRows(QAbstractTableModel):  # type: ignore[misc]
             self._pages[page] = [
                 [_text(rows[label][name]) for name in self.columns] for label in labels.tolist()
             ]
-        text: str = self._pages[page][row][index.column()]
-        return text
+        return self._pages[page][row][index.column()]
 
 
 class CellTable(QTableView):  # type: ignore[misc]
@@ -104,6 +103,8 @@ class CellTable(QTableView):  # type: ignore[misc]
         self.setModel(self.cells)
         self.selectionModel().selectionChanged.connect(self._row_clicked)
         self.refill()
+        self.horizontalHeader().setResizeContentsPrecision(PAGE)
+        self.resizeColumnsToContents()
 
     def refill(self) -> None:
         """The cells that are shown now, in the order that was asked for."""
@@ -111,7 +112,7 @@ class CellTable(QTableView):  # type: ignore[misc]
         place = self.verticalScrollBar().value()
         opened = self.inspector.opened
         shown = opened.is_shown()
-        labels = opened.labels()[shown]
+        labels = opened.cells.labels()[shown]
         if name != "label":
             labels = labels[np.argsort(opened.column(name)[shown], kind="stable")]
         self.cells.set_labels(labels[::-1] if falling else labels)

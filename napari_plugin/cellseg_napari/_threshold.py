@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import cached_property
 
 import numpy as np
@@ -30,41 +30,31 @@ def starting(values: NDArray[np.float64], number: int) -> tuple[float, ...]:
     return tuple(float(f"{one:.4g}") for one in steps)
 
 
-def marker_of(measure: str, thresholds: tuple[float, ...]) -> Marker:
-    """One or three thresholds; three of the same value are moved apart a little."""
-    if len(thresholds) == 1:
-        return Marker(measure=measure, threshold=thresholds[0])
-    first, second, third = thresholds
-    second = max(second, float(np.nextafter(first, np.inf)))
-    third = max(third, float(np.nextafter(second, np.inf)))
-    return Marker(measure=measure, threshold=(first, second, third))
-
-
-@dataclass(frozen=True, eq=False)
 class Thresholded:
     """All cells' values of one measurement, and thresholds on it.
 
     Attributes
     ----------
-    marker : Marker
-        Thresholds in numbers.
     values : ndarray, float64, (N,)
         NaN where a cell has none.
+    thresholds : tuple of float
+        One or three, ascending; three of the same value are moved apart a little.
+    names : tuple of str
+        Of the classes, the lowest first.
+    marker : Marker
+        The thresholds as a protocol has them.
     """
 
-    marker: Marker
-    values: NDArray[np.float64]
-
-    @property
-    def thresholds(self) -> tuple[float, ...]:
-        """One or three, ascending."""
-        return tuple(np.atleast_1d(np.asarray(self.marker.threshold, np.float64)).tolist())
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of the classes, the lowest first."""
-        graded = len(self.thresholds) == 3
-        return ("negative", "1+", "2+", "3+") if graded else ("negative", "positive")
+    def __init__(
+        self, measure: str, thresholds: Iterable[float], values: NDArray[np.float64]
+    ) -> None:
+        first, *others = (float(one) for one in thresholds)
+        self.thresholds: tuple[float, ...] = (first,)
+        for one in others:
+            self.thresholds += (max(one, float(np.nextafter(self.thresholds[-1], np.inf))),)
+        self.values = values
+        self.names = ("negative", "1+", "2+", "3+") if others else ("negative", "positive")
+        self.marker = Marker(measure=measure, threshold=self.thresholds if others else first)
 
     @cached_property
     def codes(self) -> NDArray[np.int16]:
@@ -90,25 +80,3 @@ def said(scored: Labelling, names: tuple[str, ...], thing: str) -> str:
     if (score := h_score(scored.grades)) is not None:
         parts.append(f"H-score {score:.0f}, Allred {allred(scored.grades)}")
     return "\n".join(parts)
-
-
-class History:
-    """Thresholds that were tried, to go back and forth."""
-
-    def __init__(self) -> None:
-        self._tried: list[Marker] = []
-        self._now = -1
-
-    def add(self, marker: Marker) -> None:
-        """A new state; what was undone is forgotten."""
-        if self._now >= 0 and self._tried[self._now] == marker:
-            return
-        self._tried[self._now + 1 :] = [marker]
-        self._now += 1
-
-    def step(self, by: int) -> Marker | None:
-        """The state before (-1) or after (1) this one; None where there is none."""
-        if not 0 <= self._now + by < len(self._tried):
-            return None
-        self._now += by
-        return self._tried[self._now]

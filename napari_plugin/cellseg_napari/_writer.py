@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from napari.utils import notifications
+
 from cellseg.errors import CellsegError
 from cellseg.result.publish import TABLE
 from cellseg.text import as_cell, visible
@@ -29,11 +31,11 @@ def write_labels(path: str, data: object, meta: dict[str, Any]) -> list[str]:
     list of str
         What was written; empty where the layer is not cellseg's.
     """
-    from napari.utils.notifications import show_warning
-
     opened = meta.get("metadata", {}).get(KEY)
     if not isinstance(opened, Opened):
-        show_warning("this layer is no result of cellseg: napari's own writers can save it")
+        notifications.show_warning(
+            "this layer is no result of cellseg: napari's own writers can save it"
+        )
         return []
     target = Path(path)
     try:
@@ -44,16 +46,16 @@ def write_labels(path: str, data: object, meta: dict[str, Any]) -> list[str]:
 
             write_levels(opened.cells.pyramid.levels[0], opened.result.frame, target)
     except (CellsegError, OSError) as error:
-        show_warning(visible(f"{path}: cannot be written: {error}"))
+        notifications.show_warning(visible(f"{path}: cannot be written: {error}"))
         return []
     return [path]
 
 
 def _write_table(opened: Opened, path: Path) -> None:
-    if opened.note is not None or not opened.corrections.touched:
+    if not opened.cells.touched:
         shutil.copyfile(opened.result.file(TABLE), path)
         return
-    table = opened.corrections.table()
+    table = opened.cells.table()
     for name in ("image", "class", "object"):
         table[name] = [as_cell(text) for text in table[name]]
     table.to_csv(path, index=False, lineterminator="\n")

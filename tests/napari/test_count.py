@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ pytest.importorskip("napari", reason='napari is not installed: pip install ".[na
 pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
 
 from cellseg_napari import read_slide
-from cellseg_napari._count import Form, count, request_of
+from cellseg_napari._count import count, how_to_keep, request_of, scratch
 from cellseg_napari._opened import results_in
 from cellseg_napari._preview import Preview
 from cellseg_napari._reader import read_result
@@ -33,6 +34,8 @@ from cellseg.protocol import load_protocol
 from cellseg.result import load_result
 from cellseg.run import CountResult, Started, TileDone
 from cellseg.slide import open_slide
+
+Form = dict[str, Any]
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
 
@@ -61,7 +64,7 @@ def plain(home: Path) -> tuple[Path, np.ndarray]:
 
 
 def regions_of(form: Form) -> list[Region]:
-    regions = request_of(form).regions
+    regions = request_of(**form).regions
     assert regions is not None
     return list(regions)
 
@@ -73,7 +76,7 @@ def result_of(form: Form, **changes: object) -> CountResult:
 
 
 def counting(form: Form, **changes: object) -> Iterator[Event]:
-    request = replace(request_of(form), protocol=PROTOCOL, prefilter=False, **changes)
+    request = replace(request_of(**form), protocol=PROTOCOL, prefilter=False, **changes)
     return count(request, ThresholdDetector())
 
 
@@ -226,36 +229,45 @@ def test_the_current_view_is_what_is_in_sight(viewer: ViewerModel, discs: Path) 
     assert region.shape.bounds == pytest.approx((200, 100, 501, 301))
     layer.corner_pixels = np.array([[5000, 5000], [6000, 6000]])
     with pytest.raises(SettingsError, match="out of sight"):
-        request_of(Form(layer=layer, where="the current view"))
+        request_of(layer=layer, where="the current view")
 
 
 def test_a_layer_without_a_file_is_written_first(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 255, (64, 80, 3)).astype(np.uint8)
     layer = Image(pixels, name="my cells/1", rgb=True)
     form = Form(layer=layer, output=tmp_path)
-    with pytest.raises(SettingsError, match="choose a folder"):
-        request_of(Form(layer=layer))
-    for scale, unit, mpp in ((0.5, "um", 0.5), (500.0, "nm", 0.5), (500.0, "pixel", None)):
+    for scale, unit, mpp in ((0.5, "um", 0.5), (500.0, "nm", 0.5), (5.0, "pixel", None)):
         layer.scale, layer.units = (scale,) * 2, (unit,) * 2
-        assert request_of(form).image == tmp_path / "my_cells_1.layer.tif"
-        with open_slide(request_of(form).image) as slide:
+        image = request_of(**form).image
+        assert image.name == ("my_cells_1-2.layer.tif" if mpp is None else "my_cells_1.layer.tif")
+        with open_slide(image) as slide:
             assert slide.mpp == (mpp and pytest.approx(mpp, rel=1e-3))
             assert slide.is_rgb
     (tmp_path / "mine.layer.tif").write_bytes(b"somebody's own")
     layer.name = "mine"
-    with pytest.raises(SettingsError, match="is there already"):
-        request_of(form)
+    assert request_of(**form).image.name == "mine-2.layer.tif", "nothing is written over"
+    assert (tmp_path / "mine.layer.tif").read_bytes() == b"somebody's own"
     stack = Image(np.zeros((3, 8, 8)), name="stack")
     with pytest.raises(SettingsError, match="expected one plane"):
-        request_of(Form(layer=stack, output=tmp_path))
+        request_of(layer=stack, output=tmp_path)
+
+
+def test_without_a_folder_a_layer_is_counted_in_a_temporary_one(tmp_path: Path) -> None:
+    layer = Image(plain(tmp_path)[1], rgb=True, name="array")
+    folder = result_of(Form(layer=layer, diameter_px=20.0)).folder
+    assert folder == scratch() / "array.layer.cellseg"
+    assert str(scratch()) in how_to_keep(folder)
+    assert "copy that folder" in how_to_keep(folder)
+    assert how_to_keep(tmp_path / "array.layer.cellseg") == ""
+    assert request_of(layer=layer).image == scratch() / "array.layer.tif", "it goes on there"
 
 
 def test_what_is_missing_is_said(viewer: ViewerModel, discs: Path) -> None:
     with pytest.raises(SettingsError, match="choose an image"):
-        request_of(Form())
+        request_of()
     for layer in (None, image_of(viewer, discs)):  # of one slide, counted on another
         with pytest.raises(SettingsError, match="as a layer"):
-            request_of(Form(file=Path("a.tif"), layer=layer, where="the current view"))
+            request_of(file=Path("a.tif"), layer=layer, where="the current view")
 
 
 def test_a_typed_pixel_size_places_the_slide_too(viewer: ViewerModel, tmp_path: Path) -> None:
@@ -275,7 +287,7 @@ def test_a_channel_layer_is_counted_as_that_channel(viewer: ViewerModel, tmp_pat
     tifffile.imwrite(path, pixels, ome=True, metadata=names)
     layer = image_of(viewer, path)
     assert layer.name == "two DAPI"
-    assert request_of(Form(layer=layer)).channel == "1"
+    assert request_of(layer=layer).channel == "1"
 
 
 def test_every_setting_of_the_form_reaches_the_request(viewer: ViewerModel, discs: Path) -> None:
@@ -284,13 +296,13 @@ def test_every_setting_of_the_form_reaches_the_request(viewer: ViewerModel, disc
         "mpp": 0.3, "diameter_px": 12.0, "score": 0.4, "z": "max", "min_area": 20.0,
         "max_area": 300.0, "protocol": "ihc", "device": "cpu", "model": "mine.safetensors",
     }  # fmt: skip
-    request = request_of(Form(layer=layer, tissue_only=False, **same))
+    request = request_of(layer=layer, prefilter=False, **same)
     assert {name: getattr(request, name) for name in same} == same
     assert not request.prefilter
-    untouched = request_of(Form(layer=layer))
+    untouched = request_of(layer=layer)
     assert untouched.model == "default"
     assert {getattr(untouched, name) for name in ("protocol", "score", "z", "min_area")} == {None}
-    assert request_of(Form(file=discs, layer=layer)).image == discs
+    assert request_of(file=discs, layer=layer).image == discs
 
 
 def test_a_counted_layer_is_not_opened_twice(viewer: ViewerModel, tmp_path: Path) -> None:

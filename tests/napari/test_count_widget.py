@@ -95,13 +95,13 @@ def test_fields_appear_when_they_matter(
     counter(window, path)
     assert form.z.visible
     assert form.z.choices == ("as shown", "max", "mean", 0, 1, 2)
-    assert request_of(form.filled()).z is None
+    assert request_of(**form.filled()).z is None
     form.z.value = "max"
     form.score.value = 0.6
     form.model.value = str(tmp_path / "mine.safetensors")
-    request = request_of(form.filled())
+    request = request_of(**form.filled())
     assert (request.z, request.score) == ("max", 0.6)
-    assert request.model == str(tmp_path / "mine.safetensors")
+    assert request.model == (tmp_path / "mine.safetensors")
     assert widget.sizeHint().width() <= 380
     picture(window, "count-panel")
 

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("napari", reason='napari is not installed: pip install ".[napari]"')
 pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
 
-from cellseg_napari._view import open_viewer
+from cellseg_napari._reader import open_viewer
 
 if TYPE_CHECKING:
     import napari
@@ -50,7 +50,7 @@ def canvas(viewer: napari.Viewer) -> np.ndarray:
 
 def test_result_folder_in_a_window(opened: Any, result: Path, picture: Picture) -> None:
     viewer = opened(result)
-    _, cells = viewer.layers
+    cells = viewer.layers["slide: class"]
     assert viewer.title == "slide.cellseg"
     assert picture(viewer, "result").std() > 10
     cells.visible = False
@@ -64,7 +64,7 @@ def test_result_folder_in_a_window(opened: Any, result: Path, picture: Picture) 
 
 def test_zooming_in_loads_the_fine_level(opened: Any, result: Path, picture: Picture) -> None:
     viewer = opened(result)
-    image, cells = viewer.layers
+    image, cells = viewer.layers["slide"], viewer.layers["slide: class"]
     viewer.camera.center = (3.5, 6.5)
     viewer.camera.zoom = 100
     picture(viewer, "zoomed")
@@ -89,8 +89,7 @@ def test_lost_slide_opens_with_a_notification(
 
     slide.unlink()
     viewer = opened(result)
-    overview, _ = viewer.layers
-    assert overview.name == "slide overview"
+    assert viewer.layers[0].name == "slide overview"
     assert "NapariQtNotification" in {type(w).__name__ for w in QApplication.allWidgets()}
     picture(viewer, "lost-slide")
 

@@ -75,6 +75,8 @@ class CorrectedCells:
     def labels(self) -> NDArray[np.int64]:
         """All labels as corrected, ascending."""
         automatic = np.arange(1, len(self.rows) + 1)
+        if not self.touched:
+            return automatic
         return np.union1d(np.setdiff1d(automatic, [*self.touched]), [*self._alive()]).astype(int)
 
     def cell(self, label: int) -> EditedCell:
@@ -111,6 +113,8 @@ class CorrectedCells:
             Of the columns; all by default.
         """
         kept = self.rows.load(names)
+        if not self.touched:
+            return kept
         kept.index = pd.RangeIndex(1, len(kept) + 1)
         kept = kept.drop(index=[label for label in self.touched if label <= len(self.rows)])
         edited = self._edited(self._alive())
