@@ -17,7 +17,10 @@ import napari
 from PIL import Image
 from qtpy.QtWidgets import QApplication
 
-SECONDS = 600.0
+SECONDS = 900.0
+
+COLOURS = 96
+"""Of each picture, so that it is small."""
 
 
 def wait(until: Callable[[], bool] = lambda: False, seconds: float = SECONDS) -> None:
@@ -32,14 +35,14 @@ def save(viewer: napari.Viewer, path: Path) -> None:
     """The whole window, as it is drawn now."""
     wait(seconds=1.5)
     pixels = viewer.screenshot(canvas_only=False, flash=False)[..., :3]
-    Image.fromarray(pixels).save(path, quality=85)
+    Image.fromarray(pixels).quantize(COLOURS).save(path, optimize=True)
     sys.stdout.write(f"{path}\n")
 
 
 def main(slide: Path, folder: Path, results: Path) -> None:
     """Count, inspect, classify; a picture of each."""
     viewer = napari.Viewer()
-    viewer.window.resize(1400, 900)
+    viewer.window.resize(1280, 800)
     viewer.open(slide, plugin="cellseg-slides")
     _, count = viewer.window.add_plugin_dock_widget("cellseg-slides", "Count cells")
     count.form.protocol.value = "ihc"
@@ -47,18 +50,19 @@ def main(slide: Path, folder: Path, results: Path) -> None:
     count.start.click()
     wait(lambda: count.job is None)
     viewer.reset_view()
-    save(viewer, folder / "napari-count.jpg")
+    save(viewer, folder / "napari-count.png")
     viewer.window.remove_dock_widget("all")
     _, panel = viewer.window.add_plugin_dock_widget("cellseg-slides", "Inspect and correct cells")
     cells = panel.shown
-    cells.look.outlines.setChecked(True)
     cells.look.colour.setCurrentText("area (µm²)")
-    viewer.camera.zoom *= 1.6
-    save(viewer, folder / "napari-inspect.jpg")
+    cells.inspector.fly_to(len(cells.inspector.opened.rows) // 2)
+    viewer.camera.zoom *= 0.6
+    save(viewer, folder / "napari-inspect.png")
+    viewer.reset_view()
     cells.tabs.setCurrentWidget(cells.classify)
     wait(lambda: cells.classify.cells is not None)
     cells.classify.buttons["Propose"].click()
-    save(viewer, folder / "napari-positive.jpg")
+    save(viewer, folder / "napari-positive.png")
     viewer.close()
 
 

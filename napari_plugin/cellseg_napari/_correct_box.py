@@ -60,7 +60,7 @@ class CorrectBox(QWidget):  # type: ignore[misc]
         self.classes.setToolTip("Class of new cells; type another name for a new class")
         self.state = wrapped()
         grid = QGridLayout(self)
-        for number, (name, tip, action) in enumerate((
+        actions: tuple[tuple[str, str, Callable[[], object]], ...] = (
             ("Delete", "Take the selected cells away", self.delete),
             ("Merge", "Make one cell of the selected ones (shift-click selects more)", self.merge),
             ("Split", "Cut the selected cell in two, or along a line drawn in the shapes that are "
@@ -78,7 +78,8 @@ class CorrectBox(QWidget):  # type: ignore[misc]
             ("Training data", "Write what was corrected as COCO JSON to train a model with",
              self.export),
             ("Set class", "Give the selected cells this class", self.set_class),
-        )):  # fmt: skip
+        )  # fmt: skip
+        for number, (name, tip, action) in enumerate(actions):
             key = f" ({KEYS[name][0]})" if name in KEYS else ""
             self.buttons[name] = button(name, f"{tip}{key}", action)
             row, column = (3, 2) if name == "Set class" else divmod(number, 3)
@@ -93,13 +94,7 @@ class CorrectBox(QWidget):  # type: ignore[misc]
 
     @property
     def corrections(self) -> Corrections:
-        """Of the result that is shown.
-
-        Raises
-        ------
-        CellsegError
-            If it cannot be corrected.
-        """
+        """Of the result that is shown; an error where it cannot be corrected."""
         return self.inspector.opened.corrections
 
     @property

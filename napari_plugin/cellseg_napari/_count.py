@@ -133,7 +133,8 @@ def request_of(
             about = {"given": layer.metadata.get(PLACED_KEY)}
     else:
         raise SettingsError("choose an image layer or a file to count")
-    found = {name: about[name] for name in ("channel", "t", "series") if name in about}
+    kept = ("channel", "t", "series")
+    found: dict[str, Any] = {name: about[name] for name in kept if name in about}
     found |= {"mpp": about.get("given"), "z": about.get("z") if z == AS_SHOWN else z}
     found |= {name: value for name, value in settings.items() if value is not None}
     regions = None if where == WHOLE else _regions(layer, file, where, shapes)

@@ -123,11 +123,12 @@ class Inspector:
         cells = self.opened.cells
         places = [self.opened.place_of(n) for n in self.selected[:MARKED] if n in cells]
         # One layer for all selections: a new one each time would cost half a second.
-        if self._marks not in self.viewer.layers:
+        marks = self._marks
+        if marks is None or marks not in self.viewer.layers:
             if not places:
                 return
             is_dark = self.opened.result.stain == "fluorescence"
-            self._marks = Points(
+            marks = self._marks = Points(
                 ndim=2,
                 name=SELECTION,
                 symbol="square",
@@ -138,8 +139,7 @@ class Inspector:
                 units=self.layer.units,
                 axis_labels=self.layer.axis_labels,
             )
-            self._add(self._marks, len(self.viewer.layers))
-        marks = self._marks
+            self._add(marks, len(self.viewer.layers))
         marks.data = np.array([place for place, _ in places]).reshape(-1, 2)
         if places:
             marks.size = [1.3 * extent for _, extent in places]

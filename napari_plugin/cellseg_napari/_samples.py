@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import skimage.data
 import tifffile
@@ -12,9 +10,7 @@ from skimage.draw import ellipse
 from skimage.filters import gaussian
 
 from cellseg_napari._count import scratch
-from cellseg_napari._reader import read_slide
-
-LayerData = tuple[Any, ...]
+from cellseg_napari._reader import LayerData, read_slide
 
 SIDE_PX, SPACING_PX, MPP = 1024, 32, 0.5
 

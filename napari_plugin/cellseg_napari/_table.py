@@ -83,7 +83,8 @@ class CellRows(QAbstractTableModel):  # type: ignore[misc]
             self._pages[page] = [
                 [_text(rows[label][name]) for name in self.columns] for label in labels.tolist()
             ]
-        return self._pages[page][row][index.column()]
+        text: str = self._pages[page][row][index.column()]
+        return text
 
 
 class CellTable(QTableView):  # type: ignore[misc]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,7 +55,8 @@ class Thresholded:
             self.thresholds += (max(one, float(np.nextafter(self.thresholds[-1], np.inf))),)
         self.values = values
         self.names = ("negative", "1+", "2+", "3+") if others else ("negative", "positive")
-        self.marker = Marker(measure=measure, threshold=self.thresholds if others else first)
+        chosen: Any = self.thresholds if others else first
+        self.marker = Marker(measure=measure, threshold=chosen)
 
     @cached_property
     def codes(self) -> NDArray[np.int16]:

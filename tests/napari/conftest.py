@@ -29,7 +29,6 @@ from cellseg.network.threshold import ThresholdDetector
 from cellseg.result.folder import ResultFolder
 from cellseg.run import run
 from cellseg.table import Column
-from cellseg.table.summary import Summary
 
 # Warnings are errors here, but what napari's own modules say while they are imported is theirs.
 with warnings.catch_warnings(), suppress(ImportError):
@@ -43,16 +42,6 @@ CORNERS = ((10, 20), (300, 400))
 CELL = (8, 12)
 PLACES = tuple(f"{name}_px" for name in ("centroid_y", "centroid_x", "bbox_y0", "bbox_x0",
                                          "bbox_y1", "bbox_x1"))  # fmt: skip
-SUMMARY = Summary(
-    object="nucleus",
-    cells=2,
-    cells_per_class={"tumour": 1, "other": 1},
-    touching_border=0,
-    stitched=0,
-    tissue_mm2=None,
-    area_px=None,
-    area_um2=None,
-)
 
 
 def _write_slide(path: Path, *, mpp: float | None = MPP) -> Path:
@@ -94,7 +83,6 @@ def _write_result(folder: Path, slide: Path, *, mpp: float | None = MPP) -> Path
         provenance={
             "image": {"path": slide.name},
             "settings": {"z": None, "t": None},
-            "summary": SUMMARY.as_dict(),
         },
         overview=np.full((60, 80, 3), 200, np.uint8),
     )

@@ -24,27 +24,17 @@ from cellseg_napari._samples import fluorescence, ihc
 from finished import table_of
 from napari.components import ViewerModel
 from napari.layers import Image, Layer, Shapes
-from synthetic import write_disc_slide
+from window import PROTOCOL
 
 from cellseg.annotations.region import Region, Regions
 from cellseg.errors import SettingsError
 from cellseg.events import Event
 from cellseg.network.threshold import ThresholdDetector
-from cellseg.protocol import load_protocol
 from cellseg.result import load_result
 from cellseg.run import CountResult, Started, TileDone
 from cellseg.slide import open_slide
 
 Form = dict[str, Any]
-
-PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
-
-
-@pytest.fixture
-def discs(tmp_path: Path) -> Path:
-    path = tmp_path / "discs.tif"
-    write_disc_slide(path, np.random.default_rng(7), shape=(700, 900))
-    return path
 
 
 def image_of(viewer: ViewerModel, path: Path) -> Image:

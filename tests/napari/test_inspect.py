@@ -14,7 +14,7 @@ pytest.importorskip("napari", reason='napari is not installed: pip install ".[na
 pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
 
 from cellseg_napari import read_result
-from cellseg_napari._inspect import BY_CLASS, BY_LABEL, SELECTION, Inspector
+from cellseg_napari._inspect import BY_CLASS, BY_LABEL, ONE_COLOUR, SELECTION, Inspector
 from cellseg_napari._opened import Opened, camera_of, refresh, results_in
 from cellseg_napari._paint import NAME, Painter
 from cellseg_napari._writer import write_labels
@@ -90,19 +90,25 @@ def test_selected_cells_wear_a_box(inspector: Inspector) -> None:
     assert marks.data[0] == pytest.approx([row["centroid_y_um"], row["centroid_x_um"]])
     box = (row["bbox_y1_px"] - row["bbox_y0_px"]) * 0.5
     assert box < marks.size[0] < 1.6 * box
+    inspector.fly_to(9)
+    assert camera_of(inspector.viewer).center[-2:] == pytest.approx(centre(inspector, 9))
+    for zoom in (2.0, 40.0):
+        camera_of(inspector.viewer).zoom = zoom
+        assert marks.border_width * zoom == pytest.approx(1.5), "thin, however near one looks"
     inspector.select([])
     assert len(inspector.viewer.layers[SELECTION].data) == 0
     inspector.close()
     assert SELECTION not in inspector.viewer.layers
 
 
-def test_flying_brings_the_cell_to_the_middle(inspector: Inspector) -> None:
-    inspector.fly_to(9)
-    assert camera_of(inspector.viewer).center[-2:] == pytest.approx(centre(inspector, 9))
-    assert inspector.selected == (9,)
-    zoom = camera_of(inspector.viewer).zoom
-    inspector.fly_to(10)
-    assert camera_of(inspector.viewer).zoom == pytest.approx(zoom, rel=0.5)
+def test_masks_are_of_one_colour_until_each_has_its_own(inspector: Inspector) -> None:
+    layer, labels = inspector.layer, np.array([1, 2, 3])
+    one = np.array([*colours_of(["nucleus"], "he")[0], 255]) / 255
+    np.testing.assert_allclose(layer.colormap.map(labels), [one] * 3, atol=0.01)
+    inspector.colour_by(BY_LABEL)
+    assert len(np.unique(layer.colormap.map(labels), axis=0)) == 3
+    inspector.colour_by(ONE_COLOUR)
+    np.testing.assert_allclose(layer.colormap.map(labels), [one] * 3, atol=0.01)
 
 
 def test_colours_follow_the_measurement(inspector: Inspector) -> None:
