@@ -32,8 +32,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-WIDTH_PX = 380
-"""A panel asks for no more, so that the picture keeps its place."""
+WIDTH_PX, LEAST_PX = 380, 320
+"""A panel asks for no more width, so that the picture keeps its place, and for so much height."""
 
 
 def attempt(action: Callable[[], object], *_: object) -> None:
@@ -196,9 +196,9 @@ class DockPanel(QWidget):  # type: ignore[misc]
         return QSize(min(hint.width(), WIDTH_PX), hint.height())
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's
-        """No narrower than its widgets, so that none is cut off."""
-        narrow = self.content.minimumSizeHint().width()
-        return QSize(min(narrow, WIDTH_PX), super().minimumSizeHint().height())
+        """No widget is cut off at the side, and two panels have room below one another."""
+        least = self.content.minimumSizeHint()
+        return QSize(min(least.width(), WIDTH_PX), min(least.height(), LEAST_PX))
 
     def changeEvent(self, event: QEvent) -> None:  # noqa: N802 - Qt's
         """Napari takes a closed panel out of its dock and does not delete it."""
