@@ -25,7 +25,7 @@ VALUES = np.array([0.1, 0.2, np.nan, 0.3, 0.4, 0.9])
             [0, 1, -1, 1, 2, 3],
             "80.0 % of 5 nuclei positive\n1 negative, 2 1+, 1 2+, 1 3+\nH-score 140, Allred 7",
         ),
-        ((0.3, 0.3, 0.3), [0, 0, -1, 3, 3, 3], None),
+        ((0.3, 0.3, 0.3), [0, 0, -1, 1, 3, 3], None),
     ],
 )
 def test_cells_at_or_above_a_threshold_are_positive(
