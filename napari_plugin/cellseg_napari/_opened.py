@@ -115,7 +115,8 @@ class Opened:
 
     def column(self, name: str) -> NDArray[Any]:
         """One column of all cells as corrected, in the order of their labels."""
-        return self.cells.table([name])[name].to_numpy()
+        kept = None if self.cells.touched else self.rows.column(name)
+        return (self.cells.table([name])[name] if kept is None else kept).to_numpy()
 
     def features(self) -> pd.DataFrame | None:
         """The whole table for napari's own views; None where it is too long."""

@@ -113,8 +113,6 @@ class CorrectedCells:
             Of the columns; all by default.
         """
         kept = self.rows.load(names)
-        if not self.touched:
-            return kept
         kept.index = pd.RangeIndex(1, len(kept) + 1)
         kept = kept.drop(index=[label for label in self.touched if label <= len(self.rows)])
         edited = self._edited(self._alive())
