@@ -238,7 +238,10 @@ def _events(
             request, plan = by_core(slide, request, plan)
         yield from map(_notice, plan.notes)
         recipe = Recipe(
-            expand=request.expand, spatial=request.spatial, markers=plan.protocol.classify
+            expand=request.expand,
+            spatial=request.spatial,
+            markers=plan.protocol.classify,
+            hotspot=request.hotspot,
         )
         key = {"slide": identity, "plan": plan.settings(), "version": __version__}
         with _open(request, key, place) as folder:
@@ -290,6 +293,8 @@ def _brought_up(folder: Path, recipe: Recipe, request: CountRequest) -> Iterator
         wanted["expand"] = recipe.expand
     if recipe.spatial and not (there.spatial and there.within is None):
         wanted |= {"spatial": True, "within": None}
+    if recipe.hotspot not in (None, there.hotspot):
+        wanted["hotspot"] = recipe.hotspot
     missing = [name for name in request.export if not result.has_export(name)]
     notices: list[Notice] = []
     if wanted:

@@ -137,7 +137,7 @@ def find_cores(tissue: NDArray[np.bool_]) -> CoreGrid:
         padded = np.pad(tissue, [(0, -side % step) for side in tissue.shape])
         height, width = padded.shape[0] // step, padded.shape[1] // step
         coarse = padded.reshape(height, step, width, step).mean(axis=(1, 3)) >= 0.5
-    points = np.argwhere(coarse) + 0.5
+    points = np.argwhere(coarse).astype(np.float64) + 0.5
     if len(points) < LEAST_PX:
         raise SettingsError(f"{_NO_GRID}: there is hardly any tissue")
     grid = _grown(points, _pitches(coarse))
@@ -230,7 +230,7 @@ class _Grid:
         low, high = at.min(axis=0) - 1, at.max(axis=0) + 2
         if np.prod(high - low) > MOST_PLACES:
             raise SettingsError(f"{_NO_GRID}: the tissue repeats at too short a distance")
-        places = np.stack(np.mgrid[low[0] : high[0], low[1] : high[1]], axis=-1).reshape(-1, 2)
+        places = np.indices(high - low).reshape(2, -1).T + low
         centres = places @ pitches + origin
         if before is not None:
             off = before.centres - before.places @ pitches - origin
@@ -248,7 +248,7 @@ class _Grid:
     def off(self) -> Floats:
         """How far cores lie from the places of an even grid, (P,), in pitches."""
         away = self.centres - self.places @ self.pitches - self.origin
-        return np.hypot(*away.T) / np.linalg.norm(self.pitches, axis=1).min()
+        return np.asarray(np.hypot(*away.T) / np.linalg.norm(self.pitches, axis=1).min())
 
     def outline(self, place: int) -> shapely.Polygon:
         """The convex hull of a place's tissue, (x, y)."""

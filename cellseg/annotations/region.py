@@ -288,7 +288,7 @@ def title(name: str, kind: str) -> str:
     >>> title("left", "Tumor"), title("region 2", "")
     ('region left (Tumor)', 'region 2')
     """
-    said = name if re.match(r"region\b", name) else f"region {name}"
+    said = name if re.match(r"(region|hot spot)\b", name) else f"region {name}"
     return f"{said} ({kind})" if kind and kind != name else said
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
 from cellseg.errors import InputError, OutputError
 from cellseg.storage import Location, as_location
+
+if TYPE_CHECKING:
+    from cellseg.table.hotspot import HotSpot
 
 
 class GroupedCommand(click.Command):
@@ -78,6 +81,22 @@ def _plane(text: str) -> int | Literal["max", "mean"]:
         raise click.BadParameter(said) from None
 
 
+def _spot(text: str) -> HotSpot:
+    """``0.5`` (mm²), ``500`` (cells), with a class after a colon."""
+    from pydantic import ValidationError
+
+    from cellseg.table.hotspot import HotSpot
+
+    size, _, of = text.partition(":")
+    number = size.strip().removesuffix("mm2").removesuffix("cells")
+    is_cells = number.isdecimal() and (size.endswith("cells") or int(number) >= MOST_SPOT_MM2)
+    try:
+        return HotSpot.model_validate({"cells" if is_cells else "mm2": number, "of": of})
+    except ValidationError as error:
+        said = f"{text!r}: {error.errors()[0]['msg']}; expected mm², as 0.5, or cells, as 500"
+        raise click.BadParameter(said) from None
+
+
 def _place(text: str, *, is_output: bool = False) -> Location:
     place = as_location(text)
     if not isinstance(place, Path):
@@ -99,6 +118,16 @@ def _result(text: str) -> Path:
         raise InputError(f"{place}: is behind a URL; copy the result folder to a disk first")
     return place
 
+
+MOST_SPOT_MM2 = 50
+"""A whole number from here on is a number of cells, not mm²."""
+
+hotspot_option = click.option(
+    "--hotspot",
+    type=TextParam("MM2|CELLS[:CLASS]", _spot),
+    help="Also the place where most positive cells (or cells of CLASS) lie together: 0.5 for "
+    "0.5 mm², 500 for 500 cells.",
+)
 
 PIXEL_SIZE = Number(0.001, 100.0)
 """µm per pixel of any microscope."""

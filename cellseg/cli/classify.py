@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from cellseg.cli._options import TextParam, shared
+from cellseg.cli._options import TextParam, hotspot_option, shared
 from cellseg.cli._say import say, tell
 from cellseg.errors import SettingsError
 from cellseg.storage import Location
 
 if TYPE_CHECKING:
     from cellseg.protocol import Marker
+    from cellseg.table.hotspot import HotSpot
 
 Limits = Literal["auto"] | tuple[float, ...]
 
@@ -66,12 +67,14 @@ Examples:
 @click.option(
     "--name", "names", multiple=True, help="What each marker is called in classes of several."
 )
+@hotspot_option
 @shared("image json")
 def classify(
     path: Path,
     measures: Sequence[str],
     thresholds: Sequence[Limits],
     names: Sequence[str],
+    hotspot: HotSpot | None,
     image: Location | None,
     as_json: bool,
 ) -> None:
@@ -83,7 +86,8 @@ def classify(
     from cellseg.run import change  # late: it takes seconds, and --help needs none of it
 
     markers = tuple(_markers(measures, thresholds, names))
-    result = change(path, image=image, on_notice=tell, markers=markers)
+    more = {} if hotspot is None else {"hotspot": hotspot}
+    result = change(path, image=image, on_notice=tell, markers=markers, **more)
     if as_json:
         kept = ("cells_per_class", "labelling")
         say(json.dumps({name: result.run["summary"][name] for name in kept}, indent=2))

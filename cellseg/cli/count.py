@@ -10,7 +10,16 @@ from typing import Any
 
 import click
 
-from cellseg.cli._options import OUTPUT, PATH, PLACE, GroupedCommand, Number, refuse_missing, shared
+from cellseg.cli._options import (
+    OUTPUT,
+    PATH,
+    PLACE,
+    GroupedCommand,
+    Number,
+    hotspot_option,
+    refuse_missing,
+    shared,
+)
 from cellseg.cli._say import say
 from cellseg.errors import CellsegError, SettingsError
 from cellseg.storage import Location
@@ -18,7 +27,7 @@ from cellseg.storage import Location
 GROUPS = {
     "Input": "mpp diameter_px channel z t series region tma recursive",
     "What is counted": "protocol model score cell_types min_area max_area no_prefilter strict",
-    "Output": "output export expand spatial report parquet as_json overwrite",
+    "Output": "output export expand spatial hotspot report parquet as_json overwrite",
     "Where it runs": "device precision batch tile_px engine scheduler",
 }
 """The headings of the options in the help."""
@@ -92,6 +101,7 @@ Examples:
     is_flag=True,
     help="Also measure where cells lie: neighbours, density, distance to the border.",
 )
+@hotspot_option
 @click.option(
     "--recursive", is_flag=True, help="Folders in folders too; results lie as the images do."
 )

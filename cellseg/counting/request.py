@@ -10,6 +10,7 @@ from cellseg.annotations.cores import CoreGrid
 from cellseg.annotations.region import Regions
 from cellseg.protocol import CountProtocol
 from cellseg.storage import Location
+from cellseg.table.hotspot import HotSpot
 
 Plane = int | Literal["max", "mean"] | None
 
@@ -66,6 +67,8 @@ class CountRequest:
         Grow nuclei into cells by this, µm or pixels of an image without pixel size.
     spatial : bool
         Measure where the cells lie: neighbours, density, distance to the border.
+    hotspot : HotSpot or None
+        Look for the place where most cells of a kind lie together.
     device : str
     precision : {'auto', 'float32', 'bfloat16', 'float16'}
         Of the network; ``auto``: half where the device is faster with it.
@@ -103,6 +106,7 @@ class CountRequest:
     export: tuple[str, ...] = ()
     expand: float | None = None
     spatial: bool = False
+    hotspot: HotSpot | None = None
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     batch: int | None = None

@@ -253,6 +253,12 @@ class Classification(BaseModel):
         places = [self._places.get(name, (name, UNMEASURED))[1] for name in names]
         return np.array([*places, UNMEASURED], np.int64)[found]
 
+    def grades(self, classes: NDArray[np.object_]) -> NDArray[np.int64]:
+        """Grade of each cell by the first marker, 0 for negative; -1 of one that a person gave."""
+        codes, others = self.codes(classes), len(classes_of(self.markers))
+        others //= len(_words(self.markers[0]))
+        return np.where(codes == UNMEASURED, UNMEASURED, codes // others)
+
     def type_of(self, name: str) -> str:
         """The model's type of a class; a class that a person gave is a type of its own."""
         return self._places.get(name, (name, UNMEASURED))[0]

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from cellseg.annotations.region import Region, Regions
 from cellseg.derive.classes import NEEDED, Classification, decided, known_markers
 from cellseg.derive.expand import expanded
+from cellseg.derive.places import find_hot_spot, marked
 from cellseg.derive.recipe import Recipe, near_within
 from cellseg.derive.threshold import METHOD
 from cellseg.errors import InputError, Notice, SettingsError
@@ -32,6 +33,7 @@ from cellseg.slide import Slide
 from cellseg.table import REGION, Column, Scale
 from cellseg.table.around import around_columns
 from cellseg.table.doubts import Expected, doubts, unsure
+from cellseg.table.hotspot import HOT
 from cellseg.table.neighbours import (
     DENSITY_UM,
     MOST_CLASSES,
@@ -87,6 +89,7 @@ def derive(
         made.classify()
     if near is not None:
         made.measure_nearest(near)
+    made.find_hot_spot(is_lenient=is_lenient)
     made.write()
     made.sum_up()
     return made.notes
@@ -241,6 +244,20 @@ class _Derivation:
         self.run["classification"] = made.model_dump(mode="json")
         self.notes += new
 
+    def find_hot_spot(self, *, is_lenient: bool) -> None:
+        """The hot spot; where there can be none, only who asks for it now is refused."""
+        self.run.pop("hotspot", None)
+        if (asked := self.recipe.hotspot) is None:
+            return
+        table = self.base.assign(**{"class": self.classes})
+        try:
+            given = self.classification
+            self.run["hotspot"] = find_hot_spot(self.result, asked, table, given, self.types)
+        except SettingsError as error:
+            if not is_lenient and asked != self.before.hotspot:
+                raise
+            self.notes.append(Notice(str(error), hint=error.hint))
+
     def write(self) -> None:
         """``derived.parquet``, ``cells.csv`` and ``recipe.json``."""
         own = [c for c in self.result.columns_found if c.name in self.values]
@@ -260,9 +277,19 @@ class _Derivation:
         """The record's totals, and what speaks against them."""
         facts, given = self.facts, self.classification
         table = self.base.assign(**{"class": self.classes})
+        names = self.run["class_names"]
+        regions = marked(self.change.result)
         summary, builder = summed_up(
-            self.result, table, self.run["class_names"], given, self.types, facts.get("interval")
+            self.result, table, names, given, self.types, facts.get("interval"), regions=regions
         )
+        if spot := self.run.get("hotspot"):
+            scored = [marker["regions"][HOT] for marker in summary.labelling[:1]]
+            spot["index_interval"] = between = scored[0]["index_interval"] if scored else None
+            if between is not None:
+                spot["said"] += " (95 % for its own cells: {:.1f} … {:.1f} %)".format(
+                    *(100 * share for share in between)
+                )
+            self.notes.append(Notice(spot["said"]))
         suspect: list[str] = [*facts.get("doubts", ())]
         expected = Expected.of(self.run)
         if expected is not None and facts.get("is_doubted", True):
@@ -281,6 +308,8 @@ def summed_up(
     classification: Classification | None,
     types: NDArray[np.object_],
     interval: Any = None,  # noqa: ANN401 - as run.json has it
+    *,
+    regions: Regions | None = None,
 ) -> tuple[Summary, SummaryBuilder]:
     """The totals of a result's cells.
 
@@ -292,18 +321,25 @@ def summed_up(
         Scores are told where there is one.
     types : ndarray of str, (N,)
         Classes by the model.
+    regions : Regions, optional
+        Have totals of their own, cut at the slide's edges; those that were counted in otherwise.
 
     Raises
     ------
     InputError
         If the record of the result is damaged.
     """
-    frame, facts, regions = result.frame, result.section("found"), result.regions()
+    frame, facts = result.frame, result.section("found")
+    if regions is not None:
+        held = regions.names_at(table["centroid_y_px"], table["centroid_x_px"])
+        table = table.assign(**{REGION: held})
+    elif (counted := result.regions()) is not None:
+        regions = counted.on(frame.height, frame.width)
     builder = SummaryBuilder(
         class_names,
         object=result.object_name,
         scale=Scale(frame.downsample, frame.mpp),
-        regions=None if regions is None else regions.on(frame.height, frame.width),
+        regions=regions,
     )
     unknown = {"touches_border", "stitched"} - {*table.columns}
     builder.add(table.assign(**dict.fromkeys(unknown, False)))

@@ -13,6 +13,7 @@ from cellseg.protocol import MOST_MARKERS, Marker
 from cellseg.result import Result
 from cellseg.result.files import read_json, validated
 from cellseg.result.publish import RECIPE
+from cellseg.table.hotspot import HotSpot
 from cellseg.table.neighbours import NEAR_UM
 
 MOST_UM, MOST_PX = 50.0, 200.0
@@ -37,6 +38,8 @@ class Recipe(BaseModel):
         Neighbours are counted within it, µm (px); None: the usual distance.
     markers : tuple of Marker
         Thresholds that give the classes. None where the model's classes stay.
+    hotspot : HotSpot or None
+        The place where most cells of a kind lie together is looked for.
     methods : tuple of str
         How the thresholds came about, a marker each.
     """
@@ -48,6 +51,7 @@ class Recipe(BaseModel):
     within: int | None = None
     markers: tuple[Marker, ...] = Field(default=(), max_length=MOST_MARKERS)
     methods: tuple[str, ...] = ()
+    hotspot: HotSpot | None = None
 
     @classmethod
     def of(cls, result: Result) -> Self:
@@ -67,6 +71,10 @@ class Recipe(BaseModel):
             lattice_distance(self.expand, frame)
         if self.spatial:
             near_within(self.within, frame.mpp)
+        if self.hotspot is not None and self.hotspot.cells is None and frame.mpp is None:
+            raise SettingsError(
+                "without a pixel size a hot spot is a number of cells, not mm²", hint="hotspot,mpp"
+            )
         return self
 
 

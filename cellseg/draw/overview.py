@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from cellseg.derive.places import marked
 from cellseg.draw.lines import draw_borders, draw_edges
 from cellseg.draw.sheet import INK, MUTED, Panel, Sheet, font, scale_bar, shortened
 from cellseg.result import Result
@@ -75,7 +76,7 @@ def overview_sheet(result: Result, slide: Slide) -> Sheet:
                 f"{visible(name)}: {density.scale}" if name else density.scale,
             )
         )
-    if (regions := result.regions()) is not None:
+    if (regions := marked(result)) is not None:
         for panel in panels:
             draw_borders(panel.image, regions, pixel=downsample / factor)
     return Sheet(

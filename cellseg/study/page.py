@@ -20,6 +20,7 @@ from cellseg.study.pictures import thumbnails
 from cellseg.study.rows import SummaryRow
 from cellseg.study.sizes import HEIGHT, WIDTH, Axis, hexes
 from cellseg.table.regions import counted
+from cellseg.text import visible
 
 PICTURES_BYTES = 4_400_000
 """All pictures together: with its tables a page of a hundred slides stays under 5 MB."""
@@ -168,6 +169,7 @@ def _slides(study: Study, page: Path) -> Iterator[dict[str, Any]]:
             "row": row,
             "said": ", ".join(said),
             "doubts": _doubts(row),
+            "hot_spot": visible(str(result.section("hotspot").get("said", ""))),
             "maps": list(core_maps(result, rows)),
             "links": list(_links(result.path, page)) if is_linked else [],
             "pictures": thumbnails(*pictures, most_bytes=most_bytes),

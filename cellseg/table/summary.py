@@ -14,6 +14,7 @@ from pydantic import TypeAdapter
 
 from cellseg.annotations.region import Regions
 from cellseg.table._columns import Scale
+from cellseg.table.hotspot import HOT
 from cellseg.table.regions import AreaStatistics, RegionSummary, by_class, counted, plural
 
 _STEPS = 4.0
@@ -120,7 +121,7 @@ class Summary:
             tissue = f"{self.tissue_mm2:.3g} mm² of tissue"
             parts.append(f"{self.density_per_mm2:,.0f} per mm² in {tissue}")
         if self.skipped_share:
-            where = "regions" if self.regions else "slide"
+            where = "regions" if any(one.kind != HOT for one in self.regions) else "slide"
             parts.append(f"{100 * self.skipped_share:.1f} % of the {where} skipped as background")
         return ", ".join(parts)
 
@@ -236,6 +237,7 @@ class SummaryBuilder:
         order = np.argsort(numbers, kind="stable")
         regions = () if self._regions is None else self._regions.each
         ends = np.searchsorted(numbers[order], np.arange(len(regions) + 1))
+        tissue = dict(enumerate(tissue_mm2 or ()))
         for number, region in enumerate(regions):
             one = order[ends[number] : ends[number + 1]]
             yield RegionSummary(
@@ -243,7 +245,7 @@ class SummaryBuilder:
                 kind=region.kind,
                 area_mm2=region.area_px * (self._mpp / 1000) ** 2 if self._mpp else None,
                 region_px2=region.area_px,
-                tissue_mm2=tissue_mm2[number] if tissue_mm2 is not None and self._mpp else None,
+                tissue_mm2=tissue.get(number) if self._mpp else None,
                 **self._totals(kinds[one], areas[one]),
             )
 

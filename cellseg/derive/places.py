@@ -1,0 +1,112 @@
+"""Places of a result beside those that were counted in: its hot spot."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import shapely
+from numpy.typing import NDArray
+
+from cellseg.annotations.region import Region, Regions
+from cellseg.derive.classes import Classification
+from cellseg.errors import SettingsError
+from cellseg.result import Result
+from cellseg.table.hotspot import HOT, HotSpot, hottest
+
+_ARC = 64
+"""Sides of a quarter of a circle; its polygon lies around it, so that no cell falls out."""
+
+
+def find_hot_spot(
+    result: Result,
+    asked: HotSpot,
+    table: pd.DataFrame,
+    given: Classification | None,
+    types: NDArray[np.object_],
+) -> dict[str, Any]:
+    """``hotspot`` of ``run.json``: where it is, and how far the choice of the best place misleads.
+
+    Parameters
+    ----------
+    table : DataFrame, (N, …)
+        ``class`` and centroids.
+    given : Classification or None
+    types : ndarray of str, (N,)
+        Classes by the model.
+
+    Raises
+    ------
+    SettingsError
+        If it is larger than the tissue, wants more cells than there are, or a class is unknown.
+    """
+    mpp, tissue = result.frame.mpp, result.section("found").get("tissue_mm2")
+    if tissue is None and mpp is not None:
+        tissue = result.frame.height * result.frame.width * (mpp / 1000) ** 2
+    if asked.mm2 is not None and tissue is not None and asked.mm2 > tissue:
+        raise SettingsError(
+            f"no hot spot: {asked.mm2:g} mm² are more than the tissue, which is {tissue:.3g} mm²",
+            hint="hotspot",
+        )
+    classes = table["class"].to_numpy(dtype=object)
+    held = hot = np.ones(len(table), np.bool_)
+    what = asked.of
+    if given is not None and asked.of in ("", *given.types):
+        grades, what = given.grades(classes), "positive"
+        held = (grades >= 0) & ((types == asked.of) if asked.of else True)
+        hot = grades > 0
+    elif asked.of:
+        if asked.of not in (known := dict.fromkeys([*classes, *types])):
+            raise SettingsError(
+                f"no hot spot: there are no cells of class {asked.of!r}, but of {', '.join(known)}",
+                hint="hotspot",
+            )
+        hot = np.asarray((classes == asked.of) | (types == asked.of))
+    places = table[["centroid_y_px", "centroid_x_px"]].to_numpy(np.float64)
+    spot = hottest(places[held], hot[held], asked, mpp=mpp)
+    inside = spot.contains(places) & held
+    cells, number = int(inside.sum()), int((hot & inside).sum())
+    said = f"hot spot of {asked} around y {spot.y:,.0f}, x {spot.x:,.0f} px: {cells:,} cells"
+    chance = None
+    if spot.shuffled.size:
+        chance = [float(np.mean(spot.shuffled)), float(np.percentile(spot.shuffled, 95))]
+        said += (
+            f", {100 * number / max(cells, 1):.1f} % of them {what}, of all "
+            f"{100 * hot[held].mean():.1f} %. It is the best of {spot.looked_at:,} places, so its "
+            f"share is too high: with the classes shuffled the best place has "
+            f"{100 * chance[0]:.1f} %, below {100 * chance[1]:.1f} % in 95 of 100 cases"
+        )
+    return {
+        "asked": asked.model_dump(),
+        "y_px": spot.y,
+        "x_px": spot.x,
+        "radius_px": spot.radius,
+        "looked_at": spot.looked_at,
+        "cells": cells,
+        "hot": number,
+        "what": what or "cells",
+        "slide_share": float(hot[held].mean()),
+        "shuffled_share": chance,
+        "said": said,
+    }
+
+
+def hot_spot(result: Result) -> Region | None:
+    """The hot spot's circle; None of a result without one."""
+    found = result.section("hotspot")
+    try:
+        y, x, radius = (float(found[name]) for name in ("y_px", "x_px", "radius_px"))
+        around = radius / np.cos(np.pi / 4 / _ARC)
+        circle = shapely.Point(x + 0.5, y + 0.5).buffer(around, quad_segs=_ARC)
+        return Region(shapely.MultiPolygon([circle]), HOT, HOT)
+    except (LookupError, TypeError, ValueError, shapely.errors.ShapelyError):
+        return None
+
+
+def marked(result: Result) -> Regions | None:
+    """All regions of a result: those that were counted in, and the hot spot."""
+    height, width = result.frame.height, result.frame.width
+    counted, hot = result.regions(), hot_spot(result)
+    each = [*(counted or ()), *([hot] if hot else [])]
+    return Regions.of(each).on(height, width) if each else None

@@ -1,0 +1,65 @@
+"""Hot spots of drawn cells: where they are, and what choosing the best place brings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from cellseg.errors import SettingsError
+from cellseg.table.hotspot import HotSpot, hottest
+
+MIDDLE = (2400.0, 4800.0)
+
+
+def cells(share=0.2, inside=0.5, number=20_000):
+    rng = np.random.default_rng(1)
+    places = rng.uniform(0, 8000, (number, 2))
+    near = np.hypot(*(places - MIDDLE).T) < 900
+    return places, rng.random(number) < np.where(near, inside, share)
+
+
+@pytest.mark.parametrize("asked", [HotSpot(mm2=0.5), HotSpot(cells=500)])
+def test_the_place_of_most_hot_cells_is_found(asked):
+    places, hot = cells()
+    spot = hottest(places, hot, asked, mpp=0.5)
+    assert np.hypot(spot.y - MIDDLE[0], spot.x - MIDDLE[1]) < 350
+    inside = spot.contains(places)
+    assert hot[inside].mean() == pytest.approx(0.5, abs=0.06)
+    if asked.cells:
+        assert inside.sum() == 500
+    else:
+        assert np.pi * (spot.radius * 0.5e-3) ** 2 == pytest.approx(0.5)
+    assert hottest(places, hot, asked, mpp=0.5).y == spot.y
+
+
+@pytest.mark.parametrize("asked", [HotSpot(mm2=0.5), HotSpot(cells=500)])
+def test_shuffled_classes_say_what_the_choice_alone_brings(asked):
+    places, hot = cells(inside=0.2)
+    spot = hottest(places, hot, asked, mpp=0.5)
+    by_chance = hot[spot.contains(places)].mean()
+    assert spot.shuffled.mean() > hot.mean() + 0.02
+    assert by_chance <= np.percentile(spot.shuffled, 99) + 0.02
+    places, hot = cells()
+    spot = hottest(places, hot, asked, mpp=0.5)
+    assert hot[spot.contains(places)].mean() > spot.shuffled.max() + 0.1
+
+
+def test_cells_of_one_kind_have_their_densest_place():
+    rng = np.random.default_rng(2)
+    places = np.concatenate([rng.uniform(0, 8000, (3000, 2)), rng.normal(MIDDLE, 200, (400, 2))])
+    for asked in (HotSpot(mm2=0.1), HotSpot(cells=200)):
+        spot = hottest(places, np.ones(3400, bool), asked, mpp=0.5)
+        assert np.hypot(spot.y - MIDDLE[0], spot.x - MIDDLE[1]) < 150
+        assert not spot.shuffled.size
+
+
+def test_what_cannot_be_is_said():
+    places, hot = cells(number=300)
+    with pytest.raises(SettingsError, match="500 cells are wanted, there are 300"):
+        hottest(places, hot, HotSpot(cells=500), mpp=0.5)
+    with pytest.raises(SettingsError, match="without a pixel size"):
+        hottest(places, hot, HotSpot(mm2=0.5), mpp=None)
+    for wrong in ({}, {"mm2": 1, "cells": 500}, {"mm2": 0}, {"mm2": float("nan")}, {"cells": 3}):
+        with pytest.raises(ValidationError):
+            HotSpot(**wrong)
