@@ -19,9 +19,6 @@ from qtpy.QtWidgets import QApplication
 
 SECONDS = 900.0
 
-COLOURS = 96
-"""Of each picture, so that it is small."""
-
 
 def wait(until: Callable[[], bool] = lambda: False, seconds: float = SECONDS) -> None:
     """Let Qt work until something holds."""
@@ -35,7 +32,8 @@ def save(viewer: napari.Viewer, path: Path) -> None:
     """The whole window, as it is drawn now."""
     wait(seconds=1.5)
     pixels = viewer.screenshot(canvas_only=False, flash=False)[..., :3]
-    Image.fromarray(pixels).quantize(COLOURS).save(path, optimize=True)
+    small = Image.fromarray(pixels).quantize(256, method=Image.Quantize.FASTOCTREE)
+    small.save(path, optimize=True)
     sys.stdout.write(f"{path}\n")
 
 

@@ -192,8 +192,7 @@ class DockPanel(QWidget):  # type: ignore[misc]
 
     def sizeHint(self) -> QSize:  # noqa: N802 - Qt's
         """As wide as the picture allows; labels wrap."""
-        hint = self.content.sizeHint()
-        return QSize(min(hint.width(), WIDTH_PX), hint.height())
+        return QSize(WIDTH_PX, self.content.sizeHint().height())
 
     def minimumSizeHint(self) -> QSize:  # noqa: N802 - Qt's
         """No widget is cut off at the side, and two panels have room below one another."""
