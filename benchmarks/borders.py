@@ -66,7 +66,7 @@ def sampled(box: Box, mask: Mask, extent: tuple[int, int]) -> tuple[Box, Mask] |
     place = torch.tensor([[0, 1, 1, 1 + box.width, 1 + box.height]], dtype=torch.float32)
     target = roi_align(pixels, place, 28, 1.0)[0]
     corners = torch.tensor([[box.x0, box.y0, box.x1, box.y1]], dtype=torch.float32)
-    return paste_all(target, corners, torch.tensor(extent))[0]
+    return paste_all(target.numpy(), corners.numpy(), extent)[0]
 
 
 Row = tuple[float, float, float]

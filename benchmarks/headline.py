@@ -41,7 +41,7 @@ from cellseg.annotations.coco import join, read_coco
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.errors import Notice
 from cellseg.judge.evaluate import EvaluateRequest, Evaluation, evaluate
-from cellseg.network.backbones import BACKBONES, load_imagenet
+from cellseg.network.backbones import build_body, load_imagenet
 from cellseg.network.counting import best_precision
 from cellseg.train.crops import Crop
 from cellseg.train.loop import CropStream, rate_at
@@ -70,7 +70,7 @@ class SemanticUNet(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body = BACKBONES["efficientnet_lite0"].build(nn.BatchNorm2d)
+        self.body = build_body("efficientnet_lite0", nn.BatchNorm2d)
         load_imagenet(self.body)
         widths, skips = (320, 256, 128, 64, 32), (112, 40, 24, 32)
         self.ups = nn.ModuleList(

@@ -164,19 +164,20 @@ def standard_network(model: str, tile_px: int, nms_iou: float):
     from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
     from torchvision.ops import FrozenBatchNorm2d
 
-    from cellseg.network.backbones import BACKBONES, with_pyramid
-    from cellseg.network.maskrcnn import (
+    from cellseg.network.architecture import (
         ANCHOR_SIZES_PX,
         ASPECT_RATIOS,
+        BACKBONES,
         PROPOSAL_NMS,
         TYPE_KEYS,
         Architecture,
         Limits,
     )
+    from cellseg.network.backbones import with_pyramid
     from cellseg.network.weights import read_model
 
     state, card = read_model(model)
-    chosen = Architecture.of({name: value.shape for name, value in state.items()})
+    chosen = Architecture.of(state)
     classes, backbone = len(card.classes) + 1, BACKBONES[chosen.backbone]
     limits = Limits.for_area(tile_px * tile_px)
     head = TwoMLPHead(chosen.pyramid * 7 * 7, chosen.box)

@@ -413,9 +413,11 @@ def _mapper(request: CountRequest, detector: Detector | None) -> TileMapper:
     return DaskMapper(request, detector)
 
 
-def detector_key(model: str | Path, device: str, precision: str = "auto") -> tuple[str, str, str]:
+def detector_key(
+    model: str | Path, device: str, precision: str = "auto", inference: str = "auto"
+) -> tuple[str, ...]:
     """Where :func:`run` looks for a model in ``detectors``."""
-    return str(model), device, precision
+    return str(model), device, precision, inference
 
 
 def _load(request: CountRequest, detectors: MutableMapping[object, Detector] | None) -> Detector:
@@ -425,10 +427,14 @@ def _load(request: CountRequest, detectors: MutableMapping[object, Detector] | N
     # On a cluster this machine only asks the model what it is; it may lack the workers' device.
     is_local = request.engine == "local"
     device = request.device if is_local else "cpu"
-    key = detector_key(request.model, device, request.precision)
+    key = detector_key(request.model, device, request.precision, request.inference)
     store: MutableMapping[object, Any] = {} if detectors is None else detectors
     if key not in store:
-        precision = None if request.precision == "auto" or not is_local else request.precision
-        store[key] = load_detector(request.model, device=device, precision=precision)
+        # A cluster's workers may differ in what is installed there.
+        inference = "torch" if not is_local and request.inference == "auto" else request.inference
+        precision = request.precision if is_local else "auto"
+        store[key] = load_detector(
+            request.model, device=device, precision=precision, inference=inference
+        )
     found: Detector = store[key]
     return found

@@ -26,16 +26,15 @@ from torch.nn import functional as F
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.geometry import Box
 from cellseg.judge.centres import matched
+from cellseg.network.architecture import TYPE_KEYS, Architecture, Limits
 from cellseg.network.counting import best_precision, make_ready
 from cellseg.network.maskrcnn import (
-    TYPE_KEYS,
-    Limits,
     build_maskrcnn,
     forward_batch,
     set_limits,
 )
 from cellseg.network.types import HIDDEN
-from cellseg.network.weights import architecture_of, network_of, read_model, save_model
+from cellseg.network.weights import network_of, read_model, save_model
 from cellseg.train.augment import photometric
 from cellseg.train.crops import Crop, cut_pixels
 
@@ -72,7 +71,7 @@ class Features:
     def __init__(self, model: str, types: int) -> None:
         state, self.card = read_model(model)
         self.state = {k: v for k, v in state.items() if not k.startswith(TYPE_KEYS)}
-        architecture = architecture_of(self.state)
+        architecture = Architecture.of(self.state)
         network = build_maskrcnn(1, architecture=replace(architecture, types=types))
         head = network.roi_heads.type_head
         blank = {f"{TYPE_KEYS}{name}": value for name, value in head.state_dict().items()}

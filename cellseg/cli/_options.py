@@ -198,6 +198,13 @@ _SHARED = {
         show_default=True,
         help="Of the network; auto: half where the device is faster with it.",
     ),
+    "inference": click.option(
+        "--inference",
+        type=click.Choice(["auto", "torch", "openvino"]),
+        default="auto",
+        show_default=True,
+        help="What computes the network; auto: the fastest that was checked for the model.",
+    ),
     "no_prefilter": click.option(
         "--no-prefilter", is_flag=True, help="Look everywhere, not only where tissue is."
     ),

@@ -28,7 +28,7 @@ GROUPS = {
     "Input": "mpp diameter_px channel z t series region tma recursive",
     "What is counted": "protocol model score cell_types min_area max_area no_prefilter strict",
     "Output": "output export expand spatial hotspot report parquet as_json overwrite",
-    "Where it runs": "device precision batch tile_px engine scheduler",
+    "Where it runs": "device precision inference batch tile_px engine scheduler",
 }
 """The headings of the options in the help."""
 
@@ -47,7 +47,10 @@ Examples:
   cellseg count s3://scans/slide.svs --output s3://scans/results""",
 )
 @click.argument("images", nargs=-1, required=True, type=PLACE, metavar="IMAGE...")
-@shared("mpp channel z t series protocol model score no_prefilter parquet json device precision")
+@shared(
+    "mpp channel z t series protocol model score no_prefilter parquet json "
+    "device precision inference"
+)
 @click.option(
     "--types",
     "cell_types",

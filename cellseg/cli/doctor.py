@@ -96,8 +96,9 @@ def _network() -> Iterator[Check]:
     try:
         import numpy as np
 
-        from cellseg.network.detect import gpu_count, load_detector
+        from cellseg.network.detect import load_detector
         from cellseg.network.tissue import TissueFinder
+        from cellseg.network.torch_inference import gpu_count
 
         detector = load_detector()
     except (CellsegError, ImportError, OSError, RuntimeError) as error:
@@ -106,7 +107,7 @@ def _network() -> Iterator[Check]:
     info = detector.info
     yield Check("model", "ok", f"{info.name}, checksum {info.checksum[:12]}… holds")
     batch, gpus = detector.batch_for(TILE_PX**2), gpu_count() or "none"
-    text = f"{info.device}, tiles at once: {batch}; CUDA GPUs that torch can use: {gpus}"
+    text = f"{info.inference} on {info.device}, tiles at once: {batch}; CUDA GPUs: {gpus}"
     try:
         detector.detect([np.ones((256, 256, 3), np.float32)], fill=1.0)
         yield Check("device", "ok", text)

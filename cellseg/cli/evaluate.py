@@ -34,7 +34,7 @@ Examples:
   cellseg evaluate mine.json --protocol he --calibrate mine.yaml
   cellseg evaluate centres.csv --mpp 0.5 --within 3"""
 )
-@shared("data images model protocol score mpp device precision no_prefilter")
+@shared("data images model protocol score mpp device precision inference no_prefilter")
 @click.option("--report", type=FOLDER, help="Folder for a page with plots and the worst images.")
 @click.option(
     "--calibrate",

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from cellseg.counting.tiles import TileSource
     from cellseg.counting.work import TileFound, TileRead
     from cellseg.geometry import Tile
+    from cellseg.network.detect import Exactness, Library
     from cellseg.network.detector import Detector
     from cellseg.slide import Slide
     from cellseg.stain.normalise import Normaliser
@@ -289,7 +290,7 @@ def find_scheduler(scheduler: str) -> str:
 
 def _local_cluster() -> Any:  # noqa: ANN401
     """A worker a GPU; without one, a worker of one thread a core, as far as memory goes."""
-    from cellseg.network.detect import gpu_count
+    from cellseg.network.torch_inference import gpu_count
 
     allowed = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     gpus = (allowed or [str(number) for number in range(gpu_count())])[: gpu_count()]
@@ -534,8 +535,8 @@ def _detector(job: _Job) -> tuple[Detector, threading.Semaphore]:
     if job.detector is not None:
         return job.detector, threading.Semaphore(1)
     asked, protocol = job.request, job.plan.protocol
-    precision = None if asked.precision == "auto" else asked.precision
-    loaded, turns = _model(str(asked.model), job.checksum, asked.device, precision)
+    how = (asked.device, asked.precision, job.plan.inference)
+    loaded, turns = _model(str(asked.model), job.checksum, *how)
     ready = loaded.for_run(
         score=protocol.score, nms_iou=protocol.nms_iou, types=protocol.cell_types
     )
@@ -544,15 +545,12 @@ def _detector(job: _Job) -> tuple[Detector, threading.Semaphore]:
 
 @lru_cache(maxsize=KEPT)
 def _model(
-    name: str,
-    checksum: str,
-    device: str,
-    precision: Any,  # noqa: ANN401
+    name: str, checksum: str, device: str, precision: Exactness, inference: Library
 ) -> tuple[Detector, threading.Semaphore]:
     """A loaded model, and how many threads its network bears: two on a GPU, otherwise one."""
     from cellseg.network.detect import load_detector
 
-    loaded = load_detector(name, device=device, precision=precision)
+    loaded = load_detector(name, device=device, precision=precision, inference=inference)
     if loaded.info.checksum != checksum:
         raise SettingsError(
             f"the weights {name} are others than where the run was started "

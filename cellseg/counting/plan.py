@@ -79,6 +79,8 @@ class Plan:
         Skip tiles without tissue.
     regions : Regions or None
         Count only what lies in them, as far as it lies on the slide.
+    inference : str
+        What computes the network.
     notes : tuple of str
         What was chosen, for a person; no setting.
     """
@@ -95,6 +97,7 @@ class Plan:
     prefilter: bool
     regions: Regions | None
     precision: str
+    inference: str
     notes: tuple[str, ...] = field(compare=False)
 
     def settings(self) -> dict[str, object]:
@@ -124,7 +127,7 @@ def make_plan(
     SettingsError
         If a channel does not exist, no protocol fits, or settings clash.
     """
-    notes: list[str] = []
+    notes: list[str] = list(info.notes)
     look = cache(partial(sample, slide))
     if slide.dtype.kind == "f":
         with suppress(RegionError):
@@ -184,6 +187,7 @@ def make_plan(
         prefilter=request.prefilter and protocol.prefilter,
         regions=regions,
         precision=request.precision,
+        inference=info.inference,
         notes=tuple(notes),
     )
 

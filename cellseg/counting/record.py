@@ -35,7 +35,7 @@ from cellseg.text import visible
 
 RECORDED = (
     "torch", "torchvision", "numpy", "scipy", "scikit-image", "shapely", "tifffile", "zarr",
-    "imagecodecs", "pandas",
+    "imagecodecs", "openvino", "pandas",
 )  # fmt: skip
 """Packages whose versions are recorded."""
 
@@ -212,6 +212,7 @@ def _settings(count: SlideCount, request: CountRequest) -> dict[str, object]:
         "intensity_low": normaliser.low,
         "intensity_high": normaliser.high,
         "dyes": None if count.dyes is None else asdict(count.dyes),
+        "inference": plan.inference,
         "tile_px": plan.grid.tile,
         "halo_px": plan.grid.halo,
     }

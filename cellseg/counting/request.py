@@ -72,6 +72,9 @@ class CountRequest:
     device : str
     precision : {'auto', 'float32', 'bfloat16', 'float16'}
         Of the network; ``auto``: half where the device is faster with it.
+    inference : {'auto', 'torch', 'openvino'}
+        What computes the network; ``auto``: the fastest that is installed and was checked for
+        the model, and on a cluster torch.
     batch : int or None
         Tiles that go through the network together; None: by device.
     engine : {'local', 'dask'}
@@ -109,6 +112,7 @@ class CountRequest:
     hotspot: HotSpot | None = None
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    inference: Literal["auto", "torch", "openvino"] = "auto"
     batch: int | None = None
     engine: Literal["local", "dask"] = "local"
     scheduler: str | None = None

@@ -16,7 +16,6 @@ from cellseg.counting.stages import SlideCount
 from cellseg.errors import InputError
 from cellseg.judge.evaluate import EvaluateRequest, ImageDone, planned
 from cellseg.judge.judged import plain
-from cellseg.network.detect import load_detector
 from cellseg.network.detector import Detector
 
 WITHIN_UM = 3.0
@@ -217,8 +216,7 @@ def evaluate_centres(
     """
     data = [(path, centres) for path in request.data for centres in read_points(path)]
     classes = tuple(sorted({name for _, one in data for name in one.classes if name}))
-    precision = None if request.precision == "auto" else request.precision
-    detector = load_detector(request.model, device=request.device, precision=precision)
+    detector = request.detector()
     images: list[JudgedCentres] = []
     radii: set[float] = set()
     for done, (table, centres) in enumerate(data, start=1):

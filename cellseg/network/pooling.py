@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops import roi_align as tv_roi_align
 from torchvision.ops.poolers import _setup_scales
 
 
@@ -46,9 +47,7 @@ def roi_align(
     scales, mapper = _setup_scales(levels, image_shapes, pool.canonical_scale, pool.canonical_level)
     side, channels = pool.output_size[0], levels[0].shape[1]
     every = torch.cat(boxes)
-    image = torch.repeat_interleave(
-        torch.arange(len(boxes)), torch.tensor([len(part) for part in boxes])
-    )
+    image = _images_of(boxes)
     level_of = mapper(boxes)
     result = every.new_empty((len(every), side * side, channels))
     for index, (level, scale) in enumerate(zip(levels, scales, strict=True)):
@@ -62,10 +61,34 @@ def roi_align(
     return result.view(len(every), side, side, channels).permute(0, 3, 1, 2)
 
 
-def _samples(level: Tensor, boxes: Tensor, image: Tensor, side: int) -> Tensor:
-    """One bilinear sample in the middle of each bin of boxes (B, 4) in images (B,): (B, side², C).
+def mean_samples(level: Tensor, boxes: list[Tensor], stride: int, bins: int) -> Tensor:
+    """Means of each box in ``bins`` × ``bins`` bins of two samples a side, (sum of P, C).
 
-    Boxes are in pixels of the level, (N, C, H, W).
+    Parameters
+    ----------
+    level : Tensor, float32, (N, C, H, W)
+        Features at a stride.
+    boxes : list of Tensor
+        Boxes (x1, y1, x2, y2) in pixels of the network's input, one (P, 4) an image.
+    """
+    if level.device.type != "cpu":
+        found = tv_roi_align(level.contiguous(), boxes, bins, 1 / stride, 2)
+        return cast(Tensor, found).mean((2, 3))
+    side = 2 * bins
+    image = _images_of(boxes)
+    return _samples(level, torch.cat(boxes) / stride, image, side, side**2)[:, 0] / side**2
+
+
+def _images_of(boxes: list[Tensor]) -> Tensor:
+    counts = torch.tensor([len(part) for part in boxes])
+    return torch.repeat_interleave(torch.arange(len(boxes)), counts)
+
+
+def _samples(level: Tensor, boxes: Tensor, image: Tensor, side: int, together: int = 1) -> Tensor:
+    """One bilinear sample in the middle of each bin of boxes (B, 4) in images (B,).
+
+    Boxes are in pixels of the level, (N, C, H, W). Sums of so many samples as are taken
+    ``together``: (B, side² / together, C).
     """
     height, width = level.shape[2:]
     # Without a copy where the features are channels-last.
@@ -75,10 +98,11 @@ def _samples(level: Tensor, boxes: Tensor, image: Tensor, side: int) -> Tensor:
     y = y + (image * height)[:, None, None]
     rows = y[:, :, None, :, None] * width + x[:, None, :, None, :]
     weight = y_weight[:, :, None, :, None] * x_weight[:, None, :, None, :]
+    taps = 4 * together
     found = F.embedding_bag(
-        rows.reshape(-1, 4), table, mode="sum", per_sample_weights=weight.reshape(-1, 4)
+        rows.reshape(-1, taps), table, mode="sum", per_sample_weights=weight.reshape(-1, taps)
     )
-    return found.view(len(boxes), side * side, -1)
+    return found.view(len(boxes), side * side // together, table.shape[1])
 
 
 def _taps(low: Tensor, high: Tensor, side: int, size: int) -> tuple[Tensor, Tensor]:

@@ -26,15 +26,13 @@ from torchvision.models.detection.roi_heads import (
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops import boxes as box_ops
 
+from cellseg.network.architecture import DOUBT, FINE_FROM_PX
 from cellseg.network.pooling import roi_align
 from cellseg.network.rpn import MOSTLY, ignored_share
 from cellseg.network.timer import Lap, no_lap
 from cellseg.network.types import TypeHead
 
 Target = dict[str, Tensor]
-
-DOUBT = (0.15, 0.85)
-"""Mask probabilities between which the second look has a say: the border."""
 
 BOXES_AT_ONCE = 1024
 """Proposals that go through the box head together when counting: 12,544 samples of each wait."""
@@ -80,7 +78,7 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
     """
 
     lap: Lap = staticmethod(no_lap)
-    fine_from_px: float = 48.0
+    fine_from_px: float = FINE_FROM_PX
     bins_first: bool = False
     soft_targets: SoftTargets | None = None
     type_head: TypeHead | None

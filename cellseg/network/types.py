@@ -6,12 +6,11 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
-LEVELS = ("0", "1", "2")
-"""Of the pyramid, strides of 4, 8 and 16 px: the nucleus itself, and the tissue around it."""
+from cellseg.network.architecture import TYPE_BINS, TYPE_LEVELS
+from cellseg.network.pooling import mean_samples
 
-BINS, HIDDEN = 3, 64
+HIDDEN = 64
 
 
 class TypeHead(nn.Module):
@@ -28,7 +27,7 @@ class TypeHead(nn.Module):
 
     def __init__(self, channels: int, types: int) -> None:
         super().__init__()
-        self.hidden = nn.Linear(len(LEVELS) * channels, HIDDEN)
+        self.hidden = nn.Linear(TYPE_LEVELS * channels, HIDDEN)
         self.logits = nn.Linear(HIDDEN, types)
 
     def forward(self, features: dict[str, Tensor], boxes: list[Tensor]) -> list[Tensor]:
@@ -42,8 +41,8 @@ class TypeHead(nn.Module):
             Boxes (x1, y1, x2, y2), pixels of the network's input, one (D, 4) an image.
         """
         parts = [
-            roi_align(features[name].contiguous(), boxes, BINS, 1 / (4 << k), 2).mean((2, 3))
-            for k, name in enumerate(LEVELS)
+            mean_samples(features[str(level)], boxes, 4 << level, TYPE_BINS)
+            for level in range(TYPE_LEVELS)
         ]
         seen = torch.cat(parts, 1).to(self.hidden.weight.dtype)
         found = cast(Tensor, self.logits(self.hidden(seen).relu())).float().softmax(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import NamedTuple
 
@@ -13,6 +14,9 @@ from torch.nn import functional as F
 
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.geometry import Box, box_of
+from cellseg.network.architecture import STRIDE_PX
+
+WINDOW_PX = 512
 
 MIN_AREA_PX = 12
 """What is left of an object in a crop is annotated from this area on."""
@@ -144,6 +148,19 @@ def cut_pixels(image: AnnotatedImage, window: Box, size: tuple[int, int]) -> Ten
     if pixels.shape[2:] != size:
         pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
     return pixels[0].clamp(0, 1).contiguous()
+
+
+def some_windows(images: Sequence[AnnotatedImage], count: int = 20) -> Iterator[Tensor]:
+    """Corners of so many images, spread over all: float32 (3, H, W), sides multiples of 32.
+
+    At the network's scale, at most :data:`WINDOW_PX` wide.
+    """
+    for place in np.unique(np.linspace(0, len(images) - 1, count).astype(int)).tolist():
+        image = images[place]
+        sides = [min(WINDOW_PX, int(side * image.zoom)) for side in image.pixels.shape[:2]]
+        height, width = (max(STRIDE_PX, side // STRIDE_PX * STRIDE_PX) for side in sides)
+        window = Box(0, 0, max(1, round(height / image.zoom)), max(1, round(width / image.zoom)))
+        yield cut_pixels(image, window, (height, width))
 
 
 class CutObject(NamedTuple):

@@ -12,7 +12,7 @@ from cellseg.annotations.coco import join, judgeable, read_coco, with_classes
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.errors import InputError, Notice
 from cellseg.network.detector import Sizes
-from cellseg.network.weights import DataCard
+from cellseg.network.modelfile import DataCard
 from cellseg.train.request import Report, TrainRequest
 from cellseg.train.validate import split
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from cellseg.errors import Notice, SettingsError
 from cellseg.network.maskrcnn import TrainingLimits
-from cellseg.network.weights import ModelCard
+from cellseg.network.modelfile import ModelCard
 from cellseg.train.validate import Validation
 
 

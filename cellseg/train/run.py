@@ -24,13 +24,13 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from cellseg import __version__
 from cellseg.annotations.compare import FEWEST_IMAGES
 from cellseg.errors import Notice, OutputError, SettingsError, writing
+from cellseg.network.architecture import SMALL, Architecture
 from cellseg.network.backbones import load_imagenet
-from cellseg.network.detect import pick_device
-from cellseg.network.maskrcnn import SMALL, build_maskrcnn
+from cellseg.network.maskrcnn import build_maskrcnn
+from cellseg.network.modelfile import ModelCard
+from cellseg.network.torch_inference import pick_device
 from cellseg.network.weights import (
     HEAD_KEYS,
-    ModelCard,
-    architecture_of,
     coco_file,
     fill,
     read_coco,
@@ -164,7 +164,7 @@ def _network(arrays: dict[str, Tensor], request: TrainRequest, classes: int) -> 
     model = build_maskrcnn(
         classes,
         frozen_norm=request.init not in FRESH,
-        architecture=architecture_of(arrays) if arrays else SMALL,
+        architecture=Architecture.of(arrays) if arrays else SMALL,
         training=request.limits,
     )
     if arrays:

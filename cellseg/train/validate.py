@@ -28,6 +28,7 @@ from cellseg.instances import Instances
 from cellseg.network.counting import best_precision, make_ready
 from cellseg.network.detect import MaskRCNNDetector
 from cellseg.network.detector import DetectorInfo
+from cellseg.network.torch_inference import TorchInference
 from cellseg.network.weights import network_of
 from cellseg.train.crops import cut_objects, cut_pixels
 
@@ -71,7 +72,7 @@ def validate(
     # Weights are compared here; the second look costs as much as all else.
     model.roi_heads.fine_from_px = float("inf")
     detector = MaskRCNNDetector(
-        make_ready(model, best_precision(device)),
+        TorchInference(make_ready(model, best_precision(device))),
         DetectorInfo("training", "", classes, "cell"),
         score=LOWEST_SCORE,
     )

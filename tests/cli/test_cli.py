@@ -15,8 +15,8 @@ from synthetic import write_disc_slide
 from cellseg import run as pipeline
 from cellseg.cli.train import _finish
 from cellseg.counting.request import CountRequest
+from cellseg.network.modelfile import ModelCard
 from cellseg.network.threshold import ThresholdDetector
-from cellseg.network.weights import ModelCard
 from cellseg.result import load_result
 from cellseg.train.run import Trained
 

@@ -398,8 +398,8 @@ def test_weights_are_loaded_once_a_worker(slide, threads, monkeypatch, tmp_path)
     write_disc_slide(other, np.random.default_rng(8), shape=(300, 300))
     loads, loaded = [], Model()
 
-    def load(model, *, device, precision):
-        loads.append((model, device, precision))
+    def load(model, *, device, precision, inference):
+        loads.append((model, device, precision, inference))
         return loaded
 
     monkeypatch.setattr("cellseg.network.detect.load_detector", load)
@@ -409,7 +409,7 @@ def test_weights_are_loaded_once_a_worker(slide, threads, monkeypatch, tmp_path)
     events = [*run(first, detectors=store), *run(second, detectors=store)]
     results = [event for event in events if isinstance(event, CountResult)]
     assert results[0].summary.cells == truth.count
-    assert loads == [("default", "auto", None)]
+    assert loads == [("default", "auto", "auto", "torch")]
     assert loaded.scores == [PROTOCOL.score, 0.7]
 
 

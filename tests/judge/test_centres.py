@@ -68,7 +68,7 @@ def folder(tmp_path, monkeypatch):
     """An image with dark squares, a detector that calls them all ``round``."""
     detector = ThresholdDetector()
     detector.info = DetectorInfo("drawn", "0" * 12, ("round", "long"), "cell")
-    monkeypatch.setattr("cellseg.judge.centres.load_detector", lambda *_, **__: detector)
+    monkeypatch.setattr("cellseg.judge.evaluate.load_detector", lambda *_, **__: detector)
     picture = np.full((160, 200, 3), (236, 214, 228), np.uint8)
     for y, x in CELLS:
         picture[y - 6 : y + 6, x - 6 : x + 6] = (80, 50, 140)

@@ -14,9 +14,11 @@ from torch.nn import functional as F
 
 from cellseg.errors import WeightsError
 from cellseg.network import backbones
-from cellseg.network.backbones import BACKBONES, load_imagenet, with_pyramid
-from cellseg.network.maskrcnn import SMALL, Architecture, TrainingLimits, build_maskrcnn
-from cellseg.network.weights import ModelCard, architecture_of, load_model, read_model, save_model
+from cellseg.network.architecture import BACKBONES, LITE0_EPS, SMALL, Architecture
+from cellseg.network.backbones import load_imagenet, with_pyramid
+from cellseg.network.maskrcnn import TrainingLimits, build_maskrcnn
+from cellseg.network.modelfile import ModelCard
+from cellseg.network.weights import load_model, read_model, save_model
 
 CARD = ModelCard(name="test", classes=("nucleus",))
 
@@ -36,7 +38,7 @@ def test_a_file_says_which_network_it_is(name, tmp_path):
     model = build_maskrcnn(1, architecture=chosen)
     path = tmp_path / "model.safetensors"
     save_model(path, model.state_dict(), CARD, quantise=False)
-    assert architecture_of(read_model(path)[0]) == chosen
+    assert Architecture.of(read_model(path)[0]) == chosen
     loaded, card = load_model(path)
     assert (card.backbone, card.pyramid, card.format) == (name, 32, 2)
     for key, value in loaded.state_dict().items():
@@ -65,7 +67,7 @@ def test_imagenet_weights_know_a_cat():
     with torch.no_grad():
         head = F.conv2d(body.eval()((image - 0.5) / 0.5)["3"], given["_conv_head.weight"])
         norm = [given[f"_bn1.{key}"] for key in ("running_mean", "running_var", "weight", "bias")]
-        head = F.relu6(F.batch_norm(head, *norm, eps=backbones.LITE0_EPS)).mean((2, 3))
+        head = F.relu6(F.batch_norm(head, *norm, eps=LITE0_EPS)).mean((2, 3))
         logits = F.linear(head, given["_fc.weight"], given["_fc.bias"])
     # 281 to 285 of ImageNet's classes are cats.
     assert 281 <= int(logits.argmax()) <= 285

@@ -10,19 +10,18 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, roi_align
 
-from cellseg.network.backbones import BACKBONES
+from cellseg.network.architecture import BACKBONES, Architecture, Limits
 from cellseg.network.counting import best_precision, fold_norms, make_ready
 from cellseg.network.detect import MaskRCNNDetector
 from cellseg.network.detector import DetectorInfo
 from cellseg.network.maskrcnn import (
-    Architecture,
-    Limits,
     build_maskrcnn,
     forward_batch,
     set_limits,
 )
 from cellseg.network.paste import paste_all
 from cellseg.network.pooling import roi_align as sampled
+from cellseg.network.torch_inference import TorchInference
 
 INFO = DetectorInfo(name="random", checksum="", classes=("cell",), object="cell")
 
@@ -109,7 +108,7 @@ def test_precision_follows_the_device(monkeypatch):
 
 
 def test_two_threads_find_what_one_finds():
-    detector = MaskRCNNDetector(make_ready(network()), INFO, score=0.1)
+    detector = MaskRCNNDetector(TorchInference(make_ready(network())), INFO, score=0.1)
     rng = np.random.default_rng(3)
     tiles = [rng.random((64, 64 + 32 * k, 3), np.float32) for k in range(4)]
     alone = [detector.detect([tile], fill=1.0)[0].instances.to_bytes() for tile in tiles]
@@ -164,8 +163,7 @@ def drawn(mask, box):
 
 
 def one(probabilities, box, extent):
-    corners = torch.tensor([box], dtype=torch.float32)
-    return paste_all(probabilities, corners, torch.tensor(extent))[0]
+    return paste_all(np.asarray(probabilities), np.array([box], np.float32), extent)[0]
 
 
 @pytest.mark.parametrize("box", [(10, 12, 30, 40), (10.3, 12.7, 31.6, 39.2), (9.5, 11.5, 31, 41)])
@@ -191,15 +189,15 @@ def test_pasting_ends_at_the_image():
     assert (place.y1, place.x1) == (64, 48)
     assert one(full, (50, 70, 60, 90), (64, 48)) is None
     assert one(torch.zeros(1, 28, 28), (5, 5, 20, 20), (64, 48)) is None
-    assert paste_all(torch.zeros(0, 28, 28), torch.zeros(0, 4), torch.tensor((8, 8))) == []
+    assert paste_all(np.zeros((0, 28, 28)), np.zeros((0, 4)), (8, 8)) == []
 
 
 def test_together_is_as_one_by_one():
     rng = np.random.default_rng(0)
     centres, sides = rng.uniform(0, 300, (60, 2)), rng.uniform(3, 150, (60, 2))
-    boxes = torch.from_numpy(np.hstack([centres - sides / 2, centres + sides / 2])).float()
-    probabilities = torch.from_numpy(rng.random((60, 28, 28), np.float32))
-    together = paste_all(probabilities, boxes, torch.tensor((280, 310)))
+    boxes = np.hstack([centres - sides / 2, centres + sides / 2]).astype(np.float32)
+    probabilities = rng.random((60, 28, 28), np.float32)
+    together = paste_all(probabilities, boxes, (280, 310))
     assert any(found is None for found in together) or len(together) == 60
     for index, found in enumerate(together):
         alone = one(probabilities[index : index + 1], boxes[index].tolist(), (280, 310))

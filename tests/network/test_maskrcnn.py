@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
 from cellseg.network import roi_heads
+from cellseg.network.architecture import DOUBT, Limits
 from cellseg.network.detect import to_detections
+from cellseg.network.inference import NetworkOutput
 from cellseg.network.maskrcnn import (
-    Limits,
     TrainingLimits,
     build_maskrcnn,
     forward_batch,
@@ -162,27 +164,24 @@ def test_large_boxes_are_looked_at_twice_where_the_first_mask_is_in_doubt(
         first = torch.nn.functional.interpolate(
             result["masks"][large][:, None], (56, 56), mode="bilinear", align_corners=False
         )[:, 0]
-        doubt = (first > roi_heads.DOUBT[0]) & (first < roi_heads.DOUBT[1])
+        doubt = (first > DOUBT[0]) & (first < DOUBT[1])
         assert bool(doubt.any())
         expected = torch.where(doubt, (first + second) / 2, first)
         torch.testing.assert_close(result["fine_masks"], expected, atol=2e-3, rtol=1e-2)
 
 
 def test_a_fine_mask_takes_the_place_of_its_own_box():
-    masks = torch.zeros(3, 28, 28)
+    masks = np.zeros((3, 28, 28), np.float32)
     masks[:, 4:24, 4:24] = 1
-    fine = torch.zeros(1, 56, 56)
+    fine = np.zeros((1, 56, 56), np.float32)
     fine[:, :28] = 1
-    boxes = torch.tensor([[0.0, 0, 28, 28], [40, 40, 96, 96], [100, 0, 128, 28]])
-    result = {
-        "boxes": boxes, "masks": masks, "scores": torch.tensor([0.9, 0.8, 0.7]),
-        "labels": torch.ones(3, dtype=torch.int64), "fine": torch.tensor([1]),
-        "fine_masks": fine, "proposals": torch.tensor(3), "detections_full": torch.tensor(False),
-    }  # fmt: skip
-    limits = Limits.for_area(128 * 128)
-    first, second = to_detections([result, result], (128, 128), limits)
-    found = first.instances
-    assert second.instances.to_bytes() == found.to_bytes()
+    boxes = np.array([[0, 0, 28, 28], [40, 40, 96, 96], [100, 0, 128, 28]], np.float32)
+    output = NetworkOutput(
+        boxes=boxes, masks=masks, scores=np.array([0.9, 0.8, 0.7], np.float32),
+        classes=np.zeros(3, np.int64), fine=np.array([1]), fine_masks=fine, types=None,
+        proposals=3, is_full=False,
+    )  # fmt: skip
+    found = to_detections(output, (128, 128), Limits.for_area(128 * 128)).instances
     assert found.masks[0].shape == found.masks[2].shape
     assert found.masks[0].shape == pytest.approx((20, 20), abs=1)
     assert found.boxes[1].tolist() == pytest.approx([40, 40, 68, 96], abs=1)

@@ -12,11 +12,11 @@ import torch
 from cellseg.counting.plan import make_plan
 from cellseg.counting.request import CountRequest
 from cellseg.errors import SettingsError, WeightsError
+from cellseg.network.architecture import SMALL, TYPE_KEYS, Architecture
 from cellseg.network.detect import load_detector
 from cellseg.network.detector import DetectorInfo
-from cellseg.network.maskrcnn import SMALL, TYPE_KEYS
 from cellseg.network.types import TypeHead
-from cellseg.network.weights import architecture_of, read_model, save_model, start_of
+from cellseg.network.weights import read_model, save_model, start_of
 from cellseg.slide import open_slide
 
 TYPES = ("lymphocyte", "stromal")
@@ -93,7 +93,7 @@ def test_training_starts_without_types(typed):
     assert any(key.startswith(TYPE_KEYS) for key in state)
     start = start_of(state, card.classes, ("nucleus",))
     assert not any(key.startswith(TYPE_KEYS) for key in start)
-    assert architecture_of(start) == SMALL
+    assert Architecture.of(start) == SMALL
 
 
 @pytest.mark.parametrize(

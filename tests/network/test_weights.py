@@ -14,11 +14,10 @@ from safetensors.torch import save_file
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
 from cellseg.errors import OutputError, WeightsError
-from cellseg.network import weights
+from cellseg.network import modelfile, weights
 from cellseg.network.maskrcnn import build_maskrcnn
+from cellseg.network.modelfile import DataCard, ModelCard
 from cellseg.network.weights import (
-    DataCard,
-    ModelCard,
     load_model,
     quantised,
     read_coco,
@@ -198,8 +197,8 @@ def test_other_number_of_classes(file, tmp_path):
 
 
 def test_the_shipped_model_is_pinned(monkeypatch):
-    assert read_model("default")[1].checksum == weights.DEFAULT_SHA256
-    monkeypatch.setattr(weights, "DEFAULT_SHA256", "0" * 64)
+    assert read_model("default")[1].checksum == modelfile.DEFAULT_SHA256
+    monkeypatch.setattr(modelfile, "DEFAULT_SHA256", "0" * 64)
     with pytest.raises(WeightsError, match="checksum differs"):
         read_model("default")
 

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from cellseg.cli import doctor
-from cellseg.network import weights
+from cellseg.network import modelfile
 
 ASKED = ("click>=8", 'napari>=0.6; extra == "napari"', 'sahi>=0.11; extra == "test"')
 
@@ -29,7 +29,7 @@ def test_all_is_well_here():
 
 
 def test_damaged_weights(monkeypatch):
-    monkeypatch.setattr(weights, "DEFAULT_SHA256", "0" * 64)
+    monkeypatch.setattr(modelfile, "DEFAULT_SHA256", "0" * 64)
     done, found = asked()
     assert found["model"]["state"] == "fault"
     assert "damaged" in found["model"]["text"]

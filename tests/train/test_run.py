@@ -19,7 +19,8 @@ from cellseg.errors import InputError, Notice, SettingsError, WeightsError
 from cellseg.network.detect import load_detector
 from cellseg.network.detector import DetectorInfo, Sizes
 from cellseg.network.maskrcnn import TrainingLimits, build_maskrcnn
-from cellseg.network.weights import ModelCard, load_model, read_model, save_model
+from cellseg.network.modelfile import ModelCard
+from cellseg.network.weights import load_model, read_model, save_model
 from cellseg.protocol import load_protocol
 from cellseg.slide import open_slide
 from cellseg.train import run

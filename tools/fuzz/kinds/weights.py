@@ -12,7 +12,7 @@ from typing import Any
 
 import imageio.v3 as imageio
 
-from cellseg.network.backbones import BACKBONES
+from cellseg.network.architecture import BACKBONES
 
 from ..child import Make
 from ..dice import TEXTS, WHOLE, changed, damaged, json_text, number

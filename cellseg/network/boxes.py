@@ -1,0 +1,154 @@
+"""Boxes in numpy: anchors, shifts, suppression, as torchvision computes them.
+
+Boxes are (x1, y1, x2, y2) in pixels of the network's input, float32, (B, 4).
+Source: Ren et al., Faster R-CNN, NIPS 2015, https://arxiv.org/abs/1506.01497.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
+
+from cellseg.network.architecture import (
+    ANCHOR_SIZES_PX,
+    ASPECT_RATIOS,
+    PROPOSAL_NMS,
+    PROPOSAL_SCORE,
+    Limits,
+)
+
+Floats = NDArray[np.float32]
+Indices = NDArray[np.int64]
+
+LARGEST_SHIFT = math.log(1000 / 16)
+"""Of a side's logarithm."""
+
+LEAST_SIDE_PX = 1e-3
+
+
+def anchors(extent: tuple[int, int], grids: Sequence[tuple[int, int]]) -> list[Floats]:
+    """Anchors of each level, finest first, three at each place of a level.
+
+    Parameters
+    ----------
+    extent : (int, int)
+        Height and width of the image, pixels.
+    grids : sequence of (int, int)
+        Height and width of each level.
+    """
+    heights = np.sqrt(np.array(ASPECT_RATIOS))
+    found = []
+    for size, (rows, columns) in zip(ANCHOR_SIZES_PX, grids, strict=True):
+        sides = np.stack([size / heights, size * heights, -size / heights, -size * heights], 1)
+        cell = np.round(-sides / 2)
+        y = np.arange(rows) * (extent[0] // rows)
+        x = np.arange(columns) * (extent[1] // columns)
+        place = np.stack(np.broadcast_arrays(x, y[:, None], x, y[:, None]), -1)
+        found.append((place[:, :, None] + cell).reshape(-1, 4).astype(np.float32))
+    return found
+
+
+def shifted(boxes: Floats, shifts: Floats, weights: tuple[float, float] = (1.0, 1.0)) -> Floats:
+    """Boxes moved and resized by the network's shifts (B, 4): of centres, and of log sides.
+
+    ``weights`` divide the former and the latter.
+    """
+    sides = boxes[:, 2:] - boxes[:, :2]
+    centres = boxes[:, :2] + 0.5 * sides + shifts[:, :2] / np.float32(weights[0]) * sides
+    scale = np.minimum(shifts[:, 2:] / np.float32(weights[1]), np.float32(LARGEST_SHIFT))
+    half = 0.5 * np.exp(scale) * sides
+    return np.concatenate([centres - half, centres + half], 1)
+
+
+def clipped(boxes: Floats, extent: tuple[int, int]) -> Floats:
+    """Boxes cut at the image's edge."""
+    height, width = extent
+    return np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
+
+
+def proposals(
+    scores: Floats,
+    shifts: Floats,
+    sites: Floats,
+    level: NDArray[np.int8],
+    limits: Limits,
+    extent: tuple[int, int],
+) -> Floats:
+    """Boxes that are worth a second look, best first.
+
+    Parameters
+    ----------
+    scores : ndarray, (A,)
+        Objectness of each anchor as a logit.
+    shifts : ndarray, (A, 4)
+    sites : ndarray, (A, 4)
+        The anchors.
+    level : ndarray of int, (A,)
+        Of each anchor; one level's boxes suppress only one another.
+    """
+    chosen = np.flatnonzero(scores > math.log(PROPOSAL_SCORE / (1 - PROPOSAL_SCORE)))
+    chosen = chosen[np.argsort(-scores[chosen], kind="stable")]
+    parts = []
+    for one in np.unique(level[chosen]):
+        part = chosen[level[chosen] == one][: limits.pre_nms]
+        boxes = clipped(shifted(sites[part], shifts[part]), extent)
+        large = ((boxes[:, 2:] - boxes[:, :2]) >= LEAST_SIDE_PX).all(1)
+        part, boxes = part[large], boxes[large]
+        keep = unsuppressed(boxes, PROPOSAL_NMS)
+        parts.append((part[keep], boxes[keep]))
+    if not parts:
+        return np.empty((0, 4), np.float32)
+    index, found = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return found[np.argsort(-scores[index], kind="stable")][: limits.proposals]
+
+
+def unsuppressed(boxes: Floats, overlap: float) -> Indices:
+    """Indices of boxes, best first, that no better one suppresses by a larger IoU than ``overlap``.
+
+    As a greedy suppression, but in rounds over all pairs that overlap so much: a box without a
+    better one that is still open stays, and what it suppresses goes.
+    """
+    first, second = _overlapping(boxes, overlap)
+    undecided = np.ones(len(boxes), bool)
+    kept = np.zeros(len(boxes), bool)
+    while len(first):
+        waiting = np.zeros(len(boxes), bool)
+        waiting[second] = True
+        fresh = undecided & ~waiting
+        kept |= fresh
+        undecided &= waiting
+        undecided[second[fresh[first]]] = False
+        open_pairs = undecided[first] & undecided[second]
+        first, second = first[open_pairs], second[open_pairs]
+    return np.flatnonzero(kept | undecided)
+
+
+def _overlapping(boxes: Floats, overlap: float) -> tuple[Indices, Indices]:
+    """Pairs whose IoU is above ``overlap``: the better index of each, and the other.
+
+    The sides of such a pair differ at most by a factor of ``overlap``, and along each axis their
+    centres lie at most ``1 - overlap`` of the longer side apart. Boxes of similar size are
+    looked at together, so that one large box does not make all others neighbours.
+    """
+    sides = boxes[:, 2:] - boxes[:, :2]
+    centres, area = (boxes[:, :2] + boxes[:, 2:]) / 2, sides.prod(1)
+    octave = np.floor(np.log2(np.maximum(sides.max(1, initial=0), LEAST_SIDE_PX)))
+    span = math.ceil(-math.log2(min(max(overlap, 1e-3), 1)))
+    found = [np.empty((2, 0), np.int64)]
+    for size in np.unique(octave):
+        near = np.flatnonzero((octave <= size) & (octave >= size - span))
+        tree = cKDTree(centres[near])
+        reach = 2.0 ** (size + 1) * (1 - overlap)
+        pairs = near[tree.query_pairs(reach, p=np.inf, output_type="ndarray")]
+        pairs = pairs[(octave[pairs] == size).any(1)]
+        first, second = pairs.min(1), pairs.max(1)
+        inner = np.minimum(boxes[first, 2:], boxes[second, 2:])
+        inner = np.clip(inner - np.maximum(boxes[first, :2], boxes[second, :2]), 0, None).prod(1)
+        close = inner > overlap * (area[first] + area[second] - inner)
+        found.append(np.stack([first[close], second[close]]))
+    both = np.concatenate(found, 1)
+    return both[0], both[1]

@@ -1,0 +1,105 @@
+"""The seam between the detector and what computes its network: torch, or another library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellseg.network.architecture import Limits
+from cellseg.network.timer import Timer
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Settings of a run that decide what the network looks at.
+
+    Attributes
+    ----------
+    score : float
+        Objects below it are not returned (the mask branch does not see them either).
+    nms_iou : float
+        Box overlap that suppresses.
+    types : bool
+        Cell types, where the model has any.
+    """
+
+    score: float = 0.5
+    nms_iou: float = 0.5
+    types: bool = False
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class NetworkOutput:
+    """Objects of one tile, before their masks are pasted.
+
+    Attributes
+    ----------
+    boxes : ndarray, float32, (D, 4)
+        (x1, y1, x2, y2), pixels of the tile.
+    classes : ndarray of int, (D,)
+        From 0.
+    scores : ndarray, float32, (D,)
+    masks : ndarray, float32, (D, M, M)
+        Probabilities inside the box.
+    fine : ndarray of int, (K,)
+        Large objects, which were looked at twice.
+    fine_masks : ndarray, float32, (K, 2 M, 2 M)
+        Of these.
+    types : ndarray, float32, (D, T) or None
+        Probabilities of cell types.
+    proposals : int
+        How many boxes were looked at.
+    is_full : bool
+        The limit on detections was reached.
+    """
+
+    boxes: NDArray[np.float32]
+    classes: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    masks: NDArray[np.float32]
+    fine: NDArray[np.int64]
+    fine_masks: NDArray[np.float32]
+    types: NDArray[np.float32] | None
+    proposals: int
+    is_full: bool
+
+
+class Inference(Protocol):
+    """A network that can be asked, whatever library computes it.
+
+    Attributes
+    ----------
+    name : str
+        By which people choose it, and of which results keep a record.
+    label : str
+        Where it runs, and how exact its numbers are.
+    threads : int
+        Batches that may be under way at once.
+    """
+
+    name: str
+    label: str
+    threads: int = 1
+
+    def find(
+        self, images: NDArray[np.float32], limits: Limits, wanted: Wanted, timer: Timer
+    ) -> list[NetworkOutput]:
+        """Objects of each image.
+
+        Parameters
+        ----------
+        images : ndarray, float32, (N, H, W, 3)
+            Values in 0 … 1; H and W are multiples of the largest stride.
+        """
+        ...
+
+    def batch_for(self, area_px: int) -> int:
+        """How many tiles of an area go through the network together."""
+        return 1
+
+    def free_memory(self) -> None:
+        """Give back what is kept for later, after memory ran out."""
+        return None

@@ -1,0 +1,192 @@
+"""Model files: safetensors with a model card, 8 bit per channel, checked before use.
+
+A file holds the arrays of the Mask R-CNN under torchvision's names. Quantised arrays are int8 with
+a float32 scale per first index in ``NAME.scale``. ``NAME.range`` is between which two numbers the
+input of a layer lies: what a network in 8 bits needs. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from hashlib import file_digest, sha256
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+
+from cellseg.errors import WeightsError, line_of
+from cellseg.network.architecture import BACKBONES, Architecture
+from cellseg.text import visible
+
+Arrays = dict[str, NDArray[Any]]
+
+FORMAT = 2
+"""Of the file; a later cellseg counts up where an earlier one could not read it."""
+
+METADATA_KEY = "cellseg"
+SCALE, RANGE = ".scale", ".range"
+
+CONTENT_KEY = "cellseg_sha256"
+"""Of the card and the arrays, as :func:`content_of` takes it; older files have none."""
+
+DEFAULT_SHA256: str | None = "12dd8c0a5454565e4c1cbac708920691830549f36ab078480c2b89071bc79815"
+"""Checksum of the weights that come with cellseg."""
+
+
+class DataCard(BaseModel):
+    """One data set that a model was trained on."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    images: int = Field(ge=0)
+    objects: int = Field(ge=0)
+    licence: str = "not stated"
+    attribution: str = ""
+
+
+Shown = Annotated[str, AfterValidator(visible)]
+"""A name of anybody's choice, its control characters shown as such."""
+
+
+class ModelCard(BaseModel):
+    """What is known of a model; it travels in the file's metadata.
+
+    Attributes
+    ----------
+    object : {'nucleus', 'cell'}
+        What the masks outline.
+    backbone : str
+        Of :data:`~cellseg.network.backbones.BACKBONES`.
+    pyramid : int
+        Channels of the feature pyramid.
+    mpp : float or None
+        µm per pixel at which the network expects the image.
+    diameter_px : float or None
+        The usual object, pixels of the network.
+    types : tuple of str
+        Cell types that it tells apart besides, in slides stained as those it learned them from.
+    types_from : str
+        What tissue that was.
+    scores : dict
+        What it reached on ``validation``: ``mask_ap``, ``mask_ap50``, ``f1``, ….
+    settings : dict
+        Suggested settings of a run, such as ``score``.
+    inference : tuple of str
+        What may compute the network: its numbers agreed with torch's on validation images.
+    checksum : str
+        SHA-256 of the file; set when it is loaded, never stored.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    format: int = FORMAT
+    name: Shown = Field(min_length=1, max_length=200)
+    object: Literal["nucleus", "cell"] = "nucleus"
+    backbone: str = "resnet50"
+    pyramid: int = 256
+    classes: tuple[Shown, ...] = Field(min_length=1, max_length=1000)
+    mpp: float | None = Field(None, gt=0)
+    diameter_px: float | None = Field(None, gt=0)
+    types: tuple[Shown, ...] = Field(default=(), max_length=100)
+    types_from: Shown = ""
+    data: tuple[DataCard, ...] = ()
+    validation: str = ""
+    scores: dict[str, float] = {}
+    started_from: str = "random weights"
+    training: dict[str, float | str] = {}
+    settings: dict[str, float] = {}
+    licence: str = "not stated"
+    made_with: str = ""
+    inference: tuple[Shown, ...] = ("torch",)
+    checksum: str = ""
+
+
+def read_arrays(path: str | Path) -> tuple[Arrays, ModelCard]:
+    """The arrays of a model file as they are stored, and its card.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, damaged or no model of cellseg.
+    """
+    file = _home(path)
+    try:
+        with file.open("rb") as handle:
+            checksum = file_digest(handle, "sha256").hexdigest()
+    except OSError as error:
+        hint = "; install cellseg again" if str(path) == "default" else ""
+        reason = error.strerror or str(error)
+        raise WeightsError(f"{file}: the model cannot be read: {reason}{hint}") from error
+    if str(path) == "default" and DEFAULT_SHA256 not in (None, checksum):
+        raise WeightsError(f"{file}: the shipped model is damaged (its checksum differs)")
+    try:
+        with safe_open(file, framework="np") as opened:
+            metadata = opened.metadata() or {}
+            arrays = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
+        raise WeightsError(
+            f"{file}: damaged, or not a safetensors file: {line_of(error)}"
+        ) from error
+    card = _card(file, metadata).model_copy(update={"checksum": checksum})
+    types = len(card.types)
+    if types != Architecture.of(arrays).types or (types and len(card.classes) > 1):
+        raise WeightsError(f"{file}: its cell types are not those of its card")
+    if metadata.get(CONTENT_KEY) not in (None, content_of(metadata[METADATA_KEY], arrays)):
+        raise WeightsError(f"{file}: the model is damaged (its checksum differs)")
+    for name, array in arrays.items():
+        _check(file, name, array, arrays)
+    return arrays, card
+
+
+def _check(file: Path, name: str, array: NDArray[Any], arrays: Arrays) -> None:
+    if array.dtype == np.int8:
+        scale = arrays.get(name + SCALE)
+        if scale is None or array.ndim < 2 or scale.shape != array.shape[:1]:
+            raise WeightsError(f"{file}: damaged: {name} has no fitting scale")
+    if not np.isfinite(array).all():
+        raise WeightsError(f"{file}: damaged: {name} holds values that are not finite")
+    if name.endswith(RANGE) and not (array.shape == (2,) and array[0] <= 0 < array[1]):
+        raise WeightsError(f"{file}: damaged: {name} is no range about 0")
+
+
+def is_parameter(name: str, arrays: Mapping[str, object]) -> bool:
+    """Whether an array is the network's own, and no scale or range of another one."""
+    return not name.endswith((SCALE, RANGE)) or name.rpartition(".")[0] not in arrays
+
+
+def content_of(card: str, arrays: Mapping[str, NDArray[Any]]) -> str:
+    """SHA-256 of a card's text and of arrays: names, types, shapes and bytes, by name."""
+    digest = sha256(card.encode())
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"\n{name} torch.{array.dtype} {array.shape}\n".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _home(path: str | Path) -> Path:
+    if str(path) == "default":
+        return Path(str(files("cellseg") / "weights" / "default.safetensors"))
+    return Path(path)
+
+
+def _card(file: Path, metadata: dict[str, str]) -> ModelCard:
+    text = metadata.get(METADATA_KEY)
+    if text is None:
+        raise WeightsError(f"{file}: has no model card, so it is no model of cellseg")
+    newer = f"{file}: made by a newer cellseg; update cellseg"
+    try:
+        if int(json.loads(text).get("format", FORMAT)) > FORMAT:
+            raise WeightsError(newer)
+        card = ModelCard.model_validate_json(text)
+    except (ValidationError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise WeightsError(f"{file}: its model card is not valid: {line_of(error)}") from error
+    if card.backbone not in BACKBONES:
+        raise WeightsError(f"{newer} (its backbone {card.backbone!r} is unknown)")
+    return card

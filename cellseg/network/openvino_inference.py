@@ -1,0 +1,255 @@
+"""The network in OpenVINO, in 8 bits on an x86 processor: numpy between graphs of three kinds."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from cellseg.errors import WeightsError, line_of
+from cellseg.network.architecture import (
+    DOUBT,
+    FINE_FROM_PX,
+    TYPE_BINS,
+    TYPE_KEYS,
+    TYPE_LEVELS,
+    Limits,
+)
+from cellseg.network.boxes import (
+    Floats,
+    Indices,
+    anchors,
+    clipped,
+    proposals,
+    shifted,
+    unsuppressed,
+)
+from cellseg.network.graphs import LEVELS, Graphs
+from cellseg.network.inference import Inference, NetworkOutput, Wanted
+from cellseg.network.modelfile import SCALE, Arrays
+from cellseg.network.sampling import mean_samples, sampled
+from cellseg.network.timer import Timer
+
+BOX_SIDE, MASK_SIDE = 7, 14
+BOX_SHIFTS = (10.0, 5.0)
+"""Weights of torchvision's box regression: of centres, and of sides."""
+
+BOXES_AT_ONCE, MASKS_AT_ONCE, FINE_AT_ONCE = 256, 64, 16
+"""Batches of fixed size: graphs of open size are a quarter slower."""
+
+USES_BEFORE_OWN, MOST_OWN = 4, 2
+"""Tiles of one size before a graph is made for it, which costs as much time as two tiles; and how
+many of these graphs there are, as each holds on to memory."""
+
+LEAST_SIDE_PX = 1.0
+
+
+class OpenVinoInference(Inference):
+    """A model file's network in OpenVINO.
+
+    Parameters
+    ----------
+    arrays : dict of ndarray
+        Of a model file, with the ranges of its layers' inputs.
+    origin : str
+        The model, for errors.
+
+    Raises
+    ------
+    WeightsError
+        If this OpenVINO cannot run the network, or its numbers are not finite.
+    """
+
+    name, label = "openvino", "cpu, int8"
+
+    def __init__(self, arrays: Arrays, origin: str) -> None:
+        self._graphs, self._core = Graphs(arrays), ov.Core()
+        threads = os.environ.get("OMP_NUM_THREADS", "")
+        self._settings = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,
+            "INFERENCE_NUM_THREADS": int(threads) if threads.isdigit() else 0,
+        }
+        self._has_types = f"{TYPE_KEYS}logits.weight" in arrays
+        self._arrays = arrays
+        self._requests: dict[tuple[str, int, int], ov.InferRequest] = {}
+        self._uses: Counter[tuple[int, int]] = Counter()
+        self._lock = threading.Lock()
+        ramp = np.broadcast_to(np.linspace(0, 1, 128, dtype=np.float32)[:, None], (128, 128, 3))
+        try:
+            *levels, scores, _ = self._dense(ramp)
+            logits, _ = self._boxes(levels, np.array([[0, 0, 32, 32]], np.float32))
+        except RuntimeError as error:
+            raise WeightsError(
+                f"{origin}: OpenVINO {ov.__version__} cannot run the model: {line_of(error)}"
+            ) from error
+        if not (np.isfinite(scores).all() and np.isfinite(logits).all()):
+            raise WeightsError(f"{origin}: the model's weights give no finite numbers")
+
+    def find(
+        self, images: NDArray[np.float32], limits: Limits, wanted: Wanted, timer: Timer
+    ) -> list[NetworkOutput]:
+        """See :meth:`Inference.find`; images go through the network one after another."""
+        with self._lock:
+            return [self._one(image, limits, wanted, timer) for image in images]
+
+    def _one(
+        self, image: NDArray[np.float32], limits: Limits, wanted: Wanted, timer: Timer
+    ) -> NetworkOutput:
+        lap, extent = timer.laps(), (image.shape[0], image.shape[1])
+        *levels, scores, shifts = self._dense(image)
+        lap("backbone")
+        grids = (*(level.shape[:2] for level in levels), _halved(levels[-1].shape[:2]))
+        sites, level_of = _sites(extent, grids)
+        looked_at = proposals(scores[:, 0], shifts, sites, level_of, limits, extent)
+        lap("proposals")
+        logits, moves = self._boxes(levels, looked_at)
+        boxes, classes, best, is_full = _selected(looked_at, logits, moves, wanted, limits, extent)
+        lap("boxes")
+        types = None
+        if wanted.types and self._has_types:
+            types = self._sorted(levels, boxes)
+            lap("types")
+        masks = self._masks(levels, boxes, classes, MASK_SIDE, MASKS_AT_ONCE)
+        fine = np.flatnonzero((boxes[:, 2:] - boxes[:, :2]).max(1, initial=0) >= FINE_FROM_PX)
+        again = self._masks(levels, boxes[fine], classes[fine], 2 * MASK_SIDE, FINE_AT_ONCE)
+        doubled = _doubling(masks.shape[1])
+        first = doubled @ masks[fine] @ doubled.T
+        doubt = (first > DOUBT[0]) & (first < DOUBT[1])
+        lap("masks")
+        return NetworkOutput(
+            boxes=boxes,
+            classes=classes,
+            scores=best,
+            masks=masks,
+            fine=fine,
+            fine_masks=np.where(doubt, (first + again) / 2, first),
+            types=types,
+            proposals=len(looked_at),
+            is_full=is_full,
+        )
+
+    def _dense(self, image: NDArray[np.float32]) -> list[Floats]:
+        """Levels (h, w, C), then scores (A, 1) and shifts (A, 4); valid until the next image."""
+        shape = (image.shape[0], image.shape[1])
+        self._uses[shape] += 1
+        own = [key for key in self._requests if key[0] == "dense" and key[1] > 0]
+        worth = self._uses[shape] >= USES_BEFORE_OWN and len(own) < MOST_OWN
+        height, width = shape if worth or ("dense", *shape) in own else (-1, -1)
+        found = self._infer(("dense", height, width), image[None])
+        return [*(level[0] for level in found[:LEVELS]), *found[LEVELS:]]
+
+    def _boxes(self, levels: list[Floats], boxes: Floats) -> tuple[Floats, Floats]:
+        """Class logits (B, K) and shifts (B, 4 K)."""
+        parts = [
+            [np.copy(out) for out in part]
+            for part in self._in_batches("boxes", levels, boxes, BOX_SIDE, BOXES_AT_ONCE)
+        ]
+        logits, shifts = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return logits, shifts
+
+    def _masks(
+        self, levels: list[Floats], boxes: Floats, classes: Indices, side: int, batch: int
+    ) -> Floats:
+        """Probabilities of each box's class, (B, 2 S, 2 S)."""
+        found = [np.empty((0, 2 * side, 2 * side), np.float32)]
+        start = 0
+        if len(boxes):
+            for (part,) in self._in_batches("masks", levels, boxes, side, batch):
+                found.append(part[np.arange(len(part)), classes[start : start + batch] + 1])
+                start += batch
+        return np.concatenate(found)
+
+    def _in_batches(
+        self, kind: str, levels: list[Floats], boxes: Floats, side: int, batch: int
+    ) -> Iterator[list[Floats]]:
+        """A graph's outputs for so many boxes at a time; the last ones are filled up."""
+        for start in range(0, max(1, len(boxes)), batch):
+            part = boxes[start : start + batch]
+            seen = np.zeros((batch, side, side, levels[0].shape[2]), np.float32)
+            seen[: len(part)] = sampled(levels, part, side)
+            yield [out[: len(part)] for out in self._infer((kind, batch, side), seen)]
+
+    def _sorted(self, levels: list[Floats], boxes: Floats) -> Floats:
+        """Probabilities of cell types, (B, T)."""
+        seen = mean_samples(levels[:TYPE_LEVELS], boxes, 2 * TYPE_BINS)
+        hidden = np.maximum(self._linear("hidden", seen), 0)
+        return _softmax(self._linear("logits", hidden))
+
+    def _linear(self, name: str, values: Floats) -> Floats:
+        """A layer of the cell types' classifier, in float32."""
+        name = f"{TYPE_KEYS}{name}"
+        weights: Floats = self._arrays[f"{name}.weight"].astype(np.float32)
+        if f"{name}.weight{SCALE}" in self._arrays:
+            weights *= self._arrays[f"{name}.weight{SCALE}"][:, None]
+        return np.asarray(values @ weights.T + self._arrays[f"{name}.bias"])
+
+    def _infer(self, key: tuple[str, int, int], values: Floats) -> list[Floats]:
+        """Outputs of a graph, made when it is first asked for; valid until it is asked again."""
+        if key not in self._requests:
+            kind, *sides = key
+            graph = getattr(self._graphs, kind)(*sides)
+            compiled = self._core.compile_model(graph, "CPU", self._settings)
+            self._requests[key] = compiled.create_infer_request()
+        request = self._requests[key]
+        request.infer([ov.Tensor(np.ascontiguousarray(values), shared_memory=True)])
+        return [tensor.data for tensor in request.output_tensors]
+
+
+def _selected(
+    looked_at: Floats,
+    logits: Floats,
+    shifts: Floats,
+    wanted: Wanted,
+    limits: Limits,
+    extent: tuple[int, int],
+) -> tuple[Floats, Indices, Floats, bool]:
+    """Boxes, classes, scores of the best class of each box after one suppression of all.
+
+    Last: whether the limit on detections cut some off.
+    """
+    scores = _softmax(logits)[:, 1:]
+    classes, rows = scores.argmax(1), np.arange(len(scores))
+    best = scores[rows, classes]
+    moves = shifts.reshape(len(shifts), logits.shape[1], 4)[rows, classes + 1]
+    boxes = clipped(shifted(looked_at, moves, BOX_SHIFTS), extent)
+    large = (boxes[:, 2:] - boxes[:, :2] >= LEAST_SIDE_PX).all(1)
+    keep = np.flatnonzero((best > wanted.score) & large)
+    keep = keep[np.argsort(-best[keep], kind="stable")]
+    keep = keep[unsuppressed(boxes[keep], wanted.nms_iou)]
+    is_full = len(keep) > limits.detections
+    keep = keep[: limits.detections]
+    return boxes[keep], classes[keep], best[keep], is_full
+
+
+@lru_cache(maxsize=4)
+def _sites(
+    extent: tuple[int, int], grids: tuple[tuple[int, int], ...]
+) -> tuple[Floats, NDArray[np.int8]]:
+    """Anchors of an image, and the level of each."""
+    parts = anchors(extent, grids)
+    level = np.repeat(np.arange(len(parts), dtype=np.int8), [len(part) for part in parts])
+    return np.concatenate(parts), level
+
+
+def _halved(grid: Sequence[int]) -> tuple[int, int]:
+    return (grid[0] + 1) // 2, (grid[1] + 1) // 2
+
+
+def _doubling(size: int) -> Floats:
+    """Bilinear interpolation to twice as many samples, (2 S, S)."""
+    position = np.clip((np.arange(2 * size) + 0.5) / 2 - 0.5, 0, size - 1)
+    weights = np.clip(1 - np.abs(position[:, None] - np.arange(size)), 0, None)
+    return np.asarray(weights, np.float32)
+
+
+def _softmax(logits: Floats) -> Floats:
+    powers = np.exp(logits - logits.max(1, keepdims=True))
+    return np.asarray(powers / powers.sum(1, keepdims=True))

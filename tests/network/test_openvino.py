@@ -1,0 +1,250 @@
+"""OpenVINO computes what torch computes; where it cannot be had, one line says why."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, nms, roi_align
+
+from cellseg.counting.plan import make_plan
+from cellseg.counting.request import CountRequest
+from cellseg.errors import SettingsError, WeightsError
+from cellseg.network import detect
+from cellseg.network.architecture import Architecture, Limits
+from cellseg.network.boxes import unsuppressed
+from cellseg.network.counting import make_ready
+from cellseg.network.detect import load_detector
+from cellseg.network.detector import DetectorInfo
+from cellseg.network.inference import Wanted
+from cellseg.network.maskrcnn import build_maskrcnn
+from cellseg.network.modelfile import ModelCard, read_arrays
+from cellseg.network.ranges import input_ranges
+from cellseg.network.sampling import mean_samples, sampled
+from cellseg.network.timer import Timer
+from cellseg.network.torch_inference import TorchInference
+from cellseg.network.weights import load_model, save_model
+from cellseg.slide import open_slide
+
+CARD = ModelCard(name="small", classes=("nucleus",), types=("a", "b"), types_from="drawings")
+SMALL = Architecture(
+    backbone="efficientnet_lite0", pyramid=24, mask=16, box=32, box_rank=8, types=2
+)
+
+
+def saved(path, *, card=CARD, ranges=None, architecture=SMALL, quantise=True):
+    """A model file of random weights, with batch norms that do something."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build_maskrcnn(1, architecture=architecture).eval()
+        for module in model.modules():
+            if isinstance(module, FrozenBatchNorm2d):
+                module.weight.uniform_(0.5, 1.0)
+                module.bias.uniform_(-0.2, 0.2)
+                module.running_mean.uniform_(-0.2, 0.2)
+                module.running_var.uniform_(0.5, 2.0)
+        model.rpn.head.cls_logits.weight.data.normal_(0, 0.5)
+    save_model(path, model.state_dict(), card, quantise=quantise, ranges=ranges)
+    return path
+
+
+def images():
+    return np.random.default_rng(3).random((2, 160, 96, 3), np.float32)
+
+
+def test_suppression_is_torchvisions():
+    rng = np.random.default_rng(0)
+    for overlap in (0.2, 0.5, 0.7):
+        centres, sides = rng.uniform(0, 200, (900, 2)), np.exp(rng.uniform(1, 3.5, (900, 2)))
+        boxes = np.hstack([centres - sides / 2, centres + sides / 2]).astype(np.float32)
+        boxes[5] = (0, 0, 400, 400)
+        boxes[6] = boxes[7] = (0, 0, 0, 0)
+        expected = nms(torch.from_numpy(boxes), torch.linspace(1, 0, len(boxes)), overlap)
+        assert unsuppressed(boxes, overlap).tolist() == expected.tolist()
+    assert unsuppressed(boxes[:0], 0.5).tolist() == []
+
+
+def test_samples_are_those_of_torchvision():
+    rng = np.random.default_rng(1)
+    levels = [rng.random((40 >> k, 32 >> k, 6), np.float32) for k in range(4)]
+    tensors = {str(k): torch.from_numpy(one).permute(2, 0, 1)[None] for k, one in enumerate(levels)}
+    corners = np.sort(rng.uniform(-5, 165, (60, 2, 2)), axis=1).reshape(60, 4).astype(np.float32)
+    boxes = np.vstack([corners, [[-300, -300, 400, 400], [5, 5, 5, 5]]]).astype(np.float32)
+    pool = MultiScaleRoIAlign(list("0123"), 7, 1)
+    expected = pool(tensors, [torch.from_numpy(boxes)], [(160, 128)]).permute(0, 2, 3, 1)
+    np.testing.assert_allclose(sampled(levels, boxes, 7), expected, atol=1e-4)
+    means = [
+        roi_align(tensors[str(k)], [torch.from_numpy(boxes)], 3, 1 / (4 << k), 2).mean((2, 3))
+        for k in range(3)
+    ]
+    np.testing.assert_allclose(mean_samples(levels[:3], boxes, 6), torch.cat(means, 1), atol=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{}, {"box_rank": None, "types": 0}], ids=["ranked", "plain"])
+@pytest.mark.parametrize("quantise", [True, False])
+def test_in_float32_it_finds_what_torch_finds(tmp_path, monkeypatch, changes, quantise):
+    openvino = pytest.importorskip("cellseg.network.openvino_inference")
+    shape = Architecture(**{**vars(SMALL), **changes})
+    card = CARD if shape.types else CARD.model_copy(update={"types": ()})
+    path = saved(tmp_path / "m.safetensors", card=card, architecture=shape, quantise=quantise)
+    limits, wanted = Limits(pre_nms=2000, proposals=1000, detections=900), Wanted(0.1, 0.9, True)
+    model = make_ready(load_model(path)[0])
+    model.roi_heads.fine_from_px = 14.0
+    monkeypatch.setattr(openvino, "FINE_FROM_PX", 14.0)
+    found = [
+        network.find(images(), limits, wanted, Timer())
+        for network in (
+            TorchInference(model),
+            openvino.OpenVinoInference(read_arrays(path)[0], "m"),
+        )
+    ]
+    for reference, ours in zip(*found, strict=True):
+        assert len(reference.boxes) == len(ours.boxes) > 10
+        assert reference.proposals == ours.proposals
+        assert reference.is_full == ours.is_full
+        # Equal scores may change places.
+        far = np.abs(ours.boxes[:, None] - reference.boxes).max(2)
+        order = far.argmin(0)
+        assert far.min(0).max() < 0.05
+        assert len(set(order)) == len(order)
+        np.testing.assert_allclose(ours.scores, reference.scores, atol=1e-3)
+        np.testing.assert_allclose(ours.masks[order], reference.masks, atol=0.01)
+        assert set(ours.fine) == set(order[reference.fine])
+        assert len(reference.fine)
+        fine = np.searchsorted(ours.fine, order[reference.fine])
+        np.testing.assert_allclose(ours.fine_masks[fine], reference.fine_masks, atol=0.01)
+        if shape.types:
+            np.testing.assert_allclose(ours.types[order], reference.types, atol=1e-3)
+        else:
+            assert ours.types is reference.types is None
+
+
+def discs():
+    """Dark nuclei on a bright ground, float32 (256, 256, 3)."""
+    y, x = np.mgrid[:256, :256]
+    dark = ((y % 64 - 32) ** 2 + (x % 64 - 32) ** 2 < 144)[..., None]
+    return np.where(dark, (0.35, 0.25, 0.55), (0.9, 0.8, 0.88)).astype(np.float32)
+
+
+def test_the_shipped_model_counts_in_8_bits_what_it_counts_in_torch():
+    pytest.importorskip("openvino")
+    eight = load_detector(device="cpu")
+    assert (eight.info.inference, eight.info.device, eight.info.notes) == (
+        "openvino",
+        "cpu, int8",
+        (),
+    )
+    reference = load_detector(device="cpu", inference="torch")
+    assert reference.info.inference == "torch"
+    # The same size often enough to get a graph of its own, then another one.
+    for tile in (*[discs()] * 5, discs()[:250, :190]):
+        ours, theirs = (one.detect([tile], fill=1.0)[0].instances for one in (eight, reference))
+        assert len(ours) == len(theirs) > 8
+        assert np.abs(np.sort(ours.boxes[:, 0]) - np.sort(theirs.boxes[:, 0])).max() <= 2
+    empty = np.ones((64, 64, 3), np.float32)
+    assert len(eight.detect([empty], fill=1.0)[0].instances) == 0
+
+
+def test_ranges_hold_what_a_layer_sees(tmp_path):
+    model, _ = load_model(saved(tmp_path / "m.safetensors"))
+    batch = torch.from_numpy(images()).permute(0, 3, 1, 2)
+    ranges = input_ranges(model, batch)
+    weights = {key for key, array in model.state_dict().items() if array.ndim >= 2}
+    assert set(ranges) == weights
+    low, high = ranges["backbone.body.stem.1.0.weight"]
+    assert -1 <= low == -high
+    assert 0.9 <= high <= 1
+    assert ranges["backbone.body.layer1.0.1.0.weight"][0] == 0
+    path = saved(tmp_path / "n.safetensors", ranges=ranges)
+    assert read_arrays(path)[0]["roi_heads.mask_head.1.0.weight.range"].shape == (2,)
+
+
+@pytest.mark.parametrize("ends", [(1.0, 2.0), (0.0, 0.0), (-1.0, 0.0, 1.0), (0.0, float("inf"))])
+def test_a_range_that_makes_no_sense(tmp_path, ends):
+    path = saved(tmp_path / "m.safetensors", ranges={"rpn.head.cls_logits.weight": ends})
+    with pytest.raises(WeightsError, match=r"cls_logits\.weight\.range is no range|not finite"):
+        read_arrays(path)
+
+
+RANGES = {"rpn.head.conv.0.0.weight": (-1.0, 1.0)}
+CHECKED = CARD.model_copy(update={"inference": ("torch", "openvino")})
+
+
+def test_where_openvino_is_no_choice(tmp_path, monkeypatch):
+    pytest.importorskip("openvino")
+    plain = saved(tmp_path / "plain.safetensors")
+    unchecked = saved(tmp_path / "unchecked.safetensors", ranges=RANGES)
+    checked = saved(tmp_path / "checked.safetensors", card=CHECKED, ranges=RANGES)
+    other = saved(
+        tmp_path / "other.safetensors",
+        card=CARD.model_copy(update={"inference": ("torch", "openvino"), "types": ()}),
+        architecture=Architecture(pyramid=16, mask=8, box=8),
+        ranges=RANGES,
+    )
+    assert load_detector(checked, device="cpu").info.inference == "openvino"
+    assert load_detector(unchecked, device="cpu", inference="openvino").info.notes == ()
+    for path, words in ((plain, "no ranges"), (unchecked, "not checked"), (other, "resnet50")):
+        info = load_detector(path, device="cpu").info
+        assert info.inference == "torch"
+        assert len(info.notes) == 1
+        assert words in info.notes[0]
+    with pytest.raises(SettingsError, match="holds no ranges for 8 bits") as caught:
+        load_detector(plain, device="cpu", inference="openvino")
+    assert caught.value.hint == "inference"
+    with pytest.raises(SettingsError, match="float32 was asked for"):
+        load_detector(checked, precision="float32", inference="openvino")
+    with pytest.raises(SettingsError, match="not on cuda"):
+        load_detector(checked, device="cuda", inference="openvino")
+    assert load_detector(checked, device="cpu", precision="float32").info.notes == ()
+    monkeypatch.setattr(detect, "find_spec", lambda name: None)
+    assert load_detector(checked, device="cpu").info.notes == ()
+    with pytest.raises(SettingsError, match="not installed"):
+        load_detector(checked, device="cpu", inference="openvino")
+
+
+@pytest.mark.parametrize(
+    ("machine", "has_avx2", "words"),
+    [("arm64", True, "this one is arm64"), ("x86_64", False, "lacks AVX2")],
+)
+def test_on_a_processor_without_8_bits(tmp_path, monkeypatch, machine, has_avx2, words):
+    pytest.importorskip("openvino")
+    path = saved(tmp_path / "m.safetensors", card=CHECKED, ranges=RANGES)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setattr(detect, "has_avx2", lambda: has_avx2)
+    info = load_detector(path, device="cpu").info
+    assert info.inference == "torch"
+    assert len(info.notes) == 1
+    assert words in info.notes[0]
+
+
+def test_a_network_that_openvino_cannot_run(tmp_path, monkeypatch):
+    openvino = pytest.importorskip("openvino")
+
+    def refuse(*_, **__):
+        raise RuntimeError("Exception from src/core: \n unsupported operation FakeQuantize")
+
+    monkeypatch.setattr(openvino.Core, "compile_model", refuse)
+    path = saved(tmp_path / "m.safetensors", card=CHECKED, ranges=RANGES)
+    info = load_detector(path, device="cpu").info
+    assert info.inference == "torch"
+    assert "cannot run the model" in info.notes[0]
+    assert "\n" not in info.notes[0]
+    with pytest.raises(WeightsError, match="cannot run the model"):
+        load_detector(path, device="cpu", inference="openvino")
+
+
+def test_a_run_goes_on_with_what_it_was_counted_with(tmp_path):
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, (255 * discs()).astype(np.uint8))
+    infos = [DetectorInfo("m", "c", ("nucleus",), "nucleus", inference=one) for one in "ab"]
+    with open_slide(path, mpp=0.25) as slide:
+        request = CountRequest(image=path, mpp=0.25, protocol="he")
+        plans = [make_plan(slide, request, info) for info in infos]
+        noted = make_plan(slide, request, replace(infos[0], notes=("said once",)))
+    assert plans[0] != plans[1]
+    assert [plan.settings()["inference"] for plan in plans] == ["a", "b"]
+    assert plans[0] == noted
+    assert noted.notes[0] == "said once"
