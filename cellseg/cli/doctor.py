@@ -107,7 +107,7 @@ def _network() -> Iterator[Check]:
     info = detector.info
     yield Check("model", "ok", f"{info.name}, checksum {info.checksum[:12]}… holds")
     batch, gpus = detector.batch_for(TILE_PX**2), gpu_count() or "none"
-    text = f"{info.inference} on {info.device}, tiles at once: {batch}; CUDA GPUs: {gpus}"
+    text = f"{info.device} ({info.inference}), tiles at once: {batch}; CUDA GPUs: {gpus}"
     try:
         detector.detect([np.ones((256, 256, 3), np.float32)], fill=1.0)
         yield Check("device", "ok", text)
