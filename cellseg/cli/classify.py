@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from cellseg.cli._options import TextParam, hotspot_option, shared
+from cellseg.cli._options import RESULT, TextParam, hotspot_option, shared
 from cellseg.cli._say import say, tell
-from cellseg.errors import SettingsError
+from cellseg.errors import PartialResultError, SettingsError
 from cellseg.storage import Location
 
 if TYPE_CHECKING:
     from cellseg.protocol import Marker
+    from cellseg.result import Result
     from cellseg.table.hotspot import HotSpot
 
 Limits = Literal["auto"] | tuple[float, ...]
@@ -43,11 +44,11 @@ def _limits(text: str) -> Limits:
 Examples:
   cellseg classify slide.cellseg --measure dab_od_mean --threshold 0.2
   cellseg classify slide.cellseg --measure dab_od_mean --threshold 0.15,0.3,0.45
-  cellseg classify slide.cellseg --measure dab_od_mean --threshold auto
+  cellseg classify results/ --measure dab_od_mean --threshold auto
   cellseg classify slide.cellseg --name CD3 --measure intensity_mean_cd3 --threshold 400 \\
                                  --name CD8 --measure intensity_mean_cd8 --threshold 250"""
 )
-@shared("result")
+@click.argument("paths", nargs=-1, required=True, metavar="RESULT...", type=RESULT)
 @click.option(
     "--measure",
     "measures",
@@ -70,7 +71,7 @@ Examples:
 @hotspot_option
 @shared("image json")
 def classify(
-    path: Path,
+    paths: Sequence[Path],
     measures: Sequence[str],
     thresholds: Sequence[Limits],
     names: Sequence[str],
@@ -78,22 +79,52 @@ def classify(
     image: Location | None,
     as_json: bool,
 ) -> None:
-    """Part a result's cells into positive and negative, by thresholds on what was measured.
+    """Part cells into positive and negative, by thresholds on what was measured.
 
     Neither the network nor the slide's pixels are needed. The classes go into cells.csv, run.json,
-    histogram.png and the pictures; exports that were made are made again.
+    histogram.png and the pictures; exports that were made are made again. RESULT may be a folder
+    of results: all slides get the same threshold, auto from all their cells together, and
+    summary.csv and report.html are made anew.
     """
-    from cellseg.run import change  # late: it takes seconds, and --help needs none of it
+    # Imported late: it takes seconds, and --help needs none of it.
+    from cellseg.cli._images import write_study_files
+    from cellseg.run import change
+    from cellseg.study.classify import classify_all
+    from cellseg.study.folder import load_study
+    from cellseg.study.images import RESULT as ENDING
+    from cellseg.study.summary import with_failures
 
     markers = tuple(_markers(measures, thresholds, names))
     more = {} if hotspot is None else {"hotspot": hotspot}
-    result = change(path, image=image, on_notice=tell, markers=markers, **more)
-    if as_json:
-        kept = ("cells_per_class", "labelling")
-        say(json.dumps({name: result.run["summary"][name] for name in kept}, indent=2))
+    if len(paths) == 1 and (paths[0].suffix.lower() == ENDING or not paths[0].is_dir()):
+        result = change(paths[0], image=image, on_notice=tell, markers=markers, **more)
+        say(_json(result) if as_json else str(result.summary))
+        if not as_json:
+            say(f"look: {paths[0] / 'histogram.png'}, {paths[0] / 'outlines.png'}")
         return
-    say(str(result.summary))
-    say(f"look: {path / 'histogram.png'}, {path / 'outlines.png'}")
+    if image is not None:
+        raise SettingsError("--image belongs to one result")
+    studies = [load_study(path) for path in paths]
+    unread = [line for study in studies for line in study.unread]
+    results = [result for study in studies for result in study.results]
+    done = []
+    for result in classify_all(results, markers, on_notice=tell, **more):
+        done.append(result)
+        if not as_json:
+            say(f"{result.image_name}: {result.summary}")
+    if as_json:
+        say(f"[{', '.join(map(_json, done))}]")
+    for path in paths:
+        if path.suffix.lower() != ENDING:
+            write_study_files(with_failures(load_study(path)), report=True, parquet=False)
+    if unread:
+        raise PartialResultError(f"{len(unread)} of the results could not be read")
+
+
+def _json(result: Result) -> str:
+    kept = ("cells_per_class", "labelling")
+    found = {name: result.run["summary"][name] for name in kept}
+    return json.dumps({"image": result.image_name, **found}, indent=2)
 
 
 def _markers(

@@ -25,6 +25,9 @@ from cellseg.table import REGION
 NEEDED = ("centroid_y_px", "centroid_x_px", "area_px")
 """Columns that scores need beside the measurements themselves."""
 
+NEARBY = (0.8, 1.25)
+"""Times a threshold: the indices there say how much hangs on the threshold itself."""
+
 NEAR_MISS = 0.8
 """Likeness from which another name is taken for the one that was meant."""
 
@@ -197,6 +200,25 @@ def _beyond(marker: Marker, values: NDArray[np.float64]) -> Iterator[str]:
                 f"the threshold {limit:g} lies {side} of the {known.size:,} values of "
                 f"{marker.measure} ({known.min():.4g} … {known.max():.4g})"
             )
+
+
+def indices_nearby(marker: Marker, values: NDArray[np.float64]) -> list[float] | None:
+    """Labelling indices at :data:`NEARBY` times a marker's lowest threshold.
+
+    Parameters
+    ----------
+    values : ndarray, float64, (N,)
+        Of the marker's measurement.
+
+    Returns
+    -------
+    list of float or None
+        0 … 1; None without values, and for a threshold that is not above 0.
+    """
+    known, threshold = values[np.isfinite(values)], _limits(marker)[0]
+    if not known.size or threshold <= 0:
+        return None
+    return [float((known >= times * threshold).mean()) for times in NEARBY]
 
 
 class Classification(BaseModel):

@@ -18,7 +18,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellseg.annotations.region import Region, Regions
-from cellseg.derive.classes import NEEDED, Classification, decided, known_markers
+from cellseg.derive.classes import (
+    NEEDED,
+    Classification,
+    decided,
+    indices_nearby,
+    known_markers,
+)
 from cellseg.derive.expand import expanded
 from cellseg.derive.places import find_hot_spot, marked
 from cellseg.derive.recipe import Recipe, near_within
@@ -133,6 +139,7 @@ class _Derivation:
         self.values: dict[str, NDArray[Any]] = {}
         self.notes: list[Notice] = []
         self.classification: Classification | None = None
+        self.nearby: list[list[float] | None] = []
         names = ("class", *NEEDED, REGION, "score", "touches_border", "stitched")
         self.base = self.measured.load([name for name in names if name in self.measured])
         for name in ("class", "area_px"):
@@ -240,6 +247,7 @@ class _Derivation:
         others = [str(name) for name in pd.unique(classes) if name not in made.names]
         self.classification = made = made.model_copy(update={"unmeasured": tuple(others)})
         self.values["class"] = classes
+        self.nearby = [indices_nearby(marker, values[marker.measure]) for marker in markers]
         self.run["class_names"] = made.names
         self.run["classification"] = made.model_dump(mode="json")
         self.notes += new
@@ -290,6 +298,10 @@ class _Derivation:
                     *(100 * share for share in between)
                 )
             self.notes.append(Notice(spot["said"]))
+        if self.nearby:
+            scored = zip(summary.labelling, self.nearby, strict=True)
+            labelling = tuple({**marker, "index_nearby": near} for marker, near in scored)
+            summary = replace(summary, labelling=labelling)
         suspect: list[str] = [*facts.get("doubts", ())]
         expected = Expected.of(self.run)
         if expected is not None and facts.get("is_doubted", True):

@@ -57,6 +57,7 @@ def _draw(
         axes.axvline(limit, color=_INK, linewidth=1.2)
         at = (limit, 0.96)
         axes.annotate(f" {limit:g}", at, xycoords=("data", "axes fraction"), va="top", fontsize=9)
+    _index_curve(axes, values)
     axes.set_yscale("function", functions=(np.sqrt, np.square))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(0, max(1, int(seen.counts.max())) * 1.15)
@@ -71,3 +72,16 @@ def _draw(
     axes.set_xlabel(plain[1], fontsize=9, loc="left")
     axes.grid(axis="y", color=_GRID, linewidth=0.6)
     axes.set_axisbelow(True)
+
+
+def _index_curve(axes: Any, values: NDArray[np.float64]) -> None:  # noqa: ANN401 - as above
+    """The share of cells at or above each threshold, on an axis of its own."""
+    known = np.sort(values[np.isfinite(values)])
+    if not known.size:
+        return
+    thresholds = np.linspace(known[0], known[-1], 400)
+    share = 100 * (1 - np.searchsorted(known, thresholds) / known.size)
+    right = axes.twinx()
+    right.plot(thresholds, share, color=_INK, linewidth=1.2, linestyle="--")
+    right.set_ylim(0, 100)
+    right.set_ylabel("% positive at this threshold (dashed)")

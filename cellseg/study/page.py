@@ -113,6 +113,14 @@ def _doubts(row: SummaryRow) -> list[str]:
     return [*row["doubts"], *["some tiles could not be read; the count is too low"] * is_partial]
 
 
+def _nearby(scores: Mapping[str, float | None]) -> str:
+    """How much the share of positive cells hangs on the threshold; empty where nobody knows."""
+    low, high = (scores.get(f"positive_percent_at_{times}") for times in ("080", "125"))
+    if low is None or high is None:
+        return ""
+    return f" ({low:.1f} and {high:.1f} % at 0.8 and 1.25 times the threshold)"
+
+
 _KINDS = {"positive_percent": "% positive (95 %)", "h_score": "H-score", "allred": "Allred"}
 
 
@@ -160,7 +168,7 @@ def _slides(study: Study, page: Path) -> Iterator[dict[str, Any]]:
         if row["density_per_mm2"] is not None:
             said.append(f"{row['density_per_mm2']:,.0f} per mm²")
         said += [
-            f"{name} {found['positive_percent']:.1f} % positive"
+            f"{name} {found['positive_percent']:.1f} % positive" + _nearby(found)
             for name, found in row["markers"].items()
             if found["positive_percent"] is not None
         ]

@@ -17,7 +17,10 @@ SummaryRow = dict[str, Any]
 by marker the columns of :data:`SCORES`; ``checks``, see :func:`checks`. What is not known is None
 or missing. All texts are safe to print."""
 
-_PERCENT = ("positive_percent", "positive_percent_low", "positive_percent_high")
+_PERCENT = (
+    "positive_percent", "positive_percent_low", "positive_percent_high",
+    "positive_percent_at_080", "positive_percent_at_125",
+)  # fmt: skip
 SCORES = (*_PERCENT, "h_score", "allred")
 """Columns of a marker, before its name."""
 
@@ -130,9 +133,12 @@ def _figures(found: Summary | RegionSummary, area_mm2: float | None) -> SummaryR
 
 def _scores(marker: Mapping[str, Any]) -> dict[str, float | None]:
     """Columns of a marker, by :data:`SCORES`; shares become per cent."""
-    shares = (marker["index"], *(marker["index_interval"] or (None, None)))
-    positive, low, high = (None if one is None else 100 * float(one) for one in shares)
-    values = (positive, low, high, _number(marker["h_score"]), _number(marker["allred"]))
+    interval, nearby = (
+        marker.get(name) or (None, None) for name in ("index_interval", "index_nearby")
+    )
+    shares = (marker["index"], *interval, *nearby)
+    percent = (None if one is None else 100 * float(one) for one in shares)
+    values = (*percent, _number(marker["h_score"]), _number(marker["allred"]))
     return dict(zip(SCORES, values, strict=True))
 
 

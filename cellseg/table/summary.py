@@ -254,9 +254,13 @@ def _labelled(marker: Mapping[str, Any]) -> str:
     """What a person reads of one marker."""
     if marker["index"] is None:
         return f"{marker['name']}: no cell was measured"
-    said = f"{marker['name']} {100 * marker['index']:.1f} % positive"
+    said, sure = f"{marker['name']} {100 * marker['index']:.1f} % positive", []
     if marker["index_interval"] is not None:
-        said += " (95 %: {:.1f} … {:.1f} %)".format(*(100 * v for v in marker["index_interval"]))
+        sure.append("95 %: {:.1f} … {:.1f} %".format(*(100 * v for v in marker["index_interval"])))
+    if marker.get("index_nearby"):
+        near = "{:.1f} and {:.1f} %".format(*(100 * v for v in marker["index_nearby"]))
+        sure.append(f"at 0.8 and 1.25 times the threshold {near}")
+    said += f" ({'; '.join(sure)})" if sure else ""
     if marker["h_score"] is not None:
         said += f", H-score {marker['h_score']:.0f}, Allred {marker['allred']}"
     return said

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 from finished import classify_result, copied, counted_folder, expand_result
 from PIL import Image
@@ -197,3 +199,27 @@ def test_a_protocol_classifies(slide, tmp_path):
     result = load_result(counted_folder(path, protocol))
     assert result.run["summary"]["labelling"][0]["positive"] > 0
     assert result.run["classification"]["methods"] == ["lowest point between two humps"]
+
+
+def test_one_threshold_for_all_slides_of_a_study(cellseg, counted_once, tmp_path):
+    for name in ("a", "b"):
+        folder = tmp_path / f"{name}.cellseg"
+        shutil.copytree(counted_once, folder)
+        run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        run["image"]["path"] = f"/scans/{name}.tif"
+        (folder / "run.json").write_text(json.dumps(run), encoding="utf-8")
+    code, told, _ = cellseg("classify", tmp_path, "--measure", "dab_od_mean", "--threshold", "auto")
+    results = [load_result(tmp_path / f"{name}.cellseg") for name in ("a", "b")]
+    first, second = (result.run["classification"] for result in results)
+    assert first == second
+    assert "of 2 slides together" in first["methods"][0]
+    assert (code, told.count("% positive (95 %")) == (0, 2)
+    (scored,) = results[0].run["summary"]["labelling"]
+    assert scored["index_nearby"] == [scored["index"]] * 2  # nothing lies near the threshold
+    shares = pd.read_csv(tmp_path / "summary.csv")["positive_percent_at_080_DAB"]
+    assert shares.tolist() == pytest.approx([100 * scored["index"]] * 2)
+    assert (tmp_path / "report.html").is_file()
+    code, _, said = cellseg("classify", tmp_path, "--measure", "dab_od_maen", "--threshold", "1")
+    assert code == 2
+    assert "is dab_od_mean meant?" in said
+    assert load_result(results[0].path).run["classification"] == first
