@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -89,13 +89,13 @@ def classify(
     # Imported late: it takes seconds, and --help needs none of it.
     from cellseg.cli._images import write_study_files
     from cellseg.run import change
-    from cellseg.study.classify import classify_all
     from cellseg.study.folder import load_study
     from cellseg.study.images import RESULT as ENDING
     from cellseg.study.summary import with_failures
+    from cellseg.study.thresholds import common_thresholds
 
     markers = tuple(_markers(measures, thresholds, names))
-    more = {} if hotspot is None else {"hotspot": hotspot}
+    more: dict[str, Any] = {} if hotspot is None else {"hotspot": hotspot}
     if len(paths) == 1 and (paths[0].suffix.lower() == ENDING or not paths[0].is_dir()):
         result = change(paths[0], image=image, on_notice=tell, markers=markers, **more)
         say(_json(result) if as_json else str(result.summary))
@@ -107,8 +107,12 @@ def classify(
     studies = [load_study(path) for path in paths]
     unread = [line for study in studies for line in study.unread]
     results = [result for study in studies for result in study.results]
+    markers, methods, notices = common_thresholds(results, markers)
+    for notice in notices:
+        tell(f"all slides: {notice}")
     done = []
-    for result in classify_all(results, markers, on_notice=tell, **more):
+    for one in results:
+        result = change(one.path, on_notice=tell, markers=markers, methods=methods, **more)
         done.append(result)
         if not as_json:
             say(f"{result.image_name}: {result.summary}")

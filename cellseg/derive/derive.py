@@ -299,8 +299,8 @@ class _Derivation:
                 )
             self.notes.append(Notice(spot["said"]))
         if self.nearby:
-            scored = zip(summary.labelling, self.nearby, strict=True)
-            labelling = tuple({**marker, "index_nearby": near} for marker, near in scored)
+            pairs = zip(summary.labelling, self.nearby, strict=True)
+            labelling = tuple({**marker, "index_nearby": near} for marker, near in pairs)
             summary = replace(summary, labelling=labelling)
         suspect: list[str] = [*facts.get("doubts", ())]
         expected = Expected.of(self.run)
