@@ -29,6 +29,9 @@ MIN_PANEL_PX = 480
 MOST_MAPS = 6
 """Classes that have a map of their own."""
 
+MOST_GRID = 360
+"""Along the longer side of the grid on which density is smoothed: four to the finest σ."""
+
 KERNEL_SPACINGS = 1.0
 """About 13 evenly spread cells then make up each value (4πσ² times their density)."""
 
@@ -64,13 +67,14 @@ def overview_sheet(result: Result, slide: Slide) -> Sheet:
     if (tissue := result.tissue()) is not None:
         draw_edges(panels[0].image, [tissue.shape], _TISSUE, pixel=downsample / factor)
         panels = [replace(panels[0], caption="Slide, tissue outlined")]
-    pale = _pale(image)
-    for name, counts in _counts(result, image.shape[:2], downsample).items():
-        density = Density.of(counts, downsample if mpp is None else downsample * mpp, mpp is None)
+    pale, step = _pale(image), -(-longest // MOST_GRID)
+    side = downsample * step
+    for name, counts in _counts(result, _grid(image, step), side).items():
+        density = Density.of(counts, side if mpp is None else side * mpp, mpp is None)
         shown = shortened(visible(name) or "Density", 240, 14)
         panels.append(
             Panel(
-                picture(_heated(pale, density.values / density.top)),
+                picture(_heated(pale, _enlarged(density.values / density.top, step))),
                 f"{shown}, {density.unit}; Gaussian, σ = {density.kernel}",
                 _colour_bar(height, density.top),
                 f"{visible(name)}: {density.scale}" if name else density.scale,
@@ -223,11 +227,23 @@ def _pale(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(255 - (255 - grey) * 0.35)
 
 
+def _grid(image: NDArray[np.uint8], step: int) -> tuple[int, int]:
+    """Rows and columns of squares of ``step`` px that cover an image."""
+    return -(-image.shape[0] // step), -(-image.shape[1] // step)
+
+
+def _enlarged(values: NDArray[np.float32], step: int) -> NDArray[np.float32]:
+    """Smooth values on such a grid, for each pixel."""
+    size = values.shape[1] * step, values.shape[0] * step
+    return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR))
+
+
 def _heated(pale: NDArray[np.float32], level: NDArray[np.float32]) -> NDArray[np.uint8]:
     """The density's colours over a pale slide; without cells the slide shows through."""
     # Looked up in a thousand steps: no colour is off by more than one of 255.
     steps = np.linspace(0, 1, 1001, dtype=np.float32)
     weight = np.clip(steps * 4, 0, 0.85)[:, None]
+    level = level[: pale.shape[0], : pale.shape[1]]
     at = np.rint(np.clip(level, 0, 1) * 1000).astype(np.int64)
     return np.asarray(pale * (1 - weight)[at] + (viridis(steps) * weight)[at], dtype=np.uint8)
 
