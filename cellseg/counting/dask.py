@@ -72,6 +72,7 @@ MOST_BYTES = 4 * 2**20
 KEPT = 2
 """Slides that a worker keeps open, and models that it keeps loaded."""
 
+_opening = threading.Lock()
 _GOES_ON = "what is done is kept, the same command goes on"
 
 Packed = tuple["Mapped[TileFound]", bytes]
@@ -439,7 +440,9 @@ def run_tiles(version: str, job: bytes, tiles: Sequence[Tile]) -> Answer:
                 f"has cellseg {cellseg.__version__}, the run was started with {version}; "
                 "install the same on every machine"
             )
-        return _found(opened(job), tiles)
+        with _opening:
+            kept = opened(job)
+        return _found(kept, tiles)
     except CellsegError as error:
         address = distributed.get_worker().address
         refusal = type(error)(f"worker {address}: {error}", hint=error.hint)
@@ -475,10 +478,14 @@ def _found(kept: _Opened, tiles: Sequence[Tile]) -> Answer:
     return kept.detector.info.device, timer.seconds | waited, packed
 
 
-_opening = threading.Lock()
+def forget() -> None:
+    """Close slides and drop models that are kept."""
+    opened.cache_clear()
+    _model.cache_clear()
 
 
-def opened(job: bytes) -> _Opened:
+@lru_cache(maxsize=KEPT)
+def opened(packed: bytes) -> _Opened:
     """A job's slide and detector; the slide is closed when nobody uses it any more.
 
     Raises
@@ -486,18 +493,6 @@ def opened(job: bytes) -> _Opened:
     CellsegError
         If slide or weights are missing here, or are others than where the run was started.
     """
-    with _opening:
-        return _kept(job)
-
-
-def forget() -> None:
-    """Close slides and drop models that are kept."""
-    _kept.cache_clear()
-    _model.cache_clear()
-
-
-@lru_cache(maxsize=KEPT)
-def _kept(packed: bytes) -> _Opened:
     from cellseg.counting.tiles import TileSource
 
     job: _Job = cloudpickle.loads(packed)
