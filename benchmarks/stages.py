@@ -1,10 +1,10 @@
 """Processor seconds of a count, by its parts: of this tree, and of others in the same run.
 
-    python benchmarks/stages.py IMAGE [--trees ../main .] [--turns 3] [--protocol he_20x]
+    python benchmarks/stages.py [IMAGE] [--trees ../main .] [--turns 3] [--protocol he_20x]
 
-Each tree counts the image in a process of its own, in turn with the others, after a first count
-that loads what is loaded once. The least of the turns is printed. Processor seconds of a thread
-are the same on a busy machine, but for its caches.
+Without an image it is the small field of ``make bench``, 768 px a side. Each tree counts it in a
+process of its own, in turn with the others, after a first count that loads what is loaded once.
+The least of the turns is printed. Processor seconds are nearly the same on a busy machine.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+
+from speed import MPP, tissue_field, write_slides
 
 CHILD = """
 import json, sys, tempfile, time
@@ -64,16 +67,17 @@ def counted(tree: Path, image: Path, protocol: str) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("image", type=Path)
+    parser.add_argument("image", type=Path, nargs="?")
     parser.add_argument("--trees", type=Path, nargs="+", default=[Path()])
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--protocol", default="he_20x")
     options = parser.parse_args()
-    image = options.image.resolve()
     runs: dict[Path, list[dict[str, float]]] = {tree: [] for tree in options.trees}
-    for _ in range(options.turns):
-        for tree, found in runs.items():
-            found.append(counted(tree, image, options.protocol))
+    with tempfile.TemporaryDirectory() as folder:
+        image = options.image or write_slides(Path(folder), tissue_field(None, MPP), 768)[0]
+        for _ in range(options.turns):
+            for tree, found in runs.items():
+                found.append(counted(tree, image.resolve(), options.protocol))
     for tree, found in runs.items():
         parts = {part: min(one[part] for one in found) for part in found[0]}
         said = ", ".join(f"{part} {took:.2f} s" for part, took in parts.items() if part != "cells")
