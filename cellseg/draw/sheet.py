@@ -205,7 +205,7 @@ def parts_of(image: Image.Image) -> list[Part]:
 def write_png(image: Image.Image, path: Path) -> None:
     """Write an RGB picture with what is remembered of it.
 
-    Packed by libdeflate, each row less the one above: a fifth of zlib's time, a few per cent larger.
+    Packed by libdeflate, each row less the one above: a fifth of zlib's time, hardly larger.
 
     Raises
     ------
