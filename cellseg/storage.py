@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from cellseg.errors import CellsegError, InputError, SettingsError
+from cellseg.pattern import AXES, field_pattern
 
 BLOCK_BYTES = 2**20
 """What is fetched at once of a remote file."""
@@ -251,8 +252,43 @@ def inside(folder: Location, relative: str) -> Location:
     return found
 
 
+def parts_of(place: Location) -> dict[tuple[str, ...], Location]:
+    """Files of a field of several files, by their texts of channel, z and time.
+
+    Empty where the name is no field's (see :mod:`cellseg.pattern`) or nothing matches it.
+
+    Raises
+    ------
+    InputError
+        If there are two for one channel, or the folder cannot be listed.
+    """
+    pattern = field_pattern(place.name)
+    if pattern is None:
+        return {}
+    found: dict[tuple[str, ...], Location] = {}
+    try:
+        for file in sorted(place.parent.iterdir(), key=str):
+            if (values := pattern.match(file.name)) is None:
+                continue
+            key = tuple(values.get(axis, "") for axis in AXES)
+            if key in found:
+                said = f"{found[key].name} and {file.name} are both its channel {key[0]}"
+                raise InputError(f"{place.name}: {said}", hint="files")
+            found[key] = file
+    except OSError as error:
+        raise InputError(f"{place}: cannot be read: {error.strerror or error}") from error
+    return found
+
+
+def is_there(place: Location) -> bool:
+    """Whether there is a file, a folder, or a field of several files."""
+    return place.exists() or (field_pattern(place.name) is not None and bool(parts_of(place)))
+
+
 def file_size(place: Location) -> int:
     """Bytes; 0 for folders."""
+    if parts := parts_of(place):
+        return sum(file_size(file) for file in parts.values())
     if isinstance(place, RemotePath):
         return int(place.info().get("size") or 0)
     return 0 if place.is_dir() else place.stat().st_size
@@ -262,8 +298,12 @@ def fingerprint(place: Location) -> list[str | int]:
     """Name, size and what changes when the slide does: tells one slide from another.
 
     Of a folder, such as an OME-Zarr, every file in it counts: its own time does not change when
-    its chunks are written anew.
+    its chunks are written anew. Of a field of several files, all of them.
     """
+    if parts := parts_of(place):
+        marks = [fingerprint(file) for file in parts.values()]
+        of_all = sha256(repr(marks).encode("utf-8", "backslashreplace")).hexdigest()
+        return [place.name, sum(int(size) for _, size, _ in marks), of_all]
     if isinstance(place, RemotePath):
         files = _remote_files(place)
     else:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from cellseg.errors import InputError, OutputError
-from cellseg.storage import Location, as_location
+from cellseg.storage import Location, as_location, is_there
 
 if TYPE_CHECKING:
     from cellseg.table.hotspot import HotSpot
@@ -237,5 +237,5 @@ def refuse_missing(image: Location) -> None:
     ------
     InputError
     """
-    if isinstance(image, Path) and not image.exists():
+    if isinstance(image, Path) and not is_there(image):
         raise InputError(f"{image}: no such file; check the path")

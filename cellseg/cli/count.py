@@ -25,7 +25,7 @@ from cellseg.errors import CellsegError, SettingsError
 from cellseg.storage import Location
 
 GROUPS = {
-    "Input": "mpp diameter_px channel z t series region tma recursive",
+    "Input": "mpp diameter_px channel z t series files region tma recursive",
     "What is counted": "protocol model score cell_types min_area max_area no_prefilter strict",
     "Output": "output export expand spatial hotspot report parquet as_json overwrite",
     "Where it runs": "device precision inference batch tile_px engine scheduler",
@@ -108,6 +108,12 @@ Examples:
 @click.option(
     "--recursive", is_flag=True, help="Folders in folders too; results lie as the images do."
 )
+@click.option(
+    "--files",
+    metavar="PATTERN",
+    help="Files of a folder that are one field, as '{well}_s{site}_w{channel}.tif'; also {plate}, "
+    "{row}, {column}, {name}, {z}, {time}, *. Makers' own names are known.",
+)
 @click.option("--report", is_flag=True, help="Also report.html: tables and pictures of all images.")
 @click.option(
     "--region",
@@ -142,6 +148,7 @@ def count(
     images: tuple[Location, ...],
     output: Location | None,
     recursive: bool,
+    files: str | None,
     report: bool,
     parquet: bool,
     as_json: bool,
@@ -165,7 +172,7 @@ def count(
     from cellseg.study.images import find_images, result_names
 
     regions = None if region is None else read_regions(region)
-    found = find_images(images, recursive=recursive)
+    found = find_images(images, recursive=recursive, files=files)
     if regions is not None and len(found.images) > 1:
         raise SettingsError(f"--region belongs to one slide, got {len(found.images)} images")
     home = study.home_of_study(images, found.images, output, report=report, parquet=parquet)

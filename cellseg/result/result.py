@@ -26,7 +26,7 @@ from cellseg.slide import Slide, open_slide
 from cellseg.slide.formats import image_name, well_of
 from cellseg.slide.limits import MAX_SIDE_PX
 from cellseg.stain.normalise import Normaliser
-from cellseg.storage import Location
+from cellseg.storage import Location, is_there
 from cellseg.table import Column
 from cellseg.table.summary import Summary
 from cellseg.text import visible
@@ -274,7 +274,7 @@ class Result:
         recorded = Path(str(self.section("image").get("path", "")))
         beside = self.path.absolute().parent
         for path in (recorded, beside / recorded, beside / recorded.name):
-            if recorded.name and path.exists():
+            if recorded.name and is_there(path):
                 return path
         raise InputError(
             f"{recorded}: the slide of {self.path.name} is not there any more", hint="image"

@@ -21,7 +21,7 @@ from cellseg.slide._pixelsize import PixelSize
 from cellseg.slide._raster import Raster
 from cellseg.slide._resample import Taps, resample, taps
 from cellseg.slide.formats import recognised, slide_name
-from cellseg.storage import Location, as_location
+from cellseg.storage import Location, as_location, parts_of
 
 _SOURCE_PX = 24_000_000
 """Native pixels that one step of a read may hold; larger reads go in steps."""
@@ -241,6 +241,7 @@ class Slide:
         first = self.levels[0]
         return {
             "path": str(self.path),
+            "files": [file.name for file in parts_of(self.path).values()] or [self.path.name],
             "name": self.name,
             "format": self.format,
             "height_px": self.height,

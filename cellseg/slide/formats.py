@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cellseg.errors import InputError, SettingsError
-from cellseg.storage import Location, RemotePath
+from cellseg.pattern import field_pattern
+from cellseg.storage import Location, RemotePath, parts_of
 
 if TYPE_CHECKING:
     from cellseg.slide._content import Content, Request
@@ -72,6 +73,8 @@ _JP2 = b"\0\0\0\x0cjP  "
 """Of older ND2."""
 
 OME_ZARR = Format("OME-Zarr", (".ome.zarr", ".zarr"), "_zarr")
+FILES = Format("files of one field", (), "_files")
+"""Of a name that is a pattern: see :mod:`cellseg.pattern`."""
 DICOM = Format("DICOM", (".dcm",), "_dicom", (b"DICM",), at=128, extra="dicom")
 OPENSLIDE = Format(
     "MIRAX, Ventana, Trestle, Sakura or Hamamatsu VMS",
@@ -131,29 +134,42 @@ def home_of(path: Location) -> Location:
 
 def image_name(path: Location) -> str:
     """What an image is called: its file's name, of a plate's field the plate's, well's and its."""
-    return path.name if _plate_of(path) is None else slide_name(path)
+    is_file = _plate_of(path) is None and field_pattern(path.name) is None
+    return path.name if is_file else slide_name(path)
 
 
 def well_of(path: Location) -> str:
     """The well of a plate's field, such as ``B03``; empty of any other image."""
+    if pattern := field_pattern(path.name):
+        return pattern.well
     column = path.parent
     return "" if _plate_of(path) is None else f"{column.parent.name}{column.name}"
+
+
+def plate_of(path: Location) -> str:
+    """The plate of a field: its OME-Zarr's name, the pattern's, or that of the folder."""
+    if plate := _plate_of(path):
+        return slide_name(plate)
+    pattern = field_pattern(path.name)
+    named = pattern.values.get("plate") if pattern else None
+    return named or path.absolute().parent.name
 
 
 def slide_name(path: Location) -> str:
     """A file's name without the ending of its format: ``S21.1234.svs`` is ``S21.1234``.
 
     A plate's field has the plate's name, its well's and its own: ``plate.zarr/B/03/0`` is
-    ``plate-B03-0``.
+    ``plate-B03-0``; a field of several files has what they share, ``B03_s1``.
     """
     plate = _plate_of(path)
     if plate is not None:
         return f"{slide_name(plate)}-{well_of(path)}-{path.name}"
-    lower = path.name.lower()
+    pattern = field_pattern(path.name)
+    name = path.name if pattern is None else pattern.title
     for ending in sorted((e for one in FORMATS for e in one.endings), key=len, reverse=True):
-        if lower.endswith(ending) and len(lower) > len(ending):
-            return path.name[: -len(ending)]
-    return path.name
+        if name.lower().endswith(ending) and len(name) > len(ending):
+            return name[: -len(ending)]
+    return name
 
 
 def recognised(file: Location) -> Format:
@@ -167,6 +183,8 @@ def recognised(file: Location) -> Format:
     if file.is_dir():
         return DICOM if _is_dicom_folder(file) else OME_ZARR
     if not file.exists():
+        if parts_of(file):
+            return FILES
         raise InputError(f"{file}: no such file; check the path")
     if not file.is_file():
         raise InputError(f"{file}: is no regular file; expected an image")

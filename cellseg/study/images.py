@@ -10,8 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from cellseg.errors import InputError, SettingsError
+from cellseg.pattern import FilePattern
 from cellseg.slide.formats import ENDINGS, has_ending, home_of, is_image_folder, slide_name
 from cellseg.storage import Location, RemotePath
+from cellseg.study.fields import group_files
 from cellseg.text import visible
 
 RESULT = ".cellseg"
@@ -57,21 +59,32 @@ class ImageSearch:
     unread: list[tuple[Location, InputError]]
 
 
-def find_images(paths: Sequence[Location], *, recursive: bool = False) -> ImageSearch:
+def find_images(
+    paths: Sequence[Location], *, recursive: bool = False, files: str | None = None
+) -> ImageSearch:
     """Files, each once, folders replaced by the images in them.
+
+    Files of a folder that are channels of one field become one image.
 
     Parameters
     ----------
     paths : sequence of Path or RemotePath
     recursive : bool
         Folders in folders too; but for hidden ones, links to folders, and results.
+    files : str, optional
+        Pattern of the names of files that are wanted: see :mod:`cellseg.pattern`.
 
     Raises
     ------
     InputError
         If a folder holds no image, cannot be read, or if there is nothing but results.
+    SettingsError
+        If the pattern is none, or there is no folder that it could be for.
     """
     found = ImageSearch([], [])
+    pattern = None if files is None else FilePattern(files)
+    if pattern is not None and not any(_is_folder(path) for path in paths):
+        raise SettingsError("a pattern of names is for the files of a folder", hint="files")
     results: list[Location] = []
     for path in paths:
         if not _is_folder(path) or _is_image_folder(path):
@@ -82,16 +95,22 @@ def find_images(paths: Sequence[Location], *, recursive: bool = False) -> ImageS
             # Of several folders each has a place of its own in the output.
             several = recursive and len(paths) > 1
             top = PurePosixPath(path.absolute().name) if several else PurePosixPath()
-            before = len(found.images)
-            has_folders = _search(path, top, found, recursive=recursive)
-            if len(found.images) == before:
+            before = len(found.images) + len(found.unread)
+            has_folders = _search(path, top, found, pattern, recursive=recursive)
+            if len(found.images) + len(found.unread) == before:
+                if pattern is not None:
+                    raise InputError(f"{path}: no image {_unlike(path, files)}", hint="files")
                 below = " or in those below it" if recursive else ""
                 raise InputError(
                     f"{path}: no images in this folder{below} ({', '.join(ENDINGS)})",
                     hint="recursive" if has_folders and not recursive else "",
                 )
     if not found.images:
-        raise InputError(f"{results[0]}: is a result, not an image")
+        raise (
+            found.unread[0][1]
+            if found.unread
+            else InputError(f"{results[0]}: is a result, not an image")
+        )
     once = {image.path.absolute(): image for image in found.images}
     images = [each for image in once.values() for each in _fields(image, found)]
     return ImageSearch(images, found.unread)
@@ -117,7 +136,21 @@ def _fields(image: ImageFile, found: ImageSearch) -> list[ImageFile]:
     return [ImageFile(one.path, image.below) for one in plate.fields]
 
 
-def _search(folder: Location, below: PurePosixPath, found: ImageSearch, *, recursive: bool) -> bool:
+def _unlike(folder: Location, files: str | None) -> str:
+    """That no file's name matches a pattern, with one that is there."""
+    names = sorted(entry.name for entry in folder.iterdir() if has_ending(entry))
+    instead = f"; there is {visible(names[0])}" if names else ""
+    return f"matches '{files}'{instead}"
+
+
+def _search(
+    folder: Location,
+    below: PurePosixPath,
+    found: ImageSearch,
+    pattern: FilePattern | None,
+    *,
+    recursive: bool,
+) -> bool:
     """Add what lies in a folder; returns whether there are folders to search in it.
 
     Raises
@@ -126,18 +159,26 @@ def _search(folder: Location, below: PurePosixPath, found: ImageSearch, *, recur
         If it cannot be read; of a folder in it that is noted.
     """
     inner: list[Location] = []
+    files: list[Location] = []
+    images: list[Location] = []
     with _reading(folder):
         entries: list[Location] = sorted(folder.iterdir(), key=str)
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if has_ending(entry) or _is_image_folder(entry):
-                found.images.append(ImageFile(entry, below))
+            if _is_image_folder(entry):
+                images.append(entry)
+            elif has_ending(entry):
+                files.append(entry)
             elif _is_searched(entry):
                 inner.append(entry)
+    fields, unread = group_files(files, pattern)
+    images += fields
+    found.images.extend(ImageFile(image, below) for image in sorted(images, key=str))
+    found.unread.extend(unread)
     for entry in inner if recursive else ():
         try:
-            _search(entry, below / entry.name, found, recursive=True)
+            _search(entry, below / entry.name, found, pattern, recursive=True)
         except InputError as error:
             found.unread.append((entry, error))
     return bool(inner)

@@ -1,0 +1,234 @@
+"""Plates as microscopes write them: a file a channel, named in each maker's way."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from synthetic.discs import draw_discs
+
+from cellseg.errors import InputError
+from cellseg.result import load_result
+from cellseg.slide import open_slide
+
+WELLS = [f"{row}0{column}" for row, column in product("AB", (1, 2, 3, 4))]
+CHANNELS = 3
+
+MAKERS = {
+    "ImageXpress": lambda well, site, channel: (
+        f"screen_{well}_s{site}_w{channel}7E1C09AB-{channel}F2D-4A6B-9C3E-0123456789AB.tif"
+    ),
+    "Operetta": lambda well, site, channel: (
+        f"r{ord(well[0]) - 64:02}c{well[1:]}f{site:02}p01-ch{channel}sk1fk1fl1.tiff"
+    ),
+    "Yokogawa": lambda well, site, channel: (
+        f"screen_{well}_T0001F00{site}L01A0{channel}Z01C0{channel}.tif"
+    ),
+    "Incucyte": lambda well, site, channel: (
+        f"screen_{('DAPI', 'GFP', 'Red')[channel - 1]}_{well[0]}{int(well[1:])}_{site}_"
+        "00d00h00m.tif"
+    ),
+    "ImageJ": lambda well, site, channel: f"screen_{well}_s{site}_ch{channel - 1:02}.tif",
+    "own": lambda well, site, channel: f"{channel}+{well}+{site}.tif",
+}
+"""Names by well, site (from 1) and channel (from 1)."""
+
+
+def write(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tifffile.imwrite(
+        path, pixels, photometric="minisblack", resolution=(2e4, 2e4), resolutionunit=3
+    )
+
+
+def write_plate(folder, maker, *, wells=WELLS, sites=(1, 2)):
+    """Write a plate of discs: the first channel shows them, the others are dim; the counts."""
+    counts = {}
+    for number, (well, site) in enumerate(product(wells, sites)):
+        columns = 2 + number % 4
+        drawn = draw_discs((128, 40 * columns), np.random.default_rng(number), rgb=False)
+        shown = np.pad(drawn.image, ((0, 0), (0, 240 - 40 * columns)), mode="edge")
+        counts[well, site] = drawn.count
+        for channel in range(1, CHANNELS + 1):
+            write(folder / MAKERS[maker](well, site, channel), shown // channel)
+    return counts
+
+
+def count(cellseg, *args):
+    return cellseg("count", *args, "--protocol", "fluorescence", "--no-prefilter", "--channel", "0")
+
+
+def summary(folder):
+    return pd.read_csv(folder / "summary.csv", dtype=str, keep_default_na=False)
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_a_plate_of_each_maker_gives_a_row_a_field(cellseg, tmp_path, maker):
+    truth = write_plate(tmp_path / "plate", maker, wells=WELLS[:2])
+    pattern = ["--files", "{channel}+{well}+{site}.tif"] if maker == "own" else []
+    code, _, err = count(cellseg, tmp_path / "plate", *pattern, "--output", tmp_path / "out")
+    assert code == 0, err
+    rows = summary(tmp_path / "out")
+    expected = sorted((well, str(number)) for (well, _), number in truth.items())
+    assert sorted(zip(rows["well"], rows["cells"], strict=True)) == expected
+    assert not set("{}*") & set("".join(rows["image"]) + "".join(rows["result"]))
+    result = load_result(tmp_path / "out" / rows["result"][0])
+    assert len(result.run["image"]["files"]) == CHANNELS
+    with result.slide() as slide:
+        assert len(slide.channels) == CHANNELS
+    means = [f"intensity_mean_{name}" for name in slide.channels]
+    table = result.table.load([name.lower() for name in means])
+    assert (np.diff(table.to_numpy(), axis=1) < 0).all()
+
+
+def test_a_channel_that_changed_is_counted_anew(cellseg, tmp_path):
+    write_plate(tmp_path, "ImageXpress", wells=["A01"], sites=[1])
+    assert count(cellseg, tmp_path)[0] == 0
+    assert "counted before" in count(cellseg, tmp_path)[2]
+    third = next(tmp_path.glob("*_w3*"))
+    write(third, tifffile.imread(third) + 1)
+    code, _, err = count(cellseg, tmp_path)
+    assert code != 0
+    assert "another" in err or "changed" in err or "other settings" in err
+
+
+def test_planes_and_times_that_are_files(tmp_path):
+    for z, time, channel in product((1, 2, 10), (1, 2), (1, 2)):
+        pixels = np.full((16, 16), 100 * channel + 10 * z + time, np.uint16)
+        write(tmp_path / f"p_B02_T000{time}F001L01A0{channel}Z{z:02}C0{channel}.tif", pixels)
+    path = tmp_path / "p_{well=B02}_T{time}F{site=001}L*A*Z{z}C{channel}.tif"
+    with open_slide(path) as slide:
+        assert (slide.name, slide.channels) == ("p_B02F001", ("C01", "C02"))
+        assert (slide.size_z, slide.size_t) == (3, 2)
+        assert slide.overview()[0][0, 0].tolist() == [121, 221]
+    with open_slide(path, z="max", t=1) as slide:
+        assert slide.overview()[0][0, 0].tolist() == [202, 302]
+
+
+def test_colour_pictures_are_channels_by_their_brightest(tmp_path):
+    for channel in (0, 1):
+        pixels = np.zeros((16, 16, 3), np.uint8)
+        pixels[..., channel] = 50
+        tifffile.imwrite(tmp_path / f"x_ch0{channel}.tif", pixels, photometric="rgb")
+    with open_slide(tmp_path / "{name=x}_ch{channel}.tif") as slide:
+        assert slide.channels == ("ch00", "ch01")
+        assert slide.overview()[0].max(axis=(0, 1)).tolist() == [50, 50]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["a_DAPI.tif", "a_GFP.tif"], "'a_{channel}.tif'"),
+        (["A01_s1_d0.tif", "A01_s1_d1.tif"], "'{well}_s{site}_d{channel}.tif'"),
+        (["C1-a.tif", "C2-a.tif"], "'C{channel}-a.tif'"),
+        (["x1_DAPI.tif", "x2_GFP.tif", "x1_GFP.tif", "x2_DAPI.tif"], "'x{name}_{channel}.tif'"),
+        (["x_B03_site1.png", "x_B03_site2.png"], "looks like a site"),
+    ],
+)
+def test_parts_of_an_image_are_asked_about(cellseg, tmp_path, names, said):
+    for name in names:
+        write(tmp_path / name, np.zeros((64, 64), np.uint8))
+    code, _, err = count(cellseg, tmp_path)
+    assert code == 4
+    assert said in err
+    assert "--files" in err
+    assert len(err.splitlines()) == 1
+    assert count(cellseg, tmp_path, "--files", "*")[2].count("results in") == len(names)
+
+
+def test_other_folders_are_not_asked_about(cellseg, tmp_path):
+    names = ["s1.tif", "s2.tif", "day_d1.tif", "day_d2.tif", "A1.tif", "A2.tif", "B 10.tif",
+             "A03_DAPI.tif", "A04_DAPI.tif",
+             "case 3 c.tif", "only_ch00.tif", "x_A01_wt.tif", "x_A01_wu.tif"]  # fmt: skip
+    for name in names:
+        write(tmp_path / name, np.zeros((64, 64), np.uint8))
+    count(cellseg, tmp_path)
+    assert sorted(summary(tmp_path)["image"]) == sorted(names)
+
+
+def damaged(folder, change):
+    """Three fields of a plate, one of which something happened to; the others are counted."""
+    write_plate(folder, "Operetta", wells=WELLS[:3], sites=[1])
+    change(folder, next(folder.glob("r01c02*ch2*")))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda _, file: file.write_bytes(b"II*\0gar"), "ch2sk1fk1fl1.tiff: is no readable TIFF"),
+        (lambda _, file: file.unlink(), "r01c02f01: lacks channel ch2"),
+        (lambda _, file: write(file, np.zeros((9, 9), np.uint8)), "9 × 9 px of uint8, other"),
+        (lambda _, file: write(file, np.zeros((128, 240), "u2")), "of uint16, other channels"),
+        (lambda _, file: write(file, np.zeros((2, 128, 240), np.uint8)), ""),
+        (lambda to, file: write(to / file.name.replace("fl1", "fl2"), np.zeros((9, 9), "u1")),
+         "are one channel of it"),
+        (lambda to, file: write(to / file.name.replace("f01", "f02"), np.zeros((9, 9), "u1")),
+         "lacks channel ch1, ch3"),
+    ],
+)  # fmt: skip
+def test_a_bad_field_is_left_out_and_told(cellseg, tmp_path, change, said):
+    damaged(tmp_path, change)
+    code, _, err = count(cellseg, tmp_path)
+    lines = [line for line in err.splitlines() if said in line]
+    if not said:  # two planes in a file are planes
+        assert code == 0
+        return
+    assert code == 3, err
+    assert len(lines) == 1, err
+    rows = summary(tmp_path)
+    assert {"A01", "A03"} <= set(rows.loc[rows["status"] == "complete", "well"])
+
+
+def test_a_site_that_others_have_is_missed(cellseg, tmp_path):
+    write_plate(tmp_path, "ImageXpress", wells=WELLS[:2])
+    for file in tmp_path.glob("*A02_s2*"):
+        file.unlink()
+    code, _, err = count(cellseg, tmp_path)
+    assert code == 3
+    assert "1 of its sites are not there: A02/2" in err
+
+
+@pytest.mark.parametrize(
+    ("pattern", "said"),
+    [
+        ("{well}_x{channel}.png", "no image matches '{well}_x{channel}.png'; there is screen_A01"),
+        ("{wel}.tif", "{wel} is unknown"),
+        ("{well}{well}.tif", "there twice"),
+        ("a/{well}.tif", "no /"),
+    ],
+)
+def test_a_pattern_that_does_not_fit(cellseg, tmp_path, pattern, said):
+    write_plate(tmp_path, "ImageXpress", wells=["A01"], sites=[1])
+    code, _, err = count(cellseg, tmp_path, "--files", pattern)
+    assert code in (2, 4)
+    assert said in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_pattern_needs_a_folder(cellseg, tmp_path):
+    write(tmp_path / "a.tif", np.zeros((64, 64), np.uint8))
+    code, _, err = count(cellseg, tmp_path / "a.tif", "--files", "{well}.tif")
+    assert code == 2
+    assert "folder" in err
+
+
+def test_two_files_for_one_channel_are_refused_when_they_are_opened(tmp_path):
+    for name in ("a_1x.tif", "a_1y.tif"):
+        write(tmp_path / name, np.zeros((9, 9), np.uint8))
+    with pytest.raises(InputError, match=r"a_1x\.tif and a_1y\.tif are both its channel 1"):
+        open_slide(tmp_path / "a_{channel}*.tif")
+
+
+def test_example_human_is_one_image(cellseg, tmp_path, shared):
+    for file in (shared / "slides" / "cellprofiler").glob("ExampleHuman*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    code, _, err = cellseg("count", tmp_path, "--protocol", "fluorescence")
+    assert code == 0
+    assert "0 d0 is counted, as it shows nuclei" in err
+    (row,) = summary(tmp_path).to_dict("records")
+    assert (row["well"], row["status"]) == ("D03", "complete")
+    names = load_result(tmp_path / row["result"]).table.names
+    assert {f"intensity_mean_d{number}" for number in range(3)} <= {*names}
