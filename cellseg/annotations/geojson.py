@@ -18,6 +18,7 @@ import shapely
 from cellseg.annotations.drawn import Drawing
 from cellseg.annotations.region import Region, Regions, enclosed
 from cellseg.errors import InputError, SettingsError, line_of
+from cellseg.text import visible
 
 _FOUND = ("detection", "cell", "tile")
 _GZIP_HEAD = b"\x1f\x8b"
@@ -84,17 +85,31 @@ def read_geojson(path: Path, *, whole_cells: bool = False) -> Drawing:
     return found
 
 
-def read_regions(path: str | Path) -> Regions:
+def read_regions(
+    path: str | Path, *, content: bytes | None = None, is_named: bool = False
+) -> Regions:
     """Regions of a GeoJSON file: (x, y) in level-0 pixels, 0 at the corner of the first pixel.
 
     Of QuPath's objects the annotations; where there are none, tiles and detections too.
+
+    Parameters
+    ----------
+    content : bytes, optional
+        In place of what the file holds.
+    is_named : bool
+        Refuse regions without a name, and two of one name.
 
     Raises
     ------
     InputError
         If the file cannot be read, is no GeoJSON, or holds no polygon with an area.
     """
-    features = [one for one in _features(Path(path)) if one.geometry is not None]
+    features = [one for one in _features(Path(path), content) if one.geometry is not None]
+    if is_named:
+        for name, count in Counter(one.name.strip() for one in features).items():
+            if count > 1 or not name:
+                why = f"{count} regions are called {visible(name)!r}" if name else "one has no name"
+                raise InputError(f"each region needs a name of its own: {why}")
     drawn = [one for one in features if not one.is_found]
     left_out: Counter[str] = Counter()
     if drawn and len(drawn) < len(features):
@@ -126,7 +141,15 @@ def read_regions(path: str | Path) -> Regions:
     return Regions.of(regions, notes=(f"{Path(path).name}: {line}" for line in said))
 
 
-def _features(path: Path) -> list[Feature]:
+def is_empty(content: bytes) -> bool:
+    """Whether a GeoJSON holds no feature at all; what cannot be read is not empty."""
+    try:
+        return bool(json.loads(content).get("features") == [])
+    except _WRONG:
+        return False
+
+
+def _features(path: Path, content: bytes | None = None) -> list[Feature]:
     """All objects of a file, packed by gzip or not.
 
     Raises
@@ -135,7 +158,7 @@ def _features(path: Path) -> list[Feature]:
         If it cannot be read, is no GeoJSON, or unpacks to far more than outlines do.
     """
     try:
-        raw = path.read_bytes()
+        raw = path.read_bytes() if content is None else content
         raw = _unpacked(raw) if raw[:2] == _GZIP_HEAD else raw
         return [_feature(one) for one in _objects(json.loads(raw.decode("utf-8-sig")))]
     except (EOFError, BadGzipFile, zlib.error) as error:

@@ -96,9 +96,9 @@ class Region:
         ys, xs = (np.asarray(place, np.float64) + 0.5 for place in (y, x))
         return np.asarray(shapely.intersects_xy(self.shape, xs, ys), np.bool_)
 
-    def as_geojson(self) -> dict[str, object]:
-        """A Feature, as QuPath writes and reads annotations."""
-        about: dict[str, object] = {"objectType": "annotation", "name": self.name}
+    def as_geojson(self, **more: object) -> dict[str, object]:
+        """A Feature, as QuPath writes and reads annotations; ``more`` are further properties."""
+        about: dict[str, object] = {"objectType": "annotation", "name": self.name, **more}
         if self.kind:
             about["classification"] = {"name": self.kind}
         geometry = shapely.geometry.mapping(self.shape)

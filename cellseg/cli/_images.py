@@ -176,6 +176,9 @@ def write_study_files(
     count = len(study.results)
     of = f"{count:,} result{'s' * (count != 1)}"
     say(f"summary of {of}: {write_summary(study)}", err=True)
+    for row in study.rows:
+        if row.get("drawn"):
+            say(f"  {row['image']}: {row['drawn']}", err=True)
     if parquet:
         say(f"cells of all images: {write_cells(study)}", err=True)
     if report:

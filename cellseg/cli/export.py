@@ -16,6 +16,7 @@ from cellseg.export import export as export_one
     epilog="""\b
 Files:
   cells.geojson     QuPath: outlines, classes, measurements; also cells.geojson.gz
+  annotations.geojson  QuPath: regions and hot spot, with their counts
   rois.zip          ImageJ, Fiji: outlines for the ROI manager
   cells.xlsx        Excel, LibreOffice: the table, and a sheet with the units
   cells.parquet     R, pandas and databases: the table

@@ -370,6 +370,24 @@ def summed_up(
     return replace(summary, labelling=scores), builder
 
 
+def totals_in(result: Result, regions: Regions) -> Summary:
+    """Totals of a finished result with regions that were drawn on it, from its table alone.
+
+    Raises
+    ------
+    InputError
+        If the result is damaged.
+    """
+    given = Classification.of(result.run)
+    wanted = ("class", *NEEDED, "touches_border", "stitched")
+    try:
+        table = result.table.load([name for name in wanted if name in result.table])
+        types = result.measured.column("class").to_numpy(dtype=object)
+        return summed_up(result, table, result.class_names, given, types, regions=regions)[0]
+    except (LookupError, ValueError) as error:
+        raise InputError(f"{result.path}: its table is damaged: {error!r}") from error
+
+
 def _looked_at(result: Result) -> tuple[Regions, str]:
     """Where cells were counted, and what its border is."""
     height, width = result.frame.height, result.frame.width

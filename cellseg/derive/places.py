@@ -1,4 +1,4 @@
-"""Places of a result beside those that were counted in: its hot spot."""
+"""Places of a result beside those that were counted in: its hot spot, and what people drew."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ import pandas as pd
 import shapely
 from numpy.typing import NDArray
 
+from cellseg.annotations.geojson import is_empty, read_regions
 from cellseg.annotations.region import Region, Regions
 from cellseg.derive.classes import Classification
 from cellseg.errors import SettingsError
 from cellseg.result import Result
+from cellseg.result.files import output_errors, write_json
+from cellseg.result.publish import DRAWN
 from cellseg.table.hotspot import HOT, HotSpot, hottest
+
+MOST_DRAWN = 500
+"""Regions that people draw on one slide."""
 
 _ARC = 64
 """Sides of a quarter of a circle; its polygon lies around it, so that no cell falls out."""
@@ -105,8 +111,55 @@ def hot_spot(result: Result) -> Region | None:
 
 
 def marked(result: Result) -> Regions | None:
-    """All regions of a result: those that were counted in, and the hot spot."""
+    """Regions whose totals stand in the record: those that were counted in, and the hot spot."""
     height, width = result.frame.height, result.frame.width
     counted, hot = result.regions(), hot_spot(result)
     each = [*(counted or ()), *([hot] if hot else [])]
     return Regions.of(each).on(height, width) if each else None
+
+
+def drawn_regions(result: Result) -> Regions | None:
+    """Regions that people drew on the finished result; None where there are none.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged.
+    """
+    path = result.file(DRAWN)
+    if not path.exists():
+        return None
+    return read_regions(path).on(result.frame.height, result.frame.width)
+
+
+def keep_drawn(result: Result, content: bytes) -> Regions | None:
+    """Check regions that somebody drew, and keep them in place of those before.
+
+    Parameters
+    ----------
+    content : bytes
+        GeoJSON, as QuPath has it; without any feature nothing is kept.
+
+    Raises
+    ------
+    InputError, SettingsError
+        If it is no GeoJSON of regions, two have one name, or one lies beside the slide.
+    OutputError
+        If the disk refuses.
+    """
+    path, height, width = result.path / DRAWN, result.frame.height, result.frame.width
+    with output_errors(path):
+        if is_empty(content):
+            path.unlink(missing_ok=True)
+            return None
+        regions = read_regions(path.name, content=content, is_named=True)
+        if len(regions) > MOST_DRAWN:
+            raise SettingsError(f"{len(regions):,} regions: at most {MOST_DRAWN} can be drawn")
+        taken = {region.name for region in marked(result) or ()}
+        for region, cut in zip(regions, regions.on(height, width), strict=True):
+            if region.name in taken:
+                raise SettingsError(f"the count has a region {region.name} already")
+            if cut.shape.is_empty:
+                raise SettingsError(f"region {region.name} lies outside of the slide")
+        write_json(path, regions.as_geojson())
+    return regions.on(height, width)

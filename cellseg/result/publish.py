@@ -36,6 +36,9 @@ MEASURED, RECIPE, DERIVED = "measured.parquet", "recipe.json", "derived.parquet"
 
 TISSUE, OUTLINES, HISTOGRAM = "tissue.geojson", "outlines.png", "histogram.png"
 REGIONS, CORRECTIONS = "regions.geojson", "corrections.json"
+DRAWN = "drawn.geojson"
+"""Regions that people drew on the finished result; no count and no change touches them."""
+
 CELLS = "cells.ome.zarr"
 """The cells around the nuclei, of an expanded result."""
 
@@ -164,7 +167,7 @@ def is_export_name(name: object) -> bool:
     """Whether an export may have this name: a bare one, and none of the result's own."""
     if not isinstance(name, str) or not is_bare_name(name) or name.startswith("."):
         return False
-    return name.lower() not in (*RESULT_FILES, "journal.sqlite", CORRECTIONS)
+    return name.lower() not in (*RESULT_FILES, "journal.sqlite", CORRECTIONS, DRAWN)
 
 
 def published(folder: Path) -> dict[str, object] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import math
+import re
 import secrets
 import sys
 from contextlib import suppress
@@ -38,6 +39,9 @@ HEAD_S = 5.0
 """A stranger's time for a whole request line and its headers, however it drips them."""
 
 IDLE_S = 60.0
+MOST_BODY = 1_000_000
+"""Bytes of the regions that a page sends."""
+
 LONGEST_TARGET = 2048
 
 HEADERS = {
@@ -177,15 +181,27 @@ class _Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        """The only method."""
+        """The only method of a server that just shows."""
         self._send(self._reply())
 
-    def _reply(self) -> Reply:
+    def do_POST(self) -> None:
+        """Regions that were drawn."""
+        if not self.server.viewer.is_editable:
+            self._send(Reply.refused(HTTPStatus.METHOD_NOT_ALLOWED))
+        else:
+            self._send(self._reply(MOST_BODY))
+
+    def _reply(self, most: int = 0) -> Reply:
+        """The answer to a request whose body has up to so many bytes."""
         hosts = self.headers.get_all("Host") or []
         if len(hosts) != 1 or _host(hosts[0]) not in NAMES:
             return Reply.refused(HTTPStatus.FORBIDDEN, "another host")
-        if self.headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in self.headers:
-            return Reply.refused(HTTPStatus.BAD_REQUEST, "a request with a body")
+        length = self.headers.get("Content-Length", "0")
+        if not re.fullmatch("[0-9]{1,9}", length) or "Transfer-Encoding" in self.headers:
+            return Reply.refused(HTTPStatus.BAD_REQUEST)
+        if int(length) > most:
+            said = f"at most {most:,} bytes are taken" if most else "a request with a body"
+            return Reply.refused(HTTPStatus.BAD_REQUEST, said)
         if len(self.path) > LONGEST_TARGET or not self.path.startswith("/"):
             return Reply.refused(HTTPStatus.BAD_REQUEST)
         path, _, query = self.path.partition("?")
@@ -203,7 +219,13 @@ class _Handler(BaseHTTPRequestHandler):
             given = dict(parse_qsl(query, max_num_fields=16, keep_blank_values=True))
         except ValueError:
             return Reply.refused(HTTPStatus.BAD_REQUEST)
-        return self.server.viewer.answer(place, given)
+        if not most:
+            return self.server.viewer.answer(place, given)
+        # Another site's page may send neither this type nor its own origin.
+        origin = self.headers.get("Origin", f"http://{hosts[0]}").removeprefix("http://")
+        if self.headers.get("Content-Type") != "application/json" or _host(origin) not in NAMES:
+            return Reply.refused(HTTPStatus.FORBIDDEN, "another page")
+        return self.server.viewer.keep(place, given, self.rfile.read(int(length)))
 
     def _send(self, reply: Reply) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Callable
@@ -17,13 +18,15 @@ import simplejpeg
 from numpy.typing import NDArray
 from skimage.measure import find_contours
 
-from cellseg.annotations.region import Region
+from cellseg.annotations.region import Region, Regions
 from cellseg.derive.corrections import Corrections, PatchedPyramid
-from cellseg.errors import CellsegError, InputError
+from cellseg.derive.derive import totals_in
+from cellseg.derive.places import drawn_regions, keep_drawn
+from cellseg.errors import CellsegError, InputError, SettingsError
 from cellseg.geometry import Box
 from cellseg.palette import as_hex, colours
 from cellseg.result import Ground, load_result
-from cellseg.result.publish import CORRECTIONS, OVERVIEW, RUN
+from cellseg.result.publish import CORRECTIONS, DRAWN, OVERVIEW, RUN
 from cellseg.serve.cells import cells_in, read_cells
 from cellseg.serve.tiles import enlarged, is_coarse, is_costly, mask_tile, whole_slide
 from cellseg.slide import ChunkCache
@@ -236,6 +239,51 @@ class OpenResult:
             {"kind": kind, "name": region.name, "rings": self._rings(region, len(found))}
             for kind, region in found[: LINE_POINTS // 4]
         ]
+
+    def regions(self) -> dict[str, Any]:
+        """Regions that people drew, as GeoJSON, and their totals, from the table as it is.
+
+        ``tag`` names the file as it was read: whoever keeps others says which they saw.
+        """
+        with self._locks["regions"]:
+            return self._told_regions(drawn_regions(self.result))
+
+    def keep_regions(self, content: bytes, tag: str) -> dict[str, Any]:
+        """Put regions in place of those that a page saw.
+
+        Raises
+        ------
+        InputError, SettingsError
+            If they are no regions of this slide, or were changed meanwhile by another page.
+        OutputError
+            If the disk refuses.
+        """
+        with self._locks["regions"]:
+            if tag != self._tag():
+                raise SettingsError("the regions were changed by another page; load this one anew")
+            return self._told_regions(keep_drawn(self.result, content))
+
+    def _tag(self) -> str:
+        path = self.result.file(DRAWN)
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.exists() else ""
+
+    def _told_regions(self, drawn: Regions | None) -> dict[str, Any]:
+        totals: list[dict[str, Any]] = []
+        if drawn is not None:
+            summary = totals_in(self.result, drawn)
+            for region in summary.regions:
+                scored = [(m["name"], m["regions"].get(region.name)) for m in summary.labelling]
+                totals.append(
+                    {
+                        "name": region.name,
+                        "said": region.said(summary.object),
+                        "cells": region.cells,
+                        "density": region.density_per_mm2,
+                        "index": {name: one["index"] for name, one in scored if one},
+                    }
+                )
+        shapes = Regions.as_geojson(drawn) if drawn else {"features": []}
+        return {"tag": self._tag(), "geojson": shapes, "totals": totals}
 
     def _rings(self, region: Region, among: int) -> list[list[list[float]]]:
         frame = self.result.frame

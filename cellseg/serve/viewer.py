@@ -77,9 +77,22 @@ class Viewer:
     ----------
     image : Path or RemotePath, optional
         Where the slide of the only result is by now.
+    on_region : callable, optional
+        Gets a line for each region that was drawn and kept; without it none may be drawn.
+
+    Attributes
+    ----------
+    is_editable : bool
+        Whether regions may be drawn.
     """
 
-    def __init__(self, results: Sequence[Result], image: Location | None = None) -> None:
+    def __init__(
+        self,
+        results: Sequence[Result],
+        image: Location | None = None,
+        on_region: Callable[[str], None] | None = None,
+    ) -> None:
+        self._on_region, self.is_editable = on_region, on_region is not None
         self._paths = [result.path for result in results]
         self._image = image
         self._open: dict[int, OpenResult] = {}
@@ -117,11 +130,11 @@ class Viewer:
             return self._page[place]
         if place == "results":
             return Reply.of([visible(path.name) for path in self._paths])
-        head, _, rest = place.partition("/")
-        if not re.fullmatch("[0-9]{1,6}", head) or int(head) >= len(self._paths):
+        number, rest = self._numbered(place)
+        if number is None:
             return Reply.refused(HTTPStatus.NOT_FOUND)
         try:
-            with self._using(int(head)) as one:
+            with self._using(number) as one:
                 if query.get("v", one.version) == one.version:
                     reply = self._of_result(one, rest, query)
                     # What was read meanwhile may be of another count.
@@ -134,11 +147,36 @@ class Viewer:
             return Reply.refused(HTTPStatus.INTERNAL_SERVER_ERROR)
         return Reply.refused(HTTPStatus.GONE, "the result was changed; it is loaded anew")
 
+    def keep(self, place: str, query: Query, content: bytes) -> Reply:
+        """Keep the regions that a page sent, and say their totals."""
+        number, rest = self._numbered(place)
+        if number is None or rest != "regions" or self._on_region is None:
+            return Reply.refused(HTTPStatus.NOT_FOUND)
+        try:
+            with self._using(number) as one:
+                found = one.keep_regions(content, query.get("tag", ""))
+        except CellsegError as error:
+            return Reply.refused(HTTPStatus.CONFLICT, str(error))
+        except Exception:
+            logger.exception("while keeping regions")
+            return Reply.refused(HTTPStatus.INTERNAL_SERVER_ERROR)
+        for total in found["totals"]:
+            self._on_region(f"{self._paths[number].name}: {total['said']}")
+        return Reply.of(found)
+
+    def _numbered(self, place: str) -> tuple[int | None, str]:
+        """The number of a result, None where there is none, and what is asked of it."""
+        head, _, rest = place.partition("/")
+        is_known = re.fullmatch("[0-9]{1,6}", head) and int(head) < len(self._paths)
+        return int(head) if is_known else None, rest
+
     def _of_result(self, one: OpenResult, rest: str, query: Query) -> Reply:
         try:
             if found := _TILE.fullmatch(rest):
                 kind, *numbers = found.groups()
                 return self._tile(one, kind, *map(int, numbers), query=query)
+            if rest == "regions":
+                return Reply.of({**one.regions(), "edit": self.is_editable})
             if rest in _ASKED:
                 return Reply.of(_ASKED[rest](one, query))
         except CellsegError as error:
@@ -220,6 +258,7 @@ _ASKED: dict[str, Callable[[OpenResult, Query], object]] = {
     "version": lambda one, _: {"version": one.version, "token": one.result.token},
     "about": lambda one, _: one.about(),
     "counts": lambda one, _: one.counts(),
+    "drawn.geojson": lambda one, _: one.regions()["geojson"],
     "at": _at,
     "box": _box,
 }

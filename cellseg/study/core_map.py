@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from cellseg.annotations.cores import name_of
 from cellseg.draw.overview import nice_ceiling, viridis
 from cellseg.palette import as_hex
@@ -43,8 +45,9 @@ def core_maps(result: Result, rows: Sequence[SummaryRow]) -> Iterator[CoreMap]:
         Of the slide and of its regions.
     """
     array = result.section("array")
-    sides = [array.get(name) for name in ("rows", "columns")]
-    if not all(isinstance(side, int) and 0 < side <= MOST_SIDE for side in sides):
+    found = [array.get(name) for name in ("rows", "columns")]
+    sides = [side for side in found if isinstance(side, int) and 0 < side <= MOST_SIDE]
+    if len(sides) < 2:
         return
     cores = {row["region"]: row for row in rows if row.get("region")}
     unit = "cells per mm²"
@@ -65,7 +68,7 @@ def _map(title: str, spec: str, sides: Sequence[int], values: dict[str, float | 
         if value is None:
             return CoreField(name, "–" if name in values else "")
         level = value / top
-        red, green, blue = viridis(level).astype(int).tolist()
+        red, green, blue = viridis(np.array(level)).astype(int).tolist()
         ink = "#000000" if level > 0.6 else "#ffffff"
         return CoreField(name, spec.format(value), as_hex((red, green, blue)), ink)
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cellseg.errors import InputError
+from cellseg.derive.derive import totals_in
+from cellseg.derive.places import drawn_regions
+from cellseg.errors import InputError, SettingsError
 from cellseg.result import Result
 from cellseg.table.doubts import FEWEST, Expected
 from cellseg.table.regions import RegionSummary
@@ -13,8 +15,9 @@ from cellseg.table.summary import Summary
 from cellseg.text import visible
 
 SummaryRow = dict[str, Any]
-"""Values by column. Three are not columns themselves: ``classes``, cells by class; ``markers``,
-by marker the columns of :data:`SCORES`; ``checks``, see :func:`checks`. What is not known is None
+"""Values by column. Four are not columns themselves: ``classes``, cells by class; ``markers``,
+by marker the columns of :data:`SCORES`; ``drawn``, a region that was drawn on the result in a
+line; ``checks``, see :func:`checks`. What is not known is None
 or missing. All texts are safe to print."""
 
 _PERCENT = (
@@ -74,6 +77,12 @@ def _rows(result: Result, place: str) -> Iterator[SummaryRow]:
     run, summary = result.run, result.summary
     model, protocol, size = (result.section(n) for n in ("model", "protocol", "pixel_size"))
     doubts, warnings = (tuple(map(visible, texts)) for texts in (result.doubts, result.warnings))
+    drawn: list[Summary] = []
+    try:  # counted now: the record does not know them
+        if (regions := drawn_regions(result)) is not None:
+            drawn = [totals_in(result, regions)]
+    except (InputError, SettingsError) as error:
+        warnings = (*warnings, visible(str(error)))
     about = {
         "image": result.image_name,
         "well": result.well,
@@ -101,15 +110,16 @@ def _rows(result: Result, place: str) -> Iterator[SummaryRow]:
         "markers": {_text(marker["name"]): _scores(marker) for marker in summary.labelling},
         "checks": checks(result),
     }
-    for region in summary.regions:
+    for of, region in [(one, region) for one in (summary, *drawn) for region in one.regions]:
         yield {
             **about,
             **_figures(region, region.area_mm2),
             "region": visible(region.name),
+            "drawn": visible(region.said(summary.object)) if of is not summary else "",
             "region_class": visible(region.kind),
             "markers": {
                 _text(marker["name"]): _scores(marker["regions"][region.name])
-                for marker in summary.labelling
+                for marker in of.labelling
                 if region.name in marker["regions"]  # else it holds no cell
             },
         }

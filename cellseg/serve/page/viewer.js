@@ -293,6 +293,129 @@ function clear() {
   el("inside").replaceChildren();
 }
 
+// Regions that are drawn, named and kept: a rectangle, a polygon by clicks, or freehand.
+let tool = null, trial = [], kept = { tag: "", geojson: { features: [] }, totals: [], edit: false };
+const closed = (points) => (points.length > 2 ? [points.map(({ x, y }) => [x, y])] : []);
+
+function takeTool(name) {
+  tool = tool === name ? null : name;
+  trial = [];
+  clear();
+  draw(false);
+  el("slide").classList.toggle("drawing", Boolean(tool));
+  for (const button of document.querySelectorAll("#tools [data-tool]"))
+    button.setAttribute("aria-pressed", button.dataset.tool === tool);
+  el("how").textContent = { polygon: "Click the corners; a double click or Enter ends it.",
+    freehand: "Drag around the region." }[tool] ?? "";
+  offer([]);
+}
+
+function showTrial(points, isDone = false) {
+  document.querySelector("#world .trial")?.remove();
+  if (points.length > 1) {
+    const line = points.map(({ x, y }) => `${x} ${y}`).join("L");
+    el("world").append(drawn("path", { class: "trial", d: `M${line}${isDone ? "Z" : ""}` }));
+  }
+  follow();
+}
+
+function offer(points) {
+  trial = points;
+  const ready = kept.edit && points.length > 2;
+  showTrial(points, ready);
+  el("keep").hidden = !ready;
+  if (!ready) return;
+  tool = null;
+  el("slide").classList.remove("drawing");
+  for (const button of document.querySelectorAll("#tools [data-tool]")) button.setAttribute("aria-pressed", false);
+  el("how").textContent = "";
+  el("region-name").focus();
+}
+
+const corners = ({ y0, x0, y1, x1 }) => [{ x: x0, y: y0 }, { x: x1, y: y0 }, { x: x1, y: y1 }, { x: x0, y: y1 }];
+const ringsOf = ({ type, coordinates }) => (type === "Polygon" ? coordinates : coordinates.flat());
+
+async function regions(from) {
+  try {
+    const found = await ask(`${from}/regions?v=${state.about?.version}`);
+    if (from === state.at) showRegions(found);
+  } catch (error) {
+    note(error.message);
+  }
+}
+
+function showRegions(found) {
+  kept = { ...kept, ...found };
+  el("regions").hidden = !kept.edit && !kept.totals.length;
+  el("tools").hidden = !kept.edit;
+  for (const old of document.querySelectorAll("#world .drawn, #names .of-drawn")) old.remove();
+  for (const { geometry, properties } of kept.geojson.features) {
+    const rings = ringsOf(geometry);
+    if (!rings.length) continue;
+    el("world").append(outline(rings, "drawn"));
+    const [x, y] = rings[0].reduce((top, point) => (point[1] < top[1] ? point : top));
+    const text = drawn("text", { class: "of-drawn" });
+    text.textContent = properties.name;
+    Object.assign(text.dataset, { x, y });
+    el("names").append(text);
+  }
+  const table = el("kept");
+  table.replaceChildren();
+  if (kept.totals.length) {
+    const head = made("tr");
+    const markers = Object.keys(kept.totals[0].index);
+    for (const title of ["region", "cells", "per mm²", ...markers.map((name) => `${name} +`), ""]) head.append(made("th", title));
+    table.append(head);
+    kept.totals.forEach((total, n) => {
+      const row = made("tr", "", { title: total.said }), last = made("td");
+      row.append(made("td", total.name), made("td", number(total.cells)), made("td", total.density == null ? "–" : short(total.density)));
+      for (const name of markers) row.append(made("td", total.index[name] == null ? "–" : `${number(100 * total.index[name], 1)} %`));
+      if (kept.edit) {
+        const gone = made("button", "×", { type: "button", title: `Delete ${total.name}` });
+        gone.setAttribute("aria-label", gone.title);
+        gone.addEventListener("click", () => send(kept.geojson.features.filter((_, k) => k !== n)));
+        last.append(gone);
+      }
+      row.append(last);
+      table.append(row);
+    });
+  }
+  el("geojson").hidden = !kept.totals.length;
+  el("geojson").href = `${state.at}/drawn.geojson`;
+  follow();
+}
+
+// All regions are sent together, with the tag of those that this page saw.
+async function send(features) {
+  const from = state.at;
+  el("refused").hidden = true;
+  try {
+    const answer = await fetch(`${from}/regions?tag=${kept.tag}`, {
+      method: "POST", headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ type: "FeatureCollection", features }),
+    });
+    if (!answer.ok) throw new Error((await answer.text()).trim());
+    const found = await answer.json();
+    if (from !== state.at) return;
+    showRegions(found);
+    offer([]);
+    clear();
+    el("region-name").value = "";
+  } catch (error) {
+    el("refused").textContent = error.message;
+    el("refused").hidden = false;
+  }
+}
+
+function keep(event) {
+  event.preventDefault();
+  const ring = closed(trial)[0];
+  if (!ring) return;
+  const geometry = { type: "Polygon", coordinates: [[...ring, ring[0]]] };
+  const properties = { objectType: "annotation", name: el("region-name").value.trim() };
+  send([...kept.geojson.features, { type: "Feature", geometry, properties }]);
+}
+
 // The panel.
 function box_of(text, checked, then, extra = []) {
   const line = made("label"), input = made("input", "", { type: "checkbox", checked });
@@ -371,6 +494,7 @@ async function open(place, before = null) {
   for (const name of ["slide", "masks"]) delete document.documentElement.dataset[name];
   clear();
   forget();
+  takeTool(null);
   ++changes;
   layer = null;
   view.world.removeAll();
@@ -390,6 +514,7 @@ async function open(place, before = null) {
   document.querySelector("main").classList.toggle("dark", state.about.dark);
   panel();
   showLines();
+  regions(place);
   const { width, height } = state.about;
   const stays = before && before.width === width && before.height === height;
   const ready = () => { if (!stays) view.viewport.goHome(true); follow(); };
@@ -445,19 +570,38 @@ async function begin() {
     start = drawing() || event.originalEvent.shiftKey ? toSlide(event.position) : null;
   });
   view.addHandler("canvas-drag", (event) => {
+    if (tool === "freehand" && state.about) {
+      event.preventDefaultAction = true;
+      trial.push(toSlide(event.position));
+      return showTrial(trial);
+    }
     if (!start || !state.about) return;
     event.preventDefaultAction = true;
     stretch(toSlide(event.position));
   });
   view.addHandler("canvas-drag-end", (event) => {
+    if (tool === "freehand") {
+      event.preventDefaultAction = true;
+      return offer(trial);
+    }
     if (!start || !box) return;
     event.preventDefaultAction = true;
     start = null;
     draw(false);
     count();
+    if (kept.edit) offer(corners(box));
+  });
+  view.addHandler("canvas-double-click", (event) => {
+    if (tool !== "polygon") return;
+    event.preventDefaultAction = true;
+    offer(trial.slice(0, -1)); // its second click is the same corner again
   });
   view.addHandler("canvas-click", (event) => {
-    if (event.quick && state.about && !drawing()) hover(toSlide(event.position), true);
+    if (event.quick && state.about && tool === "polygon") {
+      trial.push(toSlide(event.position));
+      return showTrial(trial);
+    }
+    if (event.quick && state.about && !drawing() && !tool) hover(toSlide(event.position), true);
   });
   const over = view.canvas;
   over.addEventListener("pointermove", (event) => {
@@ -466,14 +610,20 @@ async function begin() {
     hover(toSlide(new OpenSeadragon.Point(event.clientX - corner.left, event.clientY - corner.top)));
   });
   over.addEventListener("pointerleave", () => { wanted = null; el("tip").hidden = true; });
-  el("rectangle").addEventListener("click", () => draw(!drawing()));
+  el("rectangle").addEventListener("click", () => { const on = !drawing(); takeTool(null); draw(on); });
+  for (const button of document.querySelectorAll("#tools [data-tool]"))
+    button.addEventListener("click", () => takeTool(button.dataset.tool));
+  el("keep").addEventListener("submit", keep);
+  el("drop").addEventListener("click", () => { offer([]); clear(); });
   for (const button of document.querySelectorAll("#zoom button"))
     button.addEventListener("click", () => {
       if (button.dataset.by === "0") view.viewport.goHome();
       else view.viewport.zoomBy(Number(button.dataset.by)).applyConstraints();
     });
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") { draw(false); clear(); forget(); }
+    if (event.key === "Escape") { takeTool(null); forget(); }
+    if (event.target instanceof HTMLInputElement && event.target.id) return;
+    if (event.key === "Enter" && tool === "polygon") offer(trial);
     if (event.key === "o" && !event.ctrlKey && !event.metaKey && !(event.target instanceof HTMLSelectElement))
       el("switches").querySelector("input")?.click();
   });

@@ -1,0 +1,191 @@
+"""Regions that people draw in the browser: kept, counted at once, and nothing else written."""
+
+from __future__ import annotations
+
+import csv
+import http.client
+import json
+
+import pytest
+from serve import served
+
+from cellseg.annotations.geojson import read_regions
+from cellseg.annotations.region import Region, Regions
+from cellseg.derive.places import keep_drawn
+from cellseg.export import export
+from cellseg.result import load_result
+from cellseg.serve import Server, Viewer, read_results
+from cellseg.study.folder import load_study
+from cellseg.study.page import write_study
+from cellseg.study.summary import write_summary
+
+READY = "html[data-slide=shown][data-masks=shown]"
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    return served.count(tmp_path_factory.mktemp("counted"), shape=(600, 800))
+
+
+@pytest.fixture
+def folder(counted, tmp_path):
+    return served.copied(counted, tmp_path)
+
+
+@pytest.fixture
+def client(folder):
+    said = []
+    with served.running(Server(Viewer(read_results([folder]), on_region=said.append))) as client:
+        client.said = said
+        yield client
+
+
+def post(client, content, *, tag="", kind="application/json", **headers):
+    port = client.server.server_address[1]
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    headers = {"Content-Type": kind, **{n.replace("_", "-"): v for n, v in headers.items()}}
+    try:
+        connection.request("POST", f"/{client.server.token}/0/regions?tag={tag}", body, headers)
+        answer = connection.getresponse()
+        return served.Reply(answer.status, dict(answer.getheaders()), answer.read())
+    finally:
+        connection.close()
+
+
+def drawn(*regions):
+    return Regions.of(regions).as_geojson() if regions else {"features": []}
+
+
+LEFT = Region.box(0, 0, 599, 300, name="left")
+RIGHT = Region.box(0, 400, 599, 799, name="right")
+
+
+def test_regions_are_kept_and_counted_at_once(client, folder):
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    assert client.ask("0/regions").json["edit"] is True
+    first = post(client, drawn(LEFT, RIGHT)).json
+    table = load_result(folder).table.load(["centroid_x_px"])["centroid_x_px"]
+    assert [one["cells"] for one in first["totals"]] == [(table <= 300).sum(), (table >= 400).sum()]
+    assert client.said == [f"discs.cellseg: {one['said']}" for one in first["totals"]]
+    new = {path for path in folder.rglob("*") if path.is_file()} - before.keys()
+    assert new == {folder / "drawn.geojson"}
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert load_result(folder).changed() is None
+    assert read_regions(folder / "drawn.geojson") == Regions.of([LEFT, RIGHT])
+    assert client.ask("0/drawn.geojson").json == first["geojson"]
+    assert post(client, drawn(LEFT), tag="old").status == 409
+    again = post(client, drawn(RIGHT), tag=first["tag"]).json
+    assert [one["name"] for one in again["totals"]] == ["right"]
+    assert post(client, drawn(), tag=again["tag"]).json["totals"] == []
+    assert not (folder / "drawn.geojson").exists()
+
+
+CROSSED = Region.of([[(10, 10), (200, 200), (10, 200), (200, 10)]], name="crossed").as_geojson()
+CROSSED["geometry"] = {
+    "type": "Polygon", "coordinates": [[[10, 10], [200, 200], [200, 10], [10, 200], [10, 10]]],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"[", "no GeoJSON"),
+        ({"features": 3}, "no GeoJSON"),
+        (drawn(Region.box(9000, 9000, 9100, 9100, name="far")), "outside of the slide"),
+        (drawn(LEFT, Region.box(9000, 9000, 9100, 9100, name="far")), "far lies outside"),
+        ({"type": "FeatureCollection", "features": [LEFT.as_geojson()] * 2}, "2 regions are call"),
+        ({"type": "FeatureCollection", "features": [Region.box(0, 0, 9, 9).as_geojson()]}, "name"),
+        ({"type": "Point", "coordinates": [1, 2]}, "name"),
+        (drawn(*[Region.box(0, n, 9, n + 9, name=f"r{n}") for n in range(501)]), "at most 500"),
+    ],
+)
+def test_what_is_no_region_is_refused_in_one_line(client, folder, content, why):
+    answer = post(client, content)
+    assert answer.status == 409
+    assert why in answer.body.decode()
+    assert answer.body.count(b"\n") == 1
+    assert not (folder / "drawn.geojson").exists()
+
+
+def test_a_region_that_crosses_itself_is_what_it_encloses(client):
+    found = post(client, {"type": "FeatureCollection", "features": [CROSSED]}).json
+    assert found["totals"][0]["name"] == "crossed"
+    assert len(found["geojson"]["features"][0]["geometry"]["coordinates"]) == 2
+
+
+def test_other_pages_and_large_bodies_are_refused(client, counted, folder):
+    good = drawn(LEFT)
+    assert post(client, good, kind="text/plain").status == 403
+    assert post(client, good, Origin="http://elsewhere.example").status == 403
+    assert post(client, good, Host="elsewhere.example").status == 403
+    large = {"Content_Type": "application/json", "Content_Length": "1000001"}
+    assert client.ask("0/regions", method="POST", **large).status == 400
+    assert client.ask("/wrong/0/regions", method="POST", whole=True).status == 403
+    assert client.ask("0/about", method="POST", Content_Type="application/json").status == 404
+    assert not (folder / "drawn.geojson").exists()
+    with served.serving(counted) as other:
+        assert post(other, good).status == 405
+        assert other.ask("0/regions").json["edit"] is False
+
+
+def test_a_link_in_place_of_the_file_leads_nowhere(client, folder, tmp_path):
+    other = tmp_path / "mine.geojson"
+    other.write_text("mine")
+    (folder / "drawn.geojson").symlink_to(other)
+    assert client.ask("0/regions").status == 409
+    assert post(client, drawn(LEFT)).status == 409
+    assert other.read_text() == "mine"
+
+
+def test_drawn_regions_have_rows_and_exports(folder, cellseg):
+    result = load_result(folder)
+    keep_drawn(result, json.dumps(drawn(LEFT)).encode())
+    code, _, said = cellseg("report", folder.parent)
+    assert code == 0, said
+    assert "discs.tif: in region left: " in said
+    rows = list(csv.DictReader((folder.parent / "summary.csv").read_text().splitlines()))
+    assert [row["region"] for row in rows] == ["", "left"]
+    assert "left" in (folder.parent / "report.html").read_text()
+    (feature,) = json.loads(export(folder, "annotations.geojson").read_text())["features"]
+    assert feature["properties"]["measurements"]["cells"] == int(rows[1]["cells"])
+    (folder / "drawn.geojson").write_text("{")
+    study = load_study(folder.parent)
+    assert "no GeoJSON" in study.rows[0]["warnings"][-1]
+    write_summary(study)
+    write_study(study)
+
+
+def test_a_region_is_drawn_in_the_page(browser, folder):
+    said = []
+    with served.running(Server(Viewer(read_results([folder]), on_region=said.append))) as client:
+        page = browser.new_context(viewport={"width": 1300, "height": 800}).new_page()
+        page.set_default_timeout(120_000)
+        page.goto(client.server.url)
+        page.wait_for_selector(READY)
+        for tool, name in (("polygon", "tumour"), ("freehand", "stroma")):
+            page.click(f"[data-tool={tool}]")
+            places = [(300, 250), (560, 240), (580, 520), (320, 500)]
+            if tool == "polygon":
+                for x, y in places:
+                    page.mouse.click(x, y)
+                    page.wait_for_timeout(400)  # two quick ones would be a double click
+                page.keyboard.press("Enter")
+            else:
+                page.mouse.move(620, 300)
+                page.mouse.down()
+                for x, y in ((760, 300), (800, 420), (700, 560), (620, 480)):
+                    page.mouse.move(x, y, steps=4)
+                page.mouse.up()
+            page.fill("#region-name", name)
+            page.click("#keep button:not([type])")
+            page.wait_for_selector(f"#kept >> text={name}")
+        page.wait_for_timeout(300)
+        regions = read_regions(folder / "drawn.geojson")
+        assert [region.name for region in regions] == ["tumour", "stroma"]
+        assert min(region.area_px for region in regions) > 5_000
+        page.click("[aria-label='Delete tumour']")
+        page.wait_for_selector("#kept >> text=tumour", state="detached")
+        assert [region.name for region in read_regions(folder / "drawn.geojson")] == ["stroma"]
+        page.context.close()
+    assert "in region tumour: " in said[0]
