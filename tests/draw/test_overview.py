@@ -23,7 +23,8 @@ def drawn(path, shape=(325, 600), cells=(), *, tissue=None, mpp=0.25, title="sli
     table[["centroid_y_px", "centroid_x_px"]] *= 8
     result = SimpleNamespace(
         ground=lambda slide: SimpleNamespace(title=title, overview=lambda: (image, 8.0)),
-        frame=SimpleNamespace(mpp=mpp),
+        frame=SimpleNamespace(mpp=mpp, height=8 * shape[0], width=8 * shape[1]),
+        section=lambda name: {},
         table=SimpleNamespace(load=lambda names: table[names]),
         class_names=["left", "none", "right"],
         object_name="nucleus",
