@@ -43,6 +43,7 @@ def input_ranges(
     """
     seen: dict[str, list[Tensor]] = {}
     generator = torch.Generator().manual_seed(0)
+    device = next(model.parameters()).device
 
     def hook(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         def look(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -64,7 +65,7 @@ def input_ranges(
         for image in images:
             limits = Limits.for_area(image.shape[1] * image.shape[2])
             set_limits(model, limits, score=SCORE, nms_iou=0.5)
-            forward_batch(model, image[None])
+            forward_batch(model, image[None].to(device))
     finally:
         for one in hooks:
             one.remove()

@@ -28,11 +28,13 @@ from cellseg.network.architecture import SMALL, Architecture
 from cellseg.network.backbones import load_imagenet
 from cellseg.network.maskrcnn import build_maskrcnn
 from cellseg.network.modelfile import ModelCard
+from cellseg.network.ranges import input_ranges
 from cellseg.network.torch_inference import pick_device
 from cellseg.network.weights import (
     HEAD_KEYS,
     coco_file,
     fill,
+    network_of,
     read_coco,
     read_model,
     save_model,
@@ -40,10 +42,11 @@ from cellseg.network.weights import (
 )
 from cellseg.train import checkpoint
 from cellseg.train.augment import DIAMETERS_PX
+from cellseg.train.crops import some_windows
 from cellseg.train.loop import CropStream, Trainer
 from cellseg.train.prepare import Prepared, name_of, prepare
 from cellseg.train.request import Event, Progress, Report, Trained, TrainRequest, Validated
-from cellseg.train.validate import validate
+from cellseg.train.validate import is_right_in_8_bits, validate
 
 __all__ = ["Event", "Progress", "Report", "TrainRequest", "Trained", "Validated", "train"]
 
@@ -325,7 +328,12 @@ def _export(
         made_with=f"cellseg {__version__}",
     )
     path = output / f"{_file_name(name)}.safetensors"
-    card = save_model(path, weights, card, quantise=True)
+    network = network_of(weights, len(data.classes), name)
+    ranges = input_ranges(network, some_windows(data.train))
+    card = save_model(path, weights, card, quantise=True, ranges=ranges)
+    if best and is_right_in_8_bits(path, best["f1"], data.held):
+        card = card.model_copy(update={"inference": ("torch", "openvino")})
+        save_model(path, weights, card, quantise=True, ranges=ranges)
     text = json.dumps(card.model_dump(mode="json", exclude={"checksum"}), indent=2)
     with writing(output / CARD) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")

@@ -19,7 +19,7 @@ from cellseg.errors import InputError, Notice, SettingsError, WeightsError
 from cellseg.network.detect import load_detector
 from cellseg.network.detector import DetectorInfo, Sizes
 from cellseg.network.maskrcnn import TrainingLimits, build_maskrcnn
-from cellseg.network.modelfile import ModelCard
+from cellseg.network.modelfile import ModelCard, read_arrays
 from cellseg.network.weights import load_model, read_model, save_model
 from cellseg.protocol import load_protocol
 from cellseg.slide import open_slide
@@ -109,6 +109,9 @@ def test_interrupted_resumed_exported_used(tmp_path):
     assert done.model == output / "my-model.safetensors"
     assert done.model.stat().st_size <= 48 * 2**20
     _, card = load_model(done.model)
+    ranges = [name for name in read_arrays(done.model)[0] if name.endswith(".range")]
+    assert len(ranges) > 60
+    assert set(card.inference) <= {"torch", "openvino"}
     assert (card.classes, card.object, card.name) == (("round", "square"), "cell", "my / model")
     assert (card.data[0].objects, card.data[0].licence, card.mpp) == (12, "CC0", 0.5)
     assert card.started_from == "random weights"
