@@ -26,7 +26,9 @@ from cellseg.storage import Location
 
 GROUPS = {
     "Input": "mpp diameter_px channel z t series files region tma recursive",
-    "What is counted": "protocol model score cell_types min_area max_area no_prefilter strict",
+    "What is counted": (
+        "protocol model score cell_types min_area max_area no_prefilter skip_bad strict"
+    ),
     "Output": "output export expand spatial hotspot report parquet as_json overwrite",
     "Where it runs": "device precision inference batch tile_px engine scheduler",
 }
@@ -137,6 +139,11 @@ Examples:
     "--scheduler",
     metavar="ADDRESS|FILE",
     help="The Dask cluster: tcp://host:8786 or its scheduler file; else one is started here.",
+)
+@click.option(
+    "--skip-bad",
+    is_flag=True,
+    help="Leave out tissue that is out of focus, folded or marked by a pen, and say how much.",
 )
 @click.option("--strict", is_flag=True, help="Stop at the first tile that does not decode.")
 @click.option(

@@ -81,6 +81,8 @@ class Plan:
         Count only what lies in them, as far as it lies on the slide.
     inference : str
         What computes the network.
+    skip_bad : bool
+        Leave out tissue that is out of focus, folded or marked by a pen.
     notes : tuple of str
         What was chosen, for a person; no setting.
     """
@@ -98,6 +100,7 @@ class Plan:
     regions: Regions | None
     precision: str
     inference: str
+    skip_bad: bool
     notes: tuple[str, ...] = field(compare=False)
 
     def settings(self) -> dict[str, object]:
@@ -188,6 +191,7 @@ def make_plan(
         regions=regions,
         precision=request.precision,
         inference=info.inference,
+        skip_bad=request.skip_bad,
         notes=tuple(notes),
     )
 

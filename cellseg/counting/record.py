@@ -18,6 +18,7 @@ import cellseg
 from cellseg.annotations.tissue_outline import tissue_outline
 from cellseg.counting.local import Mapped
 from cellseg.counting.plan import Plan
+from cellseg.counting.quality import JudgedSlide, packed_units, unpacked_units
 from cellseg.counting.request import CountRequest
 from cellseg.counting.stages import SlideCount, Step
 from cellseg.counting.tiles import overview_step
@@ -30,6 +31,7 @@ from cellseg.result.folder import Findings
 from cellseg.result.journal import TileStatus
 from cellseg.result.publish import REGIONS
 from cellseg.slide.formats import image_name
+from cellseg.stain.quality import OUT_OF_FOCUS, UNIT_PX
 from cellseg.table.doubts import Expected
 from cellseg.text import visible
 
@@ -68,7 +70,8 @@ class Recording:
             if entry.status == "done" and not entry.info.get("damaged"):
                 tile = self.count.plan.grid.at(entry.row, entry.column)
                 limits = tuple(entry.info.get("limits", ()))
-                yield Mapped(tile, TileFound(entry.instances, limits))
+                units = unpacked_units(entry.info["quality"], tile.core)
+                yield Mapped(tile, TileFound(entry.instances, limits, units=units))
 
     def recall(
         self, instances: Instances, columns: Sequence[str]
@@ -87,6 +90,8 @@ class Recording:
         if found is not None:
             blocks = found.damaged + (found.lost.blocks if found.lost else 0)
             info = {"limits": list(found.limits), "damaged": blocks}
+            if found.units is not None:
+                info["quality"] = packed_units(found.units)
         status: TileStatus = "failed" if found is None else "done"
         self.folder.journal.tile_done(
             tile.row, tile.column, step.instances, status=status, info=info, cells=new
@@ -103,6 +108,11 @@ class Recording:
             When the run began, by ``time.monotonic()``, without the time that loading took.
         """
         count, info, writing = self.count, self.count.detector.info, time.monotonic()
+        judged = count.quality.judged(count.tissue)
+        left_out = 0
+        if count.plan.skip_bad:
+            count.tissue = judged.sound
+            left_out = self.folder.journal.leave_out(judged.codes >= OUT_OF_FOCUS, UNIT_PX)
 
         def completed(change: Change) -> None:
             complete(change)
@@ -116,20 +126,23 @@ class Recording:
             class_names=info.classes,
             object_name=info.object,
             image_name=visible(image_name(count.slide.path)),
-            facts=self._facts(),
-            record=provenance(count, self.request),
+            facts=self._facts(judged, left_out),
+            record={**provenance(count, self.request), "quality": judged.shares.as_dict()},
+            quality=judged.codes,
             tissue=self._outline() if count.plan.prefilter else None,
             regions=self.request.regions,
             is_complete=not count.tally.failures,
         )
         return self.folder.finish(findings, completed)
 
-    def _facts(self) -> dict[str, object]:
+    def _facts(self, judged: JudgedSlide, left_out: int) -> dict[str, object]:
         """What of the count no later change alters."""
         count, tally = self.count, self.count.tally
         calibration = count.plan.protocol.calibration
         tissue_mm2, in_regions = count.tissue_mm2()
         warnings = count.warnings()
+        if judged.shares.left_out:
+            warnings.append(judged.shares.said_of_left_out())
         return {
             "tissue_mm2": tissue_mm2,
             "tissue_mm2_in_regions": in_regions,
@@ -138,12 +151,13 @@ class Recording:
             "warnings": warnings,
             "hints": {str(one): one.hint for one in warnings if isinstance(one, Notice)},
             "is_doubted": bool(count.wanted),
-            "doubts": count.doubts(),
+            "doubts": [*count.doubts(), *judged.shares.doubts()],
             "counted": {
                 "outside_size_gates": tally.gated,
                 "saturated_share": tally.at_limit / tally.pixels if tally.pixels else None,
                 "outside_tissue": tally.outside,
                 "like_background": tally.background,
+                "in_bad_tissue": left_out,
                 **{f"merge_{name}": value for name, value in vars(count.merger.stats).items()},
             },
         }
@@ -196,7 +210,7 @@ def provenance(count: SlideCount, request: CountRequest) -> dict[str, object]:
 
 _ASKED = (
     "z", "t", "series", "channel", "diameter_px", "min_area", "max_area", "precision", "batch",
-    "engine", "strict", "prefilter", "tma",
+    "engine", "strict", "prefilter", "tma", "skip_bad",
 )  # fmt: skip
 """Settings of the request that are recorded as they were asked for."""
 

@@ -56,6 +56,8 @@ class CountRequest:
         The slide is a tissue microarray: find its cores, and count in each.
     cores : CoreGrid or None
         The cores that were found; nobody asks for them.
+    skip_bad : bool
+        Leave out tissue that is out of focus, folded or marked by a pen.
     strict : bool
         A tile that does not decode ends the run.
     overwrite : bool
@@ -104,6 +106,7 @@ class CountRequest:
     regions: Regions | None = None
     tma: bool = False
     cores: CoreGrid | None = None
+    skip_bad: bool = False
     strict: bool = False
     overwrite: bool = False
     export: tuple[str, ...] = ()

@@ -17,6 +17,7 @@ from cellseg.counting.local import Mapped
 from cellseg.counting.measured import CellMeasurer, EarlierRun, MeasuredCells
 from cellseg.counting.merge import SeamMerger, Settled
 from cellseg.counting.plan import Plan, fit_dyes, fit_normaliser, sample_boxes
+from cellseg.counting.quality import QualityMap
 from cellseg.counting.tally import Tally
 from cellseg.counting.tiles import TileSource, find_tissue, overview_step
 from cellseg.counting.work import LocalMapper, TileFound, TileMapper
@@ -73,6 +74,7 @@ class SlideCount:
     wanted : list of Tile
         Tiles with tissue.
     tally : Tally
+    quality : QualityMap
     cells : CellMeasurer
     dyes : Dyes or None
         Where the protocol does not take the published ones.
@@ -101,6 +103,7 @@ class SlideCount:
         places = {(tile.row, tile.column) for tile in self.wanted}
         absent = {(tile.row, tile.column) for tile in plan.grid} - places
         self.tally = Tally(skipped=len(absent))
+        self.quality = QualityMap(plan)
         self.merger = SeamMerger(plan.grid, absent=absent)
         self.cells = CellMeasurer(
             self.source, self.detector.info, self.tissue, self.tally, dyes=self.dyes
@@ -162,6 +165,8 @@ class SlideCount:
             self.tally.failure(mapped.tile.core, str(mapped.error))
         else:
             self.tally.found(mapped.found)
+            if mapped.found.units is not None:
+                self.quality.add(mapped.tile, mapped.found.units)
         found = mapped.found.instances if mapped.found else Instances.empty()
         with self._timer.stage("merge"):
             settled = self.merger.add(mapped.tile, found)

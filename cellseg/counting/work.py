@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.counting.local import LocalEngine, Mapped
+from cellseg.counting.quality import tile_units
 from cellseg.counting.tiles import DamagedCore, TilePixels, TileSource
 from cellseg.errors import RegionError
 from cellseg.geometry import Tile
@@ -35,6 +36,8 @@ class TileFound:
         What of the core did not.
     pixels : TilePixels or None
         As it was read, for measuring; None where it was read elsewhere.
+    units : ndarray, float16, (rows, columns, 5), or None
+        Quality of the core: see :func:`cellseg.counting.quality.tile_units`.
     """
 
     instances: Instances
@@ -42,6 +45,7 @@ class TileFound:
     damaged: int = 0
     pixels: TilePixels | None = None
     lost: DamagedCore | None = None
+    units: NDArray[np.float16] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +56,13 @@ class TileRead:
     ----------
     seen : ndarray, float32, (h, w, 3)
         Normalised.
+    units : ndarray, float16, (rows, columns, 5)
+        Quality of the core.
     """
 
     pixels: TilePixels
     seen: NDArray[np.float32]
+    units: NDArray[np.float16]
 
 
 SEEN_BYTES = 12
@@ -88,7 +95,7 @@ class TileWork:
     Attributes
     ----------
     timer : Timer
-        What ``read`` and ``normalise`` took, over all threads.
+        What ``read``, ``normalise`` and ``quality`` took, over all threads.
     """
 
     def __init__(self, source: TileSource, detector: Detector) -> None:
@@ -106,7 +113,9 @@ class TileWork:
         with self.timer.stage("read"):
             pixels = self.source.read(tile)
         with self.timer.stage("normalise"):
-            return TileRead(pixels, self.source.network_input(pixels))
+            seen = self.source.network_input(pixels)
+        with self.timer.stage("quality"):
+            return TileRead(pixels, seen, tile_units(self.source.plan, tile, seen))
 
     def detect(self, batch: list[TileRead]) -> list[TileFound]:
         """The objects of each tile, in order."""
@@ -118,6 +127,7 @@ class TileWork:
                 len(read.pixels.damaged) - (read.pixels.lost.blocks if read.pixels.lost else 0),
                 read.pixels,
                 read.pixels.lost,
+                read.units,
             )
             for read, found in zip(batch, detections, strict=True)
         ]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cellseg.annotations.region import Regions
 from cellseg.errors import ExistingResultError, InputError, OutputError
@@ -24,6 +25,7 @@ from cellseg.result.files import output_errors, plain, write_json
 from cellseg.result.journal import JOURNAL_NAME, Journal
 from cellseg.result.labels import write_labels
 from cellseg.result.lock import LOCK_NAME, FolderLock
+from cellseg.result.quality import write_quality
 from cellseg.result.result import Result, is_ours, load_result
 from cellseg.result.table import TableWriter
 from cellseg.storage import Location, has_same_content, is_another
@@ -52,6 +54,8 @@ class Findings:
         GeoJSON; None: no ``tissue.geojson``.
     regions : Regions or None
         What was counted in, as drawn; None: no ``regions.geojson``.
+    quality : ndarray, uint8, (R, C), or None
+        What is wrong where: codes of :func:`cellseg.stain.quality.judged`.
     is_complete : bool
         False where tiles failed.
     """
@@ -65,6 +69,7 @@ class Findings:
     record: Mapping[str, object] = field(default_factory=dict)
     tissue: Mapping[str, object] | None = None
     regions: Regions | None = None
+    quality: NDArray[np.uint8] | None = None
     is_complete: bool = True
 
 
@@ -201,6 +206,8 @@ class ResultFolder:
             write_json(self._staging / publish.TISSUE, findings.tissue)
         if findings.regions is not None:
             write_json(self._staging / publish.REGIONS, findings.regions.as_geojson())
+        if findings.quality is not None:
+            write_quality(self._staging / publish.QUALITY, findings.quality)
         found = {
             "columns": [{"name": c.name, "dtype": c.dtype} for c in findings.columns],
             "class_names": list(findings.class_names),

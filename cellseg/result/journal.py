@@ -308,6 +308,22 @@ class Journal:
                     found[index] = np.frombuffer(kept[1], np.float64, len(columns))
         return found
 
+    def leave_out(self, places: NDArray[np.bool_], side_px: int) -> int:
+        """Drop final cells whose centroid lies in places to be left out; how many.
+
+        Parameters
+        ----------
+        places : ndarray, bool, (R, C)
+            Squares of ``side_px`` lattice pixels, all over the slide.
+        """
+
+        def is_out(y: float, x: float) -> bool:
+            return bool(places[int(y) // side_px, int(x) // side_px])
+
+        self._database.create_function("is_out", 2, is_out)
+        with self._together():
+            return self._database.execute("DELETE FROM cells WHERE is_out(cy, cx)").rowcount
+
     def batches(self) -> Iterator[tuple[list[int], dict[str, NDArray[np.generic]]]]:
         """All cells, labelled 1 … N by centroid (y, then x); call once, before :meth:`blocks`.
 

@@ -38,12 +38,14 @@ TISSUE, OUTLINES, HISTOGRAM = "tissue.geojson", "outlines.png", "histogram.png"
 REGIONS, CORRECTIONS = "regions.geojson", "corrections.json"
 DRAWN = "drawn.geojson"
 """Regions that people drew on the finished result; no count and no change touches them."""
+QUALITY = "quality.png"
+"""What is wrong where on the slide: see :mod:`cellseg.result.quality`."""
 
 CELLS = "cells.ome.zarr"
 """The cells around the nuclei, of an expanded result."""
 
 PICTURES = (OUTLINES, OVERVIEW, HISTOGRAM)
-OPTIONAL = (*PICTURES, TISSUE, REGIONS, CELLS, DERIVED)
+OPTIONAL = (*PICTURES, TISSUE, REGIONS, QUALITY, CELLS, DERIVED)
 """What a result need not have."""
 
 CHECKED = (TABLE, MEASURED, LABELS, RECIPE, *OPTIONAL)

@@ -9,6 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from cellseg.annotations.geojson import read_regions
@@ -21,6 +23,7 @@ from cellseg.result.ground import Ground
 from cellseg.result.journal import JOURNAL_FILES, JOURNAL_NAME, is_journal
 from cellseg.result.labels import LabelLevel, label_token, open_labels
 from cellseg.result.lock import LOCK_NAME
+from cellseg.result.quality import read_quality
 from cellseg.result.table import Table
 from cellseg.slide import Slide, open_slide
 from cellseg.slide.formats import image_name, well_of
@@ -254,6 +257,14 @@ class Result:
         """The tissue that was looked at; None where nobody looked for it."""
         found = self._drawn(publish.TISSUE)
         return None if found is None else found.each[0]
+
+    def quality(self) -> NDArray[np.uint8] | None:
+        """What is wrong where, (R, C): codes of :func:`cellseg.stain.quality.judged`.
+
+        A pixel is a unit of 64 lattice px. None where there is no such file.
+        """
+        path = self.file(publish.QUALITY)
+        return read_quality(path, self.frame) if path.exists() else None
 
     def regions(self) -> Regions | None:
         """The regions that were counted in, as drawn; None of a whole slide."""

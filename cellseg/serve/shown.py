@@ -27,9 +27,11 @@ from cellseg.geometry import Box
 from cellseg.palette import as_hex, colours
 from cellseg.result import Ground, load_result
 from cellseg.result.publish import CORRECTIONS, DRAWN, OVERVIEW, RUN
+from cellseg.result.quality import COLOURS
 from cellseg.serve.cells import cells_in, read_cells
 from cellseg.serve.tiles import enlarged, is_coarse, is_costly, mask_tile, whole_slide
 from cellseg.slide import ChunkCache
+from cellseg.stain.quality import NAMES, UNIT_PX
 from cellseg.storage import Location
 from cellseg.text import visible
 
@@ -202,6 +204,7 @@ class OpenResult:
         with suppress(InputError):
             counted = result.summary.cells_per_class if known else {}
         failed = [] if result.is_complete else ["the count is not complete: some tiles failed"]
+        quality = self.quality
         notes = [*self.notes, *failed, *result.doubts, *result.warnings]
         return {
             "version": self.version,
@@ -225,6 +228,30 @@ class OpenResult:
             "corrected": "corrected_from" in result.run or not known,
             "notes": list(dict.fromkeys(map(visible, notes))),
             "lines": self._lines(),
+            "quality": quality,
+        }
+
+    @property
+    def quality(self) -> dict[str, Any] | None:
+        """Size, level-0 px, of the picture of what is wrong with the slide, and its colours.
+
+        None where nothing is wrong.
+        """
+        return self._once("quality", self._quality)
+
+    def _quality(self) -> dict[str, Any] | None:
+        try:
+            codes = self.result.quality()
+        except CellsegError as error:
+            self.notes.append(str(error))
+            return None
+        if codes is None or not (faults := sorted({*np.unique(codes).tolist()} & {*COLOURS})):
+            return None
+        side = UNIT_PX * self.result.frame.downsample
+        return {
+            "height": codes.shape[0] * side,
+            "width": codes.shape[1] * side,
+            "faults": [{"name": NAMES[one], "colour": as_hex(COLOURS[one])} for one in faults],
         }
 
     def _lines(self) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from cellseg.errors import CellsegError, InputError
 from cellseg.geometry import Box
 from cellseg.result import Result, load_result
 from cellseg.result.files import plain
+from cellseg.result.publish import QUALITY
 from cellseg.serve.shown import Of, OpenResult, version_of
 from cellseg.storage import Location
 from cellseg.text import visible
@@ -177,6 +178,8 @@ class Viewer:
                 return self._tile(one, kind, *map(int, numbers), query=query)
             if rest == "regions":
                 return Reply.of({**one.regions(), "edit": self.is_editable})
+            if rest == "quality" and one.quality is not None:
+                return Reply(one.result.file(QUALITY).read_bytes(), "image/png")
             if rest in _ASKED:
                 return Reply.of(_ASKED[rest](one, query))
         except CellsegError as error:

@@ -17,7 +17,7 @@ from cellseg.storage import Location
 from cellseg.study.core_map import core_maps
 from cellseg.study.folder import REPORT, Study
 from cellseg.study.pictures import thumbnails
-from cellseg.study.rows import SummaryRow
+from cellseg.study.rows import QUALITY, SummaryRow
 from cellseg.study.sizes import HEIGHT, WIDTH, Axis, hexes
 from cellseg.table.regions import counted
 from cellseg.text import visible
@@ -71,6 +71,11 @@ def _content(study: Study, target: Path) -> dict[str, Any]:
         "has_regions": any(row.get("region") or row.get("region_class") for row in rows),
         "classes": classes if len(classes) > 1 else [],
         "markers": list(_markers(rows)),
+        "quality": [
+            (column, f"{column.removesuffix('_percent').replace('_', ' ').capitalize()}, %")
+            for column in QUALITY
+            if any((row.get(column) or 0) >= 0.1 for row in rows)
+        ],
         "in_um": any("area_um2_p50" in row for row in rows),
         # Slides without a pixel size have their sizes in pixels alone.
         "in_px": any("area_px_p50" in row and "area_um2_p50" not in row for row in rows),

@@ -10,6 +10,7 @@ from cellseg.derive.places import drawn_regions
 from cellseg.errors import InputError, SettingsError
 from cellseg.result import Result
 from cellseg.table.doubts import FEWEST, Expected
+from cellseg.table.quality import MOST_UNKNOWN, SlideQuality
 from cellseg.table.regions import RegionSummary
 from cellseg.table.summary import Summary
 from cellseg.text import visible
@@ -27,7 +28,9 @@ _PERCENT = (
 SCORES = (*_PERCENT, "h_score", "allred")
 """Columns of a marker, before its name."""
 
-NEVER_CHECKED = ("focus, folds and pen marks", "the outlines of single cells")
+NEVER_CHECKED = ("air bubbles", "the outlines of single cells")
+QUALITY = ("out_of_focus_percent", "folded_percent", "pen_percent")
+"""Columns of a slide's quality: shares of its tissue."""
 
 
 def rows_of(result: Result, place: str) -> list[SummaryRow]:
@@ -67,6 +70,10 @@ def checks(result: Result) -> tuple[list[str], list[str]]:
         "outlines on bare background": True,
         "pixel size": True,
     }
+    quality = SlideQuality.of(result.run)
+    found["focus"] = quality is not None and quality.unknown_focus < MOST_UNKNOWN
+    if result.stain != "fluorescence":
+        found["folds and pen marks"] = quality is not None
     if result.stain == "ihc":
         found["stain around nuclei"] = True
     passed = [name for name, checked in found.items() if checked]
@@ -102,11 +109,14 @@ def _rows(result: Result, place: str) -> Iterator[SummaryRow]:
         "warnings": tuple(text for text in warnings if text not in doubts),
     }
     low, high = summary.cells_interval or (None, None)
+    quality = SlideQuality.of(run)
+    shares = (quality.out_of_focus, quality.folded, quality.pen) if quality else (None,) * 3
     yield {
         **about,
         **_figures(summary, summary.tissue_mm2),
         "interval_low": low,
         "interval_high": high,
+        **{n: None if s is None else 100 * s for n, s in zip(QUALITY, shares, strict=True)},
         "markers": {_text(marker["name"]): _scores(marker) for marker in summary.labelling},
         "checks": checks(result),
     }

@@ -15,7 +15,7 @@ from cellseg.export import check_exports
 from cellseg.result.files import output_errors, replacing
 from cellseg.storage import Location
 from cellseg.study.folder import CELLS, SUMMARY, Study
-from cellseg.study.rows import SCORES, SummaryRow, failed_row
+from cellseg.study.rows import QUALITY, SCORES, SummaryRow, failed_row
 from cellseg.table.regions import QUANTILES_PERCENT
 from cellseg.text import as_cell, from_cell, visible
 
@@ -122,7 +122,7 @@ def _columns(rows: Sequence[SummaryRow]) -> Iterator[tuple[str, tuple[str, ...]]
     yield from ((name, (name,)) for name in ("interval_low", "interval_high"))
     for name in markers:
         yield from ((f"{score}_{name}", ("markers", name, score)) for score in SCORES)
-    yield from ((name, (name,)) for name in ("tissue_mm2", "density_per_mm2"))
+    yield from ((name, (name,)) for name in ("tissue_mm2", "density_per_mm2", *QUALITY))
     for kind in ("area_um2", "area_px"):
         yield from ((f"{kind}_p{p:02}", (f"{kind}_p{p:02}",)) for p in QUANTILES_PERCENT)
     yield from ((name, (name,)) for name in _LAST)

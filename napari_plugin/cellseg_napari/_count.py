@@ -84,6 +84,8 @@ WIDGETS: dict[str, tuple[str, str, str, Any, dict[str, Any]]] = {
                  {"nothing": "the protocol's", "max": 1e6, "step": 5}),
     "prefilter": ("CheckBox", FIELDS["no_prefilter"], "Skip what a first look takes for "
                   "background", True, {}),
+    "skip_bad": ("CheckBox", FIELDS["skip_bad"], "Leave out tissue that is out of focus, folded "
+                 "or marked by a pen", False, {}),
     "cell_types": ("ComboBox", FIELDS["types"], "H&E: sort nuclei by type, in the tissue that "
                    "the types were learned from or in another", PROTOCOLS_TYPES,
                    {"choices": [PROTOCOLS_TYPES, "breast", OTHER_TISSUE, NO_TYPES]}),

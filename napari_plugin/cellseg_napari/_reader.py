@@ -125,7 +125,7 @@ def read_result(folder: Path) -> list[LayerData]:
     opened = opened_result(result)
     if opened.note is not None and "corrected_from" not in result.run:
         _warn(f"{opened.note}; shown as counted, and not to be corrected")
-    for make in (_tissue_layer, _regions_layer, _around_layer):
+    for make in (_quality_layer, _tissue_layer, _regions_layer, _around_layer):
         try:
             layers += make(opened)
         except CellsegError as error:
@@ -292,6 +292,29 @@ def _around_layer(opened: Opened) -> list[LayerData]:
     """The cells around the nuclei, if they were expanded."""
     levels = opened.around_levels()
     return [_masks(opened, levels, name="cells", role="around")] if levels else []
+
+
+def _quality_layer(opened: Opened) -> list[LayerData]:
+    """What is out of focus, folded or marked by a pen; nothing where all is well."""
+    from cellseg.result.quality import COLOURS
+    from cellseg.stain.quality import NAMES, UNIT_PX
+
+    codes, frame = opened.result.quality(), opened.result.frame
+    if codes is None or not np.isin(codes, [*COLOURS]).any():
+        return []
+    colours: dict[int | None, NDArray[np.float64]] = {
+        code: np.array([*colour, 255]) / 255 for code, colour in COLOURS.items()
+    }
+    look = {
+        "name": visible(f"{opened.result.path.stem} quality"),
+        "opacity": 0.4,
+        "colormap": colours | {None: np.zeros(4)},
+        "features": {"fault": [NAMES.get(code, "") for code in range(max(COLOURS) + 1)]},
+        "metadata": {"cellseg_role": "quality"},
+        **placed(frame.mpp, downsample=frame.downsample * UNIT_PX),
+    }
+    faults = np.where(np.isin(codes, [*COLOURS]), codes, 0).astype(np.uint8)
+    return [(faults, look, "labels")]
 
 
 def _tissue_layer(opened: Opened) -> list[LayerData]:

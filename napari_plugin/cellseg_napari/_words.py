@@ -23,6 +23,7 @@ FIELDS = {
     "min_area": "smallest area",
     "max_area": "largest area",
     "no_prefilter": "tissue only",
+    "skip_bad": "sound tissue only",
     "types": "cell types",
     "device": "device",
     "threshold": "threshold",

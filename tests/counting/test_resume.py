@@ -33,6 +33,7 @@ FINISHED = [
     "measured.parquet",
     "outlines.png",
     "overview.png",
+    "quality.png",
     "recipe.json",
     "run.json",
 ]

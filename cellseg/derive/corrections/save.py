@@ -104,6 +104,7 @@ def _findings(result: Result, classes: list[str], edits: list[dict[str, object]]
         record=record,
         tissue=None if tissue is None else shapely.geometry.mapping(tissue.shape),
         regions=result.regions(),
+        quality=result.quality(),
         is_complete=result.is_complete,
     )
 

@@ -148,6 +148,10 @@ function outline(rings, kind) {
 
 function showLines() {
   el("world").replaceChildren();
+  const { quality, version } = state.about;
+  if (quality) el("world").append(drawn("image", {
+    class: "quality", href: `${state.at}/quality?v=${version}`, preserveAspectRatio: "none",
+    width: quality.width, height: quality.height }));
   el("names").replaceChildren();
   for (const { kind, name, rings } of state.about.lines) {
     if (kind === "fault") { note(name); continue; }
@@ -425,7 +429,7 @@ function box_of(text, checked, then, extra = []) {
 }
 
 function panel() {
-  const { name, image, classes, grown, notes, lines } = state.about;
+  const { name, image, classes, grown, notes, lines, quality } = state.about;
   document.title = `${name} – cellseg`;
   el("name").textContent = image || name;
   el("result").title = name;
@@ -447,6 +451,15 @@ function panel() {
     box_of("all outlines (O)", state.masks, (on) => { state.masks = on; showMasks(); }));
   if (grown) el("switches").append(box_of("cells grown around the nuclei", state.of === "cells", (on) => {
     state.of = on ? "cells" : "nuclei"; forget(); showMasks(); }));
+  if (quality) {
+    const swatches = quality.faults.map(({ colour }) => {
+      const swatch = made("i", "", { className: "swatch" });
+      swatch.style.background = colour;
+      return swatch;
+    });
+    el("switches").append(box_of(quality.faults.map((one) => one.name).join(", "), true, (on) => {
+      document.querySelector("#world .quality").style.display = on ? "" : "none"; }, swatches));
+  }
   if (lines.some(({ rings }) => rings.length)) el("switches").append(
     box_of("borders of regions and tissue", true, (on) => {
       for (const shape of document.querySelectorAll("#world .region, #world .tissue, #names text"))

@@ -1,0 +1,129 @@
+"""Slide quality, collected while tiles are read for counting."""
+
+from __future__ import annotations
+
+import zlib
+from base64 import b64decode, b64encode
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cellseg.counting.plan import Plan
+from cellseg.geometry import Box, Tile
+from cellseg.network.tissue import TissueMask
+from cellseg.stain.quality import (
+    FIELDS,
+    FOLDED,
+    LEAST_CONTRAST,
+    OUT_OF_FOCUS,
+    PEN,
+    UNIT_PX,
+    UNKNOWN,
+    judged,
+    measured_units,
+)
+from cellseg.table.quality import SlideQuality
+
+_SAMPLES = 4
+"""Places along a side of a unit that are asked for tissue."""
+
+
+def tile_units(plan: Plan, tile: Tile, seen: NDArray[np.float32]) -> NDArray[np.float16]:
+    """The units of a tile's core: see :func:`cellseg.stain.quality.measured_units`.
+
+    Parameters
+    ----------
+    seen : ndarray, float32, (h, w, 3)
+        The padded tile, normalised.
+    """
+    core, padded = tile.core, tile.padded
+    margins = (
+        core.y0 - padded.y0, core.x0 - padded.x0, padded.y1 - core.y1, padded.x1 - core.x1,
+    )  # fmt: skip
+    return measured_units(seen, margins, _pixel_um(plan), plan.protocol.light)
+
+
+def packed_units(units: NDArray[np.float16]) -> str:
+    """Units of a tile as text, for the journal."""
+    return b64encode(zlib.compress(units.tobytes(), 1)).decode()
+
+
+def unpacked_units(text: str, core: Box) -> NDArray[np.float16]:
+    """Units of a tile out of :func:`packed_units`."""
+    values = np.frombuffer(zlib.decompress(b64decode(text)), np.float16)
+    return values.reshape(-(-core.height // UNIT_PX), -(-core.width // UNIT_PX), FIELDS)
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedSlide:
+    """What is wrong where on a slide.
+
+    Attributes
+    ----------
+    codes : ndarray, uint8, (R, C)
+        See :func:`cellseg.stain.quality.judged`; unknown where there is no tissue.
+    shares : SlideQuality
+    sound : TissueMask
+        The tissue without what is out of focus, folded or marked by a pen.
+    """
+
+    codes: NDArray[np.uint8]
+    shares: SlideQuality
+    sound: TissueMask
+
+
+class QualityMap:
+    """Units of a slide, tile by tile; 0 where no tile was read."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        sides = (-(-side // UNIT_PX) for side in (plan.grid.height, plan.grid.width))
+        self._units = np.zeros((*sides, FIELDS), np.float16)
+
+    def add(self, tile: Tile, units: NDArray[np.float16]) -> None:
+        """Keep the units of a tile's core."""
+        y, x = tile.core.y0 // UNIT_PX, tile.core.x0 // UNIT_PX
+        self._units[y : y + len(units), x : x + units.shape[1]] = units
+
+    def judged(self, mask: TissueMask) -> JudgedSlide:
+        """Judge the slide, once all of its tiles came."""
+        plan, (rows, columns) = self._plan, self._units.shape[:2]
+        light = plan.protocol.light
+        side = UNIT_PX / _SAMPLES
+        fine = np.ix_(*(
+            np.minimum((np.arange(n * _SAMPLES) + 0.5) * side // mask.step, most - 1).astype(int)
+            for n, most in zip((rows, columns), mask.tissue.shape, strict=True)
+        ))  # fmt: skip
+        places = mask.tissue[fine].reshape(rows, _SAMPLES, columns, _SAMPLES)
+        tissue: NDArray[np.bool_] = np.asarray(places.any(axis=(1, 3)) & self._units.any(axis=2))
+        if not plan.prefilter:
+            tissue &= self._units[..., 1] >= LEAST_CONTRAST
+        codes = judged(self._units, tissue, _pixel_um(plan), light)
+        codes[~tissue] = UNKNOWN
+        at = np.ix_(*(
+            np.minimum((np.arange(n) + 0.5) * mask.step // UNIT_PX, most - 1).astype(int)
+            for n, most in zip(mask.tissue.shape, (rows, columns), strict=True)
+        ))  # fmt: skip
+        all_of_it = mask.tissue if plan.prefilter else tissue[at]
+        whole = replace(mask, tissue=all_of_it).area_px() or 1.0
+
+        def share(code: int) -> float:
+            part = replace(mask, tissue=all_of_it & (codes[at] == code)).area_px() / whole
+            return round(min(part, 1.0), 6)
+
+        is_stained = light == "transmitted"
+        shares = SlideQuality(
+            out_of_focus=share(OUT_OF_FOCUS),
+            folded=share(FOLDED) if is_stained else None,
+            pen=share(PEN) if is_stained else None,
+            unknown_focus=share(UNKNOWN),
+            left_out=plan.skip_bad,
+        )
+        sound = replace(mask, tissue=mask.tissue & (codes[at] < OUT_OF_FOCUS))
+        return JudgedSlide(codes, shares, sound)
+
+
+def _pixel_um(plan: Plan) -> float:
+    """µm per lattice pixel, the protocol's where the slide has no pixel size."""
+    return plan.protocol.mpp if plan.mpp is None else plan.mpp * plan.downsample

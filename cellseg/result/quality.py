@@ -1,0 +1,51 @@
+"""``quality.png``: what is wrong where on a slide, a pixel for each unit of the lattice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from cellseg.errors import InputError, line_of
+from cellseg.geometry import Frame
+from cellseg.stain.quality import FOLDED, NAMES, OUT_OF_FOCUS, PEN, UNIT_PX, UNKNOWN
+
+COLOURS = {OUT_OF_FOCUS: (255, 150, 0), FOLDED: (0, 170, 255), PEN: (230, 0, 200)}
+"""By code; the others are transparent."""
+
+OPACITY = 110
+
+
+def write_quality(path: Path, codes: NDArray[np.uint8]) -> None:
+    """Write the codes of :func:`cellseg.stain.quality.judged` as a PNG with a palette."""
+    image = Image.fromarray(codes).convert("P")
+    image.putdata(codes.ravel().tolist())
+    palette = [COLOURS.get(code, (255, 255, 255)) for code in range(PEN + 1)]
+    image.putpalette([value for colour in palette for value in colour])
+    alpha = bytes(OPACITY if code in NAMES else 0 for code in range(PEN + 1))
+    image.save(path, "PNG", transparency=alpha)
+
+
+def read_quality(path: Path, frame: Frame) -> NDArray[np.uint8]:
+    """The codes that :func:`write_quality` wrote.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or does not belong to a slide of this size.
+    """
+    shape = tuple(-(-side // UNIT_PX) for side in (frame.lattice_height, frame.lattice_width))
+    try:
+        with Image.open(path, formats=("PNG",)) as image:
+            if (image.height, image.width, image.mode) != (*shape, "P"):
+                raise InputError(f"{path}: does not belong to a slide of this size")
+            codes = np.asarray(image, dtype=np.uint8)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: cannot be read: {line_of(error)}") from error
+    if codes.max(initial=UNKNOWN) > PEN:
+        raise InputError(f"{path}: holds codes that are none of cellseg's")
+    return codes

@@ -1,0 +1,171 @@
+"""Slide quality in units of 64 px: out of focus, folded, or marked by a pen.
+
+Each unit is measured from the pixels of one tile, and all units are judged together at the end of
+a count. The measures do not depend on how strongly a slide is stained; how the limits were chosen
+stands in ``docs/lab/limits.md`` (``benchmarks/quality.py``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation, convolve, gaussian_filter
+
+from cellseg.stain.normalise import Light
+
+UNIT_PX = 64
+"""Side of a unit, lattice pixels: cores of tiles are multiples of it."""
+
+FIELDS = 5
+"""Values of a unit: contrast of fine and of coarse structures, and the optical densities of red,
+green and blue of its lightest tenth."""
+
+REACH_UM = 13.0
+"""Of the filters: three standard deviations of the widest, and a pixel."""
+
+FINE_UM: Mapping[Light, float] = {"transmitted": 0.5, "fluorescence": 1.0}
+"""Of the Gaussian whose difference to one twice as wide shows fine structures. Nuclei in
+fluorescence have softer borders and more noise."""
+
+COARSE_UM = 2.0
+"""As above, for structures that a blur of some µm leaves."""
+
+BLURRED: Mapping[Light, float] = {"transmitted": 0.25, "fluorescence": 0.4}
+"""Fine over coarse contrast, below which a unit is out of focus."""
+
+LEAST_CONTRAST = 0.005
+"""Coarse contrast from which a unit shows whether it is in focus; white is 1."""
+
+AROUND_UM, PIXEL_UM = 64.0, 0.7
+"""Side of the surroundings in which most units decide; lattice pixels from which on fine structures
+do not show."""
+
+SAMPLE_UM = 2.0
+"""Pixels of which the lightest tenth is taken."""
+
+FOLDED_OD, FOLDED_TIMES = 0.4, 2.5
+"""Density of a unit's lightest tenth from which it is folded, at least, and times the usual one of
+the slide's tissue: a fold has three layers."""
+
+INKED_OD, BLACK_OD = 0.25, 0.5
+"""The same density, from which a unit may be covered by coloured or by black ink."""
+
+UNKNOWN, GOOD, OUT_OF_FOCUS, FOLDED, PEN = range(5)
+NAMES = {OUT_OF_FOCUS: "out of focus", FOLDED: "folded", PEN: "marked by a pen"}
+"""What is wrong with a unit, as a sentence about tissue says it."""
+
+
+def measured_units(
+    seen: NDArray[np.float32], margins: tuple[int, int, int, int], pixel_um: float, light: Light
+) -> NDArray[np.float16]:
+    """Measure the units of a tile's core.
+
+    Parameters
+    ----------
+    seen : ndarray, float32, (H, W, 3)
+        A padded tile on the intensity scale of the run, 0 … 1.
+    margins : (int, int, int, int)
+        Its pixels above, left, below and right of the core; filters see a part of them.
+    pixel_um : float
+        µm per lattice pixel.
+
+    Returns
+    -------
+    ndarray, float16, (rows, columns, 5)
+        See :data:`FIELDS`; a last unit that the slide's edge cuts is measured by what is there.
+    """
+    reach = math.ceil(REACH_UM / pixel_um / UNIT_PX) * UNIT_PX
+    spare = [max(0, margin - reach) for margin in margins]
+    part = seen[spare[0] : len(seen) - spare[2], spare[1] : seen.shape[1] - spare[3]]
+    top, left, below, right = (min(margin, reach) for margin in margins)
+    rows = -(-(len(part) - top - below) // UNIT_PX)
+    columns = -(-(part.shape[1] - left - right) // UNIT_PX)
+    found = np.zeros((rows, columns, FIELDS), np.float16)
+
+    def by_unit(values: NDArray[np.float32], step: int) -> NDArray[np.float32]:
+        """The core's pixels, (rows, columns, pixels of a unit, …); a cut unit is filled up."""
+        side, rest = UNIT_PX // step, ((0, 0),) * (values.ndim - 2)
+        core = values[top // step :, left // step :][: rows * side, : columns * side]
+        core = core[: len(values) - (top + below) // step]
+        core = core[:, : values.shape[1] - (left + right) // step]
+        lacking = (0, rows * side - len(core)), (0, columns * side - core.shape[1])
+        core = np.pad(core, (*lacking, *rest), mode="edge")
+        blocks = core.reshape(rows, side, columns, side, *core.shape[2:]).swapaxes(1, 2)
+        return blocks.reshape(rows, columns, side * side, *core.shape[2:])
+
+    grey, step = (part[..., 0] + part[..., 1] + part[..., 2]) / np.float32(3), 1
+    for field, sigma_um in enumerate((FINE_UM[light], COARSE_UM)):
+        while step * pixel_um * 2 <= sigma_um and step < UNIT_PX // 2:
+            grey, step = _halved(grey), 2 * step
+        sigma = sigma_um / (step * pixel_um)
+        band = gaussian_filter(grey, sigma, truncate=3) - gaussian_filter(
+            grey, 2 * sigma, truncate=3
+        )
+        found[..., field] = np.sqrt(np.square(by_unit(band, step)).mean(axis=2))
+    if light == "transmitted":
+        step = 1
+        while step * pixel_um * 2 <= SAMPLE_UM and step < UNIT_PX // 4:
+            part, step = _halved(part), 2 * step
+        colours = by_unit(part, step)
+        order = np.argsort(colours.sum(axis=3), axis=2)[..., -max(1, colours.shape[2] // 10) :]
+        lightest = np.take_along_axis(colours, order[..., None], axis=2).mean(axis=2)
+        found[..., 2:] = -np.log10(np.clip(lightest, 1 / 255, 1.0))
+    return found
+
+
+def _halved(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Means of 2 × 2 pixels."""
+    odd = [(0, side % 2) for side in values.shape[:2]]
+    if any(more for _, more in odd):
+        values = np.pad(values, (*odd, *((0, 0),) * (values.ndim - 2)), mode="edge")
+    rows = values[::2] + values[1::2]
+    return (rows[:, ::2] + rows[:, 1::2]) * np.float32(0.25)
+
+
+def judged(
+    units: NDArray[np.float16], tissue: NDArray[np.bool_], pixel_um: float, light: Light
+) -> NDArray[np.uint8]:
+    """Judge all units of a slide.
+
+    Parameters
+    ----------
+    units : ndarray, float16, (R, C, 5)
+        As :func:`measured_units` returns them; 0 where no tile was read.
+    tissue : ndarray, bool, (R, C)
+        Units with tissue: what is usual is asked of them.
+
+    Returns
+    -------
+    ndarray, uint8, (R, C)
+        ``UNKNOWN`` where too little contrast shows whether a unit is in focus, ``GOOD``,
+        ``OUT_OF_FOCUS``, ``FOLDED`` or ``PEN``. In focus or not is what most units around say.
+    """
+    values = units.astype(np.float32)
+    red, green, blue = (values[..., 2 + n] for n in range(3))
+    density = values[..., 2:].mean(axis=2)
+    darkest = np.maximum(values[..., 2:].max(axis=2), 1e-6)
+    is_black = (density > BLACK_OD) & (values[..., 2:].min(axis=2) > 0.75 * darkest)
+    # Haematoxylin takes as much green as red, eosin and DAB more; inks of these colours take less.
+    is_green = (green < 0.85 * red) & (green < blue)
+    is_blue = (green < 0.95 * red) & (blue < 0.45 * red)
+    pen = is_black | ((density > INKED_OD) & (is_green | is_blue))
+    stained = density[tissue & ~pen & (density > 0.03)]
+    usual = float(np.median(stained)) if stained.size else 0.0
+    folded = (density > max(FOLDED_OD, FOLDED_TIMES * usual)) & ~pen
+    found = np.full(density.shape, UNKNOWN, np.uint8)
+    if pixel_um * FINE_UM["transmitted"] <= PIXEL_UM * FINE_UM[light]:
+        # A unit that ink or a fold covers in part has the edge of it for its finest structure.
+        known = (values[..., 1] >= LEAST_CONTRAST) & ~binary_dilation(pen | folded)
+        blurred = known & (values[..., 0] < BLURRED[light] * values[..., 1])
+        side = round(AROUND_UM / (UNIT_PX * pixel_um)) | 1
+        around = np.ones((side, side), np.int32)
+        seen, votes = (
+            convolve(one.astype(np.int32), around, mode="constant") for one in (known, blurred)
+        )
+        told = 4 * seen >= side**2
+        found[told] = np.where(2 * votes > seen, OUT_OF_FOCUS, GOOD)[told]
+    found[folded], found[pen] = FOLDED, PEN
+    return found

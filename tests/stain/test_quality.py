@@ -1,0 +1,113 @@
+"""Focus, folds and ink, told from pixels: drawn tissue that was blurred, folded or drawn on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter
+from synthetic import FluorescenceScene, StainedScene, draw_fluorescence, draw_stained
+
+from cellseg.errors import Notice
+from cellseg.stain.normalise import Normaliser
+from cellseg.stain.quality import (
+    FOLDED,
+    GOOD,
+    OUT_OF_FOCUS,
+    PEN,
+    UNIT_PX,
+    judged,
+    measured_units,
+)
+from cellseg.table.quality import SlideQuality
+
+SIDE = 512
+INKS = {"blue": (40, 70, 170), "green": (20, 120, 80), "black": (35, 35, 40)}
+
+
+@pytest.fixture(scope="module")
+def tissue():
+    scene = StainedScene(SIDE, SIDE, nuclei=160, island_share=1.0)
+    image = draw_stained(scene, np.random.default_rng(3)).image
+    return Normaliser.fit(image, "transmitted").apply(image)
+
+
+def codes(seen, pixel_um=0.25, light="transmitted"):
+    units = measured_units(seen, (0, 0, 0, 0), pixel_um, light)
+    return judged(units, np.ones(units.shape[:2], dtype=bool), pixel_um, light)
+
+
+def blurred(seen, sigma_um, pixel_um=0.25):
+    return gaussian_filter(seen, (sigma_um / pixel_um, sigma_um / pixel_um, 0))
+
+
+@pytest.mark.parametrize(("sigma_um", "code"), [(0, GOOD), (0.5, GOOD), (3, OUT_OF_FOCUS)])
+def test_blurred_tissue_is_out_of_focus_whatever_its_stain(tissue, sigma_um, code):
+    assert (codes(blurred(tissue, sigma_um)) == code).mean() > 0.9
+    pale = 1 - 0.6 * (1 - tissue)
+    assert (codes(blurred(pale, sigma_um)) == code).mean() > 0.9
+
+
+@pytest.mark.parametrize(("sigma_um", "code"), [(0, GOOD), (4, OUT_OF_FOCUS)])
+def test_blurred_fluorescence_is_out_of_focus(sigma_um, code):
+    scene = FluorescenceScene(SIDE, SIDE)
+    image = np.atleast_3d(draw_fluorescence(scene, np.random.default_rng(1)).image)[..., :1]
+    seen = Normaliser.fit(image, "fluorescence").apply(image)
+    found = codes(blurred(seen, sigma_um, 0.5), 0.5, "fluorescence")
+    assert (found[found > 0] == code).mean() > 0.9
+    assert (found > 0).any()
+
+
+def test_glass_is_not_judged():
+    assert not codes(np.ones((SIDE, SIDE, 3), np.float32)).any()
+
+
+@pytest.mark.parametrize("ink", INKS.values(), ids=INKS)
+def test_ink_is_told_from_tissue_and_from_folds(tissue, ink):
+    seen = tissue.copy()
+    seen[:, :256] *= (0.15 + 0.85 * (np.array(ink, np.float32) / 255 - 0.15)).astype(np.float32)
+    found = codes(seen)
+    assert (found[:, :4] == PEN).all()
+    assert (found[:, 5:] == GOOD).all()
+    assert not (found[:, 4] > GOOD).any()
+
+
+def test_three_layers_are_a_fold(tissue):
+    dense = tissue * np.float32(0.7)  # stroma that is stained like most slides'
+    seen = dense.copy()
+    seen[:, :192] = (dense * dense[:, ::-1] * dense[::-1])[:, :192]
+    found = codes(seen)
+    assert (found[:, :3] == FOLDED).mean() > 0.8
+    assert not (found[:, 3:] >= FOLDED).any()
+
+
+@pytest.mark.parametrize(("tile", "halo"), [(64, 128), (192, 192)])
+@pytest.mark.parametrize("pixel_um", [0.25, 0.35])
+def test_units_do_not_depend_on_the_tile(tissue, tile, halo, pixel_um):
+    seen = tissue[:421, :509]
+    whole = measured_units(seen, (0, 0, 0, 0), pixel_um, "transmitted")
+    found = np.zeros_like(whole)
+    for y in range(0, 421, tile):
+        for x in range(0, 509, tile):
+            y1, x1 = min(y + tile, 421), min(x + tile, 509)
+            top, left, below, right = (
+                max(0, y - halo), max(0, x - halo), min(421, y1 + halo), min(509, x1 + halo),
+            )  # fmt: skip
+            margins = (y - top, x - left, below - y1, right - x1)
+            part = measured_units(seen[top:below, left:right], margins, pixel_um, "transmitted")
+            row, column = y // UNIT_PX, x // UNIT_PX
+            found[row : row + part.shape[0], column : column + part.shape[1]] = part
+    assert np.array_equal(found, whole)
+
+
+def test_doubts_name_the_share_and_stay_out_where_the_tissue_was_left_out():
+    shares = {"out_of_focus": 0.124, "folded": 0.005, "pen": 0.0, "unknown_focus": 0.1}
+    (doubt,) = SlideQuality(**shares).doubts()
+    assert isinstance(doubt, Notice)
+    assert doubt.startswith("12 % of the tissue is out of focus")
+    assert doubt.hint == "skip_bad"
+    left = SlideQuality(**shares, left_out=True)
+    assert not left.doubts()
+    assert "13 % of the tissue was left out" in left.said_of_left_out()
+    assert SlideQuality.of({"quality": shares}) == SlideQuality(**shares)
+    for wrong in ({}, {"quality": shares | {"pen": 7}}, {"quality": {"pen": "x"}}, {"quality": 3}):
+        assert SlideQuality.of(wrong) is None
