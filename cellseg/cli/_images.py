@@ -57,8 +57,9 @@ def count_images(requests: Sequence[CountRequest], outcomes: list[Outcome]) -> N
     from cellseg.run import run
 
     detectors: dict[object, Detector] = {}
+    known: set[str] = set()
     for request in requests:
-        with Reporter() as reporter:
+        with Reporter(known=known) as reporter:
             try:
                 refuse_missing(request.image)
                 for event in run(request, detectors=detectors):

@@ -25,12 +25,16 @@ class Reporter(ProgressBar):
     ----------
     quiet_s : float
         At least so long between such lines.
+    known : set of str, optional
+        Notices of the images before: what was said of one is not said again.
     """
 
-    def __init__(self, *, err: bool = True, quiet_s: float = 15.0) -> None:
+    def __init__(
+        self, *, err: bool = True, quiet_s: float = 15.0, known: set[str] | None = None
+    ) -> None:
         super().__init__(sys.stderr if err else sys.stdout)
         self._err, self._quiet_s, self._last = err, quiet_s, time.monotonic()
-        self._said: set[str] = set()
+        self._said = set() if known is None else known
 
     def say(self, text: str) -> None:
         """Print lines."""
@@ -47,8 +51,9 @@ class Reporter(ProgressBar):
         """Show one event of a count."""
         super().show(event)
         if isinstance(event, Notice):
+            if event not in self._said:
+                self.say(Notice(f"  {event}", hint=event.hint))
             self._said.add(str(event))
-            self.say(Notice(f"  {event}", hint=event.hint))
         elif isinstance(event, Started):
             self.say(f"{image_name(event.image)}: {event.text}")
         elif isinstance(event, CountResult):

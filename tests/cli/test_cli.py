@@ -13,8 +13,10 @@ import tifffile
 from synthetic import write_disc_slide
 
 from cellseg import run as pipeline
+from cellseg.cli._progress import Reporter
 from cellseg.cli.train import _finish
 from cellseg.counting.request import CountRequest
+from cellseg.errors import Notice
 from cellseg.network.modelfile import ModelCard
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.result import load_result
@@ -476,3 +478,11 @@ def test_the_time_of_a_count_is_without_loading(cellseg, tmp_path, monkeypatch):
     record = load_result(tmp_path / "a.cellseg").run["seconds"]
     assert 0 < record["total"] < 1e5
     assert 0 < json.loads(out)[0]["seconds"] < 1e5
+
+
+def test_what_was_said_of_one_image_is_not_said_again(capsys):
+    known = set()
+    for _ in range(2):
+        with Reporter(known=known) as reporter:
+            reporter.show(Notice("protocol he chosen from the image", hint="protocol"))
+    assert capsys.readouterr().err.count("chosen from the image") == 1
