@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.annotations.region import Region
+from cellseg.annotations.region import Region, Regions
+from cellseg.derive.derive import totals_in
+from cellseg.derive.places import drawn_regions, keep_drawn
 from cellseg.palette import RGB
-from cellseg.table.regions import counted
+from cellseg.table.regions import counted, lines
 from cellseg.text import visible
 from cellseg_napari._opened import KEY, ROLE, Opened, camera_of, refresh
-from cellseg_napari._reader import CONTOUR_PX, OUTLINED, contrast_limits, one_colour, placed
+from cellseg_napari._reader import CONTOUR_PX, KEPT, OUTLINED, contrast_limits, one_colour, placed
 from cellseg_napari._shapes import drawn_in
 from cellseg_napari._words import measurement
 
@@ -313,6 +316,29 @@ class Inspector:
         if median is not None:
             said.append(f"median area {median:.4g} {'µm²' if area == 'area_um2' else 'px²'}")
         return Totals(cells, density, median, ", ".join(said))
+
+    def keep(self, shapes: Shapes) -> list[str]:
+        """Keep shapes as regions of the result, and count in them: a line each.
+
+        Of a layer that was kept before the shapes take the place of its regions, those of another
+        come to them; of one name the new one stays.
+
+        Raises
+        ------
+        InputError, SettingsError
+            If there are none with an area, or one lies beside the slide.
+        OutputError
+            If the disk refuses.
+        """
+        result, home = self.opened.result, str(self.opened.result.path.absolute())
+        side = result.frame.mpp or 1.0
+        new = [Region.of([s.outline / side], name=s.name, kind=s.kind) for s in drawn_in(shapes)]
+        names = {region.name for region in new}
+        known = () if shapes.metadata.get(KEPT) == home else drawn_regions(result) or ()
+        regions = Regions.of([*(one for one in known if one.name not in names), *new])
+        kept = keep_drawn(result, json.dumps(regions.as_geojson()).encode())
+        shapes.metadata[KEPT] = home
+        return lines(totals_in(result, kept or regions).regions, result.object_name)
 
     def edited(self) -> None:
         """After an edit: filter, colours and selection again."""

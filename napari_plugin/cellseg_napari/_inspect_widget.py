@@ -23,13 +23,15 @@ from qtpy.QtWidgets import (
 )
 
 from cellseg.derive.corrections import Edit
+from cellseg.errors import SettingsError
 from cellseg_napari._classify_box import ClassifyBox
 from cellseg_napari._correct_box import CorrectBox
 from cellseg_napari._histogram import HistogramSlider
 from cellseg_napari._inspect import BY_CLASS, BY_LABEL, ONE_COLOUR, Inspector
 from cellseg_napari._opened import Opened, refresh, results_in
-from cellseg_napari._panel import DockPanel, attempt, choice, fill, wrapped
+from cellseg_napari._panel import DockPanel, attempt, button, choice, fill, wrapped
 from cellseg_napari._preview import Preview
+from cellseg_napari._reader import KEPT
 from cellseg_napari._shapes import drawn_layers
 from cellseg_napari._table import CellTable
 from cellseg_napari._words import KEYS, legend, menu
@@ -237,6 +239,8 @@ class InspectWidget(DockPanel):
         form = QFormLayout()
         form.addRow("result", self.results)
         form.addRow("inside of", self.shapes)
+        keep = button("Keep regions", "Keep these shapes, each a region of its own", self._keep)
+        form.addRow("", keep)
         self._layout = QVBoxLayout(self.content)
         self._layout.addLayout(form)
         self._layout.addWidget(self.nothing, stretch=1, alignment=Qt.AlignmentFlag.AlignTop)
@@ -316,7 +320,7 @@ class InspectWidget(DockPanel):
         """Those that a person drew, as the viewer has them now."""
         drawn = drawn_layers(self.viewer)
         # A layer that was just drawn is what the person wants to know about.
-        fresh = [layer for layer in drawn if layer not in self._known]
+        fresh = [one for one in drawn if one not in self._known and KEPT not in one.metadata]
         wanted = fresh[-1] if fresh else self.drawn
         place = drawn.index(wanted) + 1 if wanted in drawn else 0
         self._known = drawn
@@ -330,6 +334,12 @@ class InspectWidget(DockPanel):
         if self.drawn is not None:
             self.drawn.events.data.connect(self._later)
         self._later()
+
+    def _keep(self) -> None:
+        """Shapes become regions of the result, and their counts are told."""
+        if self.shown is None or self.drawn is None:
+            raise SettingsError("draw shapes in a shapes layer, and choose it at 'inside of'")
+        self.shown.totals.setText("\n".join(self.shown.inspector.keep(self.drawn)))
 
     def _later(self, _: object = None) -> None:
         self._soon.start()

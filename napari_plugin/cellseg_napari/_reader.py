@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cellseg.annotations.region import Regions
+from cellseg.derive.places import drawn_regions
 from cellseg.errors import CellsegError, RegionError
 from cellseg.palette import RGB
 from cellseg.result import Result, load_result
@@ -44,6 +46,9 @@ COUNTED_KEY = "counted"
 """In it, for the channel that is counted unless another is chosen: why this one."""
 
 DRAWN_KEY = "cellseg_outlines"
+KEPT = "cellseg_kept"
+"""In a layer's metadata: the result that keeps its shapes as regions."""
+
 """In the metadata of a shapes layer: the result folder it was read from, and its outlines."""
 
 SLIDES = tuple(ending for ending in ENDINGS if ending not in (".png", ".jpg", ".jpeg"))
@@ -125,7 +130,7 @@ def read_result(folder: Path) -> list[LayerData]:
     opened = opened_result(result)
     if opened.note is not None and "corrected_from" not in result.run:
         _warn(f"{opened.note}; shown as counted, and not to be corrected")
-    for make in (_quality_layer, _tissue_layer, _regions_layer, _around_layer):
+    for make in (_quality_layer, _tissue_layer, _regions_layer, _drawn_layer, _around_layer):
         try:
             layers += make(opened)
         except CellsegError as error:
@@ -326,22 +331,36 @@ def _tissue_layer(opened: Opened) -> list[LayerData]:
 
 
 def _regions_layer(opened: Opened) -> list[LayerData]:
-    """The regions that were counted in, each with its name at its first outline."""
-    regions = opened.result.regions() or ()
-    rings = [(region, place, ring) for region in regions
+    """The regions that were counted in."""
+    return _named_layer(opened.result, opened.result.regions(), "regions", "#3878ff")
+
+
+def _drawn_layer(opened: Opened) -> list[LayerData]:
+    """The regions that were drawn and kept; they can be drawn on."""
+    layers = _named_layer(opened.result, drawn_regions(opened.result), "drawn", "#ffd24a")
+    for _, look, _ in layers:
+        look["metadata"] = {KEPT: str(opened.result.path.absolute())}
+    return layers
+
+
+def _named_layer(
+    result: Result, regions: Regions | None, role: str, colour: str
+) -> list[LayerData]:
+    """Regions, each with its name at its first outline."""
+    rings = [(region, place, ring) for region in regions or ()
              for place, ring in enumerate(region.outlines)]  # fmt: skip
     if not rings:
         return []
     outlines = [ring for _, _, ring in rings]
     look = {
-        **_outlined(opened.result, outlines, "regions", "#3878ff"),
+        **_outlined(result, outlines, role, colour),
         "features": {
             "name": [region.name for region, _, _ in rings],
             "class": [region.kind for region, _, _ in rings],
         },
         "text": {
             "string": ["" if place else region.name for region, place, _ in rings],
-            "color": "#3878ff",
+            "color": colour,
             "size": 10,
             "anchor": "upper_left",
         },

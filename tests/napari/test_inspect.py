@@ -17,13 +17,14 @@ from cellseg_napari import read_result
 from cellseg_napari._inspect import BY_CLASS, BY_LABEL, ONE_COLOUR, SELECTION, Inspector
 from cellseg_napari._opened import Opened, camera_of, refresh, results_in
 from cellseg_napari._paint import NAME, Painter
+from cellseg_napari._reader import KEPT
 from cellseg_napari._writer import write_labels
 from napari.components import ViewerModel
 from napari.layers import Layer, Shapes
 from synthetic import write_disc_slide
 
 from cellseg.counting.request import CountRequest
-from cellseg.errors import InputError
+from cellseg.errors import InputError, SettingsError
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.palette import colours as colours_of
 from cellseg.protocol import load_protocol
@@ -199,6 +200,30 @@ def test_totals_in_shapes(inspector: Inspector) -> None:
     empty = Shapes([np.array([[9000, 9000], [9010, 9010]])], shape_type="rectangle")
     assert inspector.totals(empty).cells == 0
     assert inspector.totals(empty).median_area is None
+
+
+def test_shapes_are_kept_as_regions_and_come_back(
+    inspector: Inspector, folder: Path, viewer: ViewerModel
+) -> None:
+    corners = np.array([[50, 50], [150, 250]])
+    shapes = Shapes([corners, corners + 100], shape_type="rectangle", name="front")
+    shapes.features = pd.DataFrame({"name": ["tumour", ""]})
+    told = inspector.keep(shapes)
+    inside = inspector.totals(Shapes([corners], shape_type="rectangle")).cells
+    assert told[0].startswith(f"in region tumour: {inside} nuclei, ")
+    assert told[1].startswith("in region front: ")
+    other = Shapes([corners + 50], shape_type="rectangle", name="tumour")
+    assert len(inspector.keep(other)) == 2  # of one name the new one stays
+    with pytest.raises(SettingsError, match="outside"):
+        inspector.keep(Shapes([corners + 9000], shape_type="rectangle", name="far"))
+    with pytest.raises(SettingsError, match="at least one"):
+        inspector.keep(Shapes(name="none", metadata=dict(other.metadata)))
+    layers = [Layer.create(*data) for data in read_result(folder)]
+    (kept,) = [layer for layer in layers if KEPT in layer.metadata]
+    assert sorted(kept.features["name"]) == ["front", "tumour"]
+    kept.selected_data = {0}
+    kept.remove_selected()
+    assert len(inspector.keep(kept)) == 1
 
 
 def test_edits_are_seen_in_masks_features_and_totals(inspector: Inspector) -> None:
