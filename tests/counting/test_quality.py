@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import json
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
 from cellseg.result import load_result
 from cellseg.run import TileDone, run
+from cellseg.serve import Viewer, read_results
 from cellseg.stain.quality import GOOD, OUT_OF_FOCUS
 from cellseg.study.folder import load_study
 from cellseg.study.summary import write_summary
@@ -89,6 +92,23 @@ def test_bad_tissue_is_left_out_where_asked_for(result, slide, tmp_path):
     assert left.summary.tissue_mm2 == pytest.approx(result.summary.tissue_mm2 * (1 - share), 0.01)
     assert any("of the tissue was left out" in line for line in left.warnings)
     assert not any("out of focus" in doubt for doubt in left.doubts)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # napari's own imports
+def test_the_browser_and_napari_lay_it_over_the_slide(result):
+    viewer = Viewer(read_results([result.path]))
+    about = json.loads(viewer.answer("0/about", {}).body)["quality"]
+    assert [fault["name"] for fault in about["faults"]] == ["out of focus"]
+    assert (about["height"], about["width"]) == (SIDE, SIDE)
+    picture = Image.open(BytesIO(viewer.answer("0/quality", {}).body)).convert("RGBA")
+    assert np.array_equal(np.asarray(picture)[..., 3] > 0, result.quality() == OUT_OF_FOCUS)
+    viewer.close()
+    reader = pytest.importorskip("cellseg_napari._reader")
+    found = [data for data in reader.read_result(result.path) if "quality" in data[1]["name"]]
+    ((codes, look, kind),) = found
+    assert kind == "labels"
+    assert np.array_equal(codes > 0, result.quality() == OUT_OF_FOCUS)
+    assert look["scale"] == pytest.approx((16, 16))
 
 
 def test_a_damaged_mask_is_refused(result, slide, tmp_path):

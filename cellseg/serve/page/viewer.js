@@ -148,10 +148,14 @@ function outline(rings, kind) {
 
 function showLines() {
   el("world").replaceChildren();
-  const { quality, version } = state.about;
-  if (quality) el("world").append(drawn("image", {
-    class: "quality", href: `${state.at}/quality?v=${version}`, preserveAspectRatio: "none",
-    width: quality.width, height: quality.height }));
+  const { quality, version, width, height } = state.about;
+  if (quality) {
+    const picture = drawn("image", {
+      class: "quality", href: `${state.at}/quality?v=${version}`, preserveAspectRatio: "none",
+      width: quality.width, height: quality.height });
+    picture.style.clipPath = `inset(0 ${quality.width - width}px ${quality.height - height}px 0)`;
+    el("world").append(picture);
+  }
   el("names").replaceChildren();
   for (const { kind, name, rings } of state.about.lines) {
     if (kind === "fault") { note(name); continue; }
