@@ -291,12 +291,10 @@ class _Derivation:
             self.result, table, names, given, self.types, facts.get("interval"), regions=regions
         )
         if spot := self.run.get("hotspot"):
-            scored = [marker["regions"][HOT] for marker in summary.labelling[:1]]
-            spot["index_interval"] = between = scored[0]["index_interval"] if scored else None
-            if between is not None:
-                spot["said"] += " (95 % for its own cells: {:.1f} … {:.1f} %)".format(
-                    *(100 * share for share in between)
-                )
+            if summary.labelling and not spot["asked"]["of"]:
+                # Blocks of the whole slide are too large for it.
+                scored = summary.labelling[0]["regions"].get(HOT, {})
+                scored["index_interval"] = spot["index_interval"]
             self.notes.append(Notice(spot["said"]))
         if self.nearby:
             pairs = zip(summary.labelling, self.nearby, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from cellseg.annotations.geojson import is_empty, read_regions
 from cellseg.annotations.region import Region, Regions
 from cellseg.derive.classes import Classification
+from cellseg.derive.scores import share_interval, spatial_blocks
 from cellseg.errors import SettingsError
 from cellseg.result import Result
 from cellseg.result.files import output_errors, write_json
@@ -73,17 +75,12 @@ def find_hot_spot(
     spot = hottest(places[held], hot[held], asked, mpp=mpp)
     inside = spot.contains(places) & held
     cells, number = int(inside.sum()), int((hot & inside).sum())
-    said = f"hot spot of {asked} around y {spot.y:,.0f}, x {spot.x:,.0f} px: {cells:,} cells"
     chance = None
     if spot.shuffled.size:
         chance = [float(np.mean(spot.shuffled)), float(np.percentile(spot.shuffled, 95))]
-        said += (
-            f", {100 * number / max(cells, 1):.1f} % of them {what}, of all "
-            f"{100 * hot[held].mean():.1f} %. It is the best of {spot.looked_at:,} places, so its "
-            f"share is too high: with the classes shuffled the best place has "
-            f"{100 * chance[0]:.1f} %, below {100 * chance[1]:.1f} % in 95 of 100 cases"
-        )
-    return {
+    usual = float(np.sqrt(table["area_px"].median() * 4 / np.pi))
+    blocks = spatial_blocks(places[inside], mpp=mpp, usual_px=usual)
+    found = {
         "asked": asked.model_dump(),
         "y_px": spot.y,
         "x_px": spot.x,
@@ -92,10 +89,28 @@ def find_hot_spot(
         "cells": cells,
         "hot": number,
         "what": what or "cells",
+        "index_interval": None if chance is None else share_interval(hot[inside], blocks),
         "slide_share": float(hot[held].mean()),
         "shuffled_share": chance,
-        "said": said,
     }
+    return {**found, "said": _told(found, asked)}
+
+
+def _told(found: Mapping[str, Any], asked: HotSpot) -> str:
+    """One line on a hot spot, with what the choice of the best place alone brings."""
+    cells, between, chance = found["cells"], found["index_interval"], found["shuffled_share"]
+    said = f"hot spot of {asked} around y {found['y_px']:,.0f}, x {found['x_px']:,.0f} px: "
+    said += f"{cells:,} cells"
+    if chance is None:
+        return said
+    said += f", {100 * found['hot'] / max(cells, 1):.1f} % of them {found['what']}"
+    if between is not None:
+        said += " (95 %: {:.1f} … {:.1f} %)".format(*(100 * share for share in between))
+    return (
+        f"{said}, of all {100 * found['slide_share']:.1f} %. It is the best of "
+        f"{found['looked_at']:,} places, so its share is too high: with the classes shuffled the "
+        f"best place has {100 * chance[0]:.1f} %, below {100 * chance[1]:.1f} % in 95 of 100 cases"
+    )
 
 
 def hot_spot(result: Result) -> Region | None:

@@ -21,7 +21,7 @@ from skimage.measure import find_contours
 from cellseg.annotations.region import Region, Regions
 from cellseg.derive.corrections import Corrections, PatchedPyramid
 from cellseg.derive.derive import totals_in
-from cellseg.derive.places import drawn_regions, keep_drawn
+from cellseg.derive.places import drawn_regions, keep_drawn, marked
 from cellseg.errors import CellsegError, InputError, SettingsError
 from cellseg.geometry import Box
 from cellseg.palette import as_hex, colours
@@ -257,7 +257,7 @@ class OpenResult:
     def _lines(self) -> list[dict[str, Any]]:
         """Borders of the regions that were counted in, and of the tissue; (x, y), level-0 px."""
         try:
-            regions, tissue = self.result.regions(), self.result.tissue()
+            regions, tissue = marked(self.result), self.result.tissue()
         except CellsegError as error:
             return [{"kind": "fault", "name": visible(str(error)), "rings": []}]
         found = [("region", region) for region in regions or ()]

@@ -68,7 +68,7 @@ def _map(title: str, spec: str, sides: Sequence[int], values: dict[str, float | 
         if value is None:
             return CoreField(name, "–" if name in values else "")
         level = value / top
-        red, green, blue = viridis(np.array(level)).astype(int).tolist()
+        red, green, blue = viridis(np.array([level]))[0].tolist()
         ink = "#000000" if level > 0.6 else "#ffffff"
         return CoreField(name, spec.format(value), as_hex((red, green, blue)), ink)
 

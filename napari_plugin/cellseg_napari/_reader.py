@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.annotations.region import Regions
-from cellseg.derive.places import drawn_regions
+from cellseg.derive.places import drawn_regions, marked
 from cellseg.errors import CellsegError, RegionError
 from cellseg.palette import RGB
 from cellseg.result import Result, load_result
@@ -331,8 +331,8 @@ def _tissue_layer(opened: Opened) -> list[LayerData]:
 
 
 def _regions_layer(opened: Opened) -> list[LayerData]:
-    """The regions that were counted in."""
-    return _named_layer(opened.result, opened.result.regions(), "regions", "#3878ff")
+    """The regions that were counted in, and the hot spot."""
+    return _named_layer(opened.result, marked(opened.result), "regions", "#3878ff")
 
 
 def _drawn_layer(opened: Opened) -> list[LayerData]:

@@ -64,6 +64,7 @@ def test_the_hot_spot_is_derived_and_told_everywhere(slide, tmp_path):
     assert region.said("nucleus").startswith(f"in hot spot: {region.cells} nuclei")
     (marker,) = found.summary.labelling
     assert marker["regions"]["hot spot"]["index"] == 1.0
+    assert marker["regions"]["hot spot"]["index_interval"] == record["index_interval"]
     assert "of the slide" not in str(found.summary)
     later = change(result.folder, expand=3.0)
     assert later.section("hotspot") == record
