@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 from cellseg import __version__
 from cellseg.counting.request import CountRequest
-from cellseg.derive import Recipe, derive, will_have
+from cellseg.derive import Classification, NoThresholdError, Recipe, derive, will_have
 from cellseg.derive.classes import known_markers
 from cellseg.derive.corrections import Corrections, write_corrected
+from cellseg.draw.histogram import draw_histograms
 from cellseg.draw.pictures import draw_pictures
 from cellseg.errors import CellsegError, ExistingResultError, InputError, Notice, SettingsError
 from cellseg.events import CountResult, Event, Started, TileDone
 from cellseg.export import EXPORTS, check_exports, write_export
-from cellseg.result import Change, Result, ResultFolder, changing, load_result
-from cellseg.result.publish import CORRECTIONS
+from cellseg.protocol import Marker
+from cellseg.result import Change, Result, ResultFolder, add_file, changing, load_result
+from cellseg.result.publish import CORRECTIONS, HISTOGRAM
 from cellseg.result.upload import RemoteResult
 from cellseg.slide import Slide, open_slide, slide_name
 from cellseg.slide.formats import home_of
@@ -113,7 +115,7 @@ def change(
     ------
     SettingsError
         If a measurement is not there, a distance does not fit, or no threshold can be proposed.
-        The result stays as it was.
+        The result stays as it was, but for ``histogram.png`` in the last case.
     InputError
         If the folder is no finished result, is damaged, or its table was edited.
     OutputError
@@ -121,12 +123,17 @@ def change(
     """
     if "markers" in decisions:
         decisions.setdefault("methods", ())
-    with changing(Path(folder)) as changed:
-        _ = changed.result.summary
-        recipe = Recipe.of(changed.result).model_copy(update=decisions)
-        with _slide_of(changed.result, image) as (slide, why):
-            notices = _complete(changed, recipe, slide, exports=changed.exports, why=why)
-        result = changed.commit()
+    try:
+        with changing(Path(folder)) as changed:
+            _ = changed.result.summary
+            recipe = Recipe.of(changed.result).model_copy(update=decisions)
+            with _slide_of(changed.result, image) as (slide, why):
+                notices = _complete(changed, recipe, slide, exports=changed.exports, why=why)
+            result = changed.commit()
+    except NoThresholdError as error:
+        _draw_refused(load_result(Path(folder)), recipe)
+        text = f"{error}; {HISTOGRAM} of the result shows it"
+        raise NoThresholdError(text, hint=error.hint) from error
     if on_notice is not None:
         for notice in notices:
             on_notice(notice)
@@ -190,7 +197,8 @@ def _complete(
 ) -> list[Notice]:
     """Derive, draw, export: everything that follows from what was found."""
     notices = derive(changed, recipe, slide=slide, is_lenient=is_lenient)
-    notices += draw_pictures(changed, slide, why=why)
+    asked = () if changed.run.get("classification") else _undecided(recipe, changed.result)
+    notices += draw_pictures(changed, slide, why=why, asked=asked)
     result = changed.result
     for name in exports:
         if name not in EXPORTS:  # a picture of one place
@@ -202,6 +210,18 @@ def _complete(
             changed.remove(name)
             notices.append(Notice(f"{name} was left out: {error}", hint=error.hint))
     return notices
+
+
+def _draw_refused(result: Result, recipe: Recipe) -> None:
+    """Draw the histograms that gave no threshold beside those of a result's own classes."""
+    asked, given = _undecided(recipe, result), Classification.of(result.run)
+    add_file(result, HISTOGRAM, lambda path: draw_histograms(result, given, path, asked=asked))
+
+
+def _undecided(recipe: Recipe, result: Result) -> tuple[Marker, ...]:
+    """Markers of a recipe without a threshold in numbers, by columns of a result."""
+    asked = [marker for marker in recipe.markers if marker.threshold == "auto"]
+    return known_markers(asked, result.table.dtypes)
 
 
 def result_name(request: CountRequest) -> str:

@@ -7,13 +7,15 @@ thresholds, and corrections by hand. Nothing here draws, counts or asks a networ
 from cellseg.derive.classes import Classification, classes_of, named
 from cellseg.derive.derive import derive, will_have
 from cellseg.derive.recipe import Recipe
-from cellseg.derive.threshold import histogram
+from cellseg.derive.threshold import NoThresholdError, example, histogram
 
 __all__ = [
     "Classification",
+    "NoThresholdError",
     "Recipe",
     "classes_of",
     "derive",
+    "example",
     "histogram",
     "named",
     "will_have",

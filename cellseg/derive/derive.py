@@ -28,7 +28,7 @@ from cellseg.derive.classes import (
 from cellseg.derive.expand import expanded
 from cellseg.derive.places import find_hot_spot, marked
 from cellseg.derive.recipe import Recipe, near_within
-from cellseg.derive.threshold import METHOD
+from cellseg.derive.threshold import METHODS
 from cellseg.errors import InputError, Notice, SettingsError
 from cellseg.protocol import Stain
 from cellseg.result import Change, Result, TableWriter
@@ -230,7 +230,7 @@ class _Derivation:
         markers, methods, notes = decided(markers, self.recipe.methods, values)
         new = [Notice(note) for note in notes]
         if asked.markers == self.before.markers and (made := Classification.of(self.run)):
-            notes = [note for note in made.notes if METHOD in note] + notes
+            notes = [n for n in made.notes if any(method in n for method in METHODS)] + notes
         self.recipe = self.recipe.model_copy(update={"markers": markers, "methods": methods})
         model = [str(name) for name in self.facts.get("types", self.facts["class_names"])]
         made = Classification(

@@ -2,35 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.derive import Classification, classes_of, histogram, named
+from cellseg.derive import Classification, classes_of, example, histogram, named
 from cellseg.palette import colours
 from cellseg.protocol import Marker
 from cellseg.result import Result
 from cellseg.text import visible
 
 _GRID, _INK = "#cdcdd2", "#202024"
+_EXAMPLE = "none was found, the line is an example"
 
 
-def draw_histograms(result: Result, classification: Classification, path: Path) -> None:
+def draw_histograms(
+    result: Result, given: Classification | None, path: Path, *, asked: Sequence[Marker] = ()
+) -> None:
     """Draw one panel for each marker, as PNG.
 
     Bars have the colours of the classes' outlines; their height grows with the root of the
     number, so that a few positive cells are seen beside many negative ones.
+
+    Parameters
+    ----------
+    given : Classification or None
+        The classes of the result.
+    asked : sequence of Marker
+        Further ones whose threshold was not found: an example is drawn.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # late: it takes a second to load
     from matplotlib.figure import Figure
 
-    markers = classification.markers
+    markers = [*(given.markers if given else ()), *asked]
     figure = Figure(figsize=(8, 0.4 + 3.6 * len(markers)), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(markers), 1, squeeze=False)[:, 0]
-    for axes, marker, method in zip(panels, markers, classification.methods, strict=True):
+    methods = [*(given.methods if given else ()), *[_EXAMPLE] * len(asked)]
+    for axes, marker, method in zip(panels, markers, methods, strict=True):
         values = result.table.column(marker.measure).to_numpy(np.float64)
         _draw(axes, values, marker, method, result.stain)
     figure.savefig(path, format="png")
@@ -46,7 +58,9 @@ def _draw(
     from matplotlib.ticker import MaxNLocator
 
     seen = histogram(values, int(np.clip(2 * np.sqrt(values.size), 32, 256)))
-    limits = np.atleast_1d(np.asarray(marker.threshold, np.float64)).tolist()
+    line, limits = "-", np.atleast_1d(np.asarray(marker.threshold)).tolist()
+    if marker.threshold == "auto":
+        line, limits = "--", [found for found in (example(values),) if found is not None]
     names = classes_of([marker])
     rgb = np.array(colours(names, stain)) / 255
     grade = np.searchsorted(limits, seen.centres, side="right")
@@ -54,7 +68,7 @@ def _draw(
         counts = np.where(grade == place, seen.counts, 0)
         axes.stairs(counts, seen.edges, fill=True, facecolor=colour, edgecolor=_INK, linewidth=0.2)
     for limit in limits:
-        axes.axvline(limit, color=_INK, linewidth=1.2)
+        axes.axvline(limit, color=_INK, linewidth=1.2, linestyle=line)
         at = (limit, 0.96)
         axes.annotate(f" {limit:g}", at, xycoords=("data", "axes fraction"), va="top", fontsize=9)
     _index_curve(axes, values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from cellseg.draw.outlines import outline_sheet
 from cellseg.draw.overview import overview_sheet
 from cellseg.errors import CellsegError, Notice, OutputError, SettingsError
 from cellseg.geometry import Box
+from cellseg.protocol import Marker
 from cellseg.result import Change, Result, add_file
 from cellseg.result.publish import HISTOGRAM, OUTLINES, OVERVIEW
 from cellseg.slide import Slide
@@ -18,7 +20,11 @@ from cellseg.storage import Location
 
 
 def draw_pictures(
-    change: Change, slide: Slide | None, *, why: CellsegError | None = None
+    change: Change,
+    slide: Slide | None,
+    *,
+    why: CellsegError | None = None,
+    asked: Sequence[Marker] = (),
 ) -> list[Notice]:
     """Draw all pictures of a result that is being changed.
 
@@ -28,6 +34,8 @@ def draw_pictures(
         Without it there are no outlines and no overview.
     why : CellsegError, optional
         Why there is none.
+    asked : sequence of Marker
+        Markers whose threshold was not found.
 
     Returns
     -------
@@ -35,8 +43,9 @@ def draw_pictures(
         Pictures that could not be drawn, and are left out.
     """
     result = change.result
-    if (classification := Classification.of(result.run)) is not None:
-        draw_histograms(result, classification, change.path(HISTOGRAM))
+    classification = Classification.of(result.run)
+    if classification is not None or asked:
+        draw_histograms(result, classification, change.path(HISTOGRAM), asked=asked)
     if slide is None:
         change.remove(OUTLINES)
         change.remove(OVERVIEW)

@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from cellseg.derive.classes import classify, measurement
 from cellseg.derive.scores import Blocks, allred, h_score, share_interval, spatial_blocks
-from cellseg.derive.threshold import histogram, propose
+from cellseg.derive.threshold import beyond_gap, histogram, propose
 from cellseg.errors import SettingsError
 from cellseg.protocol import Marker
 
@@ -128,6 +128,7 @@ def test_a_threshold_is_proposed_between_two_humps(share):
         lambda rng: rng.uniform(0, 1, 5000),
         lambda rng: rng.exponential(0.1, 5000),
         lambda rng: rng.gamma(2, 0.1, 300),
+        lambda rng: rng.poisson(3, 300).astype(float),
         lambda rng: np.full(5000, 0.3),
         lambda rng: np.concatenate([rng.normal(0.2, 0.05, 5000), [5.0, 6.0]]),
         lambda rng: rng.normal(0.2, 0.05, 20),
@@ -138,6 +139,60 @@ def test_nothing_is_proposed_without_reason(values):
     for seed in range(5):
         with pytest.raises(SettingsError, match="no threshold is proposed"):
             propose(values(np.random.default_rng(seed)))
+
+
+@pytest.mark.parametrize("share", [0.005, 0.01, 0.02, 0.05, 0.1])
+@pytest.mark.parametrize("contrast", [12, 30, 100])
+def test_rare_positive_cells_above_a_gap(share, contrast):
+    """Positive cells so many deviations of the crowd above it, spread by a quarter."""
+    methods = set()
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        cells, positive = 2000, int(2000 * share)
+        crowd = rng.normal(0, 1, cells - positive)
+        values = 400 + 5 * np.concatenate([crowd, contrast * rng.lognormal(0, 0.25, positive)])
+        found = propose(values)
+        methods.add(found.method)
+        assert abs((values >= found.threshold).sum() - positive) <= max(1, 0.05 * positive)
+    if share < 0.01:
+        assert methods == {"gap above the crowd, for rare positive cells"}
+
+
+def test_a_gap_may_hold_a_few_cells():
+    rng = np.random.default_rng(0)
+    crowd, positive = rng.normal(10.2, 0.3, 307), np.linspace(20, 148, 22)
+    found = propose(np.concatenate([crowd, positive, [14.0]]))
+    assert 11.4 < found.threshold < 20
+    assert found.means == pytest.approx((10.2, 84), abs=2)
+
+
+TAILS = {
+    "normal": lambda rng, n: rng.normal(0.2, 0.05, n),
+    "exponential": lambda rng, n: rng.exponential(1, n),
+    "lognormal": lambda rng, n: rng.lognormal(0, 1, n),
+    "wide lognormal": lambda rng, n: rng.lognormal(0, 1.5, n),
+    "Pareto": lambda rng, n: rng.pareto(1, n),
+    "Cauchy": lambda rng, n: rng.standard_cauchy(n),
+    "counts": lambda rng, n: rng.poisson(3, n).astype(float),
+}
+
+
+@pytest.mark.parametrize("name", TAILS)
+def test_a_tail_is_no_gap(name):
+    """No false threshold in 900 draws each; the rate over 15,000 stands in the docs."""
+    for cells in (60, 300, 3000):
+        for seed in range(300):
+            assert beyond_gap(TAILS[name](np.random.default_rng(seed), cells)) is None
+
+
+def test_a_refusal_names_a_number_to_begin_with():
+    values = np.random.default_rng(0).normal(10, 1, 2000)
+    with pytest.raises(SettingsError, match=r"for instance 15\.1, .*0 of 2,000 cells"):
+        propose(values)
+    with pytest.raises(SettingsError, match=r"for instance 2\.5, .*1 of 20 cells"):
+        propose([2.0] * 19 + [3.0])
+    with pytest.raises(SettingsError, match=r"in numbers$"):
+        propose([2.0] * 300)
 
 
 def test_the_histogram_holds_every_cell():

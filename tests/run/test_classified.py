@@ -123,9 +123,27 @@ def test_a_measurement_that_is_not_there_changes_nothing(folder):
     before = (folder / "run.json").read_bytes()
     with pytest.raises(SettingsError, match=r"'ki67'.*dab_od_mean"):
         classify_result(folder, [Marker(measure="ki67", threshold=1)])
-    with pytest.raises(SettingsError, match="no threshold is proposed"):
-        classify_result(folder, [Marker(measure="score", threshold="auto")])
     assert (folder / "run.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("is_classified", [False, True])
+def test_a_histogram_without_a_threshold_is_drawn_and_nothing_else_changes(folder, is_classified):
+    if is_classified:
+        classify_result(folder, one(0.1))
+    before, old = load_result(folder), (folder / "cells.csv").read_bytes()
+    panels = [pixels(folder / "histogram.png").shape[0]] if is_classified else []
+    with pytest.raises(SettingsError, match=r"no threshold is proposed.*histogram\.png"):
+        classify_result(folder, [Marker(measure="score", threshold="auto")])
+    after = load_result(folder)
+    assert after.changed() is None
+    assert (folder / "cells.csv").read_bytes() == old
+    files = [run["files"] for run in (before.run, after.run)]
+    assert {**files[0], "histogram.png": 0} == {**files[1], "histogram.png": 0}
+    assert {**before.run, "files": 0} == {**after.run, "files": 0}
+    assert all(pixels(folder / "histogram.png").shape[0] > 1.5 * rows for rows in panels)
+    # The next decision draws its own.
+    classify_result(folder, one(0.1))
+    assert 300 < pixels(folder / "histogram.png").shape[0] < 600
 
 
 def test_a_threshold_beyond_the_values_is_said(folder):
@@ -223,3 +241,11 @@ def test_one_threshold_for_all_slides_of_a_study(cellseg, counted_once, tmp_path
     assert code == 2
     assert "is dab_od_mean meant?" in said
     assert load_result(results[0].path).run["classification"] == first
+
+
+def test_a_protocol_without_a_threshold_draws_the_histogram(slide, tmp_path):
+    path = shutil.copy(slide, tmp_path / "other.tif")
+    protocol = PROTOCOL.changed(classify={"measure": "score", "threshold": "auto"})
+    result = load_result(counted_folder(path, protocol))
+    assert "classification" not in result.run
+    assert pixels(result.file("histogram.png")).size
