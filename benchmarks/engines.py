@@ -23,10 +23,14 @@ from cellseg.judge.judged import Judged, scores_of
 MOST_F1, MOST_COUNT = 0.003, 0.005
 
 
-def evaluated(data: Path, model: str, inference: str) -> tuple[list[Judged], float]:
+def evaluated(
+    data: Path, model: str, inference: str, protocol: str | None
+) -> tuple[list[Judged], float]:
     """The images of a set, and CPU seconds."""
     start = time.process_time()
-    request = EvaluateRequest(data=(data,), model=model, device="cpu", inference=inference)
+    request = EvaluateRequest(
+        data=(data,), model=model, device="cpu", inference=inference, protocol=protocol
+    )
     for event in evaluate(request):
         if isinstance(event, Evaluation):
             assert event.model.inference == inference
@@ -50,7 +54,8 @@ def row(name: str, sides: Sequence[Sequence[Judged]], seconds: Sequence[float]) 
 @click.command()
 @click.argument("data", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--model", default="default", show_default=True)
-def main(data: tuple[Path, ...], model: str) -> None:
+@click.option("--protocol", help="For sets that no protocol is chosen for.")
+def main(data: tuple[Path, ...], model: str, protocol: str | None) -> None:
     """Print the table."""
     heads = (
         "set", "images", "annotated", "torch", "OpenVINO", "count", "F1 torch", "F1 OpenVINO",
@@ -61,7 +66,7 @@ def main(data: tuple[Path, ...], model: str) -> None:
     pooled: list[list[Judged]] = [[], []]
     seconds = [0.0, 0.0]
     for path in data:
-        both = [evaluated(path, model, inference) for inference in ("torch", "openvino")]
+        both = [evaluated(path, model, inference, protocol) for inference in ("torch", "openvino")]
         row(path.parent.name, [images for images, _ in both], [spent for _, spent in both])
         for side, (images, spent) in enumerate(both):
             pooled[side] += images
