@@ -267,7 +267,8 @@ def parts_of(place: Location) -> dict[tuple[str, ...], Location]:
         return {}
     found: dict[tuple[str, ...], Location] = {}
     try:
-        for file in sorted(place.parent.iterdir(), key=str):
+        files: list[Location] = sorted(place.parent.iterdir(), key=str)
+        for file in files:
             if (values := pattern.match(file.name)) is None:
                 continue
             key = tuple(values.get(axis, "") for axis in AXES)
@@ -301,9 +302,9 @@ def fingerprint(place: Location) -> list[str | int]:
     its chunks are written anew. Of a field of several files, all of them.
     """
     if parts := parts_of(place):
-        marks = [fingerprint(file) for file in parts.values()]
-        of_all = sha256(repr(marks).encode("utf-8", "backslashreplace")).hexdigest()
-        return [place.name, sum(int(size) for _, size, _ in marks), of_all]
+        each = [fingerprint(file) for file in parts.values()]
+        of_all = sha256(repr(each).encode("utf-8", "backslashreplace")).hexdigest()
+        return [place.name, sum(int(one[1]) for one in each), of_all]
     if isinstance(place, RemotePath):
         files = _remote_files(place)
     else:

@@ -86,7 +86,7 @@ def _of_one_channel(file: Location, content: Content) -> Content:
     if content.is_rgb:
 
         def brightest(pixels: Pixels) -> Pixels:
-            return np.max(pixels, axis=-1, keepdims=True)
+            return np.asarray(pixels.max(axis=-1, keepdims=True))
 
         levels = tuple(
             recoloured(level, (0, 1, 2), brightest, bands=1, dtype=level.dtype)
