@@ -52,6 +52,16 @@ def from_cell(text: str) -> str:
     return text[1:] if _GUARDED.match(text) else text
 
 
+def shortened(text: str, length: int) -> str:
+    """Text of at most ``length`` characters; what is too long is cut in the middle.
+
+    >>> shortened("screen_A01_s1", 9)
+    'scre…1_s1'
+    """
+    kept = length - 1
+    return text if len(text) <= length else f"{text[: kept - kept // 2]}…{text[-(kept // 2) :]}"
+
+
 def percent(value: float, *, sign: bool = False) -> str:
     """In per cent for a person; a dash where there is no figure."""
     if math.isnan(value):

@@ -26,7 +26,8 @@ from cellseg.study.folder import Study, study_at
 from cellseg.study.images import ImageFile
 from cellseg.study.rows import failed_row
 from cellseg.study.summary import with_failures, write_cells, write_summary
-from cellseg.text import visible
+from cellseg.study.wells import write_wells
+from cellseg.text import shortened, visible
 
 if TYPE_CHECKING:
     from cellseg.network.detector import Detector
@@ -91,7 +92,7 @@ def table_of(outcomes: Sequence[Outcome]) -> str:
     rows = [("image", "cells", "per mm²", "median area")]
     counted = [outcome.summary for outcome in outcomes if isinstance(outcome, CountResult)]
     for outcome in outcomes:
-        name = visible(image_name(outcome.image))[:40]
+        name = shortened(visible(image_name(outcome.image)), 40)
         if isinstance(outcome, FailedImage):
             rows.append((name, "failed", "", ""))
             continue
@@ -155,7 +156,7 @@ def summarise_outcomes(
         return
     paths = [visible(str(outcome.image.absolute())) for outcome in outcomes]
     failed = [
-        failed_row(outcome.image.name, path, str(outcome.error))
+        failed_row(image_name(outcome.image), path, str(outcome.error))
         for outcome, path in zip(outcomes, paths, strict=True)
         if isinstance(outcome, FailedImage)
     ]
@@ -180,6 +181,8 @@ def write_study_files(
     for row in study.rows:
         if row.get("drawn"):
             say(f"  {row['image']}: {row['drawn']}", err=True)
+    if (wells := write_wells(study)) is not None:
+        say(f"wells: {wells}", err=True)
     if parquet:
         say(f"cells of all images: {write_cells(study)}", err=True)
     if report:

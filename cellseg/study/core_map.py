@@ -51,16 +51,19 @@ def core_maps(result: Result, rows: Sequence[SummaryRow]) -> Iterator[CoreMap]:
         return
     cores = {row["region"]: row for row in rows if row.get("region")}
     unit = "cells per mm²"
-    yield _map(unit, "{:,.0f}", sides, {n: row["density_per_mm2"] for n, row in cores.items()})
+    yield value_map(unit, "{:,.0f}", sides, {n: row["density_per_mm2"] for n, row in cores.items()})
     for marker in dict.fromkeys(name for row in cores.values() for name in row["markers"]):
         shares = {
             name: row["markers"].get(marker, {}).get("positive_percent")
             for name, row in cores.items()
         }
-        yield _map(f"{marker}, % positive", "{:.0f}", sides, shares)
+        yield value_map(f"{marker}, % positive", "{:.0f}", sides, shares)
 
 
-def _map(title: str, spec: str, sides: Sequence[int], values: dict[str, float | None]) -> CoreMap:
+def value_map(
+    title: str, spec: str, sides: Sequence[int], values: dict[str, float | None]
+) -> CoreMap:
+    """A map of values by place, ``A1`` the first, on ``sides`` rows and columns."""
     top = nice_ceiling(max([value for value in values.values() if value] or [1.0]))
 
     def field(name: str) -> CoreField:

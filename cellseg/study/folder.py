@@ -18,7 +18,7 @@ from cellseg.study.images import RESULT
 from cellseg.study.rows import SummaryRow, rows_of
 from cellseg.text import visible
 
-SUMMARY, REPORT, CELLS = "summary.csv", "report.html", "cells.parquet"
+SUMMARY, REPORT, CELLS, WELLS = "summary.csv", "report.html", "cells.parquet", "wells.csv"
 
 _FOR_CELLS = (MEASURED, DERIVED)
 _FOR_PAGE = (*_FOR_CELLS, OUTLINES, OVERVIEW, HISTOGRAM)
@@ -160,7 +160,7 @@ def study_at(place: Location, *, report: bool = False, parquet: bool = False) ->
     with tempfile.TemporaryDirectory(prefix="cellseg-study-") as scratch:
         copy = Path(scratch, place.name or "study")
         copy.mkdir()
-        for file in map(place.child, (SUMMARY, REPORT)):
+        for file in map(place.child, (SUMMARY, REPORT, WELLS)):
             if file.exists():
                 (copy / file.name).write_bytes(file.read_bytes())
         for url, below in _remote_results(place, ()):

@@ -19,6 +19,7 @@ from cellseg.study.folder import REPORT, Study
 from cellseg.study.pictures import thumbnails
 from cellseg.study.rows import QUALITY, SummaryRow
 from cellseg.study.sizes import HEIGHT, WIDTH, Axis, hexes
+from cellseg.study.wells import well_maps
 from cellseg.table.regions import counted
 from cellseg.text import visible
 
@@ -67,6 +68,7 @@ def _content(study: Study, target: Path) -> dict[str, Any]:
         "totals": _totals(study, wholes) + (f", by {models[0]}" if len(models) == 1 else ""),
         "first": list(_look_first(study, wholes)),
         "rows": [(numbers.get(id(row)), row) for row in rows],
+        "wells": list(well_maps(study)),
         "has_wells": any(row.get("well") for row in rows),
         "has_regions": any(row.get("region") or row.get("region_class") for row in rows),
         "classes": classes if len(classes) > 1 else [],

@@ -34,10 +34,30 @@ def write_summary(study: Study) -> Location:
     OutputError
         If it cannot be written, or there is a file of that name that cellseg did not make.
     """
-    path = study.folder / SUMMARY
-    text = _csv(study.rows).encode()
+    columns = list(_columns(study.rows))
+    rows = [[_value(row, keys) for _, keys in columns] for row in study.rows]
+    return write_table(study, SUMMARY, [title for title, _ in columns], rows)
+
+
+def write_table(
+    study: Study, name: str, titles: Sequence[str], rows: Sequence[Sequence[object]]
+) -> Location:
+    """Write a table in the study's folder, if what it says has changed; returns its place.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written, or there is a file of that name that cellseg did not make: its
+        first columns are others.
+    """
+    path = study.folder / name
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(titles)
+    writer.writerows(map(_cell, row) for row in rows)
+    text = out.getvalue().encode()
     with output_errors(path):
-        if path.exists() and _header(path)[: len(_FIRST)] != list(_FIRST):
+        if path.exists() and _header(path)[:4] != list(titles[:4]):
             raise OutputError(
                 f"{study.shown(path)}: is no summary of cellseg; move it away and run it again"
             )
@@ -102,15 +122,6 @@ def with_failures(
 def _header(path: Path) -> list[str]:
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         return file.readline().rstrip("\r\n").split(",")
-
-
-def _csv(rows: Sequence[SummaryRow]) -> str:
-    columns = list(_columns(rows))
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([title for title, _ in columns])
-    writer.writerows([_cell(_value(row, keys)) for _, keys in columns] for row in rows)
-    return out.getvalue()
 
 
 def _columns(rows: Sequence[SummaryRow]) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import product
 
 import numpy as np
@@ -61,19 +62,37 @@ def count(cellseg, *args):
     return cellseg("count", *args, "--protocol", "fluorescence", "--no-prefilter", "--channel", "0")
 
 
+def areas(rows):
+    """The median areas of a summary's images, by well."""
+    return rows["area_um2_p50"].astype(float).groupby(rows["well"])
+
+
 def summary(folder):
     return pd.read_csv(folder / "summary.csv", dtype=str, keep_default_na=False)
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-def test_a_plate_of_each_maker_gives_a_row_a_field(cellseg, tmp_path, maker):
-    truth = write_plate(tmp_path / "plate", maker, wells=WELLS[:2])
+def test_a_plate_of_each_maker_gives_the_wells_of_the_truth(cellseg, tmp_path, maker):
+    truth = write_plate(tmp_path / "plate", maker)
     pattern = ["--files", "{channel}+{well}+{site}.tif"] if maker == "own" else []
     code, _, err = count(cellseg, tmp_path / "plate", *pattern, "--output", tmp_path / "out")
     assert code == 0, err
     rows = summary(tmp_path / "out")
     expected = sorted((well, str(number)) for (well, _), number in truth.items())
     assert sorted(zip(rows["well"], rows["cells"], strict=True)) == expected
+    wells = pd.read_csv(tmp_path / "out" / "wells.csv", keep_default_na=False)
+    assert list(wells["plate"].unique()) == [
+        "screen" if maker not in ("Operetta", "own") else "plate"
+    ]
+    counts = pd.Series(truth).groupby(level=0)
+    assert wells["well"].tolist() == WELLS
+    assert (wells["sites"] == 2).all()
+    assert (wells["sites_failed"] == 0).all()
+    assert wells["cells"].tolist() == counts.sum().tolist()
+    assert wells["cells_nucleus"].tolist() == counts.sum().tolist()
+    np.testing.assert_allclose(wells["cells_mean"], counts.mean())
+    np.testing.assert_allclose(wells["cells_std"], counts.std(), rtol=1e-5)
+    np.testing.assert_allclose(wells["area_um2_p50_mean"], areas(rows).mean(), rtol=1e-5)
     assert not set("{}*") & set("".join(rows["image"]) + "".join(rows["result"]))
     result = load_result(tmp_path / "out" / rows["result"][0])
     assert len(result.run["image"]["files"]) == CHANNELS
@@ -179,7 +198,32 @@ def test_a_bad_field_is_left_out_and_told(cellseg, tmp_path, change, said):
     assert code == 3, err
     assert len(lines) == 1, err
     rows = summary(tmp_path)
+    wells = pd.read_csv(tmp_path / "wells.csv", dtype={"cells": "Int64"}).set_index("well")
+    assert wells["sites"].to_dict() == {
+        "A01": 1,
+        "A02": said.startswith("lacks channel ch1") * 1,
+        "A03": 1,
+    }
+    assert wells["sites_failed"]["A02"] == 1
     assert {"A01", "A03"} <= set(rows.loc[rows["status"] == "complete", "well"])
+
+
+def test_a_page_maps_the_wells_and_a_marker(cellseg, tmp_path):
+    write_plate(tmp_path, "ImageJ", wells=WELLS[:3])
+    assert count(cellseg, tmp_path, "--spatial")[0] == 0
+    for folder in tmp_path.glob("*.cellseg"):
+        limit = 100 if "A02" in folder.name else 20
+        args = ("--name", "red", "--measure", "intensity_mean_ch02", "--threshold", limit)
+        code, _, err = cellseg("classify", folder, *args)
+        assert code == 0, err
+    assert cellseg("report", tmp_path)[0] == 0
+    wells = pd.read_csv(tmp_path / "wells.csv").set_index("well")
+    assert wells["positive_percent_red"].to_dict() == {"A01": 100, "A02": 0, "A03": 100}
+    assert wells["positive_percent_red_std"].to_dict() == {"A01": 0, "A02": 0, "A03": 0}
+    page = (tmp_path / "report.html").read_text()
+    for title in ("screen: cells a site", "screen: red, % positive", "screen: median area, µm²"):
+        assert page.count(f'aria-label="{title}"') == 1
+    assert len(re.findall(r"<b>[A-Z]\d+</b>\d", page)) == 9
 
 
 def test_a_site_that_others_have_is_missed(cellseg, tmp_path):

@@ -1,0 +1,117 @@
+"""The wells of plates: ``wells.csv``, a row a well, and heat maps for the page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from cellseg.annotations.cores import name_of
+from cellseg.slide.formats import plate_of, well_of
+from cellseg.storage import Location
+from cellseg.study.core_map import CoreMap, value_map
+from cellseg.study.folder import WELLS, Study
+from cellseg.study.rows import SummaryRow
+from cellseg.study.summary import write_table
+from cellseg.text import visible
+
+_SIDES = ((2, 3), (3, 4), (4, 6), (6, 8), (8, 12), (16, 24), (32, 48))
+"""Rows and columns of the plates that are sold."""
+
+_TITLES = {
+    "cells_mean": "cells a site",
+    "area_um2_p50_mean": "median area, µm²",
+    "area_px_p50_mean": "median area, px²",
+}
+"""What is mapped beside the positive shares."""
+
+_WELL = re.compile(r"([A-Z]{1,2})(\d{1,3})")
+
+
+def write_wells(study: Study) -> Location | None:
+    """Write ``wells.csv`` where images are fields of plates; returns its place.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written, or there is a file of that name that cellseg did not make.
+    """
+    rows = wells_of(study)
+    if not rows:
+        return None
+    columns = [*dict.fromkeys(name for row in rows for name in row)]
+    return write_table(study, WELLS, columns, [[*map(row.get, columns)] for row in rows])
+
+
+def wells_of(study: Study) -> list[dict[str, Any]]:
+    """A row a well: sums over its sites, then means and standard deviations between them.
+
+    Positive shares are weighted by the cells of each site.
+    """
+    wells: dict[tuple[str, str], list[SummaryRow]] = {}
+    for row in study.rows:
+        place = Path(row["path"])
+        if not row.get("region") and (well := well_of(place)):
+            wells.setdefault((visible(plate_of(place)), visible(well)), []).append(row)
+    return [_row(plate, well, sites) for (plate, well), sites in sorted(wells.items())]
+
+
+def _row(plate: str, well: str, rows: list[SummaryRow]) -> dict[str, Any]:
+    sites = [row for row in rows if row["status"] != "failed"]
+    counts = [row["cells"] for row in sites]
+    out: dict[str, Any] = {
+        "plate": plate,
+        "well": well,
+        "sites": len(sites),
+        "sites_failed": len(rows) - len(sites),
+        "cells": sum(counts) if sites else None,
+        **_spread("cells", counts),
+    }
+    for name in dict.fromkeys(name for row in sites for name in row["classes"]):
+        out[f"cells_{name}"] = sum(row["classes"].get(name, 0) for row in sites)
+    for name in dict.fromkeys(name for row in sites for name in row["markers"]):
+        title = f"positive_percent_{name}"
+        shares = [
+            (share, row["cells"])
+            for row in sites
+            if (share := row["markers"].get(name, {}).get("positive_percent")) is not None
+        ]
+        weight = sum(cells for _, cells in shares)
+        out[title] = sum(share * cells for share, cells in shares) / weight if weight else None
+        out |= _spread(title, [share for share, _ in shares])
+    for name in ("density_per_mm2", "area_um2_p50", "area_px_p50"):
+        if known := [row[name] for row in sites if row.get(name) is not None]:
+            out |= _spread(name, known)
+    return out
+
+
+def _spread(name: str, values: list[float]) -> dict[str, float | None]:
+    return {
+        f"{name}_mean": fmean(values) if values else None,
+        f"{name}_std": stdev(values) if len(values) > 1 else None,
+    }
+
+
+def well_maps(study: Study) -> Iterator[CoreMap]:
+    """Maps of each plate: cells a site, positive shares and median areas."""
+    plates: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in wells_of(study):
+        if found := _WELL.fullmatch(row["well"]):
+            plates.setdefault(row["plate"], {})[f"{found[1]}{int(found[2])}"] = row
+    for plate, wells in plates.items():
+        names = [([name_of(r, c) for r in range(h) for c in range(w)], (h, w)) for h, w in _SIDES]
+        sides = next((sides for known, sides in names if wells.keys() <= {*known}), None)
+        keys = dict.fromkeys(key for row in wells.values() for key in row)
+        if "area_um2_p50_mean" in keys:
+            keys.pop("area_px_p50_mean", None)
+        if sides is None:
+            continue
+        for key in keys:
+            title = _TITLES.get(key)
+            if key.startswith("positive_percent_") and not key.endswith(("_mean", "_std")):
+                title = f"{key.removeprefix('positive_percent_')}, % positive"
+            if title is not None:
+                values = {name: row.get(key) for name, row in wells.items()}
+                yield value_map(f"{plate}: {title}", "{:,.0f}", sides, values)
