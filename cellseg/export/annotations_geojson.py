@@ -6,19 +6,12 @@ from pathlib import Path
 
 from cellseg.derive.derive import totals_in
 from cellseg.derive.places import drawn_regions, marked
-from cellseg.errors import SettingsError
 from cellseg.result.files import write_json
 from cellseg.result.result import Result
 
 
 def write(result: Result, path: Path) -> None:
-    """Write the regions of a result, with their counts as measurements.
-
-    Raises
-    ------
-    SettingsError
-        If it has none.
-    """
+    """Write the regions of a result, with their counts as measurements; it may have none."""
     features = []
     for regions in (marked(result), drawn_regions(result)):
         if regions is None:
@@ -35,6 +28,4 @@ def write(result: Result, path: Path) -> None:
                 values[f"{marker['name']} index"] = found.get("index")
             about = {name: value for name, value in values.items() if value is not None}
             features.append(region.as_geojson(measurements=about))
-    if not features:
-        raise SettingsError(f"{result.path}: has no regions")
     write_json(path, {"type": "FeatureCollection", "features": features})
