@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import yaml
 from pydantic import (
@@ -24,6 +24,10 @@ from cellseg.errors import SettingsError, line_of, writing
 from cellseg.text import visible
 
 Stain = Literal["he", "ihc", "fluorescence", "brightfield"]
+
+ShippedModel = Literal["default", "cells"]
+SHIPPED_MODELS: tuple[str, ...] = get_args(ShippedModel)
+"""Names of the models that come with cellseg: of nuclei, and of whole cells."""
 
 _DYES: dict[str, tuple[str, str]] = {
     "he": ("hematoxylin", "eosin"),
@@ -92,6 +96,16 @@ class Marker(BaseModel):
         return self
 
 
+class ClassRule(BaseModel):
+    """What is believed of one class; what is not said is the protocol's."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    score: float | None = Field(None, ge=0.01, le=1.0)
+    min_area_um2: float | None = Field(None, ge=0.0)
+    max_area_um2: float | None = Field(None, gt=0.0)
+
+
 MOST_MARKERS = 6
 """Their combinations are 64 classes."""
 
@@ -130,6 +144,15 @@ class CountProtocol(BaseModel):
     )
     prefilter: bool = Field(True, description="Skip tiles without tissue.")
     intensity: bool = Field(True, description="Measure intensities per channel.")
+    model: ShippedModel = Field(
+        "default", description="The shipped model that counts, where none is named."
+    )
+    classes: dict[str, ClassRule] = Field(
+        {}, description="Classes of the model that are counted; all where none is named."
+    )
+    usual_um: float | None = Field(
+        None, gt=0.0, le=1000.0, description="Diameter of the usual cell: tells an unknown scale."
+    )
     cell_types: str = Field(
         NO_TYPES, description="Sort nuclei by cell type: the tissue, breast or other; or none."
     )
@@ -161,6 +184,19 @@ class CountProtocol(BaseModel):
         """Halo: the largest cell plus 8 px, or the network's context, rounded up to 64 px."""
         wanted = max(math.ceil(self.largest_cell_um / self.mpp - 1e-9) + 8, self.context_px)
         return -(-wanted // PHASE_PX) * PHASE_PX
+
+    @property
+    def lowest_score(self) -> float:
+        """The lowest score from which any class is counted."""
+        rules = self.classes.values()
+        return min(
+            [self.score if one.score is None else one.score for one in rules] or [self.score]
+        )
+
+    @property
+    def usual_px(self) -> float | None:
+        """Diameter of the usual cell, pixels of the network."""
+        return None if self.usual_um is None else self.usual_um / self.mpp
 
     @property
     def light(self) -> Literal["transmitted", "fluorescence"]:

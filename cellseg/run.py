@@ -240,7 +240,7 @@ def _events(
     # First, so that a wrong address is said before torch is loaded.
     mapper = _mapper(request, detector)
     from cellseg.counting.by_core import by_core
-    from cellseg.counting.plan import make_plan
+    from cellseg.counting.plan import choose_assay, make_plan
     from cellseg.counting.record import Recording
     from cellseg.counting.stages import SlideCount
 
@@ -250,10 +250,11 @@ def _events(
     ) as slide:
         identity = fingerprint(request.image)
         yield from map(_notice, slide.notes)
+        assay = choose_assay(slide, request)
         loading = time.monotonic()
-        chosen = detector or _load(request, detectors)
+        chosen = detector or _load(request, assay.model, detectors)
         started += time.monotonic() - loading  # once a command, however many slides it counts
-        plan = make_plan(slide, request, chosen.info)
+        plan = make_plan(slide, request, chosen.info, assay=assay, detector=chosen)
         if request.tma:
             request, plan = by_core(slide, request, plan)
         yield from map(_notice, plan.notes)
@@ -440,21 +441,23 @@ def detector_key(
     return str(model), device, precision, inference
 
 
-def _load(request: CountRequest, detectors: MutableMapping[object, Detector] | None) -> Detector:
-    """The request's Mask R-CNN, loaded once a command."""
+def _load(
+    request: CountRequest,
+    model: str | Path,
+    detectors: MutableMapping[object, Detector] | None,
+) -> Detector:
+    """A Mask R-CNN, loaded once a command."""
     from cellseg.network.detect import load_detector
 
     # On a cluster this machine only asks the model what it is; it may lack the workers' device.
     is_local = request.engine == "local"
     device = request.device if is_local else "cpu"
-    key = detector_key(request.model, device, request.precision, request.inference)
+    key = detector_key(model, device, request.precision, request.inference)
     store: MutableMapping[object, Any] = {} if detectors is None else detectors
     if key not in store:
         # A cluster's workers may differ in what is installed there.
         inference = "torch" if not is_local and request.inference == "auto" else request.inference
         precision = request.precision if is_local else "auto"
-        store[key] = load_detector(
-            request.model, device=device, precision=precision, inference=inference
-        )
+        store[key] = load_detector(model, device=device, precision=precision, inference=inference)
     found: Detector = store[key]
     return found

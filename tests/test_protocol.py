@@ -31,22 +31,28 @@ def refused(path: Path) -> str:
 
 
 def test_there_is_a_protocol_for_every_stain():
-    assert shipped_protocols() == (
-        "brightfield", "fluorescence", "he", "he_20x", "he_breast", "he_breast_20x", "ihc",
-    )  # fmt: skip
+    nuclei = ("brightfield", "fluorescence", "he", "he_20x", "he_breast", "he_breast_20x", "ihc")
+    cells = ("blood_smear", "counting_chamber", "phase_contrast")
+    assert shipped_protocols() == tuple(sorted(nuclei + cells))
+    assert {load_protocol(name).model for name in nuclei} == {"default"}
+    assert {load_protocol(name).model for name in cells} == {"cells"}
 
 
 @pytest.mark.parametrize("name", shipped_protocols())
 def test_shipped_protocols_are_valid_and_tell_people_what_they_do(name):
     protocol = load_protocol(name)
     assert protocol.name == name
-    assert name.split("_")[0] == protocol.stain
+    assert protocol.model == "cells" or name.split("_")[0] == protocol.stain
     assert len(protocol.about.split()) > 40
     assert "  " not in protocol.about
     assert "\n" not in protocol.about
     assert not math.isinf(protocol.max_area_um2)
     largest_disc_um2 = math.pi / 4 * protocol.largest_cell_um**2
-    assert protocol.min_area_um2 < 28 < protocol.max_area_um2 <= largest_disc_um2
+    usual_um2 = 28 if protocol.usual_um is None else math.pi / 4 * protocol.usual_um**2
+    assert protocol.min_area_um2 < usual_um2 < protocol.max_area_um2 <= largest_disc_um2
+    for rule in protocol.classes.values():
+        assert protocol.min_area_um2 <= (rule.min_area_um2 or math.inf)
+        assert (rule.max_area_um2 or 0) <= protocol.max_area_um2
 
 
 def test_light_follows_the_stain():

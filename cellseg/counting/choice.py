@@ -6,6 +6,7 @@ Every choice comes with the lines that say it aloud.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,8 +33,29 @@ MIN_DOWNSAMPLE = 0.25
 COARSE_SCAN_MPP = 0.4
 """Slides from here on are taken as scanned at 20×; they have a protocol of their own."""
 
+CELLS = "cells"
+"""The shipped model of whole cells, which counts in its own protocols alone."""
+
 UNKNOWN_SCALE = 2.0
 """How far off, either way, a protocol's scale may be for an image without a pixel size."""
+
+
+def model_for(wanted: str | Path, protocol: CountProtocol) -> str | Path:
+    """The model that counts: the wanted one, and of the shipped ones the protocol's.
+
+    Raises
+    ------
+    SettingsError
+        If whole cells are wanted in a protocol of nuclei.
+    """
+    if str(wanted) == CELLS != protocol.model:
+        names = [name for name in shipped_protocols() if load_protocol(name).model == CELLS]
+        raise SettingsError(
+            f"protocol {protocol.name} is of nuclei, the model {CELLS} counts whole cells: name "
+            f"one of {', '.join(names)}",
+            hint="protocol",
+        )
+    return protocol.model if str(wanted) == "default" else wanted
 
 
 def model_settings(
@@ -42,10 +64,13 @@ def model_settings(
     """What a model of the user's own brings: the scale and the score it was validated at.
 
     It takes the place of a shipped protocol's. A protocol of the user's ``own`` keeps what it
-    says; a calibration for other weights is left out of either.
+    says; a calibration for other weights is left out of either, and so are rules of classes and
+    the usual size where the model has none of these classes.
     """
     changes: dict[str, object] = {}
     notes: list[str] = []
+    if protocol.classes and not set(protocol.classes) & set(info.classes):
+        changes |= {"classes": {}, "usual_um": None}
     if protocol.calibration is not None and not protocol.calibration.holds_for(info.checksum):
         changes["calibration"] = None
     if own:
@@ -60,6 +85,7 @@ def model_settings(
         notes.append(f"the model was trained at {info.mpp:g} µm/px: counted at that scale")
     if info.score is not None:
         changes["score"] = info.score
+        changes["classes"] = {}
         notes.append(Notice(f"score {info.score:g}, by the model's validation", hint="score"))
     return changes, notes
 
@@ -158,6 +184,9 @@ def with_limits(
     own = {name: area * unit_um2 for name, area in gates.items() if area is not None}
     if not own:
         return protocol
+    rules = {
+        name: rule.model_copy(update=dict.fromkeys(own)) for name, rule in protocol.classes.items()
+    }
     smallest = own.get("min_area_um2", protocol.min_area_um2)
     largest = own.get("max_area_um2", protocol.max_area_um2)
     if smallest >= largest:
@@ -166,7 +195,7 @@ def with_limits(
             hint="min_area,max_area",
         )
     # It was calibrated with its own gates.
-    return protocol.changed(**own, calibration=None)
+    return protocol.changed(**own, classes=rules, calibration=None)
 
 
 def fit_grid(height: int, width: int, *, tile: int, halo: int, exact: bool = True) -> TileGrid:
@@ -263,13 +292,26 @@ def choose_downsample(
     protocol: CountProtocol,
     diameter_px: float | None,
     model_diameter_px: float | None,
+    tell: Callable[[CountProtocol], float | None] = lambda _: None,
 ) -> tuple[float, list[str]]:
-    """Level-0 pixels per lattice pixel: by pixel size, by diameter, or 1."""
+    """Level-0 pixels per lattice pixel: by pixel size, by diameter, by the cells, or 1.
+
+    Parameters
+    ----------
+    tell : callable
+        Tells from the slide how large its usual cell is, level-0 pixels; None: nobody can.
+    """
+    if diameter_px is None and slide.mpp is None and protocol.usual_px is not None:
+        told = tell(protocol)
+        if told is not None:
+            said = f"no pixel size: scaled by the cells, the usual one has {told:.0f} px"
+            return told / protocol.usual_px, [Notice(said, hint="mpp,diameter")]
     if diameter_px is not None:
         if not diameter_px > 0:
             raise SettingsError(
                 f"a diameter must be above 0 px, got {diameter_px:g}", hint="diameter"
             )
+        model_diameter_px = protocol.usual_px or model_diameter_px
         if model_diameter_px is None:
             raise SettingsError(
                 "this model does not say how large its usual object is", hint="diameter"

@@ -31,6 +31,7 @@ from distributed.system import MEMORY_LIMIT
 from distributed.utils import silence_logging_cmgr
 
 import cellseg
+from cellseg.counting.choice import model_for
 from cellseg.errors import (
     CellsegError,
     InputError,
@@ -40,6 +41,7 @@ from cellseg.errors import (
     unexpected_text,
 )
 from cellseg.instances import Instances
+from cellseg.protocol import SHIPPED_MODELS
 from cellseg.storage import file_size, fingerprint
 
 if TYPE_CHECKING:
@@ -368,12 +370,12 @@ def packed_job(
     SettingsError
         If a detector of the caller's own cannot be packed, or is too large.
     """
-    model = request.model
+    model = model_for(request.model, source.plan.protocol)
     job = _Job(
         request=replace(
             request,
             image=request.image.absolute(),
-            model=model if str(model) == "default" else Path(model).absolute(),
+            model=str(model) if str(model) in SHIPPED_MODELS else Path(model).absolute(),
             protocol=None,
             regions=None,
         ),
@@ -533,7 +535,10 @@ def _detector(job: _Job) -> tuple[Detector, threading.Semaphore]:
     how = (asked.device, asked.precision, job.plan.inference)
     loaded, turns = _model(str(asked.model), job.checksum, *how)
     ready = loaded.for_run(
-        score=protocol.score, nms_iou=protocol.nms_iou, types=protocol.cell_types
+        score=protocol.lowest_score,
+        nms_iou=protocol.nms_iou,
+        types=protocol.cell_types,
+        classes=tuple(protocol.classes),
     )
     return ready, turns
 

@@ -108,17 +108,27 @@ class CellMeasurer:
         )
 
     def gated(self, settled: Settled) -> Settled:
-        """Without what is too small, too large, or outside the tissue: asked of the cell."""
-        instances = settled.instances
+        """Without what is too unsure, small or large for its class, or outside the tissue."""
+        kinds = settled.instances.classes
+        sure = settled.instances.scores >= self._of_class("score")[kinds]
+        settled = settled.take(np.flatnonzero(sure))
+        instances, kinds = settled.instances, kinds[sure]
         pixel_um = self.scale.lattice_mpp or self._protocol.mpp
         area = instances.areas * pixel_um**2
-        sized = (area >= self._protocol.min_area_um2) & (area <= self._protocol.max_area_um2)
+        low, high = self._of_class("min_area_um2"), self._of_class("max_area_um2")
+        sized = (area >= low[kinds]) & (area <= high[kinds])
         centres = (instances.boxes[:, :2] + instances.boxes[:, 2:]) / 2
         inside = self._tissue.contains(centres[:, 0], centres[:, 1])
         kept = np.flatnonzero(sized & inside)
         self._tally.gated += int(np.count_nonzero(~sized))
         self._tally.outside += int(np.count_nonzero(sized & ~inside))
         return settled.take(kept)
+
+    def _of_class(self, limit: str) -> NDArray[np.float64]:
+        """A limit for each class: its rule's, else the protocol's."""
+        rules, usual = self._protocol.classes, getattr(self._protocol, limit)
+        own = [getattr(rules.get(name), limit, None) for name in self._info.classes]
+        return np.array([usual if value is None else value for value in own], np.float64)
 
     def recalled(
         self, settled: Settled, earlier: EarlierRun

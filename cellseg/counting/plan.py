@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,12 +24,14 @@ from cellseg.counting.choice import (
     choose_protocol,
     choose_types,
     fit_grid,
+    model_for,
     model_settings,
     with_limits,
     with_sizes,
     with_wider_gates,
 )
 from cellseg.counting.request import CountRequest, Plane
+from cellseg.counting.scale import told_diameter
 from cellseg.errors import Notice, RegionError, SettingsError
 from cellseg.geometry import Box, TileGrid
 from cellseg.protocol import PHASE_PX, CountProtocol, shipped_protocols
@@ -38,7 +41,7 @@ from cellseg.stain.dyes import Dyes, estimated_dyes, given_dyes
 from cellseg.stain.normalise import Light, Normaliser
 
 if TYPE_CHECKING:
-    from cellseg.network.detector import DetectorInfo
+    from cellseg.network.detector import Detector, DetectorInfo
 
 SAMPLE_PX = 512
 SAMPLES = 48
@@ -112,25 +115,31 @@ class Plan:
         }
 
 
-def make_plan(
-    slide: Slide,
-    request: CountRequest,
-    info: DetectorInfo,
-) -> Plan:
-    """Decide what the user left open.
+@dataclass(frozen=True, kw_only=True)
+class Assay:
+    """What is told from a slide before a model is loaded.
 
-    Parameters
+    Attributes
     ----------
-    info : DetectorInfo
-        The model's own scale, score and sizes take the place of a shipped protocol's where it
-        has them.
+    model : str or Path
+        A shipped model's name, or a file.
+    """
+
+    channels: tuple[int, ...]
+    protocol: CountProtocol
+    model: str | Path
+    notes: tuple[str, ...]
+
+
+def choose_assay(slide: Slide, request: CountRequest) -> Assay:
+    """Channel, protocol and model, where the user left them open.
 
     Raises
     ------
     SettingsError
-        If a channel does not exist, no protocol fits, or settings clash.
+        If a channel does not exist, no protocol fits, or the model is for others.
     """
-    notes: list[str] = list(info.notes)
+    notes: list[str] = []
     look = cache(partial(sample, slide))
     if slide.dtype.kind == "f":
         with suppress(RegionError):
@@ -140,12 +149,49 @@ def make_plan(
     protocol, said = choose_protocol(
         slide, lambda: [patch[..., channels] for patch in look()], request.protocol
     )
-    notes += said
+    return Assay(
+        channels=channels,
+        protocol=protocol,
+        model=model_for(request.model, protocol),
+        notes=(*notes, *said),
+    )
+
+
+def make_plan(
+    slide: Slide,
+    request: CountRequest,
+    info: DetectorInfo,
+    *,
+    assay: Assay | None = None,
+    detector: Detector | None = None,
+) -> Plan:
+    """Decide what the user left open.
+
+    Parameters
+    ----------
+    info : DetectorInfo
+        The model's own scale, score and sizes take the place of a shipped protocol's where it
+        has them.
+    assay : Assay, optional
+        What is decided already.
+    detector : Detector, optional
+        Tells the scale of an image without pixel size, where the protocol says how large its
+        cells are.
+
+    Raises
+    ------
+    SettingsError
+        If a channel does not exist, no protocol fits, or settings clash.
+    """
+    assay = assay or choose_assay(slide, request)
+    channels, protocol = assay.channels, assay.protocol
+    notes = [*info.notes, *assay.notes]
     own = _is_own(request.protocol)
     changes, said = model_settings(protocol, info, own=own)
     notes += said
-    if request.score is not None and request.score != protocol.score:
-        changes |= {"score": request.score, "calibration": None}
+    if request.score is not None and (request.score != protocol.score or protocol.classes):
+        rules = {k: v.model_copy(update={"score": None}) for k, v in protocol.classes.items()}
+        changes |= {"score": request.score, "classes": rules, "calibration": None}
     if request.tile_px is not None:
         if request.tile_px % PHASE_PX:
             raise SettingsError(
@@ -157,7 +203,13 @@ def make_plan(
     changes |= types
     if changes:
         protocol = protocol.changed(**changes)
-    downsample, said = choose_downsample(slide, protocol, request.diameter_px, info.diameter_px)
+
+    def tell(chosen: CountProtocol) -> float | None:
+        return detector and told_diameter(slide, channels, chosen, detector)
+
+    downsample, said = choose_downsample(
+        slide, protocol, request.diameter_px, info.diameter_px, tell
+    )
     notes += said
     if info.sizes is not None and not own:
         protocol, line = with_sizes(protocol, info.sizes, mpp=slide.mpp, downsample=downsample)

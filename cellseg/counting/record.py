@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 import cellseg
 from cellseg.annotations.tissue_outline import tissue_outline
+from cellseg.counting.choice import model_for
 from cellseg.counting.local import Mapped
 from cellseg.counting.plan import Plan
 from cellseg.counting.quality import JudgedSlide, packed_units, unpacked_units
@@ -26,6 +27,7 @@ from cellseg.counting.work import TileFound
 from cellseg.errors import Notice
 from cellseg.instances import Instances
 from cellseg.network.detector import DetectorInfo
+from cellseg.protocol import SHIPPED_MODELS
 from cellseg.result import Change, Result, ResultFolder
 from cellseg.result.folder import Findings
 from cellseg.result.journal import TileStatus
@@ -188,7 +190,7 @@ def provenance(count: SlideCount, request: CountRequest) -> dict[str, object]:
             "checksum": info.checksum,
             "classes": list(info.classes),
             "object": info.object,
-            "file": str(request.model),
+            "file": str(model_for(request.model, plan.protocol)),
         },
         "protocol": plan.protocol.model_dump(mode="json"),
         "settings": _settings(count, request),
@@ -250,14 +252,18 @@ def _expected_sizes(plan: Plan, request: CountRequest, info: DetectorInfo) -> Ex
         limits_px=(gate.min_area_um2 / pixel_um2, gate.max_area_um2 / pixel_um2),
         usual_px=_usual_px(plan, request, info),
         mpp=plan.mpp,
-        own_model=str(request.model) != "default",
+        own_model=str(request.model) not in SHIPPED_MODELS,
     )
 
 
 def _usual_px(plan: Plan, request: CountRequest, info: DetectorInfo) -> float | None:
     """The usual object's diameter, where the user or the model says it."""
-    if request.diameter_px is not None or info.diameter_px is None:
+    if request.diameter_px is not None:
         return request.diameter_px
+    if (usual_um := plan.protocol.usual_um) is not None:
+        return usual_um / (plan.mpp or plan.protocol.mpp / plan.downsample)
+    if info.diameter_px is None:
+        return None
     if plan.mpp is None:
         return info.diameter_px * plan.downsample
     # A model for many scales saw objects of that size in pixels, of many sizes in µm.

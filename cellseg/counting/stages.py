@@ -92,7 +92,10 @@ class SlideCount:
         self.slide, self.plan = slide, plan
         protocol = plan.protocol
         self.detector = detector.for_run(
-            score=protocol.score, nms_iou=protocol.nms_iou, types=protocol.cell_types
+            score=protocol.lowest_score,
+            nms_iou=protocol.nms_iou,
+            types=protocol.cell_types,
+            classes=tuple(protocol.classes),
         )
         self.mapper, self._strict = mapper or LocalMapper(), strict
         self._timer = Timer()

@@ -20,7 +20,8 @@ from scipy import ndimage
 
 from cellseg.annotations.coco import DataSet, join, judgeable, read_coco
 from cellseg.annotations.image import AnnotatedImage
-from cellseg.counting.plan import Plan, make_plan
+from cellseg.counting.choice import model_for
+from cellseg.counting.plan import Plan, choose_assay, make_plan
 from cellseg.counting.request import CountRequest
 from cellseg.counting.stages import SlideCount
 from cellseg.errors import InputError, Notice, SettingsError
@@ -39,7 +40,7 @@ from cellseg.judge.judged import (
 )
 from cellseg.network.detect import load_detector
 from cellseg.network.detector import Detector, DetectorInfo
-from cellseg.protocol import Calibration, CountProtocol
+from cellseg.protocol import SHIPPED_MODELS, Calibration, CountProtocol, load_protocol
 from cellseg.slide import Slide, open_slide
 
 LOWEST_SCORE = 0.05
@@ -221,11 +222,17 @@ def evaluate(request: EvaluateRequest) -> Iterator[Notice | ImageDone | Evaluati
     """
     data = judgeable(join([read_coco(path, images=request.images) for path in request.data]))
     notes = list(data.notes)
-    detector = request.detector()
-    classes, to_model = _classes(data, detector.info)
+    model, wanted = request.model, request.protocol
+    counted: tuple[str, ...] = ()
+    if wanted is not None:
+        named = wanted if isinstance(wanted, CountProtocol) else load_protocol(wanted)
+        model, counted = model_for(model, named), tuple(named.classes)
+    detector = replace(request, model=model).detector()
+    info = detector.info.counting(counted)
+    classes, to_model = _classes(data, info)
     if to_model is None:
         notes.append(
-            f"the model's classes ({', '.join(detector.info.classes)}) are not the data's "
+            f"the model's classes ({', '.join(info.classes)}) are not the data's "
             f"({', '.join(data.classes)}): objects are compared without their class"
         )
     yield from map(Notice, notes)
@@ -240,7 +247,7 @@ def evaluate(request: EvaluateRequest) -> Iterator[Notice | ImageDone | Evaluati
         paths=tuple(_path(image) for image in data.images),
         protocols=tuple(protocols),
         classes=classes,
-        model=detector.info,
+        model=info,
         notes=tuple(notes),
     )
 
@@ -272,7 +279,8 @@ def _judge(
     truth = Instances.build(image.boxes.tolist(), [1.0] * len(kinds), kinds, image.masks)
     if to_model is None:
         found = found.without_class()
-    judged = Judged(found, truth, extent, name=image.name, group=image.group, score=protocol.score)
+    score = protocol.lowest_score
+    judged = Judged(found, truth, extent, name=image.name, group=image.group, score=score)
     return judged, protocol
 
 
@@ -288,6 +296,7 @@ def planned(
     """An image, opened, and the plan of its count."""
     wanted = CountRequest(
         image=path,
+        model=request.model,
         protocol=request.protocol,
         score=request.score,
         mpp=mpp,
@@ -296,7 +305,18 @@ def planned(
         cell_types=cell_types,
     )
     with open_slide(path, mpp=mpp) as slide:
-        yield slide, make_plan(slide, wanted, detector.info)
+        assay = choose_assay(slide, wanted)
+        if (
+            request.protocol is None
+            and str(request.model) in SHIPPED_MODELS
+            and assay.protocol.model != str(request.model)
+        ):
+            raise SettingsError(
+                f"{path.name}: protocol {assay.protocol.name} is for the model "
+                f"{assay.protocol.model}; name the protocol",
+                hint="protocol",
+            )
+        yield slide, make_plan(slide, wanted, detector.info, assay=assay, detector=detector)
 
 
 def _on_image(cells: Instances, frame: Frame, extent: tuple[int, int]) -> Instances:

@@ -49,6 +49,8 @@ class MaskRCNNDetector(Detector):
         Shared by all detectors of a model.
     types : str
         See :meth:`DetectorInfo.sorting`: of each nucleus the likeliest type is its class.
+    classes : sequence of str
+        Of the model's classes those that are looked for; all where it has none of them.
     """
 
     def __init__(
@@ -59,17 +61,24 @@ class MaskRCNNDetector(Detector):
         score: float = 0.5,
         nms_iou: float = 0.5,
         types: str = NO_TYPES,
+        classes: Sequence[str] = (),
     ) -> None:
-        self.network, self._untyped = network, info
-        self.info = info.sorting(types)
-        self._wanted = Wanted(score, nms_iou, self.info is not info)
+        self.network, self._whole = network, info
+        looked_for = info.counting(classes)
+        self.info = looked_for.sorting(types)
+        kinds = None
+        if looked_for.classes != info.classes:
+            kinds = tuple(map(info.classes.index, looked_for.classes))
+        self._wanted = Wanted(score, nms_iou, self.info is not looked_for, kinds)
         self.threads = network.threads
         self._timer = Timer()
 
-    def for_run(self, *, score: float, nms_iou: float, types: str) -> MaskRCNNDetector:
+    def for_run(
+        self, *, score: float, nms_iou: float, types: str, classes: Sequence[str] = ()
+    ) -> MaskRCNNDetector:
         """See :meth:`Detector.for_run`; the network is shared."""
         return MaskRCNNDetector(
-            self.network, self._untyped, score=score, nms_iou=nms_iou, types=types
+            self.network, self._whole, score=score, nms_iou=nms_iou, types=types, classes=classes
         )
 
     def detect(self, tiles: Sequence[NDArray[np.float32]], *, fill: float) -> list[Detections]:
@@ -108,6 +117,11 @@ class MaskRCNNDetector(Detector):
         images = np.pad(batch, pad, constant_values=fill) if np.any(pad) else batch
         limits = Limits.for_area(height * width)
         results = self.network.find(images, limits, self._wanted, self._timer)
+        if self._wanted.kinds is not None:  # those that are looked for are numbered from 0
+            results = [
+                replace(one, classes=np.searchsorted(self._wanted.kinds, one.classes))
+                for one in results
+            ]
         with self._timer.stage("paste"):
             return [to_detections(result, (height, width), limits) for result in results]
 

@@ -5,7 +5,7 @@ A detector sees tiles and knows nothing of the slide: pixel (0, 0) is the tile's
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
@@ -108,6 +108,11 @@ class DetectorInfo:
         for name in ("classes", "types"):
             object.__setattr__(self, name, tuple(map(visible, getattr(self, name))))
 
+    def counting(self, wanted: Iterable[str]) -> DetectorInfo:
+        """Of its classes those that are wanted; all where it has none of them."""
+        kept = tuple(name for name in self.classes if name in set(wanted))
+        return replace(self, classes=kept or self.classes)
+
     def sorting(self, tissue: str) -> DetectorInfo:
         """With its cell types as classes.
 
@@ -153,7 +158,9 @@ class Detector(Protocol):
         """
         ...
 
-    def for_run(self, *, score: float, nms_iou: float, types: str) -> Detector:
+    def for_run(
+        self, *, score: float, nms_iou: float, types: str, classes: Sequence[str] = ()
+    ) -> Detector:
         """One for a run with these settings; what others use stays as it is.
 
         Parameters
@@ -164,6 +171,8 @@ class Detector(Protocol):
             Box overlap that suppresses.
         types : str
             The tissue whose cell types are wanted; see :meth:`DetectorInfo.sorting`.
+        classes : sequence of str
+            Of its classes those that are wanted; all where it has none of them.
         """
         return self
 

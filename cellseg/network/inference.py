@@ -24,11 +24,14 @@ class Wanted:
         Box overlap that suppresses.
     types : bool
         Cell types, where the model has any.
+    kinds : tuple of int or None
+        Classes from 0 that are looked for, ascending; None: all.
     """
 
     score: float = 0.5
     nms_iou: float = 0.5
     types: bool = False
+    kinds: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

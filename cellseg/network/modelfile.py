@@ -34,8 +34,11 @@ SCALE, RANGE = ".scale", ".range"
 CONTENT_KEY = "cellseg_sha256"
 """Of the card and the arrays, as :func:`content_of` takes it; older files have none."""
 
-DEFAULT_SHA256: str | None = "12dd8c0a5454565e4c1cbac708920691830549f36ab078480c2b89071bc79815"
-"""Checksum of the weights that come with cellseg."""
+SHIPPED: dict[str, str | None] = {
+    "default": "12dd8c0a5454565e4c1cbac708920691830549f36ab078480c2b89071bc79815",
+    "cells": "ef6c710d167bef99aa952635adf178bb27e5fa0dc4032c390fb1e60304f4431b",
+}
+"""Checksums of the weights that come with cellseg: nuclei, and whole cells."""
 
 
 class DataCard(BaseModel):
@@ -120,10 +123,10 @@ def read_arrays(path: str | Path) -> tuple[Arrays, ModelCard]:
         with file.open("rb") as handle:
             checksum = file_digest(handle, "sha256").hexdigest()
     except OSError as error:
-        hint = "; install cellseg again" if str(path) == "default" else ""
+        hint = "; install cellseg again" if str(path) in SHIPPED else ""
         reason = error.strerror or str(error)
         raise WeightsError(f"{file}: the model cannot be read: {reason}{hint}") from error
-    if str(path) == "default" and DEFAULT_SHA256 not in (None, checksum):
+    if SHIPPED.get(str(path)) not in (None, checksum):
         raise WeightsError(f"{file}: the shipped model is damaged (its checksum differs)")
     try:
         with safe_open(file, framework="np") as opened:
@@ -171,8 +174,8 @@ def content_of(card: str, arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def _home(path: str | Path) -> Path:
-    if str(path) == "default":
-        return Path(str(files("cellseg") / "weights" / "default.safetensors"))
+    if str(path) in SHIPPED:
+        return Path(str(files("cellseg") / "weights" / f"{path}.safetensors"))
     return Path(path)
 
 

@@ -215,6 +215,10 @@ def _selected(
 
     Last: whether the limit on detections cut some off.
     """
+    if wanted.kinds is not None:
+        gone = np.ones(logits.shape[1], bool)
+        gone[[0, *(kind + 1 for kind in wanted.kinds)]] = False
+        logits = np.where(gone, np.float32(-np.inf), logits)
     scores = _softmax(logits)[:, 1:]
     classes, rows = scores.argmax(1), np.arange(len(scores))
     best = scores[rows, classes]

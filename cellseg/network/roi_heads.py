@@ -75,6 +75,8 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         Teaches scores and masks beside the annotations.
     type_head : TypeHead or None
         Sorts what is found, when counting, if ``wants_types``.
+    kinds : tuple of int or None
+        Classes from 0 that are looked for when counting; None: all.
     """
 
     lap: Lap = staticmethod(no_lap)
@@ -83,6 +85,7 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
     soft_targets: SoftTargets | None = None
     type_head: TypeHead | None
     wants_types: bool = True
+    kinds: tuple[int, ...] | None = None
 
     def __init__(self, *parts: object, mask_samples: int) -> None:
         super().__init__(*parts)
@@ -305,6 +308,10 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         # Without any proposal torchvision's decoder forgets the axis of classes.
         classes = class_logits.shape[1]
         decoded = self.box_coder.decode(box_regression, proposals).reshape(-1, classes, 4)
+        if self.kinds is not None:
+            gone = torch.ones(classes, dtype=torch.bool, device=class_logits.device)
+            gone[[0, *(kind + 1 for kind in self.kinds)]] = False
+            class_logits = class_logits.masked_fill(gone, -torch.inf)
         scores = F.softmax(class_logits, -1)
         results = []
         for boxes, score, shape in zip(

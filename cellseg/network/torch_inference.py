@@ -73,7 +73,7 @@ class TorchInference(Inference):
             self._own.model = own_settings(self.model)
         model = self._own.model
         set_limits(model, limits, score=wanted.score, nms_iou=wanted.nms_iou)
-        model.roi_heads.wants_types = wanted.types
+        model.roi_heads.wants_types, model.roi_heads.kinds = wanted.types, wanted.kinds
         return [_output(result) for result in forward_batch(model, batch, laps)]
 
     def batch_for(self, area_px: int) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from cellseg.stain.assay import grey_assay, is_blood
 from cellseg.stain.contrast import look_at
 
 Floats = NDArray[np.float64]
@@ -53,6 +54,11 @@ EOSIN_SHARE, PINK_SHARE = 0.002, 0.01
 is no eosin."""
 
 
+Kind = Literal[
+    "he", "ihc", "brightfield", "fluorescence", "blood_smear", "phase_contrast", "counting_chamber"
+]
+
+
 @dataclass(frozen=True)
 class StainGuess:
     """What kind of picture it is.
@@ -60,12 +66,12 @@ class StainGuess:
     Attributes
     ----------
     protocol : str or None
-        ``"he"``, ``"ihc"``, ``"brightfield"`` or ``"fluorescence"``; None: none of them.
+        A shipped protocol's name; None: none of them.
     reason : str
         For people.
     """
 
-    protocol: Literal["he", "ihc", "brightfield", "fluorescence"] | None
+    protocol: Kind | None
     reason: str
 
 
@@ -74,6 +80,10 @@ BRIGHTFIELD = StainGuess("brightfield", "bright background, little colour")
 NEITHER = StainGuess(
     None, "a mid-grey ground with brighter and darker edges, as in phase contrast or DIC"
 )
+CULTURE = StainGuess("phase_contrast", "a mid-grey ground, cells of every shape")
+CHAMBER = StainGuess("counting_chamber", "a flat grey ground, round cells bright in a dark rim")
+ASSAYS = {"phase_contrast": CULTURE, "counting_chamber": CHAMBER, None: NEITHER}
+BLOOD = StainGuess("blood_smear", "round pale bodies on clear glass")
 
 
 def guess_stain(patches: Sequence[NDArray[np.generic]]) -> StainGuess:
@@ -104,7 +114,8 @@ def guess_stain(patches: Sequence[NDArray[np.generic]]) -> StainGuess:
         # A lamp's own tint lies over every pixel alike.
         balance = (ground.max() / top) / np.maximum(ground, 0.01 * top)
         if _is_coloured(values * balance):
-            return _by_dye(floats, white_light(values, top))
+            seen = _by_dye(floats, white_light(values, top))
+            return BLOOD if seen.protocol != "ihc" and is_blood(floats) else seen
     return _by_ground([patch.mean(axis=-1) for patch in floats], patches[0].dtype, scale)
 
 
@@ -183,8 +194,10 @@ def _by_ground(patches: Sequence[Floats], dtype: np.dtype[Any], scale: float) ->
         if not any(look_at(patch[..., None], "fluorescence", stained=False).objects
                    for patch in patches):  # fmt: skip
             return _empty(middle * scale, dtype)
-        return NEITHER
-    return FLUORESCENCE if dark >= bright else BRIGHTFIELD
+        return ASSAYS[grey_assay(patches)]
+    if dark >= bright:
+        return FLUORESCENCE
+    return CHAMBER if grey_assay(patches) == "counting_chamber" else BRIGHTFIELD
 
 
 def _empty(level: float, dtype: np.dtype[Any]) -> StainGuess:

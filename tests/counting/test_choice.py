@@ -63,6 +63,45 @@ def phase(side=256, *, white=255):
     return (white * np.clip(grey, 0, 1)).astype(np.uint8 if white == 255 else np.uint16)
 
 
+def blood(side=384):
+    """Pale red discs, paler in the middle, and one dark white cell, on clear glass."""
+    y, x = np.mgrid[:side, :side]
+    picture = np.full((side, side, 3), (240.0, 236, 232))
+    for row in range(32, side, 64):
+        for column in range(32, side, 64):
+            far = np.hypot(y - row, x - column)
+            pale = 0.5 + 0.5 * np.clip(far / 22, 0, 1)[..., None]
+            cell = 240 - pale * (240 - np.array((195.0, 130, 140)))
+            picture[far < 22] = cell[far < 22]
+    picture[np.hypot(y - 160, x - 160) < 30] = (90, 60, 140)
+    return ndimage.gaussian_filter(picture, (1, 1, 0)).astype(np.uint8)
+
+
+def chamber(ground=0.4, side=220):
+    """A grey ground, a line across, and cells with a bright middle in a dark rim."""
+    y, x = np.mgrid[:side, :side]
+    grey = ground + rng().normal(0, 0.004, (side, side))
+    grey[100:104] -= 0.25
+    for row, column in ((40, 50), (60, 150), (160, 60), (150, 170)):
+        far = np.hypot(y - row, x - column)
+        grey += 0.9 * (1 - ground) * np.exp(-((far / 4) ** 2)) - 0.3 * np.exp(
+            -(((far - 8) / 3) ** 2)
+        )
+    return (255 * grey.clip(0, 1)).astype(np.uint8)
+
+
+def culture(side=512):
+    """A grey ground, and long cells with a bright rim that lie any way round."""
+    y, x = np.mgrid[:side, :side]
+    grey = 0.4 + rng().normal(0, 0.008, (side, side))
+    for number, (row, column) in enumerate(rng().uniform(20, side - 20, (30, 2))):
+        along = (y - row) * np.cos(number) + (x - column) * np.sin(number)
+        across = (x - column) * np.cos(number) - (y - row) * np.sin(number)
+        far = np.hypot(along / 24, across / 5)
+        grey += 0.3 * np.exp(-(((far - 1.2) / 0.3) ** 2)) - 0.2 * (far < 1)
+    return (255 * grey.clip(0, 1)).astype(np.uint8)
+
+
 def bright(side=256):
     """Dark nuclei on a bright ground, grey."""
     labels = draw_discs((side, side), rng(), rgb=False).labels
@@ -131,6 +170,12 @@ PICTURES = {
     "IHC, purple counterstain": (lambda: stained(0.005, dye=np.array([0.6, 0.75, 0.3])), "ihc"),
     "IHC, nothing brown": (lambda: stained(0.0), "ihc"),
     "IHC, all brown": (lambda: over(stained(0.02), (120, 80, 40), 0.7), "ihc"),
+    "a blood smear": (blood, "blood_smear"),
+    "a blood smear, 16 bit": (lambda: blood().astype(np.uint16) * 257, "blood_smear"),
+    "a counting chamber": (chamber, "counting_chamber"),
+    "a counting chamber, bright": (lambda: chamber(0.8), "counting_chamber"),
+    "cells in culture": (culture, "phase_contrast"),
+    "cells in culture, as colours": (lambda: grey_rgb(culture()), "phase_contrast"),
     "phase contrast": (phase, None),
     "phase contrast, 16 bit": (lambda: phase(white=4095), None),
     "phase contrast, as colours": (lambda: grey_rgb(phase()), None),

@@ -387,7 +387,7 @@ class Model(ThresholdDetector):
         self.info = replace(self.info, checksum=checksum)
         self.scores = []
 
-    def for_run(self, *, score, nms_iou, types):
+    def for_run(self, *, score, nms_iou, types, classes=()):
         self.scores.append(score)
         return self
 

@@ -106,7 +106,7 @@ def test_no_pixel_size_means_no_um_columns(tmp_path):
 class Graded(ThresholdDetector):
     """Its score is the area from which a component is an object, in thousands of pixels."""
 
-    def for_run(self, *, score, nms_iou, types):
+    def for_run(self, *, score, nms_iou, types, classes=()):
         return Graded(min_area_px=round(1000 * score))
 
 

@@ -25,6 +25,7 @@ from cellseg.network.weights import (
     save_model,
     start_of,
 )
+from cellseg.protocol import SHIPPED_MODELS
 
 CARD = ModelCard(
     name="test",
@@ -196,11 +197,12 @@ def test_other_number_of_classes(file, tmp_path):
     assert "misshapen" in refused(path)
 
 
-def test_the_shipped_model_is_pinned(monkeypatch):
-    assert read_model("default")[1].checksum == modelfile.DEFAULT_SHA256
-    monkeypatch.setattr(modelfile, "DEFAULT_SHA256", "0" * 64)
+@pytest.mark.parametrize("name", SHIPPED_MODELS)
+def test_the_shipped_models_are_pinned(monkeypatch, name):
+    assert read_model(name)[1].checksum == modelfile.SHIPPED[name]
+    monkeypatch.setitem(modelfile.SHIPPED, name, "0" * 64)
     with pytest.raises(WeightsError, match="checksum differs"):
-        read_model("default")
+        read_model(name)
 
 
 def test_output_that_cannot_be_written(network, tmp_path):

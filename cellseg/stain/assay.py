@@ -1,0 +1,162 @@
+"""Whole-cell assays, told by the shapes of what stands out of the ground.
+
+Blood is round, pale bodies on clear glass; a counting chamber has few round cells on a flat grey
+ground; in phase contrast cells are many and of every shape. Nuclei look like none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from skimage.filters import threshold_multiotsu
+from skimage.measure import label, regionprops
+from skimage.morphology import remove_small_holes
+
+Floats = NDArray[np.float64]
+
+BODY_PX, BODY_DIAMETER_PX = 150, 24.0
+"""Smallest area of a body in a smear, and what the median body has across, pixels of a sample."""
+
+BODIES, BODY_SHARE = 2, 0.08
+"""Round pale bodies, and their share of all that is stained. Of 251 fields of stained tissue none
+reaches both with such a size and colour."""
+
+VIOLET_PER_GREEN = 0.45
+"""Optical densities of red cells have at least this ratio; of haematoxylin alone 0.25."""
+
+CELL_PX = 60
+SPAN = 0.6
+"""A thing that spans this share of the picture is a line of the chamber, or an edge."""
+
+ROUND_SHARE, SHAPED_SHARE, SHAPED = 0.45, 0.25, 15
+"""Of what stands out of a grey ground, the area of round things: more is a chamber, less, with so
+many things in all, cells in culture. T98G cells have 0.21 at most."""
+
+BOTH_SIDES = 0.3
+"""Cells in a chamber have a bright middle in a dark rim: the weaker of both differences from the
+ground is at least this much of the other."""
+
+
+def is_blood(patches: Sequence[Floats]) -> bool:
+    """Whether coloured patches (H, W, 3) show a blood smear."""
+    area, share, diameters, violet = 0, 0.0, [], []
+    for patch in patches:
+        green = ndimage.gaussian_filter(patch[..., 1], 1)
+        try:
+            dark, pale = threshold_multiotsu(green, 3, nbins=128)
+        except ValueError:  # fewer shades than classes
+            continue
+        body = ndimage.binary_opening(ndimage.binary_fill_holes(green < pale), iterations=2)
+        area += int(body.sum())
+        if body.all() or not body.any():
+            continue
+        ground = np.maximum(np.median(patch[~body], axis=0), 1e-6)
+        numbers = label(body)
+        for one in regionprops(numbers):
+            if one.area < BODY_PX or _is_cut(one.bbox, body.shape) or not _is_round(one):
+                continue
+            inside = numbers[one.slice] == one.label
+            if (green[one.slice][inside] < dark).mean() >= 0.5:  # a nucleus, or a white cell
+                continue
+            colour = np.median(patch[one.slice][inside], axis=0)
+            density = -np.log10(np.clip(colour / ground, 1 / 255, 1))
+            share += one.area
+            diameters.append(one.equivalent_diameter_area)
+            violet.append(density[2] / max(density[1], 1e-3))
+    return (
+        len(diameters) >= BODIES
+        and share >= BODY_SHARE * area
+        and float(np.median(diameters)) >= BODY_DIAMETER_PX
+        and float(np.median(violet)) >= VIOLET_PER_GREEN
+    )
+
+
+@dataclass(frozen=True)
+class _Things:
+    """What stands out of a grey ground.
+
+    Attributes
+    ----------
+    areas, rounded : tuple of float
+        Of all things and of the round ones, pixels.
+    bright : int
+        Round things that are brighter in the middle than around it.
+    up, down : float
+        How far the picture goes above and below its ground.
+    """
+
+    areas: tuple[float, ...]
+    rounded: tuple[float, ...]
+    bright: int
+    up: float
+    down: float
+
+    @property
+    def round_share(self) -> float:
+        return sum(self.rounded) / max(sum(self.areas), 1.0)
+
+    @classmethod
+    def of(cls, patches: Sequence[Floats]) -> _Things:
+        seen = [_standing_out(patch) for patch in patches]
+        return cls(
+            tuple(area for one in seen for area in one.areas),
+            tuple(area for one in seen for area in one.rounded),
+            sum(one.bright for one in seen),
+            max(one.up for one in seen),
+            max(one.down for one in seen),
+        )
+
+
+def grey_assay(patches: Sequence[Floats]) -> Literal["counting_chamber", "phase_contrast"] | None:
+    """What grey patches (H, W) show: round cells on a flat ground, many of every shape, neither."""
+    seen = _Things.of(patches)
+    both = min(seen.up, seen.down) >= BOTH_SIDES * max(seen.up, seen.down)
+    count = len(seen.rounded)
+    are_cells = count >= min(2, len(seen.areas)) and 2 * seen.bright > count
+    if both and are_cells and seen.round_share >= ROUND_SHARE:
+        return "counting_chamber"
+    is_culture = len(seen.areas) >= SHAPED and seen.round_share <= SHAPED_SHARE
+    return "phase_contrast" if is_culture else None
+
+
+def _standing_out(patch: Floats) -> _Things:
+    smooth = ndimage.gaussian_filter(patch, 1)
+    coarse = ndimage.median_filter(smooth[::4, ::4], 25)
+    rows, columns = (
+        np.minimum(np.arange(side) // 4, small - 1)
+        for side, small in zip(smooth.shape, coarse.shape, strict=True)
+    )
+    difference = smooth - coarse[np.ix_(rows, columns)]
+    noise = 1.48 * float(np.median(np.abs(difference)))
+    low, high = (float(v) for v in np.percentile(difference, [0.1, 99.9]))
+    limit = max(6 * noise, 0.12 * max(high, -low))
+    out = ndimage.binary_closing(np.abs(difference) > limit, iterations=2)
+    out = ndimage.binary_opening(remove_small_holes(out, max_size=2000))
+    areas, rounded, bright = [], [], 0
+    for one in regionprops(label(out)):
+        y0, x0, y1, x1 = one.bbox
+        if one.area < CELL_PX or max(y1 - y0, x1 - x0) > SPAN * min(out.shape):
+            continue
+        areas.append(float(one.area))
+        if one.solidity > 0.9 and one.eccentricity < 0.8:
+            rounded.append(float(one.area))
+            inside = np.pad(one.image, 1)
+            depth = ndimage.distance_transform_edt(inside)[1:-1, 1:-1]
+            values, core = difference[one.slice], depth > 0.5 * depth.max()
+            bright += bool(values[core].mean() > values[one.image & ~core].mean())
+    return _Things(tuple(areas), tuple(rounded), bright, max(high, 0.0), max(-low, 0.0))
+
+
+def _is_cut(bbox: tuple[int, int, int, int], shape: tuple[int, ...]) -> bool:
+    y0, x0, y1, x1 = bbox
+    return y0 == 0 or x0 == 0 or y1 == shape[0] or x1 == shape[1]
+
+
+def _is_round(one: Any) -> bool:  # noqa: ANN401 - scikit-image's properties of a region
+    circularity = 4 * np.pi * one.area / max(one.perimeter, 1.0) ** 2
+    return bool(one.solidity > 0.93 and one.eccentricity < 0.75 and circularity > 0.75)

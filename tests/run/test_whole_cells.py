@@ -1,0 +1,186 @@
+"""Whole cells: the model that a protocol asks for, rules by class, a scale told from the cells."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+
+from cellseg.counting.plan import choose_assay, make_plan
+from cellseg.counting.request import CountRequest
+from cellseg.counting.scale import told_diameter
+from cellseg.errors import SettingsError
+from cellseg.events import CountResult
+from cellseg.instances import Instances
+from cellseg.network.detect import load_detector
+from cellseg.network.detector import Detections, Detector, DetectorInfo
+from cellseg.network.maskrcnn import SMALL, build_maskrcnn
+from cellseg.network.weights import ModelCard, save_model
+from cellseg.protocol import NO_TYPES, load_protocol
+from cellseg.run import run
+from cellseg.slide import open_slide
+
+CLASSES = ("cell", "red blood cell", "white blood cell", "platelet")
+BLOOD = load_protocol("blood_smear")
+SIDE = 540
+
+
+def smear(folder, radius=30):
+    """Discs in rows, all of them whole."""
+    y, x = np.mgrid[:SIDE, :SIDE]
+    step = 3 * radius
+    inside = np.hypot(y % step - step / 2, x % step - step / 2) < radius
+    path = folder / "smear.tif"
+    tifffile.imwrite(path, np.where(inside[..., None], (200, 120, 130), 240).astype(np.uint8))
+    return path
+
+
+class Discs(Detector):
+    """Finds what is dark; sure of discs that have the size that it knows, less of others.
+
+    Every second one is a white cell, every third a platelet.
+    """
+
+    info = DetectorInfo(
+        "discs", "0" * 12, ("red blood cell", "white blood cell", "platelet"), "cell"
+    )
+    threads = 1
+
+    def detect(self, tiles, *, fill):
+        from scipy import ndimage
+
+        found = []
+        for tile in tiles:
+            labels, _ = ndimage.label(tile[..., 1] < 0.75)
+            boxes, masks, scores = [], [], []
+            for number, (rows, columns) in enumerate(ndimage.find_objects(labels), start=1):
+                mask = labels[rows, columns] == number
+                diameter = 2 * np.sqrt(mask.sum() / np.pi)
+                boxes.append((rows.start, columns.start, rows.stop, columns.stop))
+                masks.append(mask)
+                scores.append(float(np.exp(-abs(np.log(diameter / BLOOD.usual_px)))))
+            kinds = [self.kind(number) for number in range(len(masks))]
+            found.append(Detections(Instances.build(boxes, scores, kinds, masks)))
+        return found
+
+    def kind(self, number):
+        return 0
+
+
+class Mixed(Discs):
+    def kind(self, number):
+        return number % 3
+
+
+def counted(path, detector, tmp_path, **settings):
+    request = CountRequest(image=path, output=tmp_path / "out", overwrite=True, **settings)
+    *notices, result = run(request, detector=detector)
+    assert isinstance(result, CountResult)
+    return result.summary, [str(notice) for notice in notices]
+
+
+@pytest.mark.parametrize("radius", [18, 30, 60])
+def test_an_unknown_scale_is_told_by_the_cells(tmp_path, radius):
+    path = smear(tmp_path, radius)
+    with open_slide(path) as slide:
+        told = told_diameter(slide, (0, 1, 2), BLOOD, Discs())
+        request = CountRequest(image=path, protocol="blood_smear")
+        plan = make_plan(slide, request, Discs.info, detector=Discs())
+    assert told == pytest.approx(2 * radius, rel=0.06)
+    assert plan.downsample == pytest.approx(2 * radius / BLOOD.usual_px, rel=0.06)
+    assert any("scaled by the cells" in note for note in plan.notes)
+
+
+def test_nothing_is_told_of_an_empty_field_and_what_the_user_says_stands(tmp_path):
+    empty = tmp_path / "empty.tif"
+    tifffile.imwrite(empty, np.full((SIDE, SIDE, 3), 240, np.uint8))
+    with open_slide(empty) as slide:
+        assert told_diameter(slide, (0, 1, 2), BLOOD, Discs()) is None
+    path = smear(tmp_path)
+    for settings in ({"mpp": 0.38}, {"diameter_px": BLOOD.usual_px / 2}):
+        request = CountRequest(image=path, protocol="blood_smear", **settings)
+        with open_slide(path, mpp=request.mpp) as slide:
+            plan = make_plan(slide, request, Discs.info, detector=Discs())
+        assert plan.downsample == pytest.approx(0.5)
+
+
+def test_gates_and_scores_go_by_class(tmp_path):
+    path = smear(tmp_path)
+    every, _ = counted(path, Mixed(), tmp_path, protocol=BLOOD.changed(classes={}))
+    assert [*every.cells_per_class] == [*Discs.info.classes]
+    # A disc of a red cell's size is too large for a platelet, and red cells must be surer.
+    kinds = every.cells_per_class
+    assert all(kinds.values())
+    gated, _ = counted(path, Mixed(), tmp_path, protocol="blood_smear")
+    assert gated.cells_per_class == {**kinds, "platelet": 0}
+    rules = {"red blood cell": {"score": 1.0}, "white blood cell": {}}
+    strict, _ = counted(path, Mixed(), tmp_path, protocol=BLOOD.changed(classes=rules))
+    assert strict.cells_per_class["red blood cell"] == 0
+    assert strict.cells_per_class["white blood cell"] == kinds["white blood cell"]
+    mine, _ = counted(path, Mixed(), tmp_path, protocol="blood_smear", min_area=1, max_area=1e6)
+    assert mine.cells_per_class == kinds
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A tiny network of four classes with random weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = build_maskrcnn(
+            len(CLASSES), architecture=replace(SMALL, pyramid=16, mask=8, box=16)
+        )
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    card = ModelCard(name="tiny", object="cell", classes=CLASSES, diameter_px=40)
+    state = network.state_dict()
+    state["roi_heads.mask_predictor.mask_fcn_logits.bias"] += 5.0  # whatever is found has a mask
+    save_model(path, state, card, quantise=True)
+    return path
+
+
+def test_a_protocol_sees_its_own_classes_alone(model):
+    detector = load_detector(model, device="cpu")
+    ready = detector.for_run(score=0.01, nms_iou=0.5, types=NO_TYPES, classes=tuple(BLOOD.classes))
+    assert ready.info.classes == CLASSES[1:]
+    picture = np.random.default_rng(0).random((128, 128, 3), np.float32)
+    whole, part = (
+        one.detect([picture], fill=1.0)[0].instances
+        for one in (detector.for_run(score=0.01, nms_iou=0.5, types=NO_TYPES), ready)
+    )
+    assert len(whole)
+    assert len(part)
+    assert set(whole.classes) <= {0, 1, 2, 3}
+    assert set(part.classes) <= {0, 1, 2}
+    others = detector.for_run(score=0.01, nms_iou=0.5, types=NO_TYPES, classes=("yeast",))
+    assert others.info.classes == CLASSES
+
+
+@pytest.mark.parametrize(
+    ("protocol", "wanted", "expected"),
+    [
+        ("blood_smear", "default", "cells"),
+        ("he", "default", "default"),
+        ("blood_smear", "cells", "cells"),
+        ("phase_contrast", "mine.safetensors", "mine.safetensors"),
+        ("he", "cells", None),
+    ],
+)
+def test_the_protocol_says_which_shipped_model_counts(tmp_path, protocol, wanted, expected):
+    request = CountRequest(image=smear(tmp_path), protocol=protocol, model=wanted)
+    with open_slide(request.image) as slide:
+        if expected is None:
+            with pytest.raises(SettingsError, match="name one of blood_smear") as refused:
+                choose_assay(slide, request)
+            assert refused.value.hint == "protocol"
+        else:
+            assert choose_assay(slide, request).model == expected
+
+
+def test_a_model_of_other_classes_counts_all_of_its_own(tmp_path):
+    class Yeast(Discs):
+        info = DetectorInfo("yeast", "1" * 12, ("yeast",), "cell", diameter_px=40.0, mpp=0.5)
+
+    summary, _ = counted(smear(tmp_path), Yeast(), tmp_path, protocol="phase_contrast", model="y")
+    assert summary.cells_per_class["yeast"] == summary.cells > 0
