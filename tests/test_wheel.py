@@ -41,7 +41,11 @@ def test_weights_and_protocols_are_inside(site):
     inside = {str(path.relative_to(site)) for path in site.rglob("*") if path.is_file()}
     for name in (
         "cellseg/weights/default.safetensors",
+        "cellseg/weights/cells.safetensors",
         "cellseg/weights/tissue.safetensors",
+        "cellseg/protocols/blood_smear.yaml",
+        "cellseg/protocols/counting_chamber.yaml",
+        "cellseg/protocols/phase_contrast.yaml",
         "cellseg/protocols/he.yaml",
         "cellseg/protocols/he_20x.yaml",
         "cellseg/protocols/ihc.yaml",

@@ -26,11 +26,11 @@ from cellseg import __version__
 from cellseg.annotations.coco import join, read_coco
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.geometry import Box
-from cellseg.network.maskrcnn import TYPE_KEYS, build_maskrcnn
+from cellseg.network.architecture import TYPE_KEYS
+from cellseg.network.maskrcnn import build_maskrcnn
+from cellseg.network.modelfile import DataCard, ModelCard
 from cellseg.network.weights import (
     HEAD_KEYS,
-    DataCard,
-    ModelCard,
     architecture_of,
     fill,
     read_model,

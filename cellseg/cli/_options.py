@@ -161,14 +161,14 @@ _SHARED = {
     "protocol": click.option(
         "--protocol",
         metavar="NAME|FILE",
-        help="he, he_20x, ihc, fluorescence, brightfield or a YAML file; else by the image.",
+        help="he, ihc, fluorescence, blood_smear, …, or a YAML file; else by the image.",
     ),
     "model": click.option(
         "--model",
         default="default",
         show_default=True,
-        metavar="default|FILE",
-        help="The shipped model, or one made by 'cellseg train'.",
+        metavar="default|cells|FILE",
+        help="A shipped model (default: the protocol's), or one made by 'cellseg train'.",
     ),
     "score": click.option(
         "--score", type=_SCORE, help="Count cells from this score on; the protocol's otherwise."

@@ -99,15 +99,17 @@ def _network() -> Iterator[Check]:
         from cellseg.network.detect import load_detector
         from cellseg.network.tissue import TissueFinder
         from cellseg.network.torch_inference import gpu_count
+        from cellseg.protocol import SHIPPED_MODELS
 
-        detector = load_detector()
+        detector, *others = map(load_detector, SHIPPED_MODELS)
     except (CellsegError, ImportError, OSError, RuntimeError) as error:
         yield Check("model", "fault", line_of(error))
         return
-    info = detector.info
-    yield Check("model", "ok", f"{info.name}, checksum {info.checksum[:12]}… holds")
+    infos = (detector.info, *(one.info for one in others))
+    said = (f"{info.name}, checksum {info.checksum[:12]}… holds" for info in infos)
+    yield Check("model", "ok", "; ".join(said))
     batch, gpus = detector.batch_for(TILE_PX**2), gpu_count() or "none"
-    text = f"{info.device} ({info.inference}), tiles at once: {batch}; CUDA GPUs: {gpus}"
+    text = f"{detector.info.device} ({detector.info.inference}), tiles at once: {batch}; CUDA GPUs: {gpus}"
     try:
         detector.detect([np.ones((256, 256, 3), np.float32)], fill=1.0)
         yield Check("device", "ok", text)

@@ -205,7 +205,7 @@ def make_plan(
         protocol = protocol.changed(**changes)
 
     def tell(chosen: CountProtocol) -> float | None:
-        return detector and told_diameter(slide, channels, chosen, detector)
+        return None if detector is None else told_diameter(slide, channels, chosen, detector)
 
     downsample, said = choose_downsample(
         slide, protocol, request.diameter_px, info.diameter_px, tell

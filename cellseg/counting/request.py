@@ -31,7 +31,7 @@ class CountRequest:
     score, tile_px : float or int or None
         Take the place of the protocol's.
     model : str or Path
-        ``"default"`` or a file of ``cellseg train``.
+        ``"default"``: the protocol's; ``"cells"``, or a file of ``cellseg train``.
     mpp : float or None
         µm per pixel at level 0, where the file does not say or is wrong.
     diameter_px : float or None

@@ -19,7 +19,7 @@ DOWNSAMPLES = tuple(0.45 * 1.5**step for step in range(7))
 LOOK_PX = 512
 """Side of what it looks at, pixels of the network, from the middle of the image."""
 
-SURE, FEWEST = 0.5, 3
+SURE, FEWEST = 0.5, 2
 """Score of a cell that counts as evidence, and so many of them are needed."""
 
 ALIKE = 2.0

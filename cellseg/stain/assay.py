@@ -48,7 +48,7 @@ def is_blood(patches: Sequence[Floats]) -> bool:
     for patch in patches:
         green = ndimage.gaussian_filter(patch[..., 1], 1)
         try:
-            dark, pale = threshold_multiotsu(green, 3, nbins=128)
+            dark, pale = threshold_multiotsu(green, 3, nbins=128)  # type: ignore[no-untyped-call]
         except ValueError:  # fewer shades than classes
             continue
         body = ndimage.binary_opening(ndimage.binary_fill_holes(green < pale), iterations=2)
@@ -56,8 +56,8 @@ def is_blood(patches: Sequence[Floats]) -> bool:
         if body.all() or not body.any():
             continue
         ground = np.maximum(np.median(patch[~body], axis=0), 1e-6)
-        numbers = label(body)
-        for one in regionprops(numbers):
+        numbers = label(body)  # type: ignore[no-untyped-call]
+        for one in regionprops(numbers):  # type: ignore[no-untyped-call]
             if one.area < BODY_PX or _is_cut(one.bbox, body.shape) or not _is_round(one):
                 continue
             inside = numbers[one.slice] == one.label
@@ -138,7 +138,7 @@ def _standing_out(patch: Floats) -> _Things:
     out = ndimage.binary_closing(np.abs(difference) > limit, iterations=2)
     out = ndimage.binary_opening(remove_small_holes(out, max_size=2000))
     areas, rounded, bright = [], [], 0
-    for one in regionprops(label(out)):
+    for one in regionprops(label(out)):  # type: ignore[no-untyped-call]
         y0, x0, y1, x1 = one.bbox
         if one.area < CELL_PX or max(y1 - y0, x1 - x0) > SPAN * min(out.shape):
             continue

@@ -62,6 +62,7 @@ REST = 4.0
 STARTS = {
     "coco": "torchvision Mask R-CNN ResNet-50 FPN, COCO_V1",
     "default": "the default model of cellseg",
+    "cells": "the model of whole cells of cellseg",
     "imagenet": "EfficientNet-Lite0 on ImageNet (TensorFlow's weights, Apache-2.0)",
     "none": "random weights",
 }

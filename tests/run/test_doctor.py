@@ -29,7 +29,7 @@ def test_all_is_well_here():
 
 
 def test_damaged_weights(monkeypatch):
-    monkeypatch.setattr(modelfile, "DEFAULT_SHA256", "0" * 64)
+    monkeypatch.setitem(modelfile.SHIPPED, "default", "0" * 64)
     done, found = asked()
     assert found["model"]["state"] == "fault"
     assert "damaged" in found["model"]["text"]

@@ -15,10 +15,12 @@ from cellseg.counting.scale import told_diameter
 from cellseg.errors import SettingsError
 from cellseg.events import CountResult
 from cellseg.instances import Instances
+from cellseg.network.architecture import SMALL
 from cellseg.network.detect import load_detector
 from cellseg.network.detector import Detections, Detector, DetectorInfo
-from cellseg.network.maskrcnn import SMALL, build_maskrcnn
-from cellseg.network.weights import ModelCard, save_model
+from cellseg.network.maskrcnn import build_maskrcnn
+from cellseg.network.modelfile import ModelCard
+from cellseg.network.weights import save_model
 from cellseg.protocol import NO_TYPES, load_protocol
 from cellseg.run import run
 from cellseg.slide import open_slide
