@@ -26,12 +26,11 @@ from cellseg import __version__
 from cellseg.annotations.coco import join, read_coco
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.geometry import Box
-from cellseg.network.architecture import TYPE_KEYS
+from cellseg.network.architecture import TYPE_KEYS, Architecture
 from cellseg.network.maskrcnn import build_maskrcnn
 from cellseg.network.modelfile import DataCard, ModelCard
 from cellseg.network.weights import (
     HEAD_KEYS,
-    architecture_of,
     fill,
     read_model,
     save_model,
@@ -350,7 +349,7 @@ def main(
     found = output / checkpoint.CHECKPOINT
     before = checkpoint.read(found) if found.exists() else None
     arrays = before[0]["model"] if before else start_of(init)
-    network = build_maskrcnn(len(CLASSES), architecture=architecture_of(arrays))
+    network = build_maskrcnn(len(CLASSES), architecture=Architecture.of(arrays))
     fill(network, arrays, init)
     trainer = Trainer(network, request, fresh=False, teacher=False)
     if before:

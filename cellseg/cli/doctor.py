@@ -105,11 +105,12 @@ def _network() -> Iterator[Check]:
     except (CellsegError, ImportError, OSError, RuntimeError) as error:
         yield Check("model", "fault", line_of(error))
         return
-    infos = (detector.info, *(one.info for one in others))
-    said = (f"{info.name}, checksum {info.checksum[:12]}… holds" for info in infos)
+    info = detector.info
+    infos = (info, *(one.info for one in others))
+    said = (f"{one.name}, checksum {one.checksum[:12]}… holds" for one in infos)
     yield Check("model", "ok", "; ".join(said))
     batch, gpus = detector.batch_for(TILE_PX**2), gpu_count() or "none"
-    text = f"{detector.info.device} ({detector.info.inference}), tiles at once: {batch}; CUDA GPUs: {gpus}"
+    text = f"{info.device} ({info.inference}), tiles at once: {batch}; CUDA GPUs: {gpus}"
     try:
         detector.detect([np.ones((256, 256, 3), np.float32)], fill=1.0)
         yield Check("device", "ok", text)
