@@ -276,6 +276,8 @@ def parts_of(place: Location) -> dict[tuple[str, ...], Location]:
                 said = f"{found[key].name} and {file.name} are both its channel {key[0]}"
                 raise InputError(f"{place.name}: {said}", hint="files")
             found[key] = file
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
     except OSError as error:
         raise InputError(f"{place}: cannot be read: {error.strerror or error}") from error
     return found

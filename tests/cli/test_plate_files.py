@@ -114,6 +114,16 @@ def test_a_channel_that_changed_is_counted_anew(cellseg, tmp_path):
     assert "another" in err or "changed" in err or "other settings" in err
 
 
+def test_a_field_that_was_moved_with_its_result_is_found_again(cellseg, tmp_path):
+    write_plate(tmp_path / "plate", "Yokogawa", wells=["B02"], sites=[1])
+    assert count(cellseg, tmp_path / "plate")[0] == 0
+    (tmp_path / "plate").rename(tmp_path / "moved")
+    (folder,) = (tmp_path / "moved").glob("*.cellseg")
+    with load_result(folder).slide() as slide:
+        assert slide.channels == ("C01", "C02", "C03")
+    assert cellseg("expand", folder, "--by", "2")[0] == 0
+
+
 def test_planes_and_times_that_are_files(tmp_path):
     for z, time, channel in product((1, 2, 10), (1, 2), (1, 2)):
         pixels = np.full((16, 16), 100 * channel + 10 * z + time, np.uint16)
