@@ -53,6 +53,7 @@ def count(
     min_area: float | None = None,
     max_area: float | None = None,
     expand: float | None = None,
+    cells_from: str | int | None = None,
     spatial: bool = False,
     model: str | Path = "default",
     types: str | None = None,
@@ -86,6 +87,8 @@ def count(
         Leave out smaller and larger cells: µm², or px² of an image without pixel size.
     expand : float, optional
         Grow nuclei into cells by this, µm (px of an image without a pixel size), and measure these.
+    cells_from : str or int, optional
+        Grow them over this channel (its name or number) to the cell's edge, by ``expand`` at most.
     spatial : bool
         Measure where the cells lie: neighbours, density, distance to the border.
     model : str or path
@@ -138,6 +141,7 @@ def count(
         min_area=min_area,
         max_area=max_area,
         expand=expand,
+        cells_from=None if cells_from is None else str(cells_from),
         spatial=spatial,
         model=model,
         cell_types=types,

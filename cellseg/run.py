@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellseg import __version__
+from cellseg.counting.channel import channel_number
 from cellseg.counting.request import CountRequest
 from cellseg.derive import Classification, NoThresholdError, Recipe, derive, will_have
 from cellseg.derive.classes import known_markers
@@ -108,8 +109,8 @@ def change(
     on_notice : callable, optional
         Gets what a person should know.
     **decisions
-        Fields of :class:`cellseg.derive.Recipe` that change: ``expand``, ``spatial``, ``within``,
-        ``markers``.
+        Fields of :class:`cellseg.derive.Recipe` that change: ``expand``, ``cells_from``,
+        ``spatial``, ``within``, ``markers``.
 
     Raises
     ------
@@ -260,6 +261,7 @@ def _events(
         yield from map(_notice, plan.notes)
         recipe = Recipe(
             expand=request.expand,
+            cells_from=request.cells_from,
             spatial=request.spatial,
             markers=plan.protocol.classify,
             hotspot=request.hotspot,
@@ -312,6 +314,8 @@ def _brought_up(folder: Path, recipe: Recipe, request: CountRequest) -> Iterator
     wanted: dict[str, object] = {}
     if recipe.expand not in (None, there.expand):
         wanted["expand"] = recipe.expand
+    if recipe.cells_from not in (None, there.cells_from):
+        wanted["cells_from"] = recipe.cells_from
     if recipe.spatial and not (there.spatial and there.within is None):
         wanted |= {"spatial": True, "within": None}
     if recipe.hotspot not in (None, there.hotspot):
@@ -337,6 +341,8 @@ def _check_recipe(recipe: Recipe, count: SlideCount) -> None:
     """
     protocol, scale = count.plan.protocol, count.cells.scale
     recipe.checked(count.frame)
+    if recipe.cells_from is not None:
+        channel_number(count.slide, recipe.cells_from, hint="cells_from")
     there = will_have(
         list(count.cells.columns),
         recipe,

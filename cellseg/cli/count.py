@@ -29,7 +29,7 @@ GROUPS = {
     "What is counted": (
         "protocol model score cell_types min_area max_area no_prefilter skip_bad strict"
     ),
-    "Output": "output export expand spatial hotspot report parquet as_json overwrite",
+    "Output": "output export expand cells_from spatial hotspot report parquet as_json overwrite",
     "Where it runs": "device precision inference batch tile_px engine scheduler",
 }
 """The headings of the options in the help."""
@@ -100,6 +100,11 @@ Examples:
     metavar="DISTANCE",
     help="Also grow nuclei into cells by so many µm (px of an image without a pixel size), and "
     "measure these, as cellseg expand does.",
+)
+@click.option(
+    "--cells-from",
+    metavar="CHANNEL",
+    help="Grow nuclei over this channel (cytoplasm or membranes) to the cell's edge.",
 )
 @click.option(
     "--spatial",

@@ -131,7 +131,7 @@ def choose_channels(
     """
     names = slide.channels
     if wanted is not None:
-        return (_wanted(slide, wanted),), []
+        return (channel_number(slide, wanted),), []
     if slide.is_rgb:
         return (0, 1, 2), []
     if len(names) == 1:
@@ -150,7 +150,14 @@ def choose_channels(
     return (chosen,), [Notice(counted, hint="channel")]
 
 
-def _wanted(slide: Slide, wanted: str) -> int:
+def channel_number(slide: Slide, wanted: str, *, hint: str = "channel") -> int:
+    """The place of a channel that a person named, or numbered.
+
+    Raises
+    ------
+    SettingsError
+        If there is none.
+    """
     names = slide.channels
     # A number first: a file's names may be numbers of their own.
     if wanted.isdecimal() and int(wanted) < len(names):
@@ -162,7 +169,7 @@ def _wanted(slide: Slide, wanted: str) -> int:
         return alike[0]
     raise SettingsError(
         f"{slide.path}: no channel {wanted!r}; there are: {', '.join(numbered(names))}",
-        hint="channel",
+        hint=hint,
     )
 
 

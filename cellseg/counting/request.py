@@ -67,6 +67,8 @@ class CountRequest:
         File names of exports, for instance ``labels.tif``.
     expand : float or None
         Grow nuclei into cells by this, µm or pixels of an image without pixel size.
+    cells_from : str or None
+        Grow them over this channel (its number or name) to the cell's edge, by ``expand`` at most.
     spatial : bool
         Measure where the cells lie: neighbours, density, distance to the border.
     hotspot : HotSpot or None
@@ -111,6 +113,7 @@ class CountRequest:
     overwrite: bool = False
     export: tuple[str, ...] = ()
     expand: float | None = None
+    cells_from: str | None = None
     spatial: bool = False
     hotspot: HotSpot | None = None
     device: str = "auto"

@@ -67,7 +67,8 @@ def derive(
     slide : Slide, optional
         For intensities in cells around nuclei.
     is_lenient : bool
-        Cells keep the model's class where classes by measurement cannot be given.
+        Cells keep the model's class where classes by measurement cannot be given, and grow by
+        distance where the channel that shows them cannot be read.
 
     Returns
     -------
@@ -83,7 +84,7 @@ def derive(
         If the result is damaged.
     """
     made = _Derivation(change, recipe.checked(change.result.frame))
-    made.expand(slide)
+    made.expand(slide, is_lenient=is_lenient)
     near = made.measure_places()
     try:
         made.classify()
@@ -119,7 +120,7 @@ def will_have(
         Whose intensities are measured.
     """
     found = [*columns]
-    if recipe.expand is not None:
+    if recipe.expand is not None or recipe.cells_from is not None:
         found += around_columns(channels, stain=stain, has_mpp=mpp is not None)
     if recipe.spatial:
         found += Neighbours(mpp, near_within(recipe.within, mpp)).columns
@@ -172,17 +173,21 @@ class _Derivation:
         self._add([known[name] for name in names], table.load(names))
         return True
 
-    def expand(self, slide: Slide | None) -> None:
+    def expand(self, slide: Slide | None, *, is_lenient: bool) -> None:
         """Grow nuclei into cells."""
-        by, record = self.recipe.expand, self.result.section("expansion")
-        if by is None:
+        asked = (self.recipe.expand, self.recipe.cells_from)
+        record = self.result.section("expansion")
+        if asked == (None, None):
             self.run.pop("expansion", None)
             self.change.remove(CELLS)
             return
         measures = slide is not None and self.result.section("protocol").get("intensity")
-        is_same = by == self.before.expand and (bool(record.get("measured")) or not measures)
+        before = (self.before.expand, self.before.cells_from)
+        is_same = asked == before and (bool(record.get("measured")) or not measures)
         if not (is_same and self._keep(record.get("columns", ()))):
-            columns, values, self.run["expansion"] = expanded(self.change, by, slide)
+            columns, values, self.run["expansion"] = expanded(
+                self.change, self.recipe, slide, is_lenient=is_lenient
+            )
             self._add(columns, values)
             self.notes += self.run["expansion"]["notes"]
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.derive.recipe import lattice_distance
-from cellseg.errors import InputError, Notice, RegionError
+from cellseg.counting.channel import channel_number
+from cellseg.derive.recipe import MOST_PX, Recipe, lattice_distance
+from cellseg.errors import CellsegError, InputError, Notice, RegionError, SettingsError
 from cellseg.geometry import Box
 from cellseg.result import Change, Result
 from cellseg.result.labels import write_labels
@@ -19,22 +20,31 @@ from cellseg.slide import Slide
 from cellseg.stain.dyes import Dyes
 from cellseg.table import Column, Scale
 from cellseg.table.around import AroundSums, ChannelPixels, around_columns
+from cellseg.table.follow import Ground, follow, halo_px
 from cellseg.table.grow import BLOCK_PX, grown_blocks
+
+USUAL_UM, USUAL_DIAMETERS = 15.0, 2.0
+"""How far nuclei grow over a channel unless given; nuclear diameters without a pixel size."""
+
+RIM = 0.1
+"""Of that distance, what cells without visible cytoplasm keep around their nuclei."""
 
 
 def expanded(
-    change: Change, by: float, slide: Slide | None
+    change: Change, recipe: Recipe, slide: Slide | None, *, is_lenient: bool = False
 ) -> tuple[list[Column], dict[str, NDArray[np.float64]], dict[str, Any]]:
-    """Grow each nucleus until it meets its neighbour or a distance, and measure what comes of it.
+    """Grow each nucleus until it meets its neighbour or an end, and measure what comes of it.
 
     Parameters
     ----------
     change : Change
         Gets ``cells.ome.zarr``.
-    by : float
-        µm; pixels of the image where it has no pixel size.
+    recipe : Recipe
+        Says how far, and over which channel.
     slide : Slide or None
         Without it cells have areas alone.
+    is_lenient : bool
+        Nuclei grow by distance where the channel cannot be read.
 
     Returns
     -------
@@ -46,7 +56,8 @@ def expanded(
     Raises
     ------
     SettingsError
-        If the distance is not above 0, less than a pixel of the masks, or too large.
+        If the distance is not above 0, less than a pixel of the masks, or too large; if there is
+        no such channel, or it shows nothing.
     InputError
         If the masks do not fit the table.
     """
@@ -55,13 +66,31 @@ def expanded(
     channels = tuple(slide.channels) if slide is not None and is_measured else ()
     seen, rows = pixels_of(result, channels), len(result.table)
     sums = AroundSums(rows, Scale(frame.downsample, frame.mpp), seen)
+    by, notes = recipe.expand, list[Notice]()
+    if by is None:
+        by = USUAL_UM if frame.mpp is not None else usual_px(result)
     distance, labels, unread = lattice_distance(by, frame), result.labels()[0], 0
     if labels.shape != (frame.lattice_height, frame.lattice_width):
         raise InputError(f"{result.path}: its masks are not as large as run.json says")
 
+    over = None
+    if recipe.cells_from is not None:
+        try:
+            over = _Over.of(result, slide, recipe.cells_from, distance)
+        except CellsegError as error:
+            if not is_lenient:
+                raise
+            notes.append(Notice(f"{error}; nuclei grow by distance alone", hint=error.hint))
+
     def blocks() -> Iterator[tuple[Box, NDArray[np.uint32]]]:
         nonlocal unread
-        for box, nuclei, cells in grown_blocks(labels, distance, block_px=BLOCK_PX):
+        for box, nuclei, cells in grown_blocks(
+            labels,
+            distance,
+            block_px=BLOCK_PX,
+            grown_in=over.grown if over else None,
+            halo=halo_px(distance) if over else 0,
+        ):
             if cells.max() > rows:
                 raise InputError(
                     f"{result.path}: its masks hold cell {cells.max():,}, the table only {rows:,}"
@@ -76,7 +105,6 @@ def expanded(
             yield box, cells
 
     write_labels(change.path(CELLS), blocks(), frame, token=result.token)
-    notes = []
     if slide is None:
         notes.append(Notice("without the slide, cells have areas alone", hint="image"))
     if unread:
@@ -89,12 +117,61 @@ def expanded(
     columns = list(around_columns(channels, stain=seen.stain, has_mpp=frame.mpp is not None))
     record = {
         "by": by,
+        "from": over and recipe.cells_from,
         "unit": "px" if frame.mpp is None else "µm",
         "measured": bool(channels),
         "columns": [column.name for column in columns],
         "notes": notes,
     }
     return columns, sums.table(0, rows), record
+
+
+def usual_px(result: Result) -> float:
+    """How far nuclei grow by their own size, level-0 pixels; a whole number."""
+    areas = result.measured.column("area_px").to_numpy(np.float64)
+    usual = USUAL_DIAMETERS * 2 * np.sqrt(np.median(areas) / np.pi) if len(areas) else 0.0
+    return float(min(max(np.rint(usual), np.ceil(result.frame.downsample)), MOST_PX))
+
+
+@dataclass(frozen=True)
+class _Over:
+    """The channel over which nuclei grow."""
+
+    slide: Slide
+    downsample: float
+    number: int
+    ground: Ground
+    distance: float
+
+    @classmethod
+    def of(cls, result: Result, slide: Slide | None, name: str, distance: float) -> _Over:
+        """The channel of a result's slide.
+
+        Raises
+        ------
+        SettingsError
+            If it cannot be followed.
+        """
+        if slide is None:
+            raise SettingsError("cells are found on the slide, which is not there", hint="image")
+        if result.stain != "fluorescence":
+            raise SettingsError(
+                f"cells are found from a channel of fluorescence, this is {result.stain}",
+                hint="cells_from",
+            )
+        number = channel_number(slide, name, hint="cells_from")
+        if (ground := Ground.of(slide.overview()[0][..., number])) is None:
+            raise SettingsError(f"channel {name} has one value everywhere", hint="cells_from")
+        return cls(slide, result.frame.downsample, number, ground, distance)
+
+    def grown(self, box: Box, nuclei: NDArray[np.uint32]) -> NDArray[np.uint32]:
+        """The cells of a box; what cannot be read is dark."""
+        try:
+            pixels = self.slide.read(box, downsample=self.downsample, channels=[self.number])
+        except RegionError:
+            pixels = np.full((*box.shape, 1), self.ground.level)
+        rim = max(1.0, self.distance * RIM)
+        return follow(nuclei, pixels[..., 0], self.ground, distance=self.distance, rim=rim)
 
 
 def pixels_of(result: Result, channels: tuple[str, ...]) -> ChannelPixels:

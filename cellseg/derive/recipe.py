@@ -32,6 +32,8 @@ class Recipe(BaseModel):
     ----------
     expand : float or None
         Nuclei grow into cells by this, µm (px of an image without pixel size); None: they do not.
+    cells_from : str or None
+        They grow over this channel, to the cell's edge, and by ``expand`` at most.
     spatial : bool
         Neighbours, density and distance to the border are measured.
     within : int or None
@@ -47,6 +49,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     expand: float | None = None
+    cells_from: str | None = None
     spatial: bool = False
     within: int | None = None
     markers: tuple[Marker, ...] = Field(default=(), max_length=MOST_MARKERS)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -62,9 +62,21 @@ def grow(labels: Labels, distance: float) -> Labels:
 
 
 def grown_blocks(
-    labels: LabelImage, distance: float, *, block_px: int = BLOCK_PX
+    labels: LabelImage,
+    distance: float,
+    *,
+    block_px: int = BLOCK_PX,
+    grown_in: Callable[[Box, Labels], Labels] | None = None,
+    halo: int = 0,
 ) -> Iterator[tuple[Box, Labels, Labels]]:
     """The same block by block, whatever their size; those without a cell are left out.
+
+    Parameters
+    ----------
+    grown_in : callable, optional
+        Grows the labels of a box in another way than by distance.
+    halo : int
+        Pixels around a block that play a part in that.
 
     Yields
     ------
@@ -72,7 +84,7 @@ def grown_blocks(
         Where it lies, its labels as they were, and grown; uint32, (h, w).
     """
     height, width = labels.shape
-    whole, halo = Box(0, 0, height, width), math.ceil(distance + OUTLINE_PX) + 1
+    whole, halo = Box(0, 0, height, width), halo or math.ceil(distance + OUTLINE_PX) + 1
     for y in range(0, height, block_px):
         for x in range(0, width, block_px):
             box = Box(y, x, y + block_px, x + block_px).intersection(whole)
@@ -81,8 +93,9 @@ def grown_blocks(
             if not seen.any():
                 continue
             inner = box.inside(around)
-            if (grown := grow(seen, distance)[inner]).any():
-                yield box, seen[inner], grown
+            grown = grow(seen, distance) if grown_in is None else grown_in(around, seen)
+            if grown[inner].any():
+                yield box, seen[inner], grown[inner]
 
 
 def _nearest(key: NDArray[np.int64], reach: int, axis: int) -> NDArray[np.int64]:

@@ -23,7 +23,7 @@ from cellseg.geometry import Box
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import Marker, load_protocol
 from cellseg.result import load_result
-from cellseg.run import run, save
+from cellseg.run import change, run, save
 
 PROTOCOL = load_protocol("ihc").changed(
     mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=30.0
@@ -232,6 +232,105 @@ def test_fluorescence_without_a_pixel_size(tmp_path):
     np.testing.assert_allclose(table.loc[bright, "cytoplasm_keratin_8_mean"], truth, rtol=0.1)
     assert (table.loc[~bright, "cytoplasm_keratin_8_mean"] < 310).all()
     assert (table["cell_keratin_8_mean"] > 299).all()
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Large cells around some nuclei, half of them touching; a slide without a pixel size."""
+    path = tmp_path_factory.mktemp("whole") / "whole.ome.tif"
+    rng = np.random.default_rng(4)
+    nuclei, actin = rng.normal(300, 15, (2, *SHAPE))
+    nuclei[discs(WHOLE, RADIUS)] = 9000
+    for number, centre in enumerate(WHOLE[:12]):
+        cell = discs([centre], CELL)
+        actin[cell] = rng.normal(1500 + 1000 * (number % 2), 40, cell.sum())
+    tifffile.imwrite(
+        path,
+        np.stack([nuclei, actin]).astype(np.uint16),
+        metadata={"axes": "CYX", "Channel": {"Name": ["DAPI", "actin"]}},
+    )
+    return path
+
+
+CELL = 22
+WHOLE = [(y, x) for y in (60, 300, 500) for x in (60, 99, 250, 289, 440, 479)]
+
+
+def count_whole(path, home, *, tile=320, **settings):
+    protocol = load_protocol("fluorescence").changed(tile_px=tile, min_area_um2=0.0)
+    request = CountRequest(
+        image=path, protocol=protocol, channel="DAPI", diameter_px=2.0 * RADIUS,
+        prefilter=False, output=home, **settings,
+    )  # fmt: skip
+    *_, last = run(request, detector=ThresholdDetector())
+    return last.folder
+
+
+def test_cells_from_a_channel_end_where_it_ends(whole, tmp_path):
+    folder = count_whole(whole, tmp_path, cells_from="actin")
+    result = load_result(folder)
+    table, record = result.table.load(), result.run["expansion"]
+    assert (record["from"], record["unit"], record["by"]) == ("actin", "px", 4 * RADIUS)
+    assert len(table) == len(WHOLE)
+    wide = CELL + 1.25  # a sharp edge is smoothed, and dark pixels beside it are cell
+    truth = np.pi * wide**2 - _lens(wide, 39) / 2
+    has_cell = table["centroid_y_px"] < 400
+    np.testing.assert_allclose(table.loc[has_cell, "cell_area_px"], truth, rtol=0.1)
+    # Pairs of unlike brightness part at the step between them.
+    actin = table.loc[has_cell].sort_values(["centroid_y_px", "centroid_x_px"])["cell_actin_mean"]
+    np.testing.assert_allclose(actin, [1500, 2500] * 6, rtol=0.12)
+    rim = np.sqrt(table.loc[~has_cell, "cell_area_px"] / np.pi) - RADIUS
+    np.testing.assert_allclose(rim, 4, atol=1)
+    rings = expand_result(folder, 12.0).result.table.load()
+    assert rings["cell_area_px"].std() > 0
+    assert "from" in load_result(folder).run["expansion"]
+
+
+def _lens(radius, apart):
+    return 2 * radius**2 * math.acos(apart / 2 / radius) - apart / 2 * math.sqrt(
+        4 * radius**2 - apart**2
+    )
+
+
+def test_cells_from_a_channel_do_not_depend_on_tiles_blocks_or_the_way(
+    whole, tmp_path, monkeypatch
+):
+    made = [
+        load_result(count_whole(whole, tmp_path / str(tile), tile=tile, cells_from="1"))
+        for tile in (64, 320)
+    ]
+    later = tmp_path / "later"
+    folder = count_whole(whole, later)
+    monkeypatch.setattr(expanding, "BLOCK_PX", 96)
+    made.append(change(folder, cells_from="1"))
+    for other in made[1:]:
+        pd.testing.assert_frame_equal(
+            other.table.load().drop(columns="image"), made[0].table.load().drop(columns="image")
+        )
+        cells, same = (result.labels("cells")[0][...] for result in (made[0], other))
+        np.testing.assert_array_equal(cells, same)
+    # Once more with the same decisions: nothing is grown anew; corrections grow over the channel.
+    corrections = Corrections.open(folder)
+    corrections.delete([1])
+    saved = save(corrections)
+    assert saved.run["expansion"]["from"] == "1"
+    before = made[0].table.load()["cell_area_px"].to_numpy()
+    after = saved.table.load()["cell_area_px"].to_numpy()
+    assert (np.abs(after[1:] - before[2:]) < 1).sum() >= len(after) - 2
+
+
+def test_cells_from_what_is_no_channel(whole, folder, tmp_path):
+    with pytest.raises(SettingsError, match=r"no channel 'tubulin'; there are: .*actin"):
+        count_whole(whole, tmp_path / "none", cells_from="tubulin")
+    assert not (tmp_path / "none" / "whole.cellseg" / "run.json").exists()
+    before = (folder / "cells.csv").read_bytes()
+    with pytest.raises(SettingsError, match="of fluorescence, this is ihc"):
+        change(folder, cells_from="red")
+    there = count_whole(shutil.copy(whole, tmp_path / "gone.ome.tif"), tmp_path)
+    (tmp_path / "gone.ome.tif").unlink()
+    with pytest.raises(SettingsError, match="on the slide, which is not there"):
+        change(there, cells_from="actin")
+    assert (folder / "cells.csv").read_bytes() == before
 
 
 @pytest.mark.parametrize("tile", [64, 320])
