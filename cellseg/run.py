@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cellseg import __version__
-from cellseg.counting.channel import channel_number
 from cellseg.counting.request import CountRequest
 from cellseg.derive import Classification, NoThresholdError, Recipe, derive, will_have
 from cellseg.derive.classes import known_markers
@@ -342,7 +341,7 @@ def _check_recipe(recipe: Recipe, count: SlideCount) -> None:
     protocol, scale = count.plan.protocol, count.cells.scale
     recipe.checked(count.frame)
     if recipe.cells_from is not None:
-        channel_number(count.slide, recipe.cells_from, hint="cells_from")
+        count.slide.channel_number(recipe.cells_from, hint="cells_from")
     there = will_have(
         list(count.cells.columns),
         recipe,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
-from cellseg.errors import Notice, RegionError, SettingsError
+from cellseg.errors import Notice, RegionError
 from cellseg.geometry import Box
 from cellseg.slide import Slide, numbered
 from cellseg.stain.stain import guess_stain
@@ -131,7 +131,7 @@ def choose_channels(
     """
     names = slide.channels
     if wanted is not None:
-        return (channel_number(slide, wanted),), []
+        return (slide.channel_number(wanted),), []
     if slide.is_rgb:
         return (0, 1, 2), []
     if len(names) == 1:
@@ -148,29 +148,6 @@ def choose_channels(
     one, several = numbered(names)[chosen], ", ".join(numbered(names))
     counted = f"channel {one.removeprefix('channel ')} is counted, {why}; there are: {several}"
     return (chosen,), [Notice(counted, hint="channel")]
-
-
-def channel_number(slide: Slide, wanted: str, *, hint: str = "channel") -> int:
-    """The place of a channel that a person named, or numbered.
-
-    Raises
-    ------
-    SettingsError
-        If there is none.
-    """
-    names = slide.channels
-    # A number first: a file's names may be numbers of their own.
-    if wanted.isdecimal() and int(wanted) < len(names):
-        return int(wanted)
-    if wanted in names:
-        return names.index(wanted)
-    alike = [number for number, name in enumerate(names) if name.lower() == wanted.lower()]
-    if len(alike) == 1:
-        return alike[0]
-    raise SettingsError(
-        f"{slide.path}: no channel {wanted!r}; there are: {', '.join(numbered(names))}",
-        hint=hint,
-    )
 
 
 def _scores(patches: Patches, count: int) -> list[float]:

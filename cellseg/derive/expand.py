@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.counting.channel import channel_number
 from cellseg.derive.recipe import MOST_PX, Recipe, lattice_distance
 from cellseg.errors import CellsegError, InputError, Notice, RegionError, SettingsError
 from cellseg.geometry import Box
@@ -20,7 +19,7 @@ from cellseg.slide import Slide
 from cellseg.stain.dyes import Dyes
 from cellseg.table import Column, Scale
 from cellseg.table.around import AroundSums, ChannelPixels, around_columns
-from cellseg.table.follow import Ground, follow, halo_px
+from cellseg.table.follow import ChannelGround, follow, halo_px
 from cellseg.table.grow import BLOCK_PX, grown_blocks
 
 USUAL_UM, USUAL_DIAMETERS = 15.0, 2.0
@@ -140,7 +139,7 @@ class _Over:
     slide: Slide
     downsample: float
     number: int
-    ground: Ground
+    ground: ChannelGround
     distance: float
 
     @classmethod
@@ -159,8 +158,8 @@ class _Over:
                 f"cells are found from a channel of fluorescence, this is {result.stain}",
                 hint="cells_from",
             )
-        number = channel_number(slide, name, hint="cells_from")
-        if (ground := Ground.of(slide.overview()[0][..., number])) is None:
+        number = slide.channel_number(name, hint="cells_from")
+        if (ground := ChannelGround.of(slide.overview()[0][..., number])) is None:
             raise SettingsError(f"channel {name} has one value everywhere", hint="cells_from")
         return cls(slide, result.frame.downsample, number, ground, distance)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cellseg.errors import InputError, Notice, RegionError, SettingsError
 from cellseg.geometry import Box
-from cellseg.slide._content import Content, Request, ZChoice
+from cellseg.slide._content import Content, Request, ZChoice, numbered
 from cellseg.slide._guard import reading
 from cellseg.slide._pixelsize import PixelSize
 from cellseg.slide._raster import Raster
@@ -235,6 +235,28 @@ class Slide:
             raise error
         out[~good] = np.median(out[good], axis=0).astype(self.dtype)
         return out
+
+    def channel_number(self, wanted: str, *, hint: str = "channel") -> int:
+        """The place of a channel that a person named, or numbered.
+
+        Raises
+        ------
+        SettingsError
+            If there is none.
+        """
+        names = self.channels
+        # A number first: a file's names may be numbers of their own.
+        if wanted.isdecimal() and int(wanted) < len(names):
+            return int(wanted)
+        if wanted in names:
+            return names.index(wanted)
+        alike = [number for number, name in enumerate(names) if name.lower() == wanted.lower()]
+        if len(alike) == 1:
+            return alike[0]
+        raise SettingsError(
+            f"{self.path}: no channel {wanted!r}; there are: {', '.join(numbered(names))}",
+            hint=hint,
+        )
 
     def describe(self) -> dict[str, object]:
         """All that the file says of the image, JSON-ready."""

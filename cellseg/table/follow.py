@@ -24,14 +24,14 @@ _STEPS = [(y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if (y, x) != (0, 0)]
 
 
 @dataclass(frozen=True)
-class Ground:
+class ChannelGround:
     """Brightness of a channel where there are no cells, and from which on there are."""
 
     level: float
     threshold: float
 
     @classmethod
-    def of(cls, channel: NDArray[np.generic]) -> Ground | None:
+    def of(cls, channel: NDArray[np.generic]) -> ChannelGround | None:
         """The ground of a channel, from an overview of the slide; None where all is the same.
 
         The lower of two thresholds: the triangle's, for a ground that is most of the picture,
@@ -52,7 +52,12 @@ class Ground:
 
 
 def follow(
-    nuclei: Labels, channel: NDArray[np.generic], ground: Ground, *, distance: float, rim: float
+    nuclei: Labels,
+    channel: NDArray[np.generic],
+    ground: ChannelGround,
+    *,
+    distance: float,
+    rim: float,
 ) -> Labels:
     """Give each pixel of the cells the nucleus from which a path costs least.
 

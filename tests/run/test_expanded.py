@@ -278,7 +278,7 @@ def test_cells_from_a_channel_end_where_it_ends(whole, tmp_path):
     np.testing.assert_allclose(table.loc[has_cell, "cell_area_px"], truth, rtol=0.1)
     # Pairs of unlike brightness part at the step between them.
     actin = table.loc[has_cell].sort_values(["centroid_y_px", "centroid_x_px"])["cell_actin_mean"]
-    np.testing.assert_allclose(actin, [1500, 2500] * 6, rtol=0.12)
+    np.testing.assert_allclose(actin, [1500, 2500] * 6, rtol=0.15)
     rim = np.sqrt(table.loc[~has_cell, "cell_area_px"] / np.pi) - RADIUS
     np.testing.assert_allclose(rim, 4, atol=1)
     rings = expand_result(folder, 12.0).result.table.load()
