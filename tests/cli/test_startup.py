@@ -85,7 +85,7 @@ def test_an_address_of_no_scheduler_is_said_at_once(tmp_path):
     args = ("count", tmp_path / "a.tif", "--engine", "dask", "--scheduler", "nonsense://x")
     ended, modules, said = loaded(LOADED, *args)
     assert ended == "2"
-    assert "nonsense://x: is not the address of a Dask scheduler" in said
+    assert "nonsense://x: no Dask scheduler answers there" in said
     assert "torch" not in modules
 
 

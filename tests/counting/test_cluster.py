@@ -503,7 +503,7 @@ def test_an_open_slide_is_not_closed_under_its_reader(slide):
 @pytest.mark.parametrize(("visible", "names"), [("3,5", ["3", "5"]), ("", ["0", "1"])])
 def test_a_gpu_each(monkeypatch, visible, names):
     made = {}
-    monkeypatch.setattr("cellseg.network.detect.gpu_count", lambda: 2)
+    monkeypatch.setattr("cellseg.network.torch_inference.gpu_count", lambda: 2)
     monkeypatch.setattr(distributed, "LocalCluster", lambda **options: made.update(options))
     monkeypatch.setattr(distributed, "Client", lambda *_, **__: nullcontext())
     monkeypatch.setattr(signal, "signal", lambda *_: None)

@@ -229,7 +229,8 @@ class CorrectedCells:
         if self._made is None:
             return names
         by_hand = self._by_hand(cells)
-        values = table.reindex(columns=[marker.measure for marker in self._made.markers])
+        measures = dict.fromkeys(marker.measure for marker in self._made.markers)
+        values = table.reindex(columns=[*measures])
         kept = by_hand | ~np.isfinite(values.to_numpy(np.float64)).all(axis=1)
         return self._made.classes(values, np.where(kept, names, self._types(cells, by_hand)), kept)
 
