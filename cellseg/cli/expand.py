@@ -30,6 +30,7 @@ Examples:
 )
 @click.option(
     "--from",
+    "--cells-from",
     "cells_from",
     metavar="CHANNEL",
     help="Grow over this channel (cytoplasm or membranes) to the cell's edge.",
