@@ -225,19 +225,22 @@ def _openvino(
 ) -> tuple[Inference | None, ModelCard, tuple[str, ...]]:
     """The network in OpenVINO; where that is no choice, None and why not.
 
+    That a model was not made for it needs no words: its card says so.
+
     Raises
     ------
     SettingsError, WeightsError
         Where it was asked for and cannot be had.
     """
     arrays, card = read_arrays(model)
+    is_made_for_it = any(name.endswith(RANGE) for name in arrays)
+    if not forced and not (is_made_for_it and "openvino" in card.inference):
+        return None, card, ()
     reason = _why_no_openvino(device, precision)
-    if not reason and not any(name.endswith(RANGE) for name in arrays):
+    if not reason and not is_made_for_it:
         reason = "the model holds no ranges for 8 bits"
     if not reason and card.backbone != "efficientnet_lite0":
         reason = f"the backbone {card.backbone} is not drawn for it"
-    if not reason and not forced and "openvino" not in card.inference:
-        reason = "the model was not checked in 8 bits"
     if not reason:
         from cellseg.network.openvino_inference import OpenVinoInference
 

@@ -120,7 +120,7 @@ def assert_finishes(count, result: Path, expected: bytes, *, goes_on: bool | Non
     names = {entry.name for entry in result.iterdir()}
     assert names == {
         "cells.csv", "labels.ome.zarr", "measured.parquet", "outlines.png", "overview.png",
-        "recipe.json", "run.json",
+        "quality.png", "recipe.json", "run.json",
     }  # fmt: skip
 
 
