@@ -241,6 +241,7 @@ def test_command(tmp_path, monkeypatch):
         return run.Trained(tmp_path / "x.safetensors", card, tmp_path)
 
     monkeypatch.setattr(run, "train", fake)
+    monkeypatch.setattr("cellseg.cli.train.LINE_SECONDS", -1)  # each line at once
     result = CliRunner().invoke(
         command, [str(path), "--init", "none", "--mpp", "0.25", "--object", "cell", "-o", "out"]
     )
