@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import pytest
 from synthetic.arrays import core_name, draw_array, draw_no_array
@@ -74,11 +76,9 @@ def test_what_is_no_array_is_refused(kind, most):
     """Pieces of a section that was cut three times may stand like cores."""
     taken = 0
     for seed in range(8):
-        try:
+        with suppress(SettingsError):
             find_cores(draw_no_array(np.random.default_rng(seed), kind))
             taken += 1
-        except SettingsError as error:
-            assert "no grid of cores was found" in str(error)
     assert taken <= most
 
 
