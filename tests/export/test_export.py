@@ -618,7 +618,8 @@ def test_the_help_lists_every_export(cellseg):
 
 # Without regions annotations.geojson is a line, for which there is room.
 @pytest.mark.parametrize(
-    "name", [name for name in EXPORTS if name.startswith("cells") and name not in MISSING]
+    "name",
+    [n for n in EXPORTS if n.startswith(("cells", "rois")) and n not in MISSING],
 )
 def test_a_full_disk_is_one_line_and_no_partial_file(tmp_path, name):
     """RLIMIT_FSIZE: writing further fails, as on a full disk."""
