@@ -255,8 +255,9 @@ def _events(
         chosen = detector or _load(request, assay.model, detectors)
         started += time.monotonic() - loading  # once a command, however many slides it counts
         plan = make_plan(slide, request, chosen.info, assay=assay, detector=chosen)
+        tissue = None
         if request.tma:
-            request, plan = by_core(slide, request, plan)
+            request, plan, tissue = by_core(slide, request, plan)
         yield from map(_notice, plan.notes)
         recipe = Recipe(
             expand=request.expand,
@@ -277,7 +278,9 @@ def _events(
                 yield Notice("going on from an earlier, interrupted run of the same settings")
             elif why := folder.journal.discarded_because:
                 yield Notice(f"{why}: starting afresh")
-            count = SlideCount(slide, plan, chosen, mapper=mapper, strict=request.strict)
+            count = SlideCount(
+                slide, plan, chosen, mapper=mapper, strict=request.strict, tissue=tissue
+            )
             _check_recipe(recipe, count)
             recording = Recording(folder, count, request)
             yield from _tiles(recording)

@@ -65,6 +65,8 @@ class SlideCount:
         Where tiles are read and detected; None: in this process.
     strict : bool
         A tile that does not decode is an error.
+    tissue : TissueMask, optional
+        Of the whole slide, where it is known already.
 
     Attributes
     ----------
@@ -88,6 +90,7 @@ class SlideCount:
         *,
         mapper: TileMapper | None = None,
         strict: bool = False,
+        tissue: TissueMask | None = None,
     ) -> None:
         self.slide, self.plan = slide, plan
         protocol = plan.protocol
@@ -99,7 +102,7 @@ class SlideCount:
         )
         self.mapper, self._strict = mapper or LocalMapper(), strict
         self._timer = Timer()
-        self.tissue, everywhere = self._find_tissue()
+        self.tissue, everywhere = self._find_tissue(tissue)
         self.source = self._source(everywhere)
         tiles = [] if self.source.normaliser.blank else list(plan.grid)
         self.wanted = [tile for tile in tiles if self.tissue.coverage(tile.core) > 0]
@@ -192,12 +195,12 @@ class SlideCount:
         """Time per stage."""
         return self._timer.seconds | self.mapper.seconds
 
-    def _find_tissue(self) -> tuple[TissueMask, TissueMask]:
+    def _find_tissue(self, known: TissueMask | None) -> tuple[TissueMask, TissueMask]:
         """Where cells are looked for, and what there is on the whole slide."""
         plan, regions = self.plan, self.plan.regions
         with self._timer.stage("tissue"):
             if plan.prefilter:
-                mask = find_tissue(self.slide, plan, TissueFinder())
+                mask = known or find_tissue(self.slide, plan, TissueFinder())
             else:
                 extent = plan.grid.height, plan.grid.width
                 mask = TissueMask.everything(extent, float(overview_step(plan)))
