@@ -47,7 +47,7 @@ from cellseg.table.neighbours import (
     neighbourhood,
     to_classes,
 )
-from cellseg.table.summary import Summary, SummaryBuilder
+from cellseg.table.summary import Summary, summarised
 
 BY_HAND = "by_hand"
 """A column of a corrected result's ``measured.parquet``: a person gave the cell's class."""
@@ -292,7 +292,7 @@ class _Derivation:
         table = self.base.assign(**{"class": self.classes})
         names = self.run["class_names"]
         regions = marked(self.change.result)
-        summary, builder = summed_up(
+        summary = summed_up(
             self.result, table, names, given, self.types, facts.get("interval"), regions=regions
         )
         if spot := self.run.get("hotspot"):
@@ -308,7 +308,7 @@ class _Derivation:
         suspect: list[str] = [*facts.get("doubts", ())]
         expected = Expected.of(self.run)
         if expected is not None and facts.get("is_doubted", True):
-            suspect += doubts(summary, builder.most_common_area_px(), expected)
+            suspect += doubts(summary, self.base["area_px"], expected)
             scores = self.base["score"].to_numpy(np.float64)
             suspect += unsure(scores, float(self.result.section("protocol")["score"]))
         self.run["summary"] = {**facts.get("counted", {}), **summary.as_dict()}
@@ -325,7 +325,7 @@ def summed_up(
     interval: Any = None,  # noqa: ANN401 - as run.json has it
     *,
     regions: Regions | None = None,
-) -> tuple[Summary, SummaryBuilder]:
+) -> Summary:
     """The totals of a result's cells.
 
     Parameters
@@ -350,16 +350,13 @@ def summed_up(
         table = table.assign(**{REGION: held})
     elif (counted := result.regions()) is not None:
         regions = counted.on(frame.height, frame.width)
-    builder = SummaryBuilder(
-        class_names,
-        object=result.object_name,
-        scale=Scale(frame.downsample, frame.mpp),
-        regions=regions,
-    )
-    unknown = {"touches_border", "stitched"} - {*table.columns}
-    builder.add(table.assign(**dict.fromkeys(unknown, False)))
     try:
-        summary = builder.build(
+        summary = summarised(
+            table,
+            class_names,
+            object=result.object_name,
+            scale=Scale(frame.downsample, frame.mpp),
+            regions=regions,
             tissue_mm2=facts.get("tissue_mm2"),
             skipped_share=facts.get("skipped_share"),
             interval=interval,
@@ -368,9 +365,8 @@ def summed_up(
     except (TypeError, ValueError) as error:
         raise InputError(f"{result.path}: run.json is damaged: {error}") from error
     if classification is None:
-        return summary, builder
-    scores = tuple(classification.scores(table, types, frame.mpp))
-    return replace(summary, labelling=scores), builder
+        return summary
+    return replace(summary, labelling=tuple(classification.scores(table, types, frame.mpp)))
 
 
 def totals_in(result: Result, regions: Regions) -> Summary:
@@ -386,7 +382,7 @@ def totals_in(result: Result, regions: Regions) -> Summary:
     try:
         table = result.table.load([name for name in wanted if name in result.table])
         types = result.measured.column("class").to_numpy(dtype=object)
-        return summed_up(result, table, result.class_names, given, types, regions=regions)[0]
+        return summed_up(result, table, result.class_names, given, types, regions=regions)
     except (LookupError, ValueError) as error:
         raise InputError(f"{result.path}: its table is damaged: {error!r}") from error
 

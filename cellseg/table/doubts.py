@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from cellseg.errors import Notice
 from cellseg.table.regions import AreaStatistics
@@ -33,6 +33,9 @@ CLOSE, CLOSE_SHARE = 0.1, 0.15
 
 AT_LIMIT = 1.2
 """Areas up to this factor from a limit are at it."""
+
+_STEPS = 4.0
+"""Of areas, to a factor of two, when the most common one is looked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,13 +88,13 @@ class Expected:
         return f"{area_px:.3g} px²" if self.mpp is None else f"{area_px * self.mpp**2:.3g} µm²"
 
 
-def doubts(summary: Summary, most_common_px: float | None, expected: Expected) -> list[Notice]:
+def doubts(summary: Summary, areas_px: ArrayLike, expected: Expected) -> list[Notice]:
     """Why a count may be wrong, a sentence each; none where nothing speaks against it.
 
     Parameters
     ----------
-    most_common_px : float or None
-        The most common area, level-0 px²; see :meth:`SummaryBuilder.most_common_area_px`.
+    areas_px : array_like, (N,)
+        Of the cells, level-0 px².
     """
     if not summary.cells and expected.own_model:
         return [
@@ -102,12 +105,12 @@ def doubts(summary: Summary, most_common_px: float | None, expected: Expected) -
             )
         ]
     areas, found = summary.area_px, list(_beyond_tissue(summary))
-    if areas is None or most_common_px is None or summary.cells < FEWEST:
+    if areas is None or summary.cells < FEWEST:
         return found
     sizes = [*_far(summary, areas, expected), *_at_limits(summary, areas, expected)]
     usual = expected.usual_px
     if not sizes and usual is not None:
-        times = most_common_px / (math.pi / 4 * usual**2)
+        times = _most_common(areas_px) / (math.pi / 4 * usual**2)
         if times > MANY_TIMES:
             said = (
                 f"the most common {summary.object} has {times:.1f} times the area of the model's "
@@ -115,6 +118,12 @@ def doubts(summary: Summary, most_common_px: float | None, expected: Expected) -
             )
             sizes.append(_scaled(said, expected))
     return [*found, *sizes]
+
+
+def _most_common(areas_px: ArrayLike) -> float:
+    """Where areas lie densest, on a scale of ratios, to about a tenth."""
+    steps, counts = np.unique(np.round(np.log2(areas_px) * _STEPS), return_counts=True)
+    return float(2 ** (steps[counts.argmax()] / _STEPS))
 
 
 def unsure(scores: NDArray[np.float64], threshold: float) -> list[Notice]:

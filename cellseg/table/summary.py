@@ -1,15 +1,14 @@
-"""A slide's totals, made from the table's parts as they come."""
+"""A slide's totals."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from pydantic import TypeAdapter
 
 from cellseg.annotations.region import Regions
@@ -17,8 +16,7 @@ from cellseg.table._columns import Scale
 from cellseg.table.hotspot import HOT
 from cellseg.table.regions import AreaStatistics, RegionSummary, by_class, counted, plural
 
-_STEPS = 4.0
-"""Of areas, to a factor of two, when the most common one is looked for."""
+_FLAGS = ("touches_border", "stitched")
 
 
 @dataclass(frozen=True)
@@ -129,125 +127,84 @@ class Summary:
 _SUMMARY = TypeAdapter(Summary)
 
 
-class SummaryBuilder:
-    """Makes a :class:`Summary` from the table's parts as they come.
-
-    Of each cell only its class and area are kept, also for each region that holds it: 12 MB for
-    a million cells.
+def summarised(
+    table: pd.DataFrame,
+    classes: Sequence[str],
+    *,
+    object: str,
+    scale: Scale,
+    regions: Regions | None = None,
+    tissue_mm2: float | None = None,
+    skipped_share: float | None = None,
+    interval: tuple[float, float] | None = None,
+    tissue_mm2_in_regions: Sequence[float | None] | None = None,
+) -> Summary:
+    """The totals of a slide's cells.
 
     Parameters
     ----------
+    table : DataFrame, (N, …)
+        Rows of ``cells.csv``; ``touches_border`` and ``stitched`` may be missing.
     classes : sequence of str
-        The model's class names.
-    object : str
-        What the model outlines: ``nucleus`` or ``cell``.
-    scale : Scale
-        The slide's, for areas in µm².
+        Every class that the table may hold, in order.
     regions : Regions, optional
         Cut at the slide's edges; each gets totals of its own.
+    interval : (float, float), optional
+        Factors between which the true number lies; see :class:`cellseg.protocol.Calibration`.
+    tissue_mm2_in_regions : sequence of float, optional
+        Of each region; None where nobody measured it.
+
+    Raises
+    ------
+    ValueError
+        If a row's class is none of ``classes``.
     """
+    index, mpp = pd.Index(list(dict.fromkeys(classes))), scale.mpp
+    kinds = index.get_indexer(pd.Index(table["class"]))
+    if (kinds < 0).any():
+        unknown = table["class"].iloc[int(kinds.argmin())]
+        raise ValueError(f"unknown class {unknown!r}, expected one of {list(index)}")
+    areas = table["area_px"].to_numpy(np.float32)
 
-    def __init__(
-        self,
-        classes: Sequence[str],
-        *,
-        object: str,
-        scale: Scale,
-        regions: Regions | None = None,
-    ) -> None:
-        self._regions, self._object, self._mpp = regions, object, scale.mpp
-        self._classes = pd.Index(list(dict.fromkeys(classes)))
-        self._touching = self._stitched = 0
-        # Class and area of each cell; region, class and area of each cell in a region.
-        self._cells = [(np.empty(0, np.int32), np.empty(0, np.float32))]
-        self._inside = [(np.empty(0, np.int32), *self._cells[0])]
-
-    def add(self, table: pd.DataFrame) -> None:
-        """Count some rows of ``cells.csv``.
-
-        Raises
-        ------
-        ValueError
-            If a row's class is none of the model's.
-        """
-        kinds = self._classes.get_indexer(pd.Index(table["class"])).astype(np.int32)
-        if (kinds < 0).any():
-            unknown = table["class"].iloc[int(kinds.argmin())]
-            raise ValueError(f"unknown class {unknown!r}, expected one of {list(self._classes)}")
-        areas = table["area_px"].to_numpy(np.float32, copy=True)
-        self._cells.append((kinds, areas))
-        self._touching += int(table["touches_border"].sum())
-        self._stitched += int(table["stitched"].sum())
-        if self._regions is not None:
-            centroids = table["centroid_y_px"], table["centroid_x_px"]
-            cells, regions = self._regions.holding(*centroids)
-            self._inside.append((regions.astype(np.int32), kinds[cells], areas[cells]))
-
-    def most_common_area_px(self) -> float | None:
-        """Where areas lie densest, on a scale of ratios, to about a tenth; None without cells."""
-        areas = np.concatenate([part[1] for part in self._cells])
-        areas = areas[areas > 0]
-        if not areas.size:
-            return None
-        steps, counts = np.unique(np.round(np.log2(areas) * _STEPS), return_counts=True)
-        return float(2 ** (steps[counts.argmax()] / _STEPS))
-
-    def build(
-        self,
-        *,
-        tissue_mm2: float | None = None,
-        skipped_share: float | None = None,
-        interval: tuple[float, float] | None = None,
-        tissue_mm2_in_regions: Sequence[float | None] | None = None,
-    ) -> Summary:
-        """The totals of all rows so far.
-
-        Parameters
-        ----------
-        interval : (float, float), optional
-            Factors between which the true number lies; see :class:`cellseg.protocol.Calibration`.
-        tissue_mm2_in_regions : sequence of float, optional
-            Of each region; None where nobody measured it.
-        """
-        kinds, areas = (np.concatenate(parts) for parts in zip(*self._cells, strict=True))
-        return Summary(
-            object=self._object,
-            touching_border=self._touching,
-            stitched=self._stitched,
-            tissue_mm2=tissue_mm2 if self._mpp else None,
-            skipped_share=skipped_share,
-            cells_interval=_times(int(areas.size), interval),
-            regions=tuple(self._in_regions(tissue_mm2_in_regions)),
-            **self._totals(kinds, areas),
-        )
-
-    def _totals(self, kinds: NDArray[np.int32], areas: NDArray[np.float32]) -> dict[str, Any]:
-        in_px = AreaStatistics.of(areas) if areas.size else None
-        counts = np.bincount(kinds, minlength=len(self._classes)).tolist()
+    def totals(which: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever indexes cells
+        part = areas[which]
+        in_px = AreaStatistics.of(part) if part.size else None
+        counts = np.bincount(kinds[which], minlength=len(index)).tolist()
         return {
-            "cells": int(areas.size),
-            "cells_per_class": dict(zip(self._classes, counts, strict=True)),
+            "cells": int(part.size),
+            "cells_per_class": dict(zip(index, counts, strict=True)),
             "area_px": in_px,
-            "area_um2": in_px.times(self._mpp**2) if in_px and self._mpp else None,
+            "area_um2": in_px.times(mpp**2) if in_px and mpp else None,
         }
 
-    def _in_regions(self, tissue_mm2: Sequence[float | None] | None) -> Iterator[RegionSummary]:
-        """Totals of each region, in the regions' order."""
-        numbers, kinds, areas = (np.concatenate(parts) for parts in zip(*self._inside, strict=True))
+    each, in_regions = [], dict(enumerate(tissue_mm2_in_regions or ()))
+    if regions is not None:
+        cells, numbers = regions.holding(table["centroid_y_px"], table["centroid_x_px"])
         order = np.argsort(numbers, kind="stable")
-        regions = () if self._regions is None else self._regions.each
-        ends = np.searchsorted(numbers[order], np.arange(len(regions) + 1))
-        tissue = dict(enumerate(tissue_mm2 or ()))
-        for number, region in enumerate(regions):
-            one = order[ends[number] : ends[number + 1]]
-            yield RegionSummary(
-                name=region.name,
-                kind=region.kind,
-                area_mm2=region.area_px * (self._mpp / 1000) ** 2 if self._mpp else None,
-                region_px2=region.area_px,
-                tissue_mm2=tissue.get(number) if self._mpp else None,
-                **self._totals(kinds[one], areas[one]),
+        ends = np.searchsorted(numbers[order], np.arange(1, len(regions)))
+        for number, inside in enumerate(np.split(cells[order], ends)):
+            region = regions.each[number]
+            each.append(
+                RegionSummary(
+                    name=region.name,
+                    kind=region.kind,
+                    area_mm2=region.area_px * (mpp / 1000) ** 2 if mpp else None,
+                    region_px2=region.area_px,
+                    tissue_mm2=in_regions.get(number) if mpp else None,
+                    **totals(inside),
+                )
             )
+    flags = [int(table[name].sum()) if name in table else 0 for name in _FLAGS]
+    return Summary(
+        object=object,
+        touching_border=flags[0],
+        stitched=flags[1],
+        tissue_mm2=tissue_mm2 if mpp else None,
+        skipped_share=skipped_share,
+        cells_interval=_times(int(areas.size), interval),
+        regions=tuple(each),
+        **totals(np.s_[:]),
+    )
 
 
 def _labelled(marker: Mapping[str, Any]) -> str:

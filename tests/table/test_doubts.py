@@ -8,21 +8,19 @@ import pytest
 
 from cellseg.table import Scale
 from cellseg.table.doubts import Expected, doubts, unsure
-from cellseg.table.summary import SummaryBuilder
+from cellseg.table.summary import summarised
 
 
 def said(diameters_px, *, mpp=0.25, usual_px=None, limits_um2=(4.0, 700.0), **more):
-    """Doubts about cells of these diameters; the table comes in parts of 50."""
+    """Doubts about cells of these diameters."""
     areas = np.pi / 4 * np.asarray(diameters_px, float) ** 2
-    object_name = more.pop("object", "nucleus")
-    builder = SummaryBuilder(["cell"], object=object_name, scale=Scale(1.0, mpp))
-    for start in range(0, len(areas), 50):
-        part = areas[start : start + 50]
-        builder.add(
-            pd.DataFrame(
-                {"class": "cell", "area_px": part, "touches_border": False, "stitched": False}
-            )
-        )
+    summary = summarised(
+        pd.DataFrame({"class": "cell", "area_px": areas}),
+        ["cell"],
+        object=more.pop("object", "nucleus"),
+        scale=Scale(1.0, mpp),
+        tissue_mm2=more.pop("tissue_mm2", None),
+    )
     pixel_um2 = (mpp or 0.5) ** 2
     expected = Expected(
         limits_px=(limits_um2[0] / pixel_um2, limits_um2[1] / pixel_um2),
@@ -30,11 +28,7 @@ def said(diameters_px, *, mpp=0.25, usual_px=None, limits_um2=(4.0, 700.0), **mo
         mpp=mpp,
         own_model=more.pop("own_model", False),
     )
-    return doubts(
-        builder.build(tissue_mm2=more.pop("tissue_mm2", None)),
-        builder.most_common_area_px(),
-        expected,
-    )
+    return doubts(summary, areas, expected)
 
 
 def spread(middle, count=200, seed=1):

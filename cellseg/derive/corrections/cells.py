@@ -124,7 +124,7 @@ class CorrectedCells:
         wanted = ("class", *NEEDED, REGION, "touches_border", "stitched")
         table = self.table([name for name in wanted if name in self.rows])
         types = np.array([self._type_of(str(name)) for name in table["class"]], dtype=object)
-        return summed_up(self.result, table, self.classes, self._made, types)[0]
+        return summed_up(self.result, table, self.classes, self._made, types)
 
     def batches(self) -> Iterator[tuple[pd.DataFrame, list[EditedCell]]]:
         """All cells as corrected: measured rows with classes by the model or a person, and masks.
