@@ -4,16 +4,11 @@ from __future__ import annotations
 
 import errno
 import logging
-import math
 import re
 import secrets
 import sys
-from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from socket import SHUT_RDWR, socket
-from threading import BoundedSemaphore, Lock
-from time import monotonic
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -28,17 +23,9 @@ NAMES = (ADDRESS, "localhost")
 """Names of this machine that a browser may send. A page from elsewhere whose own name was made to
 lead here (DNS rebinding) sends its own; a port may differ, through a tunnel."""
 
-MOST_STRANGERS = 64
-"""Connections, and threads, that have not shown the token yet; the next ones wait for their turn.
-All come from this machine, so one bound holds for all of them together."""
+IDLE_S = 15.0
+"""A connection that is silent for so long is ended: it holds a thread."""
 
-MOST_GUESTS = 64
-"""Connections that have shown it: strangers never take their place."""
-
-HEAD_S = 5.0
-"""A stranger's time for a whole request line and its headers, however it drips them."""
-
-IDLE_S = 60.0
 MOST_BODY = 1_000_000
 """Bytes of the regions that a page sends."""
 
@@ -67,16 +54,6 @@ class Server(ThreadingHTTPServer):
         Closed with the server.
     port : int
         0 takes any that is free.
-
-    Attributes
-    ----------
-    token : str
-        Stands in front of every address.
-
-    Raises
-    ------
-    SettingsError
-        If the port is taken or may not be had.
     """
 
     # On Windows that would let another program listen on the same port.
@@ -86,10 +63,6 @@ class Server(ThreadingHTTPServer):
     def __init__(self, viewer: Viewer, port: int = 0) -> None:
         self.viewer = viewer
         self.token = secrets.token_urlsafe(24)
-        self._strangers = BoundedSemaphore(MOST_STRANGERS)
-        self._guests = BoundedSemaphore(MOST_GUESTS)
-        self._deadlines: dict[socket, float | None] = {}  # None: a guest's
-        self._lock = Lock()
         try:
             super().__init__((ADDRESS, port), _Handler)
         except (OSError, OverflowError) as error:
@@ -111,59 +84,9 @@ class Server(ThreadingHTTPServer):
         self.server_name, self.server_port = ADDRESS, self.server_address[1]
 
     def server_close(self) -> None:
-        """Stop listening, end all connections, and close all slides."""
-        with self._lock:
-            for request in self._deadlines:
-                _end(request)
-        super().server_close()  # waits for what is just being answered
+        """Stop listening, and close all slides."""
+        super().server_close()
         self.viewer.close()
-
-    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
-        """A thread a connection; one too many waits until a stranger answers or is late."""
-        while not self._strangers.acquire(timeout=0.05):
-            self.service_actions()
-        with self._lock:
-            self._deadlines[request] = monotonic() + HEAD_S
-        try:
-            super().process_request(request, client_address)
-        except RuntimeError:  # no more threads
-            self._left(request)
-            raise
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
-        """Answer until the connection ends."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._left(request)
-
-    def service_actions(self) -> None:
-        """End the connections of strangers that are late; called several times a second."""
-        now = monotonic()
-        with self._lock:
-            for request, deadline in self._deadlines.items():
-                if deadline is not None and deadline < now:
-                    _end(request)
-
-    def admit(self, request: socket) -> bool:
-        """Take a connection that has shown the token for a guest's; False: it ends with its answer.
-
-        Its time has no end from now on.
-        """
-        with self._lock:
-            if self._deadlines[request] is None:
-                return True
-            if not self._guests.acquire(blocking=False):
-                self._deadlines[request] = math.inf
-                return False
-            self._deadlines[request] = None
-        self._strangers.release()
-        return True
-
-    def _left(self, request: socket) -> None:
-        with self._lock:
-            is_guest = self._deadlines.pop(request) is None
-        (self._guests if is_guest else self._strangers).release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
         """A browser that went away is no error."""
@@ -211,8 +134,6 @@ class _Handler(BaseHTTPRequestHandler):
                 HTTPStatus.FORBIDDEN,
                 "the address is not complete: take the whole of it from the terminal",
             )
-        if not self.server.admit(self.connection):
-            self.close_connection = True
         if not slash:
             return Reply.refused(HTTPStatus.NOT_FOUND)
         try:
@@ -255,12 +176,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: ANN401
         """Nothing: an address holds the token."""
-
-
-def _end(request: socket) -> None:
-    """Whoever reads from the connection reads its end."""
-    with suppress(OSError):
-        request.shutdown(SHUT_RDWR)
 
 
 def _host(header: str) -> str | None:

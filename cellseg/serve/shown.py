@@ -20,15 +20,15 @@ from skimage.measure import find_contours
 
 from cellseg.annotations.region import Region, Regions
 from cellseg.derive.corrections import Corrections, PatchedPyramid
+from cellseg.derive.corrections.cells import CorrectedCells
 from cellseg.derive.derive import totals_in
 from cellseg.derive.places import drawn_regions, keep_drawn, marked
 from cellseg.errors import CellsegError, InputError, SettingsError
 from cellseg.geometry import Box
 from cellseg.palette import as_hex, colours
-from cellseg.result import Ground, load_result
+from cellseg.result import Ground, class_codes, load_result
 from cellseg.result.publish import CORRECTIONS, DRAWN, OVERVIEW, RUN
 from cellseg.result.quality import COLOURS
-from cellseg.serve.cells import cells_in, read_cells
 from cellseg.serve.tiles import enlarged, is_coarse, is_costly, mask_tile, whole_slide
 from cellseg.slide import ChunkCache
 from cellseg.stain.quality import NAMES, UNIT_PX
@@ -43,9 +43,6 @@ FARTHEST_PX = 1024
 
 REACH_PX = 512
 """A cell's outline is looked for so far around the point that was asked about, lattice pixels."""
-
-CHUNKS = 8
-"""Of each level of the label image that stay decoded; 4 MB each."""
 
 TILES_BYTES = 16_000_000
 """Of finished tiles that are kept."""
@@ -70,23 +67,16 @@ def version_of(folder: Path) -> str:
 class OpenResult:
     """A finished result, open.
 
-    Parameters
-    ----------
-    image : Path or RemotePath, optional
-        Where the slide is by now.
-
     Attributes
     ----------
-    version : str
-        Of the result's files, when they were opened.
+    corrected : CorrectedCells
+        The cells, with corrections that were not saved as a result of their own.
     ground : Ground or None
         The slide; None where it is gone.
     notes : list of str
         Faults that a person should know of.
     users : int
         Requests that read it just now.
-    tiles : ChunkCache
-        Finished tiles.
 
     Raises
     ------
@@ -103,10 +93,8 @@ class OpenResult:
         # The table takes seconds, and masks need not wait for it.
         self._locks: defaultdict[str, Lock] = defaultdict(Lock)
         self._made: dict[str, Any] = {}
-        self.corrections = self._corrected()
-        self.names = self.result.class_names
-        if self.corrections is not None:
-            self.names = list(self.corrections.classes)
+        self.corrected = self._corrected()
+        self.names = self.corrected.classes
         self.colours = colours(self.names, self.result.stain)
         self.ground = self._opened(image)
 
@@ -116,36 +104,31 @@ class OpenResult:
             self.ground.slide.close()
 
     def _opened(self, image: Location | None) -> Ground | None:
-        """The slide, opened as the run opened it."""
+        slide = None
         try:
             slide = self.result.slide(image)
-            try:
-                ground = self.result.ground(slide)
-            except BaseException:
-                slide.close()
-                raise
+            ground = self.result.ground(slide)
         except CellsegError as error:
+            if slide is not None:
+                slide.close()
             self.notes.append(f"{error}; the masks are shown without it")
             return None
         if is_coarse(slide):
-            with suppress(InputError):
-                afar = "what overview.png has" if self.result.file(OVERVIEW).exists() else "nothing"
-                self.notes.append(f"the slide has no pyramid: from afar {afar} is shown of it")
+            afar = "what overview.png has" if self.result.file(OVERVIEW).exists() else "nothing"
+            self.notes.append(f"the slide has no pyramid: from afar {afar} is shown of it")
         return ground
 
-    def _corrected(self) -> Corrections | None:
-        """What a person changed, where it was not saved as a result of its own."""
-        if not (self.result.path / CORRECTIONS).is_file() or "corrected_from" in self.result.run:
-            return None
+    def _corrected(self) -> CorrectedCells:
+        is_saved = "corrected_from" in self.result.run
         try:
-            found = Corrections(self.result, only_look=True)
+            if (self.result.path / CORRECTIONS).is_file() and not is_saved:
+                found = Corrections(self.result, only_look=True)
+                if count := len(found.edits):
+                    self.notes.append(f"shown with {count:,} corrections that were made by hand")
+                    return found
         except CellsegError as error:
             self.notes.append(f"{error}; shown as counted")
-            return None
-        if not found.edits:
-            return None
-        self.notes.append(f"shown with {len(found.edits):,} corrections that were made by hand")
-        return found
+        return CorrectedCells(self.result, self.result.class_names)
 
     def _once(self, name: str, make: Callable[[], _Made]) -> _Made:
         """What is made when it is first asked for, and waited for by whoever else asks."""
@@ -156,15 +139,27 @@ class OpenResult:
 
     @property
     def cells(self) -> pd.DataFrame:
-        """All cells, see :func:`read_cells`; read once, which takes seconds for a million.
+        """All cells, by place; read once, which takes seconds for a million.
 
-        Raises
-        ------
-        InputError
-            If the table cannot be read.
+        ``y`` and ``x`` of the centroids (level-0 pixels, pixel centres at integers), ascending by
+        ``y``; ``area`` in µm², or in px² without pixel size; ``class``, an index into ``names``;
+        ``label``.
         """
-        given = self.result, self.corrections, self.names
-        return self._once("cells", lambda: read_cells(*given))
+        return self._once("cells", self._cells)
+
+    def _cells(self) -> pd.DataFrame:
+        area = "area_px" if self.result.frame.mpp is None else "area_um2"
+        table = self.corrected.table(["label", "class", "centroid_y_px", "centroid_x_px", area])
+        cells = pd.DataFrame(
+            {
+                "y": table["centroid_y_px"].astype(np.float64),
+                "x": table["centroid_x_px"].astype(np.float64),
+                "area": table[area].astype(np.float32),
+                "class": class_codes(table["class"], self.names).astype(np.int32),
+                "label": table["label"].astype(np.int64),
+            }
+        )
+        return cells.sort_values("y", kind="stable", ignore_index=True)
 
     def of_label(self) -> NDArray[np.uint16] | None:
         """By label: 0 where there is no such cell, else its class's index plus 1.
@@ -182,29 +177,44 @@ class OpenResult:
     @property
     def _needs_cells(self) -> bool:
         """Whether outlines have to wait for the table: their colours are of several classes."""
-        return len(self.names) != 1 or self.corrections is not None
+        return len(self.names) != 1 or bool(self.corrected.touched)
 
     def counts(self) -> dict[str, Any]:
         """How many cells there are, of each class."""
         numbers = np.bincount(self.cells["class"], minlength=len(self.names))
-        unit = "px" if self.result.frame.mpp is None else "um2"
-        return {"cells": len(self.cells), "per_class": numbers.tolist(), "unit": unit}
+        return {"cells": len(self.cells), "per_class": numbers.tolist()}
 
-    def counts_in(self, box: Box) -> dict[str, Any]:
-        """What :func:`cells_in` says of a rectangle, which ends at the slide's edges."""
-        frame = self.result.frame
-        inside = box.intersection(Box(0, 0, frame.height, frame.width))
-        return cells_in(self.cells, inside, mpp=frame.mpp, classes=len(self.names))
+    def counts_in(self, wanted: Box) -> dict[str, Any]:
+        """Cells whose centroid lies in a rectangle, level-0 pixels, which ends at the slide's edge.
+
+        ``area`` is in mm², or in megapixels without pixel size; ``density`` and
+        ``density_per_class`` are by it.
+        """
+        frame, cells = self.result.frame, self.cells
+        box = wanted.intersection(Box(0, 0, frame.height, frame.width))
+        first, last = np.searchsorted(cells["y"], (box.y0 - 0.5, box.y1 - 0.5))
+        rows = cells[first:last]
+        rows = rows[(rows["x"] >= box.x0 - 0.5) & (rows["x"] < box.x1 - 0.5)]
+        counts = np.bincount(rows["class"], minlength=len(self.names)).tolist()
+        area = box.area / 1e6 * (1.0 if frame.mpp is None else frame.mpp**2)
+        return {
+            "box": [box.y0, box.x0, box.y1, box.x1],
+            "area": area,
+            "cells": len(rows),
+            "per_class": counts,
+            "density": len(rows) / area if area else None,
+            "density_per_class": [count / area if area else None for count in counts],
+            "median_area": float(rows["area"].median()) if len(rows) else None,
+        }
 
     def about(self) -> dict[str, Any]:
         """What the page says and needs before any tile."""
         result, frame = self.result, self.result.frame
-        known = self.corrections is None
+        known = not self.corrected.touched
         counted: dict[str, int] = {}
         with suppress(InputError):
             counted = result.summary.cells_per_class if known else {}
         failed = [] if result.is_complete else ["the count is not complete: some tiles failed"]
-        quality = self.quality
         notes = [*self.notes, *failed, *result.doubts, *result.warnings]
         return {
             "version": self.version,
@@ -228,7 +238,7 @@ class OpenResult:
             "corrected": "corrected_from" in result.run or not known,
             "notes": list(dict.fromkeys(map(visible, notes))),
             "lines": self._lines(),
-            "quality": quality,
+            "quality": self.quality,
         }
 
     @property
@@ -240,11 +250,7 @@ class OpenResult:
         return self._once("quality", self._quality)
 
     def _quality(self) -> dict[str, Any] | None:
-        try:
-            codes = self.result.quality()
-        except CellsegError as error:
-            self.notes.append(str(error))
-            return None
+        codes = self.result.quality()
         if codes is None or not (faults := sorted({*np.unique(codes).tolist()} & {*COLOURS})):
             return None
         side = UNIT_PX * self.result.frame.downsample
@@ -256,61 +262,13 @@ class OpenResult:
 
     def _lines(self) -> list[dict[str, Any]]:
         """Borders of the regions that were counted in, and of the tissue; (x, y), level-0 px."""
-        try:
-            regions, tissue = marked(self.result), self.result.tissue()
-        except CellsegError as error:
-            return [{"kind": "fault", "name": visible(str(error)), "rings": []}]
-        found = [("region", region) for region in regions or ()]
-        found += [] if tissue is None else [("tissue", tissue)]
+        found = [("region", region) for region in marked(self.result) or ()]
+        if (tissue := self.result.tissue()) is not None:
+            found.append(("tissue", tissue))
         return [
             {"kind": kind, "name": region.name, "rings": self._rings(region, len(found))}
             for kind, region in found[: LINE_POINTS // 4]
         ]
-
-    def regions(self) -> dict[str, Any]:
-        """Regions that people drew, as GeoJSON, and their totals, from the table as it is.
-
-        ``tag`` names the file as it was read: whoever keeps others says which they saw.
-        """
-        with self._locks["regions"]:
-            return self._told_regions(drawn_regions(self.result))
-
-    def keep_regions(self, content: bytes, tag: str) -> dict[str, Any]:
-        """Put regions in place of those that a page saw.
-
-        Raises
-        ------
-        InputError, SettingsError
-            If they are no regions of this slide, or were changed meanwhile by another page.
-        OutputError
-            If the disk refuses.
-        """
-        with self._locks["regions"]:
-            if tag != self._tag():
-                raise SettingsError("the regions were changed by another page; load this one anew")
-            return self._told_regions(keep_drawn(self.result, content))
-
-    def _tag(self) -> str:
-        path = self.result.file(DRAWN)
-        return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.exists() else ""
-
-    def _told_regions(self, drawn: Regions | None) -> dict[str, Any]:
-        totals: list[dict[str, Any]] = []
-        if drawn is not None:
-            summary = totals_in(self.result, drawn)
-            for region in summary.regions:
-                scored = [(m["name"], m["regions"].get(region.name)) for m in summary.labelling]
-                totals.append(
-                    {
-                        "name": region.name,
-                        "said": region.said(summary.object),
-                        "cells": region.cells,
-                        "density": region.density_per_mm2,
-                        "index": {name: one["index"] for name, one in scored if one},
-                    }
-                )
-        shapes = Regions.as_geojson(drawn) if drawn else {"features": []}
-        return {"tag": self._tag(), "geojson": shapes, "totals": totals}
 
     def _rings(self, region: Region, among: int) -> list[list[list[float]]]:
         frame = self.result.frame
@@ -326,6 +284,45 @@ class OpenResult:
             if not ring.is_empty
         ]
 
+    def regions(self) -> dict[str, Any]:
+        """Regions that people drew, as GeoJSON, and their totals, from the table as it is.
+
+        ``tag`` names the file as it was read: whoever keeps others says which they saw.
+        """
+        with self._locks["regions"]:
+            return self._told_regions(drawn_regions(self.result))
+
+    def keep_regions(self, content: bytes, tag: str) -> dict[str, Any]:
+        """Put regions in place of those that a page saw; refused where there are others by now."""
+        with self._locks["regions"]:
+            if tag != self._tag():
+                raise SettingsError("the regions were changed by another page; load this one anew")
+            return self._told_regions(keep_drawn(self.result, content))
+
+    def _tag(self) -> str:
+        path = self.result.file(DRAWN)
+        return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.exists() else ""
+
+    def _told_regions(self, drawn: Regions | None) -> dict[str, Any]:
+        if drawn is None:
+            return {"tag": self._tag(), "geojson": {"features": []}, "totals": []}
+        summary = totals_in(self.result, drawn)
+        totals = [
+            {
+                "name": region.name,
+                "said": region.said(summary.object),
+                "cells": region.cells,
+                "density": region.density_per_mm2,
+                "index": {
+                    marker["name"]: marker["regions"][region.name]["index"]
+                    for marker in summary.labelling
+                    if region.name in marker["regions"]
+                },
+            }
+            for region in summary.regions
+        ]
+        return {"tag": self._tag(), "geojson": drawn.as_geojson(), "totals": totals}
+
     @property
     def _halvings(self) -> int:
         """How often the slide is halved until all of it is :data:`FARTHEST_PX` long."""
@@ -338,19 +335,11 @@ class OpenResult:
             return None
         step, frame = 2**halvings, self.result.frame
         extent = Box(0, 0, -(-frame.height // step), -(-frame.width // step))
-        y, x = row * TILE_PX, column * TILE_PX
-        if y >= extent.y1 or x >= extent.x1:
-            return None
-        return Box(y, x, y + TILE_PX, x + TILE_PX).intersection(extent)
+        tile = Box(0, 0, TILE_PX, TILE_PX).shifted(row * TILE_PX, column * TILE_PX)
+        return tile.intersection(extent) if tile.intersection(extent).area else None
 
     def slide_tile(self, box: Box, halvings: int) -> bytes:
-        """JPEG.
-
-        Raises
-        ------
-        RegionError
-            If the slide is damaged there.
-        """
+        """JPEG."""
         ground, pixel = self.ground, 2.0**halvings
         assert ground is not None
         if is_costly(box.shape, pixel, ground.slide.levels):
@@ -379,24 +368,12 @@ class OpenResult:
         )
 
     def _pyramid(self, of: Of) -> PatchedPyramid:
-        if of == "nuclei" and self.corrections is not None:
-            return self.corrections.pyramid
-        return self._once(f"labels {of}", lambda: self._labels(of))
-
-    def _labels(self, of: Of) -> PatchedPyramid:
-        levels, frame = self.result.labels(of), self.result.frame
-        if levels[0].shape != (frame.lattice_height, frame.lattice_width):
-            raise InputError(f"{self.result.path}: its masks are no image of this slide")
-        return PatchedPyramid(levels, decoded=CHUNKS)
+        if of == "nuclei":
+            return self.corrected.pyramid
+        return self._once("around", lambda: PatchedPyramid(self.result.labels("cells")))
 
     def cell_at(self, y: float, x: float, of: Of) -> dict[str, Any] | None:
-        """The cell at a point of the slide; None where there is none.
-
-        Parameters
-        ----------
-        y, x : float
-            Level-0 pixels, 0 at the corner of the first pixel.
-        """
+        """The cell at a point, level-0 px, 0 at the slide's corner; None where there is none."""
         step = self.result.frame.downsample
         row, column = int(y // step), int(x // step)
         pyramid = self._pyramid(of)
@@ -408,30 +385,17 @@ class OpenResult:
         assert found is not None
         box, mask = found
         lines = find_contours(np.pad(mask, 1).astype(np.float32), 0.5)  # type: ignore[no-untyped-call]
+        rings = [(line[:, ::-1] + (box.x0 - 0.5, box.y0 - 0.5)) * step for line in lines]
+        values = self.corrected.row(label) if label in self.corrected else pd.Series(dtype=object)
         return {
             "label": label,
-            "outline": [
-                np.round((line[:, ::-1] + (box.x0 - 0.5, box.y0 - 0.5)) * step, 2).tolist()
-                for line in lines
+            "outline": [np.round(ring, 2).tolist() for ring in rings],
+            "values": [
+                [str(name), _told(value)]
+                for name, value in values.items()
+                if name not in ("label", "image")
             ],
-            "values": self._values(label),
         }
-
-    def _values(self, label: int) -> list[list[str]]:
-        """Names and values of its row, for people; empty where it has no row."""
-        row: pd.Series[Any]
-        try:
-            if self.corrections is not None:
-                row = self.corrections.row(label)
-            else:
-                row = self.result.table.take([label - 1]).iloc[0]
-        except (CellsegError, IndexError):
-            return []
-        return [
-            [str(name), _told(value)]
-            for name, value in row.items()
-            if name not in ("label", "image")
-        ]
 
 
 def _told(value: object) -> str:

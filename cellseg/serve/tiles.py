@@ -44,20 +44,12 @@ _MARGIN_PX = 5
 
 _PX_PER_WIDTH = 24
 _CASING = (20, 20, 24, 150)
-_OPACITY = np.round(225 * np.sqrt(np.arange(SAMPLES**2 + 1) / SAMPLES**2)).astype(np.uint8)
-"""By the number of samples that are cells."""
+_OPACITY = [round(225 * (covered / 255) ** 0.5) for covered in range(256)]
+"""By the share of a pixel that is cells, of 255."""
 
 
 def is_costly(shape: tuple[int, int], pixel: float, levels: Sequence[Level]) -> bool:
-    """Whether a picture costs more stored pixels than a tile may.
-
-    Parameters
-    ----------
-    shape : (int, int)
-        Of the picture, whose pixels are ``pixel`` level-0 px wide.
-    levels : sequence of Level
-        Finest first; the coarsest that is fine enough is read.
-    """
+    """Whether a picture, whose pixels are ``pixel`` level-0 px wide, costs more than a tile may."""
     level = [one for one in levels if one.downsample <= pixel * 1.01 or one is levels[0]][-1]
     sides = [math.ceil(side * pixel / level.downsample) for side in shape]
     decoded = [-(-side // chunk) * chunk for side, chunk in zip(sides, level.chunk, strict=True)]
@@ -119,17 +111,12 @@ def mask_tile(
 
     Parameters
     ----------
-    levels : sequence of LabelImage
-        Finest first.
     box : Box
-        On the slide's lattice of ``pixel``, inside its extent.
-    pixel : float
-        Level-0 pixels along a side of the picture's pixels.
+        On the slide's lattice of ``pixel`` level-0 px, inside its extent.
     of_label : ndarray, uint16, (L + 1,), or None
         By label: 0 for no cell, otherwise the class's index plus 1. None: all are of one class.
     shown : ndarray, bool, (C,)
         By class.
-    colours : sequence of (red, green, blue), C
     diameter_px : float
         Of a usual cell, level-0 pixels.
 
@@ -143,7 +130,10 @@ def mask_tile(
     if diameter_px / pixel < OUTLINED_FROM_PX:
         finer = Box(*(SAMPLES * side for side in (box.y0, box.x0, box.y1, box.x1)))
         labels = labels_at(levels, frame, finer, pixel / SAMPLES)
-        return _png(_shares(palette[_classes(labels, of_label)]))
+        # The mean colour, the more opaque the more of a pixel are cells; few are seen, too.
+        small = Image.fromarray(palette[_classes(labels, of_label)]).reduce(SAMPLES)
+        small.putalpha(small.getchannel("A").point(_OPACITY))
+        return _png(small)
     extent = Box(0, 0, -(-frame.height // int(pixel)), -(-frame.width // int(pixel)))
     around = box.widened(_MARGIN_PX).intersection(extent)
     labels = labels_at(levels, frame, around, pixel)
@@ -152,7 +142,7 @@ def mask_tile(
     width = int(np.clip(round(diameter_px / pixel / _PX_PER_WIDTH + 0.7), 1, 4))
     picture = palette[np.where(borders(labels, width), classes, 0)]
     picture[(labels == 0) & borders((labels == 0).astype(np.uint8), 1)] = _CASING
-    return _png(picture[box.inside(around)])
+    return _png(Image.fromarray(picture[box.inside(around)]))
 
 
 def _classes(
@@ -164,15 +154,7 @@ def _classes(
     return of_label[np.where(labels < len(of_label), labels, 0)]
 
 
-def _shares(samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The samples' mean colour, the more opaque the more of them are cells; few are seen, too."""
-    rows = np.add.reduce([samples[n::SAMPLES] for n in range(SAMPLES)], dtype=np.uint16)
-    sums = np.add.reduce([rows[:, n::SAMPLES] for n in range(SAMPLES)], dtype=np.uint16)
-    covered = sums[..., 3:] // 255
-    return np.dstack([sums[..., :3] // np.maximum(covered, 1), _OPACITY[covered]]).astype(np.uint8)
-
-
-def _png(picture: NDArray[np.uint8]) -> bytes:
+def _png(picture: Image.Image) -> bytes:
     out = BytesIO()
-    Image.fromarray(np.ascontiguousarray(picture)).save(out, "PNG", compress_level=1)
+    picture.save(out, "PNG", compress_level=1)
     return out.getvalue()

@@ -43,7 +43,6 @@ _SHOWN = re.compile(r"[0-9a-f]{1,64}")
 _NUMBER = re.compile(r"-?\d{1,9}(?:\.\d{1,6})?", re.ASCII)
 
 _OF: dict[str, Of] = {"nuclei": "nuclei", "cells": "cells"}
-
 Query = Mapping[str, str]
 
 
@@ -80,11 +79,6 @@ class Viewer:
         Where the slide of the only result is by now.
     on_region : callable, optional
         Gets a line for each region that was drawn and kept; without it none may be drawn.
-
-    Attributes
-    ----------
-    is_editable : bool
-        Whether regions may be drawn.
     """
 
     def __init__(
@@ -120,56 +114,48 @@ class Viewer:
             one.of_label()
 
     def answer(self, place: str, query: Query) -> Reply:
-        """Answer a request.
-
-        Parameters
-        ----------
-        place : str
-            The address below the token, as it came: nothing is unquoted.
-        """
+        """Answer a request; ``place`` is the address below the token, and nothing is unquoted."""
         if place in self._page:
             return self._page[place]
         if place == "results":
             return Reply.of([visible(path.name) for path in self._paths])
-        number, rest = self._numbered(place)
-        if number is None:
+        return self._asked(place, lambda one, rest: self._current(one, rest, query))
+
+    def keep(self, place: str, query: Query, content: bytes) -> Reply:
+        """Keep the regions that a page sent, and say their totals."""
+
+        def kept(one: OpenResult, rest: str) -> Reply:
+            if rest != "regions" or self._on_region is None:
+                return Reply.refused(HTTPStatus.NOT_FOUND)
+            found = one.keep_regions(content, query.get("tag", ""))
+            for total in found["totals"]:
+                self._on_region(f"{one.result.path.name}: {total['said']}")
+            return Reply.of(found)
+
+        return self._asked(place, kept)
+
+    def _asked(self, place: str, reply: Callable[[OpenResult, str], Reply]) -> Reply:
+        """The reply of the result that an address names to the rest of it."""
+        head, _, rest = place.partition("/")
+        if not re.fullmatch("[0-9]{1,6}", head) or int(head) >= len(self._paths):
             return Reply.refused(HTTPStatus.NOT_FOUND)
         try:
-            with self._using(number) as one:
-                if query.get("v", one.version) == one.version:
-                    reply = self._of_result(one, rest, query)
-                    # What was read meanwhile may be of another count.
-                    if version_of(one.result.path) == one.version:
-                        return reply
+            with self._using(int(head)) as one:
+                return reply(one, rest)
         except CellsegError as error:
             return Reply.refused(HTTPStatus.CONFLICT, str(error))
         except Exception:
             logger.exception("while answering")
             return Reply.refused(HTTPStatus.INTERNAL_SERVER_ERROR)
+
+    def _current(self, one: OpenResult, rest: str, query: Query) -> Reply:
+        """What is asked, of the version that the page knows."""
+        if query.get("v", one.version) == one.version:
+            reply = self._of_result(one, rest, query)
+            # What was read meanwhile may be of another count.
+            if version_of(one.result.path) == one.version:
+                return reply
         return Reply.refused(HTTPStatus.GONE, "the result was changed; it is loaded anew")
-
-    def keep(self, place: str, query: Query, content: bytes) -> Reply:
-        """Keep the regions that a page sent, and say their totals."""
-        number, rest = self._numbered(place)
-        if number is None or rest != "regions" or self._on_region is None:
-            return Reply.refused(HTTPStatus.NOT_FOUND)
-        try:
-            with self._using(number) as one:
-                found = one.keep_regions(content, query.get("tag", ""))
-        except CellsegError as error:
-            return Reply.refused(HTTPStatus.CONFLICT, str(error))
-        except Exception:
-            logger.exception("while keeping regions")
-            return Reply.refused(HTTPStatus.INTERNAL_SERVER_ERROR)
-        for total in found["totals"]:
-            self._on_region(f"{self._paths[number].name}: {total['said']}")
-        return Reply.of(found)
-
-    def _numbered(self, place: str) -> tuple[int | None, str]:
-        """The number of a result, None where there is none, and what is asked of it."""
-        head, _, rest = place.partition("/")
-        is_known = re.fullmatch("[0-9]{1,6}", head) and int(head) < len(self._paths)
-        return int(head) if is_known else None, rest
 
     def _of_result(self, one: OpenResult, rest: str, query: Query) -> Reply:
         try:
@@ -182,7 +168,7 @@ class Viewer:
                 return Reply(one.result.file(QUALITY).read_bytes(), "image/png")
             if rest in _ASKED:
                 return Reply.of(_ASKED[rest](one, query))
-        except CellsegError as error:
+        except CellsegError as error:  # of a result that changed meanwhile it is no fault
             return Reply.refused(HTTPStatus.CONFLICT, str(error))
         except (KeyError, ValueError):
             return Reply.refused(HTTPStatus.BAD_REQUEST)
@@ -269,11 +255,5 @@ _ASKED: dict[str, Callable[[OpenResult, Query], object]] = {
 
 
 def read_results(folders: Sequence[Path]) -> list[Result]:
-    """Open results, for their names; each once.
-
-    Raises
-    ------
-    InputError
-        If a folder is no finished result.
-    """
+    """Open results, for their names; each once."""
     return [load_result(folder) for folder in {path.resolve(): path for path in folders}.values()]

@@ -158,7 +158,6 @@ function showLines() {
   }
   el("names").replaceChildren();
   for (const { kind, name, rings } of state.about.lines) {
-    if (kind === "fault") { note(name); continue; }
     if (!rings.length) continue;
     el("world").append(outline(rings, kind));
     if (kind !== "region") continue;
