@@ -18,6 +18,7 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
+from crop_changes import colour_moments, recoloured, varied
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import IterableDataset
@@ -36,18 +37,10 @@ from cellseg.network.weights import (
     save_model,
 )
 from cellseg.train import checkpoint
-from cellseg.train.augment import geometric
+from cellseg.train.augment import add_copies, geometric
 from cellseg.train.crops import Crop, cut
-from cellseg.train.filters import (
-    blurred,
-    coarser,
-    colour_moments,
-    compressed,
-    recoloured,
-    with_stains,
-)
+from cellseg.train.filters import blurred, coarser, compressed, with_stains
 from cellseg.train.loop import Trainer
-from cellseg.train.objects import add_copies, varied
 from cellseg.train.request import TrainRequest
 
 NAME = "cellseg-cells-1"
@@ -179,7 +172,6 @@ class Crops(IterableDataset[list[Crop]]):
             number = int(rng.choice(len(images), p=roots / roots.sum()))
         image = images[number]
         crop = geometric(window(image, at, rng), rng)
-        crop = replace(crop, plain=crop.image)
         if name == "blood_smears":
             own = colour_moments(image)
             if own is not None and rng.random() < 0.4:
@@ -351,7 +343,7 @@ def main(
     arrays = before[0]["model"] if before else start_of(init)
     network = build_maskrcnn(len(CLASSES), architecture=Architecture.of(arrays))
     fill(network, arrays, init)
-    trainer = Trainer(network, request, fresh=False, teacher=False)
+    trainer = Trainer(network, request)
     if before:
         trainer.load(*before)
     trainer.state.run = {"init": init, "classes": list(CLASSES)}
@@ -365,6 +357,7 @@ def main(
             state = trainer.state
             click.echo(f"step {state.step}, {state.seconds / 60:.1f} min: {said}")
             sums = {"steps": 0.0}
+    trainer.save()
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import click
 import torch
+from crop_changes import crop_of_any_stain
 
 from cellseg.errors import Notice
 from cellseg.network.weights import read_model, save_model
@@ -108,7 +109,7 @@ def main(
         device=device,
         name=name,
     )
-    state, card = read_model(run.train(request, report=report).model)
+    state, card = read_model(run.train(request, report=report, augment=crop_of_any_stain).model)
     # The shipped protocols hold its score and sizes.
     cards = [
         one.model_copy(update={"licence": SETS[one.name][0], "attribution": SETS[one.name][1]})

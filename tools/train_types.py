@@ -61,7 +61,7 @@ def looks(path: Path, mpp: float, rng: np.random.Generator) -> Iterator[tuple[Te
         for number in range(LOOKS):
             crop = Crop(plain, none, none, none, none, none)
             if number:
-                crop = photometric(crop, "transmitted", rng, labels=0)
+                crop = photometric(crop, "transmitted", rng)
             yield crop.image, mpp / scale
 
 

@@ -13,7 +13,7 @@ of 14 × 14 and then gives 56 × 56; where the first mask is in doubt the mean o
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -41,20 +41,6 @@ MASKS_AT_ONCE = 128
 """Boxes that go through the mask branch together when counting: what its memory grows with."""
 
 
-class SoftTargets(Protocol):
-    """What another network says of the boxes that a training step looks at."""
-
-    def class_probabilities(self, boxes: list[Tensor]) -> Tensor:
-        """(sum of P, classes), background first."""
-
-    def mask_probabilities(self, boxes: list[Tensor]) -> Tensor:
-        """(sum of P, classes, 28, 28)."""
-
-
-SOFT_SHARE = 0.5
-"""Part of the loss that soft targets have, where there are some."""
-
-
 class CellRoIHeads(RoIHeads):  # type: ignore[misc]
     """Box and mask heads with class-agnostic suppression and a bounded mask branch.
 
@@ -71,8 +57,6 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         Boxes with a side of so many pixels get the second look when counting.
     bins_first : bool
         The box head takes its samples bin by bin (:meth:`put_bins_first`).
-    soft_targets : SoftTargets or None
-        Teaches scores and masks beside the annotations.
     type_head : TypeHead or None
         Sorts what is found, when counting, if ``wants_types``.
     kinds : tuple of int or None
@@ -82,7 +66,6 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
     lap: Lap = staticmethod(no_lap)
     fine_from_px: float = FINE_FROM_PX
     bins_first: bool = False
-    soft_targets: SoftTargets | None = None
     type_head: TypeHead | None
     wants_types: bool = True
     kinds: tuple[int, ...] | None = None
@@ -158,10 +141,6 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         box_features = self.box_head(self.box_roi_pool(features, proposals, image_shapes))
         class_logits, box_regression = self.box_predictor(box_features)
         loss_class, loss_box = fastrcnn_loss(class_logits, box_regression, labels, regression)
-        if self.soft_targets is not None:
-            wanted = self.soft_targets.class_probabilities(proposals)
-            soft = F.cross_entropy(class_logits, wanted)
-            loss_class = torch.lerp(loss_class.float(), soft.float(), SOFT_SHARE)
         loss_mask = self._mask_loss(features, proposals, matched, labels, image_shapes, targets)
         return {"loss_classifier": loss_class, "loss_box_reg": loss_box, "loss_mask": loss_mask}
 
@@ -186,20 +165,13 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
             boxes.append(box[positive])
             indices.append(match[positive])
         pooled = self.mask_roi_pool(features, boxes, image_shapes)
-        logits = self.mask_predictor(self.mask_head(pooled))
         loss: Tensor = maskrcnn_loss(
-            logits,
+            self.mask_predictor(self.mask_head(pooled)),
             boxes,
             [target["masks"] for target in targets],
             [target["labels"] for target in targets],
             indices,
         )
-        kinds = torch.cat([target["labels"][i] for target, i in zip(targets, indices, strict=True)])
-        if self.soft_targets is not None and len(kinds):
-            rows = torch.arange(len(kinds), device=kinds.device)
-            wanted = self.soft_targets.mask_probabilities(boxes)[rows, kinds]
-            soft = F.binary_cross_entropy_with_logits(logits[rows, kinds].float(), wanted)
-            loss = torch.lerp(loss.float(), soft, SOFT_SHARE)
         return loss
 
     def _detect(

@@ -1,4 +1,4 @@
-"""Random crops of annotated images: where, how large, with which changes, each in a share of them.
+"""Random crops of annotated images: where, how large, with which changes.
 
 Randomness comes in as a generator; nothing here seeds or reads global state.
 """
@@ -6,30 +6,18 @@ Randomness comes in as a generator; nothing here seeds or reads global state.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.geometry import Box
 from cellseg.stain.normalise import Light
-from cellseg.train.crops import Crop, boxes_of, cut, turned
-from cellseg.train.filters import (
-    blurred,
-    coarser,
-    colour_moments,
-    compressed,
-    dimmed,
-    inverted,
-    labelled,
-    recoloured,
-    with_stains,
-)
-from cellseg.train.objects import add_bubbles, add_copies, emptied, reshaped, varied
+from cellseg.train.crops import MIN_AREA_PX, Crop, boxes_of, cut, turned
+from cellseg.train.filters import blurred, coarser, compressed, dimmed, with_stains
 
 SCALES = (0.5, 2.0)
 """Range of the random scale beside the image's own zoom, uniform in its logarithm."""
@@ -40,17 +28,18 @@ STRETCH = 0.35
 DIAMETERS_PX = (9.0, 90.0)
 """The scale is bounded so that the image's median object keeps within this range."""
 
-LABELLED = 0.3
-"""Share of stained crops that are redrawn as immunohistochemistry."""
+CROWDED = 0.5
+"""No copies are added to a crop of which objects cover this share."""
+
+COVERED = 0.25
+"""Copies together may hide this share of another object at most."""
 
 
 def random_crop(
     image: AnnotatedImage,
     size: int,
     rng: np.random.Generator,
-    *,
     diameters_px: tuple[float, float] = DIAMETERS_PX,
-    references: Sequence[NDArray[np.float64]] = (),
 ) -> Crop:
     """One augmented crop of an image.
 
@@ -63,34 +52,13 @@ def random_crop(
         Side of the crop, pixels.
     diameters_px : (float, float)
         As :data:`DIAMETERS_PX`.
-    references : sequence of ndarray
-        Colours (:func:`colour_moments`) of stained images, which others take over.
     """
-    crop = _window(image, size, diameters_px, rng)
-    light = image.light
-    if light == "transmitted" and rng.random() < 0.1:
-        crop = add_bubbles(crop, int(rng.integers(1, 9)), rng)
-    if rng.random() < 0.08:
-        pixels, light = inverted(crop.image, light, rng)
-        crop = replace(crop, image=pixels)
-    if rng.random() < 0.3:
-        crop = reshaped(crop, rng)
-    crop = geometric(crop, rng)
-    if rng.random() < 0.06:
-        crop = emptied(crop, 0.0 if light == "fluorescence" else 1.0, rng)
-    crop = replace(crop, plain=crop.image)
-    if light == image.light == "transmitted" and len(references) and rng.random() < 0.5:
-        own, other = colour_moments(image), references[int(rng.integers(len(references)))]
-        if own is not None:
-            share = float(rng.uniform(0.3, 1.0))
-            crop = replace(crop, image=recoloured(crop.image, own, other, share))
-    if rng.random() < 0.45:
-        crop = varied(crop, rng)
-    return photometric(crop, light, rng)
+    crop = geometric(random_window(image, size, rng, diameters_px), rng)
+    return photometric(crop, image.light, rng)
 
 
-def _window(
-    image: AnnotatedImage, size: int, diameters_px: tuple[float, float], rng: np.random.Generator
+def random_window(
+    image: AnnotatedImage, size: int, rng: np.random.Generator, diameters_px: tuple[float, float]
 ) -> Crop:
     """A crop as the image shows it, in a quarter of the cases with copies of its own objects."""
     side = size / _scale(image, diameters_px, rng)
@@ -139,6 +107,80 @@ def _start(length: int, side: int, rng: np.random.Generator, middle: int | None 
     return min(max(middle - int(rng.integers(0, side)), 0), length - side)
 
 
+def add_copies(crop: Crop, copies: int, rng: np.random.Generator, *, inside: Box) -> Crop:
+    """A crop with up to ``copies`` turned copies of whole objects, most of them touching one.
+
+    Objects under a copy lose what it hides. The copies come from the same crop, so that focus,
+    stain and noise fit (after Ghiasi et al., Simple Copy-Paste, CVPR 2021).
+
+    Parameters
+    ----------
+    copies : int
+        Fewer are added where there is no room.
+    inside : Box
+        The image in the crop, pixels: what lies beyond is padding. Objects at its edge may be
+        cut and are not copied; no copy leaves it.
+    """
+    low, high = torch.tensor([inside.x0, inside.y0]), torch.tensor([inside.x1, inside.y1])
+    whole = (crop.boxes[:, :2] > low).all(1) & (crop.boxes[:, 2:] < high).all(1) & crop.outlined
+    sources = torch.nonzero(whole)[:, 0].numpy()
+    if not len(sources) or float(crop.masks.any(0).float().mean()) > CROWDED:
+        return crop
+    image, masks, kinds = crop.image.clone(), crop.masks.bool(), list(range(len(crop.masks)))
+    areas = masks.sum((1, 2))
+    for source in rng.choice(sources, copies).tolist():
+        pixels, soft = _lifted(crop, source, turns=int(rng.integers(4)))
+        place = _place(masks[int(rng.integers(len(masks)))], soft, inside, rng)
+        if place is None:
+            continue
+        new = torch.zeros_like(masks[0])
+        new[place.pixels] = soft > 0.5
+        uncovered = (masks & ~new).sum((1, 2))
+        if bool(
+            (uncovered < torch.maximum((1 - COVERED) * areas, areas.clamp(max=MIN_AREA_PX))).any()
+        ):
+            continue
+        there = (slice(None), *place.pixels)
+        image[there] = torch.lerp(image[there], pixels, soft)
+        masks = torch.cat([masks & ~new, new[None]])
+        areas = torch.cat([areas, new.sum()[None]])
+        kinds.append(source)
+    masks = masks.to(torch.uint8)
+    return replace(
+        crop,
+        image=image,
+        boxes=boxes_of(masks),
+        masks=masks,
+        labels=crop.labels[kinds],
+        outlined=crop.outlined[kinds],
+    )
+
+
+def _lifted(crop: Crop, index: int, *, turns: int) -> tuple[Tensor, Tensor]:
+    """Pixels (3, h, w) and soft mask (h, w) of one object, turned, with a margin of one pixel.
+
+    The mask falls from 1 inside the object to under a half outside.
+    """
+    x0, y0, x1, y1 = (int(v) for v in crop.boxes[index].tolist())
+    rows, columns = slice(y0 - 1, y1 + 1), slice(x0 - 1, x1 + 1)
+    hard = crop.masks[index, rows, columns].float()
+    soft = F.avg_pool2d(hard[None, None], 3, 1, 1)[0, 0]
+    mask = torch.where(hard > 0, soft.clamp_min(0.75), soft.clamp_max(0.45))
+    return crop.image[:, rows, columns].rot90(turns, (1, 2)), mask.rot90(turns, (0, 1))
+
+
+def _place(neighbour: Tensor, mask: Tensor, inside: Box, rng: np.random.Generator) -> Box | None:
+    """A place at which a copy touches a neighbour, None where that leaves the image."""
+    points = torch.nonzero(neighbour)
+    reach = np.sqrt(len(points) / np.pi) + np.sqrt(float((mask > 0.5).sum()) / np.pi)
+    angle = rng.uniform(0, 2 * np.pi)
+    offset = reach * rng.uniform(0.85, 1.1) * np.array([np.sin(angle), np.cos(angle)])
+    corner = points.float().mean(0).numpy() + offset - np.array(mask.shape) / 2
+    y, x = (int(v) for v in np.round(corner))
+    place = Box(y, x, y + mask.shape[0], x + mask.shape[1])
+    return place if place.intersection(inside) == place else None
+
+
 def geometric(crop: Crop, rng: np.random.Generator) -> Crop:
     """One of the eight flips and right-angle turns, drawn uniformly."""
     turns, flip = int(rng.integers(4)), bool(rng.integers(2))
@@ -152,19 +194,11 @@ def geometric(crop: Crop, rng: np.random.Generator) -> Crop:
     )
 
 
-def photometric(
-    crop: Crop, light: Light, rng: np.random.Generator, *, labels: float = LABELLED
-) -> Crop:
-    """A crop as another laboratory and another scanner would show it.
-
-    Parameters
-    ----------
-    labels : float
-        As :data:`LABELLED`.
-    """
+def photometric(crop: Crop, light: Light, rng: np.random.Generator) -> Crop:
+    """A crop as another laboratory and another scanner would show it."""
     image = crop.image
     if light == "transmitted":
-        image = _stained(labelled(image, crop.masks, rng) if rng.random() < labels else image, rng)
+        image = _stained(image, rng)
     gain, exponent = np.exp(rng.normal(0, (0.12, 0.2)))
     image = (image * float(gain)).clamp(1e-4, 1) ** float(exponent)
     if light == "fluorescence":

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
@@ -34,7 +32,7 @@ class TrainState:
     best : dict
         The entry of the best validation so far; empty before the first.
     run : dict
-        What a resumed training must agree on: classes, data, start, and whether a teacher helps.
+        What a resumed training must agree on: classes, data, start, and whether that knew the task.
     """
 
     step: int = 0
@@ -76,28 +74,12 @@ def read(path: Path) -> tuple[Parts, TrainState]:
         If the file is damaged.
     """
     parts: Parts = {}
-    with _opened(path) as (handle, state):
-        for key in handle.keys():  # noqa: SIM118
-            part, name = key.split("/", 1)
-            parts.setdefault(part, {})[name] = handle.get_tensor(key)
-    return parts, state
-
-
-def read_state(path: Path) -> TrainState:
-    """The state alone, without the tensors.
-
-    Raises
-    ------
-    WeightsError
-    """
-    with _opened(path) as (_, state):
-        return state
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[Any, TrainState]]:
     try:
         with safe_open(path, "pt") as handle:
-            yield handle, TrainState(**json.loads((handle.metadata() or {})["state"]))
+            state = TrainState(**json.loads((handle.metadata() or {})["state"]))
+            for key in handle.keys():  # noqa: SIM118
+                part, name = key.split("/", 1)
+                parts.setdefault(part, {})[name] = handle.get_tensor(key)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path}: a damaged checkpoint: {line_of(error)}") from error
+    return parts, state

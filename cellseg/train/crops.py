@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -39,8 +39,6 @@ class Crop:
         False: the mask is the filled box, and no outline is learned from it.
     ignored : Tensor, uint8, (S, S)
         Set where nothing is known.
-    plain : Tensor, float32, (3, S, S), optional
-        The image before its intensities were varied: what a teacher looks at.
     """
 
     image: Tensor
@@ -49,7 +47,6 @@ class Crop:
     labels: Tensor
     outlined: Tensor
     ignored: Tensor
-    plain: Tensor | None = None
 
     @classmethod
     def of(cls, image: Tensor, masks: Tensor, labels: Tensor) -> Crop:
@@ -81,12 +78,7 @@ class Crop:
 
     def to(self, device: torch.device) -> Crop:
         """The same crop on a device."""
-        parts = {
-            field.name: part.to(device, non_blocking=True)
-            for field in fields(self)
-            if (part := getattr(self, field.name)) is not None
-        }
-        return replace(self, **parts)
+        return Crop(*(part.to(device, non_blocking=True) for part in vars(self).values()))
 
 
 def cut(

@@ -6,7 +6,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import numpy as np
@@ -23,9 +23,7 @@ from cellseg.train.augment import DIAMETERS_PX, random_crop
 from cellseg.train.checkpoint import TrainState
 from cellseg.train.crops import Crop
 from cellseg.train.dense import dense_head, dense_loss
-from cellseg.train.filters import colour_moments
 from cellseg.train.request import TrainRequest
-from cellseg.train.teacher import Teacher
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +48,11 @@ WEIGHT_DECAY = 0.02
 
 CHECKPOINT_MINUTES = 6.0
 
-REFERENCES = 256
-"""Stained images whose colours others take over."""
+Augment = Callable[
+    [AnnotatedImage, int, np.random.Generator, tuple[float, float]],
+    Crop,
+]
+"""One changed crop of an image, as :func:`~cellseg.train.augment.random_crop` makes it."""
 
 
 class CropStream(IterableDataset[list[Crop]]):
@@ -68,17 +69,15 @@ class CropStream(IterableDataset[list[Crop]]):
         batch: int,
         seed: int,
         diameters_px: tuple[float, float] = DIAMETERS_PX,
+        augment: Augment = random_crop,
     ) -> None:
         groups: dict[str, list[AnnotatedImage]] = {}
         for image in images:
             groups.setdefault(image.group, []).append(image)
         self.groups = list(groups.values())
         self.counts = [[max(len(image.masks), 1) for image in group] for group in self.groups]
-        self.size, self.batch, self.seed, self.diameters_px = size, batch, seed, diameters_px
-        stained = [image for image in images if image.light == "transmitted"]
-        drawn = np.random.default_rng(seed).permutation(len(stained))[:REFERENCES]
-        moments = [colour_moments(stained[index]) for index in drawn]
-        self.references = [each for each in moments if each is not None]
+        self.size, self.batch, self.seed = size, batch, seed
+        self.diameters_px, self.augment = diameters_px, augment
 
     def __iter__(self) -> Iterator[list[Crop]]:
         worker = get_worker_info()
@@ -91,13 +90,8 @@ class CropStream(IterableDataset[list[Crop]]):
             crops: list[Crop] = []
             while len(crops) < self.batch:
                 group = _drawn([sum(counts) for counts in self.counts], rng)
-                crop = random_crop(
-                    self.groups[group][_drawn(self.counts[group], rng)],
-                    self.size,
-                    rng,
-                    diameters_px=self.diameters_px,
-                    references=self.references,
-                )
+                image = self.groups[group][_drawn(self.counts[group], rng)]
+                crop = self.augment(image, self.size, rng, self.diameters_px)
                 if len(crop.boxes) or rng.random() < 0.3:
                     crops.append(crop)
             yield crops
@@ -120,20 +114,25 @@ def rate_at(progress: float, warmup_share: float) -> float:
 
 
 class Trainer:
-    """Network, optimiser, average and teacher: what changes during training, and its checkpoint.
+    """Network, optimiser and average: what changes during training, and its checkpoint.
 
     Parameters
     ----------
     fresh : bool
         The network starts without a detector: a dense task warms its backbone up.
-    teacher : bool
-        The average weights teach besides: right for a network that was trained for this task.
+    is_taught : bool
+        It was trained for this very task: smaller steps, and the average starts as it is.
     """
 
     def __init__(
-        self, model: GeneralizedRCNN, request: TrainRequest, *, fresh: bool, teacher: bool
+        self,
+        model: GeneralizedRCNN,
+        request: TrainRequest,
+        *,
+        fresh: bool = False,
+        is_taught: bool = False,
     ) -> None:
-        self.model, self.request = model, request
+        self.model, self.request, self.is_taught = model, request, is_taught
         self.device = next(model.parameters()).device
         self.precision: Precision = best_precision(self.device)
         # Channels last, but for float32 on a CPU: its backward pass takes a fifth longer with that.
@@ -146,7 +145,7 @@ class Trainer:
         known = {id(p) for p in backbone}
         heads = [p for p in model.parameters() if id(p) not in known and p.requires_grad]
         of_backbone, rate = FRESH_RATES if fresh else TRAINED_RATES
-        smaller = 0.5 if teacher else 1.0  # steps of a network that knows the task
+        smaller = 0.5 if is_taught else 1.0
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": backbone, "peak": smaller * of_backbone},
@@ -156,9 +155,7 @@ class Trainer:
             fused=self.device.type in ("cpu", "cuda"),
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "float16")
-        self.teacher, self.teaches = Teacher(model), teacher
-        self.average = self.teacher.average
-        model.roi_heads.soft_targets = self.teacher if teacher else None
+        self.average = {name: value.clone() for name, value in model.state_dict().items()}
         self.state = TrainState()
         self._bad_steps = 0
         self._fits = request.batch
@@ -232,8 +229,6 @@ class Trainer:
     def _losses(self, crops: list[Crop]) -> dict[str, Tensor]:
         targets = [crop.target() for crop in crops]
         batch, targets = self.model.transform([crop.image for crop in crops], targets)
-        if self.teaches:
-            self.teacher.look(crops, self.memory_format)
         features = self.model.backbone(batch.tensors.contiguous(memory_format=self.memory_format))
         losses: dict[str, Tensor] = {}
         if self.warmup_share > 0:
@@ -250,7 +245,7 @@ class Trainer:
     def _update_average(self) -> None:
         updates = self.state.step // AVERAGE_EVERY
         decay = AVERAGE**AVERAGE_EVERY
-        if not self.teaches:  # what a teacher knows already is worth keeping
+        if not self.is_taught:  # what is known already is worth keeping
             decay = min(decay, (1 + updates) / (10 + updates))
         for key, value in self.model.state_dict().items():
             if value.is_floating_point():
@@ -297,10 +292,7 @@ class Trainer:
             ) from error
 
     def run(self, stream: CropStream) -> Iterator[dict[str, float]]:
-        """Train to the end of the time box, saving on the way.
-
-        The consumer may stop between steps; it then calls :meth:`save` itself.
-        """
+        """Train to the end of the time box, saving on the way; at the end the consumer saves."""
         workers = self.request.workers
         loader = DataLoader(
             stream, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None
@@ -313,5 +305,3 @@ class Trainer:
             if self.state.seconds - saved > 60 * CHECKPOINT_MINUTES:
                 self.save()
                 saved = self.state.seconds
-        if saved < self.state.seconds:
-            self.save()

@@ -6,16 +6,10 @@ import json
 import math
 import os
 import re
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import FrameType
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -41,9 +35,9 @@ from cellseg.network.weights import (
     start_of,
 )
 from cellseg.train import checkpoint
-from cellseg.train.augment import DIAMETERS_PX
+from cellseg.train.augment import DIAMETERS_PX, random_crop
 from cellseg.train.crops import some_windows
-from cellseg.train.loop import CropStream, Trainer
+from cellseg.train.loop import Augment, CropStream, Trainer
 from cellseg.train.prepare import Prepared, name_of, prepare
 from cellseg.train.request import Event, Progress, Report, Trained, TrainRequest, Validated
 from cellseg.train.validate import is_right_in_8_bits, validate
@@ -69,16 +63,19 @@ STARTS = {
 """What a card says of each start; of another one it names the file."""
 
 
-def train(request: TrainRequest, *, report: Report | None = None) -> Trained:
+def train(
+    request: TrainRequest, *, report: Report | None = None, augment: Augment = random_crop
+) -> Trained:
     """Train a model, or go on with a training, to the end of its bounds.
 
-    An interrupt (Ctrl-C, SIGTERM) ends the step, saves and raises ``KeyboardInterrupt``; the
-    same call goes on from there.
+    An interrupt saves and raises ``KeyboardInterrupt``; the same call goes on from there.
 
     Parameters
     ----------
     report : callable, optional
         Gets every :class:`Notice`, :class:`Progress` and :class:`Validated`.
+    augment : callable
+        Makes the crops; another one for data of a kind that the usual changes do not fit.
 
     Raises
     ------
@@ -93,16 +90,16 @@ def train(request: TrainRequest, *, report: Report | None = None) -> Trained:
     """
     device = pick_device(request.device)
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        return _train(request, device, report or (lambda event: None))
+        return _train(request, device, report or (lambda event: None), augment)
 
 
-def _train(request: TrainRequest, device: torch.device, tell: Report) -> Trained:
-    state = _found(request)
+def _train(request: TrainRequest, device: torch.device, tell: Report, augment: Augment) -> Trained:
+    before = _found(request)
     # New arrays, and which proposals a step learns from, are drawn from torch's own generator.
-    torch.manual_seed(request.seed + (1000 * state.step if state else 0))
+    torch.manual_seed(request.seed + (1000 * before[1].step if before else 0))
     data = prepare(request, tell)
     run = {"classes": list(data.classes), "data": data.digest, "init": str(request.init)}
-    known = state.run if state is not None else run
+    known = before[1].run if before else run
     if (known["classes"], known["init"]) != (run["classes"], run["init"]):
         raise SettingsError(
             f"{request.output}: holds a training with other classes or another start; "
@@ -111,23 +108,22 @@ def _train(request: TrainRequest, device: torch.device, tell: Report) -> Trained
         )
     if known["data"] != run["data"]:
         tell(Notice("the data have changed since this training began"))
-    if state is None:
-        arrays, teacher = _start(request.init, data.classes, tell)
+    if before is None:
+        arrays, is_taught = _start(request.init, data.classes, tell)
     else:  # what it started from is on record
-        parts = checkpoint.read(request.output / checkpoint.CHECKPOINT)[0]
-        arrays, teacher = parts["model"], bool(known["teacher"])
+        arrays, is_taught = before[0]["model"], bool(known["is_taught"])
     model = _network(arrays, request, len(data.classes)).to(device)
-    trainer = Trainer(model, request, fresh=request.init in FRESH, teacher=teacher)
-    if state is not None:
-        trainer.load(parts, state)
-        tell(Notice(f"going on from step {state.step} in {request.output}"))
-    trainer.state.run = {**run, "teacher": teacher}
-    _loop(request, data, trainer, tell)
+    trainer = Trainer(model, request, fresh=request.init in FRESH, is_taught=is_taught)
+    if before is not None:
+        trainer.load(*before)
+        tell(Notice(f"going on from step {trainer.state.step} in {request.output}"))
+    trainer.state.run = {**run, "is_taught": is_taught}
+    _loop(request, data, trainer, tell, augment)
     return _export(request, data, trainer, device, tell)
 
 
-def _found(request: TrainRequest) -> checkpoint.TrainState | None:
-    """The state of the training in the output folder, None where a new one begins."""
+def _found(request: TrainRequest) -> tuple[checkpoint.Parts, checkpoint.TrainState] | None:
+    """The training in the output folder, None where a new one begins."""
     output = request.output
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -139,7 +135,7 @@ def _found(request: TrainRequest) -> checkpoint.TrainState | None:
     if request.resume is False:
         checkpoint.forget(output)
     if path.exists():
-        return checkpoint.read_state(path)
+        return checkpoint.read(path)
     if request.resume:
         raise SettingsError(f"{output}: there is no training to go on with")
     if request.resume is None and (output / CARD).exists():
@@ -152,7 +148,7 @@ def _found(request: TrainRequest) -> checkpoint.TrainState | None:
 
 
 def _start(init: str, classes: tuple[str, ...], tell: Report) -> tuple[dict[str, Tensor], bool]:
-    """The arrays to start from, and whether they are of this task and can teach at once."""
+    """The arrays to start from, and whether they know this very task."""
     if init in FRESH:
         return {}, False
     if init == "coco":
@@ -179,7 +175,9 @@ def _network(arrays: dict[str, Tensor], request: TrainRequest, classes: int) -> 
     return model
 
 
-def _loop(request: TrainRequest, data: Prepared, trainer: Trainer, tell: Report) -> None:
+def _loop(
+    request: TrainRequest, data: Prepared, trainer: Trainer, tell: Report, augment: Augment
+) -> None:
     usual, state = data.diameter_px, trainer.state
     smallest, largest = DIAMETERS_PX
     stream = CropStream(
@@ -188,38 +186,33 @@ def _loop(request: TrainRequest, data: Prepared, trainer: Trainer, tell: Report)
         request.batch,
         request.seed + 1000 * state.step,
         (min(smallest, usual / 2), max(largest, 1.5 * usual)),
+        augment,
     )
-    due, rested = _next_due(trainer, request.validations), 0.0
-    since = len(state.history)
-    with _interruptible() as stop:
-        try:
-            for losses in trainer.run(stream):
-                tell(Progress(state.step, state.seconds / 60, min(1.0, trainer.progress), losses))
-                if stop.is_set():
-                    raise KeyboardInterrupt
-                late = trainer.progress >= due and time.monotonic() >= rested
-                if data.held and late and not trainer.warming_up:
-                    took = _validate(trainer, data, tell)
-                    rested = time.monotonic() + REST * took
-                    due = _next_due(trainer, request.validations)
-                    if overfits(state.history, request.patience, since):
-                        tell(
-                            Notice(
-                                f"the last {request.patience} validations were no better: stopped "
-                                "before it learns its own images by heart; the best weights are "
-                                "kept, and a longer training goes on",
-                                hint="minutes",
-                            )
-                        )
-                        trainer.save()
-                        break
-        except KeyboardInterrupt:
-            trainer.save()
-            raise
-        last = state.history[-1]["step"] if state.history else -1
-        if data.held and last != state.step:
+    due, rested, since = _next_due(trainer), 0.0, len(state.history)
+    try:
+        for losses in trainer.run(stream):
+            tell(Progress(state.step, state.seconds / 60, min(1.0, trainer.progress), losses))
+            late = trainer.progress >= due and time.monotonic() >= rested
+            if not data.held or not late or trainer.warming_up:
+                continue
+            rested = time.monotonic() + REST * _validate(trainer, data, tell)
+            due = _next_due(trainer)
+            if overfits(state.history, request.patience, since):
+                tell(
+                    Notice(
+                        f"the last {request.patience} validations were no better: stopped "
+                        "before it learns its own images by heart; the best weights are "
+                        "kept, and a longer training goes on",
+                        hint="minutes",
+                    )
+                )
+                break
+        if data.held and (not state.history or state.history[-1]["step"] != state.step):
             _validate(trainer, data, tell)
-            trainer.save()
+    except KeyboardInterrupt:
+        trainer.save()
+        raise
+    trainer.save()
     if state.history:
         with writing(request.output / "history.csv") as temporary:
             pd.DataFrame(state.history).to_csv(temporary, index=False)
@@ -240,8 +233,10 @@ def overfits(history: list[dict[str, float]], patience: int, since: int) -> bool
     return len(latest) == patience and best > 0 and max(latest) <= best
 
 
-def _next_due(trainer: Trainer, validations: int) -> float:
-    return float(np.floor(trainer.progress * validations + 1e-9) + 1) / validations
+def _next_due(trainer: Trainer) -> float:
+    """The share of the training at which to validate next."""
+    count = trainer.request.validations
+    return (math.floor(trainer.progress * count + 1e-9) + 1) / count
 
 
 def _validate(trainer: Trainer, data: Prepared, tell: Report) -> float:
@@ -265,27 +260,6 @@ def _validate(trainer: Trainer, data: Prepared, tell: Report) -> float:
     state.seconds += took
     tell(Validated(state.step, state.seconds / 60, scores, best))
     return took
-
-
-@contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """The first Ctrl-C or SIGTERM is noted, so that a step ends whole; the second one strikes."""
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-
-    def note(signum: int, frame: FrameType | None) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
-
-    old = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in old.items():
-            signal.signal(number, handler)
 
 
 def _export(

@@ -7,23 +7,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from crop_changes import (
+    add_bubbles,
+    colour_moments,
+    crop_of_any_stain,
+    inverted,
+    labelled,
+    recoloured,
+    varied,
+)
 from skimage.color import rgb2hed, rgb_from_hed
 
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.geometry import Box
 from cellseg.train import augment
-from cellseg.train.augment import geometric, random_crop
+from cellseg.train.augment import add_copies, geometric, random_crop
 from cellseg.train.crops import Crop, boxes_of
-from cellseg.train.filters import (
-    colour_moments,
-    dimmed,
-    inverted,
-    labelled,
-    recoloured,
-    with_stains,
-)
-from cellseg.train.objects import add_bubbles, add_copies, emptied, reshaped, varied
-from cellseg.train.teacher import turned_boxes
+from cellseg.train.filters import dimmed, with_stains
 
 WHOLE = Box(0, 0, 96, 96)
 
@@ -178,16 +178,6 @@ def test_the_unknown_turns_with_the_image():
         assert torch.equal(turned.unknown.float(), turned.image[0])
 
 
-@pytest.mark.parametrize("flip", [False, True])
-@pytest.mark.parametrize("turns", range(4))
-def test_a_teachers_boxes_turn_with_its_image(turns, flip):
-    masks = torch.zeros(1, 32, 32, dtype=torch.uint8)
-    masks[0, 4:10, 2:20] = 1
-    seen = masks.rot90(turns, (1, 2))
-    expected = boxes_of(seen.flip(2) if flip else seen)
-    assert torch.equal(turned_boxes(boxes_of(masks), 32, turns, flip=flip), expected)
-
-
 def test_bubbles_are_drawn_beside_objects_only():
     crop = dots()
     drawn = add_bubbles(crop, 30, np.random.default_rng(0))
@@ -218,25 +208,8 @@ def test_stains_of_another_image_are_taken_over_and_glass_stays_glass():
     assert float(changed[:, :8].min()) > 0.99
     assert float((changed - paler.image).abs().max()) < 0.03
     assert torch.allclose(recoloured(crop.image, mine, other, 0.0), crop.image, atol=1e-3)
-    assert (
-        colour_moments(image_of(emptied(crop, 1.0, np.random.default_rng(0)), "transmitted"))
-        is None
-    )
-
-
-def test_objects_shrink_and_stretch_with_their_pixels():
-    areas = []
-    for seed in range(20):
-        crop = reshaped(dots(), np.random.default_rng(seed))
-        assert torch.equal(boxes_of(crop.masks), crop.boxes)
-        for mask, label in zip(crop.masks, crop.labels.tolist(), strict=True):
-            level = float(crop.image[0][mask > 0].mean())
-            assert level == pytest.approx(0.9 if label == 1 else 0.45, abs=0.12)
-        areas.append(int(crop.masks[0].sum()) / int(dots().masks[0].sum()))
-    assert 0.3 < min(areas) < 0.8
-    assert 1.1 < max(areas) < 2
-    boxes = replace(dots(), outlined=torch.tensor([True, False]))
-    assert reshaped(boxes, np.random.default_rng(0)) is boxes
+    glass = replace(crop, image=torch.ones_like(crop.image))
+    assert colour_moments(image_of(glass, "transmitted")) is None
 
 
 def test_objects_fade_by_their_own_degree_and_stay_visible():
@@ -256,33 +229,24 @@ def test_objects_fade_by_their_own_degree_and_stay_visible():
     assert (np.ptp(contrasts, axis=1) > 0.2).sum() > 5
 
 
-def test_an_emptied_crop_shows_nothing_and_has_no_objects():
-    crop = emptied(tissue(), 1.0, np.random.default_rng(0))
-    assert len(crop.masks) == len(crop.boxes) == len(crop.labels) == 0
-    assert float(crop.image.min()) > 0.9
-
-
 @pytest.mark.parametrize("light", ["transmitted", "fluorescence"])
-def test_random_crops_are_of_one_size_and_consistent(light):
+@pytest.mark.parametrize(("make", "turned_round"), [(random_crop, 0), (crop_of_any_stain, 12)])
+def test_random_crops_are_of_one_size_and_consistent(light, make, turned_round):
     image = image_of(tissue() if light == "transmitted" else dots(), light)
-    references = [moments for moments in [colour_moments(image)] if moments is not None]
     counts, bright = [], []
     for seed in range(40):
-        rng = np.random.default_rng(seed)
-        crop = random_crop(image, 64, rng, references=references)
-        assert crop.image.shape == crop.plain.shape == (3, 64, 64)
+        crop = make(image, 64, np.random.default_rng(seed), augment.DIAMETERS_PX)
+        assert crop.image.shape == (3, 64, 64)
         assert 0 <= float(crop.image.min()) <= float(crop.image.max()) <= 1
         assert torch.equal(boxes_of(crop.masks), crop.boxes)
         counts.append(len(crop.masks))
-        bright.append(float(crop.plain.median()) > 0.5)
+        bright.append(float(crop.image.median()) > 0.5)
     assert max(counts) > len(image.masks)
-    # A twelfth has its light turned round.
-    assert 0 < bright.count(light == "fluorescence") < 12
+    assert bright.count(light == "fluorescence") <= turned_round
 
 
 def test_nuclei_are_drawn_longer_and_wider_and_keep_their_area_and_outline(monkeypatch):
     monkeypatch.setattr(augment, "SCALES", (1.0, 1.0))
-    monkeypatch.setattr(augment, "reshaped", lambda crop, rng: crop)
     ratios = []
     for seed in range(60):
         crop = random_crop(image_of(dots(), "fluorescence"), 96, np.random.default_rng(seed))
