@@ -18,10 +18,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import shapely
-import torch
 from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError, safe_open
 from scipy import ndimage
+from scipy.special import expit
 
 from cellseg.errors import WeightsError, line_of
 from cellseg.geometry import Box
@@ -294,9 +294,9 @@ class TissueFinder:
             band = features[rows[y : y + tall + 2 * margin + -tall % stride]]
             for x in range(0, width, BLOCK_PX):
                 wide = min(BLOCK_PX, width - x)
-                block = self._forward(band[:, columns[x : x + wide + 2 * margin + -wide % stride]])
-                inner = block[margin : margin + tall, margin : margin + wide]
-                out[y : y + tall, x : x + wide] = inner
+                logits = self._model(band[:, columns[x : x + wide + 2 * margin + -wide % stride]])
+                inner = logits[margin : margin + tall, margin : margin + wide]
+                out[y : y + tall, x : x + wide] = expit(inner)
         return out
 
     def find(
@@ -333,12 +333,6 @@ class TissueFinder:
             extent = (round(chance.shape[0] * step), round(chance.shape[1] * step))
         return TissueMask(tissue, search | tissue, step, extent)
 
-    @torch.inference_mode()
-    def _forward(self, block: NDArray[np.float32]) -> NDArray[np.float32]:
-        tensor = torch.from_numpy(np.ascontiguousarray(block.transpose(2, 0, 1)))[None]
-        result: NDArray[np.float32] = torch.sigmoid(self._model(tensor))[0].numpy()
-        return result
-
 
 def _grown(mask: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
     """Grow by a disc; the distance to the nearest set pixel is at most ``radius``."""
@@ -361,11 +355,11 @@ def _load(path: Path, checksum: str | None) -> tuple[UNet, dict[str, Any]]:
     if checksum is not None and sha256(data).hexdigest() != checksum:
         raise WeightsError(f"{path}: the tissue weights are damaged (their checksum differs)")
     try:
-        with safe_open(path, framework="pt") as opened:
+        with safe_open(path, framework="np") as opened:
             card = json.loads((opened.metadata() or {})["card"])
-            state = {key: opened.get_tensor(key).float() for key in opened.keys()}  # noqa: SIM118
-        model = UNet(int(card["channels"]), tuple(int(width) for width in card["widths"]))
-        model.load_state_dict(state)
+            state = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
+        model = UNet(state, len(card["widths"]))
+        model(np.zeros((model.stride, model.stride, model.channels), np.float32))
         search = card["search_threshold"]
         thresholds = (card["tissue_threshold"], search["transmitted"], search["fluorescence"])
         usable = all(0 < float(value) < 1 for value in thresholds)
@@ -373,4 +367,4 @@ def _load(path: Path, checksum: str | None) -> tuple[UNet, dict[str, Any]]:
         raise WeightsError(f"{path}: no weights of a tissue network: {line_of(error)}") from error
     if model.channels != CHANNELS or not usable:
         raise WeightsError(f"{path}: made for {model.channels} channels, expected {CHANNELS}")
-    return model.eval(), card
+    return model, card

@@ -235,10 +235,9 @@ def test_training_learns_and_its_file_loads(shared: Path, tmp_path: Path) -> Non
 
 def test_lone_cells_weigh_most_and_the_threshold_keeps_them_all() -> None:
     import torch
+    from tissue_training.network import UNet
     from tissue_training.scenes import CELL_WEIGHT, LONE_WEIGHT, Scene
     from tissue_training.train import Pool, search_thresholds
-
-    from cellseg.network.unet import UNet
 
     nuclei = np.zeros((256, 256), dtype=bool)
     nuclei[20:24, 20:24] = True

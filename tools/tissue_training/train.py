@@ -20,9 +20,9 @@ from torch.nn import functional as F
 
 from cellseg.errors import OutputError
 from cellseg.network.tissue import CHANNELS, DILATION_PX, FINE_FACTOR
-from cellseg.network.unet import UNet
 from cellseg.stain.normalise import Light
 from tissue_training.data import Kind, Material, load_material
+from tissue_training.network import UNet
 from tissue_training.scenes import CELL_WEIGHT, compose
 
 logger = logging.getLogger(__name__)
