@@ -42,6 +42,20 @@ def loaded(code: str, *args: object) -> tuple[str, set[str], str]:
     return ended, set(modules), done.stdout + "\n".join(said)
 
 
+def test_counting_with_openvino_does_not_import_torch(tmp_path):
+    pytest.importorskip("openvino")
+    image = tmp_path / "image.tif"
+    discs = np.full((96, 96, 3), 235, np.uint8)
+    discs[40:56, 40:56] = (90, 60, 140)
+    tifffile.imwrite(image, discs, photometric="rgb")
+    ended, modules, said = loaded(
+        LOADED, "count", image, "--protocol", "he", "--inference", "openvino"
+    )
+    assert ended == "0", said
+    assert "openvino" in modules
+    assert not modules & {"torch", "torchvision"}
+
+
 def test_import_cellseg_is_light():
     _, modules, _ = loaded("import cellseg, sys; print(0, *sys.modules, file=sys.stderr)")
     assert not modules & (HEAVY | {"numpy", "click", "pydantic"})
