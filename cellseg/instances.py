@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -119,16 +118,15 @@ class Instances:
 
     def to_bytes(self) -> bytes:
         """Pack for the journal: exact, masks as bits, no pickle."""
-        bits = b"".join(np.packbits(mask).tobytes() for mask in self.masks)
-        return b"".join(
-            (
-                struct.pack("<Q", len(self)),
-                self.boxes.astype("<i8").tobytes(),
-                self.scores.astype("<f4").tobytes(),
-                self.classes.astype("<i8").tobytes(),
-                bits,
-            )
+        pixels = [np.zeros(0, np.bool_), *(mask.ravel() for mask in self.masks)]
+        parts = (
+            np.array(len(self), "<i8"),
+            self.boxes.astype("<i8"),
+            self.scores.astype("<f4"),
+            self.classes.astype("<i8"),
+            np.packbits(np.concatenate(pixels)),
         )
+        return b"".join(part.tobytes() for part in parts)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Instances:
@@ -139,24 +137,18 @@ class Instances:
         ValueError
             If the data is cut off or too long.
         """
-        if len(data) < 8:
-            raise ValueError(f"expected at least 8 bytes, got {len(data)}")
-        (count,) = struct.unpack_from("<Q", data)
-        position = 8 + count * (32 + 4 + 8)
-        if len(data) < position:
-            raise ValueError(f"{count} instances need {position} bytes, got {len(data)}")
-        boxes = np.frombuffer(data, "<i8", count * 4, 8).reshape(-1, 4).astype(np.int64)
-        scores = np.frombuffer(data, "<f4", count, 8 + count * 32).astype(np.float32)
-        classes = np.frombuffer(data, "<i8", count, 8 + count * 36).astype(np.int64)
-        masks: list[NDArray[np.bool_]] = []
-        for y0, x0, y1, x1 in boxes.tolist():
-            size = (y1 - y0) * (x1 - x0)
-            packed = -(-size // 8)
-            if position + packed > len(data):
-                raise ValueError(f"mask data is cut off after {len(masks)} of {count} instances")
-            raw = np.frombuffer(data, np.uint8, packed, position)
-            masks.append(np.unpackbits(raw, count=size).astype(bool).reshape(y1 - y0, x1 - x0))
-            position += packed
-        if position != len(data):
-            raise ValueError(f"{len(data) - position} bytes too many")
+        count = int(np.frombuffer(data, "<i8", 1)[0])
+        if not 0 <= count <= len(data):
+            raise ValueError(f"{len(data)} bytes do not hold {count} instances")
+        boxes = np.frombuffer(data, "<i8", 4 * count, 8).reshape(-1, 4).astype(np.int64)
+        scores = np.frombuffer(data, "<f4", count, 8 + 32 * count).astype(np.float32)
+        classes = np.frombuffer(data, "<i8", count, 8 + 36 * count).astype(np.int64)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        ends = np.cumsum(sides.prod(axis=1))
+        bits = np.frombuffer(data[8 + 44 * count :], np.uint8)
+        size = int(ends[-1]) if count else 0
+        if (sides < 0).any() or bits.size != -(-size // 8):
+            raise ValueError(f"{bits.size} bytes do not hold masks of {size} pixels")
+        pixels = np.split(np.unpackbits(bits, count=size).astype(np.bool_), ends[:-1])
+        masks = [mask.reshape(side) for mask, side in zip(pixels, sides, strict=False)]
         return cls(boxes, scores, classes, tuple(masks))

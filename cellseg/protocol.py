@@ -45,9 +45,6 @@ type; or they are, and the names say only what a nucleus looks like."""
 PROTOCOL_BYTES = 100_000
 """The most that a file of settings may hold."""
 
-NESTED = 4
-"""Settings in it, in one of them, one of a list of those, and a list there."""
-
 
 class Calibration(BaseModel):
     """What ``cellseg evaluate --calibrate`` measured: how far counts by this protocol may be off.
@@ -248,60 +245,33 @@ def load_protocol(name_or_path: str | Path) -> CountProtocol:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"{path}: the protocol cannot be read: {error}") from error
-    data, lines = _settings(text, str(name_or_path))
-    return _validated(data, str(name_or_path), lines)
+    return _validated(_settings(text, str(name_or_path)), str(name_or_path))
 
 
-def _settings(text: str, where: str) -> tuple[dict[str, object], dict[str, int]]:
-    """A file's settings, and in which line each stands.
+def _settings(text: str, where: str) -> dict[object, object]:
+    """A file's settings as plain text, lists and mappings.
 
-    Values are plain text, lists and mappings, whatever YAML's tags say: which is a number and
-    which a name is the protocol's own business.
+    Which of them is a number and which a name is said by the protocol's fields, not by YAML.
 
     Raises
     ------
     SettingsError
     """
     try:
-        root = _composed(text)
+        found = yaml.load(text, yaml.BaseLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = "" if mark is None else f"line {mark.line + 1}: "
         raise SettingsError(f"{where}: {line}not valid YAML: {error.problem}") from error
-    except (yaml.YAMLError, ValueError, OverflowError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         raise SettingsError(f"{where}: not valid YAML: {line_of(error)}") from error
-    if not isinstance(root, yaml.MappingNode):
+    if not isinstance(found, dict):
         raise SettingsError(f"{where}: expected settings as 'name: value' lines")
-    data: dict[str, object] = {}
-    lines: dict[str, int] = {}
-    for key, value in root.value:
-        name, line = str(key.value)[:80], key.start_mark.line + 1
-        if name in data:
-            raise SettingsError(f"{where}: line {line}: {name} stands twice")
-        data[name], lines[name] = _plain(value), line
-    return data, lines
-
-
-def _composed(text: str) -> yaml.Node | None:
-    """A file's nodes; its depth is looked at first, for composing goes down by recursion."""
-    depth = 0
-    for event in yaml.parse(text, yaml.BaseLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent)
-        depth -= isinstance(event, yaml.CollectionEndEvent)
-        if depth > NESTED or isinstance(event, yaml.AliasEvent):
-            line = "" if event.start_mark is None else f"line {event.start_mark.line + 1}: "
-            raise ValueError(f"{line}expected 'name: value', got lists in lists, or an alias")
-    return yaml.compose(text, yaml.BaseLoader)
-
-
-def _plain(node: yaml.Node) -> object:
-    if isinstance(node, yaml.MappingNode):
-        return {str(key.value): _plain(value) for key, value in node.value}
-    if isinstance(node, yaml.SequenceNode):
-        return [_plain(value) for value in node.value]
-    text = str(node.value)
-    quoted = getattr(node, "style", None) is not None
-    return text if quoted else {"": None, "~": None, "null": None, ".inf": "inf"}.get(text, text)
+    words = {"": None, "~": None, "null": None, ".inf": "inf"}
+    return {
+        name: words.get(value, value) if isinstance(value, str) else value
+        for name, value in found.items()
+    }
 
 
 def save_protocol(protocol: CountProtocol, path: str | Path) -> None:
@@ -318,19 +288,12 @@ def save_protocol(protocol: CountProtocol, path: str | Path) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _validated(
-    data: dict[str, object], where: str, lines: Mapping[str, int] | None = None
-) -> CountProtocol:
+def _validated(data: Mapping[object, object], where: str) -> CountProtocol:
     try:
         return CountProtocol.model_validate(data)
     except ValidationError as error:
         faults = "; ".join(
-            _place(fault["loc"], lines or {}) + f": {fault['msg']}" for fault in error.errors()
+            f"{'.'.join(map(str, fault['loc'])) or 'protocol'}: {fault['msg']}"
+            for fault in error.errors()
         )
         raise SettingsError(f"{where}: {faults}") from error
-
-
-def _place(names: tuple[int | str, ...], lines: Mapping[str, int]) -> str:
-    """Which setting is wrong, and in which line it stands."""
-    name = ".".join(map(str, names)) or "protocol"
-    return f"line {lines[str(names[0])]}: {name}" if names and names[0] in lines else name

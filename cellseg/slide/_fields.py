@@ -46,6 +46,8 @@ def open_content(path: Location, request: Request) -> Content:
         # Of the pixels in the file; Pillow does not know 16-bit colour, so it never decodes.
         stored: Any = picture.tile[0].args or ""
         kind, _, rest = (stored if isinstance(stored, str) else stored[0]).partition(";")
+        if kind == "CMYK":
+            raise InputError(f"{path.name}: CMYK is not supported; convert it to RGB")
         samples = 3 if kind == "P" else len(ImageMode.getmode(kind).bands)
         dtype = np.dtype(np.uint16 if "16" in rest else np.uint8)
         orientation = _orientation(picture)
@@ -55,10 +57,7 @@ def open_content(path: Location, request: Request) -> Content:
     decode = _decoder(path, shape, dtype, is_png=is_png)
     raster = chunked(source, shape, dtype, decode, grid=shape[:2], what="image", pin=True)
     notes = ["a palette of colours: expanded to RGB"] if kind == "P" else []
-    if not is_png and samples == 4:
-        raster = recoloured(raster, (0, 1, 2, 3), _from_inverted_inks, bands=3, dtype=dtype)
-        notes.append("CMYK inks turned into RGB without a colour profile")
-    elif kind in ("LA", "RGBA"):
+    if kind in ("LA", "RGBA"):
         kept = tuple(range(samples - 1))
         raster = recoloured(raster, kept, None, bands=len(kept), dtype=dtype)
     if kind in ("LA", "RGBA") or (kind == "P" and "transparency" in picture.info):
@@ -131,9 +130,3 @@ def _orientation(picture: PngImageFile | JpegImageFile) -> int:
         exif = picture.getexif() if "exif" in picture.info else {}
         turn = exif.get(ExifTags.Base.Orientation, 1)
     return turn if turn in range(1, 9) else 1
-
-
-def _from_inverted_inks(pixels: Pixels) -> Pixels:
-    """Adobe's JPEGs hold inverted inks, so this is a product, not 1 − ink."""
-    values = pixels.astype(np.float32)
-    return np.rint(values[..., :3] * values[..., 3:4] / 255).astype(np.uint8)

@@ -142,7 +142,8 @@ def chunked(
         (height, width, bands).
     decode : callable
         From a chunk's box, cut at the raster's edges, to at least its pixels, (h, w, bands).
-        What it raises, for a damaged tile for instance, belongs to that chunk alone.
+        What it raises, for a damaged tile for instance, belongs to that chunk alone. False and
+        true become 0 and 255.
     grid : tuple of int
         (height, width) of a chunk.
     what : str
@@ -160,6 +161,8 @@ def chunked(
             short = pixels.shape[0] < box.height or pixels.shape[1] < box.width
             if short or pixels.shape[2:] != (bands,):
                 raise ValueError(f"expected {(*box.shape, bands)}, decoded {pixels.shape}")
+            if pixels.dtype.kind == "b":
+                pixels = pixels * np.uint8(255)
             return np.ascontiguousarray(pixels, dtype)
 
     def region(box: Box, wanted: Sequence[int]) -> Pixels:

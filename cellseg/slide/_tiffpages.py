@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cellseg.errors import InputError
 from cellseg.geometry import Box
+from cellseg.slide._content import check_kind
 from cellseg.slide._jpeg import check_jpeg, joined
 from cellseg.slide._raster import CACHE_BYTES, Pixels, Raster, Source, chunked, stacked
 from cellseg.slide.limits import MAX_CHANNELS, MAX_PLANES, check_count
@@ -242,7 +243,8 @@ def _page(source: TiffSource, page: Any, plane: int, depth: int) -> Raster:  # n
     n_bytes = math.prod(grid) * bands * key.dtype.itemsize
     pin = n_bytes > LARGE_CHUNK_BYTES or rows * columns == 1
     shape = (height, width, bands)
-    return chunked(source, shape, np.dtype(key.dtype), decode, grid=grid, what=kind, pin=pin)
+    dtype = check_kind(source.path.name, np.dtype(key.dtype))
+    return chunked(source, shape, dtype, decode, grid=grid, what=kind, pin=pin)
 
 
 def _segment(source: TiffSource, page: Any, index: int) -> bytes | None:  # noqa: ANN401
@@ -271,7 +273,8 @@ def _rows(
         return np.frombuffer(data, stored).reshape(box.height, *shape[1:])
 
     grid = max(1, min(shape[0], _ROWS_BYTES // max(1, row_bytes))), shape[1]
-    return chunked(source, shape, stored.newbyteorder("="), decode, grid=grid, what="strip")
+    dtype = check_kind(source.path.name, stored)
+    return chunked(source, shape, dtype, decode, grid=grid, what="strip")
 
 
 def _bytes(source: TiffSource, file: Any, offset: int, count: int) -> bytes:  # noqa: ANN401

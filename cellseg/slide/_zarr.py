@@ -122,8 +122,7 @@ def _raster(
         kept = [axis for axis in axes if axis in "yxc"]
         if "c" not in kept:
             pixels, kept = pixels[..., None], [*kept, "c"]
-        pixels = pixels.transpose([kept.index(axis) for axis in "yxc"])
-        return pixels * dtype.type(255) if pixels.dtype.kind == "b" else pixels
+        return pixels.transpose([kept.index(axis) for axis in "yxc"])
 
     shape = (size["y"], size["x"], channels.stop - channels.start)
     return chunked(source, shape, dtype, decode, grid=(grid[0], grid[1]), what="chunk")

@@ -45,8 +45,6 @@ def ramp(*columns: np.ndarray) -> np.ndarray:
 STEPS = np.arange(256) * 257
 LIT = np.where(GREY > 128, 255, 0).astype(np.uint8)
 RGBA = np.dstack([RGB, GREY])
-INKS = np.zeros((16, 16, 4), np.uint8)
-INKS[:8, :, 0] = 255  # cyan
 ALPHA = {"photometric": "rgb", "extrasamples": ["unassalpha"], "compression": "zlib"}
 VALUES = RNG.random((30, 20)) * 200
 
@@ -78,10 +76,6 @@ TIFFS = {
     "a palette of colours": (
         GREY, {"colormap": ramp(STEPS, STEPS[::-1], STEPS // 2)},
         np.stack([GREY, 255 - GREY, (STEPS // 2 >> 8)[GREY].astype(np.uint8)], -1), "palette",
-    ),
-    "inks": (
-        INKS, {"photometric": "separated"},
-        np.where(INKS[..., :1] > 0, [0, 255, 255], 255).astype(np.uint8), "CMYK",
     ),
 }  # fmt: skip
 
