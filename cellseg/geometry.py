@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-STRIDE_PX = 32
-"""Tile origins are multiples of this, the largest stride of the network."""
+STRIDE_PX = 32  # Tile origins are multiples of this, the largest stride of the network.
 
 
 @dataclass(frozen=True, order=True)

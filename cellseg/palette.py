@@ -22,9 +22,7 @@ PALETTE: tuple[RGB, ...] = (
     (230, 159, 0),
     _BLUE,
 )
-OTHER: RGB = (190, 190, 190)
-"""Classes beyond the palette."""
-
+OTHER: RGB = (190, 190, 190)  # Classes beyond the palette.
 _GRADES: dict[str, RGB] = {
     "negative": (0, 70, 230),
     "1+": (240, 228, 66),

@@ -14,9 +14,7 @@ from functools import cached_property
 
 from cellseg.errors import SettingsError
 
-AXES = ("channel", "z", "time")
-"""What differs between the files of one field."""
-
+AXES = ("channel", "z", "time")  # What differs between the files of one field.
 PLACES = {
     "plate": ".+?",
     "name": ".+?",
@@ -33,9 +31,7 @@ _SHAPES = {
     "z": r"\d+",
     "time": r"\d[\dydhms_]*?",
 }
-_ANYTHING = "(?:(?!thumb).)*?"
-"""An asterisk; microscopes put thumbnails beside their images."""
-
+_ANYTHING = "(?:(?!thumb).)*?"  # An asterisk; microscopes put thumbnails beside their images.
 _PART = re.compile(r"\{(\w+)(?:=([^{}]*))?\}|\*")
 _AXIS = re.compile(r"[-_ .+]*(?:(?<![A-Za-z])[A-Za-z]{1,3})?\{(?:channel|z|time)\}|[A-Za-z]?\*")
 

@@ -42,8 +42,7 @@ NO_TYPES, OTHER_TISSUE = "none", "other"
 """In place of the tissue that a model's cell types were learned from: nuclei are not sorted by
 type; or they are, and the names say only what a nucleus looks like."""
 
-PROTOCOL_BYTES = 100_000
-"""The most that a file of settings may hold."""
+PROTOCOL_BYTES = 100_000  # The most that a file of settings may hold.
 
 
 class Calibration(BaseModel):
@@ -103,9 +102,7 @@ class ClassRule(BaseModel):
     max_area_um2: float | None = Field(None, gt=0.0)
 
 
-MOST_MARKERS = 6
-"""Their combinations are 64 classes."""
-
+MOST_MARKERS = 6  # Their combinations are 64 classes.
 Markers = Annotated[
     tuple[Marker, ...],
     BeforeValidator(lambda given: given if isinstance(given, (list, tuple)) else (given,)),

@@ -23,12 +23,8 @@ from typing import IO, Any
 from cellseg.errors import CellsegError, InputError, SettingsError
 from cellseg.pattern import AXES, field_pattern
 
-BLOCK_BYTES = 2**20
-"""What is fetched at once of a remote file."""
-
-KEPT_BLOCKS = 64
-"""Blocks of one open file that are kept."""
-
+BLOCK_BYTES = 2**20  # What is fetched at once of a remote file.
+KEPT_BLOCKS = 64  # Blocks of one open file that are kept.
 PLAIN_SCHEMES = frozenset((
     "abfs", "abfss", "adl", "az", "file", "gcs", "gs", "local", "memory", "oci", "oss", "s3", "s3a",
 ))  # fmt: skip

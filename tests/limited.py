@@ -14,7 +14,8 @@ from pathlib import Path
 PROBE = """
 import logging
 import sys
-logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # as the command line does
+for name in ("asyncio", "tifffile"):  # as the command line does
+    logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 from cellseg.errors import CellsegError
 from cellseg.geometry import Box
 from cellseg.slide import open_slide

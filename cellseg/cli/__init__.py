@@ -40,8 +40,7 @@ COMMANDS = {
 }
 """Each in its module, and what it is for: known without the import of any."""
 
-INTERRUPTED = 130
-"""Exit code after Ctrl-C and SIGTERM, however many of them come."""
+INTERRUPTED = 130  # Exit code after Ctrl-C and SIGTERM, however many of them come.
 
 
 class LazyGroup(click.Group):

@@ -119,9 +119,7 @@ def _result(text: str) -> Path:
     return place
 
 
-MOST_SPOT_MM2 = 50
-"""A whole number from here on is a number of cells, not mm²."""
-
+MOST_SPOT_MM2 = 50  # A whole number from here on is a number of cells, not mm².
 hotspot_option = click.option(
     "--hotspot",
     type=TextParam("MM2|CELLS[:CLASS]", _spot),
@@ -129,18 +127,12 @@ hotspot_option = click.option(
     "0.5 mm², 500 for 500 cells.",
 )
 
-PIXEL_SIZE = Number(0.001, 100.0)
-"""µm per pixel of any microscope."""
-
-PLACE = TextParam("PATH|URL", _place)
-"""A path, or a URL such as ``s3://bucket/slide.svs``."""
-
+PIXEL_SIZE = Number(0.001, 100.0)  # µm per pixel of any microscope.
+PLACE = TextParam("PATH|URL", _place)  # A path, or a URL such as ``s3://bucket/slide.svs``.
 OUTPUT = TextParam("PATH|URL", lambda text: _place(text, is_output=True))
 """A place that is no file."""
 
-RESULT = TextParam("RESULT", _result)
-"""A result folder on a disk."""
-
+RESULT = TextParam("RESULT", _result)  # A result folder on a disk.
 PATH, FILE = click.Path(path_type=Path), click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 

@@ -22,9 +22,7 @@ from cellseg.errors import CellsegError, PartialResultError, line_of
 
 SIGNS = {"ok": "ok  ", "note": "–   ", "fault": "FAIL"}
 
-TILE_PX = 1280
-"""A usual tile of the network with its halo."""
-
+TILE_PX = 1280  # A usual tile of the network with its halo.
 NETWORK_GIB = 2.0
 """Free memory under which a count may not end: torch, the network, and a tile's features."""
 

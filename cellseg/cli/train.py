@@ -14,11 +14,8 @@ if TYPE_CHECKING:
     from cellseg.cli._progress import Reporter
     from cellseg.train import run
 
-USELESS_F1 = 0.2
-"""Models below this on the validation images are not recommended."""
-
-LINE_SECONDS = 30.0
-"""Without a terminal: at least so long between lines about losses."""
+USELESS_F1 = 0.2  # Models below this on the validation images are not recommended.
+LINE_SECONDS = 30.0  # Without a terminal: at least so long between lines about losses.
 
 
 @click.command(

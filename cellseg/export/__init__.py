@@ -32,8 +32,7 @@ EXPORTS = {
 }
 """File names that can be exported, and the module of each."""
 
-_SCVERSE = {"anndata", "dask", "h5py", "spatialdata"}
-"""Packages that the extra ``scverse`` brings."""
+_SCVERSE = {"anndata", "dask", "h5py", "spatialdata"}  # Packages that the extra ``scverse`` brings.
 
 
 def check_exports(names: tuple[str, ...]) -> None:

@@ -19,12 +19,8 @@ from cellseg.table import Column, columns
 from cellseg.table.around import around_columns
 from cellseg.table.neighbours import Neighbours
 
-BLOCK_PX = CHUNK_PX
-"""Side of the part of the label image whose cells are taken together."""
-
-LARGEST_CELL_PX = 4096
-"""Longer cells are damage, not cells; lattice pixels."""
-
+BLOCK_PX = CHUNK_PX  # Side of the part of the label image whose cells are taken together.
+LARGEST_CELL_PX = 4096  # Longer cells are damage, not cells; lattice pixels.
 _BOX = ["bbox_y0_px", "bbox_x0_px", "bbox_y1_px", "bbox_x1_px"]
 
 

@@ -18,9 +18,7 @@ TOLERANCE_PX = 0.3
 """Points of an outline may be left out where it moves by less; neighbouring strands of a mask's
 outline are 0.7 px apart at least."""
 
-LARGEST_CORRECTION = 0.02
-"""Where leaving points out changes the area by a larger share, they stay."""
-
+LARGEST_CORRECTION = 0.02  # Where leaving points out changes the area by a larger share, they stay.
 OutlinedCell = tuple[int, int, str, shapely.MultiPolygon]
 """Label, place of the class in the result's list, region (empty: none) and outline."""
 

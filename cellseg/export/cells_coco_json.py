@@ -20,9 +20,7 @@ from cellseg.geometry import Frame, box_of
 from cellseg.result import Result, class_codes
 from cellseg.result.files import readable
 
-LARGEST_PX = 2**32 - 1
-"""COCO's run lengths go no further."""
-
+LARGEST_PX = 2**32 - 1  # COCO's run lengths go no further.
 _MODALITIES = {"he": "histology", "ihc": "histology ihc"}
 
 

@@ -15,8 +15,7 @@ from cellseg.export._cells import described, with_texts
 from cellseg.result.files import readable
 from cellseg.result.result import Result
 
-_NO_MEASUREMENTS = ("score", "centroid_", "bbox_")
-"""Numbers that say where and how sure."""
+_NO_MEASUREMENTS = ("score", "centroid_", "bbox_")  # Numbers that say where and how sure.
 
 
 def write(result: Result, path: Path) -> None:

@@ -19,8 +19,7 @@ _TEXT = pa.dictionary(pa.int32(), pa.string())
 _TYPES = {"str": _TEXT, "bool": pa.bool_()}
 _RESULT = pa.field("result", _TEXT)
 
-MADE_BY = {"made_by": "cellseg"}
-"""Stands in the metadata of every table."""
+MADE_BY = {"made_by": "cellseg"}  # Stands in the metadata of every table.
 
 
 def write(result: Result, path: Path) -> None:

@@ -15,9 +15,7 @@ from cellseg.export._cells import described, with_texts
 from cellseg.result.result import Result
 from cellseg.text import as_cell, visible
 
-SHEET_ROWS = 1_048_576
-"""Of a sheet, the header among them."""
-
+SHEET_ROWS = 1_048_576  # Of a sheet, the header among them.
 _OPTIONS = {"constant_memory": True, "strings_to_formulas": False, "strings_to_urls": False}
 
 

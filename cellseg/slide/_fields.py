@@ -23,8 +23,7 @@ from cellseg.slide._raster import ChunkCache, Pixels, Source, chunked, recoloure
 from cellseg.slide.limits import check_plane, check_whole
 from cellseg.storage import Location, file_size
 
-JPEG_PX_PER_BYTE = 512
-"""At the most: each block of 8 × 8 px takes a bit or more."""
+JPEG_PX_PER_BYTE = 512  # At the most: each block of 8 × 8 px takes a bit or more.
 
 
 def open_content(path: Location, request: Request) -> Content:

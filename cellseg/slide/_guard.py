@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -18,26 +16,14 @@ STORAGE_PACKAGES = frozenset(
 )  # fmt: skip
 """Whose errors, of a remote file, are the storage's."""
 
-_log = logging.getLogger(__name__)
-_thread = threading.local()
-
-
 Found = TypeVar("Found")
-
-
-def _hush(record: logging.LogRecord) -> bool:
-    """Send tifffile's complaints to this package's debug log while this thread is in `reading`."""
-    if not getattr(_thread, "is_reading", False):
-        return True
-    _log.debug("tifffile: %s", record.getMessage())
-    return False
 
 
 @contextmanager
 def reading(
     path: Location, what: str, *, kind: type[InputError] = InputError, advice: str = ""
 ) -> Iterator[None]:
-    """Let no exception but cellseg's own leave the block, and no line of tifffile's be printed.
+    """Let no exception but cellseg's own leave the block.
 
     Parameters
     ----------
@@ -50,8 +36,6 @@ def reading(
     advice : str
         What a person can do about it.
     """
-    logging.getLogger("tifffile").addFilter(_hush)
-    before, _thread.is_reading = getattr(_thread, "is_reading", False), True
     try:
         yield
     except CellsegError:
@@ -64,8 +48,6 @@ def reading(
             ) from error
         tail = f"; {advice}" if advice else ""
         raise kind(f"{path.name}: {what} ({_one_line(error)}){tail}") from error
-    finally:
-        _thread.is_reading = before
 
 
 def opened(

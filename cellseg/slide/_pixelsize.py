@@ -10,12 +10,8 @@ from typing import Any
 
 from cellseg.errors import Notice
 
-SMALLEST_UM, LARGEST_UM = 0.02, 20.0
-"""µm per px between which a microscope's pixel sizes lie."""
-
-UNEQUAL = 0.01
-"""By how much the two sides of a pixel may differ."""
-
+SMALLEST_UM, LARGEST_UM = 0.02, 20.0  # µm per px between which a microscope's pixel sizes lie.
+UNEQUAL = 0.01  # By how much the two sides of a pixel may differ.
 _PRINT_DPI = (2400, 4800, 9600)
 """Resolutions of scanners and printers that would pass for a microscope's."""
 

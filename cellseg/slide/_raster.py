@@ -27,8 +27,7 @@ Recolour = Callable[[Pixels], Pixels]
 CACHE_BYTES = 128_000_000
 """Decoded chunks that a slide keeps, so that neighbouring tiles do not decode them again."""
 
-WINDOW_PX = 512
-"""Side of the chunks that are read where a file does not say how it is cut."""
+WINDOW_PX = 512  # Side of the chunks that are read where a file does not say how it is cut.
 
 
 class ChunkCache:

@@ -16,11 +16,8 @@ from numpy.typing import NDArray
 
 from cellseg.slide._raster import Pixels, round_to
 
-_SNAP = 1e-7
-"""Positions this close to a pixel's edge lie on it (px)."""
-
-_BAND_ROWS = 32
-"""Output rows that are computed at a time."""
+_SNAP = 1e-7  # Positions this close to a pixel's edge lie on it (px).
+_BAND_ROWS = 32  # Output rows that are computed at a time.
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
-from itertools import product
 from typing import Any, Self
 
 import numpy as np
@@ -19,30 +16,16 @@ from cellseg.slide._content import Content, Request, ZChoice, numbered
 from cellseg.slide._guard import reading
 from cellseg.slide._pixelsize import PixelSize
 from cellseg.slide._raster import Raster
-from cellseg.slide._resample import Taps, resample, taps
+from cellseg.slide._resample import resample, taps
 from cellseg.slide.formats import recognised, slide_name
 from cellseg.storage import Location, as_location, parts_of
 
-_SOURCE_PX = 24_000_000
-"""Native pixels that one step of a read may hold; larger reads go in steps."""
-
-_LOOK_PX, _MANY = 64, 64
-"""Side of the windows in which markers are looked for; more magnitudes are no markers."""
-
-_SOURCE_BYTES = 200_000_000
-"""The same in bytes, for many channels."""
-
-_KEPT_OVERVIEW_BYTES = 64_000_000
-"""Of an overview that is kept, at most."""
-
-_LEAST_PX = 16
-"""An overview is read around damage in parts down to this side."""
-
-NO_DATA = 1e30
-"""A float of this magnitude is a no-data marker, unless the image's own values are as large."""
-
-_NEAR = 1.01
-"""A level this little coarser than wanted still counts as fine enough."""
+_SOURCE_PX = 24_000_000  # Native pixels that one step of a read may hold; larger reads go in steps.
+_SOURCE_BYTES = 200_000_000  # The same in bytes, for many channels.
+_KEPT_OVERVIEW_BYTES = 64_000_000  # Of an overview that is kept, at most.
+_LEAST_PX = 16  # An overview is read around damage in parts down to this side.
+NO_DATA = 1e30  # A float of this magnitude is a no-data marker, read as NaN.
+_NEAR = 1.01  # A level this little coarser than wanted still counts as fine enough.
 
 
 @dataclass(frozen=True)
@@ -312,33 +295,10 @@ class Slide:
             for part in _halves(box, source):
                 self._fill(out[part.inside(box)], part, downsample, bands)
             return
-        out[...] = _resampled(raster, source, (rows, columns), bands, self._marker)
-
-    @cached_property
-    def _marker(self) -> float:
-        """Magnitude from which a float of this slide is a no-data marker, read as NaN."""
-        if self.dtype.kind != "f":
-            return math.inf
-        base, seen = self._rasters[0], [np.empty(0)]
-        corners = [np.linspace(0, max(0, side - _LOOK_PX), 4).astype(int).tolist()
-                   for side in (base.height, base.width)]  # fmt: skip
-        for y, x in product(*corners):
-            box = Box(y, x, min(y + _LOOK_PX, base.height), min(x + _LOOK_PX, base.width))
-            with suppress(RegionError):
-                seen.append(np.unique(np.abs(base.region(box, range(base.bands)))))
-        values = np.unique(np.concatenate(seen))
-        values = values[np.isfinite(values) & (values > 0)]
-        large = np.count_nonzero(values >= NO_DATA)
-        return NO_DATA if large < 2 or (large < len(values) and large < _MANY) else math.inf
-
-
-def _resampled(
-    raster: Raster, source: Box, steps: tuple[Taps, Taps], bands: tuple[int, ...], marker: float
-) -> NDArray[Any]:
-    pixels = raster.region(source, bands)
-    if math.isfinite(marker):
-        pixels[np.isfinite(pixels) & (np.abs(pixels) >= marker)] = np.nan
-    return resample(pixels, (source.y0, source.x0), *steps)
+        pixels = raster.region(source, bands)
+        if pixels.dtype.kind == "f":
+            pixels[np.isfinite(pixels) & (np.abs(pixels) >= NO_DATA)] = np.nan
+        out[...] = resample(pixels, (source.y0, source.x0), rows, columns)
 
 
 def open_slide(

@@ -29,8 +29,7 @@ from cellseg.slide.limits import (
 from cellseg.storage import Location
 
 _CUT = "cut off: its pixel data reach beyond the end of the file; copy it again"
-_PAGES = 100
-"""That are asked for their levels: a slide's come first."""
+_PAGES = 100  # That are asked for their levels: a slide's come first.
 
 
 def check_metadata(path: Location, tif: tifffile.TiffFile) -> tuple[Element | None, list[str]]:
@@ -92,27 +91,15 @@ def _keep_to_folder(path: Path, tif: tifffile.TiffFile) -> list[str]:
 
 
 def _is_own_index(path: Path) -> bool:
-    """Whether the index of a folder names this file alone.
-
-    Raises
-    ------
-    InputError
-        It has more planes than can be meant.
-    """
+    """Whether the index of a folder names this file alone; refuses more planes than can be."""
     index = path.parent / "NDTiff.index"
     if not _is_beside(path, index.name) or index.stat().st_size > MAX_METADATA_BYTES:
         return False
-    places: list[Mapping[str, Any]] = []
-    for entry in tifffile.tifffile.read_ndtiff_index(index):
-        if entry[1] != path.name:
+    for place, name, *_ in tifffile.tifffile.read_ndtiff_index(index):
+        if name != path.name:
             return False
-        places.append(entry[0])
-    extents = []
-    for axis in places[0] if places else ():
-        values = {place[axis] for place in places}
-        numbers = [value for value in values if isinstance(value, int)]
-        extents.append(max(numbers) - min(numbers) + 1 if numbers else len(values))
-    check_count(path.name, "planes", math.prod(extents), MAX_PLANES)
+        numbers = (abs(value) + 1 for value in place.values() if isinstance(value, int))
+        check_count(path.name, "planes", math.prod(numbers), MAX_PLANES)
     return True
 
 

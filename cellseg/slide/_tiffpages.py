@@ -20,15 +20,10 @@ from cellseg.slide._jpeg import check_jpeg, joined
 from cellseg.slide._raster import CACHE_BYTES, Pixels, Raster, Source, chunked, stacked
 from cellseg.slide.limits import MAX_CHANNELS, MAX_PLANES, check_count
 
-_ROWS_BYTES = 2_000_000
-"""About how much of an uncompressed page is read at once."""
-
-_CONTIGUOUS_BYTES = 4_000_000
-"""An uncompressed strip above this is read by rows."""
-
+_ROWS_BYTES = 2_000_000  # About how much of an uncompressed page is read at once.
+_CONTIGUOUS_BYTES = 4_000_000  # An uncompressed strip above this is read by rows.
 _JPEG = {6, 7, 34892, 33007}
-LARGE_CHUNK_BYTES = CACHE_BYTES // 4
-"""A compressed strip or tile above this is kept once decoded."""
+LARGE_CHUNK_BYTES = CACHE_BYTES // 4  # A compressed strip or tile above this is kept once decoded.
 
 
 @dataclass(frozen=True, eq=False)

@@ -69,9 +69,7 @@ class Format:
         return content
 
 
-_JP2 = b"\0\0\0\x0cjP  "
-"""Of older ND2."""
-
+_JP2 = b"\0\0\0\x0cjP  "  # Of older ND2.
 OME_ZARR = Format("OME-Zarr", (".ome.zarr", ".zarr"), "_zarr")
 FILES = Format("files of one field", (), "_files")
 """Of a name that is a pattern: see :mod:`cellseg.pattern`."""

@@ -17,38 +17,20 @@ of it then stays below 2 GB, with Python and its libraries."""
 WHOLE_SAID_BYTES = 500_000_000
 """From here on the memory of what is decoded at once is worth a word."""
 
-MAX_PX = 100_000_000_000
-"""Pixels of a plane: a glass slide of 75 × 25 mm at 0.14 µm per pixel."""
-
-MAX_SIDE_PX = 4_000_000
-"""Of a plane's longer side, px."""
-
-THIN_PX, MAX_THIN_PX = 16, 100_000
-"""An image thinner than the one may not be longer than the other."""
-
-MAX_CHANNELS = 512
-"""Channels, or samples of a pixel."""
-
-MAX_PLANES = 1_000_000
-"""Planes of z, t and channels together, over all images of a file."""
-
-MAX_AXES = 16
-"""Dimensions of an array."""
-
-MAX_LEVELS = 64
-"""Of a pyramid."""
-
+MAX_PX = 100_000_000_000  # Pixels of a plane: a glass slide of 75 × 25 mm at 0.14 µm per pixel.
+MAX_SIDE_PX = 4_000_000  # Of a plane's longer side, px.
+MAX_CHANNELS = 512  # Channels, or samples of a pixel.
+MAX_PLANES = 1_000_000  # Planes of z, t and channels together, over all images of a file.
+MAX_AXES = 16  # Dimensions of an array.
+MAX_LEVELS = 64  # Of a pyramid.
 SMALL_CHUNK_PX, MAX_SMALL_CHUNKS = 256, 20_000
 """Chunks (tiles, strips) of fewer pixels than the one are read one by one up to the other."""
 
 MAX_REUSE = 8
 """How often over a file's bytes may serve as tiles, on average: many tiles may share one place."""
 
-MAX_METADATA_BYTES = 64_000_000
-"""Of one JSON or XML document."""
-
-SPARE_BYTES = 1_000_000
-"""What a packed or an unpacked chunk may take beyond twice its pixels."""
+MAX_METADATA_BYTES = 64_000_000  # Of one JSON or XML document.
+SPARE_BYTES = 1_000_000  # What a packed or an unpacked chunk may take beyond twice its pixels.
 
 
 def chunk_limit(n_bytes: int) -> int:
@@ -66,7 +48,7 @@ def check_count(name: str, what: str, count: int, limit: int) -> None:
 
 
 def check_plane(name: str, height: int, width: int, chunk: tuple[int, int]) -> None:
-    """Refuse a plane that is too large, too thin, or in too many pieces.
+    """Refuse a plane that is too large or in too many pieces.
 
     Parameters
     ----------
@@ -79,10 +61,6 @@ def check_plane(name: str, height: int, width: int, chunk: tuple[int, int]) -> N
     """
     check_count(name, f"pixels ({_short(height)} × {_short(width)})", height * width, MAX_PX)
     check_count(name, "pixels along a side", max(height, width), MAX_SIDE_PX)
-    if min(height, width) < THIN_PX:
-        check_count(
-            name, f"pixels in one line of {min(height, width)}", max(height, width), MAX_THIN_PX
-        )
     chunk_px = min(chunk[0], height) * min(chunk[1], width)
     if chunk_px < SMALL_CHUNK_PX:
         chunks = -(-height // max(1, chunk[0])) * -(-width // max(1, chunk[1]))

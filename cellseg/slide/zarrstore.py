@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import bz2
-import lzma
 import math
 import os
 import stat
@@ -32,16 +31,10 @@ _STREAMS: dict[str, Callable[[], Any]] = {
     "gzip": lambda: zlib.decompressobj(31),
     "bz2": bz2.BZ2Decompressor,
 }
-_PACKED = {*_STREAMS, "lzma", "zstd", "lz4", "blosc"}
-_PACKED_3 = {"gzip", "zstd", "blosc"}
-
-_PLAIN = frozenset(
-    ("adler32", "astype", "bitround", "crc32", "crc32c", "delta", "fixedscaleoffset", "fletcher32",
-     "jenkins_lookup3", "packbits", "quantize", "shuffle")
-)  # fmt: skip
-"""What neither packs nor runs anything: checksums, and numbers turned into numbers."""
-
-_PLAIN_3 = frozenset(("bytes", "crc32c", "transpose"))
+# What packs, of Zarr 2 and 3, and what neither packs nor runs anything.
+_PACKED, _PACKED_3 = {*_STREAMS, "zstd", "lz4", "blosc"}, {"gzip", "zstd", "blosc"}
+_PLAIN = {"adler32", "crc32", "crc32c", "fletcher32", "shuffle"}
+_PLAIN_3 = {"bytes", "crc32c", "transpose"}
 
 
 class Store(LocalStore):
@@ -142,8 +135,7 @@ class _Bounded(Codec):  # type: ignore[misc]
         """Unpacked."""
         if self.codec_id in _PLAIN:
             return self._codec.decode(buf)
-        data = np.ascontiguousarray(buf).tobytes()
-        return _unpacked(self.codec_id, data, self._limit, self._codec)
+        return _unpacked(self.codec_id, np.ascontiguousarray(buf).tobytes(), self._limit)
 
     def get_config(self) -> dict[str, Any]:
         """Of the codec itself."""
@@ -174,10 +166,7 @@ class _Bounded3(BytesBytesCodec):
 
 
 def _codec_2(name: str, codec: Any, limit: int) -> _Bounded:  # noqa: ANN401
-    kinds = ("dtype", "astype", "encode_dtype", "decode_dtype")
-    made = [np.dtype(value) for key, value in codec.get_config().items() if key in kinds]
-    numeric = all(dtype.kind in "biuf" for dtype in made)
-    if codec.codec_id not in _PACKED and (codec.codec_id not in _PLAIN or not numeric):
+    if codec.codec_id not in _PACKED | _PLAIN:
         raise _unread(name, codec.codec_id)
     return _Bounded(codec, limit)
 
@@ -201,18 +190,11 @@ def _unread(name: str, codec: str) -> InputError:
     return InputError(f"{name}: its chunks are packed by {codec!r}, which is not read")
 
 
-def _unpacked(kind: str, data: bytes, limit: int, codec: Any = None) -> bytes:  # noqa: ANN401
+def _unpacked(kind: str, data: bytes, limit: int) -> bytes:
     """Packed bytes unpacked, to at most ``limit``."""
     try:
         if kind in _STREAMS:
             return _streams(data, limit, _STREAMS[kind])
-        if kind == "lzma":
-            # A raw stream's dictionary is as large as its filters say.
-            if any(one.get("dict_size", 0) > MAX_METADATA_BYTES for one in codec.filters or ()):
-                raise OverflowError
-            memory = None if codec.format == lzma.FORMAT_RAW else 8 * MAX_METADATA_BYTES
-            settings = codec.format, memory, codec.filters
-            return _streams(data, limit, lambda: lzma.LZMADecompressor(*settings))
         if kind == "zstd":
             return bytes(imagecodecs.zstd_decode(data, out=limit))
         # lz4 and blosc say how much comes out.
@@ -232,7 +214,7 @@ def _unpacked(kind: str, data: bytes, limit: int, codec: Any = None) -> bytes:  
 
 
 def _streams(data: bytes, limit: int, make: Callable[[], Any]) -> bytes:
-    """Streams of zlib, gzip, bz2 or lzma, one after another."""
+    """Streams of zlib, gzip or bz2, one after another."""
     out = b""
     while data:
         stream = make()

@@ -30,9 +30,7 @@ VIOLET_PER_GREEN = 0.45
 """Optical densities of red cells have at least this ratio; of haematoxylin alone 0.25."""
 
 CELL_PX = 60
-SPAN = 0.6
-"""A thing that spans this share of the picture is a line of the chamber, or an edge."""
-
+SPAN = 0.6  # A thing that spans this share of the picture is a line of the chamber, or an edge.
 ROUND_SHARE, SHAPED_SHARE, SHAPED = 0.45, 0.25, 15
 """Of what stands out of a grey ground, the area of round things: more is a chamber, less, with so
 many things in all, cells in culture. T98G cells have 0.21 at most."""

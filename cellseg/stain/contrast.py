@@ -17,9 +17,7 @@ from scipy import ndimage
 
 Floats = NDArray[np.float64]
 
-SCALES_PX = (2, 4)
-"""Of the Gaussians whose difference to those twice as wide is looked at."""
-
+SCALES_PX = (2, 4)  # Of the Gaussians whose difference to those twice as wide is looked at.
 OUTSTANDING = 6.5
 """Robust standard deviations. Noise of many kinds reached 5.8; the faintest of 541 fluorescent
 fields with nuclei, 8.5."""
@@ -34,9 +32,7 @@ FOCUS = 0.5
 GRAINY = 1.6
 """The same, from which on a stained field is noise: 1.8 of white noise, 1.5 of noisy tissue."""
 
-STEPS = 0.25
-"""Spread that rounding may hide, in steps of the grey values."""
-
+STEPS = 0.25  # Spread that rounding may hide, in steps of the grey values.
 FEWEST_LEVELS = 8
 
 STAINED, FAINTLY_STAINED = 0.015, 0.01

@@ -16,23 +16,17 @@ from scipy.ndimage import binary_dilation, convolve, gaussian_filter
 
 from cellseg.stain.normalise import Light
 
-UNIT_PX = 64
-"""Side of a unit, lattice pixels: cores of tiles are multiples of it."""
-
+UNIT_PX = 64  # Side of a unit, lattice pixels: cores of tiles are multiples of it.
 FIELDS = 5
 """Values of a unit: contrast of fine and of coarse structures, and the optical densities of red,
 green and blue of its lightest tenth."""
 
-REACH_UM = 13.0
-"""Of the filters: three standard deviations of the widest, and a pixel."""
-
+REACH_UM = 13.0  # Of the filters: three standard deviations of the widest, and a pixel.
 FINE_UM: Mapping[Light, float] = {"transmitted": 0.5, "fluorescence": 1.0}
 """Of the Gaussian whose difference to one twice as wide shows fine structures. Nuclei in
 fluorescence have softer borders and more noise."""
 
-COARSE_UM = 2.0
-"""As above, for structures that a blur of some µm leaves."""
-
+COARSE_UM = 2.0  # As above, for structures that a blur of some µm leaves.
 BLURRED: Mapping[Light, float] = {"transmitted": 0.25, "fluorescence": 0.4}
 """Fine over coarse contrast, below which a unit is out of focus."""
 
@@ -43,9 +37,7 @@ AROUND_UM, PIXEL_UM = 64.0, 0.7
 """Side of the surroundings in which most units decide; lattice pixels from which on fine structures
 do not show."""
 
-SAMPLE_UM = 2.0
-"""Pixels of which the lightest tenth is taken."""
-
+SAMPLE_UM = 2.0  # Pixels of which the lightest tenth is taken.
 FOLDED_OD, FOLDED_TIMES = 0.4, 2.5
 """Density of a unit's lightest tenth from which it is folded, at least, and times the usual one of
 the slide's tissue: a fold has three layers."""

@@ -23,12 +23,8 @@ Floats = NDArray[np.float64]
 COLOURED = 0.08
 """Difference between a pixel's largest and smallest channel, of white, that is a colour."""
 
-COLOURED_SHARE = 0.002
-"""Of the pixels: fewer coloured ones leave a picture grey."""
-
-DARK = 0.3
-"""Half of a coloured picture below this share of its white: a dark ground."""
-
+COLOURED_SHARE = 0.002  # Of the pixels: fewer coloured ones leave a picture grey.
+DARK = 0.3  # Half of a coloured picture below this share of its white: a dark ground.
 GROUND_SHARE = 0.2
 """Of the pixels that lie in the lowest, or highest, fifth of the range: a dark, or bright, ground.
 
@@ -43,9 +39,7 @@ LONE = 3.0
 """Times as far as the darkest pixel below the ground, and the brightest above it is a lone object
 on noise. In phase contrast cells and their halos lie on either side, 1.7 times as far at most."""
 
-BROWN_SHARE = 0.0005
-"""Of the pixels: one positive nucleus in a field of a thousand."""
-
+BROWN_SHARE = 0.0005  # Of the pixels: one positive nucleus in a field of a thousand.
 BROWN_PER_EOSIN = 0.1
 """A section with eosin is H&E, whatever pigment it holds, until brown is this much of the pink."""
 

@@ -121,19 +121,20 @@ def _fields(image: ImageFile, found: ImageSearch) -> list[ImageFile]:
     if image.path.suffix.lower() != ".zarr":
         return [image]
     # Imported late: what reads plates takes long to load.
-    from cellseg.slide.plates import is_plate, read_plate
+    from cellseg.slide.plates import read_plate
 
     try:
-        if not is_plate(image.path):
-            return [image]
         plate = read_plate(image.path)
     except InputError:
         return [image]  # told when it is opened, and the others are counted
-    if plate.missing:
-        first = ", ".join(plate.missing[:5]) + (", …" if len(plate.missing) > 5 else "")
-        said = f"{len(plate.missing)} of its wells or fields are not there: {visible(first)}"
+    if plate is None:
+        return [image]
+    fields, missing = plate
+    if missing:
+        first = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
+        said = f"{len(missing)} of its wells or fields are not there: {visible(first)}"
         found.unread.append((image.path, InputError(f"{image.path.name}: {said}")))
-    return [ImageFile(one.path, image.below) for one in plate.fields]
+    return [ImageFile(field, image.below) for field in fields]
 
 
 def _unlike(folder: Location, files: str | None) -> str:

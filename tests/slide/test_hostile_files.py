@@ -385,12 +385,6 @@ def a_pipe(name: str) -> Callable[[Path], Path]:
     return make
 
 
-def a_thin_png(folder: Path) -> Path:
-    path = folder / "s.png"
-    path.write_bytes(imagecodecs.png_encode(np.full((1, 1_000_000), 200, np.uint8)))
-    return path
-
-
 def a_huge_png(folder: Path) -> Path:
     """50,000² pixels of 1 bit, in 304 kB."""
     side = 50_000
@@ -455,7 +449,6 @@ def idle_bytes() -> int:
         (unpacks_zstd_3, "unpacks to more"),
         (a_pipe("0.0"), "no regular file"),
         (a_pipe(".zarray"), "no regular file"),
-        (a_thin_png, "pixels in one line"),
         (a_huge_png, "takes 2.5 GB of memory, more than the 1.5 GB"),
         (a_tile_of_a_huge_jpeg, "does not decode"),
     ],

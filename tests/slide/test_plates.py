@@ -12,19 +12,18 @@ from microscopes import plate
 from cellseg.errors import InputError
 from cellseg.slide import open_slide, slide_name
 from cellseg.slide.formats import home_of, image_name
-from cellseg.slide.plates import is_plate, read_plate
+from cellseg.slide.plates import read_plate
 
 
 @pytest.mark.parametrize("version", [2, 3])
 def test_fields_by_well_and_holes(tmp_path: Path, version: int) -> None:
     path = plate(tmp_path / "screen.ome.zarr", version)
-    assert is_plate(path)
-    found = read_plate(path)
-    assert [(field.well, field.number) for field in found.fields] == [
-        ("A01", 0), ("A01", 1), ("B03", 0),
+    fields, missing = read_plate(path)
+    assert [image_name(field).removeprefix("screen-") for field in fields] == [
+        "A01-0", "A01-1", "B03-0",
     ]  # fmt: skip
-    assert found.missing == ("B03/1", "C07")
-    with open_slide(found.fields[2].path) as slide:
+    assert missing == ["B03/1", "C07"]
+    with open_slide(fields[2]) as slide:
         assert slide.name == "screen-B03-0"
         assert slide.overview()[0].max() == 660 % 256
     with pytest.raises(InputError, match="is a plate"):
@@ -32,10 +31,10 @@ def test_fields_by_well_and_holes(tmp_path: Path, version: int) -> None:
 
 
 def test_what_is_no_plate(tmp_path: Path) -> None:
-    assert not is_plate(tmp_path)
+    assert read_plate(tmp_path) is None
     empty = tmp_path / "empty.zarr"
     zarr.open_group(str(empty), mode="w", zarr_format=2)
-    assert not is_plate(empty)
+    assert read_plate(empty) is None
     (empty / ".zattrs").write_text(json.dumps({"plate": {"wells": [{"path": "A/1"}]}}))
     with pytest.raises(InputError, match="without a field"):
         read_plate(empty)
@@ -75,7 +74,7 @@ def test_what_is_listed_again_and_again_is_there_once(tmp_path: Path) -> None:
     wells, fields = [{"path": "A/01"}] * 30_000, [{"path": "0"}] * 30
     (path / ".zattrs").write_text(json.dumps({"plate": {"wells": wells}}))
     (path / "A" / "01" / ".zattrs").write_text(json.dumps({"well": {"images": fields}}))
-    assert [(field.well, field.number) for field in read_plate(path).fields] == [("A01", 0)]
+    assert read_plate(path) == ([path / "A" / "01" / "0"], [])
 
 
 def test_names_that_only_look_alike() -> None:
