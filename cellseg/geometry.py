@@ -141,12 +141,10 @@ def indexed(
 
 @dataclass(frozen=True)
 class Tile:
-    """One tile of the lattice.
+    """One tile of the lattice, at a place in the grid.
 
     Attributes
     ----------
-    row, column : int
-        Place in the grid.
     core : Box
         The tile's own pixels; cores partition the slide.
     padded : Box
@@ -161,12 +159,10 @@ class Tile:
 
 @dataclass(frozen=True)
 class TileGrid:
-    """The tiles of a slide.
+    """The tiles of a slide of ``height`` × ``width`` lattice pixels.
 
     Attributes
     ----------
-    height, width : int
-        The slide's size, lattice pixels.
     tile : int
         Side of a core, a multiple of 32 px; cores at the far edges are smaller.
     halo : int
@@ -231,12 +227,10 @@ class TileGrid:
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """The slide's size, and how the lattice lies on it.
+    """The slide's size in level-0 pixels, and how the lattice lies on it.
 
     Attributes
     ----------
-    height, width : int
-        Level-0 pixels.
     lattice_height, lattice_width : int
         Lattice pixels, the label image's size.
     downsample : float

@@ -40,15 +40,8 @@ _AXIS = re.compile(r"[-_ .+]*(?:(?<![A-Za-z])[A-Za-z]{1,3})?\{(?:channel|z|time)
 class FilePattern:
     """A pattern of file names.
 
-    Attributes
-    ----------
-    text : str
-        Placeholders are those of :data:`PLACES` and :data:`AXES`, each at most once; an asterisk
-        stands for any text.
-
-    Raises
-    ------
-    SettingsError
+    Placeholders are those of :data:`PLACES` and :data:`AXES`, each at most once; an asterisk stands
+    for any text. Others raise a SettingsError.
     """
 
     text: str

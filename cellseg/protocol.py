@@ -245,14 +245,10 @@ def load_protocol(name_or_path: str | Path) -> CountProtocol:
     return _validated(_settings(text, str(name_or_path)), str(name_or_path))
 
 
-def _settings(text: str, where: str) -> dict[object, object]:
+def _settings(text: str, where: str) -> dict[str, object]:
     """A file's settings as plain text, lists and mappings.
 
     Which of them is a number and which a name is said by the protocol's fields, not by YAML.
-
-    Raises
-    ------
-    SettingsError
     """
     try:
         found = yaml.load(text, yaml.BaseLoader)
@@ -272,20 +268,14 @@ def _settings(text: str, where: str) -> dict[object, object]:
 
 
 def save_protocol(protocol: CountProtocol, path: str | Path) -> None:
-    """Write a protocol as YAML, for ``cellseg count --protocol``.
-
-    Raises
-    ------
-    OutputError
-        If the file cannot be written.
-    """
+    """Write a protocol as YAML, for ``cellseg count --protocol``."""
     data = protocol.model_dump(mode="json", exclude_defaults=True)
     text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=98)
     with writing(Path(path)) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _validated(data: Mapping[object, object], where: str) -> CountProtocol:
+def _validated(data: Mapping[str, object], where: str) -> CountProtocol:
     try:
         return CountProtocol.model_validate(data)
     except ValidationError as error:

@@ -74,26 +74,14 @@ class RemotePath:
         return RemotePath(self.url.rstrip("/").rpartition("/")[0])
 
     def __truediv__(self, inside: str) -> RemotePath:
-        """A file below this folder.
-
-        Raises
-        ------
-        InputError
-            If ``inside`` leads out of it, or to another storage.
-        """
+        """A file below this folder; InputError where ``inside`` leads elsewhere."""
         parts = inside.replace("\\", "/").split("/")
         if inside.startswith("/") or ".." in parts or any(c in inside for c in (":", "?", "#")):
             raise InputError(f"{self}: its metadata point outside of it; not read")
         return RemotePath(f"{self.url.rstrip('/')}/{inside}")
 
     def child(self, name: str) -> RemotePath:
-        """What lies in this folder under a name that the storage, or a person, gave.
-
-        Raises
-        ------
-        InputError
-            If it is no name.
-        """
+        """What lies in this folder under a name that the storage, or a person, gave."""
         if name in ("", ".", "..") or "/" in name or "\\" in name:
             raise InputError(f"{self}: {name!r} is no name of a file")
         return RemotePath(f"{self.url.rstrip('/')}/{name}")
@@ -103,13 +91,7 @@ class RemotePath:
         return self
 
     def filesystem(self) -> tuple[Any, str]:
-        """Fsspec's file system, and the path on it.
-
-        Raises
-        ------
-        SettingsError
-            If there is no such storage, or the package that reads it is not installed.
-        """
+        """Fsspec's file system, and the path on it; SettingsError where there is none such."""
         try:
             from fsspec.core import url_to_fs
 
@@ -145,13 +127,7 @@ class RemotePath:
             raise InputError(f"{self}: {what} ({scrubbed_line(error)})") from error
 
     def info(self) -> dict[str, Any]:
-        """What the storage says about it.
-
-        Raises
-        ------
-        InputError
-            If there is nothing, or the storage refuses.
-        """
+        """What the storage says about it; InputError if there is nothing, or it refuses."""
         with self.reached() as (fs, path):
             found: dict[str, Any] = _behind(fs).info(path)
             return found
@@ -215,13 +191,7 @@ Location = Path | RemotePath
 
 
 def as_location(place: str | Location) -> Location:
-    r"""A path, or what lies behind a URL; ``file://`` is a path.
-
-    Parameters
-    ----------
-    place : str, Path or RemotePath
-        A Windows path such as ``C:\slides`` is no URL.
-    """
+    r"""A path, or what lies behind a URL; ``file://`` and ``C:\slides`` are paths."""
     if not isinstance(place, str):
         return place
     scheme, found, rest = place.partition("://")
@@ -233,13 +203,7 @@ def as_location(place: str | Location) -> Location:
 
 
 def inside(folder: Location, relative: str) -> Location:
-    """A file that a folder's own metadata name.
-
-    Raises
-    ------
-    InputError
-        If it lies elsewhere.
-    """
+    """A file that a folder's own metadata name; InputError if it lies elsewhere."""
     if isinstance(folder, RemotePath):
         return folder / relative
     found = (folder / relative).resolve()
@@ -252,11 +216,6 @@ def parts_of(place: Location) -> dict[tuple[str, ...], Location]:
     """Files of a field of several files, by their texts of channel, z and time.
 
     Empty where the name is no field's (see :mod:`cellseg.pattern`) or nothing matches it.
-
-    Raises
-    ------
-    InputError
-        If there are two for one channel, or the folder cannot be listed.
     """
     pattern = field_pattern(place.name)
     if pattern is None:

@@ -149,13 +149,7 @@ def main() -> None:
 
 
 def _limit_memory(n_bytes: int) -> None:
-    """Have the system refuse this process, and those that it starts, more memory of their own.
-
-    Raises
-    ------
-    SettingsError
-        On a system that cannot.
-    """
+    """Have the system refuse this process, and those that it starts, more memory of their own."""
     try:
         import resource
 

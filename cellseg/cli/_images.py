@@ -121,11 +121,6 @@ def home_of_study(
     """The output, the folder that was searched, or the one that all results lie in.
 
     None where one image was given and nothing of a study is wanted.
-
-    Raises
-    ------
-    SettingsError
-        If something is wanted that has no place.
     """
     wanted = [name for name, on in (("--report", report), ("--parquet", parquet)) if on]
     if not wanted and len(images) == 1 and images[0].path == given[0]:

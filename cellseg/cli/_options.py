@@ -17,20 +17,13 @@ if TYPE_CHECKING:
 
 
 class GroupedCommand(click.Command):
-    """A command whose help lists its options under headings.
-
-    Parameters
-    ----------
-    groups : dict
-        Heading to the names of parameters, with spaces between them.
-    """
+    """A command whose help lists its options under headings: heading to names, spaces between."""
 
     def __init__(self, *given: Any, groups: dict[str, str], **settings: Any) -> None:  # noqa: ANN401
         super().__init__(*given, **settings)
         self.groups = groups
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options, those of no group last."""
         told = {one.name: one.get_help_record(ctx) for one in self.get_params(ctx)}
         for heading, names in self.groups.items():
             with formatter.section(heading):
@@ -45,7 +38,6 @@ class Number(click.FloatRange):
     name = "NUMBER"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:  # noqa: ANN401 - click's
-        """Turn the option's text into a number."""
         if isinstance(value, str) and "," in value:
             self.fail(f"{value!r} has a comma: write decimals with a point, as 0.25", param, ctx)
         number = float(super().convert(value, param, ctx))
@@ -61,11 +53,9 @@ class TextParam(click.ParamType):  # type: ignore[type-arg]  # generic from clic
         self.name, self.read = name, read
 
     def get_metavar(self, *_: Any, **__: Any) -> str:  # noqa: ANN401 - of several clicks
-        """The name as it is."""
         return self.name
 
     def convert(self, value: Any, param: Any, ctx: Any) -> object:  # noqa: ANN401 - click's
-        """Turn the option's text into a value."""
         return self.read(value)
 
 
@@ -223,11 +213,6 @@ def shared(names: str) -> Callable[[_Command], _Command]:
 
 
 def refuse_missing(image: Location) -> None:
-    """Say so before anything is loaded; what lies behind a URL is asked when it is opened.
-
-    Raises
-    ------
-    InputError
-    """
+    """Say so before anything is loaded; what lies behind a URL is asked when it is opened."""
     if isinstance(image, Path) and not is_there(image):
         raise InputError(f"{image}: no such file; check the path")

@@ -19,14 +19,9 @@ if TYPE_CHECKING:
 
 
 class Reporter(ProgressBar):
-    """Lines above a bar on a terminal; elsewhere also how far it is, a line at times.
+    """Lines above a bar on a terminal; elsewhere also how far it is, a line every ``quiet_s``.
 
-    Parameters
-    ----------
-    quiet_s : float
-        At least so long between such lines.
-    known : set of str, optional
-        Notices of the images before: what was said of one is not said again.
+    Notices that are ``known`` from the images before are not said again.
     """
 
     def __init__(

@@ -36,12 +36,7 @@ _SCVERSE = {"anndata", "dask", "h5py", "spatialdata"}  # Packages that the extra
 
 
 def check_exports(names: tuple[str, ...]) -> None:
-    """Refuse exports that do not exist or lack a package, before a run rather than after it.
-
-    Raises
-    ------
-    SettingsError
-    """
+    """Refuse exports that do not exist or lack a package, before a run rather than after it."""
     for name in names:
         _module(name)
 
@@ -51,8 +46,6 @@ def export(folder: str | Path, name: str) -> Path:
 
     Parameters
     ----------
-    folder : str or Path
-        Of a finished result.
     name : str
         One of :data:`EXPORTS`.
 
@@ -65,10 +58,8 @@ def export(folder: str | Path, name: str) -> Path:
     ------
     SettingsError
         If there is no such export, or a package that it needs is not installed.
-    InputError
-        If the folder is no finished result, or is damaged.
-    OutputError
-        If the file cannot be written.
+    InputError, OutputError
+        If the folder is no finished result, or is damaged; if the file cannot be written.
     """
     # Here and not above: the list of exports is known without the libraries that read results.
     from cellseg.result import add_file, load_result
@@ -84,15 +75,7 @@ def write_export(result: Result, name: str, path: Path) -> None:
 
 
 def anndata_of(result: Result) -> AnnData:
-    """The table of a result as scverse has it: what ``cells.h5ad`` holds.
-
-    Raises
-    ------
-    SettingsError
-        If anndata is not installed.
-    InputError
-        If the result is damaged.
-    """
+    """The table of a result as scverse has it: what ``cells.h5ad`` holds."""
     found: AnnData = _module("cells.h5ad").anndata_of(result)
     return found
 
@@ -104,11 +87,6 @@ def outlines_of(result: Result) -> NDArray[np.object_]:
     -------
     ndarray, shapely.Polygon or shapely.MultiPolygon, (N,)
         As the exports have them: (x, y) in level-0 pixels, 0 at the corner of the first pixel.
-
-    Raises
-    ------
-    InputError
-        If the result is damaged.
     """
     from cellseg.export._outlines import all_outlines
 

@@ -26,15 +26,7 @@ _BOX = ["bbox_y0_px", "bbox_x0_px", "bbox_y1_px", "bbox_x1_px"]
 
 @dataclass(frozen=True, eq=False)
 class Mask:
-    """One cell's pixels.
-
-    Attributes
-    ----------
-    y0, x0 : int
-        Lattice pixel of ``pixels[0, 0]``.
-    pixels : ndarray, bool, (h, w)
-        Not empty; may have background around it.
-    """
+    """One cell's pixels, not all background; ``y0`` and ``x0`` are the first one's, lattice px."""
 
     y0: int
     x0: int
@@ -68,14 +60,7 @@ def with_texts(table: pd.DataFrame, change: Callable[[str], str]) -> pd.DataFram
 
 
 def blocks(result: Result) -> Iterator[tuple[pd.DataFrame, list[Mask]]]:
-    """All cells, those of one part of the slide together.
-
-    Yields
-    ------
-    table : DataFrame
-        Rows of the table.
-    masks : list of Mask
-        One for each row.
+    """All cells, those of one part of the slide together: rows of the table, and a mask for each.
 
     Raises
     ------
@@ -92,13 +77,7 @@ def blocks(result: Result) -> Iterator[tuple[pd.DataFrame, list[Mask]]]:
 
 
 def _boxes(result: Result) -> NDArray[np.int32]:
-    """(y0, x0, y1, x1) of all cells, lattice pixels, at most a pixel too wide on each side.
-
-    Raises
-    ------
-    InputError
-        If the table has none, or some that lie nowhere in the lattice.
-    """
+    """(y0, x0, y1, x1) of all cells, lattice pixels, at most a pixel too wide on each side."""
     frame = result.frame
     try:
         edges = result.table.load(_BOX).to_numpy() / frame.downsample

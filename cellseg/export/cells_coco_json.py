@@ -25,13 +25,7 @@ _MODALITIES = {"he": "histology", "ihc": "histology ihc"}
 
 
 def write(result: Result, path: Path) -> None:
-    """Write the cells of a result.
-
-    Raises
-    ------
-    SettingsError
-        If the slide is too large for COCO's run lengths.
-    """
+    """Write the cells of a result, if the slide is not too large for COCO's run lengths."""
     frame = result.frame
     if frame.height * frame.width > LARGEST_PX:
         raise SettingsError(

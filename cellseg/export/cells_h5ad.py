@@ -30,11 +30,6 @@ def write(result: Result, path: Path) -> None:
 def anndata_of(result: Result) -> AnnData:
     """The cells as observations, their measurements as variables.
 
-    Parameters
-    ----------
-    result : Result
-        Finished; its table is read part by part.
-
     Returns
     -------
     AnnData

@@ -31,17 +31,10 @@ def write(result: Result, path: Path) -> None:
 
 
 def write_together(results: Mapping[str, Result], path: Path) -> None:
-    """Write the tables of several results into one.
+    """Write the tables of several results, by their names, into one.
 
     It has the columns of all of them, empty where a result lacks one, and before them ``result``:
     the result's name.
-
-    Parameters
-    ----------
-    results : mapping of str to Result
-        By their names, in the order of the rows.
-    path : Path
-        Overwritten.
 
     Raises
     ------

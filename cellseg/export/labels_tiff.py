@@ -39,13 +39,7 @@ def write(result: Result, path: Path) -> None:
 
 
 def write_levels(labels: ChunkedLabels, frame: Frame, path: Path) -> None:
-    """Write any label image on a result's lattice, uint32 (Y, X).
-
-    Raises
-    ------
-    InputError
-        If it is not as large as the lattice.
-    """
+    """Write any label image on a result's lattice, uint32 (Y, X)."""
     if labels.shape != (frame.lattice_height, frame.lattice_width):
         raise InputError(
             f"labels: expected {frame.lattice_height} × {frame.lattice_width} px, "

@@ -22,15 +22,7 @@ _ELEMENT, _KEY = "cells", "element"
 
 
 def write(result: Result, path: Path) -> None:
-    """Write the masks and the table of a result.
-
-    Parameters
-    ----------
-    result : Result
-        Finished.
-    path : Path
-        Of a folder that is not there yet.
-    """
+    """Write the masks and the table of a finished result, into a folder that is not there yet."""
     frame = result.frame
     sides = {"global": frame.downsample}
     if frame.mpp is not None:

@@ -23,17 +23,7 @@ _APERIO_YCBCR = 33003
 
 @dataclass(frozen=True)
 class Colour:
-    """How samples become bands.
-
-    Attributes
-    ----------
-    samples : tuple of int
-        Those that are read.
-    recolour : callable or None
-        From samples to bands.
-    dtype : np.dtype
-        Of the bands.
-    """
+    """How samples become bands: which are read, and what turns them into bands, if anything."""
 
     samples: tuple[int, ...]
     recolour: Recolour | None
@@ -44,17 +34,9 @@ class Colour:
 
 
 def interpret(name: str, key: Any, count: int, *, is_imagej: bool) -> Colour:  # noqa: ANN401
-    """Settle what the samples of a page mean.
+    """Settle what the samples of a page, a tifffile.TiffPage, mean.
 
-    Parameters
-    ----------
-    name : str
-        The file's, for messages.
-    key : tifffile.TiffPage
-    count : int
-        Samples of a pixel.
-    is_imagej : bool
-        ImageJ has no colour of 16 bits: such a file holds three channels.
+    ImageJ has no colour of 16 bits: such a file holds three channels.
 
     Raises
     ------
@@ -75,8 +57,7 @@ def interpret(name: str, key: Any, count: int, *, is_imagej: bool) -> Colour:  #
     if compression == _APERIO_YCBCR and count == 3:
         return Colour((0, 1, 2), _from_ycbcr, 3, dtype, True)
     if kind == YCBCR and count >= 3:
-        recolour = None if compression in _JPEG_FAMILY else _from_ycbcr
-        return _rgb(stored, count, top, recolour)
+        return _rgb(stored, count, top, None if compression in _JPEG_FAMILY else _from_ycbcr)
     extra = [int(one) for one in key.extrasamples]
     # More than four samples of which the rest is no alpha are channels stored as RGB.
     is_composite = (is_imagej and stored.itemsize > 1) or (count > 4 and not any(extra))
@@ -84,7 +65,7 @@ def interpret(name: str, key: Any, count: int, *, is_imagej: bool) -> Colour:  #
         return _rgb(stored, count, top, None)
     kept = max(1, count - sum(one in (1, 2) for one in extra))
     notes = ["alpha dropped"] if kept < count else []
-    recolour = None
+    recolour: Recolour | None = None
     if kind == MINISWHITE and dtype.kind == "f":
         notes.append("stored as white-is-zero in floats: values are left as they are")
     elif kind == MINISWHITE:

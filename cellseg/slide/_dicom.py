@@ -45,13 +45,7 @@ def open_content(path: Location, request: Request) -> Content:
 
 
 def _files(path: Path) -> list[Path]:
-    """The files of one slide.
-
-    Raises
-    ------
-    InputError
-        A folder with several.
-    """
+    """The files of one slide; a folder with several is refused."""
     series = _series(path if path.is_dir() else path.parent)
     if path.is_file():
         return next(files for files in series.values() if path in files)

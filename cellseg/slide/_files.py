@@ -19,13 +19,7 @@ from cellseg.storage import Location, parts_of
 
 
 def open_content(path: Location, request: Request) -> Content:
-    """Open the files of a field; those of planes that are not read stay closed.
-
-    Raises
-    ------
-    InputError
-        If one is missing or damaged, or they differ in size or type.
-    """
+    """Open the files of a field, of one size and type; those of planes not read stay closed."""
     parts = parts_of(path)
     channels, z_planes, times = (
         sorted({key[axis] for key in parts}, key=natural) for axis in range(len(AXES))
@@ -76,13 +70,7 @@ def open_content(path: Location, request: Request) -> Content:
 
 
 def _of_one_channel(file: Location, content: Content) -> Content:
-    """A file's content as one channel: of a colour picture the brightest of red, green, blue.
-
-    Raises
-    ------
-    InputError
-        If the file has channels of its own.
-    """
+    """A file's content as one channel: of a colour picture the brightest of red, green, blue."""
     if content.is_rgb:
 
         def brightest(pixels: Pixels) -> Pixels:

@@ -25,13 +25,10 @@ class Frames:
     ----------
     size : dict of str to int
         Lengths of the axes Y, X, and of those of Z, T, C and S (red, green, blue) that it has.
-    names : sequence of (str or None)
-        Of the channels.
     count : int
         Images in the file.
     read : callable
         From (z, t, c) to that frame, (h, w) or (h, w, S).
-    close : callable
     """
 
     format: str

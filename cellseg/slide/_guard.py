@@ -27,8 +27,6 @@ def reading(
 
     Parameters
     ----------
-    path : Location
-        The file; its name starts the message.
     what : str
         What could not be done, such as ``"is no readable TIFF"``.
     kind : type
@@ -53,16 +51,12 @@ def reading(
 def opened(
     path: Location, what: str, library: Callable[[], Any], look: Callable[[Any], Found]
 ) -> Found:
-    """What is found in a file that another library opens; the file is closed after an error.
+    """What ``look`` finds in a file that ``library`` opens; it is closed after an error.
 
     Parameters
     ----------
     what : str
         What it is not, if anything goes wrong: ``"is no readable CZI"``.
-    library : callable
-        Opens it.
-    look : callable
-        Gets the open file.
     """
     with reading(path, f"{what}, is cut off or damaged"):
         file = library()

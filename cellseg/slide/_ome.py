@@ -17,15 +17,7 @@ from cellseg.slide.limits import MAX_CHANNELS, MAX_PLANES, check_count
 
 @dataclass(frozen=True)
 class OmeImage:
-    """One Image of an OME-XML document.
-
-    Attributes
-    ----------
-    channels : tuple of (str or None)
-        Names, None where there is none.
-    samples : tuple of int
-        SamplesPerPixel of each channel.
-    """
+    """One Image of an OME-XML document: name, if any, and SamplesPerPixel of each channel."""
 
     channels: tuple[str | None, ...]
     samples: tuple[int, ...]
@@ -66,15 +58,7 @@ def file_names(root: Element) -> set[str]:
 
 
 def check_claims(name: str, root: Element, pages: int) -> None:
-    """Refuse more planes than can be meant, before anything is made for each of them.
-
-    Parameters
-    ----------
-    name : str
-        The file's, for messages.
-    pages : int
-        How many the file has.
-    """
+    """Refuse more planes than can be meant, before anything is made for each of them."""
     sizes = (math.prod(_whole(one, f"Size{axis}", 1) for axis in "ZCT")
              for one in _all(root, "Pixels"))  # fmt: skip
     listed = (_planes(one, pages) for one in _all(root, "TiffData"))

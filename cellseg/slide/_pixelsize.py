@@ -62,15 +62,7 @@ def micrometres(unit: object) -> float | None:
 
 
 def judged(x_um: float, y_um: float, source: str) -> PixelSize:
-    """A size if it can be believed, and a note if it cannot.
-
-    Parameters
-    ----------
-    x_um, y_um : float
-        The pixel's sides, µm.
-    source : str
-        Where they were found, such as ``"OME-XML"``.
-    """
+    """A size, from the pixel's sides in µm, if it can be believed; a note if it cannot."""
     if not all(math.isfinite(side) and side > 0 for side in (x_um, y_um)):
         return NO_SIZE
     if not all(SMALLEST_UM <= side <= LARGEST_UM for side in (x_um, y_um)):

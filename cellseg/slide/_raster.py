@@ -33,10 +33,7 @@ WINDOW_PX = 512  # Side of the chunks that are read where a file does not say ho
 class ChunkCache:
     """Decoded chunks, least recently used out first; each is decoded by one thread only.
 
-    Parameters
-    ----------
-    max_bytes : int
-        Budget of all chunks but the pinned ones.
+    ``max_bytes`` is for all chunks but the pinned ones.
     """
 
     def __init__(self, max_bytes: int = CACHE_BYTES) -> None:
@@ -244,14 +241,9 @@ def recoloured(
     bands: int,
     dtype: np.dtype[Any],
 ) -> Raster:
-    """Samples turned into the bands that a reader wants: palettes, CMYK, inverted grey.
+    """Samples turned into the bands that a reader wants: palettes, inverted grey.
 
-    Parameters
-    ----------
-    samples : tuple of int
-        The inner bands that are read.
-    recolour : callable, optional
-        From (h, w, len(samples)) to (h, w, bands); None when samples are bands already.
+    ``recolour`` goes from (h, w, len(samples)) to (h, w, bands); None: samples are bands already.
     """
     if recolour is None and samples == tuple(range(inner.bands)):
         return inner

@@ -65,16 +65,12 @@ class Taps:
 
 
 def taps(first: int, last: int, *, step: float, size: int) -> Taps:
-    """Taps of output pixels ``first`` … ``last - 1``.
+    """Taps of output pixels ``first`` … ``last - 1`` on a source of ``size`` px.
 
     Parameters
     ----------
-    first, last : int
-        Output pixels, half-open.
     step : float
         Source pixels per output pixel; 1 or more averages, less interpolates.
-    size : int
-        Length of the source, px.
     """
     place = np.arange(first, last, dtype=np.float64)
     return _area(place, step, size) if step >= 1 - 1e-9 else _linear(place, step, size)
@@ -107,18 +103,12 @@ def _linear(place: NDArray[np.float64], step: float, size: int) -> Taps:
 
 
 def resample(source: Pixels, origin: tuple[int, int], rows: Taps, columns: Taps) -> Pixels:
-    """Apply taps to a piece of the source.
+    """Apply taps along y and x to a piece of the source, (h, w, C), with all pixels that they need.
 
     Parameters
     ----------
-    source : ndarray, (h, w, C)
-        The piece that the taps need.
     origin : tuple of int
-        (y, x) of its first pixel.
-    rows : Taps
-        Along y.
-    columns : Taps
-        Along x.
+        (y, x) of the piece's first pixel.
 
     Returns
     -------

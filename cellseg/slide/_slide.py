@@ -34,8 +34,6 @@ class Level:
 
     Attributes
     ----------
-    height, width : int
-        Size, px.
     downsample : float
         Level-0 pixels per pixel of this level, the mean of y and x.
     chunk : tuple of int
@@ -220,13 +218,7 @@ class Slide:
         return out
 
     def channel_number(self, wanted: str, *, hint: str = "channel") -> int:
-        """The place of a channel that a person named, or numbered.
-
-        Raises
-        ------
-        SettingsError
-            If there is none.
-        """
+        """The place of a channel that a person named, or numbered; SettingsError without one."""
         names = self.channels
         # A number first: a file's names may be numbers of their own.
         if wanted.isdecimal() and int(wanted) < len(names):

@@ -37,11 +37,6 @@ def check_metadata(path: Location, tif: tifffile.TiffFile) -> tuple[Element | No
 
     Of a set only files beside this one are read: a file's content never leads out of its folder.
 
-    Parameters
-    ----------
-    tif : tifffile.TiffFile
-        Open, its series not yet made.
-
     Returns
     -------
     Element or None

@@ -68,14 +68,10 @@ class Layout:
 
 
 def lay_out(name: str, series: Any, *, z_asked: bool) -> Layout:  # noqa: ANN401
-    """Read the layout of a tifffile series.
+    """Read the layout of level 0 of a tifffile series.
 
     Parameters
     ----------
-    name : str
-        For messages.
-    series : tifffile.TiffPageSeries
-        Level 0 of it.
     z_asked : bool
         The caller asked for a z plane or a projection: a stack of pages of unknown meaning is
         then taken for z, and for time otherwise.
@@ -273,13 +269,7 @@ def _rows(
 
 
 def _bytes(source: TiffSource, file: Any, offset: int, count: int) -> bytes:  # noqa: ANN401
-    """Bytes of a tifffile handle that several threads share.
-
-    Raises
-    ------
-    ValueError
-        The file ends before.
-    """
+    """Bytes of a tifffile handle that several threads share."""
     with source.lock:
         if file.closed:
             file.open()

@@ -48,17 +48,7 @@ def check_count(name: str, what: str, count: int, limit: int) -> None:
 
 
 def check_plane(name: str, height: int, width: int, chunk: tuple[int, int]) -> None:
-    """Refuse a plane that is too large or in too many pieces.
-
-    Parameters
-    ----------
-    name : str
-        For the message.
-    height, width : int
-        px.
-    chunk : tuple of int
-        (height, width) of what is decoded at once, px.
-    """
+    """Refuse a plane (px) that is too large or in too many pieces, ``chunk`` decoded at once."""
     check_count(name, f"pixels ({_short(height)} × {_short(width)})", height * width, MAX_PX)
     check_count(name, "pixels along a side", max(height, width), MAX_SIDE_PX)
     chunk_px = min(chunk[0], height) * min(chunk[1], width)
@@ -72,8 +62,8 @@ def check_whole(name: str, what: str, n_bytes: int) -> list[str]:
 
     Parameters
     ----------
-    name, what : str
-        The file and the piece, such as ``"the image"`` or ``"one chunk"``, for the message.
+    what : str
+        The piece, such as ``"the image"``.
     n_bytes : int
         All that decoding it takes.
     """

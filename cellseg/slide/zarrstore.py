@@ -40,12 +40,7 @@ _PLAIN_3 = {"bytes", "crc32c", "transpose"}
 class Store(LocalStore):
     """A folder on a disk, out of which nothing leads.
 
-    Parameters
-    ----------
-    root : Path
-        Of the array.
-    outermost : Path
-        Of the whole image; links that stay in it are followed.
+    Links that stay in ``outermost``, the folder of the whole image, are followed.
     """
 
     def __init__(self, root: Path, outermost: Path) -> None:
@@ -78,12 +73,7 @@ class Store(LocalStore):
 
 
 def open_array(folder: Location, outermost: Location) -> Any:  # noqa: ANN401
-    """A Zarr array for reading.
-
-    Parameters
-    ----------
-    folder, outermost : Path or RemotePath
-        Of the array, and of the image that it belongs to.
+    """A Zarr array for reading, ``outermost`` the image that it belongs to.
 
     Raises
     ------

@@ -56,25 +56,14 @@ class Dyes:
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Dyes:
-        """As ``settings.dyes`` of ``run.json`` holds them.
-
-        Raises
-        ------
-        KeyError, TypeError, ValueError
-        """
+        """As ``settings.dyes`` of ``run.json`` holds them."""
         vectors = {str(name): _unit(vector) for name, vector in found["vectors"].items()}
         return cls(
             _triple(found["white"]), vectors, str(found["method"]), str(found.get("note", ""))
         )
 
     def unmixed(self, densities: Floats) -> dict[str, Floats]:
-        """Amounts of both dyes, least squares.
-
-        Parameters
-        ----------
-        densities : ndarray, float64, (N, 3)
-            Of red, green and blue. Negative amounts are kept.
-        """
+        """Amounts of both dyes by least squares, of densities (N, 3); negative ones are kept."""
         amounts = densities @ np.linalg.pinv(np.array(list(self.vectors.values())))
         return dict(zip(self.vectors, amounts.T, strict=True))
 

@@ -55,15 +55,7 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class StainGuess:
-    """What kind of picture it is.
-
-    Attributes
-    ----------
-    protocol : str or None
-        A shipped protocol's name; None: none of them.
-    reason : str
-        For people.
-    """
+    """The shipped protocol that fits, if any, and the reason for people."""
 
     protocol: Kind | None
     reason: str
@@ -118,13 +110,9 @@ def _is_coloured(colours: NDArray[np.floating]) -> bool:
 
 
 def white_light(values: Floats, top: float | None = None) -> Floats:
-    """The light without a stain: the brightest pixels, unless they are stained themselves.
+    """The light without a stain: the brightest of pixels (M, 3), unless these are stained.
 
-    Parameters
-    ----------
-    values : ndarray, float64, (M, 3)
-    top : float, optional
-        Of white where the brightest pixels are stained; their 99.9th percentile otherwise.
+    ``top`` is white where they are; their 99.9th percentile otherwise.
     """
     top = float(np.percentile(values, 99.9)) if top is None else top
     grey = values.mean(axis=1)
