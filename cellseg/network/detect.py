@@ -264,7 +264,7 @@ def _may_take_openvino(device: str, precision: Precision | None) -> bool:
 
 def _why_no_openvino(device: str, precision: Precision | None) -> str:
     if find_spec("openvino") is None:
-        return 'it is not installed; pip install "cellseg-slides[fast]"'
+        return "it is not installed; pip install openvino"
     if device not in ("auto", "cpu"):
         return f"it runs on the processor, not on {device}"
     if precision is not None:
