@@ -125,27 +125,26 @@ def _drained(events: Iterator[Any]) -> Any:  # noqa: ANN401
 
 
 def _print_centres(evaluation: CentreEvaluation) -> None:
-    scores, classes = evaluation.scores, evaluation.classes
+    found, classes = evaluation.as_dict(), evaluation.classes
     heads = ["annotated", "counted", "bias", "F1", *(f"found as {name}" for name in classes)]
-    each = (scores.class_truth, scores.class_found, scores.class_f1, scores.confusion.tolist())
+    of_class: dict[str, Any] = {"all": {**found, "found_as": {}}, **found["classes"]}
     rows = [
         (
             name,
-            f"{truth:,}",
-            f"{count:,}",
-            f"{count / truth - 1:+.1%}" if truth else "–",
-            f"{f1:.3f}",
-            *map(str, confused),
+            f"{one['annotated']:,}",
+            f"{one['counted']:,}",
+            "–" if one["bias"] is None else f"{one['bias']:+.1%}",
+            "–" if one["f1"] is None else f"{one['f1']:.3f}",
+            *map(str, one["found_as"].values()),
         )
-        for name, truth, count, f1, confused in [
-            ("all", scores.truth, scores.found, scores.f1, []),
-            *zip(classes, *each, strict=True),
-        ]
+        for name, one in of_class.items()
     ]
     title = f"centres within {evaluation.within_px:g} px"
     _print_table(title, [*heads, *(["no class"] if classes else [])], rows)
-    mean = f"; mean F1 of the classes {scores.class_f1.mean():.3f}" if classes else ""
-    say(f"{scores.images} images, error per image {scores.error:.1%}{mean}")
+    mean, error = found["mean_class_f1"], found["error_per_image"]
+    said = f"; mean F1 of the classes {mean:.3f}" if mean is not None else ""
+    shown = "–" if error is None else f"{error:.1%}"
+    say(f"{found['images']} images, error per image {shown}{said}")
 
 
 def _print(evaluation: Evaluation) -> None:

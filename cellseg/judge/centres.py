@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +17,7 @@ from cellseg.annotations.points import Centres, read_points
 from cellseg.counting.stages import SlideCount
 from cellseg.errors import InputError
 from cellseg.judge.evaluate import EvaluateRequest, ImageDone, planned
+from cellseg.judge.figures import count_error
 from cellseg.judge.judged import plain
 from cellseg.network.detector import Detector
 
@@ -55,82 +58,23 @@ class JudgedCentres:
     ----------
     found, truth : ndarray, float64, (N, 2) and (M, 2)
         (y, x), pixels of the image.
-    found_classes, truth_classes : ndarray, int, (N,) and (M,)
-        Numbers in one list of names; -1: of no class.
+    found_classes, truth_classes : ndarray of str, (N,) and (M,)
+        Empty text: of no class.
     """
 
+    name: str
     found: NDArray[np.float64]
-    found_classes: NDArray[np.int64]
+    found_classes: NDArray[np.object_]
     truth: NDArray[np.float64]
-    truth_classes: NDArray[np.int64]
+    truth_classes: NDArray[np.object_]
 
-
-@dataclass(frozen=True, eq=False)
-class CentreScores:
-    """Figures of all images together.
-
-    Attributes
-    ----------
-    f1 : float
-        Of the centres, whatever their class; nan where there are none at all.
-    error : float
-        Mean over images of |counted / annotated − 1|.
-    class_found, class_truth : ndarray, int, (K,)
-    class_f1 : ndarray, float, (K,)
-        Found and annotated centres of one class are paired by themselves.
-    confusion : ndarray, int, (K, K + 1)
-        Pairs whatever the class: annotated by found; the last column: found without a class.
-    """
-
-    images: int
-    found: int
-    truth: int
-    hits: int
-    f1: float
-    error: float
-    class_found: NDArray[np.int64]
-    class_truth: NDArray[np.int64]
-    class_f1: NDArray[np.float64]
-    confusion: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, images: Sequence[JudgedCentres], classes: int, within: float) -> CentreScores:
-        """Figures of images; ``within`` is in their pixels."""
-        confusion = np.zeros((classes, classes + 1), np.int64)
-        counts = np.zeros((3, classes), np.int64)
-        hits, errors = 0, []
-        for one in images:
-            rows, columns = matched(one.found, one.truth, within)
-            hits += len(rows)
-            known = one.truth_classes[columns] >= 0
-            pairs = one.truth_classes[columns][known], one.found_classes[rows][known]
-            np.add.at(confusion, pairs, 1)
-            if len(one.truth):
-                errors.append(abs(len(one.found) / len(one.truth) - 1))
-            for kind in range(classes):
-                found = one.found[one.found_classes == kind]
-                truth = one.truth[one.truth_classes == kind]
-                counts[:, kind] += len(found), len(truth), len(matched(found, truth, within)[0])
-        found_in_all, truth_in_all = (
-            sum(len(centres) for centres in side)
-            for side in ([one.found for one in images], [one.truth for one in images])
-        )
-        return cls(
-            images=len(images),
-            found=found_in_all,
-            truth=truth_in_all,
-            hits=hits,
-            f1=_f1(hits, found_in_all + truth_in_all),
-            error=float(np.mean(errors)) if errors else float("nan"),
-            class_found=counts[0],
-            class_truth=counts[1],
-            class_f1=np.array([_f1(int(hit), int(f + t)) for f, t, hit in counts.T]),
-            confusion=confusion,
-        )
-
-
-def _f1(hits: int, both: int) -> float:
-    return 2 * hits / both if both else float("nan")
+    def only(self, kind: str) -> JudgedCentres:
+        """The centres of one class, as if there were no other."""
+        mine, theirs = self.found_classes == kind, self.truth_classes == kind
+        return JudgedCentres(
+            self.name, self.found[mine], self.found_classes[mine],
+            self.truth[theirs], self.truth_classes[theirs],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,53 +83,62 @@ class CentreEvaluation:
 
     Attributes
     ----------
-    names : tuple of str
-        The images.
     classes : tuple of str
         Those that are annotated.
     """
 
-    names: tuple[str, ...]
+    images: tuple[JudgedCentres, ...]
     classes: tuple[str, ...]
     within_px: float
-    images: tuple[JudgedCentres, ...]
-    scores: CentreScores
     model: str
 
     def as_dict(self) -> dict[str, object]:
-        """All figures, ready for JSON."""
-        scores = self.scores
+        """All figures, ready for JSON.
+
+        ``found_as`` are the classes of the found centres that pair with annotated ones of a class;
+        ``f1`` of a class is that of its centres, paired by themselves.
+        """
+        pairs: Counter[tuple[str, str]] = Counter()
+        for one in self.images:
+            rows, columns = matched(one.found, one.truth, self.within_px)
+            known = [name if name in self.classes else "none" for name in one.found_classes[rows]]
+            pairs.update(zip(one.truth_classes[columns], known, strict=True))
+        classes = {
+            kind: {
+                **self._figures([one.only(kind) for one in self.images]),
+                "found_as": {name: pairs[kind, name] for name in (*self.classes, "none")},
+            }
+            for kind in self.classes
+        }
+        truth = np.array([len(one.truth) for one in self.images], np.int64)
+        error = count_error(truth, np.array([len(one.found) for one in self.images], np.int64))
         return {
             "model": self.model,
             "within_px": self.within_px,
-            "images": scores.images,
-            "annotated": scores.truth,
-            "counted": scores.found,
-            "bias": _bias(scores.found, scores.truth),
-            "error_per_image": plain(scores.error),
-            "f1": plain(scores.f1),
-            "classes": {
-                name: {
-                    "annotated": int(scores.class_truth[k]),
-                    "counted": int(scores.class_found[k]),
-                    "bias": _bias(int(scores.class_found[k]), int(scores.class_truth[k])),
-                    "f1": plain(float(scores.class_f1[k])),
-                    "found_as": dict(
-                        zip((*self.classes, "none"), scores.confusion[k].tolist(), strict=True)
-                    ),
-                }
-                for k, name in enumerate(self.classes)
-            },
-            "mean_class_f1": plain(float(np.mean(scores.class_f1))) if self.classes else None,
+            "images": len(self.images),
+            **self._figures(self.images),
+            "error_per_image": plain(error.mean_relative),
+            "classes": classes,
+            "mean_class_f1": plain(float(np.mean([one["f1"] for one in classes.values()])))
+            if classes
+            else None,
             "per_image": [
-                {"image": name, "annotated": len(one.truth), "counted": len(one.found)}
-                for name, one in zip(self.names, self.images, strict=True)
+                {"image": one.name, "annotated": len(one.truth), "counted": len(one.found)}
+                for one in self.images
             ],
         }
 
-
-def _bias(counted: int, annotated: int) -> float | None:
-    return round(counted / annotated - 1, 5) if annotated else None
+    def _figures(self, images: Sequence[JudgedCentres]) -> dict[str, Any]:
+        """Counts and F1 of the centres, whatever their class."""
+        found, truth = (sum(map(len, side)) for side in
+                        ([one.found for one in images], [one.truth for one in images]))  # fmt: skip
+        hits = sum(len(matched(one.found, one.truth, self.within_px)[0]) for one in images)
+        return {
+            "annotated": truth,
+            "counted": found,
+            "bias": round(found / truth - 1, 5) if truth else None,
+            "f1": round(2 * hits / (found + truth), 5) if found + truth else None,
+        }
 
 
 def evaluate_centres(
@@ -215,32 +168,20 @@ def evaluate_centres(
         If a table or an image cannot be read.
     """
     data = [(path, centres) for path in request.data for centres in read_points(path)]
-    classes = tuple(sorted({name for _, one in data for name in one.classes if name}))
     detector = request.detector()
     images: list[JudgedCentres] = []
     radii: set[float] = set()
     for done, (table, centres) in enumerate(data, start=1):
         path = _path(table, centres.name, request)
-        mpp, found, names = _counted(path, centres, request, detector)
-        of_class = {name: number for number, name in enumerate(classes)}
-        numbers = (
-            np.array([of_class.get(name, -1) for name in some], np.int64)
-            for some in (names, centres.classes)
-        )
-        images.append(JudgedCentres(found, next(numbers), centres.places, next(numbers)))
+        mpp, one = _judged(path, centres, request, detector)
+        images.append(one)
         radii.add(within_um / mpp if mpp else within_um)
         yield ImageDone(done, len(data))
     if len(radii) > 1:
         raise InputError("the images have several pixel sizes: evaluate those of one at a time")
     (radius,) = radii
-    yield CentreEvaluation(
-        names=tuple(centres.name for _, centres in data),
-        classes=classes,
-        within_px=radius,
-        images=tuple(images),
-        scores=CentreScores.of(images, len(classes), radius),
-        model=detector.info.name,
-    )
+    classes = sorted({name for _, one in data for name in one.classes if name})
+    yield CentreEvaluation(tuple(images), tuple(classes), radius, detector.info.name)
 
 
 def _path(table: Path, name: str, request: EvaluateRequest) -> Path:
@@ -254,10 +195,10 @@ def _path(table: Path, name: str, request: EvaluateRequest) -> Path:
     raise InputError(f"{table}: {name} lies in none of {', '.join(map(str, places))}")
 
 
-def _counted(
+def _judged(
     path: Path, centres: Centres, request: EvaluateRequest, detector: Detector
-) -> tuple[float | None, NDArray[np.float64], list[str]]:
-    """One image's µm per pixel, and the places and classes of its counted cells."""
+) -> tuple[float | None, JudgedCentres]:
+    """One image's µm per pixel, and its counted cells beside the annotated centres."""
     with planned(path, request, detector, mpp=request.mpp) as (slide, plan):
         outside = (centres.places < 0) | (centres.places > (slide.height, slide.width))
         if outside.any():
@@ -269,6 +210,13 @@ def _counted(
         tables = [
             part.table for step in SlideCount(slide, plan, detector).steps() for part in step.cells
         ]
-        found = [table[["centroid_y_px", "centroid_x_px"]].to_numpy(float) for table in tables]
+        places = [table[["centroid_y_px", "centroid_x_px"]].to_numpy(float) for table in tables]
         names = [str(name) for table in tables for name in table["class"]]
-        return slide.mpp, np.concatenate([np.zeros((0, 2)), *found]), names
+        one = JudgedCentres(
+            centres.name,
+            np.concatenate([np.zeros((0, 2)), *places]),
+            np.array(names, object),
+            centres.places,
+            np.array(centres.classes, object),
+        )
+        return slide.mpp, one

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -17,7 +17,7 @@ from cellseg.judge.figures import (
     CountError,
     MatchedSizes,
     Segmentation,
-    bootstrap,
+    bootstrapped,
     count_error,
     size_error,
 )
@@ -116,7 +116,10 @@ def scores_of(images: Sequence[Judged], num_classes: int) -> Scores:
         objects=pooled.truth,
         count=counts_of(images),
         f1=_by_iou(pooled.f1),
-        f1_interval=bootstrap(_resampled_f1(tallies), len(tallies)),
+        f1_interval=bootstrapped(
+            np.array([2 * one.hits[0] for one in tallies], np.int64),
+            np.array([one.found + one.truth for one in tallies], np.int64),
+        ),
         accuracy=_by_iou(pooled.accuracy),
         panoptic_quality=pooled.panoptic_quality,
         panoptic_quality_per_image=_mean([one.panoptic_quality for one in tallies]),
@@ -247,16 +250,6 @@ def ap_by_density(
         ap = average_precision(part, num_classes).ap
         found[f"{low:,.0f}–{high:,.0f} per Mpx"] = (objects, ap)
     return found
-
-
-def _resampled_f1(tallies: Sequence[Segmentation]) -> Callable[[NDArray[np.int64]], float]:
-    hits = np.array([one.hits[0] for one in tallies])
-    total = np.array([one.found + one.truth for one in tallies])
-
-    def f1(rows: NDArray[np.int64]) -> float:
-        return float(2 * hits[rows].sum() / total[rows].sum()) if total[rows].any() else math.nan
-
-    return f1
 
 
 def _matched_areas(images: Sequence[Judged]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

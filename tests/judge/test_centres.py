@@ -12,7 +12,7 @@ from imageio.v3 import imwrite
 from cellseg.annotations.points import read_points
 from cellseg.cli.evaluate import evaluate as command
 from cellseg.errors import InputError
-from cellseg.judge.centres import CentreScores, JudgedCentres, matched
+from cellseg.judge.centres import CentreEvaluation, JudgedCentres, matched
 from cellseg.network.detector import DetectorInfo
 from cellseg.network.threshold import ThresholdDetector
 
@@ -41,26 +41,28 @@ def test_pairs(found, truth, within, pairs):
 
 def field(found, truth):
     """Rows of (x, class)."""
-    found, truth = (np.array(rows, float).reshape(-1, 2) for rows in (found, truth))
-    places = [np.stack([rows[:, 0], np.zeros(len(rows))], 1) for rows in (found, truth)]
-    return JudgedCentres(places[0], found[:, 1].astype(int), places[1], truth[:, 1].astype(int))
+    places = [np.array([(x, 0) for x, _ in rows], float).reshape(-1, 2) for rows in (found, truth)]
+    kinds = [np.array([kind for _, kind in rows], object) for rows in (found, truth)]
+    return JudgedCentres("a.png", places[0], kinds[0], places[1], kinds[1])
 
 
 def test_scores():
-    fields = [
-        field([(0, 0), (10, 1), (20, -1), (90, 0)], [(0, 0), (10, 0), (20, 1)]),
-        field([], [(5, 1)]),
-    ]
-    scores = CentreScores.of(fields, 2, within=3)
-    assert (scores.images, scores.found, scores.truth, scores.hits) == (2, 4, 4, 3)
-    assert scores.f1 == pytest.approx(6 / 8)
-    assert scores.error == pytest.approx((1 / 3 + 1) / 2)
-    assert scores.class_found.tolist() == [2, 1]
-    assert scores.class_truth.tolist() == [2, 2]
-    assert scores.class_f1 == pytest.approx([2 / 4, 0])
-    # Annotated by found; the last column: found, of no class.
-    assert scores.confusion.tolist() == [[1, 1, 0], [0, 0, 1]]
-    assert np.isnan(CentreScores.of([], 1, within=3).f1)
+    fields = (
+        field([(0, "a"), (10, "b"), (20, ""), (90, "a")], [(0, "a"), (10, "a"), (20, "b")]),
+        field([], [(5, "b")]),
+    )
+    said = CentreEvaluation(fields, ("a", "b"), 3, "drawn").as_dict()
+    assert (said["images"], said["counted"], said["annotated"]) == (2, 4, 4)
+    assert (said["f1"], said["bias"]) == (pytest.approx(6 / 8), 0)
+    assert said["error_per_image"] == pytest.approx((1 / 3 + 1) / 2, abs=1e-5)
+    assert said["classes"] == {
+        "a": {"annotated": 2, "counted": 2, "bias": 0, "f1": 2 / 4,
+              "found_as": {"a": 1, "b": 1, "none": 0}},
+        "b": {"annotated": 2, "counted": 1, "bias": -0.5, "f1": 0,
+              "found_as": {"a": 0, "b": 0, "none": 1}},
+    }  # fmt: skip
+    assert said["mean_class_f1"] == 0.25
+    assert CentreEvaluation((), (), 3, "drawn").as_dict()["f1"] is None
 
 
 @pytest.fixture
