@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +30,6 @@ FEWEST_IMAGES = 5
 LARGEST_BIAS = 0.02
 """Of the pooled count, within which the error per image decides."""
 
-_ROWS = 512
-
 
 @dataclass(frozen=True, eq=False)
 class Overlaps:
@@ -52,22 +50,6 @@ class Overlaps:
     shared: NDArray[np.int64]
     found_areas: NDArray[np.int64]
     truth_areas: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, found: Instances, truth: Instances) -> Overlaps:
-        """Overlaps of two sets of objects on one lattice.
-
-        Only pairs whose boxes meet are looked at, and of those only the common part.
-        """
-        pairs = [
-            np.argwhere(_boxes_meet(found.boxes[start : start + _ROWS], truth.boxes))
-            + np.array([start, 0])
-            for start in range(0, len(found), _ROWS)
-        ]
-        candidates = np.concatenate([*pairs, np.empty((0, 2), np.int64)]).astype(np.int64)
-        shared = np.array([_shared(found, truth, i, j) for i, j in candidates.tolist()], np.int64)
-        candidates, shared = candidates[shared > 0], shared[shared > 0]
-        return cls(candidates[:, 0], candidates[:, 1], shared, found.areas, truth.areas)
 
     @cached_property
     def iou(self) -> NDArray[np.float64]:
@@ -134,20 +116,6 @@ def match(
     return Matches(overlaps.found[chosen], overlaps.truth[chosen], values[chosen])
 
 
-def _boxes_meet(first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Whether each box of ``first`` and each of ``second`` share pixels, (N, M)."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    return np.asarray((low < high).all(axis=2))
-
-
-def _shared(found: Instances, truth: Instances, i: int, j: int) -> int:
-    common = found.box(i).intersection(truth.box(j))
-    one = found.masks[i][common.inside(found.box(i))]
-    other = truth.masks[j][common.inside(truth.box(j))]
-    return int(np.count_nonzero(one & other))
-
-
 @dataclass(frozen=True, eq=False)
 class Compared:
     """Found and annotated objects of one image, and its height and width in pixels."""
@@ -159,7 +127,12 @@ class Compared:
     @cached_property
     def overlaps(self) -> Overlaps:
         """Overlaps of all found objects with the annotated ones."""
-        return Overlaps.of(self.found, self.truth)
+        found, truth = self.codes
+        iou = np.reshape(rle.iou(found, truth, [0] * len(truth)), (len(found), len(truth)))
+        i, j = np.nonzero(iou)
+        areas, others = self.found.areas, self.truth.areas
+        shared = np.rint(iou[i, j] / (1 + iou[i, j]) * (areas[i] + others[j])).astype(np.int64)
+        return Overlaps(i, j, shared, areas, others)
 
     @cached_property
     def codes(self) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
@@ -174,40 +147,18 @@ class Compared:
         return found, truth
 
 
-@dataclass(frozen=True, eq=False)
-class AveragePrecision:
-    """COCO's precision at 10 IoUs (0.50 … 0.95) and 101 recalls.
+class AveragePrecision(NamedTuple):
+    """Means over recalls and classes of COCO's precision; 0 where no class is annotated.
 
     Attributes
     ----------
-    precision : ndarray, float64, (10, 101, classes)
-        -1 where a class is not annotated.
+    ap, ap50, ap75 : float
+        Over the IoUs 0.50 … 0.95, at 0.50, at 0.75.
     """
 
-    precision: NDArray[np.float64]
-
-    @property
-    def ap(self) -> float:
-        """Mean over IoUs, recalls and classes; 0 where no class is annotated."""
-        return self._mean(slice(None))
-
-    @property
-    def ap50(self) -> float:
-        """At IoU 0.50."""
-        return self._mean(slice(0, 1))
-
-    @property
-    def ap75(self) -> float:
-        """At IoU 0.75."""
-        return self._mean(slice(5, 6))
-
-    def _mean(self, rows: slice) -> float:
-        classes = [
-            known.mean()
-            for of_class in np.moveaxis(self.precision[rows], 2, 0)
-            if (known := of_class[of_class >= 0]).size
-        ]
-        return float(np.mean(classes)) if classes else 0.0
+    ap: float = 0.0
+    ap50: float = 0.0
+    ap75: float = 0.0
 
 
 def average_precision(
@@ -227,54 +178,43 @@ def average_precision(
         Annotated objects of other mask areas are ignored, as COCO does it: matched to them is
         neither right nor wrong, and unmatched found objects of such areas are no error.
     """
-    goals, results = (_rows(images, annotated=annotated) for annotated in (True, False))
-    if not goals or not results:
-        nothing = np.full((10, 101, num_classes), -1.0)
-        nothing[:, :, [int(str(goal["category_id"])) - 1 for goal in goals]] = 0
-        return AveragePrecision(nothing)
-    data, other = COCO(), COCO()
+    sides = [_rows([(image.truth, image.codes[1]) for image in images])]
+    sides.append(_rows([(image.found, image.codes[0]) for image in images]))
+    if not all(sides):
+        return AveragePrecision()
+    base = COCO()
+    base.dataset = {
+        # Their true sizes stand in the run lengths.
+        "images": [{"id": n, "height": 1, "width": 1} for n in range(len(images))],
+        "categories": [{"id": label} for label in range(num_classes)],
+        "annotations": [],
+    }
     # pycocotools prints its progress; nothing of it is for the user.
     with redirect_stdout(io.StringIO()):
-        for one, rows in ((data, goals), (other, results)):
-            one.dataset = {
-                "images": [{"id": n, "height": 1, "width": 1} for n in range(1, len(images) + 1)],
-                "categories": [{"id": label} for label in range(1, num_classes + 1)],
-                "annotations": rows,
-            }
-            one.createIndex()
-        evaluation = COCOeval(data, other, kind)
+        base.createIndex()
+        evaluation = COCOeval(*map(base.loadRes, sides), kind)
         evaluation.params.maxDets = [MAX_DETECTIONS]
         evaluation.params.areaRng = [list(area_px)]
         evaluation.params.areaRngLbl = ["all"]
         evaluation.evaluate()
         evaluation.accumulate()
-    return AveragePrecision(evaluation.eval["precision"][:, :, :, 0, 0])
+    # (10 IoUs, 101 recalls, classes); -1 where a class is not annotated.
+    precision = evaluation.eval["precision"][:, :, :, 0, 0]
+    known = precision[:, :, (precision >= 0).any(axis=(0, 1))]
+    if not known.size:
+        return AveragePrecision()
+    return AveragePrecision(float(known.mean()), float(known[0].mean()), float(known[5].mean()))
 
 
-def _rows(images: Sequence[Compared], *, annotated: bool) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = []
-    for number, image in enumerate(images, start=1):
-        objects, codes = (image.found, image.truth)[annotated], image.codes[annotated]
-        for box, label, score, code in zip(
-            objects.boxes.tolist(),
-            objects.classes.tolist(),
-            objects.scores.tolist(),
-            codes,
-            strict=True,
-        ):
-            y0, x0, y1, x1 = box
-            rows.append(
-                {
-                    "id": len(rows) + 1,
-                    "image_id": number,
-                    "category_id": label + 1,
-                    "segmentation": code,
-                    "bbox": [x0, y0, x1 - x0, y1 - y0],
-                    "area": float(rle.area(code)),
-                    **({"iscrowd": 0, "ignore": 0} if annotated else {"score": score}),
-                }
-            )
-    return rows
+def _rows(images: Sequence[tuple[Instances, list[dict[str, object]]]]) -> list[dict[str, object]]:
+    """Objects of all images, with their run lengths, as COCO's results."""
+    return [
+        {"image_id": number, "category_id": label, "segmentation": code, "score": score}
+        for number, (objects, codes) in enumerate(images)
+        for label, score, code in zip(
+            objects.classes.tolist(), objects.scores.tolist(), codes, strict=True
+        )
+    ]
 
 
 def best_threshold(counts: NDArray[np.int64], truth: NDArray[np.int64]) -> int:

@@ -92,7 +92,7 @@ class CentreEvaluation:
     within_px: float
     model: str
 
-    def as_dict(self) -> dict[str, object]:
+    def as_dict(self) -> dict[str, Any]:
         """All figures, ready for JSON.
 
         ``found_as`` are the classes of the found centres that pair with annotated ones of a class;

@@ -117,17 +117,18 @@ class Evaluation:
 
     def groups(self) -> dict[str, list[Judged]]:
         """The images of each set and of each modality in it, where there is more than one."""
-        sets: dict[str, dict[str, list[Judged]]] = {}
+        sets: dict[str, list[Judged]] = {}
+        parts: dict[tuple[str, str], list[Judged]] = {}
         for image in self.images:
             name, _, modality = image.group.rpartition("/")
-            sets.setdefault(name, {}).setdefault(modality, []).append(image)
-        found: dict[str, list[Judged]] = {}
-        for name, parts in sets.items():
-            if len(sets) > 1:
-                found[name] = [image for part in parts.values() for image in part]
-            if len(parts) > 1:
-                prefix = f"{name}, " if len(sets) > 1 else ""
-                found |= {f"{prefix}{modality}": part for modality, part in parts.items()}
+            sets.setdefault(name, []).append(image)
+            parts.setdefault((name, modality), []).append(image)
+        if len(sets) == 1:
+            return {modality: part for (_, modality), part in parts.items() if len(parts) > 1}
+        found = dict(sets)
+        for (name, modality), part in parts.items():
+            if len(part) < len(sets[name]):
+                found[f"{name}, {modality}"] = part
         return found
 
     def scores(self) -> Scores:

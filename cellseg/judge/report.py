@@ -85,19 +85,15 @@ def _pixels(evaluation: Evaluation, index: int) -> NDArray[np.generic]:
 
 
 def sample(images: Sequence[Judged]) -> list[int]:
-    """Indices of images from the worst to the best of each set and modality, at even ranks."""
+    """Indices of as many images of each set and modality, from the worst to the best."""
     groups: dict[str, list[int]] = {}
     for index in _ranked(images):
         groups.setdefault(images[index].group, []).append(index)
-    quota = dict.fromkeys(groups, 0)
-    while sum(quota.values()) < min(SAMPLE, len(images)):
-        # Seats by the root of the groups' sizes (Sainte-Laguë), so that small ones are seen.
-        free = [name for name in groups if quota[name] < len(groups[name])]
-        quota[max(free, key=lambda name: len(groups[name]) ** 0.5 / (1 + 2 * quota[name]))] += 1
+    each = max(1, SAMPLE // len(groups))
     return [
-        members[int((k + 0.5) * len(members) / quota[name])]
-        for name, members in groups.items()
-        for k in range(quota[name])
+        members[rank]
+        for members in groups.values()
+        for rank in np.unique(np.linspace(0, len(members) - 1, each).round().astype(int)).tolist()
     ]
 
 

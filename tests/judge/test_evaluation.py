@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cellseg.annotations.compare import Overlaps
+from cellseg.annotations.compare import Compared
 from cellseg.instances import Instances
 from cellseg.judge.calibration import calibrate
 from cellseg.judge.figures import IOUS, Segmentation, count_error, size_error
@@ -22,6 +22,10 @@ def squares(*boxes, scores=None, classes=None):
     )
 
 
+def overlaps(found, truth):
+    return Compared(found, truth, (1100, 1100)).overlaps
+
+
 # Truth: A and B of 100 px each. Found: A shifted by 2 (IoU 80/120 = 2/3), one that shares 25 px
 # with B (IoU 25/175 = 1/7), and one on nothing.
 TRUTH = squares((0, 0, 10, 10), (20, 20, 30, 30))
@@ -29,7 +33,7 @@ FOUND = squares((0, 2, 10, 12), (25, 25, 35, 35), (50, 50, 60, 60))
 
 
 def test_the_metrics_of_the_case_by_hand():
-    scores = Segmentation.of(Overlaps.of(FOUND, TRUTH))
+    scores = Segmentation.of(overlaps(FOUND, TRUTH))
     assert (scores.found, scores.truth) == (3, 2)
     assert scores.hits.tolist() == [1, 1, 1, 1] + [0] * 6
     assert scores.f1[0] == pytest.approx(2 / 5)
@@ -40,11 +44,11 @@ def test_the_metrics_of_the_case_by_hand():
 
 
 def test_a_perfect_result_is_one_everywhere_and_nothing_is_nan():
-    perfect = Segmentation.of(Overlaps.of(TRUTH, TRUTH))
+    perfect = Segmentation.of(overlaps(TRUTH, TRUTH))
     assert perfect.f1 == pytest.approx(1)
     assert perfect.accuracy == pytest.approx(1)
     assert (perfect.panoptic_quality, perfect.aji) == (1, 1)
-    nothing = Segmentation.of(Overlaps.of(Instances.empty(), Instances.empty()))
+    nothing = Segmentation.of(overlaps(Instances.empty(), Instances.empty()))
     assert np.isnan(nothing.f1).all()
     assert np.isnan(nothing.aji)
 
@@ -54,14 +58,14 @@ def test_a_perfect_result_is_one_everywhere_and_nothing_is_nan():
     [(Instances.empty(), TRUTH, 0.0), (FOUND, Instances.empty(), 0.0)],
 )
 def test_one_empty_side_counts_as_wrong(found, truth, aji):
-    scores = Segmentation.of(Overlaps.of(found, truth))
+    scores = Segmentation.of(overlaps(found, truth))
     assert scores.f1.tolist() == [0.0] * len(IOUS)
     assert scores.aji == aji
 
 
 def test_pooling_adds_up_objects_and_not_ratios():
-    one = Segmentation.of(Overlaps.of(FOUND, TRUTH))
-    other = Segmentation.of(Overlaps.of(TRUTH, TRUTH))
+    one = Segmentation.of(overlaps(FOUND, TRUTH))
+    other = Segmentation.of(overlaps(TRUTH, TRUTH))
     pooled = Segmentation.pooled([one, other])
     assert pooled.f1[0] == pytest.approx(2 * 3 / (5 + 4))
     assert pooled.aji == pytest.approx((105 + 200) / (395 + 200))
@@ -69,8 +73,8 @@ def test_pooling_adds_up_objects_and_not_ratios():
 
 def test_objects_left_out_are_as_if_not_found():
     keep = np.array([False, True, True])
-    scores = Segmentation.of(Overlaps.of(FOUND, TRUTH), keep=keep)
-    without = Segmentation.of(Overlaps.of(FOUND.take([1, 2]), TRUTH))
+    scores = Segmentation.of(overlaps(FOUND, TRUTH), keep=keep)
+    without = Segmentation.of(overlaps(FOUND.take([1, 2]), TRUTH))
     assert (scores.found, scores.hits.tolist()) == (2, without.hits.tolist())
     assert scores.aji == without.aji
 
@@ -85,7 +89,7 @@ def test_a_thousand_against_a_thousand():
 
     truth = squares(*((y, x, y + 24, x + 24) for y, x in corners))
     found = squares(*(moved(y, x) for y, x in corners))
-    scores = Segmentation.of(Overlaps.of(found, truth))
+    scores = Segmentation.of(overlaps(found, truth))
     assert (scores.found, scores.truth) == (1000, 1000)
     assert scores.hits[0] == sum(
         np.prod(np.maximum(0, 24 - np.abs(a[:2] - b[:2]))) >= 2 / 3 * 576
