@@ -122,7 +122,7 @@ class OpenResult:
         is_saved = "corrected_from" in self.result.run
         try:
             if (self.result.path / CORRECTIONS).is_file() and not is_saved:
-                found = Corrections(self.result, only_look=True)
+                found = Corrections(self.result)
                 if count := len(found.edits):
                     self.notes.append(f"shown with {count:,} corrections that were made by hand")
                     return found

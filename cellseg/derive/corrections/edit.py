@@ -89,10 +89,6 @@ class EditedCell:
     name: Annotated[ClassName, Field(alias="class")]
     score: _Score = 1.0
 
-    def __post_init__(self) -> None:
-        if self.mask.shape != self.box.shape:
-            raise ValueError(f"mask of shape {self.mask.shape} does not fit {self.box}")
-
     @classmethod
     def cut(
         cls, origin: tuple[int, int], mask: NDArray[np.bool_], name: str, *, score: float = 1.0
@@ -191,19 +187,6 @@ class Edit:
     def text(self) -> str:
         """One line of JSON, with the masks; made once, for a log is written after each edit."""
         return _EDIT.dump_json(self, by_alias=True).decode()
-
-    @classmethod
-    def parsed(cls, text: str) -> Edit:
-        """The edit that a line of JSON holds.
-
-        Raises
-        ------
-        ValueError
-            If it is damaged.
-        """
-        edit = _EDIT.validate_json(text, strict=True)
-        vars(edit)["text"] = text
-        return edit
 
 
 _EDIT = TypeAdapter(Edit)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -28,27 +27,21 @@ FORMAT = "cellseg corrections"
 
 
 class _LogRecord(BaseModel):
-    """``corrections.json``, whoever wrote it; its edits are checked one by one."""
+    """``corrections.json``, whoever wrote it."""
 
     model_config = ConfigDict(strict=True)
 
     format: Literal["cellseg corrections"]
     result: str
     classes: list[ClassName]
-    edits: list[dict[str, Any]]
+    edits: list[Edit]
 
 
 class LogFile:
-    """The log of one result, read once and written by one hand.
+    """The log of one result, read once and written by one hand."""
 
-    Parameters
-    ----------
-    keep : bool
-        Keep a copy of a log that is damaged.
-    """
-
-    def __init__(self, result: Result, *, keep: bool = True) -> None:
-        self._result, self._keep = result, keep
+    def __init__(self, result: Result) -> None:
+        self._result = result
         self._path = own_file(result.path, CORRECTIONS)
         self._seen = self._digest()
         self._of: str | None = None  # the earlier count whose edits are there
@@ -59,25 +52,23 @@ class LogFile:
         Raises
         ------
         InputError
-            If the log is damaged. It is left as it is, and a copy of it is kept.
+            If the log is damaged. It is left as it is.
         """
         if not self._path.exists():
             return [], []
+        earlier = read_json(self._path).get("result")
+        if isinstance(earlier, str) and earlier != self._result.token:
+            self._of = earlier
+            return [], []
         try:
-            found = read_json(self._path)
-            if found.get("format") != FORMAT:
-                raise ValueError("no corrections of cellseg")
-            if found.get("result") != self._result.token:
-                self._of = str(found.get("result"))
-                return [], []
-            record = _LogRecord.model_validate(found)
-            edits = [Edit.parsed(json.dumps(entry)) for entry in record.edits]
-            self._check(edits, record.classes)
-        except ValidationError as error:
-            raise self._damaged(fault_of(error)) from error
-        except (InputError, ValueError) as error:
-            raise self._damaged(str(error).removeprefix(f"{self._path}: ")) from error
-        return edits, record.classes
+            record = _LogRecord.model_validate_json(self._path.read_bytes())
+            self._check(record.edits, record.classes)
+        except ValueError as error:
+            why = fault_of(error) if isinstance(error, ValidationError) else str(error)
+            raise InputError(
+                f"{self._path}: is damaged: {why}; mend it, or move it away to start anew"
+            ) from error
+        return record.edits, record.classes
 
     def _check(self, edits: Sequence[Edit], added: Sequence[str]) -> None:
         """Check that edits fit the slide; they may be older than its classes by measurement."""
@@ -90,19 +81,6 @@ class LogFile:
                 raise ValueError(f"a cell outside of the slide: {cell.box}")
             if cell.name not in classes:
                 raise ValueError(f"a cell of an unknown class {cell.name!r}")
-
-    def _damaged(self, why: str) -> InputError:
-        told = f"{self._path}: is damaged: {why}"
-        if not self._keep:
-            return InputError(told)
-        kept = f"corrections-damaged-{(self._seen or '')[:8]}.json"
-        try:
-            shutil.copyfile(self._path, self._path.with_name(kept))
-        except OSError:
-            return InputError(told)
-        return InputError(
-            f"{told}; a copy is kept as {kept}: mend the file, or move it away to start anew"
-        )
 
     def write(self, edits: Sequence[Edit], classes: Sequence[str]) -> None:
         """Write all edits in one step; edits of an earlier count are kept under another name.

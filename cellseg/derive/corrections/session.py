@@ -31,8 +31,6 @@ class Corrections(CorrectedCells):
     ----------
     who : str, optional
         Stands in the log beside each edit; the login name otherwise.
-    only_look : bool
-        Nothing is written, not even a copy of a log that is damaged, as long as nothing is edited.
 
     Raises
     ------
@@ -40,14 +38,14 @@ class Corrections(CorrectedCells):
         If the result has no label image, its table was changed, or its log is damaged.
     """
 
-    def __init__(self, result: Result, *, who: str | None = None, only_look: bool = False) -> None:
+    def __init__(self, result: Result, *, who: str | None = None) -> None:
         if "corrected_from" in result.run:
             raise InputError(
                 f"{result.path}: holds corrected cells; open the automatic result beside it, "
                 "its corrections go on where they were left"
             )
         result.check_table()
-        self._log = LogFile(result, keep=not only_look)
+        self._log = LogFile(result)
         edits, added = self._log.read()
         self._model_classes = result.class_names
         super().__init__(result, list(dict.fromkeys([*self._model_classes, *added])))
