@@ -155,7 +155,7 @@ def compare_image(
             )
             event = counted(request, detector, detectors)
             results[size] = load_result(event.folder)
-            tiles[size] = event.tiles
+            tiles[size] = event.result.run["tiles"]["all"]
             pool.counts[size] += event.summary.cells
             own = json.loads((event.folder / "run.json").read_text())["summary"]
             merged = ", ".join(
@@ -163,7 +163,7 @@ def compare_image(
                 for name in ("received", "duplicates", "parts_dropped", "stitched", "half_lost")
             )
             click.echo(
-                f"  tile {size:>5} px  tiles {event.tiles:>5,}  cells {event.summary.cells:>8,}"
+                f"  tile {size:>5} px  tiles {tiles[size]:>5,}  cells {event.summary.cells:>8,}"
                 f"  {event.seconds:>7,.1f} s  ({merged})"
             )
             if event.tiles_failed:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
-from cellseg.errors import InputError, Notice
+from cellseg.errors import Notice
 from cellseg.geometry import Frame, Tile
 from cellseg.instances import Instances
 from cellseg.result import Result
@@ -82,62 +81,48 @@ class CountResult:
 
     Attributes
     ----------
-    folder : Path
-        The result folder.
-    summary : Summary
-        The slide's totals.
-    warnings : tuple of str
-        What a person should know of them.
-    counted_before : bool
-        Nothing was left to do.
+    result : Result
+        As it lies in the result folder.
     uploaded : RemotePath or None
         Where the result folder is, if its place is a URL.
+    counted_before : bool
+        Nothing was left to do.
     """
 
     image: Location
-    folder: Path
-    summary: Summary
-    warnings: tuple[str, ...]
-    tiles: int
-    tiles_skipped: int
-    tiles_failed: int
+    result: Result
     seconds: float
     uploaded: RemotePath | None = None
     counted_before: bool = False
 
-    @classmethod
-    def of(cls, image: Location, result: Result, *, counted_before: bool = False) -> Self:
-        """The end of the run that left a result.
+    @property
+    def folder(self) -> Path:
+        """The result folder on this machine."""
+        return self.result.path
 
-        Raises
-        ------
-        InputError
-            If its record does not say all of it.
-        """
-        try:
-            tiles, run = result.run["tiles"], result.run
-            return cls(
-                image=image,
-                folder=result.path,
-                summary=result.summary,
-                warnings=result.warnings,
-                tiles=int(tiles["all"]),
-                tiles_skipped=int(tiles["skipped"]),
-                tiles_failed=len(tiles["failed"]),
-                seconds=float(run["seconds"]["total"]),
-                counted_before=counted_before,
-            )
-        except (LookupError, TypeError, ValueError) as error:
-            raise InputError(f"{result.path}: run.json is damaged: {error!r}") from error
+    @property
+    def summary(self) -> Summary:
+        """The slide's totals."""
+        return self.result.summary
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a person should know of them."""
+        return self.result.warnings
+
+    @property
+    def tiles_failed(self) -> int:
+        """Tiles that did not decode."""
+        return len(self.result.section("tiles").get("failed", ()))
 
     def as_dict(self) -> dict[str, object]:
         """The run's end ready for JSON; null where unknown."""
-        summary = self.summary
+        summary, tiles = self.summary, self.result.section("tiles")
         known = (
             str(self.image), str(self.uploaded or self.folder), summary.cells,
             summary.cells_per_class, summary.tissue_mm2, summary.density_per_mm2,
-            summary.median_area_um2, summary.as_dict()["regions"], self.tiles, self.tiles_skipped,
-            self.tiles_failed, round(self.seconds, 2), list(self.warnings),
+            summary.median_area_um2, summary.as_dict()["regions"], tiles.get("all"),
+            tiles.get("skipped"), self.tiles_failed, round(self.seconds, 2), list(self.warnings),
         )  # fmt: skip
         return dict(zip(JSON_KEYS, known, strict=True))
 

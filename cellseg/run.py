@@ -289,7 +289,13 @@ def _events(
                     f"{folder.path}: holds corrections of an earlier count; they stay as they "
                     "are, and are not made to this one"
                 )
-            _refuse_replaced(request, identity, folder)
+            # What was read of two slides is no result of either.
+            if fingerprint(request.image) != identity:
+                folder.journal.close(keep=False)
+                raise InputError(
+                    f"{request.image}: was replaced or changed while it was counted; nothing was "
+                    "written, count it again"
+                )
             notices: list[Notice] = []
 
             def complete(changed: Change) -> None:
@@ -301,8 +307,7 @@ def _events(
             said = {*slide.notes, *plan.notes}
             yield from (_notice(text) for text in count.warnings() if text not in said)
             yield from notices
-            ended = CountResult.of(request.image, result)
-            yield replace(ended, seconds=time.monotonic() - started)
+            yield CountResult(request.image, result, time.monotonic() - started)
 
 
 def _notice(text: str) -> Notice:
@@ -397,28 +402,14 @@ def _open(request: CountRequest, key: Mapping[str, object], place: Location | No
         raise error.at(place or path) from error
 
 
-def _refuse_replaced(
-    request: CountRequest, identity: list[str | int], folder: ResultFolder
-) -> None:
-    """What was read of two slides is no result of either.
-
-    Raises
-    ------
-    InputError
-    """
-    if fingerprint(request.image) != identity:
-        folder.journal.forget()
-        raise InputError(
-            f"{request.image}: was replaced or changed while it was counted; nothing was "
-            "written, count it again"
-        )
-
-
 def _earlier(image: Location, folder: Path) -> CountResult | None:
     """What an earlier run left; None where its record does not say all of it."""
     try:
-        return CountResult.of(image, load_result(folder), counted_before=True)
-    except CellsegError:
+        result = load_result(folder)
+        _ = result.summary
+        seconds = float(result.section("seconds")["total"])
+        return CountResult(image, result, seconds, counted_before=True)
+    except (CellsegError, LookupError, TypeError, ValueError):
         return None
 
 

@@ -24,7 +24,7 @@ from cellseg.result.change import Change
 from cellseg.result.files import output_errors, plain, write_json
 from cellseg.result.journal import JOURNAL_NAME, Journal
 from cellseg.result.labels import write_labels
-from cellseg.result.lock import LOCK_NAME, FolderLock
+from cellseg.result.lock import FolderLock
 from cellseg.result.quality import write_quality
 from cellseg.result.result import Result, is_ours, load_result
 from cellseg.result.table import TableWriter
@@ -255,21 +255,15 @@ class ResultFolder:
 
     def close(self) -> None:
         """Let go of the folder; finished tiles stay in the journal. A second time does nothing."""
-        if not self._lock.is_held:
+        if self._lock.is_held:
+            with suppress(OSError):
+                publish.remove_staging(self.path)
+            with suppress(OSError, sqlite3.Error):
+                # A run that was killed between its last two steps left the journal of a result
+                # that is whole.
+                self.journal.close(keep=self.journal.is_written or not self.already_complete)
+        else:
             self.journal.abandon()
-            self._lock.release()
-            # After someone removed the folder, pieces of it may have been made anew.
-            if not (self.path / LOCK_NAME).exists():  # else it is another run's by now
-                with suppress(OSError):
-                    publish.remove_staging(self.path)
-                    self.path.rmdir()
-            return
-        with suppress(OSError):
-            publish.remove_staging(self.path)
-        with suppress(OSError, sqlite3.Error):
-            # A run that was killed between its last two steps left the journal of a result
-            # that is whole.
-            self.journal.close(keep=self.journal.is_written or not self.already_complete)
         _let_go(self.path, self._lock)
 
 

@@ -1,7 +1,6 @@
 """The journal of a run: finished tiles and final cells in one SQLite file, until they are a result.
 
-It is this library's own file. A run whose journal is damaged, or belongs to other settings, starts
-afresh.
+A run whose journal is damaged, or belongs to other settings, starts afresh.
 """
 
 from __future__ import annotations
@@ -35,8 +34,6 @@ JOURNAL_FILES = tuple(JOURNAL_NAME + suffix for suffix in ("", "-wal", "-shm", "
 
 TileStatus = Literal["done", "failed"]
 
-_FORMAT = 4
-_APPLICATION_ID = 0x43454C4C
 _TABLES = (
     "CREATE TABLE run (key TEXT NOT NULL, image BLOB)",
     "CREATE TABLE tiles (id INTEGER PRIMARY KEY, row INTEGER, column INTEGER, status TEXT,"
@@ -88,7 +85,7 @@ class Journal:
     discarded_because : str or None
         Why an older journal was thrown away.
     is_written : bool
-        Whether this run added tiles, or forgot them.
+        Whether this run added tiles.
     columns : tuple of str or None
         Of the cells that were added or recalled; None while there were none.
     count : int
@@ -152,9 +149,6 @@ class Journal:
         (health,) = database.execute("PRAGMA integrity_check(1)").fetchone()
         if health != "ok":
             raise sqlite3.DatabaseError(health.splitlines()[-1])
-        (version,) = database.execute("PRAGMA user_version").fetchone()
-        if version != _FORMAT:
-            return "another version of cellseg wrote its journal"
         ((found, image),) = database.execute("SELECT key, image FROM run").fetchall()
         other = None if image is None else os.fsdecode(image)
         if found != key:
@@ -174,12 +168,10 @@ class Journal:
         return None
 
     def _begun(self, key: str) -> sqlite3.Connection:
-        """An empty journal, whose header says from the start whose it is."""
+        """An empty journal."""
         database = _connected(self.path)
         try:
             database.execute("BEGIN")
-            database.execute(f"PRAGMA application_id={_APPLICATION_ID}")
-            database.execute(f"PRAGMA user_version={_FORMAT}")
             for table in _TABLES:
                 database.execute(table)
             # As bytes: a name need not be text.
@@ -409,13 +401,6 @@ class Journal:
         (count,) = self._database.execute(f"SELECT count(*) FROM {table}").fetchone()
         return int(count)
 
-    def forget(self) -> None:
-        """Keep no tile and no cell: they are not this run's."""
-        with self._together():
-            self._database.execute("DELETE FROM tiles")
-            self._database.execute("DELETE FROM cells")
-        self.is_written = True
-
     def close(self, *, keep: bool = True) -> None:
         """Close the file, and delete it if nothing in it is worth keeping; once is enough."""
         if self._closed:
@@ -436,15 +421,6 @@ class Journal:
         """Remove the file and what SQLite keeps beside it."""
         for name in JOURNAL_FILES:
             remove(self.path.with_name(name))
-
-
-def is_journal(path: Path) -> bool:
-    """Whether a file is a journal of this library, going by its header."""
-    try:
-        with path.open("rb") as file:
-            return file.read(72)[68:] == _APPLICATION_ID.to_bytes(4, "big")
-    except OSError:
-        return False
 
 
 def _connected(path: Path) -> sqlite3.Connection:

@@ -20,7 +20,7 @@ from cellseg.geometry import Frame
 from cellseg.result import publish
 from cellseg.result.files import own_file, read_json, validated
 from cellseg.result.ground import Ground
-from cellseg.result.journal import JOURNAL_FILES, JOURNAL_NAME, is_journal
+from cellseg.result.journal import JOURNAL_FILES, JOURNAL_NAME
 from cellseg.result.labels import LabelLevel, label_token, open_labels
 from cellseg.result.lock import LOCK_NAME
 from cellseg.result.quality import read_quality
@@ -111,7 +111,7 @@ class Result:
         path = self.section("image").get("path")
         return Path(path) if isinstance(path, str) else None
 
-    @property
+    @cached_property
     def summary(self) -> Summary:
         """The slide's totals.
 
@@ -417,8 +417,7 @@ def is_ours(folder: Path) -> bool:
     """Whether a folder is a result, finished or not."""
     names = {entry.name for entry in folder.iterdir()}
     return (
-        LOCK_NAME in names
-        or is_journal(folder / JOURNAL_NAME)
+        bool(names & {LOCK_NAME, JOURNAL_NAME})
         or publish.published(folder) is not None
         or publish.is_ready(folder)
         or (publish.RUN in names and _has_our_masks(folder))

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -41,7 +40,6 @@ MARK = "uploading.json"
 """Lies in the remote folder while files of it are exchanged."""
 
 _ATTRIBUTES = f"{LABELS}/.zattrs"
-_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -89,17 +87,12 @@ class RemoteResult:
                 raise OutputError(f"{self.url}: exists and is no result folder of cellseg")
             if RUN not in names or MARK in names:
                 return
-            run = self._earlier(fs, path, image)
+            self._earlier(fs, path, image)
             if (self.local / RUN).exists():
                 return  # counted here, and not yet uploaded
             self.local.mkdir(parents=True, exist_ok=True)
             (self.local / FETCHED).touch()
-            ours = {*RESULT_FILES, *exports_of(run), CORRECTIONS}
-            for name in sorted(names & ours, key=RUN.__eq__):  # run.json last
-                if fs.isdir(f"{path}/{name}"):
-                    fs.get(f"{path}/{name}/", f"{self.local / name}{os.sep}", recursive=True)
-                else:
-                    fs.get_file(f"{path}/{name}", str(self.local / name))
+            fs.get(f"{path}/", f"{self.local}{os.sep}", recursive=True)
 
     def _earlier(self, fs: Any, path: str, image: Location) -> dict[str, Any]:  # noqa: ANN401
         """The record of the result there.
@@ -167,9 +160,7 @@ class RemoteResult:
             if name in names:
                 fs.rm(f"{path}/{name}", recursive=True)
         files = [name for name in _files(self.local) if name not in (RUN, CORRECTIONS)]
-        for first in range(0, len(files), _AT_ONCE):
-            part = files[first : first + _AT_ONCE]
-            fs.put([str(self.local / name) for name in part], [f"{path}/{name}" for name in part])
+        fs.put([str(self.local / name) for name in files], [f"{path}/{name}" for name in files])
         fs.put_file(str(self.local / RUN), f"{path}/{RUN}")
         fs.rm_file(f"{path}/{MARK}")
 
@@ -208,15 +199,8 @@ def send(file: Path, url: RemotePath) -> None:
 
 def _scratch_home() -> Path:
     """Where scratch folders lie: ``CELLSEG_SCRATCH``, or the user's cache folder."""
-    if given := os.environ.get("CELLSEG_SCRATCH"):
-        return Path(given)
-    if sys.platform == "win32":
-        cache = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        cache = Path.home() / "Library" / "Caches"
-    else:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "cellseg" / "scratch"
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("CELLSEG_SCRATCH") or Path(cache, "cellseg", "scratch"))
 
 
 def _listed(fs: Any, path: str) -> set[str]:  # noqa: ANN401
