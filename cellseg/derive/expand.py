@@ -122,7 +122,7 @@ def expanded(
         "columns": [column.name for column in columns],
         "notes": notes,
     }
-    return columns, sums.table(0, rows), record
+    return columns, sums.table(), record
 
 
 def usual_px(result: Result) -> float:

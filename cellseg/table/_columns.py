@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -31,12 +30,6 @@ class Scale:
 
     downsample: float
     mpp: float | None
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.downsample) and self.downsample > 0):
-            raise ValueError(f"expected a downsample above 0, got {self.downsample}")
-        if self.mpp is not None and not (math.isfinite(self.mpp) and self.mpp > 0):
-            raise ValueError(f"expected mpp above 0 or None, got {self.mpp}")
 
     @property
     def lattice_mpp(self) -> float | None:
@@ -73,17 +66,13 @@ def columns(
     Parameters
     ----------
     channels : sequence of str
-        The slide's channel names; empty where intensities are not measured.
+        Empty where intensities are not measured.
     stain : {'he', 'ihc', 'fluorescence', 'brightfield'}
         Red, green and blue channels of ``he`` and ``ihc`` also give stains' optical densities.
     has_mpp : bool
         Without a pixel size the columns in µm and µm² are left out.
     has_regions : bool
         Of a count in regions the last column names those that hold the cell.
-
-    Returns
-    -------
-    tuple of Column
     """
     found = (
         *_IDENTITY,

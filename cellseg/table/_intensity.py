@@ -23,8 +23,6 @@ def statistics(values: NDArray[np.generic], pixels: PixelLists) -> dict[str, Flo
     ----------
     values : ndarray, (M,)
         One value a pixel. NaN and infinities are left out; a cell of nothing else gives NaN.
-    pixels : PixelLists
-        Which cell each value belongs to.
 
     Returns
     -------
@@ -71,16 +69,10 @@ def stain_densities(
     ----------
     rgb : ndarray, (M, 3)
         Raw red, green and blue of each pixel. Pixels with a NaN are left out.
-    pixels : PixelLists
-        Which cell each pixel belongs to.
     stains : sequence of str
         Some of ``hematoxylin``, ``eosin``, ``dab``.
     white : float or Dyes
         The raw value of full transmission; or the slide's own dyes with their white.
-
-    Returns
-    -------
-    dict of str to ndarray, float64, (N,)
 
     Notes
     -----

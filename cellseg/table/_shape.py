@@ -35,7 +35,7 @@ def shapes(pixels: PixelLists) -> dict[str, Floats]:
     entries = pixels.entries_straight + pixels.entries_diagonal / np.sqrt(2)
     perimeter = np.pi / 4 * entries
     area_convex, feret = hull_measures(pixels)
-    height, width = _box_sides(pixels)
+    y0, x0, y1, x1 = bounds(pixels).T
     return {
         "area": area,
         "perimeter": perimeter,
@@ -43,7 +43,7 @@ def shapes(pixels: PixelLists) -> dict[str, Floats]:
         "feret_diameter_max": feret,
         "equivalent_diameter_area": np.sqrt(4 * area / np.pi),
         "solidity": area / area_convex,
-        "extent": area / (height * width),
+        "extent": area / ((y1 - y0) * (x1 - x0)),
         "circularity": np.minimum(4 * np.pi * area / perimeter**2, 1.0),
     }
 
@@ -55,11 +55,6 @@ def bounds(pixels: PixelLists) -> Floats:
     low_y = pixels.y[pixels.starts]
     high_y = pixels.y[pixels.starts + pixels.counts - 1] + 1
     return np.stack([low_y, low_x, high_y, high_x], axis=1).astype(np.float64)
-
-
-def _box_sides(pixels: PixelLists) -> tuple[Floats, Floats]:
-    box = bounds(pixels)
-    return box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]
 
 
 def _ellipses(pixels: PixelLists) -> dict[str, Floats]:

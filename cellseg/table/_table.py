@@ -42,23 +42,17 @@ def measure(
     stain: Stain,
     white: float | Dyes | None = None,
 ) -> pd.DataFrame:
-    """Measure every instance.
+    """Measure every instance, on the slide's lattice.
 
     Parameters
     ----------
-    instances : Instances
-        On the slide's lattice.
     pixels : ndarray, (h, w, C), or None
         Raw values on the same lattice, covering the boxes of all instances; None without
         ``channels``. NaN and infinite values are left out of the statistics.
     origin : tuple of int
         Lattice (y, x) of ``pixels[0, 0]``.
-    scale : Scale
-        From the lattice to level-0 pixels and µm.
     channels : sequence of str, length C
         Empty where intensities are not wanted.
-    stain : str
-        ``he``, ``ihc``, ``fluorescence`` or ``brightfield``.
     white : float or Dyes, optional
         Raw value of full transmission, for optical densities, or the slide's own dyes; by default
         the largest value of an integer type, and 1 for floats.
@@ -68,16 +62,7 @@ def measure(
     DataFrame
         One row an instance, in order. The columns are those of :func:`columns`, in that order,
         but for :data:`ADDED_LATER`, which the run adds.
-
-    Raises
-    ------
-    ValueError
-        If the pixels do not cover the instances, or their channels are not ``channels``.
     """
-    if pixels is not None and channels:
-        _check(instances, pixels, origin, channels)
-    elif channels:
-        raise ValueError(f"expected pixels for {len(channels)} channels, got None")
     wanted = [
         column
         for column in columns(channels, stain=stain, has_mpp=scale.mpp is not None)
@@ -101,25 +86,6 @@ def measure(
             for column in wanted
         }
     )
-
-
-def _check(
-    instances: Instances,
-    pixels: NDArray[np.generic],
-    origin: tuple[int, int],
-    channels: Sequence[str],
-) -> None:
-    if pixels.ndim != 3 or pixels.shape[2] != len(channels):
-        raise ValueError(f"expected pixels of shape (h, w, {len(channels)}), got {pixels.shape}")
-    if not len(instances):
-        return
-    low = instances.boxes[:, :2].min(axis=0) - origin
-    high = instances.boxes[:, 2:].max(axis=0) - origin
-    if (low < 0).any() or (high > pixels.shape[:2]).any():
-        raise ValueError(
-            f"instances reach from {low.tolist()} to {high.tolist()}, "
-            f"outside the pixels of shape {pixels.shape[:2]}"
-        )
 
 
 def _batches(instances: Instances) -> Iterator[Instances]:

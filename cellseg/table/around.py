@@ -27,13 +27,8 @@ _PARTS = {
 class ChannelPixels:
     """What of a slide's pixels is measured around nuclei.
 
-    Attributes
-    ----------
-    channels : tuple of str
-        Names of all channels of the pixels; empty for areas alone.
-    stain : {'he', 'ihc', 'fluorescence', 'brightfield'}
-    white : float or Dyes
-        Raw value of full transmission, or the slide's own dyes.
+    Without ``channels`` areas alone; ``white`` is the raw value of full transmission, or the
+    slide's own dyes.
     """
 
     channels: tuple[str, ...] = ()
@@ -49,13 +44,7 @@ class ChannelPixels:
 def around_columns(channels: Sequence[str], *, stain: Stain, has_mpp: bool) -> tuple[Column, ...]:
     """The columns that an expansion adds to ``cells.csv``, in order.
 
-    Parameters
-    ----------
-    channels : sequence of str
-        Empty where intensities are not measured.
-    stain : {'he', 'ihc', 'fluorescence', 'brightfield'}
-    has_mpp : bool
-        Without a pixel size the columns in µm² are left out.
+    No intensities without ``channels``; nothing in µm² without a pixel size.
     """
     found = []
     for part, what in _PARTS.items():
@@ -78,15 +67,7 @@ def around_columns(channels: Sequence[str], *, stain: Stain, has_mpp: bool) -> t
 
 
 class AroundSums:
-    """Sums of pixels and of their values over nuclei and cytoplasms.
-
-    Parameters
-    ----------
-    cells : int
-        Labels run from 1 to this.
-    scale : Scale
-        From the lattice to level-0 pixels and µm.
-    """
+    """Sums of pixels and of their values over nuclei and cytoplasms; labels are 1 … ``cells``."""
 
     def __init__(self, cells: int, scale: Scale, seen: ChannelPixels) -> None:
         self._scale, self._seen = scale, seen
@@ -102,14 +83,9 @@ class AroundSums:
         cells: NDArray[np.uint32],
         pixels: NDArray[np.generic] | None,
     ) -> None:
-        """Add a block.
+        """Add a block: labels as found and grown, (h, w), and raw values, (h, w, C).
 
-        Parameters
-        ----------
-        nuclei, cells : ndarray, uint32, (h, w)
-            Labels as found, and grown.
-        pixels : ndarray, (h, w, C), or None
-            Raw values; None where they cannot be read. NaN and infinities are left out.
+        NaN and infinities are left out; ``pixels`` are None where they cannot be read.
         """
         inside = cells > 0
         labels, inverse = np.unique(cells[inside], return_inverse=True)
@@ -132,21 +108,19 @@ class AroundSums:
             weights = value[known].astype(np.float64)
             self._sums[number, rows] += np.bincount(at, weights, size).reshape(-1, 2)
 
-    def table(self, first: int, last: int) -> dict[str, Floats]:
-        """Columns of :func:`around_columns` of the rows ``first`` to ``last`` (half-open)."""
+    def table(self) -> dict[str, Floats]:
+        """Columns of :func:`around_columns`, (cells,) each."""
         step, mpp = self._scale.downsample, self._scale.mpp
-        pixels = self._pixels[first:last]
-        sums, known = self._sums[:, first:last], self._known[:, first:last].astype(np.float64)
         found: dict[str, Floats] = {}
         for part in _PARTS:
             # A cell is both of its parts.
             of = np.s_[..., 0:2] if part == "cell" else np.s_[..., 1:2]
-            area = pixels[of].sum(axis=-1) * step**2
+            area = self._pixels[of].sum(axis=-1) * step**2
             found[f"{part}_area_px"] = area
             if mpp is not None:
                 found[f"{part}_area_um2"] = area * mpp**2
-            count = known[of].sum(axis=-1)
-            means = sums[of].sum(axis=-1) / np.where(count > 0, count, np.nan)
+            count = self._known[of].sum(axis=-1, dtype=np.float64)
+            means = self._sums[of].sum(axis=-1) / np.where(count > 0, count, np.nan)
             slugs = channel_slugs(self._seen.channels)
             found |= {f"{part}_{slug}_mean": means[i] for i, slug in enumerate(slugs)}
             if stains := self._seen.stains:

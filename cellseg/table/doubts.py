@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import TypeAdapter
 
 from cellseg.errors import Notice
 from cellseg.table.regions import AreaStatistics
@@ -48,8 +49,6 @@ class Expected:
         Areas between which cells are counted, level-0 px².
     usual_px : float or None
         The model's usual object, diameter in level-0 px; None where one cannot know.
-    mpp : float or None
-        µm per pixel at level 0.
     own_model : bool
         The model is one that the user trained.
     """
@@ -67,15 +66,9 @@ class Expected:
     def of(cls, run: Mapping[str, Any]) -> Expected | None:
         """Of a finished run; None where its record does not say it, or is damaged."""
         try:
-            found = run["expected_sizes"]
-            low, high = (float(limit) for limit in found["limits_px"])
-            usual, mpp = (
-                None if found[name] is None else float(found[name]) for name in ("usual_px", "mpp")
-            )
-            own = found["own_model"] is True
-        except (LookupError, TypeError, ValueError):
+            return TypeAdapter(cls).validate_python(run["expected_sizes"])
+        except (LookupError, ValueError):
             return None
-        return cls(limits_px=(low, high), usual_px=usual, mpp=mpp, own_model=own)
 
     def length(self, diameter_px: float) -> str:
         """For a person."""
@@ -89,13 +82,7 @@ class Expected:
 
 
 def doubts(summary: Summary, areas_px: ArrayLike, expected: Expected) -> list[Notice]:
-    """Why a count may be wrong, a sentence each; none where nothing speaks against it.
-
-    Parameters
-    ----------
-    areas_px : array_like, (N,)
-        Of the cells, level-0 px².
-    """
+    """Why a count may be wrong, a sentence each; ``areas_px`` are its cells', level-0 px², (N,)."""
     if not summary.cells and expected.own_model:
         return [
             Notice(
@@ -129,10 +116,7 @@ def _most_common(areas_px: ArrayLike) -> float:
 def unsure(scores: NDArray[np.float64], threshold: float) -> list[Notice]:
     """The doubt that many cells were counted on a score close to the threshold.
 
-    Parameters
-    ----------
-    scores : ndarray, float, (N,)
-        Cells that a person drew have NaN.
+    Cells that a person drew have the score NaN.
     """
     known = scores[np.isfinite(scores)]
     share = float((known < threshold + CLOSE).mean()) if len(known) >= FEWEST else 0.0

@@ -72,10 +72,6 @@ def follow(
     rim : float
         Pixels around each nucleus that are cell however dark they are.
 
-    Returns
-    -------
-    ndarray, uint32, (h, w)
-
     Notes
     -----
     A step costs its length, and more where the channel changes: at edges, and on either side of
@@ -83,7 +79,7 @@ def follow(
     numbers; of two labels at the same cost the smaller wins. No path costs more than
     :data:`DETOUR` times the distance, so what lies farther away (:func:`halo_px`) plays no part.
     """
-    smooth = np.maximum(_smoothed(channel.astype(np.float64)) - ground.level, 0)
+    smooth = np.maximum(_smoothed(channel) - ground.level, 0)
     above = ground.threshold - ground.level
     relief = np.rint(np.log2(np.nan_to_num(smooth) / above + 1) * _LEVELS).astype(np.int64)
     near = ndimage.distance_transform_edt(nuclei == 0) <= distance if nuclei.any() else nuclei > 0
@@ -98,9 +94,9 @@ def halo_px(distance: float) -> int:
     return int(np.ceil((1 + DETOUR) * distance + 4 * SMOOTH_PX)) + 2
 
 
-def _smoothed(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    smooth: NDArray[np.float64] = ndimage.gaussian_filter(values, SMOOTH_PX, mode="nearest")
-    return smooth
+def _smoothed(values: NDArray[np.generic]) -> NDArray[np.float64]:
+    known = values.astype(np.float64)
+    return np.asarray(ndimage.gaussian_filter(known, SMOOTH_PX, mode="nearest"))
 
 
 def _cheapest(

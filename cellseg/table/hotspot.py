@@ -32,14 +32,10 @@ Cells = NDArray[np.bool_]
 
 
 class HotSpot(BaseModel):
-    """The hot spot that is asked for: an area, or a number of cells.
+    """The hot spot that is asked for: a circle's area, or a number of measured cells.
 
     Attributes
     ----------
-    mm2 : float or None
-        Area of a circle.
-    cells : int or None
-        Measured cells that lie together.
     of : str
         A class of cells: of a type by the model, these alone are looked at; any other class is
         what makes a place hot. Empty: positive cells of the first marker do, or any cell.
@@ -98,10 +94,6 @@ def hottest(
     ----------
     places : ndarray, float64, (N, 2)
         Of the cells that are looked at, (y, x), level-0 pixels.
-    hot : ndarray, bool, (N,)
-    asked : HotSpot
-    mpp : float or None
-        µm per pixel.
 
     Raises
     ------

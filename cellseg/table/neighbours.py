@@ -70,32 +70,32 @@ class Neighbours:
     @property
     def columns(self) -> tuple[Column, ...]:
         """What is added to ``cells.csv``, in order."""
-        unit = "px" if self.mpp is None else "µm"
-        meanings = {
-            f"nearest_neighbour_{self.unit}": "From the cell's centroid to the nearest other one.",
-            f"neighbours_{self.within}{self.unit}": f"Other centroids within {self.within} {unit}.",
-            "density_per_mm2": f"Other centroids within {DENSITY_UM} µm, per mm² of what was "
-            "looked at there.",
-            f"border_distance_{self.unit}": "To the border of the region that holds the cell, or "
-            "of the tissue; negative outside.",
-        }
+        short, unit = self.unit, "px" if self.mpp is None else "µm"
+        nearest = "From the cell's centroid to the nearest other one."
+        found = [Column(f"nearest_neighbour_{short}", unit, "float64", nearest)]
+        if self.within is not None:
+            meaning = f"Other centroids within {self.within} {unit}."
+            found.append(Column(f"neighbours_{self.within}{short}", "", "int64", meaning))
+        if self.mpp is not None:
+            meaning = (
+                f"Other centroids within {DENSITY_UM} µm, per mm² of what was looked at there."
+            )
+            found.append(Column("density_per_mm2", "1/mm²", "float64", meaning))
+        border = "To the border of the region that holds the cell, or of the tissue; "
+        border += "negative outside."
+        found.append(Column(f"border_distance_{short}", unit, "float64", border))
         for name, column in self.by_class.items():
-            meanings[column] = f"To the nearest other centroid of class `{name}`."
-        found = []
-        for name, meaning in meanings.items():
-            if name == "density_per_mm2" and self.mpp is not None:
-                found.append(Column(name, "1/mm²", "float64", meaning))
-            elif name.startswith("neighbours_") and self.within is not None:
-                found.append(Column(name, "", "int64", meaning))
-            elif name.endswith(f"_{self.unit}"):
-                found.append(Column(name, unit, "float64", meaning))
+            meaning = f"To the nearest other centroid of class `{name}`."
+            found.append(Column(column, unit, "float64", meaning))
         return tuple(found)
 
 
 def neighbourhood(
     places: NDArray[np.float64], looked_at: Regions, near: Neighbours
 ) -> dict[str, NDArray[np.float64]]:
-    """Measure where cells lie, whatever their classes.
+    """Measure where cells lie: the columns of ``near`` but for those by class.
+
+    NaN where there is no other cell.
 
     Parameters
     ----------
@@ -103,12 +103,6 @@ def neighbourhood(
         Centroids, (y, x), level-0 pixels, pixel centres at integers.
     looked_at : Regions
         Where cells were counted, cut at the slide's edges.
-    near : Neighbours
-
-    Returns
-    -------
-    dict of str to ndarray, float64, (N,)
-        The columns of ``near`` but for those by class. NaN where there is no other cell.
     """
     pixel = near.mpp or 1.0
     points = places * pixel
@@ -132,19 +126,9 @@ def to_classes(
     classes: Sequence[str] | NDArray[np.object_],
     near: Neighbours,
 ) -> dict[str, NDArray[np.float64]]:
-    """Measure from each cell to the nearest other one of each class.
+    """Measure from each cell to the nearest other one of each class; NaN where there is none.
 
-    Parameters
-    ----------
-    places : ndarray, float64, (N, 2)
-        Centroids, (y, x), level-0 pixels.
-    classes : sequence of str, (N,)
-    near : Neighbours
-
-    Returns
-    -------
-    dict of str to ndarray, float64, (N,)
-        The columns :attr:`Neighbours.by_class`. NaN where there is no such cell.
+    The columns :attr:`Neighbours.by_class`; ``places`` as for :func:`neighbourhood`.
     """
     points, names = places * (near.mpp or 1.0), np.asarray(classes, dtype=object)
     found = {}

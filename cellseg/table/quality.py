@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Annotated, Any, Self
+
+from pydantic import Field, TypeAdapter
 
 from cellseg.errors import Notice
 from cellseg.stain.quality import NAMES
@@ -21,6 +23,8 @@ WORTH_SAYING = 0.01
 MOST_UNKNOWN = 0.5
 """Share of the tissue without contrast from which focus was not checked."""
 
+_Share = Annotated[float, Field(ge=0, le=1)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class SlideQuality:
@@ -36,31 +40,19 @@ class SlideQuality:
         Tissue with a fault was left out of the count and of its area.
     """
 
-    out_of_focus: float | None
-    folded: float | None
-    pen: float | None
-    unknown_focus: float
+    out_of_focus: _Share | None
+    folded: _Share | None
+    pen: _Share | None
+    unknown_focus: _Share
     left_out: bool = False
 
     @classmethod
     def of(cls, run: Mapping[str, Any]) -> Self | None:
         """Of a finished run; None where its record does not say it, or is damaged."""
         try:
-            return cls(**run["quality"]).checked()
-        except (LookupError, TypeError, ValueError):
+            return TypeAdapter(cls).validate_python(run["quality"])
+        except (LookupError, ValueError):
             return None
-
-    def checked(self) -> Self:
-        """The shares, once they were found to be shares.
-
-        Raises
-        ------
-        ValueError
-        """
-        shares = (self.out_of_focus, self.folded, self.pen, self.unknown_focus)
-        if not all(share is None or 0 <= share <= 1 for share in shares):
-            raise ValueError(f"expected shares from 0 to 1, got {self}")
-        return self
 
     def as_dict(self) -> dict[str, Any]:
         """Ready for JSON."""

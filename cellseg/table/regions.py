@@ -72,8 +72,6 @@ class RegionSummary:
 
     Attributes
     ----------
-    name, kind : str
-        The region's name and class; ``class`` in JSON.
     area_mm2 : float or None
         Of the region, as far as it lies on the slide; None without pixel size.
     region_px2 : float

@@ -63,13 +63,7 @@ class Summary:
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Summary:
-        """Back from :meth:`as_dict`, or from the ``summary`` of a ``run.json``.
-
-        Raises
-        ------
-        ValueError
-            If something is missing, or of another type.
-        """
+        """Back from :meth:`as_dict`; a ValueError where something is missing or of another type."""
         return _SUMMARY.validate_python(found)
 
     def as_dict(self) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def blobs():
     return hnp.arrays(bool, shape, elements=st.booleans()).filter(lambda mask: mask.any())
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(blobs(), min_size=1, max_size=4))
 def test_agrees_with_scikit_image_on_any_mask(masks):
     table = shape_of(*masks)
@@ -147,7 +147,7 @@ def test_agrees_with_scikit_image_on_any_mask(masks):
         assert row.feret_diameter_max_px >= other.feret_diameter_max - 1
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 @given(blobs())
 def test_turning_a_mask_changes_no_shape(mask):
     names = ["area_px", "perimeter_px", "axis_major_length_px", "feret_diameter_max_px", "solidity"]
@@ -196,12 +196,6 @@ def test_box_is_rounded_outwards_but_not_by_rounding_noise():
 
     assert box(2 - 1e-9) == box(2.0) == [6, 2, 12, 8]
     assert box(1.9) == [5, 1, 12, 8]
-
-
-@pytest.mark.parametrize(("downsample", "mpp"), [(0, 1), (-1, 1), (1, 0), (np.nan, 1), (1, np.inf)])
-def test_scale_refuses_nonsense(downsample, mpp):
-    with pytest.raises(ValueError, match="above 0"):
-        Scale(downsample, mpp)
 
 
 # Intensities
@@ -270,24 +264,6 @@ def test_white_paper_has_no_density_and_black_has_a_limit():
     gap[6, 9] = np.nan
     whole = measured(np.full((40, 45, 3), 0.5), mask, RGB, "he")
     assert measured(gap, mask, RGB, "he").eosin_od_mean == pytest.approx(whole.eosin_od_mean)
-
-
-@pytest.mark.parametrize(
-    ("pixels", "origin", "says"),
-    [
-        (np.zeros((5, 5, 1)), (51, 60), "outside the pixels"),
-        (np.zeros((5, 5, 1)), (50, 61), "outside the pixels"),
-        (np.zeros((5, 5, 1)), (0, 0), "outside the pixels"),
-        (np.zeros((5, 5, 2)), (50, 60), r"\(h, w, 1\)"),
-        (None, (50, 60), "got None"),
-    ],
-)
-def test_pixels_must_cover_the_instances_in_every_channel(pixels, origin, says):
-    at = instances_of(np.ones((5, 5), bool), at=(50, 60))
-    options = {"scale": UNIT, "channels": ("c",), "stain": "fluorescence"}
-    measure(at, np.zeros((5, 5, 1)), (50, 60), **options)
-    with pytest.raises(ValueError, match=says):
-        measure(at, pixels, origin, **options)
 
 
 def test_a_mask_has_a_pixel():
