@@ -6,12 +6,11 @@ share. What a study or an evaluation shows lies in its own room, the colours of 
 """
 
 from cellseg.draw.lines import borders
-from cellseg.draw.sheet import SCALE_KEY, keep_parts, parts_of, write_png
+from cellseg.draw.sheet import SCALE_KEY, parts_of, write_png
 
 __all__ = [
     "SCALE_KEY",
     "borders",
-    "keep_parts",
     "parts_of",
     "write_png",
 ]

@@ -22,17 +22,10 @@ _EXAMPLE = "none was found, the line is an example"
 def draw_histograms(
     result: Result, given: Classification | None, path: Path, *, asked: Sequence[Marker] = ()
 ) -> None:
-    """Draw one panel for each marker, as PNG.
+    """Draw one panel for each marker, as PNG; for those ``asked``, an example of a threshold.
 
     Bars have the colours of the classes' outlines; their height grows with the root of the
     number, so that a few positive cells are seen beside many negative ones.
-
-    Parameters
-    ----------
-    given : Classification or None
-        The classes of the result.
-    asked : sequence of Marker
-        Further ones whose threshold was not found: an example is drawn.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # late: it takes a second to load
     from matplotlib.figure import Figure

@@ -24,14 +24,9 @@ _PX_PER_WIDTH = 20
 
 
 def borders(labels: NDArray[np.integer], width: int) -> NDArray[np.bool_]:
-    """The outermost pixels of each label, inside of it.
+    """The outermost pixels of each label, inside of it; the array's own edge is no border.
 
-    Parameters
-    ----------
-    labels : ndarray, integer, (H, W)
-        0 is background. What lies beyond the array's edge is taken as more of the same.
-    width : int
-        Steps up, down, left or right from a pixel of something else.
+    ``width`` is in steps up, down, left or right from a pixel of something else.
     """
     inner = labels.copy()
     for _ in range(width):
@@ -62,23 +57,14 @@ def outlined(
     *,
     width: int,
 ) -> NDArray[np.uint8]:
-    """An image with its cells outlined.
+    """An image with its cells outlined, uint8 (H, W, 3).
+
+    The line lies inside each cell; a dark one around it keeps it apart from a bright ground.
 
     Parameters
     ----------
-    image : ndarray, uint8, (H, W, 3)
-    labels : ndarray, integer, (H, W)
     classes : ndarray, integer, (N + 1,)
-        Class of each label, by the label.
-    palette : sequence of (red, green, blue)
-        By class.
-    width : int
-        Of the line, px.
-
-    Returns
-    -------
-    ndarray, uint8, (H, W, 3)
-        The line lies inside each cell; a dark one around it keeps it apart from a bright ground.
+        Class of each label, by the label; ``palette`` is by class.
     """
     line = borders(labels, width)
     ground = labels == 0
@@ -108,14 +94,8 @@ def draw_borders(
 ) -> None:
     """Draw regions on a picture, in place: a white line, and the name where it is topmost.
 
-    Parameters
-    ----------
-    picture : Image
-        RGB.
-    corner : (float, float)
-        Level-0 (y, x) of the picture's corner.
-    pixel : float
-        Level-0 pixels along a side of the picture's pixels.
+    ``corner`` is the level-0 (y, x) of the picture's corner; its pixels are ``pixel`` level-0 px
+    wide.
     """
     shapes, names = regions.drawn
     drawn = draw_edges(picture, shapes, _CASED, corner=corner, pixel=pixel)
@@ -141,12 +121,7 @@ def draw_edges(
     corner: tuple[float, float] = (0.0, 0.0),
     pixel: float,
 ) -> dict[int, NDArray[np.float64]]:
-    """Draw the edges of polygons on a picture, in place, with one pen after the other.
-
-    Parameters
-    ----------
-    shapes : sequence of shapely.Polygon or MultiPolygon
-        (x, y) in level-0 pixels, 0 at the corner of the first pixel.
+    """Draw the edges of (multi)polygons on a picture, in place, with one pen after the other.
 
     Returns
     -------

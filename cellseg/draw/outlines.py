@@ -44,17 +44,10 @@ def outline_sheet(
 
     Parameters
     ----------
-    ground : Ground
-        The slide as the run saw it.
     box : Box, optional
         Level-0 pixels, inside the slide; chosen by the rule otherwise.
     cells : bool
         Outline the cells that grew around the nuclei, of an expanded result.
-
-    Raises
-    ------
-    InputError
-        If nothing of it can be read.
     """
     frame, regions = result.frame, result.regions()
     thing = "cell" if cells else result.object_name
@@ -114,13 +107,7 @@ def outline_sheet(
 
 
 def _cells(result: Result, places: Places) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
-    """The class of each label (N + 1), and the place that each cell lies in, -1 for none (N).
-
-    Raises
-    ------
-    InputError
-        If the table has a class that the result does not list.
-    """
+    """The class of each label (N + 1), and the place that each cell lies in, -1 for none (N)."""
     table = result.table.load(["class", "centroid_y_px", "centroid_x_px"])
     codes = class_codes(table["class"], result.class_names)
     classes = np.concatenate([[0], codes]).astype(np.uint16)
@@ -193,16 +180,9 @@ def _shown(
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """Boxes of one size on a regular grid, level-0 pixels.
+    """Boxes of one size on a regular grid, level-0 pixels; they do not overlap.
 
-    Attributes
-    ----------
-    tops, lefts : ndarray, int64
-        Ascending; boxes do not overlap.
-    height, width : int
-        Of each box.
-    is_one : bool
-        Nothing was to be chosen: the box was given.
+    ``is_one``: nothing was to be chosen.
     """
 
     tops: NDArray[np.int64]
@@ -233,35 +213,22 @@ class Places:
         return Box(y, x, y + self.height, x + self.width)
 
     def holding(self, y: ArrayLike, x: ArrayLike) -> NDArray[np.int64]:
-        """Flat index of the place that each point lies in, -1 for those in none.
-
-        Parameters
-        ----------
-        y, x : array_like, (N,)
-            Level-0 pixels, pixel centres at integers.
-        """
+        """Flat index of the place that each point (centroid, level-0 px) lies in; -1: in none."""
         rows, in_row = _inside(self.tops, self.height, np.asarray(y, np.float64) + 0.5)
         columns, in_column = _inside(self.lefts, self.width, np.asarray(x, np.float64) + 0.5)
         return np.where(in_row & in_column, rows * len(self.lefts) + columns, -1)
 
 
 def choose(counts: NDArray[np.int64], most: int) -> list[tuple[int, int]]:
-    """The densest place, the sparsest, and others evenly spread over the cells.
+    """Row and column of the densest place, the sparsest, and others, row by row; at most ``most``.
+
+    Each of the others stands for an equal part of the cells, counted row by row. Spread over the
+    area instead, most would lie at the tissue's edges and hold next to nothing.
 
     Parameters
     ----------
     counts : ndarray, int64, (rows, columns)
         Cells in each place; those without any are left out, unless all are.
-    most : int
-        At least 2.
-
-    Returns
-    -------
-    list of (int, int)
-        Row and column: the densest, the sparsest, then the others row by row: each stands for an
-        equal part of the cells, counted in that order. (Spread over the area instead, most would
-        lie at the tissue's edges and hold next to nothing.) Of equally dense places the first
-        counts, of equally sparse ones the last.
     """
     places = np.argwhere((counts > 0) | (not counts.any()))
     held = counts[tuple(places.T)]

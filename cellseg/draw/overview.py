@@ -7,13 +7,13 @@ at least a 90th of the longer side, which is as fine as the map can show, at mos
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
+from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
 from cellseg.derive.places import marked
 from cellseg.draw.lines import draw_borders, draw_edges
@@ -46,13 +46,6 @@ def overview_sheet(result: Result, slide: Slide) -> Sheet:
 
     Where several classes have cells, each gets a map of its own, on its own scale; of more than
     :data:`MOST_MAPS` those with most cells.
-
-    Raises
-    ------
-    InputError
-        If ``run.json`` or the table does not say what is needed.
-    RegionError
-        If nothing of the slide can be read.
     """
     ground, mpp = result.ground(slide), result.frame.mpp
     image, downsample = ground.overview()
@@ -69,12 +62,15 @@ def overview_sheet(result: Result, slide: Slide) -> Sheet:
         panels = [replace(panels[0], caption="Slide, tissue outlined")]
     pale, step = _pale(image), -(-longest // MOST_GRID)
     side = downsample * step
-    for name, counts in _counts(result, _grid(image, step), side).items():
+    rows, columns = (-(-length // step) for length in image.shape[:2])
+    for name, counts in _counts(result, (rows, columns), side).items():
         density = Density.of(counts, side if mpp is None else side * mpp, mpp is None)
         shown = shortened(visible(name) or "Density", 240, 14)
+        small = Image.fromarray(density.values / density.top)
+        level = small.resize((columns * step, rows * step), Image.Resampling.BILINEAR)
         panels.append(
             Panel(
-                picture(_heated(pale, _enlarged(density.values / density.top, step))),
+                picture(_heated(pale, np.asarray(level))),
                 f"{shown}, {density.unit}; Gaussian, σ = {density.kernel}",
                 _colour_bar(height, density.top),
                 f"{visible(name)}: {density.scale}" if name else density.scale,
@@ -110,18 +106,10 @@ def _counts(
 
 @dataclass(frozen=True, eq=False)
 class Density:
-    """How dense cells lie.
+    """How dense cells lie: cells per ``unit`` of area, smoothed, float32 (H, W).
 
-    Attributes
-    ----------
-    values : ndarray, float32, (H, W)
-        Cells per ``unit`` of area, smoothed.
-    top : float
-        What the brightest colour stands for.
-    sigma_px : float
-        Of the Gaussian, overview pixels.
-    kernel : str
-        σ for people, in two digits.
+    ``top`` is what the brightest colour stands for, ``sigma_px`` and ``kernel`` are the Gaussian's
+    width in pixels of the overview and for people.
     """
 
     values: NDArray[np.float32]
@@ -132,15 +120,7 @@ class Density:
 
     @classmethod
     def of(cls, counts: NDArray[np.float64], side: float, in_px: bool) -> Density:
-        """Density of cells.
-
-        Parameters
-        ----------
-        counts : ndarray, float64, (H, W)
-            Cells per pixel of the overview.
-        side : float
-            Of such a pixel: µm, or where ``in_px`` pixels of the slide.
-        """
+        """Density of cells per pixel, whose ``side`` is in µm, or ``in_px`` of the slide."""
         longest = max(counts.shape)
         wanted = np.clip(KERNEL_SPACINGS * spacing_px(counts), _FINEST * longest, _WIDEST * longest)
         sigma = float(f"{wanted * side:.2g}")
@@ -161,37 +141,17 @@ class Density:
 
 
 def density_map(counts: NDArray[np.float64], *, sigma_px: float) -> NDArray[np.float32]:
-    """Cells per pixel, smoothed.
-
-    Parameters
-    ----------
-    counts : ndarray, (H, W)
-        Cells in each pixel.
-    sigma_px : float
-        Of the Gaussian. At the slide's edge only what lies inside counts, so that density does
-        not fall there.
-    """
-    # By Fourier transform: the kernel may be half as wide as the map, and each class has one.
-    from scipy.signal import fftconvolve  # late: it takes a second to load
-
-    reach = math.ceil(4 * sigma_px)
-    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / max(sigma_px, 1e-9)) ** 2)
-    kernel /= kernel.sum()
-    kernel = kernel.astype(np.float32)
-    smooth = fftconvolve(counts.astype(np.float32), kernel[:, None], mode="same", axes=0)
-    smooth = fftconvolve(smooth, kernel[None], mode="same", axes=1).clip(min=0)
-    rows, columns = (fftconvolve(np.ones(n), kernel, mode="same") for n in counts.shape)
+    """Cells per pixel, smoothed; at the edge only what lies inside counts: density keeps up."""
+    smooth = gaussian_filter(counts, sigma_px, mode="constant")
+    rows, columns = (gaussian_filter1d(np.ones(n), sigma_px, mode="constant") for n in counts.shape)
     return np.asarray(smooth / np.outer(rows, columns), dtype=np.float32)
 
 
 def spacing_px(counts: NDArray[np.float64]) -> float:
     """How far apart neighbours lie, where there are cells: √(area that holds cells / cells).
 
-    Parameters
-    ----------
-    counts : ndarray, float64, (H, W)
-        Cells per pixel. The area is that of blocks with cells: of the smallest, 32, 16, 8, 4, 2
-        or 1 along the longer side, that hold four cells or more on average.
+    The area is that of blocks with cells: of the smallest, 32, 16, 8, 4, 2 or 1 along the longer
+    side, that hold four cells or more on average.
     """
     total, spacing = float(counts.sum()), 0.0
     for number in _BLOCKS if total else ():
@@ -227,25 +187,11 @@ def _pale(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(255 - (255 - grey) * 0.35)
 
 
-def _grid(image: NDArray[np.uint8], step: int) -> tuple[int, int]:
-    """Rows and columns of squares of ``step`` px that cover an image."""
-    return -(-image.shape[0] // step), -(-image.shape[1] // step)
-
-
-def _enlarged(values: NDArray[np.float32], step: int) -> NDArray[np.float32]:
-    """Smooth values on such a grid, for each pixel."""
-    size = values.shape[1] * step, values.shape[0] * step
-    return np.asarray(Image.fromarray(values).resize(size, Image.Resampling.BILINEAR))
-
-
 def _heated(pale: NDArray[np.float32], level: NDArray[np.float32]) -> NDArray[np.uint8]:
     """The density's colours over a pale slide; without cells the slide shows through."""
-    # Looked up in a thousand steps: no colour is off by more than one of 255.
-    steps = np.linspace(0, 1, 1001, dtype=np.float32)
-    weight = np.clip(steps * 4, 0, 0.85)[:, None]
-    level = level[: pale.shape[0], : pale.shape[1]]
-    at = np.rint(np.clip(level, 0, 1) * 1000).astype(np.int64)
-    return np.asarray(pale * (1 - weight)[at] + (viridis(steps) * weight)[at], dtype=np.uint8)
+    level = np.clip(level[: pale.shape[0], : pale.shape[1]], 0, 1)
+    weight = np.clip(level * 4, 0, 0.85)[..., None]
+    return np.asarray(pale * (1 - weight) + viridis(level) * weight, dtype=np.uint8)
 
 
 def _colour_bar(height: int, top: float) -> Image.Image:

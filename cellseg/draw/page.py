@@ -16,21 +16,15 @@ GENERATOR = f"cellseg {__version__}"
 
 
 def render_page(template: Path, *, title: str, pictures: str = "data:", **content: object) -> str:
-    """A whole page.
+    """A whole page, from a template that extends ``frame.html``.
 
     Nothing is fetched, and no script runs but the page's own: the browser is told so, whatever
-    a name in it may hold.
+    a name in it may hold. All texts are escaped, and control characters do not act.
 
     Parameters
     ----------
-    template : Path
-        Extends ``frame.html``, whose block is ``body``.
-    title : str
-        Plain text, for the template too.
     pictures : str
         Where pictures may come from, as a content security policy says it.
-    **content
-        For the template. Texts are plain: they are escaped, and control characters do not act.
     """
     home = Path(__file__).parent
     style, script = ((home / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))

@@ -28,14 +28,8 @@ def draw_pictures(
 ) -> list[Notice]:
     """Draw all pictures of a result that is being changed.
 
-    Parameters
-    ----------
-    slide : Slide or None
-        Without it there are no outlines and no overview.
-    why : CellsegError, optional
-        Why there is none.
-    asked : sequence of Marker
-        Markers whose threshold was not found.
+    Without a slide there are no outlines and no overview; ``why`` tells the reason. ``asked`` are
+    markers whose threshold was not found.
 
     Returns
     -------
@@ -67,14 +61,7 @@ def draw_pictures(
 
 
 def draw_picture(name: str, result: Result, slide: Slide, path: Path) -> None:
-    """Draw ``outlines.png`` or ``overview.png``.
-
-    Raises
-    ------
-    InputError
-        If the result or nothing of the slide can be read.
-    OSError
-    """
+    """Draw ``outlines.png`` or ``overview.png``."""
     if name == OVERVIEW:
         overview_sheet(result, slide).write(path)
     else:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from study.made import made
 
-from cellseg.draw import SCALE_KEY, keep_parts, write_png
+from cellseg.draw import write_png
 from cellseg.errors import OutputError
 from cellseg.study.folder import Study, load_study
 from cellseg.study.page import PICTURES_BYTES, write_study
@@ -57,9 +57,7 @@ def painted(folder, colours=(("red", "grey"), ("grey", "blue")), *, scale="1,500
         boxes = [(10 + 210 * n, 10, 210 + 210 * n, 210) for n in range(len(parts))]
         for box, colour in zip(boxes, parts, strict=True):
             image.paste(colour, box)
-        keep_parts(image, boxes)
-        image.info[SCALE_KEY] = scale
-        write_png(image, folder / name)
+        write_png(image, folder / name, boxes, scale=scale)
 
 
 def shown(folder, most_bytes=10**6):
@@ -261,8 +259,7 @@ def test_a_hundred_slides_stay_below_five_megabytes(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (500, 1000, 3), dtype=np.uint8)
     for name in ("outlines.png", "overview.png"):
         image = Image.fromarray(noise)
-        keep_parts(image, [(0, 0, 500, 500), (500, 0, 1000, 500)])
-        write_png(image, home / name)
+        write_png(image, home / name, [(0, 0, 500, 500), (500, 0, 1000, 500)])
     each = shown(home, most_bytes=PICTURES_BYTES // 100)
     assert len(each) == 2
     assert sum(len(one.data) for one in each) <= PICTURES_BYTES // 100
