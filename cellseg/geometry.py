@@ -47,7 +47,6 @@ class Box:
 
     @property
     def corners(self) -> tuple[int, int, int, int]:
-        """(y0, x0, y1, x1)."""
         return self.y0, self.x0, self.y1, self.x1
 
     @property
@@ -60,7 +59,6 @@ class Box:
         return self.shifted(-whole.y0, -whole.x0).pixels
 
     def shifted(self, dy: int, dx: int) -> Box:
-        """The same box elsewhere."""
         return Box(self.y0 + dy, self.x0 + dx, self.y1 + dy, self.x1 + dx)
 
     @staticmethod
@@ -190,7 +188,6 @@ class TileGrid:
 
     @property
     def extent(self) -> Box:
-        """The whole slide."""
         return Box(0, 0, self.height, self.width)
 
     @property

@@ -51,7 +51,6 @@ class Instances:
 
     @classmethod
     def empty(cls) -> Instances:
-        """No objects."""
         return cls.build([], [], [], [])
 
     @classmethod
@@ -74,7 +73,6 @@ class Instances:
         return len(self.masks)
 
     def box(self, index: int) -> Box:
-        """One object's box."""
         y0, x0, y1, x1 = (int(v) for v in self.boxes[index])
         return Box(y0, x0, y1, x1)
 

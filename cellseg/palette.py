@@ -62,7 +62,6 @@ def colours(names: Sequence[str], stain: str) -> list[RGB]:
 
 
 def _shades(colour: RGB) -> Iterator[RGB]:
-    """A colour, a paler and a darker one."""
     red, green, blue = colour
     yield colour
     yield (red + 255) // 2, (green + 255) // 2, (blue + 255) // 2

@@ -60,12 +60,10 @@ class FilePattern:
 
     @property
     def names(self) -> list[str]:
-        """Placeholders."""
         return [found[1] for found in _PART.finditer(self.text) if found[1]]
 
     @property
     def values(self) -> dict[str, str]:
-        """What the places are that are filled in."""
         found = _PART.finditer(self.text)
         return {one[1]: one[2] for one in found if one[1] and one[2] is not None}
 

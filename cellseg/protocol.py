@@ -189,12 +189,10 @@ class CountProtocol(BaseModel):
 
     @property
     def usual_px(self) -> float | None:
-        """Diameter of the usual cell, pixels of the network."""
         return None if self.usual_um is None else self.usual_um / self.mpp
 
     @property
     def light(self) -> Literal["transmitted", "fluorescence"]:
-        """How the image was lit."""
         return "fluorescence" if self.stain == "fluorescence" else "transmitted"
 
     def changed(self, **settings: object) -> CountProtocol:

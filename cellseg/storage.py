@@ -87,7 +87,6 @@ class RemotePath:
         return RemotePath(f"{self.url.rstrip('/')}/{name}")
 
     def absolute(self) -> RemotePath:
-        """Itself."""
         return self
 
     def filesystem(self) -> tuple[Any, str]:
@@ -157,7 +156,6 @@ class RemotePath:
         return self.exists() and self.info().get("type") == "directory"
 
     def iterdir(self) -> Iterator[RemotePath]:
-        """What lies in the folder."""
         with self.reached("cannot be listed") as (fs, path):
             names = [PurePosixPath(entry).name for entry in fs.ls(path, detail=False)]
         here = PurePosixPath(path).name

@@ -47,11 +47,9 @@ class LazyGroup(click.Group):
     """Imports a command's module when it is called: most need libraries that take seconds."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All commands."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """One command, imported now."""
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = getattr(
@@ -60,7 +58,6 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The list of commands."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 

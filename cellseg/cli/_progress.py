@@ -32,7 +32,6 @@ class Reporter(ProgressBar):
         self._said = set() if known is None else known
 
     def say(self, text: str) -> None:
-        """Print lines."""
         say(text, err=self._err, console=None if self.bar.disable else self.bar.console)
 
     def update(self, share: float, doing: str, so_far: str, line: str) -> None:
@@ -43,7 +42,6 @@ class Reporter(ProgressBar):
             self._last = time.monotonic()
 
     def show(self, event: Event) -> None:
-        """Show one event of a count."""
         super().show(event)
         if isinstance(event, Notice):
             if event not in self._said:
@@ -59,6 +57,5 @@ class Reporter(ProgressBar):
             self.say(f"  results in {event.uploaded or event.folder}")
 
     def fail(self, image: Location, error: BaseException) -> None:
-        """Say that one file could not be counted."""
         text = hinted(error, option)
         self.say(f"cellseg: {text if image.name in text else f'{image}: {text}'}")

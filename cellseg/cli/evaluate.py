@@ -160,7 +160,6 @@ def _print(evaluation: Evaluation) -> None:
 
 
 def _print_table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table of numbers, each row with its name first."""
     table = Table("", title=title, title_justify="left")
     for head in heads:
         table.add_column(escape(visible(head)), justify="right")

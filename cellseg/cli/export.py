@@ -23,7 +23,7 @@ Files:
   cells.h5ad        scanpy, squidpy: the table with the cells' places (AnnData)
   spatialdata.zarr  SpatialData: masks and table
   cells.coco.json   cellseg train and annotation programs: masks
-  labels.tif        masks as a picture, as large as the slide; also labels.tiff
+  labels.tif        masks as a picture, as large as the slide
   labels.ome.tif    the same with a pyramid, for QuPath, OMERO and other viewers
 
 \b

@@ -122,7 +122,6 @@ def _finish(done: run.Trained) -> bool:
 
 
 def _show(reporter: Reporter, event: run.Event) -> None:
-    """Show one event of a training."""
     from cellseg.train import run
 
     if isinstance(event, Notice):

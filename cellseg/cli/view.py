@@ -48,12 +48,7 @@ def view(path: Location) -> None:
 
 
 def require_napari() -> None:
-    """Refuse where napari, or the Qt binding that its window needs, is not installed.
-
-    Raises
-    ------
-    SettingsError
-    """
+    """Refuse where napari, or the Qt binding that its window needs, is not installed."""
     napari, *bindings = (importlib.util.find_spec(n) for n in ("napari", "PySide6", "PyQt6"))
     if napari is None or not any(bindings):
         raise SettingsError('cellseg view needs napari: pip install ".[napari]"')
@@ -66,12 +61,7 @@ def has_display() -> bool:
 
 
 def require_display() -> None:
-    """Refuse where there is no display, or Qt or OpenGL do not work on it.
-
-    Raises
-    ------
-    SettingsError
-    """
+    """Refuse where there is no display, or Qt or OpenGL do not work on it."""
     if not has_display():
         raise SettingsError(
             "cellseg view needs a display: neither DISPLAY nor WAYLAND_DISPLAY is set "

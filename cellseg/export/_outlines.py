@@ -89,7 +89,6 @@ def simplest(outline: shapely.MultiPolygon) -> shapely.Polygon | shapely.MultiPo
 
 
 def _polygons(mask: Mask) -> shapely.Polygon | shapely.MultiPolygon:
-    """Polygons halfway between the pixels' centres, lattice pixels."""
     contours = find_contours(np.pad(mask.pixels, 1).astype(np.float32), 0.5)  # type: ignore[no-untyped-call]
     # The first pixel's centre has index 1 in the padded array and lies at a half.
     corner = np.array([mask.x0, mask.y0]) - 0.5

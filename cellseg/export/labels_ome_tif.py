@@ -10,7 +10,7 @@ from pathlib import Path
 
 import tifffile
 
-from cellseg.export.labels_tiff import TILE_PX, layout, tiles
+from cellseg.export.labels_tif import TILE_PX, layout, tiles
 from cellseg.geometry import Frame
 from cellseg.result.result import Result
 

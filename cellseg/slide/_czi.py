@@ -108,7 +108,6 @@ def _raster(
     z: int,
     channel: int,
 ) -> Raster:
-    """One channel of one plane of one level."""
     scene, frame, step = where
     plane = {"C": start["C"] + channel, "Z": start["Z"] + z, "T": start["T"] + t}
     bands, dtype = _KINDS[czi.pixel_types[plane["C"]]]

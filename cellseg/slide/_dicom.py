@@ -59,7 +59,6 @@ def _files(path: Path) -> list[Path]:
 
 
 def _series(folder: Path) -> Mapping[str, list[Path]]:
-    """Files by the series that they belong to."""
     found = defaultdict(list)
     for file in sorted(folder.iterdir()):
         if file.is_file() and pydicom.misc.is_dicom(file):
@@ -117,7 +116,6 @@ def _is_native(syntax: Any) -> bool:  # noqa: ANN401
 def _raster(
     slide: WsiDicom, source: Source, depths: Sequence[float], z: int, optical: str
 ) -> Raster:
-    """One focal plane and optical path of a level."""
     level = slide.levels[source.level]
     data, depth = level.default_instance.image_data, depths[z]
     height, width = level.tile_size.height, level.tile_size.width

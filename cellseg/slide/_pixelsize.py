@@ -94,7 +94,6 @@ def from_tags(
 
 
 def _from_density(x: object, y: object, side_um: float | None, source: str) -> PixelSize:
-    """From pixels per length of ``side_um``, if that is known."""
     per_x, per_y = _number(x), _number(y)
     if side_um is None or not per_x or not per_y:
         return NO_SIZE

@@ -65,7 +65,6 @@ class ChunkCache:
         return chunk
 
     def clear(self) -> None:
-        """Forget everything."""
         with self._lock:
             self._chunks.clear()
             self._pinned.clear()

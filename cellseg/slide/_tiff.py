@@ -127,7 +127,6 @@ def _level(
     colour: Colour,
     planes: Planes,
 ) -> Raster:
-    """One level of the chosen planes, upright."""
 
     def channel(z: int, number: int) -> Raster:
         raster = plane_raster(source, series, layout, (planes.t, z, number))
@@ -161,7 +160,6 @@ def _pixel_size(tif: tifffile.TiffFile, key: Any, ome: OmeImage) -> sizes.PixelS
 
 
 def _format_name(tif: tifffile.TiffFile, key: Any) -> str:  # noqa: ANN401
-    """What a person calls the format."""
     known = {
         "is_svs": "Aperio SVS", "is_ndpi": "Hamamatsu NDPI", "is_ome": "OME-TIFF",
         "is_imagej": "ImageJ TIFF", "is_scn": "Leica SCN", "is_qpi": "PerkinElmer QPTIFF",

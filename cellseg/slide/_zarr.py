@@ -40,8 +40,6 @@ from cellseg.storage import Location, file_size, inside
 
 @dataclass(frozen=True)
 class _Image:
-    """One image of a store: its folder, its multiscales and its other metadata."""
-
     folder: Location
     multiscales: Mapping[str, Any]
     omero: Mapping[str, Any]
@@ -108,7 +106,6 @@ def _raster(
     z: int,
     channels: slice,
 ) -> Raster:
-    """Some channels of one z and t of an array."""
     size = dict(zip(axes, array.shape, strict=True))
     chunk = dict(zip(axes, array.chunks, strict=True))
     # Small chunks are read many at once, so that they do not cost a call each.

@@ -56,7 +56,6 @@ def read_plate(place: Location) -> tuple[list[Location], list[str]] | None:
 
 
 def _path(listed: Mapping[str, Any], parts: int) -> str:
-    """Where a well, ``B/03``, or a field, ``0``, lies."""
     path = str(listed["path"])
     if len(names := path.split("/")) != parts or {"", ".", ".."} & {*names}:
         what = "a well at ROW/COLUMN" if parts == 2 else "a field's folder"

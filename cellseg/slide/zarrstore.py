@@ -97,7 +97,6 @@ def open_array(folder: Location, outermost: Location) -> Any:  # noqa: ANN401
 
 
 def _bounded(name: str, array: Any) -> Any:  # noqa: ANN401
-    """The same array with codecs whose output is bounded."""
     meta = array.metadata
     if meta.zarr_format == 2:
         limit = chunk_limit(math.prod(array.chunks) * array.dtype.itemsize)
@@ -118,17 +117,14 @@ class _Bounded(Codec):  # type: ignore[misc]
         self.codec_id, self._codec, self._limit = codec.codec_id, codec, limit
 
     def encode(self, buf: Any) -> Any:  # noqa: ANN401
-        """Never: arrays are only read."""
         raise NotImplementedError
 
     def decode(self, buf: Any, out: Any = None) -> Any:  # noqa: ANN401
-        """Unpacked."""
         if self.codec_id in _PLAIN:
             return self._codec.decode(buf)
         return _unpacked(self.codec_id, np.ascontiguousarray(buf).tobytes(), self._limit)
 
     def get_config(self) -> dict[str, Any]:
-        """Of the codec itself."""
         config: dict[str, Any] = self._codec.get_config()
         return config
 
@@ -151,7 +147,6 @@ class _Bounded3(BytesBytesCodec):
         return {"name": self.kind}
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: Any) -> int:  # noqa: ANN401
-        """Never: arrays are only read."""
         raise NotImplementedError
 
 
@@ -204,7 +199,6 @@ def _unpacked(kind: str, data: bytes, limit: int) -> bytes:
 
 
 def _streams(data: bytes, limit: int, make: Callable[[], Any]) -> bytes:
-    """Streams of zlib, gzip or bz2, one after another."""
     out = b""
     while data:
         stream = make()

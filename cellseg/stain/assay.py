@@ -7,7 +7,6 @@ ground; in phase contrast cells are many and of every shape. Nuclei look like no
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -74,80 +73,48 @@ def is_blood(patches: Sequence[Floats]) -> bool:
     )
 
 
-@dataclass(frozen=True)
-class _Things:
-    """What stands out of a grey ground.
-
-    Attributes
-    ----------
-    areas, rounded : tuple of float
-        Of all things and of the round ones, pixels.
-    bright : int
-        Round things that are brighter in the middle than around it.
-    up, down : float
-        How far the picture goes above and below its ground.
-    """
-
-    areas: tuple[float, ...]
-    rounded: tuple[float, ...]
-    bright: int
-    up: float
-    down: float
-
-    @property
-    def round_share(self) -> float:
-        return sum(self.rounded) / max(sum(self.areas), 1.0)
-
-    @classmethod
-    def of(cls, patches: Sequence[Floats]) -> _Things:
-        seen = [_standing_out(patch) for patch in patches]
-        return cls(
-            tuple(area for one in seen for area in one.areas),
-            tuple(area for one in seen for area in one.rounded),
-            sum(one.bright for one in seen),
-            max(one.up for one in seen),
-            max(one.down for one in seen),
-        )
-
-
 def grey_assay(patches: Sequence[Floats]) -> Literal["counting_chamber", "phase_contrast"] | None:
     """What grey patches (H, W) show: round cells on a flat ground, many of every shape, neither."""
-    seen = _Things.of(patches)
-    both = min(seen.up, seen.down) >= BOTH_SIDES * max(seen.up, seen.down)
-    count = len(seen.rounded)
-    are_cells = count >= min(2, len(seen.areas)) and 2 * seen.bright > count
-    if both and are_cells and seen.round_share >= ROUND_SHARE:
+    areas: list[float] = []
+    rounded: list[float] = []
+    bright, up, down = 0, 0.0, 0.0  # Round things with a bright middle; extremes from the ground.
+    for patch in patches:
+        difference = _from_ground(patch)
+        noise = 1.48 * float(np.median(np.abs(difference)))
+        low, high = (float(v) for v in np.percentile(difference, [0.1, 99.9]))
+        up, down = max(up, high), max(down, -low)
+        limit = max(6 * noise, 0.12 * max(high, -low))
+        out = ndimage.binary_closing(np.abs(difference) > limit, iterations=2)
+        out = ndimage.binary_opening(remove_small_holes(out, max_size=2000))
+        for one in regionprops(label(out)):  # type: ignore[no-untyped-call]
+            y0, x0, y1, x1 = one.bbox
+            if one.area < CELL_PX or max(y1 - y0, x1 - x0) > SPAN * min(out.shape):
+                continue
+            areas.append(float(one.area))
+            if one.solidity > 0.9 and one.eccentricity < 0.8:
+                rounded.append(float(one.area))
+                inside = np.pad(one.image, 1)
+                depth = ndimage.distance_transform_edt(inside)[1:-1, 1:-1]
+                values, core = difference[one.slice], depth > 0.5 * depth.max()
+                bright += bool(values[core].mean() > values[one.image & ~core].mean())
+    round_share = sum(rounded) / max(sum(areas), 1.0)
+    both = min(up, down) >= BOTH_SIDES * max(up, down)
+    are_cells = len(rounded) >= min(2, len(areas)) and 2 * bright > len(rounded)
+    if both and are_cells and round_share >= ROUND_SHARE:
         return "counting_chamber"
-    is_culture = len(seen.areas) >= SHAPED and seen.round_share <= SHAPED_SHARE
+    is_culture = len(areas) >= SHAPED and round_share <= SHAPED_SHARE
     return "phase_contrast" if is_culture else None
 
 
-def _standing_out(patch: Floats) -> _Things:
+def _from_ground(patch: Floats) -> Floats:
+    """A smoothed picture less its ground, the median of wide surroundings."""
     smooth = ndimage.gaussian_filter(patch, 1)
     coarse = ndimage.median_filter(smooth[::4, ::4], 25)
     rows, columns = (
         np.minimum(np.arange(side) // 4, small - 1)
         for side, small in zip(smooth.shape, coarse.shape, strict=True)
     )
-    difference = smooth - coarse[np.ix_(rows, columns)]
-    noise = 1.48 * float(np.median(np.abs(difference)))
-    low, high = (float(v) for v in np.percentile(difference, [0.1, 99.9]))
-    limit = max(6 * noise, 0.12 * max(high, -low))
-    out = ndimage.binary_closing(np.abs(difference) > limit, iterations=2)
-    out = ndimage.binary_opening(remove_small_holes(out, max_size=2000))
-    areas, rounded, bright = [], [], 0
-    for one in regionprops(label(out)):  # type: ignore[no-untyped-call]
-        y0, x0, y1, x1 = one.bbox
-        if one.area < CELL_PX or max(y1 - y0, x1 - x0) > SPAN * min(out.shape):
-            continue
-        areas.append(float(one.area))
-        if one.solidity > 0.9 and one.eccentricity < 0.8:
-            rounded.append(float(one.area))
-            inside = np.pad(one.image, 1)
-            depth = ndimage.distance_transform_edt(inside)[1:-1, 1:-1]
-            values, core = difference[one.slice], depth > 0.5 * depth.max()
-            bright += bool(values[core].mean() > values[one.image & ~core].mean())
-    return _Things(tuple(areas), tuple(rounded), bright, max(high, 0.0), max(-low, 0.0))
+    return np.asarray(smooth - coarse[np.ix_(rows, columns)])
 
 
 def _is_cut(bbox: tuple[int, int, int, int], shape: tuple[int, ...]) -> bool:

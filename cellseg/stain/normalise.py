@@ -103,7 +103,6 @@ class Normaliser:
 
 
 def _floats(pixels: ArrayLike) -> NDArray[np.floating]:
-    """Pixels as they are shifted and scaled."""
     values = np.asarray(pixels)
     return values.astype(_work_type(values.dtype), copy=False)
 

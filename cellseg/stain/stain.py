@@ -122,7 +122,6 @@ def white_light(values: Floats, top: float | None = None) -> Floats:
 
 
 def _by_dye(patches: Sequence[Floats], white: Floats) -> StainGuess:
-    """Eosin, DAB or haematoxylin alone, by the direction of their optical density."""
     pixels = stained = brown = pale = eosin = pink = blue = 0
     for patch in patches:
         density = -np.log10(np.clip(patch / white, 1 / 255, 1))

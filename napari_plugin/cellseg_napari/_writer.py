@@ -42,7 +42,7 @@ def write_labels(path: str, data: object, meta: dict[str, Any]) -> list[str]:
         if target.suffix.lower() == ".csv":
             _write_table(opened, target)
         else:
-            from cellseg.export.labels_tiff import write_levels
+            from cellseg.export.labels_tif import write_levels
 
             write_levels(opened.cells.pyramid.levels[0], opened.result.frame, target)
     except (CellsegError, OSError) as error:

@@ -111,7 +111,7 @@ def test_the_file_is_tiled_compressed_and_knows_its_pixel_size(tmp_path, mpp, un
 
 
 def test_large_slides_become_bigtiff(tmp_path, monkeypatch):
-    monkeypatch.setattr("cellseg.export.labels_tiff._BIGTIFF_FROM_BYTES", 60 * 60 * 4)
+    monkeypatch.setattr("cellseg.export.labels_tif._BIGTIFF_FROM_BYTES", 60 * 60 * 4)
     result = make(tmp_path / "a.cellseg", frame(60, 60), [(0, 0, 9, 9)])
     with tifffile.TiffFile(export(result.path, "labels.tif")) as file:
         assert file.is_bigtiff
@@ -149,7 +149,7 @@ def test_a_failing_export_leaves_the_older_one(tmp_path, monkeypatch):
 
     result = make(tmp_path / "a.cellseg", frame(1000, 1000), [(0, 0, 9, 9)])
     (result.path / "labels.tif").write_bytes(b"older")
-    monkeypatch.setattr("cellseg.export.labels_tiff.tiles", full)
+    monkeypatch.setattr("cellseg.export.labels_tif.tiles", full)
     with pytest.raises(OutputError, match=r"labels\.tif: cannot be written: No space left"):
         export(result.path, "labels.tif")
     assert (result.path / "labels.tif").read_bytes() == b"older"
@@ -281,9 +281,7 @@ def classes_of(result: Result) -> dict[int, str]:
 
 def test_every_file_in_the_folder_is_an_export_by_its_name():
     assert EXPORTS["cells.geojson.gz"] == "cells_geojson_gz"
-    assert {"labels.tif", "labels.tiff", "cells.coco.json", "cells.parquet", "rois.zip"} <= {
-        *EXPORTS
-    }
+    assert {"labels.tif", "cells.coco.json", "cells.parquet", "rois.zip"} <= {*EXPORTS}
     for name in {*EXPORTS} - MISSING:
         assert callable(importlib.import_module(f"cellseg.export.{EXPORTS[name]}").write), name
     assert not [name for name in EXPORTS if name.startswith(".")]
