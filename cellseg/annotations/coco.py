@@ -33,6 +33,7 @@ FAULTS_SHOWN = 40
 UNSEEN_PX = 100_000_000
 """Outlines on images that are not there, or of another size, are looked at up to this size."""
 
+_Row = dict[str, object]
 _PAGES = 64
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TRANSMITTED = ("histology", "brightfield", "bright field", "phase", "transmitted", "ihc", "h&e")
@@ -40,15 +41,7 @@ _TRANSMITTED = ("histology", "brightfield", "bright field", "phase", "transmitte
 
 @dataclass(frozen=True, eq=False)
 class DataSet:
-    """Annotated images and what was noticed while they were read.
-
-    Attributes
-    ----------
-    classes : tuple of str
-        Index = class of an object.
-    notes : tuple of str
-        What was left out, for a person.
-    """
+    """Annotated images, their classes by index, and notes of what was left out, for a person."""
 
     images: tuple[AnnotatedImage, ...]
     classes: tuple[str, ...]
@@ -71,10 +64,6 @@ def read_coco(path: str | Path, *, images: str | Path | None = None) -> DataSet:
         that folder's neighbour ``images``; of a JSON in a result folder also beside that. A
         file name never leads out of these folders.
 
-    Returns
-    -------
-    DataSet
-
     Raises
     ------
     InputError
@@ -91,13 +80,9 @@ def join(sets: list[DataSet]) -> DataSet:
 
 
 def judgeable(data: DataSet) -> DataSet:
-    """The images that are annotated whole: a find in a region that is ignored is neither right
-    nor wrong, and a box is no outline.
+    """The images that are annotated whole; InputError where there are none.
 
-    Raises
-    ------
-    InputError
-        If there are none.
+    A find in a region that is ignored is neither right nor wrong, and a box is no outline.
     """
     whole = tuple(image for image in data.images if not image.known_in_part)
     left = len(data.images) - len(whole)
@@ -179,7 +164,7 @@ class _Reader:
             raise InputError(f"{self.path}: lists no images")
         return DataSet(tuple(images), tuple(names.values()), tuple(self.notes))
 
-    def _json(self) -> dict[str, list[dict[str, object]]]:
+    def _json(self) -> dict[str, list[_Row]]:
         try:
             data = json.loads(self.path.read_text(encoding="utf-8-sig"))
         except OSError as error:
@@ -195,7 +180,7 @@ class _Reader:
                 )
         return {part: data[part] for part in parts}
 
-    def _entries(self, what: str, kind: type[_E], rows: list[dict[str, object]]) -> dict[int, _E]:
+    def _entries(self, what: str, kind: type[_E], rows: list[_Row]) -> dict[int, _E]:
         """Images or categories by their ids."""
         found: dict[int, _E] = {}
         names = set()
@@ -217,13 +202,10 @@ class _Reader:
         return found
 
     def _by_image(
-        self,
-        rows: list[dict[str, object]],
-        names: Mapping[int, str],
-        entries: Mapping[int, _ImageEntry],
-    ) -> dict[int, list[dict[str, object]]]:
+        self, rows: list[_Row], names: Mapping[int, str], entries: Mapping[int, _ImageEntry]
+    ) -> dict[int, list[_Row]]:
         """Annotations by the images that they belong to."""
-        found: dict[int, list[dict[str, object]]] = defaultdict(list)
+        found: dict[int, list[_Row]] = defaultdict(list)
         seen: set[str] = set()
         for row in rows:
             label, image = f"annotation {row.get('id')!r}", _key(row.get("image_id"))
@@ -239,7 +221,7 @@ class _Reader:
         return found
 
     def _image(
-        self, entry: _ImageEntry, rows: list[dict[str, object]], keys: list[object]
+        self, entry: _ImageEntry, rows: list[_Row], keys: list[object]
     ) -> AnnotatedImage | None:
         """An image with its objects; ``keys`` are the categories' ids, a class each."""
         name, extent = entry.name, entry.extent
@@ -256,17 +238,18 @@ class _Reader:
         for row in rows:
             known = not row.get("box_only") and bool(row.get("segmentation"))
             try:
-                if known or _ignored(row):
-                    outline = outline_of(row.get("segmentation"), extent)
-                else:
-                    outline = box_outline(row.get("bbox"), extent)
+                if _ignored(row):
+                    box, mask = outline_of(row.get("segmentation"), extent)
+                    ignored.append((Box(*box), mask))
+                    continue
+                outline = (
+                    outline_of(row["segmentation"], extent)
+                    if known
+                    else box_outline(row.get("bbox"), extent)
+                )
+                objects.append((outline, keys.index(row["category_id"]), known))
             except ValueError as error:
                 self.faults.append(f"{name}: annotation {row.get('id')!r} {error}")
-                continue
-            if _ignored(row):
-                ignored.append((Box(*outline[0]), outline[1]))
-            else:
-                objects.append((outline, keys.index(row["category_id"]), known))
         if pixels is None:
             return None
         if ignored and not objects:
@@ -289,12 +272,8 @@ class _Reader:
     def _find(self, name: str) -> Path | None:
         """Where an image lies, below one of the folders that may hold it."""
         relative = PurePosixPath(name.replace("\\", "/"))
-        if (
-            relative.is_absolute()
-            or ".." in relative.parts
-            or "\0" in name
-            or PureWindowsPath(name).drive
-        ):
+        leads_out = relative.is_absolute() or ".." in relative.parts
+        if leads_out or "\0" in name or PureWindowsPath(name).drive:
             self.faults.append(f"{name!r}: file names must lie below the folder of the JSON")
             return None
         roots = self._folders()
@@ -326,7 +305,7 @@ class _Reader:
         return found
 
 
-def _ignored(row: dict[str, object]) -> bool:
+def _ignored(row: _Row) -> bool:
     """Whether what lies there is to be left out of account: COCO's crowds, but not lone boxes."""
     return bool(row.get("iscrowd")) and not row.get("box_only")
 

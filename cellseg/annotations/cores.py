@@ -57,7 +57,6 @@ class CoreGrid:
     cores : dict of str to (Polygon, bool)
         By name, row by row: its outline, (x, y) in mask pixels, 0 at the corner of the first one;
         and whether it is torn. ``A1`` is the first place of the first row that holds a core.
-    rows, columns : int
     degrees : float
         By which the grid is turned, clockwise.
     """
@@ -91,13 +90,8 @@ class CoreGrid:
 
     def as_dict(self) -> dict[str, object]:
         """Ready for JSON, as ``array`` of ``run.json``."""
-        return {
-            "rows": self.rows,
-            "columns": self.columns,
-            "degrees": round(self.degrees, 2),
-            "missing": self.missing,
-            "torn": self.torn,
-        }
+        size = {"rows": self.rows, "columns": self.columns, "degrees": round(self.degrees, 2)}
+        return {**size, "missing": self.missing, "torn": self.torn}
 
     def __str__(self) -> str:
         """One line for a person."""
@@ -131,12 +125,10 @@ def find_cores(tissue: NDArray[np.bool_]) -> CoreGrid:
     SettingsError
         If the tissue lies in no grid; says why.
     """
+    from skimage.measure import block_reduce  # late, as scipy below: it takes a second to load
+
     step = -(-max(tissue.shape) // LONGEST_PX)
-    coarse = tissue
-    if step > 1:
-        padded = np.pad(tissue, [(0, -side % step) for side in tissue.shape])
-        height, width = padded.shape[0] // step, padded.shape[1] // step
-        coarse = padded.reshape(height, step, width, step).mean(axis=(1, 3)) >= 0.5
+    coarse = block_reduce(tissue, step, np.mean) >= 0.5  # type: ignore[no-untyped-call]
     points = np.argwhere(coarse).astype(np.float64) + 0.5
     if len(points) < LEAST_PX:
         raise SettingsError(f"{_NO_GRID}: there is hardly any tissue")
@@ -160,7 +152,7 @@ def find_cores(tissue: NDArray[np.bool_]) -> CoreGrid:
 
 def _pitches(mask: NDArray[np.bool_]) -> Floats:
     """Steps to the next row and to the next column, (2, 2) of (y, x), by the autocorrelation."""
-    from scipy.ndimage import gaussian_filter  # late: it takes a second to load
+    from scipy.ndimage import gaussian_filter
     from scipy.signal import fftconvolve
 
     height, width = mask.shape
@@ -199,16 +191,12 @@ class _Grid:
 
     Attributes
     ----------
-    pitches : ndarray, (2, 2)
-        Steps to the next row and the next column, (y, x).
-    origin : ndarray, (2,)
-        Of place (0, 0).
+    pitches, origin : ndarray, (2, 2) and (2,)
+        Steps to the next row and the next column, (y, x), from place (0, 0).
     points, number : ndarray, (N, 2) and (N,)
         Pixels of tissue, and which place each belongs to.
-    places : ndarray, int64, (P, 2)
-        Those with tissue: row and column, from anywhere.
-    areas, centres : ndarray, (P,) and (P, 2)
-        Pixels of tissue, and their centre.
+    places, areas, centres : ndarray, (P, 2), (P,) and (P, 2)
+        Of places with tissue row and column, counted from anywhere; its pixels; their centre.
     """
 
     pitches: Floats
@@ -285,11 +273,7 @@ def _grown(points: Floats, pitches: Floats) -> _Grid:
 def _square(pitches: Floats, spread: Floats) -> Floats:
     """Steps at a right angle: a few bowed rows must not turn into slanting columns.
 
-    Parameters
-    ----------
-    pitches : ndarray, (2, 2)
-    spread : ndarray, (2,)
-        Of rows and columns that are known: how much the turn of each counts.
+    The ``spread`` of known rows and columns, (2,), says how much the turn of each counts.
     """
     (dy, dx), (ay, ax) = pitches
     down, across = np.hypot(dy, dx), np.hypot(ay, ax)
@@ -306,12 +290,7 @@ def _usual(areas: Floats) -> float:
 
 
 def _check(grid: _Grid, held: NDArray[np.bool_], rows: int, columns: int) -> None:
-    """Refuse what is no grid; the limits lie between drawn arrays and drawn sections.
-
-    Raises
-    ------
-    SettingsError
-    """
+    """Refuse what is no grid; the limits lie between drawn arrays and drawn sections."""
     areas = grid.areas[held]
     whole = np.flatnonzero(held & (grid.areas >= TORN_TISSUE * _usual(areas)))
     spread = [

@@ -1,21 +1,30 @@
-"""Objects that were outlined in another program, QuPath or ImageJ."""
+"""Objects that were outlined in another program, QuPath or ImageJ, and the files of ImageJ."""
 
 from __future__ import annotations
 
 import re
+import struct
+import zlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cellseg.annotations.masks import LEEWAY_PX, Outline, enclosed_pixels
-from cellseg.errors import line_of
+from cellseg.errors import InputError, line_of
 from cellseg.text import visible
 
 _SPECIAL = re.compile(r"\s*(region|ignore)\s*\*", re.IGNORECASE)
 """QuPath's classes ``Region*`` and ``Ignore*``; ImageJ numbers names that stand twice."""
+
+_DAMAGED = (
+    ValueError, TypeError, LookupError, RuntimeError, AttributeError, NotImplementedError,
+    EOFError, struct.error, zlib.error, BadZipFile,
+)  # fmt: skip
 
 MOST_PX = 100_000_000
 """Of the box around one outline; pictures to learn from are no larger."""
@@ -30,10 +39,8 @@ class Drawn:
     rings : tuple of ndarray, float64, (N, 2)
         All rings of all parts, (x, y) in level-0 pixels, 0 at the corner of the first pixel: what
         lies in an odd number of them is inside.
-    kind : str
-        Its class; empty where it has none.
-    said : str
-        Which one it is, for messages.
+    kind, said : str
+        Its class, empty where it has none; which one it is, for messages.
     is_found : bool
         A program found it, in place of a person.
     """
@@ -46,15 +53,11 @@ class Drawn:
     def mask(self, extent: tuple[int, int]) -> Outline | None:
         """The pixels of which most lies inside, cut at the image's edge; None where there are none.
 
-        Parameters
-        ----------
-        extent : (int, int)
-            Height and width of the image.
-
         Raises
         ------
         ValueError
-            If it leaves the image by more than :data:`LEEWAY_PX`, or spans too much of it.
+            If it leaves the image, of (H, W) ``extent``, by more than :data:`LEEWAY_PX`, or spans
+            too much of it.
         """
         points = np.concatenate(self.rings)
         low, high = points.min(axis=0), points.max(axis=0)
@@ -123,3 +126,41 @@ def _checked(ring: ArrayLike) -> NDArray[np.float64]:
     if not np.isfinite(points).all():
         raise ValueError("an outline has points that are no numbers")
     return points[:, :2]
+
+
+def read_rois(path: Path) -> Drawing:
+    """Areas: polygons, freehand and traced outlines, rectangles, ovals, composites.
+
+    An object's class is its property ``class``, which cellseg's own ``rois.zip`` has, or else
+    ``group N`` where it was put into one of ImageJ's groups.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or its objects lie on several planes of a stack.
+    """
+    from roifile import ROI_TYPE, roiread
+
+    areas = {ROI_TYPE.POLYGON, ROI_TYPE.FREEHAND, ROI_TYPE.TRACED, ROI_TYPE.RECT, ROI_TYPE.OVAL}
+    found = Drawing()
+    planes = set()
+    try:
+        read = roiread(path)
+        for number, roi in enumerate(read if isinstance(read, list) else [read], start=1):
+            planes.add((roi.position, roi.c_position, roi.z_position, roi.t_position))
+            if roi.roitype not in areas:
+                found.left_out["points and lines"] += 1
+                continue
+            kind = (roi.properties or {}).get("class") or (f"group {roi.group}" * bool(roi.group))
+            said = f"ROI {number}" + (f" ({roi.name})" if roi.name else "")
+            found.add(roi.coordinates(multi=True), kind=str(kind), name=roi.name, said=said)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except _DAMAGED as error:
+        raise InputError(f"{path}: no ROIs of ImageJ: {line_of(error)}") from error
+    planes = {plane for plane in planes if any(plane)}
+    if len(planes) > 1:
+        raise InputError(
+            f"{path}: its ROIs lie on {len(planes)} planes of a stack; save those of one plane"
+        )
+    return found

@@ -198,10 +198,9 @@ def _objects(data: Any) -> Iterator[Mapping[str, Any]]:  # noqa: ANN401 - whatev
 def _feature(one: Mapping[str, Any]) -> Feature:
     about = one.get("properties")
     about = about if isinstance(about, dict) else {}
-    nucleus = one.get("nucleusGeometry") or about.get("nucleusGeometry")
     return Feature(
         geometry=one.get("geometry"),
-        nucleus=nucleus,
+        nucleus=one.get("nucleusGeometry") or about.get("nucleusGeometry"),
         kind=_kind(about.get("classification")),
         name=_text(about.get("name")),
         is_found=about.get("objectType") in _FOUND,

@@ -7,7 +7,7 @@ nothing is ever unpacked to the size of the image.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,7 +120,7 @@ def enclosed_pixels(
 
 def encoded(
     box: tuple[int, ...], mask: NDArray[np.bool_], extent: tuple[int, int]
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """COCO's compressed run lengths of a mask inside its box.
 
     Only the columns that the box spans are written out, so this does not grow with the image.
@@ -132,31 +132,19 @@ def encoded(
     flat = np.concatenate([[False], strip.ravel(), [False]])
     edges = np.flatnonzero(flat[1:] != flat[:-1]) + x0 * height
     counts = np.diff(np.concatenate([[0], edges, [height * width]]))
-    code: dict[str, object] = rle.frPyObjects(
-        {"size": [height, width], "counts": counts.tolist()}, height, width
-    )
+    runs = {"size": [height, width], "counts": counts.tolist()}
+    code: dict[str, Any] = rle.frPyObjects(runs, height, width)
     return code
 
 
 def annotation(
     box: tuple[int, ...], mask: NDArray[np.bool_], extent: tuple[int, int]
 ) -> dict[str, object]:
-    """A mask as a COCO annotation, ready for JSON: outline, box, area; no crowd.
-
-    Parameters
-    ----------
-    box : (y0, x0, y1, x1)
-    mask : ndarray, bool, of the box's shape
-    extent : (int, int)
-        Height and width of the image.
-    """
+    """A mask in its box (y0, x0, y1, x1) as a COCO annotation, ready for JSON; no crowd."""
     y0, x0, y1, x1 = box
-    counts = encoded(box, mask, extent)["counts"]
+    counts: bytes = encoded(box, mask, extent)["counts"]
     return {
-        "segmentation": {
-            "size": list(extent),
-            "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts,
-        },
+        "segmentation": {"size": list(extent), "counts": counts.decode("ascii")},
         "bbox": [x0, y0, x1 - x0, y1 - y0],
         "area": int(np.count_nonzero(mask)),
         "iscrowd": 0,
@@ -189,10 +177,10 @@ def _counts_of(segmentation: dict[str, object], extent: tuple[int, int]) -> NDAr
     size, counts = segmentation.get("size"), segmentation.get("counts")
     if size != list(extent):
         raise ValueError(f"has run lengths for size {size}, the image has {list(extent)}")
-    if isinstance(counts, str | bytes):
-        return _decompressed(
-            counts.encode("latin-1", "replace") if isinstance(counts, str) else counts
-        )
+    if isinstance(counts, str):
+        counts = counts.encode("latin-1", "replace")
+    if isinstance(counts, bytes):
+        return _decompressed(counts)
     if isinstance(counts, list) and all(type(c) is int and 0 <= c < 2**40 for c in counts):
         return np.array(counts, dtype=np.int64)
     raise ValueError("has run lengths that are neither a string nor a list of whole numbers")

@@ -34,13 +34,10 @@ def tissue_outline(
         as QuPath has it; None for an empty mask.
     """
     # Here and not above: with scipy behind it, it takes most of a second to load.
-    from skimage.measure import find_contours
+    from skimage.measure import block_reduce, find_contours
 
     step = -(-max(mask.shape) // LONGEST_PX)
-    if step > 1:
-        padded = np.pad(mask, [(0, -side % step) for side in mask.shape])
-        height, width = padded.shape[0] // step, padded.shape[1] // step
-        mask = padded.reshape(height, step, width, step).mean(axis=(1, 3)) >= 0.5
+    mask = block_reduce(mask, step, np.mean) >= 0.5  # type: ignore[no-untyped-call]
     pixel = downsample * step
     contours = find_contours(np.pad(mask, 1).astype(np.float32), 0.5)  # type: ignore[no-untyped-call]
     lines = [shapely.LineString((line[:, ::-1] - 0.5) * pixel) for line in contours]

@@ -17,10 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.annotations.coco import UNSEEN_PX, shown_faults, write_pixels
-from cellseg.annotations.drawn import Drawing, Drawn
+from cellseg.annotations.drawn import Drawing, Drawn, read_rois
 from cellseg.annotations.geojson import read_geojson
 from cellseg.annotations.masks import Outline, annotation, tight
-from cellseg.annotations.rois import read_rois
 from cellseg.errors import InputError, OutputError, SettingsError, writing
 from cellseg.geometry import Box
 from cellseg.slide import Slide, open_slide, slide_name
@@ -42,7 +41,7 @@ class ConvertRequest:
     Attributes
     ----------
     inputs : tuple of Path
-        ``.geojson``, ``.geojson.gz``, ``.json``, ``.roi`` or ``.zip``.
+        With the endings :data:`ENDINGS`.
     output : Path
         The COCO JSON; ``images/`` beside it gets the pictures.
     images : tuple of Path
@@ -51,13 +50,11 @@ class ConvertRequest:
     mpp : float or None
         µm per pixel, where the pictures do not say.
     channel : str or None
-        Number or name of the channel to learn from; needed where there are several.
+        Number or name of the one to learn from, where there are several.
     kind : str
         Class of what has none.
     whole_cells : bool
         Of QuPath's cells take the cell's outline in place of its nucleus's.
-    overwrite : bool
-        Replace ``output``.
     """
 
     inputs: tuple[Path, ...]
@@ -72,13 +69,7 @@ class ConvertRequest:
 
 @dataclass
 class Converted:
-    """What became of it.
-
-    Attributes
-    ----------
-    notes : list of str
-        What was left out, one line each.
-    """
+    """What became of it; the notes say what was left out, one line each."""
 
     output: Path
     pictures: int = 0
@@ -110,7 +101,18 @@ def convert(request: ConvertRequest) -> Converted:
     for (path, picture), drawing in zip(pairs, drawings, strict=True):
         with open_slide(picture, mpp=request.mpp) as slide:
             maker.add(path, drawing, slide)
-    return maker.written()
+    if maker.faults:
+        raise InputError("\n".join(shown_faults(maker.faults)))
+    names = maker.classes or {request.kind: 1}
+    data = {
+        "info": {"description": "converted by cellseg"},
+        "images": maker.images,
+        "annotations": maker.rows,
+        "categories": [{"id": number, "name": name} for name, number in names.items()],
+    }
+    with writing(request.output) as temporary:
+        temporary.write_text(json.dumps(data, ensure_ascii=False) + "\n", encoding="utf-8")
+    return maker.made
 
 
 def _read(path: Path, *, whole_cells: bool) -> Drawing:
@@ -262,43 +264,15 @@ class _Maker:
         self.made.pictures += 1
         return name
 
-    def written(self) -> Converted:
-        """Write the JSON.
-
-        Raises
-        ------
-        InputError
-            If anything was wrong.
-        """
-        if self.faults:
-            raise InputError("\n".join(shown_faults(self.faults)))
-        names = self.classes or {self.request.kind: 1}
-        data = {
-            "info": {"description": "converted by cellseg"},
-            "images": self.images,
-            "annotations": self.rows,
-            "categories": [{"id": number, "name": name} for name, number in names.items()],
-        }
-        with writing(self.request.output) as temporary:
-            temporary.write_text(json.dumps(data, ensure_ascii=False) + "\n", encoding="utf-8")
-        return self.made
-
 
 def _channels(slide: Slide, wanted: str | None) -> list[int]:
-    names = list(slide.channels)
-    if wanted is None:
-        if slide.is_rgb or len(names) == 1:
-            return list(range(len(names)))
-        raise SettingsError(
-            f"{slide.path}: has the channels {', '.join(names)}; say which to learn from",
-            hint="channel",
-        )
-    if wanted in names:
-        return [names.index(wanted)]
-    if wanted.isdecimal() and int(wanted) < len(names):
-        return [int(wanted)]
+    if wanted is not None:
+        return [slide.channel_number(wanted)]
+    if slide.is_rgb or len(slide.channels) == 1:
+        return list(range(len(slide.channels)))
     raise SettingsError(
-        f"{slide.path}: no channel {wanted!r}; there are: {', '.join(names)}", hint="channel"
+        f"{slide.path}: has the channels {', '.join(slide.channels)}; say which to learn from",
+        hint="channel",
     )
 
 
