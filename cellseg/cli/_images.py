@@ -12,13 +12,7 @@ from cellseg.cli._options import refuse_missing
 from cellseg.cli._progress import Reporter
 from cellseg.cli._say import say
 from cellseg.counting.request import CountRequest
-from cellseg.errors import (
-    CellsegError,
-    InputError,
-    PartialResultError,
-    SettingsError,
-    unforeseen,
-)
+from cellseg.errors import CellsegError, InputError, PartialResultError, SettingsError, unforeseen
 from cellseg.events import JSON_KEYS, CountResult
 from cellseg.slide.formats import image_name
 from cellseg.storage import Location

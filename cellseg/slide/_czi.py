@@ -12,13 +12,7 @@ from pylibCZIrw.czi import CziReader, Rectangle
 from cellseg.errors import InputError
 from cellseg.geometry import Box
 from cellseg.slide import _pixelsize as sizes
-from cellseg.slide._content import (
-    Content,
-    Request,
-    channel_names,
-    choose_planes,
-    choose_series,
-)
+from cellseg.slide._content import Content, Request, channel_names, choose_planes, choose_series
 from cellseg.slide._guard import opened
 from cellseg.slide._raster import WINDOW_PX, ChunkCache, Pixels, Raster, Source, chunked
 from cellseg.slide.limits import MAX_CHANNELS, MAX_PLANES, check_count, check_plane

@@ -16,13 +16,7 @@ from wsidicom import WsiDicom
 from cellseg.errors import InputError
 from cellseg.geometry import Box
 from cellseg.slide import _pixelsize as sizes
-from cellseg.slide._content import (
-    Content,
-    Request,
-    channel_names,
-    choose_planes,
-    choose_series,
-)
+from cellseg.slide._content import Content, Request, channel_names, choose_planes, choose_series
 from cellseg.slide._guard import opened
 from cellseg.slide._jpeg import check_jpeg
 from cellseg.slide._raster import ChunkCache, Pixels, Raster, Source, chunked

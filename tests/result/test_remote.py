@@ -450,7 +450,7 @@ def test_a_storage_that_goes_away_ends_the_run_and_keeps_what_is_done(
     until(events, 3)
     error = ClientResponseError("503, url='https://h/a.tif?signature=secret'")
     with monkeypatch.context() as patch:
-        patch.setattr("cellseg.slide._slide._resampled", raising(error))
+        patch.setattr("cellseg.slide._slide.resample", raising(error))
         with pytest.raises(InputError, match="any more") as caught:
             list(events)
     assert "secret" not in str(caught.value)

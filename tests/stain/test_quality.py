@@ -9,15 +9,7 @@ from synthetic import FluorescenceScene, StainedScene, draw_fluorescence, draw_s
 
 from cellseg.errors import Notice
 from cellseg.stain.normalise import Normaliser
-from cellseg.stain.quality import (
-    FOLDED,
-    GOOD,
-    OUT_OF_FOCUS,
-    PEN,
-    UNIT_PX,
-    judged,
-    measured_units,
-)
+from cellseg.stain.quality import FOLDED, GOOD, OUT_OF_FOCUS, PEN, UNIT_PX, judged, measured_units
 from cellseg.table.quality import SlideQuality
 
 SIDE = 512
