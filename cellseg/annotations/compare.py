@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from cellseg.instances import Instances
 
 MAX_DETECTIONS = 1_000_000
 """Per image; COCO's own 100 is less than a field of cells holds."""
+
+LEAST_IOU = 0.5
+"""Of a match."""
 
 SCORES: tuple[float, ...] = tuple(round(0.1 + 0.01 * k, 2) for k in range(81))
 """Score thresholds from which one is chosen by counts."""
@@ -51,6 +54,12 @@ class Overlaps:
     found_areas: NDArray[np.int64]
     truth_areas: NDArray[np.int64]
 
+    def take(self, rows: NDArray[np.int64]) -> Overlaps:
+        """Some of the pairs."""
+        return replace(
+            self, found=self.found[rows], truth=self.truth[rows], shared=self.shared[rows]
+        )
+
     @cached_property
     def iou(self) -> NDArray[np.float64]:
         """Intersection over union of each pair, (P,)."""
@@ -58,62 +67,40 @@ class Overlaps:
         return self.shared / union
 
 
-@dataclass(frozen=True, eq=False)
-class Matches:
-    """One-to-one matches, in the order in which they were made.
-
-    Attributes
-    ----------
-    found, truth : ndarray, int64, (K,)
-    iou : ndarray, float64, (K,)
-    """
-
-    found: NDArray[np.int64]
-    truth: NDArray[np.int64]
-    iou: NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.iou)
-
-
 def match(
     overlaps: Overlaps,
     *,
-    iou: float = 0.5,
     allowed: NDArray[np.bool_] | None = None,
     scores: NDArray[np.float32] | None = None,
-) -> Matches:
-    """Match objects one-to-one, the pairs of the highest IoU first.
+) -> Overlaps:
+    """Pairs of an IoU of 0.5 or more that are one-to-one, those of the highest IoU first.
 
     Where no two objects of a set overlap, an IoU above 0.5 leaves no choice, and this is the
     only matching; elsewhere the order decides.
 
     Parameters
     ----------
-    iou : float
-        Least IoU of a match, itself included.
     allowed : ndarray, bool, (P,), optional
         Pairs that may match.
     scores : ndarray, float32, (N,), optional
         Of the found objects: where given, those of the highest score choose first, as COCO has it.
     """
-    values = overlaps.iou
-    order = np.flatnonzero((values >= iou) if allowed is None else (values >= iou) & allowed)
-    found, truth = overlaps.found[order], overlaps.truth[order]
-    if scores is None:
-        ranks = np.lexsort((truth, found, -values[order]))
-    else:
-        ranks = np.lexsort((truth, -values[order], found, -scores[found]))
-    free_found = np.ones(len(overlaps.found_areas), dtype=bool)
-    free_truth = np.ones(len(overlaps.truth_areas), dtype=bool)
+    found, truth = overlaps.found, overlaps.truth
+    fitting = overlaps.iou >= LEAST_IOU
+    if allowed is not None:
+        fitting &= allowed
+    keys: tuple[NDArray[Any], ...] = (truth, found, -overlaps.iou)
+    if scores is not None:
+        keys = (truth, -overlaps.iou, found, -scores[found])
+    used: tuple[set[int], set[int]] = set(), set()
     taken = []
-    for pair in order[ranks].tolist():
-        i, j = overlaps.found[pair], overlaps.truth[pair]
-        if free_found[i] and free_truth[j]:
-            free_found[i] = free_truth[j] = False
+    for pair in [row for row in np.lexsort(keys).tolist() if fitting[row]]:
+        i, j = int(found[pair]), int(truth[pair])
+        if i not in used[0] and j not in used[1]:
+            used[0].add(i)
+            used[1].add(j)
             taken.append(pair)
-    chosen = np.array(taken, dtype=np.int64)
-    return Matches(overlaps.found[chosen], overlaps.truth[chosen], values[chosen])
+    return overlaps.take(np.array(taken, np.int64))
 
 
 @dataclass(frozen=True, eq=False)

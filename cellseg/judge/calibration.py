@@ -22,15 +22,12 @@ class Calibrated:
     ----------
     score : float
         By :func:`~cellseg.annotations.compare.best_threshold`.
-    bias : float
-        Relative error of the pooled count at that threshold, on the same images.
-    held_out_bias : float
-        Relative error with each image counted at the threshold that the others ask for.
+    bias, held_out_bias : float
+        Relative error of the pooled count, on the same images, and with each image counted at the
+        threshold that the others ask for.
     interval : (float, float)
         95 % of true / counted of an image that the threshold was not chosen on, weighted by its
         objects: a count times these two factors is an interval for the true number.
-    images, objects : int
-        What it rests on.
     """
 
     score: float
@@ -44,10 +41,7 @@ class Calibrated:
 def calibrate(images: Sequence[Judged]) -> Calibrated:
     """Choose the threshold, and measure by cross-validation what it is worth.
 
-    Parameters
-    ----------
-    images : sequence of Judged
-        Found down to a score below those that are tried.
+    Images must be counted down to a score below those that are tried.
 
     Raises
     ------

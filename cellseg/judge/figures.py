@@ -20,12 +20,10 @@ class Segmentation:
 
     Attributes
     ----------
-    found, truth : int
-        Objects.
     hits : ndarray, int64, (10,)
         Matches at each IoU of :data:`IOUS`.
     iou_sum : float
-        Summed IoU of the matches at 0.5.
+        Of the matches at 0.5.
     shared, union : int
         Numerator and denominator of the aggregated Jaccard index.
     """
@@ -39,13 +37,7 @@ class Segmentation:
 
     @classmethod
     def of(cls, overlaps: Overlaps, *, keep: NDArray[np.bool_] | None = None) -> Segmentation:
-        """Tallies of one image.
-
-        Parameters
-        ----------
-        keep : ndarray, bool, (N,), optional
-            Found objects that take part.
-        """
+        """Tallies of one image; ``keep``, bool (N,), says which found objects take part."""
         if keep is None:
             keep = np.ones(len(overlaps.found_areas), bool)
         best = match(overlaps, allowed=keep[overlaps.found])
@@ -139,13 +131,7 @@ class CountError:
 
 
 def count_error(truth: NDArray[np.int64], found: NDArray[np.int64]) -> CountError:
-    """Errors of the counts of images; nan where no image has objects.
-
-    Parameters
-    ----------
-    truth, found : ndarray, int64, (I,)
-        Annotated and counted objects of each image.
-    """
+    """Errors of the counts of images, int64 (I,); nan where no image has objects."""
     off = np.abs(found - truth)
     relative = off[truth > 0] / truth[truth > 0]
     return CountError(
@@ -163,10 +149,7 @@ def count_error(truth: NDArray[np.int64], found: NDArray[np.int64]) -> CountErro
 def bootstrapped(top: NDArray[np.int64], bottom: NDArray[np.int64]) -> tuple[float, float]:
     """95 % percentile interval of a ratio of sums over resampled images, always the same.
 
-    Parameters
-    ----------
-    top, bottom : ndarray, int64, (I,)
-        With fewer than two images there is nothing to resample: (nan, nan).
+    With fewer than two images there is nothing to resample: (nan, nan).
     """
     images = len(top)
     if images < 2:
@@ -184,13 +167,9 @@ class MatchedSizes:
 
     Attributes
     ----------
-    matched : int
-        Objects.
     area_bias, area_spread : float
         Median of found / truth - 1, and half the width between its 16th and 84th percentiles
-        (one standard deviation, were it normal).
-    diameter_bias, diameter_spread : float
-        Median and spread of the equivalent diameter.
+        (one standard deviation, were it normal); likewise of the diameter.
     """
 
     matched: int
@@ -201,13 +180,7 @@ class MatchedSizes:
 
 
 def size_error(found: NDArray[np.int64], truth: NDArray[np.int64]) -> MatchedSizes:
-    """Errors from the areas of matched objects.
-
-    Parameters
-    ----------
-    found, truth : ndarray, int64, (K,)
-        Areas of the two objects of each match, pixels.
-    """
+    """Errors from the areas of the two objects of each match, pixels, (K,)."""
     if not len(found):
         return MatchedSizes(0)
     area = found / truth

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.annotations.compare import Compared, Matches, average_precision, match
+from cellseg.annotations.compare import Compared, Overlaps, average_precision, match
 from cellseg.judge.figures import (
     IOUS,
     CountError,
@@ -55,7 +55,7 @@ class Judged(Compared):
         return Segmentation.of(self.overlaps, keep=self.counted)
 
     @cached_property
-    def matches(self) -> Matches:
+    def matches(self) -> Overlaps:
         """Matches at IoU 0.5 and the image's own score."""
         return match(self.overlaps, allowed=self.counted[self.overlaps.found])
 
@@ -74,20 +74,16 @@ class Judged(Compared):
 
 @dataclass(frozen=True, kw_only=True)
 class Scores(MatchedSizes):
-    """What a set of images says; nan where a figure has no meaning.
+    """What a set of images says, pooled where no name says else; nan without a meaning.
 
     Attributes
     ----------
     objects : int
         Annotated.
     f1, accuracy : dict of float to float
-        By IoU, pooled over images.
+        By IoU.
     f1_interval : (float, float)
         95 % of F1 at IoU 0.5 over bootstrap resamples of the images.
-    panoptic_quality, aji : float
-        Pooled.
-    panoptic_quality_per_image, aji_per_image : float
-        Means over images.
     mask_ap, mask_ap50, mask_ap75, box_ap : float
         COCO, mean over classes.
     """
@@ -213,17 +209,9 @@ def curve(
 def ap_by_diameter(
     images: Sequence[Judged], num_classes: int, edges: Sequence[float]
 ) -> dict[str, tuple[int, float]]:
-    """Mask AP by the equivalent diameter of the annotated objects.
+    """Number of annotated objects and mask AP by their equivalent diameter.
 
-    Parameters
-    ----------
-    edges : sequence of float
-        Inner borders between the bins, pixels.
-
-    Returns
-    -------
-    dict
-        Number of annotated objects and AP, by a name such as ``12–24 px``.
+    ``edges`` are the inner borders between the bins, pixels; names are such as ``12–24 px``.
     """
     areas = np.concatenate([image.truth.areas for image in images])
     bounds = [0.0, *edges, math.inf]
@@ -253,10 +241,10 @@ def ap_by_density(
 
 
 def _matched_areas(images: Sequence[Judged]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    nothing = np.empty(0, np.int64)
-    found = [image.overlaps.found_areas[image.matches.found] for image in images]
-    truth = [image.overlaps.truth_areas[image.matches.truth] for image in images]
-    return np.concatenate([nothing, *found]), np.concatenate([nothing, *truth])
+    pairs = [image.matches for image in images]
+    found = [one.found_areas[one.found] for one in pairs]
+    truth = [one.truth_areas[one.truth] for one in pairs]
+    return np.concatenate([[], *found]).astype(int), np.concatenate([[], *truth]).astype(int)
 
 
 def _by_iou(values: NDArray[np.float64]) -> dict[float, float]:

@@ -14,9 +14,11 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from skimage.measure import find_contours
 
+from cellseg.annotations.coco import light_of
 from cellseg.instances import Instances
 from cellseg.judge.fates import COLOURS, MEANINGS, fates
 from cellseg.judge.judged import AtThreshold, Judged
+from cellseg.stain.normalise import Normaliser
 
 INK = "#0072B2"
 OTHER = "#D55E00"
@@ -116,7 +118,7 @@ def sheet(path: Path, images: Sequence[tuple[NDArray[np.generic], Judged]]) -> N
 def _draw(axes: Axes, pixels: NDArray[np.generic], image: Judged, *, line_width: float) -> None:
     """Outlines of the found objects, and of the annotated ones that were missed."""
     height, width = image.extent
-    axes.imshow(_displayed(pixels), interpolation="lanczos")
+    axes.imshow(_displayed(pixels, image.group), interpolation="lanczos")
     found, truth = fates(image)
     drawn = [(image.found, index, fate) for index, fate in enumerate(found) if fate]
     drawn += [(image.truth, index, fate) for index, fate in enumerate(truth) if fate == "missed"]
@@ -140,15 +142,10 @@ def _contours(objects: Instances, index: int) -> list[NDArray[np.float64]]:
     return [line[:, ::-1] + (x - 1, y - 1) for line in found]
 
 
-def _displayed(pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Any image as RGB for the eye: dark ones are stretched by their percentiles."""
-    values = np.nan_to_num(np.asarray(pixels, np.float64), posinf=0.0, neginf=0.0)
-    if values.shape[2] == 1:
-        values = np.repeat(values, 3, axis=2)
-    if pixels.dtype != np.uint8 or values.mean() < 100:
-        low, high = (float(v) for v in np.percentile(values, [1, 99.8]))
-        values = (values - low) / max(high - low, 1e-6) * 255
-    return np.clip(values[..., :3], 0, 255).astype(np.uint8)
+def _displayed(pixels: NDArray[np.generic], group: str) -> NDArray[np.float32]:
+    """An image as the network sees it, RGB of 0 … 1."""
+    light = light_of(group.rpartition("/")[2], pixels)
+    return Normaliser.fit(pixels, light).apply(pixels).clip(0, 1)
 
 
 def _save(figure: Figure, path: Path) -> None:

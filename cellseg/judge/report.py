@@ -32,22 +32,9 @@ SHEET = 8
 
 
 def write_report(evaluation: Evaluation, folder: str | Path) -> Path:
-    """Write ``report.html``, ``evaluation.json`` and the pictures.
+    """Write ``report.html``, ``evaluation.json`` and the pictures; OutputError where that fails.
 
-    Parameters
-    ----------
-    folder : str or Path
-        Made if it is missing; files of an earlier report there are replaced.
-
-    Returns
-    -------
-    Path
-        The page.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written.
+    The folder is made if it is missing; files of an earlier report there are replaced.
     """
     home, images = Path(folder), evaluation.images
     page = home / "report.html"
@@ -56,7 +43,13 @@ def write_report(evaluation: Evaluation, folder: str | Path) -> Path:
         home.mkdir(parents=True, exist_ok=True)
         text = json.dumps(evaluation.as_dict(), indent=1)
         (home / "evaluation.json").write_text(text + "\n", encoding="utf-8")
-        _plots(evaluation, home)
+        truth = sum(len(image.truth) for image in images)
+        in_use, classes = [image.score for image in images], len(evaluation.classes)
+        plots.count_by_threshold(home / "threshold.png", evaluation.curve(), truth, in_use)
+        plots.true_and_counted(home / "counts.png", images)
+        by_diameter = ap_by_diameter(images, classes, DIAMETERS_PX)
+        plots.bars(home / "diameter.png", by_diameter, "AP by diameter")
+        plots.bars(home / "density.png", ap_by_density(images, classes), "AP by density")
         for name, chosen in (("sample", sample(images)), ("worst", worst[:SHEET])):
             shown = [(_pixels(evaluation, index), images[index]) for index in chosen]
             plots.sheet(home / f"{name}.jpg", shown)
@@ -67,17 +60,6 @@ def write_report(evaluation: Evaluation, folder: str | Path) -> Path:
     except OSError as error:
         raise OutputError(f"{home}: cannot be written: {error.strerror or error}") from error
     return page
-
-
-def _plots(evaluation: Evaluation, home: Path) -> None:
-    images, classes = evaluation.images, len(evaluation.classes)
-    truth = sum(len(image.truth) for image in images)
-    in_use = [image.score for image in images]
-    plots.count_by_threshold(home / "threshold.png", evaluation.curve(), truth, in_use)
-    plots.true_and_counted(home / "counts.png", images)
-    by_diameter = ap_by_diameter(images, classes, DIAMETERS_PX)
-    plots.bars(home / "diameter.png", by_diameter, "AP by diameter")
-    plots.bars(home / "density.png", ap_by_density(images, classes), "AP by density")
 
 
 def _pixels(evaluation: Evaluation, index: int) -> NDArray[np.generic]:

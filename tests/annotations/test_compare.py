@@ -66,8 +66,8 @@ def test_a_match_is_one_to_one_and_the_best_pair_wins():
 
 
 def test_an_iou_of_exactly_the_threshold_matches():
-    assert len(match(overlaps(squares((0, 0, 10, 5)), squares((0, 0, 10, 10))))) == 1
-    assert len(match(overlaps(squares((0, 0, 10, 4)), squares((0, 0, 10, 10))))) == 0
+    assert len(match(overlaps(squares((0, 0, 10, 5)), squares((0, 0, 10, 10)))).iou) == 1
+    assert len(match(overlaps(squares((0, 0, 10, 4)), squares((0, 0, 10, 10)))).iou) == 0
 
 
 def test_average_precision_of_the_case_by_hand():
