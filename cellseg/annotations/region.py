@@ -56,7 +56,6 @@ class Region:
         ----------
         outlines : iterable of (N, 2) array
             Level-0 (y, x) with pixel centres at integers, as measured centroids and napari.
-        name, kind : str
 
         Raises
         ------
@@ -115,11 +114,6 @@ class Regions:
         At least one; no two have the same name, see :meth:`of`.
     notes : tuple of str
         What a person should know about them, one line each.
-
-    Raises
-    ------
-    SettingsError
-        If there is none.
     """
 
     each: tuple[Region, ...]
@@ -167,17 +161,9 @@ class Regions:
         return polygons_of(shapely.union_all([region.shape for region in self.each]))
 
     def holding(self, y: ArrayLike, x: ArrayLike) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Which regions hold which points.
+        """Which regions hold which points: pairs of indices, (P,), by point, then by region.
 
-        Parameters
-        ----------
-        y, x : array_like, (N,)
-            Level-0 pixels, pixel centres at integers. A point on an edge is inside.
-
-        Returns
-        -------
-        points, regions : ndarray, int64, (P,)
-            Pairs of indices, ordered by point, then by region.
+        Points are level-0 (N,), pixel centres at integers; one on an edge is inside.
         """
         ys, xs = (np.asarray(place, np.float64) + 0.5 for place in (y, x))
         shapes, tree = self._index
@@ -204,8 +190,7 @@ class Regions:
         """
         extent = shapely.box(0, 0, width, height)
         cut, said = [], [*self.notes]
-        beside: list[str] = []
-        across: list[str] = []
+        beside, across = list[str](), list[str]()
         for region in self.each:
             if not shapely.covered_by(region.shape, extent):
                 region = replace(region, shape=polygons_of(region.shape & extent))
@@ -222,10 +207,8 @@ class Regions:
 
     def as_geojson(self) -> dict[str, object]:
         """A FeatureCollection, as QuPath writes and reads annotations."""
-        return {
-            "type": "FeatureCollection",
-            "features": [region.as_geojson() for region in self.each],
-        }
+        features = [region.as_geojson() for region in self.each]
+        return {"type": "FeatureCollection", "features": features}
 
     @cached_property
     def _index(self) -> tuple[NDArray[np.object_], shapely.STRtree]:
@@ -237,10 +220,7 @@ class Regions:
 def enclosed(shape: shapely.Geometry) -> shapely.MultiPolygon:
     """What polygons enclose, as valid ones: both halves of an 8, overlapping parts as one.
 
-    Raises
-    ------
-    SettingsError
-        If a point lies on no slide, or nothing is enclosed.
+    SettingsError if a point lies on no slide, or nothing is enclosed.
     """
     places = shapely.get_coordinates(shape)
     wrong = places[~(np.abs(places) <= REACH_PX).all(axis=1)]

@@ -63,8 +63,6 @@ class EvaluateRequest:
         Used in place of the protocol's.
     mpp : float, optional
         µm per pixel of images that do not say theirs.
-    precision : {'auto', 'float32', 'bfloat16', 'float16'}
-    inference : {'auto', 'torch', 'openvino'}
     """
 
     data: tuple[Path, ...]
@@ -81,10 +79,7 @@ class EvaluateRequest:
     def detector(self) -> Detector:
         """The model, loaded."""
         return load_detector(
-            self.model,
-            device=self.device,
-            precision=self.precision,
-            inference=self.inference,
+            self.model, device=self.device, precision=self.precision, inference=self.inference
         )
 
 
@@ -98,15 +93,7 @@ class ImageDone:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """A model's figures on all images.
-
-    Attributes
-    ----------
-    paths : tuple of Path
-        Of the images, in that order.
-    protocols : tuple of CountProtocol
-        That each image was counted with.
-    """
+    """A model's figures on all images, each with its path and the protocol it was counted with."""
 
     images: tuple[Judged, ...]
     paths: tuple[Path, ...]

@@ -45,13 +45,6 @@ def random_crop(
 
     Intensities are normalised as in counting, on the whole image. Where objects are so
     sparse that most crops would be empty, the crop is drawn around one of them.
-
-    Parameters
-    ----------
-    size : int
-        Side of the crop, pixels.
-    diameters_px : (float, float)
-        As :data:`DIAMETERS_PX`.
     """
     crop = geometric(random_window(image, size, rng, diameters_px), rng)
     return photometric(crop, image.light, rng)

@@ -62,13 +62,7 @@ class Crop:
 
     def target(self) -> dict[str, Tensor]:
         """As torchvision's detection models want it, and what they do not know."""
-        return {
-            "boxes": self.boxes,
-            "masks": self.masks,
-            "labels": self.labels,
-            "outlined": self.outlined,
-            "ignored": self.ignored,
-        }
+        return {name: part for name, part in vars(self).items() if name != "image"}
 
     @property
     def unknown(self) -> Tensor:
@@ -82,23 +76,12 @@ class Crop:
 
 
 def cut(
-    image: AnnotatedImage,
-    *,
-    origin: tuple[int, int],
-    sides: tuple[int, int],
-    size: int,
+    image: AnnotatedImage, *, origin: tuple[int, int], sides: tuple[int, int], size: int
 ) -> Crop:
     """Cut a window of ``sides`` source pixels and resample it to a square of ``size`` pixels.
 
-    Parameters
-    ----------
-    origin : (int, int)
-        (y, x) of the window's corner; it may lie outside the image, which is padded with
-        its background (0 in fluorescence, 1 in transmitted light).
-    sides : (int, int)
-        Its height and width, source pixels.
-    size : int
-        Side of the crop, pixels.
+    ``origin`` is (y, x) of its corner; it may lie outside the image, which is padded with its
+    background (0 in fluorescence, 1 in transmitted light).
     """
     y, x = origin
     window = Box(y, x, y + sides[0], x + sides[1])

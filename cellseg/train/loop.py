@@ -268,13 +268,7 @@ class Trainer:
         checkpoint.write(self.request.output / checkpoint.CHECKPOINT, parts, self.state)
 
     def load(self, parts: checkpoint.Parts, state: TrainState) -> None:
-        """Go on from a checkpoint, whose ``model`` the network holds already.
-
-        Raises
-        ------
-        WeightsError
-            If it belongs to another network.
-        """
+        """Go on from a checkpoint, whose ``model`` the network holds already."""
         self.state = state
         entries: dict[int, dict[str, Tensor]] = {}
         try:

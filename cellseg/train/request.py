@@ -24,7 +24,7 @@ class TrainRequest:
     output : Path
         Folder of the checkpoint and the model; a training found there goes on.
     validation : Path, optional
-        COCO JSON; without it a tenth of the images is held back.
+        COCO JSON; without it ``held_share`` of each set's images is held back.
     images : Path, optional
         Folder of the images, where it is not the JSON's.
     init : str
@@ -39,12 +39,8 @@ class TrainRequest:
         The model's name; the output folder's otherwise.
     mpp : float, optional
         µm per pixel of images that do not say theirs.
-    licence : str
-        Of the data.
     validations : int
         How often to validate, evenly over the training.
-    held_share : float
-        Share of each set's images that is held back where there is no ``validation``.
     patience : int
         So many validations in a row without a better one end the training: it only learns its
         own images by heart from there on.
