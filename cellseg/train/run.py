@@ -117,6 +117,7 @@ def _train(request: TrainRequest, device: torch.device, tell: Report, augment: A
     if before is not None:
         trainer.load(*before)
         tell(Notice(f"going on from step {trainer.state.step} in {request.output}"))
+    del before  # as large as the network and its optimiser
     trainer.state.run = {**run, "is_taught": is_taught}
     _loop(request, data, trainer, tell, augment)
     return _export(request, data, trainer, device, tell)

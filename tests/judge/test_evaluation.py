@@ -79,24 +79,6 @@ def test_objects_left_out_are_as_if_not_found():
     assert scores.aji == without.aji
 
 
-def test_a_thousand_against_a_thousand():
-    rng = np.random.default_rng(0)
-    corners = [(y * 32, x * 32) for y in range(32) for x in range(32)][:1000]
-
-    def moved(y, x):
-        dy, dx = (int(v) for v in rng.integers(0, 9, 2))
-        return (y + dy, x + dx, y + dy + 24, x + dx + 24)
-
-    truth = squares(*((y, x, y + 24, x + 24) for y, x in corners))
-    found = squares(*(moved(y, x) for y, x in corners))
-    scores = Segmentation.of(overlaps(found, truth))
-    assert (scores.found, scores.truth) == (1000, 1000)
-    assert scores.hits[0] == sum(
-        np.prod(np.maximum(0, 24 - np.abs(a[:2] - b[:2]))) >= 2 / 3 * 576
-        for a, b in zip(found.boxes, truth.boxes, strict=True)
-    )
-
-
 def test_count_errors_of_a_case_by_hand():
     error = count_error(np.array([10, 20, 0]), np.array([8, 24, 1]))
     assert error.bias == pytest.approx(3 / 30)

@@ -231,32 +231,47 @@ def test_a_count_believes_the_sizes_that_were_annotated(tmp_path):
         Sizes(10, 5, 3)
 
 
-def test_command(tmp_path, monkeypatch):
-    """The command only parses and prints; the library call is replaced."""
-    path = project(tmp_path / "data")
+def told(monkeypatch, folder, *options, f1=0.8):
+    """What the command asks for, prints and leaves, the training itself replaced."""
+    scores = {"mask_ap": 0.5, "mask_ap50": 0.75, "f1": f1}
+    card = ModelCard(name="x", classes=("a",), diameter_px=20, scores=scores)
     seen = []
-    card = ModelCard(name="x", classes=("a",), diameter_px=20, scores={
-        "mask_ap": 0.5, "mask_ap50": 0.75, "f1": 0.8})  # fmt: skip
 
     def fake(request, report):
         seen.append(request)
         report(Notice("a note"))
         report(Progress(1, 0.1, 0.5, {"loss_mask": 0.25}))
-        return run.Trained(tmp_path / "x.safetensors", card, tmp_path)
+        request.output.mkdir()
+        for name in (CHECKPOINT, BEST, "x.safetensors", run.CARD):
+            (request.output / name).touch()
+        return run.Trained(request.output / "x.safetensors", card, request.output)
 
     monkeypatch.setattr(run, "train", fake)
     monkeypatch.setattr("cellseg.cli.train.LINE_SECONDS", -1)  # each line at once
+    folder.mkdir()
+    (folder / "a.json").touch()
     result = CliRunner().invoke(
-        command, [str(path), "--init", "none", "--mpp", "0.25", "--object", "cell", "-o", "out"]
+        command, [str(folder / "a.json"), "-o", str(folder / "out"), *options]
     )
     assert result.exit_code == 0, result.output
-    (request,) = seen
+    return seen[0], result.output, {path.name for path in (folder / "out").iterdir()}
+
+
+def test_command(tmp_path, monkeypatch):
+    """The command only parses and prints; checkpoints stay where they are wanted or needed."""
+    options = ["--init", "none", "--mpp", "0.25", "--object", "cell"]
+    request, text, files = told(monkeypatch, tmp_path / "a", *options)
     assert (request.init, request.mpp, request.object) == ("none", 0.25, "cell")
     assert (request.minutes, request.steps, request.resume) == (60.0, None, None)
-    assert "a note" in result.output
-    assert "mask 0.250" in result.output
-    assert f"cellseg count SLIDE --model {tmp_path / 'x.safetensors'}" in result.output
-    assert "pixel size unknown" in result.output
+    assert "a note" in text
+    assert "mask 0.250" in text
+    assert f"cellseg count SLIDE --model {tmp_path / 'a' / 'out' / 'x.safetensors'}" in text
+    assert "pixel size unknown" in text
+    assert files == {"x.safetensors", run.CARD}
+    assert {CHECKPOINT, BEST} < told(monkeypatch, tmp_path / "b", "--keep-checkpoint")[2]
+    _, text, files = told(monkeypatch, tmp_path / "c", f1=0.01)
+    assert {CHECKPOINT, BEST} < files
+    assert "do not count with it" in text
     assert CliRunner().invoke(command, []).exit_code == 2
 
 
@@ -292,33 +307,6 @@ def test_a_training_that_overfits_stops_early_and_keeps_the_best(tmp_path, monke
     assert any(isinstance(event, Notice) and "by heart" in event for event in events)
     assert max(event.step for event in events if isinstance(event, Progress)) < 10
     assert done.card.scores["mask_ap"] == 0.5
-
-
-def left_by_command(monkeypatch, folder, *options, f1=0.8):
-    """The files that the command leaves, the training itself replaced."""
-    scores = {"mask_ap": 0.5, "mask_ap50": 0.75, "f1": f1}
-    card = ModelCard(name="x", classes=("a",), mpp=0.5, scores=scores)
-
-    def fake(request, report):
-        request.output.mkdir()
-        for name in (CHECKPOINT, BEST, "x.safetensors", run.CARD):
-            (request.output / name).touch()
-        return run.Trained(request.output / "x.safetensors", card, request.output)
-
-    monkeypatch.setattr(run, "train", fake)
-    (folder / "a.json").touch()
-    args = [str(folder / "a.json"), "-o", str(folder / "out"), *options]
-    result = CliRunner().invoke(command, args)
-    assert result.exit_code == 0, result.output
-    return {path.name for path in (folder / "out").iterdir()}
-
-
-def test_checkpoints_stay_where_they_are_wanted_or_the_training_was_useless(monkeypatch, tmp_path):
-    for name in "abc":
-        (tmp_path / name).mkdir()
-    assert left_by_command(monkeypatch, tmp_path / "a") == {"x.safetensors", run.CARD}
-    assert {CHECKPOINT, BEST} < left_by_command(monkeypatch, tmp_path / "b", "--keep-checkpoint")
-    assert {CHECKPOINT, BEST} < left_by_command(monkeypatch, tmp_path / "c", f1=0.01)
 
 
 def test_a_finished_model_is_not_trained_over(tmp_path):
