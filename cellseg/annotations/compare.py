@@ -40,10 +40,8 @@ class Overlaps:
 
     Attributes
     ----------
-    found, truth : ndarray, int64, (P,)
-        Indices of the two objects of each pair.
-    shared : ndarray, int64, (P,)
-        Pixels that both cover.
+    found, truth, shared : ndarray, int64, (P,)
+        Indices of the two objects of each pair, and the pixels that both cover.
     found_areas, truth_areas : ndarray, int64, (N,) and (M,)
         Pixels of every object.
     """

@@ -150,13 +150,7 @@ def is_empty(content: bytes) -> bool:
 
 
 def _features(path: Path, content: bytes | None = None) -> list[Feature]:
-    """All objects of a file, packed by gzip or not.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read, is no GeoJSON, or unpacks to far more than outlines do.
-    """
+    """All objects of a file, packed by gzip or not, which unpacks to no more than outlines do."""
     try:
         raw = path.read_bytes() if content is None else content
         raw = _unpacked(raw) if raw[:2] == _GZIP_HEAD else raw

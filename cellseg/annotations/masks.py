@@ -59,10 +59,7 @@ def outline_of(segmentation: object, extent: tuple[int, int]) -> Outline:
 def box_outline(bbox: object, extent: tuple[int, int]) -> Outline:
     """The mask that fills a COCO ``bbox`` (x, y, width, height), cut at the image's edge.
 
-    Raises
-    ------
-    ValueError
-        With what is wrong, for a person.
+    ValueError with what is wrong, for a person.
     """
     if not _are_numbers(bbox) or len(bbox) != 4 or not (np.abs(bbox) < 2.0**40).all():
         raise ValueError("has neither an outline nor a box of four numbers x, y, width, height")
@@ -86,10 +83,8 @@ def enclosed_pixels(
     ----------
     rings : iterable of ndarray, (N, 2)
         (x, y) in pixels, 0 at the corner of the image's first.
-    corner : (int, int)
-        Where to begin, (y, x).
-    extent : (int, int)
-        Height and width of what is looked at from there; what lies beyond is cut off.
+    corner, extent : (int, int)
+        Where to begin, (y, x), and the height and width from there; beyond, all is cut off.
     """
     fine = FINER if extent[0] * extent[1] <= FINER_PX else 1
     height, width = extent[0] * fine, extent[1] * fine

@@ -30,17 +30,7 @@ def matched(
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """One-to-one pairs no farther apart, as many as there can be, of the least total distance.
 
-    Parameters
-    ----------
-    found, truth : ndarray, (N, 2) and (M, 2)
-        In one unit.
-    within : float
-        In that unit.
-
-    Returns
-    -------
-    found, truth : ndarray, int, (P,)
-        Rows of the pairs.
+    From (N, 2) and (M, 2) in the unit of ``within`` to the rows of the pairs, (P,) each.
     """
     distances = cdist(found.reshape(-1, 2), truth.reshape(-1, 2))
     # Dearer than any number of pairs that do count.
@@ -79,13 +69,7 @@ class JudgedCentres:
 
 @dataclass(frozen=True, eq=False)
 class CentreEvaluation:
-    """A model's figures on all images.
-
-    Attributes
-    ----------
-    classes : tuple of str
-        Those that are annotated.
-    """
+    """A model's figures on all images, in the classes that are annotated."""
 
     images: tuple[JudgedCentres, ...]
     classes: tuple[str, ...]
@@ -157,10 +141,6 @@ def evaluate_centres(
         images lie beside them, in ``images/`` there, or in ``request.images``.
     within_um : float
         In pixels of the image, where its pixel size is not known.
-
-    Yields
-    ------
-    ImageDone, and one CentreEvaluation at the end
 
     Raises
     ------

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from cellseg.counting.choice import model_for
 from cellseg.counting.plan import Plan, choose_assay, make_plan
 from cellseg.counting.request import CountRequest
 from cellseg.counting.stages import SlideCount
-from cellseg.errors import InputError, Notice, SettingsError
+from cellseg.errors import Notice, SettingsError
 from cellseg.geometry import Frame
 from cellseg.instances import Instances
 from cellseg.judge.calibration import Calibrated, calibrate
@@ -197,16 +197,12 @@ class Evaluation:
 
 
 def evaluate(request: EvaluateRequest) -> Iterator[Notice | ImageDone | Evaluation]:
-    """Count annotated images and compare.
-
-    Yields
-    ------
-    Notice, ImageDone, and one Evaluation at the end
+    """Count annotated images and compare; the last event is the Evaluation.
 
     Raises
     ------
-    CellsegError
-        InputError for annotations or images that cannot be read, SettingsError, WeightsError.
+    InputError, SettingsError, WeightsError
+        InputError for annotations or images that cannot be read.
     """
     data = judgeable(join([read_coco(path, images=request.images) for path in request.data]))
     notes = list(data.notes)
@@ -232,7 +228,7 @@ def evaluate(request: EvaluateRequest) -> Iterator[Notice | ImageDone | Evaluati
         yield ImageDone(done, len(data.images))
     yield Evaluation(
         images=tuple(judged),
-        paths=tuple(_path(image) for image in data.images),
+        paths=tuple(cast(Path, image.path) for image in data.images),
         protocols=tuple(protocols),
         classes=classes,
         model=info,
@@ -257,7 +253,10 @@ def _judge(
 ) -> tuple[Judged, CountProtocol]:
     extent = (image.pixels.shape[0], image.pixels.shape[1])
     mpp = image.mpp or request.mpp
-    with planned(_path(image), request, detector, mpp=mpp, cell_types="none") as (slide, plan):
+    with planned(cast(Path, image.path), request, detector, mpp=mpp, cell_types="none") as (
+        slide,
+        plan,
+    ):
         protocol = plan.protocol
         low = protocol.changed(score=min(LOWEST_SCORE, protocol.score), intensity=False)
         count = SlideCount(slide, replace(plan, protocol=low), detector)
@@ -330,10 +329,3 @@ def on_image(labels: NDArray[np.uint32], extent: tuple[int, int]) -> NDArray[np.
         for new, old in zip(extent, labels.shape, strict=True)
     )
     return labels[np.ix_(rows, columns)].astype(np.int64)
-
-
-def _path(image: AnnotatedImage) -> Path:
-    """The image's file."""
-    if image.path is None:
-        raise InputError(f"{image.name}: is not in a file")
-    return image.path

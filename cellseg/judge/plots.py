@@ -36,17 +36,7 @@ def count_by_threshold(
     axes.plot(scores, [point.found for point in points], "o-", color=INK, label="counted")
     axes.axhline(truth, color="black", linewidth=1, label=f"annotated: {truth:,}")
     for score in sorted(set(in_use)):
-        axes.axvline(score, color="grey", linestyle="--", linewidth=1)
-        axes.annotate(
-            f"in use: {score:g}",
-            (score, 0.98),
-            xycoords=("data", "axes fraction"),
-            rotation=90,
-            fontsize=8,
-            ha="right",
-            va="top",
-            color="dimgrey",
-        )
+        axes.axvline(score, color="grey", linestyle="--", linewidth=1, label=f"in use: {score:g}")
     axes.set(xlabel="score threshold", ylabel="objects, all images", ylim=(0, None))
     right = axes.twinx()
     right.plot(scores, [point.f1 for point in points], "s--", color=OTHER, label="F1 at IoU 0.5")
@@ -123,13 +113,8 @@ def _draw(axes: Axes, pixels: NDArray[np.generic], image: Judged, *, line_width:
     drawn = [(image.found, index, fate) for index, fate in enumerate(found) if fate]
     drawn += [(image.truth, index, fate) for index, fate in enumerate(truth) if fate == "missed"]
     lines = [(line, COLOURS[fate]) for one, index, fate in drawn for line in _contours(one, index)]
-    axes.add_collection(
-        LineCollection(
-            [line for line, _ in lines],
-            colors=[colour for _, colour in lines],
-            linewidths=line_width,
-        )
-    )
+    paths, colours = zip(*lines, strict=True) if lines else ((), ())
+    axes.add_collection(LineCollection(paths, colors=colours, linewidths=line_width))
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     axes.set_axis_off()
 
