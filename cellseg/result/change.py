@@ -16,12 +16,10 @@ from cellseg.result.result import Result, is_ours, load_result
 
 
 class Change:
-    """Files of one command on their way into a result folder.
+    """Files of one command on their way into a result folder, which is locked.
 
     Parameters
     ----------
-    folder : Path
-        The result folder, locked, with an empty staging folder.
     run : dict
         The record as it will be; whoever changes the result changes it.
     fresh : bool
@@ -56,13 +54,7 @@ class Change:
         return path
 
     def export_path(self, name: str) -> Path:
-        """Where an export is written.
-
-        Raises
-        ------
-        OutputError
-            If the name leads out of the folder or is one of the result's own.
-        """
+        """Where an export is written; an OutputError if its name is none for an export."""
         if not publish.is_export_name(name):
             raise OutputError(f"{self.folder}: an export cannot be called {name!r}")
         self._exports.add(name)
@@ -74,13 +66,7 @@ class Change:
         self._removed.add(name)
 
     def commit(self) -> Result:
-        """Put everything in place, or nothing.
-
-        Raises
-        ------
-        OSError
-            If the disk refuses; the result stays as it was.
-        """
+        """Put everything in place; an OSError if the disk refuses: the result stays as it was."""
         before = {} if self._fresh else publish.files_of(self.run)
         new = {path.name: publish.entry_of(path) for path in self._staging.iterdir()}
         if publish.TABLE in new:
@@ -101,10 +87,7 @@ class Change:
 def changing(folder: Path, *, is_checked: bool = True) -> Iterator[Change]:
     """Hold a finished result while it is changed; nothing changes without :meth:`Change.commit`.
 
-    Parameters
-    ----------
-    is_checked : bool
-        Refuse a result whose table somebody edited.
+    With ``is_checked`` a result whose table somebody edited is refused.
 
     Raises
     ------
@@ -135,12 +118,7 @@ def changing(folder: Path, *, is_checked: bool = True) -> Iterator[Change]:
 def add_file(result: Result, name: str, write: Callable[[Path], None]) -> Path:
     """Add an export, or a picture of the result's own, whole or not at all.
 
-    Parameters
-    ----------
-    name : str
-        A bare file name.
-    write : callable
-        Writes a file or a folder at the path that it is given.
+    ``write`` writes a file or a folder at the path that it is given.
 
     Raises
     ------

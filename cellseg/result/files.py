@@ -119,12 +119,9 @@ def sync_tree(folder: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path`` that takes its place when the block ends well.
+    """A temporary name beside ``path``, of a file or a folder, that takes its place at the end.
 
-    Yields
-    ------
-    Path
-        ``.NAME.partial`` in the same folder, for a file or a folder; deleted if the block raises.
+    What was written is deleted if the block raises.
     """
     temporary = path.with_name(f".{path.name}.partial")
     remove(temporary)
@@ -156,13 +153,7 @@ def write_json(path: Path, content: Mapping[str, object]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read an object from JSON; of a result, from an :func:`own_file`.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, or is no JSON object.
-    """
+    """Read an object from JSON, of a result from an :func:`own_file`; else an InputError."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -175,12 +166,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def validated(model: type[_Record], content: object, source: object) -> _Record:
-    """A record that somebody else may have written, checked.
+    """A checked record that somebody else may have written.
 
-    Raises
-    ------
-    InputError
-        Names ``source`` and the first field that is wrong.
+    The InputError of a damaged one names ``source`` and the first field that is wrong.
     """
     try:
         return model.model_validate(content)

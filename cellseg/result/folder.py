@@ -42,10 +42,6 @@ class Findings:
         The contract of ``measured.parquet``, in order.
     class_names : sequence of str
         By the model, by index.
-    object_name : str
-        ``nucleus`` or ``cell``.
-    image_name : str
-        Of the slide's file, for the column ``image``.
     facts : mapping
         ``found`` of ``run.json``: what no later change alters, such as the tissue's area.
     record : mapping
@@ -104,12 +100,10 @@ class ResultFolder:
         image: Location | None = None,
         overwrite: bool = True,
     ) -> Self:
-        """Make the folder, or go on in it.
+        """Make the folder and those above it, or go on in it.
 
         Parameters
         ----------
-        path : str or Path
-            Folders above it are made too.
         key : str or mapping
             Everything that determines the result: slide, settings, weights; or a hash of it.
         image : Path or RemotePath, optional
@@ -172,8 +166,6 @@ class ResultFolder:
 
         Parameters
         ----------
-        findings : Findings
-            What the run knows beside its cells.
         complete : callable
             Gets the change with what was found, and adds what follows from it.
         on_progress : callable, optional
@@ -229,13 +221,7 @@ class ResultFolder:
         return Change(self.path, {**own, **findings.record, **own}, findings.frame, fresh=True)
 
     def _write_measured(self, findings: Findings, on_progress: Callable[[float], None]) -> None:
-        """``measured.parquet``, the cells in the order of their labels.
-
-        Raises
-        ------
-        ValueError
-            If a column is in the contract, but was not measured.
-        """
+        """``measured.parquet``, the cells in the order of their labels."""
         names = np.array([*findings.class_names], dtype=object)
         with TableWriter(self._staging / publish.MEASURED, findings.columns) as writer:
             for classes, found in self.journal.batches():
@@ -248,8 +234,6 @@ class ResultFolder:
                 if findings.regions is not None:
                     places = values["centroid_y_px"], values["centroid_x_px"]
                     values[REGION] = findings.regions.names_at(*places)
-                if missing := [c.name for c in findings.columns if c.name not in values]:
-                    raise ValueError(f"columns {missing} are in the contract, but not measured")
                 writer.add(values)
                 on_progress(float(values["label"][-1]) / self.journal.count)
 
@@ -268,15 +252,7 @@ class ResultFolder:
 
 
 def _is_done(folder: Path, key: str, image: Location | None, *, overwrite: bool) -> bool:
-    """Whether nothing is left to do.
-
-    Raises
-    ------
-    ExistingResultError
-        Where a result would be replaced that may not be.
-    OutputError
-        Where it is of another slide with the same name.
-    """
+    """Whether nothing is left to do; refuses to replace a result that may not be replaced."""
     try:
         result = load_result(folder)
         is_same = result.run.get("key") == key

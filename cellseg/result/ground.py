@@ -14,18 +14,9 @@ from cellseg.stain.normalise import Normaliser
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Ground:
-    """The slide under the outlines, as the run saw it.
+    """The open slide under the outlines, with the channels and the intensity scale of the run.
 
-    Attributes
-    ----------
-    slide : Slide
-        Open; read part by part.
-    channels : tuple of int
-        That were counted.
-    normaliser : Normaliser
-        The run's scale of intensities.
-    title : str
-        Stands above pictures.
+    ``title`` stands above pictures.
     """
 
     slide: Slide

@@ -54,7 +54,7 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class FinishedTile:
-    """A tile as the journal knows it; see :meth:`Journal.tile_done`."""
+    """A tile as :meth:`Journal.tile_done` kept it."""
 
     row: int
     column: int
@@ -86,8 +86,6 @@ class Journal:
         Why an older journal was thrown away.
     is_written : bool
         Whether this run added tiles.
-    columns : tuple of str or None
-        Of the cells that were added or recalled; None while there were none.
     count : int
         Cells of the run, once :meth:`batches` has begun.
     """
@@ -139,12 +137,7 @@ class Journal:
     def _refusal(self, database: sqlite3.Connection, key: str) -> str | None:
         """Why a journal is not this run's; None where it is, and is as it was written.
 
-        Raises
-        ------
-        OutputError
-            If it is of another slide.
-        ValueError, TypeError, sqlite3.DatabaseError
-            If it is damaged.
+        An OutputError if it is of another slide; any other error means that it is damaged.
         """
         (health,) = database.execute("PRAGMA integrity_check(1)").fetchone()
         if health != "ok":
@@ -208,8 +201,6 @@ class Journal:
             Place in the grid; a second time takes the first's place.
         instances : Instances
             On the slide's lattice; empty where the tile failed.
-        status : {'done', 'failed'}
-            Failed tiles could not be decoded.
         info : mapping, optional
             Whatever the caller wants back, JSON-ready.
         cells : iterable of (DataFrame, Instances)
@@ -242,22 +233,15 @@ class Journal:
                 )
 
     def add_cells(self, table: pd.DataFrame, instances: Instances) -> None:
-        """Keep cells that are final, in any order.
+        """Keep cells that are final, in any order; instances lie on the slide's lattice.
 
-        Parameters
-        ----------
-        table : DataFrame, (N, columns)
-            The same columns every time; numbers and booleans are kept, as float64. ``label`` and
-            text are not taken from here.
-        instances : Instances, N
-            On the slide's lattice.
+        The table, (N, columns), has the same columns every time. Numbers and booleans are kept, as
+        float64; ``label`` and text are not taken from here.
         """
         with self._together():
             self._insert(table, instances)
 
     def _insert(self, table: pd.DataFrame, instances: Instances) -> None:
-        if len(table) != len(instances):
-            raise ValueError(f"{len(table)} rows for {len(instances)} instances")
         numbers = table.select_dtypes(["number", "bool"]).drop(columns="label", errors="ignore")
         self._expect(tuple(str(name) for name in numbers.columns))
         rows = [row.tobytes() for row in numbers.to_numpy(np.float64)]
@@ -276,15 +260,7 @@ class Journal:
     ) -> dict[int, NDArray[np.float64]]:
         """What was measured of cells that an earlier run kept; others of it are not in the result.
 
-        Parameters
-        ----------
-        columns : sequence of str
-            Numbers of :meth:`add_cells`.
-
-        Returns
-        -------
-        dict of int to ndarray, float64, (columns,)
-            The row of each instance that is known, pixel by pixel, by its index.
+        The row, float64, (columns,), of each instance that is known, pixel by pixel, by its index.
         """
         self._expect(tuple(columns))
         found = {}
@@ -301,12 +277,9 @@ class Journal:
         return found
 
     def leave_out(self, places: NDArray[np.bool_], side_px: int) -> int:
-        """Drop final cells whose centroid lies in places to be left out; how many.
+        """Drop final cells whose centroid lies in a place to be left out; how many.
 
-        Parameters
-        ----------
-        places : ndarray, bool, (R, C)
-            Squares of ``side_px`` lattice pixels, all over the slide.
+        ``places``, bool, (R, C), are squares of ``side_px`` lattice pixels all over the slide.
         """
 
         def is_out(y: float, x: float) -> bool:
@@ -319,15 +292,9 @@ class Journal:
     def batches(self) -> Iterator[tuple[list[int], dict[str, NDArray[np.generic]]]]:
         """All cells, labelled 1 … N by centroid (y, then x); call once, before :meth:`blocks`.
 
-        What an earlier run kept and nobody recalled is dropped: a tile that was tried again
-        settled it otherwise.
-
-        Yields
-        ------
-        classes : list of int
-            By index; as many cells at once as a row group holds.
-        values : dict of str to ndarray, (N,)
-            ``label``, ``score`` and :attr:`columns`.
+        Indices of their classes, and ``label``, ``score`` and what was measured, (N,) each: as many
+        cells at once as a row group holds. What an earlier run kept and nobody recalled is dropped:
+        a tile that was tried again settled it otherwise.
         """
         self._database.execute(
             "DELETE FROM cells WHERE id <= ? AND id NOT IN (SELECT id FROM recalled)",

@@ -27,13 +27,7 @@ SMALLEST_SIDE_PX = 512
 
 
 class LabelLevel:
-    """One level of the label image, (Y, X) uint32; a part is decoded when it is asked for.
-
-    Parameters
-    ----------
-    path : Path
-        Of the whole label image, for messages.
-    """
+    """One level of the label image, (Y, X) uint32; a part is decoded when it is asked for."""
 
     ndim = 2
     dtype = np.dtype(np.uint32)
@@ -69,8 +63,6 @@ def write_labels(
         Must not exist.
     blocks : iterable of (Box, ndarray)
         Place and labels, lattice pixels.
-    frame : Frame
-        The image is as large as its lattice.
     token : str
         Names the result that the image belongs to.
     """
@@ -176,10 +168,6 @@ def labels_at(
         Of the picture, on the slide's lattice of ``pixel``; not empty.
     pixel : float
         Level-0 pixels along a side of the picture's pixels.
-
-    Returns
-    -------
-    ndarray, uint32, box.shape
     """
     level = 0
     while level + 1 < len(levels) and frame.downsample * 2 ** (level + 1) <= pixel:

@@ -19,20 +19,10 @@ _logger = logging.getLogger(__name__)
 
 
 class FolderLock:
-    """Held from construction to :meth:`release`.
+    """Held from construction to :meth:`release`; an OutputError where another run holds it.
 
     The operating system holds the lock for the process: a lock file that a killed run left behind
     locks nothing.
-
-    Parameters
-    ----------
-    folder : Path
-        Must exist.
-
-    Raises
-    ------
-    OutputError
-        If another run holds the folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -56,15 +46,10 @@ class FolderLock:
             self._path.write_text(f"{os.getpid()}\n")
 
     def check(self) -> None:
-        """Refuse to go on in a folder that is no longer this run's.
+        """Refuse to go on in a folder that was removed, or that is another run's by now.
 
         An open database takes whatever is written to it after its folder was removed, and
         zarr makes missing folders anew: without this a run would end well and leave nothing.
-
-        Raises
-        ------
-        OutputError
-            If the folder was removed, or another one stands under its name.
         """
         if not self.is_held:
             raise OutputError(

@@ -29,13 +29,7 @@ def write_quality(path: Path, codes: NDArray[np.uint8]) -> None:
 
 
 def read_quality(path: Path, frame: Frame) -> NDArray[np.uint8]:
-    """The codes that :func:`write_quality` wrote.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read, or does not belong to a slide of this size.
-    """
+    """The codes that :func:`write_quality` wrote; an InputError for any other file."""
     shape = tuple(-(-side // UNIT_PX) for side in (frame.lattice_height, frame.lattice_width))
     try:
         with Image.open(path, formats=("PNG",)) as image:

@@ -12,8 +12,8 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from threading import Lock
 from typing import Any, Self
 
 import numpy as np
@@ -34,7 +34,7 @@ GROUP_ROWS = 16_384
 GROUPS_KEPT = 8
 """Row groups that stay decoded: about 6 MB each."""
 
-MOST_GROUP_BYTES = 2**30
+MOST_BYTES = 2**30
 """A row group that takes more than this when it is decoded is refused."""
 
 _QUOTED = {*',"\r\n'}
@@ -44,15 +44,7 @@ _ARROW = {"str": pa.string(), "bool": pa.bool_()}
 
 
 class TableWriter:
-    """Writes a Parquet file, a part of its rows at a time; use it in ``with``.
-
-    Parameters
-    ----------
-    path : Path
-        Overwritten.
-    columns : sequence of Column
-        Names and dtypes, in order.
-    """
+    """Writes a Parquet file, a part of its rows at a time; use it in ``with``."""
 
     def __init__(self, path: Path, columns: Sequence[Column]) -> None:
         self._path, self._columns = path, list(columns)
@@ -81,10 +73,7 @@ class TableWriter:
     def add(self, values: Mapping[str, ArrayLike]) -> None:
         """Add rows: all that are left, or a multiple of :data:`GROUP_ROWS`.
 
-        Parameters
-        ----------
-        values : mapping of array_like, each (N,)
-            At least the table's columns. NaN and infinities become missing values.
+        ``values`` holds at least the table's columns, (N,) each; NaN and infinities become missing.
         """
         arrays = [_array(values[column.name], column.dtype) for column in self._columns]
         if (table := pa.Table.from_arrays(arrays, schema=self._schema)).num_rows:
@@ -94,14 +83,8 @@ class TableWriter:
 class Table:
     """The rows of a result, read from the disk when they are asked for.
 
-    Row ``i`` (from 0) is the cell with label ``i + 1``.
-
-    Parameters
-    ----------
-    columns : sequence of Column
-        Names and dtypes, in order.
-    paths : sequence of Path
-        Parquet files with the same rows; of a column that several hold, the last one's is taken.
+    Row ``i`` (from 0) is the cell with label ``i + 1``. Of a column that several of the Parquet
+    files hold, the last one's is taken.
 
     Raises
     ------
@@ -122,8 +105,8 @@ class Table:
         if any(not np.array_equal(part.starts, self._parts[0].starts) for part in self._parts):
             raise InputError(f"{paths[-1]}: has other rows than {paths[0].name}")
         self._kept: dict[str, pd.Series[Any]] = {}
-        self._groups: dict[int, pa.Table] = {}
-        self._lock = Lock()
+        # A row group, all columns; the last ones stay decoded.
+        self._group = lru_cache(GROUPS_KEPT)(lambda number: self._read(self.names, [number]))
 
     def __len__(self) -> int:
         return self._parts[0].rows
@@ -167,15 +150,6 @@ class Table:
         ]
         found = self._frame(pa.concat_tables(parts, unify_dictionaries=True))
         return found.iloc[np.argsort(order)].reset_index(drop=True)
-
-    def _group(self, number: int) -> pa.Table:
-        """A row group, all columns; the last ones stay decoded."""
-        with self._lock:
-            if number not in self._groups:
-                while len(self._groups) >= GROUPS_KEPT:
-                    del self._groups[next(iter(self._groups))]
-                self._groups[number] = self._read(self.names, [number])
-            return self._groups[number]
 
     def batches(self, names: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
         """Some columns (by default all), :data:`GROUP_ROWS` rows at a time."""
@@ -226,10 +200,10 @@ class _Part:
             with path.open("rb") as opened, pq.ParquetFile(opened) as file:
                 header, self._schema = file.metadata, file.schema_arrow
             self._header = header
-            sizes = [header.row_group(n).num_rows for n in range(header.num_row_groups)]
-            widest = [header.row_group(n).total_byte_size for n in range(header.num_row_groups)]
-        if any(size > MOST_GROUP_BYTES for size in widest):
-            raise InputError(f"{path}: a part of its rows takes {max(widest):,} bytes, too many")
+            groups = [header.row_group(number) for number in range(header.num_row_groups)]
+        if (widest := max((group.total_byte_size for group in groups), default=0)) > MOST_BYTES:
+            raise InputError(f"{path}: a part of its rows takes {widest:,} bytes, too many")
+        sizes = [group.num_rows for group in groups]
         self.starts: NDArray[np.int64] = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
         self.rows = int(self.starts[-1])
 
@@ -239,13 +213,7 @@ class _Part:
         return index >= 0 and bool(self._schema.field(index).type == _arrow(column.dtype))
 
     def read(self, names: list[str], groups: list[int] | None) -> pa.Table:
-        """Columns, of some row groups or of all.
-
-        Raises
-        ------
-        InputError
-            If the file does not decode, or is another one by now.
-        """
+        """Columns, of some row groups or of all."""
         if _stat(self._path) != self._stat:
             raise InputError(f"{self._path}: changed since it was opened; open the result again")
         texts = [name for name in names if self._schema.field(name).type == pa.string()]
@@ -324,13 +292,7 @@ def _stat(path: Path) -> tuple[int, int]:
 
 
 def class_codes(classes: pd.Series[Any], names: Sequence[str]) -> NDArray[np.int64]:
-    """Places of classes among the names that a result lists.
-
-    Raises
-    ------
-    InputError
-        If one is not among them.
-    """
+    """Places of classes among the names that a result lists; an InputError for another class."""
     codes = classes.map({name: code for code, name in enumerate(names)})
     if codes.isna().any():
         raise InputError("the table holds classes that run.json does not list")
