@@ -22,15 +22,7 @@ JSON_KEYS = (
 
 @dataclass(frozen=True)
 class Started:
-    """The network starts; ``tiles`` are left after the prefilter.
-
-    Attributes
-    ----------
-    text : str
-        One line for a person.
-    frame : Frame
-        The slide's size, and how the lattice of ``TileDone`` lies on it.
-    """
+    """The network starts; ``tiles`` are left after the prefilter, ``text`` is for a person."""
 
     image: Location
     tiles: int
@@ -47,7 +39,7 @@ class TileDone:
     instances : Instances
         What the detector found there, on the slide's lattice, before merging.
     done, total : int
-        Tiles done and to do, those of an earlier, interrupted run included.
+        Those of an earlier, interrupted run included.
     cells : int
         Cells that are settled so far: merged with those of the tiles around, and counted. It only
         grows, and never beyond the result.

@@ -15,14 +15,7 @@ from cellseg.events import Event, Started, TileDone
 class ProgressBar:
     """What is being done, how far it is, and the time that is left.
 
-    Parameters
-    ----------
-    stream : file
-        Gets a bar where it is a terminal.
-
-    Attributes
-    ----------
-    bar : rich.progress.Progress
+    ``stream`` gets a bar where it is a terminal.
     """
 
     def __init__(self, stream: IO[str], *, is_wanted: bool = True) -> None:

@@ -50,7 +50,7 @@ def run(
     detector: Detector | None = None,
     detectors: MutableMapping[object, Detector] | None = None,
 ) -> Iterator[Event]:
-    """Count one slide, event by event.
+    """Count one slide, event by event: notices and tiles, and a CountResult at the end.
 
     Parameters
     ----------
@@ -58,10 +58,6 @@ def run(
         Takes the place of the Mask R-CNN that ``request.model`` names.
     detectors : dict, optional
         Keeps loaded models between the slides of one command.
-
-    Yields
-    ------
-    Notice, Started, TileDone, and one CountResult at the end
 
     Raises
     ------
@@ -101,8 +97,6 @@ def change(
 
     Parameters
     ----------
-    folder : Path
-        A finished result.
     image : Path or RemotePath, optional
         Where the slide is by now, if it was moved.
     on_notice : callable, optional
@@ -318,15 +312,10 @@ def _brought_up(folder: Path, recipe: Recipe, request: CountRequest) -> Iterator
     """Give a finished count what the request asks for beyond it."""
     result = load_result(folder)
     there = Recipe.of(result)
-    wanted: dict[str, object] = {}
-    if recipe.expand not in (None, there.expand):
-        wanted["expand"] = recipe.expand
-    if recipe.cells_from not in (None, there.cells_from):
-        wanted["cells_from"] = recipe.cells_from
+    asked = {name: getattr(recipe, name) for name in ("expand", "cells_from", "hotspot")}
+    wanted = {n: value for n, value in asked.items() if value not in (None, getattr(there, n))}
     if recipe.spatial and not (there.spatial and there.within is None):
         wanted |= {"spatial": True, "within": None}
-    if recipe.hotspot not in (None, there.hotspot):
-        wanted["hotspot"] = recipe.hotspot
     missing = [name for name in request.export if not result.has_export(name)]
     notices: list[Notice] = []
     if wanted:
@@ -340,12 +329,7 @@ def _brought_up(folder: Path, recipe: Recipe, request: CountRequest) -> Iterator
 
 
 def _check_recipe(recipe: Recipe, count: SlideCount) -> None:
-    """Refuse a distance or a measurement before the network rather than after it.
-
-    Raises
-    ------
-    SettingsError
-    """
+    """Refuse a distance or a measurement before the network rather than after it."""
     protocol, scale = count.plan.protocol, count.cells.scale
     recipe.checked(count.frame)
     if recipe.cells_from is not None:

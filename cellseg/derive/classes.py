@@ -55,14 +55,12 @@ def grades(values: ArrayLike, marker: Marker) -> NDArray[np.int16]:
 def classify(
     table: Mapping[str, ArrayLike] | pd.DataFrame, markers: Sequence[Marker]
 ) -> tuple[NDArray[np.int16], tuple[str, ...]]:
-    """Give each cell a class.
+    """Give each cell a class by markers whose thresholds are numbers.
 
     Parameters
     ----------
     table : DataFrame, or mapping of names to array_like, (N,)
         Holds each marker's ``measure``.
-    markers : sequence of Marker
-        Thresholds in numbers; at least one.
 
     Returns
     -------
@@ -103,19 +101,9 @@ def named(marker: Marker) -> str:
 
 
 def measurement(name: str, dtypes: Mapping[str, str]) -> str:
-    """The column that a measurement's name means.
+    """The column that a measurement's name means, in which ``nucleus_`` may be left out or added.
 
-    Parameters
-    ----------
-    name : str
-        As in ``cells.csv``; ``nucleus_`` before it may be left out, or added.
-    dtypes : mapping of str
-        The table's columns.
-
-    Raises
-    ------
-    SettingsError
-        If there is none, or it holds no numbers; names those there are.
+    The SettingsError for another name says which measurements there are.
     """
     numbers = [
         column
@@ -159,11 +147,6 @@ def decided(
         Of markers that were decided before; may be empty.
     values : mapping of ndarray, (N,)
         By the marker's measurement.
-
-    Raises
-    ------
-    SettingsError
-        If no threshold can be proposed, or two markers have one name.
     """
     names = {named(marker) for marker in markers}
     if len(names) < len(markers):
@@ -203,17 +186,9 @@ def _beyond(marker: Marker, values: NDArray[np.float64]) -> Iterator[str]:
 
 
 def indices_nearby(marker: Marker, values: NDArray[np.float64]) -> list[float] | None:
-    """Labelling indices at :data:`NEARBY` times a marker's lowest threshold.
+    """Labelling indices, 0 … 1, at :data:`NEARBY` times a marker's lowest threshold.
 
-    Parameters
-    ----------
-    values : ndarray, float64, (N,)
-        Of the marker's measurement.
-
-    Returns
-    -------
-    list of float or None
-        0 … 1; None without values, and for a threshold that is not above 0.
+    None without values, and for a threshold that is not above 0.
     """
     known, threshold = values[np.isfinite(values)], _limits(marker)[0]
     if not known.size or threshold <= 0:
@@ -291,16 +266,9 @@ class Classification(BaseModel):
         types: NDArray[np.object_],
         by_hand: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.object_]:
-        """Classes of cells by their measurements.
+        """Classes of cells by their measurements, a column of ``values`` each, (N,).
 
-        Parameters
-        ----------
-        values : mapping of array_like, (N,)
-            By the marker's measurement.
-        types : ndarray of str, (N,)
-            Classes by the model, or by a person.
-        by_hand : ndarray of bool, (N,), optional
-            Cells whose class a person gave: it stays.
+        ``types`` are their classes by the model, or by a person; those ``by_hand`` stay.
         """
         codes, words = classify(values, self.markers)
         classed = codes != UNMEASURED
@@ -316,7 +284,7 @@ class Classification(BaseModel):
     def scores(
         self, table: pd.DataFrame, types: NDArray[np.object_], mpp: float | None
     ) -> list[dict[str, Any]]:
-        """For each marker, how many cells are positive: of all, by type, by region.
+        """For each marker, how many cells are positive: of all, by type, by region; for JSON.
 
         Parameters
         ----------
@@ -324,13 +292,6 @@ class Classification(BaseModel):
             ``class``, :data:`NEEDED`, and :data:`REGION` where there is one.
         types : ndarray of str, (N,)
             Classes by the model.
-        mpp : float or None
-            µm per pixel at level 0.
-
-        Returns
-        -------
-        list of dict
-            Ready for JSON; a marker each.
         """
         centres = table[["centroid_y_px", "centroid_x_px"]].to_numpy(np.float64)
         usual = float(np.sqrt(np.median(table["area_px"]) * 4 / np.pi)) if len(table) else 0.0

@@ -58,22 +58,18 @@ def derive(
 ) -> list[Notice]:
     """Make the columns, ``cells.csv``, the cells around nuclei and the record's totals.
 
+    The recipe is kept beside the result, thresholds in numbers. What a person should know is
+    returned.
+
     Parameters
     ----------
     change : Change
         Of a result whose ``measured.parquet`` and masks stand.
-    recipe : Recipe
-        Is kept beside the result, thresholds in numbers.
     slide : Slide, optional
         For intensities in cells around nuclei.
     is_lenient : bool
         Cells keep the model's class where classes by measurement cannot be given, and grow by
         distance where the channel that shows them cannot be read.
-
-    Returns
-    -------
-    list of Notice
-        What a person should know.
 
     Raises
     ------
@@ -112,12 +108,7 @@ def will_have(
 ) -> dict[str, str]:
     """Columns that thresholds can be put on, name to dtype, before anything is measured.
 
-    Parameters
-    ----------
-    columns : sequence of Column
-        Of the count.
-    channels : tuple of str
-        Whose intensities are measured.
+    ``columns`` are those of the count, ``channels`` those whose intensities are measured.
     """
     found = [*columns]
     if recipe.expand is not None or recipe.cells_from is not None:
@@ -143,9 +134,8 @@ class _Derivation:
         self.nearby: list[list[float] | None] = []
         names = ("class", *NEEDED, REGION, "score", "touches_border", "stitched")
         self.base = self.measured.load([name for name in names if name in self.measured])
-        for name in ("class", "area_px"):
-            if name not in self.base:
-                raise InputError(f"{self.result.path}: its table has no column {name}")
+        if missing := {"class", "area_px"} - {*self.base}:
+            raise InputError(f"{self.result.path}: its table has no column {min(missing)}")
         self.types = self.base["class"].to_numpy(dtype=object)
 
     @property
@@ -157,6 +147,11 @@ class _Derivation:
     def classes(self) -> NDArray[np.object_]:
         """Each cell's class: by measurement, else by the model or a person."""
         return self.values.get("class", self.types)
+
+    @property
+    def classed(self) -> pd.DataFrame:
+        """The cells with these classes."""
+        return self.base.assign(**{"class": self.classes})
 
     def _add(self, columns: Sequence[Column], values: Mapping[str, Any] | pd.DataFrame) -> None:
         self.added += columns
@@ -262,10 +257,10 @@ class _Derivation:
         self.run.pop("hotspot", None)
         if (asked := self.recipe.hotspot) is None:
             return
-        table = self.base.assign(**{"class": self.classes})
         try:
-            given = self.classification
-            self.run["hotspot"] = find_hot_spot(self.result, asked, table, given, self.types)
+            self.run["hotspot"] = find_hot_spot(
+                self.result, asked, self.classed, self.classification, self.types
+            )
         except SettingsError as error:
             if not is_lenient and asked != self.before.hotspot:
                 raise
@@ -288,12 +283,15 @@ class _Derivation:
 
     def sum_up(self) -> None:
         """The record's totals, and what speaks against them."""
-        facts, given = self.facts, self.classification
-        table = self.base.assign(**{"class": self.classes})
-        names = self.run["class_names"]
-        regions = marked(self.change.result)
+        facts = self.facts
         summary = summed_up(
-            self.result, table, names, given, self.types, facts.get("interval"), regions=regions
+            self.result,
+            self.classed,
+            self.run["class_names"],
+            self.classification,
+            self.types,
+            facts.get("interval"),
+            regions=marked(self.change.result),
         )
         if spot := self.run.get("hotspot"):
             if summary.labelling and not spot["asked"]["of"]:
@@ -326,23 +324,16 @@ def summed_up(
     *,
     regions: Regions | None = None,
 ) -> Summary:
-    """The totals of a result's cells.
+    """The totals of a result's cells, with scores where there is a classification.
 
     Parameters
     ----------
     table : DataFrame, (N, …)
         ``class`` and what scores need; ``touches_border`` and ``stitched`` where they are known.
-    classification : Classification or None
-        Scores are told where there is one.
     types : ndarray of str, (N,)
         Classes by the model.
     regions : Regions, optional
         Have totals of their own, cut at the slide's edges; those that were counted in otherwise.
-
-    Raises
-    ------
-    InputError
-        If the record of the result is damaged.
     """
     frame, facts = result.frame, result.section("found")
     if regions is not None:
@@ -370,13 +361,7 @@ def summed_up(
 
 
 def totals_in(result: Result, regions: Regions) -> Summary:
-    """Totals of a finished result with regions that were drawn on it, from its table alone.
-
-    Raises
-    ------
-    InputError
-        If the result is damaged.
-    """
+    """Totals of a finished result with regions that were drawn on it, from its table alone."""
     given = Classification.of(result.run)
     wanted = ("class", *NEEDED, "touches_border", "stitched")
     try:
@@ -402,12 +387,7 @@ def _spatial_record(
 ) -> dict[str, Any]:
     """``spatial`` of ``run.json``: what was measured, its medians, and what a person should know.
 
-    Parameters
-    ----------
-    border : str
-        Of :func:`_looked_at`.
-    found : mapping of ndarray, (N,)
-        Holds the values of the columns of ``near``.
+    ``found`` holds the columns of ``near``, (N,) each.
     """
     medians = {}
     for column in near.columns:

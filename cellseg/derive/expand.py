@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -51,14 +51,6 @@ def expanded(
     values : dict of str to ndarray, (N,)
     record : dict
         ``expansion`` of ``run.json``.
-
-    Raises
-    ------
-    SettingsError
-        If the distance is not above 0, less than a pixel of the masks, or too large; if there is
-        no such channel, or it shows nothing.
-    InputError
-        If the masks do not fit the table.
     """
     result, frame = change.result, change.result.frame
     is_measured = slide is not None and bool(result.section("protocol").get("intensity"))
@@ -75,7 +67,7 @@ def expanded(
     over = None
     if recipe.cells_from is not None:
         try:
-            over = _Over.of(result, slide, recipe.cells_from, distance)
+            over = _followed(result, slide, recipe.cells_from, distance)
         except CellsegError as error:
             if not is_lenient:
                 raise
@@ -87,7 +79,7 @@ def expanded(
             labels,
             distance,
             block_px=BLOCK_PX,
-            grown_in=over.grown if over else None,
+            grown_in=over,
             halo=halo_px(distance) if over else 0,
         ):
             if cells.max() > rows:
@@ -116,7 +108,7 @@ def expanded(
     columns = list(around_columns(channels, stain=seen.stain, has_mpp=frame.mpp is not None))
     record = {
         "by": by,
-        "from": over and recipe.cells_from,
+        "from": recipe.cells_from if over else None,
         "unit": "px" if frame.mpp is None else "µm",
         "measured": bool(channels),
         "columns": [column.name for column in columns],
@@ -132,55 +124,34 @@ def usual_px(result: Result) -> float:
     return float(min(max(np.rint(usual), np.ceil(result.frame.downsample)), MOST_PX))
 
 
-@dataclass(frozen=True)
-class _Over:
-    """The channel over which nuclei grow."""
+def _followed(
+    result: Result, slide: Slide | None, name: str, distance: float
+) -> Callable[[Box, NDArray[np.uint32]], NDArray[np.uint32]]:
+    """Grows the nuclei of a box over a channel; what cannot be read of it is dark."""
+    if slide is None:
+        raise SettingsError("cells are found on the slide, which is not there", hint="image")
+    if result.stain != "fluorescence":
+        raise SettingsError(
+            f"cells are found from a channel of fluorescence, this is {result.stain}",
+            hint="cells_from",
+        )
+    number = slide.channel_number(name, hint="cells_from")
+    if (ground := ChannelGround.of(slide.overview()[0][..., number])) is None:
+        raise SettingsError(f"channel {name} has one value everywhere", hint="cells_from")
 
-    slide: Slide
-    downsample: float
-    number: int
-    ground: ChannelGround
-    distance: float
-
-    @classmethod
-    def of(cls, result: Result, slide: Slide | None, name: str, distance: float) -> _Over:
-        """The channel of a result's slide.
-
-        Raises
-        ------
-        SettingsError
-            If it cannot be followed.
-        """
-        if slide is None:
-            raise SettingsError("cells are found on the slide, which is not there", hint="image")
-        if result.stain != "fluorescence":
-            raise SettingsError(
-                f"cells are found from a channel of fluorescence, this is {result.stain}",
-                hint="cells_from",
-            )
-        number = slide.channel_number(name, hint="cells_from")
-        if (ground := ChannelGround.of(slide.overview()[0][..., number])) is None:
-            raise SettingsError(f"channel {name} has one value everywhere", hint="cells_from")
-        return cls(slide, result.frame.downsample, number, ground, distance)
-
-    def grown(self, box: Box, nuclei: NDArray[np.uint32]) -> NDArray[np.uint32]:
-        """The cells of a box; what cannot be read is dark."""
+    def grown(box: Box, nuclei: NDArray[np.uint32]) -> NDArray[np.uint32]:
         try:
-            pixels = self.slide.read(box, downsample=self.downsample, channels=[self.number])
+            pixels = slide.read(box, downsample=result.frame.downsample, channels=[number])
         except RegionError:
-            pixels = np.full((*box.shape, 1), self.ground.level)
-        rim = max(1.0, self.distance * RIM)
-        return follow(nuclei, pixels[..., 0], self.ground, distance=self.distance, rim=rim)
+            pixels = np.full((*box.shape, 1), ground.level)
+        rim = max(1.0, distance * RIM)
+        return follow(nuclei, pixels[..., 0], ground, distance=distance, rim=rim)
+
+    return grown
 
 
 def pixels_of(result: Result, channels: tuple[str, ...]) -> ChannelPixels:
-    """What is measured, as the run did for the nuclei.
-
-    Raises
-    ------
-    InputError
-        If ``run.json`` is damaged.
-    """
+    """What is measured, as the run did for the nuclei."""
     settings, stain = result.section("settings"), result.section("protocol").get("stain")
     try:
         seen = ChannelPixels(channels, stain=stain or "brightfield")

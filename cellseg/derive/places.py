@@ -36,13 +36,7 @@ def find_hot_spot(
 ) -> dict[str, Any]:
     """``hotspot`` of ``run.json``: where it is, and how far the choice of the best place misleads.
 
-    Parameters
-    ----------
-    table : DataFrame, (N, …)
-        ``class`` and centroids.
-    given : Classification or None
-    types : ndarray of str, (N,)
-        Classes by the model.
+    ``types`` are the classes by the model of the table's cells, (N,).
 
     Raises
     ------
@@ -134,13 +128,7 @@ def marked(result: Result) -> Regions | None:
 
 
 def drawn_regions(result: Result) -> Regions | None:
-    """Regions that people drew on the finished result; None where there are none.
-
-    Raises
-    ------
-    InputError
-        If the file is damaged.
-    """
+    """Regions that people drew on the finished result; None where there are none."""
     path = result.file(DRAWN)
     if not path.exists():
         return None

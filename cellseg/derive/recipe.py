@@ -63,13 +63,7 @@ class Recipe(BaseModel):
         return validated(cls, read_json(path), path)
 
     def checked(self, frame: Frame) -> Self:
-        """The recipe, once its distances were found to fit a slide.
-
-        Raises
-        ------
-        SettingsError
-            If a distance is none, too small, or too large.
-        """
+        """The recipe, once its distances were found to fit a slide; else a SettingsError."""
         if self.expand is not None:
             lattice_distance(self.expand, frame)
         if self.spatial:
@@ -82,17 +76,9 @@ class Recipe(BaseModel):
 
 
 def lattice_distance(by: float, frame: Frame) -> float:
-    """The distance by which nuclei grow, in lattice pixels.
+    """The distance by which nuclei grow, from µm (px without a pixel size) to lattice pixels.
 
-    Parameters
-    ----------
-    by : float
-        µm; px of an image without a pixel size.
-
-    Raises
-    ------
-    SettingsError
-        If it is not above 0, less than a pixel of the masks, or too large.
+    A SettingsError if it is not above 0, less than a pixel of the masks, or too large.
     """
     unit, most = ("px", MOST_PX) if frame.mpp is None else ("µm", MOST_UM)
     if not (math.isfinite(by) and 0 < by <= most):
@@ -111,17 +97,10 @@ def lattice_distance(by: float, frame: Frame) -> float:
 
 
 def near_within(within: int | None, mpp: float | None) -> int | None:
-    """The distance within which neighbours are counted; None: they are not.
+    """The distance within which neighbours are counted, µm (px); None: they are not.
 
-    Parameters
-    ----------
-    within : int or None
-        µm; px of an image without a pixel size. None: the usual distance, which only µm have.
-
-    Raises
-    ------
-    SettingsError
-        If it is not above 0, or too large.
+    ``within`` is None for the usual distance, which only µm have. A SettingsError if it is not
+    above 0, or too large.
     """
     unit = "px" if mpp is None else "µm"
     if within is None:

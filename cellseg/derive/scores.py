@@ -50,16 +50,10 @@ class Blocks:
 def spatial_blocks(
     places: NDArray[np.float64], *, mpp: float | None, usual_px: float = 0.0
 ) -> Blocks:
-    """Divide the slide into blocks.
+    """Divide the slide into blocks by its cells' places, (N, 2): (y, x), level-0 pixels.
 
-    Parameters
-    ----------
-    places : ndarray, float64, (N, 2)
-        Of the cells: (y, x), level-0 pixels.
-    mpp : float or None
-        µm per pixel. Without it a usual cell is taken to measure :data:`NUCLEUS_UM`.
-    usual_px : float
-        A usual cell's diameter, level-0 pixels.
+    Without a pixel size a usual cell, of ``usual_px`` diameter, is taken to measure
+    :data:`NUCLEUS_UM`.
     """
     pixel_um = mpp or NUCLEUS_UM / max(usual_px, 1.0)
     found = Blocks(np.zeros(len(places), np.int64), 0, np.inf)
@@ -77,12 +71,9 @@ def spatial_blocks(
 def share_interval(chosen: NDArray[np.bool_], blocks: Blocks) -> tuple[float, float] | None:
     """Between which values the share of ``chosen`` cells, (N,), lies with 95 % confidence.
 
-    Returns
-    -------
-    (float, float) or None
-        0 … 1; None with fewer than :data:`LEAST` blocks that hold cells. Never narrower than
-        Wilson's interval for independent cells, which also holds where no cell is chosen, or all
-        are. The same cells give the same interval.
+    None with fewer than :data:`LEAST` blocks that hold cells. Never narrower than Wilson's interval
+    for independent cells, which also holds where no cell is chosen, or all are. The same cells give
+    the same interval.
     """
     cells = np.bincount(blocks.of_cell, minlength=blocks.number).astype(np.float64)
     hits = np.bincount(blocks.of_cell[chosen], minlength=blocks.number).astype(np.float64)
@@ -128,17 +119,7 @@ class Labelling:
 
     @classmethod
     def of(cls, codes: NDArray[np.integer[Any]], number: int, blocks: Blocks) -> Self:
-        """Count cells, and give the interval.
-
-        Parameters
-        ----------
-        codes : ndarray, integer, (N,)
-            Grade of each cell, -1 without a measurement.
-        number : int
-            Grades that there are: 2 or 4.
-        blocks : Blocks
-            Of the same cells.
-        """
+        """Count cells by their grade of 2 or 4, -1 without a measurement, and give the interval."""
         known = codes >= 0
         found = codes[known]
         interval = share_interval(found > 0, replace(blocks, of_cell=blocks.of_cell[known]))

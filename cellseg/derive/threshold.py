@@ -63,17 +63,9 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class Histogram:
-    """Cells by their value.
+    """Cells by their value: counts, (B,), between equally spaced edges, (B + 1,).
 
-    Attributes
-    ----------
-    counts : ndarray, int64, (B,)
-    edges : ndarray, float64, (B + 1,)
-        Equally spaced.
-    below, above : int
-        Cells beyond the edges.
-    missing : int
-        Cells without a value.
+    ``below`` and ``above`` are cells beyond the edges, ``missing`` those without a value.
     """
 
     counts: NDArray[np.int64]
@@ -89,13 +81,7 @@ class Histogram:
 
 
 def histogram(values: ArrayLike, bins: int = 256) -> Histogram:
-    """Count cells by value, from the 0.1th to the 99.9th percentile and a tenth beyond.
-
-    Parameters
-    ----------
-    values : array_like, (N,)
-        NaN and infinities are no values.
-    """
+    """Count cells by value, from the 0.1th to the 99.9th percentile and a tenth beyond."""
     known = _finite(values)
     missing = int(np.size(values) - known.size)
     if not known.size:
@@ -124,19 +110,10 @@ class Proposal:
 
 
 def propose(values: ArrayLike, name: str = "the measurement") -> Proposal:
-    """Find the threshold between two kinds of cells.
+    """Find the threshold between two kinds of cells; values that are not finite are left out.
 
-    Parameters
-    ----------
-    values : array_like, (N,)
-        NaN and infinities are left out.
-    name : str
-        Of the measurement, for errors.
-
-    Raises
-    ------
-    NoThresholdError
-        If the distribution gives no reason for one; names an example where there is one.
+    A NoThresholdError if the distribution gives no reason for one; it names an example where there
+    is one.
     """
     seen = histogram(_spread_ties(values), _BINS)
     counts, centres = seen.counts, seen.centres
@@ -202,11 +179,6 @@ def _spread_ties(values: ArrayLike) -> Floats:
 
 def beyond_gap(values: ArrayLike) -> Proposal | None:
     """The threshold in a gap above the crowd, where the crowd's tail cannot explain the gap.
-
-    Parameters
-    ----------
-    values : array_like, (N,)
-        NaN and infinities are left out.
 
     Notes
     -----

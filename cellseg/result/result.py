@@ -37,16 +37,9 @@ from cellseg.text import visible
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A finished result folder.
+    """A finished result folder: ``run`` is what ``run.json`` says.
 
-    Attributes
-    ----------
-    run : dict
-        What ``run.json`` says.
-    frame : Frame
-        The slide's size, and how the masks' lattice lies on it.
-    roots : tuple of Path
-        Where files are looked for, in this order: what waits to be published comes first.
+    ``roots`` are where files are looked for, in this order: what waits to be published comes first.
     """
 
     path: Path
@@ -56,13 +49,7 @@ class Result:
     roots: tuple[Path, ...] = ()
 
     def file(self, name: str) -> Path:
-        """Where one of the result's files is; it need not exist.
-
-        Raises
-        ------
-        InputError
-            If it is a link that leads out of the result, a pipe or a device, or too large.
-        """
+        """Where one of the result's files is; it need not exist. See :func:`own_file`."""
         return own_file(self._root(name), name)
 
     def _root(self, name: str) -> Path:
@@ -97,14 +84,12 @@ class Result:
     @property
     def image_name(self) -> str:
         """Of the slide's file, as a table shows it; empty where ``run.json`` does not say it."""
-        path = self._image
-        return "" if path is None else visible(image_name(path))
+        return visible(image_name(self._image)) if self._image else ""
 
     @property
     def well(self) -> str:
         """Of the plate whose field the slide is, such as ``B03``; empty of any other."""
-        path = self._image
-        return "" if path is None else visible(well_of(path))
+        return visible(well_of(self._image)) if self._image else ""
 
     @property
     def _image(self) -> Path | None:
@@ -113,13 +98,7 @@ class Result:
 
     @cached_property
     def summary(self) -> Summary:
-        """The slide's totals.
-
-        Raises
-        ------
-        InputError
-            If ``run.json`` does not hold them.
-        """
+        """The slide's totals; an InputError where ``run.json`` does not hold them."""
         try:
             return Summary.from_dict(self.run["summary"])
         except (LookupError, ValueError) as error:
@@ -159,21 +138,11 @@ class Result:
         return found if isinstance(found, dict) else {}
 
     def changed(self) -> str | None:
-        """The name of a file that is not as it was published; None where all are.
-
-        Tables and pictures are read for it; of label images, names and sizes of the chunks are
-        compared.
-        """
+        """The name of a file that is not as it was published; None where all are."""
         return publish.changed(self.path, self.run)
 
     def check_table(self) -> None:
-        """Refuse a table that somebody edited.
-
-        Raises
-        ------
-        InputError
-            If ``cells.csv`` or ``measured.parquet`` is not as it was published.
-        """
+        """Refuse a result whose ``cells.csv`` or ``measured.parquet`` somebody edited."""
         names = (publish.TABLE, publish.MEASURED)
         if (name := publish.changed(self.path, self.run, names=names)) is not None:
             raise InputError(
@@ -183,13 +152,7 @@ class Result:
             )
 
     def check_current(self) -> None:
-        """Refuse to go on where the slide was counted again meanwhile.
-
-        Raises
-        ------
-        OutputError
-            If the folder does not hold this result any more.
-        """
+        """Refuse, with an OutputError, to go on where the slide was counted again meanwhile."""
         try:
             current = read_json(self.path / publish.RUN).get("result")
         except InputError as error:
@@ -201,13 +164,7 @@ class Result:
 
     @cached_property
     def table(self) -> Table:
-        """The cells, one row each, in the order of their labels.
-
-        Raises
-        ------
-        InputError
-            If it cannot be read, or is not the table that ``run.json`` describes.
-        """
+        """The cells, one row each, in the order of their labels."""
         paths = [self.file(publish.MEASURED)]
         if publish.DERIVED in publish.files_of(self.run):
             paths.append(self.file(publish.DERIVED))
@@ -231,16 +188,8 @@ class Result:
     def labels(self, of: Literal["nuclei", "cells"] = "nuclei") -> list[LabelLevel]:
         """Levels of a label image, uint32 (Y, X), finest first, nothing decoded yet.
 
-        Parameters
-        ----------
-        of : {'nuclei', 'cells'}
-            What the model outlines; or, of an expanded result, the cells around the nuclei, with
-            the same labels.
-
-        Raises
-        ------
-        InputError
-            If there is no such image, or it does not belong to the result.
+        Of what the model outlines; or, of an expanded result, of the cells around the nuclei, with
+        the same labels. An InputError if there is no such image.
         """
         name = publish.LABELS if of == "nuclei" else publish.CELLS
         root = self._root(name)
@@ -275,13 +224,7 @@ class Result:
         return read_regions(path) if path.exists() else None
 
     def find_slide(self) -> Path:
-        """Where the slide is: as recorded, or beside the folder when both were moved.
-
-        Raises
-        ------
-        InputError
-            If it is at neither place.
-        """
+        """Where the slide is: as recorded, or beside the folder when both were moved."""
         recorded = Path(str(self.section("image").get("path", "")))
         beside = self.path.absolute().parent
         for path in (recorded, beside / recorded, beside / recorded.name):
@@ -301,15 +244,8 @@ class Result:
     def slide(self, image: Location | None = None) -> Slide:
         """The slide, opened as the run opened it; close it, or use it in ``with``.
 
-        Parameters
-        ----------
-        image : Path or RemotePath, optional
-            Where the slide is by now; looked for otherwise.
-
-        Raises
-        ------
-        InputError
-            If it is gone, or is another one by now.
+        It is looked for unless ``image`` says where it is by now. An InputError if it is gone, or
+        is another one by now.
         """
         slide = open_slide(image or self.find_slide(), **self.slide_options)
         if (slide.height, slide.width) != (self.frame.height, self.frame.width):
@@ -318,13 +254,7 @@ class Result:
         return slide
 
     def ground(self, slide: Slide) -> Ground:
-        """The slide as the run showed it to the network.
-
-        Raises
-        ------
-        InputError
-            If ``run.json`` does not say it, or says what the slide does not have.
-        """
+        """The slide as the run showed it to the network."""
         try:
             settings = self.run["settings"]
             is_dark = self.stain == "fluorescence"

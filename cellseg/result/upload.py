@@ -64,13 +64,7 @@ class RemoteResult:
 
     @contextmanager
     def fetched(self, image: Location) -> Iterator[None]:
-        """An earlier result of the slide lies in the scratch folder, as long as it is a copy.
-
-        Raises
-        ------
-        OutputError
-            If the folder holds something else, or another slide's result.
-        """
+        """An earlier result of the slide lies in the scratch folder, as long as it is a copy."""
         self._drop_copy()  # of a command that was killed
         try:
             self._fetch(image)
@@ -95,13 +89,7 @@ class RemoteResult:
             fs.get(f"{path}/", f"{self.local}{os.sep}", recursive=True)
 
     def _earlier(self, fs: Any, path: str, image: Location) -> dict[str, Any]:  # noqa: ANN401
-        """The record of the result there.
-
-        Raises
-        ------
-        OutputError
-            If it is none, or another slide's with the same name.
-        """
+        """The record of the result there; refuses other files, and another slide's result."""
         run = None
         with suppress(ValueError):
             run = json.loads(fs.cat_file(f"{path}/{RUN}"))
@@ -120,11 +108,8 @@ class RemoteResult:
     def upload(self, image: Location, *, overwrite: bool = False) -> None:
         """Upload the finished folder; from then on it is a copy.
 
-        Raises
-        ------
-        OutputError
-            If the storage refuses, or another result lies there by now that may not be
-            replaced; the folder stays here, and the same command uploads it.
+        An OutputError if the storage refuses, or another result lies there by now that may not be
+        replaced; the folder stays here, and the same command uploads it.
         """
         kept = f"; the result is kept in {self.local}, the same command uploads it"
         with _output_errors(self.url, kept):
@@ -175,12 +160,7 @@ class RemoteResult:
 def fetch_record(url: RemotePath, here: Path, more: Sequence[str] = ()) -> None:
     """Fetch what :func:`cellseg.result.load_result` reads of a result, but for its pixels.
 
-    Parameters
-    ----------
-    here : Path
-        A folder that is made.
-    more : sequence of str
-        Further files, where they are there.
+    ``here`` is made; ``more`` are further files, where they are there.
     """
     (here / LABELS).mkdir(parents=True)
     (here / FETCHED).touch()

@@ -36,17 +36,11 @@ class CorrectedCells:
     ----------
     rows : Table
         The automatic table.
-    pyramid : PatchedPyramid
-        The label image as corrected.
     classes : list of str
         The model's, then those that a person added.
     touched : dict of int
         Every label that an edit touched, and the cell it is now; None: gone.
 
-    Raises
-    ------
-    InputError
-        If the table does not say where its cells are.
     """
 
     def __init__(self, result: Result, classes: Sequence[str]) -> None:
@@ -80,38 +74,20 @@ class CorrectedCells:
         return np.union1d(np.setdiff1d(automatic, [*self.touched]), [*self._alive()]).astype(int)
 
     def cell(self, label: int) -> EditedCell:
-        """A cell's mask, class and score.
-
-        Raises
-        ------
-        SettingsError
-            If there is no such cell.
-        """
+        """A cell's mask, class and score; a SettingsError if there is no such cell."""
         self._check(label)
         found = self.touched.get(label)
         return found or self._automatic(self.rows.take([label - 1]).iloc[0])
 
     def row(self, label: int) -> pd.Series[Any]:
-        """A cell's row of the table; an edited cell is measured if it was not yet.
-
-        Raises
-        ------
-        SettingsError
-            If there is no such cell.
-        """
+        """A cell's row of the table; an edited cell is measured if it was not yet."""
         self._check(label)
         if (cell := self.touched.get(label)) is not None:
             return self._edited({label: cell}).iloc[0]
         return self.rows.take([label - 1]).iloc[0]
 
     def table(self, names: Sequence[str] | None = None) -> pd.DataFrame:
-        """All cells as corrected, in the order of their labels; edited ones are measured.
-
-        Parameters
-        ----------
-        names : sequence of str, optional
-            Of the columns; all by default.
-        """
+        """Some columns, or all, of the cells as corrected, in the order of their labels."""
         kept = self.rows.load(names)
         kept.index = pd.RangeIndex(1, len(kept) + 1)
         kept = kept.drop(index=[label for label in self.touched if label <= len(self.rows)])
@@ -129,11 +105,7 @@ class CorrectedCells:
     def batches(self) -> Iterator[tuple[pd.DataFrame, list[EditedCell]]]:
         """All cells as corrected: measured rows with classes by the model or a person, and masks.
 
-        Yields
-        ------
-        table : DataFrame
-            Columns as in ``measured.parquet``, and ``by_hand``: a person gave the class.
-        cells : list of EditedCell
+        The rows are those of ``measured.parquet`` with ``by_hand``: a person gave the class.
         """
         for table in self.result.measured.batches():
             table = table[~table["label"].isin([*self.touched])].reset_index(drop=True)
@@ -264,15 +236,7 @@ def instances_of(cells: Sequence[EditedCell], classes: Sequence[int] = ()) -> In
 
 
 def measured(result: Result, cells: Sequence[EditedCell]) -> pd.DataFrame:
-    """The measurements of single cells, one row each; intensities are left out without the slide.
-
-    Parameters
-    ----------
-    result : Result
-        Its ``run.json`` says scale, stain, channels and white level.
-    cells : sequence of EditedCell
-        At least one.
-    """
+    """The measurements of single cells, one row each; without the slide no intensities."""
     frame, slide = result.frame, None
     if result.section("protocol").get("intensity"):
         try:

@@ -49,10 +49,7 @@ class LogFile:
     def read(self) -> tuple[list[Edit], list[str]]:
         """The edits made so far, and class names that a person added; none without a log.
 
-        Raises
-        ------
-        InputError
-            If the log is damaged. It is left as it is.
+        A damaged log is left as it is.
         """
         if not self._path.exists():
             return [], []

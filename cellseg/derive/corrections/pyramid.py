@@ -93,17 +93,8 @@ class PatchedLevel:
 class PatchedPyramid:
     """A label pyramid by two, as :mod:`cellseg.result` writes it, with paint over it.
 
-    Attributes
-    ----------
-    levels : list of PatchedLevel
-        Finest first. Reading does not decode more than it touches.
-
-    Parameters
-    ----------
-    levels : sequence of LabelImage, uint32 (Y, X)
-        Each half of the one before, rounded up.
-    decoded : int
-        Chunks of each level that stay decoded.
+    Its levels, finest first, do not decode more than is read of them; so many chunks of each stay
+    decoded.
     """
 
     def __init__(self, levels: Sequence[LabelImage], decoded: int = DECODED) -> None:

@@ -36,24 +36,9 @@ def write_corrected(
     *,
     on_progress: Callable[[float], None] | None = None,
 ) -> Result:
-    """Write another ``measured.parquet`` and other masks; :func:`cellseg.run.save` calls this.
+    """Write another ``measured.parquet`` and other masks; :func:`cellseg.run.save` says more.
 
-    Parameters
-    ----------
-    folder : Path or None
-        Beside the automatic result otherwise.
-    complete : callable
-        Gets the corrected cells, and adds what follows from them.
-    on_progress : callable, optional
-        Gets the share that is done, 0 … 1.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written, if the slide was counted again meanwhile, or if ``folder``
-        holds another result.
-    SettingsError
-        If it is being saved already. Edits meanwhile are refused in the same way.
+    ``complete`` gets the change with the corrected cells, and adds what follows from them.
     """
     result = corrections.result
     path = Path(folder) if folder else corrected_path(result.path)

@@ -60,13 +60,7 @@ class Corrections(CorrectedCells):
 
     @classmethod
     def open(cls, folder: str | Path, *, who: str | None = None) -> Corrections:
-        """The corrections of a result folder.
-
-        Raises
-        ------
-        InputError
-            If the folder holds no finished result.
-        """
+        """The corrections of a result folder."""
         return cls(load_result(folder), who=who)
 
     @property
@@ -98,11 +92,6 @@ class Corrections(CorrectedCells):
         mask : ndarray, bool, (h, w)
         name : str, optional
             Its class; the first otherwise.
-
-        Raises
-        ------
-        SettingsError
-            If nothing of it is left.
         """
         inside, part = self._clipped(origin, mask)
         free = np.asarray(part, np.bool_) & (self.pyramid.levels[0].read(inside) == 0)
@@ -116,6 +105,8 @@ class Corrections(CorrectedCells):
     ) -> Edit | None:
         """Take over a copy of the label image that was painted on: new, changed, erased cells.
 
+        None where nothing differs.
+
         Parameters
         ----------
         origin : (int, int)
@@ -124,11 +115,6 @@ class Corrections(CorrectedCells):
             Labels as they should be; those that had no pixel there are new cells.
         name : str, optional
             Class of new cells; the first otherwise.
-
-        Returns
-        -------
-        Edit or None
-            None where nothing differs.
         """
         window, part = self._clipped(origin, painted)
         wanted = np.asarray(part, np.int64)
@@ -145,19 +131,9 @@ class Corrections(CorrectedCells):
         return self._make("add" if new else "redraw", changes) if changes else None
 
     def split(self, label: int, *, into: int = 2, line: NDArray[np.float64] | None = None) -> Edit:
-        """Cut a cell in parts; the largest keeps the label.
+        """Cut a cell along a line, (P, 2), lattice (y, x); the largest part keeps the label.
 
-        Parameters
-        ----------
-        into : int
-            How many parts a watershed on the distance map makes, where there is no line.
-        line : ndarray, (P, 2), optional
-            Cut along it instead; lattice (y, x).
-
-        Raises
-        ------
-        SettingsError
-            If the cell is too small, or the line does not cross it.
+        Without a line a watershed on the distance map makes ``into`` parts.
         """
         cell = self.cell(label)
         corner = (cell.box.y0, cell.box.x0)
@@ -170,13 +146,7 @@ class Corrections(CorrectedCells):
         return self._make("split", [CellChange(label, cell, first), *new])
 
     def merge(self, labels: Sequence[int]) -> Edit:
-        """Make one cell of several that touch, or nearly; the largest keeps its label and class.
-
-        Raises
-        ------
-        SettingsError
-            If there are fewer than two, or they lie apart.
-        """
+        """Make one cell of several that touch, or nearly; the largest keeps its label and class."""
         cells = {label: self.cell(label) for label in labels}
         if len(cells) < 2:
             raise SettingsError("select at least two cells to merge")
@@ -222,13 +192,7 @@ class Corrections(CorrectedCells):
 
     @contextmanager
     def saving(self) -> Iterator[None]:
-        """While the corrected result is written, edits are refused.
-
-        Raises
-        ------
-        SettingsError
-            If it is being saved already.
-        """
+        """While the corrected result is written, edits are refused, and so is another save."""
         self._refuse_while_saving()
         self._is_saving = True
         try:

@@ -23,19 +23,7 @@ GAP_PX = 3
 
 
 def split_in(mask: Mask, into: int) -> list[Mask]:
-    """Parts of a mask by a watershed on its distance map, the largest first.
-
-    Parameters
-    ----------
-    mask : ndarray, bool, (h, w)
-    into : int
-        Parts, at least 2.
-
-    Raises
-    ------
-    SettingsError
-        If the mask is too small for so many parts.
-    """
+    """Parts of a mask, (h, w), by a watershed on its distance map, the largest first."""
     from scipy.cluster.vq import kmeans2
     from skimage.feature import peak_local_max
     from skimage.segmentation import watershed
@@ -61,18 +49,9 @@ def split_in(mask: Mask, into: int) -> list[Mask]:
 
 
 def split_along(mask: Mask, line: NDArray[np.float64]) -> list[Mask]:
-    """Parts of a mask that a drawn line makes, wherever it crosses; the largest first.
+    """Parts of a mask, (h, w), that a drawn line makes, wherever it crosses; the largest first.
 
-    Parameters
-    ----------
-    mask : ndarray, bool, (h, w)
-    line : ndarray, (P, 2)
-        (y, x) of its points, pixels of the mask.
-
-    Raises
-    ------
-    SettingsError
-        If the line leaves the mask in one piece.
+    The line's points, (P, 2), are (y, x) in pixels of the mask.
     """
     from skimage.draw import line as pixels_of_line
 
@@ -89,19 +68,7 @@ def split_along(mask: Mask, line: NDArray[np.float64]) -> list[Mask]:
 
 
 def joined(masks: Sequence[Mask], free: Mask) -> Mask:
-    """Several masks as one; a narrow gap between them is filled.
-
-    Parameters
-    ----------
-    masks : sequence of ndarray, bool, all (h, w)
-    free : ndarray, bool, (h, w)
-        Pixels of no other cell.
-
-    Raises
-    ------
-    SettingsError
-        If they lie apart.
-    """
+    """Several masks as one, (h, w) each; a narrow gap of ``free`` pixels between them is filled."""
     union = np.logical_or.reduce(list(masks))
     whole = union
     if ndimage.label(union)[1] > 1:
