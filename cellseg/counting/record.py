@@ -30,7 +30,6 @@ from cellseg.network.detector import DetectorInfo
 from cellseg.protocol import SHIPPED_MODELS
 from cellseg.result import Change, Result, ResultFolder
 from cellseg.result.folder import Findings
-from cellseg.result.journal import TileStatus
 from cellseg.result.publish import REGIONS
 from cellseg.slide.formats import image_name
 from cellseg.stain.quality import OUT_OF_FOCUS, UNIT_PX
@@ -69,7 +68,7 @@ class Recording:
         Tiles that did not decode then, in whole or in part, are left to be read again.
         """
         for entry in self.folder.journal.tiles():
-            if entry.status == "done" and not entry.info.get("damaged"):
+            if not entry.info.get("damaged"):
                 tile = self.count.plan.grid.at(entry.row, entry.column)
                 limits = tuple(entry.info.get("limits", ()))
                 units = unpacked_units(entry.info["quality"], tile.core)
@@ -83,21 +82,16 @@ class Recording:
 
     def _keep(self, step: Step) -> None:
         new = [(cells.table, cells.instances) for cells in step.cells if cells.is_new]
-        if step.mapped is None or not step.is_new:
+        found = step.mapped.found if step.mapped is not None and step.is_new else None
+        if step.mapped is None or found is None:
             for table, instances in new:
                 self.folder.journal.add_cells(table, instances)
             return
-        tile, found = step.mapped.tile, step.mapped.found
-        info: dict[str, object] = {"error": str(step.mapped.error)}
-        if found is not None:
-            blocks = found.damaged + (found.lost.blocks if found.lost else 0)
-            info = {"limits": list(found.limits), "damaged": blocks}
-            if found.units is not None:
-                info["quality"] = packed_units(found.units)
-        status: TileStatus = "failed" if found is None else "done"
-        self.folder.journal.tile_done(
-            tile.row, tile.column, step.instances, status=status, info=info, cells=new
-        )
+        tile, blocks = step.mapped.tile, found.damaged + (found.lost.blocks if found.lost else 0)
+        info: dict[str, object] = {"limits": list(found.limits), "damaged": blocks}
+        if found.units is not None:
+            info["quality"] = packed_units(found.units)
+        self.folder.journal.tile_done(tile.row, tile.column, step.instances, info=info, cells=new)
 
     def finish(self, complete: Callable[[Change], None], *, started: float) -> Result:
         """Write everything.

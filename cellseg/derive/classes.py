@@ -250,11 +250,11 @@ class Classification(BaseModel):
         places = [self._places.get(name, (name, UNMEASURED))[1] for name in names]
         return np.array([*places, UNMEASURED], np.int64)[found]
 
-    def grades(self, classes: NDArray[np.object_]) -> NDArray[np.int64]:
-        """Grade of each cell by the first marker, 0 for negative; -1 of one that a person gave."""
-        codes, others = self.codes(classes), len(classes_of(self.markers))
-        others //= len(_words(self.markers[0]))
-        return np.where(codes == UNMEASURED, UNMEASURED, codes // others)
+    def grades(self, classes: NDArray[np.object_], number: int = 0) -> NDArray[np.int64]:
+        """Grade of each cell by a marker, 0 for negative; -1 of one that a person gave."""
+        codes, shape = self.codes(classes), [len(_words(marker)) for marker in self.markers]
+        found = np.unravel_index(np.maximum(codes, 0), shape)[number]
+        return np.where(codes == UNMEASURED, UNMEASURED, found)
 
     def type_of(self, name: str) -> str:
         """The model's type of a class; a class that a person gave is a type of its own."""
@@ -296,24 +296,21 @@ class Classification(BaseModel):
         centres = table[["centroid_y_px", "centroid_x_px"]].to_numpy(np.float64)
         usual = float(np.sqrt(np.median(table["area_px"]) * 4 / np.pi)) if len(table) else 0.0
         blocks = spatial_blocks(centres, mpp=mpp, usual_px=usual)
-        codes = self.codes(table["class"].to_numpy(dtype=object))
-        shape = [len(_words(marker)) for marker in self.markers]
-        groups = self._groups(table, types)
+        classes, groups = table["class"].to_numpy(dtype=object), self._groups(table, types)
         scored = []
         for number, marker in enumerate(self.markers):
-            grade = np.unravel_index(np.maximum(codes, 0), shape)[number]
-            found = np.where(codes == UNMEASURED, UNMEASURED, grade)
+            found, words = self.grades(classes, number), len(_words(marker))
             parts: dict[str, dict[str, Any]] = {"types": {}, "regions": {}}
             for (kind, name), inside in groups.items():
                 held = np.where(inside, found, UNMEASURED)
-                parts[kind][name] = Labelling.of(held, shape[number], blocks).as_dict()
+                parts[kind][name] = Labelling.of(held, words, blocks).as_dict()
             scored.append(
                 {
                     "name": named(marker),
                     "measure": marker.measure,
                     "thresholds": _limits(marker),
                     "method": self.methods[number],
-                    **Labelling.of(found, shape[number], blocks).as_dict(),
+                    **Labelling.of(found, words, blocks).as_dict(),
                     "unmeasured": int((found == UNMEASURED).sum()),
                     "blocks": blocks.number,
                     "block_um" if mpp else "block_px": round(blocks.side_px * (mpp or 1), 1),

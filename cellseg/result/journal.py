@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -32,12 +32,10 @@ JOURNAL_NAME = "journal.sqlite"
 JOURNAL_FILES = tuple(JOURNAL_NAME + suffix for suffix in ("", "-wal", "-shm", "-journal"))
 """The journal, and what SQLite keeps beside it."""
 
-TileStatus = Literal["done", "failed"]
-
 _TABLES = (
     "CREATE TABLE run (key TEXT NOT NULL, image BLOB)",
-    "CREATE TABLE tiles (id INTEGER PRIMARY KEY, row INTEGER, column INTEGER, status TEXT,"
-    " info TEXT, instances BLOB, checksum INTEGER, UNIQUE (row, column))",
+    "CREATE TABLE tiles (id INTEGER PRIMARY KEY, row INTEGER, column INTEGER, info TEXT,"
+    " instances BLOB, checksum INTEGER, UNIQUE (row, column))",
     "CREATE TABLE cells (id INTEGER PRIMARY KEY, cy REAL, cx REAL, y0 INTEGER, x0 INTEGER,"
     " y1 INTEGER, x1 INTEGER, class INTEGER, score REAL, mask BLOB, measured BLOB,"
     " checksum INTEGER)",
@@ -58,7 +56,6 @@ class FinishedTile:
 
     row: int
     column: int
-    status: TileStatus
     info: dict[str, Any]
     instances: Instances
 
@@ -152,7 +149,7 @@ class Journal:
                     hint="output",
                 )
             return "the unfinished run had another slide, settings or weights"
-        tiles = database.execute("SELECT row, column, status, info, instances, checksum FROM tiles")
+        tiles = database.execute("SELECT row, column, info, instances, checksum FROM tiles")
         cells = database.execute("SELECT measured, checksum FROM cells")
         if any(_checksum(*row) != checksum for *row, checksum in tiles) or any(
             zlib.crc32(row) != checksum for row, checksum in cells
@@ -189,7 +186,6 @@ class Journal:
         column: int,
         instances: Instances,
         *,
-        status: TileStatus = "done",
         info: Mapping[str, object] | None = None,
         cells: Iterable[tuple[pd.DataFrame, Instances]] = (),
     ) -> None:
@@ -200,7 +196,7 @@ class Journal:
         row, column : int
             Place in the grid; a second time takes the first's place.
         instances : Instances
-            On the slide's lattice; empty where the tile failed.
+            On the slide's lattice.
         info : mapping, optional
             Whatever the caller wants back, JSON-ready.
         cells : iterable of (DataFrame, Instances)
@@ -208,10 +204,10 @@ class Journal:
             or nothing.
         """
         self.is_written = True
-        tile = (row, column, status, json.dumps(dict(info or {})), instances.to_bytes())
+        tile = (row, column, json.dumps(dict(info or {})), instances.to_bytes())
         with self._together():
             self._database.execute(
-                "INSERT OR REPLACE INTO tiles VALUES (NULL, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO tiles VALUES (NULL, ?, ?, ?, ?, ?)",
                 (*tile, _checksum(*tile)),
             )
             for table, final in cells:
@@ -223,14 +219,12 @@ class Journal:
         with output_errors(self.path):
             # Not one long query: tiles are added meanwhile.
             while found := self._database.execute(
-                "SELECT id, row, column, status, info, instances FROM tiles"
+                "SELECT id, row, column, info, instances FROM tiles"
                 " WHERE id > ? ORDER BY id LIMIT 1",
                 (last,),
             ).fetchone():
-                last, row, column, status, info, data = found
-                yield FinishedTile(
-                    row, column, status, json.loads(info), Instances.from_bytes(data)
-                )
+                last, row, column, info, data = found
+                yield FinishedTile(row, column, json.loads(info), Instances.from_bytes(data))
 
     def add_cells(self, table: pd.DataFrame, instances: Instances) -> None:
         """Keep cells that are final, in any order; instances lie on the slide's lattice.
@@ -397,8 +391,8 @@ def _connected(path: Path) -> sqlite3.Connection:
     return database
 
 
-def _checksum(row: int, column: int, status: str, info: str, data: bytes) -> int:
-    return zlib.crc32(data, zlib.crc32(f"{row} {column} {status} {info}".encode()))
+def _checksum(row: int, column: int, info: str, data: bytes) -> int:
+    return zlib.crc32(data, zlib.crc32(f"{row} {column} {info}".encode()))
 
 
 def _is_outage(error: Exception) -> bool:

@@ -299,19 +299,14 @@ def test_a_second_run_finds_the_tiles_of_the_first(tmp_path):
     with ResultFolder.open(tmp_path / "a.cellseg", key={"a": 1, "b": 2}) as folder:
         assert not folder.journal.resumed
         folder.journal.tile_done(1, 2, cells, info={"limits": ["queries"]})
-        folder.journal.tile_done(0, 7, Instances.empty(), status="failed", info={"error": "bad"})
+        folder.journal.tile_done(0, 7, Instances.empty())
     with ResultFolder.open(tmp_path / "a.cellseg", key={"b": 2, "a": 1}) as folder:
         assert folder.journal.resumed
         assert folder.journal.discarded_because is None
         first, second = folder.journal.tiles()
-    assert (first.row, first.column, first.status, first.info) == (
-        1,
-        2,
-        "done",
-        {"limits": ["queries"]},
-    )
+    assert (first.row, first.column, first.info) == (1, 2, {"limits": ["queries"]})
     assert first.instances.to_bytes() == cells.to_bytes()
-    assert (second.status, second.info, len(second.instances)) == ("failed", {"error": "bad"}, 0)
+    assert (second.row, second.column, second.info, len(second.instances)) == (0, 7, {}, 0)
 
 
 def test_another_key_starts_afresh_and_says_so(tmp_path):

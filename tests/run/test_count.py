@@ -24,6 +24,7 @@ from synthetic import write_disc_slide
 import cellseg
 import cellseg.run
 from cellseg.annotations.region import Region, Regions
+from cellseg.api import _regions
 from cellseg.errors import CountWarning, ExistingResultError, InputError
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.result import load_result
@@ -124,6 +125,14 @@ def test_a_region_from_a_file(slide):
     found = cellseg.count(path, protocol="he", region=half)
     assert 0 < len(found) < truth.count
     assert found.table["centroid_x_px"].max() < 320
+
+
+def test_regions_in_every_form(tmp_path):
+    region = Region.box(0, 0, 50, 32, name="a")
+    regions, path = Regions.of([region]), tmp_path / "a.geojson"
+    path.write_text(json.dumps(regions.as_geojson()))
+    for given in (path, str(path), regions, region):
+        assert [one.name for one in _regions(given)] == ["a"]
 
 
 @pytest.mark.filterwarnings("ignore::cellseg.CountWarning")

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import tifffile
 from finished import classify_result, copied, counted_folder, expand_result
-from synthetic import PyramidLayout, write_disc_slide, write_pyramid
+from synthetic import PyramidLayout, write_pyramid
 
 import cellseg.derive.expand as expanding
 from cellseg.counting.request import CountRequest
@@ -333,32 +333,23 @@ def test_cells_from_what_is_no_channel(whole, folder, tmp_path):
     assert (folder / "cells.csv").read_bytes() == before
 
 
-@pytest.mark.parametrize("tile", [64, 320])
-def test_the_same_whatever_the_tile_of_the_count(counted, tmp_path, monkeypatch, tile):
-    """Pairs that touch each other's growth lie across seams of one tiling, and of another not."""
-    monkeypatch.setattr(f"{__name__}.PROTOCOL", PROTOCOL.changed(tile_px=tile))
-    slide = counted.parent / "rings.tif"
-    there = load_result(count(slide, expand=5.0, output=tmp_path))
-    shutil.copytree(counted, tmp_path / "other.cellseg")
-    other = expand_result(tmp_path / "other.cellseg", 5.0, image=slide).result
-    pd.testing.assert_frame_equal(there.table.load(), other.table.load())
-    np.testing.assert_array_equal(there.labels("cells")[0][...], other.labels("cells")[0][...])
-
-
-@pytest.mark.parametrize("by", [-1, 0, float("nan"), float("inf"), 1e9, 51, 0.1])
-def test_distances_that_are_none(folder, by):
+def test_distances_that_are_none(folder):
     before = (folder / "cells.csv").read_bytes()
-    with pytest.raises(SettingsError, match="µm"):
-        expand_result(folder, by)
+    for by in (-1, 0, math.nan, math.inf, 1e9, 51, 0.1):
+        with pytest.raises(SettingsError, match="µm"):
+            expand_result(folder, by)
     assert (folder / "cells.csv").read_bytes() == before
+    image, output = folder.parent / "rings.tif", folder / "new"
+    request = CountRequest(image=image, output=output, prefilter=False, expand=-1.0)
+    with pytest.raises(SettingsError, match="cells can grow by more than 0"):
+        list(run(request, detector=ThresholdDetector()))
 
 
 @pytest.mark.parametrize(
     ("part", "value"),
     [
-        ("columns", [1]), ("found", 3), ("found", {"columns": []}),
-        ("settings", {"intensity_high": "white"}), ("settings", {"dyes": {"white": 1}}),
-        ("class_names", {"a": 1}), ("summary", 3), ("summary", {}), ("summary", None),
+        ("columns", [1]), ("found", {"columns": []}), ("settings", {"intensity_high": "white"}),
+        ("settings", {"dyes": {"white": 1}}), ("class_names", {"a": 1}), ("summary", {}),
     ],
 )  # fmt: skip
 def test_a_damaged_record_is_one_line_and_nothing_is_changed(folder, part, value):
@@ -379,20 +370,9 @@ def test_rows_are_those_of_the_table(folder):
     assert "cell_area_um2" in expand_result(folder, 5).result.table.load()
 
 
-@pytest.mark.parametrize("by", [-1.0, 0.0, math.nan])
-def test_a_distance_that_is_none_is_refused_before_the_network(tmp_path, by):
-    write_disc_slide(tmp_path / "a.tif", np.random.default_rng(5), shape=(300, 300))
-    request = CountRequest(image=tmp_path / "a.tif", prefilter=False, expand=by)
-    with pytest.raises(SettingsError, match="cells can grow by more than 0"):
-        list(run(request, detector=ThresholdDetector()))
-
-
-def test_a_picture_of_one_place_stays_when_the_cells_change(tmp_path):
-    write_disc_slide(tmp_path / "a.tif", np.random.default_rng(5), shape=(300, 300))
-    request = CountRequest(image=tmp_path / "a.tif", prefilter=False)
-    *_, done = run(request, detector=ThresholdDetector())
-    picture = overlay(load_result(done.folder), box=(10, 10, 100, 100))
-    changed = expand_result(done.folder, 3)
+def test_a_picture_of_one_place_stays_when_the_cells_change(folder):
+    picture = overlay(load_result(folder), box=(10, 10, 100, 100))
+    changed = expand_result(folder, 3)
     assert picture.is_file()
     assert picture.name in changed.result.exports
     assert f"{picture.name} still shows the result before; draw it again" in changed.notes

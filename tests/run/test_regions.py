@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -14,13 +13,11 @@ from PIL import Image
 from synthetic import write_disc_slide
 
 from cellseg.annotations.region import Region, Regions
-from cellseg.api import count
 from cellseg.cli._progress import Reporter
 from cellseg.counting.request import CountRequest
 from cellseg.derive.corrections import Corrections
 from cellseg.draw.pictures import overlay
 from cellseg.errors import ExistingResultError, Notice, SettingsError
-from cellseg.export import export
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.network.tissue import TissueMask
 from cellseg.protocol import load_protocol
@@ -167,27 +164,6 @@ def test_counted_again_there_is_nothing_to_do_and_another_region_is_refused(slid
     assert (first.folder / "cells.csv").is_file()
 
 
-@pytest.mark.parametrize("tile", [64, 1024])
-def test_the_cells_of_regions_do_not_depend_on_the_tile(slide, part, tmp_path, tile):
-    other, _ = counted(request_for(slide, tmp_path, tile_px=tile))
-    for name in ("cells.csv", "regions.geojson"):
-        assert (other.folder / name).read_bytes() == (part[0].folder / name).read_bytes()
-
-
-def test_from_python(slide, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "cellseg.network.detect.load_detector", lambda *_, **__: ThresholdDetector()
-    )
-    path, _ = slide
-    drawn = tmp_path / "tumour.geojson"
-    drawn.write_text(json.dumps(REGIONS.as_geojson()))
-    for number, region in enumerate((drawn, str(drawn), REGIONS, NESTED)):
-        with warnings.catch_warnings(action="ignore"):
-            cells = count(path, protocol=PROTOCOL, output=tmp_path / str(number), region=region)
-        assert "nested" in [one.name for one in cells.summary.regions]
-        assert cells.table["region"].str.contains("nested").any()
-
-
 def test_tissue_of_a_region_is_measured_in_the_region():
     tissue = np.zeros((44, 57), bool)
     tissue[10:20, 5:40] = True  # lattice pixels 160 … 320, 80 … 640
@@ -251,23 +227,6 @@ def test_corrected_cells_get_their_regions_anew(slide, tmp_path):
     assert [one["cells"] for one in saved.run["summary"]["regions"]] == [
         one.cells for one in after.values()
     ]
-
-
-def test_exports_carry_the_regions(part):
-    table = table_of(part[0])
-    folder = part[0].folder
-    features = json.loads(export(folder, "cells.geojson").read_text())["features"]
-    told = {one["properties"]["name"]: one["properties"]["metadata"]["region"] for one in features}
-    assert told == dict(zip(table["label"].astype(str), table["region"], strict=True))
-    pq = pytest.importorskip("pyarrow.parquet")
-    assert (
-        pq.read_table(export(folder, "cells.parquet"))["region"].to_pylist()
-        == table["region"].tolist()
-    )
-    openpyxl = pytest.importorskip("openpyxl")
-    sheet = openpyxl.load_workbook(export(folder, "cells.xlsx"))["cells"]
-    last = [row[-1] for row in sheet.iter_rows(values_only=True)]
-    assert last == ["region", *table["region"]]
 
 
 def test_pictures_show_the_borders(part):

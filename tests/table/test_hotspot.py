@@ -12,7 +12,7 @@ from cellseg.table.hotspot import HotSpot, hottest
 MIDDLE = (2400.0, 4800.0)
 
 
-def cells(share=0.2, inside=0.5, number=20_000):
+def cells(share=0.2, inside=0.5, number=8_000):
     rng = np.random.default_rng(1)
     places = rng.uniform(0, 8000, (number, 2))
     near = np.hypot(*(places - MIDDLE).T) < 900
@@ -20,29 +20,22 @@ def cells(share=0.2, inside=0.5, number=20_000):
 
 
 @pytest.mark.parametrize("asked", [HotSpot(mm2=0.5), HotSpot(cells=500)])
-def test_the_place_of_most_hot_cells_is_found(asked):
+def test_the_place_of_most_hot_cells_and_what_the_choice_alone_brings(asked):
     places, hot = cells()
     spot = hottest(places, hot, asked, mpp=0.5)
     assert np.hypot(spot.y - MIDDLE[0], spot.x - MIDDLE[1]) < 350
     inside = spot.contains(places)
-    assert hot[inside].mean() == pytest.approx(0.5, abs=0.06)
+    assert hot[inside].mean() == pytest.approx(0.5, abs=0.07)
     if asked.cells:
         assert inside.sum() == 500
     else:
         assert np.pi * (spot.radius * 0.5e-3) ** 2 == pytest.approx(0.5)
-    assert hottest(places, hot, asked, mpp=0.5).y == spot.y
-
-
-@pytest.mark.parametrize("asked", [HotSpot(mm2=0.5), HotSpot(cells=500)])
-def test_shuffled_classes_say_what_the_choice_alone_brings(asked):
+    assert hot[inside].mean() > spot.shuffled.max() + 0.1
     places, hot = cells(inside=0.2)
     spot = hottest(places, hot, asked, mpp=0.5)
     by_chance = hot[spot.contains(places)].mean()
     assert spot.shuffled.mean() > hot.mean() + 0.02
     assert by_chance <= np.percentile(spot.shuffled, 99) + 0.02
-    places, hot = cells()
-    spot = hottest(places, hot, asked, mpp=0.5)
-    assert hot[spot.contains(places)].mean() > spot.shuffled.max() + 0.1
 
 
 def test_cells_of_one_kind_have_their_densest_place():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import numpy as np
@@ -40,7 +40,6 @@ class CorrectedCells:
         The model's, then those that a person added.
     touched : dict of int
         Every label that an edit touched, and the cell it is now; None: gone.
-
     """
 
     def __init__(self, result: Result, classes: Sequence[str]) -> None:
@@ -187,10 +186,30 @@ class CorrectedCells:
         return table
 
     def _measured(self, cells: Mapping[int, EditedCell]) -> pd.DataFrame:
-        self.result.check_current()
-        table = measured(self.result, [*cells.values()])
-        about: dict[str, Any] = {"image": self.result.image_name, "label": 0, "class": ""}
-        table = table.assign(object=self.result.object_name, **about)
+        """Rows of single cells; without the slide intensities are missing."""
+        result, frame, slide = self.result, self.result.frame, None
+        result.check_current()
+        if result.section("protocol").get("intensity"):
+            with suppress(CellsegError):
+                slide = result.slide()
+        seen = pixels_of(result, () if slide is None else tuple(slide.channels))
+        extent, parts = Box(0, 0, frame.lattice_height, frame.lattice_width), []
+        with slide or nullcontext():
+            for cell in cells.values():
+                found = measure(
+                    instances_of([cell]),
+                    None if slide is None else _pixels(slide, cell.box, frame.downsample),
+                    (cell.box.y0, cell.box.x0),
+                    scale=Scale(frame.downsample, frame.mpp),
+                    channels=seen.channels,
+                    stain=seen.stain,
+                    white=seen.white,
+                )
+                near = cell.box.widened(BORDER_PX)
+                parts.append(found.assign(touches_border=near.intersection(extent) != near))
+        about: dict[str, Any] = {"image": result.image_name, "label": 0, "class": ""}
+        table = pd.concat(parts, ignore_index=True)
+        table = table.assign(object=result.object_name, stitched=False, **about)
         if self._regions is not None:
             table[REGION] = self._regions.names_at(table["centroid_y_px"], table["centroid_x_px"])
         return table.reindex(columns=self.rows.names)
@@ -233,33 +252,6 @@ def instances_of(cells: Sequence[EditedCell], classes: Sequence[int] = ()) -> In
         classes or [0] * len(cells),
         [cell.mask for cell in cells],
     )
-
-
-def measured(result: Result, cells: Sequence[EditedCell]) -> pd.DataFrame:
-    """The measurements of single cells, one row each; without the slide no intensities."""
-    frame, slide = result.frame, None
-    if result.section("protocol").get("intensity"):
-        try:
-            slide = result.slide()
-        except CellsegError:
-            slide = None
-    seen = pixels_of(result, () if slide is None else tuple(slide.channels))
-    extent = Box(0, 0, frame.lattice_height, frame.lattice_width)
-    with slide or nullcontext():
-        parts = [
-            measure(
-                instances_of([cell]),
-                None if slide is None else _pixels(slide, cell.box, frame.downsample),
-                (cell.box.y0, cell.box.x0),
-                scale=Scale(frame.downsample, frame.mpp),
-                channels=seen.channels,
-                stain=seen.stain,
-                white=seen.white,
-            ).assign(touches_border=near.intersection(extent) != near)
-            for cell in cells
-            for near in [cell.box.widened(BORDER_PX)]
-        ]
-    return pd.concat(parts, ignore_index=True).assign(stitched=False)
 
 
 def _pixels(slide: Slide, box: Box, downsample: float) -> NDArray[Any]:
