@@ -23,7 +23,7 @@ ENOUGH, LEAST = 40, 10
 NUCLEUS_UM = 8.0
 """What a nucleus is taken to measure on a slide without pixel size."""
 
-RESAMPLES, _AT_ONCE = 2000, 250
+RESAMPLES = 2000
 _Z = 1.959964
 _PROPORTIONS = (0.01, 0.1, 1 / 3, 2 / 3)
 
@@ -82,11 +82,8 @@ def share_interval(chosen: NDArray[np.bool_], blocks: Blocks) -> tuple[float, fl
         return None
     share = float(hits.sum() / cells.sum())
     rng = np.random.default_rng(0)
-    shares = []
-    for _ in range(RESAMPLES // _AT_ONCE):
-        times = rng.multinomial(number, np.full(number, 1 / number), size=_AT_ONCE)
-        shares.append((times @ hits) / (times @ cells))
-    low, high = np.percentile(np.concatenate(shares), [2.5, 97.5])
+    times = rng.multinomial(number, np.full(number, 1 / number), size=RESAMPLES)
+    low, high = np.percentile((times @ hits) / (times @ cells), [2.5, 97.5])
     # Resampled blocks vary by (K - 1) / K too little.
     wider = (number / (number - 1)) ** 0.5
     low, high = share - (share - low) * wider, share + (high - share) * wider

@@ -29,29 +29,19 @@ def statistics(values: NDArray[np.generic], pixels: PixelLists) -> dict[str, Flo
     dict of str to ndarray, float64, (N,)
         ``mean``, ``std`` (divisor n), ``min``, ``max``.
     """
-    known = values.astype(np.float64)
-    finite = np.isfinite(known)
-    all_known = bool(finite.all())
-    count = pixels.counts.astype(np.float64)
-    if not all_known:
-        known[~finite] = 0.0
-        count = pixels.sums(finite.astype(np.int64))
-        count[count == 0] = np.nan
-    mean = pixels.sums(known) / count
-    off = known - mean[pixels.cell]
-    low, high = known, known
-    if not all_known:
-        off[~finite] = 0.0
-        low, high = np.where(finite, known, np.inf), np.where(finite, known, -np.inf)
-    empty = np.isnan(count)
-    # Squares of values beyond 10^154 have no place in a float.
-    unit = float(np.abs(off).max(initial=0.0)) or 1.0
-    off /= unit
+    finite = np.isfinite(values)
+    known = np.where(finite, values, 0).astype(np.float64)
+    count = pixels.sums(finite.astype(np.int64))
+    count[count == 0] = np.nan
+    mean, empty = pixels.sums(known) / count, np.isnan(count)
+    off = np.where(finite, known - mean[pixels.cell], 0.0)
+    low = np.minimum.reduceat(np.where(finite, known, np.inf), pixels.starts)
+    high = np.maximum.reduceat(np.where(finite, known, -np.inf), pixels.starts)
     return {
         "mean": mean,
-        "std": unit * np.sqrt(pixels.sums(off * off) / count),
-        "min": np.where(empty, np.nan, np.minimum.reduceat(low, pixels.starts)),
-        "max": np.where(empty, np.nan, np.maximum.reduceat(high, pixels.starts)),
+        "std": np.sqrt(pixels.sums(off * off) / count),
+        "min": np.where(empty, np.nan, low),
+        "max": np.where(empty, np.nan, high),
     }
 
 

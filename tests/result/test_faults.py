@@ -168,7 +168,7 @@ SIGNALLED = textwrap.dedent(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals there")
-@pytest.mark.parametrize("signals", ["detect SIGINT", "detect SIGTERM SIGINT", "labels SIGTERM"])
+@pytest.mark.parametrize("signals", ["detect SIGINT", "labels SIGTERM"])
 def test_an_interrupted_command_says_so_and_goes_on(tmp_path, result, expected, count, signals):
     done = subprocess.run(
         [sys.executable, "-c", SIGNALLED, signals, "count", str(tmp_path / "a.tif"), *ARGUMENTS],
@@ -330,16 +330,15 @@ def second_chunk(monkeypatch, disturb):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="open files cannot be removed there")
-@pytest.mark.parametrize("above", [False, True], ids=["result", "output"])
 @pytest.mark.parametrize(
-    "at",
+    ("at", "above"),
     [
-        pytest.param(seventh_tile, id="tile"),
-        pytest.param(during(folder_module, "TableWriter"), id="table"),
-        pytest.param(during(folder_module, "write_labels"), id="labels"),
-        pytest.param(second_chunk, id="chunk"),
-        pytest.param(during(publish, "mark_ready"), id="ready"),
-        pytest.param(during(publish, "_exists"), id="swap"),
+        pytest.param(seventh_tile, False, id="tile"),
+        pytest.param(seventh_tile, True, id="tile, the folder above"),
+        pytest.param(during(folder_module, "TableWriter"), False, id="table"),
+        pytest.param(second_chunk, False, id="chunk"),
+        pytest.param(during(publish, "mark_ready"), False, id="ready"),
+        pytest.param(during(publish, "_exists"), True, id="swap"),
     ],
 )
 def test_a_folder_that_is_removed_ends_the_run_in_one_line(
@@ -404,14 +403,13 @@ def permissions_hold():
 
 
 @pytest.mark.parametrize(
-    "at",
+    ("at", "deep"),
     [
-        pytest.param(seventh_tile, id="tile"),
-        pytest.param(during(folder_module, "write_labels"), id="labels"),
-        pytest.param(during(publish, "publish"), id="publish"),
+        pytest.param(seventh_tile, False, id="tile"),
+        pytest.param(during(folder_module, "write_labels"), True, id="labels, all in it"),
+        pytest.param(during(publish, "publish"), False, id="publish"),
     ],
 )
-@pytest.mark.parametrize("deep", [False, True], ids=["folder", "all in it"])
 def test_a_folder_that_becomes_read_only_is_one_line_and_goes_on_later(
     result, expected, count, monkeypatch, permissions_hold, at, deep
 ):
