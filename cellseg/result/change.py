@@ -30,7 +30,6 @@ class Change:
         self.folder, self.run, self._frame = folder, run, frame
         self._staging, self._fresh = folder / publish.STAGING, fresh
         self._removed: set[str] = set()
-        self._exports = set() if fresh else {*publish.exports_of(run)}
 
     @property
     def result(self) -> Result:
@@ -44,7 +43,8 @@ class Change:
     @property
     def exports(self) -> list[str]:
         """Names of the exports that the result has."""
-        return sorted(self._exports - self._removed)
+        staged = filter(publish.is_export_name, (path.name for path in self._staging.iterdir()))
+        return sorted({*publish.exports_of(self.run), *staged} - self._removed)
 
     def path(self, name: str) -> Path:
         """Where a part of the result is written; nothing is there yet."""
@@ -57,7 +57,6 @@ class Change:
         """Where an export is written; an OutputError if its name is none for an export."""
         if not publish.is_export_name(name):
             raise OutputError(f"{self.folder}: an export cannot be called {name!r}")
-        self._exports.add(name)
         return self.path(name)
 
     def remove(self, name: str) -> None:

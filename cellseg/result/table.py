@@ -141,15 +141,13 @@ class Table:
             raise IndexError(f"{len(self)} rows, got {wanted.min()} … {wanted.max()}")
         if not wanted.size:
             return self._frame(self._read(self.names, []))
-        order = np.argsort(wanted, kind="stable")
-        ordered, starts = wanted[order], self._parts[0].starts
-        group = np.searchsorted(starts, ordered, side="right") - 1
-        parts = [
-            self._group(number).take(ordered[group == number] - starts[number])
-            for number in np.unique(group).tolist()
-        ]
-        found = self._frame(pa.concat_tables(parts, unify_dictionaries=True))
-        return found.iloc[np.argsort(order)].reset_index(drop=True)
+        starts = self._parts[0].starts
+        group = np.searchsorted(starts, wanted, side="right") - 1
+        numbers, which = np.unique(group, return_inverse=True)
+        parts = [self._group(number) for number in numbers.tolist()]
+        firsts = np.cumsum([0, *(part.num_rows for part in parts[:-1])])
+        places = wanted - starts[group] + firsts[which]
+        return self._frame(pa.concat_tables(parts, unify_dictionaries=True).take(places))
 
     def batches(self, names: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
         """Some columns (by default all), :data:`GROUP_ROWS` rows at a time."""
