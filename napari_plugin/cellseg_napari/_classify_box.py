@@ -28,12 +28,7 @@ KINDS = (("positive, negative", 1), ("1+, 2+, 3+", 3))
 class ClassifyBox(QWidget):  # type: ignore[misc]
     """Choose a measurement, drag its thresholds, save the classes with the result.
 
-    Attributes
-    ----------
-    cells : Thresholded or None
-        What is shown.
-    saved : Signal(object)
-        The result folder, whose table and record are new.
+    ``saved`` tells the result folder, whose table and record are new.
     """
 
     saved = Signal(object)
@@ -43,8 +38,6 @@ class ClassifyBox(QWidget):  # type: ignore[misc]
         self.inspector = inspector
         self.cells: Thresholded | None = None
         self._blocks: Blocks | None = None
-        self._tried: list[tuple[str, tuple[float, ...]]] = []
-        self._now = -1
         self.measure = choice("The measurement that says whether a cell is positive")
         measurements = menu(inspector.opened.rows.dtypes.items())
         names = [column for _, column in measurements]
@@ -64,13 +57,11 @@ class ClassifyBox(QWidget):  # type: ignore[misc]
                  self.propose),
                 ("Save classes", "Write the classes into the result's table and record",
                  self.save),
-                ("Back", "The thresholds before (Ctrl+Z)", partial(self.step, -1)),
-                ("Forth", "Those that were taken back (Ctrl+Shift+Z)", partial(self.step, 1)),
             )
         }  # fmt: skip
         grid = QGridLayout()
         for number, one in enumerate(self.buttons.values()):
-            grid.addWidget(one, number // 2, number % 2)
+            grid.addWidget(one, 0, number)
         form = QFormLayout(self)
         form.addRow("measurement", self.measure)
         form.addRow("classes", self.kind)
@@ -134,12 +125,8 @@ class ClassifyBox(QWidget):  # type: ignore[misc]
         self.counts.setText(said(scored, self._chosen().names, thing))
 
     def _settled(self, _: object = None) -> None:
-        """The handles rest: the interval, which takes longer, and a step to go back to."""
+        """The handles rest: the interval, which takes longer."""
         if self.cells is not None and self._blocks is not None:
-            step = self.cells.marker.measure, self.cells.thresholds
-            if self._tried[self._now : self._now + 1] != [step]:
-                self._now += 1
-                self._tried[self._now :] = [step]
             self._tell(Labelling.of(self.cells.codes, len(self.cells.names), self._blocks))
 
     def edited(self) -> None:
@@ -161,14 +148,6 @@ class ClassifyBox(QWidget):  # type: ignore[misc]
         found = propose(cells.values, measurement(measure))
         self._take(measure, (found.threshold,))
         show_info(f"threshold {found.threshold:g}: {found.method}")
-
-    def step(self, by: int) -> None:
-        """The thresholds before (-1), or those that were taken back (1)."""
-        if 0 <= self._now + by < len(self._tried):
-            self._now += by
-            self._take(*self._tried[self._now])
-        else:
-            show_info("nothing to take back" if by < 0 else "nothing to make again")
 
     def save(self) -> None:
         """Write the classes into the result, in a thread; the result is read again then."""

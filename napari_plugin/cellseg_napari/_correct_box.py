@@ -36,16 +36,8 @@ PAINTING = (
 class CorrectBox(QWidget):  # type: ignore[misc]
     """Delete, merge, split, paint, rename, undo; measure again, save, export.
 
-    Parameters
-    ----------
-    drawn : callable
-        The shapes layer in which cells are counted, or None: its lines cut cells, its shapes say
-        what was looked at.
-
-    Attributes
-    ----------
-    measured : Signal
-        Something that took long is done; totals may differ now.
+    ``drawn`` gives the shapes layer in which cells are counted, or None: its lines cut cells, its
+    shapes say what was looked at. ``measured``: totals may differ now.
     """
 
     measured = Signal()

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 from io import BytesIO
-from itertools import count as numbers
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import numpy as np
 
@@ -110,20 +110,10 @@ def request_of(
     z: Plane | str = AS_SHOWN,
     **settings: Any,  # noqa: ANN401
 ) -> CountRequest:
-    """What the pipeline is to do, from what the form says.
+    """What the pipeline is to do, from what the form says; a file takes the place of the layer.
 
-    Parameters
-    ----------
-    file : Path, optional
-        Takes the place of ``layer``.
-    settings : dict
-        Fields of :class:`CountRequest`; those that are None are left to the file, the protocol
-        or the model.
-
-    Raises
-    ------
-    CellsegError
-        With one line for the person: nothing is chosen, or the region does not fit.
+    ``settings`` are fields of :class:`CountRequest`; those that are None are left to the file,
+    the protocol or the model.
     """
     about: dict[str, Any] = {}
     if file is not None:
@@ -183,12 +173,7 @@ def scratch() -> Path:
 def _written(layer: Image, output: Path | None) -> Path:
     """A TIFF of the layer's pixels, in the folder of the results or in a temporary one.
 
-    Raises
-    ------
-    SettingsError
-        If the layer is no single plane.
-    OutputError
-        If it cannot be written.
+    The name tells the pixels: the same ones are the same slide, whose count goes on.
     """
     import tifffile
 
@@ -205,13 +190,9 @@ def _written(layer: Image, output: Path | None) -> Path:
     tifffile.imwrite(buffer, data, photometric=colours, metadata=None, **where)
     content = buffer.getvalue()
     stem = "".join(c if c.isalnum() or c in "-_." else "_" for c in layer.name) or "layer"
-    home = output or scratch()
-    names = (stem + (f"-{number}" if number > 1 else "") + WRITTEN for number in numbers(1))
-    with output_errors(home):
-        home.mkdir(parents=True, exist_ok=True)
-        # Nothing is written over; the same pixels are the same slide, whose count goes on.
-        paths = (home / name for name in names)
-        path = next(one for one in paths if not one.exists() or one.read_bytes() == content)
+    path = (output or scratch()) / f"{stem}-{crc32(content):08x}{WRITTEN}"
+    with output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
             path.write_bytes(content)
     return path
@@ -257,13 +238,7 @@ def load_network() -> None:
 
 
 def count(request: CountRequest, detector: Detector | None = None) -> Iterator[Event]:
-    """The events of a run; the network's libraries are loaded when the first is asked for.
-
-    Parameters
-    ----------
-    detector : Detector, optional
-        Takes the place of the network.
-    """
+    """The events of a run; the network's libraries are loaded when the first is asked for."""
     if detector is None:
         load_network()
     from cellseg.run import run

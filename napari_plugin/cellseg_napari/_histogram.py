@@ -29,12 +29,7 @@ class HistogramSlider(QWidget):  # type: ignore[misc]
     """Bars, and a slider under them; the handles can be dragged in either.
 
     The bars are painted here: matplotlib takes a second to load, and too long for a drag.
-
-    Attributes
-    ----------
-    moved, settled : Signal(tuple)
-        Where the handles are: at once, and when they have rested for a moment.
-    bounds : (float, float)
+    ``moved`` tells at once where the handles are, ``settled`` when they have rested for a moment.
     """
 
     moved = Signal(tuple)
@@ -69,15 +64,9 @@ class HistogramSlider(QWidget):  # type: ignore[misc]
         handles: Sequence[float],
         parts: Sequence[RGB],
     ) -> None:
-        """Show a distribution.
+        """Show a distribution; ``parts`` are colours below, between and above the handles.
 
-        Parameters
-        ----------
-        counts : ndarray, int64, (B,)
-            Bars grow with their root, so that a few cells are seen beside many.
-        edges : ndarray, float64, (B + 1,)
-        parts : sequence of (int, int, int)
-            Colours below the first handle, between two, above the last one.
+        Bars grow with the root of the counts, so that a few cells are seen beside many.
         """
         self.bounds = low, high = float(edges[0]), float(edges[-1])
         self._heights = np.sqrt(counts / max(1, counts.max()))

@@ -57,12 +57,7 @@ class Totals(NamedTuple):
 class Inspector:
     """One result's cells: which are selected, how they are coloured, which are shown.
 
-    Parameters
-    ----------
-    layer : Labels
-        The result's masks.
-    on_select : callable
-        Called when other cells are selected.
+    ``on_select`` is called when other cells are selected.
     """
 
     def __init__(
@@ -88,13 +83,7 @@ class Inspector:
     # Selecting
 
     def click(self, world: Sequence[float], *, more: bool = False) -> int:
-        """Select the cell at a point of the world; ``more`` adds it, or takes it out again.
-
-        Returns
-        -------
-        int
-            Its label; 0 where there is none.
-        """
+        """Select the cell at a point of the world; ``more`` adds it, or takes it out again."""
         label = self.opened.label_at(world)
         before = self.selected if more else ()
         if label in before:
@@ -183,13 +172,7 @@ class Inspector:
             self._colours.refresh()
 
     def colour_by(self, what: str) -> None:
-        """Cells all of one colour, each of its own, by class, or by a measurement.
-
-        Raises
-        ------
-        KeyError
-            If there is no such column.
-        """
+        """Cells all of one colour, each of its own, by class, or by a measurement."""
         if what in (ONE_COLOUR, BY_LABEL):
             from napari.utils.colormaps import label_colormap
 
@@ -203,28 +186,14 @@ class Inspector:
             self.show_codes(codes, self.opened.colours(names), "class")
         else:
             values = self.opened.column(what).astype(np.float32)
-            self._show_values(
-                values,
-                "viridis",
-                contrast_limits(values, SPREAD_PERCENT),
-                measurement(what),
-                bar=True,
-            )
+            span = contrast_limits(values, SPREAD_PERCENT)
+            self._show_values(values, "viridis", span, measurement(what), bar=True)
         self.coloured_by = what
 
     def show_codes(
         self, codes: NDArray[np.integer[Any]], colours: Sequence[RGB], title: str
     ) -> None:
-        """Each cell in the colour of its number.
-
-        Parameters
-        ----------
-        codes : ndarray, int, (N,)
-            In the order of the cells' labels; negative ones are transparent.
-        colours : sequence of (int, int, int)
-        title : str
-            For the list of layers.
-        """
+        """Each cell in the colour of its number, in the order of the labels; -1: in none."""
         from napari.utils.colormaps import Colormap
 
         count = max(2, len(colours))  # a colormap of one colour is none to vispy
@@ -322,13 +291,6 @@ class Inspector:
 
         Of a layer that was kept before the shapes take the place of its regions, those of another
         come to them; of one name the new one stays.
-
-        Raises
-        ------
-        InputError, SettingsError
-            If there are none with an area, or one lies beside the slide.
-        OutputError
-            If the disk refuses.
         """
         result, home = self.opened.result, str(self.opened.result.path.absolute())
         side = result.frame.mpp or 1.0

@@ -43,13 +43,7 @@ _WAIT_MS = 200
 
 
 class LookBox(QWidget):  # type: ignore[misc]
-    """How the cells of a result are shown, and which.
-
-    Attributes
-    ----------
-    filtered : Signal
-        Other cells are shown.
-    """
+    """How the cells of a result are shown, and which; ``filtered``: other ones are."""
 
     filtered = Signal()
 
@@ -114,15 +108,8 @@ class LookBox(QWidget):  # type: ignore[misc]
 class ResultPanel(QWidget):  # type: ignore[misc]
     """Everything that belongs to one result: totals, tabs and table.
 
-    Parameters
-    ----------
-    drawn : callable
-        The shapes layer in which cells are counted, or None: everywhere.
-
-    Attributes
-    ----------
-    saved : Signal(object)
-        The result folder, which is to be read again.
+    ``drawn`` gives the shapes layer in which cells are counted, or None: everywhere. ``saved``
+    tells the result folder, which is to be read again.
     """
 
     saved = Signal(object)
@@ -178,11 +165,9 @@ class ResultPanel(QWidget):  # type: ignore[misc]
         attempt(self.classify.begin if self._classifies else self.look.begin)
 
     def act(self, name: str) -> None:
-        """What a key does. Undo and redo are those of the thresholds while these are in sight."""
+        """What a key does."""
         if name in ("Next", "Previous"):
             self.table.step(1 if name == "Next" else -1)
-        elif name in ("Undo", "Redo") and self._classifies:
-            self.classify.step(-1 if name == "Undo" else 1)
         else:
             self.correct.buttons[name].click()
 
@@ -211,14 +196,7 @@ class ResultPanel(QWidget):  # type: ignore[misc]
 
 
 class InspectWidget(DockPanel):
-    """Chooses among the results of the viewer, and the shapes in which cells are counted.
-
-    Attributes
-    ----------
-    shown : ResultPanel or None
-    drawn : Shapes or None
-        None: everywhere.
-    """
+    """Chooses among the results of the viewer, and the shapes in which cells are counted."""
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer)

@@ -33,16 +33,9 @@ DAMAGE_PX = 64
 
 
 class LazyLevel:
-    """One level: as much of an array's interface as napari asks for.
+    """One level, (H, W) or (H, W, C): as much of an array's interface as napari asks for.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        (H, W), or (H, W, C).
-    read : callable
-        Gives the pixels of a box inside the level, (h, w) or (h, w, C).
-    chunks : tuple of int
-        napari rounds what it asks for to chunks.
+    ``read`` gives the pixels of a box inside the level. napari rounds what it asks for to chunks.
     """
 
     def __init__(
@@ -80,13 +73,7 @@ class LazyLevel:
 def label_levels(
     pyramid: PatchedPyramid, show: Callable[[NDArray[np.uint32]], NDArray[Any]], dtype: DTypeLike
 ) -> list[LazyLevel]:
-    """A label image as it is shown, finest level first.
-
-    Parameters
-    ----------
-    show : callable
-        Gives what is shown in place of an array of labels.
-    """
+    """A label image, finest level first; ``show`` gives what is shown in place of labels."""
 
     def read(level: PatchedLevel, step: int, box: Box) -> NDArray[Any]:
         rows, columns = (slice(step * p.start, step * p.stop, step) for p in box.pixels)
@@ -104,16 +91,9 @@ def label_levels(
 
 
 class SlideSource:
-    """A slide, the blocks read from it last, and who hears of damage.
+    """A slide, which is closed when the last level is gone, and the blocks read from it last.
 
-    Closes the slide when the last level is gone.
-
-    Parameters
-    ----------
-    slide : Slide
-        Open; belongs to this object from now on.
-    on_damage : callable
-        Called once, with one line, when a region does not decode; the region is black.
+    A region that does not decode is black; ``on_damage`` hears of the first one, in a line.
     """
 
     def __init__(self, slide: Slide, *, on_damage: Callable[[str], None]) -> None:
@@ -126,10 +106,7 @@ class SlideSource:
     def levels(self, channels: tuple[int, ...]) -> list[LazyLevel]:
         """The slide's own levels, and coarser ones by 2 until one is small enough to open with.
 
-        Parameters
-        ----------
-        channels : tuple of int
-            One channel makes (y, x) levels; three make (y, x, rgb), 8 bits.
+        One channel makes (y, x) levels; three make (y, x, rgb), 8 bits.
         """
         downsamples = sorted({1.0, *(level.downsample for level in self.slide.levels)})
         while max(self.slide.lattice_shape(downsamples[-1])) > COARSEST_PX:

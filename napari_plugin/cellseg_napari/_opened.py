@@ -45,7 +45,7 @@ class Opened:
     note : CellsegError or None
         Why the result cannot be corrected; None where it can.
     outlines : bool
-        Whether the numbers of :meth:`set_values` are shown at the cells' borders only.
+        Whether numbers are shown at the cells' borders only.
     """
 
     def __init__(self, result: Result) -> None:
@@ -63,13 +63,7 @@ class Opened:
 
     @property
     def corrections(self) -> Corrections:
-        """What a person changed.
-
-        Raises
-        ------
-        CellsegError
-            If the result cannot be corrected: it holds corrected cells already, or is damaged.
-        """
+        """What a person changed; an error where the result cannot be corrected."""
         if not isinstance(self.cells, Corrections):
             raise self.note or SettingsError("this result cannot be corrected")
         return self.cells
@@ -131,13 +125,7 @@ class Opened:
         return label_levels(self.cells.pyramid, self._shown, np.uint32)
 
     def around_levels(self) -> list[LazyLevel]:
-        """The cells around the nuclei, as expanded before any correction; none of other results.
-
-        Raises
-        ------
-        InputError
-            If they do not belong to the result.
-        """
+        """The cells around the nuclei, as expanded before any correction; none of other results."""
         if not self.result.is_expanded:
             return []
         return label_levels(PatchedPyramid(self.result.labels("cells")), self._shown, np.uint32)

@@ -39,20 +39,7 @@ class Painter:
         return self.layer is not None and self.layer in self.viewer.layers
 
     def begin(self, world: tuple[float, float], *, label: int | None = None) -> Labels:
-        """Open a window around a point of the world.
-
-        Parameters
-        ----------
-        world : (float, float)
-            (y, x).
-        label : int, optional
-            The cell to paint on; a new one otherwise.
-
-        Raises
-        ------
-        CellsegError
-            If the result cannot be corrected, or the point lies outside of the slide.
-        """
+        """Open a window around a point of the world, (y, x), to paint on a cell or on a new one."""
         from napari.layers import Labels
 
         corrections, frame = self.opened.corrections, self.opened.result.frame
@@ -70,13 +57,8 @@ class Painter:
         where = placed(frame.mpp, downsample=frame.downsample)
         corner = np.array([self._window.y0, self._window.x0])
         where["translate"] = tuple(np.array(where["translate"]) + corner * np.array(where["scale"]))
-        self.layer = layer = Labels(
-            pixels,
-            name=NAME,
-            opacity=0.4,
-            metadata={KEY: self.opened, ROLE: "paint"},
-            **where,
-        )
+        about = {KEY: self.opened, ROLE: "paint"}
+        self.layer = layer = Labels(pixels, name=NAME, opacity=0.4, metadata=about, **where)
         self._before = pixels.copy()
         self._new_cell(layer)
         if label is not None:

@@ -60,18 +60,8 @@ class Job(WorkerBase):  # type: ignore[misc]
     """An iterator that is worked off in a thread; its items arrive in the window's own.
 
     napari's own workers do not close a generator that they stop, and keep a RuntimeError (torch
-    raises no other) to themselves; a run of cellseg holds a lock and a journal.
-
-    Parameters
-    ----------
-    owner : QObject
-        Once it is deleted, the job stops and nothing more arrives.
-    items : iterator
-        A generator: closed in the thread, whatever happens.
-    each : callable
-        Gets each item.
-    ended : callable
-        Called once at the end, with the exception that ended it, or None.
+    raises no other) to themselves; a run of cellseg holds a lock and a journal. Once ``owner`` is
+    deleted, the job stops and nothing more arrives; ``ended`` gets the exception that ended it.
     """
 
     def __init__(
@@ -158,13 +148,8 @@ def enable(buttons: Iterable[QPushButton], *, can: bool = True) -> None:
 class DockPanel(QWidget):  # type: ignore[misc]
     """A dock widget that follows the viewer's layers until it is closed.
 
-    Attributes
-    ----------
-    content : QWidget
-        Holds the panel's own widgets. It scrolls where the window is too low for it; a window
-        that had to make room would grow beyond the screen.
-    closed : bool
-        It was taken out of its dock, or the window went: it touches no layer any more.
+    ``content`` holds the panel's own widgets. It scrolls where the window is too low for it; a
+    window that had to make room would grow beyond the screen.
     """
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:

@@ -37,10 +37,7 @@ def file_of(layer: Layer) -> Path | None:
 class Preview:
     """Shows masks tile by tile, and the result in their place at the end.
 
-    Parameters
-    ----------
-    counted : Image, optional
-        The layer that is counted: it shows the slide, whoever opened it.
+    ``counted`` is the layer that is counted: it shows the slide, whoever opened it.
     """
 
     def __init__(self, viewer: ViewerModel, counted: Image | None = None) -> None:
@@ -125,10 +122,7 @@ class Preview:
     def _place_slide(self, image: Path, where: dict[str, Any], **same: object) -> bool:
         """Put the slide's own layers where its result lies: a pixel size may have been typed in.
 
-        Returns
-        -------
-        bool
-            Whether any layer shows the slide, in the place where the result lies.
+        Returns whether any layer shows the slide, in the place where the result lies.
         """
         found = False
         for layer in self.viewer.layers:

@@ -7,7 +7,7 @@ napari asks :func:`get_reader`; the command ``cellseg view`` calls :func:`read_r
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.annotations.region import Regions
+from cellseg.annotations.region import Region
 from cellseg.derive.places import drawn_regions, marked
 from cellseg.errors import CellsegError, RegionError
 from cellseg.palette import RGB
 from cellseg.result import Result, load_result
-from cellseg.result.publish import OVERVIEW
 from cellseg.slide import Slide, open_slide
 from cellseg.slide.formats import ENDINGS
 from cellseg.text import visible
@@ -46,10 +45,10 @@ COUNTED_KEY = "counted"
 """In it, for the channel that is counted unless another is chosen: why this one."""
 
 DRAWN_KEY = "cellseg_outlines"
+"""In the metadata of a shapes layer: the result folder it was read from, and its outlines."""
+
 KEPT = "cellseg_kept"
 """In a layer's metadata: the result that keeps its shapes as regions."""
-
-"""In the metadata of a shapes layer: the result folder it was read from, and its outlines."""
 
 SLIDES = tuple(ending for ending in ENDINGS if ending not in (".png", ".jpg", ".jpeg"))
 """What the manifest lists; the others napari opens itself."""
@@ -67,13 +66,7 @@ logger = logging.getLogger(__name__)
 
 
 def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[LayerData]] | None:
-    """Napari's question whether this can be opened, answered by names only.
-
-    Returns
-    -------
-    callable or None
-        None unless every path is a folder named ``*.cellseg``, or a slide.
-    """
+    """Napari's question: None unless every path is a folder named ``*.cellseg``, or a slide."""
     try:
         paths = _paths(path)
         return _read if paths and all(_reader_of(one) for one in paths) else None
@@ -114,27 +107,25 @@ def _read(path: PathOrPaths) -> list[LayerData]:
 def read_result(folder: Path) -> list[LayerData]:
     """The layers of a result folder: the slide, then the cells over it.
 
-    Where the slide is gone, the folder's overview is shown instead, and napari says so.
+    Where the slide is gone, the cells are shown without it, and napari says so.
 
     Raises
     ------
     InputError
         If the folder holds no finished result.
     """
-    result = load_result(folder)
+    result, layers = load_result(folder), list[LayerData]()
     try:
-        layers = read_slide(result.find_slide(), **result.slide_options)
+        layers += read_slide(result.find_slide(), **result.slide_options)
     except CellsegError as error:
-        _warn(f"{error}; its overview is shown instead")
-        layers = _overview_layer(result)
+        _warn(f"{error}; the cells are shown without it")
     opened = opened_result(result)
     if opened.note is not None and "corrected_from" not in result.run:
         _warn(f"{opened.note}; shown as counted, and not to be corrected")
-    for make in (_quality_layer, _tissue_layer, _regions_layer, _drawn_layer, _around_layer):
-        try:
-            layers += make(opened)
-        except CellsegError as error:
-            _warn(error)
+    try:
+        layers += _over_slide(opened)
+    except CellsegError as error:
+        _warn(error)
     name = result.object_name
     return [*layers, _masks(opened, opened.label_levels(), name=name, role="cells")]
 
@@ -142,12 +133,8 @@ def read_result(folder: Path) -> list[LayerData]:
 def read_slide(path: Path, **options: Any) -> list[LayerData]:  # noqa: ANN401
     """The layers of a slide: one for RGB, otherwise one a channel. Reads one coarse level.
 
-    Parameters
-    ----------
-    path : Path
-        An image file or an OME-Zarr folder.
-    options : dict
-        How to open it (``mpp``, ``z``, ``t``, ``series``), as :func:`cellseg.open_slide` takes it.
+    ``options`` say how to open it (``mpp``, ``z``, ``t``, ``series``), as for
+    :func:`cellseg.open_slide`.
 
     Raises
     ------
@@ -227,13 +214,7 @@ def _inserted(event: Any) -> None:  # noqa: ANN401 - napari's
 
 
 def open_viewer(path: Path) -> napari.Viewer:
-    """A napari window with a result folder's or a slide's layers, and the panel that fits.
-
-    Raises
-    ------
-    InputError
-        If it is neither.
-    """
+    """A napari window with a result folder's or a slide's layers, and the panel that fits."""
     import napari
 
     is_result = path.is_dir() and path.suffix.lower() == ".cellseg"
@@ -293,25 +274,35 @@ def _masks(opened: Opened, levels: list[LazyLevel], *, name: str, role: str) -> 
     return levels, look, "labels"
 
 
-def _around_layer(opened: Opened) -> list[LayerData]:
-    """The cells around the nuclei, if they were expanded."""
-    levels = opened.around_levels()
-    return [_masks(opened, levels, name="cells", role="around")] if levels else []
+def _over_slide(opened: Opened) -> Iterator[LayerData]:
+    """What lies between the slide and the cells: faults, borders, and cells around nuclei."""
+    result = opened.result
+    if (faults := _quality_layer(result)) is not None:
+        yield faults
+    # The tissue has no outlines where all of the slide is tissue.
+    tissue = result.tissue()
+    yield from _borders(result, "tissue", [] if tissue is None else [tissue], "#00c070")
+    yield from _borders(result, "regions", marked(result), "#3878ff")
+    for layer in _borders(result, "drawn", drawn_regions(result), "#ffd24a"):
+        layer[1]["metadata"] = {KEPT: str(result.path.absolute())}  # a person may draw on it
+        yield layer
+    if levels := opened.around_levels():
+        yield _masks(opened, levels, name="cells", role="around")
 
 
-def _quality_layer(opened: Opened) -> list[LayerData]:
-    """What is out of focus, folded or marked by a pen; nothing where all is well."""
+def _quality_layer(result: Result) -> LayerData | None:
+    """What is out of focus, folded or marked by a pen; None where all is well."""
     from cellseg.result.quality import COLOURS
     from cellseg.stain.quality import NAMES, UNIT_PX
 
-    codes, frame = opened.result.quality(), opened.result.frame
+    codes, frame = result.quality(), result.frame
     if codes is None or not np.isin(codes, [*COLOURS]).any():
-        return []
+        return None
     colours: dict[int | None, NDArray[np.float64]] = {
         code: np.array([*colour, 255]) / 255 for code, colour in COLOURS.items()
     }
     look = {
-        "name": visible(f"{opened.result.path.stem} quality"),
+        "name": visible(f"{result.path.stem} quality"),
         "opacity": 0.4,
         "colormap": colours | {None: np.zeros(4)},
         "features": {"fault": [NAMES.get(code, "") for code in range(max(COLOURS) + 1)]},
@@ -319,41 +310,25 @@ def _quality_layer(opened: Opened) -> list[LayerData]:
         **placed(frame.mpp, downsample=frame.downsample * UNIT_PX),
     }
     faults = np.where(np.isin(codes, [*COLOURS]), codes, 0).astype(np.uint8)
-    return [(faults, look, "labels")]
+    return faults, look, "labels"
 
 
-def _tissue_layer(opened: Opened) -> list[LayerData]:
-    """The outline of the tissue that was looked at; hidden where all of it is tissue."""
-    if (region := opened.result.tissue()) is None:
-        return []
-    look = _outlined(opened.result, region.outlines, "tissue", "#00c070")
-    return [(region.outlines, look, "shapes")]
-
-
-def _regions_layer(opened: Opened) -> list[LayerData]:
-    """The regions that were counted in, and the hot spot."""
-    return _named_layer(opened.result, marked(opened.result), "regions", "#3878ff")
-
-
-def _drawn_layer(opened: Opened) -> list[LayerData]:
-    """The regions that were drawn and kept; they can be drawn on."""
-    layers = _named_layer(opened.result, drawn_regions(opened.result), "drawn", "#ffd24a")
-    for _, look, _ in layers:
-        look["metadata"] = {KEPT: str(opened.result.path.absolute())}
-    return layers
-
-
-def _named_layer(
-    result: Result, regions: Regions | None, role: str, colour: str
-) -> list[LayerData]:
-    """Regions, each with its name at its first outline."""
+def _borders(
+    result: Result, role: str, regions: Iterable[Region] | None, colour: str
+) -> Iterator[LayerData]:
+    """A layer of regions, each with its name at its first outline; none where there are none."""
     rings = [(region, place, ring) for region in regions or ()
              for place, ring in enumerate(region.outlines)]  # fmt: skip
     if not rings:
-        return []
+        return
     outlines = [ring for _, _, ring in rings]
     look = {
-        **_outlined(result, outlines, role, colour),
+        "name": visible(f"{result.path.stem} {role}"),
+        "shape_type": "polygon",
+        "face_color": "transparent",
+        "edge_color": colour,
+        "edge_width": max(result.frame.height, result.frame.width) / 600,
+        "metadata": {ROLE: role, DRAWN_KEY: (str(result.path.absolute()), outlines)},
         "features": {
             "name": [region.name for region, _, _ in rings],
             "class": [region.kind for region, _, _ in rings],
@@ -364,46 +339,9 @@ def _named_layer(
             "size": 10,
             "anchor": "upper_left",
         },
-    }
-    return [(outlines, look, "shapes")]
-
-
-def _outlined(
-    result: Result, rings: list[NDArray[np.float64]], role: str, colour: str
-) -> dict[str, Any]:
-    """How polygons of a result look."""
-    return {
-        "name": visible(f"{result.path.stem} {role}"),
-        "shape_type": "polygon",
-        "face_color": "transparent",
-        "edge_color": colour,
-        "edge_width": max(result.frame.height, result.frame.width) / 600,
-        "metadata": {ROLE: role, DRAWN_KEY: (str(result.path.absolute()), rings)},
         **placed(result.frame.mpp),
     }
-
-
-def _overview_layer(result: Result) -> list[LayerData]:
-    """The overview, left of the cells and as high as they are; nothing where there is none.
-
-    It is a drawing with captions, so it cannot lie under the cells.
-    """
-    path = result.file(OVERVIEW)
-    if not path.is_file():
-        return []
-    from skimage.io import imread
-
-    pixels = imread(path)
-    height, width = pixels.shape[:2]
-    pixel = result.frame.height / height * (result.frame.mpp or 1.0)
-    look = {
-        **placed(result.frame.mpp),
-        "name": visible(f"{result.path.stem} overview"),
-        "rgb": True,
-        "scale": (pixel, pixel),
-        "translate": (0.0, -1.05 * width * pixel),
-    }
-    return [(pixels, look, "image")]
+    yield outlines, look, "shapes"
 
 
 def _warn(message: object) -> None:

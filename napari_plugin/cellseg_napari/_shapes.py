@@ -21,15 +21,10 @@ _UNNAMED = re.compile(r"Shapes( \[\d+\])?")
 
 
 class DrawnShape(NamedTuple):
-    """A shape that has an area.
+    """A shape that has an area: its outline, world (y, x), (N, 2).
 
-    Attributes
-    ----------
-    outline : ndarray, float64, (N, 2)
-        World (y, x).
-    name, kind : str
-        From the columns ``name`` and ``class`` of the layer's features; without a name the
-        layer's, if a person gave it one. Shapes may share a name.
+    Name and kind are from the columns ``name`` and ``class`` of the layer's features; without a
+    name the layer's, if a person gave it one. Shapes may share a name.
     """
 
     outline: NDArray[np.float64]

@@ -30,13 +30,7 @@ _NO_INDEX = QModelIndex()
 
 
 class CellRows(QAbstractTableModel):  # type: ignore[misc]
-    """Rows of the cells that are shown, in any order.
-
-    Attributes
-    ----------
-    labels : ndarray, int64
-        Of the rows, from the top.
-    """
+    """Rows of the cells that are shown; ``labels`` are theirs, from the top."""
 
     def __init__(self, opened: Opened, parent: QTableView) -> None:
         super().__init__(parent)

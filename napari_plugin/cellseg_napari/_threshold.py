@@ -32,18 +32,9 @@ def starting(values: NDArray[np.float64], number: int) -> tuple[float, ...]:
 
 
 class Thresholded:
-    """All cells' values of one measurement, and thresholds on it.
+    """All cells' values of one measurement (NaN where a cell has none), and thresholds on it.
 
-    Attributes
-    ----------
-    values : ndarray, float64, (N,)
-        NaN where a cell has none.
-    thresholds : tuple of float
-        One or three, ascending; three of the same value are moved apart a little.
-    names : tuple of str
-        Of the classes, the lowest first.
-    marker : Marker
-        The thresholds as a protocol has them.
+    There are one or three, ascending; three of the same value are moved apart a little.
     """
 
     def __init__(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from html import escape
 
@@ -48,66 +47,29 @@ KEYS = {
     "Split": ("Shift+S", "cut the selected cell"),
     "Paint": ("Shift+B", "paint a cell, and take over what was painted"),
     "Set class": ("Shift+C", "give the selected cells the class that stands in the box"),
-    "Undo": ("Ctrl+Z", "take the last correction back, or the last threshold"),
+    "Undo": ("Ctrl+Z", "take the last correction back"),
     "Redo": ("Ctrl+Shift+Z", "make it again"),
 }
 """Of each action: its key, which napari itself does not use, and what it does."""
 
 _UNITS = {"px": "px", "um": "µm", "um2": "µm²", "deg": "°"}
 
-_NAMES = {
-    "axis major length": "long axis",
-    "axis minor length": "short axis",
-    "feret diameter max": "largest diameter",
-    "equivalent diameter area": "diameter of the disc of this area",
-    "orientation": "angle of the long axis",
-    "centroid y": "place, down",
-    "centroid x": "place, across",
-    "border distance": "distance to the border",
-    "density_per_mm2": "density around (per mm²)",
-}
-
-_NEIGHBOURS = re.compile("neighbours_([0-9]+)(um|px)")
-_PARTS = re.compile("^(nucleus|cytoplasm|cell)_")
-_STAINS = {"dab": "DAB", "hematoxylin": "haematoxylin"}
-_STATISTICS = {"mean": "mean", "std": "spread", "min": "lowest", "max": "highest"}
-
 
 def measurement(column: str) -> str:
     """A column's name as a person reads it, with its unit.
 
     >>> measurement("area_um2"), measurement("cytoplasm_dab_od_mean")
-    ('area (µm²)', 'DAB, optical density (cytoplasm)')
+    ('area (µm²)', 'cytoplasm dab od mean')
     """
-    part = _PARTS.match(column)
-    name = column[part.end() :] if part else column
-    stem, _, end = name.rpartition("_")
-    unit = _UNITS.get(end) if stem else None
-    if unit is not None:
-        if end == "px" and stem == "area":
-            unit = "px²"
-        words = stem.replace("_", " ")
-        said = f"{_NAMES.get(words, words)} ({unit})"
-    elif name.startswith("intensity_"):
-        _, statistic, channel = name.split("_", 2)
-        said = f"{channel.replace('_', ' ')}, {_STATISTICS.get(statistic, statistic)} intensity"
-    elif name.endswith("_od_mean"):
-        stain = name.removesuffix("_od_mean")
-        said = f"{_STAINS.get(stain, stain.replace('_', ' '))}, optical density"
-    elif found := _NEIGHBOURS.fullmatch(name):
-        said = f"neighbours within {found[1]} {_UNITS[found[2]]}"
-    else:
-        said = _NAMES.get(name, name.replace("_", " "))
-    return f"{said} ({part[1]})" if part else said
+    stem, _, end = column.rpartition("_")
+    unit = "px²" if column.endswith("area_px") else _UNITS.get(end)
+    return f"{stem.replace('_', ' ')} ({unit})" if unit else column.replace("_", " ")
 
 
 def menu(columns: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """Measurements to choose from: (shown, column), area first, each in one unit.
 
-    Parameters
-    ----------
-    columns : iterable of (str, str)
-        Name and dtype, as in the table; lengths in pixels are left out where µm are known.
+    ``columns`` are names and dtypes; lengths in pixels are left out where µm are known.
     """
     names = [
         name
@@ -118,22 +80,21 @@ def menu(columns: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
 
 
 def _twin(name: str, names: Sequence[str]) -> bool:
+    """Whether a length in pixels is there in µm, too."""
     stem = name.removesuffix("_px")
     return stem != name and any(f"{stem}_{unit}" in names for unit in ("um", "um2"))
 
 
 def by_interest(columns: Sequence[str]) -> list[str]:
     """Columns as the table shows them: area, class, score, intensities, other ones, places."""
-    first = ("class", "score", "label")
+    first = ("area_um2", "area_px", "class", "score", "label")
 
     def rank(name: str) -> int:
         if name.startswith(("centroid_", "bbox_", "object")) or _twin(name, columns):
-            return 6
-        if _PARTS.sub("", name) in ("area_um2", "area_px"):
-            return 0
+            return 9
         if name in first:
-            return 1 + first.index(name)
-        return 4 if "intensity_" in name or "_od_" in name else 5
+            return first.index(name)
+        return 7 if "intensity_" in name or "_od_" in name else 8
 
     return sorted(columns, key=rank)
 

@@ -15,21 +15,9 @@ from cellseg_napari._opened import KEY, Opened
 
 
 def write_labels(path: str, data: object, meta: dict[str, Any]) -> list[str]:
-    """Write one mask layer of a result, as it is now, corrections included.
+    """Write a result as it is now, corrections included: its table (``.csv``), or its masks.
 
-    Parameters
-    ----------
-    path : str
-        Ends in ``.csv`` (the table) or ``.tif`` (the masks, uint32).
-    data : object
-        The layer's pixels; the result's own are taken.
-    meta : dict
-        The layer's attributes.
-
-    Returns
-    -------
-    list of str
-        What was written; empty where the layer is not cellseg's.
+    Returns what was written; nothing where the layer is not cellseg's.
     """
     opened = meta.get("metadata", {}).get(KEY)
     if not isinstance(opened, Opened):

@@ -38,7 +38,7 @@ def test_torch_is_loaded_when_a_count_starts_and_not_before() -> None:
     """Loading it takes seconds, and triton's LLVM must not meet Mesa's in one process."""
     code = (
         "import sys, cellseg_napari._count_widget, cellseg_napari._inspect_widget\n"
-        "import cellseg_napari._samples, cellseg_napari._writer\n"
+        "import cellseg_napari._writer\n"
         "assert 'torch' not in sys.modules\n"
         "from cellseg_napari._count import load_network\n"
         "load_network()\n"
@@ -199,24 +199,20 @@ def test_closing_the_panel_while_it_counts(window: Any, discs: Path, told: list[
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("example", "cells"), [("ihc", 228), ("fluorescence", 819)])
-def test_the_example_slides_in_the_window(
-    window: Any, told: list[str], tmp_path: Path, picture: Callable[..., Any], example: str,
-    cells: int,
-) -> None:  # fmt: skip
-    """The shipped model on the sample data of napari's own menu."""
-    window.open_sample("cellseg-slides", example)
+def test_a_sample_of_napari_in_the_window(
+    window: Any, told: list[str], tmp_path: Path, picture: Callable[..., Any]
+) -> None:
+    """The shipped model on a field of napari's own menu."""
+    window.open_sample("napari", "immunohistochemistry")
     widget = counter(window)
     widget.form.output.value = str(tmp_path)
-    if example == "ihc":
-        widget.form.diameter_px.value = 10.0
+    widget.form.diameter_px.value = 10.0
     widget.start.click()
     assert pump(lambda: widget.job is None, 500)
-    if example == "ihc":
-        assert any("no pixel size" in text or "chosen" in text for text in told)
+    assert any("no pixel size" in text or "chosen" in text for text in told)
     panel = dock(window, "Inspect and correct cells")
     pump(seconds=0.5)
     count = len(panel.shown.inspector.opened.rows)
-    assert count == pytest.approx(cells, rel=0.1)
+    assert count == pytest.approx(228, rel=0.1)
     panel.shown.inspector.fly_to(count // 2)
-    assert picture(window, f"counted-{example}").std() > 10
+    assert picture(window, "counted-sample").std() > 10

@@ -179,9 +179,7 @@ def test_lost_slide_leaves_the_cells_and_says_so(
     viewer: ViewerModel, slide: Path, result: Path, messages: list[str]
 ) -> None:
     slide.unlink()
-    overview, cells = shown(viewer, result)
-    assert overview.name == "slide overview"
-    assert overview.extent.world[1, 1] < cells.extent.world[0, 1], "it lies beside, not under"
+    (cells,) = shown(viewer, result)
     assert cells.features["index"].tolist() == [1, 2]
     assert len(messages) == 1
     assert "slide.tif" in messages[0]

@@ -89,7 +89,7 @@ def test_lost_slide_opens_with_a_notification(
 
     slide.unlink()
     viewer = opened(result)
-    assert viewer.layers[0].name == "slide overview"
+    assert viewer.layers[0].name == "slide nucleus"
     assert "NapariQtNotification" in {type(w).__name__ for w in QApplication.allWidgets()}
     picture(viewer, "lost-slide")
 
