@@ -30,21 +30,12 @@ class CellsegError(Exception):
 
 
 class Notice(str):
-    """A line for a person about a count or a result, with the fields that can change it.
-
-    Parameters
-    ----------
-    text : str
-        One line. It names no command and no option.
-    hint : str
-        As in :class:`CellsegError`.
-    """
+    """A line for a person about a count or a result; its hint is as in :class:`CellsegError`."""
 
     __slots__ = ("hint",)
     hint: str
 
     def __new__(cls, text: str, *, hint: str = "") -> Notice:
-        """A text with a hint."""
         made = super().__new__(cls, text)
         made.hint = hint
         return made
@@ -53,12 +44,7 @@ class Notice(str):
 def hinted(told: object, control: Callable[[str], str]) -> str:
     """The text of an error or a notice, followed by the controls that its hint names.
 
-    Parameters
-    ----------
-    told : object
-        An error, a :class:`Notice`, or any text without a hint.
-    control : callable
-        A field's name to what a face calls it, such as ``--mpp``; empty where it has none.
+    ``control`` turns a field's name into what a face calls it, such as ``--mpp``; empty for none.
     """
     fields = str(getattr(told, "hint", "")).split(",")
     named = ", ".join(filter(None, (control(field) for field in fields if field)))
@@ -152,17 +138,7 @@ def writing(path: Path, *kinds: type[Exception]) -> Iterator[Path]:
 
 
 class ExistingResultError(OutputError):
-    """A result that would have to be replaced, and nobody said that it may be.
-
-    Parameters
-    ----------
-    why : str
-        What is there.
-    place : object
-        The result folder, as the user knows it.
-    has_corrections : bool
-        Whether a person corrected it.
-    """
+    """A result that would have to be replaced (``why``), and nobody said that it may be."""
 
     def __init__(self, why: str, *, place: object, has_corrections: bool = False) -> None:
         self.why, self.has_corrections = why, has_corrections

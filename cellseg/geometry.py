@@ -174,17 +174,12 @@ class TileGrid:
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
-            raise ValueError(
-                f"expected a size of at least 1 × 1 px, got {self.height} × {self.width}"
-            )
-        if self.tile < STRIDE_PX or self.tile % STRIDE_PX:
-            raise ValueError(
-                f"expected a tile that is a multiple of {STRIDE_PX} px, got {self.tile}"
-            )
-        if self.halo < 0 or self.halo % STRIDE_PX:
-            raise ValueError(
-                f"expected a halo that is a multiple of {STRIDE_PX} px, got {self.halo}"
-            )
+            raise ValueError(f"expected a size of at least 1 × 1 px, got {self}")
+        for name, side, least in (("tile", self.tile, STRIDE_PX), ("halo", self.halo, 0)):
+            if side < least or side % STRIDE_PX:
+                raise ValueError(
+                    f"expected a {name} that is a multiple of {STRIDE_PX} px, got {side}"
+                )
 
     @property
     def extent(self) -> Box:

@@ -4,8 +4,7 @@ from typing import Any
 
 import click
 
-from cellseg.cli._options import FILE, PATH, shared
-from cellseg.cli._say import say
+from cellseg.cli._shared import FILE, PATH, say, shared
 
 
 @click.group(no_args_is_help=True)

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from cellseg.cli._options import RESULT, TextParam, hotspot_option, shared
-from cellseg.cli._say import say, tell
+from cellseg.cli._shared import RESULT, TextParam, hotspot_option, say, shared, tell
 from cellseg.errors import PartialResultError, SettingsError
 from cellseg.storage import Location
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from cellseg.cli._options import (
+from cellseg.cli._shared import (
     OUTPUT,
     PATH,
     PLACE,
@@ -18,9 +18,9 @@ from cellseg.cli._options import (
     Number,
     hotspot_option,
     refuse_missing,
+    say,
     shared,
 )
-from cellseg.cli._say import say
 from cellseg.errors import CellsegError, SettingsError
 from cellseg.storage import Location
 

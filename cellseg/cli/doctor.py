@@ -15,8 +15,7 @@ import psutil
 from packaging.requirements import Requirement
 
 import cellseg
-from cellseg.cli._options import shared
-from cellseg.cli._say import say
+from cellseg.cli._shared import say, shared
 from cellseg.cli.view import fault_of, has_display
 from cellseg.errors import CellsegError, PartialResultError, line_of
 
@@ -48,11 +47,8 @@ def checks(*, window: bool) -> Iterator[Check]:
     yield Check("system", "ok", f"Python {python}, {platform.platform()}, {cores} cores")
     yield from _packages()
     free, total = (size / 2**30 for size in psutil.virtual_memory()[1::-1])
-    text = f"{free:.1f} of {total:.1f} GiB free"
-    if free >= NETWORK_GIB:
-        yield Check("memory", "ok", text)
-    else:
-        yield Check("memory", "fault", f"{text}; a count wants {NETWORK_GIB:g} GiB")
+    text = f"{free:.1f} of {total:.1f} GiB free; a count wants {NETWORK_GIB:g} GiB"
+    yield Check("memory", "ok" if free >= NETWORK_GIB else "fault", text)
     yield from _network()
     yield _napari(window=window)
 
@@ -68,7 +64,9 @@ def _packages() -> Iterator[Check]:
     for extra, faults in extras.items():
         wrong = ", ".join(filter(None, faults))
         if not extra:
-            yield Check("packages", "fault" if wrong else "ok", wrong or _versions())
+            main = ("torch", "torchvision", "numpy", "pandas", "scikit-image", "tifffile", "zarr")
+            versions = ", ".join(f"{name} {version(name)}" for name in main)
+            yield Check("packages", "fault" if wrong else "ok", wrong or versions)
         elif extra not in ("test", "lint", "bench"):
             text = f"not complete ({wrong}): pip install 'cellseg-slides[{extra}]'"
             yield Check(f"[{extra}]", "note" if wrong else "ok", text if wrong else "installed")
@@ -82,11 +80,6 @@ def _fault(wanted: Requirement) -> str:
         return f"{wanted.name} is missing"
     fits = wanted.specifier.contains(found, prereleases=True)
     return "" if fits else f"{wanted.name} {found} is not {wanted.specifier}"
-
-
-def _versions() -> str:
-    names = ("torch", "torchvision", "numpy", "pandas", "scikit-image", "tifffile", "zarr")
-    return ", ".join(f"{name} {version(name)}" for name in names)
 
 
 def _network() -> Iterator[Check]:

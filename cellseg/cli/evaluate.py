@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cellseg.cli._options import FOLDER, Number, shared
-from cellseg.cli._say import say
+from cellseg.cli._shared import FOLDER, Number, say, shared
 from cellseg.errors import CellsegError, Notice, SettingsError
 from cellseg.text import visible
 

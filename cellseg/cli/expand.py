@@ -7,8 +7,7 @@ from pathlib import Path
 
 import click
 
-from cellseg.cli._options import shared
-from cellseg.cli._say import say, tell
+from cellseg.cli._shared import say, shared, tell
 from cellseg.storage import Location
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from cellseg.cli._options import PATH
-from cellseg.cli._say import say
+from cellseg.cli._shared import PATH, say
 from cellseg.export import check_exports
 from cellseg.export import export as export_one
 

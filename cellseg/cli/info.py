@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from cellseg.cli._options import PLACE, shared
-from cellseg.cli._say import say
+from cellseg.cli._shared import PLACE, say, shared
 from cellseg.errors import CellsegError, InputError, PartialResultError
 from cellseg.storage import Location
 
@@ -34,7 +33,9 @@ def info(files: tuple[Location, ...], *, as_json: bool, **options: Any) -> None:
                 say(f"Error: {error}", err=True)
             continue
         if not as_json:
-            say(("\n" if number else "") + "\n".join(_lines(said[-1])))
+            rows = [f"  {label:<12}{text}" for label, text in _rows(said[-1])]
+            notes = [f"  ! {note}" for note in slide.notes]
+            say("\n".join(["", str(file), *rows, *notes][number == 0 :]))
     if as_json:
         say(json.dumps(said, indent=2, ensure_ascii=False))
     if failed:
@@ -44,14 +45,8 @@ def info(files: tuple[Location, ...], *, as_json: bool, **options: Any) -> None:
         raise InputError(text) if len(failed) == len(files) else PartialResultError(text)
 
 
-def _lines(described: dict[str, Any]) -> Iterator[str]:
-    """What :meth:`Slide.describe` returns, in words."""
-    yield str(described["path"])
-    yield from (f"  {label:<12}{text}" for label, text in _rows(described))
-    yield from (f"  ! {note}" for note in described["notes"])
-
-
 def _rows(described: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What :meth:`Slide.describe` returns, in words."""
     from cellseg.slide import numbered
 
     sides = described["width_px"], described["height_px"]

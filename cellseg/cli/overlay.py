@@ -7,8 +7,7 @@ from typing import Any
 
 import click
 
-from cellseg.cli._options import FILE, shared
-from cellseg.cli._say import say
+from cellseg.cli._shared import FILE, say, shared
 
 
 @click.command(

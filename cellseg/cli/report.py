@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cellseg.cli._options import FILE, PLACE, shared
+from cellseg.cli._shared import FILE, PLACE, shared
 from cellseg.errors import InputError, PartialResultError
 from cellseg.storage import Location
 

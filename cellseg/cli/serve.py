@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
+import webbrowser
 from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 
 import click
 
-from cellseg.cli._options import RESULT, shared
-from cellseg.cli._say import say
+from cellseg.cli._shared import RESULT, say, shared
 from cellseg.cli.view import has_display
 from cellseg.errors import SettingsError
 from cellseg.storage import Location
@@ -55,20 +55,11 @@ def serve(
     try:
         say(f"{server.url}\nCtrl-C ends it.")
         sys.stdout.flush()
-        if browser:
-            _open(server.url)
+        if browser and has_display():
+            with suppress(webbrowser.Error, OSError):
+                webbrowser.open(server.url)
         Thread(target=server.viewer.read_ahead).start()
         with suppress(KeyboardInterrupt):
             server.serve_forever(poll_interval=0.2)
     finally:
         server.server_close()
-
-
-def _open(url: str) -> None:
-    """In a browser with a window; where there is none, the address is enough."""
-    if not has_display():
-        return
-    import webbrowser
-
-    with suppress(webbrowser.Error, OSError):
-        webbrowser.open(url)

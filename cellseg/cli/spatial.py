@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from cellseg.cli._options import shared
-from cellseg.cli._say import say, tell
+from cellseg.cli._shared import say, shared, tell
 
 
 @click.command(

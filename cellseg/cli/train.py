@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cellseg.cli._options import DATA, FOLDER, Number, shared
-from cellseg.cli._say import say
+from cellseg.cli._shared import DATA, FOLDER, Number, say, shared
 from cellseg.errors import Notice
 
 if TYPE_CHECKING:

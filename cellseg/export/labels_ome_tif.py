@@ -11,7 +11,6 @@ from pathlib import Path
 import tifffile
 
 from cellseg.export.labels_tif import TILE_PX, layout, tiles
-from cellseg.geometry import Frame
 from cellseg.result.result import Result
 
 
@@ -20,7 +19,10 @@ def write(result: Result, path: Path) -> None:
     labels, base = result.labels()[0], result.frame
     levels = [base]
     while max(levels[-1].height, levels[-1].width) > TILE_PX:
-        levels.append(_halved(levels[-1]))
+        # As if each were the slide's: a pixel is as wide as two.
+        height, width = (-(-side // 2) for side in (levels[-1].height, levels[-1].width))
+        half = levels[-1].downsample / 2
+        levels.append(replace(levels[-1], height=height, width=width, downsample=half))
     size = {} if base.mpp is None else {f"PhysicalSize{axis}": base.mpp for axis in "XY"}
     with tifffile.TiffWriter(path, ome=True, bigtiff=True) as file:
         for number, level in enumerate(levels):
@@ -31,13 +33,3 @@ def write(result: Result, path: Path) -> None:
                 metadata=None if number else {"axes": "YX", "Name": "labels", **size},
                 **layout(level),
             )
-
-
-def _halved(frame: Frame) -> Frame:
-    """A level's frame as if it were the slide's: each pixel is as wide as two."""
-    return replace(
-        frame,
-        height=-(-frame.height // 2),
-        width=-(-frame.width // 2),
-        downsample=frame.downsample / 2,
-    )

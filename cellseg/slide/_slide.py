@@ -47,9 +47,7 @@ class Level:
 
 
 class Slide:
-    """An open image; made by `open_slide`.
-
-    Reading is safe from several threads at once. Use it as a context manager.
+    """An open image, a context manager; reading is safe from several threads at once.
 
     Attributes
     ----------
@@ -61,16 +59,12 @@ class Slide:
         Size of level 0, px.
     dtype : np.dtype
         Of what `read` returns.
-    channels : tuple of str
-    is_rgb : bool
     mpp : float or None
         µm per pixel at level 0.
     mpp_source : str
         Where ``mpp`` comes from, ``"none"`` without one.
-    levels : tuple of Level
     notes : tuple of str
         What a person should know: planes chosen, resolutions refused, what was converted.
-    size_z, size_t : int
     """
 
     def __init__(
@@ -270,14 +264,10 @@ class Slide:
                 )
         return tuple(int(number) for number in channels)
 
-    def _level_for(self, downsample: float) -> int:
-        """The coarsest level that is not coarser than wanted."""
-        fine = [i for i, level in enumerate(self.levels) if level.downsample <= downsample * _NEAR]
-        return fine[-1] if fine else 0
-
     def _fill(self, out: NDArray[Any], box: Box, downsample: float, bands: tuple[int, ...]) -> None:
         """Read into ``out``, in halves when the source would be large."""
-        number = self._level_for(downsample)
+        fine = [i for i, level in enumerate(self.levels) if level.downsample <= downsample * _NEAR]
+        number = fine[-1] if fine else 0
         raster, (scale_y, scale_x) = self._rasters[number], self._scales[number]
         rows = taps(box.y0, box.y1, step=downsample / scale_y, size=raster.height)
         columns = taps(box.x0, box.x1, step=downsample / scale_x, size=raster.width)

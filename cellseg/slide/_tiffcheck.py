@@ -13,19 +13,10 @@ import numpy as np
 import tifffile
 
 from cellseg.errors import InputError
+from cellseg.slide import limits
 from cellseg.slide._content import Planes
 from cellseg.slide._ome import check_claims, file_names, read_xml
 from cellseg.slide._tiffpages import LARGE_CHUNK_BYTES, Layout
-from cellseg.slide.limits import (
-    MAX_AXES,
-    MAX_LEVELS,
-    MAX_METADATA_BYTES,
-    MAX_PLANES,
-    MAX_REUSE,
-    check_count,
-    check_plane,
-    check_whole,
-)
 from cellseg.storage import Location
 
 _CUT = "cut off: its pixel data reach beyond the end of the file; copy it again"
@@ -51,7 +42,7 @@ def check_metadata(path: Location, tif: tifffile.TiffFile) -> tuple[Element | No
         for page in _described(tif):
             if (text := page.shaped_description) is not None:
                 shape = tifffile.tifffile.shaped_description_metadata(text)["shape"]
-                check_count(name, "dimensions", len(shape), MAX_AXES)
+                limits.check_count(name, "dimensions", len(shape), limits.MAX_AXES)
     if tif.is_mmstack:
         _check_stack(name, tif.micromanager_metadata or {})
     if tif.is_ome:
@@ -63,7 +54,7 @@ def check_metadata(path: Location, tif: tifffile.TiffFile) -> tuple[Element | No
             listed = getattr(tif.pages[number], "subifds", None)
         except Exception:
             listed = None
-        check_count(name, "levels of one page", len(listed or ()), MAX_LEVELS)
+        limits.check_count(name, "levels of one page", len(listed or ()), limits.MAX_LEVELS)
     if isinstance(path, Path):
         file = path.resolve()
         notes = _keep_to_folder(file, tif)
@@ -88,13 +79,13 @@ def _keep_to_folder(path: Path, tif: tifffile.TiffFile) -> list[str]:
 def _is_own_index(path: Path) -> bool:
     """Whether the index of a folder names this file alone; refuses more planes than can be."""
     index = path.parent / "NDTiff.index"
-    if not _is_beside(path, index.name) or index.stat().st_size > MAX_METADATA_BYTES:
+    if not _is_beside(path, index.name) or index.stat().st_size > limits.MAX_METADATA_BYTES:
         return False
     for place, name, *_ in tifffile.tifffile.read_ndtiff_index(index):
         if name != path.name:
             return False
         numbers = (abs(value) + 1 for value in place.values() if isinstance(value, int))
-        check_count(path.name, "planes", math.prod(numbers), MAX_PLANES)
+        limits.check_count(path.name, "planes", math.prod(numbers), limits.MAX_PLANES)
     return True
 
 
@@ -129,7 +120,7 @@ def _check_stack(name: str, metadata: Mapping[str, Any]) -> None:
     keys = ("Channels", "Slices", "Frames", "Positions")
     found = (np.max(places[:, :4], axis=0).astype(object) + 1).tolist()
     most = (max(known, int(summary.get(key, 1))) for known, key in zip(found, keys, strict=True))
-    check_count(name, "planes", math.prod(most), MAX_PLANES)
+    limits.check_count(name, "planes", math.prod(most), limits.MAX_PLANES)
 
 
 def check_size(name: str, series: Any, layout: Layout) -> None:  # noqa: ANN401
@@ -140,7 +131,7 @@ def check_size(name: str, series: Any, layout: Layout) -> None:  # noqa: ANN401
     chunk = (key.tilelength, key.tilewidth) if key.is_tiled else (key.rowsperstrip, width)
     if layout.is_interleaved:
         height, width = int(series.shape[0]), height
-    check_plane(name, height, width, (height, width) if whole else chunk)
+    limits.check_plane(name, height, width, (height, width) if whole else chunk)
 
 
 def check_data(path: Location, series: Any, layout: Layout, planes: Planes) -> list[str]:  # noqa: ANN401
@@ -162,7 +153,9 @@ def check_data(path: Location, series: Any, layout: Layout, planes: Planes) -> l
     hollow = int(key.compression) == 1 and 100 * stored < (wanted - sparse) * chunk_bytes
     if (cut >= wanted - sparse and cut > 0) or hollow:
         raise InputError(f"{name}: {_CUT}")
-    check_count(name, f"bytes of pixels in a file of {size:,}", stored, size * MAX_REUSE)
+    limits.check_count(
+        name, f"bytes of pixels in a file of {size:,}", stored, size * limits.MAX_REUSE
+    )
     kind = "tiles" if key.is_tiled else "strips"
     notes: list[str] = []
     if cut:
@@ -178,7 +171,7 @@ def check_data(path: Location, series: Any, layout: Layout, planes: Planes) -> l
     if chunk_bytes <= LARGE_CHUNK_BYTES and chunk_bytes < pixels * key.dtype.itemsize:
         return notes
     whole = pixels * key.dtype.itemsize * layout.separate * layout.channels * len(planes.z)
-    return notes + check_whole(name, "the image", max(whole, chunk_bytes))
+    return notes + limits.check_whole(name, "the image", max(whole, chunk_bytes))
 
 
 def _missing(page: Any) -> tuple[int, int, int, int]:  # noqa: ANN401

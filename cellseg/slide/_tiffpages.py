@@ -160,14 +160,8 @@ def plane_raster(
     Parameters
     ----------
     series : tifffile.TiffPageSeries
-        The level.
     at : tuple of int
         (t, z, channel).
-
-    Raises
-    ------
-    InputError
-        The plane is not in the file.
     """
     key = series.keyframe
     stored = np.dtype(key.parent.byteorder + key.dtype.char)

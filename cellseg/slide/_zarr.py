@@ -15,6 +15,7 @@ import numpy as np
 from cellseg.errors import InputError
 from cellseg.geometry import Box
 from cellseg.slide import _pixelsize as sizes
+from cellseg.slide import limits
 from cellseg.slide._content import (
     Content,
     Request,
@@ -26,14 +27,6 @@ from cellseg.slide._content import (
 from cellseg.slide._guard import reading
 from cellseg.slide._ome import NO_IMAGE, OmeImage, parse_ome, read_xml
 from cellseg.slide._raster import WINDOW_PX, ChunkCache, Pixels, Raster, Source, chunked
-from cellseg.slide.limits import (
-    MAX_CHANNELS,
-    MAX_LEVELS,
-    MAX_METADATA_BYTES,
-    check_count,
-    check_plane,
-    check_whole,
-)
 from cellseg.slide.zarrstore import open_array
 from cellseg.storage import Location, file_size, inside
 
@@ -60,7 +53,7 @@ def open_content(path: Location, request: Request) -> Content:
 def _content(path: Location, request: Request) -> Content:
     image = _image(path, request.series)
     datasets = image.multiscales.get("datasets") or []
-    check_count(path.name, "levels", len(datasets), MAX_LEVELS)
+    limits.check_count(path.name, "levels", len(datasets), limits.MAX_LEVELS)
     arrays = [open_array(inside(image.folder, str(entry["path"])), path) for entry in datasets]
     if not arrays:
         raise InputError(f"{path.name}: lists no pixel data; the copy is not complete")
@@ -141,7 +134,7 @@ def _document(folder: Location, image: str, name: str) -> bytes:
     file = inside(folder, name)
     if not file.is_file():
         return b""
-    check_count(image, f"bytes of {file.name}", file_size(file), MAX_METADATA_BYTES)
+    limits.check_count(image, f"bytes of {file.name}", file_size(file), limits.MAX_METADATA_BYTES)
     return file.read_bytes()
 
 
@@ -197,9 +190,9 @@ def _check_arrays(name: str, arrays: Sequence[Any], axes: tuple[str, ...]) -> No
             )
         size = dict(zip(axes, array.shape, strict=True))
         chunk = dict(zip(axes, array.chunks, strict=True))
-        check_count(name, "channels", size.get("c", 1), MAX_CHANNELS)
-        check_plane(name, size["y"], size["x"], (chunk["y"], chunk["x"]))
-        check_whole(name, "one chunk", math.prod(array.chunks) * array.dtype.itemsize)
+        limits.check_count(name, "channels", size.get("c", 1), limits.MAX_CHANNELS)
+        limits.check_plane(name, size["y"], size["x"], (chunk["y"], chunk["x"]))
+        limits.check_whole(name, "one chunk", math.prod(array.chunks) * array.dtype.itemsize)
 
 
 def _channels(

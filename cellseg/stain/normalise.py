@@ -61,7 +61,8 @@ class Normaliser:
             white in transmitted light.
         light : {'transmitted', 'fluorescence'}
         """
-        values = _floats(pixels)
+        values = np.asarray(pixels)
+        values = values.astype(_work_type(values.dtype), copy=False)
         if light == "fluorescence" and values.ndim >= 3:
             values = values.max(axis=-1)
         values = values[np.isfinite(values)]
@@ -100,11 +101,6 @@ class Normaliser:
             scaled[~np.isfinite(scaled)] = background
         scaled = np.clip(scaled, 0.0, 1.0, out=scaled).astype(np.float32, copy=False)
         return scaled if scaled.shape[2] == 3 else np.repeat(scaled, 3, axis=2)
-
-
-def _floats(pixels: ArrayLike) -> NDArray[np.floating]:
-    values = np.asarray(pixels)
-    return values.astype(_work_type(values.dtype), copy=False)
 
 
 def _work_type(dtype: np.dtype[Any]) -> np.dtype[Any]:
