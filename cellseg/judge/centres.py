@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
-from cellseg.annotations.points import Centres, read_points
 from cellseg.counting.stages import SlideCount
-from cellseg.errors import InputError
+from cellseg.errors import InputError, line_of
 from cellseg.judge.evaluate import EvaluateRequest, ImageDone, planned
 from cellseg.judge.figures import count_error
 from cellseg.judge.judged import plain
 from cellseg.network.detector import Detector
+from cellseg.text import visible
 
 WITHIN_UM = 3.0
 """How far a counted cell's centre may lie from an annotated one: half of a small nucleus."""
@@ -41,37 +42,63 @@ def matched(
 
 
 @dataclass(frozen=True, eq=False)
-class JudgedCentres:
-    """Centres of one image.
+class Centres:
+    """The centres of one image, annotated or found.
 
     Attributes
     ----------
-    found, truth : ndarray, float64, (N, 2) and (M, 2)
+    name : str
+        Of the image.
+    places : ndarray, float64, (N, 2)
         (y, x), pixels of the image.
-    found_classes, truth_classes : ndarray of str, (N,) and (M,)
+    classes : ndarray of str, (N,)
         Empty text: of no class.
     """
 
     name: str
-    found: NDArray[np.float64]
-    found_classes: NDArray[np.object_]
-    truth: NDArray[np.float64]
-    truth_classes: NDArray[np.object_]
+    places: NDArray[np.float64]
+    classes: NDArray[np.object_]
 
-    def only(self, kind: str) -> JudgedCentres:
-        """The centres of one class, as if there were no other."""
-        mine, theirs = self.found_classes == kind, self.truth_classes == kind
-        return JudgedCentres(
-            self.name, self.found[mine], self.found_classes[mine],
-            self.truth[theirs], self.truth_classes[theirs],
-        )  # fmt: skip
+
+def read_points(path: Path) -> tuple[Centres, ...]:
+    """The images of a table, in its order; a row without x and y is an image without cells.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read, lacks a column, or a place is no number.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig",
+                            index_col=False)  # fmt: skip
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read: {line_of(error)}") from error
+    missing = {"image", "x", "y"} - {*table.columns}
+    if missing:
+        raise InputError(f"{path}: lacks the columns {', '.join(sorted(missing))}")
+    if table.empty:
+        raise InputError(f"{path}: no images in this table")
+    table = table.fillna("").apply(lambda column: column.str.strip())
+    table["class"] = table.get("class", "")
+    has_place = (table["x"] != "") | (table["y"] != "")
+    places = table[["y", "x"]].apply(pd.to_numeric, errors="coerce").astype(np.float64)
+    wrong = np.flatnonzero(has_place & ~np.isfinite(places).all(axis=1))
+    if wrong.size:
+        x, y = table.loc[wrong[0], ["x", "y"]]
+        raise InputError(f"{path}: line {wrong[0] + 2}: no place: {x!r}, {y!r}")
+    found = []
+    for name, rows in table.groupby("image", sort=False):
+        rows = rows[has_place[rows.index]]
+        at = places.loc[rows.index].to_numpy()
+        found.append(Centres(str(name), at, np.array([*map(visible, rows["class"])], object)))
+    return tuple(found)
 
 
 @dataclass(frozen=True, eq=False)
 class CentreEvaluation:
-    """A model's figures on all images, in the classes that are annotated."""
+    """Found and annotated centres of all images, in the classes that are annotated."""
 
-    images: tuple[JudgedCentres, ...]
+    images: tuple[tuple[Centres, Centres], ...]
     classes: tuple[str, ...]
     within_px: float
     model: str
@@ -83,40 +110,43 @@ class CentreEvaluation:
         ``f1`` of a class is that of its centres, paired by themselves.
         """
         pairs: Counter[tuple[str, str]] = Counter()
-        for one in self.images:
-            rows, columns = matched(one.found, one.truth, self.within_px)
-            known = [name if name in self.classes else "none" for name in one.found_classes[rows]]
-            pairs.update(zip(one.truth_classes[columns], known, strict=True))
+        for found, truth in self.images:
+            rows, columns = matched(found.places, truth.places, self.within_px)
+            known = [name if name in self.classes else "none" for name in found.classes[rows]]
+            pairs.update(zip(truth.classes[columns], known, strict=True))
         classes = {
             kind: {
-                **self._figures([one.only(kind) for one in self.images]),
+                **self._figures(kind),
                 "found_as": {name: pairs[kind, name] for name in (*self.classes, "none")},
             }
             for kind in self.classes
         }
-        truth = np.array([len(one.truth) for one in self.images], np.int64)
-        error = count_error(truth, np.array([len(one.found) for one in self.images], np.int64))
+        counts = [[len(one.places) for one in pair[::-1]] for pair in self.images]
+        error = count_error(*np.array(counts, np.int64).reshape(-1, 2).T)
+        mean = np.mean([one["f1"] for one in classes.values()]) if classes else np.nan
         return {
             "model": self.model,
             "within_px": self.within_px,
             "images": len(self.images),
-            **self._figures(self.images),
+            **self._figures(),
             "error_per_image": plain(error.mean_relative),
             "classes": classes,
-            "mean_class_f1": plain(float(np.mean([one["f1"] for one in classes.values()])))
-            if classes
-            else None,
+            "mean_class_f1": plain(float(mean)),
             "per_image": [
-                {"image": one.name, "annotated": len(one.truth), "counted": len(one.found)}
-                for one in self.images
+                {"image": one.name, "annotated": len(one.places), "counted": len(mine.places)}
+                for mine, one in self.images
             ],
         }
 
-    def _figures(self, images: Sequence[JudgedCentres]) -> dict[str, Any]:
-        """Counts and F1 of the centres, whatever their class."""
-        found, truth = (sum(map(len, side)) for side in
-                        ([one.found for one in images], [one.truth for one in images]))  # fmt: skip
-        hits = sum(len(matched(one.found, one.truth, self.within_px)[0]) for one in images)
+    def _figures(self, kind: str | None = None) -> dict[str, Any]:
+        """Counts and F1 of the centres of one class, or of all."""
+        found = truth = hits = 0
+        for pair in self.images:
+            mine, theirs = (
+                one.places if kind is None else one.places[one.classes == kind] for one in pair
+            )
+            found, truth = found + len(mine), truth + len(theirs)
+            hits += len(matched(mine, theirs, self.within_px)[0])
         return {
             "annotated": truth,
             "counted": found,
@@ -137,7 +167,7 @@ def evaluate_centres(
     Parameters
     ----------
     request : EvaluateRequest
-        ``data`` are tables as :func:`~cellseg.annotations.points.read_points` takes them; the
+        ``data`` are tables as :func:`read_points` takes them; the
         images lie beside them, in ``images/`` there, or in ``request.images``.
     within_um : float
         In pixels of the image, where its pixel size is not known.
@@ -149,12 +179,12 @@ def evaluate_centres(
     """
     data = [(path, centres) for path in request.data for centres in read_points(path)]
     detector = request.detector()
-    images: list[JudgedCentres] = []
+    images: list[tuple[Centres, Centres]] = []
     radii: set[float] = set()
     for done, (table, centres) in enumerate(data, start=1):
         path = _path(table, centres.name, request)
-        mpp, one = _judged(path, centres, request, detector)
-        images.append(one)
+        mpp, found = _counted(path, centres, request, detector)
+        images.append((found, centres))
         radii.add(within_um / mpp if mpp else within_um)
         yield ImageDone(done, len(data))
     if len(radii) > 1:
@@ -175,10 +205,10 @@ def _path(table: Path, name: str, request: EvaluateRequest) -> Path:
     raise InputError(f"{table}: {name} lies in none of {', '.join(map(str, places))}")
 
 
-def _judged(
+def _counted(
     path: Path, centres: Centres, request: EvaluateRequest, detector: Detector
-) -> tuple[float | None, JudgedCentres]:
-    """One image's µm per pixel, and its counted cells beside the annotated centres."""
+) -> tuple[float | None, Centres]:
+    """One image's µm per pixel, and the centres of its counted cells."""
     with planned(path, request, detector, mpp=request.mpp) as (slide, plan):
         outside = (centres.places < 0) | (centres.places > (slide.height, slide.width))
         if outside.any():
@@ -192,11 +222,5 @@ def _judged(
         ]
         places = [table[["centroid_y_px", "centroid_x_px"]].to_numpy(float) for table in tables]
         names = [str(name) for table in tables for name in table["class"]]
-        one = JudgedCentres(
-            centres.name,
-            np.concatenate([np.zeros((0, 2)), *places]),
-            np.array(names, object),
-            centres.places,
-            np.array(centres.classes, object),
-        )
-        return slide.mpp, one
+        at = np.concatenate([np.zeros((0, 2)), *places])
+        return slide.mpp, Centres(centres.name, at, np.array(names, object))

@@ -38,11 +38,7 @@ def fates(image: Judged) -> tuple[list[Fate | None], list[Fate | None]]:
     objects of which two or more lie mostly in the same annotated one have ``split`` it. The
     others are ``found`` or ``invented``, the annotated ones ``found`` or ``missed``.
 
-    Returns
-    -------
-    found : list, (N,)
-        None for objects below the image's score.
-    truth : list, (M,)
+    None for found objects below the image's score.
     """
     pairs, keep = image.overlaps, image.counted
     seen = keep[pairs.found]

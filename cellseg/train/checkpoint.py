@@ -43,12 +43,7 @@ class TrainState:
 
 
 def write(path: Path, parts: Parts, state: TrainState) -> None:
-    """Write ``PART/NAME`` tensors and the state; the old file stays until the new one is whole.
-
-    Raises
-    ------
-    OutputError
-    """
+    """Write ``PART/NAME`` tensors and the state; the old file stays until the new one is whole."""
     tensors = {
         f"{part}/{name}": value.detach().cpu().contiguous()
         for part, values in parts.items()

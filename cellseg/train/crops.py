@@ -126,10 +126,7 @@ def cut_pixels(image: AnnotatedImage, window: Box, size: tuple[int, int]) -> Ten
 
 
 def some_windows(images: Sequence[AnnotatedImage], count: int = 20) -> Iterator[Tensor]:
-    """Corners of so many images, spread over all: float32 (3, H, W), sides multiples of 32.
-
-    At the network's scale, at most :data:`WINDOW_PX` wide.
-    """
+    """Corners of so many images at the network's scale, (3, H, W), sides multiples of 32."""
     for place in np.unique(np.linspace(0, len(images) - 1, count).astype(int)).tolist():
         image = images[place]
         sides = [min(WINDOW_PX, int(side * image.zoom)) for side in image.pixels.shape[:2]]

@@ -222,12 +222,7 @@ def _loop(
 def overfits(history: list[dict[str, float]], patience: int, since: int) -> bool:
     """Whether the last ``patience`` validations were no better than one before them.
 
-    Parameters
-    ----------
-    history : list
-        Of all validations.
-    since : int
-        Validations of earlier parts of the training: prolonging it is a wish to go on.
+    ``since`` are those of earlier parts of the training: prolonging it is a wish to go on.
     """
     latest = [entry["mask_ap"] for entry in history[since:]][-patience:]
     best = max((entry["mask_ap"] for entry in history[:-patience]), default=0.0)

@@ -9,10 +9,9 @@ import pytest
 from click.testing import CliRunner
 from imageio.v3 import imwrite
 
-from cellseg.annotations.points import read_points
 from cellseg.cli.evaluate import evaluate as command
 from cellseg.errors import InputError
-from cellseg.judge.centres import CentreEvaluation, JudgedCentres, matched
+from cellseg.judge.centres import CentreEvaluation, Centres, matched, read_points
 from cellseg.network.detector import DetectorInfo
 from cellseg.network.threshold import ThresholdDetector
 
@@ -39,11 +38,16 @@ def test_pairs(found, truth, within, pairs):
     assert list(zip(rows.tolist(), columns.tolist(), strict=True)) == pairs
 
 
-def field(found, truth):
-    """Rows of (x, class)."""
-    places = [np.array([(x, 0) for x, _ in rows], float).reshape(-1, 2) for rows in (found, truth)]
-    kinds = [np.array([kind for _, kind in rows], object) for rows in (found, truth)]
-    return JudgedCentres("a.png", places[0], kinds[0], places[1], kinds[1])
+def field(*sides):
+    """Found and annotated rows of (x, class)."""
+    return tuple(
+        Centres(
+            "a.png",
+            np.array([(x, 0) for x, _ in rows], float).reshape(-1, 2),
+            np.array([kind for _, kind in rows], object),
+        )
+        for rows in sides
+    )
 
 
 def test_scores():
@@ -107,7 +111,7 @@ def test_counts_and_classes(folder):
 def test_an_image_without_cells(folder):
     imwrite(folder / "images" / "empty.png", np.full((64, 64, 3), 240, np.uint8))
     (first, second) = read_points(write(folder, ["a.png,1,2,", "empty.png,,,"]))
-    assert (len(first.places), first.classes, len(second.places)) == (1, ("",), 0)
+    assert (len(first.places), [*first.classes], len(second.places)) == (1, [""], 0)
     assert first.places.tolist() == [[2, 1]]
 
 
