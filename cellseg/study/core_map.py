@@ -37,13 +37,7 @@ class CoreMap:
 
 
 def core_maps(result: Result, rows: Sequence[SummaryRow]) -> Iterator[CoreMap]:
-    """Maps of density and of each marker's index; none where the slide is no microarray.
-
-    Parameters
-    ----------
-    rows : sequence of SummaryRow
-        Of the slide and of its regions.
-    """
+    """Maps of density and of each marker's index; none where the slide is no microarray."""
     array = result.section("array")
     found = [array.get(name) for name in ("rows", "columns")]
     sides = [side for side in found if isinstance(side, int) and 0 < side <= MOST_SIDE]

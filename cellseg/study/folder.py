@@ -30,7 +30,6 @@ class Study:
 
     Attributes
     ----------
-    folder : Path
     results : mapping of Result to list of SummaryRow
         In the order of their places, each with its rows: the whole slide, then its regions.
     unread : tuple of str
@@ -58,13 +57,7 @@ class Study:
         return self.place.child(path.name) if self.place is not None and is_copy else path
 
     def send(self, path: Path) -> Location:
-        """Put a file that was written where it belongs; the place as a person knows it.
-
-        Raises
-        ------
-        OutputError
-            If the storage refuses.
-        """
+        """Put a file that was written where it belongs; the place as a person knows it."""
         shown = self.shown(path)
         if isinstance(shown, RemotePath):
             send(path, shown)
@@ -76,12 +69,6 @@ def load_study(folder: Path, *, place: RemotePath | None = None) -> Study:
 
     Of a count and its corrected result the corrected one is taken; of one count that stands in
     two folders (an image of the same stem came later) the newer.
-
-    Parameters
-    ----------
-    folder : Path
-    place : RemotePath, optional
-        The folder that this one is a copy of.
 
     Raises
     ------
@@ -136,22 +123,7 @@ def study_at(place: Location, *, report: bool = False, parquet: bool = False) ->
     """The study of a folder.
 
     Of results behind a URL the records are fetched, and what the page or the table of all cells
-    is made of; the copies are gone after the block.
-
-    Parameters
-    ----------
-    place : Path or RemotePath
-    report, parquet : bool
-        Whether these will be made.
-
-    Yields
-    ------
-    Study
-
-    Raises
-    ------
-    InputError
-        If there is no such folder, no result in it, or the storage refuses.
+    is made of, if these will be; the copies are gone after the block.
     """
     if isinstance(place, Path):
         yield load_study(place)

@@ -22,14 +22,7 @@ RESULT = ".cellseg"
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image to count.
-
-    Attributes
-    ----------
-    path : Path or RemotePath
-    below : PurePosixPath
-        The folders that lie between the one that was searched and the image.
-    """
+    """An image to count; ``below``: the folders between the one that was searched and it."""
 
     path: Location
     below: PurePosixPath = field(default_factory=PurePosixPath)
@@ -45,14 +38,9 @@ class ImageFile:
 
 @dataclass(frozen=True)
 class ImageSearch:
-    """The outcome of a search for images.
+    """The outcome of a search: images, each once, folder by folder; of a plate, its fields.
 
-    Attributes
-    ----------
-    images : list of ImageFile
-        Each once, folder by folder, in the order of their names; of a plate, its fields.
-    unread : list of (Path or RemotePath, InputError)
-        Folders that could not be looked into, and plates with holes.
+    ``unread`` are folders that could not be looked into, and plates with holes.
     """
 
     images: list[ImageFile]
@@ -68,7 +56,6 @@ def find_images(
 
     Parameters
     ----------
-    paths : sequence of Path or RemotePath
     recursive : bool
         Folders in folders too; but for hidden ones, links to folders, and results.
     files : str, optional
@@ -152,13 +139,7 @@ def _search(
     *,
     recursive: bool,
 ) -> bool:
-    """Add what lies in a folder; returns whether there are folders to search in it.
-
-    Raises
-    ------
-    InputError
-        If it cannot be read; of a folder in it that is noted.
-    """
+    """Add what lies in a folder; returns whether there are folders to search in it."""
     inner: list[Location] = []
     files: list[Location] = []
     images: list[Location] = []
@@ -220,11 +201,6 @@ def result_names(images: Sequence[ImageFile], output: Location | None) -> list[s
     """``slide.cellseg``; where two images would share it, the whole file name, then its folder's.
 
     What still differs in capitals alone gets a number made of them.
-
-    Raises
-    ------
-    SettingsError
-        If even those are the same.
     """
     homes = [str(image.home(output)).lower() for image in images]
     longer = [_names(image.path) for image in images]

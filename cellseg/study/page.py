@@ -32,13 +32,7 @@ _MARK = 'name="generator" content="cellseg '
 
 
 def write_study(study: Study, path: Path | None = None) -> Location:
-    """Write the page, ``report.html`` in the study's folder without ``path``; returns its place.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written, or there is a page of that name that cellseg did not make.
-    """
+    """Write the page, ``report.html`` in the study's folder without ``path``; returns its place."""
     target = path or study.folder / REPORT
     with output_errors(target):
         if target.exists() and _MARK not in target.read_text("utf-8", "replace")[:4000]:

@@ -40,12 +40,8 @@ class Thumbnail(NamedTuple):
 def thumbnails(outlines: Path, overview: Path, *, most_bytes: int) -> list[Thumbnail]:
     """The densest place (or the field) with its outlines, the density map, and those of classes.
 
-    Parameters
-    ----------
-    outlines, overview : Path
-        As a result folder has them; may be missing or damaged.
-    most_bytes : int
-        Of all together, base64 included; what does not fit at the smallest size is left out.
+    Pictures may be missing or damaged. What does not fit in ``most_bytes`` (of all together, base64
+    included) at the smallest size is left out.
     """
     parts, _ = _parts(outlines)
     fields = [(_middle(part), "masks outlined", "Outlines") for part in parts[:1]]

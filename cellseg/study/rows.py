@@ -34,13 +34,7 @@ QUALITY = ("out_of_focus_percent", "folded_percent", "pen_percent")
 
 
 def rows_of(result: Result, place: str) -> list[SummaryRow]:
-    """The whole slide's row, then its regions'; ``place`` is the result as seen from the study.
-
-    Raises
-    ------
-    InputError
-        If ``run.json`` does not say how many cells there are.
-    """
+    """The whole slide's row, then its regions'; ``place`` is the result as seen from the study."""
     try:
         return list(_rows(result, place))
     except (LookupError, TypeError, ValueError, AttributeError) as error:

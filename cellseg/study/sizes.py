@@ -21,16 +21,7 @@ WIDTH, HEIGHT = 600, 30
 
 @dataclass(frozen=True, eq=False)
 class Axis:
-    """Areas on a scale of ratios.
-
-    Attributes
-    ----------
-    unit : str
-        ``µm²`` or ``px²``.
-    column : str
-        Of the table of cells.
-    low, high : float
-    """
+    """Areas of a column of the table, on a scale of ratios."""
 
     unit: str
     column: str
@@ -59,11 +50,6 @@ class Axis:
         """``outlines``, a colour and an SVG's path a class; ``median``, the place of its line.
 
         Cells beyond the axis are in its end bins.
-
-        Raises
-        ------
-        InputError
-            If the table cannot be read.
         """
         table = result.table.load(["class", self.column])
         areas = np.clip(table[self.column].to_numpy(np.float64), self.low, self.high)

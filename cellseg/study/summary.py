@@ -27,13 +27,7 @@ _LAST = (
 
 
 def write_summary(study: Study) -> Location:
-    """Write ``summary.csv``, if what it says has changed; returns its place in the study's folder.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written, or there is a file of that name that cellseg did not make.
-    """
+    """Write ``summary.csv``, if what it says has changed; returns its place in the folder."""
     columns = list(_columns(study.rows))
     rows = [[_value(row, keys) for _, keys in columns] for row in study.rows]
     return write_table(study, SUMMARY, [title for title, _ in columns], rows)
@@ -69,17 +63,7 @@ def write_table(
 
 
 def write_cells(study: Study) -> Location:
-    """Write ``cells.parquet``: the tables of all results in one, with result and image of each row.
-
-    Raises
-    ------
-    SettingsError
-        If the package that writes it is not installed.
-    InputError
-        If a result is damaged.
-    OutputError
-        If it cannot be written.
-    """
+    """Write ``cells.parquet``: the tables of all results in one, with result and image of each."""
     check_exports((CELLS,))
     from cellseg.export.cells_parquet import write_together
 
@@ -95,15 +79,8 @@ def with_failures(
 ) -> Study:
     """A study with the images of which there is no result.
 
-    Those that an earlier table calls failed stay, until they are counted or tried again.
-
-    Parameters
-    ----------
-    study : Study
-    failed : sequence of SummaryRow
-        Images that could not be counted now.
-    attempted : sequence of str
-        Paths of all images that were tried now.
+    Those that an earlier table calls failed stay, until they are counted or tried again;
+    ``attempted`` are the paths of all images that were tried now.
     """
     known = {*attempted, *(rows[0]["path"] for rows in study.results.values())}
     try:

@@ -18,12 +18,7 @@ def common_thresholds(
 ) -> tuple[tuple[Marker, ...], tuple[str, ...], list[Notice]]:
     """Markers with thresholds in numbers, how these came about, and what to know of them.
 
-    Parameters
-    ----------
-    results : sequence of Result
-        At least one.
-    markers : sequence of Marker
-        A threshold of ``auto`` is found from the cells of all results together.
+    A threshold of ``auto`` is found from the cells of all results together.
 
     Raises
     ------

@@ -31,13 +31,7 @@ _WELL = re.compile(r"([A-Z]{1,2})(\d{1,3})")
 
 
 def write_wells(study: Study) -> Location | None:
-    """Write ``wells.csv`` where images are fields of plates; returns its place.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written, or there is a file of that name that cellseg did not make.
-    """
+    """Write ``wells.csv`` where images are fields of plates; returns its place."""
     rows = wells_of(study)
     if not rows:
         return None
