@@ -41,6 +41,16 @@ def cellseg(monkeypatch, capsys):
 
 
 @pytest.fixture(scope="module")
+def no_pictures():
+    """Empty files in place of a result's pictures: drawing them takes longer than counting."""
+    from cellseg.draw import pictures
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pictures, "draw_picture", lambda name, result, slide, path: path.touch())
+        yield
+
+
+@pytest.fixture(scope="module")
 def browser():
     """Headless Chromium; closed with the module, for its event loop is in others' way."""
     chromium = next(

@@ -28,6 +28,8 @@ from cellseg.protocol import load_protocol
 from cellseg.result import load_result
 from cellseg.run import run, save
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 PROTOCOL = load_protocol("he").changed(mpp=1.0, min_area_um2=0.0, tile_px=128, largest_cell_um=40.0)
 """The slide has 0.5 µm/px, so a lattice pixel is two of its pixels wide."""
 

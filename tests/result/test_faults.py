@@ -447,7 +447,7 @@ def failing_reads(monkeypatch, error, *, after):
     """From a read on, the slide's file or its machine gives this error."""
     import cellseg.slide._slide as slide_module
 
-    calls, good = [0], slide_module._resampled
+    calls, good = [0], slide_module.resample
 
     def resampled(*args):
         calls[0] += 1
@@ -455,7 +455,7 @@ def failing_reads(monkeypatch, error, *, after):
             raise error
         return good(*args)
 
-    monkeypatch.setattr(slide_module, "_resampled", resampled)
+    monkeypatch.setattr(slide_module, "resample", resampled)
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,8 @@ from cellseg.run import CountResult, TileDone, run
 from cellseg.slide import open_slide
 from cellseg.storage import RemotePath, as_location, fingerprint, scrubbed
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
 
 

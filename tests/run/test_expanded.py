@@ -25,6 +25,8 @@ from cellseg.protocol import Marker, load_protocol
 from cellseg.result import load_result
 from cellseg.run import change, run, save
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 PROTOCOL = load_protocol("ihc").changed(
     mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=30.0
 )

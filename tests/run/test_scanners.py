@@ -20,6 +20,8 @@ from cellseg.protocol import Marker, load_protocol
 from cellseg.result import load_result
 from cellseg.run import CountResult, run
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 SCENE = ImmunoScene(height_px=1024, width_px=1024, nuclei=250, clustered=0.0)
 
 CROSSTALK = np.array([[0.3, 0.6, 0.1], [0.25, 0.5, 0.25], [0.05, 0.6, 0.35]])

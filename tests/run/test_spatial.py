@@ -14,6 +14,8 @@ from cellseg.export import export
 from cellseg.protocol import Marker, load_protocol
 from cellseg.result import load_result
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 PROTOCOL = load_protocol("ihc").changed(
     mpp=1.0, min_area_um2=0.0, tile_px=128, largest_cell_um=40.0
 )

@@ -25,6 +25,8 @@ from cellseg.protocol import NO_TYPES, load_protocol
 from cellseg.run import run
 from cellseg.slide import open_slide
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
+
 CLASSES = ("cell", "red blood cell", "white blood cell", "platelet")
 BLOOD = load_protocol("blood_smear")
 SIDE = 540
