@@ -42,16 +42,6 @@ _SIGNS = {"negative": "-", "positive": "+"}
 _AFFIXES = re.compile("^((nucleus|cytoplasm|cell)_)?(intensity_(mean|std|min|max)_)?|(_od)?_mean$")
 
 
-def grades(values: ArrayLike, marker: Marker) -> NDArray[np.int16]:
-    """0 for negative, 1 for positive, or 0 … 3; -1 where a value is NaN or infinite."""
-    if marker.threshold == "auto":
-        raise ValueError("expected a threshold in numbers, got 'auto'")
-    numbers = np.asarray(values, dtype=np.float64)
-    # A value at the threshold is positive.
-    found = np.searchsorted(_limits(marker), numbers, side="right")
-    return np.where(np.isfinite(numbers), found, UNMEASURED).astype(np.int16)
-
-
 def classify(
     table: Mapping[str, ArrayLike] | pd.DataFrame, markers: Sequence[Marker]
 ) -> tuple[NDArray[np.int16], tuple[str, ...]]:
@@ -69,11 +59,14 @@ def classify(
     names : tuple of str
         See :func:`classes_of`.
     """
-    each = [grades(table[marker.measure], marker) for marker in markers]
-    shape = [len(_words(marker)) for marker in markers]
-    found = np.ravel_multi_index([np.maximum(one, 0) for one in each], shape)
-    missing = np.any([one == UNMEASURED for one in each], axis=0)
-    return np.where(missing, UNMEASURED, found).astype(np.int16), classes_of(markers)
+    values = [np.asarray(table[marker.measure], np.float64) for marker in markers]
+    # A value at the threshold is positive.
+    each = [
+        np.searchsorted(_limits(m), v, side="right") for m, v in zip(markers, values, strict=True)
+    ]
+    found = np.ravel_multi_index(each, [len(_words(marker)) for marker in markers])
+    is_measured = np.isfinite(values).all(axis=0)
+    return np.where(is_measured, found, UNMEASURED).astype(np.int16), classes_of(markers)
 
 
 def classes_of(markers: Sequence[Marker]) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellseg.annotations.region import Region, Regions
+from cellseg.annotations.region import Regions
 from cellseg.derive.classes import (
     NEEDED,
     Classification,
@@ -26,7 +26,7 @@ from cellseg.derive.classes import (
     known_markers,
 )
 from cellseg.derive.expand import expanded
-from cellseg.derive.places import find_hot_spot, marked
+from cellseg.derive.places import find_hot_spot, looked_at, marked, spatial_record
 from cellseg.derive.recipe import Recipe, near_within
 from cellseg.derive.threshold import METHODS
 from cellseg.errors import InputError, Notice, SettingsError
@@ -41,8 +41,6 @@ from cellseg.table.around import around_columns
 from cellseg.table.doubts import Expected, doubts, unsure
 from cellseg.table.hotspot import HOT
 from cellseg.table.neighbours import (
-    DENSITY_UM,
-    MOST_CLASSES,
     Neighbours,
     neighbourhood,
     to_classes,
@@ -195,7 +193,7 @@ class _Derivation:
         near = Neighbours(mpp, near_within(self.recipe.within, mpp))
         is_same = self.before.spatial and self.before.within == self.recipe.within
         if not (is_same and self._keep([column.name for column in near.columns])):
-            self._add(near.columns, neighbourhood(self.places, _looked_at(self.result)[0], near))
+            self._add(near.columns, neighbourhood(self.places, looked_at(self.result)[0], near))
         return near
 
     def measure_nearest(self, near: Neighbours) -> None:
@@ -203,7 +201,7 @@ class _Derivation:
         near = replace(near, classes=tuple(self.run["class_names"]))
         columns = [column for column in near.columns if column.name in near.by_class.values()]
         self._add(columns, to_classes(self.places, self.classes, near))
-        self.run["spatial"] = _spatial_record(near, _looked_at(self.result)[1], self.values)
+        self.run["spatial"] = spatial_record(near, looked_at(self.result)[1], self.values)
         self.notes += self.run["spatial"]["notes"]
 
     def classify(self) -> None:
@@ -370,48 +368,3 @@ def totals_in(result: Result, regions: Regions) -> Summary:
         return summed_up(result, table, result.class_names, given, types, regions=regions)
     except (LookupError, ValueError) as error:
         raise InputError(f"{result.path}: its table is damaged: {error!r}") from error
-
-
-def _looked_at(result: Result) -> tuple[Regions, str]:
-    """Where cells were counted, and what its border is."""
-    height, width = result.frame.height, result.frame.width
-    if (regions := result.regions()) is not None:
-        return regions.on(height, width), "regions"
-    if (tissue := result.tissue()) is not None:
-        return Regions((tissue,)).on(height, width), "tissue"
-    return Regions((Region.box(-0.5, -0.5, height - 0.5, width - 0.5),)), "image"
-
-
-def _spatial_record(
-    near: Neighbours, border: str, found: Mapping[str, NDArray[np.generic]]
-) -> dict[str, Any]:
-    """``spatial`` of ``run.json``: what was measured, its medians, and what a person should know.
-
-    ``found`` holds the columns of ``near``, (N,) each.
-    """
-    medians = {}
-    for column in near.columns:
-        values = np.asarray(found[column.name], np.float64)
-        if len(known := values[np.isfinite(values)]):
-            medians[column.name] = round(float(np.median(known)), 4)
-    notes = []
-    if near.mpp is None:
-        what = "density is" if near.within else "neighbours and density are"
-        hint = "mpp" if near.within else "mpp,within"
-        notes.append(Notice(f"without a pixel size {what} left out", hint=hint))
-    if (number := len(near.classes)) > MOST_CLASSES:
-        notes.append(
-            Notice(
-                f"{number} classes, more than {MOST_CLASSES}: the nearest cell of each is left out"
-            )
-        )
-    return {
-        "within": near.within,
-        "unit": "px" if near.mpp is None else "µm",
-        "density_radius_um": None if near.mpp is None else DENSITY_UM,
-        "border": border,
-        "by_class": list(near.by_class.values()),
-        "medians": medians,
-        "columns": [column.name for column in near.columns],
-        "notes": notes,
-    }

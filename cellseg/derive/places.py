@@ -14,11 +14,12 @@ from cellseg.annotations.geojson import is_empty, read_regions
 from cellseg.annotations.region import Region, Regions
 from cellseg.derive.classes import Classification
 from cellseg.derive.scores import share_interval, spatial_blocks
-from cellseg.errors import SettingsError
+from cellseg.errors import Notice, SettingsError
 from cellseg.result import Result
 from cellseg.result.files import output_errors, write_json
 from cellseg.result.publish import DRAWN
 from cellseg.table.hotspot import HOT, HotSpot, hottest
+from cellseg.table.neighbours import DENSITY_UM, MOST_CLASSES, Neighbours
 
 MOST_DRAWN = 500
 """Regions that people draw on one slide."""
@@ -125,6 +126,51 @@ def marked(result: Result) -> Regions | None:
     counted, hot = result.regions(), hot_spot(result)
     each = [*(counted or ()), *([hot] if hot else [])]
     return Regions.of(each).on(height, width) if each else None
+
+
+def looked_at(result: Result) -> tuple[Regions, str]:
+    """Where cells were counted, and what its border is."""
+    height, width = result.frame.height, result.frame.width
+    if (regions := result.regions()) is not None:
+        return regions.on(height, width), "regions"
+    if (tissue := result.tissue()) is not None:
+        return Regions((tissue,)).on(height, width), "tissue"
+    return Regions((Region.box(-0.5, -0.5, height - 0.5, width - 0.5),)), "image"
+
+
+def spatial_record(
+    near: Neighbours, border: str, found: Mapping[str, NDArray[np.generic]]
+) -> dict[str, Any]:
+    """``spatial`` of ``run.json``: what was measured, its medians, and what a person should know.
+
+    ``found`` holds the columns of ``near``, (N,) each.
+    """
+    medians = {}
+    for column in near.columns:
+        values = np.asarray(found[column.name], np.float64)
+        if len(known := values[np.isfinite(values)]):
+            medians[column.name] = round(float(np.median(known)), 4)
+    notes = []
+    if near.mpp is None:
+        what = "density is" if near.within else "neighbours and density are"
+        hint = "mpp" if near.within else "mpp,within"
+        notes.append(Notice(f"without a pixel size {what} left out", hint=hint))
+    if (number := len(near.classes)) > MOST_CLASSES:
+        notes.append(
+            Notice(
+                f"{number} classes, more than {MOST_CLASSES}: the nearest cell of each is left out"
+            )
+        )
+    return {
+        "within": near.within,
+        "unit": "px" if near.mpp is None else "µm",
+        "density_radius_um": None if near.mpp is None else DENSITY_UM,
+        "border": border,
+        "by_class": list(near.by_class.values()),
+        "medians": medians,
+        "columns": [column.name for column in near.columns],
+        "notes": notes,
+    }
 
 
 def drawn_regions(result: Result) -> Regions | None:

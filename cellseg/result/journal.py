@@ -77,12 +77,10 @@ class Journal:
 
     Attributes
     ----------
-    resumed : bool
-        Whether there were finished tiles.
+    resumed, is_written : bool
+        Whether there were finished tiles; whether this run added some.
     discarded_because : str or None
         Why an older journal was thrown away.
-    is_written : bool
-        Whether this run added tiles.
     count : int
         Cells of the run, once :meth:`batches` has begun.
     """
@@ -97,7 +95,7 @@ class Journal:
         self.path, self._image, self._guard = path, image, guard
         self.discarded_because: str | None = None
         self.is_written = False
-        self.columns: tuple[str, ...] | None = None
+        self.columns: tuple[str, ...] = ()
         self.count = 0
         self._closed = False
         if path.is_symlink() or not path.is_file():
@@ -118,14 +116,16 @@ class Journal:
 
     def _earlier_run(self, key: str) -> sqlite3.Connection | None:
         """The journal that is there; one of another run, or a damaged one, is deleted."""
-        with closing(_connected(self.path)) as database:
-            try:
+        try:
+            with closing(_connected(self.path)) as database:
                 self.discarded_because = self._refusal(database, key)
-            except (sqlite3.DatabaseError, ValueError, TypeError) as error:
-                if _is_outage(error):
-                    raise
-                self.discarded_because = "the journal is damaged"
-                _logger.warning("%s: damaged (%s), starting afresh", self.path, error)
+        except (sqlite3.DatabaseError, ValueError, TypeError) as error:
+            # Python itself raises the error about text that is no UTF-8, without a code.
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+            if isinstance(error, sqlite3.OperationalError) and code != sqlite3.SQLITE_ERROR:
+                raise  # the disk, or another process, is to blame, and not what stands in the file
+            self.discarded_because = "the journal is damaged"
+            _logger.warning("%s: damaged (%s), starting afresh", self.path, error)
         if self.discarded_because is None:
             return _connected(self.path)
         self.delete()
@@ -237,17 +237,12 @@ class Journal:
 
     def _insert(self, table: pd.DataFrame, instances: Instances) -> None:
         numbers = table.select_dtypes(["number", "bool"]).drop(columns="label", errors="ignore")
-        self._expect(tuple(str(name) for name in numbers.columns))
+        self.columns = tuple(str(name) for name in numbers.columns)
         rows = [row.tobytes() for row in numbers.to_numpy(np.float64)]
         self._database.executemany(
             "INSERT INTO cells VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             ((*_identity(instances, i), row, zlib.crc32(row)) for i, row in enumerate(rows)),
         )
-
-    def _expect(self, columns: tuple[str, ...]) -> None:
-        self.columns = self.columns or columns
-        if columns != self.columns:
-            raise ValueError(f"expected columns {self.columns}, got {columns}")
 
     def recall(
         self, instances: Instances, columns: Sequence[str]
@@ -256,7 +251,7 @@ class Journal:
 
         The row, float64, (columns,), of each instance that is known, pixel by pixel, by its index.
         """
-        self._expect(tuple(columns))
+        self.columns = tuple(columns)
         found = {}
         with self._together():
             for index in range(len(instances)):
@@ -304,23 +299,17 @@ class Journal:
         while found := cells.fetchmany(GROUP_ROWS):
             labels = range(first, first := first + len(found))
             ids, classes, scores, measured, *corners = zip(*found, strict=True)
-            self._place(zip(labels, ids, *corners, strict=True))
-            rows = np.frombuffer(b"".join(measured), np.float64).reshape(len(found), -1)
-            values = dict(zip(self.columns or (), rows.T, strict=True))
-            yield [*classes], {**values, "label": np.array(labels), "score": np.array(scores)}
-
-    def _place(self, cells: Iterable[tuple[int, ...]]) -> None:
-        """Note the chunks that cells lie in: each cell's label, id and box."""
-        with self._database:
-            self._database.execute("BEGIN")
-            self._database.executemany(
-                "INSERT INTO places VALUES (?, ?, ?, ?)",
-                (
-                    (*chunk, label, number)
-                    for label, number, *corners in cells
-                    for chunk in Box(*corners).chunks(CHUNK_PX, CHUNK_PX)
-                ),
+            places = (
+                (*chunk, label, number)
+                for label, number, *box in zip(labels, ids, *corners, strict=True)
+                for chunk in Box(*box).chunks(CHUNK_PX, CHUNK_PX)
             )
+            with self._database:
+                self._database.execute("BEGIN")
+                self._database.executemany("INSERT INTO places VALUES (?, ?, ?, ?)", places)
+            rows = np.frombuffer(b"".join(measured), np.float64).reshape(len(found), -1)
+            values = dict(zip(self.columns, rows.T, strict=True))
+            yield [*classes], {**values, "label": np.array(labels), "score": np.array(scores)}
 
     def blocks(
         self, frame: Frame, on_progress: Callable[[float], None]
@@ -359,11 +348,10 @@ class Journal:
         return chunk
 
     def _count_of(self, table: str) -> int:
-        (count,) = self._database.execute(f"SELECT count(*) FROM {table}").fetchone()
-        return int(count)
+        return int(self._database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
 
     def close(self, *, keep: bool = True) -> None:
-        """Close the file, and delete it if nothing in it is worth keeping; once is enough."""
+        """Close the file, and delete it if it holds no tile or is not kept; once is enough."""
         if self._closed:
             return
         try:
@@ -393,14 +381,6 @@ def _connected(path: Path) -> sqlite3.Connection:
 
 def _checksum(row: int, column: int, info: str, data: bytes) -> int:
     return zlib.crc32(data, zlib.crc32(f"{row} {column} {info}".encode()))
-
-
-def _is_outage(error: Exception) -> bool:
-    """Whether the disk, or another process, is to blame, and not what stands in the file."""
-    if not isinstance(error, sqlite3.OperationalError):
-        return False
-    # Python itself raises the error about text that is no UTF-8, without a code.
-    return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF != sqlite3.SQLITE_ERROR
 
 
 def _identity(instances: Instances, index: int) -> tuple[object, ...]:

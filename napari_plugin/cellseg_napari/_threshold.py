@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.derive.classes import grades
+from cellseg.derive.classes import classify
 from cellseg.derive.scores import Labelling, allred, h_score
 from cellseg.protocol import Marker
 from cellseg.table.regions import counted
@@ -52,7 +52,7 @@ class Thresholded:
     @cached_property
     def codes(self) -> NDArray[np.int16]:
         """Place of each cell's class in ``names``; -1 without a value."""
-        return grades(self.values, self.marker)
+        return classify({self.marker.measure: self.values}, [self.marker])[0]
 
     @property
     def labelling(self) -> Labelling:
