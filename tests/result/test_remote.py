@@ -350,13 +350,6 @@ def test_places():
     assert as_location("C:\\scans\\a.svs") == Path("C:\\scans\\a.svs")
 
 
-def test_secrets_are_not_written_down():
-    signed = RemotePath("https://me:secret@host.org:8080/a/b.tif?X-Signature=secret#secret")
-    assert str(signed) == "https://host.org:8080/a/b.tif"
-    assert signed.name == "b.tif"
-    assert "secret" not in repr(signed)
-
-
 def test_the_command_takes_urls_and_folders_of_urls(memory, slide, monkeypatch):
     monkeypatch.setattr("cellseg.run._load", lambda *_: ThresholdDetector())
     memory.pipe_file("/scans/notes.txt", b"not an image")
@@ -396,15 +389,10 @@ def test_workers_read_the_url_themselves(memory, slide, tmp_path, monkeypatch):
     assert tables[0].read_bytes() == tables[1].read_bytes()
 
 
-def test_a_scratch_folder_is_the_same_for_the_same_url(memory):
-    url = RemotePath("s3://bucket/a.cellseg")
-    assert RemoteResult.at(url) == RemoteResult.at(RemotePath("s3://bucket/a.cellseg"))
-    assert RemoteResult.at(url).local != RemoteResult.at(RemotePath("s3://b/a.cellseg")).local
-
-
 @pytest.mark.parametrize(
     ("url", "said"),
     [
+        ("https://me:secret@h:8080/a/b.tif?X-Sig=secret#secret", "https://h:8080/a/b.tif"),
         ("simplecache::https://me:secret@h/a.svs?X=secret", "simplecache::https://h/a.svs"),
         ("smb://user:secret@server/share/a.svs", "smb://server/share/a.svs"),
         ("webhdfs://user:secret@namenode/a.svs", "webhdfs://namenode/a.svs"),
@@ -414,6 +402,7 @@ def test_a_scratch_folder_is_the_same_for_the_same_url(memory):
 )
 def test_no_scheme_tells_secrets(url, said):
     assert str(RemotePath(url)) == said
+    assert "secret" not in repr(RemotePath(url))
 
 
 def test_secrets_in_what_others_say_are_left_out():

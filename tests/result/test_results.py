@@ -523,28 +523,6 @@ def test_a_lock_of_a_killed_run_locks_nothing_but_that_of_a_live_one_does(tmp_pa
         assert [(tile.row, tile.column) for tile in folder.journal.tiles()] == [(3, 4)]
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 0.95])
-def test_a_run_that_is_stopped_while_it_writes_keeps_the_old_result(tmp_path, share):
-    path = tmp_path / "a.cellseg"
-    make(path, OLD, key="old")
-    before = (path / "cells.csv").read_bytes()
-
-    def stop(done: float) -> None:
-        if done >= share:
-            raise KeyboardInterrupt
-
-    with ResultFolder.open(path, key="new") as folder:
-        folder.journal.tile_done(0, 0, disks(NEW))
-        fill(folder, NEW)
-        with pytest.raises(KeyboardInterrupt):
-            left_by(folder, REPORT, on_progress=stop)
-    assert contents(path) == sorted([*FINISHED, "journal.sqlite"])
-    assert (path / "cells.csv").read_bytes() == before
-    assert load_result(path).is_complete
-    with ResultFolder.open(path, key="new") as folder:
-        assert folder.journal.resumed
-
-
 @pytest.mark.parametrize("call", ["replace", "rename"])
 @pytest.mark.parametrize("name", ["cells.csv", "labels.ome.zarr", "labels.tif"])
 def test_a_file_that_cannot_be_replaced_leaves_the_old_result_whole(

@@ -119,13 +119,6 @@ def test_combinations_of_markers_are_counted(folder):
     assert counts["DAB+ red+"] == result.run["summary"]["labelling"][0]["positive"]
 
 
-def test_a_measurement_that_is_not_there_changes_nothing(folder):
-    before = (folder / "run.json").read_bytes()
-    with pytest.raises(SettingsError, match=r"'ki67'.*dab_od_mean"):
-        classify_result(folder, [Marker(measure="ki67", threshold=1)])
-    assert (folder / "run.json").read_bytes() == before
-
-
 @pytest.mark.parametrize("is_classified", [False, True])
 def test_a_histogram_without_a_threshold_is_drawn_and_nothing_else_changes(folder, is_classified):
     if is_classified:

@@ -1,7 +1,6 @@
 """Cell types, classes by measurement, cells around nuclei and distances, together, through all.
 
-One count with all of them is the truth; an interrupted run, exports and corrections must
-tell the same.
+One count with all of them is the truth; exports and corrections must tell the same.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from cellseg.instances import Instances
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import Marker, load_protocol
 from cellseg.result import load_result
-from cellseg.run import CountResult, TileDone, change, run, save
+from cellseg.run import CountResult, change, run, save
 
 PROTOCOL = load_protocol("ihc").changed(
     mpp=1.0, min_area_um2=0.0, tile_px=128, largest_cell_um=40.0,
@@ -182,15 +181,6 @@ def test_exports_tell_the_same(truth):
 @pytest.mark.parametrize("tile", [64, 320])
 def test_another_tile_size(slide, truth, tmp_path, tile):
     same(counted(request_for(slide, tmp_path, tile_px=tile)), truth)
-
-
-def test_an_interrupted_run_goes_on(slide, truth, tmp_path):
-    events = run(request_for(slide, tmp_path), detector=TypedDetector())
-    for event in events:
-        if isinstance(event, TileDone) and event.done == 3:
-            break
-    events.close()
-    same(counted(request_for(slide, tmp_path)), truth)
 
 
 def test_corrections(slide, truth, tmp_path):
