@@ -33,9 +33,9 @@ from cellseg.slide.formats import home_of
 from cellseg.storage import Location, RemotePath, fingerprint
 
 if TYPE_CHECKING:
+    from cellseg.counting.local import TileMapper
     from cellseg.counting.record import Recording
     from cellseg.counting.stages import SlideCount
-    from cellseg.counting.work import TileMapper
     from cellseg.network.detector import Detector
 
 FEWEST_TILES = 8
@@ -352,12 +352,12 @@ def _tiles(recording: Recording) -> Iterator[Event]:
     new, took, asked = 0, 0.0, time.monotonic()
     with closing(recording.steps()) as steps:
         for done, step in enumerate(steps, start=1):
-            if step.mapped is None:
+            if (found := step.found) is None:
                 return
             if step.is_new:  # what an earlier run left comes faster
                 new, took = new + 1, took + time.monotonic() - asked
             left = took / new * (total - done) if new >= FEWEST_TILES else None
-            yield TileDone(step.mapped.tile, step.instances, done, total, count.tally.kept, left)
+            yield TileDone(found.tile, found.instances, done, total, count.tally.kept, left)
             asked = time.monotonic()  # whoever takes the events may pause
 
 
@@ -405,7 +405,7 @@ def _mapper(request: CountRequest, detector: Detector | None) -> TileMapper:
                 "a scheduler is the address of a Dask cluster, and the engine is local",
                 hint="engine",
             )
-        from cellseg.counting.work import LocalMapper
+        from cellseg.counting.local import LocalMapper
 
         return LocalMapper(request.batch)
     try:

@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 import weakref
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
@@ -32,24 +32,15 @@ from distributed.utils import silence_logging_cmgr
 
 import cellseg
 from cellseg.counting.choice import model_for
-from cellseg.errors import (
-    CellsegError,
-    InputError,
-    RegionError,
-    SettingsError,
-    line_of,
-    unexpected_text,
-)
+from cellseg.errors import CellsegError, InputError, SettingsError, line_of, unexpected_text
 from cellseg.instances import Instances
 from cellseg.protocol import SHIPPED_MODELS
 from cellseg.storage import file_size, fingerprint
 
 if TYPE_CHECKING:
-    from cellseg.counting.local import Mapped
     from cellseg.counting.plan import Plan
     from cellseg.counting.request import CountRequest
-    from cellseg.counting.tiles import TileSource
-    from cellseg.counting.work import TileFound, TileRead
+    from cellseg.counting.tiles import TileFound, TileSource
     from cellseg.geometry import Tile
     from cellseg.network.detect import Exactness, Library
     from cellseg.network.detector import Detector
@@ -68,24 +59,18 @@ be without any worker."""
 WORKER_BYTES = 3_000_000_000
 """What a worker without a GPU is reckoned to need: torch, the model, a tile, its chunks."""
 
-MOST_BYTES = 4 * 2**20
-"""A job goes with every batch: a detector object larger than this does not belong in it."""
-
 KEPT = 2
 """Slides that a worker keeps open, and models that it keeps loaded."""
 
 _opening = threading.Lock()
 _GOES_ON = "what is done is kept, the same command goes on"
 
-Packed = tuple["Mapped[TileFound]", bytes]
-"""A tile's result as it travels: without pixels; its instances apart, with masks as bits."""
-
-Answer = tuple[str, dict[str, float], list[Packed]]
-"""A worker's device, seconds by stage, and a batch's tiles."""
+Answer = tuple[str, dict[str, float], list[tuple["TileFound", bytes]]]
+"""A worker's device, seconds by stage, and a batch's tiles: without pixels, instances apart."""
 
 
 class DaskMapper:
-    """Tiles on the workers of a cluster: see :class:`cellseg.counting.work.TileMapper`.
+    """Tiles on the workers of a cluster: see :class:`cellseg.counting.local.TileMapper`.
 
     Parameters
     ----------
@@ -108,8 +93,8 @@ class DaskMapper:
             find_scheduler(request.scheduler)
 
     def map(
-        self, source: TileSource, detector: Detector, tiles: list[Tile]
-    ) -> Generator[Mapped[TileFound], None, None]:
+        self, source: TileSource, detector: Detector, tiles: Iterable[Tile]
+    ) -> Generator[TileFound, None, None]:
         """Yield each tile's result, in any order; closed early, it cancels what is under way.
 
         Raises
@@ -117,6 +102,7 @@ class DaskMapper:
         CellsegError
             What a worker refused, or that the cluster is gone.
         """
+        tiles = list(tiles)
         if not tiles:
             return
         job = packed_job(self._request, source, detector.info.checksum, self._detector)
@@ -130,7 +116,8 @@ class DaskMapper:
                 devices |= {device} - {""}
                 for stage, took in seconds.items():
                     self.seconds[stage] = self.seconds.get(stage, 0.0) + took
-                yield from map(unpacked_tile, packed)
+                for found, instances in packed:
+                    yield replace(found, instances=Instances.from_bytes(instances))
         self.device = ", ".join(sorted(devices))
 
     def _answers(
@@ -148,14 +135,16 @@ class DaskMapper:
             while True:
                 # The job goes with each batch: a plugin would change the user's whole cluster, on
                 # which a worker without cellseg could then no longer start.
-                for batch in islice(
-                    batches, max(0, AHEAD * self._threads(client) - len(under_way))
-                ):
+                free = max(0, AHEAD * self._threads(client) - len(under_way))
+                for batch in islice(batches, free):
                     asked = (cellseg.__version__, job, batch)
                     under_way.add(client.submit(run_tiles, *asked, pure=False))
                 if not under_way:
                     return
-                for future in self._done(client, under_way):
+                start = time.monotonic()
+                done = self._done(client, under_way)
+                self.seconds["wait for the cluster"] += time.monotonic() - start
+                for future in done:
                     answer = self._answer(future)
                     if answer is not None:
                         under_way.remove(future)
@@ -174,23 +163,17 @@ class DaskMapper:
             return threads or 1
 
     def _done(self, client: Any, under_way: set[Any]) -> set[Any]:  # noqa: ANN401
-        start = time.monotonic()
-        with self._reached(client), client.as_current():
-            try:
-                done: set[Any] = distributed.wait(
-                    list(under_way), timeout=LOOK_SECONDS, return_when="FIRST_COMPLETED"
-                ).done
-            except TimeoutError:
-                done = set()
-        self.seconds["wait for the cluster"] += time.monotonic() - start
+        done: set[Any] = set()
+        with self._reached(client), client.as_current(), suppress(TimeoutError):
+            done = distributed.wait(list(under_way), LOOK_SECONDS, "FIRST_COMPLETED").done
         return done
 
     @contextmanager
     def _reached(self, client: Any) -> Iterator[None]:  # noqa: ANN401
         """Whatever a scheduler that is gone, or waits for workers in vain, makes of a question."""
-        if client.status not in ("running", "connecting"):
-            raise CellsegError(self._gone)
         try:
+            if client.status not in ("running", "connecting"):
+                raise OSError(client.status)
             yield
         except TimeoutError as error:
             raise CellsegError(
@@ -213,9 +196,9 @@ class DaskMapper:
             ) from error
         except Exception as error:
             log.info("a task failed", exc_info=error)
-            if future.status != "error" and isinstance(error, TimeoutError):
-                return None
             if future.status != "error":
+                if isinstance(error, TimeoutError):
+                    return None
                 raise CellsegError(self._gone) from error
             if isinstance(error, ImportError):
                 raise SettingsError(
@@ -245,12 +228,8 @@ def connected(scheduler: str | None) -> Iterator[Any]:
     wants_logs = log.isEnabledFor(logging.INFO)
     with (
         nullcontext() if wants_logs else silence_logging_cmgr(logging.CRITICAL),
-        _local_cluster() if scheduler is None else nullcontext() as cluster,
-        distributed.Client(
-            find_scheduler(scheduler) if scheduler is not None else cluster,
-            timeout=CONNECT_SECONDS,
-            set_as_default=False,
-        ) as client,
+        _local_cluster() if scheduler is None else nullcontext(find_scheduler(scheduler)) as place,
+        distributed.Client(place, timeout=CONNECT_SECONDS, set_as_default=False) as client,
     ):
         yield client
 
@@ -264,31 +243,28 @@ def find_scheduler(scheduler: str) -> str:
     ------
     SettingsError
     """
-    address, kind = scheduler, ""
-    if scheduler.endswith(".json"):
-        try:
+    address = scheduler
+
+    async def kind() -> str:
+        arguments = distributed.Security().get_connection_args("client")
+        async with distributed.rpc(address, connection_args=arguments) as server:
+            return str((await server.identity())["type"])
+
+    try:
+        if scheduler.endswith(".json"):
             address = str(json.loads(Path(scheduler).read_text(encoding="utf-8"))["address"])
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise SettingsError(
-                f"{scheduler}: is not the scheduler-file of a Dask scheduler ({error})",
-                hint="scheduler",
-            ) from error
-
-    async def ask() -> str:
-        connection = distributed.Security().get_connection_args("client")
-        async with distributed.rpc(address, connection_args=connection) as answering:
-            return str((await answering.identity())["type"])
-
-    # In a thread of its own, as the caller's may have an event loop that runs.
-    with suppress(Exception), ThreadPoolExecutor(1) as thread:
-        kind = thread.submit(lambda: asyncio.run(asyncio.wait_for(ask(), CONNECT_SECONDS))).result()
-    if kind != "Scheduler":
-        raise SettingsError(
-            f"{scheduler}: no Dask scheduler answers there within {CONNECT_SECONDS} s; "
-            "expected an address such as tcp://10.0.0.5:8786",
-            hint="scheduler",
-        )
-    return address
+        # In a thread of its own, as the caller's may have an event loop that runs.
+        with ThreadPoolExecutor(1) as thread:
+            asked = thread.submit(lambda: asyncio.run(asyncio.wait_for(kind(), CONNECT_SECONDS)))
+            if asked.result() == "Scheduler":
+                return address
+    except Exception as error:
+        log.info("no scheduler at %s", address, exc_info=error)
+    raise SettingsError(
+        f"{scheduler}: no Dask scheduler answers there within {CONNECT_SECONDS} s; "
+        "expected an address such as tcp://10.0.0.5:8786, or a scheduler-file",
+        hint="scheduler",
+    )
 
 
 def _local_cluster() -> Any:  # noqa: ANN401
@@ -368,7 +344,7 @@ def packed_job(
     Raises
     ------
     SettingsError
-        If a detector of the caller's own cannot be packed, or is too large.
+        If a detector of the caller's own cannot be packed.
     """
     model = model_for(request.model, source.plan.protocol)
     job = _Job(
@@ -386,16 +362,11 @@ def packed_job(
         checksum=checksum,
         detector=detector,
     )
-    name = f"the detector {type(detector).__name__}"
     try:
         packed: bytes = cloudpickle.dumps(job)
     except Exception as error:
-        raise SettingsError(f"{name} cannot be sent to a cluster ({error})") from error
-    if len(packed) > MOST_BYTES:
-        raise SettingsError(
-            f"{name} takes {len(packed) / 2**20:.0f} MB when it is sent, at most "
-            f"{MOST_BYTES // 2**20} MB may be: let it load its weights from a file"
-        )
+        name = type(detector).__name__
+        raise SettingsError(f"the detector {name} cannot be sent to a cluster ({error})") from error
     return packed
 
 
@@ -404,21 +375,10 @@ def _facts(slide: Slide) -> tuple[object, ...]:
     return size, str(slide.dtype), tuple(slide.channels)
 
 
-def packed_tile(mapped: Mapped[TileFound]) -> Packed:
-    """One tile's result as it travels."""
-    found = mapped.found
-    if found is None:
-        return replace(mapped, error=RegionError(str(mapped.error))), b""
+def packed_tile(found: TileFound) -> tuple[TileFound, bytes]:
+    """One tile's result as it travels: without pixels; its instances apart, with masks as bits."""
     light = replace(found, instances=Instances.empty(), pixels=None)
-    return replace(mapped, found=light), found.instances.to_bytes()
-
-
-def unpacked_tile(packed: Packed) -> Mapped[TileFound]:
-    """One tile's result, out of what travelled."""
-    mapped, data = packed
-    if mapped.found is None:
-        return mapped
-    return replace(mapped, found=replace(mapped.found, instances=Instances.from_bytes(data)))
+    return light, found.instances.to_bytes()
 
 
 def run_tiles(version: str, job: bytes, tiles: Sequence[Tile]) -> Answer:
@@ -436,6 +396,8 @@ def run_tiles(version: str, job: bytes, tiles: Sequence[Tile]) -> Answer:
     CellsegError
         With the worker's address.
     """
+    from cellseg.counting.local import LocalMapper
+
     try:
         if version != cellseg.__version__:
             raise SettingsError(
@@ -444,7 +406,10 @@ def run_tiles(version: str, job: bytes, tiles: Sequence[Tile]) -> Answer:
             )
         with _opening:
             kept = opened(job)
-        return _found(kept, tiles)
+        mapper = LocalMapper(kept.job.request.batch)
+        with kept.turns:
+            packed = [packed_tile(one) for one in mapper.map(kept.source, kept.detector, tiles)]
+        return mapper.device, mapper.seconds, packed
     except CellsegError as error:
         address = distributed.get_worker().address
         refusal = type(error)(f"worker {address}: {error}", hint=error.hint)
@@ -459,25 +424,6 @@ class _Opened:
     source: TileSource
     detector: Detector
     turns: threading.Semaphore
-
-
-def _found(kept: _Opened, tiles: Sequence[Tile]) -> Answer:
-    """The objects of a batch of tiles."""
-    from cellseg.counting.local import LocalEngine
-    from cellseg.counting.work import TileWork, tiles_together
-    from cellseg.network.timer import Timer
-
-    work, timer = TileWork(kept.source, kept.detector), Timer()
-
-    def detect(batch: list[TileRead]) -> list[TileFound]:
-        with kept.turns, timer.stage("detect"):
-            return work.detect(batch)
-
-    batch = tiles_together(kept.source, kept.detector, kept.job.request.batch)
-    engine: LocalEngine[TileRead, TileFound] = LocalEngine(batch=batch, expected=(RegionError,))
-    packed = [packed_tile(mapped) for mapped in engine.map(tiles, work.read, detect)]
-    waited = {"wait for input, all workers": engine.seconds["wait for input"]}
-    return kept.detector.info.device, timer.seconds | waited, packed
 
 
 def forget() -> None:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from cellseg.counting.background import RING_PX, is_background, is_ringed
-from cellseg.counting.local import Mapped
 from cellseg.counting.merge import Settled
 from cellseg.counting.tally import Tally
 from cellseg.counting.tiles import TileSource
-from cellseg.counting.work import TileFound
 from cellseg.errors import RegionError
 from cellseg.geometry import Box, Tile
 from cellseg.instances import Instances
@@ -26,6 +24,9 @@ from cellseg.network.tissue import TissueMask
 from cellseg.stain.dyes import DARKEST, Dyes
 from cellseg.table import REGION, Column, Scale, channel_slugs, columns, dab_density, measure
 from cellseg.text import visible
+
+if TYPE_CHECKING:
+    from cellseg.result.journal import Journal
 
 ASKED_A_TILE = 50
 """Cells of a tile that are asked for the stain around them."""
@@ -49,20 +50,6 @@ class MeasuredCells:
     instances: Instances
     table: pd.DataFrame
     is_new: bool = True
-
-
-class EarlierRun(Protocol):
-    """What an interrupted run of the same plan found and measured."""
-
-    def tiles(self) -> Iterator[Mapped[TileFound]]:
-        """Its tiles; they are not read again."""
-        ...
-
-    def recall(
-        self, instances: Instances, columns: Sequence[str]
-    ) -> Mapping[int, NDArray[np.float64]]:
-        """The rows of those cells that it measured, by their index; text columns left out."""
-        ...
 
 
 class CellMeasurer:
@@ -131,7 +118,7 @@ class CellMeasurer:
         return np.array([usual if value is None else value for value in own], np.float64)
 
     def recalled(
-        self, settled: Settled, earlier: EarlierRun
+        self, settled: Settled, earlier: Journal
     ) -> tuple[tuple[MeasuredCells, ...], Settled]:
         """The cells that were measured before, and the others."""
         kept = [c for c in self.columns if c.dtype != "str" and c.name != "label"]

@@ -4,28 +4,22 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
-import numpy as np
-from numpy.typing import NDArray
-
 import cellseg
 from cellseg.annotations.tissue_outline import tissue_outline
 from cellseg.counting.choice import model_for
-from cellseg.counting.local import Mapped
 from cellseg.counting.plan import Plan
-from cellseg.counting.quality import JudgedSlide, packed_units, unpacked_units
+from cellseg.counting.quality import JudgedSlide, packed_units
 from cellseg.counting.request import CountRequest
 from cellseg.counting.stages import SlideCount, Step
 from cellseg.counting.tiles import overview_step
-from cellseg.counting.work import TileFound
 from cellseg.errors import Notice
-from cellseg.instances import Instances
 from cellseg.network.detector import DetectorInfo
 from cellseg.protocol import SHIPPED_MODELS
 from cellseg.result import Change, Result, ResultFolder
@@ -57,41 +51,23 @@ class Recording:
 
     def steps(self) -> Generator[Step, None, None]:
         """The count's steps, each kept before it is handed on."""
-        with closing(self.count.steps(self)) as steps:
+        with closing(self.count.steps(self.folder.journal)) as steps:
             for step in steps:
                 self._keep(step)
                 yield step
 
-    def tiles(self) -> Iterator[Mapped[TileFound]]:
-        """Tiles in the journal: see :class:`cellseg.counting.measured.EarlierRun`.
-
-        Tiles that did not decode then, in whole or in part, are left to be read again.
-        """
-        for entry in self.folder.journal.tiles():
-            if not entry.info.get("damaged"):
-                tile = self.count.plan.grid.at(entry.row, entry.column)
-                limits = tuple(entry.info.get("limits", ()))
-                units = unpacked_units(entry.info["quality"], tile.core)
-                yield Mapped(tile, TileFound(entry.instances, limits, units=units))
-
-    def recall(
-        self, instances: Instances, columns: Sequence[str]
-    ) -> Mapping[int, NDArray[np.float64]]:
-        """See :class:`cellseg.counting.measured.EarlierRun`."""
-        return self.folder.journal.recall(instances, columns)
-
     def _keep(self, step: Step) -> None:
         new = [(cells.table, cells.instances) for cells in step.cells if cells.is_new]
-        found = step.mapped.found if step.mapped is not None and step.is_new else None
-        if step.mapped is None or found is None:
+        found = step.found
+        if found is None or found.error or not step.is_new:
             for table, instances in new:
                 self.folder.journal.add_cells(table, instances)
             return
-        tile, blocks = step.mapped.tile, found.damaged + (found.lost.blocks if found.lost else 0)
+        tile, blocks = found.tile, found.damaged + (found.lost.blocks if found.lost else 0)
         info: dict[str, object] = {"limits": list(found.limits), "damaged": blocks}
         if found.units is not None:
             info["quality"] = packed_units(found.units)
-        self.folder.journal.tile_done(tile.row, tile.column, step.instances, info=info, cells=new)
+        self.folder.journal.tile_done(tile.row, tile.column, found.instances, info=info, cells=new)
 
     def finish(self, complete: Callable[[Change], None], *, started: float) -> Result:
         """Write everything.

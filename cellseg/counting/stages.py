@@ -6,28 +6,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import shapely
 
-from cellseg.counting.local import Mapped
-from cellseg.counting.measured import CellMeasurer, EarlierRun, MeasuredCells
+from cellseg.counting.local import LocalMapper, TileMapper
+from cellseg.counting.measured import CellMeasurer, MeasuredCells
 from cellseg.counting.merge import SeamMerger, Settled
 from cellseg.counting.plan import Plan, fit_dyes, fit_normaliser, sample_boxes
-from cellseg.counting.quality import QualityMap
+from cellseg.counting.quality import QualityMap, unpacked_units
 from cellseg.counting.tally import Tally
-from cellseg.counting.tiles import TileSource, find_tissue, overview_step
-from cellseg.counting.work import LocalMapper, TileFound, TileMapper
+from cellseg.counting.tiles import TileFound, TileSource, find_tissue, overview_step
 from cellseg.errors import Notice, RegionError
 from cellseg.geometry import Frame
-from cellseg.instances import Instances
 from cellseg.network.detector import Detector
 from cellseg.network.timer import Timer
 from cellseg.network.tissue import TissueFinder, TissueMask
 from cellseg.slide import Slide
+
+if TYPE_CHECKING:
+    from cellseg.result.journal import Journal
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,24 +38,17 @@ class Step:
 
     Attributes
     ----------
-    mapped : Mapped or None
-        The tile and what the detector found in it, or why it did not decode; None for the last
-        step of all, in which the rest is settled.
+    found : TileFound or None
+        None for the last step of all, in which the rest is settled.
     cells : tuple of MeasuredCells
         Those that became final with it.
     is_new : bool
         False for a tile of an earlier, interrupted run.
     """
 
-    mapped: Mapped[TileFound] | None
+    found: TileFound | None
     cells: tuple[MeasuredCells, ...]
     is_new: bool = True
-
-    @property
-    def instances(self) -> Instances:
-        """What the detector found, on the slide's lattice, before merging."""
-        found = self.mapped.found if self.mapped else None
-        return found.instances if found else Instances.empty()
 
 
 class SlideCount:
@@ -115,12 +110,12 @@ class SlideCount:
             self.source, self.detector.info, self.tissue, self.tally, dyes=self.dyes
         )
 
-    def steps(self, earlier: EarlierRun | None = None) -> Generator[Step, None, None]:
+    def steps(self, earlier: Journal | None = None) -> Generator[Step, None, None]:
         """Count, tile by tile.
 
         Parameters
         ----------
-        earlier : EarlierRun, optional
+        earlier : Journal, optional
             What an interrupted run of the same plan left: its tiles are not read again, and its
             cells not measured again.
 
@@ -137,18 +132,16 @@ class SlideCount:
         if self.source.normaliser.blank:
             self._look_for_damage()
         todo = {(tile.row, tile.column): tile for tile in self.wanted}
-        for mapped in earlier.tiles() if earlier else ():
-            if todo.pop((mapped.tile.row, mapped.tile.column), None):
-                yield self._step(mapped, earlier)
+        for found in self._earlier(earlier) if earlier else ():
+            if todo.pop((found.tile.row, found.tile.column), None):
+                yield self._step(found, earlier)
         with closing(self.mapper.map(self.source, self.detector, list(todo.values()))) as results:
-            for mapped in results:
-                if self._strict and mapped.error is not None:
-                    raise mapped.error
-                if self._strict and mapped.found is not None and mapped.found.lost is not None:
-                    raise RegionError(mapped.found.lost.error)
-                if mapped.found is not None and mapped.found.pixels is not None:
-                    self.source.keep(mapped.tile, mapped.found.pixels)
-                yield self._step(mapped)
+            for found in results:
+                if self._strict and found.fault:
+                    raise RegionError(found.fault)
+                if found.pixels is not None:
+                    self.source.keep(found.tile, found.pixels)
+                yield self._step(found)
         rest = self.merger.finish()
         yield Step(None, self._measured(rest))
         self.source.forget()
@@ -166,20 +159,25 @@ class SlideCount:
                     self.tally.failure(tile.core, str(error))
                     self.tally.skipped -= 1
 
-    def _step(self, mapped: Mapped[TileFound], earlier: EarlierRun | None = None) -> Step:
-        if mapped.found is None:
-            self.tally.failure(mapped.tile.core, str(mapped.error))
-        else:
-            self.tally.found(mapped.found)
-            if mapped.found.units is not None:
-                self.quality.add(mapped.tile, mapped.found.units)
-        found = mapped.found.instances if mapped.found else Instances.empty()
+    def _earlier(self, journal: Journal) -> Iterator[TileFound]:
+        """Tiles of an earlier run but for those that did not decode then, whole or in part."""
+        for entry in journal.tiles():
+            if not entry.info.get("damaged"):
+                tile = self.plan.grid.at(entry.row, entry.column)
+                limits = tuple(entry.info.get("limits", ()))
+                units = unpacked_units(entry.info["quality"], tile.core)
+                yield TileFound(tile, entry.instances, limits, units=units)
+
+    def _step(self, found: TileFound, earlier: Journal | None = None) -> Step:
+        self.tally.found(found)
+        if found.units is not None:
+            self.quality.add(found.tile, found.units)
         with self._timer.stage("merge"):
-            settled = self.merger.add(mapped.tile, found)
-        return Step(mapped, self._measured(settled, earlier), is_new=earlier is None)
+            settled = self.merger.add(found.tile, found.instances)
+        return Step(found, self._measured(settled, earlier), is_new=earlier is None)
 
     def _measured(
-        self, settled: Settled, earlier: EarlierRun | None = None
+        self, settled: Settled, earlier: Journal | None = None
     ) -> tuple[MeasuredCells, ...]:
         if not len(settled):
             return ()

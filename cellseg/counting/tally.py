@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from cellseg.counting.work import TileFound
+from cellseg.counting.tiles import TileFound
 from cellseg.errors import Notice
 from cellseg.geometry import Box
 from cellseg.protocol import CountProtocol
@@ -68,11 +68,11 @@ class Tally:
     ringed: int = 0
 
     def found(self, found: TileFound) -> None:
-        """A tile that is done."""
+        """A tile that came."""
         self.limits.update(found.limits)
         self.damaged += found.damaged
-        if found.lost is not None:
-            self.failure(found.lost.box, found.lost.error)
+        if found.fault:
+            self.failure(found.lost.box if found.lost else found.tile.core, found.fault)
 
     def failure(self, box: Box, error: str) -> None:
         """A tile's core, or what of it did not decode."""

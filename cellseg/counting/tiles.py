@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from threading import Lock
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cellseg.counting.plan import Plan
 from cellseg.errors import RegionError
 from cellseg.geometry import Box, Tile
+from cellseg.instances import Instances
 from cellseg.network.tissue import (
     CHANNELS,
     OVERVIEW_STEP,
@@ -81,6 +82,43 @@ class TilePixels:
     raw: NDArray[np.generic]
     damaged: tuple[Box, ...] = ()
     lost: DamagedCore | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class TileFound:
+    """What one tile brought.
+
+    Attributes
+    ----------
+    instances : Instances
+        On the slide's lattice, before merging.
+    limits : tuple of str
+        Limits of the detector that were reached.
+    damaged : int
+        Blocks of the halo that did not decode.
+    pixels : TilePixels or None
+        As it was read, for measuring; None where it was read elsewhere.
+    lost : DamagedCore or None
+        What of the core did not decode.
+    units : ndarray, float16, (rows, columns, 5), or None
+        Quality of the core: see :func:`cellseg.counting.quality.tile_units`.
+    error : str
+        Why it could not be read at all; empty if it could.
+    """
+
+    tile: Tile
+    instances: Instances = field(default_factory=Instances.empty)
+    limits: tuple[str, ...] = ()
+    damaged: int = 0
+    pixels: TilePixels | None = None
+    lost: DamagedCore | None = None
+    units: NDArray[np.float16] | None = None
+    error: str = ""
+
+    @property
+    def fault(self) -> str:
+        """Why pixels of the core are missing; empty if none are."""
+        return self.error or (self.lost.error if self.lost else "")
 
 
 class TileSource:

@@ -163,6 +163,14 @@ def is_parameter(name: str, arrays: Mapping[str, object]) -> bool:
     return not name.endswith((SCALE, RANGE)) or name.rpartition(".")[0] not in arrays
 
 
+def parameter(name: str, arrays: Arrays) -> NDArray[np.float32]:
+    """One of the network's own arrays in float32, whatever it is stored as."""
+    array = arrays[name].astype(np.float32)
+    if arrays[name].dtype == np.int8:
+        array *= arrays[name + SCALE].astype(np.float32).reshape(-1, *[1] * (array.ndim - 1))
+    return array
+
+
 def content_of(card: str, arrays: Mapping[str, NDArray[Any]]) -> str:
     """SHA-256 of a card's text and of arrays: names, types, shapes and bytes, by name."""
     digest = sha256(card.encode())

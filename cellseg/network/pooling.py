@@ -2,7 +2,8 @@
 
 torchvision's kernel wants channels first and walks through memory a pixel at a time for each
 channel. A sample between four pixels is a weighted sum of four rows of a (pixels, channels) table,
-which is what :func:`torch.nn.functional.embedding_bag` is made for.
+which is what :func:`torch.nn.functional.embedding_bag` is made for. torchvision is imported on
+other devices only: it takes longer to load than a small image to count.
 
 Source: He et al., Mask R-CNN, ICCV 2017, https://arxiv.org/abs/1703.06870; the arithmetic is that
 of ``torchvision.ops.roi_align`` with ``aligned=False`` and one sample a bin.
@@ -15,87 +16,82 @@ from typing import cast
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchvision.ops import MultiScaleRoIAlign
-from torchvision.ops import roi_align as tv_roi_align
-from torchvision.ops.poolers import _setup_scales
+
+from cellseg.network.architecture import DOUBT
+
+LEVEL_AT_224_PX, FINEST = 4, 2
+"""Lin et al., CVPR 2017, equation 1: the level of a box of 224 px, stride 16, and the first one."""
 
 
-def roi_align(
-    pool: MultiScaleRoIAlign,
-    features: dict[str, Tensor],
-    boxes: list[Tensor],
-    image_shapes: list[tuple[int, int]],
-) -> Tensor:
-    """What ``pool`` gives, in channels-last memory where it was made so.
+def roi_align(levels: list[Tensor], boxes: Tensor, side: int) -> Tensor:
+    """One sample in the middle of each of ``side`` × ``side`` bins of one image's boxes.
 
     Parameters
     ----------
-    features : dict of Tensor
-        Feature maps of the pyramid, float32, each (N, C, H, W).
-    boxes : list of Tensor
-        Boxes (x1, y1, x2, y2) in pixels of the network's input, one (P, 4) an image.
-    image_shapes : list of (int, int)
-        Height and width of each image, pixels.
+    levels : list of Tensor, float32, (1, C, H, W)
+        Feature maps at strides 4, 8, 16, 32; a box is sampled in one of them, by its size.
+    boxes : Tensor, (B, 4)
+        (x1, y1, x2, y2), pixels of the network's input.
 
     Returns
     -------
-    Tensor, float32, (sum of P, C, S, S)
+    Tensor, float32, (B, C, side, side)
+        In channels-last memory.
     """
-    levels = [features[name] for name in pool.featmap_names]
-    if levels[0].device.type != "cpu" or pool.sampling_ratio != 1:
-        return cast(Tensor, pool(features, boxes, image_shapes))
-    scales, mapper = _setup_scales(levels, image_shapes, pool.canonical_scale, pool.canonical_level)
-    side, channels = pool.output_size[0], levels[0].shape[1]
-    every = torch.cat(boxes)
-    image = _images_of(boxes)
-    level_of = mapper(boxes)
-    result = every.new_empty((len(every), side * side, channels))
-    for index, (level, scale) in enumerate(zip(levels, scales, strict=True)):
+    result = boxes.new_empty((len(boxes), side * side, levels[0].shape[1]))
+    size = ((boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])).sqrt()
+    fitting = (LEVEL_AT_224_PX + torch.log2(size / 224) + 1e-6).floor() - FINEST
+    level_of = fitting.clamp(0, len(levels) - 1)
+    for index, level in enumerate(levels):
         chosen = torch.where(level_of == index)[0]
-        if len(chosen):
-            found = _samples(level, every[chosen] * scale, image[chosen], side)
-            if len(chosen) == len(every):
-                result = found
-                break
+        if not len(chosen):
+            continue
+        found = _samples(level, boxes[chosen] / (4 << index), side)
+        if len(chosen) == len(boxes):  # without a copy
+            result = found
+        else:
             result[chosen] = found
-    return result.view(len(every), side, side, channels).permute(0, 3, 1, 2)
+    return result.unflatten(1, (side, side)).permute(0, 3, 1, 2)
 
 
-def mean_samples(level: Tensor, boxes: list[Tensor], stride: int, bins: int) -> Tensor:
-    """Means of each box in ``bins`` × ``bins`` bins of two samples a side, (sum of P, C).
+def mean_samples(level: Tensor, boxes: Tensor, stride: int, bins: int) -> Tensor:
+    """Means of each box in ``bins`` × ``bins`` bins of two samples a side, (B, C).
 
     Parameters
     ----------
-    level : Tensor, float32, (N, C, H, W)
+    level : Tensor, float32, (1, C, H, W)
         Features at a stride.
-    boxes : list of Tensor
-        Boxes (x1, y1, x2, y2) in pixels of the network's input, one (P, 4) an image.
+    boxes : Tensor, (B, 4)
+        (x1, y1, x2, y2), pixels of the network's input.
     """
     if level.device.type != "cpu":
-        found = tv_roi_align(level.contiguous(), boxes, bins, 1 / stride, 2)
+        from torchvision.ops import roi_align as tv_roi_align
+
+        found = tv_roi_align(level.contiguous(), [boxes], bins, 1 / stride, 2)
         return cast(Tensor, found).mean((2, 3))
     side = 2 * bins
-    image = _images_of(boxes)
-    return _samples(level, torch.cat(boxes) / stride, image, side, side**2)[:, 0] / side**2
+    return _samples(level, boxes / stride, side, side**2)[:, 0] / side**2
 
 
-def _images_of(boxes: list[Tensor]) -> Tensor:
-    counts = torch.tensor([len(part) for part in boxes])
-    return torch.repeat_interleave(torch.arange(len(boxes)), counts)
+def refined(first: Tensor, second: Tensor) -> Tensor:
+    """Masks (B, 2 S, 2 S): the mean of two looks where the first, (B, S, S), is in doubt."""
+    first = F.interpolate(first[:, None], second.shape[1:], mode="bilinear", align_corners=False)[
+        :, 0
+    ]
+    doubt = (first > DOUBT[0]) & (first < DOUBT[1])
+    return torch.where(doubt, (first + second) / 2, first)
 
 
-def _samples(level: Tensor, boxes: Tensor, image: Tensor, side: int, together: int = 1) -> Tensor:
-    """One bilinear sample in the middle of each bin of boxes (B, 4) in images (B,).
+def _samples(level: Tensor, boxes: Tensor, side: int, together: int = 1) -> Tensor:
+    """One bilinear sample in the middle of each bin of boxes (B, 4) in pixels of the level.
 
-    Boxes are in pixels of the level, (N, C, H, W). Sums of so many samples as are taken
-    ``together``: (B, side² / together, C).
+    Sums of so many samples as are taken ``together``: (B, side² / together, C).
     """
     height, width = level.shape[2:]
     # Without a copy where the features are channels-last.
     table = level.permute(0, 2, 3, 1).reshape(-1, level.shape[1])
     x, x_weight = _taps(boxes[:, 0], boxes[:, 2], side, width)
     y, y_weight = _taps(boxes[:, 1], boxes[:, 3], side, height)
-    y = y + (image * height)[:, None, None]
     rows = y[:, :, None, :, None] * width + x[:, None, :, None, :]
     weight = y_weight[:, :, None, :, None] * x_weight[:, None, :, None, :]
     taps = 4 * together

@@ -26,8 +26,8 @@ from torchvision.models.detection.roi_heads import (
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops import boxes as box_ops
 
-from cellseg.network.architecture import DOUBT, FINE_FROM_PX
-from cellseg.network.pooling import roi_align
+from cellseg.network.architecture import FINE_FROM_PX, TYPE_LEVELS
+from cellseg.network.pooling import refined, roi_align
 from cellseg.network.rpn import MOSTLY, ignored_share
 from cellseg.network.timer import Lap, no_lap
 from cellseg.network.types import TypeHead
@@ -190,8 +190,9 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         self.lap("boxes")
         boxes = [result["boxes"] for result in results]
         if self.type_head is not None and self.wants_types:
-            for result, types in zip(results, self.type_head(features, boxes), strict=True):
-                result["types"] = types
+            for number, result in enumerate(results):
+                levels = [features[str(k)][number : number + 1] for k in range(TYPE_LEVELS)]
+                result["types"] = self.type_head(levels, result["boxes"])
             self.lap("types")
         labels = [result["labels"] for result in results]
         masks = self._probabilities(self.mask_roi_pool, features, boxes, labels, image_shapes)
@@ -204,12 +205,8 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         )
         again = self._probabilities(self.fine_roi_pool, features, large, kinds, image_shapes)
         for result, mask, index, second in zip(results, masks, fine, again, strict=True):
-            first = F.interpolate(
-                mask[index][:, None], second.shape[1:], mode="bilinear", align_corners=False
-            )[:, 0]
-            doubt = (first > DOUBT[0]) & (first < DOUBT[1])
             result["masks"], result["fine"] = mask, index
-            result["fine_masks"] = torch.where(doubt, (first + second) / 2, first)
+            result["fine_masks"] = refined(mask[index], second)
         self.lap("masks")
         return results
 
@@ -266,7 +263,9 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
     ) -> Tensor:
         """Samples of one image's boxes, (B, C, S, S)."""
         of_image = {name: level[index : index + 1] for name, level in features.items()}
-        return roi_align(pool, of_image, [boxes], [shape])
+        if boxes.device.type != "cpu":
+            return cast(Tensor, pool(of_image, [boxes], [shape]))
+        return roi_align([of_image[one] for one in pool.featmap_names], boxes, pool.output_size[0])
 
     def select(
         self,

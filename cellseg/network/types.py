@@ -30,20 +30,16 @@ class TypeHead(nn.Module):
         self.hidden = nn.Linear(TYPE_LEVELS * channels, HIDDEN)
         self.logits = nn.Linear(HIDDEN, types)
 
-    def forward(self, features: dict[str, Tensor], boxes: list[Tensor]) -> list[Tensor]:
-        """Probabilities of the types, (D, T) an image, float32.
+    def forward(self, levels: list[Tensor], boxes: Tensor) -> Tensor:
+        """Probabilities of the types, (D, T), float32.
 
         Parameters
         ----------
-        features : dict of Tensor
-            Feature maps of the pyramid, float32, each (N, C, H, W).
-        boxes : list of Tensor
-            Boxes (x1, y1, x2, y2), pixels of the network's input, one (D, 4) an image.
+        levels : list of Tensor
+            The pyramid's finest feature maps of one image, float32, each (1, C, H, W).
+        boxes : Tensor, (D, 4)
+            (x1, y1, x2, y2), pixels of the network's input.
         """
-        parts = [
-            mean_samples(features[str(level)], boxes, 4 << level, TYPE_BINS)
-            for level in range(TYPE_LEVELS)
-        ]
+        parts = [mean_samples(level, boxes, 4 << k, TYPE_BINS) for k, level in enumerate(levels)]
         seen = torch.cat(parts, 1).to(self.hidden.weight.dtype)
-        found = cast(Tensor, self.logits(self.hidden(seen).relu())).float().softmax(1)
-        return list(torch.split(found, [len(box) for box in boxes]))
+        return cast(Tensor, self.logits(self.hidden(seen).relu())).float().softmax(1)

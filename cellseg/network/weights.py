@@ -29,6 +29,7 @@ from cellseg.network.modelfile import (
     ModelCard,
     content_of,
     is_parameter,
+    parameter,
     read_arrays,
 )
 from cellseg.network.rpn import ExactAnchors
@@ -153,14 +154,8 @@ def read_model(path: str | Path) -> tuple[dict[str, Tensor], ModelCard]:
     WeightsError
     """
     arrays, card = read_arrays(path)
-    state = {}
-    for name, array in arrays.items():
-        if is_parameter(name, arrays):
-            state[name] = torch.from_numpy(array).to(torch.float32)
-            if array.dtype == "int8":
-                scale = torch.from_numpy(arrays[name + SCALE]).to(torch.float32)
-                state[name] *= scale.view(-1, *[1] * (array.ndim - 1))
-    return state, card
+    names = [name for name in arrays if is_parameter(name, arrays)]
+    return {name: torch.from_numpy(parameter(name, arrays)) for name in names}, card
 
 
 def quantised(array: Tensor) -> tuple[Tensor, Tensor]:

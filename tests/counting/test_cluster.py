@@ -250,8 +250,7 @@ def test_few_tiles_are_shared_by_all_workers(slide, threads, tmp_path, batches):
 
 
 def test_what_travels_is_small(slide):
-    from cellseg.counting.local import Mapped
-    from cellseg.counting.work import TileFound
+    from cellseg.counting.tiles import TileFound
     from cellseg.geometry import TileGrid
 
     _, truth = slide
@@ -260,7 +259,7 @@ def test_what_travels_is_small(slide):
     )
     assert len(found.instances) > 20
     tile = TileGrid(350, 450, 512, 0).at(0, 0)
-    packed = pickle.dumps(dask.packed_tile(Mapped(tile, TileFound(found.instances))))
+    packed = pickle.dumps(dask.packed_tile(TileFound(tile, found.instances)))
     assert len(packed) < truth.image.nbytes / 50
 
 
@@ -432,15 +431,12 @@ def test_a_fault_on_a_worker_is_one_line(slide, threads, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_detector_that_cannot_travel(slide, threads, monkeypatch, tmp_path):
+def test_a_detector_that_cannot_travel(slide, threads, tmp_path):
     path, _ = slide
     locked = ThresholdDetector()
     locked.lock = threading.Lock()
     with pytest.raises(SettingsError, match="cannot be sent"):
         counted(on(threads, path, output=tmp_path), locked)
-    monkeypatch.setattr(dask, "MOST_BYTES", 10)
-    with pytest.raises(SettingsError, match="weights from a file"):
-        counted(on(threads, path, output=tmp_path))
 
 
 def test_a_cluster_without_workers_is_not_waited_for_for_ever(slide, monkeypatch, tmp_path):

@@ -1,90 +1,107 @@
-"""Engines: order, faults, and work beside the network."""
+"""Tiles in threads of this process: order, faults, and work beside the network."""
 
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from cellseg.counting.local import LocalEngine
+from cellseg.counting.local import LocalMapper, tiles_together
+from cellseg.counting.tiles import TilePixels
 from cellseg.errors import RegionError
 from cellseg.geometry import TileGrid
+from cellseg.instances import Instances
+from cellseg.network.detector import Detections, Detector
+from cellseg.network.threshold import ThresholdDetector
+from cellseg.protocol import load_protocol
 
 GRID = TileGrid(640, 640, 128, 32)
 
 
-def read(tile):
+def number_of(tile):
     return tile.row * 10 + tile.column
 
 
-def detect(batch):
-    return [value + 1000 for value in batch]
+class Source:
+    """Gives each tile its number as pixels; ``rotten`` ones do not decode."""
+
+    fill, pixel_bytes = 1.0, 3
+    plan = SimpleNamespace(grid=GRID, mpp=0.5, downsample=1.0, protocol=load_protocol("he"))
+
+    def __init__(self, rotten=lambda tile: False):
+        self.rotten, self.tried = rotten, []
+
+    def read(self, tile):
+        self.tried.append(tile)
+        if self.rotten(tile):
+            raise RegionError("rotten")
+        return TilePixels(tile.padded, np.full((*tile.padded.shape, 3), number_of(tile), np.uint8))
+
+    def network_input(self, pixels):
+        return pixels.raw.astype(np.float32)
+
+
+class Numbers(Detector):
+    """Finds one object in each tile, whose score is the tile's number."""
+
+    def __init__(self, look=lambda numbers: None, threads=1):
+        self.info, self.threads, self.look = SimpleNamespace(device="here"), threads, look
+
+    def detect(self, tiles, *, fill):
+        numbers = [int(tile[0, 0, 0]) for tile in tiles]
+        self.look(numbers)
+        mask = np.ones((1, 1), bool)
+        return [Detections(Instances.build([(0, 0, 1, 1)], [n], [0], [mask])) for n in numbers]
+
+
+def mapped(detector=None, batch=1, source=None, tiles=GRID):
+    return LocalMapper(batch).map(source or Source(), detector or Numbers(), tiles)
 
 
 @pytest.mark.parametrize("networks", [1, 2])
 @pytest.mark.parametrize("batch", [1, 4, 100])
 def test_results_come_in_order(batch, networks):
-    engine = LocalEngine(batch=batch, readers=3, networks=networks)
-    found = list(engine.map(GRID, read, detect))
+    mapper = LocalMapper(batch)
+    found = list(mapper.map(Source(), Numbers(threads=networks), GRID))
     assert [one.tile for one in found] == list(GRID)
-    assert all(one.found == read(one.tile) + 1000 for one in found)
-    assert engine.seconds["detect"] > 0
-    assert engine.seconds["wait for input"] >= 0
+    assert all(one.instances.scores.tolist() == [number_of(one.tile)] for one in found)
+    assert {"read", "normalise", "quality", "detect", "wait for input"} <= set(mapper.seconds)
 
 
 def test_a_tile_that_cannot_be_read_fails_alone():
-    def broken(tile):
-        if (tile.row, tile.column) == (1, 2):
-            raise RegionError("rotten")
-        return read(tile)
-
-    found = list(LocalEngine(batch=4, expected=(RegionError,)).map(GRID, broken, detect))
+    rotten = Source(lambda tile: (tile.row, tile.column) == (1, 2))
+    found = list(mapped(batch=4, source=rotten))
     assert len(found) == len(GRID)
-    (failed,) = [one for one in found if one.found is None]
+    (failed,) = [one for one in found if one.error]
     assert (failed.tile.row, failed.tile.column) == (1, 2)
-    assert isinstance(failed.error, RegionError)
-    with pytest.raises(RegionError, match="rotten"):
-        list(LocalEngine().map(GRID, broken, detect))
+    assert failed.fault == "rotten"
 
 
 def test_failed_tiles_come_as_they_fail():
     """Each holds on to what was read: a slide of nothing else once took all of the memory."""
-    tried = []
-
-    def broken(tile):
-        tried.append(tile)
-        raise RegionError("rotten")
-
-    engine = LocalEngine(batch=2, readers=2, expected=(RegionError,))
-    many = TileGrid(12_800, 12_800, 128, 0)
-    mapped = engine.map(many, broken, detect)
-    assert next(mapped).error is not None
-    mapped.close()
-    assert len(tried) < 30
+    rotten = Source(lambda tile: True)
+    found = mapped(batch=2, source=rotten, tiles=TileGrid(12_800, 12_800, 128, 0))
+    assert next(found).error
+    found.close()
+    assert len(rotten.tried) < 30
 
 
 @pytest.mark.parametrize("error", [ValueError("bad"), KeyboardInterrupt()])
 def test_what_the_network_raises_reaches_the_caller(error):
-    def failing(batch):
-        if batch[0] >= 3:
+    def failing(numbers):
+        if numbers[0] >= 3:
             raise error
-        return detect(batch)
 
-    found = []
     with pytest.raises(type(error)):
-        found.extend(LocalEngine().map(GRID, read, failing))
+        list(mapped(Numbers(failing)))
     assert not [t for t in threading.enumerate() if t.name.startswith("cellseg")]
 
 
 def test_the_network_goes_on_while_the_caller_works():
     second = threading.Event()
-
-    def watched(batch):
-        if batch[0] == 1:
-            second.set()
-        return detect(batch)
-
-    results = LocalEngine().map(GRID, read, watched)
+    results = mapped(Numbers(lambda numbers: second.set() if numbers[0] == 1 else None))
     next(results)
     # In one thread this would wait for ever: nobody asks for the second tile.
     assert second.wait(20)
@@ -93,43 +110,25 @@ def test_the_network_goes_on_while_the_caller_works():
 
 def test_two_networks_run_at_once():
     met = threading.Barrier(2, timeout=20)
-
-    def both(batch):
-        if batch[0] in (0, 1):
-            met.wait()  # in one thread nobody else would come
-        return detect(batch)
-
-    assert len(list(LocalEngine(networks=2).map(GRID, read, both))) == len(GRID)
+    # In one thread nobody else would come.
+    both = Numbers(lambda numbers: met.wait() if numbers[0] in (0, 1) else None, threads=2)
+    assert len(list(mapped(both))) == len(GRID)
 
 
 def test_no_more_is_mapped_than_the_caller_takes():
     seen = []
-
-    def counted(batch):
-        seen.extend(batch)
-        return detect(batch)
-
-    results = LocalEngine(batch=2).map(GRID, read, counted)
+    results = mapped(Numbers(seen.extend), batch=2)
     next(results)
     threading.Event().wait(0.3)
     assert len(seen) <= 12, "memory is bounded"
     results.close()
     assert not [t for t in threading.enumerate() if t.name.startswith("cellseg")]
-    before = len(seen)
-    threading.Event().wait(0.2)
-    assert len(seen) == before
 
 
 @pytest.mark.parametrize(
     ("channels", "wanted", "expected"), [(3, None, 14), (40, None, 2), (40, 5, 5), (2000, None, 1)]
 )
 def test_a_batch_is_bounded_by_the_bytes_of_its_tiles(channels, wanted, expected):
-    from types import SimpleNamespace
-
-    from cellseg.counting.work import tiles_together
-    from cellseg.geometry import TileGrid
-    from cellseg.network.threshold import ThresholdDetector
-
     source = SimpleNamespace(
         plan=SimpleNamespace(grid=TileGrid(9000, 9000, 1024, 128)),
         pixel_bytes=channels * (1 if channels == 3 else 2),

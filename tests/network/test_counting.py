@@ -20,6 +20,7 @@ from cellseg.network.maskrcnn import (
     set_limits,
 )
 from cellseg.network.paste import paste_all
+from cellseg.network.pooling import mean_samples
 from cellseg.network.pooling import roi_align as sampled
 from cellseg.network.torch_inference import TorchInference
 
@@ -130,13 +131,11 @@ def test_two_threads_find_what_one_finds():
 @pytest.mark.parametrize("side", [7, 14])
 def test_samples_are_those_of_torchvision(side, memory_format):
     generator = torch.Generator().manual_seed(5)
-    shapes, names = [(96, 128), (96, 128)], ["0", "1", "2", "3"]
-    features = {
-        name: torch.rand(2, 6, 24 >> k, 32 >> k, generator=generator).to(
-            memory_format=memory_format
-        )
-        for k, name in enumerate(names)
-    }
+    names = ["0", "1", "2", "3"]
+    levels = [
+        torch.rand(1, 6, 24 >> k, 32 >> k, generator=generator).to(memory_format=memory_format)
+        for k in range(4)
+    ]
     corners = torch.rand(60, 2, 2, generator=generator) * torch.tensor([128.0, 96.0])
     boxes = torch.cat([corners.amin(1), corners.amax(1)], 1)
     # Beyond the edge, on it, without extent, and so large that it belongs to another level.
@@ -144,12 +143,13 @@ def test_samples_are_those_of_torchvision(side, memory_format):
         [[-9.0, -7, 3, 5], [120, 90, 140, 110], [0, 0, 128, 96], [5, 5, 5, 5], [127.9, 1, 128, 96]]
     )
     huge = torch.tensor([[-200.0, -200, 300, 300], [-500, -500, 600, 600]])
-    lists = [torch.cat([boxes, odd]), torch.cat([huge, boxes[:9]])]
     pool = MultiScaleRoIAlign(names, side, 1)
-    for chosen in (lists, [lists[0], boxes[:0]], [boxes[:0], boxes[:0]]):
-        expected = pool(features, chosen, shapes)
-        found = sampled(pool, features, chosen, shapes)
+    for chosen in (torch.cat([boxes, odd, huge]), huge, boxes[:0]):
+        expected = pool(dict(zip(names, levels, strict=True)), [chosen], [(96, 128)])
+        found = sampled(levels, chosen, side)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+        means = roi_align(levels[1].contiguous(), [chosen], 3, 1 / 8, 2).mean((2, 3))
+        torch.testing.assert_close(mean_samples(levels[1], chosen, 8, 3), means)
 
 
 # Pasting
