@@ -70,7 +70,7 @@ def main(image, mpp, model, core, places) -> None:
     detector = load_detector(model, score=0.1)
     with open_slide(image, mpp=mpp) as slide:
         plan = make_plan(slide, CountRequest(image=image), detector.info)
-        scale: Normaliser = fit_normaliser(slide, plan, light=plan.protocol.light)
+        scale: Normaliser = fit_normaliser(slide, plan)
         source = TileSource(slide, plan, scale)
         extent = plan.grid.extent
         margin = WIDEST

@@ -42,7 +42,7 @@ from cellseg.annotations.image import AnnotatedImage
 from cellseg.errors import Notice
 from cellseg.judge.evaluate import EvaluateRequest, Evaluation, evaluate
 from cellseg.network.backbones import build_body, load_imagenet
-from cellseg.network.counting import best_precision
+from cellseg.network.torch_inference import best_precision
 from cellseg.train.crops import Crop
 from cellseg.train.loop import CropStream, rate_at
 from cellseg.train.run import Event, TrainRequest, Validated, train

@@ -223,7 +223,7 @@ def prepared(task: Task):
     with open_slide(task.slide) as slide:
         request = CountRequest(image=task.slide, protocol=PROTOCOL)
         plan = make_plan(slide, request, info_of(card))
-        normaliser = fit_normaliser(slide, plan, light=plan.protocol.light)
+        normaliser = fit_normaliser(slide, plan)
         # On the protocol's scale, as cellseg sees it.
         whole = Box(0, 0, plan.grid.height, plan.grid.width)
         pixels = slide.read(whole, downsample=plan.downsample, channels=plan.channels)

@@ -233,10 +233,9 @@ def _events(
     """A run whose result goes to a disk; ``place`` is what the user calls its folder."""
     # First, so that a wrong address is said before torch is loaded.
     mapper = _mapper(request, detector)
-    from cellseg.counting.by_core import by_core
     from cellseg.counting.plan import choose_assay, make_plan
     from cellseg.counting.record import Recording
-    from cellseg.counting.stages import SlideCount
+    from cellseg.counting.stages import SlideCount, by_core
 
     started = time.monotonic()
     with open_slide(

@@ -27,12 +27,12 @@ from cellseg.annotations.image import AnnotatedImage
 from cellseg.geometry import Box
 from cellseg.judge.centres import matched
 from cellseg.network.architecture import TYPE_KEYS, Architecture, Limits
-from cellseg.network.counting import best_precision, make_ready
 from cellseg.network.maskrcnn import (
     build_maskrcnn,
     forward_batch,
     set_limits,
 )
+from cellseg.network.torch_inference import best_precision, make_ready
 from cellseg.network.types import HIDDEN
 from cellseg.network.weights import network_of, read_model, save_model
 from cellseg.train.augment import photometric

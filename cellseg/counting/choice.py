@@ -6,14 +6,16 @@ Every choice comes with the lines that say it aloud.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.errors import Notice, SettingsError
-from cellseg.geometry import STRIDE_PX, TileGrid
+from cellseg.counting.request import CountRequest
+from cellseg.errors import Notice, RegionError, SettingsError
+from cellseg.geometry import STRIDE_PX, Box, TileGrid
 from cellseg.protocol import (
     NO_TYPES,
     OTHER_TISSUE,
@@ -23,10 +25,11 @@ from cellseg.protocol import (
     shipped_protocols,
 )
 from cellseg.slide import Slide
+from cellseg.stain.normalise import Normaliser
 from cellseg.stain.stain import guess_stain
 
 if TYPE_CHECKING:
-    from cellseg.network.detector import DetectorInfo, Sizes
+    from cellseg.network.detector import Detector, DetectorInfo, Sizes
 
 MIN_DOWNSAMPLE = 0.25
 
@@ -38,6 +41,18 @@ CELLS = "cells"
 
 UNKNOWN_SCALE = 2.0
 """How far off, either way, a protocol's scale may be for an image without a pixel size."""
+
+LOOK_DOWNSAMPLES = tuple(0.45 * 1.5**step for step in range(7))
+"""At which the network looks: of training it knows cells of 0.7 to 1.5 times their usual size."""
+
+LOOK_PX = 512
+"""Side of what it looks at, pixels of the network, from the middle of the image."""
+
+SURE, FEWEST = 0.5, 2
+"""Score of a cell that counts as evidence, and so many of them are needed."""
+
+ALIKE = 2.0
+"""Cells at most so many times as large as the usual one, or as small, speak for a scale."""
 
 
 def model_for(wanted: str | Path, protocol: CountProtocol) -> str | Path:
@@ -118,84 +133,76 @@ def choose_types(
     return {"cell_types": tissue}, [f"cell types ({names}) as learned from {info.types_from}"]
 
 
-def with_sizes(
-    protocol: CountProtocol, sizes: Sizes, *, mpp: float | None, downsample: float
-) -> tuple[CountProtocol, str]:
-    """A shipped protocol with the size gates of a model of the user's own.
+def with_gates(
+    protocol: CountProtocol,
+    request: CountRequest,
+    sizes: Sizes | None,
+    *,
+    own: bool,
+    mpp: float | None,
+    downsample: float,
+) -> tuple[CountProtocol, list[str]]:
+    """A protocol with the size gates that hold: the user's own, the model's, or the protocol's.
+
+    Without a pixel size pixels of the network are taken to have the protocol's scale. They may be
+    half as wide, or twice, and so a shipped protocol's gates are made wider.
 
     Parameters
     ----------
-    sizes : Sizes
-        In pixels of the network.
+    sizes : Sizes or None
+        Of the model; they take the place of a shipped protocol's.
+    own : bool
+        The user wrote the protocol.
     mpp : float or None
-        µm per pixel of the image; unknown, pixels of the network are taken to have the protocol's.
+        µm per pixel of the image.
     downsample : float
         Pixels of the image along a side of one of the network.
-    """
-    pixel_um = protocol.mpp if mpp is None else mpp * downsample
-    low, high = sizes.smallest_px * pixel_um**2, sizes.largest_px * pixel_um**2
-    changed = protocol.changed(
-        min_area_um2=low,
-        max_area_um2=high,
-        # The halo is made of it at the protocol's scale.
-        largest_cell_um=sizes.longest_px * protocol.mpp,
-    )
-    if mpp is None:
-        said = (
-            f"{sizes.smallest_px * downsample**2:.0f} … {sizes.largest_px * downsample**2:.0f} px²"
-        )
-    else:
-        said = f"{low:.3g} … {high:.3g} µm²"
-    return changed, Notice(
-        f"areas of {said} are counted, by the model's training", hint="min_area,max_area"
-    )
-
-
-def with_wider_gates(protocol: CountProtocol) -> CountProtocol:
-    """A shipped protocol for an image whose pixel size nobody knows.
-
-    Its size gates are in µm², and pixels are taken to have its scale: they may be half as wide,
-    or twice.
-    """
-    return protocol.changed(
-        min_area_um2=protocol.min_area_um2 / UNKNOWN_SCALE**2,
-        max_area_um2=protocol.max_area_um2 * UNKNOWN_SCALE**2,
-    )
-
-
-def with_limits(
-    protocol: CountProtocol, low: float | None, high: float | None, *, unit_um2: float
-) -> CountProtocol:
-    """A protocol with the user's own size gates; None leaves what it says.
-
-    Parameters
-    ----------
-    low, high : float or None
-        Areas.
-    unit_um2 : float
-        What an area of 1 is in the protocol's µm².
 
     Raises
     ------
     SettingsError
-        If no area lies between them.
+        If no area lies between the user's.
     """
-    gates = {"min_area_um2": low, "max_area_um2": high}
-    own = {name: area * unit_um2 for name, area in gates.items() if area is not None}
-    if not own:
-        return protocol
+    notes: list[str] = []
+    if sizes is not None and not own:
+        pixel_um = protocol.mpp if mpp is None else mpp * downsample
+        low, high = sizes.smallest_px * pixel_um**2, sizes.largest_px * pixel_um**2
+        protocol = protocol.changed(
+            min_area_um2=low,
+            max_area_um2=high,
+            # The halo is made of it at the protocol's scale.
+            largest_cell_um=sizes.longest_px * protocol.mpp,
+        )
+        said = f"{low:.3g} … {high:.3g} µm²"
+        if mpp is None:
+            ends = (sizes.smallest_px * downsample**2, sizes.largest_px * downsample**2)
+            said = f"{ends[0]:.0f} … {ends[1]:.0f} px²"
+        said = f"areas of {said} are counted, by the model's training"
+        notes.append(Notice(said, hint="min_area,max_area"))
+    elif mpp is None and not own:
+        protocol = protocol.changed(
+            min_area_um2=protocol.min_area_um2 / UNKNOWN_SCALE**2,
+            max_area_um2=protocol.max_area_um2 * UNKNOWN_SCALE**2,
+        )
+    # What an area of 1 is in the protocol's µm².
+    unit_um2 = 1.0 if mpp is not None else (protocol.mpp / downsample) ** 2
+    gates = {"min_area_um2": request.min_area, "max_area_um2": request.max_area}
+    wanted = {name: area * unit_um2 for name, area in gates.items() if area is not None}
+    if not wanted:
+        return protocol, notes
     rules = {
-        name: rule.model_copy(update=dict.fromkeys(own)) for name, rule in protocol.classes.items()
+        name: rule.model_copy(update=dict.fromkeys(wanted))
+        for name, rule in protocol.classes.items()
     }
-    smallest = own.get("min_area_um2", protocol.min_area_um2)
-    largest = own.get("max_area_um2", protocol.max_area_um2)
+    smallest = wanted.get("min_area_um2", protocol.min_area_um2)
+    largest = wanted.get("max_area_um2", protocol.max_area_um2)
     if smallest >= largest:
         raise SettingsError(
             f"no area is above {smallest / unit_um2:.4g} and below {largest / unit_um2:.4g}",
             hint="min_area,max_area",
         )
     # It was calibrated with its own gates.
-    return protocol.changed(**own, classes=rules, calibration=None)
+    return protocol.changed(**wanted, classes=rules, calibration=None), notes
 
 
 def fit_grid(height: int, width: int, *, tile: int, halo: int, exact: bool = True) -> TileGrid:
@@ -290,28 +297,25 @@ def _unlike_dab(
 def choose_downsample(
     slide: Slide,
     protocol: CountProtocol,
+    channels: tuple[int, ...],
+    *,
     diameter_px: float | None,
     model_diameter_px: float | None,
-    tell: Callable[[CountProtocol], float | None] = lambda _: None,
+    detector: Detector | None,
 ) -> tuple[float, list[str]]:
-    """Level-0 pixels per lattice pixel: by pixel size, by diameter, by the cells, or 1.
-
-    Parameters
-    ----------
-    tell : callable
-        Tells from the slide how large its usual cell is, level-0 pixels; None: nobody can.
-    """
-    if diameter_px is None and slide.mpp is None and protocol.usual_px is not None:
-        told = tell(protocol)
+    """Level-0 pixels per lattice pixel: by pixel size, by diameter, by the cells, or 1."""
+    usual_px = protocol.usual_px
+    if diameter_px is None and slide.mpp is None and detector is not None and usual_px is not None:
+        told = told_diameter(slide, channels, protocol, detector)
         if told is not None:
             said = f"no pixel size: scaled by the cells, the usual one has {told:.0f} px"
-            return told / protocol.usual_px, [Notice(said, hint="mpp,diameter")]
+            return told / usual_px, [Notice(said, hint="mpp,diameter")]
     if diameter_px is not None:
         if not diameter_px > 0:
             raise SettingsError(
                 f"a diameter must be above 0 px, got {diameter_px:g}", hint="diameter"
             )
-        model_diameter_px = protocol.usual_px or model_diameter_px
+        model_diameter_px = usual_px or model_diameter_px
         if model_diameter_px is None:
             raise SettingsError(
                 "this model does not say how large its usual object is", hint="diameter"
@@ -343,3 +347,38 @@ def choose_downsample(
             "small cells may be missed"
         )
     return downsample, notes
+
+
+def told_diameter(
+    slide: Slide, channels: tuple[int, ...], protocol: CountProtocol, detector: Detector
+) -> float | None:
+    """Diameter of the usual cell, level-0 pixels; None where too few are seen to tell.
+
+    The usual cell is of the first class that the protocol counts. The network looks at several
+    scales, and is surest where cells have the size that it knows.
+    """
+    usual = protocol.usual_px
+    assert usual is not None
+    one = detector.for_run(
+        score=SURE, nms_iou=protocol.nms_iou, types=NO_TYPES, classes=tuple(protocol.classes)
+    )
+    normaliser: Normaliser | None = None
+    best, told = 0.0, None
+    for downsample in LOOK_DOWNSAMPLES:
+        height, width = slide.lattice_shape(downsample)
+        if min(height, width) < usual:
+            break
+        y, x = max(0, (height - LOOK_PX) // 2), max(0, (width - LOOK_PX) // 2)
+        box = Box(y, x, min(y + LOOK_PX, height), min(x + LOOK_PX, width))
+        with suppress(RegionError):
+            pixels = slide.read(box, downsample=downsample, channels=channels)
+            normaliser = normaliser or Normaliser.fit(pixels, protocol.light)
+            found = one.detect([normaliser.apply(pixels)], fill=1.0)[0].instances
+            cut = (found.boxes[:, :2] <= 0).any(1) | (found.boxes[:, 2:] >= box.shape).any(1)
+            found = found.take(np.flatnonzero((found.classes == 0) & ~cut))
+            diameters = np.sqrt(4 * found.areas / np.pi)
+            alike = (diameters > usual / ALIKE) & (diameters < usual * ALIKE)
+            evidence = float((found.scores * found.areas)[alike].sum()) * downsample**2
+            if alike.sum() >= FEWEST and evidence > best:
+                best, told = evidence, float(np.median(diameters[alike])) * downsample
+    return told

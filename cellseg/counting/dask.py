@@ -313,18 +313,9 @@ class _LocalWorker(distributed.WorkerPlugin):  # type: ignore[misc]
 class _Job:
     """All that a worker needs to read a slide's tiles and to find what is in them.
 
-    Attributes
-    ----------
-    request : CountRequest
-        Slide and model under names that hold on every machine.
-    facts : tuple
-        By which a worker sees that its slide is the one that was planned for.
-    version : list
-        Changes when the slide's file does, so that no worker goes on with an older one.
-    checksum : str
-        Of the weights.
-    detector : Detector or None
-        Takes the place of the model.
+    Slide and model have names that hold on every machine. By ``facts`` a worker sees that its
+    slide is the one that was planned for; ``version`` changes when the slide's file does, so that
+    no worker goes on with an older one. A ``detector`` takes the place of the model.
     """
 
     request: CountRequest
@@ -384,12 +375,7 @@ def packed_tile(found: TileFound) -> tuple[TileFound, bytes]:
 def run_tiles(version: str, job: bytes, tiles: Sequence[Tile]) -> Answer:
     """Read and detect a batch on a worker, which may do so in several threads.
 
-    Parameters
-    ----------
-    version : str
-        Of cellseg, where the run was started.
-    job : bytes
-        What :func:`packed_job` gave.
+    ``version`` is that of cellseg where the run was started, ``job`` is of :func:`packed_job`.
 
     Raises
     ------
@@ -406,7 +392,7 @@ def run_tiles(version: str, job: bytes, tiles: Sequence[Tile]) -> Answer:
             )
         with _opening:
             kept = opened(job)
-        mapper = LocalMapper(kept.job.request.batch)
+        mapper = LocalMapper(kept.batch)
         with kept.turns:
             packed = [packed_tile(one) for one in mapper.map(kept.source, kept.detector, tiles)]
         return mapper.device, mapper.seconds, packed
@@ -418,12 +404,12 @@ def run_tiles(version: str, job: bytes, tiles: Sequence[Tile]) -> Answer:
 
 @dataclass(eq=False)
 class _Opened:
-    """A slide and its detector, which ``turns`` threads may use at once."""
+    """A job's slide and its detector, which ``turns`` threads may use at once."""
 
-    job: _Job
     source: TileSource
     detector: Detector
     turns: threading.Semaphore
+    batch: int | None
 
 
 def forget() -> None:
@@ -442,51 +428,39 @@ def opened(packed: bytes) -> _Opened:
         If slide or weights are missing here, or are others than where the run was started.
     """
     from cellseg.counting.tiles import TileSource
-
-    job: _Job = cloudpickle.loads(packed)
-    slide = _slide(job)
-    try:
-        source = TileSource(slide, job.plan, job.normaliser)
-        kept = _Opened(job, source, *_detector(job))
-    except BaseException:
-        slide.close()
-        raise
-    weakref.finalize(kept, slide.close)
-    return kept
-
-
-def _slide(job: _Job) -> Slide:
     from cellseg.slide import open_slide
 
-    asked = job.request
+    job: _Job = cloudpickle.loads(packed)
+    asked, protocol = job.request, job.plan.protocol
     try:
         slide = open_slide(asked.image, mpp=asked.mpp, z=asked.z, t=asked.t, series=asked.series)
     except InputError as error:
         raise InputError(
             f"{error}; every worker must reach the slide under the path that the run was given"
         ) from error
-    if (facts := _facts(slide)) != job.facts:
+    try:
+        if (facts := _facts(slide)) != job.facts:
+            raise InputError(
+                f"{asked.image}: is another file there ({facts[0]}) than where the run was "
+                f"started ({job.facts[0]})"
+            )
+        detector, turns = job.detector, threading.Semaphore(1)
+        if detector is None:
+            how = (asked.device, asked.precision, job.plan.inference)
+            loaded, turns = _model(str(asked.model), job.checksum, *how)
+            detector = loaded.for_run(
+                score=protocol.lowest_score,
+                nms_iou=protocol.nms_iou,
+                types=protocol.cell_types,
+                classes=tuple(protocol.classes),
+            )
+        source = TileSource(slide, job.plan, job.normaliser)
+        kept = _Opened(source, detector, turns, asked.batch)
+    except BaseException:
         slide.close()
-        raise InputError(
-            f"{asked.image}: is another file there ({facts[0]}) than where the run was started "
-            f"({job.facts[0]})"
-        )
-    return slide
-
-
-def _detector(job: _Job) -> tuple[Detector, threading.Semaphore]:
-    if job.detector is not None:
-        return job.detector, threading.Semaphore(1)
-    asked, protocol = job.request, job.plan.protocol
-    how = (asked.device, asked.precision, job.plan.inference)
-    loaded, turns = _model(str(asked.model), job.checksum, *how)
-    ready = loaded.for_run(
-        score=protocol.lowest_score,
-        nms_iou=protocol.nms_iou,
-        types=protocol.cell_types,
-        classes=tuple(protocol.classes),
-    )
-    return ready, turns
+        raise
+    weakref.finalize(kept, slide.close)
+    return kept
 
 
 @lru_cache(maxsize=KEPT)

@@ -100,8 +100,7 @@ class CellMeasurer:
         sure = settled.instances.scores >= self._of_class("score")[kinds]
         settled = settled.take(np.flatnonzero(sure))
         instances, kinds = settled.instances, kinds[sure]
-        pixel_um = self.scale.lattice_mpp or self._protocol.mpp
-        area = instances.areas * pixel_um**2
+        area = instances.areas * self._source.plan.pixel_um**2
         low, high = self._of_class("min_area_um2"), self._of_class("max_area_um2")
         sized = (area >= low[kinds]) & (area <= high[kinds])
         centres = (instances.boxes[:, :2] + instances.boxes[:, 2:]) / 2

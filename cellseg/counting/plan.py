@@ -26,19 +26,16 @@ from cellseg.counting.choice import (
     fit_grid,
     model_for,
     model_settings,
-    with_limits,
-    with_sizes,
-    with_wider_gates,
+    with_gates,
 )
 from cellseg.counting.request import CountRequest, Plane
-from cellseg.counting.scale import told_diameter
 from cellseg.errors import Notice, RegionError, SettingsError
 from cellseg.geometry import Box, TileGrid
 from cellseg.protocol import PHASE_PX, CountProtocol, shipped_protocols
 from cellseg.slide import Slide
 from cellseg.stain.contrast import look_at
 from cellseg.stain.dyes import Dyes, estimated_dyes, given_dyes
-from cellseg.stain.normalise import Light, Normaliser
+from cellseg.stain.normalise import Normaliser
 
 if TYPE_CHECKING:
     from cellseg.network.detector import Detector, DetectorInfo
@@ -105,6 +102,11 @@ class Plan:
     inference: str
     skip_bad: bool
     notes: tuple[str, ...] = field(compare=False)
+
+    @property
+    def pixel_um(self) -> float:
+        """µm per lattice pixel, the protocol's where the slide has no pixel size."""
+        return self.protocol.mpp if self.mpp is None else self.mpp * self.downsample
 
     def settings(self) -> dict[str, object]:
         """Every field that tells one plan from another, ready for JSON."""
@@ -204,21 +206,19 @@ def make_plan(
     if changes:
         protocol = protocol.changed(**changes)
 
-    def tell(chosen: CountProtocol) -> float | None:
-        return None if detector is None else told_diameter(slide, channels, chosen, detector)
-
     downsample, said = choose_downsample(
-        slide, protocol, request.diameter_px, info.diameter_px, tell
+        slide,
+        protocol,
+        channels,
+        diameter_px=request.diameter_px,
+        model_diameter_px=info.diameter_px,
+        detector=detector,
     )
     notes += said
-    if info.sizes is not None and not own:
-        protocol, line = with_sizes(protocol, info.sizes, mpp=slide.mpp, downsample=downsample)
-        notes.append(line)
-    elif slide.mpp is None and not own:
-        protocol = with_wider_gates(protocol)
-    # Without a pixel size the lattice's pixels are taken to have the protocol's.
-    unit_um2 = 1.0 if slide.mpp is not None else (protocol.mpp / downsample) ** 2
-    protocol = with_limits(protocol, request.min_area, request.max_area, unit_um2=unit_um2)
+    protocol, said = with_gates(
+        protocol, request, info.sizes, own=own, mpp=slide.mpp, downsample=downsample
+    )
+    notes += said
     regions = None if request.regions is None else request.regions.on(slide.height, slide.width)
     notes += () if regions is None else regions.notes
     height, width = slide.lattice_shape(downsample)
@@ -253,14 +253,11 @@ def _is_own(wanted: str | CountProtocol | None) -> bool:
     return wanted is not None and str(wanted) not in shipped_protocols()
 
 
-def fit_normaliser(
-    slide: Slide, plan: Plan, *, light: Light, tissue: Sequence[Box] | None = None
-) -> Normaliser:
+def fit_normaliser(slide: Slide, plan: Plan, tissue: Sequence[Box] | None = None) -> Normaliser:
     """Fit the slide's one intensity scale on patches of the lattice.
 
     Parameters
     ----------
-    light : {'transmitted', 'fluorescence'}
     tissue : sequence of Box, optional
         Patches to sample (multiples of 512 px of the lattice, whatever the tile size); all
         of the slide where it is None or empty.
@@ -271,6 +268,7 @@ def fit_normaliser(
         ``blank`` where no patch shows anything beyond noise: only then are all of them read.
         Few or faint objects do not fill the range: see :data:`LEAST_RANGE`.
     """
+    light = plan.protocol.light
     boxes = list(tissue or sample_boxes(plan.grid.height, plan.grid.width))
     # Not every n-th: where n divides the columns, that would be one strip of the slide.
     order = np.random.default_rng(0).permutation(len(boxes))

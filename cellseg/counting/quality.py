@@ -41,7 +41,7 @@ def tile_units(plan: Plan, tile: Tile, seen: NDArray[np.float32]) -> NDArray[np.
     margins = (
         core.y0 - padded.y0, core.x0 - padded.x0, padded.y1 - core.y1, padded.x1 - core.x1,
     )  # fmt: skip
-    return measured_units(seen, margins, _pixel_um(plan), plan.protocol.light)
+    return measured_units(seen, margins, plan.pixel_um, plan.protocol.light)
 
 
 def packed_units(units: NDArray[np.float16]) -> str:
@@ -99,7 +99,7 @@ class QualityMap:
         tissue: NDArray[np.bool_] = np.asarray(places.any(axis=(1, 3)) & self._units.any(axis=2))
         if not plan.prefilter:
             tissue &= self._units[..., 1] >= LEAST_CONTRAST
-        codes = judged(self._units, tissue, _pixel_um(plan), light)
+        codes = judged(self._units, tissue, plan.pixel_um, light)
         codes[~tissue] = UNKNOWN
         at = np.ix_(*(
             np.minimum((np.arange(n) + 0.5) * mask.step // UNIT_PX, most - 1).astype(int)
@@ -122,8 +122,3 @@ class QualityMap:
         )
         sound = replace(mask, tissue=mask.tissue & (codes[at] < OUT_OF_FOCUS))
         return JudgedSlide(codes, shares, sound)
-
-
-def _pixel_um(plan: Plan) -> float:
-    """µm per lattice pixel, the protocol's where the slide has no pixel size."""
-    return plan.protocol.mpp if plan.mpp is None else plan.mpp * plan.downsample

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import shapely
 
+from cellseg.annotations.cores import find_cores
 from cellseg.counting.local import LocalMapper, TileMapper
 from cellseg.counting.measured import CellMeasurer, MeasuredCells
 from cellseg.counting.merge import SeamMerger, Settled
 from cellseg.counting.plan import Plan, fit_dyes, fit_normaliser, sample_boxes
 from cellseg.counting.quality import QualityMap, unpacked_units
+from cellseg.counting.request import CountRequest
 from cellseg.counting.tally import Tally
 from cellseg.counting.tiles import TileFound, TileSource, find_tissue, overview_step
-from cellseg.errors import Notice, RegionError
+from cellseg.errors import Notice, RegionError, SettingsError
 from cellseg.geometry import Frame
 from cellseg.network.detector import Detector
 from cellseg.network.timer import Timer
@@ -214,8 +216,7 @@ class SlideCount:
             # Of the whole slide, so that a region's cells are those that a whole count finds.
             boxes = sample_boxes(plan.grid.height, plan.grid.width)
             patches = [box for box in boxes if everywhere.coverage(box) > 0]
-            light = plan.protocol.light
-            normaliser = fit_normaliser(self.slide, plan, light=light, tissue=patches)
+            normaliser = fit_normaliser(self.slide, plan, patches)
             self.dyes = fit_dyes(self.slide, plan, patches)
         return TileSource(self.slide, plan, normaliser)
 
@@ -273,3 +274,29 @@ class SlideCount:
         elif not self.wanted:
             told.append(Notice("no tissue was found: nothing is counted", hint="no_prefilter"))
         return [*self.slide.notes, *self.plan.notes, *told]
+
+
+def by_core(
+    slide: Slide, request: CountRequest, plan: Plan
+) -> tuple[CountRequest, Plan, TissueMask]:
+    """The request and the plan with a region for each core; as they were where there is no grid;
+    and the tissue of the whole slide.
+
+    The plan's notes say what was found, or why the whole slide is counted.
+
+    Raises
+    ------
+    SettingsError
+        If the request has regions already.
+    """
+    if request.regions is not None:
+        raise SettingsError("the cores of an array are regions already", hint="region,tma")
+    mask = find_tissue(slide, plan, TissueFinder())
+    try:
+        grid = find_cores(mask.tissue)
+    except SettingsError as error:
+        said = Notice(f"{error}: the whole slide is counted", hint="tma")
+        return request, replace(plan, notes=(*plan.notes, said)), mask
+    regions = grid.regions(mask.step * plan.downsample).on(slide.height, slide.width)
+    found = replace(plan, regions=regions, notes=(*plan.notes, Notice(str(grid))))
+    return replace(request, regions=regions, cores=grid), found, mask

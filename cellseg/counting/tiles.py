@@ -6,6 +6,7 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from threading import Lock
 
@@ -38,8 +39,8 @@ CACHE_MOST_BYTES = 192 * 2**20
 """Never more than this, however many channels a tile has."""
 
 BLOCK_PX = 128
-STRIP_ROWS = 32
-"""Overview rows that are read together."""
+STRIP_ROWS, STRIPS_KEPT = 32, 16
+"""Overview rows that are read together, and how many of these strips the network needs at once."""
 
 FINE = 4
 
@@ -241,31 +242,20 @@ def overview_step(plan: Plan) -> int:
 
 
 class Strips:
-    """Features of a slide's overview, read strip by strip as they are asked for.
+    """Features of a slide's overview, (H, W, 7), read strip by strip as they are asked for.
 
-    Parameters
-    ----------
-    shape : (int, int, int)
-        Of all of them, (H, W, 7).
-    strip : callable
-        Makes the strip with a number: :data:`STRIP_ROWS` rows, the last one fewer.
+    ``strip`` makes the strip with a number: :data:`STRIP_ROWS` rows, the last one fewer.
     """
 
     def __init__(
         self, shape: tuple[int, int, int], strip: Callable[[int], NDArray[np.float32]]
     ) -> None:
-        self.shape, self._strip = shape, strip
-        self._kept: dict[int, NDArray[np.float32]] = {}
+        self.shape, self._strip = shape, lru_cache(STRIPS_KEPT)(strip)
 
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Rows in any order, (R, W, 7); strips that none of them lies in are forgotten."""
-        numbers = rows // STRIP_ROWS
-        self._kept = {
-            number: self._kept[number] if number in self._kept else self._strip(number)
-            for number in np.unique(numbers).tolist()
-        }
-        places = zip(numbers.tolist(), (rows % STRIP_ROWS).tolist(), strict=True)
-        return np.stack([self._kept[number][row] for number, row in places])
+        """Rows in any order, (R, W, 7)."""
+        places = (divmod(row, STRIP_ROWS) for row in rows.tolist())
+        return np.stack([self._strip(number)[row] for number, row in places])
 
 
 def find_tissue(slide: Slide, plan: Plan, finder: TissueFinder) -> TissueMask:
@@ -277,7 +267,8 @@ def find_tissue(slide: Slide, plan: Plan, finder: TissueFinder) -> TissueMask:
     step = overview_step(plan)
     downsample = plan.downsample * step / FINE
     height, width = slide.lattice_shape(downsample)
-    normaliser = Normaliser.fit(_coarse_sample(slide, plan), light)
+    overview, _ = slide.overview()
+    normaliser = Normaliser.fit(overview[..., list(plan.channels)], light)
     failed = []
 
     def strip(number: int) -> NDArray[np.float32]:
@@ -295,8 +286,3 @@ def find_tissue(slide: Slide, plan: Plan, finder: TissueFinder) -> TissueMask:
     for first, last in failed:
         mask.search[first:last] = True
     return mask
-
-
-def _coarse_sample(slide: Slide, plan: Plan) -> NDArray[np.generic]:
-    overview, _ = slide.overview()
-    return overview[..., list(plan.channels)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any
 
 STRIDE_PX = 32
 """The largest stride of the network: tile origins are multiples of it."""
@@ -110,14 +110,6 @@ class Limits:
         )
 
 
-class Shaped(Protocol):
-    """An array of any library."""
-
-    @property
-    def shape(self) -> Sequence[int]:
-        """Length of each axis."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
     """Which network: as torchvision's where nothing is said.
@@ -151,12 +143,12 @@ class Architecture:
             raise ValueError(f"no backbone {self.backbone!r}; known: {', '.join(BACKBONES)}")
 
     @classmethod
-    def of(cls, arrays: Mapping[str, Shaped]) -> Architecture:
+    def of(cls, arrays: Mapping[str, Any]) -> Architecture:
         """Of the network that has these arrays; torchvision's where they tell nothing."""
         usual = cls()
 
         def width(array: str, axes: int, otherwise: int) -> int:
-            shape = arrays[array].shape if array in arrays else ()
+            shape: Sequence[int] = arrays[array].shape if array in arrays else ()
             return max(1, int(shape[0])) if len(shape) == axes else otherwise
 
         named = [name for name, entry in BACKBONES.items() if BODY + entry.first in arrays]

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import platform
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -27,7 +24,7 @@ from cellseg.network.timer import Timer
 from cellseg.protocol import NO_TYPES
 
 if TYPE_CHECKING:
-    from cellseg.network.counting import Precision
+    from cellseg.network.torch_inference import Precision
 
 Exactness = Literal["auto", "float32", "bfloat16", "float16"]
 Library = Literal["auto", "torch", "openvino"]
@@ -209,60 +206,62 @@ def load_detector(
     """
     exact = None if precision == "auto" else precision
     notes: tuple[str, ...] = ()
-    network: Inference | None = None
-    if inference == "openvino" or (inference == "auto" and _may_take_openvino(device, exact)):
-        network, card, notes = _openvino(model, device, exact, forced=inference == "openvino")
-    if network is None:
+    found: tuple[Inference, ModelCard] | None = None
+    if inference == "openvino":
+        found = _openvino(model, device, exact, forced=True)
+    elif inference == "auto" and _may_take_openvino(device, exact):
+        try:
+            found = _openvino(model, device, exact, forced=False)
+        except (SettingsError, WeightsError) as error:
+            notes = (f"counted with torch: {error}",)
+    if found is None:
         from cellseg.network.torch_inference import load_torch
 
-        network, card = load_torch(model, device, exact)
+        found = load_torch(model, device, exact)
+    network, card = found
     info = replace(info_of(card), device=network.label, inference=network.name, notes=notes)
     return MaskRCNNDetector(network, info, score=score, nms_iou=nms_iou)
 
 
 def _openvino(
     model: str | Path, device: str, precision: Precision | None, *, forced: bool
-) -> tuple[Inference | None, ModelCard, tuple[str, ...]]:
-    """The network in OpenVINO; where that is no choice, None and why not.
-
-    That a model was not made for it needs no words: its card says so.
+) -> tuple[Inference, ModelCard] | None:
+    """The network in OpenVINO; None for a model that was not made for it, unless ``forced``.
 
     Raises
     ------
     SettingsError, WeightsError
-        Where it was asked for and cannot be had.
+        Where it cannot be had.
     """
     arrays, card = read_arrays(model)
     is_made_for_it = any(name.endswith(RANGE) for name in arrays)
     if not forced and not (is_made_for_it and "openvino" in card.inference):
-        return None, card, ()
+        return None
     reason = _why_no_openvino(device, precision)
     if not reason and not is_made_for_it:
         reason = "the model holds no ranges for 8 bits"
     if not reason and card.backbone != "efficientnet_lite0":
         reason = f"the backbone {card.backbone} is not drawn for it"
-    if not reason:
-        from cellseg.network.openvino_inference import OpenVinoInference
-
-        try:
-            return OpenVinoInference(arrays, str(model)), card, ()
-        except WeightsError as error:
-            if forced:
-                raise
-            reason = str(error)
-    if forced:
+    if reason:
         raise SettingsError(f"OpenVINO cannot be used: {reason}", hint="inference")
-    return None, card, (f"counted with torch, not with OpenVINO: {reason}",)
+    from cellseg.network.openvino_inference import OpenVinoInference
+
+    return OpenVinoInference(arrays, str(model)), card
 
 
 def _may_take_openvino(device: str, precision: Precision | None) -> bool:
     """Whether nothing that was asked for stands against it, and it is installed."""
+    import torch
+
     if device not in ("auto", "cpu") or precision is not None or find_spec("openvino") is None:
         return False
-    return device == "cpu" or not _may_have_gpu()
+    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    return device == "cpu" or not has_gpu
 
 
 def _why_no_openvino(device: str, precision: Precision | None) -> str:
+    import torch
+
     if find_spec("openvino") is None:
         return "it is not installed; pip install openvino"
     if device not in ("auto", "cpu"):
@@ -271,23 +270,7 @@ def _why_no_openvino(device: str, precision: Precision | None) -> str:
         return f"it computes in 8 bits, and {precision} was asked for"
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return f"8 bits are made for x86 processors, this one is {platform.machine()}"
-    return "" if has_avx2() else "the processor lacks AVX2"
-
-
-def has_avx2() -> bool:
-    """Whether the processor has the instructions that 8 bits are fast with."""
-    core = "numpy._core" if find_spec("numpy._core") else "numpy.core"
-    umath = import_module(f"{core}._multiarray_umath")
-    return bool(umath.__cpu_features__.get("AVX2", False))
-
-
-def _may_have_gpu() -> bool:
-    """Whether a driver of a GPU lies here: to know more, torch must be imported."""
-    if sys.platform == "darwin":
-        return platform.machine() == "arm64"
-    if sys.platform == "win32":
-        return Path(os.environ.get("SYSTEMROOT", "C:/Windows"), "System32", "nvcuda.dll").exists()
-    return any(Path(name).exists() for name in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))
+    return "" if "AVX" in torch.backends.cpu.get_cpu_capability() else "the processor lacks AVX2"
 
 
 def info_of(card: ModelCard) -> DetectorInfo:

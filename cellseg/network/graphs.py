@@ -8,7 +8,6 @@ EfficientNet-Lite0 are folded. Images and features are channels-last outside.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,18 +23,13 @@ LEVELS = 4
 BACKBONE = "efficientnet_lite0"
 """The one that is drawn here."""
 
+_Norm = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""A batch norm as one factor and one summand a channel."""
+
 _View = Callable[[NDArray[Any]], NDArray[Any]]
 
 _FIRST, _LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 """Orders of axes: channels first, and last."""
-
-
-@dataclass(frozen=True)
-class _Norm:
-    """A batch norm as one factor and one summand a channel."""
-
-    factor: NDArray[np.float32]
-    summand: NDArray[np.float32]
 
 
 class Graphs:
@@ -153,7 +147,7 @@ class Graphs:
             for part in ("weight", "bias", "running_mean", "running_var")
         )
         factor = weight / np.sqrt(variance + LITE0_EPS)
-        norm = _Norm(factor.astype(np.float32), (bias - mean * factor).astype(np.float32))
+        norm = factor.astype(np.float32), (bias - mean * factor).astype(np.float32)
         return self._convolution(x, f"{name}.0", norm=norm, stride=stride, depthwise=depthwise)
 
     def _convolution(
@@ -171,11 +165,11 @@ class Graphs:
         after = before if stride == 1 else before + 1
         convolve = ops.group_convolution if depthwise else ops.convolution
         target = (shape[0], 1, *shape[1:]) if depthwise else shape
-        factor = 1.0 if norm is None else norm.factor
+        factor = 1.0 if norm is None else norm[0]
         weights = self._weights(name, lambda array: array.reshape(target), factor)
         x = self._narrowed(x, name)
         x = convolve(x, weights, [stride] * 2, [before] * 2, [after] * 2, [1, 1])
-        bias = self._arrays[f"{name}.bias"] if norm is None else norm.summand
+        bias = self._arrays[f"{name}.bias"] if norm is None else norm[1]
         return ops.add(x, _constant(bias.reshape(1, -1, 1, 1)))
 
     def _doubled(self, x: Node, name: str) -> Node:

@@ -156,7 +156,7 @@ def forward_batch(
     Parameters
     ----------
     model : GeneralizedRCNN
-        In evaluation mode; made ready by :func:`cellseg.network.counting.make_ready` or as built.
+        In evaluation mode; as built, or made ready for counting.
     images : Tensor
         (N, 3, H, W), float32, 0 … 1, H and W multiples of 32.
 

@@ -51,7 +51,7 @@ def roi_align(levels: list[Tensor], boxes: Tensor, side: int) -> Tensor:
             result = found
         else:
             result[chosen] = found
-    return result.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    return result.view(len(boxes), side, side, result.shape[2]).permute(0, 3, 1, 2)
 
 
 def mean_samples(level: Tensor, boxes: Tensor, stride: int, bins: int) -> Tensor:

@@ -13,6 +13,7 @@ of 14 × 14 and then gives 56 × 56; where the first mask is in doubt the mean o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -39,6 +40,10 @@ BOXES_AT_ONCE = 1024
 
 MASKS_AT_ONCE = 128
 """Boxes that go through the mask branch together when counting: what its memory grows with."""
+
+
+_Sampled = Callable[[MultiScaleRoIAlign, Tensor], Tensor]
+"""Samples (B, C, S, S) of one image's boxes (B, 4)."""
 
 
 class CellRoIHeads(RoIHeads):  # type: ignore[misc]
@@ -185,124 +190,89 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         features = {name: level.float() for name, level in features.items()}
         if next(iter(features.values())).device.type != "cpu":
             features = {name: level.contiguous() for name, level in features.items()}
-        class_logits, box_regression = self._boxes(features, proposals, image_shapes)
-        results = self.select(class_logits, box_regression, proposals, image_shapes)
-        self.lap("boxes")
-        boxes = [result["boxes"] for result in results]
-        if self.type_head is not None and self.wants_types:
-            for number, result in enumerate(results):
-                levels = [features[str(k)][number : number + 1] for k in range(TYPE_LEVELS)]
-                result["types"] = self.type_head(levels, result["boxes"])
-            self.lap("types")
-        labels = [result["labels"] for result in results]
-        masks = self._probabilities(self.mask_roi_pool, features, boxes, labels, image_shapes)
-        fine = [
-            torch.where((box[:, 2:] - box[:, :2]).amax(1) >= self.fine_from_px)[0] for box in boxes
-        ]
-        large, kinds = (
-            [one[index] for one, index in zip(whole, fine, strict=True)]
-            for whole in (boxes, labels)
-        )
-        again = self._probabilities(self.fine_roi_pool, features, large, kinds, image_shapes)
-        for result, mask, index, second in zip(results, masks, fine, again, strict=True):
-            result["masks"], result["fine"] = mask, index
-            result["fine_masks"] = refined(mask[index], second)
-        self.lap("masks")
-        return results
+        found = []
+        for index, (boxes, shape) in enumerate(zip(proposals, image_shapes, strict=True)):
+            levels = {name: level[index : index + 1] for name, level in features.items()}
+            found.append(self._in_image(levels, boxes, shape))
+        return found
 
-    def _boxes(
-        self,
-        features: dict[str, Tensor],
-        proposals: list[Tensor],
-        image_shapes: list[tuple[int, int]],
-    ) -> tuple[Tensor, Tensor]:
-        """Class logits (P, classes) and regression (P, 4 * classes) of all proposals, float32."""
+    def _in_image(
+        self, features: dict[str, Tensor], proposals: Tensor, shape: tuple[int, int]
+    ) -> Target:
+        """Detections of one image; features are (1, C, H, W)."""
+
+        def sampled(pool: MultiScaleRoIAlign, boxes: Tensor) -> Tensor:
+            if boxes.device.type != "cpu":
+                return cast(Tensor, pool(features, [boxes], [shape]))
+            levels = [features[name] for name in pool.featmap_names]
+            return roi_align(levels, boxes, pool.output_size[0])
+
+        result = self.select(*self._boxes(sampled, proposals), proposals, shape)
+        boxes, labels = result["boxes"], result["labels"]
+        self.lap("boxes")
+        if self.type_head is not None and self.wants_types:
+            levels = [features[str(level)] for level in range(TYPE_LEVELS)]
+            result["types"] = self.type_head(levels, boxes)
+            self.lap("types")
+        fine = torch.where((boxes[:, 2:] - boxes[:, :2]).amax(1) >= self.fine_from_px)[0]
+        masks = self._probabilities(sampled, self.mask_roi_pool, boxes, labels)
+        again = self._probabilities(sampled, self.fine_roi_pool, boxes[fine], labels[fine])
+        result |= {"masks": masks, "fine": fine, "fine_masks": refined(masks[fine], again)}
+        self.lap("masks")
+        return result
+
+    def _boxes(self, sampled: _Sampled, proposals: Tensor) -> tuple[Tensor, Tensor]:
+        """Class logits (P, classes) and regression (P, 4 * classes) of proposals, float32."""
         dtype = next(self.box_head.parameters()).dtype
         logits, regression = [], []
-        for index, (box, shape) in enumerate(zip(proposals, image_shapes, strict=True)):
-            for part in torch.split(box, BOXES_AT_ONCE):
-                seen = self._sampled(self.box_roi_pool, features, index, part, shape).to(dtype)
-                if self.bins_first:
-                    seen = seen.permute(0, 2, 3, 1)
-                score, shift = self.box_predictor(self.box_head(seen))
-                logits.append(score.float())
-                regression.append(shift.float())
+        for part in torch.split(proposals, BOXES_AT_ONCE):
+            seen = sampled(self.box_roi_pool, part).to(dtype)
+            if self.bins_first:
+                seen = seen.permute(0, 2, 3, 1)
+            score, shift = self.box_predictor(self.box_head(seen))
+            logits.append(score.float())
+            regression.append(shift.float())
         return torch.cat(logits), torch.cat(regression)
 
     def _probabilities(
-        self,
-        pool: MultiScaleRoIAlign,
-        features: dict[str, Tensor],
-        boxes: list[Tensor],
-        labels: list[Tensor],
-        image_shapes: list[tuple[int, int]],
-    ) -> list[Tensor]:
-        """Masks of the labelled class, (D, S, S) an image; S is twice the pool's side."""
+        self, sampled: _Sampled, pool: MultiScaleRoIAlign, boxes: Tensor, labels: Tensor
+    ) -> Tensor:
+        """Masks of the labelled class, (D, S, S); S is twice the pool's side."""
         side = 2 * pool.output_size[0]
         dtype = next(self.mask_head.parameters()).dtype
-        found = []
-        for index, (box, label, shape) in enumerate(zip(boxes, labels, image_shapes, strict=True)):
-            masks = [box.new_zeros((0, side, side))]
-            parts = zip(*(torch.split(one, MASKS_AT_ONCE) for one in (box, label)), strict=True)
-            for part, kinds in parts if len(box) else ():
-                seen = self._sampled(pool, features, index, part, shape)
-                seen = seen.to(dtype, memory_format=torch.channels_last)
-                logits = self.mask_predictor(self.mask_head(seen))
-                rows = torch.arange(len(kinds), device=kinds.device)
-                masks.append(logits[rows, kinds].float().sigmoid())
-            found.append(torch.cat(masks))
-        return found
-
-    def _sampled(
-        self,
-        pool: MultiScaleRoIAlign,
-        features: dict[str, Tensor],
-        index: int,
-        boxes: Tensor,
-        shape: tuple[int, int],
-    ) -> Tensor:
-        """Samples of one image's boxes, (B, C, S, S)."""
-        of_image = {name: level[index : index + 1] for name, level in features.items()}
-        if boxes.device.type != "cpu":
-            return cast(Tensor, pool(of_image, [boxes], [shape]))
-        return roi_align([of_image[one] for one in pool.featmap_names], boxes, pool.output_size[0])
+        masks = [boxes.new_zeros((0, side, side))]
+        for start in range(0, len(boxes), MASKS_AT_ONCE):
+            kinds = labels[start : start + MASKS_AT_ONCE]
+            seen = sampled(pool, boxes[start : start + MASKS_AT_ONCE])
+            seen = seen.to(dtype, memory_format=torch.channels_last)
+            logits = self.mask_predictor(self.mask_head(seen))
+            rows = torch.arange(len(kinds), device=kinds.device)
+            masks.append(logits[rows, kinds].float().sigmoid())
+        return torch.cat(masks)
 
     def select(
-        self,
-        class_logits: Tensor,
-        box_regression: Tensor,
-        proposals: list[Tensor],
-        image_shapes: list[tuple[int, int]],
-    ) -> list[Target]:
+        self, logits: Tensor, regression: Tensor, proposals: Tensor, shape: tuple[int, int]
+    ) -> Target:
         """Best class of each proposal, then one suppression whatever the class."""
-        counts = [len(p) for p in proposals]
         # Without any proposal torchvision's decoder forgets the axis of classes.
-        classes = class_logits.shape[1]
-        decoded = self.box_coder.decode(box_regression, proposals).reshape(-1, classes, 4)
+        classes = logits.shape[1]
+        decoded = self.box_coder.decode(regression, [proposals]).reshape(-1, classes, 4)
         if self.kinds is not None:
-            gone = torch.ones(classes, dtype=torch.bool, device=class_logits.device)
+            gone = torch.ones(classes, dtype=torch.bool, device=logits.device)
             gone[[0, *(kind + 1 for kind in self.kinds)]] = False
-            class_logits = class_logits.masked_fill(gone, -torch.inf)
-        scores = F.softmax(class_logits, -1)
-        results = []
-        for boxes, score, shape in zip(
-            torch.split(decoded, counts), torch.split(scores, counts), image_shapes, strict=True
-        ):
-            best, label = score[:, 1:].max(dim=1)
-            label = label + 1
-            box = boxes[torch.arange(len(label), device=label.device), label]
-            box = box_ops.clip_boxes_to_image(box, shape)
-            keep = torch.where(best > self.score_thresh)[0]
-            keep = keep[box_ops.remove_small_boxes(box[keep], min_size=1.0)]
-            keep = keep[box_ops.nms(box[keep], best[keep], self.nms_thresh)]
-            full = torch.tensor(len(keep) > self.detections_per_img)
-            keep = keep[: self.detections_per_img]
-            results.append(
-                {
-                    "boxes": box[keep],
-                    "labels": label[keep],
-                    "scores": best[keep],
-                    "detections_full": full,
-                }
-            )
-        return results
+            logits = logits.masked_fill(gone, -torch.inf)
+        best, label = F.softmax(logits, -1)[:, 1:].max(dim=1)
+        label = label + 1
+        boxes = decoded[torch.arange(len(label), device=label.device), label]
+        boxes = box_ops.clip_boxes_to_image(boxes, shape)
+        keep = torch.where(best > self.score_thresh)[0]
+        keep = keep[box_ops.remove_small_boxes(boxes[keep], min_size=1.0)]
+        keep = keep[box_ops.nms(boxes[keep], best[keep], self.nms_thresh)]
+        full = torch.tensor(len(keep) > self.detections_per_img)
+        keep = keep[: self.detections_per_img]
+        return {
+            "boxes": boxes[keep],
+            "labels": label[keep],
+            "scores": best[keep],
+            "detections_full": full,
+        }

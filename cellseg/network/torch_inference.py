@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import copy
 import threading
-from functools import partial
 from pathlib import Path
+from typing import Literal, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
+from torchvision.ops import FrozenBatchNorm2d
 
 from cellseg.errors import SettingsError, WeightsError
 from cellseg.network.architecture import Limits
-from cellseg.network.counting import Precision, best_precision, make_ready, own_settings
 from cellseg.network.inference import Inference, NetworkOutput, Wanted
 from cellseg.network.maskrcnn import forward_batch, set_limits
 from cellseg.network.modelfile import ModelCard
+from cellseg.network.roi_heads import CellRoIHeads
 from cellseg.network.timer import Timer, no_lap
 from cellseg.network.weights import load_model
+
+Precision = Literal["float32", "bfloat16", "float16"]
 
 LARGEST_BATCH = 16
 """More tiles at once lose more when memory runs out; the number is not measured yet."""
@@ -41,8 +46,6 @@ class TorchInference(Inference):
     ----------
     threads : int
         On a GPU one batch is computed while another is prepared or unpacked.
-    wait_for_stages : bool
-        On a GPU, measure each stage by itself: for benchmarks, as it costs speed.
     """
 
     name = "torch"
@@ -53,7 +56,6 @@ class TorchInference(Inference):
         self.device = first.device
         self.label = f"{self.device}, {str(first.dtype).removeprefix('torch.')}"
         self.threads = 2 if self.device.type == "cuda" else 1
-        self.wait_for_stages = False
         self._own = threading.local()
 
     @torch.inference_mode()
@@ -64,13 +66,11 @@ class TorchInference(Inference):
         laps, batch = timer.laps(), torch.from_numpy(images)
         if self.device.type == "cuda":
             # Without a wait a stage would show how long it took to ask for it.
-            wait = partial(torch.cuda.synchronize, self.device)
-            laps = timer.laps(wait) if self.wait_for_stages else no_lap
-            batch = batch.pin_memory()
+            laps, batch = no_lap, batch.pin_memory()
         batch = batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
         # Of this thread alone: another one may have tiles of another size under way.
         if not hasattr(self._own, "model"):
-            self._own.model = own_settings(self.model)
+            self._own.model = _own_settings(self.model)
         model = self._own.model
         set_limits(model, limits, score=wanted.score, nms_iou=wanted.nms_iou)
         model.roi_heads.wants_types, model.roi_heads.kinds = wanted.types, wanted.kinds
@@ -103,6 +103,85 @@ def _output(result: dict[str, Tensor]) -> NetworkOutput:
         proposals=int(arrays["proposals"]),
         is_full=bool(arrays["detections_full"]),
     )
+
+
+def _own_settings(model: GeneralizedRCNN) -> GeneralizedRCNN:
+    """The same weights with thresholds and limits of its own, for another thread."""
+    new = copy.copy(model)
+    new._modules = dict(model._modules)
+    new.rpn = copy.copy(model.rpn)
+    new.roi_heads = copy.copy(model.roi_heads)
+    return new
+
+
+def best_precision(device: torch.device) -> Precision:
+    """Half precision where it is faster: GPUs, and CPUs with hardware for bfloat16.
+
+    Other CPUs emulate bfloat16 and are many times slower with it.
+    """
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(False) else "float16"
+    if device.type == "cpu":
+        probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+        if any(getattr(torch.cpu, probe, bool)() for probe in probes):
+            return "bfloat16"
+    return "float32"
+
+
+def make_ready(model: GeneralizedRCNN, precision: Precision = "float32") -> GeneralizedRCNN:
+    """Fold, reorder and cast a network in evaluation mode, in place.
+
+    Parameters
+    ----------
+    model : GeneralizedRCNN
+        With frozen batch norm.
+    precision : {'float32', 'bfloat16', 'float16'}
+        Of convolutions and linear layers. Boxes, scores and RoIAlign stay in float32: in
+        bfloat16 there are 4 px between two coordinates of 1,000.
+
+    Returns
+    -------
+    GeneralizedRCNN
+        The same object; it cannot be trained or saved any more.
+    """
+    fold_norms(model.backbone)
+    heads = cast(CellRoIHeads, model.roi_heads)
+    if next(heads.parameters()).device.type == "cpu":
+        heads.put_bins_first()
+    for part in (model.backbone, model.rpn.head, heads):
+        part.to(dtype=getattr(torch, precision), memory_format=torch.channels_last)
+    return model
+
+
+def fold_norms(module: nn.Module) -> None:
+    """Put each frozen batch norm into the convolution before it, in place.
+
+    Works on torchvision's ResNet: ``bnK`` follows ``convK`` in its blocks, and the second of a
+    ``downsample`` pair its first.
+    """
+    children = dict(module.named_children())
+    for name, child in children.items():
+        if not isinstance(child, FrozenBatchNorm2d):
+            fold_norms(child)
+            continue
+        before = "conv" + name.removeprefix("bn") if name.startswith("bn") else str(int(name) - 1)
+        setattr(module, before, _folded(cast(nn.Conv2d, children[before]), child))
+        setattr(module, name, nn.Identity())
+
+
+def _folded(convolution: nn.Conv2d, norm: FrozenBatchNorm2d) -> nn.Conv2d:
+    weight, bias, mean, variance = (
+        cast(Tensor, getattr(norm, name)).double()
+        for name in ("weight", "bias", "running_mean", "running_var")
+    )
+    kernel = convolution.weight.detach()
+    fused = fuse_conv_bn_weights(kernel.double(), None, mean, variance, norm.eps, weight, bias)
+    new = copy.copy(convolution)
+    new._parameters = dict(convolution._parameters)
+    new.weight, new.bias = (
+        nn.Parameter(part.detach().to(kernel.dtype), requires_grad=False) for part in fused
+    )
+    return new
 
 
 def pick_device(device: str) -> torch.device:

@@ -17,7 +17,7 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.errors import CellsegError, WeightsError, line_of
-from cellseg.network.counting import Precision, best_precision
+from cellseg.network.torch_inference import Precision, best_precision
 from cellseg.train import checkpoint
 from cellseg.train.augment import DIAMETERS_PX, random_crop
 from cellseg.train.checkpoint import TrainState

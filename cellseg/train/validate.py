@@ -27,10 +27,9 @@ from cellseg.annotations.image import AnnotatedImage
 from cellseg.errors import SettingsError, WeightsError
 from cellseg.geometry import Box
 from cellseg.instances import Instances
-from cellseg.network.counting import best_precision, make_ready
 from cellseg.network.detect import MaskRCNNDetector, load_detector
 from cellseg.network.detector import DetectorInfo
-from cellseg.network.torch_inference import TorchInference
+from cellseg.network.torch_inference import TorchInference, best_precision, make_ready
 from cellseg.network.weights import network_of
 from cellseg.train.crops import cut_objects, cut_pixels
 

@@ -11,7 +11,6 @@ from torch import nn
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, roi_align
 
 from cellseg.network.architecture import BACKBONES, Architecture, Limits
-from cellseg.network.counting import best_precision, fold_norms, make_ready
 from cellseg.network.detect import MaskRCNNDetector
 from cellseg.network.detector import DetectorInfo
 from cellseg.network.maskrcnn import (
@@ -22,7 +21,7 @@ from cellseg.network.maskrcnn import (
 from cellseg.network.paste import paste_all
 from cellseg.network.pooling import mean_samples
 from cellseg.network.pooling import roi_align as sampled
-from cellseg.network.torch_inference import TorchInference
+from cellseg.network.torch_inference import TorchInference, best_precision, fold_norms, make_ready
 
 INFO = DetectorInfo(name="random", checksum="", classes=("cell",), object="cell")
 

@@ -87,7 +87,7 @@ def select(model, logits, boxes):
     """Boxes and class logits straight into the heads' choice (no regression)."""
     heads = model.roi_heads
     regression = torch.zeros(len(boxes), 4 * logits.shape[1])
-    return heads.select(logits, regression, [boxes], [(96, 96)])[0]
+    return heads.select(logits, regression, boxes, (96, 96))
 
 
 def test_suppression_ignores_the_class(model):

@@ -16,7 +16,6 @@ from cellseg.errors import SettingsError, WeightsError
 from cellseg.network import detect
 from cellseg.network.architecture import Architecture, Limits
 from cellseg.network.boxes import unsuppressed
-from cellseg.network.counting import make_ready
 from cellseg.network.detect import load_detector
 from cellseg.network.detector import DetectorInfo
 from cellseg.network.inference import Wanted
@@ -24,7 +23,7 @@ from cellseg.network.maskrcnn import build_maskrcnn
 from cellseg.network.modelfile import ModelCard, read_arrays
 from cellseg.network.ranges import input_ranges
 from cellseg.network.timer import Timer
-from cellseg.network.torch_inference import TorchInference
+from cellseg.network.torch_inference import TorchInference, make_ready
 from cellseg.network.weights import load_model, save_model
 from cellseg.slide import open_slide
 
@@ -197,7 +196,8 @@ def test_on_a_processor_without_8_bits(tmp_path, monkeypatch, machine, has_avx2,
     pytest.importorskip("openvino")
     path = saved(tmp_path / "m.safetensors", card=CHECKED, ranges=RANGES)
     monkeypatch.setattr("platform.machine", lambda: machine)
-    monkeypatch.setattr(detect, "has_avx2", lambda: has_avx2)
+    said = "AVX512" if has_avx2 else "DEFAULT"
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: said)
     info = load_detector(path, device="cpu").info
     assert info.inference == "torch"
     assert len(info.notes) == 1

@@ -9,9 +9,9 @@ import pytest
 import tifffile
 import torch
 
+from cellseg.counting.choice import told_diameter
 from cellseg.counting.plan import choose_assay, make_plan
 from cellseg.counting.request import CountRequest
-from cellseg.counting.scale import told_diameter
 from cellseg.errors import SettingsError
 from cellseg.events import CountResult
 from cellseg.instances import Instances
