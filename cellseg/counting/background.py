@@ -28,12 +28,8 @@ GAP_PX, RING_PX = 1, 5
 def is_background(mask: NDArray[np.bool_], pixels: NDArray[np.float32]) -> bool:
     """Whether an object is even and as bright as its surroundings; False of unknown pixels.
 
-    Parameters
-    ----------
-    mask : ndarray, bool, (H, W)
-        The object, with a margin of :data:`RING_PX` where the slide goes on.
-    pixels : ndarray, float32, (H, W, C)
-        On the intensity scale of the run, 0 … 1.
+    ``mask``, (H, W), is the object with a margin of :data:`RING_PX` where the slide goes on;
+    ``pixels``, (H, W, C), are on the intensity scale of the run.
     """
     inside = pixels[mask].astype(np.float64)
     if not inside.std(axis=0).max() < LEAST_SPREAD:
@@ -49,14 +45,7 @@ def is_ringed(mask: NDArray[np.bool_], dab: NDArray[np.float64]) -> bool | None:
     """Whether a brown ring around a nucleus is browner than the nucleus; None without a ring.
 
     So are nuclei among membranes or cytoplasm that the stain marks; a positive nucleus is browner
-    than what is around it.
-
-    Parameters
-    ----------
-    mask : ndarray, bool, (H, W)
-        As of :func:`is_background`.
-    dab : ndarray, float64, (H, W)
-        Optical density of DAB.
+    than what is around it. ``dab``, (H, W), is the optical density of DAB.
     """
     ring = _ring(mask)
     around = float(dab[ring].mean()) if ring.any() else 0.0

@@ -45,11 +45,8 @@ LEAST_SCORE = 0.5
 def sample(slide: Slide) -> list[NDArray[np.generic]]:
     """Pixels of a slide at a scale that shows single nuclei, every channel.
 
-    Parameters
-    ----------
-    slide : Slide
-        Without a pixel size every second pixel is averaged with its neighbour; scans of nuclei
-        have 0.2 to 0.5 µm per pixel.
+    Without a pixel size every second pixel is averaged with its neighbour; scans of nuclei have
+    0.2 to 0.5 µm per pixel.
 
     Returns
     -------
@@ -81,13 +78,7 @@ def sample(slide: Slide) -> list[NDArray[np.generic]]:
 def _lively(overview: NDArray[np.generic], side: float, shape: tuple[int, int]) -> list[Box]:
     """Patches that hold something, evenly from the faintest to the strongest of them.
 
-    Parameters
-    ----------
-    overview : ndarray, (h, w, C)
-    side : float
-        Of a patch, overview pixels.
-    shape : (int, int)
-        Of the slide, in pixels of the sample.
+    ``side`` is that of a patch in overview pixels, ``shape`` the slide's in pixels of the sample.
     """
     values = np.nan_to_num(np.asarray(overview, dtype=np.float32))
     values = np.abs(values - np.median(values, axis=(0, 1)))
@@ -109,7 +100,7 @@ def _lively(overview: NDArray[np.generic], side: float, shape: tuple[int, int]) 
 def choose_channels(
     slide: Slide, look: Callable[[], Patches], wanted: str | None
 ) -> tuple[tuple[int, ...], list[str]]:
-    """The channel that shows what is counted, or all three of a colour slide.
+    """The channel that shows what is counted, or all three of a colour slide; and why.
 
     Parameters
     ----------
@@ -117,12 +108,6 @@ def choose_channels(
         Gives what :func:`sample` does; asked only where names do not tell.
     wanted : str or None
         A number as ``cellseg info`` prints it, or a name; None: open.
-
-    Returns
-    -------
-    tuple of int
-    list of str
-        What was chosen, why, and how to take another; empty where there was no choice.
 
     Raises
     ------
@@ -161,17 +146,9 @@ def _scores(patches: Patches, count: int) -> list[float]:
 
 
 def nuclear_score(pixels: Patches) -> float:
-    """How much a channel looks like nuclei.
+    """How much a channel, patches (H, W) of :func:`sample`, looks like nuclei.
 
-    Parameters
-    ----------
-    pixels : sequence of ndarray, (H, W)
-        Patches of one channel, from :func:`sample`.
-
-    Returns
-    -------
-    float
-        The number of bright, compact objects, times their share of all that is bright.
+    That is the number of bright, compact objects, times their share of all that is bright.
     """
     smooth = [
         ndimage.gaussian_filter(np.nan_to_num(np.asarray(patch, dtype=np.float32)), 1)

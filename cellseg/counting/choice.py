@@ -206,17 +206,11 @@ def with_gates(
 
 
 def fit_grid(height: int, width: int, *, tile: int, halo: int, exact: bool = True) -> TileGrid:
-    """A grid whose tile is no larger than the slide needs.
+    """A grid whose tile is no larger than the slide needs; all in lattice pixels.
 
-    Parameters
-    ----------
-    height, width : int
-        Of the slide, lattice pixels.
-    tile, halo : int
-        Side of a core and width of the halo, pixels.
-    exact : bool
-        Otherwise the tile is the one with which the network sees the fewest pixels in all, padded
-        to ``tile + 2 * halo`` at most: a field of 1,040 px takes one tile, not one and a sliver.
+    Unless it must be ``exact``, the tile is the one with which the network sees the fewest pixels
+    in all, padded to ``tile + 2 * halo`` at most: a field of 1,040 px takes one tile, not one and
+    a sliver.
     """
     longest = -(-max(height, width) // STRIDE_PX) * STRIDE_PX
     sides = [min(tile, longest)]
@@ -251,8 +245,7 @@ def choose_protocol(
     Parameters
     ----------
     look : callable
-        Gives patches (H, W, C) of the channels that are counted; asked without a wish, and where
-        DAB is to be measured.
+        Gives patches (H, W, C) of the channels that are counted.
 
     Raises
     ------

@@ -53,16 +53,9 @@ class MeasuredCells:
 
 
 class CellMeasurer:
-    """Measures what the merge hands out.
+    """Measures what the merge hands out; ``tally`` is told what is left out.
 
-    Parameters
-    ----------
-    tissue : TissueMask
-        Cells outside of it are left out.
-    tally : Tally
-        Is told what was left out.
-    dyes : Dyes, optional
-        The slide's own, in place of the published ones.
+    ``dyes`` are the slide's own, in place of the published ones.
     """
 
     def __init__(

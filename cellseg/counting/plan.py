@@ -69,20 +69,10 @@ class Plan:
         Checksum of the weights.
     channels : tuple of int
         Channels that the network sees: one, or red, green and blue.
-    z, t, series
-        As in :class:`CountRequest`.
-    mpp : float or None
-        µm per pixel at level 0.
     downsample : float
         Level-0 pixels per lattice pixel.
-    prefilter : bool
-        Skip tiles without tissue.
     regions : Regions or None
-        Count only what lies in them, as far as it lies on the slide.
-    inference : str
-        What computes the network.
-    skip_bad : bool
-        Leave out tissue that is out of focus, folded or marked by a pen.
+        As far as they lie on the slide.
     notes : tuple of str
         What was chosen, for a person; no setting.
     """
@@ -119,13 +109,7 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Assay:
-    """What is told from a slide before a model is loaded.
-
-    Attributes
-    ----------
-    model : str or Path
-        A shipped model's name, or a file.
-    """
+    """What is told from a slide before a model, a shipped one's name or a file, is loaded."""
 
     channels: tuple[int, ...]
     protocol: CountProtocol
@@ -298,10 +282,7 @@ def fit_normaliser(slide: Slide, plan: Plan, tissue: Sequence[Box] | None = None
 def fit_dyes(slide: Slide, plan: Plan, patches: Sequence[Box]) -> Dyes | None:
     """White and directions of both dyes; None for fixed ones, and where there are no colours.
 
-    Parameters
-    ----------
-    patches : sequence of Box
-        On the lattice; a few from all over them are read.
+    Of the ``patches``, on the lattice, a few from all over are read.
     """
     wanted, stain = plan.protocol.dyes, plan.protocol.stain
     if wanted == "fixed" or stain not in ("he", "ihc") or len(plan.channels) != 3:

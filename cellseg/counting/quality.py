@@ -30,12 +30,9 @@ _SAMPLES = 4
 
 
 def tile_units(plan: Plan, tile: Tile, seen: NDArray[np.float32]) -> NDArray[np.float16]:
-    """The units of a tile's core: see :func:`cellseg.stain.quality.measured_units`.
+    """The units of a tile's core, of the padded tile (h, w, 3), normalised.
 
-    Parameters
-    ----------
-    seen : ndarray, float32, (h, w, 3)
-        The padded tile, normalised.
+    See :func:`cellseg.stain.quality.measured_units`.
     """
     core, padded = tile.core, tile.padded
     margins = (
@@ -63,7 +60,6 @@ class JudgedSlide:
     ----------
     codes : ndarray, uint8, (R, C)
         See :func:`cellseg.stain.quality.judged`; unknown where there is no tissue.
-    shares : SlideQuality
     sound : TissueMask
         The tissue without what is out of focus, folded or marked by a pen.
     """

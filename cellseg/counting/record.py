@@ -40,10 +40,7 @@ RECORDED = (
 class Recording:
     """Keeps a count's tiles and cells as they come, and leaves what was found.
 
-    Parameters
-    ----------
-    folder : ResultFolder
-        Open; its journal holds what an interrupted run found.
+    The journal of the open ``folder`` holds what an interrupted run found.
     """
 
     def __init__(self, folder: ResultFolder, count: SlideCount, request: CountRequest) -> None:
@@ -70,14 +67,9 @@ class Recording:
         self.folder.journal.tile_done(tile.row, tile.column, found.instances, info=info, cells=new)
 
     def finish(self, complete: Callable[[Change], None], *, started: float) -> Result:
-        """Write everything.
+        """Write everything; ``complete`` gets what was found, and adds what follows from it.
 
-        Parameters
-        ----------
-        complete : callable
-            Gets what was found, and adds what follows from it.
-        started : float
-            When the run began, by ``time.monotonic()``, without the time that loading took.
+        The run began at ``started``, by ``time.monotonic()``, without the time that loading took.
         """
         count, info, writing = self.count, self.count.detector.info, time.monotonic()
         judged = count.quality.judged(count.tissue)
@@ -143,13 +135,7 @@ class Recording:
 
 
 def provenance(count: SlideCount, request: CountRequest) -> dict[str, object]:
-    """Everything that a count was made from, ready for JSON.
-
-    Parameters
-    ----------
-    count : SlideCount
-        At its end.
-    """
+    """Everything that a count at its end was made from, ready for JSON."""
     slide, plan, tally, info = count.slide, count.plan, count.tally, count.detector.info
     return {
         "cellseg": cellseg.__version__,

@@ -36,16 +36,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Step:
-    """What one tile brought.
+    """What one tile brought: what was found in it, and cells that became final with it.
 
-    Attributes
-    ----------
-    found : TileFound or None
-        None for the last step of all, in which the rest is settled.
-    cells : tuple of MeasuredCells
-        Those that became final with it.
-    is_new : bool
-        False for a tile of an earlier, interrupted run.
+    Nothing is found in the last step of all, in which the rest is settled. ``is_new`` is False
+    for a tile of an earlier, interrupted run.
     """
 
     found: TileFound | None
@@ -69,12 +63,8 @@ class SlideCount:
     ----------
     tissue : TissueMask
         Where cells are looked for.
-    source : TileSource
     wanted : list of Tile
         Tiles with tissue.
-    tally : Tally
-    quality : QualityMap
-    cells : CellMeasurer
     dyes : Dyes or None
         Where the protocol does not take the published ones.
     """
@@ -113,18 +103,10 @@ class SlideCount:
         )
 
     def steps(self, earlier: Journal | None = None) -> Generator[Step, None, None]:
-        """Count, tile by tile.
+        """Count: a step for each tile with tissue, and a last one.
 
-        Parameters
-        ----------
-        earlier : Journal, optional
-            What an interrupted run of the same plan left: its tiles are not read again, and its
-            cells not measured again.
-
-        Yields
-        ------
-        Step
-            For each tile with tissue, and a last one.
+        The tiles that an ``earlier`` interrupted run of the same plan left are not read again,
+        and its cells are not measured again.
 
         Raises
         ------

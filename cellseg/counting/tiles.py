@@ -47,15 +47,9 @@ FINE = 4
 
 @dataclass(frozen=True)
 class DamagedCore:
-    """Part of a tile's core that did not decode: nothing is counted there.
+    """Part of a tile's core that did not decode: the box around it, and the first block's error.
 
-    Attributes
-    ----------
-    box : Box
-        Around it, lattice pixels.
-    blocks : int
-    error : str
-        Of the first block.
+    Nothing is counted there.
     """
 
     box: Box

@@ -52,16 +52,9 @@ LITE0_STAGES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Backbone:
-    """One entry of :data:`BACKBONES`.
+    """Channels at strides 4, 8, 16 and 32; mean and deviation of red, green and blue in 0 … 1.
 
-    Attributes
-    ----------
-    channels : tuple of int
-        At strides 4, 8, 16 and 32.
-    mean, std : tuple of float
-        Of red, green and blue in 0 … 1, as its pretrained weights want them.
-    first : str
-        An array that no other backbone has, by which a file's network is known.
+    ``first`` is an array that no other backbone has, by which a file's network is known.
     """
 
     channels: tuple[int, int, int, int]

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 from cellseg.network.architecture import (
     ANCHOR_SIZES_PX,
@@ -33,12 +32,7 @@ LEAST_SIDE_PX = 1e-3
 def anchors(extent: tuple[int, int], grids: Sequence[tuple[int, int]]) -> list[Floats]:
     """Anchors of each level, finest first, three at each place of a level.
 
-    Parameters
-    ----------
-    extent : (int, int)
-        Height and width of the image, pixels.
-    grids : sequence of (int, int)
-        Height and width of each level.
+    ``extent`` and ``grids`` are (height, width) of the image and of each level.
     """
     heights = np.sqrt(np.array(ASPECT_RATIOS))
     found = []
@@ -78,17 +72,9 @@ def proposals(
     limits: Limits,
     extent: tuple[int, int],
 ) -> Floats:
-    """Boxes that are worth a second look, best first.
+    """Boxes that are worth a second look, best first; one level's suppress only one another.
 
-    Parameters
-    ----------
-    scores : ndarray, (A,)
-        Objectness of each anchor as a logit.
-    shifts : ndarray, (A, 4)
-    sites : ndarray, (A, 4)
-        The anchors.
-    level : ndarray of int, (A,)
-        Of each anchor; one level's boxes suppress only one another.
+    ``scores``, (A,), are logits of the anchors ``sites``, (A, 4), and ``shifts`` move them.
     """
     chosen = np.flatnonzero(scores > math.log(PROPOSAL_SCORE / (1 - PROPOSAL_SCORE)))
     chosen = chosen[np.argsort(-scores[chosen], kind="stable")]
@@ -107,48 +93,13 @@ def proposals(
 
 
 def unsuppressed(boxes: Floats, overlap: float) -> Indices:
-    """Indices of boxes, best first, that no better one suppresses by a larger IoU than ``overlap``.
-
-    As a greedy suppression, but in rounds over all pairs that overlap so much: a box without a
-    better one that is still open stays, and what it suppresses goes.
-    """
-    first, second = _overlapping(boxes, overlap)
-    undecided = np.ones(len(boxes), bool)
-    kept = np.zeros(len(boxes), bool)
-    while len(first):
-        waiting = np.zeros(len(boxes), bool)
-        waiting[second] = True
-        fresh = undecided & ~waiting
-        kept |= fresh
-        undecided &= waiting
-        undecided[second[fresh[first]]] = False
-        open_pairs = undecided[first] & undecided[second]
-        first, second = first[open_pairs], second[open_pairs]
-    return np.flatnonzero(kept | undecided)
-
-
-def _overlapping(boxes: Floats, overlap: float) -> tuple[Indices, Indices]:
-    """Pairs whose IoU is above ``overlap``: the better index of each, and the other.
-
-    The sides of such a pair differ at most by a factor of ``overlap``, and along each axis their
-    centres lie at most ``1 - overlap`` of the longer side apart. Boxes of similar size are
-    looked at together, so that one large box does not make all others neighbours.
-    """
-    sides = boxes[:, 2:] - boxes[:, :2]
-    centres, area = (boxes[:, :2] + boxes[:, 2:]) / 2, sides.prod(1)
-    octave = np.floor(np.log2(np.maximum(sides.max(1, initial=0), LEAST_SIDE_PX)))
-    span = math.ceil(-math.log2(min(max(overlap, 1e-3), 1)))
-    found = [np.empty((2, 0), np.int64)]
-    for size in np.unique(octave):
-        near = np.flatnonzero((octave <= size) & (octave >= size - span))
-        tree = cKDTree(centres[near])
-        reach = 2.0 ** (size + 1) * (1 - overlap)
-        pairs = near[tree.query_pairs(reach, p=np.inf, output_type="ndarray")]
-        pairs = pairs[(octave[pairs] == size).any(1)]
-        first, second = pairs.min(1), pairs.max(1)
-        inner = np.minimum(boxes[first, 2:], boxes[second, 2:])
-        inner = np.clip(inner - np.maximum(boxes[first, :2], boxes[second, :2]), 0, None).prod(1)
-        close = inner > overlap * (area[first] + area[second] - inner)
-        found.append(np.stack([first[close], second[close]]))
-    both = np.concatenate(found, 1)
-    return both[0], both[1]
+    """Indices of boxes, best first, that no better one overlaps by a larger IoU."""
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    left, kept = np.arange(len(boxes)), []
+    while len(left):
+        best, left = left[0], left[1:]
+        kept.append(best)
+        inner = np.minimum(boxes[best, 2:], boxes[left, 2:])
+        inner = np.clip(inner - np.maximum(boxes[best, :2], boxes[left, :2]), 0, None).prod(1)
+        left = left[inner <= overlap * (area[best] + area[left] - inner)]
+    return np.array(kept, np.int64)

@@ -40,14 +40,7 @@ found one. Any tile can fill the limit with proposals that hold nothing."""
 class MaskRCNNDetector(Detector):
     """The shipped detector: a Mask R-CNN, whatever computes it, with cellseg's pasting.
 
-    Parameters
-    ----------
-    network : Inference
-        Shared by all detectors of a model.
-    types : str
-        See :meth:`DetectorInfo.sorting`: of each nucleus the likeliest type is its class.
-    classes : sequence of str
-        Of the model's classes those that are looked for; all where it has none of them.
+    All detectors of a model share its ``network``; the rest is as in :meth:`Detector.for_run`.
     """
 
     def __init__(

@@ -20,14 +20,9 @@ from cellseg.text import visible
 
 @dataclass(frozen=True, eq=False)
 class Detections:
-    """What a detector found in one tile.
+    """What a detector found in one tile, in its pixels, and limits of the detector that it reached.
 
-    Attributes
-    ----------
-    instances : Instances
-        In pixels of the tile.
-    limits : tuple of str
-        Limits of the detector that were reached: ``"proposals"``, ``"detections"``.
+    These are ``"proposals"`` and ``"detections"``.
     """
 
     instances: Instances
@@ -36,14 +31,9 @@ class Detections:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Between which sizes objects are believed, in pixels of the network.
+    """Between which areas, and up to which side of the box, objects are believed.
 
-    Attributes
-    ----------
-    smallest_px, largest_px : float
-        Areas.
-    longest_px : float
-        Side of the box.
+    In pixels of the network.
     """
 
     smallest_px: float
@@ -116,11 +106,8 @@ class DetectorInfo:
     def sorting(self, tissue: str) -> DetectorInfo:
         """With its cell types as classes.
 
-        Parameters
-        ----------
-        tissue : str
-            What the user says it is: in any but the one that the types were learned from they
-            are names of what a nucleus looks like, ``epithelial_like``. ``none``: no types.
+        In any tissue but the one that the types were learned from they are names of what a
+        nucleus looks like, ``epithelial_like``; of ``none`` there are no types.
         """
         if tissue == NO_TYPES or not self.types:
             return self
@@ -165,10 +152,8 @@ class Detector(Protocol):
 
         Parameters
         ----------
-        score : float
-            Objects below it are not wanted.
-        nms_iou : float
-            Box overlap that suppresses.
+        score, nms_iou : float
+            Objects below it are not wanted; box overlap that suppresses.
         types : str
             The tissue whose cell types are wanted; see :meth:`DetectorInfo.sorting`.
         classes : sequence of str

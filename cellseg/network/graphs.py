@@ -33,13 +33,7 @@ _FIRST, _LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 
 
 class Graphs:
-    """Parts of one model's network.
-
-    Parameters
-    ----------
-    arrays : dict of ndarray
-        Of a model file, as they are stored.
-    """
+    """Parts of one model's network, of a model file's arrays as they are stored."""
 
     def __init__(self, arrays: Arrays) -> None:
         self._arrays = arrays

@@ -16,16 +16,9 @@ from cellseg.network.timer import Timer
 class Wanted:
     """Settings of a run that decide what the network looks at.
 
-    Attributes
-    ----------
-    score : float
-        Objects below it are not returned (the mask branch does not see them either).
-    nms_iou : float
-        Box overlap that suppresses.
-    types : bool
-        Cell types, where the model has any.
-    kinds : tuple of int or None
-        Classes from 0 that are looked for, ascending; None: all.
+    Objects below ``score`` are not returned (the mask branch does not see them either). ``types``
+    are cell types, where the model has any; ``kinds`` the classes from 0 that are looked for,
+    ascending, all where it is None.
     """
 
     score: float = 0.5
@@ -44,13 +37,10 @@ class NetworkOutput:
         (x1, y1, x2, y2), pixels of the tile.
     classes : ndarray of int, (D,)
         From 0.
-    scores : ndarray, float32, (D,)
     masks : ndarray, float32, (D, M, M)
         Probabilities inside the box.
-    fine : ndarray of int, (K,)
+    fine, fine_masks : ndarray of int, (K,), and float32, (K, 2 M, 2 M)
         Large objects, which were looked at twice.
-    fine_masks : ndarray, float32, (K, 2 M, 2 M)
-        Of these.
     types : ndarray, float32, (D, T) or None
         Probabilities of cell types.
     proposals : int
@@ -73,14 +63,8 @@ class NetworkOutput:
 class Inference(Protocol):
     """A network that can be asked, whatever library computes it.
 
-    Attributes
-    ----------
-    name : str
-        By which people choose it, and of which results keep a record.
-    label : str
-        Where it runs, and how exact its numbers are.
-    threads : int
-        Batches that may be under way at once.
+    Its name is what people choose it by, the label says where it runs and how exact its numbers
+    are, and ``threads`` how many batches may be under way at once.
     """
 
     name: str
@@ -90,13 +74,7 @@ class Inference(Protocol):
     def find(
         self, images: NDArray[np.float32], limits: Limits, wanted: Wanted, timer: Timer
     ) -> list[NetworkOutput]:
-        """Objects of each image.
-
-        Parameters
-        ----------
-        images : ndarray, float32, (N, H, W, 3)
-            Values in 0 … 1; H and W are multiples of the largest stride.
-        """
+        """Objects of each image, (N, H, W, 3) in 0 … 1; H and W are multiples of the stride."""
         ...
 
     def batch_for(self, area_px: int) -> int:

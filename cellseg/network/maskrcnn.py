@@ -68,7 +68,9 @@ def build_maskrcnn(
     architecture: Architecture | None = None,
     training: TrainingLimits | None = None,
 ) -> GeneralizedRCNN:
-    """Build the network with random weights.
+    """Build the network with random weights, in training mode.
+
+    Images go in as a list of float (3, H, W) in 0 … 1.
 
     Parameters
     ----------
@@ -79,13 +81,6 @@ def build_maskrcnn(
         ``BatchNorm2d`` (right from scratch). Both hold the same four arrays a layer.
     architecture : Architecture, optional
         Torchvision's where not given.
-    training : TrainingLimits, optional
-        Bounds on the cost of a training step.
-
-    Returns
-    -------
-    GeneralizedRCNN
-        In training mode. Images go in as a list of float (3, H, W) in 0 … 1.
     """
     training, wanted = training or TrainingLimits(), architecture or Architecture()
     norm: type[nn.Module] = FrozenBatchNorm2d if frozen_norm else nn.BatchNorm2d
@@ -151,19 +146,10 @@ def set_limits(model: GeneralizedRCNN, limits: Limits, *, score: float, nms_iou:
 def forward_batch(
     model: GeneralizedRCNN, images: Tensor, lap: Lap = no_lap
 ) -> list[dict[str, Tensor]]:
-    """Run the network on a batch of equally large tiles.
+    """Run the network on tiles (N, 3, H, W), float32, 0 … 1, H and W multiples of 32.
 
-    Parameters
-    ----------
-    model : GeneralizedRCNN
-        In evaluation mode; as built, or made ready for counting.
-    images : Tensor
-        (N, 3, H, W), float32, 0 … 1, H and W multiples of 32.
-
-    Returns
-    -------
-    list of dict
-        As :meth:`CellRoIHeads.forward`, with ``proposals`` (0-d, how many there were).
+    The model is in evaluation mode, as built or made ready for counting. Results are as of
+    :meth:`CellRoIHeads.forward`, with ``proposals`` (0-d, how many there were).
     """
     sizes = [(images.shape[2], images.shape[3])] * len(images)
     seen = model.transform.normalize(images)

@@ -64,14 +64,10 @@ class ModelCard(BaseModel):
     ----------
     object : {'nucleus', 'cell'}
         What the masks outline.
-    backbone : str
-        Of :data:`~cellseg.network.backbones.BACKBONES`.
-    pyramid : int
-        Channels of the feature pyramid.
-    mpp : float or None
-        µm per pixel at which the network expects the image.
-    diameter_px : float or None
-        The usual object, pixels of the network.
+    backbone, pyramid : str, int
+        Of :data:`~cellseg.network.architecture.BACKBONES`; channels of the feature pyramid.
+    mpp, diameter_px : float or None
+        µm per pixel at which the network expects the image; the usual object in such pixels.
     types : tuple of str
         Cell types that it tells apart besides, in slides stained as those it learned them from.
     types_from : str

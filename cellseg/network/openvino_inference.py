@@ -53,14 +53,7 @@ LEAST_SIDE_PX = 1.0
 
 
 class OpenVinoInference(Inference):
-    """A model file's network in OpenVINO.
-
-    Parameters
-    ----------
-    arrays : dict of ndarray
-        Of a model file, with the ranges of its layers' inputs.
-    origin : str
-        The model, for errors.
+    """A model file's network in OpenVINO; errors name its ``origin``.
 
     Raises
     ------

@@ -34,13 +34,10 @@ def paste_all(
     Parameters
     ----------
     probabilities : ndarray, float32, (D, M, M)
-        The mask branch's output for each box.
     boxes : ndarray, float32, (D, 4)
         (x1, y1, x2, y2), pixels, not rounded.
     extent : (int, int)
         Height and width of the image, pixels.
-    threshold : float
-        Probability from which a pixel belongs to the object.
 
     Returns
     -------

@@ -57,12 +57,8 @@ def roi_align(levels: list[Tensor], boxes: Tensor, side: int) -> Tensor:
 def mean_samples(level: Tensor, boxes: Tensor, stride: int, bins: int) -> Tensor:
     """Means of each box in ``bins`` × ``bins`` bins of two samples a side, (B, C).
 
-    Parameters
-    ----------
-    level : Tensor, float32, (1, C, H, W)
-        Features at a stride.
-    boxes : Tensor, (B, 4)
-        (x1, y1, x2, y2), pixels of the network's input.
+    The level's features, (1, C, H, W), are at a stride of the network's input; boxes are in its
+    pixels.
     """
     if level.device.type != "cpu":
         from torchvision.ops import roi_align as tv_roi_align

@@ -29,17 +29,8 @@ def input_ranges(
 
     A range is cut where that makes the squared error of 8 bits smaller: few values are large.
 
-    Parameters
-    ----------
-    model : GeneralizedRCNN
-        In evaluation mode, as built, in float32.
-    images : iterable of Tensor
-        (3, H, W), float32, 0 … 1, sides that are multiples of 32; some twenty will do.
-
-    Returns
-    -------
-    dict
-        By the name of the layer's weights.
+    Ranges go by the name of the layer's weights. The model is in evaluation mode, as built, in
+    float32; of images, (3, H, W) in 0 … 1 with sides that are multiples of 32, some twenty will do.
     """
     seen: dict[str, list[Tensor]] = {}
     generator = torch.Generator().manual_seed(0)

@@ -49,12 +49,8 @@ _Sampled = Callable[[MultiScaleRoIAlign, Tensor], Tensor]
 class CellRoIHeads(RoIHeads):  # type: ignore[misc]
     """Box and mask heads with class-agnostic suppression and a bounded mask branch.
 
-    Parameters
-    ----------
-    parts
-        As torchvision's heads take them.
-    mask_samples : int
-        Positive boxes per batch that train the mask branch; the rest train the boxes only.
+    Of the positive boxes of a batch ``mask_samples`` train the mask branch, the rest the boxes
+    only.
 
     Attributes
     ----------
@@ -103,18 +99,9 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
     ) -> tuple[list[Target], dict[str, Tensor]]:
         """Losses while training, detections otherwise.
 
-        Parameters
-        ----------
-        features : dict of Tensor
-            Feature maps of the pyramid, each (N, C, H, W).
-        proposals : list of Tensor
-            Boxes (x1, y1, x2, y2) in pixels of the network's input, one (P, 4) an image.
-        image_shapes : list of (int, int)
-            Height and width of each image, pixels.
-        targets : list of dict, optional
-            ``boxes``, ``labels``, ``masks`` of each image; needed while training. Optional:
-            ``outlined``, bool (N,), which of the masks are outlines, and ``ignored``, uint8 (H, W),
-            where what is found is neither right nor wrong.
+        Targets are ``boxes``, ``labels``, ``masks`` of each image. Optional: ``outlined``, bool
+        (N,), which of the masks are outlines, and ``ignored``, uint8 (H, W), where what is found is
+        neither right nor wrong.
 
         Returns
         -------

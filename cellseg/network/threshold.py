@@ -19,13 +19,8 @@ from cellseg.network.detector import Detections, Detector, DetectorInfo
 class ThresholdDetector(Detector):
     """Every connected component of pixels away from the background is one object.
 
-    Parameters
-    ----------
-    level : float
-        Distance from the background's grey level (0 … 1) from which a pixel belongs to an
-        object.
-    min_area_px : int
-        Smaller components are noise.
+    ``level`` is the distance from the background's grey level, 0 … 1; components smaller than
+    ``min_area_px`` are noise.
     """
 
     def __init__(self, *, level: float = 0.35, min_area_px: int = 20) -> None:

@@ -91,11 +91,6 @@ class TissueMask:
         """A mask that is searched in a region only: in tiles that come near it.
 
         Which cells lie in it is asked of each cell's centroid, not here.
-
-        Parameters
-        ----------
-        region : shapely.MultiPolygon
-            Valid; (x, y) in lattice pixels, 0 at the corner of the first one.
         """
         shapely.prepare(region)
         return replace(self, region=region)
@@ -220,10 +215,6 @@ def overview_features(
         Mean of each colour, darkest, brightest and spread of the grey value, light.
         Strips of whole multiples of k rows give the same values as the whole image.
     """
-    if fine.ndim != 3 or fine.shape[2] != 3 or not fine.size:
-        raise ValueError(f"expected (H, W, 3), got {fine.shape}")
-    if factor < 1:
-        raise ValueError(f"expected a factor of at least 1, got {factor}")
     values = np.sqrt(np.clip(fine, 0.0, 1.0)) if light == "fluorescence" else fine
     below, right = -fine.shape[0] % factor, -fine.shape[1] % factor
     values = np.pad(values, ((0, below), (0, right), (0, 0)), mode="edge")
@@ -251,12 +242,7 @@ class Features(Protocol):
 
 
 class TissueFinder:
-    """The prefilter's network with its thresholds.
-
-    Parameters
-    ----------
-    weights : path, optional
-        Another weights file than the shipped one.
+    """The prefilter's network with its thresholds; ``weights`` replaces the shipped file.
 
     Raises
     ------
@@ -266,10 +252,8 @@ class TissueFinder:
 
     def __init__(self, weights: str | Path | None = None) -> None:
         shipped = Path(str(files("cellseg") / "weights" / "tissue.safetensors"))
-        if weights is None:
-            self._model, self.card = _load(shipped, SHIPPED_SHA256)
-        else:
-            self._model, self.card = _load(Path(weights), None)
+        path, checksum = (shipped, SHIPPED_SHA256) if weights is None else (Path(weights), None)
+        self._model, self.card = _load(path, checksum)
         self.tissue_threshold = float(self.card["tissue_threshold"])
         self.search_thresholds: dict[str, float] = self.card["search_threshold"]
 
@@ -279,8 +263,6 @@ class TissueFinder:
         The overview is worked through in blocks that see all their context: of its features
         a band of rows is asked for at a time. Its edge is mirrored.
         """
-        if len(features.shape) != 3 or features.shape[2] != CHANNELS or 0 in features.shape:
-            raise ValueError(f"expected (H, W, {CHANNELS}), got {features.shape}")
         height, width = features.shape[:2]
         stride = self._model.stride
         margin = -(-self._model.reach // stride) * stride
@@ -317,18 +299,15 @@ class TissueFinder:
             Size of the slide, lattice pixels; the overview's size times ``step`` otherwise.
         step : float
             Lattice pixels per overview pixel.
-        small_side_px : int
-            Overviews with a shorter side are searched whole.
         """
         chance = self.probabilities(features)
-        light: Light = (
-            "fluorescence" if features[np.zeros(1, np.int64)][0, 0, 6] > 0.5 else "transmitted"
-        )
+        is_dark = features[np.zeros(1, np.int64)][0, 0, 6] > 0.5
         tissue = chance >= self.tissue_threshold
+        threshold = self.search_thresholds["fluorescence" if is_dark else "transmitted"]
         if min(chance.shape) < small_side_px:
             search = np.ones(chance.shape, dtype=bool)
         else:
-            search = _grown(chance >= self.search_thresholds[light], DILATION_PX)
+            search = _grown(chance >= threshold, DILATION_PX)
         if extent is None:
             extent = (round(chance.shape[0] * step), round(chance.shape[1] * step))
         return TissueMask(tissue, search | tissue, step, extent)

@@ -35,17 +35,9 @@ together: reckoned, not measured; if it is more after all, the batch is halved."
 
 
 class TorchInference(Inference):
-    """torchvision's Mask R-CNN with cellseg's heads, made ready for counting.
+    """torchvision's Mask R-CNN with cellseg's heads, made ready for counting, on its device.
 
-    Parameters
-    ----------
-    model : GeneralizedRCNN
-        In evaluation mode, on its device.
-
-    Attributes
-    ----------
-    threads : int
-        On a GPU one batch is computed while another is prepared or unpacked.
+    On a GPU there are two threads: one batch is computed while another is prepared or unpacked.
     """
 
     name = "torch"
@@ -129,20 +121,11 @@ def best_precision(device: torch.device) -> Precision:
 
 
 def make_ready(model: GeneralizedRCNN, precision: Precision = "float32") -> GeneralizedRCNN:
-    """Fold, reorder and cast a network in evaluation mode, in place.
+    """Fold, reorder and cast a network with frozen batch norm, in evaluation mode, in place.
 
-    Parameters
-    ----------
-    model : GeneralizedRCNN
-        With frozen batch norm.
-    precision : {'float32', 'bfloat16', 'float16'}
-        Of convolutions and linear layers. Boxes, scores and RoIAlign stay in float32: in
-        bfloat16 there are 4 px between two coordinates of 1,000.
-
-    Returns
-    -------
-    GeneralizedRCNN
-        The same object; it cannot be trained or saved any more.
+    It cannot be trained or saved any more. The precision is that of convolutions and linear
+    layers. Boxes, scores and RoIAlign stay in float32: in bfloat16 there are 4 px between two
+    coordinates of 1,000.
     """
     fold_norms(model.backbone)
     heads = cast(CellRoIHeads, model.roi_heads)

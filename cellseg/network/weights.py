@@ -55,7 +55,7 @@ def save_model(
     quantise: bool,
     ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> ModelCard:
-    """Write a model file, in one piece.
+    """Write a model file, in one piece; the card comes back as it stands there.
 
     Parameters
     ----------
@@ -67,13 +67,7 @@ def save_model(
         Convolutions and linear layers as int8 with a scale per output channel; everything in
         float32, four times as large, otherwise.
     ranges : dict, optional
-        Of each layer's input, by the name of its weights
-        (:func:`cellseg.network.ranges.input_ranges`).
-
-    Returns
-    -------
-    ModelCard
-        As it stands in the file.
+        From :func:`cellseg.network.ranges.input_ranges`.
 
     Raises
     ------
@@ -159,18 +153,10 @@ def read_model(path: str | Path) -> tuple[dict[str, Tensor], ModelCard]:
 
 
 def quantised(array: Tensor) -> tuple[Tensor, Tensor]:
-    """Symmetric int8 with one scale per first index, of the smallest squared error found.
+    """Symmetric int8 (O, …) with one scale (O,) per first index, of the smallest squared error.
 
-    Parameters
-    ----------
-    array : Tensor, float32, (O, …)
-
-    Returns
-    -------
-    values : Tensor, int8, (O, …)
-    scale : Tensor, float32, (O,)
-        ``values * scale`` is the array again; the error is at most half a scale but for
-        values that clipping made smaller.
+    ``values * scale`` is the array again; the error is at most half a scale but for values that
+    clipping made smaller.
     """
     rows = array.flatten(1)
     largest = rows.abs().amax(1).clamp_min(1e-12)
@@ -265,16 +251,12 @@ def fill(
 ) -> None:
     """Load arrays after a look at names and shapes, so that the error is one line.
 
-    Parameters
-    ----------
-    origin : str
-        Named in the error.
-    assign : bool
-        The arrays themselves become the network's; otherwise they are copied.
+    With ``assign`` the arrays themselves become the network's; otherwise they are copied.
 
     Raises
     ------
     WeightsError
+        ``origin`` is named.
     """
     wanted, given = (
         {k: v.shape for k, v in arrays.items() if not k.endswith("num_batches_tracked")}

@@ -28,7 +28,7 @@ class Source:
     """Gives each tile its number as pixels; ``rotten`` ones do not decode."""
 
     fill, pixel_bytes = 1.0, 3
-    plan = SimpleNamespace(grid=GRID, mpp=0.5, downsample=1.0, protocol=load_protocol("he"))
+    plan = SimpleNamespace(grid=GRID, pixel_um=0.5, protocol=load_protocol("he"))
 
     def __init__(self, rotten=lambda tile: False):
         self.rotten, self.tried = rotten, []

@@ -89,12 +89,6 @@ def test_strips_give_what_the_whole_gives(strip: int, height: int, width: int, s
     assert whole.shape == (-(-height // 4), -(-width // 4), tissue.CHANNELS)
 
 
-@pytest.mark.parametrize("shape", [(4, 4), (4, 4, 1), (0, 4, 3)])
-def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="expected"):
-        overview_features(np.zeros(shape, dtype=np.float32), "transmitted")
-
-
 def _glass(side: int) -> NDArray[np.float32]:
     noise = np.random.default_rng(0).normal(0.95, 0.004, (side, side, 3))
     return noise.astype(np.float32)
