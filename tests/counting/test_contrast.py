@@ -86,7 +86,9 @@ def counted(path, **settings):
     return result
 
 
-@pytest.mark.parametrize("name", EMPTY)
+@pytest.mark.parametrize(
+    "name", ["16 bit, blurred", "JPEG 75, little noise", "few photons", "hot pixels", "channels"]
+)
 def test_an_empty_field_counts_as_nothing_and_is_told(tmp_path, name):
     path = tmp_path / "empty.tif"
     pixels = EMPTY[name](np.random.default_rng(5))
@@ -166,12 +168,13 @@ def test_a_single_nucleus_is_counted_alone(tmp_path):
     assert settings["intensity_high"] > 220
 
 
-def test_a_slide_that_is_empty_but_for_one_corner_is_not_empty(tmp_path):
+def test_a_slide_that_is_empty_but_for_one_corner_is_not_empty(tmp_path, monkeypatch):
     """More patches than are sampled for the range are looked at before it is called empty."""
+    monkeypatch.setattr("cellseg.counting.plan.SAMPLES", 4)
     rng = np.random.default_rng(8)
-    pixels = (100 + 5 * rng.standard_normal((512, 512 * 56))).astype(np.uint16)
+    pixels = (100 + 5 * rng.standard_normal((512, 512 * 8))).astype(np.uint16)
     y, x = np.mgrid[:512, :512]
-    order = np.random.default_rng(0).permutation(56)
+    order = np.random.default_rng(0).permutation(8)
     left = 512 * int(order[-1])
     for row in range(40, 500, 60):
         for column in range(40, 500, 60):
@@ -195,13 +198,11 @@ STAINED = {
 }
 
 
-@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("name", STAINED)
-def test_stained_without_nuclei(tmp_path, name, packed):
+def test_stained_without_nuclei(tmp_path, name):
     rng = np.random.default_rng(2)
     pixels = STAINED[name](rng)
-    pixels = pixels + 2 * rng.standard_normal(pixels.shape)
-    pixels = jpeg(pixels, 80) if packed else pixels.round().clip(0, 255).astype(np.uint8)
+    pixels = jpeg(pixels + 2 * rng.standard_normal(pixels.shape), 80)
     path = tmp_path / "stained.tif"
     tifffile.imwrite(path, pixels, photometric="rgb")
     result = counted(path, protocol="he", prefilter=False)

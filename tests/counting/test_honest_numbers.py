@@ -138,7 +138,7 @@ def test_palettes_show_what_a_viewer_shows(tmp_path, ending, inverted):
     assert count(path).summary.cells == MANY
 
 
-@pytest.mark.parametrize("turn", range(1, 9))
+@pytest.mark.parametrize("turn", [3, 5, 8])
 def test_a_turned_jpeg_is_counted_as_it_is_shown(tmp_path, turn):
     path = tmp_path / "turned.jpg"
     picture = Image.fromarray(RGB)
