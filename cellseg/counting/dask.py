@@ -72,10 +72,7 @@ Answer = tuple[str, dict[str, float], list[tuple["TileFound", bytes]]]
 class DaskMapper:
     """Tiles on the workers of a cluster: see :class:`cellseg.counting.local.TileMapper`.
 
-    Parameters
-    ----------
-    detector : Detector or None
-        The caller's own; None: workers load the request's model.
+    Without a ``detector`` of the caller's own, workers load the request's model.
 
     Raises
     ------
@@ -212,19 +209,7 @@ class DaskMapper:
 
 @contextmanager
 def connected(scheduler: str | None) -> Iterator[Any]:
-    """A Dask client; a cluster that was started for it ends with it.
-
-    Parameters
-    ----------
-    scheduler : str or None
-        Address such as ``tcp://10.0.0.5:8786``, or the scheduler's own file; None: workers on
-        this machine.
-
-    Raises
-    ------
-    SettingsError
-        If nothing answers there.
-    """
+    """A Dask client; a cluster that was started on this machine for it ends with it."""
     wants_logs = log.isEnabledFor(logging.INFO)
     with (
         nullcontext() if wants_logs else silence_logging_cmgr(logging.CRITICAL),
@@ -235,13 +220,14 @@ def connected(scheduler: str | None) -> Iterator[Any]:
 
 
 def find_scheduler(scheduler: str) -> str:
-    """The address of a scheduler that answers.
+    """The address of a scheduler that answers, told by an address or by the scheduler's own file.
 
     Asked before a client is made, which waits for ever for an answer of another kind of server.
 
     Raises
     ------
     SettingsError
+        If there is none.
     """
     address = scheduler
 

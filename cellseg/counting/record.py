@@ -93,7 +93,7 @@ class Recording:
             facts=self._facts(judged, left_out),
             record={**provenance(count, self.request), "quality": judged.shares.as_dict()},
             quality=judged.codes,
-            tissue=self._outline() if count.plan.prefilter else None,
+            tissue=_outline(count) if count.plan.prefilter else None,
             regions=self.request.regions,
             is_complete=not count.tally.failures,
         )
@@ -126,12 +126,11 @@ class Recording:
             },
         }
 
-    def _outline(self) -> dict[str, object] | None:
-        tissue = self.count.tissue
-        step = tissue.step * self.count.plan.downsample
-        slide = self.count.slide
-        within = (slide.height, slide.width)
-        return tissue_outline(tissue.tissue & tissue.search, downsample=step, within=within)
+
+def _outline(count: SlideCount) -> dict[str, object] | None:
+    tissue, within = count.tissue, (count.slide.height, count.slide.width)
+    step = tissue.step * count.plan.downsample
+    return tissue_outline(tissue.tissue & tissue.search, downsample=step, within=within)
 
 
 def provenance(count: SlideCount, request: CountRequest) -> dict[str, object]:

@@ -52,8 +52,6 @@ class SlideCount:
 
     Parameters
     ----------
-    mapper : TileMapper, optional
-        Where tiles are read and detected; None: in this process.
     strict : bool
         A tile that does not decode is an error.
     tissue : TissueMask, optional
@@ -261,10 +259,9 @@ class SlideCount:
 def by_core(
     slide: Slide, request: CountRequest, plan: Plan
 ) -> tuple[CountRequest, Plan, TissueMask]:
-    """The request and the plan with a region for each core; as they were where there is no grid;
-    and the tissue of the whole slide.
+    """Request and plan of a tissue microarray, with a region for each core; and its tissue.
 
-    The plan's notes say what was found, or why the whole slide is counted.
+    Without a grid of cores both stay as they were, and the plan's notes say so.
 
     Raises
     ------

@@ -4,9 +4,8 @@ A backbone is a module whose children ``layer1`` … ``layer4`` give features at
 and 32. A new one is a function here and an entry in
 :data:`~cellseg.network.architecture.BACKBONES`.
 
-Sources: ResNet-50, He et al., CVPR 2016, https://arxiv.org/abs/1512.03385 (torchvision's).
-EfficientNet-Lite0, Tan and Le, ICML 2019, https://arxiv.org/abs/1905.11946, without squeeze and
-excitation and with ReLU6, https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite.
+Sources: ResNet-50, He et al., CVPR 2016, https://arxiv.org/abs/1512.03385 (torchvision's);
+EfficientNet-Lite0, https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite.
 """
 
 from __future__ import annotations

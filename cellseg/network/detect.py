@@ -139,7 +139,9 @@ def to_detections(result: NetworkOutput, extent: tuple[int, int], limits: Limits
         found = paste_all(masks, result.boxes[index], extent)
         for place, one in zip(index.tolist(), found, strict=True):
             pasted[place] = one
-    scores, classes = result.scores.tolist(), _classes(result).tolist()
+    # Types take the place of the classes, of which a model with types has one.
+    classes = (result.classes if result.types is None else result.types.argmax(1)).tolist()
+    scores = result.scores.tolist()
     kept = [(place, *one) for place, one in enumerate(pasted) if one is not None]
     instances = Instances.build(
         [box.corners for _, box, _ in kept],
@@ -148,11 +150,6 @@ def to_detections(result: NetworkOutput, extent: tuple[int, int], limits: Limits
         [mask for _, _, mask in kept],
     )
     return Detections(instances, _reached(result, limits))
-
-
-def _classes(result: NetworkOutput) -> NDArray[np.int64]:
-    """(D,) from 0; types take the place of the classes, of which a model with types has one."""
-    return result.classes if result.types is None else result.types.argmax(1)
 
 
 def _reached(result: NetworkOutput, limits: Limits) -> tuple[str, ...]:
@@ -263,7 +260,8 @@ def _why_no_openvino(device: str, precision: Precision | None) -> str:
         return f"it computes in 8 bits, and {precision} was asked for"
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return f"8 bits are made for x86 processors, this one is {platform.machine()}"
-    return "" if "AVX" in torch.backends.cpu.get_cpu_capability() else "the processor lacks AVX2"
+    has_avx2 = torch.backends.cpu.get_cpu_capability().startswith("AVX")
+    return "" if has_avx2 else "the processor lacks AVX2"
 
 
 def info_of(card: ModelCard) -> DetectorInfo:

@@ -48,11 +48,7 @@ class TrainingLimits:
 
 
 class UnscaledTransform(GeneralizedRCNNTransform):  # type: ignore[misc]
-    """torchvision's normalisation and batching without its resizing to 800 px.
-
-    Its own ``_skip_resize`` holds while training only, so a tile would be counted at another
-    scale than the one that was trained.
-    """
+    """torchvision's normalisation and batching without its resizing to 800 px."""
 
     def resize(
         self, image: Tensor, target: dict[str, Tensor] | None = None

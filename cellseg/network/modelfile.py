@@ -114,7 +114,8 @@ def read_arrays(path: str | Path) -> tuple[Arrays, ModelCard]:
     WeightsError
         If the file is missing, damaged or no model of cellseg.
     """
-    file = _home(path)
+    shipped = Path(str(files("cellseg") / "weights" / f"{path}.safetensors"))
+    file = shipped if str(path) in SHIPPED else Path(path)
     try:
         with file.open("rb") as handle:
             checksum = file_digest(handle, "sha256").hexdigest()
@@ -175,12 +176,6 @@ def content_of(card: str, arrays: Mapping[str, NDArray[Any]]) -> str:
         digest.update(f"\n{name} torch.{array.dtype} {array.shape}\n".encode())
         digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
-
-
-def _home(path: str | Path) -> Path:
-    if str(path) in SHIPPED:
-        return Path(str(files("cellseg") / "weights" / f"{path}.safetensors"))
-    return Path(path)
 
 
 def _card(file: Path, metadata: dict[str, str]) -> ModelCard:

@@ -1,10 +1,9 @@
 """RoI heads for crowded fields: what torchvision's own heads do not offer.
 
-torchvision's :class:`~torchvision.models.detection.roi_heads.RoIHeads` suppresses per
-class, runs the mask branch on every box above a low score and trains the mask branch
-on every positive box. Counting needs class-agnostic suppression, the mask branch on the
-boxes that will be counted only, and a bounded training cost in dense fields.
-The parameters (and so the COCO weights) are the same.
+torchvision's own suppress per class, run the mask branch on every box above a low score and train
+it on every positive box. Counting needs class-agnostic suppression, the mask branch on the boxes
+that will be counted only, and a bounded training cost in dense fields. The parameters (and so the
+COCO weights) are the same.
 
 Large boxes are looked at twice: of a box of 48 px a mask of 28 × 28 has cells of almost two
 pixels. The mask branch has no fully connected layer, so it also runs on 28 × 28 samples instead
@@ -103,14 +102,10 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         (N,), which of the masks are outlines, and ``ignored``, uint8 (H, W), where what is found is
         neither right nor wrong.
 
-        Returns
-        -------
-        detections : list of dict
-            ``boxes`` (D, 4), ``labels`` (D,), ``scores`` (D,), ``masks`` (D, 28, 28) of
-            probabilities inside the box, ``detections_full`` (bool, the limit was reached),
-            ``fine`` (K,) indices of the large ones and ``fine_masks`` (K, 56, 56) of them;
-            ``types`` (D, T), probabilities, where the model has them and they are wanted.
-        losses : dict of Tensor
+        Detections are ``boxes`` (D, 4), ``labels`` (D,), ``scores`` (D,), ``masks`` (D, 28, 28) of
+        probabilities inside the box, ``detections_full`` (bool, the limit was reached), ``fine``
+        (K,) indices of the large ones and ``fine_masks`` (K, 56, 56) of them; ``types`` (D, T),
+        probabilities, where the model has them and they are wanted.
         """
         if not self.training:
             return self._detect(features, proposals, image_shapes), {}

@@ -71,8 +71,8 @@ class TissueMask:
         Height and width of the slide, lattice pixels; the last mask row and column may
         stand for less than a whole step.
     region : shapely.MultiPolygon or None
-        (x, y) in lattice pixels, 0 at the corner of the first one; nothing far from it is
-        searched, nothing outside it measured as tissue.
+        (x, y) in lattice pixels; nothing far from it is searched, nothing outside it measured as
+        tissue.
     """
 
     tissue: NDArray[np.bool_]
@@ -199,15 +199,13 @@ def overview_features(
 ) -> NDArray[np.float32]:
     """Turn a fine image into the network's input.
 
+    In fluorescence the square root is taken first, so that dim nuclei show.
+
     Parameters
     ----------
     fine : ndarray, float32, (H·k, W·k, 3)
-        After :class:`~cellseg.stain.normalise.Normaliser`, about 2 µm/px. Sides that are no
-        multiple of k are filled up by repeating the edge.
-    light : {'transmitted', 'fluorescence'}
-        In fluorescence the square root is taken first, so that dim nuclei show.
-    factor : int
-        k; 1 takes an overview as it is.
+        Normalised, about 2 µm/px. Sides that are no multiple of the factor k are filled up by
+        repeating the edge.
 
     Returns
     -------
