@@ -15,7 +15,7 @@ from cellseg.errors import InputError
 from cellseg.result import load_result
 from cellseg.slide import open_slide
 
-WELLS = [f"{row}0{column}" for row, column in product("AB", (1, 2, 3, 4))]
+WELLS = [f"{row}0{column}" for row, column in product("AB", (1, 2, 3))]
 CHANNELS = 3
 
 MAKERS = {

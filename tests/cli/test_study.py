@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from io import BytesIO
+from pathlib import Path
 
 import fsspec
 import numpy as np
@@ -79,8 +81,9 @@ def test_an_interrupted_study_is_summarised_and_gone_on_with(cellseg, tmp_path, 
         return whole(request, **options)
 
     monkeypatch.setattr(pipeline, "run", interrupted)
-    code, _, _ = cellseg("count", tmp_path, "--no-prefilter")
+    code, out, _ = cellseg("count", tmp_path, "--no-prefilter", "--json")
     assert code == 130
+    assert [Path(entry["image"]).name for entry in json.loads(out)] == ["a.tif"]
     assert list(summary(tmp_path)["image"]) == ["a.tif"]
     monkeypatch.setattr(pipeline, "run", whole)
     code, _, err = cellseg("count", tmp_path, "--no-prefilter")

@@ -38,9 +38,6 @@ def test_what_is_no_plate(tmp_path: Path) -> None:
     (empty / ".zattrs").write_text(json.dumps({"plate": {"wells": [{"path": "A/1"}]}}))
     with pytest.raises(InputError, match="without a field"):
         read_plate(empty)
-    (empty / ".zattrs").write_text(json.dumps({"plate": {"wells": [{"path": "../../A/1"}]}}))
-    with pytest.raises(InputError, match=r"expected a well at ROW/COLUMN, got '../../A/1'"):
-        read_plate(empty)
     (empty / ".zattrs").write_text(json.dumps({"plate": {"wells": "none"}}))
     with pytest.raises(InputError, match="no readable plate"):
         read_plate(empty)
@@ -61,7 +58,9 @@ def test_wells_never_lead_out(tmp_path: Path) -> None:
         read_plate(path)
 
 
-@pytest.mark.parametrize("where", ["A/01/0", "A/B/C", "A", "A//01", "A/./01", "/A/01", "A/..", ""])
+@pytest.mark.parametrize(
+    "where", ["A/01/0", "A/B/C", "A", "A//01", "A/./01", "/A/01", "../../A/1", "A/..", ""]
+)
 def test_a_well_lies_in_a_row_and_a_column(tmp_path: Path, where: str) -> None:
     path = plate(tmp_path / "screen.zarr")
     (path / ".zattrs").write_text(json.dumps({"plate": {"wells": [{"path": where}]}}))
