@@ -106,14 +106,9 @@ def box_of(mask: NDArray[np.bool_]) -> Box | None:
 def indexed(
     key: object, shape: tuple[int, ...], read: Callable[[Box], NDArray[Any]]
 ) -> NDArray[Any]:
-    """Basic indexing (integers, slices, ``...``) of pixels that are read box by box.
+    """Basic indexing (integers, slices, ``...``) of (H, W) or (H, W, C) pixels, read box by box.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        (H, W), or (H, W, C).
-    read : callable
-        Gives the pixels of a box inside the image, (h, w) or (h, w, C).
+    ``read`` gives the pixels of a box inside the image, (h, w) or (h, w, C).
     """
     keys: list[Any] = list(key) if isinstance(key, tuple) else [key]
     at = next((place for place, k in enumerate(keys) if k is ...), len(keys))

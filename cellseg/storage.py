@@ -39,13 +39,10 @@ _CHANGES = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated",
 
 @dataclass(frozen=True, repr=False)
 class RemotePath:
-    """A file or folder behind a URL.
+    """A file or folder behind a URL, such as ``s3://bucket/slide.svs``.
 
-    Attributes
-    ----------
-    url : str
-        Such as ``s3://bucket/slide.svs``. Credentials and endpoints are the storage's own
-        business: its environment variables, or fsspec's configuration.
+    Credentials and endpoints are the storage's own business: its environment variables, or fsspec's
+    configuration.
     """
 
     url: str

@@ -42,17 +42,12 @@ def check_exports(names: tuple[str, ...]) -> None:
 
 
 def export(folder: str | Path, name: str) -> Path:
-    """Write one export into a finished result folder, whole or not at all.
+    """Write one export into a finished result folder, whole or not at all; returns its path.
 
     Parameters
     ----------
     name : str
         One of :data:`EXPORTS`.
-
-    Returns
-    -------
-    Path
-        Of the new file, or folder, as Zarr has it.
 
     Raises
     ------

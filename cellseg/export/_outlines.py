@@ -39,11 +39,6 @@ def outlines(masks: Sequence[Mask], *, downsample: float) -> list[shapely.MultiP
     the pixels whose centres lie inside are the mask again; then each part is scaled by a hair, so
     that its area is that of its pixels. Pixels that touch at a corner are not joined.
 
-    Parameters
-    ----------
-    downsample : float
-        Level-0 pixels along a side of a lattice pixel.
-
     Returns
     -------
     list of shapely.MultiPolygon

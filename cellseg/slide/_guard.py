@@ -23,16 +23,9 @@ Found = TypeVar("Found")
 def reading(
     path: Location, what: str, *, kind: type[InputError] = InputError, advice: str = ""
 ) -> Iterator[None]:
-    """Let no exception but cellseg's own leave the block.
+    """Let no exception but cellseg's own leave the block: others become one line, a ``kind``.
 
-    Parameters
-    ----------
-    what : str
-        What could not be done, such as ``"is no readable TIFF"``.
-    kind : type
-        The error to raise.
-    advice : str
-        What a person can do about it.
+    It tells ``what`` could not be done, such as ``"is no readable TIFF"``, and gives ``advice``.
     """
     try:
         yield

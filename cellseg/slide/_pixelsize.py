@@ -29,16 +29,9 @@ _UM = {
 
 @dataclass(frozen=True)
 class PixelSize:
-    """A pixel's side.
+    """A pixel's side, µm per pixel at level 0, and where it comes from (``"none"`` without one).
 
-    Attributes
-    ----------
-    mpp : float or None
-        µm per pixel at level 0.
-    source : str
-        Where it comes from; ``"none"`` without one.
-    notes : tuple of str
-        Why a size was refused.
+    The notes say why a size was refused.
     """
 
     mpp: float | None

@@ -60,12 +60,7 @@ def check_plane(name: str, height: int, width: int, chunk: tuple[int, int]) -> N
 def check_whole(name: str, what: str, n_bytes: int) -> list[str]:
     """Refuse to decode at once what does not fit; a note of what it costs, where that is much.
 
-    Parameters
-    ----------
-    what : str
-        The piece, such as ``"the image"``.
-    n_bytes : int
-        All that decoding it takes.
+    ``what`` is the piece, such as ``"the image"``; ``n_bytes`` is all that decoding it takes.
     """
     limit = WHOLE_BYTES
     with suppress(ImportError, OSError):
