@@ -22,7 +22,7 @@ from cellseg.draw import borders, parts_of
 from cellseg.draw.outlines import Places, choose, outline_sheet
 from cellseg.draw.pictures import overlay
 from cellseg.draw.sheet import scale_bar
-from cellseg.errors import Notice, RegionError
+from cellseg.errors import RegionError
 from cellseg.geometry import Box, Frame
 from cellseg.network.detector import Detections
 from cellseg.network.threshold import ThresholdDetector
@@ -378,6 +378,12 @@ def test_a_result_without_cells(tmp_path, shape, panels):
     assert not any("densest" in one.caption for one in sheet.panels)
 
 
+def test_a_place_larger_than_a_picture_is_drawn_smaller(large):
+    sheet = sheet_of(large[2], Box(0, 0, 2100, 2600))
+    assert max(sheet.panels[0].image.size) == 2048
+    assert "1.27 pixels of the slide" in sheet.said
+
+
 # --- the file in its folder, and the command -------------------------------------------------
 
 
@@ -404,18 +410,6 @@ def test_the_default_picture_is_part_of_the_result_and_drawn_anew(copy, cellseg)
     assert result.run["exports"] == []
 
 
-def test_counted_again_there_is_nothing_to_draw(tmp_path, monkeypatch):
-    path = tmp_path / "discs.tif"
-    write_disc_slide(path, np.random.default_rng(7), shape=(200, 200))
-    folder = counted(path)
-    before = (folder / "outlines.png").stat().st_mtime_ns
-    monkeypatch.setattr(Ground, "read", None)
-    request = CountRequest(image=path, protocol=PROTOCOL, prefilter=False)
-    events = list(run(request, detector=TwoClasses()))
-    assert any("nothing to do" in str(event) for event in events if isinstance(event, Notice))
-    assert (folder / "outlines.png").stat().st_mtime_ns == before
-
-
 def test_any_place_is_drawn(field, copy, cellseg, tmp_path):
     code, out, _ = cellseg("overlay", copy, "--box", 40, 60, 140, 260, "-o", tmp_path / "a.png")
     assert (code, out.strip()) == (0, str(tmp_path / "a.png"))
@@ -437,12 +431,6 @@ def test_any_place_is_drawn(field, copy, cellseg, tmp_path):
     assert load_result(copy).changed() is None
 
 
-def test_a_place_larger_than_a_picture_is_drawn_smaller(large):
-    sheet = sheet_of(large[2], Box(0, 0, 2100, 2600))
-    assert max(sheet.panels[0].image.size) == 2048
-    assert "1.27 pixels of the slide" in sheet.said
-
-
 @pytest.mark.parametrize(
     ("box", "said"),
     [
@@ -460,11 +448,6 @@ def test_a_bad_box_is_one_line(copy, cellseg, box, said):
     assert said in err
     assert len(err.strip().splitlines()) == 1
     assert {entry.name for entry in copy.iterdir()} == before
-
-
-@pytest.mark.parametrize("box", [(1, 2, 3, "four"), (1, 2, 3)])
-def test_a_box_of_words_is_a_wrong_usage(copy, cellseg, box):
-    assert cellseg("overlay", copy, "--box", *box)[0] == 2
 
 
 def test_a_slide_that_was_moved_is_asked_for(copy, cellseg):

@@ -248,13 +248,6 @@ def test_edits_are_seen_in_masks_features_and_totals(inspector: Inspector) -> No
     )
 
 
-def test_reading_again_brings_the_corrections_back(inspector: Inspector, folder: Path) -> None:
-    inspector.opened.corrections.delete([2])
-    *_, (levels, look, _) = read_result(folder)
-    assert 2 not in np.asarray(levels[0])
-    assert look["metadata"]["cellseg"].corrections.edits[0].labels == (2,)
-
-
 def test_painting_around_a_spot(inspector: Inspector, viewer: ViewerModel) -> None:
     painter = Painter(viewer, inspector.opened)
     layer = painter.begin(centre(inspector, 30))
@@ -314,6 +307,9 @@ def test_a_corrected_result_opens_and_says_where_to_go_on(
 ) -> None:
     corrections = inspector.opened.corrections
     corrections.delete([1])
+    *_, (levels, look, _) = read_result(inspector.opened.result.path)
+    assert 1 not in np.asarray(levels[0]), "read again, its corrections are back"
+    assert look["metadata"]["cellseg"].corrections.edits[0].labels == (1,)
     saved = save(corrections)
     *_, (levels, look, _) = read_result(saved.path)
     opened = look["metadata"]["cellseg"]

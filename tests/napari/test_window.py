@@ -92,9 +92,3 @@ def test_lost_slide_opens_with_a_notification(
     assert viewer.layers[0].name == "slide nucleus"
     assert "NapariQtNotification" in {type(w).__name__ for w in QApplication.allWidgets()}
     picture(viewer, "lost-slide")
-
-
-def test_stained_tissue_in_a_window(opened: Any, shared: Path, picture: Picture) -> None:
-    viewer = opened(shared / "slides" / "skimage_ihc.png")
-    assert [layer.name for layer in viewer.layers] == ["skimage_ihc"]
-    assert picture(viewer, "ihc").std() > 10

@@ -109,11 +109,8 @@ def test_names_that_differ_in_capitals_or_endings_get_folders_of_their_own():
     assert [name[:7] for name in names] == ["x-s.tif", "x-S.tif", "t.cells"]
     assert names == named("x/s.tif", "x/S.tif", "x/t.tif")
     assert named("x/s.tif", "x/s.png") == ["s.tif.cellseg", "s.png.cellseg"]
-
-
-def test_folders_that_differ_in_capitals_alone_may_be_one(tmp_path):
     images = [ImageFile(Path(f"{name}/s.tif"), PurePosixPath(name)) for name in ("x", "X")]
-    assert result_names(images, tmp_path)[0] != result_names(images, tmp_path)[1]
+    assert len({*result_names(images, Path("out"))}) == 2, "these folders may be one"
 
 
 @pytest.mark.parametrize("name", ["=1+1.tif", "-rf.tif", "a b.tif", "🙂 ü.tif", "a'b\"c.tif"])
