@@ -103,7 +103,7 @@ def change(
         Gets what a person should know.
     **decisions
         Fields of :class:`cellseg.derive.Recipe` that change: ``expand``, ``cells_from``,
-        ``spatial``, ``within``, ``markers``.
+        ``spatial``, ``within``, ``markers``, ``hotspot``, ``chamber``.
 
     Raises
     ------
@@ -258,6 +258,7 @@ def _events(
             spatial=request.spatial,
             markers=plan.protocol.classify,
             hotspot=request.hotspot,
+            chamber=request.chamber,
         )
         key = {"slide": identity, "plan": plan.settings(), "version": __version__}
         with _open(request, key, place) as folder:
@@ -311,7 +312,7 @@ def _brought_up(folder: Path, recipe: Recipe, request: CountRequest) -> Iterator
     """Give a finished count what the request asks for beyond it."""
     result = load_result(folder)
     there = Recipe.of(result)
-    asked = {name: getattr(recipe, name) for name in ("expand", "cells_from", "hotspot")}
+    asked = {name: getattr(recipe, name) for name in ("expand", "cells_from", "hotspot", "chamber")}
     wanted = {n: value for n, value in asked.items() if value not in (None, getattr(there, n))}
     if recipe.spatial and not (there.spatial and there.within is None):
         wanted |= {"spatial": True, "within": None}

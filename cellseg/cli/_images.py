@@ -85,10 +85,11 @@ def table_of(outcomes: Sequence[Outcome]) -> str:
     rows = [("image", "cells", "per mm²", "median area")]
     counted = [outcome.summary for outcome in outcomes if isinstance(outcome, CountResult)]
     for outcome in outcomes:
-        name = shortened(visible(image_name(outcome.image)), 40)
         if isinstance(outcome, FailedImage):
+            name = shortened(visible(image_name(outcome.image)), 40)
             rows.append((name, "failed", "", ""))
             continue
+        name = shortened(outcome.result.image_name, 40)
         summary, density = outcome.summary, outcome.summary.density_per_mm2
         areas, unit = (summary.area_um2, "µm²") if summary.area_um2 else (summary.area_px, "px²")
         median = "—" if areas is None else f"{areas.median:.1f} {unit}"

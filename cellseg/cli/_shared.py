@@ -138,12 +138,52 @@ def _result(text: str) -> Path:
     return place
 
 
+def _times(text: str) -> int | range:
+    """``3``, ``all``, or ``0-9``, both ends included."""
+    first, dash, last = text.partition("-")
+    if text == "all":
+        return range(MOST_TIMES)
+    if not first.isdecimal() or (dash and not (last.isdecimal() and int(first) <= int(last))):
+        raise click.BadParameter(f"{text!r} is no time point: expected 3, 0-9 or all")
+    return range(int(first), min(int(last) + 1, MOST_TIMES)) if dash else int(first)
+
+
+def _depth(text: str) -> float:
+    """A chamber's depth, µm, by its name or as it is."""
+    from cellseg.table.chamber import DEPTHS_UM
+
+    if text.lower() in DEPTHS_UM:
+        return DEPTHS_UM[text.lower()]
+    try:
+        return DEPTH.convert(text.removesuffix("µm"), None, None)
+    except click.BadParameter as error:
+        known = f"expected {', '.join(DEPTHS_UM)}, or a depth in µm"
+        raise click.BadParameter(f"{known}: {error.message}") from None
+
+
+MOST_TIMES, DEPTH = 100_000, Number(1.0, 10_000.0)
 MOST_SPOT_MM2 = 50  # A whole number from here on is a number of cells, not mm².
 hotspot_option = click.option(
     "--hotspot",
     type=TextParam("MM2|CELLS[:CLASS]", _spot),
     help="Also the place where most positive cells (or cells of CLASS) lie together: 0.5 for "
     "0.5 mm², 500 for 500 cells.",
+)
+
+times_option = click.option(
+    "--t",
+    type=TextParam("N|FIRST-LAST|all", _times),
+    help="Time point (from 0), or several, each counted for itself; the first otherwise.",
+)
+chamber_option = click.option(
+    "--chamber",
+    type=TextParam("NAME|DEPTH", _depth),
+    help="A counting chamber (neubauer, fuchs-rosenthal, … or its depth in µm): tell cells per mL.",
+)
+dilution_option = click.option(
+    "--dilution",
+    type=Number(1.0),
+    help="To how many parts a part of the sample in the chamber was diluted; 2: one to one.",
 )
 
 PIXEL_SIZE = Number(0.001, 100.0)  # µm per pixel of any microscope.

@@ -16,10 +16,13 @@ from cellseg.cli._shared import (
     PLACE,
     GroupedCommand,
     Number,
+    chamber_option,
+    dilution_option,
     hotspot_option,
     refuse_missing,
     say,
     shared,
+    times_option,
 )
 from cellseg.errors import CellsegError, SettingsError
 from cellseg.storage import Location
@@ -29,7 +32,10 @@ GROUPS = {
     "What is counted": (
         "protocol model score cell_types min_area max_area no_prefilter skip_bad strict"
     ),
-    "Output": "output export expand cells_from spatial hotspot report parquet as_json overwrite",
+    "Output": (
+        "output export expand cells_from spatial hotspot chamber dilution report parquet as_json "
+        "overwrite"
+    ),
     "Where it runs": "device precision inference batch tile_px engine scheduler",
 }
 """The headings of the options in the help."""
@@ -50,8 +56,7 @@ Examples:
 )
 @click.argument("images", nargs=-1, required=True, type=PLACE, metavar="IMAGE...")
 @shared(
-    "mpp channel z t series protocol model score no_prefilter parquet json "
-    "device precision inference"
+    "mpp channel z series protocol model score no_prefilter parquet json device precision inference"
 )
 @click.option(
     "--types",
@@ -112,6 +117,9 @@ Examples:
     help="Also measure where cells lie: neighbours, density, distance to the border.",
 )
 @hotspot_option
+@chamber_option
+@dilution_option
+@times_option
 @click.option(
     "--recursive", is_flag=True, help="Folders in folders too; results lie as the images do."
 )
@@ -166,6 +174,9 @@ def count(
     as_json: bool,
     region: Path | None,
     no_prefilter: bool,
+    t: int | range | None,
+    chamber: float | None,
+    dilution: float | None,
     **settings: Any,  # noqa: ANN401 - fields of CountRequest
 ) -> None:
     """Count and measure the cells on each IMAGE (files or folders).
@@ -182,9 +193,13 @@ def count(
     from cellseg.cli import _images as study
     from cellseg.counting.request import CountRequest
     from cellseg.study.images import find_images, result_names
+    from cellseg.table.chamber import Chamber
 
     regions = None if region is None else read_regions(region)
-    found = find_images(images, recursive=recursive, files=files)
+    if dilution is not None and chamber is None:
+        raise SettingsError("a dilution is of the sample in a counting chamber", hint="chamber")
+    times, point = (t, None) if isinstance(t, range) else (None, t)
+    found = find_images(images, recursive=recursive, files=files, times=times)
     if regions is not None and len(found.images) > 1:
         raise SettingsError(f"--region belongs to one slide, got {len(found.images)} images")
     home = study.home_of_study(images, found.images, output, report=report, parquet=parquet)
@@ -195,6 +210,8 @@ def count(
             folder_name=name,
             regions=regions,
             prefilter=not no_prefilter,
+            t=point if image.t is None else image.t,
+            chamber=None if chamber is None else Chamber(depth_um=chamber, dilution=dilution or 1),
             **settings,
         )
         for image, name in zip(found.images, result_names(found.images, output), strict=True)

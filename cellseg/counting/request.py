@@ -10,6 +10,7 @@ from cellseg.annotations.cores import CoreGrid
 from cellseg.annotations.region import Regions
 from cellseg.protocol import CountProtocol
 from cellseg.storage import Location
+from cellseg.table.chamber import Chamber
 from cellseg.table.hotspot import HotSpot
 
 Plane = int | Literal["max", "mean"] | None
@@ -73,6 +74,8 @@ class CountRequest:
         Measure where the cells lie: neighbours, density, distance to the border.
     hotspot : HotSpot or None
         Look for the place where most cells of a kind lie together.
+    chamber : Chamber or None
+        The picture is of a counting chamber: tell cells per mL.
     device : str
     precision : {'auto', 'float32', 'bfloat16', 'float16'}
         Of the network; ``auto``: half where the device is faster with it.
@@ -116,6 +119,7 @@ class CountRequest:
     cells_from: str | None = None
     spatial: bool = False
     hotspot: HotSpot | None = None
+    chamber: Chamber | None = None
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     inference: Literal["auto", "torch", "openvino"] = "auto"

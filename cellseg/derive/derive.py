@@ -91,6 +91,7 @@ def derive(
     if near is not None:
         made.measure_nearest(near)
     made.find_hot_spot(is_lenient=is_lenient)
+    made.measure_chamber()
     made.write()
     made.sum_up()
     return made.notes
@@ -263,6 +264,20 @@ class _Derivation:
             if not is_lenient and asked != self.before.hotspot:
                 raise
             self.notes.append(Notice(str(error), hint=error.hint))
+
+    def measure_chamber(self) -> None:
+        """Cells per mL of a counting chamber."""
+        self.run.pop("chamber", None)
+        if (chamber := self.recipe.chamber) is not None:
+            frame = self.result.frame
+            cells = self.measured.load(("bbox_y1_px", "bbox_x1_px"))
+            self.run["chamber"] = chamber.counted(
+                cells.assign(**{"class": self.classes}),
+                height_px=frame.height,
+                width_px=frame.width,
+                mpp=float(frame.mpp or np.nan),
+            )
+            self.notes.append(Notice(self.run["chamber"]["said"]))
 
     def write(self) -> None:
         """``derived.parquet``, ``cells.csv`` and ``recipe.json``."""

@@ -13,6 +13,7 @@ from cellseg.protocol import MOST_MARKERS, Marker
 from cellseg.result import Result
 from cellseg.result.files import read_json, validated
 from cellseg.result.publish import RECIPE
+from cellseg.table.chamber import Chamber
 from cellseg.table.hotspot import HotSpot
 from cellseg.table.neighbours import NEAR_UM
 
@@ -42,6 +43,8 @@ class Recipe(BaseModel):
         Thresholds that give the classes. None where the model's classes stay.
     hotspot : HotSpot or None
         The place where most cells of a kind lie together is looked for.
+    chamber : Chamber or None
+        The picture is of a counting chamber, whose cells per mL are told.
     methods : tuple of str
         How the thresholds came about, a marker each.
     """
@@ -55,6 +58,7 @@ class Recipe(BaseModel):
     markers: tuple[Marker, ...] = Field(default=(), max_length=MOST_MARKERS)
     methods: tuple[str, ...] = ()
     hotspot: HotSpot | None = None
+    chamber: Chamber | None = None
 
     @classmethod
     def of(cls, result: Result) -> Self:
@@ -72,6 +76,8 @@ class Recipe(BaseModel):
             raise SettingsError(
                 "without a pixel size a hot spot is a number of cells, not mm²", hint="hotspot,mpp"
             )
+        if self.chamber is not None and frame.mpp is None:
+            raise SettingsError("cells per mL need the picture's pixel size", hint="mpp")
         return self
 
 

@@ -83,8 +83,20 @@ class Result:
 
     @property
     def image_name(self) -> str:
-        """Of the slide's file, as a table shows it; empty where ``run.json`` does not say it."""
-        return visible(image_name(self._image)) if self._image else ""
+        """Of the slide's file, as a table shows it; empty where ``run.json`` does not say it.
+
+        With the time point, where one was asked for.
+        """
+        if not self._image:
+            return ""
+        point = "" if self.time_point is None else f", t {self.time_point}"
+        return visible(image_name(self._image)) + point
+
+    @property
+    def time_point(self) -> int | None:
+        """The time point that was asked for, from 0."""
+        found = self.section("settings").get("t")
+        return found if isinstance(found, int) else None
 
     @property
     def well(self) -> str:

@@ -6,10 +6,10 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from cellseg.errors import InputError, SettingsError
+from cellseg.errors import CellsegError, InputError, SettingsError
 from cellseg.pattern import FilePattern
 from cellseg.slide.formats import ENDINGS, has_ending, home_of, is_image_folder, slide_name
 from cellseg.storage import Location, RemotePath
@@ -22,10 +22,14 @@ RESULT = ".cellseg"
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image to count; ``below``: the folders between the one that was searched and it."""
+    """An image to count, or one time point ``t`` of it.
+
+    ``below``: the folders between the one that was searched and it.
+    """
 
     path: Location
     below: PurePosixPath = field(default_factory=PurePosixPath)
+    t: int | None = None
 
     def home(self, output: Location | None) -> Location:
         """The folder that gets the result folder: a place in ``output`` that mirrors the input."""
@@ -48,7 +52,11 @@ class ImageSearch:
 
 
 def find_images(
-    paths: Sequence[Location], *, recursive: bool = False, files: str | None = None
+    paths: Sequence[Location],
+    *,
+    recursive: bool = False,
+    files: str | None = None,
+    times: range | None = None,
 ) -> ImageSearch:
     """Files, each once, folders replaced by the images in them.
 
@@ -60,6 +68,8 @@ def find_images(
         Folders in folders too; but for hidden ones, links to folders, and results.
     files : str, optional
         Pattern of the names of files that are wanted: see :mod:`cellseg.pattern`.
+    times : range, optional
+        Time points that are wanted, each an image of its own; not those that an image lacks.
 
     Raises
     ------
@@ -100,7 +110,29 @@ def find_images(
         )
     once = {image.path.absolute(): image for image in found.images}
     images = [each for image in once.values() for each in _fields(image, found)]
+    if times is not None:
+        images = [each for image in images for each in _at_times(image, times, found)]
+        if not images:
+            raise found.unread[0][1]
     return ImageSearch(images, found.unread)
+
+
+def _at_times(image: ImageFile, times: range, found: ImageSearch) -> list[ImageFile]:
+    """A time series' points; any other image is itself."""
+    from cellseg.slide import open_slide
+
+    try:
+        with open_slide(image.path) as slide:
+            there = slide.size_t
+    except CellsegError:
+        return [image]  # told when it is opened, and the others are counted
+    if there == 1:
+        return [image]
+    points = [replace(image, t=t) for t in times if t < there]
+    if not points:
+        said = f"{image.path.name}: has time points 0 to {there - 1}, not {times.start}"
+        found.unread.append((image.path, InputError(said, hint="t")))
+    return points
 
 
 def _fields(image: ImageFile, found: ImageSearch) -> list[ImageFile]:
@@ -203,7 +235,7 @@ def result_names(images: Sequence[ImageFile], output: Location | None) -> list[s
     What still differs in capitals alone gets a number made of them.
     """
     homes = [str(image.home(output)).lower() for image in images]
-    longer = [_names(image.path) for image in images]
+    longer = [_names(image) for image in images]
     names = [choices[0] for choices in longer]
     for step in (1, 2, 3):
         counts = _shared(homes, names)
@@ -220,12 +252,14 @@ def result_names(images: Sequence[ImageFile], output: Location | None) -> list[s
     return [f"{name}{RESULT}" for name in names]
 
 
-def _names(image: Location) -> tuple[str, ...]:
+def _names(image: ImageFile) -> tuple[str, ...]:
     """Names for a result, each less likely to be another image's than the one before."""
-    with_folder = f"{image.absolute().parent.name}-{image.name}"
+    path, point = image.path, "" if image.t is None else f"_t{image.t:03}"
+    with_folder = f"{path.absolute().parent.name}-{path.name}{point}"
     # Two names that differ in capitals alone are one on many disks.
     letters = zlib.crc32(with_folder.encode(errors="surrogateescape"))
-    return slide_name(image), image.name, with_folder, f"{with_folder}-{letters:08x}"
+    short = f"{slide_name(path)}{point}"
+    return short, f"{path.name}{point}", with_folder, f"{with_folder}-{letters:08x}"
 
 
 def _shared(homes: Sequence[str], names: Sequence[str]) -> Counter[tuple[str, str]]:

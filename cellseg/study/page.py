@@ -76,6 +76,7 @@ def _content(study: Study, target: Path) -> dict[str, Any]:
         # Slides without a pixel size have their sizes in pixels alone.
         "in_px": any("area_px_p50" in row and "area_um2_p50" not in row for row in rows),
         "models": models,
+        "courses": list(_courses(wholes)),
         "sizes": list(_sizes(study.results)),
         "width": WIDTH,
         "height": HEIGHT,
@@ -134,6 +135,29 @@ def _markers(rows: list[SummaryRow]) -> Iterator[tuple[str, str, str]]:
                 yield f"{name}, {title}", name, kind
 
 
+def _courses(wholes: list[SummaryRow]) -> Iterator[dict[str, Any]]:
+    """Cells over time, of each image that was counted at several time points."""
+    by_path: dict[str, list[SummaryRow]] = {}
+    for row in wholes:
+        if row["t"] is not None:
+            by_path.setdefault(row["path"], []).append(row)
+    for rows in by_path.values():
+        if len(rows) < 2:
+            continue
+        rows.sort(key=lambda row: int(row["t"]))
+        times, cells = ([row[name] for row in rows] for name in ("t", "cells"))
+        span, most = times[-1] - times[0] or 1, max(cells) or 1
+        yield {
+            "name": rows[0]["image"].rpartition(", t ")[0],
+            "times": times,
+            "cells": cells,
+            "line": " ".join(
+                f"{WIDTH * (t - times[0]) / span:.1f},{HEIGHT * (1 - count / most):.1f}"
+                for t, count in zip(times, cells, strict=True)
+            ),
+        }
+
+
 def _sizes(results: Mapping[Result, list[SummaryRow]]) -> Iterator[dict[str, Any]]:
     """Histograms of the slides with a pixel size, then of those without."""
     left = [(number, result, rows[0]) for number, (result, rows) in enumerate(results.items())]
@@ -178,7 +202,11 @@ def _slides(study: Study, page: Path) -> Iterator[dict[str, Any]]:
             "row": row,
             "said": ", ".join(said),
             "doubts": _doubts(row),
-            "hot_spot": visible(str(result.section("hotspot").get("said", ""))),
+            "found": [
+                visible(str(text))
+                for name in ("chamber", "hotspot")
+                if (text := result.section(name).get("said"))
+            ],
             "maps": list(core_maps(result, rows)),
             "links": list(_links(result.path, page)) if is_linked else [],
             "pictures": thumbnails(*pictures, most_bytes=most_bytes),

@@ -29,6 +29,9 @@ SCORES = (*_PERCENT, "h_score", "allred")
 """Columns of a marker, before its name."""
 
 NEVER_CHECKED = ("air bubbles", "the outlines of single cells")
+CHAMBER = ("cells_per_ml", "cells_per_ml_low", "cells_per_ml_high", "viability_percent")
+"""Columns of a counting chamber."""
+
 QUALITY = ("out_of_focus_percent", "folded_percent", "pen_percent")
 """Columns of a slide's quality: shares of its tissue."""
 
@@ -87,6 +90,7 @@ def _rows(result: Result, place: str) -> Iterator[SummaryRow]:
     about = {
         "image": result.image_name,
         "well": result.well,
+        "t": result.time_point,
         "path": _text(result.section("image").get("path")),
         "result": place,
         "status": "complete" if result.is_complete else "partial",
@@ -111,6 +115,7 @@ def _rows(result: Result, place: str) -> Iterator[SummaryRow]:
         "interval_low": low,
         "interval_high": high,
         **{n: None if s is None else 100 * s for n, s in zip(QUALITY, shares, strict=True)},
+        **_chamber(result.section("chamber")),
         "markers": {_text(marker["name"]): _scores(marker) for marker in summary.labelling},
         "checks": checks(result),
     }
@@ -154,6 +159,15 @@ def _scores(marker: Mapping[str, Any]) -> dict[str, float | None]:
     percent = (None if one is None else 100 * float(one) for one in shares)
     values = (*percent, _number(marker["h_score"]), _number(marker["allred"]))
     return dict(zip(SCORES, values, strict=True))
+
+
+def _chamber(found: Mapping[str, Any]) -> SummaryRow:
+    if not found:
+        return {}
+    viability = found["viability"]
+    percent = None if viability is None else 100 * float(viability)
+    values = (found["per_ml"], *found["per_ml_interval"])
+    return dict(zip(CHAMBER, (*map(float, values), percent), strict=True))
 
 
 def _number(value: Any) -> float | None:  # noqa: ANN401

@@ -15,7 +15,7 @@ from cellseg.export import check_exports
 from cellseg.result.files import output_errors, replacing
 from cellseg.storage import Location
 from cellseg.study.folder import CELLS, SUMMARY, Study
-from cellseg.study.rows import QUALITY, SCORES, SummaryRow, failed_row
+from cellseg.study.rows import CHAMBER, QUALITY, SCORES, SummaryRow, failed_row
 from cellseg.table.regions import QUANTILES_PERCENT
 from cellseg.text import as_cell, from_cell, visible
 
@@ -106,6 +106,10 @@ def _columns(rows: Sequence[SummaryRow]) -> Iterator[tuple[str, tuple[str, ...]]
     classes = dict.fromkeys(name for row in rows for name in row.get("classes", ()))
     markers = dict.fromkeys(name for row in rows for name in row.get("markers", ()))
     yield from ((name, (name,)) for name in _FIRST)
+    if any(row.get("t") is not None for row in rows):
+        yield "t", ("t",)
+    if any(row.get("cells_per_ml") is not None for row in rows):
+        yield from ((name, (name,)) for name in CHAMBER)
     yield from ((f"cells_{name}", ("classes", name)) for name in classes)
     yield from ((name, (name,)) for name in ("interval_low", "interval_high"))
     for name in markers:

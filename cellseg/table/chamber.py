@@ -1,0 +1,115 @@
+"""Counting chambers: from cells on a picture to cells per millilitre.
+
+The volume is the picture's area times the chamber's depth. Of cells that the picture's edge cuts,
+those at its upper and left edge count and those at the lower and right edge do not, so that
+neighbouring squares share no cell (the two-sides rule).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
+from scipy.special import gammaincinv
+
+DEPTHS_UM = {
+    "neubauer": 100.0, "thoma": 100.0, "burker": 100.0, "makler": 10.0, "malassez": 200.0,
+    "fuchs-rosenthal": 200.0, "nageotte": 500.0, "sedgewick-rafter": 1000.0,
+}  # fmt: skip
+"""Depths of usual chambers, as their makers give them."""
+
+LIVING, DEAD = "living cell", "dead cell"
+"""Classes of the model ``cells``."""
+
+_ML_PER_MM3 = 1e-3
+
+
+class Chamber(BaseModel):
+    """The chamber under the picture, and the sample in it.
+
+    Attributes
+    ----------
+    depth_um : float
+    dilution : float
+        Parts that one part of the sample was made up to; 2 for equal parts of sample and stain.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    depth_um: float = Field(gt=0, le=10_000, allow_inf_nan=False)
+    dilution: float = Field(default=1.0, ge=1, le=1e9, allow_inf_nan=False)
+
+    def volume_ml(self, area_mm2: float) -> float:
+        """Of the sample as it was before the dilution, under an area of the picture."""
+        return area_mm2 * self.depth_um / 1000 * _ML_PER_MM3 / self.dilution
+
+    def counted(
+        self, table: pd.DataFrame, *, height_px: int, width_px: int, mpp: float
+    ) -> dict[str, Any]:
+        """``chamber`` of ``run.json``: cells per mL with their interval, and the viability.
+
+        Parameters
+        ----------
+        table : DataFrame, (N, …)
+            ``class`` and the box of each cell, level-0 pixels.
+        height_px, width_px : int
+            Of the picture, level-0 pixels.
+        mpp : float
+            µm per pixel.
+        """
+        is_out = (table["bbox_y1_px"] >= height_px) | (table["bbox_x1_px"] >= width_px)
+        classes = table["class"][~is_out]
+        area_mm2 = height_px * width_px * (mpp / 1000) ** 2
+        volume = self.volume_ml(area_mm2)
+        found: dict[str, Any] = {
+            **self.model_dump(),
+            "area_mm2": area_mm2,
+            "left_out": int(is_out.sum()),
+            "cells": len(classes),
+            "per_ml": len(classes) / volume,
+            "per_ml_interval": [count / volume for count in poisson_interval(len(classes))],
+            "per_ml_per_class": {
+                str(name): count / volume for name, count in classes.value_counts().items()
+            },
+            "viability": None,
+        }
+        living, dead = (int((classes == name).sum()) for name in (LIVING, DEAD))
+        if living + dead:
+            found["viability"] = living / (living + dead)
+        return {**found, "said": _told(found)}
+
+
+def poisson_interval(count: int) -> tuple[float, float]:
+    """Exact 95 % interval of a Poisson mean (Garwood, Biometrika 28, 1936)."""
+    low = float(gammaincinv(count, 0.025)) if count else 0.0
+    return low, float(gammaincinv(count + 1, 0.975))
+
+
+def _told(found: dict[str, Any]) -> str:
+    """One line for a lab book."""
+    low, high = found["per_ml_interval"]
+    said = f"counting chamber: {_power(found['per_ml'])} cells per mL (95 %: {_power(low)} … {_power(high)})"
+    if (living := found["per_ml_per_class"].get(LIVING)) is not None:
+        said += f", {_power(living)} of them living"
+    if (viability := found["viability"]) is not None:
+        said += f", viability {100 * viability:.1f} %"
+    said += f": {found['cells']:,} cells in {found['area_mm2']:.4g} mm² × {found['depth_um']:g} µm"
+    if found["dilution"] != 1:
+        said += f", diluted {found['dilution']:g} times"
+    if found["left_out"]:
+        said += f"; {found['left_out']:,} at the lower and right edge not counted"
+    return f"{said}. The interval is of counting alone, not of filling or mixing"
+
+
+def _power(value: float) -> str:
+    """Three digits and a power of ten: ``1.23 × 10⁶``."""
+    if not value:
+        return "0"
+    power = int(np.floor(np.log10(value)))
+    digits = f"{value / 10.0**power:.2f}"
+    if digits == "10.00":
+        digits, power = "1.00", power + 1
+    raised = str(power).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{digits} × 10{raised}"

@@ -1,0 +1,111 @@
+"""Several time points of one file, each counted for itself; a picture of a counting chamber."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import tifffile
+from synthetic import write_disc_slide
+
+
+@pytest.fixture
+def movie(tmp_path):
+    """A file of three time points, and the discs on each."""
+    slides = [
+        write_disc_slide(tmp_path / f"{seed}.tif", np.random.default_rng(seed), shape=(160, 160))
+        for seed in range(3)
+    ]
+    frames = np.stack([tifffile.imread(tmp_path / f"{seed}.tif") for seed in range(3)])
+    path = tmp_path / "movie.ome.tif"
+    axes = "TYXS" if frames.ndim == 4 else "TYX"
+    tifffile.imwrite(path, frames, metadata={"axes": axes, "PhysicalSizeX": 0.5}, ome=True)
+    return path, [slide.count for slide in slides]
+
+
+def test_each_time_point_has_a_row_and_the_report_a_curve(cellseg, movie, tmp_path):
+    path, counts = movie
+    out = tmp_path / "out"
+    args = ("count", path, "--no-prefilter", "--output", out)
+    code, said, _ = cellseg(*args, "--t", "all", "--report")
+    assert code == 0
+    rows = pd.read_csv(out / "summary.csv")
+    assert rows["t"].tolist() == [0, 1, 2]
+    assert rows["cells"].tolist() == counts
+    assert rows["image"].tolist() == [f"movie.ome.tif, t {t}" for t in range(3)]
+    assert rows["result"].tolist() == [f"movie_t00{t}.cellseg" for t in range(3)]
+    assert "movie.ome.tif, t 2" in said
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert f'aria-label="{", ".join(map(str, counts))} cells"' in page
+
+    later = tmp_path / "later"
+    code, _, _ = cellseg("count", path, "--no-prefilter", "--output", later, "--t", "1-9")
+    assert code == 0
+    assert sorted(p.name for p in later.glob("*.cellseg")) == [
+        "movie_t001.cellseg", "movie_t002.cellseg",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "said"),
+    [("7-9", 4, "has time points 0 to 2, not 7"), ("2-1", 2, "expected 3, 0-9 or all")],
+)
+def test_time_points_that_are_not_there(cellseg, movie, tmp_path, asked, code, said):
+    path, _ = movie
+    ended, out, err = cellseg("count", path, "--output", tmp_path / "out", "--t", asked)
+    assert ended == code
+    assert said in out + err
+
+
+def test_a_folder_may_hold_single_images_too(cellseg, movie, tmp_path):
+    path, _ = movie
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    path.rename(scans / path.name)
+    (tmp_path / "0.tif").rename(scans / "plain.tif")
+    assert cellseg("count", scans, "--no-prefilter", "--t", "0-1")[0] == 0
+    assert sorted(p.name for p in scans.glob("*.cellseg")) == [
+        "movie_t000.cellseg", "movie_t001.cellseg", "plain.cellseg",
+    ]  # fmt: skip
+
+
+def test_a_counting_chamber(cellseg, tmp_path):
+    count = write_disc_slide(
+        tmp_path / "square.tif", np.random.default_rng(1), shape=(200, 200)
+    ).count
+    args = ("count", tmp_path / "square.tif", "--no-prefilter", "--mpp", "0.5")
+    code, _, err = cellseg(*args, "--chamber", "Neubauer", "--dilution", "2", "--report")
+    assert code == 0
+    run = json.loads((tmp_path / "square.cellseg" / "run.json").read_text())
+    found = run["chamber"]
+    assert found["cells"] + found["left_out"] == count
+    # 0.1 mm by 0.1 mm by 0.1 mm are 10⁻⁶ mL.
+    assert found["per_ml"] == pytest.approx(found["cells"] * 1e6 * 2)
+    assert found["said"] in err
+    rows = pd.read_csv(tmp_path / "summary.csv")
+    assert rows["cells_per_ml"].item() == pytest.approx(found["per_ml"], rel=1e-5)
+    assert "cells per mL" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    # Of a finished count it is told at once, and a recipe keeps it.
+    assert cellseg(*args, "--chamber", "200")[0] == 0
+    recipe = json.loads((tmp_path / "square.cellseg" / "recipe.json").read_text())
+    assert recipe["chamber"] == {"depth_um": 200, "dilution": 1}
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--chamber", "neubauer"), "cells per mL need the picture's pixel size (--mpp)"),
+        (("--dilution", "2"), "a dilution is of the sample in a counting chamber (--chamber)"),
+        (("--chamber", "cup"), "or a depth in µm"),
+        (("--chamber", "thoma", "--dilution", "0"), "x>=1"),
+    ],
+)
+def test_what_is_missing_for_a_chamber_is_said(cellseg, tmp_path, args, said):
+    field = np.zeros((64, 64), np.uint8)
+    field[20:30, 20:30] = 200
+    tifffile.imwrite(tmp_path / "field.tif", field)
+    code, out, err = cellseg("count", tmp_path / "field.tif", *args)
+    assert code == 2
+    assert said in " ".join((out + err).split())
