@@ -239,6 +239,7 @@ def choose_protocol(
     slide: Slide,
     look: Callable[[], Sequence[NDArray[np.generic]]],
     wanted: str | CountProtocol | None,
+    carried: CountProtocol | None = None,
 ) -> tuple[CountProtocol, list[str]]:
     """The wanted protocol, or the one that fits what is to be counted.
 
@@ -246,6 +247,8 @@ def choose_protocol(
     ----------
     look : callable
         Gives patches (H, W, C) of the channels that are counted.
+    carried : CountProtocol, optional
+        The model's own, which holds where none fits what is seen.
 
     Raises
     ------
@@ -256,6 +259,9 @@ def choose_protocol(
         named = wanted if isinstance(wanted, CountProtocol) else load_protocol(wanted)
         return named, _unlike_dab(named, look)
     seen = guess_stain(look())
+    if seen.protocol is None and carried is not None:
+        said = Notice(f"protocol {carried.name}, which the model was trained for", hint="protocol")
+        return carried, [said]
     if seen.protocol is None:
         raise SettingsError(
             f"{slide.path}: {seen.reason}: no protocol is made for it; name one of "

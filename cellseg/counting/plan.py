@@ -31,7 +31,8 @@ from cellseg.counting.choice import (
 from cellseg.counting.request import CountRequest, Plane
 from cellseg.errors import Notice, RegionError, SettingsError
 from cellseg.geometry import Box, TileGrid
-from cellseg.protocol import PHASE_PX, CountProtocol, shipped_protocols
+from cellseg.network.modelfile import read_card
+from cellseg.protocol import PHASE_PX, SHIPPED_MODELS, CountProtocol, shipped_protocols
 from cellseg.slide import Slide
 from cellseg.stain.contrast import look_at
 from cellseg.stain.dyes import Dyes, estimated_dyes, given_dyes
@@ -132,8 +133,12 @@ def choose_assay(slide: Slide, request: CountRequest) -> Assay:
             notes += _missing_values(look())
     channels, said = choose_channels(slide, look, request.channel)
     notes += said
+    card = None if str(request.model) in SHIPPED_MODELS else read_card(request.model)
+    wanted, carried = request.protocol, card and card.protocol
+    if wanted is None and card is not None and card.base:  # it was taught one kind of slide
+        wanted = carried
     protocol, said = choose_protocol(
-        slide, lambda: [patch[..., channels] for patch in look()], request.protocol
+        slide, lambda: [patch[..., channels] for patch in look()], wanted, carried
     )
     return Assay(
         channels=channels,

@@ -1,7 +1,8 @@
 """Model files: safetensors with a model card, 8 bit per channel, checked before use.
 
 A file holds the arrays of the Mask R-CNN under torchvision's names. Quantised arrays are int8 with
-a float32 scale per first index in ``NAME.scale``. ``NAME.range`` is between which two numbers the
+a float32 scale per first index in ``NAME.scale``. A taught model's file holds its heads alone, and
+its card names the model that they sit on. ``NAME.range`` is between which two numbers the
 input of a layer lies: what a network in 8 bits needs. Nothing here imports torch.
 """
 
@@ -16,11 +17,19 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_serializer,
+)
 from safetensors import SafetensorError, safe_open
 
 from cellseg.errors import WeightsError, line_of
 from cellseg.network.architecture import BACKBONES, Architecture
+from cellseg.protocol import CountProtocol
 from cellseg.text import visible
 
 Arrays = dict[str, NDArray[Any]]
@@ -78,6 +87,11 @@ class ModelCard(BaseModel):
         Suggested settings of a run, such as ``score``.
     inference : tuple of str
         What may compute the network: its numbers agreed with torch's on validation images.
+    protocol : CountProtocol or None
+        What it counts by where nobody names a protocol.
+    base, base_file : str
+        Checksum of the model that a taught one sits on, and the name it is found by: a shipped
+        model's, or of a file beside it. Empty for a model that is whole.
     checksum : str
         SHA-256 of the file; set when it is loaded, never stored.
     """
@@ -103,7 +117,30 @@ class ModelCard(BaseModel):
     licence: str = "not stated"
     made_with: str = ""
     inference: tuple[Shown, ...] = ("torch",)
+    protocol: CountProtocol | None = None
+    base: str = ""
+    base_file: Shown = ""
     checksum: str = ""
+
+    @field_serializer("protocol")
+    def _short(self, protocol: CountProtocol | None) -> dict[str, Any] | None:
+        return protocol and protocol.model_dump(mode="json", exclude_defaults=True)
+
+
+def read_card(path: str | Path) -> ModelCard:
+    """The card of a model file, without its arrays and its checksum.
+
+    Raises
+    ------
+    WeightsError
+        If the file is missing, damaged or no model of cellseg.
+    """
+    file = _home(path)
+    try:
+        with safe_open(file, framework="np") as opened:
+            return _card(file, opened.metadata() or {})
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{file}: cannot be read as a model: {line_of(error)}") from error
 
 
 def read_arrays(path: str | Path) -> tuple[Arrays, ModelCard]:
@@ -134,14 +171,35 @@ def read_arrays(path: str | Path) -> tuple[Arrays, ModelCard]:
             f"{file}: damaged, or not a safetensors file: {line_of(error)}"
         ) from error
     card = _card(file, metadata).model_copy(update={"checksum": checksum})
+    if metadata.get(CONTENT_KEY) not in (None, content_of(metadata[METADATA_KEY], arrays)):
+        raise WeightsError(f"{file}: the model is damaged (its checksum differs)")
+    if card.base:
+        arrays = _below(file, card, set(arrays)) | arrays
     types = len(card.types)
     if types != Architecture.of(arrays).types or (types and len(card.classes) > 1):
         raise WeightsError(f"{file}: its cell types are not those of its card")
-    if metadata.get(CONTENT_KEY) not in (None, content_of(metadata[METADATA_KEY], arrays)):
-        raise WeightsError(f"{file}: the model is damaged (its checksum differs)")
     for name, array in arrays.items():
         _check(file, name, array, arrays)
     return arrays, card
+
+
+def _below(file: Path, card: ModelCard, taught: set[str]) -> Arrays:
+    """Arrays of the model that a taught one sits on, but for what it replaces.
+
+    Ranges go: heads that learned anew get other inputs.
+    """
+    name = Path(card.base_file).name
+    shipped = SHIPPED.get(name) == card.base
+    place = name if shipped else file.absolute().parent / name
+    said = f"{file}: was taught on the model {name or '(not named)'}"
+    try:
+        arrays, base = read_arrays(place)
+    except WeightsError as error:
+        raise WeightsError(f"{said}, which must lie beside it: {error}") from error
+    if base.checksum != card.base or base.base:
+        raise WeightsError(f"{said}, and the one at {place} is another model")
+    gone = {key + ending for key in taught for ending in ("", SCALE)}
+    return {k: v for k, v in arrays.items() if k not in gone and not k.endswith(RANGE)}
 
 
 def _check(file: Path, name: str, array: NDArray[Any], arrays: Arrays) -> None:

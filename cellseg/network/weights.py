@@ -86,8 +86,9 @@ def save_model(
             tensors[name] = array.clone()
     for name, ends in (ranges or {}).items():
         tensors[name + RANGE] = torch.tensor(ends)
-    network = Architecture.of(state_dict)
-    card = card.model_copy(update={"backbone": network.backbone, "pyramid": network.pyramid})
+    if not card.base:  # heads alone do not tell
+        network = Architecture.of(state_dict)
+        card = card.model_copy(update={"backbone": network.backbone, "pyramid": network.pyramid})
     metadata = {METADATA_KEY: card.model_dump_json(exclude={"checksum"})}
     arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
     metadata[CONTENT_KEY] = content_of(metadata[METADATA_KEY], arrays)

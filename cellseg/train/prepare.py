@@ -13,6 +13,7 @@ from cellseg.annotations.image import AnnotatedImage
 from cellseg.errors import InputError, Notice
 from cellseg.network.detector import Sizes
 from cellseg.network.modelfile import DataCard
+from cellseg.protocol import CountProtocol, load_protocol
 from cellseg.train.request import Report, TrainRequest
 from cellseg.train.validate import split
 
@@ -51,6 +52,12 @@ class Prepared:
     def diameter_px(self) -> float:
         """The usual object, pixels of the network."""
         return _usual_diameter(self.train)
+
+    @property
+    def protocol(self) -> CountProtocol:
+        """What a slide that no protocol fits is counted by: that of most images' light."""
+        dark = sum(image.light == "fluorescence" for image in self.train)
+        return load_protocol("fluorescence" if 2 * dark > len(self.train) else "brightfield")
 
     @property
     def sizes(self) -> Sizes:

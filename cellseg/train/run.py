@@ -295,6 +295,7 @@ def _export(
             "device": device.type,
         },
         settings=score | asdict(data.sizes),
+        protocol=data.protocol,
         licence=request.licence,
         made_with=f"cellseg {__version__}",
     )
