@@ -21,6 +21,8 @@ __all__ = [
     "load_detector",
     "load_result",
     "open_slide",
+    "teach",
+    "teach_windows",
 ]
 
 if TYPE_CHECKING:
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from cellseg.network.detect import load_detector
     from cellseg.protocol import CountProtocol
     from cellseg.slide import open_slide
+    from cellseg.train.teach import teach
+    from cellseg.train.windows import teach_windows
 
 _HOMES = {
     "Cells": "api",
@@ -40,6 +44,8 @@ _HOMES = {
     "load_detector": "network.detect",
     "load_result": "api",
     "open_slide": "slide",
+    "teach": "train.teach",
+    "teach_windows": "train.windows",
 }
 
 

@@ -41,6 +41,8 @@ class AnnotatedImage:
         Pixels of the network per pixel of the image, each way.
     path : Path or None
         Where the image was read from.
+    scale : Normaliser, optional
+        Of the slide that the image is a window of; fitted to the image itself otherwise.
     """
 
     name: str
@@ -55,6 +57,7 @@ class AnnotatedImage:
     path: Path | None = None
     outlined: NDArray[np.bool_] | None = None
     ignored: tuple[tuple[Box, NDArray[np.bool_]], ...] = ()
+    scale: Normaliser | None = None
 
     def changed(self, **fields: Any) -> AnnotatedImage:  # noqa: ANN401
         """A copy with other classes, pixel size or zoom; arrays are shared."""
@@ -63,7 +66,7 @@ class AnnotatedImage:
     @cached_property
     def normaliser(self) -> Normaliser:
         """The scale of the whole image, as in counting; fitted once."""
-        return Normaliser.fit(self.pixels, self.light)
+        return self.scale or Normaliser.fit(self.pixels, self.light)
 
     @property
     def outlines(self) -> list[NDArray[np.bool_]]:

@@ -35,6 +35,7 @@ COMMANDS = {
     "report": "Summarise all results below FOLDER as a page and a table.",
     "serve": "Show results in the web browser, slide and cells.",
     "spatial": "Measure neighbours, density and distance to the border.",
+    "teach": "Teach a result's model by a few corrected windows.",
     "train": "Train a model on DATA: COCO JSON, polygons or masks.",
     "view": "Show a result folder, or a slide alone, in napari.",
 }
@@ -74,6 +75,7 @@ Examples:
   cellseg classify slide.cellseg --measure dab_od_mean --threshold 0.2
   cellseg overlay slide.cellseg     their outlines as a picture, without napari
   cellseg report results/           all results in a folder, as a page and a table
+  cellseg teach slide.cellseg       a better model from a few corrected windows
   cellseg train cells.json          a model from your own annotations
   cellseg evaluate cells.json       how good a model is on them""",
 )

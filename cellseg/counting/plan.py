@@ -134,7 +134,7 @@ def choose_assay(slide: Slide, request: CountRequest) -> Assay:
     channels, said = choose_channels(slide, look, request.channel)
     notes += said
     card = None if str(request.model) in SHIPPED_MODELS else read_card(request.model)
-    wanted, carried = request.protocol, card and card.protocol
+    wanted, carried = request.protocol, None if card is None else card.protocol
     if wanted is None and card is not None and card.base:  # it was taught one kind of slide
         wanted = carried
     protocol, said = choose_protocol(

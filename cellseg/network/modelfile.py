@@ -124,7 +124,7 @@ class ModelCard(BaseModel):
 
     @field_serializer("protocol")
     def _short(self, protocol: CountProtocol | None) -> dict[str, Any] | None:
-        return protocol and protocol.model_dump(mode="json", exclude_defaults=True)
+        return None if protocol is None else protocol.model_dump(mode="json", exclude_defaults=True)
 
 
 def read_card(path: str | Path) -> ModelCard:

@@ -71,16 +71,26 @@ def validate(
     device: torch.device,
 ) -> Validation:
     """Scores of weights on held-back images."""
-    state = {k: v for k, v in average.items() if not k.endswith("num_batches_tracked")}
+    return scores_of(detector_of(average, classes, device), images, classes)
+
+
+def detector_of(
+    arrays: dict[str, Tensor],
+    classes: tuple[str, ...],
+    device: torch.device,
+    counted: Sequence[str] = (),
+) -> MaskRCNNDetector:
+    """A detector around weights that are being learned, of some classes or of all."""
+    state = {k: v for k, v in arrays.items() if not k.endswith("num_batches_tracked")}
     model = network_of(state, len(classes), "training").to(device)
     # Weights are compared here; the second look costs as much as all else.
     model.roi_heads.fine_from_px = float("inf")
-    detector = MaskRCNNDetector(
+    return MaskRCNNDetector(
         TorchInference(make_ready(model, best_precision(device))),
         DetectorInfo("training", "", classes, "cell"),
         score=LOWEST_SCORE,
+        classes=counted,
     )
-    return scores_of(detector, images, classes)
 
 
 def is_right_in_8_bits(model: Path, f1: float, held: Sequence[AnnotatedImage]) -> bool:

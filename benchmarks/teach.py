@@ -1,0 +1,212 @@
+"""What teaching brings: five windows, chosen or random, corrected by an annotator who knows.
+
+    python benchmarks/teach.py DATA [--sets t98g_phase,...] [--minutes 3] [--output teach/]
+
+DATA holds the sets' folders. Every other image of a set's val.json becomes a field of one mosaic,
+the "slide"; the rest are the images to be judged on. The slide is counted with the nuclei model,
+windows are chosen, and in each the cells are painted as annotated, by the corrections that napari
+makes. The taught model then counts the other images through the whole of a count. At the end
+dsb2018 and tnbc are counted with the untaught model. Finished rows are not made again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import numpy as np
+from tifffile import imwrite
+
+import cellseg
+from cellseg.annotations.coco import read_coco
+from cellseg.annotations.image import AnnotatedImage
+from cellseg.derive.corrections import Corrections
+from cellseg.geometry import Box
+from cellseg.judge.evaluate import EvaluateRequest, Evaluation, evaluate
+from cellseg.protocol import CountProtocol, load_protocol
+from cellseg.result import load_result
+from cellseg.train.teach import teach
+from cellseg.train.windows import SIDE_PX, Window, teach_windows, write_windows
+
+WINDOWS, FIRST_LABEL = 5, 1_000_000
+
+
+class Wanted(NamedTuple):
+    """A set: its folder, which images, how it is counted before, and what is outlined."""
+
+    folder: str
+    named: str
+    protocol: CountProtocol
+    outlined: str
+
+
+PHASE = load_protocol("brightfield").changed(
+    mpp=1.45, max_area_um2=12_000, largest_cell_um=200, prefilter=False
+)
+CHAMBER = load_protocol("brightfield").changed(
+    mpp=1.0, max_area_um2=12_000, largest_cell_um=100, prefilter=False
+)
+SETS = {
+    "t98g_phase": Wanted("t98g_phase", "", PHASE, "cell"),
+    "human testis": Wanted("nuinsseg", "testis", load_protocol("he"), "nucleus"),
+    "mouse spleen": Wanted("nuinsseg", "spleen", load_protocol("he"), "nucleus"),
+    "ldc_hemocytometer": Wanted("ldc_hemocytometer", "", CHAMBER, "cell"),
+}
+
+
+def mosaic(images: list[AnnotatedImage], path: Path) -> np.ndarray:
+    """Write images side by side as one TIFF; the labels of what is annotated on it."""
+    across = int(np.ceil(np.sqrt(len(images))))
+    high, wide = (max(one.pixels.shape[axis] for one in images) for axis in (0, 1))
+    down = -(-len(images) // across)
+    ground = [np.median(one.pixels, (0, 1)) for one in images]
+    pixels = np.empty((down * high, across * wide, images[0].pixels.shape[2]), np.uint8)
+    pixels[:] = np.median(ground, 0).astype(np.uint8)
+    labels, number = np.zeros(pixels.shape[:2], np.int64), FIRST_LABEL
+    for place, one in enumerate(images):
+        y, x = place // across * high, place % across * wide
+        height, width = one.pixels.shape[:2]
+        pixels[y : y + height, x : x + width] = one.pixels
+        for box, mask in zip(one.boxes.tolist(), one.masks, strict=True):
+            number += 1
+            part = labels[y + box[0] : y + box[2], x + box[1] : x + box[3]]
+            part[mask] = number
+    kept = pixels[..., 0] if pixels.shape[2] == 1 else pixels
+    mpp = images[0].mpp or 1.0
+    imwrite(path, kept, resolution=(1e4 / mpp, 1e4 / mpp), resolutionunit="CENTIMETER",
+            tile=(256, 256), photometric="minisblack" if kept.ndim == 2 else "rgb")  # fmt: skip
+    return labels
+
+
+def painted(folder: Path, labels: np.ndarray, windows: list[Window]) -> int:
+    """Correct the windows of a result as annotated; how many cells were painted."""
+    corrections, count = Corrections(load_result(folder)), 0
+    step = corrections.result.frame.downsample
+    for one in windows:
+        rows, columns = (
+            np.minimum(((np.arange(low, high) + 0.5) * step).astype(int), length - 1)
+            for low, high, length in (
+                (one.box.y0, one.box.y1, labels.shape[0]),
+                (one.box.x0, one.box.x1, labels.shape[1]),
+            )
+        )
+        wanted = labels[np.ix_(rows, columns)]
+        corrections.redraw((one.box.y0, one.box.x0), wanted)
+        count += len(np.unique(wanted[wanted > 0]))
+    return count
+
+
+def random_windows(height: int, width: int, labels: np.ndarray, step: float) -> list[Window]:
+    """Five windows that do not overlap and hold a cell, drawn with a fixed seed."""
+    rng, found = np.random.default_rng(0), []
+    while len(found) < WINDOWS:
+        y, x = (
+            int(rng.integers(max(1, height - SIDE_PX))),
+            int(rng.integers(max(1, width - SIDE_PX))),
+        )
+        box = Box(y, x, min(y + SIDE_PX, height), min(x + SIDE_PX, width))
+        there = labels[int(y * step) : int(box.y1 * step), int(x * step) : int(box.x1 * step)]
+        if there.any() and not any(one.box.intersection(box).area for one in found):
+            found.append(Window(box, str(len(found) + 1), "random"))
+    return found
+
+
+def judged(data: Path, images: Path, model: str | Path, protocol: CountProtocol | None) -> dict:
+    """Error of the count and F1 of annotated images."""
+    request = EvaluateRequest(data=(data,), images=images, model=model, protocol=protocol,
+                              inference="torch")  # fmt: skip
+    *_, last = evaluate(request)
+    assert isinstance(last, Evaluation)
+    scores = last.scores()
+    return {"error": scores.count.mean_relative, "bias": scores.count.bias, "f1": scores.f1[0.5],
+            "objects": scores.count.truth, "counted": scores.count.found}  # fmt: skip
+
+
+def rows_of(name: str, data: Path, home: Path, minutes: float) -> dict:
+    """Count, correct, teach, count again."""
+    wanted = SETS[name]
+    home.mkdir(parents=True, exist_ok=True)
+    folder = data / wanted.folder
+    found = json.loads((folder / "val.json").read_text(encoding="utf-8"))
+    entries = [one for one in found["images"] if wanted.named in one["file_name"]]
+    for one in entries:
+        one.setdefault("mpp", 1.0)
+    single = {"categories": [{"id": 1, "name": wanted.outlined}]}
+    for part, chosen in (("seen", entries[::2][:16]), ("other", entries[1::2][:24])):
+        ids = {one["id"] for one in chosen}
+        rows = [{**one, "category_id": 1} for one in found["annotations"] if one["image_id"] in ids]
+        text = json.dumps({**found, **single, "images": chosen, "annotations": rows})
+        (home / f"{part}.json").write_text(text, encoding="utf-8")
+    seen = list(read_coco(home / "seen.json", images=folder).images)
+    labels = mosaic(seen, home / "slide.tif")
+    cells = cellseg.count(home / "slide.tif", protocol=wanted.protocol, overwrite=True,
+                          types="none", progress=False)  # fmt: skip
+    result = load_result(cells.folder)
+    frame = result.frame
+    other = home / "other.json"
+    told = {"before": judged(other, folder, "default", wanted.protocol)}
+    kinds = {
+        "chosen": teach_windows(cells.folder, WINDOWS),
+        "random": random_windows(
+            frame.lattice_height, frame.lattice_width, labels, frame.downsample
+        ),
+    }
+    for kind, windows in kinds.items():
+        copy = home / f"{kind}.cellseg"
+        shutil.rmtree(copy, ignore_errors=True)
+        shutil.copytree(cells.folder, copy)
+        write_windows(load_result(copy), windows)
+        count = painted(copy, labels, windows)
+        wall, start = time.monotonic(), time.process_time()
+        taught = teach(copy, home / f"{kind}.safetensors", done=["all"], minutes=minutes,
+                       object=wanted.outlined)  # fmt: skip
+        took = {"cells": count, "cpu_s": time.process_time() - start,
+                "wall_s": time.monotonic() - wall, "cv_before": taught.before,
+                "cv_after": taught.after, "score": taught.score}  # fmt: skip
+        if taught.model is None:
+            told[kind] = told["before"] | took | {"kept": "old"}
+        else:
+            told[kind] = judged(other, folder, taught.model, None) | took | {"kept": "new"}
+        click.echo(f"{name}, {kind}: {told[kind]}")
+    return told
+
+
+@click.command()
+@click.argument("data", type=click.Path(exists=True, path_type=Path))
+@click.option("--sets", default=",".join(SETS), show_default=True)
+@click.option("--minutes", default=3.0, show_default=True, help="Of each teaching, at most.")
+@click.option("--untaught/--no-untaught", default=True, help="Count dsb2018 and tnbc too.")
+@click.option("--output", default="teach", type=click.Path(path_type=Path))
+def main(data: Path, sets: str, minutes: float, untaught: bool, output: Path) -> None:
+    """Teach each set, print the table."""
+    output.mkdir(parents=True, exist_ok=True)
+    store = output / "rows.json"
+    rows = json.loads(store.read_text(encoding="utf-8")) if store.exists() else {}
+    for name in filter(None, sets.split(",")):
+        if name not in rows:
+            rows[name] = rows_of(name, data, output / name.replace(" ", "_"), minutes)
+            store.write_text(json.dumps(rows), encoding="utf-8")
+    if untaught:
+        for name in ("dsb2018", "tnbc"):
+            before = judged(data / name / "val.json", data / name, "default", None)
+            click.echo(f"{name}, untaught: {before}")
+    click.echo(
+        "\n| set | windows | cells | counted / annotated | error per image | F1 | processor |"
+    )
+    click.echo("|---|---|---|---|---|---|---|")
+    for name, told in rows.items():
+        for kind, row in told.items():
+            took = f"{row['cpu_s']:.0f} s" if "cpu_s" in row else ""
+            click.echo(
+                f"| {name} | {'none, ' * (kind == 'before')}{kind} | {row.get('cells', '')} | "
+                f"{row['counted']:,} / {row['objects']:,} | {100 * row['error']:.1f} % | "
+                f"{row['f1']:.3f} | {took} |"
+            )
+
+
+if __name__ == "__main__":
+    main()
