@@ -24,6 +24,7 @@ Examples:
 @click.option("--windows", type=int, metavar="N", help="Write the N windows worth correcting most.")
 @click.option(
     "--learn",
+    "learn_from",
     type=PATH,
     help="Learn from these: GeoJSON of windows (else the result's windows.geojson), or COCO JSON "
     "or a folder of training data, of which every image counts as done.",
@@ -49,7 +50,7 @@ def teach(
     count better than before.
     """
     learned = [part.strip() for part in done.split(",") if part.strip()]
-    if (windows is None) == (not learned and settings["learn"] is None):
+    if (windows is None) == (not learned and settings["learn_from"] is None):
         raise click.UsageError("say either --windows N, or what to learn from: --done, --learn")
     # Here and not above: torch takes seconds to load.
     from cellseg.train.windows import teach_windows
@@ -62,16 +63,14 @@ def teach(
     if output is None:
         raise click.UsageError("say with -o where the taught model goes")
     from cellseg.cli._progress import Reporter
-    from cellseg.train.teach import teach as learn_from
+    from cellseg.train.teach import teach as learn
 
     with Reporter() as reporter:
-        told = learn_from(
+        told = learn(
             path,
             output,
             done=learned,
-            report=lambda at: reporter.update(
-                at.share, "learning", "", f"learning, {at.share:.0%}"
-            ),
+            report=lambda share: reporter.update(share, "learning", "", f"learning, {share:.0%}"),
             **settings,
         )
     say(f"{told.windows} windows with {told.cells} cells; in those that were left out:")

@@ -138,9 +138,10 @@ def read_card(path: str | Path) -> ModelCard:
     file = _home(path)
     try:
         with safe_open(file, framework="np") as opened:
-            return _card(file, opened.metadata() or {})
-    except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
+            metadata = opened.metadata() or {}
+    except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{file}: cannot be read as a model: {line_of(error)}") from error
+    return _card(file, metadata)
 
 
 def read_arrays(path: str | Path) -> tuple[Arrays, ModelCard]:
@@ -193,10 +194,11 @@ def _below(file: Path, card: ModelCard, taught: set[str]) -> Arrays:
     place = name if shipped else file.absolute().parent / name
     said = f"{file}: was taught on the model {name or '(not named)'}"
     try:
-        arrays, base = read_arrays(place)
+        is_taught = bool(read_card(place).base)  # on another one, or on itself
+        arrays, base = ({}, card) if is_taught else read_arrays(place)
     except WeightsError as error:
         raise WeightsError(f"{said}, which must lie beside it: {error}") from error
-    if base.checksum != card.base or base.base:
+    if base.checksum != card.base:
         raise WeightsError(f"{said}, and the one at {place} is another model")
     gone = {key + ending for key in taught for ending in ("", SCALE)}
     return {k: v for k, v in arrays.items() if k not in gone and not k.endswith(RANGE)}

@@ -16,10 +16,9 @@ from cellseg.annotations.geojson import read_regions
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.annotations.region import Region
 from cellseg.derive.corrections import Corrections
-from cellseg.errors import InputError, SettingsError
+from cellseg.errors import InputError, SettingsError, writing
 from cellseg.geometry import Box, box_of
 from cellseg.result import Result, load_result
-from cellseg.result.files import replacing
 
 SIDE_PX = 256
 """Side of a window, lattice pixels: about what a person corrects in a minute or two."""
@@ -156,25 +155,28 @@ def write_windows(result: Result, windows: Sequence[Window], path: Path | None =
         corners = (side * result.frame.downsample - 0.5 for side in one.box.corners)
         features.append(Region.box(*corners, name=one.name).as_geojson(reason=one.reason))
     data = {"type": "FeatureCollection", "cellseg_result": result.token, "features": features}
-    with replacing(path or result.path / WINDOWS) as temporary:
+    with writing(path or result.path / WINDOWS) as temporary:
         temporary.write_text(json.dumps(data) + "\n", encoding="utf-8")
 
 
-def done_windows(result: Result, path: Path, done: Collection[str] = ()) -> list[Box]:
-    """Boxes, lattice pixels, of the windows of a GeoJSON file that a person has corrected.
+class Lesson(NamedTuple):
+    """A window that is done, inside of an image that shows what lies around it besides."""
 
-    Parameters
-    ----------
-    done : collection of str
-        Their names, or ``all``; otherwise those of the class ``done``.
+    image: AnnotatedImage
+    window: Box
 
-    Raises
-    ------
-    InputError
-        If the file cannot be read, or is of another count.
-    SettingsError
-        If no window is done, a name is unknown, or a window lies outside the slide.
-    """
+
+def lessons_of(
+    result: Result, path: Path | None, done: Collection[str], classes: tuple[str, ...]
+) -> list[Lesson]:
+    """Windows as the network sees them, with the cells as corrected; see :func:`cellseg.teach`."""
+    path, frame = path or result.path / WINDOWS, result.frame
+    if path.is_dir() or path.suffix == ".json":
+        return _annotated(path, frame.mpp and frame.mpp * frame.downsample, classes)
+    return _corrected(result, _done(result, path, done), classes)
+
+
+def _done(result: Result, path: Path, done: Collection[str]) -> list[Box]:
     regions = read_regions(path)
     if json.loads(path.read_bytes()).get("cellseg_result", result.token) != result.token:
         raise InputError(f"{path}: these windows are of another count than {result.path.name}")
@@ -194,24 +196,8 @@ def done_windows(result: Result, path: Path, done: Collection[str] = ()) -> list
     return boxes
 
 
-class Lesson(NamedTuple):
-    """A window that is done, inside of an image that shows what lies around it besides."""
-
-    image: AnnotatedImage
-    window: Box
-
-
-def corrected(result: Result, boxes: Sequence[Box], classes: tuple[str, ...]) -> list[Lesson]:
-    """Windows of a slide as the network sees them, with the cells as corrected.
-
-    Raises
-    ------
-    InputError
-        If the slide is gone, or does not decode there.
-    SettingsError
-        If a cell has a class that the model lacks.
-    """
-    corrections, found = Corrections(result, only_look=True), []
+def _corrected(result: Result, boxes: list[Box], classes: tuple[str, ...]) -> list[Lesson]:
+    corrections, found = Corrections(result), []
     with result.slide() as slide:
         ground, pixel = result.ground(slide), result.frame.downsample
         for box in boxes:
@@ -236,11 +222,8 @@ def corrected(result: Result, boxes: Sequence[Box], classes: tuple[str, ...]) ->
     return found
 
 
-def annotated_images(path: Path, mpp: float | None, classes: tuple[str, ...]) -> list[Lesson]:
-    """Images of a COCO file, or of a folder of training data: each is a window that is done.
-
-    They are taken at their own scale where ``mpp``, µm per pixel of the network, is not known.
-    """
+def _annotated(path: Path, mpp: float | None, classes: tuple[str, ...]) -> list[Lesson]:
+    """Images of a COCO file; at their own scale where that, or the network's, is not known."""
     data = judgeable(read_coco(path / "annotations.json" if path.is_dir() else path))
     kinds = np.array([_kind(name, classes) for name in data.classes], np.int64)
     return [
