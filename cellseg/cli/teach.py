@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from cellseg.cli._options import FILE, PATH, Number, shared
-from cellseg.cli._say import say
+from cellseg.cli._shared import FILE, PATH, Number, say, shared
 
 
 @click.command(

@@ -36,8 +36,9 @@ MEASURED, RECIPE, DERIVED = "measured.parquet", "recipe.json", "derived.parquet"
 
 TISSUE, OUTLINES, HISTOGRAM = "tissue.geojson", "outlines.png", "histogram.png"
 REGIONS, CORRECTIONS = "regions.geojson", "corrections.json"
-DRAWN = "drawn.geojson"
-"""Regions that people drew on the finished result; no count and no change touches them."""
+DRAWN, WINDOWS = "drawn.geojson", "windows.geojson"
+"""Regions that people drew on the finished result, and windows that they should correct; no count
+and no change touches them."""
 QUALITY = "quality.png"
 """What is wrong where on the slide: see :mod:`cellseg.result.quality`."""
 
@@ -169,7 +170,7 @@ def is_export_name(name: object) -> bool:
     """Whether an export may have this name: a bare one, and none of the result's own."""
     if not isinstance(name, str) or not is_bare_name(name) or name.startswith("."):
         return False
-    return name.lower() not in (*RESULT_FILES, "journal.sqlite", CORRECTIONS, DRAWN)
+    return name.lower() not in (*RESULT_FILES, "journal.sqlite", CORRECTIONS, DRAWN, WINDOWS)
 
 
 def published(folder: Path) -> dict[str, object] | None:

@@ -19,6 +19,7 @@ from cellseg.derive.corrections import Corrections
 from cellseg.errors import InputError, SettingsError, writing
 from cellseg.geometry import Box, box_of
 from cellseg.result import Result, load_result
+from cellseg.result.publish import WINDOWS
 
 SIDE_PX = 256
 """Side of a window, lattice pixels: about what a person corrects in a minute or two."""
@@ -29,7 +30,7 @@ LEAST_PX = 128
 CONTEXT_PX = 192
 """What the network needs to see around a window, lattice pixels."""
 
-WINDOWS, DONE = "windows.geojson", "done"
+DONE = "done"
 
 _SOFT = 0.15
 """A score so far above the threshold is half as doubtful as one at it."""

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cellseg.annotations.geojson import read_regions
 from cellseg.annotations.region import Region
 from cellseg.derive.places import drawn_regions, marked
 from cellseg.errors import CellsegError, RegionError
 from cellseg.palette import RGB
 from cellseg.result import Result, load_result
+from cellseg.result.publish import WINDOWS
 from cellseg.slide import Slide, open_slide
 from cellseg.slide.formats import ENDINGS
 from cellseg.text import visible
@@ -286,6 +288,8 @@ def _over_slide(opened: Opened) -> Iterator[LayerData]:
     for layer in _borders(result, "drawn", drawn_regions(result), "#ffd24a"):
         layer[1]["metadata"] = {KEPT: str(result.path.absolute())}  # a person may draw on it
         yield layer
+    if (windows := result.file(WINDOWS)).exists():
+        yield from _borders(result, "windows", read_regions(windows), "#ff5ac8")
     if levels := opened.around_levels():
         yield _masks(opened, levels, name="cells", role="around")
 
