@@ -144,6 +144,11 @@ def read_card(path: str | Path) -> ModelCard:
     return _card(file, metadata)
 
 
+def _home(path: str | Path) -> Path:
+    shipped = Path(str(files("cellseg") / "weights" / f"{path}.safetensors"))
+    return shipped if str(path) in SHIPPED else Path(path)
+
+
 def read_arrays(path: str | Path) -> tuple[Arrays, ModelCard]:
     """The arrays of a model file as they are stored, and its card.
 
@@ -152,8 +157,7 @@ def read_arrays(path: str | Path) -> tuple[Arrays, ModelCard]:
     WeightsError
         If the file is missing, damaged or no model of cellseg.
     """
-    shipped = Path(str(files("cellseg") / "weights" / f"{path}.safetensors"))
-    file = shipped if str(path) in SHIPPED else Path(path)
+    file = _home(path)
     try:
         with file.open("rb") as handle:
             checksum = file_digest(handle, "sha256").hexdigest()

@@ -33,6 +33,7 @@ from cellseg.network.threshold import ThresholdDetector
 from cellseg.result import load_result
 from cellseg.run import CountResult, Started, TileDone
 from cellseg.slide import open_slide
+from cellseg.train.windows import teach_windows
 
 Form = dict[str, Any]
 
@@ -188,6 +189,19 @@ def test_the_regions_of_a_result_are_shown_with_their_names(
     assert [*np.min(world, axis=0), *np.max(world, axis=0)] == pytest.approx(expected)
     (done.folder / "regions.geojson").write_text("{")
     assert "discs regions" not in [data[1]["name"] for data in read_result(done.folder)]
+
+
+def test_windows_worth_correcting_are_shown(viewer: ViewerModel, discs: Path) -> None:
+    done = result_of(Form(layer=image_of(viewer, discs)))
+    windows = teach_windows(done.folder, 2)
+    layers = [Layer.create(*data) for data in read_result(done.folder)]
+    (layer,) = [layer for layer in layers if layer.name == "discs windows"]
+    assert layer.features["name"].tolist() == [one.name for one in windows]
+    low = layer.data_to_world(np.min(layer.data[0], axis=0))
+    frame = load_result(done.folder).frame
+    corner = np.array([windows[0].box.y0, windows[0].box.x0]) * frame.downsample
+    expected = (corner - 0.5) * (frame.mpp or 1.0)
+    assert low == pytest.approx(expected)
 
 
 def test_a_finished_count_shows_the_regions_it_was_made_in(
