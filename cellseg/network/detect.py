@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import platform
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -241,17 +244,25 @@ def _openvino(
 
 def _may_take_openvino(device: str, precision: Precision | None) -> bool:
     """Whether nothing that was asked for stands against it, and it is installed."""
-    import torch
-
     if device not in ("auto", "cpu") or precision is not None or find_spec("openvino") is None:
         return False
-    has_gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
-    return device == "cpu" or not has_gpu
+    if device == "cpu" or not _may_have_gpu():
+        return True
+    import torch
+
+    return not (torch.cuda.is_available() or torch.backends.mps.is_available())
+
+
+def _may_have_gpu() -> bool:
+    """Whether a driver of a GPU lies here: to know more, torch must be imported."""
+    if sys.platform == "darwin":
+        return platform.machine() == "arm64"
+    if sys.platform == "win32":
+        return Path(os.environ.get("SYSTEMROOT", "C:/Windows"), "System32", "nvcuda.dll").exists()
+    return any(Path(name).exists() for name in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))
 
 
 def _why_no_openvino(device: str, precision: Precision | None) -> str:
-    import torch
-
     if find_spec("openvino") is None:
         return "it is not installed; pip install openvino"
     if device not in ("auto", "cpu"):
@@ -260,8 +271,14 @@ def _why_no_openvino(device: str, precision: Precision | None) -> str:
         return f"it computes in 8 bits, and {precision} was asked for"
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return f"8 bits are made for x86 processors, this one is {platform.machine()}"
-    has_avx2 = torch.backends.cpu.get_cpu_capability().startswith("AVX")
-    return "" if has_avx2 else "the processor lacks AVX2"
+    return "" if has_avx2() else "the processor lacks AVX2"
+
+
+def has_avx2() -> bool:
+    """Whether the processor has the instructions that 8 bits are fast with."""
+    core = "numpy._core" if find_spec("numpy._core") else "numpy.core"
+    umath = import_module(f"{core}._multiarray_umath")
+    return bool(umath.__cpu_features__.get("AVX2", False))
 
 
 def info_of(card: ModelCard) -> DetectorInfo:

@@ -1,25 +1,27 @@
-"""The network in OpenVINO, in 8 bits on an x86 processor: three graphs and what is between."""
+"""The network in OpenVINO, in 8 bits on an x86 processor: numpy between graphs of three kinds.
+
+Nothing here imports torch, which would take longer than a small image.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 import numpy as np
 import openvino as ov
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from cellseg.errors import WeightsError, line_of
 from cellseg.network.architecture import (
+    DOUBT,
     FINE_FROM_PX,
+    TYPE_BINS,
     TYPE_KEYS,
     TYPE_LEVELS,
-    Architecture,
     Limits,
 )
 from cellseg.network.boxes import (
@@ -31,12 +33,11 @@ from cellseg.network.boxes import (
     shifted,
     unsuppressed,
 )
-from cellseg.network.graphs import Graphs
+from cellseg.network.graphs import LEVELS, Graphs
 from cellseg.network.inference import Inference, NetworkOutput, Wanted
 from cellseg.network.modelfile import Arrays, parameter
-from cellseg.network.pooling import refined, roi_align
+from cellseg.network.sampling import mean_samples, sampled
 from cellseg.network.timer import Timer
-from cellseg.network.types import TypeHead
 
 BOX_SIDE, MASK_SIDE = 7, 14
 BOX_SHIFTS = (10.0, 5.0)
@@ -72,13 +73,14 @@ class OpenVinoInference(Inference):
             "ENABLE_CPU_PINNING": False,
             "INFERENCE_NUM_THREADS": int(threads) if threads.isdigit() else 0,
         }
-        self._types = _type_head(arrays)
+        self._has_types = f"{TYPE_KEYS}logits.weight" in arrays
+        self._arrays = arrays
         self._requests: dict[tuple[str, int, int], ov.InferRequest] = {}
         self._uses: Counter[tuple[int, int]] = Counter()
         self._lock = threading.Lock()
         ramp = np.broadcast_to(np.linspace(0, 1, 128, dtype=np.float32)[:, None], (128, 128, 3))
         try:
-            levels, scores, _ = self._dense(ramp)
+            *levels, scores, _ = self._dense(ramp)
             logits, _ = self._boxes(levels, np.array([[0, 0, 32, 32]], np.float32))
         except RuntimeError as error:
             raise WeightsError(
@@ -98,10 +100,9 @@ class OpenVinoInference(Inference):
         self, image: NDArray[np.float32], limits: Limits, wanted: Wanted, timer: Timer
     ) -> NetworkOutput:
         lap, extent = timer.laps(), (image.shape[0], image.shape[1])
-        levels, scores, shifts = self._dense(image)
+        *levels, scores, shifts = self._dense(image)
         lap("backbone")
-        shapes = [(level.shape[2], level.shape[3]) for level in levels]
-        grids = (*shapes, ((shapes[-1][0] + 1) // 2, (shapes[-1][1] + 1) // 2))
+        grids = (*(level.shape[:2] for level in levels), _halved(levels[-1].shape[:2]))
         sites, level_of = _sites(extent, grids)
         looked_at = proposals(scores[:, 0], shifts, sites, level_of, limits, extent)
         lap("proposals")
@@ -109,13 +110,15 @@ class OpenVinoInference(Inference):
         boxes, classes, best, is_full = _selected(looked_at, logits, moves, wanted, limits, extent)
         lap("boxes")
         types = None
-        if wanted.types and self._types is not None:
-            types = self._types(levels[:TYPE_LEVELS], torch.from_numpy(boxes)).numpy()
+        if wanted.types and self._has_types:
+            types = self._sorted(levels, boxes)
             lap("types")
         masks = self._masks(levels, boxes, classes, MASK_SIDE, MASKS_AT_ONCE)
         fine = np.flatnonzero((boxes[:, 2:] - boxes[:, :2]).max(1, initial=0) >= FINE_FROM_PX)
         again = self._masks(levels, boxes[fine], classes[fine], 2 * MASK_SIDE, FINE_AT_ONCE)
-        fine_masks = refined(*(torch.from_numpy(look) for look in (masks[fine], again))).numpy()
+        doubled = _doubling(masks.shape[1])
+        first = doubled @ masks[fine] @ doubled.T
+        doubt = (first > DOUBT[0]) & (first < DOUBT[1])
         lap("masks")
         return NetworkOutput(
             boxes=boxes,
@@ -123,23 +126,23 @@ class OpenVinoInference(Inference):
             scores=best,
             masks=masks,
             fine=fine,
-            fine_masks=fine_masks,
+            fine_masks=np.where(doubt, (first + again) / 2, first),
             types=types,
             proposals=len(looked_at),
             is_full=is_full,
         )
 
-    def _dense(self, image: NDArray[np.float32]) -> tuple[list[Tensor], Floats, Floats]:
-        """Outputs of :meth:`Graphs.dense`, valid until the next image."""
+    def _dense(self, image: NDArray[np.float32]) -> list[Floats]:
+        """Levels (h, w, C), then scores (A, 1) and shifts (A, 4); valid until the next image."""
         shape = (image.shape[0], image.shape[1])
         self._uses[shape] += 1
         own = [key for key in self._requests if key[0] == "dense" and key[1] > 0]
         worth = self._uses[shape] >= USES_BEFORE_OWN and len(own) < MOST_OWN
         height, width = shape if worth or ("dense", *shape) in own else (-1, -1)
-        *levels, scores, shifts = self._infer(("dense", height, width), image[None])
-        return [torch.from_numpy(level).permute(0, 3, 1, 2) for level in levels], scores, shifts
+        found = self._infer(("dense", height, width), image[None])
+        return [*(level[0] for level in found[:LEVELS]), *found[LEVELS:]]
 
-    def _boxes(self, levels: list[Tensor], boxes: Floats) -> tuple[Floats, Floats]:
+    def _boxes(self, levels: list[Floats], boxes: Floats) -> tuple[Floats, Floats]:
         """Class logits (B, K) and shifts (B, 4 K)."""
         parts = [
             [np.copy(out) for out in part]
@@ -149,7 +152,7 @@ class OpenVinoInference(Inference):
         return logits, shifts
 
     def _masks(
-        self, levels: list[Tensor], boxes: Floats, classes: Indices, side: int, batch: int
+        self, levels: list[Floats], boxes: Floats, classes: Indices, side: int, batch: int
     ) -> Floats:
         """Probabilities of each box's class, (B, 2 S, 2 S)."""
         found = [np.empty((0, 2 * side, 2 * side), np.float32)]
@@ -161,15 +164,25 @@ class OpenVinoInference(Inference):
         return np.concatenate(found)
 
     def _in_batches(
-        self, kind: str, levels: list[Tensor], boxes: Floats, side: int, batch: int
+        self, kind: str, levels: list[Floats], boxes: Floats, side: int, batch: int
     ) -> Iterator[list[Floats]]:
         """A graph's outputs for so many boxes at a time; the last ones are filled up."""
         for start in range(0, max(1, len(boxes)), batch):
             part = boxes[start : start + batch]
-            seen = np.zeros((batch, side, side, levels[0].shape[1]), np.float32)
-            samples = roi_align(levels, torch.from_numpy(part), side)
-            seen[: len(part)] = samples.permute(0, 2, 3, 1).numpy()
+            seen = np.zeros((batch, side, side, levels[0].shape[2]), np.float32)
+            seen[: len(part)] = sampled(levels, part, side)
             yield [out[: len(part)] for out in self._infer((kind, batch, side), seen)]
+
+    def _sorted(self, levels: list[Floats], boxes: Floats) -> Floats:
+        """Probabilities of cell types, (B, T)."""
+        seen = mean_samples(levels[:TYPE_LEVELS], boxes, 2 * TYPE_BINS)
+        hidden = np.maximum(self._linear("hidden", seen), 0)
+        return _softmax(self._linear("logits", hidden))
+
+    def _linear(self, name: str, values: Floats) -> Floats:
+        """A layer of the cell types' classifier, in float32."""
+        weights = parameter(f"{TYPE_KEYS}{name}.weight", self._arrays)
+        return np.asarray(values @ weights.T + self._arrays[f"{TYPE_KEYS}{name}.bias"])
 
     def _infer(self, key: tuple[str, int, int], values: Floats) -> list[Floats]:
         """Outputs of a graph, made when it is first asked for; valid until it is asked again."""
@@ -213,19 +226,6 @@ def _selected(
     return boxes[keep], classes[keep], best[keep], is_full
 
 
-def _type_head(arrays: Arrays) -> TypeHead | None:
-    """The classifier of cell types, where a model has one."""
-    shape = Architecture.of(arrays)
-    if not shape.types:
-        return None
-    head = TypeHead(shape.pyramid, shape.types).requires_grad_(False)
-    names = {name: TYPE_KEYS + name for name in head.state_dict()}
-    head.load_state_dict(
-        {name: torch.from_numpy(parameter(full, arrays)) for name, full in names.items()}
-    )
-    return head
-
-
 @lru_cache(maxsize=4)
 def _sites(
     extent: tuple[int, int], grids: tuple[tuple[int, int], ...]
@@ -234,6 +234,17 @@ def _sites(
     parts = anchors(extent, grids)
     level = np.repeat(np.arange(len(parts), dtype=np.int8), [len(part) for part in parts])
     return np.concatenate(parts), level
+
+
+def _halved(grid: Sequence[int]) -> tuple[int, int]:
+    return (grid[0] + 1) // 2, (grid[1] + 1) // 2
+
+
+def _doubling(size: int) -> Floats:
+    """Bilinear interpolation to twice as many samples, (2 S, S)."""
+    position = np.clip((np.arange(2 * size) + 0.5) / 2 - 0.5, 0, size - 1)
+    weights = np.clip(1 - np.abs(position[:, None] - np.arange(size)), 0, None)
+    return np.asarray(weights, np.float32)
 
 
 def _softmax(logits: Floats) -> Floats:

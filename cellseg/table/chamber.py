@@ -90,7 +90,8 @@ def poisson_interval(count: int) -> tuple[float, float]:
 def _told(found: dict[str, Any]) -> str:
     """One line for a lab book."""
     low, high = found["per_ml_interval"]
-    said = f"counting chamber: {_power(found['per_ml'])} cells per mL (95 %: {_power(low)} … {_power(high)})"
+    said = f"counting chamber: {_power(found['per_ml'])} cells per mL"
+    said += f" (95 %: {_power(low)} … {_power(high)})"
     if (living := found["per_ml_per_class"].get(LIVING)) is not None:
         said += f", {_power(living)} of them living"
     if (viability := found["viability"]) is not None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from torchvision.ops import FrozenBatchNorm2d, nms
+from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, nms, roi_align
 
 from cellseg.counting.plan import make_plan
 from cellseg.counting.request import CountRequest
@@ -22,6 +22,7 @@ from cellseg.network.inference import Wanted
 from cellseg.network.maskrcnn import build_maskrcnn
 from cellseg.network.modelfile import ModelCard, read_arrays
 from cellseg.network.ranges import input_ranges
+from cellseg.network.sampling import mean_samples, sampled
 from cellseg.network.timer import Timer
 from cellseg.network.torch_inference import TorchInference, make_ready
 from cellseg.network.weights import load_model, save_model
@@ -63,6 +64,22 @@ def test_suppression_is_torchvisions():
         expected = nms(torch.from_numpy(boxes), torch.linspace(1, 0, len(boxes)), overlap)
         assert unsuppressed(boxes, overlap).tolist() == expected.tolist()
     assert unsuppressed(boxes[:0], 0.5).tolist() == []
+
+
+def test_samples_are_those_of_torchvision():
+    rng = np.random.default_rng(1)
+    levels = [rng.random((40 >> k, 32 >> k, 6), np.float32) for k in range(4)]
+    tensors = {str(k): torch.from_numpy(one).permute(2, 0, 1)[None] for k, one in enumerate(levels)}
+    corners = np.sort(rng.uniform(-5, 165, (60, 2, 2)), axis=1).reshape(60, 4).astype(np.float32)
+    boxes = np.vstack([corners, [[-300, -300, 400, 400], [5, 5, 5, 5]]]).astype(np.float32)
+    pool = MultiScaleRoIAlign(list("0123"), 7, 1)
+    expected = pool(tensors, [torch.from_numpy(boxes)], [(160, 128)]).permute(0, 2, 3, 1)
+    np.testing.assert_allclose(sampled(levels, boxes, 7), expected, atol=1e-4)
+    means = [
+        roi_align(tensors[str(k)], [torch.from_numpy(boxes)], 3, 1 / (4 << k), 2).mean((2, 3))
+        for k in range(3)
+    ]
+    np.testing.assert_allclose(mean_samples(levels[:3], boxes, 6), torch.cat(means, 1), atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -199,8 +216,7 @@ def test_on_a_processor_without_8_bits(tmp_path, monkeypatch, machine, has_avx2,
     pytest.importorskip("openvino")
     path = saved(tmp_path / "m.safetensors", card=CHECKED, ranges=RANGES)
     monkeypatch.setattr("platform.machine", lambda: machine)
-    said = "AVX2" if has_avx2 else "DEFAULT"
-    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: said)
+    monkeypatch.setattr(detect, "has_avx2", lambda: has_avx2)
     info = load_detector(path, device="cpu").info
     assert info.inference == "torch"
     assert len(info.notes) == 1

@@ -22,7 +22,9 @@ def test_a_square_millimetre_of_a_neubauer_chamber():
     assert found["per_ml"] == pytest.approx(100 * 1e4 * 2)
     assert found["per_ml_per_class"]["dead cell"] == pytest.approx(5 * 1e4 * 2)
     assert found["viability"] == 0.95
-    assert found["said"].startswith("counting chamber: 2.00 × 10⁶ cells per mL (95 %: 1.63 × 10⁶ … 2.43 × 10⁶)")
+    assert found["said"].startswith(
+        "counting chamber: 2.00 × 10⁶ cells per mL (95 %: 1.63 × 10⁶ … 2.43 × 10⁶)"
+    )
     assert "viability 95.0 %" in found["said"]
 
 

@@ -1,0 +1,82 @@
+"""RoIAlign of channels-last features in numpy: samples are rows of a sparse matrix.
+
+A sample between four pixels is a weighted sum of four rows of a (pixels, channels) table.
+Source: He et al., Mask R-CNN, ICCV 2017, https://arxiv.org/abs/1703.06870; the arithmetic is that
+of ``torchvision.ops.roi_align`` with ``aligned=False``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+Floats = NDArray[np.float32]
+
+LEVEL_AT_224_PX, FINEST = 4, 2
+"""Lin et al., CVPR 2017, equation 1: the level of a box of 224 px, stride 16, and the first one."""
+
+
+def sampled(levels: list[Floats], boxes: Floats, side: int) -> Floats:
+    """One sample in the middle of each of ``side`` × ``side`` bins, (B, side, side, C).
+
+    Parameters
+    ----------
+    levels : list of ndarray, (H, W, C)
+        Feature maps at strides 4, 8, 16, 32; a box is sampled in one of them, by its size.
+    boxes : ndarray, (B, 4)
+        (x1, y1, x2, y2), pixels of the network's input.
+    """
+    out = np.empty((len(boxes), side, side, levels[0].shape[2]), np.float32)
+    size = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1))
+    fitting = np.floor(LEVEL_AT_224_PX + np.log2(size / 224 + 1e-30) + 1e-6) - FINEST
+    fitting = np.clip(fitting, 0, len(levels) - 1)
+    for index, level in enumerate(levels):
+        chosen = np.flatnonzero(fitting == index)
+        if len(chosen):
+            found = _at(level, boxes[chosen] / np.float32(4 << index), side) @ _table(level)
+            out[chosen] = found.reshape(-1, *out.shape[1:])
+    return out
+
+
+def mean_samples(levels: list[Floats], boxes: Floats, side: int) -> Floats:
+    """Mean of ``side`` × ``side`` samples of each box in each level, (B, levels · C)."""
+    parts = []
+    for index, level in enumerate(levels):
+        samples = _at(level, boxes / np.float32(4 << index), side, together=side * side)
+        parts.append(samples @ _table(level) / np.float32(side * side))
+    return np.concatenate(parts, 1)
+
+
+def _table(level: Floats) -> Floats:
+    return level.reshape(-1, level.shape[2])
+
+
+def _at(level: Floats, boxes: Floats, side: int, *, together: int = 1) -> csr_array:
+    """Weights of a level's pixels in each sample, (B · side², H · W); boxes in its pixels.
+
+    So many samples are summed in one row as are taken ``together``.
+    """
+    height, width = level.shape[:2]
+    x, x_weight = _taps(boxes[:, 0], boxes[:, 2], side, width)
+    y, y_weight = _taps(boxes[:, 1], boxes[:, 3], side, height)
+    pixels = y[:, :, None, :, None] * width + x[:, None, :, None, :]
+    weights = y_weight[:, :, None, :, None] * x_weight[:, None, :, None, :]
+    ends = np.arange(0, pixels.size + 1, 4 * together, dtype=np.int32)
+    shape = (len(ends) - 1, height * width)
+    return csr_array((weights.reshape(-1), pixels.reshape(-1), ends), shape)
+
+
+def _taps(low: Floats, high: Floats, side: int, size: int) -> tuple[NDArray[np.int32], Floats]:
+    """Along one axis the two pixels about the middle of each bin, and their weights: (B, side, 2).
+
+    Samples more than a pixel outside have no weight.
+    """
+    bins = np.maximum(high - low, 1) / np.float32(side)
+    at = low[:, None] + bins[:, None] * np.arange(side, dtype=np.float32) + 0.5 * bins[:, None]
+    inside = (at >= -1) & (at <= size)
+    at = np.clip(at, 0, size - 1)
+    first = np.floor(at)
+    share = at - first
+    pixels = np.stack((first, np.minimum(first + 1, size - 1)), -1).astype(np.int32)
+    return pixels, np.stack((1 - share, share), -1) * inside[..., None]
