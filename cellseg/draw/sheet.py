@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
-from zlib import Z_RLE
+from zlib import crc32
 
+import numpy as np
+from imagecodecs import deflate_encode
 from PIL import Image, ImageDraw, ImageFont
-from PIL.PngImagePlugin import PngInfo
 
 from cellseg.palette import RGB
 from cellseg.text import visible
@@ -30,6 +32,8 @@ Part = tuple[int, int, int, int]
 """Left, upper, right, lower: pixels of the picture, half-open."""
 
 _PARTS_KEY = "cellseg:parts"
+_SIGNATURE, _TRUECOLOUR, _LESS_ABOVE, _LEVEL = b"\x89PNG\r\n\x1a\n", 2, 2, 2
+"""Of a PNG: its first bytes, its kind of pixels, how its rows are told; of libdeflate, 1 … 12."""
 _PART = re.compile(r"(\d{1,6}) (\d{1,6}) (\d{1,6}) (\d{1,6})")
 
 _MARGIN, _GAP, _CAPTION, _BAR = 24, 16, 22, 5
@@ -175,13 +179,22 @@ def parts_of(image: Image.Image) -> list[Part]:
 
 
 def write_png(image: Image.Image, path: Path, parts: Sequence[Part], *, scale: str = "") -> None:
-    """Write a picture as PNG, with where its parts lie and what its brightest colours stand for."""
-    about = PngInfo()
-    about.add_itxt(_PARTS_KEY, "; ".join(" ".join(map(str, part)) for part in parts))
-    if scale:
-        about.add_itxt(SCALE_KEY, scale)
-    # Run lengths alone: twice as fast as the whole of deflate, and not larger.
-    image.save(path, "PNG", pnginfo=about, compress_level=1, compress_type=Z_RLE)
+    """Write a picture as PNG, with where its parts lie and what its brightest colours stand for.
+
+    Packed by libdeflate, each row less the one above: a fifth of zlib's time, hardly larger.
+    """
+    pixels = np.asarray(image)
+    rows = np.full((len(pixels), 1 + 3 * image.width), _LESS_ABOVE, np.uint8)
+    rows[:, 1:] = np.diff(pixels, axis=0, prepend=np.uint8(0)).reshape(len(pixels), -1)
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", *image.size, 8, _TRUECOLOUR, 0, 0, 0))]
+    said = {_PARTS_KEY: "; ".join(" ".join(map(str, part)) for part in parts), SCALE_KEY: scale}
+    chunks += [(b"iTXt", f"{key}\0\0\0\0\0{text}".encode()) for key, text in said.items() if text]
+    chunks += [(b"IDAT", bytes(deflate_encode(rows.tobytes(), level=_LEVEL))), (b"IEND", b"")]
+    packed = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(kind + data))
+        for kind, data in chunks
+    )
+    path.write_bytes(_SIGNATURE + b"".join(packed))
 
 
 @cache

@@ -7,8 +7,11 @@ import logging
 import re
 import secrets
 import sys
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socket import SHUT_RDWR, socket
+from time import monotonic
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -25,6 +28,12 @@ lead here (DNS rebinding) sends its own; a port may differ, through a tunnel."""
 
 IDLE_S = 15.0
 """A connection that is silent for so long is ended: it holds a thread."""
+
+HEAD_S = 5.0
+"""Within it a connection sends a whole request with the token, however it drips it, or is ended."""
+
+MOST_STRANGERS = 256
+"""Connections that have not shown the token yet; what comes beyond is ended."""
 
 MOST_BODY = 1_000_000
 """Bytes of the regions that a page sends."""
@@ -63,6 +72,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self, viewer: Viewer, port: int = 0) -> None:
         self.viewer = viewer
         self.token = secrets.token_urlsafe(24)
+        self.strangers: dict[socket, float] = {}  # Until when the token is waited for.
         try:
             super().__init__((ADDRESS, port), _Handler)
         except (OSError, OverflowError) as error:
@@ -82,6 +92,26 @@ class Server(ThreadingHTTPServer):
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = ADDRESS, self.server_address[1]
+
+    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        """A thread a connection."""
+        if len(self.strangers) >= MOST_STRANGERS:
+            self.shutdown_request(request)
+            return
+        self.strangers[request] = monotonic() + HEAD_S
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:  # noqa: ANN401
+        """The end of a connection."""
+        self.strangers.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """End the strangers that are late; called twice a second."""
+        for request, until in list(self.strangers.items()):
+            if until < monotonic():
+                with suppress(OSError):
+                    request.shutdown(SHUT_RDWR)
 
     def server_close(self) -> None:
         """Stop listening, and close all slides."""
@@ -134,6 +164,7 @@ class _Handler(BaseHTTPRequestHandler):
                 HTTPStatus.FORBIDDEN,
                 "the address is not complete: take the whole of it from the terminal",
             )
+        self.server.strangers.pop(self.connection, None)
         if not slash:
             return Reply.refused(HTTPStatus.NOT_FOUND)
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from os.path import commonprefix
 
 from cellseg.errors import InputError
 from cellseg.pattern import AXES, FilePattern, natural
@@ -26,12 +27,19 @@ LAYOUTS = (
 )
 """How makers name the files of a plate, without the ending; the first that fits counts."""
 
+_WELL = re.compile(r"(?<![A-Za-z0-9])[A-P](?:0[1-9]|[12]\d|[1-9])(?![A-Za-z0-9])")
+_SITE = re.compile(
+    r"(?<=[-_ ])(?:site|field|pos|[sf])[-_ ]?(\d{1,3})(?![A-Za-z0-9])", re.IGNORECASE
+)
 _CHANNEL = re.compile(
     r"(?<![A-Za-z0-9])(?:ch|channel|wavelength|[cw])[-_ ]?(\d{1,2})(?![A-Za-z0-9])|"
     r"(?<![A-Za-z])(dapi|hoechst|e?gfp|yfp|rfp|cfp|mcherry|fitc|tritc|texasred|cy[2357]|alexa\d*|"
     r"actin|phalloidin|brightfield|phase)(?![A-Za-z])",
     re.IGNORECASE,
 )
+_CHANNEL_OF_WELL = re.compile(r"(?<=[-_ ])[A-Za-z](\d{1,2})(?=\.\w+$)")
+"""A channel only where a well stands before it: elsewhere ``d1`` may be a day."""
+
 Files = dict[tuple[str, ...], list[Location]]
 """The files of a field by channel, z and time."""
 
@@ -41,10 +49,12 @@ Unread = list[tuple[Location, InputError]]
 def group_files(
     files: Sequence[Location], wanted: FilePattern | None
 ) -> tuple[list[Location], Unread]:
-    """Put the files of each field in a folder together.
+    """Put the files of each field together.
 
     Parameters
     ----------
+    files : sequence of Path or RemotePath
+        Image files of one folder.
     wanted : FilePattern or None
         What does not match is left out; None: as makers name files, the rest are images.
 
@@ -58,7 +68,7 @@ def group_files(
     Raises
     ------
     InputError
-        Without a pattern, if files differ only in what looks like a channel.
+        Without a pattern, if files differ only in what looks like a channel or a site.
     """
     images: list[Location] = []
     unread: Unread = []
@@ -135,22 +145,49 @@ def _fields(
 
 
 def _refuse_parts(files: Sequence[Location]) -> None:
-    """Ask about files that look like channels of one image."""
+    """Ask about files that look like parts of one image.
+
+    Raises
+    ------
+    InputError
+    """
     groups: dict[tuple[str, str], list[str]] = defaultdict(list)
     for file in files:
-        if (found := _CHANNEL.search(file.name)) is not None and "{" not in file.name:
-            start, end = found.span(found.lastindex or 0)
-            groups[file.name[:start], file.name[end:]].append(file.name)
+        if (key := _proposed(file.name)) is not None:
+            groups[key].append(file.name)
     asked = {key: names for key, names in groups.items() if len(names) > 1}
     if not asked:
         return
-    (before, after), names = next(iter(asked.items()))
-    if len(asked) > 1:  # of several images the beginning is the name
-        before = re.sub(r"^.+?(?=[-_ .]*[A-Za-z]*$)", "{name}", before)
+    (pattern, _), names = next(iter(asked.items()))
+    what = "channel" if "{channel}" in pattern else "site"
+    before, after = (
+        commonprefix([key[::step] for key, _ in asked])  # noqa: RUF071 - of characters
+        for step in (1, -1)
+    )
+    wider = f"{before}{{name}}{after[::-1]}"
+    if len({key for key, _ in asked}) > 1 and wider.count("{") == pattern.count("{") + 1:
+        pattern = wider
     raise InputError(
         f"{files[0].parent}: {visible(names[0])} and {visible(names[1])} differ only in what "
-        "looks like a channel: say how they belong together with a pattern of their names, "
-        f"such as '{visible(before)}{{channel}}{visible(after)}', or '*' if each is an image of "
-        "its own",
+        f"looks like a {what}: say how they belong together with a pattern of their names, "
+        f"such as '{visible(pattern)}', or '*' if each is an image of its own",
         hint="files",
     )
+
+
+def _proposed(name: str) -> tuple[str, str] | None:
+    """A pattern and the well of a name that has a channel, or a well and a site; else None."""
+    well = _WELL.search(name)
+    found = {"channel": _CHANNEL.search(name)}
+    if well is not None:
+        found["site"] = _SITE.search(name, well.end())
+        found["channel"] = found["channel"] or _CHANNEL_OF_WELL.search(name, well.end())
+    spans = {part: one.span(one.lastindex or 0) for part, one in found.items() if one}
+    if not spans or "{" in name:
+        return None
+    if well is not None and well.end() not in {end for _, end in spans.values()}:
+        spans["well"] = well.span()
+    pattern = name
+    for part, (start, end) in sorted(spans.items(), key=lambda one: one[1], reverse=True):
+        pattern = f"{pattern[:start]}{{{part}}}{pattern[end:]}"
+    return pattern, name[slice(*spans.get("well", (0, 0)))]

@@ -152,7 +152,9 @@ def test_colour_pictures_are_channels_by_their_brightest(tmp_path):
     [
         (["a_DAPI.tif", "a_GFP.tif"], "'a_{channel}.tif'"),
         (["C1-a.tif", "C2-a.tif"], "'C{channel}-a.tif'"),
-        (["x1_DAPI.tif", "x2_GFP.tif", "x1_GFP.tif", "x2_DAPI.tif"], "'{name}_{channel}.tif'"),
+        (["x1_DAPI.tif", "x2_GFP.tif", "x1_GFP.tif", "x2_DAPI.tif"], "'x{name}_{channel}.tif'"),
+        (["A01_s1_d0.tif", "A01_s1_d1.tif"], "'{well}_s{site}_d{channel}.tif'"),
+        (["x_B03_site1.png", "x_B03_site2.png"], "looks like a site"),
     ],
 )
 def test_parts_of_an_image_are_asked_about(cellseg, tmp_path, names, said):

@@ -71,8 +71,8 @@ def test_the_manifest_lists_what_napari_itself_does_not_open() -> None:
     assert set(reader.filename_patterns) == {"*.cellseg", *(f"*{ending}" for ending in SLIDES)}
     assert set(ENDINGS) - set(SLIDES) == {".png", ".jpg", ".jpeg"}
     assert all(f"*{ending}" in SUFFIXES for ending in ENDINGS), "the file dialog offers all"
-    assert manifest.contributions.widgets
-    assert manifest.contributions.writers
+    for kind in ("widgets", "writers", "sample_data"):
+        assert getattr(manifest.contributions, kind), kind
 
 
 def test_reader_takes_results_and_slides(tmp_path: Path, result: Path, slide: Path) -> None:
@@ -321,3 +321,12 @@ def test_slide_closes_with_its_last_level(slide: Path) -> None:
     del levels
     with pytest.raises(InputError, match="closed"):
         opened.read(Box(0, 0, 1, 1))
+
+
+@pytest.mark.parametrize("sample", ["fluorescence", "ihc"])
+def test_samples_are_slides(sample: str) -> None:
+    from cellseg_napari import _samples
+
+    ((levels, look, kind),) = getattr(_samples, sample)()
+    assert (kind, look.get("rgb", False)) == ("image", sample == "ihc")
+    assert np.asarray(levels[0]).std() > 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -9,6 +10,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 import urllib.request
 from io import BytesIO
 
@@ -31,6 +34,7 @@ from cellseg.protocol import load_protocol
 from cellseg.result import load_result
 from cellseg.run import run
 from cellseg.serve import Server, Viewer, read_results, tiles
+from cellseg.serve.server import MOST_STRANGERS
 from cellseg.slide import Level, open_slide
 
 CELLSEG = [sys.executable, "-m", "cellseg"]
@@ -151,15 +155,33 @@ def test_a_crowd_that_comes_at_once_is_answered():
         one.close()
 
 
-def test_silent_clients_lock_nobody_out():
+def drip(connection):
+    """A byte now and then, as long as the server takes them."""
+    while True:
+        connection.sendall(b"x")
+        time.sleep(0.05)
+
+
+def test_silent_and_dripping_clients_lock_nobody_out(monkeypatch):
+    monkeypatch.setattr("cellseg.serve.server.HEAD_S", 1.0)
     with served.serving() as client:
-        client.server.RequestHandlerClass.timeout = 0.5
-        silent = connected(client.server, 100)
+        port, token = client.server.server_address[1], client.server.token
+        guest = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        guest.request("GET", f"/{token}/results")
+        assert guest.getresponse().read() == b"[]"
+        before = threading.active_count()
+        silent = connected(client.server, MOST_STRANGERS - 10)
         for one in silent:
             one.sendall(b"GET / HT")
-        assert client.ask("results").json == []
-        assert {one.recv(1) for one in silent} == {b""}, "they are hung up on"
-        for one in silent:
+        assert client.ask("results").json == [], "another one is answered"
+        beyond = connected(client.server, 20)
+        assert threading.active_count() <= before + MOST_STRANGERS
+        with pytest.raises(ConnectionError):
+            drip(silent[0])
+        assert {one.recv(1) for one in silent[1:]} == {b""}, "they are hung up on"
+        guest.request("GET", f"/{token}/results")
+        assert guest.getresponse().status == 200, "who has shown the token stays"
+        for one in (guest, *silent, *beyond):
             one.close()
 
 
@@ -492,7 +514,7 @@ def test_damaged_corrections_are_told_and_left_alone(counted, tmp_path):
     names = {path.name for path in folder.iterdir()}
     with served.serving(folder) as client:
         about = client.ask("0/about").json
-        assert any("is damaged" in note and "as counted" in note for note in about["notes"])
+        assert any("corrections.json" in note and "as counted" in note for note in about["notes"])
         assert not about["corrected"]
     assert {path.name for path in folder.iterdir()} == names
 
