@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cellseg import __version__
-from cellseg.annotations.compare import SCORES, Compared, best_threshold
+from cellseg.annotations.compare import SCORES, Compared
 from cellseg.errors import SettingsError, WeightsError
 from cellseg.geometry import Box
 from cellseg.instances import Instances
@@ -40,7 +40,7 @@ SAVED_S = 12.0
 
 
 class Score(NamedTuple):
-    """Means over windows of |counted - annotated| / annotated and of F1, and standard errors."""
+    """Sum of |counted - outlined| over windows / all outlined; mean F1; their standard errors."""
 
     error: float
     error_spread: float
@@ -114,16 +114,11 @@ def teach(
     """
     if not 0 < minutes < math.inf:
         raise SettingsError(f"minutes must be above 0, got {minutes}", hint="minutes")
-    end, output, opened = (
-        time.monotonic() + 60 * minutes - SAVED_S,
-        Path(output),
-        load_result(result),
-    )
+    end, output = time.monotonic() + 60 * minutes - SAVED_S, Path(output)
+    opened = load_result(result)
     state, card, base = _model_of(opened, output)
-    said = {k: v for k, v in opened.section("protocol").items() if v is not None}
-    protocol = CountProtocol.model_validate(said)
-    path = None if learn_from is None else Path(learn_from)
-    lessons = lessons_of(opened, path, [*done], card.classes)
+    protocol = _protocol_of(opened)
+    lessons = lessons_of(opened, learn_from, [*done], card.classes)
     cells = sum(len(one.image.masks) for one in lessons)
     if len(lessons) < 2:
         raise SettingsError("one window is done: nothing can be judged by it, correct another one")
@@ -150,11 +145,10 @@ def teach(
     told = Taught(None, before, after, _threshold(new), len(lessons), cells)
     if after.error - after.f1 >= before.error - before.f1:
         return told
-    card = _card(card, opened, lessons, told).model_copy(
-        update={"name": output.stem, "base_file": Path(base).name, "object": object or card.object}
-    )
-    if object and len(card.classes) == 1:
-        card = card.model_copy(update={"classes": (object,)})
+    more: dict[str, Any] = {"name": output.stem, "base_file": Path(base).name}
+    if object is not None:
+        more |= {"object": object} | ({"classes": (object,)} if len(card.classes) == 1 else {})
+    card = _card(card, opened, lessons, told).model_copy(update=more)
     save_model(output, {k: v for k, v in learned.items() if is_head(k)}, card, quantise=True)
     return replace(told, model=output)
 
@@ -173,11 +167,14 @@ def _model_of(result: Result, output: Path) -> tuple[dict[str, Tensor], ModelCar
     return state, card, base
 
 
+def _protocol_of(result: Result) -> CountProtocol:
+    said = result.section("protocol")
+    return CountProtocol.model_validate({k: v for k, v in said.items() if v is not None})
+
+
 def _card(card: ModelCard, result: Result, lessons: Sequence[Lesson], told: Taught) -> ModelCard:
     """Its protocol has the result's scale, the taught score, and room for the outlined cells."""
-    protocol = CountProtocol.model_validate(
-        {k: v for k, v in result.section("protocol").items() if v is not None}
-    )
+    protocol = _protocol_of(result)
     mpp = result.frame.mpp and result.frame.mpp * result.frame.downsample
     pixel, images = mpp or protocol.mpp, [one.image for one in lessons]
     areas = [np.count_nonzero(mask) * one.zoom**2 for one in images for mask in one.masks]
@@ -233,30 +230,31 @@ def _look(
 
 def _inside(cells: Instances, window: Box) -> Instances:
     """Cells that have half of their pixels in a window."""
-    boxes = [cells.box(index) for index in range(len(cells))]
-    parts = [mask[box.intersection(window).inside(box)] if box.intersects(window) else mask[:0]
-             for box, mask in zip(boxes, cells.masks, strict=True)]  # fmt: skip
-    return cells.take(
-        np.flatnonzero(
-            [2 * p.sum() >= m.sum() for p, m in zip(parts, cells.masks, strict=True)]
-        ).tolist()
-    )
+
+    def is_inside(index: int) -> bool:
+        box, mask = cells.box(index), cells.masks[index]
+        part = box.intersection(window)
+        return bool(part.area and 2 * mask[part.inside(box)].sum() >= mask.sum())
+
+    return cells.take(index for index in range(len(cells)) if is_inside(index))
 
 
 def _threshold(windows: Sequence[_Found]) -> float:
-    """The score from which on these windows are counted right."""
+    """The score from which on these windows are counted right: together, and each for itself."""
     truth = np.array([one.truth for one in windows])
-    counts = np.array([[int((one.scores >= s).sum()) for one in windows] for s in SCORES])
-    return SCORES[best_threshold(counts, truth)] if truth.any() else 0.5
+    counts = np.array([[np.count_nonzero(one.scores >= s) for one in windows] for s in SCORES])
+    off = np.abs(counts.sum(1) - truth.sum()) + np.abs(counts - truth).sum(1)
+    best = np.flatnonzero(off == off.min())
+    return SCORES[int(best[len(best) // 2])]
 
 
 def _scored(windows: Sequence[_Found], least: Sequence[float | NDArray[np.float64]]) -> Score:
     """Judge windows, each counted from a score on, or from one for each class."""
-    errors, f1s = [], []
+    errors, f1s, usual = [], [], np.mean([one.truth for one in windows])
     for one, limit in zip(windows, least, strict=True):
         kept = one.scores >= (limit if isinstance(limit, float) else limit[one.classes])
         number = int(kept.sum())
-        errors.append(abs(number - one.truth) / max(one.truth, 1))
+        errors.append(abs(number - one.truth) / usual)
         f1s.append(2 * int((one.right & kept).sum()) / max(number + one.truth, 1))
     root = math.sqrt(len(windows))
     return Score(*(float(v) for of in (errors, f1s) for v in (np.mean(of), np.std(of) / root)))

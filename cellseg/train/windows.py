@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from cellseg.annotations.coco import judgeable, read_coco
@@ -38,7 +37,7 @@ _SOFT = 0.15
 _ODD = 2.5
 """Sizes and brightness so many robust deviations from the median are unlikely."""
 
-_WHY = ("with a score near the threshold", "of unlikely size", "of unlikely brightness")
+_WHY = ("cells", "with a score near the threshold", "of unlikely size", "of unlikely brightness")
 
 _APART, _ALIKE = 3.0, 0.7
 """Windows nearer than so many sides are worth less beside one another, and so are windows whose
@@ -94,25 +93,29 @@ def teach_windows(
 
 
 def _chosen(result: Result, count: int) -> list[Window]:
-    frame, table = result.frame, result.table.load()
-    places = table[["centroid_y_px", "centroid_x_px"]].to_numpy(float) / frame.downsample
-    doubts, looks = _doubts(result, table)
-    boxes, rows = [], []
-    for box in _grid(frame.lattice_height, frame.lattice_width):
-        inside = ((places >= (box.y0, box.x0)) & (places < (box.y1, box.x1))).all(1)
-        if inside.any():
-            boxes.append(box)
-            rows.append(np.flatnonzero(inside))
-    left = np.array([doubts[one].sum() / np.sqrt(len(one) + 4) for one in rows]) + 1e-6
-    kinds = np.array([[*looks[one].mean(0), np.log(len(one))] for one in rows])
+    """Windows lie on a lattice of half their side: each is four bins, whose sums are taken."""
+    lattice = (result.frame.lattice_height, result.frame.lattice_width)
+    half, extent = SIDE_PX // 2, Box(0, 0, *lattice)
+    places, doubts, looks = _cells_of(result)
+    values = np.column_stack([np.ones(len(places)), doubts >= 0.5, doubts.sum(1), looks])
+    bins = np.zeros((*(max(2, -(-side // half)) for side in lattice), values.shape[1]))
+    np.add.at(bins, tuple((places // half).astype(int).T), values)
+    sums = bins[1:, 1:] + bins[1:, :-1] + bins[:-1, 1:] + bins[:-1, :-1]
+    corners = np.argwhere(sums[..., 0] > 0) * half
+    found = sums[sums[..., 0] > 0]
+    cells, counts = found[:, 0], found[:, :4].astype(int)
+    left = found[:, 4] / np.sqrt(cells + 4) + 1e-6
+    kinds = np.column_stack([found[:, 5:] / cells[:, None], np.log(cells)])
     kinds = (kinds - kinds.mean(0)) / np.maximum(kinds.std(0), 1e-6)
-    corners = np.array([[one.y0, one.x0] for one in boxes])
     windows: list[Window] = []
     while len(windows) < count and left.max() > 0:
         best = int(left.argmax())
-        counts = zip(np.count_nonzero(doubts[rows[best]] >= 0.5, axis=0), _WHY, strict=True)
-        said = [f"{len(rows[best])} cells", *(f"{n} {why}" for n, why in counts if n)]
-        windows.append(Window(boxes[best], str(len(windows) + 1), ", ".join(said)))
+        why = [
+            f"{number} {what}" for number, what in zip(counts[best], _WHY, strict=True) if number
+        ]
+        y, x = corners[best].tolist()
+        box = Box(y, x, y + SIDE_PX, x + SIDE_PX).intersection(extent)
+        windows.append(Window(box, str(len(windows) + 1), ", ".join(why)))
         away = np.abs(corners - corners[best]).max(1) / SIDE_PX
         unlike = ((kinds - kinds[best]) ** 2).mean(1)
         left *= np.minimum(1, away / _APART) * (1 - _ALIKE * np.exp(-unlike))
@@ -120,33 +123,21 @@ def _chosen(result: Result, count: int) -> list[Window]:
     return windows
 
 
-def _doubts(result: Result, table: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Of each cell how doubtful score, size and brightness are, (N, 3), and its looks, (N, L)."""
-    least = float(result.section("protocol").get("score", 0.5))
-    near = 0.5 ** ((table["score"].to_numpy(float) - least).clip(0) / _SOFT)
-    shades = [name for name in map(str, table) if name.endswith("_mean")][:3]
-    columns = [np.log(table["area_px"].to_numpy(float).clip(1)), table["eccentricity"]]
-    columns += [table[name] for name in shades]
-    looks = np.stack([_standard(np.asarray(one, float)) for one in columns], 1)
+def _cells_of(result: Result) -> tuple[NDArray[np.float64], ...]:
+    """Of each cell: lattice (y, x); how doubtful score, size and brightness are; its looks."""
+    table, least = result.table, float(result.section("protocol").get("score", 0.5))
+    shades = [name for name in table.names if name.endswith("_mean")][:3]
+    places = ("centroid_y_px", "centroid_x_px")
+    cells = table.load([*places, "score", "area_px", "eccentricity", *shades]).astype(float)
+    near = 0.5 ** ((cells["score"].to_numpy() - least).clip(0) / _SOFT)
+    cells["area_px"] = np.log(cells["area_px"].clip(1))
+    looks = cells[["area_px", "eccentricity", *shades]].to_numpy()
+    middle = np.nanmedian(looks, 0)
+    spread = 1.4826 * np.nanmedian(np.abs(looks - middle), 0)
+    looks = np.nan_to_num((looks - middle) / np.maximum(spread, 1e-6))
     odd = np.abs(looks) > _ODD
-    return np.stack([near, odd[:, 0] / 2, odd[:, 2:].any(1) / 2], 1), looks.clip(-4, 4)
-
-
-def _standard(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Robust deviations from the median."""
-    middle = np.nanmedian(values)
-    spread = 1.4826 * float(np.nanmedian(np.abs(values - middle)))
-    return np.nan_to_num((values - middle) / max(spread, 1e-6))
-
-
-def _grid(height: int, width: int) -> list[Box]:
-    """Overlapping windows that cover the lattice; one of a slide that is smaller."""
-    ys, xs = (
-        sorted({*range(0, max(1, side - SIDE_PX + 1), SIDE_PX // 2), max(0, side - SIDE_PX)})
-        for side in (height, width)
-    )
-    extent = Box(0, 0, height, width)
-    return [Box(y, x, y + SIDE_PX, x + SIDE_PX).intersection(extent) for y in ys for x in xs]
+    doubts = np.column_stack([near, odd[:, 0] / 2, odd[:, 2:].any(1) / 2])
+    return cells[[*places]].to_numpy() / result.frame.downsample, doubts, looks.clip(-4, 4)
 
 
 def write_windows(result: Result, windows: Sequence[Window], path: Path | None = None) -> None:
@@ -168,10 +159,10 @@ class Lesson(NamedTuple):
 
 
 def lessons_of(
-    result: Result, path: Path | None, done: Collection[str], classes: tuple[str, ...]
+    result: Result, learn_from: str | Path | None, done: Collection[str], classes: tuple[str, ...]
 ) -> list[Lesson]:
     """Windows as the network sees them, with the cells as corrected; see :func:`cellseg.teach`."""
-    path, frame = path or result.path / WINDOWS, result.frame
+    path, frame = Path(learn_from or result.path / WINDOWS), result.frame
     if path.is_dir() or path.suffix == ".json":
         return _annotated(path, frame.mpp and frame.mpp * frame.downsample, classes)
     return _corrected(result, _done(result, path, done), classes)

@@ -77,7 +77,7 @@ def test_windows_are_apart_doubtful_and_readable(counted, tmp_path):
     windows = cellseg.teach_windows(counted, 5, output=path)
     assert [one.name for one in windows] == ["1", "2", "3", "4", "5"]
     for one in windows:
-        assert one.box.shape == (SIDE_PX, SIDE_PX)
+        assert SIDE_PX // 2 < min(one.box.shape) <= max(one.box.shape) <= SIDE_PX
         assert not any(one.box.intersects(other.box) for other in windows if other is not one)
     assert "cells" in windows[0].reason
     # On the slide, in level-0 pixels, they hold what the table says.
