@@ -103,17 +103,17 @@ def painted(folder: Path, labels: np.ndarray, windows: list[Window]) -> int:
 
 def random_windows(height: int, width: int, labels: np.ndarray, step: float) -> list[Window]:
     """Five windows that do not overlap and hold a cell, drawn with a fixed seed."""
-    rng, found = np.random.default_rng(0), []
-    while len(found) < WINDOWS:
-        y, x = (
-            int(rng.integers(max(1, height - SIDE_PX))),
-            int(rng.integers(max(1, width - SIDE_PX))),
-        )
-        box = Box(y, x, min(y + SIDE_PX, height), min(x + SIDE_PX, width))
-        there = labels[int(y * step) : int(box.y1 * step), int(x * step) : int(box.x1 * step)]
-        if there.any() and not any(one.box.intersection(box).area for one in found):
-            found.append(Window(box, str(len(found) + 1), "random"))
-    return found
+    rng = np.random.default_rng(0)
+    while True:  # a draw may leave no room for the last one
+        found: list[Window] = []
+        for _ in range(200):
+            y, x = (int(rng.integers(max(1, side - SIDE_PX))) for side in (height, width))
+            box = Box(y, x, min(y + SIDE_PX, height), min(x + SIDE_PX, width))
+            there = labels[int(y * step) : int(box.y1 * step), int(x * step) : int(box.x1 * step)]
+            if there.any() and not any(one.box.intersects(box) for one in found):
+                found.append(Window(box, str(len(found) + 1), "random"))
+            if len(found) == WINDOWS:
+                return found
 
 
 def judged(data: Path, images: Path, model: str | Path, protocol: CountProtocol | None) -> dict:
@@ -137,7 +137,7 @@ def rows_of(name: str, data: Path, home: Path, minutes: float) -> dict:
     for one in entries:
         one.setdefault("mpp", 1.0)
     single = {"categories": [{"id": 1, "name": wanted.outlined}]}
-    for part, chosen in (("seen", entries[::2][:16]), ("other", entries[1::2][:24])):
+    for part, chosen in (("seen", entries[::2][:36]), ("other", entries[1::2][:24])):
         ids = {one["id"] for one in chosen}
         rows = [
             {key: value for key, value in one.items() if key != "box_only"} | {"category_id": 1}
