@@ -5,13 +5,14 @@ All geometry of a run lies on one lattice of model pixels: (y, x), half-open.
 
 from __future__ import annotations
 
+import math
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 STRIDE_PX = 32  # Tile origins are multiples of this, the largest stride of the network.
 
@@ -103,33 +104,55 @@ def box_of(mask: NDArray[np.bool_]) -> Box | None:
     return Box(int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1)
 
 
-def indexed(
-    key: object, shape: tuple[int, ...], read: Callable[[Box], NDArray[Any]]
-) -> NDArray[Any]:
-    """Basic indexing (integers, slices, ``...``) of (H, W) or (H, W, C) pixels, read box by box.
+class LazyArray:
+    """An array, (H, W) or (H, W, C), that is read box by box where it is indexed.
 
-    ``read`` gives the pixels of a box inside the image, (h, w) or (h, w, C).
+    As much of numpy's interface as napari and dask ask for. ``read`` gives the pixels of a box
+    inside it, (h, w) or (h, w, C); what is asked for is rounded to ``chunks`` at best.
     """
-    keys: list[Any] = list(key) if isinstance(key, tuple) else [key]
-    at = next((place for place, k in enumerate(keys) if k is ...), len(keys))
-    keys[at : at + 1] = [slice(None)] * (len(shape) - len(keys) + (at < len(keys)))
-    if len(keys) != len(shape):
-        raise IndexError(f"expected at most {len(shape)} indices, got {key!r}")
-    low: list[int] = []
-    high: list[int] = []
-    inner: list[int | slice] = []
-    for k, side in zip(keys, shape[:2], strict=False):
-        touched = range(side)[k if isinstance(k, slice) else operator.index(k)]
-        if isinstance(touched, range):
-            first, last = sorted((touched[0], touched[-1])) if touched else (0, -1)
-            low.append(first)
-            high.append(last + 1)
-            inner.append(slice(None, None, touched.step))
-        else:
-            low.append(touched)
-            high.append(touched + 1)
-            inner.append(0)
-    return np.asarray(read(Box(*low, *high))[(*inner, *keys[2:])])
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        dtype: DTypeLike,
+        read: Callable[[Box], NDArray[Any]],
+        chunks: Sequence[int],
+    ) -> None:
+        self.shape, self.dtype, self.chunks = tuple(shape), np.dtype(dtype), tuple(chunks)
+        self.ndim, self.size = len(shape), math.prod(shape)
+        self.read = read
+
+    def __array__(
+        self, dtype: np.dtype[Any] | None = None, copy: bool | None = None
+    ) -> NDArray[Any]:
+        return np.asarray(self[...], dtype)
+
+    def __deepcopy__(self, memo: object) -> Self:
+        """Napari's Duplicate copies a layer's data; this is only a way to read it."""
+        return self
+
+    def __getitem__(self, key: object) -> NDArray[Any]:
+        """Basic indexing: integers, slices and ``...``."""
+        keys: list[Any] = list(key) if isinstance(key, tuple) else [key]
+        at = next((place for place, k in enumerate(keys) if k is ...), len(keys))
+        keys[at : at + 1] = [slice(None)] * (self.ndim - len(keys) + (at < len(keys)))
+        if len(keys) != self.ndim:
+            raise IndexError(f"expected at most {self.ndim} indices, got {key!r}")
+        low: list[int] = []
+        high: list[int] = []
+        inner: list[int | slice] = []
+        for k, side in zip(keys, self.shape[:2], strict=False):
+            touched = range(side)[k if isinstance(k, slice) else operator.index(k)]
+            if isinstance(touched, range):
+                first, last = sorted((touched[0], touched[-1])) if touched else (0, -1)
+                low.append(first)
+                high.append(last + 1)
+                inner.append(slice(None, None, touched.step))
+            else:
+                low.append(touched)
+                high.append(touched + 1)
+                inner.append(0)
+        return np.asarray(self.read(Box(*low, *high))[(*inner, *keys[2:])])
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cellseg.geometry import STRIDE_PX, Box, TileGrid, box_of, indexed
+from cellseg.geometry import STRIDE_PX, Box, LazyArray, TileGrid, box_of
 
 # A busy machine is no fault: no deadlines.
 CALM = settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -152,12 +152,13 @@ KEYS = [
 @pytest.mark.parametrize("shape", [(7, 9), (7, 9, 3)], ids=str)
 def test_pixels_that_are_read_box_by_box_are_indexed_as_an_array_is(key, shape):
     pixels = np.arange(np.prod(shape)).reshape(shape)
-    found = indexed(key, shape, lambda box: pixels[box.pixels])
+    found = LazyArray(shape, pixels.dtype, lambda box: pixels[box.pixels], shape)[key]
     assert np.array_equal(found, pixels[key])
     assert found.shape == pixels[key].shape
 
 
 @pytest.mark.parametrize("key", [7, (0, -10), (0, 0, 0, 0)])
 def test_an_index_outside_of_the_pixels(key):
+    array = LazyArray((7, 9), np.float64, lambda box: np.zeros(box.shape), (7, 9))
     with pytest.raises(IndexError):
-        indexed(key, (7, 9), lambda box: np.zeros(box.shape))
+        array[key]

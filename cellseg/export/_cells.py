@@ -11,9 +11,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cellseg.errors import InputError
-from cellseg.geometry import Box
+from cellseg.geometry import Box, LazyArray
 from cellseg.protocol import Stain
-from cellseg.result.labels import CHUNK_PX, LabelLevel
+from cellseg.result.labels import CHUNK_PX
 from cellseg.result.result import Result
 from cellseg.table import Column, columns
 from cellseg.table.around import around_columns
@@ -96,7 +96,7 @@ def _boxes(result: Result) -> NDArray[np.int32]:
 
 
 def _masks(
-    result: Result, level: LabelLevel, corners: NDArray[np.int32], labels: list[int]
+    result: Result, level: LazyArray, corners: NDArray[np.int32], labels: list[int]
 ) -> list[Mask]:
     boxes = [Box(*box) for box in corners.tolist()]
     around = Box.around(boxes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import tifffile
@@ -17,20 +17,12 @@ from numpy.typing import NDArray
 
 import cellseg
 from cellseg.errors import InputError
-from cellseg.geometry import Frame
+from cellseg.geometry import Frame, LazyArray
 from cellseg.result.result import Result
-from cellseg.table.grow import LabelImage
 
 TILE_PX = 512
 _BIGTIFF_FROM_BYTES = 3 * 2**30  # classic TIFF ends at 4 GiB; zlib may add a little
 _CHUNKS_IN_MEMORY = 8
-
-
-class ChunkedLabels(LabelImage, Protocol):
-    """A level of a label image, uint32 (Y, X), that is stored in chunks."""
-
-    @property
-    def chunks(self) -> tuple[int, ...]: ...
 
 
 def write(result: Result, path: Path) -> None:
@@ -38,7 +30,7 @@ def write(result: Result, path: Path) -> None:
     write_levels(result.labels()[0], result.frame, path)
 
 
-def write_levels(labels: ChunkedLabels, frame: Frame, path: Path) -> None:
+def write_levels(labels: LazyArray, frame: Frame, path: Path) -> None:
     """Write any label image on a result's lattice, uint32 (Y, X)."""
     if labels.shape != (frame.lattice_height, frame.lattice_width):
         raise InputError(
@@ -71,7 +63,7 @@ def layout(frame: Frame) -> dict[str, Any]:
     }
 
 
-def tiles(labels: ChunkedLabels, frame: Frame) -> Iterator[NDArray[np.uint32]]:
+def tiles(labels: LazyArray, frame: Frame) -> Iterator[NDArray[np.uint32]]:
     """Tiles in the file's order; those at the far edges are filled up with 0."""
     height, width = labels.chunks
 

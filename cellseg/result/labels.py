@@ -7,6 +7,7 @@ pyramid by nearest neighbour.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,41 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.errors import InputError, line_of
-from cellseg.geometry import Box, Frame
+from cellseg.geometry import Box, Frame, LazyArray
 from cellseg.result.files import own_file, read_json, sync_tree
 from cellseg.slide.limits import MAX_LEVELS
-from cellseg.table.grow import LabelImage
 
 CHUNK_PX = 1024
 """Side of the label image's chunks, lattice pixels."""
 
 SMALLEST_SIDE_PX = 512
-
-
-class LabelLevel:
-    """One level of the label image, (Y, X) uint32; a part is decoded when it is asked for."""
-
-    ndim = 2
-    dtype = np.dtype(np.uint32)
-
-    def __init__(self, path: Path, array: Any) -> None:  # noqa: ANN401
-        self._path, self._array = path, array
-        self.shape: tuple[int, int] = array.shape
-        self.chunks: tuple[int, int] = array.chunks
-
-    def __getitem__(self, key: Any) -> NDArray[np.uint32]:  # noqa: ANN401 - as zarr indexes
-        """Pixels of a part."""
-        try:
-            return np.asarray(self._array[key], np.uint32)
-        except IndexError:
-            raise
-        except Exception as error:  # whatever codecs raise
-            raise InputError(f"{self._path}: cannot be read: {line_of(error)}") from error
-
-    def __array__(
-        self, dtype: np.dtype[np.generic] | None = None, copy: bool | None = None
-    ) -> NDArray[np.generic]:
-        return np.asarray(self[...], dtype)
 
 
 def write_labels(
@@ -137,7 +111,7 @@ def label_token(folder: Path, name: str) -> str | None:
     return token if isinstance(token, str) else None
 
 
-def open_labels(folder: Path, name: str) -> list[LabelLevel]:
+def open_labels(folder: Path, name: str) -> list[LazyArray]:
     """The pyramid's levels, (Y, X) uint32, finest first, nothing decoded yet."""
     from cellseg.slide.zarrstore import open_array
 
@@ -152,17 +126,27 @@ def open_labels(folder: Path, name: str) -> list[LabelLevel]:
         raise InputError(f"{path}: is no label image: {line_of(error)}") from error
     if not arrays or any(array.ndim != 2 or array.dtype != np.uint32 for array in arrays):
         raise InputError(f"{path}: is no label image: expected (y, x) of 32 bits in each level")
-    return [LabelLevel(path, array) for array in arrays]
+    return [
+        LazyArray(array.shape, np.uint32, partial(_decoded, path, array), array.chunks)
+        for array in arrays
+    ]
+
+
+def _decoded(path: Path, array: Any, box: Box) -> NDArray[np.uint32]:  # noqa: ANN401
+    try:
+        return np.asarray(array[box.pixels], np.uint32)
+    except Exception as error:  # whatever codecs raise
+        raise InputError(f"{path}: cannot be read: {line_of(error)}") from error
 
 
 def labels_at(
-    levels: Sequence[LabelImage], frame: Frame, box: Box, pixel: float
+    levels: Sequence[LazyArray], frame: Frame, box: Box, pixel: float
 ) -> NDArray[np.uint32]:
     """The label at the centre of each pixel of a picture.
 
     Parameters
     ----------
-    levels : sequence of LabelImage
+    levels : sequence of LazyArray
         Finest first; the coarsest that is fine enough is read.
     box : Box
         Of the picture, on the slide's lattice of ``pixel``; not empty.

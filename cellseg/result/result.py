@@ -16,12 +16,12 @@ from pydantic import BaseModel
 from cellseg.annotations.geojson import read_regions
 from cellseg.annotations.region import Region, Regions
 from cellseg.errors import InputError, Notice, OutputError, line_of
-from cellseg.geometry import Frame
+from cellseg.geometry import Frame, LazyArray
 from cellseg.result import publish
 from cellseg.result.files import own_file, read_json, validated
 from cellseg.result.ground import Ground
 from cellseg.result.journal import JOURNAL_FILES, JOURNAL_NAME
-from cellseg.result.labels import LabelLevel, label_token, open_labels
+from cellseg.result.labels import label_token, open_labels
 from cellseg.result.lock import LOCK_NAME
 from cellseg.result.quality import read_quality
 from cellseg.result.table import Table
@@ -197,7 +197,7 @@ class Result:
         """Columns of :attr:`measured`, in order."""
         return _columns(self.section("found"))
 
-    def labels(self, of: Literal["nuclei", "cells"] = "nuclei") -> list[LabelLevel]:
+    def labels(self, of: Literal["nuclei", "cells"] = "nuclei") -> list[LazyArray]:
         """Levels of a label image, uint32 (Y, X), finest first, nothing decoded yet.
 
         Of what the model outlines; or, of an expanded result, of the cells around the nuclei, with

@@ -13,12 +13,11 @@ from PIL import Image
 
 from cellseg.draw import borders, parts_of
 from cellseg.errors import CellsegError
-from cellseg.geometry import Box, Frame
+from cellseg.geometry import Box, Frame, LazyArray
 from cellseg.palette import RGB
 from cellseg.result import Ground, Result, labels_at
 from cellseg.result.publish import OVERVIEW
 from cellseg.slide import Level, Slide
-from cellseg.table.grow import LabelImage
 
 TILE_SOURCE_PX = 6_000_000
 """Stored pixels that one tile may cost: 2,048² of them with room for a pyramid's odd steps."""
@@ -97,7 +96,7 @@ def enlarged(whole: NDArray[np.uint8], frame: Frame, box: Box, pixel: float) -> 
 
 
 def mask_tile(
-    levels: Sequence[LabelImage],
+    levels: Sequence[LazyArray],
     frame: Frame,
     box: Box,
     pixel: float,

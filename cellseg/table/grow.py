@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.geometry import Box
+from cellseg.geometry import Box, LazyArray
 
 Labels = NDArray[np.uint32]
 
@@ -18,15 +17,6 @@ BLOCK_PX = 1024
 
 OUTLINE_PX = 0.25
 """From a mask's outermost pixel centres to its outline, on average over its directions."""
-
-
-class LabelImage(Protocol):
-    """(Y, X) integers, read where it is sliced; 0 is the background."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    def __getitem__(self, key: tuple[slice, slice]) -> Any: ...  # noqa: ANN401
 
 
 def grow(labels: Labels, distance: float) -> Labels:
@@ -45,7 +35,7 @@ def grow(labels: Labels, distance: float) -> Labels:
 
 
 def grown_blocks(
-    labels: LabelImage,
+    labels: LazyArray,
     distance: float,
     *,
     block_px: int = BLOCK_PX,

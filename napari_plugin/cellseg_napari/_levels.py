@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import logging
-import math
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from cellseg.derive.corrections import PatchedLevel, PatchedPyramid
 from cellseg.errors import CellsegError
-from cellseg.geometry import Box, indexed
+from cellseg.geometry import Box, LazyArray
 from cellseg.slide import ChunkCache, Slide
 
 logger = logging.getLogger(__name__)
@@ -32,47 +31,9 @@ DAMAGE_PX = 64
 """Side of the smallest box that is shown black for a damaged chunk."""
 
 
-class LazyLevel:
-    """One level, (H, W) or (H, W, C): as much of an array's interface as napari asks for.
-
-    ``read`` gives the pixels of a box inside the level. napari rounds what it asks for to chunks.
-    """
-
-    def __init__(
-        self,
-        shape: Sequence[int],
-        dtype: DTypeLike,
-        read: Callable[[Box], NDArray[Any]],
-        chunks: Sequence[int],
-    ) -> None:
-        self.shape, self.dtype, self.chunks = tuple(shape), np.dtype(dtype), tuple(chunks)
-        self._read = read
-
-    @property
-    def ndim(self) -> int:
-        return len(self.shape)
-
-    @property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-    def __getitem__(self, key: object) -> NDArray[Any]:
-        """Basic indexing: integers, slices and ``...``."""
-        return indexed(key, self.shape, self._read)
-
-    def __array__(
-        self, dtype: np.dtype[Any] | None = None, copy: bool | None = None
-    ) -> NDArray[Any]:
-        return np.asarray(self[...], dtype)
-
-    def __deepcopy__(self, memo: object) -> Self:
-        """Napari's Duplicate copies a layer's data; this is only a way to read it."""
-        return self
-
-
 def label_levels(
     pyramid: PatchedPyramid, show: Callable[[NDArray[np.uint32]], NDArray[Any]], dtype: DTypeLike
-) -> list[LazyLevel]:
+) -> list[LazyArray]:
     """A label image, finest level first; ``show`` gives what is shown in place of labels."""
 
     def read(level: PatchedLevel, step: int, box: Box) -> NDArray[Any]:
@@ -84,7 +45,7 @@ def label_levels(
         # napari takes a list of one for one array with another axis.
         steps.append((pyramid.levels[0], 2))
     return [
-        LazyLevel([-(-side // n) for side in level.shape], dtype, partial(read, level, n),
+        LazyArray([-(-side // n) for side in level.shape], dtype, partial(read, level, n),
                   level.chunks)
         for level, n in steps
     ]  # fmt: skip
@@ -103,7 +64,7 @@ class SlideSource:
         self._blocks = ChunkCache(CACHE_BYTES)
         weakref.finalize(self, slide.close)
 
-    def levels(self, channels: tuple[int, ...]) -> list[LazyLevel]:
+    def levels(self, channels: tuple[int, ...]) -> list[LazyArray]:
         """The slide's own levels, and coarser ones by 2 until one is small enough to open with.
 
         One channel makes (y, x) levels; three make (y, x, rgb), 8 bits.
@@ -118,7 +79,7 @@ class SlideSource:
             extent = self.slide.lattice_shape(downsample)
             chunks = (*(min(BLOCK_PX, side) for side in extent), *colours)
             read = partial(self._pixels, Box(0, 0, *extent), downsample, channels)
-            levels.append(LazyLevel((*extent, *colours), dtype, read, chunks))
+            levels.append(LazyArray((*extent, *colours), dtype, read, chunks))
         return levels
 
     def _pixels(

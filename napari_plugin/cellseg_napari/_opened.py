@@ -13,9 +13,10 @@ from cellseg.derive.corrections import Corrections, Edit, PatchedPyramid
 from cellseg.derive.corrections.cells import CorrectedCells
 from cellseg.draw import borders
 from cellseg.errors import CellsegError, SettingsError
+from cellseg.geometry import LazyArray
 from cellseg.palette import RGB, colours
 from cellseg.result import Result
-from cellseg_napari._levels import LazyLevel, label_levels
+from cellseg_napari._levels import label_levels
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,17 +121,17 @@ class Opened:
 
     # What napari shows
 
-    def label_levels(self) -> list[LazyLevel]:
+    def label_levels(self) -> list[LazyArray]:
         """The label image as corrected and filtered, finest level first."""
         return label_levels(self.cells.pyramid, self._shown, np.uint32)
 
-    def around_levels(self) -> list[LazyLevel]:
+    def around_levels(self) -> list[LazyArray]:
         """The cells around the nuclei, as expanded before any correction; none of other results."""
         if not self.result.is_expanded:
             return []
         return label_levels(PatchedPyramid(self.result.labels("cells")), self._shown, np.uint32)
 
-    def value_levels(self) -> list[LazyLevel]:
+    def value_levels(self) -> list[LazyArray]:
         """The label image with each cell's number of :meth:`set_values` in place of its label."""
         return label_levels(self.cells.pyramid, self._valued, np.float32)
 

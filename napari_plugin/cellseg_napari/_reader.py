@@ -19,13 +19,14 @@ from cellseg.annotations.geojson import read_regions
 from cellseg.annotations.region import Region
 from cellseg.derive.places import drawn_regions, marked
 from cellseg.errors import CellsegError, RegionError
+from cellseg.geometry import LazyArray
 from cellseg.palette import RGB
 from cellseg.result import Result, load_result
 from cellseg.result.publish import WINDOWS
 from cellseg.slide import Slide, open_slide
 from cellseg.slide.formats import ENDINGS
 from cellseg.text import visible
-from cellseg_napari._levels import LazyLevel, SlideSource
+from cellseg_napari._levels import SlideSource
 from cellseg_napari._opened import KEY, ROLE, Opened, opened_result
 from cellseg_napari._words import in_fields
 
@@ -259,7 +260,7 @@ def one_colour(colour: RGB) -> DirectLabelColormap:
     return DirectLabelColormap(color_dict={None: solid, 0: (0.0, 0.0, 0.0, 0.0)})
 
 
-def _masks(opened: Opened, levels: list[LazyLevel], *, name: str, role: str) -> LayerData:
+def _masks(opened: Opened, levels: list[LazyArray], *, name: str, role: str) -> LayerData:
     """Masks of a result; napari's own views get the table of its cells."""
     frame = opened.result.frame
     cells, around = opened.colours(("cells", "around"))

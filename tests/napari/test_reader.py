@@ -15,14 +15,14 @@ pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
 import cellseg_napari
 from cellseg_napari import get_reader, read_result, read_slide
 from cellseg_napari._count import SUFFIXES
-from cellseg_napari._levels import COARSEST_PX, LazyLevel, SlideSource
+from cellseg_napari._levels import COARSEST_PX, SlideSource
 from cellseg_napari._reader import SLIDES, contrast_limits
 from napari.components import ViewerModel
 from napari.layers import Layer
 from npe2 import PluginManifest
 
 from cellseg.errors import InputError, RegionError
-from cellseg.geometry import Box
+from cellseg.geometry import Box, LazyArray
 from cellseg.result.folder import ResultFolder
 from cellseg.result.result import Result, load_result
 from cellseg.run import change
@@ -264,12 +264,12 @@ def test_contrast_limits_are_never_empty(pixels: np.ndarray, limits: tuple[float
 
 
 @pytest.fixture
-def level(slide: Path) -> LazyLevel:
+def level(slide: Path) -> LazyArray:
     source = SlideSource(open_slide(slide), on_damage=pytest.fail)
     return source.levels((0, 1, 2))[0]
 
 
-def test_level_indexes_like_an_array(level: LazyLevel, slide: Path) -> None:
+def test_level_indexes_like_an_array(level: LazyArray, slide: Path) -> None:
     whole = tifffile.imread(slide)
     assert (level.shape, level.ndim, level.size) == (whole.shape, 3, whole.size)
     assert level.dtype == whole.dtype

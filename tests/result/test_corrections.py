@@ -15,7 +15,6 @@ from cellseg.annotations.coco import read_coco
 from cellseg.counting.request import CountRequest
 from cellseg.derive.corrections import (
     Corrections,
-    PatchedLevel,
     PatchedPyramid,
     corrected_path,
     export_training,
@@ -467,8 +466,9 @@ def test_two_hands_on_one_result_lose_nothing(folder):
 
 
 def test_cells_far_apart_are_edited_without_what_lies_between(corrections, monkeypatch):
-    read, areas = PatchedLevel.read, []
-    monkeypatch.setattr(PatchedLevel, "read", lambda s, b: areas.append(b.area) or read(s, b))
+    level, areas = corrections.pyramid.levels[0], []
+    read = level.read
+    monkeypatch.setattr(level, "read", lambda box: areas.append(box.area) or read(box))
     edit = corrections.delete([1, len(corrections.rows)])
     whole = Box.around(change.box for change in edit.changes)
     assert whole.area > 50 * max(areas)

@@ -10,8 +10,7 @@ import numpy as np
 from numcodecs import Blosc
 from numpy.typing import NDArray
 
-from cellseg.geometry import Box, box_of, indexed
-from cellseg.table.grow import LabelImage
+from cellseg.geometry import Box, LazyArray, box_of
 
 CHUNK_PX = 1024
 
@@ -21,12 +20,12 @@ DECODED = 24
 _PACKER = Blosc(cname="lz4", clevel=1)
 
 
-class PatchedLevel:
+class PatchedLevel(LazyArray):
     """One level: the painted chunks over a label image on the disk, uint32 (Y, X)."""
 
-    def __init__(self, shape: tuple[int, int], base: LabelImage | None, decoded: int) -> None:
-        self.shape = shape
-        self.chunks = (min(CHUNK_PX, shape[0]), min(CHUNK_PX, shape[1]))
+    def __init__(self, shape: tuple[int, ...], base: LazyArray | None, decoded: int) -> None:
+        chunks = [min(CHUNK_PX, side) for side in shape]
+        super().__init__(shape, np.uint32, self._patched, chunks)
         self._base, self._most = base, decoded
         # Cells are read one by one: the last chunks stay decoded, painted or not.
         self._decoded: OrderedDict[tuple[int, int], NDArray[np.uint32]] = OrderedDict()
@@ -34,16 +33,7 @@ class PatchedLevel:
         self._packed: dict[tuple[int, int], bytes] = {}
         self._lock = RLock()
 
-    def __array__(
-        self, dtype: np.dtype[np.generic] | None = None, copy: bool | None = None
-    ) -> NDArray[np.generic]:
-        return np.asarray(self[...], dtype)
-
-    def __getitem__(self, key: object) -> NDArray[np.uint32]:
-        """Basic indexing: integers, slices and ``...``."""
-        return indexed(key, self.shape, self.read)
-
-    def read(self, box: Box) -> NDArray[np.uint32]:
+    def _patched(self, box: Box) -> NDArray[np.uint32]:
         """The labels of a box inside the image, (h, w)."""
         out = np.zeros(box.shape, np.uint32)
         with self._lock:
@@ -97,10 +87,8 @@ class PatchedPyramid:
     decoded.
     """
 
-    def __init__(self, levels: Sequence[LabelImage], decoded: int = DECODED) -> None:
-        self.levels = [
-            PatchedLevel((level.shape[0], level.shape[1]), level, decoded) for level in levels
-        ]
+    def __init__(self, levels: Sequence[LazyArray], decoded: int = DECODED) -> None:
+        self.levels = [PatchedLevel(level.shape, level, decoded) for level in levels]
 
     @classmethod
     def empty(cls, shape: tuple[int, int], *, coarsest_px: int = 512) -> PatchedPyramid:
@@ -115,7 +103,8 @@ class PatchedPyramid:
     @property
     def shape(self) -> tuple[int, int]:
         """Of the finest level."""
-        return self.levels[0].shape
+        height, width = self.levels[0].shape
+        return height, width
 
     @property
     def extent(self) -> Box:
