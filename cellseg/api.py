@@ -19,6 +19,7 @@ from PIL import Image
 from cellseg.annotations.geojson import read_regions
 from cellseg.annotations.region import Region, Regions
 from cellseg.counting.request import CountRequest, Plane
+from cellseg.derive import Recipe
 from cellseg.draw.page import environment
 from cellseg.errors import CellsegError, CountWarning, InputError
 from cellseg.events import CountResult
@@ -140,9 +141,11 @@ def count(
         score=score,
         min_area=min_area,
         max_area=max_area,
-        expand=expand,
-        cells_from=None if cells_from is None else str(cells_from),
-        spatial=spatial,
+        recipe=Recipe(
+            expand=expand,
+            cells_from=None if cells_from is None else str(cells_from),
+            spatial=spatial,
+        ),
         model=model,
         cell_types=types,
         device=device,

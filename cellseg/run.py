@@ -252,14 +252,7 @@ def _events(
         if request.tma:
             request, plan, tissue = by_core(slide, request, plan)
         yield from map(_notice, plan.notes)
-        recipe = Recipe(
-            expand=request.expand,
-            cells_from=request.cells_from,
-            spatial=request.spatial,
-            markers=plan.protocol.classify,
-            hotspot=request.hotspot,
-            chamber=request.chamber,
-        )
+        recipe = request.recipe.model_copy(update={"markers": plan.protocol.classify})
         key = {"slide": identity, "plan": plan.settings(), "version": __version__}
         with _open(request, key, place) as folder:
             if folder.already_complete and (earlier := _earlier(request.image, folder.path)):

@@ -85,8 +85,11 @@ def copied(counted: Path, home: Path) -> Path:
 
 
 def counted_folder(path: Path, protocol: CountProtocol, **settings: Any) -> Path:
-    """The result of a count by threshold, without a prefilter."""
-    request = CountRequest(image=path, protocol=protocol, prefilter=False, **settings)
+    """The result of a count by threshold, without a prefilter; with fields of the recipe too."""
+    recipe = Recipe(**{name: settings.pop(name) for name in Recipe.model_fields.keys() & settings})
+    request = CountRequest(
+        image=path, protocol=protocol, prefilter=False, recipe=recipe, **settings
+    )
     *_, last = run(request, detector=ThresholdDetector())
     assert isinstance(last, CountResult)
     return last.folder

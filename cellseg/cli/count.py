@@ -177,7 +177,7 @@ def count(
     t: int | range | None,
     chamber: float | None,
     dilution: float | None,
-    **settings: Any,  # noqa: ANN401 - fields of CountRequest
+    **settings: Any,  # noqa: ANN401 - fields of CountRequest, and of its recipe
 ) -> None:
     """Count and measure the cells on each IMAGE (files or folders).
 
@@ -192,12 +192,16 @@ def count(
     from cellseg.annotations.geojson import read_regions
     from cellseg.cli import _images as study
     from cellseg.counting.request import CountRequest
+    from cellseg.derive import Recipe
     from cellseg.study.images import find_images, result_names
     from cellseg.table.chamber import Chamber
 
     regions = None if region is None else read_regions(region)
     if dilution is not None and chamber is None:
         raise SettingsError("a dilution is of the sample in a counting chamber", hint="chamber")
+    if chamber is not None:
+        settings["chamber"] = Chamber(depth_um=chamber, dilution=dilution or 1)
+    recipe = Recipe(**{name: settings.pop(name) for name in Recipe.model_fields.keys() & settings})
     times, point = (t, None) if isinstance(t, range) else (None, t)
     found = find_images(images, recursive=recursive, files=files, times=times)
     if regions is not None and len(found.images) > 1:
@@ -211,7 +215,7 @@ def count(
             regions=regions,
             prefilter=not no_prefilter,
             t=point if image.t is None else image.t,
-            chamber=None if chamber is None else Chamber(depth_um=chamber, dilution=dilution or 1),
+            recipe=recipe,
             **settings,
         )
         for image, name in zip(found.images, result_names(found.images, output), strict=True)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from cellseg.annotations.cores import CoreGrid
 from cellseg.annotations.region import Regions
+from cellseg.derive.recipe import Recipe
 from cellseg.protocol import CountProtocol
 from cellseg.storage import Location
-from cellseg.table.chamber import Chamber
-from cellseg.table.hotspot import HotSpot
 
 Plane = int | Literal["max", "mean"] | None
 
@@ -66,16 +65,8 @@ class CountRequest:
         otherwise refused.
     export : tuple of str
         File names of exports, for instance ``labels.tif``.
-    expand : float or None
-        Grow nuclei into cells by this, µm or pixels of an image without pixel size.
-    cells_from : str or None
-        Grow them over this channel (its number or name) to the cell's edge, by ``expand`` at most.
-    spatial : bool
-        Measure where the cells lie: neighbours, density, distance to the border.
-    hotspot : HotSpot or None
-        Look for the place where most cells of a kind lie together.
-    chamber : Chamber or None
-        The picture is of a counting chamber: tell cells per mL.
+    recipe : Recipe
+        What is derived from the cells; its markers are the protocol's.
     device : str
     precision : {'auto', 'float32', 'bfloat16', 'float16'}
         Of the network; ``auto``: half where the device is faster with it.
@@ -115,11 +106,7 @@ class CountRequest:
     strict: bool = False
     overwrite: bool = False
     export: tuple[str, ...] = ()
-    expand: float | None = None
-    cells_from: str | None = None
-    spatial: bool = False
-    hotspot: HotSpot | None = None
-    chamber: Chamber | None = None
+    recipe: Recipe = field(default_factory=Recipe)
     device: str = "auto"
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     inference: Literal["auto", "torch", "openvino"] = "auto"

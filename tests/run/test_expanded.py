@@ -15,6 +15,7 @@ from synthetic import PyramidLayout, write_pyramid
 
 import cellseg.derive.expand as expanding
 from cellseg.counting.request import CountRequest
+from cellseg.derive import Recipe
 from cellseg.derive.corrections import Corrections
 from cellseg.draw.pictures import overlay
 from cellseg.errors import InputError, SettingsError
@@ -216,7 +217,7 @@ def test_fluorescence_without_a_pixel_size(tmp_path):
         protocol = load_protocol("fluorescence").changed(tile_px=tile, min_area_um2=0.0)
         request = CountRequest(
             image=path, protocol=protocol, channel="DAPI", diameter_px=2.0 * RADIUS,
-            prefilter=False, expand=float(BY_PX), output=tmp_path / str(tile),
+            prefilter=False, recipe=Recipe(expand=BY_PX), output=tmp_path / str(tile),
         )  # fmt: skip
         *_, last = run(request, detector=ThresholdDetector())
         tables.append(load_result(last.folder).table.load())
@@ -269,7 +270,7 @@ def count_whole(path, home, *, tile=320, **settings):
 
 
 def test_cells_from_a_channel_end_where_it_ends(whole, tmp_path):
-    folder = count_whole(whole, tmp_path, cells_from="actin")
+    folder = count_whole(whole, tmp_path, recipe=Recipe(cells_from="actin"))
     result = load_result(folder)
     table, record = result.table.load(), result.run["expansion"]
     assert (record["from"], record["unit"], record["by"]) == ("actin", "px", 4 * RADIUS)
@@ -298,7 +299,9 @@ def test_cells_from_a_channel_do_not_depend_on_tiles_blocks_or_the_way(
     whole, tmp_path, monkeypatch
 ):
     made = [
-        load_result(count_whole(whole, tmp_path / str(tile), tile=tile, cells_from="1"))
+        load_result(
+            count_whole(whole, tmp_path / str(tile), tile=tile, recipe=Recipe(cells_from="1"))
+        )
         for tile in (64, 320)
     ]
     later = tmp_path / "later"
@@ -323,7 +326,7 @@ def test_cells_from_a_channel_do_not_depend_on_tiles_blocks_or_the_way(
 
 def test_cells_from_what_is_no_channel(whole, folder, tmp_path):
     with pytest.raises(SettingsError, match=r"no channel 'tubulin'; there are: .*actin"):
-        count_whole(whole, tmp_path / "none", cells_from="tubulin")
+        count_whole(whole, tmp_path / "none", recipe=Recipe(cells_from="tubulin"))
     assert not (tmp_path / "none" / "whole.cellseg" / "run.json").exists()
     before = (folder / "cells.csv").read_bytes()
     with pytest.raises(SettingsError, match="of fluorescence, this is ihc"):
@@ -342,7 +345,7 @@ def test_distances_that_are_none(folder):
             expand_result(folder, by)
     assert (folder / "cells.csv").read_bytes() == before
     image, output = folder.parent / "rings.tif", folder / "new"
-    request = CountRequest(image=image, output=output, prefilter=False, expand=-1.0)
+    request = CountRequest(image=image, output=output, prefilter=False, recipe=Recipe(expand=-1.0))
     with pytest.raises(SettingsError, match="cells can grow by more than 0"):
         list(run(request, detector=ThresholdDetector()))
 

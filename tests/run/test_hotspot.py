@@ -86,7 +86,7 @@ def test_the_hot_spot_is_derived_and_told_everywhere(slide, tmp_path):
 
 def test_a_finished_count_gets_the_hot_spot_that_is_asked_for(slide, tmp_path):
     counted(slide, tmp_path)
-    said, result = counted(slide, tmp_path, hotspot=HotSpot(cells=60))
+    said, result = counted(slide, tmp_path, recipe=Recipe(hotspot=HotSpot(cells=60)))
     assert any("nothing to do" in text for text in said)
     assert [one.cells for one in result.summary.regions] == [60]
     record = json.loads((result.folder / "run.json").read_text())["hotspot"]
@@ -94,7 +94,7 @@ def test_a_finished_count_gets_the_hot_spot_that_is_asked_for(slide, tmp_path):
 
 
 def test_a_hot_spot_larger_than_the_tissue_is_one_line(slide, tmp_path):
-    said, result = counted(slide, tmp_path, hotspot=HotSpot(mm2=5))
+    said, result = counted(slide, tmp_path, recipe=Recipe(hotspot=HotSpot(mm2=5)))
     assert [text for text in said if "5 mm² are more than the tissue" in text]
     assert result.summary.regions == ()
     with pytest.raises(SettingsError, match=r"9 mm² are more than the tissue, which is 0\.166 mm²"):

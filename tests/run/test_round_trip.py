@@ -20,6 +20,7 @@ from synthetic import PyramidLayout, draw_discs, write_pyramid
 
 from cellseg.annotations.region import Region, Regions
 from cellseg.counting.request import CountRequest
+from cellseg.derive import Recipe
 from cellseg.derive.corrections import Corrections
 from cellseg.instances import Instances
 from cellseg.network.threshold import ThresholdDetector
@@ -76,7 +77,7 @@ def slide(tmp_path_factory):
 def request_for(slide, home, **changes):
     base = CountRequest(
         image=slide, output=home, protocol=PROTOCOL, prefilter=False, regions=REGIONS,
-        expand=3.0, spatial=True, export=EXPORTS,
+        recipe=Recipe(expand=3.0, spatial=True), export=EXPORTS,
     )  # fmt: skip
     return replace(base, **changes)
 
