@@ -43,7 +43,7 @@ from cellseg.train.filters import blurred, coarser, compressed, with_stains
 from cellseg.train.loop import Trainer
 from cellseg.train.request import TrainRequest
 
-NAME = "cellseg-cells-1"
+NAME = "cellseg-cells-2"
 CLASSES = (
     "cell",
     "red blood cell",

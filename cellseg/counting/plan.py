@@ -133,10 +133,11 @@ def choose_assay(slide: Slide, request: CountRequest) -> Assay:
             notes += _missing_values(look())
     channels, said = choose_channels(slide, look, request.channel)
     notes += said
-    card = None if str(request.model) in SHIPPED_MODELS else read_card(request.model)
-    wanted, carried = request.protocol, None if card is None else card.protocol
-    if wanted is None and card is not None and card.base:  # it was taught one kind of slide
-        wanted = carried
+    wanted, carried = request.protocol, None
+    if wanted is None and str(request.model) not in SHIPPED_MODELS:
+        card = read_card(request.model)
+        carried = card.protocol
+        wanted = carried if card.base else None  # it was taught one kind of slide
     protocol, said = choose_protocol(
         slide, lambda: [patch[..., channels] for patch in look()], wanted, carried
     )

@@ -131,7 +131,7 @@ def test_features_are_those_of_counting(result):
 
 def test_heads_alone_learn_and_the_loss_falls(result, monkeypatch):
     monkeypatch.setattr(heads, "VIEWS", 2)
-    monkeypatch.setattr(heads, "STEPS", 12)
+    monkeypatch.setattr(heads, "STEPS", 40)
     state, card = read_model("default")
     network = teaching.build_maskrcnn(1, architecture=teaching.Architecture.of(state))
     teaching.fill(network, state, "default")
@@ -145,7 +145,7 @@ def test_heads_alone_learn_and_the_loss_falls(result, monkeypatch):
 
     with torch.random.fork_rng([]):
         before = loss()
-        assert list(heads.learn(network, views, 600))[-1] == 1.0
+        assert list(heads.learn(network, full, 600))[-1] == 1.0
         assert loss() < before
     changed = {name for name, value in network.state_dict().items()
                if not torch.equal(value, state[name])}  # fmt: skip

@@ -64,6 +64,7 @@ def ready() -> None:
     import cellseg.derive.corrections
     import cellseg.judge.evaluate as evaluation
     import cellseg.network.detect as network
+    import cellseg.network.torch_inference
     import cellseg.run
     import cellseg.slide._fields
     import cellseg.slide._tiff
