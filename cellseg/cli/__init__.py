@@ -39,7 +39,10 @@ COMMANDS = {
     "train": "Train a model on DATA: COCO JSON, polygons or masks.",
     "view": "Show a result folder, or a slide alone, in napari.",
 }
-"""Each in its module, and what it is for: known without the import of any."""
+"""Each, and what it is for: known without the import of any."""
+
+ON_RESULTS = ("expand", "export", "overlay", "report", "spatial")
+"""Commands that share a module; each other one has its own."""
 
 INTERRUPTED = 130  # Exit code after Ctrl-C and SIGTERM, however many of them come.
 
@@ -53,9 +56,9 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(
-            importlib.import_module(f"cellseg.cli.{cmd_name}"), cmd_name
-        )
+        module = "results" if cmd_name in ON_RESULTS else cmd_name
+        found = importlib.import_module(f"cellseg.cli.{module}")
+        command: click.Command = getattr(found, cmd_name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -15,11 +15,11 @@ from cellseg.errors import CellsegError, InputError, PartialResultError, Setting
 from cellseg.events import JSON_KEYS, CountResult
 from cellseg.slide.formats import image_name
 from cellseg.storage import Location
+from cellseg.study.arrays import write_wells
 from cellseg.study.folder import Study, study_at
 from cellseg.study.images import ImageFile
 from cellseg.study.rows import failed_row
 from cellseg.study.summary import with_failures, write_cells, write_summary
-from cellseg.study.wells import write_wells
 from cellseg.text import shortened, visible
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from cellseg.stain.quality import (
     judged,
     measured_units,
 )
-from cellseg.table.quality import SlideQuality
+from cellseg.table.doubts import SlideQuality
 
 _SAMPLES = 4
 """Places along a side of a unit that are asked for tissue."""

@@ -14,12 +14,11 @@ from cellseg.result import Result
 from cellseg.result.files import output_errors, replacing
 from cellseg.result.publish import HISTOGRAM, OUTLINES, OVERVIEW, TABLE
 from cellseg.storage import Location
-from cellseg.study.core_map import core_maps
+from cellseg.study.arrays import core_maps, well_maps
 from cellseg.study.folder import REPORT, Study
 from cellseg.study.pictures import thumbnails
 from cellseg.study.rows import QUALITY, SummaryRow
 from cellseg.study.sizes import HEIGHT, WIDTH, Axis, hexes
-from cellseg.study.wells import well_maps
 from cellseg.table.regions import counted
 from cellseg.text import visible
 

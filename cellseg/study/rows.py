@@ -9,8 +9,7 @@ from cellseg.derive.derive import totals_in
 from cellseg.derive.places import drawn_regions
 from cellseg.errors import InputError, SettingsError
 from cellseg.result import Result
-from cellseg.table.doubts import FEWEST, Expected
-from cellseg.table.quality import MOST_UNKNOWN, SlideQuality
+from cellseg.table.doubts import FEWEST, MOST_UNKNOWN, Expected, SlideQuality
 from cellseg.table.regions import RegionSummary
 from cellseg.table.summary import Summary
 from cellseg.text import visible

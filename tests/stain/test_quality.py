@@ -10,7 +10,7 @@ from synthetic import FluorescenceScene, StainedScene, draw_fluorescence, draw_s
 from cellseg.errors import Notice
 from cellseg.stain.normalise import Normaliser
 from cellseg.stain.quality import FOLDED, GOOD, OUT_OF_FOCUS, PEN, UNIT_PX, judged, measured_units
-from cellseg.table.quality import SlideQuality
+from cellseg.table.doubts import SlideQuality
 
 SIDE = 512
 INKS = {"blue": (40, 70, 170), "green": (20, 120, 80), "black": (35, 35, 40)}

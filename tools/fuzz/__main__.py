@@ -56,11 +56,8 @@ def ready() -> None:
     import cellseg.cli.classify
     import cellseg.cli.count
     import cellseg.cli.evaluate
-    import cellseg.cli.expand
-    import cellseg.cli.export
     import cellseg.cli.info
-    import cellseg.cli.overlay
-    import cellseg.cli.report
+    import cellseg.cli.results
     import cellseg.derive.corrections
     import cellseg.judge.evaluate as evaluation
     import cellseg.network.detect as network

@@ -1,21 +1,29 @@
-"""The wells of plates: ``wells.csv``, a row a well, and heat maps for the page."""
+"""Places in rows and columns: wells of plates (``wells.csv``), cores of microarrays, heat maps."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import numpy as np
+
 from cellseg.annotations.cores import name_of
+from cellseg.draw.overview import nice_ceiling, viridis
+from cellseg.palette import as_hex
+from cellseg.result import Result
 from cellseg.slide.formats import plate_of, well_of
 from cellseg.storage import Location
-from cellseg.study.core_map import CoreMap, value_map
 from cellseg.study.folder import WELLS, Study
 from cellseg.study.rows import SummaryRow
 from cellseg.study.summary import write_table
 from cellseg.text import visible
+
+MOST_SIDE = 100
+"""Rows or columns of an array; more are no array's."""
 
 _SIDES = ((2, 3), (3, 4), (4, 6), (6, 8), (8, 12), (16, 24), (32, 48))
 """Rows and columns of the plates that are sold."""
@@ -88,7 +96,7 @@ def _spread(name: str, values: list[float]) -> dict[str, float | None]:
     }
 
 
-def well_maps(study: Study) -> Iterator[CoreMap]:
+def well_maps(study: Study) -> Iterator[HeatMap]:
     """Maps of each plate: cells a site, positive shares and median areas."""
     plates: dict[str, dict[str, dict[str, Any]]] = {}
     for row in wells_of(study):
@@ -108,4 +116,54 @@ def well_maps(study: Study) -> Iterator[CoreMap]:
                 title = f"{key.removeprefix('positive_percent_')}, % positive"
             if title is not None:
                 values = {name: row.get(key) for name, row in wells.items()}
-                yield value_map(f"{plate}: {title}", "{:,.0f}", sides, values)
+                yield HeatMap.of(f"{plate}: {title}", "{:,.0f}", sides, values)
+
+
+def core_maps(result: Result, rows: Sequence[SummaryRow]) -> Iterator[HeatMap]:
+    """Maps of density and of each marker's index; none where the slide is no microarray."""
+    array = result.section("array")
+    found = [array.get(name) for name in ("rows", "columns")]
+    sides = [side for side in found if isinstance(side, int) and 0 < side <= MOST_SIDE]
+    if len(sides) < 2:
+        return
+    cores = {row["region"]: row for row in rows if row.get("region")}
+    densities = {name: row["density_per_mm2"] for name, row in cores.items()}
+    yield HeatMap.of("cells per mm²", "{:,.0f}", sides, densities)
+    for marker in dict.fromkeys(name for row in cores.values() for name in row["markers"]):
+        shares = {
+            name: row["markers"].get(marker, {}).get("positive_percent")
+            for name, row in cores.items()
+        }
+        yield HeatMap.of(f"{marker}, % positive", "{:.0f}", sides, shares)
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """What is shown, what the brightest colour stands for, and the fields row by row.
+
+    A field is its name, its value for people, and its colours; without a colour none is there.
+    """
+
+    title: str
+    top: str
+    fields: list[list[tuple[str, str, str, str]]]
+
+    @classmethod
+    def of(
+        cls, title: str, spec: str, sides: Sequence[int], values: Mapping[str, float | None]
+    ) -> HeatMap:
+        """A map of values by place, ``A1`` the first, on ``sides`` rows and columns."""
+        top = nice_ceiling(max([value for value in values.values() if value] or [1.0]))
+
+        def field(name: str) -> tuple[str, str, str, str]:
+            value = values.get(name)
+            if value is None:
+                return name, "–" if name in values else "", "", "#000000"
+            level = value / top
+            red, green, blue = viridis(np.array([level]))[0].tolist()
+            ink = "#000000" if level > 0.6 else "#ffffff"
+            return name, spec.format(value), as_hex((red, green, blue)), ink
+
+        rows, columns = sides
+        fields = [[field(name_of(row, column)) for column in range(columns)] for row in range(rows)]
+        return cls(title, spec.format(top), fields)
