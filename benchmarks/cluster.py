@@ -42,13 +42,14 @@ def counted(request: CountRequest) -> tuple[CountResult, float]:
 def watched() -> list[int]:
     """Bytes of instances that come back, a number a tile."""
     sizes: list[int] = []
-    original = dask.unpacked_tile
+    original = dask.DaskMapper.map
 
-    def unpacked_tile(packed):
-        sizes.append(len(packed[1]))
-        return original(packed)
+    def watched_map(*given):
+        for found in original(*given):
+            sizes.append(len(found.instances.to_bytes()))
+            yield found
 
-    dask.unpacked_tile = unpacked_tile
+    dask.DaskMapper.map = watched_map
     return sizes
 
 

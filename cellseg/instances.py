@@ -126,6 +126,10 @@ class Instances:
         )
         return b"".join(part.tobytes() for part in parts)
 
+    def __reduce__(self) -> tuple[object, tuple[bytes]]:
+        """Pickled, masks are bits too: so they travel between machines."""
+        return Instances.from_bytes, (self.to_bytes(),)
+
     @classmethod
     def from_bytes(cls, data: bytes) -> Instances:
         """Unpack what :meth:`to_bytes` packed.

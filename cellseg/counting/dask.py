@@ -33,7 +33,6 @@ from distributed.utils import silence_logging_cmgr
 import cellseg
 from cellseg.counting.choice import model_for
 from cellseg.errors import CellsegError, InputError, SettingsError, line_of, unexpected_text
-from cellseg.instances import Instances
 from cellseg.protocol import SHIPPED_MODELS
 from cellseg.storage import file_size, fingerprint
 
@@ -65,8 +64,8 @@ KEPT = 2
 _opening = threading.Lock()
 _GOES_ON = "what is done is kept, the same command goes on"
 
-Answer = tuple[str, dict[str, float], list[tuple["TileFound", bytes]]]
-"""A worker's device, seconds by stage, and a batch's tiles: without pixels, instances apart."""
+Answer = tuple[str, dict[str, float], list["TileFound"]]
+"""A worker's device, seconds by stage, and a batch's tiles, without pixels."""
 
 
 class DaskMapper:
@@ -109,12 +108,11 @@ class DaskMapper:
             connected(self._request.scheduler) as client,
             closing(self._answers(client, job, tiles)) as answers,
         ):
-            for device, seconds, packed in answers:
+            for device, seconds, found in answers:
                 devices |= {device} - {""}
                 for stage, took in seconds.items():
                     self.seconds[stage] = self.seconds.get(stage, 0.0) + took
-                for found, instances in packed:
-                    yield replace(found, instances=Instances.from_bytes(instances))
+                yield from found
         self.device = ", ".join(sorted(devices))
 
     def _answers(
@@ -352,12 +350,6 @@ def _facts(slide: Slide) -> tuple[object, ...]:
     return size, str(slide.dtype), tuple(slide.channels)
 
 
-def packed_tile(found: TileFound) -> tuple[TileFound, bytes]:
-    """One tile's result as it travels: without pixels; its instances apart, with masks as bits."""
-    light = replace(found, instances=Instances.empty(), pixels=None)
-    return light, found.instances.to_bytes()
-
-
 def run_tiles(version: str, job: bytes, tiles: Sequence[Tile]) -> Answer:
     """Read and detect a batch on a worker, which may do so in several threads.
 
@@ -380,8 +372,9 @@ def run_tiles(version: str, job: bytes, tiles: Sequence[Tile]) -> Answer:
             kept = opened(job)
         mapper = LocalMapper(kept.batch)
         with kept.turns:
-            packed = [packed_tile(one) for one in mapper.map(kept.source, kept.detector, tiles)]
-        return mapper.device, mapper.seconds, packed
+            came = mapper.map(kept.source, kept.detector, tiles)
+            found = [replace(one, pixels=None) for one in came]
+        return mapper.device, mapper.seconds, found
     except CellsegError as error:
         address = distributed.get_worker().address
         refusal = type(error)(f"worker {address}: {error}", hint=error.hint)

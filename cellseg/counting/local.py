@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import islice
 from typing import Protocol
 
@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.counting.quality import tile_units
-from cellseg.counting.tiles import TileFound, TilePixels, TileSource
+from cellseg.counting.tiles import TileFound, TileSource
 from cellseg.errors import RegionError
 from cellseg.geometry import Tile
-from cellseg.network.detector import Detections, Detector
+from cellseg.network.detector import Detector
 from cellseg.network.timer import Timer
 
 _LOOK_SECONDS = 0.2
@@ -123,26 +123,8 @@ def tiles_together(source: TileSource, detector: Detector, wanted: int | None) -
     return max(1, min(detector.batch_for(area), most))
 
 
-@dataclass(frozen=True, eq=False)
-class _TileRead:
-    """A tile as it was read, and as the network sees it: float32, (h, w, 3), normalised."""
-
-    tile: Tile
-    pixels: TilePixels
-    seen: NDArray[np.float32]
-    units: NDArray[np.float16]
-
-    def with_(self, found: Detections) -> TileFound:
-        lost, box = self.pixels.lost, self.pixels.box
-        return TileFound(
-            self.tile,
-            found.instances.shifted(box.y0, box.x0),
-            limits=found.limits,
-            damaged=len(self.pixels.damaged) - (lost.blocks if lost else 0),
-            pixels=self.pixels,
-            lost=lost,
-            units=self.units,
-        )
+_Read = tuple[TileFound, NDArray[np.float32] | None]
+"""A tile without its objects, and as the network sees it: (h, w, 3); None if nothing decoded."""
 
 
 class _Work:
@@ -151,25 +133,34 @@ class _Work:
     def __init__(self, source: TileSource, detector: Detector) -> None:
         self.source, self.detector, self.timer = source, detector, Timer()
 
-    def read(self, tile: Tile) -> _TileRead | TileFound:
-        """A padded tile, read and normalised; one that does not decode is done with that."""
+    def read(self, tile: Tile) -> _Read:
+        """A padded tile, read and normalised."""
         try:
             with self.timer.stage("read"):
                 pixels = self.source.read(tile)
         except RegionError as error:
-            return TileFound(tile, error=str(error))
+            return TileFound(tile, error=str(error)), None
         with self.timer.stage("normalise"):
             seen = self.source.network_input(pixels)
         with self.timer.stage("quality"):
-            return _TileRead(tile, pixels, seen, tile_units(self.source.plan, tile, seen))
+            units = tile_units(self.source.plan, tile, seen)
+        damaged, fault = pixels.damaged, pixels.error
+        return TileFound(tile, damaged=damaged, pixels=pixels, units=units, error=fault), seen
 
-    def detect(self, reads: list[Future[_TileRead | TileFound]]) -> list[TileFound]:
+    def detect(self, reads: list[Future[_Read]]) -> list[TileFound]:
         """The objects of a batch of tiles that are being read; failed ones come first."""
         with self.timer.stage("wait for input"):
             came = [future.result() for future in reads]
-        ready = [one for one in came if isinstance(one, _TileRead)]
+        failed = [tile for tile, seen in came if seen is None]
+        ready = [(tile, seen) for tile, seen in came if seen is not None]
         with self.timer.stage("detect"):
-            seen = [one.seen for one in ready]
-            found = self.detector.detect(seen, fill=self.source.fill) if ready else []
-        failed = [one for one in came if isinstance(one, TileFound)]
-        return [*failed, *(one.with_(its) for one, its in zip(ready, found, strict=True))]
+            images = [seen for _, seen in ready]
+            found = self.detector.detect(images, fill=self.source.fill) if ready else []
+        return failed + [
+            replace(
+                one,
+                instances=its.instances.shifted(one.tile.padded.y0, one.tile.padded.x0),
+                limits=its.limits,
+            )
+            for (one, _), its in zip(ready, found, strict=True)
+        ]

@@ -56,14 +56,12 @@ class Recording:
     def _keep(self, step: Step) -> None:
         new = [(cells.table, cells.instances) for cells in step.cells if cells.is_new]
         found = step.found
-        if found is None or found.error or not step.is_new:
+        if found is None or found.units is None or not step.is_new:
             for table, instances in new:
                 self.folder.journal.add_cells(table, instances)
             return
-        tile, blocks = found.tile, found.damaged + (found.lost.blocks if found.lost else 0)
-        info: dict[str, object] = {"limits": list(found.limits), "damaged": blocks}
-        if found.units is not None:
-            info["quality"] = packed_units(found.units)
+        tile, quality = found.tile, packed_units(found.units)
+        info = {"limits": found.limits, "damaged": len(found.damaged), "quality": quality}
         self.folder.journal.tile_done(tile.row, tile.column, found.instances, info=info, cells=new)
 
     def finish(self, complete: Callable[[Change], None], *, started: float) -> Result:

@@ -119,8 +119,8 @@ class SlideCount:
                 yield self._step(found, earlier)
         with closing(self.mapper.map(self.source, self.detector, list(todo.values()))) as results:
             for found in results:
-                if self._strict and found.fault:
-                    raise RegionError(found.fault)
+                if self._strict and found.error:
+                    raise RegionError(found.error)
                 if found.pixels is not None:
                     self.source.keep(found.tile, found.pixels)
                 yield self._step(found)

@@ -70,9 +70,11 @@ class Tally:
     def found(self, found: TileFound) -> None:
         """A tile that came."""
         self.limits.update(found.limits)
-        self.damaged += found.damaged
-        if found.fault:
-            self.failure(found.lost.box if found.lost else found.tile.core, found.fault)
+        core = found.tile.core
+        lost = [block for block in found.damaged if block.intersects(core)]
+        self.damaged += len(found.damaged) - len(lost)
+        if found.error:
+            self.failure(Box.around(lost) if lost else core, found.error)
 
     def failure(self, box: Box, error: str) -> None:
         """A tile's core, or what of it did not decode."""

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
-from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,18 +44,6 @@ STRIP_ROWS, STRIPS_KEPT = 32, 16
 FINE = 4
 
 
-@dataclass(frozen=True)
-class DamagedCore:
-    """Part of a tile's core that did not decode: the box around it, and the first block's error.
-
-    Nothing is counted there.
-    """
-
-    box: Box
-    blocks: int
-    error: str
-
-
 @dataclass(frozen=True, eq=False)
 class TilePixels:
     """One tile's pixels.
@@ -69,14 +56,14 @@ class TilePixels:
         Every channel that is measured, the slide's dtype; NaN or 0 where it was damaged.
     damaged : tuple of Box
         Blocks that did not decode and were filled with background.
-    lost : DamagedCore or None
-        Those of the core among them.
+    error : str
+        Of the first of them in the core, where nothing is counted; empty if it is whole.
     """
 
     box: Box
     raw: NDArray[np.generic]
     damaged: tuple[Box, ...] = ()
-    lost: DamagedCore | None = None
+    error: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,31 +76,24 @@ class TileFound:
         On the slide's lattice, before merging.
     limits : tuple of str
         Limits of the detector that were reached.
-    damaged : int
-        Blocks of the halo that did not decode.
+    damaged : tuple of Box
+        Blocks that did not decode, of the halo too.
     pixels : TilePixels or None
         As it was read, for measuring; None where it was read elsewhere.
-    lost : DamagedCore or None
-        What of the core did not decode.
     units : ndarray, float16, (rows, columns, 5), or None
-        Quality of the core: see :func:`cellseg.counting.quality.tile_units`.
+        Quality of the core: see :func:`cellseg.counting.quality.tile_units`; None where nothing
+        of it decoded.
     error : str
-        Why it could not be read at all; empty if it could.
+        Why pixels of the core are missing; empty if none are.
     """
 
     tile: Tile
     instances: Instances = field(default_factory=Instances.empty)
     limits: tuple[str, ...] = ()
-    damaged: int = 0
+    damaged: tuple[Box, ...] = ()
     pixels: TilePixels | None = None
-    lost: DamagedCore | None = None
     units: NDArray[np.float16] | None = None
     error: str = ""
-
-    @property
-    def fault(self) -> str:
-        """Why pixels of the core are missing; empty if none are."""
-        return self.error or (self.lost.error if self.lost else "")
 
 
 class TileSource:
@@ -125,8 +105,6 @@ class TileSource:
         self.measured = everything if plan.protocol.intensity else plan.channels
         self._seen = tuple(self.measured.index(channel) for channel in plan.channels)
         self._cache: OrderedDict[tuple[int, int], TilePixels] = OrderedDict()
-        self._cached_bytes = 0
-        self._lock = Lock()
 
     @property
     def fill(self) -> float:
@@ -170,32 +148,23 @@ class TileSource:
     def kept(self, tile: Tile) -> TilePixels | None:
         """A tile out of memory, if it is still there."""
         key = (tile.row, tile.column)
-        with self._lock:
-            if key in self._cache:
-                self._cache.move_to_end(key)
-            return self._cache.get(key)
+        if key in self._cache:
+            self._cache.move_to_end(key)
+        return self._cache.get(key)
 
     def keep(self, tile: Tile, pixels: TilePixels) -> None:
         """Keep a tile for :meth:`kept`; the least recently used ones make room."""
-        key = (tile.row, tile.column)
-        with self._lock:
-            if key in self._cache:
-                return
-            self._cache[key] = pixels
-            self._cached_bytes += pixels.raw.nbytes
-            while len(self._cache) > 1 and self._is_full():
-                _, old = self._cache.popitem(last=False)
-                self._cached_bytes -= old.raw.nbytes
-
-    def _is_full(self) -> bool:
-        usual = self._cached_bytes > CACHE_BYTES and len(self._cache) > CACHE_TILES
-        return usual or self._cached_bytes > CACHE_MOST_BYTES
+        self._cache[tile.row, tile.column] = pixels
+        while len(self._cache) > 1:
+            held = sum(one.raw.nbytes for one in self._cache.values())
+            most = CACHE_BYTES if len(self._cache) > CACHE_TILES else CACHE_MOST_BYTES
+            if held <= most:
+                break
+            self._cache.popitem(last=False)
 
     def forget(self) -> None:
         """Drop the tiles that are kept: nothing is to be measured any more."""
-        with self._lock:
-            self._cache.clear()
-            self._cached_bytes = 0
+        self._cache.clear()
 
     def region(self, box: Box) -> NDArray[np.generic]:
         """Raw pixels of any box, every measured channel."""
@@ -215,14 +184,10 @@ class TileSource:
             except RegionError as error:
                 damaged.append(block)
                 errors += [str(error)] * block.intersects(core)
-        gone = [block for block in damaged if block.intersects(core)]
-        if len(gone) == sum(block.intersects(core) for block in blocks):
+        if len(errors) == sum(block.intersects(core) for block in blocks):
             raise RegionError(errors[0])
         log.info("tile (%d, %d): %d damaged blocks", tile.row, tile.column, len(damaged))
-        lost = None
-        if gone:
-            lost = DamagedCore(Box.around(gone), len(gone), errors[0])
-        return TilePixels(padded, raw, tuple(damaged), lost)
+        return TilePixels(padded, raw, tuple(damaged), *errors[:1])
 
 
 def _edges(*corners: int) -> list[int]:

@@ -76,7 +76,7 @@ def test_a_tile_that_cannot_be_read_fails_alone():
     assert len(found) == len(GRID)
     (failed,) = [one for one in found if one.error]
     assert (failed.tile.row, failed.tile.column) == (1, 2)
-    assert failed.fault == "rotten"
+    assert failed.error == "rotten"
 
 
 def test_failed_tiles_come_as_they_fail():
