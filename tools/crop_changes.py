@@ -16,9 +16,8 @@ from torch.nn import functional as F
 
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.stain.normalise import Light
-from cellseg.train.augment import geometric, photometric, random_window
+from cellseg.train.augment import blurred, density_of, geometric, mixed, photometric, random_window
 from cellseg.train.crops import Crop
-from cellseg.train.filters import blurred, density_of, mixed
 
 STAINED = 0.05
 """Mean optical density (natural logarithm) from which a pixel is of tissue and not of glass."""

@@ -37,9 +37,8 @@ from cellseg.network.weights import (
     save_model,
 )
 from cellseg.train import checkpoint
-from cellseg.train.augment import add_copies, geometric
+from cellseg.train.augment import add_copies, blurred, coarser, compressed, geometric, with_stains
 from cellseg.train.crops import Crop, cut
-from cellseg.train.filters import blurred, coarser, compressed, with_stains
 from cellseg.train.loop import Trainer
 from cellseg.train.request import TrainRequest
 

@@ -32,8 +32,8 @@ from cellseg.network.maskrcnn import (
     forward_batch,
     set_limits,
 )
+from cellseg.network.roi_heads import TYPE_HIDDEN
 from cellseg.network.torch_inference import best_precision, make_ready
-from cellseg.network.types import HIDDEN
 from cellseg.network.weights import network_of, read_model, save_model
 from cellseg.train.augment import photometric
 from cellseg.train.crops import Crop, cut_pixels
@@ -103,7 +103,7 @@ def weights(kinds: Tensor, types: int) -> Tensor:
 def learned(seen: Tensor, kinds: Tensor, types: int) -> dict[str, Tensor]:
     """Arrays of a type head: features made alike in size for learning, which then is undone."""
     mean, spread = seen.mean(0), seen.std(0) + 1e-3
-    hidden, logits = nn.Linear(seen.shape[1], HIDDEN), nn.Linear(HIDDEN, types)
+    hidden, logits = nn.Linear(seen.shape[1], TYPE_HIDDEN), nn.Linear(TYPE_HIDDEN, types)
     layers = nn.Sequential(nn.Dropout(DROPOUT), hidden, nn.ReLU(), nn.Dropout(DROPOUT), logits)
     weight = weights(kinds, types)
     optimiser = torch.optim.AdamW(layers.parameters(), RATE, weight_decay=DECAY)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import pairwise
 
 import numpy as np
@@ -19,6 +17,8 @@ from cellseg.instances import Instances
 from cellseg.network.tissue import (
     CHANNELS,
     OVERVIEW_STEP,
+    STRIP_ROWS,
+    Strips,
     TissueFinder,
     TissueMask,
     overview_features,
@@ -38,8 +38,6 @@ CACHE_MOST_BYTES = 192 * 2**20
 """Never more than this, however many channels a tile has."""
 
 BLOCK_PX = 128
-STRIP_ROWS, STRIPS_KEPT = 32, 16
-"""Overview rows that are read together, and how many of these strips the network needs at once."""
 
 FINE = 4
 
@@ -198,23 +196,6 @@ def _edges(*corners: int) -> list[int]:
 def overview_step(plan: Plan) -> int:
     """Lattice pixels per overview pixel of about 8 µm, a multiple of 4."""
     return max(FINE, round(OVERVIEW_STEP * 0.5 / plan.protocol.mpp / FINE) * FINE)
-
-
-class Strips:
-    """Features of a slide's overview, (H, W, 7), read strip by strip as they are asked for.
-
-    ``strip`` makes the strip with a number: :data:`STRIP_ROWS` rows, the last one fewer.
-    """
-
-    def __init__(
-        self, shape: tuple[int, int, int], strip: Callable[[int], NDArray[np.float32]]
-    ) -> None:
-        self.shape, self._strip = shape, lru_cache(STRIPS_KEPT)(strip)
-
-    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Rows in any order, (R, W, 7)."""
-        places = (divmod(row, STRIP_ROWS) for row in rows.tolist())
-        return np.stack([self._strip(number)[row] for number, row in places])
 
 
 def find_tissue(slide: Slide, plan: Plan, finder: TissueFinder) -> TissueMask:

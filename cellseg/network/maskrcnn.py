@@ -32,10 +32,9 @@ from cellseg.network.architecture import (
     Limits,
 )
 from cellseg.network.backbones import with_pyramid
-from cellseg.network.roi_heads import CellRoIHeads
+from cellseg.network.roi_heads import CellRoIHeads, TypeHead
 from cellseg.network.rpn import CellRPN, ExactAnchors, ExactHead
 from cellseg.network.timer import Lap, no_lap
-from cellseg.network.types import TypeHead
 
 
 @dataclass(frozen=True, kw_only=True)

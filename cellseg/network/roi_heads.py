@@ -26,11 +26,10 @@ from torchvision.models.detection.roi_heads import (
 from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops import boxes as box_ops
 
-from cellseg.network.architecture import FINE_FROM_PX, TYPE_LEVELS
-from cellseg.network.pooling import refined, roi_align
+from cellseg.network.architecture import FINE_FROM_PX, TYPE_BINS, TYPE_LEVELS
+from cellseg.network.pooling import mean_samples, refined, roi_align
 from cellseg.network.rpn import MOSTLY, ignored_share
 from cellseg.network.timer import Lap, no_lap
-from cellseg.network.types import TypeHead
 
 Target = dict[str, Tensor]
 
@@ -41,8 +40,33 @@ MASKS_AT_ONCE = 128
 """Boxes that go through the mask branch together when counting: what its memory grows with."""
 
 
+TYPE_HIDDEN = 64
+"""Of the classifier of cell types."""
+
 _Sampled = Callable[[MultiScaleRoIAlign, Tensor], Tensor]
 """Samples (B, C, S, S) of one image's boxes (B, 4)."""
+
+
+class TypeHead(nn.Module):
+    """Logits of the types, from each box's mean features.
+
+    The box head's own features tell nucleus from background and little else: with them the mean
+    F1 of three types was 0.13 lower. ``channels`` are the pyramid's.
+    """
+
+    def __init__(self, channels: int, types: int) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(TYPE_LEVELS * channels, TYPE_HIDDEN)
+        self.logits = nn.Linear(TYPE_HIDDEN, types)
+
+    def forward(self, levels: list[Tensor], boxes: Tensor) -> Tensor:
+        """Probabilities of the types, (D, T), float32, of boxes (D, 4), pixels of the input.
+
+        ``levels`` are the pyramid's finest feature maps of one image, each (1, C, H, W).
+        """
+        parts = [mean_samples(level, boxes, 4 << k, TYPE_BINS) for k, level in enumerate(levels)]
+        seen = torch.cat(parts, 1).to(self.hidden.weight.dtype)
+        return cast(Tensor, self.logits(self.hidden(seen).relu())).float().softmax(1)
 
 
 class CellRoIHeads(RoIHeads):  # type: ignore[misc]

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import shapely
@@ -53,6 +55,9 @@ POINTS = 2_500
 """At which the box around a region is asked for tissue, at least."""
 
 BLOCK_PX = 256
+
+STRIP_ROWS, STRIPS_KEPT = 32, 16
+"""Overview rows that are read together, and how many of these strips the network needs at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -228,15 +233,21 @@ def overview_features(
     return out
 
 
-class Features(Protocol):
-    """What :func:`overview_features` would give of a whole slide, made as it is asked for."""
+class Strips:
+    """Features of a slide's overview, (H, W, 7), read strip by strip as they are asked for.
 
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(H, W, 7)."""
+    ``strip`` makes the strip with a number: :data:`STRIP_ROWS` rows, the last one fewer.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], strip: Callable[[int], NDArray[np.float32]]
+    ) -> None:
+        self.shape, self._strip = shape, lru_cache(STRIPS_KEPT)(strip)
 
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Rows in any order, (R, W, 7); later calls ask for rows further down."""
+        """Rows in any order, (R, W, 7)."""
+        places = (divmod(row, STRIP_ROWS) for row in rows.tolist())
+        return np.stack([self._strip(number)[row] for number, row in places])
 
 
 class TissueFinder:
@@ -255,7 +266,7 @@ class TissueFinder:
         self.tissue_threshold = float(self.card["tissue_threshold"])
         self.search_thresholds: dict[str, float] = self.card["search_threshold"]
 
-    def probabilities(self, features: NDArray[np.float32] | Features) -> NDArray[np.float32]:
+    def probabilities(self, features: NDArray[np.float32] | Strips) -> NDArray[np.float32]:
         """Probability of tissue for each overview pixel, float32 (H, W).
 
         The overview is worked through in blocks that see all their context: of its features
@@ -281,7 +292,7 @@ class TissueFinder:
 
     def find(
         self,
-        features: NDArray[np.float32] | Features,
+        features: NDArray[np.float32] | Strips,
         *,
         extent: tuple[int, int] | None = None,
         step: float = float(OVERVIEW_STEP),
@@ -291,7 +302,7 @@ class TissueFinder:
 
         Parameters
         ----------
-        features : ndarray, float32, (H, W, 7), or Features
+        features : ndarray, float32, (H, W, 7), or Strips
             From :func:`overview_features`.
         extent : (int, int), optional
             Size of the slide, lattice pixels; the overview's size times ``step`` otherwise.

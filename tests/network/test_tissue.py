@@ -259,7 +259,7 @@ def test_lone_cells_weigh_most_and_the_threshold_keeps_them_all() -> None:
 def test_a_slide_read_in_strips_gives_what_the_whole_gives(
     finder: TissueFinder, monkeypatch: pytest.MonkeyPatch, height: int
 ) -> None:
-    from cellseg.counting.tiles import STRIP_ROWS, Strips
+    from cellseg.network.tissue import STRIP_ROWS, Strips
 
     monkeypatch.setattr(tissue, "BLOCK_PX", 32)
     features = np.random.default_rng(height).random((height, 70, tissue.CHANNELS), dtype=np.float32)

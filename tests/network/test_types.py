@@ -15,7 +15,7 @@ from cellseg.errors import SettingsError, WeightsError
 from cellseg.network.architecture import SMALL, TYPE_KEYS, Architecture
 from cellseg.network.detect import load_detector
 from cellseg.network.detector import DetectorInfo
-from cellseg.network.types import TypeHead
+from cellseg.network.roi_heads import TypeHead
 from cellseg.network.weights import read_model, save_model, start_of
 from cellseg.slide import open_slide
 

@@ -21,9 +21,8 @@ from skimage.color import rgb2hed, rgb_from_hed
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.geometry import Box
 from cellseg.train import augment
-from cellseg.train.augment import add_copies, geometric, random_crop
+from cellseg.train.augment import add_copies, dimmed, geometric, random_crop, with_stains
 from cellseg.train.crops import Crop, boxes_of
-from cellseg.train.filters import dimmed, with_stains
 
 WHOLE = Box(0, 0, 96, 96)
 
