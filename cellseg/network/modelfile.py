@@ -45,7 +45,7 @@ CONTENT_KEY = "cellseg_sha256"
 
 SHIPPED: dict[str, str | None] = {
     "default": "12dd8c0a5454565e4c1cbac708920691830549f36ab078480c2b89071bc79815",
-    "cells": "ef6c710d167bef99aa952635adf178bb27e5fa0dc4032c390fb1e60304f4431b",
+    "cells": "b0324dd82deb9d951b3e4826a2992e12b2245cc4633030a259319beba42b8894",
 }
 """Checksums of the weights that come with cellseg: nuclei, and whole cells."""
 
