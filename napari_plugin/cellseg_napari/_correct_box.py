@@ -1,4 +1,4 @@
-"""The buttons that correct the cells of the result that is shown."""
+"""Correcting the cells of the result that is shown: buttons, and a window for the brush."""
 
 from __future__ import annotations
 
@@ -8,24 +8,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from napari.layers import Labels
 from napari.utils.notifications import show_info
+from numpy.typing import NDArray
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QComboBox, QFileDialog, QGridLayout, QPushButton, QWidget
 
 from cellseg.derive.corrections import Corrections, Edit, export_training
-from cellseg.errors import CellsegError
+from cellseg.errors import CellsegError, SettingsError
 from cellseg.geometry import Box
 from cellseg.result import Result
 from cellseg.table.regions import counted
 from cellseg_napari._inspect import Inspector
-from cellseg_napari._opened import camera_of
-from cellseg_napari._paint import Painter
+from cellseg_napari._opened import KEY, ROLE, Opened, camera_of
 from cellseg_napari._panel import button, enable, in_thread, wrapped
+from cellseg_napari._reader import placed
 from cellseg_napari._shapes import drawn_in, lines_in
 from cellseg_napari._words import KEYS, in_fields
 
 if TYPE_CHECKING:
-    from napari.layers import Shapes
+    from napari.components import ViewerModel
+    from napari.layers import Layer, Shapes
+
+SIDE_PX = 256
+"""Of the window that is painted in, lattice pixels; wider around a wide cell."""
+
+NAME = "paint here"
+"""Of its layer."""
 
 PAINTING = (
     "paint with napari's brush, erase with its eraser; the number M gives is a new cell. "
@@ -215,3 +224,79 @@ class CorrectBox(QWidget):  # type: ignore[misc]
             then(found)
 
         in_thread(self, work, done=done, buttons=self.buttons.values())
+
+
+class Painter:
+    """Lends a window of the label image to napari's brush, and takes it back as one edit.
+
+    Napari's multiscale labels are read-only, so the window is a small layer of its own.
+    """
+
+    def __init__(self, viewer: ViewerModel, opened: Opened) -> None:
+        self.viewer, self.opened = viewer, opened
+        self.layer: Labels | None = None
+        self._active: Layer | None = None
+        self._window = Box(0, 0, 0, 0)
+        self._before: NDArray[np.int32] = np.empty(0, np.int32)
+
+    @property
+    def is_painting(self) -> bool:
+        """Whether the window is there; a person may have deleted its layer."""
+        return self.layer is not None and self.layer in self.viewer.layers
+
+    def begin(self, world: tuple[float, float], *, label: int | None = None) -> Labels:
+        """Open a window around a point of the world, (y, x), to paint on a cell or on a new one."""
+        corrections, frame = self.opened.corrections, self.opened.result.frame
+        self.leave()
+        self._active = self.viewer.layers.selection.active
+        y, x = np.rint(self.opened.to_lattice(np.array(world))).astype(int).tolist()
+        half = SIDE_PX // 2
+        if label is not None:
+            half = max(half, max(corrections.cell(label).box.shape) // 2 + 32)
+        extent = Box(0, 0, *corrections.pyramid.shape)
+        self._window = Box(y, x, y, x).widened(half).intersection(extent)
+        if not self._window.area:
+            raise SettingsError("this spot lies outside of the slide")
+        pixels = corrections.pyramid.levels[0].read(self._window).astype(np.int32)
+        where = placed(frame.mpp, downsample=frame.downsample)
+        corner = np.array([self._window.y0, self._window.x0])
+        where["translate"] = tuple(np.array(where["translate"]) + corner * np.array(where["scale"]))
+        about = {KEY: self.opened, ROLE: "paint"}
+        self.layer = layer = Labels(pixels, name=NAME, opacity=0.4, metadata=about, **where)
+        self._before = pixels.copy()
+        self._new_cell(layer)
+        if label is not None:
+            layer.selected_label = label
+        layer.bind_key("m", self._new_cell, overwrite=True)
+        layer.brush_size = 6
+        layer.mode = "paint"
+        self.viewer.add_layer(layer)
+        self.viewer.layers.selection.active = layer
+        return layer
+
+    def _new_cell(self, layer: Labels) -> None:
+        """Napari's M takes the largest number in the window, which may live elsewhere."""
+        corrections = self.opened.corrections
+        used = (int(np.asarray(layer.data).max(initial=0)), len(corrections.rows))
+        layer.selected_label = max(*used, *corrections.touched) + 1
+
+    def apply(self, name: str | None = None) -> Edit | None:
+        """Take what was painted as one edit; None where nothing was."""
+        if self.layer is None:
+            raise SettingsError("nothing is being painted")
+        corrections, window = self.opened.corrections, self._window
+        painted = np.asarray(self.layer.data)
+        now = corrections.pyramid.levels[0].read(window).astype(painted.dtype)
+        # Only what the brush touched: other edits made meanwhile stand.
+        wanted = np.where(painted != self._before, painted, now)
+        edit = corrections.redraw((window.y0, window.x0), wanted, name)
+        self.leave()
+        return edit
+
+    def leave(self) -> None:
+        """Take the window away; what was painted and not applied is dropped."""
+        if self.is_painting:
+            self.viewer.layers.remove(self.layer)
+            if self._active in self.viewer.layers:
+                self.viewer.layers.selection.active = self._active
+        self.layer = None

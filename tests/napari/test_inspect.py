@@ -14,9 +14,9 @@ pytest.importorskip("napari", reason='napari is not installed: pip install ".[na
 pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
 
 from cellseg_napari import read_result
+from cellseg_napari._correct_box import NAME, Painter
 from cellseg_napari._inspect import BY_CLASS, BY_LABEL, ONE_COLOUR, SELECTION, Inspector
 from cellseg_napari._opened import Opened, camera_of, refresh, results_in
-from cellseg_napari._paint import NAME, Painter
 from cellseg_napari._reader import KEPT
 from cellseg_napari._writer import write_labels
 from napari.components import ViewerModel

@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("napari", reason='napari is not installed: pip install ".[napari]"')
 pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
 
-from cellseg_napari._threshold import Thresholded, first_measure, said, starting
+from cellseg_napari._classify_box import Thresholded, first_measure, said, starting
 
 from cellseg.derive.scores import Labelling
 
