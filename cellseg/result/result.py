@@ -304,6 +304,7 @@ class _RunRecord(_FoundRecord):
     """What of ``run.json`` is used without another look at it."""
 
     found: _FoundRecord
+    frame: Frame
     summary: Summary | None = None
 
 
@@ -335,24 +336,16 @@ def load_result(folder: str | Path) -> Result:
         raise InputError(f"{path}: {publish.RUN} is not one of cellseg's")
     if run.get("format_version") != publish.FORMAT_VERSION:
         raise InputError(f"{path}: written by another version of cellseg")
-    validated(_RunRecord, run, record)
-    result = Result(path, run=run, frame=_checked_frame(record, run))
+    frame = validated(_RunRecord, run, record).frame
+    if max(frame.height, frame.width, frame.lattice_height, frame.lattice_width) > MAX_SIDE_PX:
+        raise InputError(f"{record}: is damaged: its sides have at most {MAX_SIDE_PX:,} px")
+    result = Result(path, run=run, frame=frame)
     if label_token(path, publish.LABELS) != result.token:
         raise InputError(f"{path}: {publish.LABELS} is missing or belongs to another run")
     for name in (publish.TABLE, publish.MEASURED):
         if not (result.file(name).is_file() or (path / publish.FETCHED).is_file()):
             raise InputError(f"{path}: {name} is missing")
     return result
-
-
-def _checked_frame(record: Path, run: dict[str, Any]) -> Frame:
-    try:
-        frame = Frame(**run["frame"])
-        if max(frame.height, frame.width, frame.lattice_height, frame.lattice_width) > MAX_SIDE_PX:
-            raise ValueError(f"expected sides of at most {MAX_SIDE_PX:,} px, got {frame}")
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{record}: is damaged: {error}") from error
-    return frame
 
 
 def is_ours(folder: Path) -> bool:
