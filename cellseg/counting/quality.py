@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from base64 import b64decode, b64encode
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -69,52 +70,44 @@ class JudgedSlide:
     sound: TissueMask
 
 
-class QualityMap:
-    """Units of a slide, tile by tile; 0 where no tile was read."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        sides = (-(-side // UNIT_PX) for side in (plan.grid.height, plan.grid.width))
-        self._units = np.zeros((*sides, FIELDS), np.float16)
-
-    def add(self, tile: Tile, units: NDArray[np.float16]) -> None:
-        """Keep the units of a tile's core."""
+def judge_slide(
+    plan: Plan, mask: TissueMask, tiles: Mapping[Tile, NDArray[np.float16]]
+) -> JudgedSlide:
+    """Judge a slide by the units of its tiles' cores, once all of them came."""
+    rows, columns = (-(-side // UNIT_PX) for side in (plan.grid.height, plan.grid.width))
+    light, units = plan.protocol.light, np.zeros((rows, columns, FIELDS), np.float16)
+    for tile, part in tiles.items():
         y, x = tile.core.y0 // UNIT_PX, tile.core.x0 // UNIT_PX
-        self._units[y : y + len(units), x : x + units.shape[1]] = units
+        units[y : y + len(part), x : x + part.shape[1]] = part
+    side = UNIT_PX / _SAMPLES
+    fine = np.ix_(*(
+        np.minimum((np.arange(n * _SAMPLES) + 0.5) * side // mask.step, most - 1).astype(int)
+        for n, most in zip((rows, columns), mask.tissue.shape, strict=True)
+    ))  # fmt: skip
+    places = mask.tissue[fine].reshape(rows, _SAMPLES, columns, _SAMPLES)
+    tissue: NDArray[np.bool_] = np.asarray(places.any(axis=(1, 3)) & units.any(axis=2))
+    if not plan.prefilter:
+        tissue &= units[..., 1] >= LEAST_CONTRAST
+    codes = judged(units, tissue, plan.pixel_um, light)
+    codes[~tissue] = UNKNOWN
+    at = np.ix_(*(
+        np.minimum((np.arange(n) + 0.5) * mask.step // UNIT_PX, most - 1).astype(int)
+        for n, most in zip(mask.tissue.shape, (rows, columns), strict=True)
+    ))  # fmt: skip
+    all_of_it = mask.tissue if plan.prefilter else tissue[at]
+    whole = replace(mask, tissue=all_of_it).area_px() or 1.0
 
-    def judged(self, mask: TissueMask) -> JudgedSlide:
-        """Judge the slide, once all of its tiles came."""
-        plan, (rows, columns) = self._plan, self._units.shape[:2]
-        light = plan.protocol.light
-        side = UNIT_PX / _SAMPLES
-        fine = np.ix_(*(
-            np.minimum((np.arange(n * _SAMPLES) + 0.5) * side // mask.step, most - 1).astype(int)
-            for n, most in zip((rows, columns), mask.tissue.shape, strict=True)
-        ))  # fmt: skip
-        places = mask.tissue[fine].reshape(rows, _SAMPLES, columns, _SAMPLES)
-        tissue: NDArray[np.bool_] = np.asarray(places.any(axis=(1, 3)) & self._units.any(axis=2))
-        if not plan.prefilter:
-            tissue &= self._units[..., 1] >= LEAST_CONTRAST
-        codes = judged(self._units, tissue, plan.pixel_um, light)
-        codes[~tissue] = UNKNOWN
-        at = np.ix_(*(
-            np.minimum((np.arange(n) + 0.5) * mask.step // UNIT_PX, most - 1).astype(int)
-            for n, most in zip(mask.tissue.shape, (rows, columns), strict=True)
-        ))  # fmt: skip
-        all_of_it = mask.tissue if plan.prefilter else tissue[at]
-        whole = replace(mask, tissue=all_of_it).area_px() or 1.0
+    def share(code: int) -> float:
+        part = replace(mask, tissue=all_of_it & (codes[at] == code)).area_px() / whole
+        return round(min(part, 1.0), 6)
 
-        def share(code: int) -> float:
-            part = replace(mask, tissue=all_of_it & (codes[at] == code)).area_px() / whole
-            return round(min(part, 1.0), 6)
-
-        is_stained = light == "transmitted"
-        shares = SlideQuality(
-            out_of_focus=share(OUT_OF_FOCUS),
-            folded=share(FOLDED) if is_stained else None,
-            pen=share(PEN) if is_stained else None,
-            unknown_focus=share(UNKNOWN),
-            left_out=plan.skip_bad,
-        )
-        sound = replace(mask, tissue=mask.tissue & (codes[at] < OUT_OF_FOCUS))
-        return JudgedSlide(codes, shares, sound)
+    is_stained = light == "transmitted"
+    shares = SlideQuality(
+        out_of_focus=share(OUT_OF_FOCUS),
+        folded=share(FOLDED) if is_stained else None,
+        pen=share(PEN) if is_stained else None,
+        unknown_focus=share(UNKNOWN),
+        left_out=plan.skip_bad,
+    )
+    sound = replace(mask, tissue=mask.tissue & (codes[at] < OUT_OF_FOCUS))
+    return JudgedSlide(codes, shares, sound)

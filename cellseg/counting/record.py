@@ -15,7 +15,7 @@ import cellseg
 from cellseg.annotations.tissue_outline import tissue_outline
 from cellseg.counting.choice import model_for
 from cellseg.counting.plan import Plan
-from cellseg.counting.quality import JudgedSlide, packed_units
+from cellseg.counting.quality import JudgedSlide, judge_slide, packed_units
 from cellseg.counting.request import CountRequest
 from cellseg.counting.stages import SlideCount, Step
 from cellseg.counting.tiles import overview_step
@@ -70,7 +70,7 @@ class Recording:
         The run began at ``started``, by ``time.monotonic()``, without the time that loading took.
         """
         count, info, writing = self.count, self.count.detector.info, time.monotonic()
-        judged = count.quality.judged(count.tissue)
+        judged = judge_slide(count.plan, count.tissue, count.units)
         left_out = 0
         if count.plan.skip_bad:
             count.tissue = judged.sound

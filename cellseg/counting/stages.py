@@ -12,19 +12,21 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
 import shapely
+from numpy.typing import NDArray
 
 from cellseg.annotations.cores import find_cores
 from cellseg.counting.local import LocalMapper, TileMapper
 from cellseg.counting.measured import CellMeasurer, MeasuredCells
 from cellseg.counting.merge import SeamMerger, Settled
 from cellseg.counting.plan import Plan, fit_dyes, fit_normaliser, sample_boxes
-from cellseg.counting.quality import QualityMap, unpacked_units
+from cellseg.counting.quality import unpacked_units
 from cellseg.counting.request import CountRequest
 from cellseg.counting.tally import Tally
 from cellseg.counting.tiles import TileFound, TileSource, find_tissue, overview_step
 from cellseg.errors import Notice, RegionError, SettingsError
-from cellseg.geometry import Frame
+from cellseg.geometry import Frame, Tile
 from cellseg.network.detector import Detector
 from cellseg.network.timer import Timer
 from cellseg.network.tissue import TissueFinder, TissueMask
@@ -65,6 +67,8 @@ class SlideCount:
         Tiles with tissue.
     dyes : Dyes or None
         Where the protocol does not take the published ones.
+    units : dict of Tile to ndarray
+        Quality of the cores that came: see :func:`cellseg.counting.quality.tile_units`.
     """
 
     def __init__(
@@ -94,7 +98,7 @@ class SlideCount:
         places = {(tile.row, tile.column) for tile in self.wanted}
         absent = {(tile.row, tile.column) for tile in plan.grid} - places
         self.tally = Tally(skipped=len(absent))
-        self.quality = QualityMap(plan)
+        self.units: dict[Tile, NDArray[np.float16]] = {}
         self.merger = SeamMerger(plan.grid, absent=absent)
         self.cells = CellMeasurer(
             self.source, self.detector.info, self.tissue, self.tally, dyes=self.dyes
@@ -153,7 +157,7 @@ class SlideCount:
     def _step(self, found: TileFound, earlier: Journal | None = None) -> Step:
         self.tally.found(found)
         if found.units is not None:
-            self.quality.add(found.tile, found.units)
+            self.units[found.tile] = found.units
         with self._timer.stage("merge"):
             settled = self.merger.add(found.tile, found.instances)
         return Step(found, self._measured(settled, earlier), is_new=earlier is None)

@@ -29,6 +29,9 @@ FINE_FROM_PX = 48.0
 DOUBT = (0.15, 0.85)
 """Mask probabilities between which the second look has a say: the border."""
 
+LEVEL_AT_224_PX, FINEST = 4, 2
+"""Lin et al., CVPR 2017, equation 1: the level of a box of 224 px, stride 16, and the first one."""
+
 TYPE_LEVELS, TYPE_BINS = 3, 3
 """Cell types are told from the mean of so many bins each way, two samples a side, in the finest
 levels of the pyramid: the nucleus itself, and the tissue around it."""

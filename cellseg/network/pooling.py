@@ -17,10 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cellseg.network.architecture import DOUBT
-
-LEVEL_AT_224_PX, FINEST = 4, 2
-"""Lin et al., CVPR 2017, equation 1: the level of a box of 224 px, stride 16, and the first one."""
+from cellseg.network.architecture import DOUBT, FINEST, LEVEL_AT_224_PX
 
 
 def roi_align(levels: list[Tensor], boxes: Tensor, side: int) -> Tensor:

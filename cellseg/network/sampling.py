@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-Floats = NDArray[np.float32]
+from cellseg.network.architecture import FINEST, LEVEL_AT_224_PX
 
-LEVEL_AT_224_PX, FINEST = 4, 2
-"""Lin et al., CVPR 2017, equation 1: the level of a box of 224 px, stride 16, and the first one."""
+Floats = NDArray[np.float32]
 
 
 def sampled(levels: list[Floats], boxes: Floats, side: int) -> Floats:

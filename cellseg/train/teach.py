@@ -204,18 +204,9 @@ def _card(card: ModelCard, result: Result, lessons: Sequence[Lesson], told: Taug
     )
 
 
-class _Found(NamedTuple):
-    """Of a window: scores and classes of what was found, whether it is right; cells outlined."""
-
-    scores: NDArray[np.float32]
-    classes: NDArray[np.int64]
-    right: NDArray[np.bool_]
-    truth: int
-
-
 def _look(
     arrays: dict[str, Tensor], card: ModelCard, protocol: CountProtocol, lesson: Lesson
-) -> _Found:
+) -> Compared:
     """What the network with these arrays finds in a window, down to low scores."""
     counted = [name for name in card.classes if name in protocol.classes] or list(card.classes)
     detector = detector_of(arrays, card.classes, torch.device("cpu"), counted)
@@ -224,8 +215,7 @@ def _look(
     found = detector.detect([image], fill=lesson.image.background)[0].instances
     kinds = np.array([card.classes.index(name) for name in counted])
     found = _inside(replace(found, classes=kinds[found.classes]), window)
-    one = Compared(found, _inside(truth, window), (pixels.shape[1], pixels.shape[2]))
-    return _Found(found.scores, found.classes, hits_of(one), len(one.truth))
+    return Compared(found, _inside(truth, window), (pixels.shape[1], pixels.shape[2]))
 
 
 def _inside(cells: Instances, window: Box) -> Instances:
@@ -239,22 +229,24 @@ def _inside(cells: Instances, window: Box) -> Instances:
     return cells.take(index for index in range(len(cells)) if is_inside(index))
 
 
-def _threshold(windows: Sequence[_Found]) -> float:
+def _threshold(windows: Sequence[Compared]) -> float:
     """The score from which on these windows are counted right: together, and each for itself."""
-    truth = np.array([one.truth for one in windows])
-    counts = np.array([[np.count_nonzero(one.scores >= s) for one in windows] for s in SCORES])
+    truth = np.array([len(one.truth) for one in windows])
+    scores = [one.found.scores for one in windows]
+    counts = np.array([[np.count_nonzero(one >= least) for one in scores] for least in SCORES])
     off = np.abs(counts.sum(1) - truth.sum()) + np.abs(counts - truth).sum(1)
     best = np.flatnonzero(off == off.min())
     return SCORES[int(best[len(best) // 2])]
 
 
-def _scored(windows: Sequence[_Found], least: Sequence[float | NDArray[np.float64]]) -> Score:
+def _scored(windows: Sequence[Compared], least: Sequence[float | NDArray[np.float64]]) -> Score:
     """Judge windows, each counted from a score on, or from one for each class."""
-    errors, f1s, usual = [], [], np.mean([one.truth for one in windows])
+    errors, f1s, usual = [], [], np.mean([len(one.truth) for one in windows])
     for one, limit in zip(windows, least, strict=True):
-        kept = one.scores >= (limit if isinstance(limit, float) else limit[one.classes])
+        found, truth = one.found, len(one.truth)
+        kept = found.scores >= (limit if isinstance(limit, float) else limit[found.classes])
         number = int(kept.sum())
-        errors.append(abs(number - one.truth) / usual)
-        f1s.append(2 * int((one.right & kept).sum()) / max(number + one.truth, 1))
+        errors.append(abs(number - truth) / usual)
+        f1s.append(2 * int((hits_of(one) & kept).sum()) / max(number + truth, 1))
     root = math.sqrt(len(windows))
     return Score(*(float(v) for of in (errors, f1s) for v in (np.mean(of), np.std(of) / root)))
