@@ -75,11 +75,9 @@ def thresholds(evaluation: Evaluation) -> None:
     """The score that counts right, for each protocol."""
     heads = ("protocol", "images", "in use", "counts right", "bias", "error per image", "best F1")
     click.echo("\n| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
-    for name in sorted({protocol.name for protocol in evaluation.protocols}):
+    for name in sorted({image.protocol.name for image in evaluation.images}):
         images = [
-            image
-            for image, protocol in zip(evaluation.images, evaluation.protocols, strict=True)
-            if protocol.name == name and len(image.truth)
+            image for image in evaluation.images if image.protocol.name == name and len(image.truth)
         ]
         if not images:
             continue
@@ -107,7 +105,7 @@ def left_out(evaluation: Evaluation, parts: Sequence[str]) -> None:
     """
     heads = ("left out", "scores", "nuclei", "bias", "error per image", "F1")
     click.echo("\n| " + " | ".join(heads) + " |\n" + "|---" * len(heads) + "|")
-    used = [protocol.name for protocol in evaluation.protocols]
+    used = [image.protocol.name for image in evaluation.images]
     everything: list[Judged] = []
     for part in dict.fromkeys(parts):
         own = [index for index, other in enumerate(parts) if other == part]

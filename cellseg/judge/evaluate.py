@@ -93,11 +93,9 @@ class ImageDone:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """A model's figures on all images, each with its path and the protocol it was counted with."""
+    """A model's figures on all images."""
 
     images: tuple[Judged, ...]
-    paths: tuple[Path, ...]
-    protocols: tuple[CountProtocol, ...]
     classes: tuple[str, ...]
     model: DetectorInfo
     notes: tuple[str, ...] = ()
@@ -145,7 +143,7 @@ class Evaluation:
         SettingsError
             If the images were counted by several protocols, or are too few.
         """
-        names = sorted({protocol.name for protocol in self.protocols})
+        names = sorted({image.protocol.name for image in self.images})
         if len(names) > 1:
             raise SettingsError(
                 f"the images use several protocols ({', '.join(names)}): calibrate one at a time",
@@ -162,7 +160,8 @@ class Evaluation:
             objects=found.objects,
             interval=(round(low, 3), round(high, 3)),
         )
-        return self.protocols[0].changed(score=found.score, calibration=calibration), found
+        protocol = self.images[0].protocol
+        return protocol.changed(score=found.score, calibration=calibration), found
 
     def as_dict(self) -> dict[str, object]:
         """All figures, ready for JSON."""
@@ -178,9 +177,9 @@ class Evaluation:
             "thresholds": [asdict(point) for point in self.curve()],
             "images": [
                 {
-                    "image": str(path),
+                    "image": str(image.path),
                     "set": image.group,
-                    "protocol": protocol.name,
+                    "protocol": image.protocol.name,
                     "score": image.score,
                     "truth": len(image.truth),
                     "found": int(image.counted.sum()),
@@ -188,9 +187,7 @@ class Evaluation:
                     "panoptic_quality": plain(image.segmentation.panoptic_quality),
                     "aji": plain(image.segmentation.aji),
                 }
-                for image, path, protocol in zip(
-                    self.images, self.paths, self.protocols, strict=True
-                )
+                for image in self.images
             ],
             "notes": list(self.notes),
         }
@@ -220,16 +217,12 @@ def evaluate(request: EvaluateRequest) -> Iterator[Notice | ImageDone | Evaluati
             f"({', '.join(data.classes)}): objects are compared without their class"
         )
     yield from map(Notice, notes)
-    judged, protocols = [], []
+    judged = []
     for done, image in enumerate(data.images, start=1):
-        one, protocol = _judge(image, request, detector, to_model)
-        judged.append(one)
-        protocols.append(protocol)
+        judged.append(_judge(image, request, detector, to_model))
         yield ImageDone(done, len(data.images))
     yield Evaluation(
         images=tuple(judged),
-        paths=tuple(cast(Path, image.path) for image in data.images),
-        protocols=tuple(protocols),
         classes=classes,
         model=info,
         notes=tuple(notes),
@@ -250,13 +243,10 @@ def _judge(
     request: EvaluateRequest,
     detector: Detector,
     to_model: dict[int, int] | None,
-) -> tuple[Judged, CountProtocol]:
-    extent = (image.pixels.shape[0], image.pixels.shape[1])
+) -> Judged:
+    extent, path = (image.pixels.shape[0], image.pixels.shape[1]), cast(Path, image.path)
     mpp = image.mpp or request.mpp
-    with planned(cast(Path, image.path), request, detector, mpp=mpp, cell_types="none") as (
-        slide,
-        plan,
-    ):
+    with planned(path, request, detector, mpp=mpp, cell_types="none") as (slide, plan):
         protocol = plan.protocol
         low = protocol.changed(score=min(LOWEST_SCORE, protocol.score), intensity=False)
         count = SlideCount(slide, replace(plan, protocol=low), detector)
@@ -266,9 +256,16 @@ def _judge(
     truth = Instances.build(image.boxes.tolist(), [1.0] * len(kinds), kinds, image.masks)
     if to_model is None:
         found = found.without_class()
-    score = protocol.lowest_score
-    judged = Judged(found, truth, extent, name=image.name, group=image.group, score=score)
-    return judged, protocol
+    return Judged(
+        found,
+        truth,
+        extent,
+        name=image.name,
+        path=path,
+        group=image.group,
+        score=protocol.lowest_score,
+        protocol=protocol,
+    )
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from cellseg.judge.figures import (
     count_error,
     size_error,
 )
+from cellseg.protocol import CountProtocol
 from cellseg.text import number, percent
 
 THRESHOLDS: tuple[float, ...] = tuple(round(0.1 + 0.05 * k, 2) for k in range(17))
@@ -38,11 +40,15 @@ class Judged(Compared):
         Its set and modality, as ``set/modality``: what the scores are told apart by.
     score : float
         Objects below it are not counted.
+    protocol : CountProtocol
+        What it was counted with.
     """
 
     name: str
+    path: Path
     group: str
     score: float
+    protocol: CountProtocol
 
     @cached_property
     def counted(self) -> NDArray[np.bool_]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from cellseg.annotations.coco import read_pixels
 from cellseg.draw.page import render_page
@@ -51,26 +49,22 @@ def write_report(evaluation: Evaluation, folder: str | Path) -> Path:
         plots.bars(home / "diameter.png", by_diameter, "AP by diameter")
         plots.bars(home / "density.png", ap_by_density(images, classes), "AP by density")
         for name, chosen in (("sample", sample(images)), ("worst", worst[:SHEET])):
-            shown = [(_pixels(evaluation, index), images[index]) for index in chosen]
+            shown = [(read_pixels(one.path, one.extent), one) for one in chosen]
             plots.sheet(home / f"{name}.jpg", shown)
-        for place, index in enumerate(worst, start=1):
+        for place, one in enumerate(worst, start=1):
             path = home / f"worst-{place:02}.png"
-            plots.outlined(path, _pixels(evaluation, index), images[index])
-        page.write_text(_page(evaluation, [images[index] for index in worst]), encoding="utf-8")
+            plots.outlined(path, read_pixels(one.path, one.extent), one)
+        page.write_text(_page(evaluation, worst), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{home}: cannot be written: {error.strerror or error}") from error
     return page
 
 
-def _pixels(evaluation: Evaluation, index: int) -> NDArray[np.generic]:
-    return read_pixels(evaluation.paths[index], evaluation.images[index].extent)
-
-
-def sample(images: Sequence[Judged]) -> list[int]:
-    """Indices of as many images of each set and modality, from the worst to the best."""
-    groups: dict[str, list[int]] = {}
-    for index in _ranked(images):
-        groups.setdefault(images[index].group, []).append(index)
+def sample(images: Sequence[Judged]) -> list[Judged]:
+    """As many images of each set and modality, from the worst to the best."""
+    groups: dict[str, list[Judged]] = {}
+    for image in _ranked(images):
+        groups.setdefault(image.group, []).append(image)
     each = max(1, SAMPLE // len(groups))
     return [
         members[rank]
@@ -79,15 +73,14 @@ def sample(images: Sequence[Judged]) -> list[int]:
     ]
 
 
-def worst_images(images: Sequence[Judged]) -> list[int]:
-    """Indices of the images with most objects that are wrong, relative to all, worst first."""
+def worst_images(images: Sequence[Judged]) -> list[Judged]:
+    """The images with most objects that are wrong, relative to all, worst first."""
     return _ranked(images)[:WORST]
 
 
-def _ranked(images: Sequence[Judged]) -> list[int]:
-    """Indices from the least accurate image on; those without any object come last."""
-    scores = [float(image.segmentation.accuracy[0]) for image in images]
-    return sorted(range(len(images)), key=lambda k: 1.0 if math.isnan(scores[k]) else scores[k])
+def _ranked(images: Sequence[Judged]) -> list[Judged]:
+    """From the least accurate on; those without any object come last."""
+    return sorted(images, key=lambda image: np.nan_to_num(image.segmentation.accuracy[0], nan=1.0))
 
 
 def _page(evaluation: Evaluation, worst: list[Judged]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from cellseg.instances import Instances
 from cellseg.judge.calibration import calibrate
 from cellseg.judge.figures import IOUS, Segmentation, count_error, size_error
 from cellseg.judge.judged import Judged
+from cellseg.protocol import load_protocol
 
 
 def squares(*boxes, scores=None, classes=None):
@@ -118,7 +121,10 @@ def judged(truth, scores):
     places = [(0, 20 * k, 10, 20 * k + 10) for k in range(max(truth, len(scores)))]
     goals = squares(*places[:truth])
     found = squares(*places[: len(scores)], scores=scores)
-    return Judged(found, goals, (10, 400), name="a", group="b", score=0.9)
+    return Judged(
+        found, goals, (10, 400), name="a", path=Path("a.png"), group="b", score=0.9,
+        protocol=load_protocol("he"),
+    )  # fmt: skip
 
 
 def test_calibration_finds_the_threshold_at_which_the_pooled_count_is_right():
