@@ -125,6 +125,10 @@ class ResultPanel(QWidget):  # type: ignore[misc]
         self.viewer, self._drawn = viewer, drawn
         self.inspector = Inspector(viewer, layer, opened, self._show_selection)
         self.totals = wrapped()
+        self.doubts = wrapped()
+        self.doubts.setTextFormat(Qt.TextFormat.PlainText)
+        self.doubts.setText("\n".join(f"! {doubt}" for doubt in opened.result.doubts))
+        self.doubts.setVisible(bool(opened.result.doubts))
         self.look = LookBox(self.inspector)
         self.classify = ClassifyBox(self.inspector)
         self.correct = CorrectBox(self.inspector, drawn)
@@ -139,6 +143,7 @@ class ResultPanel(QWidget):  # type: ignore[misc]
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.totals)
+        layout.addWidget(self.doubts)
         layout.addWidget(self.tabs)
         layout.addWidget(self.table, stretch=1)
         self.tabs.currentChanged.connect(self._tab_changed)

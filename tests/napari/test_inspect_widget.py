@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,20 @@ def test_masks_that_are_not_cellsegs_are_told_apart(window: Any) -> None:
     assert "mine is no result of cellseg" in panel.nothing.text()
     assert panel.shown is None
     click(window, (5.0, 5.0))
+
+
+def test_doubts_stand_above_the_cells(window: Any, counted_discs: Path) -> None:
+    from qtpy.QtCore import Qt
+
+    path = counted_discs / "run.json"
+    run = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**run, "doubts": ["<b>half</b> of it is out of focus"]}))
+    add_layers(window, read_result(counted_discs))
+    shown = dock(window, INSPECT).shown
+    pump(seconds=0.3)
+    assert shown.doubts.isVisible()
+    assert shown.doubts.text() == "! <b>half</b> of it is out of focus"
+    assert shown.doubts.textFormat() == Qt.TextFormat.PlainText
 
 
 def test_a_click_shows_the_row_and_a_row_flies_to_its_cell(window: Any, shown: Any) -> None:
