@@ -119,6 +119,7 @@ def test_interrupted_resumed_exported_used(tmp_path):
     assert len(ranges) > 60
     assert set(card.inference) <= {"torch", "openvino"}
     assert (card.classes, card.object, card.name) == (("round", "square"), "cell", "my / model")
+    assert card.protocol.stain == "brightfield"
     assert (card.data[0].objects, card.data[0].licence, card.mpp) == (12, "CC0", 0.5)
     assert card.started_from == "random weights"
     assert set(card.scores) == {"mask_ap", "mask_ap50", "f1"}
