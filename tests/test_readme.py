@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import shlex
@@ -11,6 +10,8 @@ from pathlib import Path
 
 import click
 import pytest
+
+from cellseg.cli import cli
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -47,7 +48,7 @@ def test_every_command_parses(line, tmp_path, monkeypatch):
         if "://" not in argument and argument.endswith((".json", ".svs", ".safetensors")):
             Path(argument).parent.mkdir(exist_ok=True)
             Path(argument).touch()
-    command = getattr(importlib.import_module(f"cellseg.cli.{name}"), name)
+    command = cli.get_command(click.Context(cli), name)
     assert isinstance(command, click.Command)
     command.make_context(name, arguments)
 
