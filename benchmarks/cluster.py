@@ -69,6 +69,7 @@ def main() -> None:
             protocol="brightfield",
             tile_px=options.tile,
             prefilter=False,
+            inference="torch",  # as on a cluster
             output=home / "local",
             batch=1,
         )
