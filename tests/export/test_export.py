@@ -25,6 +25,7 @@ import pytest
 import roifile
 import shapely
 import tifffile
+import zarr
 from finished import Report, left_by
 from PIL import Image
 from pycocotools.coco import COCO
@@ -572,7 +573,7 @@ def test_outlines_of_smooth_cells_are_the_mask_again_and_short(tmp_path):
 def test_memory_does_not_grow_with_the_cells(tmp_path, monkeypatch):
     """Six times the slide and the cells, the same peak but for some tens of bytes a cell.
 
-    How many chunks are decoded at once is a matter of chance: some 200 kB.
+    Now and then two chunks of 4 MB are decoded at once: the least peak of five counts.
     """
     monkeypatch.setattr("cellseg.export._cells.BLOCK_PX", 200)
     monkeypatch.setattr("cellseg.result.table.GROUP_ROWS", 100)
@@ -582,12 +583,16 @@ def test_memory_does_not_grow_with_the_cells(tmp_path, monkeypatch):
         result = counted(tmp_path / f"{rows}.cellseg", masks)
         for name in ("cells.geojson", "cells.parquet"):
             export(result.path, name)  # once before: imports
-            tracemalloc.start()
-            try:
-                export(result.path, name)
-                peaks[name, rows] = tracemalloc.get_traced_memory()[1]
-            finally:
-                tracemalloc.stop()
+            each = []
+            for _ in range(5):
+                tracemalloc.start()
+                try:
+                    with zarr.config.set({"async.concurrency": 1}):
+                        export(result.path, name)
+                    each.append(tracemalloc.get_traced_memory()[1])
+                finally:
+                    tracemalloc.stop()
+            peaks[name, rows] = min(each)
     for name in ("cells.geojson", "cells.parquet"):
         assert peaks[name, 18] - peaks[name, 3] < 500 * 15 * 58, peaks
 
