@@ -36,7 +36,13 @@ Examples:
     "of the class 'done'.",
 )
 @click.option("-o", "--output", type=FILE, help="The file of windows, or of the taught model.")
-@click.option("--minutes", type=Number(0.0), default=3.0, show_default=True)
+@click.option(
+    "--minutes",
+    type=Number(0.0),
+    default=3.0,
+    show_default=True,
+    help="How long learning may take.",
+)
 @click.option("--object", type=click.Choice(["nucleus", "cell"]), help="What the outlines are of.")
 def teach(
     path: Path, windows: int | None, done: str, output: Path | None,

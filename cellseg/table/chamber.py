@@ -46,7 +46,13 @@ class Chamber(BaseModel):
         return area_mm2 * self.depth_um / 1000 * _ML_PER_MM3 / self.dilution
 
     def counted(
-        self, table: pd.DataFrame, *, height_px: int, width_px: int, mpp: float
+        self,
+        table: pd.DataFrame,
+        *,
+        height_px: int,
+        width_px: int,
+        mpp: float,
+        region_px: float | None = None,
     ) -> dict[str, Any]:
         """``chamber`` of ``run.json``: cells per mL with their interval, and the viability.
 
@@ -58,10 +64,15 @@ class Chamber(BaseModel):
             Of the picture, level-0 pixels.
         mpp : float
             µm per pixel.
+        region_px : float, optional
+            Area of the regions that alone were counted in. Their cells are told by centroid, so
+            none is left out.
         """
         is_out = (table["bbox_y1_px"] >= height_px) | (table["bbox_x1_px"] >= width_px)
+        is_out &= region_px is None
         classes = table["class"][~is_out]
-        area_mm2 = height_px * width_px * (mpp / 1000) ** 2
+        area_px = height_px * width_px if region_px is None else region_px
+        area_mm2 = area_px * (mpp / 1000) ** 2
         volume = self.volume_ml(area_mm2)
         found: dict[str, Any] = {
             **self.model_dump(),

@@ -93,6 +93,21 @@ def test_a_counting_chamber(cellseg, tmp_path):
     assert recipe["chamber"] == {"depth_um": 200, "dilution": 1}
 
 
+def test_a_chamber_counted_in_a_region_has_the_regions_area(cellseg, tmp_path):
+    write_disc_slide(tmp_path / "square.tif", np.random.default_rng(1), shape=(200, 200))
+    ring = [[0, 0], [100, 0], [100, 200], [0, 200], [0, 0]]
+    half = {"type": "Polygon", "coordinates": [ring]}
+    path = tmp_path / "half.geojson"
+    path.write_text(json.dumps({"type": "Feature", "geometry": half, "properties": {}}))
+    args = ("--no-prefilter", "--mpp", "0.5", "--region", path, "--chamber", "neubauer")
+    assert cellseg("count", tmp_path / "square.tif", *args)[0] == 0
+    run = json.loads((tmp_path / "square.cellseg" / "run.json").read_text())
+    found = run["chamber"]
+    assert found["area_mm2"] == pytest.approx(0.005)
+    assert (found["cells"], found["left_out"]) == (run["summary"]["cells"], 0)
+    assert found["per_ml"] == pytest.approx(found["cells"] * 2e6)
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
