@@ -50,14 +50,19 @@ def write_wells(study: Study) -> Location | None:
 def wells_of(study: Study) -> list[dict[str, Any]]:
     """A row a well: sums over its sites, then means and standard deviations between them.
 
-    Positive shares are weighted by the cells of each site.
+    Positive shares are weighted by the cells of each site. Of several time points each has a row.
     """
-    wells: dict[tuple[str, str], list[SummaryRow]] = {}
+    wells: dict[tuple[str, str, int], list[SummaryRow]] = {}
     for row in study.rows:
         place = Path(row["path"])
         if not row.get("region") and (well := well_of(place)):
-            wells.setdefault((visible(plate_of(place)), visible(well)), []).append(row)
-    return [_row(plate, well, sites) for (plate, well), sites in sorted(wells.items())]
+            t = row.get("t")
+            key = visible(plate_of(place)), visible(well), -1 if t is None else t
+            wells.setdefault(key, []).append(row)
+    each = sorted(wells.items(), key=lambda item: item[0])
+    return [
+        _row(plate, well, sites) | ({} if t < 0 else {"t": t}) for (plate, well, t), sites in each
+    ]
 
 
 def _row(plate: str, well: str, rows: list[SummaryRow]) -> dict[str, Any]:
@@ -97,7 +102,7 @@ def _spread(name: str, values: list[float]) -> dict[str, float | None]:
 
 
 def well_maps(study: Study) -> Iterator[HeatMap]:
-    """Maps of each plate: cells a site, positive shares and median areas."""
+    """Maps of each plate at its last time point: cells a site, positive shares, median areas."""
     plates: dict[str, dict[str, dict[str, Any]]] = {}
     for row in wells_of(study):
         if found := _WELL.fullmatch(row["well"]):

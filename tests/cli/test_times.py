@@ -48,6 +48,21 @@ def test_each_time_point_has_a_row_and_the_report_a_curve(cellseg, movie, tmp_pa
     ]  # fmt: skip
 
 
+def test_a_well_has_a_row_for_each_time_point(cellseg, movie, tmp_path):
+    path, counts = movie
+    plate = tmp_path / "plate"
+    plate.mkdir()
+    path.rename(plate / "P_B03_s1.ome.tif")
+    args = ("count", plate, "--no-prefilter", "--t", "all", "--files", "P_{well}_s{site}.ome.tif")
+    code, _, err = cellseg(*args)
+    assert code == 0, err
+    rows = pd.read_csv(plate / "wells.csv")
+    assert rows["well"].tolist() == ["B03"] * 3
+    assert rows["t"].tolist() == [0, 1, 2]
+    assert rows["cells"].tolist() == counts
+    assert rows["sites"].tolist() == [1] * 3
+
+
 @pytest.mark.parametrize(
     ("asked", "code", "said"),
     [("7-9", 4, "has time points 0 to 2, not 7"), ("2-1", 2, "expected 3, 0-9 or all")],
