@@ -157,7 +157,6 @@ def by_cellseg(task: Task) -> dict[str, object]:
 
 def standard_network(model: str, tile_px: int, nms_iou: float):
     """torchvision's own Mask R-CNN around the same backbone and heads, with the same weights."""
-    from torch import nn
     from torchvision.models.detection import MaskRCNN
     from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
@@ -180,12 +179,6 @@ def standard_network(model: str, tile_px: int, nms_iou: float):
     chosen = Architecture.of(state)
     classes, backbone = len(card.classes) + 1, BACKBONES[chosen.backbone]
     limits = Limits.for_area(tile_px * tile_px)
-    head = TwoMLPHead(chosen.pyramid * 7 * 7, chosen.box)
-    if chosen.box_rank is not None:
-        head.fc6 = nn.Sequential(
-            nn.Linear(chosen.pyramid * 7 * 7, chosen.box_rank, bias=False),
-            nn.Linear(chosen.box_rank, chosen.box),
-        )
     network = MaskRCNN(
         with_pyramid(chosen.backbone, chosen.pyramid, FrozenBatchNorm2d),
         image_mean=list(backbone.mean),
@@ -200,7 +193,7 @@ def standard_network(model: str, tile_px: int, nms_iou: float):
         rpn_nms_thresh=PROPOSAL_NMS,
         box_nms_thresh=nms_iou,
         box_detections_per_img=limits.detections,
-        box_head=head,
+        box_head=TwoMLPHead(chosen.pyramid * 7 * 7, chosen.box),
         box_predictor=FastRCNNPredictor(chosen.box, classes),
         mask_head=MaskRCNNHeads(chosen.pyramid, (chosen.mask,) * 4, 1),
         mask_predictor=MaskRCNNPredictor(chosen.mask, chosen.mask, classes),

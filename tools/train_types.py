@@ -26,12 +26,9 @@ from torch.nn import functional as F
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.geometry import Box
 from cellseg.judge.centres import matched
-from cellseg.network.architecture import TYPE_KEYS, Architecture, Limits
-from cellseg.network.maskrcnn import (
-    build_maskrcnn,
-    forward_batch,
-    set_limits,
-)
+from cellseg.network.architecture import TYPE_KEYS, Architecture
+from cellseg.network.inference import Wanted
+from cellseg.network.maskrcnn import build_maskrcnn, forward_batch
 from cellseg.network.roi_heads import TYPE_HIDDEN
 from cellseg.network.torch_inference import best_precision, make_ready
 from cellseg.network.weights import network_of, read_model, save_model
@@ -87,10 +84,9 @@ class Features:
     def of(self, image: Tensor) -> tuple[NDArray[np.float64], Tensor]:
         """Centres (x, y), (D, 2), and features (D, F)."""
         height, width = image.shape[1:]
-        set_limits(self.network, Limits.for_area(height * width), score=SCORE, nms_iou=0.5)
         padded = F.pad(image, (0, -width % 32, 0, -height % 32), value=1.0)
-        (found,) = forward_batch(self.network, padded[None])
-        boxes = found["boxes"].double().numpy()
+        (found,) = forward_batch(self.network, padded[None], Wanted(SCORE, types=True))
+        boxes = found.boxes.astype(np.float64)
         return (boxes[:, :2] + boxes[:, 2:]) / 2, self.seen
 
 

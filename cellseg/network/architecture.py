@@ -37,7 +37,6 @@ TYPE_LEVELS, TYPE_BINS = 3, 3
 levels of the pyramid: the nucleus itself, and the tissue around it."""
 
 BODY = "backbone.body."
-BOX_FIRST = "roi_heads.box_head.fc6"
 TYPE_KEYS = "roi_heads.type_head."
 
 LITE0_EPS = 1e-3
@@ -120,9 +119,6 @@ class Architecture:
         Channels of the mask branch, whose arithmetic grows with their square.
     box : int
         Of the box head's two layers.
-    box_rank : int, optional
-        Rank of the box head's first layer, then two smaller ones (Girshick, Fast R-CNN, ICCV
-        2015, section 3.1); None: one layer, as torchvision's.
     types : int
         Cell types that found nuclei are sorted into; 0: none.
     """
@@ -131,7 +127,6 @@ class Architecture:
     pyramid: int = 256
     mask: int = 256
     box: int = 1024
-    box_rank: int | None = None
     types: int = 0
 
     def __post_init__(self) -> None:
@@ -153,7 +148,6 @@ class Architecture:
             pyramid=width("backbone.fpn.layer_blocks.0.0.weight", 4, usual.pyramid),
             mask=width("roi_heads.mask_head.0.0.weight", 4, usual.mask),
             box=width("roi_heads.box_head.fc7.weight", 2, usual.box),
-            box_rank=width(f"{BOX_FIRST}.0.weight", 2, 0) or None,
             types=width(f"{TYPE_KEYS}logits.weight", 2, 0),
         )
 

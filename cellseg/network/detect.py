@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cellseg.errors import CellsegError, SettingsError, WeightsError
 from cellseg.instances import Instances
-from cellseg.network.architecture import STRIDE_PX, Limits
+from cellseg.network.architecture import DOUBT, FINE_FROM_PX, STRIDE_PX, Limits
 from cellseg.network.detector import Detections, Detector, DetectorInfo, Sizes
 from cellseg.network.inference import Inference, NetworkOutput, Wanted
 from cellseg.network.modelfile import RANGE, ModelCard, read_arrays
@@ -55,6 +55,7 @@ class MaskRCNNDetector(Detector):
         nms_iou: float = 0.5,
         types: str = NO_TYPES,
         classes: Sequence[str] = (),
+        fine_from_px: float = FINE_FROM_PX,
     ) -> None:
         self.network, self._whole = network, info
         looked_for = info.counting(classes)
@@ -62,7 +63,7 @@ class MaskRCNNDetector(Detector):
         kinds = None
         if looked_for.classes != info.classes:
             kinds = tuple(map(info.classes.index, looked_for.classes))
-        self._wanted = Wanted(score, nms_iou, self.info is not looked_for, kinds)
+        self._wanted = Wanted(score, nms_iou, self.info is not looked_for, kinds, fine_from_px)
         self.threads = network.threads
         self._timer = Timer()
 
@@ -71,7 +72,13 @@ class MaskRCNNDetector(Detector):
     ) -> MaskRCNNDetector:
         """See :meth:`Detector.for_run`; the network is shared."""
         return MaskRCNNDetector(
-            self.network, self._whole, score=score, nms_iou=nms_iou, types=types, classes=classes
+            self.network,
+            self._whole,
+            score=score,
+            nms_iou=nms_iou,
+            types=types,
+            classes=classes,
+            fine_from_px=self._wanted.fine_from_px,
         )
 
     def detect(self, tiles: Sequence[NDArray[np.float32]], *, fill: float) -> list[Detections]:
@@ -108,14 +115,14 @@ class MaskRCNNDetector(Detector):
         height, width = batch.shape[1:3]
         pad = ((0, 0), (0, -height % STRIDE_PX), (0, -width % STRIDE_PX), (0, 0))
         images = np.pad(batch, pad, constant_values=fill) if np.any(pad) else batch
-        limits = Limits.for_area(height * width)
-        results = self.network.find(images, limits, self._wanted, self._timer)
+        results = self.network.find(images, self._wanted, self._timer)
         if self._wanted.kinds is not None:  # those that are looked for are numbered from 0
             results = [
                 replace(one, classes=np.searchsorted(self._wanted.kinds, one.classes))
                 for one in results
             ]
         with self._timer.stage("paste"):
+            limits = Limits.for_area(images.shape[1] * images.shape[2])
             return [to_detections(result, (height, width), limits) for result in results]
 
     def take_seconds(self) -> dict[str, float]:
@@ -138,7 +145,7 @@ def to_detections(result: NetworkOutput, extent: tuple[int, int], limits: Limits
     """Objects of a tile with their masks pasted; ``extent`` is the tile without its padding."""
     plain = np.setdiff1d(np.arange(len(result.boxes)), result.fine)
     pasted: list[Pasted | None] = [None] * len(result.boxes)
-    for index, masks in ((plain, result.masks[plain]), (result.fine, result.fine_masks)):
+    for index, masks in ((plain, result.masks[plain]), (result.fine, fine_masks(result))):
         found = paste_all(masks, result.boxes[index], extent)
         for place, one in zip(index.tolist(), found, strict=True):
             pasted[place] = one
@@ -153,6 +160,18 @@ def to_detections(result: NetworkOutput, extent: tuple[int, int], limits: Limits
         [mask for _, _, mask in kept],
     )
     return Detections(instances, _reached(result, limits))
+
+
+def fine_masks(result: NetworkOutput) -> NDArray[np.float32]:
+    """Masks of the large objects, (K, 2 M, 2 M): the mean of both looks where the first doubts."""
+    size = result.masks.shape[1]
+    # Bilinear interpolation to twice as many samples.
+    position = np.clip((np.arange(2 * size) + 0.5) / 2 - 0.5, 0, size - 1)
+    weights = np.clip(1 - np.abs(position[:, None] - np.arange(size)), 0, None)
+    doubled = weights.astype(np.float32)
+    first = doubled @ result.masks[result.fine] @ doubled.T
+    doubt = (first > DOUBT[0]) & (first < DOUBT[1])
+    return np.asarray(np.where(doubt, (first + result.again) / 2, first), np.float32)
 
 
 def _reached(result: NetworkOutput, limits: Limits) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from openvino import Node
 from openvino import opset13 as ops
 
-from cellseg.network.architecture import BACKBONES, BODY, BOX_FIRST, LITE0_EPS, LITE0_STAGES
+from cellseg.network.architecture import BACKBONES, BODY, LITE0_EPS, LITE0_STAGES
 from cellseg.network.modelfile import RANGE, SCALE, Arrays
 
 LEVELS = 4
@@ -65,13 +65,11 @@ class Graphs:
         channels = self._arrays["backbone.fpn.layer_blocks.0.0.weight"].shape[0]
         seen = ops.parameter([batch, side, side, channels], np.float32)
         x = ops.reshape(seen, _constant([batch, side * side * channels], np.int64), False)
-        ranked = f"{BOX_FIRST}.weight" not in self._arrays
 
         def bins_first(rows: NDArray[Any]) -> NDArray[Any]:
             return rows.reshape(len(rows), channels, side**2).transpose(0, 2, 1)
 
-        x = self._linear(x, f"{BOX_FIRST}.0" if ranked else BOX_FIRST, bins_first)
-        x = ops.relu(self._linear(x, f"{BOX_FIRST}.1") if ranked else x)
+        x = ops.relu(self._linear(x, "roi_heads.box_head.fc6", bins_first))
         x = ops.relu(self._linear(x, "roi_heads.box_head.fc7"))
         heads = [
             self._linear(x, f"roi_heads.box_predictor.{n}") for n in ("cls_score", "bbox_pred")

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.network.architecture import Limits
+from cellseg.network.architecture import FINE_FROM_PX
 from cellseg.network.timer import Timer
 
 
@@ -18,13 +18,14 @@ class Wanted:
 
     Objects below ``score`` are not returned (the mask branch does not see them either). ``types``
     are cell types, where the model has any; ``kinds`` the classes from 0 that are looked for,
-    ascending, all where it is None.
+    ascending, all where it is None. Boxes with a side of ``fine_from_px`` get a second look.
     """
 
     score: float = 0.5
     nms_iou: float = 0.5
     types: bool = False
     kinds: tuple[int, ...] | None = None
+    fine_from_px: float = FINE_FROM_PX
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -39,8 +40,8 @@ class NetworkOutput:
         From 0.
     masks : ndarray, float32, (D, M, M)
         Probabilities inside the box.
-    fine, fine_masks : ndarray of int, (K,), and float32, (K, 2 M, 2 M)
-        Large objects, which were looked at twice.
+    fine, again : ndarray of int, (K,), and float32, (K, 2 M, 2 M)
+        Large objects, and what the second look at them says.
     types : ndarray, float32, (D, T) or None
         Probabilities of cell types.
     proposals : int
@@ -54,10 +55,10 @@ class NetworkOutput:
     scores: NDArray[np.float32]
     masks: NDArray[np.float32]
     fine: NDArray[np.int64]
-    fine_masks: NDArray[np.float32]
-    types: NDArray[np.float32] | None
+    again: NDArray[np.float32]
     proposals: int
-    is_full: bool
+    is_full: bool | NDArray[np.bool_]
+    types: NDArray[np.float32] | None = None
 
 
 class Inference(Protocol):
@@ -72,7 +73,7 @@ class Inference(Protocol):
     threads: int = 1
 
     def find(
-        self, images: NDArray[np.float32], limits: Limits, wanted: Wanted, timer: Timer
+        self, images: NDArray[np.float32], wanted: Wanted, timer: Timer
     ) -> list[NetworkOutput]:
         """Objects of each image, (N, H, W, 3) in 0 … 1; H and W are multiples of the stride."""
         ...

@@ -26,12 +26,10 @@ from cellseg.network.architecture import (
     ANCHOR_SIZES_PX,
     ASPECT_RATIOS,
     BACKBONES,
-    PROPOSAL_NMS,
-    PROPOSAL_SCORE,
     Architecture,
-    Limits,
 )
 from cellseg.network.backbones import with_pyramid
+from cellseg.network.inference import NetworkOutput, Wanted
 from cellseg.network.roi_heads import CellRoIHeads, TypeHead
 from cellseg.network.rpn import CellRPN, ExactAnchors, ExactHead
 from cellseg.network.timer import Lap, no_lap
@@ -83,7 +81,7 @@ def build_maskrcnn(
     anchors = ExactAnchors(
         tuple((size,) for size in ANCHOR_SIZES_PX), (ASPECT_RATIOS,) * len(ANCHOR_SIZES_PX)
     )
-    # The numbers are torchvision's where nothing else is said.
+    # The numbers are torchvision's where nothing else is said; when counting others hold.
     rpn = CellRPN(
         anchors,
         ExactHead(channels, len(ASPECT_RATIOS)),
@@ -95,15 +93,9 @@ def build_maskrcnn(
         post_nms_top_n={"training": training.proposals, "testing": 1000},
         nms_thresh=0.7,
     )
-    samples = channels * 7**2
-    box_head = TwoMLPHead(samples, wanted.box)
-    if wanted.box_rank is not None:
-        box_head.fc6 = nn.Sequential(
-            nn.Linear(samples, wanted.box_rank, bias=False), nn.Linear(wanted.box_rank, wanted.box)
-        )
     heads = CellRoIHeads(
         MultiScaleRoIAlign(levels, 7, 1),
-        box_head,
+        TwoMLPHead(channels * 7**2, wanted.box),
         FastRCNNPredictor(wanted.box, num_classes + 1),
         0.5,  # IoU of objects
         0.5,  # and of background
@@ -125,38 +117,37 @@ def build_maskrcnn(
     return GeneralizedRCNN(with_pyramid(wanted.backbone, channels, norm), rpn, heads, transform)
 
 
-def set_limits(model: GeneralizedRCNN, limits: Limits, *, score: float, nms_iou: float) -> None:
-    """Set what passes each stage when the network is used for counting."""
-    rpn = cast(CellRPN, model.rpn)
-    rpn.score_thresh, rpn.nms_thresh = PROPOSAL_SCORE, PROPOSAL_NMS
-    rpn._pre_nms_top_n = {"training": limits.pre_nms, "testing": limits.pre_nms}
-    rpn._post_nms_top_n = {"training": limits.proposals, "testing": limits.proposals}
-    heads = cast(CellRoIHeads, model.roi_heads)
-    heads.detections_per_img = limits.detections
-    heads.score_thresh = score
-    heads.nms_thresh = nms_iou
-
-
 @torch.inference_mode()
 def forward_batch(
-    model: GeneralizedRCNN, images: Tensor, lap: Lap = no_lap
-) -> list[dict[str, Tensor]]:
+    model: GeneralizedRCNN, images: Tensor, wanted: Wanted, lap: Lap = no_lap
+) -> list[NetworkOutput]:
     """Run the network on tiles (N, 3, H, W), float32, 0 … 1, H and W multiples of 32.
 
-    The model is in evaluation mode, as built or made ready for counting. Results are as of
-    :meth:`CellRoIHeads.forward`, with ``proposals`` (0-d, how many there were).
+    The model is in evaluation mode, as built or made ready for counting.
     """
-    sizes = [(images.shape[2], images.shape[3])] * len(images)
+    size = (images.shape[2], images.shape[3])
     seen = model.transform.normalize(images)
     dtype = next(model.backbone.parameters()).dtype
     seen = seen.to(dtype, memory_format=torch.channels_last)
     lap("preprocess")
     features = model.backbone(seen)
     lap("backbone")
-    proposals, _ = model.rpn(ImageList(seen, sizes), features)
+    proposals, _ = model.rpn(ImageList(seen, [size] * len(images)), features)
     lap("proposals")
-    cast(CellRoIHeads, model.roi_heads).lap = lap
-    results, _ = model.roi_heads(features, proposals, sizes)
-    for result, boxes in zip(results, proposals, strict=True):
-        result["proposals"] = torch.tensor(len(boxes))
-    return cast(list[dict[str, Tensor]], results)
+    # RoIAlign samples between pixels, in float32; that for GPUs wants its channels first: turned
+    # round once here and not at each call.
+    exact = {name: level.float() for name, level in features.items()}
+    if images.device.type != "cpu":
+        exact = {name: level.contiguous() for name, level in exact.items()}
+    results = []
+    for index, boxes in enumerate(proposals):
+        levels = {name: level[index : index + 1] for name, level in exact.items()}
+        heads = cast(CellRoIHeads, model.roi_heads)
+        results.append(heads.find(levels, boxes, size, wanted, lap))
+    return [
+        NetworkOutput(
+            proposals=len(boxes),
+            **{name: tensor.cpu().numpy() for name, tensor in result.items()},
+        )
+        for boxes, result in zip(proposals, results, strict=True)
+    ]

@@ -17,8 +17,6 @@ from numpy.typing import NDArray
 
 from cellseg.errors import WeightsError, line_of
 from cellseg.network.architecture import (
-    DOUBT,
-    FINE_FROM_PX,
     TYPE_BINS,
     TYPE_KEYS,
     TYPE_LEVELS,
@@ -90,16 +88,15 @@ class OpenVinoInference(Inference):
             raise WeightsError(f"{origin}: the model's weights give no finite numbers")
 
     def find(
-        self, images: NDArray[np.float32], limits: Limits, wanted: Wanted, timer: Timer
+        self, images: NDArray[np.float32], wanted: Wanted, timer: Timer
     ) -> list[NetworkOutput]:
         """See :meth:`Inference.find`; images go through the network one after another."""
         with self._lock:
-            return [self._one(image, limits, wanted, timer) for image in images]
+            return [self._one(image, wanted, timer) for image in images]
 
-    def _one(
-        self, image: NDArray[np.float32], limits: Limits, wanted: Wanted, timer: Timer
-    ) -> NetworkOutput:
+    def _one(self, image: NDArray[np.float32], wanted: Wanted, timer: Timer) -> NetworkOutput:
         lap, extent = timer.laps(), (image.shape[0], image.shape[1])
+        limits = Limits.for_area(extent[0] * extent[1])
         *levels, scores, shifts = self._dense(image)
         lap("backbone")
         grids = (*(level.shape[:2] for level in levels), _halved(levels[-1].shape[:2]))
@@ -114,11 +111,9 @@ class OpenVinoInference(Inference):
             types = self._sorted(levels, boxes)
             lap("types")
         masks = self._masks(levels, boxes, classes, MASK_SIDE, MASKS_AT_ONCE)
-        fine = np.flatnonzero((boxes[:, 2:] - boxes[:, :2]).max(1, initial=0) >= FINE_FROM_PX)
+        sides = (boxes[:, 2:] - boxes[:, :2]).max(1, initial=0)
+        fine = np.flatnonzero(sides >= wanted.fine_from_px)
         again = self._masks(levels, boxes[fine], classes[fine], 2 * MASK_SIDE, FINE_AT_ONCE)
-        doubled = _doubling(masks.shape[1])
-        first = doubled @ masks[fine] @ doubled.T
-        doubt = (first > DOUBT[0]) & (first < DOUBT[1])
         lap("masks")
         return NetworkOutput(
             boxes=boxes,
@@ -126,7 +121,7 @@ class OpenVinoInference(Inference):
             scores=best,
             masks=masks,
             fine=fine,
-            fine_masks=np.where(doubt, (first + again) / 2, first),
+            again=again,
             types=types,
             proposals=len(looked_at),
             is_full=is_full,
@@ -238,13 +233,6 @@ def _sites(
 
 def _halved(grid: Sequence[int]) -> tuple[int, int]:
     return (grid[0] + 1) // 2, (grid[1] + 1) // 2
-
-
-def _doubling(size: int) -> Floats:
-    """Bilinear interpolation to twice as many samples, (2 S, S)."""
-    position = np.clip((np.arange(2 * size) + 0.5) / 2 - 0.5, 0, size - 1)
-    weights = np.clip(1 - np.abs(position[:, None] - np.arange(size)), 0, None)
-    return np.asarray(weights, np.float32)
 
 
 def _softmax(logits: Floats) -> Floats:

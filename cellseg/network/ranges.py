@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
-from cellseg.network.architecture import Limits
-from cellseg.network.maskrcnn import forward_batch, set_limits
+from cellseg.network.inference import Wanted
+from cellseg.network.maskrcnn import forward_batch
 
 SAMPLES = 20_000
 """Of an image, at each layer."""
@@ -54,9 +54,7 @@ def input_ranges(
     ]
     try:
         for image in images:
-            limits = Limits.for_area(image.shape[1] * image.shape[2])
-            set_limits(model, limits, score=SCORE, nms_iou=0.5)
-            forward_batch(model, image[None].to(device))
+            forward_batch(model, image[None].to(device), Wanted(SCORE, types=True))
     finally:
         for one in hooks:
             one.remove()

@@ -23,13 +23,14 @@ from torchvision.models.detection.roi_heads import (
     fastrcnn_loss,
     maskrcnn_loss,
 )
-from torchvision.ops import MultiScaleRoIAlign
+from torchvision.ops import MultiScaleRoIAlign, roi_align
 from torchvision.ops import boxes as box_ops
 
-from cellseg.network.architecture import FINE_FROM_PX, TYPE_BINS, TYPE_LEVELS
-from cellseg.network.pooling import mean_samples, refined, roi_align
+from cellseg.network.architecture import TYPE_BINS, TYPE_LEVELS, Limits
+from cellseg.network.inference import Wanted
 from cellseg.network.rpn import MOSTLY, ignored_share
-from cellseg.network.timer import Lap, no_lap
+from cellseg.network.sampling import Floats, mean_samples, sampled
+from cellseg.network.timer import Lap
 
 Target = dict[str, Tensor]
 
@@ -45,6 +46,11 @@ TYPE_HIDDEN = 64
 
 _Sampled = Callable[[MultiScaleRoIAlign, Tensor], Tensor]
 """Samples (B, C, S, S) of one image's boxes (B, 4)."""
+
+
+def _array(level: Tensor) -> Floats:
+    """A feature map (1, C, H, W) on a CPU as (H, W, C), without a copy."""
+    return cast(Floats, level[0].permute(1, 2, 0).numpy())
 
 
 class TypeHead(nn.Module):
@@ -64,8 +70,16 @@ class TypeHead(nn.Module):
 
         ``levels`` are the pyramid's finest feature maps of one image, each (1, C, H, W).
         """
-        parts = [mean_samples(level, boxes, 4 << k, TYPE_BINS) for k, level in enumerate(levels)]
-        seen = torch.cat(parts, 1).to(self.hidden.weight.dtype)
+        if boxes.device.type == "cpu":
+            arrays = [_array(level) for level in levels]
+            seen = torch.from_numpy(mean_samples(arrays, boxes.numpy(), 2 * TYPE_BINS))
+        else:
+            bins = [
+                roi_align(level, [boxes], TYPE_BINS, 1 / (4 << k), 2)
+                for k, level in enumerate(levels)
+            ]
+            seen = torch.cat(bins, 1).mean((2, 3))
+        seen = seen.to(self.hidden.weight.dtype)
         return cast(Tensor, self.logits(self.hidden(seen).relu())).float().softmax(1)
 
 
@@ -77,22 +91,14 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
 
     Attributes
     ----------
-    fine_from_px : float
-        Boxes with a side of so many pixels get the second look when counting.
     bins_first : bool
         The box head takes its samples bin by bin (:meth:`put_bins_first`).
     type_head : TypeHead or None
-        Sorts what is found, when counting, if ``wants_types``.
-    kinds : tuple of int or None
-        Classes from 0 that are looked for when counting; None: all.
+        Sorts what is found, when counting, if that is wanted.
     """
 
-    lap: Lap = staticmethod(no_lap)
-    fine_from_px: float = FINE_FROM_PX
     bins_first: bool = False
     type_head: TypeHead | None
-    wants_types: bool = True
-    kinds: tuple[int, ...] | None = None
 
     def __init__(self, *parts: object, mask_samples: int) -> None:
         super().__init__(*parts)
@@ -105,9 +111,7 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         """Let the box head take samples as RoIAlign on a CPU leaves them: without a copy."""
         if self.bins_first:
             return
-        layer = self.box_head.fc6
-        first = cast(nn.Linear, layer[0] if isinstance(layer, nn.Sequential) else layer)
-        side = self.box_roi_pool.output_size[0]
+        first, side = self.box_head.fc6, self.box_roi_pool.output_size[0]
         weight = first.weight.detach()
         weight = weight.reshape(len(weight), -1, side, side).permute(0, 2, 3, 1)
         first.weight = nn.Parameter(weight.flatten(1).contiguous(), requires_grad=False)
@@ -118,32 +122,14 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         features: dict[str, Tensor],
         proposals: list[Tensor],
         image_shapes: list[tuple[int, int]],
-        targets: list[Target] | None = None,
+        targets: list[Target],
     ) -> tuple[list[Target], dict[str, Tensor]]:
-        """Losses while training, detections otherwise.
+        """Losses; no detections, which come from :meth:`find`.
 
         Targets are ``boxes``, ``labels``, ``masks`` of each image. Optional: ``outlined``, bool
         (N,), which of the masks are outlines, and ``ignored``, uint8 (H, W), where what is found is
         neither right nor wrong.
-
-        Detections are ``boxes`` (D, 4), ``labels`` (D,), ``scores`` (D,), ``masks`` (D, 28, 28) of
-        probabilities inside the box, ``detections_full`` (bool, the limit was reached), ``fine``
-        (K,) indices of the large ones and ``fine_masks`` (K, 56, 56) of them; ``types`` (D, T),
-        probabilities, where the model has them and they are wanted.
         """
-        if not self.training:
-            return self._detect(features, proposals, image_shapes), {}
-        if targets is None:
-            raise ValueError("training needs targets")
-        return [], self._losses(features, proposals, image_shapes, targets)
-
-    def _losses(
-        self,
-        features: dict[str, Tensor],
-        proposals: list[Tensor],
-        image_shapes: list[tuple[int, int]],
-        targets: list[Target],
-    ) -> dict[str, Tensor]:
         proposals = [
             boxes[ignored_share(boxes, target) < MOSTLY]
             for boxes, target in zip(proposals, targets, strict=True)
@@ -153,7 +139,8 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         class_logits, box_regression = self.box_predictor(box_features)
         loss_class, loss_box = fastrcnn_loss(class_logits, box_regression, labels, regression)
         loss_mask = self._mask_loss(features, proposals, matched, labels, image_shapes, targets)
-        return {"loss_classifier": loss_class, "loss_box_reg": loss_box, "loss_mask": loss_mask}
+        losses = {"loss_classifier": loss_class, "loss_box_reg": loss_box, "loss_mask": loss_mask}
+        return [], losses
 
     def _mask_loss(
         self,
@@ -185,54 +172,48 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         )
         return loss
 
-    def _detect(
+    def find(
         self,
         features: dict[str, Tensor],
-        proposals: list[Tensor],
-        image_shapes: list[tuple[int, int]],
-    ) -> list[Target]:
-        # RoIAlign samples between pixels, in float32; that for GPUs wants its channels first:
-        # turned round once here and not at each call.
-        features = {name: level.float() for name, level in features.items()}
-        if next(iter(features.values())).device.type != "cpu":
-            features = {name: level.contiguous() for name, level in features.items()}
-        found = []
-        for index, (boxes, shape) in enumerate(zip(proposals, image_shapes, strict=True)):
-            levels = {name: level[index : index + 1] for name, level in features.items()}
-            found.append(self._in_image(levels, boxes, shape))
-        return found
+        proposals: Tensor,
+        shape: tuple[int, int],
+        wanted: Wanted,
+        lap: Lap,
+    ) -> dict[str, Tensor]:
+        """What is found in one image: the arrays of :class:`NetworkOutput`.
 
-    def _in_image(
-        self, features: dict[str, Tensor], proposals: Tensor, shape: tuple[int, int]
-    ) -> Target:
-        """Detections of one image; features are (1, C, H, W)."""
+        Features are (1, C, H, W) and in float32, as RoIAlign samples between pixels.
+        """
 
-        def sampled(pool: MultiScaleRoIAlign, boxes: Tensor) -> Tensor:
+        def samples(pool: MultiScaleRoIAlign, boxes: Tensor) -> Tensor:
             if boxes.device.type != "cpu":
                 return cast(Tensor, pool(features, [boxes], [shape]))
-            levels = [features[name] for name in pool.featmap_names]
-            return roi_align(levels, boxes, pool.output_size[0])
+            levels = [_array(features[name]) for name in pool.featmap_names]
+            found = sampled(levels, boxes.numpy(), pool.output_size[0])
+            return torch.from_numpy(found).permute(0, 3, 1, 2)
 
-        result = self.select(*self._boxes(sampled, proposals), proposals, shape)
-        boxes, labels = result["boxes"], result["labels"]
-        self.lap("boxes")
-        if self.type_head is not None and self.wants_types:
+        result = self.select(*self._boxes(samples, proposals), proposals, shape, wanted)
+        boxes, classes = result["boxes"], result["classes"]
+        lap("boxes")
+        if self.type_head is not None and wanted.types:
             levels = [features[str(level)] for level in range(TYPE_LEVELS)]
             result["types"] = self.type_head(levels, boxes)
-            self.lap("types")
-        fine = torch.where((boxes[:, 2:] - boxes[:, :2]).amax(1) >= self.fine_from_px)[0]
-        masks = self._probabilities(sampled, self.mask_roi_pool, boxes, labels)
-        again = self._probabilities(sampled, self.fine_roi_pool, boxes[fine], labels[fine])
-        result |= {"masks": masks, "fine": fine, "fine_masks": refined(masks[fine], again)}
-        self.lap("masks")
+            lap("types")
+        fine = torch.where((boxes[:, 2:] - boxes[:, :2]).amax(1) >= wanted.fine_from_px)[0]
+        result |= {
+            "masks": self._probabilities(samples, self.mask_roi_pool, boxes, classes),
+            "fine": fine,
+            "again": self._probabilities(samples, self.fine_roi_pool, boxes[fine], classes[fine]),
+        }
+        lap("masks")
         return result
 
-    def _boxes(self, sampled: _Sampled, proposals: Tensor) -> tuple[Tensor, Tensor]:
+    def _boxes(self, samples: _Sampled, proposals: Tensor) -> tuple[Tensor, Tensor]:
         """Class logits (P, classes) and regression (P, 4 * classes) of proposals, float32."""
         dtype = next(self.box_head.parameters()).dtype
         logits, regression = [], []
         for part in torch.split(proposals, BOXES_AT_ONCE):
-            seen = sampled(self.box_roi_pool, part).to(dtype)
+            seen = samples(self.box_roi_pool, part).to(dtype)
             if self.bins_first:
                 seen = seen.permute(0, 2, 3, 1)
             score, shift = self.box_predictor(self.box_head(seen))
@@ -241,44 +222,48 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         return torch.cat(logits), torch.cat(regression)
 
     def _probabilities(
-        self, sampled: _Sampled, pool: MultiScaleRoIAlign, boxes: Tensor, labels: Tensor
+        self, samples: _Sampled, pool: MultiScaleRoIAlign, boxes: Tensor, classes: Tensor
     ) -> Tensor:
-        """Masks of the labelled class, (D, S, S); S is twice the pool's side."""
+        """Masks of each box's class, (D, S, S); S is twice the pool's side."""
         side = 2 * pool.output_size[0]
         dtype = next(self.mask_head.parameters()).dtype
         masks = [boxes.new_zeros((0, side, side))]
         for start in range(0, len(boxes), MASKS_AT_ONCE):
-            kinds = labels[start : start + MASKS_AT_ONCE]
-            seen = sampled(pool, boxes[start : start + MASKS_AT_ONCE])
+            kinds = classes[start : start + MASKS_AT_ONCE]
+            seen = samples(pool, boxes[start : start + MASKS_AT_ONCE])
             seen = seen.to(dtype, memory_format=torch.channels_last)
             logits = self.mask_predictor(self.mask_head(seen))
             rows = torch.arange(len(kinds), device=kinds.device)
-            masks.append(logits[rows, kinds].float().sigmoid())
+            masks.append(logits[rows, kinds + 1].float().sigmoid())
         return torch.cat(masks)
 
     def select(
-        self, logits: Tensor, regression: Tensor, proposals: Tensor, shape: tuple[int, int]
-    ) -> Target:
+        self,
+        logits: Tensor,
+        regression: Tensor,
+        proposals: Tensor,
+        shape: tuple[int, int],
+        wanted: Wanted,
+    ) -> dict[str, Tensor]:
         """Best class of each proposal, then one suppression whatever the class."""
         # Without any proposal torchvision's decoder forgets the axis of classes.
-        classes = logits.shape[1]
-        decoded = self.box_coder.decode(regression, [proposals]).reshape(-1, classes, 4)
-        if self.kinds is not None:
-            gone = torch.ones(classes, dtype=torch.bool, device=logits.device)
-            gone[[0, *(kind + 1 for kind in self.kinds)]] = False
+        number = logits.shape[1]
+        decoded = self.box_coder.decode(regression, [proposals]).reshape(-1, number, 4)
+        if wanted.kinds is not None:
+            gone = torch.ones(number, dtype=torch.bool, device=logits.device)
+            gone[[0, *(kind + 1 for kind in wanted.kinds)]] = False
             logits = logits.masked_fill(gone, -torch.inf)
-        best, label = F.softmax(logits, -1)[:, 1:].max(dim=1)
-        label = label + 1
-        boxes = decoded[torch.arange(len(label), device=label.device), label]
+        best, kind = F.softmax(logits, -1)[:, 1:].max(dim=1)
+        boxes = decoded[torch.arange(len(kind), device=kind.device), kind + 1]
         boxes = box_ops.clip_boxes_to_image(boxes, shape)
-        keep = torch.where(best > self.score_thresh)[0]
+        keep = torch.where(best > wanted.score)[0]
         keep = keep[box_ops.remove_small_boxes(boxes[keep], min_size=1.0)]
-        keep = keep[box_ops.nms(boxes[keep], best[keep], self.nms_thresh)]
-        full = torch.tensor(len(keep) > self.detections_per_img)
-        keep = keep[: self.detections_per_img]
+        keep = keep[box_ops.nms(boxes[keep], best[keep], wanted.nms_iou)]
+        most = Limits.for_area(shape[0] * shape[1]).detections
+        is_full, keep = torch.tensor(len(keep) > most), keep[:most]
         return {
             "boxes": boxes[keep],
-            "labels": label[keep],
+            "classes": kind[keep],
             "scores": best[keep],
-            "detections_full": full,
+            "is_full": is_full,
         }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from copy import copy
 from typing import cast
 
 import torch
@@ -9,6 +11,8 @@ from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+
+from cellseg.network.architecture import PROPOSAL_NMS, PROPOSAL_SCORE, Limits
 
 MOSTLY = 0.5
 """A box of which such a share is ignored counts neither as an object nor as background."""
@@ -53,7 +57,10 @@ class ExactHead(RPNHead):  # type: ignore[misc]
 
 
 class CellRPN(RegionProposalNetwork):  # type: ignore[misc]
-    """Region proposal network that learns nothing from ignored regions."""
+    """Region proposal network that learns nothing from ignored regions.
+
+    When counting, as many proposals pass as :class:`Limits` has for the image's area.
+    """
 
     def assign_targets_to_anchors(
         self, anchors: list[Tensor], targets: list[dict[str, Tensor]]
@@ -63,3 +70,22 @@ class CellRPN(RegionProposalNetwork):  # type: ignore[misc]
         for label, places, target in zip(labels, anchors, targets, strict=True):
             label[(label == 0) & (ignored_share(places, target) >= MOSTLY)] = -1
         return labels, matched
+
+    def filter_proposals(
+        self,
+        proposals: Tensor,
+        objectness: Tensor,
+        image_shapes: list[tuple[int, int]],
+        num_anchors_per_level: list[int],
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Boxes and scores of each image that are worth a second look."""
+        chosen = self
+        if not self.training:
+            # A copy, and of its settings alone: another thread may have tiles of another size.
+            chosen, limits = copy(self), Limits.for_area(math.prod(image_shapes[0]))
+            chosen.score_thresh, chosen.nms_thresh = PROPOSAL_SCORE, PROPOSAL_NMS
+            chosen._pre_nms_top_n = {"testing": limits.pre_nms}
+            chosen._post_nms_top_n = {"testing": limits.proposals}
+        given = (proposals, objectness, image_shapes, num_anchors_per_level)
+        found = RegionProposalNetwork.filter_proposals(chosen, *given)
+        return cast("tuple[list[Tensor], list[Tensor]]", found)

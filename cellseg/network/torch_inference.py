@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import threading
 from pathlib import Path
 from typing import Literal, cast
 
@@ -11,14 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from torchvision.ops import FrozenBatchNorm2d
 
 from cellseg.errors import SettingsError, WeightsError
-from cellseg.network.architecture import Limits
 from cellseg.network.inference import Inference, NetworkOutput, Wanted
-from cellseg.network.maskrcnn import forward_batch, set_limits
+from cellseg.network.maskrcnn import forward_batch
 from cellseg.network.modelfile import ModelCard
 from cellseg.network.roi_heads import CellRoIHeads
 from cellseg.network.timer import Timer, no_lap
@@ -48,11 +45,9 @@ class TorchInference(Inference):
         self.device = first.device
         self.label = f"{self.device}, {str(first.dtype).removeprefix('torch.')}"
         self.threads = 2 if self.device.type == "cuda" else 1
-        self._own = threading.local()
 
-    @torch.inference_mode()
     def find(
-        self, images: NDArray[np.float32], limits: Limits, wanted: Wanted, timer: Timer
+        self, images: NDArray[np.float32], wanted: Wanted, timer: Timer
     ) -> list[NetworkOutput]:
         """See :meth:`Inference.find`."""
         laps, batch = timer.laps(), torch.from_numpy(images)
@@ -60,13 +55,7 @@ class TorchInference(Inference):
             # Without a wait a stage would show how long it took to ask for it.
             laps, batch = no_lap, batch.pin_memory()
         batch = batch.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
-        # Of this thread alone: another one may have tiles of another size under way.
-        if not hasattr(self._own, "model"):
-            self._own.model = _own_settings(self.model)
-        model = self._own.model
-        set_limits(model, limits, score=wanted.score, nms_iou=wanted.nms_iou)
-        model.roi_heads.wants_types, model.roi_heads.kinds = wanted.types, wanted.kinds
-        return [_output(result) for result in forward_batch(model, batch, laps)]
+        return forward_batch(self.model, batch, wanted, laps)
 
     def batch_for(self, area_px: int) -> int:
         """See :meth:`Inference.batch_for`: by the free memory of a GPU."""
@@ -80,30 +69,6 @@ class TorchInference(Inference):
         """See :meth:`Inference.free_memory`."""
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-
-def _output(result: dict[str, Tensor]) -> NetworkOutput:
-    arrays = {name: tensor.cpu().numpy() for name, tensor in result.items()}
-    return NetworkOutput(
-        boxes=arrays["boxes"],
-        classes=arrays["labels"] - 1,
-        scores=arrays["scores"],
-        masks=arrays["masks"],
-        fine=arrays["fine"],
-        fine_masks=arrays["fine_masks"],
-        types=arrays.get("types"),
-        proposals=int(arrays["proposals"]),
-        is_full=bool(arrays["detections_full"]),
-    )
-
-
-def _own_settings(model: GeneralizedRCNN) -> GeneralizedRCNN:
-    """The same weights with thresholds and limits of its own, for another thread."""
-    new = copy.copy(model)
-    new._modules = dict(model._modules)
-    new.rpn = copy.copy(model.rpn)
-    new.roi_heads = copy.copy(model.roi_heads)
-    return new
 
 
 def best_precision(device: torch.device) -> Precision:
@@ -148,23 +113,8 @@ def fold_norms(module: nn.Module) -> None:
             fold_norms(child)
             continue
         before = "conv" + name.removeprefix("bn") if name.startswith("bn") else str(int(name) - 1)
-        setattr(module, before, _folded(cast(nn.Conv2d, children[before]), child))
+        setattr(module, before, fuse_conv_bn_eval(cast(nn.Conv2d, children[before]), child))
         setattr(module, name, nn.Identity())
-
-
-def _folded(convolution: nn.Conv2d, norm: FrozenBatchNorm2d) -> nn.Conv2d:
-    weight, bias, mean, variance = (
-        cast(Tensor, getattr(norm, name)).double()
-        for name in ("weight", "bias", "running_mean", "running_var")
-    )
-    kernel = convolution.weight.detach()
-    fused = fuse_conv_bn_weights(kernel.double(), None, mean, variance, norm.eps, weight, bias)
-    new = copy.copy(convolution)
-    new._parameters = dict(convolution._parameters)
-    new.weight, new.bias = (
-        nn.Parameter(part.detach().to(kernel.dtype), requires_grad=False) for part in fused
-    )
-    return new
 
 
 def pick_device(device: str) -> torch.device:
@@ -236,7 +186,7 @@ def _refuse_overflow(network: GeneralizedRCNN, path: str) -> None:
     device = next(network.parameters()).device
     ramp = torch.linspace(0, 1, 128, device=device).expand(1, 3, 128, 128)
     try:
-        forward_batch(network, ramp)
+        forward_batch(network, ramp, Wanted())
     finally:
         for hook in hooks:
             hook.remove()

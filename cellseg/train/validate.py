@@ -83,13 +83,13 @@ def detector_of(
     """A detector around weights that are being learned, of some classes or of all."""
     state = {k: v for k, v in arrays.items() if not k.endswith("num_batches_tracked")}
     model = network_of(state, len(classes), "training").to(device)
-    # Weights are compared here; the second look costs as much as all else.
-    model.roi_heads.fine_from_px = float("inf")
     return MaskRCNNDetector(
         TorchInference(make_ready(model, best_precision(device))),
         DetectorInfo("training", "", classes, "cell"),
         score=LOWEST_SCORE,
         classes=counted,
+        # Weights are compared here; the second look costs as much as all else.
+        fine_from_px=float("inf"),
     )
 
 

@@ -34,7 +34,7 @@ def test_a_pyramid_over_any_backbone(name):
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_a_file_says_which_network_it_is(name, tmp_path):
-    chosen = Architecture(backbone=name, pyramid=32, mask=16, box=48, box_rank=8)
+    chosen = Architecture(backbone=name, pyramid=32, mask=16, box=48)
     model = build_maskrcnn(1, architecture=chosen)
     path = tmp_path / "model.safetensors"
     save_model(path, model.state_dict(), CARD, quantise=False)

@@ -8,19 +8,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, roi_align
+from torchvision.ops import FrozenBatchNorm2d, roi_align
 
-from cellseg.network.architecture import BACKBONES, Architecture, Limits
+from cellseg.network.architecture import BACKBONES, Architecture
 from cellseg.network.detect import MaskRCNNDetector
 from cellseg.network.detector import DetectorInfo
-from cellseg.network.maskrcnn import (
-    build_maskrcnn,
-    forward_batch,
-    set_limits,
-)
+from cellseg.network.inference import Wanted
+from cellseg.network.maskrcnn import build_maskrcnn, forward_batch
 from cellseg.network.paste import paste_all
-from cellseg.network.pooling import mean_samples
-from cellseg.network.pooling import roi_align as sampled
 from cellseg.network.torch_inference import TorchInference, best_precision, fold_norms, make_ready
 
 INFO = DetectorInfo(name="random", checksum="", classes=("cell",), object="cell")
@@ -64,26 +59,21 @@ def test_folded_norms_compute_the_same(image, backbone):
 
 @pytest.mark.parametrize(
     "chosen",
-    [{}, {"box_rank": 24}, {"backbone": "efficientnet_lite0", "pyramid": 128, "box": 256}],
-    ids=["torchvision's", "low rank", "small"],
+    [{}, {"backbone": "efficientnet_lite0", "pyramid": 128, "box": 256}],
+    ids=["torchvision's", "small"],
 )
 def test_ready_for_counting_it_finds_the_same(image, chosen):
     plain, ready = network(**chosen), make_ready(make_ready(network(**chosen)))
-    found = []
-    for model in (plain, ready):
-        set_limits(model, Limits.for_area(128 * 96), score=0.1, nms_iou=0.5)
-        found.append(forward_batch(model, image)[0])
-    first, second = found
-    assert len(first["boxes"]) == len(second["boxes"]) > 10
-    torch.testing.assert_close(first["boxes"], second["boxes"], rtol=0, atol=0.05)
-    torch.testing.assert_close(first["masks"], second["masks"], rtol=0, atol=0.01)
+    first, second = (forward_batch(model, image, Wanted(0.1))[0] for model in (plain, ready))
+    assert len(first.boxes) == len(second.boxes) > 10
+    np.testing.assert_allclose(first.boxes, second.boxes, atol=0.05)
+    np.testing.assert_allclose(first.masks, second.masks, atol=0.01)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_in_half_precision_boxes_stay_exact(image, backbone):
     model = make_ready(network(backbone=backbone), "bfloat16")
     assert next(model.backbone.parameters()).dtype == torch.bfloat16
-    set_limits(model, Limits.for_area(128 * 96), score=0.1, nms_iou=0.5)
     with torch.inference_mode():
         features = model.backbone(image.bfloat16())
         assert {level.dtype for level in features.values()} == {torch.bfloat16}
@@ -93,9 +83,9 @@ def test_in_half_precision_boxes_stay_exact(image, backbone):
     assert boxes[0].dtype == torch.float32
     exact = boxes[0][:, 0]
     assert bool((exact != exact.bfloat16().float()).any()), "bfloat16 would have rounded them"
-    result = forward_batch(model, image)[0]
-    assert result["masks"].dtype == result["scores"].dtype == torch.float32
-    assert len(result["boxes"]) > 5
+    result = forward_batch(model, image, Wanted(0.1))[0]
+    assert result.masks.dtype == result.scores.dtype == np.float32
+    assert len(result.boxes) > 5
 
 
 def test_precision_follows_the_device(monkeypatch):
@@ -124,31 +114,6 @@ def test_two_threads_find_what_one_finds():
     for thread in threads:
         thread.join()
     assert [found[number] for number in range(4)] == alone
-
-
-@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("side", [7, 14])
-def test_samples_are_those_of_torchvision(side, memory_format):
-    generator = torch.Generator().manual_seed(5)
-    names = ["0", "1", "2", "3"]
-    levels = [
-        torch.rand(1, 6, 24 >> k, 32 >> k, generator=generator).to(memory_format=memory_format)
-        for k in range(4)
-    ]
-    corners = torch.rand(60, 2, 2, generator=generator) * torch.tensor([128.0, 96.0])
-    boxes = torch.cat([corners.amin(1), corners.amax(1)], 1)
-    # Beyond the edge, on it, without extent, and so large that it belongs to another level.
-    odd = torch.tensor(
-        [[-9.0, -7, 3, 5], [120, 90, 140, 110], [0, 0, 128, 96], [5, 5, 5, 5], [127.9, 1, 128, 96]]
-    )
-    huge = torch.tensor([[-200.0, -200, 300, 300], [-500, -500, 600, 600]])
-    pool = MultiScaleRoIAlign(names, side, 1)
-    for chosen in (torch.cat([boxes, odd, huge]), huge, boxes[:0]):
-        expected = pool(dict(zip(names, levels, strict=True)), [chosen], [(96, 128)])
-        found = sampled(levels, chosen, side)
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-        means = roi_align(levels[1].contiguous(), [chosen], 3, 1 / 8, 2).mean((2, 3))
-        torch.testing.assert_close(mean_samples(levels[1], chosen, 8, 3), means)
 
 
 # Pasting

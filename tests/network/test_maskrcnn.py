@@ -9,15 +9,10 @@ from torch import nn
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
 from cellseg.network import roi_heads
-from cellseg.network.architecture import DOUBT, Limits
-from cellseg.network.detect import to_detections
-from cellseg.network.inference import NetworkOutput
-from cellseg.network.maskrcnn import (
-    TrainingLimits,
-    build_maskrcnn,
-    forward_batch,
-    set_limits,
-)
+from cellseg.network.architecture import DOUBT, SMALL, Limits
+from cellseg.network.detect import fine_masks, to_detections
+from cellseg.network.inference import NetworkOutput, Wanted
+from cellseg.network.maskrcnn import TrainingLimits, build_maskrcnn, forward_batch
 
 HEADS = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
 
@@ -83,29 +78,28 @@ def test_no_resize(model):
     assert batch.tensors.shape == (1, 3, 96, 64)
 
 
-def select(model, logits, boxes):
+def select(model, logits, boxes, wanted):
     """Boxes and class logits straight into the heads' choice (no regression)."""
-    heads = model.roi_heads
     regression = torch.zeros(len(boxes), 4 * logits.shape[1])
-    return heads.select(logits, regression, boxes, (96, 96))
+    return model.roi_heads.select(logits, regression, boxes, (96, 96), wanted)
 
 
 def test_suppression_ignores_the_class(model):
-    set_limits(model, Limits.for_area(96 * 96), score=0.3, nms_iou=0.5)
     boxes = torch.tensor([[10.0, 10, 40, 40], [11, 11, 41, 41], [60, 60, 80, 80]])
     logits = torch.tensor([[0.0, 4, 0], [0, 0, 5], [0, 3, 0]])
-    result = select(model, logits, boxes)
-    assert result["labels"].tolist() == [2, 1]
+    result = select(model, logits, boxes, Wanted(0.3))
+    assert result["classes"].tolist() == [1, 0]
     assert result["boxes"][:, 0].tolist() == [11, 60]
-    assert not result["detections_full"]
+    assert not result["is_full"]
 
 
 def test_a_full_list_is_said(model):
-    set_limits(model, Limits(pre_nms=10, proposals=10, detections=1), score=0.1, nms_iou=0.5)
-    boxes = torch.tensor([[0.0, 0, 20, 20], [40, 40, 60, 60]])
-    result = select(model, torch.tensor([[0.0, 4, 0], [0, 5, 0]]), boxes)
-    assert len(result["boxes"]) == 1
-    assert result["detections_full"]
+    places = torch.arange(0, 24.0)
+    boxes = torch.cartesian_prod(places, places) * 4
+    boxes = torch.cat([boxes, boxes + 3], 1)
+    result = select(model, torch.tensor([[0.0, 4, 0]]).expand(len(boxes), 3), boxes, Wanted(0.1))
+    assert len(result["boxes"]) == Limits.for_area(96 * 96).detections
+    assert result["is_full"]
 
 
 def spied(heads, request):
@@ -118,70 +112,82 @@ def spied(heads, request):
     return seen
 
 
-def test_mask_branch_sees_only_what_is_kept(model, request, monkeypatch):
-    monkeypatch.setattr(model.roi_heads, "fine_from_px", float("inf"))
+@pytest.mark.parametrize(("score", "least"), [(0.0, 1), (1.0, 0)])
+def test_mask_branch_sees_only_what_is_kept(model, request, score, least):
     seen = spied(model.roi_heads, request)
-    set_limits(model, Limits(pre_nms=200, proposals=100, detections=3), score=0.0, nms_iou=0.9)
-    (result,) = forward_batch(model, torch.rand(1, 3, 64, 64))
-    assert int(result["proposals"]) > 3
-    assert seen == [(3, 14)]
-    assert result["masks"].shape == (3, 28, 28)
-    set_limits(model, Limits(pre_nms=200, proposals=100, detections=3), score=1.0, nms_iou=0.9)
-    (result,) = forward_batch(model, torch.rand(1, 3, 64, 64))
-    assert seen == [(3, 14)]
-    assert result["masks"].shape == (0, 28, 28)
-    assert result["fine_masks"].shape == (0, 56, 56)
+    wanted = Wanted(score, 0.9, fine_from_px=float("inf"))
+    (result,) = forward_batch(model, torch.rand(1, 3, 64, 64), wanted)
+    assert result.proposals > len(result.boxes) >= least
+    assert seen == [(len(result.boxes), 14)] * least
+    assert result.masks.shape == (len(result.boxes), 28, 28)
+    assert result.again.shape == (0, 56, 56)
 
 
-def test_large_boxes_are_looked_at_twice_where_the_first_mask_is_in_doubt(
-    model, request, monkeypatch
-):
+def test_large_boxes_are_looked_at_twice(request, monkeypatch):
     monkeypatch.setattr(roi_heads, "MASKS_AT_ONCE", 4)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = build_maskrcnn(2, architecture=SMALL).eval()
     heads = model.roi_heads
-    images = torch.rand(2, 3, 192, 192, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
     images[1, :, 64:] = 0
-    set_limits(model, Limits(pre_nms=500, proposals=200, detections=40), score=0.0, nms_iou=0.9)
-    sides = [
-        (one["boxes"][:, 2:] - one["boxes"][:, :2]).amax(1) for one in forward_batch(model, images)
-    ]
-    monkeypatch.setattr(heads, "fine_from_px", float(torch.cat(sides).median()))
+    found = forward_batch(model, images, Wanted(0.0, 0.9))
+    limit = float(np.median(np.concatenate([sides(one.boxes) for one in found])))
     seen = spied(heads, request)
-    results = forward_batch(model, images)
+    results = forward_batch(model, images, Wanted(0.0, 0.9, fine_from_px=limit))
     assert max(boxes for boxes, _ in seen) == 4
     assert {samples for _, samples in seen} == {14, 28}
-    # What each look says alone, from the pool and the branch themselves.
+    # What the second look says alone, from the pool and the branch themselves.
     features = model.backbone(model.transform(list(images))[0].tensors)
     for index, result in enumerate(results):
-        sides = (result["boxes"][:, 2:] - result["boxes"][:, :2]).amax(1)
-        large = torch.where(sides >= heads.fine_from_px)[0]
-        assert 0 < len(large) < len(sides)
-        assert torch.equal(result["fine"], large)
+        large = np.flatnonzero(sides(result.boxes) >= limit)
+        assert 0 < len(large) < len(result.boxes)
+        assert result.fine.tolist() == large.tolist()
         boxes = [torch.zeros(0, 4), torch.zeros(0, 4)]
-        boxes[index] = result["boxes"][large]
-        pooled = heads.fine_roi_pool(features, boxes, [(192, 192)] * 2)
+        boxes[index] = torch.from_numpy(result.boxes[large])
+        pooled = heads.fine_roi_pool(features, boxes, [(96, 96)] * 2)
         second = heads.mask_predictor(heads.mask_head(pooled)).sigmoid()
-        second = second[torch.arange(len(large)), result["labels"][large]]
-        first = torch.nn.functional.interpolate(
-            result["masks"][large][:, None], (56, 56), mode="bilinear", align_corners=False
-        )[:, 0]
-        doubt = (first > DOUBT[0]) & (first < DOUBT[1])
-        assert bool(doubt.any())
-        expected = torch.where(doubt, (first + second) / 2, first)
-        torch.testing.assert_close(result["fine_masks"], expected, atol=2e-3, rtol=1e-2)
+        second = second[torch.arange(len(large)), 1 + result.classes[large]].detach().numpy()
+        np.testing.assert_allclose(result.again, second, atol=2e-3, rtol=1e-2)
+
+
+def sides(boxes):
+    return (boxes[:, 2:] - boxes[:, :2]).max(1)
+
+
+def output(masks, **fields):
+    count = len(masks)
+    return NetworkOutput(
+        **{
+            "masks": masks, "boxes": np.zeros((count, 4), np.float32), "proposals": count,
+            "scores": np.linspace(0.9, 0.8, count, dtype=np.float32), "is_full": False,
+            "classes": np.zeros(count, np.int64), **fields,
+        },
+    )  # fmt: skip
+
+
+def test_both_looks_count_where_the_first_mask_is_in_doubt():
+    rng = np.random.default_rng(0)
+    masks, again = rng.random((3, 28, 28), np.float32), rng.random((2, 56, 56), np.float32)
+    first = torch.nn.functional.interpolate(
+        torch.from_numpy(masks[[2, 0]])[:, None], (56, 56), mode="bilinear", align_corners=False
+    )[:, 0].numpy()
+    doubt = (first > DOUBT[0]) & (first < DOUBT[1])
+    assert doubt.any()
+    assert not doubt.all()
+    found = fine_masks(output(masks, fine=np.array([2, 0]), again=again))
+    np.testing.assert_allclose(found, np.where(doubt, (first + again) / 2, first), atol=1e-5)
 
 
 def test_a_fine_mask_takes_the_place_of_its_own_box():
     masks = np.zeros((3, 28, 28), np.float32)
     masks[:, 4:24, 4:24] = 1
-    fine = np.zeros((1, 56, 56), np.float32)
-    fine[:, :28] = 1
+    masks[1] = 0.5
+    again = np.zeros((1, 56, 56), np.float32)
+    again[:, :28] = 1
     boxes = np.array([[0, 0, 28, 28], [40, 40, 96, 96], [100, 0, 128, 28]], np.float32)
-    output = NetworkOutput(
-        boxes=boxes, masks=masks, scores=np.array([0.9, 0.8, 0.7], np.float32),
-        classes=np.zeros(3, np.int64), fine=np.array([1]), fine_masks=fine, types=None,
-        proposals=3, is_full=False,
-    )  # fmt: skip
-    found = to_detections(output, (128, 128), Limits.for_area(128 * 128)).instances
+    result = output(masks, boxes=boxes, fine=np.array([1]), again=again)
+    found = to_detections(result, (128, 128), Limits.for_area(128 * 128)).instances
     assert found.masks[0].shape == found.masks[2].shape
     assert found.masks[0].shape == pytest.approx((20, 20), abs=1)
     assert found.boxes[1].tolist() == pytest.approx([40, 40, 68, 96], abs=1)

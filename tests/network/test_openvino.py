@@ -14,7 +14,7 @@ from cellseg.counting.plan import make_plan
 from cellseg.counting.request import CountRequest
 from cellseg.errors import SettingsError, WeightsError
 from cellseg.network import detect
-from cellseg.network.architecture import Architecture, Limits
+from cellseg.network.architecture import Architecture
 from cellseg.network.boxes import unsuppressed
 from cellseg.network.detect import load_detector
 from cellseg.network.detector import DetectorInfo
@@ -29,9 +29,7 @@ from cellseg.network.weights import load_model, save_model
 from cellseg.slide import open_slide
 
 CARD = ModelCard(name="small", classes=("nucleus",), types=("a", "b"), types_from="drawings")
-SMALL = Architecture(
-    backbone="efficientnet_lite0", pyramid=24, mask=16, box=32, box_rank=8, types=2
-)
+SMALL = Architecture(backbone="efficientnet_lite0", pyramid=24, mask=16, box=32, types=2)
 
 
 def saved(path, *, card=CARD, ranges=None, architecture=SMALL, quantise=True):
@@ -83,21 +81,17 @@ def test_samples_are_those_of_torchvision():
 
 
 @pytest.mark.parametrize(
-    ("changes", "quantise"),
-    [({}, True), ({"box_rank": None, "types": 0}, False)],
-    ids=["ranked, 8 bits", "plain"],
+    ("changes", "quantise"), [({}, True), ({"types": 0}, False)], ids=["8 bits", "plain"]
 )
-def test_in_float32_it_finds_what_torch_finds(tmp_path, monkeypatch, changes, quantise):
+def test_in_float32_it_finds_what_torch_finds(tmp_path, changes, quantise):
     openvino = pytest.importorskip("cellseg.network.openvino_inference")
     shape = Architecture(**{**vars(SMALL), **changes})
     card = CARD if shape.types else CARD.model_copy(update={"types": ()})
     path = saved(tmp_path / "m.safetensors", card=card, architecture=shape, quantise=quantise)
-    limits, wanted = Limits(pre_nms=2000, proposals=1000, detections=900), Wanted(0.1, 0.9, True)
+    wanted = Wanted(0.1, 0.9, types=True, fine_from_px=14.0)
     model = make_ready(load_model(path)[0])
-    model.roi_heads.fine_from_px = 14.0
-    monkeypatch.setattr(openvino, "FINE_FROM_PX", 14.0)
     found = [
-        network.find(images(), limits, wanted, Timer())
+        network.find(images(), wanted, Timer())
         for network in (
             TorchInference(model),
             openvino.OpenVinoInference(read_arrays(path)[0], "m"),
@@ -117,7 +111,7 @@ def test_in_float32_it_finds_what_torch_finds(tmp_path, monkeypatch, changes, qu
         assert set(ours.fine) == set(order[reference.fine])
         assert len(reference.fine)
         fine = np.searchsorted(ours.fine, order[reference.fine])
-        np.testing.assert_allclose(ours.fine_masks[fine], reference.fine_masks, atol=0.01)
+        np.testing.assert_allclose(ours.again[fine], reference.again, atol=0.01)
         if shape.types:
             np.testing.assert_allclose(ours.types[order], reference.types, atol=1e-3)
         else:
