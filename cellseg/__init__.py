@@ -22,12 +22,14 @@ __all__ = [
     "load_result",
     "open_slide",
     "teach",
+    "teach_classes",
     "teach_windows",
 ]
 
 if TYPE_CHECKING:
     from cellseg.annotations.region import Region
     from cellseg.api import Cells, count, load_result
+    from cellseg.derive.clicks import teach_classes
     from cellseg.errors import CountWarning
     from cellseg.network.detect import load_detector
     from cellseg.protocol import CountProtocol
@@ -45,6 +47,7 @@ _HOMES = {
     "load_result": "api",
     "open_slide": "slide",
     "teach": "train.teach",
+    "teach_classes": "derive.clicks",
     "teach_windows": "train.windows",
 }
 

@@ -103,7 +103,7 @@ def change(
         Gets what a person should know.
     **decisions
         Fields of :class:`cellseg.derive.Recipe` that change: ``expand``, ``cells_from``,
-        ``spatial``, ``within``, ``markers``, ``hotspot``, ``chamber``.
+        ``spatial``, ``within``, ``markers``, ``taught``, ``hotspot``, ``chamber``.
 
     Raises
     ------
@@ -116,7 +116,9 @@ def change(
         If the disk refuses, or a run is writing there; the result stays as it was.
     """
     if "markers" in decisions:
-        decisions.setdefault("methods", ())
+        decisions = {"methods": (), "taught": None} | decisions
+    elif decisions.get("taught") is not None:
+        decisions |= {"markers": (), "methods": ()}
     try:
         with changing(Path(folder)) as changed:
             _ = changed.result.summary

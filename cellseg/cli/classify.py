@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from cellseg.cli._shared import RESULT, TextParam, hotspot_option, say, shared, tell
+from cellseg.cli._shared import FILE, RESULT, Number, TextParam, hotspot_option, say, shared, tell
 from cellseg.errors import PartialResultError, SettingsError
 from cellseg.storage import Location
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cellseg.protocol import Marker
     from cellseg.result import Result
     from cellseg.table.hotspot import HotSpot
+    from cellseg.table.taught import TaughtClasses
 
 Limits = Literal["auto"] | tuple[float, ...]
 
@@ -45,14 +46,15 @@ Examples:
   cellseg classify slide.cellseg --measure dab_od_mean --threshold 0.15,0.3,0.45
   cellseg classify results/ --measure dab_od_mean --threshold auto
   cellseg classify slide.cellseg --name CD3 --measure intensity_mean_cd3 --threshold 400 \\
-                                 --name CD8 --measure intensity_mean_cd8 --threshold 250"""
+                                 --name CD8 --measure intensity_mean_cd8 --threshold 250
+  cellseg classify slide.cellseg --clicks clicks.csv -o classes.json
+  cellseg classify results/ --taught classes.json --unsure 0.5"""
 )
 @click.argument("paths", nargs=-1, required=True, metavar="RESULT...", type=RESULT)
 @click.option(
     "--measure",
     "measures",
     multiple=True,
-    required=True,
     metavar="COLUMN",
     help="A measurement of cells.csv; several give combinations, each with its --threshold.",
 )
@@ -60,13 +62,27 @@ Examples:
     "--threshold",
     "thresholds",
     multiple=True,
-    required=True,
     type=TextParam("N|N,N,N|auto", _limits),
     help="Cells at or above it are positive; three give 1+, 2+, 3+; auto proposes one.",
 )
 @click.option(
     "--name", "names", multiple=True, help="What each marker is called in classes of several."
 )
+@click.option(
+    "--clicks",
+    type=FILE,
+    help="Learn classes from these cells: a CSV of class, and label or y and x (and result).",
+)
+@click.option(
+    "--taught", type=FILE, help="Classes that were learned before; --clicks adds to them."
+)
+@click.option("-o", "--output", type=FILE, help="The file that gets the learned classes.")
+@click.option(
+    "--unsure",
+    type=Number(0.0, 0.99),
+    help="Cells that belong to no class with this probability become 'unsure'; 0: none do.",
+)
+@click.option("--undo", is_flag=True, help="Back to the classes of the model.")
 @hotspot_option
 @shared("image json")
 def classify(
@@ -74,16 +90,18 @@ def classify(
     measures: Sequence[str],
     thresholds: Sequence[Limits],
     names: Sequence[str],
+    undo: bool,
     hotspot: HotSpot | None,
     image: Location | None,
     as_json: bool,
+    **lesson: Any,  # noqa: ANN401 - of _taught
 ) -> None:
-    """Part cells into positive and negative, by thresholds on what was measured.
+    """Sort cells: by thresholds on what was measured, or by cells that you clicked.
 
     Neither the network nor the slide's pixels are needed. The classes go into cells.csv, run.json,
     histogram.png and the pictures; exports that were made are made again. RESULT may be a folder
-    of results: all slides get the same threshold, auto from all their cells together, and
-    summary.csv and report.html are made anew.
+    of results: all slides get the same threshold, auto from all their cells together, or the same
+    taught classes, and summary.csv and report.html are made anew.
     """
     # Imported late: it takes seconds, and --help needs none of it.
     from cellseg.cli._images import write_study_files
@@ -94,24 +112,37 @@ def classify(
     from cellseg.study.thresholds import common_thresholds
 
     markers = tuple(_markers(measures, thresholds, names))
+    teaches = lesson["clicks"] is not None or lesson["taught"] is not None
+    if (bool(markers), teaches, undo).count(True) != 1:
+        raise click.UsageError("say one of --measure, --clicks or --taught, --undo")
+    is_one = len(paths) == 1 and (paths[0].suffix.lower() == ENDING or not paths[0].is_dir())
+    studies = [] if is_one else [load_study(path) for path in paths]
+    results = [result for study in studies for result in study.results]
+    decided: dict[str, Any] = {"markers": markers}
+    if teaches:
+        decided = {"taught": _taught([one.path for one in results] or paths, **lesson)}
+        if not as_json:
+            for name, (clicks, precision, recall) in decided["taught"].scores().items():
+                say(f"{name}: {clicks} clicks, precision {precision:.2f}, recall {recall:.2f}")
     more: dict[str, Any] = {} if hotspot is None else {"hotspot": hotspot}
-    if len(paths) == 1 and (paths[0].suffix.lower() == ENDING or not paths[0].is_dir()):
-        result = change(paths[0], image=image, on_notice=tell, markers=markers, **more)
+    if is_one:
+        result = change(paths[0], image=image, on_notice=tell, **decided, **more)
         say(_json(result) if as_json else str(result.summary))
         if not as_json:
-            say(f"look: {paths[0] / 'histogram.png'}, {paths[0] / 'outlines.png'}")
+            pictures = ("histogram.png", "outlines.png") if markers else ("outlines.png",)
+            say(f"look: {', '.join(str(paths[0] / name) for name in pictures)}")
         return
     if image is not None:
         raise SettingsError("--image belongs to one result")
-    studies = [load_study(path) for path in paths]
     unread = [line for study in studies for line in study.unread]
-    results = [result for study in studies for result in study.results]
-    markers, methods, notices = common_thresholds(results, markers)
-    for notice in notices:
-        tell(f"all slides: {notice}")
+    if markers:
+        markers, methods, notices = common_thresholds(results, markers)
+        decided = {"markers": markers, "methods": methods}
+        for notice in notices:
+            tell(f"all slides: {notice}")
     done = []
     for one in results:
-        result = change(one.path, on_notice=tell, markers=markers, methods=methods, **more)
+        result = change(one.path, on_notice=tell, **decided, **more)
         done.append(result)
         if not as_json:
             say(f"{result.image_name}: {result.summary}")
@@ -124,9 +155,34 @@ def classify(
         raise PartialResultError(f"{len(unread)} of the results could not be read")
 
 
+def _taught(
+    paths: Sequence[Path],
+    clicks: Path | None,
+    taught: Path | None,
+    unsure: float | None,
+    output: Path | None,
+) -> TaughtClasses:
+    """The classes of a file, of clicks, or of both."""
+    from cellseg.derive.clicks import read_classes, teach_classes, to_look_at
+    from cellseg.result import load_result
+
+    known = None if taught is None else read_classes(taught)
+    if clicks is not None:
+        known = teach_classes(paths, clicks, more=known, unsure=unsure, output=output)
+    elif unsure is not None and known is not None:
+        known = known.model_copy(update={"unsure": unsure})
+    if known is None or (clicks is None and output is not None):
+        raise click.UsageError("--output and --unsure belong to --clicks or --taught")
+    for one in map(load_result, paths):  # before any of them is changed
+        to_look_at(one, one.table.names, known.measurements)
+    return known
+
+
 def _json(result: Result) -> str:
-    kept = ("cells_per_class", "labelling")
+    kept = ("cells_per_class", "corrected_per_class", "labelling")
     found = {name: result.run["summary"][name] for name in kept}
+    if taught := result.section("taught"):
+        found["taught"] = taught
     return json.dumps({"image": result.image_name, **found}, indent=2)
 
 

@@ -26,11 +26,13 @@ from cellseg.derive.classes import (
     indices_nearby,
     known_markers,
 )
+from cellseg.derive.clicks import made_of, to_look_at
 from cellseg.derive.expand import expanded
 from cellseg.derive.places import find_hot_spot, looked_at, marked, spatial_record
 from cellseg.derive.recipe import Recipe, near_within
 from cellseg.derive.threshold import METHODS
 from cellseg.errors import InputError, Notice, SettingsError
+from cellseg.palette import OTHER
 from cellseg.protocol import Stain
 from cellseg.result import Change, Result, TableWriter
 from cellseg.result.files import write_json
@@ -47,6 +49,7 @@ from cellseg.table.neighbours import (
     to_classes,
 )
 from cellseg.table.summary import Summary, summarised
+from cellseg.table.taught import UNSURE, TaughtClasses, looks
 
 BY_HAND = "by_hand"
 """A column of a corrected result's ``measured.parquet``: a person gave the cell's class."""
@@ -87,7 +90,8 @@ def derive(
         if not is_lenient:
             raise
         made.notes.append(Notice(f"{error}; cells keep the model's class", hint=error.hint))
-        made.recipe = made.recipe.model_copy(update={"markers": (), "methods": ()})
+        none = {"markers": (), "methods": (), "taught": None}
+        made.recipe = made.recipe.model_copy(update=none)
         made.classify()
     if near is not None:
         made.measure_nearest(near)
@@ -207,11 +211,15 @@ class _Derivation:
         self.notes += self.run["spatial"]["notes"]
 
     def classify(self) -> None:
-        """Give classes by measurement, or none."""
+        """Give classes by measurement, or by what a person taught, or none."""
+        for part in ("taught", "class_colours"):
+            self.run.pop(part, None)
         if not self.recipe.markers:
             self.run.pop("classification", None)
             self.change.remove(HISTOGRAM)
             self.run["class_names"] = list(self.facts["class_names"])
+            if self.recipe.taught is not None:
+                self.recognise(self.recipe.taught)
             return
         by_class = {*self.result.section("spatial").get("by_class", ())}
         for marker in self.recipe.markers:
@@ -251,6 +259,31 @@ class _Derivation:
         self.run["class_names"] = made.names
         self.run["classification"] = made.model_dump(mode="json")
         self.notes += new
+
+    def recognise(self, taught: TaughtClasses) -> None:
+        """Give the classes that a person taught; one that a person gave to a cell stays."""
+        wanted = to_look_at(
+            self.result, {**self.measured.dtypes, **self.values}, taught.measurements
+        )
+        own = {name: self.values[name] for name in wanted if name in self.values}
+        cells = self.measured.load([name for name in wanted if name not in own]).assign(**own)
+        found = taught.probabilities(looks(cells, taught.measurements))
+        classes = np.array(taught.names, object)[taught.codes(found)]
+        if BY_HAND in self.measured:
+            classes = np.where(self.measured.column(BY_HAND), self.types, classes)
+        self.values["class"] = classes
+        self.run["class_names"] = [*dict.fromkeys([*taught.names, *pd.unique(classes)])]
+        self.run["class_colours"] = {**taught.colours, UNSURE: OTHER}
+        self.run["taught"] = {
+            "scores": taught.scores(),
+            "confusion": taught.confusions.sum(0),
+            "counts": taught.counts(found),
+            "unsure": taught.unsure,
+        }
+        here = made_of(self.result)
+        if other := {k: v for k, v in taught.made_of.items() if v != here.get(k)}:
+            said = ", ".join(f"{kind} {name}, not {here.get(kind)}" for kind, name in other.items())
+            self.notes.append(Notice(f"the classes were taught on {said}: look whether they fit"))
 
     def find_hot_spot(self, *, is_lenient: bool) -> None:
         """The hot spot; where there can be none, only who asks for it now is refused."""
@@ -321,6 +354,8 @@ class _Derivation:
             pairs = zip(summary.labelling, self.nearby, strict=True)
             labelling = tuple({**marker, "index_nearby": near} for marker, near in pairs)
             summary = replace(summary, labelling=labelling)
+        if taught := self.run.get("taught"):
+            summary = replace(summary, corrected_per_class=taught["counts"])
         suspect: list[str] = [*facts.get("doubts", ())]
         expected = Expected.of(self.run)
         if expected is not None and facts.get("is_doubted", True):

@@ -16,6 +16,7 @@ from cellseg.result.publish import RECIPE
 from cellseg.table.chamber import Chamber
 from cellseg.table.hotspot import HotSpot
 from cellseg.table.neighbours import NEAR_UM
+from cellseg.table.taught import TaughtClasses
 
 MOST_UM, MOST_PX = 50.0, 200.0
 """Largest distance by which nuclei grow: µm, or pixels of an image without a pixel size."""
@@ -47,6 +48,8 @@ class Recipe(BaseModel):
         The picture is of a counting chamber, whose cells per mL are told.
     methods : tuple of str
         How the thresholds came about, a marker each.
+    taught : TaughtClasses or None
+        Clicked cells that give the classes; thresholds and these exclude one another.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,6 +62,7 @@ class Recipe(BaseModel):
     methods: tuple[str, ...] = ()
     hotspot: HotSpot | None = None
     chamber: Chamber | None = None
+    taught: TaughtClasses | None = None
 
     @classmethod
     def of(cls, result: Result) -> Self:

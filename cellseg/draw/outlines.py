@@ -13,7 +13,6 @@ from cellseg.draw.lines import draw_borders, line_width, outlined
 from cellseg.draw.sheet import Panel, Sheet, scale_bar
 from cellseg.errors import InputError, RegionError
 from cellseg.geometry import Box, Frame
-from cellseg.palette import colours
 from cellseg.result import Ground, Result, class_codes
 from cellseg.result.labels import labels_at
 from cellseg.table.regions import counted
@@ -55,7 +54,7 @@ def outline_sheet(
     places, pixel = _layout(frame, box)
     classes, at = _cells(result, places)
     held = np.bincount(at[at >= 0], minlength=math.prod(places.shape)).reshape(places.shape)
-    palette = colours(result.class_names, result.stain)
+    palette = result.colours(result.class_names)
     parts, unread = [], []
     for number, place in enumerate(choose(held, CROPS)):
         spot = places.box(*place)

@@ -16,7 +16,6 @@ import pandas as pd
 import shapely
 
 from cellseg.export._outlines import outlined, simplest
-from cellseg.palette import colours
 from cellseg.result.files import readable
 from cellseg.result.result import Result
 from cellseg.table import REGION
@@ -38,7 +37,7 @@ def write_to(result: Result, file: IO[str]) -> None:
 
 
 def _features(result: Result) -> Iterator[dict[str, object]]:
-    shown = zip(result.class_names, colours(result.class_names, result.stain), strict=True)
+    shown = zip(result.class_names, result.colours(result.class_names), strict=True)
     classes = [{"name": readable(name), "color": colour} for name, colour in shown]
     for table, cells in outlined(result):
         for (label, code, region, outline), measured in zip(

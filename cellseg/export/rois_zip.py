@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from roifile import ROI_OPTIONS, ROI_TYPE, ImagejRoi
 
 from cellseg.export._outlines import outlined
-from cellseg.palette import colours
 from cellseg.result.result import Result
 from cellseg.table import REGION
 from cellseg.text import visible
@@ -32,7 +31,7 @@ _MOVE, _LINE, _CLOSE = 0.0, 1.0, 4.0
 
 def write(result: Result, path: Path) -> None:
     """Write the cells of a result."""
-    names, palette = result.class_names, colours(result.class_names, result.stain)
+    names, palette = result.class_names, result.colours(result.class_names)
     with ZipFile(path, "w", ZIP_DEFLATED, compresslevel=4) as archive:
         for _, cells in outlined(result):
             for label, code, region, outline in cells:

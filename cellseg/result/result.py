@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
@@ -17,6 +18,7 @@ from cellseg.annotations.geojson import read_regions
 from cellseg.annotations.region import Region, Regions
 from cellseg.errors import InputError, Notice, OutputError, line_of
 from cellseg.geometry import Frame, LazyArray
+from cellseg.palette import RGB, as_rgb, colours
 from cellseg.result import publish
 from cellseg.result.files import own_file, read_json, validated
 from cellseg.result.ground import Ground
@@ -75,6 +77,12 @@ class Result:
     def class_names(self) -> list[str]:
         """Every class that the table may hold, in order."""
         return [str(name) for name in self.run.get("class_names", ())]
+
+    def colours(self, names: Sequence[str]) -> list[RGB]:
+        """A colour for each of these classes, as every picture of the result has them."""
+        given = self.section("class_colours")
+        usual = iter(colours([name for name in names if name not in given], self.stain))
+        return [as_rgb(given[name]) if name in given else next(usual) for name in names]
 
     @property
     def stain(self) -> str:

@@ -25,7 +25,7 @@ from cellseg.derive.derive import totals_in
 from cellseg.derive.places import drawn_regions, keep_drawn, marked
 from cellseg.errors import CellsegError, InputError, SettingsError
 from cellseg.geometry import Box
-from cellseg.palette import as_hex, colours
+from cellseg.palette import as_hex
 from cellseg.result import Ground, class_codes, load_result
 from cellseg.result.publish import CORRECTIONS, DRAWN, OVERVIEW, RUN
 from cellseg.result.quality import COLOURS
@@ -95,7 +95,7 @@ class OpenResult:
         self._made: dict[str, Any] = {}
         self.corrected = self._corrected()
         self.names = self.corrected.classes
-        self.colours = colours(self.names, self.result.stain)
+        self.colours = self.result.colours(self.names)
         self.ground = self._opened(image)
 
     def close(self) -> None:

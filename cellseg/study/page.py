@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from cellseg.draw.page import render_page
 from cellseg.errors import CellsegError, OutputError
+from cellseg.palette import as_hex
 from cellseg.result import Result
 from cellseg.result.files import output_errors, replacing
 from cellseg.result.publish import HISTOGRAM, OUTLINES, OVERVIEW, TABLE
@@ -18,7 +19,7 @@ from cellseg.study.arrays import core_maps, well_maps
 from cellseg.study.folder import REPORT, Study
 from cellseg.study.pictures import thumbnails
 from cellseg.study.rows import QUALITY, SummaryRow
-from cellseg.study.sizes import HEIGHT, WIDTH, Axis, hexes
+from cellseg.study.sizes import HEIGHT, WIDTH, Axis
 from cellseg.table.regions import counted
 from cellseg.text import visible
 
@@ -170,7 +171,7 @@ def _sizes(results: Mapping[Result, list[SummaryRow]]) -> Iterator[dict[str, Any
         # pictures'.
         counts = sorted((row["classes"] for *_, row in some), key=len, reverse=True)
         classes = list(dict.fromkeys(name for one in counts for name in one))
-        palette = dict(zip(classes, hexes(classes, some[0][1].stain), strict=True))
+        palette = dict(zip(classes, map(as_hex, some[0][1].colours(classes)), strict=True))
         rows: list[tuple[object, ...]] = []
         for number, result, row in some:
             median = row[f"{column}_p50"]
@@ -196,6 +197,7 @@ def _slides(study: Study, page: Path) -> Iterator[dict[str, Any]]:
             for name, found in row["markers"].items()
             if found["positive_percent"] is not None
         ]
+        said += map(visible, result.summary.said_corrected())
         pictures = (result.path / name for name in (OUTLINES, OVERVIEW))
         yield {
             "row": row,

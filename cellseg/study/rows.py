@@ -15,10 +15,10 @@ from cellseg.table.summary import Summary
 from cellseg.text import visible
 
 SummaryRow = dict[str, Any]
-"""Values by column. Four are not columns themselves: ``classes``, cells by class; ``markers``,
-by marker the columns of :data:`SCORES`; ``drawn``, a region that was drawn on the result in a
-line; ``checks``, see :func:`checks`. What is not known is None
-or missing. All texts are safe to print."""
+"""Values by column. Five are not columns themselves: ``classes``, cells by class; ``taught``, by
+class the columns of :data:`CORRECTED`; ``markers``, by marker the columns of :data:`SCORES`;
+``drawn``, a region that was drawn on the result in a line; ``checks``, see :func:`checks`. What is
+not known is None or missing. All texts are safe to print."""
 
 _PERCENT = (
     "positive_percent", "positive_percent_low", "positive_percent_high",
@@ -28,6 +28,9 @@ SCORES = (*_PERCENT, "h_score", "allred")
 """Columns of a marker, before its name."""
 
 NEVER_CHECKED = ("air bubbles", "the outlines of single cells")
+CORRECTED = ("cells_expected", "cells_low", "cells_high")
+"""Columns of a class that was taught, before its name."""
+
 CHAMBER = ("cells_per_ml", "cells_per_ml_low", "cells_per_ml_high", "viability_percent")
 """Columns of a counting chamber."""
 
@@ -111,6 +114,10 @@ def _rows(result: Result, place: str) -> Iterator[SummaryRow]:
     yield {
         **about,
         **_figures(summary, summary.tissue_mm2),
+        "taught": {
+            visible(name): dict(zip(CORRECTED, numbers, strict=True))
+            for name, numbers in summary.corrected_per_class.items()
+        },
         "interval_low": low,
         "interval_high": high,
         **{n: None if s is None else 100 * s for n, s in zip(QUALITY, shares, strict=True)},

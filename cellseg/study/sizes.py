@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.palette import as_hex, colours
 from cellseg.result import Result
 from cellseg.study.rows import SummaryRow
 from cellseg.text import visible
@@ -67,11 +66,6 @@ class Axis:
             ],
             "median": WIDTH * min(max(self.place(median), 0), 1),
         }
-
-
-def hexes(classes: Sequence[str], stain: str) -> list[str]:
-    """Colours of classes, as pictures of outlines have them."""
-    return [as_hex(colour) for colour in colours(classes, stain)]
 
 
 def _outline(counts: NDArray[np.int64], top: int) -> str:

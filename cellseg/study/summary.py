@@ -15,7 +15,7 @@ from cellseg.export import check_exports
 from cellseg.result.files import output_errors, replacing
 from cellseg.storage import Location
 from cellseg.study.folder import CELLS, SUMMARY, Study
-from cellseg.study.rows import CHAMBER, QUALITY, SCORES, SummaryRow, failed_row
+from cellseg.study.rows import CHAMBER, CORRECTED, QUALITY, SCORES, SummaryRow, failed_row
 from cellseg.table.regions import QUANTILES_PERCENT
 from cellseg.text import as_cell, from_cell, visible
 
@@ -111,6 +111,8 @@ def _columns(rows: Sequence[SummaryRow]) -> Iterator[tuple[str, tuple[str, ...]]
     if any(row.get("cells_per_ml") is not None for row in rows):
         yield from ((name, (name,)) for name in CHAMBER)
     yield from ((f"cells_{name}", ("classes", name)) for name in classes)
+    for name in dict.fromkeys(name for row in rows for name in row.get("taught", ())):
+        yield from ((f"{figure}_{name}", ("taught", name, figure)) for figure in CORRECTED)
     yield from ((name, (name,)) for name in ("interval_low", "interval_high"))
     for name in markers:
         yield from ((f"{score}_{name}", ("markers", name, score)) for score in SCORES)

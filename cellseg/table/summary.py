@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -46,6 +46,9 @@ class Summary:
     labelling : tuple of mapping
         For each marker: its thresholds, positive cells, index, H-score; none without classes by
         measurement. See ``cellseg.derive.classified``.
+    corrected_per_class : dict of str to (int, int, int)
+        Of classes that were taught: how many cells by their probabilities, and the 95 % interval
+        that allows for the confusion of the clicked cells.
     """
 
     object: str
@@ -60,6 +63,7 @@ class Summary:
     cells_interval: tuple[int, int] | None = None
     regions: tuple[RegionSummary, ...] = ()
     labelling: tuple[Mapping[str, Any], ...] = ()
+    corrected_per_class: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Summary:
@@ -98,6 +102,13 @@ class Summary:
         """What was counted, more than one of it."""
         return plural(self.object)
 
+    def said_corrected(self) -> list[str]:
+        """Classes that were taught, with their intervals."""
+        return [
+            f"{name} {expected:,} by probability (95 %: {low:,} … {high:,})"
+            for name, (expected, low, high) in self.corrected_per_class.items()
+        ]
+
     def __str__(self) -> str:
         """One sentence for people."""
         parts = [counted(self.cells, self.object)]
@@ -105,6 +116,7 @@ class Summary:
             parts[0] += " (95 %: {:,} … {:,})".format(*self.cells_interval)
         parts[0] += by_class(self.cells_per_class)
         parts += [_labelled(marker) for marker in self.labelling]
+        parts += self.said_corrected()
         if self.area_um2 is not None:
             parts.append(f"median area {self.area_um2.median:.1f} µm²")
         elif self.area_px is not None:

@@ -14,7 +14,7 @@ from cellseg.derive.corrections.cells import CorrectedCells
 from cellseg.draw import borders
 from cellseg.errors import CellsegError, SettingsError
 from cellseg.geometry import LazyArray
-from cellseg.palette import RGB, colours
+from cellseg.palette import RGB
 from cellseg.result import Result
 from cellseg_napari._levels import label_levels
 
@@ -71,7 +71,7 @@ class Opened:
 
     def colours(self, names: Sequence[str]) -> list[RGB]:
         """A colour for each class, as every picture of the result has them."""
-        return colours(names, self.result.stain)
+        return self.result.colours(names)
 
     # Where things are
 

@@ -14,11 +14,11 @@ from study.made import made
 
 from cellseg.draw import write_png
 from cellseg.errors import OutputError
+from cellseg.palette import as_hex, colours
 from cellseg.study.folder import Study, load_study
 from cellseg.study.page import PICTURES_BYTES, write_study
 from cellseg.study.pictures import thumbnails
 from cellseg.study.rows import checks, failed_row
-from cellseg.study.sizes import hexes
 
 NASTY = "<script>window.ran=1<script>.tif"
 HOSTILE = '"><img src="http://evil.invalid/x" onerror="window.ran=1">{{ 7*7 }}\x1b[2J'
@@ -213,7 +213,7 @@ def test_colours_of_several_classes_are_those_of_the_slide_s_picture(tmp_path):
     text = write_study(load_study(tmp_path)).read_text(encoding="utf-8")
     (key,) = re.findall('<p class="key">.*?</p>', text)
     names = ["negative", "positive", "nucleus"]
-    shown = list(zip(hexes(names, "he"), names, strict=True))
+    shown = list(zip(map(as_hex, colours(names, "he")), names, strict=True))
     assert re.findall('background:(#[0-9a-f]+)"></i>(\\w+)<', key) == shown
 
 
