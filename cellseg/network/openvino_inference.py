@@ -9,7 +9,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import openvino as ov
@@ -51,6 +51,17 @@ many of these graphs there are, as each holds on to memory."""
 LEAST_SIDE_PX = 1.0
 
 
+@cache
+def _core() -> ov.Core:
+    """OpenVINO itself, once in a process.
+
+    Each one sets a signal stack. Two that end in the order in which they were made leave the
+    first one's in use, unmapped: the next signal that Python handles, Ctrl-C or the end of a
+    child, would end the process.
+    """
+    return ov.Core()
+
+
 class OpenVinoInference(Inference):
     """A model file's network in OpenVINO; errors name its ``origin``.
 
@@ -63,7 +74,7 @@ class OpenVinoInference(Inference):
     name, label = "openvino", "cpu, int8"
 
     def __init__(self, arrays: Arrays, origin: str) -> None:
-        self._graphs, self._core = Graphs(arrays), ov.Core()
+        self._graphs = Graphs(arrays)
         threads = os.environ.get("OMP_NUM_THREADS", "")
         self._settings = {
             "INFERENCE_PRECISION_HINT": "f32",
@@ -184,7 +195,7 @@ class OpenVinoInference(Inference):
         if key not in self._requests:
             kind, *sides = key
             graph = getattr(self._graphs, kind)(*sides)
-            compiled = self._core.compile_model(graph, "CPU", self._settings)
+            compiled = _core().compile_model(graph, "CPU", self._settings)
             self._requests[key] = compiled.create_infer_request()
         request = self._requests[key]
         request.infer([ov.Tensor(np.ascontiguousarray(values), shared_memory=True)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -231,6 +233,23 @@ def test_a_network_that_openvino_cannot_run(tmp_path, monkeypatch):
     assert "\n" not in info.notes[0]
     with pytest.raises(WeightsError, match="cannot run the model"):
         load_detector(path, device="cpu", inference="openvino")
+
+
+def test_a_signal_after_two_models_were_closed():
+    """In the order in which they were opened: each OpenVINO sets a signal stack of its own."""
+    pytest.importorskip("openvino")
+    program = """
+import gc, os, signal
+from cellseg.network.detect import load_detector
+models = [load_detector(device="cpu", inference="openvino") for _ in range(2)]
+while models:
+    del models[0]
+    gc.collect()
+signal.signal(signal.SIGINT, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGINT)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "handled\n"), ended.stderr
 
 
 def test_a_run_goes_on_with_what_it_was_counted_with(tmp_path):
