@@ -112,7 +112,7 @@ def counted(
     if not any(row.get("box_only") for row in rows):
         outlines = [outline_of(row["segmentation"], extent) for row in rows]
         annotated = Instances.build(
-            [box for box, _ in outlines],
+            [box.corners for box, _ in outlines],
             [1.0] * len(rows),
             [0] * len(rows),
             [m for _, m in outlines],

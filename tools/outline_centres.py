@@ -112,7 +112,7 @@ def main(folder: Path, model: str, output: Path, split: str, mpp: float, score: 
         for outline, crowd in outlines:
             if outline is not None:
                 box, mask = outline
-                code = encoded((box.y0, box.x0, box.y1, box.x1), mask, (height, width))
+                code = encoded(box, mask, (height, width))
                 code["counts"] = code["counts"].decode()
                 rows.append(
                     {"id": len(rows) + 1, "image_id": len(images), "category_id": 1,

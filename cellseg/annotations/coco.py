@@ -24,7 +24,6 @@ from tifffile import TiffFile, imwrite
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.annotations.masks import Outline, box_outline, outline_of
 from cellseg.errors import InputError, line_of
-from cellseg.geometry import Box
 from cellseg.stain.normalise import Light
 from cellseg.text import visible
 
@@ -234,13 +233,12 @@ class _Reader:
         if pixels is None and extent[0] * extent[1] > UNSEEN_PX:
             return None
         objects: list[tuple[Outline, int, bool]] = []
-        ignored: list[tuple[Box, NDArray[np.bool_]]] = []
+        ignored: list[Outline] = []
         for row in rows:
             known = not row.get("box_only") and bool(row.get("segmentation"))
             try:
                 if _ignored(row):
-                    box, mask = outline_of(row.get("segmentation"), extent)
-                    ignored.append((Box(*box), mask))
+                    ignored.append(outline_of(row.get("segmentation"), extent))
                     continue
                 outline = (
                     outline_of(row["segmentation"], extent)
@@ -258,7 +256,7 @@ class _Reader:
         return AnnotatedImage(
             name=name,
             pixels=pixels,
-            boxes=np.array([box for (box, _), _, _ in objects], np.int32).reshape(-1, 4),
+            boxes=np.array([box.corners for (box, _), _, _ in objects], np.int32).reshape(-1, 4),
             masks=[mask for (_, mask), _, _ in objects],
             classes=np.array([place for _, place, _ in objects], np.int64),
             outlined=np.array([known for _, _, known in objects], bool),

@@ -124,8 +124,8 @@ class Compared:
         """Run lengths of the found and of the annotated masks."""
         found, truth = (
             [
-                encoded(tuple(box), mask, self.extent)
-                for box, mask in zip(objects.boxes.tolist(), objects.masks, strict=True)
+                encoded(objects.box(index), mask, self.extent)
+                for index, mask in enumerate(objects.masks)
             ]
             for objects in (self.found, self.truth)
         )

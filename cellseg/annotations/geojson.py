@@ -28,6 +28,8 @@ _SPARE_BYTES, _MOST_PACKED = 64_000_000, 100
 _WRONG = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError)
 """Errors of texts that are JSON and nothing else."""
 
+_NO_SHAPE = (*_WRONG, shapely.errors.ShapelyError)
+
 
 @dataclass(frozen=True, eq=False)
 class Feature:
@@ -70,14 +72,16 @@ def read_geojson(path: Path, *, whole_cells: bool = False) -> Drawing:
     for number, one in enumerate(_features(path), start=1):
         said = f"feature {number}" + (f" ({one.kind or one.name})" if one.kind or one.name else "")
         try:
-            rings = _rings(one.geometry if whole_cells or not one.nucleus else one.nucleus)
-        except _WRONG as error:
+            shape = _area(one.geometry if whole_cells or not one.nucleus else one.nucleus)
+        except _NO_SHAPE as error:
             found.faults.append(f"{said}: no geometry: {line_of(error)[:100]}")
             continue
-        if rings is None:
+        if shape is None:
             found.left_out["points and lines"] += 1
-        else:
-            found.add(rings, kind=one.kind, name=one.name, said=said, is_found=one.is_found)
+            continue
+        rings = shapely.get_rings(shapely.get_parts(shapely.get_parts(shape)))
+        outlines = [shapely.get_coordinates(ring) for ring in rings]
+        found.add(outlines, kind=one.kind, name=one.name, said=said, is_found=one.is_found)
     detected = [one for one in found.objects if one.is_found]
     if detected and len(detected) < len(found.objects):
         found.left_out["annotations around detections"] = len(found.objects) - len(detected)
@@ -117,9 +121,7 @@ def read_regions(
     regions, crossed = [], 0
     for number, one in enumerate(drawn or features, start=1):
         try:
-            with np.errstate(invalid="ignore"):  # NaN is refused below, with a line
-                shape = shapely.geometry.shape(one.geometry)
-            if shapely.get_dimensions(shape) != 2:
+            if (shape := _area(one.geometry)) is None:
                 left_out["points and lines"] += 1
                 continue
             regions.append(Region(enclosed(shape), one.name, one.kind))
@@ -128,7 +130,7 @@ def read_regions(
             if "area" not in str(error):
                 raise InputError(f"{path}: region number {number}: {error}") from error
             left_out["regions without an area"] += 1
-        except (*_WRONG, shapely.errors.ShapelyError) as error:
+        except _NO_SHAPE as error:
             raise InputError(
                 f"{path}: region number {number} is no polygon: {line_of(error)}"
             ) from error
@@ -213,16 +215,8 @@ def _text(found: object) -> str:
     return str(found) if isinstance(found, str | int | float) else ""
 
 
-def _rings(geometry: Any) -> list[Any] | None:  # noqa: ANN401 - whatever the file holds
-    """All rings of all polygons; None for what has no area."""
-    match geometry["type"]:
-        case "Polygon":
-            return list(geometry["coordinates"])
-        case "MultiPolygon":
-            return [ring for polygon in geometry["coordinates"] for ring in polygon]
-        case "GeometryCollection":
-            parts = [_rings(part) for part in geometry["geometries"]]
-            return [ring for part in parts for ring in part or ()] or None
-        case "Point" | "MultiPoint" | "LineString" | "MultiLineString":
-            return None
-    raise ValueError(f"of type {str(geometry['type'])[:40]!r}")
+def _area(geometry: Any) -> shapely.Geometry | None:  # noqa: ANN401 - whatever the file holds
+    """A geometry that encloses an area; None for points and lines."""
+    with np.errstate(invalid="ignore"):  # NaN is refused later, with a line
+        shape = shapely.geometry.shape(geometry)
+    return shape if shapely.get_dimensions(shape) == 2 else None

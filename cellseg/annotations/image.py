@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.geometry import Box
+from cellseg.annotations.masks import Outline
 from cellseg.stain.normalise import Light, Normaliser
 
 
@@ -56,7 +56,7 @@ class AnnotatedImage:
     zoom: float = 1.0
     path: Path | None = None
     outlined: NDArray[np.bool_] | None = None
-    ignored: tuple[tuple[Box, NDArray[np.bool_]], ...] = ()
+    ignored: tuple[Outline, ...] = ()
     scale: Normaliser | None = None
 
     def changed(self, **fields: Any) -> AnnotatedImage:  # noqa: ANN401

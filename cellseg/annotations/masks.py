@@ -21,14 +21,14 @@ LEEWAY_PX = 5.0
 FINER, FINER_PX = 4, 4_000_000
 """Outlines in boxes of up to so many pixels are drawn finer: small ones keep their areas."""
 
-Outline = tuple[tuple[int, int, int, int], NDArray[np.bool_]]
-"""Tight box (y0, x0, y1, x1), half-open, and the mask in it."""
+Outline = tuple[Box, NDArray[np.bool_]]
+"""A tight box, and the mask in it."""
 
 
 def tight(corner: tuple[int, int], inside: NDArray[np.bool_]) -> Outline | None:
     """A mask that begins at ``corner`` without the background around it; None where it is empty."""
     box = box_of(inside)
-    return None if box is None else (box.shifted(*corner).corners, inside[box.pixels])
+    return None if box is None else (box.shifted(*corner), inside[box.pixels])
 
 
 def outline_of(segmentation: object, extent: tuple[int, int]) -> Outline:
@@ -68,7 +68,8 @@ def box_outline(bbox: object, extent: tuple[int, int]) -> Outline:
     left, right = (round(min(max(v, 0), extent[1])) for v in (x, x + width))
     if bottom <= top or right <= left:
         raise ValueError("has a box without pixels in the image")
-    return (top, left, bottom, right), np.ones((bottom - top, right - left), dtype=bool)
+    box = Box(top, left, bottom, right)
+    return box, np.ones(box.shape, dtype=bool)
 
 
 def enclosed_pixels(
@@ -102,9 +103,9 @@ def enclosed_pixels(
         return None
     box, inside = _unpacked(np.diff(turns, prepend=0, append=height * width), (height, width))
     if fine == 1:
-        return Box(*box).shifted(*corner).corners, inside
+        return box.shifted(*corner), inside
     drawn = np.zeros((height, width), bool)
-    drawn[Box(*box).pixels] = inside
+    drawn[box.pixels] = inside
     parts_inside = drawn.reshape(extent[0], fine, extent[1], fine).sum((1, 3), dtype=np.uint8)
     area = round(float(parts_inside.sum()) / fine**2)
     most = np.argsort(-parts_inside.astype(np.int16), axis=None, kind="stable")[:area]
@@ -113,34 +114,28 @@ def enclosed_pixels(
     return tight(corner, mask)
 
 
-def encoded(
-    box: tuple[int, ...], mask: NDArray[np.bool_], extent: tuple[int, int]
-) -> dict[str, Any]:
+def encoded(box: Box, mask: NDArray[np.bool_], extent: tuple[int, int]) -> dict[str, Any]:
     """COCO's compressed run lengths of a mask inside its box.
 
     Only the columns that the box spans are written out, so this does not grow with the image.
     """
     height, width = extent
-    y0, x0, y1, x1 = (int(v) for v in box)
-    strip = np.zeros((x1 - x0, height), dtype=bool)
-    strip[:, y0:y1] = mask.T
+    strip = np.zeros((box.width, height), dtype=bool)
+    strip[:, box.y0 : box.y1] = mask.T
     flat = np.concatenate([[False], strip.ravel(), [False]])
-    edges = np.flatnonzero(flat[1:] != flat[:-1]) + x0 * height
+    edges = np.flatnonzero(flat[1:] != flat[:-1]) + box.x0 * height
     counts = np.diff(np.concatenate([[0], edges, [height * width]]))
     runs = {"size": [height, width], "counts": counts.tolist()}
     code: dict[str, Any] = rle.frPyObjects(runs, height, width)
     return code
 
 
-def annotation(
-    box: tuple[int, ...], mask: NDArray[np.bool_], extent: tuple[int, int]
-) -> dict[str, object]:
-    """A mask in its box (y0, x0, y1, x1) as a COCO annotation, ready for JSON; no crowd."""
-    y0, x0, y1, x1 = box
+def annotation(box: Box, mask: NDArray[np.bool_], extent: tuple[int, int]) -> dict[str, object]:
+    """A mask in its box as a COCO annotation, ready for JSON; no crowd."""
     counts: bytes = encoded(box, mask, extent)["counts"]
     return {
         "segmentation": {"size": list(extent), "counts": counts.decode("ascii")},
-        "bbox": [x0, y0, x1 - x0, y1 - y0],
+        "bbox": [box.x0, box.y0, box.width, box.height],
         "area": int(np.count_nonzero(mask)),
         "iscrowd": 0,
     }
@@ -217,4 +212,4 @@ def _unpacked(counts: NDArray[np.int64], extent: tuple[int, int]) -> Outline:
     strip = np.cumsum(edge[:-1], dtype=np.int8).astype(bool).reshape(-1, height).T
     box = box_of(strip)
     assert box is not None
-    return box.shifted(0, first).corners, np.ascontiguousarray(strip[box.pixels])
+    return box.shifted(0, first), np.ascontiguousarray(strip[box.pixels])

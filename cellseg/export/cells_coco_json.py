@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cellseg.annotations.masks import annotation
 from cellseg.errors import SettingsError
 from cellseg.export._cells import Mask, blocks
-from cellseg.geometry import Frame, box_of
+from cellseg.geometry import Box, Frame, box_of
 from cellseg.result import Result, class_codes
 from cellseg.result.files import readable
 
@@ -69,7 +69,7 @@ def _annotations(result: Result) -> Iterator[dict[str, object]]:
         codes = class_codes(table["class"], result.class_names).tolist()
         for label, code, mask in zip(table["label"].tolist(), codes, masks, strict=True):
             (y0, x0), pixels = _at_level_0(mask, result.frame)
-            box = (y0, x0, y0 + pixels.shape[0], x0 + pixels.shape[1])
+            box = Box(y0, x0, y0 + pixels.shape[0], x0 + pixels.shape[1])
             yield {
                 "id": label,
                 "image_id": 1,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.annotations.compare import FEWEST_IMAGES, SCORES, best_threshold
+from cellseg.errors import SettingsError
 from cellseg.judge.judged import Judged
 
 MOST_FOLDS = 20
@@ -45,15 +46,15 @@ def calibrate(images: Sequence[Judged]) -> Calibrated:
 
     Raises
     ------
-    ValueError
+    SettingsError
         If there are fewer than :data:`FEWEST_IMAGES` images or no objects.
     """
     truth = np.array([len(image.truth) for image in images], np.int64)
     total = int(truth.sum())
     if len(images) < FEWEST_IMAGES or not total:
-        raise ValueError(
-            f"expected at least {FEWEST_IMAGES} images with objects, got {len(images)} images "
-            f"with {total} objects"
+        raise SettingsError(
+            f"nothing to calibrate on: expected at least {FEWEST_IMAGES} images with objects, got "
+            f"{len(images)} images with {total} objects"
         )
     counts = np.array([[int(image.at(score).sum()) for image in images] for score in SCORES])
     best = best_threshold(counts, truth)

@@ -29,7 +29,6 @@ from cellseg.geometry import Frame
 from cellseg.instances import Instances
 from cellseg.judge.calibration import Calibrated, calibrate
 from cellseg.judge.judged import (
-    AtThreshold,
     Judged,
     Scores,
     ap_by_density,
@@ -131,10 +130,6 @@ class Evaluation:
                 found[f"class {name}"] = scores_of(only, 1)
         return found
 
-    def curve(self) -> tuple[AtThreshold, ...]:
-        """Count and F1 against the score threshold."""
-        return curve(self.images)
-
     def calibrated(self) -> tuple[CountProtocol, Calibrated]:
         """The images' protocol with the threshold that makes their count unbiased.
 
@@ -149,10 +144,7 @@ class Evaluation:
                 f"the images use several protocols ({', '.join(names)}): calibrate one at a time",
                 hint="protocol",
             )
-        try:
-            found = calibrate(self.images)
-        except ValueError as error:
-            raise SettingsError(f"nothing to calibrate on: {error}") from error
+        found = calibrate(self.images)
         low, high = found.interval
         calibration = Calibration(
             model=self.model.checksum,
@@ -174,7 +166,7 @@ class Evaluation:
             "scores": {name: plain(asdict(one)) for name, one in self.tables().items()},
             "ap_by_diameter": ap_by_diameter(self.images, count, DIAMETERS_PX),
             "ap_by_density": ap_by_density(self.images, count),
-            "thresholds": [asdict(point) for point in self.curve()],
+            "thresholds": [asdict(point) for point in curve(self.images)],
             "images": [
                 {
                     "image": str(image.path),

@@ -21,6 +21,7 @@ from cellseg.judge.judged import (
     ap_by_density,
     ap_by_diameter,
     count_row,
+    curve,
     outline_row,
 )
 
@@ -43,7 +44,7 @@ def write_report(evaluation: Evaluation, folder: str | Path) -> Path:
         (home / "evaluation.json").write_text(text + "\n", encoding="utf-8")
         truth = sum(len(image.truth) for image in images)
         in_use, classes = [image.score for image in images], len(evaluation.classes)
-        plots.count_by_threshold(home / "threshold.png", evaluation.curve(), truth, in_use)
+        plots.count_by_threshold(home / "threshold.png", curve(images), truth, in_use)
         plots.true_and_counted(home / "counts.png", images)
         by_diameter = ap_by_diameter(images, classes, DIAMETERS_PX)
         plots.bars(home / "diameter.png", by_diameter, "AP by diameter")

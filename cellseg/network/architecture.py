@@ -81,6 +81,9 @@ BACKBONES = {
 }
 """Every backbone by the name that stands in a model's card."""
 
+EIGHT_BIT_BACKBONE = "efficientnet_lite0"
+"""The one that is drawn for OpenVINO."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cellseg.errors import CellsegError, SettingsError, WeightsError
 from cellseg.instances import Instances
-from cellseg.network.architecture import DOUBT, FINE_FROM_PX, STRIDE_PX, Limits
+from cellseg.network.architecture import DOUBT, EIGHT_BIT_BACKBONE, FINE_FROM_PX, STRIDE_PX, Limits
 from cellseg.network.detector import Detections, Detector, DetectorInfo, Sizes
 from cellseg.network.inference import Inference, NetworkOutput, Wanted
 from cellseg.network.modelfile import RANGE, ModelCard, read_arrays
@@ -217,14 +217,15 @@ def load_detector(
         If there is no such device, or it cannot compute as was asked.
     """
     exact = None if precision == "auto" else precision
+    reason = _why_not(device, exact)
     notes: tuple[str, ...] = ()
     found: tuple[Inference, ModelCard] | None = None
-    if inference == "openvino":
-        found = _openvino(model, device, exact, forced=True)
-    elif inference == "auto" and _may_take_openvino(device, exact):
+    if inference == "openvino" or (inference == "auto" and not reason and not _has_gpu(device)):
         try:
-            found = _openvino(model, device, exact, forced=False)
+            found = _openvino(model, reason, forced=inference == "openvino")
         except (SettingsError, WeightsError) as error:
+            if inference == "openvino":
+                raise
             notes = (f"counted with torch: {error}",)
     if found is None:
         from cellseg.network.torch_inference import load_torch
@@ -236,9 +237,11 @@ def load_detector(
 
 
 def _openvino(
-    model: str | Path, device: str, precision: Precision | None, *, forced: bool
+    model: str | Path, reason: str, *, forced: bool
 ) -> tuple[Inference, ModelCard] | None:
     """The network in OpenVINO; None for a model that was not made for it, unless ``forced``.
+
+    ``reason`` is why it cannot be had, as far as that is known.
 
     Raises
     ------
@@ -249,11 +252,15 @@ def _openvino(
     is_made_for_it = any(name.endswith(RANGE) for name in arrays)
     if not forced and not (is_made_for_it and "openvino" in card.inference):
         return None
-    reason = _why_no_openvino(device, precision)
-    if not reason and not is_made_for_it:
-        reason = "the model holds no ranges for 8 bits"
-    if not reason and card.backbone != "efficientnet_lite0":
-        reason = f"the backbone {card.backbone} is not drawn for it"
+    if not reason:
+        if (machine := platform.machine()).lower() not in ("x86_64", "amd64"):
+            reason = f"8 bits are made for x86 processors, this one is {machine}"
+        elif not has_avx2():
+            reason = "the processor lacks AVX2"
+        elif not is_made_for_it:
+            reason = "the model holds no ranges for 8 bits"
+        elif card.backbone != EIGHT_BIT_BACKBONE:
+            reason = f"the backbone {card.backbone} is not drawn for it"
     if reason:
         raise SettingsError(f"OpenVINO cannot be used: {reason}", hint="inference")
     from cellseg.network.openvino_inference import OpenVinoInference
@@ -261,36 +268,31 @@ def _openvino(
     return OpenVinoInference(arrays, str(model)), card
 
 
-def _may_take_openvino(device: str, precision: Precision | None) -> bool:
-    """Whether nothing that was asked for stands against it, and it is installed."""
-    if device not in ("auto", "cpu") or precision is not None or find_spec("openvino") is None:
-        return False
-    if device == "cpu" or not _may_have_gpu():
-        return True
-    import torch
-
-    return not (torch.cuda.is_available() or torch.backends.mps.is_available())
-
-
-def _may_have_gpu() -> bool:
-    """Whether a driver of a GPU lies here: to know more, torch must be imported."""
-    if sys.platform == "darwin":
-        return platform.machine() == "arm64"
-    if sys.platform == "win32":
-        return Path(os.environ.get("SYSTEMROOT", "C:/Windows"), "System32", "nvcuda.dll").exists()
-    return any(Path(name).exists() for name in ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg"))
-
-
-def _why_no_openvino(device: str, precision: Precision | None) -> str:
+def _why_not(device: str, precision: Precision | None) -> str:
+    """Why OpenVINO cannot do what is asked for; empty if it may."""
     if find_spec("openvino") is None:
         return "it is not installed; pip install openvino"
     if device not in ("auto", "cpu"):
         return f"it runs on the processor, not on {device}"
-    if precision is not None:
-        return f"it computes in 8 bits, and {precision} was asked for"
-    if platform.machine().lower() not in ("x86_64", "amd64"):
-        return f"8 bits are made for x86 processors, this one is {platform.machine()}"
-    return "" if has_avx2() else "the processor lacks AVX2"
+    return "" if precision is None else f"it computes in 8 bits, and {precision} was asked for"
+
+
+def _has_gpu(device: str) -> bool:
+    """Whether torch would take a GPU; it is imported only where a driver of one lies here."""
+    if device == "cpu":
+        return False
+    if sys.platform == "darwin":
+        may_have = platform.machine() == "arm64"
+    elif sys.platform == "win32":
+        root = Path(os.environ.get("SYSTEMROOT", "C:/Windows"))
+        may_have = (root / "System32" / "nvcuda.dll").exists()
+    else:
+        may_have = any(Path(f"/dev/{name}").exists() for name in ("nvidiactl", "kfd", "dxg"))
+    if not may_have:
+        return False
+    import torch
+
+    return torch.cuda.is_available() or torch.backends.mps.is_available()
 
 
 def has_avx2() -> bool:

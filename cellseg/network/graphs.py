@@ -16,13 +16,16 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from openvino import Node
 from openvino import opset13 as ops
 
-from cellseg.network.architecture import BACKBONES, BODY, LITE0_EPS, LITE0_STAGES
+from cellseg.network.architecture import (
+    BACKBONES,
+    BODY,
+    EIGHT_BIT_BACKBONE,
+    LITE0_EPS,
+    LITE0_STAGES,
+)
 from cellseg.network.modelfile import RANGE, SCALE, Arrays
 
 LEVELS = 4
-BACKBONE = "efficientnet_lite0"
-"""The one that is drawn here."""
-
 _Norm = tuple[NDArray[np.float32], NDArray[np.float32]]
 """A batch norm as one factor and one summand a channel."""
 
@@ -44,7 +47,7 @@ class Graphs:
         Sides of -1 are open.
         """
         image = ops.parameter([1, height, width, 3], np.float32)
-        known = BACKBONES[BACKBONE]
+        known = BACKBONES[EIGHT_BIT_BACKBONE]
         scale = _constant(1 / np.array(known.std, np.float32))
         x = _turned(ops.multiply(ops.subtract(image, _constant(known.mean)), scale), _FIRST)
         levels = self._pyramid(self._body(x))

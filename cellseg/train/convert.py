@@ -202,8 +202,8 @@ class _Maker:
         ignored = [outline for _, outline in masks(drawing.ignored)]
         self.faults += [f"{path}: {fault}" for fault in faults]
         if not self.faults:
-            for corners, known in regions:
-                self._picture(slide, Box(*corners), known, objects, ignored)
+            for place, known in regions:
+                self._picture(slide, place, known, objects, ignored)
             if not regions:
                 self._picture(slide, Box(0, 0, *extent), None, objects, ignored)
             outside = sum(not any(_meet(o, r) for r in regions) for _, o in objects)
@@ -223,16 +223,15 @@ class _Maker:
         number, extent = len(self.images) + 1, place.shape
         unknown = np.zeros(extent, bool) if known is None else ~known
         for kind, outline in objects:
-            if known is not None and not _meet(outline, (place.corners, known)):
+            if known is not None and not _meet(outline, (place, known)):
                 continue
             if (inside := _inside(outline, place)) is None:
                 continue
             box, mask = inside
-            at = Box(*box).pixels
             if int(mask.sum()) < min(SMALLEST_PX, int(outline[1].sum())):
-                unknown[at] |= mask
+                unknown[box.pixels] |= mask
                 continue
-            unknown[at] &= ~mask
+            unknown[box.pixels] &= ~mask
             self._row(number, kind, annotation(box, mask, extent))
             self.made.objects += 1
         for crowd in (tight((0, 0), unknown), *(_inside(outline, place) for outline in ignored)):
@@ -278,7 +277,7 @@ def _channels(slide: Slide, wanted: str | None) -> list[int]:
 
 def _inside(outline: Outline, place: Box) -> Outline | None:
     """What of an outline lies in a box, from the box's corner on."""
-    box, mask = Box(*outline[0]), outline[1]
+    box, mask = outline
     shared = box.intersection(place)
     return tight((shared.y0 - place.y0, shared.x0 - place.x0), mask[shared.inside(box)])
 
@@ -286,5 +285,5 @@ def _inside(outline: Outline, place: Box) -> Outline | None:
 def _meet(one: Outline, other: Outline) -> bool:
     """Whether two outlines share a pixel."""
     box, mask = other
-    found = _inside(one, Box(*box))
-    return found is not None and bool((mask[Box(*found[0]).pixels] & found[1]).any())
+    found = _inside(one, box)
+    return found is not None and bool((mask[found[0].pixels] & found[1]).any())

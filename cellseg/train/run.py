@@ -40,7 +40,7 @@ from cellseg.train.crops import some_windows
 from cellseg.train.loop import Augment, CropStream, Trainer
 from cellseg.train.prepare import Prepared, name_of, prepare
 from cellseg.train.request import Event, Progress, Report, Trained, TrainRequest, Validated
-from cellseg.train.validate import is_right_in_8_bits, validate
+from cellseg.train.validate import detector_of, is_right_in_8_bits, scores_of
 
 __all__ = ["Event", "Progress", "Report", "TrainRequest", "Trained", "Validated", "train"]
 
@@ -239,7 +239,8 @@ def _validate(trainer: Trainer, data: Prepared, tell: Report) -> float:
     """Score the average weights and keep the best; how long it took, in seconds."""
     start = time.monotonic()
     state = trainer.state
-    scores = validate(trainer.average, data.held, data.classes, trainer.device)
+    detector = detector_of(trainer.average, data.classes, trainer.device)
+    scores = scores_of(detector, data.held, data.classes)
     if trainer.device.type == "cuda":
         torch.cuda.empty_cache()
     entry = {"step": state.step, "minutes": state.seconds / 60, **asdict(scores)}

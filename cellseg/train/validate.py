@@ -64,16 +64,6 @@ class Validation:
     objects: int
 
 
-def validate(
-    average: dict[str, Tensor],
-    images: Sequence[AnnotatedImage],
-    classes: tuple[str, ...],
-    device: torch.device,
-) -> Validation:
-    """Scores of weights on held-back images."""
-    return scores_of(detector_of(average, classes, device), images, classes)
-
-
 def detector_of(
     arrays: dict[str, Tensor],
     classes: tuple[str, ...],

@@ -68,7 +68,7 @@ CROWD = annotation(2, iscrowd=1, segmentation={"size": [32, 40], "counts": [0, 1
 
 def full(box, mask, extent):
     out = np.zeros(extent, bool)
-    out[box[0] : box[2], box[1] : box[3]] = mask
+    out[box.pixels] = mask
     return out
 
 
@@ -114,7 +114,7 @@ def test_run_lengths_round_trip(data):
 
 def test_several_parts_are_one_object():
     box, mask = outline_of([SQUARE, [20, 20, 30, 20, 30, 28, 20, 28]], (32, 40))
-    assert box == (5, 4, 28, 30)
+    assert box == Box(5, 4, 28, 30)
     assert mask.sum() == 70 + 80
 
 
@@ -153,8 +153,8 @@ def test_any_run_length_string_is_refused_or_right(text):
         box, mask = outline_of({"size": [9, 7], "counts": text}, (9, 7))
     except ValueError:
         return
-    assert 0 <= box[0] < box[2] <= 9
-    assert 0 <= box[1] < box[3] <= 7
+    assert box.area
+    assert box == box.intersection(Box(0, 0, 9, 7))
     assert mask.any()
 
 

@@ -14,8 +14,7 @@ from cellseg.annotations.masks import enclosed_pixels
 def filled(rings, shape, corner=(0, 0)):
     mask = np.zeros((80, 80), bool)
     if (found := enclosed_pixels(rings, corner, shape)) is not None:
-        (y0, x0, y1, x1), inside = found
-        mask[y0:y1, x0:x1] = inside
+        mask[found[0].pixels] = found[1]
     return mask
 
 

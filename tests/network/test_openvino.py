@@ -215,8 +215,8 @@ def test_on_a_processor_without_8_bits(tmp_path, monkeypatch, machine, has_avx2,
     monkeypatch.setattr(detect, "has_avx2", lambda: has_avx2)
     info = load_detector(path, device="cpu").info
     assert info.inference == "torch"
-    assert len(info.notes) == 1
-    assert words in info.notes[0]
+    (note,) = info.notes
+    assert words in note
 
 
 def test_a_network_that_openvino_cannot_run(tmp_path, monkeypatch):

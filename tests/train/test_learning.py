@@ -13,6 +13,7 @@ from skimage.filters import gaussian
 
 import cellseg
 from cellseg.annotations.masks import encoded
+from cellseg.geometry import Box
 from cellseg.judge.evaluate import EvaluateRequest, Evaluation, evaluate
 from cellseg.network.maskrcnn import TrainingLimits
 from cellseg.train.run import TrainRequest, train
@@ -59,8 +60,7 @@ def learnt(tmp_path_factory):
              "modality": "histology"}
         )  # fmt: skip
         for mask, kind in zip(masks, classes, strict=True):
-            box = (0, 0, SIDE, SIDE)
-            code = encoded(box, mask, (SIDE, SIDE))
+            code = encoded(Box(0, 0, SIDE, SIDE), mask, (SIDE, SIDE))
             code["counts"] = code["counts"].decode()
             annotations.append(
                 {"id": len(annotations) + 1, "image_id": number, "category_id": kind + 1,

@@ -299,7 +299,7 @@ def test_a_training_that_overfits_stops_early_and_keeps_the_best(tmp_path, monke
     def falling(*_):
         return Validation(next(values), 0.5, 0.5, 0.5, 1, 4)
 
-    monkeypatch.setattr(run, "validate", falling)
+    monkeypatch.setattr(run, "scores_of", falling)
     # A validation waits for its share of the time: on a busy machine, longer than some steps.
     monkeypatch.setattr(run, "REST", 0.0)
     path, events = project(tmp_path / "data"), []

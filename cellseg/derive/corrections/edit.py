@@ -52,7 +52,7 @@ def _mask(counts: object, found: ValidationInfo) -> NDArray[np.bool_]:
 
 
 def _counts(mask: NDArray[np.bool_]) -> str:
-    code = encoded((0, 0, *mask.shape), mask, mask.shape)["counts"]
+    code = encoded(Box(0, 0, *mask.shape), mask, mask.shape)["counts"]
     return code.decode("ascii") if isinstance(code, bytes) else str(code)
 
 

@@ -136,4 +136,4 @@ def _annotations(corrections: Corrections, window: Box) -> Iterator[dict[str, ob
         box = box_of(mask)
         if box is not None and np.count_nonzero(mask) >= SMALLEST_PX:
             place = corrections.classes.index(corrections.cell(label).name) + 1
-            yield {"category_id": place, **annotation(box.corners, mask[box.pixels], window.shape)}
+            yield {"category_id": place, **annotation(box, mask[box.pixels], window.shape)}
