@@ -153,7 +153,7 @@ def find_cores(tissue: NDArray[np.bool_]) -> CoreGrid:
 def _pitches(mask: NDArray[np.bool_]) -> Floats:
     """Steps to the next row and to the next column, (2, 2) of (y, x), by the autocorrelation."""
     from scipy.ndimage import gaussian_filter
-    from scipy.signal import fftconvolve
+    from scipy.signal import fftconvolve, find_peaks
 
     height, width = mask.shape
     field = mask.astype(np.float32)
@@ -169,15 +169,12 @@ def _pitches(mask: NDArray[np.bool_]) -> Floats:
         np.maximum.at(most, near[wedge], found[wedge])
         most[0] = found[0, width - 1]
         smooth = gaussian_filter(most, 1.5)
-        rising = np.flatnonzero(np.diff(smooth) > 0)
-        peak = smooth[rising[0] :].max() if len(rising) else 0.0
+        peaks, _ = find_peaks(smooth)
+        peak = smooth[peaks].max(initial=0.0)
         if peak < 0.15 * smooth[0]:
             raise SettingsError(f"{_NO_GRID}: the tissue does not repeat at equal distances")
         # Missing cores let a multiple of the pitch stand out: the first of the high ones.
-        low = rising[0]
-        high = low + int(np.argmax(smooth[low:] >= 0.7 * peak))
-        while high + 1 < len(smooth) and smooth[high + 1] >= smooth[high]:
-            high += 1
+        high = peaks[np.argmax(smooth[peaks] >= 0.7 * peak)]
         ring = wedge & (np.abs(away - high) <= max(2.0, 0.1 * high))
         row, column = np.argwhere(ring)[found[ring].argmax()]
         step = np.array([y[row, column], x[row, column]], np.float64)

@@ -14,7 +14,6 @@ from cellseg.errors import WeightsError, line_of, writing
 from cellseg.network.weights import write_tensors
 
 CHECKPOINT = "checkpoint.safetensors"
-BEST = "best.safetensors"
 
 Parts = dict[str, dict[str, Tensor]]
 
@@ -54,10 +53,9 @@ def write(path: Path, parts: Parts, state: TrainState) -> None:
 
 
 def forget(folder: Path) -> None:
-    """Delete the checkpoints of a training: some hundred MB that nothing else needs."""
+    """Delete the checkpoint of a training: some hundred MB that nothing else needs."""
     with suppress(OSError):
-        for name in (CHECKPOINT, BEST):
-            (folder / name).unlink(missing_ok=True)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def read(path: Path) -> tuple[Parts, TrainState]:

@@ -156,6 +156,7 @@ class Trainer:
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision == "float16")
         self.average = {name: value.clone() for name, value in model.state_dict().items()}
+        self.best: dict[str, Tensor] = {}  # the average at the best validation so far
         self.state = TrainState()
         self._bad_steps = 0
         self._fits = request.batch
@@ -254,10 +255,11 @@ class Trainer:
                 self.average[key].copy_(value)
 
     def save(self) -> None:
-        """Write ``checkpoint.safetensors``: model, average, optimiser, state."""
+        """Write ``checkpoint.safetensors``: model, averages, optimiser, state."""
         parts: checkpoint.Parts = {
             "model": self.model.state_dict(),
             "average": self.average,
+            "best": self.best,
             "dense": self.dense.state_dict(),
             "optimizer": {
                 f"{index}/{name}": value
@@ -269,7 +271,7 @@ class Trainer:
 
     def load(self, parts: checkpoint.Parts, state: TrainState) -> None:
         """Go on from a checkpoint, whose ``model`` the network holds already."""
-        self.state = state
+        self.state, self.best = state, parts.get("best", {})
         entries: dict[int, dict[str, Tensor]] = {}
         try:
             self.dense.load_state_dict(parts["dense"])

@@ -112,8 +112,7 @@ Report = Callable[[Event], None]
 
 @dataclass(frozen=True)
 class Trained:
-    """The file of a trained model, its card, and the folder that holds both."""
+    """The file of a trained model, and its card."""
 
     model: Path
     card: ModelCard
-    folder: Path

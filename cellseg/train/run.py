@@ -7,7 +7,7 @@ import math
 import os
 import re
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -247,11 +247,7 @@ def _validate(trainer: Trainer, data: Prepared, tell: Report) -> float:
     best = not state.best or scores.mask_ap >= state.best["mask_ap"]
     if best:
         state.best = entry
-        checkpoint.write(
-            trainer.request.output / checkpoint.BEST,
-            {"average": trainer.average},
-            replace(state, history=[]),
-        )
+        trainer.best = {name: one.to("cpu", copy=True) for name, one in trainer.average.items()}
     state.history.append(entry)
     took = time.monotonic() - start
     state.seconds += took
@@ -264,10 +260,7 @@ def _export(
 ) -> Trained:
     """The best average as a model file; without validation the last one."""
     output, state = request.output, trainer.state
-    weights: dict[str, Tensor] = trainer.average
-    best = state.best
-    if best and (output / checkpoint.BEST).exists():
-        weights = checkpoint.read(output / checkpoint.BEST)[0]["average"]
+    best, weights = state.best, trainer.best or trainer.average
     score = {"score": best["score"]} if best and math.isfinite(best["score"]) else {}
     if not score:
         tell(
@@ -310,11 +303,10 @@ def _export(
     text = json.dumps(card.model_dump(mode="json", exclude={"checksum"}), indent=2)
     with writing(output / CARD) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
-    return Trained(path, card, output)
+    return Trained(path, card)
 
 
 def _file_name(name: str) -> str:
     """A file name from any model name: letters, digits, dot, dash, underscore."""
     plain = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "model"
-    reserved = {checkpoint.CHECKPOINT, checkpoint.BEST}
-    return f"{plain}-model" if f"{plain}.safetensors" in reserved else plain
+    return f"{plain}-model" if f"{plain}.safetensors" == checkpoint.CHECKPOINT else plain

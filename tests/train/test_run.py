@@ -25,7 +25,7 @@ from cellseg.network.weights import load_model, read_model, save_model
 from cellseg.protocol import load_protocol
 from cellseg.slide import open_slide
 from cellseg.train import run
-from cellseg.train.checkpoint import BEST, CHECKPOINT, read
+from cellseg.train.checkpoint import CHECKPOINT, read
 from cellseg.train.prepare import network_mpp, prepare
 from cellseg.train.run import Progress, TrainRequest, Validated, train
 from cellseg.train.validate import Validation
@@ -243,9 +243,9 @@ def told(monkeypatch, folder, *options, f1=0.8):
         report(Notice("a note"))
         report(Progress(1, 0.1, 0.5, {"loss_mask": 0.25}))
         request.output.mkdir()
-        for name in (CHECKPOINT, BEST, "x.safetensors", run.CARD):
+        for name in (CHECKPOINT, "x.safetensors", run.CARD):
             (request.output / name).touch()
-        return run.Trained(request.output / "x.safetensors", card, request.output)
+        return run.Trained(request.output / "x.safetensors", card)
 
     monkeypatch.setattr(run, "train", fake)
     monkeypatch.setattr("cellseg.cli.train.LINE_SECONDS", -1)  # each line at once
@@ -269,9 +269,9 @@ def test_command(tmp_path, monkeypatch):
     assert f"cellseg count SLIDE --model {tmp_path / 'a' / 'out' / 'x.safetensors'}" in text
     assert "pixel size unknown" in text
     assert files == {"x.safetensors", run.CARD}
-    assert {CHECKPOINT, BEST} < told(monkeypatch, tmp_path / "b", "--keep-checkpoint")[2]
+    assert CHECKPOINT in told(monkeypatch, tmp_path / "b", "--keep-checkpoint")[2]
     _, text, files = told(monkeypatch, tmp_path / "c", f1=0.01)
-    assert {CHECKPOINT, BEST} < files
+    assert CHECKPOINT in files
     assert "do not count with it" in text
     assert CliRunner().invoke(command, []).exit_code == 2
 
