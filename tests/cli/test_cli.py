@@ -357,12 +357,12 @@ def test_a_useless_training_is_not_recommended(capsys):
     card = ModelCard(
         name="m", classes=("n",), mpp=0.5, scores={"mask_ap": 0.0, "mask_ap50": 0.0, "f1": 0.01}
     )
-    _finish(Trained(Path("m.safetensors"), card, Path()))
+    _finish(Trained(Path("m.safetensors"), card))
     said = capsys.readouterr().out
     assert "do not count with it" in said
     assert "use it" not in said
     good = card.model_copy(update={"scores": {**card.scores, "f1": 0.7}})
-    _finish(Trained(Path("m.safetensors"), good, Path()))
+    _finish(Trained(Path("m.safetensors"), good))
     assert "use it: cellseg count SLIDE --model m.safetensors" in capsys.readouterr().out
 
 

@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 from finished import table_of
 from imageio.v3 import imread, imwrite
+from squares import squares
 
 from cellseg.cli.evaluate import evaluate as command
 from cellseg.errors import InputError, Notice, SettingsError
@@ -32,9 +33,9 @@ WHITE, NUCLEUS = (236, 214, 228), (80, 50, 140)
 def write_set(folder, truths, drawn, *, classes=("nucleus",), labels=None):
     """Images with dark squares at ``drawn`` and annotations at ``truths``."""
     images, annotations = [], []
-    for number, (goals, squares) in enumerate(zip(truths, drawn, strict=True)):
+    for number, (goals, places) in enumerate(zip(truths, drawn, strict=True)):
         picture = np.full((160, 200, 3), WHITE, np.uint8)
-        for y, x in squares:
+        for y, x in places:
             picture[y : y + 12, x : x + 12] = NUCLEUS
         imwrite(folder / f"{number}.png", picture)
         about = {"height": 160, "width": 200, "mpp": 0.25}
@@ -162,9 +163,7 @@ def test_the_sheet_shows_every_group_from_its_worst_to_its_best():
 
     def one(group, right):
         """Four annotated squares, so many of them found."""
-        boxes = [(0, 20 * k, 10, 20 * k + 10) for k in range(4)]
-        square = np.ones((10, 10), bool)
-        truth = Instances.build(boxes, [1.0] * 4, [0] * 4, [square] * 4)
+        truth = squares(*((0, 20 * k, 10, 20 * k + 10) for k in range(4)))
         found = truth.take(np.arange(right)) if right else empty
         return Judged(found, truth, (80, 80), name=group, group=group, score=0.5, **COUNTED)
 
@@ -192,11 +191,8 @@ def test_the_command_prints_one_json_object_and_nothing_else(tmp_path, stand_in)
 
 
 def judged(found, truth):
-    def of(boxes):
-        masks = [np.ones((y1 - y0, x1 - x0), bool) for y0, x0, y1, x1 in boxes]
-        return Instances.build(boxes, [1] * len(boxes), [0] * len(boxes), masks)
-
-    return Judged(of(found), of(truth), (100, 100), name="a", group="b", score=0.5, **COUNTED)
+    sides = squares(*found), squares(*truth)
+    return Judged(*sides, (100, 100), name="a", group="b", score=0.5, **COUNTED)
 
 
 def test_two_in_one_are_merged_and_one_in_two_is_split():

@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from networks import random_network
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d, roi_align
 
@@ -14,28 +15,11 @@ from cellseg.network.architecture import BACKBONES, Architecture
 from cellseg.network.detect import MaskRCNNDetector
 from cellseg.network.detector import DetectorInfo
 from cellseg.network.inference import Wanted
-from cellseg.network.maskrcnn import build_maskrcnn, forward_batch
+from cellseg.network.maskrcnn import forward_batch
 from cellseg.network.paste import paste_all
 from cellseg.network.torch_inference import TorchInference, best_precision, fold_norms, make_ready
 
 INFO = DetectorInfo(name="random", checksum="", classes=("cell",), object="cell")
-
-
-def network(seed=0, **architecture):
-    """Random weights, and batch norms that do something."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        chosen = Architecture(**{"mask": 16, **architecture})
-        model = build_maskrcnn(1, architecture=chosen).eval()
-        for module in model.modules():
-            if isinstance(module, FrozenBatchNorm2d):
-                module.weight.uniform_(0.5, 1.0)
-                module.bias.uniform_(-0.2, 0.2)
-                module.running_mean.uniform_(-0.2, 0.2)
-                module.running_var.uniform_(0.5, 2.0)
-        # Far apart scores, so that rounding does not change which boxes are kept.
-        model.rpn.head.cls_logits.weight.data.normal_(0, 0.5)
-    return model
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +29,10 @@ def image():
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_folded_norms_compute_the_same(image, backbone):
-    plain, folded = network(backbone=backbone), network(backbone=backbone)
+    plain, folded = (
+        random_network(Architecture(backbone=backbone, mask=16)),
+        random_network(Architecture(backbone=backbone, mask=16)),
+    )
     fold_norms(folded.backbone)
     assert any(isinstance(m, FrozenBatchNorm2d) for m in plain.modules())
     assert not any(isinstance(m, FrozenBatchNorm2d) for m in folded.modules())
@@ -63,7 +50,10 @@ def test_folded_norms_compute_the_same(image, backbone):
     ids=["torchvision's", "small"],
 )
 def test_ready_for_counting_it_finds_the_same(image, chosen):
-    plain, ready = network(**chosen), make_ready(make_ready(network(**chosen)))
+    plain, ready = (
+        random_network(Architecture(mask=16, **chosen)),
+        make_ready(make_ready(random_network(Architecture(mask=16, **chosen)))),
+    )
     first, second = (forward_batch(model, image, Wanted(0.1))[0] for model in (plain, ready))
     assert len(first.boxes) == len(second.boxes) > 10
     np.testing.assert_allclose(first.boxes, second.boxes, atol=0.05)
@@ -72,7 +62,7 @@ def test_ready_for_counting_it_finds_the_same(image, chosen):
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_in_half_precision_boxes_stay_exact(image, backbone):
-    model = make_ready(network(backbone=backbone), "bfloat16")
+    model = make_ready(random_network(Architecture(backbone=backbone, mask=16)), "bfloat16")
     assert next(model.backbone.parameters()).dtype == torch.bfloat16
     with torch.inference_mode():
         features = model.backbone(image.bfloat16())
@@ -98,7 +88,7 @@ def test_precision_follows_the_device(monkeypatch):
 
 
 def test_two_threads_find_what_one_finds():
-    detector = MaskRCNNDetector(TorchInference(make_ready(network())), INFO, score=0.1)
+    detector = MaskRCNNDetector(TorchInference(make_ready(random_network())), INFO, score=0.1)
     rng = np.random.default_rng(3)
     tiles = [rng.random((64, 64 + 32 * k, 3), np.float32) for k in range(4)]
     alone = [detector.detect([tile], fill=1.0)[0].instances.to_bytes() for tile in tiles]

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign, nms, roi_align
+from networks import dark_discs, random_network
+from torchvision.ops import MultiScaleRoIAlign, nms, roi_align
 
 from cellseg.counting.plan import make_plan
 from cellseg.counting.request import CountRequest
@@ -21,7 +22,6 @@ from cellseg.network.boxes import unsuppressed
 from cellseg.network.detect import load_detector
 from cellseg.network.detector import DetectorInfo
 from cellseg.network.inference import Wanted
-from cellseg.network.maskrcnn import build_maskrcnn
 from cellseg.network.modelfile import ModelCard, read_arrays
 from cellseg.network.ranges import input_ranges
 from cellseg.network.sampling import mean_samples, sampled
@@ -35,18 +35,9 @@ SMALL = Architecture(backbone="efficientnet_lite0", pyramid=24, mask=16, box=32,
 
 
 def saved(path, *, card=CARD, ranges=None, architecture=SMALL, quantise=True):
-    """A model file of random weights, with batch norms that do something."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = build_maskrcnn(1, architecture=architecture).eval()
-        for module in model.modules():
-            if isinstance(module, FrozenBatchNorm2d):
-                module.weight.uniform_(0.5, 1.0)
-                module.bias.uniform_(-0.2, 0.2)
-                module.running_mean.uniform_(-0.2, 0.2)
-                module.running_var.uniform_(0.5, 2.0)
-        model.rpn.head.cls_logits.weight.data.normal_(0, 0.5)
-    save_model(path, model.state_dict(), card, quantise=quantise, ranges=ranges)
+    """A model file of random weights."""
+    state = random_network(architecture).state_dict()
+    save_model(path, state, card, quantise=quantise, ranges=ranges)
     return path
 
 
@@ -120,13 +111,6 @@ def test_in_float32_it_finds_what_torch_finds(tmp_path, changes, quantise):
             assert ours.types is reference.types is None
 
 
-def discs():
-    """Dark nuclei on a bright ground, float32 (256, 256, 3)."""
-    y, x = np.mgrid[:256, :256]
-    dark = ((y % 64 - 32) ** 2 + (x % 64 - 32) ** 2 < 144)[..., None]
-    return np.where(dark, (0.35, 0.25, 0.55), (0.9, 0.8, 0.88)).astype(np.float32)
-
-
 def test_the_shipped_model_counts_in_8_bits_what_it_counts_in_torch():
     pytest.importorskip("openvino")
     eight = load_detector(device="cpu")
@@ -138,7 +122,7 @@ def test_the_shipped_model_counts_in_8_bits_what_it_counts_in_torch():
     reference = load_detector(device="cpu", inference="torch")
     assert reference.info.inference == "torch"
     # The same size often enough to get a graph of its own, then another one.
-    for tile in (*[discs()] * 5, discs()[:250, :190]):
+    for tile in (*[dark_discs()] * 5, dark_discs()[:250, :190]):
         ours, theirs = (one.detect([tile], fill=1.0)[0].instances for one in (eight, reference))
         assert len(ours) == len(theirs) > 8
         assert np.abs(np.sort(ours.boxes[:, 0]) - np.sort(theirs.boxes[:, 0])).max() <= 2
@@ -254,7 +238,7 @@ os.kill(os.getpid(), signal.SIGINT)
 
 def test_a_run_goes_on_with_what_it_was_counted_with(tmp_path):
     path = tmp_path / "slide.tif"
-    tifffile.imwrite(path, (255 * discs()).astype(np.uint8))
+    tifffile.imwrite(path, (255 * dark_discs()).astype(np.uint8))
     infos = [DetectorInfo("m", "c", ("nucleus",), "nucleus", inference=one) for one in "ab"]
     with open_slide(path, mpp=0.25) as slide:
         request = CountRequest(image=path, mpp=0.25, protocol="he")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from networks import dark_discs
 
 from cellseg.counting.plan import make_plan
 from cellseg.counting.request import CountRequest
@@ -37,13 +38,6 @@ def typed(tmp_path_factory):
     return path
 
 
-def discs():
-    """Dark nuclei on a bright ground, float32 (256, 256, 3)."""
-    y, x = np.mgrid[:256, :256]
-    dark = ((y % 64 - 32) ** 2 + (x % 64 - 32) ** 2 < 144)[..., None]
-    return np.where(dark, (0.35, 0.25, 0.55), (0.9, 0.8, 0.88)).astype(np.float32)
-
-
 def test_the_mean_feature_of_a_box_decides():
     head = TypeHead(2, 2)
     with torch.no_grad():
@@ -65,16 +59,16 @@ def test_types_take_the_place_of_the_classes(typed):
     detector = load_detector(typed, device="cpu", score=0.2)
     assert detector.info.classes == ("nucleus",)
     assert detector.info.types == TYPES
-    (plain,) = detector.detect([discs()], fill=1.0)
+    (plain,) = detector.detect([dark_discs()], fill=1.0)
     assert len(plain.instances) > 8
     assert set(plain.instances.classes.tolist()) == {0}
     sorted_ = detector.for_run(score=0.2, nms_iou=0.5, types="breast")
     assert sorted_.info.classes == TYPES
-    (found,) = sorted_.detect([discs()], fill=1.0)
+    (found,) = sorted_.detect([dark_discs()], fill=1.0)
     assert found.instances.boxes.tolist() == plain.instances.boxes.tolist()
     assert set(found.instances.classes.tolist()) <= {0, 1}
     # Neither is the other's: the network is shared, what is wanted is not.
-    (again,) = detector.detect([discs()], fill=1.0)
+    (again,) = detector.detect([dark_discs()], fill=1.0)
     assert set(again.instances.classes.tolist()) == {0}
     assert sorted_.for_run(score=0.2, nms_iou=0.5, types="none").info.classes == ("nucleus",)
 
@@ -111,7 +105,7 @@ def test_training_starts_without_types(typed):
 )
 def test_when_nuclei_are_sorted(wanted, info, protocol, classes, tmp_path):
     path = tmp_path / "slide.tif"
-    tifffile.imwrite(path, (255 * discs()).astype(np.uint8))
+    tifffile.imwrite(path, (255 * dark_discs()).astype(np.uint8))
     request = CountRequest(image=path, mpp=0.25, protocol=protocol, cell_types=wanted)
     with open_slide(path, mpp=0.25) as slide:
         plan = make_plan(slide, request, info)
@@ -125,7 +119,7 @@ def test_when_nuclei_are_sorted(wanted, info, protocol, classes, tmp_path):
 )
 def test_types_that_a_model_does_not_have(types, wanted, why, tmp_path):
     path = tmp_path / "slide.tif"
-    tifffile.imwrite(path, (255 * discs()).astype(np.uint8))
+    tifffile.imwrite(path, (255 * dark_discs()).astype(np.uint8))
     request = CountRequest(image=path, mpp=0.25, protocol="he", cell_types=wanted)
     with (
         open_slide(path, mpp=0.25) as slide,
