@@ -11,7 +11,7 @@ from networks import random_network
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d, roi_align
 
-from cellseg.network.architecture import BACKBONES, Architecture
+from cellseg.network.architecture import SMALL, Architecture
 from cellseg.network.detect import MaskRCNNDetector
 from cellseg.network.detector import DetectorInfo
 from cellseg.network.inference import Wanted
@@ -20,6 +20,7 @@ from cellseg.network.paste import paste_all
 from cellseg.network.torch_inference import TorchInference, best_precision, fold_norms, make_ready
 
 INFO = DetectorInfo(name="random", checksum="", classes=("cell",), object="cell")
+SHAPES = (Architecture(mask=16), SMALL)
 
 
 @pytest.fixture(scope="module")
@@ -27,12 +28,9 @@ def image():
     return torch.rand(1, 3, 128, 96, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_folded_norms_compute_the_same(image, backbone):
-    plain, folded = (
-        random_network(Architecture(backbone=backbone, mask=16)),
-        random_network(Architecture(backbone=backbone, mask=16)),
-    )
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.backbone)
+def test_folded_norms_compute_the_same(image, shape):
+    plain, folded = random_network(shape), random_network(shape)
     fold_norms(folded.backbone)
     assert any(isinstance(m, FrozenBatchNorm2d) for m in plain.modules())
     assert not any(isinstance(m, FrozenBatchNorm2d) for m in folded.modules())
@@ -44,25 +42,18 @@ def test_folded_norms_compute_the_same(image, backbone):
     assert next(m for m in plain.modules() if isinstance(m, nn.Conv2d)).bias is None
 
 
-@pytest.mark.parametrize(
-    "chosen",
-    [{}, {"backbone": "efficientnet_lite0", "pyramid": 128, "box": 256}],
-    ids=["torchvision's", "small"],
-)
-def test_ready_for_counting_it_finds_the_same(image, chosen):
-    plain, ready = (
-        random_network(Architecture(mask=16, **chosen)),
-        make_ready(make_ready(random_network(Architecture(mask=16, **chosen)))),
-    )
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.backbone)
+def test_ready_for_counting_it_finds_the_same(image, shape):
+    plain, ready = random_network(shape), make_ready(make_ready(random_network(shape)))
     first, second = (forward_batch(model, image, Wanted(0.1))[0] for model in (plain, ready))
     assert len(first.boxes) == len(second.boxes) > 10
     np.testing.assert_allclose(first.boxes, second.boxes, atol=0.05)
     np.testing.assert_allclose(first.masks, second.masks, atol=0.01)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
-def test_in_half_precision_boxes_stay_exact(image, backbone):
-    model = make_ready(random_network(Architecture(backbone=backbone, mask=16)), "bfloat16")
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.backbone)
+def test_in_half_precision_boxes_stay_exact(image, shape):
+    model = make_ready(random_network(shape), "bfloat16")
     assert next(model.backbone.parameters()).dtype == torch.bfloat16
     with torch.inference_mode():
         features = model.backbone(image.bfloat16())
