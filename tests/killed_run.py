@@ -30,10 +30,10 @@ from cellseg.counting.request import CountRequest
 from cellseg.draw import pictures
 from cellseg.errors import Notice
 from cellseg.network.threshold import ThresholdDetector
-from cellseg.protocol import load_protocol
+from cellseg.protocol import Marker, load_protocol
 from cellseg.result import publish
 from cellseg.result.journal import Journal
-from cellseg.run import CountResult, run
+from cellseg.run import CountResult, change, run
 
 CALLS = [
     ("cellseg.network.threshold", "ThresholdDetector.detect", "detect"),
@@ -167,6 +167,14 @@ def child(job: dict, answer: int) -> None:
         moments.watch(*call)
     moments.watch_databases()
     moments.watch_labels()
+    if "change" in job:
+        moments.stage = "writing"
+        decisions = job["change"]
+        if "markers" in decisions:
+            decisions["markers"] = tuple(Marker(**one) for one in decisions["markers"])
+        change(Path(job["output"]) / "discs.cellseg", **decisions)
+        os.write(answer, json.dumps([[], None, moments.counts]).encode())
+        return
     notes, cells = [], None
     detector = ThresholdDetector(level=job.get("level", 0.35))
     for event in run(request_of(job), detector=detector):

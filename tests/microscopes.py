@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import tifffile
 import zarr
@@ -97,6 +98,51 @@ def dicom(path: Path, pixels: np.ndarray, *, series: str = "1.2.3.4", tile: int 
     one.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     path.parent.mkdir(exist_ok=True)
     one.save_as(path, enforce_file_format=True)
+    return path
+
+
+def mirax(path: Path, pixels: np.ndarray, *, tile: int = 64, overlap: int = 0) -> Path:
+    """A MIRAX of two levels in PNG tiles: the file, and a folder of the same name beside it."""
+    rows, columns = (-(-side // tile) for side in pixels.shape[:2])
+    rows, columns = rows + rows % 2, columns + columns % 2
+    padded = np.full((rows * tile, columns * tile, 3), 255, np.uint8)
+    padded[: pixels.shape[0], : pixels.shape[1]] = pixels
+    home = path.with_suffix("")
+    home.mkdir()
+    path.write_bytes(imagecodecs.jpeg_encode(pixels[:16, :16]))
+    ident = "0123456789ABCDEF0123456789ABCDEF"
+    sections, data, index = "", b"", b"01.02" + ident.encode()
+    at = len(index) + 8  # of the pages, behind two roots and a pointer a level
+    roots, pages = struct.pack("<ii", at, 0), b""
+    for level in range(2):
+        step = 2**level
+        entries = []
+        for y in range(0, rows, step):
+            for x in range(0, columns, step):
+                box = padded[y * tile : (y + step) * tile, x * tile : (x + step) * tile]
+                picture = imagecodecs.png_encode(np.ascontiguousarray(box[::step, ::step]))
+                entries.append((y * columns + x, len(data), len(picture), 0))
+                data += picture
+        first = at + 8 + len(pages)
+        roots += struct.pack("<i", first)
+        pages += struct.pack("<iiii", 0, first + 8, len(entries), 0)
+        pages += b"".join(struct.pack("<iiii", *entry) for entry in entries)
+        sections += (
+            f"[LAYER_{level}]\nOVERLAP_X = {overlap}\nOVERLAP_Y = {overlap}\n"
+            f"MICROMETER_PER_PIXEL_X = {MPP * step}\nMICROMETER_PER_PIXEL_Y = {MPP * step}\n"
+            f"IMAGE_FORMAT = PNG\nIMAGE_FILL_COLOR_BGR = 16777215\nDIGITIZER_WIDTH = {tile}\n"
+            f"DIGITIZER_HEIGHT = {tile}\nIMAGE_CONCAT_FACTOR = {level}\n"
+        )
+    (home / "Index.dat").write_bytes(index + roots + pages)
+    (home / "Data0000.dat").write_bytes(data)
+    (home / "Slidedat.ini").write_text(
+        f"[GENERAL]\nSLIDE_VERSION = 01.02\nSLIDE_ID = {ident}\nIMAGENUMBER_X = {columns}\n"
+        f"IMAGENUMBER_Y = {rows}\nOBJECTIVE_MAGNIFICATION = 20\nCameraImageDivisionsPerSide = 1\n"
+        "[HIERARCHICAL]\nHIER_COUNT = 1\nNONHIER_COUNT = 0\nINDEXFILE = Index.dat\n"
+        "HIER_0_NAME = Slide zoom level\nHIER_0_COUNT = 2\nHIER_0_VAL_0_SECTION = LAYER_0\n"
+        "HIER_0_VAL_1_SECTION = LAYER_1\n[DATAFILE]\nFILE_COUNT = 1\nFILE_0 = Data0000.dat\n"
+        + sections
+    )
     return path
 
 

@@ -300,7 +300,7 @@ def _columns(record: dict[str, Any]) -> list[Column]:
 
 class _ColumnRecord(BaseModel):
     name: str
-    dtype: str
+    dtype: Literal["bool", "int64", "float32", "float64", "str"]
 
 
 class _FoundRecord(BaseModel):

@@ -25,14 +25,24 @@ _VENDORS = {
 
 
 _MOSAIC = re.compile(rb"^\s*No(?:Layers|JpegColumns|JpegRows)\s*=\s*(\d+)", re.MULTILINE)
-_COUNTS = re.compile(rb"^\s*\w+_COUNT\s*=\s*(-?\d+)", re.MULTILINE)
 _MOST = 100_000
-_INDEX_BYTES = 1_000_000
+_MOST_IMAGES = 10_000_000
+_INDEX_BYTES = 2**20
 _MOST_TILE_PX = 8192 * 8192
+
+_MIRAX: dict[bytes, int] = {
+    b"IMAGENUMBER_X": _MOST, b"IMAGENUMBER_Y": _MOST, b"CameraImageDivisionsPerSide": 64,
+    b"DIGITIZER_WIDTH": 8192, b"DIGITIZER_HEIGHT": 8192, b"OVERLAP_X": 8192, b"OVERLAP_Y": 8192,
+    b"IMAGE_CONCAT_FACTOR": 20,
+}  # fmt: skip
+"""What ``Slidedat.ini`` may say at most; of names that end in ``_COUNT``, :data:`_MOST`."""
+
+_LEAST_STEP_PX = 0.05
+"""Between neighbouring pictures: OpenSlide looks at each place where one could lie."""
 
 
 def _check_claims(path: Location) -> None:
-    """Refuse a VMS of more pictures, a MIRAX of more levels or files than any has.
+    """Refuse a VMS or a MIRAX that claims more pictures, levels or files than any has.
 
     OpenSlide asks for memory for all of them at once, and ends the program where it gets none.
     """
@@ -43,9 +53,38 @@ def _check_claims(path: Location) -> None:
             raise ValueError(f"claims {claimed:,} pictures")
     index = path.parent / path.name.removesuffix(path.suffix) / "Slidedat.ini"
     if kind == ".mrxs" and index.is_file():
-        for number in _COUNTS.findall(_start(index)):
-            if not 0 <= (claimed := int(number[:12])) <= _MOST:
-                raise ValueError(f"{index.name} claims {claimed:,} levels or files")
+        _check_mirax(_start(index))
+
+
+def _check_mirax(text: bytes) -> None:
+    said: dict[tuple[bytes, bytes], float] = {}
+    sections: dict[bytes, bytes] = {}
+    section = b""
+    for line in map(bytes.strip, text.split(b"\n")):
+        key, _, value = map(bytes.strip, line.partition(b"="))
+        most = _MOST if key.endswith(b"_COUNT") else _MIRAX.get(key)
+        if line.startswith(b"["):
+            section = line[1:-1]
+        elif key.endswith(b"_SECTION"):
+            sections[key] = value
+        elif most is not None:
+            said[section, key] = number = float(value)
+            if not 0 <= number <= most:
+                raise ValueError(f"claims {number:,g} for {key.decode('ascii', 'replace')}")
+    divisions = int(said.get((b"GENERAL", b"CameraImageDivisionsPerSide"), 1))
+    sides = [int(said.get((b"GENERAL", b"IMAGENUMBER_" + axis), 0)) for axis in (b"X", b"Y")]
+    if math.prod(sides) > _MOST_IMAGES or not divisions or any(n % divisions for n in sides):
+        raise ValueError(f"claims {sides[0]:,} × {sides[1]:,} pictures, {divisions} a shot's side")
+    doublings = 0
+    for level in range(int(said.get((b"HIERARCHICAL", b"HIER_0_COUNT"), 0))):
+        section = sections.get(b"HIER_0_VAL_%d_SECTION" % level, b"")
+        doublings += int(said.get((section, b"IMAGE_CONCAT_FACTOR"), 0))
+        joined = 2 ** min(doublings, 30)
+        for side, axis in ((b"WIDTH", b"X"), (b"HEIGHT", b"Y")):
+            width = said.get((section, b"DIGITIZER_" + side), 0) / max(1, joined // divisions)
+            overlap = said.get((section, b"OVERLAP_" + axis), 0) / max(1, divisions // joined)
+            if width - overlap < _LEAST_STEP_PX:
+                raise ValueError(f"claims pictures of {width:g} px that overlap by {overlap:g} px")
 
 
 def _start(path: Location) -> bytes:

@@ -218,6 +218,58 @@ def test_killed_among_the_final_names_no_file_is_lost(runner, undisturbed, older
         assert_same(runner.finished(output), expected)
 
 
+@pytest.fixture(scope="module")
+def exported(runner):
+    """A finished result with cells and an export."""
+    return runner.finished(runner.home / "exported", export=["labels.tif"])
+
+
+CHANGES = {
+    "expand": {"expand": 3},
+    "classify": {"markers": [{"measure": "area_px", "threshold": 300.0}]},
+    "spatial": {"spatial": True},
+}
+
+
+@pytest.mark.parametrize("command", CHANGES)
+def test_a_change_killed_while_it_publishes_is_made_by_the_next_try(runner, exported, command):
+    """At every sixth step of the publishing; ``EVERY=1`` takes each of them."""
+
+    def all_of(folder):
+        found = load_result(folder)
+        assert found.changed() is None
+        assert found.has_export("labels.tif")
+        return {name: (folder / name).read_bytes() for name in ("cells.csv", "labels.tif")}
+
+    def copy(name):
+        folder = runner.home / f"{command}-{name}" / "discs.cellseg"
+        return shutil.copytree(exported, folder, dirs_exist_ok=True)
+
+    whole = copy("whole")
+    done = runner(whole.parent, change=CHANGES[command])
+    assert done["code"] == 0
+    before, after = all_of(exported), all_of(whole)
+    names = {path.name for path in whole.iterdir()}
+    assert before != after
+    moments = [
+        (name, number)
+        for name, count in sorted(done["moments"].items())
+        if name.startswith("publishing")
+        for number in range(1, count + 1)
+    ]
+    assert len(moments) > 60
+    for at in range(0, len(moments), int(os.environ.get("EVERY", "6"))):
+        folder = copy(at)
+        assert runner(folder.parent, change=CHANGES[command], kill=moments[at])["code"] == -9
+        try:
+            assert all_of(folder) in (before, after), moments[at]
+        except InputError as error:
+            assert "put its files in place; run the same" in str(error)  # noqa: PT017
+        assert runner(folder.parent, change=CHANGES[command])["code"] == 0, moments[at]
+        assert all_of(folder) == after, moments[at]
+        assert {path.name for path in folder.iterdir()} == names, moments[at]
+
+
 def test_killed_before_it_drops_the_journal_nothing_stays_behind(runner, undisturbed):
     """The result is whole and counted as done, so that no later run opens the journal again."""
     expected, _ = undisturbed

@@ -130,6 +130,7 @@ def test_masks_that_unpack_to_too_much_are_refused(result):
         ("frame", "lattice_height", 10**12),
         *(("summary", "regions", rows) for rows in ({}, [[1]], [{"name": "a"}])),
         ("summary", "regions", [{"tissue_mm2": "x"}]),
+        ("columns", 3, {"name": "a", "dtype": "\x1b[31mred"}),
     ],
 )
 def test_a_record_that_cannot_be_is_damage(result, part, name, value):

@@ -14,6 +14,7 @@ from pathlib import Path
 from .child import Make, Outcome, keep, kept, run_case
 from .kinds import KINDS
 from .kinds.results import offer_corrections, prepare
+from .kinds.served import offer_sieges
 
 ODD = Path(__file__).parents[2] / "tests" / "odd"
 """Cases that failed once: they come first, each time."""
@@ -63,6 +64,7 @@ def ready() -> None:
     import cellseg.network.detect as network
     import cellseg.network.torch_inference
     import cellseg.run
+    import cellseg.serve
     import cellseg.slide._fields
     import cellseg.slide._tiff
     import cellseg.slide._zarr
@@ -79,6 +81,7 @@ def ready() -> None:
 
     network.load_detector = evaluation.load_detector = without_network  # type: ignore[assignment]
     offer_corrections()
+    offer_sieges()
 
 
 def main() -> int:

@@ -158,9 +158,9 @@ def _command(arguments: list[str], folder: Path, trespasses: list[str]) -> int:
         os.environ[name] = str(real / "tmp")
     tempfile.tempdir = str(real / "tmp")
     os.chdir(real / "tmp")
-    watch(
-        [str(real / "in")], [str(real / name) for name in ("out", "tmp", "notes.json")], trespasses
-    )
+    written = [str(real / name) for name in ("out", "tmp", "notes.json")]
+    is_served = arguments[:1] == ["besiege"]
+    watch([str(real / "in")], written, trespasses, may_connect=is_served)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_DATA, (_HARD_BYTES, _HARD_BYTES))
     used = int(sum(os.times()[:2]))

@@ -124,6 +124,11 @@ def _copied(folder: Path, home: Path) -> Path:
     return next((folder / "out").iterdir())
 
 
+def result_of(folder: Path) -> Path:
+    """A copy of the whole result, and of its image."""
+    return _copied(folder, _homes[0])
+
+
 def journal(dice: Random, folder: Path) -> list[str]:
     """A count that goes on from a journal in which somebody wrote."""
     result = _copied(folder, _homes[1])
@@ -196,13 +201,13 @@ def _used(dice: Random) -> list[str]:
         (_COUNT, ["export", result, "--to", dice.choice(_EXPORTS)], ["overlay", result],
          ["correct", result], ["classify", result, "--measure", "area_px", "--threshold",
          dice.choice(("auto", "100", "-1e300", "1,2,3"))], ["expand", result, "--by", "3"],
-         ["report", "{here}/out", "--output", "{here}/out/study.html"])
+         ["spatial", result], ["report", "{here}/out", "--output", "{here}/out/study.html"])
     )  # fmt: skip
 
 
 def record(dice: Random, folder: Path) -> list[str]:
     """A result whose ``run.json`` was edited, or whose other files were."""
-    result = _copied(folder, _homes[0])
+    result = result_of(folder)
     path = result / "run.json"
     if dice.randrange(2):
         path.write_bytes(json_text(dice, json.loads(path.read_text(encoding="utf-8"))))
@@ -224,9 +229,49 @@ def record(dice: Random, folder: Path) -> list[str]:
     return _used(dice)
 
 
+def strange(dice: Random, folder: Path) -> list[str]:
+    """A result of which something is a link, a pipe, a device, a folder, or of any size."""
+    result = result_of(folder)
+    (folder / "secret").write_text("{}")
+    more = ("regions.geojson", "drawn.geojson", "windows.geojson", "cells.ome.zarr",
+            "tissue.geojson", "derived.parquet", "journal.sqlite", ".partial", ".partial/READY",
+            ".cellseg.lock")  # fmt: skip
+    paths = [*sorted(result.rglob("*")), *(result / name for name in more)]
+    for path in dice.sample(paths, dice.choice((1, 1, 1, 2))):
+        if path.parent.is_dir() and not path.parent.is_symlink():
+            _replaced(dice, path, folder)
+    return _used(dice)
+
+
+def _replaced(dice: Random, path: Path, folder: Path) -> None:
+    kept = folder / "secret"
+    if os.path.lexists(path) and dice.randrange(2):
+        kept = folder / f"elsewhere-{path.name}"
+        path.rename(kept)
+    elif path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+    match dice.randrange(7):
+        case 0:
+            os.mkfifo(path)
+        case 1:
+            path.mkdir()
+        case 2:
+            data = kept.read_bytes() if kept.is_file() else b""
+            path.write_bytes(data)
+            os.truncate(path, dice.choice((0, len(data) // 2, 2**29, 2**29 + 1, 10**12)))
+        case 3:
+            path.symlink_to(kept)
+        case _:
+            path.symlink_to(dice.choice(
+                ("/dev/zero", "/dev/random", "/dev/stdin", "/etc/passwd", "/", "..",
+                 ".", path.name, "../../in/a.tif", "../../secret", "run.json")))  # fmt: skip
+
+
 def corrections(dice: Random, folder: Path) -> list[str]:
     """A result whose corrections were edited."""
-    path = _copied(folder, _homes[0]) / "corrections.json"
+    path = result_of(folder) / "corrections.json"
     tree = json.loads(path.read_text(encoding="utf-8"))
     for _ in range(dice.choice((1, 1, 2, 4))):
         if tree["edits"]:
@@ -261,4 +306,6 @@ def _edited(dice: Random, tree: dict[str, Any]) -> None:
             tree["classes"] = [dice.choice(TEXTS)] * dice.choice((1, 2, 1000))
 
 
-KINDS: dict[str, Make] = {"journal": journal, "result": record, "corrections": corrections}
+KINDS: dict[str, Make] = {
+    "journal": journal, "result": record, "strange-result": strange, "corrections": corrections,
+}  # fmt: skip

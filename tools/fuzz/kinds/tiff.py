@@ -226,4 +226,29 @@ def assembled(
     return bytes(out)
 
 
-KINDS: dict[str, Make] = {"tiff-bytes": changed_bytes, "tiff-tags": hostile_tags}
+_FLOATS = (
+    0.0, -0.0, 1e-300, 5e-324, 1e-38, 1e-45, 1.0, -1.0, 65504.0, 1e12, 1e15, 1e20, 9.9e29, 1e30,
+    1e38, 3.4e38, 1e154, 1e155, 1e300, 1.7e308, float("inf"), float("nan"),
+)  # fmt: skip
+
+
+def floats(dice: Random, folder: Path) -> list[str]:
+    """An image of floats: scaled, moved, or with pixels beyond what anything measures."""
+    kind = dice.choice((np.float16, np.float32, np.float64))
+    scale = dice.choice((1, 1, 1, 1e-300, 1e-40, 1e-6, 1e20, 1e30, 1e290))
+    with np.errstate(all="ignore"):
+        pixels = (GREY * scale + dice.choice((0, 0, 1e6, -1e9, 1e12))).astype(kind)
+        for _ in range(dice.choice((1, 1, 2, 4))):
+            height, width = dice.choice(((1, 1), (1, 1), (1, 120), (3, 3), (40, 60), (80, 120)))
+            y, x = dice.randrange(81 - height), dice.randrange(121 - width)
+            value = dice.choice(_FLOATS) * dice.choice((1, -1))
+            pixels[y : y + height, x : x + width] = np.float64(value).astype(kind)
+    if not dice.randrange(4):
+        pixels = np.stack([pixels, GREY.astype(kind)])
+    tifffile.imwrite(folder / "in" / "a.tif", pixels, photometric="minisblack")
+    return looked_at(dice, "{here}/in/a.tif")
+
+
+KINDS: dict[str, Make] = {
+    "tiff-bytes": changed_bytes, "tiff-tags": hostile_tags, "floats": floats,
+}  # fmt: skip
