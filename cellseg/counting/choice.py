@@ -36,6 +36,9 @@ MIN_DOWNSAMPLE = 0.25
 COARSE_SCAN_MPP = 0.4
 """Slides from here on are taken as scanned at 20×; they have a protocol of their own."""
 
+GREY = ("phase_contrast", "counting_chamber")
+"""Protocols of unstained cells."""
+
 CELLS = "cells"
 """The shipped model of whole cells, which counts in its own protocols alone."""
 
@@ -273,6 +276,26 @@ def choose_protocol(
         name, reason = "he_20x", f"{reason}, scanned at 20×"
     said = Notice(f"protocol {name} chosen from the image ({reason})", hint="protocol")
     return load_protocol(name), [said]
+
+
+def contradictions(
+    protocol: CountProtocol, look: Callable[[], Sequence[NDArray[np.generic]]]
+) -> list[Notice]:
+    """The doubt that a picture is of another kind than the shipped protocol that was named."""
+    try:
+        seen = guess_stain(look())
+    except RegionError:
+        return []
+    kinds: tuple[str | None, ...] = ("he", "ihc", "brightfield")
+    if protocol.stain == "fluorescence":
+        kinds = ("fluorescence",)
+    elif protocol.name in GREY:
+        kinds = (*GREY, "brightfield", None)
+    if seen.protocol in (protocol.name, *kinds):
+        return []
+    like = f" like {seen.protocol}" if seen.protocol else ""
+    said = f"the image looks{like} ({seen.reason}), and was counted as {protocol.name}"
+    return [Notice(said, hint="protocol")]
 
 
 def _unlike_dab(

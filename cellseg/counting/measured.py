@@ -85,6 +85,7 @@ class CellMeasurer:
             stain=self._protocol.stain,
             has_mpp=self.scale.mpp is not None,
             has_regions=self._regions is not None,
+            has_t=self._source.plan.t is not None,
         )
 
     def gated(self, settled: Settled) -> Settled:
@@ -223,6 +224,7 @@ class CellMeasurer:
         names = np.array(self._info.classes, dtype=object)
         table["class"] = names[settled.instances.classes]
         table["image"] = visible(self._source.slide.path.name)
+        table["t"] = self._source.plan.t
         table["object"] = self._info.object
         table["stitched"], table["touches_border"] = settled.stitched, settled.touches_border
         table["label"] = 0

@@ -23,6 +23,7 @@ from cellseg.counting.choice import (
     choose_downsample,
     choose_protocol,
     choose_types,
+    contradictions,
     fit_grid,
     model_for,
     model_settings,
@@ -93,6 +94,7 @@ class Plan:
     inference: str
     skip_bad: bool
     notes: tuple[str, ...] = field(compare=False)
+    doubts: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def pixel_um(self) -> float:
@@ -116,6 +118,7 @@ class Assay:
     protocol: CountProtocol
     model: str | Path
     notes: tuple[str, ...]
+    doubts: tuple[str, ...] = ()
 
 
 def choose_assay(slide: Slide, request: CountRequest) -> Assay:
@@ -138,14 +141,18 @@ def choose_assay(slide: Slide, request: CountRequest) -> Assay:
         card = read_card(request.model)
         carried = card.protocol
         wanted = carried if card.base else None  # it was taught one kind of slide
-    protocol, said = choose_protocol(
-        slide, lambda: [patch[..., channels] for patch in look()], wanted, carried
-    )
+
+    def counted() -> list[NDArray[np.generic]]:
+        return [patch[..., channels] for patch in look()]
+
+    protocol, said = choose_protocol(slide, counted, wanted, carried)
+    is_shipped = str(request.model) in SHIPPED_MODELS and not _is_own(request.protocol)
     return Assay(
         channels=channels,
         protocol=protocol,
         model=model_for(request.model, protocol),
         notes=(*notes, *said),
+        doubts=tuple(contradictions(protocol, counted)) if wanted and is_shipped else (),
     )
 
 
@@ -235,6 +242,7 @@ def make_plan(
         inference=info.inference,
         skip_bad=request.skip_bad,
         notes=tuple(notes),
+        doubts=assay.doubts,
     )
 
 

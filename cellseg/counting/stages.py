@@ -233,7 +233,7 @@ class SlideCount:
 
     def doubts(self) -> list[str]:
         """Why the count may be wrong, as far as counting itself can tell, one line each."""
-        found = self.tally.doubts()
+        found = [*self.tally.doubts(), *self.plan.doubts]
         is_stained = self.plan.protocol.stain in ("he", "ihc")
         if is_stained and self.plan.mpp is None and self.plan.downsample == 1:
             said = (
@@ -249,7 +249,10 @@ class SlideCount:
         if self.dyes is not None and self.dyes.note:
             told.append(self.dyes.note)
         if self.source.normaliser.blank:
-            told.append("no contrast beyond noise was found: nothing is counted")
+            told.append(
+                "no contrast beyond noise was found: nothing is counted, as nothing as large as a "
+                f"nucleus stands out of the ground (values of {self.source.normaliser.low:.4g})"
+            )
         elif self.source.normaliser.faint:
             told.append(
                 "the brightest pixels are barely above the noise: noise may be counted as nuclei, "

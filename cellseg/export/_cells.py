@@ -41,7 +41,7 @@ def described(result: Result) -> list[Column]:
     known = {
         column.name: column
         for column in (
-            *columns(channels, stain=stain, has_mpp=True, has_regions=True),
+            *columns(channels, stain=stain, has_mpp=True, has_regions=True, has_t=True),
             *around_columns(channels, stain=stain, has_mpp=True),
             *Neighbours(result.frame.mpp, within, tuple(result.class_names)).columns,
         )

@@ -95,10 +95,13 @@ class Result:
 
         With the time point, where one was asked for.
         """
-        if not self._image:
-            return ""
         point = "" if self.time_point is None else f", t {self.time_point}"
-        return visible(image_name(self._image)) + point
+        return self.file_name + point if self._image else ""
+
+    @property
+    def file_name(self) -> str:
+        """Of the slide, as the column ``image`` holds it; empty where nothing says it."""
+        return visible(image_name(self._image)) if self._image else ""
 
     @property
     def time_point(self) -> int | None:

@@ -1,7 +1,7 @@
 """Whole-cell assays, told by the shapes of what stands out of the ground.
 
-Blood is round, pale bodies on clear glass; a counting chamber has few round cells on a flat grey
-ground; in phase contrast cells are many and of every shape. Nuclei look like none of them.
+Blood is round bodies of one size on flat glass; a counting chamber has few round cells on a flat
+grey ground; in phase contrast cells are many and of every shape. Nuclei look like none of them.
 """
 
 from __future__ import annotations
@@ -12,21 +12,27 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from skimage.feature import peak_local_max
 from skimage.filters import threshold_multiotsu
 from skimage.measure import label, regionprops
 from skimage.morphology import remove_small_holes
+from skimage.segmentation import watershed
 
 Floats = NDArray[np.float64]
 
-BODY_PX, BODY_DIAMETER_PX = 150, 24.0
-"""Smallest area of a body in a smear, and what the median body has across, pixels of a sample."""
+FLAT = 0.2
+"""Spread of the glass beside red cells, of their density: 0.2 at most in nearly every smear."""
 
-BODIES, BODY_SHARE = 2, 0.08
-"""Round pale bodies, and their share of all that is stained. Of 251 fields of stained tissue none
-reaches both with such a size and colour."""
-
-VIOLET_PER_GREEN = 0.45
+VIOLET_PER_GREEN = 0.38
 """Optical densities of red cells have at least this ratio; of haematoxylin alone 0.25."""
+
+COVERED = 0.75  # Most of a smear that cells cover; muscle with clefts has more.
+BODIES, BODY_PX, BODY_DIAMETER_PX = 4, 80, (20.0, 70.0)
+"""Fewest round bodies, their smallest area, and what their median has across, of a sample."""
+
+ROUND_BODIES, ALIKE_SHARE, ALIKE = 0.45, 0.15, 1.8
+"""The share of whole bodies that is round, and of all that is stained the share of those whose area
+is the median's up to a factor. With these limits none of 848 fields of tissue is a smear."""
 
 CELL_PX = 60
 SPAN = 0.6  # A thing that spans this share of the picture is a line of the chamber, or an edge.
@@ -40,37 +46,53 @@ ground is at least this much of the other."""
 
 
 def is_blood(patches: Sequence[Floats]) -> bool:
-    """Whether coloured patches (H, W, 3) show a blood smear."""
-    area, share, diameters, violet = 0, 0.0, [], []
+    """Whether coloured patches (H, W, 3) show a smear: on flat glass round bodies of one size."""
+    bodies, flat, violet = [], [], []
     for patch in patches:
-        green = ndimage.gaussian_filter(patch[..., 1], 1)
+        smooth = ndimage.gaussian_filter(patch, (1, 1, 0))
+        green = smooth[..., 1]
         try:
-            dark, pale = threshold_multiotsu(green, 3, nbins=128)  # type: ignore[no-untyped-call]
+            _, pale = threshold_multiotsu(green, 3, nbins=128)  # type: ignore[no-untyped-call]
         except ValueError:  # fewer shades than classes
             continue
-        body = ndimage.binary_opening(ndimage.binary_fill_holes(green < pale), iterations=2)
-        area += int(body.sum())
-        if body.all() or not body.any():
-            continue
-        ground = np.maximum(np.median(patch[~body], axis=0), 1e-6)
-        numbers = label(body)  # type: ignore[no-untyped-call]
-        for one in regionprops(numbers):  # type: ignore[no-untyped-call]
-            if one.area < BODY_PX or _is_cut(one.bbox, body.shape) or not _is_round(one):
-                continue
-            inside = numbers[one.slice] == one.label
-            if (green[one.slice][inside] < dark).mean() >= 0.5:  # a nucleus, or a white cell
-                continue
-            colour = np.median(patch[one.slice][inside], axis=0)
-            density = -np.log10(np.clip(colour / ground, 1 / 255, 1))
-            share += one.area
-            diameters.append(one.equivalent_diameter_area)
-            violet.append(density[2] / max(density[1], 1e-3))
-    return (
-        len(diameters) >= BODIES
-        and share >= BODY_SHARE * area
-        and float(np.median(diameters)) >= BODY_DIAMETER_PX
-        and float(np.median(violet)) >= VIOLET_PER_GREEN
+        glass = np.maximum(np.median(smooth[green >= pale], axis=0), 1e-6)
+        density = -np.log10(np.clip(smooth / glass, 1 / 255, None))
+        usual = float(np.median(density[green < pale, 1]))
+        body = ndimage.binary_fill_holes(density[..., 1] > usual / 2)
+        body = ndimage.binary_opening(body, iterations=2)
+        core = ndimage.binary_erosion(body, iterations=2)
+        ground = ndimage.binary_erosion(~body, iterations=3)
+        bodies.append(body)
+        if core.any() and ground.any():
+            flat.append(float(density[ground, 1].std()) / usual)
+            violet.append(float(np.median(density[core, 2]) / np.median(density[core, 1])))
+    if not flat or np.median(flat) > FLAT or np.median(violet) < VIOLET_PER_GREEN:
+        return False
+    whole, areas = 0.0, []
+    for one in (one for body in bodies for one in _split(body) if not _is_cut(one, body.shape)):
+        whole += one.area
+        if one.area >= BODY_PX and one.solidity > 0.9 and one.eccentricity < 0.8:
+            areas.append(float(one.area))
+    if len(areas) < BODIES or sum(areas) < ROUND_BODIES * whole:
+        return False
+    stained, usual = sum(int(body.sum()) for body in bodies), float(np.median(areas))
+    alike = sum(area for area in areas if usual / ALIKE < area < usual * ALIKE)
+    low, high = BODY_DIAMETER_PX
+    return bool(
+        alike >= ALIKE_SHARE * stained
+        and stained <= COVERED * sum(body.size for body in bodies)
+        and low <= 2 * np.sqrt(usual / np.pi) <= high
     )
+
+
+def _split(body: NDArray[np.bool_]) -> list[Any]:
+    """Properties of bodies, those that touch cut apart at their waists."""
+    depth = ndimage.gaussian_filter(ndimage.distance_transform_edt(body), 1)
+    tops = peak_local_max(depth, min_distance=5, labels=label(body), exclude_border=False)  # type: ignore[no-untyped-call]
+    markers = np.zeros(body.shape, dtype=np.int32)
+    markers[tuple(tops.T)] = np.arange(1, len(tops) + 1)
+    pieces = watershed(-depth, markers, mask=body)  # type: ignore[no-untyped-call]
+    return list(regionprops(pieces))  # type: ignore[no-untyped-call]
 
 
 def grey_assay(patches: Sequence[Floats]) -> Literal["counting_chamber", "phase_contrast"] | None:
@@ -117,11 +139,6 @@ def _from_ground(patch: Floats) -> Floats:
     return np.asarray(smooth - coarse[np.ix_(rows, columns)])
 
 
-def _is_cut(bbox: tuple[int, int, int, int], shape: tuple[int, ...]) -> bool:
-    y0, x0, y1, x1 = bbox
-    return y0 == 0 or x0 == 0 or y1 == shape[0] or x1 == shape[1]
-
-
-def _is_round(one: Any) -> bool:  # noqa: ANN401 - scikit-image's properties of a region
-    circularity = 4 * np.pi * one.area / max(one.perimeter, 1.0) ** 2
-    return bool(one.solidity > 0.93 and one.eccentricity < 0.75 and circularity > 0.75)
+def _is_cut(one: Any, shape: tuple[int, ...]) -> bool:  # noqa: ANN401 - a region's properties
+    y0, x0, y1, x1 = one.bbox
+    return bool(y0 == 0 or x0 == 0 or y1 == shape[0] or x1 == shape[1])

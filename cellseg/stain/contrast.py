@@ -32,6 +32,10 @@ FOCUS = 0.5
 GRAINY = 1.6
 """The same, from which on a stained field is noise: 1.8 of white noise, 1.5 of noisy tissue."""
 
+LARGE = 20.0
+"""Times as far as the ground's own spread below its median lies the top of the brightest: a large
+object on a dark ground. A field may hold one that leaves little else; uneven light reaches 5."""
+
 STEPS = 0.25  # Spread that rounding may hide, in steps of the grey values.
 FEWEST_LEVELS = 8
 
@@ -114,6 +118,10 @@ def look_at(
         least = FAINTLY_STAINED if stands_out else np.inf if grainy else STAINED
         return Look(objects=contrast >= least * white > 0, noise=noise)
     objects = stands_out or _has_two_levels(blurred, bands_of, step)
+    if light == "fluorescence" and not objects:
+        wide = ndimage.gaussian_filter(ndimage.median_filter(values, 3), 2)
+        ground, middle, top = np.percentile(wide, (16, 50, 99.5))
+        objects = bool(top - middle > LARGE * max(middle - ground, step))
     return Look(objects=objects, noise=noise)
 
 

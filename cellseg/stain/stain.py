@@ -69,7 +69,7 @@ NEITHER = StainGuess(
 CULTURE = StainGuess("phase_contrast", "a mid-grey ground, cells of every shape")
 CHAMBER = StainGuess("counting_chamber", "a flat grey ground, round cells bright in a dark rim")
 ASSAYS = {"phase_contrast": CULTURE, "counting_chamber": CHAMBER, None: NEITHER}
-BLOOD = StainGuess("blood_smear", "round pale bodies on clear glass")
+BLOOD = StainGuess("blood_smear", "round bodies of one size on clear glass")
 
 
 def guess_stain(patches: Sequence[NDArray[np.generic]]) -> StainGuess:

@@ -59,7 +59,12 @@ class Column:
 
 
 def columns(
-    channels: Sequence[str], *, stain: Stain, has_mpp: bool, has_regions: bool = False
+    channels: Sequence[str],
+    *,
+    stain: Stain,
+    has_mpp: bool,
+    has_regions: bool = False,
+    has_t: bool = False,
 ) -> tuple[Column, ...]:
     """All columns of ``cells.csv``, in order.
 
@@ -73,9 +78,13 @@ def columns(
         Without a pixel size the columns in µm and µm² are left out.
     has_regions : bool
         Of a count in regions the last column names those that hold the cell.
+    has_t : bool
+        Of one time point of several, that was asked for.
     """
     found = (
-        *_IDENTITY,
+        *_IDENTITY[:2],
+        *(_TIME if has_t else ()),
+        *_IDENTITY[2:],
         *_PLACE,
         *_SHAPE,
         *(column for slug in channel_slugs(channels) for column in _intensity(slug)),
@@ -127,6 +136,8 @@ _IDENTITY = (
     Column("object", "", "str", "What the model outlines: `nucleus` or `cell`."),
     Column("score", "", "float32", "The detector's confidence, 0 … 1."),
 )
+
+_TIME = (Column("t", "", "int64", "The image's time point, from 0, where one was asked for."),)
 
 _PLACE = (
     Column("centroid_y_px", "px", "float64", "Mean row of the mask; pixel centres are integers."),

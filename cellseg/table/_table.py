@@ -16,7 +16,7 @@ from cellseg.table._intensity import stain_densities, statistics, white_of
 from cellseg.table._pixels import PixelLists, flatten
 from cellseg.table._shape import bounds, shapes
 
-ADDED_LATER = ("label", "image", "class", "object", "touches_border", "stitched", REGION)
+ADDED_LATER = ("label", "image", "t", "class", "object", "touches_border", "stitched", REGION)
 """Columns that only the whole run knows."""
 
 BATCH_PX = 1_000_000

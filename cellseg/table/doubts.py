@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, TypeAdapter
 
@@ -35,6 +36,12 @@ CLOSE, CLOSE_SHARE = 0.1, 0.15
 
 AT_LIMIT = 1.2
 """Areas up to this factor from a limit are at it."""
+
+SPECK, SPECK_SHARE = 0.25, 0.1
+"""Cells of less than this part of their class's median area are specks; more of them are said."""
+
+CUT_SHARE = 0.5
+"""More cells than this at the image's edge leave few whole ones."""
 
 _STEPS = 4.0
 """Of areas, to a factor of two, when the most common one is looked for."""
@@ -97,8 +104,13 @@ class Expected:
         return f"{area_px:.3g} px²" if self.mpp is None else f"{area_px * self.mpp**2:.3g} µm²"
 
 
-def doubts(summary: Summary, areas_px: ArrayLike, expected: Expected) -> list[Notice]:
-    """Why a count may be wrong, a sentence each; ``areas_px`` are its cells', level-0 px², (N,)."""
+def doubts(
+    summary: Summary, areas_px: ArrayLike, expected: Expected, classes: ArrayLike | None = None
+) -> list[Notice]:
+    """Why a count may be wrong, a sentence each.
+
+    ``areas_px`` are its cells', level-0 px², (N,), ``classes`` what the model calls them, (N,).
+    """
     if not summary.cells and expected.own_model:
         return [
             Notice(
@@ -110,6 +122,13 @@ def doubts(summary: Summary, areas_px: ArrayLike, expected: Expected) -> list[No
     areas, found = summary.area_px, list(_beyond_tissue(summary))
     if areas is None or summary.cells < FEWEST:
         return found
+    found += _specks(summary, np.asarray(areas_px, np.float64), classes)
+    if summary.touching_border > CUT_SHARE * summary.cells:
+        said = (
+            f"{summary.touching_border:,} of {summary.cells:,} {summary.plural} are cut by the "
+            "image's edge: their areas are too small, and a number per mm² too large"
+        )
+        found.append(Notice(said))
     sizes = [*_far(summary, areas, expected), *_at_limits(summary, areas, expected)]
     usual = expected.usual_px
     if not sizes and usual is not None:
@@ -121,6 +140,21 @@ def doubts(summary: Summary, areas_px: ArrayLike, expected: Expected) -> list[No
             )
             sizes.append(_scaled(said, expected))
     return [*found, *sizes]
+
+
+def _specks(
+    summary: Summary, areas: NDArray[np.float64], classes: ArrayLike | None
+) -> Iterator[Notice]:
+    """Many cells that are tiny beside the others of their class."""
+    series = pd.Series(areas)
+    medians = series.groupby(np.zeros(len(areas)) if classes is None else np.asarray(classes))
+    share = float((series < SPECK * medians.transform("median")).mean())
+    if share > SPECK_SHARE:
+        said = (
+            f"{100 * share:.0f} % of the {summary.plural} have less than a quarter of the median "
+            "area: they may be debris or pieces; leave out the small ones"
+        )
+        yield Notice(said, hint="min_area")
 
 
 def _most_common(areas_px: ArrayLike) -> float:

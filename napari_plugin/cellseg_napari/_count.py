@@ -17,6 +17,7 @@ import numpy as np
 
 from cellseg.annotations.region import Region, Regions
 from cellseg.counting.request import CountRequest, Plane
+from cellseg.derive import Recipe
 from cellseg.errors import SettingsError
 from cellseg.protocol import NO_TYPES, OTHER_TISSUE, shipped_protocols
 from cellseg.result.files import output_errors
@@ -38,6 +39,8 @@ AUTOMATIC = "chosen from the image"
 
 PROTOCOLS_TYPES = "the protocol's"
 """Cell types as the protocol says."""
+
+NUCLEI_ALONE = "none: nuclei alone"
 
 AS_SHOWN = "as shown"
 """The plane that the layer shows; of a file, the middle one."""
@@ -62,6 +65,9 @@ WIDGETS: dict[str, tuple[str, str, str, Any, dict[str, Any]]] = {
                     {"nothing": "unknown", "max": 10_000, "step": 1}),
     "z": ("ComboBox", FIELDS["z"], "Of a stack: one plane (from 0), or all of them as their "
           "maximum or mean", AS_SHOWN, {"choices": [AS_SHOWN]}),
+    "cells_from": ("ComboBox", FIELDS["cells_from"], "Also outline whole cells: nuclei grow over "
+                   "this channel, cytoplasm or membranes, to the cell's edge", NUCLEI_ALONE,
+                   {"choices": [NUCLEI_ALONE]}),
     "where": ("ComboBox", FIELDS["region"], "Everything, what is in sight, or what you drew in a "
               "shapes layer", WHOLE, {"choices": [WHOLE, VIEW, DRAWN]}),
     "shapes": ("ComboBox", "shapes", "The layer with the rectangles, ellipses or polygons", None,
@@ -108,6 +114,7 @@ def request_of(
     shapes: Shapes | None = None,
     output: Path | None = None,
     z: Plane | str = AS_SHOWN,
+    cells_from: str | None = None,
     **settings: Any,  # noqa: ANN401
 ) -> CountRequest:
     """What the pipeline is to do, from what the form says; a file takes the place of the layer.
@@ -130,6 +137,7 @@ def request_of(
     found |= {"mpp": about.get("given"), "z": about.get("z") if z == AS_SHOWN else z}
     found |= {name: value for name, value in settings.items() if value is not None}
     regions = None if where == WHOLE else _regions(layer, file, where, shapes)
+    found["recipe"] = Recipe(cells_from=cells_from)
     return CountRequest(image=image, output=output, regions=regions, **found)
 
 

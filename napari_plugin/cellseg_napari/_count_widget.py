@@ -16,11 +16,11 @@ from qtpy.QtWidgets import QHBoxLayout, QProgressBar, QVBoxLayout
 from cellseg.errors import CellsegError, Notice
 from cellseg.events import CountResult, Started, TileDone
 from cellseg.slide import open_slide
+from cellseg.text import visible
 from cellseg_napari._count import (
     AS_SHOWN,
-    AUTOMATIC,
     DRAWN,
-    PROTOCOLS_TYPES,
+    NUCLEI_ALONE,
     WIDGETS,
     count,
     how_to_keep,
@@ -51,6 +51,7 @@ class CountForm(Container):  # type: ignore[misc]
         self.layer.choices = self._images
         self.shapes.choices = lambda _: drawn_layers(viewer)
         self.z.choices = self._planes
+        self.cells_from.choices = self._channels
         for changed in (self.where, self.more, self.layer, self.file):
             changed.changed.connect(self._show_fields)
         self._show_fields()
@@ -67,6 +68,16 @@ class CountForm(Container):  # type: ignore[misc]
                 planes = slide.size_z
         every = [] if planes == 1 else ["max", "mean", *range(planes)]
         return [(str(plane), plane) for plane in (AS_SHOWN, *every)]
+
+    def _channels(self, _: object) -> list[tuple[str, str]]:
+        about = self.layer.value.metadata.get(SLIDE_KEY, {}) if self.layer.value else {}
+        file, names = _path(self.file.value) or _path(about.get("path")), []
+        with suppress(CellsegError):
+            if file is not None:
+                with open_slide(file, series=about.get("series") or 0) as slide:
+                    names = [] if slide.is_rgb else [*slide.channels]
+        several = enumerate(names if len(names) > 1 else ())
+        return [(NUCLEI_ALONE, NUCLEI_ALONE), *((visible(one), str(n)) for n, one in several)]
 
     def offer(self) -> str:
         """Choices as the viewer's layers are now; says why a layer was filled in."""
@@ -90,8 +101,10 @@ class CountForm(Container):  # type: ignore[misc]
     def _show_fields(self, _: object = None) -> None:
         """Those that matter for what is chosen."""
         self.z.reset_choices()
+        self.cells_from.reset_choices()
         self.shapes.visible = self.where.value == DRAWN
         self.z.visible = len(self.z.choices) > 1
+        self.cells_from.visible = len(self.cells_from.choices) > 1
         for field in self._further:
             field.visible = self.more.value
 
@@ -100,8 +113,8 @@ class CountForm(Container):  # type: ignore[misc]
         given = {name: getattr(self, name).value for name in WIDGETS if name != "more"}
         given |= {name: _path(given[name]) for name in ("file", "output", "model")}
         given |= {name: given[name] or None for name in WIDGETS if "nothing" in WIDGETS[name][-1]}
-        for name, nothing in (("protocol", AUTOMATIC), ("cell_types", PROTOCOLS_TYPES)):
-            if given[name] == nothing:
+        for name in ("protocol", "cell_types", "cells_from"):
+            if given[name] == WIDGETS[name][3]:
                 given[name] = None
         return given
 

@@ -19,6 +19,7 @@ FIELDS = {
     "model": "model",
     "score": "score",
     "z": "z plane",
+    "cells_from": "cells from",
     "min_area": "smallest area",
     "max_area": "largest area",
     "no_prefilter": "tissue only",

@@ -40,6 +40,12 @@ def test_each_time_point_has_a_row_and_the_report_a_curve(cellseg, movie, tmp_pa
     page = (out / "report.html").read_text(encoding="utf-8")
     assert f'aria-label="{", ".join(map(str, counts))} cells"' in page
 
+    for t in range(3):
+        cells = pd.read_csv(out / f"movie_t00{t}.cellseg" / "cells.csv")
+        assert [*cells.columns[:4]] == ["label", "image", "t", "class"]
+        assert set(cells["t"]) == {t}
+        assert set(cells["image"]) == {"movie.ome.tif"}
+
     later = tmp_path / "later"
     code, _, _ = cellseg("count", path, "--no-prefilter", "--output", later, "--t", "1-9")
     assert code == 0

@@ -77,6 +77,27 @@ def blood(side=384):
     return ndimage.gaussian_filter(picture, (1, 1, 0)).astype(np.uint8)
 
 
+def crowded_blood(side=512):
+    """Red cells that touch in pairs and rows, of a dark stain."""
+    y, x = np.mgrid[:side, :side]
+    cells = np.zeros((side, side), bool)
+    for row in range(50, side - 30, 76):
+        for start in range(40, side - 60, 150):
+            for column in (start, start + 37, start + 74):
+                cells |= np.hypot(y - row, x - column) < 20
+    picture = np.where(cells[..., None], (190.0, 80, 120), (178.0, 222, 200))
+    return ndimage.gaussian_filter(picture, (1, 1, 0)).astype(np.uint8)
+
+
+def strands(side=512):
+    """Pink tissue in bands on clear glass, with round holes."""
+    y, x = np.mgrid[:side, :side]
+    tissue = np.sin((x + 20 * np.sin(y / 40)) / 30) > -0.3
+    holes = np.hypot((y % 90) - 45, (x % 94) - 47) < 12
+    picture = np.where((tissue & ~holes)[..., None], (205.0, 120, 150), (240.0, 238, 236))
+    return ndimage.gaussian_filter(picture, (1, 1, 0)).astype(np.uint8)
+
+
 def chamber(ground=0.4, side=220):
     """A grey ground, a line across, and cells with a bright middle in a dark rim."""
     y, x = np.mgrid[:side, :side]
@@ -172,6 +193,8 @@ PICTURES = {
     "IHC, all brown": (lambda: over(stained(0.02), (120, 80, 40), 0.7), "ihc"),
     "a blood smear": (blood, "blood_smear"),
     "a blood smear, 16 bit": (lambda: blood().astype(np.uint16) * 257, "blood_smear"),
+    "a blood smear, crowded": (crowded_blood, "blood_smear"),
+    "bands of tissue on clear glass": (strands, "he"),
     "a counting chamber": (chamber, "counting_chamber"),
     "a counting chamber, bright": (lambda: chamber(0.8), "counting_chamber"),
     "cells in culture": (culture, "phase_contrast"),

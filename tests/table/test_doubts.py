@@ -14,8 +14,9 @@ from cellseg.table.summary import summarised
 def said(diameters_px, *, mpp=0.25, usual_px=None, limits_um2=(4.0, 700.0), **more):
     """Doubts about cells of these diameters."""
     areas = np.pi / 4 * np.asarray(diameters_px, float) ** 2
+    at_border, cut = np.arange(len(areas)), more.pop("cut", 0)
     summary = summarised(
-        pd.DataFrame({"class": "cell", "area_px": areas}),
+        pd.DataFrame({"class": "cell", "area_px": areas, "touches_border": at_border < cut}),
         ["cell"],
         object=more.pop("object", "nucleus"),
         scale=Scale(1.0, mpp),
@@ -28,7 +29,7 @@ def said(diameters_px, *, mpp=0.25, usual_px=None, limits_um2=(4.0, 700.0), **mo
         mpp=mpp,
         own_model=more.pop("own_model", False),
     )
-    return doubts(summary, areas, expected)
+    return doubts(summary, areas, expected, more.pop("classes", None))
 
 
 def spread(middle, count=200, seed=1):
@@ -112,3 +113,19 @@ def test_many_scores_close_to_the_threshold_are_said():
     assert unsure(scores, 0.15) == []
     assert unsure(np.append(scores, np.nan), 0.3) == unsure(scores, 0.3)  # one drawn by a person
     assert unsure(scores[:10], 0.3) == []
+
+
+def test_specks_are_said():
+    cells = np.concatenate([spread(40.0, 180), spread(12.0, 30)])
+    (line,) = said(cells)
+    assert line.startswith("14 % of the nuclei have less than a quarter of the median area")
+    assert line.hint == "min_area"
+    assert said(np.concatenate([spread(40.0, 180), spread(12.0, 15)])) == []
+    # Platelets beside red cells are small for a red cell alone.
+    assert said(cells, classes=np.repeat(["red", "platelet"], [180, 30])) == []
+
+
+def test_cells_mostly_cut_by_the_edge_are_said():
+    (line,) = said(spread(40.0, 30), cut=16)
+    assert line.startswith("16 of 30 nuclei are cut by the image's edge")
+    assert said(spread(40.0, 30), cut=15) == []

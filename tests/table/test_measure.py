@@ -326,7 +326,7 @@ def test_documentation_says_what_the_code_does():
     written = re.findall(r"^\| `(\S+)` \| (.*?) \| (\S+) \| (.+) \|$", page, flags=re.MULTILINE)
     he = columns((*RGB,), stain="he", has_mpp=True)
     ihc = columns((*RGB,), stain="ihc", has_mpp=True)
-    one = columns(("channel",), stain="fluorescence", has_mpp=True, has_regions=True)
+    one = columns(("channel",), stain="fluorescence", has_mpp=True, has_regions=True, has_t=True)
     densities = {c.name: c for c in (*he, *ihc) if "_od_" in c.name}
     around = [
         *around_columns(("channel",), stain="fluorescence", has_mpp=True),

@@ -207,9 +207,10 @@ class CorrectedCells:
                 )
                 near = cell.box.widened(BORDER_PX)
                 parts.append(found.assign(touches_border=near.intersection(extent) != near))
-        about: dict[str, Any] = {"image": result.image_name, "label": 0, "class": ""}
+        about: dict[str, Any] = {"image": result.file_name, "t": result.time_point}
         table = pd.concat(parts, ignore_index=True)
-        table = table.assign(object=result.object_name, stitched=False, **about)
+        table = table.assign(object=result.object_name, stitched=False, label=0, **about)
+        table["class"] = ""
         if self._regions is not None:
             table[REGION] = self._regions.names_at(table["centroid_y_px"], table["centroid_x_px"])
         return table.reindex(columns=self.rows.names)
