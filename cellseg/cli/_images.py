@@ -34,8 +34,14 @@ class FailedImage:
 
     image: Location
     error: CellsegError
+    t: int | None = None
 
     tiles_failed, counted_before = 0, False
+
+    @property
+    def name(self) -> str:
+        """The image's name, with the time point that was asked for."""
+        return image_name(self.image) + ("" if self.t is None else f", t {self.t}")
 
     def as_dict(self) -> dict[str, object]:
         """An object like :meth:`CountResult.as_dict`, with the error for its only warning."""
@@ -64,8 +70,9 @@ def count_images(requests: Sequence[CountRequest], outcomes: list[Outcome]) -> N
                 if not isinstance(error, CellsegError):
                     log.info("unexpected", exc_info=True)
                     error = unforeseen(error)
-                reporter.fail(request.image, error)
-                outcomes.append(FailedImage(request.image, error))
+                failed = FailedImage(request.image, error, request.t)
+                reporter.fail(request.image, error, failed.name)
+                outcomes.append(failed)
     if len(outcomes) > 1 and all(outcome.counted_before for outcome in outcomes):
         images = f"all {len(outcomes):,} images were counted before with the same settings"
         say(f"nothing to do: {images}", err=True)
@@ -86,7 +93,7 @@ def table_of(outcomes: Sequence[Outcome]) -> str:
     counted = [outcome.summary for outcome in outcomes if isinstance(outcome, CountResult)]
     for outcome in outcomes:
         if isinstance(outcome, FailedImage):
-            name = shortened(visible(image_name(outcome.image)), 40)
+            name = shortened(visible(outcome.name), 40)
             rows.append((name, "failed", "", ""))
             continue
         name = shortened(outcome.result.image_name, 40)
@@ -145,7 +152,7 @@ def summarise_outcomes(
         return
     paths = [visible(str(outcome.image.absolute())) for outcome in outcomes]
     failed = [
-        failed_row(image_name(outcome.image), path, str(outcome.error))
+        failed_row(outcome.name, path, str(outcome.error))
         for outcome, path in zip(outcomes, paths, strict=True)
         if isinstance(outcome, FailedImage)
     ]

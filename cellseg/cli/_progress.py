@@ -56,6 +56,10 @@ class Reporter(ProgressBar):
                 self.say(Notice(f"  {text}", hint=getattr(text, "hint", "")))
             self.say(f"  results in {event.uploaded or event.folder}")
 
-    def fail(self, image: Location, error: BaseException) -> None:
+    def fail(self, image: Location, error: BaseException, name: str) -> None:
         text = hinted(error, option)
-        self.say(f"cellseg: {text if image.name in text else f'{image}: {text}'}")
+        if text.startswith(f"{image.name}: "):
+            text = name + text.removeprefix(image.name)
+        elif image.name not in text:
+            text = f"{image if name == image.name else name}: {text}"
+        self.say(f"cellseg: {text}")

@@ -106,8 +106,8 @@ def choose_planes(name: str, request: Request, size_z: int, size_t: int) -> Plan
                 f"{name}: expected z to be a number, max or mean, got {request.z!r}"
             )
         planes, how = tuple(range(size_z)), request.z
-        if size_z > 1:
-            notes.append(f"z: the {request.z} over {size_z} planes is read")
+        several = f"the {request.z} over {size_z} planes is read"
+        notes.append(f"z: {several if size_z > 1 else 'there is one plane, and it is read'}")
     elif request.z is None:
         planes = (size_z // 2,)
         if size_z > 1:

@@ -121,7 +121,9 @@ def look_at(
     if light == "fluorescence" and not objects:
         wide = ndimage.gaussian_filter(ndimage.median_filter(values, 3), 2)
         ground, middle, top = np.percentile(wide, (16, 50, 99.5))
-        objects = bool(top - middle > LARGE * max(middle - ground, step))
+        if top - middle > LARGE * max(middle - ground, step):
+            # The object lies in most blocks, and left none quiet.
+            return Look(objects=True, noise=min(noise, float(middle - ground) * span))
     return Look(objects=objects, noise=noise)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -67,6 +68,39 @@ def test_a_well_has_a_row_for_each_time_point(cellseg, movie, tmp_path):
     assert rows["t"].tolist() == [0, 1, 2]
     assert rows["cells"].tolist() == counts
     assert rows["sites"].tolist() == [1] * 3
+
+
+def test_a_time_point_that_does_not_decode_is_named(cellseg, movie, tmp_path):
+    path, counts = movie
+    damaged = tmp_path / "damaged.ome.tif"
+    frames = tifffile.imread(path)
+    axes = "TYXS" if frames.ndim == 4 else "TYX"
+    about = {"axes": axes, "PhysicalSizeX": 0.5}
+    tifffile.imwrite(damaged, frames, metadata=about, ome=True, compression="deflate")
+    with tifffile.TiffFile(damaged) as file:
+        page = file.pages[len(file.pages) // 3]
+        start, length = page.dataoffsets[0], page.databytecounts[0]
+    with damaged.open("r+b") as file:
+        file.seek(start)
+        file.write(bytes(length))
+    args = ("count", damaged, "--no-prefilter", "--t", "all", "--output", tmp_path / "out")
+    code, said, err = cellseg(*args)
+    assert code == 3
+    (line,) = [line for line in err.splitlines() if line.startswith("cellseg: ")]
+    assert line.startswith("cellseg: damaged.ome.tif, t 1: the ")
+    assert "does not decode" in line
+    assert re.search("^damaged.ome.tif, t 1 +failed$", said, re.MULTILINE)
+    rows = pd.read_csv(tmp_path / "out" / "summary.csv").set_index("image")
+    assert rows.loc["damaged.ome.tif, t 1", "status"] == "failed"
+    assert rows.loc["damaged.ome.tif, t 2", "cells"] == counts[2]
+
+
+def test_a_stack_of_one_plane_is_said_to_be_one(cellseg, tmp_path):
+    slide = write_disc_slide(tmp_path / "one.tif", np.random.default_rng(1), shape=(96, 96))
+    code, _, err = cellseg("count", tmp_path / "one.tif", "--no-prefilter", "--z", "max")
+    assert code == 0
+    assert "z: there is one plane, and it is read" in err
+    assert f"{slide.count} " in err
 
 
 @pytest.mark.parametrize(

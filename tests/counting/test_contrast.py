@@ -236,10 +236,13 @@ def test_one_large_bright_object_is_seen():
     """A plate of chromosomes fills much of its field, and hides the ground's own spread."""
     rng = np.random.default_rng(6)
     y, x = np.mgrid[:45, :45]
-    body = np.hypot((y - 21) / 8, (x - 24) / 14) < 1
-    texture = ndimage.gaussian_filter(rng.normal(0, 1, body.shape), 1.5)
-    values = 6 + 60 * ndimage.gaussian_filter(body * (1 + 1.5 * texture), 1)
-    pixels = rng.poisson(values.clip(1)).astype(np.uint8)[..., None]
-    assert look_at(pixels, "fluorescence", stained=False).objects
+    body = np.hypot((y - 21) / 9, (x - 24) / 18) < 1
+    texture = ndimage.gaussian_filter(rng.normal(0, 1, body.shape), 2.5)
+    values = body * (1 + 0.9 * texture / texture.std()).clip(0.1)
+    values = rng.normal(6 + 60 * ndimage.gaussian_filter(values, 1), 0.5)
+    pixels = values.round().clip(0, 255).astype(np.uint8)[..., None]
+    seen = look_at(pixels, "fluorescence", stained=False)
+    assert seen.objects
+    assert seen.noise < 1, "the object's own texture is no noise"
     empty = rng.poisson(np.full(body.shape, 6)).astype(np.uint8)[..., None]
     assert not look_at(empty, "fluorescence", stained=False).objects
