@@ -291,6 +291,8 @@ def contradictions(
         kinds = ("fluorescence",)
     elif protocol.name in GREY:
         kinds = (*GREY, "brightfield", None)
+        if protocol.name == "counting_chamber":  # some are dark
+            kinds += ("fluorescence",)
     if seen.protocol in (protocol.name, *kinds):
         return []
     like = f" like {seen.protocol}" if seen.protocol else ""

@@ -15,7 +15,7 @@ from synthetic import (
 )
 
 from cellseg.counting.channel import choose_channels, nuclear_score, sample
-from cellseg.counting.plan import make_plan
+from cellseg.counting.plan import choose_assay, make_plan
 from cellseg.counting.request import CountRequest
 from cellseg.errors import SettingsError
 from cellseg.network.detector import DetectorInfo
@@ -361,3 +361,35 @@ def test_real_slides(shared, name, expected):
     with open_slide(path) as slide:
         plan = make_plan(slide, CountRequest(image=path), INFO)
     assert (plan.protocol.name, plan.channels) == expected
+
+
+@pytest.mark.parametrize(
+    ("make", "protocol", "said"),
+    [
+        (culture, "brightfield", "the image looks like phase_contrast (a mid-grey ground"),
+        (phase, "he", "the image looks (a mid-grey ground"),
+        (he, "fluorescence", "the image looks like he ("),
+        (blood, "he", "the image looks like blood_smear ("),
+        (nuclei, "blood_smear", "the image looks like fluorescence ("),
+        (blood, "blood_smear", None),
+        (he, "he_breast", None),
+        (he, "ihc", None),
+        (nuclei, "fluorescence", None),
+        (phase, "phase_contrast", None),
+        (chamber, "counting_chamber", None),
+    ],
+)
+def test_a_protocol_that_the_picture_contradicts_is_a_doubt(tmp_path, make, protocol, said):
+    picture = make()
+    path = tmp_path / "picture.tif"
+    colours = "rgb" if picture.ndim == 3 else "minisblack"
+    tifffile.imwrite(path, picture, photometric=colours)
+    with open_slide(path) as slide:
+        doubts = choose_assay(slide, CountRequest(image=path, protocol=protocol)).doubts
+    if said is None:
+        assert doubts == ()
+    else:
+        (doubt,) = doubts
+        assert doubt.startswith(said)
+        assert doubt.endswith(f"and was counted as {protocol}")
+        assert doubt.hint == "protocol"

@@ -20,6 +20,7 @@ from cellseg_napari._count import request_of
 from cellseg_napari._opened import results_in
 from window import SlowDetector, counted, counter, dock, pump, start
 
+from cellseg.network.threshold import ThresholdDetector
 from cellseg.result import load_result
 
 pytestmark = [
@@ -104,6 +105,33 @@ def test_fields_appear_when_they_matter(
     assert request.model == (tmp_path / "mine.safetensors")
     assert widget.sizeHint().width() <= 380
     picture(window, "count-panel")
+
+
+def test_cells_grow_over_a_channel_of_the_slide(
+    window: Any, tmp_path: Path, discs: Path, picture: Callable[..., Any]
+) -> None:
+    widget = counter(window, discs)
+    assert not widget.form.cells_from.visible, "one picture in colour has no second channel"
+    path = tmp_path / "two.ome.tif"
+    y, x = np.mgrid[:160, :160]
+    far = np.hypot((y % 80) - 40, (x % 80) - 40)
+    planes = np.stack([(far < 8) * 200 + 10, (far < 24) * 150 + 10]).astype(np.uint8)
+    about = {"axes": "CYX", "Channel": {"Name": ["DAPI", "actin"]}, "PhysicalSizeX": 0.5}
+    tifffile.imwrite(path, planes, ome=True, metadata=about)
+    counter(window, path)
+    form = widget.form
+    form.layer.value = window.layers["two DAPI"]
+    assert form.cells_from.visible
+    assert form.cells_from.choices == ("none: nuclei alone", "0", "1")
+    assert request_of(**form.filled()).recipe.cells_from is None
+    form.cells_from.value = "1"
+    form.output.value = str(tmp_path)
+    widget.run(request_of(**form.filled()), ThresholdDetector())
+    assert pump(lambda: widget.job is None)
+    picture(window, "cells-from")
+    found = load_result(next(tmp_path.glob("*.cellseg")))
+    assert found.is_expanded
+    assert found.table.column("cell_area_px").median() > found.table.column("area_px").median() * 3
 
 
 def test_what_the_form_lacks_is_told(window: Any, told: list[str], discs: Path) -> None:
