@@ -254,7 +254,8 @@ def _events(
         if request.tma:
             request, plan, tissue = by_core(slide, request, plan)
         yield from map(_notice, plan.notes)
-        recipe = request.recipe.model_copy(update={"markers": plan.protocol.classify})
+        markers = request.recipe.markers or plan.protocol.classify
+        recipe = request.recipe.model_copy(update={"markers": markers})
         key = {"slide": identity, "plan": plan.settings(), "version": __version__}
         with _open(request, key, place) as folder:
             if folder.already_complete and (earlier := _earlier(request.image, folder.path)):
@@ -309,6 +310,8 @@ def _brought_up(folder: Path, recipe: Recipe, request: CountRequest) -> Iterator
     there = Recipe.of(result)
     asked = {name: getattr(recipe, name) for name in ("expand", "cells_from", "hotspot", "chamber")}
     wanted = {n: value for n, value in asked.items() if value not in (None, getattr(there, n))}
+    if request.recipe.markers:
+        wanted["markers"] = request.recipe.markers
     if recipe.spatial and not (there.spatial and there.within is None):
         wanted |= {"spatial": True, "within": None}
     missing = [name for name in request.export if not result.has_export(name)]

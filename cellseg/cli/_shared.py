@@ -88,6 +88,25 @@ class TextParam(click.ParamType):  # type: ignore[type-arg]  # generic from clic
         return self.read(value)
 
 
+Limits = Literal["auto"] | tuple[float, ...]
+
+
+def _limits(text: str) -> Limits:
+    if text == "auto":
+        return "auto"
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        said = f"{text!r} is no threshold: expected a number, three, or auto"
+        raise click.BadParameter(said) from None
+    if len(found) not in (1, 3):
+        raise click.BadParameter(
+            f"{text!r} has {len(found)} numbers, expected one, or three with commas between "
+            "them (decimals have a point)"
+        )
+    return found
+
+
 def _plane(text: str) -> int | Literal["max", "mean"]:
     if text == "max":
         return "max"
@@ -255,6 +274,23 @@ _SHARED = {
         default="auto",
         show_default=True,
         help="What computes the network; auto: the fastest that was checked for the model.",
+    ),
+    "measure": click.option(
+        "--measure",
+        "measures",
+        multiple=True,
+        metavar="COLUMN",
+        help="A measurement of cells.csv; several give combinations, each with its --threshold.",
+    ),
+    "threshold": click.option(
+        "--threshold",
+        "thresholds",
+        multiple=True,
+        type=TextParam("N|N,N,N|auto", _limits),
+        help="Cells at or above it are positive; three give 1+, 2+, 3+; auto proposes one.",
+    ),
+    "name": click.option(
+        "--name", "names", multiple=True, help="What each marker is called in classes of several."
     ),
     "no_prefilter": click.option(
         "--no-prefilter", is_flag=True, help="Look everywhere, not only where tissue is."

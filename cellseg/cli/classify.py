@@ -6,11 +6,11 @@ import json
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cellseg.cli._shared import FILE, RESULT, Number, TextParam, hotspot_option, say, shared, tell
+from cellseg.cli._shared import FILE, RESULT, Limits, Number, hotspot_option, say, shared, tell
 from cellseg.errors import PartialResultError, SettingsError
 from cellseg.storage import Location
 
@@ -19,24 +19,6 @@ if TYPE_CHECKING:
     from cellseg.result import Result
     from cellseg.table.hotspot import HotSpot
     from cellseg.table.taught import TaughtClasses
-
-Limits = Literal["auto"] | tuple[float, ...]
-
-
-def _limits(text: str) -> Limits:
-    if text == "auto":
-        return "auto"
-    try:
-        found = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        said = f"{text!r} is no threshold: expected a number, three, or auto"
-        raise click.BadParameter(said) from None
-    if len(found) not in (1, 3):
-        raise click.BadParameter(
-            f"{text!r} has {len(found)} numbers, expected one, or three with commas between "
-            "them (decimals have a point)"
-        )
-    return found
 
 
 @click.command(
@@ -51,23 +33,7 @@ Examples:
   cellseg classify results/ --taught classes.json --unsure 0.5"""
 )
 @click.argument("paths", nargs=-1, required=True, metavar="RESULT...", type=RESULT)
-@click.option(
-    "--measure",
-    "measures",
-    multiple=True,
-    metavar="COLUMN",
-    help="A measurement of cells.csv; several give combinations, each with its --threshold.",
-)
-@click.option(
-    "--threshold",
-    "thresholds",
-    multiple=True,
-    type=TextParam("N|N,N,N|auto", _limits),
-    help="Cells at or above it are positive; three give 1+, 2+, 3+; auto proposes one.",
-)
-@click.option(
-    "--name", "names", multiple=True, help="What each marker is called in classes of several."
-)
+@shared("measure threshold name")
 @click.option(
     "--clicks",
     type=FILE,
@@ -111,7 +77,7 @@ def classify(
     from cellseg.study.summary import with_failures
     from cellseg.study.thresholds import common_thresholds
 
-    markers = tuple(_markers(measures, thresholds, names))
+    markers = tuple(markers_of(measures, thresholds, names))
     teaches = lesson["clicks"] is not None or lesson["taught"] is not None
     if (bool(markers), teaches, undo).count(True) != 1:
         raise click.UsageError("say one of --measure, --clicks or --taught, --undo")
@@ -186,9 +152,10 @@ def _json(result: Result) -> str:
     return json.dumps({"image": result.image_name, **found}, indent=2)
 
 
-def _markers(
+def markers_of(
     measures: Sequence[str], thresholds: Sequence[Limits], names: Sequence[str]
 ) -> list[Marker]:
+    """What thresholds ask for; a SettingsError where measures, thresholds and names do not fit."""
     from pydantic import ValidationError
 
     from cellseg.protocol import MOST_MARKERS, Marker

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from cellseg.cli._shared import (
     PATH,
     PLACE,
     GroupedCommand,
+    Limits,
     Number,
     chamber_option,
     dilution_option,
@@ -24,6 +26,7 @@ from cellseg.cli._shared import (
     shared,
     times_option,
 )
+from cellseg.cli.classify import markers_of
 from cellseg.errors import CellsegError, SettingsError
 from cellseg.storage import Location
 
@@ -33,8 +36,8 @@ GROUPS = {
         "protocol model score cell_types min_area max_area no_prefilter skip_bad strict"
     ),
     "Output": (
-        "output export expand cells_from spatial hotspot chamber dilution report parquet as_json "
-        "overwrite"
+        "output export expand cells_from spatial measures thresholds names hotspot chamber "
+        "dilution report parquet as_json overwrite"
     ),
     "Where it runs": "device precision inference batch tile_px engine scheduler",
 }
@@ -51,6 +54,7 @@ Examples:
   cellseg count scans/ --recursive --output results/ --report
   cellseg count scans/ --output results/ --json > counts.json
   cellseg count cells.ome.tif --channel DAPI --z max --export labels.tif
+  cellseg count cells.ome.tif --cells-from actin --measure intensity_mean_ki67 --threshold auto
   cellseg count slide.svs --engine dask --scheduler tcp://10.0.0.5:8786
   cellseg count s3://scans/slide.svs --output s3://scans/results""",
 )
@@ -116,6 +120,7 @@ Examples:
     is_flag=True,
     help="Also measure where cells lie: neighbours, density, distance to the border.",
 )
+@shared("measure threshold name")
 @hotspot_option
 @chamber_option
 @dilution_option
@@ -177,6 +182,9 @@ def count(
     t: int | range | None,
     chamber: float | None,
     dilution: float | None,
+    measures: Sequence[str],
+    thresholds: Sequence[Limits],
+    names: Sequence[str],
     **settings: Any,  # noqa: ANN401 - fields of CountRequest, and of its recipe
 ) -> None:
     """Count and measure the cells on each IMAGE (files or folders).
@@ -201,6 +209,7 @@ def count(
         raise SettingsError("a dilution is of the sample in a counting chamber", hint="chamber")
     if chamber is not None:
         settings["chamber"] = Chamber(depth_um=chamber, dilution=dilution or 1)
+    settings["markers"] = markers_of(measures, thresholds, names)
     recipe = Recipe(**{name: settings.pop(name) for name in Recipe.model_fields.keys() & settings})
     times, point = (t, None) if isinstance(t, range) else (None, t)
     found = find_images(images, recursive=recursive, files=files, times=times)

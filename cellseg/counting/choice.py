@@ -36,8 +36,13 @@ MIN_DOWNSAMPLE = 0.25
 COARSE_SCAN_MPP = 0.4
 """Slides from here on are taken as scanned at 20×; they have a protocol of their own."""
 
-GREY = ("phase_contrast", "counting_chamber")
-"""Protocols of unstained cells."""
+STAINED = ("he", "ihc", "brightfield")
+LOOKS: dict[str, tuple[str | None, ...]] = {
+    "fluorescence": ("fluorescence",),
+    "phase_contrast": ("phase_contrast", "counting_chamber", "brightfield", None),
+    "counting_chamber": ("counting_chamber", "phase_contrast", "brightfield", "fluorescence", None),
+}
+"""What pictures for a shipped protocol are taken for, other than :data:`STAINED` ones."""
 
 CELLS = "cells"
 """The shipped model of whole cells, which counts in its own protocols alone."""
@@ -286,14 +291,7 @@ def contradictions(
         seen = guess_stain(look())
     except RegionError:
         return []
-    kinds: tuple[str | None, ...] = ("he", "ihc", "brightfield")
-    if protocol.stain == "fluorescence":
-        kinds = ("fluorescence",)
-    elif protocol.name in GREY:
-        kinds = (*GREY, "brightfield", None)
-        if protocol.name == "counting_chamber":  # some are dark
-            kinds += ("fluorescence",)
-    if seen.protocol in (protocol.name, *kinds):
+    if seen.protocol in (protocol.name, *LOOKS.get(protocol.name, STAINED)):
         return []
     like = f" like {seen.protocol}" if seen.protocol else ""
     said = f"the image looks{like} ({seen.reason}), and was counted as {protocol.name}"

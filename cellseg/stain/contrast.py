@@ -33,8 +33,8 @@ GRAINY = 1.6
 """The same, from which on a stained field is noise: 1.8 of white noise, 1.5 of noisy tissue."""
 
 LARGE = 20.0
-"""Times as far as the ground's own spread below its median lies the top of the brightest: a large
-object on a dark ground. A field may hold one that leaves little else; uneven light reaches 5."""
+"""Times as far above the median as the ground spreads below it: one large object on a dark ground,
+which leaves little else in its field."""
 
 STEPS = 0.25  # Spread that rounding may hide, in steps of the grey values.
 FEWEST_LEVELS = 8

@@ -286,3 +286,33 @@ def test_example_human_is_one_image(cellseg, tmp_path, shared):
     assert (row["well"], row["status"]) == ("D03", "complete")
     names = load_result(tmp_path / row["result"]).table.names
     assert {f"intensity_mean_d{number}" for number in range(3)} <= {*names}
+
+
+def test_positive_cells_in_the_command_that_counts(cellseg, tmp_path):
+    """Nuclei, cells and marker: one command, and other thresholds without another count."""
+    y, x = np.mgrid[:128, :192]
+    far = np.hypot((y % 64) - 32, (x % 64) - 32)
+    bright = (far < 9) * np.where(x < 64, 200, 40)
+    planes = ((far < 9) * 200, bright, (far < 24) * 120)
+    for channel, plane in enumerate(planes):
+        write(tmp_path / "field" / f"A01_s1_d{channel}.tif", (plane + 10).astype(np.uint8))
+    args = (
+        "count", tmp_path / "field", "--no-prefilter", "--channel", "d0", "--cells-from", "d2",
+        "--files", "{well}_s{site}_d{channel}.tif",
+    )  # fmt: skip
+    marker = ("--name", "pH3", "--measure", "intensity_mean_d1", "--threshold")
+    code, _, err = cellseg(*args, *marker, "100")
+    assert code == 0, err
+    (row,) = pd.read_csv(tmp_path / "field" / "summary.csv").to_dict("records")
+    assert (row["cells"], row["cells_positive"], row["cells_negative"]) == (6, 2, 4)
+    (folder,) = (tmp_path / "field").glob("*.cellseg")
+    assert load_result(folder).is_expanded
+    made = load_result(folder).run["made"]
+    assert cellseg(*args, *marker, "20")[0] == 0
+    found = load_result(folder)
+    assert found.run["summary"]["cells_per_class"]["positive"] == 6
+    assert found.run["made"] == made, "not counted again"
+    assert cellseg(*args)[0] == 0
+    assert load_result(folder).run["summary"]["cells_per_class"]["positive"] == 6
+    code, _, err = cellseg(*args, "--measure", "intensity_mean_d1")
+    assert (code, "each needs the other" in err) == (2, True)
