@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import weakref
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
@@ -75,8 +76,6 @@ class OpenResult:
         The slide; None where it is gone.
     notes : list of str
         Faults that a person should know of.
-    users : int
-        Requests that read it just now.
 
     Raises
     ------
@@ -87,7 +86,6 @@ class OpenResult:
     def __init__(self, folder: Path, image: Location | None = None) -> None:
         self.version = version_of(folder)
         self.result = load_result(folder)
-        self.users = 0
         self.tiles = ChunkCache(TILES_BYTES)
         self.notes: list[str] = []
         # The table takes seconds, and masks need not wait for it.
@@ -97,11 +95,8 @@ class OpenResult:
         self.names = self.corrected.classes
         self.colours = self.result.colours(self.names)
         self.ground = self._opened(image)
-
-    def close(self) -> None:
-        """Close the slide."""
         if self.ground is not None:
-            self.ground.slide.close()
+            weakref.finalize(self, self.ground.slide.close)
 
     def _opened(self, image: Location | None) -> Ground | None:
         slide = None

@@ -6,9 +6,10 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from http import HTTPStatus
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +17,7 @@ from threading import BoundedSemaphore, Lock
 
 import numpy as np
 
-from cellseg.errors import CellsegError, InputError
+from cellseg.errors import CellsegError
 from cellseg.geometry import Box
 from cellseg.result import Result, load_result
 from cellseg.result.files import plain
@@ -89,10 +90,9 @@ class Viewer:
     ) -> None:
         self._on_region, self.is_editable = on_region, on_region is not None
         self._paths = [result.path for result in results]
-        self._image = image
-        self._open: dict[int, OpenResult] = {}
+        # Whatever is no longer kept is closed once no request reads it.
+        self._open = lru_cache(MOST_OPEN)(lambda path, _: OpenResult(path, image))
         self._lock = Lock()
-        self._is_closed = False
         # Tiles are made by as many threads as there are cores, whatever a browser asks for.
         self._makers = BoundedSemaphore(os.cpu_count() or 1)
         self._page = {
@@ -102,16 +102,12 @@ class Viewer:
 
     def close(self) -> None:
         """Close all slides."""
-        with self._lock:
-            self._is_closed = True
-            for one in self._open.values():
-                one.close()
-            self._open.clear()
+        self._open.cache_clear()
 
     def read_ahead(self) -> None:
         """Open the first result while a browser starts, with the table where outlines need it."""
-        with suppress(CellsegError), self._using(0) as one:
-            one.of_label()
+        with suppress(CellsegError):
+            self._opened(0).of_label()
 
     def answer(self, place: str, query: Query) -> Reply:
         """Answer a request; ``place`` is the address below the token, and nothing is unquoted."""
@@ -140,8 +136,7 @@ class Viewer:
         if not re.fullmatch("[0-9]{1,6}", head) or int(head) >= len(self._paths):
             return Reply.refused(HTTPStatus.NOT_FOUND)
         try:
-            with self._using(int(head)) as one:
-                return reply(one, rest)
+            return reply(self._opened(int(head)), rest)
         except CellsegError as error:
             return Reply.refused(HTTPStatus.CONFLICT, str(error))
         except Exception:
@@ -198,30 +193,11 @@ class Viewer:
         tile = one.tiles.get(key, lambda: np.frombuffer(make(), np.uint8))
         return Reply(tile.tobytes(), "image/jpeg" if kind == "slide" else "image/png")
 
-    @contextmanager
-    def _using(self, number: int) -> Iterator[OpenResult]:
+    def _opened(self, number: int) -> OpenResult:
         """A result, opened where it is not, or where it is another one by now."""
         path = self._paths[number]
         with self._lock:
-            if self._is_closed:
-                raise InputError("the server was stopped")
-            one = self._open.pop(number, None)
-            if one is not None and one.version != version_of(path):
-                if not one.users:
-                    one.close()
-                one = None
-            self._open[number] = one = one or OpenResult(path, self._image)
-            one.users += 1
-            for old in [n for n, other in self._open.items() if not other.users]:
-                if len(self._open) > MOST_OPEN:
-                    self._open.pop(old).close()
-        try:
-            yield one
-        finally:
-            with self._lock:
-                one.users -= 1
-                if not one.users and one not in self._open.values():
-                    one.close()
+            return self._open(path, version_of(path))
 
 
 def _at(one: OpenResult, query: Query) -> object:
