@@ -359,7 +359,7 @@ class _Derivation:
         suspect: list[str] = [*facts.get("doubts", ())]
         expected = Expected.of(self.run)
         if expected is not None and facts.get("is_doubted", True):
-            suspect += doubts(summary, self.base["area_px"], expected, self.types)
+            suspect += doubts(summary, self.base, expected)
             scores = self.base["score"].to_numpy(np.float64)
             suspect += unsure(scores, float(self.result.section("protocol")["score"]))
         self.run["summary"] = {**facts.get("counted", {}), **summary.as_dict()}
