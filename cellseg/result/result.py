@@ -289,7 +289,7 @@ class Result:
                     float(settings["intensity_high"]),
                     "fluorescence" if is_dark else "transmitted",
                 ),
-                title=visible(slide.path.name),
+                title=visible(image_name(slide.path)),
             )
         except (LookupError, TypeError, ValueError) as error:
             raise InputError(
