@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.ops import masks_to_boxes
 
 from cellseg.annotations.image import AnnotatedImage
+from cellseg.annotations.masks import Outline
 from cellseg.geometry import Box, box_of
 from cellseg.network.architecture import STRIDE_PX
 
@@ -87,21 +88,18 @@ def cut(
     window = Box(y, x, y + sides[0], x + sides[1])
     pixels = cut_pixels(image, window, (size, size))
     outlined = np.ones(len(image.masks), bool) if image.outlined is None else image.outlined
-    objects = [
-        item
-        for item in cut_objects(image, window, (size, size))
-        if np.count_nonzero(item.mask) >= MIN_AREA_PX
-    ]
+    seen_objects = cut_objects(image, window, (size, size))
+    objects = [one for one in seen_objects if np.count_nonzero(one[1][1]) >= MIN_AREA_PX]
     masks = torch.zeros((len(objects), size, size), dtype=torch.uint8)
-    for row, item in enumerate(objects):
-        masks[row][item.box.pixels] = torch.from_numpy(item.mask.astype(np.uint8))
+    for row, (_, (box, mask)) in enumerate(objects):
+        masks[row][box.pixels] = torch.from_numpy(mask.astype(np.uint8))
     ignored = torch.zeros((size, size), dtype=torch.uint8)
     for region, inside in image.ignored:
         seen = resampled(region, inside, window, (size, size))
         if seen is not None:
             box, part = seen
             ignored[box.pixels] |= torch.from_numpy(part.astype(np.uint8))
-    indices = [item.number for item in objects]
+    indices = [number for number, _ in objects]
     return Crop(
         pixels,
         boxes_of(masks),
@@ -135,18 +133,12 @@ def some_windows(images: Sequence[AnnotatedImage], count: int = 20) -> Iterator[
         yield cut_pixels(image, window, (height, width))
 
 
-class CutObject(NamedTuple):
-    """One object in a window: which of the image's, its tight box and the mask in it."""
-
-    number: int
-    box: Box
-    mask: NDArray[np.bool_]
-
-
-def cut_objects(image: AnnotatedImage, window: Box, size: tuple[int, int]) -> list[CutObject]:
+def cut_objects(
+    image: AnnotatedImage, window: Box, size: tuple[int, int]
+) -> list[tuple[int, Outline]]:
     """Objects that reach into a window, on the lattice of ``size`` pixels that it is resampled to.
 
-    A pixel is set where the mask covers half of its area.
+    Each with its number in the image. A pixel is set where the mask covers half of its area.
     """
     boxes = image.boxes
     touching = (
@@ -158,15 +150,14 @@ def cut_objects(image: AnnotatedImage, window: Box, size: tuple[int, int]) -> li
     found = []
     for index in np.flatnonzero(touching).tolist():
         box = Box(*(int(v) for v in boxes[index]))
-        seen = resampled(box, image.masks[index], window, size)
-        if seen is not None:
-            found.append(CutObject(index, *seen))
+        if (seen := resampled(box, image.masks[index], window, size)) is not None:
+            found.append((index, seen))
     return found
 
 
 def resampled(
     box: Box, mask: NDArray[np.bool_], window: Box, size: tuple[int, int]
-) -> tuple[Box, NDArray[np.bool_]] | None:
+) -> Outline | None:
     """A mask on a window's lattice, in its tight box; None where nothing is left of it."""
     rows, top = _cover(box.y0, box.y1, window.y0, window.height, size[0])
     columns, left = _cover(box.x0, box.x1, window.x0, window.width, size[1])
@@ -184,15 +175,9 @@ def turned(pixels: Tensor, turns: int, *, flip: bool) -> Tensor:
 
 def boxes_of(masks: Tensor) -> Tensor:
     """Tight boxes (x1, y1, x2, y2), float32, half-open, of masks (N, H, W)."""
-    if len(masks) == 0:
-        return torch.zeros((0, 4), dtype=torch.float32)
-    rows, columns = masks.any(2), masks.any(1)
-    height, width = rows.shape[1], columns.shape[1]
-    y1 = rows.to(torch.uint8).argmax(1)
-    x1 = columns.to(torch.uint8).argmax(1)
-    y2 = height - rows.flip(1).to(torch.uint8).argmax(1)
-    x2 = width - columns.flip(1).to(torch.uint8).argmax(1)
-    return torch.stack([x1, y1, x2, y2], 1).to(torch.float32)
+    boxes: Tensor = masks_to_boxes(masks)
+    boxes[:, 2:] += 1
+    return boxes
 
 
 def _cover(

@@ -122,10 +122,10 @@ def annotated(image: AnnotatedImage, window: Box) -> Instances:
     """The annotated objects of a window, on the network's lattice, each with score 1."""
     objects = cut_objects(image, window, _size(image, window))
     return Instances.build(
-        [item.box.corners for item in objects],
+        [box.corners for _, (box, _) in objects],
         [1.0] * len(objects),
-        [int(image.classes[item.number]) for item in objects],
-        [item.mask for item in objects],
+        [int(image.classes[number]) for number, _ in objects],
+        [mask for _, (_, mask) in objects],
     )
 
 
