@@ -34,8 +34,9 @@ from cellseg.network.timer import Lap
 
 Target = dict[str, Tensor]
 
-BOXES_AT_ONCE = 1024
-"""Proposals that go through the box head together when counting: 12,544 samples of each wait."""
+BOXES_AT_ONCE, FEW_BOXES = 1024, 256
+"""Proposals that go through the box head together when counting, on a GPU and on a processor, whose
+caches hold no more samples."""
 
 MASKS_AT_ONCE = 128
 """Boxes that go through the mask branch together when counting: what its memory grows with."""
@@ -212,7 +213,7 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         """Class logits (P, classes) and regression (P, 4 * classes) of proposals, float32."""
         dtype = next(self.box_head.parameters()).dtype
         logits, regression = [], []
-        for part in torch.split(proposals, BOXES_AT_ONCE):
+        for part in torch.split(proposals, FEW_BOXES if proposals.is_cpu else BOXES_AT_ONCE):
             seen = samples(self.box_roi_pool, part).to(dtype)
             if self.bins_first:
                 seen = seen.permute(0, 2, 3, 1)
