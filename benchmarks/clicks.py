@@ -91,7 +91,7 @@ def main(data: Path, draws: int, output: Path) -> None:
         taught = teach_classes([folders[name] for name in clicks["result"].unique()], clicks)
         order = [[*taught.colours].index(name) for name in names]
         shares = [taught.probabilities(field.looks) for field in val]
-        said = [np.array(taught.names, object)[taught.codes(one)] for one in shares]
+        said = [np.array(taught.names, object)[one.argmax(1)] for one in shares]
         counted = np.array([sum(np.sum(one == name) for one in said) for name in names])
         hits = [
             sum(

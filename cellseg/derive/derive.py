@@ -268,7 +268,8 @@ class _Derivation:
         own = {name: self.values[name] for name in wanted if name in self.values}
         cells = self.measured.load([name for name in wanted if name not in own]).assign(**own)
         found = taught.probabilities(looks(cells, taught.measurements))
-        classes = np.array(taught.names, object)[taught.codes(found)]
+        codes = taught.codes(found, np.arange(1, len(cells) + 1), self.result.token)
+        classes = np.array(taught.names, object)[codes]
         if BY_HAND in self.measured:
             classes = np.where(self.measured.column(BY_HAND), self.types, classes)
         self.values["class"] = classes

@@ -132,10 +132,18 @@ class TaughtClasses(BaseModel):
         """Of each class, of cells with these looks: (N, F) to (N, K)."""
         return self._regression(seen)
 
-    def codes(self, probabilities: Floats) -> NDArray[np.int64]:
-        """Each cell's class, (N,): a place in :attr:`names`."""
+    def codes(
+        self, probabilities: Floats, labels: NDArray[np.int64], result: str
+    ) -> NDArray[np.int64]:
+        """Each cell's class, (N,): a place in :attr:`names`; a clicked cell's is as it was said.
+
+        ``labels``, ascending, are those of the result with this token.
+        """
         sure = probabilities.max(1, initial=0) >= self.unsure
         codes: NDArray[np.int64] = np.where(sure, probabilities.argmax(1), len(self.colours))
+        said = {c.label: self.names.index(c.name) for c in self.clicks if c.result == result}
+        mine = np.isin(labels, [*said])
+        codes[mine] = [said[label] for label in labels[mine].tolist()]
         return codes
 
     @cached_property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from cellseg_napari._preview import Preview
 from cellseg_napari._reader import KEPT
 from cellseg_napari._shapes import drawn_layers
 from cellseg_napari._table import CellTable
+from cellseg_napari._teach_box import TeachBox
 from cellseg_napari._words import KEYS, legend, menu
 
 NOTHING = "no result is open"
@@ -131,11 +132,13 @@ class ResultPanel(QWidget):  # type: ignore[misc]
         self.doubts.setVisible(bool(opened.result.doubts))
         self.look = LookBox(self.inspector)
         self.classify = ClassifyBox(self.inspector)
+        self.teach = TeachBox(self.inspector)
         self.correct = CorrectBox(self.inspector, drawn)
         self.table = CellTable(self.inspector)
         self.tabs = QTabWidget()
         self.tabs.addTab(self.look, "Look")
         self.tabs.addTab(self.classify, "Positive cells")
+        self.tabs.addTab(self.teach, "Cell types")
         self.tabs.addTab(self.correct, "Correct")
         keys = QLabel("keys")
         keys.setToolTip("\n".join(f"{key}: {what}" for key, what in KEYS.values()))
@@ -148,7 +151,8 @@ class ResultPanel(QWidget):  # type: ignore[misc]
         layout.addWidget(self.table, stretch=1)
         self.tabs.currentChanged.connect(self._tab_changed)
         self.look.filtered.connect(self._filtered)
-        self.classify.saved.connect(self.saved.emit)
+        for box in (self.classify, self.teach):
+            box.saved.connect(self.saved.emit)
         self.correct.measured.connect(self.tell_totals)
         self._end_listening = (
             opened.corrections.on_change(self._edited) if opened.note is None else lambda: None
@@ -162,16 +166,27 @@ class ResultPanel(QWidget):  # type: ignore[misc]
         self.inspector.close()
 
     @property
-    def _classifies(self) -> bool:
-        return self.tabs.currentWidget() is self.classify
+    def _colouring(self) -> ClassifyBox | TeachBox | None:
+        """The tab in sight, if it gives classes."""
+        shown = self.tabs.currentWidget()
+        return shown if shown in (self.classify, self.teach) else None
 
     def _tab_changed(self, _: int) -> None:
-        """Cells are coloured by the thresholds while these are in sight."""
-        attempt(self.classify.begin if self._classifies else self.look.begin)
+        """Cells are coloured by thresholds, or by clicks, while these are in sight."""
+        attempt((self._colouring or self.look).begin)
+
+    def click(self, world: Sequence[float], *, more: bool) -> None:
+        """Select the cell at a point of the world; while classes are taught, say its class."""
+        label = self.inspector.click(world, more=more)
+        if label and self._colouring is self.teach:
+            self.teach.clicked(label)
 
     def act(self, name: str) -> None:
         """What a key does."""
-        if name in ("Next", "Previous"):
+        teaching = {"Next": self.teach.next, "Undo": self.teach.undo}
+        if self._colouring is self.teach and name in teaching:
+            teaching[name]()
+        elif name in ("Next", "Previous"):
             self.table.step(1 if name == "Next" else -1)
         else:
             self.correct.buttons[name].click()
@@ -195,8 +210,8 @@ class ResultPanel(QWidget):  # type: ignore[misc]
         self.inspector.edited()
         self.look.tell_classes()
         self._filtered()
-        if self._classifies:
-            self.classify.edited()
+        if (box := self._colouring) is not None:
+            box.edited()
         self.correct.tell_edit(edit)
 
 
@@ -347,7 +362,7 @@ class InspectWidget(DockPanel):
         inspector = self.shown.inspector
         if inspector.is_visible():
             more = "Shift" in event.modifiers
-            attempt(partial(inspector.click, event.position, more=more))
+            attempt(partial(self.shown.click, event.position, more=more))
 
     def let_go(self) -> None:
         """From now on, touch neither widgets nor layers."""
