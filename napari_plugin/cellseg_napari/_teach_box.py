@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QFormLayout,
     QGridLayout,
+    QHBoxLayout,
     QWidget,
 )
 
@@ -28,7 +30,7 @@ from cellseg.palette import OTHER, PALETTE, RGB, as_hex
 from cellseg.result import Result
 from cellseg.table.taught import Click, TaughtClasses, looks, measurements_of
 from cellseg_napari._inspect import Inspector
-from cellseg_napari._panel import button, in_thread, wrapped
+from cellseg_napari._panel import attempt, button, in_thread, wrapped
 from cellseg_napari._words import legend
 
 DRAWN = 40
@@ -67,7 +69,7 @@ class TeachBox(QWidget):  # type: ignore[misc]
         self.unsure.setRange(0, 0.95)
         self.unsure.setSingleStep(0.05)
         self.unsure.setToolTip("Cells that no class has with this probability become 'unsure'")
-        self.unsure.valueChanged.connect(lambda _: self._learn())
+        self.unsure.valueChanged.connect(lambda _: attempt(self._learn))
         self.state = wrapped(HOW)
         grid = QGridLayout()
         actions = (
@@ -82,10 +84,9 @@ class TeachBox(QWidget):  # type: ignore[misc]
         for number, one in enumerate(self.buttons.values()):
             grid.addWidget(one, *divmod(number, 3))
         form = QFormLayout(self)
-        row = QGridLayout()
-        row.addWidget(self.name, 0, 0)
-        row.addWidget(self.colour, 0, 1)
-        row.setColumnStretch(0, 1)
+        row = QHBoxLayout()
+        row.addWidget(self.name, stretch=1)
+        row.addWidget(self.colour)
         form.addRow("class", row)
         form.addRow("unsure below", self.unsure)
         form.addRow(self.state)
@@ -169,12 +170,11 @@ class TeachBox(QWidget):  # type: ignore[misc]
             codes = self.taught.codes(self._found, labels, opened.result.token)
             said = self._told(codes)
         except SettingsError as error:
-            self.taught = None
-            mine = {c.label: names.index(c.name) for c in self.clicks
-                    if c.result == opened.result.token}  # fmt: skip
-            codes = np.array([mine.get(label, len(names)) for label in labels.tolist()], np.int64)
+            self.taught, codes = None, np.full(len(labels), len(names))
+            for one in (c for c in self.clicks if c.result == opened.result.token):
+                codes[labels == one.label] = names.index(one.name)
             few = ", ".join(f"{number} {name}" for name, number in counts.items() if number)
-            said = f"{few}<br>{error}" if few else HOW
+            said = escape(f"{few}: {error}") if few else HOW
         palette = [*(self.colours.get(name, OTHER) for name in names), OTHER]
         self.inspector.show_codes(codes, palette, "clicked classes")
         self.state.setText(said)
@@ -187,18 +187,13 @@ class TeachBox(QWidget):  # type: ignore[misc]
     def _told(self, codes: NDArray[np.int64]) -> str:
         """A line a class."""
         assert self.taught is not None
-        scores, counts = self.taught.scores(), self.taught.counts(self._found)
-        cells = np.bincount(codes, minlength=len(self.taught.names))
-        lines = [
-            f"{legend([name], [self.colours.get(name, OTHER)])}: {number:,}"
-            for name, number in zip(self.taught.names, cells.tolist(), strict=True)
-        ]
-        for place, (clicks, precision, recall) in enumerate(scores.values()):
-            _, low, high = [*counts.values()][place]
-            lines[place] += (
-                f" (95 %: {low:,} … {high:,}); {clicks} clicks, precision {precision:.2f}, "
-                f"recall {recall:.2f}"
-            )
+        scores, counts, lines = self.taught.scores(), self.taught.counts(self._found), []
+        for place, name in enumerate(self.taught.names):
+            said = f"{legend([name], [self.colours.get(name, OTHER)])}: {(codes == place).sum():,}"
+            if name in scores:
+                said += " (95 %: {1:,} … {2:,}); ".format(*counts[name])
+                said += "{} clicks, precision {:.2f}, recall {:.2f}".format(*scores[name])
+            lines.append(said)
         return "<br>".join(lines)
 
     # What the buttons do
