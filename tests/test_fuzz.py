@@ -55,7 +55,7 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.slow
 def test_no_file_brings_it_down(tmp_path: Path) -> None:
-    done = python("-m", "tools.fuzz", "--cases", "92", "--seed", "7", "--keep", str(tmp_path))
+    done = python("-m", "tools.fuzz", "--cases", "112", "--seed", "7", "--keep", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "cases in" in done.stdout
 

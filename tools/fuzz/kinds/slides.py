@@ -48,6 +48,8 @@ def _claims(dice: Random, text: bytes) -> bytes:
             "-0.5", "JPEG", "BMP24", "Index.dat", "Data0000.dat", "../../secret.dat", "/etc/passwd",
             *TEXTS,
         ))  # fmt: skip
+        if old.isdigit() and dice.randrange(2):
+            new = str(int(int(old) * dice.choice((1, 1, 2, 0.5, 8)) + dice.choice((-1, 0, 0.9, 1))))
         lines[at] = key + is_value + (new.encode("utf-8", "surrogatepass") if is_value else b"")
         if not dice.randrange(12):
             lines[at] = key + is_value + old + b"\n" + lines[at]
