@@ -42,7 +42,7 @@ Examples:
 @click.option(
     "--taught", type=FILE, help="Classes that were learned before; --clicks adds to them."
 )
-@click.option("-o", "--output", type=FILE, help="The file that gets the learned classes.")
+@click.option("-o", "--output", type=FILE, help="The file that gets these classes.")
 @click.option(
     "--unsure",
     type=Number(0.0, 0.99),
@@ -78,9 +78,10 @@ def classify(
     from cellseg.study.thresholds import common_thresholds
 
     markers = tuple(markers_of(measures, thresholds, names))
-    teaches = lesson["clicks"] is not None or lesson["taught"] is not None
-    if (bool(markers), teaches, undo).count(True) != 1:
-        raise click.UsageError("say one of --measure, --clicks or --taught, --undo")
+    given = {name for name, value in lesson.items() if value is not None}
+    teaches = bool(given & {"clicks", "taught"})
+    if (bool(markers), teaches, undo).count(True) != 1 or (given and not teaches):
+        raise click.UsageError("say one of --measure; --clicks or --taught; --undo")
     is_one = len(paths) == 1 and (paths[0].suffix.lower() == ENDING or not paths[0].is_dir())
     studies = [] if is_one else [load_study(path) for path in paths]
     results = [result for study in studies for result in study.results]
@@ -129,18 +130,18 @@ def _taught(
     output: Path | None,
 ) -> TaughtClasses:
     """The classes of a file, of clicks, or of both."""
-    from cellseg.derive.clicks import read_classes, teach_classes, to_look_at
+    from cellseg.derive.clicks import read_classes, teach_classes, to_look_at, write_classes
     from cellseg.result import load_result
 
     known = None if taught is None else read_classes(taught)
-    if clicks is not None:
-        known = teach_classes(paths, clicks, more=known, unsure=unsure, output=output)
-    elif unsure is not None and known is not None:
+    if clicks is not None or known is None:
+        known = teach_classes(paths, clicks or "", more=known, unsure=unsure)
+    elif unsure is not None:
         known = known.model_copy(update={"unsure": unsure})
-    if known is None or (clicks is None and output is not None):
-        raise click.UsageError("--output and --unsure belong to --clicks or --taught")
     for one in map(load_result, paths):  # before any of them is changed
         to_look_at(one, one.table.names, known.measurements)
+    if output is not None:
+        write_classes(known, output)
     return known
 
 

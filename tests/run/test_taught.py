@@ -216,7 +216,8 @@ def test_bad_clicks_are_refused_in_a_line_and_nothing_changes(folder, tmp_path, 
         file = tmp_path / "clicks.csv"
         refused(InputError, said, lambda file=file: cellseg.teach_classes(folder, file))
     assert command(folder, "--clicks", tmp_path / "clicks.csv")[0] == 4
-    assert command(folder)[0] == 2
+    for options in ((), ("--undo", "--unsure", 0.5), ("--undo", "--taught", "c.json")):
+        assert command(folder, *options)[0] == 2
     assert (folder / "run.json").read_bytes() == before
 
 
