@@ -76,7 +76,7 @@ class TeachBox(QWidget):  # type: ignore[misc]
             ("Next", "Fly to a cell that is in doubt, and click it if you know it", self.next),
             ("Take back", "Forget the last click", self.undo),
             ("Save classes", "Write the classes into the result's table and record", self.save),
-            ("To file …", "Write the classes for other results: cellseg classify --taught",
+            ("To file …", "Write the classes as a file, for other results",
              partial(self.export, None)),
             ("From file …", "Go on with the classes of another result", partial(self.load, None)),
         )  # fmt: skip
