@@ -14,8 +14,8 @@ from cellseg.geometry import Box
 from cellseg.slide import _pixelsize as sizes
 from cellseg.slide._content import Content, Request, channel_names, choose_planes, choose_series
 from cellseg.slide._guard import opened
-from cellseg.slide._raster import WINDOW_PX, ChunkCache, Pixels, Raster, Source, chunked
-from cellseg.slide.limits import MAX_CHANNELS, MAX_PLANES, check_count, check_plane
+from cellseg.slide._raster import ChunkCache, Pixels, Raster, Source, chunked
+from cellseg.slide.limits import MAX_CHANNELS, MAX_PLANES, check_count
 from cellseg.storage import Location
 
 _KINDS = {
@@ -115,7 +115,6 @@ def _raster(
         return np.asarray(pixels)[..., ::-1]
 
     height, width = max(1, frame.h // step), max(1, frame.w // step)
-    check_plane(source.path.name, height, width, (WINDOW_PX, WINDOW_PX))
     return chunked(source, (height, width, bands), np.dtype(dtype), read)
 
 

@@ -20,7 +20,6 @@ from cellseg.slide._content import Content, Request, channel_names, choose_plane
 from cellseg.slide._guard import opened
 from cellseg.slide._jpeg import check_jpeg
 from cellseg.slide._raster import ChunkCache, Pixels, Raster, Source, chunked
-from cellseg.slide.limits import check_plane
 from cellseg.storage import Location
 
 _DEFERRED_BYTES, _UNDEFINED = 1024, 0xFFFFFFFF
@@ -129,5 +128,4 @@ def _raster(
 
     shape = (level.size.height, level.size.width, data.samples_per_pixel)
     dtype = np.dtype(np.uint8 if data.bits <= 8 else np.uint16)
-    check_plane(source.path.name, *shape[:2], (height, width))
     return chunked(source, shape, dtype, read, grid=(height, width))

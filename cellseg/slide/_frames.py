@@ -13,7 +13,7 @@ from cellseg.geometry import Box
 from cellseg.slide._content import Content, Request, channel_names, check_kind, choose_planes
 from cellseg.slide._pixelsize import PixelSize
 from cellseg.slide._raster import ChunkCache, Pixels, Raster, Source, chunked
-from cellseg.slide.limits import MAX_CHANNELS, MAX_PLANES, check_count, check_plane, check_whole
+from cellseg.slide.limits import MAX_CHANNELS, MAX_PLANES, check_count, check_whole
 from cellseg.storage import Location
 
 
@@ -55,7 +55,6 @@ def content_of(path: Location, frames: Frames, request: Request) -> Content:
     height, width = size["Y"], size["X"]
     check_count(path.name, "channels", channels * samples, MAX_CHANNELS)
     check_count(path.name, "planes", z_planes * t_planes, MAX_PLANES)
-    check_plane(path.name, height, width, (height, width))
     check_whole(path.name, "a frame", height * width * samples * frames.dtype.itemsize)
     planes = choose_planes(path.name, request, z_planes, t_planes)
     source, lock = Source(path, 0, ChunkCache()), threading.Lock()

@@ -15,7 +15,7 @@ from cellseg.slide import _pixelsize as sizes
 from cellseg.slide._content import Content, Request, choose_planes, choose_series
 from cellseg.slide._guard import reading
 from cellseg.slide._raster import WINDOW_PX, ChunkCache, Pixels, Raster, Source, chunked
-from cellseg.slide.limits import check_count, check_plane
+from cellseg.slide.limits import check_count
 from cellseg.storage import Location
 
 _VENDORS = {
@@ -154,6 +154,5 @@ def _raster(handle: _Handle, source: Source) -> Raster:
     tile_height, tile_width = (int(said.get(side, WINDOW_PX)) for side in sides)
     check_count(name, "pixels in a tile", tile_height * tile_width, _MOST_TILE_PX)
     width, height = handle.slide.level_dimensions[source.level]
-    check_plane(name, height, width, (tile_height, tile_width))
     shape, grid = (height, width, 3), (tile_height, tile_width)
     return chunked(source, shape, np.dtype(np.uint8), partial(handle.read, source.level), grid=grid)

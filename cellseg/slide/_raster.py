@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from cellseg.errors import RegionError
 from cellseg.geometry import Box
 from cellseg.slide._guard import reading
+from cellseg.slide.limits import check_plane
 from cellseg.storage import Location
 
 Pixels = NDArray[Any]
@@ -46,15 +47,12 @@ class ChunkCache:
 
     def get(self, key: Hashable, make: Callable[[], Pixels], *, pin: bool = False) -> Pixels:
         """The chunk under ``key``, made when it is not there; ``pin`` keeps it for good."""
+        if (found := self._find(key)) is not None:
+            return found
         with self._lock:
-            found = self._find(key)
-            if found is not None:
-                return found
             making = self._making.setdefault(key, threading.Lock())
         with making:
-            with self._lock:
-                found = self._find(key)
-            if found is not None:
+            if (found := self._find(key)) is not None:
                 return found
             try:
                 chunk = make()
@@ -71,12 +69,10 @@ class ChunkCache:
             self._bytes = 0
 
     def _find(self, key: Hashable) -> Pixels | None:
-        if key in self._pinned:
-            return self._pinned[key]
-        chunk = self._chunks.get(key)
-        if chunk is not None:
-            self._chunks.move_to_end(key)
-        return chunk
+        with self._lock:
+            if key in self._chunks:
+                self._chunks.move_to_end(key)
+            return self._chunks.get(key, self._pinned.get(key))
 
     def _keep(self, key: Hashable, chunk: Pixels, *, pin: bool) -> None:
         with self._lock:
@@ -129,7 +125,7 @@ def chunked(
     what: str = "window",
     pin: bool = False,
 ) -> Raster:
-    """A raster that is decoded in chunks of a regular grid.
+    """A raster that is decoded in chunks of a regular grid; InputError if it claims too much.
 
     Parameters
     ----------
@@ -147,6 +143,7 @@ def chunked(
         Whether a decoded chunk is kept for good (files that can only be decoded whole).
     """
     height, width, bands = shape
+    check_plane(source.path.name, height, width, grid)
     raster = object()
 
     def chunk(box: Box) -> Pixels:
