@@ -128,19 +128,21 @@ class RemotePath:
             found: dict[str, Any] = _behind(fs).info(path)
             return found
 
-    def exists(self) -> bool:
-        """Whether there is a file or a folder; a storage that refuses is an error."""
+    def _kind(self) -> str:
+        """``file`` or ``directory``, empty if there is neither; a refusal is an error."""
         with self.reached() as (fs, path):
             try:
-                _behind(fs).info(path)
+                return str(_behind(fs).info(path)["type"])
             except FileNotFoundError as error:
                 if _refused(error) is not None:
                     raise
-                return False
-            return True
+                return ""
+
+    def exists(self) -> bool:
+        return self._kind() != ""
 
     def is_file(self) -> bool:
-        return self.exists() and self.info().get("type") == "file"
+        return self._kind() == "file"
 
     def is_dir(self) -> bool:
         """Also where a storage has no folders, but the name is that of an OME-Zarr or lies in one.
@@ -150,7 +152,7 @@ class RemotePath:
         in_zarr = any(part.lower().endswith(".zarr") for part in self._path.parts)
         if in_zarr and self.suffix.lower() in ("", ".zarr"):
             return True
-        return self.exists() and self.info().get("type") == "directory"
+        return self._kind() == "directory"
 
     def iterdir(self) -> Iterator[RemotePath]:
         with self.reached("cannot be listed") as (fs, path):
