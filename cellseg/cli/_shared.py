@@ -107,13 +107,9 @@ def _limits(text: str) -> Limits:
     return found
 
 
-def _plane(text: str) -> int | Literal["max", "mean"]:
-    if text == "max":
-        return "max"
-    if text == "mean":
-        return "mean"
+def _plane(text: str) -> int | str:
     try:
-        return int(text)
+        return text if text in ("max", "mean") else int(text)
     except ValueError:
         said = f"{text!r} is no plane: expected a number from 0, max or mean"
         raise click.BadParameter(said) from None

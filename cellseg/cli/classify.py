@@ -92,34 +92,29 @@ def classify(
             for name, (clicks, precision, recall) in decided["taught"].scores().items():
                 say(f"{name}: {clicks} clicks, precision {precision:.2f}, recall {recall:.2f}")
     more: dict[str, Any] = {} if hotspot is None else {"hotspot": hotspot}
-    if is_one:
-        result = change(paths[0], image=image, on_notice=tell, **decided, **more)
-        say(_json(result) if as_json else str(result.summary))
-        if not as_json:
-            pictures = ("histogram.png", "outlines.png") if markers else ("outlines.png",)
-            say(f"look: {', '.join(str(paths[0] / name) for name in pictures)}")
-        return
-    if image is not None:
+    if image is not None and not is_one:
         raise SettingsError("--image belongs to one result")
-    unread = [line for study in studies for line in study.unread]
-    if markers:
+    if markers and not is_one:
         markers, methods, notices = common_thresholds(results, markers)
         decided = {"markers": markers, "methods": methods}
         for notice in notices:
             tell(f"all slides: {notice}")
     done = []
-    for one in results:
-        result = change(one.path, on_notice=tell, **decided, **more)
-        done.append(result)
+    for path in paths if is_one else [result.path for result in results]:
+        result = change(path, image=image, on_notice=tell, **decided, **more)
+        done.append(_json(result))
         if not as_json:
-            say(f"{result.image_name}: {result.summary}")
+            say(str(result.summary) if is_one else f"{result.image_name}: {result.summary}")
     if as_json:
-        say(f"[{', '.join(map(_json, done))}]")
+        say(done[0] if is_one else f"[{', '.join(done)}]")
+    elif is_one:
+        pictures = ("histogram.png", "outlines.png") if markers else ("outlines.png",)
+        say(f"look: {', '.join(str(paths[0] / name) for name in pictures)}")
     for path in paths:
         if path.suffix.lower() != ENDING:
             write_study_files(with_failures(load_study(path)), report=True, parquet=False)
-    if unread:
-        raise PartialResultError(f"{len(unread)} of the results could not be read")
+    if unread := sum(len(study.unread) for study in studies):
+        raise PartialResultError(f"{unread} of the results could not be read")
 
 
 def _taught(

@@ -14,10 +14,8 @@ from cellseg.table import Scale
 GATED_SHARE, GATED_AT_LEAST = 0.05, 10
 """More outlines than this beyond the protocol's size limits are worth a warning."""
 
-
 SATURATED_SHARE = 0.005
 """Of the pixels in immunohistochemistry: more at the sensor's limit are worth a warning."""
-
 
 RINGED_SHARE = 0.05
 """Of the cells: more in a ring that is browner than they are tell of stained membranes."""
