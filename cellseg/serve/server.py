@@ -9,8 +9,9 @@ import secrets
 import sys
 from contextlib import suppress
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from socket import SHUT_RDWR, socket
+from socketserver import ThreadingTCPServer
 from time import monotonic
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -54,7 +55,7 @@ HEADERS = {
 """Of every answer. Nothing is kept on the browser's disk: slides may be of patients."""
 
 
-class Server(ThreadingHTTPServer):
+class Server(ThreadingTCPServer):  # http.server's own asks a name server for this machine's name
     """Serves results until it is stopped.
 
     Parameters
@@ -67,6 +68,7 @@ class Server(ThreadingHTTPServer):
 
     # On Windows that would let another program listen on the same port.
     allow_reuse_address = sys.platform != "win32"
+    daemon_threads = True
     request_queue_size = 128
 
     def __init__(self, viewer: Viewer, port: int = 0) -> None:
@@ -86,12 +88,6 @@ class Server(ThreadingHTTPServer):
     def url(self) -> str:
         """To open in a browser."""
         return f"http://{ADDRESS}:{self.server_address[1]}/{self.token}/"
-
-    def server_bind(self) -> None:
-        """Without asking a name server what this machine is called."""
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = ADDRESS, self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
         """A thread a connection."""
