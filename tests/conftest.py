@@ -40,6 +40,20 @@ def cellseg(monkeypatch, capsys):
     return call
 
 
+@pytest.fixture
+def memory(monkeypatch, tmp_path):
+    """An empty storage behind ``memory://``, and scratch folders that are this test's."""
+    import fsspec
+
+    monkeypatch.setenv("CELLSEG_SCRATCH", str(tmp_path / "scratch"))
+    storage = fsspec.filesystem("memory")
+    storage.store.clear()
+    storage.pseudo_dirs[:] = [""]
+    yield storage
+    storage.store.clear()
+    storage.pseudo_dirs[:] = [""]
+
+
 @pytest.fixture(scope="module")
 def no_pictures():
     """Empty files in place of a result's pictures: drawing them takes longer than counting."""

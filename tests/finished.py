@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from PIL import Image
+from synthetic import PyramidLayout, draw_discs, write_pyramid
 
 from cellseg.annotations.region import Regions
 from cellseg.api import Cells
@@ -18,8 +20,9 @@ from cellseg.counting.request import CountRequest
 from cellseg.derive import Recipe, derive
 from cellseg.events import CountResult
 from cellseg.geometry import Frame
+from cellseg.network.detector import Detector
 from cellseg.network.threshold import ThresholdDetector
-from cellseg.protocol import CountProtocol
+from cellseg.protocol import CountProtocol, load_protocol
 from cellseg.result import Change, Result, ResultFolder
 from cellseg.result.folder import Findings
 from cellseg.run import change, run
@@ -73,6 +76,18 @@ def left_by(
     return folder.finish(findings, complete, **options)
 
 
+IHC = load_protocol("ihc").changed(mpp=1.0, min_area_um2=0.0, tile_px=128, largest_cell_um=40.0)
+
+
+def brown_discs(path: Path, shape=(700, 900), mpp: float | None = 0.5) -> Path:
+    """A slide for :data:`IHC`: discs, every fifth of them brown."""
+    drawn = draw_discs(shape, np.random.default_rng(7))
+    image = drawn.image.copy()
+    image[(drawn.labels > 0) & (drawn.labels % 5 == 0)] = (120, 80, 50)
+    write_pyramid(path, image, layout=PyramidLayout(mpp=mpp, tile_px=128))
+    return path
+
+
 def copied(counted: Path, home: Path) -> Path:
     """A finished result and its slide in another folder, where both may be changed."""
     slide = counted.with_name(counted.name.replace(".cellseg", ".tif"))
@@ -84,15 +99,20 @@ def copied(counted: Path, home: Path) -> Path:
     return copy
 
 
+def counted(request: CountRequest, detector: Detector | None = None):
+    """The end of a count, by threshold unless said otherwise, and all of its events."""
+    events = list(run(request, detector=detector or ThresholdDetector()))
+    assert isinstance(events[-1], CountResult)
+    return events[-1], events
+
+
 def counted_folder(path: Path, protocol: CountProtocol, **settings: Any) -> Path:
     """The result of a count by threshold, without a prefilter; with fields of the recipe too."""
     recipe = Recipe(**{name: settings.pop(name) for name in Recipe.model_fields.keys() & settings})
     request = CountRequest(
         image=path, protocol=protocol, prefilter=False, recipe=recipe, **settings
     )
-    *_, last = run(request, detector=ThresholdDetector())
-    assert isinstance(last, CountResult)
-    return last.folder
+    return counted(request)[0].folder
 
 
 @dataclass(frozen=True)

@@ -288,10 +288,12 @@ def tiff(path: Path, **options: object) -> Path:
     return path
 
 
-def ome_zarr(path: Path) -> Path:
+def ome_zarr(
+    path: Path, pixels: np.ndarray = PICTURE, chunks: tuple[int, int, int] = (1, 128, 128)
+) -> Path:
+    """(h, w, channels) in chunks of (channels, y, x)."""
     group = zarr.open_group(str(path), mode="w", zarr_format=2)
-    array = group.create_array("0", shape=(3, 400, 530), chunks=(1, 128, 128), dtype="u1")
-    array[...] = PICTURE.transpose(2, 0, 1)
+    group.create_array("0", data=np.ascontiguousarray(pixels.transpose(2, 0, 1)), chunks=chunks)
     axes = [{"name": "c"}, *({"name": a, "unit": "micrometer"} for a in "yx")]
     scale = [{"type": "scale", "scale": [1, MPP, MPP]}]
     datasets = [{"path": "0", "coordinateTransformations": scale}]

@@ -36,22 +36,7 @@ def test_count_says_how_many_and_where(cellseg, tmp_path):
     assert str(tmp_path / "a.cellseg") in err
 
 
-def test_json_is_one_list_and_nothing_else(cellseg, tmp_path):
-    first, second = discs(tmp_path / "a.tif"), discs(tmp_path / "b.tif", seed=6)
-    code, out, _ = cellseg(
-        "count", tmp_path, "--json", "--no-prefilter", "--output", tmp_path / "o"
-    )
-    data = json.loads(out)
-    assert code == 0
-    assert [entry["cells"] for entry in data] == [first.count, second.count]
-    assert list(data[0]) == [
-        "image", "output", "cells", "cells_per_class", "tissue_mm2", "density_per_mm2",
-        "median_area_um2", "regions", "tiles", "tiles_skipped", "tiles_failed", "seconds",
-        "warnings",
-    ]  # fmt: skip
-
-
-def test_json_names_the_images_that_failed_too(cellseg, tmp_path):
+def test_json_is_one_list_with_the_images_that_failed_too(cellseg, tmp_path):
     truth = discs(tmp_path / "good.tif")
     (tmp_path / "broken.tif").write_bytes(b"II*\0garbage")
     code, out, err = cellseg("count", tmp_path, "--no-prefilter", "--json")
@@ -60,7 +45,11 @@ def test_json_names_the_images_that_failed_too(cellseg, tmp_path):
     assert "broken.tif" in err
     assert (tmp_path / "good.cellseg" / "cells.csv").is_file()
     assert not (tmp_path / "broken.cellseg").exists()
-    assert list(broken) == list(good)
+    assert list(broken) == list(good) == [
+        "image", "output", "cells", "cells_per_class", "tissue_mm2", "density_per_mm2",
+        "median_area_um2", "regions", "tiles", "tiles_skipped", "tiles_failed", "seconds",
+        "warnings",
+    ]  # fmt: skip
     assert good["cells"] == truth.count
     assert broken["cells"] is broken["output"] is None
     assert "broken.tif" in broken["warnings"][0]
@@ -115,13 +104,6 @@ def test_results_are_not_counted_as_images(cellseg, tmp_path):
     code, _, err = cellseg("count", tmp_path / "a.cellseg")
     assert code == 4
     assert "is a result" in err
-
-
-def test_a_name_that_cannot_be_is_refused_in_one_line(cellseg, tmp_path):
-    code, _, err = cellseg("count", str(tmp_path / ("a" * 300 + ".tif")))
-    assert code == 4
-    assert "Traceback" not in err
-    assert "unexpected" not in err
 
 
 def test_info_of_good_and_bad_files_is_done_in_part(cellseg, tmp_path):
@@ -246,6 +228,7 @@ def test_ctrl_c_keeps_what_is_done(cellseg, tmp_path, monkeypatch):
         ("count", "--score", ("0", "1.5", "many"), "--score"),
         ("count", "--tile", ("100",), "a tile must be a multiple of 64 px, got 100 (--tile)"),
         ("count", "--channel", ("DAPI",), "red"),
+        ("count", "--min-area=1e5", ("--max-area=40",), "no area is above 1e+05 and below 40"),
         ("info", "--z", ("3", "top"), ""),
         *(
             ("count", option, ("0,25",), "'0,25' has a comma: write decimals with a point")
@@ -285,14 +268,6 @@ def test_cells_beyond_the_area_limits_are_left_out(cellseg, tmp_path, given, uni
     assert sorted(result.table.load()[unit]) == sorted(every[(every >= low) & (every <= high)])
     assert result.run["settings"]["min_area"] == pytest.approx(low)
     assert "px²" in err if unit == "area_px" else "µm²" in err
-
-
-def test_area_limits_that_leave_nothing_are_a_usage_error(cellseg, tmp_path):
-    discs(tmp_path / "a.tif")
-    args = ("--mpp", "0.5", "--min-area", "50", "--max-area", "40")
-    code, _, err = cellseg("count", tmp_path / "a.tif", *args)
-    assert code == 2
-    assert "no area is above 50 and below 40" in err
 
 
 def test_progress_has_no_cell_too_many(tmp_path):

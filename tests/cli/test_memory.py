@@ -11,8 +11,6 @@ import pytest
 from limited import limited
 from PIL import Image
 
-from cellseg.cli import main
-
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux enforces the limit")
 
 
@@ -54,7 +52,7 @@ def test_the_system_holds_the_limit(tmp_path: Path) -> None:
         RuntimeError("can't start new thread"),
     ],
 )
-def test_a_lack_of_memory_is_told_as_such(tmp_path, monkeypatch, capsys, error) -> None:
+def test_a_lack_of_memory_is_told_as_such(cellseg, tmp_path, monkeypatch, error) -> None:
     picture = tmp_path / "a.png"
     Image.new("L", (9, 9)).save(picture)
 
@@ -62,17 +60,11 @@ def test_a_lack_of_memory_is_told_as_such(tmp_path, monkeypatch, capsys, error) 
         raise error
 
     monkeypatch.setattr("cellseg.run.run", run)
-    monkeypatch.setattr(sys, "argv", ["cellseg", "count", str(picture)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    said = capsys.readouterr().err
-    assert ended.value.code == 4
+    code, _, said = cellseg("count", picture)
+    assert code == 4
     assert "not enough memory" in said
     assert "unexpected" not in said
 
 
-def test_less_than_any_run_needs_is_a_mistake(monkeypatch, capsys) -> None:
-    monkeypatch.setattr(sys, "argv", ["cellseg", "--max-memory", "0.1", "info", "x"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
+def test_less_than_any_run_needs_is_a_mistake(cellseg) -> None:
+    assert cellseg("--max-memory", "0.1", "info", "x")[0] == 2

@@ -6,7 +6,6 @@ import json
 from io import BytesIO
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -92,58 +91,46 @@ def test_an_interrupted_study_is_summarised_and_gone_on_with(cellseg, tmp_path, 
     assert list(summary(tmp_path)["image"]) == ["a.tif", "b.tif"]
 
 
-@pytest.fixture
-def storage(monkeypatch, tmp_path):
-    """An empty storage behind ``memory://``."""
-    monkeypatch.setenv("CELLSEG_SCRATCH", str(tmp_path / "scratch"))
-    found = fsspec.filesystem("memory")
-    found.store.clear()
-    found.pseudo_dirs[:] = [""]
-    yield found
-    found.store.clear()
-    found.pseudo_dirs[:] = [""]
-
-
-def test_a_study_behind_a_url(cellseg, storage, tmp_path):
+def test_a_study_behind_a_url(cellseg, memory, tmp_path):
     counts = [discs(tmp_path / name, seed) for seed, name in enumerate(("a.tif", "sub/b.tif"))]
     for name in ("a.tif", "sub/b.tif"):
-        storage.pipe_file(f"/scans/{name}", (tmp_path / name).read_bytes())
-    storage.pipe_file("/scans/broken.tif", b"II*\0garbage")
+        memory.pipe_file(f"/scans/{name}", (tmp_path / name).read_bytes())
+    memory.pipe_file("/scans/broken.tif", b"II*\0garbage")
     args = ("count", "memory://scans", "--recursive", "--output", "memory://out/study")
     code, _, err = cellseg(*args, "--no-prefilter", "--report", "--parquet")
     assert code == 3
     home = "memory://out/study"
     assert f"summary of 2 results: {home}/summary.csv" in err
     assert f"report: {home}/report.html" in err
-    rows = pd.read_csv(BytesIO(storage.cat_file("/out/study/summary.csv")), keep_default_na=False)
+    rows = pd.read_csv(BytesIO(memory.cat_file("/out/study/summary.csv")), keep_default_na=False)
     assert list(rows["result"]) == ["a.cellseg", "sub/b.cellseg", ""]
     assert list(rows["cells"])[:2] == list(map(str, counts))
     assert rows["path"][0] == "memory://scans/a.tif"
-    cells = pd.read_parquet(BytesIO(storage.cat_file("/out/study/cells.parquet")))
+    cells = pd.read_parquet(BytesIO(memory.cat_file("/out/study/cells.parquet")))
     assert len(cells) == sum(counts)
-    page = storage.cat_file("/out/study/report.html").decode()
+    page = memory.cat_file("/out/study/report.html").decode()
     assert page.count('<img src="data:image/webp') == 4
     assert "./sub/b.cellseg/outlines.png" in page
     assert str(tmp_path) not in page
     # Later, from the results alone; what failed keeps its row.
-    storage.rm("/out/study/report.html")
-    storage.pipe_file("/out/study/half.cellseg/cells.csv", b"")
+    memory.rm("/out/study/report.html")
+    memory.pipe_file("/out/study/half.cellseg/cells.csv", b"")
     code, _, err = cellseg("report", home, "-o", tmp_path / "here.html")
     assert code == 3
     assert f"{home}/half.cellseg: is no result of cellseg" in err
-    assert "broken.tif" in storage.cat_file("/out/study/summary.csv").decode()
+    assert "broken.tif" in memory.cat_file("/out/study/summary.csv").decode()
     assert "outlines.png" not in (tmp_path / "here.html").read_text(encoding="utf-8")
-    assert not storage.exists("/out/study/report.html")
-    storage.pipe_file("/out/study/summary.csv", b"mine\n")
+    assert not memory.exists("/out/study/report.html")
+    memory.pipe_file("/out/study/summary.csv", b"mine\n")
     code, _, err = cellseg("report", home)
     assert code == 5
     assert f"{home}/summary.csv: is no summary of cellseg" in err
-    assert storage.cat_file("/out/study/summary.csv") == b"mine\n"
+    assert memory.cat_file("/out/study/summary.csv") == b"mine\n"
 
 
 @pytest.mark.parametrize("place", ["memory://nowhere", "nosuch://a/b", "memory://scans/empty"])
-def test_a_report_of_no_study_behind_a_url_is_one_line(cellseg, storage, place):
-    storage.pipe_file("/scans/empty/notes.txt", b"")
+def test_a_report_of_no_study_behind_a_url_is_one_line(cellseg, memory, place):
+    memory.pipe_file("/scans/empty/notes.txt", b"")
     code, _, err = cellseg("report", place)
     assert code in (2, 4)
     assert len(err.splitlines()) == 1

@@ -21,9 +21,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from finished import table_of
+from finished import counted, table_of
 from synthetic import write_disc_slide
 
+import cellseg.slide
 from cellseg.counting.request import CountRequest
 from cellseg.errors import CellsegError, InputError, Notice, RegionError, SettingsError
 from cellseg.network.threshold import ThresholdDetector
@@ -74,12 +75,6 @@ def request_for(path, **changes):
 
 def on(cluster, path, **changes):
     return request_for(path, engine="dask", scheduler=cluster.scheduler_address, **changes)
-
-
-def counted(request, detector=None):
-    events = list(run(request, detector=detector or ThresholdDetector()))
-    assert isinstance(events[-1], CountResult)
-    return events[-1], events
 
 
 def same(first, second):
@@ -138,6 +133,14 @@ class Faulty(ThresholdDetector):
         raise ZeroDivisionError("no such luck")
 
 
+class Locked(ThresholdDetector):
+    """Cannot be pickled."""
+
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+
+
 @pytest.fixture
 def travelling():
     """This file's classes go to other processes, which cannot import it."""
@@ -158,10 +161,17 @@ def test_dask_alone_starts_workers_here_and_survives_their_death(
     same(serial, clustered)
 
 
-def test_tiles_that_kill_every_worker_end_the_run(slide, threads, tmp_path):
-    path, _ = slide
-    with pytest.raises(CellsegError, match="several workers died") as caught:
-        counted(on(threads, path, output=tmp_path), Deadly())
+@pytest.mark.parametrize(
+    ("detector", "kind", "said"),
+    [
+        (Deadly, CellsegError, "several workers died"),
+        (Faulty, CellsegError, "ZeroDivisionError: no such luck"),
+        (Locked, SettingsError, "cannot be sent"),
+    ],
+)
+def test_a_fault_of_the_detector_is_one_line(slide, threads, tmp_path, detector, kind, said):
+    with pytest.raises(kind, match=said) as caught:
+        counted(on(threads, slide[0], output=tmp_path), detector())
     assert "\n" not in str(caught.value)
 
 
@@ -328,31 +338,19 @@ def test_the_package_is_missing(slide, monkeypatch):
         next(run(request_for(path, engine="dask"), detector=ThresholdDetector()))
 
 
-def test_a_worker_that_cannot_reach_the_slide(slide, threads, monkeypatch, tmp_path):
-    path, _ = slide
-
-    def absent(place, **_):
-        raise InputError(f"{place}: no such file; check the path")
-
-    monkeypatch.setattr("cellseg.slide.open_slide", absent)
-    with pytest.raises(
-        InputError, match=r"worker tcp://.*no such file.*every worker must"
-    ) as caught:
-        counted(on(threads, path, output=tmp_path))
+@pytest.mark.parametrize(
+    ("is_there", "said"),
+    [(False, "no such file.*every worker must"), (True, "is another file there")],
+)
+def test_a_worker_without_the_slide(slide, threads, monkeypatch, tmp_path, is_there, said):
+    """Or with another file under its path."""
+    other, whole = tmp_path / "other.tif", cellseg.slide.open_slide
+    if is_there:
+        write_disc_slide(other, np.random.default_rng(8), shape=(350, 450))
+    monkeypatch.setattr(cellseg.slide, "open_slide", lambda _, **how: whole(other, **how))
+    with pytest.raises(InputError, match=f"worker tcp://.*{said}") as caught:
+        counted(on(threads, slide[0], output=tmp_path))
     assert caught.value.exit_code == 4
-
-
-def test_a_worker_with_another_file_under_the_same_path(slide, threads, monkeypatch, tmp_path):
-    from cellseg.slide import open_slide
-
-    path, _ = slide
-    other = tmp_path / "other.tif"
-    write_disc_slide(other, np.random.default_rng(8), shape=(350, 450))
-    monkeypatch.setattr(
-        "cellseg.slide.open_slide", lambda _, **options: open_slide(other, **options)
-    )
-    with pytest.raises(InputError, match="is another file there"):
-        counted(on(threads, path, output=tmp_path))
 
 
 def test_a_slide_that_was_replaced_is_opened_again(slide, threads, tmp_path):
@@ -415,21 +413,6 @@ def test_a_worker_with_other_weights(slide, threads, monkeypatch, tmp_path):
                 detectors={detector_key("default", "cpu"): Model()},
             )
         )
-
-
-def test_a_fault_on_a_worker_is_one_line(slide, threads, tmp_path):
-    path, _ = slide
-    with pytest.raises(CellsegError, match="ZeroDivisionError: no such luck") as caught:
-        counted(on(threads, path, output=tmp_path), Faulty())
-    assert "\n" not in str(caught.value)
-
-
-def test_a_detector_that_cannot_travel(slide, threads, tmp_path):
-    path, _ = slide
-    locked = ThresholdDetector()
-    locked.lock = threading.Lock()
-    with pytest.raises(SettingsError, match="cannot be sent"):
-        counted(on(threads, path, output=tmp_path), locked)
 
 
 def test_a_cluster_without_workers_is_not_waited_for_for_ever(slide, monkeypatch, tmp_path):

@@ -8,11 +8,11 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import fsspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from finished import table_of
+from microscopes import ome_zarr
 from synthetic import write_disc_slide
 
 from cellseg.cli.count import count as count_command
@@ -29,18 +29,6 @@ from cellseg.storage import RemotePath, as_location, fingerprint, scrubbed
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
-
-
-@pytest.fixture
-def memory(monkeypatch, tmp_path):
-    """An empty storage, and scratch folders that are this test's."""
-    monkeypatch.setenv("CELLSEG_SCRATCH", str(tmp_path / "scratch"))
-    storage = fsspec.filesystem("memory")
-    storage.store.clear()
-    storage.pseudo_dirs[:] = [""]
-    yield storage
-    storage.store.clear()
-    storage.pseudo_dirs[:] = [""]
 
 
 @pytest.fixture
@@ -62,15 +50,6 @@ def counted(request):
     return events[-1], [str(event) for event in events if isinstance(event, Notice)]
 
 
-def zarr_of(image, folder):
-    import zarr
-
-    group = zarr.open_group(folder, mode="w", zarr_format=2)
-    group.create_array("0", data=image.transpose(2, 0, 1), chunks=(3, 128, 128))
-    axes = [{"name": "c", "type": "channel"}, *({"name": n, "type": "space"} for n in "yx")]
-    group.attrs["multiscales"] = [{"version": "0.4", "axes": axes, "datasets": [{"path": "0"}]}]
-
-
 @pytest.mark.parametrize("kind", ["tif", "png", "zarr"])
 def test_a_slide_behind_a_url_is_the_same_slide(memory, slide, tmp_path, kind):
     from skimage.io import imsave
@@ -82,7 +61,7 @@ def test_a_slide_behind_a_url_is_the_same_slide(memory, slide, tmp_path, kind):
     elif kind == "png":
         imsave(local, drawn.image)
     else:
-        zarr_of(drawn.image, local)
+        ome_zarr(local, drawn.image)
     memory.put(str(local), f"/scans/same.{kind}", recursive=True)
     with open_slide(local) as here, open_slide(f"memory://scans/same.{kind}") as there:
         assert there.describe() | {"path": ""} == here.describe() | {"path": ""}
@@ -180,7 +159,7 @@ def test_a_result_behind_a_url_that_was_changed_is_not_vouched_for(memory, slide
 
 
 def test_a_zarr_behind_a_url_whose_chunks_were_changed_is_another_slide(memory, tmp_path):
-    zarr_of(np.zeros((300, 300, 3), np.uint8), tmp_path / "a.zarr")
+    ome_zarr(tmp_path / "a.zarr", np.zeros((300, 300, 3), np.uint8))
     memory.put(str(tmp_path / "a.zarr"), "/scans/a.zarr", recursive=True)
     memory.pipe_file("/scans/a.zarr/0/0.0.0", b"one")
     first = fingerprint(RemotePath("memory://scans/a.zarr"))
@@ -329,7 +308,7 @@ def test_a_storage_that_refuses_is_no_missing_file(memory, slide, monkeypatch):
 
 def test_a_storages_metadata_lead_nowhere_else(memory, slide, tmp_path):
     _, _, drawn = slide
-    zarr_of(drawn.image, tmp_path / "a.zarr")
+    ome_zarr(tmp_path / "a.zarr", drawn.image)
     memory.put(str(tmp_path / "a.zarr"), "/scans/a.zarr", recursive=True)
     good = json.loads(memory.cat_file("/scans/a.zarr/.zattrs"))
     for path in ("../b.zarr/0", "/etc", "x::file:///etc", "file:///etc", "0?x", "..\\b"):

@@ -8,38 +8,27 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from finished import classify_result, copied, counted_folder, expand_result
+from finished import IHC, brown_discs, classify_result, copied, counted_folder, expand_result
 from PIL import Image
-from synthetic import PyramidLayout, draw_discs, write_pyramid
 
 from cellseg.derive.corrections import Corrections
 from cellseg.errors import InputError, SettingsError
 from cellseg.export import export
-from cellseg.protocol import Marker, load_protocol
+from cellseg.protocol import Marker
 from cellseg.result import load_result, publish
 from cellseg.run import save
 
-PROTOCOL = load_protocol("ihc").changed(
-    mpp=1.0, min_area_um2=0.0, tile_px=128, largest_cell_um=40.0
-)
-BROWN = (120, 80, 50)
 RED = "intensity_mean_red"
 
 
 @pytest.fixture(scope="module")
 def slide(tmp_path_factory):
-    """Discs, every fifth of them brown."""
-    path = tmp_path_factory.mktemp("discs") / "discs.tif"
-    drawn = draw_discs((700, 900), np.random.default_rng(7))
-    image = drawn.image.copy()
-    image[(drawn.labels > 0) & (drawn.labels % 5 == 0)] = BROWN
-    write_pyramid(path, image, layout=PyramidLayout(mpp=0.5, tile_px=128))
-    return path
+    return brown_discs(tmp_path_factory.mktemp("discs") / "discs.tif")
 
 
 @pytest.fixture(scope="module")
 def counted_once(slide):
-    folder = counted_folder(slide, PROTOCOL)
+    folder = counted_folder(slide, IHC)
     for name in ("cells.geojson", "cells.coco.json"):
         export(folder, name)
     return folder
@@ -206,7 +195,7 @@ def test_corrections_from_before_and_after(folder):
 
 def test_a_protocol_classifies(slide, tmp_path):
     path = shutil.copy(slide, tmp_path / "other.tif")
-    protocol = PROTOCOL.changed(classify={"measure": "dab_od_mean", "threshold": "auto"})
+    protocol = IHC.changed(classify={"measure": "dab_od_mean", "threshold": "auto"})
     result = load_result(counted_folder(path, protocol))
     assert result.run["summary"]["labelling"][0]["positive"] > 0
     assert result.run["classification"]["methods"] == ["lowest point between two humps"]
@@ -238,7 +227,7 @@ def test_one_threshold_for_all_slides_of_a_study(cellseg, counted_once, tmp_path
 
 def test_a_protocol_without_a_threshold_draws_the_histogram(slide, tmp_path):
     path = shutil.copy(slide, tmp_path / "other.tif")
-    protocol = PROTOCOL.changed(classify={"measure": "score", "threshold": "auto"})
+    protocol = IHC.changed(classify={"measure": "score", "threshold": "auto"})
     result = load_result(counted_folder(path, protocol))
     assert "classification" not in result.run
     assert pixels(result.file("histogram.png")).size

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import shapely
-from finished import table_of
+from finished import counted, table_of
 from PIL import Image
 from synthetic import write_disc_slide
 
@@ -18,11 +18,10 @@ from cellseg.counting.request import CountRequest
 from cellseg.derive.corrections import Corrections
 from cellseg.draw.pictures import overlay
 from cellseg.errors import ExistingResultError, Notice, SettingsError
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.network.tissue import TissueMask
 from cellseg.protocol import load_protocol
 from cellseg.result import load_result
-from cellseg.run import CountResult, Started, run, save
+from cellseg.run import Started, save
 from cellseg.table.regions import lines
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
@@ -52,12 +51,6 @@ def request_for(slide, home, **changes):
     path, _ = slide
     base = CountRequest(image=path, protocol=PROTOCOL, prefilter=False, output=home)
     return replace(base, regions=REGIONS, **changes)
-
-
-def counted(request):
-    events = list(run(request, detector=ThresholdDetector()))
-    assert isinstance(events[-1], CountResult)
-    return events[-1], events
 
 
 @pytest.fixture(scope="module")

@@ -5,41 +5,35 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from finished import classify_result, copied, counted_folder, expand_result, spatial_result
-from synthetic import PyramidLayout, draw_discs, write_pyramid
+from finished import (
+    IHC,
+    brown_discs,
+    classify_result,
+    copied,
+    counted_folder,
+    expand_result,
+    spatial_result,
+)
 
 from cellseg.annotations.region import Region, Regions
 from cellseg.errors import SettingsError
 from cellseg.export import export
-from cellseg.protocol import Marker, load_protocol
+from cellseg.protocol import Marker
 from cellseg.result import load_result
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
-PROTOCOL = load_protocol("ihc").changed(
-    mpp=1.0, min_area_um2=0.0, tile_px=128, largest_cell_um=40.0
-)
-BROWN = (120, 80, 50)
 COLUMNS = ["nearest_neighbour_um", "neighbours_30um", "density_per_mm2", "border_distance_um"]
 DAB = Marker(measure="dab_od_mean", threshold=0.1)
 
 
 def count(path, *, tile=128, classify=(), **settings):
-    return counted_folder(path, PROTOCOL.changed(tile_px=tile, classify=classify), **settings)
-
-
-def write_slide(path, mpp=0.5):
-    """Discs, every fifth of them brown."""
-    drawn = draw_discs((500, 700), np.random.default_rng(7))
-    image = drawn.image.copy()
-    image[(drawn.labels > 0) & (drawn.labels % 5 == 0)] = BROWN
-    write_pyramid(path, image, layout=PyramidLayout(mpp=mpp, tile_px=128))
-    return path
+    return counted_folder(path, IHC.changed(tile_px=tile, classify=classify), **settings)
 
 
 @pytest.fixture(scope="module")
 def slide(tmp_path_factory):
-    return write_slide(tmp_path_factory.mktemp("discs") / "discs.tif")
+    return brown_discs(tmp_path_factory.mktemp("discs") / "discs.tif", (500, 700))
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +115,7 @@ def test_regions_have_the_border(slide, tmp_path):
 
 
 def test_without_a_pixel_size(tmp_path):
-    path = write_slide(tmp_path / "plain.tif", mpp=None)
+    path = brown_discs(tmp_path / "plain.tif", (500, 700), mpp=None)
     there = count(path, diameter_px=18.0)
     done = spatial_result(there)
     assert list(done.result.table.load())[-2:] == ["nearest_neighbour_px", "border_distance_px"]

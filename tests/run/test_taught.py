@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from finished import classify_result, copied, counted_folder
+from finished import IHC, brown_discs, classify_result, copied, counted_folder
 from synthetic import PyramidLayout, draw_discs, write_pyramid
 
 import cellseg
@@ -19,26 +19,15 @@ from cellseg.derive.clicks import read_classes, write_classes
 from cellseg.derive.corrections import Corrections
 from cellseg.errors import CellsegError, InputError, SettingsError
 from cellseg.export import export
-from cellseg.protocol import Marker, load_protocol
+from cellseg.protocol import Marker
 from cellseg.result import load_result
 from cellseg.run import change, save
 from cellseg.table.taught import Click, TaughtClasses
 
-PROTOCOL = load_protocol("ihc").changed(
-    mpp=1.0, min_area_um2=0.0, tile_px=128, largest_cell_um=40.0
-)
-BROWN = (120, 80, 50)
-
 
 @pytest.fixture(scope="module")
 def counted_once(tmp_path_factory):
-    """Discs, every fifth of them brown."""
-    path = tmp_path_factory.mktemp("discs") / "discs.tif"
-    drawn = draw_discs((700, 900), np.random.default_rng(7))
-    image = drawn.image.copy()
-    image[(drawn.labels > 0) & (drawn.labels % 5 == 0)] = BROWN
-    write_pyramid(path, image, layout=PyramidLayout(mpp=0.5, tile_px=128))
-    return counted_folder(path, PROTOCOL)
+    return counted_folder(brown_discs(tmp_path_factory.mktemp("discs") / "discs.tif"), IHC)
 
 
 @pytest.fixture
@@ -261,7 +250,7 @@ def test_results_of_no_and_of_few_cells(folder, tmp_path, clicks):
         path = tmp_path / f"{height}.tif"
         drawn = draw_discs((height, 60), np.random.default_rng(1), spacing_px=40)
         write_pyramid(path, drawn.image, layout=PyramidLayout(mpp=0.5, tile_px=128))
-        result = change(counted_folder(path, PROTOCOL), taught=taught)
+        result = change(counted_folder(path, IHC), taught=taught)
         assert result.run["summary"]["cells_per_class"] == {
             "brown": 0,
             "blue": int(drawn.labels.max()),

@@ -89,7 +89,7 @@ class Reply:
 class Client:
     server: Server
 
-    def ask(self, path, *, method="GET", whole=False, **headers) -> Reply:
+    def ask(self, path, *, method="GET", whole=False, body=b"", **headers) -> Reply:
         """Of an address below the token; of any with ``whole``."""
         port = self.server.server_address[1]
         target = path if whole else f"/{self.server.token}/{path}"
@@ -98,7 +98,7 @@ class Client:
             connection.putrequest(method, target, skip_host="Host" in headers)
             for name, value in headers.items():
                 connection.putheader(name.replace("_", "-"), value)
-            connection.endheaders()
+            connection.endheaders(body)
             answer = connection.getresponse()
             return Reply(answer.status, dict(answer.getheaders()), answer.read())
         finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import http.client
 import json
 
 import pytest
@@ -41,16 +40,9 @@ def client(folder):
 
 
 def post(client, content, *, tag="", kind="application/json", **headers):
-    port = client.server.server_address[1]
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
-    headers = {"Content-Type": kind, **{n.replace("_", "-"): v for n, v in headers.items()}}
-    try:
-        connection.request("POST", f"/{client.server.token}/0/regions?tag={tag}", body, headers)
-        answer = connection.getresponse()
-        return served.Reply(answer.status, dict(answer.getheaders()), answer.read())
-    finally:
-        connection.close()
+    about = {"Content_Type": kind, "Content_Length": str(len(body)), **headers}
+    return client.ask(f"0/regions?tag={tag}", method="POST", body=body, **about)
 
 
 def drawn(*regions):

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
+from microscopes import ome_zarr
 
 from cellseg.errors import InputError
 from cellseg.geometry import Box
@@ -35,18 +36,6 @@ def test_what_is_no_image_is_told_what_would_be(tmp_path: Path) -> None:
         open_slide(tmp_path / "nowhere" / "at-all.tif")
 
 
-def plane(folder: Path, chunk: int) -> Path:
-    """An OME-Zarr of three stained channels."""
-    path = folder / "stains.ome.zarr"
-    group = zarr.open_group(str(path), mode="w", zarr_format=2)
-    array = group.create_array("0", shape=(3, 64, 64), chunks=(chunk, 32, 32), dtype="u2")
-    array[...] = np.arange(3 * 64 * 64).reshape(3, 64, 64)
-    group.attrs["multiscales"] = [
-        {"version": "0.4", "axes": [{"name": a} for a in "cyx"], "datasets": [{"path": "0"}]}
-    ]
-    return path
-
-
 @pytest.mark.parametrize(("chunk", "decoded"), [(1, 1), (3, 3)])
 def test_one_channel_of_an_ome_zarr_decodes_one(
     tmp_path: Path, chunk: int, decoded: int, monkeypatch: pytest.MonkeyPatch
@@ -60,11 +49,11 @@ def test_one_channel_of_an_ome_zarr_decodes_one(
         values += found.size
         return found
 
-    with open_slide(plane(tmp_path, chunk)) as slide:
+    channels = np.arange(3 * 64 * 64, dtype=np.uint16).reshape(3, 64, 64)
+    path = ome_zarr(tmp_path / "a.zarr", channels.transpose(1, 2, 0), (chunk, 32, 32))
+    with open_slide(path) as slide:
         monkeypatch.setattr(zarr.Array, "__getitem__", counted)
         pixels = slide.read(Box(0, 0, 64, 64), channels=[1])
         assert values == decoded * 64 * 64
-        np.testing.assert_array_equal(
-            pixels[..., 0], np.arange(64 * 64, 2 * 64 * 64).reshape(64, 64)
-        )
+        np.testing.assert_array_equal(pixels[..., 0], channels[1])
         assert slide.read(Box(10, 10, 12, 12), channels=[2, 0])[0, 0].tolist() == [8842, 650]
