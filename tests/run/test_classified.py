@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from finished import IHC, brown_discs, classify_result, copied, counted_folder, expand_result
+from finished import IHC, classify_result, counted_folder, expand_result
 from PIL import Image
 
 from cellseg.derive.corrections import Corrections
@@ -21,24 +21,6 @@ from cellseg.run import save
 RED = "intensity_mean_red"
 
 
-@pytest.fixture(scope="module")
-def slide(tmp_path_factory):
-    return brown_discs(tmp_path_factory.mktemp("discs") / "discs.tif")
-
-
-@pytest.fixture(scope="module")
-def counted_once(slide):
-    folder = counted_folder(slide, IHC)
-    for name in ("cells.geojson", "cells.coco.json"):
-        export(folder, name)
-    return folder
-
-
-@pytest.fixture
-def folder(tmp_path, counted_once):
-    return copied(counted_once, tmp_path)
-
-
 def pixels(path):
     with Image.open(path) as image:
         return np.asarray(image)
@@ -49,6 +31,8 @@ def one(threshold, **more):
 
 
 def test_positive_and_negative_everywhere(folder):
+    for name in ("cells.geojson", "cells.coco.json"):
+        export(folder, name)
     before = load_result(folder)
     table = before.table.load()
     outlines = pixels(before.path / "outlines.png")

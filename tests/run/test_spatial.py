@@ -9,7 +9,6 @@ from finished import (
     IHC,
     brown_discs,
     classify_result,
-    copied,
     counted_folder,
     expand_result,
     spatial_result,
@@ -29,21 +28,6 @@ DAB = Marker(measure="dab_od_mean", threshold=0.1)
 
 def count(path, *, tile=128, classify=(), **settings):
     return counted_folder(path, IHC.changed(tile_px=tile, classify=classify), **settings)
-
-
-@pytest.fixture(scope="module")
-def slide(tmp_path_factory):
-    return brown_discs(tmp_path_factory.mktemp("discs") / "discs.tif", (500, 700))
-
-
-@pytest.fixture(scope="module")
-def counted_once(slide):
-    return count(slide)
-
-
-@pytest.fixture
-def folder(tmp_path, counted_once):
-    return copied(counted_once, tmp_path)
 
 
 def test_columns_stand_last_and_all_else_stays(folder):

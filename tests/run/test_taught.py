@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from finished import IHC, brown_discs, classify_result, copied, counted_folder
+from finished import IHC, classify_result, copied, counted_folder
 from synthetic import PyramidLayout, draw_discs, write_pyramid
 
 import cellseg
@@ -23,16 +23,6 @@ from cellseg.protocol import Marker
 from cellseg.result import load_result
 from cellseg.run import change, save
 from cellseg.table.taught import Click, TaughtClasses
-
-
-@pytest.fixture(scope="module")
-def counted_once(tmp_path_factory):
-    return counted_folder(brown_discs(tmp_path_factory.mktemp("discs") / "discs.tif"), IHC)
-
-
-@pytest.fixture
-def folder(tmp_path, counted_once):
-    return copied(counted_once, tmp_path)
 
 
 @pytest.fixture(scope="module")

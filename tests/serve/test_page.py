@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 from serve import served
+from watched import watched
 
 from cellseg.result import load_result
 
@@ -30,23 +31,12 @@ def client(counted, tmp_path_factory):
 
 @contextmanager
 def looking(browser, url):
-    """The page; it asks nobody but its server, runs nothing of others, and says no error."""
-    context = browser.new_context(viewport={"width": 1300, "height": 800})
-    context.set_default_timeout(120_000)  # of a machine that does much else
-    page = context.new_page()
-    asked, said = [], []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.goto(url)
-    page.wait_for_selector(READY)
-    page.wait_for_timeout(600)  # tiles fade in
-    yield page
-    ran = page.evaluate("window.ran")
-    context.close()
-    assert ran is None
-    assert said == []
-    assert all(address.startswith((url, "data:")) for address in asked)
+    """The page, once its tiles have faded in."""
+    with watched(browser, url) as look:
+        page = look(url, 1300)
+        page.wait_for_selector(READY)
+        page.wait_for_timeout(600)
+        yield page
 
 
 @pytest.fixture

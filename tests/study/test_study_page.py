@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from study.made import made
+from watched import watched
 
 from cellseg.draw import write_png
 from cellseg.errors import OutputError
@@ -27,27 +28,9 @@ HOSTILE = '"><img src="http://evil.invalid/x" onerror="window.ran=1">{{ 7*7 }}\x
 
 @pytest.fixture
 def opened(browser):
-    """Open a page from the disk; it may fetch nothing but itself, run nothing, say no error."""
-    context = browser.new_context()
-    context.set_default_timeout(300_000)  # of a machine that does much else
-    asked, said, pages = [], [], []
-
-    def call(path, width=1280):
-        page = context.new_page()
-        page.set_viewport_size({"width": width, "height": 800})
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.goto(path.as_uri())
-        pages.append(page)
-        return page
-
-    yield call
-    ran = [page.evaluate("window.ran") for page in pages]
-    context.close()
-    assert ran == [None] * len(ran)
-    assert all(url.startswith(("file:", "data:")) for url in asked)
-    assert said == []
+    """Open a page from the disk."""
+    with watched(browser, "file:") as look:
+        yield lambda path, *width: look(path.as_uri(), *width)
 
 
 def painted(folder, colours=(("red", "grey"), ("grey", "blue")), *, scale="1,500 cells / mm²"):
@@ -243,7 +226,7 @@ def test_the_widest_usual_table_fits_a_laptop_s_screen(opened, study):
 
 
 def test_a_narrow_screen_a_dark_one_and_paper(opened, study):
-    page = opened(write_study(study), width=400)
+    page = opened(write_study(study), 400)
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
     ground = "getComputedStyle(document.body).backgroundColor"
     assert page.evaluate(ground) == "rgb(255, 255, 255)"
