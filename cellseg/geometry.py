@@ -9,6 +9,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -177,23 +178,30 @@ class Tile:
 class TileGrid:
     """The tiles of a slide of ``height`` × ``width`` lattice pixels.
 
+    All padded tiles have one size, which the network is made ready for: at the slide's far edges,
+    where cores are smaller, they reach further inwards.
+
     Attributes
     ----------
     tile : int
-        Side of a core, a multiple of 32 px; cores at the far edges are smaller.
+        Height of a core, and its width where ``across`` is 0: multiples of 32 px.
     halo : int
         Width of the halo, a multiple of 32 px.
+    across : int
+        Width of a core.
     """
 
     height: int
     width: int
     tile: int
     halo: int
+    across: int = 0
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
             raise ValueError(f"expected a size of at least 1 × 1 px, got {self}")
-        for name, side, least in (("tile", self.tile, STRIDE_PX), ("halo", self.halo, 0)):
+        sides = (("tile", self.tile, STRIDE_PX), ("halo", self.halo, 0), ("tile", self.across, 0))
+        for name, side, least in sides:
             if side < least or side % STRIDE_PX:
                 raise ValueError(
                     f"expected a {name} that is a multiple of {STRIDE_PX} px, got {side}"
@@ -204,23 +212,41 @@ class TileGrid:
         return Box(0, 0, self.height, self.width)
 
     @property
+    def core(self) -> tuple[int, int]:
+        """Height and width of a core."""
+        return self.tile, self.across or self.tile
+
+    @property
     def rows(self) -> int:
-        return -(-self.height // self.tile)
+        return -(-self.height // self.core[0])
 
     @property
     def columns(self) -> int:
-        return -(-self.width // self.tile)
+        return -(-self.width // self.core[1])
 
     def __len__(self) -> int:
         return self.rows * self.columns
+
+    @cached_property
+    def _spans(self) -> tuple[NDArray[np.int64], ...]:
+        """First and last rows, then columns, of the padded tiles; half-open."""
+        sides = zip((self.height, self.width), self.core, strict=True)
+        return tuple(ends for side, core in sides for ends in padded_spans(side, core, self.halo))
 
     def at(self, row: int, column: int) -> Tile:
         """The tile at a place in the grid."""
         if not (0 <= row < self.rows and 0 <= column < self.columns):
             raise IndexError(f"no tile ({row}, {column}) in a grid of {self.rows} × {self.columns}")
-        y, x = row * self.tile, column * self.tile
-        core = Box(y, x, y + self.tile, x + self.tile).intersection(self.extent)
-        return Tile(row, column, core, core.widened(self.halo).intersection(self.extent))
+        down, across = self.core
+        y, x = row * down, column * across
+        top, bottom, left, right = self._spans
+        core = Box(y, x, y + down, x + across).intersection(self.extent)
+        padded = (top[row], left[column], bottom[row], right[column])
+        return Tile(row, column, core, Box(*map(int, padded)))
+
+    def owner(self, y: int, x: int) -> tuple[int, int]:
+        """(row, column) of the tile in whose core a pixel lies."""
+        return y // self.core[0], x // self.core[1]
 
     def __iter__(self) -> Iterator[Tile]:
         """All tiles in stripes of 8 columns, row by row: neighbours come close together."""
@@ -229,10 +255,31 @@ class TileGrid:
                 for column in range(first, min(first + 8, self.columns)):
                     yield self.at(row, column)
 
+    def seen_by(self, boxes: NDArray[np.int64]) -> NDArray[np.int64]:
+        """First row and column, and last, of the tiles whose padded boxes meet each box.
+
+        Boxes are (y0, x0, y1, x1), both arrays (N, 4); of none the last precedes the first.
+        """
+        top, bottom, left, right = self._spans
+        low = (bottom.searchsorted(boxes[:, 0], "right"), right.searchsorted(boxes[:, 1], "right"))
+        high = (top.searchsorted(boxes[:, 2]), left.searchsorted(boxes[:, 3]))
+        return np.stack([*low, high[0] - 1, high[1] - 1], 1)
+
     def seeing(self, box: Box) -> list[tuple[int, int]]:
         """(row, column) of every tile whose padded box shares a pixel with ``box``."""
-        reach = box.widened(self.halo).intersection(self.extent)
-        return list(reach.chunks(self.tile, self.tile))
+        top, left, bottom, right = self.seen_by(np.array([box.corners]))[0].tolist()
+        return [(y, x) for y in range(top, bottom + 1) for x in range(left, right + 1)]
+
+
+def padded_spans(length: int, core: int, halo: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the padded tiles of a row begin and end, on the slide and half-open.
+
+    They begin at multiples of 64 px where cores and halo are such, the last one of 32 px.
+    """
+    count, full = -(-length // core), -(-length // STRIDE_PX) * STRIDE_PX
+    side = full if count == 1 else core + min(count - 1, 2) * halo
+    first = np.clip(np.arange(count) * core - halo, 0, max(0, full - side))
+    return first, np.minimum(first + side, length)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -132,7 +132,9 @@ class CountProtocol(BaseModel):
     largest_cell_um: float = Field(
         32.0, gt=0.0, le=1000.0, description="Length of the largest cell."
     )
-    tile_px: int = Field(1024, ge=64, le=16_384, description="Side of a tile's core, model pixels.")
+    tile_px: int | None = Field(
+        None, ge=64, le=16_384, description="Side of a tile's core, model pixels; None: it fits."
+    )
     context_px: int = Field(
         192, ge=0, le=4096, description="Context that the network needs around a cell."
     )
@@ -169,7 +171,7 @@ class CountProtocol(BaseModel):
         ):
             wanted = " and ".join(_DYES.get(self.stain, ("none",)))
             raise ValueError(f"dyes of stain {self.stain} are: {wanted}; not {list(self.dyes)}")
-        if self.tile_px % PHASE_PX:
+        if self.tile_px is not None and self.tile_px % PHASE_PX:
             raise ValueError(f"tile_px must be a multiple of {PHASE_PX}, got {self.tile_px}")
         return self
 

@@ -18,7 +18,6 @@ from cellseg import __version__
 from cellseg.counting.request import CountRequest
 from cellseg.derive import Classification, NoThresholdError, Recipe, derive, will_have
 from cellseg.derive.classes import known_markers
-from cellseg.derive.corrections import Corrections, write_corrected
 from cellseg.draw.histogram import draw_histograms
 from cellseg.draw.pictures import draw_pictures
 from cellseg.errors import CellsegError, ExistingResultError, InputError, Notice, SettingsError
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from cellseg.counting.local import TileMapper
     from cellseg.counting.record import Recording
     from cellseg.counting.stages import SlideCount
+    from cellseg.derive.corrections import Corrections
     from cellseg.network.detector import Detector
 
 FEWEST_TILES = 8
@@ -156,6 +156,8 @@ def save(
     SettingsError
         If it is being saved already. Edits meanwhile are refused in the same way.
     """
+    from cellseg.derive.corrections import write_corrected  # late: a count does without
+
     automatic = corrections.result
     recipe = Recipe.of(automatic)
 

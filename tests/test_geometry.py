@@ -21,6 +21,7 @@ GRIDS = st.builds(
     width=st.integers(1, 300),
     tile=st.sampled_from([32, 64, 96, 128]),
     halo=st.sampled_from([0, 32, 64, 96]),
+    across=st.sampled_from([0, 32, 96]),
 )
 
 
@@ -68,9 +69,30 @@ def test_padded_tiles_start_on_the_lattice_and_stay_on_the_slide(grid):
     for tile in grid:
         padded = tile.padded
         assert padded.y0 % STRIDE_PX == padded.x0 % STRIDE_PX == 0
-        assert padded == tile.core.widened(grid.halo).intersection(grid.extent)
+        around = tile.core.widened(grid.halo).intersection(grid.extent)
+        assert around.intersection(padded) == around
         assert tile.core.intersection(padded) == tile.core
         assert padded.intersection(grid.extent) == padded
+
+
+@CALM
+@given(GRIDS)
+def test_padded_tiles_have_one_size_in_the_network(grid):
+    reach = [-(-side // STRIDE_PX) * STRIDE_PX for side in (grid.height, grid.width)]
+    sizes = {
+        tuple(
+            (full if end == side else end) - start
+            for start, end, side, full in zip(
+                tile.padded.corners[:2],
+                tile.padded.corners[2:],
+                grid.extent.shape,
+                reach,
+                strict=True,
+            )
+        )
+        for tile in grid
+    }
+    assert len(sizes) == 1
 
 
 @CALM

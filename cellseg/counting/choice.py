@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cellseg.counting.request import CountRequest
 from cellseg.errors import Notice, RegionError, SettingsError
-from cellseg.geometry import STRIDE_PX, Box, TileGrid
+from cellseg.geometry import STRIDE_PX, Box, TileGrid, padded_spans
 from cellseg.protocol import (
     NO_TYPES,
     OTHER_TISSUE,
@@ -216,31 +216,27 @@ def with_gates(
 def fit_grid(height: int, width: int, *, tile: int, halo: int, exact: bool = True) -> TileGrid:
     """A grid whose tile is no larger than the slide needs; all in lattice pixels.
 
-    Unless it must be ``exact``, the tile is the one with which the network sees the fewest pixels
-    in all, padded to ``tile + 2 * halo`` at most: a field of 1,040 px takes one tile, not one and
-    a sliver.
+    Unless it must be ``exact``, tiles may be oblong, and are those with which the network sees
+    the fewest pixels in all. None, with its halo, has more pixels than a square one.
     """
-    longest = -(-max(height, width) // STRIDE_PX) * STRIDE_PX
-    sides = [min(tile, longest)]
-    if not exact:
-        most = tile + 2 * halo
-        sides += [longest] if longest <= most else []
-        sides += range(PHASE_PX, min(most, longest) + 1, PHASE_PX)
-        sides = [side for side in sides if 2 * side >= min(tile, longest)]
+    if exact:
+        down, across = (min(tile, -(-side // STRIDE_PX) * STRIDE_PX) for side in (height, width))
+        return TileGrid(height, width, down, halo, across)
 
-    def cost(side: int) -> tuple[bool, int, int]:
-        down, across = _padded(height, side, halo), _padded(width, side, halo)
-        too_large = max(down + across) > tile + 2 * halo
-        return too_large, sum(down) * sum(across), -side
+    def fitting(length: int) -> list[tuple[int, int, int]]:
+        counts = range(-(-length // (2 * tile)), 2 * -(-length // tile) + 1)
+        cores = {-(-length // count // PHASE_PX) * PHASE_PX for count in counts}
+        ends = {core: padded_spans(length, core, halo) for core in cores}
+        return [(core, len(low), int((high - low).max())) for core, (low, high) in ends.items()]
 
-    return TileGrid(height, width, min(sides, key=cost), halo)
-
-
-def _padded(length: int, side: int, halo: int) -> list[int]:
-    """How long each padded tile is, along one axis."""
-    return [
-        min(length, start + side + halo) - max(0, start - halo) for start in range(0, length, side)
-    ]
+    # Of each way to cut a side: the core, how many there are, how long each is with its halo.
+    *_, down, across = min(
+        (rows * columns * tall * wide, rows * columns, abs(tall - wide), down, across)
+        for down, rows, tall in fitting(height)
+        for across, columns, wide in fitting(width)
+        if tall * wide <= (tile + 2 * halo) ** 2
+    )
+    return TileGrid(height, width, down, halo, across)
 
 
 def choose_protocol(

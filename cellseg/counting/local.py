@@ -117,8 +117,7 @@ def tiles_together(source: TileSource, detector: Detector, wanted: int | None) -
     """
     if wanted:
         return wanted
-    grid = source.plan.grid
-    area = (grid.tile + 2 * grid.halo) ** 2
+    area = source.plan.grid.at(0, 0).padded.area
     most = BATCH_BYTES // (area * (source.pixel_bytes + SEEN_BYTES))
     return max(1, min(detector.batch_for(area), most))
 

@@ -156,10 +156,9 @@ class CellMeasurer:
 
     def _by_tile(self, instances: Instances) -> Iterator[tuple[Tile | None, NDArray[np.int64]]]:
         """Group cells by the tile whose padded box holds them; None for larger ones."""
-        side = self._grid.tile
         groups: dict[tuple[int, int] | None, list[int]] = defaultdict(list)
         for index, (y0, x0, y1, x1) in enumerate(instances.boxes.tolist()):
-            place = ((y0 + y1 - 1) // 2 // side, (x0 + x1 - 1) // 2 // side)
+            place = self._grid.owner((y0 + y1 - 1) // 2, (x0 + x1 - 1) // 2)
             padded = self._grid.at(*place).padded
             fits = y0 >= padded.y0 and x0 >= padded.x0 and y1 <= padded.y1 and x1 <= padded.x1
             groups[place if fits else None].append(index)

@@ -222,9 +222,9 @@ def make_plan(
     grid = fit_grid(
         height,
         width,
-        tile=protocol.tile_px,
+        tile=protocol.tile_px or info.tile_px,
         halo=protocol.halo_px,
-        exact=own or request.tile_px is not None,
+        exact=protocol.tile_px is not None,
     )
     return Plan(
         model=info.checksum,

@@ -182,7 +182,7 @@ def _settings(count: SlideCount, request: CountRequest) -> dict[str, object]:
         "intensity_high": normaliser.high,
         "dyes": None if count.dyes is None else asdict(count.dyes),
         "inference": plan.inference,
-        "tile_px": plan.grid.tile,
+        "tile_px": list(plan.grid.core),
         "halo_px": plan.grid.halo,
     }
 

@@ -28,14 +28,8 @@ from cellseg.stain.normalise import Normaliser
 
 log = logging.getLogger(__name__)
 
-CACHE_BYTES = 64 * 2**20
-"""Tiles that are kept for measuring, at least."""
-
-CACHE_TILES = 12
-"""Kept beyond :data:`CACHE_BYTES`: a stripe's row, until the row below has come."""
-
-CACHE_MOST_BYTES = 192 * 2**20
-"""Never more than this, however many channels a tile has."""
+CACHE_BYTES = 192 * 2**20
+"""Tiles that are kept for measuring: a stripe's row, until the row below has come."""
 
 BLOCK_PX = 128
 
@@ -153,12 +147,9 @@ class TileSource:
     def keep(self, tile: Tile, pixels: TilePixels) -> None:
         """Keep a tile for :meth:`kept`; the least recently used ones make room."""
         self._cache[tile.row, tile.column] = pixels
-        while len(self._cache) > 1:
-            held = sum(one.raw.nbytes for one in self._cache.values())
-            most = CACHE_BYTES if len(self._cache) > CACHE_TILES else CACHE_MOST_BYTES
-            if held <= most:
-                break
-            self._cache.popitem(last=False)
+        held = sum(one.raw.nbytes for one in self._cache.values())
+        while len(self._cache) > 1 and held > CACHE_BYTES:
+            held -= self._cache.popitem(last=False)[1].raw.nbytes
 
     def forget(self) -> None:
         """Drop the tiles that are kept: nothing is to be measured any more."""

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import shapely
 from numpy.typing import NDArray
 
 from cellseg.network.architecture import (
@@ -95,11 +96,18 @@ def proposals(
 def unsuppressed(boxes: Floats, overlap: float) -> Indices:
     """Indices of boxes, best first, that no better one overlaps by a larger IoU."""
     area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
-    left, kept = np.arange(len(boxes)), []
-    while len(left):
-        best, left = left[0], left[1:]
-        kept.append(best)
-        inner = np.minimum(boxes[best, 2:], boxes[left, 2:])
-        inner = np.clip(inner - np.maximum(boxes[best, :2], boxes[left, :2]), 0, None).prod(1)
-        left = left[inner <= overlap * (area[best] + area[left] - inner)]
-    return np.array(kept, np.int64)
+    drawn = shapely.box(*boxes.T)
+    first, second = shapely.STRtree(drawn).query(drawn)
+    first, second = first[first < second], second[first < second]
+    inner = np.minimum(boxes[first, 2:], boxes[second, 2:])
+    inner = np.clip(inner - np.maximum(boxes[first, :2], boxes[second, :2]), 0, None).prod(1)
+    rival = inner > overlap * (area[first] + area[second] - inner)
+    first, second = first[rival], second[rival]
+    is_open, kept = np.ones(len(boxes), bool), np.zeros(len(boxes), bool)
+    while is_open.any():
+        # Kept are those that no box stands against which may still be kept itself.
+        kept[np.setdiff1d(np.flatnonzero(is_open), second)] = True
+        is_open[kept] = is_open[second[kept[first]]] = False
+        live = is_open[first] & is_open[second]
+        first, second = first[live], second[live]
+    return np.flatnonzero(kept)

@@ -87,7 +87,8 @@ class MaskRCNNDetector(Detector):
         shapes = [tile.shape for tile in tiles]
         for shape in dict.fromkeys(shapes):
             chosen = [index for index, other in enumerate(shapes) if other == shape]
-            batch = np.stack([tiles[index] for index in chosen])
+            some = [tiles[index] for index in chosen]
+            batch = np.stack(some) if len(some) > 1 else some[0][None]  # large: not copied
             for index, detections in zip(chosen, self._batch(batch, fill), strict=True):
                 found[index] = detections
         return [found[index] for index in range(len(tiles))]
@@ -232,7 +233,8 @@ def load_detector(
 
         found = load_torch(model, device, exact)
     network, card = found
-    info = replace(info_of(card), device=network.label, inference=network.name, notes=notes)
+    info = replace(info_of(card), device=network.label, inference=network.name)
+    info = replace(info, notes=notes + network.notes, tile_px=network.tile_px)
     return MaskRCNNDetector(network, info, score=score, nms_iou=nms_iou)
 
 

@@ -77,6 +77,8 @@ class DetectorInfo:
         What computes its network; cells of one run come from one.
     notes : tuple of str
         What was chosen when it was loaded, for a person.
+    tile_px : int
+        Side of the largest tile, without its halo, that is a good use of memory.
     """
 
     name: str
@@ -92,6 +94,7 @@ class DetectorInfo:
     device: str = ""
     inference: str = "torch"
     notes: tuple[str, ...] = ()
+    tile_px: int = 1024
 
     def __post_init__(self) -> None:
         # Names of classes go into tables, pages and other programs: nothing in them may act.

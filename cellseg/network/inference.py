@@ -65,12 +65,15 @@ class Inference(Protocol):
     """A network that can be asked, whatever library computes it.
 
     Its name is what people choose it by, the label says where it runs and how exact its numbers
-    are, and ``threads`` how many batches may be under way at once.
+    are, ``threads`` how many batches may be under way at once. ``tile_px`` and ``notes`` are as in
+    :class:`~cellseg.network.detector.DetectorInfo`.
     """
 
     name: str
     label: str
     threads: int = 1
+    tile_px: int = 1024
+    notes: tuple[str, ...] = ()
 
     def find(
         self, images: NDArray[np.float32], wanted: Wanted, timer: Timer

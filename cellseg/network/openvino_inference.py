@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
 
 import numpy as np
 import openvino as ov
+import psutil
 from numpy.typing import NDArray
 
 from cellseg.errors import WeightsError, line_of
@@ -44,11 +44,14 @@ BOX_SHIFTS = (10.0, 5.0)
 BOXES_AT_ONCE, MASKS_AT_ONCE, FINE_AT_ONCE = 256, 64, 16
 """Batches of fixed size: graphs of open size are a quarter slower."""
 
-USES_BEFORE_OWN, MOST_OWN = 4, 2
-"""Tiles of one size before a graph is made for it, which costs as much time as two tiles; and how
-many of these graphs there are, as each holds on to memory."""
+OWN_FROM_PX = 1 << 20
+"""Images from so many pixels on get a graph of their size: it is a third faster, is made in half a
+second, and holds on to memory, so that there is one at a time."""
 
 LEAST_SIDE_PX = 1.0
+
+ROOMY_BYTES = 6 * 10**9
+"""With so much memory tiles have twice the usual side, which takes some 1.5 GB in all."""
 
 
 @cache
@@ -82,20 +85,24 @@ class OpenVinoInference(Inference):
             "ENABLE_CPU_PINNING": False,
             "INFERENCE_NUM_THREADS": int(threads) if threads.isdigit() else 0,
         }
+        memory = psutil.virtual_memory().total
+        if memory >= ROOMY_BYTES:
+            self.tile_px = 2 * self.tile_px
+        else:
+            self.notes = (f"{memory / 1e9:.1f} GB of memory: tiles of half the usual side",)
         self._has_types = f"{TYPE_KEYS}logits.weight" in arrays
         self._arrays = arrays
         self._requests: dict[tuple[str, int, int], ov.InferRequest] = {}
-        self._uses: Counter[tuple[int, int]] = Counter()
         self._lock = threading.Lock()
-        ramp = np.broadcast_to(np.linspace(0, 1, 128, dtype=np.float32)[:, None], (128, 128, 3))
         try:
-            *levels, scores, _ = self._dense(ramp)
-            logits, _ = self._boxes(levels, np.array([[0, 0, 32, 32]], np.float32))
+            # The dense part is compiled with the first image: it takes a third of a second.
+            blank = [np.zeros((1, 1, self._graphs.channels), np.float32)] * LEVELS
+            logits, _ = self._boxes(blank, np.zeros((1, 4), np.float32))
         except RuntimeError as error:
             raise WeightsError(
                 f"{origin}: OpenVINO {ov.__version__} cannot run the model: {line_of(error)}"
             ) from error
-        if not (np.isfinite(scores).all() and np.isfinite(logits).all()):
+        if not np.isfinite(logits).all():
             raise WeightsError(f"{origin}: the model's weights give no finite numbers")
 
     def find(
@@ -140,12 +147,11 @@ class OpenVinoInference(Inference):
 
     def _dense(self, image: NDArray[np.float32]) -> list[Floats]:
         """Levels (h, w, C), then scores (A, 1) and shifts (A, 4); valid until the next image."""
-        shape = (image.shape[0], image.shape[1])
-        self._uses[shape] += 1
-        own = [key for key in self._requests if key[0] == "dense" and key[1] > 0]
-        worth = self._uses[shape] >= USES_BEFORE_OWN and len(own) < MOST_OWN
-        height, width = shape if worth or ("dense", *shape) in own else (-1, -1)
-        found = self._infer(("dense", height, width), image[None])
+        height, width, _ = image.shape if image.size >= 3 * OWN_FROM_PX else (-1, -1, 3)
+        key = ("dense", height, width)
+        if key not in self._requests:
+            self._requests = {k: v for k, v in self._requests.items() if k[0] != "dense"}
+        found = self._infer(key, image[None])
         return [*(level[0] for level in found[:LEVELS]), *found[LEVELS:]]
 
     def _boxes(self, levels: list[Floats], boxes: Floats) -> tuple[Floats, Floats]:

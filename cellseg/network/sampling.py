@@ -7,6 +7,8 @@ of ``torchvision.ops.roi_align`` with ``aligned=False``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
@@ -14,14 +16,15 @@ from scipy.sparse import csr_array
 from cellseg.network.architecture import FINEST, LEVEL_AT_224_PX
 
 Floats = NDArray[np.float32]
+Levels = NDArray[np.floating]
 
 
-def sampled(levels: list[Floats], boxes: Floats, side: int) -> Floats:
+def sampled(levels: Sequence[Levels], boxes: Floats, side: int) -> Floats:
     """One sample in the middle of each of ``side`` × ``side`` bins, (B, side, side, C).
 
     Parameters
     ----------
-    levels : list of ndarray, (H, W, C)
+    levels : sequence of ndarray, float16 or float32, (H, W, C)
         Feature maps at strides 4, 8, 16, 32; a box is sampled in one of them, by its size.
     boxes : ndarray, (B, 4)
         (x1, y1, x2, y2), pixels of the network's input.
@@ -33,28 +36,24 @@ def sampled(levels: list[Floats], boxes: Floats, side: int) -> Floats:
     for index, level in enumerate(levels):
         chosen = np.flatnonzero(fitting == index)
         if len(chosen):
-            found = _at(level, boxes[chosen] / np.float32(4 << index), side) @ _table(level)
+            found = _taken(level, boxes[chosen] / np.float32(4 << index), side)
             out[chosen] = found.reshape(-1, *out.shape[1:])
     return out
 
 
-def mean_samples(levels: list[Floats], boxes: Floats, side: int) -> Floats:
+def mean_samples(levels: Sequence[Levels], boxes: Floats, side: int) -> Floats:
     """Mean of ``side`` × ``side`` samples of each box in each level, (B, levels · C)."""
     parts = []
     for index, level in enumerate(levels):
-        samples = _at(level, boxes / np.float32(4 << index), side, together=side * side)
-        parts.append(samples @ _table(level) / np.float32(side * side))
+        samples = _taken(level, boxes / np.float32(4 << index), side, together=side * side)
+        parts.append(samples / np.float32(side * side))
     return np.concatenate(parts, 1)
 
 
-def _table(level: Floats) -> Floats:
-    return level.reshape(-1, level.shape[2])
+def _taken(level: Levels, boxes: Floats, side: int, *, together: int = 1) -> Floats:
+    """Samples of a level, (B · side² / together, C); boxes in its pixels.
 
-
-def _at(level: Floats, boxes: Floats, side: int, *, together: int = 1) -> csr_array:
-    """Weights of a level's pixels in each sample, (B · side², H · W); boxes in its pixels.
-
-    So many samples are summed in one row as are taken ``together``.
+    So many samples are summed as are taken ``together``.
     """
     height, width = level.shape[:2]
     x, x_weight = _taps(boxes[:, 0], boxes[:, 2], side, width)
@@ -62,8 +61,12 @@ def _at(level: Floats, boxes: Floats, side: int, *, together: int = 1) -> csr_ar
     pixels = y[:, :, None, :, None] * width + x[:, None, :, None, :]
     weights = y_weight[:, :, None, :, None] * x_weight[:, None, :, None, :]
     ends = np.arange(0, pixels.size + 1, 4 * together, dtype=np.int32)
-    shape = (len(ends) - 1, height * width)
-    return csr_array((weights.reshape(-1), pixels.reshape(-1), ends), shape)
+    used = np.zeros(height * width, bool)
+    used[pixels] = True
+    table = level.reshape(-1, level.shape[2])[used].astype(np.float32, copy=False)
+    row = np.cumsum(used, dtype=np.int32)[pixels] - 1
+    samples = csr_array((weights.reshape(-1), row.reshape(-1), ends), (len(ends) - 1, len(table)))
+    return np.asarray(samples @ table)
 
 
 def _taps(low: Floats, high: Floats, side: int, size: int) -> tuple[NDArray[np.int32], Floats]:

@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.color import hed_from_rgb
 
-from cellseg.stain.dyes import DARKEST, Dyes
+from cellseg.stain.dyes import DARKEST, HED_FROM_RGB, Dyes
 from cellseg.table._pixels import Floats, PixelLists
 
 _STAINS = ("hematoxylin", "eosin", "dab")
@@ -68,8 +67,8 @@ def stain_densities(
     -----
     Optical density is −log₁₀(value / white), between 0 and 2.41. It is unmixed into
     haematoxylin, eosin and DAB with the vectors of Ruifrok and Johnston [1]_
-    (``skimage.color.hed_from_rgb``). Unmixing is linear and negative amounts are kept, so the
-    mean of the cell's pixels has no bias towards stains that are not there.
+    (:data:`~cellseg.stain.dyes.HED_FROM_RGB`). Unmixing is linear and negative amounts are kept,
+    so the mean of the cell's pixels has no bias towards stains that are not there.
 
     References
     ----------
@@ -95,7 +94,7 @@ def unmixed(mixed: Floats, stains: Sequence[str], white: float | Dyes) -> dict[s
     """Densities of red, green and blue, (N, 3), as amounts of the stains, (N,) each."""
     if isinstance(white, Dyes):
         return white.unmixed(mixed)
-    amounts = mixed @ hed_from_rgb
+    amounts = mixed @ HED_FROM_RGB
     return {stain: amounts[:, _STAINS.index(stain)] for stain in stains}
 
 

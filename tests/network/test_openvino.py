@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -76,20 +77,16 @@ def test_samples_are_those_of_torchvision():
 @pytest.mark.parametrize(
     ("changes", "quantise"), [({}, True), ({"types": 0}, False)], ids=["8 bits", "plain"]
 )
-def test_in_float32_it_finds_what_torch_finds(tmp_path, changes, quantise):
+def test_in_float32_it_finds_what_torch_finds(tmp_path, monkeypatch, changes, quantise):
     openvino = pytest.importorskip("cellseg.network.openvino_inference")
     shape = Architecture(**{**vars(SMALL), **changes})
     card = CARD if shape.types else CARD.model_copy(update={"types": ()})
     path = saved(tmp_path / "m.safetensors", card=card, architecture=shape, quantise=quantise)
     wanted = Wanted(0.1, 0.9, types=True, fine_from_px=14.0)
     model = make_ready(load_model(path)[0])
-    found = [
-        network.find(images(), wanted, Timer())
-        for network in (
-            TorchInference(model),
-            openvino.OpenVinoInference(read_arrays(path)[0], "m"),
-        )
-    ]
+    monkeypatch.setattr("cellseg.network.graphs.LEVEL_TYPE", "f32")
+    networks = TorchInference(model), openvino.OpenVinoInference(read_arrays(path)[0], "m")
+    found = [network.find(images(), wanted, Timer()) for network in networks]
     for reference, ours in zip(*found, strict=True):
         assert len(reference.boxes) == len(ours.boxes) > 10
         assert reference.proposals == ours.proposals
@@ -201,6 +198,17 @@ def test_on_a_processor_without_8_bits(tmp_path, monkeypatch, machine, has_avx2,
     assert info.inference == "torch"
     (note,) = info.notes
     assert words in note
+
+
+@pytest.mark.parametrize(("memory", "side"), [(16e9, 2048), (4e9, 1024)])
+def test_little_memory_halves_the_tile_and_says_so(tmp_path, monkeypatch, memory, side):
+    pytest.importorskip("openvino")
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=memory))
+    info = load_detector(saved(tmp_path / "m.safetensors", card=CHECKED, ranges=RANGES)).info
+    assert info.tile_px == side
+    assert info.notes == (
+        ("4.0 GB of memory: tiles of half the usual side",) if side < 2048 else ()
+    )
 
 
 def test_a_network_that_openvino_cannot_run(tmp_path, monkeypatch):

@@ -19,7 +19,9 @@ from cellseg.run import CountResult, TileDone, run
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
-PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
+PROTOCOL = load_protocol("he").changed(
+    mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0, context_px=0
+)
 STOPPED_AFTER = 14
 """Of 4 × 5 tiles: two rows of them, and most of the next."""
 

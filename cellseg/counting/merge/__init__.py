@@ -5,7 +5,9 @@ at which tile came first):
 
 1. A tile contributes the instances whose mask touches its core widened by 8 px. One within 2 px
    of an inner edge of the padded tile is a *part*, every other a *whole*. The slide's own edge
-   makes no parts.
+   makes no parts. A whole whose middle lies more than 4 px outside of the core is left to the tile
+   that owns its middle and sees it whole. (Were it taken from any tile, a cell on a seam would be
+   looked at more often than others, and doubtful ones would more often be found there.)
 2. A part of which more than half lies in a whole goes. That the whole may itself be suppressed
    in step 4 does not matter: the cell that suppressed it then stands for both. (Were only kept
    wholes asked, the cut remains of a suppressed cell would stay, and how many there are depends

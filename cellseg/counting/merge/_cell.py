@@ -23,7 +23,8 @@ class MergeRules:
     iou : float
         Mask overlap from which two outlines are of one cell, in (0, 1].
     margin_px : int
-        A tile contributes what touches its core widened by this.
+        A tile contributes what touches its core widened by this; a whole has its middle within
+        half of it.
     part_px : int
         Closer than this to an inner edge of the padded tile, an instance is a part.
     """

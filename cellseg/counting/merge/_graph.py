@@ -159,7 +159,7 @@ class OverlapGraph:
         twice = 2 * part.area
         y = part.box[0] + (2 * int(ys.sum()) + part.area) // twice
         x = part.box[1] + (2 * int(xs.sum()) + part.area) // twice
-        owner = (y // self._grid.tile, x // self._grid.tile)
+        owner = self._grid.owner(y, x)
         return owner == (part.tile.row, part.tile.column) or owner in self._absent
 
     def _suppress(self, cell: Cell) -> None:

@@ -129,7 +129,7 @@ class SeamMerger:
             )
 
     def _contributed(self, tile: Tile, instances: Instances) -> list[Cell]:
-        """The instances that touch the widened core, each with its tight box."""
+        """The instances that touch the widened core and are this tile's, with tight boxes."""
         near = tile.core.widened(self._rules.margin_px)
         reach: Corners = (near.y0, near.x0, near.y1, near.x1)
         certain = _inside(instances.boxes, near).tolist()
@@ -138,10 +138,22 @@ class SeamMerger:
             crop = tightened(tuple(corners), instances.masks[index])
             if crop is None or not (certain[index] or window(*crop, reach).any()):
                 continue
+            if self._is_anothers(tile, crop[0]):
+                continue
             cells.append(self._cell(tile, crop, instances, index))
         self._graph.stats.received += len(cells)
         self._graph.stats.outside += len(instances) - len(cells)
         return cells
+
+    def _is_anothers(self, tile: Tile, box: Corners) -> bool:
+        """Whether an instance that is whole here is so, too, in the tile that owns its middle."""
+        y, x = (box[0] + box[2]) // 2, (box[1] + box[3]) // 2
+        core, near = tile.core, self._rules.margin_px // 2
+        is_own = core.y0 - near <= y < core.y1 + near and core.x0 - near <= x < core.x1 + near
+        owner = self._grid.owner(y, x)
+        if is_own or owner in self._absent or self._is_part(box, tile.padded):
+            return False
+        return not self._is_part(box, self._grid.at(*owner).padded)
 
     def _cell(
         self, tile: Tile, crop: tuple[Corners, Mask], instances: Instances, index: int
@@ -175,9 +187,8 @@ class SeamMerger:
             return
         boxes = np.array([cell.box for cell in cells], dtype=np.int64)
         # Most lie where no other tile sees them: asked of all at once, it is cheap.
-        low = np.maximum(boxes[:, :2] - self._grid.halo, 0) // self._grid.tile
-        high = np.minimum(boxes[:, 2:] + self._grid.halo, (self._grid.height, self._grid.width)) - 1
-        shared = (low != high // self._grid.tile).any(axis=1)
+        seen_by = self._grid.seen_by(boxes)
+        shared = (seen_by[:, :2] != seen_by[:, 2:]).any(axis=1)
         for index in np.flatnonzero(shared).tolist():
             cell = cells[index]
             for place in self._grid.seeing(Box(*cell.box)):
