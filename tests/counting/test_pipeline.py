@@ -181,7 +181,7 @@ def test_every_field_of_a_plan_is_in_the_resume_key(slide):
     with open_slide(path) as opened:
         plan = make_plan(opened, request_for(path), ThresholdDetector().info)
     settings = plan.settings()
-    assert set(settings) == {one.name for one in fields(Plan)} - {"notes"}
+    assert set(settings) == {one.name for one in fields(Plan)} - {"notes", "doubts"}
     assert json.loads(json.dumps(settings)) == settings
     assert replace(plan, notes=("chosen by hand",)).settings() == settings
     region = replace(plan, regions=Regions.of([Region.box(0.0, 0.0, 9.0, 9.0)]))

@@ -16,6 +16,7 @@ import urllib.request
 from io import BytesIO
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from finished import expand_result
@@ -35,6 +36,7 @@ from cellseg.result import load_result
 from cellseg.run import run
 from cellseg.serve import Server, Viewer, read_results, tiles
 from cellseg.serve.server import MOST_STRANGERS
+from cellseg.serve.viewer import MOST_OPEN
 from cellseg.slide import Level, open_slide
 
 
@@ -551,6 +553,8 @@ def test_many_results_few_of_them_open(counted, tmp_path):
         assert client.ask("results").json == [folder.name for folder in folders]
         for number in (*range(7), 0):
             assert client.ask(f"{number}/slide/0/0/0").status == 200
+        there = [file.path for file in psutil.Process().open_files()]
+        assert there.count(str(tmp_path / "discs.tif")) <= MOST_OPEN
         (folders[0] / "run.json").unlink()
         reply = client.ask("0/about")
         assert (reply.status, b"run.json" in reply.body) == (409, True)
