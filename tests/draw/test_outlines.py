@@ -313,7 +313,7 @@ def test_only_the_crops_are_read():
         table=SimpleNamespace(load=lambda names: table[names]),
         class_names=["a"],
         object_name="nucleus",
-        stain="he",
+        colours=lambda names: [(1, 2, 3)] * len(names),
         regions=lambda: None,
         summary=SimpleNamespace(cells=len(at)),
         run={},
