@@ -14,6 +14,7 @@ import numpy as np
 import openvino as ov
 import psutil
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 from cellseg.errors import WeightsError, line_of
 from cellseg.network.architecture import (
@@ -189,7 +190,7 @@ class OpenVinoInference(Inference):
         """Probabilities of cell types, (B, T)."""
         seen = mean_samples(levels[:TYPE_LEVELS], boxes, 2 * TYPE_BINS)
         hidden = np.maximum(self._linear("hidden", seen), 0)
-        return _softmax(self._linear("logits", hidden))
+        return np.asarray(softmax(self._linear("logits", hidden), axis=1))
 
     def _linear(self, name: str, values: Floats) -> Floats:
         """A layer of the cell types' classifier, in float32."""
@@ -224,7 +225,7 @@ def _selected(
         gone = np.ones(logits.shape[1], bool)
         gone[[0, *(kind + 1 for kind in wanted.kinds)]] = False
         logits = np.where(gone, np.float32(-np.inf), logits)
-    scores = _softmax(logits)[:, 1:]
+    scores = softmax(logits, axis=1)[:, 1:]
     classes, rows = scores.argmax(1), np.arange(len(scores))
     best = scores[rows, classes]
     moves = shifts.reshape(len(shifts), logits.shape[1], 4)[rows, classes + 1]
@@ -250,8 +251,3 @@ def _sites(
 
 def _halved(grid: Sequence[int]) -> tuple[int, int]:
     return (grid[0] + 1) // 2, (grid[1] + 1) // 2
-
-
-def _softmax(logits: Floats) -> Floats:
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return np.asarray(powers / powers.sum(1, keepdims=True))

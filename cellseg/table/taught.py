@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
 from scipy.optimize import minimize
 from scipy.spatial import cKDTree
+from scipy.special import softmax
 
 from cellseg.errors import SettingsError
 
@@ -205,7 +206,7 @@ class _Regression:
 
         def loss(flat: Floats) -> tuple[float, Floats]:
             weights = flat.reshape(-1, number)
-            shares = _softmax(given @ weights)
+            shares = softmax(given @ weights, axis=1)
             likelihood = np.log(np.maximum((shares * wanted).sum(1), 1e-300)).sum()
             slope = STRENGTH * given.T @ (shares - wanted) + held * weights
             return (held * weights**2).sum() / 2 - STRENGTH * likelihood, slope.ravel()
@@ -220,12 +221,9 @@ class _Regression:
 
     def __call__(self, seen: NDArray[np.floating[Any]]) -> Floats:
         parts = [seen[at : at + _ROWS] for at in range(0, max(len(seen), 1), _ROWS)]
-        return np.concatenate([_softmax(self._given(part) @ self._weights) for part in parts])
-
-
-def _softmax(logits: Floats) -> Floats:
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return np.asarray(powers / powers.sum(1, keepdims=True))
+        return np.concatenate(
+            [softmax(self._given(part) @ self._weights, axis=1) for part in parts]
+        )
 
 
 def looks(cells: pd.DataFrame, measurements: Sequence[str]) -> NDArray[np.float32]:
