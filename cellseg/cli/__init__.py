@@ -24,7 +24,7 @@ from cellseg.text import visible_lines
 
 COMMANDS = {
     "annotations": "Turn outlines from QuPath or ImageJ into training data.",
-    "classify": "Sort cells: by thresholds on what was measured, or by cells that you clicked.",
+    "classify": "Sort cells by thresholds, or like cells that you clicked.",
     "count": "Count and measure the cells on each IMAGE.",
     "doctor": "Say what is installed, where a count would run.",
     "evaluate": "Count the annotated images of DATA, and compare.",

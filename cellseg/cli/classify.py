@@ -62,7 +62,7 @@ def classify(
     as_json: bool,
     **lesson: Any,  # noqa: ANN401 - of _taught
 ) -> None:
-    """Sort cells: by thresholds on what was measured, or by cells that you clicked.
+    """Sort cells by thresholds, or like cells that you clicked.
 
     Neither the network nor the slide's pixels are needed. The classes go into cells.csv, run.json,
     histogram.png and the pictures; exports that were made are made again. RESULT may be a folder
