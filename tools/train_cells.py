@@ -42,7 +42,7 @@ from cellseg.train.crops import Crop, cut
 from cellseg.train.loop import Trainer
 from cellseg.train.request import TrainRequest
 
-NAME = "cellseg-cells-2"
+NAME = "cellseg-cells-3"
 CLASSES = (
     "cell",
     "red blood cell",
@@ -80,14 +80,14 @@ class Assay:
 
 
 ASSAYS = {
-    "t98g_phase": Assay(0.3, {"": 0.7}, "MIT", "Usiigaci, Tsai et al. 2019, T98G cells"),
+    "t98g_phase": Assay(0.5, {"": 0.7}, "MIT", "Usiigaci, Tsai et al. 2019, T98G cells"),
     "blood_smears": Assay(
-        0.4,
+        0.3,
         {"bccd": 40 / 95, "pbc": 40 / 69, "aslan": 40 / 49},
         "MIT and CC-BY-4.0",
         "BCCD (MIT); Aslan 2020 (MIT); PBC, Acevedo et al. 2020 (CC BY 4.0)",
     ),
-    "ldc_hemocytometer": Assay(0.3, {"": 1.6}, "MIT", "LDC hemocytometer cells"),
+    "ldc_hemocytometer": Assay(0.2, {"": 1.6}, "MIT", "LDC hemocytometer cells"),
 }
 """Red cells are brought to 40 px, cells of a chamber to 30, cells in culture to 1.24 µm/px."""
 
