@@ -8,7 +8,6 @@ import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -257,16 +256,17 @@ def _openvino(
     if not reason:
         if (machine := platform.machine()).lower() not in ("x86_64", "amd64"):
             reason = f"8 bits are made for x86 processors, this one is {machine}"
-        elif not has_avx2():
-            reason = "the processor lacks AVX2"
         elif not is_made_for_it:
             reason = "the model holds no ranges for 8 bits"
         elif card.backbone != EIGHT_BIT_BACKBONE:
             reason = f"the backbone {card.backbone} is not drawn for it"
+    if not reason:
+        from cellseg.network.openvino_inference import OpenVinoInference, adds_exactly
+
+        if not adds_exactly():
+            reason = "the processor (without VNNI) adds products of 8 bits in 16, which overflows"
     if reason:
         raise SettingsError(f"OpenVINO cannot be used: {reason}", hint="inference")
-    from cellseg.network.openvino_inference import OpenVinoInference
-
     return OpenVinoInference(arrays, str(model)), card
 
 
@@ -295,13 +295,6 @@ def _has_gpu(device: str) -> bool:
     import torch
 
     return torch.cuda.is_available() or torch.backends.mps.is_available()
-
-
-def has_avx2() -> bool:
-    """Whether the processor has the instructions that 8 bits are fast with."""
-    core = "numpy._core" if find_spec("numpy._core") else "numpy.core"
-    umath = import_module(f"{core}._multiarray_umath")
-    return bool(umath.__cpu_features__.get("AVX2", False))
 
 
 def info_of(card: ModelCard) -> DetectorInfo:

@@ -14,6 +14,7 @@ import numpy as np
 import openvino as ov
 import psutil
 from numpy.typing import NDArray
+from openvino import opset13 as ops
 from scipy.special import softmax
 
 from cellseg.errors import WeightsError, line_of
@@ -54,6 +55,9 @@ LEAST_SIDE_PX = 1.0
 ROOMY_BYTES = 6 * 10**9
 """With so much memory tiles have twice the usual side, which takes some 1.5 GB in all."""
 
+PRECISION = {"INFERENCE_PRECISION_HINT": "f32"}
+"""What is not in 8 bits is not in bfloat16 either."""
+
 
 @cache
 def _core() -> ov.Core:
@@ -64,6 +68,24 @@ def _core() -> ov.Core:
     child, would end the process.
     """
     return ov.Core()
+
+
+@cache
+def adds_exactly() -> bool:
+    """Whether sums of 8-bit products are right on this processor; it is tried.
+
+    Without VNNI two products are added in 16 bits and cut off at their end: 4 % fewer nuclei were
+    counted on the held-out images.
+    """
+    image, side = ops.parameter([1, 16, 4, 4], np.float32), 16
+    ends = [ops.constant(np.float32(end)) for end in (0, 255)]
+    kernel = ops.convert(ops.constant(np.full((side, side, 1, 1), 127, np.int8)), "f32")
+    kernel = ops.multiply(kernel, ops.constant(np.ones((side, 1, 1, 1), np.float32)))
+    narrow = ops.fake_quantize(image, *ends, *ends, 256)
+    summed = ops.convolution(narrow, kernel, [1, 1], [0, 0], [0, 0], [1, 1])
+    model = _core().compile_model(ov.Model([summed], [image]), "CPU", PRECISION)
+    found = model(np.full((1, 16, 4, 4), 255, np.float32))[0]
+    return bool((found == side * 255 * 127).all())
 
 
 class OpenVinoInference(Inference):
@@ -81,7 +103,7 @@ class OpenVinoInference(Inference):
         self._graphs = Graphs(arrays)
         threads = os.environ.get("OMP_NUM_THREADS", "")
         self._settings = {
-            "INFERENCE_PRECISION_HINT": "f32",
+            **PRECISION,
             "PERFORMANCE_HINT": "LATENCY",
             "ENABLE_CPU_PINNING": False,
             "INFERENCE_NUM_THREADS": int(threads) if threads.isdigit() else 0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import numpy as np
@@ -33,6 +34,15 @@ from cellseg.slide import open_slide
 
 CARD = ModelCard(name="small", classes=("nucleus",), types=("a", "b"), types_from="drawings")
 SMALL = Architecture(backbone="efficientnet_lite0", pyramid=24, mask=16, box=32, types=2)
+
+
+@pytest.fixture(autouse=True)
+def adding_exactly(monkeypatch):
+    """Tests are of 8 bits, whether or not this processor would be trusted with them."""
+    if find_spec("openvino"):
+        from cellseg.network import openvino_inference
+
+        monkeypatch.setattr(openvino_inference, "adds_exactly", lambda: True)
 
 
 def saved(path, *, card=CARD, ranges=None, architecture=SMALL, quantise=True):
@@ -186,18 +196,37 @@ def test_where_openvino_is_no_choice(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("machine", "has_avx2", "words"),
-    [("arm64", True, "this one is arm64"), ("x86_64", False, "lacks AVX2")],
+    ("machine", "is_exact", "words"),
+    [("arm64", True, "this one is arm64"), ("x86_64", False, "without VNNI")],
 )
-def test_on_a_processor_without_8_bits(tmp_path, monkeypatch, machine, has_avx2, words):
-    pytest.importorskip("openvino")
+def test_on_a_processor_without_8_bits(tmp_path, monkeypatch, machine, is_exact, words):
+    openvino = pytest.importorskip("cellseg.network.openvino_inference")
     path = saved(tmp_path / "m.safetensors", card=CHECKED, ranges=RANGES)
     monkeypatch.setattr("platform.machine", lambda: machine)
-    monkeypatch.setattr(detect, "has_avx2", lambda: has_avx2)
+    monkeypatch.setattr(openvino, "adds_exactly", lambda: is_exact)
     info = load_detector(path, device="cpu").info
     assert info.inference == "torch"
     (note,) = info.notes
     assert words in note
+
+
+@pytest.mark.parametrize("isa", ["AVX2", "AVX512_CORE", None])
+def test_whether_the_processor_adds_exactly(monkeypatch, isa):
+    """Of a processor's own instructions, and without those that add in 32 bits."""
+    pytest.importorskip("openvino")
+    if isa:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", isa)
+    program = """
+import numpy._core._multiarray_umath as numpy
+from cellseg.network.openvino_inference import adds_exactly
+print(numpy.__cpu_features__["AVX2"], numpy.__cpu_features__["AVX512_ICL"], adds_exactly())
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    has_avx2, has_vnni, is_exact = (word == "True" for word in ended.stdout.split())
+    if isa and has_avx2:
+        assert not is_exact
+    elif has_vnni:
+        assert is_exact
 
 
 @pytest.mark.parametrize(("memory", "side"), [(16e9, 2048), (4e9, 1024)])
