@@ -288,7 +288,8 @@ def fit_normaliser(slide: Slide, plan: Plan, tissue: Sequence[Box] | None = None
         return replace(fitted, blank=True)
     if light == "transmitted":  # not stretched
         return fitted
-    faint = float(sample[np.isfinite(sample)].max()) - fitted.low < FAINT_RANGE * first.noise
+    brightest = float(np.max(sample, where=np.isfinite(sample), initial=fitted.low))
+    faint = brightest - fitted.low < FAINT_RANGE * first.noise
     least = first.noise * (FAINT_LEAST_RANGE if faint else LEAST_RANGE)
     return replace(fitted, high=max(fitted.high, fitted.low + least), faint=faint)
 

@@ -40,13 +40,13 @@ def own_file(folder: Path, name: str) -> Path:
         If it is a link that leads out of the result, a pipe or a device, or too large.
     """
     path = folder / name
+    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        raise InputError(f"{path}: is a link that leads out of the folder; it is not followed")
     try:
         found = path.stat()
     except OSError:
         return path  # whoever reads it says why it cannot be read
     most = MOST_TABLE_BYTES if path.suffix in (".csv", ".parquet") else MOST_BYTES
-    if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
-        raise InputError(f"{path}: is a link that leads out of the folder; it is not followed")
     if not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
         raise InputError(f"{path}: is not a regular file")
     if found.st_size > most:

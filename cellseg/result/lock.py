@@ -27,6 +27,8 @@ class FolderLock:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / LOCK_NAME
+        if self._path.is_symlink():
+            raise OutputError(f"{self._path}: is a link; it is not followed")
         self._lock = FileLock(self._path, blocking=False, thread_local=False)
         try:
             self._lock.acquire()

@@ -166,3 +166,11 @@ def test_a_cmyk_jpeg_is_refused(tmp_path):
     Image.fromarray(RGB).convert("CMYK").save(path, quality=95)
     with pytest.raises(InputError, match="convert it to RGB"):
         count(path)
+
+
+def test_a_sample_that_holds_no_value(tmp_path):
+    """Every fourth pixel of every fourth row is looked at for the scale: here none is known."""
+    pixels = GREY.astype(np.float64)
+    pixels[::4, ::4] = np.nan
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack")
+    assert any("hold no value" in text for text in count(tmp_path / "a.tif").warnings)

@@ -92,6 +92,20 @@ def test_links_that_lead_out_of_the_folder_are_not_followed(result, tmp_path, na
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", [".cellseg.lock", ".partial"])
+@pytest.mark.parametrize("target", ["other", "absent"])
+def test_a_change_follows_no_link(result, tmp_path, cellseg, name, target):
+    """Neither to write there nor to delete, and also where it leads to nothing."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "kept").touch()
+    (result / name).symlink_to(tmp_path / target)
+    code, _, said = cellseg("expand", result, "--by", "3")
+    assert code == (5 if name == ".cellseg.lock" else 0), said
+    assert "\n" not in said.strip()
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["kept"]
+    assert not (tmp_path / "absent").exists()
+
+
 def test_a_result_behind_a_link_is_a_result(result, tmp_path):
     (tmp_path / "link.cellseg").symlink_to(result)
     (result / "outlines.png").rename(result / "a.png")
