@@ -280,6 +280,8 @@ class Result:
         """The slide as the run showed it to the network."""
         try:
             settings = self.run["settings"]
+            if (count := len(settings["channels"])) not in (1, 3):
+                raise ValueError(f"{count} channels")
             is_dark = self.stain == "fluorescence"
             return Ground(
                 slide=slide,

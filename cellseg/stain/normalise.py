@@ -72,7 +72,7 @@ class Normaliser:
         low, high = (float(value) for value in np.percentile(values, ends))
         # Black is 0 in transmitted light but in images of negative numbers.
         low = min(0.0, low) if light == "transmitted" else low
-        return cls(low, high if high > low else low + 1.0, light)
+        return cls(low, high if high > low else low + max(1.0, abs(low) * 1e-6), light)
 
     def apply(self, image: NDArray[np.generic]) -> NDArray[np.float32]:
         """Normalise one region.

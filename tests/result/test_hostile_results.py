@@ -156,6 +156,16 @@ def test_a_record_that_cannot_be_is_damage(result, part, name, value):
         load_result(result)
 
 
+def test_a_picture_has_one_channel_or_three(result):
+    path = result / "run.json"
+    record = json.loads(path.read_text())
+    record["settings"]["channels"] *= 13
+    path.write_text(json.dumps(record))
+    opened = load_result(result)
+    with opened.slide() as slide, pytest.raises(InputError, match="39 channels"):
+        opened.ground(slide)
+
+
 COMMANDS = {
     "tif": ["export", "--to", "labels.tif"],
     "geojson": ["export", "--to", "cells.geojson"],

@@ -75,3 +75,11 @@ def test_other_shapes_are_refused(shape):
 def test_an_empty_range_is_refused(high):
     with pytest.raises(ValueError, match="low < high"):
         Normaliser(0, high, "fluorescence")
+
+
+@pytest.mark.parametrize("light", ["transmitted", "fluorescence"])
+@pytest.mark.parametrize("value", [0.0, 255.0, -9.9e29])
+def test_a_single_value_has_a_scale(light, value):
+    """Also where the next number lies further away than one."""
+    pixels = np.full((4, 4, 1), value)
+    assert np.isfinite(Normaliser.fit(pixels, light).apply(pixels)).all()

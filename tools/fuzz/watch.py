@@ -15,6 +15,9 @@ WRITES = {
 }  # fmt: skip
 """Audit events and how many of their arguments are paths."""
 
+OF_LINKS = ("os.remove", "os.rename", "os.link", "os.symlink")
+"""What happens to a link itself, not to what it leads to."""
+
 FORBIDDEN = (
     "socket.connect", "socket.bind", "subprocess.Popen", "os.system", "os.exec", "os.posix_spawn",
     "pickle.find_class", "ctypes.dlopen",
@@ -51,11 +54,13 @@ def watch(
     may_write = (*writes, "/dev/null")
     may_read = (*reads, *may_write, *installation())
 
-    def within(path: object, folders: Sequence[str]) -> bool:
+    def within(path: object, folders: Sequence[str], *, follows: bool = True) -> bool:
         text = os.fsdecode(path) if isinstance(path, bytes) else str(path)
         text = text.removeprefix("file:").partition("?")[0] if text.startswith("file:") else text
         try:
-            real = os.path.realpath(text)
+            parent, name = os.path.split(text)
+            real = os.path.realpath(text if follows else parent)
+            real = real if follows else f"{real}/{name}"
         except (OSError, ValueError):
             return True  # nothing can be opened under such a name
         return any(real == folder or real.startswith(f"{folder}/") for folder in folders)
@@ -65,13 +70,15 @@ def watch(
             path, mode, flags = given
             writing = bool(set(str(mode or "")) & set("wax+"))
             writing = writing or bool(isinstance(flags, int) and flags & _WRITING)
-            if not isinstance(path, int) and not within(path, may_write if writing else may_read):
+            is_there = writing or isinstance(path, int) or os.path.exists(path)  # noqa: PTH110 - a path of bytes too
+            folders = may_write if writing else may_read
+            if is_there and not isinstance(path, int) and not within(path, folders):
                 trespasses.append(f"{'writes' if writing else 'reads'} {path}")
         elif event in READS or event in WRITES:
             folders = may_read if event in READS else may_write
             for path in given[: READS.get(event) or WRITES[event]]:
                 named = not isinstance(path, int) and path not in (None, ":memory:", "")
-                if named and not within(path, folders):
+                if named and not within(path, folders, follows=event not in OF_LINKS):
                     trespasses.append(f"{event} {path}")
         elif may_connect and event.startswith("socket.") and "'127.0.0.1'" in repr(given[1]):
             pass
