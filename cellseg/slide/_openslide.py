@@ -48,7 +48,7 @@ def _check_claims(path: Location) -> None:
     """
     kind = path.suffix.lower()
     if kind in (".vms", ".vmu"):
-        claimed = math.prod(int(number[:12]) for number in _MOSAIC.findall(_start(path)))
+        claimed = math.prod(max(1, int(n[:12])) for n in _MOSAIC.findall(_start(path)))
         if claimed > _MOST:
             raise ValueError(f"claims {claimed:,} pictures")
     index = path.parent / path.name.removesuffix(path.suffix) / "Slidedat.ini"
