@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+from contextlib import suppress
 from random import Random
 from typing import Any
 
@@ -121,7 +122,9 @@ def _change(dice: Random, home: Any, key: Any) -> None:  # noqa: ANN401
         case 3 if isinstance(home, list):
             home[key:key] = [old] * dice.choice((1, 5, 40, 3000))
         case 4 if isinstance(old, int | float) and not isinstance(old, bool):
-            home[key] = old * dice.choice((-1, 2, 10, 1000, 1e9, 10**12)) + dice.choice((0, 1, 0.5))
+            with suppress(OverflowError):  # a whole number of hundreds of digits
+                factor = dice.choice((-1, 2, 10, 1000, 1e9, 10**12))
+                home[key] = old * factor + dice.choice((0, 1, 0.5))
         case 5 if isinstance(old, list) and old:
             home[key] = old * dice.choice((2, 10, 2000)) if dice.randrange(2) else old[:-1]
         case 6 if isinstance(old, str):
