@@ -139,6 +139,7 @@ class RemotePath:
                 return ""
 
     def exists(self) -> bool:
+        """Whether there is a file or a folder; a storage that refuses is an error."""
         return self._kind() != ""
 
     def is_file(self) -> bool:

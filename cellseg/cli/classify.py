@@ -129,10 +129,11 @@ def _taught(
     from cellseg.result import load_result
 
     known = None if taught is None else read_classes(taught)
-    if clicks is not None or known is None:
-        known = teach_classes(paths, clicks or "", more=known, unsure=unsure)
-    elif unsure is not None:
+    if clicks is not None:
+        known = teach_classes(paths, clicks, more=known, unsure=unsure)
+    elif known is not None and unsure is not None:
         known = known.model_copy(update={"unsure": unsure})
+    assert known is not None  # one of both was given
     for one in map(load_result, paths):  # before any of them is changed
         to_look_at(one, one.table.names, known.measurements)
     if output is not None:

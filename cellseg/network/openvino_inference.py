@@ -74,8 +74,8 @@ def _core() -> ov.Core:
 def adds_exactly() -> bool:
     """Whether sums of 8-bit products are right on this processor; it is tried.
 
-    Without VNNI two products are added in 16 bits and cut off at their end: 4 % fewer nuclei were
-    counted on the held-out images.
+    Without VNNI two products are added in 16 bits, which overflow: 3 % fewer nuclei were counted
+    on the held-out images (docs/lab/speed.md).
     """
     image, side = ops.parameter([1, 16, 4, 4], np.float32), 16
     ends = [ops.constant(np.float32(end)) for end in (0, 255)]

@@ -100,7 +100,8 @@ def guess_stain(patches: Sequence[NDArray[np.generic]]) -> StainGuess:
         balance = (ground.max() / top) / np.maximum(ground, 0.01 * top)
         if _is_coloured(values * balance):
             seen = _by_dye(floats, white_light(values, top))
-            from cellseg.stain.assay import is_blood  # late: scikit-image takes a while to load
+            # Imported late, as below: scikit-image takes a while to load.
+            from cellseg.stain.assay import is_blood
 
             return BLOOD if seen.protocol != "ihc" and is_blood(floats) else seen
     return _by_ground([patch.mean(axis=-1) for patch in floats], patches[0].dtype, scale)
@@ -176,13 +177,12 @@ def _by_ground(patches: Sequence[Floats], dtype: np.dtype[Any], scale: float) ->
         if not any(look_at(patch[..., None], "fluorescence", stained=False).objects
                    for patch in patches):  # fmt: skip
             return _empty(middle * scale, dtype)
-        from cellseg.stain.assay import grey_assay
-
-        return ASSAYS[grey_assay(patches)]
-    if dark >= bright:
+    elif dark >= bright:
         return FLUORESCENCE
     from cellseg.stain.assay import grey_assay
 
+    if max(dark, bright) < GROUND_SHARE:
+        return ASSAYS[grey_assay(patches)]
     return CHAMBER if grey_assay(patches) == "counting_chamber" else BRIGHTFIELD
 
 

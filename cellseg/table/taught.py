@@ -14,12 +14,21 @@ from typing import Annotated, Any, Literal, Self
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
 from scipy.optimize import minimize
 from scipy.spatial import cKDTree
 from scipy.special import softmax
 
 from cellseg.errors import SettingsError
+from cellseg.text import visible
 
 UNSURE = "unsure"
 """Class of cells that no class has with the probability that was asked."""
@@ -45,6 +54,7 @@ Numbers = Annotated[
 """A row of numbers, in JSON one line of text."""
 
 _Colour = Annotated[int, Field(ge=0, le=255)]
+_Name = Annotated[str, Field(min_length=1, max_length=60), AfterValidator(visible)]
 
 
 class Click(BaseModel):
@@ -56,7 +66,7 @@ class Click(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str = Field(min_length=1, max_length=60)
+    name: _Name
     result: str
     label: int
     window: str
@@ -81,7 +91,7 @@ class TaughtClasses(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["cellseg classes 1"] = "cellseg classes 1"
-    colours: dict[str, tuple[_Colour, _Colour, _Colour]] = Field(max_length=12)
+    colours: dict[_Name, tuple[_Colour, _Colour, _Colour]] = Field(max_length=12)
     unsure: float = Field(default=0.0, ge=0, lt=1)
     measurements: tuple[str, ...] = Field(min_length=1, max_length=300)
     made_of: dict[str, str]

@@ -95,7 +95,7 @@ class TeachBox(QWidget):  # type: ignore[misc]
     def begin(self) -> None:
         """Look at all cells; go on with the clicks that were saved."""
         opened = self.inspector.opened
-        if not self.clicks and (known := Recipe.of(opened.result).taught) is not None:
+        if not self._base and (known := Recipe.of(opened.result).taught) is not None:
             self._take(known)
         elif not self._base:
             known_columns = measurements_of(opened.rows.dtypes.items())
@@ -206,10 +206,12 @@ class TeachBox(QWidget):  # type: ignore[misc]
     def next(self) -> None:
         """A cell in doubt: whose two best classes are nearly alike."""
         self._known()
-        labels, found = self.inspector.opened.cells.labels(), np.sort(self._found, axis=1)
+        opened, found = self.inspector.opened, np.sort(self._found, axis=1)
+        labels = opened.cells.labels()
         some = self._rng.choice(len(labels), min(DRAWN, len(labels)), replace=False)
         doubt = found[some, -1] - found[some, -2]
-        doubt[np.isin(labels[some], [click.label for click in self.clicks])] = np.inf
+        here = [click.label for click in self.clicks if click.result == opened.result.token]
+        doubt[np.isin(labels[some], here)] = np.inf
         self.inspector.fly_to(int(labels[some[doubt.argmin()]]))
 
     def undo(self) -> None:

@@ -83,6 +83,9 @@ def test_a_few_clicks_colour_all_cells(
     # Everything taken back and saved, the model's class is back.
     for _ in before:
         again.undo()
+    panel.shown.tabs.setCurrentWidget(panel.shown.look)
+    panel.shown.tabs.setCurrentWidget(again)
+    assert again.clicks == []
     told.clear()
     again.save()
     assert pump(lambda: any("classes saved" in text for text in told), 60)

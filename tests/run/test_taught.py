@@ -154,6 +154,16 @@ def test_a_file_gives_the_classes_that_were_written(folder, tmp_path, clicks):
     assert Recipe.of(change(folder, taught=taught)).taught == taught
 
 
+def test_names_of_a_file_show_their_control_characters(folder, tmp_path, clicks):
+    path = tmp_path / "classes.json"
+    write_classes(cellseg.teach_classes(folder, clicks), path)
+    path.write_text(path.read_text().replace('"brown"', '"a\\n=1"'))
+    names = read_classes(path).names
+    assert names[1] == "blue"
+    assert names[0].isprintable()
+    assert change(folder, taught=read_classes(path)).class_names == names
+
+
 def test_a_class_that_a_person_gave_to_a_cell_stays(folder, clicks, brown):
     change(folder, taught=cellseg.teach_classes(folder, clicks))
     corrections = Corrections.open(folder)
