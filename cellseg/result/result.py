@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
 from cellseg.annotations.geojson import read_regions
 from cellseg.annotations.region import Region, Regions
@@ -311,6 +311,13 @@ class _ColumnRecord(BaseModel):
 class _FoundRecord(BaseModel):
     columns: list[_ColumnRecord]
     class_names: list[str]
+
+    @field_validator("columns")
+    @classmethod
+    def _named_once(cls, columns: list[_ColumnRecord]) -> list[_ColumnRecord]:
+        if len({column.name for column in columns}) < len(columns):
+            raise ValueError("a column is named twice")
+        return columns
 
 
 class _RunRecord(_FoundRecord):

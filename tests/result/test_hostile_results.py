@@ -145,6 +145,7 @@ def test_masks_that_unpack_to_too_much_are_refused(result):
         *(("summary", "regions", rows) for rows in ({}, [[1]], [{"name": "a"}])),
         ("summary", "regions", [{"tissue_mm2": "x"}]),
         ("columns", 3, {"name": "a", "dtype": "\x1b[31mred"}),
+        ("found", "columns", [{"name": "score", "dtype": "float64"}] * 2),
     ],
 )
 def test_a_record_that_cannot_be_is_damage(result, part, name, value):
