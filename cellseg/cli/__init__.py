@@ -18,7 +18,7 @@ from pathlib import Path
 import click
 
 from cellseg import __version__
-from cellseg.cli._say import option, say
+from cellseg.cli._shared import option, say
 from cellseg.errors import CellsegError, OutputError, SettingsError, hinted, unforeseen
 from cellseg.text import visible_lines
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cellseg.cli._options import refuse_missing
 from cellseg.cli._progress import Reporter
-from cellseg.cli._say import say
+from cellseg.cli._shared import refuse_missing, say
 from cellseg.counting.request import CountRequest
 from cellseg.errors import CellsegError, InputError, PartialResultError, SettingsError, unforeseen
 from cellseg.events import JSON_KEYS, CountResult

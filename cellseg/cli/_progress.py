@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from cellseg.cli._say import option, say
+from cellseg.cli._shared import option, say
 from cellseg.errors import Notice, hinted
 from cellseg.events import CountResult, Started
 from cellseg.progress import ProgressBar

@@ -1,12 +1,10 @@
 """``cellseg annotations``: what was outlined in other programs."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from cellseg.cli._options import PATH, options
-from cellseg.cli._say import say
+from cellseg.cli._shared import FILE, PATH, say, shared
 
 
 @click.group(no_args_is_help=True)
@@ -23,24 +21,39 @@ Examples:
   cellseg train training/cells.json"""
 )
 @click.argument("inputs", nargs=-1, required=True, type=PATH, metavar="FILE...")
-@options(
-    """
--o, --output FILE.json    The training data; its pictures go into a folder images/ beside it.
-                          [required]
---image SLIDE|FOLDER...   The slide that was drawn on: once for each FILE, in the same order; or a
-                          folder, in which slides are called as the FILEs are. Without it they lie
-                          beside the FILEs.
---mpp --channel
---class NAME              What objects without a class are called. [default: cell]
---whole-cells             Of QuPath's cells take the cell's outline; otherwise its nucleus's.
---overwrite               Replace FILE.json if it is there already.
-""",
-    image=PATH,
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=FILE,
+    metavar="FILE.json",
+    help="The training data; its pictures go into a folder images/ beside it.",
 )
-def convert(
-    image: tuple[Path, ...],
-    **settings: Any,  # noqa: ANN401 - fields of ConvertRequest
-) -> None:
+@click.option(
+    "--image",
+    "images",
+    multiple=True,
+    type=PATH,
+    metavar="SLIDE|FOLDER",
+    help="The slide that was drawn on: once for each FILE, in the same order; or a folder, in "
+    "which slides are called as the FILEs are. Without it they lie beside the FILEs.",
+)
+@shared("mpp channel")
+@click.option(
+    "--class",
+    "kind",
+    default="cell",
+    show_default=True,
+    metavar="NAME",
+    help="What objects without a class are called.",
+)
+@click.option(
+    "--whole-cells",
+    is_flag=True,
+    help="Of QuPath's cells take the cell's outline; otherwise its nucleus's.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace FILE.json if it is there already.")
+def convert(**settings: Any) -> None:  # noqa: ANN401 - fields of ConvertRequest
     """Turn FILEs of outlines into training data for cellseg train.
 
     FILE is a GeoJSON that QuPath exported (.geojson, .geojson.gz) or what ImageJ's ROI manager
@@ -54,7 +67,7 @@ def convert(
     # Imported late: what reads slides takes a second to load, and --help needs none of it.
     from cellseg.train.convert import ConvertRequest, convert
 
-    made = convert(ConvertRequest(images=image, **settings))
+    made = convert(ConvertRequest(**settings))
     for note in made.notes:
         say(note, err=True)
     say(f"{made.output}: {made.objects:,} objects on {made.pictures:,} pictures")

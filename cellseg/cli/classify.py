@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cellseg.cli._options import RESULT, Limits, Number, options
-from cellseg.cli._say import say, tell
+from cellseg.cli._shared import FILE, RESULT, Limits, Number, hotspot_option, say, shared, tell
 from cellseg.errors import PartialResultError, SettingsError
 from cellseg.storage import Location
 
@@ -34,25 +33,29 @@ Examples:
   cellseg classify results/ --taught classes.json --unsure 0.5"""
 )
 @click.argument("paths", nargs=-1, required=True, metavar="RESULT...", type=RESULT)
-@options(
-    """
---measure --threshold --name
---clicks FILE             Learn classes from these cells: a CSV of class, and label or y and x (and
-                          result).
---taught FILE             Classes that were learned before; --clicks adds to them.
--o, --output FILE         The file that gets these classes.
---unsure NUMBER           Cells that belong to no class with this probability become 'unsure'; 0:
-                          none do.
---undo                    Back to the classes of the model.
---hotspot --image --json
-""",
-    unsure=Number(0.0, 0.99),
+@shared("measure threshold name")
+@click.option(
+    "--clicks",
+    type=FILE,
+    help="Learn classes from these cells: a CSV of class, and label or y and x (and result).",
 )
+@click.option(
+    "--taught", type=FILE, help="Classes that were learned before; --clicks adds to them."
+)
+@click.option("-o", "--output", type=FILE, help="The file that gets these classes.")
+@click.option(
+    "--unsure",
+    type=Number(0.0, 0.99),
+    help="Cells that belong to no class with this probability become 'unsure'; 0: none do.",
+)
+@click.option("--undo", is_flag=True, help="Back to the classes of the model.")
+@hotspot_option
+@shared("image json")
 def classify(
     paths: Sequence[Path],
-    measure: Sequence[str],
-    threshold: Sequence[Limits],
-    name: Sequence[str],
+    measures: Sequence[str],
+    thresholds: Sequence[Limits],
+    names: Sequence[str],
     undo: bool,
     hotspot: HotSpot | None,
     image: Location | None,
@@ -74,7 +77,7 @@ def classify(
     from cellseg.study.summary import with_failures
     from cellseg.study.thresholds import common_thresholds
 
-    markers = tuple(markers_of(measure, threshold, name))
+    markers = tuple(markers_of(measures, thresholds, names))
     given = {name for name, value in lesson.items() if value is not None}
     teaches = bool(given & {"clicks", "taught"})
     if (bool(markers), teaches, undo).count(True) != 1 or (given and not teaches):
@@ -86,8 +89,8 @@ def classify(
     if teaches:
         decided = {"taught": _taught([one.path for one in results] or paths, **lesson)}
         if not as_json:
-            for of, (clicks, precision, recall) in decided["taught"].scores().items():
-                say(f"{of}: {clicks} clicks, precision {precision:.2f}, recall {recall:.2f}")
+            for name, (clicks, precision, recall) in decided["taught"].scores().items():
+                say(f"{name}: {clicks} clicks, precision {precision:.2f}, recall {recall:.2f}")
     more: dict[str, Any] = {} if hotspot is None else {"hotspot": hotspot}
     if image is not None and not is_one:
         raise SettingsError("--image belongs to one result")

@@ -11,70 +11,42 @@ from typing import Any
 
 import click
 
-from cellseg.cli._options import PLACE, HeadedCommand, Limits, Number, options, refuse_missing
-from cellseg.cli._say import say
+from cellseg.cli._shared import (
+    OUTPUT,
+    PATH,
+    PLACE,
+    GroupedCommand,
+    Limits,
+    Number,
+    chamber_option,
+    dilution_option,
+    hotspot_option,
+    refuse_missing,
+    say,
+    shared,
+    times_option,
+)
 from cellseg.cli.classify import markers_of
 from cellseg.errors import CellsegError, SettingsError
 from cellseg.storage import Location
 
-OPTIONS = """
-Input:
---mpp
---diameter PX             Usual cell's diameter, pixels of the image: sets the scale in place of the
-                          pixel size.
---channel --z
---t N|FIRST-LAST|all      Time point (from 0), or several, each counted for itself; the first
-                          otherwise.
---series
---files PATTERN           Files of a folder that are one field, as '{well}_s{site}_w{channel}.tif';
-                          also {plate}, {row}, {column}, {name}, {z}, {time}, *. Makers' own names
-                          are known.
---region FILE             GeoJSON, as QuPath exports it: count only in its regions, and each for
-                          itself.
---tma                     A tissue microarray: find its cores, name them A1, A2, …, and count each
-                          for itself.
---recursive               Folders in folders too; results lie as the images do.
-What is counted:
---protocol --model --score
---types [breast|other|none]  H&E: sort nuclei by cell type, in the tissue that they were learned
-                          from or in another; else the protocol's choice.
---min-area AREA           Leave out smaller cells: µm², or px² of an image without pixel size.
---max-area AREA           Larger cells.
---no-prefilter
---skip-bad                Leave out tissue that is out of focus, folded or marked by a pen, and say
-                          how much.
---strict                  Stop at the first tile that does not decode.
-Output:
---output DIR|URL          Folder for the results; beside each image otherwise.
---export NAME...          Also write labels.tif, cells.geojson, rois.zip, …; cellseg export --help
-                          lists them.
---expand DISTANCE         Also grow nuclei into cells by so many µm (px of an image without a pixel
-                          size), and measure these, as cellseg expand does.
---cells-from CHANNEL      Grow nuclei over this channel (cytoplasm or membranes) to the cell's edge.
---spatial                 Also measure where cells lie: neighbours, density, distance to the border.
---measure --threshold --name --hotspot
---chamber NAME|DEPTH      A counting chamber (neubauer, fuchs-rosenthal, … or its depth in µm): tell
-                          cells per mL.
---dilution NUMBER         To how many parts a part of the sample in the chamber was diluted; 2: one
-                          to one.
---report                  Also report.html: tables and pictures of all images.
---parquet --json
---overwrite               Replace a result of other settings, or one that was changed since;
-                          otherwise refused.
-Where it runs:
---device --precision --inference
---batch N                 Tiles in the network at once.
---tile PX                 Side of a tile, model pixels, a multiple of 64; the count hardly depends
-                          on it.
---engine [local|dask]     dask: read and detect on a Dask cluster; the result is the same. [default:
-                          local]
---scheduler ADDRESS|FILE  The Dask cluster: tcp://host:8786 or its scheduler file; else one is
-                          started here.
-"""
+GROUPS = {
+    "Input": "mpp diameter_px channel z t series files region tma recursive",
+    "What is counted": (
+        "protocol model score cell_types min_area max_area no_prefilter skip_bad strict"
+    ),
+    "Output": (
+        "output export expand cells_from spatial measures thresholds names hotspot chamber "
+        "dilution report parquet as_json overwrite"
+    ),
+    "Where it runs": "device precision inference batch tile_px engine scheduler",
+}
+"""The headings of the options in the help."""
 
 
 @click.command(
-    cls=HeadedCommand,
+    cls=GroupedCommand,
+    groups=GROUPS,
     epilog="""\b
 Examples:
   cellseg count slide.svs
@@ -87,15 +59,115 @@ Examples:
   cellseg count s3://scans/slide.svs --output s3://scans/results""",
 )
 @click.argument("images", nargs=-1, required=True, type=PLACE, metavar="IMAGE...")
-@options(
-    OPTIONS,
-    diameter_px=Number(0.1, 10_000.0),
-    min_area=Number(0.0),
-    max_area=Number(0.0, min_open=True),
-    expand=float,
-    dilution=Number(1.0),
-    batch=click.IntRange(min=1),
-    tile_px=click.IntRange(min=64),
+@shared(
+    "mpp channel z series protocol model score no_prefilter parquet json device precision inference"
+)
+@click.option(
+    "--types",
+    "cell_types",
+    type=click.Choice(["breast", "other", "none"]),
+    help="H&E: sort nuclei by cell type, in the tissue that they were learned from or in another; "
+    "else the protocol's choice.",
+)
+@click.option(
+    "--diameter",
+    "diameter_px",
+    type=Number(0.1, 10_000.0),
+    metavar="PX",
+    help="Usual cell's diameter, pixels of the image: sets the scale in place of the pixel size.",
+)
+@click.option(
+    "--min-area",
+    type=Number(0.0),
+    metavar="AREA",
+    help="Leave out smaller cells: µm², or px² of an image without pixel size.",
+)
+@click.option("--max-area", type=Number(0.0, min_open=True), metavar="AREA", help="Larger cells.")
+@click.option(
+    "--tile",
+    "tile_px",
+    type=click.IntRange(min=64),
+    metavar="PX",
+    help="Side of a tile, model pixels, a multiple of 64; the count hardly depends on it.",
+)
+@click.option("--batch", type=click.IntRange(min=1), help="Tiles in the network at once.")
+@click.option(
+    "--output",
+    type=OUTPUT,
+    metavar="DIR|URL",
+    help="Folder for the results; beside each image otherwise.",
+)
+@click.option(
+    "--export",
+    multiple=True,
+    metavar="NAME",
+    help="Also write labels.tif, cells.geojson, rois.zip, …; cellseg export --help lists them.",
+)
+@click.option(
+    "--expand",
+    type=float,
+    metavar="DISTANCE",
+    help="Also grow nuclei into cells by so many µm (px of an image without a pixel size), and "
+    "measure these, as cellseg expand does.",
+)
+@click.option(
+    "--cells-from",
+    metavar="CHANNEL",
+    help="Grow nuclei over this channel (cytoplasm or membranes) to the cell's edge.",
+)
+@click.option(
+    "--spatial",
+    is_flag=True,
+    help="Also measure where cells lie: neighbours, density, distance to the border.",
+)
+@shared("measure threshold name")
+@hotspot_option
+@chamber_option
+@dilution_option
+@times_option
+@click.option(
+    "--recursive", is_flag=True, help="Folders in folders too; results lie as the images do."
+)
+@click.option(
+    "--files",
+    metavar="PATTERN",
+    help="Files of a folder that are one field, as '{well}_s{site}_w{channel}.tif'; also {plate}, "
+    "{row}, {column}, {name}, {z}, {time}, *. Makers' own names are known.",
+)
+@click.option("--report", is_flag=True, help="Also report.html: tables and pictures of all images.")
+@click.option(
+    "--region",
+    type=PATH,
+    metavar="FILE",
+    help="GeoJSON, as QuPath exports it: count only in its regions, and each for itself.",
+)
+@click.option(
+    "--tma",
+    is_flag=True,
+    help="A tissue microarray: find its cores, name them A1, A2, …, and count each for itself.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "dask"]),
+    default="local",
+    show_default=True,
+    help="dask: read and detect on a Dask cluster; the result is the same.",
+)
+@click.option(
+    "--scheduler",
+    metavar="ADDRESS|FILE",
+    help="The Dask cluster: tcp://host:8786 or its scheduler file; else one is started here.",
+)
+@click.option(
+    "--skip-bad",
+    is_flag=True,
+    help="Leave out tissue that is out of focus, folded or marked by a pen, and say how much.",
+)
+@click.option("--strict", is_flag=True, help="Stop at the first tile that does not decode.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace a result of other settings, or one that was changed since; otherwise refused.",
 )
 def count(
     images: tuple[Location, ...],
@@ -110,9 +182,9 @@ def count(
     t: int | range | None,
     chamber: float | None,
     dilution: float | None,
-    measure: Sequence[str],
-    threshold: Sequence[Limits],
-    name: Sequence[str],
+    measures: Sequence[str],
+    thresholds: Sequence[Limits],
+    names: Sequence[str],
     **settings: Any,  # noqa: ANN401 - fields of CountRequest, and of its recipe
 ) -> None:
     """Count and measure the cells on each IMAGE (files or folders).
@@ -137,10 +209,8 @@ def count(
         raise SettingsError("a dilution is of the sample in a counting chamber", hint="chamber")
     if chamber is not None:
         settings["chamber"] = Chamber(depth_um=chamber, dilution=dilution or 1)
-    settings["markers"] = markers_of(measure, threshold, name)
-    recipe = Recipe(
-        **{field: settings.pop(field) for field in Recipe.model_fields.keys() & settings}
-    )
+    settings["markers"] = markers_of(measures, thresholds, names)
+    recipe = Recipe(**{name: settings.pop(name) for name in Recipe.model_fields.keys() & settings})
     times, point = (t, None) if isinstance(t, range) else (None, t)
     found = find_images(images, recursive=recursive, files=files, times=times)
     if regions is not None and len(found.images) > 1:
@@ -150,14 +220,14 @@ def count(
         CountRequest(
             image=image.path,
             output=output and image.home(output),
-            folder_name=folder,
+            folder_name=name,
             regions=regions,
             prefilter=not no_prefilter,
             t=point if image.t is None else image.t,
             recipe=recipe,
             **settings,
         )
-        for image, folder in zip(found.images, result_names(found.images, output), strict=True)
+        for image, name in zip(found.images, result_names(found.images, output), strict=True)
     ]
     outcomes: list[study.Outcome] = [study.FailedImage(*unread) for unread in found.unread]
     for _, error in found.unread:

@@ -15,8 +15,7 @@ import psutil
 from packaging.requirements import Requirement
 
 import cellseg
-from cellseg.cli._options import options
-from cellseg.cli._say import say
+from cellseg.cli._shared import say, shared
 from cellseg.cli.view import fault_of, has_display
 from cellseg.errors import CellsegError, PartialResultError, line_of
 
@@ -131,7 +130,7 @@ def _napari(*, window: bool) -> Check:
 
 @click.command()
 @click.option("--window/--no-window", default=True, help="Try whether napari opens a window.")
-@options("--json")
+@shared("json")
 def doctor(*, window: bool, as_json: bool) -> None:
     """Say what is installed, where a count would run, and what is not well.
 

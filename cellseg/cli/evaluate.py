@@ -12,8 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cellseg.cli._options import DATA, Number, options
-from cellseg.cli._say import say
+from cellseg.cli._shared import FOLDER, Number, say, shared
 from cellseg.errors import CellsegError, Notice, SettingsError
 from cellseg.text import visible
 
@@ -34,18 +33,20 @@ Examples:
   cellseg evaluate mine.json --protocol he --calibrate mine.yaml
   cellseg evaluate centres.csv --mpp 0.5 --within 3"""
 )
-@click.argument("data", nargs=-1, required=True, type=DATA)
-@options(
-    """
---images --model --protocol --score --mpp --device --precision --inference --no-prefilter
---report DIR              Folder for a page with plots and the worst images.
---calibrate FILE.yaml     Choose the score that makes the pooled count unbiased; write a protocol
-                          with it.
---within NUMBER           For centres: how far apart, µm, is the same cell; 3 otherwise.
---json
-""",
-    within=Number(0.0, min_open=True),
+@shared("data images model protocol score mpp device precision inference no_prefilter")
+@click.option("--report", type=FOLDER, help="Folder for a page with plots and the worst images.")
+@click.option(
+    "--calibrate",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.yaml",
+    help="Choose the score that makes the pooled count unbiased; write a protocol with it.",
 )
+@click.option(
+    "--within",
+    type=Number(0.0, min_open=True),
+    help="For centres: how far apart, µm, is the same cell.  [default: 3]",
+)
+@shared("json")
 def evaluate(
     data: tuple[Path, ...],
     no_prefilter: bool,

@@ -8,22 +8,14 @@ from typing import Any
 
 import click
 
-from cellseg.cli._options import PLACE, options
-from cellseg.cli._say import say
+from cellseg.cli._shared import PLACE, say, shared
 from cellseg.errors import CellsegError, InputError, PartialResultError
 from cellseg.storage import Location
 
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=PLACE, metavar="FILE...")
-@options(
-    """
---json --mpp --z
---t N                     Time point (from 0); the first otherwise.
---series
-""",
-    t=click.IntRange(min=0),
-)
+@shared("json mpp z t series")
 def info(files: tuple[Location, ...], *, as_json: bool, **options: Any) -> None:  # noqa: ANN401
     """Say what an image is: size, channels, pixel size, pyramid, and what to watch for."""
     from cellseg.slide import open_slide

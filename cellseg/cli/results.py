@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from cellseg.cli._options import PATH, PLACE, options, result_argument
-from cellseg.cli._say import say, tell
+from cellseg.cli._shared import FILE, PATH, PLACE, say, shared, tell
 from cellseg.errors import InputError, PartialResultError
 from cellseg.storage import Location
 
@@ -24,16 +23,22 @@ Examples:
   cellseg expand slide.cellseg --by 5 --image /mnt/archive/slide.svs
   cellseg classify slide.cellseg --measure cytoplasm_dab_od_mean --threshold 0.2"""
 )
-@result_argument
-@options(
-    """
---by DISTANCE             µm, or pixels of an image without a pixel size; up to 50 µm or 200 px.
-                          With --from the most: 15 µm, or two diameters of a nucleus, unless given.
---from, --cells-from CHANNEL  Grow over this channel (cytoplasm or membranes) to the cell's edge.
---image
-""",
-    by=float,
+@shared("result")
+@click.option(
+    "--by",
+    type=float,
+    metavar="DISTANCE",
+    help="µm, or pixels of an image without a pixel size; up to 50 µm or 200 px. With --from the "
+    "most: 15 µm, or two diameters of a nucleus, unless given.",
 )
+@click.option(
+    "--from",
+    "--cells-from",
+    "cells_from",
+    metavar="CHANNEL",
+    help="Grow over this channel (cytoplasm or membranes) to the cell's edge.",
+)
+@shared("image")
 def expand(path: Path, by: float | None, cells_from: str | None, image: Location | None) -> None:
     """Grow a result's nuclei into cells, and measure these and their cytoplasm.
 
@@ -59,13 +64,13 @@ Examples:
   cellseg spatial slide.cellseg --within 50
   cellseg classify slide.cellseg --measure neighbours_30um --threshold 10"""
 )
-@result_argument
-@options(
-    """
---within DISTANCE         Count neighbours within it: whole µm (30 unless said), or pixels of an
-                          image without a pixel size.
-""",
-    within=int,
+@shared("result")
+@click.option(
+    "--within",
+    type=int,
+    metavar="DISTANCE",
+    help="Count neighbours within it: whole µm (30 unless said), or pixels of an image without "
+    "a pixel size.",
 )
 def spatial(path: Path, within: int | None) -> None:
     """Measure neighbours, density and distance to the border, of a finished result.
@@ -100,8 +105,15 @@ Examples:
   cellseg export slide.cellseg --to rois.zip --to cells.parquet"""
 )
 @click.argument("result", type=PATH)
-@options("--to NAME...  A file of the list below; may be given several times. [required]")
-def export(result: Path, to: tuple[str, ...]) -> None:
+@click.option(
+    "--to",
+    "names",
+    multiple=True,
+    required=True,
+    metavar="NAME",
+    help="A file of the list below; may be given several times.",
+)
+def export(result: Path, names: tuple[str, ...]) -> None:
     """Write a result for QuPath, ImageJ, spreadsheets or training.
 
     RESULT is a folder that cellseg count left, and gets the files.
@@ -109,8 +121,8 @@ def export(result: Path, to: tuple[str, ...]) -> None:
     from cellseg.export import check_exports
     from cellseg.export import export as write
 
-    check_exports(to)
-    for name in dict.fromkeys(to):
+    check_exports(names)
+    for name in dict.fromkeys(names):
         say(str(write(result, name)))
 
 
@@ -121,17 +133,23 @@ Examples:
   cellseg overlay slide.cellseg --box 10240 5120 10752 5632
   cellseg overlay slide.cellseg --image /mnt/archive/slide.svs -o slide.png"""
 )
-@result_argument
-@options(
-    """
---box Y0 X0 Y1 X1         This place, in pixels of the slide; otherwise the field, or crops of a
-                          larger slide.
--o, --output FILE.png     The picture; otherwise one in the result folder.
---cells                   The cells that cellseg expand grew around the nuclei.
---image
-""",
-    box=int,
+@shared("result")
+@click.option(
+    "--box",
+    type=int,
+    nargs=4,
+    metavar="Y0 X0 Y1 X1",
+    help="This place, in pixels of the slide; otherwise the field, or crops of a larger slide.",
 )
+@click.option(
+    "-o",
+    "--output",
+    type=FILE,
+    metavar="FILE.png",
+    help="The picture; otherwise one in the result folder.",
+)
+@click.option("--cells", is_flag=True, help="The cells that cellseg expand grew around the nuclei.")
+@shared("image")
 def overlay(path: Path, **settings: Any) -> None:  # noqa: ANN401 - arguments of draw
     """Draw a result's outlines over its slide, anywhere, as a PNG.
 
@@ -153,12 +171,14 @@ Examples:
   cellseg report s3://scans/results"""
 )
 @click.argument("folder", type=PLACE)
-@options(
-    """
--o, --output FILE.html    The page; report.html in the folder otherwise.
---parquet
-"""
+@click.option(
+    "-o",
+    "--output",
+    type=FILE,
+    metavar="FILE.html",
+    help="The page; report.html in the folder otherwise.",
 )
+@shared("parquet")
 def report(folder: Location, output: Path | None, parquet: bool) -> None:
     """Summarise all results below FOLDER as a page and a table.
 

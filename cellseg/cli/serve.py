@@ -10,8 +10,7 @@ from threading import Thread
 
 import click
 
-from cellseg.cli._options import RESULT, options
-from cellseg.cli._say import say
+from cellseg.cli._shared import RESULT, say, shared
 from cellseg.cli.view import has_display
 from cellseg.errors import SettingsError
 from cellseg.storage import Location
@@ -27,15 +26,16 @@ Examples:
   ssh -L 8765:127.0.0.1:8765 that-machine     and open the address here"""
 )
 @click.argument("paths", metavar="RESULT...", nargs=-1, required=True, type=RESULT)
-@click.option("--browser/--no-browser", default=True, help="Open the address in a browser.")
-@options(
-    """
---port N                  Listen on this port of 127.0.0.1; on any that is free otherwise.
---edit                    Let whoever looks draw regions; they are kept as drawn.geojson.
---image
-""",
-    port=click.IntRange(1, 65535),
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="Listen on this port of 127.0.0.1; on any that is free otherwise.",
 )
+@click.option("--browser/--no-browser", default=True, help="Open the address in a browser.")
+@click.option(
+    "--edit", is_flag=True, help="Let whoever looks draw regions; they are kept as drawn.geojson."
+)
+@shared("image")
 def serve(
     paths: tuple[Path, ...], port: int | None, browser: bool, edit: bool, image: Location | None
 ) -> None:

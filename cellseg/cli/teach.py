@@ -8,8 +8,7 @@ from typing import Any
 
 import click
 
-from cellseg.cli._options import Number, options, result_argument
-from cellseg.cli._say import say
+from cellseg.cli._shared import FILE, PATH, Number, say, shared
 
 
 @click.command(
@@ -20,23 +19,33 @@ Examples:
   cellseg teach slide.cellseg --learn corrected/annotations.json -o mine.safetensors
   cellseg count other.svs --model mine.safetensors"""
 )
-@result_argument
-@options(
-    """
---windows N               Write the N windows worth correcting most.
---learn PATH              Learn from these: GeoJSON of windows (else the result's windows.geojson),
-                          or COCO JSON or a folder of training data, of which every image counts
-                          as done.
---done NAMES|all          Windows that are corrected: what is not outlined in them is background.
-                          Otherwise those of the class 'done'.
--o, --output FILE         The file of windows, or of the taught model.
---minutes NUMBER          How long learning may take. [default: 3]
---object [nucleus|cell]   What the outlines are of.
-""",
-    minutes=Number(0.0),
+@shared("result")
+@click.option("--windows", type=int, metavar="N", help="Write the N windows worth correcting most.")
+@click.option(
+    "--learn",
+    "learn_from",
+    type=PATH,
+    help="Learn from these: GeoJSON of windows (else the result's windows.geojson), or COCO JSON "
+    "or a folder of training data, of which every image counts as done.",
 )
+@click.option(
+    "--done",
+    metavar="NAMES|all",
+    default="",
+    help="Windows that are corrected: what is not outlined in them is background. Otherwise those "
+    "of the class 'done'.",
+)
+@click.option("-o", "--output", type=FILE, help="The file of windows, or of the taught model.")
+@click.option(
+    "--minutes",
+    type=Number(0.0),
+    default=3.0,
+    show_default=True,
+    help="How long learning may take.",
+)
+@click.option("--object", type=click.Choice(["nucleus", "cell"]), help="What the outlines are of.")
 def teach(
-    path: Path, windows: int | None, done: str | None, output: Path | None,
+    path: Path, windows: int | None, done: str, output: Path | None,
     **settings: Any,  # noqa: ANN401 - arguments of cellseg.teach
 ) -> None:  # fmt: skip
     """Teach a result's model by a few corrected windows, in minutes.
@@ -45,7 +54,7 @@ def teach(
     are done. Each window is left out in turn to judge them, and a file is written only if they
     count better than before.
     """
-    learned = [part.strip() for part in (done or "").split(",") if part.strip()]
+    learned = [part.strip() for part in done.split(",") if part.strip()]
     if (windows is None) == (not learned and settings["learn_from"] is None):
         raise click.UsageError("say either --windows N, or what to learn from: --done, --learn")
     # Here and not above: torch takes seconds to load.

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cellseg.cli._options import DATA, Number, options
-from cellseg.cli._say import say
+from cellseg.cli._shared import DATA, FOLDER, Number, say, shared
 from cellseg.errors import Notice
 
 if TYPE_CHECKING:
@@ -24,35 +23,54 @@ Examples:
   cellseg train cells.json --minutes 120 --mpp 0.25
   cellseg train cells.json --init imagenet --output my-model"""
 )
-@click.argument("data", nargs=-1, required=True, type=DATA)
+@shared("data")
+@click.option(
+    "--val",
+    "validation",
+    type=DATA,
+    help="COCO JSON to validate on; else a tenth of the images is held back.",
+)
+@shared("images")
+@click.option(
+    "--init",
+    default="default",
+    show_default=True,
+    metavar="default|cells|coco|imagenet|none|FILE",
+    help="What to start from: a shipped model, torchvision's COCO weights (fetched once, "
+    "170 MB), ImageNet's (of the extra 'train'), random weights, or a model file.",
+)
+@click.option(
+    "-o",
+    "--output",
+    default="trained",
+    show_default=True,
+    type=FOLDER,
+    help="Folder of the model; an unfinished training found there goes on.",
+)
+@click.option("--minutes", type=Number(0.0), help="How long to train; 60 without --steps.")
+@click.option("--steps", type=int, help="How many steps to train.")
+@click.option("--batch", default=4, show_default=True, help="Crops a step.")
+@shared("device")
 @click.option(
     "--resume/--restart",
     default=None,
     help="Insist on going on with the training in the output folder, or begin anew.",
 )
-@options(
-    """
---val FILE                COCO JSON to validate on; else a tenth of the images is held back.
---images
---init default|cells|coco|imagenet|none|FILE  What to start from: a shipped model, torchvision's
-                          COCO weights (fetched once, 170 MB), ImageNet's (of the extra 'train'),
-                          random weights, or a model file. [default: default]
--o, --output DIR          Folder of the model; an unfinished training found there goes on. [default:
-                          trained]
---minutes NUMBER          How long to train; 60 without --steps.
---steps N                 How many steps to train.
---batch N                 Crops a step. [default: 4]
---device
---keep-checkpoint         Keep a finished training's checkpoint, so that a larger --minutes prolongs
-                          it.
---object [nucleus|cell]   What the masks outline. [default: nucleus]
---name TEXT               The model's name.
---mpp
---licence TEXT            Licence of the data, for the model card. [default: not stated]
-""",
-    validation=DATA,
-    minutes=Number(0.0),
+@click.option(
+    "--keep-checkpoint",
+    is_flag=True,
+    help="Keep a finished training's checkpoint, so that a larger --minutes prolongs it.",
 )
+@click.option(
+    "--object",
+    type=click.Choice(["nucleus", "cell"]),
+    default="nucleus",
+    show_default=True,
+    help="What the masks outline.",
+)
+@click.option("--name", help="The model's name.")
+@shared("mpp")
+@click.option("--licence", default="not stated", help="Licence of the data, for the model card.")
 def train(
     minutes: float | None,
     steps: int | None,

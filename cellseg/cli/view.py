@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from cellseg.cli._options import PLACE
+from cellseg.cli._shared import PLACE
 from cellseg.errors import InputError, SettingsError
 from cellseg.storage import Location
 

@@ -70,7 +70,7 @@ for one in sys.argv[1:]:
     except SystemExit as ended:
         print(one, ended.code, "torch" in sys.modules, sep="|")
     if one == "--help":
-        assert {name for name in sys.modules if "cellseg.cli." in name} == {"cellseg.cli._say"}
+        assert {name for name in sys.modules if "cellseg.cli." in name} == {"cellseg.cli._shared"}
         assert "numpy" not in sys.modules
 print(0, *sys.modules, file=sys.stderr)
 """
