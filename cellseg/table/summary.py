@@ -115,7 +115,7 @@ class Summary:
         if self.cells_interval is not None:
             parts[0] += " (95 %: {:,} … {:,})".format(*self.cells_interval)
         parts[0] += by_class(self.cells_per_class)
-        parts += [_labelled(marker) for marker in self.labelling]
+        parts += [labelled(marker) for marker in self.labelling]
         parts += self.said_corrected()
         if self.area_um2 is not None:
             parts.append(f"median area {self.area_um2.median:.1f} µm²")
@@ -213,8 +213,8 @@ def summarised(
     )
 
 
-def _labelled(marker: Mapping[str, Any]) -> str:
-    """What a person reads of one marker."""
+def labelled(marker: Mapping[str, Any]) -> str:
+    """What a person reads of one marker's scores."""
     if marker["index"] is None:
         return f"{marker['name']}: no cell was measured"
     said, sure = f"{marker['name']} {100 * marker['index']:.1f} % positive", []

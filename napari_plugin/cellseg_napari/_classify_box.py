@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from qtpy.QtCore import QSignalBlocker, Signal
 from qtpy.QtWidgets import QFormLayout, QGridLayout, QWidget
 
-from cellseg.derive.classes import Classification, classify
-from cellseg.derive.scores import Blocks, Labelling, allred, h_score, spatial_blocks
+from cellseg.derive.classes import Classification, classes_of, classify, named
+from cellseg.derive.scores import Blocks, Labelling, spatial_blocks
 from cellseg.derive.threshold import histogram, propose
 from cellseg.errors import CellsegError, Notice
 from cellseg.protocol import Marker
 from cellseg.result import Result
 from cellseg.result.publish import TABLE
-from cellseg.table.regions import counted
+from cellseg.table.summary import labelled
 from cellseg_napari._histogram import BINS, HistogramSlider
 from cellseg_napari._inspect import Inspector
 from cellseg_napari._panel import attempt, button, choice, fill, in_thread, wrapped
@@ -124,8 +124,7 @@ class ClassifyBox(QWidget):  # type: ignore[misc]
         self._tell(cells.labelling)
 
     def _tell(self, scored: Labelling) -> None:
-        thing = self.inspector.opened.result.object_name
-        self.counts.setText(said(scored, self._chosen().names, thing))
+        self.counts.setText(said(scored, self._chosen().marker))
 
     def _settled(self, _: object = None) -> None:
         """The handles rest: the interval, which takes longer."""
@@ -199,9 +198,9 @@ class Thresholded:
         for one in others:
             self.thresholds += (max(one, float(np.nextafter(self.thresholds[-1], np.inf))),)
         self.values = values
-        self.names = ("negative", "1+", "2+", "3+") if others else ("negative", "positive")
         chosen: Any = self.thresholds if others else first
         self.marker = Marker(measure=measure, threshold=chosen)
+        self.names = classes_of([self.marker])
 
     @cached_property
     def codes(self) -> NDArray[np.int16]:
@@ -215,15 +214,8 @@ class Thresholded:
         return Labelling(grades=tuple(np.bincount(known, minlength=len(self.names)).tolist()))
 
 
-def said(scored: Labelling, names: tuple[str, ...], thing: str) -> str:
-    """Counts and scores for a person."""
-    if scored.index is None:
-        return "no cell has a value"
-    parts = [f"{100 * scored.index:.1f} % of {counted(scored.cells, thing)} positive"]
-    if scored.interval is not None:
-        parts[0] += " (95 %: {:.1f} … {:.1f} %)".format(*(100 * one for one in scored.interval))
-    classes = zip(names, scored.grades, strict=True)
-    parts.append(", ".join(f"{number:,} {name}" for name, number in classes))
-    if (score := h_score(scored.grades)) is not None:
-        parts.append(f"H-score {score:.0f}, Allred {allred(scored.grades)}")
-    return "\n".join(parts)
+def said(scored: Labelling, marker: Marker) -> str:
+    """Scores and counts for a person."""
+    classes = zip(classes_of([marker]), scored.grades, strict=True)
+    counts = ", ".join(f"{number:,} {name}" for name, number in classes)
+    return f"{labelled({'name': named(marker), **scored.as_dict()})}\n{counts}"

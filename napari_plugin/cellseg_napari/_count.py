@@ -35,16 +35,6 @@ if TYPE_CHECKING:
 
 WHOLE, VIEW, DRAWN = "the whole slide", "the current view", "drawn shapes"
 
-AUTOMATIC = "chosen from the image"
-
-PROTOCOLS_TYPES = "the protocol's"
-"""Cell types as the protocol says."""
-
-NUCLEI_ALONE = "none: nuclei alone"
-
-AS_SHOWN = "as shown"
-"""The plane that the layer shows; of a file, the middle one."""
-
 WRITTEN = ".layer.tif"
 """How the names of layers' files end."""
 
@@ -53,25 +43,26 @@ SUFFIXES = f"Slides ({' '.join(f'*{ending}' for ending in ENDINGS)})"
 # fmt: off
 WIDGETS: dict[str, tuple[str, str, str, Any, dict[str, Any]]] = {
     "layer": ("ComboBox", FIELDS["channel"], "A layer to count; of several channels, the one that "
-              "shows nuclei", None, {"nullable": True}),
+              "shows nuclei", None, {"nothing": "-----"}),
     "file": ("FileEdit", "or a file", "A slide that is not open yet; takes the place of the layer",
              None, {"mode": "r", "filter": SUFFIXES}),
     "protocol": ("ComboBox", FIELDS["protocol"], "The assay: scale, score and size limits that "
-                 "belong to it", AUTOMATIC, {"choices": [AUTOMATIC, *shipped_protocols()]}),
+                 "belong to it", None,
+                 {"nothing": "chosen from the image", "choices": shipped_protocols()}),
     "mpp": ("FloatSpinBox", FIELDS["mpp"], "Pixel size at full resolution", 0.0,
             {"nothing": "as the file says", "max": 100, "step": 0.05}),
     "diameter_px": ("FloatSpinBox", FIELDS["diameter"], "Where the pixel size is unknown: how many "
                     "pixels a usual nucleus measures across", 0.0,
                     {"nothing": "unknown", "max": 10_000, "step": 1}),
     "z": ("ComboBox", FIELDS["z"], "Of a stack: one plane (from 0), or all of them as their "
-          "maximum or mean", AS_SHOWN, {"choices": [AS_SHOWN]}),
+          "maximum or mean", None, {"nothing": "as shown"}),
     "cells_from": ("ComboBox", FIELDS["cells_from"], "Also outline whole cells: nuclei grow over "
-                   "this channel, cytoplasm or membranes, to the cell's edge", NUCLEI_ALONE,
-                   {"choices": [NUCLEI_ALONE]}),
+                   "this channel, cytoplasm or membranes, to the cell's edge", None,
+                   {"nothing": "none: nuclei alone"}),
     "where": ("ComboBox", FIELDS["region"], "Everything, what is in sight, or what you drew in a "
               "shapes layer", WHOLE, {"choices": [WHOLE, VIEW, DRAWN]}),
     "shapes": ("ComboBox", "shapes", "The layer with the rectangles, ellipses or polygons", None,
-               {"nullable": True}),
+               {"nothing": "-----"}),
     "output": ("FileEdit", FIELDS["output"], "Folder for the result; if left empty, beside the "
                "slide, or in a temporary folder where the layer has no file", None, {"mode": "d"}),
     "overwrite": ("CheckBox", FIELDS["overwrite"], "Replace a result of other settings, and "
@@ -93,15 +84,15 @@ WIDGETS: dict[str, tuple[str, str, str, Any, dict[str, Any]]] = {
     "skip_bad": ("CheckBox", FIELDS["skip_bad"], "Leave out tissue that is out of focus, folded "
                  "or marked by a pen", False, {}),
     "cell_types": ("ComboBox", FIELDS["types"], "H&E: sort nuclei by type, in the tissue that "
-                   "the types were learned from or in another", PROTOCOLS_TYPES,
-                   {"choices": [PROTOCOLS_TYPES, "breast", OTHER_TISSUE, NO_TYPES]}),
+                   "the types were learned from or in another", None,
+                   {"nothing": "the protocol's", "choices": ["breast", OTHER_TISSUE, NO_TYPES]}),
     "device": ("ComboBox", FIELDS["device"], "Where the network runs", "auto",
                {"choices": ["auto", "cpu", "cuda", "mps"]}),
 }
 """Of each field, in the panel's order: magicgui widget, label, tooltip, value, options.
 
-Those after ``more`` are shown with it; ``nothing`` is what a number says at 0. But for what
-:func:`request_of` asks for, they have the names of :class:`CountRequest`.
+Those after ``more`` are shown with it; ``nothing`` is what a field says that is left open. But for
+what :func:`request_of` asks for, they have the names of :class:`CountRequest`.
 """
 # fmt: on
 
@@ -113,7 +104,7 @@ def request_of(
     where: str = WHOLE,
     shapes: Shapes | None = None,
     output: Path | None = None,
-    z: Plane | str = AS_SHOWN,
+    z: Plane = None,
     cells_from: str | None = None,
     **settings: Any,  # noqa: ANN401
 ) -> CountRequest:
@@ -134,7 +125,7 @@ def request_of(
         raise SettingsError("choose an image layer or a file to count")
     kept = ("channel", "t", "series")
     found: dict[str, Any] = {name: about[name] for name in kept if name in about}
-    found |= {"mpp": about.get("given"), "z": about.get("z") if z == AS_SHOWN else z}
+    found |= {"mpp": about.get("given"), "z": about.get("z") if z is None else z}
     found |= {name: value for name, value in settings.items() if value is not None}
     regions = None if where == WHOLE else _regions(layer, file, where, shapes)
     found["recipe"] = Recipe(cells_from=cells_from)

@@ -17,15 +17,7 @@ from cellseg.errors import CellsegError, Notice
 from cellseg.events import CountResult, Started, TileDone
 from cellseg.slide import open_slide
 from cellseg.text import visible
-from cellseg_napari._count import (
-    AS_SHOWN,
-    DRAWN,
-    NUCLEI_ALONE,
-    WIDGETS,
-    count,
-    how_to_keep,
-    request_of,
-)
+from cellseg_napari._count import DRAWN, WIDGETS, count, how_to_keep, request_of
 from cellseg_napari._opened import opened_of
 from cellseg_napari._panel import DockPanel, Job, button, tell, wrapped
 from cellseg_napari._preview import Preview
@@ -60,24 +52,23 @@ class CountForm(Container):  # type: ignore[misc]
         layers = self._viewer.layers
         return [layer for layer in layers if isinstance(layer, Image) and not opened_of(layer)]
 
-    def _planes(self, _: object) -> list[tuple[str, object]]:
+    def _slide(self) -> tuple[int, list[str]]:
+        """Planes and channels of the slide that is chosen; no channels of a picture in colour."""
         about = self.layer.value.metadata.get(SLIDE_KEY, {}) if self.layer.value else {}
-        planes = about.get("planes", 1)
-        if (file := _path(self.file.value)) is not None:
-            with suppress(CellsegError), open_slide(file) as slide:
-                planes = slide.size_z
-        every = [] if planes == 1 else ["max", "mean", *range(planes)]
-        return [(str(plane), plane) for plane in (AS_SHOWN, *every)]
-
-    def _channels(self, _: object) -> list[tuple[str, str]]:
-        about = self.layer.value.metadata.get(SLIDE_KEY, {}) if self.layer.value else {}
-        file, names = _path(self.file.value) or _path(about.get("path")), []
+        file = _path(self.file.value) or _path(about.get("path"))
         with suppress(CellsegError):
             if file is not None:
                 with open_slide(file, series=about.get("series") or 0) as slide:
-                    names = [] if slide.is_rgb else [*slide.channels]
-        several = enumerate(names if len(names) > 1 else ())
-        return [(NUCLEI_ALONE, NUCLEI_ALONE), *((visible(one), str(n)) for n, one in several)]
+                    return slide.size_z, [] if slide.is_rgb else [*slide.channels]
+        return 1, []
+
+    def _planes(self, _: object) -> list[str | int]:
+        planes, _channels = self._slide()
+        return [] if planes == 1 else ["max", "mean", *range(planes)]
+
+    def _channels(self, _: object) -> list[tuple[str, str]]:
+        _planes, names = self._slide()
+        return [(visible(one), str(n)) for n, one in enumerate(names if len(names) > 1 else ())]
 
     def offer(self) -> str:
         """Choices as the viewer's layers are now; says why a layer was filled in."""
@@ -112,24 +103,23 @@ class CountForm(Container):  # type: ignore[misc]
         """What :func:`request_of` takes; None where something is left open."""
         given = {name: getattr(self, name).value for name in WIDGETS if name != "more"}
         given |= {name: _path(given[name]) for name in ("file", "output", "model")}
-        given |= {name: given[name] or None for name in WIDGETS if "nothing" in WIDGETS[name][-1]}
-        for name in ("protocol", "cell_types", "cells_from"):
-            if given[name] == WIDGETS[name][3]:
-                given[name] = None
-        return given
+        numbers = [name for name, (kind, *_) in WIDGETS.items() if kind == "FloatSpinBox"]
+        return given | {name: given[name] or None for name in numbers}
 
 
 def _widget(name: str) -> Any:  # noqa: ANN401 - magicgui's
     """The widget of a field."""
     kind, label, tooltip, value, given = WIDGETS[name]
     options = {"tooltip": tooltip, **given}
-    nothing = options.pop("nothing", None)
+    nothing = options.pop("nothing", "")
     if kind == "CheckBox":
         options["text"] = label
-    if kind == "FileEdit":
-        options["nullable"] = True
+    options["nullable"] = kind == "FileEdit" or (kind == "ComboBox" and nothing)
     made = create_widget(value, name=name, label=label, widget_type=kind, options=options)
-    if nothing is not None:  # a number that may be left open
+    if kind == "ComboBox":
+        made.null_string = nothing
+        made.reset_choices()
+    elif nothing:
         made.native.setSpecialValueText(nothing)
         made.native.setDecimals(4 if made.step < 1 else 0)  # pixel sizes have four digits
     return made

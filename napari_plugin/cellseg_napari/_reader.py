@@ -146,7 +146,7 @@ def read_slide(path: Path, **options: Any) -> list[LayerData]:  # noqa: ANN401
     """
     slide = open_slide(path, **options)
     source = SlideSource(slide, on_damage=_warn)
-    about = {"path": str(path), "given": options.get("mpp"), "planes": slide.size_z, **options}
+    about = {"path": str(path), "given": options.get("mpp"), **options}
     shared = {"multiscale": True, "metadata": {SLIDE_KEY: about}, **placed(slide.mpp)}
     if slide.is_rgb:
         levels = source.levels((0, 1, 2))

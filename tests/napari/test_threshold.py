@@ -11,6 +11,7 @@ pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
 from cellseg_napari._classify_box import Thresholded, first_measure, said, starting
 
 from cellseg.derive.scores import Labelling
+from cellseg.protocol import Marker
 
 VALUES = np.array([0.1, 0.2, np.nan, 0.3, 0.4, 0.9])
 
@@ -18,12 +19,12 @@ VALUES = np.array([0.1, 0.2, np.nan, 0.3, 0.4, 0.9])
 @pytest.mark.parametrize(
     ("thresholds", "codes", "text"),
     [
-        ((0.3,), [0, 0, -1, 1, 1, 1], "60.0 % of 5 nuclei positive\n2 negative, 3 positive"),
+        ((0.3,), [0, 0, -1, 1, 1, 1], "DAB 60.0 % positive\n2 negative, 3 positive"),
         # (2 × 1 + 1 × 2 + 1 × 3) / 5 × 100
         (
             (0.2, 0.35, 0.8),
             [0, 1, -1, 1, 2, 3],
-            "80.0 % of 5 nuclei positive\n1 negative, 2 1+, 1 2+, 1 3+\nH-score 140, Allred 7",
+            "DAB 80.0 % positive, H-score 140, Allred 7\n1 negative, 2 1+, 1 2+, 1 3+",
         ),
         ((0.3, 0.3, 0.3), [0, 0, -1, 1, 3, 3], None),
     ],
@@ -33,14 +34,14 @@ def test_cells_at_or_above_a_threshold_are_positive(
 ) -> None:
     found = Thresholded("dab_od_mean", thresholds, VALUES)
     assert found.codes.tolist() == codes
-    assert text in (None, said(found.labelling, found.names, "nucleus"))
+    assert text in (None, said(found.labelling, found.marker))
 
 
 def test_an_interval_is_told() -> None:
-    names = ("negative", "positive")
-    text = said(Labelling(grades=(80, 20), interval=(0.15, 0.26)), names, "cell")
-    assert "20.0 % of 100 cells positive (95 %: 15.0 … 26.0 %)" in text
-    assert said(Labelling(grades=(0, 0)), names, "cell") == "no cell has a value"
+    marker = Marker(measure="intensity_mean_cd3", threshold=400)
+    text = said(Labelling(grades=(80, 20), interval=(0.15, 0.26)), marker)
+    assert "cd3 20.0 % positive (95 %: 15.0 … 26.0 %)" in text
+    assert "no cell was measured" in said(Labelling(grades=(0, 0)), marker)
 
 
 def test_thresholds_begin_inside_the_values() -> None:
