@@ -24,7 +24,7 @@ from cellseg_napari._opened import KEY, ROLE, Opened, camera_of
 from cellseg_napari._panel import button, enable, in_thread, wrapped
 from cellseg_napari._reader import placed
 from cellseg_napari._shapes import drawn_in, lines_in
-from cellseg_napari._words import KEYS, in_fields
+from cellseg_napari._words import ACTIONS, in_fields
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -61,28 +61,22 @@ class CorrectBox(QWidget):  # type: ignore[misc]
         self.classes.setToolTip("Class of new cells; type another name for a new class")
         self.state = wrapped()
         grid = QGridLayout(self)
-        actions: tuple[tuple[str, str, Callable[[], object]], ...] = (
-            ("Delete", "Take the selected cells away", self.delete),
-            ("Merge", "Make one cell of the selected ones (shift-click selects more)", self.merge),
-            ("Split", "Cut the selected cell in two, or along a line drawn in the shapes that are "
-             "chosen above", self.split),
-            ("Paint", "Draw a new cell, or change the selected one's outline, with napari's brush",
-             self.paint),
-            ("Undo", "Take the last correction back",
-             partial(self.step, "undo", "nothing to take back")),
-            ("Redo", "Make it again", partial(self.step, "redo", "nothing to make again")),
-            ("Measure again", "Measure the cells that you changed (area, shape, intensities), and "
-             "only those, and tell the totals; the network does not look again",
-             self.measure_again),
-            ("Save", "Write the corrected cells into a folder of their own, beside the automatic "
-             "result", self.save),
-            ("Training data", "Write what was corrected as COCO JSON to train a model with",
-             self.export),
-            ("Set class", "Give the selected cells this class", self.set_class),
-        )  # fmt: skip
-        for number, (name, tip, action) in enumerate(actions):
-            key = f" ({KEYS[name][0]})" if name in KEYS else ""
-            self.buttons[name] = button(name, f"{tip}{key}", action)
+        actions: dict[str, Callable[[], object]] = {
+            "Delete": lambda: self.corrections.delete(self.selected),
+            "Merge": lambda: self.corrections.merge(self.selected),
+            "Split": self.split,
+            "Paint": self.paint,
+            "Undo": partial(self.step, "undo", "nothing to take back"),
+            "Redo": partial(self.step, "redo", "nothing to make again"),
+            "Measure again": self.measure_again,
+            "Save": self.save,
+            "Training data": self.export,
+            "Set class": self.set_class,
+        }
+        for number, (name, action) in enumerate(actions.items()):
+            key, what = ACTIONS[name]
+            tip = what[0].upper() + what[1:] + (f" ({key})" if key else "")
+            self.buttons[name] = button(name, tip, action)
             row, column = (3, 2) if name == "Set class" else divmod(number, 3)
             grid.addWidget(self.buttons[name], row, column)
         grid.addWidget(self.classes, 3, 0, 1, 2)
@@ -124,12 +118,6 @@ class CorrectBox(QWidget):  # type: ignore[misc]
             self.state.setText(f"selected: {said}{more}")
 
     # What the buttons do
-
-    def delete(self) -> None:
-        self.corrections.delete(self.selected)
-
-    def merge(self) -> None:
-        self.corrections.merge(self.selected)
 
     def split(self) -> None:
         """Along a line of the chosen shapes layer that crosses the cell, else in two."""

@@ -17,7 +17,8 @@ from cellseg.errors import CellsegError, Notice
 from cellseg.events import CountResult, Started, TileDone
 from cellseg.slide import open_slide
 from cellseg.text import visible
-from cellseg_napari._count import DRAWN, WIDGETS, count, how_to_keep, request_of
+from cellseg_napari._count import count, how_to_keep, request_of
+from cellseg_napari._fields import DRAWN, WIDGETS
 from cellseg_napari._opened import opened_of
 from cellseg_napari._panel import DockPanel, Job, button, tell, wrapped
 from cellseg_napari._preview import Preview

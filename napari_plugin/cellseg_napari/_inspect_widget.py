@@ -35,7 +35,7 @@ from cellseg_napari._reader import KEPT
 from cellseg_napari._shapes import drawn_layers
 from cellseg_napari._table import CellTable
 from cellseg_napari._teach_box import TeachBox
-from cellseg_napari._words import KEYS, legend, menu
+from cellseg_napari._words import ACTIONS, legend, menu
 
 NOTHING = "no result is open"
 EVERYWHERE = "the whole slide"
@@ -141,7 +141,7 @@ class ResultPanel(QWidget):  # type: ignore[misc]
         self.tabs.addTab(self.teach, "Cell types")
         self.tabs.addTab(self.correct, "Correct")
         keys = QLabel("keys")
-        keys.setToolTip("\n".join(f"{key}: {what}" for key, what in KEYS.values()))
+        keys.setToolTip("\n".join(f"{key}: {what}" for key, what in ACTIONS.values() if key))
         self.tabs.setCornerWidget(keys)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -242,9 +242,10 @@ class InspectWidget(DockPanel):
         self._layout = QVBoxLayout(self.content)
         self._layout.addLayout(form)
         self._layout.addWidget(self.nothing, stretch=1, alignment=Qt.AlignmentFlag.AlignTop)
-        for name, (key, _) in KEYS.items():
-            shortcut = QShortcut(QKeySequence(key), self)
-            shortcut.activated.connect(partial(attempt, partial(self._act, name)))
+        for name, (key, _) in ACTIONS.items():
+            if key:
+                shortcut = QShortcut(QKeySequence(key), self)
+                shortcut.activated.connect(partial(attempt, partial(self._act, name)))
         viewer.layers.selection.events.active.connect(self._follow)
         viewer.mouse_drag_callbacks.append(self._clicked)
         self.layers_changed()

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import napari
 from napari.qt.threading import GeneratorWorkerSignals, WorkerBase
-from napari.utils.notifications import show_error, show_warning
+from napari.utils.notifications import show_error
 from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, QObject, QSignalBlocker, QSize, Qt, QThreadPool, QTimer
 from qtpy.QtWidgets import (
@@ -26,7 +26,7 @@ from qtpy.QtWidgets import (
 )
 
 from cellseg.errors import CellsegError, unexpected_text
-from cellseg_napari._words import in_fields
+from cellseg_napari._words import in_fields, warn
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +47,11 @@ def attempt(action: Callable[[], object], *_: object) -> None:
 def tell(error: Exception) -> str:
     """Show an error in napari's corner, and log an unforeseen one. Returns what was said."""
     if isinstance(error, CellsegError):
-        said = in_fields(error)
-        show_warning(said)
-    else:
-        logger.error("unexpected", exc_info=error)
-        said = in_fields(unexpected_text(error))
-        show_error(said)
+        warn(error)
+        return in_fields(error)
+    logger.error("unexpected", exc_info=error)
+    said = in_fields(unexpected_text(error))
+    show_error(said)
     return said
 
 

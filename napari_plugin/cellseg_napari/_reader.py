@@ -28,7 +28,7 @@ from cellseg.slide.formats import ENDINGS
 from cellseg.text import visible
 from cellseg_napari._levels import SlideSource
 from cellseg_napari._opened import KEY, ROLE, Opened, opened_result
-from cellseg_napari._words import in_fields
+from cellseg_napari._words import warn
 
 if TYPE_CHECKING:
     import napari
@@ -100,10 +100,10 @@ def _read(path: PathOrPaths) -> list[LayerData]:
         try:
             layers += (_reader_of(one) or read_slide)(one)
         except CellsegError as error:
-            _warn(error)
+            warn(error)
         except Exception as error:
             logger.exception("%s", one)
-            _warn(f"{one}: cannot be shown: {type(error).__name__}: {error}")
+            warn(f"{one}: cannot be shown: {type(error).__name__}: {error}")
     return layers or [(None,)]
 
 
@@ -121,14 +121,14 @@ def read_result(folder: Path) -> list[LayerData]:
     try:
         layers += read_slide(result.find_slide(), **result.slide_options)
     except CellsegError as error:
-        _warn(f"{error}; the cells are shown without it")
+        warn(f"{error}; the cells are shown without it")
     opened = opened_result(result)
     if opened.note is not None and "corrected_from" not in result.run:
-        _warn(f"{opened.note}; shown as counted, and not to be corrected")
+        warn(f"{opened.note}; shown as counted, and not to be corrected")
     try:
         layers += _over_slide(opened)
     except CellsegError as error:
-        _warn(error)
+        warn(error)
     name = result.object_name
     return [*layers, _masks(opened, opened.label_levels(), name=name, role="cells")]
 
@@ -145,7 +145,7 @@ def read_slide(path: Path, **options: Any) -> list[LayerData]:  # noqa: ANN401
         If the file is no slide.
     """
     slide = open_slide(path, **options)
-    source = SlideSource(slide, on_damage=_warn)
+    source = SlideSource(slide, on_damage=warn)
     about = {"path": str(path), "given": options.get("mpp"), **options}
     shared = {"multiscale": True, "metadata": {SLIDE_KEY: about}, **placed(slide.mpp)}
     if slide.is_rgb:
@@ -347,10 +347,3 @@ def _borders(
         **placed(result.frame.mpp),
     }
     yield outlines, look, "shapes"
-
-
-def _warn(message: object) -> None:
-    """One line in napari's window, or in the terminal when there is none."""
-    from napari.utils.notifications import show_warning
-
-    show_warning(in_fields(message))

@@ -4,34 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 import skimage.data
-import tifffile
 from numpy.typing import NDArray
 from skimage.draw import ellipse
 from skimage.filters import gaussian
 
-from cellseg_napari._count import scratch
-from cellseg_napari._reader import LayerData, read_slide
+from cellseg_napari._reader import LayerData, contrast_limits, placed
 
 SIDE_PX, SPACING_PX, MPP = 1024, 32, 0.5
 
 
 def fluorescence() -> list[LayerData]:
     """Some 800 drawn nuclei in fluorescence, 1,024 × 1,024 px, 0.5 µm/px."""
-    path = scratch() / "fluorescence.ome.tif"
-    if not path.exists():
-        metadata = {"axes": "YX", "PhysicalSizeX": MPP, "PhysicalSizeXUnit": "µm"}
-        metadata |= {"PhysicalSizeY": MPP, "PhysicalSizeYUnit": "µm", "Channel": {"Name": "DAPI"}}
-        tifffile.imwrite(path, _nuclei(), metadata=metadata, tile=(256, 256))
-    return read_slide(path)
+    pixels = _nuclei()
+    look = {"name": "fluorescence", "contrast_limits": contrast_limits(pixels), **placed(MPP)}
+    return [(pixels, look, "image")]
 
 
 def ihc() -> list[LayerData]:
     """scikit-image's immunohistochemistry field, 512 × 512 px, without pixel size."""
-    path = scratch() / "ihc.tif"
-    if not path.exists():
-        pixels = skimage.data.immunohistochemistry()  # type: ignore[no-untyped-call]
-        tifffile.imwrite(path, pixels, photometric="rgb", metadata=None)
-    return read_slide(path)
+    pixels = skimage.data.immunohistochemistry()  # type: ignore[no-untyped-call]
+    return [(pixels, {"name": "ihc", "rgb": True, **placed(None)}, "image")]
 
 
 def _nuclei() -> NDArray[np.uint16]:

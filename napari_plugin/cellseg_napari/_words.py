@@ -7,26 +7,19 @@ from html import escape
 
 from cellseg.errors import hinted
 from cellseg.text import visible, visible_lines
+from cellseg_napari._fields import WIDGETS
 
-FIELDS = {
-    "channel": "image",
-    "protocol": "protocol",
-    "mpp": "µm per pixel",
-    "diameter": "diameter, px",
-    "region": "region",
-    "output": "results in",
-    "overwrite": "overwrite",
-    "model": "model",
-    "score": "score",
-    "z": "z plane",
-    "cells_from": "cells from",
-    "min_area": "smallest area",
-    "max_area": "largest area",
-    "no_prefilter": "tissue only",
-    "skip_bad": "sound tissue only",
-    "types": "cell types",
-    "device": "device",
-    "threshold": "threshold",
+_HINTS = {
+    "layer": "channel",
+    "diameter_px": "diameter",
+    "where": "region",
+    "prefilter": "no_prefilter",
+    "cell_types": "types",
+}
+"""Fields that a hint calls by another name."""
+
+FIELDS = {"threshold": "threshold"} | {
+    _HINTS.get(name, name): label for name, (_, label, *_others) in WIDGETS.items()
 }
 """What the panels call the fields of a hint."""
 
@@ -40,18 +33,38 @@ def in_fields(told: object) -> str:
     return visible_lines(hinted(told, lambda name: f"“{FIELDS[name]}”" if name in FIELDS else ""))
 
 
-KEYS = {
+def warn(told: object) -> None:
+    """Show an error, or what else is not as it should be, in napari's corner."""
+    from napari.utils.notifications import show_warning  # late: a test may listen
+
+    show_warning(in_fields(told))
+
+
+ACTIONS = {
     "Next": ("N", "the next cell of the table"),
     "Previous": ("Shift+N", "the one before"),
     "Delete": ("Shift+D", "delete the selected cells"),
-    "Merge": ("Shift+M", "make one cell of them"),
-    "Split": ("Shift+S", "cut the selected cell"),
-    "Paint": ("Shift+B", "paint a cell, and take over what was painted"),
-    "Set class": ("Shift+C", "give the selected cells the class that stands in the box"),
+    "Merge": ("Shift+M", "make one cell of the selected ones (shift-click selects more)"),
+    "Split": (
+        "Shift+S",
+        "cut the selected cell in two, or along a line in the shapes chosen above",
+    ),
+    "Paint": ("Shift+B", "paint a cell, or change the selected one's outline, with napari's brush"),
     "Undo": ("Ctrl+Z", "take the last correction back"),
     "Redo": ("Ctrl+Shift+Z", "make it again"),
+    "Measure again": (
+        "",
+        "measure the cells that you changed (area, shape, intensities), and only those, and tell "
+        "the totals; the network does not look again",
+    ),
+    "Save": (
+        "",
+        "write the corrected cells into a folder of their own, beside the automatic result",
+    ),
+    "Training data": ("", "write what was corrected as COCO JSON to train a model with"),
+    "Set class": ("Shift+C", "give the selected cells the class that stands in the box"),
 }
-"""Of each action: its key, which napari itself does not use, and what it does."""
+"""Of each action: its key, which napari itself does not use, or none; and what it does."""
 
 _UNITS = {"px": "px", "um": "µm", "um2": "µm²", "deg": "°"}
 

@@ -6,12 +6,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from napari.utils import notifications
-
 from cellseg.errors import CellsegError
 from cellseg.result.publish import TABLE
-from cellseg.text import as_cell, visible
+from cellseg.text import as_cell
 from cellseg_napari._opened import KEY, Opened
+from cellseg_napari._words import warn
 
 
 def write_labels(path: str, data: object, meta: dict[str, Any]) -> list[str]:
@@ -21,9 +20,7 @@ def write_labels(path: str, data: object, meta: dict[str, Any]) -> list[str]:
     """
     opened = meta.get("metadata", {}).get(KEY)
     if not isinstance(opened, Opened):
-        notifications.show_warning(
-            "this layer is no result of cellseg: napari's own writers can save it"
-        )
+        warn("this layer is no result of cellseg: napari's own writers can save it")
         return []
     target = Path(path)
     try:
@@ -34,7 +31,7 @@ def write_labels(path: str, data: object, meta: dict[str, Any]) -> list[str]:
 
             write_levels(opened.cells.pyramid.levels[0], opened.result.frame, target)
     except (CellsegError, OSError) as error:
-        notifications.show_warning(visible(f"{path}: cannot be written: {error}"))
+        warn(f"{path}: cannot be written: {error}")
         return []
     return [path]
 

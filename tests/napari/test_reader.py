@@ -14,7 +14,8 @@ pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
 
 import cellseg_napari
 from cellseg_napari import get_reader, read_result, read_slide
-from cellseg_napari._count import SUFFIXES
+from cellseg_napari._count import request_of
+from cellseg_napari._fields import SUFFIXES
 from cellseg_napari._levels import COARSEST_PX, SlideSource
 from cellseg_napari._reader import SLIDES, contrast_limits
 from napari.components import ViewerModel
@@ -324,9 +325,12 @@ def test_slide_closes_with_its_last_level(slide: Path) -> None:
 
 
 @pytest.mark.parametrize("sample", ["fluorescence", "ihc"])
-def test_samples_are_slides(sample: str) -> None:
+def test_samples_can_be_counted(sample: str) -> None:
     from cellseg_napari import _samples
 
-    ((levels, look, kind),) = getattr(_samples, sample)()
-    assert (kind, look.get("rgb", False)) == ("image", sample == "ihc")
-    assert np.asarray(levels[0]).std() > 10
+    (data,) = getattr(_samples, sample)()
+    layer = Layer.create(*data)
+    with open_slide(request_of(layer=layer).image) as slide:
+        assert slide.is_rgb == (sample == "ihc")
+        assert slide.mpp == (None if slide.is_rgb else pytest.approx(0.5))
+        assert slide.overview()[0].std() > 10
