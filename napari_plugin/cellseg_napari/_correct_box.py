@@ -246,9 +246,8 @@ class Painter:
         if not self._window.area:
             raise SettingsError("this spot lies outside of the slide")
         pixels = corrections.pyramid.levels[0].read(self._window).astype(np.int32)
-        where = placed(frame.mpp, downsample=frame.downsample)
-        corner = np.array([self._window.y0, self._window.x0])
-        where["translate"] = tuple(np.array(where["translate"]) + corner * np.array(where["scale"]))
+        corner = (self._window.y0, self._window.x0)
+        where = placed(frame.mpp, downsample=frame.downsample, corner=corner)
         about = {KEY: self.opened, ROLE: "paint"}
         self.layer = layer = Labels(pixels, name=NAME, opacity=0.4, metadata=about, **where)
         self._before = pixels.copy()

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from cellseg.annotations.region import Region, Regions
 from cellseg.derive.derive import totals_in
 from cellseg.derive.places import drawn_regions, keep_drawn
+from cellseg.draw import borders
 from cellseg.palette import RGB
 from cellseg.table.regions import counted, lines
 from cellseg.text import visible
+from cellseg_napari._levels import label_levels
 from cellseg_napari._opened import KEY, ROLE, Opened, camera_of, refresh
 from cellseg_napari._reader import CONTOUR_PX, KEPT, OUTLINED, contrast_limits, one_colour, placed
 from cellseg_napari._shapes import drawn_in
@@ -74,6 +76,7 @@ class Inspector:
         self._on_select = on_select
         self._marks: Points | None = None
         self._colours: Image | None = None
+        self._values: NDArray[np.float32] = np.full(1, np.nan, np.float32)
         camera_of(viewer).events.zoom.connect(self._thin)
 
     def is_visible(self) -> bool:
@@ -166,7 +169,6 @@ class Inspector:
         """Outlines, or filled masks."""
         self.layer.contour = CONTOUR_PX if outlines else 0
         self.layer.opacity = OUTLINED if outlines else FILLED
-        self.opened.outlines = outlines
         if self._colours is not None:
             self._colours.opacity = self.layer.opacity
             self._colours.refresh()
@@ -220,12 +222,11 @@ class Inspector:
         from napari.layers import Image
 
         opened, frame = self.opened, self.opened.result.frame
-        opened.set_values(values)
-        opened.outlines = self.outlines
+        self._values = opened.by_label(values, np.nan, np.float32)
         layer = self._colours
         if layer is None or layer not in self.viewer.layers:
             layer = self._colours = Image(
-                opened.value_levels(),
+                label_levels(opened.cells.pyramid, self._valued, np.float32),
                 multiscale=True,
                 contrast_limits=span,
                 blending="translucent",
@@ -241,6 +242,13 @@ class Inspector:
             layer.name = name
         layer.colormap, layer.contrast_limits, layer.colorbar.visible = colormap, span, bar
         layer.refresh()
+
+    def _valued(self, labels: NDArray[np.uint32]) -> NDArray[np.float32]:
+        """Each cell's number in place of its label; NaN, which is transparent, elsewhere."""
+        labels = self.opened.shown(labels)
+        if self.outlines:
+            labels = np.where(borders(labels, CONTOUR_PX), labels, np.uint32(0))
+        return self._values.take(labels, mode="clip")
 
     def _uncolour(self) -> None:
         self._remove(self._colours)

@@ -109,11 +109,8 @@ class LookBox(QWidget):  # type: ignore[misc]
 class ResultPanel(QWidget):  # type: ignore[misc]
     """Everything that belongs to one result: totals, tabs and table.
 
-    ``drawn`` gives the shapes layer in which cells are counted, or None: everywhere. ``saved``
-    tells the result folder, which is to be read again.
+    ``drawn`` gives the shapes layer in which cells are counted, or None: everywhere.
     """
-
-    saved = Signal(object)
 
     def __init__(
         self,
@@ -152,7 +149,7 @@ class ResultPanel(QWidget):  # type: ignore[misc]
         self.tabs.currentChanged.connect(self._tab_changed)
         self.look.filtered.connect(self._filtered)
         for box in (self.classify, self.teach):
-            box.saved.connect(self.saved.emit)
+            box.saved.connect(lambda folder: Preview(viewer).show_result(folder))
         self.correct.measured.connect(self.tell_totals)
         self._end_listening = (
             opened.corrections.on_change(self._edited) if opened.note is None else lambda: None
@@ -221,17 +218,14 @@ class InspectWidget(DockPanel):
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
         super().__init__(viewer)
         self.shown: ResultPanel | None = None
-        self.drawn: Shapes | None = None
         self._known: list[Shapes] = []
         self._switching, self._tab = False, 0
         self._wanted: Path | None = None
         self.results = choice("The result whose cells are shown here")
         self.results.currentIndexChanged.connect(self._chosen)
         self.shapes = choice("Totals of the cells whose centre lies in these shapes")
-        self.shapes.currentIndexChanged.connect(self._shapes_chosen)
-        self._soon = QTimer(self)
-        self._soon.setSingleShot(True)
-        self._soon.setInterval(_WAIT_MS)
+        self.shapes.currentIndexChanged.connect(self._later)
+        self._soon = QTimer(self, singleShot=True, interval=_WAIT_MS)
         self._soon.timeout.connect(self._tell_totals)
         self.nothing = wrapped(NOTHING)
         form = QFormLayout()
@@ -287,7 +281,6 @@ class InspectWidget(DockPanel):
             if opened is not None:
                 self._wanted = self._wanted or opened.result.path
                 self.shown = ResultPanel(self.viewer, layer, opened, lambda: self.drawn)
-                self.shown.saved.connect(self._read_again)
                 self._layout.insertWidget(1, self.shown, stretch=1)
                 attempt(self.shown.look.begin)
                 self.shown.tabs.setCurrentIndex(self._tab)
@@ -309,10 +302,6 @@ class InspectWidget(DockPanel):
         self.shown.deleteLater()
         self.shown = None
 
-    def _read_again(self, folder: Path) -> None:
-        """A result whose table was written anew."""
-        Preview(self.viewer).show_result(folder)
-
     # The shapes in which cells are counted
 
     def _list_shapes(self) -> None:
@@ -323,16 +312,15 @@ class InspectWidget(DockPanel):
         wanted = fresh[-1] if fresh else self.drawn
         place = drawn.index(wanted) + 1 if wanted in drawn else 0
         self._known = drawn
+        for one in drawn:
+            one.events.data.connect(self._later)
         fill(self.shapes, [(EVERYWHERE, None), *((one.name, one) for one in drawn)], place)
-        self._shapes_chosen(place)
-
-    def _shapes_chosen(self, _: int) -> None:
-        if self.drawn is not None:
-            self.drawn.events.data.disconnect(self._later)
-        self.drawn = self.shapes.currentData()
-        if self.drawn is not None:
-            self.drawn.events.data.connect(self._later)
         self._later()
+
+    @property
+    def drawn(self) -> Shapes | None:
+        """The shapes in which cells are counted; None: everywhere."""
+        return self.shapes.currentData()
 
     def _keep(self) -> None:
         """Shapes become regions of the result, and their counts are told."""
@@ -369,8 +357,7 @@ class InspectWidget(DockPanel):
         """From now on, touch neither widgets nor layers."""
         super().let_go()
         self.shown = None
-        if self.drawn is not None:
-            self.drawn.events.data.disconnect(self._later)
-            self.drawn = None
+        for one in self._known:
+            one.events.data.disconnect(self._later)
         if self._clicked in self.viewer.mouse_drag_callbacks:
             self.viewer.mouse_drag_callbacks.remove(self._clicked)

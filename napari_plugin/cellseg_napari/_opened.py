@@ -11,7 +11,6 @@ from numpy.typing import DTypeLike, NDArray
 
 from cellseg.derive.corrections import Corrections, Edit, PatchedPyramid
 from cellseg.derive.corrections.cells import CorrectedCells
-from cellseg.draw import borders
 from cellseg.errors import CellsegError, SettingsError
 from cellseg.geometry import LazyArray
 from cellseg.palette import RGB
@@ -32,9 +31,6 @@ ROLE = "cellseg_role"
 FEATURES_LIMIT = 50_000
 """Tables longer than this stay on the disk; napari's Features table shows the shorter ones."""
 
-OUTLINE_PX = 2
-"""Width of outlines, pixels of the level that is shown."""
-
 
 class Opened:
     """A result in a viewer.
@@ -45,8 +41,6 @@ class Opened:
         The cells as corrected; those of a result that cannot be corrected as they are.
     note : CellsegError or None
         Why the result cannot be corrected; None where it can.
-    outlines : bool
-        Whether numbers are shown at the cells' borders only.
     """
 
     def __init__(self, result: Result) -> None:
@@ -58,9 +52,7 @@ class Opened:
             self.note = error
             self.cells = CorrectedCells(result, result.class_names)
         self.rows = self.cells.rows
-        self.outlines = True
         self.hide(None)
-        self._values = np.full(1, np.nan, np.float32)
 
     @property
     def corrections(self) -> Corrections:
@@ -90,7 +82,7 @@ class Opened:
         """The cell that is shown at a point of the world; 0 where there is none."""
         y, x = np.rint(self.to_lattice(np.array(world))).astype(int).tolist()
         label = np.array([self.cells.pyramid.label_at(y, x)], np.uint32)
-        return int(self._shown(label)[0])
+        return int(self.shown(label)[0])
 
     def place_of(self, label: int) -> tuple[tuple[float, float], float]:
         """World (y, x) of a cell's centre, and its extent."""
@@ -123,41 +115,30 @@ class Opened:
 
     def label_levels(self) -> list[LazyArray]:
         """The label image as corrected and filtered, finest level first."""
-        return label_levels(self.cells.pyramid, self._shown, np.uint32)
+        return label_levels(self.cells.pyramid, self.shown, np.uint32)
 
     def around_levels(self) -> list[LazyArray]:
         """The cells around the nuclei, as expanded before any correction; none of other results."""
         if not self.result.is_expanded:
             return []
-        return label_levels(PatchedPyramid(self.result.labels("cells")), self._shown, np.uint32)
+        return label_levels(PatchedPyramid(self.result.labels("cells")), self.shown, np.uint32)
 
-    def value_levels(self) -> list[LazyArray]:
-        """The label image with each cell's number of :meth:`set_values` in place of its label."""
-        return label_levels(self.cells.pyramid, self._valued, np.float32)
-
-    def _shown(self, labels: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    def shown(self, labels: NDArray[np.uint32]) -> NDArray[np.uint32]:
         """Hidden cells become background."""
         if not self._hidden.any():
             return labels
         return np.where(self._hidden.take(labels, mode="clip"), np.uint32(0), labels)
 
-    def _valued(self, labels: NDArray[np.uint32]) -> NDArray[np.float32]:
-        labels = self._shown(labels)
-        if self.outlines:
-            labels = np.where(borders(labels, OUTLINE_PX), labels, np.uint32(0))
-        return self._values.take(labels, mode="clip")
-
-    def set_values(self, values: NDArray[Any]) -> None:
-        """Numbers that colour the cells, in the order of their labels; NaN is transparent."""
-        self._values = self._by_label(values, np.nan, np.float32)
-
     def hide(self, hidden: NDArray[np.bool_] | None) -> None:
         """Hide cells, in the order of their labels; None: show all of them."""
         none = np.zeros(1, np.bool_)
-        self._hidden = none if hidden is None else self._by_label(hidden, False, np.bool_)
+        self._hidden = none if hidden is None else self.by_label(hidden, False, np.bool_)
 
-    def _by_label(self, values: NDArray[Any], other: float, dtype: DTypeLike) -> NDArray[Any]:
-        """An array that is indexed by label; its last element is for all labels beyond."""
+    def by_label(self, values: NDArray[Any], other: float, dtype: DTypeLike) -> NDArray[Any]:
+        """Values of the cells, in the order of their labels, as an array indexed by label.
+
+        Its last element is for all labels beyond.
+        """
         labels = self.cells.labels()
         found = np.full(int(labels.max(initial=0)) + 2, other, dtype)
         found[labels] = values

@@ -237,16 +237,19 @@ def open_viewer(path: Path) -> napari.Viewer:
     return viewer
 
 
-def placed(mpp: float | None, *, downsample: float = 1.0) -> dict[str, Any]:
+def placed(
+    mpp: float | None, *, downsample: float = 1.0, corner: tuple[int, int] = (0, 0)
+) -> dict[str, Any]:
     """Scale, shift and units of a layer whose pixels are ``downsample`` level-0 px wide.
 
     napari puts the centre of pixel 0 at the origin; the shift keeps the corners together.
+    ``corner`` is where the layer begins, (y, x), pixels of that size.
     """
     pixel = mpp or 1.0
     shift = (downsample - 1.0) / 2 * pixel
     return {
         "scale": (pixel * downsample,) * 2,
-        "translate": (shift,) * 2,
+        "translate": tuple(shift + place * pixel * downsample for place in corner),
         "units": ("um" if mpp else "pixel",) * 2,
         "axis_labels": ("y", "x"),
     }

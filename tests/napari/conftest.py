@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import os
 import shutil
 import sys
@@ -35,6 +35,19 @@ with warnings.catch_warnings(), suppress(ImportError):
     warnings.simplefilter("ignore")
     for name in ("napari.components", "napari.layers", "napari.utils.notifications", "npe2"):
         importlib.import_module(name)
+
+PLUGIN = ("napari", "cellseg_napari")
+if not all(map(importlib.util.find_spec, PLUGIN)):  # pip install ".[napari]"
+    collect_ignore_glob = ["test_[!v]*.py"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What napari, Qt and vispy say about themselves while a window is open is theirs."""
+    for item in items:
+        if "display" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.window)
+            item.add_marker(pytest.mark.filterwarnings("ignore"))
+
 
 MPP = 0.25
 CORNERS = ((10, 20), (300, 400))
@@ -182,7 +195,7 @@ def picture() -> Callable[..., np.ndarray]:
 
 
 @pytest.fixture
-def window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def window(display: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A viewer with a real window."""
     import napari
 

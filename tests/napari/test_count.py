@@ -12,10 +12,6 @@ import numpy as np
 import pytest
 import shapely
 import tifffile
-
-pytest.importorskip("napari", reason='napari is not installed: pip install ".[napari]"')
-pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
-
 from cellseg_napari import read_slide
 from cellseg_napari._count import count, how_to_keep, request_of, scratch
 from cellseg_napari._opened import results_in

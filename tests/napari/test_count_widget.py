@@ -12,23 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
-
-pytest.importorskip("napari", reason='napari is not installed: pip install ".[napari]"')
-pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
-
 from cellseg_napari._count import request_of
 from cellseg_napari._opened import results_in
 from window import SlowDetector, counted, counter, dock, pump, start
 
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.result import load_result
-
-pytestmark = [
-    pytest.mark.window,
-    pytest.mark.usefixtures("display"),
-    # Whatever napari, Qt and vispy say about themselves while a window opens is theirs.
-    pytest.mark.filterwarnings("ignore"),
-]
 
 
 def names(viewer: Any) -> list[str]:

@@ -9,10 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-
-pytest.importorskip("napari", reason='napari is not installed: pip install ".[napari]"')
-pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
-
 from cellseg_napari import read_result
 from cellseg_napari._correct_box import NAME, Painter
 from cellseg_napari._inspect import BY_CLASS, BY_LABEL, ONE_COLOUR, SELECTION, Inspector

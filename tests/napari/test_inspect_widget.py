@@ -9,23 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("napari", reason='napari is not installed: pip install ".[napari]"')
-pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
-
 from cellseg_napari import add_layers, read_result
 from cellseg_napari._opened import camera_of
 from cellseg_napari._words import ACTIONS
 from window import choose, click, counted, counter, dock, press, pump
 
 from cellseg.result import load_result
-
-pytestmark = [
-    pytest.mark.window,
-    pytest.mark.usefixtures("display"),
-    # Whatever napari, Qt and vispy say about themselves while a window opens is theirs.
-    pytest.mark.filterwarnings("ignore"),
-]
 
 INSPECT = "Inspect and correct cells"
 

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import cellseg_napari
 import numpy as np
 import pytest
 import tifffile
-
-pytest.importorskip("napari", reason='napari is not installed: pip install ".[napari]"')
-pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
-
-import cellseg_napari
 from cellseg_napari import get_reader, read_result, read_slide
 from cellseg_napari._count import request_of
 from cellseg_napari._fields import SUFFIXES

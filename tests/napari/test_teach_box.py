@@ -8,21 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("napari", reason='napari is not installed: pip install ".[napari]"')
-pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
-
 from cellseg_napari import add_layers, read_result
 from window import click, dock, press, pump
 
 from cellseg.derive import Recipe
 from cellseg.result import load_result
-
-pytestmark = [
-    pytest.mark.window,
-    pytest.mark.usefixtures("display"),
-    pytest.mark.filterwarnings("ignore"),
-]
 
 
 @pytest.fixture

@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-pytest.importorskip("napari", reason='napari is not installed: pip install ".[napari]"')
-pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
-
 from cellseg_napari._classify_box import Thresholded, first_measure, said, starting
 
 from cellseg.derive.scores import Labelling

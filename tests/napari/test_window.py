@@ -8,25 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-
-pytest.importorskip("napari", reason='napari is not installed: pip install ".[napari]"')
-pytest.importorskip("cellseg_napari", reason="the plugin is not installed")
-
 from cellseg_napari._reader import open_viewer
 
 if TYPE_CHECKING:
     import napari
 
-pytestmark = [
-    pytest.mark.window,
-    pytest.mark.usefixtures("display"),
-    # Whatever napari, Qt and vispy say about themselves while a window opens is theirs.
-    pytest.mark.filterwarnings("ignore"),
-]
-
 
 @pytest.fixture
-def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def opened(display: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Opens windows and closes them; napari's settings go to a scratch folder."""
     monkeypatch.setenv("NAPARI_CONFIG", str(tmp_path / "napari.yaml"))
     viewers: list[napari.Viewer] = []
