@@ -121,10 +121,9 @@ def overlay(
 def _box(corners: tuple[int, int, int, int], result: Result) -> Box:
     y0, x0, y1, x1 = corners
     height, width = result.frame.height, result.frame.width
-    if y1 <= y0 or x1 <= x0:
-        fault = "is empty; expected Y0 X0 Y1 X1 with Y0 < Y1 and X0 < X1"
-    elif y0 < 0 or x0 < 0 or y1 > height or x1 > width:
-        fault = f"reaches beyond the slide, which is 0 0 {height} {width} (level-0 pixels)"
-    else:
-        return Box(y0, x0, y1, x1)
-    raise SettingsError(f"box {y0} {x0} {y1} {x1}: {fault}")
+    if not (0 <= y0 < y1 <= height and 0 <= x0 < x1 <= width):
+        raise SettingsError(
+            f"box {y0} {x0} {y1} {x1}: is empty or reaches beyond the slide; expected Y0 X0 Y1 X1 "
+            f"with Y0 < Y1 and X0 < X1 in 0 0 {height} {width} (level-0 pixels)"
+        )
+    return Box(y0, x0, y1, x1)
