@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from cellseg.errors import InputError, OutputError, hinted
+from cellseg.errors import CellsegError, InputError, OutputError, hinted
 from cellseg.storage import Location, as_location, is_there
 from cellseg.text import visible_lines
 
@@ -76,16 +76,21 @@ class Number(click.FloatRange):
 
 
 class TextParam(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
-    """What a function makes of a text; it raises ``click.BadParameter``, or an error of cellseg."""
+    """What a function makes of a text; where it raises a ValueError, ``expected`` is told."""
 
-    def __init__(self, name: str, read: Callable[[str], object]) -> None:
-        self.name, self.read = name, read
+    def __init__(self, name: str, read: Callable[[str], object], expected: str = "") -> None:
+        self.name, self.read, self.expected = name, read, expected
 
     def get_metavar(self, *_: Any, **__: Any) -> str:  # noqa: ANN401 - of several clicks
         return self.name
 
     def convert(self, value: Any, param: Any, ctx: Any) -> object:  # noqa: ANN401 - click's
-        return self.read(value)
+        try:
+            return self.read(value)
+        except CellsegError:
+            raise
+        except ValueError:
+            self.fail(f"{value!r}: expected {self.expected}", param, ctx)
 
 
 Limits = Literal["auto"] | tuple[float, ...]
@@ -94,25 +99,14 @@ Limits = Literal["auto"] | tuple[float, ...]
 def _limits(text: str) -> Limits:
     if text == "auto":
         return "auto"
-    try:
-        found = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        said = f"{text!r} is no threshold: expected a number, three, or auto"
-        raise click.BadParameter(said) from None
+    found = tuple(float(part) for part in text.split(","))
     if len(found) not in (1, 3):
-        raise click.BadParameter(
-            f"{text!r} has {len(found)} numbers, expected one, or three with commas between "
-            "them (decimals have a point)"
-        )
+        raise ValueError(found)
     return found
 
 
 def _plane(text: str) -> int | str:
-    try:
-        return text if text in ("max", "mean") else int(text)
-    except ValueError:
-        said = f"{text!r} is no plane: expected a number from 0, max or mean"
-        raise click.BadParameter(said) from None
+    return text if text in ("max", "mean") else int(text)
 
 
 def _spot(text: str) -> HotSpot:
@@ -159,7 +153,7 @@ def _times(text: str) -> int | range:
     if text == "all":
         return range(MOST_TIMES)
     if not first.isdecimal() or (dash and not (last.isdecimal() and int(first) <= int(last))):
-        raise click.BadParameter(f"{text!r} is no time point: expected 3, 0-9 or all")
+        raise ValueError(text)
     return range(int(first), min(int(last) + 1, MOST_TIMES)) if dash else int(first)
 
 
@@ -178,29 +172,6 @@ def _depth(text: str) -> float:
 
 MOST_TIMES, DEPTH = 100_000, Number(1.0, 10_000.0)
 MOST_SPOT_MM2 = 50  # A whole number from here on is a number of cells, not mm².
-hotspot_option = click.option(
-    "--hotspot",
-    type=TextParam("MM2|CELLS[:CLASS]", _spot),
-    help="Also the place where most positive cells (or cells of CLASS) lie together: 0.5 for "
-    "0.5 mm², 500 for 500 cells.",
-)
-
-times_option = click.option(
-    "--t",
-    type=TextParam("N|FIRST-LAST|all", _times),
-    help="Time point (from 0), or several, each counted for itself; the first otherwise.",
-)
-chamber_option = click.option(
-    "--chamber",
-    type=TextParam("NAME|DEPTH", _depth),
-    help="A counting chamber (neubauer, fuchs-rosenthal, … or its depth in µm): tell cells per mL.",
-)
-dilution_option = click.option(
-    "--dilution",
-    type=Number(1.0),
-    help="To how many parts a part of the sample in the chamber was diluted; 2: one to one.",
-)
-
 PIXEL_SIZE = Number(0.001, 100.0)  # µm per pixel of any microscope.
 PLACE = TextParam("PATH|URL", _place)  # A path, or a URL such as ``s3://bucket/slide.svs``.
 OUTPUT = TextParam("PATH|URL", lambda text: _place(text, is_output=True))
@@ -210,7 +181,11 @@ RESULT = TextParam("RESULT", _result)  # A result folder on a disk.
 PATH, FILE = click.Path(path_type=Path), click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
-_SCORE, _PLANE = Number(0.01, 1.0), TextParam("N|max|mean", _plane)
+_SCORE = Number(0.01, 1.0)
+_PLANE = TextParam("N|max|mean", _plane, "a number from 0, max or mean")
+_LIMITS = TextParam(
+    "N|N,N,N|auto", _limits, "a number, three with commas between them (0.2,0.4,0.6), or auto"
+)
 DATA = click.Path(exists=True, dir_okay=False, path_type=Path)
 _IMAGES = click.Path(exists=True, file_okay=False, path_type=Path)
 _SCALARS = click.Choice(["auto", "float32", "bfloat16", "float16"])
@@ -282,11 +257,33 @@ _SHARED = {
         "--threshold",
         "thresholds",
         multiple=True,
-        type=TextParam("N|N,N,N|auto", _limits),
+        type=_LIMITS,
         help="Cells at or above it are positive; three give 1+, 2+, 3+; auto proposes one.",
     ),
     "name": click.option(
         "--name", "names", multiple=True, help="What each marker is called in classes of several."
+    ),
+    "hotspot": click.option(
+        "--hotspot",
+        type=TextParam("MM2|CELLS[:CLASS]", _spot),
+        help="Also the place where most positive cells (or cells of CLASS) lie together: 0.5 for "
+        "0.5 mm², 500 for 500 cells.",
+    ),
+    "times": click.option(
+        "--t",
+        type=TextParam("N|FIRST-LAST|all", _times, "3, 0-9 or all"),
+        help="Time point (from 0), or several, each counted for itself; the first otherwise.",
+    ),
+    "chamber": click.option(
+        "--chamber",
+        type=TextParam("NAME|DEPTH", _depth),
+        help="A counting chamber (neubauer, fuchs-rosenthal, … or its depth in µm): tell cells "
+        "per mL.",
+    ),
+    "dilution": click.option(
+        "--dilution",
+        type=Number(1.0),
+        help="To how many parts a part of the sample in the chamber was diluted; 2: one to one.",
     ),
     "no_prefilter": click.option(
         "--no-prefilter", is_flag=True, help="Look everywhere, not only where tissue is."

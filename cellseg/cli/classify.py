@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cellseg.cli._shared import FILE, RESULT, Limits, Number, hotspot_option, say, shared, tell
+from cellseg.cli._shared import FILE, RESULT, Limits, Number, say, shared, tell
 from cellseg.errors import PartialResultError, SettingsError
 from cellseg.storage import Location
 
@@ -49,8 +49,7 @@ Examples:
     help="Cells that belong to no class with this probability become 'unsure'; 0: none do.",
 )
 @click.option("--undo", is_flag=True, help="Back to the classes of the model.")
-@hotspot_option
-@shared("image json")
+@shared("hotspot image json")
 def classify(
     paths: Sequence[Path],
     measures: Sequence[str],

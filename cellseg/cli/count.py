@@ -18,13 +18,9 @@ from cellseg.cli._shared import (
     GroupedCommand,
     Limits,
     Number,
-    chamber_option,
-    dilution_option,
-    hotspot_option,
     refuse_missing,
     say,
     shared,
-    times_option,
 )
 from cellseg.cli.classify import markers_of
 from cellseg.errors import CellsegError, SettingsError
@@ -120,11 +116,7 @@ Examples:
     is_flag=True,
     help="Also measure where cells lie: neighbours, density, distance to the border.",
 )
-@shared("measure threshold name")
-@hotspot_option
-@chamber_option
-@dilution_option
-@times_option
+@shared("measure threshold name hotspot chamber dilution times")
 @click.option(
     "--recursive", is_flag=True, help="Folders in folders too; results lie as the images do."
 )
