@@ -110,7 +110,10 @@ class Summary:
         ]
 
     def __str__(self) -> str:
-        """One sentence for people."""
+        return self.said()
+
+    def said(self, ground: str = "tissue") -> str:
+        """One sentence for people; ``ground`` is what ``tissue_mm2`` is the area of."""
         parts = [counted(self.cells, self.object)]
         if self.cells_interval is not None:
             parts[0] += " (95 %: {:,} … {:,})".format(*self.cells_interval)
@@ -122,8 +125,8 @@ class Summary:
         elif self.area_px is not None:
             parts.append(f"median area {self.area_px.median:.0f} px²")
         if self.tissue_mm2 is not None and self.density_per_mm2 is not None:
-            tissue = f"{self.tissue_mm2:.3g} mm² of tissue"
-            parts.append(f"{self.density_per_mm2:,.0f} per mm² in {tissue}")
+            where = f"{self.tissue_mm2:.3g} mm² of {ground}"
+            parts.append(f"{self.density_per_mm2:,.0f} per mm² in {where}")
         if self.skipped_share:
             where = "regions" if any(one.kind != HOT for one in self.regions) else "slide"
             parts.append(f"{100 * self.skipped_share:.1f} % of the {where} skipped as background")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,9 @@ from cellseg.derive.derive import totals_in
 from cellseg.derive.places import drawn_regions, keep_drawn
 from cellseg.draw import borders
 from cellseg.palette import RGB
-from cellseg.table.regions import counted, lines
+from cellseg.table import Scale
+from cellseg.table.regions import lines
+from cellseg.table.summary import Summary, summarised
 from cellseg.text import visible
 from cellseg_napari._levels import label_levels
 from cellseg_napari._opened import KEY, ROLE, Opened, camera_of, refresh
@@ -45,15 +47,6 @@ FILLED = 0.6
 
 SPREAD_PERCENT = (1, 99)
 """Percentiles of a measurement between which colours spread."""
-
-
-class Totals(NamedTuple):
-    """Totals of the cells that are shown; None where nobody knows the area, or there are none."""
-
-    cells: int
-    density_per_mm2: float | None
-    median_area: float | None
-    text: str
 
 
 class Inspector:
@@ -272,27 +265,28 @@ class Inspector:
             hidden = ~((values >= low) & (values <= high))
         self.opened.hide(hidden)
 
-    def totals(self, shapes: Shapes | None = None) -> Totals:
-        """Of the cells that are shown; with ``shapes``, of those whose centre lies in one."""
-        opened, mpp = self.opened, self.opened.result.frame.mpp
-        area = "area_um2" if mpp and "area_um2" in opened.rows else "area_px"
-        inside = opened.is_shown()
+    def totals(self, shapes: Shapes | None = None) -> tuple[Summary, str]:
+        """Of the cells that are shown, and what their density is of: the tissue, or the shapes.
+
+        With ``shapes`` of those whose centre lies in one.
+        """
+        opened, frame, ground = self.opened, self.opened.result.frame, "tissue"
+        names = ["class", "area_px", "centroid_y_px", "centroid_x_px"]
+        table = opened.cells.table(names)[opened.is_shown()]
         area_mm2 = opened.result.section("summary").get("tissue_mm2")
-        outlines = [] if shapes is None else [one.outline for one in drawn_in(shapes)]
-        if outlines:
-            region = Region.of([outline / (mpp or 1.0) for outline in outlines])
-            y, x = opened.column("centroid_y_px"), opened.column("centroid_x_px")
-            inside &= region.contains(y, x)
-            area_mm2 = region.area_px * mpp**2 * 1e-6 if mpp else None
-        areas, cells = opened.column(area)[inside], int(inside.sum())
-        density = cells / area_mm2 if area_mm2 else None
-        median = float(np.median(areas)) if cells else None
-        said = [counted(cells, opened.result.object_name)]
-        if density is not None:
-            said.append(f"{density:,.0f} per mm² of {'these shapes' if outlines else 'tissue'}")
-        if median is not None:
-            said.append(f"median area {median:.4g} {'µm²' if area == 'area_um2' else 'px²'}")
-        return Totals(cells, density, median, ", ".join(said))
+        if shapes is not None and (drawn := drawn_in(shapes)):
+            region = Region.of([one.outline / (frame.mpp or 1.0) for one in drawn])
+            table = table[region.contains(table["centroid_y_px"], table["centroid_x_px"])]
+            area_mm2 = region.area_px * frame.mpp**2 * 1e-6 if frame.mpp else None
+            ground = "these shapes"
+        found = summarised(
+            table,
+            opened.cells.classes,
+            object=opened.result.object_name,
+            scale=Scale(frame.downsample, frame.mpp),
+            tissue_mm2=area_mm2,
+        )
+        return found, ground
 
     def keep(self, shapes: Shapes) -> list[str]:
         """Keep shapes as regions of the result, and count in them: a line each.

@@ -195,7 +195,8 @@ class ResultPanel(QWidget):  # type: ignore[misc]
 
     def tell_totals(self) -> None:
         """Of the cells that are shown, in the chosen shapes."""
-        self.totals.setText(self.inspector.totals(self._drawn()).text)
+        totals, ground = self.inspector.totals(self._drawn())
+        self.totals.setText(totals.said(ground))
 
     def _filtered(self) -> None:
         self.table.refill()

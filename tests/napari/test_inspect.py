@@ -155,12 +155,12 @@ def test_colours_are_outlines_or_filled(inspector: Inspector) -> None:
 
 
 def test_totals_tell_the_density_of_the_tissue(inspector: Inspector) -> None:
-    assert inspector.totals().density_per_mm2 is None, "nobody looked for tissue"
+    assert inspector.totals()[0].density_per_mm2 is None, "nobody looked for tissue"
     inspector.opened.result.run["summary"] |= {"tissue_mm2": 0.1}
-    totals = inspector.totals()
+    totals, ground = inspector.totals()
     assert totals.density_per_mm2 == pytest.approx(totals.cells / 0.1)
-    assert totals.text.startswith(f"{totals.cells} nuclei, ")
-    assert f"{totals.cells * 10:,} per mm² of tissue" in totals.text
+    assert totals.said(ground).startswith(f"{totals.cells} nuclei, median area ")
+    assert f"{totals.cells * 10:,} per mm² in 0.1 mm² of tissue" in totals.said(ground)
 
 
 def test_the_filter_hides_cells_and_counts_the_rest(inspector: Inspector) -> None:
@@ -172,30 +172,30 @@ def test_the_filter_hides_cells_and_counts_the_rest(inspector: Inspector) -> Non
     assert np.array_equal(np.unique(labels[labels > 0]), left)
     coarse = np.asarray(inspector.layer.data[1])
     assert set(np.unique(coarse[coarse > 0])) <= set(left.tolist())
-    totals = inspector.totals()
+    totals, _ = inspector.totals()
     assert totals.cells == len(left)
-    assert totals.median_area == pytest.approx(np.median(areas[areas >= middle]))
+    assert totals.median_area_um2 == pytest.approx(np.median(areas[areas >= middle]))
     hidden = int(np.flatnonzero(areas < middle)[0]) + 1
     assert inspector.click(centre(inspector, hidden)) == 0, "what is hidden cannot be picked"
     inspector.show_range(None)
-    assert inspector.totals().cells == len(areas)
+    assert inspector.totals()[0].cells == len(areas)
 
 
 def test_totals_in_shapes(inspector: Inspector) -> None:
     shapes = Shapes([np.array([[50, 50], [150, 250]])], shape_type="rectangle")
-    totals = inspector.totals(shapes)
+    totals, ground = inspector.totals(shapes)
     y, x = inspector.opened.column("centroid_y_um"), inspector.opened.column("centroid_x_um")
     inside = (y > 50) & (y < 150) & (x > 50) & (x < 250)
     assert totals.cells == inside.sum() > 10
     assert totals.density_per_mm2 == pytest.approx(inside.sum() / 0.02, rel=1e-3)
-    assert "per mm²" in totals.text
+    assert "per mm² in 0.02 mm² of these shapes" in totals.said(ground)
     twice = Shapes([np.array([[50, 50], [150, 250]])] * 2, shape_type="rectangle")
-    assert inspector.totals(twice).density_per_mm2 == pytest.approx(totals.density_per_mm2)
+    assert inspector.totals(twice)[0].density_per_mm2 == pytest.approx(totals.density_per_mm2)
     shapes.add(np.array([[50, 50], [150, 250]]) + 160, shape_type="rectangle")
-    assert inspector.totals(shapes).cells > totals.cells
+    assert inspector.totals(shapes)[0].cells > totals.cells
     empty = Shapes([np.array([[9000, 9000], [9010, 9010]])], shape_type="rectangle")
-    assert inspector.totals(empty).cells == 0
-    assert inspector.totals(empty).median_area is None
+    assert inspector.totals(empty)[0].cells == 0
+    assert inspector.totals(empty)[0].area_um2 is None
 
 
 def test_shapes_are_kept_as_regions_and_come_back(
@@ -205,7 +205,7 @@ def test_shapes_are_kept_as_regions_and_come_back(
     shapes = Shapes([corners, corners + 100], shape_type="rectangle", name="front")
     shapes.features = pd.DataFrame({"name": ["tumour", ""]})
     told = inspector.keep(shapes)
-    inside = inspector.totals(Shapes([corners], shape_type="rectangle")).cells
+    inside = inspector.totals(Shapes([corners], shape_type="rectangle"))[0].cells
     assert told[0].startswith(f"in region tumour: {inside} nuclei, ")
     assert told[1].startswith("in region front: ")
     other = Shapes([corners + 50], shape_type="rectangle", name="tumour")
@@ -225,20 +225,20 @@ def test_shapes_are_kept_as_regions_and_come_back(
 def test_edits_are_seen_in_masks_features_and_totals(inspector: Inspector) -> None:
     inspector.show_range("area_um2", 0, np.inf)
     corrections = inspector.opened.corrections
-    count = inspector.totals().cells
+    count = inspector.totals()[0].cells
     inspector.select([2, 3])
     corrections.delete([2])
     assert inspector.selected == (3,)
     assert 2 not in np.asarray(inspector.layer.data[0])
     assert 2 not in inspector.layer.features["index"].to_numpy()
     corrections.split(3)
-    assert inspector.totals().cells == count
+    assert inspector.totals()[0].cells == count
     new = len(inspector.opened.rows) + 1
     assert new in inspector.layer.features["index"].to_numpy()
     assert inspector.click(centre(inspector, new)) == new
     corrections.undo()
     corrections.undo()
-    assert inspector.totals().cells == count
+    assert inspector.totals()[0].cells == count
     assert np.array_equal(
         np.asarray(inspector.layer.data[0]), np.asarray(inspector.opened.result.labels()[0])
     )
