@@ -106,7 +106,7 @@ class ClassifyBox(QWidget):  # type: ignore[misc]
         for box, data in ((self.measure, measure), (self.kind, len(cells.thresholds))):
             with QSignalBlocker(box):
                 box.setCurrentIndex(box.findData(data))
-        seen, parts = histogram(values, BINS), opened.colours(cells.names)
+        seen, parts = histogram(values, BINS), opened.result.colours(cells.names)
         self.histogram.draw(seen.counts, seen.edges, handles=cells.thresholds, parts=parts)
         self.legend.setText(legend(cells.names, parts))
         self._show(cells)
@@ -120,7 +120,9 @@ class ClassifyBox(QWidget):  # type: ignore[misc]
         """Cells and counts follow the handles."""
         self.cells = cells
         title = f"{measurement(cells.marker.measure)}, classes"
-        self.inspector.show_codes(cells.codes, self.inspector.opened.colours(cells.names), title)
+        self.inspector.show_codes(
+            cells.codes, self.inspector.opened.result.colours(cells.names), title
+        )
         self._tell(cells.labelling)
 
     def _tell(self, scored: Labelling) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -125,8 +126,7 @@ class CorrectBox(QWidget):  # type: ignore[misc]
             raise CellsegError("select the one cell to split")
         label = self.selected[0]
         box = self.corrections.cell(label).box
-        shapes = self._drawn()
-        for drawn in [] if shapes is None else lines_in(shapes):
+        for drawn in lines_in(self._drawn()):
             line = self.inspector.opened.to_lattice(drawn)
             low, high = line.min(axis=0), line.max(axis=0)
             if (low < (box.y1, box.x1)).all() and (high >= (box.y0, box.x0)).all():
@@ -197,11 +197,11 @@ class CorrectBox(QWidget):  # type: ignore[misc]
 
     def _looked_at(self) -> list[Box]:
         """Boxes around the shapes in which cells are counted, lattice pixels."""
-        boxes, shapes = [], self._drawn()
-        for drawn in [] if shapes is None else drawn_in(shapes):
-            corners = self.inspector.opened.to_lattice(drawn.outline)
-            low, high = np.floor(corners.min(axis=0)), np.ceil(corners.max(axis=0))
-            boxes.append(Box(*np.maximum(0, [*low, *high]).astype(int).tolist()))
+        frame = self.inspector.opened.result.frame
+        boxes = []
+        for region in drawn_in(self._drawn(), frame.mpp or 1.0):
+            x0, y0, x1, y1 = np.maximum(0, region.shape.bounds) / frame.downsample
+            boxes.append(Box(int(y0), int(x0), math.ceil(y1), math.ceil(x1)))
         return [box for box in boxes if box.area]
 
     def _long(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:

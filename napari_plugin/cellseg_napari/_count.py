@@ -77,14 +77,10 @@ def _regions(layer: Image | None, file: Path | None, where: str, shapes: Shapes 
         raise SettingsError(f"to count in {where}, choose the image as a layer")
     if where == VIEW:
         return Regions.of([_view_of(layer)])
-    drawn = [] if shapes is None else drawn_in(shapes)
+    drawn = drawn_in(shapes, layer.scale[-2:], layer.translate[-2:])
     if not drawn:
         raise SettingsError("draw a rectangle, an ellipse or a polygon in a shapes layer first")
-    pixel = np.asarray(layer.scale, np.float64)[-2:]
-    origin = np.asarray(layer.translate, np.float64)[-2:]
-    return Regions.of(
-        Region.of([(one.outline - origin) / pixel], name=one.name, kind=one.kind) for one in drawn
-    )
+    return Regions.of(drawn)
 
 
 def _view_of(layer: Image) -> Region:

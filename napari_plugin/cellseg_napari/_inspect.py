@@ -171,14 +171,14 @@ class Inspector:
         if what in (ONE_COLOUR, BY_LABEL):
             from napari.utils.colormaps import label_colormap
 
-            one = one_colour(self.opened.colours(("cells",))[0])
+            one = one_colour(self.opened.result.colours(("cells",))[0])
             self.layer.colormap = one if what == ONE_COLOUR else label_colormap()
             self._uncolour()
         elif what == BY_CLASS:
             names = list(self.opened.cells.classes)
             place = {name: number for number, name in enumerate(names)}
             codes = np.array([place.get(name, 0) for name in self.opened.column("class")])
-            self.show_codes(codes, self.opened.colours(names), "class")
+            self.show_codes(codes, self.opened.result.colours(names), "class")
         else:
             values = self.opened.column(what).astype(np.float32)
             span = contrast_limits(values, SPREAD_PERCENT)
@@ -274,8 +274,8 @@ class Inspector:
         names = ["class", "area_px", "centroid_y_px", "centroid_x_px"]
         table = opened.cells.table(names)[opened.is_shown()]
         area_mm2 = opened.result.section("summary").get("tissue_mm2")
-        if shapes is not None and (drawn := drawn_in(shapes)):
-            region = Region.of([one.outline / (frame.mpp or 1.0) for one in drawn])
+        if drawn := drawn_in(shapes, frame.mpp or 1.0):
+            region = Region(Regions.of(drawn).union)
             table = table[region.contains(table["centroid_y_px"], table["centroid_x_px"])]
             area_mm2 = region.area_px * frame.mpp**2 * 1e-6 if frame.mpp else None
             ground = "these shapes"
@@ -295,8 +295,7 @@ class Inspector:
         come to them; of one name the new one stays.
         """
         result, home = self.opened.result, str(self.opened.result.path.absolute())
-        side = result.frame.mpp or 1.0
-        new = [Region.of([s.outline / side], name=s.name, kind=s.kind) for s in drawn_in(shapes)]
+        new = drawn_in(shapes, result.frame.mpp or 1.0)
         names = {region.name for region in new}
         known = () if shapes.metadata.get(KEPT) == home else drawn_regions(result) or ()
         regions = Regions.of([*(one for one in known if one.name not in names), *new])

@@ -88,7 +88,7 @@ class LookBox(QWidget):  # type: ignore[misc]
     def tell_classes(self) -> None:
         """What the colours mean, as they are now; napari's colour bar tells measurements."""
         names = self.inspector.opened.cells.classes
-        self.legend.setText(legend(names, self.inspector.opened.colours(names)))
+        self.legend.setText(legend(names, self.inspector.opened.result.colours(names)))
         self.legend.setVisible(self.inspector.coloured_by == BY_CLASS)
 
     def _draw_histogram(self) -> None:

@@ -13,7 +13,6 @@ from cellseg.derive.corrections import Corrections, Edit, PatchedPyramid
 from cellseg.derive.corrections.cells import CorrectedCells
 from cellseg.errors import CellsegError, SettingsError
 from cellseg.geometry import LazyArray
-from cellseg.palette import RGB
 from cellseg.result import Result
 from cellseg_napari._levels import label_levels
 
@@ -61,22 +60,13 @@ class Opened:
             raise self.note or SettingsError("this result cannot be corrected")
         return self.cells
 
-    def colours(self, names: Sequence[str]) -> list[RGB]:
-        """A colour for each class, as every picture of the result has them."""
-        return self.result.colours(names)
-
     # Where things are
-
-    @property
-    def pixel(self) -> float:
-        """Side of a lattice pixel in the viewer's unit: µm, or level-0 pixels."""
-        return self.result.frame.downsample * (self.result.frame.mpp or 1.0)
 
     def to_lattice(self, world: NDArray[np.float64]) -> NDArray[np.float64]:
         """(…, 2) world (y, x) to lattice pixels, centres at integers."""
-        frame = self.result.frame
-        shift = (frame.downsample - 1.0) / 2 * (frame.mpp or 1.0)
-        return (np.asarray(world, np.float64)[..., -2:] - shift) / self.pixel
+        downsample, pixel = self.result.frame.downsample, self.result.frame.mpp or 1.0
+        shift = (downsample - 1.0) / 2 * pixel
+        return (np.asarray(world, np.float64)[..., -2:] - shift) / (downsample * pixel)
 
     def label_at(self, world: Sequence[float]) -> int:
         """The cell that is shown at a point of the world; 0 where there is none."""

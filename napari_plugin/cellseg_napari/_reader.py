@@ -266,7 +266,7 @@ def one_colour(colour: RGB) -> DirectLabelColormap:
 def _masks(opened: Opened, levels: list[LazyArray], *, name: str, role: str) -> LayerData:
     """Masks of a result; napari's own views get the table of its cells."""
     frame = opened.result.frame
-    cells, around = opened.colours(("cells", "around"))
+    cells, around = opened.result.colours(("cells", "around"))
     look = {
         "name": visible(f"{opened.result.path.stem} {name}"),
         "opacity": OUTLINED,

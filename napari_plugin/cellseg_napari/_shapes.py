@@ -1,35 +1,28 @@
-"""Drawn shapes as outlines in the world."""
+"""Drawn shapes as regions of a slide, and as lines in the world."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cellseg.annotations.region import Region
+from cellseg.errors import SettingsError
 from cellseg_napari._opened import ROLE
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Shapes
 
+Numbers = float | NDArray[np.float64]
+
 _ELLIPSE_POINTS = 64
 
 _UNNAMED = re.compile(r"Shapes( \[\d+\])?")
 """What napari calls a layer that nobody named."""
-
-
-class DrawnShape(NamedTuple):
-    """A shape that has an area: its outline, world (y, x), (N, 2).
-
-    Name and kind are from the columns ``name`` and ``class`` of the layer's features; without a
-    name the layer's, if a person gave it one. Shapes may share a name.
-    """
-
-    outline: NDArray[np.float64]
-    name: str
-    kind: str
 
 
 def drawn_layers(viewer: ViewerModel) -> list[Shapes]:
@@ -43,8 +36,15 @@ def drawn_layers(viewer: ViewerModel) -> list[Shapes]:
     ]
 
 
-def drawn_in(shapes: Shapes) -> list[DrawnShape]:
-    """Polygons, rectangles and ellipses of a layer."""
+def drawn_in(shapes: Shapes | None, pixel: Numbers = 1.0, origin: Numbers = 0.0) -> list[Region]:
+    """What polygons, rectangles and ellipses of a layer enclose, level-0 pixels.
+
+    A pixel is ``pixel`` wide in the world, the centre of the first one at ``origin``. Name and
+    class are from the columns ``name`` and ``class`` of the layer's features; without a name the
+    layer's, if a person gave it one. Regions may share a name; what encloses nothing is left out.
+    """
+    if shapes is None:
+        return []
     layer = "" if _UNNAMED.fullmatch(shapes.name) else shapes.name
     found = []
     for number, (corners, shape) in enumerate(zip(shapes.data, shapes.shape_type, strict=True)):
@@ -56,19 +56,23 @@ def drawn_in(shapes: Shapes) -> list[DrawnShape]:
             points = middle + np.cos(turn) * first + np.sin(turn) * second
         elif shape not in ("polygon", "rectangle"):
             continue
-        outline = np.array([shapes.data_to_world(tuple(point))[-2:] for point in points])
+        outline = (_in_world(shapes, points) - origin) / pixel
         name, kind = (_feature(shapes, column, number) for column in ("name", "class"))
-        found.append(DrawnShape(outline, name or layer, kind))
+        with suppress(SettingsError):
+            found.append(Region.of([outline], name=name or layer, kind=kind))
     return found
 
 
-def lines_in(shapes: Shapes) -> list[NDArray[np.float64]]:
+def lines_in(shapes: Shapes | None) -> list[NDArray[np.float64]]:
     """Lines and paths of a layer, world (y, x), the newest first."""
-    return [
-        np.array([shapes.data_to_world(tuple(point))[-2:] for point in corners])
-        for corners, shape in zip(shapes.data, shapes.shape_type, strict=True)
-        if shape in ("line", "path")
-    ][::-1]
+    if shapes is None:
+        return []
+    each = zip(shapes.data, shapes.shape_type, strict=True)
+    return [_in_world(shapes, data) for data, shape in each if shape in ("line", "path")][::-1]
+
+
+def _in_world(shapes: Shapes, points: Any) -> NDArray[np.float64]:  # noqa: ANN401 - as napari has it
+    return np.array([shapes.data_to_world(tuple(point))[-2:] for point in points])
 
 
 def _feature(shapes: Shapes, column: str, number: int) -> str:
