@@ -5,9 +5,15 @@ Each error is also the builtin that it resembles, so that library users can catc
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class CellsegError(Exception):
@@ -114,6 +120,33 @@ class OutputError(CellsegError, OSError):
 
 
 @contextmanager
+def output_errors(path: Path, *kinds: type[Exception]) -> Iterator[None]:
+    """Turn what the disk says, and errors of ``kinds``, into one line that names ``path``."""
+    faults: tuple[type[Exception], ...] = (OSError, *kinds)
+    try:
+        yield
+    except CellsegError:
+        raise
+    except faults as error:
+        raise OutputError(f"{path}: cannot be written: {_said(error)}") from error
+
+
+def _said(error: Exception) -> str:
+    """What went wrong, and what to do about it where that is known."""
+    # SQLite gives no number of the system, and does not pass on why a file does not open.
+    name = getattr(error, "sqlite_errorname", "")
+    number = errno.ENOSPC if name == "SQLITE_FULL" else getattr(error, "errno", None)
+    text = getattr(error, "strerror", None) or (os.strerror(number) if number else str(error))
+    if name == "SQLITE_CANTOPEN":
+        return f"{text}; may its folder be written to?"
+    if number in _FULL:
+        return f"{text}; make room and run the same again: what is done is kept"
+    if number in _FORBIDDEN:
+        return f"{text}; allow it, or write to another folder"
+    return text
+
+
+@contextmanager
 def writing(path: Path, *kinds: type[Exception]) -> Iterator[Path]:
     """A temporary name beside ``path`` that takes its place when the block ends well.
 
@@ -122,19 +155,28 @@ def writing(path: Path, *kinds: type[Exception]) -> Iterator[Path]:
     OutputError
         If the disk refuses, or the block raises one of ``kinds``.
     """
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.partial")
+    with output_errors(path, *kinds):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            sync(temporary)
+            temporary.replace(path)
+            sync(path.parent)
+        finally:
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk."""
+    if path.is_dir() and sys.platform == "win32":
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(path)
-    except Exception as error:
-        if isinstance(error, CellsegError) or not isinstance(error, (OSError, *kinds)):
-            raise
-        said = getattr(error, "strerror", None) or error
-        raise OutputError(f"{path}: cannot be written: {said}") from error
+        os.fsync(handle)
     finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+        os.close(handle)
 
 
 class ExistingResultError(OutputError):

@@ -14,9 +14,9 @@ from cellseg.annotations.geojson import is_empty, read_regions
 from cellseg.annotations.region import Region, Regions
 from cellseg.derive.classes import Classification
 from cellseg.derive.scores import share_interval, spatial_blocks
-from cellseg.errors import Notice, SettingsError
+from cellseg.errors import Notice, SettingsError, output_errors
 from cellseg.result import Result
-from cellseg.result.files import output_errors, write_json
+from cellseg.result.files import write_json
 from cellseg.result.publish import DRAWN
 from cellseg.table.hotspot import HOT, HotSpot, hottest
 from cellseg.table.neighbours import DENSITY_UM, MOST_CLASSES, Neighbours

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cellseg.errors import OutputError
+from cellseg.errors import OutputError, output_errors
 from cellseg.geometry import Frame
 from cellseg.result import publish
-from cellseg.result.files import output_errors, remove, write_json
+from cellseg.result.files import remove, write_json
 from cellseg.result.lock import FolderLock
 from cellseg.result.result import Result, is_ours, load_result
 

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import math
 import os
 import shutil
-import sqlite3
 import stat
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from cellseg.errors import CellsegError, InputError, OutputError
+from cellseg.errors import InputError, sync, writing
 
 MOST_BYTES, MOST_TABLE_BYTES = 2**29, 2**40
 """Size of one of a result's files, and of its tables, beyond which it is not read."""
 
 _Record = TypeVar("_Record", bound=BaseModel)
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def own_file(folder: Path, name: str) -> Path:
@@ -54,33 +48,6 @@ def own_file(folder: Path, name: str) -> Path:
     return path
 
 
-@contextmanager
-def output_errors(path: Path) -> Iterator[None]:
-    """Turn what the disk and SQLite say into one line that names ``path``."""
-    try:
-        yield
-    except CellsegError:
-        raise
-    except (sqlite3.Error, OSError) as error:
-        raise OutputError(f"{path}: cannot be written: {_said(error)}") from error
-
-
-def _said(error: sqlite3.Error | OSError) -> str:
-    """What went wrong, and what to do about it where that is known."""
-    code = getattr(error, "sqlite_errorcode", None)
-    if code == sqlite3.SQLITE_FULL:
-        error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    text = getattr(error, "strerror", None) or str(error)
-    number = getattr(error, "errno", None)
-    if code == sqlite3.SQLITE_CANTOPEN:
-        return f"{text}; may its folder be written to?"  # SQLite does not pass on why not
-    if number in _FULL:
-        return f"{text}; make room and run the same again: what is done is kept"
-    if number in _FORBIDDEN:
-        return f"{text}; allow it, or write to another folder"
-    return text
-
-
 def is_bare_name(name: str) -> bool:
     """Whether ``name`` is a file name that stays inside the folder it is joined to."""
     return (
@@ -98,45 +65,12 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def sync(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on the disk."""
-    if path.is_dir() and sys.platform == "win32":
-        return
-    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def sync_tree(folder: Path) -> None:
     """Wait until everything below a folder is on the disk."""
     for root, _, names in os.walk(folder):
         for name in names:
             sync(Path(root, name))
         sync(Path(root))
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside ``path``, of a file or a folder, that takes its place at the end.
-
-    What was written is deleted if the block raises.
-    """
-    temporary = path.with_name(f".{path.name}.partial")
-    remove(temporary)
-    try:
-        yield temporary
-        if temporary.is_dir():
-            sync_tree(temporary)
-            remove(path)  # a folder takes the place of nothing but an empty one
-        else:
-            sync(temporary)
-        os.replace(temporary, path)  # noqa: PTH105 - says what it does
-        sync(path.parent)
-    finally:
-        with suppress(OSError):
-            remove(temporary)
 
 
 def sha256_of(path: Path) -> str:
@@ -147,7 +81,7 @@ def sha256_of(path: Path) -> str:
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Write an object as JSON in one step, for people to read too."""
-    with replacing(path) as temporary:
+    with writing(path) as temporary:
         text = json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.annotations.region import Regions
-from cellseg.errors import ExistingResultError, InputError, OutputError
+from cellseg.errors import ExistingResultError, InputError, OutputError, output_errors
 from cellseg.geometry import Frame
 from cellseg.result import publish
 from cellseg.result.change import Change
-from cellseg.result.files import output_errors, plain, write_json
+from cellseg.result.files import plain, write_json
 from cellseg.result.journal import JOURNAL_NAME, Journal
 from cellseg.result.labels import write_labels
 from cellseg.result.lock import FolderLock
@@ -123,7 +123,7 @@ class ResultFolder:
         if not isinstance(key, str):
             text = json.dumps(plain(key), sort_keys=True, ensure_ascii=True)
             key = hashlib.sha256(text.encode()).hexdigest()
-        with output_errors(folder):
+        with output_errors(folder, sqlite3.Error):
             if folder.exists() and not folder.is_dir():
                 raise OutputError(f"{folder}: is a file, expected a folder for the result")
             folder.mkdir(parents=True, exist_ok=True)
@@ -148,7 +148,7 @@ class ResultFolder:
     def _held(self) -> Iterator[None]:
         """Words what the disk says; a folder that is gone explains any error of it."""
         try:
-            with output_errors(self.path):
+            with output_errors(self.path, sqlite3.Error):
                 yield
         except Exception:
             self._lock.check()

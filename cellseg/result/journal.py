@@ -20,10 +20,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cellseg.errors import OutputError
+from cellseg.errors import OutputError, output_errors
 from cellseg.geometry import Box, Frame
 from cellseg.instances import Instances
-from cellseg.result.files import output_errors, readable, remove
+from cellseg.result.files import readable, remove
 from cellseg.result.labels import CHUNK_PX
 from cellseg.result.table import GROUP_ROWS
 from cellseg.storage import Location, is_another
@@ -176,7 +176,7 @@ class Journal:
     @contextmanager
     def _together(self) -> Iterator[None]:
         """What is added meanwhile is kept as one, or not at all."""
-        with self._guard(), output_errors(self.path), self._database:
+        with self._guard(), output_errors(self.path, sqlite3.Error), self._database:
             self._database.execute("BEGIN")
             yield
 
@@ -216,7 +216,7 @@ class Journal:
     def tiles(self) -> Iterator[FinishedTile]:
         """Every finished tile in the order of arrival, one in memory at a time."""
         last = 0
-        with output_errors(self.path):
+        with output_errors(self.path, sqlite3.Error):
             # Not one long query: tiles are added meanwhile.
             while found := self._database.execute(
                 "SELECT id, row, column, info, instances FROM tiles"

@@ -16,14 +16,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from cellseg.errors import InputError
+from cellseg.errors import InputError, sync
 from cellseg.result.files import (
     is_bare_name,
     own_file,
     read_json,
     remove,
     sha256_of,
-    sync,
     sync_tree,
     write_json,
 )

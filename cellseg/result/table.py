@@ -23,8 +23,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
-from cellseg.errors import InputError, line_of
-from cellseg.result.files import sync
+from cellseg.errors import InputError, line_of, sync
 from cellseg.table import Column
 from cellseg.text import as_cell
 

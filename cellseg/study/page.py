@@ -9,10 +9,9 @@ from typing import Any
 from urllib.parse import quote
 
 from cellseg.draw.page import render_page
-from cellseg.errors import CellsegError, OutputError
+from cellseg.errors import CellsegError, OutputError, output_errors, writing
 from cellseg.palette import as_hex
 from cellseg.result import Result
-from cellseg.result.files import output_errors, replacing
 from cellseg.result.publish import HISTOGRAM, OUTLINES, OVERVIEW, TABLE
 from cellseg.storage import Location
 from cellseg.study.arrays import core_maps, well_maps
@@ -46,7 +45,7 @@ def write_study(study: Study, path: Path | None = None) -> Location:
             name=name,
             **_content(study, target),
         )
-        with replacing(target) as temporary:
+        with writing(target) as temporary:
             temporary.write_text(text, encoding="utf-8")
     return study.send(target)
 

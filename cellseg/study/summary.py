@@ -10,9 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from cellseg.errors import OutputError
+from cellseg.errors import OutputError, output_errors, writing
 from cellseg.export import check_exports
-from cellseg.result.files import output_errors, replacing
 from cellseg.storage import Location
 from cellseg.study.folder import CELLS, SUMMARY, Study
 from cellseg.study.rows import CHAMBER, CORRECTED, QUALITY, SCORES, SummaryRow, failed_row
@@ -57,7 +56,7 @@ def write_table(
             )
         if path.exists() and path.read_bytes() == text:
             return study.shown(path)
-        with replacing(path) as temporary:
+        with writing(path) as temporary:
             temporary.write_bytes(text)
     return study.send(path)
 
@@ -69,7 +68,7 @@ def write_cells(study: Study) -> Location:
 
     path = study.folder / CELLS
     results = {rows[0]["result"]: result for result, rows in study.results.items()}
-    with output_errors(path), replacing(path) as temporary:
+    with writing(path) as temporary:
         write_together(results, temporary)
     return study.send(path)
 

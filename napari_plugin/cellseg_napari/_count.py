@@ -18,8 +18,7 @@ import numpy as np
 from cellseg.annotations.region import Region, Regions
 from cellseg.counting.request import CountRequest, Plane
 from cellseg.derive import Recipe
-from cellseg.errors import SettingsError
-from cellseg.result.files import output_errors
+from cellseg.errors import SettingsError, output_errors
 from cellseg_napari._fields import VIEW, WHOLE
 from cellseg_napari._preview import PLACED_KEY, file_of
 from cellseg_napari._reader import SLIDE_KEY

@@ -18,15 +18,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from cellseg.derive.corrections.cells import CorrectedCells
 from cellseg.derive.corrections.edit import CellChange, ClassName, Edit, EditedCell, Kind
 from cellseg.derive.corrections.shapes import joined, refuse_apart, split_along, split_in
-from cellseg.errors import InputError, OutputError, SettingsError
+from cellseg.errors import InputError, OutputError, SettingsError, output_errors, writing
 from cellseg.geometry import Box
 from cellseg.result import Result, load_result
 from cellseg.result.files import (
     fault_of,
-    output_errors,
     own_file,
     read_json,
-    replacing,
     sha256_of,
 )
 from cellseg.result.publish import CORRECTIONS
@@ -352,7 +350,7 @@ class LogFile:
                 safe = "".join(letter for letter in self._of[:8] if letter.isalnum()) or "earlier"
                 path.rename(path.with_name(f"corrections-{safe}.json"))
                 self._of, self._seen = None, None
-            with replacing(path) as temporary:
+            with writing(path) as temporary:
                 temporary.write_bytes(content)
             self._seen = sha256(content).hexdigest()
 

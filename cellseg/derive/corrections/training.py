@@ -12,9 +12,9 @@ import numpy as np
 from cellseg.annotations.coco import write_pixels
 from cellseg.annotations.masks import annotation
 from cellseg.derive.corrections.session import Corrections
-from cellseg.errors import OutputError, SettingsError
+from cellseg.errors import OutputError, SettingsError, writing
 from cellseg.geometry import Box, box_of
-from cellseg.result.files import is_bare_name, output_errors, replacing
+from cellseg.result.files import is_bare_name
 
 WINDOW_PX = 512
 """Side of a window, lattice pixels."""
@@ -72,15 +72,14 @@ def export_training(
         shared["mpp"] = result.frame.mpp * result.frame.downsample
     images: list[dict[str, object]] = []
     rows: list[dict[str, object]] = []
-    with result.slide() as slide, output_errors(home):
-        (home / "images").mkdir(parents=True, exist_ok=True)
+    with result.slide() as slide:
         stem = slide.name if is_bare_name(slide.name) else "slide"
         for number, window in enumerate(windows, start=1):
             name = f"{stem}-y{window.y0}-x{window.x0}-{window.height}x{window.width}.tif"
             # What the network saw: one channel, or red, green and blue.
             channels = result.ground(slide).channels[:3]
             pixels = slide.read(window, downsample=result.frame.downsample, channels=channels)
-            with replacing(home / "images" / name) as temporary:
+            with writing(home / "images" / name) as temporary:
                 write_pixels(temporary, pixels)
             size = {"height": window.height, "width": window.width}
             images.append({"id": number, "file_name": name, **size, **shared})
@@ -96,7 +95,7 @@ def export_training(
             "annotations": rows,
             "categories": [{"id": place, "name": name} for place, name in names],
         }
-        with replacing(path) as temporary:
+        with writing(path) as temporary:
             temporary.write_text(json.dumps(data) + "\n", encoding="utf-8")
     return path
 
