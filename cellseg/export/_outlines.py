@@ -10,8 +10,8 @@ import shapely
 from numpy.typing import NDArray
 from skimage.measure import find_contours
 
-from cellseg.export._cells import Mask, blocks
 from cellseg.result import Result, class_codes
+from cellseg.result.cells import Mask, blocks
 from cellseg.table import REGION
 
 TOLERANCE_PX = 0.3
@@ -25,7 +25,7 @@ OutlinedCell = tuple[int, int, str, shapely.MultiPolygon]
 
 def outlined(result: Result) -> Iterator[tuple[pd.DataFrame, list[OutlinedCell]]]:
     """Rows of the table, those of one part of the slide together, and their cells."""
-    for table, masks in blocks(result):
+    for table, masks in blocks(result, result.table):
         drawn = outlines(masks, downsample=result.frame.downsample)
         regions = table[REGION].tolist() if REGION in table else [""] * len(table)
         codes = class_codes(table["class"], result.class_names).tolist()

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from cellseg.annotations.masks import annotation
 from cellseg.errors import SettingsError
-from cellseg.export._cells import Mask, blocks
 from cellseg.geometry import Box, Frame, box_of
 from cellseg.result import Result, class_codes
+from cellseg.result.cells import Mask, blocks
 from cellseg.result.files import readable
 
 LARGEST_PX = 2**32 - 1  # COCO's run lengths go no further.
@@ -65,7 +65,7 @@ def _image(result: Result) -> dict[str, object]:
 
 def _annotations(result: Result) -> Iterator[dict[str, object]]:
     extent = (result.frame.height, result.frame.width)
-    for table, masks in blocks(result):
+    for table, masks in blocks(result, result.table):
         codes = class_codes(table["class"], result.class_names).tolist()
         for label, code, mask in zip(table["label"].tolist(), codes, masks, strict=True):
             (y0, x0), pixels = _at_level_0(mask, result.frame)

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from cellseg.derive.classes import NEEDED, Classification
 from cellseg.derive.corrections.edit import Edit, EditedCell
-from cellseg.derive.corrections.pyramid import CHUNK_PX, PatchedPyramid
+from cellseg.derive.corrections.pyramid import PatchedPyramid
 from cellseg.derive.derive import BY_HAND, summed_up
 from cellseg.derive.expand import pixels_of
 from cellseg.errors import CellsegError, InputError, SettingsError
 from cellseg.geometry import Box
 from cellseg.instances import Instances
 from cellseg.result import Result
+from cellseg.result.cells import blocks
 from cellseg.slide import Slide
 from cellseg.table import REGION, Scale, measure
 from cellseg.table.summary import Summary
@@ -106,17 +107,20 @@ class CorrectedCells:
 
         The rows are those of ``measured.parquet`` with ``by_hand``: a person gave the class.
         """
-        for table in self.result.measured.batches():
-            table = table[~table["label"].isin([*self.touched])].reset_index(drop=True)
-            if len(table):
-                yield table.assign(**{BY_HAND: False}), self._masks(table)
-        if cells := self._alive():
-            table = self._edited(cells)
+        for rows, masks in blocks(self.result, self.result.measured):
+            kept = np.flatnonzero(~rows["label"].isin([*self.touched]))
+            table = rows.iloc[kept]
+            cells = []
+            for i, name, score in zip(kept, table["class"], table["score"], strict=True):
+                corner = masks[i].y0, masks[i].x0
+                cells.append(EditedCell.cut(corner, masks[i].pixels, name, score=float(score)))
+            if cells:
+                yield table.assign(**{BY_HAND: False}), cells
+        if edited := self._alive():
+            table, by_hand = self._edited(edited), self._by_hand(edited)
             table = table[[name for name in self.result.measured.names if name in table]]
-            by_hand = self._by_hand(cells)
-            table = table.assign(**{BY_HAND: by_hand})
-            table["class"] = self._types(cells, by_hand)
-            yield table, [*cells.values()]
+            table = table.assign(**{BY_HAND: by_hand, "class": self._types(edited, by_hand)})
+            yield table, [*edited.values()]
 
     # The label image
 
@@ -149,13 +153,6 @@ class CorrectedCells:
             raise InputError(f"{self.result.path}: cell {row['label']} is not where its row says")
         return EditedCell(*found, str(row["class"]), float(row["score"]))
 
-    def _masks(self, table: pd.DataFrame) -> list[EditedCell]:
-        """The cells of a table's rows; chunk by chunk, so that each is decoded once."""
-        side = CHUNK_PX * self.result.frame.downsample
-        order = np.argsort(table["bbox_x0_px"].to_numpy() // side, kind="stable")
-        found = [self._automatic(row) for _, row in table.iloc[order].iterrows()]
-        return [found[place] for place in np.argsort(order)]
-
     # The table
 
     def _check(self, label: int) -> None:
@@ -173,11 +170,8 @@ class CorrectedCells:
         changes = [change for edit in self._edits for change in edit.changes]
         redrawn = {change.label for change in changes if change.is_redrawn}
         new = {n: cell for n, cell in cells.items() if cell not in self._known}
-        # Another class alone needs no measuring.
-        is_drawn = {n: n > len(self.rows) or n in redrawn for n in new}
-        for drawn in (False, True):
-            part = {n: cell for n, cell in new.items() if is_drawn[n] is drawn}
-            if part:
+        for drawn in (False, True):  # another class alone needs no measuring
+            if part := {n: cell for n, cell in new.items() if (n in redrawn) is drawn}:
                 found = self._measured(part) if drawn else self.rows.take(np.array([*part]) - 1)
                 self._known |= {cell: found[i : i + 1] for i, cell in enumerate(part.values())}
         table = pd.concat([self._known[cell] for cell in cells.values()])
