@@ -80,6 +80,12 @@ def neighbours(corrections):
     return 5, corrections.add((y, x), mask).labels[0]
 
 
+def copied_around(corrections, label):
+    """A copy of the label image around a cell, to paint on, and its corner."""
+    window = corrections.cell(label).box.widened(8).intersection(corrections.pyramid.extent)
+    return (window.y0, window.x0), corrections.pyramid.levels[0].read(window).astype(np.int64)
+
+
 def test_opened_it_is_as_counted(folder, corrections):
     table = load_result(folder).table.load()
     assert len(corrections) == len(table)
@@ -107,7 +113,7 @@ def test_delete_takes_a_cell_away_and_undo_brings_it_back(corrections):
 
 def test_an_added_cell_leaves_others_their_pixels(corrections):
     cell = corrections.cell(5)
-    around = cell.box.widened(3).intersection(Box(0, 0, *corrections.pyramid.shape))
+    around = cell.box.widened(3).intersection(corrections.pyramid.extent)
     others = image(corrections)[around.y0 : around.y1, around.x0 : around.x1] > 0
     edit = corrections.add((around.y0, around.x0), np.ones(around.shape, bool), "mitosis")
     (label,) = edit.labels
@@ -175,16 +181,15 @@ def test_another_class(corrections):
 
 def test_painting_adds_changes_and_erases_at_once(corrections):
     cell = corrections.cell(6)
-    window = cell.box.widened(8).intersection(Box(0, 0, *corrections.pyramid.shape))
-    painted = corrections.pyramid.levels[0].read(window).astype(np.int64)
-    assert corrections.redraw((window.y0, window.x0), painted) is None
+    corner, painted = copied_around(corrections, 6)
+    assert corrections.redraw(corner, painted) is None
     grown = painted.copy()
     grown[painted == 0] = 6
-    assert corrections.redraw((window.y0, window.x0), grown).kind == "redraw"
+    assert corrections.redraw(corner, grown).kind == "redraw"
     consistent(corrections)
     fresh = np.where(grown == 6, 0, grown)
     fresh[2:6, 2:6] = 987_654
-    edit = corrections.redraw((window.y0, window.x0), fresh)
+    edit = corrections.redraw(corner, fresh)
     assert 6 not in corrections
     assert edit.labels[-1] == len(corrections.rows) + 1, "the painter's number is not taken"
     consistent(corrections)
@@ -445,12 +450,11 @@ def test_what_was_painted_outlives_the_chunks_that_stay_decoded():
 
 
 def test_a_number_that_lives_elsewhere_is_a_new_cell_here(corrections):
-    cell, far = corrections.cell(6), corrections.cell(200)
-    window = cell.box.widened(8).intersection(Box(0, 0, *corrections.pyramid.shape))
-    painted = corrections.pyramid.levels[0].read(window).astype(np.int64)
+    far = corrections.cell(200)
+    corner, painted = copied_around(corrections, 6)
     y, x = np.argwhere(painted == 0)[0]
     painted[y, x] = 200
-    edit = corrections.redraw((window.y0, window.x0), painted)
+    edit = corrections.redraw(corner, painted)
     assert edit.kind == "add"
     assert edit.labels == (len(corrections.rows) + 1,)
     assert corrections.cell(200).box == far.box

@@ -215,24 +215,9 @@ def no_space(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def full_labels(monkeypatch):
-    monkeypatch.setattr(zarr_files, "_put", no_space)
-
-
-def full_overview(monkeypatch):
-    monkeypatch.setattr(pictures, "overview_sheet", no_space)
-
-
-def full_outlines(monkeypatch):
-    monkeypatch.setattr(pictures, "outline_sheet", no_space)
-
-
-def full_sync(monkeypatch):
-    monkeypatch.setattr(os, "fsync", no_space)
-
-
-def full_staging(monkeypatch):
-    monkeypatch.setattr(publish, "fresh_staging", no_space)
+def full_at(module, name):
+    """The disk is full when a function is called."""
+    return lambda monkeypatch: monkeypatch.setattr(module, name, no_space)
 
 
 def full_table(monkeypatch):
@@ -249,14 +234,14 @@ def full_table(monkeypatch):
 @pytest.mark.parametrize(
     ("full", "goes_on"),
     [
-        pytest.param(full_staging, False, id="first folder"),
+        pytest.param(full_at(publish, "fresh_staging"), False, id="first folder"),
         pytest.param(pages(journal_module, 1), False, id="new journal"),
         pytest.param(pages(journal_module, 14), True, id="journal"),
         pytest.param(full_table, True, id="table"),
-        pytest.param(full_labels, True, id="labels"),
-        pytest.param(full_overview, True, id="overview"),
-        pytest.param(full_outlines, True, id="outlines"),
-        pytest.param(full_sync, True, id="sync"),
+        pytest.param(full_at(zarr_files, "_put"), True, id="labels"),
+        pytest.param(full_at(pictures, "overview_sheet"), True, id="overview"),
+        pytest.param(full_at(pictures, "outline_sheet"), True, id="outlines"),
+        pytest.param(full_at(os, "fsync"), True, id="sync"),
     ],
 )
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(
