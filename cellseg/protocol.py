@@ -113,8 +113,8 @@ Markers = Annotated[
 class CountProtocol(BaseModel):
     """The settings of a count. Lengths are in µm, so that they hold for any slide.
 
-    A slide without pixel size is taken at its own scale; the µm settings are then turned
-    into pixels at ``mpp``.
+    A slide without pixel size is taken at its own scale, or at one that its cells tell; the µm
+    settings are then turned into pixels at ``mpp``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

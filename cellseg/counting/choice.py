@@ -6,7 +6,6 @@ Every choice comes with the lines that say it aloud.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from cellseg.counting.request import CountRequest
 from cellseg.errors import Notice, RegionError, SettingsError
-from cellseg.geometry import STRIDE_PX, Box, TileGrid, padded_spans
+from cellseg.geometry import STRIDE_PX, TileGrid, padded_spans
 from cellseg.protocol import (
     NO_TYPES,
     OTHER_TISSUE,
@@ -25,13 +24,10 @@ from cellseg.protocol import (
     shipped_protocols,
 )
 from cellseg.slide import Slide
-from cellseg.stain.normalise import Normaliser
 from cellseg.stain.stain import guess_stain
 
 if TYPE_CHECKING:
-    from cellseg.network.detector import Detector, DetectorInfo, Sizes
-
-MIN_DOWNSAMPLE = 0.25
+    from cellseg.network.detector import DetectorInfo, Sizes
 
 COARSE_SCAN_MPP = 0.4
 """Slides from here on are taken as scanned at 20×; they have a protocol of their own."""
@@ -49,18 +45,6 @@ CELLS = "cells"
 
 UNKNOWN_SCALE = 2.0
 """How far off, either way, a protocol's scale may be for an image without a pixel size."""
-
-LOOK_DOWNSAMPLES = tuple(0.45 * 1.5**step for step in range(7))
-"""At which the network looks: of training it knows cells of 0.7 to 1.5 times their usual size."""
-
-LOOK_PX = 512
-"""Side of what it looks at, pixels of the network, from the middle of the image."""
-
-SURE, FEWEST = 0.5, 2
-"""Score of a cell that counts as evidence, and so many of them are needed."""
-
-ALIKE = 2.0
-"""Cells at most so many times as large as the usual one, or as small, speak for a scale."""
 
 
 def model_for(wanted: str | Path, protocol: CountProtocol) -> str | Path:
@@ -310,93 +294,3 @@ def _unlike_dab(
         f"the stain is ihc, but the image shows none of DAB ({seen.reason}): "
         "what is measured as DAB is something else"
     ]
-
-
-def choose_downsample(
-    slide: Slide,
-    protocol: CountProtocol,
-    channels: tuple[int, ...],
-    *,
-    diameter_px: float | None,
-    model_diameter_px: float | None,
-    detector: Detector | None,
-) -> tuple[float, list[str]]:
-    """Level-0 pixels per lattice pixel: by pixel size, by diameter, by the cells, or 1."""
-    usual_px = protocol.usual_px
-    if diameter_px is None and slide.mpp is None and detector is not None and usual_px is not None:
-        told = told_diameter(slide, channels, protocol, detector)
-        if told is not None:
-            said = f"no pixel size: scaled by the cells, the usual one has {told:.0f} px"
-            return told / usual_px, [Notice(said, hint="mpp,diameter")]
-    if diameter_px is not None:
-        if not diameter_px > 0:
-            raise SettingsError(
-                f"a diameter must be above 0 px, got {diameter_px:g}", hint="diameter"
-            )
-        model_diameter_px = usual_px or model_diameter_px
-        if model_diameter_px is None:
-            raise SettingsError(
-                "this model does not say how large its usual object is", hint="diameter"
-            )
-        wanted = diameter_px / model_diameter_px
-        if wanted < MIN_DOWNSAMPLE:
-            said = (
-                f"a diameter of {diameter_px:g} px is very small: enlarged "
-                f"{1 / MIN_DOWNSAMPLE:g} times and no more, small cells may be missed"
-            )
-            return MIN_DOWNSAMPLE, [Notice(said, hint="diameter")]
-        return wanted, []
-    if slide.mpp is None:
-        said = "no pixel size: counted at the image's own scale, areas in pixels only"
-        return 1.0, [Notice(said, hint="mpp,diameter")]
-    downsample = protocol.mpp / slide.mpp
-    if abs(downsample - 1) < 0.1:
-        return 1.0, []
-    if downsample < MIN_DOWNSAMPLE:
-        raise SettingsError(
-            f"{slide.path}: {slide.mpp:g} µm/px is too coarse for cells (the protocol looks at "
-            f"{protocol.mpp:g} µm/px); is the pixel size right?",
-            hint="mpp",
-        )
-    notes = []
-    if downsample < 0.6:
-        notes.append(
-            f"the slide's {slide.mpp:g} µm/px is coarse: enlarged {1 / downsample:.1f} times, "
-            "small cells may be missed"
-        )
-    return downsample, notes
-
-
-def told_diameter(
-    slide: Slide, channels: tuple[int, ...], protocol: CountProtocol, detector: Detector
-) -> float | None:
-    """Diameter of the usual cell, level-0 pixels; None where too few are seen to tell.
-
-    The usual cell is of the first class that the protocol counts. The network looks at several
-    scales, and is surest where cells have the size that it knows.
-    """
-    usual = protocol.usual_px
-    assert usual is not None
-    one = detector.for_run(
-        score=SURE, nms_iou=protocol.nms_iou, types=NO_TYPES, classes=tuple(protocol.classes)
-    )
-    normaliser: Normaliser | None = None
-    best, told = 0.0, None
-    for downsample in LOOK_DOWNSAMPLES:
-        height, width = slide.lattice_shape(downsample)
-        if min(height, width) < usual:
-            break
-        y, x = max(0, (height - LOOK_PX) // 2), max(0, (width - LOOK_PX) // 2)
-        box = Box(y, x, min(y + LOOK_PX, height), min(x + LOOK_PX, width))
-        with suppress(RegionError):
-            pixels = slide.read(box, downsample=downsample, channels=channels)
-            normaliser = normaliser or Normaliser.fit(pixels, protocol.light)
-            found = one.detect([normaliser.apply(pixels)], fill=1.0)[0].instances
-            cut = (found.boxes[:, :2] <= 0).any(1) | (found.boxes[:, 2:] >= box.shape).any(1)
-            found = found.take(np.flatnonzero((found.classes == 0) & ~cut))
-            diameters = np.sqrt(4 * found.areas / np.pi)
-            alike = (diameters > usual / ALIKE) & (diameters < usual * ALIKE)
-            evidence = float((found.scores * found.areas)[alike].sum()) * downsample**2
-            if alike.sum() >= FEWEST and evidence > best:
-                best, told = evidence, float(np.median(diameters[alike])) * downsample
-    return told

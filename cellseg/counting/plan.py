@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +20,6 @@ from pydantic_core import to_jsonable_python
 from cellseg.annotations.region import Regions
 from cellseg.counting.channel import choose_channels, sample
 from cellseg.counting.choice import (
-    choose_downsample,
     choose_protocol,
     choose_types,
     contradictions,
@@ -30,12 +29,13 @@ from cellseg.counting.choice import (
     with_gates,
 )
 from cellseg.counting.request import CountRequest, Plane
+from cellseg.counting.scale import choose_downsample
 from cellseg.errors import Notice, RegionError, SettingsError
 from cellseg.geometry import Box, TileGrid
 from cellseg.network.modelfile import read_card
 from cellseg.protocol import PHASE_PX, SHIPPED_MODELS, CountProtocol, shipped_protocols
 from cellseg.slide import Slide
-from cellseg.stain.contrast import look_at
+from cellseg.stain.contrast import visible_scale
 from cellseg.stain.dyes import Dyes, estimated_dyes, given_dyes
 from cellseg.stain.normalise import Normaliser
 
@@ -47,16 +47,6 @@ SAMPLES = 48
 LEAST_PATCH_PX = 128
 
 DYE_PATCHES, DYE_EVERY_PX = 24, 3
-
-LEAST_RANGE = 20.0
-"""Standard deviations of the noise between black and white: noise alone has 5 to 8, and stretched
-to full contrast it looks like nuclei. The 541 fluorescent fields of the training data have 23 and
-more, and keep their range."""
-
-FAINT_RANGE, FAINT_LEAST_RANGE = 10.5, 60.0
-"""As above, between black and the brightest pixel: noise alone has 6 to 8, nuclei of four times
-its standard deviation 9 to 12, of six 11.5 and more. A slide below the first is shown with less
-contrast: nuclei are found all the same, noise is taken for them more rarely (docs/lab/faint.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,7 +254,7 @@ def fit_normaliser(slide: Slide, plan: Plan, tissue: Sequence[Box] | None = None
     -------
     Normaliser
         ``blank`` where no patch shows anything beyond noise: only then are all of them read.
-        Few or faint objects do not fill the range: see :data:`LEAST_RANGE`.
+        Few or faint objects do not fill the range: see :func:`visible_scale`.
     """
     light = plan.protocol.light
     boxes = list(tissue or sample_boxes(plan.grid.height, plan.grid.width))
@@ -277,21 +267,8 @@ def fit_normaliser(slide: Slide, plan: Plan, tissue: Sequence[Box] | None = None
     if not pixels:
         return Normaliser(0.0, 1.0, light)
     sample = np.concatenate(pixels)
-    fitted = Normaliser.fit(sample, light)
     shuffled = [boxes[index] for index in order.tolist()]
-    looks = (
-        look_at(patch, light, stained=light == "transmitted")
-        for patch in _patches(slide, plan, shuffled)
-    )
-    first = next((look for look in looks if look.objects), None)
-    if first is None:
-        return replace(fitted, blank=True)
-    if light == "transmitted":  # not stretched
-        return fitted
-    brightest = float(np.max(sample, where=np.isfinite(sample), initial=fitted.low))
-    faint = brightest - fitted.low < FAINT_RANGE * first.noise
-    least = first.noise * (FAINT_LEAST_RANGE if faint else LEAST_RANGE)
-    return replace(fitted, high=max(fitted.high, fitted.low + least), faint=faint)
+    return visible_scale(sample, _patches(slide, plan, shuffled), light)
 
 
 def fit_dyes(slide: Slide, plan: Plan, patches: Sequence[Box]) -> Dyes | None:

@@ -8,12 +8,15 @@ scale is held against its own spread, so no kind of noise needs to be known.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from cellseg.stain.normalise import Light, Normaliser
 
 Floats = NDArray[np.float64]
 
@@ -51,6 +54,17 @@ BLOCK_PX, QUIET_PERCENTILE = 16, 10
 PLAUSIBLE = 1e6
 """Times the spread of the middle nine tenths of the values: what lies further off is cut there.
 One marker of -1e20 would leave no digit for anything else."""
+
+
+LEAST_RANGE = 20.0
+"""Standard deviations of the noise between black and white: noise alone has 5 to 8, and stretched
+to full contrast it looks like nuclei. The 541 fluorescent fields of the training data have 23 and
+more, and keep their range."""
+
+FAINT_RANGE, FAINT_LEAST_RANGE = 10.5, 60.0
+"""As above, between black and the brightest pixel: noise alone has 6 to 8, nuclei of four times
+its standard deviation 9 to 12, of six 11.5 and more. A slide below the first is shown with less
+contrast: nuclei are found all the same, noise is taken for them more rarely (docs/lab/faint.md)."""
 
 
 @dataclass(frozen=True)
@@ -154,3 +168,34 @@ def _has_two_levels(blurred: dict[int, Floats], bands: dict[int, Floats], step: 
         return False
     skewness, kurtosis = ((wide / spread) ** 3).mean(), ((wide / spread) ** 4).mean()
     return bool(kurtosis - skewness**2 < ONE_PEAK)
+
+
+def visible_scale(
+    sample: NDArray[np.generic], patches: Iterable[NDArray[np.generic]], light: Light
+) -> Normaliser:
+    """The intensity scale of a sample, under which noise alone does not look like nuclei.
+
+    Parameters
+    ----------
+    sample : ndarray, (..., C)
+        Raw intensities from all over.
+    patches : iterable of ndarray, (H, W, C)
+        Read one after the other until one shows something beyond noise.
+
+    Returns
+    -------
+    Normaliser
+        ``blank`` where no patch does. In fluorescence the range is that of the sample, or
+        :data:`LEAST_RANGE` where that is more; ``faint`` by :data:`FAINT_RANGE`.
+    """
+    fitted = Normaliser.fit(sample, light)
+    looks = (look_at(patch, light, stained=light == "transmitted") for patch in patches)
+    first = next((look for look in looks if look.objects), None)
+    if first is None:
+        return replace(fitted, blank=True)
+    if light == "transmitted":  # not stretched
+        return fitted
+    brightest = float(np.max(sample, where=np.isfinite(sample), initial=fitted.low))
+    faint = brightest - fitted.low < FAINT_RANGE * first.noise
+    least = first.noise * (FAINT_LEAST_RANGE if faint else LEAST_RANGE)
+    return replace(fitted, high=max(fitted.high, fitted.low + least), faint=faint)

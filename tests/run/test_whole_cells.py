@@ -9,9 +9,9 @@ import pytest
 import tifffile
 import torch
 
-from cellseg.counting.choice import told_diameter
 from cellseg.counting.plan import choose_assay, make_plan
 from cellseg.counting.request import CountRequest
+from cellseg.counting.scale import told_diameter
 from cellseg.errors import SettingsError
 from cellseg.events import CountResult
 from cellseg.instances import Instances
@@ -32,10 +32,10 @@ BLOOD = load_protocol("blood_smear")
 SIDE = 540
 
 
-def smear(folder, radius=30):
-    """Discs in rows, all of them whole."""
+def smear(folder, radius=30, every=3):
+    """Discs in rows, all of them whole, ``every`` radii apart."""
     y, x = np.mgrid[:SIDE, :SIDE]
-    step = 3 * radius
+    step = every * radius
     inside = np.hypot(y % step - step / 2, x % step - step / 2) < radius
     path = folder / "smear.tif"
     tifffile.imwrite(path, np.where(inside[..., None], (200, 120, 130), 240).astype(np.uint8))
@@ -96,6 +96,46 @@ def test_an_unknown_scale_is_told_by_the_cells(tmp_path, radius):
     assert told == pytest.approx(2 * radius, rel=0.06)
     assert plan.downsample == pytest.approx(2 * radius / BLOOD.usual_px, rel=0.06)
     assert any("scaled by the cells" in note for note in plan.notes)
+
+
+class Nuclei(Discs):
+    """Sure of nuclei of any size."""
+
+    info = DetectorInfo("nuclei", "0" * 12, ("nucleus",), "nucleus", diameter_px=24.0)
+
+    def detect(self, tiles, *, fill):
+        tiles = [tile if tile.mean() > 0.5 else 1 - tile for tile in tiles]  # bright on dark
+        return [
+            replace(each, instances=replace(each.instances, scores=each.instances.scores * 0 + 1))
+            for each in super().detect(tiles, fill=fill)
+        ]
+
+
+@pytest.mark.parametrize(
+    ("radius", "protocol", "downsample"),
+    [
+        (5, "he", 10 / 24),
+        (10, "he", 1),
+        (14, "he", 1),
+        (30, "he", 60 / 24),
+        (28, "fluorescence", 1),
+        (36, "fluorescence", 72 / 24),
+    ],
+)
+def test_unusual_nuclei_tell_the_scale_and_usual_ones_keep_it(
+    tmp_path, radius, protocol, downsample
+):
+    path = smear(tmp_path, radius, every=5 if radius < 20 else 3)
+    if protocol == "fluorescence":
+        pixels = tifffile.imread(path)[..., 1]
+        tifffile.imwrite(path, np.where(pixels < 200, 200, 10).astype(np.uint8))
+    request = CountRequest(image=path, protocol=protocol)
+    with open_slide(path) as slide:
+        detector = Nuclei()
+        plan = make_plan(slide, request, detector.info, detector=detector)
+    assert plan.downsample == pytest.approx(downsample, rel=0.1)
+    said = "own scale" if downsample == 1 else f"the usual one has {2 * radius} px"
+    assert any(said in note for note in plan.notes)
 
 
 def test_nothing_is_told_of_an_empty_field_and_what_the_user_says_stands(tmp_path):
