@@ -182,14 +182,13 @@ def sync(path: Path) -> None:
 class ExistingResultError(OutputError):
     """A result that would have to be replaced (``why``), and nobody said that it may be."""
 
-    def __init__(self, why: str, *, place: object, has_corrections: bool = False) -> None:
-        self.why, self.has_corrections = why, has_corrections
-        corrected = " and corrections of it" if has_corrections else ""
-        super().__init__(f"{place}: holds {why}{corrected}", hint="overwrite,output")
+    def __init__(self, why: str, *, place: object) -> None:
+        self.why = why
+        super().__init__(f"{place}: holds {why}", hint="overwrite,output")
 
     def at(self, place: object) -> ExistingResultError:
         """The same of a folder under another name."""
-        return ExistingResultError(self.why, place=place, has_corrections=self.has_corrections)
+        return ExistingResultError(self.why, place=place)
 
 
 class WeightsError(InputError):

@@ -280,8 +280,8 @@ def _is_done(folder: Path, key: str, image: Location | None, *, overwrite: bool)
 
 
 def _existing(why: str, folder: Path) -> ExistingResultError:
-    corrected = (folder / publish.CORRECTIONS).is_file()
-    return ExistingResultError(why, place=folder, has_corrections=corrected)
+    corrected = " and corrections of it" * (folder / publish.CORRECTIONS).is_file()
+    return ExistingResultError(f"{why}{corrected}", place=folder)
 
 
 def _let_go(folder: Path, lock: FolderLock) -> None:

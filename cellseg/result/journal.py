@@ -318,33 +318,32 @@ class Journal:
 
         Where masks overlap the smaller label stays.
         """
-        height, width = frame.lattice_height, frame.lattice_width
+        extent = Box(0, 0, frame.lattice_height, frame.lattice_width)
         chunks = self._database.execute(
             "SELECT DISTINCT row, column FROM places ORDER BY row, column"
         )
         for row, column in chunks:
-            y, x = row * CHUNK_PX, column * CHUNK_PX
-            if y >= height or x >= width:
-                raise ValueError(f"a cell at {(y, x)} lies outside the lattice of {height, width}")
-            box = Box(y, x, min(y + CHUNK_PX, height), min(x + CHUNK_PX, width))
-            yield box, self._painted(row, column)[: box.y1 - y, : box.x1 - x]
-            on_progress(y / height)
+            whole = Box(0, 0, CHUNK_PX, CHUNK_PX).shifted(row * CHUNK_PX, column * CHUNK_PX)
+            if not whole.intersects(extent):
+                at = whole.y0, whole.x0
+                raise ValueError(f"a cell at {at} lies outside the lattice of {extent.shape}")
+            box = whole.intersection(extent)
+            yield box, self._painted(row, column, box)
+            on_progress(box.y0 / extent.height)
 
-    def _painted(self, row: int, column: int) -> NDArray[np.uint32]:
-        chunk = np.zeros((CHUNK_PX, CHUNK_PX), dtype=np.uint32)
-        top, left = row * CHUNK_PX, column * CHUNK_PX
+    def _painted(self, row: int, column: int, box: Box) -> NDArray[np.uint32]:
+        """The cells of a chunk, as far as they lie in its ``box`` on the slide."""
+        chunk = np.zeros(box.shape, np.uint32)
         cells = self._database.execute(
             "SELECT label, y0, x0, y1, x1, mask FROM places JOIN cells USING (id)"
             " WHERE row = ? AND column = ? ORDER BY label DESC",
             (row, column),
         )
-        for label, y0, x0, y1, x1, packed in cells:
-            bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=(y1 - y0) * (x1 - x0))
-            mask = bits.astype(bool).reshape(y1 - y0, x1 - x0)
-            a, b = max(y0, top), min(y1, top + CHUNK_PX)
-            c, d = max(x0, left), min(x1, left + CHUNK_PX)
-            inside = mask[a - y0 : b - y0, c - x0 : d - x0]
-            chunk[a - top : b - top, c - left : d - left][inside] = label
+        for label, *corners, packed in cells:
+            cell = Box(*corners)
+            bits = np.unpackbits(np.frombuffer(packed, np.uint8), count=cell.area)
+            mask, part = bits.astype(bool).reshape(cell.shape), cell.intersection(box)
+            chunk[part.inside(box)][mask[part.inside(cell)]] = label
         return chunk
 
     def _count_of(self, table: str) -> int:

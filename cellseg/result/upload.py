@@ -133,11 +133,9 @@ class RemoteResult:
         # Another run may have come first.
         earlier = self._earlier(fs, path, image) if RUN in names else {}
         if earlier and not overwrite and earlier.get("key") != load_result(self.local).run["key"]:
-            raise ExistingResultError(
-                "a count with other settings by now",
-                place=self.url,
-                has_corrections=CORRECTIONS in names,
-            )
+            corrected = " and corrections of it" * (CORRECTIONS in names)
+            why = f"a count with other settings by now{corrected}"
+            raise ExistingResultError(why, place=self.url)
         fs.makedirs(path, exist_ok=True)
         fs.pipe_file(f"{path}/{MARK}", json.dumps({"format": "cellseg upload"}).encode())
         # run.json first: from here on nobody takes the folder for a whole result.
