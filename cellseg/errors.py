@@ -120,6 +120,21 @@ class OutputError(CellsegError, OSError):
 
 
 @contextmanager
+def input_errors(
+    path: object, *kinds: type[Exception], what: str = "cannot be read"
+) -> Iterator[None]:
+    """Turn what the disk says, and errors of ``kinds``, into an InputError that names ``path``."""
+    faults: tuple[type[Exception], ...] = (OSError, *kinds)
+    try:
+        yield
+    except CellsegError:
+        raise
+    except faults as error:
+        why = getattr(error, "strerror", None) or line_of(error)
+        raise InputError(f"{path}: {what}: {why}") from error
+
+
+@contextmanager
 def output_errors(path: Path, *kinds: type[Exception]) -> Iterator[None]:
     """Turn what the disk says, and errors of ``kinds``, into one line that names ``path``."""
     faults: tuple[type[Exception], ...] = (OSError, *kinds)

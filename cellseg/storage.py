@@ -20,7 +20,7 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from cellseg.errors import CellsegError, InputError, SettingsError
+from cellseg.errors import CellsegError, InputError, SettingsError, input_errors
 from cellseg.pattern import AXES, field_pattern
 
 BLOCK_BYTES = 2**20  # What is fetched at once of a remote file.
@@ -263,10 +263,8 @@ def fingerprint(place: Location) -> list[str | int]:
     if isinstance(place, RemotePath):
         files = _remote_files(place)
     else:
-        try:
+        with input_errors(place):
             files = list(_local_files(place))
-        except OSError as error:
-            raise InputError(f"{place}: cannot be read: {error.strerror or error}") from error
     size = sum(bytes_ for _, bytes_, _ in files)
     if [name for name, _, _ in files] == [""]:
         return [place.name, size, files[0][2]]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cellseg.errors import InputError, SettingsError, line_of, writing
+from cellseg.errors import InputError, SettingsError, input_errors, writing
 from cellseg.palette import PALETTE
 from cellseg.result import Result, load_result
 from cellseg.result.files import read_json, validated
@@ -127,10 +127,8 @@ def _rows(clicks: str | Path | pd.DataFrame) -> pd.DataFrame:
     where, table = "clicks", clicks
     if not isinstance(table, pd.DataFrame):
         where = str(clicks)
-        try:
+        with input_errors(where, ValueError):
             table = pd.read_csv(table, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-        except (OSError, ValueError) as error:
-            raise InputError(f"{where}: cannot be read: {line_of(error)}") from error
     places = ["label"] if "label" in table else ["y", "x"]
     if missing := {"class", *places} - {*table}:
         raise InputError(f"{where}: lacks the columns {', '.join(sorted(missing))}")

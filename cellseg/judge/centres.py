@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import cdist
 
 from cellseg.counting.stages import SlideCount
-from cellseg.errors import InputError, line_of
+from cellseg.errors import InputError, input_errors
 from cellseg.judge.evaluate import EvaluateRequest, ImageDone, planned
 from cellseg.judge.figures import count_error
 from cellseg.judge.judged import plain
@@ -68,11 +68,9 @@ def read_points(path: Path) -> tuple[Centres, ...]:
     InputError
         If it cannot be read, lacks a column, or a place is no number.
     """
-    try:
+    with input_errors(path, ValueError):
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig",
                             index_col=False)  # fmt: skip
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read: {line_of(error)}") from error
     missing = {"image", "x", "y"} - {*table.columns}
     if missing:
         raise InputError(f"{path}: lacks the columns {', '.join(sorted(missing))}")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.errors import InputError, line_of
+from cellseg.errors import InputError, input_errors
 from cellseg.geometry import Box, Frame, LazyArray
 from cellseg.result.files import own_file, read_json, sync_tree
 from cellseg.slide.limits import MAX_LEVELS
@@ -116,14 +116,11 @@ def open_labels(folder: Path, name: str) -> list[LazyArray]:
     from cellseg.slide.zarrstore import open_array
 
     path = folder / name
-    try:
+    # Exception: whatever zarr raises of what somebody else wrote.
+    with input_errors(path, Exception, what="is no label image"):
         count = len(read_json(own_file(folder, f"{name}/.zattrs"))["multiscales"][0]["datasets"])
         # Results are given away, too: nothing is unpickled or followed out of the folder.
         arrays = [open_array(path / str(number), path) for number in range(min(count, MAX_LEVELS))]
-    except InputError:
-        raise
-    except Exception as error:  # whatever zarr raises of what somebody else wrote
-        raise InputError(f"{path}: is no label image: {line_of(error)}") from error
     if not arrays or any(array.ndim != 2 or array.dtype != np.uint32 for array in arrays):
         raise InputError(f"{path}: is no label image: expected (y, x) of 32 bits in each level")
     return [
@@ -133,10 +130,8 @@ def open_labels(folder: Path, name: str) -> list[LazyArray]:
 
 
 def _decoded(path: Path, array: Any, box: Box) -> NDArray[np.uint32]:  # noqa: ANN401
-    try:
+    with input_errors(path, Exception):  # whatever codecs raise
         return np.asarray(array[box.pixels], np.uint32)
-    except Exception as error:  # whatever codecs raise
-        raise InputError(f"{path}: cannot be read: {line_of(error)}") from error
 
 
 def labels_at(

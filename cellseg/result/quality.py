@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cellseg.errors import InputError, line_of
+from cellseg.errors import InputError, input_errors
 from cellseg.geometry import Frame
 from cellseg.stain.quality import FOLDED, NAMES, OUT_OF_FOCUS, PEN, UNIT_PX, UNKNOWN
 
@@ -31,15 +31,11 @@ def write_quality(path: Path, codes: NDArray[np.uint8]) -> None:
 def read_quality(path: Path, frame: Frame) -> NDArray[np.uint8]:
     """The codes that :func:`write_quality` wrote; an InputError for any other file."""
     shape = tuple(-(-side // UNIT_PX) for side in (frame.lattice_height, frame.lattice_width))
-    try:
-        with Image.open(path, formats=("PNG",)) as image:
-            if (image.height, image.width, image.mode) != (*shape, "P"):
-                raise InputError(f"{path}: does not belong to a slide of this size")
-            codes = np.asarray(image, dtype=np.uint8)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: cannot be read: {line_of(error)}") from error
+    kinds = (SyntaxError, ValueError, Image.DecompressionBombError)
+    with input_errors(path, *kinds), Image.open(path, formats=("PNG",)) as image:
+        if (image.height, image.width, image.mode) != (*shape, "P"):
+            raise InputError(f"{path}: does not belong to a slide of this size")
+        codes = np.asarray(image, dtype=np.uint8)
     if codes.max(initial=UNKNOWN) > PEN:
         raise InputError(f"{path}: holds codes that are none of cellseg's")
     return codes

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
@@ -23,7 +22,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
-from cellseg.errors import InputError, line_of, sync
+from cellseg.errors import InputError, input_errors, sync
 from cellseg.table import Column
 from cellseg.text import as_cell
 
@@ -38,6 +37,9 @@ MOST_BYTES = 2**30
 
 _QUOTED = {*',"\r\n'}
 """Characters for which texts stand in quotation marks."""
+
+_DAMAGED = (pa.ArrowException, ValueError, TypeError, KeyError)
+"""What pyarrow says of a file that is no table of cells."""
 
 _ARROW = {"str": pa.string(), "bool": pa.bool_()}
 
@@ -189,7 +191,7 @@ class _Part:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        with _table_errors(path):
+        with input_errors(path, *_DAMAGED):
             self._stat = _stat(path)
             with path.open("rb") as opened, pq.ParquetFile(opened) as file:
                 header, self._schema = file.metadata, file.schema_arrow
@@ -212,7 +214,7 @@ class _Part:
             raise InputError(f"{self._path}: changed since it was opened; open the result again")
         texts = [name for name in names if self._schema.field(name).type == pa.string()]
         with (
-            _table_errors(self._path),
+            input_errors(self._path, *_DAMAGED),
             self._path.open("rb") as opened,
             pq.ParquetFile(opened, metadata=self._header, read_dictionary=texts) as file,
         ):
@@ -267,17 +269,6 @@ def _lines(table: pa.Table) -> pa.Buffer:
     options = pa.csv.WriteOptions(include_header=False, quoting_style=style, batch_size=GROUP_ROWS)
     pa.csv.write_csv(table, out, options)
     return out.getvalue()
-
-
-@contextmanager
-def _table_errors(path: Path) -> Iterator[None]:
-    """Whatever pyarrow says of a file, in one line."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or line_of(error)}") from error
-    except (pa.ArrowException, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{path}: is no table of cells: {line_of(error)}") from error
 
 
 def _stat(path: Path) -> tuple[int, int]:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from cellseg.errors import CellsegError, InputError, SettingsError
+from cellseg.errors import CellsegError, InputError, SettingsError, input_errors
 from cellseg.pattern import FilePattern
 from cellseg.slide.formats import ENDINGS, has_ending, home_of, is_image_folder, slide_name
 from cellseg.storage import Location, RemotePath
@@ -175,7 +174,7 @@ def _search(
     inner: list[Location] = []
     files: list[Location] = []
     images: list[Location] = []
-    with _reading(folder):
+    with input_errors(folder):
         entries: list[Location] = sorted(folder.iterdir(), key=str)
         for entry in entries:
             if entry.name.startswith("."):
@@ -215,18 +214,8 @@ def _is_folder(path: Location) -> bool:
     """False of an image behind a URL: what lies there is asked when it is opened."""
     if isinstance(path, RemotePath) and has_ending(path):
         return False
-    with _reading(path):
+    with input_errors(path):
         return path.is_dir()
-
-
-@contextmanager
-def _reading(path: Location) -> Iterator[None]:
-    try:
-        yield
-    except InputError:
-        raise
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
 
 
 def result_names(images: Sequence[ImageFile], output: Location | None) -> list[str]:

@@ -20,7 +20,7 @@ from cellseg.annotations.coco import UNSEEN_PX, shown_faults, write_pixels
 from cellseg.annotations.drawn import Drawing, Drawn, read_rois
 from cellseg.annotations.geojson import read_geojson
 from cellseg.annotations.masks import Outline, annotation, tight
-from cellseg.errors import InputError, OutputError, SettingsError, writing
+from cellseg.errors import InputError, OutputError, SettingsError, input_errors, writing
 from cellseg.geometry import Box
 from cellseg.slide import Slide, open_slide, slide_name
 from cellseg.slide.formats import has_ending
@@ -146,10 +146,8 @@ def _pictures(request: ConvertRequest) -> list[Path]:
 def _beside(path: Path, folder: Path) -> Path:
     """The picture in a folder whose name an input has."""
     stem = Path(path.name.removesuffix(".gz")).stem
-    try:
+    with input_errors(folder):
         pictures = sorted(entry for entry in folder.iterdir() if has_ending(entry))
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be read: {error.strerror or error}") from error
     named = [entry for entry in pictures if stem in (entry.name, slide_name(entry))]
     if len(named) != 1:
         said = "several pictures are" if named else "no picture is"
