@@ -15,15 +15,12 @@ from cellseg.errors import CellsegError, InputError, PartialResultError, Setting
 from cellseg.events import JSON_KEYS, CountResult
 from cellseg.slide.formats import image_name
 from cellseg.storage import Location
-from cellseg.study.arrays import write_wells
-from cellseg.study.folder import Study, study_at
 from cellseg.study.images import ImageFile
-from cellseg.study.rows import failed_row
-from cellseg.study.summary import with_failures, write_cells, write_summary
 from cellseg.text import shortened, visible
 
 if TYPE_CHECKING:
     from cellseg.network.detector import Detector
+    from cellseg.study.folder import Study
 
 log = logging.getLogger(__name__)
 
@@ -150,6 +147,10 @@ def summarise_outcomes(
     """Write what a study of these images leaves; nothing where it has no home."""
     if home is None:
         return
+    from cellseg.study.folder import study_at  # late, as below: one image leaves no study
+    from cellseg.study.rows import failed_row
+    from cellseg.study.summary import with_failures
+
     paths = [visible(str(outcome.image.absolute())) for outcome in outcomes]
     failed = [
         failed_row(outcome.name, path, str(outcome.error))
@@ -169,6 +170,9 @@ def write_study_files(
     study: Study, *, report: bool, parquet: bool, page: Path | None = None
 ) -> None:
     """Write a study's summary, and its table and page if wanted, and say where they are."""
+    from cellseg.study.arrays import write_wells
+    from cellseg.study.summary import write_cells, write_summary
+
     for line in study.unread:
         say(f"cellseg: {line}", err=True)
     count = len(study.results)

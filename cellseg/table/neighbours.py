@@ -10,15 +10,18 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
 from numpy.typing import ArrayLike, NDArray
-from scipy.spatial import cKDTree
 
 from cellseg.annotations.region import Regions
 from cellseg.table._columns import Column, channel_slugs
 from cellseg.table._pixels import Floats
+
+if TYPE_CHECKING:
+    from scipy.spatial import cKDTree
 
 NEAR_UM = 30
 """Neighbours are counted within this, unless another distance is asked for."""
@@ -104,6 +107,8 @@ def neighbourhood(
     looked_at : Regions
         Where cells were counted, cut at the slide's edges.
     """
+    from scipy.spatial import cKDTree  # late: it takes a while to load
+
     pixel = near.mpp or 1.0
     points = places * pixel
     tree = cKDTree(points)
@@ -130,6 +135,8 @@ def to_classes(
 
     The columns :attr:`Neighbours.by_class`; ``places`` as for :func:`neighbourhood`.
     """
+    from scipy.spatial import cKDTree  # late, as above
+
     points, names = places * (near.mpp or 1.0), np.asarray(classes, dtype=object)
     found = {}
     for name, column in near.by_class.items():

@@ -23,8 +23,6 @@ from pydantic import (
     PlainSerializer,
     model_validator,
 )
-from scipy.optimize import minimize
-from scipy.spatial import cKDTree
 from scipy.special import softmax
 
 from cellseg.errors import SettingsError
@@ -210,6 +208,8 @@ class _Regression:
     """
 
     def __init__(self, seen: Floats, kinds: NDArray[np.int64], number: int) -> None:
+        from scipy.optimize import minimize  # late: it takes a while to load
+
         self._middle, self._spread = seen.mean(0), np.maximum(seen.std(0), 1e-6)
         given, wanted = self._given(seen), np.eye(number)[kinds]
         held = np.r_[1e-3, np.ones(given.shape[1] - 1)][:, None]  # the constant is hardly held
@@ -247,6 +247,8 @@ def looks(cells: pd.DataFrame, measurements: Sequence[str]) -> NDArray[np.float3
     cells : DataFrame, (N, …)
         All cells of a slide: the measurements, and their centroids.
     """
+    from scipy.spatial import cKDTree  # late, as above
+
     if not len(cells):
         return np.zeros((0, 3 * len(measurements) + len(NEIGHBOURS)), np.float32)
     own = cells[[*measurements]].to_numpy(np.float32, copy=True)
