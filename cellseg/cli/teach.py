@@ -15,6 +15,7 @@ from cellseg.cli._shared import FILE, PATH, Number, say, shared
     epilog="""\b
 Examples:
   cellseg teach slide.cellseg --windows 10        where to correct, in napari
+  cellseg teach slide.cellseg -o mine.safetensors  from the windows marked done there
   cellseg teach slide.cellseg --done 1,2,3,5 -o mine.safetensors
   cellseg teach slide.cellseg --learn corrected/annotations.json -o mine.safetensors
   cellseg count other.svs --model mine.safetensors"""
@@ -33,7 +34,7 @@ Examples:
     metavar="NAMES|all",
     default="",
     help="Windows that are corrected: what is not outlined in them is background. Otherwise those "
-    "of the class 'done'.",
+    "marked done in napari, or of the class 'done'.",
 )
 @click.option("-o", "--output", type=FILE, help="The file of windows, or of the taught model.")
 @click.option(
@@ -55,18 +56,18 @@ def teach(
     count better than before.
     """
     learned = [part.strip() for part in done.split(",") if part.strip()]
-    if (windows is None) == (not learned and settings["learn_from"] is None):
+    if windows is not None and (learned or settings["learn_from"]):
         raise click.UsageError("say either --windows N, or what to learn from: --done, --learn")
     # Here and not above: torch takes seconds to load.
     from cellseg.train.windows import teach_windows
 
     if windows is not None:
         for one in teach_windows(path, windows, output=output):
-            say(f"window {one.name}: {one.reason}")
+            say(f"window {one.name}: {'done' if one.done else one.reason}")
         say(f"windows: {output or path / 'windows.geojson'}")
         return
     if output is None:
-        raise click.UsageError("say with -o where the taught model goes")
+        raise click.UsageError("say --windows N, or with -o where the taught model goes")
     from cellseg.cli._progress import Reporter
     from cellseg.train.teach import teach as learn
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from itertools import count as counting
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +21,7 @@ from cellseg.derive.corrections import Corrections
 from cellseg.errors import InputError, SettingsError, writing
 from cellseg.geometry import Box, box_of
 from cellseg.result import Result, load_result
+from cellseg.result.files import read_json
 from cellseg.result.publish import WINDOWS
 
 SIDE_PX = 256
@@ -30,6 +34,7 @@ CONTEXT_PX = 192
 """What the network needs to see around a window, lattice pixels."""
 
 DONE = "done"
+"""Class of the windows that are corrected."""
 
 _SOFT = 0.15
 """A score so far above the threshold is half as doubtful as one at it."""
@@ -45,11 +50,12 @@ cells look alike, by this share at most."""
 
 
 class Window(NamedTuple):
-    """A window to be corrected: lattice pixels, its name (``1`` is worth most), and why it."""
+    """A window to be corrected: lattice pixels, name, why it was chosen, and whether it is done."""
 
     box: Box
     name: str
-    reason: str
+    reason: str = ""
+    done: bool = False
 
 
 def teach_windows(
@@ -59,21 +65,21 @@ def teach_windows(
 
     Worth is the number of doubtful cells (a score near the threshold, an unlikely size or
     brightness) over the root of all cells. It shrinks with the likeness to windows that are
-    chosen already, in place and in what the cells look like.
+    chosen already, in place and in what the cells look like. Windows that are done stay.
 
     Parameters
     ----------
     result : str or Path
         ``NAME.cellseg``.
     count : int
-        How many at most.
+        How many at most, beside those that are done.
     output : str or Path, optional
         GeoJSON of rectangles; ``windows.geojson`` in the result folder otherwise.
 
     Returns
     -------
     list of Window
-        Best first.
+        Those that are done, then the others, best first.
 
     Raises
     ------
@@ -87,12 +93,15 @@ def teach_windows(
         raise SettingsError(f"expected one window or more, got {count}", hint="windows")
     if not len(opened.table):
         raise SettingsError(f"{result}: no cell was counted, so nothing tells where to look")
-    windows = _chosen(opened, count)
-    write_windows(opened, windows, None if output is None else Path(output))
+    path, kept = Path(output or opened.path / WINDOWS), list[Window]()
+    with suppress(InputError):  # there are none, or they are of another count
+        kept = [one for one in read_windows(opened, path) if one.done]
+    windows = [*kept, *_chosen(opened, count, kept)]
+    write_windows(opened, windows, path)
     return windows
 
 
-def _chosen(result: Result, count: int) -> list[Window]:
+def _chosen(result: Result, count: int, kept: Sequence[Window]) -> list[Window]:
     """Windows lie on a lattice of half their side: each is four bins, whose sums are taken."""
     lattice = (result.frame.lattice_height, result.frame.lattice_width)
     half, extent = SIDE_PX // 2, Box(0, 0, *lattice)
@@ -107,15 +116,19 @@ def _chosen(result: Result, count: int) -> list[Window]:
     left = found[:, 4] / np.sqrt(cells + 4) + 1e-6
     kinds = np.column_stack([found[:, 5:] / cells[:, None], np.log(cells)])
     kinds = (kinds - kinds.mean(0)) / np.maximum(kinds.std(0), 1e-6)
+    names = (name for name in map(str, counting(1)) if name not in {one.name for one in kept})
+    nearest = [int(np.abs(corners - one.box.corners[:2]).max(1).argmin()) for one in kept]
     windows: list[Window] = []
-    while len(windows) < count and left.max() > 0:
-        best = int(left.argmax())
-        why = [
-            f"{number} {what}" for number, what in zip(counts[best], _WHY, strict=True) if number
-        ]
-        y, x = corners[best].tolist()
-        box = Box(y, x, y + SIDE_PX, x + SIDE_PX).intersection(extent)
-        windows.append(Window(box, str(len(windows) + 1), ", ".join(why)))
+    while nearest or (len(windows) < count and left.max() > 0):
+        best = nearest[0] if nearest else int(left.argmax())
+        if nearest:
+            del nearest[0]
+        else:
+            said = zip(counts[best], _WHY, strict=True)
+            why = ", ".join(f"{number} {what}" for number, what in said if number)
+            y, x = corners[best].tolist()
+            box = Box(y, x, y + SIDE_PX, x + SIDE_PX).intersection(extent)
+            windows.append(Window(box, next(names), why))
         away = np.abs(corners - corners[best]).max(1) / SIDE_PX
         unlike = ((kinds - kinds[best]) ** 2).mean(1)
         left *= np.minimum(1, away / _APART) * (1 - _ALIKE * np.exp(-unlike))
@@ -141,14 +154,38 @@ def _cells_of(result: Result) -> tuple[NDArray[np.float64], ...]:
 
 
 def write_windows(result: Result, windows: Sequence[Window], path: Path | None = None) -> None:
-    """Write windows as GeoJSON rectangles, as other region files."""
+    """Write windows as GeoJSON rectangles, as other region files; the class says what is done."""
     features = []
     for one in windows:
         corners = (side * result.frame.downsample - 0.5 for side in one.box.corners)
-        features.append(Region.box(*corners, name=one.name).as_geojson(reason=one.reason))
-    data = {"type": "FeatureCollection", "cellseg_result": result.token, "features": features}
+        region = replace(Region.box(*corners, name=one.name), kind=DONE if one.done else "")
+        features.append(region.as_geojson())
+    about = {"cellseg_result": result.token, "reasons": {one.name: one.reason for one in windows}}
+    data = {"type": "FeatureCollection", **about, "features": features}
     with writing(path or result.path / WINDOWS) as temporary:
         temporary.write_text(json.dumps(data) + "\n", encoding="utf-8")
+
+
+def read_windows(result: Result, path: Path | None = None) -> list[Window]:
+    """Windows as they are written, ``windows.geojson`` of the result or another GeoJSON.
+
+    Raises
+    ------
+    InputError
+        If they cannot be read, or are of another count.
+    """
+    path = path or result.file(WINDOWS)
+    regions, about = read_regions(path), read_json(path)
+    if about.get("cellseg_result", result.token) != result.token:
+        raise InputError(f"{path}: these windows are of another count than {result.path.name}")
+    reasons = about.get("reasons")
+    reasons = reasons if isinstance(reasons, dict) else {}
+    extent, found = Box(0, 0, result.frame.lattice_height, result.frame.lattice_width), []
+    for one in regions:
+        x0, y0, x1, y1 = (round(at / result.frame.downsample) for at in one.shape.bounds)
+        box, why = Box(y0, x0, y1, x1).intersection(extent), str(reasons.get(one.name, ""))
+        found.append(Window(box, one.name, why, one.kind.lower() == DONE))
+    return found
 
 
 class Lesson(NamedTuple):
@@ -169,23 +206,18 @@ def lessons_of(
 
 
 def _done(result: Result, path: Path, done: Collection[str]) -> list[Box]:
-    regions = read_regions(path)
-    if json.loads(path.read_bytes()).get("cellseg_result", result.token) != result.token:
-        raise InputError(f"{path}: these windows are of another count than {result.path.name}")
-    if unknown := sorted({*done} - {"all"} - {one.name for one in regions}):
+    windows = read_windows(result, path)
+    if unknown := sorted({*done} - {"all"} - {one.name for one in windows}):
         raise SettingsError(f"{path}: has no window {', '.join(unknown)}", hint=DONE)
-    chosen = [one for one in regions if "all" in done or one.name in done]
-    chosen = chosen or [one for one in regions if one.kind.lower() == DONE]
+    chosen = [one for one in windows if ("all" in done or one.name in done if done else one.done)]
     if not chosen:
-        raise SettingsError(f"{path}: no window is done: name those that are corrected", hint=DONE)
-    extent = Box(0, 0, result.frame.lattice_height, result.frame.lattice_width)
-    bounds = [[round(at / result.frame.downsample) for at in one.shape.bounds] for one in chosen]
-    boxes = [Box(y0, x0, y1, x1).intersection(extent) for x0, y0, x1, y1 in bounds]
-    named = zip(chosen, boxes, strict=True)
-    if small := [one.name for one, box in named if min(box.shape) < min(LEAST_PX, *extent.shape)]:
+        said = "no window is done: correct some of them, and say which"
+        raise SettingsError(f"{path}: {said}", hint=DONE)
+    least = min(LEAST_PX, result.frame.lattice_height, result.frame.lattice_width)
+    if small := [one.name for one in chosen if min(one.box.shape) < least]:
         said = f"less than {LEAST_PX} px of the lattice lie on the slide"
         raise SettingsError(f"{path}: window {', '.join(small)}: {said}")
-    return boxes
+    return [one.box for one in chosen]
 
 
 def _corrected(result: Result, boxes: list[Box], classes: tuple[str, ...]) -> list[Lesson]:

@@ -31,10 +31,11 @@ from cellseg_napari._inspect import BY_CLASS, BY_LABEL, ONE_COLOUR, Inspector
 from cellseg_napari._opened import Opened, refresh, results_in
 from cellseg_napari._panel import DockPanel, attempt, button, choice, fill, wrapped
 from cellseg_napari._preview import Preview
-from cellseg_napari._reader import KEPT
+from cellseg_napari._reader import KEPT, show_windows
 from cellseg_napari._shapes import drawn_layers
 from cellseg_napari._table import CellTable
 from cellseg_napari._teach_box import TeachBox
+from cellseg_napari._windows_box import WindowsBox
 from cellseg_napari._words import ACTIONS, legend, menu
 
 NOTHING = "no result is open"
@@ -131,15 +132,15 @@ class ResultPanel(QWidget):  # type: ignore[misc]
         self.classify = ClassifyBox(self.inspector)
         self.teach = TeachBox(self.inspector)
         self.correct = CorrectBox(self.inspector, drawn)
+        self.windows = WindowsBox(self.inspector)
         self.table = CellTable(self.inspector)
         self.tabs = QTabWidget()
+        self.tabs.setStyleSheet("QTabBar::tab { padding: 4px 5px; }")  # all of them in sight
         self.tabs.addTab(self.look, "Look")
         self.tabs.addTab(self.classify, "Positive cells")
         self.tabs.addTab(self.teach, "Cell types")
         self.tabs.addTab(self.correct, "Correct")
-        keys = QLabel("keys")
-        keys.setToolTip("\n".join(f"{key}: {what}" for key, what in ACTIONS.values() if key))
-        self.tabs.setCornerWidget(keys)
+        self.tabs.addTab(self.windows, "Windows")
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.totals)
@@ -151,6 +152,7 @@ class ResultPanel(QWidget):  # type: ignore[misc]
         for box in (self.classify, self.teach):
             box.saved.connect(lambda folder: Preview(viewer).show_result(folder))
         self.correct.measured.connect(self.tell_totals)
+        self.windows.changed.connect(partial(show_windows, viewer, opened.result))
         self._end_listening = (
             opened.corrections.on_change(self._edited) if opened.note is None else lambda: None
         )
@@ -170,7 +172,8 @@ class ResultPanel(QWidget):  # type: ignore[misc]
 
     def _tab_changed(self, _: int) -> None:
         """Cells are coloured by thresholds, or by clicks, while these are in sight."""
-        attempt((self._colouring or self.look).begin)
+        shown = self.windows if self.tabs.currentWidget() is self.windows else self._colouring
+        attempt((shown or self.look).begin)
 
     def click(self, world: Sequence[float], *, more: bool) -> None:
         """Select the cell at a point of the world; while classes are taught, say its class."""
@@ -183,6 +186,8 @@ class ResultPanel(QWidget):  # type: ignore[misc]
         teaching = {"Next": self.teach.next, "Undo": self.teach.undo}
         if self._colouring is self.teach and name in teaching:
             teaching[name]()
+        elif name == "Next" and self.tabs.currentWidget() is self.windows:
+            self.windows.next()
         elif name in ("Next", "Previous"):
             self.table.step(1 if name == "Next" else -1)
         else:
@@ -233,7 +238,9 @@ class InspectWidget(DockPanel):
         form.addRow("result", self.results)
         form.addRow("inside of", self.shapes)
         keep = button("Keep regions", "Keep these shapes, each a region of its own", self._keep)
-        form.addRow("", keep)
+        keys = QLabel("keys")
+        keys.setToolTip("\n".join(f"{key}: {what}" for key, what in ACTIONS.values() if key))
+        form.addRow(keys, keep)
         self._layout = QVBoxLayout(self.content)
         self._layout.addLayout(form)
         self._layout.addWidget(self.nothing, stretch=1, alignment=Qt.AlignmentFlag.AlignTop)

@@ -292,10 +292,22 @@ def _over_slide(opened: Opened) -> Iterator[LayerData]:
     for layer in _borders(result, "drawn", drawn_regions(result), "#ffd24a"):
         layer[1]["metadata"] = {KEPT: str(result.path.absolute())}  # a person may draw on it
         yield layer
-    if (windows := result.file(WINDOWS)).exists():
-        yield from _borders(result, "windows", read_regions(windows), "#ff5ac8")
+    yield from _windows(result)
     if levels := opened.around_levels():
         yield _masks(opened, levels, name="cells", role="around")
+
+
+def _windows(result: Result) -> Iterator[LayerData]:
+    if (windows := result.file(WINDOWS)).exists():
+        yield from _borders(result, "windows", read_regions(windows), "#ff5ac8")
+
+
+def show_windows(viewer: ViewerModel, result: Result) -> None:
+    """The windows of a result, as they are now, in place of those that are shown."""
+    for data in [*_windows(result)]:
+        for layer in [one for one in viewer.layers if one.name == data[1]["name"]]:
+            viewer.layers.remove(layer)
+        add_layers(viewer, [data])
 
 
 def _quality_layer(result: Result) -> LayerData | None:

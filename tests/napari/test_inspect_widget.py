@@ -147,8 +147,10 @@ def test_correcting_in_the_window(
     picture(window, "corrected")
 
 
-def test_keys_do_what_their_tooltip_says(window: Any, shown: Any) -> None:
-    said = shown.tabs.cornerWidget().toolTip()
+def test_keys_do_what_their_tooltip_says(window: Any, panel: Any, shown: Any) -> None:
+    from qtpy.QtWidgets import QLabel
+
+    said = next(one.toolTip() for one in panel.findChildren(QLabel) if one.text() == "keys")
     assert all(f"{key}: {what}" in said for key, what in ACTIONS.values() if key)
     assert "(Shift+D)" in shown.correct.buttons["Delete"].toolTip()
     inspector, corrections = shown.inspector, shown.correct.corrections
