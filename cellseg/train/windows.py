@@ -117,22 +117,25 @@ def _chosen(result: Result, count: int, kept: Sequence[Window]) -> list[Window]:
     kinds = np.column_stack([found[:, 5:] / cells[:, None], np.log(cells)])
     kinds = (kinds - kinds.mean(0)) / np.maximum(kinds.std(0), 1e-6)
     names = (name for name in map(str, counting(1)) if name not in {one.name for one in kept})
-    nearest = [int(np.abs(corners - one.box.corners[:2]).max(1).argmin()) for one in kept]
-    windows: list[Window] = []
-    while nearest or (len(windows) < count and left.max() > 0):
-        best = nearest[0] if nearest else int(left.argmax())
-        if nearest:
-            del nearest[0]
-        else:
-            said = zip(counts[best], _WHY, strict=True)
-            why = ", ".join(f"{number} {what}" for number, what in said if number)
-            y, x = corners[best].tolist()
-            box = Box(y, x, y + SIDE_PX, x + SIDE_PX).intersection(extent)
-            windows.append(Window(box, next(names), why))
-        away = np.abs(corners - corners[best]).max(1) / SIDE_PX
-        unlike = ((kinds - kinds[best]) ** 2).mean(1)
-        left *= np.minimum(1, away / _APART) * (1 - _ALIKE * np.exp(-unlike))
+
+    def less_left(place: int) -> None:
+        """Windows near, or like, a window that is taken are worth less."""
+        away = np.abs(corners - corners[place]).max(1) / SIDE_PX
+        unlike = ((kinds - kinds[place]) ** 2).mean(1)
+        left[:] *= np.minimum(1, away / _APART) * (1 - _ALIKE * np.exp(-unlike))
         left[away < 1] = 0  # no pixel is corrected twice
+
+    for one in kept:
+        less_left(int(np.abs(corners - one.box.corners[:2]).max(1).argmin()))
+    windows: list[Window] = []
+    while len(windows) < count and left.max() > 0:
+        best = int(left.argmax())
+        said = zip(counts[best], _WHY, strict=True)
+        why = ", ".join(f"{number} {what}" for number, what in said if number)
+        y, x = corners[best].tolist()
+        box = Box(y, x, y + SIDE_PX, x + SIDE_PX).intersection(extent)
+        windows.append(Window(box, next(names), why))
+        less_left(best)
     return windows
 
 
