@@ -38,7 +38,7 @@ def save(viewer: napari.Viewer, path: Path) -> None:
 
 
 def main(slide: Path, folder: Path, results: Path) -> None:
-    """Count, inspect, classify; a picture of each."""
+    """Count, inspect, classify, windows; a picture of each."""
     viewer = napari.Viewer()
     viewer.window.resize(1280, 800)
     viewer.open(slide, plugin="cellseg-slides")
@@ -61,6 +61,12 @@ def main(slide: Path, folder: Path, results: Path) -> None:
     wait(lambda: cells.classify.cells is not None)
     cells.classify.buttons["Propose"].click()
     save(viewer, folder / "napari-positive.png")
+    cells.tabs.setCurrentWidget(cells.windows)
+    cells.windows.buttons["Find windows"].click()
+    wait(lambda: bool(cells.windows.windows))
+    cells.windows.buttons["Done"].click()
+    cells.windows.buttons["Next"].click()
+    save(viewer, folder / "napari-windows.png")
     viewer.close()
 
 

@@ -40,6 +40,7 @@ class WindowsBox(QWidget):  # type: ignore[misc]
         self.windows: list[Window] = []
         self.list = QListWidget()
         self.list.setToolTip("✓: done. A click flies there")
+        self.list.setWordWrap(True)
         self.list.currentRowChanged.connect(partial(attempt, self.look))
         self.state = wrapped(HOW)
         actions = (
