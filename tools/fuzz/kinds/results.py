@@ -246,7 +246,7 @@ def strange(dice: Random, folder: Path) -> list[str]:
 def _replaced(dice: Random, path: Path, folder: Path) -> None:
     kept = folder / "secret"
     if os.path.lexists(path) and dice.randrange(2):
-        kept = folder / f"elsewhere-{path.name}"
+        kept = folder / f"elsewhere-{len([*folder.iterdir()])}-{path.name}"  # two may be called 0
         path.rename(kept)
     elif path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
