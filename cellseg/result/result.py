@@ -308,7 +308,7 @@ class _ColumnRecord(BaseModel):
     dtype: Literal["bool", "int64", "float32", "float64", "str"]
 
 
-class _FoundRecord(BaseModel):
+class _TableRecord(BaseModel):
     columns: list[_ColumnRecord]
     class_names: list[str]
 
@@ -320,7 +320,14 @@ class _FoundRecord(BaseModel):
         return columns
 
 
-class _RunRecord(_FoundRecord):
+class _FoundRecord(_TableRecord):
+    counted: dict[str, Any] = {}
+    types: list[str] = []
+    doubts: list[str] = []
+    warnings: list[str] = []
+
+
+class _RunRecord(_TableRecord):
     """What of ``run.json`` is used without another look at it."""
 
     found: _FoundRecord

@@ -146,6 +146,8 @@ def test_masks_that_unpack_to_too_much_are_refused(result):
         ("summary", "regions", [{"tissue_mm2": "x"}]),
         ("columns", 3, {"name": "a", "dtype": "\x1b[31mred"}),
         ("found", "columns", [{"name": "score", "dtype": "float64"}] * 2),
+        ("found", "counted", [{"saturated_share": None}]),
+        ("found", "doubts", {"a": 1}),
     ],
 )
 def test_a_record_that_cannot_be_is_damage(result, part, name, value):
