@@ -361,8 +361,8 @@ class _Derivation:
         expected = Expected.of(self.run)
         if expected is not None and facts.get("is_doubted", True):
             suspect += doubts(summary, self.base, expected)
-            scores = self.base["score"].to_numpy(np.float64)
-            suspect += unsure(scores, float(self.result.section("protocol")["score"]))
+            if (least := self.result.section("protocol").get("score")) is not None:
+                suspect += unsure(self.base["score"].to_numpy(np.float64), float(least))
         self.run["summary"] = {**facts.get("counted", {}), **summary.as_dict()}
         self.run["doubts"] = suspect
         self.run["warnings"] = [*facts.get("warnings", ()), *suspect]

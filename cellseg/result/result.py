@@ -327,11 +327,27 @@ class _FoundRecord(_TableRecord):
     warnings: list[str] = []
 
 
+class _ProtocolRecord(BaseModel):
+    score: float | None = None
+
+
+class _SettingsRecord(BaseModel):
+    channels: list[str] | None = None
+
+
+class _SpatialRecord(BaseModel):
+    by_class: list[str] = []
+    within: float | None = None
+
+
 class _RunRecord(_TableRecord):
     """What of ``run.json`` is used without another look at it."""
 
     found: _FoundRecord
     frame: Frame
+    protocol: _ProtocolRecord = _ProtocolRecord()
+    settings: _SettingsRecord = _SettingsRecord()
+    spatial: _SpatialRecord | None = None
     summary: Summary | None = None
 
 

@@ -141,7 +141,7 @@ def _chosen(result: Result, count: int, kept: Sequence[Window]) -> list[Window]:
 
 def _cells_of(result: Result) -> tuple[NDArray[np.float64], ...]:
     """Of each cell: lattice (y, x); how doubtful score, size and brightness are; its looks."""
-    table, least = result.table, float(result.section("protocol").get("score", 0.5))
+    table, least = result.table, float(result.section("protocol").get("score") or 0.5)
     shades = [name for name in table.names if name.endswith("_mean")][:3]
     places = ("centroid_y_px", "centroid_x_px")
     cells = table.load([*places, "score", "area_px", "eccentricity", *shades]).astype(float)
