@@ -107,7 +107,7 @@ class WindowsBox(QWidget):  # type: ignore[misc]
                 for i in range(len(self.windows))]  # fmt: skip
         left = [row for row in rows if not self.windows[row].done]
         if not left:
-            raise CellsegError("no window is left: all are done" if rows else "find windows first")
+            raise CellsegError("all windows are done" if rows else "find windows first")
         self.list.setCurrentRow(left[0])
 
     def done(self) -> None:
