@@ -298,8 +298,14 @@ def _over_slide(opened: Opened) -> Iterator[LayerData]:
 
 
 def _windows(result: Result) -> Iterator[LayerData]:
-    if (windows := result.file(WINDOWS)).exists():
-        yield from _borders(result, "windows", read_regions(windows), "#ff5ac8")
+    if not (path := result.file(WINDOWS)).exists():
+        return
+    windows = read_regions(path)
+    for layer in _borders(result, "windows", windows, "#ff5ac8"):
+        # Of a large slide a border is wider than cells, which are to be corrected here.
+        sides = [one.shape.bounds[2] - one.shape.bounds[0] for one in windows]
+        layer[1]["edge_width"] = min(layer[1]["edge_width"], min(sides) / 100)
+        yield layer
 
 
 def show_windows(viewer: ViewerModel, result: Result) -> None:
