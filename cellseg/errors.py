@@ -9,7 +9,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -120,30 +120,33 @@ class OutputError(CellsegError, OSError):
 
 
 @contextmanager
+def _worded(
+    kinds: tuple[type[Exception], ...], worded: Callable[[Exception], CellsegError]
+) -> Iterator[None]:
+    """Turn what the disk says, and errors of ``kinds``, into another one; cellseg's own pass."""
+    faults: tuple[type[Exception], ...] = (OSError, *kinds)
+    try:
+        yield
+    except CellsegError:
+        raise
+    except faults as error:
+        raise worded(error) from error
+
+
 def input_errors(
     path: object, *kinds: type[Exception], what: str = "cannot be read"
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Turn what the disk says, and errors of ``kinds``, into an InputError that names ``path``."""
-    faults: tuple[type[Exception], ...] = (OSError, *kinds)
-    try:
-        yield
-    except CellsegError:
-        raise
-    except faults as error:
-        why = getattr(error, "strerror", None) or line_of(error)
-        raise InputError(f"{path}: {what}: {why}") from error
+
+    def worded(error: Exception) -> InputError:
+        return InputError(f"{path}: {what}: {getattr(error, 'strerror', None) or line_of(error)}")
+
+    return _worded(kinds, worded)
 
 
-@contextmanager
-def output_errors(path: Path, *kinds: type[Exception]) -> Iterator[None]:
+def output_errors(path: Path, *kinds: type[Exception]) -> AbstractContextManager[None]:
     """Turn what the disk says, and errors of ``kinds``, into one line that names ``path``."""
-    faults: tuple[type[Exception], ...] = (OSError, *kinds)
-    try:
-        yield
-    except CellsegError:
-        raise
-    except faults as error:
-        raise OutputError(f"{path}: cannot be written: {_said(error)}") from error
+    return _worded(kinds, lambda error: OutputError(f"{path}: cannot be written: {_said(error)}"))
 
 
 def _said(error: Exception) -> str:

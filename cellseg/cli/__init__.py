@@ -46,7 +46,7 @@ ON_RESULTS = ("expand", "export", "overlay", "report", "spatial")
 """Commands that share a module; each other one has its own."""
 
 GARBAGE = 50_000
-"""Objects that are made between two looks for garbage; 700 is Python's own number."""
+"""Objects that are made between two looks for garbage; Python's own number is 700 or 2,000."""
 
 INTERRUPTED = 130  # Exit code after Ctrl-C and SIGTERM, however many of them come.
 

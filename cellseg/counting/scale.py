@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cellseg.errors import Notice, RegionError, SettingsError
 from cellseg.geometry import Box
+from cellseg.instances import Instances
 from cellseg.protocol import NO_TYPES, CountProtocol
 from cellseg.slide import Slide
 from cellseg.stain.contrast import visible_scale
-from cellseg.stain.normalise import Normaliser
+from cellseg.stain.normalise import Light, Normaliser
 
 if TYPE_CHECKING:
     from cellseg.network.detector import Detector
@@ -51,12 +54,7 @@ def choose_downsample(
     usual_px = protocol.usual_px or model_diameter_px
     if diameter_px is None and slide.mpp is None and detector is not None and usual_px is not None:
         told = told_diameter(slide, channels, protocol, detector)
-        low, high = (1.0, 1.0) if protocol.usual_px else KNOWN[protocol.light]
-        if (
-            told is not None
-            and not low < told / usual_px < high
-            and not _is_faint(slide, channels, protocol)
-        ):
+        if told is not None:
             said = f"no pixel size: scaled by the cells, the usual one has {told:.0f} px"
             return max(MIN_DOWNSAMPLE, told / usual_px), [Notice(said, hint="mpp,diameter")]
     if diameter_px is not None:
@@ -100,51 +98,92 @@ def choose_downsample(
 def told_diameter(
     slide: Slide, channels: tuple[int, ...], protocol: CountProtocol, detector: Detector
 ) -> float | None:
-    """Diameter of the usual cell, level-0 pixels; None where too few are seen to tell.
+    """Diameter of the cells that tell a slide's scale, level-0 pixels; None where they tell none.
 
-    The usual cell is of the first class that the protocol counts. Whole cells have to look as
-    large as the network knows them: it looks at several scales, and is surest at the right one.
-    Nuclei of any size are known, so that their diameter is right at the finest look that shows
-    enough of them, even where many are missed (docs/lab/scale.md).
+    Cells are of the first class that the protocol counts. Whole cells have to look as large as
+    the network knows them: it looks at several scales, and is surest at the right one. Nuclei of
+    many sizes are known, so that the finest look that shows enough of them tells their diameter.
+    Those of a usual size tell nothing: the image's own scale is right (docs/lab/scale.md).
     """
     usual = protocol.usual_px or detector.info.diameter_px
     assert usual is not None
+    if protocol.usual_px is None:
+        looks = _looks(slide, channels, protocol, detector, usual, NUCLEI_DOWNSAMPLES)
+        return _unusual(looks, usual, protocol.light)
+    looks = _looks(slide, channels, protocol, detector, usual, LOOK_DOWNSAMPLES)
+    return _surest(looks, usual)
+
+
+class _Look(NamedTuple):
+    """Pixels of the middle of a slide, and the cells that lie in it whole."""
+
+    downsample: float
+    pixels: NDArray[Any]
+    cells: Instances
+
+    @property
+    def diameters_px(self) -> NDArray[np.float64]:
+        return np.sqrt(4 * self.cells.areas / np.pi)
+
+
+def _looks(
+    slide: Slide,
+    channels: tuple[int, ...],
+    protocol: CountProtocol,
+    detector: Detector,
+    usual_px: float,
+    downsamples: Sequence[float],
+) -> Iterator[_Look]:
+    """Looks at the middle of a slide, at each scale that shows a cell; damaged ones are left out.
+
+    Their cells are sure ones of the first class.
+    """
     one = detector.for_run(
         score=SURE, nms_iou=protocol.nms_iou, types=NO_TYPES, classes=tuple(protocol.classes)
     )
-    looks, most, fewest = NUCLEI_DOWNSAMPLES, np.inf, FEWEST_NUCLEI
-    if protocol.usual_px:
-        looks, most, fewest = LOOK_DOWNSAMPLES, ALIKE, FEWEST
-    normaliser = Normaliser.fit(slide.overview()[0][..., channels], protocol.light)
-    best, told = 0.0, None
-    for downsample in looks:
-        height, width = slide.lattice_shape(downsample)
-        if min(height, width) < usual:
-            break
-        box = _middle(height, width)
-        with suppress(RegionError):
-            pixels = slide.read(box, downsample=downsample, channels=channels)
+    with suppress(RegionError):
+        normaliser = Normaliser.fit(slide.overview()[0][..., channels], protocol.light)
+        for downsample in downsamples:
+            height, width = slide.lattice_shape(downsample)
+            if min(height, width) < usual_px:
+                return
+            y, x = max(0, (height - LOOK_PX) // 2), max(0, (width - LOOK_PX) // 2)
+            box = Box(y, x, min(y + LOOK_PX, height), min(x + LOOK_PX, width))
+            try:
+                pixels = slide.read(box, downsample=downsample, channels=channels)
+            except RegionError:
+                continue
             found = one.detect([normaliser.apply(pixels)], fill=1.0)[0].instances
             cut = (found.boxes[:, :2] <= 0).any(1) | (found.boxes[:, 2:] >= box.shape).any(1)
-            found = found.take(np.flatnonzero((found.classes == 0) & ~cut))
-            diameters = np.sqrt(4 * found.areas / np.pi)
-            alike = (diameters > usual / most) & (diameters < usual * most)
-            evidence = float((found.scores * found.areas)[alike].sum()) * downsample**2
-            if alike.sum() >= fewest and evidence > best:
-                best, told = evidence, float(np.median(diameters[alike])) * downsample
-                if not protocol.usual_px:
-                    break
+            whole = found.take(np.flatnonzero((found.classes == 0) & ~cut))
+            yield _Look(downsample, pixels, whole)
+
+
+def _surest(looks: Iterable[_Look], usual_px: float) -> float | None:
+    """Diameter in the look that shows most cells, and surest, of about the usual size."""
+    best, told = 0.0, None
+    for look in looks:
+        sizes = look.diameters_px
+        alike = (sizes > usual_px / ALIKE) & (sizes < usual_px * ALIKE)
+        weights = (look.cells.scores * look.cells.areas)[alike]
+        evidence = float(weights.sum()) * look.downsample**2
+        if alike.sum() >= FEWEST and evidence > best:
+            best, told = evidence, float(np.median(sizes[alike])) * look.downsample
     return told
 
 
-def _middle(height: int, width: int) -> Box:
-    """Where the network looks before it counts."""
-    y, x = max(0, (height - LOOK_PX) // 2), max(0, (width - LOOK_PX) // 2)
-    return Box(y, x, min(y + LOOK_PX, height), min(x + LOOK_PX, width))
+def _unusual(looks: Iterable[_Look], usual_px: float, light: Light) -> float | None:
+    """Diameter of nuclei in the first look that shows enough of them; None of a usual one.
 
-
-def _is_faint(slide: Slide, channels: tuple[int, ...], protocol: CountProtocol) -> bool:
-    """Whether little stands out of noise or blur, which may be taken for unusual nuclei."""
-    pixels = slide.read(_middle(slide.height, slide.width), channels=channels)
-    scale = visible_scale(pixels, [pixels], protocol.light)
-    return scale.faint or scale.blank
+    Where little stands out of noise or blur, these may be taken for unusual nuclei: None as well.
+    """
+    for look in looks:
+        if len(look.cells) < FEWEST_NUCLEI:
+            continue
+        told = float(np.median(look.diameters_px)) * look.downsample
+        low, high = KNOWN[light]
+        if low < told / usual_px < high:
+            return None
+        scale = visible_scale(look.pixels, [look.pixels], light)
+        return None if scale.faint or scale.blank else told
+    return None

@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, field_validator
 
 from cellseg.annotations.geojson import read_regions
 from cellseg.annotations.region import Region, Regions
@@ -26,6 +25,7 @@ from cellseg.result.journal import JOURNAL_FILES, JOURNAL_NAME
 from cellseg.result.labels import label_token, open_labels
 from cellseg.result.lock import LOCK_NAME
 from cellseg.result.quality import read_quality
+from cellseg.result.record import RunRecord
 from cellseg.result.table import Table
 from cellseg.slide import Slide, open_slide
 from cellseg.slide.formats import image_name, well_of
@@ -303,54 +303,6 @@ def _columns(record: dict[str, Any]) -> list[Column]:
     return [Column(str(c["name"]), "", str(c["dtype"]), "") for c in record.get("columns", ())]
 
 
-class _ColumnRecord(BaseModel):
-    name: str
-    dtype: Literal["bool", "int64", "float32", "float64", "str"]
-
-
-class _TableRecord(BaseModel):
-    columns: list[_ColumnRecord]
-    class_names: list[str]
-
-    @field_validator("columns")
-    @classmethod
-    def _named_once(cls, columns: list[_ColumnRecord]) -> list[_ColumnRecord]:
-        if len({column.name for column in columns}) < len(columns):
-            raise ValueError("a column is named twice")
-        return columns
-
-
-class _FoundRecord(_TableRecord):
-    counted: dict[str, Any] = {}
-    types: list[str] = []
-    doubts: list[str] = []
-    warnings: list[str] = []
-
-
-class _ProtocolRecord(BaseModel):
-    score: float | None = None
-
-
-class _SettingsRecord(BaseModel):
-    channels: list[str] | None = None
-
-
-class _SpatialRecord(BaseModel):
-    by_class: list[str] = []
-    within: float | None = None
-
-
-class _RunRecord(_TableRecord):
-    """What of ``run.json`` is used without another look at it."""
-
-    found: _FoundRecord
-    frame: Frame
-    protocol: _ProtocolRecord = _ProtocolRecord()
-    settings: _SettingsRecord = _SettingsRecord()
-    spatial: _SpatialRecord | None = None
-    summary: Summary | None = None
-
-
 def load_result(folder: str | Path) -> Result:
     """Open a finished result.
 
@@ -379,7 +331,7 @@ def load_result(folder: str | Path) -> Result:
         raise InputError(f"{path}: {publish.RUN} is not one of cellseg's")
     if run.get("format_version") != publish.FORMAT_VERSION:
         raise InputError(f"{path}: written by another version of cellseg")
-    frame = validated(_RunRecord, run, record).frame
+    frame = validated(RunRecord, run, record).frame
     if max(frame.height, frame.width, frame.lattice_height, frame.lattice_width) > MAX_SIDE_PX:
         raise InputError(f"{record}: is damaged: its sides have at most {MAX_SIDE_PX:,} px")
     result = Result(path, run=run, frame=frame)

@@ -212,7 +212,10 @@ def _done(result: Result, path: Path, done: Collection[str]) -> list[Box]:
     windows = read_windows(result, path)
     if unknown := sorted({*done} - {"all"} - {one.name for one in windows}):
         raise SettingsError(f"{path}: has no window {', '.join(unknown)}", hint=DONE)
-    chosen = [one for one in windows if ("all" in done or one.name in done if done else one.done)]
+    if done:
+        chosen = [one for one in windows if "all" in done or one.name in done]
+    else:
+        chosen = [one for one in windows if one.done]
     if not chosen:
         said = "no window is done: correct some of them, and say which"
         raise SettingsError(f"{path}: {said}", hint=DONE)

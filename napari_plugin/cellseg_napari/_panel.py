@@ -120,10 +120,11 @@ def in_thread(
     *,
     done: Callable[[T], object],
     buttons: Iterable[QPushButton],
+    failed: Callable[[str], object] | None = None,
 ) -> None:
     """One function in a thread, ``buttons`` off meanwhile.
 
-    ``done`` gets what it returns; what it raises is told.
+    ``done`` gets what it returns; what it raises is told, and ``failed`` gets the words.
     """
 
     def once() -> Iterator[T]:
@@ -132,7 +133,9 @@ def in_thread(
     def ended(error: Exception | None) -> None:
         enable(buttons)
         if error is not None:
-            tell(error)
+            said = tell(error)
+            if failed is not None:
+                failed(said)
 
     enable(buttons, can=False)
     Job(owner, once(), each=done, ended=ended).start()

@@ -103,12 +103,11 @@ class WindowsBox(QWidget):  # type: ignore[misc]
 
     def next(self) -> None:
         """Fly to the next window that is not done."""
-        rows = [(self.list.currentRow() + 1 + i) % max(1, len(self.windows))
-                for i in range(len(self.windows))]  # fmt: skip
-        left = [row for row in rows if not self.windows[row].done]
+        left = [row for row, one in enumerate(self.windows) if not one.done]
         if not left:
-            raise CellsegError("all windows are done" if rows else "find windows first")
-        self.list.setCurrentRow(left[0])
+            raise CellsegError("all windows are done" if self.windows else "find windows first")
+        here = self.list.currentRow()
+        self.list.setCurrentRow(next((row for row in left if row > here), left[0]))
 
     def done(self) -> None:
         """The chosen window is corrected, or is not."""
@@ -129,7 +128,8 @@ class WindowsBox(QWidget):  # type: ignore[misc]
             return
         self.state.setText("learning, up to three minutes …")
         work = partial(_taught, self.inspector.opened.result.path, asked)
-        in_thread(self, work, done=self.state.setText, buttons=self.buttons.values())
+        say = self.state.setText
+        in_thread(self, work, done=say, failed=say, buttons=self.buttons.values())
 
 
 def _taught(result: Path, model: str) -> str:

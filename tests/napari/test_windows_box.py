@@ -63,5 +63,6 @@ def test_why_nothing_is_learned_is_said(shown: Any, told: list[str], tmp_path: P
     box.learn(tmp_path / "taught.safetensors")
     assert pump(lambda: told, 120)
     assert "is not the model any more that counted discs" in told[-1]
+    assert box.state.text() == told[-1]
     assert not (tmp_path / "taught.safetensors").exists()
     assert all(one.isEnabled() for one in box.buttons.values())

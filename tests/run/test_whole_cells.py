@@ -32,9 +32,9 @@ BLOOD = load_protocol("blood_smear")
 SIDE = 540
 
 
-def smear(folder, radius=30, every=3):
+def smear(folder, radius=30, every=3, side=SIDE):
     """Discs in rows, all of them whole, ``every`` radii apart."""
-    y, x = np.mgrid[:SIDE, :SIDE]
+    y, x = np.mgrid[:side, :side]
     step = every * radius
     inside = np.hypot(y % step - step / 2, x % step - step / 2) < radius
     path = folder / "smear.tif"
@@ -136,6 +136,26 @@ def test_unusual_nuclei_tell_the_scale_and_usual_ones_keep_it(
     assert plan.downsample == pytest.approx(downsample, rel=0.1)
     said = "own scale" if downsample == 1 else f"the usual one has {2 * radius} px"
     assert any(said in note for note in plan.notes)
+
+
+def test_a_damaged_middle_is_looked_at_in_a_coarser_level(tmp_path):
+    path = smear(tmp_path, radius=40, side=1600)
+    whole = tifffile.imread(path)
+    with tifffile.TiffWriter(path) as writer:
+        about = {"photometric": "rgb", "tile": (256, 256), "compression": "zlib"}
+        writer.write(whole, subifds=1, **about)
+        writer.write(whole[::2, ::2], subfiletype=1, **about)
+    with tifffile.TiffFile(path) as tif:
+        page = tif.pages[0]
+        places = zip(page.dataoffsets, page.databytecounts, strict=True)
+        middle = list(places)[3 * 7 + 3]
+    with path.open("r+b") as file:
+        file.seek(middle[0])
+        file.write(b"\xff" * middle[1])
+    with open_slide(path) as slide:
+        request = CountRequest(image=path, protocol="he")
+        plan = make_plan(slide, request, Nuclei.info, detector=Nuclei())
+    assert plan.downsample == pytest.approx(80 / 24, rel=0.1)
 
 
 def test_nothing_is_told_of_an_empty_field_and_what_the_user_says_stands(tmp_path):
