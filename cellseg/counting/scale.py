@@ -107,10 +107,10 @@ def told_diameter(
     """
     usual = protocol.usual_px or detector.info.diameter_px
     assert usual is not None
+    scales = NUCLEI_DOWNSAMPLES if protocol.usual_px is None else LOOK_DOWNSAMPLES
+    looks = _looks(slide, channels, protocol, detector, usual, scales)
     if protocol.usual_px is None:
-        looks = _looks(slide, channels, protocol, detector, usual, NUCLEI_DOWNSAMPLES)
         return _unusual(looks, usual, protocol.light)
-    looks = _looks(slide, channels, protocol, detector, usual, LOOK_DOWNSAMPLES)
     return _surest(looks, usual)
 
 
