@@ -32,6 +32,10 @@ class _FoundRecord(_TableRecord):
     types: list[str] = []
     doubts: list[str] = []
     warnings: list[str] = []
+    interval: tuple[float, float] | None = None
+    tissue_mm2: float | None = None
+    tissue_mm2_in_regions: list[float] | None = None
+    skipped_share: float | None = None
 
 
 class _ProtocolRecord(BaseModel):

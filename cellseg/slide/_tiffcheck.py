@@ -20,6 +20,7 @@ from cellseg.slide._tiffpages import LARGE_CHUNK_BYTES, Layout
 from cellseg.storage import Location
 
 _CUT = "cut off: its pixel data reach beyond the end of the file; copy it again"
+_LERC = 34887  # Of maps, never of slides; its packed data may claim any size.
 _PAGES = 100  # That are asked for their levels: a slide's come first.
 
 
@@ -190,7 +191,8 @@ def _missing(page: Any) -> tuple[int, int, int, int]:  # noqa: ANN401
 
 def _check_codec(name: str, key: Any) -> None:  # noqa: ANN401
     """Refuse a compression or a predictor that cannot be decoded, before the first read."""
-    if int(key.compression) != 1 and int(key.compression) not in tifffile.TIFF.DECOMPRESSORS:
+    number = int(key.compression)
+    if number == _LERC or (number != 1 and number not in tifffile.TIFF.DECOMPRESSORS):
         raise InputError(
             f"{name}: its compression, {compression(key)}, is not supported; convert it"
         )

@@ -148,6 +148,8 @@ def test_masks_that_unpack_to_too_much_are_refused(result):
         ("found", "columns", [{"name": "score", "dtype": "float64"}] * 2),
         ("found", "counted", [{"saturated_share": None}]),
         ("found", "doubts", {"a": 1}),
+        ("found", "tissue_mm2", [1.0]),
+        ("found", "skipped_share", "half"),
         ("protocol", "score", "high"),
         ("settings", "channels", 3),
     ],

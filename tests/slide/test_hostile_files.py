@@ -407,6 +407,16 @@ def a_tile_of_a_huge_jpeg(folder: Path) -> Path:
     return tiff(folder / "s.tif", {**tags, 259: (SHORT, [7])}, bytes(data))
 
 
+def test_a_compression_of_maps_is_refused(tmp_path):
+    """Its packed data may claim any size, as here 285 million bands."""
+    data = imagecodecs.lerc_encode(GREY)
+    path = tiff(
+        tmp_path / "s.tif", page(30, 40, _259=(SHORT, [34887]), _279=(LONG, [len(data)])), data
+    )
+    with pytest.raises(InputError, match="lerc, is not supported"):
+        open_slide(path)
+
+
 @pytest.fixture(scope="module")
 def idle_bytes() -> int:
     """What the program takes before it opens a file."""
