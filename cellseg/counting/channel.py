@@ -42,7 +42,7 @@ LEAST_SCORE = 0.5
 """Of :func:`nuclear_score`, for a channel that may show nuclei: one, among as much else."""
 
 
-def sample(slide: Slide) -> list[NDArray[np.generic]]:
+def sample(slide: Slide, mpp: float = SAMPLE_MPP) -> list[NDArray[np.generic]]:
     """Pixels of a slide at a scale that shows single nuclei, every channel.
 
     Without a pixel size every second pixel is averaged with its neighbour; scans of nuclei have
@@ -59,7 +59,7 @@ def sample(slide: Slide) -> list[NDArray[np.generic]]:
     RegionError
         If nothing of the slide can be read.
     """
-    downsample = 2.0 if slide.mpp is None else max(1.0, SAMPLE_MPP / slide.mpp)
+    downsample = 2.0 if slide.mpp is None else max(1.0, mpp / slide.mpp)
     if slide.mpp is None and min(slide.height, slide.width) < PATCH_PX:
         downsample = 1.0
     height, width = slide.lattice_shape(downsample)

@@ -24,13 +24,16 @@ from cellseg.protocol import (
     shipped_protocols,
 )
 from cellseg.slide import Slide
-from cellseg.stain.stain import guess_stain
+from cellseg.stain.stain import StainGuess, guess_stain
 
 if TYPE_CHECKING:
     from cellseg.network.detector import DetectorInfo, Sizes
 
 COARSE_SCAN_MPP = 0.4
 """Slides from here on are taken as scanned at 20×; they have a protocol of their own."""
+
+SMEAR_MPP, SMEAR_PX = 0.25, 384
+"""Scale and side of the patches in which smears are looked for: a red cell has 30 px."""
 
 STAINED = ("he", "ihc", "brightfield")
 LOOKS: dict[str, tuple[str | None, ...]] = {
@@ -42,6 +45,8 @@ LOOKS: dict[str, tuple[str | None, ...]] = {
 
 CELLS = "cells"
 """The shipped model of whole cells, which counts in its own protocols alone."""
+
+Look = Callable[..., Sequence[NDArray[np.generic]]]
 
 UNKNOWN_SCALE = 2.0
 """How far off, either way, a protocol's scale may be for an image without a pixel size."""
@@ -225,7 +230,7 @@ def fit_grid(height: int, width: int, *, tile: int, halo: int, exact: bool = Tru
 
 def choose_protocol(
     slide: Slide,
-    look: Callable[[], Sequence[NDArray[np.generic]]],
+    look: Look,
     wanted: str | CountProtocol | None,
     carried: CountProtocol | None = None,
 ) -> tuple[CountProtocol, list[str]]:
@@ -234,7 +239,8 @@ def choose_protocol(
     Parameters
     ----------
     look : callable
-        Gives patches (H, W, C) of the channels that are counted.
+        Gives patches (H, W, C) of the channels that are counted, at the scale of :func:`sample`
+        or at one in µm/px.
     carried : CountProtocol, optional
         The model's own, which holds where none fits what is seen.
 
@@ -246,7 +252,7 @@ def choose_protocol(
     if wanted is not None:
         named = wanted if isinstance(wanted, CountProtocol) else load_protocol(wanted)
         return named, _unlike_dab(named, look)
-    seen = guess_stain(look())
+    seen = _seen(slide, look)
     if seen.protocol is None and carried is not None:
         said = Notice(f"protocol {carried.name}, which the model was trained for", hint="protocol")
         return carried, [said]
@@ -263,12 +269,10 @@ def choose_protocol(
     return load_protocol(name), [said]
 
 
-def contradictions(
-    protocol: CountProtocol, look: Callable[[], Sequence[NDArray[np.generic]]]
-) -> list[Notice]:
+def contradictions(slide: Slide, protocol: CountProtocol, look: Look) -> list[Notice]:
     """The doubt that a picture is of another kind than the shipped protocol that was named."""
     try:
-        seen = guess_stain(look())
+        seen = _seen(slide, look)
     except RegionError:
         return []
     if seen.protocol in (protocol.name, *LOOKS.get(protocol.name, STAINED)):
@@ -278,9 +282,17 @@ def contradictions(
     return [Notice(said, hint="protocol")]
 
 
-def _unlike_dab(
-    protocol: CountProtocol, look: Callable[[], Sequence[NDArray[np.generic]]]
-) -> list[str]:
+def _seen(slide: Slide, look: Look) -> StainGuess:
+    """What a picture shows; of a fine pixel size, as smears have, red cells are looked for."""
+    seen = guess_stain(look())
+    is_fine = slide.mpp is not None and slide.mpp < COARSE_SCAN_MPP
+    if not is_fine or seen.protocol not in ("he", "brightfield"):
+        return seen
+    closer = guess_stain([patch[:SMEAR_PX, :SMEAR_PX] for patch in look(SMEAR_MPP)[::3]])
+    return closer if closer.protocol == "blood_smear" else seen
+
+
+def _unlike_dab(protocol: CountProtocol, look: Look) -> list[str]:
     """That a picture is none of immunohistochemistry: its amounts of DAB mean nothing."""
     if protocol.stain != "ihc":
         return []

@@ -132,8 +132,8 @@ def choose_assay(slide: Slide, request: CountRequest) -> Assay:
         carried = card.protocol
         wanted = carried if card.base else None  # it was taught one kind of slide
 
-    def counted() -> list[NDArray[np.generic]]:
-        return [patch[..., channels] for patch in look()]
+    def counted(*mpp: float) -> list[NDArray[np.generic]]:
+        return [patch[..., channels] for patch in look(*mpp)]
 
     protocol, said = choose_protocol(slide, counted, wanted, carried)
     is_shipped = str(request.model) in SHIPPED_MODELS and not _is_own(request.protocol)
@@ -142,7 +142,7 @@ def choose_assay(slide: Slide, request: CountRequest) -> Assay:
         protocol=protocol,
         model=model_for(request.model, protocol),
         notes=(*notes, *said),
-        doubts=tuple(contradictions(protocol, counted)) if wanted and is_shipped else (),
+        doubts=tuple(contradictions(slide, protocol, counted)) if wanted and is_shipped else (),
     )
 
 

@@ -213,6 +213,17 @@ def test_protocol(make, expected):
     assert seen.protocol == expected, seen.reason
 
 
+@pytest.mark.parametrize("make", [blood, he])
+@pytest.mark.parametrize("mpp", [0.08, 0.17])
+def test_a_smear_is_known_with_its_pixel_size(tmp_path, make, mpp):
+    """Red cells are looked for at a scale of their own: that of nuclei shows them too small."""
+    picture = np.kron(make(), np.ones((round(0.17 / mpp), round(0.17 / mpp), 1), np.uint8))
+    tifffile.imwrite(tmp_path / "picture.tif", picture, photometric="rgb")
+    with open_slide(tmp_path / "picture.tif", mpp=mpp) as slide:
+        assay = choose_assay(slide, CountRequest(image=slide.path))
+    assert assay.protocol.name == ("blood_smear" if make is blood else "he")
+
+
 def written(path, planes, names=None, mpp=0.5):
     """An OME-TIFF of channels."""
     about = {"axes": "CYX", "PhysicalSizeX": mpp, "PhysicalSizeY": mpp}
