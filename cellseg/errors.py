@@ -10,7 +10,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -201,12 +203,15 @@ class ExistingResultError(OutputError):
     """A result that would have to be replaced (``why``), and nobody said that it may be."""
 
     def __init__(self, why: str, *, place: object) -> None:
-        self.why = why
+        self.why, self.place = why, place
         super().__init__(f"{place}: holds {why}", hint="overwrite,output")
 
     def at(self, place: object) -> ExistingResultError:
         """The same of a folder under another name."""
         return ExistingResultError(self.why, place=place)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(ExistingResultError, self.why, place=self.place), ()
 
 
 class WeightsError(InputError):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cellseg.cli._jobs import at_once, in_turn, jobs_for
 from cellseg.cli._progress import Reporter
 from cellseg.cli._shared import refuse_missing, say
 from cellseg.counting.request import CountRequest
@@ -19,7 +20,6 @@ from cellseg.study.images import ImageFile
 from cellseg.text import shortened, visible
 
 if TYPE_CHECKING:
-    from cellseg.network.detector import Detector
     from cellseg.study.folder import Study
 
 log = logging.getLogger(__name__)
@@ -49,27 +49,35 @@ class FailedImage:
 Outcome = CountResult | FailedImage
 
 
-def count_images(requests: Sequence[CountRequest], outcomes: list[Outcome]) -> None:
-    """Count each and add it to ``outcomes``; one file's error does not stop the others."""
-    from cellseg.run import run
+def count_images(
+    requests: Sequence[CountRequest], outcomes: list[Outcome], *, jobs: int | None = None
+) -> None:
+    """Count each and add it to ``outcomes``; one file's error does not stop the others.
 
-    detectors: dict[object, Detector] = {}
+    ``jobs`` images are counted at once; None: one, but of many small ones as many as there are
+    cores.
+    """
+    jobs = min(jobs or jobs_for(requests), len(requests))
     known: set[str] = set()
-    for request in requests:
-        with Reporter(known=known) as reporter:
-            try:
-                refuse_missing(request.image)
-                for event in run(request, detectors=detectors):
-                    reporter.show(event)
-                    if isinstance(event, CountResult):
-                        outcomes.append(event)
-            except Exception as error:
-                if not isinstance(error, CellsegError):
-                    log.info("unexpected", exc_info=True)
-                    error = unforeseen(error)
-                failed = FailedImage(request.image, error, request.t)
-                reporter.fail(request.image, error, failed.name)
-                outcomes.append(failed)
+    with at_once(requests, jobs) if jobs > 1 else in_turn(requests) as runs:
+        for done, (request, events) in enumerate(zip(requests, runs, strict=True)):
+            with Reporter(known=known) as reporter:
+                if jobs > 1:
+                    so_far = f"{done:,}/{len(requests):,} images"
+                    reporter.update(done / len(requests), "counting", so_far, so_far)
+                try:
+                    refuse_missing(request.image)
+                    for event in events():
+                        reporter.show(event)
+                        if isinstance(event, CountResult):
+                            outcomes.append(event)
+                except Exception as error:
+                    if not isinstance(error, CellsegError):
+                        log.info("unexpected", exc_info=True)
+                        error = unforeseen(error)
+                    failed = FailedImage(request.image, error, request.t)
+                    reporter.fail(request.image, error, failed.name)
+                    outcomes.append(failed)
     if len(outcomes) > 1 and all(outcome.counted_before for outcome in outcomes):
         images = f"all {len(outcomes):,} images were counted before with the same settings"
         say(f"nothing to do: {images}", err=True)

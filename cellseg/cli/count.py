@@ -35,7 +35,7 @@ GROUPS = {
         "output export expand cells_from spatial measures thresholds names hotspot chamber "
         "dilution report parquet as_json overwrite"
     ),
-    "Where it runs": "device precision inference batch tile_px engine scheduler",
+    "Where it runs": "jobs device precision inference batch tile_px engine scheduler",
 }
 """The headings of the options in the help."""
 
@@ -87,6 +87,13 @@ Examples:
     help="Side of a tile, model pixels, a multiple of 64; the count hardly depends on it.",
 )
 @click.option("--batch", type=click.IntRange(min=1), help="Tiles in the network at once.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Images counted at once, each by a process of its own; else one, and of many small "
+    "files as many as there are cores.",
+)
 @click.option(
     "--output",
     type=OUTPUT,
@@ -174,6 +181,7 @@ def count(
     t: int | range | None,
     chamber: float | None,
     dilution: float | None,
+    jobs: int | None,
     measures: Sequence[str],
     thresholds: Sequence[Limits],
     names: Sequence[str],
@@ -225,7 +233,7 @@ def count(
     for _, error in found.unread:
         say(f"cellseg: {error}", err=True)
     try:
-        study.count_images(requests, outcomes)
+        study.count_images(requests, outcomes, jobs=jobs)
     except BaseException:
         with suppress(CellsegError):
             study.summarise_outcomes(home, outcomes)

@@ -220,7 +220,7 @@ def load_detector(
     reason = _why_not(device, exact)
     notes: tuple[str, ...] = ()
     found: tuple[Inference, ModelCard] | None = None
-    if inference == "openvino" or (inference == "auto" and not reason and not _has_gpu(device)):
+    if inference == "openvino" or (inference == "auto" and not reason and not has_gpu(device)):
         try:
             found = _openvino(model, reason, forced=inference == "openvino")
         except (SettingsError, WeightsError) as error:
@@ -279,7 +279,7 @@ def _why_not(device: str, precision: Precision | None) -> str:
     return "" if precision is None else f"it computes in 8 bits, and {precision} was asked for"
 
 
-def _has_gpu(device: str) -> bool:
+def has_gpu(device: str) -> bool:
     """Whether torch would take a GPU; it is imported only where a driver of one lies here."""
     if device == "cpu":
         return False

@@ -1,0 +1,120 @@
+"""Several images counted at once, each by a process of its own that keeps its model."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing import active_children, get_context, parent_process
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cellseg.counting.request import CountRequest
+from cellseg.errors import NoMemoryError
+from cellseg.events import Event, TileDone
+
+if TYPE_CHECKING:
+    from cellseg.network.detector import Detector
+
+SMALL_BYTES = 30_000_000
+"""Of a file: larger images keep all cores busy by themselves."""
+
+LEAST_EACH = 8
+"""Images a process should have: it takes over a second to start."""
+
+JOB_BYTES = 2_000_000_000
+"""Memory that is there for each process."""
+
+Run = Callable[[], Iterable[Event]]
+"""Gives the events of one image."""
+
+_detectors: dict[object, Detector] = {}
+
+
+def jobs_for(requests: Sequence[CountRequest]) -> int:
+    """How many of these images are counted at once: of many small files as the machine bears."""
+    from cellseg.network.detect import has_gpu
+
+    most = len(requests) // LEAST_EACH
+    if most < 2 or any(
+        request.engine != "local"
+        or not isinstance(request.image, Path)
+        or not request.image.is_file()
+        or request.image.stat().st_size > SMALL_BYTES
+        for request in requests
+    ):
+        return 1
+    import psutil
+
+    if has_gpu(requests[0].device):
+        return 1
+    return max(1, min(most, cores(), psutil.virtual_memory().available // JOB_BYTES))
+
+
+def cores() -> int:
+    """Of this machine, those that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+@contextmanager
+def in_turn(requests: Sequence[CountRequest]) -> Iterator[list[Run]]:
+    """What counts each image here, when it is called."""
+    from cellseg.run import run
+
+    yield [partial(run, request, detectors=_detectors) for request in requests]
+
+
+@contextmanager
+def at_once(requests: Sequence[CountRequest], jobs: int) -> Iterator[list[Run]]:
+    """What waits for each image's events, while ``jobs`` processes count them in their order."""
+    # The libraries of a process take as many threads as there are cores, unless they are told.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // jobs)))
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin)
+    try:
+        # What is started now ignores Ctrl-C: this process hears it, and ends the others.
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        counts = [pool.submit(_counted, request) for request in requests]
+        signal.signal(signal.SIGINT, before)
+        importlib.import_module("cellseg.study.summary")  # will be needed, and there is time now
+        yield [partial(_events_of, count) for count in counts]
+    except BaseException:
+        for process in active_children():
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _events_of(count: Future[Sequence[Event]]) -> Sequence[Event]:
+    try:
+        return count.result()
+    except BrokenExecutor as error:
+        said = "a process that counted was ended from outside, mostly for want of memory"
+        raise NoMemoryError(f"{said}; what is done is kept", hint="jobs") from error
+
+
+def _begin() -> None:
+    """Make a new process end with the one that started it, and say nothing by itself."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    logging.captureWarnings(True)
+    logging.getLogger().addHandler(logging.NullHandler())
+
+
+def _end_with_parent() -> None:
+    if (parent := parent_process()) is not None:
+        parent.join()
+    os._exit(1)
+
+
+def _counted(request: CountRequest) -> Sequence[Event]:
+    from cellseg.run import run
+
+    events = run(request, detectors=_detectors)
+    return [event for event in events if not isinstance(event, TileDone)]

@@ -1,0 +1,125 @@
+"""Several images at once: the same results and sentences as one after the other."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+from synthetic import write_disc_slide
+
+from cellseg.cli._jobs import jobs_for
+from cellseg.counting.request import CountRequest
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory) -> Path:
+    """Five fields and a broken file."""
+    folder = tmp_path_factory.mktemp("scans")
+    for seed in range(5):
+        write_disc_slide(folder / f"{seed}.tif", np.random.default_rng(seed), shape=(150, 150))
+    (folder / "2b.tif").write_bytes(b"II*\0garbage")
+    return folder
+
+
+def started(scans: Path, out: Path, *options: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "cellseg", "count", str(scans), "--output", str(out), "--json"]
+    return subprocess.Popen(
+        [*command, *options], env=ENVIRONMENT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+
+
+def done(scans: Path, out: Path, *options: str) -> tuple[int, str, str]:
+    with started(scans, out, *options) as process:
+        said = process.communicate(timeout=300)
+        return process.returncode, *said
+
+
+def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """Processes that count, once they do."""
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and process.poll() is None:
+        found = [
+            child
+            for child in psutil.Process(process.pid).children()
+            if "spawn_main" in " ".join(child.cmdline())
+        ]
+        if len(found) == 2:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(process.communicate()[1])
+
+
+def test_as_one_after_the_other(scans, tmp_path):
+    (code, one, told), (again, two, said) = (
+        done(scans, tmp_path / name, "--jobs", name) for name in "12"
+    )
+    assert code == again == 3
+    assert said.replace(str(tmp_path / "2"), "") == told.replace(str(tmp_path / "1"), "")
+    kept = [{**row, "output": None, "seconds": None} for row in json.loads(one)]
+    assert kept == [{**row, "output": None, "seconds": None} for row in json.loads(two)]
+    for image in range(5):
+        tables = [tmp_path / name / f"{image}.cellseg" / "cells.csv" for name in "12"]
+        assert tables[0].read_bytes() == tables[1].read_bytes()
+    rows = [pd.read_csv(tmp_path / name / "summary.csv") for name in "12"]
+    columns = ["image", "status", "cells"]
+    pd.testing.assert_frame_equal(rows[0][columns], rows[1][columns])
+    code, _, said = done(scans, tmp_path / "2", "--jobs", "2", "--score", "0.9")
+    assert code == 5
+    assert said.count("holds") == 5
+    assert "--overwrite" in said
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signals there")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_what_counts_ends_with_the_command(scans, tmp_path, number):
+    process = started(scans, tmp_path, "--jobs", "2")
+    counting = workers(process)
+    if number == signal.SIGINT:  # as a terminal sends it, to all of them
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == (130 if number != signal.SIGKILL else -signal.SIGKILL)
+    assert "Traceback" not in said
+    _, left = psutil.wait_procs(counting, timeout=200)
+    assert not left
+
+
+def test_a_process_that_is_ended_from_outside_is_said(scans, tmp_path):
+    process = started(scans, tmp_path, "--jobs", "2")
+    for one in workers(process):
+        one.kill()
+    _, said = process.communicate(timeout=200)
+    assert process.returncode == 4
+    assert "ended from outside, mostly for want of memory" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("images", "cores", "large", "expected"),
+    [(15, 8, False, 1), (16, 8, False, 2), (800, 3, False, 3), (16, 1, False, 1), (16, 8, True, 1)],
+)
+def test_many_small_files_are_counted_by_all_cores(
+    tmp_path, monkeypatch, images, cores, large, expected
+):
+    monkeypatch.setattr("cellseg.cli._jobs.cores", lambda: cores)
+    monkeypatch.setattr("cellseg.cli._jobs.JOB_BYTES", 1)
+    monkeypatch.setattr("cellseg.network.detect.has_gpu", lambda device: False)
+    paths = [tmp_path / f"{number}.tif" for number in range(images)]
+    for path in paths:
+        path.write_bytes(b"II*\0")
+    if large:
+        os.truncate(paths[0], 40_000_000)
+    assert jobs_for([CountRequest(image=path) for path in paths]) == expected
