@@ -35,6 +35,7 @@ Run = Callable[[], Iterable[Event]]
 """Gives the events of one image."""
 
 _detectors: dict[object, Detector] = {}
+"""Of a process that counts some of the images."""
 
 
 def jobs_for(requests: Sequence[CountRequest]) -> int:
@@ -68,7 +69,8 @@ def in_turn(requests: Sequence[CountRequest]) -> Iterator[list[Run]]:
     """What counts each image here, when it is called."""
     from cellseg.run import run
 
-    yield [partial(run, request, detectors=_detectors) for request in requests]
+    detectors: dict[object, Detector] = {}
+    yield [partial(run, request, detectors=detectors) for request in requests]
 
 
 @contextmanager
