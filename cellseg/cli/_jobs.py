@@ -80,10 +80,8 @@ def at_once(requests: Sequence[CountRequest], jobs: int) -> Iterator[list[Run]]:
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // jobs)))
     pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin)
     try:
-        # What is started now ignores Ctrl-C: this process hears it, and ends the others.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        counts = [pool.submit(_counted, request) for request in requests]
-        signal.signal(signal.SIGINT, before)
+        with _undisturbed():
+            counts = [pool.submit(_counted, request) for request in requests]
         importlib.import_module("cellseg.study.summary")  # will be needed, and there is time now
         yield [partial(_events_of, count) for count in counts]
     except BaseException:
@@ -92,6 +90,24 @@ def at_once(requests: Sequence[CountRequest], jobs: int) -> Iterator[list[Run]]:
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let no signal fall between a process and what it is to do; a SIGTERM acts at the end.
+
+    What is started here ignores Ctrl-C for good: this process hears it, and ends the others.
+    """
+    heard: list[int] = []
+    interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
+        signal.signal(signal.SIGTERM, end)
+    if heard:
+        raise KeyboardInterrupt
 
 
 def _events_of(count: Future[Sequence[Event]]) -> Sequence[Event]:
