@@ -101,9 +101,10 @@ def painted(folder: Path, labels: np.ndarray, windows: list[Window]) -> int:
     return count
 
 
-def random_windows(height: int, width: int, labels: np.ndarray, step: float) -> list[Window]:
-    """Five windows that do not overlap and hold a cell, drawn with a fixed seed."""
-    rng = np.random.default_rng(0)
+def random_windows(
+    height: int, width: int, labels: np.ndarray, step: float, rng: np.random.Generator
+) -> list[Window]:
+    """Five windows that do not overlap and hold a cell."""
     while True:  # a draw may leave no room for the last one
         found: list[Window] = []
         for _ in range(200):
@@ -157,7 +158,11 @@ def rows_of(name: str, data: Path, home: Path, minutes: float) -> dict:
     kinds = {
         "chosen": teach_windows(cells.folder, WINDOWS),
         "random": random_windows(
-            frame.lattice_height, frame.lattice_width, labels, frame.downsample
+            frame.lattice_height,
+            frame.lattice_width,
+            labels,
+            frame.downsample,
+            np.random.default_rng(0),
         ),
     }
     for kind, windows in kinds.items():

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from cellseg.annotations.coco import judgeable, read_coco
 from cellseg.annotations.geojson import read_regions
@@ -44,9 +45,8 @@ _ODD = 2.5
 
 _WHY = ("cells", "with a score near the threshold", "of unlikely size", "of unlikely brightness")
 
-_APART, _ALIKE = 3.0, 0.7
-"""Windows nearer than so many sides are worth less beside one another, and so are windows whose
-cells look alike, by this share at most."""
+_DRAWN, _FITTING = 2000, 0.2
+"""Windows that are looked at, and the share of them among which doubtful cells decide."""
 
 
 class Window(NamedTuple):
@@ -63,9 +63,9 @@ def teach_windows(
 ) -> list[Window]:
     """Choose the windows of a result that are most worth correcting, and write them.
 
-    Worth is the number of doubtful cells (a score near the threshold, an unlikely size or
-    brightness) over the root of all cells. It shrinks with the likeness to windows that are
-    chosen already, in place and in what the cells look like. Windows that are done stay.
+    Together they stand for the slide: in place, number and looks of cells, and in how doubtful
+    they are (a score near the threshold, an unlikely size or brightness). Of the fifth that does
+    so best the one with the most doubtful cells is next. Windows that are done stay, and count.
 
     Parameters
     ----------
@@ -110,37 +110,40 @@ def _chosen(result: Result, count: int, kept: Sequence[Window]) -> list[Window]:
     bins = np.zeros((*(max(2, -(-side // half)) for side in lattice), values.shape[1]))
     np.add.at(bins, tuple((places // half).astype(int).T), values)
     sums = bins[1:, 1:] + bins[1:, :-1] + bins[:-1, 1:] + bins[:-1, :-1]
-    corners = np.argwhere(sums[..., 0] > 0) * half
-    found = sums[sums[..., 0] > 0]
+    corners = np.random.default_rng(0).permutation(np.argwhere(sums[..., 0] > 0))[:_DRAWN]
+    found, corners = sums[*corners.T], corners * half
     cells, counts = found[:, 0], found[:, :4].astype(int)
-    left = found[:, 4] / np.sqrt(cells + 4) + 1e-6
-    kinds = np.column_stack([found[:, 5:] / cells[:, None], np.log(cells)])
+    kinds = np.column_stack([found[:, 4:] / cells[:, None], np.log(cells), corners])
     kinds = (kinds - kinds.mean(0)) / np.maximum(kinds.std(0), 1e-6)
+    alike = np.exp(-cdist(kinds, kinds, "sqeuclidean") / kinds.shape[1])
+    doubtful, known = found[:, 4] / np.sqrt(cells + 4), np.zeros(len(cells))
     names = (name for name in map(str, counting(1)) if name not in {one.name for one in kept})
 
-    def less_left(place: int) -> None:
-        """Windows near, or like, a window that is taken are worth less."""
-        away = np.abs(corners - corners[place]).max(1) / SIDE_PX
-        unlike = ((kinds - kinds[place]) ** 2).mean(1)
-        left[:] *= np.minimum(1, away / _APART) * (1 - _ALIKE * np.exp(-unlike))
-        left[away < 1] = 0  # no pixel is corrected twice
+    def take(corner: Sequence[int]) -> None:
+        """No pixel is corrected twice, and what is like this window is known."""
+        away = np.abs(corners - corner).max(1)
+        known[:] += alike[away.argmin()]
+        known[away < SIDE_PX] = np.inf
 
     for one in kept:
-        less_left(int(np.abs(corners - one.box.corners[:2]).max(1).argmin()))
+        take(one.box.corners[:2])
     windows: list[Window] = []
-    while len(windows) < count and left.max() > 0:
-        best = int(left.argmax())
+    while len(windows) < count and np.isfinite(known).any():
+        # Kernel herding (Chen, Welling, Smola 2010): the means over these and over all are near.
+        fit = alike.mean(1) - known / (len(kept) + len(windows) + 1)
+        least = np.quantile(fit[np.isfinite(fit)], 1 - _FITTING)
+        best = int(np.where(fit >= least, doubtful, -1).argmax())
         said = zip(counts[best], _WHY, strict=True)
         why = ", ".join(f"{number} {what}" for number, what in said if number)
         y, x = corners[best].tolist()
         box = Box(y, x, y + SIDE_PX, x + SIDE_PX).intersection(extent)
         windows.append(Window(box, next(names), why))
-        less_left(best)
+        take(corners[best])
     return windows
 
 
 def _cells_of(result: Result) -> tuple[NDArray[np.float64], ...]:
-    """Of each cell: lattice (y, x); how doubtful score, size and brightness are; its looks."""
+    """Of each cell: (y, x) from the lattice's corner; how doubtful it is, thrice; its looks."""
     table, least = result.table, float(result.section("protocol").get("score") or 0.5)
     shades = [name for name in table.names if name.endswith("_mean")][:3]
     places = ("centroid_y_px", "centroid_x_px")
@@ -153,7 +156,7 @@ def _cells_of(result: Result) -> tuple[NDArray[np.float64], ...]:
     looks = np.nan_to_num((looks - middle) / np.maximum(spread, 1e-6))
     odd = np.abs(looks) > _ODD
     doubts = np.column_stack([near, odd[:, 0] / 2, odd[:, 2:].any(1) / 2])
-    return cells[[*places]].to_numpy() / result.frame.downsample, doubts, looks.clip(-4, 4)
+    return (cells[[*places]].to_numpy() + 0.5) / result.frame.downsample, doubts, looks.clip(-4, 4)
 
 
 def write_windows(result: Result, windows: Sequence[Window], path: Path | None = None) -> None:
