@@ -53,15 +53,11 @@ class ClassifyBox(QWidget):  # type: ignore[misc]
         self.histogram.moved.connect(self._dragged)
         self.histogram.settled.connect(self._settled)
         self.legend, self.counts = wrapped(), wrapped()
-        self.buttons = {
-            name: button(name, tip, action)
-            for name, tip, action in (
-                ("Propose", "A threshold from the histogram, where it shows two kinds of cells",
-                 self.propose),
-                ("Save classes", "Write the classes into the result's table and record",
-                 self.save),
-            )
-        }  # fmt: skip
+        actions = (
+            ("Propose", "A threshold, where the histogram shows two kinds of cells", self.propose),
+            ("Save classes", "Write the classes into the result's table and record", self.save),
+        )
+        self.buttons = {name: button(name, tip, action) for name, tip, action in actions}
         grid = QGridLayout()
         for number, one in enumerate(self.buttons.values()):
             grid.addWidget(one, 0, number)

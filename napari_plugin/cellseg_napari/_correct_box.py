@@ -55,6 +55,7 @@ class CorrectBox(QWidget):  # type: ignore[misc]
     def __init__(self, inspector: Inspector, drawn: Callable[[], Shapes | None]) -> None:
         super().__init__()
         self.inspector, self._drawn = inspector, drawn
+        self.undo_newer: Callable[[], bool] = lambda: False  # of what is no correction
         self.painter = Painter(inspector.viewer, inspector.opened)
         self.buttons: dict[str, QPushButton] = {}
         self.classes = QComboBox()
@@ -160,7 +161,7 @@ class CorrectBox(QWidget):  # type: ignore[misc]
         """The last stroke of the brush while something is painted, else the last correction."""
         if self.painter.layer is not None:
             getattr(self.painter.layer, which)()
-        elif getattr(self.corrections, which)() is None:
+        elif (which == "redo" or not self.undo_newer()) and not getattr(self.corrections, which)():
             show_info(nothing)
 
     def measure_again(self) -> None:

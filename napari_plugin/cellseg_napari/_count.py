@@ -15,17 +15,18 @@ from zlib import crc32
 
 import numpy as np
 
-from cellseg.annotations.region import Region, Regions
+from cellseg.annotations.region import Regions
 from cellseg.counting.request import CountRequest, Plane
 from cellseg.derive import Recipe
 from cellseg.errors import SettingsError, output_errors
 from cellseg_napari._fields import VIEW, WHOLE
 from cellseg_napari._preview import PLACED_KEY, file_of
 from cellseg_napari._reader import SLIDE_KEY
-from cellseg_napari._shapes import drawn_in
+from cellseg_napari._shapes import drawn_in, in_sight
 from cellseg_napari._words import FIELDS
 
 if TYPE_CHECKING:
+    from napari.components import ViewerModel
     from napari.layers import Image, Shapes
 
     from cellseg.events import Event
@@ -41,6 +42,7 @@ def request_of(
     file: Path | None = None,
     where: str = WHOLE,
     shapes: Shapes | None = None,
+    viewer: ViewerModel | None = None,
     output: Path | None = None,
     z: Plane = None,
     cells_from: str | None = None,
@@ -65,33 +67,24 @@ def request_of(
     found: dict[str, Any] = {name: about[name] for name in kept if name in about}
     found |= {"mpp": about.get("given"), "z": about.get("z") if z is None else z}
     found |= {name: value for name, value in settings.items() if value is not None}
-    regions = None if where == WHOLE else _regions(layer, file, where, shapes)
+    regions = None if where == WHOLE else _regions(layer, file, where, shapes, viewer)
     found["recipe"] = Recipe(cells_from=cells_from)
     return CountRequest(image=image, output=output, regions=regions, **found)
 
 
-def _regions(layer: Image | None, file: Path | None, where: str, shapes: Shapes | None) -> Regions:
+def _regions(
+    layer: Image | None, file: Path | None, where: str, shapes: Shapes | None, viewer: ViewerModel
+) -> Regions:
     own = None if layer is None else layer.metadata.get(SLIDE_KEY, {}).get("path")
     if layer is None or (file is not None and (own is None or Path(own) != file)):
         raise SettingsError(f"to count in {where}, choose the image as a layer")
+    place = layer.scale[-2:], layer.translate[-2:]
     if where == VIEW:
-        return Regions.of([_view_of(layer)])
-    drawn = drawn_in(shapes, layer.scale[-2:], layer.translate[-2:])
+        return Regions.of([in_sight(viewer, layer, *place)])
+    drawn = drawn_in(shapes, *place)
     if not drawn:
         raise SettingsError("draw a rectangle, an ellipse or a polygon in a shapes layer first")
     return Regions.of(drawn)
-
-
-def _view_of(layer: Image) -> Region:
-    """What of a layer is in sight, level-0 pixels."""
-    factor = np.asarray(layer.downsample_factors[layer.data_level])[:2] if layer.multiscale else 1.0
-    axes = slice(0, 2) if layer.rgb else slice(-2, None)
-    corners = np.asarray(layer.corner_pixels, np.float64)[:, axes]
-    shape = (layer.data[0] if layer.multiscale else layer.data).shape[axes]
-    (y0, x0), (y1, x1) = np.clip(corners * factor + [[0], [1]], 0, shape).tolist()
-    if y1 <= y0 or x1 <= x0:
-        raise SettingsError("the image is out of sight: move it into view first")
-    return Region.box(y0 - 0.5, x0 - 0.5, y1 - 0.5, x1 - 0.5, name="view")
 
 
 # Layers whose pixels come from nowhere

@@ -105,7 +105,7 @@ class CountForm(Container):  # type: ignore[misc]
         given = {name: getattr(self, name).value for name in WIDGETS if name != "more"}
         given |= {name: _path(given[name]) for name in ("file", "output", "model")}
         numbers = [name for name, (kind, *_) in WIDGETS.items() if kind == "FloatSpinBox"]
-        return given | {name: given[name] or None for name in numbers}
+        return given | {name: given[name] or None for name in numbers} | {"viewer": self._viewer}
 
 
 def _widget(name: str) -> Any:  # noqa: ANN401 - magicgui's

@@ -133,6 +133,7 @@ class ResultPanel(QWidget):  # type: ignore[misc]
         self.teach = TeachBox(self.inspector)
         self.correct = CorrectBox(self.inspector, drawn)
         self.windows = WindowsBox(self.inspector)
+        self.correct.undo_newer = self.windows.undo
         self.table = CellTable(self.inspector)
         self.tabs = QTabWidget()
         self.tabs.setStyleSheet("QTabBar::tab { padding: 4px 5px; }")  # all of them in sight
@@ -162,6 +163,7 @@ class ResultPanel(QWidget):  # type: ignore[misc]
         """Take marks, colours, filter and paint of the result away."""
         self._end_listening()
         self.correct.painter.leave()
+        self.windows.stop()
         self.inspector.close()
 
     @property
@@ -272,7 +274,8 @@ class InspectWidget(DockPanel):
 
     def _follow(self, event: Any) -> None:  # noqa: ANN401 - napari's
         """The result whose masks were clicked in the list of layers."""
-        for place in range(0 if self.closed else self.results.count()):
+        adding = self.closed or (self.shown is not None and self.shown.windows.job is not None)
+        for place in range(0 if adding else self.results.count()):
             if self.results.itemData(place)[0] is event.value:
                 self.results.setCurrentIndex(place)
 

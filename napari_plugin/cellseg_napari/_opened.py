@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,6 +46,7 @@ class Opened:
     def __init__(self, result: Result) -> None:
         self.result = result
         self.note: CellsegError | None = None
+        self.taught: Path | None = None  # the model that learned from its windows last
         try:
             self.cells: CorrectedCells = Corrections(result)
         except CellsegError as error:
@@ -178,5 +180,9 @@ def refresh(viewer: ViewerModel, opened: Opened, edit: Edit | None = None) -> No
 
 def camera_of(viewer: ViewerModel) -> Any:  # noqa: ANN401 - napari's
     """The viewer's camera, which moved in napari 0.9."""
-    scene = getattr(viewer, "scene", None)
-    return viewer.camera if scene is None else scene.camera
+    return getattr(viewer, "scene", viewer).camera
+
+
+def canvas_of(viewer: ViewerModel) -> NDArray[np.int64]:
+    """Height and width of the viewer's canvas, pixels; it moved in napari 0.9."""
+    return np.array(viewer.canvas.size if hasattr(viewer, "canvas") else viewer._canvas_size)

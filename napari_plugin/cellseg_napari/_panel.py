@@ -115,17 +115,9 @@ class Job(WorkerBase):  # type: ignore[misc]
 
 
 def in_thread(
-    owner: QObject,
-    work: Callable[[], T],
-    *,
-    done: Callable[[T], object],
-    buttons: Iterable[QPushButton],
-    failed: Callable[[str], object] | None = None,
+    owner: QObject, work: Callable[[], T], done: Callable[[T], Any], buttons: Iterable[QPushButton]
 ) -> None:
-    """One function in a thread, ``buttons`` off meanwhile.
-
-    ``done`` gets what it returns; what it raises is told, and ``failed`` gets the words.
-    """
+    """One function in a thread, ``buttons`` off meanwhile; ``done`` gets what it returns."""
 
     def once() -> Iterator[T]:
         yield work()
@@ -133,9 +125,7 @@ def in_thread(
     def ended(error: Exception | None) -> None:
         enable(buttons)
         if error is not None:
-            said = tell(error)
-            if failed is not None:
-                failed(said)
+            tell(error)
 
     enable(buttons, can=False)
     Job(owner, once(), each=done, ended=ended).start()

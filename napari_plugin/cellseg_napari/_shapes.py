@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from cellseg.annotations.region import Region
 from cellseg.errors import SettingsError
-from cellseg_napari._opened import ROLE
+from cellseg_napari._opened import ROLE, camera_of, canvas_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Shapes
+    from napari.layers import Layer, Shapes
 
 Numbers = float | NDArray[np.float64]
 
@@ -61,6 +61,15 @@ def drawn_in(shapes: Shapes | None, pixel: Numbers = 1.0, origin: Numbers = 0.0)
         with suppress(SettingsError):
             found.append(Region.of([outline], name=name or layer, kind=kind))
     return found
+
+
+def in_sight(viewer: ViewerModel, layer: Layer, pixel: Numbers, origin: Numbers) -> Region:
+    """What of a layer the canvas shows, level-0 pixels; ``pixel`` and ``origin`` as above."""
+    centre, half = camera_of(viewer).center[-2:], canvas_of(viewer) / camera_of(viewer).zoom / 2
+    low, high = np.clip([centre - half, centre + half], *layer.extent.world[:, -2:])
+    if (high <= low).any():
+        raise SettingsError("the image is out of sight: move it into view first")
+    return Region.box(*((low - origin) / pixel), *((high - origin) / pixel), name="view")
 
 
 def lines_in(shapes: Shapes | None) -> list[NDArray[np.float64]]:

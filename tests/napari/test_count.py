@@ -14,7 +14,7 @@ import shapely
 import tifffile
 from cellseg_napari import read_slide
 from cellseg_napari._count import count, how_to_keep, request_of, scratch
-from cellseg_napari._opened import results_in
+from cellseg_napari._opened import camera_of, results_in
 from cellseg_napari._preview import Preview
 from cellseg_napari._reader import read_result
 from finished import table_of
@@ -223,13 +223,17 @@ def test_a_finished_count_shows_the_regions_it_was_made_in(
 
 def test_the_current_view_is_what_is_in_sight(viewer: ViewerModel, discs: Path) -> None:
     layer = image_of(viewer, discs)
-    layer.corner_pixels = np.array([[100, 200], [300, 500]])
-    layer._data_level = 0
-    (region,) = regions_of(Form(layer=layer, where="the current view"))
-    assert region.shape.bounds == pytest.approx((200, 100, 501, 301))
-    layer.corner_pixels = np.array([[5000, 5000], [6000, 6000]])
+    pixel = layer.scale[0]
+    camera = camera_of(viewer)
+    camera.center, camera.zoom = (100 * pixel, 400 * pixel), 2 / pixel
+    height, width = viewer.canvas.size
+    (region,) = regions_of(Form(layer=layer, where="the current view", viewer=viewer))
+    # Of the slide, 900 px wide; y is cut at the middle of its first row.
+    wanted = (400.5 - width / 4, 0.5, min(900, 400.5 + width / 4), 100.5 + height / 4)
+    assert region.shape.bounds == pytest.approx(wanted)
+    camera.center = (5000 * pixel, 5000 * pixel)
     with pytest.raises(SettingsError, match="out of sight"):
-        request_of(layer=layer, where="the current view")
+        request_of(layer=layer, where="the current view", viewer=viewer)
 
 
 def test_a_layer_without_a_file_is_written_first(tmp_path: Path) -> None:
