@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet50
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from cellseg.errors import WeightsError
@@ -55,14 +56,40 @@ class _Lite0Block(nn.Sequential):
         return features + changed if self.adds else changed
 
 
-class _Depthwise(nn.Conv2d):
-    """Float32 under autocast: on a CPU its backward pass is four times slower in bfloat16."""
+class _Convolution(nn.Conv2d):
+    """With its own weights, or with given ones.
+
+    A depthwise one computes in float32 under autocast: on a CPU its backward pass is four times
+    slower in bfloat16.
+    """
+
+    def forward(
+        self, features: Tensor, weight: Tensor | None = None, bias: Tensor | None = None
+    ) -> Tensor:
+        given = (self.weight, self.bias) if weight is None else (weight, bias)
+        kind = features.device.type
+        if self.groups == 1 or not torch.is_autocast_enabled(kind):
+            return cast(Tensor, self._conv_forward(features, *given))
+        with torch.autocast(kind, enabled=False):
+            return cast(Tensor, self._conv_forward(features.float(), *given))
+
+
+class _Normed(nn.Sequential):
+    """A convolution, its norm, and perhaps what bends it.
+
+    A frozen norm is a factor and a summand a channel: taken into the weights and the bias of the
+    convolution it costs no pass over the features, neither forwards nor backwards.
+    """
 
     def forward(self, features: Tensor) -> Tensor:
-        if not torch.is_autocast_enabled(features.device.type):
-            return super().forward(features)
-        with torch.autocast(features.device.type, enabled=False):
-            return super().forward(features.float())
+        convolution, norm, *bent = self
+        if isinstance(norm, FrozenBatchNorm2d):
+            factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
+            weight = convolution.weight * factor.view(-1, 1, 1, 1)
+            features = convolution(features, weight, norm.bias - norm.running_mean * factor)
+        else:
+            features = norm(convolution(features))
+        return cast(Tensor, bent[0](features)) if bent else features
 
 
 def _convolution(
@@ -75,10 +102,9 @@ def _convolution(
     groups: int = 1,
     act: bool = True,
 ) -> nn.Sequential:
-    kind = _Depthwise if groups > 1 else nn.Conv2d
     padding = kernel // 2 if stride == 1 else 0
-    return nn.Sequential(
-        kind(inputs, outputs, kernel, stride, padding, groups=groups, bias=False),
+    return _Normed(
+        _Convolution(inputs, outputs, kernel, stride, padding, groups=groups, bias=False),
         norm(outputs, eps=LITE0_EPS),
         *([nn.ReLU6(inplace=True)] if act else []),
     )

@@ -30,15 +30,21 @@ def sampled(levels: Sequence[Levels], boxes: Floats, side: int) -> Floats:
         (x1, y1, x2, y2), pixels of the network's input.
     """
     out = np.empty((len(boxes), side, side, levels[0].shape[2]), np.float32)
-    size = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1))
-    fitting = np.floor(LEVEL_AT_224_PX + np.log2(size / 224 + 1e-30) + 1e-6) - FINEST
-    fitting = np.clip(fitting, 0, len(levels) - 1)
+    fitting = level_of(boxes, len(levels))
     for index, level in enumerate(levels):
         chosen = np.flatnonzero(fitting == index)
         if len(chosen):
             found = _taken(level, boxes[chosen] / np.float32(4 << index), side)
             out[chosen] = found.reshape(-1, *out.shape[1:])
     return out
+
+
+def level_of(boxes: Floats, levels: int) -> NDArray[np.int64]:
+    """In which of the levels each box is sampled, by its size, (B,)."""
+    size = np.sqrt((boxes[:, 2:] - boxes[:, :2]).prod(1))
+    fitting = np.floor(LEVEL_AT_224_PX + np.log2(size / 224 + 1e-30) + 1e-6) - FINEST
+    found: NDArray[np.int64] = np.clip(fitting, 0, levels - 1).astype(np.int64)
+    return found
 
 
 def mean_samples(levels: Sequence[Levels], boxes: Floats, side: int) -> Floats:
@@ -55,18 +61,53 @@ def _taken(level: Levels, boxes: Floats, side: int, *, together: int = 1) -> Flo
 
     So many samples are summed as are taken ``together``.
     """
-    height, width = level.shape[:2]
+    matrix, used = weighted(level.shape[:2], boxes, side, together=together)
+    table = level.reshape(-1, level.shape[2])[used].astype(np.float32, copy=False)
+    return np.asarray(matrix @ table)
+
+
+def weighted(
+    extent: tuple[int, ...],
+    boxes: Floats,
+    side: int,
+    *,
+    together: int = 1,
+    image: NDArray[np.int64] | None = None,
+) -> tuple[csr_array, NDArray[np.bool_]]:
+    """The sparse matrix that makes samples of pixels, and which pixels it takes.
+
+    Parameters
+    ----------
+    extent : (int, int)
+        Height and width of the level.
+    boxes : ndarray, (B, 4)
+        In its pixels.
+    together : int
+        Samples that are summed.
+    image : ndarray, (B,), optional
+        Number of the image that each box lies in; levels of several lie one behind the other.
+
+    Returns
+    -------
+    csr_array, (B · side² / together, P)
+    ndarray, bool, (images · height · width,)
+        P of them are true.
+    """
+    height, width = extent
     x, x_weight = _taps(boxes[:, 0], boxes[:, 2], side, width)
     y, y_weight = _taps(boxes[:, 1], boxes[:, 3], side, height)
     pixels = y[:, :, None, :, None] * width + x[:, None, :, None, :]
+    images = 1
+    if image is not None:
+        images = int(image.max(initial=0)) + 1
+        pixels = pixels + (image * (height * width))[:, None, None, None, None]
     weights = y_weight[:, :, None, :, None] * x_weight[:, None, :, None, :]
     ends = np.arange(0, pixels.size + 1, 4 * together, dtype=np.int32)
-    used = np.zeros(height * width, bool)
+    used = np.zeros(images * height * width, bool)
     used[pixels] = True
-    table = level.reshape(-1, level.shape[2])[used].astype(np.float32, copy=False)
     row = np.cumsum(used, dtype=np.int32)[pixels] - 1
-    samples = csr_array((weights.reshape(-1), row.reshape(-1), ends), (len(ends) - 1, len(table)))
-    return np.asarray(samples @ table)
+    shape = (len(ends) - 1, int(row.max(initial=-1)) + 1)
+    return csr_array((weights.reshape(-1), row.reshape(-1), ends), shape), used
 
 
 def _taps(low: Floats, high: Floats, side: int, size: int) -> tuple[NDArray[np.int32], Floats]:

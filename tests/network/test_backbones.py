@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from skimage.data import cat
 from torch import nn
 from torch.nn import functional as F
+from torchvision.ops import FrozenBatchNorm2d
 
 from cellseg.errors import WeightsError
 from cellseg.network import backbones
@@ -30,6 +31,29 @@ def test_a_pyramid_over_any_backbone(name):
     assert shapes == {
         "0": (24, 32, 16), "1": (24, 16, 8), "2": (24, 8, 4), "3": (24, 4, 2), "pool": (24, 2, 1),
     }  # fmt: skip
+
+
+def test_a_frozen_norm_is_that_of_its_arrays():
+    """Also in the gradients of the weights under it."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        plain = with_pyramid("efficientnet_lite0", 16, nn.BatchNorm2d)
+        image = torch.rand(2, 3, 64, 64)
+        plain.train()(image)  # moves its means and variances
+        for norm in (one for one in plain.modules() if isinstance(one, nn.BatchNorm2d)):
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.normal_(norm.bias)
+    frozen = with_pyramid("efficientnet_lite0", 16, FrozenBatchNorm2d)
+    frozen.load_state_dict(
+        {k: v for k, v in plain.state_dict().items() if not k.endswith("num_batches_tracked")}
+    )
+    found = []
+    for network in (plain.eval(), frozen.train()):
+        level = network(image)["2"]
+        weight = network.body.layer1[0][-1][0].weight
+        found.append((level, *torch.autograd.grad(level.square().mean(), weight)))
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3 * float(a.detach().abs().max()))
 
 
 @pytest.mark.parametrize("name", BACKBONES)

@@ -7,12 +7,14 @@ import pytest
 import torch
 from torch import nn
 from torchvision.models.detection import maskrcnn_resnet50_fpn
+from torchvision.ops import MultiScaleRoIAlign
 
 from cellseg.network import roi_heads
 from cellseg.network.architecture import DOUBT, SMALL, Limits
 from cellseg.network.detect import fine_masks, to_detections
 from cellseg.network.inference import NetworkOutput, Wanted
 from cellseg.network.maskrcnn import TrainingLimits, build_maskrcnn, forward_batch
+from cellseg.network.roi_heads import SparsePool
 
 HEADS = ("roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
 
@@ -51,6 +53,34 @@ def test_both_norms_hold_the_same_arrays(model):
     names = {k for k in trainable.state_dict() if not k.endswith("num_batches_tracked")}
     assert names == set(model.state_dict())
     assert all(p.requires_grad for p in trainable.backbone.parameters())
+
+
+@pytest.mark.parametrize("side", [7, 14])
+def test_samples_and_their_gradients_are_torchvisions(side):
+    generator = torch.Generator().manual_seed(0)
+
+    def random(*shape):
+        return torch.randn(shape, generator=generator)
+
+    features = {str(k): random(3, 8, 64 >> k, 64 >> k).requires_grad_() for k in range(4)}
+    boxes = []
+    for count in (20, 0, 33):
+        middles, sides = 128 + 60 * random(count, 2), torch.exp(4.8 + random(count, 2))
+        boxes.append(torch.cat([middles - sides / 2, middles + sides / 2], 1))
+    levels = list(features.values())
+    theirs = MultiScaleRoIAlign(list(features), side, 1)(features, boxes, [(256, 256)] * 3)
+    ours = SparsePool.apply(boxes, side, *levels)
+    torch.testing.assert_close(ours, theirs)
+    weights = random(*ours.shape)
+    of_ours, of_theirs = (torch.autograd.grad(one, levels, weights) for one in (ours, theirs))
+    assert all(bool(one.any()) for one in of_theirs)
+    for a, b in zip(of_ours, of_theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    half = SparsePool.apply(boxes, side, *(level.bfloat16() for level in levels))
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half, theirs, rtol=0.02, atol=0.02)
+    (gradient, *_) = torch.autograd.grad(half, levels, weights)
+    torch.testing.assert_close(gradient, of_theirs[0], rtol=0.05, atol=0.1)
 
 
 def test_anchors_cover_cells(model):
