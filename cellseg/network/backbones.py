@@ -75,21 +75,21 @@ class _Convolution(nn.Conv2d):
 
 
 class _Normed(nn.Sequential):
-    """A convolution, its norm, and perhaps what bends it.
+    """A convolution, its norm, and perhaps an activation.
 
     A frozen norm is a factor and a summand a channel: taken into the weights and the bias of the
     convolution it costs no pass over the features, neither forwards nor backwards.
     """
 
     def forward(self, features: Tensor) -> Tensor:
-        convolution, norm, *bent = self
+        convolution, norm, *activation = self
         if isinstance(norm, FrozenBatchNorm2d):
             factor = norm.weight * (norm.running_var + norm.eps).rsqrt()
             weight = convolution.weight * factor.view(-1, 1, 1, 1)
             features = convolution(features, weight, norm.bias - norm.running_mean * factor)
         else:
             features = norm(convolution(features))
-        return cast(Tensor, bent[0](features)) if bent else features
+        return cast(Tensor, activation[0](features)) if activation else features
 
 
 def _convolution(

@@ -82,7 +82,7 @@ class SparsePool(torch.autograd.Function):
             table = level.permute(0, 2, 3, 1).flatten(0, 2)[pixels].float().numpy()
             out[chosen] = (matrix @ table).reshape(len(chosen), *out.shape[1:])
             ctx.parts.append((chosen, matrix, pixels))
-        return torch.from_numpy(out).view(-1, side, side, out.shape[2]).permute(0, 3, 1, 2)
+        return torch.from_numpy(out).view(len(whole), side, side, out.shape[2]).permute(0, 3, 1, 2)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401

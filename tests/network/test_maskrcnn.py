@@ -81,6 +81,9 @@ def test_samples_and_their_gradients_are_torchvisions(side):
     torch.testing.assert_close(half, theirs, rtol=0.02, atol=0.02)
     (gradient, *_) = torch.autograd.grad(half, levels, weights)
     torch.testing.assert_close(gradient, of_theirs[0], rtol=0.05, atol=0.1)
+    none = SparsePool.apply([torch.zeros(0, 4)] * 3, side, *levels)
+    assert none.shape == (0, 8, side, side)
+    assert not any(bool(one.any()) for one in torch.autograd.grad(none, levels, none))
 
 
 def test_anchors_cover_cells(model):
