@@ -1,8 +1,8 @@
 """Slide quality in units of 64 px: out of focus, folded, or marked by a pen.
 
 Each unit is measured from the pixels of one tile, and all units are judged together at the end of
-a count. The measures do not depend on how strongly a slide is stained; how the limits were chosen
-stands in ``docs/lab/limits.md`` (``benchmarks/quality.py``).
+a count, a fold by its surroundings. The measures do not depend on how strongly a slide is stained;
+how the limits were chosen stands in ``docs/lab/limits.md`` (``benchmarks/quality.py``).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, convolve, gaussian_filter
+from scipy.ndimage import binary_dilation, convolve, gaussian_filter, uniform_filter
 
 from cellseg.stain.normalise import Light
 
@@ -38,12 +38,21 @@ AROUND_UM, PIXEL_UM = 64.0, 0.7
 do not show."""
 
 SAMPLE_UM = 2.0  # Pixels of which the lightest tenth is taken.
-FOLDED_OD, FOLDED_TIMES = 0.4, 2.5
-"""Density of a unit's lightest tenth from which it is folded, at least, and times the usual one of
-the slide's tissue: a fold has three layers."""
+FOLD_AROUND_UM, FOLDED_OD = 200.0, 0.05
+"""Side of the surroundings that a fold is compared with; least density of its lightest tenth."""
+
+DENSER, SOFTER, OTHER_COLOUR = 0.7, -0.4, 0.15
+"""A fold beside its surroundings: density of the lightest tenth at least so many octaves higher,
+fine over coarse contrast so many lower, and no colour's share of the density further off."""
+
+PLAIN_DENSER, FEWEST_FOLDED = 0.3, 3
+"""Octaves up to which surroundings are plain; units of 3 × 3 that must look folded."""
 
 INKED_OD, BLACK_OD = 0.25, 0.5
 """The same density, from which a unit may be covered by coloured or by black ink."""
+
+REDDER_OD = 0.15
+"""By which red ink, which resembles eosin, is denser than the median of the slide's tissue."""
 
 UNKNOWN, GOOD, OUT_OF_FOCUS, FOLDED, PEN = range(5)
 NAMES = {OUT_OF_FOCUS: "out of focus", FOLDED: "folded", PEN: "marked by a pen"}
@@ -143,12 +152,15 @@ def judged(
     # Haematoxylin takes as much green as red, eosin and DAB more; inks of these colours take less.
     is_green = (green < 0.85 * red) & (green < blue)
     is_blue = (green < 0.95 * red) & (blue < 0.45 * red)
-    pen = is_black | ((density > INKED_OD) & (is_green | is_blue))
-    stained = density[tissue & ~pen & (density > 0.03)]
-    usual = float(np.median(stained)) if stained.size else 0.0
-    folded = (density > max(FOLDED_OD, FOLDED_TIMES * usual)) & ~pen
+    # Eosin takes little blue, blood and haematoxylin more red, DAB more blue than red ink does.
+    is_red = (blue > 0.6 * green) & (blue < 1.1 * green) & (red < 0.45 * green)
+    usual = float(np.median(density[tissue])) if tissue.any() else 0.0
+    is_red &= density > usual + REDDER_OD
+    pen = is_black | ((density > INKED_OD) & (is_green | is_blue | is_red))
+    folded = np.zeros_like(pen)
     found = np.full(density.shape, UNKNOWN, np.uint8)
     if pixel_um * FINE_UM["transmitted"] <= PIXEL_UM * FINE_UM[light]:
+        folded = _folded(values, tissue & ~pen, round(FOLD_AROUND_UM / (UNIT_PX * pixel_um)) | 1)
         # A unit that ink or a fold covers in part has the edge of it for its finest structure.
         known = (values[..., 1] >= LEAST_CONTRAST) & ~binary_dilation(pen | folded)
         blurred = known & (values[..., 0] < BLURRED[light] * values[..., 1])
@@ -160,4 +172,35 @@ def judged(
         told = 4 * seen >= side**2
         found[told] = np.where(2 * votes > seen, OUT_OF_FOCUS, GOOD)[told]
     found[folded], found[pen] = FOLDED, PEN
+    return found
+
+
+def _folded(values: NDArray[np.float32], tissue: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
+    """Units that are denser and softer than those around them, of the same colour, in groups."""
+
+    def beside(value: NDArray[np.float32], among: NDArray[np.bool_]) -> NDArray[np.float32]:
+        """A value less its mean over the units of ``among`` within ``side``."""
+        total, share = (
+            uniform_filter(np.where(among, one, np.float32(0)), side, mode="constant")
+            for one in (value, np.float32(1))
+        )
+        less: NDArray[np.float32] = value - total / np.maximum(share, np.float32(1e-6))
+        return less
+
+    floor = values[..., 2:].mean(axis=2)
+    density = np.log2(floor + 0.02)
+    seen = tissue & (values[..., 1] >= LEAST_CONTRAST)  # without bare glass
+    plain = seen & (beside(density, seen) < PLAIN_DENSER)
+    denser = beside(density, plain)
+    softer = beside(np.log2((values[..., 0] + 1e-4) / (values[..., 1] + 1e-4)), seen)
+    parts = values[..., 2:] / np.maximum(values[..., 2:].sum(axis=2, keepdims=True), 1e-3)
+    same = np.all([abs(beside(parts[..., n], seen)) < OTHER_COLOUR for n in range(3)], axis=0)
+    found: NDArray[np.bool_] = (
+        tissue & (floor > FOLDED_OD) & (denser > DENSER) & (softer < SOFTER) & same
+    )
+    group = np.ones((3, 3), np.int32)
+    found &= convolve(found.astype(np.int32), group, mode="constant") >= FEWEST_FOLDED
+    # A fold's edge is half as dense, and in focus.
+    among = convolve(found.astype(np.int32), group, mode="constant") > FEWEST_FOLDED
+    found |= tissue & among & (denser > DENSER / 2)
     return found

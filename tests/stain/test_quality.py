@@ -13,7 +13,7 @@ from cellseg.stain.quality import FOLDED, GOOD, OUT_OF_FOCUS, PEN, UNIT_PX, judg
 from cellseg.table.doubts import SlideQuality
 
 SIDE = 512
-INKS = {"blue": (40, 70, 170), "green": (20, 120, 80), "black": (35, 35, 40)}
+INKS = {"blue": (40, 70, 170), "green": (20, 120, 80), "black": (35, 35, 40), "red": (200, 30, 40)}
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +63,46 @@ def test_ink_is_told_from_tissue_and_from_folds(tissue, ink):
     assert not (found[:, 4] > GOOD).any()
 
 
-def test_three_layers_are_a_fold(tissue):
-    dense = tissue * np.float32(0.7)  # stroma that is stained like most slides'
-    seen = dense.copy()
-    seen[:, :192] = (dense * dense[:, ::-1] * dense[::-1])[:, :192]
-    found = codes(seen)
-    assert (found[:, :3] == FOLDED).mean() > 0.8
-    assert not (found[:, 3:] >= FOLDED).any()
+def test_eosin_and_dab_are_not_red_ink(tissue):
+    for density in ((0.07, 0.99, 0.11), (0.27, 0.57, 0.78)):
+        seen = tissue.copy()
+        seen[:, :256] *= (10 ** -(0.8 * np.array(density))).astype(np.float32)
+        assert not (codes(seen) == PEN).any()
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """Pale tissue on all of a field that is wider than what a fold is compared with."""
+    scene = StainedScene(1024, 1024, nuclei=700, island_share=1.0)
+    image = draw_stained(scene, np.random.default_rng(4)).image
+    return Normaliser.fit(image, "transmitted").apply(image)
+
+
+def layered(seen, layers, blur_um=1.0, pixel_um=0.25):
+    """More layers of tissue, out of focus as far as ``blur_um``."""
+    light = seen * seen[:, ::-1] * (seen[::-1] if layers == 3 else 1)
+    return blurred(light, blur_um, pixel_um)
+
+
+@pytest.mark.parametrize("layers", [2, 3])
+@pytest.mark.parametrize("columns", [slice(320, 512), slice(400, 700)], ids=["48 µm", "75 µm"])
+def test_two_or_three_layers_are_a_fold_in_pale_and_in_dense_tissue(wide, layers, columns):
+    for strength in (0.7, 2.5):
+        tissue = wide ** np.float32(strength)
+        seen = tissue.copy()
+        seen[:, columns] = layered(tissue, layers)[:, columns]
+        found = codes(seen)
+        inner = slice(-(-columns.start // UNIT_PX), columns.stop // UNIT_PX)
+        assert (found[:, inner] == FOLDED).mean() > 0.6
+        assert not (np.delete(found, range(inner.start - 1, inner.stop + 1), 1) == FOLDED).any()
+        assert not (codes(tissue) == FOLDED).any()
+
+
+def test_denser_tissue_in_focus_is_no_fold_nor_is_a_blur_without_more_density(wide):
+    for band in (layered(wide, 2, blur_um=0), blurred(wide, 1.0)):
+        seen = wide.copy()
+        seen[:, 320:576] = band[:, 320:576]
+        assert (codes(seen) == FOLDED).mean() < 0.02
 
 
 @pytest.mark.parametrize(("tile", "halo"), [(64, 128), (192, 192)])
