@@ -1,11 +1,12 @@
 """Teach a model cell types from annotated centres, on features that stay as they are.
 
-    python tools/train_types.py FOLDER --model default -o MODEL.safetensors
+    python tools/train_types.py FOLDER --model default -o MODEL.safetensors [--likeness-only]
 
 FOLDER holds ``images/``, ``counts.csv`` (image, split) and ``points.csv`` (image, x, y, class).
 Every field is looked at several times: at the scales of the protocols ``he_20x`` and ``he``, as it
 is and in other colours. A found nucleus has the type of the centre that is its own:
-one-to-one, by least total distance, at most 6 px of the field away.
+one-to-one, by least total distance, at most 6 px of the field away. The mean features of all nuclei
+found in a field tell such tissue from others; ``--likeness-only`` makes what is needed for that.
 """
 
 from __future__ import annotations
@@ -26,9 +27,15 @@ from torch.nn import functional as F
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.geometry import Box
 from cellseg.judge.centres import matched
-from cellseg.network.architecture import TYPE_KEYS, Architecture
+from cellseg.network.architecture import (
+    TYPE_FIELD_LEAST,
+    TYPE_KEYS,
+    TYPE_LIKENESS,
+    Architecture,
+)
 from cellseg.network.inference import Wanted
 from cellseg.network.maskrcnn import build_maskrcnn, forward_batch
+from cellseg.network.modelfile import RANGE, read_arrays
 from cellseg.network.roi_heads import TYPE_HIDDEN
 from cellseg.network.torch_inference import best_precision, make_ready
 from cellseg.network.weights import network_of, read_model, save_model
@@ -42,6 +49,9 @@ LOOKS = 3
 """How often a field is looked at, at each scale; first in its own colours."""
 
 SCORE, WITHIN_PX = 0.2, 6.0
+UNLIKE = 0.05
+"""Share of the fields left out of it that may look unlike the tissue that was learned from."""
+
 STEPS, RATE, DECAY, DROPOUT, FOLDS = 800, 2e-3, 1e-2, 0.3, 5
 
 
@@ -67,7 +77,8 @@ class Features:
 
     def __init__(self, model: str, types: int) -> None:
         state, self.card = read_model(model)
-        self.state = {k: v for k, v in state.items() if not k.startswith(TYPE_KEYS)}
+        self.head = {k: v for k, v in state.items() if k.startswith(TYPE_KEYS)}
+        self.state = {k: v for k, v in state.items() if k not in self.head}
         architecture = Architecture.of(self.state)
         network = build_maskrcnn(1, architecture=replace(architecture, types=types))
         head = network.roi_heads.type_head
@@ -144,6 +155,29 @@ def balance(seen: Tensor, kinds: Tensor, fields: Tensor, plain: Tensor, types: i
     return added - added.mean()
 
 
+def likeness_of(means: Tensor, fields: Tensor) -> dict[str, Tensor]:
+    """Arrays that tell how a field looks, of mean features (L, F) at each look at a field (L,).
+
+    Principal components of the means, made alike in size. Their unit is the length beyond which
+    ``UNLIKE`` of the looks at fields lie that were left out, ``FOLDS`` parts in turn.
+    """
+
+    def components(some: Tensor) -> tuple[Tensor, Tensor]:
+        centre, spread = some.mean(0), some.std(0) + 1e-6
+        _, sizes, axes = torch.linalg.svd((some - centre) / spread, full_matrices=False)
+        wide = sizes[:TYPE_LIKENESS, None] / len(some) ** 0.5
+        return centre, axes[:TYPE_LIKENESS] / wide / spread
+
+    lengths = torch.zeros(len(means))
+    for part in range(FOLDS):
+        out = fields % FOLDS == part
+        centre, weight = components(means[~out])
+        lengths[out] = F.linear(means[out] - centre, weight).norm(dim=1)
+    centre, weight = components(means)
+    limit = lengths.quantile(1 - UNLIKE)
+    return {f"{TYPE_KEYS}centre": centre, f"{TYPE_KEYS}likeness.weight": weight / limit}
+
+
 @click.command()
 @click.argument("folder", type=click.Path(exists=True, path_type=Path))
 @click.option("--model", default="default", show_default=True)
@@ -151,7 +185,10 @@ def balance(seen: Tensor, kinds: Tensor, fields: Tensor, plain: Tensor, types: i
 @click.option("--split", default="train", show_default=True)
 @click.option("--mpp", default=0.5, show_default=True)
 @click.option("--tissue", default="H&E of the breast (BRCA-M2C)", show_default=True)
-def main(folder: Path, model: str, output: Path, split: str, mpp: float, tissue: str) -> None:
+@click.option("--likeness-only", is_flag=True, help="Keep the types that the model has.")
+def main(
+    folder: Path, model: str, output: Path, split: str, mpp: float, tissue: str, likeness_only: bool
+) -> None:
     """Write the model with types."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -161,12 +198,15 @@ def main(folder: Path, model: str, output: Path, split: str, mpp: float, tissue:
     names = tuple(sorted(points["class"].unique()))
     by_image = points.groupby("image")
     features = Features(model, len(names))
-    seen, kinds, fields, plain = [], [], [], []
+    seen, kinds, fields, plain, means, of_field = [], [], [], [], [], []
     images = table.loc[(table["split"] == split) & (table["n_cells"] > 0), "image"]
     for field, image in enumerate(rng.permutation(images)):
         truth = by_image.get_group(image)
         for look, (pixels, zoom) in enumerate(looks(folder / "images" / image, mpp, rng)):
             centres, values = features.of(pixels)
+            if len(values) >= TYPE_FIELD_LEAST:
+                means.append(values.mean(0))
+                of_field.append(field)
             there = truth[["x", "y"]].to_numpy(dtype=float) + 0.5
             rows, columns = matched(centres / zoom, there, WITHIN_PX)
             seen.append(values[rows])
@@ -174,12 +214,20 @@ def main(folder: Path, model: str, output: Path, split: str, mpp: float, tissue:
             plain += [look == 0] * len(rows)
             kinds += [names.index(kind) for kind in truth["class"].to_numpy()[columns]]
         click.echo(f"{image[:40]}: {len(kinds):,} nuclei so far")
+    likeness = likeness_of(torch.stack(means), torch.tensor(of_field))
+    if likeness_only:
+        stored, card = read_arrays(model)
+        ranges = {k.removesuffix(RANGE): v.tolist() for k, v in stored.items() if RANGE in k}
+        arrays = {**features.state, **features.head, **likeness}
+        save_model(output, arrays, card, quantise=True, ranges=ranges)
+        click.echo(output)
+        return
     every, types = (torch.cat(seen), torch.tensor(kinds)), len(names)
     arrays = learned(*every, types)
     added = balance(*every, torch.tensor(fields), torch.tensor(plain), types)
     arrays[f"{TYPE_KEYS}logits.bias"] += added
     card = features.card.model_copy(update={"types": names, "types_from": tissue})
-    save_model(output, {**features.state, **arrays}, card, quantise=True)
+    save_model(output, {**features.state, **arrays, **likeness}, card, quantise=True)
     click.echo(output)
 
 

@@ -160,6 +160,7 @@ class _Work:
                 one,
                 instances=its.instances.shifted(one.tile.padded.y0, one.tile.padded.x0),
                 limits=its.limits,
+                unlike=its.unlike,
             )
             for (one, _), its in zip(ready, found, strict=True)
         ]

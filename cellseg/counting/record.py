@@ -61,7 +61,12 @@ class Recording:
                 self.folder.journal.add_cells(table, instances)
             return
         tile, quality = found.tile, packed_units(found.units)
-        info = {"limits": found.limits, "damaged": len(found.damaged), "quality": quality}
+        info = {
+            "limits": found.limits,
+            "unlike": found.unlike,
+            "damaged": len(found.damaged),
+            "quality": quality,
+        }
         self.folder.journal.tile_done(tile.row, tile.column, found.instances, info=info, cells=new)
 
     def finish(self, complete: Callable[[Change], None], *, started: float) -> Result:

@@ -151,8 +151,9 @@ class SlideCount:
             if not entry.info.get("damaged"):
                 tile = self.plan.grid.at(entry.row, entry.column)
                 limits = tuple(entry.info.get("limits", ()))
+                unlike = tuple(entry.info["unlike"])
                 units = unpacked_units(entry.info["quality"], tile.core)
-                yield TileFound(tile, entry.instances, limits, units=units)
+                yield TileFound(tile, entry.instances, limits, unlike, units=units)
 
     def _step(self, found: TileFound, earlier: Journal | None = None) -> Step:
         self.tally.found(found)
@@ -233,7 +234,7 @@ class SlideCount:
 
     def doubts(self) -> list[str]:
         """Why the count may be wrong, as far as counting itself can tell, one line each."""
-        found = [*self.tally.doubts(), *self.plan.doubts]
+        found = [*self.tally.doubts(self.plan.protocol), *self.plan.doubts]
         is_stained = self.plan.protocol.stain in ("he", "ihc")
         if is_stained and self.plan.mpp is None and self.plan.downsample == 1:
             said = (

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from cellseg.counting.tiles import TileFound
 from cellseg.errors import Notice
 from cellseg.geometry import Box
-from cellseg.protocol import CountProtocol
+from cellseg.protocol import OTHER_TISSUE, CountProtocol
 from cellseg.table import Scale
 
 GATED_SHARE, GATED_AT_LEAST = 0.05, 10
@@ -22,6 +22,11 @@ RINGED_SHARE = 0.05
 
 BACKGROUND_SHARE = 0.02
 """Of all outlines: more of them on bare background are worth a doubt."""
+
+
+UNLIKE_SHARE = 0.25
+"""Of the nuclei whose type was told: more of them in fields unlike those that types were learned
+from are worth a doubt. Of such fields themselves one in twenty is unlike the others."""
 
 
 @dataclass(eq=False)
@@ -38,6 +43,8 @@ class Tally:
         Blocks beside counted tiles that did not decode.
     limits : Counter
         Tiles in which a limit of the detector was reached, by its name.
+    unlike, typed : int
+        As in :class:`~cellseg.network.detector.Detections`, summed over tiles.
     kept, gated, outside, background : int
         Merged outlines: counted, beyond the size limits, outside of the tissue, and those that
         cannot be told from the background around them.
@@ -54,6 +61,8 @@ class Tally:
     failures: list[dict[str, object]] = field(default_factory=list)
     damaged: int = 0
     limits: Counter[str] = field(default_factory=Counter)
+    unlike: int = 0
+    typed: int = 0
     kept: int = 0
     gated: int = 0
     outside: int = 0
@@ -68,6 +77,8 @@ class Tally:
     def found(self, found: TileFound) -> None:
         """A tile that came."""
         self.limits.update(found.limits)
+        self.unlike += found.unlike[0]
+        self.typed += found.unlike[1]
         core = found.tile.core
         lost = [block for block in found.damaged if block.intersects(core)]
         self.damaged += len(found.damaged) - len(lost)
@@ -106,9 +117,19 @@ class Tally:
             )
         return found
 
-    def doubts(self) -> list[str]:
+    def doubts(self, protocol: CountProtocol) -> list[str]:
         """Why the count may be wrong, one line each."""
-        found = []
+        found: list[str] = []
+        tissue = protocol.cell_types
+        if self.unlike > UNLIKE_SHARE * self.typed and tissue != OTHER_TISSUE:
+            found.append(
+                Notice(
+                    f"{100 * self.unlike / self.typed:.0f} % of the nuclei lie in tissue unlike "
+                    f"the {tissue} that types were learned from: types are a guess there; for "
+                    f"other tissue choose '{OTHER_TISSUE}'",
+                    hint="cell_types",
+                )
+            )
         if self.ringed > max(RINGED_SHARE * self.asked, self.brown / 2):
             found.append(
                 f"around {100 * self.ringed / self.asked:.0f} % of the counted objects the brown "

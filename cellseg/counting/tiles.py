@@ -68,6 +68,8 @@ class TileFound:
         On the slide's lattice, before merging.
     limits : tuple of str
         Limits of the detector that were reached.
+    unlike : (int, int)
+        As in :class:`~cellseg.network.detector.Detections`.
     damaged : tuple of Box
         Blocks that did not decode, of the halo too.
     pixels : TilePixels or None
@@ -82,6 +84,7 @@ class TileFound:
     tile: Tile
     instances: Instances = field(default_factory=Instances.empty)
     limits: tuple[str, ...] = ()
+    unlike: tuple[int, int] = (0, 0)
     damaged: tuple[Box, ...] = ()
     pixels: TilePixels | None = None
     units: NDArray[np.float16] | None = None

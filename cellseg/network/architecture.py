@@ -36,6 +36,14 @@ TYPE_LEVELS, TYPE_BINS = 3, 3
 """Cell types are told from the mean of so many bins each way, two samples a side, in the finest
 levels of the pyramid: the nucleus itself, and the tissue around it."""
 
+TYPE_LIKENESS = 16
+"""Numbers for how a nucleus and its surroundings look: principal components of the same features
+over the fields that types were learned from. Where their mean over a field is longer than 1, the
+field is unlike those."""
+
+TYPE_FIELD_PX, TYPE_FIELD_LEAST = 768, 20
+"""Side of such a field, about that of the annotated ones, and the fewest nuclei that tell it."""
+
 BODY = "backbone.body."
 TYPE_KEYS = "roi_heads.type_head."
 

@@ -17,7 +17,15 @@ from numpy.typing import NDArray
 
 from cellseg.errors import CellsegError, SettingsError, WeightsError
 from cellseg.instances import Instances
-from cellseg.network.architecture import DOUBT, EIGHT_BIT_BACKBONE, FINE_FROM_PX, STRIDE_PX, Limits
+from cellseg.network.architecture import (
+    DOUBT,
+    EIGHT_BIT_BACKBONE,
+    FINE_FROM_PX,
+    STRIDE_PX,
+    TYPE_FIELD_LEAST,
+    TYPE_FIELD_PX,
+    Limits,
+)
 from cellseg.network.detector import Detections, Detector, DetectorInfo, Sizes
 from cellseg.network.inference import Inference, NetworkOutput, Wanted
 from cellseg.network.modelfile import RANGE, ModelCard, read_arrays
@@ -159,7 +167,24 @@ def to_detections(result: NetworkOutput, extent: tuple[int, int], limits: Limits
         [classes[place] for place, _, _ in kept],
         [mask for _, _, mask in kept],
     )
-    return Detections(instances, _reached(result, limits))
+    return Detections(instances, _reached(result, limits), _unlike(result, extent))
+
+
+def _unlike(result: NetworkOutput, extent: tuple[int, int]) -> tuple[int, int]:
+    """Objects in fields of the tile that look unlike what types were learned from; in all fields.
+
+    Fields with few objects are left out.
+    """
+    if result.likeness is None:
+        return 0, 0
+    rows, columns = (max(1, round(side / TYPE_FIELD_PX)) for side in extent)
+    centres = (result.boxes[:, 1::-1] + result.boxes[:, :1:-1]) / 2
+    y, x = (centres / extent * (rows, columns)).astype(int).clip(0, (rows - 1, columns - 1)).T
+    field = y * columns + x
+    asked = np.flatnonzero(np.bincount(field, minlength=1) >= TYPE_FIELD_LEAST)
+    inside = [result.likeness[field == one] for one in asked]
+    far = sum(len(part) for part in inside if np.linalg.norm(part.mean(0)) > 1)
+    return far, sum(map(len, inside))
 
 
 def fine_masks(result: NetworkOutput) -> NDArray[np.float32]:

@@ -22,11 +22,14 @@ from cellseg.text import visible
 class Detections:
     """What a detector found in one tile, in its pixels, and limits of the detector that it reached.
 
-    These are ``"proposals"`` and ``"detections"``.
+    These are ``"proposals"`` and ``"detections"``. Of objects whose cell type was told, ``unlike``
+    counts those in fields that look unlike what types were learned from, and those in all fields
+    with enough of them to tell.
     """
 
     instances: Instances
     limits: tuple[str, ...] = ()
+    unlike: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ class NetworkOutput:
         Large objects, and what the second look at them says.
     types : ndarray, float32, (D, T) or None
         Probabilities of cell types.
+    likeness : ndarray, float32, (D, L) or None
+        See :data:`~cellseg.network.architecture.TYPE_LIKENESS`.
     proposals : int
         How many boxes were looked at.
     is_full : bool
@@ -59,6 +61,7 @@ class NetworkOutput:
     proposals: int
     is_full: bool | NDArray[np.bool_]
     types: NDArray[np.float32] | None = None
+    likeness: NDArray[np.float32] | None = None
 
 
 class Inference(Protocol):

@@ -147,9 +147,9 @@ class OpenVinoInference(Inference):
         logits, moves = self._boxes(levels, looked_at)
         boxes, classes, best, is_full = _selected(looked_at, logits, moves, wanted, limits, extent)
         lap("boxes")
-        types = None
+        types, likeness = None, None
         if wanted.types and self._has_types:
-            types = self._sorted(levels, boxes)
+            types, likeness = self._sorted(levels, boxes)
             lap("types")
         masks = self._masks(levels, boxes, classes, MASK_SIDE, MASKS_AT_ONCE)
         sides = (boxes[:, 2:] - boxes[:, :2]).max(1, initial=0)
@@ -164,6 +164,7 @@ class OpenVinoInference(Inference):
             fine=fine,
             again=again,
             types=types,
+            likeness=likeness,
             proposals=len(looked_at),
             is_full=is_full,
         )
@@ -208,16 +209,17 @@ class OpenVinoInference(Inference):
             seen[: len(part)] = sampled(levels, part, side)
             yield [out[: len(part)] for out in self._infer((kind, batch, side), seen)]
 
-    def _sorted(self, levels: list[Floats], boxes: Floats) -> Floats:
-        """Probabilities of cell types, (B, T)."""
+    def _sorted(self, levels: list[Floats], boxes: Floats) -> tuple[Floats, Floats]:
+        """Probabilities of cell types, (B, T), and likeness, (B, L)."""
         seen = mean_samples(levels[:TYPE_LEVELS], boxes, 2 * TYPE_BINS)
         hidden = np.maximum(self._linear("hidden", seen), 0)
-        return np.asarray(softmax(self._linear("logits", hidden), axis=1))
+        types = np.asarray(softmax(self._linear("logits", hidden), axis=1))
+        return types, self._linear("likeness", seen - self._arrays[f"{TYPE_KEYS}centre"])
 
     def _linear(self, name: str, values: Floats) -> Floats:
         """A layer of the cell types' classifier, in float32."""
         weights = parameter(f"{TYPE_KEYS}{name}.weight", self._arrays)
-        return np.asarray(values @ weights.T + self._arrays[f"{TYPE_KEYS}{name}.bias"])
+        return np.asarray(values @ weights.T + self._arrays.get(f"{TYPE_KEYS}{name}.bias", 0))
 
     def _infer(self, key: tuple[str, int, int], values: Floats) -> list[Floats]:
         """Outputs of a graph, made when it is first asked for; valid until it is asked again."""

@@ -27,7 +27,7 @@ from torchvision.models.detection.roi_heads import (
 from torchvision.ops import MultiScaleRoIAlign, roi_align
 from torchvision.ops import boxes as box_ops
 
-from cellseg.network.architecture import TYPE_BINS, TYPE_LEVELS, Limits
+from cellseg.network.architecture import TYPE_BINS, TYPE_LEVELS, TYPE_LIKENESS, Limits
 from cellseg.network.inference import Wanted
 from cellseg.network.rpn import MOSTLY, ignored_share
 from cellseg.network.sampling import Floats, level_of, mean_samples, sampled, weighted
@@ -109,11 +109,14 @@ class TypeHead(nn.Module):
         super().__init__()
         self.hidden = nn.Linear(TYPE_LEVELS * channels, TYPE_HIDDEN)
         self.logits = nn.Linear(TYPE_HIDDEN, types)
+        self.centre = nn.Parameter(torch.zeros(TYPE_LEVELS * channels))
+        self.likeness = nn.Linear(TYPE_LEVELS * channels, TYPE_LIKENESS, bias=False)
 
-    def forward(self, levels: list[Tensor], boxes: Tensor) -> Tensor:
-        """Probabilities of the types, (D, T), float32, of boxes (D, 4), pixels of the input.
+    def forward(self, levels: list[Tensor], boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities of types, (D, T), and likeness, (D, L), float32.
 
-        ``levels`` are the pyramid's finest feature maps of one image, each (1, C, H, W).
+        Boxes, (D, 4), are in pixels of the input; ``levels`` are the pyramid's finest feature maps
+        of one image, each (1, C, H, W).
         """
         if boxes.device.type == "cpu":
             arrays = [_array(level) for level in levels]
@@ -124,8 +127,10 @@ class TypeHead(nn.Module):
                 for k, level in enumerate(levels)
             ]
             seen = torch.cat(bins, 1).mean((2, 3))
-        seen = seen.to(self.hidden.weight.dtype)
-        return cast(Tensor, self.logits(self.hidden(seen).relu())).float().softmax(1)
+        dtype = self.hidden.weight.dtype
+        # Centred before it is rounded: fields differ by little of what they have in common.
+        likeness = self.likeness((seen - self.centre.float()).to(dtype)).float()
+        return self.logits(self.hidden(seen.to(dtype)).relu()).float().softmax(1), likeness
 
 
 class CellRoIHeads(RoIHeads):  # type: ignore[misc]
@@ -257,7 +262,7 @@ class CellRoIHeads(RoIHeads):  # type: ignore[misc]
         lap("boxes")
         if self.type_head is not None and wanted.types:
             levels = [features[str(level)] for level in range(TYPE_LEVELS)]
-            result["types"] = self.type_head(levels, boxes)
+            result["types"], result["likeness"] = self.type_head(levels, boxes)
             lap("types")
         fine = torch.where((boxes[:, 2:] - boxes[:, :2]).amax(1) >= wanted.fine_from_px)[0]
         result |= {
