@@ -107,7 +107,7 @@ class Recording:
         count, tally = self.count, self.count.tally
         calibration = count.plan.protocol.calibration
         tissue_mm2, in_regions = count.tissue_mm2()
-        warnings = count.warnings()
+        warnings, doubts = count.warnings(), [*count.doubts(), *judged.shares.doubts()]
         if judged.shares.left_out:
             warnings.append(judged.shares.said_of_left_out())
         return {
@@ -116,9 +116,11 @@ class Recording:
             "skipped_share": count.skipped_share if count.plan.prefilter else None,
             "interval": calibration.interval if calibration else None,
             "warnings": warnings,
-            "hints": {str(one): one.hint for one in warnings if isinstance(one, Notice)},
+            "hints": {
+                str(one): one.hint for one in (*warnings, *doubts) if isinstance(one, Notice)
+            },
             "is_doubted": bool(count.wanted),
-            "doubts": [*count.doubts(), *judged.shares.doubts()],
+            "doubts": doubts,
             "counted": {
                 "outside_size_gates": tally.gated,
                 "saturated_share": tally.at_limit / tally.pixels if tally.pixels else None,

@@ -127,7 +127,7 @@ class Tally:
                     f"{100 * self.unlike / self.typed:.0f} % of the nuclei lie in tissue unlike "
                     f"the {tissue} that types were learned from: types are a guess there; for "
                     f"other tissue choose '{OTHER_TISSUE}'",
-                    hint="cell_types",
+                    hint="types",
                 )
             )
         if self.ringed > max(RINGED_SHARE * self.asked, self.brown / 2):

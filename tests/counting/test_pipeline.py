@@ -155,6 +155,28 @@ def test_an_interrupted_run_goes_on_from_its_journal(slide, whole, tmp_path):
     assert (folder / "cells.csv").read_bytes() == (whole[0].folder / "cells.csv").read_bytes()
 
 
+class Sorting(Interrupted):
+    """Tells cell types; so many nuclei of each tile, of 30, in unlike tissue."""
+
+    def __init__(self, after, unlike):
+        super().__init__(after)
+        self.unlike = (unlike, 30)
+        self.info = replace(self.info, types=("a", "b"), types_from="breast")
+
+    def detect(self, tiles, *, fill):
+        return [replace(one, unlike=self.unlike) for one in super().detect(tiles, fill=fill)]
+
+
+@pytest.mark.parametrize(("tiles", "share"), [(12, None), (13, "27 %")])
+def test_unlike_tissue_of_an_interrupted_run_is_remembered(slide, tmp_path, tiles, share):
+    request = request_for(slide[0], output=tmp_path, cell_types="breast")
+    with pytest.raises(KeyboardInterrupt):
+        counted(request, Sorting(tiles, 30))
+    result, _ = counted(request, Sorting(48 - tiles, 0))
+    found = [one for one in result.warnings if "unlike the breast" in one]
+    assert [one[:4] for one in found] == [share] * (share is not None)
+
+
 def test_counted_again_with_the_same_settings_there_is_nothing_to_do(slide, tmp_path):
     path, _ = slide
     request = request_for(path, output=tmp_path)

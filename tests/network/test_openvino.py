@@ -114,8 +114,10 @@ def test_in_float32_it_finds_what_torch_finds(tmp_path, monkeypatch, changes, qu
         np.testing.assert_allclose(ours.again[fine], reference.again, atol=0.01)
         if shape.types:
             np.testing.assert_allclose(ours.types[order], reference.types, atol=1e-3)
+            assert np.abs(reference.likeness).max() > 0.1
+            np.testing.assert_allclose(ours.likeness[order], reference.likeness, atol=1e-3)
         else:
-            assert ours.types is reference.types is None
+            assert ours.types is reference.types is ours.likeness is reference.likeness is None
 
 
 def test_the_shipped_model_counts_in_8_bits_what_it_counts_in_torch():

@@ -18,6 +18,7 @@ from cellseg.network.detect import load_detector
 from cellseg.network.detector import DetectorInfo
 from cellseg.network.roi_heads import TypeHead
 from cellseg.network.weights import read_model, save_model, start_of
+from cellseg.run import run
 from cellseg.slide import open_slide
 
 TYPES = ("lymphocyte", "stromal")
@@ -41,18 +42,20 @@ def typed(tmp_path_factory):
 def test_the_mean_feature_of_a_box_decides():
     head = TypeHead(2, 2)
     with torch.no_grad():
-        for part in (head.hidden, head.logits):
-            part.weight.zero_()
-            part.bias.zero_()
+        for parameter in head.parameters():
+            parameter.zero_()
         head.hidden.weight[0, 0] = 1.0  # channel 0 of the finest level
         head.logits.weight[1, 0] = 10.0
+        head.centre[0], head.likeness.weight[0, 0] = 1.0, 2.0
     levels = [torch.zeros(1, 2, 64 >> k, 64 >> k) for k in range(3)]
     levels[0][0, 0, :, 32:] = 1.0
     boxes = torch.tensor([[20.0, 20.0, 60.0, 60.0], [160.0, 20.0, 200.0, 60.0]])
-    found = head.requires_grad_(False)(levels, boxes)
+    found, likeness = head.requires_grad_(False)(levels, boxes)
     assert found.sum(1).tolist() == pytest.approx([1, 1])
     assert found.argmax(1).tolist() == [0, 1]
-    assert len(head(levels, boxes[:0])) == 0
+    assert likeness[:, 0].tolist() == pytest.approx([-2, 0])
+    assert not likeness[:, 1:].any()
+    assert [len(one) for one in head(levels, boxes[:0])] == [0, 0]
 
 
 def test_types_take_the_place_of_the_classes(typed):
@@ -71,6 +74,40 @@ def test_types_take_the_place_of_the_classes(typed):
     (again,) = detector.detect([dark_discs()], fill=1.0)
     assert set(again.instances.classes.tolist()) == {0}
     assert sorted_.for_run(score=0.2, nms_iou=0.5, types="none").info.classes == ("nucleus",)
+
+
+@pytest.mark.parametrize(
+    ("stretched", "types", "is_doubted"),
+    [(0, "breast", False), (1e3, "breast", True), (1e3, "other", False), (1e3, "none", False)],
+)
+def test_types_in_unlike_tissue_are_doubted(typed, tmp_path, stretched, types, is_doubted):
+    state, card = read_model(typed)
+    state[f"{TYPE_KEYS}likeness.weight"] *= stretched
+    model, image = tmp_path / "model.safetensors", tmp_path / "slide.tif"
+    save_model(model, state, card, quantise=True)
+    tifffile.imwrite(image, np.tile((255 * dark_discs()).astype(np.uint8), (2, 2, 1)))
+    request = CountRequest(image=image, mpp=0.25, protocol="he", model=model, cell_types=types)
+    *_, counted = run(request)
+    assert counted.summary.cells == 64
+    found = [one for one in counted.warnings if "unlike the breast" in one]
+    assert [one.hint for one in found] == ["types"] * is_doubted
+    assert not found or found[0].startswith("100 % of the nuclei lie in tissue unlike")
+
+
+@pytest.mark.parametrize(
+    ("image", "mpp", "is_doubted"),
+    [
+        ("brca_m2c_points/images/TCGA-A7-A0DB-01Z-00-DX1_168501_13501_1000_1000_0.986.png", 0.5, 0),
+        ("tnbc/images/tnbc_03_1.png", 0.25, 0),
+        ("nuinsseg/images/human_bladder_01.jpg", 0.25, 1),
+        ("nuinsseg/images/mouse_spleen_01.jpg", 0.25, 1),
+    ],
+)
+def test_breast_is_no_doubt_and_other_organs_are(shared, tmp_path, image, mpp, is_doubted):
+    protocol = "he_breast" if mpp < 0.4 else "he_breast_20x"
+    path = shared / "data" / image
+    *_, counted = run(CountRequest(image=path, mpp=mpp, protocol=protocol, output=tmp_path))
+    assert sum("unlike the breast" in one for one in counted.warnings) == is_doubted
 
 
 def test_a_card_of_other_types_is_refused(typed, tmp_path):
