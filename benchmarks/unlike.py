@@ -63,8 +63,8 @@ def main(images: tuple[Path, ...], mpp: float, halved: bool, fields: int) -> Non
                     count = SlideCount(slide, plan, detector)
                     for _ in count.steps():
                         pass
-            if count.tally.typed:
-                shares.append(count.tally.unlike / count.tally.typed)
+            if count.tally.fields:
+                shares.append(count.tally.unlike / count.tally.fields)
         doubted = sum(share > UNLIKE_SHARE for share in shares)
         click.echo(f"{name}: {doubted} of {len(shares)} fields doubted")
 

@@ -25,8 +25,8 @@ BACKGROUND_SHARE = 0.02
 
 
 UNLIKE_SHARE = 0.25
-"""Of the nuclei whose type was told: more of them in fields unlike those that types were learned
-from are worth a doubt. Of such fields themselves one in twenty is unlike the others."""
+"""Of the fields that cell types were told in: more of them unlike those that types were learned
+from are worth a doubt. Of those themselves one in twenty is unlike the others."""
 
 
 @dataclass(eq=False)
@@ -43,7 +43,7 @@ class Tally:
         Blocks beside counted tiles that did not decode.
     limits : Counter
         Tiles in which a limit of the detector was reached, by its name.
-    unlike, typed : int
+    unlike, fields : int
         As in :class:`~cellseg.network.detector.Detections`, summed over tiles.
     kept, gated, outside, background : int
         Merged outlines: counted, beyond the size limits, outside of the tissue, and those that
@@ -62,7 +62,7 @@ class Tally:
     damaged: int = 0
     limits: Counter[str] = field(default_factory=Counter)
     unlike: int = 0
-    typed: int = 0
+    fields: int = 0
     kept: int = 0
     gated: int = 0
     outside: int = 0
@@ -78,7 +78,7 @@ class Tally:
         """A tile that came."""
         self.limits.update(found.limits)
         self.unlike += found.unlike[0]
-        self.typed += found.unlike[1]
+        self.fields += found.unlike[1]
         core = found.tile.core
         lost = [block for block in found.damaged if block.intersects(core)]
         self.damaged += len(found.damaged) - len(lost)
@@ -121,11 +121,11 @@ class Tally:
         """Why the count may be wrong, one line each."""
         found: list[str] = []
         tissue = protocol.cell_types
-        if self.unlike > UNLIKE_SHARE * self.typed and tissue != OTHER_TISSUE:
+        if self.unlike > UNLIKE_SHARE * self.fields and tissue != OTHER_TISSUE:
             found.append(
                 Notice(
-                    f"{100 * self.unlike / self.typed:.0f} % of the nuclei lie in tissue unlike "
-                    f"the {tissue} that types were learned from: types are a guess there; for "
+                    f"{100 * self.unlike / self.fields:.0f} % of the tissue looks unlike the "
+                    f"{tissue} that cell types were learned from: types are a guess there; for "
                     f"other tissue choose '{OTHER_TISSUE}'",
                     hint="types",
                 )

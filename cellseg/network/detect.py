@@ -171,10 +171,7 @@ def to_detections(result: NetworkOutput, extent: tuple[int, int], limits: Limits
 
 
 def _unlike(result: NetworkOutput, extent: tuple[int, int]) -> tuple[int, int]:
-    """Objects in fields of the tile that look unlike what types were learned from; in all fields.
-
-    Fields with few objects are left out.
-    """
+    """Fields of the tile that look unlike what types were learned from, and all that can tell."""
     if result.likeness is None:
         return 0, 0
     rows, columns = (max(1, round(side / TYPE_FIELD_PX)) for side in extent)
@@ -182,9 +179,8 @@ def _unlike(result: NetworkOutput, extent: tuple[int, int]) -> tuple[int, int]:
     y, x = (centres / extent * (rows, columns)).astype(int).clip(0, (rows - 1, columns - 1)).T
     field = y * columns + x
     asked = np.flatnonzero(np.bincount(field, minlength=1) >= TYPE_FIELD_LEAST)
-    inside = [result.likeness[field == one] for one in asked]
-    far = sum(len(part) for part in inside if np.linalg.norm(part.mean(0)) > 1)
-    return far, sum(map(len, inside))
+    means = [result.likeness[field == one].mean(0) for one in asked]
+    return sum(bool(np.linalg.norm(mean) > 1) for mean in means), len(means)
 
 
 def fine_masks(result: NetworkOutput) -> NDArray[np.float32]:

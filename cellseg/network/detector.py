@@ -22,9 +22,9 @@ from cellseg.text import visible
 class Detections:
     """What a detector found in one tile, in its pixels, and limits of the detector that it reached.
 
-    These are ``"proposals"`` and ``"detections"``. Of objects whose cell type was told, ``unlike``
-    counts those in fields that look unlike what types were learned from, and those in all fields
-    with enough of them to tell.
+    These are ``"proposals"`` and ``"detections"``. Where cell types were told, ``unlike`` counts
+    fields of the tile that look unlike those that types were learned from, and all fields with
+    objects enough to tell.
     """
 
     instances: Instances

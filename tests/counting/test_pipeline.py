@@ -156,11 +156,11 @@ def test_an_interrupted_run_goes_on_from_its_journal(slide, whole, tmp_path):
 
 
 class Sorting(Interrupted):
-    """Tells cell types; so many nuclei of each tile, of 30, in unlike tissue."""
+    """Tells cell types; so many fields of each tile, of 3, show unlike tissue."""
 
     def __init__(self, after, unlike):
         super().__init__(after)
-        self.unlike = (unlike, 30)
+        self.unlike = (unlike, 3)
         self.info = replace(self.info, types=("a", "b"), types_from="breast")
 
     def detect(self, tiles, *, fill):
@@ -171,7 +171,7 @@ class Sorting(Interrupted):
 def test_unlike_tissue_of_an_interrupted_run_is_remembered(slide, tmp_path, tiles, share):
     request = request_for(slide[0], output=tmp_path, cell_types="breast")
     with pytest.raises(KeyboardInterrupt):
-        counted(request, Sorting(tiles, 30))
+        counted(request, Sorting(tiles, 3))
     result, _ = counted(request, Sorting(48 - tiles, 0))
     found = [one for one in result.warnings if "unlike the breast" in one]
     assert [one[:4] for one in found] == [share] * (share is not None)

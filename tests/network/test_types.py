@@ -91,7 +91,7 @@ def test_types_in_unlike_tissue_are_doubted(typed, tmp_path, stretched, types, i
     assert counted.summary.cells == 64
     found = [one for one in counted.warnings if "unlike the breast" in one]
     assert [one.hint for one in found] == ["types"] * is_doubted
-    assert not found or found[0].startswith("100 % of the nuclei lie in tissue unlike")
+    assert not found or found[0].startswith("100 % of the tissue looks unlike the breast")
 
 
 @pytest.mark.parametrize(
