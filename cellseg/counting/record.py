@@ -61,12 +61,8 @@ class Recording:
                 self.folder.journal.add_cells(table, instances)
             return
         tile, quality = found.tile, packed_units(found.units)
-        info = {
-            "limits": found.limits,
-            "unlike": found.unlike,
-            "damaged": len(found.damaged),
-            "quality": quality,
-        }
+        info = {"limits": found.limits, "damaged": len(found.damaged), "quality": quality}
+        info["unlike"] = found.unlike
         self.folder.journal.tile_done(tile.row, tile.column, found.instances, info=info, cells=new)
 
     def finish(self, complete: Callable[[Change], None], *, started: float) -> Result:
@@ -116,9 +112,7 @@ class Recording:
             "skipped_share": count.skipped_share if count.plan.prefilter else None,
             "interval": calibration.interval if calibration else None,
             "warnings": warnings,
-            "hints": {
-                str(one): one.hint for one in (*warnings, *doubts) if isinstance(one, Notice)
-            },
+            "hints": {str(one): one.hint for one in warnings + doubts if isinstance(one, Notice)},
             "is_doubted": bool(count.wanted),
             "doubts": doubts,
             "counted": {

@@ -120,16 +120,13 @@ class Tally:
     def doubts(self, protocol: CountProtocol) -> list[str]:
         """Why the count may be wrong, one line each."""
         found: list[str] = []
-        tissue = protocol.cell_types
-        if self.unlike > UNLIKE_SHARE * self.fields and tissue != OTHER_TISSUE:
-            found.append(
-                Notice(
-                    f"{100 * self.unlike / self.fields:.0f} % of the tissue looks unlike the "
-                    f"{tissue} that cell types were learned from: types are a guess there; for "
-                    f"other tissue choose '{OTHER_TISSUE}'",
-                    hint="types",
-                )
+        share, tissue = self.unlike / max(1, self.fields), protocol.cell_types
+        if share > UNLIKE_SHARE and tissue != OTHER_TISSUE:
+            said = (
+                f"{100 * share:.0f} % of the tissue looks unlike the {tissue} that cell types were "
+                f"learned from: types are a guess there; for other tissue choose '{OTHER_TISSUE}'"
             )
+            found.append(Notice(said, hint="types"))
         if self.ringed > max(RINGED_SHARE * self.asked, self.brown / 2):
             found.append(
                 f"around {100 * self.ringed / self.asked:.0f} % of the counted objects the brown "

@@ -17,15 +17,7 @@ from numpy.typing import NDArray
 
 from cellseg.errors import CellsegError, SettingsError, WeightsError
 from cellseg.instances import Instances
-from cellseg.network.architecture import (
-    DOUBT,
-    EIGHT_BIT_BACKBONE,
-    FINE_FROM_PX,
-    STRIDE_PX,
-    TYPE_FIELD_LEAST,
-    TYPE_FIELD_PX,
-    Limits,
-)
+from cellseg.network.architecture import DOUBT, EIGHT_BIT_BACKBONE, FINE_FROM_PX, STRIDE_PX, Limits
 from cellseg.network.detector import Detections, Detector, DetectorInfo, Sizes
 from cellseg.network.inference import Inference, NetworkOutput, Wanted
 from cellseg.network.modelfile import RANGE, ModelCard, read_arrays
@@ -167,20 +159,7 @@ def to_detections(result: NetworkOutput, extent: tuple[int, int], limits: Limits
         [classes[place] for place, _, _ in kept],
         [mask for _, _, mask in kept],
     )
-    return Detections(instances, _reached(result, limits), _unlike(result, extent))
-
-
-def _unlike(result: NetworkOutput, extent: tuple[int, int]) -> tuple[int, int]:
-    """Fields of the tile that look unlike what types were learned from, and all that can tell."""
-    if result.likeness is None:
-        return 0, 0
-    rows, columns = (max(1, round(side / TYPE_FIELD_PX)) for side in extent)
-    centres = (result.boxes[:, 1::-1] + result.boxes[:, :1:-1]) / 2
-    y, x = (centres / extent * (rows, columns)).astype(int).clip(0, (rows - 1, columns - 1)).T
-    field = y * columns + x
-    asked = np.flatnonzero(np.bincount(field, minlength=1) >= TYPE_FIELD_LEAST)
-    means = [result.likeness[field == one].mean(0) for one in asked]
-    return sum(bool(np.linalg.norm(mean) > 1) for mean in means), len(means)
+    return Detections(instances, _reached(result, limits), result.unlike(extent))
 
 
 def fine_masks(result: NetworkOutput) -> NDArray[np.float32]:

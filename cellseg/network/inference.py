@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.network.architecture import FINE_FROM_PX
+from cellseg.network.architecture import FINE_FROM_PX, TYPE_FIELD_LEAST, TYPE_FIELD_PX
 from cellseg.network.timer import Timer
 
 
@@ -62,6 +62,18 @@ class NetworkOutput:
     is_full: bool | NDArray[np.bool_]
     types: NDArray[np.float32] | None = None
     likeness: NDArray[np.float32] | None = None
+
+    def unlike(self, extent: tuple[int, int]) -> tuple[int, int]:
+        """Fields of the tile that look unlike what types were learned from, and all that tell."""
+        if self.likeness is None:
+            return 0, 0
+        rows, columns = (max(1, round(side / TYPE_FIELD_PX)) for side in extent)
+        centres = (self.boxes[:, 1::-1] + self.boxes[:, :1:-1]) / 2
+        y, x = (centres / extent * (rows, columns)).astype(int).clip(0, (rows - 1, columns - 1)).T
+        field = y * columns + x
+        asked = np.flatnonzero(np.bincount(field) >= TYPE_FIELD_LEAST)
+        means = [self.likeness[field == one].mean(0) for one in asked]
+        return sum(bool(np.linalg.norm(mean) > 1) for mean in means), len(means)
 
 
 class Inference(Protocol):
