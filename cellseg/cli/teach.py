@@ -38,6 +38,7 @@ Examples:
 )
 @click.option("-o", "--output", type=FILE, help="The file of windows, or of the taught model.")
 @click.option(
+    "-m",
     "--minutes",
     type=Number(0.0),
     default=3.0,

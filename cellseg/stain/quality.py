@@ -160,10 +160,13 @@ def judged(
     folded = np.zeros_like(pen)
     found = np.full(density.shape, UNKNOWN, np.uint8)
     if pixel_um * FINE_UM["transmitted"] <= PIXEL_UM * FINE_UM[light]:
-        folded = _folded(values, tissue & ~pen, round(FOLD_AROUND_UM / (UNIT_PX * pixel_um)) | 1)
+        blurred = values[..., 0] < BLURRED[light] * values[..., 1]
+        # What is out of focus looks denser too, where it has no gaps any more.
+        may_fold = tissue & ~pen & ~blurred
+        folded = _folded(values, may_fold, round(FOLD_AROUND_UM / (UNIT_PX * pixel_um)) | 1)
         # A unit that ink or a fold covers in part has the edge of it for its finest structure.
         known = (values[..., 1] >= LEAST_CONTRAST) & ~binary_dilation(pen | folded)
-        blurred = known & (values[..., 0] < BLURRED[light] * values[..., 1])
+        blurred &= known
         side = round(AROUND_UM / (UNIT_PX * pixel_um)) | 1
         around = np.ones((side, side), np.int32)
         seen, votes = (

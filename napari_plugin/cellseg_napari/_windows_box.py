@@ -169,7 +169,7 @@ class WindowsBox(QWidget):  # type: ignore[misc]
         if asked:
             self._busy(True)
             self.state.setText("learning, up to three minutes …")
-            given = (str(self.inspector.opened.result.path), "-o", asked, "--minutes", str(MINUTES))
+            given = (str(self.inspector.opened.result.path), "-o", asked, "-m", str(MINUTES))
             self.process.start(sys.executable, ["-m", "cellseg", "teach", *given])
 
     def _learned(self, code: int) -> None:
