@@ -35,11 +35,12 @@ Run = Callable[[], Iterable[Event]]
 """Gives the events of one image."""
 
 _detectors: dict[object, Detector] = {}
-"""Of a process that counts some of the images."""
+"""Loaded models of a process that counts some of the images."""
 
 
 def jobs_for(requests: Sequence[CountRequest]) -> int:
     """How many of these images are counted at once: of many small files as the machine bears."""
+    from cellseg.counting.local import cores
     from cellseg.network.detect import has_gpu
 
     most = len(requests) // LEAST_EACH
@@ -58,12 +59,6 @@ def jobs_for(requests: Sequence[CountRequest]) -> int:
     return max(1, min(most, cores(), psutil.virtual_memory().available // JOB_BYTES))
 
 
-def cores() -> int:
-    """Of this machine, those that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
-
-
 @contextmanager
 def in_turn(requests: Sequence[CountRequest]) -> Iterator[list[Run]]:
     """What counts each image here, when it is called."""
@@ -76,6 +71,8 @@ def in_turn(requests: Sequence[CountRequest]) -> Iterator[list[Run]]:
 @contextmanager
 def at_once(requests: Sequence[CountRequest], jobs: int) -> Iterator[list[Run]]:
     """What waits for each image's events, while ``jobs`` processes count them in their order."""
+    from cellseg.counting.local import cores
+
     # The libraries of a process take as many threads as there are cores, unless they are told.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // jobs)))
     pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), initializer=_begin)
@@ -94,9 +91,9 @@ def at_once(requests: Sequence[CountRequest], jobs: int) -> Iterator[list[Run]]:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Let no signal fall between a process and what it is to do; a SIGTERM acts at the end.
+    """Start processes without being interrupted half-way; a SIGTERM acts at the end.
 
-    What is started here ignores Ctrl-C for good: this process hears it, and ends the others.
+    They ignore Ctrl-C for good: this process hears it, and ends them.
     """
     heard: list[int] = []
     interrupt = signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -111,11 +108,15 @@ def _undisturbed() -> Iterator[None]:
 
 
 def _events_of(count: Future[Sequence[Event]]) -> Sequence[Event]:
+    """The events of an image, once it is counted; its error is raised."""
     try:
         return count.result()
     except BrokenExecutor as error:
-        said = "a process that counted was ended from outside, mostly for want of memory"
-        raise NoMemoryError(f"{said}; what is done is kept", hint="jobs") from error
+        raise NoMemoryError(
+            "a process that counted was ended from outside, mostly because memory ran out; what is "
+            "done is kept: count fewer images at once",
+            hint="jobs",
+        ) from error
 
 
 def _begin() -> None:
@@ -126,12 +127,14 @@ def _begin() -> None:
 
 
 def _end_with_parent() -> None:
+    """Otherwise a process would go on for nobody when the command was killed."""
     if (parent := parent_process()) is not None:
         parent.join()
     os._exit(1)
 
 
 def _counted(request: CountRequest) -> Sequence[Event]:
+    """Count an image in a process of its own; its events but for those of single tiles."""
     from cellseg.run import run
 
     events = run(request, detectors=_detectors)

@@ -91,8 +91,8 @@ Examples:
     "--jobs",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Images counted at once, each by a process of its own; else one, and of many small "
-    "files as many as there are cores.",
+    help="Images counted at once, each by a process of its own; by default one, or as many as "
+    "there are cores where the files are many and small.",
 )
 @click.option(
     "--output",

@@ -47,6 +47,7 @@ CELLS = "cells"
 """The shipped model of whole cells, which counts in its own protocols alone."""
 
 Look = Callable[..., Sequence[NDArray[np.generic]]]
+"""Gives patches of an image, at the usual scale or at one in µm/px."""
 
 UNKNOWN_SCALE = 2.0
 """How far off, either way, a protocol's scale may be for an image without a pixel size."""
@@ -283,7 +284,11 @@ def contradictions(slide: Slide, protocol: CountProtocol, look: Look) -> list[No
 
 
 def _seen(slide: Slide, look: Look) -> StainGuess:
-    """What a picture shows; of a fine pixel size, as smears have, red cells are looked for."""
+    """What a picture shows.
+
+    Where pixels are known to be fine, as in a blood smear, red cells are looked for at their own
+    scale: at that of nuclei they are too small.
+    """
     seen = guess_stain(look())
     is_fine = slide.mpp is not None and slide.mpp < COARSE_SCAN_MPP
     if not is_fine or seen.protocol not in ("he", "brightfield"):

@@ -276,8 +276,9 @@ def _local_cluster() -> Any:  # noqa: ANN401
 
 def cpu_workers() -> int:
     """Workers of one thread that this machine's cores and memory bear."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, min(cores or 1, int(MEMORY_LIMIT) // WORKER_BYTES))
+    from cellseg.counting.local import cores  # late, as everything that loads a model
+
+    return max(1, min(cores(), int(MEMORY_LIMIT) // WORKER_BYTES))
 
 
 class _LocalWorker(distributed.WorkerPlugin):  # type: ignore[misc]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -31,6 +32,12 @@ SEEN_BYTES = 12
 BATCH_BYTES = 400_000_000
 """Of a batch's tiles, as they were read and as the network sees them. Some six batches are under
 way in a run."""
+
+
+def cores() -> int:
+    """Of this machine, those that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 class TileMapper(Protocol):

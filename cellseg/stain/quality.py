@@ -11,8 +11,9 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, convolve, gaussian_filter, uniform_filter
+from scipy.ndimage import binary_dilation, convolve, gaussian_filter1d, uniform_filter
 
 from cellseg.stain.normalise import Light
 
@@ -101,10 +102,7 @@ def measured_units(
     for field, sigma_um in enumerate((FINE_UM[light], COARSE_UM)):
         while step * pixel_um * 2 <= sigma_um and step < UNIT_PX // 2:
             grey, step = _halved(grey), 2 * step
-        sigma = sigma_um / (step * pixel_um)
-        band = gaussian_filter(grey, sigma, truncate=3) - gaussian_filter(
-            grey, 2 * sigma, truncate=3
-        )
+        band = _band(grey, sigma_um / (step * pixel_um))
         found[..., field] = np.sqrt(np.square(by_unit(band, step)).mean(axis=2))
     if light == "transmitted":
         step = 1
@@ -115,6 +113,24 @@ def measured_units(
         lightest = np.take_along_axis(colours, order[..., None], axis=2).mean(axis=2)
         found[..., 2:] = -np.log10(np.clip(lightest, 1 / 255, 1.0))
     return found
+
+
+def _band(values: NDArray[np.float32], sigma: float) -> NDArray[np.float32]:
+    """A Gaussian less one twice as wide, both cut at three deviations.
+
+    Down the columns they are a product of matrices, which takes a fraction of a filter's time.
+    """
+    reach = int(6 * sigma + 0.5)
+    places = np.arange(-reach, reach + 1)
+    kernels = np.exp([-0.5 * (places / width) ** 2 for width in (sigma, 2 * sigma)])
+    kernels[0, abs(places) > int(3 * sigma + 0.5)] = 0
+    kernels = (kernels / kernels.sum(axis=1, keepdims=True)).astype(np.float32)
+    padded = np.pad(values, ((reach, reach), (0, 0)), mode="symmetric")
+    windows = sliding_window_view(padded, len(places), axis=0).swapaxes(1, 2)
+    narrow, wide = (kernels @ windows).swapaxes(0, 1)
+    band: NDArray[np.float32] = gaussian_filter1d(narrow, sigma, truncate=3)
+    band -= gaussian_filter1d(wide, 2 * sigma, truncate=3)
+    return band
 
 
 def _halved(values: NDArray[np.float32]) -> NDArray[np.float32]:
