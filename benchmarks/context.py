@@ -16,7 +16,7 @@ import numpy as np
 
 from cellseg.counting.plan import fit_normaliser, make_plan
 from cellseg.counting.request import CountRequest
-from cellseg.counting.tiles import TilePixels, TileSource
+from cellseg.counting.tiles import TileSource
 from cellseg.geometry import Box
 from cellseg.instances import Instances
 from cellseg.network.detect import load_detector
@@ -83,8 +83,7 @@ def main(image, mpp, model, core, places) -> None:
 
                 def find(halo: int, box: Box = box) -> Instances:
                     padded = box.widened(halo).intersection(extent)
-                    pixels = TilePixels(padded, source.region(padded))
-                    tile = source.network_input(pixels)
+                    tile = source.scaled(source.region(padded))
                     (found,) = detector.detect([tile], fill=source.fill)
                     return found.instances.shifted(padded.y0, padded.x0)
 

@@ -374,7 +374,7 @@ def run_tiles(version: str, job: bytes, tiles: Sequence[Tile]) -> Answer:
         mapper = LocalMapper(kept.batch)
         with kept.turns:
             came = mapper.map(kept.source, kept.detector, tiles)
-            found = [replace(one, pixels=None) for one in came]
+            found = [replace(one, raw=one.raw[:0]) for one in came]
         return mapper.device, mapper.seconds, found
     except CellsegError as error:
         address = distributed.get_worker().address
@@ -411,7 +411,7 @@ def opened(packed: bytes) -> _Opened:
     from cellseg.slide import open_slide
 
     job: _Job = cloudpickle.loads(packed)
-    asked, protocol = job.request, job.plan.protocol
+    asked = job.request
     try:
         slide = open_slide(asked.image, mpp=asked.mpp, z=asked.z, t=asked.t, series=asked.series)
     except InputError as error:
@@ -428,12 +428,7 @@ def opened(packed: bytes) -> _Opened:
         if detector is None:
             how = (asked.device, asked.precision, job.plan.inference)
             loaded, turns = _model(str(asked.model), job.checksum, *how)
-            detector = loaded.for_run(
-                score=protocol.lowest_score,
-                nms_iou=protocol.nms_iou,
-                types=protocol.cell_types,
-                classes=tuple(protocol.classes),
-            )
+            detector = loaded.for_run(job.plan.protocol)
         source = TileSource(slide, job.plan, job.normaliser)
         kept = _Opened(source, detector, turns, asked.batch)
     except BaseException:

@@ -143,15 +143,14 @@ class _Work:
         """A padded tile, read and normalised."""
         try:
             with self.timer.stage("read"):
-                pixels = self.source.read(tile)
+                found = self.source.read(tile)
         except RegionError as error:
             return TileFound(tile, error=str(error)), None
         with self.timer.stage("normalise"):
-            seen = self.source.network_input(pixels)
+            seen = self.source.network_input(found)
         with self.timer.stage("quality"):
             units = tile_units(self.source.plan, tile, seen)
-        damaged, fault = pixels.damaged, pixels.error
-        return TileFound(tile, damaged=damaged, pixels=pixels, units=units, error=fault), seen
+        return replace(found, units=units), seen
 
     def detect(self, reads: list[Future[_Read]]) -> list[TileFound]:
         """The objects of a batch of tiles that are being read; failed ones come first."""

@@ -233,9 +233,8 @@ class CellMeasurer:
         self, part: Instances, tile: Tile | None
     ) -> tuple[NDArray[np.generic], tuple[int, int]]:
         """Pixels that hold the cells and their surroundings, and where they begin."""
-        pixels = None if tile is None else self._source.kept(tile)
-        if pixels is not None:
-            return pixels.raw, (pixels.box.y0, pixels.box.x0)
+        if tile is not None and (kept := self._source.kept.find(tile)) is not None:
+            return kept, (tile.padded.y0, tile.padded.x0)
         y0, x0 = np.maximum(part.boxes[:, :2].min(axis=0) - RING_PX, 0).tolist()
         y1, x1 = (part.boxes[:, 2:].max(axis=0) + RING_PX).tolist()
         box = Box(y0, x0, min(y1, self._grid.height), min(x1, self._grid.width))
@@ -244,8 +243,7 @@ class CellMeasurer:
         except RegionError:
             if tile is not None:
                 with suppress(RegionError):  # what of it decodes, as if it had been kept
-                    pixels = self._source.read(tile)
-                    return pixels.raw, (pixels.box.y0, pixels.box.x0)
+                    return self._source.read(tile).raw, (tile.padded.y0, tile.padded.x0)
             self._tally.unmeasured += len(part) if self._channels else 0
             empty = np.full((*box.shape, len(self._source.measured)), np.nan, dtype=np.float32)
             return empty, (y0, x0)

@@ -138,9 +138,9 @@ def _looks(
 
     Their cells are sure ones of the first class.
     """
-    one = detector.for_run(
-        score=SURE, nms_iou=protocol.nms_iou, types=NO_TYPES, classes=tuple(protocol.classes)
-    )
+    classes = {name: {} for name in protocol.classes}
+    sure = protocol.changed(score=SURE, cell_types=NO_TYPES, classes=classes)
+    one = detector.for_run(sure)
     with suppress(RegionError):
         normaliser = Normaliser.fit(slide.overview()[0][..., channels], protocol.light)
         for downsample in downsamples:

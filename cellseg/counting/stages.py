@@ -82,13 +82,7 @@ class SlideCount:
         tissue: TissueMask | None = None,
     ) -> None:
         self.slide, self.plan = slide, plan
-        protocol = plan.protocol
-        self.detector = detector.for_run(
-            score=protocol.lowest_score,
-            nms_iou=protocol.nms_iou,
-            types=protocol.cell_types,
-            classes=tuple(protocol.classes),
-        )
+        self.detector = detector.for_run(plan.protocol)
         self.mapper, self._strict = mapper or LocalMapper(), strict
         self._timer = Timer()
         self.tissue, everywhere = self._find_tissue(tissue)
@@ -125,12 +119,12 @@ class SlideCount:
             for found in results:
                 if self._strict and found.error:
                     raise RegionError(found.error)
-                if found.pixels is not None:
-                    self.source.keep(found.tile, found.pixels)
+                if found.raw.size:
+                    self.source.kept.keep(found.tile, found.raw)
                 yield self._step(found)
         rest = self.merger.finish()
         yield Step(None, self._measured(rest))
-        self.source.forget()
+        self.source.kept.clear()
 
     def _look_for_damage(self) -> None:
         """A tile that does not decode may hold tissue, so an empty-looking slide is read whole."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -23,7 +22,7 @@ from cellseg.network.tissue import (
     TissueMask,
     overview_features,
 )
-from cellseg.slide import Slide
+from cellseg.slide import ChunkCache, Slide
 from cellseg.stain.normalise import Normaliser
 
 log = logging.getLogger(__name__)
@@ -34,28 +33,6 @@ CACHE_BYTES = 192 * 2**20
 BLOCK_PX = 128
 
 FINE = 4
-
-
-@dataclass(frozen=True, eq=False)
-class TilePixels:
-    """One tile's pixels.
-
-    Attributes
-    ----------
-    box : Box
-        The padded tile, lattice pixels.
-    raw : ndarray, (h, w, C)
-        Every channel that is measured, the slide's dtype; NaN or 0 where it was damaged.
-    damaged : tuple of Box
-        Blocks that did not decode and were filled with background.
-    error : str
-        Of the first of them in the core, where nothing is counted; empty if it is whole.
-    """
-
-    box: Box
-    raw: NDArray[np.generic]
-    damaged: tuple[Box, ...] = ()
-    error: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +48,10 @@ class TileFound:
     unlike : (int, int)
         As in :class:`~cellseg.network.detector.Detections`.
     damaged : tuple of Box
-        Blocks that did not decode, of the halo too.
-    pixels : TilePixels or None
-        As it was read, for measuring; None where it was read elsewhere.
+        Blocks that did not decode, of the halo too: filled with background.
+    raw : ndarray, (h, w, C)
+        The padded tile for measuring: every channel that is, the slide's dtype; NaN or 0 where it
+        was damaged. Empty where it was read elsewhere.
     units : ndarray, float16, (rows, columns, 5), or None
         Quality of the core: see :func:`cellseg.counting.quality.tile_units`; None where nothing
         of it decoded.
@@ -86,20 +64,20 @@ class TileFound:
     limits: tuple[str, ...] = ()
     unlike: tuple[int, int] = (0, 0)
     damaged: tuple[Box, ...] = ()
-    pixels: TilePixels | None = None
+    raw: NDArray[np.generic] = field(default_factory=lambda: np.empty((0, 0, 0)))
     units: NDArray[np.float16] | None = None
     error: str = ""
 
 
 class TileSource:
-    """Reads tiles of a slide on the lattice."""
+    """Reads tiles of a slide on the lattice; some are ``kept`` for measuring, by their tile."""
 
     def __init__(self, slide: Slide, plan: Plan, normaliser: Normaliser) -> None:
         self.slide, self.plan, self.normaliser = slide, plan, normaliser
         everything = tuple(range(len(slide.channels)))
         self.measured = everything if plan.protocol.intensity else plan.channels
         self._seen = tuple(self.measured.index(channel) for channel in plan.channels)
-        self._cache: OrderedDict[tuple[int, int], TilePixels] = OrderedDict()
+        self.kept = ChunkCache(CACHE_BYTES)
 
     @property
     def fill(self) -> float:
@@ -116,7 +94,7 @@ class TileSource:
         """Names of the measured channels, in the order of ``raw``."""
         return tuple(self.slide.channels[index] for index in self.measured)
 
-    def read(self, tile: Tile) -> TilePixels:
+    def read(self, tile: Tile) -> TileFound:
         """Read a padded tile.
 
         Raises
@@ -125,7 +103,7 @@ class TileSource:
             If no block of the core decodes. Blocks that do not are filled with background.
         """
         try:
-            return TilePixels(tile.padded, self.region(tile.padded))
+            return TileFound(tile, raw=self.region(tile.padded))
         except RegionError:
             return self._around_damage(tile)
 
@@ -133,36 +111,18 @@ class TileSource:
         """What of raw pixels the network sees, on its intensity scale, (h, w, 3)."""
         return self.normaliser.apply(raw[..., list(self._seen)])
 
-    def network_input(self, pixels: TilePixels) -> NDArray[np.float32]:
+    def network_input(self, read: TileFound) -> NDArray[np.float32]:
         """Normalised (h, w, 3)."""
-        seen = self.scaled(pixels.raw)
-        for box in pixels.damaged:
-            seen[box.inside(pixels.box)] = self.fill
+        seen = self.scaled(read.raw)
+        for box in read.damaged:
+            seen[box.inside(read.tile.padded)] = self.fill
         return seen
-
-    def kept(self, tile: Tile) -> TilePixels | None:
-        """A tile out of memory, if it is still there."""
-        key = (tile.row, tile.column)
-        if key in self._cache:
-            self._cache.move_to_end(key)
-        return self._cache.get(key)
-
-    def keep(self, tile: Tile, pixels: TilePixels) -> None:
-        """Keep a tile for :meth:`kept`; the least recently used ones make room."""
-        self._cache[tile.row, tile.column] = pixels
-        held = sum(one.raw.nbytes for one in self._cache.values())
-        while len(self._cache) > 1 and held > CACHE_BYTES:
-            held -= self._cache.popitem(last=False)[1].raw.nbytes
-
-    def forget(self) -> None:
-        """Drop the tiles that are kept: nothing is to be measured any more."""
-        self._cache.clear()
 
     def region(self, box: Box) -> NDArray[np.generic]:
         """Raw pixels of any box, every measured channel."""
         return self.slide.read(box, downsample=self.plan.downsample, channels=self.measured)
 
-    def _around_damage(self, tile: Tile) -> TilePixels:
+    def _around_damage(self, tile: Tile) -> TileFound:
         padded, core = tile.padded, tile.core
         raw = np.zeros((*padded.shape, len(self.measured)), dtype=self.slide.dtype)
         damaged, errors = [], []
@@ -179,7 +139,7 @@ class TileSource:
         if len(errors) == sum(block.intersects(core) for block in blocks):
             raise RegionError(errors[0])
         log.info("tile (%d, %d): %d damaged blocks", tile.row, tile.column, len(damaged))
-        return TilePixels(padded, raw, tuple(damaged), *errors[:1])
+        return TileFound(tile, raw=raw, damaged=tuple(damaged), error="".join(errors[:1]))
 
 
 def _edges(*corners: int) -> list[int]:

@@ -23,7 +23,7 @@ from cellseg.network.inference import Inference, NetworkOutput, Wanted
 from cellseg.network.modelfile import RANGE, ModelCard, read_arrays
 from cellseg.network.paste import Pasted, paste_all
 from cellseg.network.timer import Timer
-from cellseg.protocol import NO_TYPES
+from cellseg.protocol import NO_TYPES, CountProtocol
 
 if TYPE_CHECKING:
     from cellseg.network.torch_inference import Precision
@@ -66,17 +66,15 @@ class MaskRCNNDetector(Detector):
         self.threads = network.threads
         self._timer = Timer()
 
-    def for_run(
-        self, *, score: float, nms_iou: float, types: str, classes: Sequence[str] = ()
-    ) -> MaskRCNNDetector:
+    def for_run(self, protocol: CountProtocol) -> MaskRCNNDetector:
         """See :meth:`Detector.for_run`; the network is shared."""
         return MaskRCNNDetector(
             self.network,
             self._whole,
-            score=score,
-            nms_iou=nms_iou,
-            types=types,
-            classes=classes,
+            score=protocol.lowest_score,
+            nms_iou=protocol.nms_iou,
+            types=protocol.cell_types,
+            classes=tuple(protocol.classes),
             fine_from_px=self._wanted.fine_from_px,
         )
 

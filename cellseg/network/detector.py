@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cellseg.errors import WeightsError
 from cellseg.instances import Instances
-from cellseg.protocol import NO_TYPES
+from cellseg.protocol import NO_TYPES, CountProtocol
 from cellseg.text import visible
 
 
@@ -151,20 +151,8 @@ class Detector(Protocol):
         """
         ...
 
-    def for_run(
-        self, *, score: float, nms_iou: float, types: str, classes: Sequence[str] = ()
-    ) -> Detector:
-        """One for a run with these settings; what others use stays as it is.
-
-        Parameters
-        ----------
-        score, nms_iou : float
-            Objects below it are not wanted; box overlap that suppresses.
-        types : str
-            The tissue whose cell types are wanted; see :meth:`DetectorInfo.sorting`.
-        classes : sequence of str
-            Of its classes those that are wanted; all where it has none of them.
-        """
+    def for_run(self, protocol: CountProtocol) -> Detector:
+        """One for a run: with its scores, overlap, classes and cell types; others' stay as is."""
         return self
 
     def batch_for(self, area_px: int) -> int:

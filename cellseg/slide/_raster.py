@@ -47,16 +47,16 @@ class ChunkCache:
 
     def get(self, key: Hashable, make: Callable[[], Pixels], *, pin: bool = False) -> Pixels:
         """The chunk under ``key``, made when it is not there; ``pin`` keeps it for good."""
-        if (found := self._find(key)) is not None:
+        if (found := self.find(key)) is not None:
             return found
         with self._lock:
             making = self._making.setdefault(key, threading.Lock())
         with making:
-            if (found := self._find(key)) is not None:
+            if (found := self.find(key)) is not None:
                 return found
             try:
                 chunk = make()
-                self._keep(key, chunk, pin=pin)
+                self.keep(key, chunk, pin=pin)
             finally:
                 with self._lock:
                     self._making.pop(key, None)
@@ -68,13 +68,13 @@ class ChunkCache:
             self._pinned.clear()
             self._bytes = 0
 
-    def _find(self, key: Hashable) -> Pixels | None:
+    def find(self, key: Hashable) -> Pixels | None:
         with self._lock:
             if key in self._chunks:
                 self._chunks.move_to_end(key)
             return self._chunks.get(key, self._pinned.get(key))
 
-    def _keep(self, key: Hashable, chunk: Pixels, *, pin: bool) -> None:
+    def keep(self, key: Hashable, chunk: Pixels, *, pin: bool = False) -> None:
         with self._lock:
             if pin:
                 self._pinned[key] = chunk

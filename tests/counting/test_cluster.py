@@ -377,8 +377,8 @@ class Model(ThresholdDetector):
         self.info = replace(self.info, checksum=checksum)
         self.scores = []
 
-    def for_run(self, *, score, nms_iou, types, classes=()):
-        self.scores.append(score)
+    def for_run(self, protocol):
+        self.scores.append(protocol.lowest_score)
         return self
 
 

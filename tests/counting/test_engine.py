@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cellseg.counting.local import LocalMapper, tiles_together
-from cellseg.counting.tiles import TilePixels
+from cellseg.counting.tiles import TileFound
 from cellseg.errors import RegionError
 from cellseg.geometry import TileGrid
 from cellseg.instances import Instances
@@ -37,10 +37,10 @@ class Source:
         self.tried.append(tile)
         if self.rotten(tile):
             raise RegionError("rotten")
-        return TilePixels(tile.padded, np.full((*tile.padded.shape, 3), number_of(tile), np.uint8))
+        return TileFound(tile, raw=np.full((*tile.padded.shape, 3), number_of(tile), np.uint8))
 
-    def network_input(self, pixels):
-        return pixels.raw.astype(np.float32)
+    def network_input(self, read):
+        return read.raw.astype(np.float32)
 
 
 class Numbers(Detector):

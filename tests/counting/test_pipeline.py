@@ -109,8 +109,8 @@ def test_no_pixel_size_means_no_um_columns(tmp_path):
 class Graded(ThresholdDetector):
     """Its score is the area from which a component is an object, in thousands of pixels."""
 
-    def for_run(self, *, score, nms_iou, types, classes=()):
-        return Graded(min_area_px=round(1000 * score))
+    def for_run(self, protocol):
+        return Graded(min_area_px=round(1000 * protocol.lowest_score))
 
 
 def test_two_slides_at_once_keep_their_thresholds(slide, tmp_path):

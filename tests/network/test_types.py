@@ -18,6 +18,7 @@ from cellseg.network.detect import load_detector
 from cellseg.network.detector import DetectorInfo
 from cellseg.network.roi_heads import TypeHead
 from cellseg.network.weights import read_model, save_model, start_of
+from cellseg.protocol import load_protocol
 from cellseg.run import run
 from cellseg.slide import open_slide
 
@@ -65,7 +66,8 @@ def test_types_take_the_place_of_the_classes(typed):
     (plain,) = detector.detect([dark_discs()], fill=1.0)
     assert len(plain.instances) > 8
     assert set(plain.instances.classes.tolist()) == {0}
-    sorted_ = detector.for_run(score=0.2, nms_iou=0.5, types="breast")
+    protocol = load_protocol("he").changed(score=0.2, cell_types="breast")
+    sorted_ = detector.for_run(protocol)
     assert sorted_.info.classes == TYPES
     (found,) = sorted_.detect([dark_discs()], fill=1.0)
     assert found.instances.boxes.tolist() == plain.instances.boxes.tolist()
@@ -73,7 +75,7 @@ def test_types_take_the_place_of_the_classes(typed):
     # Neither is the other's: the network is shared, what is wanted is not.
     (again,) = detector.detect([dark_discs()], fill=1.0)
     assert set(again.instances.classes.tolist()) == {0}
-    assert sorted_.for_run(score=0.2, nms_iou=0.5, types="none").info.classes == ("nucleus",)
+    assert sorted_.for_run(protocol.changed(cell_types="none")).info.classes == ("nucleus",)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from cellseg.network.detector import Detections, Detector, DetectorInfo
 from cellseg.network.maskrcnn import build_maskrcnn
 from cellseg.network.modelfile import ModelCard
 from cellseg.network.weights import save_model
-from cellseg.protocol import NO_TYPES, load_protocol
+from cellseg.protocol import load_protocol
 from cellseg.run import run
 from cellseg.slide import open_slide
 
@@ -206,18 +206,18 @@ def model(tmp_path_factory):
 
 def test_a_protocol_sees_its_own_classes_alone(model):
     detector = load_detector(model, device="cpu")
-    ready = detector.for_run(score=0.01, nms_iou=0.5, types=NO_TYPES, classes=tuple(BLOOD.classes))
+    any_score = BLOOD.changed(score=0.01, classes={})
+    ready = detector.for_run(any_score.changed(classes={name: {} for name in BLOOD.classes}))
     assert ready.info.classes == CLASSES[1:]
     picture = np.random.default_rng(0).random((128, 128, 3), np.float32)
     whole, part = (
-        one.detect([picture], fill=1.0)[0].instances
-        for one in (detector.for_run(score=0.01, nms_iou=0.5, types=NO_TYPES), ready)
+        one.detect([picture], fill=1.0)[0].instances for one in (detector.for_run(any_score), ready)
     )
     assert len(whole)
     assert len(part)
     assert set(whole.classes) <= {0, 1, 2, 3}
     assert set(part.classes) <= {0, 1, 2}
-    others = detector.for_run(score=0.01, nms_iou=0.5, types=NO_TYPES, classes=("yeast",))
+    others = detector.for_run(any_score.changed(classes={"yeast": {}}))
     assert others.info.classes == CLASSES
 
 
