@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from cellseg.text import scrubbed
+
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -60,16 +62,17 @@ def hinted(told: object, control: Callable[[str], str]) -> str:
 
 
 def line_of(error: BaseException) -> str:
-    """What an error says, as one line that is not too long."""
-    return " ".join(str(error).split())[:200]
+    """What an error says, as one line that is not too long, without what may be a secret."""
+    if isinstance(error, MemoryError):
+        return "not enough memory"
+    said = scrubbed(" ".join(str(error).split())) or type(error).__name__
+    return f"{said} is missing" if isinstance(error, KeyError) else said[:200]
 
 
 def unexpected_text(error: BaseException) -> str:
     """One line about an error that nobody foresaw."""
-    said = line_of(error)
-    return (
-        f"unexpected error, {type(error).__name__}{f': {said}' if said else ''}; please report it"
-    )
+    said = f": {line_of(error)}" if str(error) else ""
+    return f"unexpected error, {type(error).__name__}{said}; please report it"
 
 
 def unforeseen(error: BaseException) -> CellsegError:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import filecmp
 import io
 import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,18 +19,12 @@ from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from cellseg.errors import CellsegError, InputError, SettingsError, input_errors
+from cellseg.errors import CellsegError, InputError, SettingsError, input_errors, line_of
 from cellseg.pattern import AXES, field_pattern
+from cellseg.text import without_secrets
 
 BLOCK_BYTES = 2**20  # What is fetched at once of a remote file.
 KEPT_BLOCKS = 64  # Blocks of one open file that are kept.
-PLAIN_SCHEMES = frozenset((
-    "abfs", "abfss", "adl", "az", "file", "gcs", "gs", "local", "memory", "oci", "oss", "s3", "s3a",
-))  # fmt: skip
-"""URLs without users: in them "@", "?" and "#" belong to the name."""
-
-_URL = re.compile(r"[A-Za-z][\w+.-]*(?:::[\w+.-]+)*://[^\s'\"<>()\[\]]+")
-
 _CHANGES = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "md5Hash",
             "created")  # fmt: skip
 """Under which name a storage says that a file was changed; the first that is there counts."""
@@ -49,7 +42,7 @@ class RemotePath:
 
     def __str__(self) -> str:
         """The URL without what may be a secret: user, password, signature."""
-        return "::".join(_without_secrets(part) for part in self.url.split("::"))
+        return without_secrets(self.url)
 
     def __repr__(self) -> str:
         return f"RemotePath({str(self)!r})"
@@ -94,11 +87,10 @@ class RemotePath:
             fs, path = url_to_fs(self.url)
         except ImportError as error:
             raise SettingsError(
-                f"{self}: {scrubbed_line(error)}; URLs, s3:// among them, need: "
-                'pip install ".[remote]"'
+                f'{self}: {line_of(error)}; URLs, s3:// among them, need: pip install ".[remote]"'
             ) from error
         except ValueError as error:
-            raise SettingsError(f"{self}: cannot be understood ({scrubbed_line(error)})") from error
+            raise SettingsError(f"{self}: cannot be understood ({line_of(error)})") from error
         return fs, path
 
     def wrapped(self) -> tuple[Any, str]:
@@ -120,7 +112,7 @@ class RemotePath:
                 raise InputError(f"{self}: {what} (the server answers {status})") from error
             raise InputError(f"{self}: no such file; check the URL") from error
         except Exception as error:
-            raise InputError(f"{self}: {what} ({scrubbed_line(error)})") from error
+            raise InputError(f"{self}: {what} ({line_of(error)})") from error
 
     def info(self) -> dict[str, Any]:
         """What the storage says about it; InputError if there is nothing, or it refuses."""
@@ -346,23 +338,3 @@ def _refused(error: FileNotFoundError) -> int | None:
     """
     status = getattr(error.__cause__, "status", None)
     return status if isinstance(status, int) and status >= 500 else None
-
-
-def _without_secrets(part: str) -> str:
-    """One part of a chained URL, without user, password, query and fragment."""
-    scheme, found, rest = part.partition("://")
-    if not found or scheme in PLAIN_SCHEMES:
-        return part
-    rest = rest.partition("?")[0].partition("#")[0]
-    host, slash, path = rest.partition("/")
-    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
-
-
-def scrubbed(text: str) -> str:
-    """A message of another library, its URLs without what may be a secret."""
-    return _URL.sub(lambda found: str(RemotePath(found[0])), text)
-
-
-def scrubbed_line(error: BaseException) -> str:
-    """What an error says, as one line without what may be a secret."""
-    return (scrubbed(" ".join(str(error).split())) or type(error).__name__)[:200]

@@ -85,3 +85,28 @@ def time_left(seconds: float) -> str:
         return "less than a minute left"
     hours, minutes = divmod(minutes, 60)
     return f"about {f'{hours} h ' if hours else ''}{minutes} min left"
+
+
+PLAIN_SCHEMES = frozenset((
+    "abfs", "abfss", "adl", "az", "file", "gcs", "gs", "local", "memory", "oci", "oss", "s3", "s3a",
+))  # fmt: skip
+"""URLs without users: in them "@", "?" and "#" belong to the name."""
+
+_URL = re.compile(r"[A-Za-z][\w+.-]*(?:::[\w+.-]+)*://[^\s'\"<>()\[\]]+")
+
+
+def without_secrets(url: str) -> str:
+    """A URL, chained by ``::`` or not, without user, password, query and fragment."""
+    parts = []
+    for part in url.split("::"):
+        scheme, found, rest = part.partition("://")
+        if found and scheme not in PLAIN_SCHEMES:
+            host, slash, path = rest.partition("?")[0].partition("#")[0].partition("/")
+            part = f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+        parts.append(part)
+    return "::".join(parts)
+
+
+def scrubbed(text: str) -> str:
+    """A message of another library, its URLs without what may be a secret."""
+    return _URL.sub(lambda found: without_secrets(found[0]), text)

@@ -23,7 +23,7 @@ from tifffile import TiffFile, imwrite
 
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.annotations.masks import Outline, box_outline, outline_of
-from cellseg.errors import InputError, line_of
+from cellseg.errors import InputError, input_errors, line_of
 from cellseg.stain.normalise import Light
 from cellseg.text import visible
 
@@ -164,12 +164,8 @@ class _Reader:
         return DataSet(tuple(images), tuple(names.values()), tuple(self.notes))
 
     def _json(self) -> dict[str, list[_Row]]:
-        try:
+        with input_errors(self.path, ValueError, RecursionError, what="cannot be read as JSON"):
             data = json.loads(self.path.read_text(encoding="utf-8-sig"))
-        except OSError as error:
-            raise InputError(f"{self.path}: cannot be read: {error.strerror or error}") from error
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{self.path}: not valid JSON: {error}") from error
         parts = ("images", "annotations", "categories")
         for part in parts:
             rows = data.get(part) if isinstance(data, dict) else None
@@ -228,7 +224,7 @@ class _Reader:
         try:
             pixels = None if path is None else read_pixels(path, extent)
         except Exception as error:  # decoders raise whatever they like
-            said = line_of(error) or type(error).__name__
+            said = line_of(error)
             self.faults.append(f"{name}: cannot be read as an image: {said}")
         if pixels is None and extent[0] * extent[1] > UNSEEN_PX:
             return None
@@ -315,11 +311,8 @@ def _key(value: object) -> int | None:
 def read_pixels(path: Path, extent: tuple[int, int]) -> NDArray[np.generic]:
     """An annotated image of (H, W) as (H, W, 1 or 3): alpha goes, channels come last.
 
-    Raises
-    ------
-    ValueError
-        If it has other sides, more planes, or pages that would take all memory; decoders raise
-        whatever they like.
+    ValueError if it has other sides, more planes, or pages that would take all memory; decoders
+    raise whatever they like.
     """
     # Bytes have no folder: tifffile would follow what a document says of other files.
     data = path.read_bytes()

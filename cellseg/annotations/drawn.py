@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from cellseg.annotations.masks import LEEWAY_PX, Outline, enclosed_pixels
-from cellseg.errors import InputError, line_of
+from cellseg.errors import InputError, input_errors, line_of
 from cellseg.text import visible
 
 _SPECIAL = re.compile(r"\s*(region|ignore)\s*\*", re.IGNORECASE)
@@ -53,11 +53,8 @@ class Drawn:
     def mask(self, extent: tuple[int, int]) -> Outline | None:
         """The pixels of which most lies inside, cut at the image's edge; None where there are none.
 
-        Raises
-        ------
-        ValueError
-            If it leaves the image, of (H, W) ``extent``, by more than :data:`LEEWAY_PX`, or spans
-            too much of it.
+        ValueError if it leaves the image, of (H, W) ``extent``, by more than :data:`LEEWAY_PX`, or
+        spans too much of it.
         """
         points = np.concatenate(self.rings)
         low, high = points.min(axis=0), points.max(axis=0)
@@ -134,17 +131,14 @@ def read_rois(path: Path) -> Drawing:
     An object's class is its property ``class``, which cellseg's own ``rois.zip`` has, or else
     ``group N`` where it was put into one of ImageJ's groups.
 
-    Raises
-    ------
-    InputError
-        If the file cannot be read, or its objects lie on several planes of a stack.
+    InputError if the file cannot be read, or its objects lie on several planes of a stack.
     """
     from roifile import ROI_TYPE, roiread
 
     areas = {ROI_TYPE.POLYGON, ROI_TYPE.FREEHAND, ROI_TYPE.TRACED, ROI_TYPE.RECT, ROI_TYPE.OVAL}
     found = Drawing()
     planes = set()
-    try:
+    with input_errors(path, *_DAMAGED, what="no ROIs of ImageJ"):
         read = roiread(path)
         for number, roi in enumerate(read if isinstance(read, list) else [read], start=1):
             planes.add((roi.position, roi.c_position, roi.z_position, roi.t_position))
@@ -154,10 +148,6 @@ def read_rois(path: Path) -> Drawing:
             kind = (roi.properties or {}).get("class") or (f"group {roi.group}" * bool(roi.group))
             said = f"ROI {number}" + (f" ({roi.name})" if roi.name else "")
             found.add(roi.coordinates(multi=True), kind=str(kind), name=roi.name, said=said)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except _DAMAGED as error:
-        raise InputError(f"{path}: no ROIs of ImageJ: {line_of(error)}") from error
     planes = {plane for plane in planes if any(plane)}
     if len(planes) > 1:
         raise InputError(

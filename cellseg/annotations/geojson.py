@@ -6,18 +6,17 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from gzip import BadGzipFile, GzipFile
+from gzip import GzipFile
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import shapely
 
 from cellseg.annotations.drawn import Drawing
 from cellseg.annotations.region import Region, Regions, enclosed
-from cellseg.errors import InputError, SettingsError, line_of
+from cellseg.errors import InputError, SettingsError, input_errors, line_of
 from cellseg.text import visible
 
 _FOUND = ("detection", "cell", "tile")
@@ -31,18 +30,10 @@ _WRONG = (ValueError, TypeError, LookupError, AttributeError, OverflowError, Rec
 _NO_SHAPE = (*_WRONG, shapely.errors.ShapelyError)
 
 
-@dataclass(frozen=True, eq=False)
-class Feature:
-    """One object of a file.
+class Feature(NamedTuple):
+    """One object of a file, its outline and its nucleus's as they stand there; texts may be empty.
 
-    Attributes
-    ----------
-    geometry, nucleus : mapping or None
-        Its outline, and that of its nucleus where QuPath has both; as the file has them.
-    kind, name : str
-        Its class and its name; empty where it has none.
-    is_found : bool
-        A program found it, in place of a person.
+    ``is_found``: by a program, in place of a person.
     """
 
     geometry: Any
@@ -153,16 +144,10 @@ def is_empty(content: bytes) -> bool:
 
 def _features(path: Path, content: bytes | None = None) -> list[Feature]:
     """All objects of a file, packed by gzip or not, which unpacks to no more than outlines do."""
-    try:
+    with input_errors(path, EOFError, zlib.error, *_WRONG, what="no GeoJSON of objects"):
         raw = path.read_bytes() if content is None else content
         raw = _unpacked(raw) if raw[:2] == _GZIP_HEAD else raw
         return [_feature(one) for one in _objects(json.loads(raw.decode("utf-8-sig")))]
-    except (EOFError, BadGzipFile, zlib.error) as error:
-        raise InputError(f"{path}: is a damaged gzip file: {error}") from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except _WRONG as error:
-        raise InputError(f"{path}: no GeoJSON of objects: {line_of(error)}") from error
 
 
 def _unpacked(raw: bytes) -> bytes:

@@ -183,10 +183,7 @@ class Regions:
     def on(self, height: int, width: int) -> Self:
         """The same, cut at a slide's edges.
 
-        Raises
-        ------
-        SettingsError
-            If all lie beside it.
+        SettingsError if all lie beside it.
         """
         extent = shapely.box(0, 0, width, height)
         cut, said = [], [*self.notes]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from cellseg.errors import CellsegError, InputError, OutputError, hinted
+from cellseg.errors import CellsegError, InputError, hinted, input_errors, output_errors
 from cellseg.storage import Location, as_location, is_there
 from cellseg.text import visible_lines
 
@@ -129,12 +129,9 @@ def _place(text: str, *, is_output: bool = False) -> Location:
     place = as_location(text)
     if not isinstance(place, Path):
         return place
-    try:
+    # Of a name that is too long, of a folder that is closed.
+    with output_errors(place) if is_output else input_errors(place):
         is_file = place.exists() and not place.is_dir()
-    except OSError as error:  # a name that is too long, a folder that is closed
-        kind = OutputError if is_output else InputError
-        said = "cannot be written" if is_output else "cannot be read"
-        raise kind(f"{place}: {said}: {error.strerror or error}") from error
     if is_output and is_file:
         raise click.BadParameter(f"{text!r} is a file, expected a folder")
     return place

@@ -56,10 +56,7 @@ UNKNOWN_SCALE = 2.0
 def model_for(wanted: str | Path, protocol: CountProtocol) -> str | Path:
     """The model that counts: the wanted one, and of the shipped ones the protocol's.
 
-    Raises
-    ------
-    SettingsError
-        If whole cells are wanted in a protocol of nuclei.
+    SettingsError if whole cells are wanted in a protocol of nuclei.
     """
     if str(wanted) == CELLS != protocol.model:
         names = [name for name in shipped_protocols() if load_protocol(name).model == CELLS]
@@ -108,10 +105,7 @@ def choose_types(
 ) -> tuple[dict[str, object], list[str]]:
     """Whether nuclei are sorted by cell type: where the user or the protocol names a tissue.
 
-    Raises
-    ------
-    SettingsError
-        If the model has no types, or did not learn them from the tissue that is named.
+    SettingsError if the model has no types, or did not learn them from the tissue that is named.
     """
     tissue = protocol.cell_types if wanted is None else wanted
     if tissue == NO_TYPES:

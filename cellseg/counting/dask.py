@@ -73,10 +73,7 @@ class DaskMapper:
 
     Without a ``detector`` of the caller's own, workers load the request's model.
 
-    Raises
-    ------
-    SettingsError
-        If no scheduler answers.
+    SettingsError if no scheduler answers.
     """
 
     def __init__(self, request: CountRequest, detector: Detector | None) -> None:
@@ -93,10 +90,7 @@ class DaskMapper:
     ) -> Generator[TileFound, None, None]:
         """Yield each tile's result, in any order; closed early, it cancels what is under way.
 
-        Raises
-        ------
-        CellsegError
-            What a worker refused, or that the cluster is gone.
+        CellsegError if a worker refused something, or the cluster is gone.
         """
         tiles = list(tiles)
         if not tiles:
@@ -222,10 +216,7 @@ def find_scheduler(scheduler: str) -> str:
 
     Asked before a client is made, which waits for ever for an answer of another kind of server.
 
-    Raises
-    ------
-    SettingsError
-        If there is none.
+    SettingsError if there is none.
     """
     address = scheduler
 
@@ -317,10 +308,7 @@ def packed_job(
 ) -> bytes:
     """Everything that goes to a worker with each batch.
 
-    Raises
-    ------
-    SettingsError
-        If a detector of the caller's own cannot be packed.
+    SettingsError if a detector of the caller's own cannot be packed.
     """
     model = model_for(request.model, source.plan.protocol)
     job = _Job(
@@ -356,10 +344,7 @@ def run_tiles(version: str, job: bytes, tiles: Sequence[Tile]) -> Answer:
 
     ``version`` is that of cellseg where the run was started, ``job`` is of :func:`packed_job`.
 
-    Raises
-    ------
-    CellsegError
-        With the worker's address.
+    CellsegError with the worker's address.
     """
     from cellseg.counting.local import LocalMapper
 
@@ -402,10 +387,7 @@ def forget() -> None:
 def opened(packed: bytes) -> _Opened:
     """A job's slide and detector; the slide is closed when nobody uses it any more.
 
-    Raises
-    ------
-    CellsegError
-        If slide or weights are missing here, or are others than where the run was started.
+    CellsegError if slide or weights are missing here, or are others than where the run was started.
     """
     from cellseg.counting.tiles import TileSource
     from cellseg.slide import open_slide

@@ -114,10 +114,7 @@ class Assay:
 def choose_assay(slide: Slide, request: CountRequest) -> Assay:
     """Channel, protocol and model, where the user left them open.
 
-    Raises
-    ------
-    SettingsError
-        If a channel does not exist, no protocol fits, or the model is for others.
+    SettingsError if a channel does not exist, no protocol fits, or the model is for others.
     """
     notes: list[str] = []
     look = cache(partial(sample, slide))

@@ -17,41 +17,22 @@ Plane = int | Literal["max", "mean"] | None
 
 @dataclass(frozen=True, kw_only=True)
 class CountRequest:
-    """One slide to count, as the user asked for it.
+    """One slide to count, as the user asked for it; other fields are as in :func:`cellseg.count`.
 
     Attributes
     ----------
-    image : Path or RemotePath
-    output : Path, RemotePath or None
-        Folder that gets the result folder; None: beside the slide.
     folder_name : str or None
         Name of the result folder; None: the slide's stem and ``.cellseg``.
-    protocol : str, CountProtocol or None
-        Name, path or object; None: chosen from the image.
-    score, tile_px : float or int or None
-        Take the place of the protocol's.
-    model : str or Path
-        ``"default"``: the protocol's; ``"cells"``, or a file of ``cellseg train``.
-    mpp : float or None
-        µm per pixel at level 0, where the file does not say or is wrong.
+    tile_px : int or None
+        Takes the place of the protocol's.
     diameter_px : float or None
         Usual object's diameter in level-0 pixels, for slides without pixel size.
-    min_area, max_area : float or None
-        Smaller and larger cells are left out, in place of the protocol's or the model's limits:
-        µm², or px² of the image where it has no pixel size.
-    channel : str or None
-        Number (from 0) or name of the channel that shows what is counted.
-    z, t : int, str or None
-        Plane and time point.
-    series : int
-        Which image of a file with several.
+    t, series : int or None, int
+        Time point, and which image of a file with several; from 0.
     cell_types : str or None
-        Sort nuclei by cell type: the tissue, ``breast`` or ``other``, or ``none``; None: as the
-        protocol says.
+        As ``types`` there.
     prefilter : bool
         Skip tiles without tissue (if the protocol says so too).
-    regions : Regions or None
-        Count only what lies in any of them, and each for itself; None: the whole slide.
     tma : bool
         The slide is a tissue microarray: find its cores, and count in each.
     cores : CoreGrid or None
@@ -60,14 +41,10 @@ class CountRequest:
         Leave out tissue that is out of focus, folded or marked by a pen.
     strict : bool
         A tile that does not decode ends the run.
-    overwrite : bool
-        A result of other settings, or one that was changed since it was counted, is replaced;
-        otherwise refused.
     export : tuple of str
         File names of exports, for instance ``labels.tif``.
     recipe : Recipe
         What is derived from the cells; its markers are the protocol's.
-    device : str
     precision : {'auto', 'float32', 'bfloat16', 'float16'}
         Of the network; ``auto``: half where the device is faster with it.
     inference : {'auto', 'torch', 'openvino'}

@@ -138,7 +138,7 @@ def _looks(
 
     Their cells are sure ones of the first class.
     """
-    classes = {name: {} for name in protocol.classes}
+    classes: dict[str, object] = {name: {} for name in protocol.classes}
     sure = protocol.changed(score=SURE, cell_types=NO_TYPES, classes=classes)
     one = detector.for_run(sure)
     with suppress(RegionError):

@@ -104,10 +104,7 @@ class SlideCount:
         The tiles that an ``earlier`` interrupted run of the same plan left are not read again,
         and its cells are not measured again.
 
-        Raises
-        ------
-        RegionError
-            With ``strict``, at the first tile that does not decode.
+        RegionError with ``strict``, at the first tile that does not decode.
         """
         if self.source.normaliser.blank:
             self._look_for_damage()
@@ -265,10 +262,7 @@ def by_core(
 
     Without a grid of cores both stay as they were, and the plan's notes say so.
 
-    Raises
-    ------
-    SettingsError
-        If the request has regions already.
+    SettingsError if the request has regions already.
     """
     if request.regions is not None:
         raise SettingsError("the cores of an array are regions already", hint="region,tma")

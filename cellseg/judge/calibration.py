@@ -44,10 +44,7 @@ def calibrate(images: Sequence[Judged]) -> Calibrated:
 
     Images must be counted down to a score below those that are tried.
 
-    Raises
-    ------
-    SettingsError
-        If there are fewer than :data:`FEWEST_IMAGES` images or no objects.
+    SettingsError if there are fewer than :data:`FEWEST_IMAGES` images or no objects.
     """
     truth = np.array([len(image.truth) for image in images], np.int64)
     total = int(truth.sum())

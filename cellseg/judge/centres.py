@@ -63,10 +63,7 @@ class Centres:
 def read_points(path: Path) -> tuple[Centres, ...]:
     """The images of a table, in its order; a row without x and y is an image without cells.
 
-    Raises
-    ------
-    InputError
-        If it cannot be read, lacks a column, or a place is no number.
+    InputError if it cannot be read, lacks a column, or a place is no number.
     """
     with input_errors(path, ValueError):
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig",

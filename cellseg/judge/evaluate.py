@@ -133,10 +133,7 @@ class Evaluation:
     def calibrated(self) -> tuple[CountProtocol, Calibrated]:
         """The images' protocol with the threshold that makes their count unbiased.
 
-        Raises
-        ------
-        SettingsError
-            If the images were counted by several protocols, or are too few.
+        SettingsError if the images were counted by several protocols, or are too few.
         """
         names = sorted({image.protocol.name for image in self.images})
         if len(names) > 1:

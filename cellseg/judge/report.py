@@ -10,7 +10,7 @@ import numpy as np
 
 from cellseg.annotations.coco import read_pixels
 from cellseg.draw.page import render_page
-from cellseg.errors import OutputError
+from cellseg.errors import output_errors
 from cellseg.judge import plots
 from cellseg.judge.evaluate import DIAMETERS_PX, Evaluation
 from cellseg.judge.fates import COLOURS, MEANINGS, tally
@@ -38,7 +38,7 @@ def write_report(evaluation: Evaluation, folder: str | Path) -> Path:
     home, images = Path(folder), evaluation.images
     page = home / "report.html"
     worst = worst_images(images)
-    try:
+    with output_errors(home):
         home.mkdir(parents=True, exist_ok=True)
         text = json.dumps(evaluation.as_dict(), indent=1)
         (home / "evaluation.json").write_text(text + "\n", encoding="utf-8")
@@ -56,8 +56,6 @@ def write_report(evaluation: Evaluation, folder: str | Path) -> Path:
             path = home / f"worst-{place:02}.png"
             plots.outlined(path, read_pixels(one.path, one.extent), one)
         page.write_text(_page(evaluation, worst), encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{home}: cannot be written: {error.strerror or error}") from error
     return page
 
 

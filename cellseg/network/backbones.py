@@ -158,10 +158,7 @@ def with_pyramid(name: str, width: int, norm: Norm) -> BackboneWithFPN:
 def load_imagenet(body: nn.Module) -> None:
     """Fill an EfficientNet-Lite0 with its ImageNet weights, from their package.
 
-    Raises
-    ------
-    WeightsError
-        If the package is missing, or its file is another one.
+    WeightsError if the package is missing, or its file is another one.
     """
     try:
         path = files(IMAGENET_PACKAGE) / "models" / IMAGENET_FILE

@@ -242,10 +242,7 @@ def _openvino(
 
     ``reason`` is why it cannot be had, as far as that is known.
 
-    Raises
-    ------
-    SettingsError, WeightsError
-        Where it cannot be had.
+    SettingsError, WeightsError where it cannot be had.
     """
     arrays, card = read_arrays(model)
     is_made_for_it = any(name.endswith(RANGE) for name in arrays)

@@ -44,16 +44,6 @@ class TrainingLimits:
     mask_samples: int = 32
 
 
-class UnscaledTransform(GeneralizedRCNNTransform):  # type: ignore[misc]
-    """torchvision's normalisation and batching without its resizing to 800 px."""
-
-    def resize(
-        self, image: Tensor, target: dict[str, Tensor] | None = None
-    ) -> tuple[Tensor, dict[str, Tensor] | None]:
-        """Leave the image as it is."""
-        return image, target
-
-
 def build_maskrcnn(
     num_classes: int,
     *,
@@ -113,7 +103,9 @@ def build_maskrcnn(
     if wanted.types:
         heads.type_head = TypeHead(channels, wanted.types)
     known = BACKBONES[wanted.backbone]
-    transform = UnscaledTransform(800, 1333, list(known.mean), list(known.std))
+    # Of the three steps, normalising, resizing and batching, the second is left out.
+    mean, std = list(known.mean), list(known.std)
+    transform = GeneralizedRCNNTransform(800, 1333, mean, std, _skip_resize=True)
     return GeneralizedRCNN(with_pyramid(wanted.backbone, channels, norm), rpn, heads, transform)
 
 

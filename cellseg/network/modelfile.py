@@ -130,10 +130,7 @@ class ModelCard(BaseModel):
 def read_card(path: str | Path) -> ModelCard:
     """The card of a model file, without its arrays and its checksum.
 
-    Raises
-    ------
-    WeightsError
-        If the file is missing, damaged or no model of cellseg.
+    WeightsError if the file is missing, damaged or no model of cellseg.
     """
     file = _home(path)
     try:
@@ -152,10 +149,7 @@ def _home(path: str | Path) -> Path:
 def read_arrays(path: str | Path) -> tuple[Arrays, ModelCard]:
     """The arrays of a model file as they are stored, and its card.
 
-    Raises
-    ------
-    WeightsError
-        If the file is missing, damaged or no model of cellseg.
+    WeightsError if the file is missing, damaged or no model of cellseg.
     """
     file = _home(path)
     try:

@@ -91,10 +91,7 @@ def adds_exactly() -> bool:
 class OpenVinoInference(Inference):
     """A model file's network in OpenVINO; errors name its ``origin``.
 
-    Raises
-    ------
-    WeightsError
-        If this OpenVINO cannot run the network, or its numbers are not finite.
+    WeightsError if this OpenVINO cannot run the network, or its numbers are not finite.
     """
 
     name, label = "openvino", "cpu, int8"

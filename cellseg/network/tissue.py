@@ -250,10 +250,7 @@ class Strips:
 class TissueFinder:
     """The prefilter's network with its thresholds; ``weights`` replaces the shipped file.
 
-    Raises
-    ------
-    WeightsError
-        If the file is missing, damaged or made for another network.
+    WeightsError if the file is missing, damaged or made for another network.
     """
 
     def __init__(self, weights: str | Path | None = None) -> None:

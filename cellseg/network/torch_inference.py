@@ -120,10 +120,7 @@ def fold_norms(module: nn.Module) -> None:
 def pick_device(device: str) -> torch.device:
     """``auto``: CUDA, else Apple's MPS, else the CPU.
 
-    Raises
-    ------
-    SettingsError
-        If the wanted device is not there.
+    SettingsError if the wanted device is not there.
     """
     if device == "auto":
         if torch.cuda.is_available():

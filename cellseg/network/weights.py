@@ -100,9 +100,7 @@ def save_model(
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     """A safetensors file with the permissions of any other: safetensors lets only its owner read.
 
-    Raises
-    ------
-    OSError, SafetensorError
+    OSError or SafetensorError where that fails.
     """
     path.touch()
     mode = path.stat().st_mode
@@ -115,10 +113,7 @@ def load_model(
 ) -> tuple[GeneralizedRCNN, ModelCard]:
     """Load a model for counting: frozen norm, evaluation mode, float32.
 
-    Raises
-    ------
-    WeightsError
-        If the file is missing, damaged or no model of cellseg.
+    WeightsError if the file is missing, damaged or no model of cellseg.
     """
     state, card = read_model(path)
     return network_of(state, len(card.classes), str(path)).to(device), card
@@ -127,10 +122,7 @@ def load_model(
 def network_of(state: dict[str, Tensor], num_classes: int, origin: str) -> GeneralizedRCNN:
     """A network for counting around these arrays, which it does not change.
 
-    Raises
-    ------
-    WeightsError
-        If they belong to another network; ``origin`` is named.
+    WeightsError if they belong to another network; ``origin`` is named.
     """
     # No time is lost on random numbers: the arrays given take their places.
     with torch.device("meta"):
@@ -142,12 +134,7 @@ def network_of(state: dict[str, Tensor], num_classes: int, origin: str) -> Gener
 
 
 def read_model(path: str | Path) -> tuple[dict[str, Tensor], ModelCard]:
-    """The network's arrays of a model file, in float32, and its card.
-
-    Raises
-    ------
-    WeightsError
-    """
+    """The network's arrays of a model file, in float32, and its card; errors of read_arrays."""
     arrays, card = read_arrays(path)
     names = [name for name in arrays if is_parameter(name, arrays)]
     return {name: torch.from_numpy(parameter(name, arrays)) for name in names}, card
@@ -181,10 +168,7 @@ def read_coco() -> dict[str, Tensor]:
 
     The file is taken from torch hub's cache, or fetched there where there is a network.
 
-    Raises
-    ------
-    WeightsError
-        If the file is not there and cannot be fetched, or is not torchvision's.
+    WeightsError if the file is not there and cannot be fetched, or is not torchvision's.
     """
     path = coco_file()
     if not path.is_file():
@@ -250,27 +234,11 @@ def _refold(state: dict[str, Tensor], eps: float) -> dict[str, Tensor]:
 def fill(
     model: GeneralizedRCNN, state: dict[str, Tensor], origin: str, *, assign: bool = False
 ) -> None:
-    """Load arrays after a look at names and shapes, so that the error is one line.
+    """Load arrays; WeightsError, which names ``origin``, if they are another network's.
 
     With ``assign`` the arrays themselves become the network's; otherwise they are copied.
-
-    Raises
-    ------
-    WeightsError
-        ``origin`` is named.
     """
-    wanted, given = (
-        {k: v.shape for k, v in arrays.items() if not k.endswith("num_batches_tracked")}
-        for arrays in (model.state_dict(), state)
-    )
-    faults = {
-        "missing": sorted(wanted.keys() - given.keys()),
-        "unknown": sorted(given.keys() - wanted.keys()),
-        "misshapen": sorted(k for k in wanted.keys() & given.keys() if wanted[k] != given[k]),
-    }
-    said = [
-        f"{len(keys)} arrays {what} (such as {keys[0]})" for what, keys in faults.items() if keys
-    ]
-    if said:
-        raise WeightsError(f"{origin}: made for another network: {', '.join(said)}")
-    model.load_state_dict(state, strict=False, assign=assign)
+    try:
+        model.load_state_dict(state, assign=assign)
+    except RuntimeError as error:
+        raise WeightsError(f"{origin}: made for another network: {line_of(error)}") from error

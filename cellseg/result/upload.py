@@ -19,7 +19,7 @@ from typing import Any
 
 import pandas as pd
 
-from cellseg.errors import CellsegError, ExistingResultError, OutputError
+from cellseg.errors import CellsegError, ExistingResultError, OutputError, line_of
 from cellseg.result.files import remove
 from cellseg.result.journal import JOURNAL_FILES
 from cellseg.result.publish import (
@@ -34,7 +34,7 @@ from cellseg.result.publish import (
     exports_of,
 )
 from cellseg.result.result import load_result
-from cellseg.storage import Location, RemotePath, is_another, scrubbed_line
+from cellseg.storage import Location, RemotePath, is_another
 
 MARK = "uploading.json"
 """Lies in the remote folder while files of it are exchanged."""
@@ -208,4 +208,4 @@ def _output_errors(url: RemotePath, more: str = "") -> Iterator[None]:
     except CellsegError:
         raise
     except Exception as error:
-        raise OutputError(f"{url}: cannot be written ({scrubbed_line(error)}){more}") from error
+        raise OutputError(f"{url}: cannot be written ({line_of(error)}){more}") from error

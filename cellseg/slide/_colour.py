@@ -38,10 +38,7 @@ def interpret(name: str, key: Any, count: int, *, is_imagej: bool) -> Colour:  #
 
     ImageJ has no colour of 16 bits: such a file holds three channels.
 
-    Raises
-    ------
-    InputError
-        A colour space that cannot be turned into grey or RGB.
+    InputError if the colour space cannot be turned into grey or RGB.
     """
     kind, compression, stored = int(key.photometric), int(key.compression), np.dtype(key.dtype)
     if kind in _REFUSED:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from cellseg.errors import CellsegError, InputError, RegionError
-from cellseg.storage import Location, RemotePath, scrubbed
+from cellseg.errors import CellsegError, InputError, RegionError, line_of
+from cellseg.storage import Location, RemotePath
 
 STORAGE_PACKAGES = frozenset(
     ("adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "fsspec", "gcsfs",
@@ -34,11 +34,11 @@ def reading(
     except Exception as error:
         if kind is RegionError and _is_outage(error, path):
             raise InputError(
-                f"{path.name}: cannot be read any more ({_one_line(error)}); what is done is kept, "
+                f"{path.name}: cannot be read any more ({line_of(error)}); what is done is kept, "
                 "the same command goes on"
             ) from error
         tail = f"; {advice}" if advice else ""
-        raise kind(f"{path.name}: {what} ({_one_line(error)}){tail}") from error
+        raise kind(f"{path.name}: {what} ({line_of(error)}){tail}") from error
 
 
 def opened(
@@ -58,16 +58,6 @@ def opened(
         except BaseException:
             file.close()
             raise
-
-
-def _one_line(error: BaseException, limit: int = 160) -> str:
-    """What an exception says, on one line of at most ``limit`` characters."""
-    if isinstance(error, MemoryError):
-        return "not enough memory"
-    text = scrubbed(" ".join(str(error).split())) or type(error).__name__
-    if isinstance(error, KeyError):
-        text = f"{text} is missing"
-    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def _is_outage(error: BaseException, path: Location) -> bool:

@@ -75,10 +75,7 @@ class Store(LocalStore):
 def open_array(folder: Location, outermost: Location) -> Any:  # noqa: ANN401
     """A Zarr array for reading, ``outermost`` the image that it belongs to.
 
-    Raises
-    ------
-    InputError
-        It is packed by something that could run code or is not known.
+    InputError if it is packed by something that could run code or is not known.
     """
     if isinstance(folder, RemotePath):
         store: Any = FsspecStore.from_url(folder.url, read_only=True)

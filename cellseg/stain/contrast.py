@@ -9,8 +9,8 @@ scale is held against its own spread, so no kind of noise needs to be known.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,25 +67,17 @@ its standard deviation 9 to 12, of six 11.5 and more. A slide below the first is
 contrast: nuclei are found all the same, noise is taken for them more rarely (docs/lab/faint.md)."""
 
 
-@dataclass(frozen=True)
-class Look:
-    """What a patch shows.
+class Look(NamedTuple):
+    """Whether something stands out of a patch's noise, or two levels of brightness are told apart.
 
-    Attributes
-    ----------
-    objects : bool
-        Something stands out of the noise, or two levels of brightness are told apart.
-    noise : float
-        Standard deviation in the quieter parts, grey values.
+    The noise is the standard deviation in the quieter parts, grey values.
     """
 
     objects: bool
     noise: float
 
 
-def look_at(
-    pixels: NDArray[np.generic], light: Literal["transmitted", "fluorescence"], *, stained: bool
-) -> Look:
+def look_at(pixels: NDArray[np.generic], light: Light, *, stained: bool) -> Look:
     """Look for contrast beyond noise.
 
     Parameters

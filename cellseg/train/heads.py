@@ -107,10 +107,7 @@ def views_of(network: GeneralizedRCNN, lessons: Sequence[Lesson]) -> list[View]:
 def learn(network: GeneralizedRCNN, views: Sequence[View], seconds: float) -> Iterator[float]:
     """Train the heads of a network, in place; tells which share is done, 1 at the end.
 
-    Raises
-    ------
-    CellsegError
-        If the loss is not finite.
+    CellsegError if the loss is not finite.
     """
     rng, start = np.random.default_rng(0), time.monotonic()
     torch.manual_seed(0)

@@ -78,10 +78,7 @@ class Prepared:
 def prepare(request: TrainRequest, tell: Report) -> Prepared:
     """Read, split and scale the data of a request.
 
-    Raises
-    ------
-    InputError
-        With one line a fault.
+    InputError with one line a fault.
     """
     sets = [read_coco(path, images=request.images) for path in request.data]
     whole = join(sets)

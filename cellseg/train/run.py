@@ -17,7 +17,7 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from cellseg import __version__
 from cellseg.annotations.compare import FEWEST_IMAGES
-from cellseg.errors import Notice, OutputError, SettingsError, writing
+from cellseg.errors import Notice, SettingsError, output_errors, writing
 from cellseg.network.architecture import SMALL, Architecture
 from cellseg.network.backbones import load_imagenet
 from cellseg.network.maskrcnn import build_maskrcnn
@@ -126,12 +126,10 @@ def _train(request: TrainRequest, device: torch.device, tell: Report, augment: A
 def _found(request: TrainRequest) -> tuple[checkpoint.Parts, checkpoint.TrainState] | None:
     """The training in the output folder, None where a new one begins."""
     output = request.output
-    try:
+    with output_errors(output):
         output.mkdir(parents=True, exist_ok=True)
         if not os.access(output, os.W_OK):
             raise PermissionError(13, "no permission to write")
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be written: {error.strerror}") from error
     path = output / checkpoint.CHECKPOINT
     if request.resume is False:
         checkpoint.forget(output)

@@ -71,8 +71,7 @@ def detector_of(
     counted: Sequence[str] = (),
 ) -> MaskRCNNDetector:
     """A detector around weights that are being learned, of some classes or of all."""
-    state = {k: v for k, v in arrays.items() if not k.endswith("num_batches_tracked")}
-    model = network_of(state, len(classes), "training").to(device)
+    model = network_of(arrays, len(classes), "training").to(device)
     return MaskRCNNDetector(
         TorchInference(make_ready(model, best_precision(device))),
         DetectorInfo("training", "", classes, "cell"),

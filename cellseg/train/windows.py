@@ -175,10 +175,7 @@ def write_windows(result: Result, windows: Sequence[Window], path: Path | None =
 def read_windows(result: Result, path: Path | None = None) -> list[Window]:
     """Windows as they are written, ``windows.geojson`` of the result or another GeoJSON.
 
-    Raises
-    ------
-    InputError
-        If they cannot be read, or are of another count.
+    InputError if they cannot be read, or are of another count.
     """
     path = path or result.file(WINDOWS)
     regions, about = read_regions(path), read_json(path)

@@ -151,9 +151,9 @@ def test_arrays_at_fault(file, tmp_path):
     kernel = "backbone.body.conv1.weight"
 
     def cases():
-        yield "1 arrays missing", lambda t: t.pop(bias)
-        yield "1 arrays unknown", lambda t: t.update(extra=torch.zeros(2))
-        yield "1 arrays misshapen", lambda t: t.update({bias: torch.zeros(4)})
+        yield "Missing key", lambda t: t.pop(bias)
+        yield "Unexpected key", lambda t: t.update(extra=torch.zeros(2))
+        yield "size mismatch", lambda t: t.update({bias: torch.zeros(4)})
         yield "not finite", lambda t: t.update({bias: torch.full((3,), float("nan"))})
         yield "no fitting scale", lambda t: t.pop(kernel + ".scale")
         yield "no fitting scale", lambda t: t.update({kernel + ".scale": torch.ones(3)})
@@ -194,7 +194,7 @@ def test_weights_that_overflow_are_refused_in_one_line(file, tmp_path):
 def test_other_number_of_classes(file, tmp_path):
     card = CARD.model_copy(update={"classes": ("one",)})
     path = rewritten(file, tmp_path / "m.safetensors", metadata={"cellseg": card.model_dump_json()})
-    assert "misshapen" in refused(path)
+    assert "size mismatch" in refused(path)
 
 
 @pytest.mark.parametrize("name", SHIPPED_MODELS)

@@ -24,7 +24,8 @@ from cellseg.result import load_result
 from cellseg.result.upload import MARK, RemoteResult
 from cellseg.run import CountResult, TileDone, run
 from cellseg.slide import open_slide
-from cellseg.storage import RemotePath, as_location, fingerprint, scrubbed
+from cellseg.storage import RemotePath, as_location, fingerprint
+from cellseg.text import scrubbed
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
