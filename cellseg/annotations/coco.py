@@ -55,6 +55,8 @@ class DataSet:
 def read_coco(path: str | Path, *, images: str | Path | None = None) -> DataSet:
     """Read a COCO JSON file and the images that it names.
 
+    InputError if the file cannot be read; with one line a fault if annotations are wrong.
+
     Parameters
     ----------
     images : str or Path, optional
@@ -62,11 +64,6 @@ def read_coco(path: str | Path, *, images: str | Path | None = None) -> DataSet:
         there, and, where the JSON lies in a folder ``annotations`` (as CVAT exports it), in
         that folder's neighbour ``images``; of a JSON in a result folder also beside that. A
         file name never leads out of these folders.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read; with one line a fault if annotations are wrong.
     """
     return _Reader(Path(path), None if images is None else Path(images)).read()
 

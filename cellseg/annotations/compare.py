@@ -76,12 +76,8 @@ def match(
     Where no two objects of a set overlap, an IoU above 0.5 leaves no choice, and this is the
     only matching; elsewhere the order decides.
 
-    Parameters
-    ----------
-    allowed : ndarray, bool, (P,), optional
-        Pairs that may match.
-    scores : ndarray, float32, (N,), optional
-        Of the found objects: where given, those of the highest score choose first, as COCO has it.
+    Pairs may match where ``allowed``, (P,), says so. Where ``scores`` of the found objects, (N,),
+    are given, those of the highest score choose first, as COCO has it.
     """
     found, truth = overlaps.found, overlaps.truth
     fitting = overlaps.iou >= LEAST_IOU
@@ -135,10 +131,7 @@ class Compared:
 class AveragePrecision(NamedTuple):
     """Means over recalls and classes of COCO's precision; 0 where no class is annotated.
 
-    Attributes
-    ----------
-    ap, ap50, ap75 : float
-        Over the IoUs 0.50 … 0.95, at 0.50, at 0.75.
+    Over the IoUs 0.50 … 0.95, at 0.50, and at 0.75.
     """
 
     ap: float = 0.0
@@ -203,17 +196,11 @@ def _rows(images: Sequence[tuple[Instances, list[dict[str, object]]]]) -> list[d
 
 
 def best_threshold(counts: NDArray[np.int64], truth: NDArray[np.int64]) -> int:
-    """The score threshold that counts right: row of ``counts``.
+    """The score threshold that counts right: row of ``counts``, (T, I), of each image at each.
 
     The one with the least relative error per image, of those whose pooled count is off by no more
-    than :data:`LARGEST_BIAS`, or where there are none by the least; of equal ones the middle.
-
-    Parameters
-    ----------
-    counts : ndarray, int64, (T, I)
-        Number of objects that each image counts at each threshold.
-    truth : ndarray, int64, (I,)
-        Not all 0.
+    than :data:`LARGEST_BIAS`, or where there are none by the least; of equal ones the middle. Not
+    all of ``truth``, (I,), is 0.
     """
     off = np.abs(counts.sum(axis=1) - truth.sum())
     allowed = off <= max(int(off.min()), LARGEST_BIAS * truth.sum())

@@ -49,15 +49,12 @@ def read_geojson(path: Path, *, whole_cells: bool = False) -> Drawing:
     Beside detections or cells only those annotations are taken that say where everything was
     outlined, or what is to be ignored: others are what the detections lie in.
 
+    InputError if the file cannot be read or is no GeoJSON.
+
     Parameters
     ----------
     whole_cells : bool
         Of QuPath's cells take the cell's outline; otherwise that of its nucleus, where it has one.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read or is no GeoJSON.
     """
     found = Drawing()
     for number, one in enumerate(_features(path), start=1):
@@ -87,17 +84,14 @@ def read_regions(
 
     Of QuPath's objects the annotations; where there are none, tiles and detections too.
 
+    InputError if the file cannot be read, is no GeoJSON, or holds no polygon with an area.
+
     Parameters
     ----------
     content : bytes, optional
         In place of what the file holds.
     is_named : bool
         Refuse regions without a name, and two of one name.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read, is no GeoJSON, or holds no polygon with an area.
     """
     features = [one for one in _features(Path(path), content) if one.geometry is not None]
     if is_named:

@@ -34,6 +34,8 @@ def tight(corner: tuple[int, int], inside: NDArray[np.bool_]) -> Outline | None:
 def outline_of(segmentation: object, extent: tuple[int, int]) -> Outline:
     """Decode one annotation's ``segmentation``.
 
+    ValueError with what is wrong, for a person.
+
     Parameters
     ----------
     segmentation : object
@@ -41,11 +43,6 @@ def outline_of(segmentation: object, extent: tuple[int, int]) -> Outline:
         ``counts``, a list or COCO's compressed string.
     extent : (int, int)
         Height and width of the image, pixels.
-
-    Raises
-    ------
-    ValueError
-        With what is wrong, for a person.
     """
     if isinstance(segmentation, dict):
         return _unpacked(_counts_of(segmentation, extent), extent)

@@ -52,15 +52,12 @@ class Region:
     ) -> Region:
         """What any of some outlines encloses.
 
+        SettingsError if a point is no pixel, or nothing is enclosed.
+
         Parameters
         ----------
         outlines : iterable of (N, 2) array
             Level-0 (y, x) with pixel centres at integers, as measured centroids and napari.
-
-        Raises
-        ------
-        SettingsError
-            If a point is no pixel, or nothing is enclosed.
         """
         rings = [np.array([*outline], np.float64).reshape(-1, 2) for outline in outlines]
         try:

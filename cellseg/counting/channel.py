@@ -48,16 +48,13 @@ def sample(slide: Slide, mpp: float = SAMPLE_MPP) -> list[NDArray[np.generic]]:
     Without a pixel size every second pixel is averaged with its neighbour; scans of nuclei have
     0.2 to 0.5 µm per pixel.
 
+    RegionError if nothing of the slide can be read.
+
     Returns
     -------
     list of ndarray, (H, W, C), the slide's dtype
         The whole slide, or patches from all over what is on it. Parts that do not decode are
         left out; where nothing else is left, the overview.
-
-    Raises
-    ------
-    RegionError
-        If nothing of the slide can be read.
     """
     downsample = 2.0 if slide.mpp is None else max(1.0, mpp / slide.mpp)
     if slide.mpp is None and min(slide.height, slide.width) < PATCH_PX:
@@ -102,17 +99,14 @@ def choose_channels(
 ) -> tuple[tuple[int, ...], list[str]]:
     """The channel that shows what is counted, or all three of a colour slide; and why.
 
+    SettingsError if there is no such channel.
+
     Parameters
     ----------
     look : callable
         Gives what :func:`sample` does; asked only where names do not tell.
     wanted : str or None
         A number as ``cellseg info`` prints it, or a name; None: open.
-
-    Raises
-    ------
-    SettingsError
-        If there is no such channel.
     """
     names = slide.channels
     if wanted is not None:

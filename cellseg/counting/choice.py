@@ -137,23 +137,11 @@ def with_gates(
     """A protocol with the size gates that hold: the user's own, the model's, or the protocol's.
 
     Without a pixel size pixels of the network are taken to have the protocol's scale. They may be
-    half as wide, or twice, and so a shipped protocol's gates are made wider.
+    half as wide, or twice, and so a shipped protocol's gates are made wider. The model's ``sizes``
+    take their place; a protocol of the user's ``own`` keeps its gates. A pixel of the network is
+    ``downsample`` pixels of the image wide, each of which has ``mpp`` µm.
 
-    Parameters
-    ----------
-    sizes : Sizes or None
-        Of the model; they take the place of a shipped protocol's.
-    own : bool
-        The user wrote the protocol.
-    mpp : float or None
-        µm per pixel of the image.
-    downsample : float
-        Pixels of the image along a side of one of the network.
-
-    Raises
-    ------
-    SettingsError
-        If no area lies between the user's.
+    SettingsError if no area lies between the user's.
     """
     notes: list[str] = []
     if sizes is not None and not own:
@@ -231,6 +219,8 @@ def choose_protocol(
 ) -> tuple[CountProtocol, list[str]]:
     """The wanted protocol, or the one that fits what is to be counted.
 
+    SettingsError if no protocol fits: nothing is guessed then.
+
     Parameters
     ----------
     look : callable
@@ -238,11 +228,6 @@ def choose_protocol(
         or at one in µm/px.
     carried : CountProtocol, optional
         The model's own, which holds where none fits what is seen.
-
-    Raises
-    ------
-    SettingsError
-        If no protocol fits: nothing is guessed then.
     """
     if wanted is not None:
         named = wanted if isinstance(wanted, CountProtocol) else load_protocol(wanted)

@@ -65,12 +65,8 @@ class LocalMapper:
     """Threads read ahead, others run the network, the caller has what is done.
 
     Whatever the caller does with a tile's result (merge, measure, write) goes on beside the
-    network: torch gives the interpreter away while it computes.
-
-    Parameters
-    ----------
-    batch : int, optional
-        Tiles that go through the network together; None: as many as the device takes.
+    network: torch gives the interpreter away while it computes. Of a ``batch`` of None as many
+    tiles go through the network together as the device takes.
     """
 
     def __init__(self, batch: int | None = None) -> None:
@@ -115,13 +111,7 @@ class LocalMapper:
 
 
 def tiles_together(source: TileSource, detector: Detector, wanted: int | None) -> int:
-    """Tiles that go through the network together: as many as it bears, and as memory does.
-
-    Parameters
-    ----------
-    wanted : int or None
-        What the user asked for; it stands.
-    """
+    """Tiles that go through the network together: the wanted ones, or as many as memory bears."""
     if wanted:
         return wanted
     area = source.plan.grid.at(0, 0).padded.area

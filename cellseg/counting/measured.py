@@ -34,17 +34,10 @@ ASKED_A_TILE = 50
 
 @dataclass(frozen=True, eq=False)
 class MeasuredCells:
-    """Cells that are final, and what was measured of them.
+    """Cells that are final, on the slide's lattice, and what was measured of them.
 
-    Attributes
-    ----------
-    instances : Instances, N
-        On the slide's lattice.
-    table : DataFrame, N rows
-        The columns of ``cells.csv`` but for ``region``; ``label`` is 0, as only the whole run can
-        number the cells.
-    is_new : bool
-        False where an interrupted run had measured them.
+    The table, a row a cell, has the columns of ``cells.csv`` but for ``region``; ``label`` is 0, as
+    only the whole run can number the cells. They are not new where an interrupted run had them.
     """
 
     instances: Instances

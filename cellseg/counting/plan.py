@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 SAMPLE_PX = 512
 SAMPLES = 48
-LEAST_PATCH_PX = 128
 
 DYE_PATCHES, DYE_EVERY_PX = 24, 3
 
@@ -151,23 +150,12 @@ def make_plan(
     assay: Assay | None = None,
     detector: Detector | None = None,
 ) -> Plan:
-    """Decide what the user left open.
+    """Decide what the user left open, but for the ``assay`` that is decided already.
 
-    Parameters
-    ----------
-    info : DetectorInfo
-        The model's own scale, score and sizes take the place of a shipped protocol's where it
-        has them.
-    assay : Assay, optional
-        What is decided already.
-    detector : Detector, optional
-        Tells the scale of an image without pixel size, where the protocol says how large its
-        cells are.
+    The model's own scale, score and sizes take the place of a shipped protocol's. The detector
+    tells the scale of an image without pixel size, where the protocol says how large its cells are.
 
-    Raises
-    ------
-    SettingsError
-        If a channel does not exist, no protocol fits, or settings clash.
+    SettingsError if a channel does not exist, no protocol fits, or settings clash.
     """
     assay = assay or choose_assay(slide, request)
     channels, protocol = assay.channels, assay.protocol
@@ -294,24 +282,15 @@ def fit_dyes(slide: Slide, plan: Plan, patches: Sequence[Box]) -> Dyes | None:
 
 
 def _patches(slide: Slide, plan: Plan, boxes: Sequence[Box]) -> Iterator[NDArray[np.generic]]:
-    """Pixels of patches that decode whole; where none does, of quarters of some of them."""
+    """Pixels of patches that decode whole; where none does, of the overview."""
     found = False
     for box in boxes:
         with suppress(RegionError):
             yield slide.read(box, downsample=plan.downsample, channels=plan.channels)
             found = True
-    quarters = [part for box in boxes[:SAMPLES] for part in _quarters(box)]
-    if not found and quarters:
-        yield from _patches(slide, plan, quarters)
-
-
-def _quarters(box: Box) -> list[Box]:
-    """None of a box that is small already."""
-    if min(box.shape) <= LEAST_PATCH_PX:
-        return []
-    y, x = (box.y0 + box.y1) // 2, (box.x0 + box.x1) // 2
-    rows, columns = ((box.y0, y), (y, box.y1)), ((box.x0, x), (x, box.x1))
-    return [Box(y0, x0, y1, x1) for y0, y1 in rows for x0, x1 in columns]
+    if not found:
+        with suppress(RegionError):
+            yield slide.overview()[0][..., plan.channels]
 
 
 def sample_boxes(height: int, width: int) -> list[Box]:

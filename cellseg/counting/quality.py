@@ -55,14 +55,9 @@ def unpacked_units(text: str, core: Box) -> NDArray[np.float16]:
 
 @dataclass(frozen=True, eq=False)
 class JudgedSlide:
-    """What is wrong where on a slide.
+    """What is wrong where on a slide, and its tissue without what is.
 
-    Attributes
-    ----------
-    codes : ndarray, uint8, (R, C)
-        See :func:`cellseg.stain.quality.judged`; unknown where there is no tissue.
-    sound : TissueMask
-        The tissue without what is out of focus, folded or marked by a pen.
+    Codes, uint8 (R, C), are as of :func:`cellseg.stain.quality.judged`; unknown without tissue.
     """
 
     codes: NDArray[np.uint8]

@@ -159,6 +159,8 @@ def evaluate_centres(
     be, of the least total distance. Where classes are annotated, centres of each are compared by
     themselves too: with the model's cell types, or its classes, of the same names.
 
+    InputError if a table or an image cannot be read.
+
     Parameters
     ----------
     request : EvaluateRequest
@@ -166,11 +168,6 @@ def evaluate_centres(
         images lie beside them, in ``images/`` there, or in ``request.images``.
     within_um : float
         In pixels of the image, where its pixel size is not known.
-
-    Raises
-    ------
-    InputError
-        If a table or an image cannot be read.
     """
     data = [(path, centres) for path in request.data for centres in read_points(path)]
     detector = request.detector()

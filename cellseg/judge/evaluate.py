@@ -43,25 +43,13 @@ from cellseg.protocol import SHIPPED_MODELS, Calibration, CountProtocol, load_pr
 from cellseg.slide import Slide, open_slide
 
 LOWEST_SCORE = 0.05
-DIAMETERS_PX = (12.0, 24.0, 48.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateRequest:
-    """What to evaluate.
+    """What to evaluate: COCO JSON files, and the folder of their images where it is another.
 
-    Attributes
-    ----------
-    data : tuple of Path
-        COCO JSON files.
-    images : Path, optional
-        Folder of the images, where it is not the JSON's.
-    protocol : str, CountProtocol or None
-        None: chosen from each image, as in counting.
-    score : float, optional
-        Used in place of the protocol's.
-    mpp : float, optional
-        µm per pixel of images that do not say theirs.
+    Settings are those of a count; ``mpp`` is of images that do not say theirs.
     """
 
     data: tuple[Path, ...]
@@ -161,7 +149,7 @@ class Evaluation:
             "object": self.model.object,
             "classes": list(self.classes),
             "scores": {name: plain(asdict(one)) for name, one in self.tables().items()},
-            "ap_by_diameter": ap_by_diameter(self.images, count, DIAMETERS_PX),
+            "ap_by_diameter": ap_by_diameter(self.images, count),
             "ap_by_density": ap_by_density(self.images, count),
             "thresholds": [asdict(point) for point in curve(self.images)],
             "images": [
@@ -185,10 +173,7 @@ class Evaluation:
 def evaluate(request: EvaluateRequest) -> Iterator[Notice | ImageDone | Evaluation]:
     """Count annotated images and compare; the last event is the Evaluation.
 
-    Raises
-    ------
-    InputError, SettingsError, WeightsError
-        InputError for annotations or images that cannot be read.
+    InputError for annotations or images that cannot be read; SettingsError and WeightsError.
     """
     data = judgeable(join([read_coco(path, images=request.images) for path in request.data]))
     notes = list(data.notes)

@@ -26,6 +26,8 @@ from cellseg.protocol import CountProtocol
 from cellseg.text import number, percent
 
 THRESHOLDS: tuple[float, ...] = tuple(round(0.1 + 0.05 * k, 2) for k in range(17))
+DIAMETERS_PX = (12.0, 24.0, 48.0)
+"""Borders between the bins of objects by their size."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -196,12 +198,10 @@ class AtThreshold:
     f1: float
 
 
-def curve(
-    images: Sequence[Judged], thresholds: Sequence[float] = THRESHOLDS
-) -> tuple[AtThreshold, ...]:
+def curve(images: Sequence[Judged]) -> tuple[AtThreshold, ...]:
     """Count and F1 against the score threshold."""
     points = []
-    for score in thresholds:
+    for score in THRESHOLDS:
         error = counts_of(images, score)
         tally = Segmentation.pooled(
             Segmentation.of(image.overlaps, keep=image.at(score)) for image in images
@@ -212,17 +212,11 @@ def curve(
     return tuple(points)
 
 
-def ap_by_diameter(
-    images: Sequence[Judged], num_classes: int, edges: Sequence[float]
-) -> dict[str, tuple[int, float]]:
-    """Number of annotated objects and mask AP by their equivalent diameter.
-
-    ``edges`` are the inner borders between the bins, pixels; names are such as ``12–24 px``.
-    """
+def ap_by_diameter(images: Sequence[Judged], num_classes: int) -> dict[str, tuple[int, float]]:
+    """Number of annotated objects and mask AP by their equivalent diameter, as ``12–24 px``."""
     areas = np.concatenate([image.truth.areas for image in images])
-    bounds = [0.0, *edges, math.inf]
     found = {}
-    for low, high in pairwise(bounds):
+    for low, high in pairwise([0.0, *DIAMETERS_PX, math.inf]):
         area = (math.pi / 4 * low**2, min(1e10, math.pi / 4 * high**2))
         inside = int(np.count_nonzero((areas >= area[0]) & (areas < area[1])))
         name = f"{low:.0f}–{high:.0f} px" if math.isfinite(high) else f"from {low:.0f} px"
@@ -231,13 +225,11 @@ def ap_by_diameter(
     return found
 
 
-def ap_by_density(
-    images: Sequence[Judged], num_classes: int, bins: int = 3
-) -> dict[str, tuple[int, float]]:
-    """Mask AP of the images in equal parts by annotated objects per megapixel."""
+def ap_by_density(images: Sequence[Judged], num_classes: int) -> dict[str, tuple[int, float]]:
+    """Mask AP of the images in three equal parts by annotated objects per megapixel."""
     density = np.array([len(i.truth) / (i.extent[0] * i.extent[1]) * 1e6 for i in images])
     found = {}
-    for rows in np.array_split(np.argsort(density, kind="stable"), min(bins, len(images))):
+    for rows in np.array_split(np.argsort(density, kind="stable"), min(3, len(images))):
         part = [images[row] for row in rows.tolist()]
         low, high = density[rows].min(), density[rows].max()
         objects = sum(len(image.truth) for image in part)

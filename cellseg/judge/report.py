@@ -12,7 +12,7 @@ from cellseg.annotations.coco import read_pixels
 from cellseg.draw.page import render_page
 from cellseg.errors import output_errors
 from cellseg.judge import plots
-from cellseg.judge.evaluate import DIAMETERS_PX, Evaluation
+from cellseg.judge.evaluate import Evaluation
 from cellseg.judge.fates import COLOURS, MEANINGS, tally
 from cellseg.judge.judged import (
     COUNT_HEADS,
@@ -46,7 +46,7 @@ def write_report(evaluation: Evaluation, folder: str | Path) -> Path:
         in_use, classes = [image.score for image in images], len(evaluation.classes)
         plots.count_by_threshold(home / "threshold.png", curve(images), truth, in_use)
         plots.true_and_counted(home / "counts.png", images)
-        by_diameter = ap_by_diameter(images, classes, DIAMETERS_PX)
+        by_diameter = ap_by_diameter(images, classes)
         plots.bars(home / "diameter.png", by_diameter, "AP by diameter")
         plots.bars(home / "density.png", ap_by_density(images, classes), "AP by density")
         for name, chosen in (("sample", sample(images)), ("worst", worst[:SHEET])):

@@ -188,7 +188,6 @@ def load_detector(
     *,
     device: str = "auto",
     score: float = 0.5,
-    nms_iou: float = 0.5,
     precision: Exactness = "auto",
     inference: Library = "auto",
 ) -> MaskRCNNDetector:
@@ -200,7 +199,7 @@ def load_detector(
         ``"default"`` or a file.
     device : str
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
-    score, nms_iou : float
+    score : float
         As for :class:`~cellseg.network.inference.Wanted`.
     precision : {'auto', 'float32', 'bfloat16', 'float16'}
         Of torch; ``auto``: half precision where the device is faster with it.
@@ -232,7 +231,7 @@ def load_detector(
     network, card = found
     info = replace(info_of(card), device=network.label, inference=network.name)
     info = replace(info, notes=notes + network.notes, tile_px=network.tile_px)
-    return MaskRCNNDetector(network, info, score=score, nms_iou=nms_iou)
+    return MaskRCNNDetector(network, info, score=score)
 
 
 def _openvino(

@@ -58,26 +58,18 @@ class Sizes:
 class DetectorInfo:
     """Who the detector is, for the table and the record of a run.
 
+    Other fields are as in :class:`~cellseg.network.modelfile.ModelCard`.
+
     Attributes
     ----------
-    object : str
-        What it outlines: "nucleus" or "cell".
-    diameter_px : float or None
-        The usual object of the training data, pixels of the network.
     mpp : float or None
         µm per pixel that the model was trained at; None: any, the protocol's is taken.
     score : float or None
         Score at which the model counts best on its own validation; None: the protocol's.
     sizes : Sizes or None
         Of the objects that it was trained on; None: the protocol's gates hold.
-    types : tuple of str
-        Cell types that it can tell apart besides its classes, where a run wants them.
-    types_from : str
-        The tissue that they were learned from.
-    device : str
-        Where it runs, for the record.
-    inference : str
-        What computes its network; cells of one run come from one.
+    device, inference : str
+        Where it runs, and what computes its network; cells of one run come from one.
     notes : tuple of str
         What was chosen when it was loaded, for a person.
     tile_px : int

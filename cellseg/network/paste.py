@@ -26,8 +26,6 @@ def paste_all(
     probabilities: NDArray[np.float32],
     boxes: NDArray[np.float32],
     extent: tuple[int, int],
-    *,
-    threshold: float = THRESHOLD,
 ) -> list[Pasted | None]:
     """Resample the mask branch's output to pixels, inside the boxes only.
 
@@ -64,7 +62,7 @@ def paste_all(
         for start in range(0, len(chosen), step):
             part = chosen[start : start + step]
             places = (low[part], high[part], first[part], last[part])
-            pasted = _paste(probabilities[part], places, side, threshold)
+            pasted = _paste(probabilities[part], places, side)
             for place, one in zip(part.tolist(), pasted, strict=True):
                 found[place] = one
     return found
@@ -74,14 +72,12 @@ _Places = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64], NDA
 """Ends of boxes, (y, x), and their first and last pixels, each (D, 2)."""
 
 
-def _paste(
-    probabilities: NDArray[np.float32], places: _Places, side: int, limit: float
-) -> list[Pasted | None]:
+def _paste(probabilities: NDArray[np.float32], places: _Places, side: int) -> list[Pasted | None]:
     """Objects whose pixels fit into squares of one side."""
     size = probabilities.shape[-1]
     vertical, horizontal = (_weights(places, axis, side, size) for axis in (0, 1))
     pixels = vertical @ probabilities @ horizontal.transpose(0, 2, 1)
-    masks: NDArray[np.bool_] = np.greater_equal(pixels, limit)
+    masks: NDArray[np.bool_] = np.greater_equal(pixels, THRESHOLD)
     lines: list[NDArray[np.bool_]] = [np.any(masks, 2), np.any(masks, 1)]
     ends = [end for line in lines for end in (line.argmax(1), side - line[:, ::-1].argmax(1))]
     bounds = np.stack([*ends, lines[0].any(1), *places[2].T], 1).tolist()

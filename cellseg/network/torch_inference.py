@@ -154,12 +154,8 @@ def load_torch(
 ) -> tuple[TorchInference, ModelCard]:
     """A model file's network on a device.
 
-    Raises
-    ------
-    WeightsError
-        If the weights are missing, damaged, made for another network, or give nothing finite.
-    SettingsError
-        If there is no such device.
+    WeightsError if the weights are missing, damaged, made for another network, or give nothing
+    finite; SettingsError if there is no such device.
     """
     target = pick_device(device)
     network, card = load_model(model, target)

@@ -57,6 +57,8 @@ def save_model(
 ) -> ModelCard:
     """Write a model file, in one piece; the card comes back as it stands there.
 
+    OutputError if the file cannot be written.
+
     Parameters
     ----------
     state_dict : dict of Tensor
@@ -68,11 +70,6 @@ def save_model(
         float32, four times as large, otherwise.
     ranges : dict, optional
         From :func:`cellseg.network.ranges.input_ranges`.
-
-    Raises
-    ------
-    OutputError
-        If the file cannot be written.
     """
     path = Path(path)
     tensors: dict[str, Tensor] = {}

@@ -78,16 +78,10 @@ class Look(NamedTuple):
 
 
 def look_at(pixels: NDArray[np.generic], light: Light, *, stained: bool) -> Look:
-    """Look for contrast beyond noise.
+    """Look for contrast beyond noise in raw pixels, (H, W, C), at the scale of nuclei.
 
-    Parameters
-    ----------
-    pixels : ndarray, (H, W, C)
-        Raw intensities at the scale at which nuclei are looked for. In fluorescence the largest
-        channel counts; otherwise the first one, as red light is what haematoxylin takes away.
-    light : {'transmitted', 'fluorescence'}
-    stained : bool
-        Transmitted light: contrast is then held against white as well.
+    In fluorescence the largest channel counts; otherwise the first one, as red light is what
+    haematoxylin takes away. Where they are ``stained``, contrast is held against white as well.
     """
     bands = np.asarray(pixels, dtype=np.float64)
     plane = bands.max(axis=2) if light == "fluorescence" else bands[..., 0]

@@ -51,15 +51,10 @@ class Normaliser:
 
     @classmethod
     def fit(cls, pixels: ArrayLike, light: Light) -> Normaliser:
-        """Fit to a sample.
+        """Fit to a sample of raw intensities (..., C) or (...,); NaN and infinities are left out.
 
-        Parameters
-        ----------
-        pixels : array_like
-            Raw intensities (..., C) or (...,); NaN and infinities are left out. A sample of
-            a single value (an empty slide) gives a scale under which it stays dark, or
-            white in transmitted light.
-        light : {'transmitted', 'fluorescence'}
+        A sample of a single value (an empty slide) gives a scale under which it stays dark, or
+        white in transmitted light.
         """
         values = np.asarray(pixels)
         values = values.astype(_work_type(values.dtype), copy=False)
@@ -75,17 +70,9 @@ class Normaliser:
         return cls(low, high if high > low else low + max(1.0, abs(low) * 1e-6), light)
 
     def apply(self, image: NDArray[np.generic]) -> NDArray[np.float32]:
-        """Normalise one region.
+        """Normalise one region, (H, W, 1 or 3), to float32 (H, W, 3) of 0 … 1.
 
-        Parameters
-        ----------
-        image : ndarray, (H, W, C)
-            Raw intensities, one or three channels; NaN and infinities become background.
-
-        Returns
-        -------
-        ndarray, float32, (H, W, 3)
-            In 0 … 1, a single channel repeated three times.
+        NaN and infinities become background; a single channel is repeated three times.
         """
         if image.ndim != 3 or image.shape[2] not in (1, 3):
             raise ValueError(f"expected (H, W, 1 or 3), got {image.shape}")

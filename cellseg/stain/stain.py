@@ -74,11 +74,7 @@ BLOOD = StainGuess("blood_smear", "round bodies of one size on clear glass")
 def guess_stain(patches: Sequence[NDArray[np.generic]]) -> StainGuess:
     """Tell pictures apart by their ground and the colours of what is stained.
 
-    Parameters
-    ----------
-    patches : sequence of ndarray, (H, W, C)
-        What is to be counted in: red, green and blue, or one channel. NaN and infinities count as
-        dark.
+    Patches, (H, W, C), are red, green and blue, or one channel; NaN and infinities count as dark.
     """
     whole = [
         np.nan_to_num(np.asarray(patch, dtype=np.float64), posinf=0, neginf=0) for patch in patches

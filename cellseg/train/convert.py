@@ -36,21 +36,15 @@ ENDINGS = (".geojson.gz", ".geojson", ".json", ".roi", ".zip")
 
 @dataclass(frozen=True, kw_only=True)
 class ConvertRequest:
-    """What is to be converted.
+    """What is to be converted: files with the endings :data:`ENDINGS`, to a COCO JSON.
 
     Attributes
     ----------
-    inputs : tuple of Path
-        With the endings :data:`ENDINGS`.
-    output : Path
-        The COCO JSON; ``images/`` beside it gets the pictures.
     images : tuple of Path
         One picture for each input, in the same order; or one folder, in which each has its
         input's name; empty: they lie beside the inputs.
     mpp : float or None
         µm per pixel, where the pictures do not say.
-    channel : str or None
-        Number or name of the one to learn from, where there are several.
     kind : str
         Class of what has none.
     whole_cells : bool

@@ -123,9 +123,9 @@ def cut_pixels(image: AnnotatedImage, window: Box, size: tuple[int, int]) -> Ten
     return pixels[0].clamp(0, 1).contiguous()
 
 
-def some_windows(images: Sequence[AnnotatedImage], count: int = 20) -> Iterator[Tensor]:
-    """Corners of so many images at the network's scale, (3, H, W), sides multiples of 32."""
-    for place in np.unique(np.linspace(0, len(images) - 1, count).astype(int)).tolist():
+def some_windows(images: Sequence[AnnotatedImage]) -> Iterator[Tensor]:
+    """Corners of twenty images at the network's scale, (3, H, W), sides multiples of 32."""
+    for place in np.unique(np.linspace(0, len(images) - 1, 20).astype(int)).tolist():
         image = images[place]
         sides = [min(WINDOW_PX, int(side * image.zoom)) for side in image.pixels.shape[:2]]
         height, width = (max(STRIDE_PX, side // STRIDE_PX * STRIDE_PX) for side in sides)

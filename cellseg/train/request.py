@@ -19,12 +19,11 @@ class TrainRequest:
 
     Attributes
     ----------
-    data : tuple of Path
-        COCO JSON files; classes are matched by name.
+    data, validation : tuple of Path, Path
+        COCO JSON files; classes are matched by name. Without validation data ``held_share`` of
+        each set's images is held back.
     output : Path
         Folder of the checkpoint and the model; a training found there goes on.
-    validation : Path, optional
-        COCO JSON; without it ``held_share`` of each set's images is held back.
     images : Path, optional
         Folder of the images, where it is not the JSON's.
     init : str
@@ -33,10 +32,6 @@ class TrainRequest:
         Bounds; what comes first ends the training.
     resume : bool, optional
         True: there must be a training to go on with; False: begin anew; None: as it is found.
-    object : {'nucleus', 'cell'}
-        What the masks outline.
-    name : str, optional
-        The model's name; the output folder's otherwise.
     mpp : float, optional
         µm per pixel of images that do not say theirs.
     validations : int
