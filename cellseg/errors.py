@@ -209,10 +209,6 @@ class ExistingResultError(OutputError):
         self.why, self.place = why, place
         super().__init__(f"{place}: holds {why}", hint="overwrite,output")
 
-    def at(self, place: object) -> ExistingResultError:
-        """The same of a folder under another name."""
-        return ExistingResultError(self.why, place=place)
-
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(ExistingResultError, self.why, place=self.place), ()
 

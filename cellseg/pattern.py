@@ -47,7 +47,7 @@ class FilePattern:
     text: str
 
     def __post_init__(self) -> None:
-        names = [found[1] for found in _PART.finditer(self.text) if found[1]]
+        names = self.names
         wrong = [name for name in names if name not in _SHAPES or names.count(name) > 1]
         if wrong:
             raise SettingsError(

@@ -384,7 +384,7 @@ def _open(request: CountRequest, key: Mapping[str, object], place: Location | No
     try:
         return ResultFolder.open(path, key=key, image=request.image, overwrite=request.overwrite)
     except ExistingResultError as error:
-        raise error.at(place or path) from error
+        raise ExistingResultError(error.why, place=place or path) from error
 
 
 def _earlier(image: Location, folder: Path) -> CountResult | None:

@@ -115,12 +115,8 @@ def name_of(row: int, column: int) -> str:
 def find_cores(tissue: NDArray[np.bool_]) -> CoreGrid:
     """Find the grid of an array's cores.
 
-    SettingsError if the tissue lies in no grid; says why.
-
-    Parameters
-    ----------
-    tissue : ndarray, bool, (H, W)
-        Pixels are square; a core measures 10 of them or more.
+    Pixels of tissue, (H, W), are square; a core measures 10 of them or more. SettingsError if it
+    lies in no grid; says why.
     """
     from skimage.measure import block_reduce  # late, as scipy below: it takes a second to load
 

@@ -101,12 +101,8 @@ def choose_channels(
 
     SettingsError if there is no such channel.
 
-    Parameters
-    ----------
-    look : callable
-        Gives what :func:`sample` does; asked only where names do not tell.
-    wanted : str or None
-        A number as ``cellseg info`` prints it, or a name; None: open.
+    ``wanted`` is a number as ``cellseg info`` prints it, or a name. ``look`` gives what
+    :func:`sample` does, and is asked only where names do not tell.
     """
     names = slide.channels
     if wanted is not None:

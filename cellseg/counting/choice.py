@@ -221,13 +221,9 @@ def choose_protocol(
 
     SettingsError if no protocol fits: nothing is guessed then.
 
-    Parameters
-    ----------
-    look : callable
-        Gives patches (H, W, C) of the channels that are counted, at the scale of :func:`sample`
-        or at one in µm/px.
-    carried : CountProtocol, optional
-        The model's own, which holds where none fits what is seen.
+    ``look`` gives patches (H, W, C) of the channels that are counted, at the scale of
+    :func:`sample` or at one in µm/px. Where none fits what is seen, the model's own holds, the one
+    that it ``carried``.
     """
     if wanted is not None:
         named = wanted if isinstance(wanted, CountProtocol) else load_protocol(wanted)

@@ -130,8 +130,9 @@ class DaskMapper:
                     under_way.add(client.submit(run_tiles, *asked, pure=False))
                 if not under_way:
                     return
-                start = time.monotonic()
-                done = self._done(client, under_way)
+                start, done = time.monotonic(), set[Any]()
+                with self._reached(client), client.as_current(), suppress(TimeoutError):
+                    done = distributed.wait(list(under_way), LOOK_SECONDS, "FIRST_COMPLETED").done
                 self.seconds["wait for the cluster"] += time.monotonic() - start
                 for future in done:
                     answer = self._answer(future)
@@ -150,12 +151,6 @@ class DaskMapper:
             if not threads:
                 client.wait_for_workers(1, PATIENCE_SECONDS)
             return threads or 1
-
-    def _done(self, client: Any, under_way: set[Any]) -> set[Any]:  # noqa: ANN401
-        done: set[Any] = set()
-        with self._reached(client), client.as_current(), suppress(TimeoutError):
-            done = distributed.wait(list(under_way), LOOK_SECONDS, "FIRST_COMPLETED").done
-        return done
 
     @contextmanager
     def _reached(self, client: Any) -> Iterator[None]:  # noqa: ANN401
@@ -355,26 +350,16 @@ def run_tiles(version: str, job: bytes, tiles: Sequence[Tile]) -> Answer:
                 "install the same on every machine"
             )
         with _opening:
-            kept = opened(job)
-        mapper = LocalMapper(kept.batch)
-        with kept.turns:
-            came = mapper.map(kept.source, kept.detector, tiles)
+            source, detector, turns, batch = opened(job)
+        mapper = LocalMapper(batch)
+        with turns:
+            came = mapper.map(source, detector, tiles)
             found = [replace(one, raw=one.raw[:0]) for one in came]
         return mapper.device, mapper.seconds, found
     except CellsegError as error:
         address = distributed.get_worker().address
         refusal = type(error)(f"worker {address}: {error}", hint=error.hint)
     raise refusal  # without its causes, which may be of kinds that cannot be sent
-
-
-@dataclass(eq=False)
-class _Opened:
-    """A job's slide and its detector, which ``turns`` threads may use at once."""
-
-    source: TileSource
-    detector: Detector
-    turns: threading.Semaphore
-    batch: int | None
 
 
 def forget() -> None:
@@ -384,8 +369,10 @@ def forget() -> None:
 
 
 @lru_cache(maxsize=KEPT)
-def opened(packed: bytes) -> _Opened:
-    """A job's slide and detector; the slide is closed when nobody uses it any more.
+def opened(packed: bytes) -> tuple[TileSource, Detector, threading.Semaphore, int | None]:
+    """A job's slide, its detector, how many threads may use that at once, and the batch.
+
+    The slide is closed when nobody uses it any more.
 
     CellsegError if slide or weights are missing here, or are others than where the run was started.
     """
@@ -412,12 +399,11 @@ def opened(packed: bytes) -> _Opened:
             loaded, turns = _model(str(asked.model), job.checksum, *how)
             detector = loaded.for_run(job.plan.protocol)
         source = TileSource(slide, job.plan, job.normaliser)
-        kept = _Opened(source, detector, turns, asked.batch)
     except BaseException:
         slide.close()
         raise
-    weakref.finalize(kept, slide.close)
-    return kept
+    weakref.finalize(source, slide.close)
+    return source, detector, turns, asked.batch
 
 
 @lru_cache(maxsize=KEPT)

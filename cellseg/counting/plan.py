@@ -227,19 +227,11 @@ def _is_own(wanted: str | CountProtocol | None) -> bool:
 
 
 def fit_normaliser(slide: Slide, plan: Plan, tissue: Sequence[Box] | None = None) -> Normaliser:
-    """Fit the slide's one intensity scale on patches of the lattice.
+    """Fit the slide's one intensity scale on patches of the lattice: those with tissue, or all.
 
-    Parameters
-    ----------
-    tissue : sequence of Box, optional
-        Patches to sample (multiples of 512 px of the lattice, whatever the tile size); all
-        of the slide where it is None or empty.
-
-    Returns
-    -------
-    Normaliser
-        ``blank`` where no patch shows anything beyond noise: only then are all of them read.
-        Few or faint objects do not fill the range: see :func:`visible_scale`.
+    Patches are multiples of 512 px, whatever the tile size. The scale is ``blank`` where none of
+    them shows anything beyond noise: only then are all read. Few or faint objects do not fill the
+    range: see :func:`visible_scale`.
     """
     light = plan.protocol.light
     boxes = list(tissue or sample_boxes(plan.grid.height, plan.grid.width))

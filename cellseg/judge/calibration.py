@@ -35,8 +35,6 @@ class Calibrated:
     bias: float
     held_out_bias: float
     interval: tuple[float, float]
-    images: int
-    objects: int
 
 
 def calibrate(images: Sequence[Judged]) -> Calibrated:
@@ -61,8 +59,6 @@ def calibrate(images: Sequence[Judged]) -> Calibrated:
         bias=float(counts[best].sum() / total - 1),
         held_out_bias=float(held_out.sum() / total - 1),
         interval=_interval(truth, held_out),
-        images=len(images),
-        objects=total,
     )
 
 

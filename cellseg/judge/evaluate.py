@@ -133,8 +133,8 @@ class Evaluation:
         low, high = found.interval
         calibration = Calibration(
             model=self.model.checksum,
-            images=found.images,
-            objects=found.objects,
+            images=len(self.images),
+            objects=sum(len(image.truth) for image in self.images),
             interval=(round(low, 3), round(high, 3)),
         )
         protocol = self.images[0].protocol

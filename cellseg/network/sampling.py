@@ -22,12 +22,8 @@ Levels = NDArray[np.floating]
 def sampled(levels: Sequence[Levels], boxes: Floats, side: int) -> Floats:
     """One sample in the middle of each of ``side`` × ``side`` bins, (B, side, side, C).
 
-    Parameters
-    ----------
-    levels : sequence of ndarray, float16 or float32, (H, W, C)
-        Feature maps at strides 4, 8, 16, 32; a box is sampled in one of them, by its size.
-    boxes : ndarray, (B, 4)
-        (x1, y1, x2, y2), pixels of the network's input.
+    Levels, (H, W, C), are feature maps at strides 4, 8, 16, 32; a box, (x1, y1, x2, y2) in pixels
+    of the network's input, is sampled in one of them, by its size.
     """
     out = np.empty((len(boxes), side, side, levels[0].shape[2]), np.float32)
     fitting = level_of(boxes, len(levels))

@@ -52,11 +52,6 @@ class UNet:
 
     def __call__(self, image: Floats) -> Floats:
         """Logits (H, W) of an image (H, W, C), H and W multiples of :attr:`stride`."""
-        height, width = image.shape[:2]
-        if height % self.stride or width % self.stride:
-            raise ValueError(
-                f"expected sides in multiples of {self.stride}, got {height} × {width}"
-            )
         x, skips = image, []
         for level, block in enumerate(self._down):
             if level:

@@ -46,10 +46,7 @@ def opened(
 ) -> Found:
     """What ``look`` finds in a file that ``library`` opens; it is closed after an error.
 
-    Parameters
-    ----------
-    what : str
-        What it is not, if anything goes wrong: ``"is no readable CZI"``.
+    ``what`` is said if anything goes wrong: ``"is no readable CZI"``.
     """
     with reading(path, f"{what}, is cut off or damaged"):
         file = library()

@@ -67,10 +67,7 @@ class Taps:
 def taps(first: int, last: int, *, step: float, size: int) -> Taps:
     """Taps of output pixels ``first`` … ``last - 1`` on a source of ``size`` px.
 
-    Parameters
-    ----------
-    step : float
-        Source pixels per output pixel; 1 or more averages, less interpolates.
+    ``step`` is in source pixels per output pixel; 1 or more averages, less interpolates.
     """
     place = np.arange(first, last, dtype=np.float64)
     return _area(place, step, size) if step >= 1 - 1e-9 else _linear(place, step, size)
@@ -103,17 +100,10 @@ def _linear(place: NDArray[np.float64], step: float, size: int) -> Taps:
 
 
 def resample(source: Pixels, origin: tuple[int, int], rows: Taps, columns: Taps) -> Pixels:
-    """Apply taps along y and x to a piece of the source, (h, w, C), with all pixels that they need.
+    """Apply taps along y and x to a piece of the source, (h, w, C), that begins at ``origin``.
 
-    Parameters
-    ----------
-    origin : tuple of int
-        (y, x) of the piece's first pixel.
-
-    Returns
-    -------
-    ndarray, (len(rows), len(columns), C), dtype of ``source``
-        Integers are rounded; a NaN spreads only to pixels that it touches.
+    It has all pixels that they need. What comes out, (rows, columns, C), has its dtype: integers
+    are rounded; a NaN spreads only to pixels that it touches.
     """
     if rows.is_identity and columns.is_identity:
         y0, x0 = rows.start - origin[0], columns.start - origin[1]

@@ -28,13 +28,7 @@ def check_metadata(path: Location, tif: tifffile.TiffFile) -> tuple[Element | No
     """Refuse claims that no file keeps; from then on tifffile may make series.
 
     Of a set only files beside this one are read: a file's content never leads out of its folder.
-
-    Returns
-    -------
-    Element or None
-        The root of the OME-XML.
-    list of str
-        Notes on other files.
+    Returns the root of the OME-XML, and notes on other files.
     """
     name, root, notes = path.name, None, []
     if len(tif.pages) == 0:

@@ -70,11 +70,7 @@ class Layout:
 def lay_out(name: str, series: Any, *, z_asked: bool) -> Layout:  # noqa: ANN401
     """Read the layout of level 0 of a tifffile series.
 
-    Parameters
-    ----------
-    z_asked : bool
-        The caller asked for a z plane or a projection: a stack of pages of unknown meaning is
-        then taken for z, and for time otherwise.
+    A stack of pages of unknown meaning is taken for z where that is asked for, and else for time.
     """
     key = series.keyframe
     separate, depth, height, width, contig = key.shaped
@@ -133,15 +129,9 @@ def _roles(
 
 @dataclass(frozen=True)
 class TiffSource(Source):
-    """A level of a TIFF.
+    """A level of a TIFF; ``blank`` is the value of tiles that the file leaves out on purpose.
 
-    Attributes
-    ----------
-    file : tifffile.FileHandle
-    lock : threading.Lock
-        Held while a file's position is used.
-    blank : int
-        Value of tiles that the file leaves out on purpose.
+    The lock is held while the position of a file, a tifffile.FileHandle, is used.
     """
 
     file: Any
@@ -155,14 +145,7 @@ def plane_raster(
     layout: Layout,
     at: tuple[int, int, int],
 ) -> Raster:
-    """The samples of one channel of one plane of a level.
-
-    Parameters
-    ----------
-    series : tifffile.TiffPageSeries
-    at : tuple of int
-        (t, z, channel).
-    """
+    """The samples of one channel of one plane, ``at`` (t, z, channel), of a level."""
     key = series.keyframe
     stored = np.dtype(key.parent.byteorder + key.dtype.char)
     if layout.is_interleaved:

@@ -107,15 +107,8 @@ def add_copies(crop: Crop, copies: int, rng: np.random.Generator, *, inside: Box
     """A crop with up to ``copies`` turned copies of whole objects, most of them touching one.
 
     Objects under a copy lose what it hides. The copies come from the same crop, so that focus,
-    stain and noise fit (after Ghiasi et al., Simple Copy-Paste, CVPR 2021).
-
-    Parameters
-    ----------
-    copies : int
-        Fewer are added where there is no room.
-    inside : Box
-        The image in the crop, pixels: what lies beyond is padding. Objects at its edge may be
-        cut and are not copied; no copy leaves it.
+    stain and noise fit (after Ghiasi et al., Simple Copy-Paste, CVPR 2021). The image lies
+    ``inside`` the crop: objects at its edge may be cut and are not copied; no copy leaves it.
     """
     low, high = torch.tensor([inside.x0, inside.y0]), torch.tensor([inside.x1, inside.y1])
     whole = (crop.boxes[:, :2] > low).all(1) & (crop.boxes[:, 2:] < high).all(1) & crop.outlined
@@ -276,12 +269,8 @@ def dimmed(image: Tensor, rng: np.random.Generator) -> Tensor:
 def with_stains(image: Tensor, gains: NDArray[np.float64], shift: NDArray[np.float64]) -> Tensor:
     """Haematoxylin, eosin and DAB (Ruifrok and Johnston 2001) in other strengths and hues.
 
-    Parameters
-    ----------
-    gains : ndarray, (3,)
-        Factors of the stains' optical densities.
-    shift : ndarray, (3, 3)
-        Added to the stains' colour vectors, which keep their length.
+    ``gains``, (3,), are factors of the stains' optical densities; ``shift``, (3, 3), is added to
+    their colour vectors, which keep their length.
     """
     colours = np.clip(rgb_from_hed + shift, 0.01, None)
     colours *= np.linalg.norm(rgb_from_hed, axis=1, keepdims=True) / np.linalg.norm(

@@ -55,10 +55,7 @@ def dense_target(masks: Tensor) -> Tensor:
 def dense_loss(logits: Tensor, crops: list[Crop]) -> Tensor:
     """Cross-entropy and Dice on the two shares, L1 on the offsets inside objects.
 
-    Parameters
-    ----------
-    logits : Tensor, (N, 4, H, W)
-        Of the crops; places of which nothing is known have no weight.
+    Logits are (N, 4, H, W); places of which nothing is known have no weight.
     """
     target = torch.stack([dense_target(crop.masks) for crop in crops])
     unknown = torch.stack([crop.unknown[None] for crop in crops])

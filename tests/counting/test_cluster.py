@@ -27,6 +27,7 @@ from synthetic import write_disc_slide
 import cellseg.slide
 from cellseg.counting.request import CountRequest
 from cellseg.errors import CellsegError, InputError, Notice, RegionError, SettingsError
+from cellseg.geometry import Box
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
 from cellseg.result import load_result
@@ -463,12 +464,12 @@ def test_an_open_slide_is_not_closed_under_its_reader(slide):
     assert dask.opened(job(0)) is reading
     for number in range(1, dask.KEPT + 1):
         dask.opened(job(number))
-    source, tile = reading.source, reading.source.plan.grid.at(0, 0)
-    assert source.read(tile).raw.any()
+    image, box = reading[0].slide, Box(0, 0, 64, 64)
+    assert image.read(box).any()
     del reading
     gc.collect()
     with pytest.raises(InputError, match="closed"):
-        source.read(tile)
+        image.read(box)
 
 
 @pytest.mark.parametrize(("visible", "names"), [("3,5", ["3", "5"]), ("", ["0", "1"])])

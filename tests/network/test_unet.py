@@ -33,12 +33,6 @@ def test_numpy_and_torch_agree(widths: tuple[int, ...]) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("side", [10, 18])
-def test_a_side_off_the_stride_is_named(side: int) -> None:
-    with pytest.raises(ValueError, match=f"multiples of 4, got {side} × 16"):
-        _net()(np.zeros((side, 16, 3), np.float32))
-
-
 @pytest.mark.parametrize("widths", [(4,), (4, 6), (4, 6, 8)])
 def test_nothing_beyond_the_reach_changes_a_pixel(widths: tuple[int, ...]) -> None:
     net = _taught(widths)
