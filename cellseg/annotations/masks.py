@@ -32,17 +32,10 @@ def tight(corner: tuple[int, int], inside: NDArray[np.bool_]) -> Outline | None:
 
 
 def outline_of(segmentation: object, extent: tuple[int, int]) -> Outline:
-    """Decode one annotation's ``segmentation``.
+    """Decode one annotation's ``segmentation``, on an image of (height, width) ``extent``, pixels.
 
-    ValueError with what is wrong, for a person.
-
-    Parameters
-    ----------
-    segmentation : object
-        A list of polygons (x, y, x, y, …), or a dict of run lengths: ``size`` and
-        ``counts``, a list or COCO's compressed string.
-    extent : (int, int)
-        Height and width of the image, pixels.
+    It is a list of polygons (x, y, x, y, …), or a dict of run lengths: ``size`` and ``counts``, a
+    list or COCO's compressed string. ValueError with what is wrong, for a person.
     """
     if isinstance(segmentation, dict):
         return _unpacked(_counts_of(segmentation, extent), extent)
@@ -75,14 +68,9 @@ def enclosed_pixels(
     """The pixels of which most lies in an odd number of rings; None where none do.
 
     They are as many as the outline's area. Pixels whose centres lie inside would be more, of
-    outlines that were drawn around coarser pixels.
-
-    Parameters
-    ----------
-    rings : iterable of ndarray, (N, 2)
-        (x, y) in pixels, 0 at the corner of the image's first.
-    corner, extent : (int, int)
-        Where to begin, (y, x), and the height and width from there; beyond, all is cut off.
+    outlines that were drawn around coarser pixels. Rings, (N, 2), are (x, y) in pixels, 0 at the
+    corner of the image's first. What lies beyond ``extent``, (height, width) from ``corner``,
+    (y, x), on, is cut off.
     """
     fine = FINER if extent[0] * extent[1] <= FINER_PX else 1
     height, width = extent[0] * fine, extent[1] * fine

@@ -44,6 +44,16 @@ class TrainingLimits:
     mask_samples: int = 32
 
 
+class UnscaledTransform(GeneralizedRCNNTransform):  # type: ignore[misc]
+    """torchvision's normalisation and batching without its resizing to 800 px."""
+
+    def resize(
+        self, image: Tensor, target: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """Leave the image as it is."""
+        return image, target
+
+
 def build_maskrcnn(
     num_classes: int,
     *,
@@ -51,19 +61,11 @@ def build_maskrcnn(
     architecture: Architecture | None = None,
     training: TrainingLimits | None = None,
 ) -> GeneralizedRCNN:
-    """Build the network with random weights, in training mode.
+    """Build the network with random weights, in training mode; torchvision's where none is given.
 
-    Images go in as a list of float (3, H, W) in 0 … 1.
-
-    Parameters
-    ----------
-    num_classes : int
-        Classes of cells, without the background.
-    frozen_norm : bool
-        ``FrozenBatchNorm2d`` (right with COCO weights and for counting) or trainable
-        ``BatchNorm2d`` (right from scratch). Both hold the same four arrays a layer.
-    architecture : Architecture, optional
-        Torchvision's where not given.
+    Images go in as a list of float (3, H, W) in 0 … 1. Classes are those of cells, without the
+    background. The norm is ``FrozenBatchNorm2d`` (right with COCO weights and for counting) or a
+    trainable ``BatchNorm2d`` (right from scratch). Both hold the same four arrays a layer.
     """
     training, wanted = training or TrainingLimits(), architecture or Architecture()
     norm: type[nn.Module] = FrozenBatchNorm2d if frozen_norm else nn.BatchNorm2d
@@ -103,9 +105,7 @@ def build_maskrcnn(
     if wanted.types:
         heads.type_head = TypeHead(channels, wanted.types)
     known = BACKBONES[wanted.backbone]
-    # Of the three steps, normalising, resizing and batching, the second is left out.
-    mean, std = list(known.mean), list(known.std)
-    transform = GeneralizedRCNNTransform(800, 1333, mean, std, _skip_resize=True)
+    transform = UnscaledTransform(800, 1333, list(known.mean), list(known.std))
     return GeneralizedRCNN(with_pyramid(wanted.backbone, channels, norm), rpn, heads, transform)
 
 

@@ -72,22 +72,10 @@ def weighted(
 ) -> tuple[csr_array, NDArray[np.bool_]]:
     """The sparse matrix that makes samples of pixels, and which pixels it takes.
 
-    Parameters
-    ----------
-    extent : (int, int)
-        Height and width of the level.
-    boxes : ndarray, (B, 4)
-        In its pixels.
-    together : int
-        Samples that are summed.
-    image : ndarray, (B,), optional
-        Number of the image that each box lies in; levels of several lie one behind the other.
-
-    Returns
-    -------
-    csr_array, (B · side² / together, P)
-    ndarray, bool, (images · height · width,)
-        P of them are true.
+    They are (B · side² / together, P) and (images · height · width,), of which P are true. Boxes,
+    (B, 4), are in pixels of the level, whose height and width is the ``extent``. So many samples
+    are summed as are taken ``together``. ``image``, (B,), is the number of the one that each box
+    lies in; levels of several lie one behind the other.
     """
     height, width = extent
     x, x_weight = _taps(boxes[:, 0], boxes[:, 2], side, width)

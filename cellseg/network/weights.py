@@ -55,21 +55,13 @@ def save_model(
     quantise: bool,
     ranges: Mapping[str, tuple[float, float]] | None = None,
 ) -> ModelCard:
-    """Write a model file, in one piece; the card comes back as it stands there.
+    """Write a model file, in one piece; the card comes back with what the arrays tell.
+
+    The batch norm is a frozen or a trainable one. With ``quantise`` convolutions and linear layers
+    are int8 with a scale per output channel; otherwise all is float32, four times as large. Ranges
+    are those of :func:`cellseg.network.ranges.input_ranges`.
 
     OutputError if the file cannot be written.
-
-    Parameters
-    ----------
-    state_dict : dict of Tensor
-        Of the network, with frozen or trainable batch norm.
-    card : ModelCard
-        Its network is told from the arrays.
-    quantise : bool
-        Convolutions and linear layers as int8 with a scale per output channel; everything in
-        float32, four times as large, otherwise.
-    ranges : dict, optional
-        From :func:`cellseg.network.ranges.input_ranges`.
     """
     path = Path(path)
     tensors: dict[str, Tensor] = {}

@@ -28,6 +28,7 @@ from cellseg.errors import InputError, OutputError
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.result import load_result, publish
 from cellseg.result.folder import ResultFolder
+from cellseg.slide import ChunkCache
 
 ARGUMENTS = ("--tile", "128", "--no-prefilter", "--protocol", "he", "--mpp", "0.25")
 TILES = 16
@@ -491,7 +492,7 @@ def test_cells_that_could_not_be_read_again_are_told(count, result, expected, mo
         return real_region(self, box)
 
     with monkeypatch.context() as patch:
-        patch.setattr(TileSource, "kept", lambda self, tile: None)
+        patch.setattr(ChunkCache, "find", lambda self, key: None)
         patch.setattr(TileSource, "read", once)
         patch.setattr(TileSource, "region", with_its_tile)
         code, err = count()
