@@ -52,12 +52,6 @@ class Overlaps:
     found_areas: NDArray[np.int64]
     truth_areas: NDArray[np.int64]
 
-    def take(self, rows: NDArray[np.int64]) -> Overlaps:
-        """Some of the pairs."""
-        return replace(
-            self, found=self.found[rows], truth=self.truth[rows], shared=self.shared[rows]
-        )
-
     @cached_property
     def iou(self) -> NDArray[np.float64]:
         """Intersection over union of each pair, (P,)."""
@@ -94,7 +88,8 @@ def match(
             used[0].add(i)
             used[1].add(j)
             taken.append(pair)
-    return overlaps.take(np.array(taken, np.int64))
+    rows = np.array(taken, np.int64)
+    return replace(overlaps, found=found[rows], truth=truth[rows], shared=overlaps.shared[rows])
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,6 +15,7 @@ from cellseg.geometry import Box, Tile
 from cellseg.instances import Instances
 from cellseg.network.tissue import (
     CHANNELS,
+    FINE_FACTOR,
     OVERVIEW_STEP,
     STRIP_ROWS,
     Strips,
@@ -31,8 +32,6 @@ CACHE_BYTES = 192 * 2**20
 """Tiles that are kept for measuring: a stripe's row, until the row below has come."""
 
 BLOCK_PX = 128
-
-FINE = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +148,8 @@ def _edges(*corners: int) -> list[int]:
 
 def overview_step(plan: Plan) -> int:
     """Lattice pixels per overview pixel of about 8 µm, a multiple of 4."""
-    return max(FINE, round(OVERVIEW_STEP * 0.5 / plan.protocol.mpp / FINE) * FINE)
+    step = OVERVIEW_STEP * 0.5 / plan.protocol.mpp
+    return max(FINE_FACTOR, round(step / FINE_FACTOR) * FINE_FACTOR)
 
 
 def find_tissue(slide: Slide, plan: Plan, finder: TissueFinder) -> TissueMask:
@@ -159,23 +159,23 @@ def find_tissue(slide: Slide, plan: Plan, finder: TissueFinder) -> TissueMask:
     """
     light = plan.protocol.light
     step = overview_step(plan)
-    downsample = plan.downsample * step / FINE
+    downsample = plan.downsample * step / FINE_FACTOR
     height, width = slide.lattice_shape(downsample)
     overview, _ = slide.overview()
     normaliser = Normaliser.fit(overview[..., list(plan.channels)], light)
     failed = []
 
     def strip(number: int) -> NDArray[np.float32]:
-        y = number * STRIP_ROWS * FINE
-        box = Box(y, 0, min(y + STRIP_ROWS * FINE, height), width)
+        y = number * STRIP_ROWS * FINE_FACTOR
+        box = Box(y, 0, min(y + STRIP_ROWS * FINE_FACTOR, height), width)
         try:
             fine = normaliser.apply(slide.read(box, downsample=downsample, channels=plan.channels))
         except RegionError:
             fine = np.zeros((*box.shape, 3), dtype=np.float32)
-            failed.append((y // FINE, -(-box.y1 // FINE)))
-        return overview_features(fine, light, factor=FINE)
+            failed.append((y // FINE_FACTOR, -(-box.y1 // FINE_FACTOR)))
+        return overview_features(fine, light)
 
-    strips = Strips((-(-height // FINE), -(-width // FINE), CHANNELS), strip)
+    strips = Strips((-(-height // FINE_FACTOR), -(-width // FINE_FACTOR), CHANNELS), strip)
     mask = finder.find(strips, extent=(plan.grid.height, plan.grid.width), step=float(step))
     for first, last in failed:
         mask.search[first:last] = True

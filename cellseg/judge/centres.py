@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -41,18 +41,10 @@ def matched(
     return rows[near], columns[near]
 
 
-@dataclass(frozen=True, eq=False)
-class Centres:
-    """The centres of one image, annotated or found.
+class Centres(NamedTuple):
+    """The centres of the image ``name``, annotated or found: (y, x), pixels of the image, (N, 2).
 
-    Attributes
-    ----------
-    name : str
-        Of the image.
-    places : ndarray, float64, (N, 2)
-        (y, x), pixels of the image.
-    classes : ndarray of str, (N,)
-        Empty text: of no class.
+    Each has a class, or an empty text.
     """
 
     name: str

@@ -10,9 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-STRIDE_PX = 32
-"""The largest stride of the network: tile origins are multiples of it."""
-
 ANCHOR_SIZES_PX = (8, 16, 32, 64, 128)
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
 PROPOSAL_SCORE = 0.3

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellseg.errors import CellsegError, SettingsError, WeightsError
+from cellseg.geometry import STRIDE_PX
 from cellseg.instances import Instances
-from cellseg.network.architecture import DOUBT, EIGHT_BIT_BACKBONE, FINE_FROM_PX, STRIDE_PX, Limits
+from cellseg.network.architecture import DOUBT, EIGHT_BIT_BACKBONE, FINE_FROM_PX, Limits
 from cellseg.network.detector import Detections, Detector, DetectorInfo, Sizes
 from cellseg.network.inference import Inference, NetworkOutput, Wanted
 from cellseg.network.modelfile import RANGE, ModelCard, read_arrays

@@ -14,8 +14,7 @@ from torchvision.ops import masks_to_boxes
 
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.annotations.masks import Outline
-from cellseg.geometry import Box, box_of
-from cellseg.network.architecture import STRIDE_PX
+from cellseg.geometry import STRIDE_PX, Box, box_of
 
 WINDOW_PX = 512
 
