@@ -76,6 +76,14 @@ class Box:
                 for column in range(self.x0 // width, (self.x1 - 1) // width + 1):
                     yield row, column
 
+    def parts(self, side: int) -> list[Box]:
+        """Squares that it is cut into, row by row; those at its far edges are smaller."""
+        return [
+            Box(y, x, y + side, x + side).intersection(self)
+            for y in range(self.y0, self.y1, side)
+            for x in range(self.x0, self.x1, side)
+        ]
+
     def widened(self, margin: int) -> Box:
         """The box grown by ``margin`` px on every side (it may leave the slide)."""
         return Box(self.y0 - margin, self.x0 - margin, self.y1 + margin, self.x1 + margin)

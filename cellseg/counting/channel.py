@@ -81,12 +81,10 @@ def _lively(overview: NDArray[np.generic], side: float, shape: tuple[int, int]) 
     values = np.abs(values - np.median(values, axis=(0, 1)))
     values = (values / np.maximum(values.mean(axis=(0, 1)), 1e-6)).mean(axis=-1)
     found = []
-    for y in range(0, shape[0], PATCH_PX):
-        for x in range(0, shape[1], PATCH_PX):
-            top, left = int(y / PATCH_PX * side), int(x / PATCH_PX * side)
-            part = values[top : int(top + side) + 1, left : int(left + side) + 1]
-            box = Box(y, x, min(y + PATCH_PX, shape[0]), min(x + PATCH_PX, shape[1]))
-            found.append((float(part.mean()), box))
+    for box in Box(0, 0, *shape).parts(PATCH_PX):
+        top, left = int(box.y0 / PATCH_PX * side), int(box.x0 / PATCH_PX * side)
+        part = values[top : int(top + side) + 1, left : int(left + side) + 1]
+        found.append((float(part.mean()), box))
     found.sort(key=lambda one: one[0])
     liveliest = found[-max(1, len(found) // 50)][0]
     kept = [box for much, box in found if much >= STRUCTURED * liveliest]

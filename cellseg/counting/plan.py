@@ -234,7 +234,7 @@ def fit_normaliser(slide: Slide, plan: Plan, tissue: Sequence[Box] | None = None
     range: see :func:`visible_scale`.
     """
     light = plan.protocol.light
-    boxes = list(tissue or sample_boxes(plan.grid.height, plan.grid.width))
+    boxes = list(tissue or plan.grid.extent.parts(SAMPLE_PX))
     # Not every n-th: where n divides the columns, that would be one strip of the slide.
     order = np.random.default_rng(0).permutation(len(boxes))
     some = [boxes[index] for index in sorted(order[:SAMPLES].tolist())]
@@ -283,16 +283,6 @@ def _patches(slide: Slide, plan: Plan, boxes: Sequence[Box]) -> Iterator[NDArray
     if not found:
         with suppress(RegionError):
             yield slide.overview()[0][..., plan.channels]
-
-
-def sample_boxes(height: int, width: int) -> list[Box]:
-    """The lattice in patches of 512 px, whatever the tile size."""
-    extent = Box(0, 0, height, width)
-    return [
-        Box(y, x, y + SAMPLE_PX, x + SAMPLE_PX).intersection(extent)
-        for y in range(0, height, SAMPLE_PX)
-        for x in range(0, width, SAMPLE_PX)
-    ]
 
 
 def _missing_values(patches: Sequence[NDArray[np.generic]]) -> list[Notice]:

@@ -20,7 +20,7 @@ from cellseg.annotations.cores import find_cores
 from cellseg.counting.local import LocalMapper, TileMapper
 from cellseg.counting.measured import CellMeasurer, MeasuredCells
 from cellseg.counting.merge import SeamMerger, Settled
-from cellseg.counting.plan import Plan, fit_dyes, fit_normaliser, sample_boxes
+from cellseg.counting.plan import SAMPLE_PX, Plan, fit_dyes, fit_normaliser
 from cellseg.counting.quality import unpacked_units
 from cellseg.counting.request import CountRequest
 from cellseg.counting.tally import Tally
@@ -190,7 +190,7 @@ class SlideCount:
         plan = self.plan
         with self._timer.stage("intensities"):
             # Of the whole slide, so that a region's cells are those that a whole count finds.
-            boxes = sample_boxes(plan.grid.height, plan.grid.width)
+            boxes = plan.grid.extent.parts(SAMPLE_PX)
             patches = [box for box in boxes if everywhere.coverage(box) > 0]
             normaliser = fit_normaliser(self.slide, plan, patches)
             self.dyes = fit_dyes(self.slide, plan, patches)

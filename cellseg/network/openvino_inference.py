@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cache, lru_cache
 
 import numpy as np
@@ -137,7 +137,8 @@ class OpenVinoInference(Inference):
         limits = Limits.for_area(extent[0] * extent[1])
         *levels, scores, shifts = self._dense(image)
         lap("backbone")
-        grids = (*(level.shape[:2] for level in levels), _halved(levels[-1].shape[:2]))
+        rows, columns = levels[-1].shape[:2]
+        grids = (*(level.shape[:2] for level in levels), ((rows + 1) // 2, (columns + 1) // 2))
         sites, level_of = _sites(extent, grids)
         looked_at = proposals(scores[:, 0], shifts, sites, level_of, limits, extent)
         lap("proposals")
@@ -268,7 +269,3 @@ def _sites(
     parts = anchors(extent, grids)
     level = np.repeat(np.arange(len(parts), dtype=np.int8), [len(part) for part in parts])
     return np.concatenate(parts), level
-
-
-def _halved(grid: Sequence[int]) -> tuple[int, int]:
-    return (grid[0] + 1) // 2, (grid[1] + 1) // 2

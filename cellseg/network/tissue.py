@@ -196,9 +196,7 @@ def _midpoints(start: float, stop: float, spacing: float) -> NDArray[np.float64]
     return np.asarray((edges[1:] + edges[:-1]) / 2)
 
 
-def overview_features(
-    fine: NDArray[np.float32], light: Light, *, factor: int = FINE_FACTOR
-) -> NDArray[np.float32]:
+def overview_features(fine: NDArray[np.float32], light: Light) -> NDArray[np.float32]:
     """Turn a fine image into the network's input.
 
     In fluorescence the square root is taken first, so that dim nuclei show.
@@ -206,8 +204,8 @@ def overview_features(
     Parameters
     ----------
     fine : ndarray, float32, (H·k, W·k, 3)
-        Normalised, about 2 µm/px. Sides that are no multiple of the factor k are filled up by
-        repeating the edge.
+        Normalised, about 2 µm/px. Sides that are no multiple of :data:`FINE_FACTOR`, k, are filled
+        up by repeating the edge.
 
     Returns
     -------
@@ -216,6 +214,7 @@ def overview_features(
         Strips of whole multiples of k rows give the same values as the whole image.
     """
     values = np.sqrt(np.clip(fine, 0.0, 1.0)) if light == "fluorescence" else fine
+    factor = FINE_FACTOR
     below, right = -fine.shape[0] % factor, -fine.shape[1] % factor
     values = np.pad(values, ((0, below), (0, right), (0, 0)), mode="edge")
     height, width = values.shape[0] // factor, values.shape[1] // factor

@@ -29,7 +29,10 @@ JPEG_PX_PER_BYTE = 512  # At the most: each block of 8 × 8 px takes a bit or mo
 def open_content(path: Location, request: Request) -> Content:
     """Open a PNG or a JPEG."""
     advice = "copy it again or export it as TIFF"
-    with reading(path, "is no readable picture, is cut off or damaged", advice=advice):
+    what = "is no readable picture, is cut off or damaged"
+    with reading(path, what, advice=advice), warnings.catch_warnings():
+        # Damaged EXIF says so on the terminal, several lines long; here it says nothing.
+        warnings.simplefilter("ignore")
         size = file_size(path)
         check_whole(path.name, "the file", size)
         picture = _picture(path.read_bytes())
@@ -112,10 +115,7 @@ def _picture(data: bytes) -> PngImageFile | JpegImageFile:
     """What Pillow finds before the pixels."""
     # Not by Image.open, whose limit of pixels belongs to the whole process.
     is_png = data.startswith(b"\x89PNG")
-    with warnings.catch_warnings():
-        # Damaged EXIF says so on the terminal, several lines long; here it says nothing.
-        warnings.simplefilter("ignore")
-        picture = (PngImageFile if is_png else JpegImageFile)(io.BytesIO(data))
+    picture = (PngImageFile if is_png else JpegImageFile)(io.BytesIO(data))
     # Behind the end there may be a camera's preview.
     if (b"IEND" if is_png else b"\xff\xd9") not in data[-65536:]:
         raise ValueError("it ends too early")
@@ -124,8 +124,6 @@ def _picture(data: bytes) -> PngImageFile | JpegImageFile:
 
 def _orientation(picture: PngImageFile | JpegImageFile) -> int:
     """EXIF orientation, 1 when it is absent or nonsense."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        exif = picture.getexif() if "exif" in picture.info else {}
-        turn = exif.get(ExifTags.Base.Orientation, 1)
+    exif = picture.getexif() if "exif" in picture.info else {}
+    turn = exif.get(ExifTags.Base.Orientation, 1)
     return turn if turn in range(1, 9) else 1

@@ -95,7 +95,10 @@ def scores_of(
     detector: MaskRCNNDetector, images: Sequence[AnnotatedImage], classes: tuple[str, ...]
 ) -> Validation:
     """Scores of what a detector finds in annotated images."""
-    windows = [(image, window) for image in images for window in windows_of(image)]
+    windows = []
+    for image in images:
+        side = max(32, int(WINDOW_PX / image.zoom))
+        windows += [(image, part) for part in Box(0, 0, *image.pixels.shape[:2]).parts(side)]
     step = max(1.0, len(windows) / MOST_WINDOWS)
     fields = []
     for image, window in (windows[int(i * step)] for i in range(int(len(windows) / step))):
@@ -104,17 +107,6 @@ def scores_of(
         found = detector.detect([pixels], fill=image.background)[0].instances
         fields.append(Compared(found, annotated(image, window), size))
     return scored(fields, len(classes))
-
-
-def windows_of(image: AnnotatedImage) -> list[Box]:
-    """Windows of at most :data:`WINDOW_PX` network pixels that partition the image."""
-    height, width = image.pixels.shape[:2]
-    side = max(32, int(WINDOW_PX / image.zoom))
-    return [
-        Box(y, x, min(y + side, height), min(x + side, width))
-        for y in range(0, height, side)
-        for x in range(0, width, side)
-    ]
 
 
 def annotated(image: AnnotatedImage, window: Box) -> Instances:
@@ -161,10 +153,8 @@ def hits_of(image: Compared) -> NDArray[np.bool_]:
 
 
 def _size(image: AnnotatedImage, window: Box) -> tuple[int, int]:
-    return (
-        max(1, round(window.height * image.zoom)),
-        max(1, round(window.width * image.zoom)),
-    )
+    height, width = (max(1, round(side * image.zoom)) for side in window.shape)
+    return height, width
 
 
 def split(
