@@ -136,12 +136,7 @@ def change(
     return result
 
 
-def save(
-    corrections: Corrections,
-    folder: Path | None = None,
-    *,
-    on_progress: Callable[[float], None] | None = None,
-) -> Result:
+def save(corrections: Corrections, folder: Path | None = None) -> Result:
     """Write the corrected result, beside the automatic one unless ``folder`` says otherwise.
 
     Its ``run.json`` is the automatic one's with ``corrected_from`` and ``corrections``: who
@@ -165,7 +160,7 @@ def save(
         with _slide_of(automatic) as (slide, why):
             _complete(changed, recipe, slide, why=why, is_lenient=True)
 
-    return write_corrected(corrections, folder, complete, on_progress=on_progress)
+    return write_corrected(corrections, folder, complete)
 
 
 @contextmanager

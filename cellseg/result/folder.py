@@ -96,7 +96,7 @@ class ResultFolder:
         cls,
         path: str | Path,
         *,
-        key: str | Mapping[str, object],
+        key: object,
         image: Location | None = None,
         overwrite: bool = True,
     ) -> Self:
@@ -104,8 +104,8 @@ class ResultFolder:
 
         Parameters
         ----------
-        key : str or mapping
-            Everything that determines the result: slide, settings, weights; or a hash of it.
+        key : object
+            Everything that determines the result, slide, settings and weights, as JSON has it.
         image : Path or RemotePath, optional
             The slide: an unfinished run of another one is not thrown away.
         overwrite : bool
@@ -120,9 +120,8 @@ class ResultFolder:
             run, or another run is writing.
         """
         folder = Path(path)
-        if not isinstance(key, str):
-            text = json.dumps(plain(key), sort_keys=True, ensure_ascii=True)
-            key = hashlib.sha256(text.encode()).hexdigest()
+        text = json.dumps(plain(key), sort_keys=True, ensure_ascii=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()
         with output_errors(folder, sqlite3.Error):
             if folder.exists() and not folder.is_dir():
                 raise OutputError(f"{folder}: is a file, expected a folder for the result")
@@ -131,7 +130,7 @@ class ResultFolder:
                 raise OutputError(f"{folder}: exists and is no result folder of cellseg")
             lock = FolderLock(folder)
             try:
-                return cls(folder, key, lock, image, overwrite)
+                return cls(folder, digest, lock, image, overwrite)
             except BaseException:
                 with suppress(OSError):
                     publish.remove_staging(folder)
@@ -155,32 +154,19 @@ class ResultFolder:
             raise
         self._lock.check()
 
-    def finish(
-        self,
-        findings: Findings,
-        complete: Callable[[Change], None],
-        *,
-        on_progress: Callable[[float], None] | None = None,
-    ) -> Result:
+    def finish(self, findings: Findings, complete: Callable[[Change], None]) -> Result:
         """Write everything, put it in place, drop the journal and close the folder.
 
-        Parameters
-        ----------
-        complete : callable
-            Gets the change with what was found, and adds what follows from it.
-        on_progress : callable, optional
-            Gets the share that is done, 0 … 1.
+        ``complete`` gets the change with what was found, and adds what follows from it.
 
         Raises
         ------
         OutputError
             If the disk refuses. Finished tiles stay in the journal, an older result in place.
         """
-        progress = on_progress or (lambda share: None)
         with self._held():
-            change = self._stage(findings, progress)
+            change = self._stage(findings)
             complete(change)
-            progress(0.95)
             self._lock.check()  # before anything half could look whole
             result = change.commit()
             # Of tiles that did not decode another try may know more; the others are kept for it.
@@ -188,11 +174,11 @@ class ResultFolder:
         self.close()
         return result
 
-    def _stage(self, findings: Findings, on_progress: Callable[[float], None]) -> Change:
+    def _stage(self, findings: Findings) -> Change:
         """What was found: masks, the measured table, tissue and regions, the record."""
         token = uuid.uuid4().hex
-        self._write_measured(findings, lambda share: on_progress(0.4 * share))
-        blocks = self.journal.blocks(findings.frame, lambda share: on_progress(0.4 + 0.4 * share))
+        self._write_measured(findings)
+        blocks = self.journal.blocks(findings.frame)
         write_labels(self._staging / publish.LABELS, blocks, findings.frame, token=token)
         if findings.tissue is not None:
             write_json(self._staging / publish.TISSUE, findings.tissue)
@@ -220,7 +206,7 @@ class ResultFolder:
         # First as well, for the order in which people read them.
         return Change(self.path, {**own, **findings.record, **own}, findings.frame, fresh=True)
 
-    def _write_measured(self, findings: Findings, on_progress: Callable[[float], None]) -> None:
+    def _write_measured(self, findings: Findings) -> None:
         """``measured.parquet``, the cells in the order of their labels."""
         names = np.array([*findings.class_names], dtype=object)
         with TableWriter(self._staging / publish.MEASURED, findings.columns) as writer:
@@ -235,7 +221,6 @@ class ResultFolder:
                     places = values["centroid_y_px"], values["centroid_x_px"]
                     values[REGION] = findings.regions.names_at(*places)
                 writer.add(values)
-                on_progress(float(values["label"][-1]) / self.journal.count)
 
     def close(self) -> None:
         """Let go of the folder; finished tiles stay in the journal. A second time does nothing."""

@@ -81,8 +81,6 @@ class Journal:
         Whether there were finished tiles; whether this run added some.
     discarded_because : str or None
         Why an older journal was thrown away.
-    count : int
-        Cells of the run, once :meth:`batches` has begun.
     """
 
     def __init__(
@@ -96,7 +94,6 @@ class Journal:
         self.discarded_because: str | None = None
         self.is_written = False
         self.columns: tuple[str, ...] = ()
-        self.count = 0
         self._closed = False
         if path.is_symlink() or not path.is_file():
             self.delete()
@@ -289,7 +286,6 @@ class Journal:
             "DELETE FROM cells WHERE id <= ? AND id NOT IN (SELECT id FROM recalled)",
             (self._earlier,),
         )
-        self.count = self._count_of("cells")
         cells = self._database.execute(
             # By all that tells two cells apart: labels never depend on who came first.
             "SELECT id, class, score, measured, y0, x0, y1, x1 FROM cells ORDER BY"
@@ -311,9 +307,7 @@ class Journal:
             values = dict(zip(self.columns, rows.T, strict=True))
             yield [*classes], {**values, "label": np.array(labels), "score": np.array(scores)}
 
-    def blocks(
-        self, frame: Frame, on_progress: Callable[[float], None]
-    ) -> Iterator[tuple[Box, NDArray[np.uint32]]]:
+    def blocks(self, frame: Frame) -> Iterator[tuple[Box, NDArray[np.uint32]]]:
         """The label image, one chunk that holds cells after the other, row by row.
 
         Where masks overlap the smaller label stays.
@@ -329,7 +323,6 @@ class Journal:
                 raise ValueError(f"a cell at {at} lies outside the lattice of {extent.shape}")
             box = whole.intersection(extent)
             yield box, self._painted(row, column, box)
-            on_progress(box.y0 / extent.height)
 
     def _painted(self, row: int, column: int, box: Box) -> NDArray[np.uint32]:
         """The cells of a chunk, as far as they lie in its ``box`` on the slide."""

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cellseg.errors import InputError, input_errors
 from cellseg.geometry import Box, Frame, LazyArray
-from cellseg.result.files import own_file, read_json, sync_tree
+from cellseg.result.files import own_file, read_json
 from cellseg.slide.limits import MAX_LEVELS
 
 CHUNK_PX = 1024
@@ -72,7 +72,6 @@ def write_labels(
             y, x = row * CHUNK_PX, column * CHUNK_PX
             block = finer[2 * y : 2 * (y + CHUNK_PX), 2 * x : 2 * (x + CHUNK_PX)]
             coarser[y : y + CHUNK_PX, x : x + CHUNK_PX] = np.asarray(block)[::2, ::2]
-    sync_tree(path)
 
 
 def _attributes(frame: Frame, levels: int, token: str) -> dict[str, Any]:
@@ -96,11 +95,7 @@ def _attributes(frame: Frame, levels: int, token: str) -> dict[str, Any]:
         "datasets": datasets,
         "type": "nearest",
     }
-    return {
-        "multiscales": [image],
-        "image-label": {"version": "0.4"},
-        "cellseg": {"result": token},
-    }
+    return {"multiscales": [image], "image-label": {"version": "0.4"}, "cellseg": {"result": token}}
 
 
 def label_token(folder: Path, name: str) -> str | None:

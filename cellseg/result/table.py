@@ -22,7 +22,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from numpy.typing import ArrayLike, NDArray
 
-from cellseg.errors import InputError, input_errors, sync
+from cellseg.errors import InputError, input_errors
 from cellseg.table import Column
 from cellseg.text import as_cell
 
@@ -48,7 +48,7 @@ class TableWriter:
     """Writes a Parquet file, a part of its rows at a time; use it in ``with``."""
 
     def __init__(self, path: Path, columns: Sequence[Column]) -> None:
-        self._path, self._columns = path, list(columns)
+        self._columns = list(columns)
         self._schema = pa.schema([(c.name, _arrow(c.dtype)) for c in columns])
         floats = [c.name for c in columns if c.dtype.startswith("float")]
         # A file and no name: Arrow takes some names for addresses.
@@ -65,11 +65,9 @@ class TableWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
         self._out.close()
-        if kind is None:
-            sync(self._path)
 
     def add(self, values: Mapping[str, ArrayLike]) -> None:
         """Add rows: all that are left, or a multiple of :data:`GROUP_ROWS`.
@@ -163,7 +161,6 @@ class Table:
             groups = range(len(self._parts[0].starts) - 1)
             for lines in threads.map(lambda n: _lines(self._read(self.names, [n])), groups):
                 file.write(lines)
-        sync(path)
 
     def _read(self, names: Sequence[str], groups: list[int] | None = None) -> pa.Table:
         """Columns of some row groups, side by side, in the order of ``names``."""

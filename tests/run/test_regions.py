@@ -203,9 +203,9 @@ def test_corrected_cells_get_their_regions_anew(slide, tmp_path):
     corrections = Corrections.open(result.folder)
     in_ring = table_of(result).query("region == 'ring'")["label"].tolist()[:2]
     corrections.delete(in_ring)
-    square = np.ones((8, 8), bool)  # no drawn disc fills its box
-    corrections.add(free_place(truth, ["ring", "nested"]), square)
-    corrections.add(free_place(truth, []), square)
+    square = np.full((8, 8), 10**6)  # no drawn disc fills its box
+    corrections.redraw(free_place(truth, ["ring", "nested"]), square)
+    corrections.redraw(free_place(truth, []), square)
     after = {one.name: one for one in corrections.recount().regions}
     assert after["ring"].cells == before["ring"].cells - 1
     assert after["nested"].cells == before["nested"].cells + 1

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
-from threading import RLock
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from threading import Lock
 
 import numpy as np
 from numcodecs import Blosc
@@ -15,7 +15,7 @@ from cellseg.geometry import Box, LazyArray, box_of
 CHUNK_PX = 1024
 
 DECODED = 24
-"""Chunks of a level that stay decoded: about 100 MB for the finest."""
+"""Chunks of a level that stay decoded, for cells are read one by one: about 100 MB at most."""
 
 _PACKER = Blosc(cname="lz4", clevel=1)
 
@@ -23,81 +23,66 @@ _PACKER = Blosc(cname="lz4", clevel=1)
 class PatchedLevel(LazyArray):
     """One level: the painted chunks over a label image on the disk, uint32 (Y, X)."""
 
-    def __init__(self, shape: tuple[int, ...], base: LazyArray | None, decoded: int) -> None:
+    def __init__(self, shape: tuple[int, ...], base: LazyArray | None) -> None:
         chunks = [min(CHUNK_PX, side) for side in shape]
         super().__init__(shape, np.uint32, self._patched, chunks)
-        self._base, self._most = base, decoded
-        # Cells are read one by one: the last chunks stay decoded, painted or not.
-        self._decoded: OrderedDict[tuple[int, int], NDArray[np.uint32]] = OrderedDict()
-        self._painted: set[tuple[int, int]] = set()
-        self._packed: dict[tuple[int, int], bytes] = {}
-        self._lock = RLock()
+        self._base = base
+        self._decode = lru_cache(DECODED)(self._unpacked)
+        self._painted: dict[Box, bytes] = {}
+        self._lock = Lock()
 
     def _patched(self, box: Box) -> NDArray[np.uint32]:
         """The labels of a box inside the image, (h, w)."""
         out = np.zeros(box.shape, np.uint32)
         with self._lock:
-            for key in box.chunks(*self.chunks):
-                chunk = self._chunk(key)
-                part = chunk.intersection(box)
-                out[part.inside(box)] = self._decode(key)[part.inside(chunk)]
+            for chunk, part in self._parts(box):
+                out[part.inside(box)] = self._decode(chunk)[part.inside(chunk)]
         return out
 
     def write(self, y0: int, x0: int, labels: NDArray[np.uint32]) -> None:
         """Paint over a part."""
         box = Box(y0, x0, y0 + labels.shape[0], x0 + labels.shape[1])
         with self._lock:
-            for key in box.chunks(*self.chunks):
-                chunk = self._chunk(key)
-                part = chunk.intersection(box)
-                pixels = self._decode(key)
-                if key not in self._painted:
-                    pixels = self._decoded[key] = pixels.copy()
-                    self._painted.add(key)
+            for chunk, part in self._parts(box):
+                pixels = self._decode(chunk)
                 pixels[part.inside(chunk)] = labels[part.inside(box)]
+                self._painted[chunk] = _PACKER.encode(pixels)
 
-    def _decode(self, key: tuple[int, int]) -> NDArray[np.uint32]:
-        if key in self._decoded:
-            self._decoded.move_to_end(key)
-            return self._decoded[key]
-        chunk = self._chunk(key)
-        if key in self._packed:
-            found = np.frombuffer(_PACKER.decode(self._packed.pop(key)), np.uint32).copy()
-        elif self._base is not None:
-            found = np.asarray(self._base[chunk.pixels], np.uint32)
-        else:
-            found = np.zeros(chunk.shape, np.uint32)
-        self._decoded[key] = found.reshape(chunk.shape)
-        if len(self._decoded) > self._most:
-            old, labels = self._decoded.popitem(last=False)
-            if old in self._painted:
-                self._packed[old] = _PACKER.encode(labels)
-        return self._decoded[key]
+    def _parts(self, box: Box) -> Iterator[tuple[Box, Box]]:
+        """The chunks that a box has pixels of, and what it has of each."""
+        height, width = self.chunks
+        for row, column in box.chunks(height, width):
+            whole = Box(0, 0, height, width).shifted(row * height, column * width)
+            chunk = whole.intersection(Box(0, 0, *self.shape))
+            yield chunk, chunk.intersection(box)
 
-    def _chunk(self, key: tuple[int, int]) -> Box:
-        (row, column), (height, width) = key, self.chunks
-        whole = Box(row * height, column * width, (row + 1) * height, (column + 1) * width)
-        return whole.intersection(Box(0, 0, *self.shape))
+    def _unpacked(self, chunk: Box) -> NDArray[np.uint32]:
+        """The labels of a chunk, which may be painted on."""
+        if chunk in self._painted:
+            packed = np.frombuffer(_PACKER.decode(self._painted[chunk]), np.uint32)
+            return packed.reshape(chunk.shape).copy()
+        if self._base is None:
+            return np.zeros(chunk.shape, np.uint32)
+        return np.array(self._base[chunk.pixels], np.uint32)
 
 
 class PatchedPyramid:
     """A label pyramid by two, as :mod:`cellseg.result` writes it, with paint over it.
 
-    Its levels, finest first, do not decode more than is read of them; so many chunks of each stay
-    decoded.
+    Its levels, finest first, do not decode more than is read of them.
     """
 
-    def __init__(self, levels: Sequence[LazyArray], decoded: int = DECODED) -> None:
-        self.levels = [PatchedLevel(level.shape, level, decoded) for level in levels]
+    def __init__(self, levels: Sequence[LazyArray]) -> None:
+        self.levels = [PatchedLevel(level.shape, level) for level in levels]
 
     @classmethod
     def empty(cls, shape: tuple[int, int], *, coarsest_px: int = 512) -> PatchedPyramid:
         """Nothing painted yet, for a slide that is being counted."""
         found = cls([])
-        found.levels = [PatchedLevel(shape, None, DECODED)]
+        found.levels = [PatchedLevel(shape, None)]
         while max(shape) > coarsest_px:
             shape = (-(-shape[0] // 2), -(-shape[1] // 2))
-            found.levels.append(PatchedLevel(shape, None, DECODED))
+            found.levels.append(PatchedLevel(shape, None))
         return found
 
     @property

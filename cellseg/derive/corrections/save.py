@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 
 import shapely
@@ -30,11 +29,7 @@ def corrected_path(folder: Path) -> Path:
 
 
 def write_corrected(
-    corrections: Corrections,
-    folder: Path | None,
-    complete: Callable[[Change], None],
-    *,
-    on_progress: Callable[[float], None] | None = None,
+    corrections: Corrections, folder: Path | None, complete: Callable[[Change], None]
 ) -> Result:
     """Write another ``measured.parquet`` and other masks; :func:`cellseg.run.save` says more.
 
@@ -42,12 +37,10 @@ def write_corrected(
     """
     result = corrections.result
     path = Path(folder) if folder else corrected_path(result.path)
-    told = on_progress or (lambda share: None)
     result.check_current()
     _refuse_other(path, result)
-    total, done = max(1, len(corrections)), 0
     edits = [edit.summary() for edit in corrections.edits]
-    key = sha256("\0".join([result.token, *map(repr, edits)]).encode()).hexdigest()
+    key = {"corrected": result.token, "corrections": edits}
     classes: list[str] = [str(name) for name in result.section("found")["class_names"]]
     with corrections.saving(), ResultFolder.open(path, key=key) as out:
         for table, cells in corrections.batches():
@@ -55,14 +48,8 @@ def write_corrected(
             out.journal.add_cells(
                 table, instances_of(cells, [classes.index(n) for n in table["class"]])
             )
-            done += len(cells)
-            told(0.6 * done / total)
         result.check_current()
-        return out.finish(
-            _findings(result, classes, edits),
-            complete,
-            on_progress=lambda share: told(0.6 + 0.4 * share),
-        )
+        return out.finish(_findings(result, classes, edits), complete)
 
 
 def _findings(result: Result, classes: list[str], edits: list[dict[str, object]]) -> Findings:

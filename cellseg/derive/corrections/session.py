@@ -17,16 +17,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cellseg.derive.corrections.cells import CorrectedCells
 from cellseg.derive.corrections.edit import CellChange, ClassName, Edit, EditedCell, Kind
-from cellseg.derive.corrections.shapes import joined, refuse_apart, split_along, split_in
+from cellseg.derive.corrections.shapes import joined, refuse_apart, split_along, split_in_two
 from cellseg.errors import InputError, OutputError, SettingsError, output_errors, writing
 from cellseg.geometry import Box
 from cellseg.result import Result, load_result
-from cellseg.result.files import (
-    fault_of,
-    own_file,
-    read_json,
-    sha256_of,
-)
+from cellseg.result.files import fault_of, own_file, read_json, sha256_of
 from cellseg.result.publish import CORRECTIONS
 
 
@@ -89,26 +84,6 @@ class Corrections(CorrectedCells):
         cells = {label: self.cell(label) for label in labels}
         return self._make("delete", [CellChange(n, cell, None) for n, cell in cells.items()])
 
-    def add(
-        self, origin: tuple[int, int], mask: NDArray[np.bool_], name: str | None = None
-    ) -> Edit:
-        """A cell that a person drew; pixels of other cells stay theirs.
-
-        Parameters
-        ----------
-        origin : (int, int)
-            Lattice (y, x) of the mask's corner.
-        mask : ndarray, bool, (h, w)
-        name : str, optional
-            Its class; the first otherwise.
-        """
-        inside, part = self._clipped(origin, mask)
-        free = np.asarray(part, np.bool_) & (self.pyramid.levels[0].read(inside) == 0)
-        if not free.any():
-            raise SettingsError("nothing was drawn, or only over cells that are there already")
-        cell = EditedCell.cut((inside.y0, inside.x0), free, self._class(name))
-        return self._make("add", [CellChange(self._next, None, cell)])
-
     def redraw(
         self, origin: tuple[int, int], painted: NDArray[np.integer[Any]], name: str | None = None
     ) -> Edit | None:
@@ -139,15 +114,15 @@ class Corrections(CorrectedCells):
         new = all(change.before is None for change in changes)
         return self._make("add" if new else "redraw", changes) if changes else None
 
-    def split(self, label: int, *, into: int = 2, line: NDArray[np.float64] | None = None) -> Edit:
+    def split(self, label: int, *, line: NDArray[np.float64] | None = None) -> Edit:
         """Cut a cell along a line, (P, 2), lattice (y, x); the largest part keeps the label.
 
-        Without a line a watershed on the distance map makes ``into`` parts.
+        Without a line a watershed on the distance map makes two parts.
         """
         cell = self.cell(label)
         corner = (cell.box.y0, cell.box.x0)
         if line is None:
-            masks = split_in(cell.mask, into)
+            masks = split_in_two(cell.mask)
         else:
             masks = split_along(cell.mask, np.asarray(line, np.float64) - corner)
         first, *others = [EditedCell.cut(corner, mask, cell.name) for mask in masks]

@@ -22,28 +22,28 @@ GAP_PX = 3
 """Cells this far from one another, or nearer, can be merged."""
 
 
-def split_in(mask: Mask, into: int) -> list[Mask]:
+def split_in_two(mask: Mask) -> list[Mask]:
     """Parts of a mask, (h, w), by a watershed on its distance map, the largest first."""
     from scipy.cluster.vq import kmeans2
     from skimage.feature import peak_local_max
     from skimage.segmentation import watershed
 
-    if into < 2 or np.count_nonzero(mask) < SMALLEST_PART_PX * into:
-        raise SettingsError(f"a cell of {np.count_nonzero(mask)} px cannot be split in {into}")
+    if np.count_nonzero(mask) < 2 * SMALLEST_PART_PX:
+        raise SettingsError(f"a cell of {np.count_nonzero(mask)} px cannot be split")
     distance = ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
     smooth = np.where(mask, ndimage.gaussian_filter(distance, 1.0), 0)
     near = max(1, round(float(distance.max()) / 2))
     seeds = peak_local_max(  # type: ignore[no-untyped-call]
-        smooth, min_distance=near, num_peaks=into, exclude_border=False, labels=mask.astype(int)
+        smooth, min_distance=near, num_peaks=2, exclude_border=False, labels=mask.astype(int)
     )
     found = np.zeros(mask.shape, np.int64)
-    if len(seeds) < into:
+    if len(seeds) < 2:
         # One peak only: parts of equal size, by the place of their pixels.
         places = np.argwhere(mask).astype(np.float64)
-        _, owner = kmeans2(places, into, minit="++", rng=np.random.default_rng(0))
+        _, owner = kmeans2(places, 2, minit="++", rng=np.random.default_rng(0))
         found[mask] = owner + 1
     else:
-        found[tuple(seeds.T)] = np.arange(1, into + 1)
+        found[tuple(seeds.T)] = (1, 2)
         found = watershed(-smooth, found, mask=mask)  # type: ignore[no-untyped-call]
     return _parts(found, mask)
 
