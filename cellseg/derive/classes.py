@@ -73,11 +73,14 @@ def classes_of(markers: Sequence[Marker]) -> tuple[str, ...]:
     """Names of the classes that markers give.
 
     One marker gives ``negative`` and ``positive``, or ``negative``, ``1+``, ``2+``, ``3+``; several
-    give combinations, as ``CD3+ CD8-``.
+    give combinations, as ``CD3+ CD8-`` or ``CD3 2+ CD8-``.
     """
     if len(markers) == 1:
         return _words(markers[0])
-    parts = [[_sign(named(marker), word) for word in _words(marker)] for marker in markers]
+    parts = [
+        [f"{named(marker)}{_SIGNS.get(word, f' {word}')}" for word in _words(marker)]
+        for marker in markers
+    ]
     return tuple(" ".join(combination) for combination in product(*parts))
 
 
@@ -126,9 +129,7 @@ def known_markers(markers: Sequence[Marker], dtypes: Mapping[str, str]) -> tuple
 
 
 def decided(
-    markers: Sequence[Marker],
-    methods: Sequence[str],
-    values: Mapping[str, NDArray[np.float64]],
+    markers: Sequence[Marker], methods: Sequence[str], values: Mapping[str, NDArray[np.float64]]
 ) -> tuple[tuple[Marker, ...], tuple[str, ...], list[str]]:
     """Markers with their thresholds in numbers, how these came about, and what to know of them.
 
@@ -287,8 +288,7 @@ class Classification(BaseModel):
             Classes by the model.
         """
         centres = table[["centroid_y_px", "centroid_x_px"]].to_numpy(np.float64)
-        usual = float(np.sqrt(np.median(table["area_px"]) * 4 / np.pi)) if len(table) else 0.0
-        blocks = spatial_blocks(centres, mpp=mpp, usual_px=usual)
+        blocks = spatial_blocks(centres, table["area_px"], mpp=mpp)
         classes, groups = table["class"].to_numpy(dtype=object), self._groups(table, types)
         scored = []
         for number, marker in enumerate(self.markers):
@@ -336,6 +336,3 @@ def _words(marker: Marker) -> tuple[str, ...]:
     return _GRADED if isinstance(marker.threshold, tuple) else _POSITIVE
 
 
-def _sign(name: str, word: str) -> str:
-    """``CD3+``, ``CD3-`` or ``CD3 2+``."""
-    return f"{name}{_SIGNS[word]}" if word in _SIGNS else f"{name} {word}"

@@ -19,13 +19,7 @@ import shapely
 from numpy.typing import NDArray
 
 from cellseg.annotations.region import Regions
-from cellseg.derive.classes import (
-    NEEDED,
-    Classification,
-    decided,
-    indices_nearby,
-    known_markers,
-)
+from cellseg.derive.classes import NEEDED, Classification, decided, indices_nearby, known_markers
 from cellseg.derive.clicks import made_of, to_look_at
 from cellseg.derive.expand import expanded
 from cellseg.derive.places import find_hot_spot, looked_at, marked, spatial_record
@@ -43,11 +37,7 @@ from cellseg.table import REGION, Column, Scale
 from cellseg.table.around import around_columns
 from cellseg.table.doubts import Expected, doubts, unsure
 from cellseg.table.hotspot import HOT
-from cellseg.table.neighbours import (
-    Neighbours,
-    neighbourhood,
-    to_classes,
-)
+from cellseg.table.neighbours import Neighbours, neighbourhood, to_classes
 from cellseg.table.summary import Summary, summarised
 from cellseg.table.taught import UNSURE, TaughtClasses, looks
 

@@ -73,8 +73,7 @@ def find_hot_spot(
     chance = None
     if spot.shuffled.size:
         chance = [float(np.mean(spot.shuffled)), float(np.percentile(spot.shuffled, 95))]
-    usual = float(np.sqrt(table["area_px"].median() * 4 / np.pi))
-    blocks = spatial_blocks(places[inside], mpp=mpp, usual_px=usual)
+    blocks = spatial_blocks(places[inside], table["area_px"], mpp=mpp)
     found = {
         "asked": asked.model_dump(),
         "y_px": spot.y,

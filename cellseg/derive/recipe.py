@@ -94,14 +94,10 @@ def lattice_distance(by: float, frame: Frame) -> float:
     if not (math.isfinite(by) and 0 < by <= most):
         raise SettingsError(f"cells can grow by more than 0 and up to {most:g} {unit}, got {by:g}")
     pixel = frame.downsample * (frame.mpp or 1)
-    if by < pixel:
+    if not 1 <= by / pixel <= _MOST_LATTICE_PX:
         raise SettingsError(
-            f"{by:g} {unit} is less than a pixel of the masks, which is {pixel:.3g} {unit}"
-        )
-    if by / pixel > _MOST_LATTICE_PX:
-        raise SettingsError(
-            f"{by:g} {unit} is {by / pixel:,.0f} pixels of the masks, at most {_MOST_LATTICE_PX}; "
-            "is the pixel size right?"
+            f"{by:g} {unit} is {by / pixel:,.3g} pixels of the masks, expected 1 to "
+            f"{_MOST_LATTICE_PX}; is the pixel size right?"
         )
     return by / pixel
 

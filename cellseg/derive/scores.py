@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 SIDES_UM = (1000.0, 700.0, 500.0, 350.0, 250.0, 175.0, 125.0, 90.0, 60.0)
 """Sides of a block; the largest that leaves :data:`ENOUGH` of them with cells is taken."""
@@ -48,13 +48,14 @@ class Blocks:
 
 
 def spatial_blocks(
-    places: NDArray[np.float64], *, mpp: float | None, usual_px: float = 0.0
+    places: NDArray[np.float64], areas: ArrayLike, *, mpp: float | None
 ) -> Blocks:
     """Divide the slide into blocks by its cells' places, (N, 2): (y, x), level-0 pixels.
 
-    Without a pixel size a usual cell, of ``usual_px`` diameter, is taken to measure
-    :data:`NUCLEUS_UM`.
+    Without a pixel size a usual cell, of the median of ``areas`` (level-0 px²), is taken to
+    measure :data:`NUCLEUS_UM` across.
     """
+    usual_px = float(np.sqrt(np.median(areas) * 4 / np.pi)) if len(places) else 0.0
     pixel_um = mpp or NUCLEUS_UM / max(usual_px, 1.0)
     found = Blocks(np.zeros(len(places), np.int64), 0, np.inf)
     for side in SIDES_UM if len(places) else ():

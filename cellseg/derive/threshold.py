@@ -65,14 +65,13 @@ Floats = NDArray[np.float64]
 class Histogram:
     """Cells by their value: counts, (B,), between equally spaced edges, (B + 1,).
 
-    ``below`` and ``above`` are cells beyond the edges, ``missing`` those without a value.
+    ``below`` and ``above`` are cells beyond the edges.
     """
 
     counts: NDArray[np.int64]
     edges: Floats
     below: int
     above: int
-    missing: int
 
     @property
     def centres(self) -> Floats:
@@ -83,9 +82,8 @@ class Histogram:
 def histogram(values: ArrayLike, bins: int = 256) -> Histogram:
     """Count cells by value, from the 0.1th to the 99.9th percentile and a tenth beyond."""
     known = _finite(values)
-    missing = int(np.size(values) - known.size)
     if not known.size:
-        return Histogram(np.zeros(bins, np.int64), np.linspace(0, 1, bins + 1), 0, 0, missing)
+        return Histogram(np.zeros(bins, np.int64), np.linspace(0, 1, bins + 1), 0, 0)
     low, high = np.percentile(known, _SPAN_PERCENT)
     room = 0.1 * (high - low) or max(abs(float(low)), 1.0) / 100
     low, high = max(known.min(), low - room), min(known.max(), high + room)
@@ -93,7 +91,7 @@ def histogram(values: ArrayLike, bins: int = 256) -> Histogram:
         low, high = low - room, high + room
     counts, edges = np.histogram(known, bins, (low, high))
     below, above = int((known < low).sum()), int((known > high).sum())
-    return Histogram(counts.astype(np.int64), edges, below, above, missing)
+    return Histogram(counts.astype(np.int64), edges, below, above)
 
 
 class NoThresholdError(SettingsError):

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import tifffile
 
+from cellseg.derive.corrections import PatchedPyramid
 from cellseg.export.labels_tif import TILE_PX, layout, tiles
 from cellseg.result.result import Result
 
 
 def write(result: Result, path: Path) -> None:
     """Write the labels of a result."""
-    labels, base = result.labels()[0], result.frame
+    labels, base = PatchedPyramid(result.labels()).levels[0], result.frame
     levels = [base]
     while max(levels[-1].height, levels[-1].width) > TILE_PX:
         # As if each were the slide's: a pixel is as wide as two.

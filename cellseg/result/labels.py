@@ -147,9 +147,9 @@ def labels_at(
     while level + 1 < len(levels) and frame.downsample * 2 ** (level + 1) <= pixel:
         level += 1
     image = levels[level]
-    step = pixel / (frame.downsample * 2**level)
+    side = frame.downsample * 2**level
     rows, columns = (
-        np.minimum(((np.arange(first, last) + 0.5) * step).astype(np.int64), size - 1)
+        np.minimum(((np.arange(first, last) + 0.5) * pixel / side).astype(np.int64), size - 1)
         for first, last, size in zip((box.y0, box.x0), (box.y1, box.x1), image.shape, strict=True)
     )
     part = np.asarray(image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], np.uint32)

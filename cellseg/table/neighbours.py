@@ -127,9 +127,7 @@ def neighbourhood(
 
 
 def to_classes(
-    places: NDArray[np.float64],
-    classes: Sequence[str] | NDArray[np.object_],
-    near: Neighbours,
+    places: NDArray[np.float64], classes: Sequence[str] | NDArray[np.object_], near: Neighbours
 ) -> dict[str, NDArray[np.float64]]:
     """Measure from each cell to the nearest other one of each class; NaN where there is none.
 

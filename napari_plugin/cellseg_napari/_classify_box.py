@@ -94,9 +94,8 @@ class ClassifyBox(QWidget):  # type: ignore[misc]
         if measure not in opened.rows:
             return
         y, x, area = (opened.column(f"{name}_px") for name in ("centroid_y", "centroid_x", "area"))
-        usual = float(np.sqrt(np.median(area) * 4 / np.pi)) if len(area) else 0.0
-        places, mpp = np.stack([y, x], axis=1), opened.result.frame.mpp
-        self._blocks = spatial_blocks(places, mpp=mpp, usual_px=usual)
+        mpp = opened.result.frame.mpp
+        self._blocks = spatial_blocks(np.stack([y, x], axis=1), area, mpp=mpp)
         values = opened.column(measure).astype(np.float64)
         cells = Thresholded(measure, thresholds, values)
         for box, data in ((self.measure, measure), (self.kind, len(cells.thresholds))):

@@ -160,11 +160,9 @@ class Corrections(CorrectedCells):
         self._refuse_while_saving()
         if not self._edits:
             return None
-        edit = self._edits[-1]
+        *others, edit = self._edits
         self._undone.append(edit)
-        self._perform(edit.undone)
-        self._take(self._edits[:-1])
-        self._tell(edit.undone)
+        self._do(edit.undone, others)
         return edit
 
     def redo(self) -> Edit | None:
@@ -172,7 +170,9 @@ class Corrections(CorrectedCells):
         self._refuse_while_saving()
         if not self._undone:
             return None
-        return self._do(self._undone.pop())
+        edit = self._undone.pop()
+        self._do(edit, [*self._edits, edit])
+        return edit
 
     @contextmanager
     def saving(self) -> Iterator[None]:
@@ -193,16 +193,17 @@ class Corrections(CorrectedCells):
         self._undone.clear()
         self._next = max(self._next, *(change.label + 1 for change in changes))
         when = datetime.now(UTC).isoformat(timespec="seconds")
-        return self._do(Edit(kind, tuple(changes), self._who, when))
-
-    def _do(self, edit: Edit) -> Edit:
-        self._perform(edit)
-        self._take([*self._edits, edit])
-        self._tell(edit)
+        edit = Edit(kind, tuple(changes), self._who, when)
+        self._do(edit, [*self._edits, edit])
         return edit
 
-    def _tell(self, edit: Edit) -> None:
-        """Tell listeners, and only then write: a full disk does not take the edit away."""
+    def _do(self, edit: Edit, edits: list[Edit]) -> None:
+        """Perform an edit, after which these stand.
+
+        It is told before it is written: a full disk does not take it away.
+        """
+        self._perform(edit)
+        self._take(edits)
         for listener in list(self._listeners):
             listener(edit)
         self._log.write(self._edits, self.classes[len(self._model_classes) :])
