@@ -288,7 +288,7 @@ class Classification(BaseModel):
             Classes by the model.
         """
         centres = table[["centroid_y_px", "centroid_x_px"]].to_numpy(np.float64)
-        blocks = spatial_blocks(centres, table["area_px"], mpp=mpp)
+        blocks = spatial_blocks(centres, table["area_px"].to_numpy(), mpp=mpp)
         classes, groups = table["class"].to_numpy(dtype=object), self._groups(table, types)
         scored = []
         for number, marker in enumerate(self.markers):
@@ -334,5 +334,3 @@ def _limits(marker: Marker) -> list[float]:
 
 def _words(marker: Marker) -> tuple[str, ...]:
     return _GRADED if isinstance(marker.threshold, tuple) else _POSITIVE
-
-

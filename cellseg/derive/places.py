@@ -73,7 +73,7 @@ def find_hot_spot(
     chance = None
     if spot.shuffled.size:
         chance = [float(np.mean(spot.shuffled)), float(np.percentile(spot.shuffled, 95))]
-    blocks = spatial_blocks(places[inside], table["area_px"], mpp=mpp)
+    blocks = spatial_blocks(places[inside], table["area_px"].to_numpy(), mpp=mpp)
     found = {
         "asked": asked.model_dump(),
         "y_px": spot.y,

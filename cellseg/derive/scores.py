@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 SIDES_UM = (1000.0, 700.0, 500.0, 350.0, 250.0, 175.0, 125.0, 90.0, 60.0)
 """Sides of a block; the largest that leaves :data:`ENOUGH` of them with cells is taken."""
@@ -48,7 +48,7 @@ class Blocks:
 
 
 def spatial_blocks(
-    places: NDArray[np.float64], areas: ArrayLike, *, mpp: float | None
+    places: NDArray[np.float64], areas: NDArray[np.float64], *, mpp: float | None
 ) -> Blocks:
     """Divide the slide into blocks by its cells' places, (N, 2): (y, x), level-0 pixels.
 

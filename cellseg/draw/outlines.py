@@ -114,31 +114,23 @@ def _cells(result: Result, places: Places) -> tuple[NDArray[np.uint16], NDArray[
 
 
 def _layout(frame: Frame, box: Box | None) -> tuple[Places, float]:
-    """Where to look, and level-0 pixels along a side of the picture's pixels."""
+    """Where to look, and level-0 pixels along a side of the picture's pixels.
+
+    Of a small place that is a whole part of one, so that pixels are about as fine as the masks'.
+    """
+    enlarged = int(np.clip(math.ceil(1 / frame.downsample - 0.1), 1, _MOST_ZOOM))
     if box is None and max(frame.height, frame.width) > WHOLE_PX:
-        enlarged = _enlarged(frame)
         return Places.grid((frame.height, frame.width), CROP_PX // enlarged), 1 / enlarged
     one = box or Box(0, 0, frame.height, frame.width)
-    return Places.one(one), _pixel(frame, max(one.shape))
-
-
-def _enlarged(frame: Frame) -> int:
-    """A whole factor, so that a picture's pixels are about as fine as the masks'."""
-    return int(np.clip(math.ceil(1 / frame.downsample - 0.1), 1, _MOST_ZOOM))
-
-
-def _pixel(frame: Frame, side: int) -> float:
-    """Level-0 pixels along a side of the picture's pixels, for a single place."""
-    if side > WHOLE_PX:
-        return side / WHOLE_PX
-    wanted = min(max(_enlarged(frame), LEAST_PX // side), _MOST_ZOOM)
-    return 1 / max(1, min(wanted, WHOLE_PX // side))
+    if (side := max(one.shape)) > WHOLE_PX:
+        return Places.one(one), side / WHOLE_PX
+    enlarged = min(max(enlarged, LEAST_PX // side), _MOST_ZOOM, WHOLE_PX // side)
+    return Places.one(one), 1 / enlarged
 
 
 def _on_lattice(box: Box, pixel: float, shape: tuple[int, int]) -> Box:
     """A level-0 box in pixels of the picture, at least one."""
-    y0, x0 = round(box.y0 / pixel), round(box.x0 / pixel)
-    y1, x1 = round(box.y1 / pixel), round(box.x1 / pixel)
+    y0, x0, y1, x1 = (round(side / pixel) for side in box.corners)
     return Box(y0, x0, min(max(y1, y0 + 1), shape[0]), min(max(x1, x0 + 1), shape[1]))
 
 

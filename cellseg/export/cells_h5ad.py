@@ -44,14 +44,9 @@ def anndata_of(result: Result) -> AnnData:
         if column.dtype.startswith("float") and not column.name.startswith(_NO_MEASUREMENTS)
     ]
     names = [column.name for column in measured]
-    values = np.empty((len(result.table), len(names)), dtype=np.float32)
-    others = [result.table.take([]).drop(columns=names)]
-    filled = 0
-    for table in result.table.batches():
-        values[filled : filled + len(table)] = table[names]
-        others.append(table.drop(columns=names))
-        filled += len(table)
-    obs = with_texts(pd.concat(others[1:] or others, ignore_index=True), readable)
+    table = result.table.load()
+    values = table[names].to_numpy(np.float32)
+    obs = with_texts(table.drop(columns=names), readable)
     for name in obs.select_dtypes(exclude=["number", "bool"]):
         obs[name] = obs[name].astype("category")
     obs.index = pd.Index(obs["label"].astype(str).to_numpy(dtype=object))

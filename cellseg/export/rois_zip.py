@@ -50,11 +50,8 @@ def write(result: Result, path: Path) -> None:
 
 def _roi(outline: shapely.MultiPolygon) -> ImagejRoi:
     """A polygon, or a composite of all rings: ImageJ fills them by the even-odd rule."""
-    rings = [
-        shapely.get_coordinates(ring)[:-1]
-        for part in outline.geoms
-        for ring in (part.exterior, *part.interiors)
-    ]
+    parts = shapely.get_rings(shapely.get_parts(outline))
+    rings = [shapely.get_coordinates(ring)[:-1] for ring in parts]
     roi = ImagejRoi.frompoints(rings[0].astype(np.float32))
     roi.roitype = ROI_TYPE.POLYGON
     if len(rings) == 1:

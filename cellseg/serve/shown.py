@@ -34,6 +34,7 @@ from cellseg.serve.tiles import enlarged, is_coarse, is_costly, mask_tile, whole
 from cellseg.slide import ChunkCache
 from cellseg.stain.quality import NAMES, UNIT_PX
 from cellseg.storage import Location
+from cellseg.table.regions import told
 from cellseg.text import visible
 
 TILE_PX = 256
@@ -273,9 +274,7 @@ class OpenResult:
             shape, step = shapely.simplify(whole, step), 2 * step
         return [
             np.round(shapely.get_coordinates(ring), 1).tolist()
-            for polygon in shapely.get_parts(shape)
-            if isinstance(polygon, shapely.Polygon)
-            for ring in (polygon.exterior, *polygon.interiors)
+            for ring in shapely.get_rings(shapely.get_parts(shape))
             if not ring.is_empty
         ]
 
@@ -386,18 +385,8 @@ class OpenResult:
             "label": label,
             "outline": [np.round(ring, 2).tolist() for ring in rings],
             "values": [
-                [str(name), _told(value)]
+                [str(name), told(value)]
                 for name, value in values.items()
                 if name not in ("label", "image")
             ],
         }
-
-
-def _told(value: object) -> str:
-    """A value of the table, short."""
-    if isinstance(value, float | np.floating):
-        number = float(value)
-        return f"{number:,.1f}" if abs(number) >= 1000 else f"{number:.4g}"
-    if isinstance(value, bool | np.bool_):
-        return "yes" if value else "no"
-    return visible(str(value))

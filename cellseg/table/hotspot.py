@@ -94,11 +94,13 @@ def hottest(
     ----------
     places : ndarray, float64, (N, 2)
         Of the cells that are looked at, (y, x), level-0 pixels.
+    mpp : float or None
+        Without it a number of cells is asked for.
 
     Raises
     ------
     SettingsError
-        If there are too few cells, or the area of a circle is not known.
+        If there are too few cells.
     """
     if asked.cells is not None:
         if len(places) < asked.cells:
@@ -107,13 +109,10 @@ def hottest(
                 hint="hotspot",
             )
         return _of_cells(places, hot, asked.cells)
-    if mpp is None or asked.mm2 is None:
-        raise SettingsError(
-            "no hot spot: mm² are not known without a pixel size; ask for a number of cells",
-            hint="mpp,hotspot",
-        )
     if not len(places):
         raise SettingsError("no hot spot: there are no cells")
+    assert mpp is not None  # else the recipe would have been refused
+    assert asked.mm2 is not None
     return _of_area(places, hot, 1000 / mpp * math.sqrt(asked.mm2 / math.pi))
 
 

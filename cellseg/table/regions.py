@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from cellseg.annotations.region import title
+from cellseg.text import visible
 
 QUANTILES_PERCENT = (5, 25, 50, 75, 95)
 
@@ -122,6 +124,18 @@ def counted(number: int, object: str) -> str:
 def plural(object: str) -> str:
     """More than one of what was counted."""
     return _PLURALS.get(object, f"{object}s")
+
+
+def told(value: object) -> str:
+    """A value of the table for a person; empty where it is missing."""
+    if isinstance(value, bool | np.bool_):
+        return "yes" if value else "no"
+    if isinstance(value, float | np.floating):
+        number = float(value)
+        if math.isnan(number):
+            return ""
+        return f"{number:,.1f}" if abs(number) >= 1000 else f"{number:.4g}"
+    return visible(str(value))
 
 
 def by_class(counts: Mapping[str, int]) -> str:

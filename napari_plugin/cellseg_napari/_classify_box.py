@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -15,15 +15,13 @@ from qtpy.QtWidgets import QFormLayout, QGridLayout, QWidget
 from cellseg.derive.classes import Classification, classes_of, classify, named
 from cellseg.derive.scores import Blocks, Labelling, spatial_blocks
 from cellseg.derive.threshold import histogram, propose
-from cellseg.errors import CellsegError, Notice
+from cellseg.errors import CellsegError
 from cellseg.protocol import Marker
-from cellseg.result import Result
-from cellseg.result.publish import TABLE
 from cellseg.table.summary import labelled
 from cellseg_napari._histogram import BINS, HistogramSlider
 from cellseg_napari._inspect import Inspector
-from cellseg_napari._panel import attempt, button, choice, fill, in_thread, wrapped
-from cellseg_napari._words import in_fields, legend, measurement, menu
+from cellseg_napari._panel import attempt, button, choice, fill, save_classes, wrapped
+from cellseg_napari._words import legend, measurement, menu
 
 KINDS = (("positive, negative", 1), ("1+, 2+, 3+", 3))
 
@@ -149,20 +147,9 @@ class ClassifyBox(QWidget):  # type: ignore[misc]
         show_info(f"threshold {found.threshold:g}: {found.method}")
 
     def save(self) -> None:
-        """Write the classes into the result, in a thread; the result is read again then."""
-        # Imported late: counting and its libraries come with it.
-        from cellseg.run import change
-
-        folder, notices = self.inspector.opened.result.path, list[Notice]()
+        """Write the classes into the result."""
         markers = (self._chosen().marker,)
-
-        def done(result: Result) -> None:
-            saved = f"classes saved in {result.file(TABLE)}"
-            show_info("\n".join([saved, *map(in_fields, notices)]))
-            self.saved.emit(result.path)
-
-        work = partial(change, folder, on_notice=notices.append, markers=markers)
-        in_thread(self, work, done=done, buttons=self.buttons.values())
+        save_classes(self, self.inspector.opened.result, markers=markers)
 
 
 def first_measure(names: list[str]) -> str:

@@ -85,13 +85,6 @@ class Opened:
 
     # The table
 
-    def rows_of(self, labels: NDArray[np.int64]) -> dict[int, pd.Series[Any]]:
-        """Rows of some cells, as corrected, by label."""
-        is_touched = np.isin(labels, list(self.cells.touched))
-        automatic = self.rows.take(np.sort(labels[~is_touched]) - 1)
-        found = {int(row["label"]): row for _, row in automatic.iterrows()}
-        return found | {label: self.cells.row(label) for label in labels[is_touched].tolist()}
-
     def column(self, name: str) -> NDArray[Any]:
         """One column of all cells as corrected, in the order of their labels."""
         kept = None if self.cells.touched else self.rows.column(name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from qtpy.QtCore import (
 )
 from qtpy.QtWidgets import QAbstractItemView, QTableView
 
-from cellseg.text import visible
+from cellseg.table.regions import told
 from cellseg_napari._inspect import MARKED, Inspector
 from cellseg_napari._opened import Opened
 from cellseg_napari._panel import attempt
@@ -73,10 +72,8 @@ class CellRows(QAbstractTableModel):  # type: ignore[misc]
             if len(self._pages) >= PAGES_KEPT:
                 self._pages.clear()
             labels = self.labels[page * PAGE : (page + 1) * PAGE]
-            rows = self._opened.rows_of(labels)
-            self._pages[page] = [
-                [_text(rows[label][name]) for name in self.columns] for label in labels.tolist()
-            ]
+            rows = self._opened.cells.take(labels.tolist())[self.columns]
+            self._pages[page] = [[*map(told, values)] for values in rows.itertuples(index=False)]
         text: str = self._pages[page][row][index.column()]
         return text
 
@@ -158,11 +155,3 @@ class CellTable(QTableView):  # type: ignore[misc]
             attempt(partial(self.inspector.fly_to, labels[0]))
         elif labels:
             attempt(partial(self.inspector.select, labels))
-
-
-def _text(value: Any) -> str:  # noqa: ANN401 - a field of any type
-    if isinstance(value, bool | np.bool_):
-        return "yes" if value else "no"
-    if isinstance(value, float | np.floating):
-        return "" if np.isnan(value) else f"{value:.5g}"
-    return visible(str(value))

@@ -27,10 +27,9 @@ from cellseg.derive import Recipe
 from cellseg.derive.clicks import click_on, made_of, read_classes, to_look_at, write_classes
 from cellseg.errors import CellsegError, SettingsError
 from cellseg.palette import OTHER, PALETTE, RGB, as_hex
-from cellseg.result import Result
 from cellseg.table.taught import Click, TaughtClasses, looks, measurements_of
 from cellseg_napari._inspect import Inspector
-from cellseg_napari._panel import attempt, button, in_thread, wrapped
+from cellseg_napari._panel import attempt, button, save_classes, wrapped
 from cellseg_napari._words import legend
 
 DRAWN = 40
@@ -223,16 +222,8 @@ class TeachBox(QWidget):  # type: ignore[misc]
 
     def save(self) -> None:
         """Write the classes into the result, or none where nothing is clicked any more."""
-        # Imported late: counting and its libraries come with it.
-        from cellseg.run import change
-
-        def done(result: Result) -> None:
-            show_info(f"classes saved in {result.path.name}")
-            self.saved.emit(result.path)
-
         taught = self._known() if self.clicks else None
-        work = partial(change, self.inspector.opened.result.path, taught=taught)
-        in_thread(self, work, done=done, buttons=self.buttons.values())
+        save_classes(self, self.inspector.opened.result, taught=taught)
 
     def export(self, path: Path | None) -> None:
         """Write the classes as a file."""

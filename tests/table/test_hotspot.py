@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from cellseg.derive import Recipe
 from cellseg.errors import SettingsError
+from cellseg.geometry import Frame
 from cellseg.table.hotspot import HotSpot, hottest
 
 MIDDLE = (2400.0, 4800.0)
@@ -49,10 +51,11 @@ def test_cells_of_one_kind_have_their_densest_place():
 
 def test_what_cannot_be_is_said():
     places, hot = cells(number=300)
+    frame = Frame(height=9, width=9, lattice_height=9, lattice_width=9, downsample=1.0, mpp=None)
     with pytest.raises(SettingsError, match="500 cells are wanted, there are 300"):
         hottest(places, hot, HotSpot(cells=500), mpp=0.5)
     with pytest.raises(SettingsError, match="without a pixel size"):
-        hottest(places, hot, HotSpot(mm2=0.5), mpp=None)
+        Recipe(hotspot=HotSpot(mm2=0.5)).checked(frame)
     for wrong in ({}, {"mm2": 1, "cells": 500}, {"mm2": 0}, {"mm2": float("nan")}, {"cells": 3}):
         with pytest.raises(ValidationError):
             HotSpot(**wrong)

@@ -80,11 +80,18 @@ class CorrectedCells:
         return found or self._automatic(self.rows.take([label - 1]).iloc[0])
 
     def row(self, label: int) -> pd.Series[Any]:
-        """A cell's row of the table; an edited cell is measured if it was not yet."""
-        self._check(label)
-        if (cell := self.touched.get(label)) is not None:
-            return self._edited({label: cell}).iloc[0]
-        return self.rows.take([label - 1]).iloc[0]
+        """A cell's row of the table."""
+        return self.take([label]).iloc[0]
+
+    def take(self, labels: Sequence[int]) -> pd.DataFrame:
+        """Rows of some cells, by label; an edited cell is measured if it was not yet."""
+        for label in labels:
+            self._check(label)
+        edited = {n: cell for n in labels if (cell := self.touched.get(n)) is not None}
+        kept = self.rows.take([n - 1 for n in labels if n not in edited])
+        kept.index = pd.Index(kept["label"].to_numpy())
+        parts = [part for part in (kept, self._edited(edited)) if len(part)]
+        return pd.concat(parts).loc[[*labels]]
 
     def table(self, names: Sequence[str] | None = None) -> pd.DataFrame:
         """Some columns, or all, of the cells as corrected, in the order of their labels."""

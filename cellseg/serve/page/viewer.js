@@ -205,7 +205,7 @@ function showCell(found, place, keep) {
   el("cell-hint").textContent = state.pinned ? "Kept; Escape lets it go." : "A click keeps it here.";
   const pairs = found.values.map(([name, value]) => {
     const [word, unit] = readable(name);
-    return [word, unit && value !== "nan" ? `${value} ${unit}` : value === "nan" ? "–" : value];
+    return [word, !value ? "–" : unit ? `${value} ${unit}` : value];
   });
   el("cell").replaceChildren(pairs.length ? rows(pairs) : made("p", "the table has no row for it"));
   if (!keep) tipFor(found, place);
