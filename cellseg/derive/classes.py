@@ -47,10 +47,7 @@ def classify(
 ) -> tuple[NDArray[np.int16], tuple[str, ...]]:
     """Give each cell a class by markers whose thresholds are numbers.
 
-    Parameters
-    ----------
-    table : DataFrame, or mapping of names to array_like, (N,)
-        Holds each marker's ``measure``.
+    ``table`` holds each marker's ``measure``, (N,).
 
     Returns
     -------

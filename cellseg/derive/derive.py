@@ -66,8 +66,7 @@ def derive(
     Raises
     ------
     SettingsError
-        If a distance does not fit the slide, a measurement is not there, or no threshold can be
-        proposed.
+        If a distance does not fit, a measurement is not there, or no threshold can be proposed.
     InputError
         If the result is damaged.
     """

@@ -37,12 +37,8 @@ def find_hot_spot(
 ) -> dict[str, Any]:
     """``hotspot`` of ``run.json``: where it is, and how far the choice of the best place misleads.
 
-    ``types`` are the classes by the model of the table's cells, (N,).
-
-    Raises
-    ------
-    SettingsError
-        If it is larger than the tissue, wants more cells than there are, or a class is unknown.
+    ``types`` are the classes by the model of the table's cells, (N,). A SettingsError if it is
+    larger than the tissue, wants more cells than there are, or a class is unknown.
     """
     mpp, tissue = result.frame.mpp, result.section("found").get("tissue_mm2")
     if tissue is None and mpp is not None:
@@ -183,17 +179,9 @@ def drawn_regions(result: Result) -> Regions | None:
 def keep_drawn(result: Result, content: bytes) -> Regions | None:
     """Check regions that somebody drew, and keep them in place of those before.
 
-    Parameters
-    ----------
-    content : bytes
-        GeoJSON, as QuPath has it; without any feature nothing is kept.
-
-    Raises
-    ------
-    InputError, SettingsError
-        If it is no GeoJSON of regions, two have one name, or one lies beside the slide.
-    OutputError
-        If the disk refuses.
+    ``content`` is GeoJSON, as QuPath has it; without any feature nothing is kept. An InputError or
+    a SettingsError if it is no GeoJSON of regions, two have one name, or one lies beside the slide;
+    an OutputError if the disk refuses.
     """
     path, height, width = result.path / DRAWN, result.frame.height, result.frame.width
     with output_errors(path):

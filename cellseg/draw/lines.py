@@ -60,11 +60,7 @@ def outlined(
     """An image with its cells outlined, uint8 (H, W, 3).
 
     The line lies inside each cell; a dark one around it keeps it apart from a bright ground.
-
-    Parameters
-    ----------
-    classes : ndarray, integer, (N + 1,)
-        Class of each label, by the label; ``palette`` is by class.
+    ``classes``, (N + 1,), are by the label, ``palette`` by class.
     """
     line = borders(labels, width)
     ground = labels == 0

@@ -19,12 +19,8 @@ def render_page(template: Path, *, title: str, pictures: str = "data:", **conten
     """A whole page, from a template that extends ``frame.html``.
 
     Nothing is fetched, and no script runs but the page's own: the browser is told so, whatever
-    a name in it may hold. All texts are escaped, and control characters do not act.
-
-    Parameters
-    ----------
-    pictures : str
-        Where pictures may come from, as a content security policy says it.
+    a name in it may hold. All texts are escaped, and control characters do not act. ``pictures``
+    says where pictures may come from, as a content security policy does.
     """
     home = Path(__file__).parent
     style, script = ((home / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))

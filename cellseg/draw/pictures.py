@@ -29,12 +29,7 @@ def draw_pictures(
     """Draw all pictures of a result that is being changed.
 
     Without a slide there are no outlines and no overview; ``why`` tells the reason. ``asked`` are
-    markers whose threshold was not found.
-
-    Returns
-    -------
-    list of Notice
-        Pictures that could not be drawn, and are left out.
+    markers whose threshold was not found. Returned is what was left out, and why.
     """
     result = change.result
     classification = Classification.of(result.run)

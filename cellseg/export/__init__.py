@@ -76,12 +76,9 @@ def anndata_of(result: Result) -> AnnData:
 
 
 def outlines_of(result: Result) -> NDArray[np.object_]:
-    """The outlines of all cells of a result, in the order of their labels.
+    """Outlines of all cells of a result, Polygons or MultiPolygons, in the order of their labels.
 
-    Returns
-    -------
-    ndarray, shapely.Polygon or shapely.MultiPolygon, (N,)
-        As the exports have them: (x, y) in level-0 pixels, 0 at the corner of the first pixel.
+    As the exports have them: (x, y) in level-0 pixels, 0 at the corner of the first pixel.
     """
     from cellseg.export._outlines import all_outlines
 

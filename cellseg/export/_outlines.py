@@ -10,8 +10,9 @@ import shapely
 from numpy.typing import NDArray
 from skimage.measure import find_contours
 
+from cellseg.annotations.masks import Outline
 from cellseg.result import Result, class_codes
-from cellseg.result.cells import Mask, blocks
+from cellseg.result.cells import blocks
 from cellseg.table import REGION
 
 TOLERANCE_PX = 0.3
@@ -32,7 +33,7 @@ def outlined(result: Result) -> Iterator[tuple[pd.DataFrame, list[OutlinedCell]]
         yield table, list(zip(table["label"].tolist(), codes, regions, drawn, strict=True))
 
 
-def outlines(masks: Sequence[Mask], *, downsample: float) -> list[shapely.MultiPolygon]:
+def outlines(masks: Sequence[Outline], *, downsample: float) -> list[shapely.MultiPolygon]:
     """The outlines of some masks, holes and several parts included.
 
     They run through the middle between pixel centres of the mask and of the background, so that
@@ -83,10 +84,11 @@ def simplest(outline: shapely.MultiPolygon) -> shapely.Polygon | shapely.MultiPo
     return outline.geoms[0] if len(outline.geoms) == 1 else outline
 
 
-def _polygons(mask: Mask) -> shapely.Polygon | shapely.MultiPolygon:
-    contours = find_contours(np.pad(mask.pixels, 1).astype(np.float32), 0.5)  # type: ignore[no-untyped-call]
+def _polygons(mask: Outline) -> shapely.Polygon | shapely.MultiPolygon:
+    box, pixels = mask
+    contours = find_contours(np.pad(pixels, 1).astype(np.float32), 0.5)  # type: ignore[no-untyped-call]
     # The first pixel's centre has index 1 in the padded array and lies at a half.
-    corner = np.array([mask.x0, mask.y0]) - 0.5
+    corner = np.array([box.x0, box.y0]) - 0.5
     found = [shapely.linearrings(contour[:, ::-1] + corner) for contour in contours]
     if len(found) == 1:
         return shapely.polygons(found[0])

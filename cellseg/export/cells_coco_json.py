@@ -13,11 +13,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.annotations.masks import annotation
+from cellseg.annotations.masks import Outline, annotation
 from cellseg.errors import SettingsError
 from cellseg.geometry import Box, Frame, box_of
 from cellseg.result import Result, class_codes
-from cellseg.result.cells import Mask, blocks
+from cellseg.result.cells import blocks
 from cellseg.result.files import readable
 
 LARGEST_PX = 2**32 - 1  # COCO's run lengths go no further.
@@ -68,27 +68,22 @@ def _annotations(result: Result) -> Iterator[dict[str, object]]:
     for table, masks in blocks(result, result.table):
         codes = class_codes(table["class"], result.class_names).tolist()
         for label, code, mask in zip(table["label"].tolist(), codes, masks, strict=True):
-            (y0, x0), pixels = _at_level_0(mask, result.frame)
-            box = Box(y0, x0, y0 + pixels.shape[0], x0 + pixels.shape[1])
-            yield {
-                "id": label,
-                "image_id": 1,
-                "category_id": code + 1,
-                **annotation(box, pixels, extent),
-            }
+            about = {"id": label, "image_id": 1, "category_id": code + 1}
+            yield about | annotation(*_at_level_0(mask, result.frame), extent)
 
 
-def _at_level_0(mask: Mask, frame: Frame) -> tuple[tuple[int, int], NDArray[np.bool_]]:
-    """First pixel (y, x) and tight mask; one pixel at least, where the lattice is the finer one."""
-    ys, rows = _level_0(mask.y0, mask.pixels.shape[0], frame.downsample, frame.height)
-    xs, columns = _level_0(mask.x0, mask.pixels.shape[1], frame.downsample, frame.width)
-    pixels = mask.pixels[np.ix_(rows, columns)]
-    if (box := box_of(pixels)) is None:
-        y, x = np.argwhere(mask.pixels).mean(axis=0) + np.array([mask.y0, mask.x0]) + 0.5
-        at = int(y * frame.downsample), int(x * frame.downsample)
-        corner = min(at[0], frame.height - 1), min(at[1], frame.width - 1)
-        return corner, np.ones((1, 1), bool)
-    return (int(ys[box.y0]), int(xs[box.x0])), pixels[box.pixels]
+def _at_level_0(mask: Outline, frame: Frame) -> Outline:
+    """Tight, and of one pixel at least, where the lattice is the finer one."""
+    box, pixels = mask
+    ys, rows = _level_0(box.y0, box.height, frame.downsample, frame.height)
+    xs, columns = _level_0(box.x0, box.width, frame.downsample, frame.width)
+    inside = pixels[np.ix_(rows, columns)]
+    if (found := box_of(inside)) is not None:
+        return found.shifted(int(ys[0]), int(xs[0])), inside[found.pixels]
+    y, x = np.argwhere(pixels).mean(axis=0) + np.array([box.y0, box.x0]) + 0.5
+    at = int(y * frame.downsample), int(x * frame.downsample)
+    y0, x0 = min(at[0], frame.height - 1), min(at[1], frame.width - 1)
+    return Box(y0, x0, y0 + 1, x0 + 1), np.ones((1, 1), bool)
 
 
 def _level_0(

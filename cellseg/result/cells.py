@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cellseg.annotations.masks import Outline
 from cellseg.errors import InputError
 from cellseg.geometry import Box, LazyArray
 from cellseg.result.labels import CHUNK_PX
@@ -20,24 +20,12 @@ LARGEST_CELL_PX = 4096  # Longer cells are damage, not cells; lattice pixels.
 _BOX = ["bbox_y0_px", "bbox_x0_px", "bbox_y1_px", "bbox_x1_px"]
 
 
-@dataclass(frozen=True, eq=False)
-class Mask:
-    """One cell's pixels, not all background; ``y0`` and ``x0`` are the first one's, lattice px."""
-
-    y0: int
-    x0: int
-    pixels: NDArray[np.bool_]
-
-
-def blocks(result: Result, table: Table) -> Iterator[tuple[pd.DataFrame, list[Mask]]]:
+def blocks(result: Result, table: Table) -> Iterator[tuple[pd.DataFrame, list[Outline]]]:
     """All cells, those of one part of the slide together: rows of a table, and a mask for each.
 
-    ``table`` is one of the result's: :attr:`Result.table` or :attr:`Result.measured`.
-
-    Raises
-    ------
-    InputError
-        If the label image does not decode, or lacks a cell that the table has.
+    ``table`` is one of the result's: :attr:`Result.table` or :attr:`Result.measured`. A mask comes
+    with its box, lattice px, and is not all background. An InputError if the label image does not
+    decode, or lacks a cell that the table has.
     """
     level, boxes = result.labels()[0], _boxes(result, table)
     places = boxes[:, 0] // BLOCK_PX * (level.shape[1] // BLOCK_PX + 1) + boxes[:, 1] // BLOCK_PX
@@ -69,7 +57,7 @@ def _boxes(result: Result, table: Table) -> NDArray[np.int32]:
 
 def _masks(
     result: Result, level: LazyArray, corners: NDArray[np.int32], labels: list[int]
-) -> list[Mask]:
+) -> list[Outline]:
     boxes = [Box(*box) for box in corners.tolist()]
     around = Box.around(boxes)
     seen = level[around.pixels]
@@ -78,5 +66,5 @@ def _masks(
         pixels = seen[box.inside(around)] == label
         if not pixels.any():
             raise InputError(f"{result.path}: its masks lack cell {label}, which the table lists")
-        found.append(Mask(box.y0, box.x0, pixels))
+        found.append((box, pixels))
     return found

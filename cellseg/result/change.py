@@ -117,12 +117,8 @@ def changing(folder: Path, *, is_checked: bool = True) -> Iterator[Change]:
 def add_file(result: Result, name: str, write: Callable[[Path], None]) -> Path:
     """Add an export, or a picture of the result's own, whole or not at all.
 
-    ``write`` writes a file or a folder at the path that it is given.
-
-    Raises
-    ------
-    InputError, OutputError
-        As :func:`changing`; if the name leads out of the folder or is one of the result's own.
+    ``write`` writes a file or a folder at the path that it is given. Errors are those of
+    :func:`changing`; an OutputError too if the name is none for an export.
     """
     with changing(result.path, is_checked=False) as change:
         path = change.path(name) if name in publish.PICTURES else change.export_path(name)

@@ -26,12 +26,8 @@ _Record = TypeVar("_Record", bound=BaseModel)
 def own_file(folder: Path, name: str) -> Path:
     """The path of a file or folder in a result; it need not exist.
 
-    Results are given away: everything that is read of one is asked for here.
-
-    Raises
-    ------
-    InputError
-        If it is a link that leads out of the result, a pipe or a device, or too large.
+    Results are given away: everything that is read of one is asked for here. An InputError if it
+    is a link that leads out of the result, a pipe or a device, or too large.
     """
     path = folder / name
     if not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):

@@ -157,12 +157,9 @@ class ResultFolder:
     def finish(self, findings: Findings, complete: Callable[[Change], None]) -> Result:
         """Write everything, put it in place, drop the journal and close the folder.
 
-        ``complete`` gets the change with what was found, and adds what follows from it.
-
-        Raises
-        ------
-        OutputError
-            If the disk refuses. Finished tiles stay in the journal, an older result in place.
+        ``complete`` gets the change with what was found, and adds what follows from it. An
+        OutputError if the disk refuses: finished tiles stay in the journal, an older result in
+        place.
         """
         with self._held():
             change = self._stage(findings)

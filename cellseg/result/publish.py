@@ -81,12 +81,8 @@ def remove_staging(folder: Path) -> None:
 def mark_ready(folder: Path, token: str, *, gone: Iterable[str] = ()) -> None:
     """Say that the staging folder holds a whole result, or a whole change of one.
 
-    Parameters
-    ----------
-    token : str
-        Of its label image; of the one under the final name, where only other parts are new.
-    gone : iterable of str
-        Parts and exports of the result there that will go.
+    ``token`` is that of its label image, or of the one under the final name, where only other
+    parts are new; ``gone`` are parts and exports of the result there that will go.
     """
     staging = folder / STAGING
     parts = sorted(path.name for path in staging.iterdir())
@@ -113,10 +109,7 @@ def _ready(folder: Path) -> dict[str, Any] | None:
 def publish(folder: Path) -> None:
     """Move a whole result to its final names; may be called again after a kill.
 
-    Raises
-    ------
-    OSError
-        If the disk refuses. An older result is whole again then, and the new one is dropped.
+    An OSError if the disk refuses: an older result is whole again then, the new one is dropped.
     """
     staging, old = folder / STAGING, folder / STAGING / _OLD
     ready = _ready(folder) or {}

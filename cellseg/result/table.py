@@ -83,13 +83,8 @@ class Table:
     """The rows of a result, read from the disk when they are asked for.
 
     Row ``i`` (from 0) is the cell with label ``i + 1``. Of a column that several of the Parquet
-    files hold, the last one's is taken.
-
-    Raises
-    ------
-    InputError
-        If a file cannot be read, a column is missing or of another type, or the files have
-        other rows.
+    files hold, the last one's is taken. An InputError if a file cannot be read, a column is
+    missing or of another type, or the files have other rows.
     """
 
     def __init__(self, columns: Sequence[Column], paths: Sequence[Path]) -> None:

@@ -56,15 +56,7 @@ HEADERS = {
 
 
 class Server(ThreadingTCPServer):  # http.server's own asks a name server for this machine's name
-    """Serves results until it is stopped.
-
-    Parameters
-    ----------
-    viewer : Viewer
-        Closed with the server.
-    port : int
-        0 takes any that is free.
-    """
+    """Serves results until it is stopped, and closes the viewer then; port 0 takes any free one."""
 
     # On Windows that would let another program listen on the same port.
     allow_reuse_address = sys.platform != "win32"

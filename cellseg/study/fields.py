@@ -145,12 +145,7 @@ def _fields(
 
 
 def _refuse_parts(files: Sequence[Location]) -> None:
-    """Ask about files that look like parts of one image.
-
-    Raises
-    ------
-    InputError
-    """
+    """Ask, by an InputError, about files that look like parts of one image."""
     groups: dict[tuple[str, str], list[str]] = defaultdict(list)
     for file in files:
         if (key := _proposed(file.name)) is not None:

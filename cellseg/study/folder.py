@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from functools import reduce
+from pathlib import Path, PurePath
 
 from cellseg.errors import CellsegError, InputError
 from cellseg.result import Result, load_result
@@ -68,20 +69,16 @@ def load_study(folder: Path, *, place: RemotePath | None = None) -> Study:
     """Read the records of all results below a folder.
 
     Of a count and its corrected result the corrected one is taken; of one count that stands in
-    two folders (an image of the same stem came later) the newer.
-
-    Raises
-    ------
-    InputError
-        If there is no such folder, or no result in it.
+    two folders (an image of the same stem came later) the newer. An InputError if there is no such
+    folder, or no result in it.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: {'is no folder' if folder.exists() else 'no such folder'}")
     newest: dict[tuple[str, str], tuple[Result, list[SummaryRow]]] = {}
     replaced: set[Path] = set()
     unread: list[str] = []
-    for path in _result_folders(folder):
-        inside = path.relative_to(folder).as_posix() if path != folder else path.name
+    for names in _result_folders(folder, os.walk(folder)):
+        path, inside = folder.joinpath(*names), "/".join(names) or folder.name
         try:
             result = load_result(path)
             rows = rows_of(result, visible(inside))
@@ -103,19 +100,27 @@ def load_study(folder: Path, *, place: RemotePath | None = None) -> Study:
     return Study(folder, dict(found), tuple(unread), place=place)
 
 
-def _result_folders(folder: Path) -> list[Path]:
-    """Result folders below a folder, or the folder itself; hidden folders are left out."""
+def _result_folders(
+    folder: Location, walk: Iterable[tuple[str, list[str], object]]
+) -> Iterator[tuple[str, ...]]:
+    """Names that lead to the results below a folder; none leads to the folder itself.
+
+    ``walk`` is over the folder, as :func:`os.walk` is. Hidden folders are left out.
+    """
     if folder.suffix.lower() == RESULT:
-        return [folder]
-    found = []
-    for home, names, _ in os.walk(folder):
-        found += [Path(home, name) for name in names if name.lower().endswith(RESULT)]
+        yield ()
+        return
+    top: PurePath | None = None
+    for home, names, _ in walk:
+        here = PurePath(home)
+        top = top or here
+        below = here.relative_to(top).parts
+        yield from ((*below, name) for name in names if name.lower().endswith(RESULT))
         names[:] = [
             name
             for name in names
             if not name.startswith(".") and not name.lower().endswith((RESULT, ".zarr"))
         ]
-    return found
 
 
 @contextmanager
@@ -135,23 +140,10 @@ def study_at(place: Location, *, report: bool = False, parquet: bool = False) ->
         for file in map(place.child, (SUMMARY, REPORT, WELLS)):
             if file.exists():
                 (copy / file.name).write_bytes(file.read_bytes())
-        for url, below in _remote_results(place, ()):
-            fetch_record(url, copy.joinpath(*below), more)
+        with place.reached("cannot be listed") as (fs, path):
+            fs.invalidate_cache()
+            results = [*_result_folders(place, fs.walk(path, on_error="raise"))]
+        for names in results:
+            url = reduce(RemotePath.child, names, place)
+            fetch_record(url, copy.joinpath(*names), more)
         yield load_study(copy, place=place)
-
-
-def _remote_results(
-    folder: RemotePath, below: tuple[str, ...]
-) -> Iterator[tuple[RemotePath, tuple[str, ...]]]:
-    """Result folders in a folder and those below it, each with the names that lead there."""
-    if folder.suffix.lower() == RESULT:
-        yield folder, below
-        return
-    with folder.reached("cannot be listed") as (fs, path):
-        fs.invalidate_cache()
-        entries = fs.ls(path, detail=True)
-        names = [PurePosixPath(e["name"]).name for e in entries if e["type"] == "directory"]
-        itself = PurePosixPath(path).name
-    for name in sorted({*names} - {"", itself}):
-        if not name.startswith(".") and not name.lower().endswith(".zarr"):
-            yield from _remote_results(folder.child(name), (*below, name))

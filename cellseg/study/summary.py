@@ -37,11 +37,8 @@ def write_table(
 ) -> Location:
     """Write a table in the study's folder, if what it says has changed; returns its place.
 
-    Raises
-    ------
-    OutputError
-        If it cannot be written, or there is a file of that name that cellseg did not make: its
-        first columns are others.
+    An OutputError if it cannot be written, or there is a file of that name that cellseg did not
+    make: its first columns are others.
     """
     path = study.folder / name
     out = io.StringIO()

@@ -18,12 +18,8 @@ def common_thresholds(
 ) -> tuple[tuple[Marker, ...], tuple[str, ...], list[Notice]]:
     """Markers with thresholds in numbers, how these came about, and what to know of them.
 
-    A threshold of ``auto`` is found from the cells of all results together.
-
-    Raises
-    ------
-    SettingsError
-        If a result has no such measurement, or no threshold can be proposed.
+    A threshold of ``auto`` is found from the cells of all results together. A SettingsError if a
+    result has no such measurement, or no threshold can be proposed.
     """
     known = tuple(markers)
     for result in results:

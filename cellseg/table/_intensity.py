@@ -16,17 +16,10 @@ _STAINS = ("hematoxylin", "eosin", "dab")
 
 
 def statistics(values: NDArray[np.generic], pixels: PixelLists) -> dict[str, Floats]:
-    """Mean, standard deviation, smallest and largest value of each cell.
+    """``mean``, ``std`` (divisor n), ``min`` and ``max`` of each cell, float64, (N,).
 
-    Parameters
-    ----------
-    values : ndarray, (M,)
-        One value a pixel. NaN and infinities are left out; a cell of nothing else gives NaN.
-
-    Returns
-    -------
-    dict of str to ndarray, float64, (N,)
-        ``mean``, ``std`` (divisor n), ``min``, ``max``.
+    ``values``, (M,), are one a pixel. NaN and infinities are left out; a cell of nothing else gives
+    NaN.
     """
     finite = np.isfinite(values)
     known = np.where(finite, values, 0).astype(np.float64)

@@ -20,14 +20,9 @@ OUTLINE_PX = 0.25
 
 
 def grow(labels: Labels, distance: float) -> Labels:
-    """Give each pixel of the background the nearest label within a distance.
+    """Give each pixel of the background, 0 in (h, w) labels, the nearest label within a distance.
 
-    Parameters
-    ----------
-    labels : ndarray, uint32, (h, w)
-        0 is the background.
-    distance : float
-        Pixels, from the outlines of the masks.
+    ``distance`` is in pixels, from the outlines of the masks.
     """
     from skimage.segmentation import expand_labels  # late: a viewer opens results without it
 

@@ -88,19 +88,10 @@ class FoundSpot:
 def hottest(
     places: NDArray[np.float64], hot: Cells, asked: HotSpot, *, mpp: float | None
 ) -> FoundSpot:
-    """Find the circle that holds most hot cells.
+    """Find the circle that holds most hot cells; a SettingsError if there are too few cells.
 
-    Parameters
-    ----------
-    places : ndarray, float64, (N, 2)
-        Of the cells that are looked at, (y, x), level-0 pixels.
-    mpp : float or None
-        Without it a number of cells is asked for.
-
-    Raises
-    ------
-    SettingsError
-        If there are too few cells.
+    ``places``, (N, 2), are those of the cells that are looked at, (y, x), level-0 pixels. Without a
+    pixel size a number of cells is asked for.
     """
     if asked.cells is not None:
         if len(places) < asked.cells:

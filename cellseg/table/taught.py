@@ -240,12 +240,8 @@ def looks(cells: pd.DataFrame, measurements: Sequence[str]) -> NDArray[np.float3
     """What cells are told by, (N, 3 × measurements + 3).
 
     Each measurement (of lengths and areas the logarithm), its robust deviation from the median of
-    these cells, its mean over the eight nearest cells, and distances to three of these.
-
-    Parameters
-    ----------
-    cells : DataFrame, (N, …)
-        All cells of a slide: the measurements, and their centroids.
+    these cells, its mean over the eight nearest cells, and distances to three of these. ``cells``
+    are all cells of a slide, (N, …): the measurements, and their centroids.
     """
     from scipy.spatial import cKDTree  # late, as above
 

@@ -110,12 +110,8 @@ def _read(path: PathOrPaths) -> list[LayerData]:
 def read_result(folder: Path) -> list[LayerData]:
     """The layers of a result folder: the slide, then the cells over it.
 
-    Where the slide is gone, the cells are shown without it, and napari says so.
-
-    Raises
-    ------
-    InputError
-        If the folder holds no finished result.
+    Where the slide is gone, the cells are shown without it, and napari says so. An InputError if
+    the folder holds no finished result.
     """
     result, layers = load_result(folder), list[LayerData]()
     try:
@@ -137,12 +133,7 @@ def read_slide(path: Path, **options: Any) -> list[LayerData]:  # noqa: ANN401
     """The layers of a slide: one for RGB, otherwise one a channel. Reads one coarse level.
 
     ``options`` say how to open it (``mpp``, ``z``, ``t``, ``series``), as for
-    :func:`cellseg.open_slide`.
-
-    Raises
-    ------
-    InputError
-        If the file is no slide.
+    :func:`cellseg.open_slide`, whose InputError is raised if the file is no slide.
     """
     slide = open_slide(path, **options)
     source = SlideSource(slide, on_damage=warn)

@@ -119,8 +119,8 @@ class CorrectedCells:
             table = rows.iloc[kept]
             cells = []
             for i, name, score in zip(kept, table["class"], table["score"], strict=True):
-                corner = masks[i].y0, masks[i].x0
-                cells.append(EditedCell.cut(corner, masks[i].pixels, name, score=float(score)))
+                box, mask = masks[i]
+                cells.append(EditedCell.cut((box.y0, box.x0), mask, name, score=float(score)))
             if cells:
                 yield table.assign(**{BY_HAND: False}), cells
         if edited := self._alive():

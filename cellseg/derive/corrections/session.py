@@ -29,17 +29,10 @@ class Corrections(CorrectedCells):
     """A finished result, and the corrections of it that a person makes.
 
     Automatic cells keep their labels; a new cell gets the next free one, and no label is ever
-    used twice. All geometry is in lattice pixels, (y, x).
+    used twice. All geometry is in lattice pixels, (y, x). ``who`` stands in the log beside each
+    edit; the login name otherwise.
 
-    Parameters
-    ----------
-    who : str, optional
-        Stands in the log beside each edit; the login name otherwise.
-
-    Raises
-    ------
-    InputError
-        If the result has no label image, its table was changed, or its log is damaged.
+    An InputError if the result has no label image, its table was changed, or its log is damaged.
     """
 
     def __init__(self, result: Result, *, who: str | None = None) -> None:
@@ -301,11 +294,8 @@ class LogFile:
     def write(self, edits: Sequence[Edit], classes: Sequence[str]) -> None:
         """Write all edits in one step; edits of an earlier count are kept under another name.
 
-        Raises
-        ------
-        OutputError
-            If the disk refuses, if the slide was counted again meanwhile, or if somebody else
-            corrected it: then theirs stay on the disk.
+        An OutputError if the disk refuses, if the slide was counted again meanwhile, or if
+        somebody else corrected it: then theirs stay on the disk.
         """
         self._result.check_current()
         path = self._path
