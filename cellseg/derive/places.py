@@ -140,11 +140,8 @@ def spatial_record(
 
     ``found`` holds the columns of ``near``, (N,) each.
     """
-    medians = {}
-    for column in near.columns:
-        values = np.asarray(found[column.name], np.float64)
-        if len(known := values[np.isfinite(values)]):
-            medians[column.name] = round(float(np.median(known)), 4)
+    table = pd.DataFrame({column.name: found[column.name] for column in near.columns})
+    medians = table.median().dropna().round(4).to_dict()
     notes = []
     if near.mpp is None:
         what = "density is" if near.within else "neighbours and density are"

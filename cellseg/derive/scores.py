@@ -125,7 +125,6 @@ class Labelling:
 
     @property
     def cells(self) -> int:
-        """Measured cells."""
         return sum(self.grades)
 
     @property

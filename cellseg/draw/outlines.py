@@ -184,7 +184,6 @@ class Places:
 
     @classmethod
     def one(cls, box: Box) -> Places:
-        """A single place."""
         return cls(np.array([box.y0]), np.array([box.x0]), *box.shape, is_one=True)
 
     @classmethod
@@ -195,11 +194,9 @@ class Places:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns of the grid."""
         return len(self.tops), len(self.lefts)
 
     def box(self, row: int, column: int) -> Box:
-        """One place."""
         y, x = int(self.tops[row]), int(self.lefts[column])
         return Box(y, x, y + self.height, x + self.width)
 

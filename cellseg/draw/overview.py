@@ -136,7 +136,6 @@ class Density:
 
     @property
     def scale(self) -> str:
-        """``top`` with its unit."""
         return f"{self.top:,.3g} {self.unit}" if self.top < 1000 else f"{self.top:,.0f} {self.unit}"
 
 

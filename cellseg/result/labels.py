@@ -26,6 +26,14 @@ CHUNK_PX = 1024
 SMALLEST_SIDE_PX = 512
 
 
+def level_shapes(shape: tuple[int, int]) -> list[tuple[int, int]]:
+    """Height and width of a pyramid's levels, each half of the one before, finest first."""
+    shapes = [shape]
+    while max(shapes[-1]) > SMALLEST_SIDE_PX:
+        shapes.append((-(-shapes[-1][0] // 2), -(-shapes[-1][1] // 2)))
+    return shapes
+
+
 def write_labels(
     path: Path, blocks: Iterable[tuple[Box, NDArray[np.uint32]]], frame: Frame, *, token: str
 ) -> None:
@@ -43,9 +51,6 @@ def write_labels(
     import zarr  # late, as where it is read: it takes 0.3 s, and a table needs none of it
     from numcodecs import Blosc
 
-    shapes = [(frame.lattice_height, frame.lattice_width)]
-    while max(shapes[-1]) > SMALLEST_SIDE_PX:
-        shapes.append((-(-shapes[-1][0] // 2), -(-shapes[-1][1] // 2)))
     # Zarr takes a string for an address, in which "#" and "?" end the path.
     root = zarr.open_group(path, mode="w-", zarr_format=2)
     levels = [
@@ -59,7 +64,7 @@ def write_labels(
             chunk_key_encoding={"name": "v2", "separator": "/"},
             config={"write_empty_chunks": False},
         )
-        for number, shape in enumerate(shapes)
+        for number, shape in enumerate(level_shapes((frame.lattice_height, frame.lattice_width)))
     ]
     root.attrs.update(_attributes(frame, len(levels), token))
     written = set()

@@ -346,18 +346,13 @@ def load_result(folder: str | Path) -> Result:
 def is_ours(folder: Path) -> bool:
     """Whether a folder is a result, finished or not."""
     names = {entry.name for entry in folder.iterdir()}
+    with suppress(InputError):  # masks are ours whatever the record says
+        if publish.RUN in names and label_token(folder, publish.LABELS) is not None:
+            return True
     return (
         bool(names & {LOCK_NAME, JOURNAL_NAME})
         or publish.published(folder) is not None
         or publish.is_ready(folder)
-        or (publish.RUN in names and _has_our_masks(folder))
         # What a run leaves whose folder was removed under it, or whose journal is damaged.
         or (bool(names) and names <= {publish.STAGING, *JOURNAL_FILES})
     )
-
-
-def _has_our_masks(folder: Path) -> bool:
-    """Whether a result's masks lie there, whatever its record says."""
-    with suppress(InputError):
-        return label_token(folder, publish.LABELS) is not None
-    return False

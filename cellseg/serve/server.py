@@ -90,7 +90,6 @@ class Server(ThreadingTCPServer):  # http.server's own asks a name server for th
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:  # noqa: ANN401
-        """The end of a connection."""
         self.strangers.pop(request, None)
         super().shutdown_request(request)
 
@@ -102,7 +101,6 @@ class Server(ThreadingTCPServer):  # http.server's own asks a name server for th
                     request.shutdown(SHUT_RDWR)
 
     def server_close(self) -> None:
-        """Stop listening, and close all slides."""
         super().server_close()
         self.viewer.close()
 
@@ -122,11 +120,9 @@ class _Handler(BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        """The only method of a server that just shows."""
         self._send(self._reply())
 
     def do_POST(self) -> None:
-        """Regions that were drawn."""
         if not self.server.viewer.is_editable:
             self._send(Reply.refused(HTTPStatus.METHOD_NOT_ALLOWED))
         else:

@@ -101,7 +101,6 @@ class Viewer:
         }
 
     def close(self) -> None:
-        """Close all slides."""
         self._open.cache_clear()
 
     def read_ahead(self) -> None:

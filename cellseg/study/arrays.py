@@ -121,7 +121,7 @@ def well_maps(study: Study) -> Iterator[HeatMap]:
                 title = f"{key.removeprefix('positive_percent_')}, % positive"
             if title is not None:
                 values = {name: row.get(key) for name, row in wells.items()}
-                yield HeatMap.of(f"{plate}: {title}", "{:,.0f}", sides, values)
+                yield HeatMap.of(f"{plate}: {title}", sides, values)
 
 
 def core_maps(result: Result, rows: Sequence[SummaryRow]) -> Iterator[HeatMap]:
@@ -133,13 +133,13 @@ def core_maps(result: Result, rows: Sequence[SummaryRow]) -> Iterator[HeatMap]:
         return
     cores = {row["region"]: row for row in rows if row.get("region")}
     densities = {name: row["density_per_mm2"] for name, row in cores.items()}
-    yield HeatMap.of("cells per mm²", "{:,.0f}", sides, densities)
+    yield HeatMap.of("cells per mm²", sides, densities)
     for marker in dict.fromkeys(name for row in cores.values() for name in row["markers"]):
         shares = {
             name: row["markers"].get(marker, {}).get("positive_percent")
             for name, row in cores.items()
         }
-        yield HeatMap.of(f"{marker}, % positive", "{:.0f}", sides, shares)
+        yield HeatMap.of(f"{marker}, % positive", sides, shares)
 
 
 @dataclass(frozen=True)
@@ -154,9 +154,7 @@ class HeatMap:
     fields: list[list[tuple[str, str, str, str]]]
 
     @classmethod
-    def of(
-        cls, title: str, spec: str, sides: Sequence[int], values: Mapping[str, float | None]
-    ) -> HeatMap:
+    def of(cls, title: str, sides: Sequence[int], values: Mapping[str, float | None]) -> HeatMap:
         """A map of values by place, ``A1`` the first, on ``sides`` rows and columns."""
         top = nice_ceiling(max([value for value in values.values() if value] or [1.0]))
 
@@ -167,8 +165,8 @@ class HeatMap:
             level = value / top
             red, green, blue = viridis(np.array([level]))[0].tolist()
             ink = "#000000" if level > 0.6 else "#ffffff"
-            return name, spec.format(value), as_hex((red, green, blue)), ink
+            return name, f"{value:,.0f}", as_hex((red, green, blue)), ink
 
         rows, columns = sides
         fields = [[field(name_of(row, column)) for column in range(columns)] for row in range(rows)]
-        return cls(title, spec.format(top), fields)
+        return cls(title, f"{top:,.0f}", fields)

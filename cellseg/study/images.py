@@ -95,7 +95,9 @@ def find_images(
             has_folders = _search(path, top, found, pattern, recursive=recursive)
             if len(found.images) + len(found.unread) == before:
                 if pattern is not None:
-                    raise InputError(f"{path}: no image {_unlike(path, files)}", hint="files")
+                    there = sorted(entry.name for entry in path.iterdir() if has_ending(entry))
+                    instead = f"; there is {visible(there[0])}" if there else ""
+                    raise InputError(f"{path}: no image matches '{files}'{instead}", hint="files")
                 below = " or in those below it" if recursive else ""
                 raise InputError(
                     f"{path}: no images in this folder{below} ({', '.join(ENDINGS)})",
@@ -155,13 +157,6 @@ def _fields(image: ImageFile, found: ImageSearch) -> list[ImageFile]:
     return [ImageFile(field, image.below) for field in fields]
 
 
-def _unlike(folder: Location, files: str | None) -> str:
-    """That no file's name matches a pattern, with one that is there."""
-    names = sorted(entry.name for entry in folder.iterdir() if has_ending(entry))
-    instead = f"; there is {visible(names[0])}" if names else ""
-    return f"matches '{files}'{instead}"
-
-
 def _search(
     folder: Location,
     below: PurePosixPath,
@@ -183,7 +178,9 @@ def _search(
                 images.append(entry)
             elif has_ending(entry):
                 files.append(entry)
-            elif _is_searched(entry):
+            elif isinstance(entry, Path) and entry.is_symlink():
+                continue  # it may lead back up
+            elif entry.suffix.lower() != RESULT and entry.is_dir():
                 inner.append(entry)
     fields, unread = group_files(files, pattern)
     images += fields
@@ -195,11 +192,6 @@ def _search(
         except InputError as error:
             found.unread.append((entry, error))
     return bool(inner)
-
-
-def _is_searched(entry: Location) -> bool:
-    is_link = isinstance(entry, Path) and entry.is_symlink()  # may lead back up
-    return entry.suffix.lower() != RESULT and not is_link and entry.is_dir()
 
 
 def _is_image_folder(entry: Location) -> bool:

@@ -62,8 +62,6 @@ def _content(study: Study, target: Path) -> dict[str, Any]:
         "first": list(_look_first(study, wholes)),
         "rows": [(numbers.get(id(row)), row) for row in rows],
         "wells": list(well_maps(study)),
-        "has_wells": any(row.get("well") for row in rows),
-        "has_regions": any(row.get("region") or row.get("region_class") for row in rows),
         "classes": classes if len(classes) > 1 else [],
         "markers": list(_markers(rows)),
         "quality": [
@@ -71,9 +69,6 @@ def _content(study: Study, target: Path) -> dict[str, Any]:
             for column in QUALITY
             if any((row.get(column) or 0) >= 0.1 for row in rows)
         ],
-        "in_um": any("area_um2_p50" in row for row in rows),
-        # Slides without a pixel size have their sizes in pixels alone.
-        "in_px": any("area_px_p50" in row and "area_um2_p50" not in row for row in rows),
         "models": models,
         "courses": list(_courses(wholes)),
         "sizes": list(_sizes(study.results)),

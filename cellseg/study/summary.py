@@ -7,7 +7,6 @@ import io
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from cellseg.errors import OutputError, output_errors, writing
@@ -47,11 +46,13 @@ def write_table(
     writer.writerows(map(_cell, row) for row in rows)
     text = out.getvalue().encode()
     with output_errors(path):
-        if path.exists() and _header(path)[:4] != list(titles[:4]):
+        there = path.read_bytes() if path.exists() else b""
+        header = there.partition(b"\n")[0].decode(errors="replace").rstrip("\r").split(",")
+        if path.exists() and header[:4] != list(titles[:4]):
             raise OutputError(
                 f"{study.shown(path)}: is no summary of cellseg; move it away and run it again"
             )
-        if path.exists() and path.read_bytes() == text:
+        if there == text:
             return study.shown(path)
         with writing(path) as temporary:
             temporary.write_bytes(text)
@@ -90,11 +91,6 @@ def with_failures(
     ]
     left = [row for row in earlier if row["path"] not in known]
     return replace(study, failed=(*failed, *left))
-
-
-def _header(path: Path) -> list[str]:
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        return file.readline().rstrip("\r\n").split(",")
 
 
 def _columns(rows: Sequence[SummaryRow]) -> Iterator[tuple[str, tuple[str, ...]]]:

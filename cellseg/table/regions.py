@@ -42,7 +42,6 @@ class AreaStatistics:
 
     @property
     def median(self) -> float:
-        """Half of the cells are smaller."""
         return self.quantiles[50]
 
     @classmethod

@@ -94,12 +94,10 @@ class Summary:
 
     @property
     def median_area_um2(self) -> float | None:
-        """Half of the cells are smaller."""
         return None if self.area_um2 is None else self.area_um2.median
 
     @property
     def plural(self) -> str:
-        """What was counted, more than one of it."""
         return plural(self.object)
 
     def said_corrected(self) -> list[str]:
@@ -203,6 +201,9 @@ def summarised(
                     **totals(inside),
                 )
             )
+    rounded = None
+    if interval is not None:
+        rounded = math.floor(areas.size * interval[0]), math.ceil(areas.size * interval[1])
     flags = [int(table[name].sum()) if name in table else 0 for name in _FLAGS]
     return Summary(
         object=object,
@@ -210,7 +211,7 @@ def summarised(
         stitched=flags[1],
         tissue_mm2=tissue_mm2 if mpp else None,
         skipped_share=skipped_share,
-        cells_interval=_times(int(areas.size), interval),
+        cells_interval=rounded,
         regions=tuple(each),
         **totals(np.s_[:]),
     )
@@ -230,10 +231,3 @@ def labelled(marker: Mapping[str, Any]) -> str:
     if marker["h_score"] is not None:
         said += f", H-score {marker['h_score']:.0f}, Allred {marker['allred']}"
     return said
-
-
-def _times(count: int, interval: tuple[float, float] | None) -> tuple[int, int] | None:
-    """Rounded outwards."""
-    if interval is None:
-        return None
-    return math.floor(count * interval[0]), math.ceil(count * interval[1])

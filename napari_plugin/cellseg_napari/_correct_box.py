@@ -96,7 +96,6 @@ class CorrectBox(QWidget):  # type: ignore[misc]
 
     @property
     def selected(self) -> list[int]:
-        """Labels of the selected cells."""
         return list(self.inspector.selected)
 
     def _list_classes(self) -> None:
@@ -113,7 +112,6 @@ class CorrectBox(QWidget):  # type: ignore[misc]
         self.state.setText(f"{edit}; {count} correction{'s' * (count != 1)} so far")
 
     def tell_selection(self) -> None:
-        """Numbers of the selected cells."""
         said = ", ".join(str(label) for label in self.selected[:8])
         more = f" … ({len(self.selected):,})" if len(self.selected) > 8 else ""
         if said:
@@ -172,7 +170,6 @@ class CorrectBox(QWidget):  # type: ignore[misc]
         self._long(corrections.recount, lambda summary: self.state.setText(f"{said}{summary}"))
 
     def save(self) -> None:
-        """Write the corrected result."""
         # Imported late: counting and its libraries come with it.
         from cellseg.run import save
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,7 +138,7 @@ class CountWidget(DockPanel):
         super().__init__(viewer)
         self.form = CountForm(viewer)
         self.job: Job | None = None
-        self._preview: Preview | None = None
+        self._preview = Preview(viewer)
         self.start = button("Count", "Start, or go on where it stopped", self.begin)
         self.pause = button("Pause", "Rest after the tile that is under way", self.toggle_pause)
         self.cancel = button("Cancel", "Stop; what is done is kept for the next start", self.stop)
@@ -171,22 +170,15 @@ class CountWidget(DockPanel):
                 self.said.setText(tell(error))
 
     def run(self, request: CountRequest, detector: Detector | None = None) -> None:
-        """Count in a thread."""
         form = self.form.filled()
         counted = None if form["file"] else form["layer"]
-        preview = self._preview = Preview(self.viewer, counted)
+        self._preview = Preview(self.viewer, counted)
         self._busy(True)
         self.said.setText("loading the network …")
-        self.job = Job(
-            self,
-            count(request, detector),
-            each=partial(self._show, preview),
-            ended=partial(self._ended, preview),
-        )
+        self.job = Job(self, count(request, detector), each=self._show, ended=self._ended)
         self.job.start()
 
     def toggle_pause(self) -> None:
-        """Rest between two tiles, or go on."""
         if self.job is not None:
             self.job.toggle_pause()
             self.pause.setText("Go on" if self.job.is_paused else "Pause")
@@ -199,7 +191,7 @@ class CountWidget(DockPanel):
             self.pause.setEnabled(False)
             self.cancel.setEnabled(False)
 
-    def _show(self, preview: Preview, event: Event) -> None:
+    def _show(self, event: Event) -> None:
         if self.closed:
             return
         if isinstance(event, Notice):
@@ -215,18 +207,18 @@ class CountWidget(DockPanel):
             told = [str(event.summary), how_to_keep(event.folder), *warnings]
             self.said.setText("\n\n".join(filter(None, told)))
         try:
-            preview.show(event)
+            self._preview.show(event)
         except CellsegError as error:
             tell(error)
 
-    def _ended(self, preview: Preview, error: Exception | None) -> None:
+    def _ended(self, error: Exception | None) -> None:
         stopped = self.job is not None and self.job.abort_requested
         self.job = None
         said = "stopped; Count goes on where it was" if stopped else ""
         if error is not None:
             said = tell(error)
         if not self.closed:
-            preview.end()
+            self._preview.end()
             self.said.setText(said or self.said.text())
             self._busy(False)
 
@@ -242,8 +234,7 @@ class CountWidget(DockPanel):
         """The panel was closed, and with it the only way to stop a run: it stops."""
         if self.job is not None:
             show_info("the count stops after this tile; what is done is kept for the next start")
-        if self._preview is not None:
-            self._preview.end()
+        self._preview.end()
 
     def let_go(self) -> None:
         """The window goes: end after the tile under way, touch no widget any more."""

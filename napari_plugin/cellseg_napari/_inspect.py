@@ -155,11 +155,9 @@ class Inspector:
 
     @property
     def outlines(self) -> bool:
-        """Whether masks are shown as outlines, or filled."""
         return bool(self.layer.contour)
 
     def show_outlines(self, outlines: bool) -> None:
-        """Outlines, or filled masks."""
         self.layer.contour = CONTOUR_PX if outlines else 0
         self.layer.opacity = OUTLINED if outlines else FILLED
         if self._colours is not None:

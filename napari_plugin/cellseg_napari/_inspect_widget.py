@@ -184,7 +184,6 @@ class ResultPanel(QWidget):  # type: ignore[misc]
             self.teach.clicked(label)
 
     def act(self, name: str) -> None:
-        """What a key does."""
         teaching = {"Next": self.teach.next, "Undo": self.teach.undo}
         if self._colouring is self.teach and name in teaching:
             teaching[name]()
@@ -196,7 +195,6 @@ class ResultPanel(QWidget):  # type: ignore[misc]
             self.correct.buttons[name].click()
 
     def _show_selection(self) -> None:
-        """The selected cells' rows, and their numbers."""
         self.table.show_selection()
         self.correct.tell_selection()
 
@@ -301,7 +299,6 @@ class InspectWidget(DockPanel):
         self.nothing.setVisible(self.shown is None)
 
     def leave(self) -> None:
-        """Let go of the result that is shown."""
         if self.shown is None:
             return
         self._switching, self._tab = True, self.shown.tabs.currentIndex()

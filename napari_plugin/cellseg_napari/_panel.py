@@ -102,7 +102,6 @@ class Job(WorkerBase):  # type: ignore[misc]
         self._may_go_on.set()
 
     def work(self) -> None:
-        """What the thread does."""
         # A count takes long: other work need not wait for it where the pool has one thread.
         QThreadPool.globalInstance().releaseThread()
         try:

@@ -59,7 +59,6 @@ class Preview:
             self.show_result(event.folder)
 
     def end(self) -> None:
-        """Take the preview away."""
         if self.layer is not None and self.layer in self.viewer.layers:
             self.viewer.layers.remove(self.layer)
         self.layer = self._pyramid = None

@@ -126,7 +126,6 @@ class CellTable(QTableView):  # type: ignore[misc]
         self.inspector.fly_to(int(self.cells.labels[place]))
 
     def show_selection(self) -> None:
-        """Mark the selected cells' rows."""
         if not self.inspector.selected:
             self.clearSelection()
             return

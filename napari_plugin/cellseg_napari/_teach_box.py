@@ -119,7 +119,6 @@ class TeachBox(QWidget):  # type: ignore[misc]
         self.colour.setStyleSheet(f"background: {as_hex(rgb)}")
 
     def choose_colour(self) -> None:
-        """Ask for the class's colour."""
         name = self._named()
         chosen = QColorDialog.getColor(QColor(*self.colours.get(name, OTHER)), self)
         if chosen.isValid():
@@ -214,7 +213,6 @@ class TeachBox(QWidget):  # type: ignore[misc]
         self.inspector.fly_to(int(labels[some[doubt.argmin()]]))
 
     def undo(self) -> None:
-        """Forget the last click."""
         if not self.clicks:
             raise CellsegError("nothing was clicked")
         self.clicks.pop()
@@ -226,7 +224,6 @@ class TeachBox(QWidget):  # type: ignore[misc]
         save_classes(self, self.inspector.opened.result, taught=taught)
 
     def export(self, path: Path | None) -> None:
-        """Write the classes as a file."""
         taught = self._known()
         asked = str(path or QFileDialog.getSaveFileName(self, "Classes", "classes.json")[0])
         if asked:

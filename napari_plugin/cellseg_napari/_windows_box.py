@@ -101,7 +101,6 @@ class WindowsBox(QWidget):  # type: ignore[misc]
             self.list.setCurrentRow(min(row, len(windows) - 1))
 
     def find(self) -> None:
-        """Choose windows."""
         from cellseg.train.windows import teach_windows
 
         def found(windows: list[Window]) -> None:
@@ -157,7 +156,6 @@ class WindowsBox(QWidget):  # type: ignore[misc]
     # What takes a while
 
     def stop(self) -> None:
-        """End what goes on."""
         self.process.kill()
         self.preview.end()
         if self.job is not None:

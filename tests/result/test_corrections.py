@@ -213,8 +213,9 @@ def test_only_what_changed_is_measured(corrections):
     assert saved["intensity_mean_red"].isna().sum() == 2
 
 
-def test_all_of_it_saved_and_reopened(folder):
-    corrections = Corrections.open(folder, who="ada")
+def test_all_of_it_saved_and_reopened(folder, monkeypatch):
+    monkeypatch.setenv("LOGNAME", "ada")
+    corrections = Corrections.open(folder)
     first, second = neighbours(corrections)
     corrections.delete([1])
     corrections.merge([first, second])

@@ -11,8 +11,7 @@ from numcodecs import Blosc
 from numpy.typing import NDArray
 
 from cellseg.geometry import Box, LazyArray, box_of
-
-CHUNK_PX = 1024
+from cellseg.result.labels import CHUNK_PX, level_shapes
 
 DECODED = 24
 """Chunks of a level that stay decoded, for cells are read one by one: about 100 MB at most."""
@@ -76,13 +75,10 @@ class PatchedPyramid:
         self.levels = [PatchedLevel(level.shape, level) for level in levels]
 
     @classmethod
-    def empty(cls, shape: tuple[int, int], *, coarsest_px: int = 512) -> PatchedPyramid:
+    def empty(cls, shape: tuple[int, int]) -> PatchedPyramid:
         """Nothing painted yet, for a slide that is being counted."""
         found = cls([])
-        found.levels = [PatchedLevel(shape, None)]
-        while max(shape) > coarsest_px:
-            shape = (-(-shape[0] // 2), -(-shape[1] // 2))
-            found.levels.append(PatchedLevel(shape, None))
+        found.levels = [PatchedLevel(side, None) for side in level_shapes(shape)]
         return found
 
     @property

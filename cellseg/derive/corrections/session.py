@@ -29,13 +29,12 @@ class Corrections(CorrectedCells):
     """A finished result, and the corrections of it that a person makes.
 
     Automatic cells keep their labels; a new cell gets the next free one, and no label is ever
-    used twice. All geometry is in lattice pixels, (y, x). ``who`` stands in the log beside each
-    edit; the login name otherwise.
+    used twice. All geometry is in lattice pixels, (y, x).
 
     An InputError if the result has no label image, its table was changed, or its log is damaged.
     """
 
-    def __init__(self, result: Result, *, who: str | None = None) -> None:
+    def __init__(self, result: Result) -> None:
         if "corrected_from" in result.run:
             raise InputError(
                 f"{result.path}: holds corrected cells; open the automatic result beside it, "
@@ -46,7 +45,6 @@ class Corrections(CorrectedCells):
         edits, added = self._log.read()
         self._model_classes = result.class_names
         super().__init__(result, list(dict.fromkeys([*self._model_classes, *added])))
-        self._who = who or _login()
         self._undone: list[Edit] = []
         self._is_saving = False
         self._listeners: list[Callable[[Edit], None]] = []
@@ -56,9 +54,9 @@ class Corrections(CorrectedCells):
         self._next = 1 + max(len(self.rows), *self.touched, 0)
 
     @classmethod
-    def open(cls, folder: str | Path, *, who: str | None = None) -> Corrections:
+    def open(cls, folder: str | Path) -> Corrections:
         """The corrections of a result folder."""
-        return cls(load_result(folder), who=who)
+        return cls(load_result(folder))
 
     @property
     def edits(self) -> tuple[Edit, ...]:
@@ -186,7 +184,7 @@ class Corrections(CorrectedCells):
         self._undone.clear()
         self._next = max(self._next, *(change.label + 1 for change in changes))
         when = datetime.now(UTC).isoformat(timespec="seconds")
-        edit = Edit(kind, tuple(changes), self._who, when)
+        edit = Edit(kind, tuple(changes), _login(), when)
         self._do(edit, [*self._edits, edit])
         return edit
 
