@@ -40,7 +40,7 @@ CALLS = [
     ("cellseg.counting.stages", "SeamMerger.add", "merge"),
     ("cellseg.counting.stages", "SeamMerger.finish", "merge"),
     ("cellseg.counting.measured", "measure", "measure"),
-    ("cellseg.result.table", "TableWriter.add", "table"),
+    ("pyarrow.parquet", "ParquetWriter.write_table", "table"),
     ("cellseg.result.table", "Table.write_csv", "table"),
     ("pathlib", "Path.rename", "rename"),
     ("os", "fsync", "sync"),

@@ -28,7 +28,7 @@ from cellseg.derive.threshold import METHODS
 from cellseg.errors import InputError, Notice, SettingsError
 from cellseg.palette import OTHER
 from cellseg.protocol import Stain
-from cellseg.result import Change, Result, TableWriter
+from cellseg.result import Change, Result, table_writer
 from cellseg.result.files import write_json
 from cellseg.result.publish import CELLS, DERIVED, HISTOGRAM, RECIPE, TABLE
 from cellseg.result.table import rounded
@@ -311,8 +311,8 @@ class _Derivation:
         """``derived.parquet``, ``cells.csv`` and ``recipe.json``."""
         own = [c for c in self.result.columns_found if c.name in self.values]
         if columns := [*own, *self.added]:
-            with TableWriter(self.change.path(DERIVED), columns) as writer:
-                writer.add(self.values)
+            with table_writer(self.change.path(DERIVED), columns) as add:
+                add(self.values)
         else:
             self.change.remove(DERIVED)
         contract = [c for c in self.result.columns_found if c.name != BY_HAND]

@@ -119,10 +119,8 @@ def draw_edges(
 ) -> dict[int, NDArray[np.float64]]:
     """Draw the edges of (multi)polygons on a picture, in place, with one pen after the other.
 
-    Returns
-    -------
-    dict of int to ndarray, float64, (N, 2)
-        Of each shape in sight, by its place: the points of its edge, (x, y) in the picture.
+    Returned are, of each shape in sight by its place, the points of its edge: (N, 2), (x, y) in the
+    picture.
     """
     (top, left), (width, height) = corner, picture.size
     margin = max(wide for wide, _ in pens) * pixel  # no line runs along the picture's own edge

@@ -211,12 +211,8 @@ def choose(counts: NDArray[np.int64], most: int) -> list[tuple[int, int]]:
     """Row and column of the densest place, the sparsest, and others, row by row; at most ``most``.
 
     Each of the others stands for an equal part of the cells, counted row by row. Spread over the
-    area instead, most would lie at the tissue's edges and hold next to nothing.
-
-    Parameters
-    ----------
-    counts : ndarray, int64, (rows, columns)
-        Cells in each place; those without any are left out, unless all are.
+    area instead, most would lie at the tissue's edges and hold next to nothing. ``counts``,
+    (rows, columns), are cells in each place; those without any are left out, unless all are.
     """
     places = np.argwhere((counts > 0) | (not counts.any()))
     held = counts[tuple(places.T)]

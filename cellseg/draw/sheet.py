@@ -45,12 +45,7 @@ class ScaleBar(NamedTuple):
 def scale_bar(longest_px: float, *, pixel: float, mpp: float | None) -> ScaleBar:
     """The longest usual length that is not longer than ``longest_px`` of the picture.
 
-    Parameters
-    ----------
-    pixel : float
-        Level-0 pixels along a side of a pixel of the picture.
-    mpp : float or None
-        µm per pixel at level 0.
+    The picture's pixels are ``pixel`` level-0 px wide; ``mpp`` is µm per pixel at level 0.
 
     >>> scale_bar(250, pixel=1, mpp=0.25)
     ScaleBar(pixels=200, text='50 µm')
@@ -67,13 +62,7 @@ def scale_bar(longest_px: float, *, pixel: float, mpp: float | None) -> ScaleBar
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """One picture, RGB, and one that may stand beside it.
-
-    Attributes
-    ----------
-    scale : str
-        What the brightest colour stands for.
-    """
+    """A picture, RGB, one that may stand beside it, and what the brightest colour stands for."""
 
     image: Image.Image
     caption: str = ""

@@ -42,12 +42,7 @@ def check_exports(names: tuple[str, ...]) -> None:
 
 
 def export(folder: str | Path, name: str) -> Path:
-    """Write one export into a finished result folder, whole or not at all; returns its path.
-
-    Parameters
-    ----------
-    name : str
-        One of :data:`EXPORTS`.
+    """Write one of :data:`EXPORTS` into a result folder, whole or not at all; returns its path.
 
     Raises
     ------

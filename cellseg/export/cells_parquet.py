@@ -34,12 +34,8 @@ def write_together(results: Mapping[str, Result], path: Path) -> None:
     """Write the tables of several results, by their names, into one.
 
     It has the columns of all of them, empty where a result lacks one, and before them ``result``:
-    the result's name.
-
-    Raises
-    ------
-    InputError
-        If one of them cannot be read, or two have different kinds of values under one name.
+    the result's name. An InputError if one of them cannot be read, or two have different kinds of
+    values under one name.
     """
     own = {name: pa.schema([_RESULT, *_schema(result)]) for name, result in results.items()}
     try:

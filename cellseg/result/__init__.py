@@ -10,7 +10,7 @@ from cellseg.result.folder import ResultFolder
 from cellseg.result.ground import Ground
 from cellseg.result.labels import labels_at
 from cellseg.result.result import Result, load_result
-from cellseg.result.table import Table, TableWriter, class_codes
+from cellseg.result.table import Table, class_codes, table_writer
 
 __all__ = [
     "Change",
@@ -18,10 +18,10 @@ __all__ = [
     "Result",
     "ResultFolder",
     "Table",
-    "TableWriter",
     "add_file",
     "changing",
     "class_codes",
     "labels_at",
     "load_result",
+    "table_writer",
 ]

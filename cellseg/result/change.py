@@ -18,12 +18,8 @@ from cellseg.result.result import Result, is_ours, load_result
 class Change:
     """Files of one command on their way into a result folder, which is locked.
 
-    Parameters
-    ----------
-    run : dict
-        The record as it will be; whoever changes the result changes it.
-    fresh : bool
-        A new count: nothing of what stands under the final names stays.
+    ``run`` is the record as it will be; whoever changes the result changes it. ``fresh``: a new
+    count, so that nothing of what stands under the final names stays.
     """
 
     def __init__(self, folder: Path, run: dict[str, Any], frame: Frame, *, fresh: bool) -> None:

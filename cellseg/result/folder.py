@@ -27,7 +27,7 @@ from cellseg.result.labels import write_labels
 from cellseg.result.lock import FolderLock
 from cellseg.result.quality import write_quality
 from cellseg.result.result import Result, is_ours, load_result
-from cellseg.result.table import TableWriter
+from cellseg.result.table import table_writer
 from cellseg.storage import Location, has_same_content, is_another
 from cellseg.table import REGION, Column
 
@@ -206,7 +206,7 @@ class ResultFolder:
     def _write_measured(self, findings: Findings) -> None:
         """``measured.parquet``, the cells in the order of their labels."""
         names = np.array([*findings.class_names], dtype=object)
-        with TableWriter(self._staging / publish.MEASURED, findings.columns) as writer:
+        with table_writer(self._staging / publish.MEASURED, findings.columns) as add:
             for classes, found in self.journal.batches():
                 values: dict[str, Any] = {
                     **found,
@@ -217,7 +217,7 @@ class ResultFolder:
                 if findings.regions is not None:
                     places = values["centroid_y_px"], values["centroid_x_px"]
                     values[REGION] = findings.regions.names_at(*places)
-                writer.add(values)
+                add(values)
 
     def close(self) -> None:
         """Let go of the folder; finished tiles stay in the journal. A second time does nothing."""

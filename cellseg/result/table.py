@@ -9,11 +9,12 @@ spreadsheet would take for a formula begins with an apostrophe (:func:`cellseg.t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,39 +45,32 @@ _DAMAGED = (pa.ArrowException, ValueError, TypeError, KeyError)
 _ARROW = {"str": pa.string(), "bool": pa.bool_()}
 
 
-class TableWriter:
-    """Writes a Parquet file, a part of its rows at a time; use it in ``with``."""
+@contextmanager
+def table_writer(
+    path: Path, columns: Sequence[Column]
+) -> Iterator[Callable[[Mapping[str, ArrayLike]], None]]:
+    """Write a Parquet file, a part of its rows at a time.
 
-    def __init__(self, path: Path, columns: Sequence[Column]) -> None:
-        self._columns = list(columns)
-        self._schema = pa.schema([(c.name, _arrow(c.dtype)) for c in columns])
-        floats = [c.name for c in columns if c.dtype.startswith("float")]
-        # A file and no name: Arrow takes some names for addresses.
-        self._out = path.open("wb")
-        self._file = pq.ParquetWriter(
-            self._out,
-            self._schema,
-            compression="zstd",
-            compression_level=1,
-            use_dictionary=[c.name for c in columns if c.dtype == "str"],
-            column_encoding=dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
-        )
+    What it gives adds rows: all that are left, or a multiple of :data:`GROUP_ROWS`. It takes at
+    least the table's columns, (N,) each; NaN and infinities become missing.
+    """
+    schema = pa.schema([(column.name, _arrow(column.dtype)) for column in columns])
+    floats = [column.name for column in columns if column.dtype.startswith("float")]
+    settings = {
+        "compression": "zstd",
+        "compression_level": 1,
+        "use_dictionary": [column.name for column in columns if column.dtype == "str"],
+        "column_encoding": dict.fromkeys(floats, "BYTE_STREAM_SPLIT"),
+    }
+    # A file and no name: Arrow takes some names for addresses.
+    with path.open("wb") as out, pq.ParquetWriter(out, schema, **settings) as file:
 
-    def __enter__(self) -> Self:
-        return self
+        def add(values: Mapping[str, ArrayLike]) -> None:
+            arrays = [_array(values[column.name], column.dtype) for column in columns]
+            if (table := pa.Table.from_arrays(arrays, schema=schema)).num_rows:
+                file.write_table(table, row_group_size=GROUP_ROWS)
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-        self._out.close()
-
-    def add(self, values: Mapping[str, ArrayLike]) -> None:
-        """Add rows: all that are left, or a multiple of :data:`GROUP_ROWS`.
-
-        ``values`` holds at least the table's columns, (N,) each; NaN and infinities become missing.
-        """
-        arrays = [_array(values[column.name], column.dtype) for column in self._columns]
-        if (table := pa.Table.from_arrays(arrays, schema=self._schema)).num_rows:
-            self._file.write_table(table, row_group_size=GROUP_ROWS)
+        yield add
 
 
 class Table:

@@ -46,11 +46,8 @@ _ATTRIBUTES = f"{LABELS}/.zattrs"
 class RemoteResult:
     """A result folder, there and here.
 
-    Attributes
-    ----------
-    local : Path
-        The scratch folder; gone once everything is uploaded. While :data:`FETCHED` lies in it,
-        its result is a copy of the one there.
+    ``local`` is the scratch folder; gone once everything is uploaded. While :data:`FETCHED` lies in
+    it, its result is a copy of the one there.
     """
 
     url: RemotePath

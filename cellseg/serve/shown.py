@@ -67,7 +67,7 @@ def version_of(folder: Path) -> str:
 
 
 class OpenResult:
-    """A finished result, open.
+    """A finished result, open; an InputError if it is none.
 
     Attributes
     ----------
@@ -77,11 +77,6 @@ class OpenResult:
         The slide; None where it is gone.
     notes : list of str
         Faults that a person should know of.
-
-    Raises
-    ------
-    InputError
-        If it is no finished result.
     """
 
     def __init__(self, folder: Path, image: Location | None = None) -> None:

@@ -106,7 +106,9 @@ def mask_tile(
     colours: Sequence[RGB],
     diameter_px: float,
 ) -> bytes:
-    """Draw the cells of a box, from the label image, so that a million cost no more than one.
+    """The cells of a box as a PNG of its size, with transparency.
+
+    They are drawn from the label image, so that a million cost no more than one.
 
     Parameters
     ----------
@@ -118,11 +120,6 @@ def mask_tile(
         By class.
     diameter_px : float
         Of a usual cell, level-0 pixels.
-
-    Returns
-    -------
-    bytes
-        PNG with transparency, box.height × box.width.
     """
     palette = np.array([(0, 0, 0, 0), *((*c, 255) for c in colours)], np.uint8)
     palette[1:][~shown] = 0

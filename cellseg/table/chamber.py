@@ -29,11 +29,8 @@ _ML_PER_MM3 = 1e-3
 class Chamber(BaseModel):
     """The chamber under the picture, and the sample in it.
 
-    Attributes
-    ----------
-    depth_um : float
-    dilution : float
-        Parts that one part of the sample was made up to; 2 for equal parts of sample and stain.
+    ``dilution``: parts that one part of the sample was made up to; 2 for equal parts of sample and
+    stain.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -34,11 +34,8 @@ Cells = NDArray[np.bool_]
 class HotSpot(BaseModel):
     """The hot spot that is asked for: a circle's area, or a number of measured cells.
 
-    Attributes
-    ----------
-    of : str
-        A class of cells: of a type by the model, these alone are looked at; any other class is
-        what makes a place hot. Empty: positive cells of the first marker do, or any cell.
+    ``of`` is a class of cells: of a type by the model, these alone are looked at; any other class
+    is what makes a place hot. Empty: positive cells of the first marker do, or any cell.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

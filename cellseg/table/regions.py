@@ -58,13 +58,10 @@ class AreaStatistics:
 
     def times(self, factor: float) -> AreaStatistics:
         """The statistics in another unit."""
-        return AreaStatistics(
-            self.mean * factor,
-            self.std * factor,
-            self.minimum * factor,
-            self.maximum * factor,
-            {percent: area * factor for percent, area in self.quantiles.items()},
-        )
+        numbers = (self.mean, self.std, self.minimum, self.maximum)
+        quantiles = {percent: area * factor for percent, area in self.quantiles.items()}
+        mean, std, minimum, maximum = (number * factor for number in numbers)
+        return AreaStatistics(mean, std, minimum, maximum, quantiles)
 
 
 @dataclass(frozen=True)

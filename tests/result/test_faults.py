@@ -321,7 +321,7 @@ def second_chunk(monkeypatch, disturb):
     [
         pytest.param(seventh_tile, False, id="tile"),
         pytest.param(seventh_tile, True, id="tile, the folder above"),
-        pytest.param(during(folder_module, "TableWriter"), False, id="table"),
+        pytest.param(during(folder_module, "table_writer"), False, id="table"),
         pytest.param(second_chunk, False, id="chunk"),
         pytest.param(during(publish, "mark_ready"), False, id="ready"),
         pytest.param(during(publish, "_exists"), True, id="swap"),

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from cellseg.errors import InputError, OutputError
 from cellseg.geometry import Frame
 from cellseg.instances import Instances
-from cellseg.result import Table, TableWriter, add_file, changing, load_result, publish
+from cellseg.result import Table, add_file, changing, load_result, publish, table_writer
 from cellseg.result.folder import ResultFolder
 
 GOLDEN = Path(__file__).parent / "golden" / "cells.csv"
@@ -142,8 +142,8 @@ def test_the_table_comes_back_with_the_contracts_types(tmp_path):
 )  # fmt: skip
 def test_numbers_are_written_as_documented(tmp_path, value, text):
     columns = [Column("a", "float64"), Column("b", "float32")]
-    with TableWriter(tmp_path / "a.parquet", columns) as writer:
-        writer.add({"a": [value], "b": [0.9]})
+    with table_writer(tmp_path / "a.parquet", columns) as add:
+        add({"a": [value], "b": [0.9]})
     Table(columns, [tmp_path / "a.parquet"]).write_csv(tmp_path / "a.csv")
     assert (tmp_path / "a.csv").read_text() == f"a,b\n{text},0.9\n"
 

@@ -29,7 +29,7 @@ SMALLEST_PX = 9
 def export_training(
     corrections: Corrections, folder: str | Path, *, regions: Sequence[Box] | None = None
 ) -> Path:
-    """Write corrected cells as COCO JSON with its images, ready to train on.
+    """Write corrected cells as COCO JSON with its images, to train on; returns the JSON's path.
 
     Every cell in a window goes out, corrected or not: what stands there is taken as right. So
     look at a whole window before you let it out, or name the regions that you looked at.
@@ -42,10 +42,6 @@ def export_training(
         Lattice pixels that a person has looked at. Otherwise a small field goes out whole, and
         of a large slide the windows of 512 px that hold an edit.
 
-    Returns
-    -------
-    Path
-        Of the JSON.
 
     Raises
     ------
