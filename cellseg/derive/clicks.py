@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from cellseg.errors import InputError, SettingsError, input_errors, writing
+from cellseg.errors import InputError, SettingsError, input_errors
 from cellseg.palette import PALETTE
 from cellseg.result import Result, load_result
-from cellseg.result.files import read_json, validated
+from cellseg.result.files import read_json, validated, write_json
 from cellseg.table.taught import Click, TaughtClasses, looks, measurements_of
 from cellseg.text import visible
 
@@ -86,9 +85,7 @@ def read_classes(path: Path) -> TaughtClasses:
 
 def write_classes(taught: TaughtClasses, path: Path) -> None:
     """Keep classes as JSON; an OutputError if the disk refuses."""
-    with writing(path) as temporary:
-        text = json.dumps(taught.model_dump(mode="json"), indent=1, ensure_ascii=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+    write_json(path, taught.model_dump(mode="json"))
 
 
 def click_on(

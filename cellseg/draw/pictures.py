@@ -10,7 +10,7 @@ from cellseg.derive import Classification
 from cellseg.draw.histogram import draw_histograms
 from cellseg.draw.outlines import outline_sheet
 from cellseg.draw.overview import overview_sheet
-from cellseg.errors import CellsegError, Notice, OutputError, SettingsError
+from cellseg.errors import CellsegError, Notice, SettingsError, output_errors
 from cellseg.geometry import Box
 from cellseg.protocol import Marker
 from cellseg.result import Change, Result, add_file
@@ -106,10 +106,8 @@ def overlay(
     if output is None:
         corners = "" if box is None else "-" + "-".join(map(str, box))
         return add_file(result, f"{'cells' if cells else 'outlines'}{corners}.png", sheet.write)
-    try:
+    with output_errors(output):
         sheet.write(output)
-    except OSError as error:
-        raise OutputError(f"{output}: cannot be written: {error.strerror or error}") from error
     return output
 
 

@@ -20,8 +20,7 @@ OPACITY = 110
 
 def write_quality(path: Path, codes: NDArray[np.uint8]) -> None:
     """Write the codes of :func:`cellseg.stain.quality.judged` as a PNG with a palette."""
-    image = Image.fromarray(codes).convert("P")
-    image.putdata(codes.ravel().tolist())
+    image = Image.frombytes("P", codes.shape[::-1], codes.tobytes())
     palette = [COLOURS.get(code, (255, 255, 255)) for code in range(PEN + 1)]
     image.putpalette([value for colour in palette for value in colour])
     alpha = bytes(OPACITY if code in NAMES else 0 for code in range(PEN + 1))

@@ -103,12 +103,10 @@ def find_images(
                     f"{path}: no images in this folder{below} ({', '.join(ENDINGS)})",
                     hint="recursive" if has_folders and not recursive else "",
                 )
+    if not found.images and found.unread:
+        raise found.unread[0][1]
     if not found.images:
-        raise (
-            found.unread[0][1]
-            if found.unread
-            else InputError(f"{results[0]}: is a result, not an image")
-        )
+        raise InputError(f"{results[0]}: is a result, not an image")
     once = {image.path.absolute(): image for image in found.images}
     images = [each for image in once.values() for each in _fields(image, found)]
     if times is not None:

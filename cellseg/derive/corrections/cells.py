@@ -119,8 +119,7 @@ class CorrectedCells:
             table = rows.iloc[kept]
             cells = []
             for i, name, score in zip(kept, table["class"], table["score"], strict=True):
-                box, mask = masks[i]
-                cells.append(EditedCell.cut((box.y0, box.x0), mask, name, score=float(score)))
+                cells.append(EditedCell.cut(*masks[i], name, score=float(score)))
             if cells:
                 yield table.assign(**{BY_HAND: False}), cells
         if edited := self._alive():

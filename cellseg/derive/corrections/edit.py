@@ -91,12 +91,13 @@ class EditedCell:
 
     @classmethod
     def cut(
-        cls, origin: tuple[int, int], mask: NDArray[np.bool_], name: str, *, score: float = 1.0
+        cls, whole: Box, mask: NDArray[np.bool_], name: str, *, score: float = 1.0
     ) -> EditedCell:
-        """A cell from a mask with room around it; ``origin`` is its corner's lattice (y, x)."""
+        """A cell from a mask that fills a box, with room around the cell."""
         if (box := box_of(mask)) is None:
             raise ValueError("a cell without pixels")
-        return cls(box.shifted(*origin), np.array(mask[box.pixels], np.bool_), name, score)
+        place = box.shifted(whole.y0, whole.x0)
+        return cls(place, np.array(mask[box.pixels], np.bool_), name, score)
 
 
 @dataclass(frozen=True, eq=False)

@@ -91,8 +91,10 @@ class Corrections(CorrectedCells):
         name : str, optional
             Class of new cells; the first otherwise.
         """
-        window, part = self._clipped(origin, painted)
-        wanted = np.asarray(part, np.int64)
+        (y, x), (height, width) = origin, painted.shape
+        whole = Box(y, x, y + height, x + width)
+        window = whole.intersection(self.pyramid.extent)
+        wanted = np.asarray(painted[window.inside(whole)], np.int64)
         now = self.pyramid.levels[0].read(window).astype(np.int64)
         differs = wanted != now
         changes, fresh = [], self._next
@@ -111,12 +113,11 @@ class Corrections(CorrectedCells):
         Without a line a watershed on the distance map makes two parts.
         """
         cell = self.cell(label)
-        corner = (cell.box.y0, cell.box.x0)
         if line is None:
             masks = split_in_two(cell.mask)
         else:
-            masks = split_along(cell.mask, np.asarray(line, np.float64) - corner)
-        first, *others = [EditedCell.cut(corner, mask, cell.name) for mask in masks]
+            masks = split_along(cell.mask, np.asarray(line, np.float64) - cell.box.corners[:2])
+        first, *others = [EditedCell.cut(cell.box, mask, cell.name) for mask in masks]
         new = [CellChange(n, None, part) for n, part in enumerate(others, start=self._next)]
         return self._make("split", [CellChange(label, cell, first), *new])
 
@@ -130,7 +131,7 @@ class Corrections(CorrectedCells):
         now = self.pyramid.levels[0].read(frame)
         mask = joined([now == label for label in cells], now == 0)
         kept = max(cells, key=lambda label: (np.count_nonzero(cells[label].mask), -label))
-        whole = EditedCell.cut((frame.y0, frame.x0), mask, cells[kept].name)
+        whole = EditedCell.cut(frame, mask, cells[kept].name)
         changes = [CellChange(kept, cells.pop(kept), whole)]
         changes += [CellChange(label, cell, None) for label, cell in cells.items()]
         return self._make("merge", changes)
@@ -209,24 +210,17 @@ class Corrections(CorrectedCells):
             self.classes.append(clean)
         return clean
 
-    def _clipped(self, origin: tuple[int, int], pixels: NDArray[Any]) -> tuple[Box, NDArray[Any]]:
-        """The part of a picture, (h, w), that lies on the slide."""
-        y, x = origin
-        whole = Box(y, x, y + pixels.shape[0], x + pixels.shape[1])
-        box = whole.intersection(self.pyramid.extent)
-        return box, pixels[box.inside(whole)]
-
     def _repainted(
         self, before: EditedCell | None, window: Box, wanted: NDArray[np.bool_], name: str | None
     ) -> EditedCell | None:
         """A cell whose pixels inside a window were painted anew; outside they stay."""
         if before is None:
-            return EditedCell.cut((window.y0, window.x0), wanted, self._class(name))
+            return EditedCell.cut(window, wanted, self._class(name))
         frame = Box.around((before.box, window))
         whole = np.zeros(frame.shape, np.bool_)
         whole[before.box.inside(frame)] = before.mask
         whole[window.inside(frame)] = wanted
-        return EditedCell.cut((frame.y0, frame.x0), whole, before.name) if whole.any() else None
+        return EditedCell.cut(frame, whole, before.name) if whole.any() else None
 
 
 def _login() -> str:
