@@ -129,11 +129,9 @@ def _palette(
     used = entries[: lit[-1] + 1 if len(lit) else 1]
     is_grey = bool((used == used[:, :1]).all())
     is_ramp = len(np.unique(used, axis=0)) > 2 and bool((np.diff(used, axis=0) >= 0).all())
-    if is_imagej:
-        note = "an ImageJ lookup table: grey values are read, not its colours"
-        return Colour((0,), None, 1, dtype, False, (note,))
-    if is_ramp and not is_grey:
-        note = "a colour map on grey values: the values are read, not its colours"
+    if is_imagej or (is_ramp and not is_grey):
+        what = "an ImageJ lookup table: grey" if is_imagej else "a colour map on grey values: the"
+        note = f"{what} values are read, not its colours"
         return Colour((0,), None, 1, dtype, False, (note,))
     # Palettes have 16 bits; some writers fill only the lower 8.
     eight = entries if entries.max(initial=0) < 256 else entries >> 8
