@@ -276,16 +276,10 @@ def _why_not(device: str, precision: Precision | None) -> str:
 
 def has_gpu(device: str) -> bool:
     """Whether torch would take a GPU; it is imported only where a driver of one lies here."""
-    if device == "cpu":
-        return False
-    if sys.platform == "darwin":
-        may_have = platform.machine() == "arm64"
-    elif sys.platform == "win32":
-        root = Path(os.environ.get("SYSTEMROOT", "C:/Windows"))
-        may_have = (root / "System32" / "nvcuda.dll").exists()
-    else:
-        may_have = any(Path(f"/dev/{name}").exists() for name in ("nvidiactl", "kfd", "dxg"))
-    if not may_have:
+    is_apple_s = (sys.platform, platform.machine()) == ("darwin", "arm64")
+    windows = Path(os.environ.get("SYSTEMROOT", "C:/Windows")) / "System32" / "nvcuda.dll"
+    drivers = (windows, *(Path("/dev", name) for name in ("nvidiactl", "kfd", "dxg")))
+    if device == "cpu" or not (is_apple_s or any(driver.exists() for driver in drivers)):
         return False
     import torch
 
