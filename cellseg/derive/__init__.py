@@ -4,19 +4,9 @@ Here belong the recipe, the one function that derives columns and totals from it
 thresholds, and corrections by hand. Nothing here draws, counts or asks a network.
 """
 
-from cellseg.derive.classes import Classification, classes_of, named
+from cellseg.derive.classes import Classification
 from cellseg.derive.derive import derive, will_have
 from cellseg.derive.recipe import Recipe
-from cellseg.derive.threshold import NoThresholdError, example, histogram
+from cellseg.derive.threshold import NoThresholdError
 
-__all__ = [
-    "Classification",
-    "NoThresholdError",
-    "Recipe",
-    "classes_of",
-    "derive",
-    "example",
-    "histogram",
-    "named",
-    "will_have",
-]
+__all__ = ["Classification", "NoThresholdError", "Recipe", "derive", "will_have"]

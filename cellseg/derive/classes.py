@@ -130,14 +130,8 @@ def decided(
 ) -> tuple[tuple[Marker, ...], tuple[str, ...], list[str]]:
     """Markers with their thresholds in numbers, how these came about, and what to know of them.
 
-    Parameters
-    ----------
-    markers : sequence of Marker
-        ``measure`` is a column's name; a threshold of ``auto`` is found from the histogram.
-    methods : sequence of str
-        Of markers that were decided before; may be empty.
-    values : mapping of ndarray, (N,)
-        By the marker's measurement.
+    A threshold of ``auto`` is found from the histogram of the measurement's ``values``, (N,).
+    ``methods`` are those of markers that were decided before; there may be none.
     """
     names = {named(marker) for marker in markers}
     if len(names) < len(markers):
@@ -277,12 +271,8 @@ class Classification(BaseModel):
     ) -> list[dict[str, Any]]:
         """For each marker, how many cells are positive: of all, by type, by region; for JSON.
 
-        Parameters
-        ----------
-        table : DataFrame, (N, …)
-            ``class``, :data:`NEEDED`, and :data:`REGION` where there is one.
-        types : ndarray of str, (N,)
-            Classes by the model.
+        The table has ``class``, :data:`NEEDED`, and :data:`REGION` where there is one; ``types``
+        are the classes by the model, (N,).
         """
         centres = table[["centroid_y_px", "centroid_x_px"]].to_numpy(np.float64)
         blocks = spatial_blocks(centres, table["area_px"].to_numpy(), mpp=mpp)

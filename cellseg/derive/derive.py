@@ -369,14 +369,9 @@ def summed_up(
 ) -> Summary:
     """The totals of a result's cells, with scores where there is a classification.
 
-    Parameters
-    ----------
-    table : DataFrame, (N, …)
-        ``class`` and what scores need; ``touches_border`` and ``stitched`` where they are known.
-    types : ndarray of str, (N,)
-        Classes by the model.
-    regions : Regions, optional
-        Have totals of their own, cut at the slide's edges; those that were counted in otherwise.
+    The table has ``class`` and what scores need; ``touches_border`` and ``stitched`` where they
+    are known. ``types`` are the classes by the model, (N,). Regions, cut at the slide's edges, have
+    totals of their own; those that were counted in otherwise.
     """
     frame, facts = result.frame, result.section("found")
     if regions is not None:

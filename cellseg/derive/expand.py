@@ -34,23 +34,11 @@ def expanded(
 ) -> tuple[list[Column], dict[str, NDArray[np.float64]], dict[str, Any]]:
     """Grow each nucleus until it meets its neighbour or an end, and measure what comes of it.
 
-    Parameters
-    ----------
-    change : Change
-        Gets ``cells.ome.zarr``.
-    recipe : Recipe
-        Says how far, and over which channel.
-    slide : Slide or None
-        Without it cells have areas alone.
-    is_lenient : bool
-        Nuclei grow by distance where the channel cannot be read.
+    The change gets ``cells.ome.zarr``; the recipe says how far, and over which channel. Without
+    the slide cells have areas alone. ``is_lenient``: nuclei grow by distance where the channel
+    cannot be read.
 
-    Returns
-    -------
-    columns : list of Column
-    values : dict of str to ndarray, (N,)
-    record : dict
-        ``expansion`` of ``run.json``.
+    Returned are the columns, their values, (N,) each, and ``expansion`` of ``run.json``.
     """
     result, frame = change.result, change.result.frame
     is_measured = slide is not None and bool(result.section("protocol").get("intensity"))

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellseg.derive import Classification, classes_of, example, histogram, named
+from cellseg.derive.classes import Classification, classes_of, named
+from cellseg.derive.threshold import example, histogram
 from cellseg.palette import colours
 from cellseg.protocol import Marker
 from cellseg.result import Result

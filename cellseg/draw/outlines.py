@@ -41,12 +41,8 @@ def outline_sheet(
 ) -> Sheet:
     """A field, a few crops of a larger slide, or any place, with its cells outlined.
 
-    Parameters
-    ----------
-    box : Box, optional
-        Level-0 pixels, inside the slide; chosen by the rule otherwise.
-    cells : bool
-        Outline the cells that grew around the nuclei, of an expanded result.
+    The box, level-0 pixels inside the slide, is chosen by the rule where none is given. ``cells``:
+    outline the cells that grew around the nuclei, of an expanded result.
     """
     frame, regions = result.frame, result.regions()
     thing = "cell" if cells else result.object_name

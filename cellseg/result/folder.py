@@ -102,14 +102,9 @@ class ResultFolder:
     ) -> Self:
         """Make the folder and those above it, or go on in it.
 
-        Parameters
-        ----------
-        key : object
-            Everything that determines the result, slide, settings and weights, as JSON has it.
-        image : Path or RemotePath, optional
-            The slide: an unfinished run of another one is not thrown away.
-        overwrite : bool
-            A result of another key, or one that was changed since, may be replaced.
+        ``key`` is everything that determines the result, slide, settings and weights, as JSON has
+        it; a result of another key, or one that was changed since, may be replaced with
+        ``overwrite``. An unfinished run of another slide than ``image`` is not thrown away.
 
         Raises
         ------

@@ -64,16 +64,9 @@ class Journal:
     """Tiles and cells on the disk, each whole or absent, whenever the process or machine stops.
 
     A killed process loses nothing that was committed; a power cut may lose the last moments (WAL,
-    ``synchronous=NORMAL``), never the rest.
-
-    Parameters
-    ----------
-    key : str
-        Names everything that determines the tiles; a journal with another key is discarded.
-    image : Path or RemotePath or None
-        The slide. The unfinished run of another slide is refused rather than discarded.
-    guard : callable
-        Gives a context in which each write happens; it words what the disk says.
+    ``synchronous=NORMAL``), never the rest. The key names everything that determines the tiles: a
+    journal with another key is discarded, but that of another slide is refused. ``guard`` gives a
+    context in which each write happens; it words what the disk says.
 
     Attributes
     ----------
@@ -188,17 +181,9 @@ class Journal:
     ) -> None:
         """Keep a finished tile, so that a later run need not compute it.
 
-        Parameters
-        ----------
-        row, column : int
-            Place in the grid; a second time takes the first's place.
-        instances : Instances
-            On the slide's lattice.
-        info : mapping, optional
-            Whatever the caller wants back, JSON-ready.
-        cells : iterable of (DataFrame, Instances)
-            Those that became final with it, as :meth:`add_cells` takes them: all of it is kept,
-            or nothing.
+        Its instances lie on the slide's lattice; a second tile of a row and column takes the
+        first's place. ``info`` is whatever the caller wants back, JSON-ready. ``cells`` are those
+        that became final with it, as :meth:`add_cells` takes them: all of it is kept, or nothing.
         """
         self.is_written = True
         tile = (row, column, json.dumps(dict(info or {})), instances.to_bytes())

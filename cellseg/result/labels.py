@@ -39,14 +39,8 @@ def write_labels(
 ) -> None:
     """Write an image that comes in blocks, each inside one chunk; the rest is background.
 
-    Parameters
-    ----------
-    path : Path
-        Must not exist.
-    blocks : iterable of (Box, ndarray)
-        Place and labels, lattice pixels.
-    token : str
-        Names the result that the image belongs to.
+    Blocks are places, lattice pixels, and their labels. ``path`` must not exist; ``token`` names
+    the result that the image belongs to.
     """
     import zarr  # late, as where it is read: it takes 0.3 s, and a table needs none of it
     from numcodecs import Blosc
@@ -139,14 +133,8 @@ def labels_at(
 ) -> NDArray[np.uint32]:
     """The label at the centre of each pixel of a picture.
 
-    Parameters
-    ----------
-    levels : sequence of LazyArray
-        Finest first; the coarsest that is fine enough is read.
-    box : Box
-        Of the picture, on the slide's lattice of ``pixel``; not empty.
-    pixel : float
-        Level-0 pixels along a side of the picture's pixels.
+    Of the levels, finest first, the coarsest that is fine enough is read. ``box`` is the picture's,
+    not empty, on the slide's lattice of ``pixel`` level-0 px.
     """
     level = 0
     while level + 1 < len(levels) and frame.downsample * 2 ** (level + 1) <= pixel:

@@ -55,9 +55,14 @@ class RemoteResult:
 
     @classmethod
     def at(cls, url: RemotePath) -> RemoteResult:
-        """The result folder of a URL; always the same scratch folder on a machine."""
+        """The result folder of a URL; always the same scratch folder on a machine.
+
+        It lies in ``CELLSEG_SCRATCH``, or in the user's cache folder.
+        """
         digest = sha256(url.url.encode()).hexdigest()[:16]
-        return cls(url, _scratch_home() / digest / url.name)
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        home = Path(os.environ.get("CELLSEG_SCRATCH") or Path(cache, "cellseg", "scratch"))
+        return cls(url, home / digest / url.name)
 
     @contextmanager
     def fetched(self, image: Location) -> Iterator[None]:
@@ -170,12 +175,6 @@ def send(file: Path, url: RemotePath) -> None:
     with _output_errors(url):
         fs, path = url.filesystem()
         fs.put_file(str(file), path)
-
-
-def _scratch_home() -> Path:
-    """Where scratch folders lie: ``CELLSEG_SCRATCH``, or the user's cache folder."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("CELLSEG_SCRATCH") or Path(cache, "cellseg", "scratch"))
 
 
 def _listed(fs: Any, path: str) -> set[str]:  # noqa: ANN401

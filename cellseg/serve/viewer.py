@@ -74,12 +74,8 @@ class Viewer:
     A result that changes on the disk is opened anew. Requests name in ``v`` the version that they
     ask about; one for an earlier version is told so (status 410), and the page loads it anew.
 
-    Parameters
-    ----------
-    image : Path or RemotePath, optional
-        Where the slide of the only result is by now.
-    on_region : callable, optional
-        Gets a line for each region that was drawn and kept; without it none may be drawn.
+    ``image`` is where the slide of the only result is by now. ``on_region`` gets a line for each
+    region that was drawn and kept; without it none may be drawn.
     """
 
     def __init__(

@@ -49,26 +49,13 @@ Unread = list[tuple[Location, InputError]]
 def group_files(
     files: Sequence[Location], wanted: FilePattern | None
 ) -> tuple[list[Location], Unread]:
-    """Put the files of each field together.
+    """Put the image files of each field of one folder together.
 
-    Parameters
-    ----------
-    files : sequence of Path or RemotePath
-        Image files of one folder.
-    wanted : FilePattern or None
-        What does not match is left out; None: as makers name files, the rest are images.
+    What does not match ``wanted`` is left out; None: as makers name files, the rest are images.
+    An InputError then if files differ only in what looks like a channel or a site.
 
-    Returns
-    -------
-    list of Path or RemotePath
-        Images, fields of several files among them.
-    list of (Path or RemotePath, InputError)
-        Fields that lack a channel or have one twice, and wells that lack a site.
-
-    Raises
-    ------
-    InputError
-        Without a pattern, if files differ only in what looks like a channel or a site.
+    Returned are images, fields of several files among them; and fields that lack a channel or have
+    one twice, and wells that lack a site, each with its error.
     """
     images: list[Location] = []
     unread: Unread = []

@@ -53,17 +53,9 @@ class Chamber(BaseModel):
     ) -> dict[str, Any]:
         """``chamber`` of ``run.json``: cells per mL with their interval, and the viability.
 
-        Parameters
-        ----------
-        table : DataFrame, (N, …)
-            ``class`` and the box of each cell, level-0 pixels.
-        height_px, width_px : int
-            Of the picture, level-0 pixels.
-        mpp : float
-            µm per pixel.
-        region_px : float, optional
-            Area of the regions that alone were counted in. Their cells are told by centroid, so
-            none is left out.
+        The table has ``class`` and the box of each cell; all lengths are level-0 pixels, ``mpp`` is
+        µm per pixel. ``region_px`` is the area of the regions that alone were counted in: their
+        cells are told by centroid, so none is left out.
         """
         is_out = (table["bbox_y1_px"] >= height_px) | (table["bbox_x1_px"] >= width_px)
         is_out &= region_px is None

@@ -98,14 +98,8 @@ def neighbourhood(
 ) -> dict[str, NDArray[np.float64]]:
     """Measure where cells lie: the columns of ``near`` but for those by class.
 
-    NaN where there is no other cell.
-
-    Parameters
-    ----------
-    places : ndarray, float64, (N, 2)
-        Centroids, (y, x), level-0 pixels, pixel centres at integers.
-    looked_at : Regions
-        Where cells were counted, cut at the slide's edges.
+    NaN where there is no other cell. Places, (N, 2), are centroids, (y, x), level-0 pixels, pixel
+    centres at integers; cells were counted in ``looked_at``, cut at the slide's edges.
     """
     from scipy.spatial import cKDTree  # late: it takes a while to load
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from napari.layers import Labels
@@ -20,6 +20,7 @@ from cellseg.errors import CellsegError, SettingsError
 from cellseg.geometry import Box
 from cellseg.result import Result
 from cellseg.table.regions import counted
+from cellseg.table.summary import Summary
 from cellseg_napari._inspect import Inspector
 from cellseg_napari._opened import KEY, ROLE, Opened, camera_of
 from cellseg_napari._panel import button, enable, in_thread, wrapped
@@ -163,21 +164,27 @@ class CorrectBox(QWidget):  # type: ignore[misc]
             show_info(nothing)
 
     def measure_again(self) -> None:
-        """Measure what changed, in a thread where the table is long."""
+        """Measure what changed."""
         corrections = self.corrections
         changed = sum(cell is not None for cell in corrections.touched.values())
         said = f"measured {counted(changed, 'changed cell')} again: "
-        self._long(corrections.recount, lambda summary: self.state.setText(f"{said}{summary}"))
+
+        def done(summary: Summary) -> None:
+            self.measured.emit()
+            self.state.setText(f"{said}{summary}")
+
+        in_thread(self, corrections.recount, done=done, buttons=self.buttons.values())
 
     def save(self) -> None:
         # Imported late: counting and its libraries come with it.
         from cellseg.run import save
 
-        def saved(result: Result) -> None:
+        def done(result: Result) -> None:
             self.state.setText(f"saved in {result.path.name}")
             show_info(f"saved in {result.path}")
 
-        self._long(partial(save, self.corrections), saved)
+        work = partial(save, self.corrections)
+        in_thread(self, work, done=done, buttons=self.buttons.values())
         self.state.setText("saving …")
 
     def export(self, folder: Path | None = None) -> None:
@@ -201,15 +208,6 @@ class CorrectBox(QWidget):  # type: ignore[misc]
             x0, y0, x1, y1 = np.maximum(0, region.shape.bounds) / frame.downsample
             boxes.append(Box(int(y0), int(x0), math.ceil(y1), math.ceil(x1)))
         return [box for box in boxes if box.area]
-
-    def _long(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        """In a thread: the window stays alive. Corrections wait until it is done."""
-
-        def done(found: object) -> None:
-            self.measured.emit()
-            then(found)
-
-        in_thread(self, work, done=done, buttons=self.buttons.values())
 
 
 class Painter:

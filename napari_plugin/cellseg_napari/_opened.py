@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from cellseg.derive.corrections import Corrections, Edit, PatchedPyramid
+from cellseg.derive.corrections import Corrections, Edit
 from cellseg.derive.corrections.cells import CorrectedCells
 from cellseg.errors import CellsegError, SettingsError
 from cellseg.geometry import LazyArray
@@ -101,12 +101,6 @@ class Opened:
     def label_levels(self) -> list[LazyArray]:
         """The label image as corrected and filtered, finest level first."""
         return label_levels(self.cells.pyramid, self.shown, np.uint32)
-
-    def around_levels(self) -> list[LazyArray]:
-        """The cells around the nuclei, as expanded before any correction; none of other results."""
-        if not self.result.is_expanded:
-            return []
-        return label_levels(PatchedPyramid(self.result.labels("cells")), self.shown, np.uint32)
 
     def shown(self, labels: NDArray[np.uint32]) -> NDArray[np.uint32]:
         """Hidden cells become background."""

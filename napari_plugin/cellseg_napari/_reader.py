@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from cellseg.annotations.geojson import read_regions
 from cellseg.annotations.region import Region
+from cellseg.derive.corrections import PatchedPyramid
 from cellseg.derive.places import drawn_regions, marked
 from cellseg.errors import CellsegError, RegionError
 from cellseg.geometry import LazyArray
@@ -26,7 +27,7 @@ from cellseg.result.publish import WINDOWS
 from cellseg.slide import Slide, open_slide
 from cellseg.slide.formats import ENDINGS
 from cellseg.text import visible
-from cellseg_napari._levels import SlideSource
+from cellseg_napari._levels import SlideSource, label_levels
 from cellseg_napari._opened import KEY, ROLE, Opened, opened_result
 from cellseg_napari._words import warn
 
@@ -284,7 +285,9 @@ def _over_slide(opened: Opened) -> Iterator[LayerData]:
         layer[1]["metadata"] = {KEPT: str(result.path.absolute())}  # a person may draw on it
         yield layer
     yield from _windows(result)
-    if levels := opened.around_levels():
+    if result.is_expanded:  # as before any correction
+        cells = PatchedPyramid(result.labels("cells"))
+        levels = label_levels(cells, opened.shown, np.uint32)
         yield _masks(opened, levels, name="cells", role="around")
 
 

@@ -16,9 +16,9 @@ from cellseg.counting.request import CountRequest
 from cellseg.derive.corrections import (
     Corrections,
     PatchedPyramid,
-    corrected_path,
     export_training,
 )
+from cellseg.derive.corrections.save import corrected_path
 from cellseg.derive.corrections.shapes import joined, split_along, split_in_two
 from cellseg.errors import InputError, OutputError, SettingsError
 from cellseg.geometry import Box

@@ -7,16 +7,7 @@ one, as they are made; saved, they leave a second result, ``NAME.corrected.cells
 
 from cellseg.derive.corrections.edit import Edit
 from cellseg.derive.corrections.pyramid import PatchedLevel, PatchedPyramid
-from cellseg.derive.corrections.save import corrected_path, write_corrected
 from cellseg.derive.corrections.session import Corrections
 from cellseg.derive.corrections.training import export_training
 
-__all__ = [
-    "Corrections",
-    "Edit",
-    "PatchedLevel",
-    "PatchedPyramid",
-    "corrected_path",
-    "export_training",
-    "write_corrected",
-]
+__all__ = ["Corrections", "Edit", "PatchedLevel", "PatchedPyramid", "export_training"]

@@ -80,16 +80,9 @@ class Corrections(CorrectedCells):
     ) -> Edit | None:
         """Take over a copy of the label image that was painted on: new, changed, erased cells.
 
-        None where nothing differs.
-
-        Parameters
-        ----------
-        origin : (int, int)
-            Lattice (y, x) of the copy's corner.
-        painted : ndarray, int, (h, w)
-            Labels as they should be; those that had no pixel there are new cells.
-        name : str, optional
-            Class of new cells; the first otherwise.
+        None where nothing differs. ``origin`` is the lattice (y, x) of the copy's corner;
+        ``painted``, (h, w), are the labels as they should be. Those that had no pixel there are new
+        cells, of the class ``name``, or of the first one.
         """
         (y, x), (height, width) = origin, painted.shape
         whole = Box(y, x, y + height, x + width)
