@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 import shapely
-from numpy.typing import NDArray
 from skimage.measure import find_contours
 
 from cellseg.annotations.masks import Outline
@@ -68,15 +67,6 @@ def outlines(masks: Sequence[Outline], *, downsample: float) -> list[shapely.Mul
     placed = shapely.orient_polygons(shapely.set_coordinates(chosen, np.round(points, decimals)))
     whole: list[shapely.MultiPolygon] = shapely.multipolygons(placed, indices=owner).tolist()
     return whole
-
-
-def all_outlines(result: Result) -> NDArray[np.object_]:
-    """Outlines of all cells, in the order of the table's rows; (N,)."""
-    found = np.empty(len(result.table), dtype=object)
-    for _, cells in outlined(result):
-        for label, *_, outline in cells:
-            found[label - 1] = simplest(outline)
-    return found
 
 
 def simplest(outline: shapely.MultiPolygon) -> shapely.Polygon | shapely.MultiPolygon:

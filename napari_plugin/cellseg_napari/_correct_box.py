@@ -237,8 +237,8 @@ class Painter:
         half = SIDE_PX // 2
         if label is not None:
             half = max(half, max(corrections.cell(label).box.shape) // 2 + 32)
-        extent = Box(0, 0, *corrections.pyramid.shape)
-        self._window = Box(y, x, y, x).widened(half).intersection(extent)
+        around = Box(y, x, y, x).widened(half)
+        self._window = around.intersection(corrections.pyramid.extent)
         if not self._window.area:
             raise SettingsError("this spot lies outside of the slide")
         pixels = corrections.pyramid.levels[0].read(self._window).astype(np.int32)

@@ -281,7 +281,7 @@ def test_what_was_corrected_trains(corrections, tmp_path):
     data = read_coco(path)
     assert data.classes == ("nucleus", "other")
     (field,) = data.images
-    assert field.pixels.shape[:2] == corrections.pyramid.shape
+    assert field.pixels.shape[:2] == corrections.pyramid.extent.shape
     assert field.mpp == pytest.approx(1.0, rel=1e-3)
     assert field.light == "transmitted"
     assert data.objects == len(corrections)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from typing import Any
 
@@ -106,7 +106,7 @@ class CorrectedCells:
         """The totals as corrected; cells that changed are measured, and only those."""
         wanted = ("class", *NEEDED, REGION, "touches_border", "stitched")
         table = self.table([name for name in wanted if name in self.rows])
-        types = np.array([self._type_of(str(name)) for name in table["class"]], dtype=object)
+        types = self._types(table["class"])
         return summed_up(self.result, table, self.classes, self._made, types)
 
     def batches(self) -> Iterator[tuple[pd.DataFrame, list[EditedCell]]]:
@@ -124,8 +124,10 @@ class CorrectedCells:
                 yield table.assign(**{BY_HAND: False}), cells
         if edited := self._alive():
             table, by_hand = self._edited(edited), self._by_hand(edited)
+            names = [cell.name for cell in edited.values()]
+            types = np.where(by_hand, names, self._types(names))
             table = table[[name for name in self.result.measured.names if name in table]]
-            table = table.assign(**{BY_HAND: by_hand, "class": self._types(edited, by_hand)})
+            table = table.assign(**{BY_HAND: by_hand, "class": types})
             yield table, [*edited.values()]
 
     # The label image
@@ -224,18 +226,12 @@ class CorrectedCells:
         measures = dict.fromkeys(marker.measure for marker in self._made.markers)
         values = table.reindex(columns=[*measures])
         kept = by_hand | ~np.isfinite(values.to_numpy(np.float64)).all(axis=1)
-        return self._made.classes(values, np.where(kept, names, self._types(cells, by_hand)), kept)
+        return self._made.classes(values, np.where(kept, names, self._types(names)), kept)
 
-    def _types(
-        self, cells: Mapping[int, EditedCell], by_hand: NDArray[np.bool_]
-    ) -> NDArray[np.object_]:
-        """Classes by the model, or by a person."""
-        told = zip(cells.values(), by_hand, strict=True)
-        found = [cell.name if is_given else self._type_of(cell.name) for cell, is_given in told]
+    def _types(self, names: Iterable[str]) -> NDArray[np.object_]:
+        """Classes by the model, of classes by measurement."""
+        found = [name if self._made is None else self._made.type_of(name) for name in names]
         return np.array(found, dtype=object)
-
-    def _type_of(self, name: str) -> str:
-        return name if self._made is None else self._made.type_of(name)
 
     def _by_hand(self, cells: Mapping[int, EditedCell]) -> NDArray[np.bool_]:
         """Which cells have a class that a person gave, or one that only persons give."""

@@ -82,15 +82,9 @@ class PatchedPyramid:
         return found
 
     @property
-    def shape(self) -> tuple[int, int]:
-        """Of the finest level."""
-        height, width = self.levels[0].shape
-        return height, width
-
-    @property
     def extent(self) -> Box:
         """The whole image, pixels of the finest level."""
-        return Box(0, 0, *self.shape)
+        return Box(0, 0, *self.levels[0].shape)
 
     def write(self, y0: int, x0: int, labels: NDArray[np.uint32]) -> None:
         """Paint a part of the finest level, and the coarser ones to match."""
