@@ -198,7 +198,7 @@ def _complete(
             notices.append(Notice(f"{name} still shows the result before; draw it again"))
             continue
         try:
-            write_export(result, name, changed.export_path(name))
+            write_export(result, name, changed.path(name))
         except CellsegError as error:
             changed.remove(name)
             notices.append(Notice(f"{name} was left out: {error}", hint=error.hint))
@@ -318,7 +318,7 @@ def _brought_up(folder: Path, recipe: Recipe, request: CountRequest) -> Iterator
     if missing:
         with changing(folder, is_checked=False) as changed:
             for name in missing:
-                write_export(changed.result, name, changed.export_path(name))
+                write_export(changed.result, name, changed.path(name))
             changed.commit()
     yield from notices
 

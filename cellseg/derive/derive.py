@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import shapely
 from numpy.typing import NDArray
 
 from cellseg.annotations.region import Regions
@@ -293,18 +292,11 @@ class _Derivation:
         """Cells per mL of a counting chamber."""
         self.run.pop("chamber", None)
         if (chamber := self.recipe.chamber) is not None:
-            frame, area = self.result.frame, None
-            if (regions := self.result.regions()) is not None:
-                shapes = [one.shape for one in regions.on(frame.height, frame.width)]
-                area = float(shapely.union_all(shapes).area)
+            frame, regions = self.result.frame, self.result.regions()
+            union = None if regions is None else regions.on(frame.height, frame.width).union
             cells = self.measured.load(("bbox_y1_px", "bbox_x1_px"))
-            self.run["chamber"] = chamber.counted(
-                cells.assign(**{"class": self.classes}),
-                height_px=frame.height,
-                width_px=frame.width,
-                mpp=float(frame.mpp or np.nan),
-                region_px=area,
-            )
+            cells = cells.assign(**{"class": self.classes})
+            self.run["chamber"] = chamber.counted(cells, frame, counted_in=union)
             self.notes.append(Notice(self.run["chamber"]["said"]))
 
     def write(self) -> None:

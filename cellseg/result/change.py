@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cellseg.errors import OutputError, output_errors
+from cellseg.errors import output_errors
 from cellseg.geometry import Frame
 from cellseg.result import publish
 from cellseg.result.files import remove, write_json
@@ -48,12 +48,6 @@ class Change:
         remove(path)
         self._removed.discard(name)
         return path
-
-    def export_path(self, name: str) -> Path:
-        """Where an export is written; an OutputError if its name is none for an export."""
-        if not publish.is_export_name(name):
-            raise OutputError(f"{self.folder}: an export cannot be called {name!r}")
-        return self.path(name)
 
     def remove(self, name: str) -> None:
         """Leave a part out of the result."""
@@ -113,11 +107,10 @@ def changing(folder: Path, *, is_checked: bool = True) -> Iterator[Change]:
 def add_file(result: Result, name: str, write: Callable[[Path], None]) -> Path:
     """Add an export, or a picture of the result's own, whole or not at all.
 
-    ``write`` writes a file or a folder at the path that it is given. Errors are those of
-    :func:`changing`; an OutputError too if the name is none for an export.
+    ``write`` writes a file or a folder at the path that it is given; errors as of :func:`changing`.
     """
     with changing(result.path, is_checked=False) as change:
-        path = change.path(name) if name in publish.PICTURES else change.export_path(name)
+        path = change.path(name)
         with output_errors(result.path / name):
             write(path)
         change.commit()

@@ -13,6 +13,9 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.special import gammaincinv
+from shapely import MultiPolygon
+
+from cellseg.geometry import Frame
 
 DEPTHS_UM = {
     "neubauer": 100.0, "thoma": 100.0, "burker": 100.0, "makler": 10.0, "malassez": 200.0,
@@ -38,31 +41,22 @@ class Chamber(BaseModel):
     depth_um: float = Field(gt=0, le=10_000, allow_inf_nan=False)
     dilution: float = Field(default=1.0, ge=1, le=1e9, allow_inf_nan=False)
 
-    def volume_ml(self, area_mm2: float) -> float:
-        """Of the sample as it was before the dilution, under an area of the picture."""
-        return area_mm2 * self.depth_um / 1000 * _ML_PER_MM3 / self.dilution
-
     def counted(
-        self,
-        table: pd.DataFrame,
-        *,
-        height_px: int,
-        width_px: int,
-        mpp: float,
-        region_px: float | None = None,
+        self, table: pd.DataFrame, frame: Frame, *, counted_in: MultiPolygon | None = None
     ) -> dict[str, Any]:
         """``chamber`` of ``run.json``: cells per mL with their interval, and the viability.
 
-        The table has ``class`` and the box of each cell; all lengths are level-0 pixels, ``mpp`` is
-        µm per pixel. ``region_px`` is the area of the regions that alone were counted in: their
-        cells are told by centroid, so none is left out.
+        The table has ``class`` and the box of each cell, level-0 pixels; the frame has a pixel
+        size. Where cells were counted in regions alone, ``counted_in``, level-0 pixels, they are
+        told by centroid, so none is left out.
         """
-        is_out = (table["bbox_y1_px"] >= height_px) | (table["bbox_x1_px"] >= width_px)
-        is_out &= region_px is None
+        is_out = (table["bbox_y1_px"] >= frame.height) | (table["bbox_x1_px"] >= frame.width)
+        is_out &= counted_in is None
         classes = table["class"][~is_out]
-        area_px = height_px * width_px if region_px is None else region_px
-        area_mm2 = area_px * (mpp / 1000) ** 2
-        volume = self.volume_ml(area_mm2)
+        area_px = frame.height * frame.width if counted_in is None else float(counted_in.area)
+        area_mm2 = area_px * ((frame.mpp or np.nan) / 1000) ** 2
+        # In mL, of the sample as it was before the dilution.
+        volume = area_mm2 * self.depth_um / 1000 * _ML_PER_MM3 / self.dilution
         found: dict[str, Any] = {
             **self.model_dump(),
             "area_mm2": area_mm2,

@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 from scipy.stats import poisson
 
+from cellseg.geometry import Frame
 from cellseg.table.chamber import Chamber, poisson_interval
 
 
@@ -15,9 +16,14 @@ def table(*cells: tuple[int, int, int, int, str]) -> pd.DataFrame:
     return pd.DataFrame([*cells], columns=names)
 
 
+def frame(side: int) -> Frame:
+    sides = {"height": side, "width": side, "lattice_height": side, "lattice_width": side}
+    return Frame(**sides, downsample=1.0, mpp=1.0)
+
+
 def test_a_square_millimetre_of_a_neubauer_chamber():
     cells = table(*[(5, 5, 9, 9, "living cell")] * 95, *[(20, 20, 25, 25, "dead cell")] * 5)
-    found = Chamber(depth_um=100, dilution=2).counted(cells, height_px=1000, width_px=1000, mpp=1.0)
+    found = Chamber(depth_um=100, dilution=2).counted(cells, frame(1000))
     # A large square holds 0.1 µL: cells times 10⁴, times the dilution.
     assert found["per_ml"] == pytest.approx(100 * 1e4 * 2)
     assert found["per_ml_per_class"]["dead cell"] == pytest.approx(5 * 1e4 * 2)
@@ -33,13 +39,13 @@ def test_cells_at_two_sides_count():
         (0, 40, 9, 49, "cell"), (40, 0, 49, 9, "cell"),
         (91, 40, 100, 49, "cell"), (40, 91, 49, 100, "cell"), (91, 0, 100, 9, "cell"),
     )  # fmt: skip
-    found = Chamber(depth_um=100).counted(cells, height_px=100, width_px=100, mpp=1.0)
+    found = Chamber(depth_um=100).counted(cells, frame(100))
     assert (found["cells"], found["left_out"]) == (2, 3)
     assert found["viability"] is None
 
 
 def test_no_cell_has_an_interval_too():
-    found = Chamber(depth_um=100).counted(table(), height_px=1000, width_px=1000, mpp=1.0)
+    found = Chamber(depth_um=100).counted(table(), frame(1000))
     assert found["per_ml"] == 0
     assert found["per_ml_interval"] == pytest.approx([0, 3.689e4], rel=1e-3)
 
