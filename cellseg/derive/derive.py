@@ -32,7 +32,7 @@ from cellseg.result.files import write_json
 from cellseg.result.publish import CELLS, DERIVED, HISTOGRAM, RECIPE, TABLE
 from cellseg.result.table import rounded
 from cellseg.slide import Slide
-from cellseg.table import REGION, Column, Scale
+from cellseg.table import REGION, Column
 from cellseg.table.around import around_columns
 from cellseg.table.doubts import Expected, doubts, unsure
 from cellseg.table.hotspot import HOT
@@ -376,7 +376,7 @@ def summed_up(
             table,
             class_names,
             object=result.object_name,
-            scale=Scale(frame.downsample, frame.mpp),
+            mpp=frame.mpp,
             regions=regions,
             tissue_mm2=facts.get("tissue_mm2"),
             skipped_share=facts.get("skipped_share"),

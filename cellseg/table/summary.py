@@ -12,7 +12,6 @@ import pandas as pd
 from pydantic import TypeAdapter
 
 from cellseg.annotations.region import Regions
-from cellseg.table._columns import Scale
 from cellseg.table.hotspot import HOT
 from cellseg.table.regions import AreaStatistics, RegionSummary, by_class, counted, plural
 
@@ -139,7 +138,7 @@ def summarised(
     classes: Sequence[str],
     *,
     object: str,
-    scale: Scale,
+    mpp: float | None,
     regions: Regions | None = None,
     tissue_mm2: float | None = None,
     skipped_share: float | None = None,
@@ -166,7 +165,7 @@ def summarised(
     ValueError
         If a row's class is none of ``classes``.
     """
-    index, mpp = pd.Index(list(dict.fromkeys(classes))), scale.mpp
+    index = pd.Index(list(dict.fromkeys(classes)))
     kinds = index.get_indexer(pd.Index(table["class"]))
     if (kinds < 0).any():
         unknown = table["class"].iloc[int(kinds.argmin())]

@@ -14,7 +14,6 @@ from cellseg.derive.derive import totals_in
 from cellseg.derive.places import drawn_regions, keep_drawn
 from cellseg.draw import borders
 from cellseg.palette import RGB
-from cellseg.table import Scale
 from cellseg.table.regions import lines
 from cellseg.table.summary import Summary, summarised
 from cellseg.text import visible
@@ -281,7 +280,7 @@ class Inspector:
             table,
             opened.cells.classes,
             object=opened.result.object_name,
-            scale=Scale(frame.downsample, frame.mpp),
+            mpp=frame.mpp,
             tissue_mm2=area_mm2,
         )
         return found, ground

@@ -13,7 +13,7 @@ from cellseg.geometry import Frame
 from cellseg.instances import Instances
 from cellseg.result.folder import ResultFolder
 from cellseg.result.result import Result, load_result
-from cellseg.table import Column, Scale
+from cellseg.table import Column
 from cellseg.table.summary import summarised
 
 SIDE = 256
@@ -54,8 +54,8 @@ def made(
         index=range(len(cells)),
     )
     counted = table.assign(**{"class": [classes[n % len(classes)] for n in range(len(cells))]})
-    scale, tissue_mm2 = Scale(1.0, mpp), 0.01 if mpp else None
-    found = summarised(counted, classes, object="nucleus", scale=scale, tissue_mm2=tissue_mm2)
+    tissue_mm2 = 0.01 if mpp else None
+    found = summarised(counted, classes, object="nucleus", mpp=mpp, tissue_mm2=tissue_mm2)
     summary = found.as_dict()
     provenance = {
         "made": "2026-01-01T00:00:00+00:00",

@@ -9,10 +9,9 @@ import pytest
 
 from cellseg.api import Cells
 from cellseg.errors import InputError
-from cellseg.table import Scale
 from cellseg.table.summary import summarised
 
-SCALE = Scale(2.0, 0.5)
+MPP = 0.5
 
 
 def rows(areas, classes="a", touching=False, stitched=False):
@@ -22,8 +21,8 @@ def rows(areas, classes="a", touching=False, stitched=False):
     )
 
 
-def summary_of(table, scale=SCALE, tissue_mm2=None):
-    return summarised(table, ["a", "b", "c"], object="nucleus", scale=scale, tissue_mm2=tissue_mm2)
+def summary_of(table, mpp=MPP, tissue_mm2=None):
+    return summarised(table, ["a", "b", "c"], object="nucleus", mpp=mpp, tissue_mm2=tissue_mm2)
 
 
 def test_totals():
@@ -53,7 +52,7 @@ def test_no_cells():
 
 
 def test_without_pixel_size_nothing_is_in_millimetres():
-    summary = summary_of(rows([8.0]), scale=Scale(1.0, None), tissue_mm2=3.0)
+    summary = summary_of(rows([8.0]), mpp=None, tissue_mm2=3.0)
     assert summary.area_px.median == 8
     assert summary.area_um2 is None
     assert summary.tissue_mm2 is None
@@ -82,8 +81,7 @@ def test_sentence_says_what_was_counted():
         "3 nuclei (2 a, 1 b, 0 c), median area 5.0 µm², 6 per mm² in 0.5 mm² of tissue"
     )
     for areas, said in (([], "0 cells"), ([10.0], "1 cell, median area 10 px²")):
-        scale = Scale(1.0, None)
-        assert str(summarised(rows(areas, "x"), ["x"], object="cell", scale=scale)) == said
+        assert str(summarised(rows(areas, "x"), ["x"], object="cell", mpp=None)) == said
 
 
 def test_the_table_is_read_when_it_is_asked_for():

@@ -6,7 +6,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cellseg.table import Scale
 from cellseg.table.doubts import Expected, doubts, unsure
 from cellseg.table.summary import summarised
 
@@ -21,7 +20,7 @@ def said(diameters_px, *, mpp=0.25, usual_px=None, limits_um2=(4.0, 700.0), **mo
         cells,
         [*cells["class"].unique()],
         object=more.pop("object", "nucleus"),
-        scale=Scale(1.0, mpp),
+        mpp=mpp,
         tissue_mm2=more.pop("tissue_mm2", None),
     )
     pixel_um2 = (mpp or 0.5) ** 2
