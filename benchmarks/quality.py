@@ -1,4 +1,4 @@
-"""Focus, folds and pen: how often they are called on real tissue that was blurred or drawn on.
+"""Focus, folds, pen and bubbles: how often they are called on real tissue that was drawn on.
 
     python benchmarks/quality.py tnbc nuinsseg nucls brca_m2c_points ihc_synth dsb2018 bbbc039
     python benchmarks/quality.py --counts tnbc nuinsseg brca_m2c_points bbbc039
@@ -8,9 +8,10 @@ Each argument is a folder of ``--data`` with ``images``, or an image. A row of t
 set and how its images were spoiled: for each blur (standard deviation, µm) the share that is out
 of focus of those units of 64 px that the sharp image shows in focus or not. The second table has,
 for each blur, the cells that are counted and those of the sharp image that are found again. The
-third has, for drawn folds of 40 to 70 µm in two and three layers, how many are found (half of their
-units, or more), and the share of the units under drawn ink that is called so; then the share of all
-units of the plain images that is called either. Fields are mirrored up to 360 µm for it.
+third has, for drawn folds of 40 to 70 µm in two and three layers and for drawn air bubbles of 80 to
+250 µm, how many are found (half of their units, or more), and the share of the units under drawn
+ink that is called so; then the share of all units of the plain images that is called any of
+these. Fields are mirrored up to 360 µm for it.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from cellseg.result import load_result
 from cellseg.run import CountResult, run
 from cellseg.stain.normalise import Light, Normaliser
 from cellseg.stain.quality import (
+    BUBBLE,
     FOLDED,
     OUT_OF_FOCUS,
     PEN,
@@ -157,12 +159,32 @@ def inked(
     return np.where(inside[..., None], light * ink, light), inside
 
 
+def bubble(
+    light: NDArray[np.float32], um_px: float, order: np.random.Generator
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """A field with an air bubble: a black rim of 6 to 15 µm, paler and 2 µm out of focus within."""
+    across, rim_um, opacity = order.uniform((80, 6, 0.75), (250, 15, 0.97))
+    height, width = light.shape[:2]
+    y, x = np.ogrid[:height, :width]
+    centre = [order.uniform(across / 2 + 20, n * um_px - across / 2 - 20) for n in (height, width)]
+    stretch, (two, three) = order.uniform(0.85, 1.18), order.uniform(0, 6, 2)
+    down, along = y * um_px - centre[0], x * um_px - centre[1]
+    angle = np.arctan2(down, along)
+    uneven = 1 + 0.03 * np.sin(2 * angle + two) + 0.02 * np.sin(3 * angle + three)
+    far = np.hypot(down * stretch, along / stretch) * uneven - across / 2
+    soft = gaussian_filter(light, (2 / um_px, 2 / um_px, 0)) ** 0.8
+    rim = opacity * np.exp(-np.square(far / (rim_um / 2)))
+    return np.where((far < 0)[..., None], soft, light) * (1 - rim[..., None]), far < 0
+
+
 def drawn(pixels: NDArray[np.uint8], mpp: float) -> Iterator[tuple[str, int, Drawn]]:
     """A field with what was drawn on it: its name, its code, the image, and where it lies."""
     light, order = pixels.astype(np.float32) / 255, np.random.default_rng(len(pixels))
     for layers in (2, 3):
         for width_um in (40, 70):
             yield f"{layers} layers", FOLDED, folded(light, mpp, width_um, layers, order)
+    for _ in range(4):
+        yield "bubbles", BUBBLE, bubble(light, mpp, order)
     for name, colour in INKS.items():
         yield name, PEN, inked(light, mpp, colour)
 
@@ -218,18 +240,17 @@ def counts(sets: dict[str, list[Kind]], scratch: Path) -> None:
 
 
 def strokes(sets: dict[str, list[Kind]], scratch: Path) -> None:
-    names = ("2 layers", "3 layers", *INKS)
-    click.echo(
-        "| set | folds | " + " | ".join((*names, "folded elsewhere", "pen elsewhere")) + " |"
-    )
-    click.echo("|" + "---|" * (4 + len(names)))
+    names, codes_drawn = ("2 layers", "3 layers", "bubbles", *INKS), (FOLDED, PEN, BUBBLE)
+    elsewhere = ("folded elsewhere", "pen elsewhere", "bubbles elsewhere")
+    click.echo("| set | folds | " + " | ".join((*names, *elsewhere)) + " |")
+    click.echo("|" + "---|" * (5 + len(names)))
     for name, images in sets.items():
         found, other, plain = defaultdict(list), defaultdict(int), 0
         for path, mpp, light in images:
             field = mirrored(pixels_of(path), mpp)
             called = codes(Image.fromarray(field), mpp, light, scratch)
             plain += int((called > UNKNOWN).sum())
-            for code in (FOLDED, PEN):
+            for code in codes_drawn:
                 other[code] += int((called == code).sum())
             for what, code, (image, inside) in drawn(field, mpp):
                 eight = Image.fromarray((image * 255).round().clip(0, 255).astype(np.uint8))
@@ -242,9 +263,9 @@ def strokes(sets: dict[str, list[Kind]], scratch: Path) -> None:
                 under = binary_erosion(inside, iterations=round(side / 3))[np.ix_(rows, columns)]
                 if under.sum() >= 3:
                     found[what].append(float((called[under] == code).mean()))
-        shares = [np.mean(np.array(found[w]) >= 0.5 if "layers" in w else found[w]) for w in names]
+        shares = [np.mean(np.array(found[w]) >= 0.5 if w not in INKS else found[w]) for w in names]
         told = " | ".join(f"{100 * share:.0f} %" for share in shares)
-        false = " | ".join(f"{100 * other[code] / max(1, plain):.2f} %" for code in (FOLDED, PEN))
+        false = " | ".join(f"{100 * other[code] / max(1, plain):.2f} %" for code in codes_drawn)
         click.echo(
             f"| {name} | {len(found['2 layers']) + len(found['3 layers'])} | {told} | {false} |"
         )

@@ -160,7 +160,7 @@ Examples:
 @click.option(
     "--skip-bad",
     is_flag=True,
-    help="Leave out tissue that is out of focus, folded or marked by a pen, and say how much.",
+    help="Leave out tissue that is out of focus, folded, marked by a pen or under air bubbles.",
 )
 @click.option("--strict", is_flag=True, help="Stop at the first tile that does not decode.")
 @click.option(

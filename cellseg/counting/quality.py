@@ -14,6 +14,7 @@ from cellseg.counting.plan import Plan
 from cellseg.geometry import Box, Tile
 from cellseg.network.tissue import TissueMask
 from cellseg.stain.quality import (
+    BUBBLE,
     FIELDS,
     FOLDED,
     LEAST_CONTRAST,
@@ -101,6 +102,7 @@ def judge_slide(
         out_of_focus=share(OUT_OF_FOCUS),
         folded=share(FOLDED) if is_stained else None,
         pen=share(PEN) if is_stained else None,
+        bubbles=share(BUBBLE) if is_stained else None,
         unknown_focus=share(UNKNOWN),
         left_out=plan.skip_bad,
     )

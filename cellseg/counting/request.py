@@ -38,7 +38,7 @@ class CountRequest:
     cores : CoreGrid or None
         The cores that were found; nobody asks for them.
     skip_bad : bool
-        Leave out tissue that is out of focus, folded or marked by a pen.
+        Leave out tissue that is out of focus, folded, marked by a pen or under air bubbles.
     strict : bool
         A tile that does not decode ends the run.
     export : tuple of str

@@ -10,9 +10,14 @@ from PIL import Image
 
 from cellseg.errors import InputError, input_errors
 from cellseg.geometry import Frame
-from cellseg.stain.quality import FOLDED, NAMES, OUT_OF_FOCUS, PEN, UNIT_PX, UNKNOWN
+from cellseg.stain.quality import BUBBLE, FOLDED, NAMES, OUT_OF_FOCUS, PEN, UNIT_PX, UNKNOWN
 
-COLOURS = {OUT_OF_FOCUS: (255, 150, 0), FOLDED: (0, 170, 255), PEN: (230, 0, 200)}
+COLOURS = {
+    OUT_OF_FOCUS: (255, 150, 0),
+    FOLDED: (0, 170, 255),
+    PEN: (230, 0, 200),
+    BUBBLE: (0, 190, 120),
+}
 """By code; the others are transparent."""
 
 OPACITY = 110
@@ -21,9 +26,9 @@ OPACITY = 110
 def write_quality(path: Path, codes: NDArray[np.uint8]) -> None:
     """Write the codes of :func:`cellseg.stain.quality.judged` as a PNG with a palette."""
     image = Image.frombytes("P", codes.shape[::-1], codes.tobytes())
-    palette = [COLOURS.get(code, (255, 255, 255)) for code in range(PEN + 1)]
+    palette = [COLOURS.get(code, (255, 255, 255)) for code in range(BUBBLE + 1)]
     image.putpalette([value for colour in palette for value in colour])
-    alpha = bytes(OPACITY if code in NAMES else 0 for code in range(PEN + 1))
+    alpha = bytes(OPACITY if code in NAMES else 0 for code in range(BUBBLE + 1))
     image.save(path, "PNG", transparency=alpha)
 
 
@@ -35,6 +40,6 @@ def read_quality(path: Path, frame: Frame) -> NDArray[np.uint8]:
         if (image.height, image.width, image.mode) != (*shape, "P"):
             raise InputError(f"{path}: does not belong to a slide of this size")
         codes = np.asarray(image, dtype=np.uint8)
-    if codes.max(initial=UNKNOWN) > PEN:
+    if codes.max(initial=UNKNOWN) > BUBBLE:
         raise InputError(f"{path}: holds codes that are none of cellseg's")
     return codes

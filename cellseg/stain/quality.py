@@ -1,8 +1,9 @@
-"""Slide quality in units of 64 px: out of focus, folded, or marked by a pen.
+"""Slide quality in units of 64 px: out of focus, folded, marked by a pen, or under air bubbles.
 
 Each unit is measured from the pixels of one tile, and all units are judged together at the end of
-a count, a fold by its surroundings. The measures do not depend on how strongly a slide is stained;
-how the limits were chosen stands in ``docs/lab/limits.md`` (``benchmarks/quality.py``).
+a count, a fold by its surroundings and a bubble by its rim. The measures do not depend on how
+strongly a slide is stained; how the limits were chosen stands in ``docs/lab/limits.md``
+(``benchmarks/quality.py``).
 """
 
 from __future__ import annotations
@@ -13,14 +14,24 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, convolve, gaussian_filter1d, uniform_filter
+from scipy.ndimage import (
+    binary_closing,
+    binary_dilation,
+    binary_fill_holes,
+    binary_opening,
+    convolve,
+    find_objects,
+    gaussian_filter1d,
+    label,
+    uniform_filter,
+)
 
 from cellseg.stain.normalise import Light
 
 UNIT_PX = 64  # Side of a unit, lattice pixels: cores of tiles are multiples of it.
-FIELDS = 5
-"""Values of a unit: contrast of fine and of coarse structures, and the optical densities of red,
-green and blue of its lightest tenth."""
+FIELDS = 6
+"""Values of a unit: contrast of fine and of coarse structures, the optical densities of red, green
+and blue of its lightest tenth, and how black its darkest tenth is (see :data:`RIM_OD`)."""
 
 REACH_UM = 13.0  # Of the filters: three standard deviations of the widest, and a pixel.
 FINE_UM: Mapping[Light, float] = {"transmitted": 0.5, "fluorescence": 1.0}
@@ -38,7 +49,7 @@ AROUND_UM, PIXEL_UM = 64.0, 0.7
 """Side of the surroundings in which most units decide; lattice pixels from which on fine structures
 do not show."""
 
-SAMPLE_UM = 2.0  # Pixels of which the lightest tenth is taken.
+SAMPLE_UM = 2.0  # Pixels of which the lightest and the darkest tenth are taken.
 FOLD_AROUND_UM, FOLDED_OD = 200.0, 0.05
 """Side of the surroundings that a fold is compared with; least density of its lightest tenth."""
 
@@ -55,8 +66,23 @@ INKED_OD, BLACK_OD = 0.25, 0.5
 REDDER_OD = 0.15
 """By which red ink, which resembles eosin, is denser than the median of the slide's tissue."""
 
-UNKNOWN, GOOD, OUT_OF_FOCUS, FOLDED, PEN = range(5)
-NAMES = {OUT_OF_FOCUS: "out of focus", FOLDED: "folded", PEN: "marked by a pen"}
+RIM_OD, BLACKER_OD = 0.4, 0.3
+"""Blackness of a unit's darkest tenth where the rim of an air bubble crosses it, and how far it
+lies above the median of the slide's tissue. It is the least density of the three colours, less
+half of their span: a grey's own density, next to nothing of dyes."""
+
+SMALLEST_BUBBLE, ROUND, SOFT_BUBBLE = 9, 0.8, -0.5
+"""Units within the rim, their share of an ellipse as high and as wide, and the octaves by which
+their fine over coarse contrast is lower than that of the slide's tissue, if they are not out of
+focus anyway."""
+
+UNKNOWN, GOOD, OUT_OF_FOCUS, FOLDED, PEN, BUBBLE = range(6)
+NAMES = {
+    OUT_OF_FOCUS: "out of focus",
+    FOLDED: "folded",
+    PEN: "marked by a pen",
+    BUBBLE: "under air bubbles",
+}
 """What is wrong with a unit, as a sentence about tissue says it."""
 
 
@@ -76,7 +102,7 @@ def measured_units(
 
     Returns
     -------
-    ndarray, float16, (rows, columns, 5)
+    ndarray, float16, (rows, columns, 6)
         See :data:`FIELDS`; a last unit that the slide's edge cuts is measured by what is there.
     """
     reach = math.ceil(REACH_UM / pixel_um / UNIT_PX) * UNIT_PX
@@ -109,9 +135,13 @@ def measured_units(
         while step * pixel_um * 2 <= SAMPLE_UM and step < UNIT_PX // 4:
             part, step = _halved(part), 2 * step
         colours = by_unit(part, step)
-        order = np.argsort(colours.sum(axis=3), axis=2)[..., -max(1, colours.shape[2] // 10) :]
-        lightest = np.take_along_axis(colours, order[..., None], axis=2).mean(axis=2)
-        found[..., 2:] = -np.log10(np.clip(lightest, 1 / 255, 1.0))
+        order, tenth = np.argsort(colours.sum(axis=3), axis=2), max(1, colours.shape[2] // 10)
+        densities = []
+        for some in (order[..., -tenth:], order[..., :tenth]):
+            colour = np.take_along_axis(colours, some[..., None], axis=2).mean(axis=2)
+            densities.append(-np.log10(np.clip(colour, 1 / 255, 1.0)))
+        least, most = densities[1].min(axis=2), densities[1].max(axis=2)
+        found[..., 2:5], found[..., 5] = densities[0], least - (most - least) / 2
     return found
 
 
@@ -149,7 +179,7 @@ def judged(
 
     Parameters
     ----------
-    units : ndarray, float16, (R, C, 5)
+    units : ndarray, float16, (R, C, 6)
         As :func:`measured_units` returns them; 0 where no tile was read.
     tissue : ndarray, bool, (R, C)
         Units with tissue: what is usual is asked of them.
@@ -158,13 +188,14 @@ def judged(
     -------
     ndarray, uint8, (R, C)
         ``UNKNOWN`` where too little contrast shows whether a unit is in focus, ``GOOD``,
-        ``OUT_OF_FOCUS``, ``FOLDED`` or ``PEN``. In focus or not is what most units around say.
+        ``OUT_OF_FOCUS``, ``FOLDED``, ``PEN`` or ``BUBBLE``. In focus or not is what most units
+        around say.
     """
     values = units.astype(np.float32)
     red, green, blue = (values[..., 2 + n] for n in range(3))
-    density = values[..., 2:].mean(axis=2)
-    darkest = np.maximum(values[..., 2:].max(axis=2), 1e-6)
-    is_black = (density > BLACK_OD) & (values[..., 2:].min(axis=2) > 0.75 * darkest)
+    density = values[..., 2:5].mean(axis=2)
+    darkest = np.maximum(values[..., 2:5].max(axis=2), 1e-6)
+    is_black = (density > BLACK_OD) & (values[..., 2:5].min(axis=2) > 0.75 * darkest)
     # Haematoxylin takes as much green as red, eosin and DAB more; inks of these colours take less.
     is_green = (green < 0.85 * red) & (green < blue)
     is_blue = (green < 0.95 * red) & (blue < 0.45 * red)
@@ -191,7 +222,35 @@ def judged(
         told = 4 * seen >= side**2
         found[told] = np.where(2 * votes > seen, OUT_OF_FOCUS, GOOD)[told]
     found[folded], found[pen] = FOLDED, PEN
+    if light == "transmitted" and tissue.any():
+        found[_under_bubbles(values, tissue)] = BUBBLE
     return found
+
+
+def _under_bubbles(values: NDArray[np.float32], tissue: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Units out of focus within a thin black rim that is closed and about round, and the rim."""
+    group, black, sharp = np.ones((3, 3), bool), values[..., 5], _sharpness(values)
+    usual = float(np.median(black[tissue]))
+    softest = max(math.log2(BLURRED["transmitted"]), np.median(sharp[tissue]) + SOFT_BUBBLE)
+    rim = black > max(RIM_OD, usual + BLACKER_OD)
+    rim &= ~binary_dilation(binary_opening(rim, group))  # strokes of a pen are broader
+    # A margin of which nothing comes back: closing takes what lies beyond for black.
+    closed = binary_closing(np.pad(rim, 2), group)[2:-2, 2:-2]
+    found = np.zeros_like(rim)
+    holes, _ = label(binary_fill_holes(closed) & ~closed)
+    for number, place in enumerate(find_objects(holes), 1):
+        inside = holes[place] == number
+        (height, width), area = inside.shape, np.count_nonzero(inside)
+        is_round = area > ROUND * math.pi / 4 * height * width and height <= 2 * width <= 4 * height
+        is_soft = np.median(sharp[place][inside]) < softest
+        found[place] |= inside & (is_round and is_soft and area >= SMALLEST_BUBBLE)
+    return np.asarray(binary_dilation(found, group))
+
+
+def _sharpness(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Fine over coarse contrast of each unit, octaves."""
+    ratio: NDArray[np.float32] = (values[..., 0] + 1e-4) / (values[..., 1] + 1e-4)
+    return np.log2(ratio)
 
 
 def _folded(values: NDArray[np.float32], tissue: NDArray[np.bool_], side: int) -> NDArray[np.bool_]:
@@ -206,13 +265,13 @@ def _folded(values: NDArray[np.float32], tissue: NDArray[np.bool_], side: int) -
         less: NDArray[np.float32] = value - total / np.maximum(share, np.float32(1e-6))
         return less
 
-    floor = values[..., 2:].mean(axis=2)
+    floor = values[..., 2:5].mean(axis=2)
     density = np.log2(floor + 0.02)
     seen = tissue & (values[..., 1] >= LEAST_CONTRAST)  # without bare glass
     plain = seen & (beside(density, seen) < PLAIN_DENSER)
     denser = beside(density, plain)
-    softer = beside(np.log2((values[..., 0] + 1e-4) / (values[..., 1] + 1e-4)), seen)
-    parts = values[..., 2:] / np.maximum(values[..., 2:].sum(axis=2, keepdims=True), 1e-3)
+    softer = beside(_sharpness(values), seen)
+    parts = values[..., 2:5] / np.maximum(values[..., 2:5].sum(axis=2, keepdims=True), 1e-3)
     same = np.all([abs(beside(parts[..., n], seen)) < OTHER_COLOUR for n in range(3)], axis=0)
     found: NDArray[np.bool_] = (
         tissue & (floor > FOLDED_OD) & (denser > DENSER) & (softer < SOFTER) & same

@@ -27,14 +27,14 @@ _PERCENT = (
 SCORES = (*_PERCENT, "h_score", "allred")
 """Columns of a marker, before its name."""
 
-NEVER_CHECKED = ("air bubbles", "the outlines of single cells")
+NEVER_CHECKED = "the outlines of single cells"
 CORRECTED = ("cells_expected", "cells_low", "cells_high")
 """Columns of a class that was taught, before its name."""
 
 CHAMBER = ("cells_per_ml", "cells_per_ml_low", "cells_per_ml_high", "viability_percent")
 """Columns of a counting chamber."""
 
-QUALITY = ("out_of_focus_percent", "folded_percent", "pen_percent")
+QUALITY = ("out_of_focus_percent", "folded_percent", "pen_percent", "bubbles_percent")
 """Columns of a slide's quality: shares of its tissue."""
 
 
@@ -72,11 +72,11 @@ def checks(result: Result) -> tuple[list[str], list[str]]:
     quality = SlideQuality.of(result.run)
     found["focus"] = quality is not None and quality.unknown_focus < MOST_UNKNOWN
     if result.stain != "fluorescence":
-        found["folds and pen marks"] = quality is not None
+        found["folds, pen marks and air bubbles"] = quality is not None
     if result.stain == "ihc":
         found["stain around nuclei"] = True
     passed = [name for name, checked in found.items() if checked]
-    return passed, [*(name for name, checked in found.items() if not checked), *NEVER_CHECKED]
+    return passed, [*(name for name, checked in found.items() if not checked), NEVER_CHECKED]
 
 
 def _rows(result: Result, place: str) -> Iterator[SummaryRow]:
@@ -110,7 +110,9 @@ def _rows(result: Result, place: str) -> Iterator[SummaryRow]:
     }
     low, high = summary.cells_interval or (None, None)
     quality = SlideQuality.of(run)
-    shares = (quality.out_of_focus, quality.folded, quality.pen) if quality else (None,) * 3
+    shares: tuple[float | None, ...] = (None,) * len(QUALITY)
+    if quality is not None:
+        shares = (quality.out_of_focus, quality.folded, quality.pen, quality.bubbles)
     yield {
         **about,
         **_figures(summary, summary.tissue_mm2),

@@ -51,6 +51,7 @@ _MEANS = {
     "out of focus": "cells may be missing there",
     "folded": "cells in several layers cannot be told apart",
     "marked by a pen": "cells under the ink may be missing",
+    "under air bubbles": "cells may be missing there",
 }
 
 WORTH_SAYING = 0.01
@@ -240,8 +241,8 @@ class SlideQuality:
 
     Attributes
     ----------
-    out_of_focus, folded, pen : float or None
-        None where nobody looked: there are no folds and no pen in fluorescence.
+    out_of_focus, folded, pen, bubbles : float or None
+        None where nobody looked: in fluorescence only focus is told.
     unknown_focus : float
         Tissue with too little contrast to show whether it is in focus.
     left_out : bool
@@ -251,6 +252,7 @@ class SlideQuality:
     out_of_focus: _Share | None
     folded: _Share | None
     pen: _Share | None
+    bubbles: _Share | None
     unknown_focus: _Share
     left_out: bool = False
 
@@ -269,7 +271,7 @@ class SlideQuality:
     @property
     def faults(self) -> dict[str, float]:
         """What is wrong with a part of the tissue, and its share."""
-        shares = (self.out_of_focus, self.folded, self.pen)
+        shares = (self.out_of_focus, self.folded, self.pen, self.bubbles)
         return {name: share for name, share in zip(NAMES.values(), shares, strict=True) if share}
 
     def doubts(self) -> list[Notice]:

@@ -52,8 +52,8 @@ WIDGETS: dict[str, tuple[str, str, str, Any, dict[str, Any]]] = {
                  {"nothing": "the protocol's", "max": 1e6, "step": 5}),
     "prefilter": ("CheckBox", "tissue only", "Skip what a first look takes for "
                   "background", True, {}),
-    "skip_bad": ("CheckBox", "sound tissue only", "Leave out tissue that is out of focus, folded "
-                 "or marked by a pen", False, {}),
+    "skip_bad": ("CheckBox", "sound tissue only", "Leave out tissue that is out of focus, folded, "
+                 "marked by a pen or under air bubbles", False, {}),
     "cell_types": ("ComboBox", "cell types", "H&E: sort nuclei by type, in the tissue that "
                    "the types were learned from or in another", None,
                    {"nothing": "the protocol's", "choices": ["breast", OTHER_TISSUE, NO_TYPES]}),

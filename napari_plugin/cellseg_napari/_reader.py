@@ -311,7 +311,7 @@ def show_windows(viewer: ViewerModel, result: Result) -> None:
 
 
 def _quality_layer(result: Result) -> LayerData | None:
-    """What is out of focus, folded or marked by a pen; None where all is well."""
+    """Places with a fault of the slide; None where all is well."""
     from cellseg.result.quality import COLOURS
     from cellseg.stain.quality import NAMES, UNIT_PX
 

@@ -9,7 +9,16 @@ from synthetic import FluorescenceScene, StainedScene, draw_fluorescence, draw_s
 
 from cellseg.errors import Notice
 from cellseg.stain.normalise import Normaliser
-from cellseg.stain.quality import FOLDED, GOOD, OUT_OF_FOCUS, PEN, UNIT_PX, judged, measured_units
+from cellseg.stain.quality import (
+    BUBBLE,
+    FOLDED,
+    GOOD,
+    OUT_OF_FOCUS,
+    PEN,
+    UNIT_PX,
+    judged,
+    measured_units,
+)
 from cellseg.table.doubts import SlideQuality
 
 SIDE = 512
@@ -105,6 +114,33 @@ def test_denser_tissue_in_focus_is_no_fold_nor_is_a_blur_without_more_density(wi
         assert (codes(seen) == FOLDED).mean() < 0.02
 
 
+def ringed(seen, radius, width, *, soft=True):
+    """A black ring about the middle, px; within it the tissue is out of focus."""
+    y, x = np.ogrid[: len(seen), : seen.shape[1]]
+    distance = np.hypot(y - len(seen) / 2, (x - seen.shape[1] / 2) * 0.9)
+    light = np.where((distance < radius)[..., None], blurred(seen, 2.0) if soft else seen, seen)
+    rim = np.exp(-(np.abs((distance - radius) / width * 2) ** 4))
+    return (light * (1 - 0.9 * rim[..., None])).astype(np.float32)
+
+
+@pytest.mark.parametrize("radius", [200, 400])
+def test_what_lies_within_a_thin_black_rim_is_under_a_bubble(wide, radius):
+    found = codes(ringed(wide, radius, width=40)) == BUBBLE
+    y, x = (np.indices(found.shape) + 0.5) * UNIT_PX
+    distance = np.hypot(y - 512, (x - 512) * 0.9)
+    assert found[distance < radius].all()
+    assert not found[distance > radius + 2 * UNIT_PX].any()
+
+
+def test_neither_an_open_rim_nor_ink_nor_a_ring_about_sharp_tissue_is_a_bubble(wide):
+    opened = ringed(wide, 300, width=40)
+    opened[:512, 320:704] = wide[:512, 320:704]
+    inked = ringed(wide, 350, width=280, soft=False)
+    for seen in (wide, opened, inked, ringed(wide, 300, width=40, soft=False)):
+        assert not (codes(seen) == BUBBLE).any()
+    assert (codes(inked) == PEN).any()
+
+
 @pytest.mark.parametrize(("tile", "halo"), [(64, 128), (192, 192)])
 @pytest.mark.parametrize("pixel_um", [0.25, 0.35])
 def test_units_do_not_depend_on_the_tile(tissue, tile, halo, pixel_um):
@@ -125,7 +161,13 @@ def test_units_do_not_depend_on_the_tile(tissue, tile, halo, pixel_um):
 
 
 def test_doubts_name_the_share_and_stay_out_where_the_tissue_was_left_out():
-    shares = {"out_of_focus": 0.124, "folded": 0.005, "pen": 0.0, "unknown_focus": 0.1}
+    shares = {
+        "out_of_focus": 0.124,
+        "folded": 0.005,
+        "pen": 0.0,
+        "bubbles": 0.0,
+        "unknown_focus": 0.1,
+    }
     (doubt,) = SlideQuality(**shares).doubts()
     assert isinstance(doubt, Notice)
     assert doubt.startswith("12 % of the tissue is out of focus")
