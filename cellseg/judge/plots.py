@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -43,7 +42,7 @@ def count_by_threshold(
     right.set(ylabel="F1 at IoU 0.5", ylim=(0, 1))
     handles = [*axes.get_legend_handles_labels()[0], *right.get_legend_handles_labels()[0]]
     axes.legend(handles=handles, loc="lower left", fontsize=8)
-    _save(figure, path)
+    figure.savefig(path, dpi=100)
 
 
 def true_and_counted(path: Path, images: Sequence[Judged]) -> None:
@@ -58,7 +57,7 @@ def true_and_counted(path: Path, images: Sequence[Judged]) -> None:
     axes.plot([0, most], [0, most], color="black", linewidth=1)
     axes.set(xlabel="annotated", ylabel="counted", aspect="equal", title="objects in each image")
     axes.legend(fontsize=8)
-    _save(figure, path)
+    figure.savefig(path, dpi=100)
 
 
 def bars(path: Path, parts: Mapping[str, tuple[int, float]], title: str) -> None:
@@ -68,7 +67,7 @@ def bars(path: Path, parts: Mapping[str, tuple[int, float]], title: str) -> None
     drawn = axes.bar(list(parts), [ap for _, ap in parts.values()], color=INK)
     axes.bar_label(drawn, [f"{ap:.2f}\n{count:,} objects" for count, ap in parts.values()])
     axes.set(ylabel="mask AP", ylim=(0, 1.15), title=title)
-    _save(figure, path)
+    figure.savefig(path, dpi=100)
 
 
 def outlined(path: Path, pixels: NDArray[np.generic], image: Judged) -> None:
@@ -77,7 +76,7 @@ def outlined(path: Path, pixels: NDArray[np.generic], image: Judged) -> None:
     scale = PAGE_PX / max(height, width)
     figure = Figure(figsize=(width * scale / 100, height * scale / 100), dpi=100)
     _draw(figure.add_axes((0, 0, 1, 1)), pixels, image, line_width=1.4)
-    _save(figure, path)
+    figure.savefig(path, dpi=100)
 
 
 def sheet(path: Path, images: Sequence[tuple[NDArray[np.generic], Judged]]) -> None:
@@ -102,7 +101,7 @@ def sheet(path: Path, images: Sequence[tuple[NDArray[np.generic], Judged]]) -> N
         axes.set_title(f"{image.group}\n{Path(image.name).stem[:28]}\n{counts}", fontsize=7)
     patches = [Patch(color=COLOURS[fate], label=said) for fate, said in MEANINGS.items()]
     figure.legend(handles=patches, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
-    _save(figure, path)
+    figure.savefig(path, dpi=100)
 
 
 def _draw(axes: Axes, pixels: NDArray[np.generic], image: Judged, *, line_width: float) -> None:
@@ -131,8 +130,3 @@ def _displayed(pixels: NDArray[np.generic], group: str) -> NDArray[np.float32]:
     """An image as the network sees it, RGB of 0 … 1."""
     light = light_of(group.rpartition("/")[2], pixels)
     return Normaliser.fit(pixels, light).apply(pixels).clip(0, 1)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    FigureCanvasAgg(figure)
-    figure.savefig(path, dpi=100)

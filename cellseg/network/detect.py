@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -80,16 +81,13 @@ class MaskRCNNDetector(Detector):
         )
 
     def detect(self, tiles: Sequence[NDArray[np.float32]], *, fill: float) -> list[Detections]:
-        """See :meth:`Detector.detect`; tiles of one size go through the network together."""
-        found: dict[int, Detections] = {}
-        shapes = [tile.shape for tile in tiles]
-        for shape in dict.fromkeys(shapes):
-            chosen = [index for index, other in enumerate(shapes) if other == shape]
-            some = [tiles[index] for index in chosen]
+        """See :meth:`Detector.detect`; neighbours of one size go through the network together."""
+        found: list[Detections] = []
+        for _, alike in groupby(tiles, np.shape):
+            some = list(alike)
             batch = np.stack(some) if len(some) > 1 else some[0][None]  # large: not copied
-            for index, detections in zip(chosen, self._batch(batch, fill), strict=True):
-                found[index] = detections
-        return [found[index] for index in range(len(tiles))]
+            found += self._batch(batch, fill)
+        return found
 
     def _batch(self, batch: NDArray[np.float32], fill: float) -> list[Detections]:
         """(N, H, W, 3); halved and tried again where memory runs out."""
