@@ -77,15 +77,15 @@ class Slide:
         self._content = content
         self._closed = False
         self._overview: tuple[float, NDArray[Any]] | None = None
-        self._rasters, self._scales = _pyramid(content.levels)
-        base = self._rasters[0]
+        self._pyramid = _pyramid(content.levels)
+        base = self._pyramid[0][0]
         self.height, self.width = base.height, base.width
         self.dtype: np.dtype[Any] = base.dtype
         self.channels, self.is_rgb = content.channels, content.is_rgb
         self.mpp, self.mpp_source = size.mpp, size.source
         self.levels = tuple(
             Level(raster.height, raster.width, (y * x) ** 0.5, raster.chunk)
-            for raster, (y, x) in zip(self._rasters, self._scales, strict=True)
+            for raster, (y, x) in self._pyramid
         )
         self.notes = (*content.notes, *size.notes)
         if content.n_images > 1 and not series:
@@ -109,7 +109,7 @@ class Slide:
             self._overview = None
             self._content.close()
             # What was decoded goes with the rasters.
-            self._rasters, self._content = [], replace(self._content, levels=())
+            self._pyramid, self._content = [], replace(self._content, levels=())
 
     def lattice_shape(self, downsample: float) -> tuple[int, int]:
         """(height, width) of the lattice with ``downsample`` level-0 px per lattice px."""
@@ -267,8 +267,7 @@ class Slide:
     def _fill(self, out: NDArray[Any], box: Box, downsample: float, bands: tuple[int, ...]) -> None:
         """Read into ``out``, in halves when the source would be large."""
         fine = [i for i, level in enumerate(self.levels) if level.downsample <= downsample * _NEAR]
-        number = fine[-1] if fine else 0
-        raster, (scale_y, scale_x) = self._rasters[number], self._scales[number]
+        raster, (scale_y, scale_x) = self._pyramid[fine[-1] if fine else 0]
         rows = taps(box.y0, box.y1, step=downsample / scale_y, size=raster.height)
         columns = taps(box.x0, box.x1, step=downsample / scale_x, size=raster.width)
         source = Box(rows.start, columns.start, rows.stop, columns.stop)
@@ -331,18 +330,16 @@ def _halves(box: Box, source: Box) -> tuple[Box, Box]:
     return Box(box.y0, box.x0, box.y1, middle), Box(box.y0, middle, box.y1, box.x1)
 
 
-def _pyramid(rasters: Sequence[Raster]) -> tuple[list[Raster], list[tuple[float, float]]]:
+def _pyramid(rasters: Sequence[Raster]) -> list[tuple[Raster, tuple[float, float]]]:
     """Levels from fine to coarse with their scales; those that are no reduction are left out."""
     base = rasters[0]
-    kept, scales = [base], [(1.0, 1.0)]
+    kept = [(base, (1.0, 1.0))]
     for raster in rasters[1:]:
-        if raster.bands != base.bands or raster.dtype != base.dtype:
-            continue
-        scale = _scale(base, raster)
-        if scale[0] > scales[-1][0] and scale[1] > scales[-1][1]:
-            kept.append(raster)
-            scales.append(scale)
-    return kept, scales
+        if raster.bands == base.bands and raster.dtype == base.dtype:
+            (y, x), (finer_y, finer_x) = _scale(base, raster), kept[-1][1]
+            if y > finer_y and x > finer_x:
+                kept.append((raster, (y, x)))
+    return kept
 
 
 def _scale(base: Raster, level: Raster) -> tuple[float, float]:
