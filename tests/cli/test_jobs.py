@@ -47,13 +47,13 @@ def done(scans: Path, out: Path, *options: str) -> tuple[int, str, str]:
 
 
 def workers(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """Processes that count, once they do."""
+    """Processes that count, once they do: their first line of code starts a thread."""
     deadline = time.monotonic() + 200
     while time.monotonic() < deadline and process.poll() is None:
         found = [
             child
             for child in psutil.Process(process.pid).children()
-            if "spawn_main" in " ".join(child.cmdline())
+            if "spawn_main" in " ".join(child.cmdline()) and child.num_threads() > 1
         ]
         if len(found) == 2:
             return found
