@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 SAMPLE_PX = 512
 SAMPLES = 48
+LEAST_PATCH_PX = 128
 
 DYE_PATCHES, DYE_EVERY_PX = 24, 3
 
@@ -274,15 +275,16 @@ def fit_dyes(slide: Slide, plan: Plan, patches: Sequence[Box]) -> Dyes | None:
 
 
 def _patches(slide: Slide, plan: Plan, boxes: Sequence[Box]) -> Iterator[NDArray[np.generic]]:
-    """Pixels of patches that decode whole; where none does, of the overview."""
+    """Pixels of patches that decode whole; where none does, of quarters of some of them."""
     found = False
     for box in boxes:
         with suppress(RegionError):
             yield slide.read(box, downsample=plan.downsample, channels=plan.channels)
             found = True
-    if not found:
-        with suppress(RegionError):
-            yield slide.overview()[0][..., plan.channels]
+    large = [box for box in boxes[:SAMPLES] if min(box.shape) > LEAST_PATCH_PX]
+    if not found and large:
+        quarters = [part for box in large for part in box.parts(-(-max(box.shape) // 2))]
+        yield from _patches(slide, plan, quarters)
 
 
 def _missing_values(patches: Sequence[NDArray[np.generic]]) -> list[Notice]:
