@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from contextlib import contextmanager
 
 import pytest
 from serve import served
@@ -148,22 +149,34 @@ def test_drawn_regions_have_rows_and_exports(folder, cellseg):
     write_study(study)
 
 
-def test_a_region_is_drawn_in_the_page(browser, folder):
-    said = []
+@contextmanager
+def editing(browser, folder, said):
+    """The page of a result that takes regions."""
     with served.running(Server(Viewer(read_results([folder]), on_region=said.append))) as client:
         page = browser.new_context(viewport={"width": 1300, "height": 800}).new_page()
         page.set_default_timeout(120_000)
         page.goto(client.server.url)
         page.wait_for_selector(READY)
+        yield page
+        page.context.close()
+
+
+def draw_polygon(page):
+    page.click("[data-tool=polygon]")
+    for x, y in [(300, 250), (560, 240), (580, 520), (320, 500)]:
+        page.mouse.click(x, y)
+        page.wait_for_timeout(400)  # two quick ones would be a double click
+    page.keyboard.press("Enter")
+
+
+def test_a_region_is_drawn_in_the_page(browser, folder):
+    said = []
+    with editing(browser, folder, said) as page:
         for tool, name in (("polygon", "tumour"), ("freehand", "stroma")):
-            page.click(f"[data-tool={tool}]")
-            places = [(300, 250), (560, 240), (580, 520), (320, 500)]
             if tool == "polygon":
-                for x, y in places:
-                    page.mouse.click(x, y)
-                    page.wait_for_timeout(400)  # two quick ones would be a double click
-                page.keyboard.press("Enter")
+                draw_polygon(page)
             else:
+                page.click(f"[data-tool={tool}]")
                 page.mouse.move(620, 300)
                 page.mouse.down()
                 for x, y in ((760, 300), (800, 420), (700, 560), (620, 480)):
@@ -179,5 +192,30 @@ def test_a_region_is_drawn_in_the_page(browser, folder):
         page.click("[aria-label='Delete tumour']")
         page.wait_for_selector("#kept >> text=tumour", state="detached")
         assert [region.name for region in read_regions(folder / "drawn.geojson")] == ["stroma"]
-        page.context.close()
     assert "in region tumour: " in said[0]
+
+
+def test_a_draft_never_takes_the_name_of_the_one_before(browser, folder):
+    with editing(browser, folder, []) as page:
+        name = page.locator("#region-name")
+        draw_polygon(page)
+        name.fill("tumour")
+        name.press("Escape")
+        draw_polygon(page)
+        assert name.input_value() == ""
+        page.keyboard.type("stroma")  # the field has the focus: Enter ended the polygon alone
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#kept >> text=stroma")
+        draw_polygon(page)
+        name.fill("stroma")
+        name.press("Enter")
+        page.locator("#refused").get_by_text("stroma").wait_for()
+        assert name.input_value() == "stroma"  # to be mended
+        draw_polygon(page)
+        assert page.locator("#refused").is_hidden()
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(500)
+        page.click("#drop")
+        assert name.input_value() == ""
+        kept = read_regions(folder / "drawn.geojson")
+        assert [region.name for region in kept] == ["stroma"]

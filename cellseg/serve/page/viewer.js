@@ -326,8 +326,11 @@ function showTrial(points, isDone = false) {
   follow();
 }
 
+// A draft that waits for its name; nothing of the one before stays, its name least of all.
 function offer(points) {
   trial = points;
+  el("region-name").value = "";
+  el("refused").hidden = true;
   const ready = kept.edit && points.length > 2;
   showTrial(points, ready);
   el("keep").hidden = !ready;
@@ -407,7 +410,6 @@ async function send(features) {
     showRegions(found);
     offer([]);
     clear();
-    el("region-name").value = "";
   } catch (error) {
     el("refused").textContent = error.message;
     el("refused").hidden = false;
@@ -639,7 +641,10 @@ async function begin() {
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") { takeTool(null); forget(); }
     if (event.target instanceof HTMLInputElement && event.target.id) return;
-    if (event.key === "Enter" && tool === "polygon") offer(trial);
+    if (event.key === "Enter" && tool === "polygon") {
+      event.preventDefault(); // the same key press would submit the form that takes the focus
+      offer(trial);
+    }
     if (event.key === "o" && !event.ctrlKey && !event.metaKey && !(event.target instanceof HTMLSelectElement))
       el("switches").querySelector("input")?.click();
   });
