@@ -49,8 +49,6 @@ def expanded(
     if by is None:
         by = USUAL_UM if frame.mpp is not None else usual_px(result)
     distance, labels, unread = lattice_distance(by, frame), result.labels()[0], 0
-    if labels.shape != (frame.lattice_height, frame.lattice_width):
-        raise InputError(f"{result.path}: its masks are not as large as run.json says")
 
     over = None
     if recipe.cells_from is not None:

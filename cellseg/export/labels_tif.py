@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 import cellseg
 from cellseg.derive.corrections import PatchedPyramid
-from cellseg.errors import InputError
 from cellseg.geometry import Box, Frame, LazyArray
 from cellseg.result import Result, labels_at
 
@@ -32,11 +31,6 @@ def write(result: Result, path: Path) -> None:
 
 def write_levels(labels: LazyArray, frame: Frame, path: Path) -> None:
     """Write any label image on a result's lattice, uint32 (Y, X)."""
-    if labels.shape != (frame.lattice_height, frame.lattice_width):
-        raise InputError(
-            f"labels: expected {frame.lattice_height} × {frame.lattice_width} px, "
-            f"got {' × '.join(map(str, labels.shape))}"
-        )
     resolution = None if frame.mpp is None else (1e4 / frame.mpp, 1e4 / frame.mpp)
     tifffile.imwrite(
         path,
@@ -65,10 +59,7 @@ def layout(frame: Frame) -> dict[str, Any]:
 
 def tiles(labels: LazyArray, frame: Frame) -> Iterator[NDArray[np.uint32]]:
     """Tiles in the file's order; those at the far edges are filled up with 0."""
-    extent = Box(0, 0, frame.height, frame.width)
-    for y in range(0, frame.height, TILE_PX):
-        for x in range(0, frame.width, TILE_PX):
-            box = Box(y, x, y + TILE_PX, x + TILE_PX).intersection(extent)
-            tile = np.zeros((TILE_PX, TILE_PX), dtype=np.uint32)
-            tile[: box.height, : box.width] = labels_at([labels], frame, box, 1.0)
-            yield tile
+    for box in Box(0, 0, frame.height, frame.width).parts(TILE_PX):
+        tile = np.zeros((TILE_PX, TILE_PX), dtype=np.uint32)
+        tile[: box.height, : box.width] = labels_at([labels], frame, box, 1.0)
+        yield tile

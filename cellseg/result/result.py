@@ -218,7 +218,10 @@ class Result:
         root = self._root(name)
         if of == "cells" and not (self.is_expanded and label_token(root, name) == self.token):
             raise InputError(f"{self.path}: has no {name}; its nuclei were not expanded into cells")
-        return open_labels(root, name)
+        levels = open_labels(root, name)
+        if levels[0].shape != (self.frame.lattice_height, self.frame.lattice_width):
+            raise InputError(f"{self.path}: its masks are not as large as {publish.RUN} says")
+        return levels
 
     @property
     def is_expanded(self) -> bool:

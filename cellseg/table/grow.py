@@ -50,16 +50,14 @@ def grown_blocks(
     (Box, ndarray, ndarray)
         Where it lies, its labels as they were, and grown; uint32, (h, w).
     """
-    height, width = labels.shape
-    whole, halo = Box(0, 0, height, width), halo or math.ceil(distance + OUTLINE_PX) + 1
-    for y in range(0, height, block_px):
-        for x in range(0, width, block_px):
-            box = Box(y, x, y + block_px, x + block_px).intersection(whole)
-            around = box.widened(halo).intersection(whole)
-            seen = np.asarray(labels[around.pixels], np.uint32)
-            if not seen.any():
-                continue
-            inner = box.inside(around)
-            grown = grow(seen, distance) if grown_in is None else grown_in(around, seen)
-            if grown[inner].any():
-                yield box, seen[inner], grown[inner]
+    whole = Box(0, 0, *labels.shape)
+    halo = halo or math.ceil(distance + OUTLINE_PX) + 1
+    for box in whole.parts(block_px):
+        around = box.widened(halo).intersection(whole)
+        seen = np.asarray(labels[around.pixels], np.uint32)
+        if not seen.any():
+            continue
+        inner = box.inside(around)
+        grown = grow(seen, distance) if grown_in is None else grown_in(around, seen)
+        if grown[inner].any():
+            yield box, seen[inner], grown[inner]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -97,22 +98,19 @@ class SlideSource:
         return out[..., 0] if len(channels) == 1 else _eight_bits(out)
 
     def _read(self, box: Box, downsample: float, channels: tuple[int, ...]) -> NDArray[np.generic]:
-        """A box; where it does not decode, its quarters, so that little of it is lost."""
-        try:
-            return self.slide.read(box, downsample=downsample, channels=channels)
-        except CellsegError as error:
-            out = np.zeros((*box.shape, len(channels)), self.slide.dtype)
-            if min(box.shape) <= DAMAGE_PX:
+        """A box; where it does not decode, small parts of it, so that little is lost."""
+        read = partial(self.slide.read, downsample=downsample, channels=channels)
+        with suppress(CellsegError):
+            return read(box)
+        out = np.zeros((*box.shape, len(channels)), self.slide.dtype)
+        for part in box.parts(DAMAGE_PX):
+            try:
+                out[part.inside(box)] = read(part)
+            except CellsegError as error:
                 logger.warning("%s", error)
                 if not self._told:
                     self._told = True
                     self._on_damage(f"{error} (shown black)")
-                return out
-        middle_y, middle_x = (box.y0 + box.y1) // 2, (box.x0 + box.x1) // 2
-        for y0, y1 in ((box.y0, middle_y), (middle_y, box.y1)):
-            for x0, x1 in ((box.x0, middle_x), (middle_x, box.x1)):
-                part = Box(y0, x0, y1, x1)
-                out[part.inside(box)] = self._read(part, downsample, channels)
         return out
 
 
