@@ -59,12 +59,7 @@ def _features(result: Result) -> Iterator[dict[str, object]]:
 def _measurements(table: pd.DataFrame) -> Iterator[dict[str, float]]:
     """Numbers by their columns' names; yes and no are 1 and 0."""
     numbers = table.drop(columns="label").select_dtypes(["number", "bool"])
-    columns = []
-    for name in numbers:
-        column = numbers[name]
-        if column.dtype == "float32":
-            column = column.astype("float64").round(6)
-        columns.append((column.astype("int64") if column.dtype == "bool" else column).tolist())
-    names = [str(name) for name in numbers]
-    for row in zip(*columns, strict=True):
-        yield {name: value for name, value in zip(names, row, strict=True) if value == value}
+    flags = numbers.select_dtypes("bool").astype("int64")
+    short = numbers.select_dtypes("float32").astype("float64").round(6)
+    for row in numbers.assign(**flags, **short).to_dict("records"):
+        yield {str(name): value for name, value in row.items() if value == value}
