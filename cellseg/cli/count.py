@@ -150,7 +150,7 @@ Examples:
     type=click.Choice(["local", "dask"]),
     default="local",
     show_default=True,
-    help="dask: read and detect on a Dask cluster; the result is the same.",
+    help="dask: read and detect on a Dask cluster; the same result, by the same --inference.",
 )
 @click.option(
     "--scheduler",

@@ -92,7 +92,8 @@ def _told(found: Mapping[str, Any], asked: HotSpot) -> str:
     said = f"hot spot of {asked} around y {found['y_px']:,.0f}, x {found['x_px']:,.0f} px: "
     said += f"{cells:,} cells"
     if chance is None:
-        return said
+        none = "" if found["hot"] else f"; no cell is {found['what']}"
+        return f"{said}, the densest place{none}"
     said += f", {100 * found['hot'] / max(cells, 1):.1f} % of them {found['what']}"
     if between is not None:
         said += " (95 %: {:.1f} … {:.1f} %)".format(*(100 * share for share in between))

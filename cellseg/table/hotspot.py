@@ -29,6 +29,8 @@ HOT = "hot spot"
 """Name and class of its region."""
 
 Cells = NDArray[np.bool_]
+_NEXT = np.stack(np.meshgrid(*[np.linspace(-1, 1, 5)] * 2, indexing="ij"), -1).reshape(-1, 2)
+"""Circles that are tried about the best square, in units of it."""
 
 
 class HotSpot(BaseModel):
@@ -87,9 +89,12 @@ def hottest(
 ) -> FoundSpot:
     """Find the circle that holds most hot cells; a SettingsError if there are too few cells.
 
-    ``places``, (N, 2), are those of the cells that are looked at, (y, x), level-0 pixels. Without a
-    pixel size a number of cells is asked for.
+    Where no cell is hot it is the one that holds most cells. ``places``, (N, 2), are those of the
+    cells that are looked at, (y, x), level-0 pixels. Without a pixel size a number of cells is
+    asked for.
     """
+    if not hot.any():
+        hot = np.ones_like(hot)
     if asked.cells is not None:
         if len(places) < asked.cells:
             raise SettingsError(
@@ -136,7 +141,10 @@ def _held(hot: Cells, near: NDArray[np.int32]) -> NDArray[np.int64]:
 
 
 def _of_area(places: NDArray[np.float64], hot: Cells, radius: float) -> FoundSpot:
-    """Cells by squares, and sums over discs of squares: where most hot cells lie."""
+    """Cells by squares, and sums over discs of squares; then exact circles about the best of them.
+
+    What is shuffled is looked through in the same way, so that both shares are of one kind.
+    """
     corner = places.min(axis=0)
     side = max(radius / 6, float(np.sqrt(np.prod(np.ptp(places, axis=0) + 1) / MOST_SQUARES)))
     reach = math.ceil(radius / side)
@@ -159,13 +167,20 @@ def _of_area(places: NDArray[np.float64], hot: Cells, radius: float) -> FoundSpo
             found += line[:, last : last + width] - line[:, first : first + width]
         return found
 
-    cells = summed(np.ones(len(places), np.bool_))
-    best = np.unravel_index(summed(hot).argmax(), cells.shape)
-    y, x = (np.array(best) - reach + 0.5) * side + corner
-    rng, shuffled = np.random.default_rng(0), []
-    for _ in range(0 if hot.all() else SHUFFLES):
-        held = summed(rng.permutation(hot))
-        most = held.argmax()
-        shuffled.append(held.flat[most] / cells.flat[most])
-    looked_at = int(np.count_nonzero(cells))
+    def best(chosen: Cells) -> tuple[NDArray[np.float64], float]:
+        """The middle of the circle that holds most chosen cells, and their share of its cells."""
+        square = np.unravel_index(summed(chosen).argmax(), (height, width))
+        middle = (np.array(square) - reach + 0.5) * side + corner
+        near = (np.abs(places - middle) <= radius + 2 * side).all(axis=1)
+        around, kind = places[near], chosen[near]
+        centres = middle + _NEXT * side
+        inside = np.hypot(*(around[None] - centres[:, None]).transpose(2, 0, 1)) <= radius
+        held = (inside & kind).sum(axis=1)
+        most = int(held.argmax())
+        return centres[most], float(held[most] / inside[most].sum())
+
+    (y, x), _ = best(hot)
+    rng = np.random.default_rng(0)
+    shuffled = [best(rng.permutation(hot))[1] for _ in range(0 if hot.all() else SHUFFLES)]
+    looked_at = int(np.count_nonzero(summed(np.ones(len(places), np.bool_))))
     return FoundSpot(float(y), float(x), radius, looked_at, np.array(shuffled))

@@ -103,3 +103,14 @@ def test_a_hot_spot_larger_than_the_tissue_is_one_line(slide, tmp_path):
         change(result.folder, hotspot=HotSpot(cells=50, of="tumour"))
     assert load_result(result.folder).changed() is None
     change(result.folder, spatial=True)  # what cannot be is no fault of another decision
+
+
+def test_a_slide_without_positive_cells_has_its_densest_place(slide, tmp_path):
+    none = (Marker(measure="area_um2", threshold=1e5, name="large"),)
+    _, result = counted(slide, tmp_path)
+    told = []
+    found = change(result.folder, markers=none, hotspot=ASKED, on_notice=told.append)
+    assert any(text.endswith("the densest place; no cell is positive") for text in told)
+    record = found.section("hotspot")
+    assert record["hot"] == 0 < record["cells"]
+    assert record["shuffled_share"] is record["index_interval"] is None

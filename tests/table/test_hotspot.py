@@ -49,6 +49,27 @@ def test_cells_of_one_kind_have_their_densest_place():
         assert not spot.shuffled.size
 
 
+def test_by_chance_the_best_place_is_as_good_as_the_best_of_shuffled_classes():
+    rng = np.random.default_rng(3)
+    places = rng.uniform(0, 1500, (800, 2))
+    found, by_chance = [], []
+    for _ in range(12):
+        hot = rng.random(800) < 0.2
+        spot = hottest(places, hot, HotSpot(mm2=0.01), mpp=0.5)
+        found.append(hot[spot.contains(places)].mean())
+        by_chance.append(spot.shuffled.mean())
+    assert np.mean(found) == pytest.approx(np.mean(by_chance), abs=0.015)
+
+
+@pytest.mark.parametrize("asked", [HotSpot(mm2=0.5), HotSpot(cells=300)])
+def test_without_a_hot_cell_it_is_the_densest_place(asked):
+    places, hot = cells()
+    none = hottest(places, np.zeros_like(hot), asked, mpp=0.5)
+    every = hottest(places, np.ones_like(hot), asked, mpp=0.5)
+    assert (none.y, none.x, none.radius) == (every.y, every.x, every.radius)
+    assert not none.shuffled.size
+
+
 def test_what_cannot_be_is_said():
     places, hot = cells(number=300)
     frame = Frame(height=9, width=9, lattice_height=9, lattice_width=9, downsample=1.0, mpp=None)
