@@ -147,11 +147,6 @@ class Regions:
     def __iter__(self) -> Iterator[Region]:
         return iter(self.each)
 
-    @property
-    def drawn(self) -> tuple[list[shapely.MultiPolygon], list[str]]:
-        """Shapes and names, for a picture."""
-        return [region.shape for region in self.each], [region.name for region in self.each]
-
     @cached_property
     def union(self) -> shapely.MultiPolygon:
         """What lies in any of them, (x, y) as in :class:`Region`."""

@@ -93,13 +93,13 @@ def draw_borders(
     ``corner`` is the level-0 (y, x) of the picture's corner; its pixels are ``pixel`` level-0 px
     wide.
     """
-    shapes, names = regions.drawn
+    shapes = [region.shape for region in regions]
     drawn = draw_edges(picture, shapes, _CASED, corner=corner, pixel=pixel)
     draw = ImageDraw.Draw(picture)
     room = MOST_COVERED * picture.width * picture.height
     for number, points in drawn.items():
         x, y = points[points[:, 1].argmin()]
-        text = shortened(names[number], picture.width / 2, _TEXT)
+        text = shortened(regions.each[number].name, picture.width / 2, _TEXT)
         wide, high = font(_TEXT).getlength(text) + 2 * _PAD, _TEXT + 2 * _PAD
         if (room := room - wide * high) < 0:
             break
