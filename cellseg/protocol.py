@@ -65,10 +65,6 @@ class Calibration(BaseModel):
             raise ValueError(f"interval must hold 1, got {low} … {high}")
         return self
 
-    def holds_for(self, checksum: str) -> bool:
-        """Whether these are the weights that it was measured with."""
-        return checksum.startswith(self.model)
-
 
 class Marker(BaseModel):
     """One measurement, and where it parts the cells into classes."""

@@ -127,7 +127,9 @@ def change(
                 notices = _complete(changed, recipe, slide, exports=changed.exports, why=why)
             result = changed.commit()
     except NoThresholdError as error:
-        _draw_refused(load_result(Path(folder)), recipe)
+        result = load_result(Path(folder))
+        asked, given = _undecided(recipe, result), Classification.of(result.run)
+        add_file(result, HISTOGRAM, lambda path: draw_histograms(result, given, path, asked=asked))
         text = f"{error}; {HISTOGRAM} of the result shows it"
         raise NoThresholdError(text, hint=error.hint) from error
     if on_notice is not None:
@@ -203,12 +205,6 @@ def _complete(
             changed.remove(name)
             notices.append(Notice(f"{name} was left out: {error}", hint=error.hint))
     return notices
-
-
-def _draw_refused(result: Result, recipe: Recipe) -> None:
-    """Draw the histograms that gave no threshold beside those of a result's own classes."""
-    asked, given = _undecided(recipe, result), Classification.of(result.run)
-    add_file(result, HISTOGRAM, lambda path: draw_histograms(result, given, path, asked=asked))
 
 
 def _undecided(recipe: Recipe, result: Result) -> tuple[Marker, ...]:

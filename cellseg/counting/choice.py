@@ -81,7 +81,7 @@ def model_settings(
     notes: list[str] = []
     if protocol.classes and not set(protocol.classes) & set(info.classes):
         changes |= {"classes": {}, "usual_um": None}
-    if protocol.calibration is not None and not protocol.calibration.holds_for(info.checksum):
+    if (known := protocol.calibration) is not None and not info.checksum.startswith(known.model):
         changes["calibration"] = None
     if own:
         if info.mpp is not None and abs(info.mpp / protocol.mpp - 1) > 0.1:

@@ -116,6 +116,10 @@ def scores_of(images: Sequence[Judged], num_classes: int) -> Scores:
     tallies = [image.segmentation for image in images]
     pooled = Segmentation.pooled(tallies)
     masks = average_precision(images, num_classes)
+    pairs = [image.matches for image in images]
+    found = [one.found_areas[one.found] for one in pairs]
+    truth = [one.truth_areas[one.truth] for one in pairs]
+    areas = (np.concatenate([[], *some]).astype(int) for some in (found, truth))
     return Scores(
         objects=pooled.truth,
         count=counts_of(images),
@@ -133,7 +137,7 @@ def scores_of(images: Sequence[Judged], num_classes: int) -> Scores:
         mask_ap50=masks.ap50,
         mask_ap75=masks.ap75,
         box_ap=average_precision(images, num_classes, kind="bbox").ap,
-        **asdict(size_error(*_matched_areas(images))),
+        **asdict(size_error(*areas)),
     )
 
 
@@ -236,13 +240,6 @@ def ap_by_density(images: Sequence[Judged], num_classes: int) -> dict[str, tuple
         ap = average_precision(part, num_classes).ap
         found[f"{low:,.0f}–{high:,.0f} per Mpx"] = (objects, ap)
     return found
-
-
-def _matched_areas(images: Sequence[Judged]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    pairs = [image.matches for image in images]
-    found = [one.found_areas[one.found] for one in pairs]
-    truth = [one.truth_areas[one.truth] for one in pairs]
-    return np.concatenate([[], *found]).astype(int), np.concatenate([[], *truth]).astype(int)
 
 
 def _by_iou(values: NDArray[np.float64]) -> dict[float, float]:

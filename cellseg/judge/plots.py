@@ -107,7 +107,9 @@ def sheet(path: Path, images: Sequence[tuple[NDArray[np.generic], Judged]]) -> N
 def _draw(axes: Axes, pixels: NDArray[np.generic], image: Judged, *, line_width: float) -> None:
     """Outlines of the found objects, and of the annotated ones that were missed."""
     height, width = image.extent
-    axes.imshow(_displayed(pixels, image.group), interpolation="lanczos")
+    light = light_of(image.group.rpartition("/")[2], pixels)
+    shown = Normaliser.fit(pixels, light).apply(pixels)  # as the network sees it
+    axes.imshow(shown, interpolation="lanczos")
     found, truth = fates(image)
     drawn = [(image.found, index, fate) for index, fate in enumerate(found) if fate]
     drawn += [(image.truth, index, fate) for index, fate in enumerate(truth) if fate == "missed"]
@@ -124,9 +126,3 @@ def _contours(objects: Instances, index: int) -> list[NDArray[np.float64]]:
     y, x = objects.boxes[index, :2]
     found: list[NDArray[np.float64]] = find_contours(padded, 0.5)  # type: ignore[no-untyped-call]
     return [line[:, ::-1] + (x - 1, y - 1) for line in found]
-
-
-def _displayed(pixels: NDArray[np.generic], group: str) -> NDArray[np.float32]:
-    """An image as the network sees it, RGB of 0 … 1."""
-    light = light_of(group.rpartition("/")[2], pixels)
-    return Normaliser.fit(pixels, light).apply(pixels).clip(0, 1)

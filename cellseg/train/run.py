@@ -291,7 +291,9 @@ def _export(
         licence=request.licence,
         made_with=f"cellseg {__version__}",
     )
-    path = output / f"{_file_name(name)}.safetensors"
+    plain = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "model"
+    ending = "-model" if f"{plain}.safetensors" == checkpoint.CHECKPOINT else ""
+    path = output / f"{plain}{ending}.safetensors"
     network = network_of(weights, len(data.classes), name)
     ranges = input_ranges(network, some_windows(data.train))
     card = save_model(path, weights, card, quantise=True, ranges=ranges)
@@ -302,9 +304,3 @@ def _export(
     with writing(output / CARD) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
     return Trained(path, card)
-
-
-def _file_name(name: str) -> str:
-    """A file name from any model name: letters, digits, dot, dash, underscore."""
-    plain = re.sub(r"[^\w.-]+", "-", name).strip("-.") or "model"
-    return f"{plain}-model" if f"{plain}.safetensors" == checkpoint.CHECKPOINT else plain
