@@ -30,7 +30,7 @@ from cellseg.network.weights import fill, read_model, save_model
 from cellseg.protocol import CountProtocol
 from cellseg.result import Result, load_result
 from cellseg.train.heads import is_head, learn, seen, views_of
-from cellseg.train.validate import detector_of, hits_of
+from cellseg.train.validate import detector_of, hits_of, settled
 from cellseg.train.windows import Lesson, lessons_of
 
 MOST_FOLDS = 3
@@ -212,10 +212,11 @@ def _look(
     detector = detector_of(arrays, card.classes, torch.device("cpu"), counted)
     window, pixels, truth = seen(*lesson)
     image = pixels.permute(1, 2, 0).contiguous().numpy()
-    found = detector.detect([image], fill=lesson.image.background)[0].instances
+    size = (pixels.shape[1], pixels.shape[2])
+    found = settled(detector.detect([image], fill=lesson.image.background)[0].instances, size)
     kinds = np.array([card.classes.index(name) for name in counted])
     found = _inside(replace(found, classes=kinds[found.classes]), window)
-    return Compared(found, _inside(truth, window), (pixels.shape[1], pixels.shape[2]))
+    return Compared(found, _inside(truth, window), size)
 
 
 def _inside(cells: Instances, window: Box) -> Instances:

@@ -24,8 +24,9 @@ from cellseg.annotations.compare import (
     match,
 )
 from cellseg.annotations.image import AnnotatedImage
+from cellseg.counting.merge import SeamMerger
 from cellseg.errors import SettingsError, WeightsError
-from cellseg.geometry import Box
+from cellseg.geometry import STRIDE_PX, Box, TileGrid
 from cellseg.instances import Instances
 from cellseg.network.detect import MaskRCNNDetector, load_detector
 from cellseg.network.detector import DetectorInfo
@@ -104,9 +105,18 @@ def scores_of(
     for image, window in (windows[int(i * step)] for i in range(int(len(windows) / step))):
         size = _size(image, window)
         pixels = cut_pixels(image, window, size).permute(1, 2, 0).contiguous().numpy()
-        found = detector.detect([pixels], fill=image.background)[0].instances
+        found = settled(detector.detect([pixels], fill=image.background)[0].instances, size)
         fields.append(Compared(found, annotated(image, window), size))
     return scored(fields, len(classes))
+
+
+def settled(found: Instances, size: tuple[int, int]) -> Instances:
+    """What a count keeps of a field's (height, width) instances: each pixel is of one cell.
+
+    Without this rule there are more of them at any score, and one too high would count right.
+    """
+    grid = TileGrid(*size, -(-max(size) // STRIDE_PX) * STRIDE_PX, 0)
+    return SeamMerger(grid).add(grid.at(0, 0), found).instances
 
 
 def annotated(image: AnnotatedImage, window: Box) -> Instances:
