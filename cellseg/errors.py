@@ -65,6 +65,8 @@ def line_of(error: BaseException) -> str:
     """What an error says, as one line that is not too long, without what may be a secret."""
     if isinstance(error, MemoryError):
         return "not enough memory"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is no text"
     said = scrubbed(" ".join(str(error).split())) or type(error).__name__
     return f"{said} is missing" if isinstance(error, KeyError) else said[:200]
 
@@ -144,7 +146,9 @@ def input_errors(
     """Turn what the disk says, and errors of ``kinds``, into an InputError that names ``path``."""
 
     def worded(error: Exception) -> InputError:
-        return InputError(f"{path}: {what}: {getattr(error, 'strerror', None) or line_of(error)}")
+        if reason := getattr(error, "strerror", None):
+            return InputError(f"{path}: cannot be read: {reason}")
+        return InputError(f"{path}: {what}: {line_of(error)}")
 
     return _worded(kinds, worded)
 

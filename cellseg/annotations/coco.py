@@ -256,7 +256,7 @@ class _Reader:
             ignored=tuple(ignored),
             light=light_of(modality, pixels),
             mpp=entry.mpp,
-            group=f"{self.path.parent.name}/{modality}",
+            group=f"{self.path.absolute().parent.name}/{modality}",
             path=path,
         )
 

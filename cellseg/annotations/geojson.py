@@ -15,9 +15,8 @@ import numpy as np
 import shapely
 
 from cellseg.annotations.drawn import Drawing
-from cellseg.annotations.region import Region, Regions, enclosed
+from cellseg.annotations.region import Region, Regions, enclosed, stored_name
 from cellseg.errors import InputError, SettingsError, input_errors, line_of
-from cellseg.text import visible
 
 _FOUND = ("detection", "cell", "tile")
 _GZIP_HEAD = b"\x1f\x8b"
@@ -95,9 +94,9 @@ def read_regions(
     """
     features = [one for one in _features(Path(path), content) if one.geometry is not None]
     if is_named:
-        for name, count in Counter(one.name.strip() for one in features).items():
+        for name, count in Counter(stored_name(one.name) for one in features).items():
             if count > 1 or not name:
-                why = f"{count} regions are called {visible(name)!r}" if name else "one has no name"
+                why = f"{count} regions are called {name!r}" if name else "one has no name"
                 raise InputError(f"each region needs a name of its own: {why}")
     drawn = [one for one in features if not one.is_found]
     left_out: Counter[str] = Counter()
@@ -167,7 +166,8 @@ def _objects(data: Any) -> Iterator[Mapping[str, Any]]:  # noqa: ANN401 - whatev
         elif "coordinates" in one or "geometries" in one:
             yield {"geometry": one}
         else:
-            raise ValueError(f"an object of type {str(one.get('type'))[:40]!r}")
+            kind = f"of type {str(one['type'])[:40]!r}" if "type" in one else "without a type"
+            raise ValueError(f"expected features or geometries, got an object {kind}")
 
 
 def _feature(one: Mapping[str, Any]) -> Feature:

@@ -128,11 +128,10 @@ class Regions:
         gets a number; controls and line ends are taken out, ``;`` becomes a comma.
         """
         found, said = [*regions], [*notes]
-        clean = [_clean(region.name) for region in found]
-        if cut := sum(len(name) > NAME_LENGTH for name in clean):
+        if cut := sum(len(_clean(region.name)) > NAME_LENGTH for region in found):
             said.append(f"{cut:,} names of regions were cut to {NAME_LENGTH} characters")
-        names = _distinct([_cut(name) for name in clean])
-        kinds = [_cut(_clean(region.kind)) for region in found]
+        names = _distinct([stored_name(region.name) for region in found])
+        kinds = [stored_name(region.kind) for region in found]
         return cls(
             tuple(
                 replace(region, name=name, kind=kind)
@@ -273,7 +272,9 @@ def _clean(name: str) -> str:
     return visible(" ".join(name.split())).replace(";", ",")
 
 
-def _cut(name: str) -> str:
+def stored_name(name: str) -> str:
+    """A region's name or class as tables hold it, before names are made distinct."""
+    name = _clean(name)
     return name if len(name) <= NAME_LENGTH else f"{name[: NAME_LENGTH - 1]}…"
 
 

@@ -61,7 +61,7 @@ def count_images(
     known: set[str] = set()
     with at_once(requests, jobs) if jobs > 1 else in_turn(requests) as runs:
         for done, (request, events) in enumerate(zip(requests, runs, strict=True)):
-            with Reporter(known=known) as reporter:
+            with Reporter(known=known, t=request.t) as reporter:
                 if jobs > 1:
                     so_far = f"{done:,}/{len(requests):,} images"
                     reporter.update(done / len(requests), "counting", so_far, so_far)

@@ -21,15 +21,22 @@ if TYPE_CHECKING:
 class Reporter(ProgressBar):
     """Lines above a bar on a terminal; elsewhere also how far it is, a line every ``quiet_s``.
 
-    Notices that are ``known`` from the images before are not said again.
+    Notices that are ``known`` from the images before are not said again; of several time points
+    each line says which, ``t``.
     """
 
     def __init__(
-        self, *, err: bool = True, quiet_s: float = 15.0, known: set[str] | None = None
+        self,
+        *,
+        err: bool = True,
+        quiet_s: float = 15.0,
+        known: set[str] | None = None,
+        t: int | None = None,
     ) -> None:
         super().__init__(sys.stderr if err else sys.stdout)
         self._err, self._quiet_s, self._last = err, quiet_s, time.monotonic()
         self._said = set() if known is None else known
+        self._point = "" if t is None else f", t {t}"
 
     def say(self, text: str) -> None:
         say(text, err=self._err, console=None if self.bar.disable else self.bar.console)
@@ -48,9 +55,9 @@ class Reporter(ProgressBar):
                 self.say(Notice(f"  {event}", hint=event.hint))
             self._said.add(str(event))
         elif isinstance(event, Started):
-            self.say(f"{image_name(event.image)}: {event.text}")
+            self.say(f"{image_name(event.image)}{self._point}: {event.text}")
         elif isinstance(event, CountResult):
-            self.say(f"{image_name(event.image)}: {event.summary}")
+            self.say(f"{image_name(event.image)}{self._point}: {event.summary}")
             told = [text for text in event.warnings if text not in self._said]
             for text in [*lines(event.summary.regions, event.summary.object), *told]:
                 self.say(Notice(f"  {text}", hint=getattr(text, "hint", "")))

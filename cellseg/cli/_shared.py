@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from sys import maxsize
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
 
 
 def option(field: str) -> str:
-    """What the command line calls a field of an error's or a notice's hint.
+    """What the running command calls a field of an error's or a notice's hint; empty for nothing.
 
     >>> option("min_area")
     '--min-area'
     """
-    return f"--{field.replace('_', '-')}"
+    named, running = f"--{field.replace('_', '-')}", click.get_current_context(silent=True)
+    there = running is None or any(named in one.opts for one in running.command.params)
+    return named if there else ""
 
 
 def say(text: str, *, err: bool = False, console: Console | None = None) -> None:
@@ -148,10 +151,10 @@ def _times(text: str) -> int | range:
     """``3``, ``all``, or ``0-9``, both ends included."""
     first, dash, last = text.partition("-")
     if text == "all":
-        return range(MOST_TIMES)
+        return range(maxsize)
     if not first.isdecimal() or (dash and not (last.isdecimal() and int(first) <= int(last))):
         raise ValueError(text)
-    return range(int(first), min(int(last) + 1, MOST_TIMES)) if dash else int(first)
+    return range(int(first), int(last) + 1) if dash else int(first)
 
 
 def _depth(text: str) -> float:
@@ -167,7 +170,7 @@ def _depth(text: str) -> float:
         raise click.BadParameter(f"{known}: {error.message}") from None
 
 
-MOST_TIMES, DEPTH = 100_000, Number(1.0, 10_000.0)
+DEPTH = Number(1.0, 10_000.0)
 MOST_SPOT_MM2 = 50  # A whole number from here on is a number of cells, not mm².
 PIXEL_SIZE = Number(0.001, 100.0)  # µm per pixel of any microscope.
 PLACE = TextParam("PATH|URL", _place)  # A path, or a URL such as ``s3://bucket/slide.svs``.

@@ -230,6 +230,8 @@ def count(
         for image, name in zip(found.images, result_names(found.images, output), strict=True)
     ]
     outcomes: list[study.Outcome] = [study.FailedImage(*unread) for unread in found.unread]
+    for note in found.notes:
+        say(note, err=True)
     for _, error in found.unread:
         say(f"cellseg: {error}", err=True)
     try:

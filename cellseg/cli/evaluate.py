@@ -68,7 +68,9 @@ def evaluate(
     from cellseg.judge.evaluate import evaluate as run_evaluation
     from cellseg.protocol import save_protocol
 
-    request = EvaluateRequest(data=data, prefilter=not no_prefilter, **settings)
+    request = EvaluateRequest(
+        data=data, prefilter=not no_prefilter, calibrate=calibrate is not None, **settings
+    )
     tables = {path.suffix.lower() == ".csv" for path in data}
     if tables == {True}:
         if report or calibrate:

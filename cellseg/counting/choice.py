@@ -234,8 +234,8 @@ def choose_protocol(
         return carried, [said]
     if seen.protocol is None:
         raise SettingsError(
-            f"{slide.path}: {seen.reason}: no protocol is made for it; name one of "
-            f"{', '.join(shipped_protocols())}, or a YAML file",
+            f"{slide.path}: {seen.reason}: no protocol is plain enough to be chosen; "
+            f"name one of {', '.join(shipped_protocols())}, or a YAML file",
             hint="protocol",
         )
     name, reason = str(seen.protocol), seen.reason

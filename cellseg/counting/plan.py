@@ -158,6 +158,7 @@ def make_plan(
 
     SettingsError if a channel does not exist, no protocol fits, or settings clash.
     """
+    request.recipe.refuse_without(slide.mpp)
     assay = assay or choose_assay(slide, request)
     channels, protocol = assay.channels, assay.protocol
     notes = [*info.notes, *assay.notes]

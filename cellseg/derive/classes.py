@@ -28,7 +28,7 @@ NEEDED = ("centroid_y_px", "centroid_x_px", "area_px")
 NEARBY = (0.8, 1.25)
 """Times a threshold: the indices there say how much hangs on the threshold itself."""
 
-NEAR_MISS = 0.8
+NEAR_MISS, MOST_NAMED = 0.8, 8
 """Likeness from which another name is taken for the one that was meant."""
 
 UNMEASURED = -1
@@ -110,11 +110,13 @@ def measurement(name: str, dtypes: Mapping[str, str]) -> str:
     # What someone most probably looks for comes first, and a person can read the line.
     numbers.sort(key=lambda column: not column.endswith("_od_mean") and "_mean_" not in column)
     why = "holds no measured numbers" if name in dtypes else "is no measurement of this result"
-    more = "; DAB is measured by the protocol ihc" if "dab" in name.lower() else ""
     known = {column.lower(): column for column in numbers}
-    if near := get_close_matches(name.lower(), known, 1, NEAR_MISS):
+    close = get_close_matches(name.lower(), known, 1, NEAR_MISS)
+    if near := close or [column for column in known if name.lower() in column]:
         raise SettingsError(f"{name!r} {why}; is {known[near[0]]} meant?")
-    raise SettingsError(f"{name!r} {why}{more}; there are: {', '.join(numbers)}")
+    more = "; DAB is measured by the protocol ihc" if "dab" in name.lower() else ""
+    there = ", ".join(numbers[:MOST_NAMED]) + ", …" * (len(numbers) > MOST_NAMED)
+    raise SettingsError(f"{name!r} {why}{more}; there are: {there}")
 
 
 def known_markers(markers: Sequence[Marker], dtypes: Mapping[str, str]) -> tuple[Marker, ...]:

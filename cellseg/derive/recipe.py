@@ -76,13 +76,17 @@ class Recipe(BaseModel):
             lattice_distance(self.expand, frame)
         if self.spatial:
             near_within(self.within, frame.mpp)
-        if self.hotspot is not None and self.hotspot.cells is None and frame.mpp is None:
+        self.refuse_without(frame.mpp)
+        return self
+
+    def refuse_without(self, mpp: float | None) -> None:
+        """Raise a SettingsError if there is no pixel size, and something cannot do without."""
+        if self.hotspot is not None and self.hotspot.cells is None and mpp is None:
             raise SettingsError(
                 "without a pixel size a hot spot is a number of cells, not mm²", hint="hotspot,mpp"
             )
-        if self.chamber is not None and frame.mpp is None:
+        if self.chamber is not None and mpp is None:
             raise SettingsError("cells per mL need the picture's pixel size", hint="mpp")
-        return self
 
 
 def lattice_distance(by: float, frame: Frame) -> float:

@@ -46,11 +46,7 @@ def calibrate(images: Sequence[Judged]) -> Calibrated:
     """
     truth = np.array([len(image.truth) for image in images], np.int64)
     total = int(truth.sum())
-    if len(images) < FEWEST_IMAGES or not total:
-        raise SettingsError(
-            f"nothing to calibrate on: expected at least {FEWEST_IMAGES} images with objects, got "
-            f"{len(images)} images with {total} objects"
-        )
+    refuse_few(len(images), total)
     counts = np.array([[int(image.at(score).sum()) for image in images] for score in SCORES])
     best = best_threshold(counts, truth)
     held_out = _held_out(counts, truth)
@@ -60,6 +56,15 @@ def calibrate(images: Sequence[Judged]) -> Calibrated:
         held_out_bias=float(held_out.sum() / total - 1),
         interval=_interval(truth, held_out),
     )
+
+
+def refuse_few(images: int, objects: int) -> None:
+    """Raise a SettingsError if there are fewer than :data:`FEWEST_IMAGES` images or no objects."""
+    if images < FEWEST_IMAGES or not objects:
+        raise SettingsError(
+            f"nothing to calibrate on: expected at least {FEWEST_IMAGES} images with objects, got "
+            f"{images} images with {objects} objects"
+        )
 
 
 def _held_out(counts: NDArray[np.int64], truth: NDArray[np.int64]) -> NDArray[np.int64]:

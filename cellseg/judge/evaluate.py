@@ -27,7 +27,7 @@ from cellseg.counting.stages import SlideCount
 from cellseg.errors import Notice, SettingsError
 from cellseg.geometry import Frame
 from cellseg.instances import Instances
-from cellseg.judge.calibration import Calibrated, calibrate
+from cellseg.judge.calibration import Calibrated, calibrate, refuse_few
 from cellseg.judge.judged import (
     Judged,
     Scores,
@@ -49,7 +49,8 @@ LOWEST_SCORE = 0.05
 class EvaluateRequest:
     """What to evaluate: COCO JSON files, and the folder of their images where it is another.
 
-    Settings are those of a count; ``mpp`` is of images that do not say theirs.
+    Settings are those of a count; ``mpp`` is of images that do not say theirs. Images that are
+    too few to ``calibrate`` on are refused before they are counted.
     """
 
     data: tuple[Path, ...]
@@ -62,6 +63,7 @@ class EvaluateRequest:
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     inference: Literal["auto", "torch", "openvino"] = "auto"
     prefilter: bool = True
+    calibrate: bool = False
 
     def detector(self) -> Detector:
         """The model, loaded."""
@@ -176,6 +178,8 @@ def evaluate(request: EvaluateRequest) -> Iterator[Notice | ImageDone | Evaluati
     InputError for annotations or images that cannot be read; SettingsError and WeightsError.
     """
     data = judgeable(join([read_coco(path, images=request.images) for path in request.data]))
+    if request.calibrate:
+        refuse_few(len(data.images), sum(len(image.classes) for image in data.images))
     notes = list(data.notes)
     model, wanted = request.model, request.protocol
     counted: tuple[str, ...] = ()

@@ -90,6 +90,7 @@ def _page(evaluation: Evaluation, worst: list[Judged]) -> str:
         pictures="'self' file:",
         model=evaluation.model,
         notes=evaluation.notes,
+        protocols=sorted({image.protocol.name for image in evaluation.images}),
         counting_head=COUNT_HEADS,
         counting=[(name, *count_row(one)) for name, one in tables.items()],
         outlines_head=OUTLINE_HEADS,

@@ -33,6 +33,7 @@ from cellseg.protocol import CountProtocol
 from cellseg.text import visible
 
 Arrays = dict[str, NDArray[Any]]
+_NO_MODEL = "is no model (a safetensors file), or is damaged"
 
 FORMAT = 2
 """Of the file; a later cellseg counts up where an earlier one could not read it."""
@@ -137,7 +138,9 @@ def read_card(path: str | Path) -> ModelCard:
         with safe_open(file, framework="np") as opened:
             metadata = opened.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{file}: cannot be read as a model: {line_of(error)}") from error
+        # The library puts the path behind what the system says.
+        why = line_of(error).partition(":")[0] if isinstance(error, OSError) else _NO_MODEL
+        raise WeightsError(f"{file}: {why}") from error
     return _card(file, metadata)
 
 
@@ -166,9 +169,7 @@ def read_arrays(path: str | Path) -> tuple[Arrays, ModelCard]:
             metadata = opened.metadata() or {}
             arrays = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError) as error:
-        raise WeightsError(
-            f"{file}: damaged, or not a safetensors file: {line_of(error)}"
-        ) from error
+        raise WeightsError(f"{file}: {_NO_MODEL}") from error
     card = _card(file, metadata).model_copy(update={"checksum": checksum})
     if metadata.get(CONTENT_KEY) not in (None, content_of(metadata[METADATA_KEY], arrays)):
         raise WeightsError(f"{file}: the model is damaged (its checksum differs)")

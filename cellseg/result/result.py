@@ -28,7 +28,7 @@ from cellseg.result.quality import read_quality
 from cellseg.result.record import RunRecord
 from cellseg.result.table import Table
 from cellseg.slide import Slide, open_slide
-from cellseg.slide.formats import image_name, well_of
+from cellseg.slide.formats import has_ending, image_name, well_of
 from cellseg.slide.limits import MAX_SIDE_PX
 from cellseg.stain.normalise import Normaliser
 from cellseg.storage import Location, is_there
@@ -316,7 +316,8 @@ def load_result(folder: str | Path) -> Result:
     """
     path = Path(folder)
     if not path.is_dir():
-        raise InputError(f"{path}: {'is no folder' if path.exists() else 'no such folder'}")
+        kind = "is an image, not a result: count it first" if has_ending(path) else "is no folder"
+        raise InputError(f"{path}: {kind if path.exists() else 'no such folder'}")
     unfinished = "run the same count again to finish it"
     if publish.is_ready(path):
         raise InputError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -121,7 +121,8 @@ def well_maps(study: Study) -> Iterator[HeatMap]:
                 title = f"{key.removeprefix('positive_percent_')}, % positive"
             if title is not None:
                 values = {name: row.get(key) for name, row in wells.items()}
-                yield HeatMap.of(f"{plate}: {title}", sides, values)
+                partial = {name for name, row in wells.items() if row["sites_failed"]}
+                yield HeatMap.of(f"{plate}: {title}", sides, values, partial)
 
 
 def core_maps(result: Result, rows: Sequence[SummaryRow]) -> Iterator[HeatMap]:
@@ -154,18 +155,27 @@ class HeatMap:
     fields: list[list[tuple[str, str, str, str]]]
 
     @classmethod
-    def of(cls, title: str, sides: Sequence[int], values: Mapping[str, float | None]) -> HeatMap:
-        """A map of values by place, ``A1`` the first, on ``sides`` rows and columns."""
+    def of(
+        cls,
+        title: str,
+        sides: Sequence[int],
+        values: Mapping[str, float | None],
+        partial: Container[str] = (),
+    ) -> HeatMap:
+        """A map of values by place, ``A1`` the first, on ``sides`` rows and columns.
+
+        Places of which a part failed, ``partial``, have an asterisk.
+        """
         top = nice_ceiling(max([value for value in values.values() if value] or [1.0]))
 
         def field(name: str) -> tuple[str, str, str, str]:
-            value = values.get(name)
+            value, mark = values.get(name), "*" * (name in partial)
             if value is None:
-                return name, "–" if name in values else "", "", "#000000"
+                return name, f"–{mark}" if name in values else "", "", "#000000"
             level = value / top
             red, green, blue = viridis(np.array([level]))[0].tolist()
             ink = "#000000" if level > 0.6 else "#ffffff"
-            return name, f"{value:,.0f}", as_hex((red, green, blue)), ink
+            return name, f"{value:,.0f}{mark}", as_hex((red, green, blue)), ink
 
         rows, columns = sides
         fields = [[field(name_of(row, column)) for column in range(columns)] for row in range(rows)]

@@ -48,14 +48,14 @@ Unread = list[tuple[Location, InputError]]
 
 def group_files(
     files: Sequence[Location], wanted: FilePattern | None
-) -> tuple[list[Location], Unread]:
+) -> tuple[list[Location], Unread, list[Location]]:
     """Put the image files of each field of one folder together.
 
     What does not match ``wanted`` is left out; None: as makers name files, the rest are images.
     An InputError then if files differ only in what looks like a channel or a site.
 
     Returned are images, fields of several files among them; and fields that lack a channel or have
-    one twice, and wells that lack a site, each with its error.
+    one twice, and wells that lack a site, each with its error; and what was left out.
     """
     images: list[Location] = []
     unread: Unread = []
@@ -79,8 +79,8 @@ def group_files(
         has_plate = any("site" in pattern.names for pattern in plates)
         rest = [file for file in rest if not (has_plate and "thumb" in file.name.lower())]
         _refuse_parts(rest)
-        images += rest
-    return images, unread
+        return images + rest, unread, []
+    return images, unread, rest
 
 
 def _layout(file: Location) -> FilePattern | None:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from sys import maxsize
 
 from cellseg.errors import CellsegError, InputError, SettingsError, input_errors
 from cellseg.pattern import FilePattern
@@ -43,11 +44,13 @@ class ImageFile:
 class ImageSearch:
     """The outcome of a search: images, each once, folder by folder; of a plate, its fields.
 
-    ``unread`` are folders that could not be looked into, and plates with holes.
+    ``unread`` are folders that could not be looked into, and plates with holes; ``notes`` say what
+    else was not taken, a line each.
     """
 
     images: list[ImageFile]
     unread: list[tuple[Location, InputError]]
+    notes: list[str] = field(default_factory=list)
 
 
 def find_images(
@@ -68,7 +71,8 @@ def find_images(
     files : str, optional
         Pattern of the names of files that are wanted: see :mod:`cellseg.pattern`.
     times : range, optional
-        Time points that are wanted, each an image of its own; not those that an image lacks.
+        Time points that are wanted, each an image of its own; not those that an image lacks, which
+        is noted unless all are wanted: up to ``sys.maxsize``.
 
     Raises
     ------
@@ -113,7 +117,7 @@ def find_images(
         images = [each for image in images for each in _at_times(image, times, found)]
         if not images:
             raise found.unread[0][1]
-    return ImageSearch(images, found.unread)
+    return ImageSearch(images, found.unread, found.notes)
 
 
 def _at_times(image: ImageFile, times: range, found: ImageSearch) -> list[ImageFile]:
@@ -127,10 +131,12 @@ def _at_times(image: ImageFile, times: range, found: ImageSearch) -> list[ImageF
         return [image]  # told when it is opened, and the others are counted
     if there == 1:
         return [image]
-    points = [replace(image, t=t) for t in times if t < there]
+    points = [replace(image, t=t) for t in range(times.start, min(times.stop, there))]
     if not points:
         said = f"{image.path.name}: has time points 0 to {there - 1}, not {times.start}"
         found.unread.append((image.path, InputError(said, hint="t")))
+    elif there < times.stop < maxsize:
+        found.notes.extend({f"there are no time points after {there - 1}"} - {*found.notes})
     return points
 
 
@@ -180,7 +186,11 @@ def _search(
                 continue  # it may lead back up
             elif entry.suffix.lower() != RESULT and entry.is_dir():
                 inner.append(entry)
-    fields, unread = group_files(files, pattern)
+    fields, unread, rest = group_files(files, pattern)
+    if rest:
+        more = f" and {len(rest) - 3:,} more" * (len(rest) > 3)
+        left = ", ".join(file.name for file in rest[:3])
+        found.notes.append(f"{folder.name}: the pattern leaves out {left}{more}")
     images += fields
     found.images.extend(ImageFile(image, below) for image in sorted(images, key=str))
     found.unread.extend(unread)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from cellseg.derive.derive import totals_in
 from cellseg.derive.places import drawn_regions
 from cellseg.errors import InputError, SettingsError
 from cellseg.result import Result
+from cellseg.slide.formats import well_of
 from cellseg.table.doubts import FEWEST, MOST_UNKNOWN, Expected, SlideQuality
 from cellseg.table.regions import RegionSummary
 from cellseg.table.summary import Summary
@@ -48,7 +50,7 @@ def rows_of(result: Result, place: str) -> list[SummaryRow]:
 
 def failed_row(image: str, path: str, why: str) -> SummaryRow:
     """The row of an image without a result."""
-    texts = {"image": visible(image), "path": visible(path)}
+    texts = {"image": visible(image), "path": visible(path), "well": well_of(Path(path))}
     return {**texts, "status": "failed", "corrected": False, "warnings": (visible(why),)}
 
 

@@ -175,8 +175,24 @@ def test_other_files_get_one_line(tmp_path, text):
     with pytest.raises(InputError, match=r"wrong\.geojson: ") as caught:
         read_regions(path)
     assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="No such file"):
-        read_regions(tmp_path / "missing.geojson")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        (b"II*\x00\x93\xff", "no GeoJSON of objects: it is no text"),
+        (b"{}", "no GeoJSON of objects: expected features or geometries, got an object without a "
+         "type"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_a_file_is_said(tmp_path, content, said):
+    path = tmp_path / "wrong.geojson"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        read_regions(path)
+    assert str(caught.value) == f"{path}: {said}"
 
 
 def test_nothing_is_no_region():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from itertools import product
 
 import numpy as np
@@ -215,6 +216,7 @@ def test_a_bad_field_is_left_out_and_told(cellseg, tmp_path, change, said):
         "A03": 1,
     }
     assert wells["sites_failed"]["A02"] == 1
+    assert "A02" in set(rows.loc[rows["status"] == "failed", "well"])
     assert {"A01", "A03"} <= set(rows.loc[rows["status"] == "complete", "well"])
 
 
@@ -234,6 +236,12 @@ def test_a_page_maps_the_wells_and_a_marker(cellseg, tmp_path):
     for title in ("screen: cells a site", "screen: red, % positive", "screen: median area, µm²"):
         assert page.count(f'aria-label="{title}"') == 1
     assert len(re.findall(r"<b>[A-Z]\d+</b>\d", page)) == 9
+    assert not re.findall(r"<b>[A-Z]\d+</b>\d+[*]", page)
+    shutil.rmtree(tmp_path / "screen_A02_s2.cellseg")
+    (tmp_path / "screen_A02_s2_ch01.tif").write_bytes(b"II*\0gar")
+    assert count(cellseg, tmp_path, "--report")[0] == 3
+    page = (tmp_path / "report.html").read_text()
+    assert re.findall(r"<b>([A-Z]\d+)</b>\d+[*]", page) == ["A2"] * 3
 
 
 def test_a_site_that_others_have_is_missed(cellseg, tmp_path):

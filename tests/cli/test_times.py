@@ -30,8 +30,9 @@ def test_each_time_point_has_a_row_and_the_report_a_curve(cellseg, movie, tmp_pa
     path, counts = movie
     out = tmp_path / "out"
     args = ("count", path, "--no-prefilter", "--output", out)
-    code, said, _ = cellseg(*args, "--t", "all", "--report")
+    code, said, err = cellseg(*args, "--t", "all", "--report")
     assert code == 0
+    assert "no time points after" not in err
     rows = pd.read_csv(out / "summary.csv")
     assert rows["t"].tolist() == [0, 1, 2]
     assert rows["cells"].tolist() == counts
@@ -48,8 +49,10 @@ def test_each_time_point_has_a_row_and_the_report_a_curve(cellseg, movie, tmp_pa
         assert set(cells["image"]) == {"movie.ome.tif"}
 
     later = tmp_path / "later"
-    code, _, _ = cellseg("count", path, "--no-prefilter", "--output", later, "--t", "1-9")
+    code, _, err = cellseg("count", path, "--no-prefilter", "--output", later, "--t", "1-9")
     assert code == 0
+    assert "there are no time points after 2\n" in err
+    assert f"\nmovie.ome.tif, t 1: {counts[1]} " in err
     assert sorted(p.name for p in later.glob("*.cellseg")) == [
         "movie_t001.cellseg", "movie_t002.cellseg",
     ]  # fmt: skip

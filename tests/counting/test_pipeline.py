@@ -21,6 +21,7 @@ from cellseg.annotations.region import Region, Regions
 from cellseg.counting.choice import fit_grid
 from cellseg.counting.plan import Plan, make_plan
 from cellseg.counting.request import CountRequest
+from cellseg.derive import Recipe
 from cellseg.draw import parts_of
 from cellseg.errors import Notice, OutputError, RegionError, SettingsError
 from cellseg.network.threshold import ThresholdDetector
@@ -29,6 +30,7 @@ from cellseg.protocol import load_protocol
 from cellseg.result import load_result
 from cellseg.run import CountResult, Started, TileDone, detector_key, run
 from cellseg.slide import open_slide
+from cellseg.table.chamber import Chamber
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=128, largest_cell_um=20.0)
 
@@ -208,6 +210,19 @@ def test_every_field_of_a_plan_is_in_the_resume_key(slide):
     assert replace(plan, notes=("chosen by hand",)).settings() == settings
     region = replace(plan, regions=Regions.of([Region.box(0.0, 0.0, 9.0, 9.0)]))
     assert region.settings() != settings
+
+
+def test_cells_per_ml_without_a_pixel_size_are_refused_before_the_scale_is_sought(tmp_path):
+    class Refusing(ThresholdDetector):
+        def detect(self, tiles, *, fill):
+            raise AssertionError
+
+    path = tmp_path / "square.png"
+    Image.fromarray(np.random.default_rng(1).integers(90, 200, (400, 400), np.uint8)).save(path)
+    recipe, detector = Recipe(chamber=Chamber(depth_um=100)), Refusing()
+    request = CountRequest(image=path, protocol="counting_chamber", recipe=recipe)
+    with open_slide(path) as slide, pytest.raises(SettingsError, match="the picture's pixel size"):
+        make_plan(slide, request, detector.info, detector=detector)
 
 
 def test_another_grid_is_another_count(tmp_path):

@@ -42,8 +42,12 @@ def test_several_markers_give_combinations():
 def test_a_measurement_that_is_not_there_is_named_with_those_that_are():
     columns = {"class": "str", "dab_od_mean": "float64", "area_um2": "float64"}
     assert measurement("nucleus_dab_od_mean", columns) == "dab_od_mean"
-    with pytest.raises(SettingsError, match=r"'dab'.*there are: dab_od_mean, area_um2"):
-        measurement("dab", columns)
+    with pytest.raises(SettingsError, match=r"'dab' .*result; is dab_od_mean meant[?]$"):
+        measurement("dab", {**columns, "dab_od_std": "float64"})
+    many = {f"shape_{number}": "float64" for number in range(20)}
+    with pytest.raises(SettingsError, match="by the protocol ihc; there are: ") as caught:
+        measurement("dab", many)
+    assert str(caught.value).endswith(f"{', '.join([*many][:8])}, …")
     with pytest.raises(SettingsError, match="is dab_od_mean meant"):
         measurement("DAB_od_mean", columns)
     with pytest.raises(SettingsError, match="no measured numbers"):

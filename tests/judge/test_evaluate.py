@@ -139,6 +139,13 @@ def test_a_wrong_annotation_file_is_refused_with_its_faults(tmp_path, stand_in):
         ended(EvaluateRequest(data=(path,)))
 
 
+def test_a_set_is_called_as_its_folder(tmp_path, stand_in, monkeypatch):
+    write_set(tmp_path, [PLACES], [PLACES])
+    monkeypatch.chdir(tmp_path)
+    evaluation, _ = ended(EvaluateRequest(data=(Path("val.json"),), protocol="he", prefilter=False))
+    assert evaluation.images[0].group == f"{tmp_path.name}/histology"
+
+
 def test_the_report_shows_tables_plots_and_the_worst_images_first(tmp_path, stand_in):
     truths = [PLACES, [*PLACES, (120, 20)], PLACES]
     drawn = [PLACES, PLACES[:2], PLACES]
@@ -150,6 +157,7 @@ def test_the_report_shows_tables_plots_and_the_worst_images_first(tmp_path, stan
     for name in re.findall(r'src="([^"]+)"', text):
         assert (page.parent / name).stat().st_size > 1000
     assert "worst-03.png" in text
+    assert "the whole of a count, with the protocol he. Intervals" in text
     assert {*sample(evaluation.images)} == {*evaluation.images}
     for name in ("sample.jpg", "worst.jpg"):
         assert imread(tmp_path / "report" / name).ndim == 3
@@ -240,6 +248,16 @@ def test_calibrate_writes_a_protocol_by_which_counts_carry_an_interval(tmp_path,
     detector.info = DetectorInfo("other", "f" * 64, ("nucleus",), "nucleus")
     *_, last = run(request, detector=detector)
     assert last.summary.cells_interval is None
+
+
+def test_too_few_images_to_calibrate_on_are_refused_before_they_are_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr("cellseg.judge.evaluate.load_detector", pytest.fail)
+    path = write_set(tmp_path, [PLACES] * 4, [PLACES] * 4)
+    request = EvaluateRequest(data=(path,), protocol="he", calibrate=True)
+    with pytest.raises(SettingsError, match="at least 5 images with objects, got 4 images with 20"):
+        list(evaluate(request))
+    result = CliRunner().invoke(command, [str(path), "--calibrate", str(tmp_path / "mine.yaml")])
+    assert "at least 5 images" in str(result.exception)
 
 
 def test_images_of_several_protocols_are_not_calibrated_together(tmp_path, stand_in):

@@ -128,7 +128,14 @@ def test_missing_cut_off_and_foreign_files(file, tmp_path):
     }.items():
         path = tmp_path / f"{name}.safetensors"
         path.write_bytes(content)
-        assert "damaged, or not a safetensors file" in refused(path)
+        told = f"{path}: is no model (a safetensors file), or is damaged"
+        assert refused(path) == told
+        with pytest.raises(WeightsError) as caught:
+            modelfile.read_card(path)
+        assert str(caught.value) == told
+    with pytest.raises(WeightsError) as caught:
+        modelfile.read_card(tmp_path / "gone.safetensors")
+    assert str(caught.value) == f"{tmp_path / 'gone.safetensors'}: No such file or directory"
 
 
 def test_cards_at_fault(tmp_path):

@@ -430,6 +430,11 @@ def test_a_linked_lock_is_not_followed(tmp_path):
 def test_what_is_no_result_is_said(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         load_result(tmp_path / "none")
+    image = tmp_path / "a.tif"
+    image.touch()
+    with pytest.raises(InputError, match=r"\.tif: is an image, not a result: count it first$"):
+        load_result(image)
+    image.unlink()
     with pytest.raises(InputError, match="is no result of cellseg"):
         load_result(tmp_path)
     (tmp_path / "b.cellseg").mkdir()

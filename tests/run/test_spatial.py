@@ -98,12 +98,15 @@ def test_regions_have_the_border(slide, tmp_path):
     np.testing.assert_allclose(table.loc[first, "border_distance_um"], edge, atol=1e-3)
 
 
-def test_without_a_pixel_size(tmp_path):
+def test_without_a_pixel_size(cellseg, tmp_path):
     path = brown_discs(tmp_path / "plain.tif", (500, 700), mpp=None)
     there = count(path, diameter_px=18.0)
     done = spatial_result(there)
     assert list(done.result.table.load())[-2:] == ["nearest_neighbour_px", "border_distance_px"]
     assert "without a pixel size neighbours and density are left out" in done.notes[0]
+    # The command has no --mpp, which a count has: it is not named here.
+    _, out, err = cellseg("spatial", there)
+    assert "density are left out (--within)\n" in out + err
     done = spatial_result(there, within=60)
     assert list(done.result.table.load())[-2:] == ["neighbours_60px", "border_distance_px"]
     export(there, "cells.parquet")

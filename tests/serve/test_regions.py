@@ -89,6 +89,15 @@ CROSSED["geometry"] = {
         (drawn(LEFT, Region.box(9000, 9000, 9100, 9100, name="far")), "far lies outside"),
         ({"type": "FeatureCollection", "features": [LEFT.as_geojson()] * 2}, "2 regions are call"),
         ({"type": "FeatureCollection", "features": [Region.box(0, 0, 9, 9).as_geojson()]}, "name"),
+        (
+            {
+                "features": [
+                    {**LEFT.as_geojson(), "properties": {"name": f"T{mark} α"}} for mark in ";,"
+                ],
+                "type": "FeatureCollection",
+            },
+            "2 regions are called 'T, α'",
+        ),
         ({"type": "Point", "coordinates": [1, 2]}, "name"),
         (drawn(*[Region.box(0, n, 9, n + 9, name=f"r{n}") for n in range(501)]), "at most 500"),
     ],

@@ -52,6 +52,15 @@ def test_a_plate_gives_its_fields_beside_it_and_tells_of_holes(tmp_path):
     assert str(error) == "one.zarr: 2 of its wells or fields are not there: B03/1, C07"
 
 
+def test_files_that_the_pattern_leaves_out_are_named(tmp_path):
+    for name in ("A01_w1", "A01_w2", "exp_0", "exp_1", "exp_2", "exp_3"):
+        (tmp_path / f"{name}.tif").touch()
+    found = find_images([tmp_path], files="{well}_w{channel}.tif")
+    left = "exp_0.tif, exp_1.tif, exp_2.tif and 1 more"
+    assert found.notes == [f"{tmp_path.name}: the pattern leaves out {left}"]
+    assert find_images([tmp_path], files="*.tif").notes == []
+
+
 def test_without_recursion_only_the_folder_itself(tmp_path):
     touched(tmp_path / "a.tif", tmp_path / "x" / "b.tif")
     assert [image.path.name for image in find_images([tmp_path]).images] == ["a.tif"]

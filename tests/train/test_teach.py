@@ -305,7 +305,9 @@ def test_a_trained_model_counts_what_no_protocol_fits(tmp_path):
     state, card = read_model("default")
     with open_slide(image) as slide:
         save_model(own, state, card, quantise=True)
-        with pytest.raises(SettingsError, match="no protocol is made for it"):
+        with pytest.raises(
+            SettingsError, match="no protocol is plain enough to be chosen; name one of"
+        ):
             choose_assay(slide, CountRequest(image=image, model=own))
         carried = load_protocol("brightfield")
         save_model(own, state, card.model_copy(update={"protocol": carried}), quantise=True)
