@@ -21,6 +21,7 @@ import torch
 from crop_changes import colour_moments, recoloured, varied
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import IterableDataset
 
 from cellseg import __version__
@@ -38,11 +39,11 @@ from cellseg.network.weights import (
 )
 from cellseg.train import checkpoint
 from cellseg.train.augment import add_copies, blurred, coarser, compressed, geometric, with_stains
-from cellseg.train.crops import Crop, cut
+from cellseg.train.crops import MIN_AREA_PX, Crop, boxes_of, cut
 from cellseg.train.loop import Trainer
 from cellseg.train.request import TrainRequest
 
-NAME = "cellseg-cells-3"
+NAME = "cellseg-cells-4"
 CLASSES = (
     "cell",
     "red blood cell",
@@ -55,6 +56,13 @@ RARE = ("white blood cell", "platelet", "dead cell")
 """Half of the crops of a set that has them are drawn around one of them."""
 
 CROP_PX = 256
+WARP_PX = 352
+"""Side of what is turned by any angle: a crop of ``CROP_PX`` fits into it but for its corners."""
+
+BEND, BEND_PX = 5.0, 32
+"""Largest standard deviation of the shift that bends shapes, and the spacing of its random
+values, pixels."""
+
 JITTER = (0.7, 1.5)
 """Range of the random scale beside the assay's own, uniform in its logarithm."""
 
@@ -80,16 +88,16 @@ class Assay:
 
 
 ASSAYS = {
-    "t98g_phase": Assay(0.5, {"": 0.7}, "MIT", "Usiigaci, Tsai et al. 2019, T98G cells"),
+    "t98g_phase": Assay(0.5, {"": 0.8}, "MIT", "Usiigaci, Tsai et al. 2019, T98G cells"),
     "blood_smears": Assay(
-        0.3,
+        0.15,
         {"bccd": 40 / 95, "pbc": 40 / 69, "aslan": 40 / 49},
         "MIT and CC-BY-4.0",
         "BCCD (MIT); Aslan 2020 (MIT); PBC, Acevedo et al. 2020 (CC BY 4.0)",
     ),
-    "ldc_hemocytometer": Assay(0.2, {"": 1.6}, "MIT", "LDC hemocytometer cells"),
+    "ldc_hemocytometer": Assay(0.35, {"": 1.6}, "MIT", "LDC hemocytometer cells"),
 }
-"""Red cells are brought to 40 px, cells of a chamber to 30, cells in culture to 1.24 µm/px."""
+"""Red cells are brought to 40 px, cells of a chamber to 30, cells in culture to 1.09 µm/px."""
 
 
 def with_outlines(path: Path, folder: Path) -> Path:
@@ -170,7 +178,10 @@ class Crops(IterableDataset[list[Crop]]):
             roots = np.sqrt([max(1, len(image.masks)) for image in images])
             number = int(rng.choice(len(images), p=roots / roots.sum()))
         image = images[number]
-        crop = geometric(window(image, at, rng), rng)
+        if name == "t98g_phase":
+            crop = warped(window(image, at, rng, WARP_PX), CROP_PX, rng)
+        else:
+            crop = geometric(window(image, at, rng, CROP_PX), rng)
         if name == "blood_smears":
             own = colour_moments(image)
             if own is not None and rng.random() < 0.4:
@@ -183,9 +194,38 @@ class Crops(IterableDataset[list[Crop]]):
         return replace(crop, image=filmed(lit(crop.image, rng), rng))
 
 
-def window(image: AnnotatedImage, at: NDArray[np.int32] | None, rng: np.random.Generator) -> Crop:
+def warped(crop: Crop, size: int, rng: np.random.Generator) -> Crop:
+    """The middle of a crop, turned by any angle, mirrored or not, its shapes bent a little."""
+    angle, mirror = rng.uniform(0, 2 * np.pi), rng.choice((-1, 1))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    turn = turn @ np.diag([mirror, 1.0])
+    places = (np.arange(size) + 0.5 - size / 2).astype(np.float32)
+    along, down = np.meshgrid(places, places)
+    coarse = torch.from_numpy(rng.normal(0, 1, (1, 2, size // BEND_PX, size // BEND_PX)))
+    bend = F.interpolate(coarse, (size, size), mode="bicubic")[0].numpy()
+    along, down = (
+        axis + bent / bent.std() * rng.uniform(0, BEND) * (rng.random() < 0.7)
+        for axis, bent in zip((along, down), bend, strict=True)
+    )
+    grid = np.stack([along, down], -1) @ turn.T * 2 / crop.image.shape[-1]
+    grid = torch.from_numpy(grid.astype(np.float32))[None]
+    image = F.grid_sample(crop.image[None], grid, padding_mode="border", align_corners=False)[0]
+    numbers = torch.arange(1, len(crop.masks) + 1)[:, None, None]
+    labels = (crop.masks * numbers).sum(0)  # outlines of this set do not overlap
+    planes = torch.stack([labels, crop.ignored])[None].float()
+    planes = F.grid_sample(planes, grid, mode="nearest", align_corners=False)[0]
+    masks = (planes[0] == numbers).to(torch.uint8)
+    ignored = planes[1].to(torch.uint8)
+    seen = masks.sum((1, 2), dtype=torch.int64) >= MIN_AREA_PX
+    masks = masks[seen]
+    return Crop(image, boxes_of(masks), masks, crop.labels[seen], crop.outlined[seen], ignored)
+
+
+def window(
+    image: AnnotatedImage, at: NDArray[np.int32] | None, rng: np.random.Generator, size: int
+) -> Crop:
     """A crop at the assay's scale, a quarter of them with copies of their own cells."""
-    side = CROP_PX / (image.zoom * float(np.exp(rng.uniform(*np.log(JITTER)))))
+    side = size / (image.zoom * float(np.exp(rng.uniform(*np.log(JITTER)))))
     stretch = np.exp(rng.uniform(-0.1, 0.1))
     sides = max(32, round(side * stretch)), max(32, round(side / stretch))
     extent = image.pixels.shape[:2]
@@ -197,15 +237,15 @@ def window(image: AnnotatedImage, at: NDArray[np.int32] | None, rng: np.random.G
             middle = int(at[axis] + at[axis + 2]) // 2
             low, high = max(0, middle - sides[axis]), min(slack, max(middle, 0))
         start.append(int(rng.integers(low, max(low, high) + 1)))
-    crop = cut(image, origin=(start[0], start[1]), sides=sides, size=CROP_PX)
+    crop = cut(image, origin=(start[0], start[1]), sides=sides, size=size)
     if rng.random() >= 0.25:
         return crop
-    down, along = CROP_PX / sides[0], CROP_PX / sides[1]
+    down, along = size / sides[0], size / sides[1]
     inside = Box(
         max(0, int(np.ceil(-start[0] * down))),
         max(0, int(np.ceil(-start[1] * along))),
-        min(CROP_PX, int((extent[0] - start[0]) * down)),
-        min(CROP_PX, int((extent[1] - start[1]) * along)),
+        min(size, int((extent[0] - start[0]) * down)),
+        min(size, int((extent[1] - start[1]) * along)),
     )
     return add_copies(crop, int(rng.integers(1, 7)), rng, inside=inside)
 

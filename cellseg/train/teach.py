@@ -21,7 +21,7 @@ from torch import Tensor
 from cellseg import __version__
 from cellseg.annotations.compare import SCORES, Compared
 from cellseg.errors import SettingsError, WeightsError
-from cellseg.geometry import Box
+from cellseg.geometry import Box, box_of
 from cellseg.instances import Instances
 from cellseg.network.architecture import Architecture
 from cellseg.network.maskrcnn import build_maskrcnn
@@ -29,6 +29,7 @@ from cellseg.network.modelfile import SHIPPED, ModelCard
 from cellseg.network.weights import fill, read_model, save_model
 from cellseg.protocol import CountProtocol
 from cellseg.result import Result, load_result
+from cellseg.train.crops import MIN_AREA_PX
 from cellseg.train.heads import is_head, learn, seen, views_of
 from cellseg.train.validate import detector_of, hits_of, settled
 from cellseg.train.windows import Lesson, lessons_of
@@ -220,14 +221,23 @@ def _look(
 
 
 def _inside(cells: Instances, window: Box) -> Instances:
-    """Cells that have half of their pixels in a window."""
+    """Parts of cells in a window, but for those that its lower or right edge cuts.
 
-    def is_inside(index: int) -> bool:
+    Cells at two of its edges count, as in a counting chamber: what people outline ends at the
+    window, so nobody knows on which side most of such a cell lies.
+    """
+    boxes, kept, masks = [], [], []
+    for index in range(len(cells)):
         box, mask = cells.box(index), cells.masks[index]
         part = box.intersection(window)
-        return bool(part.area and 2 * mask[part.inside(box)].sum() >= mask.sum())
-
-    return cells.take(index for index in range(len(cells)) if is_inside(index))
+        if not part.area or (tight := box_of(mask[part.inside(box)])) is None:
+            continue
+        seen = tight.shifted(part.y0, part.x0)
+        if seen.y1 < window.y1 and seen.x1 < window.x1 and tight.area >= MIN_AREA_PX:
+            boxes.append(seen.corners)
+            kept.append(index)
+            masks.append(mask[seen.inside(box)])
+    return Instances.build(boxes, cells.scores[kept], cells.classes[kept], masks)
 
 
 def _threshold(windows: Sequence[Compared]) -> float:
