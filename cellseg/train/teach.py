@@ -216,11 +216,11 @@ def _look(
     size = (pixels.shape[1], pixels.shape[2])
     found = settled(detector.detect([image], fill=lesson.image.background)[0].instances, size)
     kinds = np.array([card.classes.index(name) for name in counted])
-    found = _inside(replace(found, classes=kinds[found.classes]), window)
-    return Compared(found, _inside(truth, window), size)
+    found = counted_in(replace(found, classes=kinds[found.classes]), window)
+    return Compared(found, counted_in(truth, window), size)
 
 
-def _inside(cells: Instances, window: Box) -> Instances:
+def counted_in(cells: Instances, window: Box) -> Instances:
     """Parts of cells in a window, but for those that its lower or right edge cuts.
 
     Cells at two of its edges count, as in a counting chamber: what people outline ends at the
