@@ -54,13 +54,13 @@ def python(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_no_file_brings_it_down(tmp_path: Path) -> None:
+def test_no_file_brings_it_down(tmp_path):
     done = python("-m", "tools.fuzz", "--cases", "112", "--seed", "7", "--keep", str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "cases in" in done.stdout
 
 
-def test_what_goes_wrong_is_noticed(tmp_path: Path) -> None:
+def test_what_goes_wrong_is_noticed(tmp_path):
     done = python("-c", WRONG, str(tmp_path))
     assert done.returncode == 0, done.stdout + done.stderr
     faults = {way: "; ".join(found) for way, found in json.loads(done.stdout).items()}
@@ -74,7 +74,7 @@ def test_what_goes_wrong_is_noticed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_counts_killed_at_random_moments_come_to_the_same() -> None:
+def test_counts_killed_at_random_moments_come_to_the_same():
     """A part of ``python -m tools.kills``."""
     done = python("-m", "tools.kills", "--kills", "4", "--seed", "3")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -102,7 +102,8 @@ class Viewer:
     def read_ahead(self) -> None:
         """Open the first result while a browser starts, with the table where outlines need it."""
         with suppress(CellsegError):
-            self._opened(0).of_label()
+            path = self._paths[0]
+            self._opened(path, version_of(path)).of_label()
 
     def answer(self, place: str, query: Query) -> Reply:
         """Answer a request; ``place`` is the address below the token, and nothing is unquoted."""
@@ -110,12 +111,12 @@ class Viewer:
             return self._page[place]
         if place == "results":
             return Reply.of([visible(path.name) for path in self._paths])
-        return self._asked(place, lambda one, rest: self._current(one, rest, query))
+        return self._asked(place, query, self._of_result)
 
     def keep(self, place: str, query: Query, content: bytes) -> Reply:
         """Keep the regions that a page sent, and say their totals."""
 
-        def kept(one: OpenResult, rest: str) -> Reply:
+        def kept(one: OpenResult, rest: str, query: Query) -> Reply:
             if rest != "regions" or self._on_region is None:
                 return Reply.refused(HTTPStatus.NOT_FOUND)
             found = one.keep_regions(content, query.get("tag", ""))
@@ -123,45 +124,41 @@ class Viewer:
                 self._on_region(f"{one.result.path.name}: {total['said']}")
             return Reply.of(found)
 
-        return self._asked(place, kept)
+        return self._asked(place, query, kept)
 
-    def _asked(self, place: str, reply: Callable[[OpenResult, str], Reply]) -> Reply:
-        """The reply of the result that an address names to the rest of it."""
+    def _asked(
+        self, place: str, query: Query, reply: Callable[[OpenResult, str, Query], Reply]
+    ) -> Reply:
+        """The reply of the result that an address names, of the version that the page knows."""
         head, _, rest = place.partition("/")
         if not re.fullmatch("[0-9]{1,6}", head) or int(head) >= len(self._paths):
             return Reply.refused(HTTPStatus.NOT_FOUND)
+        path = self._paths[int(head)]
+        version = version_of(path)
         try:
-            return reply(self._opened(int(head)), rest)
+            found = reply(self._opened(path, version), rest, query)
         except CellsegError as error:
-            return Reply.refused(HTTPStatus.CONFLICT, str(error))
+            found = Reply.refused(HTTPStatus.CONFLICT, str(error))
+        except (KeyError, ValueError):
+            found = Reply.refused(HTTPStatus.BAD_REQUEST)
         except Exception:
             logger.exception("while answering")
-            return Reply.refused(HTTPStatus.INTERNAL_SERVER_ERROR)
-
-    def _current(self, one: OpenResult, rest: str, query: Query) -> Reply:
-        """What is asked, of the version that the page knows."""
-        if query.get("v", one.version) == one.version:
-            reply = self._of_result(one, rest, query)
-            # What was read meanwhile may be of another count.
-            if version_of(one.result.path) == one.version:
-                return reply
+            found = Reply.refused(HTTPStatus.INTERNAL_SERVER_ERROR)
+        # What was read meanwhile, or could not be read, may be of another count.
+        if query.get("v", version) == version == version_of(path):
+            return found
         return Reply.refused(HTTPStatus.GONE, "the result was changed; it is loaded anew")
 
     def _of_result(self, one: OpenResult, rest: str, query: Query) -> Reply:
-        try:
-            if found := _TILE.fullmatch(rest):
-                kind, *numbers = found.groups()
-                return self._tile(one, kind, *map(int, numbers), query=query)
-            if rest == "regions":
-                return Reply.of({**one.regions(), "edit": self.is_editable})
-            if rest == "quality" and one.quality is not None:
-                return Reply(one.result.file(QUALITY).read_bytes(), "image/png")
-            if rest in _ASKED:
-                return Reply.of(_ASKED[rest](one, query))
-        except CellsegError as error:  # of a result that changed meanwhile it is no fault
-            return Reply.refused(HTTPStatus.CONFLICT, str(error))
-        except (KeyError, ValueError):
-            return Reply.refused(HTTPStatus.BAD_REQUEST)
+        if found := _TILE.fullmatch(rest):
+            kind, *numbers = found.groups()
+            return self._tile(one, kind, *map(int, numbers), query=query)
+        if rest == "regions":
+            return Reply.of({**one.regions(), "edit": self.is_editable})
+        if rest == "quality" and one.quality is not None:
+            return Reply(one.result.file(QUALITY).read_bytes(), "image/png")
+        if rest in _ASKED:
+            return Reply.of(_ASKED[rest](one, query))
         return Reply.refused(HTTPStatus.NOT_FOUND)
 
     def _tile(
@@ -188,11 +185,10 @@ class Viewer:
         tile = one.tiles.get(key, lambda: np.frombuffer(make(), np.uint8))
         return Reply(tile.tobytes(), "image/jpeg" if kind == "slide" else "image/png")
 
-    def _opened(self, number: int) -> OpenResult:
+    def _opened(self, path: Path, version: str) -> OpenResult:
         """A result, opened where it is not, or where it is another one by now."""
-        path = self._paths[number]
         with self._lock:
-            return self._open(path, version_of(path))
+            return self._open(path, version)
 
 
 def _at(one: OpenResult, query: Query) -> object:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +19,7 @@ def _refused_by_numpy() -> MemoryError:
     return refused.value
 
 
-def test_what_does_not_fit_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+def test_what_does_not_fit_is_refused_before_it_is_decoded(tmp_path):
     picture = tmp_path / "flat.png"
     Image.fromarray(np.zeros((20_000, 20_000), np.uint8)).save(picture)
     probe = ("-m", "cellseg", "--max-memory", "0.7", "info", str(picture))
@@ -30,7 +29,7 @@ def test_what_does_not_fit_is_refused_before_it_is_decoded(tmp_path: Path) -> No
     assert limited("-m", "cellseg", "info", str(picture)).code == 0
 
 
-def test_the_system_holds_the_limit(tmp_path: Path) -> None:
+def test_the_system_holds_the_limit(tmp_path):
     """Whatever else takes memory: no more is given, and one line says so."""
     code = (
         "import sys, cellseg.cli, cellseg.cli.info, numpy as np\n"
@@ -52,7 +51,7 @@ def test_the_system_holds_the_limit(tmp_path: Path) -> None:
         RuntimeError("can't start new thread"),
     ],
 )
-def test_a_lack_of_memory_is_told_as_such(cellseg, tmp_path, monkeypatch, error) -> None:
+def test_a_lack_of_memory_is_told_as_such(cellseg, tmp_path, monkeypatch, error):
     picture = tmp_path / "a.png"
     Image.new("L", (9, 9)).save(picture)
 
@@ -66,5 +65,5 @@ def test_a_lack_of_memory_is_told_as_such(cellseg, tmp_path, monkeypatch, error)
     assert "unexpected" not in said
 
 
-def test_less_than_any_run_needs_is_a_mistake(cellseg) -> None:
+def test_less_than_any_run_needs_is_a_mistake(cellseg):
     assert cellseg("--max-memory", "0.1", "info", "x")[0] == 2

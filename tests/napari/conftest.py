@@ -7,7 +7,6 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -110,13 +109,13 @@ def _write_result(folder: Path, slide: Path, *, mpp: float | None = MPP) -> Path
 
 
 @pytest.fixture
-def write_slide() -> Callable[..., Path]:
+def write_slide():
     """For another pixel size."""
     return _write_slide
 
 
 @pytest.fixture(scope="session")
-def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(tmp_path_factory):
     """Two slides with their results; a result waits for the disk, so they are made once."""
     home = tmp_path_factory.mktemp("made")
     for name, mpp in (("slide", MPP), ("plain", None)):
@@ -131,25 +130,25 @@ def _copied(made_once: Path, home: Path, name: str) -> Path:
 
 
 @pytest.fixture
-def slide(tmp_path: Path, made_once: Path) -> Path:
+def slide(tmp_path, made_once):
     """1200 × 1600 px RGB, 0.25 µm/px; pixel (y, x) is (y % 251, x % 241, (y + x) % 239)."""
     return Path(shutil.copy(made_once / "slide.tif", tmp_path))
 
 
 @pytest.fixture
-def result(tmp_path: Path, made_once: Path) -> Path:
+def result(tmp_path, made_once):
     """Cells of 8 × 12 lattice px at (10, 20) and (300, 400); a lattice px is 0.5 µm wide."""
     return _copied(made_once, tmp_path, "slide")
 
 
 @pytest.fixture
-def result_in_px(tmp_path: Path, made_once: Path) -> Path:
+def result_in_px(tmp_path, made_once):
     """The same without pixel size."""
     return _copied(made_once, tmp_path, "plain")
 
 
 @pytest.fixture
-def messages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def messages(monkeypatch):
     """What napari was told to show."""
     from napari.utils import notifications
 
@@ -159,7 +158,7 @@ def messages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture
-def viewer() -> Iterator[Any]:
+def viewer():
     """A viewer without a window."""
     from napari.components import ViewerModel
 
@@ -169,7 +168,7 @@ def viewer() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def display() -> None:
+def display():
     """Skips what needs a window where none can open."""
     if sys.platform == "linux":
         try:
@@ -179,7 +178,7 @@ def display() -> None:
 
 
 @pytest.fixture
-def picture() -> Callable[..., np.ndarray]:
+def picture():
     """A window's pixels; kept where CELLSEG_SCREENSHOTS says, for people to look at."""
 
     def take(viewer: Any, name: str) -> np.ndarray:
@@ -195,7 +194,7 @@ def picture() -> Callable[..., np.ndarray]:
 
 
 @pytest.fixture
-def window(display: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def window(display, tmp_path, monkeypatch):
     """A viewer with a real window."""
     import napari
 
@@ -207,7 +206,7 @@ def window(display: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 @pytest.fixture
-def told() -> Iterator[list[str]]:
+def told():
     """What went to napari's notification area."""
     from napari.utils.notifications import notification_manager
 
@@ -222,7 +221,7 @@ def told() -> Iterator[list[str]]:
 
 
 @pytest.fixture(scope="session")
-def discs_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def discs_once(tmp_path_factory):
     """A slide of 374 discs, every other one more strongly stained, and its result."""
     path = tmp_path_factory.mktemp("discs") / "discs.tif"
     drawn = draw_discs((700, 900), np.random.default_rng(7))
@@ -234,13 +233,13 @@ def discs_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def discs(tmp_path: Path, discs_once: Path) -> Path:
+def discs(tmp_path, discs_once):
     """The slide alone."""
     return Path(shutil.copy(discs_once, tmp_path))
 
 
 @pytest.fixture
-def counted_discs(discs: Path, discs_once: Path) -> Path:
+def counted_discs(discs, discs_once):
     """Its result, the slide beside it."""
     folder = discs.with_suffix(".cellseg")
     shutil.copytree(discs_once.with_suffix(".cellseg"), folder)

@@ -76,9 +76,7 @@ def shown(preview: Preview, form: Form, **changes: object) -> list[Event]:
     return events
 
 
-def test_masks_appear_tile_by_tile_and_the_result_takes_their_place(
-    viewer: ViewerModel, discs: Path
-) -> None:
+def test_masks_appear_tile_by_tile_and_the_result_takes_their_place(viewer, discs):
     layer = image_of(viewer, discs)
     preview = Preview(viewer)
     seen = []
@@ -101,7 +99,7 @@ def test_masks_appear_tile_by_tile_and_the_result_takes_their_place(
     assert seen[-1] == pytest.approx(len(opened.rows), rel=0.02)
 
 
-def test_stopped_it_goes_on_from_the_journal(viewer: ViewerModel, discs: Path) -> None:
+def test_stopped_it_goes_on_from_the_journal(viewer, discs):
     layer = image_of(viewer, discs)
     run, preview = counting(Form(layer=layer)), Preview(viewer)
     for event in run:
@@ -118,7 +116,7 @@ def test_stopped_it_goes_on_from_the_journal(viewer: ViewerModel, discs: Path) -
     assert isinstance(events[-1], CountResult)
 
 
-def test_only_drawn_shapes_are_counted(viewer: ViewerModel, discs: Path) -> None:
+def test_only_drawn_shapes_are_counted(viewer, discs):
     layer = image_of(viewer, discs)
     shapes = Shapes(scale=(2.0, 2.0))
     # World: 40 … 140 µm down, 50 … 200 µm across.
@@ -137,7 +135,7 @@ def test_only_drawn_shapes_are_counted(viewer: ViewerModel, discs: Path) -> None
     assert len(table) >= (y.between(40.5, 139.5) & x.between(50.5, 199.5)).sum()
 
 
-def test_an_ellipse_is_a_polygon_inside_its_box(viewer: ViewerModel, discs: Path) -> None:
+def test_an_ellipse_is_a_polygon_inside_its_box(viewer, discs):
     layer = image_of(viewer, discs)
     shapes = Shapes()
     shapes.add(np.array([[50, 60], [30, 20]]), shape_type="ellipse")
@@ -147,7 +145,7 @@ def test_an_ellipse_is_a_polygon_inside_its_box(viewer: ViewerModel, discs: Path
     assert region.shape.bounds == pytest.approx((80, 40, 160, 160), abs=1)
 
 
-def test_drawn_regions_have_names(viewer: ViewerModel, discs: Path) -> None:
+def test_drawn_regions_have_names(viewer, discs):
     """Of a column of the features, else of the layer, if a person named it."""
     corners = [np.array([[n, n], [n + 10, n + 20]]) for n in (10, 40, 70)]
     shapes = Shapes(
@@ -166,9 +164,7 @@ def test_drawn_regions_have_names(viewer: ViewerModel, discs: Path) -> None:
     assert [region.name for region in regions_of(form)] == ["front", "stroma", "stroma (2)"]
 
 
-def test_the_regions_of_a_result_are_shown_with_their_names(
-    viewer: ViewerModel, discs: Path
-) -> None:
+def test_the_regions_of_a_result_are_shown_with_their_names(viewer, discs):
     holed = shapely.box(40, 20, 240, 120) - shapely.box(100, 50, 140, 80)
     regions = Regions.of(
         [Region(shapely.MultiPolygon([holed]), "front", "Tumor"), Region.box(200, 300, 400, 500)]
@@ -187,7 +183,7 @@ def test_the_regions_of_a_result_are_shown_with_their_names(
     assert "discs regions" not in [data[1]["name"] for data in read_result(done.folder)]
 
 
-def test_windows_worth_correcting_are_shown(viewer: ViewerModel, discs: Path) -> None:
+def test_windows_worth_correcting_are_shown(viewer, discs):
     done = result_of(Form(layer=image_of(viewer, discs)))
     windows = teach_windows(done.folder, 2)
     layers = [Layer.create(*data) for data in read_result(done.folder)]
@@ -200,9 +196,7 @@ def test_windows_worth_correcting_are_shown(viewer: ViewerModel, discs: Path) ->
     assert low == pytest.approx(expected)
 
 
-def test_a_finished_count_shows_the_regions_it_was_made_in(
-    viewer: ViewerModel, discs: Path
-) -> None:
+def test_a_finished_count_shows_the_regions_it_was_made_in(viewer, discs):
     layer = image_of(viewer, discs)
 
     def regions_after(*names: str, overwrite: bool = True) -> list[str]:
@@ -221,7 +215,7 @@ def test_a_finished_count_shows_the_regions_it_was_made_in(
     assert regions_after() == []
 
 
-def test_the_current_view_is_what_is_in_sight(viewer: ViewerModel, discs: Path) -> None:
+def test_the_current_view_is_what_is_in_sight(viewer, discs):
     layer = image_of(viewer, discs)
     pixel = layer.scale[0]
     camera = camera_of(viewer)
@@ -236,7 +230,7 @@ def test_the_current_view_is_what_is_in_sight(viewer: ViewerModel, discs: Path) 
         request_of(layer=layer, where="the current view", viewer=viewer)
 
 
-def test_a_layer_without_a_file_is_written_first(tmp_path: Path) -> None:
+def test_a_layer_without_a_file_is_written_first(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (64, 80, 3)).astype(np.uint8)
     layer = Image(pixels, name="my cells/1", rgb=True)
     form, images = Form(layer=layer, output=tmp_path), set()
@@ -255,7 +249,7 @@ def test_a_layer_without_a_file_is_written_first(tmp_path: Path) -> None:
         request_of(layer=stack, output=tmp_path)
 
 
-def test_without_a_folder_a_layer_is_counted_in_a_temporary_one(tmp_path: Path) -> None:
+def test_without_a_folder_a_layer_is_counted_in_a_temporary_one(tmp_path):
     layer = Image(plain(tmp_path)[1], rgb=True, name="array")
     folder = result_of(Form(layer=layer, diameter_px=20.0)).folder
     assert folder.parent == scratch()
@@ -265,7 +259,7 @@ def test_without_a_folder_a_layer_is_counted_in_a_temporary_one(tmp_path: Path) 
     assert request_of(layer=layer).image.stem == folder.stem, "it goes on there"
 
 
-def test_what_is_missing_is_said(viewer: ViewerModel, discs: Path) -> None:
+def test_what_is_missing_is_said(viewer, discs):
     with pytest.raises(SettingsError, match="choose an image"):
         request_of()
     for layer in (None, image_of(viewer, discs)):  # of one slide, counted on another
@@ -273,7 +267,7 @@ def test_what_is_missing_is_said(viewer: ViewerModel, discs: Path) -> None:
             request_of(file=Path("a.tif"), layer=layer, where="the current view")
 
 
-def test_a_typed_pixel_size_places_the_slide_too(viewer: ViewerModel, tmp_path: Path) -> None:
+def test_a_typed_pixel_size_places_the_slide_too(viewer, tmp_path):
     layer = image_of(viewer, plain(tmp_path)[0])
     assert tuple(layer.scale) == (1.0, 1.0)
     shown(Preview(viewer), Form(layer=layer, mpp=0.5))
@@ -283,7 +277,7 @@ def test_a_typed_pixel_size_places_the_slide_too(viewer: ViewerModel, tmp_path: 
     assert opened.place_of(1)[0] == pytest.approx((49.5 * 0.5, 59.5 * 0.5))
 
 
-def test_a_channel_layer_is_counted_as_that_channel(viewer: ViewerModel, tmp_path: Path) -> None:
+def test_a_channel_layer_is_counted_as_that_channel(viewer, tmp_path):
     path = tmp_path / "two.ome.tif"
     pixels = np.random.default_rng(1).integers(100, 300, (2, 90, 80)).astype(np.uint16)
     names = {"axes": "CYX", "Channel": {"Name": ["CD3", "DAPI"]}}
@@ -293,7 +287,7 @@ def test_a_channel_layer_is_counted_as_that_channel(viewer: ViewerModel, tmp_pat
     assert request_of(layer=layer).channel == "1"
 
 
-def test_every_setting_of_the_form_reaches_the_request(viewer: ViewerModel, discs: Path) -> None:
+def test_every_setting_of_the_form_reaches_the_request(viewer, discs):
     layer = image_of(viewer, discs)
     same = {
         "mpp": 0.3, "diameter_px": 12.0, "score": 0.4, "z": "max", "min_area": 20.0,
@@ -308,7 +302,7 @@ def test_every_setting_of_the_form_reaches_the_request(viewer: ViewerModel, disc
     assert request_of(file=discs, layer=layer).image == discs
 
 
-def test_a_counted_layer_is_not_opened_twice(viewer: ViewerModel, tmp_path: Path) -> None:
+def test_a_counted_layer_is_not_opened_twice(viewer, tmp_path):
     """Whoever opened it: here napari's own reader, or a script that holds the pixels."""
     layer = Image(plain(tmp_path)[1], rgb=True, name="by a script")
     viewer.add_layer(layer)
@@ -321,7 +315,7 @@ def test_a_counted_layer_is_not_opened_twice(viewer: ViewerModel, tmp_path: Path
         assert cells.contour == 2, "masks open as outlines"
 
 
-def test_a_layer_that_lies_elsewhere_is_left_there(viewer: ViewerModel, tmp_path: Path) -> None:
+def test_a_layer_that_lies_elsewhere_is_left_there(viewer, tmp_path):
     layer = Image(plain(tmp_path)[1], rgb=True, name="mosaic", translate=(900.0, 0.0))
     viewer.add_layer(layer)
     shown(Preview(viewer, layer), Form(layer=layer, mpp=0.5, output=tmp_path))
@@ -330,7 +324,7 @@ def test_a_layer_that_lies_elsewhere_is_left_there(viewer: ViewerModel, tmp_path
     assert re.fullmatch(r"mosaic-\w{8}\.layer", slide), "the cells lie on a slide of their own"
 
 
-def test_an_already_counted_slide_opens_its_result(viewer: ViewerModel, discs: Path) -> None:
+def test_an_already_counted_slide_opens_its_result(viewer, discs):
     layer = image_of(viewer, discs)
     for _ in range(2):
         events = shown(Preview(viewer), Form(layer=layer))

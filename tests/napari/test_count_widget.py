@@ -5,8 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,7 +22,7 @@ def names(viewer: Any) -> list[str]:
     return [layer.name for layer in viewer.layers]
 
 
-def test_torch_is_loaded_when_a_count_starts_and_not_before() -> None:
+def test_torch_is_loaded_when_a_count_starts_and_not_before():
     """Loading it takes seconds, and triton's LLVM must not meet Mesa's in one process."""
     code = (
         "import sys, cellseg_napari._count_widget, cellseg_napari._inspect_widget\n"
@@ -41,7 +39,7 @@ def test_torch_is_loaded_when_a_count_starts_and_not_before() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_window_lives_while_it_counts(window: Any, discs: Path) -> None:
+def test_the_window_lives_while_it_counts(window, discs):
     from qtpy.QtCore import QTimer
 
     widget = counter(window, discs)
@@ -69,9 +67,7 @@ def test_the_window_lives_while_it_counts(window: Any, discs: Path) -> None:
     assert names(window) == ["discs", "discs nucleus"]
 
 
-def test_fields_appear_when_they_matter(
-    window: Any, tmp_path: Path, picture: Callable[..., Any]
-) -> None:
+def test_fields_appear_when_they_matter(window, tmp_path, picture):
     widget = counter(window)
     form = widget.form
     assert not form.model.visible
@@ -96,9 +92,7 @@ def test_fields_appear_when_they_matter(
     picture(window, "count-panel")
 
 
-def test_cells_grow_over_a_channel_of_the_slide(
-    window: Any, tmp_path: Path, discs: Path, picture: Callable[..., Any]
-) -> None:
+def test_cells_grow_over_a_channel_of_the_slide(window, tmp_path, discs, picture):
     widget = counter(window, discs)
     assert not widget.form.cells_from.visible, "one picture in colour has no second channel"
     path = tmp_path / "two.ome.tif"
@@ -123,7 +117,7 @@ def test_cells_grow_over_a_channel_of_the_slide(
     assert found.table.column("cell_area_px").median() > found.table.column("area_px").median() * 3
 
 
-def test_what_the_form_lacks_is_told(window: Any, told: list[str], discs: Path) -> None:
+def test_what_the_form_lacks_is_told(window, told, discs):
     widget = counter(window)
     widget.start.click()
     assert "choose an image" in told[-1]
@@ -138,7 +132,7 @@ def test_what_the_form_lacks_is_told(window: Any, told: list[str], discs: Path) 
     assert "draw a rectangle" in told[-1]
 
 
-def test_pause_and_cancel(window: Any, discs: Path) -> None:
+def test_pause_and_cancel(window, discs):
     widget, detector = counter(window, discs), SlowDetector()
     start(widget, detector)
     assert pump(lambda: widget.progress.value() >= 5)
@@ -162,7 +156,7 @@ def test_pause_and_cancel(window: Any, discs: Path) -> None:
     assert len(list(results_in(window))) == 1
 
 
-def test_a_fault_is_told_and_nothing_is_lost(window: Any, discs: Path, told: list[str]) -> None:
+def test_a_fault_is_told_and_nothing_is_lost(window, discs, told):
     widget = counter(window, discs)
     counted(widget, SlowDetector(0.0, 20, RuntimeError("CUDA error: out of memory")))
     assert any("out of memory" in text for text in told)
@@ -173,7 +167,7 @@ def test_a_fault_is_told_and_nothing_is_lost(window: Any, discs: Path, told: lis
     assert again.calls <= 48 - 15
 
 
-def test_closing_the_window_while_it_counts(window: Any, discs: Path) -> None:
+def test_closing_the_window_while_it_counts(window, discs):
     import napari
 
     other = napari.Viewer()
@@ -193,7 +187,7 @@ def test_closing_the_window_while_it_counts(window: Any, discs: Path) -> None:
     assert load_result(discs.with_suffix(".cellseg")).is_complete
 
 
-def test_closing_the_panel_while_it_counts(window: Any, discs: Path, told: list[str]) -> None:
+def test_closing_the_panel_while_it_counts(window, discs, told):
     widget, detector = counter(window, discs), SlowDetector()
     start(widget, detector)
     assert pump(lambda: widget.progress.value() >= 5)
@@ -205,9 +199,7 @@ def test_closing_the_panel_while_it_counts(window: Any, discs: Path, told: list[
 
 
 @pytest.mark.slow
-def test_a_sample_of_napari_in_the_window(
-    window: Any, told: list[str], tmp_path: Path, picture: Callable[..., Any]
-) -> None:
+def test_a_sample_of_napari_in_the_window(window, told, tmp_path, picture):
     """The shipped model on a field of napari's own menu."""
     window.open_sample("napari", "immunohistochemistry")
     widget = counter(window)

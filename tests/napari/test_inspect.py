@@ -15,7 +15,6 @@ from cellseg_napari._inspect import BY_CLASS, BY_LABEL, ONE_COLOUR, SELECTION, I
 from cellseg_napari._opened import Opened, camera_of, refresh, results_in
 from cellseg_napari._reader import KEPT
 from cellseg_napari._writer import write_labels
-from napari.components import ViewerModel
 from napari.layers import Layer, Shapes
 from synthetic import write_disc_slide
 
@@ -31,7 +30,7 @@ PROTOCOL = load_protocol("he").changed(mpp=1.0, min_area_um2=0.0, tile_px=256, l
 
 
 @pytest.fixture(scope="module")
-def counted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def counted(tmp_path_factory):
     path = tmp_path_factory.mktemp("counted") / "discs.tif"
     write_disc_slide(path, np.random.default_rng(7), shape=(700, 900))
     request = CountRequest(image=path, protocol=PROTOCOL, prefilter=False)
@@ -41,12 +40,12 @@ def counted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, counted: Path) -> Path:
+def folder(tmp_path, counted):
     return Path(shutil.copytree(counted, tmp_path / counted.name))
 
 
 @pytest.fixture
-def inspector(viewer: ViewerModel, folder: Path) -> Inspector:
+def inspector(viewer, folder):
     for data in read_result(folder):
         viewer.add_layer(Layer.create(*data))
     ((layer, opened),) = results_in(viewer)
@@ -64,7 +63,7 @@ def centre(inspector: Inspector, label: int) -> tuple[float, float]:
     return inspector.opened.place_of(label)[0]
 
 
-def test_a_click_selects_the_cell_under_it(inspector: Inspector) -> None:
+def test_a_click_selects_the_cell_under_it(inspector):
     table = inspector.opened.rows.take(range(20))
     for row in table.itertuples():
         world = (row.centroid_y_um, row.centroid_x_um)
@@ -79,7 +78,7 @@ def test_a_click_selects_the_cell_under_it(inspector: Inspector) -> None:
     assert inspector.selected == ()
 
 
-def test_selected_cells_wear_a_box(inspector: Inspector) -> None:
+def test_selected_cells_wear_a_box(inspector):
     inspector.select([5, 6])
     marks = inspector.viewer.layers[SELECTION]
     assert len(marks.data) == 2
@@ -98,7 +97,7 @@ def test_selected_cells_wear_a_box(inspector: Inspector) -> None:
     assert SELECTION not in inspector.viewer.layers
 
 
-def test_masks_are_of_one_colour_until_each_has_its_own(inspector: Inspector) -> None:
+def test_masks_are_of_one_colour_until_each_has_its_own(inspector):
     layer, labels = inspector.layer, np.array([1, 2, 3])
     one = np.array([*colours_of(["nucleus"], "he")[0], 255]) / 255
     np.testing.assert_allclose(layer.colormap.map(labels), [one] * 3, atol=0.01)
@@ -108,7 +107,7 @@ def test_masks_are_of_one_colour_until_each_has_its_own(inspector: Inspector) ->
     np.testing.assert_allclose(layer.colormap.map(labels), [one] * 3, atol=0.01)
 
 
-def test_colours_follow_the_measurement(inspector: Inspector) -> None:
+def test_colours_follow_the_measurement(inspector):
     inspector.colour_by("area_um2")
     colours = inspector.viewer.layers["discs: area (µm²)"]
     assert not inspector.layer.visible
@@ -125,7 +124,7 @@ def test_colours_follow_the_measurement(inspector: Inspector) -> None:
     assert "discs: area (µm²)" not in inspector.viewer.layers
 
 
-def test_colours_follow_the_class(inspector: Inspector) -> None:
+def test_colours_follow_the_class(inspector):
     inspector.opened.corrections.classify([3, 4], "mitosis")
     inspector.colour_by(BY_CLASS)
     colours = inspector.viewer.layers["discs: class"]
@@ -139,7 +138,7 @@ def test_colours_follow_the_class(inspector: Inspector) -> None:
     assert set(values[labels == 3]) == {0.0}
 
 
-def test_colours_are_outlines_or_filled(inspector: Inspector) -> None:
+def test_colours_are_outlines_or_filled(inspector):
     inspector.show_outlines(True)
     inspector.colour_by("area_um2")
     colours = inspector.viewer.layers["discs: area (µm²)"]
@@ -154,7 +153,7 @@ def test_colours_are_outlines_or_filled(inspector: Inspector) -> None:
     assert inspector.layer.contour == 0
 
 
-def test_totals_tell_the_density_of_the_tissue(inspector: Inspector) -> None:
+def test_totals_tell_the_density_of_the_tissue(inspector):
     assert inspector.totals()[0].density_per_mm2 is None, "nobody looked for tissue"
     inspector.opened.result.run["summary"] |= {"tissue_mm2": 0.1}
     totals, ground = inspector.totals()
@@ -163,7 +162,7 @@ def test_totals_tell_the_density_of_the_tissue(inspector: Inspector) -> None:
     assert f"{totals.cells * 10:,} per mm² in 0.1 mm² of tissue" in totals.said(ground)
 
 
-def test_the_filter_hides_cells_and_counts_the_rest(inspector: Inspector) -> None:
+def test_the_filter_hides_cells_and_counts_the_rest(inspector):
     areas = inspector.opened.column("area_um2")
     middle = float(np.median(areas))
     inspector.show_range("area_um2", middle, np.inf)
@@ -181,7 +180,7 @@ def test_the_filter_hides_cells_and_counts_the_rest(inspector: Inspector) -> Non
     assert inspector.totals()[0].cells == len(areas)
 
 
-def test_totals_in_shapes(inspector: Inspector) -> None:
+def test_totals_in_shapes(inspector):
     shapes = Shapes([np.array([[50, 50], [150, 250]])], shape_type="rectangle")
     totals, ground = inspector.totals(shapes)
     y, x = inspector.opened.column("centroid_y_um"), inspector.opened.column("centroid_x_um")
@@ -198,9 +197,7 @@ def test_totals_in_shapes(inspector: Inspector) -> None:
     assert inspector.totals(empty)[0].area_um2 is None
 
 
-def test_shapes_are_kept_as_regions_and_come_back(
-    inspector: Inspector, folder: Path, viewer: ViewerModel
-) -> None:
+def test_shapes_are_kept_as_regions_and_come_back(inspector, folder, viewer):
     corners = np.array([[50, 50], [150, 250]])
     shapes = Shapes([corners, corners + 100], shape_type="rectangle", name="front")
     shapes.features = pd.DataFrame({"name": ["tumour", ""]})
@@ -222,7 +219,7 @@ def test_shapes_are_kept_as_regions_and_come_back(
     assert len(inspector.keep(kept)) == 1
 
 
-def test_edits_are_seen_in_masks_features_and_totals(inspector: Inspector) -> None:
+def test_edits_are_seen_in_masks_features_and_totals(inspector):
     inspector.show_range("area_um2", 0, np.inf)
     corrections = inspector.opened.corrections
     count = inspector.totals()[0].cells
@@ -244,7 +241,7 @@ def test_edits_are_seen_in_masks_features_and_totals(inspector: Inspector) -> No
     )
 
 
-def test_painting_around_a_spot(inspector: Inspector, viewer: ViewerModel) -> None:
+def test_painting_around_a_spot(inspector, viewer):
     painter = Painter(viewer, inspector.opened)
     layer = painter.begin(centre(inspector, 30))
     assert layer.name == NAME
@@ -271,7 +268,7 @@ def test_painting_around_a_spot(inspector: Inspector, viewer: ViewerModel) -> No
     assert painter.apply() is None
 
 
-def test_saved_from_naparis_dialog(inspector: Inspector, tmp_path: Path) -> None:
+def test_saved_from_naparis_dialog(inspector, tmp_path):
     corrections = inspector.opened.corrections
     corrections.delete([1])
     corrections.split(5)
@@ -290,7 +287,7 @@ def test_saved_from_naparis_dialog(inspector: Inspector, tmp_path: Path) -> None
     assert np.array_equal(masks[::2, ::2], np.asarray(inspector.layer.data[0]))
 
 
-def test_a_layer_that_is_not_ours_is_refused(tmp_path: Path, messages: list[str]) -> None:
+def test_a_layer_that_is_not_ours_is_refused(tmp_path, messages):
     from napari.layers import Labels
 
     data, meta, _ = Labels(np.zeros((4, 4), int)).as_layer_data_tuple()
@@ -298,9 +295,7 @@ def test_a_layer_that_is_not_ours_is_refused(tmp_path: Path, messages: list[str]
     assert "no result of cellseg" in messages[0]
 
 
-def test_a_corrected_result_opens_and_says_where_to_go_on(
-    inspector: Inspector, viewer: ViewerModel, messages: list[str]
-) -> None:
+def test_a_corrected_result_opens_and_says_where_to_go_on(inspector, viewer, messages):
     corrections = inspector.opened.corrections
     corrections.delete([1])
     *_, (levels, look, _) = read_result(inspector.opened.result.path)
@@ -318,7 +313,7 @@ def test_a_corrected_result_opens_and_says_where_to_go_on(
     assert messages == []
 
 
-def test_a_damaged_log_does_not_hide_the_result(folder: Path, messages: list[str]) -> None:
+def test_a_damaged_log_does_not_hide_the_result(folder, messages):
     (folder / "corrections.json").write_text("nonsense")
     *_, (_, look, kind) = read_result(folder)
     assert kind == "labels"

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +17,7 @@ INSPECT = "Inspect and correct cells"
 
 
 @pytest.fixture
-def panel(window: Any, counted_discs: Path) -> Any:
+def panel(window, counted_discs):
     """The panel beside a counted slide."""
     add_layers(window, read_result(counted_discs))
     found = dock(window, INSPECT)
@@ -29,12 +26,12 @@ def panel(window: Any, counted_discs: Path) -> Any:
 
 
 @pytest.fixture
-def shown(panel: Any) -> Any:
+def shown(panel):
     """Its boxes for the result."""
     return panel.shown
 
 
-def test_masks_that_are_not_cellsegs_are_told_apart(window: Any) -> None:
+def test_masks_that_are_not_cellsegs_are_told_apart(window):
     window.add_labels(np.ones((20, 20), int), name="mine")
     panel = dock(window, INSPECT)
     assert "mine is no result of cellseg" in panel.nothing.text()
@@ -42,7 +39,7 @@ def test_masks_that_are_not_cellsegs_are_told_apart(window: Any) -> None:
     click(window, (5.0, 5.0))
 
 
-def test_doubts_stand_above_the_cells(window: Any, counted_discs: Path) -> None:
+def test_doubts_stand_above_the_cells(window, counted_discs):
     from qtpy.QtCore import Qt
 
     path = counted_discs / "run.json"
@@ -56,7 +53,7 @@ def test_doubts_stand_above_the_cells(window: Any, counted_discs: Path) -> None:
     assert shown.doubts.textFormat() == Qt.TextFormat.PlainText
 
 
-def test_a_click_shows_the_row_and_a_row_flies_to_its_cell(window: Any, shown: Any) -> None:
+def test_a_click_shows_the_row_and_a_row_flies_to_its_cell(window, shown):
     inspector, cells = shown.inspector, shown.table.cells
     click(window, inspector.opened.place_of(12)[0])
     (row,) = shown.table.selectionModel().selectedRows()
@@ -72,7 +69,7 @@ def test_a_click_shows_the_row_and_a_row_flies_to_its_cell(window: Any, shown: A
     assert dict(zip(cells.columns, texts, strict=True))["label"] == "40"
 
 
-def test_several_rows_are_several_cells(window: Any, shown: Any) -> None:
+def test_several_rows_are_several_cells(window, shown):
     from qtpy.QtCore import QItemSelection, QItemSelectionModel
 
     model, selection = shown.table.cells, shown.table.selectionModel()
@@ -82,7 +79,7 @@ def test_several_rows_are_several_cells(window: Any, shown: Any) -> None:
     assert len(window.layers["selected cells"].data) == 4
 
 
-def test_sorting_filtering_and_colours(window: Any, panel: Any, shown: Any) -> None:
+def test_sorting_filtering_and_colours(window, panel, shown):
     model, look = shown.table.cells, shown.look
     column = model.columns.index("area_um2")
     areas = shown.inspector.opened.column("area_um2")
@@ -110,7 +107,7 @@ def test_sorting_filtering_and_colours(window: Any, panel: Any, shown: Any) -> N
     assert cells.contour == 0
 
 
-def test_totals_follow_the_shapes(window: Any, shown: Any) -> None:
+def test_totals_follow_the_shapes(window, shown):
     shapes = window.add_shapes([np.array([[50, 50], [150, 250]])], shape_type="rectangle")
     assert pump(lambda: "per mm²" in shown.totals.text(), 10)
     before = shown.totals.text()
@@ -118,9 +115,7 @@ def test_totals_follow_the_shapes(window: Any, shown: Any) -> None:
     assert pump(lambda: shown.totals.text() != before, 10)
 
 
-def test_correcting_in_the_window(
-    window: Any, shown: Any, told: list[str], tmp_path: Path, picture: Callable[..., Any]
-) -> None:
+def test_correcting_in_the_window(window, shown, told, tmp_path, picture):
     buttons, corrections, inspector = (
         shown.correct.buttons, shown.correct.corrections, shown.inspector,
     )  # fmt: skip
@@ -147,7 +142,7 @@ def test_correcting_in_the_window(
     picture(window, "corrected")
 
 
-def test_keys_do_what_their_tooltip_says(window: Any, panel: Any, shown: Any) -> None:
+def test_keys_do_what_their_tooltip_says(window, panel, shown):
     from qtpy.QtWidgets import QLabel
 
     said = next(one.toolTip() for one in panel.findChildren(QLabel) if one.text() == "keys")
@@ -181,12 +176,12 @@ def test_keys_do_what_their_tooltip_says(window: Any, panel: Any, shown: Any) ->
     assert 20 not in corrections
 
 
-def test_masks_that_napari_itself_opens_are_outlines(window: Any, counted_discs: Path) -> None:
+def test_masks_that_napari_itself_opens_are_outlines(window, counted_discs):
     window.open(counted_discs, plugin="cellseg-slides")
     assert window.layers["discs nucleus"].contour == 2
 
 
-def test_order_and_shapes_stay_as_they_were_chosen(window: Any, panel: Any, shown: Any) -> None:
+def test_order_and_shapes_stay_as_they_were_chosen(window, panel, shown):
     cells = shown.table.cells
     shown.table.sort(cells.columns.index("area_um2"))
     first, second = cells.labels[:2].tolist()
@@ -206,7 +201,7 @@ def test_order_and_shapes_stay_as_they_were_chosen(window: Any, panel: Any, show
     assert shown.correct.classes.currentText() == "mitosis"
 
 
-def test_a_closed_panel_leaves_nothing_behind(window: Any, panel: Any, shown: Any) -> None:
+def test_a_closed_panel_leaves_nothing_behind(window, panel, shown):
     choose(shown.look.colour, "eccentricity")
     shown.inspector.select([4])
     shown.inspector.show_range("area_um2", 60.0, np.inf)
@@ -221,9 +216,7 @@ def test_a_closed_panel_leaves_nothing_behind(window: Any, panel: Any, shown: An
     assert again.table.cells.row_of(4) is None
 
 
-def test_the_panel_follows_a_result_that_is_counted_again(
-    window: Any, panel: Any, discs: Path
-) -> None:
+def test_the_panel_follows_a_result_that_is_counted_again(window, panel, discs):
     copy = discs.with_name("other.tif")
     copy.write_bytes(discs.read_bytes())
     counts = counter(window, copy)
@@ -244,9 +237,7 @@ def test_the_panel_follows_a_result_that_is_counted_again(
     assert panel.results.currentText() == "discs nucleus"
 
 
-def test_a_class_that_cannot_be_keeps_what_was_painted(
-    window: Any, shown: Any, told: list[str]
-) -> None:
+def test_a_class_that_cannot_be_keeps_what_was_painted(window, shown, told):
     paint, classes = shown.correct.buttons["Paint"], shown.correct.classes
     choose(shown.look.colour, "class")
     paint.click()
@@ -263,9 +254,7 @@ def test_a_class_that_cannot_be_keeps_what_was_painted(
     assert "mitosis" in shown.look.legend.text()
 
 
-def test_a_dragged_threshold_colours_and_counts_at_once(
-    window: Any, shown: Any, picture: Callable[..., Any]
-) -> None:
+def test_a_dragged_threshold_colours_and_counts_at_once(window, shown, picture):
     from qtpy.QtCore import QPoint, Qt
     from qtpy.QtTest import QTest
 
@@ -294,9 +283,7 @@ def test_a_dragged_threshold_colours_and_counts_at_once(
     assert window.layers["discs nucleus"].visible
 
 
-def test_classes_are_saved_with_the_result(
-    window: Any, panel: Any, shown: Any, told: list[str]
-) -> None:
+def test_classes_are_saved_with_the_result(window, panel, shown, told):
     box, folder = shown.classify, shown.inspector.opened.result.path
     shown.tabs.setCurrentWidget(box)
     box.kind.setCurrentIndex(1)
@@ -319,7 +306,7 @@ def test_classes_are_saved_with_the_result(
     assert "3+" in after.look.legend.text()
 
 
-def test_a_threshold_is_proposed_or_the_reason_told(shown: Any, told: list[str]) -> None:
+def test_a_threshold_is_proposed_or_the_reason_told(shown, told):
     box = shown.classify
     shown.tabs.setCurrentWidget(box)
     choose(box.measure, "solidity")

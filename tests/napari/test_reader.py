@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import cellseg_napari
@@ -19,7 +18,7 @@ from napari.layers import Layer
 from npe2 import PluginManifest
 
 from cellseg.errors import InputError, RegionError
-from cellseg.geometry import Box, LazyArray
+from cellseg.geometry import Box
 from cellseg.result.folder import ResultFolder
 from cellseg.result.result import Result, load_result
 from cellseg.run import change
@@ -30,7 +29,7 @@ MANIFEST = Path(cellseg_napari.__file__).parent / "napari.yaml"
 
 
 @pytest.fixture
-def reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[float, int]]:
+def reads(monkeypatch):
     """(downsample, pixels) of every read of a slide."""
     found: list[tuple[float, int]] = []
     real = Slide.read
@@ -59,7 +58,7 @@ def corners(layer: Layer) -> np.ndarray:
     return np.asarray(layer.extent.world) + np.array([-half, half])
 
 
-def test_the_manifest_lists_what_napari_itself_does_not_open() -> None:
+def test_the_manifest_lists_what_napari_itself_does_not_open():
     manifest = PluginManifest.from_file(MANIFEST)
     manifest.validate_imports()
     assert manifest.name == "cellseg-slides"
@@ -72,7 +71,7 @@ def test_the_manifest_lists_what_napari_itself_does_not_open() -> None:
         assert getattr(manifest.contributions, kind), kind
 
 
-def test_reader_takes_results_and_slides(tmp_path: Path, result: Path, slide: Path) -> None:
+def test_reader_takes_results_and_slides(tmp_path, result, slide):
     for found in (str(result), [str(result), str(result)], str(slide), [str(result), str(slide)]):
         assert get_reader(found) is not None
     (tmp_path / "empty.cellseg").mkdir()
@@ -87,7 +86,7 @@ def test_reader_takes_results_and_slides(tmp_path: Path, result: Path, slide: Pa
         assert get_reader(other) is None, "and never raises"
 
 
-def test_cells_lie_on_the_slide_in_um(viewer: ViewerModel, result: Path) -> None:
+def test_cells_lie_on_the_slide_in_um(viewer, result):
     image, cells = shown(viewer, result)
     assert (image.name, cells.name) == ("slide", "slide nucleus")
     assert image.rgb
@@ -104,7 +103,7 @@ def test_cells_lie_on_the_slide_in_um(viewer: ViewerModel, result: Path) -> None
         np.testing.assert_allclose(level_0, [2 * y + 0.5, 2 * x + 0.5])
 
 
-def test_cells_around_the_nuclei_open_below_them(viewer: ViewerModel, result: Path) -> None:
+def test_cells_around_the_nuclei_open_below_them(viewer, result):
     change(result, expand=2.0)
     layers = shown(viewer, result)
     around, nuclei = layers[-2:]
@@ -120,7 +119,7 @@ def test_cells_around_the_nuclei_open_below_them(viewer: ViewerModel, result: Pa
     assert not np.asarray(around.data[0][:60, :80]).any()
 
 
-def test_without_pixel_size_units_are_pixels(viewer: ViewerModel, result_in_px: Path) -> None:
+def test_without_pixel_size_units_are_pixels(viewer, result_in_px):
     layers = shown(viewer, result_in_px)
     for layer, side in zip(layers, (1, 2), strict=True):
         np.testing.assert_allclose(layer.scale, (side, side))
@@ -128,16 +127,14 @@ def test_without_pixel_size_units_are_pixels(viewer: ViewerModel, result_in_px: 
     np.testing.assert_allclose(*map(corners, layers))
 
 
-def test_pixel_size_of_the_run_wins_over_the_files(
-    viewer: ViewerModel, tmp_path: Path, result: Path, write_slide: Callable[..., Path]
-) -> None:
+def test_pixel_size_of_the_run_wins_over_the_files(viewer, tmp_path, result, write_slide):
     write_slide(tmp_path / "slide.tif", mpp=1.0)
     assert read_slide(tmp_path / "slide.tif")[0][1]["scale"] == (1.0, 1.0)
     image, _ = shown(viewer, result)
     np.testing.assert_allclose(image.scale, (0.25, 0.25))
 
 
-def test_table_is_the_layers_features(viewer: ViewerModel, result: Path) -> None:
+def test_table_is_the_layers_features(viewer, result):
     _, cells = shown(viewer, result)
     assert [*cells.features.columns][:4] == ["index", "class", "score", "area_px"]
     assert cells.features["index"].tolist() == [1, 2]
@@ -148,9 +145,7 @@ def test_table_is_the_layers_features(viewer: ViewerModel, result: Path) -> None
     assert "area_px: 384" in status
 
 
-def test_opening_reads_the_coarsest_level_only(
-    viewer: ViewerModel, result: Path, reads: list[tuple[float, int]]
-) -> None:
+def test_opening_reads_the_coarsest_level_only(viewer, result, reads):
     image, _ = shown(viewer, result)
     assert [level.shape for level in image.data] == [(1200, 1600, 3), (600, 800, 3)]
     assert {downsample for downsample, _ in reads} == {2.0}
@@ -163,7 +158,7 @@ def test_opening_reads_the_coarsest_level_only(
     assert not reads, "the same block again should come from memory"
 
 
-def test_moved_slide_is_found_beside_the_folder(tmp_path: Path, slide: Path, result: Path) -> None:
+def test_moved_slide_is_found_beside_the_folder(tmp_path, slide, result):
     new = tmp_path / "elsewhere"
     new.mkdir()
     slide.rename(new / slide.name)
@@ -172,9 +167,7 @@ def test_moved_slide_is_found_beside_the_folder(tmp_path: Path, slide: Path, res
     assert image[1]["name"] == "slide"
 
 
-def test_lost_slide_leaves_the_cells_and_says_so(
-    viewer: ViewerModel, slide: Path, result: Path, messages: list[str]
-) -> None:
+def test_lost_slide_leaves_the_cells_and_says_so(viewer, slide, result, messages):
     slide.unlink()
     (cells,) = shown(viewer, result)
     assert cells.features["index"].tolist() == [1, 2]
@@ -182,9 +175,7 @@ def test_lost_slide_leaves_the_cells_and_says_so(
     assert "slide.tif" in messages[0]
 
 
-def test_unfinished_folder_is_a_message(
-    viewer: ViewerModel, tmp_path: Path, messages: list[str]
-) -> None:
+def test_unfinished_folder_is_a_message(viewer, tmp_path, messages):
     from cellseg.instances import Instances
 
     folder = tmp_path / "going.cellseg"
@@ -199,18 +190,14 @@ def test_unfinished_folder_is_a_message(
 
 
 @pytest.mark.parametrize("damage", ["measured.parquet", "run.json", "labels.ome.zarr/0/.zarray"])
-def test_damaged_folder_is_a_message(
-    viewer: ViewerModel, result: Path, messages: list[str], damage: str
-) -> None:
+def test_damaged_folder_is_a_message(viewer, result, messages, damage):
     (result / damage).write_text("{]")
     assert shown(viewer, result) == []
     assert len(messages) == 1
     assert "slide.cellseg" in messages[0]
 
 
-def test_labels_of_one_level(
-    viewer: ViewerModel, result: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_labels_of_one_level(viewer, result, monkeypatch):
     finest = load_result(result).labels()[:1]
     monkeypatch.setattr(Result, "labels", lambda self: finest)
     _, cells = shown(viewer, result)
@@ -220,9 +207,7 @@ def test_labels_of_one_level(
     assert cells.data[1][7, 13] == 1
 
 
-def test_channels_are_layers_with_limits_from_the_picture(
-    viewer: ViewerModel, tmp_path: Path
-) -> None:
+def test_channels_are_layers_with_limits_from_the_picture(viewer, tmp_path):
     rng = np.random.default_rng(1)
     pixels = rng.integers(100, 300, (2, 700, 900)).astype(np.uint16)
     pixels[1] += 1000
@@ -256,17 +241,17 @@ def test_channels_are_layers_with_limits_from_the_picture(
         (np.array([[0.0] * 999 + [5.0]], np.float32), (0, 5)),
     ],
 )
-def test_contrast_limits_are_never_empty(pixels: np.ndarray, limits: tuple[float, float]) -> None:
+def test_contrast_limits_are_never_empty(pixels, limits):
     assert contrast_limits(pixels) == limits
 
 
 @pytest.fixture
-def level(slide: Path) -> LazyArray:
+def level(slide):
     source = SlideSource(open_slide(slide), on_damage=pytest.fail)
     return source.levels((0, 1, 2))[0]
 
 
-def test_level_indexes_like_an_array(level: LazyArray, slide: Path) -> None:
+def test_level_indexes_like_an_array(level, slide):
     whole = tifffile.imread(slide)
     assert (level.shape, level.ndim, level.size) == (whole.shape, 3, whole.size)
     assert level.dtype == whole.dtype
@@ -278,7 +263,7 @@ def test_level_indexes_like_an_array(level: LazyArray, slide: Path) -> None:
         level[1200, 0]
 
 
-def test_levels_end_small_without_a_pyramid(tmp_path: Path) -> None:
+def test_levels_end_small_without_a_pyramid(tmp_path):
     path = tmp_path / "flat.tif"
     tifffile.imwrite(path, np.zeros((5000, 3000), np.uint8), tile=(256, 256))
     source = SlideSource(open_slide(path), on_damage=pytest.fail)
@@ -288,9 +273,7 @@ def test_levels_end_small_without_a_pyramid(tmp_path: Path) -> None:
     assert max(levels[-1].shape) <= COARSEST_PX
 
 
-def test_damaged_region_is_black_and_told_once(
-    slide: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_damaged_region_is_black_and_told_once(slide, monkeypatch):
     bad = Box(0, 0, 100, 100)
     real = Slide.read
 
@@ -311,7 +294,7 @@ def test_damaged_region_is_black_and_told_once(
     assert "slide.tif" in said[0]
 
 
-def test_slide_closes_with_its_last_level(slide: Path) -> None:
+def test_slide_closes_with_its_last_level(slide):
     opened = open_slide(slide)
     levels = SlideSource(opened, on_damage=pytest.fail).levels((0,))
     levels[-1][0, 0]
@@ -321,7 +304,7 @@ def test_slide_closes_with_its_last_level(slide: Path) -> None:
 
 
 @pytest.mark.parametrize("sample", ["fluorescence", "ihc"])
-def test_samples_can_be_counted(sample: str) -> None:
+def test_samples_can_be_counted(sample):
     from cellseg_napari import _samples
 
     (data,) = getattr(_samples, sample)()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,7 @@ from cellseg.result import load_result
 
 
 @pytest.fixture
-def panel(window: Any, counted_discs: Path) -> Any:
+def panel(window, counted_discs):
     add_layers(window, read_result(counted_discs))
     found = dock(window, "Inspect and correct cells")
     found.shown.tabs.setCurrentWidget(found.shown.teach)
@@ -32,7 +30,7 @@ def teach(window: Any, shown: Any, name: str, labels: Any) -> None:
 
 
 @pytest.fixture
-def two_kinds(panel: Any) -> tuple[np.ndarray, np.ndarray]:
+def two_kinds(panel):
     """Labels of the palely and of the darkly stained discs."""
     values = panel.shown.inspector.opened.column("hematoxylin_od_mean")
     dark = values > (values.min() + values.max()) / 2
@@ -40,9 +38,7 @@ def two_kinds(panel: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.flatnonzero(~dark) + 1, np.flatnonzero(dark) + 1
 
 
-def test_a_few_clicks_colour_all_cells(
-    window: Any, panel: Any, two_kinds: Any, told: list[str], picture: Callable[..., Any]
-) -> None:
+def test_a_few_clicks_colour_all_cells(window, panel, two_kinds, told, picture):
     shown, (pale, dark) = panel.shown, two_kinds
     box, opened = shown.teach, shown.inspector.opened
     teach(window, shown, "pale", pale[:20:4])
@@ -83,9 +79,7 @@ def test_a_few_clicks_colour_all_cells(
     assert load_result(result.path).class_names == ["nucleus"]
 
 
-def test_a_file_goes_to_another_result(
-    window: Any, panel: Any, two_kinds: Any, tmp_path: Path, told: list[str]
-) -> None:
+def test_a_file_goes_to_another_result(window, panel, two_kinds, tmp_path, told):
     shown, (pale, dark) = panel.shown, two_kinds
     box = shown.teach
     box.buttons["Next"].click()

@@ -25,22 +25,20 @@ VALUES = np.array([0.1, 0.2, np.nan, 0.3, 0.4, 0.9])
         ((0.3, 0.3, 0.3), [0, 0, -1, 1, 3, 3], None),
     ],
 )
-def test_cells_at_or_above_a_threshold_are_positive(
-    thresholds: tuple[float, ...], codes: list[int], text: str | None
-) -> None:
+def test_cells_at_or_above_a_threshold_are_positive(thresholds, codes, text):
     found = Thresholded("dab_od_mean", thresholds, VALUES)
     assert found.codes.tolist() == codes
     assert text in (None, said(found.labelling, found.marker))
 
 
-def test_an_interval_is_told() -> None:
+def test_an_interval_is_told():
     marker = Marker(measure="intensity_mean_cd3", threshold=400)
     text = said(Labelling(grades=(80, 20), interval=(0.15, 0.26)), marker)
     assert "cd3 20.0 % positive (95 %: 15.0 … 26.0 %)" in text
     assert "no cell was measured" in said(Labelling(grades=(0, 0)), marker)
 
 
-def test_thresholds_begin_inside_the_values() -> None:
+def test_thresholds_begin_inside_the_values():
     values = np.random.default_rng(0).normal(1, 0.1, 1000)
     (one,) = starting(values, 1)
     assert values.min() < one < values.max()
@@ -54,5 +52,5 @@ def test_thresholds_begin_inside_the_values() -> None:
     [["dab_od_mean", "area_um2", "hematoxylin_od_mean"], ["intensity_mean_cd3", "area_um2"],
      ["area_um2"], [""]],
 )  # fmt: skip
-def test_stains_come_first(names: list[str]) -> None:
+def test_stains_come_first(names):
     assert first_measure(sorted(filter(None, names))) == names[0]

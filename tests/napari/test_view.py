@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -16,7 +15,7 @@ linux = pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="a displa
 
 
 @pytest.mark.parametrize("missing", [{"napari"}, {"PySide6", "PyQt6"}])
-def test_napari_that_is_not_installed(missing: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_napari_that_is_not_installed(missing, monkeypatch):
     found = {"napari", "PySide6", "PyQt6"} - missing
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: object() if name in found else None
@@ -28,7 +27,7 @@ def test_napari_that_is_not_installed(missing: set[str], monkeypatch: pytest.Mon
 
 
 @linux
-def test_no_display(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_display(monkeypatch):
     for name in ("DISPLAY", "WAYLAND_DISPLAY"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(SettingsError, match="DISPLAY"):
@@ -36,7 +35,7 @@ def test_no_display(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @linux
-def test_display_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_display_that_does_not_answer(monkeypatch):
     pytest.importorskip("qtpy", reason='napari is not installed: pip install ".[napari]"')
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.delenv("QT_QPA_PLATFORM", raising=False)
@@ -49,7 +48,7 @@ def test_display_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ":987" in str(error.value)
 
 
-def test_path_that_does_not_exist(tmp_path: Path) -> None:
+def test_path_that_does_not_exist(tmp_path):
     outcome = CliRunner().invoke(view, [str(tmp_path / "none.cellseg")])
     assert isinstance(outcome.exception, InputError)
     assert "none.cellseg" in str(outcome.exception)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def opened(display: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def opened(display, tmp_path, monkeypatch):
     """Opens windows and closes them; napari's settings go to a scratch folder."""
     monkeypatch.setenv("NAPARI_CONFIG", str(tmp_path / "napari.yaml"))
     viewers: list[napari.Viewer] = []
@@ -37,7 +37,7 @@ def canvas(viewer: napari.Viewer) -> np.ndarray:
     return np.asarray(viewer.screenshot(canvas_only=True, flash=False))[..., :3].astype(int)
 
 
-def test_result_folder_in_a_window(opened: Any, result: Path, picture: Picture) -> None:
+def test_result_folder_in_a_window(opened, result, picture):
     viewer = opened(result)
     cells = viewer.layers["slide: class"]
     assert viewer.title == "slide.cellseg"
@@ -51,7 +51,7 @@ def test_result_folder_in_a_window(opened: Any, result: Path, picture: Picture) 
     assert changed.mean() < 0.05, "over the slide, not instead of it"
 
 
-def test_zooming_in_loads_the_fine_level(opened: Any, result: Path, picture: Picture) -> None:
+def test_zooming_in_loads_the_fine_level(opened, result, picture):
     viewer = opened(result)
     image, cells = viewer.layers["slide"], viewer.layers["slide: class"]
     viewer.camera.center = (3.5, 6.5)
@@ -71,9 +71,7 @@ def test_zooming_in_loads_the_fine_level(opened: Any, result: Path, picture: Pic
     assert visible == pytest.approx((expected[0] - 200, expected[1] - 300), abs=3)
 
 
-def test_lost_slide_opens_with_a_notification(
-    opened: Any, slide: Path, result: Path, picture: Picture
-) -> None:
+def test_lost_slide_opens_with_a_notification(opened, slide, result, picture):
     from qtpy.QtWidgets import QApplication
 
     slide.unlink()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +32,12 @@ def opened(window: Any, folder: Path) -> Any:
 
 
 @pytest.fixture
-def shown(window: Any, counted_discs: Path) -> Any:
+def shown(window, counted_discs):
     return opened(window, counted_discs)
 
 
 @pytest.fixture(scope="session")
-def counted_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def counted_once(tmp_path_factory):
     """Bright and pale discs, counted by the shipped network down to low scores."""
     rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("teach") / "slide.tif"
     y, x = np.mgrid[:300, :560]
@@ -53,9 +52,7 @@ def counted_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def corrected(
-    window: Any, counted_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Any:
+def corrected(window, counted_once, tmp_path, monkeypatch):
     """Its panel; pale discs are deleted and two windows done, so a higher score counts better."""
     shutil.copy(counted_once.with_suffix(".tif"), tmp_path)
     shown = opened(window, shutil.copytree(counted_once, tmp_path / counted_once.name))
@@ -70,9 +67,7 @@ def corrected(
     return shown
 
 
-def test_windows_are_found_shown_one_by_one_and_set_done(
-    window: Any, shown: Any, told: list[str], picture: Callable[..., Any]
-) -> None:
+def test_windows_are_found_shown_one_by_one_and_set_done(window, shown, told, picture):
     box, result = shown.windows, shown.inspector.opened.result
     for name in ("Next", "Done"):
         box.buttons[name].click()
@@ -103,7 +98,7 @@ def test_windows_are_found_shown_one_by_one_and_set_done(
     assert not any(one.done for one in read_windows(result))
 
 
-def test_why_nothing_is_learned_is_said(shown: Any, told: list[str], tmp_path: Path) -> None:
+def test_why_nothing_is_learned_is_said(shown, told, tmp_path):
     box = shown.windows
     box.find()
     assert pump(lambda: box.windows, 60)
@@ -116,7 +111,7 @@ def test_why_nothing_is_learned_is_said(shown: Any, told: list[str], tmp_path: P
     assert on == ["Find windows", "Next", "Done", "Learn …"]
 
 
-def test_done_is_taken_back_in_the_order_in_which_things_were_done(window: Any, shown: Any) -> None:
+def test_done_is_taken_back_in_the_order_in_which_things_were_done(window, shown):
     box, corrections = shown.windows, shown.inspector.opened.corrections
 
     def now() -> tuple[list[str], int]:
@@ -147,7 +142,7 @@ def test_done_is_taken_back_in_the_order_in_which_things_were_done(window: Any, 
     assert now() == (["1"], 0)
 
 
-def test_a_window_fills_the_canvas_as_it_is(window: Any, shown: Any) -> None:
+def test_a_window_fills_the_canvas_as_it_is(window, shown):
     box = shown.windows
     box.find()
     assert pump(lambda: box.windows, 60)
@@ -166,9 +161,7 @@ def cells_layers(window: Any) -> list[Any]:
     return [one for one in window.layers if one.metadata.get("cellseg_role") == "cells"]
 
 
-def test_what_was_learned_counts_again(
-    window: Any, corrected: Any, tmp_path: Path, picture: Callable[..., Any]
-) -> None:
+def test_what_was_learned_counts_again(window, corrected, tmp_path, picture):
     shown, model = corrected, tmp_path / "taught.safetensors"
     box, opened = shown.windows, shown.inspector.opened
     recounts = [box.buttons[name] for name in ("Recount in sight", "Recount slide")]
@@ -226,8 +219,8 @@ def is_there(process: int) -> bool:
 
 
 def test_learning_is_stopped_by_its_button_and_with_its_panel(
-    window: Any, corrected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    window, corrected, tmp_path, monkeypatch
+):
     box, model = corrected.windows, tmp_path / "taught.safetensors"
     monkeypatch.setattr(_windows_box, "MINUTES", 1000)
     model.write_bytes(b"earlier")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -18,7 +16,7 @@ from cellseg.network.tissue import TissueFinder, TissueMask, overview_features
 
 
 @pytest.fixture(scope="module")
-def finder() -> TissueFinder:
+def finder():
     return TissueFinder()
 
 
@@ -27,7 +25,7 @@ def _mask(search: list[list[int]], extent: tuple[int, int], step: float = 16.0) 
     return TissueMask(array, array, step, extent)
 
 
-def test_areas_count_the_partial_last_row_once() -> None:
+def test_areas_count_the_partial_last_row_once():
     mask = _mask([[1, 0], [1, 1]], (20, 32))
     assert mask.area_px() == 16 * 16 + 4 * 16 + 4 * 16
     assert mask.skipped_px() == 16 * 16
@@ -38,7 +36,7 @@ def test_areas_count_the_partial_last_row_once() -> None:
     assert (found.area_px(), found.skipped_px()) == (mask.area_px(), 0.0)
 
 
-def test_coverage_is_zero_only_where_nothing_is_to_be_searched() -> None:
+def test_coverage_is_zero_only_where_nothing_is_to_be_searched():
     mask = _mask([[0, 0, 0], [0, 0, 1]], (32, 48))
     assert mask.coverage(Box(0, 0, 32, 32)) == 0
     assert mask.coverage(Box(15, 31, 17, 33)) == 0.25
@@ -52,9 +50,7 @@ def test_coverage_is_zero_only_where_nothing_is_to_be_searched() -> None:
     st.sampled_from([7.5, 16.0]),
     st.data(),
 )
-def test_a_point_to_be_searched_is_never_in_a_tile_of_no_coverage(
-    search: NDArray[np.bool_], step: float, data: st.DataObject
-) -> None:
+def test_a_point_to_be_searched_is_never_in_a_tile_of_no_coverage(search, step, data):
     extent = tuple(max(1, int(side * step) - data.draw(st.integers(0, 6))) for side in search.shape)
     mask = TissueMask(search, search, step, (extent[0], extent[1]))
     y, x = (data.draw(st.integers(0, side - 1)) for side in extent)
@@ -64,7 +60,7 @@ def test_a_point_to_be_searched_is_never_in_a_tile_of_no_coverage(
     assert mask.area_px() + mask.skipped_px() == pytest.approx(extent[0] * extent[1])
 
 
-def test_a_dim_lone_nucleus_survives_the_shrinking() -> None:
+def test_a_dim_lone_nucleus_survives_the_shrinking():
     fine = np.zeros((8, 8, 3), dtype=np.float32)
     fine[1, 1] = 0.25
     features = overview_features(fine, "fluorescence")
@@ -74,13 +70,13 @@ def test_a_dim_lone_nucleus_survives_the_shrinking() -> None:
     assert features[1, 1, 4] == 0
 
 
-def test_transmitted_light_is_taken_as_it_is() -> None:
+def test_transmitted_light_is_taken_as_it_is():
     fine = np.full((4, 4, 3), 0.25, dtype=np.float32)
     assert overview_features(fine, "transmitted")[0, 0].tolist() == [0.25] * 5 + [0.0, 0.0]
 
 
 @given(st.integers(1, 3), st.integers(1, 21), st.integers(1, 17), st.integers(0, 99))
-def test_strips_give_what_the_whole_gives(strip: int, height: int, width: int, seed: int) -> None:
+def test_strips_give_what_the_whole_gives(strip, height, width, seed):
     fine = np.random.default_rng(seed).random((height, width, 3), dtype=np.float32)
     whole = overview_features(fine, "fluorescence")
     rows = 4 * strip
@@ -105,7 +101,7 @@ def _with_tissue(side: int) -> NDArray[np.float32]:
     return fine
 
 
-def test_glass_is_skipped_and_tissue_kept(finder: TissueFinder) -> None:
+def test_glass_is_skipped_and_tissue_kept(finder):
     mask = finder.find(overview_features(_with_tissue(512), "transmitted"))
     assert mask.search[16:48, 16:48].all()
     assert mask.tissue[20:44, 20:44].mean() > 0.95
@@ -116,9 +112,7 @@ def test_glass_is_skipped_and_tissue_kept(finder: TissueFinder) -> None:
 
 
 @pytest.mark.parametrize("ink", [(0.1, 0.2, 0.7), (0.06, 0.06, 0.08), (0.05, 0.45, 0.25)])
-def test_a_pen_stroke_is_background_but_for_its_edges(
-    finder: TissueFinder, ink: tuple[float, float, float]
-) -> None:
+def test_a_pen_stroke_is_background_but_for_its_edges(finder, ink):
     fine = _glass(512)
     fine[160:360] = ink
     mask = finder.find(overview_features(fine, "transmitted"))
@@ -128,7 +122,7 @@ def test_a_pen_stroke_is_background_but_for_its_edges(
     assert mask.tissue.mean() < 0.04
 
 
-def test_lone_nuclei_in_fluorescence_are_kept(finder: TissueFinder) -> None:
+def test_lone_nuclei_in_fluorescence_are_kept(finder):
     rng = np.random.default_rng(2)
     fine = np.abs(rng.normal(0.02, 0.01, (512, 512, 1))).astype(np.float32)
     places = [(100, 100), (300, 420), (444, 60)]
@@ -139,14 +133,14 @@ def test_lone_nuclei_in_fluorescence_are_kept(finder: TissueFinder) -> None:
     assert mask.search.mean() < 0.2
 
 
-def test_small_fields_are_searched_whole(finder: TissueFinder) -> None:
+def test_small_fields_are_searched_whole(finder):
     features = overview_features(_glass(64), "transmitted")
     assert finder.find(features).search.all()
     assert not finder.find(features, small_side_px=0).search.all()
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 70), (33, 9)])
-def test_any_size_works(finder: TissueFinder, shape: tuple[int, int]) -> None:
+def test_any_size_works(finder, shape):
     fine = np.ones((4 * shape[0], 4 * shape[1], 3), dtype=np.float32)
     features = overview_features(fine, "transmitted")
     assert finder.find(features).search.shape == shape
@@ -155,7 +149,7 @@ def test_any_size_works(finder: TissueFinder, shape: tuple[int, int]) -> None:
 
 @settings(max_examples=5, deadline=None)
 @given(st.integers(33, 120), st.integers(33, 120))
-def test_blocks_give_what_the_whole_gives(height: int, width: int) -> None:
+def test_blocks_give_what_the_whole_gives(height, width):
     rng = np.random.default_rng(height * width)
     features = rng.random((height, width, tissue.CHANNELS), dtype=np.float32)
     finder = TissueFinder()
@@ -166,14 +160,14 @@ def test_blocks_give_what_the_whole_gives(height: int, width: int) -> None:
     np.testing.assert_allclose(parts, whole, atol=1e-4)
 
 
-def test_the_extent_of_the_slide_is_kept(finder: TissueFinder) -> None:
+def test_the_extent_of_the_slide_is_kept(finder):
     features = overview_features(_glass(160), "transmitted")
     mask = finder.find(features, extent=(630, 640))
     assert mask.area_px() + mask.skipped_px() <= 630 * 640
     assert mask.extent == (630, 640)
 
 
-def test_each_light_has_its_own_threshold(finder: TissueFinder) -> None:
+def test_each_light_has_its_own_threshold(finder):
     features = np.zeros((40, 40, tissue.CHANNELS), dtype=np.float32)
     even = np.full((40, 40), 0.35, dtype=np.float32)
     with pytest.MonkeyPatch.context() as patch:
@@ -184,7 +178,7 @@ def test_each_light_has_its_own_threshold(finder: TissueFinder) -> None:
         assert finder.find(features).search.all()
 
 
-def test_damaged_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_weights_are_named(tmp_path, monkeypatch):
     path = tmp_path / "tissue.safetensors"
     path.write_bytes(b"not weights at all")
     with pytest.raises(WeightsError, match="no weights of a tissue"):
@@ -196,7 +190,7 @@ def test_damaged_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         TissueFinder()
 
 
-def test_no_cell_of_a_real_section_is_skipped(finder: TissueFinder) -> None:
+def test_no_cell_of_a_real_section_is_skipped(finder):
     from skimage.data import immunohistochemistry
 
     from cellseg.stain.normalise import Normaliser
@@ -208,7 +202,7 @@ def test_no_cell_of_a_real_section_is_skipped(finder: TissueFinder) -> None:
     assert mask.search.all()
 
 
-def test_training_learns_and_its_file_loads(shared: Path, tmp_path: Path) -> None:
+def test_training_learns_and_its_file_loads(shared, tmp_path):
     from tissue_training.data import load_material
     from tissue_training.train import Settings, card_of, make_pool, save_weights, train
 
@@ -227,7 +221,7 @@ def test_training_learns_and_its_file_loads(shared: Path, tmp_path: Path) -> Non
     assert TissueFinder(path).card["settings"]["scenes"] == 3
 
 
-def test_lone_cells_weigh_most_and_the_threshold_keeps_them_all() -> None:
+def test_lone_cells_weigh_most_and_the_threshold_keeps_them_all():
     import torch
     from tissue_training.network import UNet
     from tissue_training.scenes import CELL_WEIGHT, LONE_WEIGHT, Scene
@@ -256,9 +250,7 @@ def test_lone_cells_weigh_most_and_the_threshold_keeps_them_all() -> None:
 
 
 @pytest.mark.parametrize("height", [5, 33, 150])
-def test_a_slide_read_in_strips_gives_what_the_whole_gives(
-    finder: TissueFinder, monkeypatch: pytest.MonkeyPatch, height: int
-) -> None:
+def test_a_slide_read_in_strips_gives_what_the_whole_gives(finder, monkeypatch, height):
     from cellseg.network.tissue import STRIP_ROWS, Strips
 
     monkeypatch.setattr(tissue, "BLOCK_PX", 32)

@@ -23,7 +23,7 @@ def _net(widths: tuple[int, ...] = (4, 6, 8)) -> UNet:
 
 
 @pytest.mark.parametrize("widths", [(4,), (4, 6), (4, 6, 8)])
-def test_numpy_and_torch_agree(widths: tuple[int, ...]) -> None:
+def test_numpy_and_torch_agree(widths):
     image = np.random.default_rng(0).random((16, 24, 3), np.float32)
     with torch.inference_mode():
         expected = _taught(widths)(torch.from_numpy(image.transpose(2, 0, 1))[None])[0].numpy()
@@ -34,7 +34,7 @@ def test_numpy_and_torch_agree(widths: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("widths", [(4,), (4, 6), (4, 6, 8)])
-def test_nothing_beyond_the_reach_changes_a_pixel(widths: tuple[int, ...]) -> None:
+def test_nothing_beyond_the_reach_changes_a_pixel(widths):
     net = _taught(widths)
     side, middle, reach = 96, 48, _net(widths).reach
     images = torch.rand(1, 3, side, side, requires_grad=True)

@@ -16,7 +16,7 @@ from cellseg.slide.formats import ENDINGS, FORMATS
 from cellseg.study.images import find_images
 
 
-def test_a_folder_gives_files_of_every_ending(tmp_path: Path) -> None:
+def test_a_folder_gives_files_of_every_ending(tmp_path):
     for ending in ENDINGS:
         (tmp_path / f"a{ending}").touch()
     (tmp_path / "a.txt").touch()
@@ -24,11 +24,11 @@ def test_a_folder_gives_files_of_every_ending(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", [e for one in FORMATS for e in one.endings])
-def test_endings_are_no_part_of_a_slide_s_name(ending: str) -> None:
+def test_endings_are_no_part_of_a_slide_s_name(ending):
     assert slide_name(Path(f"S21.12{ending.upper()}")) == "S21.12"
 
 
-def test_what_is_no_image_is_told_what_would_be(tmp_path: Path) -> None:
+def test_what_is_no_image_is_told_what_would_be(tmp_path):
     (tmp_path / "a.tif").write_bytes(b"hello")
     with pytest.raises(InputError, match=", ".join(one.name for one in FORMATS)):
         open_slide(tmp_path / "a.tif")
@@ -37,9 +37,7 @@ def test_what_is_no_image_is_told_what_would_be(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("chunk", "decoded"), [(1, 1), (3, 3)])
-def test_one_channel_of_an_ome_zarr_decodes_one(
-    tmp_path: Path, chunk: int, decoded: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_channel_of_an_ome_zarr_decodes_one(tmp_path, chunk, decoded, monkeypatch):
     values = 0
     whole = zarr.Array.__getitem__
 

@@ -195,9 +195,7 @@ def leads_by_a_folder_of_chunks(folder: Path, secret: Path) -> Path:
         leads_by_a_folder_of_chunks,
     ],
 )
-def test_a_file_never_leads_out_of_its_folder(
-    tmp_path: Path, make: Callable[[Path, Path], Path]
-) -> None:
+def test_a_file_never_leads_out_of_its_folder(tmp_path, make):
     folder = tmp_path / "folder"
     folder.mkdir()
     secret = ome_file(
@@ -209,7 +207,7 @@ def test_a_file_never_leads_out_of_its_folder(
             assert SECRET not in slide.read(Box(0, 0, 30, 40))
 
 
-def test_neighbours_of_a_set_are_read(tmp_path: Path) -> None:
+def test_neighbours_of_a_set_are_read(tmp_path):
     path = leads_by_name(tmp_path, tmp_path, 'FileName="second.ome.tif"')
     ome_file(tmp_path / "second.ome.tif", ome(SET.format(name=""), uuid="urn:uuid:2"), 200)
     pixels = seen(path)
@@ -217,14 +215,14 @@ def test_neighbours_of_a_set_are_read(tmp_path: Path) -> None:
     assert (pixels[..., 1] == 200).all()
 
 
-def test_an_index_of_one_file_is_followed(tmp_path: Path) -> None:
+def test_an_index_of_one_file_is_followed(tmp_path):
     ndtiff_index(tmp_path, [({"z": 0}, "s.tif"), ({"z": 1}, "s.tif")])
     with open_slide(ndtiff(tmp_path / "s.tif", 7)) as slide:
         assert slide.size_z == 2
         assert (slide.read(Box(0, 0, 30, 40)) == 7).all()
 
 
-def test_chunks_behind_links_inside_the_store_are_read(tmp_path: Path) -> None:
+def test_chunks_behind_links_inside_the_store_are_read(tmp_path):
     path = ome_zarr(tmp_path / "s.zarr")
     (path / "elsewhere").write_bytes(bytes([9]) * 1200)
     (path / "0" / "0.0").symlink_to(path / "elsewhere")
@@ -241,7 +239,7 @@ class Touch:
         return Path.touch, (self.made,)
 
 
-def test_a_zarr_chunk_is_never_unpickled(tmp_path: Path) -> None:
+def test_a_zarr_chunk_is_never_unpickled(tmp_path):
     path = ome_zarr(tmp_path / "s.zarr", compressor={"id": "pickle", "protocol": 5})
     (path / "0" / "0.0").write_bytes(pickle.dumps(Touch(tmp_path / "made")))
     with contextlib.suppress(InputError):
@@ -418,7 +416,7 @@ def test_a_compression_of_maps_is_refused(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def idle_bytes() -> int:
+def idle_bytes():
     """What the program takes before it opens a file."""
     return limited("-c", IDLE).peak_bytes
 
@@ -463,9 +461,7 @@ def idle_bytes() -> int:
         (a_tile_of_a_huge_jpeg, "does not decode"),
     ],
 )  # fmt: skip
-def test_a_small_file_takes_little(
-    tmp_path: Path, idle_bytes: int, make: Callable[[Path], Path], says: str
-) -> None:
+def test_a_small_file_takes_little(tmp_path, idle_bytes, make, says):
     path = make(tmp_path)
     done = limited("-c", PROBE, str(path))
     assert done.code == 4, done
@@ -510,9 +506,7 @@ JPEGS = [{}, {"optimize": True}, {"subsampling": "444"}, {"subsampling": "422", 
 
 @pytest.mark.parametrize("damage", [zeroed, half, scrambled])
 @pytest.mark.parametrize("how", JPEGS, ids=str)
-def test_a_damaged_jpeg_is_not_read(
-    tmp_path: Path, damage: Callable[[bytes], bytes], how: dict[str, Any]
-) -> None:
+def test_a_damaged_jpeg_is_not_read(tmp_path, damage, how):
     good = imagecodecs.jpeg_encode(tissue(), **how)
     path = tmp_path / "field.jpg"
     path.write_bytes(good)
@@ -523,9 +517,7 @@ def test_a_damaged_jpeg_is_not_read(
 
 
 @pytest.mark.parametrize("damage", [zeroed, half, half_to_the_end, scrambled])
-def test_a_damaged_jpeg_tile_is_named_and_the_rest_is_read(
-    tmp_path: Path, damage: Callable[[bytes], bytes]
-) -> None:
+def test_a_damaged_jpeg_tile_is_named_and_the_rest_is_read(tmp_path, damage):
     path = tmp_path / "slide.tif"
     tifffile.imwrite(path, tissue(), tile=(256, 256), compression="jpeg", photometric="rgb")
     with tifffile.TiffFile(path) as tif:
@@ -542,7 +534,7 @@ def test_a_damaged_jpeg_tile_is_named_and_the_rest_is_read(
             slide.read(Box(0, 200, 100, 300))
 
 
-def test_flat_and_padded_jpegs_are_whole(tmp_path: Path) -> None:
+def test_flat_and_padded_jpegs_are_whole(tmp_path):
     """Zero bits mean nothing in a flat image, and some scanners pad."""
     flat = imagecodecs.jpeg_encode(np.full((512, 512, 3), 240, np.uint8), optimize=True)
     good = imagecodecs.jpeg_encode(tissue())
@@ -555,13 +547,13 @@ def test_flat_and_padded_jpegs_are_whole(tmp_path: Path) -> None:
 # --- Axes.
 
 
-def test_an_unknown_axis_is_said(tmp_path: Path) -> None:
+def test_an_unknown_axis_is_said(tmp_path):
     path = ome_zarr(tmp_path / "s.zarr", (3, 30, 40), (3, 30, 40), "ayx")
     with open_slide(path) as slide:
         assert "axis a of 3: the first is read" in slide.notes
 
 
-def test_damaged_exif_is_no_news(tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+def test_damaged_exif_is_no_news(tmp_path, recwarn):
     """A picture's camera data may be cut off: it is read unturned, and nothing is printed."""
     drawn = Image.fromarray(GREY)
     exif = drawn.getexif()

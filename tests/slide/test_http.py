@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -51,7 +50,7 @@ class Ranges(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
+def server(tmp_path):
     Ranges.sent = 0
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Ranges, directory=str(tmp_path))) as http:
         threading.Thread(target=http.serve_forever, daemon=True).start()
@@ -60,14 +59,14 @@ def server(tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("form", ["tiff", "ome-zarr"])
-def test_the_same_pixels(form: str, server: str, tmp_path: Path) -> None:
+def test_the_same_pixels(form, server, tmp_path):
     path = microscopes.COLOUR[form](tmp_path)
     with open_slide(f"{server}/{path.name}") as slide:
         np.testing.assert_array_equal(slide.read(Box(0, 0, 400, 530)), microscopes.PICTURE)
         assert slide.mpp == pytest.approx(microscopes.MPP)
 
 
-def test_a_region_fetches_its_part(server: str, tmp_path: Path) -> None:
+def test_a_region_fetches_its_part(server, tmp_path):
     noise = np.random.default_rng(1).integers(0, 256, (4096, 4096, 3), np.uint8)
     tifffile.imwrite(tmp_path / "large.tif", noise, tile=(256, 256), photometric="rgb")
     with open_slide(f"{server}/large.tif") as slide:
@@ -79,7 +78,7 @@ def test_a_region_fetches_its_part(server: str, tmp_path: Path) -> None:
         assert Ranges.sent == fetched
 
 
-def test_a_plate(server: str, tmp_path: Path) -> None:
+def test_a_plate(server, tmp_path):
     microscopes.plate(tmp_path / "screen.zarr")
     place = as_location(f"{server}/screen.zarr")
     fields, missing = read_plate(place)
@@ -94,8 +93,8 @@ def test_a_plate(server: str, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize(("cache", "form"), [("blockcache", "tiff"), ("simplecache", "ome-zarr")])
 def test_fsspec_s_cache_keeps_on_the_disk_what_was_fetched(
-    cache: str, form: str, server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    cache, form, server, tmp_path, monkeypatch
+):
     from fsspec.config import conf
 
     monkeypatch.setitem(conf, cache, {"cache_storage": str(tmp_path / "kept")})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 import re
-from pathlib import Path
 
 import microscopes
 import numpy as np
@@ -27,7 +26,7 @@ def whole(slide: Slide) -> np.ndarray:
 
 
 @pytest.mark.parametrize("form", COLOUR)
-def test_colour_is_the_same_in_each_format(form: str, tmp_path: Path) -> None:
+def test_colour_is_the_same_in_each_format(form, tmp_path):
     path = COLOUR[form](tmp_path)
     with open_slide(path) as slide:
         np.testing.assert_array_equal(whole(slide), PICTURE)
@@ -38,7 +37,7 @@ def test_colour_is_the_same_in_each_format(form: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", GREYS)
-def test_dyes_are_the_same_in_each_format(form: str, tmp_path: Path) -> None:
+def test_dyes_are_the_same_in_each_format(form, tmp_path):
     path = GREYS[form](tmp_path)
     with open_slide(path) as slide:
         np.testing.assert_array_equal(whole(slide), DYES.transpose(1, 2, 0))
@@ -46,7 +45,7 @@ def test_dyes_are_the_same_in_each_format(form: str, tmp_path: Path) -> None:
         assert slide.channels[1] == {"czi": "dye 1", "nd2": "dye 1"}.get(form, "channel 1")
 
 
-def test_openslide_and_tifffile_agree_on_a_philips_tiff(tmp_path: Path) -> None:
+def test_openslide_and_tifffile_agree_on_a_philips_tiff(tmp_path):
     path = microscopes.philips(tmp_path / "a.tiff", PICTURE)
     # By this ending it is read through OpenSlide.
     path = path.rename(tmp_path / "a.bif")
@@ -57,9 +56,7 @@ def test_openslide_and_tifffile_agree_on_a_philips_tiff(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", [one for one in FORMATS if one.extra], ids=lambda one: one.extra)
-def test_without_the_extra_the_error_names_it(
-    form, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_extra_the_error_names_it(form, tmp_path, monkeypatch):
     library = {"openslide": "openslide", "dicom": "wsidicom", "czi": "pylibCZIrw", "nd2": "nd2",
                "lif": "liffile"}[form.extra]  # fmt: skip
     path = tmp_path / f"a{form.endings[0]}"
@@ -79,7 +76,7 @@ def test_without_the_extra_the_error_names_it(
 
 
 @pytest.mark.parametrize("form", [one for one in FORMATS if one.extra], ids=lambda one: one.extra)
-def test_a_remote_file_of_such_a_format_is_told_in_a_line(form) -> None:
+def test_a_remote_file_of_such_a_format_is_told_in_a_line(form):
     import fsspec
 
     place = f"memory://formats/a{form.endings[0]}"
@@ -91,7 +88,7 @@ def test_a_remote_file_of_such_a_format_is_told_in_a_line(form) -> None:
 
 @pytest.mark.parametrize("form", ["dicom", "czi", "trestle", "nd2", "lif"])
 @pytest.mark.parametrize("kept", [0.02, 0.4, 0.999])
-def test_a_file_that_is_cut_off_is_told_in_a_line(form: str, kept: float, tmp_path: Path) -> None:
+def test_a_file_that_is_cut_off_is_told_in_a_line(form, kept, tmp_path):
     path = {**COLOUR, **GREYS}[form](tmp_path)
     data = path.read_bytes()
     path.write_bytes(data[: int(kept * len(data))])
@@ -103,7 +100,7 @@ def test_a_file_that_is_cut_off_is_told_in_a_line(form: str, kept: float, tmp_pa
 
 
 @pytest.mark.parametrize("form", ["tiff", "jpeg 2000", "jpeg xl", "trestle"])
-def test_a_damaged_tile_costs_itself(form: str, tmp_path: Path) -> None:
+def test_a_damaged_tile_costs_itself(form, tmp_path):
     path = COLOUR[form](tmp_path)
     with tifffile.TiffFile(path) as tif:
         page = tif.pages[0]
@@ -119,7 +116,7 @@ def test_a_damaged_tile_costs_itself(form: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(slide.read(Box(256, 0, 400, 530)), PICTURE[256:])
 
 
-def test_what_a_library_warns_of_is_not_printed(tmp_path: Path) -> None:
+def test_what_a_library_warns_of_is_not_printed(tmp_path):
     path = microscopes.dicom(tmp_path / "a.dcm", PICTURE)
     data = path.read_bytes()
     at = data.rindex(b"1.2.840.10008.5.1.4.1.1.77.1.6")
@@ -133,7 +130,7 @@ def test_what_a_library_warns_of_is_not_printed(tmp_path: Path) -> None:
     assert "\x1b" not in loud.said
 
 
-def test_a_dicom_file_brings_its_series_along(tmp_path: Path) -> None:
+def test_a_dicom_file_brings_its_series_along(tmp_path):
     folder = wsidicom_pyramid(tmp_path)
     files = sorted(folder.iterdir())
     assert len(files) > 1
@@ -143,7 +140,7 @@ def test_a_dicom_file_brings_its_series_along(tmp_path: Path) -> None:
             assert len(slide.levels) == len(files)
 
 
-def test_a_folder_with_two_dicom_slides_is_refused(tmp_path: Path) -> None:
+def test_a_folder_with_two_dicom_slides_is_refused(tmp_path):
     microscopes.dicom(tmp_path / "a.dcm", PICTURE)
     microscopes.dicom(tmp_path / "b.dcm", PICTURE[:200], series="1.2.3.5")
     with pytest.raises(InputError, match=r"holds 2 DICOM series; .*\(a.dcm, b.dcm"):
@@ -153,7 +150,7 @@ def test_a_folder_with_two_dicom_slides_is_refused(tmp_path: Path) -> None:
         assert slide.height == 200
 
 
-def test_scenes_of_a_czi_are_series(tmp_path: Path) -> None:
+def test_scenes_of_a_czi_are_series(tmp_path):
     path = microscopes.czi(tmp_path / "a.czi", PICTURE, corners=((0, 0), (1000, -700)))
     with open_slide(path) as slide:
         assert any("the first of 2 images" in note for note in slide.notes)
@@ -163,7 +160,7 @@ def test_scenes_of_a_czi_are_series(tmp_path: Path) -> None:
         open_slide(path, series=2)
 
 
-def test_images_of_a_lif_are_series(tmp_path: Path) -> None:
+def test_images_of_a_lif_are_series(tmp_path):
     path = microscopes.lif(tmp_path / "a.lif", {"first": DYES, "second": DYES[:, :100] + 1})
     with open_slide(path, series=1) as slide:
         np.testing.assert_array_equal(whole(slide), (DYES[:, :100] + 1).transpose(1, 2, 0))
@@ -179,7 +176,7 @@ def test_images_of_a_lif_are_series(tmp_path: Path) -> None:
         ("dicom", "16 × 16 px"),
     ],
 )
-def test_files_of_microscopes(shared: Path, name: str, said: str) -> None:
+def test_files_of_microscopes(shared, name, said):
     shown = CliRunner().invoke(info, [str(shared / "slides" / name)])
     assert shown.exit_code == 0, shown.output
     assert said in shown.output
@@ -188,9 +185,7 @@ def test_files_of_microscopes(shared: Path, name: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("layers", "claimed"), [("1000", "1,000,000,000,000"), ("0.5", "1,000,000,000")]
 )
-def test_a_mosaic_of_too_many_pictures_is_refused(
-    tmp_path: Path, layers: str, claimed: str
-) -> None:
+def test_a_mosaic_of_too_many_pictures_is_refused(tmp_path, layers, claimed):
     pytest.importorskip("openslide")
     text = f"[Virtual Microscope Specimen]\nNoLayers={layers}\n"
     text += "NoJpegColumns=1000000\nNoJpegRows=1000\n"
@@ -199,7 +194,7 @@ def test_a_mosaic_of_too_many_pictures_is_refused(
         open_slide(tmp_path / "a.vms")
 
 
-def test_a_mirax_is_read(tmp_path: Path) -> None:
+def test_a_mirax_is_read(tmp_path):
     with open_slide(microscopes.mirax(tmp_path / "a.mrxs", PICTURE)) as slide:
         assert (slide.format, slide.mpp, len(slide.levels)) == ("MIRAX", 0.5, 2)
         np.testing.assert_array_equal(slide.read(Box(0, 0, 400, 530)), PICTURE)
@@ -218,7 +213,7 @@ CLAIMS = {
 }
 
 
-def test_a_mirax_that_claims_too_much_or_is_cut_off_is_refused(tmp_path: Path) -> None:
+def test_a_mirax_that_claims_too_much_or_is_cut_off_is_refused(tmp_path):
     """In a child: OpenSlide ends the program at some, and works for hours at others."""
     pytest.importorskip("openslide")
     paths = []

@@ -21,7 +21,7 @@ def odd_file(shared: Path, name: str) -> Path:
     return path
 
 
-def test_every_odd_file_reads_or_says_why_not(shared: Path) -> None:
+def test_every_odd_file_reads_or_says_why_not(shared):
     read, refused = 0, 0
     files = [file for file in sorted((shared / "odd").iterdir()) if file.is_file()]
     for file in files:
@@ -45,7 +45,7 @@ def test_every_odd_file_reads_or_says_why_not(shared: Path) -> None:
     assert refused > 10
 
 
-def test_fuzzed_files_under_limits(shared: Path) -> None:
+def test_fuzzed_files_under_limits(shared):
     files = sorted((shared / "odd" / "fuzz").iterdir())
     done = limited("-c", PROBE, *map(str, files), memory=4_000_000_000)
     assert done.code in (0, InputError.exit_code), done
@@ -67,13 +67,13 @@ def test_fuzzed_files_under_limits(shared: Path) -> None:
         ("pillow__truncated_jpeg.jpg", "too early"),
     ],
 )
-def test_bad_files_say_what_is_wrong(shared: Path, name: str, says: str) -> None:
+def test_bad_files_say_what_is_wrong(shared, name, says):
     with pytest.raises(InputError, match=says) as caught:
         open_slide(odd_file(shared, name))
     assert str(caught.value).startswith(name)
 
 
-def test_odd_files_look_right(shared: Path) -> None:
+def test_odd_files_look_right(shared):
     """The same picture in several encodings has the same pixels."""
 
     def read(name: str) -> np.ndarray:
@@ -92,7 +92,7 @@ def test_odd_files_look_right(shared: Path) -> None:
     np.testing.assert_array_equal(planar, read("pillow__tiff_strip_raw.tif"))
 
 
-def test_four_variants_of_one_slide_agree(shared: Path) -> None:
+def test_four_variants_of_one_slide_agree(shared):
     slides = shared / "slides"
     files = [slides / "CMU-1-Small-Region.svs", *sorted((slides / "made").iterdir())]
     assert len(files) == 4
@@ -121,7 +121,7 @@ def test_four_variants_of_one_slide_agree(shared: Path) -> None:
         ("large_image_yb10kx5k.zstd.tiff", ("pyramidal BigTIFF", None, True, 3)),
     ],
 )
-def test_real_files(shared: Path, name: str, expected: tuple[str, float | None, bool, int]) -> None:
+def test_real_files(shared, name, expected):
     kind, mpp, is_rgb, channels = expected
     with open_slide(shared / "slides" / name) as slide:
         assert (slide.format, slide.is_rgb, len(slide.channels)) == (kind, is_rgb, channels)

@@ -16,7 +16,7 @@ from cellseg.slide.plates import read_plate
 
 
 @pytest.mark.parametrize("version", [2, 3])
-def test_fields_by_well_and_holes(tmp_path: Path, version: int) -> None:
+def test_fields_by_well_and_holes(tmp_path, version):
     path = plate(tmp_path / "screen.ome.zarr", version)
     fields, missing = read_plate(path)
     assert [image_name(field).removeprefix("screen-") for field in fields] == [
@@ -30,7 +30,7 @@ def test_fields_by_well_and_holes(tmp_path: Path, version: int) -> None:
         open_slide(path)
 
 
-def test_what_is_no_plate(tmp_path: Path) -> None:
+def test_what_is_no_plate(tmp_path):
     assert read_plate(tmp_path) is None
     empty = tmp_path / "empty.zarr"
     zarr.open_group(str(empty), mode="w", zarr_format=2)
@@ -43,7 +43,7 @@ def test_what_is_no_plate(tmp_path: Path) -> None:
         read_plate(empty)
 
 
-def test_wells_never_lead_out(tmp_path: Path) -> None:
+def test_wells_never_lead_out(tmp_path):
     plate(tmp_path / "secret.zarr")
     path = plate(tmp_path / "screen.zarr")
     (path / "A" / "01").rename(tmp_path / "moved")
@@ -61,14 +61,14 @@ def test_wells_never_lead_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "where", ["A/01/0", "A/B/C", "A", "A//01", "A/./01", "/A/01", "../../A/1", "A/..", ""]
 )
-def test_a_well_lies_in_a_row_and_a_column(tmp_path: Path, where: str) -> None:
+def test_a_well_lies_in_a_row_and_a_column(tmp_path, where):
     path = plate(tmp_path / "screen.zarr")
     (path / ".zattrs").write_text(json.dumps({"plate": {"wells": [{"path": where}]}}))
     with pytest.raises(InputError, match="ROW/COLUMN"):
         read_plate(path)
 
 
-def test_what_is_listed_again_and_again_is_there_once(tmp_path: Path) -> None:
+def test_what_is_listed_again_and_again_is_there_once(tmp_path):
     path = plate(tmp_path / "screen.zarr")
     wells, fields = [{"path": "A/01"}] * 30_000, [{"path": "0"}] * 30
     (path / ".zattrs").write_text(json.dumps({"plate": {"wells": wells}}))
@@ -76,7 +76,7 @@ def test_what_is_listed_again_and_again_is_there_once(tmp_path: Path) -> None:
     assert read_plate(path) == ([path / "A" / "01" / "0"], [])
 
 
-def test_names_that_only_look_alike() -> None:
+def test_names_that_only_look_alike():
     assert slide_name(Path("a/b/c/S21.12.tif")) == "S21.12"
     assert slide_name(Path("plate.zarr/B/03/0")) == "plate-B03-0"
     assert image_name(Path("plate.zarr/B/03/0")) == "plate-B03-0"

@@ -27,7 +27,7 @@ def halved(image: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def pyramid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def pyramid(tmp_path_factory):
     """Tiles of 32 px, three levels of noise, 0.25 µm/px."""
     path = tmp_path_factory.mktemp("slides") / "pyramid.tif"
     options = {"tile": (32, 32), "photometric": "rgb", "compression": "zlib"}
@@ -42,7 +42,7 @@ def pyramid(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def slide(pyramid: Path):
+def slide(pyramid):
     with open_slide(pyramid) as opened:
         yield opened
 
@@ -57,7 +57,7 @@ def whole(slide: Slide, downsample: float = 1.0) -> np.ndarray:
     return slide.read(Box(0, 0, *slide.lattice_shape(downsample)), downsample=downsample)
 
 
-def test_level_0_comes_back_as_it_was_written(slide: Slide) -> None:
+def test_level_0_comes_back_as_it_was_written(slide):
     assert (slide.height, slide.width, slide.is_rgb) == (HEIGHT, WIDTH, True)
     assert slide.mpp == pytest.approx(0.25)
     np.testing.assert_array_equal(whole(slide), NOISE)
@@ -66,14 +66,14 @@ def test_level_0_comes_back_as_it_was_written(slide: Slide) -> None:
     np.testing.assert_array_equal(slide.read(box, channels=[2, 0]), NOISE[box.pixels][..., [2, 0]])
 
 
-def test_levels_are_found_and_used(slide: Slide) -> None:
+def test_levels_are_found_and_used(slide):
     assert [level.downsample for level in slide.levels] == [1.0, 2.0, 4.0]
     stored = halved(halved(NOISE))
     got = slide.read(Box(0, 0, 50, 39), downsample=4.0)
     np.testing.assert_array_equal(got, stored[:50, :39])
 
 
-def test_the_mean_is_taken_between_levels(slide: Slide) -> None:
+def test_the_mean_is_taken_between_levels(slide):
     got = slide.read(Box(0, 0, 30, 30), downsample=3.0)
     # 3 is 1.5 px of the level of 2; that level is stored with rounding.
     level = halved(NOISE).astype(float)
@@ -81,7 +81,7 @@ def test_the_mean_is_taken_between_levels(slide: Slide) -> None:
     np.testing.assert_allclose(got[0, 0], first, atol=0.51)
 
 
-def test_upsampling_interpolates(tmp_path: Path) -> None:
+def test_upsampling_interpolates(tmp_path):
     ramp = np.tile(np.arange(0, 200, 20, dtype=np.uint8), (10, 1))
     with open_slide(write(tmp_path, ramp)) as opened:
         got = whole(opened, 0.5)[:, :, 0]
@@ -104,7 +104,7 @@ def nested_boxes(draw: st.DrawFn) -> tuple[float, Box, Box]:
 
 
 @pytest.fixture(scope="module")
-def floats(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def floats(tmp_path_factory):
     """Noise with NaN, infinities and a no-data marker."""
     path = tmp_path_factory.mktemp("slides") / "floats.tif"
     values = np.random.default_rng(1).normal(size=(HEIGHT, WIDTH)).astype(np.float32)
@@ -116,9 +116,7 @@ def floats(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("kind", ["pyramid", "floats"])
 @given(drawn=nested_boxes())
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-def test_a_pixel_does_not_depend_on_its_box(
-    request: pytest.FixtureRequest, kind: str, drawn: tuple[float, Box, Box]
-) -> None:
+def test_a_pixel_does_not_depend_on_its_box(request, kind, drawn):
     downsample, outer, inner = drawn
     with open_slide(request.getfixturevalue(kind)) as opened:
         around = opened.read(outer, downsample=downsample)
@@ -126,7 +124,7 @@ def test_a_pixel_does_not_depend_on_its_box(
     np.testing.assert_array_equal(alone, around[inner.inside(outer)])
 
 
-def test_large_reads_go_in_steps_and_give_the_same(tmp_path: Path) -> None:
+def test_large_reads_go_in_steps_and_give_the_same(tmp_path):
     pixels = RNG.integers(0, 256, (5000, 5001), dtype=np.uint8)
     with open_slide(write(tmp_path, pixels)) as opened:
         large = whole(opened, 1.7)
@@ -134,7 +132,7 @@ def test_large_reads_go_in_steps_and_give_the_same(tmp_path: Path) -> None:
             np.testing.assert_array_equal(opened.read(box, downsample=1.7), large[box.pixels])
 
 
-def test_nan_stays_where_it_is(tmp_path: Path) -> None:
+def test_nan_stays_where_it_is(tmp_path):
     values = np.ones((8, 8), np.float32)
     values[2, 2], values[6, 6], values[0, 0] = np.nan, np.inf, -1e30
     with open_slide(write(tmp_path, values)) as opened:
@@ -144,14 +142,14 @@ def test_nan_stays_where_it_is(tmp_path: Path) -> None:
         assert np.isnan(whole(opened)[[2, 0], [2, 0]]).all()
 
 
-def test_threads_read_the_same(slide: Slide) -> None:
+def test_threads_read_the_same(slide):
     boxes = [Box(y, x, y + 40, x + 40) for y in range(0, 160, 9) for x in range(0, 110, 11)]
     with ThreadPoolExecutor(8) as pool:
         for box, got in zip(boxes, pool.map(slide.read, boxes), strict=True):
             np.testing.assert_array_equal(got, NOISE[box.y0 : box.y1, box.x0 : box.x1])
 
 
-def test_overview_is_small_and_covers_the_slide(slide: Slide) -> None:
+def test_overview_is_small_and_covers_the_slide(slide):
     picture, downsample = slide.overview(64)
     assert max(picture.shape[:2]) == 64
     assert picture.shape[0] * downsample >= HEIGHT
@@ -168,25 +166,25 @@ def test_overview_is_small_and_covers_the_slide(slide: Slide) -> None:
         (lambda s: s.lattice_shape(float("nan")), "above 0"),
     ],
 )
-def test_nonsense_is_refused(slide: Slide, call: object, says: str) -> None:
+def test_nonsense_is_refused(slide, call, says):
     with pytest.raises(SettingsError, match=says):
         call(slide)  # type: ignore[operator]
 
 
-def test_lattice_shape_covers_the_slide(slide: Slide) -> None:
+def test_lattice_shape_covers_the_slide(slide):
     assert slide.lattice_shape(1.0) == (203, 157)
     assert slide.lattice_shape(2.0) == (102, 79)
     assert slide.lattice_shape(203 / 7) == (7, 6)
 
 
-def test_mpp_given_wins(pyramid: Path) -> None:
+def test_mpp_given_wins(pyramid):
     with open_slide(pyramid, mpp=0.4) as opened:
         assert (opened.mpp, opened.mpp_source) == (0.4, "given")
     with pytest.raises(SettingsError, match="pixel size"):
         open_slide(pyramid, mpp=-1.0)
 
 
-def test_a_slide_that_was_cut_off_reads_what_is_there(tmp_path: Path) -> None:
+def test_a_slide_that_was_cut_off_reads_what_is_there(tmp_path):
     path = write(tmp_path, NOISE, tile=(32, 32), photometric="rgb")
     with tifffile.TiffFile(path) as tif:
         offsets = tif.pages[0].dataoffsets
@@ -202,7 +200,7 @@ def test_a_slide_that_was_cut_off_reads_what_is_there(tmp_path: Path) -> None:
         open_slide(path)
 
 
-def test_a_large_strip_is_read_by_rows_without_decoding_it_all(tmp_path: Path) -> None:
+def test_a_large_strip_is_read_by_rows_without_decoding_it_all(tmp_path):
     pixels = RNG.integers(0, 60000, (3000, 1500), dtype=np.uint16)
     path = write(tmp_path, pixels, byteorder=">", rowsperstrip=3000)
     with open_slide(path) as opened:
@@ -211,7 +209,7 @@ def test_a_large_strip_is_read_by_rows_without_decoding_it_all(tmp_path: Path) -
     np.testing.assert_array_equal(got[:, :, 0], pixels[1700:1900, 30:300])
 
 
-def test_a_whole_slide_is_read_once_for_its_overview(pyramid: Path) -> None:
+def test_a_whole_slide_is_read_once_for_its_overview(pyramid):
     with open_slide(pyramid) as opened:
         first, _ = opened.overview(64)
         assert opened.overview(64)[0] is first

@@ -81,7 +81,7 @@ TIFFS = {
 
 
 @pytest.mark.parametrize("name", TIFFS)
-def test_pixels_come_back(tmp_path: Path, name: str) -> None:
+def test_pixels_come_back(tmp_path, name):
     pixels, how, expected, said = TIFFS[name]
     if "colormap" in how:
         how = {"photometric": "palette", **how}
@@ -93,7 +93,7 @@ def test_pixels_come_back(tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(got, expected)
 
 
-def test_aperio_ycbcr_jpeg2000(tmp_path: Path) -> None:
+def test_aperio_ycbcr_jpeg2000(tmp_path):
     """Compression 33003 holds YCbCr whatever the photometric tag says."""
     red = np.full((64, 64, 3), (76, 85, 255), np.uint8)  # YCbCr of pure red
     path = saved(tmp_path, red, photometric="rgb", tile=(64, 64), compression=33003,
@@ -101,7 +101,7 @@ def test_aperio_ycbcr_jpeg2000(tmp_path: Path) -> None:
     np.testing.assert_allclose(pixels_of(path)[5, 5], [254, 0, 0], atol=2)
 
 
-def test_memory_is_said_where_it_is_much(tmp_path: Path, monkeypatch) -> None:
+def test_memory_is_said_where_it_is_much(tmp_path, monkeypatch):
     path = saved(tmp_path, RGB, photometric="rgb", compression="zlib", rowsperstrip=len(RGB))
     with open_slide(path) as slide:
         assert not slide.notes
@@ -118,7 +118,7 @@ TURNS = {
 
 
 @pytest.mark.parametrize("orientation", TURNS)
-def test_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
+def test_orientation_is_applied(tmp_path, orientation):
     path = saved(tmp_path, RGB, photometric="rgb", extratags=[(274, 3, 1, orientation, True)])
     with open_slide(path) as slide:
         turned = TURNS[orientation](RGB)
@@ -131,7 +131,7 @@ STACK = RNG.integers(0, 4000, (2, 5, 3, 24, 32), dtype=np.uint16)  # T Z C Y X
 
 
 @pytest.mark.parametrize("kind", ["ome", "imagej"])
-def test_planes_are_chosen_and_said(tmp_path: Path, kind: str) -> None:
+def test_planes_are_chosen_and_said(tmp_path, kind):
     options = {"imagej": True} if kind == "imagej" else {"ome": True}
     path = saved(tmp_path, STACK, metadata={"axes": "TZCYX"}, photometric="minisblack", **options)
     with open_slide(path) as slide:
@@ -145,24 +145,24 @@ def test_planes_are_chosen_and_said(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"z": 5}, {"t": 2}, {"z": -1}, {"series": 1}, {"z": "min"}])
-def test_missing_planes_are_refused(tmp_path: Path, wrong: dict[str, int]) -> None:
+def test_missing_planes_are_refused(tmp_path, wrong):
     path = saved(tmp_path, STACK, metadata={"axes": "TZCYX"}, ome=True, photometric="minisblack")
     with pytest.raises(SettingsError, match=r"^image.tif: "):
         open_slide(path, **wrong)
 
 
-def test_pages_of_unknown_meaning(tmp_path: Path) -> None:
+def test_pages_of_unknown_meaning(tmp_path):
     path = saved(tmp_path, STACK[0, :, 0], photometric="minisblack")
     np.testing.assert_array_equal(pixels_of(path)[..., 0], STACK[0, 0, 0])
     np.testing.assert_array_equal(pixels_of(path, z="max")[..., 0], STACK[0, :, 0].max(0))
 
 
-def test_a_channel_last_array_is_no_stack_of_rows(tmp_path: Path) -> None:
+def test_a_channel_last_array_is_no_stack_of_rows(tmp_path):
     pixels = RNG.integers(0, 9, (40, 50, 2), dtype=np.uint16)
     np.testing.assert_array_equal(pixels_of(saved(tmp_path, pixels)), pixels)
 
 
-def test_ome_names_sizes_and_pyramid(tmp_path: Path) -> None:
+def test_ome_names_sizes_and_pyramid(tmp_path):
     path = tmp_path / "named.ome.tif"
     planes = RNG.integers(0, 500, (2, 128, 96), dtype=np.uint16)
     metadata = {
@@ -183,7 +183,7 @@ def test_ome_names_sizes_and_pyramid(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("unit", ["micron", "\\u00B5m", "um", "nm", "inch", "pixel"])
-def test_imagej_units(tmp_path: Path, unit: str) -> None:
+def test_imagej_units(tmp_path, unit):
     um = {"nm": 1e-3, "inch": 25400.0}.get(unit, 1.0)
     path = saved(tmp_path, GREY, imagej=True, resolution=(um / 0.3, um / 0.3),
                  metadata={"unit": unit})  # fmt: skip
@@ -217,7 +217,7 @@ APERIO = {"description": "Aperio Image Library|AppMag = 20|MPP = 0.4990|Left = 1
         (with_size(1, 1, "pixel", "pixel"), None, ""),
     ],
 )
-def test_pixel_sizes(tmp_path: Path, how: dict[str, object], mpp: float | None, note: str) -> None:
+def test_pixel_sizes(tmp_path, how, mpp, note):
     how = {"metadata": None, **how} if "description" in how else how
     with open_slide(saved(tmp_path, GREY, **how)) as slide:
         assert slide.mpp == (None if mpp is None else pytest.approx(mpp))
@@ -244,7 +244,7 @@ def write_ndpi(path: Path, pixels: np.ndarray) -> None:
     path.write_bytes(b"II*\0" + struct.pack("<Q", first) + pixels.tobytes() + blocks + ifd)
 
 
-def test_ndpi(tmp_path: Path) -> None:
+def test_ndpi(tmp_path):
     path = tmp_path / "slide.ndpi"
     write_ndpi(path, RGB)
     with open_slide(path) as slide:
@@ -254,7 +254,7 @@ def test_ndpi(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", [2, 3])
-def test_ome_zarr(tmp_path: Path, version: int) -> None:
+def test_ome_zarr(tmp_path, version):
     path = tmp_path / "cells.ome.zarr"
     names = ["t", "c", "z", "y", "x"]
     axes = [{"name": n, **({"type": "space", "unit": "micrometer"} if n in "zyx" else {})}
@@ -291,12 +291,12 @@ def test_ome_zarr(tmp_path: Path, version: int) -> None:
         whole(slide)
 
 
-def test_a_folder_without_an_image(tmp_path: Path) -> None:
+def test_a_folder_without_an_image(tmp_path):
     with pytest.raises(InputError, match="without an OME-Zarr image"):
         open_slide(tmp_path)
 
 
-def test_zarr_metadata_cannot_point_outside(tmp_path: Path) -> None:
+def test_zarr_metadata_cannot_point_outside(tmp_path):
     path = tmp_path / "evil.zarr"
     path.mkdir()
     entry = {"multiscales": [{"version": "0.4", "datasets": [{"path": "../other"}]}]}
@@ -306,7 +306,7 @@ def test_zarr_metadata_cannot_point_outside(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_png_and_jpeg(tmp_path: Path, bits: int) -> None:
+def test_png_and_jpeg(tmp_path, bits):
     pixels = np.dstack([RGB, GREY]).astype(f"u{bits // 8}") * (257 if bits == 16 else 1)
     path = tmp_path / "field.png"
     path.write_bytes(imagecodecs.png_encode(pixels))
@@ -322,7 +322,7 @@ def test_png_and_jpeg(tmp_path: Path, bits: int) -> None:
         open_slide(jpeg)
 
 
-def test_info_for_people_and_machines(tmp_path: Path) -> None:
+def test_info_for_people_and_machines(tmp_path):
     path = saved(tmp_path, STACK, metadata={"axes": "TZCYX"}, ome=True, photometric="minisblack")
     shown = CliRunner().invoke(info, [str(path), "--mpp", "0.5", "--z", "max"])
     assert shown.exit_code == 0, shown.output
