@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from cellseg.counting.request import CountRequest
 from cellseg.derive import Recipe, derive
 from cellseg.events import CountResult
 from cellseg.geometry import Frame
-from cellseg.network.detector import Detector
+from cellseg.network.detector import Detections, Detector
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import CountProtocol, load_protocol
 from cellseg.result import Change, Result, ResultFolder
@@ -88,15 +88,36 @@ def brown_discs(path: Path, shape=(700, 900), mpp: float | None = 0.5) -> Path:
     return path
 
 
-def copied(counted: Path, home: Path) -> Path:
+def copied(counted: Path, home: Path, name: str | None = None, *, slide: bool = True) -> Path:
     """A finished result and its slide in another folder, where both may be changed."""
-    slide = counted.with_name(counted.name.replace(".cellseg", ".tif"))
-    shutil.copy(slide, home)
-    copy = shutil.copytree(counted, home / counted.name)
-    record = json.loads((copy / "run.json").read_text())
-    record["image"]["path"] = slide.name
-    (copy / "run.json").write_text(json.dumps(record))
+    image = counted.with_suffix(".tif")
+    if slide:
+        shutil.copy(image, home)
+    copy = shutil.copytree(counted, home / (name or counted.name))
+    edit(copy, image={"path": image.name})
     return copy
+
+
+def edit(folder: Path, **changes: object) -> None:
+    """Change a result's record."""
+    record = json.loads((folder / "run.json").read_text()) | changes
+    (folder / "run.json").write_text(json.dumps(record))
+
+
+class BySize(ThresholdDetector):
+    """Cells from an area on, lattice pixels, are of the first class, smaller ones of the second."""
+
+    def __init__(self, area_px: int, classes: tuple[str, str]):
+        super().__init__()
+        self.area_px = area_px
+        self.info = replace(self.info, classes=classes)
+
+    def detect(self, tiles, *, fill):
+        found = [one.instances for one in super().detect(tiles, fill=fill)]
+        kinds = [(one.areas < self.area_px).astype(np.int64) for one in found]
+        return [
+            Detections(replace(one, classes=some)) for one, some in zip(found, kinds, strict=True)
+        ]
 
 
 def counted(request: CountRequest, detector: Detector | None = None):
@@ -106,13 +127,15 @@ def counted(request: CountRequest, detector: Detector | None = None):
     return events[-1], events
 
 
-def counted_folder(path: Path, protocol: CountProtocol, **settings: Any) -> Path:
+def counted_folder(
+    path: Path, protocol: CountProtocol, detector: Detector | None = None, **settings: Any
+) -> Path:
     """The result of a count by threshold, without a prefilter; with fields of the recipe too."""
     recipe = Recipe(**{name: settings.pop(name) for name in Recipe.model_fields.keys() & settings})
     request = CountRequest(
         image=path, protocol=protocol, prefilter=False, recipe=recipe, **settings
     )
-    return counted(request)[0].folder
+    return counted(request, detector)[0].folder
 
 
 @dataclass(frozen=True)

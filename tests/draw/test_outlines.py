@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 import tracemalloc
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from finished import BySize, copied, counted_folder
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from skimage.segmentation import find_boundaries
 from synthetic import PyramidLayout, write_disc_slide, write_pyramid
 
-from cellseg.counting.plan import CountRequest
 from cellseg.derive.corrections import Corrections
 from cellseg.draw import borders, parts_of
 from cellseg.draw.outlines import Places, choose, outline_sheet
@@ -24,37 +22,19 @@ from cellseg.draw.pictures import overlay
 from cellseg.draw.sheet import scale_bar
 from cellseg.errors import RegionError
 from cellseg.geometry import Box, Frame
-from cellseg.network.detector import Detections
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.palette import PALETTE
 from cellseg.protocol import load_protocol
 from cellseg.result import Ground, load_result
-from cellseg.run import CountResult, run, save
+from cellseg.run import save
 from cellseg.stain.normalise import Normaliser
 
 PROTOCOL = load_protocol("he").changed(mpp=0.5, min_area_um2=0.0, tile_px=512, largest_cell_um=20.0)
 MARGIN, INK = 24, (32, 32, 36)
 
 
-class TwoClasses(ThresholdDetector):
+def counted(path, protocol=PROTOCOL):
     """Large discs are tumour, small ones stroma."""
-
-    def __init__(self):
-        super().__init__()
-        self.info = replace(self.info, classes=("tumour", "stroma"))
-
-    def detect(self, tiles, *, fill):
-        return [
-            Detections(replace(d.instances, classes=(d.instances.areas < 250).astype(np.int64)))
-            for d in super().detect(tiles, fill=fill)
-        ]
-
-
-def counted(path, **changes):
-    request = CountRequest(image=path, protocol=PROTOCOL, prefilter=False)
-    events = list(run(replace(request, **changes), detector=TwoClasses()))
-    assert isinstance(events[-1], CountResult)
-    return events[-1].folder
+    return counted_folder(path, protocol, BySize(250, ("tumour", "stroma")))
 
 
 def opened(path):
@@ -390,11 +370,7 @@ def test_a_place_larger_than_a_picture_is_drawn_smaller(large):
 @pytest.fixture
 def copy(field, tmp_path):
     """A field and its result, to be spoiled."""
-    shutil.copy(field[0], tmp_path)
-    folder = shutil.copytree(field[2], tmp_path / "discs.cellseg")
-    record = (folder / "run.json").read_text()
-    (folder / "run.json").write_text(record.replace(str(field[0]), str(tmp_path / "discs.tif")))
-    return folder
+    return copied(field[2], tmp_path)
 
 
 def test_the_default_picture_is_part_of_the_result_and_drawn_anew(copy, cellseg):

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-from finished import Report, left_by
+from finished import Report, copied, counted, left_by
 from synthetic import PyramidLayout, draw_discs, write_pyramid
 from window import SETTINGS
 
@@ -24,9 +24,7 @@ from cellseg.counting.request import CountRequest
 from cellseg.errors import SettingsError
 from cellseg.geometry import Frame
 from cellseg.instances import Instances
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.result.folder import ResultFolder
-from cellseg.run import run
 from cellseg.table import Column
 
 # Warnings are errors here, but what napari's own modules say while they are imported is theirs.
@@ -124,11 +122,6 @@ def made_once(tmp_path_factory):
     return home
 
 
-def _copied(made_once: Path, home: Path, name: str) -> Path:
-    shutil.copy(made_once / f"{name}.tif", home)
-    return Path(shutil.copytree(made_once / f"{name}.cellseg", home / f"{name}.cellseg"))
-
-
 @pytest.fixture
 def slide(tmp_path, made_once):
     """1200 × 1600 px RGB, 0.25 µm/px; pixel (y, x) is (y % 251, x % 241, (y + x) % 239)."""
@@ -138,13 +131,13 @@ def slide(tmp_path, made_once):
 @pytest.fixture
 def result(tmp_path, made_once):
     """Cells of 8 × 12 lattice px at (10, 20) and (300, 400); a lattice px is 0.5 µm wide."""
-    return _copied(made_once, tmp_path, "slide")
+    return copied(made_once / "slide.cellseg", tmp_path)
 
 
 @pytest.fixture
 def result_in_px(tmp_path, made_once):
     """The same without pixel size."""
-    return _copied(made_once, tmp_path, "plain")
+    return copied(made_once / "plain.cellseg", tmp_path)
 
 
 @pytest.fixture
@@ -227,8 +220,7 @@ def discs_once(tmp_path_factory):
     drawn = draw_discs((700, 900), np.random.default_rng(7))
     drawn.image[drawn.labels % 2 == 1] = (72, 45, 105)
     write_pyramid(path, drawn.image, layout=PyramidLayout(mpp=0.5, tile_px=128))
-    for _ in run(CountRequest(image=path, **SETTINGS), detector=ThresholdDetector()):
-        pass
+    counted(CountRequest(image=path, **SETTINGS))
     return path
 
 
@@ -239,10 +231,6 @@ def discs(tmp_path, discs_once):
 
 
 @pytest.fixture
-def counted_discs(discs, discs_once):
+def counted_discs(tmp_path, discs_once):
     """Its result, the slide beside it."""
-    folder = discs.with_suffix(".cellseg")
-    shutil.copytree(discs_once.with_suffix(".cellseg"), folder)
-    record = folder / "run.json"
-    record.write_text(record.read_text().replace(str(discs_once), str(discs)))
-    return folder
+    return copied(discs_once.with_suffix(".cellseg"), tmp_path)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,15 +12,14 @@ from cellseg_napari._inspect import BY_CLASS, BY_LABEL, ONE_COLOUR, SELECTION, I
 from cellseg_napari._opened import Opened, camera_of, refresh, results_in
 from cellseg_napari._reader import KEPT
 from cellseg_napari._writer import write_labels
+from finished import copied, counted_folder
 from napari.layers import Layer, Shapes
 from synthetic import write_disc_slide
 
-from cellseg.counting.request import CountRequest
 from cellseg.errors import InputError, SettingsError
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.palette import colours as colours_of
 from cellseg.protocol import load_protocol
-from cellseg.run import run, save
+from cellseg.run import save
 
 PROTOCOL = load_protocol("he").changed(mpp=1.0, min_area_um2=0.0, tile_px=256, largest_cell_um=40.0)
 """The slide has 0.5 µm/px: a lattice pixel is two of its pixels, 1 µm, wide."""
@@ -33,15 +29,12 @@ PROTOCOL = load_protocol("he").changed(mpp=1.0, min_area_um2=0.0, tile_px=256, l
 def counted(tmp_path_factory):
     path = tmp_path_factory.mktemp("counted") / "discs.tif"
     write_disc_slide(path, np.random.default_rng(7), shape=(700, 900))
-    request = CountRequest(image=path, protocol=PROTOCOL, prefilter=False)
-    for _ in run(request, detector=ThresholdDetector()):
-        pass
-    return path.with_suffix(".cellseg")
+    return counted_folder(path, PROTOCOL)
 
 
 @pytest.fixture
 def folder(tmp_path, counted):
-    return Path(shutil.copytree(counted, tmp_path / counted.name))
+    return copied(counted, tmp_path)
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+from finished import copied, edit
 from serve import served
 from watched import watched
 
@@ -23,8 +24,8 @@ def counted(tmp_path_factory):
 @pytest.fixture(scope="module")
 def client(counted, tmp_path_factory):
     home = tmp_path_factory.mktemp("nasty")
-    blank = served.copied(counted, home, "<img src=x onerror=window.ran=1>.cellseg", slide=False)
-    served.edit(blank, warnings=["<b onclick=window.ran=1>bold</b> \x1b[2J"])
+    blank = copied(counted, home, "<img src=x onerror=window.ran=1>.cellseg", slide=False)
+    edit(blank, warnings=["<b onclick=window.ran=1>bold</b> \x1b[2J"])
     with served.serving(counted, blank) as client:
         yield client
 
@@ -182,7 +183,7 @@ def test_another_result_without_its_slide_and_nasty_names(opened):
 
 
 def test_a_slide_that_is_counted_again_is_shown_anew(browser, counted, tmp_path):
-    folder = served.copied(counted, tmp_path)
+    folder = copied(counted, tmp_path)
     with served.serving(folder) as client, looking(browser, client.server.url) as page:
         page.evaluate("view.viewport.zoomTo(3, null, true)")
         page.wait_for_timeout(500)
@@ -194,7 +195,7 @@ def test_a_slide_that_is_counted_again_is_shown_anew(browser, counted, tmp_path)
         page.get_by_text(f"{cells:,} nuclei").wait_for()
         assert cells < len(load_result(counted).table)
         assert page.evaluate("scaleNow()") == pytest.approx(scale, rel=0.01)
-        served.edit(folder, warnings=["said later"])
+        edit(folder, warnings=["said later"])
         page.get_by_text("the result was changed while this page was open").wait_for()
         assert "said later" in page.locator("#notes").inner_text()
 

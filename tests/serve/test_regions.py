@@ -7,6 +7,7 @@ import json
 from contextlib import contextmanager
 
 import pytest
+from finished import copied
 from serve import served
 
 from cellseg.annotations.geojson import read_regions
@@ -29,7 +30,7 @@ def counted(tmp_path_factory):
 
 @pytest.fixture
 def folder(counted, tmp_path):
-    return served.copied(counted, tmp_path)
+    return copied(counted, tmp_path)
 
 
 @pytest.fixture

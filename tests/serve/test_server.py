@@ -19,21 +19,18 @@ import numpy as np
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from finished import expand_result
+from finished import copied, counted_folder, edit, expand_result
 from PIL import Image
 from serve import served
 from synthetic import write_disc_slide
 
 from cellseg.annotations.region import Region
-from cellseg.counting.request import CountRequest
 from cellseg.derive.corrections import Corrections
 from cellseg.errors import SettingsError
 from cellseg.geometry import Box
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.palette import colours
 from cellseg.protocol import load_protocol
 from cellseg.result import load_result
-from cellseg.run import run
 from cellseg.serve import Server, Viewer, read_results, tiles
 from cellseg.serve.server import MOST_STRANGERS
 from cellseg.serve.viewer import MOST_OPEN
@@ -292,8 +289,8 @@ def test_from_afar_the_share_of_cells_is_shown(client, counted, monkeypatch):
 
 
 def test_masks_of_one_class_do_not_need_the_table(counted, tmp_path):
-    folder = served.copied(counted, tmp_path)
-    served.edit(folder, class_names=["nucleus"])
+    folder = copied(counted, tmp_path)
+    edit(folder, class_names=["nucleus"])
     with served.serving(folder) as client:
         assert client.ask("0/about").json["outlined"]
         assert pixels(client.ask("0/nuclei/0/0/0?shown=1"))[..., 3].any()
@@ -359,7 +356,7 @@ def test_counts_of_a_rectangle_are_the_tables(client, table):
 
 
 def test_regions_are_drawn_to_the_slides_edge_with_names_as_text(counted, tmp_path):
-    folder = served.copied(counted, tmp_path)
+    folder = copied(counted, tmp_path)
     box = Region.box(-300, 100, 400, 900, name="<b>tumour</b>").as_geojson()
     features = json.dumps({"type": "FeatureCollection", "features": [box]})
     (folder / "regions.geojson").write_text(features)
@@ -380,9 +377,7 @@ def test_fluorescence_has_the_runs_contrast(tmp_path):
     path = tmp_path / "dapi.tif"
     drawn = write_disc_slide(path, np.random.default_rng(1), shape=(300, 400), rgb=False)
     protocol = load_protocol("fluorescence").changed(mpp=0.5, min_area_um2=0.0, tile_px=512)
-    request = CountRequest(image=path, protocol=protocol, prefilter=False)
-    *_, last = run(request, detector=ThresholdDetector())
-    with served.serving(last.folder) as client:
+    with served.serving(counted_folder(path, protocol)) as client:
         assert client.ask("0/about").json["dark"]
         assert client.ask("0/counts").json["cells"] == drawn.count
         seen = whole(client, "slide", 0, (300, 400)).max(axis=2)
@@ -394,7 +389,7 @@ def test_fluorescence_has_the_runs_contrast(tmp_path):
 
 
 def test_a_slide_that_is_gone(counted, tmp_path):
-    folder = served.copied(counted, tmp_path, slide=False)
+    folder = copied(counted, tmp_path, slide=False)
     with served.serving(folder) as client:
         about = client.ask("0/about").json
         assert not about["slide"]
@@ -405,7 +400,7 @@ def test_a_slide_that_is_gone(counted, tmp_path):
     with served.serving(folder, image=counted.parent / "discs.tif") as client:
         assert client.ask("0/about").json["slide"]
         assert client.ask("0/slide/0/0/0").status == 200
-    served.edit(folder, image={"path": "/etc/passwd"})
+    edit(folder, image={"path": "/etc/passwd"})
     with served.serving(folder) as client:
         assert not client.ask("0/about").json["slide"]
 
@@ -416,7 +411,7 @@ def test_what_would_cost_too_much_comes_from_the_whole(counted, tmp_path, monkey
             notes = client.ask("0/about").json["notes"]
             return whole(client, "slide", 1, (1500, 2100)).astype(int), notes
 
-    folder = served.copied(counted, tmp_path)
+    folder = copied(counted, tmp_path)
     sharp, _ = seen(folder)
     monkeypatch.setattr(tiles, "TILE_SOURCE_PX", 1)
     blurred, notes = seen(folder)
@@ -453,7 +448,7 @@ def test_what_a_tile_may_cost(chunk, pixel, costly):
 
 
 def test_what_a_person_corrected_is_shown(counted, tmp_path, table):
-    folder = served.copied(counted, tmp_path)
+    folder = copied(counted, tmp_path)
     gone, renamed = (table[table["class"] == "small"].iloc[place] for place in (0, 1))
     corrections = Corrections.open(folder)
     corrections.delete([int(gone["label"])])
@@ -487,7 +482,7 @@ def test_what_a_person_corrected_is_shown(counted, tmp_path, table):
 
 
 def test_a_slide_that_is_counted_again_is_loaded_anew(counted, tmp_path, table):
-    folder = served.copied(counted, tmp_path)
+    folder = copied(counted, tmp_path)
     with served.serving(folder) as client:
         before = client.ask("0/about").json
         assert client.ask(f"0/counts?v={before['version']}").json["cells"] == len(table)
@@ -508,7 +503,7 @@ def test_a_slide_that_is_counted_again_is_loaded_anew(counted, tmp_path, table):
 
 
 def test_damaged_corrections_are_told_and_left_alone(counted, tmp_path):
-    folder = served.copied(counted, tmp_path)
+    folder = copied(counted, tmp_path)
     (folder / "corrections.json").write_text("{")
     names = {path.name for path in folder.iterdir()}
     with served.serving(folder) as client:
@@ -519,7 +514,7 @@ def test_damaged_corrections_are_told_and_left_alone(counted, tmp_path):
 
 
 def test_a_result_without_cells(counted, tmp_path):
-    folder = served.copied(counted, tmp_path)
+    folder = copied(counted, tmp_path)
     table = pq.read_table(folder / "measured.parquet")
     pq.write_table(table.slice(0, 0), folder / "measured.parquet")
     with served.serving(folder) as client:
@@ -529,7 +524,7 @@ def test_a_result_without_cells(counted, tmp_path):
 
 
 def test_cells_grown_around_nuclei(counted, tmp_path):
-    folder = served.copied(counted, tmp_path)
+    folder = copied(counted, tmp_path)
     expand_result(folder, 3)
     with served.serving(folder) as client:
         assert client.ask("0/about").json["grown"]
@@ -548,7 +543,7 @@ def test_cells_grown_around_nuclei(counted, tmp_path):
 
 
 def test_many_results_few_of_them_open(counted, tmp_path):
-    folders = [served.copied(counted, tmp_path, f"{n}.cellseg") for n in range(7)]
+    folders = [copied(counted, tmp_path, f"{n}.cellseg") for n in range(7)]
     with served.serving(*folders, folders[0]) as client:
         assert client.ask("results").json == [folder.name for folder in folders]
         for number in (*range(7), 0):
