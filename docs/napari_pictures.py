@@ -63,7 +63,7 @@ def main(slide: Path, folder: Path, results: Path) -> None:
     save(viewer, folder / "napari-inspect.png")
     viewer.reset_view()
     cells.tabs.setCurrentWidget(cells.classify)
-    wait(lambda: cells.classify.cells is not None)
+    wait(lambda: cells.classify.marker is not None)
     cells.classify.buttons["Propose"].click()
     save(viewer, folder / "napari-positive.png")
     box = cells.windows

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import cached_property
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from napari.utils.notifications import show_info
 from numpy.typing import NDArray
-from qtpy.QtCore import QSignalBlocker, Signal
-from qtpy.QtWidgets import QFormLayout, QGridLayout, QWidget
+from qtpy.QtCore import QSignalBlocker
+from qtpy.QtWidgets import QFormLayout
 
 from cellseg.derive.classes import Classification, classes_of, classify, named
 from cellseg.derive.scores import Blocks, Labelling, spatial_blocks
@@ -20,27 +19,28 @@ from cellseg.protocol import Marker
 from cellseg.table.summary import labelled
 from cellseg_napari._histogram import BINS, HistogramSlider
 from cellseg_napari._inspect import Inspector
-from cellseg_napari._panel import attempt, button, choice, fill, save_classes, wrapped
+from cellseg_napari._panel import attempt, choice, fill, wrapped
+from cellseg_napari._tab import Tab
 from cellseg_napari._words import legend, measurement, menu
 
 KINDS = (("positive, negative", 1), ("1+, 2+, 3+", 3))
 
 
-class ClassifyBox(QWidget):  # type: ignore[misc]
-    """Choose a measurement, drag its thresholds, save the classes with the result.
-
-    ``saved`` tells the result folder, whose table and record are new.
-    """
-
-    saved = Signal(object)
+class ClassifyBox(Tab):
+    """Choose a measurement, drag its thresholds, save the classes with the result."""
 
     def __init__(self, inspector: Inspector) -> None:
-        super().__init__()
-        self.inspector = inspector
-        self.cells: Thresholded | None = None
+        actions = (
+            ("Propose", "A threshold, where the histogram shows two kinds of cells", self.propose),
+            ("Save classes", "Write the classes into the result's table and record", self.save),
+        )
+        super().__init__(inspector, actions)
+        self.marker: Marker | None = None
+        self._values: NDArray[np.float64] = np.empty(0)
+        self._codes: NDArray[np.int16] = np.empty(0, np.int16)
         self._blocks: Blocks | None = None
         self.measure = choice("The measurement that says whether a cell is positive")
-        measurements = menu(inspector.opened.rows.dtypes.items())
+        measurements = menu(self.opened.rows.dtypes.items())
         names = [column for _, column in measurements]
         fill(self.measure, measurements, names.index(first_measure(names)) if names else -1)
         self.kind = choice("One threshold, or three for grades and the H-score")
@@ -50,106 +50,93 @@ class ClassifyBox(QWidget):  # type: ignore[misc]
         self.histogram = HistogramSlider("Drag the threshold: cells at or above it are positive")
         self.histogram.moved.connect(self._dragged)
         self.histogram.settled.connect(self._settled)
-        self.legend, self.counts = wrapped(), wrapped()
-        actions = (
-            ("Propose", "A threshold, where the histogram shows two kinds of cells", self.propose),
-            ("Save classes", "Write the classes into the result's table and record", self.save),
-        )
-        self.buttons = {name: button(name, tip, action) for name, tip, action in actions}
-        grid = QGridLayout()
-        for number, one in enumerate(self.buttons.values()):
-            grid.addWidget(one, 0, number)
+        self.legend = wrapped()
         form = QFormLayout(self)
         form.addRow("measurement", self.measure)
         form.addRow("classes", self.kind)
         form.addRow(self.histogram)
         form.addRow(self.legend)
-        form.addRow(self.counts)
-        form.addRow(grid)
+        form.addRow(self.state)
+        form.addRow(self.grid)
 
     # Thresholds
 
     def begin(self) -> None:
         """Colour the cells: by what was chosen here, or by the thresholds that were saved."""
-        made = Classification.of(self.inspector.opened.result.run)
-        if self.cells is not None:
+        made = Classification.of(self.opened.result.run)
+        if self.marker is not None:
             self.edited()
         elif made is not None and len(made.markers) == 1:
             (marker,) = made.markers
-            self._take(marker.measure, np.atleast_1d(np.asarray(marker.threshold, np.float64)))
+            self._take(marker.measure, thresholds(marker))
         else:
             self._start()
 
     def _start(self) -> None:
         """Another measurement, or another number of thresholds: begin anew."""
         if name := self.measure.currentData():
-            values = self.inspector.opened.column(name)
-            self._take(name, starting(values, self.kind.currentData()))
+            self._take(name, starting(self.opened.column(name), self.kind.currentData()))
 
-    def _take(self, measure: str, thresholds: Iterable[float]) -> None:
+    def _take(self, measure: str, handles: Sequence[float]) -> None:
         """Show these thresholds, on their measurement."""
-        opened = self.inspector.opened
+        opened = self.opened
         if measure not in opened.rows:
             return
         y, x, area = (opened.column(f"{name}_px") for name in ("centroid_y", "centroid_x", "area"))
         mpp = opened.result.frame.mpp
         self._blocks = spatial_blocks(np.stack([y, x], axis=1), area, mpp=mpp)
-        values = opened.column(measure).astype(np.float64)
-        cells = Thresholded(measure, thresholds, values)
-        for box, data in ((self.measure, measure), (self.kind, len(cells.thresholds))):
+        self._values = opened.column(measure).astype(np.float64)
+        for box, data in ((self.measure, measure), (self.kind, len(handles))):
             with QSignalBlocker(box):
                 box.setCurrentIndex(box.findData(data))
-        seen, parts = histogram(values, BINS), opened.result.colours(cells.names)
-        self.histogram.draw(seen.counts, seen.edges, handles=cells.thresholds, parts=parts)
-        self.legend.setText(legend(cells.names, parts))
-        self._show(cells)
+        names = classes_of([marker_of(measure, handles)])
+        seen, parts = histogram(self._values, BINS), opened.result.colours(names)
+        self.histogram.draw(seen.counts, seen.edges, handles=handles, parts=parts)
+        self.legend.setText(legend(names, parts))
+        self._show(measure, handles)
         self._settled()
 
     def _dragged(self, handles: tuple[float, ...]) -> None:
-        if self.cells is not None:
-            self._show(Thresholded(self.cells.marker.measure, handles, self.cells.values))
+        if self.marker is not None:
+            self._show(self.marker.measure, handles)
 
-    def _show(self, cells: Thresholded) -> None:
+    def _show(self, measure: str, handles: Sequence[float]) -> None:
         """Cells and counts follow the handles."""
-        self.cells = cells
-        title = f"{measurement(cells.marker.measure)}, classes"
-        self.inspector.show_codes(
-            cells.codes, self.inspector.opened.result.colours(cells.names), title
-        )
-        self._tell(cells.labelling)
-
-    def _tell(self, scored: Labelling) -> None:
-        self.counts.setText(said(scored, self._chosen().marker))
+        self.marker = marker_of(measure, handles)
+        self._codes, counts = classified(self.marker, self._values)
+        colours = self.opened.result.colours(classes_of([self.marker]))
+        self.inspector.show_codes(self._codes, colours, f"{measurement(measure)}, classes")
+        self.state.setText(said(counts, self.marker))
 
     def _settled(self, _: object = None) -> None:
         """The handles rest: the interval, which takes longer."""
-        if self.cells is not None and self._blocks is not None:
-            self._tell(Labelling.of(self.cells.codes, len(self.cells.names), self._blocks))
+        if self.marker is not None and self._blocks is not None:
+            number = len(classes_of([self.marker]))
+            scored = Labelling.of(self._codes, number, self._blocks)
+            self.state.setText(said(scored, self.marker))
 
     def edited(self) -> None:
-        """After a correction: the cells are others."""
-        if self.cells is not None:
-            self._take(self.cells.marker.measure, self.cells.thresholds)
+        """The cells are others."""
+        if self.marker is not None:
+            self._take(self.marker.measure, thresholds(self.marker))
 
     # What the buttons do
 
-    def _chosen(self) -> Thresholded:
-        if self.cells is None:
+    def _chosen(self) -> Marker:
+        if self.marker is None:
             raise CellsegError("there is no measurement to tell cells apart by")
-        return self.cells
+        return self.marker
 
     def propose(self) -> None:
         """A threshold from the histogram, or the reason why there is none."""
-        cells = self._chosen()
-        measure = cells.marker.measure
-        found = propose(cells.values, measurement(measure))
+        measure = self._chosen().measure
+        found = propose(self._values, measurement(measure))
         self._take(measure, (found.threshold,))
         show_info(f"threshold {found.threshold:g}: {found.method}")
 
     def save(self) -> None:
         """Write the classes into the result."""
-        markers = (self._chosen().marker,)
-        save_classes(self, self.inspector.opened.result, markers=markers)
+        self.save_classes(markers=(self._chosen(),))
 
 
 def first_measure(names: list[str]) -> str:
@@ -168,34 +155,26 @@ def starting(values: NDArray[np.float64], number: int) -> tuple[float, ...]:
     return tuple(float(f"{one:.4g}") for one in steps)
 
 
-class Thresholded:
-    """All cells' values of one measurement (NaN where a cell has none), and thresholds on it.
+def marker_of(measure: str, handles: Sequence[float]) -> Marker:
+    """One threshold, or three, ascending; of the same value they are moved apart a little."""
+    found = [float(handles[0])]
+    for one in handles[1:]:
+        found.append(max(float(one), float(np.nextafter(found[-1], np.inf))))
+    chosen: Any = tuple(found) if len(found) > 1 else found[0]
+    return Marker(measure=measure, threshold=chosen)
 
-    There are one or three, ascending; three of the same value are moved apart a little.
-    """
 
-    def __init__(
-        self, measure: str, thresholds: Iterable[float], values: NDArray[np.float64]
-    ) -> None:
-        first, *others = (float(one) for one in thresholds)
-        self.thresholds: tuple[float, ...] = (first,)
-        for one in others:
-            self.thresholds += (max(one, float(np.nextafter(self.thresholds[-1], np.inf))),)
-        self.values = values
-        chosen: Any = self.thresholds if others else first
-        self.marker = Marker(measure=measure, threshold=chosen)
-        self.names = classes_of([self.marker])
+def thresholds(marker: Marker) -> list[float]:
+    """One or three, ascending."""
+    found: list[float] = np.atleast_1d(np.asarray(marker.threshold, np.float64)).tolist()
+    return found
 
-    @cached_property
-    def codes(self) -> NDArray[np.int16]:
-        """Place of each cell's class in ``names``; -1 without a value."""
-        return classify({self.marker.measure: self.values}, [self.marker])[0]
 
-    @property
-    def labelling(self) -> Labelling:
-        """Cells of each class."""
-        known = self.codes[self.codes >= 0]
-        return Labelling(grades=tuple(np.bincount(known, minlength=len(self.names)).tolist()))
+def classified(marker: Marker, values: NDArray[np.float64]) -> tuple[NDArray[np.int16], Labelling]:
+    """Place of each cell's class, -1 without a value (NaN), and how many cells each class has."""
+    codes = classify({marker.measure: values}, [marker])[0]
+    grades = np.bincount(codes[codes >= 0], minlength=len(classes_of([marker])))
+    return codes, Labelling(grades=tuple(grades.tolist()))
 
 
 def said(scored: Labelling, marker: Marker) -> str:

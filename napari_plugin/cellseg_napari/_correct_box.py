@@ -13,7 +13,7 @@ from napari.layers import Labels
 from napari.utils.notifications import show_info
 from numpy.typing import NDArray
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QComboBox, QFileDialog, QGridLayout, QPushButton, QWidget
+from qtpy.QtWidgets import QComboBox, QFileDialog, QVBoxLayout
 
 from cellseg.derive.corrections import Corrections, Edit, export_training
 from cellseg.errors import CellsegError, SettingsError
@@ -23,9 +23,9 @@ from cellseg.table.regions import counted
 from cellseg.table.summary import Summary
 from cellseg_napari._inspect import Inspector
 from cellseg_napari._opened import KEY, ROLE, Opened, camera_of
-from cellseg_napari._panel import button, enable, in_thread, wrapped
 from cellseg_napari._reader import placed
 from cellseg_napari._shapes import drawn_in, lines_in
+from cellseg_napari._tab import Tab
 from cellseg_napari._words import ACTIONS, in_fields
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ PAINTING = (
 )
 
 
-class CorrectBox(QWidget):  # type: ignore[misc]
+class CorrectBox(Tab):
     """Delete, merge, split, paint, rename, undo; measure again, save, export.
 
     ``drawn`` gives the shapes layer in which cells are counted, or None: its lines cut cells, its
@@ -54,16 +54,6 @@ class CorrectBox(QWidget):  # type: ignore[misc]
     measured = Signal()
 
     def __init__(self, inspector: Inspector, drawn: Callable[[], Shapes | None]) -> None:
-        super().__init__()
-        self.inspector, self._drawn = inspector, drawn
-        self.undo_newer: Callable[[], bool] = lambda: False  # of what is no correction
-        self.painter = Painter(inspector.viewer, inspector.opened)
-        self.buttons: dict[str, QPushButton] = {}
-        self.classes = QComboBox()
-        self.classes.setEditable(True)
-        self.classes.setToolTip("Class of new cells; type another name for a new class")
-        self.state = wrapped()
-        grid = QGridLayout(self)
         actions: dict[str, Callable[[], object]] = {
             "Delete": lambda: self.corrections.delete(self.selected),
             "Merge": lambda: self.corrections.merge(self.selected),
@@ -76,24 +66,29 @@ class CorrectBox(QWidget):  # type: ignore[misc]
             "Training data": self.export,
             "Set class": self.set_class,
         }
-        for number, (name, action) in enumerate(actions.items()):
-            key, what = ACTIONS[name]
-            tip = what[0].upper() + what[1:] + (f" ({key})" if key else "")
-            self.buttons[name] = button(name, tip, action)
-            row, column = (3, 2) if name == "Set class" else divmod(number, 3)
-            grid.addWidget(self.buttons[name], row, column)
-        grid.addWidget(self.classes, 3, 0, 1, 2)
-        grid.addWidget(self.state, 4, 0, 1, 3)
-        grid.setRowStretch(5, 1)
+        super().__init__(
+            inspector, [(name, _tip(*ACTIONS[name]), actions[name]) for name in actions]
+        )
+        self._drawn = drawn
+        self.undo_newer: Callable[[], bool] = lambda: False  # of what is no correction
+        self.painter = Painter(inspector.viewer, self.opened)
+        self.classes = QComboBox()
+        self.classes.setEditable(True)
+        self.classes.setToolTip("Class of new cells; type another name for a new class")
+        self.grid.addWidget(self.classes, 3, 1, 1, 2)
+        layout = QVBoxLayout(self)
+        layout.addLayout(self.grid)
+        layout.addWidget(self.state)
+        layout.addStretch()
         self._list_classes()
-        note = inspector.opened.note
-        enable(self.buttons.values(), can=note is None)
+        note = self.opened.note
+        self.busy(note is not None)
         self.state.setText(in_fields(note) if note else "")
 
     @property
     def corrections(self) -> Corrections:
         """Of the result that is shown; an error where it cannot be corrected."""
-        return self.inspector.opened.corrections
+        return self.opened.corrections
 
     @property
     def selected(self) -> list[int]:
@@ -101,7 +96,7 @@ class CorrectBox(QWidget):  # type: ignore[misc]
 
     def _list_classes(self) -> None:
         """Those of the result; the name that was typed stays."""
-        text, names = self.classes.currentText(), self.inspector.opened.cells.classes
+        text, names = self.classes.currentText(), self.opened.cells.classes
         self.classes.clear()
         self.classes.addItems(names)
         self.classes.setCurrentText(text or (names[0] if names else ""))
@@ -127,7 +122,7 @@ class CorrectBox(QWidget):  # type: ignore[misc]
         label = self.selected[0]
         box = self.corrections.cell(label).box
         for drawn in lines_in(self._drawn()):
-            line = self.inspector.opened.to_lattice(drawn)
+            line = self.opened.to_lattice(drawn)
             low, high = line.min(axis=0), line.max(axis=0)
             if (low < (box.y1, box.x1)).all() and (high >= (box.y0, box.x0)).all():
                 self.corrections.split(label, line=line)
@@ -145,7 +140,7 @@ class CorrectBox(QWidget):  # type: ignore[misc]
         chosen = self.selected[-1] if self.selected else None
         centre = camera_of(self.inspector.viewer).center[-2:]
         if chosen is not None:
-            centre = self.inspector.opened.place_of(chosen)[0]
+            centre = self.opened.place_of(chosen)[0]
         self.painter.begin((float(centre[0]), float(centre[1])), label=chosen)
         self.buttons["Paint"].setText("Apply")
         self.state.setText(PAINTING)
@@ -173,7 +168,7 @@ class CorrectBox(QWidget):  # type: ignore[misc]
             self.measured.emit()
             self.state.setText(f"{said}{summary}")
 
-        in_thread(self, corrections.recount, done=done, buttons=self.buttons.values())
+        self.in_thread(corrections.recount, done)
 
     def save(self) -> None:
         # Imported late: counting and its libraries come with it.
@@ -183,8 +178,7 @@ class CorrectBox(QWidget):  # type: ignore[misc]
             self.state.setText(f"saved in {result.path.name}")
             show_info(f"saved in {result.path}")
 
-        work = partial(save, self.corrections)
-        in_thread(self, work, done=done, buttons=self.buttons.values())
+        self.in_thread(partial(save, self.corrections), done)
         self.state.setText("saving …")
 
     def export(self, folder: Path | None = None) -> None:
@@ -202,12 +196,16 @@ class CorrectBox(QWidget):  # type: ignore[misc]
 
     def _looked_at(self) -> list[Box]:
         """Boxes around the shapes in which cells are counted, lattice pixels."""
-        frame = self.inspector.opened.result.frame
+        frame = self.opened.result.frame
         boxes = []
         for region in drawn_in(self._drawn(), frame.mpp or 1.0):
             x0, y0, x1, y1 = np.maximum(0, region.shape.bounds) / frame.downsample
             boxes.append(Box(int(y0), int(x0), math.ceil(y1), math.ceil(x1)))
         return [box for box in boxes if box.area]
+
+
+def _tip(key: str, what: str) -> str:
+    return what[0].upper() + what[1:] + (f" ({key})" if key else "")
 
 
 class Painter:

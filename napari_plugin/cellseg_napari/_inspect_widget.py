@@ -33,25 +33,26 @@ from cellseg_napari._panel import DockPanel, attempt, button, choice, fill, wrap
 from cellseg_napari._preview import Preview
 from cellseg_napari._reader import KEPT, show_windows
 from cellseg_napari._shapes import drawn_layers
+from cellseg_napari._tab import Tab
 from cellseg_napari._table import CellTable
 from cellseg_napari._teach_box import TeachBox
 from cellseg_napari._windows_box import WindowsBox
 from cellseg_napari._words import ACTIONS, legend, menu
 
 NOTHING = "no result is open"
+TABS = ("Look", "Positive cells", "Cell types", "Correct", "Windows")
 EVERYWHERE = "the whole slide"
 
 _WAIT_MS = 200
 
 
-class LookBox(QWidget):  # type: ignore[misc]
+class LookBox(Tab):
     """How the cells of a result are shown, and which; ``filtered``: other ones are."""
 
     filtered = Signal()
 
     def __init__(self, inspector: Inspector) -> None:
-        super().__init__()
-        self.inspector = inspector
+        super().__init__(inspector)
         self.outlines = QCheckBox("outlines")
         self.outlines.setToolTip("Outlines, or filled masks")
         self.outlines.setChecked(inspector.outlines)
@@ -66,10 +67,9 @@ class LookBox(QWidget):  # type: ignore[misc]
         form.addRow(self.legend)
         form.addRow("filter by", self.measure)
         form.addRow(self.histogram)
-        opened = inspector.opened
-        measurements = menu(opened.rows.dtypes.items())
+        measurements = menu(self.opened.rows.dtypes.items())
         fixed = [(name, name) for name in (ONE_COLOUR, BY_CLASS, BY_LABEL)]
-        fill(self.colour, [*fixed, *measurements], int(len(opened.cells.classes) > 1))
+        fill(self.colour, [*fixed, *measurements], int(len(self.opened.cells.classes) > 1))
         fill(self.measure, [("", ""), *measurements], min(1, len(measurements)))
         self.colour.currentIndexChanged.connect(lambda _: attempt(self._colour))
         self.measure.currentIndexChanged.connect(lambda _: attempt(self._draw_histogram))
@@ -88,13 +88,13 @@ class LookBox(QWidget):  # type: ignore[misc]
 
     def tell_classes(self) -> None:
         """What the colours mean, as they are now; napari's colour bar tells measurements."""
-        names = self.inspector.opened.cells.classes
-        self.legend.setText(legend(names, self.inspector.opened.result.colours(names)))
+        names = self.opened.cells.classes
+        self.legend.setText(legend(names, self.opened.result.colours(names)))
         self.legend.setVisible(self.inspector.coloured_by == BY_CLASS)
 
     def _draw_histogram(self) -> None:
         if name := self.measure.currentData():
-            self.histogram.draw_values(self.inspector.opened.column(name))
+            self.histogram.draw_values(self.opened.column(name))
         if self.inspector.range is not None:
             self.inspector.show_range(None)
             self.filtered.emit()
@@ -137,11 +137,9 @@ class ResultPanel(QWidget):  # type: ignore[misc]
         self.table = CellTable(self.inspector)
         self.tabs = QTabWidget()
         self.tabs.setStyleSheet("QTabBar::tab { padding: 4px 5px; }")  # all of them in sight
-        self.tabs.addTab(self.look, "Look")
-        self.tabs.addTab(self.classify, "Positive cells")
-        self.tabs.addTab(self.teach, "Cell types")
-        self.tabs.addTab(self.correct, "Correct")
-        self.tabs.addTab(self.windows, "Windows")
+        tabs = (self.look, self.classify, self.teach, self.correct, self.windows)
+        for name, box in zip(TABS, tabs, strict=True):
+            self.tabs.addTab(box, name)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self.totals)
@@ -167,28 +165,23 @@ class ResultPanel(QWidget):  # type: ignore[misc]
         self.inspector.close()
 
     @property
-    def _colouring(self) -> ClassifyBox | TeachBox | None:
-        """The tab in sight, if it gives classes."""
-        shown = self.tabs.currentWidget()
-        return shown if shown in (self.classify, self.teach) else None
+    def _tab(self) -> Tab:
+        """The tab in sight."""
+        shown: Tab = self.tabs.currentWidget()
+        return shown
 
     def _tab_changed(self, _: int) -> None:
         """Cells are coloured by thresholds, or by clicks, while these are in sight."""
-        shown = self.windows if self.tabs.currentWidget() is self.windows else self._colouring
-        attempt((shown or self.look).begin)
+        attempt((self.look if self._tab is self.correct else self._tab).begin)
 
     def click(self, world: Sequence[float], *, more: bool) -> None:
-        """Select the cell at a point of the world; while classes are taught, say its class."""
-        label = self.inspector.click(world, more=more)
-        if label and self._colouring is self.teach:
-            self.teach.clicked(label)
+        """Select the cell at a point of the world, and let the tab in sight know."""
+        if label := self.inspector.click(world, more=more):
+            self._tab.clicked(label)
 
     def act(self, name: str) -> None:
-        teaching = {"Next": self.teach.next, "Undo": self.teach.undo}
-        if self._colouring is self.teach and name in teaching:
-            teaching[name]()
-        elif name == "Next" and self.tabs.currentWidget() is self.windows:
-            self.windows.next()
+        if name in self._tab.keys:
+            self._tab.keys[name]()
         elif name in ("Next", "Previous"):
             self.table.step(1 if name == "Next" else -1)
         else:
@@ -213,8 +206,7 @@ class ResultPanel(QWidget):  # type: ignore[misc]
         self.inspector.edited()
         self.look.tell_classes()
         self._filtered()
-        if (box := self._colouring) is not None:
-            box.edited()
+        self._tab.edited()
         self.correct.tell_edit(edit)
 
 

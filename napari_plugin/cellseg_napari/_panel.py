@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import napari
 from napari.qt.threading import GeneratorWorkerSignals, WorkerBase
-from napari.utils.notifications import show_error, show_info
+from napari.utils.notifications import show_error
 from qtpy.compat import isalive
 from qtpy.QtCore import QEvent, QObject, QSignalBlocker, QSize, Qt, QThreadPool, QTimer
 from qtpy.QtWidgets import (
@@ -25,11 +25,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from cellseg.errors import CellsegError, Notice, unexpected_text
-from cellseg.protocol import Marker
-from cellseg.result import Result
-from cellseg.result.publish import TABLE
-from cellseg.table.taught import TaughtClasses
+from cellseg.errors import CellsegError, unexpected_text
 from cellseg_napari._words import in_fields, warn
 
 logger = logging.getLogger(__name__)
@@ -115,53 +111,6 @@ class Job(WorkerBase):  # type: ignore[misc]
             self._error = error
         finally:
             QThreadPool.globalInstance().reserveThread()
-
-
-def in_thread(
-    owner: QObject, work: Callable[[], T], done: Callable[[T], Any], buttons: Iterable[QPushButton]
-) -> None:
-    """One function in a thread, ``buttons`` off meanwhile; ``done`` gets what it returns."""
-
-    def once() -> Iterator[T]:
-        yield work()
-
-    def ended(error: Exception | None) -> None:
-        enable(buttons)
-        if error is not None:
-            tell(error)
-
-    enable(buttons, can=False)
-    Job(owner, once(), each=done, ended=ended).start()
-
-
-def save_classes(
-    box: QWidget,
-    result: Result,
-    *,
-    markers: tuple[Marker, ...] = (),
-    taught: TaughtClasses | None = None,
-) -> None:
-    """Give a result's cells these classes in a thread; without any, the model's are back.
-
-    The box's signal ``saved`` tells the folder, which is to be read again then.
-    """
-    from cellseg.run import change  # late: counting and its libraries come with it
-
-    notices = list[Notice]()
-
-    def done(new: Result) -> None:
-        show_info("\n".join([f"classes saved in {new.file(TABLE)}", *map(in_fields, notices)]))
-        box.saved.emit(new.path)
-
-    tell = notices.append
-    work = partial(change, result.path, on_notice=tell, markers=markers, taught=taught)
-    in_thread(box, work, done=done, buttons=box.buttons.values())
-
-
-def enable(buttons: Iterable[QPushButton], *, can: bool = True) -> None:
-    """Buttons on, or off."""
-    for one in buttons:
-        one.setEnabled(can)
 
 
 class DockPanel(QWidget):  # type: ignore[misc]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from napari.utils.notifications import show_info
 from numpy.typing import NDArray
-from qtpy.QtCore import QSignalBlocker, Signal
+from qtpy.QtCore import QSignalBlocker
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import (
     QColorDialog,
@@ -18,9 +18,7 @@ from qtpy.QtWidgets import (
     QDoubleSpinBox,
     QFileDialog,
     QFormLayout,
-    QGridLayout,
     QHBoxLayout,
-    QWidget,
 )
 
 from cellseg.derive import Recipe
@@ -29,7 +27,8 @@ from cellseg.errors import CellsegError, SettingsError
 from cellseg.palette import OTHER, PALETTE, RGB, as_hex
 from cellseg.table.taught import Click, TaughtClasses, looks, measurements_of
 from cellseg_napari._inspect import Inspector
-from cellseg_napari._panel import attempt, button, save_classes, wrapped
+from cellseg_napari._panel import attempt, button
+from cellseg_napari._tab import Tab
 from cellseg_napari._words import legend
 
 DRAWN = 40
@@ -41,17 +40,20 @@ HOW = (
 )
 
 
-class TeachBox(QWidget):  # type: ignore[misc]
-    """Choose a class, click cells of it; save what follows with the result, or as a file.
-
-    ``saved`` tells the result folder, whose table and record are new.
-    """
-
-    saved = Signal(object)
+class TeachBox(Tab):
+    """Choose a class, click cells of it; save what follows with the result, or as a file."""
 
     def __init__(self, inspector: Inspector) -> None:
-        super().__init__()
-        self.inspector = inspector
+        actions = (
+            ("Next", "Fly to a cell that is in doubt, and click it if you know it", self.next),
+            ("Take back", "Forget the last click", self.undo),
+            ("Save classes", "Write the classes into the result's table and record", self.save),
+            ("To file …", "Write the classes as a file, for other results",
+             partial(self.export, None)),
+            ("From file …", "Go on with the classes of another result", partial(self.load, None)),
+        )  # fmt: skip
+        super().__init__(inspector, actions)
+        self.keys = {"Next": self.next, "Undo": self.undo}
         self.clicks: list[Click] = []
         self.colours: dict[str, RGB] = {}
         self.taught: TaughtClasses | None = None
@@ -69,19 +71,7 @@ class TeachBox(QWidget):  # type: ignore[misc]
         self.unsure.setSingleStep(0.05)
         self.unsure.setToolTip("Cells that no class has with this probability become 'unsure'")
         self.unsure.valueChanged.connect(lambda _: attempt(self._learn))
-        self.state = wrapped(HOW)
-        grid = QGridLayout()
-        actions = (
-            ("Next", "Fly to a cell that is in doubt, and click it if you know it", self.next),
-            ("Take back", "Forget the last click", self.undo),
-            ("Save classes", "Write the classes into the result's table and record", self.save),
-            ("To file …", "Write the classes as a file, for other results",
-             partial(self.export, None)),
-            ("From file …", "Go on with the classes of another result", partial(self.load, None)),
-        )  # fmt: skip
-        self.buttons = {name: button(name, tip, action) for name, tip, action in actions}
-        for number, one in enumerate(self.buttons.values()):
-            grid.addWidget(one, *divmod(number, 3))
+        self.state.setText(HOW)
         form = QFormLayout(self)
         row = QHBoxLayout()
         row.addWidget(self.name, stretch=1)
@@ -89,11 +79,11 @@ class TeachBox(QWidget):  # type: ignore[misc]
         form.addRow("class", row)
         form.addRow("unsure below", self.unsure)
         form.addRow(self.state)
-        form.addRow(grid)
+        form.addRow(self.grid)
 
     def begin(self) -> None:
         """Look at all cells; go on with the clicks that were saved."""
-        opened = self.inspector.opened
+        opened = self.opened
         if not self._base and (known := Recipe.of(opened.result).taught) is not None:
             self._take(known)
         elif not self._base:
@@ -102,12 +92,12 @@ class TeachBox(QWidget):  # type: ignore[misc]
         self.edited()
 
     def edited(self) -> None:
-        """After a correction: the cells are others."""
+        """The cells are others."""
         self._looks = None
         self._learn()
 
     def _take(self, taught: TaughtClasses) -> None:
-        to_look_at(self.inspector.opened.result, self.inspector.opened.rows.names,
+        to_look_at(self.opened.result, self.opened.rows.names,
                    taught.measurements)  # fmt: skip
         self._base = {"measurements": taught.measurements, "made_of": taught.made_of}
         self.clicks, self.colours = [*taught.clicks], dict(taught.colours)
@@ -132,7 +122,7 @@ class TeachBox(QWidget):  # type: ignore[misc]
 
     def clicked(self, label: int) -> None:
         """A person says of what class a cell is."""
-        opened, name = self.inspector.opened, self._named()
+        opened, name = self.opened, self._named()
         row = int(np.searchsorted(opened.cells.labels(), label))
         at = opened.cells.row(label)
         place = (float(at["centroid_y_px"]), float(at["centroid_x_px"]))
@@ -146,14 +136,14 @@ class TeachBox(QWidget):  # type: ignore[misc]
     def _seen(self) -> NDArray[np.float32]:
         """What all cells, as corrected, look like."""
         if self._looks is None:
-            opened, known = self.inspector.opened, self._base["measurements"]
+            opened, known = self.opened, self._base["measurements"]
             columns = to_look_at(opened.result, opened.rows.names, known)
             self._looks = looks(opened.cells.table(columns), known)
         return self._looks
 
     def _learn(self) -> None:
         """All cells take the colours that follow from the clicks; counts are told."""
-        opened, text = self.inspector.opened, self.name.currentText()
+        opened, text = self.opened, self.name.currentText()
         counts = {name: sum(c.name == name for c in self.clicks) for name in self.colours}
         labels, names = opened.cells.labels(), [name for name, number in counts.items() if number]
         try:
@@ -204,7 +194,7 @@ class TeachBox(QWidget):  # type: ignore[misc]
     def next(self) -> None:
         """A cell in doubt: whose two best classes are nearly alike."""
         self._known()
-        opened, found = self.inspector.opened, np.sort(self._found, axis=1)
+        opened, found = self.opened, np.sort(self._found, axis=1)
         labels = opened.cells.labels()
         some = self._rng.choice(len(labels), min(DRAWN, len(labels)), replace=False)
         doubt = found[some, -1] - found[some, -2]
@@ -221,7 +211,7 @@ class TeachBox(QWidget):  # type: ignore[misc]
     def save(self) -> None:
         """Write the classes into the result, or none where nothing is clicked any more."""
         taught = self._known() if self.clicks else None
-        save_classes(self, self.inspector.opened.result, taught=taught)
+        self.save_classes(taught=taught)
 
     def export(self, path: Path | None) -> None:
         taught = self._known()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QProcess, QSignalBlocker, Signal
-from qtpy.QtWidgets import QFileDialog, QGridLayout, QListWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFileDialog, QListWidget, QVBoxLayout
 
 from cellseg.annotations.region import Regions
 from cellseg.counting.request import CountRequest
@@ -18,10 +18,11 @@ from cellseg.result.publish import WINDOWS
 from cellseg_napari._count import count, scratch
 from cellseg_napari._inspect import Inspector
 from cellseg_napari._opened import camera_of, canvas_of
-from cellseg_napari._panel import Job, attempt, button, in_thread, tell, wrapped
+from cellseg_napari._panel import Job, attempt, tell
 from cellseg_napari._preview import Preview
 from cellseg_napari._reader import one_colour
 from cellseg_napari._shapes import in_sight
+from cellseg_napari._tab import Tab
 from cellseg_napari._words import legend
 
 if TYPE_CHECKING:
@@ -37,25 +38,12 @@ HOW = (
 )
 
 
-class WindowsBox(QWidget):  # type: ignore[misc]
+class WindowsBox(Tab):
     """The windows of a result; ``changed``: they are others, or others of them are done."""
 
     changed = Signal()
 
     def __init__(self, inspector: Inspector) -> None:
-        super().__init__()
-        self.inspector = inspector
-        self.windows: list[Window] = []
-        self.process = QProcess(self)  # torch and OpenGL may not get along in one
-        self.process.finished.connect(self._learned)
-        self.preview = Preview(inspector.viewer)
-        self.job: Job | None = None  # a count, whose layers are no other result to be shown
-        self._before: list[tuple[int, list[Window]]] = []
-        self.list = QListWidget()
-        self.list.setToolTip("✓: done. A click flies there")
-        self.list.setWordWrap(True)
-        self.list.currentRowChanged.connect(partial(attempt, self.look))
-        self.state = wrapped(HOW)
         actions = (
             ("Find windows", "The ten to correct first; those that are done stay", self.find),
             ("Next", "Fly to the next window that is not done", self.next),
@@ -68,20 +56,29 @@ class WindowsBox(QWidget):  # type: ignore[misc]
              "first one", partial(self.recount, whole=True)),
             ("Stop", "End learning or counting", self.stop),
         )  # fmt: skip
-        self.buttons = {name: button(name, tip, action) for name, tip, action in actions}
-        grid = QGridLayout()
-        for number, one in enumerate(self.buttons.values()):
-            grid.addWidget(one, *divmod(number, 2))
+        super().__init__(inspector, actions, columns=2)
+        self.keys = {"Next": self.next}
+        self.windows: list[Window] = []
+        self.process = QProcess(self)  # torch and OpenGL may not get along in one
+        self.process.finished.connect(self._learned)
+        self.preview = Preview(inspector.viewer)
+        self.job: Job | None = None  # a count, whose layers are no other result to be shown
+        self._before: list[tuple[int, list[Window]]] = []
+        self.list = QListWidget()
+        self.list.setToolTip("✓: done. A click flies there")
+        self.list.setWordWrap(True)
+        self.list.currentRowChanged.connect(partial(attempt, self.look))
+        self.state.setText(HOW)
         layout = QVBoxLayout(self)
         layout.addWidget(self.list, stretch=1)
-        layout.addLayout(grid)
+        layout.addLayout(self.grid)
         layout.addWidget(self.state)
-        self._busy(False)
+        self.busy(False)
 
-    def _busy(self, busy: bool) -> None:
-        """Which buttons can be pressed: to count again needs a taught model."""
+    def busy(self, busy: bool) -> None:
+        """To count again needs a taught model; what is under way can be stopped."""
         for name, one in self.buttons.items():
-            can = self.inspector.opened.taught is not None or not name.startswith("Recount")
+            can = self.opened.taught is not None or not name.startswith("Recount")
             one.setEnabled(busy == (name == "Stop") and can)
 
     def begin(self) -> None:
@@ -89,7 +86,7 @@ class WindowsBox(QWidget):  # type: ignore[misc]
         # Imported late, here and below: its libraries take a while to load.
         from cellseg.train.windows import read_windows
 
-        result = self.inspector.opened.result
+        result = self.opened.result
         self._show(read_windows(result) if result.file(WINDOWS).exists() else [])
 
     def _show(self, windows: list[Window]) -> None:
@@ -108,12 +105,12 @@ class WindowsBox(QWidget):  # type: ignore[misc]
             self._write(windows)
             self.next()
 
-        work = partial(teach_windows, self.inspector.opened.result.path, COUNT)
-        in_thread(self, work, done=found, buttons=[*self.buttons.values()][:4])
+        self.in_thread(partial(teach_windows, self.opened.result.path, COUNT), found)
+        self.buttons["Stop"].setEnabled(False)
 
     def look(self) -> None:
         """Show the window that is chosen in the list."""
-        box, frame = self._chosen().box, self.inspector.opened.result.frame
+        box, frame = self._chosen().box, self.opened.result.frame
         pixel, camera = frame.downsample * (frame.mpp or 1.0), camera_of(self.inspector.viewer)
         camera.center = (0.0, (box.y0 + box.y1) / 2 * pixel, (box.x0 + box.x1) / 2 * pixel)
         camera.zoom = SHOWN * canvas_of(self.inspector.viewer).min() / (max(box.shape) * pixel)
@@ -134,13 +131,13 @@ class WindowsBox(QWidget):  # type: ignore[misc]
 
     def done(self) -> None:
         """The chosen window is corrected, or is not."""
-        chosen, edits = self._chosen(), self.inspector.opened.corrections.edits
+        chosen, edits = self._chosen(), self.opened.corrections.edits
         self._before.append((len(edits), self.windows))
         self._write([o._replace(done=not o.done) if o is chosen else o for o in self.windows])
 
     def undo(self) -> bool:
         """Take the last Done back; False where there is none, or a correction is newer."""
-        corrections = self.inspector.opened.corrections
+        corrections = self.opened.corrections
         if not self._before or self._before[-1][0] != len(corrections.edits):
             return False
         self._write(self._before.pop()[1])
@@ -149,7 +146,7 @@ class WindowsBox(QWidget):  # type: ignore[misc]
     def _write(self, windows: list[Window]) -> None:
         from cellseg.train.windows import write_windows
 
-        write_windows(self.inspector.opened.result, windows)
+        write_windows(self.opened.result, windows)
         self._show(windows)
         self.changed.emit()
 
@@ -165,24 +162,24 @@ class WindowsBox(QWidget):  # type: ignore[misc]
         """Teach the model; the state tells how it counts before and after."""
         asked = str(path or QFileDialog.getSaveFileName(self, "Model", "taught.safetensors")[0])
         if asked:
-            self._busy(True)
+            self.busy(True)
             self.state.setText("learning, up to three minutes …")
-            given = (str(self.inspector.opened.result.path), "-o", asked, "-m", str(MINUTES))
+            given = (str(self.opened.result.path), "-o", asked, "-m", str(MINUTES))
             self.process.start(sys.executable, ["-m", "cellseg", "teach", *given])
 
     def _learned(self, code: int) -> None:
         told = bytes(self.process.readAllStandardOutput()).decode().strip()
         if "taught model: " in told:
-            self.inspector.opened.taught = Path(self.process.arguments()[5]).absolute()
+            self.opened.taught = Path(self.process.arguments()[5]).absolute()
         if code:
             said = bytes(self.process.readAllStandardError()).decode().strip().rpartition("\n")[2]
             told = tell(CellsegError(said.removeprefix("cellseg: "))) if said else "stopped"
         self.state.setText(told)
-        self._busy(False)
+        self.busy(False)
 
     def recount(self, *, whole: bool = False) -> None:
         """Count with the taught model; the state tells both counts, the first one stays."""
-        viewer, opened, cells = self.inspector.viewer, self.inspector.opened, self.inspector.layer
+        viewer, opened, cells = self.inspector.viewer, self.opened, self.inspector.layer
         if (model := opened.taught) is None:
             raise CellsegError("learn first: there is no taught model")
         result, settings = opened.result, opened.result.section("settings")
@@ -214,11 +211,11 @@ class WindowsBox(QWidget):  # type: ignore[misc]
 
         def ended(error: Exception | None) -> None:
             self.preview.end()
-            self._busy(False)
+            self.busy(False)
             if error is not None or job.abort_requested:
                 self.state.setText("stopped" if error is None else tell(error))
             self.job = None
 
-        self._busy(True)
+        self.busy(True)
         job = self.job = Job(self, count(request), each=show, ended=ended)
         job.start()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cellseg_napari._classify_box import Thresholded, first_measure, said, starting
+from cellseg_napari._classify_box import classified, first_measure, marker_of, said, starting
 
 from cellseg.derive.scores import Labelling
 from cellseg.protocol import Marker
@@ -26,9 +26,10 @@ VALUES = np.array([0.1, 0.2, np.nan, 0.3, 0.4, 0.9])
     ],
 )
 def test_cells_at_or_above_a_threshold_are_positive(thresholds, codes, text):
-    found = Thresholded("dab_od_mean", thresholds, VALUES)
-    assert found.codes.tolist() == codes
-    assert text in (None, said(found.labelling, found.marker))
+    marker = marker_of("dab_od_mean", thresholds)
+    found, counts = classified(marker, VALUES)
+    assert found.tolist() == codes
+    assert text in (None, said(counts, marker))
 
 
 def test_an_interval_is_told():
