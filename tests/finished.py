@@ -18,7 +18,8 @@ from cellseg.annotations.region import Regions
 from cellseg.api import Cells
 from cellseg.counting.request import CountRequest
 from cellseg.derive import Recipe, derive
-from cellseg.events import CountResult
+from cellseg.errors import Notice
+from cellseg.events import CountResult, TileDone
 from cellseg.geometry import Frame
 from cellseg.network.detector import Detections, Detector
 from cellseg.network.threshold import ThresholdDetector
@@ -127,8 +128,23 @@ def counted(request: CountRequest, detector: Detector | None = None):
     return events[-1], events
 
 
+def begun(request: CountRequest, tiles: int):
+    """The events that are left of a count by threshold, once so many tiles are done."""
+    events = run(request, detector=ThresholdDetector())
+    next(one for one in events if isinstance(one, TileDone) and one.done == tiles)
+    return events
+
+
+def told(events) -> list[str]:
+    """What a person was told while something was counted."""
+    return [str(event) for event in events if isinstance(event, Notice)]
+
+
 def counted_folder(
-    path: Path, protocol: CountProtocol, detector: Detector | None = None, **settings: Any
+    path: Path,
+    protocol: CountProtocol | str,
+    detector: Detector | None = None,
+    **settings: Any,
 ) -> Path:
     """The result of a count by threshold, without a prefilter; with fields of the recipe too."""
     recipe = Recipe(**{name: settings.pop(name) for name in Recipe.model_fields.keys() & settings})

@@ -7,6 +7,7 @@ import gzip
 import json
 from dataclasses import replace
 
+import finished
 import numpy as np
 import pandas as pd
 import pytest
@@ -24,7 +25,7 @@ from cellseg.network.threshold import ThresholdDetector
 from cellseg.network.weights import ModelCard
 from cellseg.protocol import Marker
 from cellseg.result import load_result
-from cellseg.run import change, run, save
+from cellseg.run import change, save
 from cellseg.slide import open_slide
 from cellseg.text import as_cell, from_cell, time_left, visible, visible_lines
 
@@ -67,7 +68,7 @@ def counted_as(name, home):
     detector = ThresholdDetector()
     detector.info = replace(detector.info, classes=(name,))
     write_disc_slide(home / "a.tif", np.random.default_rng(0), shape=(200, 200))
-    *_, last = run(CountRequest(image=home / "a.tif", prefilter=False), detector=detector)
+    last, _ = finished.counted(CountRequest(image=home / "a.tif", prefilter=False), detector)
     return load_result(last.folder)
 
 

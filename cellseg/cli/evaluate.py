@@ -149,13 +149,12 @@ def _print_centres(evaluation: CentreEvaluation) -> None:
 
 
 def _print(evaluation: Evaluation) -> None:
-    from cellseg.judge.judged import COUNT_HEADS, OUTLINE_HEADS, count_row, outline_row
+    from cellseg.judge.judged import told_counts, told_outlines
 
     tables = evaluation.tables()
-    counts = [(name, *count_row(one)) for name, one in tables.items()]
-    _print_table(f"{evaluation.model.object} counts", COUNT_HEADS, counts)
-    shown = {name: dict(zip(OUTLINE_HEADS, outline_row(one), strict=True))
-             for name, one in tables.items()}  # fmt: skip
+    counts = [(name, *told_counts(one).values()) for name, one in tables.items()]
+    _print_table(f"{evaluation.model.object} counts", [*told_counts(tables["all"])], counts)
+    shown = {name: told_outlines(one) for name, one in tables.items()}
     rows = [(name, *(one[head] for head in OUTLINES)) for name, one in shown.items()]
     _print_table("outlines and sizes", OUTLINES, rows)
 

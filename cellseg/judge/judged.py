@@ -141,45 +141,36 @@ def scores_of(images: Sequence[Judged], num_classes: int) -> Scores:
     )
 
 
-COUNT_HEADS = ("images", "annotated", "counted", "bias", "95 %", "per image", "median")
-
-
-def count_row(one: Scores) -> tuple[str, ...]:
-    """Errors of counts for a table, under :data:`COUNT_HEADS`."""
+def told_counts(one: Scores) -> dict[str, str]:
+    """Errors of counts, by the columns of a table."""
     count = one.count
-    return (
-        f"{count.images:,}",
-        f"{count.truth:,}",
-        f"{count.found:,}",
-        percent(count.bias, sign=True),
-        " … ".join(percent(value, sign=True) for value in count.bias_interval),
-        percent(count.mean_relative),
-        percent(count.median_relative),
-    )
+    return {
+        "images": f"{count.images:,}",
+        "annotated": f"{count.truth:,}",
+        "counted": f"{count.found:,}",
+        "bias": percent(count.bias, sign=True),
+        "95 %": " … ".join(percent(value, sign=True) for value in count.bias_interval),
+        "per image": percent(count.mean_relative),
+        "median": percent(count.median_relative),
+    }
 
 
-OUTLINE_HEADS = (
-    "F1@.5", "95 %", "@.75", "accuracy@.5", "PQ", "AJI", "mask AP", "AP50", "box AP",
-    "area bias", "spread", "diameter bias",
-)  # fmt: skip
-
-
-def outline_row(one: Scores) -> tuple[str, ...]:
-    """Scores of outlines and sizes for a table, under :data:`OUTLINE_HEADS`."""
-    return (
-        number(one.f1[0.5]),
-        " … ".join(number(value) for value in one.f1_interval),
-        number(one.f1[0.75]),
-        number(one.accuracy[0.5]),
-        number(one.panoptic_quality),
-        number(one.aji),
-        number(one.mask_ap),
-        number(one.mask_ap50),
-        number(one.box_ap),
-        percent(one.area_bias, sign=True),
-        percent(one.area_spread),
-        percent(one.diameter_bias, sign=True),
-    )
+def told_outlines(one: Scores) -> dict[str, str]:
+    """Scores of outlines and sizes, by the columns of a table."""
+    return {
+        "F1@.5": number(one.f1[0.5]),
+        "95 %": " … ".join(number(value) for value in one.f1_interval),
+        "@.75": number(one.f1[0.75]),
+        "accuracy@.5": number(one.accuracy[0.5]),
+        "PQ": number(one.panoptic_quality),
+        "AJI": number(one.aji),
+        "mask AP": number(one.mask_ap),
+        "AP50": number(one.mask_ap50),
+        "box AP": number(one.box_ap),
+        "area bias": percent(one.area_bias, sign=True),
+        "spread": percent(one.area_spread),
+        "diameter bias": percent(one.diameter_bias, sign=True),
+    }
 
 
 def counts_of(images: Sequence[Judged], score: float | None = None) -> CountError:

@@ -15,14 +15,12 @@ from cellseg.judge import plots
 from cellseg.judge.evaluate import Evaluation
 from cellseg.judge.fates import COLOURS, MEANINGS, tally
 from cellseg.judge.judged import (
-    COUNT_HEADS,
-    OUTLINE_HEADS,
     Judged,
     ap_by_density,
     ap_by_diameter,
-    count_row,
     curve,
-    outline_row,
+    told_counts,
+    told_outlines,
 )
 
 WORST = 10
@@ -91,10 +89,8 @@ def _page(evaluation: Evaluation, worst: list[Judged]) -> str:
         model=evaluation.model,
         notes=evaluation.notes,
         protocols=sorted({image.protocol.name for image in evaluation.images}),
-        counting_head=COUNT_HEADS,
-        counting=[(name, *count_row(one)) for name, one in tables.items()],
-        outlines_head=OUTLINE_HEADS,
-        outlines=[(name, *outline_row(one)) for name, one in tables.items()],
+        counting={name: told_counts(one) for name, one in tables.items()},
+        outlines={name: told_outlines(one) for name, one in tables.items()},
         meanings=MEANINGS,
         colours=COLOURS,
         worst=[

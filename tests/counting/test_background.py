@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import skimage
 import tifffile
+from finished import counted
 
 from cellseg.counting.background import is_background, is_ringed
 from cellseg.counting.request import CountRequest
 from cellseg.instances import Instances
 from cellseg.network.threshold import ThresholdDetector
-from cellseg.run import CountResult, run
+from cellseg.run import run
 
 Y, X = np.mgrid[:40, :40]
 DISC = (Y - 20) ** 2 + (X - 20) ** 2 < 8**2
@@ -89,7 +90,6 @@ def test_an_outline_on_glass_is_left_out_of_a_count_and_recorded(tmp_path):
     request = CountRequest(
         image=tmp_path / "glass.tif", output=tmp_path, mpp=0.25, protocol="he", prefilter=False
     )
-    *_, done = run(request, detector=Dreaming())
-    assert isinstance(done, CountResult)
+    done, _ = counted(request, Dreaming())
     assert done.summary.cells == 3
     assert '"like_background": 1' in (done.folder / "run.json").read_text(encoding="utf-8")

@@ -21,7 +21,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from finished import counted, table_of
+from finished import begun, counted, table_of
 from synthetic import write_disc_slide
 
 import cellseg.slide
@@ -181,11 +181,7 @@ def test_an_interrupted_run_goes_on_here_or_there_and_leaves_the_cluster_usable(
 ):
     path, _ = slide
     request = on(threads, path, output=tmp_path / "parts", batch=1)
-    events = run(request, detector=ThresholdDetector())
-    for event in events:
-        if isinstance(event, TileDone) and event.done == 3:
-            break
-    events.close()
+    begun(request, 3).close()
     with distributed.Client(threads, set_as_default=False) as client:
         assert client.submit(sum, [1, 2]).result(timeout=30) == 3
     wait_until(lambda: not threads.scheduler.tasks)

@@ -7,14 +7,14 @@ import io
 import numpy as np
 import pytest
 import tifffile
+from finished import counted
 from PIL import Image
 from scipy import ndimage
 from synthetic import FluorescenceScene, draw_fluorescence
 from synthetic.stained import StainedScene, draw_stained
 
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.result import load_result
-from cellseg.run import CountRequest, CountResult, run
+from cellseg.run import CountRequest
 from cellseg.stain.contrast import look_at
 
 SHAPE = (384, 448)
@@ -84,10 +84,8 @@ EMPTY = {
 }  # fmt: skip
 
 
-def counted(path, **settings):
-    *_, result = run(CountRequest(image=path, **settings), detector=ThresholdDetector())
-    assert isinstance(result, CountResult)
-    return result
+def result_of(path, **settings):
+    return counted(CountRequest(image=path, **settings))[0]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +95,7 @@ def test_an_empty_field_counts_as_nothing_and_is_told(tmp_path, name):
     path = tmp_path / "empty.tif"
     pixels = EMPTY[name](np.random.default_rng(5))
     tifffile.imwrite(path, pixels, photometric="rgb" if pixels.ndim == 3 else "minisblack")
-    result = counted(path)
+    result = result_of(path)
     assert result.summary.cells == 0
     assert is_said(result.warnings)
     assert is_said(load_result(result.folder).run["warnings"])
@@ -107,7 +105,7 @@ def test_what_cannot_be_read_of_an_empty_field_is_said(tmp_path):
     path = tmp_path / "cut.tif"
     tifffile.imwrite(path, EMPTY["16 bit, white"](np.random.default_rng(5)), rowsperstrip=16)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
-    result = counted(path)
+    result = result_of(path)
     assert is_said(result.warnings)
     assert result.tiles_failed == 1
     assert not load_result(result.folder).is_complete
@@ -153,7 +151,7 @@ def test_a_field_that_is_hardly_more_than_noise_is_told(tmp_path, snr, told):
     rng = np.random.default_rng(snr)
     pixels = 300 + 20 * (white_noise(rng) + snr * discs(rng, spacing=60, radius=10))
     tifffile.imwrite(tmp_path / "faint.tif", pixels.astype(np.uint16))
-    warnings = counted(tmp_path / "faint.tif").warnings
+    warnings = result_of(tmp_path / "faint.tif").warnings
     assert any("noise may be counted" in line for line in warnings) == told
 
 
@@ -165,7 +163,7 @@ def test_a_single_nucleus_is_counted_alone(tmp_path):
     pixels = 100 + 9 * ndimage.gaussian_filter(rng.standard_normal((768, 768)), 1) * 3.5
     path = tmp_path / "one.tif"
     tifffile.imwrite(path, (pixels + 400 * nucleus).astype(np.uint16))
-    result = counted(path)
+    result = result_of(path)
     assert result.summary.cells == 1
     assert not any("noise may be counted" in line for line in result.warnings)
     settings = load_result(result.folder).run["settings"]
@@ -185,7 +183,7 @@ def test_a_slide_that_is_empty_but_for_one_corner_is_not_empty(tmp_path, monkeyp
             pixels[:, left : left + 512][np.hypot(y - row, x - column) < 10] += 300
     path = tmp_path / "corner.tif"
     tifffile.imwrite(path, pixels)
-    assert counted(path, prefilter=False).summary.cells == 64
+    assert result_of(path, prefilter=False).summary.cells == 64
 
 
 STAINED = {
@@ -209,7 +207,7 @@ def test_stained_without_nuclei(tmp_path, name):
     pixels = jpeg(pixels + 2 * rng.standard_normal(pixels.shape), 80)
     path = tmp_path / "stained.tif"
     tifffile.imwrite(path, pixels, photometric="rgb")
-    result = counted(path, protocol="he", prefilter=False)
+    result = result_of(path, protocol="he", prefilter=False)
     assert result.summary.cells == 0
     assert is_said(result.warnings)
 
@@ -227,7 +225,7 @@ def test_scenes_with_nuclei_are_not_empty():
 def test_glass_without_tissue_is_told(tmp_path):
     path = tmp_path / "glass.tif"
     tifffile.imwrite(path, np.full((512, 512, 3), 244, np.uint8), photometric="rgb")
-    result = counted(path, protocol="he")
+    result = result_of(path, protocol="he")
     assert result.summary.cells == 0
     assert any("nothing is counted" in text for text in result.warnings)
 

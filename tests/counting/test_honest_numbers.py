@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tifffile
+from finished import counted
 from PIL import Image
 from synthetic import draw_discs
 
 from cellseg.errors import InputError
 from cellseg.geometry import Box
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.result import load_result
-from cellseg.run import CountRequest, CountResult, run
+from cellseg.run import CountRequest
 from cellseg.slide import open_slide
 
 DISCS = draw_discs((160, 240), np.random.default_rng(1), rgb=False)
@@ -90,10 +90,7 @@ UNKNOWN = [name for name in TIFFS if "NaN" in name or "infinity" in name] + [
 
 def count(path):
     # An image of noiseless discs has no scale of its own to be looked for tissue at.
-    request = CountRequest(image=path, prefilter=False)
-    *_, result = run(request, detector=ThresholdDetector())
-    assert isinstance(result, CountResult)
-    return result
+    return counted(CountRequest(image=path, prefilter=False))[0]
 
 
 @pytest.mark.filterwarnings("ignore:.*complex:UserWarning")

@@ -8,16 +8,15 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from finished import begun, counted
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from synthetic import PyramidLayout, StainedScene, draw_stained, write_pyramid
 
 from cellseg.counting.request import CountRequest
 from cellseg.errors import InputError
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
 from cellseg.result import load_result
-from cellseg.run import TileDone, run
 from cellseg.serve import Viewer, read_results
 from cellseg.stain.quality import GOOD, OUT_OF_FOCUS
 from cellseg.study.folder import load_study
@@ -41,14 +40,13 @@ def request_of(slide, folder, tile_px=256, **settings):
     return CountRequest(image=slide, output=folder, protocol=protocol, **settings)
 
 
-def counted(request):
-    *_, done = run(request, detector=ThresholdDetector())
-    return load_result(done.folder)
+def result_of(request):
+    return load_result(counted(request)[0].folder)
 
 
 @pytest.fixture(scope="module")
 def result(slide, tmp_path_factory):
-    return counted(request_of(slide, tmp_path_factory.mktemp("plain")))
+    return result_of(request_of(slide, tmp_path_factory.mktemp("plain")))
 
 
 def test_the_share_out_of_focus_is_told(result):
@@ -69,20 +67,14 @@ def test_the_share_out_of_focus_is_told(result):
 
 def test_it_does_not_depend_on_the_tile_nor_on_an_interruption(result, slide, tmp_path):
     request = request_of(slide, tmp_path, tile_px=128)
-    events = run(request, detector=ThresholdDetector())
-    done = 0
-    for event in events:
-        done += isinstance(event, TileDone)
-        if done == 15:
-            break
-    events.close()
-    other = counted(request)
+    begun(request, 15).close()
+    other = result_of(request)
     assert np.array_equal(other.quality(), result.quality())
     assert other.run["quality"] == result.run["quality"]
 
 
 def test_bad_tissue_is_left_out_where_asked_for(result, slide, tmp_path):
-    left = counted(request_of(slide, tmp_path, skip_bad=True))
+    left = result_of(request_of(slide, tmp_path, skip_bad=True))
     share = result.run["quality"]["out_of_focus"]
     places = left.table.load(["centroid_x_px"])["centroid_x_px"]
     assert len(places) > 50
@@ -112,7 +104,7 @@ def test_the_browser_and_napari_lay_it_over_the_slide(result):
 
 
 def test_a_damaged_mask_is_refused(result, slide, tmp_path):
-    other = counted(request_of(slide, tmp_path))
+    other = result_of(request_of(slide, tmp_path))
     path = other.path / "quality.png"
     unknown = Image.new("P", (12, 12), 99)
     unknown.putpalette(bytes(768))

@@ -11,19 +11,18 @@ from zipfile import ZipFile
 import numpy as np
 import pytest
 import roifile
+from finished import counted_folder
 from PIL import Image
 from serve import served
 from skimage.color import deltaE_ciede2000, rgb2lab
 from synthetic import write_disc_slide
 
-from cellseg.counting.request import CountRequest
 from cellseg.draw import parts_of
 from cellseg.export import export
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.palette import OTHER, PALETTE, as_hex, colours
 from cellseg.protocol import Marker, load_protocol
 from cellseg.result import load_result
-from cellseg.run import change, run
+from cellseg.run import change
 from cellseg.study.folder import load_study
 from cellseg.study.page import write_study
 
@@ -83,9 +82,8 @@ def classified(tmp_path_factory):
     path = tmp_path_factory.mktemp("faces") / "a.tif"
     write_disc_slide(path, np.random.default_rng(7), shape=(300, 400))
     protocol = load_protocol("ihc").changed(mpp=0.5, min_area_um2=0.0, tile_px=512)
-    request = CountRequest(image=path, protocol=protocol, prefilter=False)
-    *_, last = run(request, detector=ThresholdDetector())
-    return change(last.folder, markers=(Marker(measure="area_px", threshold=250.0),)).path
+    folder = counted_folder(path, protocol)
+    return change(folder, markers=(Marker(measure="area_px", threshold=250.0),)).path
 
 
 def test_every_face_has_its_colours(classified, tmp_path):

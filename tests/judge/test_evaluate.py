@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from finished import table_of
+from finished import counted, table_of
 from imageio.v3 import imread, imwrite
 from squares import squares
 
 from cellseg.cli.evaluate import evaluate as command
+from cellseg.counting.request import CountRequest
 from cellseg.errors import InputError, Notice, SettingsError
 from cellseg.instances import Instances
 from cellseg.judge.evaluate import EvaluateRequest, Evaluation, ImageDone, evaluate, on_image
@@ -96,14 +97,10 @@ def test_what_was_drawn_is_found_missed_and_invented_as_it_was_drawn(tmp_path, s
 
 
 def test_the_same_cells_as_a_count_writes(tmp_path, stand_in):
-    from cellseg.counting.request import CountRequest
-    from cellseg.run import CountResult, run
-
     path = write_set(tmp_path, [PLACES], [PLACES])
     evaluation, _ = ended(EvaluateRequest(data=(path,), protocol="he", prefilter=False))
     request = CountRequest(image=tmp_path / "0.png", protocol="he", mpp=0.25, prefilter=False)
-    *_, last = run(request, detector=ThresholdDetector())
-    assert isinstance(last, CountResult)
+    last, _ = counted(request)
     found = evaluation.images[0].found
     assert sorted(found.areas) == sorted(table_of(last)["area_px"])
     boxes = table_of(last)[["bbox_y0_px", "bbox_x0_px", "bbox_y1_px", "bbox_x1_px"]]
@@ -218,9 +215,6 @@ def test_labels_are_taken_at_the_middle_of_each_pixel():
 
 
 def test_calibrate_writes_a_protocol_by_which_counts_carry_an_interval(tmp_path, stand_in):
-    from cellseg.counting.request import CountRequest
-    from cellseg.run import CountResult, run
-
     path = write_set(tmp_path, [PLACES] * 6, [PLACES] * 5 + [[*PLACES, (120, 60)]])
     target = tmp_path / "mine.yaml"
     options = ["--protocol", "he", "--no-prefilter", "--calibrate", str(target)]
@@ -236,17 +230,16 @@ def test_calibrate_writes_a_protocol_by_which_counts_carry_an_interval(tmp_path,
     request = CountRequest(
         image=tmp_path / "0.png", protocol=str(target), mpp=0.25, prefilter=False, overwrite=True
     )
-    *_, last = run(request, detector=detector)
-    assert isinstance(last, CountResult)
+    last, _ = counted(request, detector)
     assert last.summary.cells_interval == (4, 5)
     assert "95 %: 4 … 5" in str(last.summary)
     record = json.loads((last.folder / "run.json").read_text())
     assert record["summary"]["cells_interval"] == [4, 5]
     # Another score or other weights: the interval does not hold.
-    *_, last = run(replace(request, score=0.9), detector=detector)
+    last, _ = counted(replace(request, score=0.9), detector)
     assert last.summary.cells_interval is None
     detector.info = DetectorInfo("other", "f" * 64, ("nucleus",), "nucleus")
-    *_, last = run(request, detector=detector)
+    last, _ = counted(request, detector)
     assert last.summary.cells_interval is None
 
 

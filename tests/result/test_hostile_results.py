@@ -12,25 +12,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from finished import counted_folder
 from synthetic import write_disc_slide
 
 from cellseg.cli import main
-from cellseg.counting.request import CountRequest
 from cellseg.derive import Recipe
 from cellseg.derive.corrections import Corrections
 from cellseg.errors import InputError
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.result import load_result
-from cellseg.run import run
 
 
 @pytest.fixture(scope="module")
 def counted(tmp_path_factory):
     path = tmp_path_factory.mktemp("counted") / "a.tif"
     write_disc_slide(path, np.random.default_rng(7), shape=(300, 300))
-    request = CountRequest(image=path, protocol="he", mpp=0.25, prefilter=False)
-    *_, last = run(request, detector=ThresholdDetector())
-    return last.folder
+    return counted_folder(path, "he", mpp=0.25)
 
 
 @pytest.fixture

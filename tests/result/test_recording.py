@@ -7,6 +7,7 @@ from contextlib import closing
 
 import numpy as np
 import pytest
+from finished import counted
 from synthetic import write_disc_slide
 
 from cellseg.counting.measured import CellMeasurer
@@ -15,7 +16,7 @@ from cellseg.counting.tiles import TileSource
 from cellseg.geometry import Box
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
-from cellseg.run import CountResult, TileDone, run
+from cellseg.run import TileDone, run
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -47,9 +48,7 @@ def stopped(slide, output):
 
 
 def table(request):
-    *_, last = run(request, detector=ThresholdDetector())
-    assert isinstance(last, CountResult)
-    return (last.folder / "cells.csv").read_bytes()
+    return (counted(request)[0].folder / "cells.csv").read_bytes()
 
 
 @pytest.fixture(scope="module")

@@ -8,21 +8,21 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import finished
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from finished import table_of
+from finished import begun, table_of
 from microscopes import ome_zarr
 from synthetic import write_disc_slide
 
 from cellseg.cli.count import count as count_command
 from cellseg.counting.request import CountRequest
-from cellseg.errors import InputError, Notice, OutputError, RegionError, SettingsError
+from cellseg.errors import InputError, OutputError, RegionError, SettingsError
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
 from cellseg.result import load_result
 from cellseg.result.upload import MARK, RemoteResult
-from cellseg.run import CountResult, TileDone, run
 from cellseg.slide import open_slide
 from cellseg.storage import RemotePath, as_location, fingerprint
 from cellseg.text import scrubbed
@@ -46,9 +46,8 @@ def request_for(path, **changes):
 
 
 def counted(request):
-    events = list(run(request, detector=ThresholdDetector()))
-    assert isinstance(events[-1], CountResult)
-    return events[-1], [str(event) for event in events if isinstance(event, Notice)]
+    result, events = finished.counted(request)
+    return result, finished.told(events)
 
 
 @pytest.mark.parametrize("kind", ["tif", "png", "zarr"])
@@ -191,11 +190,7 @@ def test_another_count_takes_the_place_of_the_first_whole(memory, slide):
 def test_an_interrupted_run_goes_on_from_its_scratch_folder(memory, slide, tmp_path):
     _, url, drawn = slide
     request = request_for(url, output=as_location("memory://results"))
-    events = run(request, detector=ThresholdDetector())
-    for event in events:
-        if isinstance(event, TileDone) and event.done == 3:
-            break
-    events.close()
+    begun(request, 3).close()
     assert not memory.exists("/results")
     assert list((tmp_path / "scratch").rglob("journal.sqlite"))
     result, notes = counted(request)
@@ -417,8 +412,7 @@ def test_a_storage_that_goes_away_ends_the_run_and_keeps_what_is_done(
 
     ClientResponseError.__module__ = "aiohttp.client_exceptions"
     request = request_for(url, output=tmp_path / "remote", batch=1)
-    events = run(request, detector=ThresholdDetector())
-    until(events, 3)
+    events = begun(request, 3)
     error = ClientResponseError("503, url='https://h/a.tif?signature=secret'")
     with monkeypatch.context() as patch:
         patch.setattr("cellseg.slide._slide.resample", raising(error))
@@ -428,13 +422,6 @@ def test_a_storage_that_goes_away_ends_the_run_and_keeps_what_is_done(
     result, notes = counted(request)
     assert any("going on" in text for text in notes)
     assert table_of(result).equals(table_of(whole))
-
-
-def until(events, done):
-    """So far that this many tiles are done."""
-    for event in events:
-        if isinstance(event, TileDone) and event.done == done:
-            return
 
 
 def raising(error):
@@ -481,8 +468,7 @@ def test_another_slides_result_that_came_first_is_kept(memory, slide):
     memory.pipe_file("/other/discs.tif", path.read_bytes())
     request = request_for(url, output=as_location("memory://results"))
     other = replace(request, image=RemotePath("memory://other/discs.tif"))
-    events = run(request, detector=ThresholdDetector())
-    until(events, 3)
+    events = begun(request, 3)
     home = RemoteResult.at(RemotePath("memory://results/discs.cellseg")).local.parent
     home.rename(home.with_name("aside"))  # the other run's scratch is on another machine
     counted(other)

@@ -6,11 +6,12 @@ import json
 import math
 import shutil
 
+import finished
 import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-from finished import classify_result, copied, counted_folder, expand_result
+from finished import classify_result, copied, counted_folder, expand_result, table_of
 from synthetic import PyramidLayout, write_pyramid
 
 import cellseg.derive.expand as expanding
@@ -21,10 +22,9 @@ from cellseg.draw.pictures import overlay
 from cellseg.errors import InputError, SettingsError
 from cellseg.export import export
 from cellseg.geometry import Box
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import Marker, load_protocol
 from cellseg.result import load_result
-from cellseg.run import change, run, save
+from cellseg.run import change, save
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -219,8 +219,8 @@ def test_fluorescence_without_a_pixel_size(tmp_path):
             image=path, protocol=protocol, channel="DAPI", diameter_px=2.0 * RADIUS,
             prefilter=False, recipe=Recipe(expand=BY_PX), output=tmp_path / str(tile),
         )  # fmt: skip
-        *_, last = run(request, detector=ThresholdDetector())
-        tables.append(load_result(last.folder).table.load())
+        last, _ = finished.counted(request)
+        tables.append(table_of(last))
     pd.testing.assert_frame_equal(*tables)
     table = tables[0]
     assert len(table) == len(ALONE)
@@ -265,8 +265,7 @@ def count_whole(path, home, *, tile=320, **settings):
         image=path, protocol=protocol, channel="DAPI", diameter_px=2.0 * RADIUS,
         prefilter=False, output=home, **settings,
     )  # fmt: skip
-    *_, last = run(request, detector=ThresholdDetector())
-    return last.folder
+    return finished.counted(request)[0].folder
 
 
 def test_cells_from_a_channel_end_where_it_ends(whole, tmp_path):
@@ -347,7 +346,7 @@ def test_distances_that_are_none(folder):
     image, output = folder.parent / "rings.tif", folder / "new"
     request = CountRequest(image=image, output=output, prefilter=False, recipe=Recipe(expand=-1.0))
     with pytest.raises(SettingsError, match="cells can grow by more than 0"):
-        list(run(request, detector=ThresholdDetector()))
+        finished.counted(request)
 
 
 @pytest.mark.parametrize(

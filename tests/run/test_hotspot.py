@@ -8,17 +8,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from finished import counted, told
 from PIL import Image
 from synthetic.discs import draw_discs
 from synthetic.tiff import PyramidLayout, write_pyramid
 
 from cellseg.counting.request import CountRequest
 from cellseg.derive import Recipe
-from cellseg.errors import Notice, SettingsError
-from cellseg.network.threshold import ThresholdDetector
+from cellseg.errors import SettingsError
 from cellseg.protocol import Marker, load_protocol
 from cellseg.result import load_result
-from cellseg.run import change, run
+from cellseg.run import change
 from cellseg.study.folder import load_study
 from cellseg.study.page import write_study
 from cellseg.study.summary import write_summary
@@ -42,14 +42,14 @@ def slide(tmp_path_factory):
     return path
 
 
-def counted(slide, home, **settings):
+def result_of(slide, home, **settings):
     request = CountRequest(image=slide, protocol=PROTOCOL, prefilter=False, output=home)
-    *events, result = run(replace(request, **settings), detector=ThresholdDetector())
-    return [str(one) for one in events if isinstance(one, Notice)], result
+    result, events = counted(replace(request, **settings))
+    return told(events), result
 
 
 def test_the_hot_spot_is_derived_and_told_everywhere(slide, tmp_path):
-    _, result = counted(slide, tmp_path)
+    _, result = result_of(slide, tmp_path)
     plain = np.asarray(Image.open(result.folder / "overview.png"))
     said = []
     found = change(result.folder, markers=LARGE, hotspot=ASKED, on_notice=said.append)
@@ -85,8 +85,8 @@ def test_the_hot_spot_is_derived_and_told_everywhere(slide, tmp_path):
 
 
 def test_a_finished_count_gets_the_hot_spot_that_is_asked_for(slide, tmp_path):
-    counted(slide, tmp_path)
-    said, result = counted(slide, tmp_path, recipe=Recipe(hotspot=HotSpot(cells=60)))
+    result_of(slide, tmp_path)
+    said, result = result_of(slide, tmp_path, recipe=Recipe(hotspot=HotSpot(cells=60)))
     assert any("nothing to do" in text for text in said)
     assert [one.cells for one in result.summary.regions] == [60]
     record = json.loads((result.folder / "run.json").read_text())["hotspot"]
@@ -94,7 +94,7 @@ def test_a_finished_count_gets_the_hot_spot_that_is_asked_for(slide, tmp_path):
 
 
 def test_a_hot_spot_larger_than_the_tissue_is_one_line(slide, tmp_path):
-    said, result = counted(slide, tmp_path, recipe=Recipe(hotspot=HotSpot(mm2=5)))
+    said, result = result_of(slide, tmp_path, recipe=Recipe(hotspot=HotSpot(mm2=5)))
     assert [text for text in said if "5 mm² are more than the tissue" in text]
     assert result.summary.regions == ()
     with pytest.raises(SettingsError, match=r"9 mm² are more than the tissue, which is 0\.166 mm²"):
@@ -107,7 +107,7 @@ def test_a_hot_spot_larger_than_the_tissue_is_one_line(slide, tmp_path):
 
 def test_a_slide_without_positive_cells_has_its_densest_place(slide, tmp_path):
     none = (Marker(measure="area_um2", threshold=1e5, name="large"),)
-    _, result = counted(slide, tmp_path)
+    _, result = result_of(slide, tmp_path)
     told = []
     found = change(result.folder, markers=none, hotspot=ASKED, on_notice=told.append)
     assert any(text.endswith("the densest place; no cell is positive") for text in told)

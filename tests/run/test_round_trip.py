@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+import finished
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,7 +27,7 @@ from cellseg.instances import Instances
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import Marker, load_protocol
 from cellseg.result import load_result
-from cellseg.run import CountResult, change, run, save
+from cellseg.run import change, save
 
 PROTOCOL = load_protocol("ihc").changed(
     mpp=1.0, min_area_um2=0.0, tile_px=128, largest_cell_um=40.0,
@@ -83,9 +84,7 @@ def request_for(slide, home, **changes):
 
 
 def counted(request):
-    *_, last = run(request, detector=TypedDetector())
-    assert isinstance(last, CountResult)
-    return load_result(last.folder)
+    return load_result(finished.counted(request, TypedDetector())[0].folder)
 
 
 @pytest.fixture(scope="module")

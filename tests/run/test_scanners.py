@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from finished import classify_result
+from finished import classify_result, counted_folder
 from scipy import ndimage
 from synthetic import (
     DAB_THRESHOLDS,
@@ -14,11 +14,9 @@ from synthetic import (
     write_pyramid,
 )
 
-from cellseg.counting.request import CountRequest
 from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import Marker, load_protocol
 from cellseg.result import load_result
-from cellseg.run import CountResult, run
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 
@@ -53,12 +51,8 @@ def counted(tmp_path_factory):
         write_pyramid(path, scanned(drawn.image, *how), layout=PyramidLayout(mpp=SCENE.mpp))
         for dyes in ("fixed", "macenko"):
             protocol = load_protocol("ihc").changed(mpp=SCENE.mpp, dyes=dyes)
-            request = CountRequest(
-                image=path, protocol=protocol, prefilter=False, output=home / dyes
-            )
-            *_, last = run(request, detector=ThresholdDetector(level=0.15))
-            assert isinstance(last, CountResult)
-            found[name, dyes] = last.folder
+            detector = ThresholdDetector(level=0.15)
+            found[name, dyes] = counted_folder(path, protocol, detector, output=home / dyes)
     return drawn, found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 
+import finished
 import numpy as np
 import pytest
 from finished import table_of
@@ -16,9 +17,7 @@ from synthetic.tiff import PyramidLayout, write_pyramid
 from cellseg.annotations.region import Region, Regions
 from cellseg.counting.request import CountRequest
 from cellseg.errors import Notice, SettingsError
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
-from cellseg.run import run
 from cellseg.study.folder import load_study
 from cellseg.study.page import write_study
 from cellseg.study.summary import write_summary
@@ -40,7 +39,7 @@ def counted(tmp_path_factory):
     image[drawn.mask & (discs.labels > 0)] = DISC_RGB
     write_pyramid(home / "array.tif", image, layout=PyramidLayout(mpp=0.5, tile_px=256))
     request = CountRequest(image=home / "array.tif", protocol=PROTOCOL, output=home, tma=True)
-    return drawn, list(run(request, detector=ThresholdDetector()))
+    return drawn, finished.counted(request)[1]
 
 
 def test_each_core_holds_its_own_cells(counted):
@@ -81,7 +80,7 @@ def test_what_is_no_array_is_counted_whole(tmp_path):
     request = CountRequest(
         image=tmp_path / "discs.tif", protocol=PROTOCOL, output=tmp_path, tma=True
     )
-    *events, result = run(request, detector=ThresholdDetector())
+    result, events = finished.counted(request)
     assert result.summary.cells == truth.count
     assert result.summary.regions == ()
     assert any("the whole slide is counted" in str(one) for one in events)
@@ -91,4 +90,4 @@ def test_what_is_no_array_is_counted_whole(tmp_path):
         regions=Regions((Region.box(0, 0, 90, 90),)),
     )  # fmt: skip
     with pytest.raises(SettingsError, match="cores of an array are regions already"):
-        list(run(both, detector=ThresholdDetector()))
+        finished.counted(both)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from finished import counted
 
 from cellseg.counting.plan import choose_assay, make_plan
 from cellseg.counting.request import CountRequest
 from cellseg.counting.scale import told_diameter
 from cellseg.errors import SettingsError
-from cellseg.events import CountResult
 from cellseg.instances import Instances
 from cellseg.network.architecture import SMALL
 from cellseg.network.detect import load_detector
@@ -22,7 +22,6 @@ from cellseg.network.maskrcnn import build_maskrcnn
 from cellseg.network.modelfile import ModelCard
 from cellseg.network.weights import save_model
 from cellseg.protocol import load_protocol
-from cellseg.run import run
 from cellseg.slide import open_slide
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
@@ -79,11 +78,10 @@ class Mixed(Discs):
         return number % 3
 
 
-def counted(path, detector, tmp_path, **settings):
+def summary_of(path, detector, tmp_path, **settings):
     request = CountRequest(image=path, output=tmp_path / "out", overwrite=True, **settings)
-    *notices, result = run(request, detector=detector)
-    assert isinstance(result, CountResult)
-    return result.summary, [str(notice) for notice in notices]
+    result, events = counted(request, detector)
+    return result.summary, [str(event) for event in events[:-1]]
 
 
 @pytest.mark.parametrize("radius", [18, 30, 60])
@@ -173,18 +171,18 @@ def test_nothing_is_told_of_an_empty_field_and_what_the_user_says_stands(tmp_pat
 
 def test_gates_and_scores_go_by_class(tmp_path):
     path = smear(tmp_path)
-    every, _ = counted(path, Mixed(), tmp_path, protocol=BLOOD.changed(classes={}))
+    every, _ = summary_of(path, Mixed(), tmp_path, protocol=BLOOD.changed(classes={}))
     assert [*every.cells_per_class] == [*Discs.info.classes]
     # A disc of a red cell's size is too large for a platelet, and red cells must be surer.
     kinds = every.cells_per_class
     assert all(kinds.values())
-    gated, _ = counted(path, Mixed(), tmp_path, protocol="blood_smear")
+    gated, _ = summary_of(path, Mixed(), tmp_path, protocol="blood_smear")
     assert gated.cells_per_class == {**kinds, "platelet": 0}
     rules = {"red blood cell": {"score": 1.0}, "white blood cell": {}}
-    strict, _ = counted(path, Mixed(), tmp_path, protocol=BLOOD.changed(classes=rules))
+    strict, _ = summary_of(path, Mixed(), tmp_path, protocol=BLOOD.changed(classes=rules))
     assert strict.cells_per_class["red blood cell"] == 0
     assert strict.cells_per_class["white blood cell"] == kinds["white blood cell"]
-    mine, _ = counted(path, Mixed(), tmp_path, protocol="blood_smear", min_area=1, max_area=1e6)
+    mine, _ = summary_of(path, Mixed(), tmp_path, protocol="blood_smear", min_area=1, max_area=1e6)
     assert mine.cells_per_class == kinds
 
 
@@ -246,5 +244,7 @@ def test_a_model_of_other_classes_counts_all_of_its_own(tmp_path):
     class Yeast(Discs):
         info = DetectorInfo("yeast", "1" * 12, ("yeast",), "cell", diameter_px=40.0, mpp=0.5)
 
-    summary, _ = counted(smear(tmp_path), Yeast(), tmp_path, protocol="phase_contrast", model="y")
+    summary, _ = summary_of(
+        smear(tmp_path), Yeast(), tmp_path, protocol="phase_contrast", model="y"
+    )
     assert summary.cells_per_class["yeast"] == summary.cells > 0
