@@ -70,7 +70,6 @@ def judged(result: Result, truth: NDArray[np.int64]) -> list[tuple[bool, bool]]:
 def main(data: tuple[Path, ...]) -> None:
     """Print the table."""
     measured.is_background = lambda mask, pixels: False
-    detectors: dict[object, object] = {}
     rows: dict[tuple[str, str], list[tuple[bool, bool]]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as scratch:
         for path in data:
@@ -85,7 +84,7 @@ def main(data: tuple[Path, ...]) -> None:
                     output=Path(scratch) / path.parent.name,
                     mpp=image.get("mpp"),
                 )
-                *_, done = run(request, detectors=detectors)
+                *_, done = run(request)
                 assert isinstance(done, CountResult)
                 result = load_result(done.folder)
                 truth = annotated(of_image[image["id"]], image, result)

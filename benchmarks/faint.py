@@ -55,7 +55,6 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--fields", type=int, default=3)
     options = parser.parse_args()
-    detectors: dict[object, object] = {}
     print("| noise | signal to noise | nuclei | counted | said to be empty | said to be faint |")
     print("|---|---|---|---|---|---|")
     for kind in ("white", "blurred", "enlarged"):
@@ -75,7 +74,7 @@ def main() -> None:
                         model=options.model,
                         device=options.device,
                     )
-                    *_, result = run(request, detectors=detectors)
+                    *_, result = run(request)
                     assert isinstance(result, CountResult)
                     counted.append(result.summary.cells)
                     faint += any("barely above the noise" in line for line in result.warnings)

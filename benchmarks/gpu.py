@@ -15,7 +15,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import click
 import torch
@@ -38,9 +37,9 @@ def peak_gb(device: torch.device) -> float:
     return held
 
 
-def counted(request: CountRequest, detectors: dict[object, Any]) -> CountResult:
+def counted(request: CountRequest) -> CountResult:
     """The end of a count."""
-    *_, last = run(request, detectors=detectors)
+    *_, last = run(request)
     assert isinstance(last, CountResult)
     return last
 
@@ -55,7 +54,6 @@ def counts(
     slide = write_slides(folder, field, side)[0]
     half = best_precision(device)
     for precision in dict.fromkeys((half, "float32")):
-        detectors: dict[object, Any] = {}
         for batch in (None, *batches) if precision == half else (None,):
             home = f"{precision}-{batch}"
             request = CountRequest(
@@ -63,9 +61,9 @@ def counts(
                 prefilter=False, device=str(device), inference="torch", precision=precision,
                 batch=batch, export=("cells.coco.json",),
             )  # fmt: skip
-            counted(replace(request, image=warm, output=warm.parent / home), detectors)
+            counted(replace(request, image=warm, output=warm.parent / home))
             peak_gb(device)
-            found = counted(request, detectors)
+            found = counted(request)
             seconds = found.result.section("seconds")
             yield (
                 precision,

@@ -52,8 +52,9 @@ def count_one(slide: Path) -> None:
     """In the child: count, print one line of JSON."""
     # Imported here: a parent without torch stays smaller than any child. (Linux hands the
     # peak of the process that starts another down to it.)
+    from synthetic.threshold import ThresholdDetector
+
     from cellseg.counting.request import CountRequest
-    from cellseg.network.threshold import ThresholdDetector
     from cellseg.run import CountResult, run
 
     started = time.perf_counter()

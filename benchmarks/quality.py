@@ -215,7 +215,6 @@ def blurs(sets: dict[str, list[Kind]], scratch: Path) -> None:
 def counts(sets: dict[str, list[Kind]], scratch: Path) -> None:
     click.echo("| set | " + " | ".join(f"{s:g} µm: counted, found again" for s in BLURS_UM) + " |")
     click.echo("|" + "---|" * (1 + len(BLURS_UM)))
-    detectors: dict[object, object] = {}
     for name, images in sets.items():
         total, again = dict.fromkeys(BLURS_UM, 0), dict.fromkeys(BLURS_UM, 0)
         for path, mpp, light in images:
@@ -226,7 +225,7 @@ def counts(sets: dict[str, list[Kind]], scratch: Path) -> None:
                 request = CountRequest(
                     image=field, mpp=mpp, protocol=protocol, prefilter=False, overwrite=True
                 )
-                *_, done = run(request, detectors=detectors)
+                *_, done = run(request)
                 assert isinstance(done, CountResult)
                 table = load_result(done.folder).table.load(["centroid_y_px", "centroid_x_px"])
                 places = table.to_numpy() * mpp

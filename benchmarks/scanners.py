@@ -27,7 +27,6 @@ from cellseg.counting.request import CountRequest
 from cellseg.derive.threshold import propose
 from cellseg.errors import SettingsError
 from cellseg.geometry import Box
-from cellseg.network.detector import Detector
 from cellseg.protocol import load_protocol
 from cellseg.result import load_result
 from cellseg.run import CountResult, run
@@ -89,13 +88,12 @@ def main(image: Path, dyes: str) -> None:
         pixels, um_px = slide.read(Box(0, 0, slide.height, slide.width))[..., :3], slide.mpp or 0.25
     click.echo("| scanner | nuclei | " + " | ".join(map(str, THRESHOLDS)) + " | auto |")
     click.echo("|" + "---|" * (3 + len(THRESHOLDS)))
-    detectors: dict[object, Detector] = {}
     protocol = load_protocol("ihc").changed(dyes=dyes)
     with tempfile.TemporaryDirectory() as scratch:
         for name, scanner in SCANNERS.items():
             scanner.shows(pixels, um_px).save(path := Path(scratch) / "shown.png")
             request = CountRequest(image=path, mpp=um_px, protocol=protocol, overwrite=True)
-            *_, done = run(request, detectors=detectors)
+            *_, done = run(request)
             assert isinstance(done, CountResult)
             dab = load_result(done.folder).table.load(["dab_od_mean"])["dab_od_mean"].to_numpy()
             shares = [f"{100 * (dab >= limit).mean():.1f} %" for limit in THRESHOLDS]

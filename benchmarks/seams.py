@@ -11,6 +11,7 @@ overlap with an IoU of 0.5 or more. Pooled over all images the counts may differ
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -25,9 +26,11 @@ from numpy.typing import NDArray
 from cellseg.counting.request import CountRequest
 from cellseg.errors import CellsegError
 from cellseg.network.detector import Detector
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.result.result import Result, load_result
 from cellseg.run import CountResult, run
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from synthetic.threshold import ThresholdDetector
 
 COUNT_LIMIT = 0.003
 UNMATCHED_LIMIT = 0.01
@@ -118,10 +121,8 @@ def matched_cells(first: Result, second: Result) -> int:
     return len(used[0])
 
 
-def counted(
-    request: CountRequest, detector: Detector | None, detectors: dict[object, object]
-) -> CountResult:
-    for event in run(request, detector=detector, detectors=detectors):
+def counted(request: CountRequest, detector: Detector | None) -> CountResult:
+    for event in run(request, detector=detector):
         if isinstance(event, CountResult):
             return event
     raise click.ClickException(f"{request.image}: the run ended without a result")
@@ -142,7 +143,6 @@ def compare_image(
     sizes: list[int],
     pool: Pool,
     detector: Detector | None,
-    detectors: dict[object, object],
 ) -> int:
     """Count one image at every tile size, add it to the pool; its tiles at the smallest."""
     results: dict[int, Result] = {}
@@ -153,7 +153,7 @@ def compare_image(
             request = CountRequest(
                 **{**vars(base), "output": Path(folder), "tile_px": size, "folder_name": str(size)}
             )
-            event = counted(request, detector, detectors)
+            event = counted(request, detector)
             results[size] = load_result(event.folder)
             tiles[size] = event.result.run["tiles"]["all"]
             pool.counts[size] += event.summary.cells
@@ -203,7 +203,6 @@ def main(
     """Count IMAGES at several tile sizes and match the cells."""
     sizes = tile_sizes(tiles)
     detector: Detector | None = ThresholdDetector() if stand_in else None
-    detectors: dict[object, object] = {}
     pool = Pool()
     most = 0
     for image in images:
@@ -211,7 +210,7 @@ def main(
             image=image, mpp=mpp, model=model, protocol=protocol, score=score, device=device
         )
         try:
-            most = max(most, compare_image(base, sizes, pool, detector, detectors))
+            most = max(most, compare_image(base, sizes, pool, detector))
         except CellsegError as error:
             raise click.ClickException(str(error)) from error
     report(pool, most)

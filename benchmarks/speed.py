@@ -127,11 +127,9 @@ def by_cellseg(task: Task) -> dict[str, object]:
     """The whole command, but for loading the model."""
     from cellseg.counting.request import CountRequest
     from cellseg.network.detect import load_detector
-    from cellseg.run import CountResult, detector_key, run
+    from cellseg.run import CountResult, run
 
-    detectors: dict[object, object] = {}
     detector = load_detector(task.model, device=task.device)
-    detectors[detector_key(task.model, task.device)] = detector
     detector.detect([np.ones((256, 256, 3), np.float32)], fill=1.0)
     with tempfile.TemporaryDirectory(dir=task.slide.parent) as folder:
         request = CountRequest(
@@ -143,7 +141,7 @@ def by_cellseg(task: Task) -> dict[str, object]:
             prefilter=task.prefilter,
         )
         start = time.perf_counter()
-        *_, result = run(request, detectors=detectors)
+        *_, result = run(request)
         seconds = time.perf_counter() - start
         assert isinstance(result, CountResult)
         record = json.loads((result.folder / "run.json").read_text())

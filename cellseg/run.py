@@ -8,15 +8,15 @@ derives a finished result anew from another recipe, :func:`save` from a person's
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cellseg import __version__
 from cellseg.counting.request import CountRequest
-from cellseg.derive import Classification, NoThresholdError, Recipe, derive, will_have
+from cellseg.derive import Classification, NoThresholdError, Recipe, derive, refuse_early
 from cellseg.derive.classes import known_markers
 from cellseg.draw.histogram import draw_histograms
 from cellseg.draw.pictures import draw_pictures
@@ -41,23 +41,16 @@ if TYPE_CHECKING:
 FEWEST_TILES = 8
 """Tiles after which the remaining time is estimated."""
 
-__all__ = ["CountRequest", "CountResult", "Event", "change", "detector_key", "run", "save"]
+__all__ = ["CountRequest", "CountResult", "Event", "change", "run", "save"]
 
 
-def run(
-    request: CountRequest,
-    *,
-    detector: Detector | None = None,
-    detectors: MutableMapping[object, Detector] | None = None,
-) -> Iterator[Event]:
+def run(request: CountRequest, *, detector: Detector | None = None) -> Iterator[Event]:
     """Count one slide, event by event: notices and tiles, and a CountResult at the end.
 
     Parameters
     ----------
     detector : Detector, optional
         Takes the place of the Mask R-CNN that ``request.model`` names.
-    detectors : dict, optional
-        Keeps loaded models between the slides of one command.
 
     Raises
     ------
@@ -68,14 +61,14 @@ def run(
     check_exports(request.export)
     home = request.output or home_of(request.image)
     if not isinstance(home, RemotePath):
-        yield from _events(request, detector, detectors)
+        yield from _events(request, detector)
         return
     if request.output is None:
         raise SettingsError(f"{request.image}: say where its result goes", hint="output")
     remote = RemoteResult.at(home.child(result_name(request)))
     local = replace(request, output=remote.local.parent, folder_name=remote.local.name)
     with remote.fetched(request.image):
-        for event in _events(local, detector, detectors, place=remote.url):
+        for event in _events(local, detector, place=remote.url):
             if not isinstance(event, CountResult):
                 yield event
                 continue
@@ -219,11 +212,7 @@ def result_name(request: CountRequest) -> str:
 
 
 def _events(
-    request: CountRequest,
-    detector: Detector | None,
-    detectors: MutableMapping[object, Detector] | None,
-    *,
-    place: Location | None = None,
+    request: CountRequest, detector: Detector | None, *, place: Location | None = None
 ) -> Iterator[Event]:
     """A run whose result goes to a disk; ``place`` is what the user calls its folder."""
     # First, so that a wrong address is said before torch is loaded.
@@ -240,7 +229,7 @@ def _events(
         yield from map(_notice, slide.notes)
         assay = choose_assay(slide, request)
         loading = time.monotonic()
-        chosen = detector or _load(request, assay.model, detectors)
+        chosen = detector or _load(request, assay.model)
         started += time.monotonic() - loading  # once a command, however many slides it counts
         plan = make_plan(slide, request, chosen.info, assay=assay, detector=chosen)
         tissue = None
@@ -264,7 +253,11 @@ def _events(
             count = SlideCount(
                 slide, plan, chosen, mapper=mapper, strict=request.strict, tissue=tissue
             )
-            _check_recipe(recipe, count)
+            if recipe.cells_from is not None:
+                slide.channel_number(recipe.cells_from, hint="cells_from")
+            seen = slide.channels if plan.protocol.intensity else ()
+            columns, stain = count.cells.columns, plan.protocol.stain
+            refuse_early(recipe, count.frame, columns, channels=seen, stain=stain)
             recording = Recording(folder, count, request)
             yield from _tiles(recording)
             if (folder.path / CORRECTIONS).is_file():
@@ -317,22 +310,6 @@ def _brought_up(folder: Path, recipe: Recipe, request: CountRequest) -> Iterator
                 write_export(changed.result, name, changed.path(name))
             changed.commit()
     yield from notices
-
-
-def _check_recipe(recipe: Recipe, count: SlideCount) -> None:
-    """Refuse a distance or a measurement before the network rather than after it."""
-    protocol, scale = count.plan.protocol, count.cells.scale
-    recipe.checked(count.frame)
-    if recipe.cells_from is not None:
-        count.slide.channel_number(recipe.cells_from, hint="cells_from")
-    there = will_have(
-        list(count.cells.columns),
-        recipe,
-        channels=tuple(count.slide.channels) if protocol.intensity else (),
-        stain=protocol.stain,
-        mpp=scale.mpp,
-    )
-    known_markers(recipe.markers, there)
 
 
 def _tiles(recording: Recording) -> Iterator[Event]:
@@ -409,30 +386,16 @@ def _mapper(request: CountRequest, detector: Detector | None) -> TileMapper:
     return DaskMapper(request, detector)
 
 
-def detector_key(
-    model: str | Path, device: str, precision: str = "auto", inference: str = "auto"
-) -> tuple[str, ...]:
-    """Where :func:`run` looks for a model in ``detectors``."""
-    return str(model), device, precision, inference
-
-
-def _load(
-    request: CountRequest,
-    model: str | Path,
-    detectors: MutableMapping[object, Detector] | None,
-) -> Detector:
-    """A Mask R-CNN, loaded once a command."""
+def _load(request: CountRequest, model: str | Path) -> Detector:
     from cellseg.network.detect import load_detector
 
-    # On a cluster this machine only asks the model what it is; it may lack the workers' device.
-    is_local = request.engine == "local"
-    device = request.device if is_local else "cpu"
-    key = detector_key(model, device, request.precision, request.inference)
-    store: MutableMapping[object, Any] = {} if detectors is None else detectors
-    if key not in store:
-        # A cluster's workers may differ in what is installed there.
-        inference = "torch" if not is_local and request.inference == "auto" else request.inference
-        precision = request.precision if is_local else "auto"
-        store[key] = load_detector(model, device=device, precision=precision, inference=inference)
-    found: Detector = store[key]
-    return found
+    if request.engine == "local":
+        return load_detector(
+            model,
+            device=request.device,
+            precision=request.precision,
+            inference=request.inference,
+        )
+    # This machine only asks the model what it is; it may lack what the workers have.
+    inference = "torch" if request.inference == "auto" else request.inference
+    return load_detector(model, device="cpu", inference=inference)

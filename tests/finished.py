@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 from synthetic import PyramidLayout, draw_discs, write_pyramid
+from synthetic.threshold import ThresholdDetector
 
 from cellseg.annotations.region import Regions
 from cellseg.api import Cells
@@ -22,7 +23,6 @@ from cellseg.errors import Notice
 from cellseg.events import CountResult, TileDone
 from cellseg.geometry import Frame
 from cellseg.network.detector import Detections, Detector
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import CountProtocol, load_protocol
 from cellseg.result import Change, Result, ResultFolder
 from cellseg.result.folder import Findings

@@ -23,20 +23,20 @@ from dataclasses import replace
 from pathlib import Path
 
 import zarr.storage._local as zarr_files
+from synthetic.threshold import ThresholdDetector
 
 from cellseg.annotations.region import Region, Regions
 from cellseg.counting.record import Recording
 from cellseg.counting.request import CountRequest
 from cellseg.draw import pictures
 from cellseg.errors import Notice
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import Marker, load_protocol
 from cellseg.result import publish
 from cellseg.result.journal import Journal
 from cellseg.run import CountResult, change, run
 
 CALLS = [
-    ("cellseg.network.threshold", "ThresholdDetector.detect", "detect"),
+    ("synthetic.threshold", "ThresholdDetector.detect", "detect"),
     ("cellseg.counting.stages", "SeamMerger.add", "merge"),
     ("cellseg.counting.stages", "SeamMerger.finish", "merge"),
     ("cellseg.counting.measured", "measure", "measure"),

@@ -73,10 +73,10 @@ def test_the_python_examples_run(tmp_path, monkeypatch, capsys):
     """In one namespace and one after the other, with a detector that needs no network."""
     import numpy as np
     from synthetic import write_disc_slide
+    from synthetic.threshold import ThresholdDetector
 
     from cellseg.annotations.region import Region
     from cellseg.errors import CountWarning
-    from cellseg.network.threshold import ThresholdDetector
 
     monkeypatch.chdir(tmp_path)
     truth = write_disc_slide(Path("slide.svs"), np.random.default_rng(1))

@@ -16,12 +16,12 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import write_disc_slide
+from synthetic.threshold import ThresholdDetector
 
 from cellseg.counting.request import CountRequest
 from cellseg.derive.corrections import Corrections
 from cellseg.errors import SettingsError
 from cellseg.export import EXPORTS, write_export
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.network.weights import ModelCard
 from cellseg.protocol import Marker
 from cellseg.result import load_result

@@ -9,7 +9,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from cellseg.network.threshold import ThresholdDetector
+from synthetic.threshold import ThresholdDetector
+
 from cellseg.protocol import load_protocol
 
 if TYPE_CHECKING:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cellseg.cli._jobs import at_once, in_turn, jobs_for
+from cellseg.cli._jobs import Run, at_once, jobs_for
 from cellseg.cli._progress import Reporter
 from cellseg.cli._shared import refuse_missing, say
 from cellseg.counting.request import CountRequest
@@ -57,9 +59,12 @@ def count_images(
     ``jobs`` images are counted at once; None: one, but of many small ones as many as there are
     cores.
     """
+    from cellseg.run import run
+
     jobs = min(jobs or jobs_for(requests), len(requests))
     known: set[str] = set()
-    with at_once(requests, jobs) if jobs > 1 else in_turn(requests) as runs:
+    here: nullcontext[list[Run]] = nullcontext([partial(run, request) for request in requests])
+    with at_once(requests, jobs) if jobs > 1 else here as runs:
         for done, (request, events) in enumerate(zip(requests, runs, strict=True)):
             with Reporter(known=known, t=request.t) as reporter:
                 if jobs > 1:

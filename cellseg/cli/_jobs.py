@@ -13,14 +13,10 @@ from contextlib import contextmanager
 from functools import partial
 from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cellseg.counting.request import CountRequest
 from cellseg.errors import NoMemoryError
 from cellseg.events import Event, TileDone
-
-if TYPE_CHECKING:
-    from cellseg.network.detector import Detector
 
 SMALL_BYTES = 30_000_000
 """Of a file: larger images keep all cores busy by themselves."""
@@ -33,9 +29,6 @@ JOB_BYTES = 2_000_000_000
 
 Run = Callable[[], Iterable[Event]]
 """Gives the events of one image."""
-
-_detectors: dict[object, Detector] = {}
-"""Loaded models of a process that counts some of the images."""
 
 
 def jobs_for(requests: Sequence[CountRequest]) -> int:
@@ -57,15 +50,6 @@ def jobs_for(requests: Sequence[CountRequest]) -> int:
     if has_gpu(requests[0].device):
         return 1
     return max(1, min(most, cores(), psutil.virtual_memory().available // JOB_BYTES))
-
-
-@contextmanager
-def in_turn(requests: Sequence[CountRequest]) -> Iterator[list[Run]]:
-    """What counts each image here, when it is called."""
-    from cellseg.run import run
-
-    detectors: dict[object, Detector] = {}
-    yield [partial(run, request, detectors=detectors) for request in requests]
 
 
 @contextmanager
@@ -137,5 +121,4 @@ def _counted(request: CountRequest) -> Sequence[Event]:
     """Count an image in a process of its own; its events but for those of single tiles."""
     from cellseg.run import run
 
-    events = run(request, detectors=_detectors)
-    return [event for event in events if not isinstance(event, TileDone)]
+    return [event for event in run(request) if not isinstance(event, TileDone)]

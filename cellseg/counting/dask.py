@@ -13,16 +13,15 @@ import logging
 import os
 import signal
 import threading
-import time
 import weakref
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import cloudpickle
 import cryptography  # noqa: F401 (keys of a cluster on this machine: said at the start if missing)
@@ -33,6 +32,7 @@ from distributed.utils import silence_logging_cmgr
 import cellseg
 from cellseg.counting.choice import model_for
 from cellseg.errors import CellsegError, InputError, SettingsError, line_of, unexpected_text
+from cellseg.network.timer import Timer
 from cellseg.protocol import SHIPPED_MODELS
 from cellseg.storage import file_size, fingerprint
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from cellseg.counting.request import CountRequest
     from cellseg.counting.tiles import TileFound, TileSource
     from cellseg.geometry import Tile
-    from cellseg.network.detect import Exactness, Library
+    from cellseg.network.detect import Library
     from cellseg.network.detector import Detector
     from cellseg.slide import Slide
     from cellseg.stain.normalise import Normaliser
@@ -59,7 +59,7 @@ WORKER_BYTES = 3_000_000_000
 """What a worker without a GPU is reckoned to need: torch, the model, a tile, its chunks."""
 
 KEPT = 2
-"""Slides that a worker keeps open, and models that it keeps loaded."""
+"""Jobs whose slides a worker keeps open."""
 
 _opening = threading.Lock()
 _GOES_ON = "what is done is kept, the same command goes on"
@@ -82,8 +82,8 @@ class DaskMapper:
         self._gone = f"{self._name}: the cluster is gone or was restarted; {_GOES_ON}"
         self.seconds: dict[str, float] = {}
         self.device = ""
-        if request.scheduler is not None:
-            find_scheduler(request.scheduler)
+        asked = request.scheduler
+        self._address = None if asked is None else find_scheduler(asked)
 
     def map(
         self, source: TileSource, detector: Detector, tiles: Iterable[Tile]
@@ -96,55 +96,45 @@ class DaskMapper:
         if not tiles:
             return
         job = packed_job(self._request, source, detector.info.checksum, self._detector)
-        self.seconds = {"wait for the cluster": 0.0}
-        devices: set[str] = set()
-        with (
-            connected(self._request.scheduler) as client,
-            closing(self._answers(client, job, tiles)) as answers,
-        ):
-            for device, seconds, found in answers:
-                devices |= {device} - {""}
-                for stage, took in seconds.items():
-                    self.seconds[stage] = self.seconds.get(stage, 0.0) + took
-                yield from found
-        self.device = ", ".join(sorted(devices))
-
-    def _answers(
-        self,
-        client: Any,  # noqa: ANN401
-        job: bytes,
-        tiles: list[Tile],
-    ) -> Generator[Answer, None, None]:
-        under_way: set[Any] = set()
-        # Small batches where there are few tiles for many workers.
-        share = -(-len(tiles) // (AHEAD * self._threads(client)))
-        size = max(1, min(self._request.batch or BATCH, share))
-        batches = (tiles[start : start + size] for start in range(0, len(tiles), size))
-        try:
-            while True:
-                # The job goes with each batch: a plugin would change the user's whole cluster, on
-                # which a worker without cellseg could then no longer start.
-                free = max(0, AHEAD * self._threads(client) - len(under_way))
-                for batch in islice(batches, free):
-                    asked = (cellseg.__version__, job, batch)
-                    under_way.add(client.submit(run_tiles, *asked, pure=False))
-                if not under_way:
-                    return
-                start, done = time.monotonic(), set[Any]()
-                with self._reached(client), client.as_current(), suppress(TimeoutError):
-                    done = distributed.wait(list(under_way), LOOK_SECONDS, "FIRST_COMPLETED").done
-                self.seconds["wait for the cluster"] += time.monotonic() - start
-                for future in done:
-                    answer = self._answer(future)
-                    if answer is not None:
+        timer, devices, under_way = Timer(), set[str](), set[Any]()
+        with connected(self._address) as client:
+            # Small batches where there are few tiles for many workers.
+            share = -(-len(tiles) // (AHEAD * self._threads(client)))
+            size = max(1, min(self._request.batch or BATCH, share))
+            batches = (tiles[start : start + size] for start in range(0, len(tiles), size))
+            try:
+                while True:
+                    # The job goes with each batch: a plugin would change the user's whole cluster,
+                    # on which a worker without cellseg could then no longer start.
+                    free = max(0, AHEAD * self._threads(client) - len(under_way))
+                    for batch in islice(batches, free):
+                        asked = (cellseg.__version__, job, batch)
+                        under_way.add(client.submit(run_tiles, *asked, pure=False))
+                    if not under_way:
+                        break
+                    for future in self._done(client, under_way, timer):
+                        if (answer := self._answer(future)) is None:
+                            continue
                         under_way.remove(future)
-                        yield answer
-        finally:
-            if under_way and client.status == "running":
-                with suppress(Exception):
-                    client.cancel(list(under_way))
+                        device, seconds, found = answer
+                        devices |= {device} - {""}
+                        for stage, took in seconds.items():
+                            timer.add(stage, took)
+                        yield from found
+            finally:
+                if under_way and client.status == "running":
+                    with suppress(Exception):
+                        client.cancel(list(under_way))
+        self.seconds, self.device = timer.seconds, ", ".join(sorted(devices))
 
-    def _threads(self, client: Any) -> int:  # noqa: ANN401
+    def _done(self, client: distributed.Client, under_way: set[Any], timer: Timer) -> set[Any]:
+        """Futures that are done, after a moment at most."""
+        waiting, reached = timer.stage("wait for the cluster"), self._reached(client)
+        with waiting, reached, client.as_current(), suppress(TimeoutError):
+            return set(distributed.wait(under_way, LOOK_SECONDS, "FIRST_COMPLETED").done)
+        return set()
+
+    def _threads(self, client: distributed.Client) -> int:
         """The cluster's threads; where its workers are away, once one has come."""
         with self._reached(client):
             threads = sum(client.nthreads().values())
@@ -153,7 +143,7 @@ class DaskMapper:
             return threads or 1
 
     @contextmanager
-    def _reached(self, client: Any) -> Iterator[None]:  # noqa: ANN401
+    def _reached(self, client: distributed.Client) -> Iterator[None]:
         """Whatever a scheduler that is gone, or waits for workers in vain, makes of a question."""
         try:
             if client.status not in ("running", "connecting"):
@@ -166,17 +156,16 @@ class DaskMapper:
         except Exception as error:
             raise CellsegError(self._gone) from error
 
-    def _answer(self, future: Any) -> Answer | None:  # noqa: ANN401
+    def _answer(self, future: distributed.Future) -> Answer | None:
         """A batch's answer; None where its worker died before it was fetched."""
-        name = self._name
         try:
-            answer: Answer = future.result(timeout=LOOK_SECONDS)
+            return cast("Answer", future.result(timeout=LOOK_SECONDS))
         except CellsegError:
             raise
         except distributed.KilledWorker as error:
             raise CellsegError(
-                f"{name}: several workers died over the same tiles; have they too little memory? "
-                f"{_GOES_ON}"
+                f"{self._name}: several workers died over the same tiles; have they too little "
+                f"memory? {_GOES_ON}"
             ) from error
         except Exception as error:
             log.info("a task failed", exc_info=error)
@@ -186,21 +175,20 @@ class DaskMapper:
                 raise CellsegError(self._gone) from error
             if isinstance(error, ImportError):
                 raise SettingsError(
-                    f"{name}: a worker cannot run cellseg ({error}); install "
+                    f"{self._name}: a worker cannot run cellseg ({error}); install "
                     f"cellseg {cellseg.__version__} on every machine"
                 ) from error
-            said = f"{name}: on a worker: {unexpected_text(error)}"
+            said = f"{self._name}: on a worker: {unexpected_text(error)}"
             raise CellsegError(said, hint="verbose") from error
-        return answer
 
 
 @contextmanager
-def connected(scheduler: str | None) -> Iterator[Any]:
+def connected(address: str | None) -> Iterator[distributed.Client]:
     """A Dask client; a cluster that was started on this machine for it ends with it."""
     wants_logs = log.isEnabledFor(logging.INFO)
     with (
         nullcontext() if wants_logs else silence_logging_cmgr(logging.CRITICAL),
-        _local_cluster() if scheduler is None else nullcontext(find_scheduler(scheduler)) as place,
+        _local_cluster() if address is None else nullcontext(address) as place,
         distributed.Client(place, timeout=CONNECT_SECONDS, set_as_default=False) as client,
     ):
         yield client
@@ -215,10 +203,10 @@ def find_scheduler(scheduler: str) -> str:
     """
     address = scheduler
 
-    async def kind() -> str:
+    async def kind() -> object:
         arguments = distributed.Security().get_connection_args("client")
         async with distributed.rpc(address, connection_args=arguments) as server:
-            return str((await server.identity())["type"])
+            return (await server.identity())["type"]
 
     try:
         if scheduler.endswith(".json"):
@@ -237,7 +225,7 @@ def find_scheduler(scheduler: str) -> str:
     )
 
 
-def _local_cluster() -> Any:  # noqa: ANN401
+def _local_cluster() -> distributed.LocalCluster:
     """A worker a GPU; without one, a worker of one thread a core, as far as memory goes."""
     from cellseg.network.torch_inference import gpu_count
 
@@ -273,7 +261,7 @@ class _LocalWorker(distributed.WorkerPlugin):  # type: ignore[misc]
     def __init__(self, gpus: Sequence[str]) -> None:
         self.gpus = gpus
 
-    def setup(self, worker: Any) -> None:  # noqa: ANN401
+    def setup(self, worker: distributed.Worker) -> None:
         """Leave Ctrl-C to the process that ends the workers in order; take one GPU."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if self.gpus:
@@ -322,11 +310,10 @@ def packed_job(
         detector=detector,
     )
     try:
-        packed: bytes = cloudpickle.dumps(job)
+        return bytes(cloudpickle.dumps(job))
     except Exception as error:
         name = type(detector).__name__
         raise SettingsError(f"the detector {name} cannot be sent to a cluster ({error})") from error
-    return packed
 
 
 def _facts(slide: Slide) -> tuple[object, ...]:
@@ -362,12 +349,6 @@ def run_tiles(version: str, job: bytes, tiles: Sequence[Tile]) -> Answer:
     raise refusal  # without its causes, which may be of kinds that cannot be sent
 
 
-def forget() -> None:
-    """Close slides and drop models that are kept."""
-    opened.cache_clear()
-    _model.cache_clear()
-
-
 @lru_cache(maxsize=KEPT)
 def opened(packed: bytes) -> tuple[TileSource, Detector, threading.Semaphore, int | None]:
     """A job's slide, its detector, how many threads may use that at once, and the batch.
@@ -393,30 +374,26 @@ def opened(packed: bytes) -> tuple[TileSource, Detector, threading.Semaphore, in
                 f"{asked.image}: is another file there ({facts[0]}) than where the run was "
                 f"started ({job.facts[0]})"
             )
-        detector, turns = job.detector, threading.Semaphore(1)
-        if detector is None:
-            how = (asked.device, asked.precision, job.plan.inference)
-            loaded, turns = _model(str(asked.model), job.checksum, *how)
-            detector = loaded.for_run(job.plan.protocol)
+        detector = job.detector or _loaded(job)
         source = TileSource(slide, job.plan, job.normaliser)
     except BaseException:
         slide.close()
         raise
     weakref.finalize(source, slide.close)
-    return source, detector, turns, asked.batch
+    return source, detector, threading.Semaphore(detector.threads), asked.batch
 
 
-@lru_cache(maxsize=KEPT)
-def _model(
-    name: str, checksum: str, device: str, precision: Exactness, inference: Library
-) -> tuple[Detector, threading.Semaphore]:
-    """A loaded model, and how many threads its network bears: two on a GPU, otherwise one."""
+def _loaded(job: _Job) -> Detector:
+    """The model that a job's request names."""
     from cellseg.network.detect import load_detector
 
-    loaded = load_detector(name, device=device, precision=precision, inference=inference)
-    if loaded.info.checksum != checksum:
+    asked, inference = job.request, cast("Library", job.plan.inference)
+    found = load_detector(
+        asked.model, device=asked.device, precision=asked.precision, inference=inference
+    )
+    if found.info.checksum != job.checksum:
         raise SettingsError(
-            f"the weights {name} are others than where the run was started "
-            f"(checksum {loaded.info.checksum[:12]}…, expected {checksum[:12]}…)"
+            f"the weights {asked.model} are others than where the run was started "
+            f"(checksum {found.info.checksum[:12]}…, expected {job.checksum[:12]}…)"
         )
-    return loaded, threading.Semaphore(loaded.threads)
+    return found.for_run(job.plan.protocol)

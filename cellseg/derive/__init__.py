@@ -5,8 +5,8 @@ thresholds, and corrections by hand. Nothing here draws, counts or asks a networ
 """
 
 from cellseg.derive.classes import Classification
-from cellseg.derive.derive import derive, will_have
+from cellseg.derive.derive import derive, refuse_early
 from cellseg.derive.recipe import Recipe
 from cellseg.derive.threshold import NoThresholdError
 
-__all__ = ["Classification", "NoThresholdError", "Recipe", "derive", "will_have"]
+__all__ = ["Classification", "NoThresholdError", "Recipe", "derive", "refuse_early"]

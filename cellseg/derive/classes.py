@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from cellseg.annotations.region import SEPARATOR
-from cellseg.derive.scores import Labelling, spatial_blocks
+from cellseg.derive.scores import labelling, spatial_blocks
 from cellseg.derive.threshold import propose
 from cellseg.errors import SettingsError
 from cellseg.protocol import MOST_MARKERS, Marker
@@ -285,14 +285,14 @@ class Classification(BaseModel):
             parts: dict[str, dict[str, Any]] = {"types": {}, "regions": {}}
             for (kind, name), inside in groups.items():
                 held = np.where(inside, found, UNMEASURED)
-                parts[kind][name] = Labelling.of(held, words, blocks).as_dict()
+                parts[kind][name] = labelling(held, words, blocks)
             scored.append(
                 {
                     "name": named(marker),
                     "measure": marker.measure,
                     "thresholds": _limits(marker),
                     "method": self.methods[number],
-                    **Labelling.of(found, words, blocks).as_dict(),
+                    **labelling(found, words, blocks),
                     "unmeasured": int((found == UNMEASURED).sum()),
                     "blocks": blocks.number,
                     "block_um" if mpp else "block_px": round(blocks.side_px * (mpp or 1), 1),

@@ -25,6 +25,7 @@ from cellseg.derive.places import find_hot_spot, looked_at, marked, spatial_reco
 from cellseg.derive.recipe import Recipe, near_within
 from cellseg.derive.threshold import METHODS
 from cellseg.errors import InputError, Notice, SettingsError
+from cellseg.geometry import Frame
 from cellseg.palette import OTHER
 from cellseg.protocol import Stain
 from cellseg.result import Change, Result, table_writer
@@ -90,24 +91,25 @@ def derive(
     return made.notes
 
 
-def will_have(
-    columns: Sequence[Column],
+def refuse_early(
     recipe: Recipe,
+    frame: Frame,
+    columns: Sequence[Column],
     *,
-    channels: tuple[str, ...],
+    channels: Sequence[str],
     stain: Stain,
-    mpp: float | None,
-) -> dict[str, str]:
-    """Columns that thresholds can be put on, name to dtype, before anything is measured.
+) -> None:
+    """Refuse a distance or a measurement, by a SettingsError, before anything is measured.
 
     ``columns`` are those of the count, ``channels`` those whose intensities are measured.
     """
+    recipe.checked(frame)
     found = [*columns]
     if recipe.expand is not None or recipe.cells_from is not None:
-        found += around_columns(channels, stain=stain, has_mpp=mpp is not None)
+        found += around_columns(channels, stain=stain, has_mpp=frame.mpp is not None)
     if recipe.spatial:
-        found += Neighbours(mpp, near_within(recipe.within, mpp)).columns
-    return {column.name: column.dtype for column in found}
+        found += Neighbours(frame.mpp, near_within(recipe.within, frame.mpp)).columns
+    known_markers(recipe.markers, {column.name: column.dtype for column in found})
 
 
 class _Derivation:

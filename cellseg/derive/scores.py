@@ -7,8 +7,9 @@ too narrow (Lahiri, Resampling Methods for Dependent Data, 2003).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -100,52 +101,33 @@ def _wilson(share: float, number: int) -> tuple[float, float]:
     return (middle - half) / over, (middle + half) / over
 
 
-@dataclass(frozen=True, kw_only=True)
-class Labelling:
-    """How many cells are positive, on a slide or in a part of it.
+def labelling(
+    codes: NDArray[np.integer[Any]], number: int, blocks: Blocks | None = None
+) -> dict[str, Any]:
+    """How many cells are positive, on a slide or in a part of it; ready for JSON.
 
-    Attributes
-    ----------
-    grades : tuple of int
-        Cells that are negative and positive, or negative, 1+, 2+ and 3+.
-    interval : (float, float) or None
-        95 % of the index, 0 … 1; see :func:`share_interval`.
+    ``codes``, (N,), are the cells' grades of 2 or 4, -1 without a measurement. The index is the
+    share of positive cells, 0 … 1, its interval as in :func:`share_interval`; None without cells,
+    and the interval without ``blocks``.
     """
-
-    grades: tuple[int, ...]
-    interval: tuple[float, float] | None = None
-
-    @classmethod
-    def of(cls, codes: NDArray[np.integer[Any]], number: int, blocks: Blocks) -> Self:
-        """Count cells by their grade of 2 or 4, -1 without a measurement, and give the interval."""
-        known = codes >= 0
-        found = codes[known]
-        interval = share_interval(found > 0, replace(blocks, of_cell=blocks.of_cell[known]))
-        return cls(grades=tuple(np.bincount(found, minlength=number).tolist()), interval=interval)
-
-    @property
-    def cells(self) -> int:
-        return sum(self.grades)
-
-    @property
-    def index(self) -> float | None:
-        """Labelling index: the share of positive cells; None without cells."""
-        return sum(self.grades[1:]) / self.cells if self.cells else None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
-        return {
-            "cells": self.cells,
-            "positive": sum(self.grades[1:]),
-            "grades": list(self.grades),
-            "index": self.index,
-            "index_interval": None if self.interval is None else list(self.interval),
-            "h_score": h_score(self.grades),
-            "allred": allred(self.grades),
-        }
+    known = codes >= 0
+    grades = np.bincount(codes[known], minlength=number).tolist()
+    cells, positive, interval = sum(grades), sum(grades[1:]), None
+    if blocks is not None:
+        mine = replace(blocks, of_cell=blocks.of_cell[known])
+        interval = share_interval(codes[known] > 0, mine)
+    return {
+        "cells": cells,
+        "positive": positive,
+        "grades": grades,
+        "index": positive / cells if cells else None,
+        "index_interval": None if interval is None else list(interval),
+        "h_score": h_score(grades),
+        "allred": allred(grades),
+    }
 
 
-def h_score(grades: tuple[int, ...]) -> float | None:
+def h_score(grades: Sequence[int]) -> float | None:
     """1 × the per cent of 1+, 2 × of 2+, 3 × of 3+: 0 … 300; None without three thresholds.
 
     McCarty et al., Arch. Pathol. Lab. Med. 109 (1985) 716.
@@ -155,7 +137,7 @@ def h_score(grades: tuple[int, ...]) -> float | None:
     return 100 * sum(grade * cells for grade, cells in enumerate(grades)) / sum(grades)
 
 
-def allred(grades: tuple[int, ...]) -> int | None:
+def allred(grades: Sequence[int]) -> int | None:
     """Proportion (0 … 5) and intensity (0 … 3) of positive cells, added: 0, 2 … 8.
 
     The proportion is 1 below 1 % of the cells, 2 to 10 %, 3 to a third, 4 to two thirds, 5 above;

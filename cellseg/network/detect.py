@@ -8,6 +8,7 @@ import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from importlib.util import find_spec
 from itertools import groupby
 from pathlib import Path
@@ -35,6 +36,9 @@ Library = Literal["auto", "torch", "openvino"]
 """What computes the network; ``auto`` takes the fastest that is installed and was checked."""
 
 log = logging.getLogger(__name__)
+
+KEPT = 2
+"""Networks that a process keeps loaded."""
 
 PROPOSALS_PER_CELL = 4
 """A tile whose limit on proposals was reached may lack cells if fewer than this stand behind each
@@ -192,6 +196,8 @@ def load_detector(
 ) -> MaskRCNNDetector:
     """Load a detector from the shipped weights or from a file of a training.
 
+    A process keeps the networks that it loaded last, as long as their files stay as they are.
+
     Parameters
     ----------
     model : str or Path
@@ -212,25 +218,33 @@ def load_detector(
     SettingsError
         If there is no such device, or it cannot compute as was asked.
     """
+    file = Path(model)
+    version = file.stat().st_mtime_ns if file.is_file() else 0
+    network, card, notes = _loaded(str(model), version, device, precision, inference)
+    info = replace(info_of(card), device=network.label, inference=network.name)
+    info = replace(info, notes=notes + network.notes, tile_px=network.tile_px)
+    return MaskRCNNDetector(network, info, score=score)
+
+
+@lru_cache(KEPT)
+def _loaded(
+    model: str, version: int, device: str, precision: Exactness, inference: Library
+) -> tuple[Inference, ModelCard, tuple[str, ...]]:
+    """A network, its card, and what was chosen; ``version`` changes with a model's file."""
     exact = None if precision == "auto" else precision
     reason = _why_not(device, exact)
     notes: tuple[str, ...] = ()
-    found: tuple[Inference, ModelCard] | None = None
     if inference == "openvino" or (inference == "auto" and not reason and not has_gpu(device)):
         try:
-            found = _openvino(model, reason, forced=inference == "openvino")
+            if (found := _openvino(model, reason, forced=inference == "openvino")) is not None:
+                return *found, notes
         except (SettingsError, WeightsError) as error:
             if inference == "openvino":
                 raise
             notes = (f"counted with torch: {error}",)
-    if found is None:
-        from cellseg.network.torch_inference import load_torch
+    from cellseg.network.torch_inference import load_torch
 
-        found = load_torch(model, device, exact)
-    network, card = found
-    info = replace(info_of(card), device=network.label, inference=network.name)
-    info = replace(info, notes=notes + network.notes, tile_px=network.tile_px)
-    return MaskRCNNDetector(network, info, score=score)
+    return *load_torch(model, device, exact), notes
 
 
 def _openvino(

@@ -99,7 +99,7 @@ class Journal:
             raise
         for line in ("PRAGMA journal_mode=WAL", "PRAGMA synchronous=NORMAL", *_OF_THIS_RUN):
             self._database.execute(line)
-        self.resumed = self._count_of("tiles") > 0
+        self.resumed = self._has_tiles()
         (self._earlier,) = self._database.execute(
             "SELECT coalesce(max(id), 0) FROM cells"
         ).fetchone()
@@ -324,15 +324,15 @@ class Journal:
             chunk[part.inside(box)][mask[part.inside(cell)]] = label
         return chunk
 
-    def _count_of(self, table: str) -> int:
-        return int(self._database.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+    def _has_tiles(self) -> bool:
+        return bool(self._database.execute("SELECT count(*) FROM tiles").fetchone()[0])
 
     def close(self, *, keep: bool = True) -> None:
         """Close the file, and delete it if it holds no tile or is not kept; once is enough."""
         if self._closed:
             return
         try:
-            keep = keep and self._count_of("tiles") > 0
+            keep = keep and self._has_tiles()
         finally:
             self.abandon()
         if not keep:

@@ -12,7 +12,7 @@ from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import QFormLayout
 
 from cellseg.derive.classes import Classification, classes_of, classify, named
-from cellseg.derive.scores import Blocks, Labelling, spatial_blocks
+from cellseg.derive.scores import Blocks, labelling, spatial_blocks
 from cellseg.derive.threshold import histogram, propose
 from cellseg.errors import CellsegError
 from cellseg.protocol import Marker
@@ -103,17 +103,15 @@ class ClassifyBox(Tab):
     def _show(self, measure: str, handles: Sequence[float]) -> None:
         """Cells and counts follow the handles."""
         self.marker = marker_of(measure, handles)
-        self._codes, counts = classified(self.marker, self._values)
+        self._codes = classify({measure: self._values}, [self.marker])[0]
         colours = self.opened.result.colours(classes_of([self.marker]))
         self.inspector.show_codes(self._codes, colours, f"{measurement(measure)}, classes")
-        self.state.setText(said(counts, self.marker))
+        self.state.setText(said(self._codes, self.marker))
 
     def _settled(self, _: object = None) -> None:
         """The handles rest: the interval, which takes longer."""
         if self.marker is not None and self._blocks is not None:
-            number = len(classes_of([self.marker]))
-            scored = Labelling.of(self._codes, number, self._blocks)
-            self.state.setText(said(scored, self.marker))
+            self.state.setText(said(self._codes, self.marker, self._blocks))
 
     def edited(self) -> None:
         """The cells are others."""
@@ -170,15 +168,10 @@ def thresholds(marker: Marker) -> list[float]:
     return found
 
 
-def classified(marker: Marker, values: NDArray[np.float64]) -> tuple[NDArray[np.int16], Labelling]:
-    """Place of each cell's class, -1 without a value (NaN), and how many cells each class has."""
-    codes = classify({marker.measure: values}, [marker])[0]
-    grades = np.bincount(codes[codes >= 0], minlength=len(classes_of([marker])))
-    return codes, Labelling(grades=tuple(grades.tolist()))
-
-
-def said(scored: Labelling, marker: Marker) -> str:
-    """Scores and counts for a person."""
-    classes = zip(classes_of([marker]), scored.grades, strict=True)
+def said(codes: NDArray[np.int16], marker: Marker, blocks: Blocks | None = None) -> str:
+    """Scores and counts of cells by their classes for a person; the interval with ``blocks``."""
+    names = classes_of([marker])
+    scored = labelling(codes, len(names), blocks)
+    classes = zip(names, scored["grades"], strict=True)
     counts = ", ".join(f"{number:,} {name}" for name, number in classes)
-    return f"{labelled({'name': named(marker), **scored.as_dict()})}\n{counts}"
+    return f"{labelled({'name': named(marker), **scored})}\n{counts}"

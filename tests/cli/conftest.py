@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from cellseg.network.threshold import ThresholdDetector
+from synthetic.threshold import ThresholdDetector
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 from synthetic import write_disc_slide
+from synthetic.threshold import ThresholdDetector
 
 from cellseg import run as pipeline
 from cellseg.cli._progress import Reporter
@@ -18,7 +19,6 @@ from cellseg.cli.train import _finish
 from cellseg.counting.request import CountRequest
 from cellseg.errors import Notice
 from cellseg.network.modelfile import ModelCard
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.result import load_result
 from cellseg.train.run import Trained
 
@@ -172,15 +172,6 @@ def test_channels_have_one_number_everywhere(cellseg, tmp_path):
         assert listed.removesuffix(" (uint16)") in err
 
 
-def test_an_output_that_is_a_file_cannot_be_written(cellseg, tmp_path):
-    discs(tmp_path / "a.tif")
-    (tmp_path / "a.cellseg").write_text("mine")
-    code, _, err = cellseg("count", tmp_path / "a.tif", "--no-prefilter")
-    assert code == 5
-    assert (tmp_path / "a.cellseg").read_text() == "mine"
-    assert "a.cellseg" in err
-
-
 @pytest.mark.parametrize("command", ["", "count", "view", "train", "evaluate"])
 def test_help_has_examples_a_line_each(cellseg, command):
     code, out, _ = cellseg(*command.split(), "--help")
@@ -195,29 +186,6 @@ def test_version(cellseg):
     code, out, _ = cellseg("--version")
     assert code == 0
     assert "cellseg" in out
-
-
-def test_ctrl_c_keeps_what_is_done(cellseg, tmp_path, monkeypatch):
-    discs(tmp_path / "a.tif", shape=(600, 600))
-
-    class Stopped(ThresholdDetector):
-        left = 3
-
-        def detect(self, tiles, *, fill):
-            if not self.left:
-                raise KeyboardInterrupt
-            self.left -= 1
-            return super().detect(tiles, fill=fill)
-
-    args = ("count", tmp_path / "a.tif", "--tile", "128", "--no-prefilter")
-    with monkeypatch.context() as patch:
-        patch.setattr("cellseg.network.detect.load_detector", lambda model, **_: Stopped())
-        code, _, err = cellseg(*args)
-    assert code == 130
-    assert "interrupted" in err
-    code, _, err = cellseg(*args)
-    assert code == 0
-    assert "going on" in err
 
 
 @pytest.mark.parametrize(

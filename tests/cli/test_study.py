@@ -137,14 +137,6 @@ def test_a_report_of_no_study_behind_a_url_is_one_line(cellseg, memory, place):
     assert place in err
 
 
-def test_one_image_is_no_study(cellseg, tmp_path):
-    discs(tmp_path / "a.tif")
-    code, _, err = cellseg("count", tmp_path / "a.tif", "--no-prefilter")
-    assert code == 0
-    assert not (tmp_path / "summary.csv").exists()
-    assert "summary" not in err
-
-
 def test_a_count_that_cannot_be_right_is_said_everywhere(cellseg, tmp_path):
     assert discs(tmp_path / "a.tif", side=320) >= FEWEST
     code, _, err = cellseg(

@@ -7,11 +7,11 @@ import pytest
 import skimage
 import tifffile
 from finished import counted
+from synthetic.threshold import ThresholdDetector
 
 from cellseg.counting.background import is_background, is_ringed
 from cellseg.counting.request import CountRequest
 from cellseg.instances import Instances
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.run import run
 
 Y, X = np.mgrid[:40, :40]

@@ -23,15 +23,15 @@ import numpy as np
 import pytest
 from finished import begun, counted, table_of
 from synthetic import write_disc_slide
+from synthetic.threshold import ThresholdDetector
 
 import cellseg.slide
 from cellseg.counting.request import CountRequest
 from cellseg.errors import CellsegError, InputError, Notice, RegionError, SettingsError
 from cellseg.geometry import Box
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
 from cellseg.result import load_result
-from cellseg.run import CountResult, TileDone, detector_key, run
+from cellseg.run import CountResult, TileDone, run
 
 distributed = pytest.importorskip("distributed")
 cloudpickle = pytest.importorskip("cloudpickle")
@@ -51,7 +51,7 @@ def slide(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _forgotten():
     yield
-    dask.forget()
+    dask.opened.cache_clear()
 
 
 def cluster_of(workers, threads, **options):
@@ -379,37 +379,34 @@ class Model(ThresholdDetector):
         return self
 
 
-def test_weights_are_loaded_once_a_worker(slide, threads, monkeypatch, tmp_path):
+def test_weights_are_loaded_once_a_slide_by_a_worker(slide, threads, monkeypatch, tmp_path):
     path, truth = slide
     other = tmp_path / "other.tif"
     write_disc_slide(other, np.random.default_rng(8), shape=(300, 300))
     loads, loaded = [], Model()
 
-    def load(model, *, device, precision, inference):
+    def load(model, *, device, inference, precision="auto"):
         loads.append((model, device, precision, inference))
         return loaded
 
     monkeypatch.setattr("cellseg.network.detect.load_detector", load)
-    store = {detector_key("default", "cpu"): Model()}
     first = on(threads, path, output=tmp_path)
     second = on(threads, other, output=tmp_path, score=0.7)
-    events = [*run(first, detectors=store), *run(second, detectors=store)]
-    results = [event for event in events if isinstance(event, CountResult)]
+    results = [list(run(request))[-1] for request in (first, second)]
     assert results[0].summary.cells == truth.count
-    assert loads == [("default", "auto", "auto", "torch")]
-    assert loaded.scores == [PROTOCOL.score, 0.7]
+    here, there = ("default", "cpu", "auto", "torch"), ("default", "auto", "auto", "torch")
+    assert loads == [here, there, here, there]
+    assert loaded.scores[1::2] == [PROTOCOL.score, 0.7]
 
 
 def test_a_worker_with_other_weights(slide, threads, monkeypatch, tmp_path):
     path, _ = slide
-    monkeypatch.setattr("cellseg.network.detect.load_detector", lambda model, **_: Model("other"))
+    monkeypatch.setattr(
+        "cellseg.network.detect.load_detector",
+        lambda model, device, **_: Model("there" if device == "auto" else "here"),
+    )
     with pytest.raises(SettingsError, match="weights default are others"):
-        list(
-            run(
-                on(threads, path, output=tmp_path),
-                detectors={detector_key("default", "cpu"): Model()},
-            )
-        )
+        list(run(on(threads, path, output=tmp_path)))
 
 
 def test_a_cluster_without_workers_is_not_waited_for_for_ever(slide, monkeypatch, tmp_path):

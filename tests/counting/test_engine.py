@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from synthetic.threshold import ThresholdDetector
 
 from cellseg.counting.local import LocalMapper, tiles_together
 from cellseg.counting.tiles import TileFound
@@ -14,7 +15,6 @@ from cellseg.errors import RegionError
 from cellseg.geometry import TileGrid
 from cellseg.instances import Instances
 from cellseg.network.detector import Detections, Detector
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
 
 GRID = TileGrid(640, 640, 128, 32)

@@ -16,6 +16,7 @@ from finished import counted, table_of
 from microscopes import ome_zarr
 from PIL import Image
 from synthetic import write_disc_slide
+from synthetic.threshold import ThresholdDetector
 
 from cellseg.annotations.region import Region, Regions
 from cellseg.counting.choice import fit_grid
@@ -24,11 +25,10 @@ from cellseg.counting.request import CountRequest
 from cellseg.derive import Recipe
 from cellseg.draw import parts_of
 from cellseg.errors import Notice, OutputError, RegionError, SettingsError
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.network.tissue import TissueMask
 from cellseg.protocol import load_protocol
 from cellseg.result import load_result
-from cellseg.run import CountResult, Started, TileDone, detector_key, run
+from cellseg.run import CountResult, Started, TileDone, run
 from cellseg.slide import open_slide
 from cellseg.table.chamber import Chamber
 
@@ -122,8 +122,8 @@ def test_two_slides_at_once_keep_their_thresholds(slide, tmp_path):
         request_for(path, output=tmp_path / name, score=score)
         for name, score in (("all", 0.02), ("large", middle / 1000))
     ]
-    store = {detector_key("default", "auto"): Graded()}
-    both = zip_longest(*(run(request, detectors=store) for request in requests))
+    detector = Graded()
+    both = zip_longest(*(run(request, detector=detector) for request in requests))
     results = [event for pair in both for event in pair if isinstance(event, CountResult)]
     every, large = (result.summary.cells for result in results)
     assert every == truth.count
@@ -142,19 +142,6 @@ class Interrupted(ThresholdDetector):
             raise KeyboardInterrupt
         self.left -= 1
         return super().detect(tiles, fill=fill)
-
-
-def test_an_interrupted_run_goes_on_from_its_journal(slide, whole, tmp_path):
-    request = request_for(slide[0], output=tmp_path)
-    with pytest.raises(KeyboardInterrupt):
-        counted(request, Interrupted(after=11))
-    folder = tmp_path / "discs.cellseg"
-    assert not (folder / "cells.csv").exists()
-    second = Interrupted(after=48 - 11)
-    _, events = counted(request, second)
-    assert second.left == 0
-    assert any("going on" in str(event) for event in events if isinstance(event, Notice))
-    assert (folder / "cells.csv").read_bytes() == (whole[0].folder / "cells.csv").read_bytes()
 
 
 class Sorting(Interrupted):
@@ -481,18 +468,6 @@ def test_without_a_pixel_size_a_shipped_protocol_allows_half_and_twice_the_width
     tifffile.imwrite(tmp_path / "squares.tif", image, photometric="rgb")
     result, _ = counted(request_for(tmp_path / "squares.tif", protocol=protocol, mpp=mpp))
     assert sorted(table_of(result)["area_px"]) == expected
-
-
-def test_a_new_count_says_that_corrections_were_of_another(slide, tmp_path):
-    path, _ = slide
-    first, events = counted(request_for(path, output=tmp_path))
-    notes = [str(event) for event in events if isinstance(event, Notice)]
-    assert not any("corrections" in text for text in notes)
-    (first.folder / "corrections.json").write_text("{}")
-    _, events = counted(request_for(path, output=tmp_path, score=0.9, overwrite=True))
-    notes = [str(event) for event in events if isinstance(event, Notice)]
-    assert any("corrections of an earlier count" in text for text in notes)
-    assert (first.folder / "corrections.json").read_text() == "{}"
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from imageio.v3 import imwrite
+from synthetic.threshold import ThresholdDetector
 
 from cellseg.cli.evaluate import evaluate as command
 from cellseg.errors import InputError
 from cellseg.judge.centres import CentreEvaluation, Centres, matched, read_points
 from cellseg.network.detector import DetectorInfo
-from cellseg.network.threshold import ThresholdDetector
 
 CELLS = [(30, 40), (30, 100), (90, 60), (120, 150)]
 

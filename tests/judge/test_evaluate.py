@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from finished import counted, table_of
 from imageio.v3 import imread, imwrite
 from squares import squares
+from synthetic.threshold import ThresholdDetector
 
 from cellseg.cli.evaluate import evaluate as command
 from cellseg.counting.request import CountRequest
@@ -23,7 +24,6 @@ from cellseg.judge.fates import fates, tally
 from cellseg.judge.judged import Judged
 from cellseg.judge.report import sample, worst_images, write_report
 from cellseg.network.detector import DetectorInfo
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
 
 COUNTED = {"path": Path("a.png"), "protocol": load_protocol("he")}

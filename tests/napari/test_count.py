@@ -20,12 +20,12 @@ from cellseg_napari._reader import read_result
 from finished import table_of
 from napari.components import ViewerModel
 from napari.layers import Image, Layer, Shapes
+from synthetic.threshold import ThresholdDetector
 from window import PROTOCOL
 
 from cellseg.annotations.region import Region, Regions
 from cellseg.errors import SettingsError
 from cellseg.events import Event
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.result import load_result
 from cellseg.run import CountResult, Started, TileDone
 from cellseg.slide import open_slide

@@ -12,9 +12,9 @@ import pytest
 import tifffile
 from cellseg_napari._count import request_of
 from cellseg_napari._opened import results_in
+from synthetic.threshold import ThresholdDetector
 from window import SlowDetector, counted, counter, dock, pump, start
 
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.result import load_result
 
 

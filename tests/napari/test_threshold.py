@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cellseg_napari._classify_box import classified, first_measure, marker_of, said, starting
+from cellseg_napari._classify_box import first_measure, marker_of, said, starting
 
-from cellseg.derive.scores import Labelling
+from cellseg.derive.classes import classify
+from cellseg.derive.scores import Blocks
 from cellseg.protocol import Marker
 
 VALUES = np.array([0.1, 0.2, np.nan, 0.3, 0.4, 0.9])
@@ -27,16 +28,16 @@ VALUES = np.array([0.1, 0.2, np.nan, 0.3, 0.4, 0.9])
 )
 def test_cells_at_or_above_a_threshold_are_positive(thresholds, codes, text):
     marker = marker_of("dab_od_mean", thresholds)
-    found, counts = classified(marker, VALUES)
+    found, _ = classify({"dab_od_mean": VALUES}, [marker])
     assert found.tolist() == codes
-    assert text in (None, said(counts, marker))
+    assert text in (None, said(found, marker))
 
 
 def test_an_interval_is_told():
     marker = Marker(measure="intensity_mean_cd3", threshold=400)
-    text = said(Labelling(grades=(80, 20), interval=(0.15, 0.26)), marker)
-    assert "cd3 20.0 % positive (95 %: 15.0 … 26.0 %)" in text
-    assert "no cell was measured" in said(Labelling(grades=(0, 0)), marker)
+    codes, blocks = np.repeat([0, 1], [80, 20]), Blocks(np.arange(100) % 20, 20, 100.0)
+    assert "cd3 20.0 % positive (95 %: " in said(codes, marker, blocks)
+    assert "no cell was measured" in said(np.array([-1]), marker)
 
 
 def test_thresholds_begin_inside_the_values():

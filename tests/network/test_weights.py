@@ -15,6 +15,7 @@ from torchvision.models.detection import maskrcnn_resnet50_fpn
 
 from cellseg.errors import OutputError, WeightsError
 from cellseg.network import modelfile, weights
+from cellseg.network.detect import load_detector
 from cellseg.network.maskrcnn import build_maskrcnn
 from cellseg.network.modelfile import DataCard, ModelCard
 from cellseg.network.weights import (
@@ -196,6 +197,15 @@ def test_weights_that_overflow_are_refused_in_one_line(file, tmp_path):
         with pytest.raises(WeightsError, match=r"no finite numbers$") as caught:
             load_detector(huge, device="cpu")
         assert str(huge) in str(caught.value)
+
+
+def test_a_network_is_loaded_once_and_again_when_its_file_changes(file, tmp_path):
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(file.read_bytes())
+    first, second = (load_detector(path, inference="torch") for _ in range(2))
+    assert first.network is second.network
+    os.utime(path, ns=(1, 1))
+    assert load_detector(path, inference="torch").network is not first.network
 
 
 def test_other_number_of_classes(file, tmp_path):

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from finished import copied, counted_folder
 from synthetic import write_disc_slide
+from synthetic.threshold import ThresholdDetector
 
 from cellseg.annotations.coco import read_coco
 from cellseg.counting.request import CountRequest
@@ -22,7 +23,6 @@ from cellseg.derive.corrections.save import corrected_path
 from cellseg.derive.corrections.shapes import joined, split_along, split_in_two
 from cellseg.errors import InputError, OutputError, SettingsError
 from cellseg.geometry import Box
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
 from cellseg.result import load_result
 from cellseg.run import run, save

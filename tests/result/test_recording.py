@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from finished import counted
 from synthetic import write_disc_slide
+from synthetic.threshold import ThresholdDetector
 
 from cellseg.counting.measured import CellMeasurer
 from cellseg.counting.request import CountRequest
 from cellseg.counting.tiles import TileSource
 from cellseg.geometry import Box
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
 from cellseg.run import TileDone, run
 

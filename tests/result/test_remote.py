@@ -15,11 +15,11 @@ from click.testing import CliRunner
 from finished import begun, table_of
 from microscopes import ome_zarr
 from synthetic import write_disc_slide
+from synthetic.threshold import ThresholdDetector
 
 from cellseg.cli.count import count as count_command
 from cellseg.counting.request import CountRequest
 from cellseg.errors import InputError, OutputError, RegionError, SettingsError
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import load_protocol
 from cellseg.result import load_result
 from cellseg.result.upload import MARK, RemoteResult
@@ -340,7 +340,7 @@ def test_the_command_takes_urls_and_folders_of_urls(memory, slide, monkeypatch):
 
 def test_workers_read_the_url_themselves(memory, slide, tmp_path, monkeypatch):
     distributed = pytest.importorskip("distributed")
-    from cellseg.counting.dask import forget
+    from cellseg.counting.dask import opened as kept
 
     path, url, _ = slide
     opened = []
@@ -358,7 +358,7 @@ def test_workers_read_the_url_themselves(memory, slide, tmp_path, monkeypatch):
                 url, output=tmp_path / "dask", engine="dask", scheduler=cluster.scheduler_address
             )
         )
-    forget()
+    kept.cache_clear()
     assert opened == [url]
     tables = [result.folder / "cells.csv" for result in (serial, clustered)]
     assert tables[0].read_bytes() == tables[1].read_bytes()

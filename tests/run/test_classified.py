@@ -15,7 +15,7 @@ from cellseg.derive.corrections import Corrections
 from cellseg.errors import InputError, SettingsError
 from cellseg.export import export
 from cellseg.protocol import Marker
-from cellseg.result import load_result, publish
+from cellseg.result import load_result
 from cellseg.run import save
 
 RED = "intensity_mean_red"
@@ -133,24 +133,6 @@ def test_without_the_slide_there_are_no_outlines(folder):
     assert not (folder / "outlines.png").exists()
     assert any("outlines.png and overview.png were left out" in note for note in done.notes)
     assert done.result.changed() is None
-
-
-@pytest.mark.parametrize("step", ["cells.csv", "run.json"])
-def test_killed_while_it_publishes_it_is_whole_afterwards(folder, step, monkeypatch):
-    real = publish.os.replace
-
-    def killed(source, target):
-        if str(target).endswith(step) and ".partial" in str(source):
-            raise KeyboardInterrupt
-        real(source, target)
-
-    monkeypatch.setattr(publish.os, "replace", killed)
-    with pytest.raises(KeyboardInterrupt):
-        classify_result(folder, one(0.1))
-    monkeypatch.undo()
-    result = classify_result(folder, one(0.1)).result
-    assert result.changed() is None
-    assert (result.table.load()["class"] == "positive").any()
 
 
 def test_corrections_from_before_and_after(folder):

@@ -21,13 +21,13 @@ import shapely
 import tifffile
 from PIL import Image
 from synthetic import write_disc_slide
+from synthetic.threshold import ThresholdDetector
 
 import cellseg
 import cellseg.run
 from cellseg.annotations.region import Region, Regions
 from cellseg.api import _regions
 from cellseg.errors import CountWarning, ExistingResultError, InputError
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.result import load_result
 
 

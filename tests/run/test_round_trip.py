@@ -18,13 +18,13 @@ import pandas as pd
 import pytest
 import shapely
 from synthetic import PyramidLayout, draw_discs, write_pyramid
+from synthetic.threshold import ThresholdDetector
 
 from cellseg.annotations.region import Region, Regions
 from cellseg.counting.request import CountRequest
 from cellseg.derive import Recipe
 from cellseg.derive.corrections import Corrections
 from cellseg.instances import Instances
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import Marker, load_protocol
 from cellseg.result import load_result
 from cellseg.run import change, save

@@ -13,8 +13,8 @@ from synthetic import (
     draw_immuno,
     write_pyramid,
 )
+from synthetic.threshold import ThresholdDetector
 
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.protocol import Marker, load_protocol
 from cellseg.result import load_result
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from imageio.v3 import imwrite
 from skimage.data import immunohistochemistry
+from synthetic.threshold import ThresholdDetector
 
 from cellseg.annotations.image import AnnotatedImage
 from cellseg.counting.request import CountRequest
 from cellseg.geometry import Box
 from cellseg.instances import Instances
 from cellseg.network.detector import Detections
-from cellseg.network.threshold import ThresholdDetector
 from cellseg.run import run
 from cellseg.train.crops import cut_pixels
 

@@ -52,6 +52,7 @@ def ready() -> None:
     """Load what all cases need, once: a child is then a fork away."""
     import torch
     from matplotlib import font_manager  # noqa: F401
+    from synthetic.threshold import ThresholdDetector
 
     import cellseg.cli.annotations
     import cellseg.cli.classify
@@ -70,7 +71,6 @@ def ready() -> None:
     import cellseg.slide._zarr
     import cellseg.study
     import cellseg.train.convert  # noqa: F401
-    from cellseg.network.threshold import ThresholdDetector
 
     torch.set_num_threads(1)
     load = network.load_detector

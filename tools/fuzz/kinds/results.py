@@ -81,9 +81,10 @@ def prepare(folder: Path) -> None:
     _homes[:] = [folder / "whole", folder / "begun"]
 
     def counted() -> None:
+        from synthetic.threshold import ThresholdDetector
+
         from cellseg.counting.request import CountRequest
         from cellseg.derive.corrections import Corrections
-        from cellseg.network.threshold import ThresholdDetector
         from cellseg.run import TileDone, run
 
         for home in _homes:
