@@ -17,7 +17,7 @@ from synthetic import (
     FluorescenceScene,
     NucleiPlan,
     PyramidLayout,
-    StainedScene,
+    Scene,
     draw_discs,
     draw_fluorescence,
     draw_stained,
@@ -126,7 +126,7 @@ def test_the_same_seed_draws_the_same_slide(drawn):
 
 
 def test_stained_nuclei_are_bluer_and_darker_than_their_ground():
-    drawn = draw_stained(StainedScene(512, 512, nuclei=60), np.random.default_rng(1))
+    drawn = draw_stained(Scene(512, 512, nuclei=60), np.random.default_rng(1))
     assert drawn.image.dtype == np.uint8
     assert drawn.image.shape == (512, 512, 3)
     inside = drawn.image[drawn.labels > 0].mean(axis=0)

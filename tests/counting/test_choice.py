@@ -8,7 +8,7 @@ import tifffile
 from scipy import ndimage
 from synthetic import (
     FluorescenceScene,
-    StainedScene,
+    Scene,
     draw_discs,
     draw_fluorescence,
     draw_stained,
@@ -131,7 +131,7 @@ def bright(side=256):
 
 
 def he(side=384):
-    return draw_stained(StainedScene(side, side, mpp=0.5, nuclei=150), rng()).image
+    return draw_stained(Scene(side, side, mpp=0.5, nuclei=150), rng()).image
 
 
 def stained(brown, *, side=512, dye=HAEMATOXYLIN, wanted=DAB):

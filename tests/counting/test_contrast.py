@@ -11,7 +11,8 @@ from finished import counted
 from PIL import Image
 from scipy import ndimage
 from synthetic import FluorescenceScene, draw_fluorescence
-from synthetic.stained import StainedScene, draw_stained
+from synthetic.nuclei import Scene
+from synthetic.stained import draw_stained
 
 from cellseg.result import load_result
 from cellseg.run import CountRequest
@@ -194,7 +195,7 @@ STAINED = {
         np.array((200.0, 130.0, 180.0)) + 15 * blurred(rng, 15)[..., None]
     ),
     "tissue out of focus": lambda rng: ndimage.gaussian_filter(
-        draw_stained(StainedScene(SHAPE[0], SHAPE[1], nuclei=60), rng).image.astype(float),
+        draw_stained(Scene(SHAPE[0], SHAPE[1], nuclei=60), rng).image.astype(float),
         (16, 16, 0),
     ),
 }
@@ -214,7 +215,7 @@ def test_stained_without_nuclei(tmp_path, name):
 
 def test_scenes_with_nuclei_are_not_empty():
     rng = np.random.default_rng(4)
-    stained = draw_stained(StainedScene(512, 512, nuclei=40), rng).image
+    stained = draw_stained(Scene(512, 512, nuclei=40), rng).image
     assert look_at(stained, "transmitted", stained=True).objects
     faint = FluorescenceScene(512, 512, nuclei=30, photons=20)
     assert look_at(

@@ -11,7 +11,7 @@ import pytest
 from finished import begun, counted
 from PIL import Image
 from scipy.ndimage import gaussian_filter
-from synthetic import PyramidLayout, StainedScene, draw_stained, write_pyramid
+from synthetic import PyramidLayout, Scene, draw_stained, write_pyramid
 
 from cellseg.counting.request import CountRequest
 from cellseg.errors import InputError
@@ -28,7 +28,7 @@ SIDE, SHARP = 768, 512
 @pytest.fixture(scope="module")
 def slide(tmp_path_factory):
     path = tmp_path_factory.mktemp("slide") / "third.tif"
-    scene = StainedScene(SIDE, SIDE, nuclei=350, island_share=1.0)
+    scene = Scene(SIDE, SIDE, nuclei=350, island_share=1.0)
     image = draw_stained(scene, np.random.default_rng(3)).image.astype(np.float32)
     image[:, SHARP:] = gaussian_filter(image, (12, 12, 0))[:, SHARP:]
     write_pyramid(path, image.round().astype(np.uint8), layout=PyramidLayout(mpp=0.25, tile_px=128))

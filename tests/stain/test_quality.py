@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
-from synthetic import FluorescenceScene, StainedScene, draw_fluorescence, draw_stained
+from synthetic import FluorescenceScene, Scene, draw_fluorescence, draw_stained
 
 from cellseg.errors import Notice
 from cellseg.stain.normalise import Normaliser
@@ -27,7 +27,7 @@ INKS = {"blue": (40, 70, 170), "green": (20, 120, 80), "black": (35, 35, 40), "r
 
 @pytest.fixture(scope="module")
 def tissue():
-    scene = StainedScene(SIDE, SIDE, nuclei=160, island_share=1.0)
+    scene = Scene(SIDE, SIDE, nuclei=160, island_share=1.0)
     image = draw_stained(scene, np.random.default_rng(3)).image
     return Normaliser.fit(image, "transmitted").apply(image)
 
@@ -82,7 +82,7 @@ def test_eosin_and_dab_are_not_red_ink(tissue):
 @pytest.fixture(scope="module")
 def wide():
     """Pale tissue on all of a field that is wider than what a fold is compared with."""
-    scene = StainedScene(1024, 1024, nuclei=700, island_share=1.0)
+    scene = Scene(1024, 1024, nuclei=700, island_share=1.0)
     image = draw_stained(scene, np.random.default_rng(4)).image
     return Normaliser.fit(image, "transmitted").apply(image)
 

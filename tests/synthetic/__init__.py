@@ -14,8 +14,8 @@ from synthetic.discs import (
 from synthetic.examples import write_fluorescence_example, write_ihc_example
 from synthetic.fluorescence import FluorescenceScene, draw_fluorescence
 from synthetic.immuno import DAB_THRESHOLDS, Immuno, ImmunoScene, draw_immuno
-from synthetic.nuclei import NucleiPlan, Placed, place_nuclei, touching
-from synthetic.stained import StainedScene, draw_stained
+from synthetic.nuclei import NucleiPlan, Placed, Scene, place_nuclei, touching
+from synthetic.stained import draw_stained
 from synthetic.tiff import PyramidLayout, write_pyramid
 
 __all__ = [
@@ -27,7 +27,7 @@ __all__ = [
     "NucleiPlan",
     "Placed",
     "PyramidLayout",
-    "StainedScene",
+    "Scene",
     "draw_discs",
     "draw_fluorescence",
     "draw_immuno",

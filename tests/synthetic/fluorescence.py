@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from synthetic.discs import Drawn
 from synthetic.noise import enlarged, smooth_noise
-from synthetic.nuclei import NucleiPlan, Outline, draw_outline, place_nuclei
+from synthetic.nuclei import Outline, Scene, draw_outline, place_nuclei
 from synthetic.paint import Chromatin, NucleusPainter
 
 _STRIP_PX = 512
@@ -19,21 +19,13 @@ _HAZE_STEP_PX = 16
 
 
 @dataclass(frozen=True)
-class FluorescenceScene:
+class FluorescenceScene(Scene):
     """What a fluorescence slide shows and how it was taken.
 
     Attributes
     ----------
     height_px, width_px : int
         Multiples of 16.
-    mpp : float
-        µm per pixel.
-    nuclei : int
-        How many to draw.
-    diameter_um : (float, float, float)
-        Smallest, most frequent and largest equivalent diameter.
-    island_share, clustered : float
-        As in :class:`~synthetic.nuclei.NucleiPlan`.
     mitotic : float
         Share of condensed, bright nuclei.
     debris : int
@@ -46,11 +38,11 @@ class FluorescenceScene:
 
     height_px: int = 4096
     width_px: int = 4096
-    mpp: float = 0.25
     nuclei: int = 2500
     diameter_um: tuple[float, float, float] = (6.0, 8.6, 11.0)
     island_share: float = 0.55
-    clustered: float = 0.3
+    island_um: float = 150.0
+    elongation: tuple[float, float] = (1.0, 1.9)
     mitotic: float = 0.02
     debris: int = 60
     psf_um: float = 0.3
@@ -62,19 +54,6 @@ class FluorescenceScene:
                 f"expected sides that are multiples of {_HAZE_STEP_PX} px, "
                 f"got {self.height_px} × {self.width_px}"
             )
-
-    def plan(self) -> NucleiPlan:
-        """Where nuclei go, in pixels."""
-        low, mode, high = (length / self.mpp for length in self.diameter_um)
-        return NucleiPlan(
-            self.height_px,
-            self.width_px,
-            self.nuclei,
-            diameter_px=(low, mode, high),
-            island_share=self.island_share,
-            island_px=150 / self.mpp,
-            clustered=self.clustered,
-        )
 
 
 def draw_fluorescence(scene: FluorescenceScene, rng: np.random.Generator) -> Drawn:

@@ -10,9 +10,8 @@ from scipy import ndimage
 from skimage.color import rgb_from_hed
 
 from synthetic.discs import Drawn
-from synthetic.nuclei import place_nuclei
+from synthetic.nuclei import Scene, place_nuclei
 from synthetic.paint import Chromatin, NucleusPainter
-from synthetic.stained import StainedScene
 
 _WHITE = np.float32(240.0)
 _BLUE, _BROWN = (rgb_from_hed[row].astype(np.float32) for row in (0, 2))
@@ -26,7 +25,7 @@ DAB_THRESHOLDS = (0.13, 0.38, 0.66)
 
 
 @dataclass(frozen=True)
-class ImmunoScene(StainedScene):
+class ImmunoScene(Scene):
     """What a slide of a nuclear marker shows.
 
     Attributes

@@ -114,6 +114,49 @@ class NucleiPlan:
             raise ValueError(f"expected an island_share in (0, 1], got {self.island_share}")
 
 
+@dataclass(frozen=True)
+class Scene:
+    """What a slide of nuclei shows.
+
+    Attributes
+    ----------
+    mpp : float
+        µm per pixel.
+    nuclei : int
+        How many to draw; fewer where they do not fit.
+    diameter_um : (float, float, float)
+        Smallest, most frequent and largest equivalent diameter.
+    island_um : float
+        Typical size of an island.
+    island_share, clustered, elongation
+        As in :class:`NucleiPlan`.
+    """
+
+    height_px: int = 1024
+    width_px: int = 1024
+    mpp: float = 0.25
+    nuclei: int = 250
+    diameter_um: tuple[float, float, float] = (5.5, 7.5, 10.0)
+    island_share: float = 0.7
+    clustered: float = 0.3
+    island_um: float = 120.0
+    elongation: tuple[float, float] = (1.0, 2.2)
+
+    def plan(self) -> NucleiPlan:
+        """Where nuclei go, in pixels."""
+        low, mode, high = (length / self.mpp for length in self.diameter_um)
+        return NucleiPlan(
+            self.height_px,
+            self.width_px,
+            self.nuclei,
+            diameter_px=(low, mode, high),
+            island_share=self.island_share,
+            island_px=self.island_um / self.mpp,
+            clustered=self.clustered,
+            elongation=self.elongation,
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Placed:
     """Nuclei in their places.

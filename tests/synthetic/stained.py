@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from synthetic.discs import Drawn
 from synthetic.noise import broad_noise, smooth_noise
-from synthetic.nuclei import NucleiPlan, place_nuclei
+from synthetic.nuclei import Scene, place_nuclei
 from synthetic.paint import Chromatin, NucleusPainter
 
 # Optical density of the two dyes in red, green and blue, as QuPath sets them for H&E;
@@ -20,46 +18,7 @@ _EOSIN = np.array([0.22, 0.80, 0.56], dtype=np.float32)
 _WHITE = np.float32(243.0)
 
 
-@dataclass(frozen=True)
-class StainedScene:
-    """What a stained slide shows.
-
-    Attributes
-    ----------
-    mpp : float
-        µm per pixel.
-    nuclei : int
-        How many to draw; fewer where they do not fit.
-    diameter_um : (float, float, float)
-        Smallest, most frequent and largest equivalent diameter.
-    island_share, clustered : float
-        As in :class:`~synthetic.nuclei.NucleiPlan`.
-    """
-
-    height_px: int = 1024
-    width_px: int = 1024
-    mpp: float = 0.25
-    nuclei: int = 250
-    diameter_um: tuple[float, float, float] = (5.5, 7.5, 10.0)
-    island_share: float = 0.7
-    clustered: float = 0.3
-
-    def plan(self) -> NucleiPlan:
-        """Where nuclei go, in pixels."""
-        low, mode, high = (length / self.mpp for length in self.diameter_um)
-        return NucleiPlan(
-            self.height_px,
-            self.width_px,
-            self.nuclei,
-            diameter_px=(low, mode, high),
-            island_share=self.island_share,
-            island_px=120 / self.mpp,
-            clustered=self.clustered,
-            elongation=(1.0, 2.2),
-        )
-
-
-def draw_stained(scene: StainedScene, rng: np.random.Generator) -> Drawn:
+def draw_stained(scene: Scene, rng: np.random.Generator) -> Drawn:
     """Draw a slide by Beer's law from the densities of two dyes.
 
     Returns
