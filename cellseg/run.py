@@ -22,7 +22,7 @@ from cellseg.draw.histogram import draw_histograms
 from cellseg.draw.pictures import draw_pictures
 from cellseg.errors import CellsegError, ExistingResultError, InputError, Notice, SettingsError
 from cellseg.events import CountResult, Event, Started, TileDone
-from cellseg.export import EXPORTS, check_exports, write_export
+from cellseg.export import EXPORTS, check_exports, export, write_export
 from cellseg.protocol import Marker
 from cellseg.result import Change, Result, ResultFolder, add_file, changing, load_result
 from cellseg.result.publish import CORRECTIONS, HISTOGRAM
@@ -304,11 +304,8 @@ def _brought_up(folder: Path, recipe: Recipe, request: CountRequest) -> Iterator
     notices: list[Notice] = []
     if wanted:
         change(folder, image=request.image, on_notice=notices.append, **wanted)
-    if missing:
-        with changing(folder, is_checked=False) as changed:
-            for name in missing:
-                write_export(changed.result, name, changed.path(name))
-            changed.commit()
+    for name in missing:
+        export(folder, name)
     yield from notices
 
 
