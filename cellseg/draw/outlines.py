@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from PIL import Image
 
 from cellseg.draw.lines import draw_borders, line_width, outlined
@@ -48,8 +48,14 @@ def outline_sheet(
     thing = "cell" if cells else result.object_name
     levels = result.labels("cells" if cells else "nuclei")
     places, pixel = _layout(frame, box)
-    classes, at = _cells(result, places)
-    held = np.bincount(at[at >= 0], minlength=math.prod(places.shape)).reshape(places.shape)
+    table = result.table.load(["class", "centroid_y_px", "centroid_x_px"])
+    codes = shown_codes = class_codes(table["class"], result.class_names)
+    classes = np.concatenate([[0], codes]).astype(np.uint16)
+    at = table[["centroid_y_px", "centroid_x_px"]].to_numpy(np.float64) + 0.5
+    if box is not None:
+        inside = ((at >= (box.y0, box.x0)) & (at < (box.y1, box.x1))).all(axis=1)
+        at, shown_codes = at[inside], codes[inside]
+    held = places.held(at)
     palette = result.colours(result.class_names)
     parts, unread = [], []
     for number, place in enumerate(choose(held, CROPS)):
@@ -79,8 +85,7 @@ def outline_sheet(
             draw_borders(image, regions, corner=(lattice.y0 * pixel, lattice.x0 * pixel),
                          pixel=pixel)  # fmt: skip
         panels.append(Panel(image, caption))
-    of_class = classes[1:] if box is None else classes[1:][at >= 0]
-    counts = np.bincount(of_class, minlength=len(palette))
+    counts = np.bincount(shown_codes, minlength=len(palette))
     title = f"{ground.title}: {counted(result.summary.cells, result.object_name)}"
     title += ", corrected" if "corrected_from" in result.run else ""
     outline = f"Each {thing} mask has its outline just inside"
@@ -99,14 +104,6 @@ def outline_sheet(
         bar=scale_bar(max(40, panels[0].image.width / 4), pixel=pixel, mpp=frame.mpp),
         said=f"{shown} {outline}.",
     )
-
-
-def _cells(result: Result, places: Places) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
-    """The class of each label (N + 1), and the place that each cell lies in, -1 for none (N)."""
-    table = result.table.load(["class", "centroid_y_px", "centroid_x_px"])
-    codes = class_codes(table["class"], result.class_names)
-    classes = np.concatenate([[0], codes]).astype(np.uint16)
-    return classes, places.holding(table["centroid_y_px"], table["centroid_x_px"])
 
 
 def _layout(frame: Frame, box: Box | None) -> tuple[Places, float]:
@@ -188,19 +185,18 @@ class Places:
         (tops, height), (lefts, width) = (_spread(size, side) for size in shape)
         return cls(tops, lefts, height, width)
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        return len(self.tops), len(self.lefts)
-
     def box(self, row: int, column: int) -> Box:
         y, x = int(self.tops[row]), int(self.lefts[column])
         return Box(y, x, y + self.height, x + self.width)
 
-    def holding(self, y: ArrayLike, x: ArrayLike) -> NDArray[np.int64]:
-        """Flat index of the place that each point (centroid, level-0 px) lies in; -1: in none."""
-        rows, in_row = _inside(self.tops, self.height, np.asarray(y, np.float64) + 0.5)
-        columns, in_column = _inside(self.lefts, self.width, np.asarray(x, np.float64) + 0.5)
-        return np.where(in_row & in_column, rows * len(self.lefts) + columns, -1)
+    def held(self, at: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Points in each place; they are (N, 2) of (y, x), level-0 px, 0 at the slide's corner."""
+        sides = ((self.tops, self.height), (self.lefts, self.width))
+        edges = [
+            np.append(np.stack([starts, starts + side], axis=1), np.inf) for starts, side in sides
+        ]
+        found, *_ = np.histogram2d(at[:, 0], at[:, 1], bins=edges)
+        return np.asarray(found[::2, ::2], np.int64)
 
 
 def choose(counts: NDArray[np.int64], most: int) -> list[tuple[int, int]]:
@@ -229,10 +225,3 @@ def _spread(size: int, side: int) -> tuple[NDArray[np.int64], int]:
     number = min(MOST_PLACES, size // side)
     pitch = size / number
     return np.floor(np.arange(number) * pitch + (pitch - side) / 2).astype(np.int64), side
-
-
-def _inside(
-    starts: NDArray[np.int64], length: int, at: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    index = np.searchsorted(starts, at, side="right") - 1
-    return index, (index >= 0) & (at < starts[index] + length)

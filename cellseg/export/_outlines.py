@@ -7,9 +7,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pandas as pd
 import shapely
-from skimage.measure import find_contours
 
-from cellseg.annotations.masks import Outline
+from cellseg.annotations.masks import Outline, contours
 from cellseg.result import Result, class_codes
 from cellseg.result.cells import blocks
 from cellseg.table import REGION
@@ -75,11 +74,7 @@ def simplest(outline: shapely.MultiPolygon) -> shapely.Polygon | shapely.MultiPo
 
 
 def _polygons(mask: Outline) -> shapely.Polygon | shapely.MultiPolygon:
-    box, pixels = mask
-    contours = find_contours(np.pad(pixels, 1).astype(np.float32), 0.5)  # type: ignore[no-untyped-call]
-    # The first pixel's centre has index 1 in the padded array and lies at a half.
-    corner = np.array([box.x0, box.y0]) - 0.5
-    found = [shapely.linearrings(contour[:, ::-1] + corner) for contour in contours]
+    found = [shapely.linearrings(line) for line in contours(*mask)]
     if len(found) == 1:
         return shapely.polygons(found[0])
     return shapely.build_area(shapely.geometrycollections(found))

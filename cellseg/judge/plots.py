@@ -11,10 +11,9 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
-from skimage.measure import find_contours
 
 from cellseg.annotations.coco import light_of
-from cellseg.instances import Instances
+from cellseg.annotations.masks import contours
 from cellseg.judge.fates import COLOURS, MEANINGS, fates
 from cellseg.judge.judged import AtThreshold, Judged
 from cellseg.stain.normalise import Normaliser
@@ -113,16 +112,12 @@ def _draw(axes: Axes, pixels: NDArray[np.generic], image: Judged, *, line_width:
     found, truth = fates(image)
     drawn = [(image.found, index, fate) for index, fate in enumerate(found) if fate]
     drawn += [(image.truth, index, fate) for index, fate in enumerate(truth) if fate == "missed"]
-    lines = [(line, COLOURS[fate]) for one, index, fate in drawn for line in _contours(one, index)]
+    lines = [
+        (line - 0.5, COLOURS[fate])
+        for one, index, fate in drawn
+        for line in contours(one.box(index), one.masks[index])
+    ]
     paths, colours = zip(*lines, strict=True) if lines else ((), ())
     axes.add_collection(LineCollection(paths, colors=colours, linewidths=line_width))
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     axes.set_axis_off()
-
-
-def _contours(objects: Instances, index: int) -> list[NDArray[np.float64]]:
-    """Outlines of one object, (x, y) in pixels."""
-    padded = np.pad(objects.masks[index].astype(np.float32), 1)
-    y, x = objects.boxes[index, :2]
-    found: list[NDArray[np.float64]] = find_contours(padded, 0.5)  # type: ignore[no-untyped-call]
-    return [line[:, ::-1] + (x - 1, y - 1) for line in found]

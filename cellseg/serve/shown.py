@@ -10,15 +10,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from threading import Lock
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pandas as pd
 import shapely
 import simplejpeg
 from numpy.typing import NDArray
-from skimage.measure import find_contours
 
+from cellseg.annotations.masks import contours
 from cellseg.annotations.region import Region, Regions
 from cellseg.derive.corrections import Corrections, PatchedPyramid
 from cellseg.derive.corrections.cells import CorrectedCells
@@ -52,7 +52,6 @@ TILES_BYTES = 16_000_000
 LINE_POINTS = 20_000
 """Of the borders of regions and tissue; drawn by the page, so simplified to about as many."""
 
-Of = Literal["nuclei", "cells"]
 _Made = TypeVar("_Made")
 
 
@@ -339,7 +338,7 @@ class OpenResult:
         pixels = np.ascontiguousarray(pixels)
         return bytes(simplejpeg.encode_jpeg(pixels, quality=QUALITY, colorsubsampling="444"))
 
-    def mask_tile(self, box: Box, halvings: int, shown: NDArray[np.bool_], of: Of) -> bytes:
+    def mask_tile(self, box: Box, halvings: int, shown: NDArray[np.bool_], of: str) -> bytes:
         """PNG with the outlines of the classes that are ``shown``."""
         diameter_px = 24.0 * self.result.frame.downsample
         with suppress(InputError, LookupError):
@@ -356,12 +355,15 @@ class OpenResult:
             diameter_px=diameter_px,
         )
 
-    def _pyramid(self, of: Of) -> PatchedPyramid:
+    def _pyramid(self, of: str) -> PatchedPyramid:
+        """The masks of nuclei, or of cells around them; a ValueError of anything else."""
         if of == "nuclei":
             return self.corrected.pyramid
+        if of != "cells":
+            raise ValueError(f"no masks are called {of!r}")
         return self._once("around", lambda: PatchedPyramid(self.result.labels("cells")))
 
-    def cell_at(self, y: float, x: float, of: Of) -> dict[str, Any] | None:
+    def cell_at(self, y: float, x: float, of: str) -> dict[str, Any] | None:
         """The cell at a point, level-0 px, 0 at the slide's corner; None where there is none."""
         step = self.result.frame.downsample
         row, column = int(y // step), int(x // step)
@@ -372,13 +374,10 @@ class OpenResult:
         point = Box(row, column, row + 1, column + 1)
         found = pyramid.mask_of(label, point.widened(REACH_PX))
         assert found is not None
-        box, mask = found
-        lines = find_contours(np.pad(mask, 1).astype(np.float32), 0.5)  # type: ignore[no-untyped-call]
-        rings = [(line[:, ::-1] + (box.x0 - 0.5, box.y0 - 0.5)) * step for line in lines]
         values = self.corrected.row(label) if label in self.corrected else pd.Series(dtype=object)
         return {
             "label": label,
-            "outline": [np.round(ring, 2).tolist() for ring in rings],
+            "outline": [np.round(line * step, 2).tolist() for line in contours(*found)],
             "values": [
                 [str(name), told(value)]
                 for name, value in values.items()

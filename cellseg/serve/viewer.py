@@ -22,7 +22,7 @@ from cellseg.geometry import Box
 from cellseg.result import Result, load_result
 from cellseg.result.files import plain
 from cellseg.result.publish import QUALITY
-from cellseg.serve.shown import Of, OpenResult, version_of
+from cellseg.serve.shown import OpenResult, version_of
 from cellseg.storage import Location
 from cellseg.text import visible
 
@@ -43,7 +43,6 @@ _TILE = re.compile(r"(slide|nuclei|cells)/(\d{1,2})/(\d{1,7})/(\d{1,7})", re.ASC
 _SHOWN = re.compile(r"[0-9a-f]{1,64}")
 _NUMBER = re.compile(r"-?\d{1,9}(?:\.\d{1,6})?", re.ASCII)
 
-_OF: dict[str, Of] = {"nuclei": "nuclei", "cells": "cells"}
 Query = Mapping[str, str]
 
 
@@ -175,7 +174,7 @@ class Viewer:
                     return one.slide_tile(box, halvings)
                 bits = int(asked, 16)
                 shown = np.array([bits >> n & 1 for n in range(len(one.names))], np.bool_)
-                return one.mask_tile(box, halvings, shown, of=_OF[kind])
+                return one.mask_tile(box, halvings, shown, of=kind)
 
         if kind != "slide":
             if not _SHOWN.fullmatch(asked):
@@ -193,7 +192,7 @@ class Viewer:
 
 def _at(one: OpenResult, query: Query) -> object:
     y, x = _numbers(query, "y", "x")
-    return one.cell_at(y, x, _OF[query.get("of", "nuclei")])
+    return one.cell_at(y, x, query.get("of", "nuclei"))
 
 
 def _box(one: OpenResult, query: Query) -> object:

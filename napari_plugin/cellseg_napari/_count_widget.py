@@ -42,8 +42,6 @@ class CountForm(Container):  # type: ignore[misc]
         super().__init__(widgets=made)
         self.layer.choices = self._images
         self.shapes.choices = lambda _: drawn_layers(viewer)
-        self.z.choices = self._planes
-        self.cells_from.choices = self._channels
         for changed in (self.where, self.more, self.layer, self.file):
             changed.changed.connect(self._show_fields)
         self._show_fields()
@@ -61,14 +59,6 @@ class CountForm(Container):  # type: ignore[misc]
                 with open_slide(file, series=about.get("series") or 0) as slide:
                     return slide.size_z, [] if slide.is_rgb else [*slide.channels]
         return 1, []
-
-    def _planes(self, _: object) -> list[str | int]:
-        planes, _channels = self._slide()
-        return [] if planes == 1 else ["max", "mean", *range(planes)]
-
-    def _channels(self, _: object) -> list[tuple[str, str]]:
-        _planes, names = self._slide()
-        return [(visible(one), str(n)) for n, one in enumerate(names if len(names) > 1 else ())]
 
     def offer(self) -> str:
         """Choices as the viewer's layers are now; says why a layer was filled in."""
@@ -91,11 +81,12 @@ class CountForm(Container):  # type: ignore[misc]
 
     def _show_fields(self, _: object = None) -> None:
         """Those that matter for what is chosen."""
-        self.z.reset_choices()
-        self.cells_from.reset_choices()
+        planes, channels = self._slide()
+        self.z.visible, self.cells_from.visible = planes > 1, len(channels) > 1
+        self.z.choices = ["max", "mean", *range(planes)] if planes > 1 else []
+        several = channels if len(channels) > 1 else ()
+        self.cells_from.choices = [(visible(one), str(n)) for n, one in enumerate(several)]
         self.shapes.visible = self.where.value == DRAWN
-        self.z.visible = len(self.z.choices) > 1
-        self.cells_from.visible = len(self.cells_from.choices) > 1
         for field in self._further:
             field.visible = self.more.value
 

@@ -77,15 +77,6 @@ class HistogramSlider(QWidget):  # type: ignore[misc]
             self.slider.setDecimals(decimals)  # of handles that are new, too
         self.update()
 
-    def draw_values(self, values: NDArray[np.float64]) -> None:
-        """Show the distribution of values between two handles, which begin at its ends."""
-        finite = values[np.isfinite(values)].astype(np.float64)
-        low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-        if high <= low:
-            low, high = low - 0.5, low + 0.5
-        counts, edges = np.histogram(finite, BINS, (low, high))
-        self.draw(counts, edges, handles=(low, high), parts=(DIM, BRIGHT, DIM))
-
     @property
     def handles(self) -> tuple[float, ...]:
         """Where they are, ascending."""

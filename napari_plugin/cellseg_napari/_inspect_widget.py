@@ -23,10 +23,11 @@ from qtpy.QtWidgets import (
 )
 
 from cellseg.derive.corrections import Edit
+from cellseg.derive.threshold import histogram
 from cellseg.errors import SettingsError
 from cellseg_napari._classify_box import ClassifyBox
 from cellseg_napari._correct_box import CorrectBox
-from cellseg_napari._histogram import HistogramSlider
+from cellseg_napari._histogram import BINS, BRIGHT, DIM, HistogramSlider
 from cellseg_napari._inspect import BY_CLASS, BY_LABEL, ONE_COLOUR, Inspector
 from cellseg_napari._opened import Opened, refresh, results_in
 from cellseg_napari._panel import DockPanel, attempt, button, choice, fill, wrapped
@@ -94,7 +95,9 @@ class LookBox(Tab):
 
     def _draw_histogram(self) -> None:
         if name := self.measure.currentData():
-            self.histogram.draw_values(self.opened.column(name))
+            seen = histogram(self.opened.column(name), BINS)
+            ends = float(seen.edges[0]), float(seen.edges[-1])
+            self.histogram.draw(seen.counts, seen.edges, handles=ends, parts=(DIM, BRIGHT, DIM))
         if self.inspector.range is not None:
             self.inspector.show_range(None)
             self.filtered.emit()

@@ -220,19 +220,15 @@ def test_places_lie_on_the_slide_and_hold_what_lies_in_them(height, width, side,
     assert places.tops[-1] + places.height <= height
     assert places.lefts[-1] + places.width <= width
     assert (np.diff(places.tops) >= places.height).all()
-    rng = np.random.default_rng(seed)
-    y, x = rng.uniform(-0.5, height - 0.5, 30), rng.uniform(-0.5, width - 0.5, 30)
-    for index, (a, b) in zip(places.holding(y, x).tolist(), zip(y, x, strict=True), strict=True):
-        within = [
-            row * places.shape[1] + column
-            for row in np.flatnonzero(
-                (places.tops <= a + 0.5) & (a + 0.5 < places.tops + places.height)
-            )
-            for column in np.flatnonzero(
-                (places.lefts <= b + 0.5) & (b + 0.5 < places.lefts + places.width)
-            )
-        ]
-        assert within == ([index] if index >= 0 else [])
+    at = np.random.default_rng(seed).uniform(0, (height, width), (30, 2))
+    at[:20] = np.floor(at[:20])  # on edges, too
+    rows, columns = (
+        (starts <= place[:, None]) & (place[:, None] < starts + side)
+        for starts, side, place in zip(
+            (places.tops, places.lefts), (places.height, places.width), at.T, strict=True
+        )
+    )
+    assert np.array_equal(places.held(at), rows.astype(int).T @ columns)
 
 
 def test_of_a_slide_crops_are_shown_by_the_rule(large, tmp_path):
