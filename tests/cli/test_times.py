@@ -11,6 +11,9 @@ import pytest
 import tifffile
 from synthetic import write_disc_slide
 
+from cellseg.derive.corrections import Corrections
+from cellseg.run import save
+
 
 @pytest.fixture
 def movie(tmp_path):
@@ -47,6 +50,9 @@ def test_each_time_point_has_a_row_and_the_report_a_curve(cellseg, movie, tmp_pa
         assert [*cells.columns[:4]] == ["label", "image", "t", "class"]
         assert set(cells["t"]) == {t}
         assert set(cells["image"]) == {"movie.ome.tif"}
+    corrections = Corrections.open(out / "movie_t001.cellseg")
+    corrections.delete([1])
+    assert set(save(corrections).table.load()["image"]) == {"movie.ome.tif"}
 
     later = tmp_path / "later"
     code, _, err = cellseg("count", path, "--no-prefilter", "--output", later, "--t", "1-9")

@@ -71,7 +71,7 @@ def _findings(result: Result, classes: list[str], edits: list[dict[str, object]]
         columns=[*result.columns_found, Column(BY_HAND, "", "bool", "A person gave the class.")],
         class_names=classes,
         object_name=result.object_name,
-        image_name=result.image_name,
+        image_name=result.file_name,
         facts=facts,
         record=record,
         tissue=None if tissue is None else shapely.geometry.mapping(tissue.shape),
