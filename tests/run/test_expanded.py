@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tifffile
-from finished import classify_result, copied, counted_folder, expand_result, table_of
+from finished import classify_result, copied, counted_folder, expand_result
 from synthetic import PyramidLayout, write_pyramid
 
 import cellseg.derive.expand as expanding
@@ -201,31 +201,39 @@ def test_without_the_slide_areas_alone(folder):
     assert "areas alone" in done.notes[0]
 
 
+def write_channels(path, *planes, name):
+    """Nuclei as DAPI, and another channel; without a pixel size."""
+    metadata = {"axes": "CYX", "Channel": {"Name": ["DAPI", name]}}
+    tifffile.imwrite(path, np.stack(planes).astype(np.uint16), metadata=metadata)
+    return path
+
+
+def count_channels(path, home, *, tile=320, **settings):
+    protocol = load_protocol("fluorescence").changed(tile_px=tile, min_area_um2=0.0)
+    request = CountRequest(
+        image=path, protocol=protocol, channel="DAPI", diameter_px=2.0 * RADIUS,
+        prefilter=False, output=home, **settings,
+    )  # fmt: skip
+    return finished.counted(request)[0].folder
+
+
 def test_fluorescence_without_a_pixel_size(tmp_path):
     """Two channels; around every second nucleus a bright cytoplasm in the second; all in pixels."""
-    path = tmp_path / "two.ome.tif"
     nuclei, marker = np.full((2, *SHAPE), 300, np.uint16)
     nuclei[discs(ALONE, RADIUS)] = 9000
     marker[discs(ALONE[::2], RADIUS + HALO)] = 5000
-    tifffile.imwrite(
-        path,
-        np.stack([nuclei, marker]),
-        metadata={"axes": "CYX", "Channel": {"Name": ["DAPI", "Keratin 8"]}},
+    path = write_channels(tmp_path / "two.ome.tif", nuclei, marker, name="Keratin 8")
+    first, second = (
+        load_result(
+            count_channels(path, tmp_path / str(tile), tile=tile, recipe=Recipe(expand=BY_PX))
+        )
+        for tile in (64, 320)
     )
-    tables = []
-    for tile in (64, 320):
-        protocol = load_protocol("fluorescence").changed(tile_px=tile, min_area_um2=0.0)
-        request = CountRequest(
-            image=path, protocol=protocol, channel="DAPI", diameter_px=2.0 * RADIUS,
-            prefilter=False, recipe=Recipe(expand=BY_PX), output=tmp_path / str(tile),
-        )  # fmt: skip
-        last, _ = finished.counted(request)
-        tables.append(table_of(last))
-    pd.testing.assert_frame_equal(*tables)
-    table = tables[0]
+    table = first.table.load()
+    pd.testing.assert_frame_equal(table, second.table.load())
     assert len(table) == len(ALONE)
     assert "cell_area_um2" not in table
-    assert load_result(last.folder).run["expansion"]["unit"] == "px"
+    assert first.run["expansion"]["unit"] == "px"
     grown = np.sqrt(table["cell_area_px"] / np.pi) - np.sqrt(table["area_px"] / np.pi)
     np.testing.assert_allclose(grown, BY_PX, atol=0.4)
     bright = table["cytoplasm_keratin_8_mean"] > 1000
@@ -247,29 +255,15 @@ def whole(tmp_path_factory):
     for number, centre in enumerate(WHOLE[:12]):
         cell = discs([centre], CELL)
         actin[cell] = rng.normal(1500 + 1000 * (number % 2), 40, cell.sum())
-    tifffile.imwrite(
-        path,
-        np.stack([nuclei, actin]).astype(np.uint16),
-        metadata={"axes": "CYX", "Channel": {"Name": ["DAPI", "actin"]}},
-    )
-    return path
+    return write_channels(path, nuclei, actin, name="actin")
 
 
 CELL = 22
 WHOLE = [(y, x) for y in (60, 300, 500) for x in (60, 99, 250, 289, 440, 479)]
 
 
-def count_whole(path, home, *, tile=320, **settings):
-    protocol = load_protocol("fluorescence").changed(tile_px=tile, min_area_um2=0.0)
-    request = CountRequest(
-        image=path, protocol=protocol, channel="DAPI", diameter_px=2.0 * RADIUS,
-        prefilter=False, output=home, **settings,
-    )  # fmt: skip
-    return finished.counted(request)[0].folder
-
-
 def test_cells_from_a_channel_end_where_it_ends(whole, tmp_path):
-    folder = count_whole(whole, tmp_path, recipe=Recipe(cells_from="actin"))
+    folder = count_channels(whole, tmp_path, recipe=Recipe(cells_from="actin"))
     result = load_result(folder)
     table, record = result.table.load(), result.run["expansion"]
     assert (record["from"], record["unit"], record["by"]) == ("actin", "px", 4 * RADIUS)
@@ -299,12 +293,12 @@ def test_cells_from_a_channel_do_not_depend_on_tiles_blocks_or_the_way(
 ):
     made = [
         load_result(
-            count_whole(whole, tmp_path / str(tile), tile=tile, recipe=Recipe(cells_from="1"))
+            count_channels(whole, tmp_path / str(tile), tile=tile, recipe=Recipe(cells_from="1"))
         )
         for tile in (64, 320)
     ]
     later = tmp_path / "later"
-    folder = count_whole(whole, later)
+    folder = count_channels(whole, later)
     monkeypatch.setattr(expanding, "BLOCK_PX", 96)
     made.append(change(folder, cells_from="1"))
     for other in made[1:]:
@@ -325,12 +319,12 @@ def test_cells_from_a_channel_do_not_depend_on_tiles_blocks_or_the_way(
 
 def test_cells_from_what_is_no_channel(whole, folder, tmp_path):
     with pytest.raises(SettingsError, match=r"no channel 'tubulin'; there are: .*actin"):
-        count_whole(whole, tmp_path / "none", recipe=Recipe(cells_from="tubulin"))
+        count_channels(whole, tmp_path / "none", recipe=Recipe(cells_from="tubulin"))
     assert not (tmp_path / "none" / "whole.cellseg" / "run.json").exists()
     before = (folder / "cells.csv").read_bytes()
     with pytest.raises(SettingsError, match="of fluorescence, this is ihc"):
         change(folder, cells_from="red")
-    there = count_whole(shutil.copy(whole, tmp_path / "gone.ome.tif"), tmp_path)
+    there = count_channels(shutil.copy(whole, tmp_path / "gone.ome.tif"), tmp_path)
     (tmp_path / "gone.ome.tif").unlink()
     with pytest.raises(SettingsError, match="on the slide, which is not there"):
         change(there, cells_from="actin")
